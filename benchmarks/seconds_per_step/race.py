@@ -1,0 +1,130 @@
+"""The rounds: every contestant in turn, in shuffled order, while the machine is watched."""
+
+import gc
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .machine import BUSY, Watch, refuse_if_busy
+from .problem import Contestant, Floats, Problem, Stretch, Unavailable
+
+WARM_UP_STEPS = 100
+CHECKED = {"the first 5 steps": slice(5), "steps 51 to 100": slice(50, 100)}
+"""Where mean losses are compared: before training has changed the common weights by much, and after it has
+settled. In between the loss falls by 30 nats a step, and small differences of the noise become large ones of
+the mean."""
+NATS = 5.0
+"""How far such a mean may be from the median contestant's. Between seeds it moves by 0.6 to 0.9 (one standard
+deviation, batch 20, one particle)."""
+
+
+class DifferentObjective(Exception):
+    """Contestants whose losses are too far apart for the same objective and optimiser."""
+
+
+@dataclass
+class Entry:
+    """A contestant in the race, and what was measured of it."""
+
+    name: str
+    stretch: Stretch
+    steps: int
+    warm_up: Floats
+    """Losses of the first steps."""
+    seconds_per_step: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Race:
+    """One size, raced."""
+
+    problem: Problem
+    entries: list[Entry]
+    unavailable: dict[str, str]
+    others: list[float]
+    """Cores in the hands of other processes, one value per kept round."""
+    repeated: int
+    """Rounds that were run again because the machine was busy meanwhile."""
+
+
+def race(
+    problem: Problem,
+    makers: Mapping[str, Callable[[Problem], Contestant]],
+    *,
+    rounds: int,
+    stretch_seconds: float,
+    force: bool,
+    say: Callable[[str], None],
+) -> Race:
+    """Prepare all contestants, check that they train the same objective, and run the rounds.
+
+    Raises:
+        DifferentObjective: the losses of the warm-up disagree.
+        BusyMachine: other processes disturbed more rounds than are wanted; never with `force`.
+    """
+    result = Race(problem, [], {}, [], 0)
+    for name, make in makers.items():
+        say(f"{problem}: preparing {name}")
+        try:
+            result.entries.append(_prepare(name, make(problem), problem, stretch_seconds))
+        except Unavailable as reason:
+            result.unavailable[name] = str(reason)
+    _check_same_objective(result.entries)
+
+    shuffle = random.Random(0)
+    watch = Watch()
+    while len(result.others) < rounds:
+        say(f"{problem}: round {len(result.others) + 1} of {rounds}")
+        seconds = _round(shuffle.sample(result.entries, len(result.entries)))
+        others = watch.others()
+        if others > BUSY and not force:
+            result.repeated += 1
+            if result.repeated > rounds:
+                refuse_if_busy(
+                    others, f"in {result.repeated} rounds at {problem}, the last of which counts here"
+                )
+            continue
+        result.others.append(others)
+        for entry in result.entries:
+            entry.seconds_per_step.append(seconds[entry.name])
+    return result
+
+
+def _prepare(name: str, contestant: Contestant, problem: Problem, stretch_seconds: float) -> Entry:
+    """Compile and warm up, and find how many steps make a stretch."""
+    warm_up = contestant(problem.rows(WARM_UP_STEPS, seed=2))
+    losses = warm_up()
+    start = time.perf_counter()
+    warm_up()
+    steps = max(4, round(stretch_seconds * WARM_UP_STEPS / (time.perf_counter() - start)))
+    stretch = contestant(problem.rows(steps, seed=3))
+    stretch()  # another number of steps is another program to JAX
+    return Entry(name, stretch, steps, losses)
+
+
+def _check_same_objective(entries: list[Entry]) -> None:
+    for when, steps in CHECKED.items():
+        means = {entry.name: float(entry.warm_up[steps].mean()) for entry in entries}
+        median = float(np.median(list(means.values())))
+        # Written so that a NaN is astray.
+        astray = [f"{name} has {mean:.1f}" for name, mean in means.items() if not abs(mean - median) <= NATS]
+        if astray:
+            raise DifferentObjective(
+                f"Mean loss of {when}, in nats per datum: the median contestant has {median:.1f}, but "
+                f"{', '.join(astray)} (allowed: {NATS} apart). They do not train the same objective, so their speed is "
+                "not compared."
+            )
+
+
+def _round(entries: list[Entry]) -> dict[str, float]:
+    """One stretch of each, in seconds per step."""
+    seconds = {}
+    for entry in entries:
+        gc.collect()  # or one contestant pays for another's garbage
+        start = time.perf_counter()
+        entry.stretch()
+        seconds[entry.name] = (time.perf_counter() - start) / entry.steps
+    return seconds

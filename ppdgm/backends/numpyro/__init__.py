@@ -1,0 +1,8 @@
+"""The NumPyro backend: the one place that imports JAX and NumPyro."""
+
+from ppdgm.backends.numpyro.bind import bind
+from ppdgm.backends.numpyro.foreign import module_params
+from ppdgm.backends.numpyro.loop import Trainer
+from ppdgm.backends.numpyro.runtime import Runtime
+
+__all__ = ["Runtime", "Trainer", "bind", "module_params"]

@@ -1,0 +1,172 @@
+"""Convolutions in torch's layout that stay fast on CPU inside `lax.scan`, `lax.cond` and `lax.while_loop`.
+
+XLA's CPU compiler hands a convolution to its fast library in one form only: images NHWC, kernels HWIO, kernel
+not reversed. It brings other forms into that one in the entry computation, but not inside the body of a loop
+or a branch; and the derivatives that JAX makes of a convolution have other forms. There they run on a naive
+path, ten times slower or worse. So the value, the gradient of the input and the gradient of the kernel are
+written out here, each as a convolution that has the fast form already.
+
+A convolution and its transpose are each other's gradient with respect to the input, so three convolutions
+serve both.
+
+Inside this file images are [B, H, W, C] and kernels [kh, kw, C, D], where C are the channels of the larger
+image (what `conv2d` reads and `conv_transpose2d` writes) and D those of the smaller one.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+__all__ = ["conv2d", "conv_transpose2d"]
+
+Size = tuple[int, int]
+Residuals = tuple[jax.Array, jax.Array]
+
+
+def conv2d(x: jax.Array, weight: jax.Array, stride: int, padding: int) -> jax.Array:
+    """Convolution without bias, equal to `torch.nn.functional.conv2d`.
+
+    x [B, I, H, W], weight [O, I, kh, kw] -> [B, O, H', W'],
+    H' = (H + 2 padding - kh) // stride + 1.
+    Reverse-mode derivatives only (`jax.grad`, `jax.vjp`), like every function with a custom vjp.
+    """
+    _check(x, weight, stride, padding, channels=weight.shape[1])
+    if any(n + 2 * padding < k for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)):
+        raise ValueError(f"the kernel {weight.shape[2:]} exceeds the image {x.shape[2:]} padded by {padding}")
+    kernel = jnp.transpose(weight, (2, 3, 1, 0))
+    return _channels_first(_narrow(_channels_last(x), kernel, stride, padding))
+
+
+def conv_transpose2d(
+    x: jax.Array, weight: jax.Array, stride: int, padding: int, output_padding: int | Size
+) -> jax.Array:
+    """Transposed convolution without bias, equal to `torch.nn.functional.conv_transpose2d`.
+
+    x [B, I, H, W], weight [I, O, kh, kw] -> [B, O, H', W'],
+    H' = (H - 1) stride - 2 padding + kh + output_padding.
+    Reverse-mode derivatives only (`jax.grad`, `jax.vjp`), like every function with a custom vjp.
+    """
+    _check(x, weight, stride, padding, channels=weight.shape[0])
+    extra = (output_padding, output_padding) if isinstance(output_padding, int) else output_padding
+    if not all(0 <= e < stride for e in extra):  # else no convolution leads back to the size of x
+        raise ValueError(f"output_padding must be at least 0 and below stride {stride}, got {output_padding}")
+    height, width = (
+        (n - 1) * stride - 2 * padding + k + e
+        for n, k, e in zip(x.shape[2:], weight.shape[2:], extra, strict=True)
+    )
+    if min(height, width) < 1:
+        raise ValueError(f"padding {padding} leaves an image of size {(height, width)}")
+    kernel = jnp.transpose(weight, (2, 3, 1, 0))
+    return _channels_first(_widen(_channels_last(x), kernel, stride, padding, (height, width)))
+
+
+def _check(x: jax.Array, weight: jax.Array, stride: int, padding: int, channels: int) -> None:
+    if x.ndim != 4 or weight.ndim != 4:
+        raise ValueError(f"expected x and weight with four axes, got the shapes {x.shape} and {weight.shape}")
+    if x.shape[1] != channels:
+        raise ValueError(f"x {x.shape} has {x.shape[1]} channels, weight {weight.shape} expects {channels}")
+    if stride < 1 or padding < 0:
+        raise ValueError(f"stride must be positive and padding not negative, got {stride} and {padding}")
+
+
+def _channels_last(x: jax.Array) -> jax.Array:
+    return jnp.transpose(x, (0, 2, 3, 1))
+
+
+def _channels_first(x: jax.Array) -> jax.Array:
+    return jnp.transpose(x, (0, 3, 1, 2))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _narrow(large: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """The convolution: large [B, H, W, C], kernel [kh, kw, C, D] -> small [B, H', W', D]."""
+    return _fast(large, kernel, [(padding, padding)] * 2, stride=stride)
+
+
+def _narrow_forward(
+    large: jax.Array, kernel: jax.Array, stride: int, padding: int
+) -> tuple[jax.Array, Residuals]:
+    return _narrow(large, kernel, stride, padding), (large, kernel)
+
+
+def _narrow_backward(stride: int, padding: int, residuals: Residuals, small_bar: jax.Array) -> Residuals:
+    large, kernel = residuals
+    large_bar = _widen(small_bar, kernel, stride, padding, large.shape[1:3])
+    return large_bar, _kernel_gradient(large, small_bar, stride, padding, kernel.shape[:2])
+
+
+_narrow.defvjp(_narrow_forward, _narrow_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _widen(small: jax.Array, kernel: jax.Array, stride: int, padding: int, size: Size) -> jax.Array:
+    """The transpose: small [B, H', W', D], kernel [kh, kw, C, D] -> large [B, *size, C].
+
+    The small image, with stride - 1 zeros between its pixels, meets the kernel turned by 180 degrees. It is
+    turned as an array: a convolution that is asked to turn its kernel leaves the fast form.
+    """
+    turned = jnp.transpose(kernel[::-1, ::-1], (0, 1, 3, 2))
+    pads = []
+    for k, n_small, n_large in zip(kernel.shape[:2], small.shape[1:3], size, strict=True):
+        before = k - 1 - padding
+        spread = (n_small - 1) * stride + 1
+        pads.append((before, n_large + k - 1 - spread - before))
+    return _fast(small, turned, pads, spread=stride)
+
+
+def _widen_forward(
+    small: jax.Array, kernel: jax.Array, stride: int, padding: int, size: Size
+) -> tuple[jax.Array, Residuals]:
+    return _widen(small, kernel, stride, padding, size), (small, kernel)
+
+
+def _widen_backward(
+    stride: int, padding: int, size: Size, residuals: Residuals, large_bar: jax.Array
+) -> Residuals:
+    small, kernel = residuals
+    small_bar = _narrow(large_bar, kernel, stride, padding)
+    return small_bar, _kernel_gradient(large_bar, small, stride, padding, kernel.shape[:2])
+
+
+_widen.defvjp(_widen_forward, _widen_backward)
+
+
+def _kernel_gradient(large: jax.Array, small: jax.Array, stride: int, padding: int, size: Size) -> jax.Array:
+    """Gradient of sum(small * narrow(large, kernel)) with respect to the kernel.
+
+    large [B, H, W, C], small [B, H', W', D] -> [*size, C, D]. Also a convolution: C takes the place of the
+    batch, B that of the channels summed over, and the small image, its pixels `stride` apart, is the kernel.
+    """
+    pads = []
+    for k, n_small, n_large in zip(size, small.shape[1:3], large.shape[1:3], strict=True):
+        spread = (n_small - 1) * stride + 1
+        pads.append((padding, k + spread - 1 - n_large - padding))  # after: < 0 cuts pixels no window reached
+    gradient = _fast(
+        jnp.transpose(large, (3, 1, 2, 0)), jnp.transpose(small, (1, 2, 0, 3)), pads, kernel_spread=stride
+    )
+    return jnp.transpose(gradient, (1, 2, 0, 3))
+
+
+def _fast(
+    x: jax.Array,
+    kernel: jax.Array,
+    pads: list[tuple[int, int]],
+    stride: int = 1,
+    spread: int = 1,
+    kernel_spread: int = 1,
+) -> jax.Array:
+    """The one form with a fast path: x [B, H, W, I], kernel [kh, kw, I, O]; negative pads cut pixels off.
+
+    `spread` and `kernel_spread` are the distances between neighbouring pixels of x and of the kernel.
+    """
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=pads,
+        lhs_dilation=(spread, spread),
+        rhs_dilation=(kernel_spread, kernel_spread),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )

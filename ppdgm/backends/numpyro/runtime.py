@@ -1,0 +1,139 @@
+"""A program on a JAX device: its data and parameters, its readings as NumPy arrays, its training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppdgm.backends.numpyro.pair import PairTracer
+from ppdgm.backends.numpyro.tracer import ProgramTracer, select
+from ppdgm.errors import PpdgmError
+from ppdgm.language import Array, Trace
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def find_device(name: str) -> Any:
+    """The JAX device of a name: "auto", "cpu", "cuda" or "cuda:1"."""
+    if name == "auto":
+        return jax.devices()[0]
+    kind, _, index = name.partition(":")
+    try:
+        return jax.devices({"cuda": "gpu"}.get(kind, kind))[int(index or 0)]
+    except (RuntimeError, IndexError, ValueError):
+        found = ", ".join(f"{d.platform}:{d.id}" for d in jax.devices())
+        raise PpdgmError(f"No device {name!r} for JAX. Found: {found}. For a GPU: pip install 'ppdgm[cuda]'.") from None
+
+
+class Runtime:
+    """Runs one program with JAX.
+
+    Args:
+        program: a Program or a plain pair.
+        device: "auto", "cpu", "cuda", "cuda:1".
+    """
+
+    name = "numpyro"
+
+    def __init__(self, program: Any, device: str = "auto"):
+        self.device = find_device(device)
+        self.tracer: Any = PairTracer(program) if hasattr(program, "data_plate") else ProgramTracer(program)
+        self._trace = jax.jit(self._traced, static_argnames=("k", "kl"))
+        self._evaluate = jax.jit(self._evaluated, static_argnames=("function", "k", "kl"))
+        self._means = jax.jit(self._at_means)
+        self._prior = jax.jit(self.tracer.prior, static_argnames=("size", "mean"))
+
+    def initialise(self, seed: int, data: Arrays, dtype: str) -> dict[str, np.ndarray]:
+        """First values of all parameters."""
+        values: dict[str, np.ndarray] = self.tracer.initialise(seed, data, dtype)
+        return values
+
+    def put(self, arrays: Arrays, dtype: str | None = None) -> dict[str, Array]:
+        """Arrays on the device; floating ones as `dtype`."""
+        cast = lambda a: a.astype(dtype) if dtype and np.issubdtype(a.dtype, np.floating) else a  # noqa: E731
+        return {n: jax.device_put(cast(np.asarray(a)), self.device) for n, a in arrays.items()}
+
+    def fetch(self, arrays: Any) -> Any:
+        """Device arrays as NumPy arrays."""
+        return jax.tree.map(np.asarray, jax.device_get(arrays))
+
+    def trace(
+        self, params: Any, data: Any, index: np.ndarray, k: int, seed: int, given: Arrays | None, kl: bool
+    ) -> Trace:
+        """The per-site terms as NumPy arrays."""
+        native = self.put(given or {}, None)
+        found: Trace = self.fetch(self._trace(params, jax.random.key(seed), data, self._index(index), native, k=k, kl=kl))
+        return found
+
+    def evaluate(
+        self,
+        function: Callable[[Trace, Any], Array],
+        params: Any,
+        data: Any,
+        index: np.ndarray,
+        k: int,
+        seed: tuple[int, ...],
+        kl: bool,
+    ) -> np.ndarray:
+        """`function(trace, xp)` [K, B], as a NumPy array."""
+        out: np.ndarray = self.fetch(
+            self._evaluate(params, _key(seed), data, self._index(index), function=function, k=k, kl=kl)
+        )
+        return out
+
+    def means(self, params: Any, data: Any, index: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Latent and observed sites at their means, [1, B, *event]."""
+        found: tuple[Any, Any] = self.fetch(self._means(params, data, self._index(index)))
+        return found
+
+    def prior(self, params: Any, fields: Mapping[str, Any], size: int, seed: int, mean: bool) -> tuple[Any, Any]:
+        """Draws of latent and observed sites from the model, [1, size, *event]."""
+        names = dict.fromkeys(fields, 0)
+        found: tuple[Any, Any] = self.fetch(self._prior(params, jax.random.key(seed), names, size=size, mean=mean))
+        return found
+
+    def bytes_written(self, params: Any, data: Any, k: int, b: int) -> int:
+        """Bytes of all intermediate results of one reading with K particles and B data; nothing is computed."""
+        index = jnp.zeros(b, jnp.int32)
+        run = partial(self._traced, given={}, k=k, kl=True)
+        return _bytes(jax.make_jaxpr(run)(params, jax.random.key(0), data, index).jaxpr)
+
+    def _index(self, index: np.ndarray) -> Array:
+        return jax.device_put(np.asarray(index, np.int32), self.device)
+
+    def _traced(self, params: Any, key: Array, data: Any, index: Array, given: Any, k: int, kl: bool) -> Trace:
+        found: Trace = self.tracer.trace(params, key, select(self.tracer, data, index), index, k, given, kl)
+        return found
+
+    def _evaluated(
+        self, params: Any, key: Array, data: Any, index: Array, function: Callable[..., Array], k: int, kl: bool
+    ) -> Array:
+        terms = self.tracer.trace(params, key, select(self.tracer, data, index), index, k, None, kl)
+        return function(terms, jnp)
+
+    def _at_means(self, params: Any, data: Any, index: Array) -> tuple[Any, Any]:
+        found: tuple[Any, Any] = self.tracer.means(params, select(self.tracer, data, index), index)
+        return found
+
+
+def _key(seed: tuple[int, ...]) -> Array:
+    key = jax.random.key(seed[0])
+    for part in seed[1:]:
+        key = jax.random.fold_in(key, part)
+    return key
+
+
+def _bytes(jaxpr: Any) -> int:
+    total = 0
+    for eqn in jaxpr.eqns:
+        inner = [getattr(v, "jaxpr", v) for v in eqn.params.values() if hasattr(getattr(v, "jaxpr", v), "eqns")]
+        total += sum(_bytes(j) for j in inner)
+        if not inner:
+            total += sum(prod(v.aval.shape) * getattr(v.aval.dtype, "itemsize", 8) for v in eqn.outvars)
+    return total

@@ -1,0 +1,65 @@
+"""Direct readings of a program over JAX: pure functions of parameters, key and minibatch, to be jitted by others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ppdgm.backends.numpyro.vocabulary import JaxReader, JaxVocabulary
+from ppdgm.language import Array, Batch, Reading, Trace, read_means, read_pair, read_prior
+
+Params = Mapping[str, Array]
+Sites = dict[str, Array]
+
+
+class ProgramTracer:
+    """Readings of a `Program`. `batch` holds the B rows of the minibatch."""
+
+    subsamples = False  #: a minibatch is rows of the data, not indices for the program's own plate
+    batch_size: int | None = None  #: any
+
+    def __init__(self, program: Any):
+        self.program = program
+        self.declared = program.declarations()
+
+    def initialise(self, seed: int, data: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+        values: dict[str, np.ndarray] = self.program.initialise(seed, data, dtype)
+        return values
+
+    def trace(
+        self,
+        params: Params,
+        key: Array,
+        batch: Batch,
+        index: Array,
+        k: int,
+        given: Mapping[str, Array] | None = None,
+        kl: bool = False,
+        pathwise: bool = False,
+    ) -> Trace:
+        """Per-site terms of K particles for each datum of the minibatch."""
+        reader = JaxReader(key, pathwise)
+        return read_pair(self.program, self._speak(params), reader, batch, (k, len(index)), given or {}, kl)
+
+    def means(self, params: Params, batch: Batch, index: Array) -> tuple[Sites, Sites]:
+        """Latents and observed sites at their means, [1, B, *event]."""
+        return read_means(self.program, self._speak(params), JaxReader(None), batch, len(index))
+
+    def prior(self, params: Params, key: Array, fields: Mapping[str, Any], size: int, mean: bool) -> tuple[Sites, Sites]:
+        """Latents and observed sites drawn from the model, [1, size, *event]; `fields` are the data's names."""
+        nothing = {n: None for n in fields}
+        return read_prior(self.program, self._speak(params), JaxReader(key), nothing, size, mean)
+
+    def _speak(self, params: Params) -> Any:
+        def speak(reading: Reading) -> JaxVocabulary:
+            return JaxVocabulary(reading, params, self.declared)
+
+        return speak
+
+
+def select(tracer: Any, data: Batch, index: Array) -> Batch:
+    """The minibatch as the tracer wants it: its rows, or all data where the program subsamples by itself."""
+    return data if tracer.subsamples else {n: jnp.take(a, index, axis=0) for n, a in data.items()}

@@ -1,0 +1,156 @@
+"""The vocabulary over JAX and NumPyro, and the direct reader of its distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.typing import DTypeLike
+
+from ppdgm.backends.numpyro.convolution import conv2d, conv_transpose2d
+from ppdgm.backends.numpyro.foreign import apply_module
+from ppdgm.language import Array, Vocabulary
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "leaky_relu": jax.nn.leaky_relu,
+    "elu": jax.nn.elu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "silu": jax.nn.silu,
+    "softplus": jax.nn.softplus,
+    "sigmoid": jax.nn.sigmoid,
+    "identity": lambda x: x,
+}
+
+
+class JaxVocabulary(Vocabulary):
+    """P over JAX arrays and NumPyro's distributions."""
+
+    xp: ClassVar[Any] = jnp
+    dist: ClassVar[Any] = dist
+
+    @property
+    def _dtype(self) -> DTypeLike:
+        return next((v.dtype for v in self.params.values()), jnp.result_type(float))
+
+    def constant(self, value: Any) -> Array:
+        return jnp.asarray(value, dtype=self._dtype)
+
+    def full(self, shape: tuple[int, ...], value: float) -> Array:
+        return jnp.full(shape, value, dtype=self._dtype)
+
+    def linear(self, x: Array, weight: Array, bias: Array) -> Array:
+        return x @ weight.T + bias
+
+    def conv2d(self, x: Array, weight: Array, bias: Array, stride: int, padding: int) -> Array:
+        return conv2d(x, weight, stride, padding) + bias[:, None, None]
+
+    def conv_transpose2d(
+        self, x: Array, weight: Array, bias: Array, stride: int, padding: int, output_padding: tuple[int, int]
+    ) -> Array:
+        return conv_transpose2d(x, weight, stride, padding, output_padding) + bias[:, None, None]
+
+    def activation(self, name: str, x: Array) -> Array:
+        return _ACTIVATIONS[name](x)
+
+    def stop_gradient(self, x: Array) -> Array:
+        return jax.lax.stop_gradient(x)
+
+    def foreign(self, module: Any, x: Array, event_ndim: int) -> Array:
+        n = len(self.prefix)
+        own = {name[n:]: v for name, v in self.params.items() if name.startswith(self.prefix)}
+        return apply_module(module, {k: self.interpreter.param(self.prefix + k, v) for k, v in own.items()}, x, event_ndim)
+
+    def distribution(
+        self,
+        sample: Callable[[Any, tuple[int, ...]], tuple[Array, Array]],
+        log_prob: Callable[[Array], Array],
+        event_shape: tuple[int, ...],
+        batch_shape: tuple[int, ...] = (),
+    ) -> Any:
+        return Density(sample, log_prob, event_shape, batch_shape, self._dtype)
+
+
+class Density(dist.Distribution):
+    """A density written over `xp`, as a NumPyro distribution. A draw keeps its log-density as its intermediate."""
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    reparametrized_params: ClassVar[list[str]] = []
+    has_rsample = True
+
+    def __init__(
+        self,
+        sample: Callable[[Any, tuple[int, ...]], tuple[Array, Array]],
+        log_prob: Callable[[Array], Array],
+        event_shape: tuple[int, ...],
+        batch_shape: tuple[int, ...],
+        dtype: DTypeLike,
+    ):
+        self._sample, self._log_prob, self._dtype = sample, log_prob, dtype
+        super().__init__(batch_shape, event_shape, validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        return dist.constraints.independent(dist.constraints.real, len(self.event_shape))
+
+    def expand(self, batch_shape: tuple[int, ...]) -> Density:
+        return Density(self._sample, self._log_prob, self.event_shape, tuple(batch_shape), self._dtype)
+
+    def sample_with_intermediates(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, list[Array]]:
+        keys = iter(jax.random.split(key, 16))
+        normal = lambda shape: jax.random.normal(next(keys), shape, self._dtype)  # noqa: E731
+        value, log_prob = self._sample(normal, (*sample_shape, *self.batch_shape))
+        return value, [log_prob]
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        return self.sample_with_intermediates(key, sample_shape)[0]
+
+    rsample = sample
+
+    def log_prob(self, value: Array, intermediates: list[Array] | None = None) -> Array:
+        return intermediates[0] if intermediates else self._log_prob(value)
+
+
+class JaxReader:
+    """Draws and densities of NumPyro's distributions; each draw has a key of its own, by its place in the program."""
+
+    def __init__(self, key: Array | None, pathwise: bool = False):
+        self.key, self.pathwise, self.draws = key, pathwise, 0
+
+    def draw(self, d: Any, shape: tuple[int, int]) -> tuple[Array, Array]:
+        wide = d.expand(shape)
+        key = jax.random.fold_in(self.key, self.draws)
+        self.draws += 1
+        value, intermediates = wide(rng_key=key, sample_intermediates=True)
+        return value, wide.log_prob(value, intermediates) if intermediates else wide.log_prob(value)
+
+    def has_pathwise(self, d: Any) -> bool:
+        return bool(d.has_rsample)
+
+    def log_prob(self, d: Any, value: Array) -> Array:
+        return d.log_prob(value)
+
+    def broadcast(self, x: Array, shape: tuple[int, ...]) -> Array:
+        return jnp.broadcast_to(x, shape)
+
+    def kl(self, q: Any, p: Any) -> Array | None:
+        return closed_form_kl(q, p)
+
+
+def closed_form_kl(q: Any, p: Any) -> Array | None:
+    """KL(q‖p) [K or 1, B or 1, D], per dimension where both factorise; None where NumPyro knows no closed form."""
+    events = 0
+    if isinstance(q, dist.Independent) and isinstance(p, dist.Independent):
+        inner = q.reinterpreted_batch_ndims
+        if inner == p.reinterpreted_batch_ndims and not q.base_dist.event_shape and not p.base_dist.event_shape:
+            q, p, events = q.base_dist, p.base_dist, inner
+    try:
+        form = dist.kl_divergence(q, p)
+    except NotImplementedError:
+        return None
+    lead = form.shape[: form.ndim - events]
+    return jnp.reshape(form, ((1,) * (2 - len(lead)) + lead + (-1,)))

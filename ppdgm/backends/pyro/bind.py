@@ -1,0 +1,96 @@
+"""A program as plain Pyro model and guide callables that leave the global parameter store as it is."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.poutine.runtime import effectful
+
+from ppdgm.backends.pyro.vocabulary import TorchVocabulary
+from ppdgm.errors import ProgramError
+from ppdgm.language import Array, Declarations
+
+
+class Handlers:
+    """Statements as Pyro's primitives."""
+
+    def __init__(self, size: int | None, data_size: int | None):
+        self.size, self.data_size = size, data_size
+
+    def plate(self, name: str, data: Array) -> AbstractContextManager[Any]:
+        size = self.size if data is None else data.shape[0]
+        if size is None:
+            raise ProgramError(f"Plate {name!r} has no data, so no size. Give one: program.bind(…, size=B).")
+        if self.data_size is None:
+            return pyro.plate(name, size, dim=-1)
+        return pyro.plate(name, self.data_size, subsample=torch.arange(size), dim=-1)
+
+    def sample(self, name: str, dist: Any, obs: Array | None) -> Array:
+        return pyro.sample(name, dist, obs=obs)
+
+    def param(self, name: str, value: Array) -> Array:
+        """A message that carries its own value, so that no store is asked for it."""
+        if not value.requires_grad:
+            return value  # a buffer
+        value.unconstrained = weakref.ref(value)  # what SVI asks of a param site
+        read = effectful(type="param")(lambda *args, **kwargs: value)
+        return read(name, constraint=dist.constraints.real, event_dim=None, name=name)
+
+    def deterministic(self, name: str, value: Array) -> Array:
+        return pyro.deterministic(name, value)
+
+
+class Parameters(torch.nn.Module):
+    """Arrays under dotted names, as nested modules."""
+
+    def __init__(self, values: Mapping[str, np.ndarray]):
+        super().__init__()
+        for name, value in values.items():
+            *path, leaf = name.split(".")
+            module: torch.nn.Module = self
+            for part in path:
+                if part not in module._modules:
+                    module.add_module(part, torch.nn.Module())
+                module = module._modules[part]  # type: ignore[assignment]
+            module.register_parameter(leaf, torch.nn.Parameter(torch.tensor(value)))
+
+
+class BoundProgram(torch.nn.Module):
+    """A model or a guide over `params`; call it with the data."""
+
+    def __init__(
+        self,
+        statements: Callable[..., Any],
+        params: Parameters,
+        declared: Declarations,
+        buffers: Mapping[str, Array],
+        handlers: Handlers,
+    ):
+        super().__init__()
+        self.params = params
+        self.statements, self.declared, self.handlers, self.extra = statements, declared, handlers, buffers
+
+    def forward(self, x: Array = None, **data: Array) -> Any:
+        params = {**dict(self.params.named_parameters()), **self.extra}
+        return self.statements(TorchVocabulary(self.handlers, params, self.declared), x, **data)
+
+
+def bind(
+    program: Any, params: Mapping[str, np.ndarray], size: int | None = None, data_size: int | None = None
+) -> tuple[BoundProgram, BoundProgram]:
+    """(model, guide) as modules over the same parameters."""
+    declared = program.declarations()
+    trained = Parameters({n: v for n, v in params.items() if n in declared.params})
+    buffers = {n: torch.tensor(v) for n, v in params.items() if n not in declared.params}
+    handlers = Handlers(size, data_size)
+    return (
+        BoundProgram(program.model, trained, declared, buffers, handlers),
+        BoundProgram(program.guide, trained, declared, buffers, handlers),
+    )

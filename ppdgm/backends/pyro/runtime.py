@@ -1,0 +1,144 @@
+"""A program on a torch device: its data and parameters, its readings as NumPy arrays, its training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import array_api_compat.torch as xp
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ppdgm.backends.pyro.pair import PairTracer
+from ppdgm.backends.pyro.tracer import ProgramTracer, select
+from ppdgm.backends.pyro.vocabulary import unvalidated
+from ppdgm.errors import PpdgmError
+from ppdgm.language import Array, Trace
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def find_device(name: str) -> torch.device:
+    """The torch device of a name: "auto", "cpu", "cuda" or "cuda:1"."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise PpdgmError(
+            f"No device {name!r} for torch. Found: cpu{', cuda' if torch.cuda.is_available() else ''}."
+        ) from None
+    return device
+
+
+@contextmanager
+def seeded(device: torch.device, *seed: int) -> Iterator[None]:
+    """torch's generators started from `seed`; the user's own come back afterwards."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
+        yield
+
+
+class Runtime:
+    """Runs one program with torch.
+
+    Args:
+        program: a Program or a plain pair.
+        device: "auto", "cpu", "cuda", "cuda:1".
+    """
+
+    name = "pyro"
+
+    def __init__(self, program: Any, device: str = "auto"):
+        self.device = find_device(device)
+        self.tracer: Any = PairTracer(program) if hasattr(program, "data_plate") else ProgramTracer(program)
+
+    def initialise(self, seed: int, data: Arrays, dtype: str) -> dict[str, np.ndarray]:
+        """First values of all parameters and buffers."""
+        with seeded(self.device, seed):
+            values: dict[str, np.ndarray] = self.tracer.initialise(seed, data, dtype)
+        return values
+
+    def put(self, arrays: Arrays, dtype: str | None = None) -> dict[str, Array]:
+        """Arrays on the device; floating ones as `dtype`."""
+        cast = lambda a: a.astype(dtype) if dtype and np.issubdtype(a.dtype, np.floating) else a  # noqa: E731
+        return {n: torch.tensor(cast(np.asarray(a)), device=self.device) for n, a in arrays.items()}
+
+    def fetch(self, arrays: Any) -> Any:
+        """Device arrays as NumPy arrays."""
+        return tree_map(lambda t: t.detach().cpu().numpy() if isinstance(t, torch.Tensor) else t, arrays)
+
+    def trace(
+        self, params: Any, data: Any, index: np.ndarray, k: int, seed: int, given: Arrays | None, kl: bool
+    ) -> Trace:
+        """The per-site terms as NumPy arrays."""
+        with self._evaluating(params, seed) as params:
+            rows = self._index(index)
+            native = self.put(given or {})
+            terms = self.tracer.trace(params, select(self.tracer, data, rows), rows, k, native, kl)
+            found: Trace = self.fetch(terms)
+        return found
+
+    def evaluate(
+        self,
+        function: Callable[[Trace, Any], Array],
+        params: Any,
+        data: Any,
+        index: np.ndarray,
+        k: int,
+        seed: tuple[int, ...],
+        kl: bool,
+    ) -> np.ndarray:
+        """`function(trace, xp)` [K, B], as a NumPy array."""
+        with self._evaluating(params, *seed) as params:
+            rows = self._index(index)
+            out: np.ndarray = self.fetch(
+                function(self.tracer.trace(params, select(self.tracer, data, rows), rows, k, None, kl), xp)
+            )
+        return out
+
+    def means(self, params: Any, data: Any, index: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Latent and observed sites at their means, [1, B, *event]."""
+        with self._evaluating(params, 0) as params:
+            rows = self._index(index)
+            found: tuple[Any, Any] = self.fetch(self.tracer.means(params, select(self.tracer, data, rows), rows))
+        return found
+
+    def prior(self, params: Any, fields: Mapping[str, Any], size: int, seed: int, mean: bool) -> tuple[Any, Any]:
+        """Draws of latent and observed sites from the model, [1, size, *event]."""
+        with self._evaluating(params, seed) as params:
+            found: tuple[Any, Any] = self.fetch(self.tracer.prior(params, fields, size, mean))
+        return found
+
+    def bytes_written(self, params: Any, data: Any, k: int, b: int) -> int:
+        """Bytes of all intermediate results of one reading with K particles and B data."""
+        index = np.arange(b) % len(next(iter(data.values())))
+        with _Count() as count:
+            self.trace(params, data, index, k, 0, None, True)
+        return count.bytes
+
+    def _index(self, index: np.ndarray) -> Array:
+        return torch.as_tensor(index, dtype=torch.int64, device=self.device)
+
+    @contextmanager
+    def _evaluating(self, params: Any, *seed: int) -> Iterator[Any]:
+        with torch.no_grad(), unvalidated(), seeded(self.device, *seed), self.tracer.evaluating(params) as params:
+            yield params
+
+
+class _Count(TorchDispatchMode):
+    """Adds up the bytes of every operation's results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not getattr(func, "is_view", False):
+            self.bytes += sum(t.nbytes for t in tree_leaves(out) if isinstance(t, torch.Tensor))
+        return out

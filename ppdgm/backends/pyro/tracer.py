@@ -1,0 +1,99 @@
+"""Direct readings of a program over torch: no handlers, only distributions and log-probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from ppdgm.backends.pyro.vocabulary import TorchReader, TorchVocabulary
+from ppdgm.language import Array, Batch, Reading, Trace, read_means, read_pair, read_prior
+from ppdgm.nets import ForeignNet
+
+Params = Mapping[str, Array]
+Sites = dict[str, Array]
+
+
+def module_params(module: torch.nn.Module) -> dict[str, np.ndarray]:
+    """The module's parameters by dotted name."""
+    return {n: p.detach().cpu().numpy().copy() for n, p in module.named_parameters()}
+
+
+class ProgramTracer:
+    """Readings of a `Program`. `batch` holds the B rows of the minibatch; `params` include the nets' buffers."""
+
+    subsamples = False  #: a minibatch is rows of the data, not indices for the program's own plate
+    batch_size: int | None = None  #: any
+    compiles = True
+
+    def __init__(self, program: Any):
+        self.program = program
+        self.declared = program.declarations()
+        self._modules: dict[str, torch.nn.Module] = {
+            n: u.spec.module for n, u in self.declared.nets.items() if isinstance(u.spec, ForeignNet)
+        }
+        self._buffers = {f"{n}.{b}": v for n, m in self._modules.items() for b, v in m.named_buffers()}
+        self.state_names = frozenset(self._buffers)
+
+    def initialise(self, seed: int, data: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+        """First values of parameters, and of buffers (such as running means), which training moves too."""
+        values: dict[str, np.ndarray] = self.program.initialise(seed, data, dtype)
+        return values | {n: b.detach().cpu().numpy().copy() for n, b in self._buffers.items()}
+
+    def adopt(self, params: Params) -> dict[str, Array]:
+        """Copies of `params` that training may move."""
+        return {n: v.detach().clone().requires_grad_(n not in self.state_names) for n, v in params.items()}
+
+    @contextmanager
+    def training(self, params: Params) -> Iterator[None]:
+        """Modules stay in the mode that the user left them in."""
+        yield
+
+    @contextmanager
+    def evaluating(self, params: Params) -> Iterator[Params]:
+        """Modules in evaluation mode, on copies of the buffers: an evaluation leaves no trace."""
+        modes = [(m, m.training) for module in self._modules.values() for m in module.modules()]
+        for m, _ in modes:
+            m.training = False
+        try:
+            yield {n: v.clone() if n in self.state_names else v for n, v in params.items()}
+        finally:
+            for m, training in modes:
+                m.training = training
+
+    def trace(
+        self,
+        params: Params,
+        batch: Batch,
+        index: Array,
+        k: int,
+        given: Mapping[str, Array] | None = None,
+        kl: bool = False,
+        pathwise: bool = False,
+    ) -> Trace:
+        """Per-site terms of K particles for each datum of the minibatch."""
+        shape = (k, index.shape[0])
+        return read_pair(self.program, self._speak(params), TorchReader(pathwise), batch, shape, given or {}, kl)
+
+    def means(self, params: Params, batch: Batch, index: Array) -> tuple[Sites, Sites]:
+        """Latents and observed sites at their means, [1, B, *event]."""
+        return read_means(self.program, self._speak(params), TorchReader(), batch, index.shape[0])
+
+    def prior(self, params: Params, fields: Mapping[str, Any], size: int, mean: bool) -> tuple[Sites, Sites]:
+        """Latents and observed sites drawn from the model, [1, size, *event]; `fields` are the data's names."""
+        nothing = {n: None for n in fields}
+        return read_prior(self.program, self._speak(params), TorchReader(), nothing, size, mean)
+
+    def _speak(self, params: Params) -> Any:
+        def speak(reading: Reading) -> TorchVocabulary:
+            return TorchVocabulary(reading, params, self.declared)
+
+        return speak
+
+
+def select(tracer: Any, data: Batch, index: Array) -> Batch:
+    """The minibatch as the tracer wants it: its rows, or all data where the program subsamples by itself."""
+    return data if tracer.subsamples else {n: a.index_select(0, index) for n, a in data.items()}

@@ -1,0 +1,173 @@
+"""The vocabulary over torch and Pyro's distributions, and the direct reader of those."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import array_api_compat.torch as xp
+import pyro.distributions as dist
+import torch
+import torch.nn.functional as F
+from torch.distributions import Distribution, kl_divergence
+
+from ppdgm.language import Array, Vocabulary
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "leaky_relu": F.leaky_relu,
+    "elu": F.elu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "softplus": F.softplus,
+    "sigmoid": torch.sigmoid,
+    "identity": lambda x: x,
+}
+
+
+class TorchVocabulary(Vocabulary):
+    """P over torch tensors and Pyro's distributions."""
+
+    xp: ClassVar[Any] = xp
+    dist: ClassVar[Any] = dist
+
+    @property
+    def _like(self) -> dict[str, Any]:
+        for value in self.params.values():
+            if value.is_floating_point():
+                return {"dtype": value.dtype, "device": value.device}
+        return {}
+
+    def constant(self, value: Any) -> Array:
+        return torch.as_tensor(value, **self._like)
+
+    def full(self, shape: tuple[int, ...], value: float) -> Array:
+        return torch.full(shape, value, **self._like)
+
+    def linear(self, x: Array, weight: Array, bias: Array) -> Array:
+        return F.linear(x, weight, bias)
+
+    def conv2d(self, x: Array, weight: Array, bias: Array, stride: int, padding: int) -> Array:
+        return F.conv2d(x, weight, bias, stride, padding)
+
+    def conv_transpose2d(
+        self, x: Array, weight: Array, bias: Array, stride: int, padding: int, output_padding: tuple[int, int]
+    ) -> Array:
+        return F.conv_transpose2d(x, weight, bias, stride, padding, output_padding)
+
+    def activation(self, name: str, x: Array) -> Array:
+        return _ACTIVATIONS[name](x)
+
+    def stop_gradient(self, x: Array) -> Array:
+        return x.detach()
+
+    def foreign(self, module: Any, x: Array, event_ndim: int) -> Array:
+        n = len(self.prefix)
+        own = {k[n:]: self.interpreter.param(k, v) for k, v in self.params.items() if k.startswith(self.prefix)}
+        lead = x.shape[: x.ndim - event_ndim]  # one batch dimension: what layers such as BatchNorm expect
+        out = torch.func.functional_call(module, own, (x.reshape(-1, *x.shape[len(lead) :]),))
+        return out.reshape(*lead, *out.shape[1:])
+
+    def distribution(
+        self,
+        sample: Callable[[Any, tuple[int, ...]], tuple[Array, Array]],
+        log_prob: Callable[[Array], Array],
+        event_shape: tuple[int, ...],
+        batch_shape: tuple[int, ...] = (),
+    ) -> Any:
+        return Density(sample, log_prob, event_shape, batch_shape, self._like)
+
+
+class Density(dist.TorchDistribution):  # type: ignore[misc]
+    """A density written over `xp`, as a Pyro distribution. It remembers its last draw's log-density."""
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    has_rsample = True
+
+    def __init__(
+        self,
+        sample: Callable[[Any, tuple[int, ...]], tuple[Array, Array]],
+        log_prob: Callable[[Array], Array],
+        event_shape: tuple[int, ...],
+        batch_shape: tuple[int, ...],
+        like: dict[str, Any],
+    ):
+        self._sample, self._log_prob, self._like = sample, log_prob, like
+        self._last: tuple[Array, Array] | None = None
+        super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        return dist.constraints.independent(dist.constraints.real, len(self.event_shape))
+
+    def expand(self, batch_shape: tuple[int, ...], _instance: Any = None) -> Density:
+        # Pyro's own wrapper reshapes draws, by which they would lose their remembered density.
+        return Density(self._sample, self._log_prob, self.event_shape, tuple(batch_shape), self._like)
+
+    def rsample(self, sample_shape: Any = ()) -> Array:
+        self._last = self.rsample_and_log_prob(tuple(sample_shape))
+        return self._last[0]
+
+    def rsample_and_log_prob(self, sample_shape: tuple[int, ...] = ()) -> tuple[Array, Array]:
+        """A draw and its log-density, in one pass."""
+        normal = lambda shape: torch.randn(shape, **self._like)  # noqa: E731
+        return self._sample(normal, (*sample_shape, *self.batch_shape))
+
+    def log_prob(self, value: Array) -> Array:
+        if self._last is not None and self._last[0] is value:
+            return self._last[1]
+        return self._log_prob(value)
+
+
+class TorchReader:
+    """Draws and densities of Pyro's distributions, from torch's generator."""
+
+    def __init__(self, pathwise: bool = False):
+        self.pathwise = pathwise
+
+    def draw(self, d: Any, shape: tuple[int, int]) -> tuple[Array, Array]:
+        wide = d.expand(torch.Size(shape))
+        if isinstance(wide, Density):
+            return wide.rsample_and_log_prob()
+        value = wide.rsample() if wide.has_rsample else wide.sample()
+        return value, wide.log_prob(value)
+
+    def has_pathwise(self, d: Any) -> bool:
+        return bool(d.has_rsample)
+
+    def log_prob(self, d: Any, value: Array) -> Array:
+        return d.log_prob(value)
+
+    def broadcast(self, x: Array, shape: tuple[int, ...]) -> Array:
+        return torch.broadcast_to(x, shape)
+
+    def kl(self, q: Any, p: Any) -> Array | None:
+        return closed_form_kl(q, p)
+
+
+def closed_form_kl(q: Any, p: Any) -> Array | None:
+    """KL(q‖p) [K or 1, B or 1, D], per dimension where both factorise; None where torch knows no closed form."""
+    events = 0
+    if isinstance(q, dist.Independent) and isinstance(p, dist.Independent):
+        inner = q.reinterpreted_batch_ndims
+        if inner == p.reinterpreted_batch_ndims and not q.base_dist.event_shape and not p.base_dist.event_shape:
+            q, p, events = q.base_dist, p.base_dist, inner
+    try:
+        form = kl_divergence(q, p)
+    except NotImplementedError:
+        return None
+    lead = tuple(form.shape[: form.ndim - events])
+    return form.reshape((1,) * (2 - len(lead)) + lead + (-1,))
+
+
+@contextmanager
+def unvalidated() -> Iterator[None]:
+    """Distributions without argument checks, for the fast readings only: the process's own setting comes back."""
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)

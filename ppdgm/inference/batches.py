@@ -1,0 +1,55 @@
+"""Minibatches: whole stretches of them are planned as arrays, the same for every backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps first, …, first + count − 1 of a run, padded to a fixed number of rows.
+
+    Attributes:
+        index: data of each step, [S, B]. A ragged minibatch is padded with other data of its epoch, so that batch
+            statistics are always those of B data.
+        weight: 1 for a datum, 0 for padding, [S, B].
+        rate: learning rate, [S].
+        knobs: what the objective needs to know of each step, each [S].
+        first, count: the steps.
+    """
+
+    index: np.ndarray
+    weight: np.ndarray
+    rate: np.ndarray
+    knobs: dict[str, np.ndarray]
+    first: int
+    count: int
+
+
+class Batches:
+    """Every datum once an epoch, in an order drawn anew from (seed, epoch). The last minibatch may be ragged."""
+
+    def __init__(self, data_size: int, batch_size: int, seed: int):
+        self.data_size, self.batch_size, self.seed = data_size, min(batch_size, data_size), seed
+        self.per_epoch = -(-data_size // self.batch_size)
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def rows(self, first: int, count: int, capacity: int) -> tuple[np.ndarray, np.ndarray]:
+        """Index and weight of the steps from `first` on, [capacity, B]; rows past `count` are zeros."""
+        index = np.zeros((capacity, self.batch_size), np.int32)
+        weight = np.zeros((capacity, self.batch_size), np.float32)
+        for row in range(count):
+            epoch, batch = divmod(first + row, self.per_epoch)
+            order = self._order_of(epoch)
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            padding = order[: self.batch_size - len(chosen)]
+            index[row], weight[row, : len(chosen)] = np.concatenate([chosen, padding]), 1.0
+        return index, weight
+
+    def _order_of(self, epoch: int) -> np.ndarray:
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng([self.seed, epoch]).permutation(self.data_size)
+        return self._order

@@ -1,0 +1,44 @@
+"""Optimisers as data; each backend has its own library's implementation."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from ppdgm.errors import SpecError, nearest
+from ppdgm.spec import NonNegativeFloat, PositiveFloat, Spec
+
+OptimiserName = Literal["adam", "adamw", "adamax", "sgd"]
+
+
+class Optimiser(Spec):
+    """A gradient step, by its name. The learning rate is the run's.
+
+    Args:
+        name: "adam" (Kingma & Ba 2015, arXiv:1412.6980), "adamw", "adamax" or "sgd".
+        beta1, beta2, eps: of the Adam family.
+        momentum: of sgd.
+        weight_decay: of adamw.
+        clip_norm: largest norm of the whole gradient; None for no clipping.
+    """
+
+    name: OptimiserName = "adam"
+    beta1: NonNegativeFloat = 0.9
+    beta2: NonNegativeFloat = 0.999
+    eps: PositiveFloat = 1e-8
+    momentum: NonNegativeFloat = 0.0
+    weight_decay: NonNegativeFloat = 0.01
+    clip_norm: PositiveFloat | None = None
+
+
+def as_optimiser(value: Any, clip_norm: float | None) -> Any:
+    """A name as an `Optimiser`; anything else is for the backend to judge."""
+    if isinstance(value, str):
+        if value not in get_args(OptimiserName):
+            raise SpecError(f"optimiser: got {value!r}. {nearest(value, get_args(OptimiserName))}")
+        return Optimiser(name=value, clip_norm=clip_norm)
+    if clip_norm is not None:
+        raise SpecError(
+            "clip_norm: works with an optimiser by name. In one of your own, clip there "
+            "(Optimiser(clip_norm=…), optax.clip_by_global_norm)."
+        )
+    return value

@@ -1,0 +1,91 @@
+"""Schedules: numbers that change with the training step, as functions of an array of steps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ppdgm.errors import TrainingError
+from ppdgm.spec import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Spec
+
+
+class Schedule(Spec):
+    """A number for each training step."""
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray:
+        """The values at `steps`, counted from 0."""
+        raise NotImplementedError
+
+    def reached(self) -> int:
+        """The step from which the value stays what it is."""
+        raise NotImplementedError
+
+
+class Constant(Schedule):
+    """The same value at every step."""
+
+    value: float
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray:
+        return np.full(len(steps), self.value)
+
+    def reached(self) -> int:
+        return 0
+
+
+class Linear(Schedule):
+    """From `start` to `end` in equal parts over `steps` training steps, then `end`."""
+
+    start: NonNegativeFloat = 0.0
+    end: NonNegativeFloat = 1.0
+    steps: PositiveInt
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray:
+        return self.start + (self.end - self.start) * np.minimum(steps / self.steps, 1.0)
+
+    def reached(self) -> int:
+        return self.steps
+
+
+class Cosine(Schedule):
+    """Linear warm-up from 0 to `peak`, then half a cosine down to `end` at `steps`."""
+
+    peak: PositiveFloat
+    end: NonNegativeFloat = 0.0
+    steps: PositiveInt
+    warmup: NonNegativeInt = 0
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray:
+        done = np.clip((steps - self.warmup) / max(self.steps - self.warmup, 1), 0.0, 1.0)
+        value = self.end + (self.peak - self.end) * 0.5 * (1.0 + np.cos(np.pi * done))
+        return np.where(steps < self.warmup, self.peak * (steps + 1) / max(self.warmup, 1), value)
+
+    def reached(self) -> int:
+        return self.steps
+
+
+class Exponential(Schedule):
+    """start · rate^(step / every)."""
+
+    start: PositiveFloat
+    rate: PositiveFloat
+    every: PositiveInt = 1
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray:
+        return self.start * self.rate ** (steps / self.every)
+
+    def reached(self) -> int:
+        return 0
+
+
+def as_schedule(value: float | Schedule) -> Schedule:
+    """A number as a constant schedule."""
+    return value if isinstance(value, Schedule) else Constant(value=float(value))
+
+
+def check_reached(name: str, schedule: Schedule, steps: int) -> None:
+    """Refuse a run that ends before a warm-up does."""
+    if schedule.reached() > steps:
+        raise TrainingError(
+            f"{name}: the schedule needs {schedule.reached()} steps, but the run has {steps}. "
+            f"Train longer, or shorten it: steps={steps} at most."
+        )

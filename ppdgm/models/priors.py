@@ -1,0 +1,21 @@
+"""Priors: distributions over a latent, without a head."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ppdgm.language import Array, Vocabulary
+from ppdgm.program import Part
+
+
+class Prior(Part):
+    """A distribution over the latent variable."""
+
+    role: ClassVar[str] = "prior"
+
+
+class StandardNormal(Prior):
+    """p(z) = N(0, I)."""
+
+    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+        return P.dist.Normal(P.full(P.shape, 0.0), P.full(P.shape, 1.0)).to_event(len(P.shape))

@@ -1,0 +1,18 @@
+"""Networks as data: what they are, their first values, and one application over P."""
+
+from ppdgm.nets.base import ACTIVATIONS, Activation, Net
+from ppdgm.nets.conv import ConvDecoder, ConvEncoder
+from ppdgm.nets.foreign import ForeignNet
+from ppdgm.nets.mlp import MLP, GatedMLP, ResidualMLP
+
+__all__ = [
+    "ACTIVATIONS",
+    "MLP",
+    "Activation",
+    "ConvDecoder",
+    "ConvEncoder",
+    "ForeignNet",
+    "GatedMLP",
+    "Net",
+    "ResidualMLP",
+]

@@ -1,0 +1,95 @@
+"""What every net is, and the pieces that nets share: first values, norms, flattening."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from ppdgm.language import Array, Init, Vocabulary
+from ppdgm.spec import Spec
+
+Activation = Literal["tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "sigmoid", "identity"]
+ACTIVATIONS: tuple[str, ...] = get_args(Activation)
+Shapes = dict[str, tuple[tuple[int, ...], Init]]  # parameter -> shape, first values
+
+NORM_EPSILON = 1e-5
+
+
+class Net(Spec):
+    """A network as data: its parameters' shapes and first values, and one application over P."""
+
+    def params(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
+        """Every parameter's shape and first values, for events of shape `inputs` mapped to `outputs`."""
+        raise NotImplementedError
+
+    def apply(self, P: Vocabulary, x: Array, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Array:
+        """[..., *inputs] -> [..., *outputs], for any leading dimensions."""
+        raise NotImplementedError
+
+
+def glorot(fan_in: int, fan_out: int) -> Init:
+    """Uniform on ±sqrt(6 / (fan_in + fan_out)). Glorot & Bengio 2010."""
+    limit = (6.0 / (fan_in + fan_out)) ** 0.5
+    return lambda rng, shape, data=None: rng.uniform(-limit, limit, size=shape)
+
+
+def zeros(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> np.ndarray:
+    """Zeros."""
+    return np.zeros(shape)
+
+
+def ones(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> np.ndarray:
+    """Ones."""
+    return np.ones(shape)
+
+
+def dense(name: str, inputs: int, outputs: int, split: int = 1) -> Shapes:
+    """A linear layer's weight [outputs, inputs] and bias; `split` layers of equal width may lie side by side."""
+    init = glorot(inputs, outputs // split)
+    return {f"{name}.weight": ((outputs, inputs), init), f"{name}.bias": ((outputs,), zeros)}
+
+
+def apply_dense(P: Vocabulary, name: str, x: Array) -> Array:
+    """The linear layer declared by `dense`."""
+    return P.linear(x, P.param(f"{name}.weight"), P.param(f"{name}.bias"))
+
+
+def norm(name: str, width: int) -> Shapes:
+    """A norm's scale and shift, [width]."""
+    return {f"{name}.scale": ((width,), ones), f"{name}.shift": ((width,), zeros)}
+
+
+def layer_norm(P: Vocabulary, name: str, x: Array) -> Array:
+    """(x − mean) / sd over the last axis, scaled and shifted. Ba et al. 2016, arXiv:1607.06450."""
+    return _standardise(P, x, (-1,)) * P.param(f"{name}.scale") + P.param(f"{name}.shift")
+
+
+def group_norm(P: Vocabulary, name: str, x: Array, groups: int) -> Array:
+    """Layer norm over groups of channels of [B, C, H, W]. Wu & He 2018, arXiv:1803.08494."""
+    b, c, h, w = x.shape
+    grouped = P.xp.reshape(x, (b, groups, c // groups, h, w))
+    normed = P.xp.reshape(_standardise(P, grouped, (2, 3, 4)), (b, c, h, w))
+    per_channel = lambda p: P.xp.reshape(P.param(f"{name}.{p}"), (c, 1, 1))  # noqa: E731
+    return normed * per_channel("scale") + per_channel("shift")
+
+
+def _standardise(P: Vocabulary, x: Array, axes: tuple[int, ...]) -> Array:
+    centred = x - P.xp.mean(x, axis=axes, keepdims=True)
+    return centred / P.xp.sqrt(P.xp.mean(centred * centred, axis=axes, keepdims=True) + NORM_EPSILON)
+
+
+def flatten(P: Vocabulary, x: Array, event: tuple[int, ...]) -> Array:
+    """[..., *event] -> [..., prod(event)]."""
+    return x if len(event) == 1 else P.xp.reshape(x, (*lead(x, event), prod(event)))
+
+
+def unflatten(P: Vocabulary, x: Array, event: tuple[int, ...]) -> Array:
+    """[..., prod(event)] -> [..., *event]."""
+    return x if len(event) == 1 else P.xp.reshape(x, (*x.shape[:-1], *event))
+
+
+def lead(x: Array, event: tuple[int, ...]) -> tuple[int, ...]:
+    """The leading dimensions of [..., *event]."""
+    return tuple(x.shape[: len(x.shape) - len(event)])

@@ -1,0 +1,57 @@
+"""A user's own torch module, Equinox or Flax NNX module in the place of a net."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from ppdgm.errors import SpecError
+from ppdgm.language import Array, Vocabulary
+from ppdgm.nets.base import Net, Shapes
+from ppdgm.registry import backend
+from ppdgm.spec import adopt
+
+_LIBRARIES = {"torch.nn.modules": "torch", "equinox": "equinox", "flax.nnx": "nnx"}
+_BACKENDS = {"torch": "pyro", "equinox": "numpyro", "nnx": "numpyro"}
+
+
+class ForeignNet(Net):
+    """A module of another library, wrapped where it stands in a net's place. It ties the program to one backend.
+
+    Its parameters join the program's under the module's own dotted names. torch modules get [..., *inputs]; Equinox
+    modules, written for one datum, are mapped over the leading dimensions; NNX modules get [..., *inputs].
+
+    Args:
+        module: the module, with the first values of its parameters.
+        library: "torch", "equinox" or "nnx".
+    """
+
+    module: Any
+    library: Literal["torch", "equinox", "nnx"]
+
+    def params(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
+        values = backend(_BACKENDS[self.library]).module_params(self.module)
+        return {n: (tuple(v.shape), lambda rng, shape, data=None, v=v: v) for n, v in values.items()}
+
+    def apply(self, P: Vocabulary, x: Array, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Array:
+        out = P.foreign(self.module, x, len(inputs))
+        if tuple(out.shape[len(out.shape) - len(outputs) :]) != outputs:
+            raise SpecError(
+                f"{type(self.module).__name__}: got an output of shape {tuple(out.shape)}, expected [..., "
+                f"{', '.join(map(str, outputs))}] for inputs [..., {', '.join(map(str, inputs))}]."
+            )
+        return out
+
+    def to_dict(self) -> dict[str, Any]:
+        """What can be said of it in text. It can't be read back: hand the program in when loading."""
+        return {"kind": "ForeignNet", "module": type(self.module).__qualname__, "library": self.library}
+
+
+def _wrap(value: Any) -> ForeignNet | None:
+    for cls in type(value).__mro__:
+        for prefix, library in _LIBRARIES.items():
+            if cls.__module__.startswith(prefix) and cls.__name__ == "Module":
+                return ForeignNet(module=value, library=library)
+    return None
+
+
+adopt(_wrap)

@@ -1,0 +1,209 @@
+"""Programs: a spec with a model and a guide, written once over the vocabulary P."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+from zlib import crc32
+
+import numpy as np
+
+from ppdgm.errors import ProgramError, SpecError
+from ppdgm.language import Array, Declarations, Init, NetUse, ParamSpec, Vocabulary
+from ppdgm.nets import Net
+from ppdgm.registry import backend as load_backend
+from ppdgm.spec import Spec
+
+if TYPE_CHECKING:
+    from ppdgm.language import Batch
+
+
+def zeros(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> np.ndarray:
+    """An initial value of zeros."""
+    return np.zeros(shape)
+
+
+def constant(value: float) -> Init:
+    """An initial value of one number everywhere."""
+    return lambda rng, shape, data=None: np.full(shape, value)
+
+
+def normal(scale: float) -> Init:
+    """Initial values from N(0, scale²)."""
+    return lambda rng, shape, data=None: rng.normal(scale=scale, size=shape)
+
+
+class Context:
+    """Collects what a program declares in `build`: parameters, nets and parts, with every shape."""
+
+    def __init__(self, declared: Declarations, prefix: str = "", label: str = "model"):
+        self.declared, self.prefix, self.label = declared, prefix, label
+
+    def scope(self, name: str, label: str | None = None) -> Context:
+        """The same context, with names under `name.`."""
+        return Context(self.declared, f"{self.prefix}{name}.", label or self.label)
+
+    def param(
+        self, name: str, shape: tuple[int, ...] = (), init: Init = zeros, label: str | None = None
+    ) -> None:
+        """Declare a parameter; `init(rng, shape, data)` gives its first value as a NumPy array."""
+        name = self.prefix + name
+        if name in self.declared.params:
+            raise ProgramError(f"Parameter {name!r} is declared twice in build().")
+        self.declared.params[name] = ParamSpec(tuple(shape), init, label or self.label)
+
+    def net(
+        self, name: str, net: Net, inputs: tuple[int, ...], outputs: tuple[int, ...], label: str | None = None
+    ) -> None:
+        """Declare a net from events of shape `inputs` to events of shape `outputs`."""
+        inputs, outputs = tuple(inputs), tuple(outputs)
+        if self.prefix + name in self.declared.nets:
+            raise ProgramError(f"Net {self.prefix + name!r} is declared twice in build().")
+        self.declared.nets[self.prefix + name] = NetUse(net, inputs, outputs)
+        inner = self.scope(name, label)
+        for param, (shape, init) in net.params(inputs, outputs).items():
+            inner.param(param, shape, init)
+
+    def part(
+        self, part: Part, shape: tuple[int, ...], label: str | None = None, name: str | None = None
+    ) -> tuple[int, ...]:
+        """Declare a part over variables of `shape`.
+
+        Returns:
+            The shape of the net output (the head) that the part reads; () if it reads none.
+        """
+        inner = self.scope(name or part.role, label)
+        self.declared.shapes[inner.prefix[:-1]] = tuple(shape)
+        return part.build(inner, tuple(shape))
+
+
+class Part(Spec):
+    """A distribution over a variable of a given shape: a prior, a posterior or a likelihood.
+
+    A subclass declares its parameters in `build`, and returns a native distribution in `distribution`.
+    """
+
+    role: ClassVar[str]
+
+    def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Declare parameters for a variable of `shape`; return the shape of the head that is needed."""
+        return ()
+
+    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+        """The distribution, given the net's output."""
+        raise NotImplementedError
+
+    def __call__(self, P: Vocabulary, *head: Array) -> Any:
+        """The distribution, with the part's own parameters in scope."""
+        return self.distribution(P.scope(self.role), *head)
+
+
+class Program(Spec):
+    """A generative model and its guide, written once over the vocabulary P.
+
+    A subclass has fields, and three methods: `build` declares parameters, nets and parts; `model(P, x, …)` and
+    `guide(P, x, …)` are the pair. A datum is a mapping of named arrays, handed over by name; a single array is `x`.
+    """
+
+    def build(self, context: Context) -> None:
+        """Declare every parameter, net and part, with its shape."""
+
+    def model(self, P: Vocabulary, x: Array) -> Any:
+        """The generative model."""
+        raise NotImplementedError
+
+    def guide(self, P: Vocabulary, x: Array) -> Any:
+        """The approximate posterior."""
+        raise NotImplementedError
+
+    def check(self, data: Batch) -> None:
+        """Refuse data that the model can't have generated, before any work starts."""
+
+    def declarations(self) -> Declarations:
+        """Every parameter, net and part of the program."""
+        context = Context(Declarations())
+        self.build(context)
+        return context.declared
+
+    def initialise(
+        self, seed: int = 0, data: Mapping[str, np.ndarray] | None = None, dtype: str = "float32"
+    ) -> dict[str, np.ndarray]:
+        """First values of all parameters, the same on every backend.
+
+        Each parameter draws from a stream of its own, keyed by seed and name, so that adding one changes no other.
+
+        Args:
+            seed: non-negative.
+            data: may set values (never shapes), such as pseudo-inputs.
+            dtype: "float32" or "float64".
+        """
+        return {
+            name: np.asarray(
+                spec.init(np.random.default_rng([seed, crc32(name.encode())]), spec.shape, data), dtype=dtype
+            ).reshape(spec.shape)
+            for name, spec in self.declarations().params.items()
+        }
+
+    def bind(
+        self,
+        backend: str,
+        params: Mapping[str, np.ndarray] | None = None,
+        *,
+        seed: int = 0,
+        size: int | None = None,
+        data_size: int | None = None,
+    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """Plain `model` and `guide` callables for Pyro's or NumPyro's own tools.
+
+        Args:
+            backend: "pyro" or "numpyro".
+            params: their values; by default `initialise(seed)`.
+            seed: for the initial values.
+            size: B of the plate where the callable is called without data (prior predictive).
+            data_size: N, where a minibatch of B stands for a larger set: the plate scales by N/B.
+
+        Returns:
+            (model, guide). On Pyro both are `torch.nn.Module`s over the same parameters, and the global parameter
+            store stays as it is. On NumPyro they are functions with `numpyro.param` sites.
+        """
+        values = self.initialise(seed) if params is None else dict(params)
+        pair: tuple[Callable[..., Any], Callable[..., Any]] = load_backend(backend).bind(
+            self, values, size=size, data_size=data_size
+        )
+        return pair
+
+    @staticmethod
+    def from_pyro(
+        model: Callable[..., Any], guide: Callable[..., Any], data_plate: str = "data"
+    ) -> PlainPair:
+        """A plain Pyro pair, as it is, for every engine and evaluation that makes sense for it."""
+        return PlainPair(model, guide, data_plate, "pyro")
+
+    @staticmethod
+    def from_numpyro(
+        model: Callable[..., Any], guide: Callable[..., Any], data_plate: str = "data"
+    ) -> PlainPair:
+        """A plain NumPyro pair, as it is, for every engine and evaluation that makes sense for it."""
+        return PlainPair(model, guide, data_plate, "numpyro")
+
+
+class PlainPair:
+    """A user's own Pyro or NumPyro model and guide. Its parameters are found by running it once.
+
+    Args:
+        model, guide: callables over the data: `model(x)` for a single array, keywords for named fields.
+        data_plate: name of the plate over data, full or subsampled.
+        backend: "pyro" or "numpyro".
+    """
+
+    def __init__(self, model: Callable[..., Any], guide: Callable[..., Any], data_plate: str, backend: str):
+        if not (callable(model) and callable(guide)):
+            raise SpecError("Expected two callables: model and guide.")
+        self.model, self.guide, self.data_plate, self.backend = model, guide, data_plate, backend
+
+    def check(self, data: Batch) -> None:
+        """Plain pairs say nothing of their data's range."""
+
+    def __repr__(self) -> str:
+        name = lambda f: getattr(f, "__qualname__", type(f).__name__)  # noqa: E731
+        return f"PlainPair({name(self.model)}, {name(self.guide)}, {self.data_plate!r}, {self.backend!r})"

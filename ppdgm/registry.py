@@ -1,0 +1,29 @@
+"""Backends by name, imported when first asked for."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from ppdgm.errors import BackendMissing, PpdgmError, nearest
+
+INSTALL = {"numpyro": "pip install ppdgm", "pyro": 'pip install "ppdgm[pyro]"'}
+
+
+def backend(name: str) -> Any:
+    """The backend module `ppdgm.backends.<name>`.
+
+    Raises:
+        PpdgmError: no backend has this name.
+        BackendMissing: its packages are not installed.
+    """
+    if name not in INSTALL:
+        raise PpdgmError(f"Unknown backend {name!r}. {nearest(name, INSTALL)}")
+    try:
+        return importlib.import_module(f"ppdgm.backends.{name}")
+    except ModuleNotFoundError as error:
+        if error.name and error.name.startswith("ppdgm"):
+            raise
+        raise BackendMissing(
+            f"Backend {name!r} needs the package {error.name!r}, which is not installed: {INSTALL[name]}"
+        ) from None

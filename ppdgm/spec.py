@@ -1,0 +1,218 @@
+"""Specs: immutable, validated records that describe programs, parts, nets and engines, and read back from text."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Self, TypeVar
+
+import numpy as np
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from ppdgm.errors import SpecError, nearest
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+Shape = tuple[PositiveInt, ...]
+
+_NONE = {"kind": "none"}  # TOML has no null
+_adopters: list[Callable[[Any], Spec | None]] = []
+SpecT = TypeVar("SpecT", bound="Spec")
+
+
+class Spec(BaseModel):
+    """A frozen record whose fields are checked when it is made.
+
+    Two specs are equal when their classes and fields are. `to_json`/`from_json` and `to_toml`/`from_toml` round-trip;
+    a nested spec is a table with its class under `kind`.
+
+    Raises:
+        SpecError: a field is unknown, missing or has a value that it can't have.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False
+    )
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise SpecError(_explain(type(self), error)) from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise SpecError(f"{type(self).__name__} is immutable. Use .replace({name}=…) for a changed copy.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_values(cls, fields: Any) -> Any:
+        return {k: _plain(v) for k, v in fields.items()} if isinstance(fields, dict) else fields
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed, checked like a new one."""
+        return type(self)(**{**{n: getattr(self, n) for n in type(self).model_fields}, **changes})
+
+    @classmethod
+    def kind(cls) -> str:
+        """The name under which text refers to this class: bare for ppdgm's own, `module:Class` for others."""
+        return cls.__qualname__ if cls.__module__.startswith("ppdgm.") else f"{cls.__module__}:{cls.__qualname__}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dictionaries of plain values, with the class under `kind`."""
+        fields = type(self).model_fields
+        values = {n: getattr(self, n) for n in fields}
+        return {
+            "kind": self.kind(),
+            **{n: _dump(v) for n, v in values.items() if not (v is None and fields[n].default is None)},
+        }
+
+    @classmethod
+    def from_dict(cls: type[SpecT], table: Mapping[str, Any], classes: Iterable[type[Spec] | str] = ()) -> SpecT:
+        """The spec that `to_dict` wrote.
+
+        Args:
+            table: what `to_dict` returned.
+            classes: classes of your own that it may name: the classes themselves, or `module:Class` paths, which are
+                imported. No other module is ever imported.
+        """
+        spec = _build(table, [import_class(c) if isinstance(c, str) else c for c in classes])
+        if not isinstance(spec, cls):
+            raise SpecError(f"Got a {type(spec).__name__}, expected a {cls.__name__}.")
+        return spec
+
+    def to_json(self) -> str:
+        """The spec as JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_json(cls: type[SpecT], text: str, classes: Iterable[type[Spec] | str] = ()) -> SpecT:
+        """The spec that `to_json` wrote; `classes` as in `from_dict`."""
+        return cls.from_dict(json.loads(text), classes)
+
+    def to_toml(self) -> str:
+        """The spec as TOML text."""
+        return tomli_w.dumps(self.to_dict())
+
+    @classmethod
+    def from_toml(cls: type[SpecT], text: str, classes: Iterable[type[Spec] | str] = ()) -> SpecT:
+        """The spec that `to_toml` wrote; `classes` as in `from_dict`."""
+        return cls.from_dict(tomllib.loads(text), classes)
+
+
+def import_class(path: str) -> type[Spec]:
+    """The spec class at `module:Class`."""
+    module, _, name = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SpecError(f"No class at {path!r} ({error}). Expected 'module:Class' that Python can import.") from None
+    if not (isinstance(found, type) and issubclass(found, Spec)):
+        raise SpecError(f"{path!r} is not a spec: expected a subclass of ppdgm's Program, Part or Net.")
+    return found
+
+
+def adopt(adopter: Callable[[Any], Spec | None]) -> None:
+    """Let `adopter` turn foreign objects that stand in a spec's field into specs (a torch module into a net)."""
+    _adopters.append(adopter)
+
+
+def known_specs() -> dict[str, type[Spec]]:
+    """Every spec class there is at the moment, by its kind."""
+    importlib.import_module("ppdgm.models")
+    importlib.import_module("ppdgm.inference")
+    found: dict[str, type[Spec]] = {}
+    todo: list[type[Spec]] = [Spec]
+    while todo:
+        for sub in todo.pop().__subclasses__():
+            found[sub.kind()] = sub
+            todo.append(sub)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Lists as tuples, NumPy scalars as Python's, tables as specs, foreign modules as specs."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, list | tuple):
+        return tuple(_plain(v) for v in value)
+    for adopter in _adopters:
+        if (spec := adopter(value)) is not None:
+            return spec
+    return value
+
+
+def _dump(value: Any) -> Any:
+    if value is None:
+        return _NONE
+    if isinstance(value, Spec):
+        return value.to_dict()
+    return [_dump(v) for v in value] if isinstance(value, tuple) else value
+
+
+def _build(value: Any, classes: list[type[Spec]]) -> Any:
+    if isinstance(value, list):
+        return tuple(_build(v, classes) for v in value)
+    if not isinstance(value, Mapping):
+        return value
+    if value == _NONE:
+        return None
+    if "kind" not in value:
+        raise SpecError(f"Got a table without a kind: {dict(value)!r}. Expected kind = \"…\", such as \"MLP\".")
+    cls = _find(value["kind"], classes)
+    return cls(**{k: _build(v, classes) for k, v in value.items() if k != "kind"})
+
+
+def _find(kind: str, classes: list[type[Spec]]) -> type[Spec]:
+    for cls in classes:
+        if kind in (cls.kind(), cls.__name__) or kind.rpartition(":")[2] == cls.__qualname__:
+            return cls
+    known = known_specs()
+    if kind in known:
+        return known[kind]
+    if ":" in kind:
+        raise SpecError(
+            f"{kind!r} is a class of your own. Hand it in: classes=[{kind.rpartition(':')[2]}], "
+            f"or allow its import: classes=[{kind!r}]."
+        )
+    raise SpecError(f"Unknown kind {kind!r}. {nearest(kind, known)}")
+
+
+def _explain(cls: type[Spec], error: ValidationError) -> str:
+    return "\n".join(_explain_one(cls, detail) for detail in _merged(error.errors(include_url=False)))
+
+
+def _merged(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """One entry per field: the branches of a union are joined, as 'expected this or that'."""
+    fields: dict[str, ErrorDetails] = {}
+    for detail in details:
+        name = str(detail["loc"][0]) if detail["loc"] else ""
+        if name in fields and detail["msg"] not in fields[name]["msg"]:
+            fields[name]["msg"] += " or " + detail["msg"].replace("Input should be ", "")
+        fields.setdefault(name, detail)
+    return list(fields.values())
+
+
+def _explain_one(cls: type[Spec], detail: ErrorDetails) -> str:
+    owner, field = cls.__name__, str(detail["loc"][0]) if detail["loc"] else ""
+    if detail["type"] == "extra_forbidden":
+        return f"{owner} has no field {field!r}. {nearest(field, cls.model_fields)}"
+    if detail["type"] == "missing":
+        return f"{owner}.{field} is missing: it has no default. Its fields: {', '.join(cls.model_fields)}."
+    expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    if detail["type"] == "model_type":
+        family = detail["ctx"]["class_name"]
+        known = [name for name, spec in known_specs().items() if _is_a(spec, family) and name != family]
+        expected = f"a {family}, such as {', '.join(f'{name}()' for name in known[:4])}"
+    got = detail["input"]
+    shown = type(got).__name__ + "(…)" if len(repr(got)) > 80 else repr(got)
+    return f"{owner}.{field}: got {shown}; expected {expected}."
+
+
+def _is_a(spec: type[Spec], family: str) -> bool:
+    return any(base.__name__ == family for base in spec.__mro__)
