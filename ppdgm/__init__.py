@@ -1,1 +1,62 @@
+"""ppdgm: deep generative models as probabilistic programs, on Pyro and NumPyro."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ppdgm.data import load_data
+    from ppdgm.errors import PpdgmError, UnsupportedByBackend
+    from ppdgm.inference import SVI, Estimate, Fit, fit, load, log_weights, trace
+    from ppdgm.language import Trace, Vocabulary
+    from ppdgm.program import Part, PlainPair, Program
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "SVI": "inference",
+    "Estimate": "inference",
+    "Fit": "inference",
+    "Part": "program",
+    "PlainPair": "program",
+    "PpdgmError": "errors",
+    "Program": "program",
+    "Trace": "language",
+    "UnsupportedByBackend": "errors",
+    "Vocabulary": "language",
+    "fit": "inference",
+    "load": "inference",
+    "load_data": "data",
+    "log_weights": "inference",
+    "trace": "inference",
+}
+
+__all__ = [
+    "SVI",
+    "Estimate",
+    "Fit",
+    "Part",
+    "PlainPair",
+    "PpdgmError",
+    "Program",
+    "Trace",
+    "UnsupportedByBackend",
+    "Vocabulary",
+    "fit",
+    "load",
+    "load_data",
+    "log_weights",
+    "trace",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names, imported when first used: `import ppdgm` alone loads neither torch nor jax."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ppdgm' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"ppdgm.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

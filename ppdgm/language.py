@@ -19,6 +19,7 @@ from ppdgm.errors import ProgramError, nearest
 
 Array = Any  # a NumPy, torch or JAX array: the vocabulary is the same over each
 Batch = Mapping[str, Array]
+UNSEEN: Any = object()  #: stands for data that are to be generated
 Init = Callable[[np.random.Generator, tuple[int, ...], Mapping[str, np.ndarray] | None], np.ndarray]
 
 
@@ -90,9 +91,7 @@ class Vocabulary:
     xp: ClassVar[Any]  #: array-API namespace
     dist: ClassVar[Any]  #: native distributions
 
-    def __init__(
-        self, interpreter: Interpreter, params: Mapping[str, Array], declared: Declarations, prefix: str = ""
-    ):
+    def __init__(self, interpreter: Interpreter, params: Mapping[str, Array], declared: Declarations, prefix: str = ""):
         self.interpreter = interpreter
         self.params = params
         self.declared = declared
@@ -252,7 +251,13 @@ class Reading:
         choose: str = "draw",
         generate: bool = False,
     ):
-        self.reader, self.shape, self.given, self.choose, self.generate = reader, shape, given, choose, generate
+        self.reader, self.shape, self.given, self.choose, self.generate = (
+            reader,
+            shape,
+            given,
+            choose,
+            generate,
+        )
         self.inside = False
         self.values: dict[str, Array] = {}
         self.log_prob: dict[str, Array] = {}
@@ -266,7 +271,7 @@ class Reading:
                 f"Plate {name!r} is inside another. A program has one data plate: declare inner dimensions with "
                 ".to_event(n)."
             )
-        if data is not None and data.shape[0] != self.shape[1]:
+        if data is not UNSEEN and data.shape[0] != self.shape[1]:
             raise ProgramError(f"Plate {name!r}: got data of {data.shape[0]} rows, expected {self.shape[1]}.")
         return _InPlate(self)
 
@@ -352,7 +357,12 @@ def read_means(
 
 
 def read_prior(
-    program: PairLike, speak: Callable[[Reading], Vocabulary], reader: Reader, batch: Batch, size: int, mean: bool
+    program: PairLike,
+    speak: Callable[[Reading], Vocabulary],
+    reader: Reader,
+    batch: Batch,
+    size: int,
+    mean: bool,
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Latents drawn from the model, and the observed sites drawn (or at their mean) given them; [1, B, *event]."""
     model = Reading(reader, (1, size), {}, generate=True)
@@ -367,8 +377,7 @@ def read_prior(
 def _shared_term(name: str, guide: Reading, model: Reading) -> Array:
     if name in guide.dists and name not in guide.shared:
         raise ProgramError(f"Site {name!r} is inside the data plate in the guide, but outside it in the model.")
-    log_q = guide.log_prob[name] if name in guide.log_prob else 0.0
-    return (model.log_prob[name] - log_q)[:, 0]
+    return (model.log_prob[name] - guide.log_prob.get(name, 0.0))[:, 0]
 
 
 def closed_forms(

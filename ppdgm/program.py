@@ -25,12 +25,20 @@ def zeros(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) ->
 
 def constant(value: float) -> Init:
     """An initial value of one number everywhere."""
-    return lambda rng, shape, data=None: np.full(shape, value)
+
+    def init(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> np.ndarray:
+        return np.full(shape, value)
+
+    return init
 
 
 def normal(scale: float) -> Init:
     """Initial values from N(0, scale²)."""
-    return lambda rng, shape, data=None: rng.normal(scale=scale, size=shape)
+
+    def init(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> np.ndarray:
+        return rng.normal(scale=scale, size=shape)
+
+    return init
 
 
 class Context:
@@ -43,9 +51,7 @@ class Context:
         """The same context, with names under `name.`."""
         return Context(self.declared, f"{self.prefix}{name}.", label or self.label)
 
-    def param(
-        self, name: str, shape: tuple[int, ...] = (), init: Init = zeros, label: str | None = None
-    ) -> None:
+    def param(self, name: str, shape: tuple[int, ...] = (), init: Init = zeros, label: str | None = None) -> None:
         """Declare a parameter; `init(rng, shape, data)` gives its first value as a NumPy array."""
         name = self.prefix + name
         if name in self.declared.params:
@@ -173,16 +179,12 @@ class Program(Spec):
         return pair
 
     @staticmethod
-    def from_pyro(
-        model: Callable[..., Any], guide: Callable[..., Any], data_plate: str = "data"
-    ) -> PlainPair:
+    def from_pyro(model: Callable[..., Any], guide: Callable[..., Any], data_plate: str = "data") -> PlainPair:
         """A plain Pyro pair, as it is, for every engine and evaluation that makes sense for it."""
         return PlainPair(model, guide, data_plate, "pyro")
 
     @staticmethod
-    def from_numpyro(
-        model: Callable[..., Any], guide: Callable[..., Any], data_plate: str = "data"
-    ) -> PlainPair:
+    def from_numpyro(model: Callable[..., Any], guide: Callable[..., Any], data_plate: str = "data") -> PlainPair:
         """A plain NumPyro pair, as it is, for every engine and evaluation that makes sense for it."""
         return PlainPair(model, guide, data_plate, "numpyro")
 

@@ -163,7 +163,7 @@ def _build(value: Any, classes: list[type[Spec]]) -> Any:
     if value == _NONE:
         return None
     if "kind" not in value:
-        raise SpecError(f"Got a table without a kind: {dict(value)!r}. Expected kind = \"…\", such as \"MLP\".")
+        raise SpecError(f'Got a table without a kind: {dict(value)!r}. Expected kind = "…", such as "MLP".')
     cls = _find(value["kind"], classes)
     return cls(**{k: _build(v, classes) for k, v in value.items() if k != "kind"})
 

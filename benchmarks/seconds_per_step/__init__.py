@@ -17,5 +17,6 @@ slow drift of the machine cancels.
 
 Layout: `problem.py` is the VAE, its data and what a contestant is; `torch_loop.py`, `jax_loop.py`,
 `pyro_svi.py`, `numpyro_svi.py` and `ppdgm_fit.py` are the contestants, listed in `contestants.py`;
-`machine.py` pins and watches the machine; `race.py` runs the rounds; `table.py` writes them down.
+`machine.py` pins and watches the machine; `race.py` runs the rounds; `table.py` and `report.py` write them
+down.
 """

@@ -63,8 +63,8 @@ def refuse_if_busy(others: float, when: str) -> None:
     """Raise `BusyMachine` with the sentence that the user reads."""
     if others > BUSY:
         raise BusyMachine(
-            f"The machine is busy: {when}, other processes used {others:.2f} of a core (limit {BUSY:.2f}), so no "
-            "seconds per step are reported. Stop them, or pass --force for a table that is marked BUSY."
+            f"The machine is busy: {when}, other processes used {others:.2f} of a core (limit {BUSY:.2f}), "
+            "so no seconds per step are reported. Stop them, or pass --force for a table that is marked BUSY."
         )
 
 

@@ -3,7 +3,7 @@
 `svi.run` hands its arguments unchanged to every step, so it has no place for a row per step. `numpyro_run`
 lets the loss pick a random one of the rows, once per step; `numpyro_run_plate` draws by
 `plate(subsample_size=...)`, in the words of the manual; `numpyro_update` gives the rows in order to
-`svi.update` in a scan. Only the second leaves the data path that all others share.
+`svi.update` in a scan. Only `numpyro_run_plate` leaves the data path that all others share.
 """
 
 from collections.abc import Callable

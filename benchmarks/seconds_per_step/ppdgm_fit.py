@@ -25,7 +25,7 @@ def _contestant(problem: Problem, backend: str) -> Contestant:
         from ppdgm.inference import SVI
         from ppdgm.models import VAE
     except ImportError as error:
-        raise Unavailable(f"ppdgm cannot train yet ({error})") from error
+        raise Unavailable("ppdgm cannot train yet") from error
     program = VAE(
         event_shape=(PIXELS,), latent=LATENT
     )  # its defaults are this benchmark's networks and distributions

@@ -74,7 +74,8 @@ def make_problem(batch: int, particles: int) -> Problem:
 @cache
 def _data() -> Floats:
     """Binary noise with the density of ink of handwritten digits: the speed does not depend on what the
-    images show."""
+    images show.
+    """
     return (np.random.default_rng(0).random((DATA, PIXELS)) < 0.13).astype(np.float32)
 
 

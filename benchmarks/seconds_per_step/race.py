@@ -12,10 +12,10 @@ from .machine import BUSY, Watch, refuse_if_busy
 from .problem import Contestant, Floats, Problem, Stretch, Unavailable
 
 WARM_UP_STEPS = 100
-CHECKED = {"the first 5 steps": slice(5), "steps 51 to 100": slice(50, 100)}
+SETTLED = slice(50, 100)
+CHECKED = {"the first 5 steps": slice(5), "steps 51 to 100": SETTLED}
 """Where mean losses are compared: before training has changed the common weights by much, and after it has
-settled. In between the loss falls by 30 nats a step, and small differences of the noise become large ones of
-the mean."""
+settled. In between the loss falls by 30 nats a step, and small differences of the noise become large ones."""
 NATS = 5.0
 """How far such a mean may be from the median contestant's. Between seeds it moves by 0.6 to 0.9 (one standard
 deviation, batch 20, one particle)."""
@@ -39,58 +39,61 @@ class Entry:
 
 @dataclass
 class Race:
-    """One size, raced."""
+    """One size: who takes part, and how it went."""
 
     problem: Problem
-    entries: list[Entry]
-    unavailable: dict[str, str]
-    others: list[float]
-    """Cores in the hands of other processes, one value per kept round."""
-    repeated: int
+    entries: list[Entry] = field(default_factory=list)
+    unavailable: dict[str, str] = field(default_factory=dict)
+    """Contestants that cannot run here, with the reason."""
+    others: list[float] = field(default_factory=list)
+    """Cores in the hands of other processes, per round."""
+    repeated: int = 0
     """Rounds that were run again because the machine was busy meanwhile."""
 
 
-def race(
-    problem: Problem,
-    makers: Mapping[str, Callable[[Problem], Contestant]],
-    *,
-    rounds: int,
-    stretch_seconds: float,
-    force: bool,
-    say: Callable[[str], None],
+Say = Callable[[str], object]
+"""Shows a line of progress."""
+
+
+def line_up(
+    problem: Problem, makers: Mapping[str, Callable[[Problem], Contestant]], stretch_seconds: float, say: Say
 ) -> Race:
-    """Prepare all contestants, check that they train the same objective, and run the rounds.
+    """Compile and warm up all contestants, and check that they train the same objective.
 
     Raises:
         DifferentObjective: the losses of the warm-up disagree.
-        BusyMachine: other processes disturbed more rounds than are wanted; never with `force`.
     """
-    result = Race(problem, [], {}, [], 0)
+    race = Race(problem)
     for name, make in makers.items():
         say(f"{problem}: preparing {name}")
         try:
-            result.entries.append(_prepare(name, make(problem), problem, stretch_seconds))
+            race.entries.append(_prepare(name, make(problem), problem, stretch_seconds))
         except Unavailable as reason:
-            result.unavailable[name] = str(reason)
-    _check_same_objective(result.entries)
+            race.unavailable[name] = str(reason)
+    _check_same_objective(race.entries)
+    return race
 
+
+def run_rounds(race: Race, rounds: int, say: Say, *, force: bool) -> None:
+    """Time so many rounds; one that others disturbed is run again.
+
+    Raises:
+        BusyMachine: as many rounds were disturbed as are wanted (never with `force`, which keeps all).
+    """
     shuffle = random.Random(0)
     watch = Watch()
-    while len(result.others) < rounds:
-        say(f"{problem}: round {len(result.others) + 1} of {rounds}")
-        seconds = _round(shuffle.sample(result.entries, len(result.entries)))
+    while len(race.others) < rounds:
+        say(f"{race.problem}: round {len(race.others) + 1} of {rounds}")
+        seconds = _round(shuffle.sample(race.entries, len(race.entries)))
         others = watch.others()
         if others > BUSY and not force:
-            result.repeated += 1
-            if result.repeated > rounds:
-                refuse_if_busy(
-                    others, f"in {result.repeated} rounds at {problem}, the last of which counts here"
-                )
+            race.repeated += 1
+            if race.repeated == rounds:
+                refuse_if_busy(others, f"in the last of {rounds} disturbed rounds at {race.problem}")
             continue
-        result.others.append(others)
-        for entry in result.entries:
+        race.others.append(others)
+        for entry in race.entries:
             entry.seconds_per_step.append(seconds[entry.name])
-    return result
 
 
 def _prepare(name: str, contestant: Contestant, problem: Problem, stretch_seconds: float) -> Entry:
@@ -114,8 +117,8 @@ def _check_same_objective(entries: list[Entry]) -> None:
         if astray:
             raise DifferentObjective(
                 f"Mean loss of {when}, in nats per datum: the median contestant has {median:.1f}, but "
-                f"{', '.join(astray)} (allowed: {NATS} apart). They do not train the same objective, so their speed is "
-                "not compared."
+                f"{', '.join(astray)} (allowed: {NATS} apart). They do not train the same objective, so "
+                "their speed is not compared."
             )
 
 

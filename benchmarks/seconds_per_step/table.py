@@ -1,16 +1,16 @@
-"""The table of medians, spreads and ratios, for people and for programs."""
+"""The figures of a race: medians, spreads and ratios, in a table."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from rich import box
 from rich.table import Table
 
-from .race import CHECKED, Entry, Race
+from .race import SETTLED, Entry, Race
 
-SETTLED = CHECKED["steps 51 to 100"]
-REFERENCES = ("jax-scan", "torch-eager", "pyro-svi")
+REFERENCES = {"jax-scan": "÷ jax", "torch-eager": "÷ torch", "pyro-svi": "÷ pyro"}
+"""The contestants to which all others are compared, and the heads of their columns."""
 
 
 @dataclass(frozen=True)
@@ -39,35 +39,26 @@ class Line:
     loss: float
     """Mean over the settled part of the warm-up, nats per datum."""
     steps: int
+    """Steps in a stretch."""
     median: float
     spread: float
     """Interquartile range of seconds per step."""
     ratios: dict[str, float]
-    """Median over the rounds of the time relative to each reference's in the same round; below 1 is
-    faster."""
+    """Median over the rounds of the time relative to each reference's in the same round."""
 
 
 def lines(race: Race) -> list[Line]:
-    """The figures of every contestant, in the order of the race."""
-    entries = {entry.name: entry for entry in race.entries}
-    return [
-        _line(entry, {name: entries[name] for name in REFERENCES if name in entries})
-        for entry in race.entries
-    ]
+    """The figures of every contestant, in the order in which they were named."""
+    references = {entry.name: entry for entry in race.entries if entry.name in REFERENCES}
+    return [_line(entry, references) for entry in race.entries]
 
 
 def _line(entry: Entry, references: dict[str, Entry]) -> Line:
     seconds = np.array(entry.seconds_per_step)
-    low, median, high = np.quantile(seconds, [0.25, 0.5, 0.75])
+    low, median, high = (float(quantile) for quantile in np.quantile(seconds, [0.25, 0.5, 0.75]))
     ratios = {name: float(np.median(seconds / other.seconds_per_step)) for name, other in references.items()}
-    return Line(
-        entry.name,
-        float(entry.warm_up[SETTLED].mean()),
-        entry.steps,
-        float(median),
-        float(high - low),
-        ratios,
-    )
+    loss = float(entry.warm_up[SETTLED].mean())
+    return Line(entry.name, loss, entry.steps, median, high - low, ratios)
 
 
 def rich_table(race: Race, title: str, *, markdown: bool = False) -> Table:
@@ -75,41 +66,27 @@ def rich_table(race: Race, title: str, *, markdown: bool = False) -> Table:
     layout: dict[str, Any] = {"box": box.MARKDOWN} if markdown else {"title": title}
     table = Table(**layout)
     table.add_column("contestant", no_wrap=True)
-    for header in ("loss, nats", "µs/step", "IQR", *(f"÷ {name}" for name in REFERENCES)):
+    for header in ("loss", "µs/step", "IQR", *REFERENCES.values()):
         table.add_column(header, justify="right", no_wrap=True)
     for line in lines(race):
+        figures = f"{line.loss:.1f}", f"{1e6 * line.median:.0f}", f"{1e6 * line.spread:.0f}"
         ratios = (f"{line.ratios[name]:.2f}" if name in line.ratios else "–" for name in REFERENCES)
-        table.add_row(
-            line.name, f"{line.loss:.1f}", f"{1e6 * line.median:.0f}", f"{1e6 * line.spread:.0f}", *ratios
-        )
+        table.add_row(line.name, *figures, *ratios)
     return table
 
 
 def notes(race: Race) -> list[str]:
-    """What a reader of the table must know, one sentence each."""
+    """What a reader of one size's table must know, a sentence each; the targets among it."""
     found = [f"{name} is left out: {reason}." for name, reason in race.unavailable.items()]
     if race.repeated:
-        found.append(f"{race.repeated} rounds were repeated because the machine was busy meanwhile.")
+        found.append(f"{race.repeated} rounds were run again because the machine was busy meanwhile.")
     ratios = {line.name: line.ratios for line in lines(race)}
     for target in TARGETS:
         ratio = ratios.get(target.contestant, {}).get(target.reference)
         if target.size == str(race.problem) and ratio is not None:
             verdict = "met" if ratio <= target.ratio else "MISSED"
             found.append(
-                f"Target {verdict}: {target.contestant} takes {ratio:.2f} of {target.reference}'s time, at most "
-                f"{target.ratio:.2f} allowed."
+                f"Target {verdict}: {target.contestant} takes {ratio:.2f} of {target.reference}'s time "
+                f"(at most {target.ratio:.2f})."
             )
     return found
-
-
-def as_json(race: Race) -> dict[str, Any]:
-    """Everything that was measured, the rounds included."""
-    rounds = {entry.name: entry.seconds_per_step for entry in race.entries}
-    return {
-        "batch": race.problem.batch,
-        "particles": race.problem.particles,
-        "contestants": [{**asdict(line), "rounds": rounds[line.name]} for line in lines(race)],
-        "cores_used_by_others": race.others,
-        "rounds_repeated": race.repeated,
-        "unavailable": race.unavailable,
-    }

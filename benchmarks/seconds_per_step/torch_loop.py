@@ -11,7 +11,8 @@ DenseLayers = list[tuple[Tensor, Tensor]]
 
 def torch_eager(problem: Problem) -> Contestant:
     """Plain tensors, one fused Adam, noise and densities by hand; the loss is never read back within a
-    stretch."""
+    stretch.
+    """
     data = torch.from_numpy(problem.data)
     encoder, decoder = _parameters(problem.encoder), _parameters(problem.decoder)
     parameters = [tensor for layer in encoder + decoder for tensor in layer]
@@ -26,9 +27,8 @@ def torch_eager(problem: Problem) -> Contestant:
         # expand_as is a view, and free: the loss refuses to broadcast [B, 784] to the particles.
         negative_log_p_x = F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="sum")
         # log q(z) - log p(z) at the draw. (z - loc) / scale is the noise itself, and the constants cancel.
-        squares = z.square().sum() - noise.square().sum()
-        log_q_over_p = 0.5 * squares - problem.particles * log_scale.sum()
-        return (negative_log_p_x + log_q_over_p) / terms
+        log_q_over_p = 0.5 * (z.square() - noise.square()) - log_scale
+        return (negative_log_p_x + log_q_over_p.sum()) / terms
 
     def contestant(rows: Rows) -> Stretch:
         device_rows = torch.from_numpy(rows).unbind()

@@ -1,0 +1,25 @@
+"""Engines, objectives, schedules and the training loop."""
+
+from ppdgm.inference.evaluate import Estimate
+from ppdgm.inference.optimisers import Optimiser
+from ppdgm.inference.result import Fit, load
+from ppdgm.inference.schedules import Constant, Cosine, Exponential, Linear, Schedule
+from ppdgm.inference.svi import SVI
+from ppdgm.inference.tools import log_weights, trace
+from ppdgm.inference.training import fit
+
+__all__ = [
+    "SVI",
+    "Constant",
+    "Cosine",
+    "Estimate",
+    "Exponential",
+    "Fit",
+    "Linear",
+    "Optimiser",
+    "Schedule",
+    "fit",
+    "load",
+    "log_weights",
+    "trace",
+]

@@ -33,9 +33,10 @@ class Optimiser(Spec):
 def as_optimiser(value: Any, clip_norm: float | None) -> Any:
     """A name as an `Optimiser`; anything else is for the backend to judge."""
     if isinstance(value, str):
-        if value not in get_args(OptimiserName):
-            raise SpecError(f"optimiser: got {value!r}. {nearest(value, get_args(OptimiserName))}")
-        return Optimiser(name=value, clip_norm=clip_norm)
+        for name in get_args(OptimiserName):
+            if name == value:
+                return Optimiser(name=name, clip_norm=clip_norm)
+        raise SpecError(f"optimiser: got {value!r}. {nearest(value, get_args(OptimiserName))}")
     if clip_norm is not None:
         raise SpecError(
             "clip_norm: works with an optimiser by name. In one of your own, clip there "

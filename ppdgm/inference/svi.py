@@ -77,7 +77,7 @@ class SVI(Spec):
         total = xp.sum(weights)
         per_datum = lambda terms: xp.sum(xp.mean(terms, axis=0) * weights) / total  # noqa: E731
         seen, kl = bounds.reconstruction(trace, xp), bounds.kl(trace, xp)
-        once = bounds.shared(trace, xp) / data_size if trace.shared else 0.0
+        once = bounds.shared(trace, xp) / data_size if data_size else 0.0
         beta = knobs["beta"]
         return {
             "objective": per_datum(seen - beta * kl) + beta * once,

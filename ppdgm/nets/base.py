@@ -32,7 +32,11 @@ class Net(Spec):
 def glorot(fan_in: int, fan_out: int) -> Init:
     """Uniform on ±sqrt(6 / (fan_in + fan_out)). Glorot & Bengio 2010."""
     limit = (6.0 / (fan_in + fan_out)) ** 0.5
-    return lambda rng, shape, data=None: rng.uniform(-limit, limit, size=shape)
+
+    def init(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> np.ndarray:
+        return rng.uniform(-limit, limit, size=shape)
+
+    return init
 
 
 def zeros(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> np.ndarray:

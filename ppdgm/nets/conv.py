@@ -80,8 +80,8 @@ class _Convolutional(Net):
 class ConvEncoder(_Convolutional):
     """Strided convolutions, then `residual` blocks of two 3×3 convolutions, then a linear layer.
 
-    Parameters: `convs.<i>.weight` [out, in, k, k], `.bias`; `blocks.<i>.<0|1>` likewise; `output`; a norm's `.norm.scale`
-    and `.norm.shift` stand beside the convolution.
+    Parameters: `convs.<i>.weight` [out, in, k, k], `.bias`; `blocks.<i>.<0|1>` likewise; `output`; a norm's
+    `.norm.scale` and `.norm.shift` stand beside the convolution.
 
     Args:
         channels: of each strided convolution.
@@ -132,6 +132,10 @@ class ConvDecoder(_Convolutional):
                 shapes |= self._norm(f"convs.{i}", b)
         return shapes
 
+    def _lost(self, small: int, large: int) -> int:
+        """Rows of the larger image that a strided convolution's rounding hides from its transpose."""
+        return large - ((small - 1) * self.stride - 2 * self.padding + self.kernel)
+
     def apply(self, P: Vocabulary, x: Array, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Array:
         sizes = _sizes(self, _image(self, outputs))[::-1]
         flat = P.xp.reshape(x, (-1, prod(inputs)))
@@ -139,9 +143,7 @@ class ConvDecoder(_Convolutional):
         h = self._finish(P, "input", h)
         h = P.activation(self.activation, self._apply_residual(P, h)) if self.residual else h
         for i, (before, after) in enumerate(pairwise(sizes)):
-            extra = tuple(
-                b - ((a - 1) * self.stride - 2 * self.padding + self.kernel) for a, b in zip(before, after, strict=True)
-            )
+            extra = (self._lost(before[0], after[0]), self._lost(before[1], after[1]))
             h = P.conv_transpose2d(h, *_weights(P, f"convs.{i}"), self.stride, self.padding, extra)
             if i < len(self.channels) - 1:
                 h = self._finish(P, f"convs.{i}", h)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
+from pydantic import field_validator
+
 from ppdgm.errors import SpecError
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language import Array, Init, Vocabulary
 from ppdgm.nets.base import Net, Shapes
 from ppdgm.registry import backend
 from ppdgm.spec import adopt
 
-_LIBRARIES = {"torch.nn.modules": "torch", "equinox": "equinox", "flax.nnx": "nnx"}
+Library = Literal["torch", "equinox", "nnx"]
+_LIBRARIES: dict[str, Library] = {"torch.nn.modules": "torch", "equinox": "equinox", "flax.nnx": "nnx"}
 _BACKENDS = {"torch": "pyro", "equinox": "numpyro", "nnx": "numpyro"}
 
 
@@ -26,11 +30,18 @@ class ForeignNet(Net):
     """
 
     module: Any
-    library: Literal["torch", "equinox", "nnx"]
+    library: Library
+
+    @field_validator("module")
+    @classmethod
+    def _is_module(cls, module: Any) -> Any:
+        if isinstance(module, str):
+            raise ValueError("the module itself, which text can't hold: hand the program in, load(…, program=program)")
+        return module
 
     def params(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
         values = backend(_BACKENDS[self.library]).module_params(self.module)
-        return {n: (tuple(v.shape), lambda rng, shape, data=None, v=v: v) for n, v in values.items()}
+        return {n: (tuple(v.shape), _given(v)) for n, v in values.items()}
 
     def apply(self, P: Vocabulary, x: Array, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Array:
         out = P.foreign(self.module, x, len(inputs))
@@ -44,6 +55,13 @@ class ForeignNet(Net):
     def to_dict(self) -> dict[str, Any]:
         """What can be said of it in text. It can't be read back: hand the program in when loading."""
         return {"kind": "ForeignNet", "module": type(self.module).__qualname__, "library": self.library}
+
+
+def _given(value: np.ndarray) -> Init:
+    def init(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> np.ndarray:
+        return value
+
+    return init
 
 
 def _wrap(value: Any) -> ForeignNet | None:

@@ -53,8 +53,7 @@ def conv_transpose2d(
     if not all(0 <= e < stride for e in extra):  # else no convolution leads back to the size of x
         raise ValueError(f"output_padding must be at least 0 and below stride {stride}, got {output_padding}")
     height, width = (
-        (n - 1) * stride - 2 * padding + k + e
-        for n, k, e in zip(x.shape[2:], weight.shape[2:], extra, strict=True)
+        (n - 1) * stride - 2 * padding + k + e for n, k, e in zip(x.shape[2:], weight.shape[2:], extra, strict=True)
     )
     if min(height, width) < 1:
         raise ValueError(f"padding {padding} leaves an image of size {(height, width)}")
@@ -85,9 +84,7 @@ def _narrow(large: jax.Array, kernel: jax.Array, stride: int, padding: int) -> j
     return _fast(large, kernel, [(padding, padding)] * 2, stride=stride)
 
 
-def _narrow_forward(
-    large: jax.Array, kernel: jax.Array, stride: int, padding: int
-) -> tuple[jax.Array, Residuals]:
+def _narrow_forward(large: jax.Array, kernel: jax.Array, stride: int, padding: int) -> tuple[jax.Array, Residuals]:
     return _narrow(large, kernel, stride, padding), (large, kernel)
 
 
@@ -122,9 +119,7 @@ def _widen_forward(
     return _widen(small, kernel, stride, padding, size), (small, kernel)
 
 
-def _widen_backward(
-    stride: int, padding: int, size: Size, residuals: Residuals, large_bar: jax.Array
-) -> Residuals:
+def _widen_backward(stride: int, padding: int, size: Size, residuals: Residuals, large_bar: jax.Array) -> Residuals:
     small, kernel = residuals
     small_bar = _narrow(large_bar, kernel, stride, padding)
     return small_bar, _kernel_gradient(large_bar, small, stride, padding, kernel.shape[:2])
@@ -143,9 +138,7 @@ def _kernel_gradient(large: jax.Array, small: jax.Array, stride: int, padding: i
     for k, n_small, n_large in zip(size, small.shape[1:3], large.shape[1:3], strict=True):
         spread = (n_small - 1) * stride + 1
         pads.append((padding, k + spread - 1 - n_large - padding))  # after: < 0 cuts pixels no window reached
-    gradient = _fast(
-        jnp.transpose(large, (3, 1, 2, 0)), jnp.transpose(small, (1, 2, 0, 3)), pads, kernel_spread=stride
-    )
+    gradient = _fast(jnp.transpose(large, (3, 1, 2, 0)), jnp.transpose(small, (1, 2, 0, 3)), pads, kernel_spread=stride)
     return jnp.transpose(gradient, (1, 2, 0, 3))
 
 

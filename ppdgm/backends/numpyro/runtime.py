@@ -68,7 +68,9 @@ class Runtime:
     ) -> Trace:
         """The per-site terms as NumPy arrays."""
         native = self.put(given or {}, None)
-        found: Trace = self.fetch(self._trace(params, jax.random.key(seed), data, self._index(index), native, k=k, kl=kl))
+        found: Trace = self.fetch(
+            self._trace(params, jax.random.key(seed), data, self._index(index), native, k=k, kl=kl)
+        )
         return found
 
     def evaluate(
@@ -112,7 +114,14 @@ class Runtime:
         return found
 
     def _evaluated(
-        self, params: Any, key: Array, data: Any, index: Array, function: Callable[..., Array], k: int, kl: bool
+        self,
+        params: Any,
+        key: Array,
+        data: Any,
+        index: Array,
+        function: Callable[..., Array],
+        k: int,
+        kl: bool,
     ) -> Array:
         terms = self.tracer.trace(params, key, select(self.tracer, data, index), index, k, None, kl)
         return function(terms, jnp)

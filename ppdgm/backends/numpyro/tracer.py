@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppdgm.backends.numpyro.vocabulary import JaxReader, JaxVocabulary
-from ppdgm.language import Array, Batch, Reading, Trace, read_means, read_pair, read_prior
+from ppdgm.language import UNSEEN, Array, Batch, Reading, Trace, read_means, read_pair, read_prior
 
 Params = Mapping[str, Array]
 Sites = dict[str, Array]
@@ -48,9 +48,11 @@ class ProgramTracer:
         """Latents and observed sites at their means, [1, B, *event]."""
         return read_means(self.program, self._speak(params), JaxReader(None), batch, len(index))
 
-    def prior(self, params: Params, key: Array, fields: Mapping[str, Any], size: int, mean: bool) -> tuple[Sites, Sites]:
+    def prior(
+        self, params: Params, key: Array, fields: Mapping[str, Any], size: int, mean: bool
+    ) -> tuple[Sites, Sites]:
         """Latents and observed sites drawn from the model, [1, size, *event]; `fields` are the data's names."""
-        nothing = {n: None for n in fields}
+        nothing = dict.fromkeys(fields, UNSEEN)
         return read_prior(self.program, self._speak(params), JaxReader(key), nothing, size, mean)
 
     def _speak(self, params: Params) -> Any:

@@ -63,7 +63,9 @@ class JaxVocabulary(Vocabulary):
     def foreign(self, module: Any, x: Array, event_ndim: int) -> Array:
         n = len(self.prefix)
         own = {name[n:]: v for name, v in self.params.items() if name.startswith(self.prefix)}
-        return apply_module(module, {k: self.interpreter.param(self.prefix + k, v) for k, v in own.items()}, x, event_ndim)
+        return apply_module(
+            module, {k: self.interpreter.param(self.prefix + k, v) for k, v in own.items()}, x, event_ndim
+        )
 
     def distribution(
         self,

@@ -58,7 +58,7 @@ class Parameters(torch.nn.Module):
             for part in path:
                 if part not in module._modules:
                     module.add_module(part, torch.nn.Module())
-                module = module._modules[part]  # type: ignore[assignment]
+                module = module._modules[part]
             module.register_parameter(leaf, torch.nn.Parameter(torch.tensor(value)))
 
 

@@ -30,9 +30,7 @@ def make_optimiser(spec: Any, params: list[Array]) -> torch.optim.Optimizer:
     betas, eps = (spec.beta1, spec.beta2), spec.eps
     rules: dict[str, Callable[[], torch.optim.Optimizer]] = {
         "adam": lambda: torch.optim.Adam(params, betas=betas, eps=eps, fused=True),
-        "adamw": lambda: torch.optim.AdamW(
-            params, betas=betas, eps=eps, weight_decay=spec.weight_decay, fused=True
-        ),
+        "adamw": lambda: torch.optim.AdamW(params, betas=betas, eps=eps, weight_decay=spec.weight_decay, fused=True),
         "adamax": lambda: torch.optim.Adamax(params, betas=betas, eps=eps),
         "sgd": lambda: torch.optim.SGD(params, lr=1.0, momentum=spec.momentum, fused=True),
     }
@@ -110,7 +108,12 @@ class Trainer:
         return metrics
 
     def _loss_of(
-        self, params: dict[str, Array], data: dict[str, Array], index: Array, weight: Array, knobs: dict[str, Array]
+        self,
+        params: dict[str, Array],
+        data: dict[str, Array],
+        index: Array,
+        weight: Array,
+        knobs: dict[str, Array],
     ) -> tuple[Array, Array]:
         batch = select(self.tracer, data, index)
         if self.binarise:

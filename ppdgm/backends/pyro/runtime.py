@@ -126,7 +126,12 @@ class Runtime:
 
     @contextmanager
     def _evaluating(self, params: Any, *seed: int) -> Iterator[Any]:
-        with torch.no_grad(), unvalidated(), seeded(self.device, *seed), self.tracer.evaluating(params) as params:
+        with (
+            torch.no_grad(),
+            unvalidated(),
+            seeded(self.device, *seed),
+            self.tracer.evaluating(params) as params,
+        ):
             yield params
 
 

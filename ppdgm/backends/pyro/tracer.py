@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ppdgm.backends.pyro.vocabulary import TorchReader, TorchVocabulary
-from ppdgm.language import Array, Batch, Reading, Trace, read_means, read_pair, read_prior
+from ppdgm.language import UNSEEN, Array, Batch, Reading, Trace, read_means, read_pair, read_prior
 from ppdgm.nets import ForeignNet
 
 Params = Mapping[str, Array]
@@ -84,7 +84,7 @@ class ProgramTracer:
 
     def prior(self, params: Params, fields: Mapping[str, Any], size: int, mean: bool) -> tuple[Sites, Sites]:
         """Latents and observed sites drawn from the model, [1, size, *event]; `fields` are the data's names."""
-        nothing = {n: None for n in fields}
+        nothing = dict.fromkeys(fields, UNSEEN)
         return read_prior(self.program, self._speak(params), TorchReader(), nothing, size, mean)
 
     def _speak(self, params: Params) -> Any:

@@ -80,7 +80,7 @@ class TorchVocabulary(Vocabulary):
         return Density(sample, log_prob, event_shape, batch_shape, self._like)
 
 
-class Density(dist.TorchDistribution):  # type: ignore[misc]
+class Density(dist.TorchDistribution):
     """A density written over `xp`, as a Pyro distribution. It remembers its last draw's log-density."""
 
     arg_constraints: ClassVar[dict[str, Any]] = {}

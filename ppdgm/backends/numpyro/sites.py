@@ -1,0 +1,244 @@
+"""A user's NumPyro function: what it asks for is handed in, and what its sites say is read per datum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from traceback import walk_tb
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from numpyro.primitives import _PYRO_STACK, Messenger
+
+from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend
+from ppdgm.language import Array
+
+Message = dict[str, Any]
+Messages = dict[str, Message]
+_STATE = (
+    "Site {!r} keeps state beside the parameters (running statistics, or a generator for dropout). The numpyro backend "
+    "runs plain pairs as pure functions of parameters and data: use layer or group norm and dropout-free nets."
+)
+_LOOP = (
+    "The pair uses numpyro's own control flow (scan or cond). Its sites carry axes that no plate names, so their terms "
+    "can't be read per datum. Use a Python loop, or jax.lax.scan around code without sites."
+)
+
+
+class Supply(Messenger):  # type: ignore[misc,unused-ignore]
+    """Answers the statements of a user's function, and refuses what has no place in a bound per datum.
+
+    Args:
+        fn: the function.
+        plate: name of the data plate.
+        index: (size, subsample_size) -> indices for the data plate, or None to leave it to NumPyro.
+        param: message -> value of the parameter, or None.
+        choose: message -> value of the sample site, or None.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        plate: str,
+        index: Callable[[int, int | None], Array | None],
+        param: Callable[[Message], Any],
+        choose: Callable[[Message], Array | None],
+    ):
+        super().__init__(fn)
+        self.plate, self.param, self.choose, self._index_of = plate, param, choose, index
+        self.index: Array | None = None
+        self.sizes: dict[str, tuple[int, int | None]] = {}
+
+    def process_message(self, msg: Message) -> None:
+        kind = msg["type"]
+        if kind == "mutable":
+            raise UnsupportedByBackend(_STATE.format(msg["name"]))
+        if kind == "control_flow":
+            raise UnsupportedByBackend(_LOOP)
+        if kind == "plate":
+            self._plate(msg)
+        elif kind == "subsample":
+            self._subsample(msg)
+        elif kind in ("param", "sample"):
+            value = self.param(msg) if kind == "param" else self.choose(msg)
+            msg["value"] = msg["value"] if value is None else value
+
+    def _plate(self, msg: Message) -> None:
+        name, (size, part) = msg["name"], msg["args"]
+        self.sizes[name] = size, part
+        if name == self.plate:
+            self.index = self._index_of(size, part)
+            msg["value"] = msg["value"] if self.index is None else self.index
+        elif part not in (None, size):
+            raise ProgramError(
+                f"Plate {name!r} draws {part} of {size}. A bound per datum needs every term of a datum, so only the "
+                f"data plate ({self.plate!r}) may subsample: drop subsample_size."
+            )
+
+    def _subsample(self, msg: Message) -> None:
+        """Rows of `numpyro.subsample`. NumPyro takes them only if there are as many as the plate's size says; here
+        the data may be another set than the one whose size is written into the program."""
+        plate = next((h for h in _PYRO_STACK if isinstance(h, numpyro.plate) and h.name == self.plate), None)
+        if plate is None or self.index is None:
+            return
+        axis = plate.dim - msg["kwargs"]["event_dim"]
+        if jnp.ndim(msg["value"]) >= -axis and msg["value"].shape[axis] != 1:
+            msg["value"] = jnp.take(msg["value"], self.index, axis)
+        msg["type"] = "subsampled"  # the plate leaves it alone
+
+
+def run(supply: Supply, key: Array, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Messages:
+    """The messages of one run, by name.
+
+    Raises:
+        ProgramError: a distribution does not fit its plates.
+    """
+    traced = numpyro.handlers.trace(numpyro.handlers.seed(supply, key))
+    try:
+        return dict(traced.get_trace(*args, **kwargs))
+    except PpdgmError:
+        raise
+    except ValueError as error:
+        messages = [f.f_locals["msg"] for f, _ in walk_tb(error.__traceback__) if f.f_code.co_name == "apply_stack"]
+        if not messages or messages[-1]["type"] != "sample":
+            raise
+        raise _misfit(messages[-1]) from error
+
+
+@dataclass
+class Site:
+    """A random variable, with its place among the plates.
+
+    Attributes:
+        axis: the data plate's among the batch axes, or None for a site outside it.
+        inner: sizes of the other plates around it.
+    """
+
+    name: str
+    fn: Any
+    value: Array
+    intermediates: Any
+    observed: bool
+    auxiliary: bool
+    axis: int | None
+    inner: tuple[int, ...]
+
+    def log_prob(self) -> Array:
+        """[B], summed over inner plates; [] for a site outside the data plate."""
+        log_prob = (
+            self.fn.log_prob(self.value, self.intermediates) if self.intermediates else self.fn.log_prob(self.value)
+        )
+        return jnp.sum(log_prob, [a for a in range(log_prob.ndim) if a != self.axis])
+
+    def rows(self, value: Array) -> Array:
+        """A value laid out as [B, *inner, *event]; [1, *event] for a site outside the data plate."""
+        value = jnp.broadcast_to(value, self.fn.batch_shape + self.fn.event_shape)
+        rows = value[None] if self.axis is None else jnp.moveaxis(value, self.axis, 0)
+        return jnp.reshape(rows, (rows.shape[0], *self.inner, *self.fn.event_shape))
+
+    def native(self, rows: Array) -> Array:
+        """The inverse of `rows`."""
+        if self.axis is None:
+            return rows[0]
+        rest = [n for a, n in enumerate(self.fn.batch_shape) if a != self.axis]
+        return jnp.moveaxis(jnp.reshape(rows, (rows.shape[0], *rest, *self.fn.event_shape)), 0, self.axis)
+
+
+def place(msg: Message, plate: str) -> Site:
+    """The site of a message, before it has a value.
+
+    Raises:
+        ProgramError: an axis of its distribution belongs to no plate.
+    """
+    fn, frames = msg["fn"], {f.dim: f for f in msg["cond_indep_stack"]}
+    dims = range(-len(fn.batch_shape), 0)
+    data = next((d for d, f in frames.items() if f.name == plate), None)
+    if data is None and fn.batch_shape:
+        raise ProgramError(
+            f"Site {msg['name']!r} is outside the data plate {plate!r}, but its distribution has batch shape "
+            f"{fn.batch_shape}. Draw it inside `with numpyro.plate({plate!r}, …):`, or, if it is one latent for all "
+            f"data, add .to_event({len(fn.batch_shape)})."
+        )
+    if any(n != (frames[d].size if d in frames else 1) for d, n in zip(dims, fn.batch_shape, strict=True)):
+        raise _misfit(msg)
+    axis = None if data is None else data + len(fn.batch_shape)
+    inner = tuple(frames[d].size for d in dims if d in frames and d != data)
+    auxiliary = bool(msg["infer"].get("is_auxiliary"))
+    return Site(msg["name"], fn, msg["value"], msg["intermediates"], msg["is_observed"], auxiliary, axis, inner)
+
+
+@dataclass
+class Reading:
+    """The sample sites of one run, and the sizes of its plates."""
+
+    sites: dict[str, Site] = field(default_factory=dict)
+    params: Messages = field(default_factory=dict)
+    sizes: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+
+
+def read(supply: Supply, key: Array, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Reading:
+    """One run, with its sites checked: shapes, values and scales."""
+    messages = run(supply, key, args, kwargs)
+    reading = Reading(sizes=supply.sizes)
+    for name, msg in messages.items():
+        if msg["type"] == "param":
+            reading.params[name] = msg
+        elif msg["type"] == "sample":
+            site = reading.sites[name] = place(msg, supply.plate)
+            _check_value(site)
+            _check_scale(site, msg["scale"], *supply.sizes.get(supply.plate, (1, None)))
+    return reading
+
+
+def plain(fn: Any) -> Any:
+    """The distribution inside those that plates and masks put around it."""
+    while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
+        fn = fn.base_dist
+    return fn
+
+
+def masked(fn: Any) -> bool:
+    """Whether handlers.mask acts on it."""
+    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
+        fn = fn.base_dist
+    return isinstance(fn, dist.MaskedDistribution)
+
+
+def _misfit(msg: Message) -> ProgramError:
+    fn, frames = msg["fn"], msg["cond_indep_stack"]
+    plates = ", ".join(f"{f.name!r} ({f.size} at dim {f.dim})" for f in frames)
+    extra = max(1, len(fn.batch_shape) - max((-f.dim for f in frames), default=0))
+    return ProgramError(
+        f"Site {msg['name']!r}: got a distribution of batch shape {tuple(fn.batch_shape)}, which does not fit its "
+        f"plates: {plates or 'none'}. Dimensions of one datum belong to the event: add .to_event({extra})."
+    )
+
+
+def _check_value(site: Site) -> None:
+    got, batch, event = tuple(jnp.shape(site.value)), tuple(site.fn.batch_shape), tuple(site.fn.event_shape)
+    lead = got[: len(got) - len(event)]
+    fits = got[len(lead) :] == event and len(lead) <= len(batch)
+    fits = fits and all(g in (1, b) for g, b in zip(reversed(lead), reversed(batch), strict=False))
+    if fits and site.axis is not None and event and len(lead) < len(batch) - site.axis:
+        fits = False  # an event without the data's axis: every datum would get the same
+    if not fits:
+        raise ProgramError(
+            f"Site {site.name!r}: got {'data' if site.observed else 'a value from the guide'} of shape {got}, but its "
+            f"distribution has batch shape {batch} and events of shape {event}, so expected {batch + event}. "
+            "Check .to_event(n), the data's shape and the shape of the net's output."
+        )
+
+
+def _check_scale(site: Site, scale: Any, size: int, part: int | None) -> None:
+    expected = size / part if part and site.axis is not None else 1.0
+    if scale is None or (isinstance(scale, int | float) and math.isclose(scale, expected)):
+        return
+    got = "an array" if isinstance(scale, jax.Array) else f"{scale / expected:g}"
+    raise ProgramError(
+        f"Site {site.name!r} is scaled by {got} (handlers.scale). A bound per datum holds log p and log q as they are: "
+        "drop the scale, and weigh the KL with SVI(beta=…). The data plate's N/B needs none."
+    )

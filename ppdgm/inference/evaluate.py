@@ -1,0 +1,207 @@
+"""Bounds and likelihoods of data under a program, chunked over particles and data within a memory limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+
+from ppdgm.errors import DataError, PpdgmError
+from ppdgm.inference import bounds
+from ppdgm.language import Array, Trace
+
+_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A quantity per datum, in nats, with its two kinds of error.
+
+    Attributes:
+        values: the estimate for each datum, [N].
+        errors: its Monte Carlo standard error over particles, [N]; NaN for one particle.
+        k: particles per datum.
+    """
+
+    values: np.ndarray
+    errors: np.ndarray
+    k: int
+
+    @property
+    def mean(self) -> float:
+        """Mean over data."""
+        return float(self.values.mean())
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean over data: how it would vary with other data."""
+        return float(self.values.std(ddof=1) / np.sqrt(len(self.values))) if len(self.values) > 1 else float("nan")
+
+    @property
+    def monte_carlo_error(self) -> float:
+        """Standard error of the mean over particles: how it would vary with other draws."""
+        return float(np.sqrt((self.errors**2).sum()) / len(self.errors))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.mean:.3f} ± {self.standard_error:.3f} nats "
+            f"(N = {len(self.values)}, k = {self.k}, Monte Carlo error {self.monte_carlo_error:.4f})"
+        )
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A program with parameters and data on a device, ready to be evaluated.
+
+    Args:
+        runtime: of the program.
+        params, data: from `runtime.put`.
+        size: N.
+        memory: bytes that a chunk's intermediate results may take.
+    """
+
+    runtime: Any
+    params: Any
+    data: Any
+    size: int
+    memory: int
+
+    def elbo(self, k: int, seed: int) -> Estimate:
+        """E_q[log p(x, z) − log q(z|x)] per datum, with closed-form KLs where they hold."""
+        values, errors = self._reduce(_Elbo(self.size), k, seed, True, _mean)
+        return Estimate(values, errors, k)
+
+    def log_likelihood(self, k: int, seed: int) -> Estimate:
+        """log (1/K) Σ_k w_k per datum: a lower bound on log p(x) in expectation that is exact as K → ∞."""
+        values, errors = self._reduce(bounds.log_weights, k, seed, False, _log_mean_exp)
+        return Estimate(values, errors, k)
+
+    def log_weights(self, k: int, seed: int) -> np.ndarray:
+        """log p(x, z) − log q(z|x), [K, N]."""
+        columns, _ = self._reduce(bounds.log_weights, k, seed, False, lambda w: (w.T, w.T))
+        return np.ascontiguousarray(columns.T)
+
+    def _reduce(
+        self,
+        function: Callable[[Trace, Any], Array],
+        k: int,
+        seed: int,
+        kl: bool,
+        reduce: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Evaluate chunk by chunk, [k, b] each, and reduce over particles in float64."""
+        if k < 1:
+            raise PpdgmError(f"k: got {k}, expected at least 1 particle.")
+        particles, rows = self._chunk(k)
+        found = []
+        for i, start in enumerate(range(0, self.size, rows)):
+            index = np.arange(start, start + rows) % self.size  # a full chunk, so that shapes never change
+            parts = [
+                self.runtime.evaluate(function, self.params, self.data, index, particles, (seed, i, j), kl)
+                for j in range(-(-k // particles))
+            ]
+            terms = np.concatenate(parts)[:k, : min(rows, self.size - start)]
+            found.append(reduce(terms.astype(np.float64)))
+        values, errors = zip(*found, strict=True)
+        return np.concatenate(values), np.concatenate(errors)
+
+    def _chunk(self, k: int) -> tuple[int, int]:
+        """Particles and data whose intermediate results fit the memory."""
+        written = lambda k, b: self.runtime.bytes_written(self.params, self.data, k, b)  # noqa: E731
+        if fixed := self.runtime.tracer.batch_size:
+            pair = max(written(2, fixed) - written(1, fixed), 1) / fixed
+            return max(1, min(k, int(self.memory / (pair * fixed)))), fixed
+        pair = max((written(2, 2) - written(1, 2)) / 2, 1)  # a particle of a datum
+        datum = max((written(1, 4) - written(1, 2)) / 2 - pair, 0)  # what particles of a datum share
+        rows = min(self.size, max(1, int(self.memory / (datum + min(k, 64) * pair))))
+        return max(1, min(k, int((self.memory - rows * datum) / (rows * pair)))), rows
+
+
+@dataclass(frozen=True)
+class _Elbo:
+    """The ELBO's terms [K, B]; a latent outside the plate counts 1/N for each datum."""
+
+    size: int
+
+    def __call__(self, trace: Trace, xp: Any) -> Array:
+        terms = bounds.elbo(trace, xp)
+        for value in trace.shared.values():
+            terms = terms + value[:, None] / self.size
+        return terms
+
+
+def _mean(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    k = len(terms)
+    return terms.mean(0), terms.std(0, ddof=1) / np.sqrt(k) if k > 1 else np.full(terms.shape[1], np.nan)
+
+
+def _log_mean_exp(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    k = len(terms)
+    total = logsumexp(terms, axis=0)
+    if k == 1:
+        return total, np.full(terms.shape[1], np.nan)
+    relative = np.exp(terms - total) * k  # weights with mean 1; the delta method gives the error of their log
+    return total - np.log(k), relative.std(0, ddof=1) / np.sqrt(k)
+
+
+def parse_memory(memory: int | str, device: Any) -> int:
+    """Bytes: a number, "512 MiB", or "auto" (256 MiB on a CPU, 4 GiB elsewhere)."""
+    if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
+        return memory
+    if memory == "auto":
+        return 2**28 if "cpu" in str(device).lower() else 2**32
+    text = str(memory).strip()
+    for unit in sorted(_UNITS, key=len, reverse=True):
+        number = text.removesuffix(unit)
+        if number != text:
+            try:
+                value = int(float(number) * _UNITS[unit])
+            except ValueError:
+                break
+            if value > 0:
+                return value
+            break
+    raise PpdgmError(f"memory: got {memory!r}, expected bytes as a number, or text such as '512 MiB' or 'auto'.")
+
+
+def as_fields(data: Any, dtype: str = "float32") -> dict[str, np.ndarray]:
+    """Data as named arrays; a single array is `x`. Booleans and `x` become floating, other integers stay.
+
+    Raises:
+        DataError: no rows, or fields of different length.
+    """
+    named = data if isinstance(data, Mapping) else {"x": data}
+    fields = {}
+    for name, value in named.items():
+        array = np.asarray(value)
+        if array.dtype == object or array.ndim == 0:
+            raise DataError(f"Data {name!r}: got {type(value).__name__}, expected an array of numbers with N rows.")
+        floating = array.dtype.kind in "fb" or name == "x"
+        fields[name] = np.ascontiguousarray(array.astype(dtype) if floating else array)
+    sizes = {n: len(a) for n, a in fields.items()}
+    if not sizes or len(set(sizes.values())) != 1 or 0 in sizes.values():
+        raise DataError(f"Data: got fields of {sizes or 'no'} rows, expected the same number, at least one.")
+    return fields
+
+
+def check_fields(program: Any, fields: dict[str, np.ndarray], binarise: str = "none") -> None:
+    """Refuse data of the wrong shape, or outside the likelihood's support.
+
+    Raises:
+        DataError: says which field, what was got and what was expected.
+    """
+    expected = getattr(program, "event_shape", None)
+    if expected is not None and "x" in fields and fields["x"].shape[1:] != tuple(expected):
+        raise DataError(
+            f"Data 'x': got data of shape {fields['x'].shape[1:]}, expected {tuple(expected)}, the program's "
+            f"event_shape. Reshape the data, or build the program with event_shape={fields['x'].shape[1:]}."
+        )
+    if binarise == "dynamic":
+        x = fields["x"]
+        if not (np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1):
+            raise DataError("Data 'x': binarise='dynamic' expects probabilities in [0, 1]; scale the data first.")
+        fields = {**fields, "x": np.round(x)}
+    program.check(fields)

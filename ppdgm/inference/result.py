@@ -1,0 +1,179 @@
+"""What training returns: the program with its parameters, to evaluate, draw from, save."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppdgm import checkpoint
+from ppdgm.errors import CheckpointError
+from ppdgm.inference.evaluate import Estimate, Judge, as_fields, check_fields, parse_memory
+from ppdgm.registry import backend as load_backend
+from ppdgm.spec import Spec
+
+Sites = np.ndarray | dict[str, np.ndarray]
+_ENCODE_ROWS = 512
+
+
+@dataclass
+class Fit:
+    """A program with its parameters.
+
+    Attributes:
+        program: what was trained.
+        params: parameters and buffers by dotted name, NumPy arrays.
+        backend, device: where evaluations run.
+        engine: what trained it, or None.
+        history: arrays: "step", the engine's metrics per step in nats per datum, "validation_step", "validation_elbo".
+        info: settings of the run, as written in the recipe.
+        stopped: why training ended: "done", "early stopping", "interrupted", "callback", "not finite".
+    """
+
+    program: Any
+    params: dict[str, np.ndarray]
+    backend: str = "numpyro"
+    device: str = "auto"
+    engine: Any = None
+    history: dict[str, np.ndarray] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+    stopped: str = "done"
+
+    def elbo(self, data: Any, k: int = 10, seed: int = 0, memory: int | str = "auto") -> Estimate:
+        """E_q[log p(x, z) − log q(z|x)] per datum in nats, always with β = 1.
+
+        Args:
+            data: array [N, *event_shape], or named arrays.
+            k: particles per datum.
+            seed: of the draws.
+            memory: limit on a chunk's intermediate results: bytes, "512 MiB" or "auto".
+        """
+        return self._judge(data, memory).elbo(k, seed)
+
+    def log_likelihood(self, data: Any, k: int = 5000, seed: int = 0, memory: int | str = "auto") -> Estimate:
+        """log p(x) per datum in nats by importance sampling from the guide: log (1/K) Σ p(x, z_k) / q(z_k|x).
+
+        Burda et al. 2016, arXiv:1509.00519. Arguments as for `elbo`.
+        """
+        return self._judge(data, memory).log_likelihood(k, seed)
+
+    def log_weights(self, data: Any, k: int = 1, seed: int = 0, memory: int | str = "auto") -> np.ndarray:
+        """log p(x, z_k) − log q(z_k|x), [K, N]. Arguments as for `elbo`."""
+        return self._judge(data, memory).log_weights(k, seed)
+
+    def encode(self, data: Any, k: int | None = None, seed: int = 0) -> Sites:
+        """Latents of data: means [N, *latent], or, with k, draws [K, N, *latent].
+
+        A guide with several sites is followed from mean to mean. One latent site comes as an array, several by name.
+        """
+        if k is None:
+            return _single(self._means(data)[0])
+        fields = self._fields(data)
+        native, params = self._runtime.put(fields), self._native
+
+        def draws(index: np.ndarray) -> dict[str, np.ndarray]:
+            terms = self._runtime.trace(params, native, index, k, seed + int(index[0]), None, False)
+            return {n: terms.values[n] for n in [*terms.log_q, *terms.shared] if n in terms.values}
+
+        return _single(self._by_rows(fields, draws))
+
+    def reconstruct(self, data: Any) -> Sites:
+        """Mean of the observed sites given the latents' means, [N, *event_shape]."""
+        return _single(self._means(data)[1])
+
+    def sample(self, n: int, seed: int = 0, mean: bool = False) -> Sites:
+        """Data drawn from the model, [n, *event_shape]; with `mean`, the likelihood's means for drawn latents."""
+        fields = self.info.get("fields", ["x"])
+        _, observed = self._runtime.prior(self._native, dict.fromkeys(fields), n, seed, mean)
+        return _single({name: v[0] for name, v in observed.items()})
+
+    def save(self, out: str | Path, overwrite: bool = False) -> Path:
+        """Write recipe, weights and history to the folder `out`; each file is whole or absent."""
+        return checkpoint.save(self, Path(out), overwrite)
+
+    @cached_property
+    def _runtime(self) -> Any:
+        return load_backend(self.backend).Runtime(self.program, self.device)
+
+    @cached_property
+    def _native(self) -> Any:
+        return self._runtime.put(self.params)
+
+    def _fields(self, data: Any) -> dict[str, np.ndarray]:
+        fields = as_fields(data, self.info.get("dtype", "float32"))
+        check_fields(self.program, fields)
+        return fields
+
+    def _judge(self, data: Any, memory: int | str) -> Judge:
+        fields = self._fields(data)
+        limit = parse_memory(memory, self._runtime.device)
+        size = len(next(iter(fields.values())))
+        return Judge(self._runtime, self._native, self._runtime.put(fields), size, limit)
+
+    def _means(self, data: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        fields = self._fields(data)
+        native, params = self._runtime.put(fields), self._native
+
+        def both(index: np.ndarray) -> dict[str, np.ndarray]:
+            latents, observed = self._runtime.means(params, native, index)
+            return {f"q{n}": v for n, v in latents.items()} | {f"p{n}": v for n, v in observed.items()}
+
+        found = {n: v[0] for n, v in self._by_rows(fields, both).items()}
+        pick = lambda role: {n[1:]: v for n, v in found.items() if n[0] == role}  # noqa: E731
+        return pick("q"), pick("p")
+
+    def _by_rows(self, fields: Mapping[str, np.ndarray], function: Any) -> dict[str, np.ndarray]:
+        """Call `function` on chunks of rows of one size, and join what it returns along the data axis (1)."""
+        size = len(next(iter(fields.values())))
+        rows = self._runtime.tracer.batch_size or min(size, _ENCODE_ROWS)
+        parts: list[dict[str, np.ndarray]] = []
+        for start in range(0, size, rows):
+            found = function(np.arange(start, start + rows) % size)
+            keep = min(rows, size - start)
+            parts.append({n: v[:, :keep] if v.shape[1] == rows else v for n, v in found.items()})
+        return {n: np.concatenate([p[n] for p in parts], axis=1) for n in parts[0]}
+
+
+def _single(sites: dict[str, np.ndarray]) -> Sites:
+    return next(iter(sites.values())) if len(sites) == 1 else sites
+
+
+def load(
+    path: str | Path,
+    backend: str | None = None,
+    *,
+    program: Any = None,
+    classes: Iterable[Any] = (),
+    device: str = "auto",
+) -> Fit:
+    """Open a run folder, without data or retraining, on the backend it was trained on or the other.
+
+    Args:
+        path: the folder that `fit(…, out=…)` or `Fit.save` wrote.
+        backend: "numpyro" or "pyro"; by default the one it was trained on.
+        program: the program itself, where text can't tell it: a plain pair, or one with modules of your own.
+        classes: classes of your own that the recipe names, or `module:Class` paths, which are then imported.
+        device: "auto", "cpu", "cuda", "cuda:1".
+
+    Raises:
+        CheckpointError: not a run folder, damaged, of a newer version, or not this program's.
+    """
+    found, weights, history, recipe = checkpoint.read(Path(path), program, classes)
+    own = getattr(found, "backend", None)
+    if own and backend not in (None, own):
+        raise CheckpointError(f"backend: got {backend!r}, but a plain {own} pair runs on {own!r} only.")
+    engine = Spec.from_dict(recipe["engine"], classes) if recipe.get("engine") else None
+    return Fit(
+        program=found,
+        params=weights,
+        backend=backend or recipe["backend"],
+        device=device,
+        engine=engine,
+        history=history,
+        info=recipe["training"],
+        stopped=recipe["stopped"],
+    )

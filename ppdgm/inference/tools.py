@@ -1,0 +1,73 @@
+"""The tools under everything: a program's log-weights and traces for given parameters, as NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ppdgm.inference.evaluate import Judge, as_fields, check_fields, parse_memory
+from ppdgm.language import Trace
+from ppdgm.registry import backend as load_backend
+
+
+def log_weights(
+    program: Any,
+    params: Mapping[str, np.ndarray],
+    x: Any,
+    k: int = 1,
+    backend: str | None = None,
+    seed: int = 0,
+    memory: int | str = "auto",
+    device: str = "auto",
+) -> np.ndarray:
+    """log w_k = log p(x, z_k) − log q(z_k|x) for draws z_k ~ q, [K, N] in nats.
+
+    Args:
+        program: a Program or a plain pair.
+        params: parameters by name, as from `program.initialise()` or `fit.params`.
+        x: array [N, *event_shape], or named arrays.
+        k: particles per datum.
+        backend: "numpyro" (default) or "pyro"; a plain pair has its own.
+        seed: of the draws.
+        memory: limit on a chunk's intermediate results: bytes, "512 MiB" or "auto".
+        device: "auto", "cpu", "cuda", "cuda:1".
+    """
+    runtime, native, fields = _ready(program, params, x, backend, device)
+    size = len(next(iter(fields.values())))
+    judge = Judge(runtime, native, runtime.put(fields), size, parse_memory(memory, runtime.device))
+    return judge.log_weights(k, seed)
+
+
+def trace(
+    program: Any,
+    params: Mapping[str, np.ndarray],
+    x: Any,
+    k: int = 1,
+    backend: str | None = None,
+    seed: int = 0,
+    values: Mapping[str, np.ndarray] | None = None,
+    kl: bool = False,
+    device: str = "auto",
+) -> Trace:
+    """Every site's values and terms, in one piece.
+
+    Args:
+        values: latents [K, N, *event] to score instead of drawing them.
+        kl: add closed-form KLs where they hold.
+        others: as for `log_weights`.
+    """
+    runtime, native, fields = _ready(program, params, x, backend, device)
+    size = len(next(iter(fields.values())))
+    found: Trace = runtime.trace(native, runtime.put(fields), np.arange(size), k, seed, values, kl)
+    return found
+
+
+def _ready(program: Any, params: Mapping[str, np.ndarray], x: Any, backend: str | None, device: str) -> Any:
+    dtype = next((str(v.dtype) for v in params.values() if v.dtype.kind == "f"), "float32")
+    fields = as_fields(x, dtype)
+    check_fields(program, fields)
+    name = getattr(program, "backend", None) or backend or "numpyro"
+    runtime = load_backend(name).Runtime(program, device)
+    return runtime, runtime.put(params), fields

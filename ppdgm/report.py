@@ -1,0 +1,118 @@
+"""Progress of a training run: a live line in a terminal, plain lines elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+PLAIN_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is.
+
+    Attributes:
+        step, steps: taken, and planned.
+        epoch: passes over the data so far.
+        seconds: since the start.
+        metrics: means over the last stretch, in nats per datum; "elbo" has β = 1.
+        validation_elbo: the latest, if any.
+    """
+
+    step: int
+    steps: int
+    epoch: float
+    seconds: float
+    metrics: dict[str, float] = field(default_factory=dict)
+    validation_elbo: float | None = None
+
+    @property
+    def bound(self) -> str:
+        """The current bound and KL, in words."""
+        text = f"ELBO {self.metrics['elbo']:.2f}  KL {self.metrics['kl']:.2f}"
+        return text if self.validation_elbo is None else f"{text}  validation {self.validation_elbo:.2f}"
+
+
+class Report:
+    """Shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        pass
+
+    def update(self, now: Progress) -> None:
+        """Show where the run is."""
+
+    def warn(self, message: str) -> None:
+        """Tell of trouble."""
+        print(message, file=sys.stderr)
+
+
+class LiveReport(Report):
+    """A line that is redrawn: bar, steps, rate, time left, bound."""
+
+    def __init__(self, console: Console):
+        columns = (
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed}/{task.total} steps  {task.fields[rate]:.0f}/s"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[bound]}"),
+        )
+        self._bar = Bar(*columns, console=console)
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        self._task = self._bar.add_task("", total=None, rate=0.0, bound="starting")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def update(self, now: Progress) -> None:
+        rate = now.step / max(now.seconds, 1e-9)
+        self._bar.update(self._task, total=now.steps, completed=now.step, rate=rate, bound=now.bound)
+
+    def warn(self, message: str) -> None:
+        self._bar.console.print(message)
+
+
+class PlainReport(Report):
+    """A line every few seconds, for logs."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def update(self, now: Progress) -> None:
+        if time.monotonic() < self._next and now.step < now.steps:
+            return
+        self._next = time.monotonic() + PLAIN_SECONDS
+        rate = now.step / max(now.seconds, 1e-9)
+        left = (now.steps - now.step) / max(rate, 1e-9)
+        print(
+            f"step {now.step}/{now.steps}  epoch {now.epoch:.1f}  {rate:.0f} steps/s  {left:.0f} s left  {now.bound}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def make_report(progress: bool | None) -> Report:
+    """The live line in a terminal, plain lines elsewhere; nothing if `progress` is False."""
+    if progress is False:
+        return Report()
+    console = Console(stderr=True)
+    return LiveReport(console) if console.is_terminal else PlainReport()

@@ -1,0 +1,146 @@
+"""Nets, as their docstrings give them: `forward(net, params, name, x, outputs)` for x [n, *inputs]."""
+
+from math import prod
+
+import numpy as np
+from scipy.signal import correlate
+from scipy.special import expit
+from scipy.stats import norm as standard_normal
+
+ACTIVATIONS = {
+    "tanh": np.tanh,
+    "relu": lambda x: np.where(x > 0, x, 0.0),
+    "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "gelu": lambda x: x * standard_normal.cdf(x),
+    "silu": lambda x: x * expit(x),
+    "softplus": lambda x: np.logaddexp(0.0, x),
+    "sigmoid": expit,
+    "identity": lambda x: x,
+}
+
+
+def forward(net, params, name, x, outputs):
+    """[n, *inputs] -> [n, *outputs]; `params` holds the net's parameters under `name.`."""
+    own = {key[len(name) + 1 :]: np.asarray(v, float) for key, v in params.items() if key.startswith(name + ".")}
+    kinds = {
+        "MLP": mlp,
+        "GatedMLP": gated_mlp,
+        "ResidualMLP": residual_mlp,
+        "ConvEncoder": conv_encoder,
+        "ConvDecoder": conv_decoder,
+    }
+    x = np.asarray(x, float)
+    return kinds[net["kind"]](net, own, x, outputs).reshape(len(x), *outputs)
+
+
+def affine(own, name, h):
+    return np.einsum("oi,ni->no", own[f"{name}.weight"], h) + own[f"{name}.bias"]
+
+
+def normalise(own, name, h):
+    """Each row at mean 0 and variance 1, then scaled and shifted."""
+    rows = np.stack([(row - row.mean()) / np.sqrt(row.var() + 1e-5) for row in h])
+    return own[f"{name}.scale"] * rows + own[f"{name}.shift"]
+
+
+def option(net, field):
+    """A field that may be absent: a norm of none is left out of the text, or written as a table."""
+    value = net.get(field)
+    return None if isinstance(value, dict) else value
+
+
+def mlp(net, own, x, outputs):
+    h = x.reshape(len(x), -1)
+    for i in range(len(net["hidden"])):
+        h = affine(own, f"layers.{i}", h)
+        if option(net, "norm") == "layer":
+            h = normalise(own, f"norms.{i}", h)
+        h = ACTIVATIONS[net["activation"]](h)
+    return affine(own, f"layers.{len(net['hidden'])}", h)
+
+
+def gated_mlp(net, own, x, outputs):
+    h = x.reshape(len(x), -1)
+    for i, width in enumerate(net["hidden"]):
+        weight, bias = own[f"layers.{i}.weight"], own[f"layers.{i}.bias"]
+        value = h @ weight[:width].T + bias[:width]
+        gate = h @ weight[width:].T + bias[width:]
+        h = ACTIVATIONS[net["activation"]](value) * expit(gate)
+    return affine(own, f"layers.{len(net['hidden'])}", h)
+
+
+def residual_mlp(net, own, x, outputs):
+    a = ACTIVATIONS[net["activation"]]
+    h = affine(own, "input", x.reshape(len(x), -1))
+    for i in range(net["blocks"]):
+        normed = normalise(own, f"norms.{i}", h) if option(net, "norm") == "layer" else h
+        h = h + affine(own, f"blocks.{i}.1", a(affine(own, f"blocks.{i}.0", a(normed))))
+    return affine(own, "output", a(h))
+
+
+def conv_encoder(net, own, x, outputs):
+    h = as_images(x, x.shape[1:])
+    for i in range(len(net["channels"])):
+        h = convolve(h, own, f"convs.{i}", net["stride"], net["padding"])
+        h = normalise_and_activate(net, own, f"convs.{i}", h)
+    h = residual_blocks(net, own, h)
+    return affine(own, "output", h.reshape(len(h), -1))
+
+
+def conv_decoder(net, own, x, outputs):
+    sizes = [outputs[-2:]]
+    for _ in net["channels"]:
+        sizes.append([(n + 2 * net["padding"] - net["kernel"]) // net["stride"] + 1 for n in sizes[-1]])
+    h = affine(own, "input", x.reshape(len(x), -1)).reshape(len(x), net["channels"][0], *sizes[-1])
+    h = residual_blocks(net, own, normalise_and_activate(net, own, "input", h))
+    for i in range(len(net["channels"])):
+        h = convolve_transposed(h, own, f"convs.{i}", net["stride"], net["padding"], sizes[-2 - i])
+        if i + 1 < len(net["channels"]):
+            h = normalise_and_activate(net, own, f"convs.{i}", h)
+    return h
+
+
+def as_images(x, event):
+    """[n, C, H, W]; dimensions before the last two are channels."""
+    return x.reshape(len(x), prod(event[:-2]), *event[-2:])
+
+
+def normalise_and_activate(net, own, name, h):
+    if option(net, "norm") == "group":
+        n, c, height, width = h.shape
+        for image in (h := h.copy()):
+            for channels in np.split(np.arange(c), net["groups"]):
+                group = image[channels]
+                image[channels] = (group - group.mean()) / np.sqrt(group.var() + 1e-5)
+        scale, shift = own[f"{name}.norm.scale"], own[f"{name}.norm.shift"]
+        h = np.einsum("nchw,c->nchw", h, scale) + np.tile(shift[:, None, None], (1, height, width))
+    return ACTIVATIONS[net["activation"]](h)
+
+
+def residual_blocks(net, own, h):
+    """h ← h + conv(a(conv(a(h)))), a norm before each activation, and one activation after the last block."""
+    for i in range(net["residual"]):
+        inner = convolve(normalise_and_activate(net, own, f"blocks.{i}.0", h), own, f"blocks.{i}.0", 1, 1)
+        h = h + convolve(normalise_and_activate(net, own, f"blocks.{i}.1", inner), own, f"blocks.{i}.1", 1, 1)
+    return ACTIVATIONS[net["activation"]](h) if net["residual"] else h
+
+
+def convolve(h, own, name, stride, padding):
+    """y[o, i, j] = b[o] + Σ w[o, c, k, l] h[c, i stride + k − padding, j stride + l − padding]."""
+    weight, bias = own[f"{name}.weight"], own[f"{name}.bias"]
+    padded = np.pad(h, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    images = [[correlate(x, w, "valid")[0, ::stride, ::stride] for w in weight] for x in padded]
+    return np.array(images) + bias[:, None, None]
+
+
+def convolve_transposed(h, own, name, stride, padding, size):
+    """y[o, i stride + k − padding, j stride + l − padding] += w[c, o, k, l] h[c, i, j], on an image of `size`."""
+    weight, bias = own[f"{name}.weight"], own[f"{name}.bias"]
+    kernel = weight.shape[-1]
+    canvas = np.zeros((len(h), weight.shape[1], size[0] + 2 * padding + kernel, size[1] + 2 * padding + kernel))
+    for i in range(h.shape[2]):
+        for j in range(h.shape[3]):
+            patch = np.einsum("nc,cokl->nokl", h[:, :, i, j], weight)
+            canvas[:, :, i * stride : i * stride + kernel, j * stride : j * stride + kernel] += patch
+    return canvas[:, :, padding : padding + size[0], padding : padding + size[1]] + bias[:, None, None]

@@ -1,0 +1,38 @@
+"""The main job, from data to judgement: what `make demo` runs. About a minute on two cores."""
+
+from pathlib import Path
+
+import ppdgm
+from ppdgm.models import MLP, VAE
+from ppdgm.plots import picture
+
+OUT = Path("runs/demo")
+
+data = ppdgm.load_data("digits")
+net = MLP(hidden=(200, 200))
+program = VAE(event_shape=data.event_shape, latent=16, encoder=net, decoder=net)
+print(f"Training a VAE on {len(data.train)} binarised digits of 8×8 pixels (numpyro backend).")
+fit = ppdgm.fit(
+    program,
+    data.train,
+    validation=data.validation,
+    epochs=400,
+    batch_size=100,
+    early_stopping=100,
+    seed=0,
+    out=OUT,
+    overwrite=True,
+)
+
+print("Judging it on the test data …")
+print(f"  test ELBO             {fit.elbo(data.test)}")
+print(f"  test log-likelihood   {fit.log_likelihood(data.test, k=5000)}")
+
+png = picture(OUT / "samples.png", fit.sample(64, mean=True), data.test[:32], fit.reconstruct(data.test[:32]))
+print(f"""
+Written to {OUT}/: recipe.toml, weights.safetensors, history.safetensors, {png.name} (open it).
+
+What next?
+  python tutorials/first_vae.py               what these numbers mean, in ten lines
+  python tutorials/bring_your_own_pair.py     a plain Pyro or NumPyro pair of your own
+  python -c "import ppdgm; print(ppdgm.load('{OUT}', backend='pyro').sample(1).shape)"   the same weights on Pyro""")
