@@ -125,6 +125,9 @@ def _read_recipe(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path / RECIPE}: got format {recipe.get('format')!r}, this version of ppdgm reads {FORMAT}. Update ppdgm."
         )
+    for key in ("backend", "stopped", "checksums", "training", "engine", "program"):
+        if key not in recipe:
+            raise CheckpointError(f"{path / RECIPE} is damaged: it has no {key!r}.")
     return recipe
 
 

@@ -38,6 +38,17 @@ class BackendMissing(PpdgmError, ImportError):
     """A backend whose packages are not installed."""
 
 
+def require(name: str, value: object, kind: type | tuple[type, ...], least: float | None, expected: str) -> None:
+    """Refuse an argument that is not of `kind`, or is below `least`.
+
+    Raises:
+        PpdgmError: names the argument, what was got and what was expected.
+    """
+    right = isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
+    if not right or (least is not None and value < least):  # type: ignore[operator]
+        raise PpdgmError(f"{name}: got {value!r}; expected {expected}.")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence that names the known word closest to `name`, or the known words where none is close."""
     known = sorted(known)

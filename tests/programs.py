@@ -176,9 +176,10 @@ PROGRAMS = {
     ),
     "vae residual convolutions": lambda: _vae(
         shape=(2, 7, 6),
+        posterior=DiagonalNormal(min_scale=0.1),
         likelihood=Gaussian(scale="network", min_scale=0.2),
         encoder=ConvEncoder(channels=(4,), activation="gelu", **_OPTIONS),
-        decoder=ConvDecoder(channels=(4, 2), activation="elu", **_OPTIONS),
+        decoder=ConvDecoder(channels=(4, 4), activation="elu", **_OPTIONS),
     ),
     "vae coupling": lambda: _vae(latent=3, posterior=Coupling()),
     "hierarchical": lambda: Hierarchical(event_shape=(5,)),
@@ -189,14 +190,10 @@ PROGRAMS = {
     "ppca linear": lambda: PPCA(event_shape=(4,), posterior="linear"),
 }
 
+LATENTS = dict.fromkeys(PROGRAMS, ("z",)) | dict.fromkeys(("hierarchical", "reversed"), ("z1", "z2"))
+
 # The latents whose closed-form KL is known and valid. One of none: a flow or a full covariance.
-CLOSED_FORMS = dict.fromkeys(PROGRAMS, {"z"}) | {
-    "vae coupling": set(),
-    "hierarchical": {"z1", "z2"},
-    "reversed": {"z1"},
-    "ppca exact": set(),
-    "ppca exact matrix": set(),
-}
+CLOSED_FORMS = LATENTS | {"reversed": ("z1",), "vae coupling": (), "ppca exact": (), "ppca exact matrix": ()}
 
 
 def make_data(name: str, size: int = 4) -> dict[str, np.ndarray]:

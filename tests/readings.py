@@ -5,6 +5,7 @@ with the latents drawn where none are given.
 """
 
 from contextlib import nullcontext
+from functools import cache
 
 import jax
 import numpy as np
@@ -20,6 +21,12 @@ from ppdgm.backends.pyro import Runtime as TorchRuntime
 
 RUNTIMES = {"pyro": TorchRuntime, "numpyro": JaxRuntime}
 BACKENDS = list(RUNTIMES)
+
+
+@cache
+def get_runtime(backend, program):
+    """One runtime for equal programs, so that tests share what it compiled."""
+    return RUNTIMES[backend](program, "cpu")
 
 
 def precision(dtype):
@@ -44,8 +51,8 @@ def by_pyro_handlers(program, params, data, k, latents, seed):
         plain = lambda s: not site_is_subsample(s) and not s["infer"].get("_deterministic")  # noqa: E731
         return {n: s for n, s in trace.nodes.items() if s["type"] == "sample" and plain(s)}
 
-    total = lambda trace: sum(s["log_prob"].numpy() for s in sites(trace).values())  # noqa: E731
-    return {n: s["value"].numpy() for n, s in sites(q).items()}, total(p), total(q)
+    total = lambda trace: sum(s["log_prob"].detach().numpy() for s in sites(trace).values())  # noqa: E731
+    return {n: s["value"].detach().numpy() for n, s in sites(q).items()}, total(p), total(q)
 
 
 def by_numpyro_handlers(program, params, data, k, latents, seed):
@@ -73,8 +80,7 @@ def _log_prob(site):
 
 def direct(backend):
     def read(program, params, data, k, latents, seed):
-        runtime = RUNTIMES[backend](program, "cpu")
-        trace = run_trace(runtime, params, data, k, seed, latents)
+        trace = run_trace(get_runtime(backend, program), params, data, k, seed, latents)
         return trace.values, sum(trace.log_p.values()), sum(trace.log_q.values())
 
     return read

@@ -130,9 +130,7 @@ def test_equals_torch_in_float64(function, reference, weight_shape, options, ima
 @pytest.mark.parametrize(("function", "weight_shape", "options"), PAIR)
 def test_gradients_equal_finite_differences(function, weight_shape, options):
     step = 1e-5
-    x, weight, x_direction, weight_direction = draw(
-        2, *[(BATCH, IN, 7, 6), weight_shape] * 2, dtype=np.float64
-    )
+    x, weight, x_direction, weight_direction = draw(2, *[(BATCH, IN, 7, 6), weight_shape] * 2, dtype=np.float64)
     with jax.enable_x64(True):
 
         @jax.jit

@@ -74,9 +74,7 @@ def _bernoulli(logits: Array, x: Array) -> Array:
 
 
 def _parameters(layers: tuple[Layer, ...], out_in: bool) -> DenseLayers:
-    return [
-        (jnp.array(layer.weight.T if out_in else layer.weight), jnp.array(layer.bias)) for layer in layers
-    ]
+    return [(jnp.array(weight.T if out_in else weight), jnp.array(bias)) for weight, bias in layers]
 
 
 def _mlp(layers: DenseLayers, x: Array, *, out_in: bool) -> Array:

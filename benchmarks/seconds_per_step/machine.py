@@ -47,9 +47,7 @@ class Watch:
 def pin(threads: int) -> list[int]:
     """Pin the process to the quietest of its cores, and the libraries that are yet to be imported with it."""
     if not hasattr(os, "sched_setaffinity"):
-        raise SystemExit(
-            "seconds_per_step pins itself to a core, which this operating system does not offer."
-        )
+        raise SystemExit("This benchmark pins itself to a core, which this system does not offer.")
     use = psutil.cpu_percent(interval=0.3, percpu=True)
     cores = sorted(sorted(os.sched_getaffinity(0), key=lambda core: use[core])[:threads])
     if len(cores) < threads:
@@ -73,10 +71,8 @@ def describe() -> dict[str, str]:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
-        ]
-        model = names[0] if names else model
+        lines = cpuinfo.read_text().splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), model)
     packages = ("torch", "pyro-ppl", "jax", "numpyro", "optax")
     return {
         "cpu": f"{model}, {os.cpu_count()} cores",

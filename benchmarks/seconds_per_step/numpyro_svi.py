@@ -114,7 +114,7 @@ def _contestant(problem: Problem, svi: SVI, run: Run, loss_scale: int) -> Contes
         def stretch() -> Floats:
             nonlocal state
             state, losses = jitted(state, data, device_rows)
-            return np.asarray(losses) / loss_scale
+            return np.asarray(losses) / np.float32(loss_scale)
 
         return stretch
 

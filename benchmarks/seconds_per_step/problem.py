@@ -80,9 +80,5 @@ def _data() -> Floats:
 
 
 def _layers(rng: np.random.Generator, *widths: int) -> tuple[Layer, ...]:
-    return tuple(
-        Layer(
-            (rng.standard_normal((n_in, n_out)) / n_in**0.5).astype(np.float32), np.zeros(n_out, np.float32)
-        )
-        for n_in, n_out in pairwise(widths)
-    )
+    weights = [rng.standard_normal((n_in, n_out)) / n_in**0.5 for n_in, n_out in pairwise(widths)]
+    return tuple(Layer(w.astype(np.float32), np.zeros(w.shape[1], np.float32)) for w in weights)

@@ -44,7 +44,7 @@ def pyro_svi(problem: Problem) -> Contestant:
         def stretch() -> Floats:
             with pyro.validation_enabled(False):
                 losses = [svi.step(data.index_select(0, row)) for row in device_rows]
-            return np.asarray(losses, np.float32) / problem.batch
+            return np.array(losses, np.float32) / np.float32(problem.batch)
 
         return stretch
 
@@ -53,11 +53,8 @@ def pyro_svi(problem: Problem) -> Contestant:
 
 def _network(layers: tuple[Layer, ...]) -> nn.Sequential:
     modules: list[nn.Module] = []
-    for layer in layers:
-        n_in, n_out = layer.weight.shape
-        linear = nn.Linear(n_in, n_out)
-        linear.load_state_dict(
-            {"weight": torch.from_numpy(layer.weight.T), "bias": torch.from_numpy(layer.bias)}
-        )
+    for weight, bias in layers:
+        linear = nn.Linear(*weight.shape)
+        linear.load_state_dict({"weight": torch.from_numpy(weight.T), "bias": torch.from_numpy(bias)})
         modules += [linear, nn.Tanh()]
     return nn.Sequential(*modules[:-1])

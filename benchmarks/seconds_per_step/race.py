@@ -70,7 +70,8 @@ def line_up(
             race.entries.append(_prepare(name, make(problem), problem, stretch_seconds))
         except Unavailable as reason:
             race.unavailable[name] = str(reason)
-    _check_same_objective(race.entries)
+    if race.entries:
+        _check_same_objective(race.entries)
     return race
 
 

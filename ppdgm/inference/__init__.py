@@ -1,5 +1,6 @@
 """Engines, objectives, schedules and the training loop."""
 
+from ppdgm.inference.engine import Engine
 from ppdgm.inference.evaluate import Estimate
 from ppdgm.inference.optimisers import Optimiser
 from ppdgm.inference.result import Fit, load
@@ -12,6 +13,7 @@ __all__ = [
     "SVI",
     "Constant",
     "Cosine",
+    "Engine",
     "Estimate",
     "Exponential",
     "Fit",

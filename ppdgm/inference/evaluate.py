@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
-from ppdgm.errors import DataError, PpdgmError
+from ppdgm.errors import DataError, PpdgmError, require
 from ppdgm.inference import bounds
 from ppdgm.language import Array, Trace
+from ppdgm.program import Program
 
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -93,8 +95,8 @@ class Judge:
         reduce: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
     ) -> tuple[np.ndarray, np.ndarray]:
         """Evaluate chunk by chunk, [k, b] each, and reduce over particles in float64."""
-        if k < 1:
-            raise PpdgmError(f"k: got {k}, expected at least 1 particle.")
+        require("k", k, int, 1, "a whole number of particles, at least 1")
+        require("seed", seed, int, 0, "a whole number, at least 0")
         particles, rows = self._chunk(k)
         found = []
         for i, start in enumerate(range(0, self.size, rows)):
@@ -176,8 +178,11 @@ def as_fields(data: Any, dtype: str = "float32") -> dict[str, np.ndarray]:
     named = data if isinstance(data, Mapping) else {"x": data}
     fields = {}
     for name, value in named.items():
-        array = np.asarray(value)
-        if array.dtype == object or array.ndim == 0:
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            raise DataError(f"Data {name!r}: got rows of different lengths, expected an array of numbers.") from None
+        if array.dtype.kind not in "fbiu" or array.ndim == 0:
             raise DataError(f"Data {name!r}: got {type(value).__name__}, expected an array of numbers with N rows.")
         floating = array.dtype.kind in "fb" or name == "x"
         fields[name] = np.ascontiguousarray(array.astype(dtype) if floating else array)
@@ -187,12 +192,24 @@ def as_fields(data: Any, dtype: str = "float32") -> dict[str, np.ndarray]:
     return fields
 
 
+def _check_names(program: Program, got: list[str]) -> None:
+    """Refuse data without what the model asks for, or with fields that it does not know."""
+    asked = list(inspect.signature(program.model).parameters.values())[1:]
+    needed = [p.name for p in asked if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    known = [p.name for p in asked]
+    wrong = [n for n in needed if n not in got] + [n for n in got if n not in known]
+    if wrong and not any(p.kind is p.VAR_KEYWORD for p in asked):
+        raise DataError(f"Data: got fields {got}, but the model of {type(program).__name__} takes {known}.")
+
+
 def check_fields(program: Any, fields: dict[str, np.ndarray], binarise: str = "none") -> None:
     """Refuse data of the wrong shape, or outside the likelihood's support.
 
     Raises:
         DataError: says which field, what was got and what was expected.
     """
+    if isinstance(program, Program):
+        _check_names(program, list(fields))
     expected = getattr(program, "event_shape", None)
     if expected is not None and "x" in fields and fields["x"].shape[1:] != tuple(expected):
         raise DataError(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ppdgm import checkpoint
-from ppdgm.errors import CheckpointError
+from ppdgm.errors import CheckpointError, require
 from ppdgm.inference.evaluate import Estimate, Judge, as_fields, check_fields, parse_memory
 from ppdgm.registry import backend as load_backend
 from ppdgm.spec import Spec
@@ -42,6 +42,10 @@ class Fit:
     history: dict[str, np.ndarray] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     stopped: str = "done"
+
+    def __repr__(self) -> str:
+        program = type(self.program).__name__ if isinstance(self.program, Spec) else repr(self.program)
+        return f"Fit({program} on {self.backend}, {self.info.get('steps', 0)} steps, {self.stopped})"
 
     def elbo(self, data: Any, k: int = 10, seed: int = 0, memory: int | str = "auto") -> Estimate:
         """E_q[log p(x, z) − log q(z|x)] per datum in nats, always with β = 1.
@@ -87,6 +91,8 @@ class Fit:
 
     def sample(self, n: int, seed: int = 0, mean: bool = False) -> Sites:
         """Data drawn from the model, [n, *event_shape]; with `mean`, the likelihood's means for drawn latents."""
+        require("n", n, int, 1, "a whole number of data, at least 1")
+        require("seed", seed, int, 0, "a whole number, at least 0")
         fields = self.info.get("fields", ["x"])
         _, observed = self._runtime.prior(self._native, dict.fromkeys(fields), n, seed, mean)
         return _single({name: v[0] for name, v in observed.items()})

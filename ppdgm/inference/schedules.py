@@ -79,7 +79,7 @@ class Exponential(Schedule):
 
 def as_schedule(value: float | Schedule) -> Schedule:
     """A number as a constant schedule."""
-    return value if isinstance(value, Schedule) else Constant(value=float(value))
+    return value if isinstance(value, Schedule) else Constant(value=value)
 
 
 def check_reached(name: str, schedule: Schedule, steps: int) -> None:

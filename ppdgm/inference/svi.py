@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from ppdgm.errors import ProgramError
 from ppdgm.inference import bounds
+from ppdgm.inference.engine import Engine
 from ppdgm.inference.schedules import Schedule, as_schedule
 from ppdgm.language import Array, Trace
-from ppdgm.spec import NonNegativeFloat, PositiveInt, Spec
+from ppdgm.spec import NonNegativeFloat, PositiveInt
 
 
-class SVI(Spec):
+class SVI(Engine):
     """Maximise E_q[log p(x, z) − β (log q(z|x) − log p(z))], averaged over K particles and the minibatch.
 
     Kingma & Welling 2014, arXiv:1312.6114. What is reported as `elbo` has β = 1, whatever is trained.
@@ -24,47 +25,32 @@ class SVI(Spec):
         kl: "auto" takes the closed form of a latent's KL where there is one and it is valid, "monte_carlo" never
             does, "analytic" refuses a program where it does not hold for every latent.
         beta: weight of the KL, a number or a schedule in steps (Higgins et al. 2017).
+
+    Raises:
+        ProgramError: in training, where kl="analytic" and a latent has no closed form that holds.
     """
 
     k: PositiveInt = 1
     kl: Literal["auto", "monte_carlo", "analytic"] = "auto"
     beta: NonNegativeFloat | Schedule = 1.0
 
-    metrics: ClassVar[tuple[str, ...]] = ("objective", "elbo", "kl")
-
     @property
     def particles(self) -> int:
-        """K."""
         return self.k
 
     @property
     def wants_kl(self) -> bool:
-        """Whether the trace should hold closed forms."""
         return self.kl != "monte_carlo"
 
     def knobs(self, steps: np.ndarray) -> dict[str, np.ndarray]:
-        """What the objective needs to know of each step."""
         return {"beta": as_schedule(self.beta)(steps).astype(np.float32)}
 
     def schedules(self) -> dict[str, Schedule]:
-        """Schedules that a run must be long enough for."""
         return {"beta": as_schedule(self.beta)}
 
     def __call__(
         self, trace: Trace, xp: Any, weights: Array, knobs: Mapping[str, Array], data_size: int | None
     ) -> dict[str, Array]:
-        """Means over the minibatch, in nats per datum; "objective" is to be maximised.
-
-        Args:
-            trace: terms [K, B].
-            xp: array namespace.
-            weights: [B], 1 for a datum and 0 for padding.
-            knobs: this step's values of `knobs`.
-            data_size: N; latents outside the plate count once in N data.
-
-        Raises:
-            ProgramError: a latent lies outside the data plate and N is not given.
-        """
         if self.kl == "analytic" and (without := [n for n in trace.log_q if n not in trace.kl]):
             raise ProgramError(
                 f"Site {without[0]!r} has no closed-form KL that holds here. Use SVI(kl='auto') or kl='monte_carlo'."

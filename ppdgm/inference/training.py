@@ -15,13 +15,15 @@ from typing import Any, Literal
 import numpy as np
 
 from ppdgm import checkpoint
-from ppdgm.errors import TrainingError
+from ppdgm.errors import TrainingError, require
 from ppdgm.inference.batches import Batches, Plan
 from ppdgm.inference.evaluate import Judge, as_fields, check_fields, parse_memory
+from ppdgm.inference.engine import Engine
 from ppdgm.inference.optimisers import as_optimiser
 from ppdgm.inference.result import Fit
 from ppdgm.inference.schedules import Schedule, as_schedule, check_reached
 from ppdgm.inference.svi import SVI
+from ppdgm.program import PlainPair, Program
 from ppdgm.registry import backend as load_backend
 from ppdgm.report import Progress, Report, make_report
 
@@ -91,13 +93,14 @@ def fit(
     """
     if (epochs is None) == (steps is None):
         raise TrainingError("Give either epochs=… or steps=…, to say how long to train.")
-    if (given := epochs if steps is None else steps) is None or given < 1:
-        raise TrainingError(f"{'epochs' if steps is None else 'steps'}: got {given}, expected at least 1.")
+    _check_arguments(program, epochs if steps is None else steps, seed, dtype, binarise, early_stopping)
     if early_stopping is not None and validation is None:
         raise TrainingError("early_stopping needs validation=… data to watch.")
     if out is not None:
         checkpoint.check_free(Path(out), overwrite)
     engine = SVI() if engine is None else engine
+    if not isinstance(engine, Engine):
+        raise TrainingError(f"engine: got {engine!r}, expected an engine such as SVI().")
     name = _choose_backend(program, backend)
     fields, held_out = as_fields(data, dtype), None if validation is None else as_fields(validation, dtype)
     check_fields(program, fields, binarise)
@@ -303,6 +306,24 @@ def _interruptible() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
+def _check_arguments(program: Any, length: Any, seed: Any, dtype: Any, binarise: Any, patience: Any) -> None:
+    if not isinstance(program, Program | PlainPair):
+        raise TrainingError(
+            f"program: got {type(program).__name__}, expected a Program such as VAE(…), or a plain pair from "
+            "Program.from_pyro(…) or Program.from_numpyro(…)."
+        )
+    require("epochs or steps", length, int, 1, "a whole number, at least 1")
+    require("seed", seed, int, 0, "a whole number, at least 0")
+    if patience is not None:
+        require("early_stopping", patience, int, 1, "a whole number of validations, at least 1")
+    for name, value, allowed in (
+        ("dtype", dtype, ("float32", "float64")),
+        ("binarise", binarise, ("none", "dynamic")),
+    ):
+        if value not in allowed:
+            raise TrainingError(f"{name}: got {value!r}, expected {' or '.join(map(repr, allowed))}.")
+
+
 def _warm(engine: Any) -> int:
     return max((s.reached() for s in engine.schedules().values()), default=0)
 
@@ -319,8 +340,7 @@ def _choose_batch(runtime: Any, batch_size: int | None, size: int) -> int:
     if own and batch_size not in (None, own):
         raise TrainingError(f"batch_size: got {batch_size}, but the program's own plate fixes it at {own}.")
     chosen = own or (100 if batch_size is None else batch_size)
-    if chosen < 1:
-        raise TrainingError(f"batch_size: got {chosen}, expected at least 1.")
+    require("batch_size", chosen, int, 1, "a whole number, at least 1")
     if own and own > size:
         raise TrainingError(f"The program's plate takes minibatches of {own}, but there are {size} data.")
     return chosen

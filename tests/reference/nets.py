@@ -108,13 +108,13 @@ def as_images(x, event):
 
 def normalise_and_activate(net, own, name, h):
     if option(net, "norm") == "group":
-        n, c, height, width = h.shape
-        for image in (h := h.copy()):
-            for channels in np.split(np.arange(c), net["groups"]):
+        h = h.copy()
+        for image in h:
+            for channels in np.split(np.arange(len(image)), net["groups"]):
                 group = image[channels]
                 image[channels] = (group - group.mean()) / np.sqrt(group.var() + 1e-5)
         scale, shift = own[f"{name}.norm.scale"], own[f"{name}.norm.shift"]
-        h = np.einsum("nchw,c->nchw", h, scale) + np.tile(shift[:, None, None], (1, height, width))
+        h = np.einsum("nchw,c->nchw", h, scale) + shift[:, None, None]
     return ACTIVATIONS[net["activation"]](h)
 
 

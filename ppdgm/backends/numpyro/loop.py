@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -62,9 +63,13 @@ class Trainer:
         self.data, self.data_size, self.binarise = data, data_size, binarise
         self.transform = make_optimiser(optimiser)
         self.params = jax.tree.map(jnp.copy, params)  # stretches donate their input: never the caller's arrays
-        self.state = jax.jit(self.transform.init)(self.params)
+        # Placed like what a stretch returns: counters and zeros, which depend on no parameter, come out unplaced, and
+        # the second stretch would be compiled anew.
+        self.state = jax.device_put(jax.jit(self.transform.init)(self.params), runtime.device)
         self.key = jax.device_put(jax.random.key(seed), runtime.device)
-        self._stretch = jax.jit(self._run_stretch, donate_argnums=(0, 1))
+        self._stretch = jax.jit(self._run_stretch, donate_argnums=0)
+        self._single = jax.jit(self._step, donate_argnums=0)
+        self._singly: bool | None = None  # chosen once, from the program and the device
 
     def run(self, plan: Any) -> dict[str, np.ndarray]:
         """Take the plan's steps; return each objective's metrics per step. Nothing is read back in between."""
@@ -75,8 +80,15 @@ class Trainer:
             "rate": put(plan.rate),
             "knobs": {n: put(v) for n, v in plan.knobs.items()},
         }
-        bounds = put(np.array([plan.first, plan.count], np.int32))
-        self.params, self.state, history = self._stretch(self.params, self.state, self.data, self.key, arrays, bounds)
+        history = {n: np.zeros(len(plan.rate), np.float32) for n in self.objective.metrics}
+        carry = (put(np.int32(0)), self.params, self.state, put(history))
+        first, count = put(np.int32(plan.first)), put(np.int32(plan.count))
+        if self._steps_singly(arrays["index"]):
+            for _ in range(plan.count):
+                carry = self._single(carry, self.data, self.key, arrays, first)
+        else:
+            carry = self._stretch(carry, self.data, self.key, arrays, first, count)
+        _, self.params, self.state, history = carry
         history = jax.device_get(history)
         return {n: np.asarray(v)[: plan.count] for n, v in history.items()}
 
@@ -86,30 +98,36 @@ class Trainer:
         return found
 
     def compilations(self) -> int:
-        """How often the stretch was compiled."""
-        return int(self._stretch._cache_size())
+        """How often training was compiled."""
+        return int(self._stretch._cache_size() + self._single._cache_size())
 
-    def _run_stretch(self, params: Any, state: Any, data: Any, key: Array, plan: Any, bounds: Array) -> Any:
-        first, count = bounds[0], bounds[1]
-        capacity = plan["rate"].shape[0]
-        history = {n: jnp.zeros(capacity, jnp.float32) for n in self.objective.metrics}
+    def _run_stretch(self, carry: Any, data: Any, key: Array, plan: Any, first: Array, count: Array) -> Any:
+        return jax.lax.fori_loop(0, count, lambda _, now: self._step(now, data, key, plan, first), carry)
 
-        def step(i: Array, carry: Any) -> Any:
-            params, state, history = carry
-            row = jax.tree.map(lambda a: a[i], plan)
-            metrics, grads = self._gradient(params, data, jax.random.fold_in(key, first + i), row)
-            updates, state = self.transform.update(grads, state, params)
-            params = jax.tree.map(lambda p, u: p + (row["rate"] * u).astype(p.dtype), params, updates)
-            return params, state, {n: h.at[i].set(metrics[n].astype(h.dtype)) for n, h in history.items()}
+    def _step(self, carry: Any, data: Any, key: Array, plan: Any, first: Array) -> Any:
+        i, params, state, history = carry
+        row = jax.tree.map(lambda a: a[i], plan)
+        metrics, grads = self._gradient(params, data, jax.random.fold_in(key, first + i), row)
+        updates, state = self.transform.update(grads, state, params)
+        params = jax.tree.map(lambda p, u: p + (row["rate"] * u).astype(p.dtype), params, updates)
+        return i + 1, params, state, {n: h.at[i].set(metrics[n].astype(h.dtype)) for n, h in history.items()}
 
-        return jax.lax.fori_loop(0, count, step, (params, state, history))
+    def _steps_singly(self, index: Array) -> bool:
+        """On a CPU, XLA runs convolutions inside a loop ten times slower than outside, except ours."""
+        if self._singly is None:
+            read = partial(self.runtime.trace_native, given={}, k=1, kl=False)
+            run = lambda: jax.make_jaxpr(read)(self.params, self.key, self.data, index[0]).jaxpr  # noqa: E731
+            self._singly = self.runtime.device.platform == "cpu" and _convolves(run())
+        return self._singly
 
     def _gradient(self, params: Any, data: Any, key: Array, row: Any) -> Any:
         draw, flip = jax.random.split(key)
         batch = select(self.tracer, data, row["index"])
         if self.binarise:
-            x = batch["x"]
-            batch = {**batch, "x": (jax.random.uniform(flip, x.shape, x.dtype) < x).astype(x.dtype)}
+            whole = batch["x"]
+            x = whole[row["index"]] if self.tracer.subsamples else whole
+            x = (jax.random.uniform(flip, x.shape, x.dtype) < x).astype(x.dtype)
+            batch = {**batch, "x": whole.at[row["index"]].set(x) if self.tracer.subsamples else x}
 
         def loss(params: Any) -> Any:
             k, kl = self.objective.particles, self.objective.wants_kl
@@ -119,3 +137,15 @@ class Trainer:
 
         (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(params)
         return metrics, grads
+
+
+def _convolves(jaxpr: Any) -> bool:
+    """Whether there is a convolution in it that is not one of ours (those have their own derivatives)."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "conv_general_dilated":
+            return True
+        values = [w for v in eqn.params.values() for w in (v if isinstance(v, tuple | list) else [v])]
+        inner = [j for j in (getattr(v, "jaxpr", v) for v in values) if hasattr(j, "eqns")]
+        if eqn.primitive.name != "custom_vjp_call" and any(map(_convolves, inner)):
+            return True
+    return False

@@ -1,1 +1,246 @@
-class PairTracer: ...
+"""Readings of a plain NumPyro pair, as its author wrote it: pure functions of parameters, key and minibatch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.dtypes import canonicalize_dtype
+from numpyro.distributions import biject_to, constraints
+
+from ppdgm.backends.numpyro.foreign import path_name
+from ppdgm.backends.numpyro.sites import Message, Reading, Supply, mean_of, no_plate, place, plain, read
+from ppdgm.backends.numpyro.terms import arguments, check_fields, check_pair, terms
+from ppdgm.errors import ProgramError, UnsupportedByBackend, nearest
+from ppdgm.language import Array, Batch, Trace, not_pathwise
+
+Params = Mapping[str, Array]
+Sites = dict[str, Array]
+Part = tuple[int, int | None]  # a plate's size and subsample_size
+
+
+class Leaves(NamedTuple):
+    """What a parameter site holds: its pytree, and its leaves' dotted names and shapes."""
+
+    tree: Any
+    names: list[str]
+    shapes: list[tuple[int, ...]]
+
+
+@dataclass
+class Probe:
+    """What one abstract run showed: the data plate, the parameters, and how it failed."""
+
+    plate: Part | None = None
+    params: dict[str, Leaves] = field(default_factory=dict)
+    error: Exception | None = None
+
+
+class PairTracer:
+    """Readings of a `PlainPair`. Parameters are unconstrained, and named after their site and their place in it.
+
+    The pair is run abstractly once, by `prepare`, to see its parameters and its data plate: a full plate takes the rows
+    of the minibatch, a subsampled one all data and indices.
+    """
+
+    def __init__(self, program: Any):
+        self.program, self.plate = program, program.data_plate
+        self.subsamples = False
+        self.batch_size: int | None = None  #: None: any
+        self._params: dict[str, Leaves] = {}
+        self._in_order = False  #: a full plate whose size is written into the program
+        self._ready = False
+
+    def prepare(self, data: Batch) -> None:
+        """Find parameters and data plate. Only the data's shapes are looked at, and only the first time.
+
+        Raises:
+            ProgramError: the data plate is missing, or the pair does not fit the data or itself.
+        """
+        if self._ready:
+            return
+        rows = next(iter(data.values())).shape[0]
+        seen = self._probe(data, rows)
+        if seen.error and seen.plate and seen.plate[0] != rows and seen.plate[1] in (None, seen.plate[0]):
+            rows = seen.plate[0]  # a full plate of a fixed size takes no other number of rows
+            seen = self._probe(data, rows)
+        if seen.error:
+            raise seen.error
+        more = self._probe(data, rows + 1)
+        if seen.plate is None or more.plate is None:
+            raise no_plate(self.plate, [])
+        (size, part), (wider, wider_part) = seen.plate, more.plate
+        self._in_order = size == wider and part in (None, size)
+        if more.error and not self._in_order:
+            raise more.error
+        self.subsamples = not self._in_order and not (part in (None, size) and wider_part in (None, wider))
+        self.batch_size = size if self._in_order else wider_part if self.subsamples else None
+        if self.batch_size is None:
+            _refuse_local(seen.params, more.params, self.plate)
+        self._params, self._ready = seen.params, True
+
+    def initialise(self, seed: int, data: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+        """First values of all parameters, unconstrained, as the pair itself draws them."""
+        self.prepare(data)
+        rows = np.arange(self.batch_size) % len(next(iter(data.values()))) if self._in_order else slice(None)
+        data = {n: np.asarray(a)[rows] for n, a in data.items()}
+        found = {n: np.asarray(v) for n, v in jax.jit(self._first_values)(jax.random.key(seed), data).items()}
+        if wrong := [n for n, v in found.items() if not np.isfinite(v).all()]:
+            raise ProgramError(f"Parameter {wrong[0]!r}: its first value is not finite, or outside its constraint.")
+        return {n: v.astype(dtype) if np.issubdtype(v.dtype, np.floating) else v for n, v in found.items()}
+
+    def trace(
+        self,
+        params: Params,
+        key: Array,
+        batch: Batch,
+        index: Array,
+        k: int,
+        given: Mapping[str, Array] | None = None,
+        kl: bool = False,
+        pathwise: bool = False,
+    ) -> Trace:
+        """Per-site terms of K particles for each datum: `batch` is its rows, or all data where the pair subsamples."""
+        self.prepare(batch)
+        given = dict(given or {})
+        if self._in_order:  # what such a pair keeps per datum is in the order of the data
+            order = jnp.argsort(index)
+            batch, given = _take(batch, order, 0), _take(given, order, 1)
+
+        def one(key: Array, given: Sites) -> Trace:
+            guide, model = self._pair(key, batch, self._at(index), self._values(params), given)
+            if pathwise and (
+                stuck := [n for n in guide.drawn() if not guide.sites[n].fn.has_rsample and n not in given]
+            ):
+                raise not_pathwise(stuck[0], plain(guide.sites[stuck[0]].fn))
+            return terms(guide, model, kl)
+
+        found = jax.vmap(one)(jax.random.split(key, k), given)
+        if self._in_order:
+            back = jnp.argsort(order)
+            found = Trace(*(_take(part, back, 1) for part in found[:4]), found.shared)
+        return found
+
+    def means(self, params: Params, batch: Batch, index: Array) -> tuple[Sites, Sites]:
+        """Latents at their means, each given those before it, and observed sites' means given those; [1, B, *event]."""
+        self.prepare(batch)
+        key, latents, observed = jax.random.key(0), {}, {}
+        guide, model = self._pair(key, batch, self._at(index), self._values(params), {}, mean=True)
+        for name, site in model.sites.items():
+            if not site.observed:
+                latents[name] = site.rows()[None]
+            elif not site.auxiliary:
+                observed[name] = site.rows()[None]
+        return latents, observed
+
+    def prior(
+        self, params: Params, key: Array, fields: Mapping[str, Any], size: int, mean: bool
+    ) -> tuple[Sites, Sites]:
+        """Not to be had."""
+        raise UnsupportedByBackend(
+            "A plain NumPyro model knows the size of its data plate only from data, so it can't be sampled without any. "
+            "Use numpyro.infer.Predictive with your model, or write the program over P."
+        )
+
+    def _pair(
+        self, key: Array, batch: Batch, at: Any, param: Any, given: Mapping[str, Array], mean: bool = False
+    ) -> tuple[Reading, Reading]:
+        """Guide, then model at the guide's values. `at` and `param` answer for the data plate and for parameters."""
+        first, second = jax.random.split(key)
+
+        def draw(msg: Message) -> Array | None:
+            if msg["name"] in given and not msg["is_observed"]:
+                return place(msg, self.plate).native(given[msg["name"]])
+            return mean_of(msg) if mean and not msg["is_observed"] else None
+
+        args, kwargs = arguments("guide", self.program.guide, batch)
+        guide = read(Supply(self.program.guide, self.plate, at, param, draw), first, args, kwargs)
+
+        def follow(msg: Message) -> Array | None:
+            if msg["name"] in guide.sites and not msg["is_observed"]:
+                return guide.sites[msg["name"]].value
+            return mean_of(msg) if mean and not msg["infer"].get("is_auxiliary") else None
+
+        args, kwargs = arguments("model", self.program.model, batch)
+        model = read(Supply(self.program.model, self.plate, at, param, follow), second, args, kwargs)
+        check_pair(guide, model)
+        return guide, model
+
+    def _at(self, index: Array) -> Any:
+        def at(size: int, part: int | None) -> Array | None:
+            rows, wanted = len(index), part if self.subsamples else size
+            if rows != wanted or (part not in (None, size) and not self.subsamples):
+                raise ProgramError(
+                    f"Plate {self.plate!r} has size={size}, subsample_size={part}, but the minibatch has {rows} data. "
+                    f"Its minibatches are of {self.batch_size or 'any number of'} data: pad it with other data."
+                )
+            return index if self.subsamples else None
+
+        return at
+
+    def _values(self, params: Params) -> Any:
+        def value(msg: Message) -> Any:
+            leaves = self._params.get(msg["name"])
+            if leaves is None:
+                raise ProgramError(f"Parameter {msg['name']!r} was not there when the pair was first run.")
+            if missing := [n for n in leaves.names if n not in params]:
+                raise ProgramError(f"Parameter {missing[0]!r} has no value. {nearest(missing[0], params)}")
+            constrain = biject_to(msg["kwargs"].get("constraint", constraints.real))
+            return jax.tree.unflatten(leaves.tree, [constrain(params[n]) for n in leaves.names])
+
+        return value
+
+    def _probe(self, data: Batch, rows: int) -> Probe:
+        """An abstract run over data of so many rows."""
+        seen = Probe()
+
+        def at(size: int, part: int | None) -> Array | None:
+            seen.plate = size, part
+            return None if part in (None, size) else jnp.zeros(part, jnp.int32)
+
+        def look(key: Array, batch: Batch) -> None:
+            guide, model = self._pair(key, batch, at, lambda msg: None, {})
+            seen.params = {n: _leaves(n, m["value"]) for r in (guide, model) for n, m in r.params.items()}
+
+        like = {n: jax.ShapeDtypeStruct((rows, *a.shape[1:]), canonicalize_dtype(a.dtype)) for n, a in data.items()}
+        try:
+            check_fields((self.program.model, self.program.guide), data)
+            jax.eval_shape(look, jax.random.key(0), like)
+        except Exception as error:
+            seen.error = error
+        return seen
+
+    def _first_values(self, key: Array, batch: Batch) -> dict[str, Array]:
+        at = lambda size, part: None if part in (None, size) else jnp.zeros(part, jnp.int32)  # noqa: E731
+        values: dict[str, Array] = {}
+        for reading in self._pair(key, batch, at, lambda msg: None, {}):
+            for site, msg in reading.params.items():
+                free = biject_to(msg["kwargs"].get("constraint", constraints.real)).inv
+                leaves = jax.tree.leaves(msg["value"])
+                values |= {n: free(jnp.asarray(v)) for n, v in zip(self._params[site].names, leaves, strict=True)}
+        return values
+
+
+def _leaves(site: str, value: Any) -> Leaves:
+    found, tree = jax.tree_util.tree_flatten_with_path(value)
+    base = site.removesuffix("$params")
+    names = [f"{base}.{name}" if (name := path_name(path)) else base for path, _ in found]
+    return Leaves(tree, names, [jnp.shape(leaf) for _, leaf in found])
+
+
+def _take(arrays: Mapping[str, Array], order: Array, axis: int) -> dict[str, Array]:
+    """Rows in another order; what is one for all data stays."""
+    return {n: a if a.shape[axis] == 1 else jnp.take(a, order, axis) for n, a in arrays.items()}
+
+
+def _refuse_local(few: Mapping[str, Leaves], more: Mapping[str, Leaves], plate: str) -> None:
+    for site, leaves in few.items():
+        if site in more and leaves.shapes != more[site].shapes:
+            raise ProgramError(
+                f"Parameter {site!r} has a row for each datum, so it does not fit minibatches of the full plate {plate!r}. "
+                f"Subsample the plate, numpyro.plate({plate!r}, N, subsample_size=B), and give the parameter event_dim."
+            )

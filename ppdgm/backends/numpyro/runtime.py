@@ -13,7 +13,7 @@ import numpy as np
 
 from ppdgm.backends.numpyro.pair import PairTracer
 from ppdgm.backends.numpyro.tracer import ProgramTracer, select
-from ppdgm.errors import PpdgmError
+from ppdgm.errors import PpdgmError, UnsupportedByBackend
 from ppdgm.language import Array, Trace
 
 Arrays = Mapping[str, np.ndarray]
@@ -44,7 +44,7 @@ class Runtime:
     def __init__(self, program: Any, device: str = "auto"):
         self.device = find_device(device)
         self.tracer: Any = PairTracer(program) if hasattr(program, "data_plate") else ProgramTracer(program)
-        self._trace = jax.jit(self._traced, static_argnames=("k", "kl"))
+        self._trace = jax.jit(self.trace_native, static_argnames=("k", "kl"))
         self._evaluate = jax.jit(self._evaluated, static_argnames=("function", "k", "kl"))
         self._means = jax.jit(self._at_means)
         self._prior = jax.jit(self.tracer.prior, static_argnames=("size", "mean"))
@@ -57,7 +57,13 @@ class Runtime:
     def put(self, arrays: Arrays, dtype: str | None = None) -> dict[str, Array]:
         """Arrays on the device; floating ones as `dtype`."""
         cast = lambda a: a.astype(dtype) if dtype and np.issubdtype(a.dtype, np.floating) else a  # noqa: E731
-        return {n: jax.device_put(cast(np.asarray(a)), self.device) for n, a in arrays.items()}
+        host = {n: cast(np.asarray(a)) for n, a in arrays.items()}
+        if any(a.dtype == np.float64 for a in host.values()) and jnp.result_type(float) != np.float64:
+            raise UnsupportedByBackend(
+                "Got float64 arrays, but JAX is in 32-bit mode and would round them. Run inside `with "
+                "jax.enable_x64(True):`, or set JAX_ENABLE_X64=1."
+            )
+        return {n: jax.device_put(a, self.device) for n, a in host.items()}
 
     def fetch(self, arrays: Any) -> Any:
         """Device arrays as NumPy arrays."""
@@ -101,15 +107,20 @@ class Runtime:
         return found
 
     def bytes_written(self, params: Any, data: Any, k: int, b: int) -> int:
-        """Bytes of all intermediate results of one reading with K particles and B data; nothing is computed."""
-        index = jnp.zeros(b, jnp.int32)
-        run = partial(self._traced, given={}, k=k, kl=True)
+        """Bytes of all intermediate results of one reading with K particles and B data; nothing is computed.
+
+        B is the pair's own where its data plate fixes it.
+        """
+        self.tracer.prepare(data)
+        index = jnp.zeros(self.tracer.batch_size or b, jnp.int32)
+        run = partial(self.trace_native, given={}, k=k, kl=True)
         return _bytes(jax.make_jaxpr(run)(params, jax.random.key(0), data, index).jaxpr)
 
     def _index(self, index: np.ndarray) -> Array:
         return jax.device_put(np.asarray(index, np.int32), self.device)
 
-    def _traced(self, params: Any, key: Array, data: Any, index: Array, given: Any, k: int, kl: bool) -> Trace:
+    def trace_native(self, params: Any, key: Array, data: Any, index: Array, given: Any, k: int, kl: bool) -> Trace:
+        """The per-site terms as JAX arrays; to be jitted."""
         found: Trace = self.tracer.trace(params, key, select(self.tracer, data, index), index, k, given, kl)
         return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from traceback import walk_tb
 from typing import Any
@@ -95,17 +95,20 @@ def run(supply: Supply, key: Array, args: tuple[Any, ...], kwargs: Mapping[str, 
     """The messages of one run, by name.
 
     Raises:
-        ProgramError: a distribution does not fit its plates.
+        ProgramError: a distribution does not fit its plates, or two sites have one name.
     """
     traced = numpyro.handlers.trace(numpyro.handlers.seed(supply, key))
     try:
         return dict(traced.get_trace(*args, **kwargs))
     except PpdgmError:
         raise
-    except ValueError as error:
+    except (ValueError, AssertionError) as error:
         messages = [f.f_locals["msg"] for f, _ in walk_tb(error.__traceback__) if f.f_code.co_name == "apply_stack"]
         if not messages or messages[-1]["type"] != "sample":
             raise
+        if isinstance(error, AssertionError):
+            name = messages[-1]["name"]
+            raise ProgramError(f"Site {name!r} is drawn twice. Give each site a name of its own.") from error
         raise _misfit(messages[-1]) from error
 
 
@@ -134,9 +137,9 @@ class Site:
         )
         return jnp.sum(log_prob, [a for a in range(log_prob.ndim) if a != self.axis])
 
-    def rows(self, value: Array) -> Array:
-        """A value laid out as [B, *inner, *event]; [1, *event] for a site outside the data plate."""
-        value = jnp.broadcast_to(value, self.fn.batch_shape + self.fn.event_shape)
+    def rows(self) -> Array:
+        """The value laid out as [B, *inner, *event]; [1, *event] for a site outside the data plate."""
+        value = jnp.broadcast_to(self.value, self.fn.batch_shape + self.fn.event_shape)
         rows = value[None] if self.axis is None else jnp.moveaxis(value, self.axis, 0)
         return jnp.reshape(rows, (rows.shape[0], *self.inner, *self.fn.event_shape))
 
@@ -173,17 +176,21 @@ def place(msg: Message, plate: str) -> Site:
 
 @dataclass
 class Reading:
-    """The sample sites of one run, and the sizes of its plates."""
+    """The sample sites of one run, in order, and the messages of its parameters."""
 
     sites: dict[str, Site] = field(default_factory=dict)
     params: Messages = field(default_factory=dict)
-    sizes: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+
+    def drawn(self) -> list[str]:
+        """The sites that are not observed."""
+        return [n for n, s in self.sites.items() if not s.observed]
 
 
 def read(supply: Supply, key: Array, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Reading:
-    """One run, with its sites checked: shapes, values and scales."""
-    messages = run(supply, key, args, kwargs)
-    reading = Reading(sizes=supply.sizes)
+    """One run, with its sites checked: plates, shapes, values and scales."""
+    messages, reading = run(supply, key, args, kwargs), Reading()
+    if supply.sizes and supply.plate not in supply.sizes:
+        raise no_plate(supply.plate, supply.sizes)
     for name, msg in messages.items():
         if msg["type"] == "param":
             reading.params[name] = msg
@@ -194,11 +201,29 @@ def read(supply: Supply, key: Array, args: tuple[Any, ...], kwargs: Mapping[str,
     return reading
 
 
+def no_plate(plate: str, known: Iterable[str]) -> ProgramError:
+    """The error for a pair whose data plate is not there, or has another name."""
+    found = ", ".join(map(repr, known)) or "none"
+    return ProgramError(
+        f"The pair has no plate {plate!r}; its plates: {found}. Name the one over data: "
+        "Program.from_numpyro(model, guide, data_plate=…)."
+    )
+
+
 def plain(fn: Any) -> Any:
     """The distribution inside those that plates and masks put around it."""
     while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
         fn = fn.base_dist
     return fn
+
+
+def mean_of(msg: Message) -> Array:
+    """The mean of a site's distribution, in the shape of a draw."""
+    fn = msg["fn"]
+    try:
+        return jnp.broadcast_to(fn.mean, fn.batch_shape + fn.event_shape)
+    except NotImplementedError:
+        raise ProgramError(f"Site {msg['name']!r}: {type(plain(fn)).__name__} has no mean in NumPyro.") from None
 
 
 def masked(fn: Any) -> bool:
@@ -223,7 +248,7 @@ def _check_value(site: Site) -> None:
     lead = got[: len(got) - len(event)]
     fits = got[len(lead) :] == event and len(lead) <= len(batch)
     fits = fits and all(g in (1, b) for g, b in zip(reversed(lead), reversed(batch), strict=False))
-    if fits and site.axis is not None and event and len(lead) < len(batch) - site.axis:
+    if fits and site.axis is not None and event and not site.auxiliary and len(lead) < len(batch) - site.axis:
         fits = False  # an event without the data's axis: every datum would get the same
     if not fits:
         raise ProgramError(

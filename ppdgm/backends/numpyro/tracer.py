@@ -25,6 +25,9 @@ class ProgramTracer:
         self.program = program
         self.declared = program.declarations()
 
+    def prepare(self, data: Batch) -> None:
+        """Nothing to find out: a program declares itself."""
+
     def initialise(self, seed: int, data: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
         values: dict[str, np.ndarray] = self.program.initialise(seed, data, dtype)
         return values
@@ -64,4 +67,5 @@ class ProgramTracer:
 
 def select(tracer: Any, data: Batch, index: Array) -> Batch:
     """The minibatch as the tracer wants it: its rows, or all data where the program subsamples by itself."""
+    tracer.prepare(data)
     return data if tracer.subsamples else {n: jnp.take(a, index, axis=0) for n, a in data.items()}

@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 from jax.typing import DTypeLike
 
 from ppdgm.backends.numpyro.convolution import conv2d, conv_transpose2d
+from ppdgm.backends.numpyro.distributions import Distributions
 from ppdgm.backends.numpyro.foreign import apply_module
 from ppdgm.language import Array, Vocabulary
 
@@ -31,7 +32,7 @@ class JaxVocabulary(Vocabulary):
     """P over JAX arrays and NumPyro's distributions."""
 
     xp: ClassVar[Any] = jnp
-    dist: ClassVar[Any] = dist
+    dist: ClassVar[Any] = Distributions()
 
     @property
     def _dtype(self) -> DTypeLike:

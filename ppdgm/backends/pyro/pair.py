@@ -1,1 +1,253 @@
-class PairTracer: ...
+"""A plain Pyro pair: its own text under Pyro's handlers, its parameters where they live, read per datum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from pyro.distributions import Unit
+
+from ppdgm.backends.pyro.calls import Call, calls
+from ppdgm.backends.pyro.modules import Modules, in_sight
+from ppdgm.backends.pyro.particles import agree, as_more_data, one_at_a_time
+from ppdgm.backends.pyro.plate import ROWS, find_plate
+from ppdgm.backends.pyro.recorder import Recorder, taken_twice
+from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, terms
+from ppdgm.backends.pyro.vocabulary import unvalidated
+from ppdgm.errors import ProgramError, UnsupportedByBackend, nearest
+from ppdgm.language import Array, Batch, Trace
+
+Params = Mapping[str, Array]
+Sites = dict[str, Array]
+
+
+class PairTracer:
+    """Readings of a plain pair. Parameters are unconstrained, under the names that they have in Pyro's store.
+
+    The user's modules hold the values: training moves them, an evaluation of other values puts back what was there.
+    Pyro's global store is swapped for one of the pair's own for as long as the pair runs.
+
+    Args:
+        program: a PlainPair.
+        device: where to run; by default where the pair's modules are.
+    """
+
+    compiles = False
+
+    def __init__(self, program: Any, device: torch.device | None = None):
+        self.program, self.plate = program, program.data_plate
+        self.modules = Modules(device)
+        for module in (*in_sight(program.model), *in_sight(program.guide)):
+            self.modules.add(module)
+        home = next((p.device for m in self.modules for p in m.parameters()), torch.device("cpu"))
+        self.device = device or home
+        self.subsamples = False  #: whether the pair is called with all data and draws its minibatch by index
+        self.batch_size: int | None = None  #: B, where the plate fixes it
+        self.state_names: frozenset[str] = frozenset()
+        self.particles = "one at a time"  #: how several are read: also "in a plate", "as more data"
+        self._live: dict[str, Array] = {}
+        self._store: dict[str, Any] = {"params": {}, "constraints": {}}
+
+    def initialise(self, seed: int, data: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+        """Run the pair once, to find out its plate, parameters and modules; return the values that it has now.
+
+        Args:
+            seed: draws come from torch's generator, which the caller has seeded.
+            data: all data.
+            dtype: of the data; parameters keep the type that they have.
+        """
+        self._guide, self._model = calls(self.program, data)
+        self._live, self._owners, self._store = {}, {}, {"params": {}, "constraints": {}}
+        size = len(next(iter(data.values())))
+        some = lambda n: self._tensors(data, slice(n), dtype)  # noqa: E731
+        with torch.no_grad(), unvalidated(), self.modules.collecting():
+            with self._default_device():
+                self.subsamples, self.batch_size = find_plate(self._model, some, size, self.plate)
+            rows = np.arange(self.batch_size or min(size, ROWS)) % size
+            batch = some(size) if self.subsamples else self._tensors(data, rows, dtype)
+            index = torch.as_tensor(rows, device=self.device)
+            with self._entered():
+                self._first_run(batch, index)
+        self._store["params"].update({n: self._live[n] for n in self._store["params"]})
+        self._owners = self.modules.state(self._live)
+        self._live |= {n: _tensor(m, leaf) for n, (m, leaf) in self._owners.items()}
+        self.state_names = frozenset(self._owners)
+        with torch.no_grad(), unvalidated(), self.modules.evaluating(dropout_only=True), self._entered():
+            self.particles = self._choose_particles(batch, index)
+        return {n: t.detach().cpu().numpy().copy() for n, t in self._live.items()}
+
+    def adopt(self, params: Params) -> dict[str, Array]:
+        """The pair's own tensors, set to `params`: training moves those."""
+        self._check_names(params)
+        self._copy(params)
+        return dict(self._live)
+
+    @contextmanager
+    def training(self, params: Params) -> Iterator[None]:
+        """The pair's own parameter store for a stretch of steps; modules stay in the user's modes."""
+        try:
+            with self._entered():
+                yield
+        finally:
+            for n, (m, leaf) in self._owners.items():
+                if (now := _tensor(m, leaf)) is not self._live[n] and leaf in m._buffers:
+                    self._live[n].copy_(now)  # a module that assigns its buffer anew
+                    m._buffers[leaf] = self._live[n]
+
+    @contextmanager
+    def evaluating(self, params: Params) -> Iterator[Params]:
+        """Modules in evaluation mode, at the values of `params`; afterwards everything is what it was."""
+        self._check_names(params)
+        other = {n: t.clone() for n, t in self._live.items() if params[n] is not t}
+        with self.modules.evaluating(), self._entered():
+            try:
+                self._copy({n: params[n] for n in other})
+                yield dict(self._live)
+            finally:
+                self._copy(other)
+
+    def trace(
+        self,
+        params: Params,
+        batch: Batch,
+        index: Array,
+        k: int,
+        given: Mapping[str, Array] | None = None,
+        kl: bool = False,
+        pathwise: bool = False,
+    ) -> Trace:
+        """Per-site terms of K particles for each datum of the minibatch. The values are those of the live tensors."""
+        self._check_live(params)
+        if self.batch_size and len(index) != self.batch_size:
+            raise ProgramError(
+                f"Plate {self.plate!r} takes {self.batch_size} data at a time, got {len(index)}. Pad the minibatch."
+            )
+        way = self.particles if k > 1 else "one at a time"
+        found = self._several(way, k, batch, index, given or {}, kl, pathwise)
+        return found._replace(values={n: v for n, v in found.values.items() if n in self._latent})
+
+    def means(self, params: Params, batch: Batch, index: Array) -> tuple[Sites, Sites]:
+        """Latents and observed sites at their means, [1, B, *event]."""
+        self._check_live(params)
+        layout = self._layout(None, len(index))
+        guide = self._run(self._guide, batch, Recorder(layout, index, {}, {}, self._live, mean=True))
+        recorder = Recorder(layout, index, {}, guide, self._live, mean=True, generate=True)
+        model = self._run(self._model, batch, recorder)
+        latent = {n: layout.value(guide[n]) for n, s in model.items() if not s.observed}
+        seen = {n: s for n, s in model.items() if s.observed and layout.local(s) and not isinstance(s.fn, Unit)}
+        return latent, {n: layout.value(s) for n, s in seen.items()}
+
+    def prior(self, params: Params, fields: Mapping[str, Any], size: int, mean: bool) -> tuple[Sites, Sites]:
+        """Not for plain pairs."""
+        raise UnsupportedByBackend(
+            "A plain Pyro pair can't be sampled without data: its model takes the size of its plate from the data. "
+            "Use pyro.poutine.uncondition(model)(x), or write the program over P."
+        )
+
+    def _tensors(self, data: Mapping[str, np.ndarray], rows: Any, dtype: str) -> Batch:
+        cast = lambda a: a.astype(dtype) if np.issubdtype(a.dtype, np.floating) else a  # noqa: E731
+        return {n: torch.tensor(cast(np.asarray(a)[rows]), device=self.device) for n, a in data.items()}
+
+    def _first_run(self, batch: Batch, index: Array) -> None:
+        layout = Layout(self.plate, 1, None, len(index))
+        found: dict[str, Array] = {}
+        try:
+            guide = self._run(self._guide, batch, Recorder(layout, index, {}, {}, found, first=True))
+            model = self._run(self._model, batch, Recorder(layout, index, {}, guide, found, first=True))
+        finally:
+            replaced = self.modules.put_back_params()
+        if replaced:
+            raise taken_twice(replaced)
+        frames = [f for s in (*guide.values(), *model.values()) for f in s.frames.values() if f.dim is not None]
+        self._nesting = max([1, *(-f.dim for f in frames)])
+        terms(guide, model, self._layout(None, len(index)), False)
+        self._live, self._latent = found, [n for n, s in model.items() if not s.observed]
+        for tensor in found.values():
+            tensor.data = tensor.data.to(self.device)
+
+    def _choose_particles(self, batch: Batch, index: Array) -> str:
+        """The fastest way to several particles that gives what one at a time gives."""
+        one = self._several("one at a time", 3, batch, index, {})
+        for way in ("in a plate", "as more data"):
+            with suppress(Exception):  # a text that does not take one more dimension, or more rows
+                if agree(one, self._several(way, 3, batch, index, one.values)):
+                    return way
+        return "one at a time"
+
+    def _several(
+        self, way: str, k: int, batch: Batch, index: Array, given: Params, kl: bool = False, pathwise: bool = False
+    ) -> Trace:
+        if way == "in a plate":
+            return self._read(self._layout(k, len(index)), batch, index, given, kl, pathwise)
+        if way == "as more data" and self.batch_size:
+            raise ProgramError("The plate fixes the number of data.")
+
+        def read(batch: Batch, index: Array, given: Params) -> Trace:
+            return self._read(self._layout(None, len(index)), batch, index, given, kl, pathwise)
+
+        return (as_more_data if way == "as more data" else one_at_a_time)(read, k, batch, index, given)
+
+    def _read(self, layout: Layout, batch: Batch, index: Array, given: Params, kl: bool, pathwise: bool) -> Trace:
+        guide = self._run(self._guide, batch, Recorder(layout, index, given, {}, self._live, pathwise=pathwise))
+        model = self._run(self._model, batch, Recorder(layout, index, {}, guide, self._live))
+        return terms(guide, model, layout, kl)
+
+    def _run(self, call: Call, batch: Batch, recorder: Recorder) -> dict[str, Site]:
+        layout = recorder.layout
+        if not self.subsamples:
+            recorder.index = torch.arange(layout.b, device=self.device)
+        with recorder, pyro.plate(PARTICLES, layout.k, dim=-1 - layout.nesting) if layout.k else nullcontext():
+            try:
+                call(batch)
+            except ValueError as error:
+                text = str(error)
+                if not text.startswith("Shape mismatch inside plate"):
+                    raise
+                raise ProgramError(
+                    f"{text.splitlines()[0]}. Dimensions of one datum belong to the event: add .to_event(n) to the "
+                    "site's distribution, so that its batch shape is the plate's size."
+                ) from error
+        return recorder.sites
+
+    def _layout(self, k: int | None, b: int) -> Layout:
+        return Layout(self.plate, self._nesting, k, b)
+
+    def _default_device(self) -> AbstractContextManager[Any]:
+        """Tensors that the user's text makes without a device are made where the pair runs."""
+        return nullcontext() if self.device.type == "cpu" else self.device
+
+    @contextmanager
+    def _entered(self) -> Iterator[None]:
+        try:
+            with pyro.get_param_store().scope(self._store), self._default_device():
+                yield
+        finally:
+            for tensor in self._live.values():
+                tensor.__dict__.pop("unconstrained", None)  # Pyro's mark on a module's parameter
+
+    def _check_names(self, params: Params) -> None:
+        if not self._live:
+            raise ProgramError("A plain pair is known only once it has run: initialise(seed, data, dtype) comes first.")
+        for n in params.keys() ^ self._live.keys():
+            lacks = "the given values" if n in self._live else "the pair"
+            raise ProgramError(
+                f"Parameter {n!r} is not in {lacks}. {nearest(n, params if n in self._live else self._live)}"
+            )
+
+    def _check_live(self, params: Params) -> None:
+        if any(params.get(n) is not t for n, t in self._live.items()):
+            raise ProgramError("A plain pair is read at its own tensors: adopt(params), or enter evaluating(params).")
+
+    def _copy(self, values: Params) -> None:
+        with torch.no_grad():
+            for n, value in values.items():
+                self._live[n].copy_(value)
+
+
+def _tensor(module: torch.nn.Module, leaf: str) -> Array:
+    held = module._buffers.get(leaf)
+    return held if held is not None else module._parameters[leaf].detach()

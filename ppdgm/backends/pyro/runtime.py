@@ -48,14 +48,17 @@ class Runtime:
 
     Args:
         program: a Program or a plain pair.
-        device: "auto", "cpu", "cuda", "cuda:1".
+        device: "auto", "cpu", "cuda", "cuda:1". For a plain pair "auto" is where its modules are; it is moved otherwise.
     """
 
     name = "pyro"
 
     def __init__(self, program: Any, device: str = "auto"):
-        self.device = find_device(device)
-        self.tracer: Any = PairTracer(program) if hasattr(program, "data_plate") else ProgramTracer(program)
+        if hasattr(program, "data_plate"):
+            self.tracer: Any = PairTracer(program, None if device == "auto" else find_device(device))
+            self.device: torch.device = self.tracer.device
+        else:
+            self.tracer, self.device = ProgramTracer(program), find_device(device)
 
     def initialise(self, seed: int, data: Arrays, dtype: str) -> dict[str, np.ndarray]:
         """First values of all parameters and buffers."""

@@ -1,0 +1,104 @@
+"""From a guide and a model that were read to the terms of a trace; and from named data to their arguments."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax.numpy as jnp
+
+from ppdgm.backends.numpyro.sites import Reading, Site, masked
+from ppdgm.backends.numpyro.vocabulary import closed_form_kl
+from ppdgm.errors import ProgramError, nearest
+from ppdgm.language import Array, Batch, Trace, check_sites, closed_forms
+
+
+def arguments(what: str, fn: Callable[..., Any], data: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """How `fn` is called: with the array itself where x is the only field, else with the fields that it names."""
+    signature = inspect.signature(fn)
+    kinds = [p.kind for p in signature.parameters.values()]
+    anything = inspect.Parameter.VAR_KEYWORD in kinds
+    args, kwargs = (data["x"],) if list(data) == ["x"] else (), {}
+    if not args:
+        kwargs = {n: a for n, a in data.items() if anything or n in signature.parameters}
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise ProgramError(
+            f"The {what} is {getattr(fn, '__name__', what)}{signature}, and the data have the fields {', '.join(data)}: "
+            f"{error}. Name the fields of the data as its arguments."
+        ) from None
+    return args, kwargs
+
+
+def check_fields(pair: Iterable[Callable[..., Any]], data: Batch) -> None:
+    """Refuse a field that neither function takes: most likely a slip in its name."""
+    signatures = [inspect.signature(fn).parameters for fn in pair]
+    if list(data) == ["x"] or any(p.kind is p.VAR_KEYWORD for s in signatures for p in s.values()):
+        return
+    known = {n for s in signatures for n in s}
+    if unknown := [n for n in data if n not in known]:
+        raise ProgramError(f"Neither model nor guide takes the field {unknown[0]!r}. {nearest(unknown[0], known)}")
+
+
+def check_pair(guide: Reading, model: Reading) -> None:
+    """Refuse a guide and a model that do not draw the same sites in the same place."""
+    latent = model.drawn()
+    check_sites([n for n in guide.drawn() if n in latent or not guide.sites[n].auxiliary], latent)
+    for name in latent:
+        if (guide.sites[name].axis is None) != (model.sites[name].axis is None):
+            inside, outside = ("guide", "model") if model.sites[name].axis is None else ("model", "guide")
+            raise ProgramError(
+                f"Site {name!r} is inside the data plate in the {inside}, but outside it in the {outside}."
+            )
+
+
+def terms(guide: Reading, model: Reading, kl: bool) -> Trace:
+    """The terms of one particle: per datum [B], KL [B, D], shared [].
+
+    What the guide scores beyond the model's latents (auxiliary draws, factors) is a part of log q: a site of its own
+    with log p = 0.
+    """
+    latent = model.drawn()
+    log_p: dict[str, Array] = {}
+    log_q: dict[str, Array] = {}
+    shared: dict[str, Array] = {}
+    for name, site in model.sites.items():
+        if site.axis is not None:
+            log_p[name] = site.log_prob()
+        else:
+            shared[name] = site.log_prob() - (guide.sites[name].log_prob() if name in latent else 0.0)
+    for name, site in guide.sites.items():
+        own = name if name not in model.sites else f"{name} (guide)"
+        if name in latent:
+            if site.axis is not None:
+                log_q[name] = site.log_prob()
+        elif site.axis is not None:
+            log_q[own] = site.log_prob()
+            log_p[own] = jnp.zeros_like(log_q[own])
+        else:
+            shared[own] = -site.log_prob()
+    values = {n: guide.sites[n].rows() for n in latent}
+    return Trace(values, log_p, log_q, _closed_forms(guide, model) if kl else {}, shared)
+
+
+def _closed_forms(guide: Reading, model: Reading) -> dict[str, Array]:
+    q = {n: guide.sites[n].fn for n in guide.drawn()}
+    p = {n: s.fn for n, s in model.sites.items()}
+    latent = model.drawn()
+    forms = closed_forms(q, p, latent, _kl)
+    return {n: jnp.reshape(f, (_data(guide.sites[n]), -1)) for n, f in forms.items() if _alone(guide.sites[n])}
+
+
+def _kl(q: Any, p: Any) -> Array | None:
+    """None under a mask: guide and model may be masked differently."""
+    return None if masked(q) or masked(p) else closed_form_kl(q, p)
+
+
+def _alone(site: Site) -> bool:
+    return site.axis is not None and not site.inner
+
+
+def _data(site: Site) -> int:
+    return int(site.fn.batch_shape[site.axis])

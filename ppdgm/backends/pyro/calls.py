@@ -1,0 +1,58 @@
+"""How a user's function takes its data."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from ppdgm.errors import ProgramError
+from ppdgm.language import Batch
+
+
+class Call:
+    """A function over named fields: `function(x)` where x is the only one, keywords that it takes otherwise.
+
+    Raises:
+        ProgramError: the fields do not fit the function's arguments.
+    """
+
+    def __init__(self, role: str, function: Any, fields: Iterable[str]):
+        self.function, fields = function, list(fields)
+        self.positional = fields == ["x"]
+        signature = inspect.signature(function.forward if isinstance(function, torch.nn.Module) else function)
+        kinds = [p.kind for p in signature.parameters.values()]
+        everything = inspect.Parameter.VAR_KEYWORD in kinds
+        self.names = [n for n in fields if self.positional or everything or n in signature.parameters]
+        args, kwargs = (["x"], {}) if self.positional else ([], dict.fromkeys(self.names))
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise ProgramError(
+                f"The {role} takes {signature}, but the data have the fields {', '.join(fields)} ({error}). Name the "
+                "fields as the arguments are named; a single array is x."
+            ) from None
+
+    def __call__(self, batch: Batch) -> Any:
+        if self.positional:
+            return self.function(batch["x"])
+        return self.function(**{n: batch[n] for n in self.names})
+
+
+def calls(program: Any, fields: Iterable[str]) -> tuple[Call, Call]:
+    """(guide, model) of a pair.
+
+    Raises:
+        ProgramError: neither takes one of the fields.
+    """
+    fields = list(fields)
+    guide, model = Call("guide", program.guide, fields), Call("model", program.model, fields)
+    if unused := [n for n in fields if n not in guide.names and n not in model.names]:
+        taken = sorted({*guide.names, *model.names})
+        raise ProgramError(
+            f"Data field {unused[0]!r} is taken by neither model nor guide, which take {', '.join(taken) or 'none'}. "
+            "Leave it out, or name it as their argument."
+        )
+    return guide, model

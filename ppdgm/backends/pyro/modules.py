@@ -1,0 +1,143 @@
+"""The torch modules of a user's functions: which are used, their modes, their buffers."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.parameter import is_lazy
+
+from ppdgm.language import Array
+
+
+def in_sight(function: Any) -> list[torch.nn.Module]:
+    """The modules that a function plainly refers to: itself, its object, what it closes over and names."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    owner = getattr(function, "__self__", function)
+    seen = [function, owner, *getattr(owner, "__dict__", {}).values()]
+    inner = getattr(function, "__func__", function)
+    if inspect.isfunction(inner):
+        with suppress(ValueError):  # a cell that is still empty
+            variables = inspect.getclosurevars(inner)
+            seen += [*variables.nonlocals.values(), *variables.globals.values()]
+    return [m for m in seen if isinstance(m, torch.nn.Module)]
+
+
+class Modules:
+    """Modules, and the parameters that they had when they were first seen.
+
+    Args:
+        device: to which each is moved; None to leave it where it is.
+    """
+
+    def __init__(self, device: torch.device | None) -> None:
+        self.device = device
+        self._modules: dict[int, torch.nn.Module] = {}
+        self._params: dict[int, dict[str, Any]] = {}
+
+    def __iter__(self) -> Iterator[torch.nn.Module]:
+        return iter(self._modules.values())
+
+    def add(self, root: torch.nn.Module) -> list[torch.nn.Module]:
+        """Take in a module and all inside it; those that are new come back."""
+        new = [m for m in root.modules() if id(m) not in self._modules]
+        if new and self.device is not None:
+            root.to(self.device)
+        for m in new:
+            self._modules[id(m)] = m
+            self._params[id(m)] = {n: p for n, p in m._parameters.items() if p is not None}
+        return new
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Take in every module that is called, in evaluation mode; all modes and buffers come back afterwards."""
+        before: list[Any] = []
+
+        def enter(modules: list[torch.nn.Module]) -> None:
+            for m in modules:
+                before.append((m, m.training, _copies(m)))
+                m.training = False
+
+        enter(list(self))
+        hook = register_module_forward_pre_hook(lambda module, _: enter(self.add(module)))
+        try:
+            yield
+        finally:
+            hook.remove()
+            for m, training, buffers in before:
+                m.training = training
+                _put_back(m, buffers)
+
+    @contextmanager
+    def evaluating(self, dropout_only: bool = False) -> Iterator[None]:
+        """Modules (or only those that drop out) in evaluation mode; all modes and buffers come back afterwards."""
+        before = [(m, m.training, _copies(m)) for m in self]
+        for m in self:
+            m.training = m.training and dropout_only and not isinstance(m, _DropoutNd)
+        try:
+            yield
+        finally:
+            for m, training, buffers in before:
+                m.training = training
+                _put_back(m, buffers)
+
+    def put_back_params(self) -> str | None:
+        """Undo Pyro's replacing of a module's parameter by another of the same name; return the first such name."""
+        first = None
+        for m in self:
+            for n, p in self._params[id(m)].items():
+                if m._parameters.get(n) is not p:
+                    m._parameters[n] = p
+                    first = first or n.removesuffix("_unconstrained")
+        return first
+
+    def state(self, params: Mapping[str, Array]) -> dict[str, tuple[torch.nn.Module, str]]:
+        """Name -> (module, attribute) of all tensors in modules that are not `params`.
+
+        These are buffers, and parameters that Pyro does not train. Names follow those of the parameters beside them.
+        """
+        names = {id(t): n for n, t in params.items()}
+        own = {
+            (id(m), leaf): (m, leaf)
+            for m in self
+            for leaf, t in (*m._buffers.items(), *m._parameters.items())
+            if t is not None and not is_lazy(t) and id(t) not in names
+        }
+        named: dict[str, tuple[torch.nn.Module, str]] = {}
+        for root in self:
+            prefix = _prefix(root, names)
+            for path, m in root.named_modules() if prefix is not None else ():
+                for leaf in (*m._buffers, *m._parameters):
+                    name = f"{prefix}{path}.{leaf}" if path else f"{prefix}{leaf}"
+                    if (id(m), leaf) in own and name not in named and name not in params:
+                        named[name] = own.pop((id(m), leaf))
+        rest = {f"module{i}.{leaf}": (m, leaf) for i, m in enumerate(self) for leaf in (*m._buffers, *m._parameters)}
+        return named | {n: (m, leaf) for n, (m, leaf) in rest.items() if (id(m), leaf) in own}
+
+
+def _prefix(root: torch.nn.Module, names: Mapping[int, str]) -> str | None:
+    """What Pyro writes before the dotted names of this module's parameters."""
+    for path, p in root.named_parameters():
+        full = names.get(id(p), "")
+        prefix = full.removesuffix(path)
+        if full.endswith(path) and (not prefix or prefix.endswith((".", "$$$"))):
+            return prefix
+    return None
+
+
+def _copies(m: torch.nn.Module) -> dict[str, tuple[Array, Array]]:
+    return {n: (b, b.clone()) for n, b in m._buffers.items() if b is not None and not is_lazy(b)}
+
+
+def _put_back(m: torch.nn.Module, buffers: Mapping[str, tuple[Array, Array]]) -> None:
+    with torch.no_grad():
+        for n, (tensor, value) in buffers.items():
+            tensor.copy_(value)
+            m._buffers[n] = tensor

@@ -1,0 +1,40 @@
+"""Ways of reading a plain pair for K particles where a plate of particles does not serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from ppdgm.errors import ProgramError
+from ppdgm.language import Array, Batch, Trace
+
+Values = Mapping[str, Array]
+Read = Callable[[Batch, Array, Values], Trace]  #: one particle: (batch, index, given) -> its terms
+TOLERANCE = 1e-4  #: relative, to which two ways of reading the same draws must agree
+
+
+def one_at_a_time(read: Read, k: int, batch: Batch, index: Array, given: Values) -> Trace:
+    """K runs."""
+    runs = [read(batch, index, {n: v[i : i + 1] for n, v in given.items()}) for i in range(k)]
+    if k == 1:
+        return runs[0]
+    parts = zip(*runs, strict=True)
+    return Trace(*({n: torch.cat([part[n] for part in same]) for n in same[0]} for same in parts))
+
+
+def as_more_data(read: Read, k: int, batch: Batch, index: Array, given: Values) -> Trace:
+    """One run over each datum K times: what nets see has no dimension more than usual."""
+    b = len(index)
+    rows = {n: a.repeat(k, *(1,) * (a.ndim - 1)) for n, a in batch.items()}
+    trace = read(rows, index.repeat(k), {n: v.reshape(1, k * b, *v.shape[2:]) for n, v in given.items()})
+    if trace.shared:
+        raise ProgramError("A latent for all data is drawn once for each particle.")
+    return Trace(*({n: t.reshape(k, b, *t.shape[2:]) for n, t in part.items()} for part in trace))
+
+
+def agree(one: Trace, other: Trace) -> bool:
+    """Whether two readings of the same draws give the same terms."""
+    same = ((one.log_p, other.log_p), (one.log_q, other.log_q), (one.shared, other.shared))
+    pairs = [(a[n], b[n]) for a, b in same for n in a]
+    return all(bool(((a - b).abs() <= TOLERANCE * (1.0 + a.abs())).all()) for a, b in pairs)

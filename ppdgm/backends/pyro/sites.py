@@ -1,0 +1,180 @@
+"""The sites of a plain Pyro function, and their per-datum terms, whatever the dimensions of its plates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro.distributions.util import scale_and_mask
+
+from ppdgm.backends.pyro.vocabulary import closed_form_kl
+from ppdgm.errors import ProgramError
+from ppdgm.language import Array, Trace, check_sites, closed_forms
+
+PARTICLES = "_ppdgm_particles"  #: the plate that vectorises particles, left of all others
+
+
+@dataclass(frozen=True)
+class Site:
+    """A sample statement as it ran: its distribution is already expanded over the plates around it."""
+
+    name: str
+    fn: Any
+    value: Array
+    mask: Any
+    scale: Any
+    observed: bool
+    auxiliary: bool
+    frames: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the batch dimensions of a run are: Pyro has K, then plates in any order; a trace has [K, B, *inner].
+
+    Args:
+        plate: name of the data plate.
+        nesting: number of plate dimensions.
+        k: particles; None for one, without a dimension of its own.
+        b: B.
+    """
+
+    plate: str
+    nesting: int
+    k: int | None
+    b: int
+
+    def gather(self, site: Site, x: Array, events: int) -> Array:
+        """x [plates, *event] as [K, B, *inner, *event]; B = 1 for a site outside the data plate.
+
+        Raises:
+            ProgramError: x has a batch dimension that no plate declares.
+        """
+        data, kept = self._kept(site.frames)
+        width, lead = self.nesting + 1, x.ndim - events
+        if lead > width:
+            raise self._undeclared(site)
+        x = x.reshape((1,) * (width - lead) + tuple(x.shape))
+        spare = [i for i in range(width) if i not in kept]
+        if x.shape[0] not in (1, self.k or 1) or any(x.shape[i] != 1 for i in spare):
+            raise self._undeclared(site)
+        if spare or kept != sorted(kept):
+            x = x.permute(*kept, *spare, *range(width, x.ndim)).flatten(len(kept) - 1, width - 1)
+        return x if data is not None else x.unsqueeze(1)
+
+    def spread(self, name: str, fn: Any, frames: Mapping[str, Any], x: Array) -> Array:
+        """The inverse of `gather`, for a value of the site."""
+        data, kept = self._kept(frames)
+        shape, events = tuple(fn.batch_shape), len(fn.event_shape)
+        if x.ndim != events + len(kept) + (data is None) or x.numel() != math.prod((*shape, *fn.event_shape)):
+            raise ProgramError(
+                f"Site {name!r}: got a value of shape {tuple(x.shape)}, expected [K, B, …] with K = {self.k or 1} and "
+                f"events of shape {tuple(fn.event_shape)}."
+            )
+        x = x if data is not None else x.squeeze(1)
+        order = sorted(range(len(kept)), key=kept.__getitem__)
+        return x.permute(*order, *range(len(kept), x.ndim)).reshape(*shape, *fn.event_shape)
+
+    def term(self, site: Site) -> Array:
+        """log p of a site per particle and datum, [K, B]; [K, 1] outside the data plate."""
+        self._check_scale(site)
+        log_prob = scale_and_mask(site.fn.log_prob(site.value), mask=site.mask)
+        log_prob = self.gather(site, log_prob, 0)
+        total = log_prob.reshape(*log_prob.shape[:2], -1).sum(-1)
+        return total.broadcast_to(self.k or 1, self.b if self.local(site) else 1)
+
+    def local(self, site: Site) -> bool:
+        """Whether the site is inside the data plate."""
+        return self.plate in site.frames
+
+    def value(self, site: Site) -> Array:
+        """The site's value, [K, B, *inner, *event]."""
+        return self.gather(site, site.value, len(site.fn.event_shape))
+
+    def kl(self, q: Site, p: Site) -> Array | None:
+        """Closed-form KL [K, B, D] of a latent that lies in the data plate alone."""
+        alone = all(set(s.frames) <= {self.plate, PARTICLES} and self.local(s) for s in (q, p))
+        if not alone or q.mask is not None or p.mask is not None:
+            return None
+        form = closed_form_kl(q.fn, p.fn)
+        return None if form is None else self.gather(q, form.reshape(*q.fn.batch_shape, -1), 1)
+
+    def _kept(self, frames: Mapping[str, Any]) -> tuple[int | None, list[int]]:
+        place = {n: self.nesting + 1 + f.dim for n, f in frames.items() if f.dim is not None}
+        data = place.get(self.plate)
+        inner = sorted(i for n, i in place.items() if n not in (self.plate, PARTICLES))
+        return data, [0, *([] if data is None else [data]), *inner]
+
+    def _undeclared(self, site: Site) -> ProgramError:
+        got = tuple(site.fn.batch_shape)
+        if not self.local(site):
+            return ProgramError(
+                f"Site {site.name!r} is outside the data plate, but its distribution has batch shape {got}. Draw it "
+                f"inside `with pyro.plate({self.plate!r}, …):`, or, if it is one latent for all data, add "
+                f".to_event({max(1, len(got))})."
+            )
+        plates = {n: (f.dim, f.size) for n, f in site.frames.items() if n != PARTICLES}
+        return ProgramError(
+            f"Site {site.name!r}: got a distribution of batch shape {got}, expected one that fits its plates (name: "
+            f"dimension, size) {plates}. Dimensions of one datum belong to the event: add .to_event(n)."
+        )
+
+    def _check_scale(self, site: Site) -> None:
+        explained = 1.0
+        for name, frame in site.frames.items():
+            part = (frame.full_size or frame.size) / frame.size
+            if part != 1.0 and name != self.plate:
+                raise subsampled(name, self.plate)
+            explained *= part
+        if abs(float(site.scale) - explained) > 1e-5 * explained:
+            raise ProgramError(
+                f"Site {site.name!r}: got a scale of {float(site.scale):.6g}, but its plates explain {explained:.6g}. "
+                "A bound per datum has no room for a scale of your own (poutine.scale). Remove it; to weigh the KL, "
+                "use SVI(beta=…)."
+            )
+
+
+def subsampled(name: str, plate: str) -> ProgramError:
+    """The error for a second plate that subsamples."""
+    return ProgramError(
+        f"Plate {name!r} subsamples, but only the data plate {plate!r} may: the scale of another would have to go "
+        f"inside each datum's bound, which is then wrong. Use all of {name!r}."
+    )
+
+
+def terms(guide: Mapping[str, Site], model: Mapping[str, Site], layout: Layout, kl: bool) -> Trace:
+    """The per-datum terms of a guide's run, and of a model's run at the guide's values.
+
+    Sites of the guide that the model does not have (auxiliary ones, factors) count in log q, with log p = 0.
+
+    Raises:
+        ProgramError: the two do not draw the same latent sites, or a site's dimensions do not fit its plates.
+    """
+    latent = [n for n, s in model.items() if not s.observed]
+    drawn = {n: s for n, s in guide.items() if n in latent or not s.auxiliary}
+    check_sites(list(drawn), latent)
+    for n in latent:
+        if layout.local(guide[n]) != layout.local(model[n]):
+            inside, outside = ("guide", "model") if layout.local(guide[n]) else ("model", "guide")
+            raise ProgramError(f"Site {n!r} is inside the data plate in the {inside}, but outside it in the {outside}.")
+    log_p: dict[str, Array] = {}
+    log_q: dict[str, Array] = {}
+    shared: dict[str, Array] = {}
+    for n, s in model.items():
+        if layout.local(s):
+            log_p[n] = layout.term(s)
+        else:
+            shared[n] = layout.term(s)[:, 0]
+    for n, s in guide.items():
+        own = n if n in latent or n not in model else f"{n} (guide)"
+        if layout.local(s):
+            log_q[own] = layout.term(s)
+            log_p.setdefault(own, torch.zeros_like(log_q[own]))
+        else:
+            shared[own] = shared.get(own, 0.0) - layout.term(s)[:, 0]
+    values = {n: layout.value(s) for n, s in guide.items() if not s.observed}
+    forms = closed_forms(drawn, model, latent, layout.kl) if kl else {}
+    return Trace(values, log_p, log_q, forms, shared)
