@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 INSTALL_ARGS ?=
 PYTEST_ARGS ?=
-BENCH ?= benchmarks/steps.py
+BENCH ?= -m benchmarks.seconds_per_step
 
 # At most two test processes: each compiles for both backends. With more than one, each keeps to one thread.
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); [ $$n -gt 2 ] && n=2; echo $$n)

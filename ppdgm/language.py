@@ -290,6 +290,7 @@ class Reading:
             value, log_prob = obs, self.reader.log_prob(dist, obs)
         elif name in self.given:
             value = self.given[name]
+            _check_given(name, tuple(value.shape), tuple(dist.event_shape), shape, self.inside)
             log_prob = self.reader.log_prob(dist, value)
         elif self.choose == "mean":
             value = self.reader.broadcast(dist.mean, (*shape, *dist.event_shape))
@@ -319,6 +320,13 @@ def trace(guide: Reading, model: Reading, reader: Reader, kl: bool) -> Trace:
     latent = [n for n in model.dists if n not in model.observed]
     check_sites(list(guide.dists), latent)
     local = [n for n in latent if n not in model.shared]
+    for name in latent:  # with one datum their shapes say nothing
+        if (name in guide.shared) != (name in model.shared):
+            inner, outer = ("guide", "model") if name in model.shared else ("model", "guide")
+            raise ProgramError(
+                f"Site {name!r} is inside the data plate in the {inner}, but outside it in the {outer}. "
+                "Draw it inside `with P.plate(…):` in both."
+            )
     return Trace(
         values={n: guide.values[n] for n in latent},
         log_p={n: v for n, v in model.log_prob.items() if n not in model.shared},
@@ -375,8 +383,6 @@ def read_prior(
 
 
 def _shared_term(name: str, guide: Reading, model: Reading) -> Array:
-    if name in guide.dists and name not in guide.shared:
-        raise ProgramError(f"Site {name!r} is inside the data plate in the guide, but outside it in the model.")
     return (model.log_prob[name] - guide.log_prob.get(name, 0.0))[:, 0]
 
 
@@ -420,16 +426,38 @@ def not_pathwise(name: str, dist: Any) -> ProgramError:
 
 
 def _check_batch_shape(name: str, got: tuple[int, ...], shape: tuple[int, int], inside: bool) -> None:
-    if len(got) <= 2 and all(g in (1, s) for g, s in zip(reversed(got), reversed(shape), strict=False)):
+    if _fits(got, shape):
         return
     if inside:
+        event = next(n for n in range(1, len(got) + 1) if _fits(got[: len(got) - n], shape))
         raise ProgramError(
             f"Site {name!r}: got a distribution of batch shape {got}, expected one that fits [K, B] = {shape}. "
-            f"Dimensions of one datum belong to the event: add .to_event({max(1, len(got) - 1)})."
+            f"Dimensions of one datum belong to the event: add .to_event({event})."
         )
     raise ProgramError(
         f"Site {name!r} is outside the data plate, but its distribution has batch shape {got}. "
         f"Draw it inside `with P.plate(…):`, or, if it is one latent for all data, add .to_event({len(got)})."
+    )
+
+
+def _fits(got: tuple[int, ...], shape: tuple[int, int]) -> bool:
+    """Whether `got` broadcasts to [K, B]."""
+    return len(got) <= 2 and all(g in (1, s) for g, s in zip(got[::-1], shape[::-1], strict=False))
+
+
+def _check_given(name: str, got: tuple[int, ...], event: tuple[int, ...], shape: tuple[int, int], inside: bool) -> None:
+    if got == (*shape, *event):
+        return
+    if got[2:] == event and len(got) == len(event) + 2 and got[0] == shape[0]:
+        here, there = ("inside", "outside") if inside else ("outside", "inside")
+        raise ProgramError(
+            f"Site {name!r} is {here} the data plate, but its values, of shape {got}, were drawn {there} it; expected "
+            f"{(*shape, *event)}. Draw it inside `with P.plate(…):` in both guide and model."
+        )
+    raise ProgramError(
+        f"Site {name!r}: got values of shape {got}, but here its distribution is over events of shape {event}, so "
+        f"expected [K, B, *event] = {(*shape, *event)}. Guide and model must agree: check .to_event(n) and the "
+        "latent's width in both."
     )
 
 

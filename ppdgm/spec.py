@@ -6,7 +6,7 @@ import importlib
 import json
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 import numpy as np
 import tomli_w
@@ -169,10 +169,14 @@ def _build(value: Any, classes: list[type[Spec]]) -> Any:
 
 
 def _find(kind: str, classes: list[type[Spec]]) -> type[Spec]:
-    for cls in classes:
-        if kind in (cls.kind(), cls.__name__) or kind.rpartition(":")[2] == cls.__qualname__:
+    known, given = known_specs(), {cls.kind(): cls for cls in classes}
+    if kind in given:
+        return given[kind]
+    if kind in known and ":" not in kind:  # ppdgm's own, whatever a class of the user's is called
+        return known[kind]
+    for cls in classes:  # a class that has another home since, or that stood in a script
+        if kind.rpartition(":")[2] == cls.__qualname__:
             return cls
-    known = known_specs()
     if kind in known:
         return known[kind]
     if ":" in kind:
@@ -207,8 +211,11 @@ def _explain_one(cls: type[Spec], detail: ErrorDetails) -> str:
     expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     if detail["type"] == "model_type":
         family = detail["ctx"]["class_name"]
-        known = [name for name, spec in known_specs().items() if _is_a(spec, family) and name != family]
+        members = [name for name, spec in known_specs().items() if _is_a(spec, family) and name != family]
+        known = [name for name in members if name.isalnum() and name != "ForeignNet"]  # ppdgm's own that users write
         expected = f"a {family}, such as {', '.join(f'{name}()' for name in known[:4])}"
+    elif field in cls.model_fields and type(None) in get_args(cls.model_fields[field].annotation):
+        expected += " or None"
     got = detail["input"]
     shown = type(got).__name__ + "(…)" if len(repr(got)) > 80 else repr(got)
     return f"{owner}.{field}: got {shown}; expected {expected}."

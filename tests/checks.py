@@ -42,7 +42,8 @@ def check_reaches_exact(estimate, exact):
 def check_error_is_right(estimates):
     """The spread of (mean, Monte Carlo error) over many seeds is what they themselves report."""
     means, errors = np.array(estimates).T
-    ratio, noise = means.std(ddof=1) / np.sqrt((errors**2).mean()), 1 / np.sqrt(2 * (len(means) - 1))
+    reported, noise = np.sqrt((errors**2).mean()), 1 / np.sqrt(2 * (len(means) - 1))
+    ratio = means.std(ddof=1) / max(reported, 1e-12)
     assert abs(ratio - 1) <= SIGMAS * noise, f"spread / reported error = {ratio:.2f}, expected 1 ± {noise:.2f}"
 
 

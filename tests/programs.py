@@ -76,7 +76,7 @@ class Hierarchical(Program):
         context.net("second", MLP(hidden=(3,)), (x + d,), (2, d), label="guide")
 
     def conditional(self, P, name, *given):
-        lead = max((g.shape[:-1] for g in given), key=len)
+        lead = given[-1].shape[:-1]  # a latent has particles, where x has none
         wide = [P.xp.broadcast_to(g, (*lead, g.shape[-1])) for g in given]
         head = P.net(name)(P.xp.concat(wide, axis=-1))
         return P.dist.Normal(head[..., 0, :], P.softplus(head[..., 1, :])).to_event(1)

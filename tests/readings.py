@@ -16,11 +16,15 @@ from numpyro import handlers
 from pyro import poutine
 from pyro.poutine.util import site_is_subsample
 
-from ppdgm.backends.numpyro import Runtime as JaxRuntime
-from ppdgm.backends.pyro import Runtime as TorchRuntime
+from ppdgm.backends import numpyro as jax_backend
+from ppdgm.backends import pyro as torch_backend
+from ppdgm.inference.batches import Plan
+from ppdgm.inference.optimisers import Optimiser
+from ppdgm.inference.svi import SVI
 
-RUNTIMES = {"pyro": TorchRuntime, "numpyro": JaxRuntime}
-BACKENDS = list(RUNTIMES)
+MODULES = {"pyro": torch_backend, "numpyro": jax_backend}
+RUNTIMES = {name: module.Runtime for name, module in MODULES.items()}
+BACKENDS = list(MODULES)
 
 
 @cache
@@ -98,3 +102,18 @@ READINGS = {
     "direct over torch": direct("pyro"),
     "direct over JAX": direct("numpyro"),
 }
+
+
+def train(backend, program, data, params=None, steps=3, rate=0.1, engine=None, seed=0, optimiser="sgd", compile=False):
+    """Parameters (and buffers) after some steps over all of the data, and the history; no `fit` around it."""
+    engine, runtime = engine or SVI(), RUNTIMES[backend](program, "cpu")
+    size = len(next(iter(data.values())))
+    first = runtime.initialise(0, data, "float32") | (params or {})
+    run_trace(runtime, first, data, 1, kl=True)  # as `fit` does: torch can't compile its first look at a KL formula
+    trainer = MODULES[backend].Trainer(
+        runtime, engine, Optimiser(name=optimiser), runtime.put(first), runtime.put(data), seed, size, compile=compile
+    )
+    index = np.tile(np.arange(size, dtype=np.int32), (steps, 1))
+    weight, rates = np.ones((steps, size), np.float32), np.full(steps, rate, np.float32)
+    history = trainer.run(Plan(index, weight, rates, engine.knobs(np.arange(steps)), 0, steps))
+    return trainer.values(), history

@@ -35,7 +35,7 @@ def test_expected_step_does_not_depend_on_the_batch_size_with_a_shared_latent(ba
     program, params, x = make_shared()
     closed = lambda p: shared_elbo(p, x)  # noqa: E731
     with precision("float64"):
-        measure = lambda b: measure_steps(program, params, x, SVI(), backend, b)  # noqa: E731
+        measure = lambda b: measure_steps(program, params, x, SVI(k=64), backend, b)  # noqa: E731
         check_expected_step(measure, batch_size, closed(params), gradient(closed, params))
 
 
@@ -46,7 +46,7 @@ def test_expected_step_does_not_depend_on_the_batch_size(backend, kl):
     program, params, x = ppca(np.random.default_rng(2), shape=(3,), size=7, dtype="float64")
     closed = lambda p: ppca_elbo(p, x).mean()  # noqa: E731
     with precision("float64"):
-        measure = lambda b: measure_steps(program, params, x, SVI(k=2, kl=kl), backend, b)  # noqa: E731
+        measure = lambda b: measure_steps(program, params, x, SVI(k=16, kl=kl), backend, b)  # noqa: E731
         check_expected_step(measure, 3, closed(params), gradient(closed, params))
 
 
@@ -89,8 +89,8 @@ def test_svi_asks_for_the_data_size_where_a_latent_is_for_all_data(backend):
 def test_elbo_counts_a_latent_for_all_data_once(backend):
     program, params, x = make_shared(size=30, dtype="float32")
     fit = ppdgm.Fit(program, params, backend)
-    found = np.array([fit.elbo(x, k=100, seed=seed).mean for seed in range(40)])
-    assert_within(found.mean(), shared_elbo(params, x), found.std(ddof=1) / 40**0.5, small=True)
+    found = np.array([fit.elbo(x, k=2000, seed=seed).mean for seed in range(16)])
+    assert_within(found.mean(), shared_elbo(params, x), found.std(ddof=1) / 4, small=True)
 
 
 @both
@@ -112,17 +112,17 @@ def test_fit_recovers_the_posterior_of_a_latent_for_all_data(backend):
         program,
         x,
         steps=3000,
-        batch_size=16,  # and a last one of 2
-        engine=SVI(k=4),
-        learning_rate=Cosine(peak=0.05, steps=3000),
+        batch_size=32,  # and a last one of 18
+        engine=SVI(k=8),
+        learning_rate=Cosine(peak=0.03, steps=3000),
         backend=backend,
         progress=False,
         compile=False,
     )
     mean, scale = shared_posterior(x.astype(float))
-    # Errors are stated in posterior standard deviations: what is left of the gradients' noise after a rate that goes to 0.
-    assert_within(fit.params["m.loc"], mean, 0.025 * scale, "mean")
-    assert_within(np.exp(fit.params["m.log_scale"]), scale, 0.025 * scale, "scale")
+    # The noise of gradients leaves this much, in posterior standard deviations (its spread over 8 seeds).
+    assert_within(fit.params["m.loc"], mean, 0.03 * scale, "mean")
+    assert_within(np.exp(fit.params["m.log_scale"]), scale, 0.01 * scale, "scale")
 
 
 # --- where training ends --------------------------------------------------------------------------------------------

@@ -1,13 +1,27 @@
-"""ppdgm's two backends.
+"""ppdgm's two backends: the stretch of steps inside `ppdgm.fit`, on the minibatches of all others.
 
-To be finished when the core can train: `_contestant` must hand the rows to the backend's loop and return its
-stretch. The public `fit` will not do as it stands, since it draws its own minibatches and compiles once per
-call; what is timed here is the stretch of steps inside it. See `problem.Contestant` for what is expected, and
-`numpyro_svi._contestant` for the shape of the answer. The initial values may be the program's own (same
-widths) as long as the first losses agree.
+`fit` itself draws its own minibatches and compiles once per call, so its loop is called directly.
 """
 
-from .problem import Contestant, Problem, Unavailable
+from typing import Any
+
+import numpy as np
+
+from ppdgm.inference import SVI, Optimiser
+from ppdgm.inference.batches import Plan
+from ppdgm.models import VAE
+from ppdgm.models.posteriors import DiagonalNormal, halves
+from ppdgm.registry import backend as load_backend
+
+from .problem import DATA, LATENT, LEARNING_RATE, PIXELS, Contestant, Floats, Problem, Rows, Stretch
+
+
+class ExpNormal(DiagonalNormal):
+    """The posterior of all others: σ = exp(s), where the package's own has σ = min_scale + softplus(s)."""
+
+    def distribution(self, P: Any, *head: Any) -> Any:
+        loc, log_scale = halves(head[0], P.shape)
+        return P.dist.Normal(loc, P.xp.exp(log_scale)).to_event(len(P.shape))
 
 
 def ppdgm_numpyro(problem: Problem) -> Contestant:
@@ -16,12 +30,47 @@ def ppdgm_numpyro(problem: Problem) -> Contestant:
 
 
 def ppdgm_pyro(problem: Problem) -> Contestant:
-    """The same VAE as a ppdgm program on the Pyro backend, with `compile="auto"` as its users have it."""
+    """The same VAE as a ppdgm program on the Pyro backend, compiled as `compile="auto"` does in a long run."""
     return _contestant(problem, "pyro")
 
 
-def _contestant(problem: Problem, backend: str) -> Contestant:
-    # When it is: VAE(event_shape=(PIXELS,), latent=LATENT) has this benchmark's networks and distributions by
-    # default, and the engine is SVI with problem.particles and the Monte Carlo KL, not the analytic one: the
-    # others draw theirs, and the first losses are compared.
-    raise Unavailable(f"benchmarks/seconds_per_step/ppdgm_fit.py does not run the {backend} backend yet")
+def _contestant(problem: Problem, name: str) -> Contestant:
+    backend = load_backend(name)
+    runtime = backend.Runtime(VAE(event_shape=(PIXELS,), latent=LATENT, posterior=ExpNormal()), "cpu")
+    engine = SVI(k=problem.particles, kl="monte_carlo")  # the others draw their KL too
+    trainer = backend.Trainer(
+        runtime,
+        engine,
+        Optimiser(name="adam"),
+        runtime.put(_initial(problem)),
+        runtime.put({"x": problem.data}),
+        seed=0,
+        data_size=DATA,
+        compile=True,
+    )
+    taken = 0
+
+    def contestant(rows: Rows) -> Stretch:
+        count = len(rows)
+        weight, rate = np.ones(rows.shape, np.float32), np.full(count, LEARNING_RATE, np.float32)
+
+        def stretch() -> Floats:
+            nonlocal taken
+            knobs = engine.knobs(np.arange(taken, taken + count))
+            plan = Plan(rows.astype(np.int32), weight, rate, knobs, first=taken, count=count)
+            taken += count
+            return -trainer.run(plan)["elbo"]
+
+        return stretch
+
+    return contestant
+
+
+def _initial(problem: Problem) -> dict[str, Floats]:
+    """The common initial values, weights `[out, in]`."""
+    values = {}
+    for net in ("encoder", "decoder"):
+        for i, (weight, bias) in enumerate(getattr(problem, net)):
+            values[f"{net}.layers.{i}.weight"] = weight.T.copy()
+            values[f"{net}.layers.{i}.bias"] = bias
+    return values

@@ -86,7 +86,7 @@ def notes(race: Race) -> list[str]:
         if target.size == str(race.problem) and ratio is not None:
             verdict = "met" if ratio <= target.ratio else "MISSED"
             found.append(
-                f"Target {verdict}: {target.contestant} takes {ratio:.2f} of {target.reference}'s time "
-                f"(at most {target.ratio:.2f})."
+                f"Target {verdict}: {target.contestant} takes {ratio:.3f} of {target.reference}'s time "
+                f"(at most {target.ratio:.3f})."
             )
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from ppdgm.errors import SpecError
 from ppdgm.language import Array, Init, Vocabulary
@@ -31,6 +31,11 @@ class ForeignNet(Net):
 
     module: Any
     library: Library
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_values(cls, fields: Any) -> Any:
+        return fields  # the module stays itself: elsewhere it becomes a ForeignNet
 
     @field_validator("module")
     @classmethod

@@ -20,10 +20,23 @@ class BernoulliLogits(native.BernoulliLogits):
 
     def log_prob(self, value: Array) -> Array:
         """x h − log(1 + exp h)."""
-        return value * self.logits - jax.nn.softplus(self.logits)
+        return _log_prob(self.logits, value)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         return super().sample(key, sample_shape).astype(jnp.result_type(self.logits))
+
+
+@jax.custom_jvp
+def _log_prob(logits: Array, value: Array) -> Array:
+    # The form without overflow that XLA's CPU runs fastest; its derivative is written out below.
+    return value * logits - jnp.clip(logits, 0) - jnp.log1p(jnp.exp(-jnp.abs(logits)))
+
+
+@_log_prob.defjvp
+def _log_prob_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    logits, value = primals
+    slope = (value - jax.nn.sigmoid(logits)) * tangents[0] + logits * tangents[1]
+    return _log_prob(logits, value), slope
 
 
 class Distributions:

@@ -13,8 +13,8 @@ from jax.dtypes import canonicalize_dtype
 from numpyro.distributions import biject_to, constraints
 
 from ppdgm.backends.numpyro.foreign import path_name
-from ppdgm.backends.numpyro.sites import Message, Reading, Supply, mean_of, no_plate, place, plain, read
-from ppdgm.backends.numpyro.terms import arguments, check_fields, check_pair, terms
+from ppdgm.backends.numpyro.sites import Message, Reading, Supply, no_plate, place, read
+from ppdgm.backends.numpyro.terms import arguments, check_fields, check_pair, mean_of, plain, terms
 from ppdgm.errors import ProgramError, UnsupportedByBackend, nearest
 from ppdgm.language import Array, Batch, Trace, not_pathwise
 
@@ -86,9 +86,9 @@ class PairTracer:
     def initialise(self, seed: int, data: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
         """First values of all parameters, unconstrained, as the pair itself draws them."""
         self.prepare(data)
-        rows = np.arange(self.batch_size) % len(next(iter(data.values()))) if self._in_order else slice(None)
-        data = {n: np.asarray(a)[rows] for n, a in data.items()}
-        found = {n: np.asarray(v) for n, v in jax.jit(self._first_values)(jax.random.key(seed), data).items()}
+        if self._in_order:
+            data = {n: np.resize(a, (self.batch_size, *a.shape[1:])) for n, a in data.items()}
+        found = {n: np.asarray(v) for n, v in jax.jit(self._first_values)(jax.random.key(seed), dict(data)).items()}
         if wrong := [n for n, v in found.items() if not np.isfinite(v).all()]:
             raise ProgramError(f"Parameter {wrong[0]!r}: its first value is not finite, or outside its constraint.")
         return {n: v.astype(dtype) if np.issubdtype(v.dtype, np.floating) else v for n, v in found.items()}
@@ -122,14 +122,15 @@ class PairTracer:
         found = jax.vmap(one)(jax.random.split(key, k), given)
         if self._in_order:
             back = jnp.argsort(order)
-            found = Trace(*(_take(part, back, 1) for part in found[:4]), found.shared)
+            values, log_p, log_q, forms = (_take(part, back, 1) for part in found[:4])
+            found = Trace(values, log_p, log_q, forms, found.shared)
         return found
 
     def means(self, params: Params, batch: Batch, index: Array) -> tuple[Sites, Sites]:
         """Latents at their means, each given those before it, and observed sites' means given those; [1, B, *event]."""
         self.prepare(batch)
         key, latents, observed = jax.random.key(0), {}, {}
-        guide, model = self._pair(key, batch, self._at(index), self._values(params), {}, mean=True)
+        _, model = self._pair(key, batch, self._at(index), self._values(params), {}, mean=True)
         for name, site in model.sites.items():
             if not site.observed:
                 latents[name] = site.rows()[None]
@@ -142,7 +143,7 @@ class PairTracer:
     ) -> tuple[Sites, Sites]:
         """Not to be had."""
         raise UnsupportedByBackend(
-            "A plain NumPyro model knows the size of its data plate only from data, so it can't be sampled without any. "
+            "A plain NumPyro model knows the size of its data plate only from data, so it can't be sampled without. "
             "Use numpyro.infer.Predictive with your model, or write the program over P."
         )
 
@@ -241,6 +242,6 @@ def _refuse_local(few: Mapping[str, Leaves], more: Mapping[str, Leaves], plate: 
     for site, leaves in few.items():
         if site in more and leaves.shapes != more[site].shapes:
             raise ProgramError(
-                f"Parameter {site!r} has a row for each datum, so it does not fit minibatches of the full plate {plate!r}. "
+                f"Parameter {site!r} has a row for each datum, which fits no minibatch of the full plate {plate!r}. "
                 f"Subsample the plate, numpyro.plate({plate!r}, N, subsample_size=B), and give the parameter event_dim."
             )

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro
-import numpyro.distributions as dist
 from numpyro.primitives import _PYRO_STACK, Messenger
 
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend
@@ -80,8 +79,11 @@ class Supply(Messenger):  # type: ignore[misc,unused-ignore]
             )
 
     def _subsample(self, msg: Message) -> None:
-        """Rows of `numpyro.subsample`. NumPyro takes them only if there are as many as the plate's size says; here
-        the data may be another set than the one whose size is written into the program."""
+        """Take the rows that `numpyro.subsample` asks for.
+
+        NumPyro takes them only from as many as the plate's size says. Here the data may be another set than the one
+        whose size is written into the program.
+        """
         plate = next((h for h in _PYRO_STACK if isinstance(h, numpyro.plate) and h.name == self.plate), None)
         if plate is None or self.index is None:
             return
@@ -208,29 +210,6 @@ def no_plate(plate: str, known: Iterable[str]) -> ProgramError:
         f"The pair has no plate {plate!r}; its plates: {found}. Name the one over data: "
         "Program.from_numpyro(model, guide, data_plate=…)."
     )
-
-
-def plain(fn: Any) -> Any:
-    """The distribution inside those that plates and masks put around it."""
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
-        fn = fn.base_dist
-    return fn
-
-
-def mean_of(msg: Message) -> Array:
-    """The mean of a site's distribution, in the shape of a draw."""
-    fn = msg["fn"]
-    try:
-        return jnp.broadcast_to(fn.mean, fn.batch_shape + fn.event_shape)
-    except NotImplementedError:
-        raise ProgramError(f"Site {msg['name']!r}: {type(plain(fn)).__name__} has no mean in NumPyro.") from None
-
-
-def masked(fn: Any) -> bool:
-    """Whether handlers.mask acts on it."""
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
-        fn = fn.base_dist
-    return isinstance(fn, dist.MaskedDistribution)
 
 
 def _misfit(msg: Message) -> ProgramError:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax.numpy as jnp
+import numpyro.distributions as dist
 
-from ppdgm.backends.numpyro.sites import Reading, Site, masked
+from ppdgm.backends.numpyro.sites import Message, Reading, Site
 from ppdgm.backends.numpyro.vocabulary import closed_form_kl
 from ppdgm.errors import ProgramError, nearest
 from ppdgm.language import Array, Batch, Trace, check_sites, closed_forms
@@ -26,7 +27,7 @@ def arguments(what: str, fn: Callable[..., Any], data: Batch) -> tuple[tuple[Any
         signature.bind(*args, **kwargs)
     except TypeError as error:
         raise ProgramError(
-            f"The {what} is {getattr(fn, '__name__', what)}{signature}, and the data have the fields {', '.join(data)}: "
+            f"The {what} is {getattr(fn, '__name__', what)}{signature}, and the data's fields are {', '.join(data)}: "
             f"{error}. Name the fields of the data as its arguments."
         ) from None
     return args, kwargs
@@ -81,6 +82,29 @@ def terms(guide: Reading, model: Reading, kl: bool) -> Trace:
             shared[own] = -site.log_prob()
     values = {n: guide.sites[n].rows() for n in latent}
     return Trace(values, log_p, log_q, _closed_forms(guide, model) if kl else {}, shared)
+
+
+def plain(fn: Any) -> Any:
+    """The distribution inside those that plates and masks put around it."""
+    while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
+        fn = fn.base_dist
+    return fn
+
+
+def mean_of(msg: Message) -> Array:
+    """The mean of a site's distribution, in the shape of a draw."""
+    fn = msg["fn"]
+    try:
+        return jnp.broadcast_to(fn.mean, fn.batch_shape + fn.event_shape)
+    except NotImplementedError:
+        raise ProgramError(f"Site {msg['name']!r}: {type(plain(fn)).__name__} has no mean in NumPyro.") from None
+
+
+def masked(fn: Any) -> bool:
+    """Whether handlers.mask acts on it."""
+    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
+        fn = fn.base_dist
+    return isinstance(fn, dist.MaskedDistribution)
 
 
 def _closed_forms(guide: Reading, model: Reading) -> dict[str, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 from collections.abc import Iterator, Mapping
@@ -24,9 +25,11 @@ def in_sight(function: Any) -> list[torch.nn.Module]:
     seen = [function, owner, *getattr(owner, "__dict__", {}).values()]
     inner = getattr(function, "__func__", function)
     if inspect.isfunction(inner):
-        with suppress(ValueError):  # a cell that is still empty
-            variables = inspect.getclosurevars(inner)
-            seen += [*variables.nonlocals.values(), *variables.globals.values()]
+        named = {i.argval for i in dis.get_instructions(inner) if i.opname == "LOAD_GLOBAL"}
+        seen += [v for n, v in inner.__globals__.items() if n in named]
+        for cell in inner.__closure__ or ():
+            with suppress(ValueError):  # still empty
+                seen.append(cell.cell_contents)
     return [m for m in seen if isinstance(m, torch.nn.Module)]
 
 
@@ -111,15 +114,17 @@ class Modules:
             if t is not None and not is_lazy(t) and id(t) not in names
         }
         named: dict[str, tuple[torch.nn.Module, str]] = {}
-        for root in self:
-            prefix = _prefix(root, names)
-            for path, m in root.named_modules() if prefix is not None else ():
-                for leaf in (*m._buffers, *m._parameters):
-                    name = f"{prefix}{path}.{leaf}" if path else f"{prefix}{leaf}"
-                    if (id(m), leaf) in own and name not in named and name not in params:
-                        named[name] = own.pop((id(m), leaf))
-        rest = {f"module{i}.{leaf}": (m, leaf) for i, m in enumerate(self) for leaf in (*m._buffers, *m._parameters)}
-        return named | {n: (m, leaf) for n, (m, leaf) in rest.items() if (id(m), leaf) in own}
+        plain = {i: n.replace("$$$", ".") for i, n in names.items()}
+        for known in (names, plain):
+            for root in self:
+                prefix = _prefix(root, known)
+                for path, m in root.named_modules() if prefix is not None else ():
+                    for leaf in (*m._buffers, *m._parameters):
+                        name = f"{prefix}{path}.{leaf}" if path else f"{prefix}{leaf}"
+                        if (id(m), leaf) in own and name not in named and name not in params:
+                            named[name] = own.pop((id(m), leaf))
+        places = {id(m): i for i, m in enumerate(self)}
+        return named | {f"module{places[i]}.{leaf}": held for (i, leaf), held in own.items()}
 
 
 def _prefix(root: torch.nn.Module, names: Mapping[int, str]) -> str | None:

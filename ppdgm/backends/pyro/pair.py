@@ -72,7 +72,7 @@ class PairTracer:
             index = torch.as_tensor(rows, device=self.device)
             with self._entered():
                 self._first_run(batch, index)
-        self._store["params"].update({n: self._live[n] for n in self._store["params"]})
+        self._settle()
         self._owners = self.modules.state(self._live)
         self._live |= {n: _tensor(m, leaf) for n, (m, leaf) in self._owners.items()}
         self.state_names = frozenset(self._owners)
@@ -166,7 +166,16 @@ class PairTracer:
         self._nesting = max([1, *(-f.dim for f in frames)])
         terms(guide, model, self._layout(None, len(index)), False)
         self._live, self._latent = found, [n for n, s in model.items() if not s.observed]
-        for tensor in found.values():
+
+    def _settle(self) -> None:
+        """One tensor for each parameter, in the module, in the store and here."""
+        held = self._store["params"]
+        for n in held.keys() & self._live.keys():
+            if isinstance(self._live[n], torch.nn.Parameter):
+                held[n] = self._live[n]  # the module's own, where Pyro holds a copy
+            else:
+                pass  # a PyroModule may have made a Parameter of it
+        for tensor in self._live.values():
             tensor.data = tensor.data.to(self.device)
 
     def _choose_particles(self, batch: Batch, index: Array) -> str:

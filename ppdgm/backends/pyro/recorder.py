@@ -11,7 +11,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 
 from ppdgm.backends.pyro.plate import own_init
-from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, subsampled
+from ppdgm.backends.pyro.sites import Layout, Site, subsampled
 from ppdgm.errors import ProgramError, UnsupportedByBackend, nearest
 from ppdgm.language import Array, not_pathwise
 
@@ -105,15 +105,20 @@ class Recorder(Messenger):
             raise taken_twice(name)
 
     def _set_plate(self, msg: Any) -> None:
-        name, size, own = msg["name"], msg["fn"].size, msg["value"]
+        name, size, part = msg["name"], msg["fn"].size, msg["fn"].subsample_size
         self.plates.add(name)
-        if name == self.layout.plate:
-            if own is None and msg["fn"].subsample_size is not None:
-                _set(msg, self.index)
-        elif name != PARTICLES:
-            drawn = msg["fn"].subsample_size if own is None else len(own)
-            if drawn is not None and drawn < size:
-                raise subsampled(name, self.layout.plate)
+        if msg["value"] is not None:
+            part = len(msg["value"])
+        elif name == self.layout.plate and part == len(self.index):
+            _set(msg, self.index)
+            return
+        if part is not None and part < size and name != self.layout.plate:
+            raise subsampled(name, self.layout.plate)
+        if part is not None and part < size and part != len(self.index):
+            raise ProgramError(
+                f"Plate {name!r}: got subsample_size={part} in one of model and guide, expected {len(self.index)} as "
+                "in the other."
+            )
 
     def _check_frame(self, site: Site) -> None:
         plate = self.layout.plate

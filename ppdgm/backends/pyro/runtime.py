@@ -48,7 +48,7 @@ class Runtime:
 
     Args:
         program: a Program or a plain pair.
-        device: "auto", "cpu", "cuda", "cuda:1". For a plain pair "auto" is where its modules are; it is moved otherwise.
+        device: "auto", "cpu", "cuda", "cuda:1". "auto" leaves the modules of a plain pair where they are.
     """
 
     name = "pyro"

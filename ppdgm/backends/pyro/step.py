@@ -1,0 +1,128 @@
+"""One training step with torch: eagerly, or as one compiled graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.distributions import Distribution
+
+from ppdgm.errors import SpecError
+from ppdgm.language import Array
+
+Params = dict[str, Array]
+Loss = Callable[..., tuple[Array, Array]]  # (params, data, index, weight, knobs) -> loss, metrics
+
+
+def is_spec(optimiser: Any) -> bool:
+    """Whether it is an `Optimiser` by name, whose learning rate is the run's."""
+    return hasattr(optimiser, "clip_norm")
+
+
+class EagerStep:
+    """Forward, backward, and one of torch's own optimisers: fused where there is a fused one."""
+
+    def __init__(self, loss: Loss, params: Params, optimiser: Any):
+        self.loss, self.params, self.by_name = loss, params, is_spec(optimiser)
+        self.trained = [p for p in params.values() if p.requires_grad]
+        self.clip_norm = optimiser.clip_norm if self.by_name else None
+        self.optimiser = _torch_optimiser(optimiser, self.trained)
+
+    def __call__(self, data: Params, index: Array, weight: Array, knobs: Params, rate: float) -> Array:
+        loss, metrics = self.loss(self.params, data, index, weight, knobs)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.trained, self.clip_norm)
+        if self.by_name:
+            for group in self.optimiser.param_groups:
+                group["lr"] = rate
+        self.optimiser.step()
+        return metrics
+
+
+class CompiledStep:
+    """Gradient and update in one graph: no autograd engine, no optimiser object, each gradient used while it is hot.
+
+    Against a compiled loss with a fused Adam it takes three quarters of the time (784-200-200-50, B = 20).
+    """
+
+    def __init__(self, loss: Loss, params: Params, optimiser: Any):
+        self.params = {n: p.detach() for n, p in params.items()}  # the same memory: updates are in place
+        zeros = {n: torch.zeros_like(p) for n, p in self.params.items()}
+        self.state = {"first": zeros, "second": {n: z.clone() for n, z in zeros.items()}}
+        self.count = torch.zeros((), device=next(iter(params.values())).device)
+
+        def step(
+            params: Params, state: dict[str, Params], count: Array, rate: Array, data: Params, index: Array,
+            weight: Array, knobs: Params,
+        ) -> Array:  # fmt: skip
+            objective = lambda params: loss(params, data, index, weight, knobs)  # noqa: E731
+            grads, metrics = torch.func.grad(objective, has_aux=True)(params)
+            if optimiser.clip_norm:
+                norm = torch.stack([(g * g).sum() for g in grads.values()]).sum().sqrt()
+                scale = torch.clamp(optimiser.clip_norm / (norm + 1e-6), max=1.0)
+                grads = {n: g * scale for n, g in grads.items()}
+            count.add_(1)
+            for n, g in grads.items():
+                _RULES[optimiser.name](optimiser, params[n], g, state["first"][n], state["second"][n], count, rate)
+            return metrics
+
+        # torch.compile switches off distributions' validation for the whole process: put back what was.
+        before = Distribution._validate_args
+        self._step = torch.compile(step, fullgraph=True, dynamic=False)
+        Distribution.set_default_validate_args(before)
+
+    def __call__(self, data: Params, index: Array, weight: Array, knobs: Params, rate: Array) -> Array:
+        with torch.no_grad():
+            metrics: Array = self._step(self.params, self.state, self.count, rate, data, index, weight, knobs)
+        return metrics
+
+
+def _adam(spec: Any, p: Array, g: Array, m: Array, v: Array, count: Array, rate: Array) -> None:
+    m.lerp_(g, 1.0 - spec.beta1)
+    v.mul_(spec.beta2).addcmul_(g, g, value=1.0 - spec.beta2)
+    scale = torch.sqrt(v / (1.0 - spec.beta2**count)) + spec.eps
+    p.sub_(rate / (1.0 - spec.beta1**count) * m / scale)
+
+
+def _adamw(spec: Any, p: Array, g: Array, m: Array, v: Array, count: Array, rate: Array) -> None:
+    p.mul_(1.0 - rate * spec.weight_decay)
+    _adam(spec, p, g, m, v, count, rate)
+
+
+def _adamax(spec: Any, p: Array, g: Array, m: Array, v: Array, count: Array, rate: Array) -> None:
+    m.lerp_(g, 1.0 - spec.beta1)
+    v.copy_(torch.maximum(spec.beta2 * v, g.abs() + spec.eps))
+    p.sub_(rate / (1.0 - spec.beta1**count) * m / v)
+
+
+def _sgd(spec: Any, p: Array, g: Array, m: Array, v: Array, count: Array, rate: Array) -> None:
+    if spec.momentum:
+        m.mul_(spec.momentum).add_(g)
+        g = m
+    p.sub_(rate * g)
+
+
+_RULES: dict[str, Callable[..., None]] = {"adam": _adam, "adamw": _adamw, "adamax": _adamax, "sgd": _sgd}
+
+
+def _torch_optimiser(spec: Any, params: list[Array]) -> torch.optim.Optimizer:
+    """torch.optim for an `Optimiser` spec, or what the user's own `optimiser(params)` returns."""
+    if not is_spec(spec):
+        made = spec(params) if callable(spec) else None
+        if not isinstance(made, torch.optim.Optimizer):
+            raise SpecError(
+                f"optimiser: got {type(spec).__name__}; the pyro backend expects a name such as 'adam', an Optimiser, "
+                "or a function of parameters, such as lambda params: torch.optim.Adam(params)."
+            )
+        return made
+    betas, eps = (spec.beta1, spec.beta2), spec.eps
+    if spec.name == "adamw":
+        return torch.optim.AdamW(params, betas=betas, eps=eps, weight_decay=spec.weight_decay, fused=True)
+    if spec.name == "adamax":
+        return torch.optim.Adamax(params, betas=betas, eps=eps)
+    if spec.name == "sgd":
+        return torch.optim.SGD(params, lr=1.0, momentum=spec.momentum, fused=True)
+    return torch.optim.Adam(params, betas=betas, eps=eps, fused=True)

@@ -1,0 +1,53 @@
+"""The compiled step's optimisers equal torch's own; a compiled run equals an eager one where there is no noise."""
+
+import numpy as np
+import pytest
+import torch
+
+import ppdgm
+from ppdgm.backends.pyro import step as steps
+from ppdgm.inference import Linear, Optimiser
+from ppdgm.models import MLP, VAE
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "adamax", "sgd"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_rules_equal_torchs_optimisers(name, momentum):
+    spec = Optimiser(name=name, momentum=momentum)
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    theirs, ours = start.clone().requires_grad_(), start.clone()
+    optimiser = steps._torch_optimiser(spec, [theirs])
+    first, second, count = torch.zeros_like(ours), torch.zeros_like(ours), torch.zeros(())
+    for t in range(20):
+        theirs.grad = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+        rate = 0.1 / (t + 1)
+        optimiser.param_groups[0]["lr"] = rate
+        optimiser.step()
+        count += 1
+        steps._RULES[name](spec, ours, theirs.grad.clone(), first, second, count.double(), torch.tensor(rate).double())
+    assert (ours - start).abs().min() > 1e-3
+    assert torch.allclose(ours, theirs, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("clip_norm", [None, 0.05])
+def test_a_compiled_run_equals_an_eager_one(clip_norm):
+    """A decoder that ignores z has a gradient without noise, so that other draws make no difference."""
+    program = VAE(event_shape=(6,), latent=2, encoder=MLP(hidden=(8,)), decoder=MLP(hidden=(8,)))
+    x = (np.random.default_rng(0).random((41, 6)) < 0.3).astype("float32")
+    params = program.initialise(0)
+    params["decoder.layers.0.weight"][:] = 0.0
+    params["decoder.layers.1.weight"][:] = 0.0
+    for n in params:  # q(z|x) = p(z), so that the KL has no gradient but through the encoder's output layer
+        if n.startswith("encoder.layers.1"):
+            params[n][:] = 0.0
+    ends = [
+        ppdgm.fit(
+            program, x, backend="pyro", params=params, steps=10, batch_size=8, progress=False, compile=compiled,
+            clip_norm=clip_norm, learning_rate=Linear(start=0.1, end=0.01, steps=10),
+        ).params["decoder.layers.1.bias"]
+        for compiled in (True, False)
+    ]  # fmt: skip
+    assert np.abs(ends[0]).min() > 0.01
+    assert np.allclose(ends[0], ends[1], rtol=1e-4, atol=1e-6)

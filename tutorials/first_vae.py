@@ -1,0 +1,149 @@
+# %% [markdown]
+# # A first VAE: ten lines, and what the numbers mean
+#
+# A variational autoencoder draws a code z ~ N(0, I), and from it an image x, pixel by pixel, with probabilities that a
+# network computes: the *decoder*. To learn it we need to know which codes an image may have come from, p(z|x). That has
+# no formula, so a second network guesses it, q(z|x): the *encoder*. Both are trained together.
+#
+# The data are 1,797 handwritten digits of 8×8 pixels, black or white. Here are the ten lines:
+
+# %%
+import os
+
+SMALL = bool(os.environ.get("PPDGM_SMALL"))  # a quick pass, as in the test suite
+
+# %%
+import ppdgm
+from ppdgm.models import MLP, VAE
+
+data = ppdgm.load_data("digits")  # data.train, data.validation, data.test
+net = MLP(hidden=(200, 200))
+program = VAE(event_shape=data.event_shape, latent=16, encoder=net, decoder=net)
+epochs = 5 if SMALL else 200
+fit = ppdgm.fit(program, data.train, validation=data.validation, epochs=epochs, batch_size=100, seed=0)
+elbo = fit.elbo(data.test, k=100)
+log_likelihood = fit.log_likelihood(data.test, k=200 if SMALL else 5000)
+print(f"test ELBO             {elbo}")
+print(f"test log-likelihood   {log_likelihood}")
+
+# %% [markdown]
+# ## Nats: how good is that?
+#
+# log p(x) is the logarithm of the probability of one test image, of all 2⁶⁴ possible ones. Its unit, with the natural
+# logarithm, is the nat. Larger (nearer to 0) is better. A number alone says little, so compare it with two models that
+# need no training: a fair coin for each pixel, and for each pixel a coin of its own that is black as often as it is.
+
+# %%
+import numpy as np
+
+x = data.test.reshape(len(data.test), -1)
+black = (data.train.reshape(len(data.train), -1).sum(0) + 1) / (len(data.train) + 2)
+coins = (x * np.log(black) + (1 - x) * np.log(1 - black)).sum(1)
+print(f"\nfair coins            {-64 * np.log(2):.1f} nats per image")
+print(f"a coin per pixel      {coins.mean():.1f}")
+print(f"this VAE              {log_likelihood.mean:.1f}")
+gain = log_likelihood.mean - coins.mean()
+print(f"The VAE gives a test image e^{gain:.1f} times the probability that coins do: it knows how pixels go together.")
+
+# %% [markdown]
+# ## The ELBO: what training raises
+#
+# log p(x) itself is an integral over all codes. What can be computed is a lower bound, the *evidence lower bound*:
+#
+# ELBO(x) = E_q[log p(x|z)] − KL(q(z|x) ‖ p(z)) = log p(x) − KL(q(z|x) ‖ p(z|x)).
+#
+# Read the middle first: how well the codes that q proposes explain the image, less the price of a code, which is how
+# far q had to move from the prior. Then the right-hand side: the ELBO falls short of log p(x) by how wrong q is.
+#
+# ## The log-likelihood: what we wanted to know
+#
+# Draw K codes from q, and average their weights p(x, z)/q(z|x) *inside* the logarithm. For K → ∞ that is log p(x).
+# `exact_ppca.py` shows it happen. So the difference between our two numbers tells how good the encoder's guess is.
+
+# %%
+elbo_now, kl_now = (fit.history[name][-20:].mean() for name in ("elbo", "kl"))  # the last 20 steps
+print(f"\nE_q[log p(x|z)], training images     {elbo_now + kl_now:7.2f} nats   how well codes explain")
+print(f"−KL(q(z|x) ‖ p(z)), training images  {-kl_now:7.2f}        what the codes cost")
+print(f"their sum, the training ELBO         {elbo_now:7.2f}")
+print(
+    f"validation ELBO, the best            {fit.history['validation_elbo'].max():7.2f}        less: these images are new"
+)
+print(
+    f"test log-likelihood − test ELBO      {log_likelihood.mean - elbo.mean:7.2f}        KL(q(z|x) ‖ p(z|x)), roughly"
+)
+
+# %% [markdown]
+# ## Two errors, for two questions
+#
+# * `standard_error`: what if we had *other test images*? It is the spread over images, over √N. Use it to say how well
+#   the model does on digits in general.
+# * `monte_carlo_error`: what if we had *other draws of z*? It shrinks with K. If it isn't small against the differences
+#   that you talk about, ask for more draws.
+#
+# A check that the second is honest: repeat an estimate with few draws under other seeds, and look at its spread. (Two
+# models on the *same* images should be compared image by image: `.values` holds one number for each.)
+
+# %%
+few = [fit.log_likelihood(data.test, k=20, seed=seed) for seed in range(4 if SMALL else 20)]
+spread = np.std([e.mean for e in few], ddof=1)
+print(f"\nwith 20 draws: spread over {len(few)} seeds {spread:.3f}, reported error {few[0].monte_carlo_error:.3f} nats")
+print(
+    f"and their mean, {np.mean([e.mean for e in few]):.2f}, lies below the one with more draws: few draws give a bound."
+)
+
+# %% [markdown]
+# ## Which codes are used?
+#
+# The KL is a sum over the latent's 16 coordinates. A coordinate with a KL of 0 carries nothing: for it, q is the prior.
+
+# %%
+kl = ppdgm.trace(program, fit.params, data.test, kl=True).kl["z"].mean((0, 1))  # [particles, images, coordinates]
+print("\nKL of each coordinate, in nats:", " ".join(f"{v:.1f}" for v in np.sort(kl)[::-1]))
+print(f"{(kl > 0.05).sum()} of {len(kl)} coordinates are in use, and carry {kl.sum():.1f} nats together.")
+
+# %% [markdown]
+# ## One figure
+
+# %%
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from ppdgm.plots import grid
+
+OUT = Path("runs/tutorials")
+OUT.mkdir(parents=True, exist_ok=True)
+figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 5.0), width_ratios=(1.25, 1, 1))
+figure.suptitle("A VAE on binarised 8×8 digits", fontsize=13)
+
+steps_per_epoch = fit.history["validation_step"][0]
+epoch_elbo = fit.history["elbo"].reshape(-1, steps_per_epoch).mean(1)
+left.plot(fit.history["validation_step"], epoch_elbo, color="#d9730d", lw=1.5, label="training ELBO, mean of an epoch")
+left.plot(
+    fit.history["validation_step"], fit.history["validation_elbo"], color="#3465a4", lw=1.5, label="validation ELBO"
+)
+left.axhline(coins.mean(), color="0.5", lw=1, ls="--", label="a coin per pixel")
+left.axhline(log_likelihood.mean, color="#4e9a06", lw=1.5, label="test log-likelihood")
+left.set(title="Training", xlabel="training step", ylabel="nats per image", ylim=(coins.mean() - 12, None))
+left.legend(loc="lower right", fontsize=9, frameon=False)
+
+shown = data.test[:32].reshape(4, 8, 8, 8)
+remade = fit.reconstruct(data.test[:32]).reshape(4, 8, 8, 8)
+pairs = np.stack([shown, remade], axis=1).reshape(64, 8, 8)
+for axes, images, title in (
+    (middle, fit.sample(64, seed=1, mean=True), "Drawn by the model"),
+    (right, pairs, "Test images, and below each its reconstruction"),
+):
+    axes.imshow(grid(images, 8), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_title(title)
+    axes.axis("off")
+
+caption = (
+    "Left: the bound on the training images keeps rising; where the bound on new images stops following it, "
+    "the model begins to learn its images by heart.\nMiddle: z from the prior, and the pixels' probabilities given z (grey: unsure).\n"
+    "Right: what is left of an image after the detour through its 16 numbers."
+)
+figure.text(0.5, 0.02, caption, ha="center", va="bottom", fontsize=9, color="0.35", linespacing=1.5)
+figure.tight_layout(rect=(0, 0.14, 1, 1))
+figure.savefig(OUT / "first_vae.png", dpi=150)
+print(f"\nWritten: {OUT / 'first_vae.png'}")
