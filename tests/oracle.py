@@ -21,7 +21,7 @@ def ppca(rng, posterior="linear", shape=(5,), latent=2, size=24, dtype="float32"
         inverse = np.linalg.inv(weight.T @ weight + variance * np.eye(latent))
         tilted = inverse @ weight.T + 0.02 * rng.normal(size=(latent, width))
         params["guide.weight"], params["guide.bias"] = tilted, 0.1 - tilted @ loc
-        params["guide.log_scale"] = 0.5 * np.log(2.0 * variance * np.diag(inverse))
+        params["guide.log_scale"] = 0.5 * np.log(3.0 * variance * np.diag(inverse))
     z = rng.normal(size=(size, latent))
     x = z @ weight.T + loc + np.exp(log_scale) * rng.normal(size=(size, width))
     program = PPCA(event_shape=shape, latent=latent, posterior=posterior)
@@ -104,7 +104,7 @@ def two_latents(rng, size=10):
 
 
 class Shared(Program):
-    """m ~ N(0, 2²) once for all data; z ~ N(m, 1), x ~ N(z, ½²) for each datum; q(m) Π q(z|x), q(z|x) = N(ax + b, t²)."""
+    """m ~ N(0, 2²) once for all data; z ~ N(m, 1), x ~ N(z, ½²) for each; q(m) Π q(z|x), q(z|x) = N(ax + b, t²)."""
 
     event_shape: Shape
 

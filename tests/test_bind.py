@@ -322,18 +322,19 @@ def test_only_the_direct_readings_skip_validation():
 
 
 @pytest.mark.slow
-def test_compiled_training_leaves_validation_and_equals_eager_training():
-    """torch.compile switches validation off for the process, once: at the first compile. Deterministic program."""
-    name = "ppca exact"
-    for validate in (True, False):
-        torch.distributions.Distribution.set_default_validate_args(validate)
-        try:
-            torch._dynamo.reset()
-            compiled, _ = train("pyro", PROGRAMS["vae"](), make_data("vae"), compile=True)
-            assert torch.distributions.Distribution._validate_args is validate
-        finally:
-            torch.distributions.Distribution.set_default_validate_args(True)
-    assert np.isfinite(compiled["encoder.layers.0.weight"]).all()
-    eager, fast = (train("pyro", PROGRAMS[name](), make_data(name), compile=c)[0] for c in (False, True))
+@pytest.mark.filterwarnings("ignore:`torch._prims_common.check` is deprecated:FutureWarning")  # torch's own compiler
+@pytest.mark.parametrize("validate", [True, False])
+def test_compiled_training_leaves_validation_and_equals_eager_training(validate):
+    """torch.compile itself switches validation off, once per process. A program whose objective has no noise."""
+    program, data, options = PROGRAMS["ppca exact"](), make_data("ppca exact"), {"optimiser": "adam", "rate": 0.05}
+    torch._dynamo.reset()
+    torch.distributions.Distribution.set_default_validate_args(validate)
+    try:
+        compiled, _ = train("pyro", program, data, compile=True, **options)
+        assert torch.distributions.Distribution._validate_args is validate
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(True)
+    eager, _ = train("pyro", program, data, **options)
     for n, value in eager.items():
-        np.testing.assert_allclose(fast[n], value, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(compiled[n], value, rtol=1e-4, atol=1e-5)
+        assert np.abs(value - program.initialise(0)[n]).max() > 0.05

@@ -229,6 +229,8 @@ def test_a_full_plate_of_fixed_size_keeps_the_order_of_the_data():
     assert found.log_p["x"].min() > -20
     again = read(opened, order, given=found.values)
     np.testing.assert_allclose(again.log_p["x"], found.log_p["x"], rtol=1e-5)
+    latents, observed = opened[0].means(*opened[1:], order)
+    np.testing.assert_allclose([latents["z"][0], observed["x"][0]], [DATA[order]] * 2)
     with pytest.raises(ProgramError, match=r"'data' has size=25.*has 8 data"):
         read(opened, range(8))
 

@@ -69,7 +69,7 @@ def test_maximum_likelihood_is_that_of_principal_components():
 
 
 def test_maximum_likelihood_is_where_an_optimiser_ends():
-    program, params, x = make(2, posterior="exact", shape=(4,), latent=1, size=40, dtype="float64")
+    program, _, x = make(2, posterior="exact", shape=(4,), latent=1, size=40, dtype="float64")
     cuts = np.cumsum([4, 4])
 
     def loss(flat):

@@ -216,6 +216,17 @@ def test_several_particles_where_networks_take_no_more_dimensions(make, width, w
                 np.testing.assert_allclose(getattr(several, part)[n][i], value[0], rtol=1e-5, atol=1e-5)
 
 
+def test_dropout_does_not_hinder_particles_in_a_plate():
+    made = pairs.Functions()
+    made.nets[1].fc1 = nn.Sequential(nn.Dropout(0.5), made.nets[1].fc1)
+    runtime, params, data = started = start(made.pair, draw())
+    assert runtime.tracer.particles == "in a plate"
+    assert made.nets[1].fc1[0].training
+    assert np.isfinite(train(trainer_of(started, SVI(k=2)), 3, B)["elbo"]).all()
+    a, b = (runtime.trace(params, data, np.arange(B), K, 0, None, False).log_p["x"] for _ in range(2))
+    np.testing.assert_array_equal(a, b)
+
+
 def test_named_fields_are_matched_to_arguments():
     data = {"x": draw(), "y": np.ones(N, np.float32)}
     runtime, params, native = start(pairs.Labelled().pair, data)
@@ -423,6 +434,7 @@ def test_buffers_move_in_training_and_only_there(k):
     assert np.abs(values["encoder$$$1.running_mean"]).max() > 0
     assert values["decoder$$$1.num_batches_tracked"] == 0
     assert values["counter.calls"] == vae.counter.calls == 4 * (k if runtime.tracer.particles == "one at a time" else 1)
+    assert trainer.params["counter.calls"] is vae.counter.calls
     for n in values:
         np.testing.assert_array_equal(values[n], trainer.params[n].detach())
 
@@ -539,6 +551,7 @@ def test_the_users_store_and_modules_survive_an_exception(when):
             else:
                 log_weights(runtime, params, data, np.arange(B), K)
         assert same(snapshot(made), before)
+        assert not vars(made.decoder.fc1.weight)  # none of Pyro's marks, which can't be pickled
         fail.clear()
         train(trainer, 2, B, first=2)
 
@@ -570,15 +583,39 @@ def test_a_published_vae_learns():
 def test_parameters_are_the_modules_own():
     made = pairs.VAE()
     made.decoder.fc1.weight = nn.Parameter(torch.randn(Z, 8).T)  # not contiguous: Pyro's store would hold a copy
-    own, names = dict(made.decoder.named_parameters()), set(vars(made.decoder.fc1.weight))
+    own = dict(made.decoder.named_parameters())
     started = start(made.pair, draw())
     before = made.decoder.fc1.weight.clone()
     trainer = trainer_of(started)
     train(trainer, 2, B)
-    assert dict(made.decoder.named_parameters()) == own
+    assert all(p is own[n] for n, p in made.decoder.named_parameters())
     assert trainer.params["decoder$$$fc1.weight"] is made.decoder.fc1.weight
     assert not torch.equal(made.decoder.fc1.weight, before)
-    assert set(vars(made.decoder.fc1.weight)) == names  # none of Pyro's marks, which can't be pickled
+
+
+def test_modules_that_pyro_fills_from_its_store():
+    """`update_module_params`, with a net of ours and with one that each call makes anew."""
+    encoder = nn.Linear(X, Z)
+    encoder.weight = nn.Parameter(torch.randn(X, Z).T)
+
+    def model(x):
+        decoder = pyro.module("decoder", nn.Linear(Z, X), update_module_params=True)
+        with pyro.plate("data", x.shape[0]):
+            z = pyro.sample("z", dist.Normal(torch.zeros(Z), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(decoder(z), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.module("encoder", encoder, update_module_params=True)
+        with pyro.plate("data", x.shape[0]):
+            pyro.sample("z", dist.Normal(encoder(x), 1.0).to_event(1))
+
+    own = encoder.weight
+    trainer = trainer_of(start((model, guide), draw()))
+    before = trainer.values()
+    train(trainer, 2, B)
+    assert encoder.weight is own
+    assert len(before) == 4
+    assert not any(np.array_equal(v, before[n]) for n, v in trainer.values().items())
 
 
 def test_training_moves_no_tensor_that_a_parameter_starts_from():
@@ -697,8 +734,18 @@ def test_parameters_of_another_pair_are_refused():
     del params["scale"]
     with pytest.raises(ProgramError, match="'scale' is not in the given values"):
         log_weights(runtime, params, data, np.arange(3), 1)
-    with pytest.raises(ProgramError, match="initialise"):
-        log_weights(Runtime(Program.from_pyro(*pairs.Functions().pair), "cpu"), params, data, np.arange(3), 1)
+
+
+def test_a_fresh_runtime_finds_out_what_it_needs():
+    made = pairs.Functions(N, B)
+    runtime, params, data = start(made.pair, draw())
+    later = {n: v + 0.1 for n, v in params.items()}
+    expected = log_weights(runtime, later, data, np.arange(B), K)
+    for first in (Runtime.prepare, lambda fresh, data: fresh.bytes_written(later, data, K, 2), lambda *_: None):
+        fresh = Runtime(Program.from_pyro(*made.pair), "cpu")
+        first(fresh, data)
+        np.testing.assert_array_equal(log_weights(fresh, later, data, np.arange(B), K), expected)
+        assert fresh.tracer.batch_size == B
 
 
 # --- FIELD 24: what does not fit ------------------------------------------------------------------------------
@@ -825,6 +872,10 @@ REFUSED = {
     "no to_event, width one": (
         pair_of(no_event_of_width_one),
         r"'z': got a distribution of batch shape \(7, 7\).*to_event",
+    ),
+    "more dimensions than plates": (
+        pair_of(lambda x: pyro.sample("z", dist.Normal(torch.zeros(2, 1, 1), 1.0)) if x.ndim else None),
+        r"'z': got a distribution of batch shape \(2, 1, 7\)",
     ),
     "a net's width": (
         pair_of(wrong_net),

@@ -24,7 +24,6 @@ from oracle import (
     ppca_log_likelihood,
     shared_elbo,
     two_latents,
-    weigher,
 )
 from readings import precision
 
@@ -93,7 +92,7 @@ def fails(message):
     return pytest.raises(AssertionError, match=message)
 
 
-# --- first, the machinery of this page itself is right: with independent draws, everything passes ------------------------
+# --- with independent draws everything passes: what makes the twins is right ------------------------------------------
 
 
 def test_right_weights_pass_every_check():

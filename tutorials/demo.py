@@ -1,11 +1,13 @@
 """The main job, from data to judgement: what `make demo` runs. About a minute on two cores."""
 
+import os
 from pathlib import Path
 
 import ppdgm
 from ppdgm.models import MLP, VAE
 from ppdgm.plots import picture
 
+SMALL = bool(os.environ.get("PPDGM_SMALL"))  # a quick pass, as in the test suite
 OUT = Path("runs/demo")
 
 data = ppdgm.load_data("digits")
@@ -16,7 +18,7 @@ fit = ppdgm.fit(
     program,
     data.train,
     validation=data.validation,
-    epochs=400,
+    epochs=3 if SMALL else 400,
     batch_size=100,
     early_stopping=100,
     seed=0,
@@ -26,7 +28,7 @@ fit = ppdgm.fit(
 
 print("Judging it on the test data …")
 print(f"  test ELBO             {fit.elbo(data.test)}")
-print(f"  test log-likelihood   {fit.log_likelihood(data.test, k=5000)}")
+print(f"  test log-likelihood   {fit.log_likelihood(data.test, k=100 if SMALL else 5000)}")
 
 png = picture(OUT / "samples.png", fit.sample(64, mean=True), data.test[:32], fit.reconstruct(data.test[:32]))
 print(f"""

@@ -22,7 +22,7 @@ program = VAE(event_shape=data.event_shape, latent=16, encoder=net, decoder=net)
 epochs = 5 if SMALL else 200
 fit = ppdgm.fit(program, data.train, validation=data.validation, epochs=epochs, batch_size=100, seed=0)
 elbo = fit.elbo(data.test, k=100)
-log_likelihood = fit.log_likelihood(data.test, k=200 if SMALL else 5000)
+log_likelihood = fit.log_likelihood(data.test, k=20 if SMALL else 5000)
 print(f"test ELBO             {elbo}")
 print(f"test log-likelihood   {log_likelihood}")
 
@@ -66,7 +66,7 @@ print(f"\nE_q[log p(x|z)], training images     {elbo_now + kl_now:7.2f} nats   h
 print(f"−KL(q(z|x) ‖ p(z)), training images  {-kl_now:7.2f}        what the codes cost")
 print(f"their sum, the training ELBO         {elbo_now:7.2f}")
 print(
-    f"validation ELBO, the best            {fit.history['validation_elbo'].max():7.2f}        less: these images are new"
+    f"validation ELBO, the best            {fit.history['validation_elbo'].max():7.2f}        less: they are new images"
 )
 print(
     f"test log-likelihood − test ELBO      {log_likelihood.mean - elbo.mean:7.2f}        KL(q(z|x) ‖ p(z|x)), roughly"
@@ -135,12 +135,13 @@ for axes, images, title in (
     (right, pairs, "Test images, and below each its reconstruction"),
 ):
     axes.imshow(grid(images, 8), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
-    axes.set_title(title)
+    axes.set_title(title, fontsize=11)
     axes.axis("off")
 
 caption = (
-    "Left: the bound on the training images keeps rising; where the bound on new images stops following it, "
-    "the model begins to learn its images by heart.\nMiddle: z from the prior, and the pixels' probabilities given z (grey: unsure).\n"
+    "Left: the bound on the training images keeps rising; where the bound on new images stops following it, the model "
+    "begins to learn its images by heart.\n"
+    "Middle: z from the prior, and the pixels' probabilities given z (grey: unsure).\n"
     "Right: what is left of an image after the detour through its 16 numbers."
 )
 figure.text(0.5, 0.02, caption, ha="center", va="bottom", fontsize=9, color="0.35", linespacing=1.5)

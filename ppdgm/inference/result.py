@@ -32,6 +32,7 @@ class Fit:
         history: arrays: "step", the engine's metrics per step in nats per datum, "validation_step", "validation_elbo".
         info: settings of the run, as written in the recipe.
         stopped: why training ended: "done", "early stopping", "interrupted", "callback", "not finite".
+        runtime: the backend's, if there is one already.
     """
 
     program: Any
@@ -42,6 +43,7 @@ class Fit:
     history: dict[str, np.ndarray] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     stopped: str = "done"
+    runtime: Any = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         program = type(self.program).__name__ if isinstance(self.program, Spec) else repr(self.program)
@@ -103,7 +105,7 @@ class Fit:
 
     @cached_property
     def _runtime(self) -> Any:
-        return load_backend(self.backend).Runtime(self.program, self.device)
+        return self.runtime or load_backend(self.backend).Runtime(self.program, self.device)
 
     @cached_property
     def _native(self) -> Any:
@@ -112,6 +114,7 @@ class Fit:
     def _fields(self, data: Any) -> dict[str, np.ndarray]:
         fields = as_fields(data, self.info.get("dtype", "float32"))
         check_fields(self.program, fields)
+        self._runtime.prepare(fields)
         return fields
 
     def _judge(self, data: Any, memory: int | str) -> Judge:

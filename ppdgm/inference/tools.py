@@ -70,4 +70,5 @@ def _ready(program: Any, params: Mapping[str, np.ndarray], x: Any, backend: str 
     check_fields(program, fields)
     name = getattr(program, "backend", None) or backend or "numpyro"
     runtime = load_backend(name).Runtime(program, device)
+    runtime.prepare(fields)
     return runtime, runtime.put(params), fields

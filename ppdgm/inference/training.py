@@ -149,6 +149,7 @@ def fit(
         engine=engine,
         history=run.history(),
         stopped=run.stopped,
+        runtime=runtime,
         info={
             "seed": seed,
             "steps": run.step,

@@ -2,7 +2,7 @@
 
 from ppdgm.nets.base import ACTIVATIONS, Activation, Net
 from ppdgm.nets.conv import ConvDecoder, ConvEncoder
-from ppdgm.nets.foreign import ForeignNet
+from ppdgm.nets.foreign import ForeignNet, check_libraries
 from ppdgm.nets.mlp import MLP, GatedMLP, ResidualMLP
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "GatedMLP",
     "Net",
     "ResidualMLP",
+    "check_libraries",
 ]

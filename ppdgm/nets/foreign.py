@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import field_validator, model_validator
 
-from ppdgm.errors import SpecError
-from ppdgm.language import Array, Init, Vocabulary
+from ppdgm.errors import SpecError, UnsupportedByBackend
+from ppdgm.language import Array, Declarations, Init, Vocabulary
 from ppdgm.nets.base import Net, Shapes
 from ppdgm.registry import backend
 from ppdgm.spec import adopt
@@ -60,6 +60,20 @@ class ForeignNet(Net):
     def to_dict(self) -> dict[str, Any]:
         """What can be said of it in text. It can't be read back: hand the program in when loading."""
         return {"kind": "ForeignNet", "module": type(self.module).__qualname__, "library": self.library}
+
+
+def check_libraries(declared: Declarations, backend: str) -> None:
+    """Refuse modules that run on another backend.
+
+    Raises:
+        UnsupportedByBackend: naming the net, its library and its backend.
+    """
+    for name, use in declared.nets.items():
+        if isinstance(use.spec, ForeignNet) and (needed := _BACKENDS[use.spec.library]) != backend:
+            raise UnsupportedByBackend(
+                f"Net {name!r} is {type(use.spec.module).__name__}, a module of {use.spec.library}, which runs on the "
+                f"{needed} backend, not on {backend}. Choose backend={needed!r}, or a net of ppdgm, such as MLP()."
+            )
 
 
 def _given(value: np.ndarray) -> Init:

@@ -12,6 +12,7 @@ import numpyro
 from ppdgm.backends.numpyro.vocabulary import JaxVocabulary
 from ppdgm.errors import ProgramError
 from ppdgm.language import Array
+from ppdgm.nets import check_libraries
 
 
 class Handlers:
@@ -58,6 +59,7 @@ def bind(
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """(model, guide) as functions of the data, with a `numpyro.param` site for each parameter."""
     declared = program.declarations()
+    check_libraries(declared, "numpyro")
 
     def plain(statements: Callable[..., Any]) -> Callable[..., Any]:
         def run(x: Array = None, **data: Array) -> Any:

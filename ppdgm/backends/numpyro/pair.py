@@ -14,9 +14,9 @@ from numpyro.distributions import biject_to, constraints
 
 from ppdgm.backends.numpyro.foreign import path_name
 from ppdgm.backends.numpyro.sites import Message, Reading, Supply, no_plate, place, read
-from ppdgm.backends.numpyro.terms import arguments, check_fields, check_pair, mean_of, plain, terms
+from ppdgm.backends.numpyro.terms import arguments, check_fields, check_pair, check_pathwise, mean_of, terms
 from ppdgm.errors import ProgramError, UnsupportedByBackend, nearest
-from ppdgm.language import Array, Batch, Trace, not_pathwise
+from ppdgm.language import Array, Batch, Trace
 
 Params = Mapping[str, Array]
 Sites = dict[str, Array]
@@ -106,29 +106,23 @@ class PairTracer:
     ) -> Trace:
         """Per-site terms of K particles for each datum: `batch` is its rows, or all data where the pair subsamples."""
         self.prepare(batch)
-        given = dict(given or {})
-        if self._in_order:  # what such a pair keeps per datum is in the order of the data
-            order = jnp.argsort(index)
-            batch, given = _take(batch, order, 0), _take(given, order, 1)
+        batch, order = self._sort(batch, index)
+        given = _take(given or {}, order, 1)
 
         def one(key: Array, given: Sites) -> Trace:
             guide, model = self._pair(key, batch, self._at(index), self._values(params), given)
-            if pathwise and (
-                stuck := [n for n in guide.drawn() if not guide.sites[n].fn.has_rsample and n not in given]
-            ):
-                raise not_pathwise(stuck[0], plain(guide.sites[stuck[0]].fn))
+            if pathwise:
+                check_pathwise(guide, given)
             return terms(guide, model, kl)
 
         found = jax.vmap(one)(jax.random.split(key, k), given)
-        if self._in_order:
-            back = jnp.argsort(order)
-            values, log_p, log_q, forms = (_take(part, back, 1) for part in found[:4])
-            found = Trace(values, log_p, log_q, forms, found.shared)
-        return found
+        values, log_p, log_q, forms = (_unsort(part, order) for part in found[:4])
+        return Trace(values, log_p, log_q, forms, found.shared)
 
     def means(self, params: Params, batch: Batch, index: Array) -> tuple[Sites, Sites]:
         """Latents at their means, each given those before it, and observed sites' means given those; [1, B, *event]."""
         self.prepare(batch)
+        batch, order = self._sort(batch, index)
         key, latents, observed = jax.random.key(0), {}, {}
         _, model = self._pair(key, batch, self._at(index), self._values(params), {}, mean=True)
         for name, site in model.sites.items():
@@ -136,7 +130,7 @@ class PairTracer:
                 latents[name] = site.rows()[None]
             elif not site.auxiliary:
                 observed[name] = site.rows()[None]
-        return latents, observed
+        return _unsort(latents, order), _unsort(observed, order)
 
     def prior(
         self, params: Params, key: Array, fields: Mapping[str, Any], size: int, mean: bool
@@ -146,6 +140,13 @@ class PairTracer:
             "A plain NumPyro model knows the size of its data plate only from data, so it can't be sampled without. "
             "Use numpyro.infer.Predictive with your model, or write the program over P."
         )
+
+    def _sort(self, batch: Batch, index: Array) -> tuple[Batch, Array | None]:
+        """The minibatch in the order of the data, if the pair may keep something for each datum in that order."""
+        if not self._in_order:
+            return batch, None
+        order = jnp.argsort(index)
+        return _take(batch, order, 0), order
 
     def _pair(
         self, key: Array, batch: Batch, at: Any, param: Any, given: Mapping[str, Array], mean: bool = False
@@ -233,9 +234,13 @@ def _leaves(site: str, value: Any) -> Leaves:
     return Leaves(tree, names, [jnp.shape(leaf) for _, leaf in found])
 
 
-def _take(arrays: Mapping[str, Array], order: Array, axis: int) -> dict[str, Array]:
-    """Rows in another order; what is one for all data stays."""
-    return {n: a if a.shape[axis] == 1 else jnp.take(a, order, axis) for n, a in arrays.items()}
+def _take(arrays: Mapping[str, Array], order: Array | None, axis: int) -> dict[str, Array]:
+    """Rows in another order, if one is given; what is one for all data stays."""
+    return {n: a if order is None or a.shape[axis] == 1 else jnp.take(a, order, axis) for n, a in arrays.items()}
+
+
+def _unsort(arrays: Mapping[str, Array], order: Array | None) -> dict[str, Array]:
+    return _take(arrays, None if order is None else jnp.argsort(order), 1)
 
 
 def _refuse_local(few: Mapping[str, Leaves], more: Mapping[str, Leaves], plate: str) -> None:

@@ -54,6 +54,10 @@ class Runtime:
         values: dict[str, np.ndarray] = self.tracer.initialise(seed, data, dtype)
         return values
 
+    def prepare(self, data: Arrays) -> None:
+        """Let a plain pair be found out from data; nothing for a program."""
+        self.tracer.prepare(data)
+
     def put(self, arrays: Arrays, dtype: str | None = None) -> dict[str, Array]:
         """Arrays on the device; floating ones as `dtype`."""
         cast = lambda a: a.astype(dtype) if dtype and np.issubdtype(a.dtype, np.floating) else a  # noqa: E731

@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from ppdgm.backends.numpyro.sites import Message, Reading, Site
 from ppdgm.backends.numpyro.vocabulary import closed_form_kl
 from ppdgm.errors import ProgramError, nearest
-from ppdgm.language import Array, Batch, Trace, check_sites, closed_forms
+from ppdgm.language import Array, Batch, Trace, check_sites, closed_forms, not_pathwise
 
 
 def arguments(what: str, fn: Callable[..., Any], data: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -53,6 +53,14 @@ def check_pair(guide: Reading, model: Reading) -> None:
             raise ProgramError(
                 f"Site {name!r} is inside the data plate in the {inside}, but outside it in the {outside}."
             )
+
+
+def check_pathwise(guide: Reading, given: Iterable[str]) -> None:
+    """Refuse draws through which no gradient flows."""
+    for name in guide.drawn():
+        fn = guide.sites[name].fn
+        if name not in given and not fn.has_rsample:
+            raise not_pathwise(name, plain(fn))
 
 
 def terms(guide: Reading, model: Reading, kl: bool) -> Trace:

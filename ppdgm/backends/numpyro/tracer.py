@@ -10,6 +10,7 @@ import numpy as np
 
 from ppdgm.backends.numpyro.vocabulary import JaxReader, JaxVocabulary
 from ppdgm.language import UNSEEN, Array, Batch, Reading, Trace, read_means, read_pair, read_prior
+from ppdgm.nets import check_libraries
 
 Params = Mapping[str, Array]
 Sites = dict[str, Array]
@@ -24,6 +25,7 @@ class ProgramTracer:
     def __init__(self, program: Any):
         self.program = program
         self.declared = program.declarations()
+        check_libraries(self.declared, "numpyro")
 
     def prepare(self, data: Batch) -> None:
         """Nothing to find out: a program declares itself."""

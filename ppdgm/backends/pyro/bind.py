@@ -16,6 +16,7 @@ from pyro.poutine.runtime import effectful
 from ppdgm.backends.pyro.vocabulary import TorchVocabulary
 from ppdgm.errors import ProgramError
 from ppdgm.language import Array, Declarations
+from ppdgm.nets import check_libraries
 
 
 class Handlers:
@@ -87,6 +88,7 @@ def bind(
 ) -> tuple[BoundProgram, BoundProgram]:
     """(model, guide) as modules over the same parameters."""
     declared = program.declarations()
+    check_libraries(declared, "pyro")
     trained = Parameters({n: v for n, v in params.items() if n in declared.params})
     buffers = {n: torch.tensor(v) for n, v in params.items() if n not in declared.params}
     handlers = Handlers(size, data_size)

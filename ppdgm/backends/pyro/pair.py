@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -60,25 +60,25 @@ class PairTracer:
             data: all data.
             dtype: of the data; parameters keep the type that they have.
         """
-        self._guide, self._model = calls(self.program, data)
-        self._live, self._owners, self._store = {}, {}, {"params": {}, "constraints": {}}
-        size = len(next(iter(data.values())))
-        some = lambda n: self._tensors(data, slice(n), dtype)  # noqa: E731
-        with torch.no_grad(), unvalidated(), self.modules.collecting():
-            with self._default_device():
-                self.subsamples, self.batch_size = find_plate(self._model, some, size, self.plate)
-            rows = np.arange(self.batch_size or min(size, ROWS)) % size
-            batch = some(size) if self.subsamples else self._tensors(data, rows, dtype)
-            index = torch.as_tensor(rows, device=self.device)
-            with self._entered():
-                self._first_run(batch, index)
-        self._settle()
-        self._owners = self.modules.state(self._live)
-        self._live |= {n: _tensor(m, leaf) for n, (m, leaf) in self._owners.items()}
-        self.state_names = frozenset(self._owners)
-        with torch.no_grad(), unvalidated(), self.modules.evaluating(dropout_only=True), self._entered():
-            self.particles = self._choose_particles(batch, index)
+        cast = lambda a: a.astype(dtype) if np.issubdtype(a.dtype, np.floating) else a  # noqa: E731
+        self._find_out(
+            list(data),
+            len(next(iter(data.values()))),
+            lambda rows: {n: torch.tensor(cast(np.asarray(a)[rows]), device=self.device) for n, a in data.items()},
+        )
         return {n: t.detach().cpu().numpy().copy() for n, t in self._live.items()}
+
+    def prepare(self, data: Batch) -> None:
+        """Run the pair once over data, unless that is done."""
+        if not self._live:
+            self._find_out(
+                list(data), len(next(iter(data.values()))), lambda rows: {n: a[rows] for n, a in data.items()}
+            )
+
+    def prepare(self, data: Mapping[str, np.ndarray]) -> None:
+        """Find the pair out, where `initialise` has not: its parameters come from elsewhere."""
+        if not self._live:
+            self.initialise(0, data, str(next(iter(data.values())).dtype))
 
     def adopt(self, params: Params) -> dict[str, Array]:
         """The pair's own tensors, set to `params`: training moves those."""
@@ -148,11 +148,30 @@ class PairTracer:
             "Use pyro.poutine.uncondition(model)(x), or write the program over P."
         )
 
-    def _tensors(self, data: Mapping[str, np.ndarray], rows: Any, dtype: str) -> Batch:
-        cast = lambda a: a.astype(dtype) if np.issubdtype(a.dtype, np.floating) else a  # noqa: E731
-        return {n: torch.tensor(cast(np.asarray(a)[rows]), device=self.device) for n, a in data.items()}
+    def _find_out(self, fields: list[str], size: int, take: Callable[[Any], Batch]) -> None:
+        """Plate, parameters, modules and the way to several particles; `take(rows)` gives data on the device."""
+        self._guide, self._model = calls(self.program, fields)
+        self._live, self._owners, self._store = {}, {}, {"params": {}, "constraints": {}}
+        with torch.no_grad(), unvalidated(), self.modules.collecting():
+            with self._default_device():
+                few = lambda n: take(slice(n))  # noqa: E731
+                self.subsamples, self.batch_size = find_plate(self._model, few, size, self.plate)
+            rows = np.arange(self.batch_size or min(size, ROWS)) % size
+            batch = take(slice(None) if self.subsamples else rows)
+            index = torch.as_tensor(rows, device=self.device)
+            with self._entered():
+                found = self._first_run(batch, index)
+        held = self._store["params"]  # a PyroModule may have made a Parameter of what was first held
+        found = {n: held.get(n, tensor) for n, tensor in found.items()}
+        for tensor in found.values():
+            tensor.data = tensor.data.to(self.device)
+        self._owners = self.modules.state(found)
+        self._live = found | {n: _tensor(m, leaf) for n, (m, leaf) in self._owners.items()}
+        self.state_names = frozenset(self._owners)
+        with torch.no_grad(), unvalidated(), self.modules.evaluating(dropout_only=True), self._entered():
+            self.particles = self._choose_particles(batch, index)
 
-    def _first_run(self, batch: Batch, index: Array) -> None:
+    def _first_run(self, batch: Batch, index: Array) -> dict[str, Array]:
         layout = Layout(self.plate, 1, None, len(index))
         found: dict[str, Array] = {}
         try:
@@ -165,18 +184,8 @@ class PairTracer:
         frames = [f for s in (*guide.values(), *model.values()) for f in s.frames.values() if f.dim is not None]
         self._nesting = max([1, *(-f.dim for f in frames)])
         terms(guide, model, self._layout(None, len(index)), False)
-        self._live, self._latent = found, [n for n, s in model.items() if not s.observed]
-
-    def _settle(self) -> None:
-        """One tensor for each parameter, in the module, in the store and here."""
-        held = self._store["params"]
-        for n in held.keys() & self._live.keys():
-            if isinstance(self._live[n], torch.nn.Parameter):
-                held[n] = self._live[n]  # the module's own, where Pyro holds a copy
-            else:
-                pass  # a PyroModule may have made a Parameter of it
-        for tensor in self._live.values():
-            tensor.data = tensor.data.to(self.device)
+        self._latent = [n for n, s in model.items() if not s.observed]
+        return found
 
     def _choose_particles(self, batch: Batch, index: Array) -> str:
         """The fastest way to several particles that gives what one at a time gives."""

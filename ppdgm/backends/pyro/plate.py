@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pyro
 import torch
+from pyro.distributions import constraints
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 
@@ -55,12 +56,20 @@ class _Probe(Messenger):
 
 
 def own_init(msg: Any) -> None:
-    """Let a new parameter start from a copy of its first value: training must not move a tensor of the user's."""
-    if len(msg["args"]) < 2 or msg["name"] in pyro.get_param_store():
+    """Let a new parameter start from a copy of its first value: training must not move a tensor of the user's.
+
+    A module's parameter is held as it is; of one that is not contiguous, Pyro would hold a copy.
+    """
+    store = pyro.get_param_store()
+    if len(msg["args"]) < 2 or msg["name"] in store:
         return
     name, init, *rest = msg["args"]
     init = init() if callable(init) and not isinstance(init, torch.Tensor) else init
-    msg["args"] = (name, init if isinstance(init, torch.nn.Parameter) else init.detach().clone(), *rest)
+    if not isinstance(init, torch.nn.Parameter):
+        init = init.detach().clone()
+    elif msg["kwargs"].get("constraint") is constraints.real:
+        store.set_state({"params": {name: init}, "constraints": {name: constraints.real}})
+    msg["args"] = (name, init, *rest)
 
 
 def find_plate(

@@ -98,11 +98,10 @@ class Recorder(Messenger):
         name, value = msg["name"], msg["value"]
         leaf = value.unconstrained() if hasattr(value, "unconstrained") else value
         init = msg["args"][1] if len(msg["args"]) > 1 else None
-        modules_own = isinstance(init, torch.nn.Parameter) and msg["kwargs"].get("constraint") is constraints.real
-        # Pyro's store holds a copy of a tensor that is not contiguous; what trains is the module's own.
-        held = self.params.setdefault(name, init if modules_own else leaf)
-        if modules_own and held is not init:
+        real = msg["kwargs"].get("constraint") is constraints.real
+        if isinstance(init, torch.nn.Parameter) and init is not leaf and real:
             raise taken_twice(name)
+        self.params.setdefault(name, leaf)
 
     def _set_plate(self, msg: Any) -> None:
         name, size, part = msg["name"], msg["fn"].size, msg["fn"].subsample_size

@@ -66,6 +66,11 @@ class Runtime:
             values: dict[str, np.ndarray] = self.tracer.initialise(seed, data, dtype)
         return values
 
+    def prepare(self, data: Arrays) -> None:
+        """Let a plain pair be found out from data; nothing for a program."""
+        with seeded(self.device, 0):
+            self.tracer.prepare(data)
+
     def put(self, arrays: Arrays, dtype: str | None = None) -> dict[str, Array]:
         """Arrays on the device; floating ones as `dtype`."""
         cast = lambda a: a.astype(dtype) if dtype and np.issubdtype(a.dtype, np.floating) else a  # noqa: E731
@@ -79,7 +84,7 @@ class Runtime:
         self, params: Any, data: Any, index: np.ndarray, k: int, seed: int, given: Arrays | None, kl: bool
     ) -> Trace:
         """The per-site terms as NumPy arrays."""
-        with self._evaluating(params, seed) as params:
+        with self._evaluating(params, data, seed) as params:
             rows = self._index(index)
             native = self.put(given or {})
             terms = self.tracer.trace(params, select(self.tracer, data, rows), rows, k, native, kl)
@@ -97,7 +102,7 @@ class Runtime:
         kl: bool,
     ) -> np.ndarray:
         """`function(trace, xp)` [K, B], as a NumPy array."""
-        with self._evaluating(params, *seed) as params:
+        with self._evaluating(params, data, *seed) as params:
             rows = self._index(index)
             out: np.ndarray = self.fetch(
                 function(self.tracer.trace(params, select(self.tracer, data, rows), rows, k, None, kl), xp)
@@ -106,29 +111,40 @@ class Runtime:
 
     def means(self, params: Any, data: Any, index: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Latent and observed sites at their means, [1, B, *event]."""
-        with self._evaluating(params, 0) as params:
+        with self._evaluating(params, data, 0) as params:
             rows = self._index(index)
             found: tuple[Any, Any] = self.fetch(self.tracer.means(params, select(self.tracer, data, rows), rows))
         return found
 
     def prior(self, params: Any, fields: Mapping[str, Any], size: int, seed: int, mean: bool) -> tuple[Any, Any]:
         """Draws of latent and observed sites from the model, [1, size, *event]."""
-        with self._evaluating(params, seed) as params:
+        with self._evaluating(params, None, seed) as params:
             found: tuple[Any, Any] = self.fetch(self.tracer.prior(params, fields, size, mean))
         return found
 
     def bytes_written(self, params: Any, data: Any, k: int, b: int) -> int:
-        """Bytes of all intermediate results of one reading with K particles and B data."""
-        index = np.arange(b) % len(next(iter(data.values())))
+        """Bytes of all intermediate results of one reading with K particles and B data.
+
+        B is the pair's own where its data plate fixes it.
+        """
+        self.prepare(data)
+        index = np.arange(self.tracer.batch_size or b) % len(next(iter(data.values())))
         with _Count() as count:
             self.trace(params, data, index, k, 0, None, True)
         return count.bytes
+
+    def prepare(self, data: Any) -> None:
+        """Find out what only a run over data can tell: a plain pair's plate, parameters and modules."""
+        with seeded(self.device, 0):
+            self.tracer.prepare(data)
 
     def _index(self, index: np.ndarray) -> Array:
         return torch.as_tensor(index, dtype=torch.int64, device=self.device)
 
     @contextmanager
-    def _evaluating(self, params: Any, *seed: int) -> Iterator[Any]:
+    def _evaluating(self, params: Any, data: Any, *seed: int) -> Iterator[Any]:
+        if data is not None:
+            self.prepare(data)
         with (
             torch.no_grad(),
             unvalidated(),

@@ -11,7 +11,7 @@ import torch
 
 from ppdgm.backends.pyro.vocabulary import TorchReader, TorchVocabulary
 from ppdgm.language import UNSEEN, Array, Batch, Reading, Trace, read_means, read_pair, read_prior
-from ppdgm.nets import ForeignNet
+from ppdgm.nets import ForeignNet, check_libraries
 
 Params = Mapping[str, Array]
 Sites = dict[str, Array]
@@ -32,16 +32,23 @@ class ProgramTracer:
     def __init__(self, program: Any):
         self.program = program
         self.declared = program.declarations()
+        check_libraries(self.declared, "pyro")
         self._modules: dict[str, torch.nn.Module] = {
             n: u.spec.module for n, u in self.declared.nets.items() if isinstance(u.spec, ForeignNet)
         }
         self._buffers = {f"{n}.{b}": v for n, m in self._modules.items() for b, v in m.named_buffers()}
         self.state_names = frozenset(self._buffers)
 
+    def prepare(self, data: Batch) -> None:
+        """Nothing to find out: a program declares itself."""
+
     def initialise(self, seed: int, data: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
         """First values of parameters, and of buffers (such as running means), which training moves too."""
         values: dict[str, np.ndarray] = self.program.initialise(seed, data, dtype)
         return values | {n: b.detach().cpu().numpy().copy() for n, b in self._buffers.items()}
+
+    def prepare(self, data: Mapping[str, np.ndarray]) -> None:
+        """Nothing: a program declares everything."""
 
     def adopt(self, params: Params) -> dict[str, Array]:
         """Copies of `params` that training may move."""
