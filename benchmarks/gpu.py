@@ -95,7 +95,9 @@ def main() -> None:
             for label, batch in SIZES.items():
                 there, fit = seconds_per_step(program, backend, options.device, x, batch, options.steps)
                 here, _ = seconds_per_step(program, backend, "cpu", x, batch, options.cpu_steps)
-                print(f"  {name}, {label}: {1e3 * there:.3f} ms a step; CPU {1e3 * here:.3f} ms; ratio {here / there:.1f}")
+                print(
+                    f"  {name}, {label}: {1e3 * there:.3f} ms a step; CPU {1e3 * here:.3f} ms; ratio {here / there:.1f}"
+                )
             started = time.perf_counter()
             likelihood = fit.log_likelihood(x[:1000], k=options.k)
             print(f"  {name}: log-likelihood {likelihood}, in {time.perf_counter() - started:.1f} s", flush=True)

@@ -23,7 +23,7 @@ def check_single_particle(weigh, x, elbo, seed, k=20_000):
     assert_within(terms.mean(), elbo.mean(), np.sqrt((errors**2).sum()) / len(errors), small=True)
 
 
-def check_bound_rises(weigh, x, exact, seed, ks=(1, 2, 8, 64, 512), draws=2**17):
+def check_bound_rises(weigh, x, exact, seed, ks=(1, 2, 8, 64, 512), draws=2**16):
     """L_K rises with K, stays below log p(x), exact [N], and comes near it."""
     means, errors = np.array([_bound(weigh, x, k, draws // k, seed + i) for i, k in enumerate(ks)]).T
     rises, noise = np.diff(means), np.hypot(errors[1:], errors[:-1])

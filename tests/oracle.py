@@ -63,21 +63,21 @@ def weigher(program, params, backend):
 
 
 class TwoLatents(Program):
-    """z1 ~ N(0, I₁), z2 ~ N(0, I₂), x ~ N(W₁z1 + W₂z2, scale² I); q(z1) q(z2), the same for every datum."""
+    """z1, z2 ~ N(0, I), two numbers each, x ~ N(W₁z1 + W₂z2, scale² I); q(z1) q(z2), the same for every datum."""
 
     event_shape: Shape
     scale: PositiveFloat = 1.0
 
     def build(self, context):
         (x,) = self.event_shape
-        for site, d in (("z1", 1), ("z2", 2)):
-            context.param(f"{site}.weight", (x, d), normal(1.0))
-            context.param(f"{site}.loc", (d,), label="guide")
-            context.param(f"{site}.log_scale", (d,), label="guide")
+        for site in ("z1", "z2"):
+            context.param(f"{site}.weight", (x, 2), normal(0.7))
+            context.param(f"{site}.loc", (2,), label="guide")
+            context.param(f"{site}.log_scale", (2,), label="guide")
 
     def model(self, P, x):
         with P.plate("data", x):
-            z1 = P.sample("z1", P.dist.Normal(P.full((1,), 0.0), P.full((1,), 1.0)).to_event(1))
+            z1 = P.sample("z1", P.dist.Normal(P.full((2,), 0.0), P.full((2,), 1.0)).to_event(1))
             z2 = P.sample("z2", P.dist.Normal(P.full((2,), 0.0), P.full((2,), 1.0)).to_event(1))
             mean = z1 @ P.param("z1.weight").T + z2 @ P.param("z2.weight").T
             P.sample("x", P.dist.Normal(mean, P.full((1,), self.scale)).to_event(1), obs=x)

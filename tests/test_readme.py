@@ -11,7 +11,9 @@ README = Path(__file__).parents[1] / "README.md"
 def test_the_readmes_python_runs(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert len(blocks) == 4
-    code = "\n".join(blocks).replace("epochs=200", "epochs=2").replace("epochs=20", "epochs=2").replace("k=5000", "k=50")
+    code = (
+        "\n".join(blocks).replace("epochs=200", "epochs=2").replace("epochs=20", "epochs=2").replace("k=5000", "k=50")
+    )
     code += "\nppdgm.fit(TwoLayers(event_shape=(8, 8)), data.train, epochs=1).elbo(data.test)\n"
     (tmp_path / "readme.py").write_text(code, encoding="utf-8")
     run = subprocess.run([sys.executable, "readme.py"], cwd=tmp_path, capture_output=True, text=True)

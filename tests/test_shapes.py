@@ -6,6 +6,7 @@ Each mistake is one changed method of a program that is otherwise right.
 import numpy as np
 import pytest
 from readings import BACKENDS, get_runtime, run_trace, train
+from scipy.special import expit, rel_entr
 
 from ppdgm.errors import ProgramError
 from ppdgm.inference import bounds
@@ -192,8 +193,8 @@ MISTAKES = {
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 
-def evaluate(backend, program, k=K, data=DATA):
-    return run_trace(get_runtime(backend, program), program.initialise(0), data, k)
+def evaluate(backend, program, k=K, data=DATA, kl=False):
+    return run_trace(get_runtime(backend, program), program.initialise(0), data, k, kl=kl)
 
 
 @every_backend
@@ -245,9 +246,13 @@ class Discrete(Right):
 
 @every_backend
 def test_a_discrete_site_is_judged_but_not_trained(backend):
-    trace = evaluate(backend, Discrete())
+    trace = evaluate(backend, Discrete(), kl=True)
     assert set(np.unique(trace.values["z"])) == {0.0, 1.0}
     np.testing.assert_allclose(trace.log_p["z"], D * np.log(0.5), rtol=1e-6)
+    weights = {n: v.astype(float) for n, v in Discrete().initialise(0).items()}
+    q = expit(DATA["x"] @ weights["encoder.layers.0.weight"][:D].T + weights["encoder.layers.0.bias"][:D])
+    kl = rel_entr(q, 0.5) + rel_entr(1 - q, 0.5)
+    np.testing.assert_allclose(trace.kl["z"], kl[None], rtol=1e-5)
     with pytest.raises(
         ProgramError, match=r"'z'.*not reparameterised.*Use a reparameterised distribution in the guide"
     ):

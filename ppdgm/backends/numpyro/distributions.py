@@ -26,17 +26,19 @@ class BernoulliLogits(native.BernoulliLogits):
         return super().sample(key, sample_shape).astype(jnp.result_type(self.logits))
 
 
-@jax.custom_jvp
-def _log_prob(logits: Array, value: Array) -> Array:
+def _score(logits: Array, value: Array) -> Array:
     # The form without overflow that XLA's CPU runs fastest; its derivative is written out below.
     return value * logits - jnp.clip(logits, 0) - jnp.log1p(jnp.exp(-jnp.abs(logits)))
 
 
-@_log_prob.defjvp
-def _log_prob_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+def _score_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     logits, value = primals
     slope = (value - jax.nn.sigmoid(logits)) * tangents[0] + logits * tangents[1]
-    return _log_prob(logits, value), slope
+    return _score(logits, value), slope
+
+
+_log_prob = jax.custom_jvp(_score)
+_log_prob.defjvp(_score_jvp)
 
 
 class Distributions:

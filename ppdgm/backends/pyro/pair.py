@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -16,7 +16,7 @@ from ppdgm.backends.pyro.modules import Modules, in_sight
 from ppdgm.backends.pyro.particles import agree, as_more_data, one_at_a_time
 from ppdgm.backends.pyro.plate import ROWS, find_plate
 from ppdgm.backends.pyro.recorder import Recorder, taken_twice
-from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, terms
+from ppdgm.backends.pyro.sites import Layout, Site, terms
 from ppdgm.backends.pyro.vocabulary import unvalidated
 from ppdgm.errors import ProgramError, UnsupportedByBackend, nearest
 from ppdgm.language import Array, Batch, Trace
@@ -60,25 +60,13 @@ class PairTracer:
             data: all data.
             dtype: of the data; parameters keep the type that they have.
         """
-        cast = lambda a: a.astype(dtype) if np.issubdtype(a.dtype, np.floating) else a  # noqa: E731
-        self._find_out(
-            list(data),
-            len(next(iter(data.values()))),
-            lambda rows: {n: torch.tensor(cast(np.asarray(a)[rows]), device=self.device) for n, a in data.items()},
-        )
+        self._find_out({n: a.astype(dtype, copy=False) if a.dtype.kind == "f" else a for n, a in data.items()})
         return {n: t.detach().cpu().numpy().copy() for n, t in self._live.items()}
 
-    def prepare(self, data: Batch) -> None:
-        """Run the pair once over data, unless that is done."""
-        if not self._live:
-            self._find_out(
-                list(data), len(next(iter(data.values()))), lambda rows: {n: a[rows] for n, a in data.items()}
-            )
-
     def prepare(self, data: Mapping[str, np.ndarray]) -> None:
-        """Find the pair out, where `initialise` has not: its parameters come from elsewhere."""
+        """Run the pair once, where `initialise` has not: its parameters come from elsewhere."""
         if not self._live:
-            self.initialise(0, data, str(next(iter(data.values())).dtype))
+            self._find_out(data)
 
     def adopt(self, params: Params) -> dict[str, Array]:
         """The pair's own tensors, set to `params`: training moves those."""
@@ -148,9 +136,11 @@ class PairTracer:
             "Use pyro.poutine.uncondition(model)(x), or write the program over P."
         )
 
-    def _find_out(self, fields: list[str], size: int, take: Callable[[Any], Batch]) -> None:
-        """Plate, parameters, modules and the way to several particles; `take(rows)` gives data on the device."""
-        self._guide, self._model = calls(self.program, fields)
+    def _find_out(self, data: Mapping[str, np.ndarray]) -> None:
+        """Plate, parameters, modules and the way to several particles."""
+        take = lambda rows: {n: torch.tensor(a[rows], device=self.device) for n, a in data.items()}  # noqa: E731
+        size = len(next(iter(data.values())))
+        self._guide, self._model = calls(self.program, data)
         self._live, self._owners, self._store = {}, {}, {"params": {}, "constraints": {}}
         with torch.no_grad(), unvalidated(), self.modules.collecting():
             with self._default_device():
@@ -215,21 +205,9 @@ class PairTracer:
         return terms(guide, model, layout, kl)
 
     def _run(self, call: Call, batch: Batch, recorder: Recorder) -> dict[str, Site]:
-        layout = recorder.layout
         if not self.subsamples:
-            recorder.index = torch.arange(layout.b, device=self.device)
-        with recorder, pyro.plate(PARTICLES, layout.k, dim=-1 - layout.nesting) if layout.k else nullcontext():
-            try:
-                call(batch)
-            except ValueError as error:
-                text = str(error)
-                if not text.startswith("Shape mismatch inside plate"):
-                    raise
-                raise ProgramError(
-                    f"{text.splitlines()[0]}. Dimensions of one datum belong to the event: add .to_event(n) to the "
-                    "site's distribution, so that its batch shape is the plate's size."
-                ) from error
-        return recorder.sites
+            recorder.index = torch.arange(recorder.layout.b, device=self.device)
+        return recorder.record(call, batch)
 
     def _layout(self, k: int | None, b: int) -> Layout:
         return Layout(self.plate, self._nesting, k, b)
@@ -249,7 +227,9 @@ class PairTracer:
 
     def _check_names(self, params: Params) -> None:
         if not self._live:
-            raise ProgramError("A plain pair is known only once it has run: initialise(seed, data, dtype) comes first.")
+            raise ProgramError(
+                "A plain pair is known only once it has run: initialise(…) or prepare(data) comes first."
+            )
         for n in params.keys() ^ self._live.keys():
             lacks = "the given values" if n in self._live else "the pair"
             raise ProgramError(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
+import pyro
 import torch
 from pyro.distributions import Unit, constraints
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 
 from ppdgm.backends.pyro.plate import own_init
-from ppdgm.backends.pyro.sites import Layout, Site, subsampled
+from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, subsampled
 from ppdgm.errors import ProgramError, UnsupportedByBackend, nearest
-from ppdgm.language import Array, not_pathwise
+from ppdgm.language import Array, Batch, not_pathwise
 
 
 class Recorder(Messenger):
@@ -49,6 +51,26 @@ class Recorder(Messenger):
         self.first, self.pathwise, self.mean, self.generate = first, pathwise, mean, generate
         self.sites: dict[str, Site] = {}
         self.plates: set[str] = set()
+
+    def record(self, function: Callable[[Batch], Any], batch: Batch) -> dict[str, Site]:
+        """Run the function, with a plate of particles around it if the layout has one.
+
+        Raises:
+            ProgramError: a site has dimensions that no plate declares.
+        """
+        k, dim = self.layout.k, -1 - self.layout.nesting
+        with self, pyro.plate(PARTICLES, k, dim=dim) if k else nullcontext():
+            try:
+                function(batch)
+            except ValueError as error:
+                text = str(error)
+                if not text.startswith("Shape mismatch inside plate"):
+                    raise
+                raise ProgramError(
+                    f"{text.splitlines()[0]}. Dimensions of one datum belong to the event: add .to_event(n) to the "
+                    "site's distribution, so that its batch shape is the plate's size."
+                ) from error
+        return self.sites
 
     def _pyro_sample(self, msg: Any) -> None:
         name, fn = msg["name"], msg["fn"]

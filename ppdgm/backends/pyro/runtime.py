@@ -84,7 +84,7 @@ class Runtime:
         self, params: Any, data: Any, index: np.ndarray, k: int, seed: int, given: Arrays | None, kl: bool
     ) -> Trace:
         """The per-site terms as NumPy arrays."""
-        with self._evaluating(params, data, seed) as params:
+        with self._evaluating(params, seed) as params:
             rows = self._index(index)
             native = self.put(given or {})
             terms = self.tracer.trace(params, select(self.tracer, data, rows), rows, k, native, kl)
@@ -102,7 +102,7 @@ class Runtime:
         kl: bool,
     ) -> np.ndarray:
         """`function(trace, xp)` [K, B], as a NumPy array."""
-        with self._evaluating(params, data, *seed) as params:
+        with self._evaluating(params, *seed) as params:
             rows = self._index(index)
             out: np.ndarray = self.fetch(
                 function(self.tracer.trace(params, select(self.tracer, data, rows), rows, k, None, kl), xp)
@@ -111,14 +111,14 @@ class Runtime:
 
     def means(self, params: Any, data: Any, index: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Latent and observed sites at their means, [1, B, *event]."""
-        with self._evaluating(params, data, 0) as params:
+        with self._evaluating(params, 0) as params:
             rows = self._index(index)
             found: tuple[Any, Any] = self.fetch(self.tracer.means(params, select(self.tracer, data, rows), rows))
         return found
 
     def prior(self, params: Any, fields: Mapping[str, Any], size: int, seed: int, mean: bool) -> tuple[Any, Any]:
         """Draws of latent and observed sites from the model, [1, size, *event]."""
-        with self._evaluating(params, None, seed) as params:
+        with self._evaluating(params, seed) as params:
             found: tuple[Any, Any] = self.fetch(self.tracer.prior(params, fields, size, mean))
         return found
 
@@ -127,24 +127,16 @@ class Runtime:
 
         B is the pair's own where its data plate fixes it.
         """
-        self.prepare(data)
         index = np.arange(self.tracer.batch_size or b) % len(next(iter(data.values())))
         with _Count() as count:
             self.trace(params, data, index, k, 0, None, True)
         return count.bytes
 
-    def prepare(self, data: Any) -> None:
-        """Find out what only a run over data can tell: a plain pair's plate, parameters and modules."""
-        with seeded(self.device, 0):
-            self.tracer.prepare(data)
-
     def _index(self, index: np.ndarray) -> Array:
         return torch.as_tensor(index, dtype=torch.int64, device=self.device)
 
     @contextmanager
-    def _evaluating(self, params: Any, data: Any, *seed: int) -> Iterator[Any]:
-        if data is not None:
-            self.prepare(data)
+    def _evaluating(self, params: Any, *seed: int) -> Iterator[Any]:
         with (
             torch.no_grad(),
             unvalidated(),

@@ -39,9 +39,6 @@ class ProgramTracer:
         self._buffers = {f"{n}.{b}": v for n, m in self._modules.items() for b, v in m.named_buffers()}
         self.state_names = frozenset(self._buffers)
 
-    def prepare(self, data: Batch) -> None:
-        """Nothing to find out: a program declares itself."""
-
     def initialise(self, seed: int, data: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
         """First values of parameters, and of buffers (such as running means), which training moves too."""
         values: dict[str, np.ndarray] = self.program.initialise(seed, data, dtype)

@@ -154,6 +154,9 @@ def closed_form_kl(q: Any, p: Any) -> Array | None:
         inner = q.reinterpreted_batch_ndims
         if inner == p.reinterpreted_batch_ndims and not q.base_dist.event_shape and not p.base_dist.event_shape:
             q, p, events = q.base_dist, p.base_dist, inner
+    if not isinstance(q, dist.Normal):  # some of torch's formulas, such as Bernoulli's, do not broadcast
+        shape = torch.broadcast_shapes(q.batch_shape, p.batch_shape)
+        q, p = q.expand(shape), p.expand(shape)
     try:
         form = kl_divergence(q, p)
     except NotImplementedError:
