@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def seconds_per_step(program: Program, backend: str, device: str, x: np.ndarray,
         progress=False,
         callbacks=[lambda now: stamps.append((now.step, now.seconds))],
     )
-    rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in zip(stamps[1:], stamps[2:], strict=False)]
+    rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(stamps[1:])]
     return float(np.median(rates)) if rates else float("nan"), fit
 
 

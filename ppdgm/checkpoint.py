@@ -30,8 +30,8 @@ def save(fit: Any, out: Path, overwrite: bool) -> Path:
     """Write a fit to the folder `out`. The recipe comes last and names the others' checksums."""
     check_free(out, overwrite)
     out.mkdir(parents=True, exist_ok=True)
-    weights = save_arrays({n: np.ascontiguousarray(v) for n, v in fit.params.items()})
-    history = save_arrays({n: np.ascontiguousarray(v) for n, v in fit.history.items()})
+    weights = save_arrays({n: np.asarray(v, order="C") for n, v in fit.params.items()})
+    history = save_arrays({n: np.asarray(v, order="C") for n, v in fit.history.items()})
     recipe = {
         "format": FORMAT,
         "backend": fit.backend,

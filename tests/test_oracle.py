@@ -96,7 +96,6 @@ def test_maximum_likelihood_needs_data_wider_than_the_latent():
 def test_exact_guide_weighs_every_draw_alike(backend, shape, latent, dtype, tolerance):
     program, params, x = make(latent, posterior="exact", shape=shape, latent=latent, dtype=dtype)
     fit = make_fit(program, params, backend)
-    fit.info["dtype"] = dtype
     with precision(dtype):
         terms = ppdgm.trace(program, params, x, k=7, backend=backend, seed=1)
         log_weights, estimate = fit.log_weights(x, k=7, seed=2), fit.log_likelihood(x, k=7)

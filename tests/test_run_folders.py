@@ -160,7 +160,8 @@ def test_a_custom_class_loads_by_hand_or_by_import_path(tmp_path, monkeypatch):
     fit = ppdgm.fit(my_models.Mine(event_shape=(6,)), X, steps=3, progress=False, out=out)
     assert ppdgm.load(out, classes=[my_models.Mine]).program == fit.program
     assert ppdgm.load(out, program=fit.program).program is fit.program
-    code = f"import sys, ppdgm; sys.path.insert(0, {str(tmp_path)!r}); fit = ppdgm.load({str(out)!r}, {{}}); print(fit.program)"
+    start = f"import sys, ppdgm; sys.path.insert(0, {str(tmp_path)!r})"
+    code = f"{start}; fit = ppdgm.load({str(out)!r}, {{}}); print(fit.program)"
     by_path = subprocess.run(
         [sys.executable, "-c", code.format("classes=['my_models:Mine']")], capture_output=True, text=True
     )

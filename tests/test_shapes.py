@@ -252,7 +252,9 @@ def test_a_discrete_site_is_judged_but_not_trained(backend):
     weights = {n: v.astype(float) for n, v in Discrete().initialise(0).items()}
     q = expit(DATA["x"] @ weights["encoder.layers.0.weight"][:D].T + weights["encoder.layers.0.bias"][:D])
     kl = rel_entr(q, 0.5) + rel_entr(1 - q, 0.5)
-    np.testing.assert_allclose(trace.kl["z"], kl[None], rtol=1e-5)
+    assert set(trace.kl) == ({"z"} if backend == "pyro" else set())  # NumPyro knows no such form
+    for value in trace.kl.values():
+        np.testing.assert_allclose(value, kl[None], rtol=1e-5, atol=1e-8)
     with pytest.raises(
         ProgramError, match=r"'z'.*not reparameterised.*Use a reparameterised distribution in the guide"
     ):

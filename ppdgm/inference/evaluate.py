@@ -169,6 +169,11 @@ def parse_memory(memory: int | str, device: Any) -> int:
     raise PpdgmError(f"memory: got {memory!r}, expected bytes as a number, or text such as '512 MiB' or 'auto'.")
 
 
+def dtype_of(params: Mapping[str, np.ndarray]) -> str:
+    """The floating type of parameters, in which data go with them."""
+    return next((str(v.dtype) for v in params.values() if v.dtype.kind == "f"), "float32")
+
+
 def as_fields(data: Any, dtype: str = "float32") -> dict[str, np.ndarray]:
     """Data as named arrays; a single array is `x`. Booleans and `x` become floating, other integers stay.
 

@@ -112,7 +112,7 @@ class Fit:
         return self._runtime.put(self.params)
 
     def _fields(self, data: Any) -> dict[str, np.ndarray]:
-        fields = as_fields(data, self.info.get("dtype", "float32"))
+        fields = as_fields(data, dtype_of(self.params))
         check_fields(self.program, fields)
         self._runtime.prepare(fields)
         return fields

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ppdgm.inference.evaluate import Judge, as_fields, check_fields, parse_memory
+from ppdgm.inference.evaluate import Judge, as_fields, check_fields, dtype_of, parse_memory
 from ppdgm.language import Trace
 from ppdgm.registry import backend as load_backend
 
@@ -65,8 +65,7 @@ def trace(
 
 
 def _ready(program: Any, params: Mapping[str, np.ndarray], x: Any, backend: str | None, device: str) -> Any:
-    dtype = next((str(v.dtype) for v in params.values() if v.dtype.kind == "f"), "float32")
-    fields = as_fields(x, dtype)
+    fields = as_fields(x, dtype_of(params))
     check_fields(program, fields)
     name = getattr(program, "backend", None) or backend or "numpyro"
     runtime = load_backend(name).Runtime(program, device)

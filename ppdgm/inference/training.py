@@ -17,8 +17,8 @@ import numpy as np
 from ppdgm import checkpoint
 from ppdgm.errors import TrainingError, require
 from ppdgm.inference.batches import Batches, Plan
-from ppdgm.inference.evaluate import Judge, as_fields, check_fields, parse_memory
 from ppdgm.inference.engine import Engine
+from ppdgm.inference.evaluate import Judge, as_fields, check_fields, parse_memory
 from ppdgm.inference.optimisers import as_optimiser
 from ppdgm.inference.result import Fit
 from ppdgm.inference.schedules import Schedule, as_schedule, check_reached
