@@ -192,6 +192,9 @@ class Program(Spec):
 class PlainPair:
     """A user's own Pyro or NumPyro model and guide. Its parameters are found by running it once.
 
+    A NumPyro pair's parameters are drawn anew for each `fit`. A Pyro pair's live in the user's modules, which training
+    moves: a second `fit` starts from there. What `fit` returns holds values of its own.
+
     Args:
         model, guide: callables over the data: `model(x)` for a single array, keywords for named fields.
         data_plate: name of the plate over data, full or subsampled.

@@ -129,8 +129,8 @@ class Scaled:
 
         def guide(x):
             pyro.module("encoder", encoder)
-            with pyro.plate("data", 500, subsample_size=len(x)):
-                pyro.sample("z", dist.Normal(*encoder(x)).to_event(1))
+            with pyro.plate("data", len(x), subsample_size=len(x)) as i:
+                pyro.sample("z", dist.Normal(*encoder(x[i])).to_event(1))
 
         self.pair = model, guide
 

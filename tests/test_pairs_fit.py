@@ -155,6 +155,6 @@ def test_arguments_that_do_not_fit_a_pair():
         ppdgm.fit(pyro_subsampled(), X, steps=1, batch_size=5)
     with pytest.raises(PpdgmError, match="plain pyro pair"):
         ppdgm.fit(pyro_subsampled(), X, steps=1, backend="numpyro")
-    with pytest.raises(PpdgmError, match="no plate named 'rows'|'rows'"):
+    with pytest.raises(PpdgmError, match="'rows'"):
         pair = pyro_buffers()
         ppdgm.fit(Program.from_pyro(pair.model, pair.guide, data_plate="rows"), X, steps=1)

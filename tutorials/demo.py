@@ -1,6 +1,7 @@
 """The main job, from data to judgement: what `make demo` runs. About a minute on two cores."""
 
 import os
+import sys
 from pathlib import Path
 
 import ppdgm
@@ -31,10 +32,12 @@ print(f"  test ELBO             {fit.elbo(data.test)}")
 print(f"  test log-likelihood   {fit.log_likelihood(data.test, k=100 if SMALL else 5000)}")
 
 png = picture(OUT / "samples.png", fit.sample(64, mean=True), data.test[:32], fit.reconstruct(data.test[:32]))
+python = os.path.relpath(sys.executable) if sys.executable.startswith(str(Path.cwd())) else "python"
 print(f"""
-Written to {OUT}/: recipe.toml, weights.safetensors, history.safetensors, {png.name} (open it).
+Written to {OUT}/: recipe.toml, weights.safetensors, history.safetensors, and the picture {png.name}: open it.
 
 What next?
-  python tutorials/first_vae.py               what these numbers mean, in ten lines
-  python tutorials/bring_your_own_pair.py     a plain Pyro or NumPyro pair of your own
-  python -c "import ppdgm; print(ppdgm.load('{OUT}', backend='pyro').sample(1).shape)"   the same weights on Pyro""")
+  {python} tutorials/first_vae.py     what these numbers mean, with a picture of the training
+  {python} -c "import ppdgm; print(ppdgm.load('{OUT}').sample(1)[0].astype(int))"     a new digit
+  make test     installs the Pyro backend too, and runs every test; then
+  {python} tutorials/bring_your_own_pair.py     trains a plain Pyro and a plain NumPyro pair""")

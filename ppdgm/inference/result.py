@@ -12,7 +12,7 @@ import numpy as np
 
 from ppdgm import checkpoint
 from ppdgm.errors import CheckpointError, require
-from ppdgm.inference.evaluate import Estimate, Judge, as_fields, check_fields, parse_memory
+from ppdgm.inference.evaluate import Estimate, Judge, as_fields, check_fields, dtype_of, parse_memory
 from ppdgm.registry import backend as load_backend
 from ppdgm.spec import Spec
 
