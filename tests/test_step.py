@@ -30,6 +30,28 @@ def test_rules_equal_torchs_optimisers(name, momentum):
     assert torch.allclose(ours, theirs, rtol=1e-7, atol=1e-9)
 
 
+class Unruly(VAE):
+    """A program that torch can't compile."""
+
+    def guide(self, P, x):
+        if x.sum() > 0:  # a branch that depends on data
+            super().guide(P, x)
+
+
+def test_a_program_that_does_not_compile_runs_eagerly_unless_told():
+    program = Unruly(event_shape=(6,), latent=2, encoder=MLP(hidden=(8,)), decoder=MLP(hidden=(8,)))
+    x = (np.random.default_rng(0).random((41, 6)) < 0.3).astype("float32")
+    options = {"backend": "pyro", "batch_size": 8, "progress": False}
+    with pytest.raises(ppdgm.PpdgmError, match="can't compile this program"):
+        ppdgm.fit(program, x, steps=3, compile=True, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ppdgm.inference.training.COMPILE_FROM_STEPS", 3)
+        tried = ppdgm.fit(program, x, steps=3, compile="auto", **options)
+    eager = ppdgm.fit(program, x, steps=3, compile=False, **options)
+    assert tried.info["compile"] is False
+    assert all(np.array_equal(tried.params[n], eager.params[n]) for n in eager.params)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("clip_norm", [None, 0.05])
 def test_a_compiled_run_equals_an_eager_one(clip_norm):

@@ -126,7 +126,7 @@ def fit(
     runtime.bytes_written(params_native, native, 2, rows)  # a first reading, with sizes that hide no shape mistake
 
     trainer = load_backend(name).Trainer(
-        runtime, engine, optimiser, params_native, native, seed, size, binarise == "dynamic", compiled
+        runtime, engine, optimiser, params_native, native, seed, size, binarise == "dynamic", compiled, compile is True
     )
     run = _Run(
         trainer=trainer,
@@ -158,7 +158,7 @@ def fit(
             "fields": sorted(fields),
             "dtype": dtype,
             "binarise": binarise,
-            "compile": compiled,
+            "compile": trainer.compiled,
             "stopped": run.stopped,
             "optimiser": "own" if own_rate else optimiser.to_dict(),
             "learning_rate": rate.to_dict(),

@@ -58,9 +58,11 @@ class Trainer:
         data_size: int,
         binarise: bool = False,
         compile: bool = True,
+        insist: bool = True,
     ):
         self.runtime, self.tracer, self.objective = runtime, runtime.tracer, objective
         self.data, self.data_size, self.binarise = data, data_size, binarise
+        self.compiled = True  # always; `compile` and `insist` are for the other backend
         self.transform = make_optimiser(optimiser)
         self.params = jax.tree.map(jnp.copy, params)  # stretches donate their input: never the caller's arrays
         # Placed like what a stretch returns: counters and zeros, which depend on no parameter, come out unplaced, and

@@ -12,6 +12,7 @@ from ppdgm.backends.pyro.runtime import seeded
 from ppdgm.backends.pyro.step import CompiledStep, EagerStep, is_spec
 from ppdgm.backends.pyro.tracer import select
 from ppdgm.backends.pyro.vocabulary import unvalidated
+from ppdgm.errors import TrainingError
 from ppdgm.language import Array
 
 
@@ -27,6 +28,7 @@ class Trainer:
         data_size: N.
         binarise: draw x ~ Bernoulli(x) anew for each minibatch.
         compile: compile the step, where that can be done.
+        insist: a program that torch can't compile is an error, rather than run eagerly.
     """
 
     def __init__(
@@ -40,18 +42,38 @@ class Trainer:
         data_size: int,
         binarise: bool = False,
         compile: bool = False,
+        insist: bool = False,
     ):
         self.runtime, self.tracer, self.objective = runtime, runtime.tracer, objective
         self.data, self.data_size, self.binarise = data, data_size, binarise
         self.params = self.tracer.adopt(params)
         # Buffers move as a side effect of a forward pass, and a user's own optimiser is its own: neither compiles.
         self.compiled = compile and self.tracer.compiles and not self.tracer.state_names and is_spec(optimiser)
+        self.optimiser, self.insist = optimiser, insist
         self._step = (CompiledStep if self.compiled else EagerStep)(self._loss_of, self.params, optimiser)
         with seeded(runtime.device, seed):
             self._rng = _get_rng(runtime.device)
 
     def run(self, plan: Any) -> dict[str, np.ndarray]:
-        """Take the plan's steps; return each objective's metrics per step. Nothing is read back in between."""
+        """Take the plan's steps; return each objective's metrics per step. Nothing is read back in between.
+
+        Raises:
+            TrainingError: torch can't compile the program, and `insist`.
+        """
+        try:
+            return self._run(plan)
+        except Exception as error:
+            if not self.compiled or self._step.works:
+                raise
+            if self.insist:
+                raise TrainingError(
+                    f"torch can't compile this program ({type(error).__name__}: {str(error).strip().splitlines()[0]}). "
+                    "Train with compile=False, or write it with fewer Python features."
+                ) from error
+        self.compiled, self._step = False, EagerStep(self._loss_of, self.params, self.optimiser)
+        return self._run(plan)
+
+    def _run(self, plan: Any) -> dict[str, np.ndarray]:
         device = self.runtime.device
         index = torch.as_tensor(plan.index, dtype=torch.int64, device=device)
         weight = torch.as_tensor(plan.weight, device=device)

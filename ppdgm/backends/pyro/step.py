@@ -25,6 +25,7 @@ class EagerStep:
 
     def __init__(self, loss: Loss, params: Params, optimiser: Any):
         self.loss, self.params, self.by_name = loss, params, is_spec(optimiser)
+        self.works = True
         self.trained = [p for p in params.values() if p.requires_grad]
         self.clip_norm = optimiser.clip_norm if self.by_name else None
         self.optimiser = _torch_optimiser(optimiser, self.trained)
@@ -52,6 +53,7 @@ class CompiledStep:
         self.params = {n: p.detach() for n, p in params.items()}  # the same memory: updates are in place
         zeros = {n: torch.zeros_like(p) for n, p in self.params.items()}
         self.state = {"first": zeros, "second": {n: z.clone() for n, z in zeros.items()}}
+        self.works = False  #: whether it has compiled
         self.count = torch.zeros((), device=next(iter(params.values())).device)
 
         def step(
@@ -77,6 +79,7 @@ class CompiledStep:
     def __call__(self, data: Params, index: Array, weight: Array, knobs: Params, rate: Array) -> Array:
         with torch.no_grad():
             metrics: Array = self._step(self.params, self.state, self.count, rate, data, index, weight, knobs)
+        self.works = True
         return metrics
 
 
