@@ -31,7 +31,256 @@ class Mutation:
     tests: str
 
 
-MUTATIONS: dict[str, Mutation] = {}
+MUTATIONS: dict[str, Mutation] = {
+    "closed form where it is invalid": Mutation(
+        "ppdgm/reading.py",
+        "        if all(parent in earlier for parent in latent[:i]):",
+        "        if True:",
+        "tests/test_contract.py -k analytic and reversed",
+    ),
+    "guide draws once for all data": Mutation(
+        "ppdgm/reading.py",
+        "            _check_given(name, tuple(value.shape), tuple(dist.event_shape), shape, self.inside)\n",
+        "",
+        "tests/test_shapes.py -k ModelWithoutPlate or WidthThatWould or DrawsOnce",
+    ),
+    "guide and model in different places": Mutation(
+        "ppdgm/reading.py",
+        "        if (name in guide.shared) != (name in model.shared):",
+        "        if False:",
+        "tests/test_shapes.py -k one_datum",
+    ),
+    "gate and value swapped": Mutation(
+        "ppdgm/nets/mlp.py",
+        'h = P.activation(self.activation, both[..., :width]) * P.activation("sigmoid", both[..., width:])',
+        'h = P.activation(self.activation, both[..., width:]) * P.activation("sigmoid", both[..., :width])',
+        "tests/test_nets.py -k gated",
+    ),
+    "norm's epsilon": Mutation(
+        "ppdgm/nets/base.py",
+        "NORM_EPSILON = 1e-5",
+        "NORM_EPSILON = 1e-3",
+        "tests/test_nets.py -k norm",
+    ),
+    "norm without centring": Mutation(
+        "ppdgm/nets/base.py",
+        "axes: tuple[int, ...]) -> Array:\n    centred = x - P.xp.mean(x, axis=axes, keepdims=True)",
+        "axes: tuple[int, ...]) -> Array:\n    centred = x",
+        "tests/test_nets.py -k norm",
+    ),
+    "output padding turned": Mutation(
+        "ppdgm/nets/conv.py",
+        '            h = P.conv_transpose2d(h, *_weights(P, f"convs.{i}"), self.stride, self.padding, extra)',
+        '            h = P.conv_transpose2d(h, *_weights(P, f"convs.{i}"), self.stride, self.padding, extra[::-1])',
+        "tests/test_nets.py -k decoder",
+    ),
+    "residual without the input": Mutation(
+        "ppdgm/nets/conv.py",
+        "            h = h + r\n",
+        "            h = r\n",
+        "tests/test_nets.py -k normed",
+    ),
+    "gelu by its approximation": Mutation(
+        "ppdgm/backends/numpyro/vocabulary.py",
+        "jax.nn.gelu(x, approximate=False)",
+        "jax.nn.gelu(x)",
+        "tests/test_nets.py -k gelu",
+    ),
+    "scale without its floor (network)": Mutation(
+        "ppdgm/models/likelihoods.py",
+        "            scale = self.min_scale + P.softplus(raw)\n",
+        "            scale = P.softplus(raw)\n",
+        "tests/test_contract.py -k log_weights and network",
+    ),
+    "scale without its floor (posterior)": Mutation(
+        "ppdgm/models/posteriors.py",
+        "self.min_scale + P.softplus(raw)",
+        "P.softplus(raw)",
+        "tests/test_contract.py -k log_weights and learned",
+    ),
+    "posterior's covariance not scaled": Mutation(
+        "ppdgm/models/ppca.py",
+        "scale_tril=P.xp.linalg.cholesky(variance * inverse)",
+        "scale_tril=P.xp.linalg.cholesky(inverse)",
+        "tests/test_contract.py -k log_weights and ppca",
+    ),
+    "missing log q": Mutation(
+        "ppdgm/inference/bounds.py",
+        "return sum(trace.log_p.values()) - sum(trace.log_q.values())",
+        "return sum(trace.log_p.values())",
+        "tests/test_contract.py -k gradients_at_given and vae",
+    ),
+    "flow's draw without gradient (pyro)": Mutation(
+        "ppdgm/backends/pyro/vocabulary.py",
+        "        return self._sample(normal, (*sample_shape, *self.batch_shape))",
+        "        return tuple(t.detach() for t in self._sample(normal, (*sample_shape, *self.batch_shape)))",
+        "tests/test_contract.py -k pathwise and coupling",
+    ),
+    "flow's draw without gradient (numpyro)": Mutation(
+        "ppdgm/backends/numpyro/vocabulary.py",
+        "        value, log_prob = self._sample(normal, (*sample_shape, *self.batch_shape))\n",
+        "        value, log_prob = self._sample(normal, (*sample_shape, *self.batch_shape))\n"
+        "        value = jax.lax.stop_gradient(value)\n",
+        "tests/test_contract.py -k pathwise and coupling",
+    ),
+    "Pyro's global store used": Mutation(
+        "ppdgm/backends/pyro/bind.py",
+        "        return read(name, constraint=dist.constraints.real, event_dim=None, name=name)",
+        "        return pyro.param(name, value)",
+        "tests/test_bind.py -k pyro_svi or turns",
+    ),
+    "plate's scale upside down": Mutation(
+        "ppdgm/backends/numpyro/bind.py",
+        "scale=self.data_size / size",
+        "scale=size / self.data_size",
+        "tests/test_bind.py -k data_size",
+    ),
+    "validation left on": Mutation(
+        "ppdgm/backends/pyro/vocabulary.py",
+        "        Distribution.set_default_validate_args(before)\n",
+        "        Distribution.set_default_validate_args(True)\n",
+        "tests/test_bind.py -k torch_as",
+    ),
+    "validation left off by compile": Mutation(
+        "ppdgm/backends/pyro/step.py",
+        "        Distribution.set_default_validate_args(before)\n",
+        "",
+        "tests/test_bind.py -k compiled",
+    ),
+    "BatchNorm in training mode when judged": Mutation(
+        "ppdgm/backends/pyro/tracer.py",
+        "            m.training = False\n",
+        "            pass\n",
+        "tests/test_foreign.py -k evaluation",
+    ),
+    "buffers forgotten": Mutation(
+        "ppdgm/backends/pyro/tracer.py",
+        "        return values | {n: b.detach().cpu().numpy().copy() for n, b in self._buffers.items()}",
+        "        return values",
+        "tests/test_foreign.py -k statistics",
+    ),
+    "stateful nets let through": Mutation(
+        "ppdgm/backends/numpyro/foreign.py",
+        "    _refuse_state(module)\n",
+        "",
+        "tests/test_foreign.py -k refused",
+    ),
+    "one stream for all parameters": Mutation(
+        "ppdgm/program.py",
+        "np.random.default_rng([seed, crc32(name.encode())])",
+        "np.random.default_rng([seed])",
+        "tests/test_nets.py -k another",
+    ),
+    "initial values by fan-in": Mutation(
+        "ppdgm/nets/base.py",
+        "limit = (6.0 / (fan_in + fan_out)) ** 0.5",
+        "limit = (6.0 / fan_in) ** 0.5",
+        "tests/test_nets.py -k glorot",
+    ),
+    "a user's class stands in for ours": Mutation(
+        "ppdgm/spec.py",
+        "    if kind in known and \":\" not in kind:  # ppdgm's own, whatever a class of the user's is called\n"
+        "        return known[kind]\n",
+        "",
+        "tests/test_specs.py -k stands_in",
+    ),
+    "a None that is lost in text": Mutation(
+        "ppdgm/spec.py",
+        "if not (v is None and fields[n].default is None)",
+        "if v is not None",
+        "tests/test_specs.py -k round or plain",
+    ),
+    "one key for all sites (numpyro)": Mutation(
+        "ppdgm/backends/numpyro/vocabulary.py",
+        "        key = jax.random.fold_in(self.key, self.draws)",
+        "        key = self.key",
+        "tests/test_contract.py -k analytic and hierarchical",
+    ),
+    "one draw for all particles (pyro)": Mutation(
+        "ppdgm/backends/pyro/vocabulary.py",
+        "        wide = d.expand(torch.Size(shape))\n",
+        "        wide = d.expand(torch.Size((1, shape[1])))\n",
+        "tests/test_contract.py -k every_draw",
+    ),
+    "torch's generator reseeded": Mutation(
+        "ppdgm/backends/pyro/runtime.py",
+        '    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):\n        torch.manual_seed',
+        "    if True:\n        torch.manual_seed",
+        "tests/test_bind.py -k torch_as",
+    ),
+    "weights of a padded batch ignored": Mutation(
+        "ppdgm/inference/svi.py",
+        "xp.sum(xp.mean(terms, axis=0) * weights) / total",
+        "xp.mean(xp.mean(terms, axis=0))",
+        "tests/test_loops.py -k padding",
+    ),
+    "reported ELBO with beta": Mutation(
+        "ppdgm/inference/svi.py",
+        '"elbo": per_datum(seen - kl) + once',
+        '"elbo": per_datum(seen - beta * kl) + once',
+        "tests/test_fit.py -k beta_one",
+    ),
+    "log mean exp without log K": Mutation(
+        "ppdgm/inference/evaluate.py",
+        "return total - np.log(k),",
+        "return total,",
+        "tests/test_oracle.py",
+    ),
+    "checksum not checked": Mutation(
+        "ppdgm/checkpoint.py",
+        "if _checksum(content) != recipe",
+        "if False and _checksum(content) != recipe",
+        "tests/test_run_folders.py -k damage",
+    ),
+    "a run overwritten unasked": Mutation(
+        "ppdgm/checkpoint.py",
+        "        if not overwrite:\n",
+        "        if False:\n",
+        "tests/test_run_folders.py -k overwritten",
+    ),
+    "early stopping does not wait": Mutation(
+        "ppdgm/inference/training.py",
+        "elif step >= self.warm:",
+        "else:",
+        "tests/test_fit.py -k early",
+    ),
+    "the last parameters instead of the best": Mutation(
+        "ppdgm/inference/training.py",
+        "if value > self.best:",
+        "if True:",
+        "tests/test_fit.py -k keep_best",
+    ),
+    "order of data the same each epoch": Mutation(
+        "ppdgm/inference/batches.py",
+        "default_rng([self.seed, epoch])",
+        "default_rng([self.seed])",
+        "tests/test_loops.py -k every_datum",
+    ),
+    "Bernoulli's slope wrong at 0": Mutation(
+        "ppdgm/backends/numpyro/distributions.py",
+        "(value - jax.nn.sigmoid(logits))",
+        "(value - (logits > 0))",
+        "tests/test_fit.py -k zero",
+    ),
+    "the caller's parameters donated": Mutation(
+        "ppdgm/backends/pyro/tracer.py",
+        "v.detach().clone().requires_grad_",
+        "v.detach().requires_grad_",
+        "tests/test_loops.py -k callers",
+    ),
+    "Adam without bias correction": Mutation(
+        "ppdgm/backends/pyro/step.py",
+        "v / (1.0 - spec.beta2**count)",
+        "v",
+        "tests/test_step.py -k rules",
+    ),
+    "rates of the first step for all": Mutation(
+        "ppdgm/backends/pyro/loop.py",
+        "row, rates[i])",
+        "row, rates[0])",
+        "tests/test_fit.py -k optimisers_agree",
+    ),
+}
 
 
 def main() -> None:

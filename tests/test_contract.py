@@ -19,7 +19,7 @@ from reference import log_joint_and_guide
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from ppdgm import language
+from ppdgm import reading
 from ppdgm.inference import bounds
 
 K = 3

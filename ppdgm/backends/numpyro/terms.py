@@ -12,7 +12,8 @@ import numpyro.distributions as dist
 from ppdgm.backends.numpyro.sites import Message, Reading, Site
 from ppdgm.backends.numpyro.vocabulary import closed_form_kl
 from ppdgm.errors import ProgramError, nearest
-from ppdgm.language import Array, Batch, Trace, check_sites, closed_forms, not_pathwise
+from ppdgm.language import Array, Batch, Trace
+from ppdgm.reading import check_sites, closed_forms, not_pathwise
 
 
 def arguments(what: str, fn: Callable[..., Any], data: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppdgm.backends.numpyro.vocabulary import JaxReader, JaxVocabulary
-from ppdgm.language import UNSEEN, Array, Batch, Reading, Trace, read_means, read_pair, read_prior
+from ppdgm.language import UNSEEN, Array, Batch, Trace
 from ppdgm.nets import check_libraries
+from ppdgm.reading import Reading, read_means, read_pair, read_prior
 
 Params = Mapping[str, Array]
 Sites = dict[str, Array]

@@ -15,7 +15,8 @@ from pyro.poutine.subsample_messenger import _Subsample
 from ppdgm.backends.pyro.plate import own_init
 from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, subsampled
 from ppdgm.errors import ProgramError, UnsupportedByBackend, nearest
-from ppdgm.language import Array, Batch, not_pathwise
+from ppdgm.language import Array, Batch
+from ppdgm.reading import not_pathwise
 
 
 class Recorder(Messenger):

@@ -12,7 +12,8 @@ from pyro.distributions.util import scale_and_mask
 
 from ppdgm.backends.pyro.vocabulary import closed_form_kl
 from ppdgm.errors import ProgramError
-from ppdgm.language import Array, Trace, check_sites, closed_forms
+from ppdgm.language import Array, Trace
+from ppdgm.reading import check_sites, closed_forms
 
 PARTICLES = "_ppdgm_particles"  #: the plate that vectorises particles, left of all others
 

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from ppdgm.backends.pyro.vocabulary import TorchReader, TorchVocabulary
-from ppdgm.language import UNSEEN, Array, Batch, Reading, Trace, read_means, read_pair, read_prior
+from ppdgm.language import UNSEEN, Array, Batch, Trace
 from ppdgm.nets import ForeignNet, check_libraries
+from ppdgm.reading import Reading, read_means, read_pair, read_prior
 
 Params = Mapping[str, Array]
 Sites = dict[str, Array]
