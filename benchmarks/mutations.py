@@ -270,8 +270,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "Adam without bias correction": Mutation(
         "ppdgm/backends/pyro/step.py",
-        "v / (1.0 - spec.beta2**count)",
-        "v",
+        "torch.sqrt(v) * rate[2]",
+        "torch.sqrt(v)",
         "tests/test_step.py -k rules",
     ),
     "rates of the first step for all": Mutation(

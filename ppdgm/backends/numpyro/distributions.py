@@ -33,8 +33,9 @@ def _score(logits: Array, value: Array) -> Array:
 
 def _score_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     logits, value = primals
-    slope = (value - jax.nn.sigmoid(logits)) * tangents[0] + logits * tangents[1]
-    return _score(logits, value), slope
+    small = jnp.exp(-jnp.abs(logits))  # shared with the value, which a call of jax.nn.sigmoid would not be
+    mean = jnp.where(logits >= 0, 1.0, small) / (1.0 + small)
+    return _score(logits, value), (value - mean) * tangents[0] + logits * tangents[1]
 
 
 _log_prob = jax.custom_jvp(_score)

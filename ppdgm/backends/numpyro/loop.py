@@ -34,6 +34,9 @@ def make_optimiser(spec: Any) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(spec.clip_norm), rule) if spec.clip_norm else rule
 
 
+_FLIP = 2**31 - 1  # folded into a step's key for binarisation; sites have the numbers from 0
+
+
 class Trainer:
     """The training state on the device, and the compiled stretch that moves it.
 
@@ -69,6 +72,7 @@ class Trainer:
         # the second stretch would be compiled anew.
         self.state = jax.device_put(jax.jit(self.transform.init)(self.params), runtime.device)
         self.key = jax.device_put(jax.random.key(seed), runtime.device)
+        self._keys = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
         self._stretch = jax.jit(self._run_stretch, donate_argnums=0)
         self._single = jax.jit(self._step, donate_argnums=0)
         self._singly: bool | None = None  # chosen once, from the program and the device
@@ -82,17 +86,19 @@ class Trainer:
             "rate": put(plan.rate),
             "knobs": {n: put(v) for n, v in plan.knobs.items()},
         }
-        history = {n: np.zeros(len(plan.rate), np.float32) for n in self.objective.metrics}
-        carry = (put(np.int32(0)), self.params, self.state, put(history))
-        first, count = put(np.int32(plan.first)), put(np.int32(plan.count))
+        steps = put(np.arange(plan.first, plan.first + len(plan.rate), dtype=np.int32))
+        arrays["key"] = self._keys(self.key, steps)  # draws belong to the step, wherever stretches end
+        history = put(np.zeros((len(plan.rate), len(self.objective.metrics)), np.float32))
+        carry = (put(np.int32(0)), self.params, self.state, history)
+        count = put(np.int32(plan.count))
         if self._steps_singly(arrays["index"]):
             for _ in range(plan.count):
-                carry = self._single(carry, self.data, self.key, arrays, first)
+                carry = self._single(carry, self.data, arrays)
         else:
-            carry = self._stretch(carry, self.data, self.key, arrays, first, count)
+            carry = self._stretch(carry, self.data, arrays, count)
         _, self.params, self.state, history = carry
-        history = jax.device_get(history)
-        return {n: np.asarray(v)[: plan.count] for n, v in history.items()}
+        values = np.asarray(jax.device_get(history))[: plan.count]
+        return {n: values[:, j] for j, n in enumerate(self.objective.metrics)}
 
     def values(self) -> dict[str, np.ndarray]:
         """The parameters now."""
@@ -103,16 +109,17 @@ class Trainer:
         """How often training was compiled."""
         return int(self._stretch._cache_size() + self._single._cache_size())
 
-    def _run_stretch(self, carry: Any, data: Any, key: Array, plan: Any, first: Array, count: Array) -> Any:
-        return jax.lax.fori_loop(0, count, lambda _, now: self._step(now, data, key, plan, first), carry)
+    def _run_stretch(self, carry: Any, data: Any, plan: Any, count: Array) -> Any:
+        return jax.lax.fori_loop(0, count, lambda _, now: self._step(now, data, plan), carry)
 
-    def _step(self, carry: Any, data: Any, key: Array, plan: Any, first: Array) -> Any:
+    def _step(self, carry: Any, data: Any, plan: Any) -> Any:
         i, params, state, history = carry
         row = jax.tree.map(lambda a: a[i], plan)
-        metrics, grads = self._gradient(params, data, jax.random.fold_in(key, first + i), row)
+        metrics, grads = self._gradient(params, data, row)
         updates, state = self.transform.update(grads, state, params)
         params = jax.tree.map(lambda p, u: p + (row["rate"] * u).astype(p.dtype), params, updates)
-        return i + 1, params, state, {n: h.at[i].set(metrics[n].astype(h.dtype)) for n, h in history.items()}
+        seen = jnp.stack([metrics[n] for n in self.objective.metrics]).astype(history.dtype)
+        return i + 1, params, state, history.at[i].set(seen)
 
     def _steps_singly(self, index: Array) -> bool:
         """On a CPU, XLA runs convolutions inside a loop ten times slower than outside, except ours."""
@@ -122,18 +129,18 @@ class Trainer:
             self._singly = self.runtime.device.platform == "cpu" and _convolves(run())
         return self._singly
 
-    def _gradient(self, params: Any, data: Any, key: Array, row: Any) -> Any:
-        draw, flip = jax.random.split(key)
+    def _gradient(self, params: Any, data: Any, row: Any) -> Any:
         batch = select(self.tracer, data, row["index"])
         if self.binarise:
             whole = batch["x"]
             x = whole[row["index"]] if self.tracer.subsamples else whole
+            flip = jax.random.fold_in(row["key"], _FLIP)
             x = (jax.random.uniform(flip, x.shape, x.dtype) < x).astype(x.dtype)
             batch = {**batch, "x": whole.at[row["index"]].set(x) if self.tracer.subsamples else x}
 
         def loss(params: Any) -> Any:
             k, kl = self.objective.particles, self.objective.wants_kl
-            terms = self.tracer.trace(params, draw, batch, row["index"], k, None, kl, pathwise=True)
+            terms = self.tracer.trace(params, row["key"], batch, row["index"], k, None, kl, pathwise=True)
             metrics = self.objective(terms, jnp, row["weight"], row["knobs"], self.data_size)
             return -metrics["objective"], metrics
 

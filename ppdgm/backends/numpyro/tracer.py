@@ -71,4 +71,4 @@ class ProgramTracer:
 def select(tracer: Any, data: Batch, index: Array) -> Batch:
     """The minibatch as the tracer wants it: its rows, or all data where the program subsamples by itself."""
     tracer.prepare(data)
-    return data if tracer.subsamples else {n: jnp.take(a, index, axis=0) for n, a in data.items()}
+    return data if tracer.subsamples else {n: a.at[index].get(mode="promise_in_bounds") for n, a in data.items()}

@@ -11,7 +11,7 @@ import torch
 from ppdgm.backends.pyro.runtime import seeded
 from ppdgm.backends.pyro.step import CompiledStep, EagerStep, is_spec
 from ppdgm.backends.pyro.tracer import select
-from ppdgm.backends.pyro.vocabulary import unvalidated
+from ppdgm.backends.pyro.vocabulary import flushed, unvalidated
 from ppdgm.errors import TrainingError
 from ppdgm.language import Array
 
@@ -78,9 +78,9 @@ class Trainer:
         index = torch.as_tensor(plan.index, dtype=torch.int64, device=device)
         weight = torch.as_tensor(plan.weight, device=device)
         knobs = {n: torch.as_tensor(v, device=device) for n, v in plan.knobs.items()}
-        rates = torch.as_tensor(plan.rate, device=device) if self.compiled else plan.rate.tolist()
+        rates = self._step.rates(plan.rate[: plan.count], device)
         history = torch.empty(plan.count, len(self.objective.metrics), device=device)
-        with seeded(device, 0), unvalidated(), self.tracer.training(self.params):
+        with seeded(device, 0), unvalidated(), flushed(), self.tracer.training(self.params):
             _set_rng(device, self._rng)
             for i in range(plan.count):
                 row = {n: v[i] for n, v in knobs.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch.distributions import Distribution
 
@@ -28,7 +29,11 @@ class EagerStep:
         self.works = True
         self.trained = [p for p in params.values() if p.requires_grad]
         self.clip_norm = optimiser.clip_norm if self.by_name else None
-        self.optimiser = _torch_optimiser(optimiser, self.trained)
+        self.optimiser = torch_optimiser(optimiser, self.trained)
+
+    def rates(self, rate: np.ndarray, device: torch.device) -> list[float]:
+        """What the optimiser needs of each of the next steps."""
+        return [float(r) for r in rate]
 
     def __call__(self, data: Params, index: Array, weight: Array, knobs: Params, rate: float) -> Array:
         loss, metrics = self.loss(self.params, data, index, weight, knobs)
@@ -51,14 +56,14 @@ class CompiledStep:
 
     def __init__(self, loss: Loss, params: Params, optimiser: Any):
         self.params = {n: p.detach() for n, p in params.items()}  # the same memory: updates are in place
-        zeros = {n: torch.zeros_like(p) for n, p in self.params.items()}
-        self.state = {"first": zeros, "second": {n: z.clone() for n, z in zeros.items()}}
+        self.first = {n: torch.zeros_like(p) for n, p in self.params.items()}
+        self.second = {n: torch.zeros_like(p) for n, p in self.params.items()}
+        self.spec, self.taken = optimiser, 0
         self.works = False  #: whether it has compiled
-        self.count = torch.zeros((), device=next(iter(params.values())).device)
 
         def step(
-            params: Params, state: dict[str, Params], count: Array, rate: Array, data: Params, index: Array,
-            weight: Array, knobs: Params,
+            params: Params, first: Params, second: Params, rate: Array, data: Params, index: Array, weight: Array,
+            knobs: Params,
         ) -> Array:  # fmt: skip
             objective = lambda params: loss(params, data, index, weight, knobs)  # noqa: E731
             grads, metrics = torch.func.grad(objective, has_aux=True)(params)
@@ -66,9 +71,8 @@ class CompiledStep:
                 norm = torch.stack([(g * g).sum() for g in grads.values()]).sum().sqrt()
                 scale = torch.clamp(optimiser.clip_norm / (norm + 1e-6), max=1.0)
                 grads = {n: g * scale for n, g in grads.items()}
-            count.add_(1)
             for n, g in grads.items():
-                _RULES[optimiser.name](optimiser, params[n], g, state["first"][n], state["second"][n], count, rate)
+                RULES[optimiser.name](optimiser, params[n], g, first[n], second[n], rate)
             return metrics
 
         # torch.compile switches off distributions' validation for the whole process: put back what was.
@@ -76,42 +80,56 @@ class CompiledStep:
         self._step = torch.compile(step, fullgraph=True, dynamic=False)
         Distribution.set_default_validate_args(before)
 
+    def rates(self, rate: np.ndarray, device: torch.device) -> Array:
+        """What the rule needs of each of the next steps, [S, 3]."""
+        return torch.as_tensor(corrected(self.spec, rate, self.taken), device=device)
+
     def __call__(self, data: Params, index: Array, weight: Array, knobs: Params, rate: Array) -> Array:
         with torch.no_grad():
-            metrics: Array = self._step(self.params, self.state, self.count, rate, data, index, weight, knobs)
+            metrics: Array = self._step(self.params, self.first, self.second, rate, data, index, weight, knobs)
         self.works = True
+        self.taken += 1
         return metrics
 
 
-def _adam(spec: Any, p: Array, g: Array, m: Array, v: Array, count: Array, rate: Array) -> None:
+def corrected(spec: Any, rate: np.ndarray, taken: int) -> np.ndarray:
+    """Learning rates with Adam's bias corrections: γ, γ / (1 − β₁ᵗ), 1 / √(1 − β₂ᵗ), float32 [S, 3].
+
+    Worked out here, as the graph would raise β to the power of t again for every element of every parameter.
+    """
+    t = taken + 1 + np.arange(len(rate))
+    columns = rate, rate / (1.0 - spec.beta1**t), 1.0 / np.sqrt(1.0 - spec.beta2**t)
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _adam(spec: Any, p: Array, g: Array, m: Array, v: Array, rate: Array) -> None:
     m.lerp_(g, 1.0 - spec.beta1)
     v.mul_(spec.beta2).addcmul_(g, g, value=1.0 - spec.beta2)
-    scale = torch.sqrt(v / (1.0 - spec.beta2**count)) + spec.eps
-    p.sub_(rate / (1.0 - spec.beta1**count) * m / scale)
+    p.sub_(rate[1] * m / (torch.sqrt(v) * rate[2] + spec.eps))
 
 
-def _adamw(spec: Any, p: Array, g: Array, m: Array, v: Array, count: Array, rate: Array) -> None:
-    p.mul_(1.0 - rate * spec.weight_decay)
-    _adam(spec, p, g, m, v, count, rate)
+def _adamw(spec: Any, p: Array, g: Array, m: Array, v: Array, rate: Array) -> None:
+    p.mul_(1.0 - rate[0] * spec.weight_decay)
+    _adam(spec, p, g, m, v, rate)
 
 
-def _adamax(spec: Any, p: Array, g: Array, m: Array, v: Array, count: Array, rate: Array) -> None:
+def _adamax(spec: Any, p: Array, g: Array, m: Array, v: Array, rate: Array) -> None:
     m.lerp_(g, 1.0 - spec.beta1)
     v.copy_(torch.maximum(spec.beta2 * v, g.abs() + spec.eps))
-    p.sub_(rate / (1.0 - spec.beta1**count) * m / v)
+    p.sub_(rate[1] * m / v)
 
 
-def _sgd(spec: Any, p: Array, g: Array, m: Array, v: Array, count: Array, rate: Array) -> None:
+def _sgd(spec: Any, p: Array, g: Array, m: Array, v: Array, rate: Array) -> None:
     if spec.momentum:
         m.mul_(spec.momentum).add_(g)
         g = m
-    p.sub_(rate * g)
+    p.sub_(rate[0] * g)
 
 
-_RULES: dict[str, Callable[..., None]] = {"adam": _adam, "adamw": _adamw, "adamax": _adamax, "sgd": _sgd}
+RULES: dict[str, Callable[..., None]] = {"adam": _adam, "adamw": _adamw, "adamax": _adamax, "sgd": _sgd}
 
 
-def _torch_optimiser(spec: Any, params: list[Array]) -> torch.optim.Optimizer:
+def torch_optimiser(spec: Any, params: list[Array]) -> torch.optim.Optimizer:
     """torch.optim for an `Optimiser` spec, or what the user's own `optimiser(params)` returns."""
     if not is_spec(spec):
         made = spec(params) if callable(spec) else None
