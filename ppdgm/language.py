@@ -161,7 +161,7 @@ class Vocabulary:
         raise NotImplementedError
 
     def linear(self, x: Array, weight: Array, bias: Array) -> Array:
-        """x [..., I] · weightᵀ [O, I] + bias [O]."""
+        """x [..., I] · weight [I, O] + bias [O]."""
         raise NotImplementedError
 
     def conv2d(self, x: Array, weight: Array, bias: Array, stride: int, padding: int) -> Array:

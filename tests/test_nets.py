@@ -255,4 +255,4 @@ def test_mistakes_are_named(case):
 def test_an_image_is_cut_to_at_most_one_pixel():
     """As many convolutions as the error for one more allows."""
     declared = declare(ConvEncoder(channels=(2, 2)), (8, 6), (3,))
-    assert declared.params["net.output.weight"].shape == (3, prod((2, 2, 1)))
+    assert declared.params["net.output.weight"].shape == (prod((2, 2, 1)), 3)

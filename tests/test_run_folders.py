@@ -96,7 +96,7 @@ RECIPES = {
     "no backend": (lambda text: text.replace("backend = ", "back = "), "has no 'backend'"),
     "unknown class": (lambda text: text.replace('"VAE"', '"VEA"'), "Did you mean 'VAE'"),
     "wrong field": (lambda text: text.replace("latent = 2", "latent = -2"), "VAE.latent: got -2"),
-    "other shape": (lambda text: text.replace("latent = 2", "latent = 3"), "got shape (8, 2), expected (8, 3)"),
+    "other shape": (lambda text: text.replace("latent = 2", "latent = 3"), "got shape (2, 8), expected (3, 8)"),
 }
 
 
@@ -168,7 +168,7 @@ def test_a_custom_class_loads_by_hand_or_by_import_path(tmp_path, monkeypatch):
     assert by_path.returncode == 0 and "event_shape=(6,)" in by_path.stdout
     unasked = subprocess.run([sys.executable, "-c", code.format("backend='numpyro'")], capture_output=True, text=True)
     assert "Hand it in" in unasked.stderr and "CheckpointError" in unasked.stderr  # nothing is imported unasked
-    with pytest.raises(CheckpointError, match=r"'decoder.layers.0.weight': got shape \(4, 2\), expected \(200, 50\)"):
+    with pytest.raises(CheckpointError, match=r"'decoder.layers.0.weight': got shape \(2, 4\), expected \(50, 200\)"):
         ppdgm.load(out, program=VAE(event_shape=(6,)))
 
 

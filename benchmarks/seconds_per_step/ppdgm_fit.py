@@ -67,10 +67,10 @@ def _contestant(problem: Problem, name: str) -> Contestant:
 
 
 def _initial(problem: Problem) -> dict[str, Floats]:
-    """The common initial values, weights `[out, in]`."""
+    """The common initial values."""
     values = {}
     for net in ("encoder", "decoder"):
         for i, (weight, bias) in enumerate(getattr(problem, net)):
-            values[f"{net}.layers.{i}.weight"] = weight.T.copy()
+            values[f"{net}.layers.{i}.weight"] = weight
             values[f"{net}.layers.{i}.bias"] = bias
     return values

@@ -55,7 +55,7 @@ class PPCA(Program):
         d = self.latent
         with P.plate("data", x):
             z = P.sample("z", P.dist.Normal(P.full((d,), 0.0), P.full((d,), 1.0)).to_event(1))
-            mean = P.linear(z, P.param("weight"), P.param("loc"))
+            mean = P.linear(z, P.param("weight").T, P.param("loc"))
             mean = P.xp.reshape(mean, (*mean.shape[:-1], *self.event_shape))
             scale = P.xp.exp(P.param("log_scale"))
             P.sample("x", P.dist.Normal(mean, scale).to_event(len(self.event_shape)), obs=x)
@@ -72,7 +72,7 @@ class PPCA(Program):
         return P.dist.MultivariateNormal(mean, scale_tril=P.xp.linalg.cholesky(variance * inverse))
 
     def _linear(self, P: Vocabulary, x: Array) -> Any:
-        mean = P.linear(self._flat(P, x), P.param("weight"), P.param("bias"))
+        mean = P.linear(self._flat(P, x), P.param("weight").T, P.param("bias"))
         return P.dist.Normal(mean, P.xp.exp(P.param("log_scale"))).to_event(1)
 
     def check(self, data: Mapping[str, np.ndarray]) -> None:

@@ -50,9 +50,9 @@ def ones(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> 
 
 
 def dense(name: str, inputs: int, outputs: int, split: int = 1) -> Shapes:
-    """A linear layer's weight [outputs, inputs] and bias; `split` layers of equal width may lie side by side."""
+    """A linear layer's weight [inputs, outputs] and bias; `split` layers of equal width may lie side by side."""
     init = glorot(inputs, outputs // split)
-    return {f"{name}.weight": ((outputs, inputs), init), f"{name}.bias": ((outputs,), zeros)}
+    return {f"{name}.weight": ((inputs, outputs), init), f"{name}.bias": ((outputs,), zeros)}
 
 
 def apply_dense(P: Vocabulary, name: str, x: Array) -> Array:

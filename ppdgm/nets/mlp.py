@@ -24,7 +24,7 @@ from ppdgm.spec import NonNegativeInt, PositiveInt, Shape
 class MLP(Net):
     """Multilayer perceptron: h ← a(norm(W h + b)) for each hidden layer, then a linear layer.
 
-    Parameters: `layers.<i>.weight` [out, in], `layers.<i>.bias`, and `norms.<i>.scale`, `.shift` with a norm.
+    Parameters: `layers.<i>.weight` [in, out], `layers.<i>.bias`, and `norms.<i>.scale`, `.shift` with a norm.
 
     Args:
         hidden: widths of the hidden layers; () for a linear map.
@@ -58,7 +58,7 @@ class MLP(Net):
 class GatedMLP(Net):
     """Gated perceptron: h ← a(W h + b) · σ(V h + c) for each hidden layer, then a linear layer.
 
-    The net of Tomczak & Welling 2018, arXiv:1705.07120. Parameters: `layers.<i>.weight` [2 out, in] holds W above V.
+    The net of Tomczak & Welling 2018, arXiv:1705.07120. Parameters: `layers.<i>.weight` [in, 2 out] holds W beside V.
 
     Args:
         hidden: widths of the hidden layers.

@@ -35,7 +35,7 @@ def forward(net, params, name, x, outputs):
 
 
 def affine(own, name, h):
-    return np.einsum("oi,ni->no", own[f"{name}.weight"], h) + own[f"{name}.bias"]
+    return np.einsum("io,ni->no", own[f"{name}.weight"], h) + own[f"{name}.bias"]
 
 
 def normalise(own, name, h):
@@ -64,8 +64,8 @@ def gated_mlp(net, own, x, outputs):
     h = x.reshape(len(x), -1)
     for i, width in enumerate(net["hidden"]):
         weight, bias = own[f"layers.{i}.weight"], own[f"layers.{i}.bias"]
-        value = h @ weight[:width].T + bias[:width]
-        gate = h @ weight[width:].T + bias[width:]
+        value = h @ weight[:, :width] + bias[:width]
+        gate = h @ weight[:, width:] + bias[width:]
         h = ACTIVATIONS[net["activation"]](value) * expit(gate)
     return affine(own, f"layers.{len(net['hidden'])}", h)
 

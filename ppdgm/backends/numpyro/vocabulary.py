@@ -46,7 +46,7 @@ class JaxVocabulary(Vocabulary):
 
     def linear(self, x: Array, weight: Array, bias: Array) -> Array:
         # As one matrix product: with a batch dimension, such as that of one particle, XLA's CPU is up to a tenth slower.
-        return jnp.reshape(jnp.reshape(x, (-1, x.shape[-1])) @ weight.T + bias, (*x.shape[:-1], -1))
+        return jnp.reshape(jnp.reshape(x, (-1, x.shape[-1])) @ weight + bias, (*x.shape[:-1], -1))
 
     def conv2d(self, x: Array, weight: Array, bias: Array, stride: int, padding: int) -> Array:
         return conv2d(x, weight, stride, padding) + bias[:, None, None]

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import array_api_compat.torch as xp
+import numpy as np
 import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,7 @@ class TorchVocabulary(Vocabulary):
         return torch.full(shape, value, **self._like)
 
     def linear(self, x: Array, weight: Array, bias: Array) -> Array:
-        return F.linear(x, weight, bias)
+        return F.linear(x, weight.T, bias)
 
     def conv2d(self, x: Array, weight: Array, bias: Array, stride: int, padding: int) -> Array:
         return F.conv2d(x, weight, bias, stride, padding)
@@ -179,8 +180,7 @@ def unvalidated() -> Iterator[None]:
 @contextmanager
 def flushed() -> Iterator[None]:
     """Denormal numbers as zeros, as XLA has them: an optimiser's averages of vanishing gradients slow a CPU down."""
-    tiny = torch.full((), torch.finfo(torch.float32).tiny)
-    before = bool(tiny * 0.5 == 0)
+    before = bool(np.finfo(np.float32).tiny * np.float32(0.5) == 0)  # torch sets this flag, but can't tell it
     torch.set_flush_denormal(True)
     try:
         yield
