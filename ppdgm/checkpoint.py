@@ -23,7 +23,7 @@ from ppdgm.spec import Spec
 
 FORMAT = 1
 RECIPE, WEIGHTS, HISTORY = "recipe.toml", "weights.safetensors", "history.safetensors"
-_PACKAGES = ("ppdgm", "numpy", "jax", "numpyro", "optax", "torch", "pyro-ppl")
+_PACKAGES = ("numpy", "jax", "numpyro", "optax", "torch", "pyro-ppl")
 
 
 def save(fit: Any, out: Path, overwrite: bool) -> Path:
@@ -32,12 +32,15 @@ def save(fit: Any, out: Path, overwrite: bool) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     weights = save_arrays({n: np.asarray(v, order="C") for n, v in fit.params.items()})
     history = save_arrays({n: np.asarray(v, order="C") for n, v in fit.history.items()})
+    from ppdgm import __version__
+
     recipe = {
         "format": FORMAT,
         "backend": fit.backend,
         "stopped": fit.stopped,
         "checksums": {WEIGHTS: _checksum(weights), HISTORY: _checksum(history)},
-        "versions": {p: v for p in _PACKAGES if (v := _version(p))} | {"python": platform.python_version()},
+        "versions": {"ppdgm": __version__, "python": platform.python_version()}
+        | {p: v for p in _PACKAGES if (v := _version(p))},
         "training": {n: v for n, v in fit.info.items() if v is not None},
         "engine": fit.engine.to_dict() if isinstance(fit.engine, Spec) else {},
         "program": fit.program.to_dict() if isinstance(fit.program, Spec) else {"kind": f"plain:{fit.backend}"},

@@ -153,3 +153,18 @@ def test_svi_reaches_the_maximum_likelihood(backend):
     # There a linear guide is exact, so that the best bound is the best likelihood.
     assert best - 1e-2 <= ppca_elbo(fit.params, x).mean() <= best
     assert best - 1e-2 <= ppca_log_likelihood(fit.params, x).mean() <= best
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_monte_carlo_error_knows_of_draws_that_data_share(backend):
+    """The latent outside the plate moves all data together: the reported error is the spread over 150 seeds."""
+    program = Shared(event_shape=(2,))
+    x = np.random.default_rng(0).normal(1.0, 1.0, (30, 2)).astype("float32")
+    fit = ppdgm.Fit(program, program.initialise(1), backend)
+    found = [fit.elbo(x, k=40, seed=s) for s in range(150)]
+    spread = np.std([e.mean for e in found], ddof=1)
+    reported = np.sqrt(np.mean([e.monte_carlo_error**2 for e in found]))
+    independent = np.sqrt((found[0].errors ** 2).sum()) / len(x)
+    assert independent < 0.8 * spread  # what the sum of independent errors would say
+    assert abs(reported / spread - 1) < 4 * (2 * 149) ** -0.5

@@ -26,11 +26,13 @@ class Estimate:
         values: the estimate for each datum, [N].
         errors: its Monte Carlo standard error over particles, [N]; NaN for one particle.
         k: particles per datum.
+        common: Monte Carlo error of the mean where data share draws (a latent outside the data plate), else None.
     """
 
     values: np.ndarray
     errors: np.ndarray
     k: int
+    common: float | None = None
 
     @property
     def mean(self) -> float:
@@ -45,7 +47,7 @@ class Estimate:
     @property
     def monte_carlo_error(self) -> float:
         """Standard error of the mean over particles: how it would vary with other draws."""
-        return float(np.sqrt((self.errors**2).sum()) / len(self.errors))
+        return float(np.sqrt((self.errors**2).sum()) / len(self.errors)) if self.common is None else self.common
 
     def __str__(self) -> str:
         return (
@@ -73,8 +75,17 @@ class Judge:
 
     def elbo(self, k: int, seed: int) -> Estimate:
         """E_q[log p(x, z) − log q(z|x)] per datum, with closed-form KLs where they hold."""
-        values, errors = self._reduce(_Elbo(self.size), k, seed, True, _mean)
-        return Estimate(values, errors, k)
+        totals: list[np.ndarray] = []  # over the data of each chunk, [K]
+
+        def reduce(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            totals.append(terms.sum(1))
+            return _mean(terms)
+
+        values, errors = self._reduce(_Elbo(self.size), k, seed, True, reduce)
+        if not self._shares_draws() or k == 1:
+            return Estimate(values, errors, k)
+        variance = sum(t.var(ddof=1) / k for t in totals)  # data of a chunk move together
+        return Estimate(values, errors, k, float(np.sqrt(variance)) / self.size)
 
     def log_likelihood(self, k: int, seed: int) -> Estimate:
         """log (1/K) Σ_k w_k per datum: a lower bound on log p(x) in expectation that is exact as K → ∞."""
@@ -85,6 +96,10 @@ class Judge:
         """log p(x, z) − log q(z|x), [K, N]."""
         columns, _ = self._reduce(bounds.log_weights, k, seed, False, lambda w: (w.T, w.T))
         return np.ascontiguousarray(columns.T)
+
+    def _shares_draws(self) -> bool:
+        index = np.arange(self.runtime.tracer.batch_size or 1) % self.size
+        return bool(self.runtime.trace(self.params, self.data, index, 1, 0, None, False).shared)
 
     def _reduce(
         self,

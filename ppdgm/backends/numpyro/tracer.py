@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from ppdgm.backends.numpyro.vocabulary import JaxReader, JaxVocabulary
