@@ -74,7 +74,7 @@ def _parse() -> argparse.Namespace:
     add("--rounds", type=int, default=9, help="rounds per size (default 9; under 7 the spread says little)")
     add("--stretch", type=float, default=0.3, help="seconds per contestant and round (default 0.3)")
     add("--only", nargs="+", metavar="NAME", help="these contestants only")
-    add("--threads", type=int, choices=(1, 2), default=1, help="cores to pin to (default 1)")
+    add("--threads", type=int, choices=(1, 2), default=2, help="cores to pin to (default 2)")
     add("--force", action="store_true", help="report on a busy machine too, in a table that says so")
     add("--json", type=Path, metavar="FILE", help="write everything that was measured")
     add("--markdown", type=Path, metavar="FILE", help="write the tables")

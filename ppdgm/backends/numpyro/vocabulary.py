@@ -45,7 +45,7 @@ class JaxVocabulary(Vocabulary):
         return jnp.full(shape, value, dtype=self._dtype)
 
     def linear(self, x: Array, weight: Array, bias: Array) -> Array:
-        # As one matrix product: with a batch dimension, such as that of one particle, XLA's CPU is up to a tenth slower.
+        # As one matrix product: with a batch dimension, even of one particle, XLA's CPU is up to a tenth slower.
         return jnp.reshape(jnp.reshape(x, (-1, x.shape[-1])) @ weight + bias, (*x.shape[:-1], -1))
 
     def conv2d(self, x: Array, weight: Array, bias: Array, stride: int, padding: int) -> Array:
