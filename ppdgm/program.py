@@ -210,5 +210,5 @@ class PlainPair:
         """Plain pairs say nothing of their data's range."""
 
     def __repr__(self) -> str:
-        name = lambda f: getattr(f, "__qualname__", type(f).__name__)  # noqa: E731
+        name = lambda f: getattr(f, "__qualname__", type(f).__name__)
         return f"PlainPair({name(self.model)}, {name(self.guide)}, {self.data_plate!r}, {self.backend!r})"

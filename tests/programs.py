@@ -200,7 +200,7 @@ def make_data(name: str, size: int = 4) -> dict[str, np.ndarray]:
     """`size` data for the program, float32."""
     program, rng = PROGRAMS[name](), np.random.default_rng(crc32(name.encode()))
     binary = isinstance(program, Hierarchical) or isinstance(getattr(program, "likelihood", None), Bernoulli)
-    draw = lambda *shape: rng.normal(size=shape)  # noqa: E731
+    draw = lambda *shape: rng.normal(size=shape)
     data = {"x": draw(size, *program.event_shape)}
     if binary:
         data["x"] = data["x"] > 0

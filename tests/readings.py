@@ -52,10 +52,10 @@ def by_pyro_handlers(program, params, data, k, latents, seed):
 
     def sites(trace):
         trace.compute_log_prob()
-        plain = lambda s: not site_is_subsample(s) and not s["infer"].get("_deterministic")  # noqa: E731
+        plain = lambda s: not site_is_subsample(s) and not s["infer"].get("_deterministic")
         return {n: s for n, s in trace.nodes.items() if s["type"] == "sample" and plain(s)}
 
-    total = lambda trace: sum(s["log_prob"].detach().numpy() for s in sites(trace).values())  # noqa: E731
+    total = lambda trace: sum(s["log_prob"].detach().numpy() for s in sites(trace).values())
     return {n: s["value"].detach().numpy() for n, s in sites(q).items()}, total(p), total(q)
 
 
@@ -70,8 +70,8 @@ def by_numpyro_handlers(program, params, data, k, latents, seed):
                 p = handlers.trace(handlers.replay(model, q)).get_trace(**data)
             else:
                 q, p = (handlers.trace(handlers.condition(f, latents)).get_trace(**data) for f in (guide, model))
-        sites = lambda trace: {n: s for n, s in trace.items() if s["type"] == "sample"}  # noqa: E731
-        total = lambda trace: sum(_log_prob(s) for s in sites(trace).values())  # noqa: E731
+        sites = lambda trace: {n: s for n, s in trace.items() if s["type"] == "sample"}
+        total = lambda trace: sum(_log_prob(s) for s in sites(trace).values())
         return {n: s["value"] for n, s in sites(q).items()}, total(p), total(q)
 
     return jax.tree.map(np.asarray, run(jax.random.key(seed), data))

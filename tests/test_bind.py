@@ -73,7 +73,7 @@ def test_pyro_svi_of_the_exact_guide_has_the_exact_loss_and_gradient():
     params, data = make_params(name, "float64"), make_data(name)
     model, guide = PROGRAMS[name]().bind("pyro", params)
     loss = pyro.infer.Trace_ELBO().loss_and_grads(model, guide, torch.tensor(data["x"].astype(float)))
-    exact = lambda params: exact_log_likelihood(params, data["x"].astype(float)).sum()  # noqa: E731
+    exact = lambda params: exact_log_likelihood(params, data["x"].astype(float)).sum()
     np.testing.assert_allclose(-loss, exact(params), rtol=1e-10)
     rng, step = np.random.default_rng(0), 1e-5
     for n, p in model.params.named_parameters():

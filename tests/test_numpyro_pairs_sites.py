@@ -129,7 +129,7 @@ def test_masks_factors_auxiliary_sites_and_deterministics():
     opened = open_pair(model, guide)
     found = read(opened, index, kl=True)
     z, x = found.values["z"], DATA[index]
-    log = lambda v, s: (-0.5 * (v / s) ** 2 - np.log(s * np.sqrt(2 * np.pi))).sum(-1)  # noqa: E731
+    log = lambda v, s: (-0.5 * (v / s) ** 2 - np.log(s * np.sqrt(2 * np.pi))).sum(-1)
     likelihood = np.where(seen[index], log(x - z @ WEIGHT, SCALE), 0.0)
     np.testing.assert_allclose(found.log_p["x"], likelihood, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.log_p["bonus"], np.broadcast_to(x[:, 0], (2, B)))

@@ -35,9 +35,9 @@ def make_shared(size=7, dtype="float64"):
 @pytest.mark.parametrize("batch_size", [3, 5, 7])  # of 7 data: a last minibatch of 1, of 2, and all at once
 def test_expected_step_does_not_depend_on_the_batch_size_with_a_shared_latent(backend, batch_size):
     program, params, x = make_shared()
-    closed = lambda p: shared_elbo(p, x)  # noqa: E731
+    closed = lambda p: shared_elbo(p, x)
     with precision("float64"):
-        measure = lambda b: measure_steps(program, params, x, SVI(k=64), backend, b)  # noqa: E731
+        measure = lambda b: measure_steps(program, params, x, SVI(k=64), backend, b)
         check_expected_step(measure, batch_size, closed(params), gradient(closed, params))
 
 
@@ -46,9 +46,9 @@ def test_expected_step_does_not_depend_on_the_batch_size_with_a_shared_latent(ba
 @pytest.mark.parametrize("kl", ["auto", "monte_carlo"])
 def test_expected_step_does_not_depend_on_the_batch_size(backend, kl):
     program, params, x = ppca(np.random.default_rng(2), shape=(3,), size=7, dtype="float64")
-    closed = lambda p: ppca_elbo(p, x).mean()  # noqa: E731
+    closed = lambda p: ppca_elbo(p, x).mean()
     with precision("float64"):
-        measure = lambda b: measure_steps(program, params, x, SVI(k=16, kl=kl), backend, b)  # noqa: E731
+        measure = lambda b: measure_steps(program, params, x, SVI(k=16, kl=kl), backend, b)
         check_expected_step(measure, 3, closed(params), gradient(closed, params))
 
 

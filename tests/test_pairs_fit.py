@@ -71,7 +71,7 @@ def pyro_subsampled():
 
 def _numpyro(plate):
     def dense(name, x, outputs):
-        init = lambda key: 0.3 * jax.random.normal(key, (x.shape[-1], outputs))  # noqa: E731
+        init = lambda key: 0.3 * jax.random.normal(key, (x.shape[-1], outputs))
         return x @ numpyro.param(name, init)
 
     def model(x):

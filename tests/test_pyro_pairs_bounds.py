@@ -66,7 +66,7 @@ def test_minibatches_give_the_importance_weighted_bound_of_all_data():
     """Ours agrees within 4 standard errors, these ≤ 0.2 %; Pyro's RenyiELBO, with N/B inside, is far off."""
     n, b, k, repeats = 40, 4, 5, 60
     x = pairs.LinearGaussian().data(n, 1)
-    mean = lambda a: (np.mean(a), np.std(a) / np.sqrt(len(a)))  # noqa: E731
+    mean = lambda a: (np.mean(a), np.std(a) / np.sqrt(len(a)))
 
     def ours(runtime, params, data, index, seed):
         w = log_weights(runtime, params, data, index, k, seed).astype(np.float64)

@@ -208,9 +208,9 @@ class PaddingCounted(SVI):
 def test_expected_step(wrong):
     program = Shared(event_shape=(2,))
     x, params = np.random.default_rng(1).normal(size=(7, 2)) + 1.0, program.initialise(0, dtype="float64")
-    closed = lambda p: shared_elbo(p, x)  # noqa: E731
+    closed = lambda p: shared_elbo(p, x)
     with precision("float64"), fails("errors of"):
-        measure = lambda b: measure_steps(program, params, x, wrong(k=64), BACKEND, b)  # noqa: E731
+        measure = lambda b: measure_steps(program, params, x, wrong(k=64), BACKEND, b)
         check_expected_step(measure, 3, closed(params), gradient(closed, params))
 
 

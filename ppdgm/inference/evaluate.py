@@ -127,7 +127,7 @@ class Judge:
 
     def _chunk(self, k: int) -> tuple[int, int]:
         """Particles and data whose intermediate results fit the memory."""
-        written = lambda k, b: self.runtime.bytes_written(self.params, self.data, k, b)  # noqa: E731
+        written = lambda k, b: self.runtime.bytes_written(self.params, self.data, k, b)
         if fixed := self.runtime.tracer.batch_size:
             pair = max(written(2, fixed) - written(1, fixed), 1) / fixed
             return max(1, min(k, int(self.memory / (pair * fixed)))), fixed

@@ -132,7 +132,7 @@ class Fit:
             return {f"q{n}": v for n, v in latents.items()} | {f"p{n}": v for n, v in observed.items()}
 
         found = {n: v[0] for n, v in self._by_rows(fields, both).items()}
-        pick = lambda role: {n[1:]: v for n, v in found.items() if n[0] == role}  # noqa: E731
+        pick = lambda role: {n[1:]: v for n, v in found.items() if n[0] == role}
         return pick("q"), pick("p")
 
     def _by_rows(self, fields: Mapping[str, np.ndarray], function: Any) -> dict[str, np.ndarray]:

@@ -61,7 +61,7 @@ class SVI(Engine):
                 "depends on N. Give data_size=N."
             )
         total = xp.sum(weights)
-        per_datum = lambda terms: xp.sum(xp.mean(terms, axis=0) * weights) / total  # noqa: E731
+        per_datum = lambda terms: xp.sum(xp.mean(terms, axis=0) * weights) / total
         seen, kl = bounds.reconstruction(trace, xp), bounds.kl(trace, xp)
         once = bounds.shared(trace, xp) / data_size if data_size else 0.0
         beta = knobs["beta"]

@@ -75,7 +75,7 @@ def group_norm(P: Vocabulary, name: str, x: Array, groups: int) -> Array:
     b, c, h, w = x.shape
     grouped = P.xp.reshape(x, (b, groups, c // groups, h, w))
     normed = P.xp.reshape(_standardise(P, grouped, (2, 3, 4)), (b, c, h, w))
-    per_channel = lambda p: P.xp.reshape(P.param(f"{name}.{p}"), (c, 1, 1))  # noqa: E731
+    per_channel = lambda p: P.xp.reshape(P.param(f"{name}.{p}"), (c, 1, 1))
     return normed * per_channel("scale") + per_channel("shift")
 
 

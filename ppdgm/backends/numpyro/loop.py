@@ -79,7 +79,7 @@ class Trainer:
 
     def run(self, plan: Any) -> dict[str, np.ndarray]:
         """Take the plan's steps; return each objective's metrics per step. Nothing is read back in between."""
-        put = lambda a: jax.device_put(a, self.runtime.device)  # noqa: E731
+        put = lambda a: jax.device_put(a, self.runtime.device)
         arrays = {
             "index": put(plan.index),
             "weight": put(plan.weight),
@@ -125,7 +125,7 @@ class Trainer:
         """On a CPU, XLA runs convolutions inside a loop ten times slower than outside, except ours."""
         if self._singly is None:
             read = partial(self.runtime.trace_native, given={}, k=1, kl=False)
-            run = lambda: jax.make_jaxpr(read)(self.params, self.key, self.data, index[0]).jaxpr  # noqa: E731
+            run = lambda: jax.make_jaxpr(read)(self.params, self.key, self.data, index[0]).jaxpr
             self._singly = self.runtime.device.platform == "cpu" and _convolves(run())
         return self._singly
 

@@ -217,7 +217,7 @@ class PairTracer:
         return seen
 
     def _first_values(self, key: Array, batch: Batch) -> dict[str, Array]:
-        at = lambda size, part: None if part in (None, size) else jnp.zeros(part, jnp.int32)  # noqa: E731
+        at = lambda size, part: None if part in (None, size) else jnp.zeros(part, jnp.int32)
         values: dict[str, Array] = {}
         for reading in self._pair(key, batch, at, lambda msg: None, {}):
             for site, msg in reading.params.items():

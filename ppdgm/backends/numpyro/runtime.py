@@ -60,7 +60,7 @@ class Runtime:
 
     def put(self, arrays: Arrays, dtype: str | None = None) -> dict[str, Array]:
         """Arrays on the device; floating ones as `dtype`."""
-        cast = lambda a: a.astype(dtype) if dtype and np.issubdtype(a.dtype, np.floating) else a  # noqa: E731
+        cast = lambda a: a.astype(dtype) if dtype and np.issubdtype(a.dtype, np.floating) else a
         host = {n: cast(np.asarray(a)) for n, a in arrays.items()}
         if any(a.dtype == np.float64 for a in host.values()) and jnp.result_type(float) != np.float64:
             raise UnsupportedByBackend(

@@ -106,7 +106,7 @@ class Density(dist.Distribution):
 
     def sample_with_intermediates(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, list[Array]]:
         keys = iter(jax.random.split(key, 16))
-        normal = lambda shape: jax.random.normal(next(keys), shape, self._dtype)  # noqa: E731
+        normal = lambda shape: jax.random.normal(next(keys), shape, self._dtype)
         value, log_prob = self._sample(normal, (*sample_shape, *self.batch_shape))
         return value, [log_prob]
 

@@ -138,13 +138,13 @@ class PairTracer:
 
     def _find_out(self, data: Mapping[str, np.ndarray]) -> None:
         """Plate, parameters, modules and the way to several particles."""
-        take = lambda rows: {n: torch.tensor(a[rows], device=self.device) for n, a in data.items()}  # noqa: E731
+        take = lambda rows: {n: torch.tensor(a[rows], device=self.device) for n, a in data.items()}
         size = len(next(iter(data.values())))
         self._guide, self._model = calls(self.program, data)
         self._live, self._owners, self._store = {}, {}, {"params": {}, "constraints": {}}
         with torch.no_grad(), unvalidated(), self.modules.collecting():
             with self._default_device():
-                few = lambda n: take(slice(n))  # noqa: E731
+                few = lambda n: take(slice(n))
                 self.subsamples, self.batch_size = find_plate(self._model, few, size, self.plate)
             rows = np.arange(self.batch_size or min(size, ROWS)) % size
             batch = take(slice(None) if self.subsamples else rows)

@@ -73,7 +73,7 @@ class Runtime:
 
     def put(self, arrays: Arrays, dtype: str | None = None) -> dict[str, Array]:
         """Arrays on the device; floating ones as `dtype`."""
-        cast = lambda a: a.astype(dtype) if dtype and np.issubdtype(a.dtype, np.floating) else a  # noqa: E731
+        cast = lambda a: a.astype(dtype) if dtype and np.issubdtype(a.dtype, np.floating) else a
         return {n: torch.tensor(cast(np.asarray(a)), device=self.device) for n, a in arrays.items()}
 
     def fetch(self, arrays: Any) -> Any:

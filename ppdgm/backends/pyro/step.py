@@ -65,7 +65,7 @@ class CompiledStep:
             params: Params, first: Params, second: Params, rate: Array, data: Params, index: Array, weight: Array,
             knobs: Params,
         ) -> Array:  # fmt: skip
-            objective = lambda params: loss(params, data, index, weight, knobs)  # noqa: E731
+            objective = lambda params: loss(params, data, index, weight, knobs)
             grads, metrics = torch.func.grad(objective, has_aux=True)(params)
             if optimiser.clip_norm:
                 norm = torch.stack([(g * g).sum() for g in grads.values()]).sum().sqrt()

@@ -113,7 +113,7 @@ class Density(dist.TorchDistribution):
 
     def rsample_and_log_prob(self, sample_shape: tuple[int, ...] = ()) -> tuple[Array, Array]:
         """A draw and its log-density, in one pass."""
-        normal = lambda shape: torch.randn(shape, **self._like)  # noqa: E731
+        normal = lambda shape: torch.randn(shape, **self._like)
         return self._sample(normal, (*sample_shape, *self.batch_shape))
 
     def log_prob(self, value: Array) -> Array:
