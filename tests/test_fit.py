@@ -283,3 +283,14 @@ def test_float64_on_numpyro_needs_64_bit_mode():
     with jax.enable_x64(True):
         fit = train("numpyro", dtype="float64", steps=2)
         assert fit.params["encoder.layers.0.weight"].dtype == np.float64
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_error_in_a_callback_does_not_lose_the_run(backend, tmp_path):
+    def fail(now):
+        raise RuntimeError("a slip in a callback")
+
+    with pytest.raises(RuntimeError, match="a slip"):
+        train(backend, callbacks=[fail], out=tmp_path / "run")
+    kept = ppdgm.load(tmp_path / "run")
+    assert kept.stopped == "failed" and kept.info["steps"] > 0 and np.isfinite(kept.elbo(X).mean)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,7 @@ class Judge:
         params, data: from `runtime.put`.
         size: N.
         memory: bytes that a chunk's intermediate results may take.
+        chunks: sizes found so far, by K.
     """
 
     runtime: Any
@@ -72,6 +73,7 @@ class Judge:
     data: Any
     size: int
     memory: int
+    chunks: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def elbo(self, k: int, seed: int) -> Estimate:
         """E_q[log p(x, z) − log q(z|x)] per datum, with closed-form KLs where they hold."""
@@ -82,7 +84,7 @@ class Judge:
             return _mean(terms)
 
         values, errors = self._reduce(_Elbo(self.size), k, seed, True, reduce)
-        if not self._shares_draws() or k == 1:
+        if k == 1 or not self._shares_draws():
             return Estimate(values, errors, k)
         variance = sum(t.var(ddof=1) / k for t in totals)  # data of a chunk move together
         return Estimate(values, errors, k, float(np.sqrt(variance)) / self.size)
@@ -112,7 +114,9 @@ class Judge:
         """Evaluate chunk by chunk, [k, b] each, and reduce over particles in float64."""
         require("k", k, int, 1, "a whole number of particles, at least 1")
         require("seed", seed, int, 0, "a whole number, at least 0")
-        particles, rows = self._chunk(k)
+        if k not in self.chunks:
+            self.chunks[k] = self._chunk(k)
+        particles, rows = self.chunks[k]
         found = []
         for i, start in enumerate(range(0, self.size, rows)):
             index = np.arange(start, start + rows) % self.size  # a full chunk, so that shapes never change

@@ -31,7 +31,8 @@ class Fit:
         engine: what trained it, or None.
         history: arrays: "step", the engine's metrics per step in nats per datum, "validation_step", "validation_elbo".
         info: settings of the run, as written in the recipe.
-        stopped: why training ended: "done", "early stopping", "interrupted", "callback", "not finite".
+        stopped: why training ended: "done", "early stopping", "interrupted", "callback", "not finite",
+            "failed".
         runtime: the backend's, if there is one already.
     """
 

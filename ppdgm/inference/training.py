@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,34 +139,34 @@ def fit(
         keep_best=keep_best,
         report=make_report(progress),
     )
-    with _interruptible() as interrupted:
-        run.go(interrupted)
-    result = Fit(
-        program=program,
-        params=run.best() if held_out is not None and keep_best else trainer.values(),
-        backend=name,
-        device=device,
-        engine=engine,
-        history=run.history(),
-        stopped=run.stopped,
-        runtime=runtime,
-        info={
-            "seed": seed,
-            "steps": run.step,
-            "batch_size": batches.batch_size,
-            "data_size": size,
-            "fields": sorted(fields),
-            "dtype": dtype,
-            "binarise": binarise,
-            "compile": trainer.compiled,
-            "stopped": run.stopped,
-            "optimiser": "own" if own_rate else optimiser.to_dict(),
-            "learning_rate": rate.to_dict(),
-        },
-    )
-    if out is not None:
-        result.save(out, overwrite)
-    return result
+    settings = {
+        "seed": seed,
+        "batch_size": batches.batch_size,
+        "data_size": size,
+        "fields": sorted(fields),
+        "dtype": dtype,
+        "binarise": binarise,
+        "optimiser": "own" if own_rate else optimiser.to_dict(),
+        "learning_rate": rate.to_dict(),
+    }
+
+    def finish() -> Fit:
+        info = {**settings, "steps": run.step, "compile": trainer.compiled, "stopped": run.stopped}
+        best = run.best() if held_out is not None and keep_best else trainer.values()
+        result = Fit(program, best, name, device, engine, run.history(), info, run.stopped, runtime)
+        if out is not None:
+            result.save(out, overwrite)
+        return result
+
+    try:
+        with _interruptible() as interrupted:
+            run.go(interrupted)
+    except BaseException:  # an error in a callback, or a second Ctrl-C: what was reached is not lost
+        run.stopped = "failed"
+        if out is not None and run.parts:
+            finish()
+        raise
+    return finish()
 
 
 @dataclass
@@ -184,13 +184,13 @@ class _Watch:
     waited: int = 0
 
     def __post_init__(self) -> None:
-        self.data = self.runtime.put(self.fields)
-        self.size = len(next(iter(self.fields.values())))
+        size = len(next(iter(self.fields.values())))
+        memory = parse_memory("auto", self.runtime.device)
+        self.judge = Judge(self.runtime, None, self.runtime.put(self.fields), size, memory)
 
     def look(self, trainer: Any, step: int) -> bool:
         """Take the validation ELBO; True when it has not got better for long enough."""
-        memory = parse_memory("auto", self.runtime.device)
-        value = Judge(self.runtime, trainer.params, self.data, self.size, memory).elbo(1, 0).mean
+        value = replace(self.judge, params=trainer.params).elbo(1, 0).mean
         self.steps.append(step)
         self.values.append(value)
         if value > self.best:
