@@ -23,6 +23,7 @@ class Progress:
         step, steps: taken, and planned.
         epoch: passes over the data so far.
         seconds: since the start.
+        rate: steps per second, without the first stretch, which compiles.
         metrics: means over the last stretch, in nats per datum; "elbo" has β = 1.
         validation_elbo: the latest, if any.
     """
@@ -31,6 +32,7 @@ class Progress:
     steps: int
     epoch: float
     seconds: float
+    rate: float
     metrics: dict[str, float] = field(default_factory=dict)
     validation_elbo: float | None = None
 
@@ -84,8 +86,7 @@ class LiveReport(Report):
         self._bar.stop()
 
     def update(self, now: Progress) -> None:
-        rate = now.step / max(now.seconds, 1e-9)
-        self._bar.update(self._task, total=now.steps, completed=now.step, rate=rate, bound=now.bound)
+        self._bar.update(self._task, total=now.steps, completed=now.step, rate=now.rate, bound=now.bound)
 
     def warn(self, message: str) -> None:
         self._bar.console.print(message)
@@ -101,10 +102,10 @@ class PlainReport(Report):
         if time.monotonic() < self._next and now.step < now.steps:
             return
         self._next = time.monotonic() + PLAIN_SECONDS
-        rate = now.step / max(now.seconds, 1e-9)
-        left = (now.steps - now.step) / max(rate, 1e-9)
+        left = (now.steps - now.step) / max(now.rate, 1e-9)
         print(
-            f"step {now.step}/{now.steps}  epoch {now.epoch:.1f}  {rate:.0f} steps/s  {left:.0f} s left  {now.bound}",
+            f"step {now.step}/{now.steps}  epoch {now.epoch:.1f}  "
+            f"{now.rate:.0f} steps/s  {left:.0f} s left  {now.bound}",
             file=sys.stderr,
             flush=True,
         )

@@ -210,6 +210,7 @@ def test_training_outside_the_main_thread():
 def test_a_run_that_diverges_stops_and_says_where(backend, capsys):
     fit = train(backend, optimiser="sgd", learning_rate=1e30)
     assert fit.stopped == "not finite"
+    assert all(np.isfinite(v).all() for v in fit.params.values())
     assert "not finite at step" in capsys.readouterr().err
 
 

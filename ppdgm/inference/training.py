@@ -29,6 +29,7 @@ from ppdgm.report import Progress, Report, make_report
 
 STRETCH_SECONDS = 0.5  # how long training goes without looking up
 STRETCH_STEPS = 1000
+SAFE_SECONDS = 10.0  # between copies of the parameters to fall back to
 COMPILE_FROM_STEPS = 10_000  # torch.compile costs some ten seconds, and saves about a millisecond per step
 
 
@@ -152,8 +153,8 @@ def fit(
 
     def finish() -> Fit:
         info = {**settings, "steps": run.step, "compile": trainer.compiled, "stopped": run.stopped}
-        best = run.best() if held_out is not None and keep_best else trainer.values()
-        result = Fit(program, best, name, device, engine, run.history(), info, run.stopped, runtime)
+        values = run.best() if held_out is not None and keep_best else run.last()
+        result = Fit(program, values, name, device, engine, run.history(), info, run.stopped, runtime)
         if out is not None:
             result.save(out, overwrite)
         return result
@@ -216,9 +217,13 @@ class _Run:
     step: int = 0
     stopped: str = "done"
     parts: list[dict[str, np.ndarray]] = field(default_factory=list)
+    compiled_at: tuple[int, float] = (0, 0.0)
+    safe: dict[str, np.ndarray] = field(default_factory=dict)  # to fall back to from numbers that are not finite
+    safe_at: float = 0.0
 
     def go(self, interrupted: threading.Event) -> None:
         """Run stretches to the end, or until something stops them."""
+        self.safe = self.trainer.values()
         capacity = min(self.total, STRETCH_STEPS)
         count, started = min(capacity, 20), time.perf_counter()
         with self.report:
@@ -235,7 +240,11 @@ class _Run:
     def best(self) -> dict[str, np.ndarray]:
         """The parameters with the best validation ELBO, or the last ones where none was taken."""
         kept = self.watch.best_params if self.watch else None
-        return self.trainer.values() if kept is None else kept
+        return self.last() if kept is None else kept
+
+    def last(self) -> dict[str, np.ndarray]:
+        """The parameters now, or those of some seconds before they were not finite."""
+        return self.safe if self.stopped == "not finite" else self.trainer.values()
 
     def history(self) -> dict[str, np.ndarray]:
         """Everything that was measured, as arrays."""
@@ -257,16 +266,26 @@ class _Run:
         rate = self.rate(steps).astype(np.float32)
         return Plan(index, weight, rate, self.engine.knobs(steps), self.step, count)
 
+    def _rate(self, seconds: float) -> float:
+        """Steps per second, without the first stretch once there are others: that one compiles."""
+        if len(self.parts) == 1:
+            self.compiled_at = self.step, seconds
+            return self.step / max(seconds, 1e-9)
+        step, before = self.compiled_at
+        return (self.step - step) / max(seconds - before, 1e-9)
+
     def _look_up(self, metrics: dict[str, np.ndarray], seconds: float, interrupted: threading.Event) -> None:
         if not np.isfinite(metrics["objective"]).all():
             bad = int(np.argmin(np.isfinite(metrics["objective"]))) + self.step - len(metrics["objective"])
             self.stopped = "not finite"
             row = self.batches.rows(bad, 1, 1)[0][0]
             self.report.warn(
-                f"The objective was not finite at step {bad} (data {row[:5].tolist()}…). Training stopped. Try a "
-                "smaller learning_rate, clip_norm=…, or a larger min_scale."
+                f"The objective was not finite at step {bad} (data {row[:5].tolist()}…). Training stopped, and goes back "
+                "to parameters that were. Try a smaller learning_rate, clip_norm=…, or a larger min_scale."
             )
             return
+        if seconds - self.safe_at > SAFE_SECONDS:
+            self.safe, self.safe_at = self.trainer.values(), seconds
         looks = self.step % self.batches.per_epoch == 0 or self.step == self.total
         if self.watch and looks and self.watch.look(self.trainer, self.step):
             self.stopped = "early stopping"
@@ -275,6 +294,7 @@ class _Run:
             steps=self.total,
             epoch=self.step / self.batches.per_epoch,
             seconds=seconds,
+            rate=self._rate(seconds),
             metrics={n: float(v.mean()) for n, v in metrics.items()},
             validation_elbo=self.watch.values[-1] if self.watch and self.watch.values else None,
         )
