@@ -280,8 +280,8 @@ class _Run:
             self.stopped = "not finite"
             row = self.batches.rows(bad, 1, 1)[0][0]
             self.report.warn(
-                f"The objective was not finite at step {bad} (data {row[:5].tolist()}…). Training stopped, and goes back "
-                "to parameters that were. Try a smaller learning_rate, clip_norm=…, or a larger min_scale."
+                f"The objective was not finite at step {bad} (data {row[:5].tolist()}…). Training stopped, and goes "
+                "back to parameters that were. Try a smaller learning_rate, clip_norm=…, or a larger min_scale."
             )
             return
         if seconds - self.safe_at > SAFE_SECONDS:
