@@ -57,13 +57,13 @@ class NnxMLP(nnx.Module):
 
 # library -> (backend, module, MLP's parameter -> the module's and how it lies there)
 LIBRARIES = {
-    "torch": ("pyro", torch_mlp, lambda i, leaf: f"0.{2 * i}.{leaf}", lambda v: v),
-    "equinox": ("numpyro", EquinoxMLP, lambda i, leaf: f"{('first', 'second')[i]}.{leaf}", lambda v: v),
+    "torch": ("pyro", torch_mlp, lambda i, leaf: f"0.{2 * i}.{leaf}", lambda v: v.T),
+    "equinox": ("numpyro", EquinoxMLP, lambda i, leaf: f"{('first', 'second')[i]}.{leaf}", lambda v: v.T),
     "nnx": (
         "numpyro",
         NnxMLP,
         lambda i, leaf: f"{('first', 'second')[i]}.{'kernel' if leaf == 'weight' else leaf}",
-        lambda v: v.T,
+        lambda v: v,
     ),
 }
 every_library = pytest.mark.parametrize("library", LIBRARIES)

@@ -250,7 +250,7 @@ def test_a_discrete_site_is_judged_but_not_trained(backend):
     assert set(np.unique(trace.values["z"])) == {0.0, 1.0}
     np.testing.assert_allclose(trace.log_p["z"], D * np.log(0.5), rtol=1e-6)
     weights = {n: v.astype(float) for n, v in Discrete().initialise(0).items()}
-    q = expit(DATA["x"] @ weights["encoder.layers.0.weight"][:D].T + weights["encoder.layers.0.bias"][:D])
+    q = expit(DATA["x"] @ weights["encoder.layers.0.weight"][:, :D] + weights["encoder.layers.0.bias"][:D])
     kl = rel_entr(q, 0.5) + rel_entr(1 - q, 0.5)
     assert set(trace.kl) == ({"z"} if backend == "pyro" else set())  # NumPyro knows no such form
     for value in trace.kl.values():
