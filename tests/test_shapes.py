@@ -254,7 +254,7 @@ def test_a_discrete_site_is_judged_but_not_trained(backend):
     kl = rel_entr(q, 0.5) + rel_entr(1 - q, 0.5)
     assert set(trace.kl) == ({"z"} if backend == "pyro" else set())  # NumPyro knows no such form
     for value in trace.kl.values():
-        np.testing.assert_allclose(value, kl[None], rtol=1e-5, atol=1e-8)
+        np.testing.assert_allclose(value, kl[None], rtol=1e-5, atol=1e-7)  # the smallest is 2e-7: float32
     with pytest.raises(
         ProgramError, match=r"'z'.*not reparameterised.*Use a reparameterised distribution in the guide"
     ):
