@@ -29,7 +29,7 @@ _PACKAGES = ("numpy", "jax", "numpyro", "optax", "torch", "pyro-ppl")
 def save(fit: Any, out: Path, overwrite: bool) -> Path:
     """Write a fit to the folder `out`. The recipe comes last and names the others' checksums."""
     check_free(out, overwrite)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     weights = save_arrays({n: np.asarray(v, order="C") for n, v in fit.params.items()})
     history = save_arrays({n: np.asarray(v, order="C") for n, v in fit.history.items()})
     from ppdgm import __version__
@@ -69,6 +69,10 @@ def read(
     history = _read_arrays(path / HISTORY, recipe)
     if program is None:
         program = _read_program(path, recipe, list(classes))
+    kind = str(recipe["program"].get("kind", ""))
+    own = f"plain:{program.backend}" if hasattr(program, "data_plate") else ""
+    if (kind if kind.startswith("plain:") else "") != own:
+        raise CheckpointError(f"program: got {program!r}, but {path} holds the parameters of a {kind!r} program.")
     if hasattr(program, "declarations"):
         declared = program.declarations().params
         matching({n: np.empty(s.shape) for n, s in declared.items()}, weights, path)
@@ -86,6 +90,18 @@ def check_free(out: Path, overwrite: bool) -> None:
             raise CheckpointError(f"out: {out} holds files that are not a run. Choose another folder.")
         if not overwrite:
             raise CheckpointError(f"out: {out} holds a run already. Choose another folder, or give overwrite=True.")
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        CheckpointError: it can't be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"out: {out} can't be made ({error.strerror}). Choose another folder.") from None
 
 
 def matching(
@@ -111,6 +127,9 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)  # a temporary file is its owner's alone
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -118,6 +137,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:
+    if path.name == RECIPE and path.is_file():
+        raise CheckpointError(f"{path} is a recipe. Give its folder: load({str(path.parent)!r}).")
     if not (path / RECIPE).is_file():
         raise CheckpointError(f"{path} is no run folder: it has no {RECIPE}. Expected what fit(…, out=…) wrote.")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
 
 
@@ -36,6 +37,19 @@ class UnsupportedByBackend(PpdgmError, NotImplementedError):
 
 class BackendMissing(PpdgmError, ImportError):
     """A backend whose packages are not installed."""
+
+
+def explain(program: object, error: Exception) -> ProgramError:
+    """An error from within a user's program, told with the line of the program that it came from."""
+    functions = (getattr(program, name, None) for name in ("model", "guide", "build"))
+    files = {code.co_filename for f in functions if (code := getattr(f, "__code__", None))}
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in files]
+    where = f"{frames[-1].filename}:{frames[-1].lineno}, `{frames[-1].line}`" if frames else type(program).__name__
+    text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return ProgramError(
+        f"{where}: {text} ({type(error).__name__}). Values in a program are [K, B, …], with particles first, and data "
+        "are [B, …]: check shapes and widths from the right, h[..., i], and use P.xp for mathematics."
+    )
 
 
 def require(name: str, value: object, kind: type | tuple[type, ...], least: float | None, expected: str) -> None:

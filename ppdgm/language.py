@@ -19,7 +19,9 @@ from ppdgm.errors import ProgramError, nearest
 
 Array = Any  # a NumPy, torch or JAX array: the vocabulary is the same over each
 Batch = Mapping[str, Array]
-UNSEEN: Any = object()  #: stands for data that are to be generated
+UNSEEN: Any = type(
+    "Unseen", (), {"__repr__": lambda self: "a field that is not given"}
+)()  #: stands for data that are to be generated
 Init = Callable[[np.random.Generator, tuple[int, ...], Mapping[str, np.ndarray] | None], np.ndarray]
 
 
@@ -96,6 +98,10 @@ class Vocabulary:
         self.params = params
         self.declared = declared
         self.prefix = prefix
+
+    def __getattr__(self, name: str) -> Any:
+        known = [n for n in dir(type(self)) if not n.startswith("_")]
+        raise AttributeError(f"P has no word {name!r}. {nearest(name, known)} Mathematics on arrays is in P.xp.")
 
     def scope(self, name: str) -> Self:
         """The same vocabulary, with names of parameters and nets under `name.`."""

@@ -8,7 +8,7 @@ from zlib import crc32
 
 import numpy as np
 
-from ppdgm.errors import ProgramError, SpecError
+from ppdgm.errors import PpdgmError, ProgramError, SpecError, explain
 from ppdgm.language import Array, Declarations, Init, NetUse, ParamSpec, Vocabulary
 from ppdgm.nets import Net
 from ppdgm.registry import backend as load_backend
@@ -56,12 +56,22 @@ class Context:
         name = self.prefix + name
         if name in self.declared.params:
             raise ProgramError(f"Parameter {name!r} is declared twice in build().")
+        _check_shape(f"Parameter {name!r}", shape)
+        if not callable(init):
+            raise ProgramError(
+                f"Parameter {name!r}: got init={init!r}, expected a function init(rng, shape, data), such as "
+                "ppdgm.program.constant(0.0), normal(0.1) or zeros."
+            )
         self.declared.params[name] = ParamSpec(tuple(shape), init, label or self.label)
 
     def net(
         self, name: str, net: Net, inputs: tuple[int, ...], outputs: tuple[int, ...], label: str | None = None
     ) -> None:
         """Declare a net from events of shape `inputs` to events of shape `outputs`."""
+        if not isinstance(net, Net):
+            raise ProgramError(f"Net {name!r}: got {net!r}, expected a Net, such as MLP().")
+        _check_shape(f"Net {name!r}: inputs", inputs)
+        _check_shape(f"Net {name!r}: outputs", outputs)
         inputs, outputs = tuple(inputs), tuple(outputs)
         if self.prefix + name in self.declared.nets:
             raise ProgramError(f"Net {self.prefix + name!r} is declared twice in build().")
@@ -78,9 +88,17 @@ class Context:
         Returns:
             The shape of the net output (the head) that the part reads; () if it reads none.
         """
+        if not isinstance(part, Part):
+            raise ProgramError(f"part(): got {part!r}, expected a prior, posterior or likelihood.")
+        _check_shape(f"Part {type(part).__name__}", shape)
         inner = self.scope(name or part.role, label)
         self.declared.shapes[inner.prefix[:-1]] = tuple(shape)
         return part.build(inner, tuple(shape))
+
+
+def _check_shape(what: str, shape: Any) -> None:
+    if not isinstance(shape, tuple | list) or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise ProgramError(f"{what}: got shape {shape!r}, expected a tuple of positive whole numbers, such as (4,).")
 
 
 class Part(Spec):
@@ -100,7 +118,16 @@ class Part(Spec):
         raise NotImplementedError
 
     def __call__(self, P: Vocabulary, *head: Array) -> Any:
-        """The distribution, with the part's own parameters in scope."""
+        """The distribution, with the part's own parameters in scope.
+
+        Raises:
+            ProgramError: the part is not declared in `build`.
+        """
+        if f"{P.prefix}{self.role}" not in P.declared.shapes:
+            raise ProgramError(
+                f"The {self.role} {type(self).__name__} is not declared in build(): "
+                f"context.part({type(self).__name__}(…), shape)."
+            )
         return self.distribution(P.scope(self.role), *head)
 
 
@@ -116,11 +143,11 @@ class Program(Spec):
 
     def model(self, P: Vocabulary, x: Array) -> Any:
         """The generative model."""
-        raise NotImplementedError
+        raise ProgramError(f"{type(self).__name__} has no model(self, P, x).")
 
     def guide(self, P: Vocabulary, x: Array) -> Any:
         """The approximate posterior."""
-        raise NotImplementedError
+        raise ProgramError(f"{type(self).__name__} has no guide(self, P, x).")
 
     def check(self, data: Batch) -> None:
         """Refuse data that the model can't have generated, before any work starts."""
@@ -128,7 +155,12 @@ class Program(Spec):
     def declarations(self) -> Declarations:
         """Every parameter, net and part of the program."""
         context = Context(Declarations())
-        self.build(context)
+        try:
+            self.build(context)
+        except PpdgmError:
+            raise
+        except Exception as error:
+            raise explain(self, error) from error
         return context.declared
 
     def initialise(
@@ -143,12 +175,7 @@ class Program(Spec):
             data: may set values (never shapes), such as pseudo-inputs.
             dtype: "float32" or "float64".
         """
-        return {
-            name: np.asarray(
-                spec.init(np.random.default_rng([seed, crc32(name.encode())]), spec.shape, data), dtype=dtype
-            ).reshape(spec.shape)
-            for name, spec in self.declarations().params.items()
-        }
+        return {n: _first_value(n, s, seed, data, dtype) for n, s in self.declarations().params.items()}
 
     def bind(
         self,
@@ -172,11 +199,20 @@ class Program(Spec):
             (model, guide). On Pyro both are `torch.nn.Module`s over the same parameters, and the global parameter
             store stays as it is. On NumPyro they are functions with `numpyro.param` sites.
         """
-        values = self.initialise(seed) if params is None else dict(params)
+        values = self.initialise(seed) if params is None else self._checked(seed, params)
         pair: tuple[Callable[..., Any], Callable[..., Any]] = load_backend(backend).bind(
             self, values, size=size, data_size=data_size
         )
         return pair
+
+    def _checked(self, seed: int, params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if not isinstance(params, Mapping):
+            raise ProgramError(f"params: got {type(params).__name__}, expected arrays by name, such as fit.params.")
+        for name, value in self.initialise(seed).items():
+            if name not in params or np.shape(params[name]) != value.shape:
+                got = f"shape {np.shape(params[name])}" if name in params else "nothing"
+                raise ProgramError(f"params: got {got} for {name!r}, expected an array of shape {value.shape}.")
+        return dict(params)
 
     @staticmethod
     def from_pyro(model: Callable[..., Any], guide: Callable[..., Any], data_plate: str = "data") -> PlainPair:
@@ -187,6 +223,17 @@ class Program(Spec):
     def from_numpyro(model: Callable[..., Any], guide: Callable[..., Any], data_plate: str = "data") -> PlainPair:
         """A plain NumPyro pair, as it is, for every engine and evaluation that makes sense for it."""
         return PlainPair(model, guide, data_plate, "numpyro")
+
+
+def _first_value(name: str, spec: ParamSpec, seed: int, data: Any, dtype: str) -> np.ndarray:
+    rng = np.random.default_rng([seed, crc32(name.encode())])
+    try:
+        value = np.asarray(spec.init(rng, spec.shape, data), dtype=dtype)
+    except Exception as error:
+        raise ProgramError(f"Parameter {name!r}: init(rng, shape, data) failed: {error}.") from error
+    if value.shape != spec.shape:
+        raise ProgramError(f"Parameter {name!r}: init gave shape {value.shape}, expected {spec.shape}.")
+    return value
 
 
 class PlainPair:

@@ -89,6 +89,10 @@ class Reading:
                 f"Plate {name!r} is inside another. A program has one data plate: declare inner dimensions with "
                 ".to_event(n)."
             )
+        if data is not UNSEEN and not getattr(data, "shape", ()):
+            raise ProgramError(
+                f"Plate {name!r}: got {data!r}, expected the data themselves, [B, …]: P.plate({name!r}, x)."
+            )
         if data is not UNSEEN and data.shape[0] != self.shape[1]:
             raise ProgramError(f"Plate {name!r}: got data of {data.shape[0]} rows, expected {self.shape[1]}.")
         return _InPlate(self)
@@ -111,8 +115,8 @@ class Reading:
             _check_given(name, tuple(value.shape), tuple(dist.event_shape), shape, self.inside)
             log_prob = self.reader.log_prob(dist, value)
         elif self.choose == "mean":
-            value = self.reader.broadcast(dist.mean, (*shape, *dist.event_shape))
-            log_prob = self.reader.log_prob(dist, value)
+            self.values[name] = self.reader.broadcast(dist.mean, (*shape, *dist.event_shape))
+            return self.values[name]  # not scored: a mean need not lie in the support
         else:
             if self.reader.pathwise and not self.reader.has_pathwise(dist):
                 raise not_pathwise(name, dist)

@@ -40,7 +40,10 @@ class Spec(BaseModel):
         frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False
     )
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, *positional: Any, **fields: Any) -> None:
+        if positional:
+            names = ", ".join(f"{n}=…" for n in type(self).model_fields)
+            raise SpecError(f"{type(self).__name__} takes its fields by name: {type(self).__name__}({names}).")
         try:
             super().__init__(**fields)
         except ValidationError as error:
@@ -216,6 +219,8 @@ def _explain_one(cls: type[Spec], detail: ErrorDetails) -> str:
         expected = f"a {family}, such as {', '.join(f'{name}()' for name in known[:4])}"
     elif field in cls.model_fields and type(None) in get_args(cls.model_fields[field].annotation):
         expected += " or None"
+    if detail["type"] == "tuple_type":
+        expected = "a tuple, such as (64,)"
     got = detail["input"]
     shown = type(got).__name__ + "(…)" if len(repr(got)) > 80 else repr(got)
     return f"{owner}.{field}: got {shown}; expected {expected}."

@@ -28,6 +28,10 @@ class Dataset:
     test: np.ndarray
     labels: dict[str, np.ndarray]
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{n} {len(getattr(self, n))}" for n in ("train", "validation", "test"))
+        return f"Dataset({self.name!r}: {sizes} data of shape {self.event_shape})"
+
     @property
     def event_shape(self) -> tuple[int, ...]:
         """Shape of one datum."""

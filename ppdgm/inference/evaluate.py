@@ -49,6 +49,9 @@ class Estimate:
         """Standard error of the mean over particles: how it would vary with other draws."""
         return float(np.sqrt((self.errors**2).sum()) / len(self.errors)) if self.common is None else self.common
 
+    def __repr__(self) -> str:
+        return f"Estimate({self})"
+
     def __str__(self) -> str:
         return (
             f"{self.mean:.3f} ± {self.standard_error:.3f} nats "
@@ -148,7 +151,8 @@ class _Elbo:
     size: int
 
     def __call__(self, trace: Trace, xp: Any) -> Array:
-        terms = bounds.elbo(trace, xp)
+        # A closed-form KL may be finite where log q is not (a negative scale): such an ELBO is none.
+        terms = bounds.elbo(trace, xp) + 0.0 * sum(trace.log_q.values())
         for value in trace.shared.values():
             terms = terms + value[:, None] / self.size
         return terms

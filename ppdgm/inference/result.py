@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from ppdgm import checkpoint
-from ppdgm.errors import CheckpointError, require
+from ppdgm.errors import CheckpointError, PpdgmError, ProgramError, explain, nearest, require
 from ppdgm.inference.evaluate import Estimate, Judge, as_fields, check_fields, dtype_of, parse_memory
+from ppdgm.registry import INSTALL
 from ppdgm.registry import backend as load_backend
 from ppdgm.spec import Spec
 
@@ -79,6 +80,8 @@ class Fit:
         """
         if k is None:
             return _single(self._means(data)[0])
+        require("k", k, int, 1, "a whole number of draws, at least 1")
+        require("seed", seed, int, 0, "a whole number, at least 0")
         fields = self._fields(data)
         native, params = self._runtime.put(fields), self._native
 
@@ -92,12 +95,26 @@ class Fit:
         """Mean of the observed sites given the latents' means, [N, *event_shape]."""
         return _single(self._means(data)[1])
 
-    def sample(self, n: int, seed: int = 0, mean: bool = False) -> Sites:
-        """Data drawn from the model, [n, *event_shape]; with `mean`, the likelihood's means for drawn latents."""
+    def sample(self, n: int, seed: int = 0, mean: bool = False, given: Mapping[str, np.ndarray] | None = None) -> Sites:
+        """Data drawn from the model, [n, *event_shape].
+
+        Args:
+            n: how many.
+            seed: of the draws.
+            mean: the likelihood's means for drawn latents, instead of draws from it.
+            given: data fields that the model conditions on (labels, say), n rows each.
+        """
         require("n", n, int, 1, "a whole number of data, at least 1")
         require("seed", seed, int, 0, "a whole number, at least 0")
         fields = self.info.get("fields", ["x"])
-        _, observed = self._runtime.prior(self._native, dict.fromkeys(fields), n, seed, mean)
+        known = as_fields(given, dtype_of(self.params)) if given else {}
+        try:
+            _, observed = self._runtime.prior(self._native, dict.fromkeys(fields) | known, n, seed, mean)
+        except PpdgmError:
+            raise
+        except Exception as error:  # as often as not, a field that is used, but not given
+            hint = f"To draw given {fields}, hand them over: sample(n, given={{…}})."
+            raise ProgramError(f"{explain(self.program, error)} {hint}") from error
         return _single({name: v[0] for name, v in observed.items()})
 
     def save(self, out: str | Path, overwrite: bool = False) -> Path:
@@ -176,11 +193,13 @@ def load(
     own = getattr(found, "backend", None)
     if own and backend not in (None, own):
         raise CheckpointError(f"backend: got {backend!r}, but a plain {own} pair runs on {own!r} only.")
+    if (name := backend or recipe["backend"]) not in INSTALL:
+        raise CheckpointError(f"backend: got {name!r}. {nearest(name, INSTALL)}")
     engine = Spec.from_dict(recipe["engine"], classes) if recipe.get("engine") else None
     return Fit(
         program=found,
         params=weights,
-        backend=backend or recipe["backend"],
+        backend=name,
         device=device,
         engine=engine,
         history=history,

@@ -6,7 +6,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ppdgm import checkpoint
-from ppdgm.errors import TrainingError, require
+from ppdgm.errors import PpdgmError, TrainingError, explain, require
 from ppdgm.inference.batches import Batches, Plan
 from ppdgm.inference.engine import Engine
 from ppdgm.inference.evaluate import Judge, as_fields, check_fields, parse_memory
@@ -44,7 +44,7 @@ def fit(
     steps: int | None = None,
     batch_size: int | None = None,
     optimiser: Any = "adam",
-    learning_rate: float | Schedule = 1e-3,
+    learning_rate: float | Schedule | None = None,
     clip_norm: float | None = None,
     binarise: Literal["none", "dynamic"] = "none",
     early_stopping: int | None = None,
@@ -71,12 +71,13 @@ def fit(
         batch_size: B, 100 by default; a plain pair with a subsampled plate has its own.
         optimiser: "adam", "adamw", "adamax", "sgd", an `Optimiser`; or your own: an optax transformation, or a
             function of parameters that makes a torch optimiser (these have their own learning rate).
-        learning_rate: a number, or a schedule in steps.
+        learning_rate: a number (1e-3 by default), or a schedule in steps.
         clip_norm: largest norm of the gradient.
         binarise: "dynamic" draws x ~ Bernoulli(x) anew for each minibatch; x are probabilities.
         early_stopping: stop after this many validations without a better ELBO, once warm-ups are over.
         keep_best: return the parameters with the best validation ELBO, rather than the last.
-        callbacks: called with a `Progress` after each stretch of steps; one that returns True ends training.
+        callbacks: functions of a `Progress`, called after each stretch of steps (about half a second, or an epoch with
+            validation); one that returns True ends training.
         params: first values, by name, instead of `program.initialise(seed, data)`.
         seed: of first values, order of data, and draws. The same seed gives the same bits on the same machine's CPU.
         device: "auto", "cpu", "cuda", "cuda:1".
@@ -94,7 +95,9 @@ def fit(
     """
     if (epochs is None) == (steps is None):
         raise TrainingError("Give either epochs=… or steps=…, to say how long to train.")
-    _check_arguments(program, epochs if steps is None else steps, seed, dtype, binarise, early_stopping)
+    callbacks = tuple(callbacks) if isinstance(callbacks, Iterable) else (callbacks,)
+    length = epochs if steps is None else steps
+    _check_arguments(program, length, seed, dtype, binarise, early_stopping, callbacks, compile)
     if early_stopping is not None and validation is None:
         raise TrainingError("early_stopping needs validation=… data to watch.")
     if out is not None:
@@ -112,19 +115,27 @@ def fit(
     runtime = load_backend(name).Runtime(program, device)
     first = runtime.initialise(seed, fields, dtype)
     if params is not None:
+        if not isinstance(params, Mapping):
+            raise TrainingError(f"params: got {type(params).__name__}, expected arrays by name, such as fit.params.")
         first = checkpoint.matching(first, params)
     batches = Batches(size, _choose_batch(runtime, batch_size, size), seed)
     total = steps if steps is not None else (epochs or 0) * batches.per_epoch
-    rate = as_schedule(learning_rate)
+    rate = as_schedule(1e-3 if learning_rate is None else learning_rate)
+    if (rate(np.arange(total)) < 0).any():
+        raise TrainingError(f"learning_rate: got {learning_rate!r}, expected numbers of at least 0.")
     for what, schedule in {**engine.schedules(), "learning_rate": rate}.items():
         check_reached(what, schedule, total)
     compiled = _choose_compile(compile, name, total)
     optimiser = as_optimiser(optimiser, clip_norm)
     own_rate = not hasattr(optimiser, "clip_norm")
+    if own_rate and learning_rate is not None:
+        raise TrainingError("learning_rate: works with an optimiser by name; one of your own has its own.")
     native = runtime.put(fields)
     params_native = runtime.put(first)
-    rows = runtime.tracer.batch_size or 3
-    runtime.bytes_written(params_native, native, 2, rows)  # a first reading, with sizes that hide no shape mistake
+    checked = runtime.put({**fields, "x": np.round(fields["x"])}) if binarise == "dynamic" else native
+    _first_reading(program, runtime, params_native, checked)
+    if out is not None:
+        checkpoint.make_folder(Path(out))
 
     trainer = load_backend(name).Trainer(
         runtime, engine, optimiser, params_native, native, seed, size, binarise == "dynamic", compiled, compile is True
@@ -136,7 +147,7 @@ def fit(
         rate=as_schedule(1.0) if own_rate else rate,
         total=total,
         watch=None if held_out is None else _Watch(runtime, held_out, early_stopping, _warm(engine)),
-        callbacks=tuple(callbacks),
+        callbacks=callbacks,
         keep_best=keep_best,
         report=make_report(progress),
     )
@@ -327,7 +338,26 @@ def _interruptible() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _check_arguments(program: Any, length: Any, seed: Any, dtype: Any, binarise: Any, patience: Any) -> None:
+def _first_reading(program: Any, runtime: Any, params: Any, data: Any) -> None:
+    """Read a few data, with the libraries' checks of arguments and values on, and sizes that hide no shape mistake."""
+    try:
+        runtime.validate(params, data, 2, runtime.tracer.batch_size or 3)
+    except PpdgmError:
+        raise
+    except Exception as error:
+        raise explain(program, error) from error
+
+
+def _check_arguments(
+    program: Any,
+    length: Any,
+    seed: Any,
+    dtype: Any,
+    binarise: Any,
+    patience: Any,
+    callbacks: tuple[Any, ...],
+    compile: Any,
+) -> None:
     if not isinstance(program, Program | PlainPair):
         raise TrainingError(
             f"program: got {type(program).__name__}, expected a Program such as VAE(…), or a plain pair from "
@@ -337,7 +367,10 @@ def _check_arguments(program: Any, length: Any, seed: Any, dtype: Any, binarise:
     require("seed", seed, int, 0, "a whole number, at least 0")
     if patience is not None:
         require("early_stopping", patience, int, 1, "a whole number of validations, at least 1")
+    if not all(callable(c) for c in callbacks):
+        raise TrainingError(f"callbacks: got {callbacks!r}, expected functions of a Progress.")
     for name, value, allowed in (
+        ("compile", compile, (True, False, "auto")),
         ("dtype", dtype, ("float32", "float64")),
         ("binarise", binarise, ("none", "dynamic")),
     ):

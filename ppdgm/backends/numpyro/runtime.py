@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from math import prod
@@ -10,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 
 from ppdgm.backends.numpyro.pair import PairTracer
 from ppdgm.backends.numpyro.tracer import ProgramTracer, select
@@ -106,9 +108,17 @@ class Runtime:
 
     def prior(self, params: Any, fields: Mapping[str, Any], size: int, seed: int, mean: bool) -> tuple[Any, Any]:
         """Draws of latent and observed sites from the model, [1, size, *event]."""
-        names = dict.fromkeys(fields, 0)
+        names = self.put({n: v for n, v in fields.items() if v is not None})
+        names = {n: names.get(n) for n in fields}
         found: tuple[Any, Any] = self.fetch(self._prior(params, jax.random.key(seed), names, size=size, mean=mean))
         return found
+
+    def validate(self, params: Any, data: Any, k: int, b: int) -> None:
+        """One reading, step by step, with NumPyro's checks of arguments and values on."""
+        index = np.arange(b) % len(next(iter(data.values())))
+        with numpyro.validation_enabled(), warnings.catch_warnings():
+            warnings.filterwarnings("error", "Out-of-support")  # NumPyro's only word on such values
+            self.trace_native(params, jax.random.key(0), data, self._index(index), given={}, k=k, kl=False)
 
     def bytes_written(self, params: Any, data: Any, k: int, b: int) -> int:
         """Bytes of all intermediate results of one reading with K particles and B data; nothing is computed.

@@ -56,9 +56,9 @@ class ProgramTracer:
     def prior(
         self, params: Params, key: Array, fields: Mapping[str, Any], size: int, mean: bool
     ) -> tuple[Sites, Sites]:
-        """Latents and observed sites drawn from the model, [1, size, *event]; `fields` are the data's names."""
-        nothing = dict.fromkeys(fields, UNSEEN)
-        return read_prior(self.program, self._speak(params), JaxReader(key), nothing, size, mean)
+        """Latents and observed sites drawn from the model, [1, size, *event]; `fields` hold data or None."""
+        batch = {n: UNSEEN if v is None else v for n, v in fields.items()}
+        return read_prior(self.program, self._speak(params), JaxReader(key), batch, size, mean)
 
     def _speak(self, params: Params) -> Any:
         def speak(reading: Reading) -> JaxVocabulary:

@@ -119,8 +119,16 @@ class Runtime:
     def prior(self, params: Any, fields: Mapping[str, Any], size: int, seed: int, mean: bool) -> tuple[Any, Any]:
         """Draws of latent and observed sites from the model, [1, size, *event]."""
         with self._evaluating(params, seed) as params:
-            found: tuple[Any, Any] = self.fetch(self.tracer.prior(params, fields, size, mean))
+            known = self.put({n: v for n, v in fields.items() if v is not None})
+            given = {n: known.get(n) for n in fields}
+            found: tuple[Any, Any] = self.fetch(self.tracer.prior(params, given, size, mean))
         return found
+
+    def validate(self, params: Any, data: Any, k: int, b: int) -> None:
+        """One reading, with the process's own setting of argument checks: on, unless the user has put them off."""
+        rows = self._index(np.arange(b) % len(next(iter(data.values()))))
+        with torch.no_grad(), seeded(self.device, 0), self.tracer.evaluating(params) as params:
+            self.tracer.trace(params, select(self.tracer, data, rows), rows, k, None, True)
 
     def bytes_written(self, params: Any, data: Any, k: int, b: int) -> int:
         """Bytes of all intermediate results of one reading with K particles and B data.

@@ -88,9 +88,9 @@ class ProgramTracer:
         return read_means(self.program, self._speak(params), TorchReader(), batch, index.shape[0])
 
     def prior(self, params: Params, fields: Mapping[str, Any], size: int, mean: bool) -> tuple[Sites, Sites]:
-        """Latents and observed sites drawn from the model, [1, size, *event]; `fields` are the data's names."""
-        nothing = dict.fromkeys(fields, UNSEEN)
-        return read_prior(self.program, self._speak(params), TorchReader(), nothing, size, mean)
+        """Latents and observed sites drawn from the model, [1, size, *event]; `fields` hold data or None."""
+        batch = {n: UNSEEN if v is None else v for n, v in fields.items()}
+        return read_prior(self.program, self._speak(params), TorchReader(), batch, size, mean)
 
     def _speak(self, params: Params) -> Any:
         def speak(reading: Reading) -> TorchVocabulary:
