@@ -8,6 +8,7 @@ from ppdgm.inference.schedules import Constant, Cosine, Exponential, Linear, Sch
 from ppdgm.inference.svi import SVI
 from ppdgm.inference.tools import log_weights, trace
 from ppdgm.inference.training import fit
+from ppdgm.report import Progress
 
 __all__ = [
     "SVI",
@@ -19,6 +20,7 @@ __all__ = [
     "Fit",
     "Linear",
     "Optimiser",
+    "Progress",
     "Schedule",
     "fit",
     "load",
