@@ -258,8 +258,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "Bernoulli's slope wrong at 0": Mutation(
         "ppdgm/backends/numpyro/distributions.py",
-        "(value - jax.nn.sigmoid(logits))",
-        "(value - (logits > 0))",
+        "(value - mean) * tangents",
+        "(value - (logits > 0)) * tangents",
         "tests/test_fit.py -k zero",
     ),
     "the caller's parameters donated": Mutation(
