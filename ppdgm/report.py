@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-PLAIN_SECONDS = 5.0
+FIRST_SECONDS, PLAIN_SECONDS = 1.0, 5.0  # until the first line, and between lines
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,25 @@ class PlainReport(Report):
     """A line every few seconds, for logs."""
 
     def __init__(self) -> None:
-        self._next = 0.0
+        self._next: float | None = None
+        self._unseen: Progress | None = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if self._unseen:
+            self._show(self._unseen)
 
     def update(self, now: Progress) -> None:
-        if time.monotonic() < self._next and now.step < now.steps:
-            return
-        self._next = time.monotonic() + PLAIN_SECONDS
+        self._unseen = now
+        if self._next is None:  # the first stretch compiles: its rate would mislead
+            self._next = time.monotonic() + FIRST_SECONDS
+        elif time.monotonic() >= self._next:
+            self._next = time.monotonic() + PLAIN_SECONDS
+            self._show(now)
+
+    def _show(self, now: Progress) -> None:
+        self._unseen = None
         left = (now.steps - now.step) / max(now.rate, 1e-9)
         print(
             f"step {now.step}/{now.steps}  epoch {now.epoch:.1f}  "
