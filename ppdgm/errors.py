@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import traceback
 from collections.abc import Iterable
+from typing import Any
 
 
 class PpdgmError(Exception):
@@ -52,14 +53,14 @@ def explain(program: object, error: Exception) -> ProgramError:
     )
 
 
-def require(name: str, value: object, kind: type | tuple[type, ...], least: float | None, expected: str) -> None:
+def require(name: str, value: Any, kind: type | tuple[type, ...], least: float | None, expected: str) -> None:
     """Refuse an argument that is not of `kind`, or is below `least`.
 
     Raises:
         PpdgmError: names the argument, what was got and what was expected.
     """
     right = isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
-    if not right or (least is not None and value < least):  # type: ignore[operator]
+    if not right or (least is not None and value < least):
         raise PpdgmError(f"{name}: got {value!r}; expected {expected}.")
 
 

@@ -28,7 +28,7 @@ _LOOP = (
 )
 
 
-class Supply(Messenger):  # type: ignore[misc,unused-ignore]
+class Supply(Messenger):
     """Answers the statements of a user's function, and refuses what has no place in a bound per datum.
 
     Args:
