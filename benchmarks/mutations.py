@@ -216,8 +216,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "reported ELBO with beta": Mutation(
         "ppdgm/inference/svi.py",
-        '"elbo": per_datum(seen - kl) + once',
-        '"elbo": per_datum(seen - beta * kl) + once',
+        '"elbo": seen - kl,',
+        '"elbo": seen - knobs["beta"] * kl,',
         "tests/test_fit.py -k beta_one",
     ),
     "log mean exp without log K": Mutation(

@@ -65,7 +65,7 @@ class Trace(NamedTuple):
         log_p: site -> log p(site | its parents), [K, B]; latent and observed sites.
         log_q: site -> log q(site | its parents), [K, B]; latent sites.
         kl: site -> closed-form KL(q‖p), [K or 1, B, D], per dimension where p and q factorise (else D = 1).
-        shared: site -> log p − log q of a latent outside the data plate, [K].
+        shared: site -> log p − log q of a site outside the data plate (log p of an observed one), [K].
     """
 
     values: dict[str, Array]

@@ -168,3 +168,15 @@ def test_monte_carlo_error_knows_of_draws_that_data_share(backend):
     independent = np.sqrt((found[0].errors ** 2).sum()) / len(x)
     assert independent < 0.8 * spread  # what the sum of independent errors would say
     assert abs(reported / spread - 1) < 4 * (2 * 149) ** -0.5
+
+
+def test_beta_weighs_the_kl_of_latents_only():
+    """Of two sites outside the plate, one latent and one observed, beta weighs the latent's."""
+    terms = {n: np.full((3, 4), v) for n, v in {"x": -5.0, "z": -2.0}.items()}
+    shared = {"m": np.full(3, -8.0), "y": np.full(3, -16.0)}
+    values = {"z": np.zeros((3, 4)), "m": np.zeros((3, 1))}
+    trace = ppdgm.Trace(values, terms, {"z": np.full((3, 4), -1.0)}, {}, shared)
+    found = SVI(k=3)(trace, np, np.ones(4), {"beta": 0.5}, data_size=8)
+    assert found["elbo"] == -5 - (-1 + 2) + (-8 - 16) / 8
+    assert found["kl"] == (-1 + 2) + 8 / 8
+    assert found["objective"] == -5 - 16 / 8 - 0.5 * found["kl"]

@@ -48,5 +48,10 @@ def elbo(trace: Trace, xp: Any, beta: Any = 1.0) -> Array:
 
 
 def shared(trace: Trace, xp: Any) -> Array | float:
-    """Σ log p − log q of the latents outside the data plate, averaged over particles; 0 where there are none."""
+    """Σ log p − log q of the sites outside the data plate, averaged over particles; 0 where there are none."""
     return sum(xp.mean(v) for v in trace.shared.values()) if trace.shared else 0.0
+
+
+def shared_kl(trace: Trace, xp: Any) -> Array | float:
+    """Σ log q − log p of the latents among them, averaged over particles; 0 where there are none."""
+    return -sum(xp.mean(v) for n, v in trace.shared.items() if n in trace.values)

@@ -63,10 +63,7 @@ class SVI(Engine):
         total = xp.sum(weights)
         per_datum = lambda terms: xp.sum(xp.mean(terms, axis=0) * weights) / total
         seen, kl = bounds.reconstruction(trace, xp), bounds.kl(trace, xp)
-        once = bounds.shared(trace, xp) / data_size if data_size else 0.0
-        beta = knobs["beta"]
-        return {
-            "objective": per_datum(seen - beta * kl) + beta * once,
-            "elbo": per_datum(seen - kl) + once,
-            "kl": per_datum(kl) - once,
-        }
+        once, size = bounds.shared_kl(trace, xp), data_size or 1
+        seen = per_datum(seen) + (bounds.shared(trace, xp) + once) / size
+        kl = per_datum(kl) + once / size
+        return {"objective": seen - knobs["beta"] * kl, "elbo": seen - kl, "kl": kl}
