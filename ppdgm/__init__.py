@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ppdgm.data import load_data
     from ppdgm.errors import PpdgmError, UnsupportedByBackend
-    from ppdgm.inference import SVI, Estimate, Fit, fit, load, log_weights, trace
+    from ppdgm.inference import SVI, Estimate, Fit, fit, load, log_weights, resume, trace
     from ppdgm.language import Trace, Vocabulary
     from ppdgm.program import Part, PlainPair, Program
 
@@ -29,6 +29,7 @@ _HOMES = {
     "load": "inference",
     "load_data": "data",
     "log_weights": "inference",
+    "resume": "inference",
     "trace": "inference",
 }
 
@@ -47,6 +48,7 @@ __all__ = [
     "load",
     "load_data",
     "log_weights",
+    "resume",
     "trace",
 ]
 

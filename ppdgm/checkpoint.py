@@ -1,107 +1,87 @@
-"""Run folders: a TOML recipe, weights and history as safetensors. Reading one runs no code."""
+"""Checkpoint files: arrays and a page of JSON in one safetensors file that knows its own checksum."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-import platform
 import tempfile
-import tomllib
-from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from ppdgm.errors import CheckpointError, SpecError, nearest
-from ppdgm.spec import Spec
+from ppdgm.errors import CheckpointError, nearest
 
-FORMAT = 1
-RECIPE, WEIGHTS, HISTORY = "recipe.toml", "weights.safetensors", "history.safetensors"
-_PACKAGES = ("numpy", "jax", "numpyro", "optax", "torch", "pyro-ppl")
-
-
-def save(fit: Any, out: Path, overwrite: bool) -> Path:
-    """Write a fit to the folder `out`. The recipe comes last and names the others' checksums."""
-    check_free(out, overwrite)
-    make_folder(out)
-    weights = save_arrays({n: np.asarray(v, order="C") for n, v in fit.params.items()})
-    history = save_arrays({n: np.asarray(v, order="C") for n, v in fit.history.items()})
-    from ppdgm import __version__
-
-    recipe = {
-        "format": FORMAT,
-        "backend": fit.backend,
-        "stopped": fit.stopped,
-        "checksums": {WEIGHTS: _checksum(weights), HISTORY: _checksum(history)},
-        "versions": {"ppdgm": __version__, "python": platform.python_version()}
-        | {p: v for p in _PACKAGES if (v := _version(p))},
-        "training": {n: v for n, v in fit.info.items() if v is not None},
-        "engine": fit.engine.to_dict() if isinstance(fit.engine, Spec) else {},
-        "program": fit.program.to_dict() if isinstance(fit.program, Spec) else {"kind": f"plain:{fit.backend}"},
-    }
-    write_atomically(out / WEIGHTS, weights)
-    write_atomically(out / HISTORY, history)
-    write_atomically(out / RECIPE, tomli_w.dumps(recipe).encode())
-    return out
+FORMAT = 2
+_BLANK = b"0" * 64
+_MARK = b'"sha256":"'
 
 
-def read(
-    path: Path, program: Any = None, classes: Iterable[type[Spec] | str] = ()
-) -> tuple[Any, dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any]]:
-    """Program, parameters, history and recipe of a run folder.
+def pack(arrays: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> bytes:
+    """The content of a checkpoint file: arrays by name, and a page of plain values.
 
-    Args:
-        path: the folder.
-        program: the program itself, where text can't tell it: plain pairs, and modules of your own.
-        classes: classes of your own that the recipe names, or `module:Class` paths, which are then imported.
+    The checksum is of the whole file with 64 zeros where the checksum stands, so any changed byte is found.
+    """
+    whole = {n: np.ascontiguousarray(a).reshape(np.shape(a)) for n, a in arrays.items()}
+    content = save_arrays(
+        whole, {"format": str(FORMAT), "page": json.dumps(page, sort_keys=True), "sha256": _BLANK.decode()}
+    )
+    place = content.index(_MARK + _BLANK) + len(_MARK)
+    return content[:place] + _digest(content) + content[place + len(_BLANK) :]
+
+
+def unpack(content: bytes, path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays and page of a checkpoint file.
 
     Raises:
-        CheckpointError: not a run folder, damaged, or of a newer version.
+        CheckpointError: truncated, damaged, of a newer version, or no checkpoint of ppdgm's.
     """
-    recipe = _read_recipe(path)
-    weights = _read_arrays(path / WEIGHTS, recipe)
-    history = _read_arrays(path / HISTORY, recipe)
-    if program is None:
-        program = _read_program(path, recipe, list(classes))
-    kind = str(recipe["program"].get("kind", ""))
-    own = f"plain:{program.backend}" if hasattr(program, "data_plate") else ""
-    if (kind if kind.startswith("plain:") else "") != own:
-        raise CheckpointError(f"program: got {program!r}, but {path} holds the parameters of a {kind!r} program.")
-    if hasattr(program, "declarations"):
-        declared = program.declarations().params
-        matching({n: np.empty(s.shape) for n, s in declared.items()}, weights, path)
-    return program, weights, history, recipe
-
-
-def check_free(out: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds something, unless it is a run to be overwritten."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise CheckpointError(f"out: {out} is a file, expected a folder.")
-    if any(out.iterdir()):
-        if not (out / RECIPE).exists():
-            raise CheckpointError(f"out: {out} holds files that are not a run. Choose another folder.")
-        if not overwrite:
-            raise CheckpointError(f"out: {out} holds a run already. Choose another folder, or give overwrite=True.")
-
-
-def make_folder(out: Path) -> None:
-    """Make the folder of a run.
-
-    Raises:
-        CheckpointError: it can't be made.
-    """
+    header = _header(content, path)
+    about = header.get("__metadata__", {})
+    if not isinstance(about, dict) or not {"format", "page", "sha256"} <= set(about):
+        raise CheckpointError(f"{path} is no checkpoint of ppdgm's: it holds arrays, but not what they belong to.")
+    place = content.find(_MARK) + len(_MARK)
+    blank = content[:place] + _BLANK + content[place + len(_BLANK) :]
+    if _digest(blank).decode() != about["sha256"] or content[place : place + 64] != about["sha256"].encode():
+        raise CheckpointError(f"{path} is damaged: its checksum is not that of its content.")
+    if about["format"] != str(FORMAT):
+        raise CheckpointError(
+            f"{path} has format {about['format']}, this version of ppdgm reads {FORMAT}. Update ppdgm."
+        )
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        return dict(load_arrays(content)), json.loads(about["page"])
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}.") from None
+
+
+def checksum(content: bytes) -> str:
+    """The checksum that stands in a packed file."""
+    place = content.index(_MARK) + len(_MARK)
+    return content[place : place + len(_BLANK)].decode()
+
+
+def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays and page of the checkpoint file at `path`; raises as `unpack` does."""
+    try:
+        return unpack(path.read_bytes(), path)
     except OSError as error:
-        raise CheckpointError(f"out: {out} can't be made ({error.strerror}). Choose another folder.") from None
+        raise CheckpointError(f"{path} can't be read ({error.strerror}).") from None
+
+
+def group(arrays: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """The arrays whose names start with `@name/`, under the rest of their names."""
+    prefix = f"@{name}/"
+    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+
+
+def grouped(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays under `@name/…`, beside which parameters go by their own names."""
+    return {f"@{name}/{n}": a for n, a in arrays.items()}
 
 
 def matching(
@@ -120,7 +100,7 @@ def matching(
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one, whole."""
+    """Write a file so that a crash, also of the machine, leaves the old one or the new one, whole."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -134,57 +114,33 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    _sync(path.parent)
 
 
-def _read_recipe(path: Path) -> dict[str, Any]:
-    if path.name == RECIPE and path.is_file():
-        raise CheckpointError(f"{path} is a recipe. Give its folder: load({str(path.parent)!r}).")
-    if not (path / RECIPE).is_file():
-        raise CheckpointError(f"{path} is no run folder: it has no {RECIPE}. Expected what fit(…, out=…) wrote.")
+def _sync(folder: Path) -> None:
+    """Let the folder's new entry reach the disk; where a system can't open folders, that is left to it."""
     try:
-        recipe = tomllib.loads((path / RECIPE).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path / RECIPE} is damaged: {error}.") from None
-    if recipe.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path / RECIPE}: got format {recipe.get('format')!r}, this version of ppdgm reads {FORMAT}. Update ppdgm."
-        )
-    for key in ("backend", "stopped", "checksums", "training", "engine", "program"):
-        if key not in recipe:
-            raise CheckpointError(f"{path / RECIPE} is damaged: it has no {key!r}.")
-    return recipe
-
-
-def _read_arrays(path: Path, recipe: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing.")
-    content = path.read_bytes()
-    if _checksum(content) != recipe.get("checksums", {}).get(path.name):
-        raise CheckpointError(f"{path} is damaged: its checksum is not the one in {RECIPE}.")
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
     try:
-        return dict(load_arrays(content))
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged: {error}.") from None
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
-def _read_program(path: Path, recipe: Mapping[str, Any], classes: list[type[Spec] | str]) -> Any:
-    table = recipe.get("program", {})
-    if str(table.get("kind", "")).startswith("plain:"):
-        raise CheckpointError(
-            f"{path} holds a plain pair's parameters. Hand the pair in: load({str(path)!r}, program=pair)."
-        )
+def _header(content: bytes, path: Path) -> dict[str, Any]:
+    size = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or size > len(content) - 8:
+        raise CheckpointError(f"{path} is damaged: it has {len(content)} bytes, and ends before its header does.")
     try:
-        return Spec.from_dict(table, classes)
-    except SpecError as error:
-        raise CheckpointError(f"{path / RECIPE}: {error}") from None
+        found = json.loads(content[8 : 8 + size])
+    except ValueError:
+        raise CheckpointError(f"{path} is damaged, or no checkpoint: its header is not JSON.") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} is damaged: its header is not a table.")
+    return found
 
 
-def _checksum(content: bytes) -> str:
-    return "sha256:" + hashlib.sha256(content).hexdigest()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()

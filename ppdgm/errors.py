@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from types import ModuleType
 from typing import Any
 
 
@@ -40,19 +43,6 @@ class BackendMissing(PpdgmError, ImportError):
     """A backend whose packages are not installed."""
 
 
-def explain(program: object, error: Exception) -> ProgramError:
-    """An error from within a user's program, told with the line of the program that it came from."""
-    functions = (getattr(program, name, None) for name in ("model", "guide", "build"))
-    files = {code.co_filename for f in functions if (code := getattr(f, "__code__", None))}
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in files]
-    where = f"{frames[-1].filename}:{frames[-1].lineno}, `{frames[-1].line}`" if frames else type(program).__name__
-    text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return ProgramError(
-        f"{where}: {text} ({type(error).__name__}). Values in a program are [K, B, …], with particles first, and data "
-        "are [B, …]: check shapes and widths from the right, h[..., i], and use P.xp for mathematics."
-    )
-
-
 def require(name: str, value: Any, kind: type | tuple[type, ...], least: float | None, expected: str) -> None:
     """Refuse an argument that is not of `kind`, or is below `least`.
 
@@ -67,5 +57,130 @@ def require(name: str, value: Any, kind: type | tuple[type, ...], least: float |
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence that names the known word closest to `name`, or the known words where none is close."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known) or 'none'}."
+    close = closest(name, known)
+    return f"Did you mean {close!r}?" if close else f"Known: {', '.join(known) or 'none'}."
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known word closest to `name`, if any is close; case, hyphens and underscores count for nothing."""
+    folded = {_fold(word): word for word in sorted(known)}
+    close = difflib.get_close_matches(_fold(name), folded, n=1)
+    return folded[close[0]] if close else None
+
+
+def _fold(word: str) -> str:
+    return re.sub(r"[-_\s]", "", str(word)).casefold()
+
+
+# --- errors from within a user's program ------------------------------------------------------------------------------
+
+_XP = {None: "P.xp", "numpyro": "jax.numpy", "pyro": "torch"}  # where a program's mathematics is, by a pair's backend
+_SHAPES = (
+    "Values in a program are [K, B, …], with particles first, and data are [B, …]: check shapes and widths from the "
+    "right, h[..., i]."
+)
+_HINTS = (  # (pattern of "Type: text", what to do)
+    (r"\bUnseen\b", "The model computes with data that are not there yet: hand them over with given={{name: array}}."),
+    (
+        r"^(Tracer\w+Conversion|Concretization|NonConcrete)",
+        "On numpyro a program is compiled before its values are known: use {xp}.where(…) for a Python `if`, and {xp} "
+        "for float(), int() and NumPy's functions. Shapes are known.",
+    ),
+    (r"^UnexpectedTracer", "It keeps a value of an earlier call: compute it anew in each call."),
+    (
+        r"must be Tensor, not|as an abstract array|'Tensor' and '\w*(jax|Array|Tracer)|(ArrayImpl|Tracer)' and 'Tensor",
+        "Arrays are torch's on pyro and JAX's on numpyro: use {xp} for mathematics, and the same library's "
+        "distributions.",
+    ),
+    (r"JAX arrays are immutable", "Make a new array: {xp}.where(…), {xp}.concat(…) or {xp}.stack(…)."),
+    (r"in-?place operation", "torch has no gradient through a change in place: write a = a + b for a += b."),
+    (r"requires grad\. Use|numpy\.ndarray|__array", "Use {xp} for NumPy's functions: NumPy has no gradients."),
+    (r"invalid scale|parameter scale", "A scale must be positive: softplus(…) makes it so, as P.softplus does."),
+    (
+        r"TypeError: \w*\.?(model|guide)\(\) (missing|takes|got)",
+        "Model and guide both take P, and then each field of the data by name.",
+    ),
+    (r"P\.plate\(\) missing", 'It takes a name and the data: `with P.plate("data", x):`.'),
+    (r"P\.sample\(\)", 'It takes a name, a distribution, and data where there are: P.sample("x", dist, obs=x).'),
+    (r"P\.(param|net)\(\)", "It takes a name alone: shape and first value are declared in build()."),
+    (r"Context\.net\(\)", 'It takes name, net, and the shapes that it maps between: c.net("f", MLP(), (4,), (6,)).'),
+    (r"'Context' object has no", "In build(), declare with context.param, .net, .part and .scope; P is for the rest."),
+)
+_SHAPE_WORDS = re.compile(r"^(?!.*(constraint|P has no)).*(shape|size|dimension|broadcast|batch_ndims|mat1)", re.I)
+
+
+def explain(program: object, error: Exception) -> PpdgmError:
+    """An error from within a user's program, told in one line with the line of the program that it came from."""
+    if (full := out_of_memory(error)) is not None:
+        return full
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "").rstrip(" :.")
+    kind, backend = type(error).__name__, getattr(program, "backend", None)
+    text = re.sub(r"\b(Torch|Jax)?Vocabulary\.", "P.", text if len(text) < 200 else f"{text[:200]}…")
+    hint = next((h.format(xp=_XP[backend]) for p, h in _HINTS if re.search(p, f"{kind}: {text}")), "")
+    if backend == "pyro" and any("-packages/numpyro/" in f.filename for f in traceback.extract_tb(error.__traceback__)):
+        hint = "The pair uses numpyro: hand it to Program.from_numpyro(model, guide)."
+    if not hint:
+        hint = _attribute(error) or (_SHAPES if backend is None and _SHAPE_WORDS.search(text) else "")
+    said = f"{text} ({kind})." if text else f"{kind}."
+    return ProgramError(f"{_place(program, error)}: {said} {hint}".rstrip())
+
+
+def _attribute(error: Exception) -> str:
+    """What to do about a wrong name after a dot."""
+    owner, name = getattr(error, "obj", None), getattr(error, "name", None)
+    if not isinstance(error, AttributeError) or owner is None or not name:
+        return ""
+    if isinstance(owner, ModuleType):
+        close = closest(name, (n for n in dir(owner) if not n.startswith("_")))
+        return f"Did you mean {close!r}?" if close else ""
+    if type(owner).__module__.partition(".")[0] in ("torch", "jax", "jaxlib", "numpy"):
+        return "torch's and JAX's arrays have few methods in common: use P.xp, which is the same on both."
+    return ""
+
+
+def _place(program: object, error: Exception) -> str:
+    """File, line and text of the deepest statement of the user's; else the program's name."""
+    functions = (getattr(program, name, None) for name in ("model", "guide", "build"))
+    files = {code.co_filename for f in functions if (code := getattr(f, "__code__", None))}
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not _is_library(f.filename)] or [f for f in frames if f.filename in files]
+    if not own:
+        return type(program).__name__
+    where = f"{own[-1].filename.removeprefix(os.getcwd() + os.sep)}:{own[-1].lineno}"
+    return f"{where}, `{own[-1].line}`" if own[-1].line else where
+
+
+def _is_library(file: str) -> bool:
+    homes = (os.path.dirname(__file__), os.path.dirname(os.__file__), "<frozen", "<string")
+    return file.startswith(homes) or "site-packages" in file or "dist-packages" in file
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+_FULL = re.compile(
+    r"^(MemoryError|_ArrayMemoryError|OutOfMemoryError)|RESOURCE_EXHAUSTED|[Oo]ut of memory|can't allocate memory"
+)
+
+
+def out_of_memory(error: BaseException) -> TrainingError | None:
+    """What to do about an error that says that memory ran out, in any library; None for every other error."""
+    for cause in _causes(error):
+        said = f"{type(cause).__name__}: {cause}"
+        if isinstance(cause, TrainingError) and said.startswith("TrainingError: Out of memory"):
+            return cause
+        if isinstance(cause, MemoryError | RuntimeError | OSError) and _FULL.search(said):
+            line = next((t.strip() for t in str(cause).splitlines() if t.strip()), type(cause).__name__)
+            return TrainingError(
+                f"Out of memory: {line[:300].rstrip('.')}. Take a smaller batch_size, fewer particles (k=…), a smaller "
+                "net, or memory='64 MiB' for an evaluation; data that are large themselves can stay on disk: "
+                "np.load(path, mmap_mode='r')."
+            )
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

@@ -100,8 +100,11 @@ class Vocabulary:
         self.prefix = prefix
 
     def __getattr__(self, name: str) -> Any:
+        for home in ("xp", "dist"):
+            if hasattr(getattr(type(self), home, None), name):
+                raise AttributeError(f"P has no word {name!r}, but P.{home} has: P.{home}.{name}")
         known = [n for n in dir(type(self)) if not n.startswith("_")]
-        raise AttributeError(f"P has no word {name!r}. {nearest(name, known)} Mathematics on arrays is in P.xp.")
+        raise AttributeError(f"P has no word {name!r}. {nearest(name, known)} Mathematics on arrays is in P.xp")
 
     def scope(self, name: str) -> Self:
         """The same vocabulary, with names of parameters and nets under `name.`."""
@@ -124,17 +127,27 @@ class Vocabulary:
         """A declared parameter."""
         name = self.prefix + name
         if name not in self.params:
-            raise ProgramError(f"Parameter {name!r} is not declared in build(). {nearest(name, self.params)}")
+            remedy = f"It is a net: P.net({name!r})(x)." if name in self.declared.nets else nearest(name, self.params)
+            raise ProgramError(f"Parameter {name!r} is not declared in build(). {remedy}")
         return self.interpreter.param(name, self.params[name])
 
     def net(self, name: str) -> Callable[[Array], Array]:
         """A declared net, as a function of [..., *inputs] to [..., *outputs]."""
         full = self.prefix + name
         if full not in self.declared.nets:
-            raise ProgramError(f"Net {full!r} is not declared in build(). {nearest(full, self.declared.nets)}")
+            known = self.declared.nets
+            remedy = f"It is a parameter: P.param({full!r})." if full in self.params else nearest(full, known)
+            raise ProgramError(f"Net {full!r} is not declared in build(). {remedy}")
         use = self.declared.nets[full]
         scoped = self.scope(name)
-        return lambda x: use.spec.apply(scoped, x, use.inputs, use.outputs)
+
+        def applied(x: Array) -> Array:
+            _check_events(f"Net {full!r}: got", x, use.inputs)
+            out = use.spec.apply(scoped, x, use.inputs, use.outputs)
+            _check_events(f"Net {full!r}: its outputs are", out, use.outputs)
+            return out
+
+        return applied
 
     def deterministic(self, name: str, value: Array) -> Array:
         """A named function of other variables."""
@@ -195,3 +208,11 @@ class Vocabulary:
     def foreign(self, module: Any, x: Array, event_ndim: int) -> Array:
         """A user's own module applied to [..., *event], with the parameters in scope in place of its own."""
         raise NotImplementedError
+
+
+def _check_events(what: str, x: Array, event: tuple[int, ...]) -> None:
+    """Refuse an array that is not [..., *event]."""
+    shape = tuple(getattr(x, "shape", ()))
+    if shape[len(shape) - len(event) :] != event:
+        expected = ", ".join(map(str, ("…", *event)))
+        raise ProgramError(f"{what} an array of shape {shape}, expected [{expected}] as declared in build().")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 from zlib import crc32
@@ -53,7 +54,7 @@ class Context:
 
     def param(self, name: str, shape: tuple[int, ...] = (), init: Init = zeros, label: str | None = None) -> None:
         """Declare a parameter; `init(rng, shape, data)` gives its first value as a NumPy array."""
-        name = self.prefix + name
+        name = self.prefix + _checked_name("param", name)
         if name in self.declared.params:
             raise ProgramError(f"Parameter {name!r} is declared twice in build().")
         _check_shape(f"Parameter {name!r}", shape)
@@ -68,6 +69,7 @@ class Context:
         self, name: str, net: Net, inputs: tuple[int, ...], outputs: tuple[int, ...], label: str | None = None
     ) -> None:
         """Declare a net from events of shape `inputs` to events of shape `outputs`."""
+        _checked_name("net", name)
         if not isinstance(net, Net):
             raise ProgramError(f"Net {name!r}: got {net!r}, expected a Net, such as MLP().")
         _check_shape(f"Net {name!r}: inputs", inputs)
@@ -94,6 +96,12 @@ class Context:
         inner = self.scope(name or part.role, label)
         self.declared.shapes[inner.prefix[:-1]] = tuple(shape)
         return part.build(inner, tuple(shape))
+
+
+def _checked_name(word: str, name: Any) -> str:
+    if not isinstance(name, str):
+        raise ProgramError(f"context.{word}: got {name!r} in the place of the name, expected text first.")
+    return name
 
 
 def _check_shape(what: str, shape: Any) -> None:
@@ -137,6 +145,14 @@ class Program(Spec):
     A subclass has fields, and three methods: `build` declares parameters, nets and parts; `model(P, x, …)` and
     `guide(P, x, …)` are the pair. A datum is a mapping of named arrays, handed over by name; a single array is `x`.
     """
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)
+        for role, example in (("build", "self, context"), ("model", "self, P, x"), ("guide", "self, P, x")):
+            function = vars(cls).get(role)
+            if inspect.isfunction(function):
+                _check_arguments(cls, function, example)
 
     def build(self, context: Context) -> None:
         """Declare every parameter, net and part, with its shape."""
@@ -225,6 +241,19 @@ class Program(Spec):
         return PlainPair(model, guide, data_plate, "numpyro")
 
 
+def _check_arguments(program: type, function: Callable[..., Any], example: str) -> None:
+    """Refuse a method that takes fewer arguments than the example."""
+    signature = inspect.signature(function)
+    kinds = [p.kind for p in signature.parameters.values()]
+    if len(kinds) < len(example.split()) and not {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} & {
+        *kinds
+    }:
+        end = ", with P and each field of the data" if "P" in example else ""
+        raise ProgramError(
+            f"{program.__name__}.{function.__name__}{signature}: expected {function.__name__}({example}){end}."
+        )
+
+
 def _first_value(name: str, spec: ParamSpec, seed: int, data: Any, dtype: str) -> np.ndarray:
     rng = np.random.default_rng([seed, crc32(name.encode())])
     try:
@@ -249,8 +278,9 @@ class PlainPair:
     """
 
     def __init__(self, model: Callable[..., Any], guide: Callable[..., Any], data_plate: str, backend: str):
-        if not (callable(model) and callable(guide)):
-            raise SpecError("Expected two callables: model and guide.")
+        for role, function in (("model", model), ("guide", guide)):
+            if not callable(function):
+                raise SpecError(f"{role}: got {type(function).__name__}, expected a function of the data.")
         self.model, self.guide, self.data_plate, self.backend = model, guide, data_plate, backend
 
     def check(self, data: Batch) -> None:

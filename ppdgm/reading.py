@@ -1,16 +1,17 @@
 """The direct reading of a program: no handlers, only draws and log-probabilities, over either backend's arrays.
 
-A guide is read, then the model at the guide's values; the two readings make a `Trace`. Mistakes in a program's shapes
-and sites are found here, and told with the site, the shapes and the fix.
+A guide is read, then the model at the guide's values; the two readings make a `Trace`. What is wrong with a program's
+sites is found here, and said in `ppdgm.mistakes`; whatever else a program raises is told with its line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from ppdgm.errors import ProgramError, nearest
+from ppdgm import mistakes
+from ppdgm.errors import PpdgmError, ProgramError, explain
 from ppdgm.language import UNSEEN, Array, Batch, Trace, Vocabulary
 
 
@@ -18,6 +19,8 @@ class Reader(Protocol):
     """The operations on native distributions that a direct reading needs; one object per run."""
 
     pathwise: bool  #: gradients will be taken through the draws
+    native: type  #: of the backend's distributions
+    arrays: tuple[type, ...]  #: that a site may be observed at
 
     def has_pathwise(self, dist: Any) -> bool:
         """Whether a draw is a differentiable function of the distribution's parameters."""
@@ -33,6 +36,9 @@ class Reader(Protocol):
         ...
 
     def broadcast(self, x: Array, shape: tuple[int, ...]) -> Array: ...
+    def stamps(self, batch: Batch) -> list[int]:
+        """What changes when a field of the batch is changed in place; nothing where that can't be."""
+        ...
 
 
 class PairLike(Protocol):
@@ -53,6 +59,9 @@ class _InPlate:
 
     def __exit__(self, *_: object) -> None:
         self.reading.inside = False
+
+    def __iter__(self) -> Iterator[Any]:
+        raise ProgramError("A plate is no loop: write `with P.plate(name, x):`, and treat all data at once.")
 
 
 class Reading:
@@ -94,41 +103,51 @@ class Reading:
                 f"Plate {name!r}: got {data!r}, expected the data themselves, [B, …]: P.plate({name!r}, x)."
             )
         if data is not UNSEEN and data.shape[0] != self.shape[1]:
-            raise ProgramError(f"Plate {name!r}: got data of {data.shape[0]} rows, expected {self.shape[1]}.")
+            raise ProgramError(
+                f"Plate {name!r}: got data of {data.shape[0]} rows, expected {self.shape[1]}, the minibatch as it was "
+                "handed to model and guide."
+            )
         return _InPlate(self)
 
     def sample(self, name: str, dist: Any, obs: Array | None) -> Array:
-        if name in self.dists:
-            raise ProgramError(f"Site {name!r} is drawn twice. Give each site a name of its own.")
+        data = None if self.generate else obs
+        mistakes.check_statement(name, dist, data, self.reader.native, self.reader.arrays)
+        if name in self.dists or name in self.values:
+            raise mistakes.twice(name)
         shape = self.shape if self.inside else (self.shape[0], 1)
-        _check_batch_shape(name, tuple(dist.batch_shape), shape, self.inside)
+        mistakes.check_batch_shape(name, dist, shape, self.inside, obs is not None)
         self.dists[name] = dist
         if not self.inside:
             self.shared.append(name)
         if obs is not None:
             self.observed.append(name)
-        if obs is not None and not self.generate:
-            _check_observation(name, tuple(obs.shape), tuple(dist.event_shape), shape)
-            value, log_prob = obs, self.reader.log_prob(dist, obs)
+        if data is not None:
+            mistakes.check_observation(name, tuple(data.shape), tuple(dist.event_shape), shape, self.inside)
+            value, log_prob = data, self._score(name, dist, data)
         elif name in self.given:
             value = self.given[name]
-            _check_given(name, tuple(value.shape), tuple(dist.event_shape), shape, self.inside)
-            log_prob = self.reader.log_prob(dist, value)
+            mistakes.check_given(name, tuple(value.shape), tuple(dist.event_shape), shape, self.inside)
+            log_prob = self._score(name, dist, value)
         elif self.choose == "mean":
             self.values[name] = self.reader.broadcast(dist.mean, (*shape, *dist.event_shape))
             return self.values[name]  # not scored: a mean need not lie in the support
         else:
             if self.reader.pathwise and not self.reader.has_pathwise(dist):
-                raise not_pathwise(name, dist)
+                raise mistakes.not_pathwise(name, dist)
             value, log_prob = self.reader.draw(dist, shape)
         self.values[name] = value
         self.log_prob[name] = self.reader.broadcast(log_prob, shape)
         return value
 
+    def _score(self, name: str, dist: Any, value: Array) -> Array:
+        return mistakes.scored(name, dist, name in self.observed, lambda: self.reader.log_prob(dist, value))
+
     def param(self, name: str, value: Array) -> Array:
         return value
 
     def deterministic(self, name: str, value: Array) -> Array:
+        if name in self.values:
+            raise mistakes.twice(name)
         self.values[name] = value
         return value
 
@@ -140,15 +159,11 @@ def trace(guide: Reading, model: Reading, reader: Reader, kl: bool) -> Trace:
         ProgramError: the two do not draw the same latent sites.
     """
     latent = [n for n in model.dists if n not in model.observed]
-    check_sites(list(guide.dists), latent)
+    mistakes.check_sites(list(guide.dists), latent)
     local = [n for n in latent if n not in model.shared]
     for name in latent:  # with one datum their shapes say nothing
         if (name in guide.shared) != (name in model.shared):
-            inner, outer = ("guide", "model") if name in model.shared else ("model", "guide")
-            raise ProgramError(
-                f"Site {name!r} is inside the data plate in the {inner}, but outside it in the {outer}. "
-                "Draw it inside `with P.plate(…):` in both."
-            )
+            raise mistakes.apart(name, "guide" if name in model.shared else "model")
     return Trace(
         values={n: guide.values[n] for n in latent},
         log_p={n: v for n, v in model.log_prob.items() if n not in model.shared},
@@ -169,10 +184,28 @@ def read_pair(
 ) -> Trace:
     """Read the guide, then the model at the guide's values; `speak` makes the vocabulary for a reading."""
     guide = Reading(reader, shape, given)
-    program.guide(speak(guide), **batch)
+    _run(program, "guide", speak(guide), batch, reader)
+    mistakes.check_unobserved(guide.observed)
     model = Reading(reader, shape, guide.values)
-    program.model(speak(model), **batch)
+    _run(program, "model", speak(model), batch, reader)
     return trace(guide, model, reader, kl)
+
+
+def _run(program: PairLike, role: str, P: Vocabulary, batch: Batch, reader: Reader) -> None:
+    """Call the program's model or guide.
+
+    Raises:
+        ProgramError: for whatever the program raises, with the line that it comes from.
+    """
+    before = reader.stamps(batch)
+    try:
+        getattr(program, role)(P, **batch)
+    except PpdgmError:
+        raise
+    except Exception as error:
+        raise explain(program, error) from error
+    if reader.stamps(batch) != before:
+        raise mistakes.changed(role)
 
 
 def read_means(
@@ -180,9 +213,9 @@ def read_means(
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Each latent at its mean given the means before it, and each observed site's mean given those; [1, B, *event]."""
     guide = Reading(reader, (1, size), {}, choose="mean")
-    program.guide(speak(guide), **batch)
+    _run(program, "guide", speak(guide), batch, reader)
     model = Reading(reader, (1, size), guide.values, choose="mean", generate=True)
-    program.model(speak(model), **batch)
+    _run(program, "model", speak(model), batch, reader)
     return {n: guide.values[n] for n in guide.dists}, {n: model.values[n] for n in model.observed}
 
 
@@ -196,11 +229,11 @@ def read_prior(
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Latents drawn from the model, and the observed sites drawn (or at their mean) given them; [1, B, *event]."""
     model = Reading(reader, (1, size), {}, generate=True)
-    program.model(speak(model), **batch)
+    _run(program, "model", speak(model), batch, reader)
     latents = {n: v for n, v in model.values.items() if n in model.dists and n not in model.observed}
     if mean:
         model = Reading(reader, (1, size), latents, choose="mean", generate=True)
-        program.model(speak(model), **batch)
+        _run(program, "model", speak(model), batch, reader)
     return latents, {n: model.values[n] for n in model.observed}
 
 
@@ -224,70 +257,3 @@ def closed_forms(
             if form is not None:
                 forms[name] = form
     return forms
-
-
-def check_sites(guide: list[str], model: list[str]) -> None:
-    """Refuse a guide and a model that do not draw the same latent sites."""
-    if missing := [n for n in model if n not in guide]:
-        raise ProgramError(
-            f"Site {missing[0]!r} is latent in the model, but the guide does not draw it. "
-            f"{nearest(missing[0], guide)} Draw it in the guide, or give it obs=… in the model."
-        )
-    if extra := [n for n in guide if n not in model]:
-        raise ProgramError(
-            f"Site {extra[0]!r} is drawn in the guide, but is no latent site of the model. {nearest(extra[0], model)}"
-        )
-
-
-def not_pathwise(name: str, dist: Any) -> ProgramError:
-    """The error for a latent through which no gradient flows."""
-    return ProgramError(
-        f"Site {name!r}: {type(dist).__name__} is not reparameterised, so the gradient of its parameters would be "
-        "silently wrong. Use a reparameterised distribution in the guide."
-    )
-
-
-def _check_batch_shape(name: str, got: tuple[int, ...], shape: tuple[int, int], inside: bool) -> None:
-    if _fits(got, shape):
-        return
-    if inside:
-        event = next(n for n in range(1, len(got) + 1) if _fits(got[: len(got) - n], shape))
-        raise ProgramError(
-            f"Site {name!r}: got a distribution of batch shape {got}, expected one that fits [K, B] = {shape}. "
-            f"Dimensions of one datum belong to the event: add .to_event({event})."
-        )
-    raise ProgramError(
-        f"Site {name!r} is outside the data plate, but its distribution has batch shape {got}. "
-        f"Draw it inside `with P.plate(…):`, or, if it is one latent for all data, add .to_event({len(got)})."
-    )
-
-
-def _fits(got: tuple[int, ...], shape: tuple[int, int]) -> bool:
-    """Whether `got` broadcasts to [K, B]."""
-    return len(got) <= 2 and all(g in (1, s) for g, s in zip(got[::-1], shape[::-1], strict=False))
-
-
-def _check_given(name: str, got: tuple[int, ...], event: tuple[int, ...], shape: tuple[int, int], inside: bool) -> None:
-    if got == (*shape, *event):
-        return
-    if got[2:] == event and len(got) == len(event) + 2 and got[0] == shape[0]:
-        here, there = ("inside", "outside") if inside else ("outside", "inside")
-        raise ProgramError(
-            f"Site {name!r} is {here} the data plate, but its values, of shape {got}, were drawn {there} it; expected "
-            f"{(*shape, *event)}. Draw it inside `with P.plate(…):` in both guide and model."
-        )
-    raise ProgramError(
-        f"Site {name!r}: got values of shape {got}, but here its distribution is over events of shape {event}, so "
-        f"expected [K, B, *event] = {(*shape, *event)}. Guide and model must agree: check .to_event(n) and the "
-        "latent's width in both."
-    )
-
-
-def _check_observation(name: str, got: tuple[int, ...], event: tuple[int, ...], shape: tuple[int, int]) -> None:
-    n = len(event)
-    if got[len(got) - n :] == event and all(g in (1, s) for g, s in zip(got[::-1][n:], shape[::-1], strict=False)):
-        return
-    raise ProgramError(
-        f"Site {name!r}: got data of shape {got}, but its distribution is over events of shape {event}, one for each "
-        f"of {shape[1]} data, so expected {(shape[1], *event)}. Check .to_event(n) and the shape of the net's output."
-    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,6 +37,7 @@ class Progress:
     rate: float
     metrics: dict[str, float] = field(default_factory=dict)
     validation_elbo: float | None = None
+    skipped: int = 0
 
     @property
     def bound(self) -> str:
@@ -130,3 +133,18 @@ def make_report(progress: bool | None) -> Report:
         return Report()
     console = Console(stderr=True)
     return LiveReport(console) if console.is_terminal else PlainReport()
+
+
+class RunLog:
+    """Timestamped lines in a run folder's log."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def write(self, message: str) -> None:
+        """Append a line."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {message}\n")
+
+    def progress(self, now: Progress) -> None:
+        """Append where the run is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Self, TypeVar, get_args
@@ -21,6 +22,14 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Shape = tuple[PositiveInt, ...]
 
+_WORDING = (  # of pydantic's messages, in plain words
+    (r"a valid dictionary or instance of ([AEIOU])", r"an \1"),
+    (r"a valid dictionary or instance of ", "a "),
+    (r"a valid integer", "a whole number"),
+    (r"a valid number", "a number"),
+    (r"a valid boolean", "true or false"),
+    (r"(^|or )(greater|less) than", r"\1a number \2 than"),
+)
 _NONE = {"kind": "none"}  # TOML has no null
 _adopters: list[Callable[[Any], Spec | None]] = []
 SpecT = TypeVar("SpecT", bound="Spec")
@@ -167,11 +176,17 @@ def _build(value: Any, classes: list[type[Spec]]) -> Any:
         return None
     if "kind" not in value:
         raise SpecError(f'Got a table without a kind: {dict(value)!r}. Expected kind = "…", such as "MLP".')
-    cls = _find(value["kind"], classes)
+    cls = find_kind(value["kind"], classes)
     return cls(**{k: _build(v, classes) for k, v in value.items() if k != "kind"})
 
 
-def _find(kind: str, classes: list[type[Spec]]) -> type[Spec]:
+def find_kind(kind: str, classes: Iterable[type[Spec] | str] = ()) -> type[Spec]:
+    """The class that `kind` names: one of ppdgm's own, or of `classes`, as in `Spec.from_dict`.
+
+    Raises:
+        SpecError: there is none, with the nearest name.
+    """
+    classes = [import_class(c) if isinstance(c, str) else c for c in classes]
     known, given = known_specs(), {cls.kind(): cls for cls in classes}
     if kind in given:
         return given[kind]
@@ -212,6 +227,8 @@ def _explain_one(cls: type[Spec], detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return f"{owner}.{field} is missing: it has no default. Its fields: {', '.join(cls.model_fields)}."
     expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    for pattern, words in _WORDING:
+        expected = re.sub(pattern, words, expected)
     if detail["type"] == "model_type":
         family = detail["ctx"]["class_name"]
         members = [name for name, spec in known_specs().items() if _is_a(spec, family) and name != family]
@@ -223,6 +240,9 @@ def _explain_one(cls: type[Spec], detail: ErrorDetails) -> str:
         expected = "a tuple, such as (64,)"
     got = detail["input"]
     shown = type(got).__name__ + "(…)" if len(repr(got)) > 80 else repr(got)
+    words = re.findall(r"'([^']+)'", expected)
+    if isinstance(got, str) and words and "Did you mean" in (hint := nearest(got, words)):
+        return f"{owner}.{field}: got {shown}. {hint} Expected {expected}."
     return f"{owner}.{field}: got {shown}; expected {expected}."
 
 

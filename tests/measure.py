@@ -18,7 +18,7 @@ def measure_steps(program, params, x, engine, backend, batch_size, seed=0, epoch
     runtime = RUNTIMES[backend](program, "cpu")
     data = runtime.put({"x": x})
     trainer = load_backend(backend).Trainer(
-        runtime, engine, Optimiser(name="sgd"), runtime.put(params), data, seed, len(x), False, False
+        runtime, engine, Optimiser(name="sgd"), runtime.put(params), seed, len(x)
     )
     batches = Batches(len(x), batch_size, seed)
     steps = epochs * batches.per_epoch
@@ -27,7 +27,7 @@ def measure_steps(program, params, x, engine, backend, batch_size, seed=0, epoch
         index, weight = batches.rows(repeat * steps, steps, steps)
         knobs = engine.knobs(np.arange(steps))
         plan = Plan(index, weight, np.full(steps, RATE, np.float32), knobs, repeat * steps, steps)
-        objectives.append(trainer.run(plan)["objective"].mean(dtype=float))
+        objectives.append(trainer.run(plan, data)["objective"].mean(dtype=float))
         after = trainer.values()
         for name, found in gradients.items():
             found.append((after[name] - before[name]) / (RATE * steps))

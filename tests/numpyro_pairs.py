@@ -51,7 +51,8 @@ class Training:
         runtime, params, data = opened
         size = len(data["x"])
         self.engine, self.rate = engine or SVI(), rate
-        self.trainer = Trainer(runtime, self.engine, optimiser or Optimiser(), params, data, seed, size)
+        self.trainer = Trainer(runtime, self.engine, optimiser or Optimiser(), params, seed, size)
+        self.data = data
         self.batches = Batches(size, runtime.tracer.batch_size or batch_size, seed)
         self.step = 0
 
@@ -59,7 +60,7 @@ class Training:
         steps = np.arange(self.step, self.step + count)
         index, weight = self.batches.rows(self.step, count, count)
         rate = np.full(count, self.rate, np.float32)
-        history = self.trainer.run(Plan(index, weight, rate, self.engine.knobs(steps), self.step, count))
+        history = self.trainer.run(Plan(index, weight, rate, self.engine.knobs(steps), self.step, count), self.data)
         self.step += count
         return history
 

@@ -49,12 +49,14 @@ def log_weights(runtime, params, data, index, k, seed=0):
 def train(trainer, steps, b, n=N, first=0, rate=1e-2, seed=0):
     index, weight = Batches(n, b, seed).rows(first, steps, steps)
     knobs = trainer.objective.knobs(np.arange(first, first + steps))
-    return trainer.run(Plan(index, weight, np.full(steps, rate, np.float32), knobs, first, steps))
+    return trainer.run(Plan(index, weight, np.full(steps, rate, np.float32), knobs, first, steps), trainer.data)
 
 
 def trainer_of(started, engine=None, seed=0, n=N):
     runtime, params, data = started
-    return Trainer(runtime, engine or SVI(), Optimiser(), params, data, seed, n)
+    trainer = Trainer(runtime, engine or SVI(), Optimiser(), params, seed, n)
+    trainer.data = data  # for `train`
+    return trainer
 
 
 def by_hand(nets, x, z, scale=0.8):

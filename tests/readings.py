@@ -111,9 +111,9 @@ def train(backend, program, data, params=None, steps=3, rate=0.1, engine=None, s
     first = runtime.initialise(0, data, "float32") | (params or {})
     run_trace(runtime, first, data, 1, kl=True)  # as `fit` does: torch can't compile its first look at a KL formula
     trainer = MODULES[backend].Trainer(
-        runtime, engine, Optimiser(name=optimiser), runtime.put(first), runtime.put(data), seed, size, compile=compile
+        runtime, engine, Optimiser(name=optimiser), runtime.put(first), seed, size, compile=compile
     )
     index = np.tile(np.arange(size, dtype=np.int32), (steps, 1))
     weight, rates = np.ones((steps, size), np.float32), np.full(steps, rate, np.float32)
-    history = trainer.run(Plan(index, weight, rates, engine.knobs(np.arange(steps)), 0, steps))
+    history = trainer.run(Plan(index, weight, rates, engine.knobs(np.arange(steps)), 0, steps), runtime.put(data))
     return trainer.values(), history

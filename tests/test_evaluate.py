@@ -6,6 +6,7 @@ import pytest
 import ppdgm
 from ppdgm.errors import PpdgmError
 from ppdgm.inference.evaluate import Estimate, Judge, parse_memory
+from ppdgm.inference.feed import Feed
 from ppdgm.models import MLP, VAE
 from ppdgm.registry import backend as load_backend
 
@@ -19,9 +20,9 @@ PROGRAM = VAE(event_shape=(30,), latent=3, encoder=MLP(hidden=(40,)), decoder=ML
 def test_chunks_fit_the_memory(backend, memory, k):
     """What a chunk's reading writes stays within the limit, and isn't a tenth of it where there is more to do."""
     runtime = load_backend(backend).Runtime(PROGRAM)
-    params, data = runtime.put(PROGRAM.initialise(0)), runtime.put({"x": X})
-    particles, rows = Judge(runtime, params, data, len(X), memory)._chunk(k)
-    written = runtime.bytes_written(params, data, particles, rows)
+    params, feed = runtime.put(PROGRAM.initialise(0)), Feed(runtime, {"x": X})
+    particles, rows = Judge(runtime, params, feed, memory)._chunk(k)
+    written = runtime.bytes_written(params, feed.native, particles, rows)
     assert written <= memory * 1.25 or (particles, rows) == (1, 1)
     assert written > 0.1 * memory or (particles, rows) == (k, len(X))
 

@@ -40,7 +40,7 @@ def test_same_seed_gives_the_same_bits(backend):
 def test_stretches_do_not_matter(backend, monkeypatch):
     """However often training looks up, it takes the same steps."""
     whole = train(backend)
-    monkeypatch.setattr("ppdgm.inference.training.STRETCH_STEPS", 7)
+    monkeypatch.setattr("ppdgm.inference.run.STRETCH_STEPS", 7)
     pieces = train(backend)
     assert all(np.array_equal(whole.params[n], pieces.params[n]) for n in whole.params)
 
@@ -128,6 +128,20 @@ def test_clipping_bounds_the_gradient(backend):
     assert moved[0.01] == pytest.approx(0.01, rel=1e-3)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_weight_averages_are_those_of_the_steps(backend):
+    """By hand, from the parameters after each of six steps; and they are what is validated and returned."""
+    average = {n: v.astype(float) for n, v in small().initialise(3).items()}
+    for steps in range(1, 7):
+        now = train(backend, steps=steps, learning_rate=0.05).params
+        average = {n: 0.8 * average[n] + 0.2 * now[n] for n in average}
+    fit = train(backend, steps=6, learning_rate=0.05, weight_average=0.8, validation=X)
+    assert all(np.allclose(fit.params[n], average[n], atol=1e-6) for n in average)
+    assert not all(np.allclose(fit.params[n], now[n], atol=1e-3) for n in average)
+    judged = ppdgm.Fit(small(), fit.params, backend).elbo(X, k=1, seed=0).mean
+    assert fit.history["validation_elbo"][-1] == pytest.approx(judged, rel=1e-6)
+
+
 @pytest.mark.parametrize("name", ["adam", "adamw", "adamax", "sgd"])
 def test_optimisers_agree_across_backends(name):
     """A decoder that ignores z has a gradient without noise: ten steps of each rule end at the same place."""
@@ -211,7 +225,7 @@ def test_a_run_that_diverges_stops_and_says_where(backend, capsys):
     fit = train(backend, optimiser="sgd", learning_rate=1e30)
     assert fit.stopped == "not finite"
     assert all(np.isfinite(v).all() for v in fit.params.values())
-    assert "not finite at step" in capsys.readouterr().err
+    assert "10 steps in a row were not finite" in capsys.readouterr().err
 
 
 def test_progress_lines_have_rate_time_left_and_bound(capsys):
@@ -223,9 +237,13 @@ def test_progress_lines_have_rate_time_left_and_bound(capsys):
 
 
 REFUSED = {
+    "spelling": ({"optimizer": "adam"}, "fit() has no argument 'optimizer'. Did you mean 'optimiser'?"),
+    "average": ({"weight_average": 1.0}, "weight_average: got 1.0; expected a number less than 1"),
+    "skipped": ({"max_skipped": 0}, "max_skipped: got 0"),
+    "minutes": ({"checkpoint_minutes": -1.0}, "checkpoint_minutes: got -1.0"),
     "neither": ({"steps": None}, "epochs=… or steps=…"),
     "both": ({"epochs": 1}, "epochs=… or steps=…"),
-    "no steps": ({"steps": 0}, "got 0; expected a whole number"),
+    "no steps": ({"steps": 0}, "steps: got 0"),
     "seed": ({"seed": -1}, "seed: got -1"),
     "batch": ({"batch_size": 0}, "batch_size: got 0"),
     "backend": ({"backend": "jax"}, "Unknown backend 'jax'"),

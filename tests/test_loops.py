@@ -25,8 +25,11 @@ def make(backend, compile=False, engine=None, **options):
     params = runtime.put(program.initialise(0))
     engine = engine or SVI(k=3, beta=Linear(steps=7))
     optimiser = options.pop("optimiser", Optimiser(clip_norm=1.0))
-    data = runtime.put({"x": X})
-    return module.Trainer(runtime, engine, optimiser, params, data, 0, len(X), compile=compile, **options)
+    return module.Trainer(runtime, engine, optimiser, params, 0, len(X), compile=compile, **options)
+
+
+def run(trainer, *where):
+    return trainer.run(plan(trainer, *where), trainer.runtime.put({"x": X}))
 
 
 def plan(trainer, first, count, capacity=9, batch=8):
@@ -40,10 +43,10 @@ def plan(trainer, first, count, capacity=9, batch=8):
 @pytest.mark.parametrize("binarise", [False, True])
 def test_jax_compiles_one_stretch_and_copies_nothing(binarise):
     trainer = make("numpyro", binarise=binarise)
-    trainer.run(plan(trainer, 0, 9))
+    run(trainer, 0, 9)
     with jax.transfer_guard("disallow"):  # explicit puts and gets at the ends of a stretch are allowed
-        trainer.run(plan(trainer, 9, 9))
-        trainer.run(plan(trainer, 18, 4))
+        run(trainer, 9, 9)
+        run(trainer, 18, 4)
     assert trainer.compilations() == 1
 
 
@@ -65,7 +68,7 @@ def test_torch_reads_nothing_within_a_stretch():
         torch.ones(()).item()
     assert reads.count == 1  # the counter counts
     with _Reads() as reads:
-        trainer.run(plan(trainer, 0, 9))
+        run(trainer, 0, 9)
     assert reads.count == 0
 
 
@@ -76,12 +79,12 @@ def test_torch_compiles_once_ragged_batches_included():
     before = torch.distributions.Distribution._validate_args
     trainer, eager = make("pyro", compile=True), make("pyro")
     counters.clear()
-    first = trainer.run(plan(trainer, 0, 9))
-    trainer.run(plan(trainer, 9, 9))
-    trainer.run(plan(trainer, 18, 4))
+    first = run(trainer, 0, 9)
+    run(trainer, 9, 9)
+    run(trainer, 18, 4)
     assert counters["stats"]["unique_graphs"] == 1
     assert torch.distributions.Distribution._validate_args is before
-    again = eager.run(plan(eager, 0, 9))
+    again = run(eager, 0, 9)
     assert np.allclose(first["elbo"], again["elbo"], atol=5.0)  # other draws, the same quantity
 
 
@@ -93,7 +96,8 @@ def test_padding_has_no_influence(backend):
     assert row.weight[0].tolist() == [1] + [0] * 7
     shuffled = Plan(row.index.copy(), row.weight, row.rate, row.knobs, row.first, row.count)
     shuffled.index[0, 1:] = row.index[0, 1:][::-1]
-    a, b = trainer.run(row), other.run(shuffled)
+    data = trainer.runtime.put({"x": X})
+    a, b = trainer.run(row, data), other.run(shuffled, data)
     assert a["elbo"][0] == pytest.approx(b["elbo"][0], rel=1e-6)
     for n, v in trainer.values().items():
         assert np.allclose(v, other.values()[n], atol=1e-7), n
@@ -116,8 +120,8 @@ def test_the_callers_parameters_are_left_alone(backend):
     runtime = module.Runtime(program)
     first = program.initialise(0)
     params = runtime.put(first)
-    trainer = module.Trainer(runtime, SVI(), Optimiser(), params, runtime.put({"x": X}), 0, len(X))
-    trainer.run(plan(trainer, 0, 3))
+    trainer = module.Trainer(runtime, SVI(), Optimiser(), params, 0, len(X))
+    run(trainer, 0, 3)
     kept = runtime.fetch(params)
     assert all(np.array_equal(kept[n], first[n]) for n in first)
     assert not np.array_equal(trainer.values()["encoder.layers.0.bias"], first["encoder.layers.0.bias"])
@@ -128,7 +132,7 @@ def test_torchs_own_generator_is_left_alone():
     expected = torch.rand(3)
     torch.manual_seed(0)
     trainer = make("pyro")
-    trainer.run(plan(trainer, 0, 3))
+    run(trainer, 0, 3)
     assert torch.equal(torch.rand(3), expected)
 
 

@@ -104,8 +104,8 @@ PROGRAMS = {
     NegativeScale: "scale",
     UndeclaredPart: "The prior StandardNormal is not declared in build()",
     SizeInPlate: "expected the data themselves",
-    WrongWidth: 'P.net("encoder")(P.xp.concat([x, x], axis=-1))',
-    NoSuchWord: "P has no word 'exp'. Did you mean 'xp'?",
+    WrongWidth: "Net 'encoder': got an array of shape (3, 12), expected […, 6] as declared in build()",
+    NoSuchWord: "P has no word 'exp', but P.xp has: P.xp.exp",
     NoSuchNet: "Did you mean 'encoder'?",
     IntegerShape: "Net 'decoder': inputs: got shape 4",
     NotANet: "expected a Net, such as MLP()",
@@ -126,8 +126,8 @@ def test_mistakes_in_a_program(program, backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_error_in_a_program_names_its_line(backend):
-    with pytest.raises(PpdgmError, match=r"test_mistakes\.py:\d+, `P\.net"):
-        ppdgm.fit(WrongWidth(), X, steps=1, backend=backend, progress=False)
+    with pytest.raises(PpdgmError, match=r"test_mistakes\.py:\d+, `P\.exp\(x\)`"):
+        ppdgm.fit(NoSuchWord(), X, steps=1, backend=backend, progress=False)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -135,7 +135,7 @@ REFUSED = {
     "a plate one by one": ((sequential, sequential), "'data' runs one datum at a time"),
     "two minibatch sizes": (
         (pair_of(simple, plate=five)[0], pair_of(simple, plate=lambda x: pyro.plate("data", N, subsample_size=4))[1]),
-        "'data': got subsample_size=4 in one of model and guide, expected 5",
+        "Plate 'data' takes 5 data at a time in the model, but 4 in the guide",
     ),
     "an inner plate that subsamples": (pair_of(inner_subsample), "'pixels' subsamples, but only the data plate"),
     "an inner plate that was made before": (
@@ -143,7 +143,7 @@ REFUSED = {
         "'pixels' subsamples, but only the data plate",
     ),
     "a scale of the user's": (pair_of(own_scale), r"'z': got a scale of 0.5, but its plates explain 1.*SVI\(beta=…\)"),
-    "no to_event": (pair_of(no_event), r"site x dim -1, 7 vs 6.*add .to_event\(n\)"),
+    "no to_event": (pair_of(no_event), r"'x': got a distribution of batch shape \(7, 6\).*add .to_event\(1\)"),
     "no to_event, width one": (
         pair_of(no_event_of_width_one),
         r"'z': got a distribution of batch shape \(7, 7\).*to_event",
@@ -181,12 +181,13 @@ def test_what_does_not_fit_is_refused_with_the_fix(name):
         start(pair, draw())
 
 
-def test_the_users_own_errors_come_through():
+def test_the_users_own_errors_come_with_their_line():
     def model(x):
         raise ZeroDivisionError("mine")
 
-    with pytest.raises(ZeroDivisionError, match="mine"):
+    with pytest.raises(ProgramError, match=r"refused\.py:\d+, `raise.*`: mine \(ZeroDivisionError\)") as raised:
         start((model, model), draw())
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
 
 
 def test_a_draw_without_a_gradient_is_refused_in_training():

@@ -144,7 +144,7 @@ def test_the_users_store_and_modules_survive_an_exception(when):
         if when in ("plate", "guide"):
             fail.append(when)
             before = snapshot(made)
-            with pytest.raises(KeyError):
+            with pytest.raises(ProgramError, match=f"{when}.*KeyError"):
                 start((model, guide), draw())
             assert same(snapshot(made), before)
             return
@@ -153,7 +153,7 @@ def test_the_users_store_and_modules_survive_an_exception(when):
         train(trainer, 2, B)
         fail.append("model")
         before = snapshot(made)
-        with pytest.raises(KeyError):
+        with pytest.raises(ProgramError, match=f"{when}.*KeyError"):
             if when == "training":
                 train(trainer, 2, B, first=2)
             else:

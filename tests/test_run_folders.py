@@ -1,5 +1,9 @@
 """Saving and loading: a fresh process, no data, either backend, nothing half-read."""
 
+import csv
+import hashlib
+import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -7,11 +11,14 @@ import tomllib
 
 import numpy as np
 import pytest
+import tomli_w
+from safetensors.numpy import save as save_arrays
 
 import ppdgm
 from ppdgm import checkpoint
 from ppdgm.errors import CheckpointError
 from ppdgm.inference import SVI, Linear
+from ppdgm.inference.folder import as_csv, read_status
 from ppdgm.models import MLP, VAE
 
 RNG = np.random.default_rng(0)
@@ -23,7 +30,9 @@ def run(tmp_path_factory):
     program = VAE(event_shape=(6,), latent=2, encoder=MLP(hidden=(8,)), decoder=MLP(hidden=(8,)))
     out = tmp_path_factory.mktemp("runs") / "vae"
     engine = SVI(k=2, beta=Linear(steps=5))
-    return ppdgm.fit(program, X, engine=engine, steps=10, batch_size=7, progress=False, out=out), out
+    return ppdgm.fit(
+        program, X, engine=engine, steps=10, batch_size=7, progress=False, out=out, checkpoint_steps=3
+    ), out  # fmt: skip
 
 
 @pytest.mark.parametrize("backend", ["numpyro", "pyro"])
@@ -58,13 +67,17 @@ def test_everything_comes_back(run):
     assert recipe["training"]["seed"] == 0 and {"numpy", "jax", "python"} <= set(recipe["versions"])
 
 
-def test_a_run_is_not_overwritten_without_being_told(run):
+def test_a_run_is_not_overwritten_without_being_told(run, tmp_path):
     fit, out = run
-    before = {f.name: f.read_bytes() for f in out.iterdir()}
+    content = lambda: {f: f.read_bytes() for f in out.rglob("*") if f.is_file()}
+    before = content()
     with pytest.raises(CheckpointError, match="overwrite=True"):
         ppdgm.fit(fit.program, X, steps=3, progress=False, out=out)
-    assert {f.name: f.read_bytes() for f in out.iterdir()} == before
-    fit.save(out, overwrite=True)
+    assert content() == before
+    copy = shutil.copytree(out, tmp_path / "run")
+    with pytest.raises(CheckpointError, match="overwrite=True"):
+        fit.save(copy)
+    fit.save(copy, overwrite=True)
 
 
 def test_other_peoples_folders_are_never_written_to(run, tmp_path):
@@ -73,30 +86,65 @@ def test_other_peoples_folders_are_never_written_to(run, tmp_path):
         run[0].save(tmp_path, overwrite=True)
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "history.safetensors"])
-@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
-def test_damage_is_found(run, tmp_path, name, damage):
-    fit, _ = run
-    path = fit.save(tmp_path / "run") / name
-    content = path.read_bytes()
-    for place in np.linspace(0, len(content) - 1, 12, dtype=int):
-        if damage == "truncate":
-            path.write_bytes(content[:place])
-        elif damage == "flip":
-            path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-        else:
-            path.unlink(missing_ok=True)
-        with pytest.raises(CheckpointError, match=name):
-            ppdgm.load(tmp_path / "run")
+def damaged(content, rng, count):
+    """Every kind of truncation and of flipped bit, sampled; the first and last bytes always."""
+    places = {0, 7, 8, 9, len(content) - 1, *rng.integers(0, len(content), count).tolist()}
+    for place in sorted(places):
+        yield f"truncated to {place} bytes", content[:place]
+        yield (
+            f"bit flipped in byte {place}",
+            content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :],
+        )
+    yield "with a byte more", content + b" "
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "checkpoints/step-0000000010.safetensors"])
+def test_any_damage_is_found_and_the_checkpoint_before_is_offered(run, tmp_path, name):
+    _, out = run
+    copy = tmp_path / "run"
+    shutil.copytree(out, copy)
+    path, content = copy / name, (out / name).read_bytes()
+    open_run = (lambda: ppdgm.load(copy)) if name.startswith("weights") else (lambda: ppdgm.resume(copy, X))
+    for what, bad in damaged(content, np.random.default_rng(1), 150):
+        path.write_bytes(bad)
+        with pytest.raises(CheckpointError) as error:
+            open_run()
+        assert str(path) in str(error.value), what
+        offered = "step-0000000009" if "step-" in name else "step-0000000010"
+        assert f"{offered}.safetensors is whole" in str(error.value), what
+    before = copy / "checkpoints" / "step-0000000009.safetensors"
+    if "step-" in name:  # what is offered works: the same steps are taken again
+        again = ppdgm.resume(copy, X, checkpoint=before, progress=False)
+        assert all(np.array_equal(again.params[n], run[0].params[n]) for n in again.params)
+        (a, _), (b, _) = checkpoint.read(path), checkpoint.unpack(content, path)
+        assert a.keys() == b.keys() and all(np.array_equal(a[n], b[n]) for n in a)
+    path.unlink()
+    assert ppdgm.load(copy).info["steps"] == (9 if "step-" in name else 10) or name.startswith("check")
+
+
+def test_foreign_and_newer_files_are_told_apart(run, tmp_path):
+    _, out = run
+    path = shutil.copytree(out, tmp_path / "run") / "weights.safetensors"
+    path.write_bytes(save_arrays({"a": np.zeros(3)}))
+    with pytest.raises(CheckpointError, match="no checkpoint of ppdgm's"):
+        ppdgm.load(tmp_path / "run")
+    path.write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(CheckpointError, match="damaged"):
+        ppdgm.load(tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT", 3)
+        path.write_bytes(checkpoint.pack({"a": np.zeros(3)}, {}))
+    with pytest.raises(CheckpointError, match="has format 3, this version of ppdgm reads 2"):
+        ppdgm.load(tmp_path / "run")
 
 
 RECIPES = {
-    "not toml": (lambda text: text.replace("=", "", 1), "damaged"),
-    "newer": (lambda text: text.replace("format = 1", "format = 2"), "Update ppdgm"),
-    "no backend": (lambda text: text.replace("backend = ", "back = "), "has no 'backend'"),
-    "unknown class": (lambda text: text.replace('"VAE"', '"VEA"'), "Did you mean 'VAE'"),
-    "wrong field": (lambda text: text.replace("latent = 2", "latent = -2"), "VAE.latent: got -2"),
-    "other shape": (lambda text: text.replace("latent = 2", "latent = 3"), "got shape (2, 8), expected (3, 8)"),
+    "not toml": (lambda text: text.replace("=", "", 1), "not a recipe in TOML"),
+    "newer": (lambda text: text.replace("format = 2", "format = 3"), "Update ppdgm"),
+    "no backend": (lambda text: text.replace("backend = ", "back = "), "recipe.toml is damaged"),
+    "other class": (lambda text: text.replace('"VAE"', '"VEA"'), "program.kind is 'VEA', and was 'VAE'"),
+    "other field": (lambda text: text.replace("latent = 2", "latent = 3"), "program.latent is 3, and was 2"),
+    "not text": (lambda text: b"\xff\xfe" + text.encode(), "not a recipe in TOML"),
 }
 
 
@@ -104,13 +152,66 @@ RECIPES = {
 def test_recipes_that_do_not_fit_are_refused(run, tmp_path, case):
     change, message = RECIPES[case]
     out = run[0].save(tmp_path / "run")
-    text = (out / "recipe.toml").read_text()
-    (out / "recipe.toml").write_text(change(text))
+    text = change((out / "recipe.toml").read_text())
+    (out / "recipe.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(CheckpointError) as error:
         ppdgm.load(out)
-    assert message in str(error.value)
+    assert message in str(error.value) and str(out / "recipe.toml") in str(error.value)
     with pytest.raises(CheckpointError, match="no run folder"):
         ppdgm.load(tmp_path)
+
+
+def test_comments_and_the_place_of_data_may_change(run, tmp_path):
+    out = run[0].save(tmp_path / "run")
+    text = (out / "recipe.toml").read_text()
+    (out / "recipe.toml").write_text(f"# mine\n{text}\n[data]\nname = 'elsewhere.npy'\n")
+    ppdgm.load(out)
+
+
+def test_what_a_run_leaves(run):
+    """FIELD 20, and the folder: recipe, checkpoints, history, log, status, pictures."""
+    fit, out = run
+    names = {str(f.relative_to(out)) for f in out.rglob("*") if f.is_file()}
+    steps = {f"checkpoints/step-00000000{n}.safetensors" for n in ("09", "10")}
+    plain = {"recipe.toml", "weights.safetensors", "history.csv", "log.txt", "status.json", ".lock"}
+    assert names == plain | steps | {"pictures/history.png", "pictures/samples.png"}
+    rows = list(csv.DictReader((out / "history.csv").open()))
+    assert [int(r["step"]) for r in rows] == list(range(1, 11))
+    assert np.allclose([float(r["elbo"]) for r in rows], fit.history["elbo"], rtol=1e-6)
+    said = read_status(out)
+    assert said["state"] == "done" and said["step"] == said["steps"] == 10
+    log = (out / "log.txt").read_text()
+    digest = hashlib.sha256()
+    content = (out / "checkpoints/step-0000000010.safetensors").read_bytes()
+    stated = log.split("checkpoint at step 10, sha256 ")[1][:64]
+    digest.update(content.replace(stated.encode(), b"0" * 64))
+    assert digest.hexdigest() == stated and "ended at step 10 of 10: done" in log
+
+
+def test_a_killed_runs_status_says_so(run, tmp_path):
+    out = run[0].save(tmp_path / "run")
+    (out / "status.json").write_text(json.dumps({"state": "running", "step": 3, "pid": 1}))
+    assert read_status(out)["state"] == "killed"
+    (out / "status.json").write_text("{")
+    assert read_status(out) == {}
+
+
+def test_long_histories_become_windows():
+    history = {"step": np.arange(1, 30_002), "elbo": np.arange(30_001, dtype=float)}
+    history |= {"validation_step": np.array([6, 30_001]), "validation_elbo": np.array([-2.0, -1.0])}
+    rows = list(csv.DictReader(as_csv(history).splitlines()))
+    assert len(rows) == 7501 and rows[0] == {"step": "4", "elbo": "1.5", "validation_elbo": ""}
+    assert rows[1]["validation_elbo"] == "-2" and rows[-1]["elbo"] == "30000" and rows[-1]["validation_elbo"] == "-1"
+
+
+def test_an_old_runs_files_do_not_outlive_it(run, tmp_path):
+    """Overwriting a run leaves none of its checkpoints, from which a resumed one would go on."""
+    out = tmp_path / "run"
+    shutil.copytree(run[1], out)
+    (out / "notes.txt").write_text("mine")
+    again = ppdgm.fit(run[0].program, X, steps=3, progress=False, out=out, overwrite=True)
+    assert [f.name for f in (out / "checkpoints").iterdir()] == ["step-0000000003.safetensors"]
+    assert (out / "notes.txt").read_text() == "mine" and ppdgm.load(out).info["steps"] == again.info["steps"] == 3
 
 
 def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
@@ -172,12 +273,16 @@ def test_a_custom_class_loads_by_hand_or_by_import_path(tmp_path, monkeypatch):
         ppdgm.load(out, program=VAE(event_shape=(6,)))
 
 
-def test_a_recipe_cannot_name_just_any_code(run, tmp_path):
+def test_a_run_folder_cannot_name_just_any_code(run, tmp_path):
+    """A stranger's folder, whole and consistent in itself."""
     out = run[0].save(tmp_path / "run")
-    text = (out / "recipe.toml").read_text()
-    (out / "recipe.toml").write_text(text.replace('"VAE"', '"antigravity:fly"'))
-    with pytest.raises(CheckpointError):
-        ppdgm.load(out)
+    arrays, page = checkpoint.read(out / "weights.safetensors")
+    for program in ("antigravity:fly", "os:system"):
+        page["recipe"]["program"] = {"kind": program}
+        (out / "weights.safetensors").write_bytes(checkpoint.pack(arrays, page))
+        (out / "recipe.toml").write_text(tomli_w.dumps(page["recipe"]))
+        with pytest.raises(CheckpointError, match="a class of your own"):
+            ppdgm.load(out)
     assert "antigravity" not in sys.modules
     with pytest.raises(CheckpointError, match="not a spec"):
         ppdgm.load(out, classes=["os:system"])

@@ -43,12 +43,11 @@ def _contestant(problem: Problem, name: str) -> Contestant:
         engine,
         Optimiser(name="adam"),
         runtime.put(_initial(problem)),
-        runtime.put({"x": problem.data}),
         seed=0,
         data_size=DATA,
         compile=True,
     )
-    taken = 0
+    data, taken = runtime.put({"x": problem.data}), 0
 
     def contestant(rows: Rows) -> Stretch:
         count = len(rows)
@@ -59,7 +58,7 @@ def _contestant(problem: Problem, name: str) -> Contestant:
             knobs = engine.knobs(np.arange(taken, taken + count))
             plan = Plan(rows.astype(np.int32), weight, rate, knobs, first=taken, count=count)
             taken += count
-            return -trainer.run(plan)["elbo"]
+            return -trainer.run(plan, data)["elbo"]
 
         return stretch
 

@@ -3,11 +3,13 @@
 from ppdgm.inference.engine import Engine
 from ppdgm.inference.evaluate import Estimate
 from ppdgm.inference.optimisers import Optimiser
+from ppdgm.inference.recipe import Recipe
 from ppdgm.inference.result import Fit, load
 from ppdgm.inference.schedules import Constant, Cosine, Exponential, Linear, Schedule
+from ppdgm.inference.settings import Training
 from ppdgm.inference.svi import SVI
 from ppdgm.inference.tools import log_weights, trace
-from ppdgm.inference.training import fit
+from ppdgm.inference.training import fit, resume
 from ppdgm.report import Progress
 
 __all__ = [
@@ -21,9 +23,12 @@ __all__ = [
     "Linear",
     "Optimiser",
     "Progress",
+    "Recipe",
     "Schedule",
+    "Training",
     "fit",
     "load",
     "log_weights",
+    "resume",
     "trace",
 ]

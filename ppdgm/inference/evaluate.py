@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
 
-from ppdgm.errors import DataError, PpdgmError, require
+from ppdgm.data import check_rows
+from ppdgm.errors import DataError, PpdgmError, out_of_memory, require
 from ppdgm.inference import bounds
+from ppdgm.inference.feed import Feed
 from ppdgm.language import Array, Trace
+from ppdgm.models.likelihoods import refuse
 from ppdgm.program import Program
 
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -65,18 +69,22 @@ class Judge:
 
     Args:
         runtime: of the program.
-        params, data: from `runtime.put`.
-        size: N.
+        params: from `runtime.put`.
+        feed: of the data.
         memory: bytes that a chunk's intermediate results may take.
         chunks: sizes found so far, by K.
     """
 
     runtime: Any
     params: Any
-    data: Any
-    size: int
+    feed: Feed
     memory: int
     chunks: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return self.feed.size
 
     def elbo(self, k: int, seed: int) -> Estimate:
         """E_q[log p(x, z) − log q(z|x)] per datum, with closed-form KLs where they hold."""
@@ -103,8 +111,8 @@ class Judge:
         return np.ascontiguousarray(columns.T)
 
     def _shares_draws(self) -> bool:
-        index = np.arange(self.runtime.tracer.batch_size or 1) % self.size
-        return bool(self.runtime.trace(self.params, self.data, index, 1, 0, None, False).shared)
+        data, index = self.feed.rows(np.arange(self.runtime.tracer.batch_size or 1) % self.size)
+        return bool(self.runtime.trace(self.params, data, index, 1, 0, None, False).shared)
 
     def _reduce(
         self,
@@ -122,11 +130,13 @@ class Judge:
         particles, rows = self.chunks[k]
         found = []
         for i, start in enumerate(range(0, self.size, rows)):
-            index = np.arange(start, start + rows) % self.size  # a full chunk, so that shapes never change
-            parts = [
-                self.runtime.evaluate(function, self.params, self.data, index, particles, (seed, i, j), kl)
-                for j in range(-(-k // particles))
-            ]
+            # A full chunk, so that shapes never change.
+            data, index = self.feed.rows(np.arange(start, start + rows) % self.size)
+            with memory_told():
+                parts = [
+                    self.runtime.evaluate(function, self.params, data, index, particles, (seed, i, j), kl)
+                    for j in range(-(-k // particles))
+                ]
             terms = np.concatenate(parts)[:k, : min(rows, self.size - start)]
             found.append(reduce(terms.astype(np.float64)))
         values, errors = zip(*found, strict=True)
@@ -134,7 +144,8 @@ class Judge:
 
     def _chunk(self, k: int) -> tuple[int, int]:
         """Particles and data whose intermediate results fit the memory."""
-        written = lambda k, b: self.runtime.bytes_written(self.params, self.data, k, b)
+        data = self.feed.some(self.runtime.tracer.batch_size or 4)
+        written = lambda k, b: self.runtime.bytes_written(self.params, data, k, b)
         if fixed := self.runtime.tracer.batch_size:
             pair = max(written(2, fixed) - written(1, fixed), 1) / fixed
             return max(1, min(k, int(self.memory / (pair * fixed)))), fixed
@@ -142,6 +153,17 @@ class Judge:
         datum = max((written(1, 4) - written(1, 2)) / 2 - pair, 0)  # what particles of a datum share
         rows = min(self.size, max(1, int(self.memory / (datum + min(k, 64) * pair))))
         return max(1, min(k, int((self.memory - rows * datum) / (rows * pair)))), rows
+
+
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """Where memory runs out, whatever library says so: a TrainingError with what to do."""
+    try:
+        yield
+    except Exception as error:
+        if (told := out_of_memory(error)) is not None:
+            raise told from error
+        raise
 
 
 @dataclass(frozen=True)
@@ -197,29 +219,6 @@ def dtype_of(params: Mapping[str, np.ndarray]) -> str:
     return next((str(v.dtype) for v in params.values() if v.dtype.kind == "f"), "float32")
 
 
-def as_fields(data: Any, dtype: str = "float32") -> dict[str, np.ndarray]:
-    """Data as named arrays; a single array is `x`. Booleans and `x` become floating, other integers stay.
-
-    Raises:
-        DataError: no rows, or fields of different length.
-    """
-    named = data if isinstance(data, Mapping) else {"x": data}
-    fields = {}
-    for name, value in named.items():
-        try:
-            array = np.asarray(value)
-        except ValueError:
-            raise DataError(f"Data {name!r}: got rows of different lengths, expected an array of numbers.") from None
-        if array.dtype.kind not in "fbiu" or array.ndim == 0:
-            raise DataError(f"Data {name!r}: got {type(value).__name__}, expected an array of numbers with N rows.")
-        floating = array.dtype.kind in "fb" or name == "x"
-        fields[name] = np.ascontiguousarray(array.astype(dtype) if floating else array)
-    sizes = {n: len(a) for n, a in fields.items()}
-    if not sizes or len(set(sizes.values())) != 1 or 0 in sizes.values():
-        raise DataError(f"Data: got fields of {sizes or 'no'} rows, expected the same number, at least one.")
-    return fields
-
-
 def _check_names(program: Program, got: list[str]) -> None:
     """Refuse data without what the model asks for, or with fields that it does not know."""
     asked = list(inspect.signature(program.model).parameters.values())[1:]
@@ -245,8 +244,15 @@ def check_fields(program: Any, fields: dict[str, np.ndarray], binarise: str = "n
             f"event_shape. Reshape the data, or build the program with event_shape={fields['x'].shape[1:]}."
         )
     if binarise == "dynamic":
-        x = fields["x"]
-        if not (np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1):
-            raise DataError("Data 'x': binarise='dynamic' expects probabilities in [0, 1]; scale the data first.")
-        fields = {**fields, "x": np.round(x)}
-    program.check(fields)
+        check_rows(lambda rows: _check_probabilities(program, rows), fields)
+    else:
+        check_rows(program.check, fields)
+
+
+def _check_probabilities(program: Any, rows: dict[str, np.ndarray]) -> None:
+    """What is drawn from probabilities is 0 or 1: so is what rounding makes of them."""
+    if "x" not in rows:
+        raise DataError(f"Data: binarise='dynamic' binarises the field 'x', but got fields {sorted(rows)}.")
+    x = rows["x"]
+    refuse("x", x, ~((x >= 0) & (x <= 1)), "probabilities in [0, 1], as binarise='dynamic' needs; scale the data first")
+    program.check({**rows, "x": np.round(x)})

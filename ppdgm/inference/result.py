@@ -10,9 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from ppdgm import checkpoint
-from ppdgm.errors import CheckpointError, PpdgmError, ProgramError, explain, nearest, require
-from ppdgm.inference.evaluate import Estimate, Judge, as_fields, check_fields, dtype_of, parse_memory
+from ppdgm.checkpoint import group, grouped, matching
+from ppdgm.data import Source, Transform, as_fields
+from ppdgm.errors import CheckpointError, PpdgmError, ProgramError, SpecError, explain, nearest, require
+from ppdgm.inference.evaluate import Estimate, Judge, check_fields, dtype_of, memory_told, parse_memory
+from ppdgm.inference.feed import Feed
+from ppdgm.inference.folder import WEIGHTS, Folder, check_free, find_saved, open_saved, versions
+from ppdgm.inference.recipe import Recipe
+from ppdgm.inference.settings import Training
+from ppdgm.inference.svi import SVI
+from ppdgm.program import PlainPair, Program
 from ppdgm.registry import INSTALL
 from ppdgm.registry import backend as load_backend
 from ppdgm.spec import Spec
@@ -31,9 +38,12 @@ class Fit:
         backend, device: where evaluations run.
         engine: what trained it, or None.
         history: arrays: "step", the engine's metrics per step in nats per datum, "validation_step", "validation_elbo".
-        info: settings of the run, as written in the recipe.
+        info: facts of the run: "steps" taken, "skipped" ones, "compile", "data_size", "fields".
         stopped: why training ended: "done", "early stopping", "interrupted", "callback", "not finite",
-            "failed".
+            "failed"; "running" for a checkpoint of a run that didn't end.
+        training: the run's settings.
+        data: where its data came from, if that is known.
+        transform: how its data were prepared, likewise.
         runtime: the backend's, if there is one already.
     """
 
@@ -45,6 +55,9 @@ class Fit:
     history: dict[str, np.ndarray] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     stopped: str = "done"
+    training: Training = Training()
+    data: Source | None = None
+    transform: Transform | None = None
     runtime: Any = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
@@ -82,14 +95,13 @@ class Fit:
             return _single(self._means(data)[0])
         require("k", k, int, 1, "a whole number of draws, at least 1")
         require("seed", seed, int, 0, "a whole number, at least 0")
-        fields = self._fields(data)
-        native, params = self._runtime.put(fields), self._native
+        feed, params = self._feed(data), self._native
 
-        def draws(index: np.ndarray) -> dict[str, np.ndarray]:
-            terms = self._runtime.trace(params, native, index, k, seed + int(index[0]), None, False)
+        def draws(first: int, native: Any, index: np.ndarray) -> dict[str, np.ndarray]:
+            terms = self._runtime.trace(params, native, index, k, seed + first, None, False)
             return {n: terms.values[n] for n in [*terms.log_q, *terms.shared] if n in terms.values}
 
-        return _single(self._by_rows(fields, draws))
+        return _single(self._by_rows(feed, draws))
 
     def reconstruct(self, data: Any) -> Sites:
         """Mean of the observed sites given the latents' means, [N, *event_shape]."""
@@ -117,9 +129,37 @@ class Fit:
             raise ProgramError(f"{explain(self.program, error)} {hint}") from error
         return _single({name: v[0] for name, v in observed.items()})
 
+    @property
+    def recipe(self) -> Recipe:
+        """What repeats the run."""
+        return Recipe(self.program, self.training, self.engine or SVI(), self.backend, self.data)
+
     def save(self, out: str | Path, overwrite: bool = False) -> Path:
-        """Write recipe, weights and history to the folder `out`; each file is whole or absent."""
-        return checkpoint.save(self, Path(out), overwrite)
+        """Write recipe, parameters and history to the folder `out`; each file is whole or absent.
+
+        Raises:
+            CheckpointError: `out` holds something else, or a run and not `overwrite`.
+        """
+        check_free(Path(out), overwrite)
+        folder = Folder(Path(out))
+        with folder.held():
+            folder.clear()
+            folder.write_recipe(self.recipe, [] if self.data else ["Its data were handed over in Python."])
+            page = {
+                **self.info,
+                "recipe": self.recipe.table(),
+                "versions": versions(),
+                "step": self.info.get("steps", 0),
+                "stopped": self.stopped,
+                "skipped": [int(i) for i in self.history.get("skipped_step", ())],
+                "transform": self.transform.to_table() if self.transform else None,
+            }
+            arrays = grouped("history", self.history)
+            arrays |= grouped("transform", self.transform.arrays() if self.transform else {})
+            folder.write_weights({**self.params, **arrays}, page)
+            if "step" in self.history:
+                folder.write_history(self.history)
+        return folder.path
 
     @cached_property
     def _runtime(self) -> Any:
@@ -129,37 +169,35 @@ class Fit:
     def _native(self) -> Any:
         return self._runtime.put(self.params)
 
-    def _fields(self, data: Any) -> dict[str, np.ndarray]:
+    def _feed(self, data: Any) -> Feed:
         fields = as_fields(data, dtype_of(self.params))
         check_fields(self.program, fields)
-        self._runtime.prepare(fields)
-        return fields
+        feed = Feed(self._runtime, fields)
+        self._runtime.prepare(feed.sample)
+        return feed
 
     def _judge(self, data: Any, memory: int | str) -> Judge:
-        fields = self._fields(data)
-        limit = parse_memory(memory, self._runtime.device)
-        size = len(next(iter(fields.values())))
-        return Judge(self._runtime, self._native, self._runtime.put(fields), size, limit)
+        return Judge(self._runtime, self._native, self._feed(data), parse_memory(memory, self._runtime.device))
 
     def _means(self, data: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        fields = self._fields(data)
-        native, params = self._runtime.put(fields), self._native
+        feed, params = self._feed(data), self._native
 
-        def both(index: np.ndarray) -> dict[str, np.ndarray]:
+        def both(first: int, native: Any, index: np.ndarray) -> dict[str, np.ndarray]:
             latents, observed = self._runtime.means(params, native, index)
             return {f"q{n}": v for n, v in latents.items()} | {f"p{n}": v for n, v in observed.items()}
 
-        found = {n: v[0] for n, v in self._by_rows(fields, both).items()}
+        found = {n: v[0] for n, v in self._by_rows(feed, both).items()}
         pick = lambda role: {n[1:]: v for n, v in found.items() if n[0] == role}
         return pick("q"), pick("p")
 
-    def _by_rows(self, fields: Mapping[str, np.ndarray], function: Any) -> dict[str, np.ndarray]:
+    def _by_rows(self, feed: Feed, function: Any) -> dict[str, np.ndarray]:
         """Call `function` on chunks of rows of one size, and join what it returns along the data axis (1)."""
-        size = len(next(iter(fields.values())))
+        size = feed.size
         rows = self._runtime.tracer.batch_size or min(size, _ENCODE_ROWS)
         parts: list[dict[str, np.ndarray]] = []
         for start in range(0, size, rows):
-            found = function(np.arange(start, start + rows) % size)
+            with memory_told():
+                found = function(start, *feed.rows(np.arange(start, start + rows) % size))
             keep = min(rows, size - start)
             parts.append({n: v[:, :keep] if v.shape[1] == rows else v for n, v in found.items()})
         return {n: np.concatenate([p[n] for p in parts], axis=1) for n in parts[0]}
@@ -189,20 +227,56 @@ def load(
     Raises:
         CheckpointError: not a run folder, damaged, of a newer version, or not this program's.
     """
-    found, weights, history, recipe = checkpoint.read(Path(path), program, classes)
-    own = getattr(found, "backend", None)
+    file = find_saved(Path(path))
+    arrays, page = open_saved(file)
+    own = getattr(program, "backend", None)
     if own and backend not in (None, own):
         raise CheckpointError(f"backend: got {backend!r}, but a plain {own} pair runs on {own!r} only.")
-    if (name := backend or recipe["backend"]) not in INSTALL:
+    recipe = _read_recipe(file, page, program, classes)
+    if (name := backend or recipe.backend) not in INSTALL:
         raise CheckpointError(f"backend: got {name!r}. {nearest(name, INSTALL)}")
-    engine = Spec.from_dict(recipe["engine"], classes) if recipe.get("engine") else None
+    values = _values(arrays, recipe.training.keep_best)
+    if isinstance(recipe.program, Program):
+        declared = recipe.program.declarations().params
+        matching({n: np.empty(s.shape) for n, s in declared.items()}, values, file)
+    transform = page.get("transform")
     return Fit(
-        program=found,
-        params=weights,
+        program=recipe.program,
+        params=values,
         backend=name,
         device=device,
-        engine=engine,
-        history=history,
-        info=recipe["training"],
-        stopped=recipe["stopped"],
+        engine=recipe.engine,
+        history=group(arrays, "history"),
+        info={n: page[n] for n in ("data_size", "fields", "fingerprint", "compile") if n in page}
+        | {"steps": page["step"], "skipped": len(page["skipped"])},
+        stopped=page["stopped"] if file.name == WEIGHTS else "running",
+        training=recipe.training,
+        data=recipe.data,
+        transform=Transform.from_parts(transform, group(arrays, "transform")) if transform else None,
     )
+
+
+def values_of(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The judged parameters within what a trainer's `state_arrays` gave."""
+    part = lambda name: {n.partition("/")[2]: a for n, a in state.items() if n.startswith(f"{name}/")}
+    return part("params") | part("average")
+
+
+def _values(arrays: Mapping[str, np.ndarray], keep_best: bool) -> dict[str, np.ndarray]:
+    """The parameters in a result or a checkpoint."""
+    if state := group(arrays, "trainer"):
+        return (keep_best and group(arrays, "best")) or values_of(state)
+    return {n: a for n, a in arrays.items() if not n.startswith("@")}
+
+
+def _read_recipe(file: Path, page: Mapping[str, Any], program: Any, classes: Iterable[Any]) -> Recipe:
+    kind, path = str(page["recipe"]["program"].get("kind", "")), str(file.parent)
+    if kind.startswith("plain:") and program is None:
+        raise CheckpointError(f"{path} holds a plain pair's parameters. Hand the pair in: load({path!r}, program=pair).")
+    own = f"plain:{program.backend}" if isinstance(program, PlainPair) else ""
+    if program is not None and (kind if kind.startswith("plain:") else "") != own:
+        raise CheckpointError(f"program: got {program!r}, but {file} holds the parameters of a {kind!r} program.")
+    try:
+        return Recipe.from_table(page["recipe"], classes, program)
+    except SpecError as error:
+        raise CheckpointError(f"{file}: {error}") from None

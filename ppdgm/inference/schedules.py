@@ -21,7 +21,11 @@ class Schedule(Spec):
 
 
 class Constant(Schedule):
-    """The same value at every step."""
+    """The same value at every step.
+
+    Args:
+        value: the number.
+    """
 
     value: float
 
@@ -33,7 +37,12 @@ class Constant(Schedule):
 
 
 class Linear(Schedule):
-    """From `start` to `end` in equal parts over `steps` training steps, then `end`."""
+    """From `start` to `end` in equal parts over `steps` training steps, then `end`.
+
+    Args:
+        start, end: the first value, and the last.
+        steps: until the last value.
+    """
 
     start: NonNegativeFloat = 0.0
     end: NonNegativeFloat = 1.0
@@ -47,7 +56,13 @@ class Linear(Schedule):
 
 
 class Cosine(Schedule):
-    """Linear warm-up from 0 to `peak`, then half a cosine down to `end` at `steps`."""
+    """Linear warm-up from 0 to `peak`, then half a cosine down to `end` at `steps`.
+
+    Args:
+        peak, end: the largest value, and the last.
+        steps: until the last value, with the warm-up.
+        warmup: steps up to the peak.
+    """
 
     peak: PositiveFloat
     end: NonNegativeFloat = 0.0
@@ -64,7 +79,13 @@ class Cosine(Schedule):
 
 
 class Exponential(Schedule):
-    """start · rate^(step / every)."""
+    """start · rate^(step / every).
+
+    Args:
+        start: the first value.
+        rate: the factor by which it changes.
+        every: steps in which it changes by that factor.
+    """
 
     start: PositiveFloat
     rate: PositiveFloat

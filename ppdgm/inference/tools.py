@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ppdgm.inference.evaluate import Judge, as_fields, check_fields, dtype_of, parse_memory
+from ppdgm.data import as_fields
+from ppdgm.inference.evaluate import Judge, check_fields, dtype_of, parse_memory
+from ppdgm.inference.feed import Feed
 from ppdgm.language import Trace
 from ppdgm.registry import backend as load_backend
 
@@ -34,10 +36,8 @@ def log_weights(
         memory: limit on a chunk's intermediate results: bytes, "512 MiB" or "auto".
         device: "auto", "cpu", "cuda", "cuda:1".
     """
-    runtime, native, fields = _ready(program, params, x, backend, device)
-    size = len(next(iter(fields.values())))
-    judge = Judge(runtime, native, runtime.put(fields), size, parse_memory(memory, runtime.device))
-    return judge.log_weights(k, seed)
+    runtime, native, feed = _ready(program, params, x, backend, device)
+    return Judge(runtime, native, feed, parse_memory(memory, runtime.device)).log_weights(k, seed)
 
 
 def trace(
@@ -58,9 +58,9 @@ def trace(
         kl: add closed-form KLs where they hold.
         others: as for `log_weights`.
     """
-    runtime, native, fields = _ready(program, params, x, backend, device)
-    size = len(next(iter(fields.values())))
-    found: Trace = runtime.trace(native, runtime.put(fields), np.arange(size), k, seed, values, kl)
+    runtime, native, feed = _ready(program, params, x, backend, device)
+    data, index = feed.rows(np.arange(feed.size))
+    found: Trace = runtime.trace(native, data, index, k, seed, values, kl)
     return found
 
 
@@ -69,5 +69,6 @@ def _ready(program: Any, params: Mapping[str, np.ndarray], x: Any, backend: str 
     check_fields(program, fields)
     name = getattr(program, "backend", None) or backend or "numpyro"
     runtime = load_backend(name).Runtime(program, device)
-    runtime.prepare(fields)
-    return runtime, runtime.put(params), fields
+    feed = Feed(runtime, fields)
+    runtime.prepare(feed.sample)
+    return runtime, runtime.put(params), feed

@@ -17,7 +17,7 @@ Params = Mapping[str, np.ndarray]
 
 
 class PPCA(Program):
-    """z ~ N(0, I), x ~ N(Wz + μ, σ²I), so that p(x) = N(μ, WWᵀ + σ²I). Tipping & Bishop 1999.
+    """Probabilistic PCA: z ~ N(0, I), x ~ N(Wz + μ, σ²I), so that p(x) = N(μ, WWᵀ + σ²I). Tipping & Bishop 1999.
 
     The posterior is N(M⁻¹Wᵀ(x − μ), σ²M⁻¹) with M = WᵀW + σ²I. Parameters: `weight` W [X, D], `loc` μ [X],
     `log_scale` log σ; with the linear guide also `guide.weight` A [D, X], `guide.bias`, `guide.log_scale` [D].

@@ -21,7 +21,9 @@ class VAE(Program):
     Args:
         event_shape: shape of one datum.
         latent: D, the width of z.
-        prior, posterior, likelihood: the distributions.
+        prior: p(z).
+        posterior: q(z|x), given the encoder's output.
+        likelihood: p(x|z), given the decoder's output.
         encoder, decoder: the nets, or modules of your own.
     """
 

@@ -25,7 +25,16 @@ from ppdgm.spec import NonNegativeInt, PositiveInt, Shape
 
 
 class _Convolutional(Net):
-    """The fields that encoder and decoder share."""
+    """The fields that encoder and decoder share.
+
+    Args:
+        channels: of each strided convolution.
+        kernel, stride, padding: of each strided convolution, in pixels.
+        activation: after each convolution.
+        norm: "group" normalises before each activation, over `groups` groups of channels.
+        groups: of channels; a divisor of each number of them.
+        residual: number of residual blocks, h ← h + conv(a(conv(a(h)))).
+    """
 
     channels: Shape = (32, 64)
     kernel: PositiveInt = 4
@@ -84,11 +93,7 @@ class ConvEncoder(_Convolutional):
     `.norm.scale` and `.norm.shift` stand beside the convolution.
 
     Args:
-        channels: of each strided convolution.
-        kernel, stride, padding: of each strided convolution, in pixels.
-        activation: after each convolution.
-        norm: "group" normalises before each activation, over `groups` groups of channels.
-        residual: number of residual blocks, h ← h + conv(a(conv(a(h)))).
+        channels: of each strided convolution, from the image inwards.
     """
 
     def params(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
@@ -114,8 +119,10 @@ class ConvEncoder(_Convolutional):
 class ConvDecoder(_Convolutional):
     """A linear layer, `residual` blocks of two 3×3 convolutions, then strided transposed convolutions to the image.
 
-    The mirror of `ConvEncoder`: `channels` are those before each transposed convolution. Parameters: `input`;
-    `blocks.<i>.<0|1>`; `convs.<i>.weight` [in, out, k, k], `.bias`.
+    The mirror of `ConvEncoder`. Parameters: `input`; `blocks.<i>.<0|1>`; `convs.<i>.weight` [in, out, k, k], `.bias`.
+
+    Args:
+        channels: before each transposed convolution, towards the image.
     """
 
     channels: Shape = (64, 32)

@@ -20,6 +20,8 @@ class BernoulliLogits(native.BernoulliLogits):
 
     def log_prob(self, value: Array) -> Array:
         """x h − log(1 + exp h)."""
+        if self._validate_args:
+            self._validate_sample(value)
         return _log_prob(self.logits, value)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:

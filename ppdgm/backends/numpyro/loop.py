@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 import optax
 
 from ppdgm.backends.numpyro.tracer import select
-from ppdgm.errors import SpecError
-from ppdgm.language import Array
+from ppdgm.errors import CheckpointError, SpecError
+from ppdgm.language import Array, Trace
 
 
 def make_optimiser(spec: Any) -> optax.GradientTransformation:
@@ -44,10 +45,11 @@ class Trainer:
         runtime: of the program.
         objective: (trace, xp, weights, knobs, data_size) -> named scalars, of which "objective" is maximised.
         optimiser: spec or optax transformation.
-        params, data: from `runtime.put`.
+        params: from `runtime.put`.
         seed: of all draws.
         data_size: N.
         binarise: draw x ~ Bernoulli(x) anew for each minibatch.
+        average: d of the moving average of the parameters, or None.
     """
 
     def __init__(
@@ -56,18 +58,19 @@ class Trainer:
         objective: Any,
         optimiser: Any,
         params: dict[str, Array],
-        data: dict[str, Array],
         seed: int,
         data_size: int,
         binarise: bool = False,
+        average: float | None = None,
         compile: bool = True,
         insist: bool = True,
     ):
         self.runtime, self.tracer, self.objective = runtime, runtime.tracer, objective
-        self.data, self.data_size, self.binarise = data, data_size, binarise
+        self.data_size, self.binarise, self.decay = data_size, binarise, average
         self.compiled = True  # always; `compile` and `insist` are for the other backend
-        self.transform = make_optimiser(optimiser)
+        self.transform, self.by_name = make_optimiser(optimiser), hasattr(optimiser, "clip_norm")
         self.params = jax.tree.map(jnp.copy, params)  # stretches donate their input: never the caller's arrays
+        self.average = {} if average is None else jax.tree.map(jnp.copy, params)
         # Placed like what a stretch returns: counters and zeros, which depend on no parameter, come out unplaced, and
         # the second stretch would be compiled anew.
         self.state = jax.device_put(jax.jit(self.transform.init)(self.params), runtime.device)
@@ -75,35 +78,80 @@ class Trainer:
         self._keys = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
         self._stretch = jax.jit(self._run_stretch, donate_argnums=0)
         self._single = jax.jit(self._step, donate_argnums=0)
+        self._finite = jax.jit(_all_finite)
         self._singly: bool | None = None  # chosen once, from the program and the device
 
-    def run(self, plan: Any) -> dict[str, np.ndarray]:
-        """Take the plan's steps; return each objective's metrics per step. Nothing is read back in between."""
+    def run(self, plan: Any, data: dict[str, Array]) -> dict[str, np.ndarray]:
+        """Take the plan's steps; return each objective's metrics per step. Nothing is read back in between.
+
+        Args:
+            plan: of a stretch.
+            data: that the plan's indices refer to, from `runtime.put`.
+        """
+        arrays = self._put(plan)
         put = lambda a: jax.device_put(a, self.runtime.device)
-        arrays = {
+        history = put(np.zeros((len(plan.rate), len(self.objective.metrics)), np.float32))
+        carry = (put(np.int32(0)), self.params, self.state, self.average, history)
+        if self._steps_singly(arrays["index"], data):
+            for _ in range(plan.count):
+                carry = self._single(carry, data, arrays)
+        else:
+            carry = self._stretch(carry, data, arrays, put(np.int32(plan.count)))
+        _, self.params, self.state, self.average, history = carry
+        values = np.asarray(jax.device_get(history))[: plan.count]
+        return {n: values[:, j] for j, n in enumerate(self.objective.metrics)}
+
+    @property
+    def judged(self) -> dict[str, Array]:
+        """The parameters that stand for the run: their average, where one is kept."""
+        return self.average or self.params
+
+    def values(self) -> dict[str, np.ndarray]:
+        """The judged parameters now."""
+        return _copies(self.judged)
+
+    def state_arrays(self) -> dict[str, np.ndarray]:
+        """Everything that the next step depends on; draws depend on seed and step alone."""
+        leaves = {str(i): _plain(leaf) for i, leaf in enumerate(jax.tree.leaves(self.state))}
+        named = {"params": self.params, "average": self.average, "optimiser": leaves}
+        return {f"{part}/{n}": a for part, arrays in named.items() for n, a in _copies(arrays).items()}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Continue from what `state_arrays` gave."""
+        part = lambda name: {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith(f"{name}/")}
+        put = lambda a: jax.device_put(jnp.array(a), self.runtime.device)
+        self.params = {n: put(a) for n, a in part("params").items()}
+        self.average = {n: put(a) for n, a in part("average").items()}
+        saved, (leaves, shape) = part("optimiser"), jax.tree.flatten(self.state)
+        if len(saved) != len(leaves):
+            raise CheckpointError(f"The optimiser has {len(leaves)} arrays, but {len(saved)} were saved: another one?")
+        found = [_like(leaf, put(saved[str(i)])) for i, leaf in enumerate(leaves)]
+        self.state = jax.device_put(jax.tree.unflatten(shape, found), self.runtime.device)
+
+    def finite(self) -> bool:
+        """Whether all parameters are, and the state of an optimiser by name."""
+        return bool(self._finite((self.params, self.average, self.state if self.by_name else ())))
+
+    def skip(self) -> None:
+        """Pass over a step: nothing to do, as draws belong to the step."""
+
+    def diagnose(self, plan: Any, data: dict[str, Array]) -> tuple[Trace, dict[str, np.ndarray]]:
+        """The terms and gradients of the plan's first step, which is not taken."""
+        row = jax.tree.map(lambda a: a[0], self._put(plan))
+        terms: Trace = self.runtime.fetch(jax.jit(self._terms)(self.params, data, row))
+        _, grads = jax.jit(self._gradient)(self.params, data, row)
+        return terms, _copies(grads)
+
+    def _put(self, plan: Any) -> dict[str, Any]:
+        put = lambda a: jax.device_put(a, self.runtime.device)
+        steps = put(np.arange(plan.first, plan.first + len(plan.rate), dtype=np.int32))
+        return {
             "index": put(plan.index),
             "weight": put(plan.weight),
             "rate": put(plan.rate),
             "knobs": {n: put(v) for n, v in plan.knobs.items()},
+            "key": self._keys(self.key, steps),  # draws belong to the step, wherever stretches end
         }
-        steps = put(np.arange(plan.first, plan.first + len(plan.rate), dtype=np.int32))
-        arrays["key"] = self._keys(self.key, steps)  # draws belong to the step, wherever stretches end
-        history = put(np.zeros((len(plan.rate), len(self.objective.metrics)), np.float32))
-        carry = (put(np.int32(0)), self.params, self.state, history)
-        count = put(np.int32(plan.count))
-        if self._steps_singly(arrays["index"]):
-            for _ in range(plan.count):
-                carry = self._single(carry, self.data, arrays)
-        else:
-            carry = self._stretch(carry, self.data, arrays, count)
-        _, self.params, self.state, history = carry
-        values = np.asarray(jax.device_get(history))[: plan.count]
-        return {n: values[:, j] for j, n in enumerate(self.objective.metrics)}
-
-    def values(self) -> dict[str, np.ndarray]:
-        """The parameters now."""
-        found: dict[str, np.ndarray] = self.runtime.fetch(self.params)
-        return found
 
     def compilations(self) -> int:
         """How often training was compiled."""
@@ -113,23 +161,24 @@ class Trainer:
         return jax.lax.fori_loop(0, count, lambda _, now: self._step(now, data, plan), carry)
 
     def _step(self, carry: Any, data: Any, plan: Any) -> Any:
-        i, params, state, history = carry
+        i, params, state, average, history = carry
         row = jax.tree.map(lambda a: a[i], plan)
         metrics, grads = self._gradient(params, data, row)
         updates, state = self.transform.update(grads, state, params)
         params = jax.tree.map(lambda p, u: p + (row["rate"] * u).astype(p.dtype), params, updates)
+        average = {n: a + (1.0 - (self.decay or 0.0)) * (params[n] - a) for n, a in average.items()}
         seen = jnp.stack([metrics[n] for n in self.objective.metrics]).astype(history.dtype)
-        return i + 1, params, state, history.at[i].set(seen)
+        return i + 1, params, state, average, history.at[i].set(seen)
 
-    def _steps_singly(self, index: Array) -> bool:
+    def _steps_singly(self, index: Array, data: dict[str, Array]) -> bool:
         """On a CPU, XLA runs convolutions inside a loop ten times slower than outside, except ours."""
         if self._singly is None:
             read = partial(self.runtime.trace_native, given={}, k=1, kl=False)
-            run = lambda: jax.make_jaxpr(read)(self.params, self.key, self.data, index[0]).jaxpr
+            run = lambda: jax.make_jaxpr(read)(self.params, self.key, data, index[0]).jaxpr
             self._singly = self.runtime.device.platform == "cpu" and _convolves(run())
         return self._singly
 
-    def _gradient(self, params: Any, data: Any, row: Any) -> Any:
+    def _terms(self, params: Any, data: Any, row: Any) -> Trace:
         batch = select(self.tracer, data, row["index"])
         if self.binarise:
             whole = batch["x"]
@@ -137,15 +186,41 @@ class Trainer:
             flip = jax.random.fold_in(row["key"], _FLIP)
             x = (jax.random.uniform(flip, x.shape, x.dtype) < x).astype(x.dtype)
             batch = {**batch, "x": whole.at[row["index"]].set(x) if self.tracer.subsamples else x}
+        k, kl = self.objective.particles, self.objective.wants_kl
+        found: Trace = self.tracer.trace(params, row["key"], batch, row["index"], k, None, kl, pathwise=True)
+        return found
 
+    def _gradient(self, params: Any, data: Any, row: Any) -> Any:
         def loss(params: Any) -> Any:
-            k, kl = self.objective.particles, self.objective.wants_kl
-            terms = self.tracer.trace(params, row["key"], batch, row["index"], k, None, kl, pathwise=True)
+            terms = self._terms(params, data, row)
             metrics = self.objective(terms, jnp, row["weight"], row["knobs"], self.data_size)
             return -metrics["objective"], metrics
 
         (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(params)
         return metrics, grads
+
+
+def _copies(arrays: Any) -> Any:
+    """NumPy arrays with memory of their own: what a stretch donates may be written over."""
+    return jax.tree.map(lambda a: np.array(a, copy=True), jax.device_get(arrays))
+
+
+def _is_key(leaf: Array) -> bool:
+    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+
+
+def _plain(leaf: Any) -> Array:
+    leaf = jnp.asarray(leaf)
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _like(leaf: Any, saved: Array) -> Array:
+    return jax.random.wrap_key_data(saved) if _is_key(jnp.asarray(leaf)) else saved
+
+
+def _all_finite(tree: Any) -> Array:
+    floats = [a for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.floating)]
+    return jnp.stack([jnp.isfinite(a).all() for a in floats]).all() if floats else jnp.array(True)
 
 
 def _convolves(jaxpr: Any) -> bool:

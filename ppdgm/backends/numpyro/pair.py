@@ -10,12 +10,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.dtypes import canonicalize_dtype
-from numpyro.distributions import biject_to, constraints
+from numpyro import handlers
+from numpyro.distributions import Unit, biject_to, constraints
+from numpyro.infer.autoguide import AutoContinuous, AutoGuide
 
+from ppdgm import mistakes
 from ppdgm.backends.numpyro.foreign import path_name
 from ppdgm.backends.numpyro.sites import Message, Reading, Supply, no_plate, place, read
-from ppdgm.backends.numpyro.terms import arguments, check_fields, check_pair, check_pathwise, mean_of, terms
-from ppdgm.errors import ProgramError, UnsupportedByBackend, nearest
+from ppdgm.backends.numpyro.terms import (
+    arguments,
+    check_fields,
+    check_pair,
+    check_pathwise,
+    check_place,
+    mean_of,
+    terms,
+)
+from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend, explain, nearest
 from ppdgm.language import Array, Batch, Trace
 
 Params = Mapping[str, Array]
@@ -64,6 +75,7 @@ class PairTracer:
         if self._ready:
             return
         rows = next(iter(data.values())).shape[0]
+        self._set_up(data)
         seen = self._probe(data, rows)
         if seen.error and seen.plate and seen.plate[0] != rows and seen.plate[1] in (None, seen.plate[0]):
             rows = seen.plate[0]  # a full plate of a fixed size takes no other number of rows
@@ -71,9 +83,7 @@ class PairTracer:
         if seen.error:
             raise seen.error
         more = self._probe(data, rows + 1)
-        if seen.plate is None or more.plate is None:
-            raise no_plate(self.plate, [])
-        (size, part), (wider, wider_part) = seen.plate, more.plate
+        (size, part), (wider, wider_part) = seen.plate or (0, None), more.plate or (0, None)
         self._in_order = size == wider and part in (None, size)
         if more.error and not self._in_order:
             raise more.error
@@ -82,6 +92,25 @@ class PairTracer:
         if self.batch_size is None:
             _refuse_local(seen.params, more.params, self.plate)
         self._params, self._ready = seen.params, True
+
+    def _set_up(self, data: Batch) -> None:
+        """Let an autoguide look at its model: inside a trace, it would keep what JAX takes away."""
+        guide = self.program.guide
+        if not isinstance(guide, AutoGuide) or guide.prototype_trace is not None:
+            return
+        args, kwargs = arguments("guide", guide, data)
+        try:
+            handlers.seed(guide, 0)(*args, **kwargs)
+        except PpdgmError:
+            raise
+        except Exception as error:
+            if isinstance(guide, AutoContinuous) and "local latent" in str(error):
+                raise mistakes.in_one_vector(type(guide).__name__, self.plate) from error
+            raise explain(self.program, error) from error
+        drawn = [m for m in guide.prototype_trace.values() if m["type"] == "sample" and not m["is_observed"]]
+        local = any(f.name == self.plate for m in drawn for f in m["cond_indep_stack"])
+        if local and isinstance(guide, AutoContinuous):
+            raise mistakes.in_one_vector(type(guide).__name__, self.plate)
 
     def initialise(self, seed: int, data: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
         """First values of all parameters, unconstrained, as the pair itself draws them."""
@@ -115,7 +144,8 @@ class PairTracer:
                 check_pathwise(guide, given)
             return terms(guide, model, kl)
 
-        found = jax.vmap(one)(jax.random.split(key, k), given)
+        each = jax.vmap if isinstance(key, jax.core.Tracer) else _in_turn  # NumPyro's checks need the values themselves
+        found = each(one)(jax.random.split(key, k), given)
         values, log_p, log_q, forms = (_unsort(part, order) for part in found[:4])
         return Trace(values, log_p, log_q, forms, found.shared)
 
@@ -156,21 +186,41 @@ class PairTracer:
 
         def draw(msg: Message) -> Array | None:
             if msg["name"] in given and not msg["is_observed"]:
-                return place(msg, self.plate).native(given[msg["name"]])
+                return place(msg, self.plate, {}).native(given[msg["name"]])
             return mean_of(msg) if mean and not msg["is_observed"] else None
 
-        args, kwargs = arguments("guide", self.program.guide, batch)
-        guide = read(Supply(self.program.guide, self.plate, at, param, draw), first, args, kwargs)
+        asks = Supply(self.program.guide, self.plate, at, param, draw)
+        guide = self._read("guide", asks, first, batch)
+        mistakes.check_unobserved(n for n, s in guide.sites.items() if s.observed and not isinstance(s.fn, Unit))
+        size, part = asks.sizes.get(self.plate, (None, None))
 
         def follow(msg: Message) -> Array | None:
             if msg["name"] in guide.sites and not msg["is_observed"]:
-                return guide.sites[msg["name"]].value
+                site = guide.sites[msg["name"]]
+                check_place(msg, site, self.plate, [n for n in asks.sizes if self.plate not in asks.sizes])
+                return site.value
             return mean_of(msg) if mean and not msg["infer"].get("is_auxiliary") else None
 
-        args, kwargs = arguments("model", self.program.model, batch)
-        model = read(Supply(self.program.model, self.plate, at, param, follow), second, args, kwargs)
+        answers = Supply(self.program.model, self.plate, at, param, follow, part or size)
+        model = self._read("model", answers, second, batch)
+        if self.plate not in answers.sizes:
+            raise no_plate(self.plate, {**asks.sizes, **answers.sizes})
         check_pair(guide, model)
         return guide, model
+
+    def _read(self, role: str, supply: Supply, key: Array, batch: Batch) -> Reading:
+        """Run the guide or the model.
+
+        Raises:
+            ProgramError: for whatever it raises, with the line that it comes from.
+        """
+        args, kwargs = arguments(role, supply.fn, batch)
+        try:
+            return read(supply, key, args, kwargs)
+        except PpdgmError:
+            raise
+        except Exception as error:
+            raise explain(self.program, error) from error
 
     def _at(self, index: Array) -> Any:
         def at(size: int, part: int | None) -> Array | None:
@@ -232,6 +282,17 @@ def _leaves(site: str, value: Any) -> Leaves:
     base = site.removesuffix("$params")
     names = [f"{base}.{name}" if (name := path_name(path)) else base for path, _ in found]
     return Leaves(tree, names, [jnp.shape(leaf) for _, leaf in found])
+
+
+def _in_turn(function: Any) -> Any:
+    """Like `jax.vmap`, with concrete values."""
+
+    def mapped(*args: Any) -> Any:
+        n = len(args[0])
+        parts = [function(*jax.tree.map(lambda a, i=i: a[i], args)) for i in range(n)]
+        return jax.tree.map(lambda *same: jnp.stack(same), *parts)
+
+    return mapped
 
 
 def _take(arrays: Mapping[str, Array], order: Array | None, axis: int) -> dict[str, Array]:

@@ -13,11 +13,13 @@ import jax.numpy as jnp
 import numpyro
 from numpyro.primitives import _PYRO_STACK, Messenger
 
+from ppdgm import mistakes
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend
 from ppdgm.language import Array
 
 Message = dict[str, Any]
 Messages = dict[str, Message]
+Sizes = Mapping[str, tuple[int, int | None]]
 _STATE = (
     "Site {!r} keeps state beside the parameters (running statistics, or a generator for dropout). The numpyro backend "
     "runs plain pairs as pure functions of parameters and data: use layer or group norm and dropout-free nets."
@@ -37,6 +39,7 @@ class Supply(Messenger):
         index: (size, subsample_size) -> indices for the data plate, or None to leave it to NumPyro.
         param: message -> value of the parameter, or None.
         choose: message -> value of the sample site, or None.
+        guide: how many data the plate takes at a time in the guide, if this is the model.
     """
 
     def __init__(
@@ -46,10 +49,12 @@ class Supply(Messenger):
         index: Callable[[int, int | None], Array | None],
         param: Callable[[Message], Any],
         choose: Callable[[Message], Array | None],
+        guide: int | None = None,
     ):
         super().__init__(fn)
         self.plate, self.param, self.choose, self._index_of = plate, param, choose, index
         self.index: Array | None = None
+        self.guide = guide
         self.sizes: dict[str, tuple[int, int | None]] = {}
 
     def process_message(self, msg: Message) -> None:
@@ -70,6 +75,7 @@ class Supply(Messenger):
         name, (size, part) = msg["name"], msg["args"]
         self.sizes[name] = size, part
         if name == self.plate:
+            mistakes.check_sizes(name, part or size, self.guide or part or size)
             self.index = self._index_of(size, part)
             msg["value"] = msg["value"] if self.index is None else self.index
         elif part not in (None, size):
@@ -109,9 +115,8 @@ def run(supply: Supply, key: Array, args: tuple[Any, ...], kwargs: Mapping[str, 
         if not messages or messages[-1]["type"] != "sample":
             raise
         if isinstance(error, AssertionError):
-            name = messages[-1]["name"]
-            raise ProgramError(f"Site {name!r} is drawn twice. Give each site a name of its own.") from error
-        raise _misfit(messages[-1]) from error
+            raise mistakes.twice(messages[-1]["name"]) from error
+        raise _misfit(messages[-1], supply.sizes) from error
 
 
 @dataclass
@@ -134,9 +139,8 @@ class Site:
 
     def log_prob(self) -> Array:
         """[B], summed over inner plates; [] for a site outside the data plate."""
-        log_prob = (
-            self.fn.log_prob(self.value, self.intermediates) if self.intermediates else self.fn.log_prob(self.value)
-        )
+        given = (self.value, self.intermediates) if self.intermediates else (self.value,)
+        log_prob = mistakes.scored(self.name, self.fn, self.observed, lambda: self.fn.log_prob(*given))
         return jnp.sum(log_prob, [a for a in range(log_prob.ndim) if a != self.axis])
 
     def rows(self) -> Array:
@@ -153,8 +157,13 @@ class Site:
         return jnp.moveaxis(jnp.reshape(rows, (rows.shape[0], *rest, *self.fn.event_shape)), 0, self.axis)
 
 
-def place(msg: Message, plate: str) -> Site:
+def place(msg: Message, plate: str, sizes: Sizes) -> Site:
     """The site of a message, before it has a value.
+
+    Args:
+        msg: of the site.
+        plate: over data.
+        sizes: plate -> its size and subsample_size.
 
     Raises:
         ProgramError: an axis of its distribution belongs to no plate.
@@ -162,17 +171,15 @@ def place(msg: Message, plate: str) -> Site:
     fn, frames = msg["fn"], {f.dim: f for f in msg["cond_indep_stack"]}
     dims = range(-len(fn.batch_shape), 0)
     data = next((d for d, f in frames.items() if f.name == plate), None)
-    if data is None and fn.batch_shape:
-        raise ProgramError(
-            f"Site {msg['name']!r} is outside the data plate {plate!r}, but its distribution has batch shape "
-            f"{fn.batch_shape}. Draw it inside `with numpyro.plate({plate!r}, …):`, or, if it is one latent for all "
-            f"data, add .to_event({len(fn.batch_shape)})."
-        )
-    if any(n != (frames[d].size if d in frames else 1) for d, n in zip(dims, fn.batch_shape, strict=True)):
-        raise _misfit(msg)
+    auxiliary = bool(msg["infer"].get("is_auxiliary"))
+    fits = all(n == (frames[d].size if d in frames else 1) for d, n in zip(dims, fn.batch_shape, strict=True))
+    if data is None and not fits and not auxiliary:  # an autoguide's vector of all latents may have its axis
+        written, others = f"numpyro.plate({plate!r}, x.shape[0])", [f.name for f in frames.values()]
+        raise mistakes.outside(msg["name"], fn, written, others, msg["is_observed"])
+    if data is not None and not fits:
+        raise _misfit(msg, sizes)
     axis = None if data is None else data + len(fn.batch_shape)
     inner = tuple(frames[d].size for d in dims if d in frames and d != data)
-    auxiliary = bool(msg["infer"].get("is_auxiliary"))
     return Site(msg["name"], fn, msg["value"], msg["intermediates"], msg["is_observed"], auxiliary, axis, inner)
 
 
@@ -191,13 +198,11 @@ class Reading:
 def read(supply: Supply, key: Array, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Reading:
     """One run, with its sites checked: plates, shapes, values and scales."""
     messages, reading = run(supply, key, args, kwargs), Reading()
-    if supply.sizes and supply.plate not in supply.sizes:
-        raise no_plate(supply.plate, supply.sizes)
     for name, msg in messages.items():
         if msg["type"] == "param":
             reading.params[name] = msg
         elif msg["type"] == "sample":
-            site = reading.sites[name] = place(msg, supply.plate)
+            site = reading.sites[name] = place(msg, supply.plate, supply.sizes)
             _check_value(site)
             _check_scale(site, msg["scale"], *supply.sizes.get(supply.plate, (1, None)))
     return reading
@@ -212,14 +217,9 @@ def no_plate(plate: str, known: Iterable[str]) -> ProgramError:
     )
 
 
-def _misfit(msg: Message) -> ProgramError:
-    fn, frames = msg["fn"], msg["cond_indep_stack"]
-    plates = ", ".join(f"{f.name!r} ({f.size} at dim {f.dim})" for f in frames)
-    extra = max(1, len(fn.batch_shape) - max((-f.dim for f in frames), default=0))
-    return ProgramError(
-        f"Site {msg['name']!r}: got a distribution of batch shape {tuple(fn.batch_shape)}, which does not fit its "
-        f"plates: {plates or 'none'}. Dimensions of one datum belong to the event: add .to_event({extra})."
-    )
+def _misfit(msg: Message, sizes: Sizes) -> ProgramError:
+    plates = {f.name: (f.dim, f.size, sizes.get(f.name, (f.size, None))[0]) for f in msg["cond_indep_stack"]}
+    return mistakes.misfit(msg["name"], msg["fn"], plates)
 
 
 def _check_value(site: Site) -> None:

@@ -13,7 +13,8 @@ from ppdgm.backends.numpyro.sites import Message, Reading, Site
 from ppdgm.backends.numpyro.vocabulary import closed_form_kl
 from ppdgm.errors import ProgramError, nearest
 from ppdgm.language import Array, Batch, Trace
-from ppdgm.reading import check_sites, closed_forms, not_pathwise
+from ppdgm.mistakes import apart, check_sites, not_pathwise
+from ppdgm.reading import closed_forms
 
 
 def arguments(what: str, fn: Callable[..., Any], data: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -45,15 +46,16 @@ def check_fields(pair: Iterable[Callable[..., Any]], data: Batch) -> None:
 
 
 def check_pair(guide: Reading, model: Reading) -> None:
-    """Refuse a guide and a model that do not draw the same sites in the same place."""
+    """Refuse a guide and a model that do not draw the same sites."""
     latent = model.drawn()
     check_sites([n for n in guide.drawn() if n in latent or not guide.sites[n].auxiliary], latent)
-    for name in latent:
-        if (guide.sites[name].axis is None) != (model.sites[name].axis is None):
-            inside, outside = ("guide", "model") if model.sites[name].axis is None else ("model", "guide")
-            raise ProgramError(
-                f"Site {name!r} is inside the data plate in the {inside}, but outside it in the {outside}."
-            )
+
+
+def check_place(msg: Message, guide: Site, plate: str, others: list[str]) -> None:
+    """Refuse a latent of the model that is not in the same place as in the guide."""
+    inside = any(f.name == plate for f in msg["cond_indep_stack"])
+    if inside != (guide.axis is not None):
+        raise apart(msg["name"], "model" if inside else "guide", f"numpyro.plate({plate!r}, x.shape[0])", others)
 
 
 def check_pathwise(guide: Reading, given: Iterable[str]) -> None:
@@ -61,7 +63,7 @@ def check_pathwise(guide: Reading, given: Iterable[str]) -> None:
     for name in guide.drawn():
         fn = guide.sites[name].fn
         if name not in given and not fn.has_rsample:
-            raise not_pathwise(name, plain(fn))
+            raise not_pathwise(name, fn)
 
 
 def terms(guide: Reading, model: Reading, kl: bool) -> Trace:

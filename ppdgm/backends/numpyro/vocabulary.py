@@ -7,13 +7,14 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax.typing import DTypeLike
 
 from ppdgm.backends.numpyro.convolution import conv2d, conv_transpose2d
 from ppdgm.backends.numpyro.distributions import Distributions
 from ppdgm.backends.numpyro.foreign import apply_module
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language import Array, Batch, Vocabulary
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
@@ -122,6 +123,9 @@ class Density(dist.Distribution):
 class JaxReader:
     """Draws and densities of NumPyro's distributions; each draw has a key of its own, by its place in the program."""
 
+    native: ClassVar[type] = dist.Distribution
+    arrays: ClassVar[tuple[type, ...]] = (jax.Array, np.ndarray)
+
     def __init__(self, key: Array | None, pathwise: bool = False):
         self.key, self.pathwise, self.draws = key, pathwise, 0
 
@@ -143,6 +147,9 @@ class JaxReader:
 
     def kl(self, q: Any, p: Any) -> Array | None:
         return closed_form_kl(q, p)
+
+    def stamps(self, batch: Batch) -> list[int]:
+        return []  # JAX's arrays never change
 
 
 def closed_form_kl(q: Any, p: Any) -> Array | None:

@@ -15,12 +15,18 @@ from ppdgm.language import Batch
 class Call:
     """A function over named fields: `function(x)` where x is the only one, keywords that it takes otherwise.
 
+    Args:
+        program: the pair.
+        role: "guide" or "model".
+        fields: names of the data's.
+
     Raises:
         ProgramError: the fields do not fit the function's arguments.
     """
 
-    def __init__(self, role: str, function: Any, fields: Iterable[str]):
-        self.function, fields = function, list(fields)
+    def __init__(self, program: Any, role: str, fields: Iterable[str]):
+        self.program, self.role, self.function = program, role, getattr(program, role)
+        function, fields = self.function, list(fields)
         self.positional = fields == ["x"]
         signature = inspect.signature(function.forward if isinstance(function, torch.nn.Module) else function)
         kinds = [p.kind for p in signature.parameters.values()]
@@ -48,7 +54,7 @@ def calls(program: Any, fields: Iterable[str]) -> tuple[Call, Call]:
         ProgramError: neither takes one of the fields.
     """
     fields = list(fields)
-    guide, model = Call("guide", program.guide, fields), Call("model", program.model, fields)
+    guide, model = Call(program, "guide", fields), Call(program, "model", fields)
     if unused := [n for n in fields if n not in guide.names and n not in model.names]:
         taken = sorted({*guide.names, *model.names})
         raise ProgramError(

@@ -10,7 +10,9 @@ import numpy as np
 import pyro
 import torch
 from pyro.distributions import Unit
+from pyro.infer.autoguide import AutoContinuous, AutoGuide
 
+from ppdgm import mistakes
 from ppdgm.backends.pyro.calls import Call, calls
 from ppdgm.backends.pyro.modules import Modules, in_sight
 from ppdgm.backends.pyro.particles import agree, as_more_data, one_at_a_time
@@ -49,6 +51,7 @@ class PairTracer:
         self.batch_size: int | None = None  #: B, where the plate fixes it
         self.state_names: frozenset[str] = frozenset()
         self.particles = "one at a time"  #: how several are read: also "in a plate", "as more data"
+        self._known = False
         self._live: dict[str, Array] = {}
         self._store: dict[str, Any] = {"params": {}, "constraints": {}}
 
@@ -61,11 +64,16 @@ class PairTracer:
             dtype: of the data; parameters keep the type that they have.
         """
         self._find_out({n: a.astype(dtype, copy=False) if a.dtype.kind == "f" else a for n, a in data.items()})
+        if not self._live.keys() - self.state_names:
+            raise ProgramError(
+                "The pair has no parameters, so there is nothing to train. A net is trained after pyro.module(name, "
+                "net) in model or guide, a tensor as pyro.param(name, tensor)."
+            )
         return {n: t.detach().cpu().numpy().copy() for n, t in self._live.items()}
 
     def prepare(self, data: Mapping[str, np.ndarray]) -> None:
         """Run the pair once, where `initialise` has not: its parameters come from elsewhere."""
-        if not self._live:
+        if not self._known:
             self._find_out(data)
 
     def adopt(self, params: Params) -> dict[str, Array]:
@@ -115,19 +123,24 @@ class PairTracer:
                 f"Plate {self.plate!r} takes {self.batch_size} data at a time, got {len(index)}. Pad the minibatch."
             )
         way = self.particles if k > 1 else "one at a time"
-        found = self._several(way, k, batch, index, given or {}, kl, pathwise)
-        return found._replace(values={n: v for n, v in found.values.items() if n in self._latent})
+        batch, index, given, order = self._sort(batch, index, given or {})
+        found = self._several(way, k, batch, index, given, kl, pathwise)
+        found = found._replace(values={n: v for n, v in found.values.items() if n in self._latent})
+        back = None if order is None else torch.argsort(order)
+        return Trace(*(_rows(part, back, 1) for part in found[:4]), found.shared)
 
     def means(self, params: Params, batch: Batch, index: Array) -> tuple[Sites, Sites]:
         """Latents and observed sites at their means, [1, B, *event]."""
         self._check_live(params)
         layout = self._layout(None, len(index))
+        batch, index, _, order = self._sort(batch, index, {})
         guide = self._run(self._guide, batch, Recorder(layout, index, {}, {}, self._live, mean=True))
         recorder = Recorder(layout, index, {}, guide, self._live, mean=True, generate=True)
         model = self._run(self._model, batch, recorder)
         latent = {n: layout.value(guide[n]) for n, s in model.items() if not s.observed}
         seen = {n: s for n, s in model.items() if s.observed and layout.local(s) and not isinstance(s.fn, Unit)}
-        return latent, {n: layout.value(s) for n, s in seen.items()}
+        back = None if order is None else torch.argsort(order)
+        return _rows(latent, back, 1), _rows({n: layout.value(s) for n, s in seen.items()}, back, 1)
 
     def prior(self, params: Params, fields: Mapping[str, Any], size: int, mean: bool) -> tuple[Sites, Sites]:
         """Not for plain pairs."""
@@ -146,7 +159,8 @@ class PairTracer:
             with self._default_device():
                 few = lambda n: take(slice(n))
                 self.subsamples, self.batch_size = find_plate(self._model, few, size, self.plate)
-            rows = np.arange(self.batch_size or min(size, ROWS)) % size
+            alone = isinstance(self.program.guide, AutoGuide)  # it keeps parameters for each datum that it sees first
+            rows = np.arange(self.batch_size or (size if alone else min(size, ROWS))) % size
             batch = take(slice(None) if self.subsamples else rows)
             index = torch.as_tensor(rows, device=self.device)
             with self._entered():
@@ -157,6 +171,7 @@ class PairTracer:
             tensor.data = tensor.data.to(self.device)
         self._owners = self.modules.state(found)
         self._live = found | {n: _tensor(m, leaf) for n, (m, leaf) in self._owners.items()}
+        self._known = True
         self.state_names = frozenset(self._owners)
         with torch.no_grad(), unvalidated(), self.modules.evaluating(dropout_only=True), self._entered():
             self.particles = self._choose_particles(batch, index)
@@ -173,9 +188,19 @@ class PairTracer:
             raise taken_twice(replaced)
         frames = [f for s in (*guide.values(), *model.values()) for f in s.frames.values() if f.dim is not None]
         self._nesting = max([1, *(-f.dim for f in frames)])
+        self._check_autoguide(model, len(index))
         terms(guide, model, self._layout(None, len(index)), False)
         self._latent = [n for n, s in model.items() if not s.observed]
         return found
+
+    def _check_autoguide(self, model: Mapping[str, Site], size: int) -> None:
+        """An autoguide over latents of each datum knows those data alone: the plate takes all, or draws of them."""
+        guide, plate = self.program.guide, self.plate
+        if not isinstance(guide, AutoGuide) or not any(plate in s.frames and not s.observed for s in model.values()):
+            return
+        if self.subsamples and isinstance(guide, AutoContinuous):
+            raise mistakes.in_one_vector(type(guide).__name__, plate)
+        self.batch_size = self.batch_size or size
 
     def _choose_particles(self, batch: Batch, index: Array) -> str:
         """The fastest way to several particles that gives what one at a time gives."""
@@ -209,6 +234,13 @@ class PairTracer:
             recorder.index = torch.arange(recorder.layout.b, device=self.device)
         return recorder.record(call, batch)
 
+    def _sort(self, batch: Batch, index: Array, given: Params) -> tuple[Batch, Array, Params, Array | None]:
+        """The minibatch in the order of the data, if the pair may keep something for each datum in that order."""
+        if self.subsamples or not self.batch_size:
+            return batch, index, given, None
+        order = torch.argsort(index)
+        return _rows(batch, order, 0), index[order], _rows(given, order, 1), order
+
     def _layout(self, k: int | None, b: int) -> Layout:
         return Layout(self.plate, self._nesting, k, b)
 
@@ -226,7 +258,7 @@ class PairTracer:
                 tensor.__dict__.pop("unconstrained", None)  # Pyro's mark on a module's parameter
 
     def _check_names(self, params: Params) -> None:
-        if not self._live:
+        if not self._known:
             raise ProgramError(
                 "A plain pair is known only once it has run: initialise(…) or prepare(data) comes first."
             )
@@ -244,6 +276,11 @@ class PairTracer:
         with torch.no_grad():
             for n, value in values.items():
                 self._live[n].copy_(value)
+
+
+def _rows(arrays: Params, order: Array | None, axis: int) -> dict[str, Array]:
+    """Rows in another order, if one is given; what is one for all data stays."""
+    return {n: a if order is None or a.shape[axis] == 1 else a.index_select(axis, order) for n, a in arrays.items()}
 
 
 def _tensor(module: torch.nn.Module, leaf: str) -> Array:

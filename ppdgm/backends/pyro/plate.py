@@ -11,7 +11,8 @@ from pyro.distributions import constraints
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 
-from ppdgm.errors import ProgramError, nearest
+from ppdgm.backends.pyro.calls import Call
+from ppdgm.errors import PpdgmError, ProgramError, closest, explain
 from ppdgm.language import Batch
 
 ROWS = 7  #: with which a pair is first run
@@ -72,9 +73,7 @@ def own_init(msg: Any) -> None:
     msg["args"] = (name, init, *rest)
 
 
-def find_plate(
-    model: Callable[[Batch], Any], rows: Callable[[int], Batch], size: int, name: str
-) -> tuple[bool, int | None]:
+def find_plate(model: Call, rows: Callable[[int], Batch], size: int, name: str) -> tuple[bool, int | None]:
     """Run a model up to its data plate, twice.
 
     Args:
@@ -105,22 +104,25 @@ def find_plate(
     return drawn is not None, full if drawn is None else drawn
 
 
-def _probe(model: Callable[[Batch], Any], batch: Batch, name: str) -> Plate:
+def _probe(model: Call, batch: Batch, name: str) -> Plate:
     probe, failure = _Probe(name), None
     try:
         with pyro.get_param_store().scope(), probe:
             model(batch)
     except _Found:
         pass
+    except PpdgmError:
+        raise
     except Exception as error:
         if not probe.others:
-            raise
+            raise explain(model.program, error) from error
         failure = error  # as likely as not for want of the plate
     if probe.plate is None:
+        close = closest(name, probe.others)
         raise ProgramError(
-            f"The model makes no data plate {name!r} of a given size when it is called. Its plates: "
-            f"{', '.join(probe.others) or 'none'}. {nearest(name, probe.others) if probe.others else ''} Name it in "
-            "Program.from_pyro(model, guide, data_plate=…), or put what is drawn per datum inside "
+            f"The model makes no data plate {name!r} of a given size when it is called. "
+            f"Its plates: {', '.join(probe.others) or 'none'}. {f'Did you mean {close!r}? ' if close else ''}"
+            "Name it in Program.from_pyro(model, guide, data_plate=…), or put what is drawn per datum inside "
             f"`with pyro.plate({name!r}, x.shape[0]):`."
         ) from failure
     return probe.plate

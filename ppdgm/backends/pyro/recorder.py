@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
+from traceback import walk_tb
 from typing import Any
 
 import pyro
@@ -11,12 +12,15 @@ import torch
 from pyro.distributions import Unit, constraints
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
+from torch.distributions import Distribution
 
+from ppdgm import mistakes
+from ppdgm.backends.pyro.calls import Call
 from ppdgm.backends.pyro.plate import own_init
-from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, subsampled
-from ppdgm.errors import ProgramError, UnsupportedByBackend, nearest
+from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, misfit, subsampled
+from ppdgm.backends.pyro.vocabulary import has_pathwise, stamps
+from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend, explain, nearest
 from ppdgm.language import Array, Batch
-from ppdgm.reading import not_pathwise
 
 
 class Recorder(Messenger):
@@ -52,31 +56,33 @@ class Recorder(Messenger):
         self.first, self.pathwise, self.mean, self.generate = first, pathwise, mean, generate
         self.sites: dict[str, Site] = {}
         self.plates: set[str] = set()
+        self.role = ""
 
-    def record(self, function: Callable[[Batch], Any], batch: Batch) -> dict[str, Site]:
+    def record(self, function: Call, batch: Batch) -> dict[str, Site]:
         """Run the function, with a plate of particles around it if the layout has one.
 
         Raises:
-            ProgramError: a site has dimensions that no plate declares.
+            ProgramError: a site has dimensions that no plate declares; or whatever the function raises, with its line.
         """
+        self.role, before = function.role, stamps(batch)
         k, dim = self.layout.k, -1 - self.layout.nesting
         with self, pyro.plate(PARTICLES, k, dim=dim) if k else nullcontext():
             try:
                 function(batch)
-            except ValueError as error:
-                text = str(error)
-                if not text.startswith("Shape mismatch inside plate"):
-                    raise
-                raise ProgramError(
-                    f"{text.splitlines()[0]}. Dimensions of one datum belong to the event: add .to_event(n) to the "
-                    "site's distribution, so that its batch shape is the plate's size."
-                ) from error
+            except PpdgmError:
+                raise
+            except Exception as error:
+                raise told(function.program, error) from error
+        if stamps(batch) != before:
+            raise mistakes.changed(self.role)
         return self.sites
 
     def _pyro_sample(self, msg: Any) -> None:
         name, fn = msg["name"], msg["fn"]
         if isinstance(fn, _Subsample):
             self._set_plate(msg)
+        elif not isinstance(fn, Distribution):
+            raise mistakes.not_a_distribution(name, fn, Distribution, "dist")
         elif msg["is_observed"]:
             if self.generate and not _is_bookkeeping(msg):
                 _set(msg, _mean(name, fn))
@@ -84,20 +90,21 @@ class Recorder(Messenger):
         elif msg["done"] or msg["value"] is not None:
             return
         elif name in self.replay:
+            self._check_replayed(msg, self.replay[name])
             _set(msg, self.replay[name].value)
         elif name in self.given:
             _set(msg, self.layout.spread(name, fn, _frames(msg), self.given[name]))
         elif self.mean:
             _set(msg, _mean(name, fn))
-        elif self.pathwise and not fn.has_rsample:
-            raise not_pathwise(name, fn)
+        elif self.pathwise and not has_pathwise(fn):
+            raise mistakes.not_pathwise(name, fn)
 
     def _pyro_post_sample(self, msg: Any) -> None:
         name, fn, infer = msg["name"], msg["fn"], msg["infer"]
         if isinstance(fn, _Subsample) or infer.get("_deterministic") or infer.get("_do_not_trace"):
             return
         if name in self.sites:
-            raise ProgramError(f"Site {name!r} is drawn twice. Give each site a name of its own.")
+            raise mistakes.twice(name)
         observed = msg["is_observed"] or infer.pop("_was_observed", False)
         auxiliary = bool(infer.get("is_auxiliary"))
         site = Site(name, fn, msg["value"], msg["mask"], msg["scale"], observed, auxiliary, _frames(msg))
@@ -131,15 +138,28 @@ class Recorder(Messenger):
         self.plates.add(name)
         if msg["value"] is not None:
             part = len(msg["value"])
-        elif name == self.layout.plate and part == len(self.index):
+        if name == self.layout.plate:
+            sizes = {"model": len(self.index), "guide": len(self.index), self.role: size if part is None else part}
+            mistakes.check_sizes(name, sizes["model"], sizes["guide"])
+        if msg["value"] is None and name == self.layout.plate and part == len(self.index):
             _set(msg, self.index)
             return
         if part is not None and part < size and name != self.layout.plate:
             raise subsampled(name, self.layout.plate)
-        if part is not None and part < size and part != len(self.index):
+
+    def _check_replayed(self, msg: Any, guide: Site) -> None:
+        name, fn, plate, frames = msg["name"], msg["fn"], self.layout.plate, _frames(msg)
+        if (plate in frames) != (plate in guide.frames):
+            inside, there = ("model", guide.frames) if plate in frames else ("guide", frames)
+            named = plate in self.plates and any(plate in s.frames for s in self.replay.values())
+            others = () if named else [n for n in there if n != PARTICLES]
+            raise mistakes.apart(name, inside, self.layout.written, others)
+        got, event, expected = tuple(guide.value.shape), tuple(fn.event_shape), tuple(fn.shape())
+        if len(got) > len(expected) or got[len(got) - len(event) :] != event:
             raise ProgramError(
-                f"Plate {name!r}: got subsample_size={part} in one of model and guide, expected {len(self.index)} as "
-                "in the other."
+                f"Site {name!r}: got values of shape {got} from the guide, but the model's distribution is over events "
+                f"of shape {event}, in a batch of shape {tuple(fn.batch_shape)}, so expected {expected}. Guide and "
+                "model must agree: check .to_event(n) and the latent's width in both."
             )
 
     def _check_frame(self, site: Site) -> None:
@@ -186,11 +206,22 @@ def _mean(name: str, fn: Any) -> Array:
         raise UnsupportedByBackend(f"Site {name!r}: {type(fn).__name__} has no mean in Pyro.") from None
 
 
+def told(program: Any, error: Exception) -> PpdgmError:
+    """What a function of the user's raised, in one line; Pyro's own word on plates, with the site and the remedy."""
+    if str(error).startswith("Shape mismatch inside plate"):
+        messages = [f.f_locals["msg"] for f, _ in walk_tb(error.__traceback__) if f.f_code.co_name == "apply_stack"]
+        if messages:
+            return misfit(messages[-1]["name"], messages[-1]["fn"], _frames(messages[-1]))
+    return explain(program, error)
+
+
 def _check_observation(site: Site, layout: Layout) -> None:
-    event = tuple(site.fn.event_shape)
+    event, frame = tuple(site.fn.event_shape), site.frames.get(layout.plate)
     got, n = tuple(site.value.shape), len(event)
     lead, batch = got[: len(got) - n], tuple(site.fn.batch_shape)
     fits = len(lead) <= len(batch) and all(g in (1, b) for g, b in zip(lead[::-1], batch[::-1], strict=False))
+    if frame is not None and got and not isinstance(site.fn, Unit):  # else every datum would get the same
+        fits = fits and len(lead) >= -frame.dim and lead[frame.dim] == frame.size
     if got[len(got) - n :] != event or not fits:
         raise ProgramError(
             f"Site {site.name!r}: got data of shape {got}, but its distribution is over events of shape {event}, in a "

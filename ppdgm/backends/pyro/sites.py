@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pyro.distributions import Unit
 from pyro.distributions.util import scale_and_mask
 
+from ppdgm import mistakes
 from ppdgm.backends.pyro.vocabulary import closed_form_kl
 from ppdgm.errors import ProgramError
 from ppdgm.language import Array, Trace
-from ppdgm.reading import check_sites, closed_forms
+from ppdgm.reading import closed_forms
 
 PARTICLES = "_ppdgm_particles"  #: the plate that vectorises particles, left of all others
 
@@ -47,6 +49,11 @@ class Layout:
     nesting: int
     k: int | None
     b: int
+
+    @property
+    def written(self) -> str:
+        """How a program makes the data plate."""
+        return f"pyro.plate({self.plate!r}, x.shape[0])"
 
     def gather(self, site: Site, x: Array, events: int) -> Array:
         """x [plates, *event] as [K, B, *inner, *event]; B = 1 for a site outside the data plate.
@@ -82,7 +89,8 @@ class Layout:
     def term(self, site: Site) -> Array:
         """log p of a site per particle and datum, [K, B]; [K, 1] outside the data plate."""
         self._check_scale(site)
-        log_prob = scale_and_mask(site.fn.log_prob(site.value), mask=site.mask)
+        log_prob = mistakes.scored(site.name, site.fn, site.observed, lambda: site.fn.log_prob(site.value))
+        log_prob = scale_and_mask(log_prob, mask=site.mask)
         log_prob = self.gather(site, log_prob, 0)
         total = log_prob.reshape(*log_prob.shape[:2], -1).sum(-1)
         return total.broadcast_to(self.k or 1, self.b if self.local(site) else 1)
@@ -110,18 +118,10 @@ class Layout:
         return data, [0, *([] if data is None else [data]), *inner]
 
     def _undeclared(self, site: Site) -> ProgramError:
-        got = tuple(site.fn.batch_shape)
-        if not self.local(site):
-            return ProgramError(
-                f"Site {site.name!r} is outside the data plate, but its distribution has batch shape {got}. Draw it "
-                f"inside `with pyro.plate({self.plate!r}, …):`, or, if it is one latent for all data, add "
-                f".to_event({max(1, len(got))})."
-            )
-        plates = {n: (f.dim, f.size) for n, f in site.frames.items() if n != PARTICLES}
-        return ProgramError(
-            f"Site {site.name!r}: got a distribution of batch shape {got}, expected one that fits its plates (name: "
-            f"dimension, size) {plates}. Dimensions of one datum belong to the event: add .to_event(n)."
-        )
+        if self.local(site):
+            return misfit(site.name, site.fn, site.frames)
+        others = [n for n in site.frames if n != PARTICLES]
+        return mistakes.outside(site.name, site.fn, f"pyro.plate({self.plate!r}, x.shape[0])", others, site.observed)
 
     def _check_scale(self, site: Site) -> None:
         explained = 1.0
@@ -136,6 +136,12 @@ class Layout:
                 "A bound per datum has no room for a scale of your own (poutine.scale). Remove it; to weigh the KL, "
                 "use SVI(beta=…)."
             )
+
+
+def misfit(name: str, fn: Any, frames: Mapping[str, Any]) -> ProgramError:
+    """The error for a distribution whose batch shape is not that of the plates around it."""
+    around = {n: (f.dim, f.size, f.full_size or f.size) for n, f in frames.items() if n != PARTICLES and f.dim}
+    return mistakes.misfit(name, fn, around)
 
 
 def subsampled(name: str, plate: str) -> ProgramError:
@@ -156,11 +162,8 @@ def terms(guide: Mapping[str, Site], model: Mapping[str, Site], layout: Layout, 
     """
     latent = [n for n, s in model.items() if not s.observed]
     drawn = {n: s for n, s in guide.items() if n in latent or not s.auxiliary}
-    check_sites(list(drawn), latent)
-    for n in latent:
-        if layout.local(guide[n]) != layout.local(model[n]):
-            inside, outside = ("guide", "model") if layout.local(guide[n]) else ("model", "guide")
-            raise ProgramError(f"Site {n!r} is inside the data plate in the {inside}, but outside it in the {outside}.")
+    mistakes.check_unobserved(n for n, s in guide.items() if s.observed and not isinstance(s.fn, Unit))
+    mistakes.check_sites(list(drawn), latent)
     log_p: dict[str, Array] = {}
     log_q: dict[str, Array] = {}
     shared: dict[str, Array] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,31 @@ class EagerStep:
         self.optimiser.step()
         return metrics
 
+    def state_arrays(self) -> dict[str, np.ndarray]:
+        """The optimiser's state, and the numbers that it may have changed in its groups."""
+        saved = self.optimiser.state_dict()
+        states = {f"state/{i}/{n}": v for i, entry in saved["state"].items() for n, v in entry.items()}
+        groups = {f"group/{i}/{n}": v for i, entry in enumerate(saved["param_groups"]) for n, v in entry.items()}
+        return {n: _host(v) for n, v in {**states, **groups}.items() if isinstance(v, torch.Tensor | int | float)}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Continue from what `state_arrays` gave."""
+        saved = self.optimiser.state_dict()
+        state: dict[int, dict[str, Any]] = {}
+        for name, value in arrays.items():
+            part, number, key = name.split("/", 2)
+            if part == "state":
+                state.setdefault(int(number), {})[key] = torch.tensor(value)
+            else:
+                group = saved["param_groups"][int(number)]
+                group[key] = type(group[key])(value.item())
+        self.optimiser.load_state_dict({**saved, "state": state})
+
+    def finite(self) -> bool:
+        """Whether the state of an optimiser by name is."""
+        states = [v for entry in self.optimiser.state.values() for v in entry.values()]
+        return not self.by_name or all_finite(states)
+
 
 class CompiledStep:
     """Gradient and update in one graph: no autograd engine, no optimiser object, each gradient used while it is hot.
@@ -90,6 +115,31 @@ class CompiledStep:
         self.works = True
         self.taken += 1
         return metrics
+
+    def state_arrays(self) -> dict[str, np.ndarray]:
+        """The averages of gradients, and the number of steps taken."""
+        named = {f"{part}/{n}": v for part in ("first", "second") for n, v in getattr(self, part).items()}
+        return {n: _host(v) for n, v in named.items()} | {"taken": np.array(self.taken)}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Continue from what `state_arrays` gave."""
+        self.taken = int(arrays["taken"])
+        for part in ("first", "second"):
+            for n, value in getattr(self, part).items():
+                value.copy_(torch.as_tensor(arrays[f"{part}/{n}"]))
+
+    def finite(self) -> bool:
+        """Whether the averages of gradients are."""
+        return all_finite([*self.first.values(), *self.second.values()])
+
+
+def all_finite(values: Iterable[Any]) -> bool:
+    """Whether all numbers of all floating tensors are finite."""
+    return all(bool(torch.isfinite(v).all()) for v in values if isinstance(v, torch.Tensor) and v.is_floating_point())
+
+
+def _host(value: Any) -> np.ndarray:
+    return value.detach().cpu().numpy().copy() if isinstance(value, torch.Tensor) else np.array(value)
 
 
 def corrected(spec: Any, rate: np.ndarray, taken: int) -> np.ndarray:

@@ -11,9 +11,10 @@ import numpy as np
 import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
+from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch.distributions import Distribution, kl_divergence
 
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language import Array, Batch, Vocabulary
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": torch.tanh,
@@ -125,6 +126,9 @@ class Density(dist.TorchDistribution):
 class TorchReader:
     """Draws and densities of Pyro's distributions, from torch's generator."""
 
+    native: ClassVar[type] = Distribution
+    arrays: ClassVar[tuple[type, ...]] = (torch.Tensor,)
+
     def __init__(self, pathwise: bool = False):
         self.pathwise = pathwise
 
@@ -136,7 +140,7 @@ class TorchReader:
         return value, wide.log_prob(value)
 
     def has_pathwise(self, d: Any) -> bool:
-        return bool(d.has_rsample)
+        return has_pathwise(d)
 
     def log_prob(self, d: Any, value: Array) -> Array:
         return d.log_prob(value)
@@ -146,6 +150,24 @@ class TorchReader:
 
     def kl(self, q: Any, p: Any) -> Array | None:
         return closed_form_kl(q, p)
+
+    def stamps(self, batch: Batch) -> list[int]:
+        return stamps(batch)
+
+
+def stamps(batch: Batch) -> list[int]:
+    """A number for each tensor, that grows when it is changed in place. A compiled reading was first made eagerly."""
+    if torch.compiler.is_compiling():
+        return []
+    return [t._version for t in batch.values() if isinstance(t, torch.Tensor) and not t.is_inference()]
+
+
+def has_pathwise(d: Any) -> bool:
+    """Whether a draw is a differentiable function of the parameters, and the gradient through it is the whole one."""
+    inner = d
+    while isinstance(inner, dist.Independent | ExpandedDistribution | dist.MaskedDistribution):
+        inner = inner.base_dist
+    return bool(d.has_rsample) and not isinstance(inner, dist.Rejector)
 
 
 def closed_form_kl(q: Any, p: Any) -> Array | None:

@@ -1,0 +1,97 @@
+"""The application: its commands, and the one place where every error ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ppdgm.cli import failures
+from ppdgm.cli.data import data
+from ppdgm.cli.evaluate import evaluate
+from ppdgm.cli.fit import fit
+from ppdgm.cli.models import models
+from ppdgm.cli.new import new
+from ppdgm.cli.output import close_pipe, say, tolerate_any_encoding
+from ppdgm.cli.resume import resume
+from ppdgm.cli.runs import runs
+from ppdgm.cli.sample import sample
+
+HELP = """Deep generative models as probabilistic programs, on Pyro and NumPyro.
+
+A first session:
+  ppdgm fit vae --data digits --out runs/vae     train a VAE
+  ppdgm evaluate runs/vae                        its bound and likelihood
+  ppdgm sample runs/vae --out samples.png        draw from it
+  ppdgm runs                                     what has been trained
+  ppdgm new my_program.py                        a program of your own
+
+Each command has examples of its own: ppdgm fit --help"""
+
+
+class Group(TyperGroup):
+    """The commands, with our own errors and exit codes."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        """Run a command line, and exit with its code."""
+        if "_PPDGM_COMPLETE" in os.environ:  # the shell asks for completions
+            return super().main(args, "ppdgm")
+        sys.exit(self._run(list(sys.argv[1:] if args is None else args)))
+
+    def _run(self, args: list[str]) -> int:
+        tolerate_any_encoding()
+        options = args[: args.index("--")] if "--" in args else args
+        debug, as_json = "--debug" in options, "--json" in options
+        args = [a for a in options if a != "--debug"] + args[len(options) :]  # before the command, or after it
+        try:
+            for argument in args:
+                argument.encode()  # a broken encoding would only fail later, when it is written to a recipe
+            with self.make_context("ppdgm", args, obj=args) as context:
+                code = self.invoke(context)
+            sys.stdout.flush()
+        except typer.Exit as done:
+            code = done.exit_code
+        except BrokenPipeError:
+            close_pipe()
+            code = failures.PIPE
+        except (Exception, KeyboardInterrupt) as error:
+            code = failures.report(error, as_json, debug)
+        return code or 0
+
+
+app = typer.Typer(
+    cls=Group,
+    name="ppdgm",
+    help=HELP,
+    epilog=failures.EXIT_CODES,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+for command in (fit, resume, evaluate, sample, runs, models, data, new):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from ppdgm import __version__
+
+        say(f"ppdgm {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True, metavar="")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", metavar="")] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        say(context.get_help())
+        raise typer.Exit(failures.USAGE)

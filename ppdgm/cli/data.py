@@ -1,0 +1,78 @@
+"""`ppdgm data`: the data sets, and what is in one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from ppdgm.cli.options import Debug, Json
+from ppdgm.cli.output import emit, listing, paragraph, say
+
+
+def data(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME|PATH", help="A set, or a file or folder of data.", show_default=False),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="How to prepare it, such as scale=unit.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the data sets; or say what is in one, and how it is prepared.
+
+    Examples:
+      ppdgm data
+      ppdgm data digits
+      ppdgm data table.csv --set scale=standardise
+      ppdgm data arrays.npz --json
+
+    Files may be .npy, .npz, idx, .csv or .tsv; folders hold images. What --set
+    takes is in `ppdgm models Source`; `ppdgm fit` takes it as, for example,
+    --set data.scale=standardise.
+    """
+    from dataclasses import asdict
+
+    from ppdgm.data import catalogue
+
+    if name is None:
+        sets = catalogue().values()
+        if as_json:
+            emit([asdict(entry) for entry in sets])
+            return
+        say(listing([(entry.name, f"{entry.meaning} ({entry.origin})") for entry in sets]))
+        say("\nAny .npy, .npz, idx or .csv file and any folder of images will do as well: ppdgm data PATH")
+        return
+    describe(name, settings or [], as_json)
+
+
+def describe(name: str, settings: list[str], as_json: bool) -> None:
+    """What is in one set, as `fit` would see it."""
+    from ppdgm.cli.overrides import apply, parse
+    from ppdgm.data import load_data
+    from ppdgm.inference.recipe import source_of
+
+    given = [(f"data.{path.removeprefix('data.')}", value) for path, value in map(parse, settings)]
+    table = apply({"data": {"name": name}}, given, [])
+    found: dict[str, Any] = load_data(source_of(table["data"])).describe()
+    if as_json:
+        emit(found)
+        return
+    for key, value in found.items():
+        text = paragraph(_in_words(value), indent=14).lstrip()
+        say(f"{key:<14}{text}")
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        nested = any(isinstance(v, dict) for v in value.values())
+        return ("; " if nested else ", ").join(f"{k}: {_in_words(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        shape = all(isinstance(v, int) for v in value)
+        return ("×" if shape else " to ").join(map(_in_words, value))
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "unknown"}[value]
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,152 @@
+"""A run from its beginning to its end, as `fit` and `resume` show it."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ppdgm.cli import failures
+from ppdgm.cli.output import emit, say, tell
+
+if TYPE_CHECKING:
+    from ppdgm.inference import Estimate, Fit
+
+_NOT_FINITE = (
+    "Training stopped, as numbers were not finite, step after step: {out}/log.txt says where. The parameters before "
+    "them are kept. Try a smaller --learning-rate, or --set training.clip_norm=1."
+)
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What is not in a recipe: where a run goes, what is shown, and the command line itself."""
+
+    out: str | None
+    overwrite: bool
+    tensorboard: bool
+    wandb: str | None
+    quiet: bool
+    as_json: bool
+    command: list[str]
+
+    @property
+    def progress(self) -> bool | None:
+        """As for `ppdgm.fit`."""
+        return False if self.quiet else None
+
+
+class Begins:
+    """A callback that says what begins, once everything is known to be right."""
+
+    def __init__(self, text: str):
+        self.text = text
+
+    def __enter__(self) -> None:
+        if self.text:
+            tell(self.text)
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, now: Any) -> None:
+        pass
+
+
+def loggers(flags: Flags, out: Path) -> list[Any]:
+    """The callbacks that flags ask for."""
+    if not (flags.tensorboard or flags.wandb):
+        return []
+    from ppdgm.callbacks import TensorBoard, WandB
+
+    board = [TensorBoard(out / "tensorboard")] if flags.tensorboard else []
+    return board + ([WandB(flags.wandb)] if flags.wandb else [])
+
+
+def follow(run: Callable[[], Fit], data: Any, out: Path, flags: Flags) -> int:
+    """Run a training, tell how it ended, and return the exit code.
+
+    Args:
+        run: trains.
+        data: the data set, whose test data are judged at the end.
+        out: the run's folder.
+        flags: of the command line.
+    """
+    began = time.monotonic()
+    try:
+        fit = run()
+    except KeyboardInterrupt:
+        if not any(out.glob("checkpoints/step-*")):
+            raise
+        _tell_interrupted(out)
+        return failures.INTERRUPTED
+    result = _result(fit, out, time.monotonic() - began)
+    if fit.stopped == "not finite":
+        message = _NOT_FINITE.format(out=out)
+        tell(f"ppdgm: {message}")
+        if flags.as_json:
+            emit({**result, "error": {"type": "TrainingError", "message": message}})
+        return failures.TRAINING
+    if fit.stopped != "interrupted" and data.test is not None:
+        found = fit.elbo(data.test)
+        result["test"] = {"elbo": as_plain(found), "n": len(found.values)}
+    if flags.as_json:
+        emit(result)
+    elif flags.quiet:
+        say(str(out))
+    if fit.stopped == "interrupted":
+        _tell_interrupted(out)
+        return failures.INTERRUPTED
+    if not (flags.as_json or flags.quiet):
+        _say_summary(result, shlex.quote(str(out)))
+    return 0
+
+
+def as_plain(found: Estimate) -> dict[str, Any]:
+    """An estimate as plain values."""
+    return {n: getattr(found, n) for n in ("mean", "standard_error", "monte_carlo_error", "k")}
+
+
+def name_of(program: Any) -> str:
+    """What to call a program in a line of text, or in a folder's name."""
+    return "pair" if hasattr(program, "data_plate") else type(program).__name__
+
+
+def _result(fit: Fit, out: Path, seconds: float) -> dict[str, Any]:
+    validations = [float(v) for v in fit.history.get("validation_elbo", ()) if math.isfinite(v)]
+    return {
+        "out": str(out),
+        "program": name_of(fit.program),
+        "engine": type(fit.engine).__name__,
+        "backend": fit.backend,
+        "data": fit.data.name if fit.data else None,
+        "steps": fit.info["steps"],
+        "skipped": fit.info["skipped"],
+        "stopped": fit.stopped,
+        "seconds": round(seconds, 3),
+        "validation_elbo": max(validations, default=None),
+    }
+
+
+def _tell_interrupted(out: Path) -> None:
+    tell(f"ppdgm: interrupted. What was reached is in {out}; go on with: ppdgm resume {shlex.quote(str(out))}")
+
+
+def _say_summary(result: dict[str, Any], place: str) -> None:
+    ended = "" if result["stopped"] == "done" else f" ({result['stopped']})"
+    say(f"Trained {result['program']} for {result['steps']} steps in {result['seconds']:.0f} s{ended}.")
+    if result["validation_elbo"] is not None:
+        say(f"Best validation ELBO  {result['validation_elbo']:.2f} nats per datum")
+    if "test" in result:
+        elbo = result["test"]["elbo"]
+        error = f" ± {elbo['standard_error']:.2f}" if math.isfinite(elbo["standard_error"]) else ""
+        say(f"Test ELBO             {elbo['mean']:.2f}{error} nats per datum, over {result['test']['n']} data held out")
+        say("  On average log p(x) is at least that: the higher, the better data are explained.")
+    say(f"The run is in {result['out']}. Next:")
+    say(f"  ppdgm evaluate {place}                  its likelihood too")
+    say(f"  ppdgm sample {place} --out samples.png  draw from it")
+    say(f"  ppdgm resume {place} --epochs N         train for longer")

@@ -1,0 +1,109 @@
+"""RUN on the command line: the folder of a run, what its recipe says, and its data."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppdgm.cli.programs import names_own_code, own_code, own_code_missing
+from ppdgm.data import Dataset, Source, catalogue, load_data
+from ppdgm.errors import CheckpointError, DataError, SpecError, nearest
+from ppdgm.inference.recipe import check_format, read_table, source_of
+from ppdgm.spec import Spec
+
+SPLITS = ("train", "validation", "test", "all")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run's recipe, and what it takes to open it.
+
+    Attributes:
+        path: as given: the folder, or a checkpoint of it.
+        table: of its recipe.
+        classes, program: of the user's own, from --program.
+    """
+
+    path: str
+    table: dict[str, Any]
+    classes: list[type[Spec]]
+    program: Any
+
+    def source(self, name: str | None, command: list[str]) -> Source:
+        """Where data come from: the run's, or another set by name or path, prepared as the run's were."""
+        table = dict(self.table.get("data", {}))
+        if name is None and not table:
+            again = shlex.join(["ppdgm", *command]) + " --data NAME|PATH"
+            raise DataError(f"{self.path}: the run was handed its data in Python, so its recipe names none: {again}")
+        if name is not None and name != table.get("name"):
+            held_out = ("validation", "test")  # are the other set's own
+            table = {**{k: v for k, v in table.items() if k not in held_out}, "name": name}
+        return source_of(table)
+
+
+def open_run(run: str, own: str | None, command: list[str]) -> Opened:
+    """Read a run's recipe, and the user's own code that it names.
+
+    Raises:
+        CheckpointError: no run, or a recipe that can't be read.
+        SpecError: it names classes of the user's own, and --program is missing.
+    """
+    path = Path(run)
+    if not path.exists():
+        raise CheckpointError(f"{run}: there is no such run. Expected a folder that ppdgm fit wrote: ppdgm runs DIR")
+    homes = [path] if path.is_dir() else [path.parent, path.parent.parent]
+    recipe = next((home / "recipe.toml" for home in homes if (home / "recipe.toml").is_file()), None)
+    if recipe is None:
+        raise CheckpointError(f"{run} is no run: there is no recipe.toml. Expected a folder that ppdgm fit wrote.")
+    try:
+        table = read_table(recipe)
+        check_format(table)
+    except SpecError as error:
+        raise CheckpointError(str(error)) from None
+    classes, program = own_code(own, table)
+    if program is None and (kind := names_own_code(table, classes)):
+        raise own_code_missing(kind, command)
+    return Opened(run, table, classes, program)
+
+
+def load_part(
+    opened: Opened, fit: Any, name: str | None, split: str | None, command: list[str]
+) -> tuple[Any, str, str]:
+    """Data to judge a run on.
+
+    Args:
+        opened, fit: the run.
+        name: of other data than the run's own, which are scaled as those were.
+        split: "train", "validation", "test" or "all"; by default the test data, and all of a file of other data.
+        command: the command line, for messages.
+
+    Returns:
+        The data, their name, and the split.
+    """
+    if split not in (None, *SPLITS):
+        raise SpecError(f"--split: got {split!r}. {nearest(str(split), SPLITS)}")
+    source = opened.source(name, command)
+    if split is None:
+        split = "all" if name is not None and name not in catalogue() else "test"
+        if split == "all":
+            source = source.replace(validation=0, test=0)
+    if split in ("train", "all") and source.binarise == "dynamic":
+        source = source.replace(binarise="static")  # training data are left undrawn otherwise
+    transform = fit.transform if name is not None else None
+    return _part(load_data(source, transform=transform), split), source.name, split
+
+
+def _part(data: Dataset, split: str) -> Any:
+    parts = {s: getattr(data, s) for s in SPLITS[:3] if getattr(data, s) is not None}
+    if split != "all" and split not in parts:
+        raise DataError(f"--split {split}: {data.name} has no such data. Take one of: {', '.join([*parts, 'all'])}.")
+    if split in parts or len(parts) == 1:
+        return parts.get(split, next(iter(parts.values())))
+    whole = list(parts.values())
+    if isinstance(whole[0], dict):
+        return {n: np.concatenate([np.asarray(p[n]) for p in whole]) for n in whole[0]}
+    return np.concatenate([np.asarray(p) for p in whole])

@@ -1,0 +1,98 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from ppdgm.errors import nearest
+from ppdgm.registry import INSTALL
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """A parser of whole numbers from `least` on."""
+
+    def parse(text: Any) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least or isinstance(text, float):
+            raise typer.BadParameter(f"got {text!r}, expected a whole number, at least {least}.")
+        return value
+
+    return parse
+
+
+def number(text: Any) -> float:
+    """A parser of finite numbers."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if value - value != 0:
+        raise typer.BadParameter(f"got {text!r}, expected a number.")
+    return value
+
+
+def known_backend(text: Any) -> str:
+    """A parser of backends' names."""
+    if text not in INSTALL:
+        raise typer.BadParameter(f"got {text!r}. {nearest(text, INSTALL)}")
+    return str(text)
+
+
+DATA, EPOCHS = "digits", 100  # where neither the command line nor a recipe says
+RUN, TRAINING, OUTPUT = "The run", "Training", "Output"
+
+
+def flag(help: str, *names: str) -> Any:
+    """An option without a value."""
+    return typer.Option(*names, help=help, metavar="", rich_help_panel=OUTPUT)
+
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]
+Debug = Annotated[bool, flag("Show the traceback of an error.", "--debug")]
+Json = Annotated[bool, flag("Print one JSON object, for machines.", "--json")]
+Quiet = Annotated[bool, flag("No progress; print the run's folder only.", "--quiet", "-q")]
+Seed = Annotated[int, typer.Option(parser=whole(0), metavar="INTEGER", help="Seed of the draws.")]
+Epochs = Annotated[
+    int | None,
+    typer.Option(parser=whole(1), metavar="INTEGER", help="Passes over the training data.", rich_help_panel=TRAINING),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(parser=whole(1), metavar="INTEGER", help="Steps, instead of epochs.", rich_help_panel=TRAINING),
+]
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        parser=known_backend,
+        metavar="NAME",
+        help="numpyro or pyro; the one it was trained on, by default.",
+        show_default=False,
+    ),
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:1.")]
+Program = Annotated[
+    str | None,
+    typer.Option(
+        "--program",
+        metavar="FILE[:NAME]",
+        help="Where a class or pair of your own is.",
+        show_default=False,
+    ),
+]
+TensorBoard = Annotated[bool, flag("Write what TensorBoard reads to the run.", "--tensorboard")]
+WandB = Annotated[
+    str | None,
+    typer.Option(metavar="PROJECT", help="Log to this Weights & Biases project.", rich_help_panel=OUTPUT),
+]
+OtherData = Annotated[
+    str | None,
+    typer.Option(
+        "--data", metavar="NAME|PATH", help="Other data than the run's, prepared as those were.", show_default=False
+    ),
+]

@@ -1,0 +1,97 @@
+"""What commands write: results on stdout, everything else on stderr; JSON that every parser reads; tables."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def say(text: str = "") -> None:
+    """A line of the result, on stdout."""
+    print(text)
+
+
+def tell(text: str) -> None:
+    """A line beside the result, on stderr."""
+    sys.stdout.flush()
+    print(text, file=sys.stderr, flush=True)
+
+
+def emit(value: Any) -> None:
+    """One JSON value on stdout."""
+    print(json.dumps(plain(value), indent=2))
+
+
+def plain(value: Any) -> Any:
+    """Values as JSON has them: NumPy's as Python's, and null for what is not finite."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def one_line(text: object) -> str:
+    """Text without line breaks."""
+    return " ".join(str(text).split())
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Rows under a heading, in columns; `right` are the columns that are flush right.
+
+    In a terminal too narrow for it, the first column loses its beginning.
+    """
+    lines = [list(head), *map(list, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    if sys.stdout.isatty():
+        spare = shutil.get_terminal_size().columns - sum(widths) - 2 * (len(widths) - 1)
+        widths[0] = max(12, widths[0] + min(spare, 0))
+    shown = []
+    for line in lines:
+        if len(line[0]) > widths[0]:
+            line[0] = "..." + line[0][3 - widths[0] :]
+        cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+        shown.append("  ".join(cells).rstrip())
+    return "\n".join(shown)
+
+
+def tolerate_any_encoding() -> None:
+    """Characters that the terminal's encoding lacks become "?", rather than an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def close_pipe() -> None:
+    """After the reader has gone (`| head`), let Python's last flush of stdout go nowhere, in silence."""
+    if sys.stdout is sys.__stdout__ and sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def width() -> int:
+    """Columns to write in."""
+    return min(shutil.get_terminal_size((80, 24)).columns, 100)
+
+
+def paragraph(text: str, indent: int = 0) -> str:
+    """Text in lines of the terminal's width."""
+    return textwrap.fill(text, width(), initial_indent=" " * indent, subsequent_indent=" " * indent)
+
+
+def listing(rows: Sequence[tuple[str, str]]) -> str:
+    """Names, and what they are, in two columns."""
+    column = max((len(name) for name, _ in rows), default=0) + 4
+    return "\n".join(
+        textwrap.fill(text or "-", width(), initial_indent=f"  {name}".ljust(column), subsequent_indent=" " * column)
+        for name, text in rows
+    )

@@ -1,0 +1,168 @@
+"""`--set a.b=c`: values set in the tables of a recipe, by dotted path."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, get_args, get_origin
+
+from ppdgm.catalogue import alternatives, members
+from ppdgm.errors import SpecError, nearest
+from ppdgm.spec import Spec, find_kind
+
+Classes = list[type[Spec]]
+_NONE = {"kind": "none"}  # as in Spec.to_dict
+_IMPLIED = {"data": "Source", "engine": "SVI", "training": "Training"}  # kinds that go without saying
+_TOP = ("backend", "data", "engine", "program", "training")
+_OTHER = {"epochs": "steps", "steps": "epochs"}  # of which a run has one
+
+
+def parse(text: str) -> tuple[str, str]:
+    """The path and the value of "path=value".
+
+    Raises:
+        SpecError: it has no "=", or no path.
+    """
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise SpecError(f"--set: got {text!r}, expected PATH=VALUE, such as program.latent=16.")
+    return path.strip(), value.strip()
+
+
+def apply(table: dict[str, Any], settings: Iterable[tuple[str, Any]], classes: Classes) -> dict[str, Any]:
+    """A copy of a recipe's table with values set.
+
+    Args:
+        table: as `Recipe.table` gives it, or parts of it.
+        settings: paths, and values: text, or what TOML has.
+        classes: classes of the user's own that the table may name.
+
+    Raises:
+        SpecError: a path that leads nowhere, with the nearest name.
+    """
+    table = _copy(table)
+    ordered = sorted(settings, key=lambda s: s[0].count(".") if s[0].endswith(".kind") else 1000)  # kinds come first
+    for path, value in ordered:
+        first, *rest = path.split(".")
+        if first not in _TOP:
+            raise SpecError(f"{path}: a recipe has no {first!r}. {nearest(first, _TOP)}")
+        if (first == "backend") == bool(rest):
+            raise SpecError(f"{path}: expected the field of a table, such as program.latent or training.epochs.")
+        if first == "backend":
+            table["backend"] = value
+        else:
+            _descend(table, first, rest, value, path, classes)
+    return table
+
+
+def _descend(table: dict[str, Any], first: str, rest: list[str], value: Any, path: str, classes: Classes) -> None:
+    here, implied, done = table.setdefault(first, {}), _IMPLIED.get(first), first
+    for name in rest[:-1]:
+        here = _inner(here, _class(here, implied, done, classes), name, done, path)
+        done, implied = f"{done}.{name}", None
+    last = rest[-1]
+    if last == "kind":
+        _set_kind(here, value, path)
+        return
+    cls = _class(here, implied, done, classes)
+    _check_field(cls, last, path)
+    here[last] = read(value, cls.model_fields[last].annotation) if isinstance(value, str) else value
+    if done == "training" and last in _OTHER:
+        here.pop(_OTHER[last], None)
+
+
+def _set_kind(here: dict[str, Any], value: Any, path: str) -> None:
+    """Another class starts with its own defaults."""
+    if not isinstance(value, str) or not value:
+        raise SpecError(f"{path}: got {value!r}, expected the name of a class, such as MLP.")
+    if here.get("kind") != value.strip("\"'"):
+        here.clear()
+        here["kind"] = value.strip("\"'")
+
+
+def _class(here: Mapping[str, Any], implied: str | None, path: str, classes: Classes) -> type[Spec]:
+    kind = here.get("kind", implied)
+    if not isinstance(kind, str):
+        raise SpecError(f"{path} has no kind. Say which it is first: --set {path}.kind=NAME.")
+    return find_kind(kind, classes)
+
+
+def _check_field(cls: type[Spec], name: str, path: str) -> None:
+    if name not in cls.model_fields:
+        raise SpecError(f"{path}: {cls.__name__} has no field {name!r}. {nearest(name, cls.model_fields)}")
+
+
+def _inner(here: dict[str, Any], cls: type[Spec], name: str, done: str, path: str) -> dict[str, Any]:
+    """The table at `name`, made from the field's default where there is none."""
+    _check_field(cls, name, path)
+    field = cls.model_fields[name]
+    inner = here.get(name, field.default)
+    if isinstance(inner, Spec):
+        inner = inner.to_dict()
+    if isinstance(inner, dict) and inner != _NONE:
+        here[name] = inner
+        if "kind" not in inner and isinstance(field.default, Spec):
+            inner["kind"] = field.default.kind()
+        return inner
+    families = _families(field.annotation)
+    if not families:
+        raise SpecError(f"{path}: {done}.{name} is a plain value, not a table. Set it as --set {done}.{name}=VALUE.")
+    if not path.endswith(f"{name}.kind"):
+        raise SpecError(
+            f"{path}: {done}.{name} is {'not given' if inner in (None, _NONE) else repr(inner)}, which has no fields. "
+            f"Say which kind it is first: --set {done}.{name}.kind=NAME, of {', '.join(members(families))}."
+        )
+    here[name] = {}
+    return here[name]
+
+
+def read(text: str, annotation: Any = Any) -> Any:
+    """A value as TOML writes it, or as Python does; else the text itself."""
+    allowed = alternatives(annotation)
+    if allowed == [str] or text in _literals(annotation):
+        return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
+    value = _toml(text)
+    if value is text:
+        value = _python(text)
+    if (value is None or value == "none") and type(None) in allowed:
+        return _NONE
+    if isinstance(value, str) and value in members(_families(annotation)):
+        return {"kind": value}
+    return value
+
+
+def _toml(text: str) -> Any:
+    try:
+        found = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    value = found.get("value")
+    simple = isinstance(value, str | int | float | list | dict)
+    return value if len(found) == 1 and simple else text
+
+
+def _python(text: str) -> Any:
+    """Tuples, True, None, .5: as people who know Python write them."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+    if isinstance(value, tuple | list):
+        return list(value)
+    return value if value is None or isinstance(value, str | int | float) else text
+
+
+def _literals(annotation: Any) -> list[Any]:
+    return [v for a in alternatives(annotation) if get_origin(a) is Literal for v in get_args(a)]
+
+
+def _families(annotation: Any) -> list[type[Spec]]:
+    """The spec classes that a field takes."""
+    return [a for a in alternatives(annotation) if isinstance(a, type) and issubclass(a, Spec)]
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _copy(v) for k, v in value.items()}
+    return [_copy(v) for v in value] if isinstance(value, list | tuple) else value

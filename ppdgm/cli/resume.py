@@ -1,0 +1,75 @@
+"""`ppdgm resume`: go on with a run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ppdgm.cli.options import Debug, Epochs, Json, Program, Quiet, Run, Steps, TensorBoard, WandB
+
+
+def resume(
+    context: typer.Context,
+    run: Run,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A checkpoint of the run; the last one by default.", show_default=False),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|PATH", help="The data, where the run was handed them in Python.", show_default=False
+        ),
+    ] = None,
+    own: Program = None,
+    tensorboard: TensorBoard = False,
+    wandb: WandB = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Go on with a run that was stopped or killed, or train it for longer.
+
+    Examples:
+      ppdgm resume runs/vae
+      ppdgm resume runs/vae --epochs 400
+      ppdgm resume runs/vae --checkpoint runs/vae/checkpoints/FILE
+
+    On a CPU the result is bit for bit that of a run that was never stopped.
+    --epochs and --steps say how long the whole run is to be, with what it has
+    done already.
+    """
+    from pathlib import Path
+
+    import ppdgm
+    from ppdgm.cli.following import Flags, follow, loggers
+    from ppdgm.cli.opening import open_run
+    from ppdgm.data import load_data
+    from ppdgm.errors import CheckpointError, SpecError
+
+    if epochs is not None and steps is not None:
+        raise SpecError("Got --epochs and --steps: give one of them, to say how long the whole run is to be.")
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        raise CheckpointError(f"--checkpoint: {checkpoint}: there is no such file. They are in {run}/checkpoints.")
+    flags = Flags(run, False, tensorboard, wandb, quiet, as_json, context.obj)
+    opened = open_run(run, own, flags.command)
+    given = load_data(opened.source(data, flags.command))
+    out = Path(run)
+
+    def go_on() -> ppdgm.Fit:
+        return ppdgm.resume(
+            run,
+            given,
+            program=opened.program,
+            classes=opened.classes,
+            epochs=epochs,
+            steps=steps,
+            checkpoint=checkpoint,
+            callbacks=loggers(flags, out),
+            progress=flags.progress,
+        )
+
+    return follow(go_on, given, out, flags)

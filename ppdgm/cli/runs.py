@@ -1,0 +1,118 @@
+"""`ppdgm runs`: a table of runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ppdgm.cli.options import Debug, Json
+from ppdgm.cli.output import emit, one_line, say, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+HEAD = ("run", "program", "engine", "backend", "step", "ELBO", "valid.", "state", "when")
+
+
+def runs(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Where to look; below it too.")] = "runs",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show the runs below a folder: program, engine, steps, bound and state.
+
+    Examples:
+      ppdgm runs
+      ppdgm runs experiments --json
+
+    ELBO is that of the last steps in training, valid. the latest one on the
+    validation data, in nats. A run that was killed, or is damaged, has a row
+    that says so.
+    """
+    from pathlib import Path
+
+    from ppdgm.errors import CheckpointError
+
+    top = Path(folder)
+    if not top.is_dir():
+        raise CheckpointError(f"{folder}: there is no such folder. ppdgm fit writes its runs to runs/ by default.")
+    found = [read(path, top) for path in find(top)]
+    if as_json:
+        emit(found)
+    elif not found:
+        say(f"No runs below {folder}.")
+    else:
+        say(table(HEAD, [_row(run) for run in found], right=(4, 5, 6)))
+        for run in found:
+            if "problem" in run:
+                say(f"{run['name']}: {run['problem']}")
+
+
+def find(top: Path) -> Iterator[Path]:
+    """Folders with a recipe or a status, in the order of their names; a run's own folders are not searched."""
+    import os
+    from pathlib import Path
+
+    for here, folders, names in os.walk(top):
+        if "recipe.toml" in names or "status.json" in names:
+            yield Path(here)
+            folders.clear()
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+
+
+def read(path: Path, top: Path) -> dict[str, Any]:
+    """What is known of one run; "problem" says what can't be read."""
+    from ppdgm.errors import PpdgmError
+    from ppdgm.inference.folder import read_status
+    from ppdgm.inference.recipe import check_format, read_table
+
+    found: dict[str, Any] = {"run": str(path), "name": str(path.relative_to(top)) if path != top else path.name}
+    try:
+        recipe = read_table(path / "recipe.toml")
+        found |= {n: _inside(recipe, n, "kind") for n in ("program", "engine")}
+        found |= {"data": _inside(recipe, "data", "name"), "backend": recipe.get("backend")}
+        check_format(recipe)
+        status = read_status(path)
+    except (PpdgmError, TypeError) as error:
+        return {**found, "state": "damaged", "problem": one_line(error)}
+    if not status:
+        return {**found, "state": "unknown", "problem": "it has no status.json."}
+    return found | {
+        n: status.get(n) for n in ("step", "steps", "elbo", "validation_elbo", "skipped", "state", "updated")
+    }
+
+
+def _inside(recipe: dict[str, Any], name: str, key: str) -> Any:
+    table = recipe.get(name)
+    return table.get(key) if isinstance(table, dict) else None
+
+
+def _row(run: dict[str, Any]) -> list[str]:
+    step, steps = run.get("step"), run.get("steps")
+    return [
+        run["name"],
+        *(str(run.get(n) or "?").rpartition(":")[2] for n in ("program", "engine", "backend")),
+        "-" if step is None else str(step) if step == steps else f"{step}/{steps}",
+        _number(run.get("elbo")),
+        _number(run.get("validation_elbo")),
+        str(run["state"]),
+        _ago(run.get("updated")),
+    ]
+
+
+def _number(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, int | float) else "-"
+
+
+def _ago(then: Any) -> str:
+    import time
+
+    if not isinstance(then, int | float):
+        return "-"
+    seconds = max(time.time() - then, 0)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds / size)} {unit} ago"
+    return "now"

@@ -1,0 +1,95 @@
+"""`ppdgm sample`: draw data from a trained program."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ppdgm.cli.options import Backend, Debug, Device, Json, Program, Run, Seed, flag, whole
+from ppdgm.cli.output import emit, say
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+
+SUFFIXES = (".png", ".npy", ".npz", ".csv")
+
+
+def sample(
+    context: typer.Context,
+    run: Run,
+    n: Annotated[int, typer.Option("--n", parser=whole(1), metavar="INTEGER", help="How many.")] = 64,
+    out: Annotated[str, typer.Option(metavar="FILE", help="A file: .png, .npy, .npz or .csv.")] = "samples.png",
+    seed: Seed = 0,
+    mean: Annotated[
+        bool, typer.Option("--mean", metavar="", help="The likelihood's means, instead of draws from it.")
+    ] = False,
+    overwrite: Annotated[bool, flag("Replace FILE.", "--overwrite")] = False,
+    backend: Backend = None,
+    device: Device = "auto",
+    own: Program = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Draw new data from a run, into a file.
+
+    Examples:
+      ppdgm sample runs/vae --out samples.png
+      ppdgm sample runs/vae --n 16 --mean --seed 1 --out means.png
+      ppdgm sample runs/vae --n 1000 --out samples.npz
+
+    A picture is of images, [H, W] or [C, H, W]. Arrays and tables have the
+    units of the data, as their scaling is undone; binarised data stay 0 or 1.
+    """
+    from pathlib import Path
+
+    import ppdgm
+    from ppdgm.cli.opening import open_run
+    from ppdgm.errors import CheckpointError, SpecError, nearest
+
+    path = Path(out)
+    if path.suffix.lower() not in SUFFIXES:
+        raise SpecError(f"--out: got {out!r}. {nearest(path.suffix, SUFFIXES)}")
+    if path.exists() and not overwrite:
+        raise CheckpointError(f"--out: {out} exists. Choose another file, or replace it with --overwrite.")
+    opened = open_run(run, own, context.obj)
+    fit = ppdgm.load(run, backend, program=opened.program, classes=opened.classes, device=device)
+    found = fit.sample(n, seed=seed, mean=mean)
+    sites: dict[str, Any] = found if isinstance(found, dict) else {"x": found}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn = opened.table.get("data", {}).get("binarise", "none") != "none"  # 0 and 1, whatever they came from
+    _write(path, sites, None if drawn else fit.transform)
+    shapes = {name: list(value.shape) for name, value in sites.items()}
+    if as_json:
+        emit({"out": out, "n": n, "seed": seed, "mean": mean, "shapes": shapes})
+    else:
+        say(f"{n} {'means' if mean else 'samples'} in {out}")
+
+
+def _write(path: Path, sites: dict[str, np.ndarray], transform: Any) -> None:
+    import numpy as np
+
+    from ppdgm.errors import SpecError
+
+    kind = path.suffix.lower()
+    x = sites["x"] if "x" in sites else next(iter(sites.values()))
+    if kind == ".png":
+        from ppdgm.plots import samples_picture
+
+        samples_picture(path, x)
+        return
+    raw = {name: transform.invert(v) if transform is not None and name == "x" else v for name, v in sites.items()}
+    if kind != ".npz" and len(raw) > 1:
+        raise SpecError(f"--out: a {kind} file holds one site, and the program has {', '.join(raw)}. Take .npz.")
+    first = next(iter(raw.values()))
+    with path.open("wb") as file:
+        if kind == ".npz":
+            np.savez(file, **raw)  # type: ignore[arg-type]  # numpy takes the names for its option
+        elif kind == ".npy":
+            np.save(file, first)
+        else:
+            table = first.reshape(len(first), -1)
+            head = ",".join(f"x{i}" for i in range(table.shape[1]))
+            np.savetxt(file, table, fmt="%.7g", delimiter=",", header=head, comments="")

@@ -1,0 +1,144 @@
+"""From the command line of `fit` to a run: defaults, recipe, flags, --set, data."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ppdgm.cli.following import Begins, Flags, follow, loggers, name_of
+from ppdgm.cli.options import DATA, EPOCHS
+from ppdgm.cli.overrides import apply, parse
+from ppdgm.cli.programs import Chosen, choose, names_own_code, own_code_missing
+from ppdgm.errors import CheckpointError, SpecError, nearest
+from ppdgm.spec import Spec
+
+Settings = Sequence[tuple[str, Any]]
+
+
+def train(program: str, own: str | None, given: Settings, settings: list[str], flags: Flags) -> int:
+    """`ppdgm fit`, after its command line."""
+    chosen = choose(program, own)
+    table = complete(chosen, given, [parse(s) for s in settings])
+    if chosen.program is None and (kind := names_own_code(table, chosen.classes)):
+        raise own_code_missing(kind, flags.command)
+    check_out(flags)
+    recipe, data = prepare(chosen, table)
+
+    import ppdgm
+
+    out, made = _folder(flags, recipe)
+    training = {n: getattr(recipe.training, n) for n in table["training"] if n != "kind"}
+    begins = Begins("" if flags.quiet else f"Training {name_of(recipe.program)} on {data.name}: {out}")
+
+    def run() -> Any:
+        return ppdgm.fit(
+            recipe.program,
+            data,
+            engine=recipe.engine,
+            backend=recipe.backend,
+            callbacks=[begins, *loggers(flags, out)],
+            progress=flags.progress,
+            out=out,
+            overwrite=flags.overwrite,
+            **training,
+        )
+
+    try:
+        return follow(run, data, out, flags)
+    finally:
+        for folder in made:  # where it came to nothing
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def complete(chosen: Chosen, given: Settings, settings: Settings) -> dict[str, Any]:
+    """The recipe's table after flags and --set, with what goes without saying."""
+    paths = {path for path, _ in (*given, *settings)}
+    flags = {path for path, _ in given}
+    if {"training.epochs", "training.steps"} <= flags:
+        raise SpecError("Got --epochs and --steps: give one of them, to say how long to train.")
+    if hasattr(chosen.program, "data_plate") and any(p.startswith("program.") for p in paths):
+        raise SpecError("--set program.…: a plain pair has no fields. Change it in its file.")
+    table = dict(chosen.table)
+    if chosen.recipe and "data" not in table and "data.name" not in paths:
+        raise SpecError(f"{chosen.recipe} names no data: they were handed over in Python. Give them: --data NAME|PATH.")
+    before = dict(table.get("data", {}))
+    table = apply(apply(table, [_spelled(s) for s in given], chosen.classes), settings, chosen.classes)
+    table.setdefault("data", {}).setdefault("name", DATA)
+    training = table.setdefault("training", {})
+    if "epochs" not in training and "steps" not in training:
+        training["epochs"] = EPOCHS
+    if any(path.startswith("data.") for path in paths) and "training.binarise" not in paths:
+        training.pop("binarise", None)  # the data's own
+    if before and table["data"]["name"] != before.get("name"):
+        _other_data(table, before, paths)
+    if training.get("optimiser") == "own":
+        raise SpecError(
+            "The recipe's optimiser was handed over in Python, which text can't tell. Choose one: --optimiser adam."
+        )
+    if chosen.program is not None and any(p.startswith("program.") for p in paths):
+        chosen.program = Spec.from_dict(table["program"], chosen.classes)
+    return table
+
+
+def _other_data(table: dict[str, Any], before: dict[str, Any], paths: set[str]) -> None:
+    """Leave to other data what was found from those before: the shape, and how a known set is prepared."""
+    from ppdgm.data import catalogue
+
+    if "program.event_shape" not in paths:
+        table.get("program", {}).pop("event_shape", None)
+    if {str(table["data"]["name"]), str(before.get("name"))} & set(catalogue()):
+        kept = ("name", "seed", "memory")
+        table["data"] = {k: v for k, v in table["data"].items() if k in kept or f"data.{k}" in paths}
+
+
+def prepare(chosen: Chosen, table: dict[str, Any]) -> tuple[Any, Any]:
+    """The recipe, checked, and its data, loaded."""
+    from ppdgm.data import load_data
+    from ppdgm.inference.recipe import Recipe
+
+    unshaped = Recipe.from_table(table, chosen.classes, chosen.program, (1,))  # mistakes first, then data
+    data = load_data(unshaped.data or DATA)
+    return Recipe.from_table(table, chosen.classes, chosen.program, data.event_shape), data
+
+
+def check_out(flags: Flags) -> None:
+    """Refuse an --out that holds a run, in the words of the command line."""
+    if flags.out and (Path(flags.out) / "recipe.toml").exists() and not flags.overwrite:
+        raise CheckpointError(
+            f"--out: {flags.out} holds a run already. Choose another folder, replace it with --overwrite, or go on "
+            f"with it: ppdgm resume {shlex.quote(flags.out)}"
+        )
+
+
+def _spelled(setting: tuple[str, Any]) -> tuple[str, Any]:
+    """--engine in any case."""
+    path, value = setting
+    if path != "engine.kind":
+        return setting
+    from ppdgm.catalogue import members
+    from ppdgm.inference import Engine
+
+    known = {name.lower(): name for name in members([Engine])}
+    if value.lower() not in known:
+        raise SpecError(f"--engine: got {value!r}. {nearest(value, known.values())}")
+    return path, known[value.lower()]
+
+
+def _folder(flags: Flags, recipe: Any) -> tuple[Path, list[Path]]:
+    """The run's folder: --out, or the first free runs/PROGRAM-DATA-N; and the folders that were made here."""
+    if flags.out:
+        return Path(flags.out), []
+    data = Path(recipe.data.name).stem or "data"
+    n = 1
+    while True:
+        out = Path("runs") / f"{name_of(recipe.program).lower()}-{data}-{n}"
+        made = [p for p in (out, out.parent) if not p.exists()]
+        try:
+            out.mkdir(parents=True)
+        except FileExistsError:
+            n += 1
+        else:
+            return out, made

@@ -1,0 +1,82 @@
+"""NumPy's files: .npy, .npz, and folders of .npy. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppdgm.data.checks import check_fits
+from ppdgm.data.raw import by_split
+from ppdgm.data.transform import floating
+from ppdgm.errors import DataError
+
+_PLAIN = "Save it as numbers: np.save(path, np.asarray(rows, dtype=np.float32))."
+
+
+def read_npy(path: Path, memory: int) -> np.ndarray:
+    """The array of an .npy file; memory-mapped if it would take more than `memory` bytes.
+
+    Raises:
+        DataError: not an .npy file, damaged, or of Python objects.
+    """
+    try:
+        with path.open("rb") as file:
+            shape, fortran, dtype = _header(file)
+            if dtype.hasobject:
+                raise DataError(f"{path} holds Python objects, expected numbers. {_PLAIN}")
+        if int(np.prod(shape, dtype=object)) * floating(dtype).itemsize <= memory or dtype.kind not in "fbiu":
+            return np.load(path, allow_pickle=False)
+        if fortran and len(shape) > 1:
+            raise DataError(f"{path} is in Fortran order, too large to load: save it in C order, to have it streamed.")
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except DataError:
+        raise
+    except Exception as error:  # whatever NumPy makes of a damaged file
+        raise DataError(f"{path} is no whole .npy file: {_line(error)}.") from None
+
+
+def read_npz(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays of an .npz file, by split.
+
+    Raises:
+        DataError: not an .npz file, damaged, of Python objects, or larger than the machine's memory.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+            check_fits(size, str(path), "Save its arrays as .npy files in a folder: these are streamed.")
+        with np.load(path, allow_pickle=False) as arrays:
+            named = {name: _member(arrays, name, path) for name in arrays.files}
+    except DataError:
+        raise
+    except Exception as error:  # whatever zipfile and NumPy make of a damaged file
+        raise DataError(f"{path} is no whole .npz file: {_line(error)}.") from None
+    return by_split(named, str(path))
+
+
+def read_npy_folder(path: Path, memory: int) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays of a folder of .npy files, named after the files, by split."""
+    files = sorted(p for p in path.iterdir() if p.suffix == ".npy" and not p.name.startswith("."))
+    return by_split({p.stem: read_npy(p, memory) for p in files}, str(path))
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(file)
+
+
+def _member(arrays: Any, name: str, path: Path) -> np.ndarray:
+    try:
+        return np.asarray(arrays[name])
+    except ValueError as error:
+        if "pickle" in str(error):
+            raise DataError(f"{path} holds Python objects as {name!r}, expected numbers. {_PLAIN}") from None
+        raise
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,100 @@
+"""The sets that are known by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+MNIST_FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A set that is known by name.
+
+    Attributes:
+        name: of the set.
+        meaning: what it is, in a line.
+        rows: of what it comes as, by split.
+        shape: of a datum.
+        classes: names of its classes.
+        origin: where it comes from.
+        citation: whom to cite.
+        mirror: the address above its files, where it is downloaded.
+        sha256: of its files, unpacked.
+        validation, test, scale, binarise: how it is prepared unless a `Source` says otherwise.
+    """
+
+    name: str
+    meaning: str
+    rows: Mapping[str, int]
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    origin: str
+    citation: str
+    mirror: str = ""
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    validation: int | None = None
+    test: int | None = None
+    scale: str = "unit"
+    binarise: str = "static"
+
+
+_DIGITS = Entry(
+    name="digits",
+    meaning="handwritten digits, 8×8 pixels of 17 grey levels; black and white by default",
+    rows={"train": 1797},
+    shape=(8, 8),
+    classes=tuple("0123456789"),
+    origin="comes with scikit-learn",
+    citation="Alpaydin & Kaynak 1998, UCI Machine Learning Repository, doi:10.24432/C50P49",
+    validation=150,
+    test=300,
+    binarise="threshold",
+)
+
+_MNIST = Entry(
+    name="mnist",
+    meaning="handwritten digits, 28×28 pixels of 256 grey levels; drawn once as black and white by default",
+    rows={"train": 60_000, "test": 10_000},
+    shape=(28, 28),
+    classes=tuple("0123456789"),
+    origin="read from $PPDGM_DATA, or downloaded (11 MB)",
+    citation="LeCun, Bottou, Bengio & Haffner 1998, doi:10.1109/5.726791",
+    mirror="https://ossci-datasets.s3.amazonaws.com/mnist/",
+    sha256={
+        "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    },
+    validation=10_000,
+)
+
+_FASHION = Entry(
+    name="fashion-mnist",
+    meaning="articles of clothing, 28×28 pixels of 256 grey levels; drawn once as black and white by default",
+    rows={"train": 60_000, "test": 10_000},
+    shape=(28, 28),
+    classes=("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    origin="read from $PPDGM_DATA, or downloaded (31 MB)",
+    citation="Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747",
+    mirror="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    sha256={
+        "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    },
+    validation=10_000,
+)
+
+SETS = {entry.name: entry for entry in (_DIGITS, _MNIST, _FASHION)}
+
+
+def catalogue() -> dict[str, Entry]:
+    """The sets that `load_data` knows by name; nothing is loaded."""
+    return dict(SETS)

@@ -1,0 +1,82 @@
+"""A data set: its splits, ready for training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ppdgm.data.source import Source
+from ppdgm.data.split import SPLITS
+from ppdgm.data.stream import Stream
+from ppdgm.data.transform import Transform
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Data, one row a datum: split, scaled, binarised.
+
+    Attributes:
+        name: of the set.
+        train, validation, test: [N, *event_shape], or named arrays where there are fields beside x; each is what `fit`
+            takes. What is too large for memory is a `Stream`. None where a split has no data.
+        labels: the classes of each split, [N], by the split's name.
+        source: what was loaded, with the scale and the binarisation that "auto" came to.
+        transform: how raw numbers became x.
+        binarise: "dynamic" if training has still to draw x ~ Bernoulli(x): `fit(…, binarise=data.binarise)`.
+        classes: names of the classes, by field.
+    """
+
+    name: str
+    train: Any
+    validation: Any
+    test: Any
+    labels: Mapping[str, np.ndarray]
+    source: Source
+    transform: Transform = field(default_factory=Transform)
+    binarise: str = "none"
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        fields = self._fields("train")
+        sizes = ", ".join(f"{n} {len(next(iter(f.values())))}" for n in SPLITS if (f := self._fields(n)))
+        extra = "" if set(fields) == {"x"} else f", fields {', '.join(fields)}"
+        streamed = ", streamed" if self._streamed() else ""
+        return f"Dataset({self.name!r}: {sizes} data of shape {self.event_shape}{extra}{streamed})"
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one datum, x."""
+        fields = self._fields("train")
+        return tuple(fields["x" if "x" in fields else next(iter(fields))].shape[1:])
+
+    def describe(self) -> dict[str, Any]:
+        """What there is, as plain values. The range is None where data are streamed, as they would have to be read."""
+        fields = self._fields("train")
+        x = fields.get("x")
+        return {
+            "name": self.name,
+            "rows": {n: len(next(iter(f.values()))) for n in SPLITS if (f := self._fields(n))},
+            "shape": list(self.event_shape),
+            "fields": {n: {"shape": list(a.shape[1:]), "dtype": str(a.dtype)} for n, a in fields.items()},
+            "range": [float(x.min()), float(x.max())] if isinstance(x, np.ndarray) else None,
+            "scale": self.transform.kind,
+            "binarise": self.source.binarise,
+            "streamed": self._streamed(),
+            "labels": {n: self._counts(v) for n, v in self.labels.items()},
+        }
+
+    def _fields(self, split: str) -> dict[str, Any]:
+        data = getattr(self, split)
+        return {} if data is None else dict(data) if isinstance(data, Mapping) else {"x": data}
+
+    def _streamed(self) -> bool:
+        return any(isinstance(a, Stream) for a in self._fields("train").values())
+
+    def _counts(self, labels: np.ndarray) -> dict[str, int]:
+        names = self.classes.get("label", ())
+        values, counts = np.unique(labels, return_counts=True)
+        name = lambda v: names[v] if labels.dtype.kind in "iu" and 0 <= v < len(names) else str(v)
+        return {name(v): int(c) for v, c in zip(values, counts, strict=True)}

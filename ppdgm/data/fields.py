@@ -1,0 +1,104 @@
+"""Data as named fields, in memory or streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ppdgm.data.checks import refuse_where
+from ppdgm.data.dataset import Dataset
+from ppdgm.data.stream import Stream
+from ppdgm.errors import DataError
+
+Fields = dict[str, Any]  # of arrays [N, …] and Streams
+
+
+def as_fields(data: Any, dtype: str = "float32") -> Fields:
+    """Data as named arrays; a single array is `x`. Booleans and `x` become floating, other integers stay.
+
+    Streams stay what they are, and memory-mapped arrays become Streams: nothing of them is read.
+
+    Raises:
+        DataError: no numbers, no rows, or fields of different length.
+    """
+    if isinstance(data, Dataset):
+        raise DataError(f"Data: got the whole of {data!r}, expected one of its splits, such as data.train.")
+    named = data if isinstance(data, Mapping) else {"x": data}
+    fields = {name: _field(name, value, dtype) for name, value in named.items()}
+    sizes = {n: len(a) for n, a in fields.items()}
+    if not sizes or len(set(sizes.values())) != 1 or 0 in sizes.values():
+        raise DataError(f"Data: got fields of {sizes or 'no'} rows, expected the same number, at least one.")
+    return fields
+
+
+def _field(name: str, value: Any, dtype: str) -> Any:
+    lazy = isinstance(value, Stream | np.memmap)
+    try:
+        array = value if lazy else np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:  # ragged lists, and what other libraries' arrays raise
+        what = "rows of different lengths" if isinstance(error, ValueError) else f"{type(value).__name__} ({error})"
+        raise DataError(f"Data {name!r}: got {what}, expected an array of numbers.") from None
+    if array.dtype.kind not in "fbiu" or array.ndim == 0:
+        raise DataError(f"Data {name!r}: got {type(value).__name__}, expected an array of numbers with N rows.")
+    kind = np.dtype(dtype) if array.dtype.kind in "fb" or name == "x" else array.dtype.newbyteorder("=")
+    if isinstance(array, Stream):
+        return array.astype(kind)
+    if lazy:
+        return Stream(array, dtype=kind)
+    with np.errstate(over="ignore"):  # too large for `dtype`: refused below
+        cast = np.ascontiguousarray(array.astype(kind))
+    if array.dtype.itemsize > kind.itemsize and array.dtype.kind == "f":
+        refuse_where(
+            name, array, lambda c: np.isfinite(c) & (np.abs(c) > np.finfo(kind).max), f"numbers that fit {kind}"
+        )
+    return cast
+
+
+def take(fields: Mapping[str, Any], index: Any) -> dict[str, np.ndarray]:
+    """The data of an index (a slice, or whole numbers) in every field; of Streams, nothing else is read."""
+    return {n: a[index] if isinstance(a, Stream) else np.asarray(a)[index] for n, a in fields.items()}
+
+
+def check_finite(fields: Mapping[str, Any]) -> None:
+    """Refuse fields that are not finite throughout.
+
+    Raises:
+        DataError: with the index of the first such number, and how many data have one.
+    """
+    for name, array in fields.items():
+        if array.dtype.kind == "f":
+            refuse_where(name, array, lambda c: ~np.isfinite(c), "finite numbers")
+
+
+def check_rows(check: Callable[[dict[str, np.ndarray]], None], fields: Mapping[str, Any], rows: int = 8192) -> None:
+    """Call `check` with data in memory: with all of them, or chunk by chunk where some are streamed.
+
+    Args:
+        check: raises a DataError for data that it refuses (`Program.check`).
+        fields: arrays and Streams.
+        rows: at most, in a chunk.
+
+    Raises:
+        DataError: what `check` raised; its index and count are those in the whole set.
+    """
+    streams = [a for a in fields.values() if isinstance(a, Stream)]
+    if not streams:
+        return check(dict(fields))
+    widest = max(streams, key=lambda s: int(np.prod(s.shape[1:])))
+    first: Any = None
+    count, at = 0, len(widest)
+    for index in widest.chunks(rows):
+        try:
+            check(take(fields, index))
+        except DataError as error:
+            refused: Any = error
+            if not hasattr(refused, "moved"):  # not some data: their shape, say
+                raise
+            count += refused.bad
+            row = int(index[refused.index[0]])
+            if row < at:
+                first, at = refused, row
+    if first is not None:
+        raise first.moved(at, count, len(widest))

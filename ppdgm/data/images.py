@@ -1,0 +1,90 @@
+"""Folders of images: subfolders are classes, or splits with classes below them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppdgm.data.checks import check_fits
+from ppdgm.errors import DataError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+_SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
+
+
+def read_images(path: Path) -> tuple[dict[str, dict[str, np.ndarray]], tuple[str, ...]]:
+    """The images of a folder by split, as "x", [N, H, W] or in colour [N, 3, H, W]; their classes as "label".
+
+    Raises:
+        DataError: no images, of different sizes, or damaged; with the file's name.
+    """
+    folders = {s: next((path / n for n in names if (path / n).is_dir()), None) for s, names in _SPLITS.items()}
+    splits = {s: f for s, f in folders.items() if f is not None} or {"train": path}
+    if "train" not in splits:
+        raise DataError(f"{path}: got the folders {', '.join(splits)}, expected 'train' too.")
+    files = {s: _files(f) for s, f in splits.items()}
+    for split, found in files.items():
+        if not found:
+            raise DataError(f"{splits[split]}: got no images, expected files ending in {', '.join(SUFFIXES)}.")
+    classes = tuple(sorted({c for found in files.values() for _, c in found if c is not None}))
+    _check_folders(files, classes)
+    first = _open(files["train"][0][0])
+    count = sum(len(f) for f in files.values())
+    check_fits(count * first.nbytes, str(path), "Save it as an array with np.save: .npy files are streamed.")
+    parts = {}
+    for split, found in files.items():
+        parts[split] = {"x": _stack([f for f, _ in found], first, files["train"][0][0])}
+        if classes:
+            parts[split]["label"] = np.array([classes.index(c) for _, c in found if c is not None], np.int64)
+    return parts, classes
+
+
+def _files(folder: Path) -> list[tuple[Path, str | None]]:
+    """Images with their classes, in order of their names."""
+    is_image = lambda p: p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
+    below = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    loose: list[tuple[Path, str | None]] = [(p, None) for p in sorted(folder.iterdir()) if is_image(p)]
+    return loose + [(p, f.name) for f in below for p in sorted(f.rglob("*")) if is_image(p)]
+
+
+def _check_folders(files: dict[str, list[tuple[Path, str | None]]], classes: tuple[str, ...]) -> None:
+    loose = [p for found in files.values() for p, c in found if c is None]
+    if loose and classes:
+        raise DataError(
+            f"{loose[0]} is in no class, but there are classes {', '.join(classes[:4])}: move or remove it."
+        )
+
+
+def _open(path: Path) -> np.ndarray:
+    """Whole numbers [H, W], or [3, H, W] in colour."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise DataError("Image folders need the package 'pillow', which is not installed: pip install pillow") from None
+    try:
+        with Image.open(path) as image:
+            grey = image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16")
+            converted: Any = image.convert("L") if image.mode in ("1", "LA") else image
+            pixels = np.asarray(converted if grey else image.convert("RGB"))
+    except Exception as error:  # whatever the decoder makes of a damaged file
+        raise DataError(f"{path} is no whole image: {error}. Replace or remove it.") from None
+    return pixels if grey else np.moveaxis(pixels, -1, 0)
+
+
+def _stack(files: list[Path], first: np.ndarray, first_path: Path) -> np.ndarray:
+    found = np.empty((len(files), *first.shape), first.dtype)
+    for i, path in enumerate(files):
+        image = _open(path)
+        if image.shape != first.shape or image.dtype != first.dtype:
+            raise DataError(
+                f"{path} is {_size(image)}, expected {_size(first)}, as {first_path.name}: convert all to one size."
+            )
+        found[i] = image
+    return found
+
+
+def _size(image: np.ndarray) -> str:
+    colour, bits = "in colour" if image.ndim == 3 else "grey", 8 * image.dtype.itemsize
+    return f"{image.shape[-2]}×{image.shape[-1]}, {colour}, {bits} bits"

@@ -1,0 +1,127 @@
+"""Data by name or from files: found, read, checked, split, scaled and binarised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppdgm.data import arrays, idx, images, tables
+from ppdgm.data.catalogue import MNIST_FILES, SETS, Entry
+from ppdgm.data.checks import check_array
+from ppdgm.data.dataset import Dataset
+from ppdgm.data.prepare import prepare
+from ppdgm.data.raw import Raw, choose
+from ppdgm.data.source import Source
+from ppdgm.data.transform import Transform
+from ppdgm.errors import DataError, nearest
+
+Parts = dict[str, dict[str, np.ndarray]]
+_KNOWN = ".npy, .npz, .csv, .tsv, idx (also .gz), or a folder of images or .npy files"
+
+
+def load_data(name: str | PathLike[str] | Source, *, transform: Transform | None = None, **options: Any) -> Dataset:
+    """A data set by name or from files, split and prepared.
+
+    Args:
+        name: of a set (`catalogue()` has them all), a path, or a `Source`.
+        transform: of another set (`Dataset.transform`), to prepare these data the same way.
+        options: fields of `Source`.
+
+    Raises:
+        DataError: unknown, unreadable or unfit data; says which, and where.
+        SpecError: unknown options.
+    """
+    name = fspath(name) if isinstance(name, PathLike) else name
+    source = name.replace(**options) if isinstance(name, Source) else Source(name=name, **options)
+    if not (transform is None or isinstance(transform, Transform)):
+        raise DataError(f"transform: got {type(transform).__name__}, expected a Transform, such as data.transform.")
+    entry = SETS.get(source.name)
+    try:
+        raw = _read_file(source) if entry is None else _read_known(entry, source)
+    except MemoryError:
+        raise DataError(f"{source.name} does not fit into memory. Save it as .npy, which is streamed.") from None
+    return prepare(raw, source, entry, transform)
+
+
+def _read_known(entry: Entry, source: Source) -> Raw:
+    if entry.name == "digits":
+        from sklearn.datasets import load_digits
+
+        pixels, labels = load_digits(return_X_y=True)
+        parts: Parts = {"train": {"x": pixels.reshape(-1, 8, 8).astype(np.float32), "label": labels}}
+    else:
+        from ppdgm.data.download import find_file
+
+        find = lambda name: idx.read_idx(find_file(entry, name), source.memory, entry.sha256[name])
+        parts = {s: {"x": find(x), "label": find(y)} for s, (x, y) in MNIST_FILES.items()}
+    raw = choose(parts, source)
+    return Raw(raw.parts, raw.labels, {"label": entry.classes})
+
+
+def _read_file(source: Source) -> Raw:
+    path = Path(source.name).expanduser()
+    try:
+        if path.is_dir():
+            return _read_folder(path, source)
+        if not path.is_file():
+            named = any(c in source.name for c in "/\\.") or path.exists()
+            what = f"No file or folder {source.name!r}." if named else f"Unknown data set {source.name!r}."
+            raise DataError(f"{what} {nearest(source.name, SETS)} Expected one of these, or a path.")
+        return _reader(path, source)()
+    except OSError as error:
+        raise DataError(f"{path} can't be read ({error.strerror or error}).") from None
+
+
+def _reader(path: Path, source: Source) -> Callable[[], Raw]:
+    """How to read a file: by its name, or else by how it starts."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        return lambda: tables.read_table(path, source)
+    if suffix == ".npz" or (suffix != ".npy" and head[:4] == b"PK\3\4"):
+        return lambda: choose(arrays.read_npz(path), source)
+    if suffix == ".npy" or head[:6] == b"\x93NUMPY":
+        return lambda: choose({"train": {"x": arrays.read_npy(path, source.memory)}}, source)
+    if idx.is_idx(head) or "idx" in path.name or path.name.removesuffix(".gz").endswith("ubyte"):
+        return lambda: choose({"train": {"x": idx.read_idx(path, source.memory)}}, source)
+    raise DataError(f"{path}: got a file that is none of {_KNOWN}. Save arrays with np.save or np.savez.")
+
+
+def _read_folder(path: Path, source: Source) -> Raw:
+    if any(p.suffix == ".npy" for p in path.iterdir()):
+        return choose(arrays.read_npy_folder(path, source.memory), source)
+    if any(_idx_file(path, name) for name in MNIST_FILES["train"]):
+        return choose(_read_idx_folder(path, source.memory), source)
+    parts, classes = images.read_images(path)
+    raw = choose(parts, source)
+    return Raw(raw.parts, raw.labels, {"label": classes} if classes else {})
+
+
+def _idx_file(path: Path, name: str) -> Path | None:
+    return next((path / n for n in (name, f"{name}.gz", name.replace("-idx", ".idx")) if (path / n).is_file()), None)
+
+
+def _read_idx_folder(path: Path, memory: int) -> Parts:
+    """A folder of idx files that are named as MNIST's; labels and test data may be absent."""
+    parts: Parts = {}
+    for part, names in MNIST_FILES.items():
+        files = {f: found for f, n in zip(("x", "label"), names, strict=True) if (found := _idx_file(path, n))}
+        if files:
+            parts[part] = {field: idx.read_idx(file, memory) for field, file in files.items()}
+    if "train" not in parts:
+        raise DataError(f"{path}: got no {MNIST_FILES['train'][0]}, expected the training images.")
+    return parts
+
+
+def binarise(x: np.ndarray, seed: int = 0) -> np.ndarray:
+    """x ~ Bernoulli(x), drawn once with `seed`, for x in [0, 1]."""
+    x = np.asarray(x)
+    check_array("x", x)
+    if not (np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1):
+        raise DataError(f"Got data between {x.min()} and {x.max()}, expected [0, 1]. Scale them first.")
+    return (np.random.default_rng(seed).random(x.shape) < x).astype(np.float32)

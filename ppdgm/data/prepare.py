@@ -1,0 +1,156 @@
+"""Raw arrays to a data set: checks, splits, scale, binarisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ppdgm.data.catalogue import Entry
+from ppdgm.data.checks import check_array, refuse_where
+from ppdgm.data.dataset import Dataset
+from ppdgm.data.fields import check_finite
+from ppdgm.data.raw import Raw, encode
+from ppdgm.data.scaling import choose_scale, fit_transform
+from ppdgm.data.source import Source
+from ppdgm.data.split import SPLITS, Rows, split
+from ppdgm.data.stream import Stream
+from ppdgm.data.transform import Transform
+from ppdgm.errors import DataError
+
+Chosen = Mapping[str, tuple[str, Rows] | None]
+
+
+def prepare(raw: Raw, source: Source, entry: Entry | None, transform: Transform | None) -> Dataset:
+    """The data set of a source.
+
+    Args:
+        raw: what was read.
+        source: how to prepare it.
+        entry: defaults of a known set.
+        transform: to be used instead of one that is fitted.
+
+    Raises:
+        DataError: data that can't be prepared so; says which, and where.
+    """
+    raw = _numbers(raw)
+    _check(raw)
+    sizes = {part: len(next(iter(fields.values()))) for part, fields in raw.parts.items()}
+    asked = {"validation": source.validation, "test": source.test}
+    default = {n: getattr(entry, n, None) for n in asked}
+    chosen = split(sizes, asked, default, source.seed)
+    source, transform = _prepared(raw, source, entry, transform, chosen)
+    labels = {n: _labels(raw, part, rows) for n, (part, rows) in _taken(chosen) if part in raw.labels}
+    return Dataset(
+        name=source.name,
+        **{n: _split_data(raw, n, chosen[n], source, transform) for n in SPLITS},
+        labels=labels,
+        source=source,
+        transform=transform,
+        binarise="dynamic" if source.binarise == "dynamic" else "none",
+        classes=raw.classes,
+    )
+
+
+def _numbers(raw: Raw) -> Raw:
+    """Text fields but x as whole numbers, the same in all parts."""
+    train, classes = raw.parts["train"], dict(raw.classes)
+    parts, labels = {p: dict(f) for p, f in raw.parts.items()}, dict(raw.labels)
+    tables: dict[str, dict[str, Any]] = {n: {p: f[n] for p, f in parts.items()} for n in train if n != "x"}
+    for name, arrays in {**tables, "label": labels}.items():
+        if not arrays or any(np.asarray(a).dtype.kind not in "US" or np.ndim(a) != 1 for a in arrays.values()):
+            continue
+        codes, classes[name] = encode(np.concatenate([a.astype(str) for a in arrays.values()]))
+        ends = np.cumsum([len(a) for a in arrays.values()])[:-1]
+        for part, values in zip(arrays, np.split(codes, ends), strict=True):
+            if name in parts[part]:
+                parts[part][name] = values
+            if name == "label" and part in labels:
+                labels[part] = values
+    return Raw(parts, labels, classes)
+
+
+def _check(raw: Raw) -> None:
+    """Refuse arrays that are not numbers, not finite, of different lengths, or of another shape than in training."""
+    for part, fields in raw.parts.items():
+        everything = {**fields, **({"label": raw.labels[part]} if part in raw.labels else {})}
+        of = "" if part == "train" else f" of {part}"
+        for name, array in everything.items():
+            check_array(f"{name}{of}", array)
+            known = raw.parts["train"].get(name)
+            if known is not None and (array.shape[1:] != known.shape[1:] or _family(array) != _family(known)):
+                raise DataError(
+                    f"Data '{name}{of}': got {array.dtype} of shape {array.shape[1:]}, expected {known.dtype} of shape "
+                    f"{known.shape[1:]}, as in the training data."
+                )
+        if len({len(a) for a in everything.values()}) > 1:
+            sizes = {n: len(a) for n, a in everything.items()}
+            raise DataError(f"Data{of}: got fields of {sizes} rows, expected the same number.")
+        check_finite({f"{n}{of}": a for n, a in everything.items() if not isinstance(a, np.memmap)})
+
+
+def _family(array: np.ndarray) -> str:
+    return "i" if array.dtype.kind in "iu" else array.dtype.kind
+
+
+def _prepared(
+    raw: Raw, source: Source, entry: Entry | None, transform: Transform | None, chosen: Chosen
+) -> tuple[Source, Transform]:
+    """The source with its choices made, and the transform."""
+    xs = [fields["x"] for fields in raw.parts.values() if "x" in fields]
+    if not xs:
+        if source.scale not in ("auto", "none") or source.binarise not in ("auto", "none"):
+            raise DataError(f"{source.name}: scale and binarise are for the field 'x', which is not among the fields.")
+        return source.replace(scale="none", binarise="none"), Transform()
+    scale: str = source.scale
+    drawn: str = source.binarise
+    if transform is None:
+        if scale == "auto":
+            scale = entry.scale if entry else choose_scale(xs)
+        part, rows = chosen["train"] or ("train", None)
+        transform = fit_transform(scale, xs, Stream(raw.parts[part]["x"], rows))
+    if drawn == "auto":
+        drawn = entry.binarise if entry and transform.kind == "unit" else "none"
+    if drawn != "none":
+        _check_probabilities(xs, transform)
+    return source.replace(scale=transform.kind, binarise=drawn), transform
+
+
+def _check_probabilities(arrays: list[np.ndarray], transform: Transform) -> None:
+    if transform.kind in ("levels", "standardise"):
+        raise DataError(f"Got scale={transform.kind!r}, but binarisation is of x in [0, 1]: give scale='unit'.")
+
+    def outside(chunk: np.ndarray) -> np.ndarray:
+        x = transform.apply(chunk)
+        return ~((x >= 0) & (x <= 1))
+
+    for array in arrays:
+        if not (array.dtype == np.uint8 and transform.divisor >= 255):
+            refuse_where("x", array, outside, "probabilities to binarise, in [0, 1]: give scale='unit'")
+
+
+def _split_data(raw: Raw, name: str, taken: tuple[str, Rows] | None, source: Source, transform: Transform) -> Any:
+    """What `fit` takes: an array, or named arrays where there are fields beside x."""
+    if taken is None:
+        return None
+    part, rows = taken
+    found: dict[str, Any] = {}
+    for field, array in raw.parts[part].items():
+        if field == "x":
+            drawn = source.binarise
+            drawn = ("none" if name == "train" else "static") if drawn == "dynamic" else drawn
+            stream = Stream(array, rows, transform, drawn, (source.seed, SPLITS.index(part)))
+        else:
+            stream = Stream(array, rows, dtype=array.dtype.newbyteorder("="))
+        found[field] = stream if isinstance(array, np.memmap) else stream.load()
+    return found["x"] if set(found) == {"x"} else found
+
+
+def _labels(raw: Raw, part: str, rows: Rows) -> np.ndarray:
+    labels = raw.labels[part]
+    return np.asarray(Stream(labels, rows, dtype=labels.dtype.newbyteorder("=")))
+
+
+def _taken(chosen: Chosen) -> list[tuple[str, tuple[str, Rows]]]:
+    return [(n, taken) for n, taken in chosen.items() if taken is not None]

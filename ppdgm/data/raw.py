@@ -1,0 +1,100 @@
+"""What a source holds before anything is done to it: named arrays, by split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ppdgm.data.source import Source
+from ppdgm.errors import DataError, nearest
+
+X_NAMES, LABEL_NAMES = ("x", "X", "data", "images"), ("label", "labels", "y")
+_SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Named arrays [N, …] by split: "train" (all that is not held out by the source itself), "validation", "test".
+
+    Attributes:
+        parts: the arrays of each split, by field.
+        labels: of each split, if there are any, whether they are a field or not.
+        classes: names of the classes, by field.
+    """
+
+    parts: dict[str, dict[str, np.ndarray]]
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def by_split(named: Mapping[str, np.ndarray], where: str) -> dict[str, dict[str, np.ndarray]]:
+    """Arrays sorted into splits by name: `train`, `x_train`, `train_x`; without such names, all are training data."""
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in named.items():
+        first, _, rest = name.partition("_")
+        before, _, last = name.rpartition("_")
+        if first in _SPLITS:
+            parts.setdefault(_SPLITS[first], {})[rest or "x"] = array
+        elif last in _SPLITS:
+            parts.setdefault(_SPLITS[last], {})[before or "x"] = array
+        else:
+            parts.setdefault("", {})[name] = array
+    if set(parts) == {""}:
+        return {"train": parts[""]}
+    if "" in parts or "train" not in parts:
+        raise DataError(
+            f"{where}: got arrays {', '.join(map(repr, named)) or 'none'}, expected fields such as 'x', 'label', or "
+            "their splits, such as 'x_train', 'x_test'."
+        )
+    return parts
+
+
+def choose(parts: Mapping[str, Mapping[str, np.ndarray]], source: Source) -> Raw:
+    """The fields that a source asks for, and the labels beside them."""
+    chosen: dict[str, dict[str, np.ndarray]] = {}
+    labels: dict[str, np.ndarray] = {}
+    for split, named in parts.items():
+        fields = _default(named, source) if source.fields is None else dict(source.fields)
+        chosen[split] = {n: _named(named, wanted, source) for n, wanted in fields.items()}
+        label = next((n for n in LABEL_NAMES if n in named), None)
+        if "label" in chosen[split]:
+            labels[split] = chosen[split]["label"]
+        elif label is not None and not any(chosen[split][n] is named[label] for n in chosen[split]):
+            labels[split] = named[label]
+    for split, found in chosen.items():
+        if found.keys() != chosen["train"].keys():
+            raise DataError(
+                f"{source.name}: got fields {list(found)} for {split}, expected {list(chosen['train'])}, as for train."
+            )
+    return Raw(chosen, labels)
+
+
+def _default(named: Mapping[str, np.ndarray], source: Source) -> dict[str, Any]:
+    """x under its usual names, or the only array; the others but the label keep their names."""
+    others = [n for n in named if n not in LABEL_NAMES]
+    x = next((n for n in X_NAMES if n in others), others[0] if len(others) == 1 else None)
+    if x is None:
+        raise DataError(
+            f"{source.name}: got arrays {', '.join(map(repr, named)) or 'none'}, of which none is named 'x'. Say which "
+            'are which fields, such as fields={"x": "…"}.'
+        )
+    return {"x": x, **{n: n for n in others if n != x}}
+
+
+def _named(named: Mapping[str, np.ndarray], wanted: Any, source: Source) -> np.ndarray:
+    if isinstance(wanted, str) and wanted in named:
+        return named[wanted]
+    if not isinstance(wanted, str):
+        raise DataError(
+            f"{source.name}: fields: got {wanted!r}, expected the name of an array; only tables have columns."
+        )
+    raise DataError(f"{source.name}: no array {wanted!r}. {nearest(wanted, named)}")
+
+
+def encode(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Text as whole numbers, and the names they stand for, in alphabetical order."""
+    names, codes = np.unique(values.astype(str), return_inverse=True)
+    return codes.astype(np.int64), tuple(str(n) for n in names)

@@ -1,0 +1,94 @@
+"""Which transform data need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from ppdgm.data.checks import pieces, refuse_where
+from ppdgm.data.stream import Stream
+from ppdgm.data.transform import Transform
+from ppdgm.errors import DataError
+
+
+def choose_scale(arrays: list[np.ndarray]) -> str:
+    """For images of whole numbers that are not black and white already, "unit"; otherwise "none"."""
+    kind, ndim, top = arrays[0].dtype, arrays[0].ndim, 2**16 - 1 if arrays[0].dtype == np.uint16 else 255
+    if kind.kind not in "iu" or not (kind == np.uint8 or ndim >= 3):
+        return "none"
+    low, high = extremes(arrays, 2)
+    return "unit" if low >= 0 and 1 < high <= top else "none"
+
+
+def fit_transform(scale: str, arrays: list[np.ndarray], train: Stream) -> Transform:
+    """The transform of a scale.
+
+    Args:
+        scale: "none", "unit", "levels" or "standardise".
+        arrays: all raw x.
+        train: the raw training data.
+
+    Raises:
+        DataError: numbers that can't be scaled so.
+    """
+    if scale == "none":
+        return Transform()
+    if scale == "standardise":
+        return _standardise(train)
+    for array in arrays:
+        bad = lambda c: ~(np.isfinite(c) & (c >= 0))
+        if array.dtype.kind not in "ub":
+            refuse_where("x", array, bad, f"numbers of at least 0 for scale={scale!r}")
+    return _unit(arrays) if scale == "unit" else _levels(arrays)
+
+
+def _unit(arrays: list[np.ndarray]) -> Transform:
+    _, top = extremes(arrays, 2)
+    if arrays[0].dtype.kind in "iu" and 1 < top <= 255:
+        return Transform("unit", 255.0)
+    if arrays[0].dtype == np.uint16 and top > 255:
+        return Transform("unit", 65535.0)
+    return Transform("unit", top or 1.0)
+
+
+def _levels(arrays: list[np.ndarray]) -> Transform:
+    if arrays[0].dtype.kind == "f" and extremes(arrays)[1] <= 1:
+        return Transform("levels", 1 / 255)
+    for array in arrays:
+        bad = lambda c: (c > 255) | (c != np.rint(c))
+        if array.dtype != np.uint8:
+            refuse_where("x", array, bad, "whole numbers 0..255, or numbers in [0, 1], for scale='levels'")
+    return Transform("levels", 1.0)
+
+
+def extremes(arrays: Iterable[np.ndarray], enough: float = np.inf) -> tuple[float, float]:
+    """Smallest and largest number; of unsigned bytes, a number of at least `enough` ends the search."""
+    low, high = np.inf, -np.inf
+    for array in arrays:
+        for _, chunk in pieces(array):
+            low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
+            if array.dtype == np.uint8 and high >= enough:
+                return 0.0, 255.0
+    return low, high
+
+
+def _standardise(train: Stream) -> Transform:
+    """Mean and standard deviation per dimension, in one pass; a constant dimension has scale 1.
+
+    Chan, Golub & LeVeque 1983, doi:10.1080/00031305.1983.10483115.
+    """
+    first = train[0].astype(np.float64)  # numbers are counted from it, so that what is constant stays exactly so
+    count, mean, squares = 0, np.zeros_like(first), np.zeros_like(first)
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        for index in train.chunks():
+            x = train[index] - first
+            shift = x.mean(0) - mean
+            squares += ((x - x.mean(0)) ** 2).sum(0) + shift**2 * (count * len(x) / (count + len(x)))
+            count += len(x)
+            mean += shift * (len(x) / count)
+        mean, scale = first + mean, np.sqrt(squares / count)
+    if not (np.isfinite(mean) & np.isfinite(scale)).all():
+        refuse_where("x", train.array, lambda c: ~np.isfinite(c), "finite numbers")
+        raise DataError("Data 'x': got numbers whose variance is too large for float64. Scale them down first.")
+    return Transform("standardise", 1.0, mean, np.where(scale < np.finfo(np.float64).tiny, 1.0, scale))

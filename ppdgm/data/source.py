@@ -1,0 +1,70 @@
+"""Where data come from, and how they are prepared: a recipe's [data] table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PlainValidator
+
+from ppdgm.spec import NonNegativeInt, PositiveInt, Spec
+
+Column = str | int
+Columns = Column | tuple[Column, ...]
+
+
+def _pairs(value: Any) -> tuple[tuple[str, Columns], ...] | None:
+    """Fields as pairs, which hash, and go through TOML and back; a bare name stands for itself."""
+    if value is None:
+        return None
+    pairs = list(value.items()) if isinstance(value, Mapping) else value
+    if isinstance(pairs, list | tuple):
+        pairs = tuple((p, p) if isinstance(p, str) else _pair(p) for p in pairs)
+        if pairs and None not in pairs and len({p[0] for p in pairs}) == len(pairs):
+            return pairs
+    raise ValueError('fields with their arrays or columns, such as {"x": ["a", "b"], "label": "species"}')
+
+
+def _pair(pair: Any) -> tuple[str, Columns] | None:
+    if not (isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str)):
+        return None
+    name, columns = pair[0], tuple(pair[1]) if isinstance(pair[1], list) else pair[1]
+    several = columns if isinstance(columns, tuple) else (columns,)
+    right = several and all(isinstance(c, str | int) and not isinstance(c, bool) for c in several)
+    return (name, columns) if right else None
+
+
+def _amount(value: Any) -> float | int | None:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if value is None or whole or (isinstance(value, float) and 0 < value < 1):
+        return value
+    raise ValueError("a fraction between 0 and 1, a number of rows")
+
+
+class Source(Spec):
+    """Where data come from, and how they are prepared.
+
+    Args:
+        name: of a set (`catalogue()` has them all), or a path: .npy, .npz, idx (also gzipped), .csv or .tsv, a folder
+            of images, of .npy files, or of idx files named as MNIST's.
+        fields: which arrays or columns are which fields: {"x": ["a", "b"], "label": "species"}. Columns go by name, or
+            by number from 0; a single one gives [N], a list gives [N, columns]. By default x alone, and of named arrays
+            all but the label.
+        validation, test: a fraction, or a number of rows. By default the set's own, otherwise a tenth. Where a set
+            comes with such a split, it is taken from there; otherwise from the training data.
+        seed: of the split and of binarisation.
+        scale: of x: "unit" to [0, 1]; "levels" to whole numbers 0..255; "standardise" to mean 0 and variance 1 per
+            dimension of the training data; "auto" to [0, 1] for images of whole numbers, otherwise "none".
+        binarise: x in [0, 1]. "threshold" at half; "static" draws x ~ Bernoulli(x) once; "dynamic" leaves the training
+            data to be drawn anew for each minibatch and draws the others once; "auto" is the set's own.
+        memory: arrays that would take more bytes are streamed from .npy and unpacked idx files, instead of loaded.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    fields: Annotated[tuple[tuple[str, Columns], ...] | None, PlainValidator(_pairs)] = None
+    validation: Annotated[float | int | None, PlainValidator(_amount)] = None
+    test: Annotated[float | int | None, PlainValidator(_amount)] = None
+    seed: NonNegativeInt = 0
+    scale: Literal["auto", "none", "unit", "levels", "standardise"] = "auto"
+    binarise: Literal["auto", "none", "threshold", "static", "dynamic"] = "auto"
+    memory: PositiveInt = 2**30

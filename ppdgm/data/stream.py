@@ -1,0 +1,186 @@
+"""Arrays larger than memory: rows are read, prepared and returned as they are asked for."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ppdgm.data.transform import Transform, floating
+from ppdgm.errors import DataError
+
+CHUNK_BYTES = 2**25  # what a pass over the data holds at a time
+
+
+class Stream:
+    """Rows of an array, prepared when they are read; it looks like an array, and nothing of it is held in memory.
+
+    Args:
+        array: [M, *event_shape], usually memory-mapped.
+        rows: which rows of `array`, in which order; all of them by default.
+        transform: of the raw numbers.
+        binarise: "none", "threshold" or "static", after the transform. A static draw depends on `seed` and the row's
+            number in `array` alone.
+        seed: of static draws.
+        dtype: of what is returned; by default floating.
+    """
+
+    def __init__(
+        self,
+        array: np.ndarray,
+        rows: np.ndarray | None = None,
+        transform: Transform | None = None,
+        binarise: str = "none",
+        seed: tuple[int, ...] = (0,),
+        dtype: Any = None,
+    ):
+        self.array = array
+        self.rows, self.transform, self.binarise, self.seed = rows, transform, binarise, seed
+        self.dtype = np.dtype(dtype) if dtype is not None else floating(array.dtype)
+        self.shape: tuple[int, ...] = (len(array) if rows is None else len(rows), *array.shape[1:])
+        self._source: Any = _File(array) if _File.reads(array) else array.view(np.ndarray)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"Stream({self.shape}, {self.dtype})"
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        step = self._step(None)
+        return (row for i in range(0, len(self), step) for row in self[i : i + step])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self.load().astype(dtype or self.dtype, copy=False)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """The data of an index, a slice, or an array of indices or of booleans."""
+        if isinstance(index, slice):
+            chosen = range(*index.indices(len(self)))
+            if self.rows is None and chosen.step == 1:
+                return self._read(slice(chosen.start, max(chosen.stop, chosen.start)))
+            return self._gather(np.arange(chosen.start, chosen.stop, chosen.step))
+        if isinstance(index, tuple):
+            raise IndexError(f"got {len(index)} indices, expected one: read rows first, stream[rows][..., column]")
+        wanted = np.asarray(index)
+        if wanted.dtype == bool:
+            wanted = np.arange(len(self))[wanted]
+        if wanted.size == 0:
+            wanted = wanted.astype(np.int64)
+        if wanted.dtype.kind not in "iu":
+            raise IndexError(f"got an index {index!r}, expected whole numbers or a slice")
+        if wanted.size and not (-len(self) <= wanted.min() and wanted.max() < len(self)):
+            raise IndexError(f"got an index up to {wanted.max()}, expected less than {len(self)}")
+        found = self._gather(np.where(wanted < 0, wanted + len(self), wanted).reshape(-1))
+        return found.reshape(*wanted.shape, *self.shape[1:])
+
+    def subset(self, index: Any) -> Stream:
+        """The stream of some of the rows; nothing is read."""
+        return self._like(rows=(np.arange(len(self)) if self.rows is None else self.rows)[index])
+
+    def astype(self, dtype: Any) -> Stream:
+        """The stream of the same numbers in another type."""
+        return self._like(dtype=dtype)
+
+    def load(self) -> np.ndarray:
+        """All of it, as an array in memory."""
+        found = np.empty(self.shape, self.dtype)
+        for index in self.chunks():
+            found[index] = self[index]
+        return found
+
+    def chunks(self, rows: int | None = None) -> Iterator[np.ndarray]:
+        """Indices that cover all data once, nearly in the order of the file, a bounded number of bytes at a time."""
+        step = self._step(rows)
+        order = np.arange(len(self)) if self.rows is None else np.argsort(self.rows, kind="stable")
+        return (np.sort(order[i : i + step]) for i in range(0, len(self), step))
+
+    def _step(self, rows: int | None) -> int:
+        """How many data may be held at once, as float64."""
+        return min(rows or len(self), max(1, CHUNK_BYTES // (8 * max(int(np.prod(self.shape[1:])), 1))))
+
+    def _like(self, **changes: Any) -> Stream:
+        now = {n: getattr(self, n) for n in ("rows", "transform", "binarise", "seed", "dtype")}
+        return Stream(self.array, **{**now, **changes})
+
+    def _gather(self, index: np.ndarray) -> np.ndarray:
+        """Each row is read once, in the order of the file."""
+        rows = index if self.rows is None else self.rows[index]
+        unique, back = np.unique(rows, return_inverse=True)
+        if len(unique) and len(unique) == unique[-1] - unique[0] + 1:
+            return self._read(slice(int(unique[0]), int(unique[-1]) + 1))[back]
+        return self._read(unique)[back]
+
+    def _read(self, rows: Any) -> np.ndarray:
+        raw = self._source[rows]
+        x = np.array(raw, self.dtype) if self.transform is None else self.transform.apply(raw)
+        if self.binarise == "threshold":
+            x = x >= 0.5
+        elif self.binarise == "static":
+            x = draws(self.seed, _numbers(rows), self.shape[1:]) < x
+        return x.astype(self.dtype, order="C", copy=False)
+
+
+def draws(seed: tuple[int, ...], rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The `rows`, ascending, of `np.random.default_rng(seed).random((M, *shape))`, without the others."""
+    width = int(np.prod(shape))
+    found = np.empty((len(rows), width))
+    bits = np.random.PCG64(seed)
+    generator, at = np.random.Generator(bits), 0
+    for start, stop in _runs(rows):
+        bits.advance((int(rows[start]) - at) * width)  # one number each: the generator jumps to the row
+        generator.random(out=found[start:stop])
+        at = int(rows[start]) + stop - start
+    return found.reshape(len(rows), *shape)
+
+
+class _File:
+    """The rows of a memory-mapped array, read from its file at their places.
+
+    Pages of a map count as this process's memory once they are touched, and a file that becomes shorter ends it.
+    """
+
+    def __init__(self, array: Any):
+        self.name, self.offset, self.shape, self.dtype = array.filename, array.offset, array.shape, array.dtype
+        self.width = array[:1].nbytes
+        self.handle = os.open(str(self.name), os.O_RDONLY)
+        weakref.finalize(self, os.close, self.handle)
+
+    @staticmethod
+    def reads(array: Any) -> bool:
+        """Whether an array is a file's, whole and as it is there."""
+        mapped = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap) and array.mode == "r"
+        return mapped and array.flags.c_contiguous and hasattr(os, "preadv") and os.path.isfile(str(array.filename))
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        rows = _numbers(rows)
+        found = np.empty((len(rows), self.width), np.uint8)
+        view = found.reshape(-1).data
+        for start, stop in _runs(rows):
+            first, end = start * self.width, stop * self.width
+            place = self.offset + int(rows[start]) * self.width
+            while first < end:
+                got = os.preadv(self.handle, [view[first:end]], place)
+                if got == 0:
+                    raise DataError(f"{self.name} has become shorter while it was read.")
+                first, place = first + got, place + got
+        return found.view(self.dtype).reshape(len(rows), *self.shape[1:])
+
+
+def _numbers(rows: Any) -> np.ndarray:
+    return np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+
+
+def _runs(rows: np.ndarray) -> list[tuple[int, int]]:
+    """Where rows, ascending, follow one another: the first place, and the place after the last, of each run."""
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    return list(zip([0, *breaks.tolist()], [*breaks.tolist(), len(rows)], strict=True)) if len(rows) else []

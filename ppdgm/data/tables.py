@@ -1,0 +1,179 @@
+"""CSV and TSV tables: numbers, with or without a header; a label column may be text."""
+
+from __future__ import annotations
+
+import csv
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppdgm.data.checks import check_fits
+from ppdgm.data.raw import Raw, encode
+from ppdgm.data.source import Columns, Source
+from ppdgm.errors import DataError, nearest
+
+_MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-"}
+_LABELS = ("label", "labels")
+_FILL = "Fill it in, or leave out the row or the column."
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    cells: list[str]
+
+
+def read_table(path: Path, source: Source) -> Raw:
+    """The fields of a table.
+
+    Raises:
+        DataError: a cell that is no number, or a row of another length; with its line and column.
+    """
+    check_fits(path.stat().st_size, str(path), "Save it as numbers with np.save: .npy files are streamed.")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return _Table(path, _rows(file, path)).read(source)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}).") from None
+    except csv.Error as error:
+        raise DataError(f"{path} is no table: {error}.") from None
+
+
+def _rows(file: Any, path: Path) -> Iterator[_Row]:
+    first = file.readline()
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
+    file.seek(0)
+    reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
+    return (_Row(reader.line_num, cells) for cells in reader if cells)
+
+
+class _Table:
+    """Rows that are read once, and the names of their columns."""
+
+    def __init__(self, path: Path, rows: Iterator[_Row]):
+        self.path = path
+        start = next(rows, None)
+        if start is None:
+            raise DataError(f"{path} is empty, expected rows of numbers.")
+        self.header = _is_header(start)
+        self.names = [c.strip() for c in start.cells] if self.header else []
+        self.width = len(start.cells)
+        self.rows = rows if self.header else chain([start], rows)
+
+    def read(self, source: Source) -> Raw:
+        label = next((n for n in self.names if n.lower() in _LABELS), None)
+        wanted: dict[str, Columns] = dict(source.fields or [])
+        if source.fields is None:
+            aside = self.names.index(label) if label else None
+            wanted = {"x": tuple(i for i in range(self.width) if i != aside)}
+        beside = label is not None and "label" not in wanted and label not in wanted.values()
+        asked = {**wanted, **({"label": label} if beside and label else {})}
+        columns = {n: self._columns(c) for n, c in asked.items()}
+        single = [n for n, c in asked.items() if not isinstance(c, tuple) and n != "x"]
+        lines, numbers, texts = self._parse(columns, single)
+        fields: dict[str, np.ndarray] = {}
+        classes: dict[str, tuple[str, ...]] = {}
+        for name in single:
+            fields[name], names = self._single(texts[name], columns[name][0], lines)
+            classes |= {name: names} if names else {}
+        start = 0
+        for name in (n for n in columns if n not in single):
+            several = numbers[:, start : start + len(columns[name])]
+            fields[name] = several.copy() if isinstance(asked[name], tuple) else several[:, 0].copy()
+            start += len(columns[name])
+        labels = {"train": fields["label"]} if "label" in fields else {}
+        return Raw({"train": {n: fields[n] for n in wanted}}, labels, classes)
+
+    def _parse(self, columns: dict[str, list[int]], single: list[str]) -> tuple[Any, np.ndarray, dict[str, list[str]]]:
+        """Line numbers, all columns of numbers side by side, and the cells of single columns."""
+        chosen = [c for n, cs in columns.items() if n not in single for c in cs]
+        lines, numbers = array("q"), array("d")
+        texts: dict[str, list[str]] = {n: [] for n in single}
+        known: dict[str, str] = {}
+        for row in self.rows:
+            if len(row.cells) != self.width:
+                raise DataError(f"{self.path}, line {row.line}: got {len(row.cells)} cells, expected {self.width}.")
+            cells = [row.cells[c] for c in chosen]
+            try:
+                numbers.extend(map(float, cells))
+            except ValueError:
+                self._refuse(row, chosen)
+            if "_" in "".join(cells):  # Python reads 1_0 as a number
+                self._refuse(row, chosen)
+            for name, found in texts.items():
+                cell = row.cells[columns[name][0]].strip()
+                found.append(known.setdefault(cell, cell))
+            lines.append(row.line)
+        if not lines:
+            raise DataError(f"{self.path} has a header, but no rows.")
+        table = np.frombuffer(numbers).reshape(len(lines), len(chosen)) if chosen else np.empty((len(lines), 0))
+        bad = np.argwhere(~np.isfinite(table))
+        if len(bad):
+            i, j = bad[0]
+            raise DataError(f"{self._place(lines[i], chosen[j])}: got {table[i, j]}, expected a finite number. {_FILL}")
+        return lines, table, texts
+
+    def _single(self, cells: list[str], column: int, lines: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+        """A column of whole numbers, of numbers, or of names as whole numbers."""
+        for line, cell in zip(lines, cells, strict=True):
+            if cell.lower() in _MISSING:
+                raise DataError(f"{self._place(line, column)}: got {cell!r}, a missing value. {_FILL}")
+        if not all(map(_is_number, set(cells))):
+            return encode(np.array(cells))
+        values = np.array(cells, np.float64)
+        if not np.isfinite(values).all():
+            at = int(np.argmin(np.isfinite(values)))
+            raise DataError(f"{self._place(lines[at], column)}: got {cells[at]}, expected a finite number. {_FILL}")
+        whole = (values == np.rint(values)).all() and np.abs(values).max() < 2**53
+        return values.astype(np.int64) if whole else values, ()
+
+    def _columns(self, wanted: Columns) -> list[int]:
+        several = wanted if isinstance(wanted, tuple) else (wanted,)
+        return [self._column(c) for c in several]
+
+    def _column(self, wanted: str | int) -> int:
+        if isinstance(wanted, int):
+            if not -self.width <= wanted < self.width:
+                raise DataError(f"{self.path} has no column {wanted}: it has {self.width}, from 0 to {self.width - 1}.")
+            return wanted % self.width
+        if not self.header:
+            raise DataError(
+                f"{self.path} has no header: columns go by number, 0 to {self.width - 1}, not by {wanted!r}."
+            )
+        if self.names.count(wanted) != 1:
+            problem = "several columns" if wanted in self.names else "no column"
+            raise DataError(f"{self.path} has {problem} {wanted!r}. {nearest(wanted, self.names)}")
+        return self.names.index(wanted)
+
+    def _refuse(self, row: _Row, columns: list[int]) -> None:
+        column = next(c for c in columns if not _is_number(row.cells[c]))
+        cell, first = row.cells[column], row.line == 1 and not self.header
+        hint = " A header is a first line without any numbers." if first else ""
+        if cell.strip().lower() in _MISSING:
+            raise DataError(f"{self._place(row.line, column)}: got {cell!r}, a missing value. {_FILL}{hint}")
+        raise DataError(
+            f"{self._place(row.line, column)}: got {cell!r}, expected a number. Leave the column out, or make it the "
+            f'label: fields={{"x": […], "label": {self.names[column] if self.header else column!r}}}.{hint}'
+        )
+
+    def _place(self, line: int, column: int) -> str:
+        return f"{self.path}, line {line}, column {self.names[column] if self.header else column!r}"
+
+
+def _is_header(start: _Row) -> bool:
+    """A first row names columns if none of its cells is a number."""
+    cells = start.cells
+    return not any(map(_is_number, cells)) and any(c.strip().lower() not in _MISSING for c in cells)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell

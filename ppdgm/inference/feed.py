@@ -1,0 +1,79 @@
+"""Data as loops need them: on the device at once, or, where they are streamed from disk, a chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ppdgm.data import Stream, take
+from ppdgm.errors import DataError
+from ppdgm.inference.batches import Plan
+
+CHUNK_BYTES = 2**26  # of streamed rows that are in memory at a time
+
+
+class Feed:
+    """Named arrays or streams with N rows, and their rows on the device.
+
+    Args:
+        runtime: of the program.
+        fields: from `as_fields`.
+    """
+
+    def __init__(self, runtime: Any, fields: Mapping[str, np.ndarray | Stream]):
+        self.runtime, self.fields = runtime, fields
+        self.size = len(next(iter(fields.values())))
+        self.streamed = any(isinstance(v, Stream) for v in fields.values())
+
+    @cached_property
+    def sample(self) -> Mapping[str, np.ndarray | Stream]:
+        """Data from which a plain pair can be found out: all, or some where they are streamed."""
+        return take(self.fields, np.arange(min(self.size, 100))) if self.streamed else self.fields
+
+    @cached_property
+    def native(self) -> Any:
+        """All data, on the device."""
+        return self.runtime.put(self.fields)
+
+    def some(self, count: int) -> Any:
+        """The first data, for a first look; all where they are there anyway."""
+        return self.rows(np.arange(count) % self.size)[0] if self.streamed else self.native
+
+    def rows(self, index: np.ndarray) -> tuple[Any, np.ndarray]:
+        """Data on the device, and where in them those of `index` are."""
+        if not self.streamed:
+            return self.native, index
+        return self.runtime.put(self._read(index)), np.arange(len(index))
+
+    def stretch(self, plan: Plan) -> tuple[Plan, Any]:
+        """The plan and the data that its indices refer to. Streamed chunks have one shape, whatever `plan.count`."""
+        if not self.streamed:
+            return plan, self.native
+        index = np.zeros(plan.index.shape, plan.index.dtype)
+        index[: plan.count] = np.arange(plan.count * plan.index.shape[1]).reshape(plan.count, -1)
+        found = self._read(plan.index[: plan.count].ravel())
+        missing = plan.index.size - plan.count * plan.index.shape[1]
+        whole = {n: np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)]) for n, a in found.items()}
+        return replace(plan, index=index), self.runtime.put(whole)
+
+    def capacity(self, batch_size: int, most: int) -> int:
+        """Steps whose data may be in memory at a time."""
+        if not self.streamed:
+            return most
+        row = sum(prod(v.shape[1:]) * np.dtype(v.dtype).itemsize for v in self.fields.values())
+        return int(np.clip(CHUNK_BYTES // max(row * batch_size, 1), 1, most))
+
+    def _read(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Rows from disk.
+
+        Raises:
+            DataError: the program subsamples by itself.
+        """
+        if self.runtime.tracer.subsamples:
+            raise DataError("Data: got a memory-mapped array, but a program that subsamples its data needs all of them.")
+        return take(self.fields, index)

@@ -1,0 +1,274 @@
+"""Run folders: recipe, checkpoints, result, history, log, status and pictures."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+
+from ppdgm import checkpoint
+from ppdgm.errors import CheckpointError, SpecError
+from ppdgm.inference.recipe import Recipe, check_format, read_table
+
+RECIPE, WEIGHTS, HISTORY, LOG, STATUS = "recipe.toml", "weights.safetensors", "history.csv", "log.txt", "status.json"
+CHECKPOINTS, PICTURES, LOCK = "checkpoints", "pictures", ".lock"
+KEPT = 2  # checkpoints: the last, and the one before it
+CSV_ROWS = 10_000
+_PACKAGES = ("ppdgm", "numpy", "jax", "numpyro", "optax", "torch", "pyro-ppl")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def check_free(out: Path, overwrite: bool) -> None:
+    """Refuse a folder that holds something, unless it is a run to be overwritten."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise CheckpointError(f"out: {out} is a file, expected a folder.")
+    if any(out.iterdir()):
+        if not (out / RECIPE).exists():
+            raise CheckpointError(f"out: {out} holds files that are not a run. Choose another folder.")
+        if not overwrite:
+            raise CheckpointError(
+                f"out: {out} holds a run already. Choose another folder, give overwrite=True, or go on with it: "
+                f"ppdgm.resume({str(out)!r})."
+            )
+        if read_status(out).get("state") == "running":
+            raise CheckpointError(f"out: {out} is being written by a run that still goes on.")
+
+
+class Folder:
+    """One run's folder.
+
+    Args:
+        path: of the folder, which is made if need be.
+
+    Raises:
+        CheckpointError: it can't be made.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"out: {path} can't be made ({error.strerror}). Choose another folder.") from None
+
+    def clear(self) -> None:
+        """Remove what an older run left: its files by name, and no others."""
+        files = [self.path / name for name in (WEIGHTS, HISTORY, LOG, STATUS, RECIPE)]
+        for file in [*files, *self.path.glob(f"{PICTURES}/*.png"), *(self.path / CHECKPOINTS).glob("*")]:
+            file.unlink(missing_ok=True)
+
+    def write_recipe(self, recipe: Recipe, remarks: list[str]) -> None:
+        """Write the recipe, with what it can't tell as comments above it."""
+        lines = [f"# ppdgm fit {RECIPE} --out another/folder   repeats this run.", *(f"# {r}" for r in remarks)]
+        text = "\n".join(lines) + "\n\n" + tomli_w.dumps({**recipe.table(), "versions": versions()})
+        self.write(RECIPE, text.encode())
+
+    def write_checkpoint(self, step: int, arrays: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> str:
+        """Write a checkpoint, remove all but the last ones, and return the checksum of the new one."""
+        content = checkpoint.pack(arrays, page)
+        self.write(f"{CHECKPOINTS}/step-{step:010d}.safetensors", content)
+        for old in self.checkpoints()[:-KEPT]:
+            old.unlink(missing_ok=True)
+        return checkpoint.checksum(content)
+
+    def write_weights(self, arrays: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> None:
+        """Write the result."""
+        self.write(WEIGHTS, checkpoint.pack(arrays, page))
+
+    def write_history(self, history: Mapping[str, np.ndarray]) -> None:
+        """Write the history as CSV."""
+        self.write(HISTORY, as_csv(history).encode())
+
+    def write_status(self, **values: Any) -> None:
+        """Write where the run is; a status that is lost in a crash is no loss."""
+        path = self.path / f".{STATUS}.new"
+        path.write_text(json.dumps({"pid": os.getpid(), "updated": time.time(), **values}))
+        os.replace(path, self.path / STATUS)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file of the folder, whole or not at all.
+
+        Raises:
+            CheckpointError: it can't be written (a full disk, say).
+        """
+        try:
+            checkpoint.write_atomically(self.path / name, content)
+        except OSError as error:
+            raise CheckpointError(f"{self.path / name} can't be written ({error.strerror}).") from error
+
+    def checkpoints(self) -> list[Path]:
+        """Checkpoint files, the oldest first."""
+        return sorted((self.path / CHECKPOINTS).glob("step-*.safetensors"))
+
+    def drop_after(self, kept: Path) -> None:
+        """Remove the checkpoints after `kept`, and what a killed process has left half-written."""
+        for file in (self.path / CHECKPOINTS).glob("*"):
+            if file.name.startswith(".") or file.name > kept.name:
+                file.unlink(missing_ok=True)
+        for file in self.path.glob(".*.*"):
+            file.unlink(missing_ok=True)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from writing to the folder; a killed process lets go of it.
+
+        Raises:
+            CheckpointError: another process has it.
+        """
+        with (self.path / LOCK).open("w") as file:
+            for _ in range(10):  # who asks for the status has it for a moment
+                if held := _lock(file):
+                    break
+                time.sleep(0.05)
+            if not held:
+                raise CheckpointError(f"{self.path} is being written by another run that still goes on.")
+            yield
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """Where the run in a folder is: "state", "step", "steps", "elbo", …; {} if it says nothing.
+
+    A run whose process has gone without a word is "killed".
+    """
+    try:
+        found = dict(json.loads((path / STATUS).read_text()))
+    except (OSError, ValueError):
+        return {}
+    if found.get("state") == "running" and not _is_held(path):
+        found["state"] = "killed"
+    return found
+
+
+def as_csv(history: Mapping[str, np.ndarray]) -> str:
+    """A row per step, or per window of steps (means) where there are very many; validations at their steps."""
+    size = len(history["step"])
+    width = max(1, -(-size // CSV_ROWS))
+    names = [
+        n
+        for n, v in history.items()
+        if len(v) == size and n not in ("step", "validation_step", "validation_elbo", "skipped_step")
+    ]
+    seen = dict(zip(history.get("validation_step", ()), history.get("validation_elbo", ()), strict=True))
+    text = io.StringIO()
+    print(*["step", *names, *(["validation_elbo"] if seen else [])], sep=",", file=text)
+    for start in range(0, size, width):
+        rows = slice(start, min(start + width, size))
+        steps = history["step"][rows]
+        found = [f"{float(v):.7g}" for v in (history[n][rows].mean(dtype=np.float64) for n in names)]
+        looked = [f"{seen[s]:.9g}" for s in steps if s in seen][-1:] or [""]
+        print(*[int(steps[-1]), *found, *(looked if seen else [])], sep=",", file=text)
+    return text.getvalue()
+
+
+def find_saved(path: Path, to_resume: bool = False) -> Path:
+    """The file to open: the result, or the last checkpoint where training went on after it (or never ended)."""
+    if path.is_file() and path.name == RECIPE:
+        raise CheckpointError(f"{path} is a recipe. Give its folder: {str(path.parent)!r}.")
+    if path.is_file():
+        return path
+    if not (path / RECIPE).is_file():
+        raise CheckpointError(f"{path} is no run folder: it has no {RECIPE}. Expected what fit(…, out=…) wrote.")
+    saved = sorted((path / CHECKPOINTS).glob("step-*.safetensors"))
+    weights = path / WEIGHTS
+    if to_resume or not weights.is_file():
+        if not saved:
+            raise CheckpointError(f"{path} has no checkpoint yet: nothing to go on from. Start it anew.")
+        return saved[-1]
+    return weights
+
+
+def open_saved(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays and page of a checkpoint or result; the checkpoint before is offered where this one is damaged.
+
+    Raises:
+        CheckpointError: damaged, foreign, of a newer version, or with a recipe that was changed since.
+    """
+    try:
+        arrays, page = checkpoint.read(file)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{_offer(file)}") from None
+    folder = file.parent.parent if file.parent.name == CHECKPOINTS else file.parent
+    if (folder / RECIPE).is_file():
+        _check_recipe(folder / RECIPE, page["recipe"])
+    return arrays, page
+
+
+def _offer(file: Path) -> str:
+    folder = file.parent.parent if file.parent.name == CHECKPOINTS else file.parent
+    for other in reversed(Folder(folder).checkpoints()):
+        if other != file:
+            try:
+                checkpoint.read(other)
+            except CheckpointError:
+                continue
+            return (
+                f" {other.name} is whole: ppdgm resume {folder} --checkpoint {other}, or "
+                f"ppdgm.resume({str(folder)!r}, checkpoint={str(other)!r})."
+            )
+    return ""
+
+
+def _check_recipe(path: Path, trained: Mapping[str, Any]) -> None:
+    """Refuse a recipe that is not the one that was trained; where data are, and how long to train, may change."""
+    try:
+        table = read_table(path)
+        check_format(table)
+    except SpecError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+    free = ("versions.", "data.", "training.epochs", "training.steps")
+    flat = lambda t: {k: v for k, v in _flatten(t).items() if not k.startswith(free)}
+    now, then = flat(table), flat(trained)
+    for key in [*now, *then]:
+        if now.get(key) != then.get(key):
+            raise CheckpointError(
+                f"{path} was changed after training: {key} is {now.get(key)!r}, and was {then.get(key)!r}. A changed "
+                "recipe is a new run: ppdgm fit recipe.toml --out another/folder."
+            )
+
+
+def _flatten(table: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(table, Mapping):
+        return {prefix[:-1]: table}
+    return {k: v for name, value in table.items() for k, v in _flatten(value, f"{prefix}{name}.").items()}
+
+
+def _lock(file: Any) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        with (path / LOCK).open("r+") as file:
+            return not _lock(file)
+    except OSError:
+        return False

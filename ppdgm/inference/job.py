@@ -1,0 +1,256 @@
+"""One training run made ready: data, settings and program are checked, then it trains and leaves its result."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppdgm.checkpoint import matching
+from ppdgm.data import Dataset, as_fields
+from ppdgm.errors import DataError, PpdgmError, TrainingError, explain, out_of_memory
+from ppdgm.inference.batches import Batches
+from ppdgm.inference.evaluate import Judge, check_fields, parse_memory
+from ppdgm.inference.feed import Feed
+from ppdgm.inference.folder import Folder
+from ppdgm.inference.keeper import Keeper
+from ppdgm.inference.optimisers import as_optimiser
+from ppdgm.inference.recipe import Recipe
+from ppdgm.inference.result import Fit, values_of
+from ppdgm.inference.run import Run, interruptible
+from ppdgm.inference.schedules import as_schedule, check_reached
+from ppdgm.inference.watch import Watch
+from ppdgm.program import PlainPair
+from ppdgm.registry import backend as load_backend
+from ppdgm.report import Progress, make_report
+
+COMPILE_FROM_STEPS = 10_000  # torch.compile costs some ten seconds, and saves about a millisecond per step
+Callback = Callable[[Progress], Any]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """An opened checkpoint."""
+
+    file: Path
+    arrays: dict[str, np.ndarray]
+    page: dict[str, Any]
+
+
+@dataclass
+class Job:
+    """What a run is made of; `prepare` checks it, `run` trains."""
+
+    recipe: Recipe
+    data: Any
+    validation: Any
+    own: Any
+    callbacks: tuple[Callback, ...]
+    progress: bool | None
+    params: Mapping[str, np.ndarray] | None
+
+    def prepare(self) -> None:
+        """Check data, settings and program, and put everything on the device."""
+        recipe, training = self.recipe, self.recipe.training
+        self.transform = self.data.transform if isinstance(self.data, Dataset) else None
+        if isinstance(self.data, Dataset):
+            self.data, self.validation = self.data.train, _first(self.validation, self.data.validation)
+        if training.early_stopping is not None and self.validation is None:
+            raise TrainingError("early_stopping needs validation=… data to watch.")
+        self.fields = as_fields(self.data, training.dtype)
+        self.held_out = None if self.validation is None else as_fields(self.validation, training.dtype)
+        check_fields(recipe.program, self.fields, training.binarise)
+        if self.held_out is not None:
+            check_fields(recipe.program, self.held_out)
+        self.module = load_backend(recipe.backend)
+        self.runtime = self.module.Runtime(recipe.program, training.device)
+        self.feed = Feed(self.runtime, self.fields)
+        first = self.runtime.initialise(training.seed, self.feed.sample, training.dtype)
+        if self.params is not None:
+            first = matching(first, self.params)
+        size = self.feed.size
+        self.batches = Batches(size, _choose_batch(self.runtime, training.batch_size, size), training.seed)
+        self.total = training.length(self.batches.per_epoch)
+        own = training.optimiser if self.own is None else self.own
+        self.optimiser = as_optimiser(own, training.clip_norm)
+        self._check_schedules()
+        self.native = self.runtime.put(first)
+        self._first_reading()
+        rate = 1e-3 if self.own is None and training.learning_rate is None else training.learning_rate
+        resolved = training.replace(batch_size=self.batches.batch_size, learning_rate=rate)
+        self.recipe = replace(recipe, training=resolved)
+
+    def run(self, out: Path | None, fresh: bool = False, saved: Saved | None = None) -> Fit:
+        """Train, from the first step or a checkpoint."""
+        if not hasattr(self, "feed"):
+            self.prepare()
+        facts = {"data_size": self.feed.size, "fields": sorted(self.fields)}
+        if out is not None:
+            facts["fingerprint"] = fingerprint(self.fields)
+        if saved:
+            _same_data(saved, facts)
+        with ExitStack() as stack:
+            folder = self._open(out, fresh, saved, stack)
+            report = stack.enter_context(make_report(self.progress))
+            for callback in self.callbacks:
+                if isinstance(callback, AbstractContextManager):
+                    stack.enter_context(callback)
+            keeper = Keeper(folder, self.recipe, self.transform, facts)
+            run = self._make(report, keeper, saved)
+            if saved:
+                run.restore(saved.arrays, saved.page)
+            keeper.start(run, saved.file.name if saved else "")
+            self._go(run, keeper)
+            result = self._result(run, run.best())
+            keeper.finish(run, result.params)
+            keeper.draw(result)
+            return result
+
+    def _open(self, out: Path | None, fresh: bool, saved: Saved | None, stack: ExitStack) -> Folder | None:
+        """The run's folder, held and made ready."""
+        if out is None:
+            return None
+        folder = Folder(out)
+        stack.enter_context(folder.held())
+        if fresh:
+            folder.clear()
+            folder.write_recipe(self.recipe, self._remarks())
+        elif saved:
+            folder.drop_after(saved.file)
+            if saved.page["recipe"] != self.recipe.table():  # longer than was planned
+                folder.write_recipe(self.recipe, self._remarks())
+        return folder
+
+    def _make(self, report: Any, keeper: Keeper, saved: Saved | None) -> Run:
+        training, name = self.recipe.training, self.recipe.backend
+        compiled = saved.page["compile"] if saved else _choose_compile(training.compile, name, self.total)
+        trainer = self.module.Trainer(
+            self.runtime,
+            self.recipe.engine,
+            self.optimiser,
+            self.native,
+            training.seed,
+            self.feed.size,
+            training.binarise == "dynamic",
+            training.weight_average,
+            compiled,
+            training.compile is True,
+        )
+        watch = None
+        if self.held_out is not None:
+            memory = parse_memory("auto", self.runtime.device)
+            judge = Judge(self.runtime, None, Feed(self.runtime, self.held_out), memory)
+            watch = Watch(judge, training.early_stopping, _warm(self.recipe.engine))
+        rate = as_schedule(1.0) if self.own is not None else training.rate
+        return Run(
+            trainer, self.feed, self.batches, self.recipe.engine, training, self.total, watch, self.callbacks, report,
+            keeper, rate,
+        )  # fmt: skip
+
+    def _go(self, run: Run, keeper: Keeper) -> None:
+        """Train; an error in a callback, or a second Ctrl-C, does not lose what was reached."""
+        try:
+            with interruptible() as interrupted:
+                run.go(interrupted)
+        except BaseException as error:
+            run.stopped = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            keeper.note(f"{type(error).__name__}: {error}")
+            if run.at_work:  # in the middle of a stretch: the last good state is what there is
+                run.go_back()
+            if run.step:
+                keeper.finish(run, values_of(run.good[1]) if run.at_work else run.best(), not run.at_work)
+            if (told := out_of_memory(error)) is not None:
+                raise told from error
+            raise
+
+    def _result(self, run: Run, values: dict[str, np.ndarray]) -> Fit:
+        recipe = self.recipe
+        info = {**run.keeper.facts, "steps": run.step, "compile": run.trainer.compiled, "skipped": len(run.skipped)}
+        return Fit(
+            recipe.program, values, recipe.backend, recipe.training.device, recipe.engine, run.history(), info,
+            run.stopped, recipe.training, recipe.data, self.transform, runtime=self.runtime,
+        )  # fmt: skip
+
+    def _check_schedules(self) -> None:
+        training, engine = self.recipe.training, self.recipe.engine
+        if self.own is not None and training.learning_rate is not None:
+            raise TrainingError("learning_rate: works with an optimiser by name; one of your own has its own.")
+        if (training.rate(np.arange(self.total)) < 0).any():
+            raise TrainingError(f"learning_rate: got {training.learning_rate!r}, expected numbers of at least 0.")
+        for what, schedule in {**engine.schedules(), "learning_rate": training.rate}.items():
+            check_reached(what, schedule, self.total)
+
+    def _first_reading(self) -> None:
+        """Read a few data, with the libraries' argument checks on, and sizes that hide no shape mistake."""
+        program, rows = self.recipe.program, self.runtime.tracer.batch_size or 3
+        data = self.feed.some(rows)
+        if self.recipe.training.binarise == "dynamic":
+            data = {**data, **self.runtime.put({"x": np.round(self.runtime.fetch(data["x"]))})}
+        try:
+            self.runtime.validate(self.native, data, 2, rows)
+        except PpdgmError:
+            raise
+        except Exception as error:
+            raise (out_of_memory(error) or explain(program, error)) from error
+
+    def _remarks(self) -> list[str]:
+        """What the recipe can't tell."""
+        given = {
+            "its data": self.recipe.data is None,
+            "its first parameter values": self.params is not None,
+            "its optimiser": self.own is not None,
+            "its program": isinstance(self.recipe.program, PlainPair),
+        }
+        missing = [n for n, absent in given.items() if absent]
+        return [f"Handed over in Python, and not told here: {', '.join(missing)}."] if missing else []
+
+
+def fingerprint(fields: Mapping[str, Any]) -> str:
+    """A checksum of data: of all bytes in memory, and of a thousand rows of what is streamed."""
+    digest = hashlib.sha256()
+    for name in sorted(fields):
+        value = fields[name]
+        digest.update(f"{name} {value.shape} {value.dtype}".encode())
+        some = value if isinstance(value, np.ndarray) else value[np.linspace(0, len(value) - 1, 1000).astype(int)]
+        digest.update(np.ascontiguousarray(some).data)
+    return digest.hexdigest()
+
+
+def _same_data(saved: Saved, facts: Mapping[str, Any]) -> None:
+    for name, what in (("fields", "fields"), ("data_size", "number of data"), ("fingerprint", "content")):
+        if saved.page.get(name) != facts[name]:
+            raise DataError(
+                f"Data: other data than the run was started with: their {what} was {saved.page.get(name)!r}, "
+                f"and is {facts[name]!r}. To go on with other data, start anew: fit(…, params=load(…).params)."
+            )
+
+
+def _first(*values: Any) -> Any:
+    return next((v for v in values if v is not None), None)
+
+
+def _warm(engine: Any) -> int:
+    return max((s.reached() for s in engine.schedules().values()), default=0)
+
+
+def _choose_batch(runtime: Any, batch_size: int | None, size: int) -> int:
+    own = runtime.tracer.batch_size
+    if own and batch_size not in (None, own):
+        raise TrainingError(f"batch_size: got {batch_size}, but the program's own plate fixes it at {own}.")
+    if own and own > size:
+        raise TrainingError(f"The program's plate takes minibatches of {own}, but there are {size} data.")
+    return own or batch_size or 100
+
+
+def _choose_compile(compile: bool | str, backend: str, total: int) -> bool:
+    if backend != "pyro" or compile is False:
+        return backend != "pyro"
+    if compile == "auto":
+        return total >= COMPILE_FROM_STEPS and any(shutil.which(c) for c in ("c++", "g++", "clang++"))
+    return True

@@ -1,0 +1,143 @@
+"""What a run with a folder keeps there, and when: checkpoints, status, log, history, result, pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ppdgm.checkpoint import grouped
+from ppdgm.data import Transform
+from ppdgm.inference.folder import PICTURES, Folder, versions
+from ppdgm.inference.recipe import Recipe
+from ppdgm.report import Progress, RunLog
+
+STATUS_SECONDS = 2.0
+
+
+class Keeper:
+    """Saves a run; for a run without a folder it does nothing.
+
+    Args:
+        folder: of the run, or None.
+        recipe: of the run.
+        transform: of its data, if any.
+        facts: what else a checkpoint should tell: data, their size and fields.
+    """
+
+    def __init__(self, folder: Folder | None, recipe: Recipe, transform: Transform | None, facts: Mapping[str, Any]):
+        self.folder, self.recipe, self.transform, self.facts = folder, recipe, transform, dict(facts)
+        self.log = RunLog(folder.path / "log.txt") if folder else None
+        self._saved_at, self._saved_step, self._status_at = time.monotonic(), -1, 0.0
+
+    def start(self, run: Any, resumed_from: str) -> None:
+        """Say what starts, or goes on."""
+        found = " ".join(f"{n} {v}" for n, v in versions().items())
+        begins = f"resumed from {resumed_from}" if resumed_from else "started"
+        self.note(f"{begins} at step {run.step} of {run.total}, on the {self.recipe.backend} backend; {found}")
+        self.status(run, "running")
+
+    def note(self, message: str) -> None:
+        """Write a line to the log."""
+        if self.log:
+            self.log.write(message)
+
+    def next_step(self, step: int) -> int | None:
+        """The step after `step` at which a checkpoint must be, if steps decide."""
+        every = self.recipe.training.checkpoint_steps
+        return step - step % every + every if self.folder and every else None
+
+    def look(self, run: Any, now: Progress) -> None:
+        """After each stretch: log, status, and a checkpoint where one is due."""
+        if not self.folder or not self.log:
+            return
+        self.log.progress(now)
+        if time.monotonic() - self._status_at > STATUS_SECONDS:
+            self.status(run, "running", now)
+        every, minutes = self.recipe.training.checkpoint_steps, self.recipe.training.checkpoint_minutes
+        due = run.step % every == 0 if every else time.monotonic() - self._saved_at > 60 * minutes
+        if due:
+            self.save(run)
+
+    def save(self, run: Any) -> None:
+        """Write a checkpoint of the present step, and the history so far."""
+        if not self.folder or run.step == self._saved_step:
+            return
+        best = run.watch.best_params if run.watch else None
+        arrays = grouped("trainer", run.state()) | grouped("best", best or {}) | self._common(run)
+        digest = self.folder.write_checkpoint(run.step, arrays, self.page(run))
+        self.folder.write_history(run.history())
+        self.note(f"checkpoint at step {run.step}, sha256 {digest}")
+        self._saved_at, self._saved_step = time.monotonic(), run.step
+
+    def finish(self, run: Any, values: Mapping[str, np.ndarray], checkpoint: bool = True) -> None:
+        """Write the result, and a last checkpoint to go on from."""
+        if not self.folder:
+            return
+        if checkpoint:
+            self.save(run)
+        self.folder.write_weights({**values, **self._common(run)}, self.page(run))
+        self.status(run, run.stopped)
+        self.note(f"ended at step {run.step} of {run.total}: {run.stopped}")
+
+    def draw(self, fit: Any) -> None:
+        """Pictures of the bound and of samples; a picture that fails is no reason to lose a run."""
+        if not self.folder:
+            return
+        from ppdgm import plots
+
+        path = self.folder.path / PICTURES
+        try:
+            path.mkdir(exist_ok=True)
+            plots.history_picture(path / "history.png", fit.history)
+            plots.samples_picture(path / "samples.png", _one_site(fit.sample(64, mean=True)))
+        except Exception as error:
+            self.note(f"a picture could not be drawn: {type(error).__name__}: {error}")
+
+    def status(self, run: Any, state: str, now: Progress | None = None) -> None:
+        """Write where the run is."""
+        if not self.folder:
+            return
+        elbo = run.parts[-1]["elbo"] if run.parts and "elbo" in run.parts[-1] else np.array([np.nan])
+        validation = run.watch.values[-1] if run.watch and run.watch.values else None
+        self.folder.write_status(
+            state=state,
+            step=run.step,
+            steps=run.total,
+            elbo=_number(now.metrics.get("elbo") if now else elbo.mean()),
+            validation_elbo=_number(validation),
+            skipped=len(run.skipped),
+        )
+        self._status_at = time.monotonic()
+
+    def page(self, run: Any) -> dict[str, Any]:
+        """What a checkpoint tells besides its arrays."""
+        return {
+            **self.facts,
+            "recipe": self.recipe.table(),
+            "versions": versions(),
+            "step": run.step,
+            "steps": run.total,
+            "stopped": run.stopped,
+            "compile": run.trainer.compiled,
+            "skipped": run.skipped,
+            "in_a_row": run.in_a_row,
+            "seconds": run.seconds,
+            "watch": run.watch.page() if run.watch else None,
+            "transform": self.transform.to_table() if self.transform else None,
+        }
+
+    def _common(self, run: Any) -> dict[str, np.ndarray]:
+        transform = self.transform.arrays() if self.transform else {}
+        return grouped("history", run.history()) | grouped("transform", transform)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def _one_site(sites: Any) -> np.ndarray:
+    found: np.ndarray = sites.get("x", next(iter(sites.values()))) if isinstance(sites, dict) else sites
+    return found

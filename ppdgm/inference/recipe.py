@@ -1,0 +1,164 @@
+"""A run as text: data, program, engine, backend and training in one TOML file that repeats it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from ppdgm.data import Source
+from ppdgm.errors import SpecError, nearest
+from ppdgm.inference.engine import Engine
+from ppdgm.inference.settings import Training
+from ppdgm.inference.svi import SVI
+from ppdgm.program import Program
+from ppdgm.registry import INSTALL
+from ppdgm.spec import Spec, find_kind
+
+FORMAT = 2
+_IMPLIED = {"data": "Source", "engine": "SVI", "training": "Training"}  # kinds that go without saying
+_KEYS = ("format", "backend", "data", "program", "engine", "training", "versions")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a run is made of.
+
+    Attributes:
+        program: a Program, or a plain pair, which text can't tell.
+        training, engine, backend: how it is trained.
+        data: where its data come from; None where arrays were handed over.
+    """
+
+    program: Any
+    training: Training
+    engine: Engine = SVI()
+    backend: str = "numpyro"
+    data: Source | None = None
+
+    def table(self) -> dict[str, Any]:
+        """Nested dictionaries of plain values."""
+        bare = lambda spec: {n: v for n, v in spec.to_dict().items() if n != "kind"}
+        plain = {"kind": f"plain:{self.backend}"}
+        return {
+            "format": FORMAT,
+            "backend": self.backend,
+            **({"data": bare(self.data)} if self.data else {}),
+            "program": self.program.to_dict() if isinstance(self.program, Spec) else plain,
+            "engine": self.engine.to_dict(),
+            "training": bare(self.training),
+        }
+
+    def to_toml(self) -> str:
+        """The recipe as TOML text."""
+        return tomli_w.dumps(self.table())
+
+    @classmethod
+    def from_table(
+        cls,
+        table: Mapping[str, Any],
+        classes: Iterable[type[Spec] | str] = (),
+        program: Any = None,
+        event_shape: tuple[int, ...] | None = None,
+    ) -> Recipe:
+        """The recipe that `table` tells of.
+
+        Args:
+            table: as `Recipe.table` gives it; tables and fields with defaults may be absent.
+            classes: classes of your own that it may name, as for `Spec.from_dict`.
+            program: the program itself, where text can't tell it (plain pairs).
+            event_shape: of the data, for a program whose table doesn't give its own.
+
+        Raises:
+            SpecError: a key or a value that is not known.
+        """
+        check_format(table)
+        backend = table.get("backend", "numpyro")
+        if not isinstance(backend, str) or backend not in INSTALL:
+            raise SpecError(f"backend: got {backend!r}. {nearest(str(backend), INSTALL)}")
+        classes = list(classes)
+        found = {n: _spec(n, table[n], classes) for n in _IMPLIED if n in table}
+        if program is None:
+            program = _program(table.get("program"), classes, event_shape)
+        return cls(
+            program=program,
+            training=_expect(found.get("training", Training()), Training),
+            engine=_expect(found.get("engine", SVI()), Engine),
+            backend=backend,
+            data=_expect(found["data"], Source) if "data" in found else None,
+        )
+
+
+def read_table(path: str | Path) -> dict[str, Any]:
+    """The tables of a recipe file.
+
+    Raises:
+        SpecError: it can't be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"{path} can't be read ({error.strerror}).") from None
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, numbers of a thousand digits
+        raise SpecError(f"{path} is not a recipe in TOML: {error}.") from None
+
+
+def check_format(table: Mapping[str, Any]) -> None:
+    """Refuse a recipe of another version, or with other keys than a recipe has."""
+    if (got := table.get("format", FORMAT)) != FORMAT:
+        older = isinstance(got, int) and got < FORMAT
+        remedy = "It is an older version's: write it anew." if older else "Update ppdgm."
+        raise SpecError(f"The recipe has format {got!r}, this version of ppdgm reads {FORMAT}. {remedy}")
+    for key, value in table.items():
+        if key not in _KEYS:
+            raise SpecError(f"A recipe has no {key!r}. {nearest(key, _KEYS)}")
+        if key not in ("format", "backend") and not isinstance(value, Mapping):
+            raise SpecError(f"{key}: got {value!r}, expected a table [{key}].")
+
+
+def source_of(table: Mapping[str, Any]) -> Source:
+    """The source that a [data] table tells of."""
+    source: Source = _expect(_spec("data", table, []), Source)
+    return source
+
+
+def _spec(name: str, table: Mapping[str, Any], classes: list[type[Spec] | str]) -> Spec:
+    table = {"kind": _IMPLIED[name], **table}
+    if name == "data" and isinstance(table.get("fields"), Mapping):  # a table of names, rather than a spec
+        table["fields"] = list(table["fields"].items())
+    return Spec.from_dict(_with_kinds(table, classes), classes)
+
+
+def _program(table: Any, classes: list[type[Spec] | str], event_shape: tuple[int, ...] | None) -> Any:
+    if not isinstance(table, Mapping) or not isinstance(table.get("kind"), str):
+        raise SpecError('The recipe has no [program] table with a kind, such as kind = "VAE".')
+    kind = table["kind"]
+    if kind.startswith("plain:"):
+        raise SpecError("The recipe is of a plain pair, which text can't tell. Hand the pair in: program=pair.")
+    if event_shape is not None and "event_shape" in find_kind(kind, classes).model_fields:
+        table = {"event_shape": list(event_shape), **table}
+    return _expect(Spec.from_dict(_with_kinds(table, classes), classes), Program)
+
+
+def _with_kinds(table: Mapping[str, Any], classes: list[type[Spec] | str]) -> dict[str, Any]:
+    """A spec's table in which inner tables without a kind have that of their field's default."""
+    if not isinstance(table["kind"], str):
+        raise SpecError(f"kind: got {table['kind']!r}, expected the name of a class.")
+    fields = find_kind(table["kind"], classes).model_fields
+    found = dict(table)
+    for name, value in table.items():
+        if isinstance(value, Mapping) and name in fields:
+            default = fields[name].default
+            value = {"kind": default.kind(), **value} if isinstance(default, Spec) else value
+            found[name] = _with_kinds(value, classes) if value.get("kind", "none") != "none" else value
+    return found
+
+
+def _expect(value: Any, cls: type[Spec]) -> Any:
+    if not isinstance(value, cls):
+        raise SpecError(f"Got a {type(value).__name__}, expected a {cls.__name__}.")
+    return value

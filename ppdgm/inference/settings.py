@@ -1,0 +1,70 @@
+"""The settings of a training run, as data: what `fit` takes, and a recipe's [training] table."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ppdgm.errors import TrainingError
+from ppdgm.inference.optimisers import Optimiser, OptimiserName
+from ppdgm.inference.schedules import Schedule, as_schedule
+from ppdgm.spec import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Spec
+
+Decay = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Training(Spec):
+    """How long, how fast, from which seed, and what is kept.
+
+    Args:
+        epochs, steps: how long; one of them.
+        batch_size: B; 100 by default, or what a plain pair's subsampled plate says.
+        optimiser: its name, an `Optimiser`, or "own" for one that text can't tell.
+        learning_rate: a number, or a schedule in steps; 1e-3 by default.
+        clip_norm: largest norm of the gradient.
+        weight_average: d of the exponential moving average θ̄ ← d θ̄ + (1 − d) θ over steps, which is then what is
+            judged and returned.
+        binarise: "dynamic" draws x ~ Bernoulli(x) anew for each minibatch.
+        early_stopping: stop after this many validations without a better ELBO, once warm-ups are over.
+        keep_best: return the parameters with the best validation ELBO, rather than the last.
+        max_skipped: a step that is not finite is skipped; after this many in a row training stops.
+        checkpoint_steps, checkpoint_minutes: how often a run with a folder is saved; minutes unless steps are given.
+        seed: of first values, order of data, and draws.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        dtype: of parameters and data.
+        compile: torch.compile on the pyro backend; "auto" where the run is long enough to pay for it.
+    """
+
+    epochs: PositiveInt | None = None
+    steps: PositiveInt | None = None
+    batch_size: PositiveInt | None = None
+    optimiser: OptimiserName | Literal["own"] | Optimiser = "adam"
+    learning_rate: NonNegativeFloat | Schedule | None = None
+    clip_norm: PositiveFloat | None = None
+    weight_average: Decay | None = None
+    binarise: Literal["none", "dynamic"] = "none"
+    early_stopping: PositiveInt | None = None
+    keep_best: bool = True
+    max_skipped: PositiveInt = 10
+    checkpoint_steps: PositiveInt | None = None
+    checkpoint_minutes: PositiveFloat = 5.0
+    seed: NonNegativeInt = 0
+    device: str = "auto"
+    dtype: Literal["float32", "float64"] = "float32"
+    compile: bool | Literal["auto"] = "auto"
+
+    @property
+    def rate(self) -> Schedule:
+        """The learning rate as a schedule."""
+        return as_schedule(1e-3 if self.learning_rate is None else self.learning_rate)
+
+    def length(self, steps_per_epoch: int) -> int:
+        """Planned steps.
+
+        Raises:
+            TrainingError: neither or both of epochs and steps are given.
+        """
+        if (self.epochs is None) == (self.steps is None):
+            raise TrainingError("Give either epochs=… or steps=…, to say how long to train.")
+        return self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch

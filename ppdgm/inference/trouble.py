@@ -1,0 +1,58 @@
+"""A step that is not finite, told by site, quantity and data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ppdgm.language import Trace
+
+ADVICE = "Try a smaller learning_rate, clip_norm=…, or a larger min_scale."
+
+
+def describe(step: int, terms: Trace, gradients: Mapping[str, np.ndarray], rows: np.ndarray) -> str:
+    """One line: the first quantity of the step that is not finite, where, and for which data.
+
+    Args:
+        step: its number.
+        terms: of guide and model, [K, B].
+        gradients: by parameter.
+        rows: the data's numbers, [B].
+    """
+    return f"Step {step} was skipped: {_cause(terms, gradients, rows)}."
+
+
+def _cause(terms: Trace, gradients: Mapping[str, np.ndarray], rows: np.ndarray) -> str:
+    for what, site, value in _quantities(terms):
+        bad = ~np.isfinite(value)
+        if site in terms.shared or value.ndim < 2:
+            if bad.any():
+                return f"{what} of site {site!r} is {value[bad].flat[0]}"
+            continue
+        found = bad.any(axis=tuple(i for i in range(bad.ndim) if i != 1))
+        if found.any():
+            data = sorted({int(i) for i in rows[found]})
+            shown = f"{data[:8]}"[:-1] + (", …]" if len(data) > 8 else "]")
+            number = value[:, found][bad[:, found]].flat[0]
+            return f"{what} of site {site!r} is {number} for data {shown} ({len(data)} of the minibatch's {len(rows)})"
+    for name, value in gradients.items():
+        if not np.isfinite(value).all():
+            return f"the gradient of {name!r} is {value[~np.isfinite(value)].flat[0]}, though all terms are finite"
+    largest = max(gradients, key=lambda n: np.abs(gradients[n]).max(initial=0.0), default="")
+    if largest and (size := float(np.abs(gradients[largest]).max())) > 1e15:
+        return f"the gradient of {largest!r} is as large as {size:.1e}, which overflows in the optimiser"
+    return "the objective or its gradient is not finite, by draws that can't be repeated outside the compiled step"
+
+
+def _quantities(terms: Trace) -> list[tuple[str, str, np.ndarray]]:
+    """Values before the densities that depend on them, the guide before the model."""
+    order: list[tuple[str, Mapping[str, Any]]] = [
+        ("the value", {n: v for n, v in terms.values.items() if n in terms.log_q or n in terms.shared}),
+        ("log q", terms.log_q),
+        ("log p", terms.log_p),
+        ("the KL", terms.kl),
+        ("log p − log q", terms.shared),
+    ]
+    return [(what, site, np.asarray(value)) for what, sites in order for site, value in sites.items()]

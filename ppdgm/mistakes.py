@@ -1,0 +1,277 @@
+"""What can be wrong with the sites of a program: each mistake in one line, with site, shapes and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ppdgm.errors import ProgramError, closest
+
+Shape = tuple[int, ...]
+INSIDE = "Draw it inside `with P.plate(…):`"
+
+
+def check_statement(name: Any, dist: Any, obs: Any, native: type, arrays: tuple[type, ...]) -> None:
+    """Refuse what is no name, no distribution of the backend's, or no array of its own as an observation."""
+    if not isinstance(name, str):
+        raise ProgramError(
+            f"P.sample: got {type(name).__name__} in the place of the site's name, expected text first: "
+            'P.sample("z", distribution).'
+        )
+    if not isinstance(dist, native):
+        raise not_a_distribution(name, dist, native)
+    if obs is not None and not isinstance(obs, arrays):
+        raise ProgramError(
+            f"Site {name!r}: got obs of {_kind(obs)}, expected data that were handed to the model as its arguments, or "
+            "P.constant(…)."
+        )
+
+
+def not_a_distribution(name: str, got: Any, native: type, dist: str = "P.dist") -> ProgramError:
+    """The error for what is sampled, but is no distribution of the backend's.
+
+    Args:
+        name: of the site.
+        got: what is sampled.
+        native: of the backend's distributions.
+        dist: how their library is written.
+    """
+    library = native.__module__.partition(".")[0]
+    other = {"torch": "numpyro", "numpyro": "torch"}.get(library)
+    if isinstance(got, type):
+        remedy = f"Give it its parameters: {got.__name__}(…)."
+    elif other and any(c.__module__.startswith(other) for c in type(got).__mro__) and hasattr(got, "batch_shape"):
+        remedy = f"It is one of {other}'s: take it from {dist}."
+    elif callable(got) and dist == "P.dist":
+        remedy = f"Call it: {type(got).__name__}(…)(P, …) is one, if it is a prior, posterior or likelihood."
+    else:
+        remedy = f'A site takes a distribution: sample("{name}", {dist}.Normal(…)).'
+    return ProgramError(f"Site {name!r}: got {_kind(_inner(got))}, expected a distribution. {remedy}")
+
+
+def _kind(got: Any) -> str:
+    if isinstance(got, type):
+        return f"the class {got.__name__}"
+    shape = getattr(got, "shape", None)
+    return f"{type(got).__name__} of shape {tuple(shape)}" if isinstance(shape, tuple) else type(got).__name__
+
+
+def check_sites(guide: list[str], model: list[str]) -> None:
+    """Refuse a guide and a model that do not draw the same latent sites."""
+    if missing := [n for n in model if n not in guide]:
+        raise ProgramError(
+            f"Site {missing[0]!r} is latent in the model, but the guide does not draw it. "
+            f"{_others('The guide draws', missing[0], guide)} Draw it in the guide, or give it obs=… in the model."
+        )
+    if extra := [n for n in guide if n not in model]:
+        raise ProgramError(
+            f"Site {extra[0]!r} is drawn in the guide, but is no latent site of the model. "
+            f"{_others('The latents of the model', extra[0], model)} Draw it in the model too, or leave it out."
+        )
+
+
+def _others(lead: str, name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    if close := closest(name, known):
+        return f"Did you mean {close!r}?"
+    return f"{lead}: {', '.join(known) or 'none'}."
+
+
+def check_unobserved(names: Iterable[str]) -> None:
+    """Refuse a guide with observed sites."""
+    for name in names:
+        raise ProgramError(
+            f"Site {name!r} has obs=… in the guide. A guide draws latents, and sees data as its arguments: drop obs=…, "
+            "or observe the site in the model."
+        )
+
+
+def twice(name: str) -> ProgramError:
+    """The error for one name of two sites."""
+    return ProgramError(f"Site {name!r} is drawn twice, or two sites have this name. Give each a name of its own.")
+
+
+def apart(name: str, inside: str, plate: str = "P.plate(…)", others: Iterable[str] = ()) -> ProgramError:
+    """The error for a latent that is inside the plate in one function, and outside it in the other.
+
+    Args:
+        name: of the site.
+        inside: "guide" or "model".
+        plate: how the plate is written.
+        others: names of the plates that the other function has instead.
+    """
+    outside = "model" if inside == "guide" else "guide"
+    named = ", ".join(map(repr, others))
+    remedy = f"The plates there: {named}. Name the one over data alike" if named else f"Draw it inside `with {plate}:`"
+    return ProgramError(
+        f"Site {name!r} is inside the data plate in the {inside}, but outside it in the {outside}. {remedy} in both."
+    )
+
+
+def not_pathwise(name: str, dist: Any) -> ProgramError:
+    """The error for a latent through which no gradient flows."""
+    return ProgramError(
+        f"Site {name!r}: {type(_inner(dist)).__name__} is not reparameterised, so the gradient of its parameters would "
+        "be silently wrong. Use a reparameterised distribution in the guide."
+    )
+
+
+def _inner(dist: Any) -> Any:
+    """The distribution inside those that plates, masks and events put around it."""
+    while type(dist).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
+        dist = dist.base_dist
+    return dist
+
+
+def changed(role: str) -> ProgramError:
+    """The error for a function that overwrites its arguments."""
+    return ProgramError(
+        f"The {role} changes its data in place, so that others see them changed. Write x = x + … for x += …, and copy "
+        "before you assign to x[…]."
+    )
+
+
+def scored(name: str, dist: Any, observed: bool, log_prob: Callable[[], Any]) -> Any:
+    """What `log_prob` gives.
+
+    Raises:
+        ProgramError: the distribution can't have such a value, and its library says so.
+    """
+    try:
+        return log_prob()
+    except (ValueError, UserWarning) as error:
+        if "support" not in str(error):
+            raise
+        inner = _inner(dist)
+        support = f"the support of {type(inner).__name__}, {inner.support}"
+        if observed:
+            text = f"got data outside {support}. Check the data, or choose a distribution that has them."
+        else:
+            text = (
+                f"the guide draws values outside {support}, its distribution in the model. Give it distributions with "
+                "the same support in both."
+            )
+        raise ProgramError(f"Site {name!r}: {text}") from error
+
+
+def check_batch_shape(name: str, dist: Any, shape: tuple[int, int], inside: bool, observed: bool) -> None:
+    """Refuse a distribution that is not one for each of [K, B]."""
+    got, event = tuple(dist.batch_shape), tuple(dist.event_shape)
+    if _fits(got, shape):
+        return
+    declared = getattr(dist, "reinterpreted_batch_ndims", 0)
+    if not inside:
+        remedy = "" if observed else f", or, if it is one latent for all data, add .to_event({len(got)})"
+        raise ProgramError(
+            f"Site {name!r} is outside the data plate, but its distribution has batch shape {got}. {INSIDE}{remedy}."
+        )
+    lead = f"Site {name!r}: got a distribution of batch shape {got}, expected one that fits [K, B] = {shape}."
+    if declared and len(got) < 2 and event and _fits((*got, event[0]), shape):
+        fewer = f"make it .to_event({declared - 1})" if declared > 1 else "drop .to_event(1)"
+        raise ProgramError(f"{lead} Its events of shape {event} take in the dimension of the data: {fewer}.")
+    n = next(n for n in range(1, len(got) + 1) if _fits(got[: len(got) - n], shape))
+    more = f"make it .to_event({declared + n})" if declared else f"add .to_event({n})"
+    if declared and n == len(got):
+        more += f". If {got} should be the dimension of the data, index from the right: h[..., 0, :]"
+    raise ProgramError(f"{lead} Dimensions of one datum belong to the event: {more}.")
+
+
+def _fits(got: Shape, shape: tuple[int, int]) -> bool:
+    """Whether `got` broadcasts to [K, B]."""
+    return len(got) <= 2 and all(g in (1, s) for g, s in zip(got[::-1], shape[::-1], strict=False))
+
+
+def check_given(name: str, got: Shape, event: Shape, shape: tuple[int, int], inside: bool) -> None:
+    """Refuse a value from the guide that is no draw of the model's distribution."""
+    if got == (*shape, *event):
+        return
+    if got[2:] == event and len(got) == len(event) + 2 and got[0] == shape[0]:
+        here, there = ("inside", "outside") if inside else ("outside", "inside")
+        raise ProgramError(
+            f"Site {name!r} is {here} the data plate, but its values, of shape {got}, were drawn {there} it; expected "
+            f"{(*shape, *event)}. {INSIDE} in both guide and model."
+        )
+    remedy = "check .to_event(n) and the latent's width in both"
+    if inside and got[2:] == (shape[1], *event):
+        remedy = "the guide's events take in the dimension of the data, so it wants one less in .to_event(n)"
+    raise ProgramError(
+        f"Site {name!r}: got values of shape {got} from the guide, but the model's distribution is over events of "
+        f"shape {event}, so expected [K, B, *event] = {(*shape, *event)}. Guide and model must agree: {remedy}."
+    )
+
+
+def check_observation(name: str, got: Shape, event: Shape, shape: tuple[int, int], inside: bool) -> None:
+    """Refuse data that are not one event for each datum; a single number may stand for all."""
+    n = len(got) - len(event)
+    fits = n >= 0 and got[n:] == event and all(g in (1, s) for g, s in zip(got[:n][::-1], shape[::-1], strict=False))
+    if fits and (not inside or got == () or (n > 0 and got[n - 1] == shape[1])):
+        return
+    lead = f"Site {name!r}: got data of shape {got}, but its distribution is over events of shape {event}"
+    if not inside:
+        raise ProgramError(
+            f"{lead}, once for all data: it is outside the data plate. Observe it inside `with P.plate(…):`, or check "
+            ".to_event(n)."
+        )
+    raise ProgramError(
+        f"{lead}, one for each of {shape[1]} data, so expected {(shape[1], *event)}. Check .to_event(n) and the shape "
+        "of the net's output."
+    )
+
+
+# --- plain pairs ------------------------------------------------------------------------------------------------------
+
+Frames = Mapping[str, tuple[int, int, int]]  # plate -> its dimension, how many it takes at a time, of how many
+
+
+def misfit(name: str, dist: Any, plates: Frames) -> ProgramError:
+    """The error for a distribution whose batch shape is not that of the plates around it."""
+    got, declared = tuple(dist.batch_shape), getattr(dist, "reinterpreted_batch_ndims", 0)
+    for plate, (dim, size, full) in plates.items():
+        if size != full and len(got) >= -dim and got[dim] == full:
+            return ProgramError(
+                f"Site {name!r}: got a distribution of batch shape {got}, but plate {plate!r} takes {size} of {full} "
+                f"data at a time. Take these of the data: `with plate({plate!r}, …) as i:` and x[i]."
+            )
+    around = ", ".join(f"{n!r} ({size} at dim {dim})" for n, (dim, size, _) in plates.items())
+    n = declared + max(1, len(got) - max((-dim for dim, _, _ in plates.values()), default=0))
+    return ProgramError(
+        f"Site {name!r}: got a distribution of batch shape {got}, which does not fit its plates: {around or 'none'}. "
+        f"Dimensions of one datum belong to the event: {'make it' if declared else 'add'} .to_event({n})."
+    )
+
+
+def outside(name: str, dist: Any, plate: str, others: Iterable[str], observed: bool) -> ProgramError:
+    """The error for a site outside the data plate that has batch dimensions.
+
+    Args:
+        name, dist: of the site.
+        plate: how the data plate is written.
+        others: names of the plates around the site.
+        observed: whether it is no latent.
+    """
+    got = tuple(dist.batch_shape)
+    remedy = f"Draw it inside `with {plate}:`"
+    if named := ", ".join(map(repr, others)):
+        remedy = f"It is inside {named}: if that is the plate over data, name it with data_plate=…"
+    elif not observed:
+        remedy += f", or, if it is one latent for all data, add .to_event({len(got)})"
+    return ProgramError(
+        f"Site {name!r} is outside the data plate, but its distribution has batch shape {got}. {remedy}."
+    )
+
+
+def check_sizes(plate: str, model: int, guide: int) -> None:
+    """Refuse a model and a guide whose data plates take other numbers of data."""
+    if model != guide:
+        raise ProgramError(
+            f"Plate {plate!r} takes {model} data at a time in the model, but {guide} in the guide. Give it the same "
+            "size and the same subsample_size in both."
+        )
+
+
+def in_one_vector(guide: str, plate: str) -> ProgramError:
+    """The error for an autoguide that draws the latents of all data together."""
+    return ProgramError(
+        f"The guide, {guide}, draws the latents of all data as one vector, which has no terms for each datum of plate "
+        f"{plate!r}. Use AutoNormal, or a guide that computes each datum's distribution from x."
+    )

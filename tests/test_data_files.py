@@ -1,0 +1,272 @@
+"""Files: what is written by NumPy, by the csv module, by PIL or by hand comes back as it was."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppdgm.data import Source, as_fields, load_data
+from ppdgm.errors import DataError
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(30, 4))
+LABEL = RNG.integers(0, 3, 30)
+WHOLE = {"validation": 0, "test": 0}
+DTYPES = ["<f4", ">f4", "f2", "f8", "u1", "<i2", ">i4", "i8", "u8", "?"]
+IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+
+
+def idx_bytes(array, code=8):
+    header = struct.pack(">HBB", 0, code, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
+    return header + array.astype(IDX_TYPES[code]).tobytes()
+
+
+def whole(path, **options):
+    return load_data(path, **WHOLE, **options)
+
+
+# --- NumPy's -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("memory", [1, 2**30])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_npy_of_every_type(tmp_path, dtype, memory):
+    x = np.round(X * 20).astype(dtype)
+    np.save(tmp_path / "x.npy", x)
+    data = whole(tmp_path / "x.npy", scale="none", memory=memory)
+    assert np.array_equal(np.asarray(data.train), x) and data.train.dtype.isnative
+    assert data.train.dtype == (
+        np.float64 if np.dtype(dtype).itemsize > 2 and dtype not in ("<f4", ">f4") else np.float32
+    )
+    assert data.event_shape == (4,) and data.labels == {}
+
+
+def test_a_path_may_be_an_object_or_start_at_home(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", X)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert np.array_equal(whole("~/x.npy").train, whole(tmp_path / "x.npy").train)
+    (tmp_path / "x.npy").rename(tmp_path / "array")  # what it is shows in how it starts
+    assert np.array_equal(whole(tmp_path / "array").train, X)
+
+
+def test_npz_of_named_fields(tmp_path):
+    mask = X > 0
+    np.savez(tmp_path / "x.npz", x=X, label=LABEL, mask=mask)
+    data = load_data(tmp_path / "x.npz")
+    order = np.random.default_rng(0).permutation(30)
+    assert list(data.train) == ["x", "mask"]
+    for name, rows in {"train": order[:24], "validation": order[24:27], "test": order[27:]}.items():
+        assert np.array_equal(getattr(data, name)["x"], X[rows])
+        assert np.array_equal(getattr(data, name)["mask"], mask[rows])
+        assert np.array_equal(data.labels[name], LABEL[rows])
+    asked = load_data(tmp_path / "x.npz", fields={"x": "x", "y": "label"})
+    assert list(asked.train) == ["x", "y"] and np.array_equal(asked.train["y"], data.labels["train"])
+
+
+@pytest.mark.parametrize(
+    "names", [("x_train", "x_test", "label_train", "label_test"), ("train_X", "test_X", "y_train", "test_y")]
+)
+def test_npz_that_is_split_already(tmp_path, names):
+    arrays = (X, X[:7] + 1, LABEL, LABEL[:7])
+    np.savez_compressed(tmp_path / "x.npz", **dict(zip(names, arrays, strict=True)))
+    data = load_data(tmp_path / "x.npz")
+    order = np.random.default_rng(0).permutation(30)
+    assert np.array_equal(data.train, X[order[:27]]) and np.array_equal(data.validation, X[order[27:]])
+    assert np.array_equal(data.test, X[:7] + 1) and np.array_equal(data.labels["test"], LABEL[:7])
+    few = load_data(tmp_path / "x.npz", test=3, validation=0)
+    assert few.validation is None and len(few.train) == 30
+    rows = np.random.default_rng(0).permutation(7)[:3]
+    assert np.array_equal(few.test, X[rows] + 1) and np.array_equal(few.labels["test"], LABEL[rows])
+
+
+def test_npz_of_whole_splits(tmp_path):
+    np.savez(tmp_path / "x.npz", train=X, validation=X[:3], test=X[:2])
+    data = load_data(tmp_path / "x.npz")
+    assert [len(a) for a in (data.train, data.validation, data.test)] == [30, 3, 2]
+    np.savez(tmp_path / "y.npz", X)
+    assert np.array_equal(whole(tmp_path / "y.npz").train, X)
+
+
+def test_labels_in_words(tmp_path):
+    np.savez(tmp_path / "x.npz", x_train=X, x_test=X, label_train=np.array(["b", "a"] * 15), label_test=["c"] * 30)
+    data = load_data(tmp_path / "x.npz", validation=0)
+    assert data.classes == {"label": ("a", "b", "c")}
+    assert data.labels["train"].tolist() == [1, 0] * 15 and data.labels["test"].tolist() == [2] * 30
+    assert data.describe()["labels"] == {"train": {"a": 15, "b": 15}, "test": {"c": 30}}
+    field = load_data(tmp_path / "x.npz", validation=0, fields=["x", "label"])
+    assert field.train["label"].tolist() == field.labels["train"].tolist() == [1, 0] * 15
+
+
+def test_folder_of_npy(tmp_path):
+    for name, array in {"x_train": X, "x_test": X[:5], "label_train": LABEL, "label_test": LABEL[:5]}.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    data = load_data(tmp_path, validation=0)
+    assert np.array_equal(data.train, X) and np.array_equal(data.labels["test"], LABEL[:5])
+
+
+# --- idx -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", IDX_TYPES)
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("memory", [1, 2**30])
+def test_idx(tmp_path, code, packed, memory):
+    x = np.round(RNG.normal(size=(5, 3, 2)) * 20).astype(IDX_TYPES[code])
+    path = tmp_path / ("x-idx3.gz" if packed else "x-idx3")
+    path.write_bytes(gzip.compress(idx_bytes(x, code)) if packed else idx_bytes(x, code))
+    data = whole(path, scale="none", memory=memory)
+    assert np.array_equal(np.asarray(data.train), x) and data.event_shape == (3, 2)
+    assert ("streamed" in repr(data)) == (memory == 1 and not packed)
+
+
+def test_folder_of_idx(tmp_path):
+    x = RNG.integers(0, 256, (20, 3, 2)).astype("u1")
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(x)))
+    (tmp_path / "train-labels.idx1-ubyte").write_bytes(idx_bytes(np.arange(20) % 3))
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(x[:4]))
+    data = load_data(tmp_path, validation=0, scale="levels", fields={"x": "x"})
+    assert np.array_equal(data.train, x) and np.array_equal(data.test, x[:4])
+    assert data.labels["train"].tolist() == [i % 3 for i in range(20)] and "test" not in data.labels
+
+
+# --- tables --------------------------------------------------------------------------------------------------------
+
+ROWS = [[0.5, -1, 2e3], [1, 2, 3], [4, 5, 6]]
+TABLES = {
+    "header": ("t.csv", "a,b,c\n0.5,-1,2e3\n1,2,3\n4,5,6\n", {}),
+    "no header": ("t.csv", "0.5,-1,2e3\n1,2,3\n4,5,6", {}),
+    "tabs": ("t.tsv", "a\tb\tc\n0.5\t-1\t2e3\n1\t2\t3\n4\t5\t6\n", {}),
+    "semicolons": ("t.csv", "a;b;c\r\n0.5;-1;2e3\r\n1;2;3\r\n4;5;6\r\n", {}),
+    "quotes, blanks and a mark": ("t.csv", '\ufeff"a","b","c, d"\n\n "0.5", -1 ,2e3\n1,2,"3"\n\n4,5,6\n\n', {}),
+    "by name": ("t.csv", "c,id,a,b\n2e3,9,0.5,-1\n3,9,1,2\n6,9,4,5\n", {"fields": {"x": ["a", "b", "c"]}}),
+    "by number": ("t.csv", "2e3,x,0.5,-1\n3,x,1,2\n6,x,4,5\n", {"fields": {"x": [2, -1, 0]}}),
+    "label aside": ("t.csv", "a,Label,b,c\n0.5,x,-1,2e3\n1,y,2,3\n4,x,5,6\n", {}),
+}
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_tables(tmp_path, case):
+    name, text, options = TABLES[case]
+    (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+    data = whole(tmp_path / name, **options)
+    assert data.train.tolist() == ROWS and data.event_shape == (3,)
+    assert (data.classes, len(data.labels)) == (({"label": ("x", "y")}, 1) if case == "label aside" else ({}, 0))
+
+
+def test_fields_of_a_table(tmp_path):
+    path = tmp_path / "iris.csv"
+    path.write_text("a,b,weight,species,n\n1,2,0.5,setosa,3\n3,4,1,virginica,4\n5,6,2,setosa,5\n")
+    fields = {"x": ["b", "a"], "label": "species", "w": "weight", "n": "n"}
+    data = whole(path, fields=fields)
+    assert data.train["x"].tolist() == [[2, 1], [4, 3], [6, 5]] and data.train["w"].tolist() == [0.5, 1, 2]
+    assert data.train["label"].tolist() == [0, 1, 0] and data.classes["label"] == ("setosa", "virginica")
+    assert data.train["n"].tolist() == [3, 4, 5]
+    assert [as_fields(data.train)[n].dtype.kind for n in ("x", "label", "w", "n")] == ["f", "i", "f", "i"]
+    assert data.labels["train"].tolist() == [0, 1, 0]
+    assert whole(path, fields={"x": "weight"}).train.tolist() == [0.5, 1, 2]
+    again = load_data(Source.from_toml(data.source.to_toml()))
+    assert again.train["x"].tolist() == data.train["x"].tolist()
+
+
+# --- images --------------------------------------------------------------------------------------------------------
+
+
+def draw(path, array, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+
+
+GREY = RNG.integers(0, 256, (6, 5, 4)).astype(np.uint8)
+COLOUR = RNG.integers(0, 256, (6, 5, 4, 3)).astype(np.uint8)
+
+
+def test_grey_images(tmp_path):
+    for i in range(6):
+        draw(tmp_path / f"{i}.png", GREY[i])
+    (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / ".hidden.png").write_text("nor this")
+    data = whole(tmp_path)
+    assert np.array_equal(data.train, GREY.astype(np.float32) / np.float32(255)) and data.labels == {}
+    assert np.array_equal(whole(tmp_path, scale="levels").train, GREY)
+
+
+def test_images_in_colour_by_class(tmp_path):
+    for i in range(6):
+        draw(tmp_path / ("cat" if i % 2 else "ant") / f"{i}.bmp", COLOUR[i])
+    data = whole(tmp_path, scale="none")
+    order = [0, 2, 4, 1, 3, 5]
+    assert np.array_equal(data.train, np.moveaxis(COLOUR[order], -1, 1)) and data.event_shape == (3, 5, 4)
+    assert data.labels["train"].tolist() == [0, 0, 0, 1, 1, 1] and data.classes == {"label": ("ant", "cat")}
+    assert whole(tmp_path, fields=["x", "label"]).train["label"].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_images_by_split_and_class(tmp_path):
+    for i in range(6):
+        draw(tmp_path / ("val" if i < 2 else "train") / ("b" if i % 2 else "a") / f"{i}.png", GREY[i])
+    draw(tmp_path / "val" / "c" / "0.png", GREY[0])
+    data = load_data(tmp_path, test=0, scale="none")
+    assert np.array_equal(data.train, GREY[[2, 4, 3, 5]]) and np.array_equal(data.validation, GREY[[0, 1, 0]])
+    assert data.labels["train"].tolist() == [0, 0, 1, 1] and data.labels["validation"].tolist() == [0, 1, 2]
+    assert data.classes == {"label": ("a", "b", "c")}
+
+
+def test_other_kinds_of_images(tmp_path):
+    draw(tmp_path / "bits" / "1.png", GREY[0] > 99)
+    deep = RNG.integers(0, 2**16, (5, 4)).astype(np.uint16)
+    draw(tmp_path / "deep" / "1.png", deep)
+    opaque = np.concatenate([COLOUR[0], np.full((5, 4, 1), 255, np.uint8)], -1)
+    draw(tmp_path / "clear" / "1.png", opaque)
+    (tmp_path / "palette").mkdir()
+    Image.fromarray(COLOUR[0] // 128 * 255).convert("P", palette=Image.Palette.ADAPTIVE).save(
+        tmp_path / "palette" / "1.gif"
+    )
+    assert np.array_equal(whole(tmp_path / "bits").train[0], GREY[0] > 99)
+    assert np.array_equal(whole(tmp_path / "deep", scale="none").train[0], deep)
+    np.testing.assert_allclose(whole(tmp_path / "deep").train[0], deep / 65535, rtol=1e-6)
+    assert np.array_equal(whole(tmp_path / "clear", scale="none").train[0], np.moveaxis(COLOUR[0], -1, 0))
+    assert np.array_equal(
+        whole(tmp_path / "palette", scale="none").train[0], np.moveaxis(COLOUR[0] // 128 * 255, -1, 0)
+    )
+
+
+# --- what does not fit into memory ----------------------------------------------------------------------------------
+
+
+def test_what_does_not_fit_is_refused_with_advice(tmp_path, monkeypatch):
+    np.savez(tmp_path / "x.npz", x=X)
+    (tmp_path / "x.csv").write_text("1,2\n")
+    (tmp_path / "x-idx1.gz").write_bytes(gzip.compress(idx_bytes(np.zeros(2000))))
+    draw(tmp_path / "images" / "1.png", GREY[0])
+    monkeypatch.setattr("os.sysconf", lambda name: 1)  # one page of one byte
+    for name in ("x.npz", "x.csv", "x-idx1.gz", "images"):
+        with pytest.raises(DataError, match=r"this machine has .* streamed"):
+            load_data(tmp_path / name)
+
+
+def test_an_array_in_fortran_order_is_loaded_but_not_streamed(tmp_path):
+    np.save(tmp_path / "x.npy", np.asfortranarray(X))
+    assert np.array_equal(whole(tmp_path / "x.npy").train, X)
+    with pytest.raises(DataError, match="Fortran order"):
+        load_data(tmp_path / "x.npy", memory=1)
+
+
+def test_memory_that_runs_out_while_reading(tmp_path, monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    (tmp_path / "x.csv").write_text("1,2\n")
+    monkeypatch.setattr("ppdgm.data.tables.read_table", full)
+    with pytest.raises(DataError, match=r"does not fit into memory\. Save it as \.npy"):
+        load_data(tmp_path / "x.csv")
+
+
+def test_a_file_that_becomes_shorter_while_it_is_read(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, X)
+    data = whole(path, memory=1)
+    with path.open("r+b") as file:
+        file.truncate(300)
+    with pytest.raises(DataError, match=r"x\.npy has become shorter"):
+        data.train[:]
