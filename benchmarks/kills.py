@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 CASES = {"numpyro": ("numpyro", False), "pyro": ("pyro", False), "pyro, compiled": ("pyro", True)}
-STEPS = 6000
+STEPS = 9000
 
 
 def train(out: Path, backend: str, compiled: bool) -> Any:
@@ -71,27 +71,37 @@ def writing(out: Path) -> bool:
     return folder.exists() and any(n.startswith(".step-") for n in os.listdir(folder))
 
 
-def kill_once(out: Path, case: str, rng: np.random.Generator, in_write: bool) -> str | None:
+def kill_once(out: Path, case: str, rng: np.random.Generator, when: str) -> str | None:
     """Start or resume the run, kill it, and say where; None if it came to its end before."""
-    before = status(out).get("updated", 0)
+    before, had = status(out).get("updated", 0), checkpoints(out)
     child = subprocess.Popen([sys.executable, "-m", "benchmarks.kills", "--child", case, "--out", str(out)])
-    while child.poll() is None and status(out).get("updated", 0) == before:
+    started = lambda: status(out).get("updated", 0) != before if when == "early" else checkpoints(out) != had
+    while child.poll() is None and not started():
         time.sleep(0.01)
-    delay = rng.uniform(0.0, 1.2)
+    delay = rng.uniform(0.0, 3.0 if when == "early" else 1.0)
     end = time.perf_counter() + delay
     while child.poll() is None:
-        if time.perf_counter() > end and (not in_write or writing(out)):
+        if time.perf_counter() > end and (when != "in a write" or writing(out)):
             break
-        time.sleep(0.0002 if in_write else 0.002)
+        time.sleep(0.0002 if when == "in a write" else 0.002)
     if child.poll() is not None:
         return None
     child.send_signal(signal.SIGKILL)
     child.wait()
-    left = sorted((out / "checkpoints").glob("step-*.safetensors"))
+    left = checkpoints(out)
     half = "a checkpoint half-written" if writing(out) else "nothing half-written"
-    last = f"{left[-1].name} {hashlib.sha256(left[-1].read_bytes()).hexdigest()[:16]}" if left else "no checkpoint yet"
-    moment = "during a write" if in_write else f"{delay:.2f} s in"
-    return f"killed {moment}, at step {status(out).get('step')} or later; {half}; last: {last}"
+    last = f"{left[-1]} {file_hash(out / 'checkpoints' / left[-1])}" if left else "no checkpoint yet"
+    return f"{when:10} {delay:.2f} s, last said to be at step {status(out).get('step')}; {half}; whole: {last}"
+
+
+def checkpoints(out: Path) -> list[str]:
+    """Names of the checkpoint files."""
+    return sorted(f.name for f in out.glob("checkpoints/step-*.safetensors"))
+
+
+def file_hash(path: Path) -> str:
+    """Of a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def status(out: Path) -> dict[str, Any]:
@@ -110,8 +120,7 @@ def one_case(case: str, kills: int, out: Path, log: Any) -> bool:
     expected, count, writes, ended = digest(whole), 0, 0, False
     log(f"== {case}: undisturbed, {STEPS} steps: {expected}")
     while count < kills and not ended:
-        in_write = count % 3 == 2
-        found = kill_once(killed, case, rng, in_write)
+        found = kill_once(killed, case, rng, ("early", "later", "in a write")[count % 3])
         ended = found is None
         count += not ended
         writes += bool(found and "a checkpoint half" in found)

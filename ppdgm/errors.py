@@ -39,7 +39,11 @@ class UnsupportedByBackend(PpdgmError, NotImplementedError):
     """What one backend can't do, with the reason."""
 
 
-class BackendMissing(PpdgmError, ImportError):
+class PackageMissing(PpdgmError, ImportError):
+    """What needs a package that is not installed; the message has the line that installs it."""
+
+
+class BackendMissing(PackageMissing):
     """A backend whose packages are not installed."""
 
 
@@ -158,7 +162,8 @@ def _is_library(file: str) -> bool:
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 _FULL = re.compile(
-    r"^(MemoryError|_ArrayMemoryError|OutOfMemoryError)|RESOURCE_EXHAUSTED|[Oo]ut of memory|can't allocate memory"
+    r"^(MemoryError|_ArrayMemoryError|OutOfMemoryError)|RESOURCE_EXHAUSTED|bad_alloc|[Oo]ut of memory"
+    r"|[Cc]an(no|')t allocate memory"
 )
 
 
@@ -168,10 +173,13 @@ def out_of_memory(error: BaseException) -> TrainingError | None:
         said = f"{type(cause).__name__}: {cause}"
         if isinstance(cause, TrainingError) and said.startswith("TrainingError: Out of memory"):
             return cause
-        if isinstance(cause, MemoryError | RuntimeError | OSError) and _FULL.search(said):
-            line = next((t.strip() for t in str(cause).splitlines() if t.strip()), type(cause).__name__)
+        named = isinstance(cause, MemoryError | RuntimeError | OSError) or "RESOURCE_EXHAUSTED" in said
+        if named and not isinstance(cause, PpdgmError) and _FULL.search(said):
+            line = next((t.strip() for t in str(cause).splitlines() if t.strip()), "no more could be allocated")
+            line = re.sub(r"^\[enforce.*?DefaultCPUAllocator: |^RESOURCE_EXHAUSTED: (Out of memory )?", "", line)
+            line = re.sub(r"(\d{7,}) bytes", lambda m: f"{int(m[1]) / 2**30:,.2f} GiB", line)
             return TrainingError(
-                f"Out of memory: {line[:300].rstrip('.')}. Take a smaller batch_size, fewer particles (k=…), a smaller "
+                f"Out of memory: {line[:200].rstrip('.')}. Take a smaller batch_size, fewer particles (k=…), a smaller "
                 "net, or memory='64 MiB' for an evaluation; data that are large themselves can stay on disk: "
                 "np.load(path, mmap_mode='r')."
             )

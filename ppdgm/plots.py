@@ -1,12 +1,24 @@
-"""Pictures of images: samples, and data beside their reconstructions."""
+"""Pictures of a run: samples, data beside their reconstructions, and the bound over the steps."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ppdgm.errors import DataError
+
+TABLE_COLUMNS, WINDOWS = 16, 200  # how many columns of a table, and points of a curve, are drawn
+BLUE, ORANGE, GREY = "#2468a4", "#d2691e", "#8a8a8a"
+_INK: dict[str, Any] = {"cmap": "gray_r", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+
+
+def is_image(event_shape: tuple[int, ...]) -> bool:
+    """Whether data of this shape can be looked at: [H, W], or [C, H, W] with one or three channels."""
+    channels, sides = event_shape[:-2], event_shape[-2:]
+    return len(sides) == 2 and channels in ((), (1,), (3,)) and min(sides) >= 5
 
 
 def picture(path: str | Path, samples: np.ndarray, data: np.ndarray, reconstructions: np.ndarray) -> Path:
@@ -17,32 +29,196 @@ def picture(path: str | Path, samples: np.ndarray, data: np.ndarray, reconstruct
         samples: [n, H, W] or [n, C, H, W], values in [0, 1]; up to 64 are shown.
         data, reconstructions: likewise; up to 32 pairs are shown.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 4.8), layout="constrained")
+    figure = _figure(9, 4.8)
     left, right = figure.subplots(1, 2)
-    left.imshow(grid(samples[:64], 8), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    left.imshow(grid(samples[:64], 8), **_INK)
     left.set_title("Samples: p(x|z) at its mean, z drawn from the prior", fontsize=9)
     n = min(32, len(data)) // 8 * 8 or len(data)
     pairs = np.concatenate([np.stack([data[i : i + 8], reconstructions[i : i + 8]]) for i in range(0, n, 8)])
-    right.imshow(grid(pairs.reshape(-1, *data.shape[1:]), 8), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    right.imshow(grid(pairs.reshape(-1, *data.shape[1:]), 8), **_INK)
     right.set_title("Odd rows: held-out data. Even rows: their reconstructions", fontsize=9)
     for axes in (left, right):
         axes.axis("off")
+    return _write(figure, path)
+
+
+def samples_picture(path: str | Path, samples: np.ndarray, data: np.ndarray | None = None) -> Path:
+    """Write a PNG of samples: images in a grid, or of other data a histogram of each column.
+
+    Args:
+        path: of the PNG.
+        samples: [n, *event_shape]; values of images in [0, 1].
+        data: [N, *event_shape], to compare histograms with.
+    """
+    samples = np.asarray(samples)
+    if not len(samples):
+        raise DataError("Got no samples, expected at least one.")
+    if is_image(samples.shape[1:]):
+        return _image_samples(path, samples)
+    return _table_samples(path, samples, data)
+
+
+def history_picture(path: str | Path, history: Mapping[str, np.ndarray]) -> Path:
+    """Write a PNG of a run: the ELBO, with the validation ELBO, above the KL, over the steps.
+
+    Args:
+        path: of the PNG.
+        history: arrays over steps, as in `fit.history`: "elbo" and "kl", or other metrics, and, where there are,
+            "validation_step", "validation_elbo" and "skipped_step".
+    """
+    apart = ("step", "validation_step", "validation_elbo", "skipped_step", "objective")
+    names = [n for n in ("elbo", "kl") if n in history] or [n for n in history if n not in apart] or ["objective"]
+    names = [n for n in names if n in history and len(history[n])][:2]
+    if not names:
+        raise DataError(f"Got a history of {', '.join(history) or 'nothing'}, expected metrics over steps.")
+    figure = _figure(8, 1.2 + 2.6 * len(names))
+    panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+    window = _window(len(history[names[0]]))
+    mean = f"the mean of {window:,} steps; the band holds 80 % of them" if window > 1 else "one step"
+    notes = [f"Each point is {mean}."]
+    for name, axes in zip(names, panels, strict=True):
+        notes += _curve(axes, name, history)
+    panels[-1].set_xlabel("step")
+    figure.supxlabel("\n".join(notes), fontsize=8, color="#444444", x=0.01, ha="left")
+    return _write(figure, path)
+
+
+def grid(images: np.ndarray, columns: int) -> np.ndarray:
+    """Images [n, H, W] or [n, C, H, W] side by side, as one image with thin gaps; [·, ·, 3] for three channels."""
+    if images.ndim == 4:
+        images = images.transpose(0, 2, 3, 1) if images.shape[1] == 3 else images.mean(1)
+    if images.ndim not in (3, 4):
+        raise DataError(f"Got arrays of shape {images.shape}, expected images [n, H, W] or [n, C, H, W].")
+    n, h, w, *colours = images.shape
+    rows = -(-n // columns)
+    tiles = np.full((rows * columns, h + 1, w + 1, *colours), float(bool(colours)), np.float32)  # gaps are white
+    tiles[:n, :h, :w] = images
+    tiles = tiles.reshape(rows, columns, h + 1, w + 1, *colours).swapaxes(1, 2)
+    return tiles.reshape(rows * (h + 1), columns * (w + 1), *colours)
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained", dpi=120)
+
+
+def _write(figure: Any, path: str | Path) -> Path:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     FigureCanvasAgg(figure).print_png(str(path))
     return Path(path)
 
 
-def grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """Images [n, H, W] or [n, C, H, W] side by side, as one image with thin gaps."""
-    if images.ndim == 4:
-        images = images[:, 0] if images.shape[1] == 1 else images.mean(1)
-    if images.ndim != 3:
-        raise DataError(f"Got arrays of shape {images.shape}, expected images [n, H, W] or [n, C, H, W].")
-    n, h, w = images.shape
-    rows = -(-n // columns)
-    tiles = np.zeros((rows * columns, h + 1, w + 1), np.float32)
-    tiles[:n, :h, :w] = images
-    tiles = tiles.reshape(rows, columns, h + 1, w + 1).transpose(0, 2, 1, 3)
-    return tiles.reshape(rows * (h + 1), columns * (w + 1))
+def _image_samples(path: str | Path, samples: np.ndarray) -> Path:
+    n, (height, width) = len(samples), samples.shape[-2:]
+    columns = min(n, max(1, int(np.ceil(np.sqrt(n * height / width)))))
+    tiles = grid(np.clip(np.nan_to_num(samples), 0, 1), columns)[:-1, :-1]
+    inches = min(7 / max(tiles.shape[:2]), 1.6 / height)  # of a pixel
+    figure = _figure(max(inches * tiles.shape[1], 1.8) + 0.3, inches * tiles.shape[0] + 0.5)
+    axes = figure.subplots()
+    axes.imshow(tiles, **_INK)
+    axes.axis("off")
+    axes.set_title(f"{n} sample{'s' * (n > 1)} of the model", fontsize=9)
+    return _write(figure, path)
+
+
+def _table_samples(path: str | Path, samples: np.ndarray, data: np.ndarray | None) -> Path:
+    drawn = samples.reshape(len(samples), -1)
+    seen = None if data is None else np.asarray(data).reshape(len(data), -1)
+    shown = min(drawn.shape[1], TABLE_COLUMNS)
+    across = min(shown, 4)
+    figure = _figure(2.2 * across + 0.8, 1.9 * -(-shown // across) + 0.9)
+    panels = figure.subplots(-(-shown // across), across, squeeze=False).ravel()
+    for i, axes in enumerate(panels):
+        axes.set_visible(i < shown)
+        if i < shown:
+            _histograms(axes, drawn[:, i], None if seen is None else seen[:, i])
+            axes.set_title(f"column {i}", fontsize=8, loc="left")
+    if seen is not None:
+        panels[0].legend(fontsize=7, frameon=False)
+    what = f"{len(drawn):,} samples of the model" + ("" if seen is None else f", and {len(seen):,} data")
+    more = f", columns 0 to {shown - 1} of {drawn.shape[1]}" if shown < drawn.shape[1] else ""
+    figure.suptitle(what + more, fontsize=9)
+    figure.supylabel("density", fontsize=8)
+    return _write(figure, path)
+
+
+def _histograms(axes: Any, drawn: np.ndarray, seen: np.ndarray | None) -> None:
+    finite = [v[np.isfinite(v)].astype(float) for v in (drawn, drawn if seen is None else seen)]
+    both = np.concatenate(finite)
+    if not len(both):
+        return
+    values = np.unique(both)
+    few = len(values) <= 12 and np.array_equal(values, np.round(values)) and np.ptp(both) < 100
+    if few:  # categories: one bar each
+        edges = np.arange(both.min(), both.max() + 2) - 0.5
+        axes.set_xticks(values)
+    else:
+        low, high = np.quantile(both, [0.001, 0.999])
+        edges = np.linspace(low, high if high > low else low + 1, 31)
+    axes.hist(finite[0], edges, density=True, color=BLUE, alpha=0.5, label="samples", rwidth=0.8 if few else None)
+    if seen is not None:
+        axes.hist(finite[1], edges, density=True, histtype="step", color=ORANGE, linewidth=1.2, label="data")
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _window(steps: int) -> int:
+    return max(1, -(-steps // WINDOWS))
+
+
+def _curve(axes: Any, name: str, history: Mapping[str, np.ndarray]) -> list[str]:
+    """Draw a metric; what has to be said of it comes back."""
+    title = {
+        "elbo": "ELBO: a lower bound on log p(x); higher is better",
+        "kl": "KL(q(z|x) ‖ p(z)): what the latents tell of x; near 0, they are not used",
+    }.get(name, name)
+    values = np.asarray(history[name], float)
+    window = _window(len(values))
+    padded = np.full(-(-len(values) // window) * window, np.nan)
+    padded[: len(values)] = np.where(np.isfinite(values), values, np.nan)
+    parts = padded.reshape(-1, window)
+    parts = parts[np.isfinite(parts).any(1)]
+    at = _ends(padded.reshape(-1, window), len(values), window)
+    low, mean, high = np.nanquantile(parts, 0.1, 1), np.nanmean(parts, 1), np.nanquantile(parts, 0.9, 1)
+    axes.fill_between(at, low, high, color=BLUE, alpha=0.2, linewidth=0)
+    axes.plot(at, mean, color=BLUE, marker="." if len(at) < 30 else None, label="training")
+    axes.set_title(title, fontsize=9, loc="left")
+    axes.set_ylabel("nats per datum", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e5e5e5", linewidth=0.6)
+    notes, shown = [], [low[len(low) // 20 :], high[len(high) // 20 :]]
+    if name == "elbo" and len(history.get("validation_elbo", ())):
+        held = np.asarray(history["validation_elbo"], float)
+        axes.plot(history["validation_step"], held, "o", color=ORANGE, markersize=3.5, label="validation")
+        axes.legend(fontsize=8, frameon=False, loc="lower right")
+        shown.append(held[np.isfinite(held)][len(held) // 20 :])
+        notes.append("Validation well below training, and falling, is overfitting.")
+    for step in history.get("skipped_step", ()):
+        axes.axvline(step + 1, color=GREY, linewidth=0.6, alpha=0.5)
+    if len(history.get("skipped_step", ())) and name == "elbo":
+        notes.append(f"Grey lines: {len(history['skipped_step'])} steps that were skipped, as they were not finite.")
+    return notes + _limits(axes, name, np.concatenate(shown), mean)
+
+
+def _ends(parts: np.ndarray, steps: int, window: int) -> np.ndarray:
+    """The middle step of each window that has a finite value."""
+    first = np.arange(len(parts)) * window
+    middle = (first + 1 + np.minimum(first + window, steps)) / 2
+    return middle[np.isfinite(parts).any(1)]
+
+
+def _limits(axes: Any, name: str, shown: np.ndarray, mean: np.ndarray) -> list[str]:
+    """Leave out the first steps where they would press the rest flat; say so."""
+    if not len(shown) or not len(mean):
+        return []
+    low, high = float(shown.min()), float(shown.max())
+    if max(high, mean[0]) - min(low, mean[0]) < 3 * (high - low):
+        return []
+    room = 0.08 * (high - low) or 1.0
+    axes.set_ylim(low - room, high + room)
+    if low - room <= mean[0] <= high + room:
+        return []
+    return [f"{name.upper()} starts outside the picture, at {mean[0]:.4g}.".replace("-", "−")]

@@ -9,7 +9,7 @@ from zlib import crc32
 
 import numpy as np
 
-from ppdgm.errors import PpdgmError, ProgramError, SpecError, explain
+from ppdgm.errors import PpdgmError, ProgramError, SpecError, explain, out_of_memory
 from ppdgm.language import Array, Declarations, Init, NetUse, ParamSpec, Vocabulary
 from ppdgm.nets import Net
 from ppdgm.registry import backend as load_backend
@@ -152,7 +152,7 @@ class Program(Spec):
         for role, example in (("build", "self, context"), ("model", "self, P, x"), ("guide", "self, P, x")):
             function = vars(cls).get(role)
             if inspect.isfunction(function):
-                _check_arguments(cls, function, example)
+                _check_arguments(cls, role, function, example)
 
     def build(self, context: Context) -> None:
         """Declare every parameter, net and part, with its shape."""
@@ -241,17 +241,16 @@ class Program(Spec):
         return PlainPair(model, guide, data_plate, "numpyro")
 
 
-def _check_arguments(program: type, function: Callable[..., Any], example: str) -> None:
+def _check_arguments(program: type, role: str, function: Callable[..., Any], example: str) -> None:
     """Refuse a method that takes fewer arguments than the example."""
     signature = inspect.signature(function)
     kinds = [p.kind for p in signature.parameters.values()]
-    if len(kinds) < len(example.split()) and not {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} & {
-        *kinds
+    if len(kinds) < len(example.split()) and not {*kinds} & {
+        inspect.Parameter.VAR_POSITIONAL,
+        inspect.Parameter.VAR_KEYWORD,
     }:
         end = ", with P and each field of the data" if "P" in example else ""
-        raise ProgramError(
-            f"{program.__name__}.{function.__name__}{signature}: expected {function.__name__}({example}){end}."
-        )
+        raise ProgramError(f"{program.__name__}.{role}{signature}: expected {role}({example}){end}.")
 
 
 def _first_value(name: str, spec: ParamSpec, seed: int, data: Any, dtype: str) -> np.ndarray:
@@ -259,7 +258,8 @@ def _first_value(name: str, spec: ParamSpec, seed: int, data: Any, dtype: str) -
     try:
         value = np.asarray(spec.init(rng, spec.shape, data), dtype=dtype)
     except Exception as error:
-        raise ProgramError(f"Parameter {name!r}: init(rng, shape, data) failed: {error}.") from error
+        failed = ProgramError(f"Parameter {name!r}: init(rng, shape, data) failed: {error}.")
+        raise out_of_memory(error) or failed from error
     if value.shape != spec.shape:
         raise ProgramError(f"Parameter {name!r}: init gave shape {value.shape}, expected {spec.shape}.")
     return value

@@ -1,20 +1,30 @@
-"""Progress of a training run: a live line in a terminal, plain lines elsewhere, or nothing."""
+"""Progress of a training run: live lines in a terminal, plain lines elsewhere, or nothing; and a run's log."""
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
-FIRST_SECONDS, PLAIN_SECONDS = 1.0, 5.0  # until the first line, and between lines
+FIRST_SECONDS, PLAIN_SECONDS, LOG_SECONDS = 1.0, 5.0, 10.0  # until the first line, and between lines
+LIVE_SECONDS = 0.1  # between drawings
+_ASCII = str.maketrans(
+    {"…": "...", "−": "-", "–": "-", "±": "+-", "×": "x", "·": "|", "→": "->", "≤": "<=", "β": "beta"}
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,8 @@ class Progress:
         rate: steps per second, without the first stretch, which compiles.
         metrics: means over the last stretch, in nats per datum; "elbo" has β = 1.
         validation_elbo: the latest, if any.
+        skipped: steps that were left out, as they were not finite.
+        epochs: planned, where that is known.
     """
 
     step: int
@@ -38,16 +50,47 @@ class Progress:
     metrics: dict[str, float] = field(default_factory=dict)
     validation_elbo: float | None = None
     skipped: int = 0
+    epochs: float | None = None
 
     @property
     def bound(self) -> str:
-        """The current bound and KL, in words."""
-        text = f"ELBO {self.metrics['elbo']:.2f}  KL {self.metrics['kl']:.2f}"
-        return text if self.validation_elbo is None else f"{text}  validation {self.validation_elbo:.2f}"
+        """The current bound and KL, the validation ELBO, and how many steps were skipped, in words."""
+        named = {"elbo": "ELBO", "kl": "KL"}
+        found = [f"{named[n]} {self.metrics[n]:.2f}" for n in named if n in self.metrics]
+        if not found and "objective" in self.metrics:
+            found = [f"objective {self.metrics['objective']:.2f}"]
+        if self.validation_elbo is not None:
+            found.append(f"validation {self.validation_elbo:.2f}")
+        if self.skipped:
+            found.append(f"{self.skipped:,} step{'s' if self.skipped > 1 else ''} skipped")
+        return "  ".join(found)
+
+    @property
+    def place(self) -> str:
+        """Steps and epochs so far, of how many."""
+        epochs = self.epochs or (self.epoch * self.steps / self.step if self.step else 0.0)
+        return f"step {self.step:,}/{self.steps:,}  epoch {self.epoch:.1f}/{epochs:.4g}"
+
+    @property
+    def pace(self) -> str:
+        """Steps per second, and the time left, or taken at the end."""
+        if not 0 < self.rate < math.inf:
+            return "?/s"
+        rate = f"{self.rate:,.0f}/s" if self.rate >= 10 else f"{self.rate:.2g}/s"
+        left = max(self.steps - self.step, 0) / self.rate
+        return f"{rate}  {clock(left)} left" if left else f"{rate}  took {clock(self.seconds)}"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as minutes:seconds, with hours and days where there are."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    days, h = divmod(hours, 24)
+    return f"{days} d {h}:{m:02}:{s:02}" if days else f"{h}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
 
 
 class Report:
-    """Shows nothing."""
+    """Shows nothing but warnings. An output that is closed, or can't show a character, is no reason to stop."""
 
     def __enter__(self) -> Self:
         return self
@@ -60,39 +103,12 @@ class Report:
     def update(self, now: Progress) -> None:
         """Show where the run is."""
 
+    def note(self, message: str) -> None:
+        """Tell of what happened, such as a checkpoint."""
+
     def warn(self, message: str) -> None:
         """Tell of trouble."""
-        print(message, file=sys.stderr)
-
-
-class LiveReport(Report):
-    """A line that is redrawn: bar, steps, rate, time left, bound."""
-
-    def __init__(self, console: Console):
-        columns = (
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed}/{task.total} steps  {task.fields[rate]:.0f}/s"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[bound]}"),
-        )
-        self._bar = Bar(*columns, console=console)
-        self._task: Any = None
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        self._task = self._bar.add_task("", total=None, rate=0.0, bound="starting")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def update(self, now: Progress) -> None:
-        self._bar.update(self._task, total=now.steps, completed=now.step, rate=now.rate, bound=now.bound)
-
-    def warn(self, message: str) -> None:
-        self._bar.console.print(message)
+        _tell(lambda: print(readable(message), file=sys.stderr, flush=True))
 
 
 class PlainReport(Report):
@@ -116,35 +132,123 @@ class PlainReport(Report):
             self._next = time.monotonic() + PLAIN_SECONDS
             self._show(now)
 
+    def note(self, message: str) -> None:
+        self.warn(message)
+
     def _show(self, now: Progress) -> None:
         self._unseen = None
-        left = (now.steps - now.step) / max(now.rate, 1e-9)
-        print(
-            f"step {now.step}/{now.steps}  epoch {now.epoch:.1f}  "
-            f"{now.rate:.0f} steps/s  {left:.0f} s left  {now.bound}",
-            file=sys.stderr,
-            flush=True,
-        )
+        self.warn(f"{now.place}  {now.pace}  {now.bound}")
+
+
+class LiveReport(Report):
+    """Two lines that are redrawn: a bar with steps, rate and time left; and the bound."""
+
+    def __init__(self, console: Console):
+        self._console, self._encoding = console, _encoding()  # what Rich puts in the stream's place has another
+        self._live = Live(Text("starting", style="dim"), console=console, auto_refresh=False)
+        self._now: Progress | None = None
+        self._drawn = -math.inf
+
+    def __enter__(self) -> Self:
+        _tell(lambda: self._live.start(refresh=True))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if self._now:
+            self._draw(self._now)
+        _tell(self._live.stop)
+
+    def update(self, now: Progress) -> None:
+        self._now = now
+        if time.monotonic() - self._drawn >= LIVE_SECONDS:
+            self._draw(now)
+
+    def note(self, message: str) -> None:
+        self._print(message, "dim")
+
+    def warn(self, message: str) -> None:
+        self._print(message, "yellow")
+
+    def _print(self, message: str, style: str) -> None:
+        _tell(lambda: self._console.print(Text(readable(message, self._encoding), style=style), soft_wrap=True))
+
+    def _draw(self, now: Progress) -> None:
+        self._drawn = time.monotonic()
+        first = Table.grid(padding=(0, 2), expand=True)
+        first.add_column(ratio=1)
+        first.add_column(no_wrap=True, overflow="crop")
+        first.add_row(ProgressBar(now.steps, now.step), Text(f"{now.place}  {now.pace}", no_wrap=True))
+        second = Text(now.bound, style="bold", no_wrap=True, overflow="crop")
+        _tell(lambda: self._live.update(Group(first, second), refresh=True))
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich would end the process."""
+        self.quiet = True
 
 
 def make_report(progress: bool | None) -> Report:
-    """The live line in a terminal, plain lines elsewhere; nothing if `progress` is False."""
+    """Live lines in a terminal, plain lines elsewhere; nothing if `progress` is False."""
     if progress is False:
         return Report()
-    console = Console(stderr=True)
-    return LiveReport(console) if console.is_terminal else PlainReport()
+    console = _Console(stderr=True, highlight=False)
+    live = _is_terminal() and console.is_interactive and not console.is_dumb_terminal
+    return LiveReport(console) if live else PlainReport()
+
+
+def _is_terminal() -> bool:
+    """Rich also takes FORCE_COLOR for a terminal, in which a log file would fill with cursor movements."""
+    try:
+        return sys.stderr is not None and sys.stderr.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def _encoding() -> str:
+    return getattr(sys.stderr, "encoding", None) or "utf-8"
+
+
+def readable(text: str, encoding: str | None = None) -> str:
+    """The text, with what an encoding (by default the error stream's) lacks put otherwise."""
+    encoding = encoding or _encoding()
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_ASCII).encode(encoding, "replace").decode(encoding)
+    return text
+
+
+def _tell(action: Callable[[], Any]) -> None:
+    with suppress(OSError, ValueError):  # closed, broken or full
+        if sys.stderr is not None:
+            action()
 
 
 class RunLog:
-    """Timestamped lines in a run folder's log."""
+    """A run's log: lines with the time before them, appended, each on the disk at once.
 
-    def __init__(self, path: Path):
-        self.path = path
+    Args:
+        path: of the file; what is in it stays.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._next = -math.inf
 
     def write(self, message: str) -> None:
-        """Append a line."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {message}\n")
+        """Append a line. A log that can't be written is no reason to lose a run."""
+        line = f"{datetime.now().astimezone().isoformat(timespec='seconds')} {' '.join(message.splitlines())}\n"
+        with suppress(OSError), self.path.open("a+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(end - 1, 0))
+            torn = end > 0 and file.read(1) != b"\n"  # a killed run may have left half a line
+            file.write(("\n" + line if torn else line).encode())
 
     def progress(self, now: Progress) -> None:
-        """Append where the run is."""
+        """Append where the run is: at once, and then every ten seconds."""
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + LOG_SECONDS
+            self.write(f"{now.place}  {now.pace}  {now.bound}")

@@ -288,7 +288,7 @@ def test_validation_comes_back_after_an_error():
         lambda: run_trace(get_runtime("pyro", program), program.initialise(0), make_data("vae"), 2),
         lambda: train("pyro", program, make_data("vae")),
     ):
-        with pytest.raises(RuntimeError, match="in the user's own code"):
+        with pytest.raises(ProgramError, match="in the user's own code"):
             call()
         assert torch.distributions.Distribution._validate_args is True
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ppdgm.data import catalogue, load_data
-from ppdgm.data.catalogue import SETS
+from ppdgm.data.sets import SETS
 from ppdgm.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -38,6 +38,7 @@ def small(monkeypatch, tmp_path):
     mirror = (tmp_path / "mirror").as_uri() + "/"
     monkeypatch.setitem(SETS, "mnist", replace(SETS["mnist"], sha256=sums, mirror=mirror, validation=10))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "*")
     monkeypatch.delenv("PPDGM_DATA", raising=False)
 
 

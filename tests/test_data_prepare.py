@@ -148,6 +148,7 @@ SCALES = {
     "counts to unit": (np.array([[0, 2, 900]]), "unit", 1 / 900, "unit"),
     "bytes as levels": (np.array([[0, 7, 255]], np.uint8), "levels", 1, "levels"),
     "floats as levels": (np.array([[0.0, 0.2, 1.0]]), "levels", 255, "levels"),
+    "every level": (np.arange(256).reshape(2, 128) / 255, "levels", 255, "levels"),
     "whole floats as levels": (np.array([[0.0, 3.0, 254.0]]), "levels", 1, "levels"),
     "booleans": (np.array([[True, False]]), "auto", 1, "none"),
     "as they are": (np.array([[0, 51, 255]], np.uint8), "none", 1, "none"),
@@ -161,6 +162,12 @@ def test_scales(tmp_path, case):
     np.testing.assert_allclose(data.train, raw * factor, rtol=1e-6)
     assert (data.transform.kind, data.source.scale, data.train.dtype.kind) == (kind, kind, "f")
     np.testing.assert_allclose(data.transform.invert(data.train), raw, rtol=1e-6)
+    assert kind != "levels" or np.array_equal(data.train, np.rint(data.train))
+
+
+def test_levels_are_rounded(tmp_path):
+    data = load_data(saved(tmp_path, np.array([[0.301, 0.299, 1.0]])), scale="levels", validation=0, test=0)
+    assert data.train.tolist() == [[77, 76, 255]]
 
 
 def test_standardised_by_the_training_data_alone(tmp_path):

@@ -72,6 +72,14 @@ def test_a_wrong_index_is_refused(mapped, index):
         Stream(mapped, ROWS)[index]
 
 
+def test_a_file_that_was_replaced_is_read_as_it_was_mapped(tmp_path):
+    np.save(tmp_path / "x.npy", RAW)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    np.save(tmp_path / "y.npy", RAW[::-1])
+    (tmp_path / "y.npy").replace(tmp_path / "x.npy")
+    np.testing.assert_array_equal(Stream(mapped)[:], RAW)
+
+
 def test_what_is_returned_is_the_callers_own(mapped):
     stream = Stream(mapped, dtype=np.uint8)
     stream[:2][:] = 0
@@ -83,6 +91,11 @@ def test_what_is_returned_is_the_callers_own(mapped):
 def test_draws_of_some_rows_are_those_of_all(rows, width):
     everything = np.random.default_rng((3, 1)).random((5001, width))
     np.testing.assert_array_equal(draws((3, 1), np.array(rows, int), (width,)), everything[rows])
+
+
+def test_data_that_are_single_numbers():
+    stream = Stream(np.arange(9), transform=Transform("unit", 2.0))
+    assert stream[3] == 1.5 and stream[3].shape == () and stream[[3, 1]].tolist() == [1.5, 0.5]
 
 
 def test_iteration_keeps_the_order_across_chunks(monkeypatch):
@@ -134,6 +147,21 @@ def test_a_check_in_chunks_says_what_the_whole_would(likelihood, bad, seed):
         check_finite({"x": stream})
     assert f"got nan at index ({min(bad)}, {seed % 2})" in str(error.value)
     assert f"{len(bad)} of 23 data" in str(error.value)
+
+
+@given(bad=st.sets(st.integers(0, 22), min_size=1))
+@settings(max_examples=30, deadline=None)
+def test_what_is_not_finite_is_found_across_chunks(bad):
+    x = np.zeros((40, 2))
+    x[ROWS[sorted(bad)], 1] = np.inf
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("stream", "checks"):
+            patch.setattr(f"ppdgm.data.{module}.CHUNK_BYTES", 5 * 2 * 8)
+        for field in (x[ROWS], Stream(x, ROWS)):
+            with pytest.raises(DataError) as error:
+                check_finite({"label": field})
+            assert f"'label': got inf at index ({min(bad)}, 1)" in str(error.value)
+            assert f"{len(bad)} of 23 data" in str(error.value)
 
 
 def test_a_check_of_something_else_is_passed_on(mapped):

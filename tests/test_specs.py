@@ -160,8 +160,8 @@ MISTAKES = {
     "far off": (lambda: MLP(colour=3), ["MLP has no field 'colour'", "activation, hidden, norm"]),
     "missing": (lambda: VAE(latent=3), ["VAE.event_shape is missing"]),
     "not positive": (lambda: VAE(event_shape=(5,), latent=0), ["VAE.latent", "got 0", "greater than 0"]),
-    "not whole": (lambda: VAE(event_shape=(5,), latent=2.5), ["VAE.latent", "got 2.5", "integer"]),
-    "a number as text": (lambda: VAE(event_shape=(5,), latent="2"), ["VAE.latent", "got '2'", "integer"]),
+    "not whole": (lambda: VAE(event_shape=(5,), latent=2.5), ["VAE.latent", "got 2.5", "whole number"]),
+    "a number as text": (lambda: VAE(event_shape=(5,), latent="2"), ["VAE.latent", "got '2'", "whole number"]),
     "a number for a shape": (lambda: VAE(event_shape=5), ["VAE.event_shape", "got 5", "tuple"]),
     "in a shape": (lambda: VAE(event_shape=(5, 0)), ["VAE.event_shape", "got 0", "greater than 0"]),
     "a part of another kind": (

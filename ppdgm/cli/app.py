@@ -48,8 +48,8 @@ class Group(TyperGroup):
         debug, as_json = "--debug" in options, "--json" in options
         args = [a for a in options if a != "--debug"] + args[len(options) :]  # before the command, or after it
         try:
-            for argument in args:
-                argument.encode()  # a broken encoding would only fail later, when it is written to a recipe
+            if not all(_is_text(a) for a in args):  # it would only fail when it is written to a recipe
+                raise typer.BadParameter("got an argument that is no text, expected UTF-8.")
             with self.make_context("ppdgm", args, obj=args) as context:
                 code = self.invoke(context)
             sys.stdout.flush()
@@ -61,6 +61,10 @@ class Group(TyperGroup):
         except (Exception, KeyboardInterrupt) as error:
             code = failures.report(error, as_json, debug)
         return code or 0
+
+
+def _is_text(argument: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in argument)
 
 
 app = typer.Typer(

@@ -6,10 +6,10 @@ import traceback
 from typing import Any
 
 from ppdgm.cli.output import emit, one_line, tell
-from ppdgm.errors import BackendMissing, CheckpointError, DataError, PpdgmError, out_of_memory
+from ppdgm.errors import CheckpointError, DataError, PackageMissing, PpdgmError, out_of_memory
 
 FAILED, USAGE, DATA, TRAINING, FOLDER, BACKEND, INTERRUPTED, PIPE = 1, 2, 3, 4, 5, 6, 130, 141
-_CODES = ((BackendMissing, BACKEND), (CheckpointError, FOLDER), (DataError, DATA), (PpdgmError, USAGE))
+_CODES = ((PackageMissing, BACKEND), (CheckpointError, FOLDER), (DataError, DATA), (PpdgmError, USAGE))
 
 EXIT_CODES = """Exit codes:
 0  done

@@ -64,7 +64,7 @@ def loggers(flags: Flags, out: Path) -> list[Any]:
     from ppdgm.callbacks import TensorBoard, WandB
 
     board = [TensorBoard(out / "tensorboard")] if flags.tensorboard else []
-    return board + ([WandB(flags.wandb)] if flags.wandb else [])
+    return board + ([WandB(flags.wandb, name=out.name)] if flags.wandb else [])
 
 
 def follow(run: Callable[[], Fit], data: Any, out: Path, flags: Flags) -> int:

@@ -14,13 +14,25 @@ from typing import Any
 
 def say(text: str = "") -> None:
     """A line of the result, on stdout."""
-    print(text)
+    print(_readable(text, sys.stdout))
 
 
 def tell(text: str) -> None:
     """A line beside the result, on stderr."""
     sys.stdout.flush()
-    print(text, file=sys.stderr, flush=True)
+    print(_readable(text, sys.stderr), file=sys.stderr, flush=True)
+
+
+def _readable(text: str, stream: Any) -> str:
+    """The text, with what the stream's encoding lacks put otherwise."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        from ppdgm.report import readable
+
+        return readable(text, encoding)
+    return text
 
 
 def emit(value: Any) -> None:

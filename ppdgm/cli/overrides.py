@@ -118,18 +118,23 @@ def _inner(here: dict[str, Any], cls: type[Spec], name: str, done: str, path: st
 
 
 def read(text: str, annotation: Any = Any) -> Any:
-    """A value as TOML writes it, or as Python does; else the text itself."""
+    """A value as TOML writes it, or as Python does; else the text itself. A list may go without brackets."""
     allowed = alternatives(annotation)
     if allowed == [str] or text in _literals(annotation):
         return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
-    value = _toml(text)
-    if value is text:
-        value = _python(text)
-    if (value is None or value == "none") and type(None) in allowed:
+    value = _plain(text)
+    if value in (None, "none") and type(None) in allowed:
         return _NONE
     if isinstance(value, str) and value in members(_families(annotation)):
         return {"kind": value}
+    if not isinstance(value, list | dict) and any(get_origin(a) is tuple for a in allowed):
+        return [_plain(part.strip()) for part in text.split(",")]
     return value
+
+
+def _plain(text: str) -> Any:
+    value = _toml(text)
+    return _python(text) if value is text else value
 
 
 def _toml(text: str) -> Any:

@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +21,8 @@ from ppdgm.program import PlainPair, Program
 from ppdgm.spec import Spec, known_specs
 
 RECIPE = "recipe.toml"
-_loaded: dict[str, Path] = {}  # modules that came from files, by name
+_loaded: set[str] = set()  # modules that came from files
+_added: list[str] = []  # to sys.path, for them
 
 
 @dataclass
@@ -50,10 +52,13 @@ def choose(text: str, own: str | None = None) -> Chosen:
     Raises:
         SpecError, ProgramError: there is none, or it can't be read.
     """
+    from ppdgm.catalogue import public_specs
     from ppdgm.inference.recipe import check_format, read_table
 
-    path = Path(text)
-    if recipe := _recipe(path, text):
+    names = {c.__name__.lower(): c.__name__ for c in public_specs() if issubclass(c, Program)}
+    if text.lower() in names and not own:  # a run's folder of that name is ./vae
+        return Chosen({"program": {"kind": names[text.lower()]}})
+    if recipe := _recipe(Path(text), text):
         table = read_table(recipe)
         check_format(table)
         classes, program = own_code(own, table)
@@ -62,15 +67,9 @@ def choose(text: str, own: str | None = None) -> Chosen:
         raise SpecError(f"--program goes with a recipe or a run; {text!r} is a program already.")
     if _is_code(text):
         return _from_code(text)
-    from ppdgm.catalogue import public_specs
-
-    names = {c.__name__: c for c in public_specs() if issubclass(c, Program)}
-    for name in names:
-        if name.lower() == text.lower():
-            return Chosen({"program": {"kind": name}})
     raise SpecError(
-        f"No program is called {text!r}. {nearest(text, names)} Or give a recipe.toml, a run's folder, or a file of "
-        "your own (ppdgm new my_program.py writes one)."
+        f"No program is called {text!r}. {nearest(text, names.values())} Or give a recipe.toml, a run's folder, or a "
+        "file of your own (ppdgm new my_program.py writes one)."
     )
 
 
@@ -126,10 +125,14 @@ def _recipe(path: Path, text: str) -> Path | None:
     if path.suffix == ".toml":
         return path
     looks_like_a_path = "/" in text or "\\" in text
-    if path.is_dir() and (looks_like_a_path or (path / RECIPE).exists()):
-        if not (path / RECIPE).is_file():
-            raise SpecError(f"{text} is no run folder: it has no {RECIPE}.")
+    try:
+        is_run, is_folder = (path / RECIPE).is_file(), path.is_dir()
+    except OSError:  # too long a name
+        is_run = is_folder = False
+    if is_run:
         return path / RECIPE
+    if is_folder and looks_like_a_path:
+        raise SpecError(f"{text} is no run folder: it has no {RECIPE}.")
     if looks_like_a_path and not _is_code(text):
         raise SpecError(f"{text}: there is no such recipe, run or program file.")
     return None
@@ -160,9 +163,16 @@ def _module(text: str) -> tuple[ModuleType, str]:
 
 
 def _imported(name: str) -> ModuleType:
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
+    _find_in(Path.cwd())
     return _running(name, lambda: importlib.import_module(name))
+
+
+def _find_in(folder: Path) -> None:
+    """Let Python find modules in a folder, after all others."""
+    place = str(folder.resolve())
+    if place not in sys.path:
+        sys.path.append(place)
+        _added.append(place)
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -171,13 +181,13 @@ def _from_file(path: Path) -> ModuleType:
         raise SpecError(f"{path}: there is no such file. ppdgm new {path} writes a program to start from.")
     name = re.sub(r"\W", "_", path.stem)
     check_name(name, path)
-    if str(path.parent.resolve()) not in sys.path:
-        sys.path.append(str(path.parent.resolve()))  # for what it imports from beside it
+    _find_in(path.parent)  # what it imports from beside it
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise SpecError(f"{path} can't be imported.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name], _loaded[name] = module, path.resolve()
+    sys.modules[name] = module
+    _loaded.add(name)
     load = spec.loader.exec_module
     try:
         _running(str(path), lambda: load(module))
@@ -191,12 +201,9 @@ def check_name(name: str, path: Path) -> None:
     """Refuse a file whose module would hide another one."""
     if name in _loaded:
         return
-    try:
-        known = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        known = None
-    there = name in sys.modules or name in sys.stdlib_module_names or known is not None
-    if there and not (known and known.origin and Path(known.origin).resolve() == path.resolve()):
+    known = PathFinder.find_spec(name, [p for p in sys.path if p not in _added])
+    here = known is not None and known.origin is not None and Path(known.origin).resolve() == path.resolve()
+    if not here and (known or name in sys.modules or name in sys.stdlib_module_names):
         raise SpecError(f"{path} would hide the Python module {name!r}. Give it another name, such as my_{name}.py.")
 
 

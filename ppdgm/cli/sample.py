@@ -40,8 +40,9 @@ def sample(
       ppdgm sample runs/vae --n 16 --mean --seed 1 --out means.png
       ppdgm sample runs/vae --n 1000 --out samples.npz
 
-    A picture is of images, [H, W] or [C, H, W]. Arrays and tables have the
-    units of the data, as their scaling is undone; binarised data stay 0 or 1.
+    A picture shows images, or histograms of a table's columns. Arrays and
+    tables have the units of the data, as their scaling is undone; binarised
+    data stay 0 or 1.
     """
     from pathlib import Path
 
@@ -72,13 +73,12 @@ def _write(path: Path, sites: dict[str, np.ndarray], transform: Any) -> None:
     import numpy as np
 
     from ppdgm.errors import SpecError
+    from ppdgm.plots import samples_picture
 
     kind = path.suffix.lower()
     x = sites["x"] if "x" in sites else next(iter(sites.values()))
     if kind == ".png":
-        from ppdgm.plots import samples_picture
-
-        samples_picture(path, x)
+        samples_picture(path, _in_ink(x, transform))
         return
     raw = {name: transform.invert(v) if transform is not None and name == "x" else v for name, v in sites.items()}
     if kind != ".npz" and len(raw) > 1:
@@ -93,3 +93,16 @@ def _write(path: Path, sites: dict[str, np.ndarray], transform: Any) -> None:
             table = first.reshape(len(first), -1)
             head = ",".join(f"x{i}" for i in range(table.shape[1]))
             np.savetxt(file, table, fmt="%.7g", delimiter=",", header=head, comments="")
+
+
+def _in_ink(x: np.ndarray, transform: Any) -> np.ndarray:
+    """Images in [0, 1], as pictures take them; tables stay as they are."""
+    from ppdgm.plots import is_image
+
+    if transform is None or transform.kind not in ("levels", "standardise"):
+        return x
+    raw = transform.invert(x)
+    if not is_image(raw.shape[1:]):
+        return raw
+    low, high = float(raw.min()), float(raw.max())
+    return (raw - low) / max(high - low, 1e-12)

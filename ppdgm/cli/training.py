@@ -11,7 +11,7 @@ from ppdgm.cli.following import Begins, Flags, follow, loggers, name_of
 from ppdgm.cli.options import DATA, EPOCHS
 from ppdgm.cli.overrides import apply, parse
 from ppdgm.cli.programs import Chosen, choose, names_own_code, own_code_missing
-from ppdgm.errors import CheckpointError, SpecError, nearest
+from ppdgm.errors import CheckpointError, DataError, SpecError, nearest
 from ppdgm.spec import Spec
 
 Settings = Sequence[tuple[str, Any]]
@@ -47,6 +47,11 @@ def train(program: str, own: str | None, given: Settings, settings: list[str], f
 
     try:
         return follow(run, data, out, flags)
+    except DataError as error:
+        if "0 or 1" not in str(error):
+            raise
+        remedy = "Take --set program.likelihood.kind=Gaussian; or, for x in [0, 1], --binarise static."
+        raise DataError(f"{error} {remedy}") from error
     finally:
         for folder in made:  # where it came to nothing
             if not any(folder.iterdir()):

@@ -27,7 +27,7 @@ def read_npy(path: Path, memory: int) -> np.ndarray:
             shape, fortran, dtype = _header(file)
             if dtype.hasobject:
                 raise DataError(f"{path} holds Python objects, expected numbers. {_PLAIN}")
-        if int(np.prod(shape, dtype=object)) * floating(dtype).itemsize <= memory or dtype.kind not in "fbiu":
+        if dtype.kind not in "fbiu" or int(np.prod(shape, dtype=object)) * floating(dtype).itemsize <= memory:
             return np.load(path, allow_pickle=False)
         if fortran and len(shape) > 1:
             raise DataError(f"{path} is in Fortran order, too large to load: save it in C order, to have it streamed.")

@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from ppdgm.data.catalogue import Entry
+from ppdgm.data.sets import Entry
 from ppdgm.errors import DataError
 
 TIMEOUT, _BLOCK = 30.0, 2**18
@@ -40,7 +40,8 @@ def find_file(entry: Entry, name: str) -> Path:
         return _download(entry, name, cache)
     except (OSError, http.client.HTTPException) as error:
         tried = ", ".join(map(str, folders)) + ("" if given else " ($PPDGM_DATA is not set)")
-        reason = getattr(error, "reason", None) or error
+        answered = isinstance(error, urllib.error.HTTPError)
+        reason = error if answered else getattr(error, "reason", None) or error
         raise DataError(
             f"{entry.name}: {name} is not in {tried}, and {entry.mirror}{name}.gz can't be downloaded ({reason}). Put "
             f"{', '.join(f'{n}.gz' for n in entry.sha256)} into a folder {entry.name}, and set PPDGM_DATA to the "

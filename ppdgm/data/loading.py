@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from ppdgm.data import arrays, idx, images, tables
-from ppdgm.data.catalogue import MNIST_FILES, SETS, Entry
 from ppdgm.data.checks import check_array
 from ppdgm.data.dataset import Dataset
 from ppdgm.data.prepare import prepare
 from ppdgm.data.raw import Raw, choose
+from ppdgm.data.sets import MNIST_FILES, SETS, Entry
 from ppdgm.data.source import Source
 from ppdgm.data.transform import Transform
 from ppdgm.errors import DataError, nearest
@@ -63,7 +63,10 @@ def _read_known(entry: Entry, source: Source) -> Raw:
 
 
 def _read_file(source: Source) -> Raw:
-    path = Path(source.name).expanduser()
+    try:
+        path = Path(source.name).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise DataError(f"{source.name} can't be found: {error}") from None
     try:
         if path.is_dir():
             return _read_folder(path, source)

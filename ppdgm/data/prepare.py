@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ppdgm.data.catalogue import Entry
 from ppdgm.data.checks import check_array, refuse_where
 from ppdgm.data.dataset import Dataset
 from ppdgm.data.fields import check_finite
 from ppdgm.data.raw import Raw, encode
 from ppdgm.data.scaling import choose_scale, fit_transform
+from ppdgm.data.sets import Entry
 from ppdgm.data.source import Source
 from ppdgm.data.split import SPLITS, Rows, split
 from ppdgm.data.stream import Stream
@@ -61,7 +61,8 @@ def _numbers(raw: Raw) -> Raw:
     for name, arrays in {**tables, "label": labels}.items():
         if not arrays or any(np.asarray(a).dtype.kind not in "US" or np.ndim(a) != 1 for a in arrays.values()):
             continue
-        codes, classes[name] = encode(np.concatenate([a.astype(str) for a in arrays.values()]))
+        words = [np.char.decode(a, "utf-8", "replace") if a.dtype.kind == "S" else a for a in arrays.values()]
+        codes, classes[name] = encode(np.concatenate(words))
         ends = np.cumsum([len(a) for a in arrays.values()])[:-1]
         for part, values in zip(arrays, np.split(codes, ends), strict=True):
             if name in parts[part]:

@@ -34,14 +34,10 @@ def by_split(named: Mapping[str, np.ndarray], where: str) -> dict[str, dict[str,
     """Arrays sorted into splits by name: `train`, `x_train`, `train_x`; without such names, all are training data."""
     parts: dict[str, dict[str, np.ndarray]] = {}
     for name, array in named.items():
-        first, _, rest = name.partition("_")
-        before, _, last = name.rpartition("_")
-        if first in _SPLITS:
-            parts.setdefault(_SPLITS[first], {})[rest or "x"] = array
-        elif last in _SPLITS:
-            parts.setdefault(_SPLITS[last], {})[before or "x"] = array
-        else:
-            parts.setdefault("", {})[name] = array
+        split, field = _place(name)
+        if field in parts.setdefault(split, {}):
+            raise DataError(f"{where}: got several arrays {field!r} for {split}, such as {name!r}, expected one.")
+        parts[split][field] = array
     if set(parts) == {""}:
         return {"train": parts[""]}
     if "" in parts or "train" not in parts:
@@ -50,6 +46,15 @@ def by_split(named: Mapping[str, np.ndarray], where: str) -> dict[str, dict[str,
             "their splits, such as 'x_train', 'x_test'."
         )
     return parts
+
+
+def _place(name: str) -> tuple[str, str]:
+    """The split that an array's name tells of, or "", and its field."""
+    first, _, rest = name.partition("_")
+    before, _, last = name.rpartition("_")
+    if first in _SPLITS:
+        return _SPLITS[first], rest or "x"
+    return (_SPLITS[last], before) if last in _SPLITS and before else ("", name)
 
 
 def choose(parts: Mapping[str, Mapping[str, np.ndarray]], source: Source) -> Raw:
@@ -96,5 +101,5 @@ def _named(named: Mapping[str, np.ndarray], wanted: Any, source: Source) -> np.n
 
 def encode(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     """Text as whole numbers, and the names they stand for, in alphabetical order."""
-    names, codes = np.unique(values.astype(str), return_inverse=True)
+    names, codes = np.unique(values, return_inverse=True)
     return codes.astype(np.int64), tuple(str(n) for n in names)

@@ -42,7 +42,7 @@ class Stream:
         self.rows, self.transform, self.binarise, self.seed = rows, transform, binarise, seed
         self.dtype = np.dtype(dtype) if dtype is not None else floating(array.dtype)
         self.shape: tuple[int, ...] = (len(array) if rows is None else len(rows), *array.shape[1:])
-        self._source: Any = _File(array) if _File.reads(array) else array.view(np.ndarray)
+        self._source = _rows_of(array)
 
     @property
     def ndim(self) -> int:
@@ -81,7 +81,7 @@ class Stream:
         if wanted.size and not (-len(self) <= wanted.min() and wanted.max() < len(self)):
             raise IndexError(f"got an index up to {wanted.max()}, expected less than {len(self)}")
         found = self._gather(np.where(wanted < 0, wanted + len(self), wanted).reshape(-1))
-        return found.reshape(*wanted.shape, *self.shape[1:])
+        return found.reshape((*wanted.shape, *self.shape[1:]))
 
     def subset(self, index: Any) -> Stream:
         """The stream of some of the rows; nothing is read."""
@@ -143,6 +143,16 @@ def draws(seed: tuple[int, ...], rows: np.ndarray, shape: tuple[int, ...]) -> np
     return found.reshape(len(rows), *shape)
 
 
+def _rows_of(array: Any) -> Any:
+    """What an array's rows are read from: its file, if the array is all of it, and the file is still there."""
+    mapped = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap) and array.mode == "r"
+    if mapped and array.flags.c_contiguous and hasattr(os, "preadv") and os.path.isfile(str(array.filename)):
+        file = _File(array)
+        if file[slice(0, 1)].tobytes() == array[:1].tobytes():  # not replaced by another since
+            return file
+    return array.view(np.ndarray)
+
+
 class _File:
     """The rows of a memory-mapped array, read from its file at their places.
 
@@ -154,12 +164,6 @@ class _File:
         self.width = array[:1].nbytes
         self.handle = os.open(str(self.name), os.O_RDONLY)
         weakref.finalize(self, os.close, self.handle)
-
-    @staticmethod
-    def reads(array: Any) -> bool:
-        """Whether an array is a file's, whole and as it is there."""
-        mapped = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap) and array.mode == "r"
-        return mapped and array.flags.c_contiguous and hasattr(os, "preadv") and os.path.isfile(str(array.filename))
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         rows = _numbers(rows)

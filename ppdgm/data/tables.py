@@ -17,7 +17,7 @@ from ppdgm.data.raw import Raw, encode
 from ppdgm.data.source import Columns, Source
 from ppdgm.errors import DataError, nearest
 
-_MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-"}
+_MISSING = {"", "na", "n/a", "nan", "null", "?"}
 _LABELS = ("label", "labels")
 _FILL = "Fill it in, or leave out the row or the column."
 
@@ -61,7 +61,7 @@ class _Table:
         if start is None:
             raise DataError(f"{path} is empty, expected rows of numbers.")
         self.header = _is_header(start)
-        self.names = [c.strip() for c in start.cells] if self.header else []
+        self.names = [" ".join(c.split()) for c in start.cells] if self.header else []
         self.width = len(start.cells)
         self.rows = rows if self.header else chain([start], rows)
 
@@ -142,9 +142,7 @@ class _Table:
                 raise DataError(f"{self.path} has no column {wanted}: it has {self.width}, from 0 to {self.width - 1}.")
             return wanted % self.width
         if not self.header:
-            raise DataError(
-                f"{self.path} has no header: columns go by number, 0 to {self.width - 1}, not by {wanted!r}."
-            )
+            raise DataError(f"{self.path} has no header: columns go by number, 0 to {self.width - 1}, not {wanted!r}.")
         if self.names.count(wanted) != 1:
             problem = "several columns" if wanted in self.names else "no column"
             raise DataError(f"{self.path} has {problem} {wanted!r}. {nearest(wanted, self.names)}")

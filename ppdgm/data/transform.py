@@ -52,7 +52,8 @@ class Transform:
         dtype = floating(raw.dtype)
         if self.mean is not None and self.scale is not None:
             self._check_shape(raw)
-            return ((raw - self.mean) / self.scale).astype(dtype)
+            with np.errstate(over="ignore"):  # infinite: refused wherever data are checked
+                return ((raw - self.mean) / self.scale).astype(dtype)
         if self.divisor == 1.0 and self.kind in ("none", "unit"):
             return raw.astype(dtype)
         scaled = np.divide(raw, self.divisor, dtype=dtype)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
-from ppdgm.data import check_rows
+from ppdgm.data import check_finite, check_rows
 from ppdgm.errors import DataError, PpdgmError, out_of_memory, require
 from ppdgm.inference import bounds
 from ppdgm.inference.feed import Feed
@@ -243,6 +243,7 @@ def check_fields(program: Any, fields: dict[str, np.ndarray], binarise: str = "n
             f"Data 'x': got data of shape {fields['x'].shape[1:]}, expected {tuple(expected)}, the program's "
             f"event_shape. Reshape the data, or build the program with event_shape={fields['x'].shape[1:]}."
         )
+    check_finite(fields)
     if binarise == "dynamic":
         check_rows(lambda rows: _check_probabilities(program, rows), fields)
     else:

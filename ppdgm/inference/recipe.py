@@ -118,6 +118,19 @@ def check_format(table: Mapping[str, Any]) -> None:
             raise SpecError(f"A recipe has no {key!r}. {nearest(key, _KEYS)}")
         if key not in ("format", "backend") and not isinstance(value, Mapping):
             raise SpecError(f"{key}: got {value!r}, expected a table [{key}].")
+        _check_kinds(value, key)
+
+
+def _check_kinds(value: Any, path: str) -> None:
+    """Refuse a kind that is no text, anywhere in a table."""
+    if isinstance(value, Mapping) and path != "data.fields":  # there names are the user's
+        if not isinstance(value.get("kind", ""), str):
+            raise SpecError(f"{path}.kind: got {value['kind']!r}, expected the name of a class.")
+        for name, inner in value.items():
+            _check_kinds(inner, f"{path}.{name}")
+    elif isinstance(value, list):
+        for inner in value:
+            _check_kinds(inner, path)
 
 
 def source_of(table: Mapping[str, Any]) -> Source:
@@ -146,8 +159,6 @@ def _program(table: Any, classes: list[type[Spec] | str], event_shape: tuple[int
 
 def _with_kinds(table: Mapping[str, Any], classes: list[type[Spec] | str]) -> dict[str, Any]:
     """A spec's table in which inner tables without a kind have that of their field's default."""
-    if not isinstance(table["kind"], str):
-        raise SpecError(f"kind: got {table['kind']!r}, expected the name of a class.")
     fields = find_kind(table["kind"], classes).model_fields
     found = dict(table)
     for name, value in table.items():

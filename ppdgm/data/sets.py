@@ -79,7 +79,10 @@ _FASHION = Entry(
     meaning="articles of clothing, 28×28 pixels of 256 grey levels; drawn once as black and white by default",
     rows={"train": 60_000, "test": 10_000},
     shape=(28, 28),
-    classes=("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    classes=(
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
     origin="read from $PPDGM_DATA, or downloaded (31 MB)",
     citation="Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747",
     mirror="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",

@@ -1,0 +1,136 @@
+"""Callbacks of `fit` that write a run's progress to TensorBoard and to Weights & Biases."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ppdgm.errors import PackageMissing
+from ppdgm.report import Progress, Report
+
+
+class Callback:
+    """Hands each `Progress` on to a library. A failure there is told once, and is no reason to lose the run.
+
+    A subclass opens what it writes to at the first call, writes, and closes.
+    """
+
+    def __init__(self) -> None:
+        self._opened, self._failed = False, False
+        self._validation: float | None = None
+
+    def open(self, step: int) -> None:
+        """Make ready to write from this step on."""
+        raise NotImplementedError
+
+    def write(self, values: dict[str, float], step: int) -> None:
+        """Write named values at a step."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Write out what is left."""
+        raise NotImplementedError
+
+    def __call__(self, now: Progress) -> None:
+        """Write the metrics under `train/`, the validation ELBO where it is new, and the rate."""
+        values = {**{f"train/{n}": v for n, v in now.metrics.items()}, "rate": now.rate}
+        if now.validation_elbo is not None and now.validation_elbo != self._validation:
+            values["validation/elbo"] = self._validation = now.validation_elbo
+        if not self._opened:
+            self._opened = self._try(lambda: self.open(now.step))
+        self._try(lambda: self.write(values, now.step))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if self._opened:
+            self._try(self.close)
+        self._opened, self._validation = False, None
+
+    def _try(self, action: Any) -> bool:
+        if self._failed:
+            return False
+        try:
+            action()
+        except Exception as error:
+            self._failed = True
+            Report().warn(
+                f"{type(self).__name__} failed, and is left out from now on: {type(error).__name__}: "
+                f"{' '.join(str(error).split())[:300]}"
+            )
+        return not self._failed
+
+
+class TensorBoard(Callback):
+    """Writes scalars for TensorBoard, by tensorboardX or torch: `fit(…, callbacks=TensorBoard("runs/vae"))`.
+
+    In a resumed run they take the place of those that a killed run had written further on.
+
+    Args:
+        folder: of the event files.
+
+    Raises:
+        PackageMissing: neither package is installed.
+    """
+
+    def __init__(self, folder: str | Path):
+        super().__init__()
+        self.folder = Path(folder)
+        self._writer: Any = None
+        self._make = _first_of(
+            ("tensorboardX", "torch.utils.tensorboard"), "TensorBoard", "pip install tensorboardX"
+        ).SummaryWriter
+
+    def open(self, step: int) -> None:
+        # Without a suffix, two files of one second would have one name.
+        self._writer = self._make(str(self.folder), purge_step=step, flush_secs=10, filename_suffix=f".{step}")
+
+    def write(self, values: dict[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WandB(Callback):
+    """Logs to Weights & Biases: `fit(…, callbacks=WandB("digits", id="vae-1"))`.
+
+    Args:
+        project: its name there.
+        id: of the run; with the id of an earlier run, that one goes on.
+        settings: further arguments of `wandb.init`, such as name, dir, config or mode.
+
+    Raises:
+        PackageMissing: wandb is not installed.
+    """
+
+    def __init__(self, project: str, id: str | None = None, **settings: Any):
+        super().__init__()
+        self._settings = {"project": project, "id": id, "resume": "allow", **settings}
+        self._library = _first_of(("wandb",), "WandB", "pip install wandb")
+        self._run: Any = None
+
+    def open(self, step: int) -> None:
+        self._run = self._library.init(**self._settings)
+
+    def write(self, values: dict[str, float], step: int) -> None:
+        self._run.log(values, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _first_of(names: tuple[str, ...], what: str, install: str) -> Any:
+    """The first of some modules that can be imported."""
+    for name in names:
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise PackageMissing(f"{what} needs {' or '.join(names)}, which can't be imported: {install}")

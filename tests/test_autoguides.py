@@ -1,0 +1,83 @@
+"""The libraries' own guides over latents of each datum, and over one for all: parameters meet the data that are theirs.
+
+x ~ N(z, σ²), z ~ N(0, 1): the posterior of z is N(x / (1 + σ²), σ² / (1 + σ²)), datum by datum.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as numpyro_dist
+import numpyro.infer.autoguide as numpyro_guides
+import pyro
+import pyro.distributions as pyro_dist
+import pyro.infer.autoguide as pyro_guides
+import pytest
+import torch
+
+import ppdgm
+from ppdgm import Program
+from ppdgm.backends.pyro import Runtime
+
+N, D, SCALE = 20, 3, 0.5
+X = np.random.default_rng(0).normal(size=(N, D)).astype("float32") * 2.0
+LIBRARIES = {
+    "numpyro": (numpyro, numpyro_dist, numpyro_guides, jnp),
+    "pyro": (pyro, pyro_dist, pyro_guides, torch),
+}
+PLATES = {"follows the data": {}, "of all data": {"size": N}, "subsamples": {"size": N, "part": 5}}
+
+
+def make(backend, guide, size=None, part=None, shared=False):
+    """A pair with an autoguide; the latent is in the plate, or one for all data."""
+    lib, dist, guides, xp = LIBRARIES[backend]
+
+    def model(x):
+        latent = lambda: lib.sample("z", dist.Normal(xp.zeros(D), 1.0).to_event(1))
+        z = latent() if shared else None
+        with lib.plate("data", size or x.shape[0], subsample_size=part) as i:
+            mean = z if shared else latent()
+            lib.sample("x", dist.Normal(mean, SCALE).to_event(1), obs=x[i] if part else x)
+
+    return getattr(Program, f"from_{backend}")(model, getattr(guides, guide)(model))
+
+
+@pytest.mark.parametrize("backend", LIBRARIES)
+@pytest.mark.parametrize("plate", PLATES)
+def test_a_guide_for_each_datum_finds_its_posterior(plate, backend):
+    fit = ppdgm.fit(make(backend, "AutoNormal", **PLATES[plate]), X, steps=1500, learning_rate=0.02, progress=False)
+    means = next(v for n, v in fit.params.items() if "loc" in n)
+    # The pathwise gradient's noise leaves a spread of about sqrt(rate) posterior deviations (0.45) around the mean.
+    np.testing.assert_allclose(means, X / (1 + SCALE**2), atol=0.3)
+
+
+@pytest.mark.parametrize("backend", LIBRARIES)
+@pytest.mark.parametrize("guide", ["AutoNormal", "AutoDiagonalNormal"])
+def test_a_guide_for_one_latent_finds_its_posterior(guide, backend):
+    pair = make(backend, guide, shared=True)
+    fit = ppdgm.fit(pair, X, steps=1000, batch_size=N, learning_rate=0.02, progress=False)
+    means = next(v for n, v in fit.params.items() if "loc" in n)
+    np.testing.assert_allclose(means, X.sum(0) / (N + SCALE**2), atol=0.08)
+
+
+def test_parameters_of_a_pyro_pair_meet_their_own_data():
+    """Minibatches come in any order: what is kept for each datum in the data's order must not meet another."""
+
+    def model(x):
+        with pyro.plate("data", N):
+            z = pyro.sample("z", pyro_dist.Normal(torch.zeros(D), 3.0).to_event(1))
+            pyro.sample("x", pyro_dist.Normal(z, 0.1).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", N):
+            pyro.sample("z", pyro_dist.Normal(pyro.param("loc", torch.tensor(X)), 0.1).to_event(1))
+
+    runtime = Runtime(Program.from_pyro(model, guide), "cpu")
+    params = runtime.put(runtime.initialise(0, {"x": X}, "float32"))
+    order = np.random.default_rng(0).permutation(N)
+    found = runtime.trace(params, runtime.put({"x": X}), order, 3, 0, None, True)
+    assert abs(found.values["z"] - X[order]).max() < 0.6
+    assert found.log_p["x"].min() > -20.0
+    latents, observed = runtime.means(params, runtime.put({"x": X}), order)
+    np.testing.assert_allclose([latents["z"][0], observed["x"][0]], [X[order]] * 2, rtol=1e-6)
+    kl = 0.5 * ((0.1**2 + X[order] ** 2) / 9.0 - 1.0) - np.log(0.1 / 3.0)
+    np.testing.assert_allclose(found.kl["z"][0], kl, rtol=1e-4)

@@ -1,0 +1,429 @@
+"""The command line with training: every command, on both backends, with tiny programs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+from typer.testing import CliRunner
+
+import ppdgm
+from ppdgm.cli.app import app
+
+both = pytest.mark.parametrize("backend", ["numpyro", "pyro"])
+SMALL = ("--set", "program.latent=2", "--set", "program.encoder.hidden=6", "--set", "program.decoder.hidden=6")
+RNG = np.random.default_rng(0)
+BITS = (RNG.random((60, 5)) < 0.4).astype("float32")
+TABLE = RNG.normal(size=(80, 3)) @ np.diag([1.0, 2.0, 5.0]) + [0.0, 10.0, -3.0]
+
+
+def cli(*arguments, code=0):
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result
+
+
+def as_json(*arguments, code=0):
+    return json.loads(cli(*arguments, "--json", code=code).stdout)
+
+
+def table_of(run):
+    return {k: v for k, v in tomllib.loads((run / "recipe.toml").read_text()).items() if k != "versions"}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("bits.npy", BITS)
+    np.savetxt("table.csv", TABLE, delimiter=",", header="a,b,c", comments="")
+    return tmp_path
+
+
+# --- fit -----------------------------------------------------------------------------------------------------------
+
+
+@both
+def test_fit_writes_a_run_and_tells_of_it(here, backend):
+    found = as_json("fit", "vae", "--data", "bits.npy", "--steps", 4, "--seed", 3, "--backend", backend, *SMALL)
+    run = here / "runs" / "vae-bits-1"
+    assert found["out"] == "runs/vae-bits-1" and found["steps"] == 4 and found["stopped"] == "done"
+    table = table_of(run)
+    assert table["backend"] == backend and table["data"]["name"] == "bits.npy"
+    assert table["program"]["event_shape"] == [5] and table["program"]["encoder"]["hidden"] == [6]
+    assert table["training"]["seed"] == 3 and table["training"]["steps"] == 4
+    data = ppdgm.load_data("bits.npy")
+    estimate = ppdgm.load(run).elbo(data.test)
+    assert found["test"]["elbo"]["mean"] == pytest.approx(estimate.mean, rel=1e-5) and found["test"]["n"] == 6
+
+
+@both
+def test_a_written_recipe_repeats_the_run(here, backend):
+    cli(
+        *("fit", "vae", "--data", "bits.npy", "--steps", 5, "--batch-size", 7, "--backend", backend, *SMALL),
+        *("--set", "training.learning_rate={kind='Cosine', peak=0.01, steps=5}", "--set", "engine.k=2"),
+        *("--set", "training.weight_average=0.9", "--out", "runs/a"),
+    )
+    cli("fit", "runs/a/recipe.toml", "--out", "runs/b")
+    cli("fit", "runs/b", "--out", "runs/c")  # the folder will do
+    first, second = ppdgm.load("runs/a"), ppdgm.load("runs/b")
+    assert table_of(here / "runs/a") == table_of(here / "runs/b") == table_of(here / "runs/c")
+    assert first.params.keys() == second.params.keys()
+    assert all(np.array_equal(first.params[n], second.params[n]) for n in first.params)
+    os.rename("runs/c", "vae")
+    assert as_json("fit", "vae", "--steps", 1, "--data", "bits.npy", "--out", "e")["steps"] == 1  # the program
+    assert as_json("fit", "./vae", "--out", "f")["steps"] == 5  # the run
+    cli("fit", "runs/a", "--out", "runs/d", "--set", "training.seed=1", "--quiet")
+    assert any(not np.array_equal(first.params[n], v) for n, v in ppdgm.load("runs/d").params.items())
+
+
+def test_what_is_printed():
+    start = ("fit", "vae", "--data", "bits.npy", "--steps", 3, *SMALL)
+    quiet = cli(*start, "--quiet")
+    assert (quiet.stdout, quiet.stderr) == ("runs/vae-bits-1\n", "")
+    spoken = cli(*start)
+    assert "Test ELBO" in spoken.stdout and "ppdgm evaluate runs/vae-bits-2" in spoken.stdout
+    assert spoken.stderr.startswith("Training VAE on bits.npy: runs/vae-bits-2\n") and "step 3/3" in spoken.stderr
+    as_json(*start)  # stdout is one JSON object, whatever else is said
+
+
+def test_a_run_is_not_overwritten_without_being_told(here):
+    start = ("fit", "vae", "--data", "bits.npy", *SMALL, "--out", "runs/a", "--quiet", "--steps")
+    cli(*start, 3)
+    before = (here / "runs/a/weights.safetensors").read_bytes()
+    line = cli(*start, 4, code=5).stderr
+    assert all(w in line for w in ("runs/a holds a run already", "--overwrite", "ppdgm resume runs/a"))
+    assert (here / "runs/a/weights.safetensors").read_bytes() == before
+    cli(*start, 4, "--overwrite")
+    assert table_of(here / "runs/a")["training"]["steps"] == 4
+
+
+def test_a_run_without_test_data_needs_none():
+    found = as_json("fit", "vae", "--data", "bits.npy", "--steps", 2, *SMALL, "--set", "data.test=0")
+    assert "test" not in found
+    line = cli("evaluate", found["out"], code=3).stderr
+    assert "--split test" in line and "validation" in line
+    assert as_json("evaluate", found["out"], "--split", "validation", "--k", 2)["n"] == 6
+
+
+@both
+def test_numbers_that_are_not_finite_end_with_code_4(here, backend):
+    start = ("fit", "vae", "--data", "table.csv", *SMALL, "--set", "program.likelihood.kind=Gaussian")
+    bad = ("--set", "training.learning_rate=1e30", "--set", "training.max_skipped=2")
+    result = cli(*start, *bad, "--steps", 50, "--backend", backend, "--json", code=4)
+    found = json.loads(result.stdout)
+    assert found["stopped"] == "not finite" and found["error"]["type"] == "TrainingError"
+    assert result.stderr.splitlines()[-1].startswith("ppdgm: Training stopped") and "--learning-rate" in result.stderr
+    assert np.isfinite(ppdgm.load(found["out"]).params["encoder.layers.0.weight"]).all()
+
+
+def test_flags_of_data_resolve(here):
+    as_json("fit", "ppca", "--data", "table.csv", "--steps", 2, "--set", "data.scale=standardise", "--out", "a")
+    table = table_of(here / "a")
+    assert table["data"]["scale"] == "standardise" and table["program"]["event_shape"] == [3]
+    np.save("grey.npy", RNG.random((40, 5)).astype("float32"))
+    as_json("fit", "vae", "--data", "grey.npy", "--binarise", "dynamic", "--steps", 2, *SMALL, "--out", "b")
+    table = table_of(here / "b")
+    assert table["data"]["binarise"] == table["training"]["binarise"] == "dynamic"
+    assert as_json("evaluate", "b", "--split", "train", "--k", 2)["n"] == 32  # drawn once, to be judged
+    as_json("fit", "b", "--data", "bits.npy", "--binarise", "none", "--out", "c")
+    assert table_of(here / "c")["training"]["binarise"] == "none"
+
+
+# --- resume --------------------------------------------------------------------------------------------------------
+
+
+@both
+def test_resume_trains_for_longer(here, backend):
+    cli("fit", "vae", "--data", "bits.npy", "--epochs", 2, *SMALL, "--backend", backend, "--out", "a", "--quiet")
+    found = as_json("resume", "a", "--epochs", 4)
+    assert (found["steps"], found["out"]) == (4, "a") and table_of(here / "a")["training"]["epochs"] == 4
+    cli("fit", "vae", "--data", "bits.npy", "--epochs", 4, *SMALL, "--backend", backend, "--out", "b", "--quiet")
+    whole, parts = ppdgm.load("b"), ppdgm.load("a")
+    assert all(np.array_equal(whole.params[n], parts.params[n]) for n in whole.params)
+    assert "give one of them" in cli("resume", "a", "--epochs", 5, "--steps", 5, code=2).stderr
+
+
+def test_ctrl_c_keeps_what_was_reached_and_says_how_to_go_on(here):
+    """A true process, without a terminal."""
+    command = [sys.executable, "-m", "ppdgm", "fit", "vae", "--data", "bits.npy", "--steps", "10000000", *SMALL]
+    started = subprocess.Popen([*command, "--out", "long run", "--json"], stdout=-1, stderr=-1, text=True)
+    status = here / "long run" / "status.json"
+    for _ in range(600):
+        if status.exists() and json.loads(status.read_text())["step"] > 0:
+            break
+        time.sleep(0.1)
+    started.send_signal(signal.SIGINT)
+    out, told = started.communicate(timeout=60)
+    found = json.loads(out)
+    assert started.returncode == 130 and found["stopped"] == "interrupted" and found["steps"] > 0
+    assert told.splitlines()[-1].endswith("go on with: ppdgm resume 'long run'")
+    assert "interrupted" in cli("runs", ".").stdout
+    more = as_json("resume", "long run", "--steps", found["steps"] + 3)
+    assert more["steps"] == found["steps"] + 3 and more["stopped"] == "done"
+
+
+def test_damage_ends_with_code_5_and_offers_what_is_whole(here):
+    cli("fit", "vae", "--data", "bits.npy", "--steps", 6, *SMALL, "--set", "training.checkpoint_steps=3", "--out", "a")
+    last = sorted((here / "a/checkpoints").iterdir())[-1]
+    last.write_bytes(last.read_bytes()[:-5])
+    line = cli("resume", "a", "--steps", 8, code=5).stderr
+    assert "damaged" in line and "ppdgm resume a --checkpoint" in line
+    offered = line.partition("--checkpoint ")[2].split(",")[0]
+    assert as_json("resume", "a", "--steps", 8, "--checkpoint", offered)["steps"] == 8
+
+
+# --- evaluate ------------------------------------------------------------------------------------------------------
+
+
+@both
+def test_evaluate_finds_the_exact_likelihood(here, backend):
+    """PPCA's is known in closed form: N(μ, WWᵀ + σ²I), here from SciPy."""
+    cli("fit", "ppca", "--data", "table.csv", "--epochs", 2, "--backend", backend, "--out", "a", "--quiet")
+    other = {"numpyro": "pyro", "pyro": "numpyro"}[backend]
+    found = as_json("evaluate", "a", "--k", 20, "--backend", other, "--seed", 1)
+    data, p = ppdgm.load_data("table.csv"), ppdgm.load("a").params
+    covariance = p["weight"] @ p["weight"].T + np.exp(2 * p["log_scale"]) * np.eye(3)
+    exact = multivariate_normal(p["loc"], covariance).logpdf(data.test)
+    assert found["log_likelihood"]["mean"] == pytest.approx(exact.mean(), rel=1e-4)
+    assert found["elbo"]["mean"] == pytest.approx(exact.mean(), rel=1e-4)  # its posterior is exact
+    assert found["log_likelihood"]["standard_error"] == pytest.approx(exact.std(ddof=1) / 8**0.5, rel=1e-3)
+    assert (found["n"], found["k"], found["data"], found["split"]) == (8, 20, "table.csv", "test")
+    assert found["backend"] == other
+
+
+def test_other_data_are_prepared_as_the_runs_own(here):
+    cli("fit", "ppca", "--data", "table.csv", "--epochs", 1, "--set", "data.scale=standardise", "--out", "a", "-q")
+    other = TABLE[:11] * 2 + 1
+    np.savetxt("other.csv", other, delimiter=",", header="a,b,c", comments="")
+    found = as_json("evaluate", "a", "--data", "other.csv", "--k", 2)
+    assert (found["n"], found["split"], found["data"]) == (11, "all", "other.csv")
+    data, p = ppdgm.load_data("table.csv", scale="standardise"), ppdgm.load("a").params
+    raw = ppdgm.load_data("table.csv").train
+    scaled = (other - raw.mean(0)) / raw.std(0)  # by the run's training data
+    assert np.allclose((raw - raw.mean(0)) / raw.std(0), data.train, atol=1e-5)
+    covariance = p["weight"] @ p["weight"].T + np.exp(2 * p["log_scale"]) * np.eye(3)
+    exact = multivariate_normal(p["loc"], covariance).logpdf(scaled).mean()
+    assert found["log_likelihood"]["mean"] == pytest.approx(exact, rel=1e-4)
+    assert as_json("evaluate", "a", "--split", "all", "--k", 2)["n"] == 80
+    assert "--split" in cli("evaluate", "a", "--split", "tset", code=2).stderr
+    text = cli("evaluate", "a", "--k", 2).stdout
+    assert "ELBO" in text and "log-likelihood" in text and "8 test data of table.csv" in text
+
+
+def test_a_run_of_arrays_says_that_data_are_needed(here):
+    from ppdgm.models import PPCA
+
+    ppdgm.fit(PPCA(event_shape=(3,)), TABLE, steps=2, progress=False, out="a")
+    assert "ppdgm evaluate a --data NAME|PATH" in cli("evaluate", "a", code=3).stderr
+    assert as_json("evaluate", "a", "--data", "table.csv", "--k", 2)["n"] == 80
+    assert "--data NAME|PATH" in cli("fit", "a", "--out", "b", code=2).stderr
+    assert as_json("fit", "a", "--out", "b", "--data", "table.csv")["steps"] == 2
+    np.save("same.npy", TABLE)
+    assert "--data" in cli("resume", "a", "--steps", 3, code=3).stderr
+
+
+# --- sample --------------------------------------------------------------------------------------------------------
+
+
+@both
+def test_sample(here, backend):
+    cli("fit", "ppca", "--data", "table.csv", "--steps", 2, "--backend", backend, "--out", "a", "--quiet",
+        "--set", "data.scale=standardise")  # fmt: skip
+    for suffix in ("npy", "npz", "csv"):
+        found = as_json("sample", "a", "--n", 7, "--seed", 2, "--out", f"new/x.{suffix}")
+        assert found["shapes"] == {"x": [7, 3]}
+    read = [np.load("new/x.npy"), np.load("new/x.npz")["x"], np.loadtxt("new/x.csv", delimiter=",", skiprows=1)]
+    expected = ppdgm.load("a").sample(7, seed=2)
+    raw = ppdgm.load_data("table.csv").train
+    for found in read:  # in the data's own units
+        assert np.allclose(found, expected * raw.std(0) + raw.mean(0), rtol=1e-5, atol=1e-4)
+    before = (here / "new/x.npy").read_bytes()
+    assert "--overwrite" in cli("sample", "a", "--out", "new/x.npy", code=5).stderr
+    assert (here / "new/x.npy").read_bytes() == before
+    cli("sample", "a", "--out", "new/x.npy", "--overwrite", "--mean")
+    assert not np.allclose(np.load("new/x.npy")[:7], read[0])
+
+
+def test_a_picture_of_samples(here):
+    cli("fit", "vae", "--steps", 2, *SMALL, "--out", "a", "--quiet")  # digits, where nothing is said
+    cli("sample", "a", "--n", 4, "--mean")
+    assert (here / "samples.png").read_bytes().startswith(b"\x89PNG")
+    cli("sample", "a", "--n", 5, "--out", "x.npy")
+    assert set(np.unique(np.load("x.npy"))) <= {0.0, 1.0}  # binarised data stay so
+    cli("fit", "vae", "--data", "bits.npy", "--steps", 2, *SMALL, "--out", "b", "--quiet")
+    cli("sample", "b", "--out", "table.png")  # of its columns
+    assert (here / "table.png").read_bytes().startswith(b"\x89PNG")
+
+
+# --- programs of one's own -----------------------------------------------------------------------------------------
+
+
+@both
+def test_a_new_program_trains_at_once(here, backend):
+    cli("new", "my_program.py")
+    compile((here / "my_program.py").read_text(), "my_program.py", "exec")
+    found = as_json("fit", "my_program.py:MyProgram", "--backend", backend, "--epochs", 2)
+    assert found["program"] == "MyProgram" and found["data"] == "digits"
+    longer = as_json("fit", "my_program.py", "--backend", backend, "--epochs", 8)  # its name may be left out
+    assert longer["test"]["elbo"]["mean"] > found["test"]["elbo"]["mean"]  # it learns
+    np.save("large.npy", (RNG.random((20, 28, 28)) < 0.3))
+    assert as_json("fit", "my_program.py", "--backend", backend, "--data", "large.npy", "--steps", 1)["steps"] == 1
+    assert "Did you mean 'latent'?" in cli("fit", "my_program.py", "--set", "program.latnet=1", code=2).stderr
+    assert "latent: whole number; default 16" in cli("models", "my_program.py").stdout
+
+
+def test_a_new_program_may_have_another_name(here):
+    cli("new", "two_layers.py")
+    assert "class TwoLayers(Program)" in (here / "two_layers.py").read_text()
+    cli("new", "deep/model.py", "--name", "Mine")
+    text = (here / "deep/model.py").read_text()
+    assert "class Mine(Program)" in text and "ppdgm fit model.py:Mine" in text and "MyProgram" not in text
+
+
+def test_a_run_of_ones_own_program_runs_code_only_when_told(here):
+    """In a process of its own, where nothing has imported the file yet."""
+    cli("new", "mine.py", "--name", "Mine")
+    cli("fit", "mine.py", "--set", "program.latent=3", "--steps", 2, "--out", "a", "--quiet")
+    assert table_of(here / "a")["program"]["kind"] == "mine:Mine"
+    run = lambda *arguments: subprocess.run([sys.executable, "-m", "ppdgm", *arguments], capture_output=True, text=True)
+    for command in ("evaluate", "sample", "resume", "fit"):
+        told = run(command, "a")
+        assert told.returncode == 2 and told.stderr.endswith(f": ppdgm {command} a --program mine.py\n"), told.stderr
+    with_it = run("fit", "a", "--out", "b", "--quiet", "--program", "mine.py")
+    assert with_it.returncode == 0, with_it.stderr
+    assert table_of(here / "a") == table_of(here / "b")
+    assert as_json("evaluate", "a", "--k", 2, "--program", "mine.py")["n"] == 300
+    assert as_json("resume", "a", "--steps", 3, "--program", "mine.py:Mine")["steps"] == 3
+    assert as_json("sample", "b", "--n", 2, "--out", "x.npy", "--program", "mine.py")["n"] == 2
+
+
+OBJECTS = """
+from ppdgm.models import MLP, VAE
+
+program = VAE(event_shape=(5,), latent=3, encoder=MLP(hidden=(4,)), decoder=MLP(hidden=(4,)))
+"""
+PAIR = """
+import numpyro
+import numpyro.distributions as dist
+from ppdgm import Program
+
+
+def model(x):
+    loc = numpyro.param("loc", lambda key: 0.0 * x[0])
+    with numpyro.plate("data", x.shape[0]):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        numpyro.sample("x", dist.Normal(loc + z[:, None], 1.0).to_event(1), obs=x)
+
+
+def guide(x):
+    a = numpyro.param("a", 0.1)
+    with numpyro.plate("data", x.shape[0]):
+        numpyro.sample("z", dist.Normal(a * x.sum(-1), 0.5))
+
+
+pair = Program.from_numpyro(model, guide)
+"""
+
+
+def test_an_object_in_a_file(here):
+    (here / "objects.py").write_text(OBJECTS)
+    cli("fit", "objects.py", "--data", "bits.npy", "--steps", 2, "--out", "a", "--quiet")
+    assert table_of(here / "a")["program"]["latent"] == 3
+    cli(
+        "fit", "objects.py:program", "--data", "bits.npy", "--steps", 2, "--set", "program.latent=4", "--out", "b", "-q"
+    )
+    assert table_of(here / "b")["program"]["latent"] == 4
+    cli("fit", "b", "--out", "c", "-q")  # text can tell it: the file is not needed
+    assert table_of(here / "b") == table_of(here / "c")
+
+
+def test_a_plain_pair_in_a_file(here):
+    (here / "my_pair.py").write_text(PAIR)
+    found = as_json("fit", "my_pair.py:pair", "--data", "table.csv", "--steps", 3, "--out", "a")
+    assert found["program"] == "pair" and table_of(here / "a")["program"]["kind"] == "plain:numpyro"
+    assert "ppdgm evaluate a --program FILE.py:NAME" in cli("evaluate", "a", code=2).stderr
+    assert as_json("evaluate", "a", "--k", 2, "--program", "my_pair.py")["n"] == 8
+    cli("fit", "a", "--program", "my_pair.py:pair", "--out", "b", "--quiet")
+    assert table_of(here / "a") == table_of(here / "b")
+    assert "no fields" in cli("fit", "my_pair.py", "--set", "program.latent=2", code=2).stderr
+    assert "numpyro" in cli("fit", "my_pair.py", "--backend", "pyro", "--data", "table.csv", code=2).stderr
+
+
+# --- runs ----------------------------------------------------------------------------------------------------------
+
+
+def test_runs(here):
+    assert "No runs" in cli("runs", ".").stdout
+    cli("fit", "vae", "--data", "bits.npy", "--steps", 3, *SMALL, "--out", "all/a", "--quiet")
+    cli("fit", "ppca", "--data", "table.csv", "--steps", 2, "--out", "all/deep/b", "--backend", "pyro", "--quiet")
+    for name, text in {"toml": "x = [", "old": "format = 1", "odd": "program = 3"}.items():
+        (here / "all" / name).mkdir()
+        (here / "all" / name / "recipe.toml").write_text(text)
+    (here / "all" / "nothing").mkdir()
+    (here / "all" / "dead").mkdir()
+    recipe = (here / "all/a/recipe.toml").read_text()
+    (here / "all/dead/recipe.toml").write_text(recipe)
+    (here / "all/dead/status.json").write_text(
+        json.dumps({"state": "running", "pid": 2**22 + 1, "step": 5, "steps": 10, "elbo": -1.5, "updated": 0.0})
+    )
+    found = {run["name"]: run for run in as_json("runs", "all")}
+    assert set(found) == {"a", "dead", os.path.join("deep", "b"), "odd", "old", "toml"}
+    assert (found["a"]["program"], found["a"]["engine"], found["a"]["backend"]) == ("VAE", "SVI", "numpyro")
+    assert (found["a"]["step"], found["a"]["steps"], found["a"]["state"]) == (3, 3, "done")
+    assert found["deep/b"]["program"] == "PPCA" and found["deep/b"]["backend"] == "pyro"
+    assert found["dead"]["state"] == "killed" and found["dead"]["step"] == 5
+    assert all(found[n]["state"] == "damaged" and found[n]["problem"] for n in ("odd", "old", "toml"))
+    text = cli("runs", "all").stdout
+    lines = text.splitlines()
+    assert lines[0].split() == ["run", "program", "engine", "backend", "step", "ELBO", "valid.", "state", "when"]
+    assert "dead" in text and "5/10" in text and "-1.50" in text and "killed" in text
+    assert any(line.startswith("old: ") and "format 1" in line for line in lines)
+    assert cli("runs", "all/a").stdout.splitlines()[1].startswith("a ")
+
+
+# --- logs of others, only where they are installed ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flag", "packages"),
+    [(["--tensorboard"], ["tensorboardX", "torch.utils.tensorboard"]), (["--wandb", "mine"], ["wandb"])],
+)
+def test_a_logger_that_is_not_installed(here, flag, packages, monkeypatch):
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, None)
+    line = cli("fit", "vae", "--data", "bits.npy", "--steps", 2, *SMALL, *flag, code=6).stderr
+    assert line.count("\n") == 1 and packages[0] in line and "pip install" in line
+    assert not (here / "runs").exists()
+
+
+def test_loggers_are_handed_what_happens(here, monkeypatch):
+    """Against stand-ins for the two packages, as neither need be installed."""
+    written = {}
+
+    class Writer:
+        def __init__(self, folder, **_):
+            written["folder"] = folder
+
+        def add_scalar(self, name, value, step):
+            written[name] = value, step
+
+        def close(self):
+            written["closed"] = True
+
+    wandb = SimpleNamespace(
+        init=lambda **settings: written.update(settings) or SimpleNamespace(log=lambda *_, **__: None, finish=dict)
+    )
+    monkeypatch.setitem(sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=Writer))
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    start = ("fit", "vae", "--data", "bits.npy", "--steps", 2, *SMALL, "--out", "runs/a")
+    cli(*start, "--tensorboard", "--wandb", "mine")
+    assert written["folder"] == os.path.join("runs/a", "tensorboard") and written["closed"]
+    assert written["train/elbo"][1] == 2 and (written["project"], written["name"]) == ("mine", "a")
