@@ -162,7 +162,7 @@ def _is_library(file: str) -> bool:
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 _FULL = re.compile(
-    r"^(MemoryError|_ArrayMemoryError|OutOfMemoryError)|RESOURCE_EXHAUSTED|bad_alloc|[Oo]ut of memory"
+    r"^(MemoryError|_ArrayMemoryError|OutOfMemoryError)|RESOURCE_EXHAUSTED|bad_alloc|ALLOC_FAILED|[Oo]ut of memory"
     r"|[Cc]an(no|')t allocate memory"
 )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from ppdgm import mistakes
 from ppdgm.errors import PpdgmError, ProgramError, explain
@@ -19,8 +19,8 @@ class Reader(Protocol):
     """The operations on native distributions that a direct reading needs; one object per run."""
 
     pathwise: bool  #: gradients will be taken through the draws
-    native: type  #: of the backend's distributions
-    arrays: tuple[type, ...]  #: that a site may be observed at
+    native: ClassVar[type]  #: of the backend's distributions
+    arrays: ClassVar[tuple[type, ...]]  #: that a site may be observed at
 
     def has_pathwise(self, dist: Any) -> bool:
         """Whether a draw is a differentiable function of the distribution's parameters."""

@@ -186,13 +186,13 @@ def find_kind(kind: str, classes: Iterable[type[Spec] | str] = ()) -> type[Spec]
     Raises:
         SpecError: there is none, with the nearest name.
     """
-    classes = [import_class(c) if isinstance(c, str) else c for c in classes]
-    known, given = known_specs(), {cls.kind(): cls for cls in classes}
+    own = [import_class(c) if isinstance(c, str) else c for c in classes]
+    known, given = known_specs(), {cls.kind(): cls for cls in own}
     if kind in given:
         return given[kind]
     if kind in known and ":" not in kind:  # ppdgm's own, whatever a class of the user's is called
         return known[kind]
-    for cls in classes:  # a class that has another home since, or that stood in a script
+    for cls in own:  # a class that has another home since, or that stood in a script
         if kind.rpartition(":")[2] == cls.__qualname__:
             return cls
     if kind in known:
@@ -240,8 +240,8 @@ def _explain_one(cls: type[Spec], detail: ErrorDetails) -> str:
         expected = "a tuple, such as (64,)"
     got = detail["input"]
     shown = type(got).__name__ + "(…)" if len(repr(got)) > 80 else repr(got)
-    words = re.findall(r"'([^']+)'", expected)
-    if isinstance(got, str) and words and "Did you mean" in (hint := nearest(got, words)):
+    choices = re.findall(r"'([^']+)'", expected)
+    if isinstance(got, str) and choices and "Did you mean" in (hint := nearest(got, choices)):
         return f"{owner}.{field}: got {shown}. {hint} Expected {expected}."
     return f"{owner}.{field}: got {shown}; expected {expected}."
 

@@ -305,6 +305,49 @@ def test_a_run_of_ones_own_program_runs_code_only_when_told(here):
     assert as_json("sample", "b", "--n", 2, "--out", "x.npy", "--program", "mine.py")["n"] == 2
 
 
+CONDITIONAL = """
+from ppdgm import Program
+from ppdgm.models import MLP
+
+
+class Labelled(Program):
+    event_shape: tuple[int, ...]
+
+    def build(self, c):
+        c.net("encoder", MLP(hidden=(4,)), self.event_shape, (2, 2), label="guide")
+        c.net("decoder", MLP(hidden=(4,)), (3,), self.event_shape)
+
+    def model(self, P, x, label):
+        with P.plate("data", x):
+            z = P.sample("z", P.dist.Normal(P.full((2,), 0.0), P.full((2,), 1.0)).to_event(1))
+            y = (1.0 * label)[..., None] + 0.0 * z[..., :1]
+            P.sample("x", P.dist.Bernoulli(logits=P.net("decoder")(P.xp.concat([z, y], axis=-1))).to_event(1), obs=x)
+
+    def guide(self, P, x, label):
+        with P.plate("data", x):
+            h = P.net("encoder")(x)
+            P.sample("z", P.dist.Normal(h[..., 0, :], 0.1 + P.softplus(h[..., 1, :])).to_event(1))
+"""
+
+
+@both
+def test_a_program_with_fields_beside_x(here, backend):
+    (here / "labelled.py").write_text(CONDITIONAL)
+    labels = RNG.integers(0, 2, 60)
+    np.savez("two.npz", x=BITS, label=labels)
+    start = ("fit", "labelled.py", "--data", "two.npz", "--steps", 2, "--backend", backend, "--out", "a", "-q")
+    assert "--set data.fields=x,label" in cli(*start, code=3).stderr
+    cli(*start, "--set", "data.fields=x,label")
+    assert as_json("evaluate", "a", "--k", 2, "--split", "all", "--program", "labelled.py")["n"] == 60
+    draw = ("sample", "a", "--program", "labelled.py", "--out", "x.npy")
+    assert "given" in cli(*draw, code=2).stderr
+    np.savez("labels.npz", label=labels[:7])
+    assert as_json(*draw, "--given", "labels.npz")["shapes"] == {"x": [7, 5]}
+    for wrong in ("none.npz", "bits.npy", "table.csv"):
+        assert "--given" in cli(*draw, "--overwrite", "--given", wrong, code=3).stderr
+    assert "label 7, expected 3" in cli(*draw, "--overwrite", "--given", "labels.npz", "--n", 3, code=3).stderr
+
+
 OBJECTS = """
 from ppdgm.models import MLP, VAE
 

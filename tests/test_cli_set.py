@@ -212,14 +212,8 @@ RECIPES = {
     "a newer format": ({**VAE_TABLE, "format": 99}, ["format 99", "Update ppdgm"]),
     "an older format": ({**VAE_TABLE, "format": 1}, ["format 1", "older"]),
     "no backend": ({**VAE_TABLE, "backend": ["pyro"]}, ["backend: got ['pyro']"]),
-    "a kind that is no text": (
-        {"program": {**VAE_TABLE["program"], "prior": {"kind": 3}}},
-        ["program.prior.kind: got 3"],
-    ),
-    "a kind deep within": (
-        {**VAE_TABLE, "training": {"optimiser": [{"kind": []}]}},
-        ["training.optimiser.kind: got []"],
-    ),
+    "a kind that is no text": ({"program": {"kind": "VAE", "prior": {"kind": 3}}}, ["program.prior.kind: got 3"]),
+    "a kind deep within": ({**VAE_TABLE, "training": {"optimiser": [{"kind": []}]}}, ["optimiser.kind: got []"]),
     "not a program": ({"program": {"kind": "MLP"}}, ["Got a MLP, expected a Program"]),
     "a wrong inner field": ({"program": {**VAE_TABLE["program"], "encoder": {"x": 1}}}, ["MLP has no field 'x'"]),
     "a pair": ({"program": {"kind": "plain:pyro"}}, ["plain pair"]),

@@ -20,12 +20,19 @@ SUFFIXES = (".png", ".npy", ".npz", ".csv")
 def sample(
     context: typer.Context,
     run: Run,
-    n: Annotated[int, typer.Option("--n", parser=whole(1), metavar="INTEGER", help="How many.")] = 64,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", parser=whole(1), metavar="INTEGER", help="How many; 64 by default.", show_default=False),
+    ] = None,
     out: Annotated[str, typer.Option(metavar="FILE", help="A file: .png, .npy, .npz or .csv.")] = "samples.png",
     seed: Seed = 0,
     mean: Annotated[
         bool, typer.Option("--mean", metavar="", help="The likelihood's means, instead of draws from it.")
     ] = False,
+    given: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Fields that the model is given: an .npz file.", show_default=False),
+    ] = None,
     overwrite: Annotated[bool, flag("Replace FILE.", "--overwrite")] = False,
     backend: Backend = None,
     device: Device = "auto",
@@ -39,6 +46,7 @@ def sample(
       ppdgm sample runs/vae --out samples.png
       ppdgm sample runs/vae --n 16 --mean --seed 1 --out means.png
       ppdgm sample runs/vae --n 1000 --out samples.npz
+      ppdgm sample runs/cvae --given labels.npz
 
     A picture shows images, or histograms of a table's columns. Arrays and
     tables have the units of the data, as their scaling is undone; binarised
@@ -48,7 +56,7 @@ def sample(
 
     import ppdgm
     from ppdgm.cli.opening import open_run
-    from ppdgm.errors import CheckpointError, SpecError, nearest
+    from ppdgm.errors import CheckpointError, DataError, SpecError, nearest
 
     path = Path(out)
     if path.suffix.lower() not in SUFFIXES:
@@ -57,7 +65,13 @@ def sample(
         raise CheckpointError(f"--out: {out} exists. Choose another file, or replace it with --overwrite.")
     opened = open_run(run, own, context.obj)
     fit = ppdgm.load(run, backend, program=opened.program, classes=opened.classes, device=device)
-    found = fit.sample(n, seed=seed, mean=mean)
+    known = _read_given(given)
+    rows = {len(a) for a in known.values()} or {n or 64}
+    if len(rows) > 1 or (n or 0) not in (0, *rows):
+        sizes = ", ".join(f"{name} {len(a)}" for name, a in known.items())
+        raise DataError(f"--given: got rows of {sizes}, expected {n or 'the same number'} of each, a row for a datum.")
+    (n,) = rows
+    found = fit.sample(n, seed=seed, mean=mean, given=known)
     sites: dict[str, Any] = found if isinstance(found, dict) else {"x": found}
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn = opened.table.get("data", {}).get("binarise", "none") != "none"  # 0 and 1, whatever they came from
@@ -67,6 +81,24 @@ def sample(
         emit({"out": out, "n": n, "seed": seed, "mean": mean, "shapes": shapes})
     else:
         say(f"{n} {'means' if mean else 'samples'} in {out}")
+
+
+def _read_given(given: str | None) -> dict[str, np.ndarray]:
+    """The arrays of --given, by name."""
+    import numpy as np
+
+    from ppdgm.errors import DataError
+
+    if given is None:
+        return {}
+    try:
+        with np.load(given) as file:
+            found = dict(file)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise DataError(f"--given: {given} can't be read as an .npz file of arrays ({error}).") from None
+    if not found or any(a.ndim == 0 or not len(a) for a in found.values()):
+        raise DataError(f"--given: {given} has no rows. Expected an array for each field, with a row for each datum.")
+    return found
 
 
 def _write(path: Path, sites: dict[str, np.ndarray], transform: Any) -> None:

@@ -15,6 +15,10 @@ from ppdgm.errors import CheckpointError, DataError, SpecError, nearest
 from ppdgm.spec import Spec
 
 Settings = Sequence[tuple[str, Any]]
+_REMEDIES = (  # of what data lack, in the words of the command line
+    ("0 or 1", "Take --set program.likelihood.kind=Gaussian; or, for x in [0, 1], --binarise static."),
+    ("but the model of", "Say which of the data's arrays to take: --set data.fields=x,label."),
+)
 
 
 def train(program: str, own: str | None, given: Settings, settings: list[str], flags: Flags) -> int:
@@ -48,10 +52,8 @@ def train(program: str, own: str | None, given: Settings, settings: list[str], f
     try:
         return follow(run, data, out, flags)
     except DataError as error:
-        if "0 or 1" not in str(error):
-            raise
-        remedy = "Take --set program.likelihood.kind=Gaussian; or, for x in [0, 1], --binarise static."
-        raise DataError(f"{error} {remedy}") from error
+        remedy = next((remedy for words, remedy in _REMEDIES if words in str(error)), "")
+        raise DataError(f"{error} {remedy}".rstrip()) from error
     finally:
         for folder in made:  # where it came to nothing
             if not any(folder.iterdir()):

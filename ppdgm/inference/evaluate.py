@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from ppdgm.data import check_finite, check_rows
-from ppdgm.errors import DataError, PpdgmError, out_of_memory, require
+from ppdgm.errors import DataError, PpdgmError, nearest, out_of_memory, require
 from ppdgm.inference import bounds
 from ppdgm.inference.feed import Feed
 from ppdgm.language import Array, Trace
@@ -226,7 +226,8 @@ def _check_names(program: Program, got: list[str]) -> None:
     known = [p.name for p in asked]
     wrong = [n for n in needed if n not in got] + [n for n in got if n not in known]
     if wrong and not any(p.kind is p.VAR_KEYWORD for p in asked):
-        raise DataError(f"Data: got fields {got}, but the model of {type(program).__name__} takes {known}.")
+        hint = f" {nearest(wrong[0], known)}" if wrong[0] in got else ""
+        raise DataError(f"Data: got fields {got}, but the model of {type(program).__name__} takes {known}.{hint}")
 
 
 def check_fields(program: Any, fields: dict[str, np.ndarray], binarise: str = "none") -> None:

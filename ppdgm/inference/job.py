@@ -14,7 +14,7 @@ import numpy as np
 
 from ppdgm.checkpoint import matching
 from ppdgm.data import Dataset, as_fields
-from ppdgm.errors import DataError, PpdgmError, TrainingError, explain, out_of_memory
+from ppdgm.errors import DataError, PpdgmError, ProgramError, TrainingError, explain, out_of_memory
 from ppdgm.inference.batches import Batches
 from ppdgm.inference.evaluate import Judge, check_fields, parse_memory
 from ppdgm.inference.feed import Feed
@@ -72,6 +72,8 @@ class Job:
         self.runtime = self.module.Runtime(recipe.program, training.device)
         self.feed = Feed(self.runtime, self.fields)
         first = self.runtime.initialise(training.seed, self.feed.sample, training.dtype)
+        if not first:
+            raise ProgramError("The program has no parameters: there is nothing to train. Declare them in build().")
         if self.params is not None:
             first = matching(first, self.params)
         size = self.feed.size
@@ -165,9 +167,15 @@ class Job:
                 run.go_back()
             if run.step:
                 keeper.finish(run, values_of(run.good[1]) if run.at_work else run.best(), not run.at_work)
-            if (told := out_of_memory(error)) is not None:
+            if (told := self._explained(error, run)) is not None:
                 raise told from error
             raise
+
+    def _explained(self, error: BaseException, run: Run) -> PpdgmError | None:
+        """What to tell of an error: of memory, or of the program in the middle of a stretch (a backward pass, say)."""
+        if run.at_work and isinstance(error, Exception) and not isinstance(error, PpdgmError):
+            return explain(self.recipe.program, error)
+        return out_of_memory(error)
 
     def _result(self, run: Run, values: dict[str, np.ndarray]) -> Fit:
         recipe = self.recipe

@@ -12,7 +12,7 @@ import numpy as np
 
 from ppdgm.checkpoint import group, grouped, matching
 from ppdgm.data import Source, Transform, as_fields
-from ppdgm.errors import CheckpointError, PpdgmError, ProgramError, SpecError, explain, nearest, require
+from ppdgm.errors import CheckpointError, SpecError, nearest, require
 from ppdgm.inference.evaluate import Estimate, Judge, check_fields, dtype_of, memory_told, parse_memory
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.folder import WEIGHTS, Folder, check_free, find_saved, open_saved, versions
@@ -120,13 +120,7 @@ class Fit:
         require("seed", seed, int, 0, "a whole number, at least 0")
         fields = self.info.get("fields", ["x"])
         known = as_fields(given, dtype_of(self.params)) if given else {}
-        try:
-            _, observed = self._runtime.prior(self._native, dict.fromkeys(fields) | known, n, seed, mean)
-        except PpdgmError:
-            raise
-        except Exception as error:  # as often as not, a field that is used, but not given
-            hint = f"To draw given {fields}, hand them over: sample(n, given={{…}})."
-            raise ProgramError(f"{explain(self.program, error)} {hint}") from error
+        _, observed = self._runtime.prior(self._native, dict.fromkeys(fields) | known, n, seed, mean)
         return _single({name: v[0] for name, v in observed.items()})
 
     @property
@@ -272,7 +266,9 @@ def _values(arrays: Mapping[str, np.ndarray], keep_best: bool) -> dict[str, np.n
 def _read_recipe(file: Path, page: Mapping[str, Any], program: Any, classes: Iterable[Any]) -> Recipe:
     kind, path = str(page["recipe"]["program"].get("kind", "")), str(file.parent)
     if kind.startswith("plain:") and program is None:
-        raise CheckpointError(f"{path} holds a plain pair's parameters. Hand the pair in: load({path!r}, program=pair).")
+        raise CheckpointError(
+            f"{path} holds a plain pair's parameters. Hand the pair in: load({path!r}, program=pair)."
+        )
     own = f"plain:{program.backend}" if isinstance(program, PlainPair) else ""
     if program is not None and (kind if kind.startswith("plain:") else "") != own:
         raise CheckpointError(f"program: got {program!r}, but {file} holds the parameters of a {kind!r} program.")

@@ -107,7 +107,8 @@ class PairTracer:
             if isinstance(guide, AutoContinuous) and "local latent" in str(error):
                 raise mistakes.in_one_vector(type(guide).__name__, self.plate) from error
             raise explain(self.program, error) from error
-        drawn = [m for m in guide.prototype_trace.values() if m["type"] == "sample" and not m["is_observed"]]
+        prototype: Any = guide.prototype_trace
+        drawn = [m for m in prototype.values() if m["type"] == "sample" and not m["is_observed"]]
         local = any(f.name == self.plate for m in drawn for f in m["cond_indep_stack"])
         if local and isinstance(guide, AutoContinuous):
             raise mistakes.in_one_vector(type(guide).__name__, self.plate)

@@ -75,8 +75,10 @@ class Trainer:
             if not self.compiled or self._step.works:
                 raise
             if self.insist:
+                lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+                said = next((line for line in lines if not line.endswith("raised:")), "")
                 raise TrainingError(
-                    f"torch can't compile this program ({type(error).__name__}: {str(error).strip().splitlines()[0]}). "
+                    f"torch can't compile this program ({type(error).__name__}: {said}). "
                     "Train with compile=False, or write it with fewer Python features."
                 ) from error
         self.compiled, self._step = False, EagerStep(self._loss_of, self.params, self.optimiser)

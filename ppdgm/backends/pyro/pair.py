@@ -127,7 +127,8 @@ class PairTracer:
         found = self._several(way, k, batch, index, given, kl, pathwise)
         found = found._replace(values={n: v for n, v in found.values.items() if n in self._latent})
         back = None if order is None else torch.argsort(order)
-        return Trace(*(_rows(part, back, 1) for part in found[:4]), found.shared)
+        values, log_p, log_q, forms = (_rows(part, back, 1) for part in found[:4])
+        return Trace(values, log_p, log_q, forms, found.shared)
 
     def means(self, params: Params, batch: Batch, index: Array) -> tuple[Sites, Sites]:
         """Latents and observed sites at their means, [1, B, *event]."""

@@ -156,8 +156,8 @@ class TorchReader:
 
 
 def stamps(batch: Batch) -> list[int]:
-    """A number for each tensor, that grows when it is changed in place. A compiled reading was first made eagerly."""
-    if torch.compiler.is_compiling():
+    """A number for each tensor, that grows when it is changed in place; only where distributions are checked too."""
+    if not Distribution._validate_args or torch.compiler.is_compiling():
         return []
     return [t._version for t in batch.values() if isinstance(t, torch.Tensor) and not t.is_inference()]
 
