@@ -17,9 +17,7 @@ def measure_steps(program, params, x, engine, backend, batch_size, seed=0, epoch
     """
     runtime = RUNTIMES[backend](program, "cpu")
     data = runtime.put({"x": x})
-    trainer = load_backend(backend).Trainer(
-        runtime, engine, Optimiser(name="sgd"), runtime.put(params), seed, len(x)
-    )
+    trainer = load_backend(backend).Trainer(runtime, engine, Optimiser(name="sgd"), runtime.put(params), seed, len(x))
     batches = Batches(len(x), batch_size, seed)
     steps = epochs * batches.per_epoch
     objectives, gradients, before = [], {n: [] for n in params}, params

@@ -154,7 +154,20 @@ def test_data(here):
 
 # --- mistakes: one line on stderr, and the exit code ---------------------------------------------------------------
 
-TWO = "from ppdgm import Program\nclass A(Program):\n    n: int = 1\nclass B(Program):\n    n: int = 2\n"
+TWO = """
+from ppdgm import Program
+
+class A(Program):
+    def build(self, c):
+        c.param("loc")
+
+    def model(self, P, x):
+        with P.plate("data", x):
+            P.sample("x", P.dist.Normal(P.param("loc"), 1.0).to_event(2), obs=x)
+
+class B(Program):
+    n: int = 2
+"""
 FILES = {
     "broken.py": "x = 1\ny = x / 0\n",
     "syntax.py": "def f(:\n",
@@ -231,6 +244,8 @@ MISTAKES = {
     "not a run": (["fit", "./folder"], 2, ["no recipe.toml"]),
     "out is a file": (["fit", "vae", "--out", "x.npy", "--steps", 1], 5, ["x.npy is a file"]),
     "out is taken": (["fit", "vae", "--out", "folder", "--steps", 1], 5, ["folder holds files"]),
+    "out that can't be made": (["fit", "vae", "--out", "/proc/x", "--steps", 1], 5, ["/proc/x can't be made"]),
+    "new that can't be written": (["new", "/proc/x.py"], 5, ["/proc/x.py: No such file"]),
     "no run": (["evaluate", "nowhere"], 5, ["nowhere", "no such run"]),
     "a folder that is none": (["evaluate", "folder"], 5, ["folder is no run"]),
     "nothing to resume": (["resume", "folder"], 5, ["folder is no run"]),

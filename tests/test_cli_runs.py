@@ -291,12 +291,15 @@ def test_a_new_program_may_have_another_name(here):
 def test_a_run_of_ones_own_program_runs_code_only_when_told(here):
     """In a process of its own, where nothing has imported the file yet."""
     cli("new", "mine.py", "--name", "Mine")
+    cli("new", "other.py")
     cli("fit", "mine.py", "--set", "program.latent=3", "--steps", 2, "--out", "a", "--quiet")
     assert table_of(here / "a")["program"]["kind"] == "mine:Mine"
     run = lambda *arguments: subprocess.run([sys.executable, "-m", "ppdgm", *arguments], capture_output=True, text=True)
     for command in ("evaluate", "sample", "resume", "fit"):
         told = run(command, "a")
         assert told.returncode == 2 and told.stderr.endswith(f": ppdgm {command} a --program mine.py\n"), told.stderr
+    told = run("evaluate", "a", "--program", "other.py", "--k", "3")  # a file without it
+    assert told.stderr.endswith(": ppdgm evaluate a --k 3 --program mine.py\n"), told.stderr
     with_it = run("fit", "a", "--out", "b", "--quiet", "--program", "mine.py")
     assert with_it.returncode == 0, with_it.stderr
     assert table_of(here / "a") == table_of(here / "b")

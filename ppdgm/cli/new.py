@@ -30,7 +30,7 @@ def new(
     from importlib.resources import files
     from pathlib import Path
 
-    from ppdgm.cli.programs import check_name
+    from ppdgm.cli.code import check_name
     from ppdgm.errors import CheckpointError, SpecError
 
     path = Path(file)

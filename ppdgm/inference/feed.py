@@ -75,7 +75,5 @@ class Feed:
             DataError: the program subsamples by itself.
         """
         if self.runtime.tracer.subsamples:
-            raise DataError(
-                "Data: got a memory-mapped array, but a program that subsamples its data needs all of them."
-            )
+            raise DataError("Data: got a memory-mapped array, but a program that subsamples its data needs them all.")
         return take(self.fields, index)

@@ -92,7 +92,9 @@ class Keeper:
         try:
             path.mkdir(exist_ok=True)
             plots.history_picture(path / "history.png", fit.history)
-            plots.samples_picture(path / "samples.png", _one_site(fit.sample(64, mean=True)))
+            means = _one_site(fit.sample(64, mean=True))
+            samples = means if plots.is_image(means.shape[1:]) else _one_site(fit.sample(1000))
+            plots.samples_picture(path / "samples.png", samples)
         except Exception as error:
             self.note(f"a picture could not be drawn: {type(error).__name__}: {error}")
 
