@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 from zlib import crc32
@@ -121,9 +122,9 @@ class Part(Spec):
         """Declare parameters for a variable of `shape`; return the shape of the head that is needed."""
         return ()
 
+    @abstractmethod
     def distribution(self, P: Vocabulary, *head: Array) -> Any:
         """The distribution, given the net's output."""
-        raise NotImplementedError
 
     def __call__(self, P: Vocabulary, *head: Array) -> Any:
         """The distribution, with the part's own parameters in scope.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import re
 import tomllib
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Self, TypeVar, get_args
 
 import numpy as np
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from ppdgm.errors import SpecError, nearest
@@ -28,6 +29,8 @@ _WORDING = (  # of pydantic's messages, in plain words
     (r"a valid integer", "a whole number"),
     (r"a valid number", "a number"),
     (r"a valid boolean", "true or false"),
+    (r"a valid string", "text"),
+    (r"String should have at least 1 character", "text that is not empty"),
     (r"(^|or )(greater|less) than", r"\1a number \2 than"),
 )
 _NONE = {"kind": "none"}  # TOML has no null
@@ -57,6 +60,8 @@ class Spec(BaseModel):
             super().__init__(**fields)
         except ValidationError as error:
             raise SpecError(_explain(type(self), error)) from None
+        except PydanticUserError as error:  # a field's type that Python doesn't find, in a class of the user's
+            raise SpecError(f"{type(self).__name__}: {str(error).partition(chr(10))[0]}") from None
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise SpecError(f"{type(self).__name__} is immutable. Use .replace({name}=…) for a changed copy.")
@@ -177,6 +182,8 @@ def _build(value: Any, classes: list[type[Spec]]) -> Any:
     if "kind" not in value:
         raise SpecError(f'Got a table without a kind: {dict(value)!r}. Expected kind = "…", such as "MLP".')
     cls = find_kind(value["kind"], classes)
+    if inspect.isabstract(cls):  # of the user's own
+        raise SpecError(f"{cls.__name__} is a base class: it has no {', '.join(sorted(cls.__abstractmethods__))}.")
     return cls(**{k: _build(v, classes) for k, v in value.items() if k != "kind"})
 
 
@@ -186,8 +193,11 @@ def find_kind(kind: str, classes: Iterable[type[Spec] | str] = ()) -> type[Spec]
     Raises:
         SpecError: there is none, with the nearest name.
     """
+    if not isinstance(kind, str):
+        raise SpecError(f"kind: got {kind!r}, expected the name of a class.")
     own = [import_class(c) if isinstance(c, str) else c for c in classes]
-    known, given = known_specs(), {cls.kind(): cls for cls in own}
+    given = {cls.kind(): cls for cls in own}
+    known = {name: cls for name, cls in known_specs().items() if not inspect.isabstract(cls)}
     if kind in given:
         return given[kind]
     if kind in known and ":" not in kind:  # ppdgm's own, whatever a class of the user's is called
@@ -206,7 +216,7 @@ def find_kind(kind: str, classes: Iterable[type[Spec] | str] = ()) -> type[Spec]
 
 
 def _explain(cls: type[Spec], error: ValidationError) -> str:
-    return "\n".join(_explain_one(cls, detail) for detail in _merged(error.errors(include_url=False)))
+    return " ".join(_explain_one(cls, detail) for detail in _merged(error.errors(include_url=False)))
 
 
 def _merged(details: list[ErrorDetails]) -> list[ErrorDetails]:

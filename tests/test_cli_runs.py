@@ -379,6 +379,26 @@ pair = Program.from_numpyro(model, guide)
 """
 
 
+def test_a_part_of_ones_own_in_a_program_of_ours(here):
+    (here / "my_nets.py").write_text("from ppdgm.models import MLP\n\n\nclass Wide(MLP):\n    hidden: tuple = (9,)\n")
+    start = (
+        "fit",
+        "vae",
+        "--data",
+        "bits.npy",
+        "--steps",
+        1,
+        "--set",
+        "program.encoder.kind=my_nets:Wide",
+        "--out",
+        "a",
+    )
+    assert "--program my_nets.py" in cli(*start, code=2).stderr
+    cli(*start, "--program", "my_nets.py")
+    assert table_of(here / "a")["program"]["encoder"]["kind"] == "my_nets:Wide"
+    assert ppdgm.load("a", classes=[sys.modules["my_nets"].Wide]).params["encoder.layers.0.weight"].shape == (5, 9)
+
+
 def test_an_object_in_a_file(here):
     (here / "objects.py").write_text(OBJECTS)
     cli("fit", "objects.py", "--data", "bits.npy", "--steps", 2, "--out", "a", "--quiet")

@@ -74,9 +74,9 @@ def check_name(name: str, path: Path) -> None:
     """Refuse a file whose module would hide another one."""
     if name in _loaded:
         return
-    known = PathFinder.find_spec(name, [p for p in sys.path if p not in _added])
-    here = known is not None and known.origin is not None and Path(known.origin).resolve() == path.resolve()
-    if not here and (known or name in sys.modules or name in sys.stdlib_module_names):
+    installed = PathFinder.find_spec(name, [p for p in sys.path if p not in ("", str(Path.cwd()), *_added)])
+    here = installed is not None and installed.origin is not None and Path(installed.origin).resolve() == path.resolve()
+    if not here and (installed or name in sys.modules or name in sys.stdlib_module_names):
         raise SpecError(f"{path} would hide the Python module {name!r}. Give it another name, such as my_{name}.py.")
 
 
@@ -95,7 +95,7 @@ def _running(where: str, load: Any) -> Any:
 
 def _line(error: BaseException) -> str:
     """The last line of the user's own that ran."""
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename:
         return f"{_near(error.filename)}, line {error.lineno}"
     libraries = (str(Path(__file__).parent.parent), str(Path(re.__file__).parent.parent), "<frozen")
     frames = traceback.extract_tb(error.__traceback__)

@@ -57,7 +57,7 @@ def fit(
     ] = None,
     own: Annotated[
         str | None,
-        _text("Where a class or pair of your own is, which a recipe names.", "FILE[:NAME]", RUN, "--program"),
+        _text("File with the classes, or the pair, that the recipe names.", "FILE[:NAME]", RUN, "--program"),
     ] = None,
     epochs: Epochs = None,
     steps: Steps = None,

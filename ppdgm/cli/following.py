@@ -92,7 +92,11 @@ def follow(run: Callable[[], Fit], data: Any, out: Path, flags: Flags) -> int:
             emit({**result, "error": {"type": "TrainingError", "message": message}})
         return failures.TRAINING
     if fit.stopped != "interrupted" and data.test is not None:
-        found = fit.elbo(data.test)
+        try:
+            found = fit.elbo(data.test)
+        except KeyboardInterrupt:
+            tell(f"ppdgm: interrupted, but the run is done: ppdgm evaluate {shlex.quote(str(out))}")
+            return failures.INTERRUPTED
         result["test"] = {"elbo": as_plain(found), "n": len(found.values)}
     if flags.as_json:
         emit(result)

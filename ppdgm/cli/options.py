@@ -81,7 +81,7 @@ Program = Annotated[
     typer.Option(
         "--program",
         metavar="FILE[:NAME]",
-        help="Where a class or pair of your own is.",
+        help="File with the classes, or the pair, that the run names.",
         show_default=False,
     ),
 ]

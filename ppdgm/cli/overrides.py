@@ -63,7 +63,7 @@ def _descend(table: dict[str, Any], first: str, rest: list[str], value: Any, pat
         done, implied = f"{done}.{name}", None
     last = rest[-1]
     if last == "kind":
-        _set_kind(here, value, path)
+        _set_kind(here, value, implied, path)
         return
     cls = _class(here, implied, done, classes)
     _check_field(cls, last, path)
@@ -72,13 +72,13 @@ def _descend(table: dict[str, Any], first: str, rest: list[str], value: Any, pat
         here.pop(_OTHER[last], None)
 
 
-def _set_kind(here: dict[str, Any], value: Any, path: str) -> None:
+def _set_kind(here: dict[str, Any], value: Any, implied: str | None, path: str) -> None:
     """Another class starts with its own defaults."""
     if not isinstance(value, str) or not value:
         raise SpecError(f"{path}: got {value!r}, expected the name of a class, such as MLP.")
-    if here.get("kind") != value.strip("\"'"):
+    if here.get("kind", implied) != value.strip("\"'"):
         here.clear()
-        here["kind"] = value.strip("\"'")
+    here["kind"] = value.strip("\"'")
 
 
 def _class(here: Mapping[str, Any], implied: str | None, path: str, classes: Classes) -> type[Spec]:
@@ -97,7 +97,7 @@ def _inner(here: dict[str, Any], cls: type[Spec], name: str, done: str, path: st
     """The table at `name`, made from the field's default where there is none."""
     _check_field(cls, name, path)
     field = cls.model_fields[name]
-    inner = here.get(name, field.default)
+    inner = here.get(name, None if field.is_required() else field.default)
     if isinstance(inner, Spec):
         inner = inner.to_dict()
     if isinstance(inner, dict) and inner != _NONE:

@@ -47,15 +47,16 @@ def choose(text: str, own: str | None = None) -> Chosen:
     from ppdgm.inference.recipe import check_format, read_table
 
     names = {c.__name__.lower(): c.__name__ for c in public_specs() if issubclass(c, Program)}
-    if text.lower() in names and not own:  # a run's folder of that name is ./vae
-        return Chosen({"program": {"kind": names[text.lower()]}})
+    if text.lower() in names:  # a run's folder of that name is ./vae
+        table = {"program": {"kind": names[text.lower()]}}
+        return Chosen(table, own_code(own, table)[0])
     if recipe := _recipe(Path(text), text):
         table = read_table(recipe)
         check_format(table)
         classes, program = own_code(own, table)
         return Chosen(table, classes, program, recipe)
     if own:
-        raise SpecError(f"--program goes with a recipe or a run; {text!r} is a program already.")
+        raise SpecError(f"--program goes with a name, a recipe or a run; {text!r} is code of your own already.")
     if is_code(text):
         return _from_code(text)
     raise SpecError(

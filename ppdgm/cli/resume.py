@@ -49,11 +49,13 @@ def resume(
     from ppdgm.cli.opening import open_run
     from ppdgm.data import load_data
     from ppdgm.errors import CheckpointError, SpecError
+    from ppdgm.inference.folder import CHECKPOINTS
 
     if epochs is not None and steps is not None:
         raise SpecError("Got --epochs and --steps: give one of them, to say how long the whole run is to be.")
     if checkpoint is None and Path(run).is_file():  # a checkpoint of the run
-        run, checkpoint = str(Path(run).parent.parent), run
+        home = Path(run).parent
+        run, checkpoint = str(home.parent if home.name == CHECKPOINTS else home), run
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise CheckpointError(f"--checkpoint: {checkpoint}: there is no such file. They are in {run}/checkpoints.")
     flags = Flags(run, False, tensorboard, wandb, quiet, as_json, context.obj)

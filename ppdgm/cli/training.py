@@ -69,7 +69,7 @@ def complete(chosen: Chosen, given: Settings, settings: Settings) -> dict[str, A
     if hasattr(chosen.program, "data_plate") and any(p.startswith("program.") for p in paths):
         raise SpecError("--set program.…: a plain pair has no fields. Change it in its file.")
     table = dict(chosen.table)
-    if chosen.recipe and "data" not in table and "data.name" not in paths:
+    if chosen.recipe and "program" in table and "data" not in table and "data.name" not in paths:
         raise SpecError(f"{chosen.recipe} names no data: they were handed over in Python. Give them: --data NAME|PATH.")
     before = dict(table.get("data", {}))
     table = apply(apply(table, [_spelled(s) for s in given], chosen.classes), settings, chosen.classes)
@@ -106,8 +106,9 @@ def prepare(chosen: Chosen, table: dict[str, Any]) -> tuple[Any, Any]:
     from ppdgm.data import load_data
     from ppdgm.inference.recipe import Recipe
 
-    unshaped = Recipe.from_table(table, chosen.classes, chosen.program, (1,))  # mistakes first, then data
-    data = load_data(unshaped.data or DATA)
+    settings = {name: value for name, value in table.items() if name != "program"}
+    source = Recipe.from_table(settings, chosen.classes, program=object()).data  # their mistakes come before data
+    data = load_data(source or DATA)
     return Recipe.from_table(table, chosen.classes, chosen.program, data.event_shape), data
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -18,14 +19,14 @@ class Engine(Spec):
     metrics: ClassVar[tuple[str, ...]] = ("objective", "elbo", "kl")  #: named scalars that the objective returns
 
     @property
+    @abstractmethod
     def particles(self) -> int:
         """K, draws from the guide per datum."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def wants_kl(self) -> bool:
         """Whether the trace should hold closed-form KLs."""
-        raise NotImplementedError
 
     def schedules(self) -> dict[str, Schedule]:
         """Schedules that a run must be long enough for, by name."""
@@ -35,6 +36,7 @@ class Engine(Spec):
         """Numbers that the objective needs to know of each step, each an array like `steps`."""
         return {}
 
+    @abstractmethod
     def __call__(
         self, trace: Trace, xp: Any, weights: Array, knobs: Mapping[str, Array], data_size: int | None
     ) -> dict[str, Array]:
@@ -47,4 +49,3 @@ class Engine(Spec):
             knobs: this step's values of `knobs`.
             data_size: N; a latent outside the data plate counts once in N data.
         """
-        raise NotImplementedError

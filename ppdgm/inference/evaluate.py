@@ -201,16 +201,13 @@ def parse_memory(memory: int | str, device: Any) -> int:
     if memory == "auto":
         return 2**28 if "cpu" in str(device).lower() else 2**32
     text = str(memory).strip()
-    for unit in sorted(_UNITS, key=len, reverse=True):
-        number = text.removesuffix(unit)
-        if number != text:
-            try:
-                value = int(float(number) * _UNITS[unit])
-            except ValueError:
-                break
-            if value > 0:
-                return value
-            break
+    unit = next((u for u in sorted(_UNITS, key=len, reverse=True) if text.endswith(u)), "")
+    try:
+        value = int(float(text.removesuffix(unit)) * _UNITS.get(unit, 1))
+    except (ValueError, OverflowError):  # no number, or an infinite one
+        value = 0
+    if value > 0:
+        return value
     raise PpdgmError(f"memory: got {memory!r}, expected bytes as a number, or text such as '512 MiB' or 'auto'.")
 
 

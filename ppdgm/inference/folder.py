@@ -120,7 +120,7 @@ class Folder:
 
     def checkpoints(self) -> list[Path]:
         """Checkpoint files, the oldest first."""
-        return sorted((self.path / CHECKPOINTS).glob("step-*.safetensors"))
+        return checkpoints_in(self.path)
 
     def drop_after(self, kept: Path) -> None:
         """Remove the checkpoints after `kept`, and what a killed process has left half-written."""
@@ -147,14 +147,21 @@ class Folder:
             yield
 
 
+def checkpoints_in(path: Path) -> list[Path]:
+    """The checkpoint files of a run's folder, the oldest first."""
+    return sorted((path / CHECKPOINTS).glob("step-*.safetensors"))
+
+
 def read_status(path: Path) -> dict[str, Any]:
     """Where the run in a folder is: "state", "step", "steps", "elbo", …; {} if it says nothing.
 
     A run whose process has gone without a word is "killed".
     """
     try:
-        found = dict(json.loads((path / STATUS).read_text()))
-    except (OSError, ValueError):
+        found = json.loads((path / STATUS).read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
         return {}
     if found.get("state") == "running" and not _is_held(path):
         found["state"] = "killed"
@@ -190,7 +197,7 @@ def find_saved(path: Path, to_resume: bool = False) -> Path:
         return path
     if not (path / RECIPE).is_file():
         raise CheckpointError(f"{path} is no run folder: it has no {RECIPE}. Expected what fit(…, out=…) wrote.")
-    saved = sorted((path / CHECKPOINTS).glob("step-*.safetensors"))
+    saved = checkpoints_in(path)
     weights = path / WEIGHTS
     if to_resume or not weights.is_file():
         if not saved:
@@ -217,7 +224,7 @@ def open_saved(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 def _offer(file: Path) -> str:
     folder = file.parent.parent if file.parent.name == CHECKPOINTS else file.parent
-    for other in reversed(Folder(folder).checkpoints()):
+    for other in reversed(checkpoints_in(folder)):
         if other != file:
             try:
                 checkpoint.read(other)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import numpy as np
 
 from ppdgm.errors import TrainingError
@@ -11,13 +13,13 @@ from ppdgm.spec import NonNegativeFloat, NonNegativeInt, PositiveFloat, Positive
 class Schedule(Spec):
     """A number for each training step."""
 
+    @abstractmethod
     def __call__(self, steps: np.ndarray) -> np.ndarray:
         """The values at `steps`, counted from 0."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reached(self) -> int:
         """The step from which the value stays what it is."""
-        raise NotImplementedError
 
 
 class Constant(Schedule):

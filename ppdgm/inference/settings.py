@@ -11,6 +11,7 @@ from ppdgm.inference.optimisers import Optimiser, OptimiserName
 from ppdgm.inference.schedules import Schedule, as_schedule
 from ppdgm.spec import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Spec
 
+MOST_STEPS = 2**31 - 1  # they are counted in 32 bits
 Decay = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -63,8 +64,11 @@ class Training(Spec):
         """Planned steps.
 
         Raises:
-            TrainingError: neither or both of epochs and steps are given.
+            TrainingError: neither or both of epochs and steps are given, or there are too many.
         """
         if (self.epochs is None) == (self.steps is None):
             raise TrainingError("Give either epochs=… or steps=…, to say how long to train.")
-        return self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
+        steps = self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
+        if steps > MOST_STEPS:
+            raise TrainingError(f"Got {steps} steps, expected at most {MOST_STEPS}. Give fewer steps or epochs.")
+        return steps

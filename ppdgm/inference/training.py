@@ -12,7 +12,7 @@ import numpy as np
 from ppdgm.data import Dataset, load_data
 from ppdgm.errors import CheckpointError, DataError, PpdgmError, TrainingError, nearest
 from ppdgm.inference.engine import Engine
-from ppdgm.inference.folder import check_free, find_saved, open_saved
+from ppdgm.inference.folder import CHECKPOINTS, check_free, find_saved, open_saved
 from ppdgm.inference.job import Callback, Job, Saved
 from ppdgm.inference.recipe import Recipe, read_table
 from ppdgm.inference.result import Fit
@@ -160,8 +160,13 @@ def resume(
         DataError: other data than the run was started with.
     """
     file = find_saved(Path(path) if checkpoint is None else Path(checkpoint), to_resume=True)
-    arrays, page = open_saved(file)
     folder = file.parent.parent
+    own = Path(path).is_file() or Path(path).resolve() == folder.resolve()
+    if file.parent.name != CHECKPOINTS or not own:
+        raise CheckpointError(
+            f"{file} is no checkpoint of {path}: expected a file of the run's folder {CHECKPOINTS!r}."
+        )
+    arrays, page = open_saved(file)
     recipe = _resumed_recipe(folder, page, program, classes)
     if epochs is not None or steps is not None:
         recipe = replace(recipe, training=recipe.training.replace(epochs=epochs, steps=steps))
@@ -169,8 +174,8 @@ def resume(
     if total < page["step"]:
         raise TrainingError(f"{folder}: the run is already at step {page['step']}, of {total} that were asked for.")
     if (recipe.training.optimiser == "own") != (optimiser is not None):
-        own = "needs the optimiser of your own that it was started with" if optimiser is None else "has its optimiser"
-        raise TrainingError(f"{folder}: the run {own}: resume(…, optimiser=…).")
+        what = "needs the optimiser of your own that it was started with" if optimiser is None else "has its optimiser"
+        raise TrainingError(f"{folder}: the run {what}: resume(…, optimiser=…).")
     if data is None:
         if recipe.data is None:
             raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from math import prod
 from typing import Any, Literal, get_args
 
@@ -20,13 +21,13 @@ NORM_EPSILON = 1e-5
 class Net(Spec):
     """A network as data: its parameters' shapes and first values, and one application over P."""
 
+    @abstractmethod
     def params(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
         """Every parameter's shape and first values, for events of shape `inputs` mapped to `outputs`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def apply(self, P: Vocabulary, x: Array, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Array:
         """[..., *inputs] -> [..., *outputs], for any leading dimensions."""
-        raise NotImplementedError
 
 
 def glorot(fan_in: int, fan_out: int) -> Init:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.tracer import select
 from ppdgm.errors import CheckpointError, SpecError
 from ppdgm.language import Array, Trace
@@ -74,7 +75,7 @@ class Trainer:
         # Placed like what a stretch returns: counters and zeros, which depend on no parameter, come out unplaced, and
         # the second stretch would be compiled anew.
         self.state = jax.device_put(jax.jit(self.transform.init)(self.params), runtime.device)
-        self.key = jax.device_put(jax.random.key(seed), runtime.device)
+        self.key = jax.device_put(make_key(seed), runtime.device)
         self._keys = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
         self._stretch = jax.jit(self._run_stretch, donate_argnums=0)
         self._single = jax.jit(self._step, donate_argnums=0)

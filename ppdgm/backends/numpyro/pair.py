@@ -16,6 +16,7 @@ from numpyro.infer.autoguide import AutoContinuous, AutoGuide
 
 from ppdgm import mistakes
 from ppdgm.backends.numpyro.foreign import path_name
+from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.sites import Message, Reading, Supply, no_plate, place, read
 from ppdgm.backends.numpyro.terms import (
     arguments,
@@ -118,7 +119,7 @@ class PairTracer:
         self.prepare(data)
         if self._in_order:
             data = {n: np.resize(a, (self.batch_size, *a.shape[1:])) for n, a in data.items()}
-        found = {n: np.asarray(v) for n, v in jax.jit(self._first_values)(jax.random.key(seed), dict(data)).items()}
+        found = {n: np.asarray(v) for n, v in jax.jit(self._first_values)(make_key(seed), dict(data)).items()}
         if wrong := [n for n, v in found.items() if not np.isfinite(v).all()]:
             raise ProgramError(f"Parameter {wrong[0]!r}: its first value is not finite, or outside its constraint.")
         return {n: v.astype(dtype) if np.issubdtype(v.dtype, np.floating) else v for n, v in found.items()}

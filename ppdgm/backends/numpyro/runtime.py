@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 
+from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.pair import PairTracer
 from ppdgm.backends.numpyro.tracer import ProgramTracer, select
 from ppdgm.errors import PpdgmError, UnsupportedByBackend
@@ -80,9 +81,7 @@ class Runtime:
     ) -> Trace:
         """The per-site terms as NumPy arrays."""
         native = self.put(given or {}, None)
-        found: Trace = self.fetch(
-            self._trace(params, jax.random.key(seed), data, self._index(index), native, k=k, kl=kl)
-        )
+        found: Trace = self.fetch(self._trace(params, make_key(seed), data, self._index(index), native, k=k, kl=kl))
         return found
 
     def evaluate(
@@ -97,7 +96,7 @@ class Runtime:
     ) -> np.ndarray:
         """`function(trace, xp)` [K, B], as a NumPy array."""
         out: np.ndarray = self.fetch(
-            self._evaluate(params, _key(seed), data, self._index(index), function=function, k=k, kl=kl)
+            self._evaluate(params, make_key(*seed), data, self._index(index), function=function, k=k, kl=kl)
         )
         return out
 
@@ -110,7 +109,7 @@ class Runtime:
         """Draws of latent and observed sites from the model, [1, size, *event]."""
         names = self.put({n: v for n, v in fields.items() if v is not None})
         names = {n: names.get(n) for n in fields}
-        found: tuple[Any, Any] = self.fetch(self._prior(params, jax.random.key(seed), names, size=size, mean=mean))
+        found: tuple[Any, Any] = self.fetch(self._prior(params, make_key(seed), names, size=size, mean=mean))
         return found
 
     def validate(self, params: Any, data: Any, k: int, b: int) -> None:
@@ -154,13 +153,6 @@ class Runtime:
     def _at_means(self, params: Any, data: Any, index: Array) -> tuple[Any, Any]:
         found: tuple[Any, Any] = self.tracer.means(params, select(self.tracer, data, index), index)
         return found
-
-
-def _key(seed: tuple[int, ...]) -> Array:
-    key = jax.random.key(seed[0])
-    for part in seed[1:]:
-        key = jax.random.fold_in(key, part)
-    return key
 
 
 def _bytes(jaxpr: Any) -> int:

@@ -1,0 +1,17 @@
+"""Keys of random draws, from seeds."""
+
+from __future__ import annotations
+
+import jax
+
+from ppdgm.language import Array
+
+
+def make_key(seed: int, *parts: int) -> Array:
+    """The key of a seed of any size, of which JAX alone would take the last 32 bits; `parts` give it others."""
+    key = jax.random.key(seed & 0xFFFFFFFF)
+    while seed := seed >> 32:
+        key = jax.random.fold_in(key, seed & 0xFFFFFFFF)
+    for part in parts:
+        key = jax.random.fold_in(key, part)
+    return key
