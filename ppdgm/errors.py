@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import numbers
 import os
 import re
 import traceback
@@ -53,6 +54,7 @@ def require(name: str, value: Any, kind: type | tuple[type, ...], least: float |
     Raises:
         PpdgmError: names the argument, what was got and what was expected.
     """
+    kind = numbers.Integral if kind is int else kind  # NumPy's too
     right = isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
     if not right or (least is not None and value < least):
         raise PpdgmError(f"{name}: got {value!r}; expected {expected}.")
@@ -60,7 +62,7 @@ def require(name: str, value: Any, kind: type | tuple[type, ...], least: float |
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence that names the known word closest to `name`, or the known words where none is close."""
-    known = sorted(known)
+    known = sorted(map(str, known))
     close = closest(name, known)
     return f"Did you mean {close!r}?" if close else f"Known: {', '.join(known) or 'none'}."
 

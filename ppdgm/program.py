@@ -10,7 +10,7 @@ from zlib import crc32
 
 import numpy as np
 
-from ppdgm.errors import PpdgmError, ProgramError, SpecError, explain, out_of_memory
+from ppdgm.errors import PpdgmError, ProgramError, SpecError, explain, out_of_memory, require
 from ppdgm.language import Array, Declarations, Init, NetUse, ParamSpec, Vocabulary
 from ppdgm.nets import Net
 from ppdgm.registry import backend as load_backend
@@ -192,6 +192,7 @@ class Program(Spec):
             data: may set values (never shapes), such as pseudo-inputs.
             dtype: "float32" or "float64".
         """
+        require("seed", seed, int, 0, "a whole number, at least 0")
         return {n: _first_value(n, s, seed, data, dtype) for n, s in self.declarations().params.items()}
 
     def bind(
@@ -264,6 +265,19 @@ def _first_value(name: str, spec: ParamSpec, seed: int, data: Any, dtype: str) -
     if value.shape != spec.shape:
         raise ProgramError(f"Parameter {name!r}: init gave shape {value.shape}, expected {spec.shape}.")
     return value
+
+
+def check_program(program: Any) -> None:
+    """Refuse what is neither a Program nor a plain pair."""
+    if not isinstance(program, Program | PlainPair):
+        raise ProgramError(
+            f"program: got {_shown(program)}, expected a Program such as VAE(…), or a plain pair from "
+            "Program.from_pyro(…) or Program.from_numpyro(…)."
+        )
+
+
+def _shown(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 class PlainPair:

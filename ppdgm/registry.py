@@ -17,8 +17,8 @@ def backend(name: str) -> Any:
         PpdgmError: no backend has this name.
         BackendMissing: its packages are not installed.
     """
-    if name not in INSTALL:
-        raise PpdgmError(f"Unknown backend {name!r}. {nearest(name, INSTALL)}")
+    if not isinstance(name, str) or name not in INSTALL:
+        raise PpdgmError(f"Unknown backend {name!r}. {nearest(str(name), INSTALL)}")
     try:
         return importlib.import_module(f"ppdgm.backends.{name}")
     except ModuleNotFoundError as error:

@@ -62,6 +62,10 @@ class Spec(BaseModel):
             raise SpecError(_explain(type(self), error)) from None
         except PydanticUserError as error:  # a field's type that Python doesn't find, in a class of the user's
             raise SpecError(f"{type(self).__name__}: {str(error).partition(chr(10))[0]}") from None
+        except TypeError as error:
+            if family := re.search("abstract class ([A-Z][A-Za-z]*) ", str(error)):
+                raise SpecError(f"{type(self).__name__}: got a dictionary, expected {_members(family[1])}.") from None
+            raise
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise SpecError(f"{type(self).__name__} is immutable. Use .replace({name}=…) for a changed copy.")
@@ -98,9 +102,9 @@ class Spec(BaseModel):
             classes: classes of your own that it may name: the classes themselves, or `module:Class` paths, which are
                 imported. No other module is ever imported.
         """
-        spec = _build(table, [import_class(c) if isinstance(c, str) else c for c in classes])
+        spec = _build(table, own_classes(classes))
         if not isinstance(spec, cls):
-            raise SpecError(f"Got a {type(spec).__name__}, expected a {cls.__name__}.")
+            raise SpecError(f"Got a {type(spec).__name__}, expected {with_article(cls.__name__)}.")
         return spec
 
     def to_json(self) -> str:
@@ -131,6 +135,20 @@ def import_class(path: str) -> type[Spec]:
         raise SpecError(f"No class at {path!r} ({error}). Expected 'module:Class' that Python can import.") from None
     if not (isinstance(found, type) and issubclass(found, Spec)):
         raise SpecError(f"{path!r} is not a spec: expected a subclass of ppdgm's Program, Part or Net.")
+    return found
+
+
+def own_classes(given: Any) -> list[type[Spec]]:
+    """The classes that a user hands in, or names as `module:Class`; a single one may go without a list.
+
+    Raises:
+        SpecError: something else.
+    """
+    several = given if isinstance(given, Iterable) and not isinstance(given, str | type) else [given]
+    found = [import_class(c) if isinstance(c, str) else c for c in several]
+    for cls in found:
+        if not (isinstance(cls, type) and issubclass(cls, Spec)):
+            raise SpecError(f"classes: got {cls!r}, expected classes of your own, or text such as 'my_module:MyClass'.")
     return found
 
 
@@ -195,7 +213,7 @@ def find_kind(kind: str, classes: Iterable[type[Spec] | str] = ()) -> type[Spec]
     """
     if not isinstance(kind, str):
         raise SpecError(f"kind: got {kind!r}, expected the name of a class.")
-    own = [import_class(c) if isinstance(c, str) else c for c in classes]
+    own = own_classes(classes)
     given = {cls.kind(): cls for cls in own}
     known = {name: cls for name, cls in known_specs().items() if not inspect.isabstract(cls)}
     if kind in given:
@@ -240,10 +258,7 @@ def _explain_one(cls: type[Spec], detail: ErrorDetails) -> str:
     for pattern, words in _WORDING:
         expected = re.sub(pattern, words, expected)
     if detail["type"] == "model_type":
-        family = detail["ctx"]["class_name"]
-        members = [name for name, spec in known_specs().items() if _is_a(spec, family) and name != family]
-        known = [name for name in members if name.isalnum() and name != "ForeignNet"]  # ppdgm's own that users write
-        expected = f"a {family}, such as {', '.join(f'{name}()' for name in known[:4])}"
+        expected = _members(detail["ctx"]["class_name"])
     elif field in cls.model_fields and type(None) in get_args(cls.model_fields[field].annotation):
         expected += " or None"
     if detail["type"] == "tuple_type":
@@ -254,6 +269,18 @@ def _explain_one(cls: type[Spec], detail: ErrorDetails) -> str:
     if isinstance(got, str) and choices and "Did you mean" in (hint := nearest(got, choices)):
         return f"{owner}.{field}: got {shown}. {hint} Expected {expected}."
     return f"{owner}.{field}: got {shown}; expected {expected}."
+
+
+def _members(family: str) -> str:
+    """A family of specs with some of its members, in words."""
+    members = [name for name, spec in known_specs().items() if _is_a(spec, family) and name != family]
+    known = [name for name in members if name.isalnum() and name != "ForeignNet"]  # ppdgm's own that users write
+    return f"{with_article(family)}, such as {', '.join(f'{name}()' for name in known[:4])}"
+
+
+def with_article(name: str) -> str:
+    """The name of a family of specs, with "a" or "an"."""
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 
 def _is_a(spec: type[Spec], family: str) -> bool:

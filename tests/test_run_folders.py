@@ -175,7 +175,7 @@ def test_what_a_run_leaves(run):
     steps = {f"checkpoints/step-00000000{n}.safetensors" for n in ("09", "10")}
     plain = {"recipe.toml", "weights.safetensors", "history.csv", "log.txt", "status.json", ".lock"}
     assert names == plain | steps | {"pictures/history.png", "pictures/samples.png"}
-    rows = list(csv.DictReader((out / "history.csv").open()))
+    rows = list(csv.DictReader((out / "history.csv").read_text().splitlines()))
     assert [int(r["step"]) for r in rows] == list(range(1, 11))
     assert np.allclose([float(r["elbo"]) for r in rows], fit.history["elbo"], rtol=1e-6)
     said = read_status(out)

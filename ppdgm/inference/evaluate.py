@@ -198,9 +198,9 @@ def parse_memory(memory: int | str, device: Any) -> int:
     """Bytes: a number, "512 MiB", or "auto" (256 MiB on a CPU, 4 GiB elsewhere)."""
     if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
         return memory
-    if memory == "auto":
+    if isinstance(memory, str) and memory == "auto":
         return 2**28 if "cpu" in str(device).lower() else 2**32
-    text = str(memory).strip()
+    text = memory.strip() if isinstance(memory, str) else ""
     unit = next((u for u in sorted(_UNITS, key=len, reverse=True) if text.endswith(u)), "")
     try:
         value = int(float(text.removesuffix(unit)) * _UNITS.get(unit, 1))

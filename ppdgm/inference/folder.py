@@ -38,6 +38,21 @@ def versions() -> dict[str, str]:
     return found
 
 
+def as_path(name: str, value: Any) -> Path:
+    """The path that an argument gives.
+
+    Raises:
+        CheckpointError: it gives none.
+    """
+    try:
+        right = isinstance(value, str | os.PathLike) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:  # no name that a file can have
+        right = False
+    if not right:
+        raise CheckpointError(f"{name}: got {value!r}, expected a path.")
+    return Path(value)
+
+
 def check_free(out: Path, overwrite: bool) -> None:
     """Refuse a folder that holds something, unless it is a run to be overwritten."""
     if not out.exists():

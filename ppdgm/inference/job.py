@@ -72,8 +72,6 @@ class Job:
         self.runtime = self.module.Runtime(recipe.program, training.device)
         self.feed = Feed(self.runtime, self.fields)
         first = self.runtime.initialise(training.seed, self.feed.sample, training.dtype)
-        if not first:
-            raise ProgramError("The program has no parameters: there is nothing to train. Declare them in build().")
         if self.params is not None:
             first = matching(first, self.params)
         size = self.feed.size
@@ -84,6 +82,9 @@ class Job:
         self._check_schedules()
         self.native = self.runtime.put(first)
         self._first_reading()
+        if not first:
+            where = "with numpyro.param" if isinstance(recipe.program, PlainPair) else "in build()"
+            raise ProgramError(f"The program has no parameters: there is nothing to train. Declare them {where}.")
         rate = 1e-3 if self.own is None and training.learning_rate is None else training.learning_rate
         resolved = training.replace(batch_size=self.batches.batch_size, learning_rate=rate)
         self.recipe = replace(recipe, training=resolved)

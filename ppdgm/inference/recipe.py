@@ -17,7 +17,7 @@ from ppdgm.inference.settings import Training
 from ppdgm.inference.svi import SVI
 from ppdgm.program import Program
 from ppdgm.registry import INSTALL
-from ppdgm.spec import Spec, find_kind
+from ppdgm.spec import Spec, find_kind, own_classes, with_article
 
 FORMAT = 2
 _IMPLIED = {"data": "Source", "engine": "SVI", "training": "Training"}  # kinds that go without saying
@@ -80,7 +80,7 @@ class Recipe:
         backend = table.get("backend", "numpyro")
         if not isinstance(backend, str) or backend not in INSTALL:
             raise SpecError(f"backend: got {backend!r}. {nearest(str(backend), INSTALL)}")
-        classes = list(classes)
+        classes = own_classes(classes)
         found = {n: _spec(n, table[n], classes) for n in _IMPLIED if n in table}
         if program is None:
             program = _program(table.get("program"), classes, event_shape)
@@ -139,14 +139,14 @@ def source_of(table: Mapping[str, Any]) -> Source:
     return source
 
 
-def _spec(name: str, table: Mapping[str, Any], classes: list[type[Spec] | str]) -> Spec:
+def _spec(name: str, table: Mapping[str, Any], classes: list[type[Spec]]) -> Spec:
     table = {"kind": _IMPLIED[name], **table}
     if name == "data" and isinstance(table.get("fields"), Mapping):  # a table of names, rather than a spec
         table["fields"] = list(table["fields"].items())
     return Spec.from_dict(_with_kinds(table, classes), classes)
 
 
-def _program(table: Any, classes: list[type[Spec] | str], event_shape: tuple[int, ...] | None) -> Any:
+def _program(table: Any, classes: list[type[Spec]], event_shape: tuple[int, ...] | None) -> Any:
     if not isinstance(table, Mapping) or not isinstance(table.get("kind"), str):
         raise SpecError('The recipe has no [program] table with a kind, such as kind = "VAE".')
     kind = table["kind"]
@@ -157,7 +157,7 @@ def _program(table: Any, classes: list[type[Spec] | str], event_shape: tuple[int
     return _expect(Spec.from_dict(_with_kinds(table, classes), classes), Program)
 
 
-def _with_kinds(table: Mapping[str, Any], classes: list[type[Spec] | str]) -> dict[str, Any]:
+def _with_kinds(table: Mapping[str, Any], classes: list[type[Spec]]) -> dict[str, Any]:
     """A spec's table in which inner tables without a kind have that of their field's default."""
     fields = find_kind(table["kind"], classes).model_fields
     found = dict(table)
@@ -171,5 +171,5 @@ def _with_kinds(table: Mapping[str, Any], classes: list[type[Spec] | str]) -> di
 
 def _expect(value: Any, cls: type[Spec]) -> Any:
     if not isinstance(value, cls):
-        raise SpecError(f"Got a {type(value).__name__}, expected a {cls.__name__}.")
+        raise SpecError(f"Got a {type(value).__name__}, expected {with_article(cls.__name__)}.")
     return value

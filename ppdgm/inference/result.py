@@ -12,14 +12,14 @@ import numpy as np
 
 from ppdgm.checkpoint import group, grouped, matching
 from ppdgm.data import Source, Transform, as_fields
-from ppdgm.errors import CheckpointError, SpecError, nearest, require
+from ppdgm.errors import CheckpointError, DataError, SpecError, nearest, require
 from ppdgm.inference.evaluate import Estimate, Judge, check_fields, dtype_of, memory_told, parse_memory
 from ppdgm.inference.feed import Feed
-from ppdgm.inference.folder import WEIGHTS, Folder, check_free, find_saved, open_saved, versions
+from ppdgm.inference.folder import WEIGHTS, Folder, as_path, check_free, find_saved, open_saved, versions
 from ppdgm.inference.recipe import Recipe
 from ppdgm.inference.settings import Training
 from ppdgm.inference.svi import SVI
-from ppdgm.program import PlainPair, Program
+from ppdgm.program import PlainPair, Program, check_program
 from ppdgm.registry import INSTALL
 from ppdgm.registry import backend as load_backend
 from ppdgm.spec import Spec
@@ -119,6 +119,10 @@ class Fit:
         require("n", n, int, 1, "a whole number of data, at least 1")
         require("seed", seed, int, 0, "a whole number, at least 0")
         fields = self.info.get("fields", ["x"])
+        if not isinstance(given, Mapping | None):
+            raise DataError(
+                f"given: got {type(given).__name__}, expected arrays by name, such as given={{'label': …}}."
+            )
         known = as_fields(given, dtype_of(self.params)) if given else {}
         _, observed = self._runtime.prior(self._native, dict.fromkeys(fields) | known, n, seed, mean)
         return _single({name: v[0] for name, v in observed.items()})
@@ -134,7 +138,7 @@ class Fit:
         Raises:
             CheckpointError: `out` holds something else, or a run and not `overwrite`.
         """
-        check_free(Path(out), overwrite)
+        check_free(as_path("out", out), overwrite)
         folder = Folder(Path(out))
         with folder.held():
             folder.clear()
@@ -221,14 +225,18 @@ def load(
     Raises:
         CheckpointError: not a run folder, damaged, of a newer version, or not this program's.
     """
-    file = find_saved(Path(path))
+    require("device", device, str, None, "text, such as 'auto', 'cpu' or 'cuda:1'")
+    if program is not None:
+        check_program(program)
+    file = find_saved(as_path("path", path))
     arrays, page = open_saved(file)
     own = getattr(program, "backend", None)
     if own and backend not in (None, own):
         raise CheckpointError(f"backend: got {backend!r}, but a plain {own} pair runs on {own!r} only.")
     recipe = _read_recipe(file, page, program, classes)
-    if (name := backend or recipe.backend) not in INSTALL:
-        raise CheckpointError(f"backend: got {name!r}. {nearest(name, INSTALL)}")
+    name = backend or recipe.backend
+    if not isinstance(name, str) or name not in INSTALL:
+        raise CheckpointError(f"backend: got {name!r}. {nearest(str(name), INSTALL)}")
     values = _values(arrays, recipe.training.keep_best)
     if isinstance(recipe.program, Program):
         declared = recipe.program.declarations().params

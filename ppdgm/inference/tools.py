@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from ppdgm.data import as_fields
+from ppdgm.errors import PpdgmError, require
 from ppdgm.inference.evaluate import Judge, check_fields, dtype_of, parse_memory
 from ppdgm.inference.feed import Feed
 from ppdgm.language import Trace
+from ppdgm.program import check_program
 from ppdgm.registry import backend as load_backend
 
 
@@ -59,12 +61,19 @@ def trace(
         others: as for `log_weights`.
     """
     runtime, native, feed = _ready(program, params, x, backend, device)
+    require("k", k, int, 1, "a whole number of particles, at least 1")
+    require("seed", seed, int, 0, "a whole number, at least 0")
+    if values is not None and _named("values", values):
+        values = as_fields(values, dtype_of(params))
     data, index = feed.rows(np.arange(feed.size))
     found: Trace = runtime.trace(native, data, index, k, seed, values, kl)
     return found
 
 
 def _ready(program: Any, params: Mapping[str, np.ndarray], x: Any, backend: str | None, device: str) -> Any:
+    check_program(program)
+    require("device", device, str, None, "text, such as 'auto', 'cpu' or 'cuda:1'")
+    params = {n: np.asarray(v) for n, v in _named("params", params).items()}
     fields = as_fields(x, dtype_of(params))
     check_fields(program, fields)
     name = getattr(program, "backend", None) or backend or "numpyro"
@@ -72,3 +81,9 @@ def _ready(program: Any, params: Mapping[str, np.ndarray], x: Any, backend: str 
     feed = Feed(runtime, fields)
     runtime.prepare(feed.sample)
     return runtime, runtime.put(params), feed
+
+
+def _named(name: str, arrays: Any) -> Mapping[str, np.ndarray]:
+    if not isinstance(arrays, Mapping):
+        raise PpdgmError(f"{name}: got {type(arrays).__name__}, expected arrays by name, such as fit.params.")
+    return arrays

@@ -12,14 +12,14 @@ import numpy as np
 from ppdgm.data import Dataset, load_data
 from ppdgm.errors import CheckpointError, DataError, PpdgmError, TrainingError, nearest
 from ppdgm.inference.engine import Engine
-from ppdgm.inference.folder import CHECKPOINTS, check_free, find_saved, open_saved
+from ppdgm.inference.folder import CHECKPOINTS, as_path, check_free, find_saved, open_saved
 from ppdgm.inference.job import Callback, Job, Saved
 from ppdgm.inference.recipe import Recipe, read_table
 from ppdgm.inference.result import Fit
 from ppdgm.inference.schedules import Schedule
 from ppdgm.inference.settings import Training
 from ppdgm.inference.svi import SVI
-from ppdgm.program import PlainPair, Program
+from ppdgm.program import check_program
 from ppdgm.spec import Spec
 
 
@@ -107,7 +107,7 @@ def fit(
         learning_rate=learning_rate,
         clip_norm=clip_norm,
         weight_average=weight_average,
-        binarise=binarise or (dataset.binarise if dataset else "none"),  # type: ignore[arg-type]  # validated there
+        binarise=(dataset.binarise if dataset else "none") if binarise is None else binarise,  # type: ignore[arg-type]  # validated there
         early_stopping=early_stopping,
         keep_best=keep_best,
         max_skipped=max_skipped,
@@ -124,7 +124,7 @@ def fit(
     job = Job(recipe, data, validation, own, _callbacks(callbacks), progress, params)
     if out is None:
         return job.run(None)
-    check_free(Path(out), overwrite)
+    check_free(as_path("out", out), overwrite)
     job.prepare()  # nothing is removed or written before everything is known to be right
     return job.run(Path(out), fresh=True)
 
@@ -159,9 +159,12 @@ def resume(
         CheckpointError: nothing to go on from, or damaged (then the checkpoint before is offered).
         DataError: other data than the run was started with.
     """
-    file = find_saved(Path(path) if checkpoint is None else Path(checkpoint), to_resume=True)
+    home = as_path("path", path)
+    if program is not None:
+        check_program(program)
+    file = find_saved(home if checkpoint is None else as_path("checkpoint", checkpoint), to_resume=True)
     folder = file.parent.parent
-    own = Path(path).is_file() or Path(path).resolve() == folder.resolve()
+    own = home.is_file() or home.resolve() == folder.resolve()
     if file.parent.name != CHECKPOINTS or not own:
         raise CheckpointError(
             f"{file} is no checkpoint of {path}: expected a file of the run's folder {CHECKPOINTS!r}."
@@ -200,18 +203,17 @@ def _resumed_recipe(folder: Path, page: Mapping[str, Any], program: Any, classes
 
 
 def _callbacks(given: Any) -> tuple[Callback, ...]:
-    found = tuple(given) if isinstance(given, Iterable) else (given,)
+    try:
+        found = tuple(given)
+    except TypeError:  # a single one
+        found = (given,)
     if not all(callable(c) for c in found):
         raise TrainingError(f"callbacks: got {found!r}, expected functions of a Progress.")
     return found
 
 
 def _check_arguments(program: Any, engine: Any, params: Any) -> None:
-    if not isinstance(program, Program | PlainPair):
-        raise TrainingError(
-            f"program: got {type(program).__name__}, expected a Program such as VAE(…), or a plain pair from "
-            "Program.from_pyro(…) or Program.from_numpyro(…)."
-        )
+    check_program(program)
     if not isinstance(engine, Engine):
         raise TrainingError(f"engine: got {engine!r}, expected an engine such as SVI().")
     if params is not None and not isinstance(params, Mapping):
@@ -220,6 +222,8 @@ def _check_arguments(program: Any, engine: Any, params: Any) -> None:
 
 def _choose_backend(program: Any, backend: str | None) -> str:
     own = getattr(program, "backend", None)
+    if backend is not None and not isinstance(backend, str):
+        raise TrainingError(f"backend: got {backend!r}, expected 'numpyro' or 'pyro'.")
     if own and backend and own != backend:
         raise TrainingError(f"backend: got {backend!r}, but this is a plain {own} pair, which runs on {own!r} only.")
     return own or backend or "numpyro"
