@@ -114,7 +114,11 @@ class Spec(BaseModel):
     @classmethod
     def from_json(cls: type[SpecT], text: str, classes: Iterable[type[Spec] | str] = ()) -> SpecT:
         """The spec that `to_json` wrote; `classes` as in `from_dict`."""
-        return cls.from_dict(json.loads(text), classes)
+        try:
+            table = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise SpecError(f"Got text that is not JSON: {error}.") from None
+        return cls.from_dict(table, classes)
 
     def to_toml(self) -> str:
         """The spec as TOML text."""
@@ -123,7 +127,11 @@ class Spec(BaseModel):
     @classmethod
     def from_toml(cls: type[SpecT], text: str, classes: Iterable[type[Spec] | str] = ()) -> SpecT:
         """The spec that `to_toml` wrote; `classes` as in `from_dict`."""
-        return cls.from_dict(tomllib.loads(text), classes)
+        try:
+            table = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise SpecError(f"Got text that is not TOML: {error}.") from None
+        return cls.from_dict(table, classes)
 
 
 def import_class(path: str) -> type[Spec]:

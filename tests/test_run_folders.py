@@ -188,6 +188,18 @@ def test_what_a_run_leaves(run):
     assert digest.hexdigest() == stated and "ended at step 10 of 10: done" in log
 
 
+def test_the_last_parameters_and_the_best_are_both_kept(tmp_path):
+    """A learning rate that destroys the model late; the run as it would have been without keeping the best."""
+    late = Linear(start=0.001, end=2.0, steps=60)
+    options = {"steps": 60, "batch_size": 8, "validation": X[:9], "learning_rate": late, "progress": False}
+    program = VAE(event_shape=(6,), latent=2, encoder=MLP(hidden=(8,)), decoder=MLP(hidden=(8,)))
+    best = ppdgm.fit(program, X, out=tmp_path / "run", **options)
+    last = ppdgm.fit(program, X, keep_best=False, **options)
+    for expected, found in ((best, ppdgm.load(tmp_path / "run")), (last, ppdgm.load(tmp_path / "run", last=True))):
+        assert found.stopped == "done" and all(np.array_equal(expected.params[n], found.params[n]) for n in last.params)
+    assert best.elbo(X[:9], k=100).mean > last.elbo(X[:9], k=100).mean
+
+
 def test_a_killed_runs_status_says_so(run, tmp_path):
     out = run[0].save(tmp_path / "run")
     (out / "status.json").write_text(json.dumps({"state": "running", "step": 3, "pid": 1}))

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ppdgm.cli.options import Backend, Debug, Device, Json, OtherData, Program, Run, Seed, whole
+from ppdgm.cli.options import Backend, Debug, Device, Json, Last, OtherData, Program, Run, Seed, whole
 from ppdgm.cli.output import emit, say, tell
 
 ELBO_PARTICLES = 10  # of the ELBO, whose mean over data needs few
@@ -33,6 +33,7 @@ def evaluate(
     memory: Annotated[
         str, typer.Option(metavar="BYTES", help="Limit on intermediate results, such as 512MiB.")
     ] = "auto",
+    last: Last = False,
     own: Program = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -55,7 +56,7 @@ def evaluate(
     from ppdgm.errors import ProgramError
 
     opened = open_run(run, own, context.obj)
-    fit = ppdgm.load(run, backend, program=opened.program, classes=opened.classes, device=device)
+    fit = ppdgm.load(run, backend, program=opened.program, classes=opened.classes, device=device, last=last)
     part, name, split = load_part(opened, fit, data, split, context.obj)
     result: dict[str, Any] = {"run": run, "data": name, "split": split}
     found = fit.elbo(part, k=min(k, ELBO_PARTICLES), seed=seed, memory=memory)

@@ -57,6 +57,10 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.", 
 Debug = Annotated[bool, flag("Show the traceback of an error.", "--debug")]
 Json = Annotated[bool, flag("Print one JSON object, for machines.", "--json")]
 Quiet = Annotated[bool, flag("No progress; print the run's folder only.", "--quiet", "-q")]
+Last = Annotated[
+    bool,
+    typer.Option("--last", metavar="", help="The last parameters, where the best validated ones were kept."),
+]
 Seed = Annotated[int, typer.Option(parser=whole(0), metavar="INTEGER", help="Seed of the draws.")]
 Epochs = Annotated[
     int | None,

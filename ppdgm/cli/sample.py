@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ppdgm.cli.options import Backend, Debug, Device, Json, Program, Run, Seed, flag, whole
+from ppdgm.cli.options import Backend, Debug, Device, Json, Last, Program, Run, Seed, flag, whole
 from ppdgm.cli.output import emit, say
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def sample(
     overwrite: Annotated[bool, flag("Replace FILE.", "--overwrite")] = False,
     backend: Backend = None,
     device: Device = "auto",
+    last: Last = False,
     own: Program = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -64,7 +65,7 @@ def sample(
     if path.exists() and not overwrite:
         raise CheckpointError(f"--out: {out} exists. Choose another file, or replace it with --overwrite.")
     opened = open_run(run, own, context.obj)
-    fit = ppdgm.load(run, backend, program=opened.program, classes=opened.classes, device=device)
+    fit = ppdgm.load(run, backend, program=opened.program, classes=opened.classes, device=device, last=last)
     known = _read_given(given)
     rows = {len(a) for a in known.values()} or {n or 64}
     if len(rows) > 1 or (n or 0) not in (0, *rows):

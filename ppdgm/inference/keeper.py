@@ -122,7 +122,7 @@ class Keeper:
             "versions": versions(),
             "step": run.step,
             "steps": run.total,
-            "stopped": run.stopped,
+            "stopped": "running" if run.stopped == "done" and run.step < run.total else run.stopped,
             "compile": run.trainer.compiled,
             "skipped": run.skipped,
             "in_a_row": run.in_a_row,

@@ -15,7 +15,7 @@ from ppdgm.data import Source, Transform, as_fields
 from ppdgm.errors import CheckpointError, DataError, SpecError, nearest, require
 from ppdgm.inference.evaluate import Estimate, Judge, check_fields, dtype_of, memory_told, parse_memory
 from ppdgm.inference.feed import Feed
-from ppdgm.inference.folder import WEIGHTS, Folder, as_path, check_free, find_saved, open_saved, versions
+from ppdgm.inference.folder import Folder, as_path, check_free, find_saved, open_saved, versions
 from ppdgm.inference.recipe import Recipe
 from ppdgm.inference.settings import Training
 from ppdgm.inference.svi import SVI
@@ -212,15 +212,17 @@ def load(
     program: Any = None,
     classes: Iterable[Any] = (),
     device: str = "auto",
+    last: bool = False,
 ) -> Fit:
     """Open a run folder, without data or retraining, on the backend it was trained on or the other.
 
     Args:
-        path: the folder that `fit(…, out=…)` or `Fit.save` wrote.
+        path: the folder that `fit(…, out=…)` or `Fit.save` wrote, or a checkpoint file in it.
         backend: "numpyro" or "pyro"; by default the one it was trained on.
         program: the program itself, where text can't tell it: a plain pair, or one with modules of your own.
         classes: classes of your own that the recipe names, or `module:Class` paths, which are then imported.
         device: "auto", "cpu", "cuda", "cuda:1".
+        last: the last checkpoint's parameters, where the run kept the best validated ones.
 
     Raises:
         CheckpointError: not a run folder, damaged, of a newer version, or not this program's.
@@ -228,7 +230,7 @@ def load(
     require("device", device, str, None, "text, such as 'auto', 'cpu' or 'cuda:1'")
     if program is not None:
         check_program(program)
-    file = find_saved(as_path("path", path))
+    file = find_saved(as_path("path", path), last)
     arrays, page = open_saved(file)
     own = getattr(program, "backend", None)
     if own and backend not in (None, own):
@@ -237,7 +239,7 @@ def load(
     name = backend or recipe.backend
     if not isinstance(name, str) or name not in INSTALL:
         raise CheckpointError(f"backend: got {name!r}. {nearest(str(name), INSTALL)}")
-    values = _values(arrays, recipe.training.keep_best)
+    values = _values(arrays, recipe.training.keep_best and not last)
     if isinstance(recipe.program, Program):
         declared = recipe.program.declarations().params
         matching({n: np.empty(s.shape) for n, s in declared.items()}, values, file)
@@ -251,7 +253,7 @@ def load(
         history=group(arrays, "history"),
         info={n: page[n] for n in ("data_size", "fields", "fingerprint", "compile") if n in page}
         | {"steps": page["step"], "skipped": len(page["skipped"])},
-        stopped=page["stopped"] if file.name == WEIGHTS else "running",
+        stopped=page["stopped"],
         training=recipe.training,
         data=recipe.data,
         transform=Transform.from_parts(transform, group(arrays, "transform")) if transform else None,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from math import prod
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
+from pydantic import Field
 
 from ppdgm.language import Array, Init, Vocabulary
 from ppdgm.spec import Spec
 
 Activation = Literal["tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "sigmoid", "identity"]
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
+Depth = Annotated[int, Field(ge=0, le=1000)]  # of repeated blocks
 Shapes = dict[str, tuple[tuple[int, ...], Init]]  # parameter -> shape, first values
 
 NORM_EPSILON = 1e-5

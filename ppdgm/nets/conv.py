@@ -10,6 +10,7 @@ from ppdgm.errors import SpecError
 from ppdgm.language import Array, Vocabulary
 from ppdgm.nets.base import (
     Activation,
+    Depth,
     Net,
     Shapes,
     apply_dense,
@@ -43,7 +44,7 @@ class _Convolutional(Net):
     activation: Activation = "relu"
     norm: Literal["group"] | None = None
     groups: PositiveInt = 8
-    residual: NonNegativeInt = 0
+    residual: Depth = 0
 
     def _finish(self, P: Vocabulary, name: str, h: Array) -> Array:
         """Norm and activation after a convolution."""
@@ -128,6 +129,8 @@ class ConvDecoder(_Convolutional):
     channels: Shape = (64, 32)
 
     def params(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
+        if not self.channels:
+            raise SpecError("ConvDecoder.channels: got (); expected at least one.")
         image = _image(self, outputs)
         h, w = _sizes(self, image)[-1]
         first = self.channels[0]

@@ -9,6 +9,7 @@ from typing import Literal
 from ppdgm.language import Array, Vocabulary
 from ppdgm.nets.base import (
     Activation,
+    Depth,
     Net,
     Shapes,
     apply_dense,
@@ -18,7 +19,7 @@ from ppdgm.nets.base import (
     norm,
     unflatten,
 )
-from ppdgm.spec import NonNegativeInt, PositiveInt, Shape
+from ppdgm.spec import PositiveInt, Shape
 
 
 class MLP(Net):
@@ -97,7 +98,7 @@ class ResidualMLP(Net):
     """
 
     width: PositiveInt = 200
-    blocks: NonNegativeInt = 2
+    blocks: Depth = 2
     activation: Activation = "silu"
     norm: Literal["layer"] | None = "layer"
 

@@ -1,0 +1,53 @@
+"""What the fuzzing tests have in common: how many examples, what they may end in, and the values that they draw."""
+
+import warnings
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from ppdgm.errors import PpdgmError
+from ppdgm.spec import known_specs
+
+KINDS = [*known_specs(), "none", "plain:pyro", "plain:", "mine:Class", "os:system"]
+NAMES = sorted({field for cls in known_specs().values() for field in cls.model_fields} | {"kind", "format", "versions"})
+
+
+def fuzzed(examples):
+    """The same examples in every run."""
+    return settings(
+        max_examples=examples, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
+
+
+def attempt(call):
+    """What `call` returns, or None where it ends in an error of ours with a single line; a warning is an error too."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            return call()
+        except PpdgmError as error:
+            assert str(error).strip() and len(str(error).splitlines()) == 1, repr(str(error))
+
+
+words = st.text(max_size=8) | st.sampled_from(["", "auto", "nan", "-1", "a.b", "x" * 300, "\0", "\u2028", "\U0001f600"])
+plain = st.one_of(
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    words,
+    st.dates(),
+    st.datetimes(),
+    st.sampled_from([*KINDS, *NAMES, 0, -1, 1e300, 10**40]),
+)
+keys = st.sampled_from(NAMES) | words
+values = st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3))
+
+
+@st.composite
+def damaged(draw, content):
+    """Bytes with a piece of them cut out, doubled or replaced; or other bytes."""
+    if draw(st.integers(0, 5)) == 0:
+        return draw(st.binary(max_size=200))
+    start = draw(st.integers(0, len(content)))
+    end = min(len(content), start + draw(st.sampled_from([0, 1, 8, 10**9])))
+    return content[:start] + draw(st.binary(max_size=6) | st.just(2 * content[start:end])) + content[end:]
