@@ -278,7 +278,7 @@ MUTATIONS: dict[str, Mutation] = {
         "ppdgm/inference/watch.py",
         "self.best_params = best_params or None",
         "self.best_params = None",
-        "tests/test_resume.py -k early_stopping",
+        "tests/test_resume.py -k best_parameters",
     ),
     "data not compared": Mutation(
         "ppdgm/inference/job.py",

@@ -57,7 +57,13 @@ def require(name: str, value: Any, kind: type | tuple[type, ...], least: float |
     kind = numbers.Integral if kind is int else kind  # NumPy's too
     right = isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
     if not right or (least is not None and value < least):
-        raise PpdgmError(f"{name}: got {value!r}; expected {expected}.")
+        raise PpdgmError(f"{name}: got {shown(value)}; expected {expected}.")
+
+
+def shown(value: Any) -> str:
+    """A value as Python writes it, or only its type where that takes more than a piece of a line."""
+    text = repr(value)
+    return text if len(text) <= 80 and len(text.splitlines()) == 1 else f"{type(value).__name__}(…)"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

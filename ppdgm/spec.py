@@ -15,7 +15,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from ppdgm.errors import SpecError, nearest
+from ppdgm.errors import SpecError, nearest, shown
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -272,11 +272,10 @@ def _explain_one(cls: type[Spec], detail: ErrorDetails) -> str:
     if detail["type"] == "tuple_type":
         expected = "a tuple, such as (64,)"
     got = detail["input"]
-    shown = type(got).__name__ + "(…)" if len(repr(got)) > 80 else repr(got)
     choices = re.findall(r"'([^']+)'", expected)
     if isinstance(got, str) and choices and "Did you mean" in (hint := nearest(got, choices)):
-        return f"{owner}.{field}: got {shown}. {hint} Expected {expected}."
-    return f"{owner}.{field}: got {shown}; expected {expected}."
+        return f"{owner}.{field}: got {shown(got)}. {hint} Expected {expected}."
+    return f"{owner}.{field}: got {shown(got)}; expected {expected}."
 
 
 def _members(family: str) -> str:

@@ -40,7 +40,6 @@ others = st.one_of(
     arrays.timedelta64_dtypes(),
     st.just(np.dtype(object)),
     st.just(np.dtype([("a", "f4"), ("b", "i8", (2,))])),
-    st.just(np.dtype("V3")),
 )
 shapes = arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
 LOOKS = {
@@ -57,7 +56,7 @@ LOOKS = {
     "of rows": lambda a: list(a) if a.ndim else [a],
     "in a tuple": lambda a: (a, a),
     "named": lambda a: {"x": a, "label": a},
-    "of torch": lambda a: torch.tensor(a.astype("f4")) if a.dtype.kind in "fbiu" else a,
+    "of torch": lambda a: torch.zeros(a.shape),
 }
 anything = st.one_of(
     st.builds(lambda a, look: LOOKS[look](a), arrays.arrays(numbers | others, shapes), st.sampled_from([*LOOKS])),
@@ -107,8 +106,10 @@ def fit():
 @fuzzed(300)
 def test_any_data_to_judge(data, fit):
     found = attempt(lambda: fit.elbo(data, k=2))
-    if found is not None:
-        assert found.values.shape == (len(data["x"] if isinstance(data, dict) else data),)
+    if found is not None and not isinstance(data, dict):
+        with np.errstate(over="ignore"):
+            same = np.array(np.asarray(data).tolist(), "f4")  # in order, and of the usual type
+        assert np.array_equal(found.values, fit.elbo(same, k=2).values, equal_nan=True)
     attempt(lambda: ppdgm.log_weights(fit.program, fit.params, data, k=2, backend="pyro"))
     attempt(lambda: fit.encode(data))
     attempt(lambda: fit.reconstruct(data))
@@ -124,12 +125,12 @@ def test_any_name_of_data(name, tmp_path, monkeypatch):
 
 # --- arguments ----------------------------------------------------------------------------------------------------
 
-JUNK = [
-    None, True, False, 0, 1, -1, 2.5, math.nan, math.inf, 10**40, 1j, "", "x", "auto", "\ud800", "\0", b"x", [], [1], ["x"],
-    [None], (), (1, 2), {}, {"x": 1}, {1: 2}, set(), object(), object, np.int64(3), np.float32(1), Path("x"), print, MLP,
-    MLP(), SVI, Linear(steps=3),
-]  # fmt: skip
-junk = st.sampled_from(JUNK)
+HUGE = 10**40
+junk = st.sampled_from([
+    None, True, False, 0, 1, -1, 2.5, math.nan, math.inf, HUGE, 1j, "", "x", "auto", "\ud800", "\0", b"x", [], [1], ["x"],
+    [None], (), (1, 2), {}, {"x": 1}, {1: 2}, set(), object(), object, np.int64(3), np.float32(1), Path("x"), print,
+    MLP, MLP(), SVI, Linear(steps=3), X, X[0, 0],
+])  # fmt: skip
 
 
 @given(name=st.sampled_from([*ppdgm.fit.__kwdefaults__]), value=junk)
@@ -181,7 +182,7 @@ def test_any_argument(call, value, fit, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if call.startswith("load,") and not Path("saved").exists():
         fit.save("saved")
-    if not (value == 10**40 and call.endswith((", k", ", n"))):  # that many draws are only a matter of time
+    if not (value is HUGE and call.endswith((", k", ", n"))):  # that many draws are only a matter of time
         attempt(lambda: CALLS[call](fit, value))
 
 

@@ -113,6 +113,17 @@ def test_early_stopping_is_remembered(backend, tmp_path):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_the_best_parameters_are_remembered(backend, tmp_path):
+    """A learning rate that destroys the model late: the best validation was long before the crash."""
+    late = Linear(start=0.001, end=3.0, steps=90)
+    options = {**EVERYTHING, "backend": backend, "learning_rate": late, "weight_average": None, "clip_norm": None}
+    whole = ppdgm.fit(PROGRAM, X, **options)
+    assert whole.history["validation_step"][whole.history["validation_elbo"].argmax()] < 60
+    pieces = crash_and_resume(tmp_path / "run", (70,), **options)
+    assert same(whole, pieces) and same(whole, ppdgm.load(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_ctrl_c_and_a_request_to_end_leave_a_run_to_go_on_with(backend, tmp_path):
     whole = ppdgm.fit(PROGRAM, X, backend=backend, **EVERYTHING)
     for number, sign in enumerate((signal.SIGINT, signal.SIGTERM)):

@@ -42,6 +42,12 @@ def _field(name: str, value: Any, dtype: str) -> Any:
         raise DataError(f"Data {name!r}: got {what}, expected an array of numbers.") from None
     if array.dtype.kind not in "fbiu" or array.ndim == 0:
         raise DataError(f"Data {name!r}: got {type(value).__name__}, expected an array of numbers with N rows.")
+    if np.ma.is_masked(value):
+        missing = int(np.ma.getmaskarray(value).sum())
+        raise DataError(
+            f"Data {name!r}: got a masked array with {missing} missing numbers. Fill them in, x.filled(…), or leave out "
+            "their rows."
+        )
     kind = np.dtype(dtype) if array.dtype.kind in "fb" or name == "x" else array.dtype.newbyteorder("=")
     if isinstance(array, Stream):
         return array.astype(kind)

@@ -22,6 +22,11 @@ from ppdgm.program import Program
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
+def quiet() -> Any:
+    """No warnings of numbers that are not finite: what is −∞ is told as such."""
+    return np.errstate(invalid="ignore", over="ignore")
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A quantity per datum, in nats, with its two kinds of error.
@@ -46,12 +51,14 @@ class Estimate:
     @property
     def standard_error(self) -> float:
         """Standard error of the mean over data: how it would vary with other data."""
-        return float(self.values.std(ddof=1) / np.sqrt(len(self.values))) if len(self.values) > 1 else float("nan")
+        with quiet():
+            return float(self.values.std(ddof=1) / np.sqrt(len(self.values))) if len(self.values) > 1 else float("nan")
 
     @property
     def monte_carlo_error(self) -> float:
         """Standard error of the mean over particles: how it would vary with other draws."""
-        return float(np.sqrt((self.errors**2).sum()) / len(self.errors)) if self.common is None else self.common
+        with quiet():
+            return float(np.sqrt((self.errors**2).sum()) / len(self.errors)) if self.common is None else self.common
 
     def __repr__(self) -> str:
         return f"Estimate({self})"
@@ -97,7 +104,8 @@ class Judge:
         values, errors = self._reduce(_Elbo(self.size), k, seed, True, reduce)
         if k == 1 or not self._shares_draws():
             return Estimate(values, errors, k)
-        variance = sum(t.var(ddof=1) / k for t in totals)  # data of a chunk move together
+        with quiet():
+            variance = sum(t.var(ddof=1) / k for t in totals)  # data of a chunk move together
         return Estimate(values, errors, k, float(np.sqrt(variance)) / self.size)
 
     def log_likelihood(self, k: int, seed: int) -> Estimate:
@@ -138,7 +146,8 @@ class Judge:
                     for j in range(-(-k // particles))
                 ]
             terms = np.concatenate(parts)[:k, : min(rows, self.size - start)]
-            found.append(reduce(terms.astype(np.float64)))
+            with quiet():
+                found.append(reduce(terms.astype(np.float64)))
         values, errors = zip(*found, strict=True)
         return np.concatenate(values), np.concatenate(errors)
 

@@ -17,7 +17,7 @@ import numpy as np
 import tomli_w
 
 from ppdgm import checkpoint
-from ppdgm.errors import CheckpointError, SpecError
+from ppdgm.errors import CheckpointError, SpecError, shown
 from ppdgm.inference.recipe import Recipe, check_format, read_table
 
 RECIPE, WEIGHTS, HISTORY, LOG, STATUS = "recipe.toml", "weights.safetensors", "history.csv", "log.txt", "status.json"
@@ -49,7 +49,7 @@ def as_path(name: str, value: Any) -> Path:
     except UnicodeEncodeError:  # no name that a file can have
         right = False
     if not right:
-        raise CheckpointError(f"{name}: got {value!r}, expected a path.")
+        raise CheckpointError(f"{name}: got {shown(value)}, expected a path.")
     return Path(value)
 
 

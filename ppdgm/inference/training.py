@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ppdgm.checkpoint import group
 from ppdgm.data import Dataset, load_data
-from ppdgm.errors import CheckpointError, DataError, PpdgmError, TrainingError, nearest
+from ppdgm.errors import CheckpointError, DataError, PpdgmError, TrainingError, nearest, shown
 from ppdgm.inference.engine import Engine
 from ppdgm.inference.folder import CHECKPOINTS, as_path, check_free, find_saved, open_saved
 from ppdgm.inference.job import Callback, Job, Saved
@@ -170,6 +171,10 @@ def resume(
             f"{file} is no checkpoint of {path}: expected a file of the run's folder {CHECKPOINTS!r}."
         )
     arrays, page = open_saved(file)
+    if not group(arrays, "trainer"):
+        raise CheckpointError(
+            f"{file} is a run's result under another name: it has nothing that training goes on from."
+        )
     recipe = _resumed_recipe(folder, page, program, classes)
     if epochs is not None or steps is not None:
         recipe = replace(recipe, training=recipe.training.replace(epochs=epochs, steps=steps))
@@ -208,14 +213,14 @@ def _callbacks(given: Any) -> tuple[Callback, ...]:
     except TypeError:  # a single one
         found = (given,)
     if not all(callable(c) for c in found):
-        raise TrainingError(f"callbacks: got {found!r}, expected functions of a Progress.")
+        raise TrainingError(f"callbacks: got {shown(found)}, expected functions of a Progress.")
     return found
 
 
 def _check_arguments(program: Any, engine: Any, params: Any) -> None:
     check_program(program)
     if not isinstance(engine, Engine):
-        raise TrainingError(f"engine: got {engine!r}, expected an engine such as SVI().")
+        raise TrainingError(f"engine: got {shown(engine)}, expected an engine such as SVI().")
     if params is not None and not isinstance(params, Mapping):
         raise TrainingError(f"params: got {type(params).__name__}, expected arrays by name, such as fit.params.")
 
@@ -223,7 +228,7 @@ def _check_arguments(program: Any, engine: Any, params: Any) -> None:
 def _choose_backend(program: Any, backend: str | None) -> str:
     own = getattr(program, "backend", None)
     if backend is not None and not isinstance(backend, str):
-        raise TrainingError(f"backend: got {backend!r}, expected 'numpyro' or 'pyro'.")
+        raise TrainingError(f"backend: got {shown(backend)}, expected 'numpyro' or 'pyro'.")
     if own and backend and own != backend:
         raise TrainingError(f"backend: got {backend!r}, but this is a plain {own} pair, which runs on {own!r} only.")
     return own or backend or "numpyro"
