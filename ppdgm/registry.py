@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from ppdgm.errors import BackendMissing, PpdgmError, nearest
+from ppdgm.errors import BackendMissing, PpdgmError, nearest, shown
 
 INSTALL = {"numpyro": "pip install ppdgm", "pyro": 'pip install "ppdgm[pyro]"'}
 
@@ -18,7 +18,7 @@ def backend(name: str) -> Any:
         BackendMissing: its packages are not installed.
     """
     if not isinstance(name, str) or name not in INSTALL:
-        raise PpdgmError(f"Unknown backend {name!r}. {nearest(str(name), INSTALL)}")
+        raise PpdgmError(f"Unknown backend {shown(name)}. {nearest(shown(name), INSTALL)}")
     try:
         return importlib.import_module(f"ppdgm.backends.{name}")
     except ModuleNotFoundError as error:

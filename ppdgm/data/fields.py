@@ -45,8 +45,8 @@ def _field(name: str, value: Any, dtype: str) -> Any:
     if np.ma.is_masked(value):
         missing = int(np.ma.getmaskarray(value).sum())
         raise DataError(
-            f"Data {name!r}: got a masked array with {missing} missing numbers. Fill them in, x.filled(…), or leave out "
-            "their rows."
+            f"Data {name!r}: got a masked array with {missing} missing numbers. Fill them in, x.filled(…), or "
+            "leave out their rows."
         )
     kind = np.dtype(dtype) if array.dtype.kind in "fb" or name == "x" else array.dtype.newbyteorder("=")
     if isinstance(array, Stream):

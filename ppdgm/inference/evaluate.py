@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from ppdgm.data import check_finite, check_rows
-from ppdgm.errors import DataError, PpdgmError, nearest, out_of_memory, require
+from ppdgm.errors import DataError, PpdgmError, nearest, out_of_memory, require, shown
 from ppdgm.inference import bounds
 from ppdgm.inference.feed import Feed
 from ppdgm.language import Array, Trace
@@ -217,7 +217,7 @@ def parse_memory(memory: int | str, device: Any) -> int:
         value = 0
     if value > 0:
         return value
-    raise PpdgmError(f"memory: got {memory!r}, expected bytes as a number, or text such as '512 MiB' or 'auto'.")
+    raise PpdgmError(f"memory: got {shown(memory)}, expected bytes as a number, or text such as '512 MiB' or 'auto'.")
 
 
 def dtype_of(params: Mapping[str, np.ndarray]) -> str:

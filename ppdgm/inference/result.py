@@ -12,7 +12,7 @@ import numpy as np
 
 from ppdgm.checkpoint import group, grouped, matching
 from ppdgm.data import Source, Transform, as_fields
-from ppdgm.errors import CheckpointError, DataError, SpecError, nearest, require
+from ppdgm.errors import CheckpointError, DataError, SpecError, nearest, require, shown
 from ppdgm.inference.evaluate import Estimate, Judge, check_fields, dtype_of, memory_told, parse_memory
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.folder import Folder, as_path, check_free, find_saved, open_saved, versions
@@ -236,9 +236,9 @@ def load(
     if own and backend not in (None, own):
         raise CheckpointError(f"backend: got {backend!r}, but a plain {own} pair runs on {own!r} only.")
     recipe = _read_recipe(file, page, program, classes)
-    name = backend or recipe.backend
+    name = recipe.backend if backend is None else backend
     if not isinstance(name, str) or name not in INSTALL:
-        raise CheckpointError(f"backend: got {name!r}. {nearest(str(name), INSTALL)}")
+        raise CheckpointError(f"backend: got {shown(name)}. {nearest(shown(name), INSTALL)}")
     values = _values(arrays, recipe.training.keep_best and not last)
     if isinstance(recipe.program, Program):
         declared = recipe.program.declarations().params

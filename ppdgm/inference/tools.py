@@ -76,7 +76,7 @@ def _ready(program: Any, params: Mapping[str, np.ndarray], x: Any, backend: str 
     params = {n: np.asarray(v) for n, v in _named("params", params).items()}
     fields = as_fields(x, dtype_of(params))
     check_fields(program, fields)
-    name = getattr(program, "backend", None) or backend or "numpyro"
+    name = getattr(program, "backend", None) or ("numpyro" if backend is None else backend)
     runtime = load_backend(name).Runtime(program, device)
     feed = Feed(runtime, fields)
     runtime.prepare(feed.sample)
