@@ -10,7 +10,7 @@ import numpy as np
 
 from ppdgm.errors import DataError
 
-TABLE_COLUMNS, WINDOWS = 16, 200  # how many columns of a table, and points of a curve, are drawn
+TABLE_COLUMNS, MOST_IMAGES, WINDOWS = 16, 400, 200  # columns of a table, images, and points of a curve that are drawn
 BLUE, ORANGE, GREY = "#2468a4", "#d2691e", "#8a8a8a"
 _INK: dict[str, Any] = {"cmap": "gray_r", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
 
@@ -42,19 +42,22 @@ def picture(path: str | Path, samples: np.ndarray, data: np.ndarray, reconstruct
     return _write(figure, path)
 
 
-def samples_picture(path: str | Path, samples: np.ndarray, data: np.ndarray | None = None) -> Path:
+def samples_picture(
+    path: str | Path, samples: np.ndarray, data: np.ndarray | None = None, title: str | None = None
+) -> Path:
     """Write a PNG of samples: images in a grid, or of other data a histogram of each column.
 
     Args:
         path: of the PNG.
         samples: [n, *event_shape]; values of images in [0, 1].
         data: [N, *event_shape], to compare histograms with.
+        title: what images are; "samples of the model" by default.
     """
     samples = np.asarray(samples)
     if not len(samples):
         raise DataError("Got no samples, expected at least one.")
     if is_image(samples.shape[1:]):
-        return _image_samples(path, samples)
+        return _image_samples(path, samples[:MOST_IMAGES], title or _counted(len(samples)))
     return _table_samples(path, samples, data)
 
 
@@ -110,7 +113,12 @@ def _write(figure: Any, path: str | Path) -> Path:
     return Path(path)
 
 
-def _image_samples(path: str | Path, samples: np.ndarray) -> Path:
+def _counted(n: int) -> str:
+    of = "" if n <= MOST_IMAGES else f"{MOST_IMAGES} of "
+    return f"{of}{n} sample{'s' * (n > 1)} of the model"
+
+
+def _image_samples(path: str | Path, samples: np.ndarray, title: str) -> Path:
     n, (height, width) = len(samples), samples.shape[-2:]
     columns = min(n, max(1, int(np.ceil(np.sqrt(n * height / width)))))
     tiles = grid(np.clip(np.nan_to_num(samples), 0, 1), columns)[:-1, :-1]
@@ -119,7 +127,7 @@ def _image_samples(path: str | Path, samples: np.ndarray) -> Path:
     axes = figure.subplots()
     axes.imshow(tiles, **_INK)
     axes.axis("off")
-    axes.set_title(f"{n} sample{'s' * (n > 1)} of the model", fontsize=9)
+    axes.set_title(title, fontsize=9)
     return _write(figure, path)
 
 

@@ -238,7 +238,7 @@ def find_kind(kind: str, classes: Iterable[type[Spec] | str] = ()) -> type[Spec]
             f"{kind!r} is a class of your own. Hand it in: classes=[{kind.rpartition(':')[2]}], "
             f"or allow its import: classes=[{kind!r}]."
         )
-    raise SpecError(f"Unknown kind {kind!r}. {nearest(kind, known)}")
+    raise SpecError(f"Unknown kind {kind!r}. {nearest(kind, [name for name in known if ':' not in name])}")
 
 
 def _explain(cls: type[Spec], error: ValidationError) -> str:

@@ -55,7 +55,6 @@ RECIPES = {
     "broken": "x = [",
     "empty": "",
     "no_program": DATA,
-    "no_data": '[program]\nkind = "VAE"\n',
     "no_kind": f"{DATA}[program]\nlatent = 3\n",
     "number": f"program = 3\n{DATA}",
     "list": f'program = [{{kind = "VAE"}}]\n{DATA}',

@@ -43,11 +43,23 @@ keys = st.sampled_from(NAMES) | words.filter(lambda text: len(text.splitlines())
 values = st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3))
 
 
-@st.composite
-def damaged(draw, content):
-    """Bytes with a piece of them cut out, doubled or replaced; or other bytes."""
-    if draw(st.integers(0, 5)) == 0:
-        return draw(st.binary(max_size=200))
-    start = draw(st.integers(0, len(content)))
-    end = min(len(content), start + draw(st.sampled_from([0, 1, 8, 10**9])))
-    return content[:start] + draw(st.binary(max_size=6) | st.just(2 * content[start:end])) + content[end:]
+def damage(how, where, size, junk):
+    """A function of bytes that changes a piece of them; `where` is a fraction of their length."""
+
+    def changed(content):
+        start = int(where * len(content))
+        piece, rest = content[start : start + size], content[start + size :]
+        flipped = bytes(b ^ (1 << start % 8) for b in piece)
+        new = {"cut": b"", "doubled": 2 * piece, "replaced": junk, "flipped": flipped}
+        return {"shortened": content[:start], "other": junk}.get(how, content[:start] + new.get(how, b"") + rest)
+
+    return changed
+
+
+damages = st.builds(
+    damage,
+    st.sampled_from(["flipped", "cut", "doubled", "replaced", "shortened", "other"]),
+    st.floats(0, 1),
+    st.sampled_from([1, 8, 10**9]),
+    st.binary(max_size=100),
+)

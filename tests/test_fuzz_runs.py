@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fuzz import attempt, damaged, fuzzed, values, words
-from hypothesis import given
+from fuzz import attempt, damage, damages, fuzzed, values
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import ppdgm
 from ppdgm.cli import runs as table_of_runs
 from ppdgm.inference import SVI, Linear
-from ppdgm.inference.folder import read_status
+from ppdgm.inference.folder import check_free, read_status
 from ppdgm.inference.job import Job
 from ppdgm.models import MLP, VAE, Gaussian
 
@@ -103,6 +103,8 @@ def fit():
 
 
 @given(data=anything)
+@example(data=np.full((4, 3), 1e30))  # log p is −∞
+@example(data=np.ma.array(np.ones((4, 3)), mask=np.eye(4, 3)))
 @fuzzed(300)
 def test_any_data_to_judge(data, fit):
     found = attempt(lambda: fit.elbo(data, k=2))
@@ -194,42 +196,56 @@ FILES = ("weights.safetensors", "checkpoints/step-0000000001.safetensors", "chec
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run that is over, its files, and its parameters."""
+    """A run that is over, its files, and what came of it."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     with pytest.MonkeyPatch.context() as patch:
         for name in ("history_picture", "samples_picture"):  # slow, and no part of this
             patch.setattr(f"ppdgm.plots.{name}", lambda *_: None)
         fit = ppdgm.fit(PROGRAM, X, **QUICK, checkpoint_steps=1, out=folder)
-        yield folder, {name: (folder / name).read_bytes() for name in FILES}, fit.params
+        yield folder, {name: (folder / name).read_bytes() for name in FILES}, fit
 
 
-@given(data=st.data(), name=st.sampled_from(FILES), how=st.sampled_from(["damaged", "gone", "another's"]))
-@fuzzed(150)
-def test_any_damage_to_a_run(data, name, how, run):
-    """What is opened, or goes on, has the run's own parameters; a folder that is only opened stays as it is."""
-    folder, files, params = run
-    for file, content in files.items():
-        (folder / file).write_bytes(content)
-    content = data.draw(damaged(files[name])) if how == "damaged" else files[data.draw(st.sampled_from(FILES))]
-    (folder / name).write_bytes(content)
-    if how == "gone":
-        (folder / name).unlink()
-    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    opened = attempt(lambda: ppdgm.load(folder))
-    status = attempt(lambda: read_status(folder))
-    assert isinstance(status, dict) and table_of_runs.read(folder, folder.parent)["run"] == str(folder)
-    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
-    for found in (opened, attempt(lambda: ppdgm.resume(folder, X, progress=False))):
-        if found is not None and found.info["steps"] == 2:
-            assert found.params.keys() == params.keys()
-            assert all(np.array_equal(found.params[n], params[n]) for n in params)
-
-
-@given(status=st.dictionaries(st.sampled_from(["state", "step", "steps", "elbo", "updated", "pid"]) | words, values))
-@fuzzed(200)
-def test_any_status(status, run):
+def restore(run):
     folder, files, _ = run
     for file, content in files.items():
         (folder / file).write_bytes(content)
+    return folder
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@given(name=st.sampled_from(FILES), changed=damages | st.sampled_from([None, *FILES]))
+@example(name=FILES[0], changed=damage("flipped", 0.99, 1, b""))
+@example(name=FILES[2], changed=damage("flipped", 0.99, 1, b""))
+@example(name=FILES[2], changed=FILES[0])  # a result in the place of a checkpoint
+@fuzzed(150)
+def test_any_damage_to_a_run(name, changed, run):
+    """What is opened, or goes on, has the run's own parameters; a folder that is only opened stays as it is."""
+    folder, (_, files, whole) = restore(run), run
+    if changed is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(changed(files[name]) if callable(changed) else files[changed])
+    before = contents(folder)
+    opened = attempt(lambda: ppdgm.load(folder))
+    assert isinstance(read_status(folder), dict)
+    assert table_of_runs.read(folder, folder.parent)["run"] == str(folder)
+    assert contents(folder) == before
+    for found in (opened, attempt(lambda: ppdgm.resume(folder, X, progress=False))):
+        if found is not None and found.info["steps"] == 2:
+            for got, expected in ((found.params, whole.params), (found.history, whole.history)):
+                assert got.keys() == expected.keys()
+                assert all(np.array_equal(got[n], expected[n]) for n in expected)
+
+
+@given(status=values | st.dictionaries(st.sampled_from(["state", "step", "steps", "elbo", "updated"]), values))
+@example(status=[1, 2])
+@example(status={"updated": 10**400, "elbo": True, "state": "running"})
+@fuzzed(150)
+def test_any_status(status, run):
+    folder = restore(run)
     (folder / "status.json").write_text(json.dumps(status, default=str))
     table_of_runs._row(table_of_runs.read(folder, folder.parent))
+    check_free(folder, overwrite=True)

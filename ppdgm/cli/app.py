@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +19,7 @@ from ppdgm.cli.evaluate import evaluate
 from ppdgm.cli.fit import fit
 from ppdgm.cli.models import models
 from ppdgm.cli.new import new
-from ppdgm.cli.output import close_pipe, say, tolerate_any_encoding
+from ppdgm.cli.output import close_pipe, results_only, say, tell, tolerate_any_encoding
 from ppdgm.cli.resume import resume
 from ppdgm.cli.runs import runs
 from ppdgm.cli.sample import sample
@@ -50,7 +53,11 @@ class Group(TyperGroup):
         try:
             if not all(_is_text(a) for a in args):  # it would only fail when it is written to a recipe
                 raise typer.BadParameter("got an argument that is no text, expected UTF-8.")
-            with self.make_context("ppdgm", args, obj=args) as context:
+            with (
+                results_only(as_json or bool({"-q", "--quiet"} & {*options})),
+                _ends_at_once({*options}),
+                self.make_context("ppdgm", args, obj=args) as context,
+            ):
                 code = self.invoke(context)
             sys.stdout.flush()
         except typer.Exit as done:
@@ -61,6 +68,28 @@ class Group(TyperGroup):
         except (Exception, KeyboardInterrupt) as error:
             code = failures.report(error, as_json, debug)
         return code or 0
+
+
+@contextmanager
+def _ends_at_once(options: set[str]) -> Iterator[None]:
+    """Ctrl-C ends a command that only reads at once: an exception may be lost in a library's callback.
+
+    `fit` and `resume` have handlers of their own, which keep what was reached.
+    """
+    reads = not {"fit", "resume"} & options and threading.current_thread() is threading.main_thread()
+    if not reads:
+        yield
+        return
+
+    def leave(number: int, frame: Any) -> None:
+        tell("ppdgm: interrupted.")
+        os._exit(failures.INTERRUPTED)
+
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _is_text(argument: str) -> bool:

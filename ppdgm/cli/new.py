@@ -27,6 +27,7 @@ def new(
     """
     import keyword
     import re
+    import shlex
     from importlib.resources import files
     from pathlib import Path
 
@@ -49,4 +50,4 @@ def new(
     except FileExistsError:
         raise CheckpointError(f"{file} exists, and is left as it is. Choose another name.") from None
     say(f"{file} has the program {name}. It trains as it is:")
-    say(f"  ppdgm fit {file}:{name}")
+    say(f"  ppdgm fit {shlex.quote(f'{file}:{name}')}")

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from ppdgm.cli.output import tell
 from ppdgm.cli.programs import names_own_code, own_code, own_code_missing
-from ppdgm.data import Dataset, Source, catalogue, load_data
+from ppdgm.data import Dataset, Source, Transform, as_fields, catalogue, load_data
 from ppdgm.errors import CheckpointError, DataError, SpecError, nearest
+from ppdgm.inference.evaluate import leave_labels
+from ppdgm.inference.job import fingerprint
 from ppdgm.inference.recipe import check_format, read_table, source_of
 from ppdgm.spec import Spec
 
@@ -93,8 +96,36 @@ def load_part(
             source = source.replace(validation=0, test=0)
     if split in ("train", "all") and source.binarise == "dynamic":
         source = source.replace(binarise="static")  # training data are left undrawn otherwise
-    transform = fit.transform if name is not None else None
-    return _part(load_data(source, transform=transform), split), source.name, split
+    if name is not None:
+        return _part(load_data(source, transform=_fitting(source, fit.transform)), split), source.name, split
+    data = load_data(source)
+    _check_unchanged(data, fit)
+    return _part(data, split), source.name, split
+
+
+def _fitting(source: Source, transform: Transform | None) -> Transform | None:
+    """The run's own scaling; none for data that are in [0, 1] already, such as what `ppdgm sample` drew."""
+    if transform is None or transform.kind != "unit" or transform.divisor <= 1:
+        return transform
+    raw = load_data(source.replace(scale="none", binarise="none"))
+    named = [as_fields(part) for part in (raw.train, raw.validation, raw.test) if part is not None]
+    x = [fields["x"] for fields in named if "x" in fields]
+    if not x or any(not isinstance(a, np.ndarray) or a.min() < 0 or a.max() > 1 for a in x):
+        return transform
+    tell(f"Data are in [0, 1] already: taken as they are, where the run's own were divided by {transform.divisor:g}.")
+    return Transform("unit")
+
+
+def _check_unchanged(data: Dataset, fit: Any) -> None:
+    """Refuse the run's own data where they are others by now: its test data would not be held out."""
+    known = fit.info.get("fingerprint")
+    if known is None or data.binarise != fit.training.binarise:
+        return
+    if fingerprint(as_fields(leave_labels(fit.program, data.train), fit.training.dtype)) != known:
+        raise DataError(
+            f"{data.name}: the data have changed since the run was trained, so that those to judge may have been "
+            f"trained on. To judge them all the same: --data {shlex.quote(data.name)} --split all"
+        )
 
 
 def _part(data: Dataset, split: str) -> Any:

@@ -8,18 +8,39 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
+
+_results: list[Any] = []  # the true stdout, while a user's own prints go elsewhere
+
+
+@contextmanager
+def results_only(wanted: bool) -> Iterator[None]:
+    """Where stdout is for machines, what a user's program prints goes to stderr."""
+    if not wanted:
+        yield
+        return
+    _results.append(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _results.pop()
+
+
+def _stdout() -> Any:
+    return _results[-1] if _results else sys.stdout
 
 
 def say(text: str = "") -> None:
     """A line of the result, on stdout."""
-    print(_readable(text, sys.stdout))
+    print(_readable(text, _stdout()), file=_stdout())
 
 
 def tell(text: str) -> None:
     """A line beside the result, on stderr."""
-    sys.stdout.flush()
+    _stdout().flush()
     print(_readable(text, sys.stderr), file=sys.stderr, flush=True)
 
 
@@ -37,7 +58,7 @@ def _readable(text: str, stream: Any) -> str:
 
 def emit(value: Any) -> None:
     """One JSON value on stdout."""
-    print(json.dumps(plain(value), indent=2))
+    print(json.dumps(plain(value), indent=2), file=_stdout())
 
 
 def plain(value: Any) -> Any:

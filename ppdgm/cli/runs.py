@@ -103,13 +103,17 @@ def _row(run: dict[str, Any]) -> list[str]:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.2f}" if isinstance(value, int | float) else "-"
+    return f"{value:.2f}" if _is_number(value) else "-"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and -1e300 < value < 1e300
 
 
 def _ago(then: Any) -> str:
     import time
 
-    if not isinstance(then, int | float):
+    if not _is_number(then):
         return "-"
     seconds = max(time.time() - then, 0)
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):

@@ -17,7 +17,7 @@ from ppdgm.spec import Spec
 Settings = Sequence[tuple[str, Any]]
 _REMEDIES = (  # of what data lack, in the words of the command line
     ("0 or 1", "Take --set program.likelihood.kind=Gaussian; or, for x in [0, 1], --binarise static."),
-    ("but the model of", "Say which of the data's arrays to take: --set data.fields=x,label."),
+    ("but the model of", "Say which arrays or columns are its fields: --set 'data.fields={x = …}'."),
 )
 
 
@@ -69,7 +69,8 @@ def complete(chosen: Chosen, given: Settings, settings: Settings) -> dict[str, A
     if hasattr(chosen.program, "data_plate") and any(p.startswith("program.") for p in paths):
         raise SpecError("--set program.…: a plain pair has no fields. Change it in its file.")
     table = dict(chosen.table)
-    if chosen.recipe and "program" in table and "data" not in table and "data.name" not in paths:
+    written = chosen.recipe and "versions" in table  # by a run
+    if written and "data" not in table and "data.name" not in paths:
         raise SpecError(f"{chosen.recipe} names no data: they were handed over in Python. Give them: --data NAME|PATH.")
     before = dict(table.get("data", {}))
     table = apply(apply(table, [_spelled(s) for s in given], chosen.classes), settings, chosen.classes)
@@ -114,7 +115,9 @@ def prepare(chosen: Chosen, table: dict[str, Any]) -> tuple[Any, Any]:
 
 def check_out(flags: Flags) -> None:
     """Refuse an --out that holds a run, in the words of the command line."""
-    if flags.out and (Path(flags.out) / "recipe.toml").exists() and not flags.overwrite:
+    from ppdgm.inference.folder import holds_results
+
+    if flags.out and holds_results(Path(flags.out)) and not flags.overwrite:
         raise CheckpointError(
             f"--out: {flags.out} holds a run already. Choose another folder, replace it with --overwrite, or go on "
             f"with it: ppdgm resume {shlex.quote(flags.out)}"

@@ -72,7 +72,9 @@ def _read_file(source: Source) -> Raw:
             return _read_folder(path, source)
         if not path.is_file():
             named = any(c in source.name for c in "/\\.") or path.exists()
-            what = f"No file or folder {source.name!r}." if named else f"Unknown data set {source.name!r}."
+            what = (
+                f"No file or folder {source.name!r} in {Path.cwd()}." if named else f"Unknown data set {source.name!r}."
+            )
             raise DataError(f"{what} {nearest(source.name, SETS)} Expected one of these, or a path.")
         return _reader(path, source)()
     except OSError as error:

@@ -156,7 +156,8 @@ class _Table:
             raise DataError(f"{self._place(row.line, column)}: got {cell!r}, a missing value. {_FILL}{hint}")
         raise DataError(
             f"{self._place(row.line, column)}: got {cell!r}, expected a number. Leave the column out, or make it the "
-            f'label: fields={{"x": […], "label": {self.names[column] if self.header else column!r}}}.{hint}'
+            f'label: fields={{"x": […], "label": {self.names[column] if self.header else column!r}}}, or '
+            f"--set 'data.fields={{x = […], label = …}}'.{hint}"
         )
 
     def _place(self, line: int, column: int) -> str:

@@ -225,6 +225,15 @@ def dtype_of(params: Mapping[str, np.ndarray]) -> str:
     return next((str(v.dtype) for v in params.values() if v.dtype.kind == "f"), "float32")
 
 
+def leave_labels(program: Any, data: Any) -> Any:
+    """Data without the field `label`, where a program has no use for it: labels go along with many sets."""
+    if not (isinstance(program, Program) and isinstance(data, Mapping) and "label" in data and len(data) > 1):
+        return data
+    asked = inspect.signature(program.model).parameters
+    used = "label" in asked or any(p.kind is p.VAR_KEYWORD for p in asked.values())
+    return data if used else {n: v for n, v in data.items() if n != "label"}
+
+
 def _check_names(program: Program, got: list[str]) -> None:
     """Refuse data without what the model asks for, or with fields that it does not know."""
     asked = list(inspect.signature(program.model).parameters.values())[1:]

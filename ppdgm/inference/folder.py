@@ -62,13 +62,18 @@ def check_free(out: Path, overwrite: bool) -> None:
     if any(out.iterdir()):
         if not (out / RECIPE).exists():
             raise CheckpointError(f"out: {out} holds files that are not a run. Choose another folder.")
-        if not overwrite:
+        if not overwrite and holds_results(out):
             raise CheckpointError(
                 f"out: {out} holds a run already. Choose another folder, give overwrite=True, or go on with it: "
                 f"ppdgm.resume({str(out)!r})."
             )
         if read_status(out).get("state") == "running":
             raise CheckpointError(f"out: {out} is being written by a run that still goes on.")
+
+
+def holds_results(out: Path) -> bool:
+    """Whether a run's folder has something to lose: a run that failed before its first checkpoint hasn't."""
+    return (out / WEIGHTS).exists() or bool(checkpoints_in(out))
 
 
 class Folder:
@@ -215,8 +220,10 @@ def find_saved(path: Path, to_resume: bool = False) -> Path:
     saved = checkpoints_in(path)
     weights = path / WEIGHTS
     if to_resume or not weights.is_file():
+        if not saved and read_status(path).get("state") == "running":
+            raise CheckpointError(f"{path} has no checkpoint yet: its run still goes on. Wait for the first one.")
         if not saved:
-            raise CheckpointError(f"{path} has no checkpoint yet: nothing to go on from. Start it anew.")
+            raise CheckpointError(f"{path} has no checkpoint: nothing to go on from. Start it anew: ppdgm fit {path}")
         return saved[-1]
     return weights
 

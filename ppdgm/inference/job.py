@@ -16,7 +16,7 @@ from ppdgm.checkpoint import matching
 from ppdgm.data import Dataset, as_fields
 from ppdgm.errors import DataError, PpdgmError, ProgramError, TrainingError, explain, out_of_memory
 from ppdgm.inference.batches import Batches
-from ppdgm.inference.evaluate import Judge, check_fields, parse_memory
+from ppdgm.inference.evaluate import Judge, check_fields, leave_labels, parse_memory
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.folder import Folder
 from ppdgm.inference.keeper import Keeper
@@ -60,7 +60,8 @@ class Job:
         recipe, training = self.recipe, self.recipe.training
         self.transform = self.data.transform if isinstance(self.data, Dataset) else None
         if isinstance(self.data, Dataset):
-            self.data, self.validation = self.data.train, _first(self.validation, self.data.validation)
+            held_out = _first(self.validation, self.data.validation)
+            self.data, self.validation = (leave_labels(recipe.program, d) for d in (self.data.train, held_out))
         if training.early_stopping is not None and self.validation is None:
             raise TrainingError("early_stopping needs validation=… data to watch.")
         self.fields = as_fields(self.data, training.dtype)
@@ -166,7 +167,9 @@ class Job:
             keeper.note(f"{type(error).__name__}: {error}")
             if run.at_work:  # in the middle of a stretch: the last good state is what there is
                 run.go_back()
-            if run.step:
+            if not run.step:
+                keeper.status(run, run.stopped)
+            else:
                 keeper.finish(run, values_of(run.good[1]) if run.at_work else run.best(), not run.at_work)
             if (told := self._explained(error, run)) is not None:
                 raise told from error

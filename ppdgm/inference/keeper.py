@@ -70,6 +70,7 @@ class Keeper:
         digest = self.folder.write_checkpoint(run.step, arrays, self.page(run))
         self.folder.write_history(run.history())
         self.note(f"checkpoint at step {run.step}, sha256 {digest}")
+        self.status(run, "running")
         self._saved_at, self._saved_step = time.monotonic(), run.step
 
     def finish(self, run: Any, values: Mapping[str, np.ndarray], checkpoint: bool = True) -> None:
@@ -80,7 +81,8 @@ class Keeper:
             self.save(run)
         self.folder.write_weights({**values, **self._common(run)}, self.page(run))
         self.status(run, run.stopped)
-        self.note(f"ended at step {run.step} of {run.total}: {run.stopped}")
+        best = f"; best validation ELBO {run.watch.best:.3f}" if run.watch and run.watch.values else ""
+        self.note(f"ended at step {run.step} of {run.total}: {run.stopped}{best}")
 
     def draw(self, fit: Any) -> None:
         """Pictures of the bound and of samples; a picture that fails is no reason to lose a run."""
@@ -93,8 +95,13 @@ class Keeper:
             path.mkdir(exist_ok=True)
             plots.history_picture(path / "history.png", fit.history)
             means = _one_site(fit.sample(64, mean=True))
-            samples = means if plots.is_image(means.shape[1:]) else _one_site(fit.sample(1000))
-            plots.samples_picture(path / "samples.png", samples)
+            if plots.is_image(means.shape[1:]):
+                title = "Means of p(x|z), for 64 draws of z from the prior"
+                plots.samples_picture(path / "samples.png", means, title=title)
+            else:
+                samples = _one_site(fit.sample(1000))
+                raw = self.transform.invert(samples) if self.transform else samples
+                plots.samples_picture(path / "samples.png", raw)
         except Exception as error:
             self.note(f"a picture could not be drawn: {type(error).__name__}: {error}")
 
@@ -102,13 +109,14 @@ class Keeper:
         """Write where the run is."""
         if not self.folder:
             return
-        elbo = run.parts[-1]["elbo"] if run.parts and "elbo" in run.parts[-1] else np.array([np.nan])
+        elbo = run.parts[-1]["elbo"] if run.parts and "elbo" in run.parts[-1] else np.empty(0)
+        recent = elbo[-100:][np.isfinite(elbo[-100:])]
         validation = run.watch.values[-1] if run.watch and run.watch.values else None
         self.folder.write_status(
             state=state,
             step=run.step,
             steps=run.total,
-            elbo=_number(now.metrics.get("elbo") if now else elbo.mean()),
+            elbo=_number(now.metrics.get("elbo") if now else recent.mean() if len(recent) else None),
             validation_elbo=_number(validation),
             skipped=len(run.skipped),
         )

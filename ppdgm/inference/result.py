@@ -13,7 +13,7 @@ import numpy as np
 from ppdgm.checkpoint import group, grouped, matching
 from ppdgm.data import Source, Transform, as_fields
 from ppdgm.errors import CheckpointError, DataError, SpecError, nearest, require, shown
-from ppdgm.inference.evaluate import Estimate, Judge, check_fields, dtype_of, memory_told, parse_memory
+from ppdgm.inference.evaluate import Estimate, Judge, check_fields, dtype_of, leave_labels, memory_told, parse_memory
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.folder import Folder, as_path, check_free, find_saved, open_saved, versions
 from ppdgm.inference.recipe import Recipe
@@ -168,7 +168,7 @@ class Fit:
         return self._runtime.put(self.params)
 
     def _feed(self, data: Any) -> Feed:
-        fields = as_fields(data, dtype_of(self.params))
+        fields = as_fields(leave_labels(self.program, data), dtype_of(self.params))
         check_fields(self.program, fields)
         feed = Feed(self._runtime, fields)
         self._runtime.prepare(feed.sample)

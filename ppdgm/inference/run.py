@@ -217,7 +217,7 @@ class Run:
         step, before = self.compiled_at
         if not before:
             self.compiled_at = self.step, seconds
-            return (self.step - step) / max(seconds, 1e-9)
+            return (self.step - step) / max(seconds, 1e-9) if self.step == self.total else float("nan")
         return (self.step - step) / max(seconds - before, 1e-9)
 
     def _look_up(self, seconds: float, first: int, interrupted: threading.Event) -> None:
@@ -252,7 +252,7 @@ def interruptible() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield interrupted
         return
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = [s for name in ("SIGINT", "SIGTERM", "SIGHUP") if (s := getattr(signal, name, None))]
     before = [signal.getsignal(s) for s in signals]
 
     def handle(number: int, frame: Any) -> None:
