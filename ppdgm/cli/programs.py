@@ -92,7 +92,8 @@ def own_code_missing(kind: str, command: list[str]) -> SpecError:
     """The error for a recipe that names a class or a pair of the user's, with the command line that works."""
     plain = _untold(kind)
     what = "a pair or a module of your own, which text can't tell" if plain else f"{kind}, a class of your own"
-    file = "FILE.py:NAME" if plain else f"path/to/{kind.rpartition(':')[0].replace('.', '/')}.py"
+    file = "FILE.py:NAME" if plain else f"{kind.rpartition(':')[0].replace('.', '/')}.py"
+    file = file if plain or Path(file).exists() else f"path/to/{file}"
     again = shlex.join(["ppdgm", *_without_program(command)]) + f" --program {file}"
     return SpecError(f"The recipe names {what}, and code is run only from files that you name: {again}")
 

@@ -17,7 +17,10 @@ from ppdgm.spec import Spec
 Settings = Sequence[tuple[str, Any]]
 _REMEDIES = (  # of what data lack, in the words of the command line
     ("0 or 1", "Take --set program.likelihood.kind=Gaussian; or, for x in [0, 1], --binarise static."),
-    ("but the model of", "Say which arrays or columns are its fields: --set 'data.fields={x = …}'."),
+    (
+        "but the model of",
+        "Say which are its fields: --set data.fields=x,label for arrays, --set 'data.fields={x = …}' for columns.",
+    ),
 )
 
 
