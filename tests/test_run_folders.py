@@ -128,6 +128,9 @@ def test_foreign_and_newer_files_are_told_apart(run, tmp_path):
     path.write_bytes(save_arrays({"a": np.zeros(3)}))
     with pytest.raises(CheckpointError, match="no checkpoint of ppdgm's"):
         ppdgm.load(tmp_path / "run")
+    path.write_bytes(checkpoint.pack({"a": np.zeros(3)}, {"step": 3}))
+    with pytest.raises(CheckpointError, match="no checkpoint of a run: it does not tell its recipe"):
+        ppdgm.load(tmp_path / "run")
     path.write_bytes(b"PK\x03\x04" + bytes(100))
     with pytest.raises(CheckpointError, match="damaged"):
         ppdgm.load(tmp_path / "run")

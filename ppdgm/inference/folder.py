@@ -238,6 +238,8 @@ def open_saved(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays, page = checkpoint.read(file)
     except CheckpointError as error:
         raise CheckpointError(f"{error}{_offer(file)}") from None
+    if missing := [n for n in ("recipe", "step", "stopped", "skipped") if n not in page]:
+        raise CheckpointError(f"{file} is no checkpoint of a run: it does not tell its {missing[0]}.")
     folder = file.parent.parent if file.parent.name == CHECKPOINTS else file.parent
     if (folder / RECIPE).is_file():
         _check_recipe(folder / RECIPE, page["recipe"])
