@@ -219,6 +219,20 @@ def test_long_histories_become_windows():
     assert rows[1]["validation_elbo"] == "-2" and rows[-1]["elbo"] == "30000" and rows[-1]["validation_elbo"] == "-1"
 
 
+def test_a_recipe_that_someone_wrote_is_not_taken_for_a_failed_run(run, tmp_path):
+    """Only a folder that a run left without any result may be used again unasked."""
+    out, program = tmp_path / "run", run[0].program
+    out.mkdir()
+    (out / "recipe.toml").write_text("# mine")
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        ppdgm.fit(program, X, steps=3, progress=False, out=out)
+    assert (out / "recipe.toml").read_text() == "# mine"
+    (out / "status.json").write_text(json.dumps({"state": "failed", "step": 0}))
+    assert ppdgm.fit(program, X, steps=3, progress=False, out=out).info["steps"] == 3
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        ppdgm.fit(program, X, steps=3, progress=False, out=out)
+
+
 def test_an_old_runs_files_do_not_outlive_it(run, tmp_path):
     """Overwriting a run leaves none of its checkpoints, from which a resumed one would go on."""
     out = tmp_path / "run"

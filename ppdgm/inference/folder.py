@@ -72,8 +72,12 @@ def check_free(out: Path, overwrite: bool) -> None:
 
 
 def holds_results(out: Path) -> bool:
-    """Whether a run's folder has something to lose: a run that failed before its first checkpoint hasn't."""
-    return (out / WEIGHTS).exists() or bool(checkpoints_in(out))
+    """Whether a run's folder has something to lose: a run that failed before its first checkpoint hasn't.
+
+    A recipe without a status is nobody's failed run: someone wrote it.
+    """
+    written = (out / RECIPE).exists() and not (out / STATUS).exists()
+    return written or (out / WEIGHTS).exists() or bool(checkpoints_in(out))
 
 
 class Folder:
