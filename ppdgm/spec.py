@@ -52,6 +52,12 @@ class Spec(BaseModel):
         frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False
     )
 
+    def __new__(cls, *positional: Any, **fields: Any) -> Self:
+        if inspect.isabstract(cls):
+            missing = ", ".join(sorted(cls.__abstractmethods__))
+            raise SpecError(f"{cls.__name__} is a base class: it has no {missing}. Write a subclass that has.")
+        return super().__new__(cls)
+
     def __init__(self, *positional: Any, **fields: Any) -> None:
         if positional:
             names = ", ".join(f"{n}=…" for n in type(self).model_fields)
@@ -208,8 +214,6 @@ def _build(value: Any, classes: list[type[Spec]]) -> Any:
     if "kind" not in value:
         raise SpecError(f'Got a table without a kind: {dict(value)!r}. Expected kind = "…", such as "MLP".')
     cls = find_kind(value["kind"], classes)
-    if inspect.isabstract(cls):  # of the user's own
-        raise SpecError(f"{cls.__name__} is a base class: it has no {', '.join(sorted(cls.__abstractmethods__))}.")
     return cls(**{k: _build(v, classes) for k, v in value.items() if k != "kind"})
 
 

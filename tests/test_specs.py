@@ -20,6 +20,7 @@ from ppdgm.models import (
     GatedMLP,
     Gaussian,
     Net,
+    Prior,
     Program,
     ResidualMLP,
     StandardNormal,
@@ -216,3 +217,11 @@ def test_mistakes_are_named(case):
     for word in words:
         assert word in str(raised.value)
     assert "_Convolutional" not in str(raised.value)  # nor any name that users don't write
+
+
+def test_a_class_that_lacks_a_method_is_named():
+    class Unfinished(Prior):
+        pass
+
+    with pytest.raises(SpecError, match="Unfinished is a base class: it has no distribution"):
+        Unfinished()
