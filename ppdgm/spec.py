@@ -71,6 +71,10 @@ class Spec(BaseModel):
         except TypeError as error:
             if family := re.search("abstract class ([A-Z][A-Za-z]*) ", str(error)):
                 raise SpecError(f"{type(self).__name__}: got a dictionary, expected {_members(family[1])}.") from None
+            for name, value in fields.items():
+                if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+                    keys = f"{type(self).__name__}.{name}: got {value!r}, a dictionary whose keys aren't all text."
+                    raise SpecError(f"{keys} Its keys are names of fields.") from None
             raise
 
     def __setattr__(self, name: str, value: Any) -> None:
