@@ -15,7 +15,7 @@ from ppdgm import inference, models
 from ppdgm.data import Source
 from ppdgm.errors import SpecError, nearest
 from ppdgm.inference.settings import Training
-from ppdgm.models import Likelihood, Net, Part, Posterior, Prior, Program
+from ppdgm.models import Flow, Likelihood, Net, Part, Posterior, Prior, Program
 from ppdgm.spec import Spec
 
 #: Title, base class, the method that makes a class concrete, and where a recipe has one.
@@ -24,6 +24,7 @@ GROUPS: tuple[tuple[str, type[Spec], str, str], ...] = (
     ("Priors", Prior, "distribution", "program.prior"),
     ("Posteriors", Posterior, "distribution", "program.posterior"),
     ("Likelihoods", Likelihood, "distribution", "program.likelihood"),
+    ("Flows", Flow, "forward", "program.posterior.flow"),
     ("Other parts", Part, "distribution", "program.PART"),
     ("Nets", Net, "apply", "program.encoder"),
     ("Engines", inference.Engine, "__call__", "engine"),

@@ -8,20 +8,23 @@ Shapes: K particles, B data of the minibatch. Per-datum terms are [K, B].
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 
 from ppdgm.errors import ProgramError, nearest
+from ppdgm.schedules import Schedule
 
 Array = Any  # a NumPy, torch or JAX array: the vocabulary is the same over each
 Batch = Mapping[str, Array]
 UNSEEN: Any = type(
     "Unseen", (), {"__repr__": lambda self: "a field that is not given"}
 )()  #: stands for data that are to be generated
+Support = str | tuple[int, int]
 Init = Callable[[np.random.Generator, tuple[int, ...], Mapping[str, np.ndarray] | None], np.ndarray]
 
 
@@ -55,6 +58,7 @@ class Declarations:
     params: dict[str, ParamSpec] = field(default_factory=dict)
     nets: dict[str, NetUse] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    schedules: dict[str, Schedule] = field(default_factory=dict)  # parameters that a schedule moves, no optimiser
 
 
 class Trace(NamedTuple):
@@ -66,6 +70,9 @@ class Trace(NamedTuple):
         log_q: site -> log q(site | its parents), [K, B]; latent sites.
         kl: site -> closed-form KL(q‖p), [K or 1, B, D], per dimension where p and q factorise (else D = 1).
         shared: site -> log p − log q of a site outside the data plate (log p of an observed one), [K].
+        marginal: log w with enumerated sites summed out, [K, B]; None where there are none. All terms above are then
+            expectations over these sites under the guide, and values that depend on them have their axes left of K.
+        penalties: name -> what training makes small beside the bound, [K or 1, B].
     """
 
     values: dict[str, Array]
@@ -73,13 +80,40 @@ class Trace(NamedTuple):
     log_q: dict[str, Array]
     kl: dict[str, Array]
     shared: dict[str, Array]
+    marginal: Array | None = None
+    penalties: Mapping[str, Array] = MappingProxyType({})
+
+
+class Random(Protocol):
+    """The noise of densities: each call draws anew."""
+
+    def normal(self, shape: tuple[int, ...]) -> Array:
+        """N(0, 1)."""
+        ...
+
+    def uniform(self, shape: tuple[int, ...]) -> Array:
+        """On the open interval (0, 1)."""
+        ...
+
+    def gumbel(self, shape: tuple[int, ...]) -> Array:
+        """−log(−log u)."""
+        ...
+
+    def gamma(self, concentration: Array, shape: tuple[int, ...]) -> Array:
+        """Gamma(concentration, 1), of which the concentration broadcasts to the shape."""
+        ...
+
+    def poisson(self, rate: Array, shape: tuple[int, ...]) -> Array:
+        """Poisson(rate), as floating numbers; the rate broadcasts to the shape."""
+        ...
 
 
 class Interpreter(Protocol):
     """What gives meaning to the statements of a program."""
 
     def plate(self, name: str, data: Array) -> AbstractContextManager[Any]: ...
-    def sample(self, name: str, dist: Any, obs: Array | None) -> Array: ...
+    def sample(self, name: str, dist: Any, obs: Array | None, infer: Mapping[str, Any] | None) -> Array: ...
+    def penalty(self, name: str, value: Array) -> None: ...
     def param(self, name: str, value: Array) -> Array: ...
     def deterministic(self, name: str, value: Array) -> Array: ...
 
@@ -119,9 +153,13 @@ class Vocabulary:
         """The data plate: what is drawn inside is independent per datum. `data` is [B, …]."""
         return self.interpreter.plate(name, data)
 
-    def sample(self, name: str, dist: Any, obs: Array | None = None) -> Array:
-        """A random variable: latent, or observed with value `obs`."""
-        return self.interpreter.sample(name, dist, obs)
+    def sample(self, name: str, dist: Any, obs: Array | None = None, infer: Mapping[str, Any] | None = None) -> Array:
+        """A random variable: latent, or observed with value `obs`.
+
+        A latent with `infer={"enumerate": "parallel"}` takes all its values at once, along an axis of its own to the
+        left of K. Drawn in the guide, it is averaged over with its probabilities; in the model alone, summed out.
+        """
+        return self.interpreter.sample(name, dist, obs, infer)
 
     def param(self, name: str) -> Array:
         """A declared parameter."""
@@ -153,21 +191,42 @@ class Vocabulary:
         """A named function of other variables."""
         return self.interpreter.deterministic(name, value)
 
+    def penalty(self, name: str, value: Array) -> None:
+        """A term [B] per datum that training makes small, outside the joint density: in no bound that is reported."""
+        self.interpreter.penalty(name, value)
+
     def distribution(
         self,
-        sample: Callable[[Any, tuple[int, ...]], tuple[Array, Array]],
+        sample: Callable[[Random, tuple[int, ...]], tuple[Array, Array | None]],
         log_prob: Callable[[Array], Array],
         event_shape: tuple[int, ...],
         batch_shape: tuple[int, ...] = (),
+        *,
+        support: Support = "real",
+        mean: Callable[[], Array] | None = None,
+        pathwise: bool = True,
+        kl: Callable[[Any], Array | None] | None = None,
+        about: Mapping[str, Any] | None = None,
+        values: Callable[[], Array] | None = None,
+        discrete: Any = None,
     ) -> Any:
-        """A density written once over `xp`, as a native reparameterised distribution.
+        """A density written once over `xp`, as a native distribution.
 
         Args:
-            sample: (normal, batch_shape) -> (value [*batch_shape, *event_shape], its log-density [*batch_shape]);
-                `normal(shape)` draws standard normals.
+            sample: (random, batch_shape) -> (value [*batch_shape, *event_shape], its log-density [*batch_shape], or
+                None to have `log_prob` compute it); `random` draws noise, see `Random`.
             log_prob: value -> log-density, for values from elsewhere.
             event_shape: shape of one draw.
             batch_shape: shape of independent, differently distributed draws.
+            support: of each number of a draw: "real", "positive", "unit_interval", "boolean", "nonnegative_integer",
+                or (low, high) for the whole numbers from low to high.
+            mean: () -> its mean, or a point that stands for it, [*batch_shape, *event_shape].
+            pathwise: whether a draw is a differentiable function of the distribution's parameters.
+            kl: p -> closed-form KL(this‖p) [..., D], or None where there is none; p is the model's distribution.
+            about: what the `kl` of another distribution may want to know of this one, as its attribute `about`.
+            values: () -> all values of a discrete variable, [S, *event_shape], for enumeration.
+            discrete: of a relaxation, the discrete distribution that it stands for: training draws and scores the
+                relaxation, and everything else the discrete one.
         """
         raise NotImplementedError
 
@@ -203,6 +262,30 @@ class Vocabulary:
 
     def stop_gradient(self, x: Array) -> Array:
         """x, without its gradient."""
+        raise NotImplementedError
+
+    def logsumexp(self, x: Array, axis: int = -1) -> Array:
+        """log Σ exp(x) over an axis, without overflow; −∞ where all entries are."""
+        raise NotImplementedError
+
+    def lgamma(self, x: Array) -> Array:
+        """log Γ(x), elementwise."""
+        raise NotImplementedError
+
+    def one_hot(self, index: Array, size: int) -> Array:
+        """Whole numbers [...] as unit vectors [..., size]."""
+        raise NotImplementedError
+
+    def concat(self, arrays: Sequence[Array]) -> Array:
+        """Vectors side by side: [..., D₁], [..., D₂], … to [..., D₁ + D₂ + …], with the leading dimensions broadcast.
+
+        A latent has particles (and the axes of enumerated sites) where data have none.
+        """
+        lead = np.broadcast_shapes(*(tuple(a.shape[:-1]) for a in arrays))
+        return self.xp.concat([self.xp.broadcast_to(a, (*lead, a.shape[-1])) for a in arrays], axis=-1)
+
+    def repeat(self, count: int, body: Callable[[Array], Array], x: Array) -> Array:
+        """body(body(… body(x))), `count` times; on JAX as one loop, so that a long one compiles fast."""
         raise NotImplementedError
 
     def foreign(self, module: Any, x: Array, event_ndim: int) -> Array:

@@ -112,8 +112,43 @@ def not_pathwise(name: str, dist: Any) -> ProgramError:
     """The error for a latent through which no gradient flows."""
     return ProgramError(
         f"Site {name!r}: {type(_inner(dist)).__name__} is not reparameterised, so the gradient of its parameters would "
-        "be silently wrong. Use a reparameterised distribution in the guide."
+        "be silently wrong. Use a reparameterised distribution in the guide, or, for a few discrete values, enumerate "
+        'the site: infer={"enumerate": "parallel"}.'
     )
+
+
+def mean_of(name: str, dist: Any) -> Any:
+    """The mean of a site's distribution.
+
+    Raises:
+        ProgramError: it has none.
+    """
+    try:
+        return dist.mean
+    except NotImplementedError:
+        raise ProgramError(f"Site {name!r}: {type(_inner(dist)).__name__} has no mean that is known.") from None
+
+
+def enumerated_outside(name: str) -> ProgramError:
+    """The error for a latent of all data that is to be enumerated."""
+    return ProgramError(
+        f"Site {name!r} is enumerated outside the data plate, where its values would have no datum. {INSIDE}."
+    )
+
+
+def penalty_outside(name: str) -> ProgramError:
+    """The error for a penalty that is not per datum."""
+    return ProgramError(f"Penalty {name!r} is outside the data plate; expected one number per datum. {INSIDE}.")
+
+
+def check_relaxed(guide: Mapping[str, Any]) -> None:
+    """Refuse a relaxation whose KL is that of its discrete distributions where no closed form is asked for."""
+    for name, q in guide.items():
+        if getattr(q, "discrete", None) is not None and q.closed_form is not None:
+            raise ProgramError(
+                f'Site {name!r}: its relaxation has kl="categorical", a closed form, but the engine weighs draws. '
+                'Give the posterior kl="relaxed", or the engine kl="auto".'
+            )
 
 
 def _inner(dist: Any) -> Any:
@@ -154,9 +189,11 @@ def scored(name: str, dist: Any, observed: bool, log_prob: Callable[[], Any]) ->
         raise ProgramError(f"Site {name!r}: {text}") from error
 
 
-def check_batch_shape(name: str, dist: Any, shape: tuple[int, int], inside: bool, observed: bool) -> None:
-    """Refuse a distribution that is not one for each of [K, B]."""
-    got, event = tuple(dist.batch_shape), tuple(dist.event_shape)
+def check_batch_shape(
+    name: str, dist: Any, shape: tuple[int, int], inside: bool, observed: bool, lead: Shape = ()
+) -> None:
+    """Refuse a distribution that is not one for each of [K, B], behind the axes `lead` of enumerated sites."""
+    got, event = tuple(dist.batch_shape)[len(lead) :], tuple(dist.event_shape)
     if _fits(got, shape):
         return
     declared = getattr(dist, "reinterpreted_batch_ndims", 0)
@@ -165,15 +202,15 @@ def check_batch_shape(name: str, dist: Any, shape: tuple[int, int], inside: bool
         raise ProgramError(
             f"Site {name!r} is outside the data plate, but its distribution has batch shape {got}. {INSIDE}{remedy}."
         )
-    lead = f"Site {name!r}: got a distribution of batch shape {got}, expected one that fits [K, B] = {shape}."
+    told = f"Site {name!r}: got a distribution of batch shape {got}, expected one that fits [K, B] = {shape}."
     if declared and len(got) < 2 and event and _fits((*got, event[0]), shape):
         fewer = f"make it .to_event({declared - 1})" if declared > 1 else "drop .to_event(1)"
-        raise ProgramError(f"{lead} Its events of shape {event} take in the dimension of the data: {fewer}.")
+        raise ProgramError(f"{told} Its events of shape {event} take in the dimension of the data: {fewer}.")
     n = next(n for n in range(1, len(got) + 1) if _fits(got[: len(got) - n], shape))
     more = f"make it .to_event({declared + n})" if declared else f"add .to_event({n})"
     if declared and n == len(got):
         more += f". If {got} should be the dimension of the data, index from the right: h[..., 0, :]"
-    raise ProgramError(f"{lead} Dimensions of one datum belong to the event: {more}.")
+    raise ProgramError(f"{told} Dimensions of one datum belong to the event: {more}.")
 
 
 def _fits(got: Shape, shape: tuple[int, int]) -> bool:

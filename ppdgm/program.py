@@ -14,6 +14,7 @@ from ppdgm.errors import PpdgmError, ProgramError, SpecError, explain, out_of_me
 from ppdgm.language import Array, Declarations, Init, NetUse, ParamSpec, Vocabulary
 from ppdgm.nets import Net
 from ppdgm.registry import backend as load_backend
+from ppdgm.schedules import Schedule
 from ppdgm.spec import Spec
 
 if TYPE_CHECKING:
@@ -46,12 +47,19 @@ def normal(scale: float) -> Init:
 class Context:
     """Collects what a program declares in `build`: parameters, nets and parts, with every shape."""
 
-    def __init__(self, declared: Declarations, prefix: str = "", label: str = "model"):
+    def __init__(
+        self,
+        declared: Declarations,
+        prefix: str = "",
+        label: str = "model",
+        inputs: tuple[int, ...] | None = None,
+    ):
         self.declared, self.prefix, self.label = declared, prefix, label
+        self.inputs = inputs  #: shape of what the posterior of a prior's latent is a function of; None: of more than x
 
     def scope(self, name: str, label: str | None = None) -> Context:
         """The same context, with names under `name.`."""
-        return Context(self.declared, f"{self.prefix}{name}.", label or self.label)
+        return Context(self.declared, f"{self.prefix}{name}.", label or self.label, self.inputs)
 
     def param(self, name: str, shape: tuple[int, ...] = (), init: Init = zeros, label: str | None = None) -> None:
         """Declare a parameter; `init(rng, shape, data)` gives its first value as a NumPy array."""
@@ -65,6 +73,11 @@ class Context:
                 "ppdgm.program.constant(0.0), normal(0.1) or zeros."
             )
         self.declared.params[name] = ParamSpec(tuple(shape), init, label or self.label)
+
+    def schedule(self, name: str, schedule: Schedule) -> None:
+        """Declare a number that changes with the training step: `P.param(name)`, which no optimiser moves."""
+        self.param(name, (), constant(float(schedule(np.zeros(1))[0])), label="schedule")
+        self.declared.schedules[self.prefix + name] = schedule
 
     def net(
         self, name: str, net: Net, inputs: tuple[int, ...], outputs: tuple[int, ...], label: str | None = None
@@ -84,9 +97,22 @@ class Context:
             inner.param(param, shape, init)
 
     def part(
-        self, part: Part, shape: tuple[int, ...], label: str | None = None, name: str | None = None
+        self,
+        part: Part,
+        shape: tuple[int, ...],
+        label: str | None = None,
+        name: str | None = None,
+        inputs: tuple[int, ...] | None = None,
     ) -> tuple[int, ...]:
         """Declare a part over variables of `shape`.
+
+        Args:
+            part: a prior, posterior or likelihood.
+            shape: of one draw.
+            label: of its parameters.
+            name: its scope, by default its role.
+            inputs: of a prior, the shape of what the posterior of its variable is a function of, where there is one:
+                for priors that are made of posteriors, such as VampPrior.
 
         Returns:
             The shape of the net output (the head) that the part reads; () if it reads none.
@@ -95,6 +121,7 @@ class Context:
             raise ProgramError(f"part(): got {part!r}, expected a prior, posterior or likelihood.")
         _check_shape(f"Part {type(part).__name__}", shape)
         inner = self.scope(name or part.role, label)
+        inner.inputs = None if inputs is None else tuple(inputs)
         self.declared.shapes[inner.prefix[:-1]] = tuple(shape)
         return part.build(inner, tuple(shape))
 

@@ -6,11 +6,12 @@ sites is found here, and said in `ppdgm.mistakes`; whatever else a program raise
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
-from ppdgm import mistakes
+from ppdgm import enumeration, mistakes
 from ppdgm.errors import PpdgmError, ProgramError, explain
 from ppdgm.language import UNSEEN, Array, Batch, Trace, Vocabulary
 
@@ -26,8 +27,8 @@ class Reader(Protocol):
         """Whether a draw is a differentiable function of the distribution's parameters."""
         ...
 
-    def draw(self, dist: Any, shape: tuple[int, int]) -> tuple[Array, Array]:
-        """A fresh draw for each of [K, B], and its log-density."""
+    def draw(self, dist: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """A fresh draw for each of [..., K, B], and its log-density."""
         ...
 
     def log_prob(self, dist: Any, value: Array) -> Array: ...
@@ -36,6 +37,7 @@ class Reader(Protocol):
         ...
 
     def broadcast(self, x: Array, shape: tuple[int, ...]) -> Array: ...
+    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array: ...
     def stamps(self, batch: Batch) -> list[int]:
         """What changes when a field of the batch is changed in place; nothing where that can't be."""
         ...
@@ -73,6 +75,7 @@ class Reading:
         given: values of latent sites, [K, B, *event]; sites not in it are drawn.
         choose: `draw`, or `mean` to put each latent at its mean.
         generate: observed sites are drawn too; their data are ignored.
+        axes: sites that are enumerated already, with their number of values.
     """
 
     def __init__(
@@ -82,8 +85,10 @@ class Reading:
         given: Mapping[str, Array],
         choose: str = "draw",
         generate: bool = False,
+        axes: Mapping[str, int] = MappingProxyType({}),
     ):
         self.reader, self.shape, self.given = reader, shape, given
+        self.axes = dict(axes)
         self.choose, self.generate = choose, generate
         self.inside = False
         self.values: dict[str, Array] = {}
@@ -91,6 +96,7 @@ class Reading:
         self.dists: dict[str, Any] = {}
         self.observed: list[str] = []
         self.shared: list[str] = []
+        self.penalties: dict[str, Array] = {}
 
     def plate(self, name: str, data: Array) -> AbstractContextManager[Any]:
         if self.inside:
@@ -109,13 +115,16 @@ class Reading:
             )
         return _InPlate(self)
 
-    def sample(self, name: str, dist: Any, obs: Array | None) -> Array:
+    def sample(self, name: str, dist: Any, obs: Array | None = None, infer: Mapping[str, Any] | None = None) -> Array:
         data = None if self.generate else obs
         mistakes.check_statement(name, dist, data, self.reader.native, self.reader.arrays)
         if name in self.dists or name in self.values:
             raise mistakes.twice(name)
+        if not self.reader.pathwise and getattr(dist, "discrete", None) is not None:
+            dist = dist.discrete  # a relaxation is for training only
         shape = self.shape if self.inside else (self.shape[0], 1)
-        mistakes.check_batch_shape(name, dist, shape, self.inside, obs is not None)
+        lead = self._lead(tuple(dist.batch_shape))
+        mistakes.check_batch_shape(name, dist, shape, self.inside, obs is not None, lead)
         self.dists[name] = dist
         if not self.inside:
             self.shared.append(name)
@@ -126,18 +135,37 @@ class Reading:
             value, log_prob = data, self._score(name, dist, data)
         elif name in self.given:
             value = self.given[name]
-            mistakes.check_given(name, tuple(value.shape), tuple(dist.event_shape), shape, self.inside)
+            got, events = tuple(value.shape), len(dist.event_shape)
+            if self.axes:  # that the value depends on, or that are its own
+                got = (*(1,) * (2 - min(2, len(got) - events)), *got[len(self._lead(got[: len(got) - events])) :])
+            if name not in self.axes:
+                mistakes.check_given(name, got, tuple(dist.event_shape), shape, self.inside)
             log_prob = self._score(name, dist, value)
         elif self.choose == "mean":
-            self.values[name] = self.reader.broadcast(dist.mean, (*shape, *dist.event_shape))
+            self.values[name] = self.reader.broadcast(mistakes.mean_of(name, dist), (*shape, *dist.event_shape))
             return self.values[name]  # not scored: a mean need not lie in the support
+        elif enumeration.wanted(infer) and not self.generate:
+            if not self.inside:
+                raise mistakes.enumerated_outside(name)
+            value = enumeration.all_values(name, dist, self.axes, self.reader.reshape)
+            self.axes[name] = len(value)
+            log_prob = self._score(name, dist, value)
         else:
             if self.reader.pathwise and not self.reader.has_pathwise(dist):
                 raise mistakes.not_pathwise(name, dist)
-            value, log_prob = self.reader.draw(dist, shape)
+            value, log_prob = self.reader.draw(dist, (*lead, *shape))
         self.values[name] = value
-        self.log_prob[name] = self.reader.broadcast(log_prob, shape)
+        self.log_prob[name] = self.reader.broadcast(log_prob, (*self._lead(tuple(log_prob.shape)), *shape))
         return value
+
+    def _lead(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The dimensions of enumerated sites before [K, B]."""
+        return shape[: max(0, len(shape) - 2)] if self.axes else ()
+
+    def penalty(self, name: str, value: Array) -> None:
+        if not self.inside:
+            raise mistakes.penalty_outside(name)
+        self.penalties[name] = value
 
     def _score(self, name: str, dist: Any, value: Array) -> Array:
         return mistakes.scored(name, dist, name in self.observed, lambda: self.reader.log_prob(dist, value))
@@ -152,24 +180,38 @@ class Reading:
         return value
 
 
-def trace(guide: Reading, model: Reading, reader: Reader, kl: bool) -> Trace:
+def trace(guide: Reading, model: Reading, P: Vocabulary, kl: bool) -> Trace:
     """The terms of a guide that was read, and then a model that was read with the guide's values.
 
     Raises:
         ProgramError: the two do not draw the same latent sites.
     """
-    latent = [n for n in model.dists if n not in model.observed]
+    reader, own = guide.reader, [n for n in model.axes if n not in guide.axes]
+    latent = [n for n in model.dists if n not in model.observed and n not in own]
     mistakes.check_sites(list(guide.dists), latent)
     local = [n for n in latent if n not in model.shared]
     for name in latent:  # with one datum their shapes say nothing
         if (name in guide.shared) != (name in model.shared):
             raise mistakes.apart(name, "guide" if name in model.shared else "model")
+    if reader.pathwise and not kl:
+        mistakes.check_relaxed(guide.dists)
+    log_p = {n: v for n, v in model.log_prob.items() if n not in model.shared}
+    log_q = {n: guide.log_prob[n] for n in local}
+    forms = closed_forms(guide.dists, model.dists, local, reader.kl, guide.axes) if kl else {}
+    marginal = None
+    if own:
+        log_p = enumeration.sum_out(log_p, model.observed, own, len(guide.axes), P.xp, P.logsumexp)
+        forms = {n: f for n, f in forms.items() if f.ndim <= 3 + len(guide.axes)}  # p depends on what was summed out
+    if guide.axes:
+        log_p, log_q, forms, marginal = enumeration.average(log_p, log_q, forms, list(guide.axes), P.xp, P.logsumexp)
     return Trace(
         values={n: guide.values[n] for n in latent},
-        log_p={n: v for n, v in model.log_prob.items() if n not in model.shared},
-        log_q={n: guide.log_prob[n] for n in local},
-        kl=closed_forms(guide.dists, model.dists, local, reader.kl) if kl else {},
+        log_p=log_p,
+        log_q=log_q,
+        kl=forms,
         shared={n: _shared_term(n, guide, model) for n in model.shared},
+        marginal=marginal,
+        penalties={**guide.penalties, **model.penalties},
     )
 
 
@@ -186,9 +228,10 @@ def read_pair(
     guide = Reading(reader, shape, given)
     _run(program, "guide", speak(guide), batch, reader)
     mistakes.check_unobserved(guide.observed)
-    model = Reading(reader, shape, guide.values)
-    _run(program, "model", speak(model), batch, reader)
-    return trace(guide, model, reader, kl)
+    model = Reading(reader, shape, guide.values, axes=guide.axes)
+    P = speak(model)
+    _run(program, "model", P, batch, reader)
+    return trace(guide, model, P, kl)
 
 
 def _run(program: PairLike, role: str, P: Vocabulary, batch: Batch, reader: Reader) -> None:
@@ -242,9 +285,13 @@ def _shared_term(name: str, guide: Reading, model: Reading) -> Array:
 
 
 def closed_forms(
-    q: Mapping[str, Any], p: Mapping[str, Any], latent: list[str], kl: Callable[[Any, Any], Array | None]
+    q: Mapping[str, Any],
+    p: Mapping[str, Any],
+    latent: list[str],
+    kl: Callable[[Any, Any], Array | None],
+    enumerated: Container[str] = (),
 ) -> dict[str, Array]:
-    """The closed-form KL of each latent site where it is valid.
+    """The closed-form KL of each latent site where it is valid; enumerated ones need none.
 
     KL(q(z_i|·) ‖ p(z_i|·)) may stand for log q − log p only if every latent that precedes z_i in the model precedes
     it in the guide: otherwise p's parents depend on the draw of z_i.
@@ -252,7 +299,7 @@ def closed_forms(
     drawn, forms = list(q), {}
     for i, name in enumerate(latent):
         earlier = drawn[: drawn.index(name)]
-        if all(parent in earlier for parent in latent[:i]):
+        if name not in enumerated and all(parent in earlier for parent in latent[:i]):
             form = kl(q[name], p[name])
             if form is not None:
                 forms[name] = form

@@ -6,6 +6,8 @@ The programs of our own below are written as a user would write them.
 from zlib import crc32
 
 import numpy as np
+from instances import as_float32, noise
+from zoo import ZOO
 
 from ppdgm.models import (
     MLP,
@@ -49,8 +51,8 @@ class Coupling(Posterior):
         def log_density(noise, scales):
             return xp.sum(-0.5 * noise**2 - 0.5 * float(np.log(2 * np.pi)) - xp.log(scales), axis=-1)
 
-        def sample(normal, batch):
-            noise = normal((*batch, d))
+        def sample(random, batch):
+            noise = random.normal((*batch, d))
             mean, scales = conditional(loc[..., 0] + scale[..., 0] * noise[..., 0])
             return mean + scales * noise, log_density(noise, scales)
 
@@ -196,9 +198,19 @@ LATENTS = dict.fromkeys(PROGRAMS, ("z",)) | dict.fromkeys(("hierarchical", "reve
 CLOSED_FORMS = LATENTS | {"reversed": ("z1",), "vae coupling": (), "ppca exact": (), "ppca exact matrix": ()}
 
 
+ALL = [*PROGRAMS, *ZOO]
+
+
+def make_program(name: str):
+    """The program of that name, of this file or of the zoo."""
+    return ZOO[name].make() if name in ZOO else PROGRAMS[name]()
+
+
 def make_data(name: str, size: int = 4) -> dict[str, np.ndarray]:
     """`size` data for the program, float32."""
-    program, rng = PROGRAMS[name](), np.random.default_rng(crc32(name.encode()))
+    program, rng = make_program(name), np.random.default_rng(crc32(name.encode()))
+    if name in ZOO:
+        return as_float32(ZOO[name].data(rng, size, program.event_shape))
     binary = isinstance(program, Hierarchical) or isinstance(getattr(program, "likelihood", None), Bernoulli)
     draw = lambda *shape: rng.normal(size=shape)
     data = {"x": draw(size, *program.event_shape)}
@@ -206,11 +218,11 @@ def make_data(name: str, size: int = 4) -> dict[str, np.ndarray]:
         data["x"] = data["x"] > 0
     if name == "labelled":
         data["label"] = draw(size) > 0
-    return {field: value.astype(np.float32) for field, value in data.items()}
+    return as_float32(data)
 
 
 def make_params(name: str, dtype: str = "float32") -> dict[str, np.ndarray]:
     """The first values of all parameters, moved by noise: none is 0 or 1, and no two are equal."""
     rng = np.random.default_rng(crc32(name.encode()) + 1)
-    first = PROGRAMS[name]().initialise(0, make_data(name), dtype="float64")
-    return {n: (v + 0.3 * rng.normal(size=v.shape)).astype(dtype) for n, v in first.items()}
+    first = make_program(name).initialise(0, make_data(name), dtype="float64")
+    return {n: noise(v, rng).astype(dtype) for n, v in first.items()}

@@ -12,7 +12,7 @@ from ppdgm.language import Array, Trace
 
 
 def log_weights(trace: Trace, xp: Any) -> Array:
-    """log w = Σ log p − Σ log q, [K, B].
+    """log w = Σ log p − Σ log q, [K, B], with enumerated sites summed out.
 
     Raises:
         ProgramError: a latent lies outside the data plate, so that log w does not split over data.
@@ -22,6 +22,8 @@ def log_weights(trace: Trace, xp: Any) -> Array:
             f"Site {next(iter(trace.shared))!r} is one latent for all data, so there is no log-weight per datum. Train "
             "such a program with SVI and judge it by elbo()."
         )
+    if trace.marginal is not None:
+        return trace.marginal
     return sum(trace.log_p.values()) - sum(trace.log_q.values())
 
 
@@ -55,3 +57,8 @@ def shared(trace: Trace, xp: Any) -> Array | float:
 def shared_kl(trace: Trace, xp: Any) -> Array | float:
     """Σ log q − log p of the latents among them, averaged over particles; 0 where there are none."""
     return -sum(xp.mean(v) for n, v in trace.shared.items() if n in trace.values)
+
+
+def penalties(trace: Trace, xp: Any) -> Array | float:
+    """What training makes small beside the bound, [K or 1, B]; 0 where there is nothing."""
+    return sum(trace.penalties.values()) if trace.penalties else 0.0

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ppdgm.inference.schedules import Schedule
 from ppdgm.language import Array, Trace
+from ppdgm.schedules import Schedule
 from ppdgm.spec import Spec
 
 

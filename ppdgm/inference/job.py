@@ -24,11 +24,11 @@ from ppdgm.inference.optimisers import as_optimiser
 from ppdgm.inference.recipe import Recipe
 from ppdgm.inference.result import Fit, values_of
 from ppdgm.inference.run import Run, interruptible
-from ppdgm.inference.schedules import as_schedule, check_reached
 from ppdgm.inference.watch import Watch
 from ppdgm.program import PlainPair
 from ppdgm.registry import backend as load_backend
 from ppdgm.report import Progress, make_report
+from ppdgm.schedules import as_schedule, check_reached
 
 COMPILE_FROM_STEPS = 10_000  # torch.compile costs some ten seconds, and saves about a millisecond per step
 Callback = Callable[[Progress], Any]
@@ -150,7 +150,9 @@ class Job:
         if self.held_out is not None:
             memory = parse_memory("auto", self.runtime.device)
             judge = Judge(self.runtime, None, Feed(self.runtime, self.held_out), memory)
-            watch = Watch(judge, training.early_stopping, _warm(self.recipe.engine))
+            schedules = [*self.recipe.engine.schedules().values(), *self.runtime.tracer.schedules.values()]
+            warm = max((s.reached() for s in schedules), default=0)
+            watch = Watch(judge, training.early_stopping, warm)
         rate = as_schedule(1.0) if self.own is not None else training.rate
         return Run(
             trainer, self.feed, self.batches, self.recipe.engine, training, self.total, watch, self.callbacks, report,
@@ -196,7 +198,8 @@ class Job:
         some = np.unique(np.linspace(0, self.total - 1, 10_000).astype(np.int64))
         if (training.rate(some) < 0).any():
             raise TrainingError(f"learning_rate: got {training.learning_rate!r}, expected numbers of at least 0.")
-        for what, schedule in {**engine.schedules(), "learning_rate": training.rate}.items():
+        of_program = self.runtime.tracer.schedules
+        for what, schedule in {**engine.schedules(), **of_program, "learning_rate": training.rate}.items():
             check_reached(what, schedule, self.total)
 
     def _first_reading(self) -> None:
@@ -246,10 +249,6 @@ def _same_data(saved: Saved, facts: Mapping[str, Any]) -> None:
 
 def _first(*values: Any) -> Any:
     return next((v for v in values if v is not None), None)
-
-
-def _warm(engine: Any) -> int:
-    return max((s.reached() for s in engine.schedules().values()), default=0)
 
 
 def _choose_batch(runtime: Any, batch_size: int | None, size: int) -> int:

@@ -134,7 +134,9 @@ class Run:
         index, weight = self.batches.rows(first, count, capacity)
         steps = np.arange(first, first + capacity)
         rate = self.rate(steps).astype(np.float32)
-        return Plan(index, weight, rate, self.engine.knobs(steps), first, count)
+        moved = {n: s(steps).astype(np.float32) for n, s in self.trainer.tracer.schedules.items()}
+        knobs = {**self.engine.knobs(steps), **moved}
+        return Plan(index, weight, rate, knobs, first, count)
 
     def _take(self, first: int, count: int) -> Arrays:
         """Run steps from the trainer's state, whatever comes out."""

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ppdgm.errors import TrainingError
 from ppdgm.inference.optimisers import Optimiser, OptimiserName
-from ppdgm.inference.schedules import Schedule, as_schedule
+from ppdgm.schedules import Schedule, as_schedule
 from ppdgm.spec import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Spec
 
 MOST_STEPS = 2**31 - 1  # they are counted in 32 bits

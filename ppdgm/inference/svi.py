@@ -10,8 +10,8 @@ import numpy as np
 from ppdgm.errors import ProgramError
 from ppdgm.inference import bounds
 from ppdgm.inference.engine import Engine
-from ppdgm.inference.schedules import Schedule, as_schedule
 from ppdgm.language import Array, Trace
+from ppdgm.schedules import Schedule, as_schedule
 from ppdgm.spec import NonNegativeFloat, PositiveInt
 
 
@@ -66,4 +66,7 @@ class SVI(Engine):
         once, size = bounds.shared_kl(trace, xp), data_size or 1
         seen = per_datum(seen) + (bounds.shared(trace, xp) + once) / size
         kl = per_datum(kl) + once / size
-        return {"objective": seen - knobs["beta"] * kl, "elbo": seen - kl, "kl": kl}
+        objective = seen - knobs["beta"] * kl
+        if trace.penalties:
+            objective = objective - per_datum(bounds.penalties(trace, xp) + 0.0 * weights[None])
+        return {"objective": objective, "elbo": seen - kl, "kl": kl}

@@ -17,10 +17,10 @@ from ppdgm.inference.folder import CHECKPOINTS, as_path, check_free, find_saved,
 from ppdgm.inference.job import Callback, Job, Saved
 from ppdgm.inference.recipe import Recipe, read_table
 from ppdgm.inference.result import Fit
-from ppdgm.inference.schedules import Schedule
 from ppdgm.inference.settings import Training
 from ppdgm.inference.svi import SVI
 from ppdgm.program import check_program
+from ppdgm.schedules import Schedule
 from ppdgm.spec import Spec
 
 

@@ -1,29 +1,19 @@
-"""Programs and their parts."""
+"""Programs and their parts. Each family lists its own public names."""
 
-from ppdgm.models.likelihoods import Bernoulli, Gaussian, Likelihood
-from ppdgm.models.posteriors import DiagonalNormal, Posterior
+from ppdgm import nets
+from ppdgm.models import flows, likelihoods, posteriors, priors
+from ppdgm.models.flows import *
+from ppdgm.models.likelihoods import *
+from ppdgm.models.posteriors import *
 from ppdgm.models.ppca import PPCA
-from ppdgm.models.priors import Prior, StandardNormal
+from ppdgm.models.priors import *
 from ppdgm.models.vae import VAE
-from ppdgm.nets import MLP, ConvDecoder, ConvEncoder, GatedMLP, Net, ResidualMLP
+from ppdgm.nets import *
 from ppdgm.program import Part, Program
 
-__all__ = [
-    "MLP",
-    "PPCA",
-    "VAE",
-    "Bernoulli",
-    "ConvDecoder",
-    "ConvEncoder",
-    "DiagonalNormal",
-    "GatedMLP",
-    "Gaussian",
-    "Likelihood",
-    "Net",
-    "Part",
-    "Posterior",
-    "Prior",
-    "Program",
-    "ResidualMLP",
-    "StandardNormal",
-]
+__all__ = ["PPCA", "VAE", "Part", "Program"]
+__all__ += flows.__all__
+__all__ += likelihoods.__all__
+__all__ += nets.__all__
+__all__ += posteriors.__all__
+__all__ += priors.__all__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ppdgm.errors import SpecError
 from ppdgm.language import Array, Batch, Vocabulary
 from ppdgm.models.likelihoods import Bernoulli, Likelihood
 from ppdgm.models.posteriors import DiagonalNormal, Posterior
@@ -20,7 +21,7 @@ class VAE(Program):
 
     Args:
         event_shape: shape of one datum.
-        latent: D, the width of z.
+        latent: D, the width of z, or its shape: (W, H) for a grid. Of a discrete posterior, the number of latents.
         prior: p(z).
         posterior: q(z|x), given the encoder's output.
         likelihood: p(x|z), given the decoder's output.
@@ -28,7 +29,7 @@ class VAE(Program):
     """
 
     event_shape: Shape
-    latent: PositiveInt = 50
+    latent: PositiveInt | Shape = 50
     prior: Prior = StandardNormal()
     posterior: Posterior = DiagonalNormal()
     likelihood: Likelihood = Bernoulli()
@@ -36,20 +37,43 @@ class VAE(Program):
     decoder: Net = MLP()
 
     def build(self, context: Context) -> None:
-        z = (self.latent,)
-        context.part(self.prior, z)
-        context.net("decoder", self.decoder, z, context.part(self.likelihood, self.event_shape))
+        check_family(self.prior, self.posterior)
+        z = self.posterior.variable(as_shape(self.latent))
+        context.part(self.prior, z, inputs=self.event_shape)
         head = context.part(self.posterior, z, label="guide")
+        code = self.posterior.code_shape(z)
+        context.net("decoder", self.decoder, code, context.part(self.likelihood, self.event_shape))
         context.net("encoder", self.encoder, self.event_shape, head, label="guide")
 
     def model(self, P: Vocabulary, x: Array) -> Any:
         with P.plate("data", x):
-            z = P.sample("z", self.prior(P))
-            P.sample("x", self.likelihood(P, P.net("decoder")(z)), obs=x)
+            z = P.sample("z", self.prior(P, lambda u: self.posterior.base(P, P.net("encoder")(u))))
+            P.sample("x", self.likelihood(P, P.net("decoder")(self.posterior.code(P, z))), obs=x)
 
     def guide(self, P: Vocabulary, x: Array) -> Any:
         with P.plate("data", x):
-            P.sample("z", self.posterior(P, P.net("encoder")(x)))
+            P.sample("z", self.posterior(P, P.net("encoder")(x)), infer=self.posterior.infer)
 
     def check(self, data: Batch) -> None:
         self.likelihood.check("x", data["x"])
+
+
+def as_shape(latent: int | tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a latent of which the width or the shape is given."""
+    return (latent,) if isinstance(latent, int) else tuple(latent)
+
+
+def check_family(prior: Prior, posterior: Posterior) -> None:
+    """Refuse a prior and a posterior that are not over the same kind of variable."""
+    if prior.family != posterior.family:
+        raise SpecError(
+            f"prior: got {type(prior).__name__}, which is over {prior.family} latents, but the posterior "
+            f"{type(posterior).__name__} is over {posterior.family} ones. {_REMEDIES[posterior.family]}"
+        )
+
+
+_REMEDIES = {
+    "real": "Choose a prior such as StandardNormal().",
+    "categorical": "Choose prior=CategoricalPrior().",
+    "binary": "Choose prior=BernoulliPrior().",
+}

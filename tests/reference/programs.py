@@ -4,40 +4,27 @@ import numpy as np
 from scipy.special import expit
 from scipy.stats import bernoulli, multivariate_normal, norm
 
+from reference.base import (
+    CODES,
+    LIKELIHOODS,
+    OUTPUTS,
+    POSTERIORS,
+    PRIORS,
+    PROGRAMS,
+    for_each_particle,
+    kind,
+    over,
+    per_datum,
+    soft_scale,
+    standard_normal,
+)
 from reference.nets import forward
 
 
 def log_joint_and_guide(program, params, data, latents):
     """(log p(x, z), log q(z|x)) [K, B] of the program that the dictionary describes."""
     params, data, latents = ({n: np.asarray(v, float) for n, v in d.items()} for d in (params, data, latents))
-    name = program["kind"].rpartition(":")[2]
-    readings = {"VAE": vae, "PPCA": ppca, "Hierarchical": hierarchical, "Reversed": hierarchical, "Labelled": labelled}
-    return readings[name](program, params, data, latents)
-
-
-def over(function, *arrays):
-    """`function` of [n, …] applied to arrays [K, B, …]."""
-    k, b = arrays[0].shape[:2]
-    out = function(*(a.reshape(k * b, *a.shape[2:]) for a in arrays))
-    return out.reshape(k, b, *out.shape[1:])
-
-
-def for_each_particle(x, k):
-    """[B, …] -> [K, B, …]."""
-    return np.stack([x] * k)
-
-
-def per_datum(terms):
-    """The sum over all but particles and data."""
-    return terms.reshape(*terms.shape[:2], -1).sum(-1)
-
-
-def soft_scale(raw, floor):
-    return floor + np.logaddexp(0.0, raw)
-
-
-def standard_normal(z):
-    return per_datum(norm.logpdf(z))
+    return PROGRAMS[kind(program)](program, params, data, latents)
 
 
 # --- VAE -----------------------------------------------------------------------------------------------------------
@@ -46,15 +33,23 @@ def standard_normal(z):
 def vae(program, params, data, latents):
     z, event = latents["z"], tuple(program["event_shape"])
     likelihood = program["likelihood"]
-    outputs = (2, *event) if likelihood.get("scale") == "network" else event
-    head = over(lambda z: forward(program["decoder"], params, "decoder", z, outputs), z)
-    log_p = standard_normal(z) + log_likelihood(likelihood, params, data["x"], head)
-    return log_p, log_posterior(program, params, data["x"], z)
+    outputs = OUTPUTS.get(kind(likelihood), lambda likelihood, event: event)(likelihood, event)
+    code = CODES.get(kind(program["posterior"]), lambda program, params, z: z)(program, params, z)
+    head = over(lambda h: forward(program["decoder"], params, "decoder", h, outputs), code)
+    log_p = PRIORS[kind(program["prior"])](program, params, z) + log_likelihood(likelihood, params, data["x"], head)
+    return log_p, POSTERIORS[kind(program["posterior"])](program, params, data["x"], z)
 
 
 def log_likelihood(likelihood, params, x, head):
-    if likelihood["kind"] == "Bernoulli":
-        return per_datum(bernoulli.logpmf(x, expit(head)))
+    """log p(x|z) [K, B] of a head [K, B, …]."""
+    return LIKELIHOODS[kind(likelihood)](likelihood, params, x, head)
+
+
+def bernoulli_likelihood(likelihood, params, x, head):
+    return per_datum(bernoulli.logpmf(x, expit(head)))
+
+
+def gaussian_likelihood(likelihood, params, x, head):
     scale, floor = likelihood["scale"], likelihood["min_scale"]
     if scale == "network":
         return per_datum(norm.logpdf(x, head[:, :, 0], soft_scale(head[:, :, 1], floor)))
@@ -64,10 +59,10 @@ def log_likelihood(likelihood, params, x, head):
 
 
 def log_posterior(program, params, x, z):
-    kind, width = program["posterior"]["kind"].rpartition(":")[2], z.shape[-1]
-    rows = {"DiagonalNormal": 2, "Coupling": 4}[kind]
+    name, width = kind(program["posterior"]), z.shape[-1]
+    rows = {"DiagonalNormal": 2, "Coupling": 4}[name]
     head = for_each_particle(forward(program["encoder"], params, "encoder", x, (rows, width)), len(z))
-    if kind == "DiagonalNormal":
+    if name == "DiagonalNormal":
         scale = soft_scale(head[:, :, 1], program["posterior"]["min_scale"])
         return per_datum(norm.logpdf(z, head[:, :, 0], scale))
     loc, scale = head[:, :, 0], soft_scale(head[:, :, 1], 0.1)
@@ -134,3 +129,10 @@ def labelled(program, params, data, latents):
     both = np.concatenate([data["x"], data["label"][:, None]], -1)
     head = for_each_particle(forward(net, params, "encoder", both, (2, z.shape[-1])), len(z))
     return log_p, per_datum(norm.logpdf(z, head[:, :, 0], soft_scale(head[:, :, 1], 0.0)))
+
+
+PROGRAMS |= {"VAE": vae, "PPCA": ppca, "Hierarchical": hierarchical, "Reversed": hierarchical, "Labelled": labelled}
+PRIORS |= {"StandardNormal": lambda program, params, z: standard_normal(z)}
+POSTERIORS |= {"DiagonalNormal": log_posterior, "Coupling": log_posterior}
+LIKELIHOODS |= {"Bernoulli": bernoulli_likelihood, "Gaussian": gaussian_likelihood}
+OUTPUTS |= {"Gaussian": lambda likelihood, event: (2, *event) if likelihood["scale"] == "network" else event}

@@ -29,8 +29,11 @@ class Handlers:
             return numpyro.plate(name, size, dim=-1)
         return _Both(numpyro.plate(name, size, dim=-1), numpyro.handlers.scale(scale=self.data_size / size))
 
-    def sample(self, name: str, dist: Any, obs: Array | None) -> Array:
-        return numpyro.sample(name, dist, obs=obs)
+    def sample(self, name: str, dist: Any, obs: Array | None, infer: Mapping[str, Any] | None) -> Array:
+        return numpyro.sample(name, dist, obs=obs, infer=dict(infer or {}))
+
+    def penalty(self, name: str, value: Array) -> None:
+        """No part of the joint density, which is what Pyro's and NumPyro's tools are about."""
 
     def param(self, name: str, value: Array) -> Array:
         return numpyro.param(name, value)

@@ -99,8 +99,15 @@ class Trainer:
         else:
             carry = self._stretch(carry, data, arrays, put(np.int32(plan.count)))
         _, self.params, self.state, self.average, history = carry
+        self._keep_scheduled(arrays["knobs"], plan.count - 1)
         values = np.asarray(jax.device_get(history))[: plan.count]
         return {n: values[:, j] for j, n in enumerate(self.objective.metrics)}
+
+    def _keep_scheduled(self, knobs: Any, last: int) -> None:
+        """What a schedule moves stands among the parameters at its last value."""
+        now = {n: knobs[n][last].astype(self.params[n].dtype) for n in self.tracer.schedules if n in knobs}
+        self.params = {**self.params, **now}
+        self.average = {**self.average, **now} if self.average else {}
 
     @property
     def judged(self) -> dict[str, Array]:
@@ -188,6 +195,7 @@ class Trainer:
             x = (jax.random.uniform(flip, x.shape, x.dtype) < x).astype(x.dtype)
             batch = {**batch, "x": whole.at[row["index"]].set(x) if self.tracer.subsamples else x}
         k, kl = self.objective.particles, self.objective.wants_kl
+        params = {**params, **{n: row["knobs"][n] for n in self.tracer.schedules if n in row["knobs"]}}
         found: Trace = self.tracer.trace(params, row["key"], batch, row["index"], k, None, kl, pathwise=True)
         return found
 

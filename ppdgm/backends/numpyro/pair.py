@@ -61,6 +61,7 @@ class PairTracer:
 
     def __init__(self, program: Any):
         self.program, self.plate = program, program.data_plate
+        self.schedules: dict[str, Any] = {}  #: none: a plain pair knows no steps
         self.subsamples = False
         self.batch_size: int | None = None  #: None: any
         self._params: dict[str, Leaves] = {}

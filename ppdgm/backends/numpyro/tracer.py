@@ -25,6 +25,7 @@ class ProgramTracer:
     def __init__(self, program: Any):
         self.program = program
         self.declared = program.declarations()
+        self.schedules = self.declared.schedules
         check_libraries(self.declared, "numpyro")
 
     def prepare(self, data: Batch) -> None:

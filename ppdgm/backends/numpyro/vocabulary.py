@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 from jax.typing import DTypeLike
 
 from ppdgm.backends.numpyro.convolution import conv2d, conv_transpose2d
+from ppdgm.backends.numpyro.density import Density
 from ppdgm.backends.numpyro.distributions import Distributions
 from ppdgm.backends.numpyro.foreign import apply_module
 from ppdgm.language import Array, Batch, Vocabulary
@@ -63,6 +64,18 @@ class JaxVocabulary(Vocabulary):
     def stop_gradient(self, x: Array) -> Array:
         return jax.lax.stop_gradient(x)
 
+    def logsumexp(self, x: Array, axis: int = -1) -> Array:
+        return jax.nn.logsumexp(x, axis=axis)
+
+    def lgamma(self, x: Array) -> Array:
+        return jax.lax.lgamma(jnp.asarray(x))
+
+    def one_hot(self, index: Array, size: int) -> Array:
+        return jax.nn.one_hot(index, size, dtype=self._dtype)
+
+    def repeat(self, count: int, body: Callable[[Array], Array], x: Array) -> Array:
+        return jax.lax.fori_loop(0, count, lambda _, x: body(x), x)
+
     def foreign(self, module: Any, x: Array, event_ndim: int) -> Array:
         n = len(self.prefix)
         own = {name[n:]: v for name, v in self.params.items() if name.startswith(self.prefix)}
@@ -72,52 +85,13 @@ class JaxVocabulary(Vocabulary):
 
     def distribution(
         self,
-        sample: Callable[[Any, tuple[int, ...]], tuple[Array, Array]],
+        sample: Callable[[Any, tuple[int, ...]], tuple[Array, Array | None]],
         log_prob: Callable[[Array], Array],
         event_shape: tuple[int, ...],
         batch_shape: tuple[int, ...] = (),
+        **facts: Any,
     ) -> Any:
-        return Density(sample, log_prob, event_shape, batch_shape, self._dtype)
-
-
-class Density(dist.Distribution):
-    """A density written over `xp`, as a NumPyro distribution. A draw keeps its log-density as its intermediate."""
-
-    arg_constraints: ClassVar[dict[str, Any]] = {}
-    reparametrized_params: ClassVar[list[str]] = []
-    has_rsample = True
-
-    def __init__(
-        self,
-        sample: Callable[[Any, tuple[int, ...]], tuple[Array, Array]],
-        log_prob: Callable[[Array], Array],
-        event_shape: tuple[int, ...],
-        batch_shape: tuple[int, ...],
-        dtype: DTypeLike,
-    ):
-        self._sample, self._log_prob, self._dtype = sample, log_prob, dtype
-        super().__init__(batch_shape, event_shape, validate_args=False)
-
-    @property
-    def support(self) -> Any:
-        return dist.constraints.independent(dist.constraints.real, len(self.event_shape))
-
-    def expand(self, batch_shape: tuple[int, ...]) -> Density:
-        return Density(self._sample, self._log_prob, self.event_shape, tuple(batch_shape), self._dtype)
-
-    def sample_with_intermediates(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, list[Array]]:
-        keys = iter(jax.random.split(key, 16))
-        normal = lambda shape: jax.random.normal(next(keys), shape, self._dtype)
-        value, log_prob = self._sample(normal, (*sample_shape, *self.batch_shape))
-        return value, [log_prob]
-
-    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        return self.sample_with_intermediates(key, sample_shape)[0]
-
-    rsample = sample
-
-    def log_prob(self, value: Array, intermediates: list[Array] | None = None) -> Array:
-        return intermediates[0] if intermediates else self._log_prob(value)
+        return Density(sample, log_prob, event_shape, batch_shape, self._dtype, **facts)
 
 
 class JaxReader:
@@ -129,7 +103,7 @@ class JaxReader:
     def __init__(self, key: Array | None, pathwise: bool = False):
         self.key, self.pathwise, self.draws = key, pathwise, 0
 
-    def draw(self, d: Any, shape: tuple[int, int]) -> tuple[Array, Array]:
+    def draw(self, d: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
         wide = d.expand(shape)
         key = jax.random.fold_in(self.key, self.draws)
         self.draws += 1
@@ -145,6 +119,9 @@ class JaxReader:
     def broadcast(self, x: Array, shape: tuple[int, ...]) -> Array:
         return jnp.broadcast_to(x, shape)
 
+    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
+        return jnp.reshape(x, shape)
+
     def kl(self, q: Any, p: Any) -> Array | None:
         return closed_form_kl(q, p)
 
@@ -154,6 +131,8 @@ class JaxReader:
 
 def closed_form_kl(q: Any, p: Any) -> Array | None:
     """KL(q‖p) [K or 1, B or 1, D], per dimension where both factorise; None where NumPyro knows no closed form."""
+    if getattr(q, "closed_form", None) is not None:
+        return _flat(q.closed_form(p))
     events = 0
     if isinstance(q, dist.Independent) and isinstance(p, dist.Independent):
         inner = q.reinterpreted_batch_ndims
@@ -163,5 +142,9 @@ def closed_form_kl(q: Any, p: Any) -> Array | None:
         form = dist.kl_divergence(q, p)
     except NotImplementedError:
         return None
-    lead = form.shape[: form.ndim - events]
-    return jnp.reshape(form, ((1,) * (2 - len(lead)) + lead + (-1,)))
+    return _flat(jnp.reshape(form, (*form.shape[: form.ndim - events], -1)))
+
+
+def _flat(form: Array | None) -> Array | None:
+    """[…, D] with at least K and B before D, which may be 1."""
+    return form if form is None else jnp.reshape(form, ((1,) * (3 - form.ndim) + form.shape))

@@ -33,8 +33,11 @@ class Handlers:
             return pyro.plate(name, size, dim=-1)
         return pyro.plate(name, self.data_size, subsample=torch.arange(size), dim=-1)
 
-    def sample(self, name: str, dist: Any, obs: Array | None) -> Array:
-        return pyro.sample(name, dist, obs=obs)
+    def sample(self, name: str, dist: Any, obs: Array | None, infer: Mapping[str, Any] | None) -> Array:
+        return pyro.sample(name, dist, obs=obs, infer=dict(infer or {}))
+
+    def penalty(self, name: str, value: Array) -> None:
+        """No part of the joint density, which is what Pyro's and NumPyro's tools are about."""
 
     def param(self, name: str, value: Array) -> Array:
         """A message that carries its own value, so that no store is asked for it."""

@@ -96,6 +96,9 @@ class Trainer:
                 history[i] = self._step(data, index[i], weight[i], row, rates[i])
                 if moving:
                     torch._foreach_lerp_(moving, moved, 1.0 - (self.decay or 0.0))
+        for name in self.tracer.schedules:  # they stand among the parameters at their last value
+            if name in knobs:
+                self.params[name].detach().copy_(knobs[name][plan.count - 1])
         values = history.cpu().numpy()
         return {n: values[:, j] for j, n in enumerate(self.objective.metrics)}
 
@@ -185,6 +188,7 @@ class Trainer:
             x = batch["x"]
             batch = {**batch, "x": (torch.rand_like(x) < x).to(x.dtype)}
         k, kl = self.objective.particles, self.objective.wants_kl
+        params = {**params, **{n: knobs[n] for n in self.tracer.schedules if n in knobs}}
         terms = self.tracer.trace(params, batch, index, k, None, kl, pathwise=True)
         if show:
             show(terms)

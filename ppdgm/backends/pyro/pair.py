@@ -47,6 +47,7 @@ class PairTracer:
             self.modules.add(module)
         home = next((p.device for m in self.modules for p in m.parameters()), torch.device("cpu"))
         self.device = device or home
+        self.schedules: dict[str, Any] = {}  #: none: a plain pair knows no steps
         self.subsamples = False  #: whether the pair is called with all data and draws its minibatch by index
         self.batch_size: int | None = None  #: B, where the plate fixes it
         self.state_names: frozenset[str] = frozenset()

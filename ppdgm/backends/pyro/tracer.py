@@ -33,6 +33,7 @@ class ProgramTracer:
     def __init__(self, program: Any):
         self.program = program
         self.declared = program.declarations()
+        self.schedules = self.declared.schedules
         check_libraries(self.declared, "pyro")
         self._modules: dict[str, torch.nn.Module] = {
             n: u.spec.module for n, u in self.declared.nets.items() if isinstance(u.spec, ForeignNet)
@@ -50,7 +51,10 @@ class ProgramTracer:
 
     def adopt(self, params: Params) -> dict[str, Array]:
         """Copies of `params` that training may move."""
-        return {n: v.detach().clone().requires_grad_(n not in self.state_names) for n, v in params.items()}
+        return {
+            n: v.detach().clone().requires_grad_(n not in self.state_names and n not in self.schedules)
+            for n, v in params.items()
+        }
 
     @contextmanager
     def training(self, params: Params) -> Iterator[None]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch.distributions import Distribution, kl_divergence
 
+from ppdgm.backends.pyro.density import Density
 from ppdgm.language import Array, Batch, Vocabulary
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -65,6 +66,20 @@ class TorchVocabulary(Vocabulary):
     def stop_gradient(self, x: Array) -> Array:
         return x.detach()
 
+    def logsumexp(self, x: Array, axis: int = -1) -> Array:
+        return torch.logsumexp(x, dim=axis)
+
+    def lgamma(self, x: Array) -> Array:
+        return torch.lgamma(x)
+
+    def one_hot(self, index: Array, size: int) -> Array:
+        return F.one_hot(index.long(), size).to(**self._like)
+
+    def repeat(self, count: int, body: Callable[[Array], Array], x: Array) -> Array:
+        for _ in range(count):
+            x = body(x)
+        return x
+
     def foreign(self, module: Any, x: Array, event_ndim: int) -> Array:
         n = len(self.prefix)
         own = {k[n:]: self.interpreter.param(k, v) for k, v in self.params.items() if k.startswith(self.prefix)}
@@ -74,53 +89,13 @@ class TorchVocabulary(Vocabulary):
 
     def distribution(
         self,
-        sample: Callable[[Any, tuple[int, ...]], tuple[Array, Array]],
+        sample: Callable[[Any, tuple[int, ...]], tuple[Array, Array | None]],
         log_prob: Callable[[Array], Array],
         event_shape: tuple[int, ...],
         batch_shape: tuple[int, ...] = (),
+        **facts: Any,
     ) -> Any:
-        return Density(sample, log_prob, event_shape, batch_shape, self._like)
-
-
-class Density(dist.TorchDistribution):
-    """A density written over `xp`, as a Pyro distribution. It remembers its last draw's log-density."""
-
-    arg_constraints: ClassVar[dict[str, Any]] = {}
-    has_rsample = True
-
-    def __init__(
-        self,
-        sample: Callable[[Any, tuple[int, ...]], tuple[Array, Array]],
-        log_prob: Callable[[Array], Array],
-        event_shape: tuple[int, ...],
-        batch_shape: tuple[int, ...],
-        like: dict[str, Any],
-    ):
-        self._sample, self._log_prob, self._like = sample, log_prob, like
-        self._last: tuple[Array, Array] | None = None
-        super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
-
-    @property
-    def support(self) -> Any:
-        return dist.constraints.independent(dist.constraints.real, len(self.event_shape))
-
-    def expand(self, batch_shape: tuple[int, ...], _instance: Any = None) -> Density:
-        # Pyro's own wrapper reshapes draws, by which they would lose their remembered density.
-        return Density(self._sample, self._log_prob, self.event_shape, tuple(batch_shape), self._like)
-
-    def rsample(self, sample_shape: Any = ()) -> Array:
-        self._last = self.rsample_and_log_prob(tuple(sample_shape))
-        return self._last[0]
-
-    def rsample_and_log_prob(self, sample_shape: tuple[int, ...] = ()) -> tuple[Array, Array]:
-        """A draw and its log-density, in one pass."""
-        normal = lambda shape: torch.randn(shape, **self._like)
-        return self._sample(normal, (*sample_shape, *self.batch_shape))
-
-    def log_prob(self, value: Array) -> Array:
-        if self._last is not None and self._last[0] is value:
-            return self._last[1]
-        return self._log_prob(value)
+        return Density(sample, log_prob, event_shape, batch_shape, self._like, **facts)
 
 
 class TorchReader:
@@ -132,7 +107,7 @@ class TorchReader:
     def __init__(self, pathwise: bool = False):
         self.pathwise = pathwise
 
-    def draw(self, d: Any, shape: tuple[int, int]) -> tuple[Array, Array]:
+    def draw(self, d: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
         wide = d.expand(torch.Size(shape))
         if isinstance(wide, Density):
             return wide.rsample_and_log_prob()
@@ -147,6 +122,9 @@ class TorchReader:
 
     def broadcast(self, x: Array, shape: tuple[int, ...]) -> Array:
         return torch.broadcast_to(x, shape)
+
+    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
+        return x.reshape(shape)
 
     def kl(self, q: Any, p: Any) -> Array | None:
         return closed_form_kl(q, p)
@@ -172,6 +150,8 @@ def has_pathwise(d: Any) -> bool:
 
 def closed_form_kl(q: Any, p: Any) -> Array | None:
     """KL(q‖p) [K or 1, B or 1, D], per dimension where both factorise; None where torch knows no closed form."""
+    if getattr(q, "closed_form", None) is not None:
+        return _flat(q.closed_form(p))
     events = 0
     if isinstance(q, dist.Independent) and isinstance(p, dist.Independent):
         inner = q.reinterpreted_batch_ndims
@@ -184,8 +164,12 @@ def closed_form_kl(q: Any, p: Any) -> Array | None:
         form = kl_divergence(q, p)
     except NotImplementedError:
         return None
-    lead = tuple(form.shape[: form.ndim - events])
-    return form.reshape((1,) * (2 - len(lead)) + lead + (-1,))
+    return _flat(form.reshape(*form.shape[: form.ndim - events], -1))
+
+
+def _flat(form: Array | None) -> Array | None:
+    """[…, D] with at least K and B before D, which may be 1."""
+    return form if form is None else form.reshape((1,) * (3 - form.ndim) + tuple(form.shape))
 
 
 @contextmanager

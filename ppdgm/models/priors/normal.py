@@ -1,17 +1,11 @@
-"""Priors: distributions over a latent, without a head."""
+"""The standard normal prior."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from ppdgm.language import Array, Vocabulary
-from ppdgm.program import Part
-
-
-class Prior(Part):
-    """A distribution over the latent variable."""
-
-    role: ClassVar[str] = "prior"
+from ppdgm.models.priors.base import Prior
 
 
 class StandardNormal(Prior):

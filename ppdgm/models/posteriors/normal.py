@@ -1,24 +1,13 @@
-"""Posteriors: distributions over a latent, given the encoder's output."""
+"""Normal posteriors."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from ppdgm.language import Array, Vocabulary
-from ppdgm.program import Context, Part
+from ppdgm.models.posteriors.base import Posterior, halves
+from ppdgm.program import Context
 from ppdgm.spec import NonNegativeFloat
-
-
-class Posterior(Part):
-    """A distribution over the latent variable, given the encoder's output."""
-
-    role: ClassVar[str] = "posterior"
-
-
-def halves(head: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """A head [..., 2, *shape] as its two parts, each [..., *shape]."""
-    rest = (slice(None),) * len(shape)
-    return head[(..., 0, *rest)], head[(..., 1, *rest)]
 
 
 class DiagonalNormal(Posterior):

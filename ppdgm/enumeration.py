@@ -1,0 +1,116 @@
+"""Enumerated sites: all values of a discrete latent at once, along an axis of its own to the left of [K, B].
+
+Axis i of the sites in order stands at position −(3 + i). The guide's sites are averaged over with their probabilities;
+sites of the model alone are summed out of the joint density.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from math import prod
+from typing import Any
+
+from ppdgm.errors import ProgramError
+from ppdgm.language import Array
+
+LIMIT = 10_000  #: joint values of all enumerated sites
+
+Terms = dict[str, Array]
+LogSumExp = Callable[[Array, int], Array]
+
+
+def wanted(infer: Mapping[str, Any] | None) -> bool:
+    """Whether a site asks to be enumerated."""
+    return bool((infer or {}).get("enumerate"))
+
+
+def all_values(name: str, dist: Any, sizes: Mapping[str, int], reshape: Callable[..., Array]) -> Array:
+    """Every value of a site, [S, 1, …, 1, 1, *event], for the axes so far.
+
+    Raises:
+        ProgramError: the distribution has not finitely many values, or there are too many in all.
+    """
+    if not getattr(dist, "has_enumerate_support", False):
+        raise ProgramError(
+            f"Site {name!r}: {type(dist).__name__} can't be enumerated: it has not finitely many values. Use a "
+            "Bernoulli, Categorical or OneHotCategorical, or drop infer={'enumerate': …}."
+        )
+    count = getattr(dist, "about", {}).get("count", 0)  # known before an array of that size is made
+    values = dist.enumerate_support(expand=False) if count <= LIMIT else ()
+    count = count or len(values)
+    if (total := count * prod(sizes.values())) > LIMIT:
+        raise ProgramError(
+            f"Site {name!r}: enumeration would take {total} joint values, and at most {LIMIT} are allowed. Use fewer "
+            "latents or classes, or a relaxation, such as GumbelSoftmax."
+        )
+    return reshape(values, (count, *(1,) * (len(sizes) + 2), *dist.event_shape))
+
+
+def sum_out(
+    log_p: Mapping[str, Array], observed: Iterable[str], names: list[str], first: int, xp: Any, logsumexp: LogSumExp
+) -> Terms:
+    """The model's terms with its own enumerated sites summed out: log Σ_c p(c) Π p(site|c).
+
+    What depends on c becomes one term, of the observed site among them, or of the last latent; others become zeros.
+
+    Args:
+        log_p: of all sites of the model, in its order.
+        observed: sites.
+        names: of the sites to sum out, in the order of their axes.
+        first: how many axes there are to the right of theirs, between them and K.
+        xp, logsumexp: the array operations.
+    """
+    terms = dict(log_p)
+    for i, name in reversed(list(enumerate(names))):
+        axis = -(3 + first + i)
+        inside = [n for n, t in terms.items() if t.ndim >= -axis and n != name]
+        total = logsumexp(sum((terms[n] for n in inside), start=terms.pop(name)), axis)
+        if not inside:
+            continue  # nothing depends on it: its probabilities sum to 1
+        home = next((n for n in inside if n in set(observed)), inside[-1])
+        for n in inside:
+            terms[n] = total if n == home else xp.zeros_like(total)
+    return terms
+
+
+def average(
+    log_p: Mapping[str, Array],
+    log_q: Mapping[str, Array],
+    kl: Mapping[str, Array],
+    names: list[str],
+    xp: Any,
+    logsumexp: LogSumExp,
+) -> tuple[Terms, Terms, Terms, Array]:
+    """Expectations of all terms under the guide's enumerated sites, and log w with these summed out.
+
+    A value to which the guide gives no probability at all is left out of both: so a label that is known is clamped.
+
+    Returns:
+        log_p, log_q, kl: [K, B], and [K or 1, B, D].
+        log Σ_y p(x, z, y) / q(z|x, y): [K, B].
+    """
+    log_probs = sum(log_q[n] for n in names)
+    possible = log_probs > -float("inf")
+    probs = xp.exp(log_probs)
+    axes = tuple(range(-2 - len(names), -2))
+
+    def expect(term: Array) -> Array:
+        if term.ndim <= 2:
+            return term
+        return xp.sum(xp.where(possible, probs * xp.where(possible, term, 0.0), 0.0), axis=axes)
+
+    def expect_each(form: Array) -> Array:
+        if form.ndim <= 3:
+            return form
+        return xp.sum(probs[..., None] * form, axis=tuple(a - 1 for a in axes))
+
+    total = sum(log_p.values()) - sum(t for n, t in log_q.items() if n not in names)
+    total = xp.where(possible, total, -float("inf"))
+    for _ in names:
+        total = logsumexp(total, 0)
+    return (
+        {n: expect(t) for n, t in log_p.items()},
+        {n: expect(t) for n, t in log_q.items()},
+        {n: expect_each(f) for n, f in kl.items()},
+        total,
+    )

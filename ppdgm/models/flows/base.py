@@ -1,0 +1,51 @@
+"""What every flow is."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar, Literal
+
+from ppdgm.language import Array, Vocabulary
+from ppdgm.program import Context
+from ppdgm.spec import Spec
+
+
+class Flow(Spec):
+    """An invertible map f of vectors [..., D] with a tractable |det J|, perhaps depending on a context.
+
+    A flow has no parameters of its own outside a part: `FlowPosterior` and `FlowPrior` declare it in their scope.
+    """
+
+    fast: ClassVar[Literal["forward", "inverse", "both"]]  #: direction of one pass; the other takes D passes
+    one_way: ClassVar[bool] = False  #: no inverse is known: draws can be scored, but no other values
+
+    @abstractmethod
+    def build(self, context: Context, width: int, conditional: bool) -> int:
+        """Declare parameters and nets for vectors of `width`.
+
+        Args:
+            context: in the flow's own scope.
+            width: D.
+            conditional: whether the flow gets a context, of as many numbers per datum as are returned.
+
+        Returns:
+            How many numbers of context per datum the flow reads; 0 where it is not conditional.
+        """
+
+    @abstractmethod
+    def forward(self, P: Vocabulary, x: Array, context: Array | None) -> tuple[Array, Array]:
+        """f(x) [..., D] and log |det ∂f/∂x| [...].
+
+        Args:
+            P: in the flow's own scope.
+            x: [..., D].
+            context: [..., C], whose leading dimensions broadcast with those of x; or None.
+        """
+
+    @abstractmethod
+    def inverse(self, P: Vocabulary, y: Array, context: Array | None) -> tuple[Array, Array]:
+        """f⁻¹(y) [..., D] and log |det ∂f⁻¹/∂y| [...].
+
+        Raises:
+            ProgramError: no inverse is known (`one_way`).
+        """

@@ -1,0 +1,25 @@
+"""The Bernoulli likelihood, of binary data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ppdgm.language import Array, Vocabulary
+from ppdgm.models.likelihoods.base import Likelihood, refuse
+from ppdgm.program import Context
+
+
+class Bernoulli(Likelihood):
+    """p(x|z) = Π σ(h)^x (1 − σ(h))^(1−x), for x in {0, 1}; h are the decoder's logits."""
+
+    def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+        return P.dist.Bernoulli(logits=head[0]).to_event(len(P.shape))
+
+    def check(self, name: str, x: np.ndarray) -> None:
+        super().check(name, x)
+        refuse(name, x, (x != 0) & (x != 1), "0 or 1 (binarise the data first: ppdgm.data.binarise)")

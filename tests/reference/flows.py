@@ -1,0 +1,1 @@
+"""Flows: posteriors and priors made of them."""

@@ -1,0 +1,1 @@
+"""The likelihoods beyond Bernoulli and Gaussian."""

@@ -1,0 +1,1 @@
+"""Mixture priors, full-covariance and location-scale posteriors."""

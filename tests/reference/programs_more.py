@@ -1,0 +1,1 @@
+"""Labelled programs, mixtures, factor analysis."""
