@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -72,7 +71,7 @@ class Trace(NamedTuple):
         shared: site -> log p − log q of a site outside the data plate (log p of an observed one), [K].
         marginal: log w with enumerated sites summed out, [K, B]; None where there are none. All terms above are then
             expectations over these sites under the guide, and values that depend on them have their axes left of K.
-        penalties: name -> what training makes small beside the bound, [K or 1, B].
+        penalties: name -> what training makes small beside the bound, [B] or [K, B]; None where there is nothing.
     """
 
     values: dict[str, Array]
@@ -81,7 +80,7 @@ class Trace(NamedTuple):
     kl: dict[str, Array]
     shared: dict[str, Array]
     marginal: Array | None = None
-    penalties: Mapping[str, Array] = MappingProxyType({})
+    penalties: dict[str, Array] | None = None
 
 
 class Random(Protocol):

@@ -75,7 +75,7 @@ class Reading:
         given: values of latent sites, [K, B, *event]; sites not in it are drawn.
         choose: `draw`, or `mean` to put each latent at its mean.
         generate: observed sites are drawn too; their data are ignored.
-        axes: sites that are enumerated already, with their number of values.
+        axes: sites that are enumerated already, with their number of values; None to enumerate nothing.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class Reading:
         given: Mapping[str, Array],
         choose: str = "draw",
         generate: bool = False,
-        axes: Mapping[str, int] = MappingProxyType({}),
+        axes: Mapping[str, int] | None = MappingProxyType({}),
     ):
         self.reader, self.shape, self.given = reader, shape, given
-        self.axes = dict(axes)
+        self.axes, self.enumerates = dict(axes or {}), axes is not None and not generate
         self.choose, self.generate = choose, generate
         self.inside = False
         self.values: dict[str, Array] = {}
@@ -144,7 +144,7 @@ class Reading:
         elif self.choose == "mean":
             self.values[name] = self.reader.broadcast(mistakes.mean_of(name, dist), (*shape, *dist.event_shape))
             return self.values[name]  # not scored: a mean need not lie in the support
-        elif enumeration.wanted(infer) and not self.generate:
+        elif self.enumerates and enumeration.wanted(infer):
             if not self.inside:
                 raise mistakes.enumerated_outside(name)
             value = enumeration.all_values(name, dist, self.axes, self.reader.reshape)
@@ -211,7 +211,7 @@ def trace(guide: Reading, model: Reading, P: Vocabulary, kl: bool) -> Trace:
         kl=forms,
         shared={n: _shared_term(n, guide, model) for n in model.shared},
         marginal=marginal,
-        penalties={**guide.penalties, **model.penalties},
+        penalties={**guide.penalties, **model.penalties} or None,
     )
 
 
@@ -249,6 +249,19 @@ def _run(program: PairLike, role: str, P: Vocabulary, batch: Batch, reader: Read
         raise explain(program, error) from error
     if reader.stamps(batch) != before:
         raise mistakes.changed(role)
+
+
+def read_draws(
+    program: PairLike,
+    speak: Callable[[Reading], Vocabulary],
+    reader: Reader,
+    batch: Batch,
+    shape: tuple[int, int],
+) -> dict[str, Array]:
+    """The latents drawn from the guide, [K, B, *event]; discrete ones too."""
+    guide = Reading(reader, shape, {}, axes=None)
+    _run(program, "guide", speak(guide), batch, reader)
+    return {n: guide.values[n] for n in guide.dists}
 
 
 def read_means(

@@ -60,5 +60,5 @@ def shared_kl(trace: Trace, xp: Any) -> Array | float:
 
 
 def penalties(trace: Trace, xp: Any) -> Array | float:
-    """What training makes small beside the bound, [K or 1, B]; 0 where there is nothing."""
-    return sum(trace.penalties.values()) if trace.penalties else 0.0
+    """What training makes small beside the bound, [B] or [K, B]; 0 where there is nothing."""
+    return sum((trace.penalties or {}).values())

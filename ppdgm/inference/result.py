@@ -98,8 +98,8 @@ class Fit:
         feed, params = self._feed(data), self._native
 
         def draws(first: int, native: Any, index: np.ndarray) -> dict[str, np.ndarray]:
-            terms = self._runtime.trace(params, native, index, k, seed + first, None, False)
-            return {n: terms.values[n] for n in [*terms.log_q, *terms.shared] if n in terms.values}
+            drawn: dict[str, np.ndarray] = self._runtime.draws(params, native, index, k, seed + first)
+            return drawn
 
         return _single(self._by_rows(feed, draws))
 

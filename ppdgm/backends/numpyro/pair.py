@@ -152,6 +152,11 @@ class PairTracer:
         values, log_p, log_q, forms = (_unsort(part, order) for part in found[:4])
         return Trace(values, log_p, log_q, forms, found.shared)
 
+    def draws(self, params: Params, key: Array, batch: Batch, index: Array, k: int) -> dict[str, Array]:
+        """The latents drawn from the guide, [K, B, *event]."""
+        terms = self.trace(params, key, batch, index, k)
+        return {n: terms.values[n] for n in [*terms.log_q, *terms.shared] if n in terms.values}
+
     def means(self, params: Params, batch: Batch, index: Array) -> tuple[Sites, Sites]:
         """Latents at their means, each given those before it, and observed sites' means given those; [1, B, *event]."""
         self.prepare(batch)

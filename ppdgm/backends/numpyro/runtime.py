@@ -49,6 +49,7 @@ class Runtime:
         self.tracer: Any = PairTracer(program) if hasattr(program, "data_plate") else ProgramTracer(program)
         self._trace = jax.jit(self.trace_native, static_argnames=("k", "kl"))
         self._evaluate = jax.jit(self._evaluated, static_argnames=("function", "k", "kl"))
+        self._draws = jax.jit(self._drawn, static_argnames="k")
         self._means = jax.jit(self._at_means)
         self._prior = jax.jit(self.tracer.prior, static_argnames=("size", "mean"))
 
@@ -100,6 +101,11 @@ class Runtime:
         )
         return out
 
+    def draws(self, params: Any, data: Any, index: np.ndarray, k: int, seed: int) -> dict[str, np.ndarray]:
+        """Latents drawn from the guide, [K, B, *event]."""
+        found: dict[str, np.ndarray] = self.fetch(self._draws(params, make_key(seed), data, self._index(index), k=k))
+        return found
+
     def means(self, params: Any, data: Any, index: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Latent and observed sites at their means, [1, B, *event]."""
         found: tuple[Any, Any] = self.fetch(self._means(params, data, self._index(index)))
@@ -149,6 +155,9 @@ class Runtime:
     ) -> Array:
         terms = self.tracer.trace(params, key, select(self.tracer, data, index), index, k, None, kl)
         return function(terms, jnp)
+
+    def _drawn(self, params: Any, key: Array, data: Any, index: Array, k: int) -> Any:
+        return self.tracer.draws(params, key, select(self.tracer, data, index), index, k)
 
     def _at_means(self, params: Any, data: Any, index: Array) -> tuple[Any, Any]:
         found: tuple[Any, Any] = self.tracer.means(params, select(self.tracer, data, index), index)

@@ -10,7 +10,7 @@ import numpy as np
 from ppdgm.backends.numpyro.vocabulary import JaxReader, JaxVocabulary
 from ppdgm.language import UNSEEN, Array, Batch, Trace
 from ppdgm.nets import check_libraries
-from ppdgm.reading import Reading, read_means, read_pair, read_prior
+from ppdgm.reading import Reading, read_draws, read_means, read_pair, read_prior
 
 Params = Mapping[str, Array]
 Sites = dict[str, Array]
@@ -49,6 +49,10 @@ class ProgramTracer:
         """Per-site terms of K particles for each datum of the minibatch."""
         reader = JaxReader(key, pathwise)
         return read_pair(self.program, self._speak(params), reader, batch, (k, len(index)), given or {}, kl)
+
+    def draws(self, params: Params, key: Array, batch: Batch, index: Array, k: int) -> Sites:
+        """Latents drawn from the guide, [K, B, *event]."""
+        return read_draws(self.program, self._speak(params), JaxReader(key), batch, (k, len(index)))
 
     def means(self, params: Params, batch: Batch, index: Array) -> tuple[Sites, Sites]:
         """Latents and observed sites at their means, [1, B, *event]."""

@@ -131,6 +131,11 @@ class PairTracer:
         values, log_p, log_q, forms = (_rows(part, back, 1) for part in found[:4])
         return Trace(values, log_p, log_q, forms, found.shared)
 
+    def draws(self, params: Params, batch: Batch, index: Array, k: int) -> dict[str, Array]:
+        """The latents drawn from the guide, [K, B, *event]."""
+        terms = self.trace(params, batch, index, k)
+        return {n: terms.values[n] for n in [*terms.log_q, *terms.shared] if n in terms.values}
+
     def means(self, params: Params, batch: Batch, index: Array) -> tuple[Sites, Sites]:
         """Latents and observed sites at their means, [1, B, *event]."""
         self._check_live(params)

@@ -109,6 +109,15 @@ class Runtime:
             )
         return out
 
+    def draws(self, params: Any, data: Any, index: np.ndarray, k: int, seed: int) -> dict[str, np.ndarray]:
+        """Latents drawn from the guide, [K, B, *event]."""
+        with self._evaluating(params, seed) as params:
+            rows = self._index(index)
+            found: dict[str, np.ndarray] = self.fetch(
+                self.tracer.draws(params, select(self.tracer, data, rows), rows, k)
+            )
+        return found
+
     def means(self, params: Any, data: Any, index: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Latent and observed sites at their means, [1, B, *event]."""
         with self._evaluating(params, 0) as params:

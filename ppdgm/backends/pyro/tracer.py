@@ -12,7 +12,7 @@ import torch
 from ppdgm.backends.pyro.vocabulary import TorchReader, TorchVocabulary
 from ppdgm.language import UNSEEN, Array, Batch, Trace
 from ppdgm.nets import ForeignNet, check_libraries
-from ppdgm.reading import Reading, read_means, read_pair, read_prior
+from ppdgm.reading import Reading, read_draws, read_means, read_pair, read_prior
 
 Params = Mapping[str, Array]
 Sites = dict[str, Array]
@@ -86,6 +86,10 @@ class ProgramTracer:
         """Per-site terms of K particles for each datum of the minibatch."""
         shape = (k, index.shape[0])
         return read_pair(self.program, self._speak(params), TorchReader(pathwise), batch, shape, given or {}, kl)
+
+    def draws(self, params: Params, batch: Batch, index: Array, k: int) -> Sites:
+        """Latents drawn from the guide, [K, B, *event]."""
+        return read_draws(self.program, self._speak(params), TorchReader(), batch, (k, index.shape[0]))
 
     def means(self, params: Params, batch: Batch, index: Array) -> tuple[Sites, Sites]:
         """Latents and observed sites at their means, [1, B, *event]."""
