@@ -34,14 +34,14 @@ class Mutation:
 MUTATIONS: dict[str, Mutation] = {
     "closed form where it is invalid": Mutation(
         "ppdgm/reading.py",
-        "        if all(parent in earlier for parent in latent[:i]):",
-        "        if True:",
+        "        if name not in enumerated and all(parent in earlier for parent in latent[:i]):",
+        "        if name not in enumerated:",
         "tests/test_contract.py -k analytic and reversed",
     ),
     "guide draws once for all data": Mutation(
         "ppdgm/reading.py",
-        "            mistakes.check_given(name, tuple(value.shape), tuple(dist.event_shape), shape, self.inside)\n",
-        "",
+        "                mistakes.check_given(name, got, tuple(dist.event_shape), shape, self.inside)\n",
+        "                pass\n",
         "tests/test_shapes.py -k ModelWithoutPlate or WidthThatWould or DrawsOnce",
     ),
     "guide and model in different places": Mutation(
@@ -93,7 +93,7 @@ MUTATIONS: dict[str, Mutation] = {
         "tests/test_contract.py -k log_weights and network",
     ),
     "scale without its floor (posterior)": Mutation(
-        "ppdgm/models/posteriors.py",
+        "ppdgm/models/posteriors/normal.py",
         "self.min_scale + P.softplus(raw)",
         "P.softplus(raw)",
         "tests/test_contract.py -k log_weights and learned",
@@ -111,16 +111,15 @@ MUTATIONS: dict[str, Mutation] = {
         "tests/test_contract.py -k gradients_at_given and vae",
     ),
     "flow's draw without gradient (pyro)": Mutation(
-        "ppdgm/backends/pyro/vocabulary.py",
-        "        return self._sample(normal, (*sample_shape, *self.batch_shape))",
-        "        return tuple(t.detach() for t in self._sample(normal, (*sample_shape, *self.batch_shape)))",
+        "ppdgm/backends/pyro/density.py",
+        "        value = value if self.has_rsample else value.detach()\n",
+        "        value, log_prob = value.detach(), log_prob.detach()\n",
         "tests/test_contract.py -k pathwise and coupling",
     ),
     "flow's draw without gradient (numpyro)": Mutation(
-        "ppdgm/backends/numpyro/vocabulary.py",
-        "        value, log_prob = self._sample(normal, (*sample_shape, *self.batch_shape))\n",
-        "        value, log_prob = self._sample(normal, (*sample_shape, *self.batch_shape))\n"
-        "        value = jax.lax.stop_gradient(value)\n",
+        "ppdgm/backends/numpyro/density.py",
+        "        return value, [] if log_prob is None else [log_prob]",
+        "        return jax.lax.stop_gradient(value), [] if log_prob is None else [log_prob]",
         "tests/test_contract.py -k pathwise and coupling",
     ),
     "Pyro's global store used": Mutation(
@@ -234,7 +233,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a run overwritten unasked": Mutation(
         "ppdgm/inference/folder.py",
-        "        if not overwrite:\n",
+        "        if not overwrite and holds_results(out):\n",
         "        if False:\n",
         "tests/test_run_folders.py -k overwritten",
     ),

@@ -1,0 +1,97 @@
+"""The hierarchical VAE: L levels of latents."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from math import log
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from ppdgm.errors import SpecError
+from ppdgm.language import Array, Batch, Vocabulary
+from ppdgm.models.hierarchical.guides import GUIDES, Guide
+from ppdgm.models.likelihoods import Bernoulli, Likelihood
+from ppdgm.models.posteriors import DiagonalNormal, Posterior, halves
+from ppdgm.models.priors import Prior, StandardNormal
+from ppdgm.models.vae import check_family
+from ppdgm.nets import MLP, Net
+from ppdgm.program import Context, Program
+from ppdgm.spec import PositiveInt, Shape
+
+
+class HierarchicalVAE(Program):
+    """Hierarchical VAE: z_L ~ prior, z_l ~ N(μ(z_{l+1}), diag σ(z_{l+1})²) for l = L−1, …, 1, x ~ likelihood(z_1).
+
+    The sites are z1, nearest the data, to zL. The guide, `inference`, is one of
+
+    - "factorised": Π q(z_l|x);
+    - "bottom_up": q(z_1|x) Π q(z_l|z_{l−1}). Burda et al. 2016, arXiv:1509.00519;
+    - "top_down", the ladder: q(z_L|x) Π q(z_l|x, z_{l+1}), each level's mean and raw scale being those of
+      p(z_l|z_{l+1}) plus a residual. Sønderby et al. 2016, arXiv:1602.02282. Vahdat & Kautz 2020, arXiv:2007.03898.
+
+    The KL of each level has a closed form where the guide draws from the top down, as the model does; in "bottom_up"
+    only that of z_L. The nets `z<l>.conditional` of p(z_l|z_{l+1}), which the ladder's guide reads too, are the model's
+    and labelled so.
+
+    Args:
+        event_shape: shape of one datum.
+        latent: widths of z_1, …, z_L.
+        inference: the guide.
+        skip: "none"; "decoder": x depends on every level; "all": and each level on every one above it. With skips
+            "bottom_up" is q(z_1|x) Π q(z_l|x, z_1, …, z_{l−1}).
+        prior: p(z_L). VampPrior needs a q(z_L|x), which "bottom_up" does not have.
+        posterior: q of each level, given a net's output. In "top_down" of z_L alone, and a DiagonalNormal.
+        likelihood: p(x|z_1), given the decoder's output.
+        encoder: the net of x: to the heads of all levels in "factorised", to that of z_1 in "bottom_up", to the lowest
+            features in "top_down".
+        decoder: the net from z_1, or with skips from all levels, to x.
+        levels: the nets between levels, in model and guide.
+        features: of "top_down", width of what climbs from x to z_L: h_1 = encoder(x), h_l = h_{l−1} + net(h_{l−1}).
+        min_scale: the least σ(z_{l+1}), and of q in the ladder below z_L. σ is 1 where the net's output is 0.
+        max_scale: the largest.
+    """
+
+    event_shape: Shape
+    latent: Annotated[Shape, Field(min_length=1)] = (40, 40)
+    inference: Literal["factorised", "bottom_up", "top_down"] = "top_down"
+    skip: Literal["none", "decoder", "all"] = "none"
+    prior: Prior = StandardNormal()
+    posterior: Posterior = DiagonalNormal()
+    likelihood: Likelihood = Bernoulli()
+    encoder: Net = MLP()
+    decoder: Net = MLP()
+    levels: Net = MLP()
+    features: PositiveInt = 200
+    min_scale: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    max_scale: Annotated[float, Field(gt=1)] = 10.0
+
+    def build(self, context: Context) -> None:
+        self._check_parts()
+        context.part(self.prior, self.latent[-1:], inputs=self.event_shape if self._way.has_top else None)
+        for level in range(1, self.depth):
+            above = self.latent[level:] if self.skip == "all" else self.latent[level : level + 1]
+            context.scope(f"z{level}").net("conditional", self.levels, (sum(above),), (2, self.latent[level - 1]))
+        seen = self.latent[0] if self.skip == "none" else sum(self.latent)
+        context.net("decoder", self.decoder, (seen,), context.part(self.likelihood, self.event_shape))
+        self._way.build(context)
+
+    @property
+    def depth(self) -> int:
+        """L."""
+        return len(self.latent)
+
+    def model(self, P: Vocabulary, x: Array) -> Any:
+        with P.plate("data", x):
+            z = [P.sample(f"z{self.depth}", self._top(P))]
+            for level in range(self.depth - 1, 0, -1):
+                z.insert(0, P.sample(f"z{level}", self.normal(P, self.conditional(P, level, z))))
+            seen = z[0] if self.skip == "none" else P.concat(z)
+            P.sample("x", self.likelihood(P, P.net("decoder")(seen)), obs=x)
+
+    def guide(self, P: Vocabulary, x: Array) -> Any:
+        with P.plate("data", x):
+            self._way.draw(P, x)
+
+    def check(self, data: Batch) -> None:
+        self.likelihood.check("x", data["x"])
