@@ -92,9 +92,8 @@ def main() -> None:
 def images() -> tuple[np.ndarray, np.ndarray]:
     """60,000 training images as probabilities, and 1,000 test images of zeros and ones."""
     data = ppdgm.load_data("mnist")
-    flat = lambda x: x.reshape(-1, 784)
-    train = np.concatenate([flat(part["x"]) for part in (data.train, data.validation) if part is not None])
-    return train, binarise(flat(data.test["x"])[:TEST], seed=2)
+    train = np.concatenate([part for part in (data.train, data.validation) if part is not None])
+    return train.reshape(-1, 784), binarise(data.test[:TEST].reshape(-1, 784), seed=2)
 
 
 def measure(name: str, seed: int, backend: str, epochs: int, train: np.ndarray, test: np.ndarray) -> None:

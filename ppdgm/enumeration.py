@@ -30,20 +30,34 @@ def all_values(name: str, dist: Any, sizes: Mapping[str, int], reshape: Callable
     Raises:
         ProgramError: the distribution has not finitely many values, or there are too many in all.
     """
-    if not getattr(dist, "has_enumerate_support", False):
-        raise ProgramError(
-            f"Site {name!r}: {type(dist).__name__} can't be enumerated: it has not finitely many values. Use a "
-            "Bernoulli, Categorical or OneHotCategorical, or drop infer={'enumerate': …}."
-        )
-    count = getattr(dist, "about", {}).get("count", 0)  # known before an array of that size is made
-    values = dist.enumerate_support(expand=False) if count <= LIMIT else ()
-    count = count or len(values)
+    least = getattr(dist, "about", {}).get("count") or prod(dist.event_shape)  # at least so many: known in advance
+    values = _support(name, dist) if least <= LIMIT else None
+    count = least if values is None else len(values)
     if (total := count * prod(sizes.values())) > LIMIT:
         raise ProgramError(
             f"Site {name!r}: enumeration would take {total} joint values, and at most {LIMIT} are allowed. Use fewer "
             "latents or classes, or a relaxation, such as GumbelSoftmax."
         )
     return reshape(values, (count, *(1,) * (len(sizes) + 2), *dist.event_shape))
+
+
+def _support(name: str, dist: Any) -> Array:
+    try:
+        if getattr(dist, "has_enumerate_support", False):
+            return dist.enumerate_support(expand=False)
+    except NotImplementedError:  # NumPyro's Independent says that it can
+        pass
+    raise ProgramError(
+        f"Site {name!r}: {type(dist).__name__} can't be enumerated: its values are not finitely many, or not listed by "
+        "the library. Use a Bernoulli or Categorical, a site for each number, or drop infer={'enumerate': …}."
+    )
+
+
+def leading(shape: tuple[int, ...], sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """What of a batch shape are axes of enumerated sites, before [K, B]; nothing where they don't fit."""
+    lead = shape[: max(0, len(shape) - 2)]
+    fits = len(lead) <= len(sizes) and all(n in (1, s) for n, s in zip(lead[::-1], sizes.values(), strict=False))
+    return lead if fits else ()
 
 
 def sum_out(
@@ -77,16 +91,17 @@ def average(
     log_p: Mapping[str, Array],
     log_q: Mapping[str, Array],
     kl: Mapping[str, Array],
+    penalties: Mapping[str, Array],
     names: list[str],
     xp: Any,
     logsumexp: LogSumExp,
-) -> tuple[Terms, Terms, Terms, Array]:
+) -> tuple[Terms, Terms, Terms, Terms, Array]:
     """Expectations of all terms under the guide's enumerated sites, and log w with these summed out.
 
     A value to which the guide gives no probability at all is left out of both: so a label that is known is clamped.
 
     Returns:
-        log_p, log_q, kl: [K, B], and [K or 1, B, D].
+        log_p, log_q, kl, penalties: [K, B], and [K or 1, B, D].
         log Σ_y p(x, z, y) / q(z|x, y): [K, B].
     """
     log_probs = sum(log_q[n] for n in names)
@@ -112,5 +127,6 @@ def average(
         {n: expect(t) for n, t in log_p.items()},
         {n: expect(t) for n, t in log_q.items()},
         {n: expect_each(f) for n, f in kl.items()},
+        {n: expect(p) for n, p in penalties.items()},
         total,
     )

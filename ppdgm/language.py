@@ -106,6 +106,10 @@ class Random(Protocol):
         """Poisson(rate), as floating numbers; the rate broadcasts to the shape."""
         ...
 
+    def draw(self, dist: Any, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """A draw of a native distribution, expanded to the batch shape, and its log-density: a flow's base."""
+        ...
+
 
 class Interpreter(Protocol):
     """What gives meaning to the statements of a program."""

@@ -120,8 +120,8 @@ class Reading:
         mistakes.check_statement(name, dist, data, self.reader.native, self.reader.arrays)
         if name in self.dists or name in self.values:
             raise mistakes.twice(name)
-        if not self.reader.pathwise and getattr(dist, "discrete", None) is not None:
-            dist = dist.discrete  # a relaxation is for training only
+        if getattr(dist, "discrete", None) is not None and (name in self.axes or not self.reader.pathwise):
+            dist = dist.discrete  # a relaxation is for draws in training only
         shape = self.shape if self.inside else (self.shape[0], 1)
         lead = self._lead(tuple(dist.batch_shape))
         mistakes.check_batch_shape(name, dist, shape, self.inside, obs is not None, lead)
@@ -136,10 +136,11 @@ class Reading:
         elif name in self.given:
             value = self.given[name]
             got, events = tuple(value.shape), len(dist.event_shape)
-            if self.axes:  # that the value depends on, or that are its own
-                got = (*(1,) * (2 - min(2, len(got) - events)), *got[len(self._lead(got[: len(got) - events])) :])
-            if name not in self.axes:
-                mistakes.check_given(name, got, tuple(dist.event_shape), shape, self.inside)
+            if name in self.axes:  # [S, 1, …, 1, *event]
+                got = (*shape, *got[3 + list(self.axes).index(name) :])
+            elif self.axes:  # that the value depends on
+                got = got[len(self._lead(got[: len(got) - events])) :]
+            mistakes.check_given(name, got, tuple(dist.event_shape), shape, self.inside)
             log_prob = self._score(name, dist, value)
         elif self.choose == "mean":
             self.values[name] = self.reader.broadcast(mistakes.mean_of(name, dist), (*shape, *dist.event_shape))
@@ -160,7 +161,7 @@ class Reading:
 
     def _lead(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The dimensions of enumerated sites before [K, B]."""
-        return shape[: max(0, len(shape) - 2)] if self.axes else ()
+        return enumeration.leading(shape, self.axes)
 
     def penalty(self, name: str, value: Array) -> None:
         if not self.inside:
@@ -198,12 +199,14 @@ def trace(guide: Reading, model: Reading, P: Vocabulary, kl: bool) -> Trace:
     log_p = {n: v for n, v in model.log_prob.items() if n not in model.shared}
     log_q = {n: guide.log_prob[n] for n in local}
     forms = closed_forms(guide.dists, model.dists, local, reader.kl, guide.axes) if kl else {}
-    marginal = None
+    penalties, marginal = {**guide.penalties, **model.penalties}, None
     if own:
         log_p = enumeration.sum_out(log_p, model.observed, own, len(guide.axes), P.xp, P.logsumexp)
         forms = {n: f for n, f in forms.items() if f.ndim <= 3 + len(guide.axes)}  # p depends on what was summed out
     if guide.axes:
-        log_p, log_q, forms, marginal = enumeration.average(log_p, log_q, forms, list(guide.axes), P.xp, P.logsumexp)
+        log_p, log_q, forms, penalties, marginal = enumeration.average(
+            log_p, log_q, forms, penalties, list(guide.axes), P.xp, P.logsumexp
+        )
     return Trace(
         values={n: guide.values[n] for n in latent},
         log_p=log_p,
@@ -211,7 +214,7 @@ def trace(guide: Reading, model: Reading, P: Vocabulary, kl: bool) -> Trace:
         kl=forms,
         shared={n: _shared_term(n, guide, model) for n in model.shared},
         marginal=marginal,
-        penalties={**guide.penalties, **model.penalties} or None,
+        penalties=penalties or None,
     )
 
 

@@ -16,10 +16,10 @@ from safetensors.numpy import save as save_arrays
 
 import ppdgm
 from ppdgm import checkpoint
-from ppdgm.errors import CheckpointError
+from ppdgm.errors import CheckpointError, ProgramError
 from ppdgm.inference import SVI, Linear
 from ppdgm.inference.folder import as_csv, read_status
-from ppdgm.models import MLP, VAE
+from ppdgm.models import MLP, PPCA, VAE
 
 RNG = np.random.default_rng(0)
 X = (RNG.random((20, 6)) < 0.5).astype("float32")
@@ -96,6 +96,20 @@ def damaged(content, rng, count):
             content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :],
         )
     yield "with a byte more", content + b" "
+
+
+@pytest.mark.parametrize("backend", ["numpyro", "pyro"])
+def test_what_the_engine_objects_to_is_told_before_an_old_run_goes(run, tmp_path, backend):
+    """An analytic KL that does not exist."""
+    out = tmp_path / "run"
+    shutil.copytree(run[1], out)
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    with pytest.raises(ProgramError, match="no closed-form KL"):
+        ppdgm.fit(
+            PPCA(event_shape=(6,)), X, engine=SVI(kl="analytic"), steps=2, backend=backend, progress=False, out=out,
+            overwrite=True,
+        )  # fmt: skip
+    assert before == {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "checkpoints/step-0000000010.safetensors"])

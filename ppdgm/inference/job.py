@@ -203,13 +203,18 @@ class Job:
             check_reached(what, schedule, self.total)
 
     def _first_reading(self) -> None:
-        """Read a few data, with the libraries' argument checks on, and sizes that hide no shape mistake."""
+        """Read a few data, with the libraries' argument checks on, and sizes that hide no shape mistake.
+
+        Then as training does: what the engine objects to is told before there is a run.
+        """
         program, rows = self.recipe.program, self.runtime.tracer.batch_size or 3
         data = self.feed.some(rows)
         if self.recipe.training.binarise == "dynamic":
             data = {**data, **self.runtime.put({"x": np.round(self.runtime.fetch(data["x"]))})}
+        engine = self.recipe.engine
         try:
             self.runtime.validate(self.native, data, 2, rows)
+            self.runtime.rehearse(engine, self.native, data, rows, engine.knobs(np.zeros(1)), self.feed.size)
         except PpdgmError:
             raise
         except Exception as error:

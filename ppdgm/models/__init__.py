@@ -3,6 +3,7 @@
 from ppdgm import nets
 from ppdgm.models import flows, likelihoods, posteriors, priors
 from ppdgm.models.flows import *
+from ppdgm.models.hierarchical import HierarchicalVAE
 from ppdgm.models.likelihoods import *
 from ppdgm.models.posteriors import *
 from ppdgm.models.ppca import PPCA
@@ -11,7 +12,7 @@ from ppdgm.models.vae import VAE
 from ppdgm.nets import *
 from ppdgm.program import Part, Program
 
-__all__ = ["PPCA", "VAE", "Part", "Program"]
+__all__ = ["PPCA", "VAE", "HierarchicalVAE", "Part", "Program"]
 __all__ += flows.__all__
 __all__ += likelihoods.__all__
 __all__ += nets.__all__

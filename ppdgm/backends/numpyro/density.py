@@ -47,6 +47,16 @@ class JaxRandom:
     def poisson(self, rate: Array, shape: tuple[int, ...]) -> Array:
         return jax.random.poisson(self._next(), jnp.broadcast_to(rate, shape), shape).astype(self.dtype)
 
+    def draw(self, d: Any, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
+        return draw(d, self._next(), batch_shape)
+
+
+def draw(d: Any, key: Array, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """A draw of a distribution, expanded to the batch shape, and its log-density, in one pass."""
+    wide = d.expand(batch_shape)
+    value, intermediates = wide(rng_key=key, sample_intermediates=True)
+    return value, wide.log_prob(value, intermediates) if intermediates else wide.log_prob(value)
+
 
 class Density(dist.Distribution):
     """A density written over `xp`. A draw keeps its log-density as its intermediate."""

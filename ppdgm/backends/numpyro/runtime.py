@@ -125,6 +125,21 @@ class Runtime:
             warnings.filterwarnings("error", "Out-of-support")  # NumPyro's only word on such values
             self.trace_native(params, jax.random.key(0), data, self._index(index), given={}, k=k, kl=False)
 
+    def rehearse(
+        self, objective: Any, params: Any, data: Any, b: int, knobs: Mapping[str, np.ndarray], data_size: int
+    ) -> None:
+        """One reading as in training, and the objective of it, for what they object to; nothing is computed."""
+        index = self._index(np.arange(b) % len(next(iter(data.values()))))
+        now = {n: jnp.asarray(v[0]) for n, v in knobs.items()}
+
+        def run(params: Any) -> Any:
+            batch, k = select(self.tracer, data, index), objective.particles
+            key, kl = jax.random.key(0), objective.wants_kl
+            terms = self.tracer.trace(params, key, batch, index, k, None, kl, pathwise=True)
+            return objective(terms, jnp, jnp.ones(b), now, data_size)
+
+        jax.eval_shape(run, params)
+
     def bytes_written(self, params: Any, data: Any, k: int, b: int) -> int:
         """Bytes of all intermediate results of one reading with K particles and B data; nothing is computed.
 

@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from jax.typing import DTypeLike
 
 from ppdgm.backends.numpyro.convolution import conv2d, conv_transpose2d
-from ppdgm.backends.numpyro.density import Density
+from ppdgm.backends.numpyro.density import Density, draw
 from ppdgm.backends.numpyro.distributions import Distributions
 from ppdgm.backends.numpyro.foreign import apply_module
 from ppdgm.language import Array, Batch, Vocabulary
@@ -104,11 +104,9 @@ class JaxReader:
         self.key, self.pathwise, self.draws = key, pathwise, 0
 
     def draw(self, d: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
-        wide = d.expand(shape)
         key = jax.random.fold_in(self.key, self.draws)
         self.draws += 1
-        value, intermediates = wide(rng_key=key, sample_intermediates=True)
-        return value, wide.log_prob(value, intermediates) if intermediates else wide.log_prob(value)
+        return draw(d, key, shape)
 
     def has_pathwise(self, d: Any) -> bool:
         return bool(d.has_rsample)

@@ -42,6 +42,18 @@ class TorchRandom:
     def poisson(self, rate: Array, shape: tuple[int, ...]) -> Array:
         return torch.poisson(torch.broadcast_to(rate, shape).contiguous())
 
+    def draw(self, d: Any, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
+        return draw(d, batch_shape)
+
+
+def draw(d: Any, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """A draw of a distribution, expanded to the batch shape, and its log-density, in one pass."""
+    wide = d.expand(torch.Size(batch_shape))
+    if isinstance(wide, Density):
+        return wide.rsample_and_log_prob()
+    value = wide.rsample() if wide.has_rsample else wide.sample()
+    return value, wide.log_prob(value)
+
 
 class Density(dist.TorchDistribution):
     """A density written over `xp`. It remembers its last draw's log-density."""

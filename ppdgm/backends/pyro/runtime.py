@@ -139,6 +139,17 @@ class Runtime:
         with torch.no_grad(), seeded(self.device, 0), self.tracer.evaluating(params) as params:
             self.tracer.trace(params, select(self.tracer, data, rows), rows, k, None, True)
 
+    def rehearse(
+        self, objective: Any, params: Any, data: Any, b: int, knobs: Mapping[str, np.ndarray], data_size: int
+    ) -> None:
+        """One reading as in training, and the objective of it, for what they object to."""
+        rows = self._index(np.arange(b) % len(next(iter(data.values()))))
+        now = {n: torch.as_tensor(v[0], device=self.device) for n, v in knobs.items()}
+        with self._evaluating(params, 0) as params:
+            batch, k = select(self.tracer, data, rows), objective.particles
+            terms = self.tracer.trace(params, batch, rows, k, None, objective.wants_kl, pathwise=True)
+            objective(terms, xp, torch.ones(b, device=self.device), now, data_size)
+
     def bytes_written(self, params: Any, data: Any, k: int, b: int) -> int:
         """Bytes of all intermediate results of one reading with K particles and B data.
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch.distributions import Distribution, kl_divergence
 
-from ppdgm.backends.pyro.density import Density
+from ppdgm.backends.pyro.density import Density, draw
 from ppdgm.language import Array, Batch, Vocabulary
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -108,11 +108,7 @@ class TorchReader:
         self.pathwise = pathwise
 
     def draw(self, d: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
-        wide = d.expand(torch.Size(shape))
-        if isinstance(wide, Density):
-            return wide.rsample_and_log_prob()
-        value = wide.rsample() if wide.has_rsample else wide.sample()
-        return value, wide.log_prob(value)
+        return draw(d, shape)
 
     def has_pathwise(self, d: Any) -> bool:
         return has_pathwise(d)

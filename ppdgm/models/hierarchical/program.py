@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from math import log
 from typing import Annotated, Any, Literal
 
@@ -12,7 +11,7 @@ from ppdgm.errors import SpecError
 from ppdgm.language import Array, Batch, Vocabulary
 from ppdgm.models.hierarchical.guides import GUIDES, Guide
 from ppdgm.models.likelihoods import Bernoulli, Likelihood
-from ppdgm.models.posteriors import DiagonalNormal, Posterior, halves
+from ppdgm.models.posteriors import DiagonalNormal, Posterior
 from ppdgm.models.priors import Prior, StandardNormal
 from ppdgm.models.vae import check_family
 from ppdgm.nets import MLP, Net
@@ -70,22 +69,18 @@ class HierarchicalVAE(Program):
         self._check_parts()
         context.part(self.prior, self.latent[-1:], inputs=self.event_shape if self._way.has_top else None)
         for level in range(1, self.depth):
-            above = self.latent[level:] if self.skip == "all" else self.latent[level : level + 1]
-            context.scope(f"z{level}").net("conditional", self.levels, (sum(above),), (2, self.latent[level - 1]))
+            head = (2, self.latent[level - 1])
+            context.scope(f"z{level}").net("conditional", self.levels, (self.width_above(level),), head)
         seen = self.latent[0] if self.skip == "none" else sum(self.latent)
         context.net("decoder", self.decoder, (seen,), context.part(self.likelihood, self.event_shape))
         self._way.build(context)
-
-    @property
-    def depth(self) -> int:
-        """L."""
-        return len(self.latent)
 
     def model(self, P: Vocabulary, x: Array) -> Any:
         with P.plate("data", x):
             z = [P.sample(f"z{self.depth}", self._top(P))]
             for level in range(self.depth - 1, 0, -1):
-                z.insert(0, P.sample(f"z{level}", self.normal(P, self.conditional(P, level, z))))
+                head = self.conditional(P, level, self.above(P, z))
+                z.insert(0, P.sample(f"z{level}", self.normal(P, head)))
             seen = z[0] if self.skip == "none" else P.concat(z)
             P.sample("x", self.likelihood(P, P.net("decoder")(seen)), obs=x)
 
@@ -95,3 +90,43 @@ class HierarchicalVAE(Program):
 
     def check(self, data: Batch) -> None:
         self.likelihood.check("x", data["x"])
+
+    # What model and guides share.
+
+    @property
+    def depth(self) -> int:
+        """L."""
+        return len(self.latent)
+
+    def width_above(self, level: int) -> int:
+        """The width of what z_l is conditioned on."""
+        return sum(self.latent[level:]) if self.skip == "all" else self.latent[level]
+
+    def above(self, P: Vocabulary, z: list[Array]) -> Array:
+        """What the next level down is conditioned on, given the levels drawn so far, lowest first."""
+        return P.concat(z) if self.skip == "all" else z[0]
+
+    def conditional(self, P: Vocabulary, level: int, above: Array) -> Array:
+        """Mean and raw scale of p(z_l|above), [..., 2, D]."""
+        return P.net(f"z{level}.conditional")(above)
+
+    def normal(self, P: Vocabulary, head: Array) -> Any:
+        """N(μ, diag σ²) of mean and raw scale s: log σ goes from log min_scale to log max_scale as s does from −∞ to ∞."""
+        low, high = log(self.min_scale), log(self.max_scale)
+        gate = P.activation("sigmoid", head[..., 1, :] + log(-low / high))  # σ = 1 at s = 0
+        return P.dist.Normal(head[..., 0, :], P.xp.exp(low + (high - low) * gate)).to_event(1)
+
+    def _top(self, P: Vocabulary) -> Any:
+        return self.prior(P, lambda u: self._way.top(P, u)) if self._way.has_top else self.prior(P)
+
+    @property
+    def _way(self) -> Guide:
+        return GUIDES[self.inference](self)
+
+    def _check_parts(self) -> None:
+        check_family(self.prior, self.posterior)
+        if self.posterior.family != "real":
+            raise SpecError(
+                f"posterior: got {type(self.posterior).__name__}, which is over {self.posterior.family} latents, but "
+                "the levels are normal given the ones above. Use DiagonalNormal(), or a VAE."
+            )

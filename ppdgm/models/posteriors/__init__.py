@@ -1,6 +1,9 @@
 """Posteriors: distributions over a latent, given the encoder's output."""
 
 from ppdgm.models.posteriors.base import Family, Posterior, halves
+from ppdgm.models.posteriors.binary import RelaxedBernoulli
+from ppdgm.models.posteriors.flow import FlowPosterior
+from ppdgm.models.posteriors.gumbel import GumbelSoftmax
 from ppdgm.models.posteriors.normal import DiagonalNormal
 
-__all__ = ["DiagonalNormal", "Family", "Posterior", "halves"]
+__all__ = ["DiagonalNormal", "Family", "FlowPosterior", "GumbelSoftmax", "Posterior", "RelaxedBernoulli", "halves"]

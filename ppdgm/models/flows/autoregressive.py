@@ -1,0 +1,125 @@
+"""Affine autoregressive flows: one pass in one direction, D passes in the other."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Annotated, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from ppdgm.language import Array, Vocabulary
+from ppdgm.models.flows.base import Flow
+from ppdgm.models.flows.conditioner import declare_conditioner
+from ppdgm.nets import MADE, Activation
+from ppdgm.program import Context
+from ppdgm.spec import NonNegativeInt, PositiveFloat, PositiveInt, Shape
+
+
+class _Autoregressive(Flow):
+    """Layers g(x)_d = s_d x_d + t_d with s and t functions of x_<d by a MADE; the ordering turns round between layers.
+
+    Args:
+        depth: number of layers.
+        hidden: widths of each layer's masked net.
+        activation: of these nets.
+        context: how many numbers per datum of the encoder's output these nets see, in a posterior.
+    """
+
+    depth: PositiveInt = 4
+    hidden: Shape = (200,)
+    activation: Activation = "relu"
+    context: NonNegativeInt = 64
+
+    def build(self, context: Context, width: int, conditional: bool) -> int:
+        seen = self.context if conditional else 0
+        for i in range(self.depth):
+            declare_conditioner(context, f"nets.{i}", self._net(i), (width + seen,), (2, width))
+        return seen
+
+    def _net(self, i: int) -> MADE:
+        return MADE(hidden=self.hidden, activation=self.activation, ordering="reversed" if i % 2 else "natural")
+
+    @abstractmethod
+    def _affine(self, P: Vocabulary, shift: Array, raw: Array) -> tuple[Array, Array]:
+        """log s and t [..., D] of the net's outputs."""
+
+    def _numbers(self, P: Vocabulary, i: int, x: Array, context: Array | None) -> tuple[Array, Array]:
+        out = self._net(i).conditioned(P.scope(f"nets.{i}"), x, context, (2, x.shape[-1]))
+        return self._affine(P, out[..., 0, :], out[..., 1, :])
+
+    def _one_pass(self, P: Vocabulary, x: Array, context: Array | None) -> tuple[Array, Array]:
+        """g_depth(… g_1(x)) and its log|det|."""
+        total = 0.0
+        for i in range(self.depth):
+            log_scale, shift = self._numbers(P, i, x, context)
+            x = P.xp.exp(log_scale) * x + shift
+            total = total + P.xp.sum(log_scale, axis=-1)
+        return x, total
+
+    def _many_passes(self, P: Vocabulary, y: Array, context: Array | None) -> tuple[Array, Array]:
+        """The inverse of `_one_pass` and its log|det|: one more coordinate is known after each pass through a net."""
+        leads = [tuple(a.shape[:-1]) for a in (y, context) if a is not None]
+        y, total = P.xp.broadcast_to(y, (*np.broadcast_shapes(*leads), y.shape[-1])), 0.0
+        for i in reversed(range(self.depth)):
+            y = self._solve(P, i, y, context)
+            total = total - P.xp.sum(self._numbers(P, i, y, context)[0], axis=-1)
+        return y, total
+
+    def _solve(self, P: Vocabulary, i: int, y: Array, context: Array | None) -> Array:
+        width = y.shape[-1]
+        ranks = P.constant(self._net(i).ranks(width))
+
+        def place(state: tuple[Array, Array]) -> tuple[Array, Array]:
+            x, known = state  # coordinates whose turn has not come are 0, so that no net sees a stray number
+            log_scale, shift = self._numbers(P, i, x, context)
+            return P.xp.where(ranks == known, (y - shift) * P.xp.exp(-log_scale), x), known + 1.0
+
+        return P.repeat(width, place, (P.xp.zeros_like(y), P.full((), 0.0)))[0]
+
+
+class IAF(_Autoregressive):
+    """Inverse autoregressive flow: z ← σ z + (1 − σ) m in each layer, with m_d, σ_d functions of z_<d and the context.
+
+    Kingma et al. 2016, arXiv:1606.04934. A draw takes one pass, so it is a posterior's flow; to score a given value
+    takes D passes. The gates start at σ = 0.88, and σ = min_scale + (1 − min_scale) sigmoid(2 + s).
+
+    Args:
+        min_scale: a floor under σ, so that the inverse stays finite.
+    """
+
+    fast: ClassVar = "forward"
+    min_scale: Annotated[float, Field(gt=0, lt=1)] = 0.01
+
+    def _affine(self, P: Vocabulary, shift: Array, raw: Array) -> tuple[Array, Array]:
+        rest = (1.0 - self.min_scale) * P.activation("sigmoid", -2.0 - raw)  # 1 − σ
+        return P.xp.log1p(-rest), rest * shift
+
+    def forward(self, P: Vocabulary, x: Array, context: Array | None) -> tuple[Array, Array]:
+        return self._one_pass(P, x, context)
+
+    def inverse(self, P: Vocabulary, y: Array, context: Array | None) -> tuple[Array, Array]:
+        return self._many_passes(P, y, context)
+
+
+class MAF(_Autoregressive):
+    """Masked autoregressive flow: f⁻¹ has layers x ← exp(a) x + t, with a_d, t_d functions of x_<d and the context.
+
+    Papamakarios et al. 2017, arXiv:1705.07057. To score a given value takes one pass, so it is a prior's flow; a draw
+    takes D passes. a = max_log_scale tanh(s / max_log_scale).
+
+    Args:
+        max_log_scale: a bound on |a|, so that draws stay finite.
+    """
+
+    fast: ClassVar = "inverse"
+    max_log_scale: PositiveFloat = 3.0
+
+    def _affine(self, P: Vocabulary, shift: Array, raw: Array) -> tuple[Array, Array]:
+        return self.max_log_scale * P.xp.tanh(raw / self.max_log_scale), shift
+
+    def forward(self, P: Vocabulary, x: Array, context: Array | None) -> tuple[Array, Array]:
+        return self._many_passes(P, x, context)
+
+    def inverse(self, P: Vocabulary, y: Array, context: Array | None) -> tuple[Array, Array]:
+        return self._one_pass(P, y, context)

@@ -1,0 +1,106 @@
+"""Coupling flows: half of the vector stays, and sets what happens to the other half. One pass in both directions."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from ppdgm.errors import SpecError
+from ppdgm.language import Array, Vocabulary
+from ppdgm.models.flows.base import Flow
+from ppdgm.models.flows.conditioner import declare_conditioner
+from ppdgm.nets import MLP, Activation
+from ppdgm.nets.base import unflatten
+from ppdgm.nets.made import perceptron
+from ppdgm.program import Context
+from ppdgm.spec import NonNegativeInt, PositiveFloat, PositiveInt, Shape
+
+
+class Coupling(Flow):
+    """Layers that keep one half of x and move the other, coordinate by coordinate; the halves swap between layers.
+
+    A subclass gives `rows` and `_move`, the map of one coordinate.
+
+    Args:
+        depth: number of layers; from 2 on, each coordinate is moved.
+        hidden: widths of each layer's net.
+        activation: of these nets.
+        context: how many numbers per datum of the encoder's output these nets see, in a posterior.
+    """
+
+    fast: ClassVar = "both"
+    depth: PositiveInt = 4
+    hidden: Shape = (200,)
+    activation: Activation = "relu"
+    context: NonNegativeInt = 64
+
+    @property
+    @abstractmethod
+    def rows(self) -> int:
+        """How many numbers of the net's output the map of one coordinate reads."""
+
+    @abstractmethod
+    def _move(self, P: Vocabulary, numbers: Array, x: Array, inverse: bool) -> tuple[Array, Array]:
+        """The map or its inverse of x [..., n] with its log-derivative, by numbers [..., rows, n] near 0 at first."""
+
+    def build(self, context: Context, width: int, conditional: bool) -> int:
+        if width < 2:
+            raise SpecError(
+                f"{type(self).__name__}: got a latent of width {width}; expected at least 2: one half has to set what "
+                "happens to the other. For width 1 take IAF or MAF."
+            )
+        seen = self.context if conditional else 0
+        for i in range(self.depth):
+            moved = self._moved(i, width)
+            kept = width - (moved.stop - moved.start)
+            declare_conditioner(context, f"nets.{i}", self._net, (kept + seen,), (self.rows, width - kept))
+        return seen
+
+    @property
+    def _net(self) -> MLP:
+        return MLP(hidden=self.hidden, activation=self.activation)
+
+    @staticmethod
+    def _moved(i: int, width: int) -> slice:
+        return slice(0, width // 2) if i % 2 else slice(width // 2, width)
+
+    def _layer(self, P: Vocabulary, i: int, x: Array, context: Array | None, inverse: bool) -> tuple[Array, Array]:
+        width, moved = x.shape[-1], self._moved(i, x.shape[-1])
+        kept = x[..., moved.stop :] if i % 2 else x[..., : moved.start]
+        numbers = perceptron(P.scope(f"nets.{i}"), self._net, kept, context)
+        numbers = unflatten(P, numbers, (self.rows, moved.stop - moved.start))
+        y, log_slope = self._move(P, numbers, x[..., moved], inverse)
+        return P.concat([y, kept] if i % 2 else [kept, y]), P.xp.sum(log_slope, axis=-1)
+
+    def forward(self, P: Vocabulary, x: Array, context: Array | None) -> tuple[Array, Array]:
+        return self._through(P, x, context, inverse=False)
+
+    def inverse(self, P: Vocabulary, y: Array, context: Array | None) -> tuple[Array, Array]:
+        return self._through(P, y, context, inverse=True)
+
+    def _through(self, P: Vocabulary, x: Array, context: Array | None, inverse: bool) -> tuple[Array, Array]:
+        total = 0.0
+        for i in range(self.depth)[:: -1 if inverse else 1]:
+            x, log_det = self._layer(P, i, x, context, inverse)
+            total = total + log_det
+        return x, total
+
+
+class RealNVP(Coupling):
+    """Affine coupling: x_b ← exp(s) x_b + t, with s and t functions of x_a and the context; x_a stays.
+
+    Dinh et al. 2017, arXiv:1605.08803. s = max_log_scale tanh(r / max_log_scale). Both directions take one pass.
+
+    Args:
+        max_log_scale: a bound on |s|, so that neither direction overflows.
+    """
+
+    max_log_scale: PositiveFloat = 2.0
+    rows: ClassVar[int] = 2
+
+    def _move(self, P: Vocabulary, numbers: Array, x: Array, inverse: bool) -> tuple[Array, Array]:
+        shift, raw = numbers[..., 0, :], numbers[..., 1, :]
+        log_scale = self.max_log_scale * P.xp.tanh(raw / self.max_log_scale)
+        if inverse:
+            return (x - shift) * P.xp.exp(-log_scale), -log_scale
+        return P.xp.exp(log_scale) * x + shift, log_scale

@@ -1,0 +1,45 @@
+"""Which flows are fast where: a training step must not take D passes by accident."""
+
+from __future__ import annotations
+
+import warnings
+from inspect import isabstract
+from typing import Literal
+
+from ppdgm.errors import SpecError
+from ppdgm.models.flows.base import Flow
+from ppdgm.spec import Spec
+
+Direction = Literal["forward", "inverse"]
+_DOES = {"forward": "draws z", "inverse": "scores a given z"}
+
+
+def check_direction(part: Spec, flow: Flow, needed: Direction, allow_slow: bool) -> None:
+    """Refuse, or where that is allowed warn of, a flow that is slow in the direction that each training step needs.
+
+    Raises:
+        SpecError: naming flows that are fast there.
+    """
+    if flow.fast in (needed, "both"):
+        return
+    owner = type(part).__name__
+    slow = f"{type(flow).__name__} takes D passes through its nets to do so"
+    if allow_slow:
+        warnings.warn(f"{owner}: every training step {_DOES[needed]}, and {slow}.", stacklevel=3)
+        return
+    raise SpecError(
+        f"{owner}.flow: every training step {_DOES[needed]}, and {slow}. Fast here: {', '.join(fast_flows(needed))}. "
+        "Or permit it by allow_slow=True."
+    )
+
+
+def fast_flows(needed: Direction) -> list[str]:
+    """The names of ppdgm's flows that take one pass in a direction, and of which a density of given values is known."""
+    found, todo = set(), [Flow]
+    while todo:
+        for sub in todo.pop().__subclasses__():
+            todo.append(sub)
+            known = needed == "forward" or not sub.one_way
+            if not isabstract(sub) and sub.__module__.startswith("ppdgm.") and known and sub.fast in (needed, "both"):
+                found.add(sub.__name__)
+    return sorted(found)

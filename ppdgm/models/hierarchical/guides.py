@@ -1,0 +1,132 @@
+"""The guides of a hierarchical VAE: what they declare, and how they draw z_1, …, z_L given x."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from ppdgm.errors import SpecError
+from ppdgm.language import Array, Vocabulary
+from ppdgm.models.posteriors import DiagonalNormal
+from ppdgm.nets import Net
+from ppdgm.nets.base import flatten
+from ppdgm.program import Context
+
+if TYPE_CHECKING:
+    from ppdgm.models.hierarchical.program import HierarchicalVAE
+
+
+class Guide:
+    """One way to draw the latents of a program; here `spec`. Nets of level l are under `z<l>.`."""
+
+    def __init__(self, spec: HierarchicalVAE):
+        self.spec = spec
+
+    @property
+    def has_top(self) -> bool:
+        """Whether z_L is drawn given x alone."""
+        return True
+
+    def build(self, context: Context) -> None:
+        """Declare the guide's nets and parts."""
+        raise NotImplementedError
+
+    def draw(self, P: Vocabulary, x: Array) -> None:
+        """Draw every level."""
+        raise NotImplementedError
+
+    def top(self, P: Vocabulary, u: Array) -> Any:
+        """The q(z_L|u) that priors made of posteriors mix."""
+        raise NotImplementedError
+
+    def _level(self, context: Context, level: int, net: Net, inputs: tuple[int, ...]) -> None:
+        """Declare the posterior of a level, and the net from `inputs` to its head."""
+        scope = context.scope(f"z{level}", label="guide")
+        scope.net("encoder", net, inputs, scope.part(self.spec.posterior, (self.spec.latent[level - 1],)))
+
+    def _posterior(self, P: Vocabulary, level: int, given: Array) -> Any:
+        scope = P.scope(f"z{level}")
+        return self.spec.posterior(scope, scope.net("encoder")(given))
+
+    def _base(self, P: Vocabulary, given: Array) -> Any:
+        scope = P.scope(f"z{self.spec.depth}")
+        return self.spec.posterior.base(scope, scope.net("encoder")(given))
+
+
+class Factorised(Guide):
+    """Π q(z_l|x), drawn from the top down as the model is, so that each level's KL has a closed form that holds."""
+
+    def build(self, context: Context) -> None:
+        for level in range(1, self.spec.depth + 1):
+            self._level(context, level, self.spec.encoder, self.spec.event_shape)
+
+    def draw(self, P: Vocabulary, x: Array) -> None:
+        for level in range(self.spec.depth, 0, -1):
+            P.sample(f"z{level}", self._posterior(P, level, x))
+
+    def top(self, P: Vocabulary, u: Array) -> Any:
+        return self._base(P, u)
+
+
+class BottomUp(Guide):
+    """q(z_1|x) Π q(z_l|z_{l−1}); where the model has skips, each level is given x and every level below it."""
+
+    @property
+    def has_top(self) -> bool:
+        return self.spec.depth == 1
+
+    def build(self, context: Context) -> None:
+        self._level(context, 1, self.spec.encoder, self.spec.event_shape)
+        for level in range(2, self.spec.depth + 1):
+            below, x = self.spec.latent[: level - 1], prod(self.spec.event_shape)
+            width = below[-1] if self.spec.skip == "none" else x + sum(below)
+            self._level(context, level, self.spec.levels, (width,))
+
+    def draw(self, P: Vocabulary, x: Array) -> None:
+        z = [P.sample("z1", self._posterior(P, 1, x))]
+        for level in range(2, self.spec.depth + 1):
+            given = z[-1] if self.spec.skip == "none" else P.concat([flatten(P, x, self.spec.event_shape), *z])
+            z.append(P.sample(f"z{level}", self._posterior(P, level, given)))
+
+    def top(self, P: Vocabulary, u: Array) -> Any:
+        return self._base(P, u)
+
+
+class TopDown(Guide):
+    """The ladder: h_1, …, h_L climb from x; then q(z_L|h_L), and q(z_l|h_l, z_{l+1}) as a residual of p(z_l|z_{l+1})."""
+
+    def build(self, context: Context) -> None:
+        spec, features = self.spec, (self.spec.features,)
+        if type(spec.posterior) is not DiagonalNormal:
+            raise SpecError(
+                f"posterior: got {type(spec.posterior).__name__}, but each level of the ladder is a residual of a "
+                'diagonal normal. Use DiagonalNormal(), or inference="factorised" or "bottom_up".'
+            )
+        context.net("encoder", spec.encoder, spec.event_shape, features, label="guide")
+        for level in range(2, spec.depth + 1):
+            context.scope(f"z{level}", label="guide").net("features", spec.levels, features, features)
+        self._level(context, spec.depth, spec.levels, features)
+        for level in range(1, spec.depth):
+            given = spec.features + spec.width_above(level)
+            context.scope(f"z{level}", label="guide").net("encoder", spec.levels, (given,), (2, spec.latent[level - 1]))
+
+    def draw(self, P: Vocabulary, x: Array) -> None:
+        h, spec = self._features(P, x), self.spec
+        z = [P.sample(f"z{spec.depth}", self._posterior(P, spec.depth, h[-1]))]
+        for level in range(spec.depth - 1, 0, -1):
+            above = spec.above(P, z)
+            residual = P.net(f"z{level}.encoder")(P.concat([h[level - 1], above]))
+            z.insert(0, P.sample(f"z{level}", spec.normal(P, spec.conditional(P, level, above) + residual)))
+
+    def top(self, P: Vocabulary, u: Array) -> Any:
+        return self._base(P, self._features(P, u)[-1])
+
+    def _features(self, P: Vocabulary, x: Array) -> list[Array]:
+        """h_1, …, h_L."""
+        h = [P.net("encoder")(x)]
+        for level in range(2, self.spec.depth + 1):
+            h.append(h[-1] + P.net(f"z{level}.features")(h[-1]))
+        return h
+
+
+GUIDES: dict[str, type[Guide]] = {"factorised": Factorised, "bottom_up": BottomUp, "top_down": TopDown}

@@ -1,0 +1,67 @@
+"""Binary latents: the relaxed Bernoulli, or exact enumeration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from ppdgm.language import Array, Vocabulary
+from ppdgm.models.posteriors.base import Family, Posterior
+from ppdgm.models.relaxed import (
+    Temperature,
+    bernoulli,
+    declare_temperature,
+    hardened,
+    relaxed_bernoulli,
+    temperature_of,
+)
+from ppdgm.program import Context
+from ppdgm.spec import PositiveFloat
+
+
+class RelaxedBernoulli(Posterior):
+    """q(b|x) = Π Bern(σ(a(x))), in training relaxed to σ((a + l)/τ), l logistic.
+
+    Maddison et al. 2016, arXiv:1611.00712. The latent is the log-odds y: in training (a + l)/τ; in every evaluation ±1000, which
+    stands for ±∞. Parameters: `temperature` (scheduled) or `raw_temperature` (learned).
+
+    Args:
+        straight_through: the decoder sees the bit y > 0, with the gradient of σ(y); else σ(y).
+        temperature: τ. A number (fixed), a schedule in steps (annealed), or "learned".
+        min_temperature: a floor under a τ that is annealed or learned: τ = min_temperature + softplus(s), 1 at the
+            start.
+        kl: in training, "bernoulli" takes the closed-form KL(Bern(q)‖Bern(p)) of each latent, "relaxed" draws the KL
+            of the relaxations. Evaluations are always of the Bernoulli.
+        enumerate: sum over all 2^L joint values of L latents, exactly, also in training: no relaxation, no τ.
+    """
+
+    family: ClassVar[Family] = "binary"
+
+    straight_through: bool = False
+    temperature: Annotated[Temperature, Field()] = 0.5
+    min_temperature: PositiveFloat = 0.05
+    kl: Literal["bernoulli", "relaxed"] = "bernoulli"
+    enumerate: bool = False
+
+    @property
+    def infer(self) -> Mapping[str, Any] | None:
+        return {"enumerate": "parallel"} if self.enumerate else None
+
+    def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if not self.enumerate:
+            declare_temperature(context, self.temperature, self.min_temperature)
+        return shape
+
+    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+        if self.enumerate:
+            return bernoulli(P, head[0])
+        temperature = temperature_of(P, self.temperature, self.min_temperature)
+        return relaxed_bernoulli(P, head[0], temperature, closed_form=self.kl == "bernoulli")
+
+    def code(self, P: Vocabulary, z: Array) -> Array:
+        soft = P.activation("sigmoid", z)
+        if not self.straight_through:
+            return soft
+        return hardened(P, P.xp.where(z > 0.0, P.full((), 1.0), P.full((), 0.0)), soft)

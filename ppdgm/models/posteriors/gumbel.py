@@ -1,0 +1,83 @@
+"""Categorical latents: Gumbel-softmax, or exact enumeration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from ppdgm.language import Array, Vocabulary
+from ppdgm.models.posteriors.base import Family, Posterior
+from ppdgm.models.relaxed import (
+    Temperature,
+    categorical,
+    declare_temperature,
+    hardened,
+    relaxed_categorical,
+    temperature_of,
+)
+from ppdgm.program import Context, normal
+from ppdgm.spec import PositiveFloat, PositiveInt
+
+
+class GumbelSoftmax(Posterior):
+    """q(c|x) = Π Cat(π(x)), in training relaxed to softmax((log π + g)/τ), g Gumbel.
+
+    Jang et al. 2016, arXiv:1611.01144. The latent is the log-simplex y, [*latent, C]: in training
+    log softmax((log π + g)/τ), with the density of Maddison et al. 2016, arXiv:1611.00712; in every evaluation a log
+    one-hot vector. Parameters: `codebook` [C, E], `temperature` (scheduled) or `raw_temperature` (learned).
+
+    Args:
+        classes: C, of each latent.
+        embedding: E. The decoder sees Σ_k c_k e_k of each latent, [E, *latent] like an image's channels, from one
+            codebook for all latents. None: it sees the vectors c themselves, [C, *latent].
+        straight_through: the decoder sees the one-hot vector of the largest c_k, with the gradient of c.
+        temperature: τ. A number (fixed), a schedule in steps (annealed), or "learned".
+        min_temperature: a floor under a τ that is annealed or learned: τ = min_temperature + softplus(s), 1 at the
+            start.
+        kl: in training, "categorical" takes the closed-form KL(Cat(q)‖Cat(p)) of each latent (Jang et al.), "relaxed"
+            draws the KL of the relaxations (Maddison et al.). Evaluations are always of the categorical.
+        enumerate: sum over all C^L joint values of L latents, exactly, also in training: no relaxation, no τ.
+    """
+
+    family: ClassVar[Family] = "categorical"
+
+    classes: Annotated[int, Field(ge=2)] = 10
+    embedding: PositiveInt | None = None
+    straight_through: bool = False
+    temperature: Annotated[Temperature, Field()] = 0.5
+    min_temperature: PositiveFloat = 0.05
+    kl: Literal["categorical", "relaxed"] = "categorical"
+    enumerate: bool = False
+
+    @property
+    def infer(self) -> Mapping[str, Any] | None:
+        return {"enumerate": "parallel"} if self.enumerate else None
+
+    def variable(self, latent: tuple[int, ...]) -> tuple[int, ...]:
+        return (*latent, self.classes)
+
+    def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if self.embedding is not None:
+            context.param("codebook", (self.classes, self.embedding), normal(1.0), label="model")
+        if not self.enumerate:
+            declare_temperature(context, self.temperature, self.min_temperature)
+        return shape
+
+    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+        if self.enumerate:
+            return categorical(P, head[0])
+        temperature = temperature_of(P, self.temperature, self.min_temperature)
+        return relaxed_categorical(P, head[0], temperature, closed_form=self.kl == "categorical")
+
+    def code_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (self.embedding or self.classes, *shape[:-1])
+
+    def code(self, P: Vocabulary, z: Array) -> Array:
+        P, chosen = P.scope(self.role), P.xp.exp(z)
+        if self.straight_through:
+            chosen = hardened(P, P.one_hot(P.xp.argmax(z, axis=-1), self.classes), chosen)
+        if self.embedding is not None:
+            chosen = chosen @ P.param("codebook")
+        return P.xp.moveaxis(chosen, -1, -len(P.shape))
