@@ -117,16 +117,19 @@ def not_pathwise(name: str, dist: Any) -> ProgramError:
     )
 
 
-def mean_of(name: str, dist: Any) -> Any:
-    """The mean of a site's distribution.
+def mean_of(name: str, dist: Any, latent: bool = False) -> Any:
+    """The mean of a site's distribution; of a latent's, one that others can depend on.
 
     Raises:
         ProgramError: it has none.
     """
+    kind = type(_inner(dist)).__name__
     try:
+        if latent and kind.startswith("Categorical"):  # its mean is NaN in both libraries
+            raise NotImplementedError
         return dist.mean
     except NotImplementedError:
-        raise ProgramError(f"Site {name!r}: {type(_inner(dist)).__name__} has no mean that is known.") from None
+        raise ProgramError(f"Site {name!r}: {kind} has no mean that is known.") from None
 
 
 def enumerated_outside(name: str) -> ProgramError:
@@ -141,12 +144,31 @@ def penalty_outside(name: str) -> ProgramError:
     return ProgramError(f"Penalty {name!r} is outside the data plate; expected one number per datum. {INSIDE}.")
 
 
+def check_penalty(name: str, got: Shape, shape: tuple[int, int]) -> None:
+    """Refuse a penalty that is not one number for each datum (and particle)."""
+    if not _fits(got, shape) or got[-1:] != shape[1:]:
+        raise ProgramError(
+            f"Penalty {name!r}: got values of shape {got}, expected one number for each of {shape[1]} data, "
+            f"{shape[1:]}. Sum or average over the other dimensions."
+        )
+
+
+def check_penalties(dimensions: Mapping[str, int], most: int, summed: Iterable[str]) -> None:
+    """Refuse a penalty that depends on sites which only the model has, and which are summed out."""
+    for name, n in dimensions.items():
+        if n > most:
+            raise ProgramError(
+                f"Penalty {name!r} depends on {', '.join(map(repr, summed))}, which is summed out of the model. Draw it "
+                "in the guide, whose probabilities the penalty can be averaged with."
+            )
+
+
 def check_relaxed(guide: Mapping[str, Any]) -> None:
     """Refuse a relaxation whose KL is that of its discrete distributions where no closed form is asked for."""
     for name, q in guide.items():
         if getattr(q, "discrete", None) is not None and q.closed_form is not None:
             raise ProgramError(
-                f'Site {name!r}: its relaxation has kl="categorical", a closed form, but the engine weighs draws. '
+                f'Site {name!r}: the KL of its relaxation is its discrete distribution\'s closed form, but the engine weighs draws. '
                 'Give the posterior kl="relaxed", or the engine kl="auto".'
             )
 

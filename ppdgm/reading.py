@@ -143,7 +143,8 @@ class Reading:
             mistakes.check_given(name, got, tuple(dist.event_shape), shape, self.inside)
             log_prob = self._score(name, dist, value)
         elif self.choose == "mean":
-            self.values[name] = self.reader.broadcast(mistakes.mean_of(name, dist), (*shape, *dist.event_shape))
+            mean = mistakes.mean_of(name, dist, latent=obs is None)
+            self.values[name] = self.reader.broadcast(mean, (*shape, *dist.event_shape))
             return self.values[name]  # not scored: a mean need not lie in the support
         elif self.enumerates and enumeration.wanted(infer):
             if not self.inside:
@@ -166,6 +167,7 @@ class Reading:
     def penalty(self, name: str, value: Array) -> None:
         if not self.inside:
             raise mistakes.penalty_outside(name)
+        mistakes.check_penalty(name, tuple(value.shape)[len(self._lead(tuple(value.shape))) :], self.shape)
         self.penalties[name] = value
 
     def _score(self, name: str, dist: Any, value: Array) -> Array:
@@ -201,6 +203,7 @@ def trace(guide: Reading, model: Reading, P: Vocabulary, kl: bool) -> Trace:
     forms = closed_forms(guide.dists, model.dists, local, reader.kl, guide.axes) if kl else {}
     penalties, marginal = {**guide.penalties, **model.penalties}, None
     if own:
+        mistakes.check_penalties({n: v.ndim for n, v in penalties.items()}, 2 + len(guide.axes), own)
         log_p = enumeration.sum_out(log_p, model.observed, own, len(guide.axes), P.xp, P.logsumexp)
         forms = {n: f for n, f in forms.items() if f.ndim <= 3 + len(guide.axes)}  # p depends on what was summed out
     if guide.axes:
@@ -270,12 +273,18 @@ def read_draws(
 def read_means(
     program: PairLike, speak: Callable[[Reading], Vocabulary], reader: Reader, batch: Batch, size: int
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Each latent at its mean given the means before it, and each observed site's mean given those; [1, B, *event]."""
+    """Each latent at its mean given the means before it, and each observed site's mean given those; [1, B, *event].
+
+    Where nothing is latent, the model's deterministic values [B, …] stand for latents: an autoencoder's code.
+    """
     guide = Reading(reader, (1, size), {}, choose="mean")
     _run(program, "guide", speak(guide), batch, reader)
     model = Reading(reader, (1, size), guide.values, choose="mean", generate=True)
     _run(program, "model", speak(model), batch, reader)
-    return {n: guide.values[n] for n in guide.dists}, {n: model.values[n] for n in model.observed}
+    latents = {n: guide.values[n] for n in guide.dists}
+    if len(model.dists) == len(model.observed):
+        latents = {n: v[None] for n, v in model.values.items() if n not in model.dists}
+    return latents, {n: model.values[n] for n in model.observed}
 
 
 def read_prior(

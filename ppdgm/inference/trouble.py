@@ -47,12 +47,18 @@ def _cause(terms: Trace, gradients: Mapping[str, np.ndarray], rows: np.ndarray) 
 
 
 def _quantities(terms: Trace) -> list[tuple[str, str, np.ndarray]]:
-    """Values before the densities that depend on them, the guide before the model."""
+    """Values before the densities that depend on them, the guide before the model.
+
+    Values of enumerated sites, and of what depends on them, have more axes, and are all values there are: no cause.
+    """
+    lead = next((t.shape for t in {**terms.log_q, **terms.log_p}.values()), None)
+    drawn = {n: v for n, v in terms.values.items() if n in terms.shared or (n in terms.log_q and v.shape[:2] == lead)}
     order: list[tuple[str, Mapping[str, Any]]] = [
-        ("the value", {n: v for n, v in terms.values.items() if n in terms.log_q or n in terms.shared}),
+        ("the value", drawn),
         ("log q", terms.log_q),
         ("log p", terms.log_p),
         ("the KL", terms.kl),
         ("log p − log q", terms.shared),
+        ("the penalty", terms.penalties or {}),
     ]
     return [(what, site, np.asarray(value)) for what, sites in order for site, value in sites.items()]

@@ -47,12 +47,16 @@ class VAE(Program):
 
     def model(self, P: Vocabulary, x: Array) -> Any:
         with P.plate("data", x):
-            z = P.sample("z", self.prior(P, lambda u: self.posterior.base(P, P.net("encoder")(u))))
+            z = P.sample("z", self.prior(P, lambda u: self.posterior.base(P, self.encode(P, u))))
             P.sample("x", self.likelihood(P, P.net("decoder")(self.posterior.code(P, z))), obs=x)
 
     def guide(self, P: Vocabulary, x: Array) -> Any:
         with P.plate("data", x):
-            P.sample("z", self.posterior(P, P.net("encoder")(x)), infer=self.posterior.infer)
+            P.sample("z", self.posterior(P, self.encode(P, x)), infer=self.posterior.infer)
+
+    def encode(self, P: Vocabulary, x: Array) -> Array:
+        """The posterior's head, of data or pseudo-inputs."""
+        return P.net("encoder")(self.likelihood.encoded(P, x))
 
     def check(self, data: Batch) -> None:
         self.likelihood.check("x", data["x"])

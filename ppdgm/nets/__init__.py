@@ -3,10 +3,12 @@
 from ppdgm.nets.base import ACTIVATIONS, Activation, Net
 from ppdgm.nets.conv import ConvDecoder, ConvEncoder
 from ppdgm.nets.foreign import ForeignNet, check_libraries
+from ppdgm.nets.made import MADE
 from ppdgm.nets.mlp import MLP, GatedMLP, ResidualMLP
 
 __all__ = [
     "ACTIVATIONS",
+    "MADE",
     "MLP",
     "Activation",
     "ConvDecoder",

@@ -8,6 +8,7 @@ PRIORS = {}  # kind -> (program, params, z) -> log p(z) [K, B]
 POSTERIORS = {}  # kind -> (program, params, x, z) -> log q(z|x) [K, B]
 LIKELIHOODS = {}  # kind -> (likelihood, params, x, head [K, B, *outputs]) -> log p(x|z) [K, B]
 OUTPUTS = {}  # kind of a likelihood -> (likelihood, event) -> shape of the decoder's output; by default the event's
+ENCODED = {}  # kind of a likelihood -> (likelihood, x) -> what the encoder sees; by default x
 CODES = {}  # kind of a posterior -> (program, params, z) -> what the decoder sees; by default z
 
 

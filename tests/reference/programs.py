@@ -6,6 +6,7 @@ from scipy.stats import bernoulli, multivariate_normal, norm
 
 from reference.base import (
     CODES,
+    ENCODED,
     LIKELIHOODS,
     OUTPUTS,
     POSTERIORS,
@@ -37,7 +38,8 @@ def vae(program, params, data, latents):
     code = CODES.get(kind(program["posterior"]), lambda program, params, z: z)(program, params, z)
     head = over(lambda h: forward(program["decoder"], params, "decoder", h, outputs), code)
     log_p = PRIORS[kind(program["prior"])](program, params, z) + log_likelihood(likelihood, params, data["x"], head)
-    return log_p, POSTERIORS[kind(program["posterior"])](program, params, data["x"], z)
+    seen = ENCODED.get(kind(likelihood), lambda likelihood, x: x)(likelihood, data["x"])
+    return log_p, POSTERIORS[kind(program["posterior"])](program, params, seen, z)
 
 
 def log_likelihood(likelihood, params, x, head):

@@ -1,5 +1,8 @@
 """Flows: invertible maps with a tractable Jacobian, of which flow posteriors and priors are made."""
 
+from ppdgm.models.flows.autoregressive import IAF, MAF
 from ppdgm.models.flows.base import Flow
+from ppdgm.models.flows.coupling import Coupling, RealNVP
+from ppdgm.models.flows.spline import RQSpline
 
-__all__ = ["Flow"]
+__all__ = ["IAF", "MAF", "Coupling", "Flow", "RQSpline", "RealNVP"]

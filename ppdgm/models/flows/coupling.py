@@ -96,7 +96,10 @@ class RealNVP(Coupling):
     """
 
     max_log_scale: PositiveFloat = 2.0
-    rows: ClassVar[int] = 2
+
+    @property
+    def rows(self) -> int:
+        return 2
 
     def _move(self, P: Vocabulary, numbers: Array, x: Array, inverse: bool) -> tuple[Array, Array]:
         shift, raw = numbers[..., 0, :], numbers[..., 1, :]

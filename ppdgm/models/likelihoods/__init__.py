@@ -2,6 +2,25 @@
 
 from ppdgm.models.likelihoods.base import BadData, Likelihood, refuse
 from ppdgm.models.likelihoods.bernoulli import Bernoulli
+from ppdgm.models.likelihoods.categorical import Categorical
+from ppdgm.models.likelihoods.continuous_bernoulli import ContinuousBernoulli
+from ppdgm.models.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from ppdgm.models.likelihoods.gaussian import Gaussian
+from ppdgm.models.likelihoods.laplace import Laplace
+from ppdgm.models.likelihoods.logistic import DiscretisedLogistic, MixtureOfDiscretisedLogistics
 
-__all__ = ["BadData", "Bernoulli", "Gaussian", "Likelihood", "refuse"]
+__all__ = [
+    "BadData",
+    "Bernoulli",
+    "Categorical",
+    "ContinuousBernoulli",
+    "DiscretisedLogistic",
+    "Gaussian",
+    "Laplace",
+    "Likelihood",
+    "MixtureOfDiscretisedLogistics",
+    "NegativeBinomial",
+    "Poisson",
+    "ZeroInflatedNegativeBinomial",
+    "refuse",
+]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from ppdgm.errors import DataError
+from ppdgm.language import Array, Support, Vocabulary
+from ppdgm.nets.base import lead
 from ppdgm.program import Part
 
 
@@ -15,6 +19,10 @@ class Likelihood(Part):
 
     role: ClassVar[str] = "likelihood"
 
+    def encoded(self, P: Vocabulary, x: Array) -> Array:
+        """x as encoders see it: near 1 in size, whatever the numbers of the data."""
+        return x
+
     def check(self, name: str, x: np.ndarray) -> None:
         """Refuse data outside the likelihood's support.
 
@@ -22,6 +30,57 @@ class Likelihood(Part):
             DataError: with the index of the first bad datum.
         """
         refuse(name, x, ~np.isfinite(x), "finite numbers")
+
+
+class Levels(Likelihood):
+    """A likelihood of whole numbers from 0 to levels − 1: `load_data(…, scale="levels")` gives 256 of them.
+
+    Encoders see x / (levels − 1).
+
+    Args:
+        levels: how many values a number of x can take.
+    """
+
+    levels: Annotated[int, Field(ge=2)] = 256
+
+    def encoded(self, P: Vocabulary, x: Array) -> Array:
+        return x / (self.levels - 1)
+
+    def check(self, name: str, x: np.ndarray) -> None:
+        super().check(name, x)
+        most = self.levels - 1
+        expected = f"whole numbers from 0 to {most}, as levels={self.levels} (scale='levels' makes 0 to 255 of images)"
+        refuse(name, x, (x < 0) | (x > most) | (x != np.rint(x)), expected)
+
+
+def independent(
+    P: Vocabulary,
+    head: Array,
+    log_prob: Callable[[Array], Array],
+    sample: Callable[[Any, tuple[int, ...]], Array],
+    mean: Callable[[], Array],
+    support: Support,
+) -> Any:
+    """Independent numbers as one distribution over the datum.
+
+    Args:
+        P: scoped to the part, for its `shape`, the datum's.
+        head: any array [..., *event], for its leading dimensions.
+        log_prob: x -> log-probability of each number, [..., *event].
+        sample: (random, shape) -> a draw of each number.
+        mean: () -> the mean of each number.
+        support: of each number.
+    """
+    event = P.shape
+    return P.distribution(
+        lambda random, batch: (sample(random, (*batch, *event)), None),
+        lambda x: P.xp.sum(log_prob(x), axis=tuple(range(-len(event), 0))),
+        event_shape=event,
+        batch_shape=lead(head, event),
+        support=support,
+        mean=mean,
+        pathwise=False,
+    )
 
 
 class BadData(DataError):

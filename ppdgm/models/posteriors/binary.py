@@ -24,8 +24,8 @@ from ppdgm.spec import PositiveFloat
 class RelaxedBernoulli(Posterior):
     """q(b|x) = Π Bern(σ(a(x))), in training relaxed to σ((a + l)/τ), l logistic.
 
-    Maddison et al. 2016, arXiv:1611.00712. The latent is the log-odds y: in training (a + l)/τ; in every evaluation ±1000, which
-    stands for ±∞. Parameters: `temperature` (scheduled) or `raw_temperature` (learned).
+    Maddison et al. 2016, arXiv:1611.00712. The latent is the log-odds y: in training (a + l)/τ; in every evaluation
+    ±1000, which stands for ±∞. Parameters: `temperature` (scheduled) or `raw_temperature` (learned).
 
     Args:
         straight_through: the decoder sees the bit y > 0, with the gradient of σ(y); else σ(y).

@@ -1,0 +1,80 @@
+"""What programs with classes share: the one-hot distribution, labels as one-hot vectors, nets that read both."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ppdgm.errors import DataError, ProgramError
+from ppdgm.language import UNSEEN, Array, Vocabulary
+from ppdgm.models.likelihoods import refuse
+from ppdgm.nets import ConvEncoder, Net
+from ppdgm.nets.base import flatten
+
+
+def log_softmax(P: Vocabulary, logits: Array) -> Array:
+    """log (exp h / Σ exp h), over the last axis."""
+    return logits - P.logsumexp(logits, -1)[..., None]
+
+
+def one_hot_categorical(P: Vocabulary, log_probs: Array) -> Any:
+    """Cat(exp(log_probs)) over unit vectors, for log-probabilities [..., C] that may be −∞."""
+    size = log_probs.shape[-1]
+
+    def sample(random: Any, batch: tuple[int, ...]) -> tuple[Array, None]:
+        return P.one_hot(P.xp.argmax(log_probs + random.gumbel((*batch, size)), axis=-1), size), None
+
+    return P.distribution(
+        sample,
+        lambda y: P.xp.sum(P.xp.where(y > 0.5, log_probs, P.full((), 0.0)), axis=-1),  # 0 · (−∞) is NaN
+        (size,),
+        tuple(log_probs.shape[:-1]),
+        support="boolean",
+        mean=lambda: P.xp.exp(log_probs),
+        pathwise=False,
+        values=lambda: P.constant(np.eye(size)),
+        about={"count": size},
+    )
+
+
+def as_one_hot(P: Vocabulary, label: Array, classes: int) -> Array:
+    """Labels [B] as unit vectors [B, C]; −1, which stands for a missing one, as zeros."""
+    if label is None or label is UNSEEN:
+        raise ProgramError(
+            "The program is conditional on 'label', which is not given. Hand over the classes: fit.sample(10, "
+            "given={'label': range(10)})."
+        )
+    return P.xp.where(label[..., None] == P.constant(np.arange(classes)), P.full((), 1.0), P.full((), 0.0))
+
+
+def check_labels(label: np.ndarray, classes: int, missing: bool = False) -> None:
+    """Refuse labels that are no classes, or not one per datum.
+
+    Raises:
+        DataError: with the index of the first bad label.
+    """
+    label, low = np.asarray(label), -1 if missing else 0
+    if label.ndim != 1:
+        raise DataError(f"Data 'label': got labels of shape {label.shape[1:]}, expected one number for each datum.")
+    bad = ~((label >= low) & (label < classes) & (label == np.rint(label)))
+    refuse("label", label, bad, f"classes from 0 to {classes - 1}{', or -1 where missing' if missing else ''}")
+
+
+def beside(net: Net, event: tuple[int, ...], width: int) -> tuple[int, ...]:
+    """What a net reads that sees data of shape `event` and a vector: one vector; of a `ConvEncoder`, more channels."""
+    if isinstance(net, ConvEncoder) and len(event) > 1:
+        return (prod(event[:-2]) + width, *event[-2:])
+    return (prod(event) + width,)
+
+
+def put_beside(P: Vocabulary, net: Net, x: Array, y: Array, event: tuple[int, ...]) -> Array:
+    """x [..., *event] and y [..., W] as `beside` says."""
+    if not (isinstance(net, ConvEncoder) and len(event) > 1):
+        return P.concat([flatten(P, x, event), y])
+    (h, w), xp = event[-2:], P.xp
+    pixels = P.concat([xp.reshape(x, (*x.shape[: x.ndim - len(event)], 1, -1)), y[..., None, :1]])[..., :-1]
+    lead = pixels.shape[:-2]
+    planes = xp.broadcast_to(y[..., None, None], (*lead, y.shape[-1], h, w))
+    return xp.concat([xp.reshape(pixels, (*lead, prod(event[:-2]), h, w)), planes], axis=-3)

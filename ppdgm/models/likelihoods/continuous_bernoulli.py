@@ -1,0 +1,73 @@
+"""The continuous Bernoulli likelihood, of data between 0 and 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ppdgm.language import Array, Vocabulary
+from ppdgm.models.likelihoods.base import Likelihood, independent, refuse
+from ppdgm.program import Context
+
+# log(sinh(h/2) / (h/2)) = Σ B₂ₙ h²ⁿ / (2n (2n)!), with Bernoulli's numbers; up to |h| = ½ to 1e-14 of five terms
+_SERIES = (1 / 24, -1 / 2880, 1 / 181440, -1 / 9676800, 1 / 479001600)
+_NEAR = 0.5
+
+
+class ContinuousBernoulli(Likelihood):
+    """p(x|z) = Π C(λ) λ^x (1 − λ)^(1−x), for x in [0, 1]; logit λ = h is the decoder's output.
+
+    Loaiza-Ganem & Cunningham 2019, arXiv:1907.06845. C(λ) = h / tanh(h/2); the mean is 1/(1 − exp(−h)) − 1/h, not λ.
+    """
+
+    def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+        h, xp = head[0], P.xp
+
+        def sample(random: Any, shape: tuple[int, ...]) -> Array:
+            """F⁻¹(u) = log(1 + u (exp(h) − 1)) / h; of −|h|, which can't overflow, and mirrored where h > 0."""
+            steep = xp.clip(xp.abs(h), 1e-6, None)
+            low = xp.clip(-xp.log1p(random.uniform(shape) * xp.expm1(-steep)) / steep, 0.0, 1.0)
+            return xp.where(h > 0, 1.0 - low, low)
+
+        return independent(
+            P,
+            h,
+            lambda x: h * (x - 0.5) - log_sinhc(P, h),
+            sample,
+            lambda: 0.5 + log_sinhc_slope(P, h),
+            "unit_interval",
+        )
+
+    def check(self, name: str, x: np.ndarray) -> None:
+        super().check(name, x)
+        refuse(name, x, (x < 0) | (x > 1), "numbers in [0, 1] (scale the data first: scale='unit')")
+
+
+def log_sinhc(P: Vocabulary, h: Array) -> Array:
+    """log(sinh(h/2) / (h/2)), by its series near 0: there the formula's gradient would be noise."""
+    xp = P.xp
+    near, far = _split(P, h)
+    series = sum(c * near ** (2 * n) for n, c in enumerate(_SERIES, 1))
+    return xp.where(_is_near(P, h), series, 0.5 * far + xp.log(-xp.expm1(-far)) - xp.log(far))
+
+
+def log_sinhc_slope(P: Vocabulary, h: Array) -> Array:
+    """The derivative of `log_sinhc`: ½ coth(h/2) − 1/h, odd in h."""
+    xp = P.xp
+    near, far = _split(P, h)
+    series = sum(2 * n * c * near ** (2 * n - 1) for n, c in enumerate(_SERIES, 1))
+    return xp.where(_is_near(P, h), series, xp.sign(h) * (-0.5 - 1.0 / xp.expm1(-far) - 1.0 / far))
+
+
+def _is_near(P: Vocabulary, h: Array) -> Array:
+    return P.xp.abs(h) < _NEAR
+
+
+def _split(P: Vocabulary, h: Array) -> tuple[Array, Array]:
+    """h where the series is taken, and |h| where the formula is; harmless numbers elsewhere."""
+    small = _is_near(P, h)
+    return P.xp.where(small, h, 0.0 * h), P.xp.where(small, 1.0 + 0.0 * h, P.xp.abs(h))

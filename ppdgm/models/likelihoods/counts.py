@@ -1,0 +1,141 @@
+"""Likelihoods of counts: whole numbers from 0 on."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from ppdgm.language import Array, Vocabulary
+from ppdgm.models.likelihoods.base import Likelihood, independent, refuse
+from ppdgm.models.likelihoods.scale import Scale, declare_scale, read_scale, row
+from ppdgm.program import Context
+from ppdgm.spec import PositiveFloat
+
+_MOST = 20.0  # of a log mean: exp(20) is 5e8
+_MOST_RATE = 1e9  # of a draw, which some generators make in 32 bits
+
+
+class Counts(Likelihood):
+    """A likelihood of counts with mean μ = softplus(h) or exp(h); encoders see log(1 + x).
+
+    Args:
+        link: "softplus", or "exp" for counts of very different sizes, with h ≤ 20.
+    """
+
+    link: Literal["softplus", "exp"] = "softplus"
+
+    def log_mean(self, P: Vocabulary, h: Array) -> Array:
+        """log μ, finite for every h."""
+        xp = P.xp
+        if self.link == "exp":
+            return xp.clip(h, None, _MOST)
+        far = h < -15.0  # where log log(1 + exp h) = h − ½ exp(h) to rounding
+        low, high = xp.where(far, h, -15.0), xp.where(far, 0.0, h)
+        return xp.where(far, low - 0.5 * xp.exp(low), xp.log(P.softplus(high)))
+
+    def encoded(self, P: Vocabulary, x: Array) -> Array:
+        return P.xp.log1p(x)
+
+    def check(self, name: str, x: np.ndarray) -> None:
+        super().check(name, x)
+        refuse(name, x, (x < 0) | (x != np.rint(x)), "counts: whole numbers from 0 on, not scaled (scale='none')")
+
+
+class Poisson(Counts):
+    """p(x|z) = Π μ^x exp(−μ) / x!, for counts x; μ = softplus(h) or exp(h) of the decoder's output h."""
+
+    def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+        log_mean = self.log_mean(P, head[0])
+        mean = P.xp.exp(log_mean)
+        return independent(
+            P,
+            mean,
+            lambda x: x * log_mean - mean - P.lgamma(x + 1.0),
+            lambda random, shape: random.poisson(mean, shape),
+            lambda: mean,
+            "nonnegative_integer",
+        )
+
+
+class NegativeBinomial(Counts):
+    """p(x|z) = Π Γ(x+θ) / (x! Γ(θ)) (θ/(θ+μ))^θ (μ/(θ+μ))^x, for counts x with variance μ + μ²/θ.
+
+    μ comes from the decoder, and θ as it is said. Lopez et al. 2018, doi:10.1038/s41592-018-0229-2.
+
+    Args:
+        inverse_dispersion: θ. A number (fixed), "learned" (one for all), "per_dimension" (one for each dimension of
+            x), or "network" (from the decoder, for each datum and dimension). The larger, the nearer to Poisson.
+        min_inverse_dispersion: a floor under a θ that is learned: θ = floor + softplus(s), 1 at the start.
+    """
+
+    inverse_dispersion: Scale = "per_dimension"
+    min_inverse_dispersion: PositiveFloat = 1e-3
+
+    def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
+        self._declare(context, shape)
+        return (2, *shape) if self.inverse_dispersion == "network" else shape
+
+    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+        network = self.inverse_dispersion == "network"
+        h, raw = (row(head[0], P.shape, i) for i in (0, 1)) if network else (head[0], None)
+        log_mean, theta = self.log_mean(P, h), self._theta(P, raw)
+        return independent(
+            P,
+            log_mean,
+            lambda x: log_negative_binomial(P, x, log_mean, theta),
+            lambda random, shape: draw(P, random, shape, log_mean, theta),
+            lambda: P.xp.exp(log_mean),
+            "nonnegative_integer",
+        )
+
+    def _declare(self, context: Context, shape: tuple[int, ...]) -> None:
+        declare_scale(context, "raw_inverse_dispersion", shape, self.inverse_dispersion, self.min_inverse_dispersion)
+
+    def _theta(self, P: Vocabulary, raw: Array | None) -> Array:
+        return read_scale(P, "raw_inverse_dispersion", self.inverse_dispersion, self.min_inverse_dispersion, raw)
+
+
+class ZeroInflatedNegativeBinomial(NegativeBinomial):
+    """p(x|z) = Π π [x = 0] + (1 − π) NegativeBinomial(x; μ, θ), for counts x; μ and logit π come from the decoder.
+
+    Lopez et al. 2018, doi:10.1038/s41592-018-0229-2. There μ is a share of a cell's total count; here it is free.
+    """
+
+    def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
+        self._declare(context, shape)
+        return (3 if self.inverse_dispersion == "network" else 2, *shape)
+
+    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+        xp = P.xp
+        h, logit = (row(head[0], P.shape, i) for i in (0, 1))
+        raw = row(head[0], P.shape, 2) if self.inverse_dispersion == "network" else None
+        log_mean, theta = self.log_mean(P, h), self._theta(P, raw)
+        log_kept = -P.softplus(logit)  # log(1 − π)
+
+        def log_prob(x: Array) -> Array:
+            counted = log_negative_binomial(P, x, log_mean, theta)
+            at_zero = P.softplus(counted - logit) - P.softplus(-logit)  # log(π + (1 − π) p)
+            return xp.where(x == 0, at_zero, log_kept + counted)
+
+        def sample(random: Any, shape: tuple[int, ...]) -> Array:
+            counted = draw(P, random, shape, log_mean, theta)
+            return xp.where(random.uniform(shape) < P.activation("sigmoid", logit), 0.0, counted)
+
+        return independent(P, h, log_prob, sample, lambda: xp.exp(log_mean + log_kept), "nonnegative_integer")
+
+
+def log_negative_binomial(P: Vocabulary, x: Array, log_mean: Array, theta: Array) -> Array:
+    """log of the negative binomial's probability, with log(1 + μ/θ) and log(1 + θ/μ) as softplus."""
+    ratio = log_mean - P.xp.log(theta)
+    chosen = P.lgamma(x + theta) - P.lgamma(theta) - P.lgamma(x + 1.0)
+    return chosen - theta * P.softplus(ratio) - x * P.softplus(-ratio)
+
+
+def draw(P: Vocabulary, random: Any, shape: tuple[int, ...], log_mean: Array, theta: Array) -> Array:
+    """Poisson, with a rate from Gamma(θ) of mean μ."""
+    rate = random.gamma(theta, shape) / theta * P.xp.exp(log_mean)
+    return random.poisson(P.xp.clip(rate, None, _MOST_RATE), shape)

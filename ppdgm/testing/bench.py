@@ -1,0 +1,111 @@
+"""One program on one backend in one precision: its readings and gradients as functions of NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ppdgm.inference import SVI
+from ppdgm.language import Array, Trace
+from ppdgm.registry import backend as load_backend
+
+Arrays = Mapping[str, np.ndarray]
+CHUNK = 2**14  #: values that are scored at once
+
+
+class Bench:
+    """One program on one backend.
+
+    Args:
+        program: a Program.
+        backend: its name.
+        params: float64 values of its parameters.
+        seed: of every draw.
+
+    Raises:
+        UnsupportedByBackend: the program does not run there.
+    """
+
+    def __init__(self, program: Any, backend: str, params: Arrays, seed: int):
+        self.program, self.backend, self.seed = program, backend, seed
+        self.module = load_backend(backend)
+        self.runtime = self.module.Runtime(program, "cpu")
+        first = self.runtime.initialise(seed, {}, "float64")
+        self.params = {n: params.get(n, v) for n, v in first.items()}
+
+    def _put(self, arrays: Arrays, dtype: str) -> dict[str, Array]:
+        native: dict[str, Array] = self.runtime.put({n: np.asarray(a) for n, a in arrays.items()}, dtype)
+        return native
+
+    def trace(
+        self, data: Arrays, k: int, values: Arrays | None = None, kl: bool = False, dtype: str = "float64"
+    ) -> Trace:
+        """The terms at given values, or at draws."""
+        with self.module.precision(dtype):
+            index = np.arange(len(next(iter(data.values()))))
+            given = {n: np.asarray(v).astype(dtype) for n, v in (values or {}).items()}
+            found: Trace = self.runtime.trace(
+                self._put(self.params, dtype), self._put(data, dtype), index, k, self.seed, given, kl
+            )
+        return found
+
+    def score(self, data: Arrays, z: np.ndarray) -> np.ndarray:
+        """log q(z) of any number of values [n, B, *event] of the site "z": [n, B]."""
+        n, padding = len(z), -len(z) % CHUNK
+        z = np.concatenate([z, np.repeat(z[-1:], padding, axis=0)])
+        parts = [
+            self.trace(data, CHUNK, {"z": z[i : i + CHUNK]}).log_q["z"] for i in range(0, len(z), CHUNK)
+        ]
+        return np.concatenate(parts)[:n].astype(float)
+
+    def draws(self, data: Arrays, k: int, dtype: str = "float64") -> tuple[np.ndarray, np.ndarray]:
+        """Draws of the site "z" and their log-densities: [K, B, *event], [K, B]."""
+        terms = self.trace(data, k, dtype=dtype)
+        return terms.values["z"], terms.log_q["z"].astype(float)
+
+    def means(self, data: Arrays, dtype: str = "float64") -> dict[str, np.ndarray]:
+        """The means of the observed sites, [B, *event]."""
+        with self.module.precision(dtype):
+            index = np.arange(len(next(iter(data.values()))))
+            _, found = self.runtime.means(self._put(self.params, dtype), self._put(data, dtype), index)
+        return {n: v[0] for n, v in found.items()}
+
+    def generate(self, fields: Mapping[str, Any], size: int) -> dict[str, np.ndarray]:
+        """Data drawn from the model, [size, *event]."""
+        params = self._put(self.params, "float32")
+        _, observed = self.runtime.prior(params, fields, size, self.seed, False)
+        return {n: np.asarray(v[0], np.float32) for n, v in observed.items()}
+
+    def differentiable(
+        self, function: Callable[[Trace, Any], Array], k: int, kl: bool = False, dtype: str = "float64"
+    ) -> Callable[..., tuple[float, dict[str, dict[str, np.ndarray]]]]:
+        """`run(data, values, params)`: the value and gradients of a function of a reading as in training."""
+        run = self.module.differentiable(self.runtime, function, k, self.seed, kl)
+        cast = lambda arrays: {
+            n: a.astype(dtype) if np.issubdtype(a.dtype, np.floating) else a for n, a in arrays.items()
+        }
+
+        def on_numpy(data: Arrays, values: Arrays | None = None, params: Arrays | None = None) -> Any:
+            with self.module.precision(dtype):
+                return run(cast(self.params if params is None else params), cast(data), cast(values or {}))
+
+        return on_numpy
+
+
+def objective(trace: Trace, xp: Any) -> Array:
+    """What SVI makes large, with closed forms where they hold."""
+    terms = next(iter(trace.log_p.values()))
+    ones = xp.ones_like(terms[0])
+    return SVI()(trace, xp, ones, {"beta": 1.0}, terms.shape[1])["objective"]
+
+
+def log_density(trace: Trace, xp: Any) -> Array:
+    """Σ log q of the site "z"."""
+    return xp.sum(trace.log_q["z"])
+
+
+def against_standard(trace: Trace, xp: Any) -> Array:
+    """Σ log N(z; 0, I) − log q of the site "z"."""
+    return xp.sum(trace.log_p["z"] - trace.log_q["z"])

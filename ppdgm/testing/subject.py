@@ -1,0 +1,209 @@
+"""What is checked: a part with the small programs around it, their parameters, and data."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ppdgm.catalogue import public_specs
+from ppdgm.errors import BackendMissing, PpdgmError, UnsupportedByBackend
+from ppdgm.language import Array
+from ppdgm.models import MLP, VAE, Bernoulli, Flow, FlowPosterior, FlowPrior, Likelihood, Net, Posterior, Prior, Program
+from ppdgm.nets import ForeignNet
+from ppdgm.program import Context
+from ppdgm.language import Declarations
+from ppdgm.registry import INSTALL
+from ppdgm.spec import Spec
+from ppdgm.testing.bench import Bench
+from ppdgm.testing.wrappers import Alone, AlonePrior, FlowMap, Mapped
+
+HEADS, DATA, PARTICLES = 3, 5, 4  #: sizes of which no two are equal, so that no axis passes for another
+SMALL = MLP(hidden=(3,))
+DataOf = Mapping[str, Array] | Callable[[np.random.Generator, int], Mapping[str, Array]] | None
+
+
+@dataclass
+class Subject:
+    """A part, and the programs in which its invariants are looked at.
+
+    Attributes:
+        spec: a prior, posterior, likelihood, net, flow or program.
+        shape: of one draw; of a net, of its outputs.
+        inputs: of a net; of a prior, of the posterior that it may be made of.
+        given: data of a program: by name, or a function (rng, size) of them.
+        still: parameters that training does not move, each with the reason.
+        tolerance: of float32 numbers, relative.
+        seed: of everything that is random.
+        backends: on which it is to run.
+    """
+
+    spec: Spec
+    shape: tuple[int, ...]
+    inputs: tuple[int, ...]
+    given: DataOf
+    still: Mapping[str, str]
+    tolerance: float
+    seed: int
+    backends: tuple[str, ...]
+    missing: dict[str, str] = field(default_factory=dict)
+    _benches: dict[Any, Bench] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Leave out the backends on which it can't run."""
+        for name in self.backends:
+            try:
+                self.bench(self.program, name)
+            except (BackendMissing, UnsupportedByBackend) as error:
+                self.missing[name] = str(error)
+        self.backends = tuple(n for n in self.backends if n not in self.missing)
+        if not self.backends:
+            raise PpdgmError(f"No backend to check on. {' '.join(self.missing.values())}")
+
+    def rng(self, *stream: int) -> np.random.Generator:
+        """A generator of its own for each use."""
+        return np.random.default_rng([self.seed, *stream])
+
+    # --- the programs -------------------------------------------------------------------------------------------------
+
+    @property
+    def part(self) -> Spec:
+        """What has a density: the part itself, or what a flow makes."""
+        if not isinstance(self.spec, Flow):
+            return self.spec
+        return FlowPrior(flow=self.spec) if self.spec.fast == "inverse" else FlowPosterior(flow=self.spec)
+
+    @cached_property
+    def program(self) -> Program:
+        """The part in a small program, or the program itself."""
+        part = self.part
+        if isinstance(part, Program):
+            return part
+        if isinstance(part, Net):
+            return Mapped(net=part, inputs=self.inputs, event_shape=self.shape)
+        fields: dict[str, Any] = {"event_shape": (3,), "latent": self.shape, "encoder": SMALL, "decoder": SMALL}
+        if isinstance(part, Likelihood):
+            return VAE(**{**fields, "event_shape": self.shape, "latent": 2}, likelihood=part)
+        fields["likelihood"] = Bernoulli()
+        if isinstance(part, Posterior):
+            return VAE(**fields, posterior=part, prior=partner(Prior, part.family))
+        if isinstance(part, Prior):
+            return VAE(**{**fields, "event_shape": self.inputs}, prior=part, posterior=partner(Posterior, part.family))
+        raise PpdgmError(
+            f"check: got {type(part).__name__}, expected a prior, posterior, likelihood, flow, net or program, such as "
+            "MyPrior()."
+        )
+
+    @cached_property
+    def alone(self) -> Alone | AlonePrior | None:
+        """The part as the only distribution of a program, where it is one."""
+        part = self.part
+        if isinstance(part, Prior):
+            posterior = partner(Posterior, part.family)
+            return AlonePrior(
+                part=part, shape=posterior.variable(self.shape), posterior=posterior, inputs=self.inputs
+            )
+        if isinstance(part, Posterior):
+            shape = part.variable(self.shape)
+            return Alone(part=part, shape=shape, standard=part.family == "real")
+        return Alone(part=part, shape=self.shape) if isinstance(part, Likelihood) else None
+
+    @property
+    def flow(self) -> FlowMap | None:
+        """The flow as a function, if it is one."""
+        return FlowMap(flow=self.spec, width=int(np.prod(self.shape))) if isinstance(self.spec, Flow) else None
+
+    @property
+    def one_way(self) -> bool:
+        """Whether some density is known only at its own draws."""
+        return any(getattr(s, "one_way", False) for s in nested(self.spec))
+
+    @property
+    def as_text(self) -> bool:
+        """Whether text can tell the whole spec: not the modules of other libraries."""
+        return not any(isinstance(s, ForeignNet) for s in nested(self.spec))
+
+    @property
+    def classes(self) -> list[type[Spec]]:
+        """The user's own classes in the spec."""
+        found = {type(s) for s in nested(self.program)}
+        return [cls for cls in found if ":" in cls.kind()]
+
+    # --- their parameters, data and backends --------------------------------------------------------------------------
+
+    def bench(self, program: Program, backend: str) -> Bench:
+        """The program on a backend; one for equal programs, so that they share what was compiled."""
+        key = program, backend
+        if key not in self._benches:
+            self._benches[key] = Bench(program, backend, self.params(program), self.seed)
+        return self._benches[key]
+
+    def params(self, program: Program) -> dict[str, np.ndarray]:
+        """First values, moved by noise: none is 0 or 1, and no two are equal."""
+        declared, first = program.declarations(), program.initialise(self.seed, None, "float64")
+        rng = self.rng(1)
+        noise = lambda v: 0.3 * rng.normal(size=v.shape) / max(1, np.prod(v.shape[:-1])) ** 0.5
+        return {n: v if n in declared.schedules else v + noise(v) for n, v in first.items()}
+
+    @cached_property
+    def heads(self) -> np.ndarray:
+        """Heads for the part alone, [HEADS, *head]; of a prior, only so many draws."""
+        return self.rng(2).normal(size=(HEADS, *self.head_shape))
+
+    @property
+    def head_shape(self) -> tuple[int, ...]:
+        """Shape of what the part reads."""
+        if not isinstance(self.alone, Alone):
+            return (1,)
+        return self.alone.part.build(_scoped(self.alone), self.alone.shape)
+
+    @cached_property
+    def data(self) -> dict[str, np.ndarray]:
+        """DATA data for the program: as given, or drawn from the program itself."""
+        if callable(self.given):
+            return _arrays(self.given(self.rng(3), DATA))
+        if self.given is not None:
+            return {n: np.resize(a, (DATA, *a.shape[1:])) for n, a in _arrays(self.given).items()}
+        names = list(inspect.signature(self.program.model).parameters)[1:]
+        found = self.bench(self.program, self.backends[0]).generate(dict.fromkeys(names), DATA)
+        if set(found) != set(names):
+            raise PpdgmError(
+                f"check: the model takes {', '.join(names)}, and draws {', '.join(found) or 'nothing'} by itself. Hand "
+                "data over: check(part, data={name: array [N, …]})."
+            )
+        return found
+
+
+def _arrays(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {n: np.asarray(a, np.float32) for n, a in fields.items()}
+
+
+def _scoped(alone: Alone) -> Context:
+    return Context(Declarations()).scope(alone.part.role)
+
+
+def partner(base: type[Any], family: str) -> Any:
+    """A public prior or posterior over a family of latents.
+
+    Raises:
+        PpdgmError: there is none.
+    """
+    for cls in public_specs():
+        if issubclass(cls, base) and cls.family == family and not any(f.is_required() for f in cls.model_fields.values()):
+            return cls()
+    raise PpdgmError(f"check: ppdgm has no {base.__name__.lower()} over {family} latents to put beside the part.")
+
+
+def nested(spec: Any) -> Iterator[Spec]:
+    """A spec and those in its fields."""
+    if isinstance(spec, tuple):
+        for item in spec:
+            yield from nested(item)
+    elif isinstance(spec, Spec):
+        yield spec
+        for name in type(spec).model_fields:
+            yield from nested(getattr(spec, name))
