@@ -50,7 +50,7 @@ def vae(**parts: object) -> VAE:
 def ladder(**parts: object) -> HierarchicalVAE:
     """Two levels of the plain VAE's width, a ladder with the same nets."""
     return HierarchicalVAE(
-        event_shape=(784,), latent=(LATENT, LATENT), guide="top_down", encoder=NET, decoder=NET, **parts
+        event_shape=(784,), latent=(LATENT, LATENT), inference="top_down", encoder=NET, decoder=NET, **parts
     )
 
 

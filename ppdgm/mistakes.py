@@ -168,7 +168,7 @@ def check_relaxed(guide: Mapping[str, Any]) -> None:
     for name, q in guide.items():
         if getattr(q, "discrete", None) is not None and q.closed_form is not None:
             raise ProgramError(
-                f'Site {name!r}: the KL of its relaxation is its discrete distribution\'s closed form, but the engine weighs draws. '
+                f"Site {name!r}: it is relaxed, with the closed-form KL of the discrete, but the engine weighs draws. "
                 'Give the posterior kl="relaxed", or the engine kl="auto".'
             )
 

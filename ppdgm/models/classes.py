@@ -73,8 +73,7 @@ def put_beside(P: Vocabulary, net: Net, x: Array, y: Array, event: tuple[int, ..
     """x [..., *event] and y [..., W] as `beside` says."""
     if not (isinstance(net, ConvEncoder) and len(event) > 1):
         return P.concat([flatten(P, x, event), y])
-    (h, w), xp = event[-2:], P.xp
-    pixels = P.concat([xp.reshape(x, (*x.shape[: x.ndim - len(event)], 1, -1)), y[..., None, :1]])[..., :-1]
-    lead = pixels.shape[:-2]
-    planes = xp.broadcast_to(y[..., None, None], (*lead, y.shape[-1], h, w))
-    return xp.concat([xp.reshape(pixels, (*lead, prod(event[:-2]), h, w)), planes], axis=-3)
+    images, planes = P.xp.reshape(x, (*x.shape[: x.ndim - len(event)], prod(event[:-2]), *event[-2:])), y[..., None, None]
+    lead = np.broadcast_shapes(images.shape[:-3], y.shape[:-1])
+    wide = lambda a: P.xp.broadcast_to(a, (*lead, a.shape[-3], *event[-2:]))
+    return P.xp.concat([wide(images), wide(planes)], axis=-3)

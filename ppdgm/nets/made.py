@@ -51,7 +51,9 @@ class MADE(Net):
                 "numbers, one for each of an output's columns; what is more is context."
             )
         if not isinstance(self.ordering, str) and len(self.ordering) != width:
-            raise SpecError(f"MADE.ordering: got {len(self.ordering)} numbers; expected one for each of {width} inputs.")
+            raise SpecError(
+                f"MADE.ordering: got {len(self.ordering)} numbers; expected one for each of {width} inputs."
+            )
         shapes: Shapes = {}
         for i, (a, b) in enumerate(pairwise((inputs[0], *self.hidden, prod(outputs)))):
             shapes |= dense(f"layers.{i}", a, b)

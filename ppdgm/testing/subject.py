@@ -12,11 +12,10 @@ import numpy as np
 
 from ppdgm.catalogue import public_specs
 from ppdgm.errors import BackendMissing, PpdgmError, UnsupportedByBackend
-from ppdgm.language import Array
+from ppdgm.language import Array, Declarations
 from ppdgm.models import MLP, VAE, Bernoulli, Flow, FlowPosterior, FlowPrior, Likelihood, Net, Posterior, Prior, Program
 from ppdgm.nets import ForeignNet
 from ppdgm.program import Context
-from ppdgm.language import Declarations
 from ppdgm.registry import INSTALL
 from ppdgm.spec import Spec
 from ppdgm.testing.bench import Bench
@@ -159,7 +158,7 @@ class Subject:
         """Shape of what the part reads."""
         if not isinstance(self.alone, Alone):
             return (1,)
-        return self.alone.part.build(_scoped(self.alone), self.alone.shape)
+        return Context(Declarations()).part(self.alone.part, self.alone.shape)
 
     @cached_property
     def data(self) -> dict[str, np.ndarray]:
@@ -180,10 +179,6 @@ class Subject:
 
 def _arrays(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {n: np.asarray(a, np.float32) for n, a in fields.items()}
-
-
-def _scoped(alone: Alone) -> Context:
-    return Context(Declarations()).scope(alone.part.role)
 
 
 def partner(base: type[Any], family: str) -> Any:

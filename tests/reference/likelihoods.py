@@ -1,1 +1,118 @@
-"""The likelihoods beyond Bernoulli and Gaussian."""
+"""The likelihoods beyond Bernoulli and Gaussian, by SciPy's distributions."""
+
+import numpy as np
+from scipy.special import expit, log_softmax, logsumexp
+from scipy.stats import laplace, logistic, nbinom, poisson, truncexpon
+
+from reference.base import ENCODED, LIKELIHOODS, OUTPUTS, per_datum, soft_scale
+
+
+def scale_and_rows(table, params, head, rows, field="scale", floor="min_scale"):
+    """The head's rows, and a scale that may be one row more."""
+    kind, least = table[field], table[floor]
+    if kind == "network":
+        *given, raw = (head[:, :, i] for i in range(rows + 1))
+        return soft_scale(raw, least), given
+    given = [head] if rows == 1 else [head[:, :, i] for i in range(rows)]
+    return (soft_scale(params[f"likelihood.raw_{field}"], least) if isinstance(kind, str) else kind), given
+
+
+def laplace_likelihood(table, params, x, head):
+    scale, (loc,) = scale_and_rows(table, params, head, 1)
+    return per_datum(laplace.logpdf(x, loc, scale))
+
+
+def log_continuous_bernoulli(x, logit):
+    """An exponential distribution cut at 1, of x or, where the logit is positive, of 1 − x."""
+    rate = np.abs(logit)
+    return truncexpon.logpdf(np.where(logit > 0, 1 - x, x), b=rate, scale=1 / rate)
+
+
+def categorical_likelihood(table, params, x, head):
+    scores = log_softmax(head, axis=2)
+    chosen = np.empty(scores.shape[:2] + scores.shape[3:])
+    for at in np.ndindex(chosen.shape):
+        k, b, *rest = at
+        chosen[at] = scores[(k, b, int(x[(b, *rest)]), *rest)]
+    return per_datum(chosen)
+
+
+def log_discretised_logistic(x, loc, scale, levels):
+    """The difference of CDFs, or in the upper tail of survival functions; both ends are open."""
+    step = 2 / (levels - 1)
+    low = np.where(x == 0, -np.inf, (x - 0.5) * step - 1)
+    high = np.where(x == levels - 1, np.inf, (x + 0.5) * step - 1)
+    d = logistic(loc, scale)
+    with np.errstate(divide="ignore"):  # where both edges are beyond what a float holds
+        return np.log(np.where(x * step - 1 > loc, d.sf(low) - d.sf(high), d.cdf(high) - d.cdf(low)))
+
+
+def discretised_logistic_likelihood(table, params, x, head):
+    scale, (loc,) = scale_and_rows(table, params, head, 1)
+    return per_datum(log_discretised_logistic(x, loc, scale, table["levels"]))
+
+
+def mixture_likelihood(table, params, x, head):
+    logits, locs, raws = (head[:, :, i] for i in range(3))
+    weights, scales = np.exp(logits - logsumexp(logits, 2, keepdims=True)), soft_scale(raws, table["min_scale"])
+    each = (log_discretised_logistic(x, locs[:, :, c], scales[:, :, c], table["levels"]) for c in range(locs.shape[2]))
+    return per_datum(np.log(sum(weights[:, :, c] * np.exp(log_p) for c, log_p in enumerate(each))))
+
+
+def count_mean(table, h):
+    return np.exp(np.minimum(h, 20.0)) if table["link"] == "exp" else np.logaddexp(0.0, h)
+
+
+def poisson_likelihood(table, params, x, head):
+    return per_datum(poisson.logpmf(x, count_mean(table, head)))
+
+
+def negative_binomial_likelihood(table, params, x, head):
+    theta, (h,) = scale_and_rows(table, params, head, 1, "inverse_dispersion", "min_inverse_dispersion")
+    return per_datum(nbinom.logpmf(x, theta, theta / (theta + count_mean(table, h))))
+
+
+def zero_inflated_likelihood(table, params, x, head):
+    theta, (h, logit) = scale_and_rows(table, params, head, 2, "inverse_dispersion", "min_inverse_dispersion")
+    counted = nbinom.pmf(x, theta, theta / (theta + count_mean(table, h)))
+    return per_datum(np.log(expit(logit) * (x == 0) + expit(-logit) * counted))
+
+
+LIKELIHOODS |= {
+    "Laplace": laplace_likelihood,
+    "ContinuousBernoulli": lambda table, params, x, head: per_datum(log_continuous_bernoulli(x, head)),
+    "Categorical": categorical_likelihood,
+    "DiscretisedLogistic": discretised_logistic_likelihood,
+    "MixtureOfDiscretisedLogistics": mixture_likelihood,
+    "Poisson": poisson_likelihood,
+    "NegativeBinomial": negative_binomial_likelihood,
+    "ZeroInflatedNegativeBinomial": zero_inflated_likelihood,
+}
+
+
+def rows_with(field, rows):
+    """The shape of an output of `rows` arrays, and one more for what comes from the network."""
+
+    def shape(table, event):
+        count = rows + (table[field] == "network")
+        return event if count == 1 else (count, *event)
+
+    return shape
+
+
+OUTPUTS |= {
+    "Laplace": rows_with("scale", 1),
+    "Categorical": lambda table, event: (table["levels"], *event),
+    "DiscretisedLogistic": rows_with("scale", 1),
+    "MixtureOfDiscretisedLogistics": lambda table, event: (3, table["components"], *event),
+    "NegativeBinomial": rows_with("inverse_dispersion", 1),
+    "ZeroInflatedNegativeBinomial": rows_with("inverse_dispersion", 2),
+}
+
+ENCODED |= dict.fromkeys(
+    ("Categorical", "DiscretisedLogistic", "MixtureOfDiscretisedLogistics"),
+    lambda table, x: x / (table["levels"] - 1),
+) | dict.fromkeys(
+    ("Poisson", "NegativeBinomial", "ZeroInflatedNegativeBinomial"),
+    lambda table, x: np.log(1 + x),
+)

@@ -65,7 +65,7 @@ class Coupling(Flow):
         return slice(0, width // 2) if i % 2 else slice(width // 2, width)
 
     def _layer(self, P: Vocabulary, i: int, x: Array, context: Array | None, inverse: bool) -> tuple[Array, Array]:
-        width, moved = x.shape[-1], self._moved(i, x.shape[-1])
+        moved = self._moved(i, x.shape[-1])
         kept = x[..., moved.stop :] if i % 2 else x[..., : moved.start]
         numbers = perceptron(P.scope(f"nets.{i}"), self._net, kept, context)
         numbers = unflatten(P, numbers, (self.rows, moved.stop - moved.start))

@@ -35,7 +35,7 @@ class Counts(Likelihood):
         return xp.where(far, low - 0.5 * xp.exp(low), xp.log(P.softplus(high)))
 
     def encoded(self, P: Vocabulary, x: Array) -> Array:
-        return P.xp.log1p(x)
+        return P.xp.log1p(P.xp.clip(x, 0.0, None))  # pseudo-inputs may stray
 
     def check(self, name: str, x: np.ndarray) -> None:
         super().check(name, x)

@@ -1,0 +1,101 @@
+"""The semi-supervised variational autoencoder, M2."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, Literal
+
+from ppdgm.language import Array, Batch, Vocabulary
+from ppdgm.models.classes import (
+    as_one_hot,
+    beside,
+    check_labels,
+    log_softmax,
+    one_hot_categorical,
+    put_beside,
+)
+from ppdgm.models.likelihoods import Bernoulli, Likelihood
+from ppdgm.models.posteriors import DiagonalNormal, Posterior
+from ppdgm.models.priors import Prior, StandardNormal
+from ppdgm.models.vae import as_shape, check_family
+from ppdgm.nets import MLP, Net
+from ppdgm.nets.base import flatten
+from ppdgm.program import Context, Program, zeros
+from ppdgm.spec import NonNegativeFloat, PositiveInt, Shape
+
+
+class SemiSupervisedVAE(Program):
+    """M2: y ~ Cat(π), z ~ prior, x ~ likelihood(decoder(z, y)); q(y|x) = Cat(classifier(x)), q(z|x, y).
+
+    Kingma et al. 2014, arXiv:1406.5298. The field `label` y [N] holds classes, whole numbers from 0, and −1 where they
+    are missing; without the field, all are. The site y, a one-hot vector, is enumerated: the ELBO of a datum without
+    label is the exact expectation over q(y|x), and its `log_likelihood` log p(x). A known label is where q(y|x) has all
+    its mass, so that of labelled data the ELBO is that of log p(x, y). `fit.encode(x)["y"]` are the classes'
+    probabilities q(y|x). Parameter of a learned class prior: `class_logits`.
+
+    Args:
+        event_shape: shape of one datum.
+        classes: C, how many classes there are.
+        latent: D, the width of z, or its shape.
+        alpha: α, the weight of −log q(y|x) in training, for each labelled datum.
+        class_prior: π, "uniform" or "learned".
+        prior: p(z).
+        posterior: q(z|x, y), given the encoder's output.
+        likelihood: p(x|z, y), given the decoder's output.
+        classifier: the net of x to the logits of q(y|x).
+        encoder: the net of x beside the one-hot label, [X + C]; a ConvEncoder sees C more channels.
+        decoder: the net of z beside the one-hot label, [D + C].
+    """
+
+    event_shape: Shape
+    classes: PositiveInt = 10
+    latent: PositiveInt | Shape = 50
+    alpha: NonNegativeFloat = 10.0
+    class_prior: Literal["uniform", "learned"] = "uniform"
+    prior: Prior = StandardNormal()
+    posterior: Posterior = DiagonalNormal()
+    likelihood: Likelihood = Bernoulli()
+    classifier: Net = MLP()
+    encoder: Net = MLP()
+    decoder: Net = MLP()
+
+    def build(self, context: Context) -> None:
+        check_family(self.prior, self.posterior)
+        z, c = self._latent, self.classes
+        if self.class_prior == "learned":
+            context.param("class_logits", (c,), zeros)
+        context.part(self.prior, z)
+        head = context.part(self.posterior, z, label="guide")
+        outputs = context.part(self.likelihood, self.event_shape)
+        context.net("decoder", self.decoder, (prod(self.posterior.code_shape(z)) + c,), outputs)
+        context.net("classifier", self.classifier, self.event_shape, (c,), label="guide")
+        context.net("encoder", self.encoder, beside(self.encoder, self.event_shape, c), head, label="guide")
+
+    @property
+    def _latent(self) -> tuple[int, ...]:
+        return self.posterior.variable(as_shape(self.latent))
+
+    def model(self, P: Vocabulary, x: Array, label: Array | None = None) -> Any:
+        logits = P.param("class_logits") if self.class_prior == "learned" else P.full((self.classes,), 0.0)
+        with P.plate("data", x):
+            y = P.sample("y", one_hot_categorical(P, log_softmax(P, logits)))
+            z = P.sample("z", self.prior(P))
+            code = flatten(P, self.posterior.code(P, z), self.posterior.code_shape(self._latent))
+            P.sample("x", self.likelihood(P, P.net("decoder")(P.concat([code, y]))), obs=x)
+
+    def guide(self, P: Vocabulary, x: Array, label: Array | None = None) -> Any:
+        log_probs = log_softmax(P, P.net("classifier")(x))
+        with P.plate("data", x):
+            if label is not None:
+                hot = as_one_hot(P, label, self.classes)
+                P.penalty("classification", -self.alpha * P.xp.sum(hot * log_probs, axis=-1))
+                certain = P.xp.where(hot > 0, P.full((), 0.0), P.full((), -float("inf")))
+                log_probs = P.xp.where(label[..., None] >= 0, certain, log_probs)
+            y = P.sample("y", one_hot_categorical(P, log_probs), infer={"enumerate": "parallel"})
+            both = put_beside(P, self.encoder, x, y, self.event_shape)
+            P.sample("z", self.posterior(P, P.net("encoder")(both)), infer=self.posterior.infer)
+
+    def check(self, data: Batch) -> None:
+        self.likelihood.check("x", data["x"])
+        if "label" in data:
+            check_labels(data["label"], self.classes, missing=True)
