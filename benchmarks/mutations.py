@@ -70,12 +70,12 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "output padding turned": Mutation(
         "ppdgm/nets/conv.py",
-        '            h = P.conv_transpose2d(h, *_weights(P, f"convs.{i}"), self.stride, self.padding, extra)',
-        '            h = P.conv_transpose2d(h, *_weights(P, f"convs.{i}"), self.stride, self.padding, extra[::-1])',
+        '            h = P.conv_transpose2d(h, *weights(P, f"convs.{i}"), self.stride, self.padding, extra)',
+        '            h = P.conv_transpose2d(h, *weights(P, f"convs.{i}"), self.stride, self.padding, extra[::-1])',
         "tests/test_nets.py -k decoder",
     ),
     "residual without the input": Mutation(
-        "ppdgm/nets/conv.py",
+        "ppdgm/nets/convolutional.py",
         "            h = h + r\n",
         "            h = r\n",
         "tests/test_nets.py -k normed",
@@ -87,15 +87,15 @@ MUTATIONS: dict[str, Mutation] = {
         "tests/test_nets.py -k gelu",
     ),
     "scale without its floor (network)": Mutation(
-        "ppdgm/models/likelihoods.py",
-        "            scale = self.min_scale + P.softplus(raw)\n",
-        "            scale = P.softplus(raw)\n",
+        "ppdgm/models/likelihoods/scale.py",
+        "return floor + P.softplus(",
+        "return P.softplus(",
         "tests/test_contract.py -k log_weights and network",
     ),
     "scale without its floor (posterior)": Mutation(
         "ppdgm/models/posteriors/normal.py",
-        "self.min_scale + P.softplus(raw)",
-        "P.softplus(raw)",
+        "return low + P.softplus(raw)",
+        "return P.softplus(raw)",
         "tests/test_contract.py -k log_weights and learned",
     ),
     "posterior's covariance not scaled": Mutation(

@@ -40,6 +40,10 @@ class UnsupportedByBackend(PpdgmError, NotImplementedError):
     """What one backend can't do, with the reason."""
 
 
+class ContractError(PpdgmError, AssertionError):
+    """A part that does not keep what `ppdgm.testing.check` asks of it."""
+
+
 class PackageMissing(PpdgmError, ImportError):
     """What needs a package that is not installed; the message has the line that installs it."""
 

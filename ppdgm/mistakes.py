@@ -158,8 +158,8 @@ def check_penalties(dimensions: Mapping[str, int], most: int, summed: Iterable[s
     for name, n in dimensions.items():
         if n > most:
             raise ProgramError(
-                f"Penalty {name!r} depends on {', '.join(map(repr, summed))}, which is summed out of the model. Draw it "
-                "in the guide, whose probabilities the penalty can be averaged with."
+                f"Penalty {name!r} depends on {', '.join(map(repr, summed))}, which is summed out of the model. Draw "
+                "it in the guide, with whose probabilities the penalty can be averaged."
             )
 
 

@@ -185,12 +185,12 @@ class Program(Spec):
     def build(self, context: Context) -> None:
         """Declare every parameter, net and part, with its shape."""
 
-    def model(self, P: Vocabulary, x: Array) -> Any:
-        """The generative model."""
+    def model(self, P: Vocabulary, *data: Any, **fields: Any) -> Any:
+        """The generative model: `model(self, P, x)`, with an argument for each field of a datum."""
         raise ProgramError(f"{type(self).__name__} has no model(self, P, x).")
 
-    def guide(self, P: Vocabulary, x: Array) -> Any:
-        """The approximate posterior."""
+    def guide(self, P: Vocabulary, *data: Any, **fields: Any) -> Any:
+        """The approximate posterior, with the same arguments."""
         raise ProgramError(f"{type(self).__name__} has no guide(self, P, x).")
 
     def check(self, data: Batch) -> None:

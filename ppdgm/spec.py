@@ -288,7 +288,8 @@ def _explain_one(cls: type[Spec], detail: ErrorDetails) -> str:
 
 def _members(family: str) -> str:
     """A family of specs with some of its members, in words."""
-    members = [name for name, spec in known_specs().items() if _is_a(spec, family) and name != family]
+    concrete = {name: spec for name, spec in known_specs().items() if not inspect.isabstract(spec)}
+    members = [name for name, spec in concrete.items() if _is_a(spec, family) and name != family]
     known = [name for name in members if name.isalnum() and name != "ForeignNet"]  # ppdgm's own that users write
     return f"{with_article(family)}, such as {', '.join(f'{name}()' for name in known[:4])}"
 

@@ -53,13 +53,17 @@ def _read_known(entry: Entry, source: Source) -> Raw:
 
         pixels, labels = load_digits(return_X_y=True)
         parts: Parts = {"train": {"x": pixels.reshape(-1, 8, 8).astype(np.float32), "label": labels}}
+    elif entry.name.startswith("collapse-"):
+        from ppdgm.data import collapse
+
+        parts = collapse.draw(entry.name.removeprefix("collapse-"))
     else:
         from ppdgm.data.download import find_file
 
         find = lambda name: idx.read_idx(find_file(entry, name), source.memory, entry.sha256[name])
         parts = {s: {"x": find(x), "label": find(y)} for s, (x, y) in MNIST_FILES.items()}
     raw = choose(parts, source)
-    return Raw(raw.parts, raw.labels, {"label": entry.classes})
+    return Raw(raw.parts, raw.labels, {"label": entry.classes} if entry.classes else {})
 
 
 def _read_file(source: Source) -> Raw:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 MNIST_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -95,7 +95,26 @@ _FASHION = Entry(
     validation=10_000,
 )
 
-SETS = {entry.name: entry for entry in (_DIGITS, _MNIST, _FASHION)}
+_COLLAPSE = Entry(
+    name="collapse-full",
+    meaning="the collapse toy: Gaussian data of 10 dimensions with full covariance, which 3 latents explain",
+    rows={"train": 5000, "test": 1000},
+    shape=(10,),
+    classes=(),
+    origin="drawn from a fixed seed",
+    citation="after Lucas, Tucker, Grosse & Norouzi 2019, arXiv:1911.02469",
+    validation=500,
+    scale="none",
+    binarise="none",
+)
+
+_COLLAPSE_DIAGONAL = replace(
+    _COLLAPSE,
+    name="collapse-diagonal",
+    meaning="the collapse toy with the same variances and no covariance, of which latents can say nothing",
+)
+
+SETS = {entry.name: entry for entry in (_DIGITS, _MNIST, _FASHION, _COLLAPSE, _COLLAPSE_DIAGONAL)}
 
 
 def catalogue() -> dict[str, Entry]:

@@ -2,17 +2,35 @@
 
 from ppdgm import nets
 from ppdgm.models import flows, likelihoods, posteriors, priors
+from ppdgm.models.autoencoder import Autoencoder
+from ppdgm.models.conditional import ConditionalVAE
+from ppdgm.models.factor_analysis import FactorAnalysis
 from ppdgm.models.flows import *
+from ppdgm.models.gaussian_mixture import GaussianMixture
 from ppdgm.models.hierarchical import HierarchicalVAE
 from ppdgm.models.likelihoods import *
+from ppdgm.models.mixture_vae import MixtureVAE
 from ppdgm.models.posteriors import *
 from ppdgm.models.ppca import PPCA
 from ppdgm.models.priors import *
+from ppdgm.models.semi_supervised import SemiSupervisedVAE
 from ppdgm.models.vae import VAE
 from ppdgm.nets import *
 from ppdgm.program import Part, Program
 
-__all__ = ["PPCA", "VAE", "HierarchicalVAE", "Part", "Program"]
+__all__ = [
+    "PPCA",
+    "VAE",
+    "Autoencoder",
+    "ConditionalVAE",
+    "FactorAnalysis",
+    "GaussianMixture",
+    "HierarchicalVAE",
+    "MixtureVAE",
+    "Part",
+    "Program",
+    "SemiSupervisedVAE",
+]
 __all__ += flows.__all__
 __all__ += likelihoods.__all__
 __all__ += nets.__all__

@@ -73,7 +73,8 @@ def put_beside(P: Vocabulary, net: Net, x: Array, y: Array, event: tuple[int, ..
     """x [..., *event] and y [..., W] as `beside` says."""
     if not (isinstance(net, ConvEncoder) and len(event) > 1):
         return P.concat([flatten(P, x, event), y])
-    images, planes = P.xp.reshape(x, (*x.shape[: x.ndim - len(event)], prod(event[:-2]), *event[-2:])), y[..., None, None]
-    lead = np.broadcast_shapes(images.shape[:-3], y.shape[:-1])
+    image, planes = (prod(event[:-2]), *event[-2:]), y[..., None, None]
+    x = P.xp.reshape(x, (*x.shape[: x.ndim - len(event)], *image))
+    lead = np.broadcast_shapes(x.shape[:-3], planes.shape[:-3])
     wide = lambda a: P.xp.broadcast_to(a, (*lead, a.shape[-3], *event[-2:]))
-    return P.xp.concat([wide(images), wide(planes)], axis=-3)
+    return P.xp.concat([wide(x), wide(planes)], axis=-3)

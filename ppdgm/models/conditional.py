@@ -53,7 +53,9 @@ class ConditionalVAE(Program):
     @model_validator(mode="after")
     def _check_prior(self) -> ConditionalVAE:
         if self.conditional_prior and self.posterior.family != "real":
-            raise ValueError(f"conditional_prior: got true, which is over real latents, not {self.posterior.family} ones")
+            raise ValueError(
+                f"conditional_prior: got true, which is over real latents, not {self.posterior.family} ones"
+            )
         return self
 
     def build(self, context: Context) -> None:

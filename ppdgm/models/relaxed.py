@@ -23,7 +23,7 @@ Temperature = PositiveFloat | Schedule | Literal["learned"]
 
 def categorical(P: Vocabulary, logits: Array) -> Any:
     """Π Cat(softmax(logits)) over log one-hot vectors, for logits [..., *latent, C]; P is scoped to the part."""
-    shape, log_probs = P.shape, _log_softmax(P, logits)
+    shape, log_probs = P.shape, log_softmax(P, logits)
     *latents, classes = shape
 
     def log_one_hot(index: Array) -> Array:
@@ -54,7 +54,7 @@ def categorical(P: Vocabulary, logits: Array) -> Any:
 def relaxed_categorical(P: Vocabulary, logits: Array, temperature: Array, closed_form: bool) -> Any:
     """ExpConcrete(logits, τ): y = log softmax((logits + g) / τ), Maddison et al. 2016, arXiv:1611.00712.
 
-    p(y) = Γ(C) τ^(C−1) Π_k softmax(logits − τ y)_k for each latent, by the measure that is symmetric in the classes.
+    p(y) = Γ(C) τ^(C−1) Π_k softmax(logits − τ y)_k for each latent, a density of y's log-ratios to any class.
 
     Args:
         P: scoped to the part.
@@ -66,17 +66,13 @@ def relaxed_categorical(P: Vocabulary, logits: Array, temperature: Array, closed
     *latents, classes = shape
 
     def sample(random: Any, batch: tuple[int, ...]) -> tuple[Array, None]:
-        return _log_softmax(P, (logits + random.gumbel((*batch, *shape))) / temperature), None
+        return log_softmax(P, (logits + random.gumbel((*batch, *shape))) / temperature), None
 
     def log_prob(y: Array) -> Array:
         volume = lgamma(classes) + (classes - 1) * xp.log(temperature)
-        return prod(latents) * volume + xp.sum(_log_softmax(P, logits - temperature * y), axis=_last(len(shape)))
+        return prod(latents) * volume + xp.sum(log_softmax(P, logits - temperature * y), axis=_last(len(shape)))
 
     return _relaxation(P, sample, log_prob, discrete, closed_form)
-
-
-def _log_softmax(P: Vocabulary, x: Array) -> Array:
-    return x - P.logsumexp(x, -1)[..., None]
 
 
 # --- binary: log-odds [*latent] ---------------------------------------------------------------------------------------
@@ -140,6 +136,11 @@ def _sigmoid(P: Vocabulary, x: Array) -> Array:
 
 
 # --- shared -----------------------------------------------------------------------------------------------------------
+
+
+def log_softmax(P: Vocabulary, x: Array) -> Array:
+    """log (exp x_k / Σ exp x), over the last axis."""
+    return x - P.logsumexp(x, -1)[..., None]
 
 
 def hardened(P: Vocabulary, hard: Array, soft: Array) -> Array:

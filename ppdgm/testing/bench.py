@@ -40,29 +40,34 @@ class Bench:
         return native
 
     def trace(
-        self, data: Arrays, k: int, values: Arrays | None = None, kl: bool = False, dtype: str = "float64"
+        self,
+        data: Arrays,
+        k: int,
+        values: Arrays | None = None,
+        kl: bool = False,
+        dtype: str = "float64",
+        params: Arrays | None = None,
     ) -> Trace:
         """The terms at given values, or at draws."""
         with self.module.precision(dtype):
             index = np.arange(len(next(iter(data.values()))))
             given = {n: np.asarray(v).astype(dtype) for n, v in (values or {}).items()}
             found: Trace = self.runtime.trace(
-                self._put(self.params, dtype), self._put(data, dtype), index, k, self.seed, given, kl
+                self._put(params or self.params, dtype), self._put(data, dtype), index, k, self.seed, given, kl
             )
         return found
 
-    def score(self, data: Arrays, z: np.ndarray) -> np.ndarray:
+    def score(self, data: Arrays, z: np.ndarray, dtype: str = "float64") -> np.ndarray:
         """log q(z) of any number of values [n, B, *event] of the site "z": [n, B]."""
         n, padding = len(z), -len(z) % CHUNK
         z = np.concatenate([z, np.repeat(z[-1:], padding, axis=0)])
-        parts = [
-            self.trace(data, CHUNK, {"z": z[i : i + CHUNK]}).log_q["z"] for i in range(0, len(z), CHUNK)
-        ]
+        starts = range(0, len(z), CHUNK)
+        parts = [self.trace(data, CHUNK, {"z": z[i : i + CHUNK]}, dtype=dtype).log_q["z"] for i in starts]
         return np.concatenate(parts)[:n].astype(float)
 
-    def draws(self, data: Arrays, k: int, dtype: str = "float64") -> tuple[np.ndarray, np.ndarray]:
+    def draws(self, data: Arrays, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Draws of the site "z" and their log-densities: [K, B, *event], [K, B]."""
-        terms = self.trace(data, k, dtype=dtype)
+        terms = self.trace(data, k)
         return terms.values["z"], terms.log_q["z"].astype(float)
 
     def means(self, data: Arrays, dtype: str = "float64") -> dict[str, np.ndarray]:

@@ -16,12 +16,12 @@ from ppdgm.language import Array, Declarations
 from ppdgm.models import MLP, VAE, Bernoulli, Flow, FlowPosterior, FlowPrior, Likelihood, Net, Posterior, Prior, Program
 from ppdgm.nets import ForeignNet
 from ppdgm.program import Context
-from ppdgm.registry import INSTALL
 from ppdgm.spec import Spec
 from ppdgm.testing.bench import Bench
 from ppdgm.testing.wrappers import Alone, AlonePrior, FlowMap, Mapped
 
 HEADS, DATA, PARTICLES = 3, 5, 4  #: sizes of which no two are equal, so that no axis passes for another
+DRAWS = 40_000  #: for each head
 SMALL = MLP(hidden=(3,))
 DataOf = Mapping[str, Array] | Callable[[np.random.Generator, int], Mapping[str, Array]] | None
 
@@ -50,7 +50,7 @@ class Subject:
     seed: int
     backends: tuple[str, ...]
     missing: dict[str, str] = field(default_factory=dict)
-    _benches: dict[Any, Bench] = field(default_factory=dict)
+    _made: dict[Any, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Leave out the backends on which it can't run."""
@@ -103,9 +103,7 @@ class Subject:
         part = self.part
         if isinstance(part, Prior):
             posterior = partner(Posterior, part.family)
-            return AlonePrior(
-                part=part, shape=posterior.variable(self.shape), posterior=posterior, inputs=self.inputs
-            )
+            return AlonePrior(part=part, shape=posterior.variable(self.shape), posterior=posterior, inputs=self.inputs)
         if isinstance(part, Posterior):
             shape = part.variable(self.shape)
             return Alone(part=part, shape=shape, standard=part.family == "real")
@@ -115,6 +113,12 @@ class Subject:
     def flow(self) -> FlowMap | None:
         """The flow as a function, if it is one."""
         return FlowMap(flow=self.spec, width=int(np.prod(self.shape))) if isinstance(self.spec, Flow) else None
+
+    @property
+    def context_width(self) -> int:
+        """Numbers of context that the flow reads."""
+        assert isinstance(self.spec, Flow)
+        return self.spec.build(Context(Declarations(), "flow."), int(np.prod(self.shape)), True)
 
     @property
     def one_way(self) -> bool:
@@ -132,14 +136,23 @@ class Subject:
         found = {type(s) for s in nested(self.program)}
         return [cls for cls in found if ":" in cls.kind()]
 
+    @property
+    def quick(self) -> str:
+        """The backend that draws what any backend may draw: Pyro, which has nothing to compile."""
+        return "pyro" if "pyro" in self.backends else self.backends[0]
+
     # --- their parameters, data and backends --------------------------------------------------------------------------
 
     def bench(self, program: Program, backend: str) -> Bench:
         """The program on a backend; one for equal programs, so that they share what was compiled."""
-        key = program, backend
-        if key not in self._benches:
-            self._benches[key] = Bench(program, backend, self.params(program), self.seed)
-        return self._benches[key]
+        found: Bench = self.once((program, backend), lambda: Bench(program, backend, self.params(program), self.seed))
+        return found
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What `make` gives, made once."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     def params(self, program: Program) -> dict[str, np.ndarray]:
         """First values, moved by noise: none is 0 or 1, and no two are equal."""
@@ -152,6 +165,11 @@ class Subject:
     def heads(self) -> np.ndarray:
         """Heads for the part alone, [HEADS, *head]; of a prior, only so many draws."""
         return self.rng(2).normal(size=(HEADS, *self.head_shape))
+
+    @property
+    def reads_no_head(self) -> bool:
+        """Whether the part is a prior."""
+        return isinstance(self.alone, AlonePrior)
 
     @property
     def head_shape(self) -> tuple[int, ...]:
@@ -168,13 +186,28 @@ class Subject:
         if self.given is not None:
             return {n: np.resize(a, (DATA, *a.shape[1:])) for n, a in _arrays(self.given).items()}
         names = list(inspect.signature(self.program.model).parameters)[1:]
-        found = self.bench(self.program, self.backends[0]).generate(dict.fromkeys(names), DATA)
+        found = self.bench(self.program, self.quick).generate(dict.fromkeys(names), DATA)
         if set(found) != set(names):
             raise PpdgmError(
                 f"check: the model takes {', '.join(names)}, and draws {', '.join(found) or 'nothing'} by itself. Hand "
                 "data over: check(part, data={name: array [N, …]})."
             )
         return found
+
+    def draws(self, backend: str) -> tuple[np.ndarray, np.ndarray]:
+        """Draws of the part alone, at each head, and their log-densities: [DRAWS, HEADS, …], [DRAWS, HEADS]."""
+        assert self.alone is not None
+        bench = self.bench(self.alone, backend)
+        found: tuple[np.ndarray, np.ndarray] = self.once(
+            ("draws", backend), lambda: bench.draws({"x": self.heads}, DRAWS)
+        )
+        return found
+
+    @property
+    def elsewhere(self) -> np.ndarray:
+        """Values of the part alone: draws at each head, and at its neighbour's, [2 PARTICLES, HEADS, …]."""
+        z = self.draws(self.quick)[0][:PARTICLES]
+        return np.concatenate([z, np.roll(z, 1, axis=1)])
 
 
 def _arrays(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -188,7 +221,8 @@ def partner(base: type[Any], family: str) -> Any:
         PpdgmError: there is none.
     """
     for cls in public_specs():
-        if issubclass(cls, base) and cls.family == family and not any(f.is_required() for f in cls.model_fields.values()):
+        required = any(f.is_required() for f in cls.model_fields.values())
+        if issubclass(cls, base) and getattr(cls, "family", None) == family and not required:
             return cls()
     raise PpdgmError(f"check: ppdgm has no {base.__name__.lower()} over {family} latents to put beside the part.")
 

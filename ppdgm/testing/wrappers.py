@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ppdgm.language import Array, Vocabulary
-from ppdgm.models import MLP, Flow, Likelihood, Net, Part, Posterior, Prior
+from ppdgm.models import MLP, Flow, Net, Part, Posterior, Prior
 from ppdgm.program import Context, Program, normal
 from ppdgm.spec import PositiveInt, Shape
 
@@ -109,8 +109,11 @@ class Mixed(Program):
             wide = P.xp.reshape(z, (*z.shape[: z.ndim - n], 1, *self.shape))
             return P.logsumexp(components.log_prob(wide), -1)
 
+        def sample(random: Any, batch: tuple[int, ...]) -> tuple[Array, None]:
+            return random.normal((*batch, *self.shape)), None  # never drawn: the guide draws
+
         with P.plate("data", x):
-            P.sample("z", P.distribution(lambda random, batch: (random.normal(batch), None), log_prob, self.shape))
+            P.sample("z", P.distribution(sample, log_prob, self.shape))
 
     def guide(self, P: Vocabulary, x: Array) -> Any:
         with P.plate("data", x):
@@ -172,16 +175,3 @@ class FlowMap(Program):
 
     def guide(self, P: Vocabulary, x: Array, context: Array) -> Any:
         """No latents."""
-
-
-def likelihood_accepts(part: Likelihood, value: float, shape: tuple[int, ...]) -> bool:
-    """Whether a likelihood takes data that are this number throughout."""
-    import numpy as np
-
-    from ppdgm.errors import DataError
-
-    try:
-        part.check("x", np.full((1, *shape), value))
-    except DataError:
-        return False
-    return True

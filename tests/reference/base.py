@@ -37,5 +37,10 @@ def soft_scale(raw, floor):
     return floor + np.logaddexp(0.0, raw)
 
 
+def scale_between(raw, floor, ceiling):
+    """floor + log((1 + e^s) / (1 + e^(s − c))), c = ceiling − floor."""
+    return soft_scale(raw, floor) - np.logaddexp(0.0, raw - (ceiling - floor))
+
+
 def standard_normal(z):
     return per_datum(norm.logpdf(z))

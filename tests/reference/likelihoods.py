@@ -2,7 +2,7 @@
 
 import numpy as np
 from scipy.special import expit, log_softmax, logsumexp
-from scipy.stats import laplace, logistic, nbinom, poisson, truncexpon
+from scipy.stats import laplace, logistic, nbinom, poisson
 
 from reference.base import ENCODED, LIKELIHOODS, OUTPUTS, per_datum, soft_scale
 
@@ -24,8 +24,8 @@ def laplace_likelihood(table, params, x, head):
 
 def log_continuous_bernoulli(x, logit):
     """An exponential distribution cut at 1, of x or, where the logit is positive, of 1 − x."""
-    rate = np.abs(logit)
-    return truncexpon.logpdf(np.where(logit > 0, 1 - x, x), b=rate, scale=1 / rate)
+    rate, y = np.abs(logit), np.where(logit > 0, 1 - x, x)
+    return np.log(rate) - rate * y - np.log(-np.expm1(-rate))
 
 
 def categorical_likelihood(table, params, x, head):

@@ -27,6 +27,7 @@ def forward(net, params, name, x, outputs):
         "MLP": mlp,
         "GatedMLP": gated_mlp,
         "ResidualMLP": residual_mlp,
+        "MADE": made,
         "ConvEncoder": conv_encoder,
         "ConvDecoder": conv_decoder,
     }
@@ -60,6 +61,37 @@ def mlp(net, own, x, outputs):
     return affine(own, f"layers.{len(net['hidden'])}", h)
 
 
+def made(net, own, x, outputs):
+    """Unit by unit: a hidden one sees the first inputs up to its number, an output d the units up to d's place."""
+    width, layers = outputs[-1], len(net["hidden"]) + 1
+    least = 0 if x.shape[1] > width or width == 1 else 1
+    places = np.argsort(made_order(net, width))
+    seen = np.concatenate([places + 1, np.zeros(x.shape[1] - width)])
+    h = x
+    for i in range(layers):
+        units = net["hidden"][i] if i + 1 < layers else prod(outputs)
+        if i + 1 < layers:
+            up_to = least + np.floor(np.arange(units) * (width - least) / units)
+        else:
+            up_to = places[np.arange(units) % width]
+        weight, bias = own[f"layers.{i}.weight"], own[f"layers.{i}.bias"]
+        h = np.stack([h[:, seen <= n] @ weight[seen <= n, k] + bias[k] for k, n in enumerate(up_to)], axis=1)
+        h, seen = (ACTIVATIONS[net["activation"]](h), up_to) if i + 1 < layers else (h, seen)
+    return h
+
+
+def made_order(net, width):
+    """The inputs' numbers as they follow each other; a random one by Lehmer's generator."""
+    if net["ordering"] == "random":
+        order, state = np.arange(width), net["seed"] + 1
+        for last in reversed(range(1, width)):
+            state = 48271 * state % (2**31 - 1)
+            order[[last, state % (last + 1)]] = order[[state % (last + 1), last]]
+        return order
+    named = {"natural": np.arange(width), "reversed": np.arange(width)[::-1]}
+    return named[net["ordering"]] if isinstance(net["ordering"], str) else np.array(net["ordering"])
+
+
 def gated_mlp(net, own, x, outputs):
     h = x.reshape(len(x), -1)
     for i, width in enumerate(net["hidden"]):
@@ -83,7 +115,7 @@ def conv_encoder(net, own, x, outputs):
     h = as_images(x, x.shape[1:])
     for i in range(len(net["channels"])):
         h = convolve(h, own, f"convs.{i}", net["stride"], net["padding"])
-        h = normalise_and_activate(net, own, f"convs.{i}", h)
+        h = gated(net, h, lambda h, name=f"convs.{i}": normalise_and_activate(net, own, name, h))
     h = residual_blocks(net, own, h)
     return affine(own, "output", h.reshape(len(h), -1))
 
@@ -92,12 +124,12 @@ def conv_decoder(net, own, x, outputs):
     sizes = [outputs[-2:]]
     for _ in net["channels"]:
         sizes.append([(n + 2 * net["padding"] - net["kernel"]) // net["stride"] + 1 for n in sizes[-1]])
-    h = affine(own, "input", x.reshape(len(x), -1)).reshape(len(x), net["channels"][0], *sizes[-1])
-    h = residual_blocks(net, own, normalise_and_activate(net, own, "input", h))
+    h = affine(own, "input", x.reshape(len(x), -1)).reshape(len(x), -1, *sizes[-1])
+    h = residual_blocks(net, own, gated(net, h, lambda h: normalise_and_activate(net, own, "input", h)))
     for i in range(len(net["channels"])):
         h = convolve_transposed(h, own, f"convs.{i}", net["stride"], net["padding"], sizes[-2 - i])
         if i + 1 < len(net["channels"]):
-            h = normalise_and_activate(net, own, f"convs.{i}", h)
+            h = gated(net, h, lambda h, name=f"convs.{i}": normalise_and_activate(net, own, name, h))
     return h
 
 
@@ -118,11 +150,20 @@ def normalise_and_activate(net, own, name, h):
     return ACTIVATIONS[net["activation"]](h)
 
 
+def gated(net, h, function):
+    """function(first half of the channels) · σ(second half), with gates."""
+    if not net["gated"]:
+        return function(h)
+    value, gate = np.split(h, 2, axis=1)
+    return function(value) * expit(gate)
+
+
 def residual_blocks(net, own, h):
     """h ← h + conv(a(conv(a(h)))), a norm before each activation, and one activation after the last block."""
     for i in range(net["residual"]):
         inner = convolve(normalise_and_activate(net, own, f"blocks.{i}.0", h), own, f"blocks.{i}.0", 1, 1)
-        h = h + convolve(normalise_and_activate(net, own, f"blocks.{i}.1", inner), own, f"blocks.{i}.1", 1, 1)
+        outer = convolve(normalise_and_activate(net, own, f"blocks.{i}.1", inner), own, f"blocks.{i}.1", 1, 1)
+        h = h + gated(net, outer, lambda h: h)
     return ACTIVATIONS[net["activation"]](h) if net["residual"] else h
 
 

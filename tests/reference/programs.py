@@ -16,6 +16,7 @@ from reference.base import (
     kind,
     over,
     per_datum,
+    scale_between,
     soft_scale,
     standard_normal,
 )
@@ -61,11 +62,11 @@ def gaussian_likelihood(likelihood, params, x, head):
 
 
 def log_posterior(program, params, x, z):
-    name, width = kind(program["posterior"]), z.shape[-1]
+    name, event = kind(program["posterior"]), z.shape[2:]
     rows = {"DiagonalNormal": 2, "Coupling": 4}[name]
-    head = for_each_particle(forward(program["encoder"], params, "encoder", x, (rows, width)), len(z))
+    head = for_each_particle(forward(program["encoder"], params, "encoder", x, (rows, *event)), len(z))
     if name == "DiagonalNormal":
-        scale = soft_scale(head[:, :, 1], program["posterior"]["min_scale"])
+        scale = scale_between(head[:, :, 1], program["posterior"]["min_scale"], program["posterior"]["max_scale"])
         return per_datum(norm.logpdf(z, head[:, :, 0], scale))
     loc, scale = head[:, :, 0], soft_scale(head[:, :, 1], 0.1)
     # The first coordinate is normal; given it the others are, with a mean and a scale that it moves.

@@ -1,10 +1,11 @@
 """VAEs with each likelihood, and with gated convolutions."""
 
-from instances import Instance, normal_latents, real
+from instances import Instance, binary, normal_latents, real
 
 from ppdgm.models import (
     MLP,
     VAE,
+    Bernoulli,
     Categorical,
     ContinuousBernoulli,
     ConvDecoder,
@@ -53,37 +54,21 @@ def _vae(likelihood, data, shape=(5,), encoder=None, decoder=None):
 
 
 ZOO = {
-    "continuous bernoulli": _vae(ContinuousBernoulli(), unit),
-    "laplace": _vae(Laplace(), real),
-    "laplace from network": _vae(Laplace(scale="network", min_scale=0.1), real, (2, 2)),
-    "categorical": _vae(Categorical(levels=4), levels(4)),
-    "categorical of 256": _vae(Categorical(), levels(256), (2, 2)),
-    "discretised logistic": _vae(DiscretisedLogistic(levels=4), levels(4), (2, 2)),
-    "discretised logistic fixed": _vae(DiscretisedLogistic(scale=0.3, levels=16), levels(16)),
-    "discretised logistic of 256": _vae(DiscretisedLogistic(scale="per_dimension"), levels(256)),
+    # A wide encoder, for a KL that is not small: densities on [0, 1] are near 1, and errors are relative to the ELBO.
+    "continuous bernoulli": _vae(ContinuousBernoulli(), unit, encoder=MLP(hidden=(20,))),
+    "laplace": _vae(Laplace(scale="network", min_scale=0.1), real, (2, 2)),
+    "categorical": _vae(Categorical(levels=4), levels(4), (2, 2)),
+    "discretised logistic": _vae(DiscretisedLogistic(scale="per_dimension"), levels(256)),
     "mixture of logistics": _vae(MixtureOfDiscretisedLogistics(components=3, levels=16), levels(16), (2, 2)),
-    "mixture of logistics of 256": _vae(MixtureOfDiscretisedLogistics(components=2, min_scale=0.01), levels(256)),
     "poisson": _vae(Poisson(), counts),
-    "poisson exp": _vae(Poisson(link="exp"), counts, (2, 2)),
     "negative binomial": _vae(NegativeBinomial(), counts),
-    "negative binomial network": _vae(NegativeBinomial(inverse_dispersion="network", link="exp"), counts, (2, 2)),
-    "negative binomial fixed": _vae(NegativeBinomial(inverse_dispersion=2.0), counts),
+    "negative binomial from network": _vae(NegativeBinomial(inverse_dispersion="network", link="exp"), counts, (2, 2)),
     "zero inflated": _vae(ZeroInflatedNegativeBinomial(inverse_dispersion="learned", link="exp"), counts),
-    "zero inflated network": _vae(
-        ZeroInflatedNegativeBinomial(inverse_dispersion="network", min_inverse_dispersion=0.1), counts, (2, 2)
-    ),
     "gated convolutions": _vae(
-        ContinuousBernoulli(),
-        unit,
-        (7, 6),
-        ConvEncoder(channels=(2, 3), **_GATES),
-        ConvDecoder(channels=(3, 2), **_GATES),
-    ),
-    "gated residual convolutions": _vae(
-        MixtureOfDiscretisedLogistics(components=2, levels=8),
-        levels(8),
-        (2, 6, 6),
-        ConvEncoder(channels=(4,), kernel=3, norm="group", groups=2, residual=1, gated=True, activation="elu"),
-        ConvDecoder(channels=(4, 2), norm="group", groups=2, residual=1, gated=True, activation="silu"),
+        Bernoulli(),
+        binary,
+        (5, 6),
+        ConvEncoder(channels=(2,), **_GATES),
+        ConvDecoder(channels=(2, 2), **_GATES),
     ),
 }

@@ -36,7 +36,6 @@ def differentiable(
         (params, data, given values) -> (value, {"params", "data" and "given": gradients by name}).
     """
 
-    @jax.jit
     def run(moved: Any, fixed: Any) -> Any:
         def value(moved: Any) -> Array:
             params, data, given = ({**moved[n], **fixed[n]} for n in ("params", "data", "given"))
@@ -46,6 +45,8 @@ def differentiable(
 
         return jax.value_and_grad(value)(moved)
 
+    compiled = jax.jit(run)
+
     def on_numpy(params: Arrays, data: Arrays, given: Arrays) -> tuple[float, dict[str, dict[str, np.ndarray]]]:
         groups = {"params": params, "data": data, "given": given}
         native = {n: runtime.put(arrays) for n, arrays in groups.items()}
@@ -54,7 +55,7 @@ def differentiable(
              for n, arrays in native.items()}
             for floating in (True, False)
         )  # fmt: skip
-        value, gradients = runtime.fetch(run(moved, fixed))
+        value, gradients = runtime.fetch(compiled(moved, fixed))
         return float(value), gradients
 
     return on_numpy

@@ -39,9 +39,7 @@ def differentiable(
 
     def on_numpy(params: Arrays, data: Arrays, given: Arrays) -> tuple[float, dict[str, dict[str, np.ndarray]]]:
         groups = {"params": runtime.put(params), "data": runtime.put(data), "given": runtime.put(given)}
-        leaves = [
-            a.requires_grad_() for arrays in groups.values() for a in arrays.values() if a.is_floating_point()
-        ]
+        leaves = [a.requires_grad_() for arrays in groups.values() for a in arrays.values() if a.is_floating_point()]
         names = [(g, n) for g, arrays in groups.items() for n, a in arrays.items() if a.is_floating_point()]
         index = torch.arange(len(next(iter(groups["data"].values()))), device=runtime.device)
         with unvalidated(), seeded(runtime.device, seed), runtime.tracer.evaluating(groups["params"]) as native:

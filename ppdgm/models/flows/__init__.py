@@ -3,6 +3,8 @@
 from ppdgm.models.flows.autoregressive import IAF, MAF
 from ppdgm.models.flows.base import Flow
 from ppdgm.models.flows.coupling import Coupling, RealNVP
+from ppdgm.models.flows.planar import Planar
 from ppdgm.models.flows.spline import RQSpline
+from ppdgm.models.flows.sylvester import Sylvester
 
-__all__ = ["IAF", "MAF", "Coupling", "Flow", "RQSpline", "RealNVP"]
+__all__ = ["IAF", "MAF", "Coupling", "Flow", "Planar", "RQSpline", "RealNVP", "Sylvester"]

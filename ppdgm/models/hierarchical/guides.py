@@ -15,6 +15,8 @@ from ppdgm.program import Context
 if TYPE_CHECKING:
     from ppdgm.models.hierarchical.program import HierarchicalVAE
 
+LOG_RATIO = 5.0  #: bound of |log σ_q − log σ_p| in the ladder
+
 
 class Guide:
     """One way to draw the latents of a program; here `spec`. Nets of level l are under `z<l>.`."""
@@ -93,7 +95,7 @@ class BottomUp(Guide):
 
 
 class TopDown(Guide):
-    """The ladder: h_1, …, h_L climb from x; then q(z_L|h_L), and q(z_l|h_l, z_{l+1}) as a residual of p(z_l|z_{l+1})."""
+    """The ladder: h_1, …, h_L climb from x; then q(z_L|h_L), and q(z_l|h_l, z_{l+1}), a residual of p(z_l|z_{l+1})."""
 
     def build(self, context: Context) -> None:
         spec, features = self.spec, (self.spec.features,)
@@ -115,8 +117,11 @@ class TopDown(Guide):
         z = [P.sample(f"z{spec.depth}", self._posterior(P, spec.depth, h[-1]))]
         for level in range(spec.depth - 1, 0, -1):
             above = spec.above(P, z)
+            loc, scale = spec.conditional(P, level, above)
             residual = P.net(f"z{level}.encoder")(P.concat([h[level - 1], above]))
-            z.insert(0, P.sample(f"z{level}", spec.normal(P, spec.conditional(P, level, above) + residual)))
+            ratio = P.xp.exp(LOG_RATIO * P.xp.tanh(residual[..., 1, :] / LOG_RATIO))
+            q = P.dist.Normal(loc + scale * residual[..., 0, :], scale * ratio).to_event(1)
+            z.insert(0, P.sample(f"z{level}", q))
 
     def top(self, P: Vocabulary, u: Array) -> Any:
         return self._base(P, self._features(P, u)[-1])

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from math import log
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from ppdgm.errors import SpecError
 from ppdgm.language import Array, Batch, Vocabulary
 from ppdgm.models.hierarchical.guides import GUIDES, Guide
 from ppdgm.models.likelihoods import Bernoulli, Likelihood
 from ppdgm.models.posteriors import DiagonalNormal, Posterior
-from ppdgm.models.priors import Prior, StandardNormal
+from ppdgm.models.posteriors.normal import bounded_scale
+from ppdgm.models.priors import Prior, StandardNormal, VampPrior
 from ppdgm.models.vae import check_family
 from ppdgm.nets import MLP, Net
 from ppdgm.program import Context, Program
-from ppdgm.spec import PositiveInt, Shape
+from ppdgm.spec import PositiveFloat, PositiveInt, Shape
 
 
 class HierarchicalVAE(Program):
     """Hierarchical VAE: z_L ~ prior, z_l ~ N(μ(z_{l+1}), diag σ(z_{l+1})²) for l = L−1, …, 1, x ~ likelihood(z_1).
 
-    The sites are z1, nearest the data, to zL. The guide, `inference`, is one of
+    The sites are z1, nearest the data, to zL. Guides:
 
-    - "factorised": Π q(z_l|x);
-    - "bottom_up": q(z_1|x) Π q(z_l|z_{l−1}). Burda et al. 2016, arXiv:1509.00519;
-    - "top_down", the ladder: q(z_L|x) Π q(z_l|x, z_{l+1}), each level's mean and raw scale being those of
-      p(z_l|z_{l+1}) plus a residual. Sønderby et al. 2016, arXiv:1602.02282. Vahdat & Kautz 2020, arXiv:2007.03898.
+    "factorised" is Π q(z_l|x).
+
+    "bottom_up" is q(z_1|x) Π q(z_l|z_{l−1}). Burda et al. 2016, arXiv:1509.00519.
+
+    "top_down", the ladder, is q(z_L|x) Π q(z_l|x, z_{l+1}): where the model has N(μ, σ²), N(μ + σδ, (σr)²) with
+    |log r| < 5, of which the KL depends on δ and r alone. Sønderby et al. 2016, arXiv:1602.02282. Vahdat & Kautz 2020,
+    arXiv:2007.03898.
 
     The KL of each level has a closed form where the guide draws from the top down, as the model does; in "bottom_up"
     only that of z_L. The nets `z<l>.conditional` of p(z_l|z_{l+1}), which the ladder's guide reads too, are the model's
@@ -42,13 +45,12 @@ class HierarchicalVAE(Program):
         prior: p(z_L). VampPrior needs a q(z_L|x), which "bottom_up" does not have.
         posterior: q of each level, given a net's output. In "top_down" of z_L alone, and a DiagonalNormal.
         likelihood: p(x|z_1), given the decoder's output.
-        encoder: the net of x: to the heads of all levels in "factorised", to that of z_1 in "bottom_up", to the lowest
-            features in "top_down".
+        encoder: the net from x to the head of q(z_l|x), one for each level; in "top_down" the net to h_1.
         decoder: the net from z_1, or with skips from all levels, to x.
         levels: the nets between levels, in model and guide.
         features: of "top_down", width of what climbs from x to z_L: h_1 = encoder(x), h_l = h_{l−1} + net(h_{l−1}).
-        min_scale: the least σ(z_{l+1}), and of q in the ladder below z_L. σ is 1 where the net's output is 0.
-        max_scale: the largest.
+        min_scale: a floor under σ(z_{l+1}).
+        max_scale: a ceiling over it, which it bends towards where it comes near.
     """
 
     event_shape: Shape
@@ -62,8 +64,15 @@ class HierarchicalVAE(Program):
     decoder: Net = MLP()
     levels: Net = MLP()
     features: PositiveInt = 200
-    min_scale: Annotated[float, Field(gt=0, lt=1)] = 1e-3
-    max_scale: Annotated[float, Field(gt=1)] = 10.0
+    min_scale: PositiveFloat = 0.01
+    max_scale: PositiveFloat = 10.0
+
+    @field_validator("max_scale")
+    @classmethod
+    def _in_order(cls, high: float, info: ValidationInfo) -> float:
+        if high <= info.data.get("min_scale", 0.0):
+            raise ValueError(f"a number greater than min_scale, {info.data['min_scale']}")
+        return high
 
     def build(self, context: Context) -> None:
         self._check_parts()
@@ -79,8 +88,8 @@ class HierarchicalVAE(Program):
         with P.plate("data", x):
             z = [P.sample(f"z{self.depth}", self._top(P))]
             for level in range(self.depth - 1, 0, -1):
-                head = self.conditional(P, level, self.above(P, z))
-                z.insert(0, P.sample(f"z{level}", self.normal(P, head)))
+                loc, scale = self.conditional(P, level, self.above(P, z))
+                z.insert(0, P.sample(f"z{level}", P.dist.Normal(loc, scale).to_event(1)))
             seen = z[0] if self.skip == "none" else P.concat(z)
             P.sample("x", self.likelihood(P, P.net("decoder")(seen)), obs=x)
 
@@ -106,15 +115,10 @@ class HierarchicalVAE(Program):
         """What the next level down is conditioned on, given the levels drawn so far, lowest first."""
         return P.concat(z) if self.skip == "all" else z[0]
 
-    def conditional(self, P: Vocabulary, level: int, above: Array) -> Array:
-        """Mean and raw scale of p(z_l|above), [..., 2, D]."""
-        return P.net(f"z{level}.conditional")(above)
-
-    def normal(self, P: Vocabulary, head: Array) -> Any:
-        """N(μ, diag σ²) of mean and raw scale s: log σ goes from log min_scale to log max_scale as s does from −∞ to ∞."""
-        low, high = log(self.min_scale), log(self.max_scale)
-        gate = P.activation("sigmoid", head[..., 1, :] + log(-low / high))  # σ = 1 at s = 0
-        return P.dist.Normal(head[..., 0, :], P.xp.exp(low + (high - low) * gate)).to_event(1)
+    def conditional(self, P: Vocabulary, level: int, above: Array) -> tuple[Array, Array]:
+        """μ and σ of p(z_l|above), [..., D]."""
+        head = P.net(f"z{level}.conditional")(above)
+        return head[..., 0, :], bounded_scale(P, head[..., 1, :], self.min_scale, self.max_scale)
 
     def _top(self, P: Vocabulary) -> Any:
         return self.prior(P, lambda u: self._way.top(P, u)) if self._way.has_top else self.prior(P)
@@ -129,4 +133,10 @@ class HierarchicalVAE(Program):
             raise SpecError(
                 f"posterior: got {type(self.posterior).__name__}, which is over {self.posterior.family} latents, but "
                 "the levels are normal given the ones above. Use DiagonalNormal(), or a VAE."
+            )
+        if isinstance(self.prior, VampPrior) and not self._way.has_top:
+            raise SpecError(
+                f"prior: VampPrior mixes q(z{self.depth}|u) over inputs u, but {self.inference!r} draws z{self.depth} "
+                f'given z{self.depth - 1}, not given x. Use inference="top_down" or "factorised", or a prior such as '
+                "MixtureOfGaussians()."
             )

@@ -1,27 +1,60 @@
-"""Normal posteriors."""
+"""The diagonal normal posterior, and scales between bounds."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from pydantic import ValidationInfo, field_validator
+
 from ppdgm.language import Array, Vocabulary
 from ppdgm.models.posteriors.base import Posterior, halves
 from ppdgm.program import Context
-from ppdgm.spec import NonNegativeFloat
+from ppdgm.spec import NonNegativeFloat, PositiveFloat
 
 
-class DiagonalNormal(Posterior):
+def bounded_scale(P: Vocabulary, raw: Array, low: float, high: float) -> Array:
+    """σ = low + softplus(s) − softplus(s − c), c = high − low: rises with s from low to high.
+
+    Where σ is far from `high`, the last term is less than rounding, and σ = low + softplus(s) to the bit.
+    """
+    raw = P.xp.clip(raw, max=high + 30.0)  # σ = high there already; beyond, the difference would be of large numbers
+    return low + P.softplus(raw) - P.softplus(raw - (high - low))
+
+
+class ScaledPosterior(Posterior):
+    """A posterior with scales between bounds.
+
+    Args:
+        min_scale: a floor under the scales, so that log q stays finite.
+        max_scale: a ceiling over them, so that draws do.
+    """
+
+    min_scale: NonNegativeFloat = 1e-4
+    max_scale: PositiveFloat = 100.0
+
+    @field_validator("max_scale")
+    @classmethod
+    def _in_order(cls, high: float, info: ValidationInfo) -> float:
+        if high <= info.data.get("min_scale", 0.0):
+            raise ValueError(f"a number greater than min_scale, {info.data['min_scale']}")
+        return high
+
+    def scale(self, P: Vocabulary, raw: Array) -> Array:
+        """The scales of the numbers s that the encoder gives."""
+        return bounded_scale(P, raw, self.min_scale, self.max_scale)
+
+
+class DiagonalNormal(ScaledPosterior):
     """q(z|x) = N(μ(x), diag σ(x)²), with σ = min_scale + softplus(s(x)). Kingma & Welling 2014, arXiv:1312.6114.
 
     Args:
         min_scale: a floor under σ, so that log q stays finite.
+        max_scale: a ceiling over σ, which bends towards it where it comes near.
     """
-
-    min_scale: NonNegativeFloat = 1e-4
 
     def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (2, *shape)
 
     def distribution(self, P: Vocabulary, *head: Array) -> Any:
         loc, raw = halves(head[0], P.shape)
-        return P.dist.Normal(loc, self.min_scale + P.softplus(raw)).to_event(len(P.shape))
+        return P.dist.Normal(loc, self.scale(P, raw)).to_event(len(P.shape))

@@ -4,6 +4,17 @@ from ppdgm.models.priors.autoregressive import AutoregressivePrior
 from ppdgm.models.priors.base import Prior
 from ppdgm.models.priors.discrete import BernoulliPrior, CategoricalPrior
 from ppdgm.models.priors.flow import FlowPrior
+from ppdgm.models.priors.mixture import MixtureOfGaussians
 from ppdgm.models.priors.normal import StandardNormal
+from ppdgm.models.priors.vamp import VampPrior
 
-__all__ = ["AutoregressivePrior", "BernoulliPrior", "CategoricalPrior", "FlowPrior", "Prior", "StandardNormal"]
+__all__ = [
+    "AutoregressivePrior",
+    "BernoulliPrior",
+    "CategoricalPrior",
+    "FlowPrior",
+    "MixtureOfGaussians",
+    "Prior",
+    "StandardNormal",
+    "VampPrior",
+]

@@ -1,0 +1,55 @@
+"""The deterministic autoencoder, to compare with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ppdgm.errors import ProgramError
+from ppdgm.language import UNSEEN, Array, Batch, Vocabulary
+from ppdgm.models.likelihoods import Bernoulli, Likelihood
+from ppdgm.models.vae import as_shape
+from ppdgm.nets import MLP, Net
+from ppdgm.program import Context, Program
+from ppdgm.spec import PositiveInt, Shape
+
+
+class Autoencoder(Program):
+    """Deterministic autoencoder, for comparison: z = encoder(x), x ~ likelihood(decoder(z)). Nothing is latent.
+
+    Its `elbo` and `log_likelihood` are the log-probability log p(x|z(x)) of a reconstruction, a score that no
+    generative model's may be compared with: it knows the datum. It has no prior, so it can't be sampled; `fit.encode`
+    gives the codes z.
+
+    Args:
+        event_shape: shape of one datum.
+        latent: D, the width of the code z, or its shape.
+        likelihood: p(x|z), given the decoder's output.
+        encoder, decoder: the nets, or modules of your own.
+    """
+
+    event_shape: Shape
+    latent: PositiveInt | Shape = 50
+    likelihood: Likelihood = Bernoulli()
+    encoder: Net = MLP()
+    decoder: Net = MLP()
+
+    def build(self, context: Context) -> None:
+        code = as_shape(self.latent)
+        context.net("decoder", self.decoder, code, context.part(self.likelihood, self.event_shape))
+        context.net("encoder", self.encoder, self.event_shape, code)
+
+    def model(self, P: Vocabulary, x: Array) -> Any:
+        if x is None or x is UNSEEN:
+            raise ProgramError(
+                "An Autoencoder has no prior over its codes, so no data can be drawn from it. It encodes and "
+                "reconstructs data; to draw new ones, train a VAE."
+            )
+        with P.plate("data", x):
+            z = P.deterministic("z", P.net("encoder")(x))
+            P.sample("x", self.likelihood(P, P.net("decoder")(z)), obs=x)
+
+    def guide(self, P: Vocabulary, x: Array) -> Any:
+        """Nothing is latent."""
+
+    def check(self, data: Batch) -> None:
+        self.likelihood.check("x", data["x"])

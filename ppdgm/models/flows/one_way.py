@@ -1,0 +1,46 @@
+"""Flows without a known inverse, whose steps take their numbers straight from the encoder."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from ppdgm.errors import ProgramError
+from ppdgm.language import Array, Vocabulary
+from ppdgm.models.flows.base import Flow
+from ppdgm.nets.base import unflatten
+from ppdgm.program import Context, normal
+from ppdgm.spec import PositiveInt
+
+
+class OneWay(Flow):
+    """Steps whose numbers are the context itself, or parameters where there is none.
+
+    Args:
+        depth: number of steps.
+    """
+
+    fast: ClassVar = "forward"
+    one_way: ClassVar[bool] = True
+    depth: PositiveInt = 4
+
+    @abstractmethod
+    def size(self, width: int) -> int:
+        """How many numbers a step reads, for vectors of `width`."""
+
+    @abstractmethod
+    def steps(self, P: Vocabulary, x: Array, numbers: Array) -> tuple[Array, Array]:
+        """f(x) and log |det ∂f/∂x|, for numbers [..., depth, size]."""
+
+    def build(self, context: Context, width: int, conditional: bool) -> int:
+        if not conditional:
+            context.param("numbers", (self.depth * self.size(width),), normal(0.1))
+        return self.depth * self.size(width) if conditional else 0
+
+    def forward(self, P: Vocabulary, x: Array, context: Array | None) -> tuple[Array, Array]:
+        numbers = P.param("numbers") if context is None else context
+        return self.steps(P, x, unflatten(P, numbers, (self.depth, self.size(x.shape[-1]))))
+
+    def inverse(self, P: Vocabulary, y: Array, context: Array | None) -> tuple[Array, Array]:
+        name = type(self).__name__
+        raise ProgramError(f"{name} has no known inverse: it scores its own draws only. Take IAF, say, or RQSpline.")

@@ -1,0 +1,125 @@
+"""Sylvester flows."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from ppdgm.errors import SpecError
+from ppdgm.language import Array, Vocabulary
+from ppdgm.models.flows.one_way import OneWay
+from ppdgm.nets.base import unflatten
+from ppdgm.program import Context
+from ppdgm.spec import PositiveInt
+
+_MOST = 0.999  # of diagonal entries of R and R̃: their product stays above −1
+_TINY = 1e-12
+
+
+class Sylvester(OneWay):
+    """z ← z + Q R tanh(R̃ Qᵀz + b), depth times, with Q, R, R̃, b of each step from the encoder. One way.
+
+    van den Berg et al. 2018, arXiv:1803.05649. The M columns of Q are orthonormal, and R and R̃ are upper triangular
+    [M, M], so that det = Π_m (1 + tanh'(·)_m r_m r̃_m); r_m r̃_m > −1 on their diagonals makes a step invertible.
+
+    Args:
+        depth: number of steps.
+        basis: of Q. "orthogonal": M columns, by the iteration Q ← Q (3I − QᵀQ)/2. "householder": M = D, a product of
+            reflections, exactly orthogonal.
+        columns: M of an orthogonal basis; by default 16, or half of D where that is less.
+        iterations: for an orthogonal basis. 20 are plenty up to M = D/2; where M is nearly D, take 40.
+        reflections: in a Householder basis.
+    """
+
+    depth: PositiveInt = 4
+    basis: Literal["orthogonal", "householder"] = "orthogonal"
+    columns: PositiveInt | None = None
+    iterations: PositiveInt = 20
+    reflections: PositiveInt = 8
+
+    def build(self, context: Context, width: int, conditional: bool) -> int:
+        if self.columns is not None and self.columns > width:
+            raise SpecError(f"Sylvester.columns: got {self.columns}, expected at most the latent's width, {width}.")
+        return super().build(context, width, conditional)
+
+    def size(self, width: int) -> int:
+        return sum(self._sizes(width))
+
+    def _columns(self, width: int) -> int:
+        return width if self.basis == "householder" else self.columns or min(16, max(1, width // 2))
+
+    def _sizes(self, width: int) -> tuple[int, int, int]:
+        """How many numbers of a step make Q; R and R̃ but for the diagonal of R̃; that diagonal and b."""
+        m = self._columns(width)
+        return (self.reflections if self.basis == "householder" else m) * width, m * m, 2 * m
+
+    def steps(self, P: Vocabulary, x: Array, numbers: Array) -> tuple[Array, Array]:
+        width, total = x.shape[-1], 0.0
+        m, (q, r, _) = self._columns(width), self._sizes(width)
+        basis = self._basis(P, numbers[..., :q], width)
+        square = unflatten(P, numbers[..., q : q + r], (m, m))
+        rest = unflatten(P, numbers[..., q + r :], (2, m))
+        for i in range(self.depth):
+            x, log_det = self._step(P, x, basis[..., i, :, :], square[..., i, :, :], rest[..., i, :, :])
+            total = total + log_det
+        return x, total
+
+    def _step(self, P: Vocabulary, z: Array, basis: Array, square: Array, rest: Array) -> tuple[Array, Array]:
+        xp, m = P.xp, square.shape[-1]
+        upper = square * P.constant(np.triu(np.ones((m, m)), 1))  # R, and below R̃ᵀ, without their diagonals
+        lower = square * P.constant(np.tril(np.ones((m, m)), -1))
+        r, r_tilde = (_MOST * xp.tanh(d) for d in (xp.sum(square * P.constant(np.eye(m)), axis=-1), rest[..., 0, :]))
+        seen = self._seen(P, basis, z)
+        h = xp.tanh(_times(P, seen, lower) + r_tilde * seen + rest[..., 1, :])
+        moved = _times(P, h, xp.matrix_transpose(upper)) + r * h
+        log_det = xp.sum(xp.log1p((1.0 - h * h) * r * r_tilde), axis=-1)
+        return z + self._back(P, basis, moved), log_det
+
+    def _basis(self, P: Vocabulary, raw: Array, width: int) -> Array:
+        """Q [..., depth, D, M]; or the vectors of its reflections, [..., depth, H, D]."""
+        if self.basis == "householder":
+            return unflatten(P, raw, (self.reflections, width))
+        shape = (width, self._columns(width))
+        return orthogonalise(P, unflatten(P, raw, shape) + P.constant(np.eye(*shape)), self.iterations)
+
+    def _seen(self, P: Vocabulary, basis: Array, z: Array) -> Array:
+        """Qᵀz."""
+        if self.basis == "orthogonal":
+            return _times(P, z, basis)
+        for i in range(self.reflections):
+            z = reflect(P, basis[..., i, :], z)
+        return z
+
+    def _back(self, P: Vocabulary, basis: Array, y: Array) -> Array:
+        """Qy."""
+        if self.basis == "orthogonal":
+            return _times(P, y, P.xp.matrix_transpose(basis))
+        for i in reversed(range(self.reflections)):
+            y = reflect(P, basis[..., i, :], y)
+        return y
+
+
+def _times(P: Vocabulary, x: Array, matrix: Array) -> Array:
+    """x [..., N] · matrix [..., N, M]."""
+    return P.xp.matmul(x[..., None, :], matrix)[..., 0, :]
+
+
+def orthogonalise(P: Vocabulary, a: Array, iterations: int) -> Array:
+    """The nearest matrix with orthonormal columns, of a [..., D, M] of full rank. Björck & Bowie 1971."""
+    xp = P.xp
+
+    def body(q: Array) -> Array:
+        return 1.5 * q - 0.5 * xp.matmul(q, xp.matmul(xp.matrix_transpose(q), q))
+
+    norm = xp.sqrt(xp.sum(a * a, axis=(-2, -1), keepdims=True) + _TINY)  # singular values at most 1: it converges
+    return P.repeat(iterations, body, a / norm)
+
+
+def reflect(P: Vocabulary, v: Array, y: Array) -> Array:
+    """y − 2 v vᵀy / ‖v‖², y itself where v is 0."""
+    xp = P.xp
+    square = xp.sum(v * v, axis=-1, keepdims=True)
+    usable = square > _TINY
+    factor = xp.where(usable, 2.0 / xp.where(usable, square, 1.0), 0.0)
+    return y - factor * v * xp.sum(v * y, axis=-1, keepdims=True)

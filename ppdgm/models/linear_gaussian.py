@@ -1,0 +1,107 @@
+"""What PPCA and factor analysis share: a linear map of a normal latent, with normal noise."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from math import log, pi
+from typing import Any, Literal
+
+import numpy as np
+
+from ppdgm.errors import DataError
+from ppdgm.language import Array, Vocabulary
+from ppdgm.program import Context, Program, normal, zeros
+from ppdgm.spec import PositiveInt, Shape
+
+Params = Mapping[str, np.ndarray]
+
+
+class LinearGaussian(Program):
+    """z ~ N(0, I), x ~ N(Wz + μ, Ψ), with Ψ = exp(2 log_scale) on the diagonal. A subclass gives the latter's shape.
+
+    Args:
+        event_shape: (X,), the width of a datum.
+        latent: D.
+        posterior: "exact" or "linear".
+    """
+
+    event_shape: Shape
+    latent: PositiveInt = 2
+    posterior: Literal["exact", "linear"] = "exact"
+
+    @abstractmethod
+    def _scale_shape(self) -> tuple[int, ...]:
+        """The shape of `log_scale`."""
+
+    def build(self, context: Context) -> None:
+        x, d = self._width, self.latent
+        context.param("weight", (x, d), normal(d**-0.5))
+        context.param("loc", (x,), zeros)
+        context.param("log_scale", self._scale_shape(), zeros)
+        if self.posterior == "linear":
+            guide = context.scope("guide", label="guide")
+            guide.param("weight", (d, x), normal(x**-0.5))
+            guide.param("bias", (d,), zeros)
+            guide.param("log_scale", (d,), zeros)
+
+    @property
+    def _width(self) -> int:
+        return int(np.prod(self.event_shape))
+
+    def _flat(self, P: Vocabulary, x: Array) -> Array:
+        return P.xp.reshape(x, (x.shape[0], self._width)) if len(self.event_shape) != 1 else x
+
+    def model(self, P: Vocabulary, x: Array) -> Any:
+        d = self.latent
+        with P.plate("data", x):
+            z = P.sample("z", P.dist.Normal(P.full((d,), 0.0), P.full((d,), 1.0)).to_event(1))
+            mean = P.linear(z, P.param("weight").T, P.param("loc"))
+            mean = P.xp.reshape(mean, (*mean.shape[:-1], *self.event_shape))
+            scale = P.xp.exp(P.param("log_scale"))
+            scale = P.xp.reshape(scale, self.event_shape) if scale.ndim else scale
+            P.sample("x", P.dist.Normal(mean, scale).to_event(len(self.event_shape)), obs=x)
+
+    def guide(self, P: Vocabulary, x: Array) -> Any:
+        with P.plate("data", x):
+            P.sample("z", self._exact(P, x) if self.posterior == "exact" else self._linear(P.scope("guide"), x))
+
+    def _exact(self, P: Vocabulary, x: Array) -> Any:
+        """N(M⁻¹WᵀΨ⁻¹(x − μ), M⁻¹) with M = WᵀΨ⁻¹W + I."""
+        weight, precision = P.param("weight"), P.xp.exp(-2.0 * P.param("log_scale"))
+        scaled = (precision[:, None] if precision.ndim else precision) * weight
+        inverse = P.xp.linalg.inv(weight.T @ scaled + P.constant(np.eye(self.latent)))
+        mean = (self._flat(P, x) - P.param("loc")) @ scaled @ inverse
+        return P.dist.MultivariateNormal(mean, scale_tril=P.xp.linalg.cholesky(inverse))
+
+    def _linear(self, P: Vocabulary, x: Array) -> Any:
+        mean = P.linear(self._flat(P, x), P.param("weight").T, P.param("bias"))
+        return P.dist.Normal(mean, P.xp.exp(P.param("log_scale"))).to_event(1)
+
+    def check(self, data: Mapping[str, np.ndarray]) -> None:
+        if not np.isfinite(data["x"]).all():
+            row = int(np.argwhere(~np.isfinite(data["x"]))[0][0])
+            raise DataError(f"Data 'x': datum {row} has NaN or infinite entries, expected finite numbers.")
+
+    # The closed forms below are float64 NumPy: the oracle for every bound and engine.
+
+    def exact_log_likelihood(self, params: Params, x: np.ndarray) -> np.ndarray:
+        """log p(x) per datum [N], in nats, for x [N, *event_shape]."""
+        weight, loc, variance = self._float64(params)
+        centred = np.asarray(x, float).reshape(len(x), -1) - loc
+        covariance = weight @ weight.T + np.diag(variance)
+        whitened = np.linalg.solve(np.linalg.cholesky(covariance), centred.T)
+        log_det = np.linalg.slogdet(covariance)[1]
+        return -0.5 * ((whitened**2).sum(0) + log_det + len(loc) * log(2 * pi))
+
+    def exact_posterior(self, params: Params, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean [N, D] and covariance [D, D] of p(z|x)."""
+        weight, loc, variance = self._float64(params)
+        scaled = weight / variance[:, None]
+        covariance = np.linalg.inv(weight.T @ scaled + np.eye(self.latent))
+        return (np.asarray(x, float).reshape(len(x), -1) - loc) @ scaled @ covariance, covariance
+
+    def _float64(self, params: Params) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """W [X, D], μ [X] and the diagonal of Ψ [X]."""
+        weight, loc = (np.asarray(params[n], float) for n in ("weight", "loc"))
+        return weight, loc, np.broadcast_to(np.exp(2.0 * np.asarray(params["log_scale"], float)), loc.shape)

@@ -1,0 +1,129 @@
+"""Diagonal posteriors outside the Gaussian: z = μ + bε, with noise ε of a fixed distribution."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from math import lgamma, log, pi
+from typing import Annotated, Any
+
+from pydantic import Field
+from scipy.special import digamma
+
+from ppdgm.language import Array, Random, Vocabulary
+from ppdgm.models.posteriors.base import halves
+from ppdgm.models.posteriors.normal import ScaledPosterior
+from ppdgm.program import Context
+
+
+class LocationScale(ScaledPosterior):
+    """q(z|x) = Π_d f((z_d − μ_d(x))/b_d(x))/b_d(x), b = min_scale + softplus(s(x)), for the density f of a noise."""
+
+    @abstractmethod
+    def noise(self, P: Vocabulary, random: Random, shape: tuple[int, ...]) -> Array:
+        """Draws of ε, whatever the posterior's parameters."""
+
+    @abstractmethod
+    def log_density(self, P: Vocabulary, noise: Array) -> Array:
+        """log f(ε), elementwise."""
+
+    @abstractmethod
+    def moments(self) -> tuple[float, float]:
+        """The variance of ε, and its entropy in nats."""
+
+    def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (2, *shape)
+
+    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+        xp, shape = P.xp, P.shape
+        loc, raw = halves(head[0], shape)
+        scale, axes = self.scale(P, raw), tuple(range(-len(shape), 0))
+
+        def log_q(noise: Array) -> Array:
+            return xp.sum(self.log_density(P, noise) - xp.log(scale), axis=axes)
+
+        def sample(random: Random, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
+            noise = self.noise(P, random, (*batch_shape, *shape))
+            return loc + scale * noise, log_q(noise)
+
+        def kl(p: Any) -> Array | None:
+            """−H(ε) − log b + ½ log(2π s²) + (b² Var(ε) + (μ − m)²)/(2 s²) per dimension, for p = N(m, diag s²)."""
+            if not (isinstance(p, P.dist.Independent) and isinstance(p.base_dist, P.dist.Normal)):
+                return None
+            (variance, entropy), m, s = self.moments(), p.base_dist.loc, p.base_dist.scale
+            ratio = (scale * scale * variance + (loc - m) ** 2) / (2.0 * s * s)
+            form = ratio + xp.log(s) - xp.log(scale) + (0.5 * log(2 * pi) - entropy)
+            return xp.reshape(form, (*form.shape[: len(form.shape) - len(shape)], -1))
+
+        batch_shape = tuple(loc.shape[: len(loc.shape) - len(shape)])
+        return P.distribution(sample, lambda z: log_q((z - loc) / scale), shape, batch_shape, mean=lambda: loc, kl=kl)
+
+
+class DiagonalLaplace(LocationScale):
+    """q(z|x) = Π_d exp(−|z_d − μ_d|/b_d)/(2 b_d), with μ(x), b(x) = min_scale + softplus(s(x)).
+
+    Kingma & Welling 2014, arXiv:1312.6114.
+
+    Args:
+        min_scale: a floor under b, so that log q stays finite.
+        max_scale: a ceiling over b, which bends towards it where it comes near.
+    """
+
+    def noise(self, P: Vocabulary, random: Random, shape: tuple[int, ...]) -> Array:
+        return P.xp.log(random.uniform(shape)) - P.xp.log(random.uniform(shape))  # two exponentials' difference
+
+    def log_density(self, P: Vocabulary, noise: Array) -> Array:
+        return -P.xp.abs(noise) - log(2.0)
+
+    def moments(self) -> tuple[float, float]:
+        return 2.0, 1.0 + log(2.0)
+
+
+class DiagonalLogistic(LocationScale):
+    """q(z|x) = Π_d f((z_d − μ_d)/b_d)/b_d, f(ε) = e^−ε/(1 + e^−ε)², with μ(x), b(x) = min_scale + softplus(s(x)).
+
+    Kingma & Welling 2014, arXiv:1312.6114.
+
+    Args:
+        min_scale: a floor under b, so that log q stays finite.
+        max_scale: a ceiling over b, which bends towards it where it comes near.
+    """
+
+    def noise(self, P: Vocabulary, random: Random, shape: tuple[int, ...]) -> Array:
+        return random.gumbel(shape) - random.gumbel(shape)  # exact in both tails, where log u − log(1 − u) is in one
+
+    def log_density(self, P: Vocabulary, noise: Array) -> Array:
+        return -noise - 2.0 * P.softplus(-noise)
+
+    def moments(self) -> tuple[float, float]:
+        return pi**2 / 3.0, 2.0
+
+
+class DiagonalStudentT(LocationScale):
+    """q(z|x) = Π_d t_ν((z_d − μ_d)/b_d)/b_d, f(ε) ∝ (1 + ε²/ν)^−(ν+1)/2, with μ(x), b(x) = min_scale + softplus(s(x)).
+
+    Kingma & Welling 2014, arXiv:1312.6114.
+
+    Args:
+        df: degrees of freedom ν, more than 2: with fewer the variance, and the KL to a normal prior, are infinite.
+        min_scale: a floor under b, so that log q stays finite.
+        max_scale: a ceiling over b, which bends towards it where it comes near.
+    """
+
+    df: Annotated[float, Field(gt=2)] = 5.0
+
+    def noise(self, P: Vocabulary, random: Random, shape: tuple[int, ...]) -> Array:
+        chi = 2.0 * random.gamma(P.full((), 0.5 * self.df), shape)  # χ² with ν degrees of freedom
+        return random.normal(shape) * P.xp.sqrt(self.df / chi)
+
+    def log_density(self, P: Vocabulary, noise: Array) -> Array:
+        half = 0.5 * (self.df + 1.0)
+        return self._log_constant - half * P.xp.log1p(noise * noise / self.df)
+
+    def moments(self) -> tuple[float, float]:
+        half = 0.5 * (self.df + 1.0)
+        entropy = half * float(digamma(half) - digamma(0.5 * self.df)) - self._log_constant
+        return self.df / (self.df - 2.0), entropy
+
+    @property
+    def _log_constant(self) -> float:
+        return lgamma(0.5 * (self.df + 1.0)) - lgamma(0.5 * self.df) - 0.5 * log(self.df * pi)

@@ -1,0 +1,154 @@
+"""`check(part)`: every invariant that applies to a part, on every backend that is installed."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from ppdgm.errors import ContractError, PpdgmError, nearest, require
+from ppdgm.models import Flow, Likelihood, Net, Part, Posterior, Prior, Program
+from ppdgm.registry import INSTALL
+from ppdgm.spec import Spec
+from ppdgm.testing import alone, flows, gradients, whole
+from ppdgm.testing.broken import Broken, NotHere
+from ppdgm.testing.report import Report, Result
+from ppdgm.testing.subject import DataOf, Subject
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """One thing that must hold.
+
+    Attributes:
+        look: (subject) or (subject, backend) -> what was measured; raises `Broken` or `NotHere`.
+        of: the families that it is about.
+    """
+
+    look: Callable[..., str]
+    of: tuple[type[Spec], ...]
+
+    @property
+    def meaning(self) -> str:
+        """What holds, in a line."""
+        return inspect.getdoc(self.look) or ""
+
+    @property
+    def each(self) -> bool:
+        """Whether it is looked at on each backend by itself."""
+        return len(inspect.signature(self.look).parameters) == 2
+
+
+_ALL: tuple[type[Spec], ...] = (Program, Part, Net, Flow)
+_DENSITY: tuple[type[Spec], ...] = (Part, Flow)
+INVARIANTS = {
+    "spec": Invariant(whole.spec, _ALL),
+    "initial": Invariant(whole.initial, _ALL),
+    "parity": Invariant(whole.parity, _ALL),
+    "density": Invariant(alone.density, _DENSITY),
+    "samples": Invariant(alone.samples, _DENSITY),
+    "jacobian": Invariant(flows.jacobian, (Flow,)),
+    "inverse": Invariant(flows.inverse, (Flow,)),
+    "extremes": Invariant(alone.extremes, (*_DENSITY, Net)),
+    "leading": Invariant(alone.leading, _DENSITY),
+    "particles": Invariant(whole.particles, _ALL),
+    "gradient": Invariant(gradients.gradient, _ALL),
+    "slopes": Invariant(gradients.slopes, _ALL),
+    "training": Invariant(whole.training, _ALL),
+    "saved": Invariant(whole.saved, _ALL),
+}  #: name -> what must hold
+
+
+def check(
+    part: Spec,
+    *,
+    shape: tuple[int, ...] | None = None,
+    inputs: tuple[int, ...] | None = None,
+    data: DataOf = None,
+    still: Mapping[str, str] | Iterable[str] = (),
+    skip: Iterable[str] = (),
+    tolerance: float = 1e-5,
+    seed: int = 0,
+    backends: Iterable[str] | None = None,
+    raises: bool = True,
+) -> Report:
+    """Check a prior, posterior, likelihood, net, flow or program of your own against what ppdgm asks of it.
+
+    A part is put into small programs, with first values moved by noise. `INVARIANTS` says what must hold.
+
+    Args:
+        part: an instance. Give it small sizes: a few components, narrow nets.
+        shape: of one draw of a prior, a posterior, a likelihood or a flow, (2,) by default: densities of more than two
+            numbers are integrated by Monte Carlo only. Of a net, its outputs.
+        inputs: shape of a net's inputs; of a prior, of what posteriors are given that it may be made of.
+        data: of a program, by name, [N, …], or a function (rng, size) of them; by default its own draws.
+        still: parameters of which a gradient of zero is right, or "head", perhaps each with the reason.
+        skip: names of invariants that are not to hold.
+        tolerance: relative, of float32 numbers on the two backends.
+        seed: of everything random.
+        backends: on which; by default all that are installed.
+        raises: whether a failure is an error.
+
+    Returns:
+        A report with one line for each invariant.
+
+    Raises:
+        ContractError: some invariant does not hold; the message has them all.
+        PpdgmError: what was handed in can't be checked at all.
+    """
+    if not isinstance(part, Program | Prior | Posterior | Likelihood | Net | Flow):
+        raise PpdgmError(
+            f"check: got {part!r}, expected an instance of a prior, posterior, likelihood, net, flow or program, such "
+            "as MyPrior()."
+        )
+    require("seed", seed, int, 0, "a whole number, at least 0")
+    skip = (skip,) if isinstance(skip, str) else tuple(skip)
+    if unknown := [n for n in skip if n not in INVARIANTS]:
+        raise PpdgmError(f"skip: no invariant is called {unknown[0]!r}. {nearest(unknown[0], INVARIANTS)}")
+    subject = Subject(
+        spec=part,
+        shape=tuple(shape or (2,)),
+        inputs=tuple(inputs or (3,)),
+        given=data,
+        still=dict(still) if isinstance(still, Mapping) else dict.fromkeys(still, ""),
+        tolerance=tolerance,
+        seed=seed,
+        backends=tuple(backends or INSTALL),
+    )
+    results = [Result("backend", name, None, reason) for name, reason in subject.missing.items()]
+    for name, invariant in INVARIANTS.items():
+        if isinstance(part, invariant.of):
+            results += _look(name, invariant, subject, name in skip)
+    report = Report(repr(part), tuple(results))
+    if raises and not report.passed:
+        failed = "\n".join(f"  {r.invariant} ({r.where}): {r.measured}" for r in report.failures)
+        raise ContractError(f"{type(part).__name__} does not keep what every {_family(part)} must:\n{failed}")
+    return report
+
+
+def _look(name: str, invariant: Invariant, subject: Subject, skipped: bool) -> list[Result]:
+    """The results of one invariant. Whatever a part raises is a failure, not an end."""
+    found = []
+    for where in subject.backends if invariant.each else ("both",):
+        if skipped:
+            found.append(Result(name, where, None, "skipped"))
+            continue
+        passed: bool | None = True
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of numbers that are not finite: these are told as such
+                told = invariant.look(subject, where) if invariant.each else invariant.look(subject)
+        except Broken as error:
+            passed, told = False, str(error)
+        except NotHere as error:
+            passed, told = None, str(error)
+        except Exception as error:
+            passed, told = False, f"raised {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        found.append(Result(name, where, passed, told))
+    return found
+
+
+def _family(part: Spec) -> str:
+    names = {Program: "program", Prior: "prior", Posterior: "posterior", Likelihood: "likelihood", Flow: "flow"}
+    return next((word for cls, word in names.items() if isinstance(part, cls)), "net")

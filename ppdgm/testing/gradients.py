@@ -1,0 +1,112 @@
+"""Invariants of gradients: they reach everything, and are finite differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ppdgm.models import Likelihood
+from ppdgm.testing.bench import log_density, objective
+from ppdgm.testing.broken import Broken
+from ppdgm.testing.subject import PARTICLES, Subject
+
+TOLERANCE, STEP = 1e-6, 1e-5
+NOTHING = 1e-10  #: a gradient below it is none
+
+Groups = dict[str, dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A function with its gradient.
+
+    Attributes:
+        place: where it is from, in words.
+        run: ({"params", "data", "given"}: arrays by name) -> (value, gradients likewise).
+        arrays: where it is looked at.
+        moved: the groups of arrays of which it is a smooth function.
+    """
+
+    place: str
+    run: Callable[[Groups], tuple[float, Groups]]
+    arrays: Groups
+    moved: tuple[str, ...]
+
+
+def gradient(subject: Subject, backend: str) -> str:
+    """What is trained gets a gradient: every parameter, and every number of a head."""
+    count, schedules = 0, subject.program.declarations().schedules
+    for slope in _slopes(subject, backend):
+        _, gradients = slope.run(slope.arrays)
+        for name, g in ((n, g) for group in slope.moved for n, g in gradients[group].items()):
+            if not np.isfinite(g).all():
+                raise Broken(f"{slope.place}: the gradient of {name!r} is not finite.")
+        reached = _reached(slope, gradients)
+        cut = [n for n, size in reached.items() if size <= NOTHING and n not in {*subject.still, *schedules}]
+        if cut:
+            what = "some number of the head" if cut == ["head"] else ", ".join(map(repr, cut))
+            raise Broken(
+                f"{slope.place}: no gradient reaches {what}. Is it used, and not behind stop_gradient? If it is known "
+                f"not to matter, say so: check(part, still={cut!r})."
+            )
+        if moving := [n for n in subject.still if reached.get(n, 0.0) > NOTHING]:
+            raise Broken(f"{moving[0]!r} is said to be still, but gets a gradient of {reached[moving[0]]:.1e}.")
+        count += len(reached)
+    return f"reaches {count} arrays"
+
+
+def slopes(subject: Subject, backend: str) -> str:
+    """Gradients are finite differences, in float64, along a random direction of each array."""
+    worst, rng = 0.0, subject.rng(7)
+    for slope in _slopes(subject, backend):
+        _, gradients = slope.run(slope.arrays)
+        for group, name in ((g, n) for g in slope.moved for n in slope.arrays[g] if slope.arrays[g][n].size):
+            got, expected = _compare(slope, gradients, group, name, rng)
+            off = abs(got - expected) / max(1.0, abs(expected))
+            worst = max(worst, off)
+            if not off <= TOLERANCE:
+                raise Broken(
+                    f"{slope.place}: the gradient of {name!r} is {got:.6g} in a direction in which finite differences "
+                    f"give {expected:.6g}. Something cuts it, or counts it twice."
+                )
+    return f"within {worst:.0e} of finite differences"
+
+
+def _compare(slope: Slope, gradients: Groups, group: str, name: str, rng: np.random.Generator) -> tuple[float, float]:
+    """The derivative along a random direction: by the gradient, and by differences."""
+    value = slope.arrays[group][name]
+    direction = rng.normal(size=value.shape)
+    direction /= np.linalg.norm(direction)
+
+    def at(step: float) -> float:
+        return slope.run({**slope.arrays, group: {**slope.arrays[group], name: value + step * direction}})[0]
+
+    return float((gradients[group][name] * direction).sum()), (at(STEP) - at(-STEP)) / (2 * STEP)
+
+
+def _reached(slope: Slope, gradients: Groups) -> dict[str, float]:
+    """The largest gradient of each array that should have one; of a head, of its stillest number."""
+    if slope.place == "training":
+        return {n: float(np.abs(g).max(initial=0.0)) for n, g in gradients["params"].items()}
+    if "data" in slope.moved:
+        return {"head": float(np.abs(gradients["data"]["x"]).max(0).min(initial=np.inf))}
+    return {}
+
+
+def _slopes(subject: Subject, backend: str) -> Iterator[Slope]:
+    """The objective as SVI has it, and log-densities at given values."""
+    bench = subject.bench(subject.program, backend)
+    run = subject.once(("objective", backend), lambda: bench.differentiable(objective, PARTICLES, kl=True))
+    arrays = {"params": dict(bench.params), "data": subject.data, "given": {}}
+    yield Slope("training", lambda a: run(a["data"], a["given"], a["params"]), arrays, ("params",))
+    if subject.alone is None or subject.one_way or getattr(subject.part, "family", "real") != "real":
+        return
+    alone, z = subject.bench(subject.alone, backend), subject.elsewhere
+    score = subject.once(("log-density", backend), lambda: alone.differentiable(log_density, len(z)))
+    arrays = {"params": dict(alone.params), "data": {"x": subject.heads}, "given": {"z": z}}
+    moved = ["params"] if subject.reads_no_head else ["params", "data"]
+    if not isinstance(subject.part, Likelihood):
+        moved.append("given")
+    yield Slope("log-density", lambda a: score(a["data"], a["given"], a["params"]), arrays, tuple(moved))

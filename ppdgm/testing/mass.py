@@ -1,0 +1,176 @@
+"""How much probability a density gives to cells, and how many draws fall into them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from scipy.stats import norm
+
+from ppdgm.errors import DataError, ProgramError
+from ppdgm.models import Likelihood
+from ppdgm.testing.bench import Bench
+from ppdgm.testing.broken import Broken, NotHere
+from ppdgm.testing.grids import make_grid
+from ppdgm.testing.subject import DRAWS, HEADS, Subject
+
+MOST_WHOLE = 300  #: whole numbers from the lowest on that are summed over
+MOST_VALUES = 100_000  #: in all
+
+
+@dataclass(frozen=True)
+class Mass:
+    """Of each head: what the density integrates to, and its cells.
+
+    Attributes:
+        how: in words.
+        total: [HEADS].
+        error: Monte Carlo error of the total, [HEADS]; 0 for sums and integrals.
+        expected: probabilities of cells, one array for each head.
+        found: how many draws fell into them; None where cells were weighed, and `scores` tells.
+        scores: deviation of each cell in Monte Carlo errors, where draws are weighed instead.
+    """
+
+    how: str
+    total: np.ndarray
+    error: np.ndarray
+    expected: list[np.ndarray]
+    found: list[np.ndarray] | None
+    scores: np.ndarray | None = None
+
+
+def measure(subject: Subject, backend: str) -> Mass:
+    """The mass of a part's density, by sums or integrals where these can be had.
+
+    Raises:
+        NotHere: they can't, and neither can a Monte Carlo estimate.
+    """
+    assert subject.alone is not None
+    bench, width = subject.bench(subject.alone, backend), prod(subject.alone.shape)
+    z, log_q = subject.draws(backend)
+    if not np.isfinite(log_q).all():
+        raise Broken(f"log-densities of draws: got {log_q[~np.isfinite(log_q)][0]}, expected finite numbers.")
+    if getattr(subject.part, "family", "real") != "real":
+        return _enumerated(subject, backend, z)
+    if (z == np.rint(z)).all():
+        return _whole(subject, bench, z)
+    if subject.one_way or width > 2:
+        return _weighed(z, log_q)
+    return _integrated(subject, bench, z)
+
+
+def limits(subject: Subject, z: np.ndarray) -> tuple[float, float]:
+    """The lowest and the highest number that a likelihood takes, around draws; infinite where there is none."""
+    if not isinstance(subject.spec, Likelihood):
+        return -np.inf, np.inf
+    if not accepts(subject, z[0, :1]):
+        raise Broken(f"draws such as {z[0, 0].ravel()[0]:.4g} are refused by its own check(): make the two agree.")
+    inside, ends = float(z.ravel()[0]), []
+    for end in (-1e6, 1e6):
+        good, bad = inside, end
+        if accepts(subject, np.full_like(z[0, :1], end)):
+            ends.append(end * np.inf)
+            continue
+        for _ in range(60):
+            middle = (good + bad) / 2
+            whole = np.rint(middle) if (z == np.rint(z)).all() else middle
+            good, bad = (middle, bad) if accepts(subject, np.full_like(z[0, :1], whole)) else (good, middle)
+        ends.append(good)
+    return ends[0], ends[1]
+
+
+def accepts(subject: Subject, x: np.ndarray) -> bool:
+    """Whether a likelihood takes data."""
+    try:
+        subject.spec.check("x", x)  # type: ignore[attr-defined]  # a likelihood
+    except DataError:
+        return False
+    return True
+
+
+def _integrated(subject: Subject, bench: Bench, z: np.ndarray) -> Mass:
+    low, high = limits(subject, z)
+    shape = z.shape[2:]
+    flat = z.reshape(*z.shape[:2], -1)
+    grids = [make_grid(flat[: DRAWS // 2, h], low, high) for h in range(HEADS)]
+    longest = max(len(g.nodes) for g in grids)
+    nodes = np.stack([np.resize(g.nodes, (longest, flat.shape[-1])) for g in grids], axis=1)
+    scores = bench.score({"x": subject.heads}, nodes.reshape(longest, HEADS, *shape))
+    if np.isnan(scores).any() or (scores == np.inf).any():
+        worst = np.argwhere(~(scores < np.inf))[0]
+        raise Broken(f"log-density at {nodes[tuple(worst)]}: got {scores[tuple(worst)]}, expected a number.")
+    mass = [g.weights * np.exp(scores[: len(g.nodes), h]) for h, g in enumerate(grids)]
+    return Mass(
+        how="integral",
+        total=np.array([m.sum() for m in mass]),
+        error=np.zeros(HEADS),
+        expected=[np.bincount(g.cells, m, g.size) for g, m in zip(grids, mass, strict=True)],
+        found=[np.bincount(g.cell_of(flat[DRAWS // 2 :, h]), minlength=g.size) for h, g in enumerate(grids)],
+    )
+
+
+def _whole(subject: Subject, bench: Bench, z: np.ndarray) -> Mass:
+    """Of a variable of whole numbers: the sum over all."""
+    low, high = limits(subject, z)
+    low = float(z.min()) if low == -np.inf else np.ceil(low - 1e-6)
+    high = min(low + MOST_WHOLE - 1, 3 * float(z.max()) + 20) if high == np.inf else np.floor(high + 1e-6)
+    if not isinstance(subject.spec, Likelihood):
+        high = float(z.max())
+    width, numbers = prod(z.shape[2:]), np.arange(low, high + 1)
+    if len(numbers) ** width > MOST_VALUES:
+        raise NotHere(f"{len(numbers)}^{width} values are too many to sum over: give a smaller shape=…")
+    mesh = np.meshgrid(*[numbers] * width, indexing="ij")
+    values = np.stack([m.ravel() for m in mesh], axis=-1)
+    given = np.repeat(values.reshape(-1, 1, *z.shape[2:]), HEADS, axis=1)
+    mass = np.exp(bench.score({"x": subject.heads}, given)).T
+    place = np.zeros(z.shape[:2], int)
+    for i in range(width):
+        place = place * len(numbers) + (z.reshape(*z.shape[:2], -1)[..., i] - low).astype(int)
+    inside: np.ndarray = np.all(((z >= low) & (z <= high)).reshape(*z.shape[:2], -1), axis=-1)
+    found = [np.bincount(place[inside[:, h], h], minlength=len(values)) for h in range(HEADS)]
+    return Mass(f"sum over {len(values)} values", mass.sum(1), np.zeros(HEADS), list(mass), found)
+
+
+def _enumerated(subject: Subject, backend: str, z: np.ndarray) -> Mass:
+    """Of a discrete latent: the sum over the values that enumeration takes."""
+    assert subject.alone is not None
+    changes = {"enumerate": True} | ({} if subject.reads_no_head else {"standard": False})
+    every = subject.bench(subject.alone.replace(**changes), backend)
+    try:
+        values = every.trace({"x": subject.heads}, 1).values["z"].reshape(-1, *z.shape[2:])
+    except ProgramError:
+        return _whole(subject, subject.bench(subject.alone, backend), z)
+    given = np.repeat(values[:, None], HEADS, axis=1)
+    mass = np.exp(subject.bench(subject.alone, backend).score({"x": subject.heads}, given)).T
+    near = np.stack([_nearest(z[:, h], values) for h in range(HEADS)])
+    found = [np.bincount(n, minlength=len(values)) for n in near]
+    return Mass(f"sum over {len(values)} values", mass.sum(1), np.zeros(HEADS), list(mass), found)
+
+
+def _nearest(z: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Which of the values each draw is."""
+    flat, known = z.reshape(len(z), -1), values.reshape(len(values), -1)
+    codes = {tuple(np.round(v, 3)): i for i, v in enumerate(known)}
+    try:
+        return np.array([codes[tuple(v)] for v in np.round(flat, 3)])
+    except KeyError as error:
+        raise Broken(f"a draw, {error}, is none of the values that enumeration takes: make the two agree.") from None
+
+
+def _weighed(z: np.ndarray, log_q: np.ndarray) -> Mass:
+    """E_q[r/q] = 1 for a normal density r, in all and for r's share of each cell: all that draws alone can tell."""
+    flat = z.reshape(*z.shape[:2], -1)
+    loc, scale = flat.mean(0), 0.7 * flat.std(0)
+    ratio = np.exp(norm.logpdf(flat, loc, scale).sum(-1) - log_q)
+    count = len(flat)
+    directions = np.random.default_rng(0).normal(size=(8, flat.shape[-1]))
+    scores = []
+    for h in range(z.shape[1]):
+        unit = directions / np.linalg.norm(directions * scale[h], axis=1, keepdims=True)
+        side = (flat[:, h] - loc[h]) @ unit.T  # under r each is N(0, 1)
+        for bound in (-0.5, 0.5):
+            shares = ratio[:, h, None] * (side < bound)
+            scores.append((shares.mean(0) - norm.cdf(bound)) / (shares.std(0, ddof=1) / count**0.5))
+    error = ratio.std(0, ddof=1) / count**0.5
+    return Mass("E_q[r/q]", ratio.mean(0), error, [], None, np.abs(scores).ravel())
