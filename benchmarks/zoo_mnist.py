@@ -72,7 +72,7 @@ ON_PYRO = ("standard", "iaf")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--only", nargs="+", choices=CELLS, default=list(CELLS), metavar="CELL")
     parser.add_argument("--backend", default="numpyro", choices=["numpyro", "pyro"])

@@ -118,18 +118,18 @@ def not_pathwise(name: str, dist: Any) -> ProgramError:
 
 
 def mean_of(name: str, dist: Any, latent: bool = False) -> Any:
-    """The mean of a site's distribution; of a latent's, one that others can depend on.
+    """The mean of a site's distribution; of a latent class number, which has none, the most probable one.
 
     Raises:
         ProgramError: it has none.
     """
-    kind = type(_inner(dist)).__name__
+    inner = _inner(dist)
+    if latent and type(inner).__name__.startswith("Categorical"):  # of which both libraries say NaN
+        return inner.probs.argmax(-1)
     try:
-        if latent and kind.startswith("Categorical"):  # its mean is NaN in both libraries
-            raise NotImplementedError
         return dist.mean
     except NotImplementedError:
-        raise ProgramError(f"Site {name!r}: {kind} has no mean that is known.") from None
+        raise ProgramError(f"Site {name!r}: {type(inner).__name__} has no mean that is known.") from None
 
 
 def enumerated_outside(name: str) -> ProgramError:
@@ -145,8 +145,8 @@ def penalty_outside(name: str) -> ProgramError:
 
 
 def check_penalty(name: str, got: Shape, shape: tuple[int, int]) -> None:
-    """Refuse a penalty that is not one number for each datum (and particle)."""
-    if not _fits(got, shape) or got[-1:] != shape[1:]:
+    """Refuse a penalty that is not one number for each datum (and particle), or for all."""
+    if not _fits(got, shape):
         raise ProgramError(
             f"Penalty {name!r}: got values of shape {got}, expected one number for each of {shape[1]} data, "
             f"{shape[1:]}. Sum or average over the other dimensions."

@@ -89,7 +89,8 @@ class Fit:
     def encode(self, data: Any, k: int | None = None, seed: int = 0) -> Sites:
         """Latents of data: means [N, *latent], or, with k, draws [K, N, *latent].
 
-        A guide with several sites is followed from mean to mean. One latent site comes as an array, several by name.
+        A guide with several sites is followed from mean to mean, where a class number stands at its mode. One latent
+        site comes as an array, several by name.
         """
         if k is None:
             return _single(self._means(data)[0])

@@ -32,7 +32,7 @@ class Bench:
         self.program, self.backend, self.seed = program, backend, seed
         self.module = load_backend(backend)
         self.runtime = self.module.Runtime(program, "cpu")
-        first = self.runtime.initialise(seed, {}, "float64")
+        first = self.runtime.initialise(seed, None, "float64")
         self.params = {n: params.get(n, v) for n, v in first.items()}
 
     def _put(self, arrays: Arrays, dtype: str) -> dict[str, Array]:

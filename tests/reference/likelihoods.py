@@ -1,7 +1,7 @@
 """The likelihoods beyond Bernoulli and Gaussian, by SciPy's distributions."""
 
 import numpy as np
-from scipy.special import expit, log_softmax, logsumexp
+from scipy.special import log_expit, log_softmax, logsumexp
 from scipy.stats import laplace, logistic, nbinom, poisson
 
 from reference.base import ENCODED, LIKELIHOODS, OUTPUTS, per_datum, soft_scale
@@ -74,8 +74,8 @@ def negative_binomial_likelihood(table, params, x, head):
 
 def zero_inflated_likelihood(table, params, x, head):
     theta, (h, logit) = scale_and_rows(table, params, head, 2, "inverse_dispersion", "min_inverse_dispersion")
-    counted = nbinom.pmf(x, theta, theta / (theta + count_mean(table, h)))
-    return per_datum(np.log(expit(logit) * (x == 0) + expit(-logit) * counted))
+    counted = log_expit(-logit) + nbinom.logpmf(x, theta, theta / (theta + count_mean(table, h)))
+    return per_datum(np.where(x == 0, np.logaddexp(log_expit(logit), counted), counted))
 
 
 LIKELIHOODS |= {

@@ -12,7 +12,7 @@ from ppdgm.language import Array
 
 
 class BernoulliLogits(native.BernoulliLogits):
-    """NumPyro's, but for two things: draws are floating, as Pyro's, and the gradient is right at logits of 0.
+    """NumPyro's, but for two things: values are floating, as Pyro's, and the gradient is right at logits of 0.
 
     NumPyro scores with clip(h, 0) + log1p(exp(−|h|)) − xh, of which JAX takes the derivative −x at h = 0, not σ(0) − x:
     the first gradient of a decoder whose last layer starts from zeros is wrong by half a unit per pixel.
@@ -22,7 +22,10 @@ class BernoulliLogits(native.BernoulliLogits):
         """x h − log(1 + exp h)."""
         if self._validate_args:
             self._validate_sample(value)
-        return _log_prob(self.logits, value)
+        return _log_prob(self.logits, jnp.asarray(value, jnp.result_type(self.logits)))  # whole numbers have no tangent
+
+    def enumerate_support(self, expand: bool = True) -> Array:
+        return super().enumerate_support(expand).astype(jnp.result_type(self.logits))
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         return super().sample(key, sample_shape).astype(jnp.result_type(self.logits))

@@ -34,7 +34,7 @@ class Guide:
         raise NotImplementedError
 
     def draw(self, P: Vocabulary, x: Array) -> None:
-        """Draw every level."""
+        """Draw every level; x is as encoders see it."""
         raise NotImplementedError
 
     def top(self, P: Vocabulary, u: Array) -> Any:

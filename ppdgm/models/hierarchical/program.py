@@ -95,7 +95,7 @@ class HierarchicalVAE(Program):
 
     def guide(self, P: Vocabulary, x: Array) -> Any:
         with P.plate("data", x):
-            self._way.draw(P, x)
+            self._way.draw(P, self.likelihood.encoded(P, x))
 
     def check(self, data: Batch) -> None:
         self.likelihood.check("x", data["x"])
@@ -121,7 +121,9 @@ class HierarchicalVAE(Program):
         return head[..., 0, :], bounded_scale(P, head[..., 1, :], self.min_scale, self.max_scale)
 
     def _top(self, P: Vocabulary) -> Any:
-        return self.prior(P, lambda u: self._way.top(P, u)) if self._way.has_top else self.prior(P)
+        if not self._way.has_top:
+            return self.prior(P)
+        return self.prior(P, lambda u: self._way.top(P, self.likelihood.encoded(P, u)))
 
     @property
     def _way(self) -> Guide:

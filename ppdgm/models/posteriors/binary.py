@@ -29,8 +29,9 @@ class RelaxedBernoulli(Posterior):
 
     Args:
         straight_through: the decoder sees the bit y > 0, with the gradient of σ(y); else σ(y).
-        temperature: τ. A number (fixed), a schedule in steps (annealed), or "learned".
-        min_temperature: a floor under a τ that is annealed or learned: τ = min_temperature + softplus(s), 1 at the
+        temperature: τ. A number (fixed), a schedule in steps (annealed), or "learned": with the discrete KL it tends to
+            rise, as draws then have less noise in training, though not in evaluation.
+        min_temperature: a floor under a τ that is annealed, max(τ, floor), or learned, floor + softplus(s), 1 at the
             start.
         kl: in training, "bernoulli" takes the closed-form KL(Bern(q)‖Bern(p)) of each latent, "relaxed" draws the KL
             of the relaxations. Evaluations are always of the Bernoulli.

@@ -33,8 +33,9 @@ class GumbelSoftmax(Posterior):
         embedding: E. The decoder sees Σ_k c_k e_k of each latent, [E, *latent] like an image's channels, from one
             codebook for all latents. None: it sees the vectors c themselves, [C, *latent].
         straight_through: the decoder sees the one-hot vector of the largest c_k, with the gradient of c.
-        temperature: τ. A number (fixed), a schedule in steps (annealed), or "learned".
-        min_temperature: a floor under a τ that is annealed or learned: τ = min_temperature + softplus(s), 1 at the
+        temperature: τ. A number (fixed), a schedule in steps (annealed), or "learned": with the discrete KL it tends to
+            rise, as draws then have less noise in training, though not in evaluation.
+        min_temperature: a floor under a τ that is annealed, max(τ, floor), or learned, floor + softplus(s), 1 at the
             start.
         kl: in training, "categorical" takes the closed-form KL(Cat(q)‖Cat(p)) of each latent (Jang et al.), "relaxed"
             draws the KL of the relaxations (Maddison et al.). Evaluations are always of the categorical.
