@@ -70,6 +70,8 @@ def public_specs() -> list[type[Spec]]:
 
 def is_concrete(cls: type[Spec]) -> bool:
     """Whether a class does what its family does, rather than being what the family builds on."""
+    if inspect.isabstract(cls):
+        return False
     for _, base, method, _ in GROUPS:
         if issubclass(cls, base):
             return method == "__init__" or getattr(cls, method) is not getattr(base, method)

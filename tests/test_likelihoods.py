@@ -34,7 +34,7 @@ from ppdgm.models import (
 )
 from ppdgm.program import Context
 
-CELLS = np.linspace(-40, 40, 40_001)  # for the trapezoid rule
+CELLS = np.linspace(-100, 100, 100_001)  # for the trapezoid rule
 NODES, WEIGHTS = roots_legendre(80)
 UNIT = (NODES + 1) / 2  # Gauss's on [0, 1]
 MOST = 2000  # of counts

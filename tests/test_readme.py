@@ -10,7 +10,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 def test_the_readmes_python_runs(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     code = (
         "\n".join(blocks).replace("epochs=200", "epochs=2").replace("epochs=20", "epochs=2").replace("k=5000", "k=50")
     )
@@ -18,5 +18,5 @@ def test_the_readmes_python_runs(tmp_path):
     (tmp_path / "readme.py").write_text(code, encoding="utf-8")
     run = subprocess.run([sys.executable, "readme.py"], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count("nats (N = 300") == 3
+    assert run.stdout.count("nats (N = 300") == 6
     assert (tmp_path / "runs/vae/recipe.toml").exists()

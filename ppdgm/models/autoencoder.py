@@ -45,7 +45,7 @@ class Autoencoder(Program):
                 "reconstructs data; to draw new ones, train a VAE."
             )
         with P.plate("data", x):
-            z = P.deterministic("z", P.net("encoder")(x))
+            z = P.deterministic("z", P.net("encoder")(self.likelihood.encoded(P, x)))
             P.sample("x", self.likelihood(P, P.net("decoder")(z)), obs=x)
 
     def guide(self, P: Vocabulary, x: Array) -> Any:

@@ -92,7 +92,7 @@ class ConditionalVAE(Program):
     def guide(self, P: Vocabulary, x: Array, label: Array) -> Any:
         y = as_one_hot(P, label, self.classes)
         with P.plate("data", x):
-            both = put_beside(P, self.encoder, x, y, self.event_shape)
+            both = put_beside(P, self.encoder, self.likelihood.encoded(P, x), y, self.event_shape)
             P.sample("z", self.posterior(P, P.net("encoder")(both)), infer=self.posterior.infer)
 
     def check(self, data: Batch) -> None:

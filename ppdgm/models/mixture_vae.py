@@ -70,7 +70,7 @@ class MixtureVAE(Program):
 
     def guide(self, P: Vocabulary, x: Array) -> Any:
         with P.plate("data", x):
-            z = P.sample("z", self.posterior(P, P.net("encoder")(x)))
+            z = P.sample("z", self.posterior(P, P.net("encoder")(self.likelihood.encoded(P, x))))
             if self.assignment == "exact":
                 P.sample("c", one_hot_categorical(P, self._given(P, z)), infer=_ENUMERATE)
 

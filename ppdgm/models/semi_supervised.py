@@ -85,7 +85,8 @@ class SemiSupervisedVAE(Program):
             P.sample("x", self.likelihood(P, P.net("decoder")(P.concat([code, y]))), obs=x)
 
     def guide(self, P: Vocabulary, x: Array, label: Array | None = None) -> Any:
-        log_probs = log_softmax(P, P.net("classifier")(x))
+        seen = self.likelihood.encoded(P, x)
+        log_probs = log_softmax(P, P.net("classifier")(seen))
         with P.plate("data", x):
             if label is not None:
                 hot = as_one_hot(P, label, self.classes)
@@ -93,7 +94,7 @@ class SemiSupervisedVAE(Program):
                 certain = P.xp.where(hot > 0, P.full((), 0.0), P.full((), -float("inf")))
                 log_probs = P.xp.where(label[..., None] >= 0, certain, log_probs)
             y = P.sample("y", one_hot_categorical(P, log_probs), infer={"enumerate": "parallel"})
-            both = put_beside(P, self.encoder, x, y, self.event_shape)
+            both = put_beside(P, self.encoder, seen, y, self.event_shape)
             P.sample("z", self.posterior(P, P.net("encoder")(both)), infer=self.posterior.infer)
 
     def check(self, data: Batch) -> None:

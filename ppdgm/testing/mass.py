@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+from scipy.special import logsumexp
 from scipy.stats import norm
 
 from ppdgm.errors import DataError, ProgramError
@@ -17,6 +18,7 @@ from ppdgm.testing.subject import DRAWS, HEADS, Subject
 
 MOST_WHOLE = 300  #: whole numbers from the lowest on that are summed over
 MOST_VALUES = 100_000  #: in all
+CENTRES, BANDWIDTH, HALVES = 200, 0.25, 8
 
 
 @dataclass(frozen=True)
@@ -159,18 +161,22 @@ def _nearest(z: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _weighed(z: np.ndarray, log_q: np.ndarray) -> Mass:
-    """E_q[r/q] = 1 for a normal density r, in all and for r's share of each cell: all that draws alone can tell."""
+    """E_q[r/q] = 1 in all, and r's share of each half-space: all that draws alone can tell.
+
+    r is the normalised density of narrow normals around some of the draws, so that it is large where q is.
+    """
     flat = z.reshape(*z.shape[:2], -1)
-    loc, scale = flat.mean(0), 0.7 * flat.std(0)
-    ratio = np.exp(norm.logpdf(flat, loc, scale).sum(-1) - log_q)
-    count = len(flat)
-    directions = np.random.default_rng(0).normal(size=(8, flat.shape[-1]))
-    scores = []
-    for h in range(z.shape[1]):
-        unit = directions / np.linalg.norm(directions * scale[h], axis=1, keepdims=True)
-        side = (flat[:, h] - loc[h]) @ unit.T  # under r each is N(0, 1)
-        for bound in (-0.5, 0.5):
-            shares = ratio[:, h, None] * (side < bound)
-            scores.append((shares.mean(0) - norm.cdf(bound)) / (shares.std(0, ddof=1) / count**0.5))
-    error = ratio.std(0, ddof=1) / count**0.5
-    return Mass("E_q[r/q]", ratio.mean(0), error, [], None, np.abs(scores).ravel())
+    rng, total, error, scores = np.random.default_rng(0), [], [], []
+    for h in range(HEADS):
+        centres, rest, own = flat[:CENTRES, h], flat[CENTRES:, h], log_q[CENTRES:, h]
+        width = BANDWIDTH * centres.std(0)
+        near = [norm.logpdf(part[:, None], centres, width).sum(-1) for part in np.array_split(rest, 20)]
+        ratio = np.exp(logsumexp(np.concatenate(near), axis=1) - np.log(CENTRES) - own)
+        total.append(ratio.mean())
+        error.append(ratio.std(ddof=1) / len(ratio) ** 0.5)
+        for direction in rng.normal(size=(HALVES, flat.shape[-1])):
+            side, middle = rest @ direction, np.median(rest @ direction)
+            share = norm.cdf((middle - centres @ direction) / np.linalg.norm(direction * width)).mean()
+            weighed = ratio * (side < middle)
+            scores.append((weighed.mean() - share) / (weighed.std(ddof=1) / len(ratio) ** 0.5))
+    return Mass("E_q[r/q]", np.array(total), np.array(error), [], None, np.abs(scores))
