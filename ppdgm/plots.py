@@ -21,6 +21,22 @@ def is_image(event_shape: tuple[int, ...]) -> bool:
     return len(sides) == 2 and channels in ((), (1,), (3,)) and min(sides) >= 5
 
 
+def in_ink(x: np.ndarray, transform: Any) -> np.ndarray:
+    """Images in [0, 1], as pictures take them; tables in the units of the data.
+
+    Args:
+        x: [n, *event_shape].
+        transform: how the data were prepared, or None.
+    """
+    if transform is None or transform.kind not in ("levels", "standardise"):
+        return x
+    raw: np.ndarray = transform.invert(x)
+    if not is_image(raw.shape[1:]):
+        return raw
+    low, high = float(raw.min()), float(raw.max())
+    return (raw - low) / max(high - low, 1e-12)
+
+
 def picture(path: str | Path, samples: np.ndarray, data: np.ndarray, reconstructions: np.ndarray) -> Path:
     """Write a PNG: drawn samples on the left; data and, under each, its reconstruction on the right.
 

@@ -2,7 +2,7 @@
 # # Discrete latents: sum over them, or relax them
 #
 # A class, a word of a code book, a switch: some latents take one of C values. There is no path of small changes from
-# one value to the next, so the gradient that trains a VAE, through the draw of its latent, does not exist. Two ways out:
+# one value to the next, so the gradient that trains a VAE, through the draw of its latent, does not exist. Ways out:
 #
 # * **Enumerate**: compute every value's term, and weigh it with its probability. Exact, without noise, for few values.
 # * **Relax**: draw a point *near* a corner of the simplex, softmax((log π + g)/τ) with Gumbel noise g, and push the
@@ -26,14 +26,14 @@ data = ppdgm.load_data("digits")
 net = MLP(hidden=(100,))
 
 
-def train(latent, posterior, epochs, prior=CategoricalPrior()):
+def train(latent, prior, posterior, epochs):
     program = VAE(
         event_shape=data.event_shape, latent=latent, prior=prior, posterior=posterior, encoder=net, decoder=net
     )
     return ppdgm.fit(program, data.train, epochs=epochs, batch_size=100, learning_rate=3e-3, seed=0, progress=False)
 
 
-ten = train(1, GumbelSoftmax(classes=10, enumerate=True), 3 if SMALL else 150, CategoricalPrior(weights="learned"))
+ten = train(1, CategoricalPrior(weights="learned"), GumbelSoftmax(classes=10, enumerate=True), 3 if SMALL else 150)
 elbo, log_likelihood = ten.elbo(data.test, k=1), ten.log_likelihood(data.test, k=1)
 print("10 classes, enumerated. Both are sums of ten terms: one particle, and no Monte Carlo error.")
 print(f"  test ELBO             {elbo.mean:8.3f} nats")
@@ -89,8 +89,9 @@ def bias_and_spread(tau, keys):
     right = jax.vmap(jax.grad(exact))(logits, x)
     found = []
     for objective in (relaxed, straight_through):
-        over_images = jax.vmap(jax.grad(objective), (0, 0, None, 0))
-        draws = jax.lax.map(lambda key: over_images(logits, x, tau, jax.random.gumbel(key, logits.shape)), keys)
+        each = jax.vmap(jax.grad(objective), (0, 0, None, 0))
+        draw = lambda key, each=each: each(logits, x, tau, jax.random.gumbel(key, logits.shape))
+        draws = jax.lax.map(draw, keys)
         variance = draws.var(0).sum()
         squared = ((draws.mean(0) - right) ** 2).sum() - variance / len(keys)  # less what noise alone would show
         found += [jnp.sqrt(jnp.maximum(squared, 0.0)), jnp.sqrt(variance)]
@@ -107,8 +108,9 @@ for tau, row in zip(taus, measured, strict=True):
     print(f"  {tau:4.1f}  {row[0]:14.3f}  {row[1]:16.2f}  {row[2]:25.3f}  {row[3]:16.2f}")
 
 # %% [markdown]
-# Both are right in the end (τ → 0), when their noise grows without limit: τ buys variance with bias. Straight-through
-# is not the less biased of the two: its decoder sees corners, but the gradient is taken at a corner as if it led on.
+# The relaxed gradient is right in the end (τ → 0), where its noise grows without limit: a large τ buys little variance
+# with bias. Straight-through is not the less biased of the two: its decoder sees corners, but the gradient there is
+# taken for the whole way to the next corner. Where a decoder bends, some of that bias stays, however small τ is.
 #
 # ## A grid of words: 16 latents of 8 classes
 #
@@ -119,14 +121,13 @@ for tau, row in zip(taus, measured, strict=True):
 # %%
 epochs = 3 if SMALL else 120
 steps = epochs * -(-len(data.train) // 100)
-words = {"classes": 8, "embedding": 16}
-grids = {
-    "τ = 2": train((4, 4), GumbelSoftmax(temperature=2.0, **words), epochs),
-    "τ from 1 to 0.3": train(
-        (4, 4), GumbelSoftmax(temperature=Linear(start=1.0, end=0.3, steps=steps), **words), epochs
-    ),
-    "straight-through, τ = 1": train((4, 4), GumbelSoftmax(temperature=1.0, straight_through=True, **words), epochs),
+words, uniform = {"classes": 8, "embedding": 16}, CategoricalPrior()
+posteriors = {
+    "τ = 2": GumbelSoftmax(temperature=2.0, **words),
+    "τ from 1 to 0.3": GumbelSoftmax(temperature=Linear(start=1.0, end=0.3, steps=steps), **words),
+    "straight-through, τ = 1": GumbelSoftmax(temperature=1.0, straight_through=True, **words),
 }
+grids = {name: train((4, 4), uniform, posterior, epochs) for name, posterior in posteriors.items()}
 trained = {name: fit.history["elbo"][-50:].mean() for name, fit in grids.items()}
 judged = {name: fit.elbo(data.train, k=5).mean for name, fit in grids.items()}
 print("\n16 words of 8, in nats      relaxed, in training   the model's ELBO on the same   test log-likelihood")
@@ -157,6 +158,10 @@ for axes, column, title in ((panels[0], 0, "Bias"), (panels[1], 1, "Spread of on
     axes.loglog(taus, measured[:, column + 2], "s-", color="#d9730d", label="straight-through")
     axes.set(title=title, xlabel="temperature τ", ylabel="share of the exact gradient's length")
     axes.set_xticks(taus, [f"{t:g}" for t in taus])
+    ticks = [
+        t for t in (0.01, 0.03, 0.1, 0.3, 1, 3) if measured[:, column].min() / 3 < t < measured[:, column].max() * 3
+    ]
+    axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
 panels[0].legend(frameon=False)
@@ -164,23 +169,28 @@ figure.suptitle("Gradients of Gumbel-softmax draws against exact enumeration")
 figure.tight_layout()
 figure.savefig(OUT / "discrete_gradients.png", dpi=150)
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5.2), width_ratios=(1, 1.35))
+figure, panels = plt.subplot_mosaic([["classes", "bars"], ["digits", "bars"]], figsize=(12, 4.6), width_ratios=(1.9, 1),
+                                    height_ratios=(1, 2.2))  # fmt: skip
 weights = np.asarray(jax.nn.softmax(ten.params["prior.logits"][0]))
 order = np.argsort(-weights)
 prototypes = np.asarray(jax.nn.sigmoid(decode(ten.params, jnp.eye(10))))[order].reshape(10, 8, 8)
-left.imshow(grid(prototypes, 5), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
-left.set_title(
-    "The ten classes, enumerated\nlargest first: " + ", ".join(f"{w:.0%}" for w in weights[order]), fontsize=10
-)
 shown = data.test[:12].reshape(12, 8, 8)
 rows = [shown, ten.reconstruct(data.test[:12]), grids["τ from 1 to 0.3"].reconstruct(data.test[:12])]
-right.imshow(
-    grid(np.concatenate([np.reshape(r, (12, 8, 8)) for r in rows]), 12),
-    cmap="gray_r", vmin=0, vmax=1, interpolation="nearest",
-)  # fmt: skip
-right.set_title("Test images; by their class of ten; by their 16 words of 8", fontsize=10)
-for axes in (left, right):
-    axes.axis("off")
+remade = np.concatenate([np.reshape(r, (12, 8, 8)) for r in rows])
+shares = ", ".join(f"{w:.0%}" for w in weights[order])
+for name, images, across, title in (
+    ("classes", prototypes, 10, f"The ten classes, and how often they come: {shares}"),
+    ("digits", remade, 12, "Test images; what is left of them in one class of ten; in 16 words of 8"),
+):
+    panels[name].imshow(grid(images, across), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    panels[name].set_title(title, fontsize=10)
+    panels[name].axis("off")
+bars, at = panels["bars"], np.arange(len(grids))
+bars.bar(at - 0.2, [-trained[n] for n in grids], 0.4, color="#d9730d", label="relaxed, in training")
+bars.bar(at + 0.2, [-judged[n] for n in grids], 0.4, color="#3465a4", label="the model's own")
+bars.set_xticks(at, [n.replace(", ", ",\n") for n in grids], fontsize=9)
+bars.set_title("−ELBO of the training images, nats", fontsize=10)
+bars.legend(frameon=False, fontsize=9)
 figure.tight_layout()
 figure.savefig(OUT / "discrete_latents.png", dpi=150)
 print(f"\nWritten: {OUT / 'discrete_gradients.png'} and {OUT / 'discrete_latents.png'}")

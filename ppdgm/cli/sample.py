@@ -31,7 +31,11 @@ def sample(
     ] = False,
     given: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Fields that the model is given: an .npz file.", show_default=False),
+        typer.Option(
+            metavar="FILE|NAME=N,…",
+            help="Fields that the model is given: an .npz file, or numbers, one for all or one each.",
+            show_default=False,
+        ),
     ] = None,
     overwrite: Annotated[bool, flag("Replace FILE.", "--overwrite")] = False,
     backend: Backend = None,
@@ -47,6 +51,7 @@ def sample(
       ppdgm sample runs/vae --out samples.png
       ppdgm sample runs/vae --n 16 --mean --seed 1 --out means.png
       ppdgm sample runs/vae --n 1000 --out samples.npz
+      ppdgm sample runs/cvae --given label=7
       ppdgm sample runs/cvae --given labels.npz
 
     A picture shows images, or histograms of a table's columns. Arrays and
@@ -66,7 +71,7 @@ def sample(
         raise CheckpointError(f"--out: {out} exists. Choose another file, or replace it with --overwrite.")
     opened = open_run(run, own, context.obj)
     fit = ppdgm.load(run, backend, program=opened.program, classes=opened.classes, device=device, last=last)
-    known = _read_given(given)
+    known = _read_given(given, n or 64)
     rows = {len(a) for a in known.values()} or {n or 64}
     if len(rows) > 1 or (n or 0) not in (0, *rows):
         sizes = ", ".join(f"{name} {len(a)}" for name, a in known.items())
@@ -84,14 +89,18 @@ def sample(
         say(f"{n} {'means' if mean else 'samples'} in {out}")
 
 
-def _read_given(given: str | None) -> dict[str, np.ndarray]:
-    """The arrays of --given, by name."""
+def _read_given(given: str | None, n: int) -> dict[str, np.ndarray]:
+    """The arrays of --given, by name; one number stands for n."""
     import numpy as np
 
     from ppdgm.errors import DataError
 
     if given is None:
         return {}
+    name, equals, numbers = given.partition("=")
+    if equals and name.isidentifier():
+        values = _numbers(numbers)
+        return {name: np.repeat(values, n) if len(values) == 1 else values}
     try:
         with np.load(given) as file:
             found = dict(file)
@@ -102,16 +111,28 @@ def _read_given(given: str | None) -> dict[str, np.ndarray]:
     return found
 
 
+def _numbers(text: str) -> np.ndarray:
+    import numpy as np
+
+    from ppdgm.errors import DataError
+
+    try:
+        found = np.array([float(number) for number in text.split(",")])
+    except ValueError:
+        raise DataError(f"--given: got {text!r}, expected numbers, such as label=7 or label=0,1,2.") from None
+    return found.astype(int) if np.isfinite(found).all() and (found == np.rint(found)).all() else found
+
+
 def _write(path: Path, sites: dict[str, np.ndarray], transform: Any) -> None:
     import numpy as np
 
     from ppdgm.errors import SpecError
-    from ppdgm.plots import samples_picture
+    from ppdgm.plots import in_ink, samples_picture
 
     kind = path.suffix.lower()
     x = sites["x"] if "x" in sites else next(iter(sites.values()))
     if kind == ".png":
-        samples_picture(path, _in_ink(x, transform))
+        samples_picture(path, in_ink(x, transform))
         return
     raw = {name: transform.invert(v) if transform is not None and name == "x" else v for name, v in sites.items()}
     if kind != ".npz" and len(raw) > 1:
@@ -126,16 +147,3 @@ def _write(path: Path, sites: dict[str, np.ndarray], transform: Any) -> None:
             table = first.reshape(len(first), -1)
             head = ",".join(f"x{i}" for i in range(table.shape[1]))
             np.savetxt(file, table, fmt="%.7g", delimiter=",", header=head, comments="")
-
-
-def _in_ink(x: np.ndarray, transform: Any) -> np.ndarray:
-    """Images in [0, 1], as pictures take them; tables stay as they are."""
-    from ppdgm.plots import is_image
-
-    if transform is None or transform.kind not in ("levels", "standardise"):
-        return x
-    raw = transform.invert(x)
-    if not is_image(raw.shape[1:]):
-        return raw
-    low, high = float(raw.min()), float(raw.max())
-    return (raw - low) / max(high - low, 1e-12)

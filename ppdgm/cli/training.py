@@ -17,6 +17,9 @@ from ppdgm.spec import Spec
 Settings = Sequence[tuple[str, Any]]
 _REMEDIES = (  # of what data lack, in the words of the command line
     ("0 or 1", "Take --set program.likelihood.kind=Gaussian; or, for x in [0, 1], --binarise static."),
+    ("scale='levels'", "Take --set data.scale=levels --set data.binarise=none."),
+    ("scale='none'", "Take --set data.scale=none --set data.binarise=none."),
+    ("scale='unit'", "Take --set data.scale=unit."),
     (
         "but the model of",
         "Say which are its fields: --set data.fields=x,label for arrays, --set 'data.fields={x = …}' for columns.",

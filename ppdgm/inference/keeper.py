@@ -97,7 +97,7 @@ class Keeper:
             means = _one_site(fit.sample(64, mean=True))
             if plots.is_image(means.shape[1:]):
                 title = "Means of p(x|z), for 64 draws of z from the prior"
-                plots.samples_picture(path / "samples.png", means, title=title)
+                plots.samples_picture(path / "samples.png", plots.in_ink(means, self.transform), title=title)
             else:
                 samples = _one_site(fit.sample(1000))
                 raw = self.transform.invert(samples) if self.transform else samples

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -115,7 +116,7 @@ class Fit:
             n: how many.
             seed: of the draws.
             mean: the likelihood's means for drawn latents, instead of draws from it.
-            given: data fields that the model conditions on (labels, say), n rows each.
+            given: data fields that the model conditions on (labels, say), n rows each, or one number for all.
         """
         require("n", n, int, 1, "a whole number of data, at least 1")
         require("seed", seed, int, 0, "a whole number, at least 0")
@@ -124,7 +125,11 @@ class Fit:
             raise DataError(
                 f"given: got {type(given).__name__}, expected arrays by name, such as given={{'label': …}}."
             )
-        known = as_fields(given, dtype_of(self.params)) if given else {}
+        rows = {name: np.repeat(v, n) if np.ndim(v) == 0 else v for name, v in (given or {}).items()}
+        known = as_fields(rows, dtype_of(self.params)) if rows else {}
+        if known:
+            with suppress(KeyError):  # of fields that are to be drawn
+                self.program.check(known)
         _, observed = self._runtime.prior(self._native, dict.fromkeys(fields) | known, n, seed, mean)
         return _single({name: v[0] for name, v in observed.items()})
 

@@ -44,7 +44,7 @@ def as_one_hot(P: Vocabulary, label: Array, classes: int) -> Array:
     if label is None or label is UNSEEN:
         raise ProgramError(
             "The program is conditional on 'label', which is not given. Hand over the classes: fit.sample(10, "
-            "given={'label': range(10)})."
+            "given={'label': range(10)}); ppdgm sample takes --given label=7, or a file."
         )
     return P.xp.where(label[..., None] == P.constant(np.arange(classes)), P.full((), 1.0), P.full((), 0.0))
 

@@ -96,5 +96,5 @@ class ConditionalVAE(Program):
             P.sample("z", self.posterior(P, P.net("encoder")(both)), infer=self.posterior.infer)
 
     def check(self, data: Batch) -> None:
-        self.likelihood.check("x", data["x"])
         check_labels(data["label"], self.classes)
+        self.likelihood.check("x", data["x"])

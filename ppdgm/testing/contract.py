@@ -116,6 +116,8 @@ def check(
         seed=seed,
         backends=tuple(backends or INSTALL),
     )
+    if isinstance(part, Program):
+        _ = subject.data  # refused before anything is looked at
     results = [Result("backend", name, None, reason) for name, reason in subject.missing.items()]
     for name, invariant in INVARIANTS.items():
         if isinstance(part, invariant.of):

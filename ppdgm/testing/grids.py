@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MIDDLE, CELLS, GROWTH, FAR = 64, 8, 1.4, 1e3
+MIDDLE, CELLS, GROWTH, FAR = 40, 8, 1.5, 1e3
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(3)
 
 

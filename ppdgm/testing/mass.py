@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+from scipy.spatial import cKDTree
 from scipy.special import logsumexp
-from scipy.stats import norm
+from scipy.stats import multivariate_normal, norm
 
 from ppdgm.errors import DataError, ProgramError
 from ppdgm.models import Likelihood
@@ -18,7 +19,8 @@ from ppdgm.testing.subject import DRAWS, HEADS, Subject
 
 MOST_WHOLE = 300  #: whole numbers from the lowest on that are summed over
 MOST_VALUES = 100_000  #: in all
-CENTRES, BANDWIDTH, HALVES = 200, 0.25, 8
+MOST_WIDE = 3  #: numbers of a density
+CENTRES, NEIGHBOURS, HALVES = 200, 200, 8
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ def measure(subject: Subject, backend: str) -> Mass:
         return _enumerated(subject, backend, z)
     if (z == np.rint(z)).all():
         return _whole(subject, bench, z)
+    if width > MOST_WIDE:
+        raise NotHere(f"a density of {width} numbers: give a smaller shape=…, such as (2,)")
     if subject.one_way or width > 2:
         return _weighed(z, log_q)
     return _integrated(subject, bench, z)
@@ -161,22 +165,32 @@ def _nearest(z: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _weighed(z: np.ndarray, log_q: np.ndarray) -> Mass:
-    """E_q[r/q] = 1 in all, and r's share of each half-space: all that draws alone can tell.
-
-    r is the normalised density of narrow normals around some of the draws, so that it is large where q is.
-    """
+    """E_q[r/q] = 1 in all, and r's share of each half-space: all that draws alone can tell."""
     flat = z.reshape(*z.shape[:2], -1)
     rng, total, error, scores = np.random.default_rng(0), [], [], []
     for h in range(HEADS):
-        centres, rest, own = flat[:CENTRES, h], flat[CENTRES:, h], log_q[CENTRES:, h]
-        width = BANDWIDTH * centres.std(0)
-        near = [norm.logpdf(part[:, None], centres, width).sum(-1) for part in np.array_split(rest, 20)]
-        ratio = np.exp(logsumexp(np.concatenate(near), axis=1) - np.log(CENTRES) - own)
+        centres, covariances = _blobs(flat[: DRAWS // 2, h])
+        rest, own = flat[DRAWS // 2 :, h], log_q[DRAWS // 2 :, h]
+        near = [multivariate_normal(c, s).logpdf(rest) for c, s in zip(centres, covariances, strict=True)]
+        ratio = np.exp(logsumexp(near, axis=0) - np.log(CENTRES) - own)
         total.append(ratio.mean())
         error.append(ratio.std(ddof=1) / len(ratio) ** 0.5)
         for direction in rng.normal(size=(HALVES, flat.shape[-1])):
-            side, middle = rest @ direction, np.median(rest @ direction)
-            share = norm.cdf((middle - centres @ direction) / np.linalg.norm(direction * width)).mean()
+            side, middle = rest @ direction, np.median(centres @ direction)
+            spread = np.sqrt(np.einsum("i,cij,j->c", direction, covariances, direction))
+            share = norm.cdf((middle - centres @ direction) / spread).mean()
             weighed = ratio * (side < middle)
             scores.append((weighed.mean() - share) / (weighed.std(ddof=1) / len(ratio) ** 0.5))
     return Mass("E_q[r/q]", np.array(total), np.array(error), [], None, np.abs(scores))
+
+
+def _blobs(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means and covariances of r, a mixture of normals that are as small as the neighbourhoods of some draws.
+
+    Then r is large only where q is, also on a thin sheet, and r/q has a small variance.
+    """
+    centres = draws[:CENTRES]
+    _, near = cKDTree(draws[CENTRES:]).query(centres, NEIGHBOURS)
+    around = draws[CENTRES:][near] - centres[:, None]
+    floor = 1e-12 * draws.var(0).mean() * np.eye(draws.shape[1])
+    return centres, 0.25 * np.einsum("cni,cnj->cij", around, around) / NEIGHBOURS + floor

@@ -186,11 +186,15 @@ class Subject:
         if self.given is not None:
             return {n: np.resize(a, (DATA, *a.shape[1:])) for n, a in _arrays(self.given).items()}
         names = list(inspect.signature(self.program.model).parameters)[1:]
-        found = self.bench(self.program, self.quick).generate(dict.fromkeys(names), DATA)
+        remedy = "Hand data over: check(part, data={name: array [N, …]})."
+        try:
+            found = self.bench(self.program, self.quick).generate(dict.fromkeys(names), DATA)
+        except PpdgmError as error:
+            raise PpdgmError(f"check: the program draws no data by itself: {error} {remedy}") from error
         if set(found) != set(names):
             raise PpdgmError(
-                f"check: the model takes {', '.join(names)}, and draws {', '.join(found) or 'nothing'} by itself. Hand "
-                "data over: check(part, data={name: array [N, …]})."
+                f"check: the model takes {', '.join(names)}, but draws {', '.join(found) or 'nothing'} by itself. "
+                f"{remedy}"
             )
         return found
 

@@ -14,7 +14,6 @@ from ppdgm.models import (
     HierarchicalVAE,
     MixtureOfGaussians,
     Planar,
-    RealNVP,
     ResidualMLP,
     VampPrior,
 )
@@ -38,38 +37,34 @@ def _instance(inference, latent=(3, 2), closed_forms=None, data=binary, event=(5
     )
 
 
-_VAMP = {"prior": VampPrior(components=3)}
+_VAMP = {"prior": VampPrior(components=3, range="real")}
 
 ZOO = {
     "hvae factorised": _instance("factorised"),
     "hvae bottom up": _instance("bottom_up"),
-    "hvae top down": _instance("top_down"),
-    "hvae one level": _instance("top_down", (3,)),
-    "hvae three levels factorised": _instance("factorised", (3, 1, 2), skip="all", min_scale=0.2, max_scale=1.5),
-    "hvae three levels bottom up": _instance("bottom_up", (3, 1, 2), levels=MLP(hidden=(3, 2), activation="elu")),
-    "hvae three levels top down": _instance("top_down", (2, 3, 1), levels=ResidualMLP(width=3, blocks=1)),
-    "hvae decoder skips": _instance("top_down", skip="decoder"),
-    "hvae skips bottom up": _instance("bottom_up", (2, 1, 2), skip="all"),
-    "hvae skips top down": _instance("top_down", (2, 1, 2), skip="all", likelihood=Gaussian(), data=real),
-    "hvae images bottom up": _instance(
+    "hvae top down": _instance("top_down", event=(12,)),
+    "hvae three levels factorised": _instance(
+        "factorised", (3, 1, 2), posterior=FullCovarianceNormal(), skip="decoder", min_scale=0.2, max_scale=1.5
+    ),
+    "hvae three levels bottom up": _instance(
         "bottom_up",
+        (2, 1, 2),
         event=(6, 6),
-        skip="decoder",
+        skip="all",
         encoder=ConvEncoder(channels=(2, 3)),
         decoder=ConvDecoder(channels=(3, 2)),
+        levels=ResidualMLP(width=3, blocks=1),
         posterior=DiagonalNormal(min_scale=0.1, max_scale=2.0),
+        prior=MixtureOfGaussians(components=3),
+        closed_forms=(),
     ),
-    "hvae images top down": _instance(
-        "top_down", event=(6, 6), encoder=ConvEncoder(channels=(2, 3)), **_VAMP, closed_forms=("z1",)
+    "hvae three levels top down": _instance(
+        "top_down", (2, 1, 2), event=(3, 4), skip="all", likelihood=Gaussian(), data=real
     ),
-    "hvae vamp factorised": _instance("factorised", **_VAMP, closed_forms=("z1",)),
-    "hvae vamp top down": _instance("top_down", skip="all", **_VAMP, closed_forms=("z1",)),
-    "hvae one level bottom up with vamp": _instance("bottom_up", (2,), **_VAMP, closed_forms=()),
-    "hvae mixture bottom up": _instance("bottom_up", prior=MixtureOfGaussians(components=3), closed_forms=()),
-    "hvae levels of grey": _instance("top_down", likelihood=Categorical(levels=3), data=grey),
-    "hvae full covariances": _instance("bottom_up", posterior=FullCovarianceNormal()),
-    "hvae flows": _instance("factorised", posterior=FlowPosterior(flow=RealNVP(depth=2, hidden=(3,))), closed_forms=()),
-    "hvae planar flows with vamp": _instance(
+    "hvae vamp factorised": _instance(
         "factorised", posterior=FlowPosterior(flow=Planar(depth=1)), given=False, **_VAMP, closed_forms=()
+    ),
+    "hvae vamp top down": _instance(
+        "top_down", likelihood=Categorical(levels=3), data=grey, **_VAMP, closed_forms=("z1",)
     ),
 }

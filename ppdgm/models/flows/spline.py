@@ -53,11 +53,11 @@ class RQSpline(Coupling):
     def _piece(self, P: Vocabulary, x: Array, begins: Array, *bins: Array) -> _Piece:
         """The numbers of the bin that x lies in."""
         xp, (left, width, low, height, raw) = P.xp, bins
-        number = xp.sum(xp.where(begins[..., 1:, :] <= x[..., None, :], 1, 0), axis=-2)
-        chosen = xp.moveaxis(P.one_hot(number, self.bins), -1, -2)  # [..., bins, n]
         inner = MIN_SLOPE + P.softplus(raw + _UNIT)
         one = xp.ones_like(inner[..., :1, :])  # at the ends: the slope of the tails
         before, after = xp.concat([one, inner], axis=-2), xp.concat([inner, one], axis=-2)
+        passed = xp.astype(begins[..., 1:, :] <= x[..., None, :], x.dtype)
+        chosen = xp.concat([one, passed], axis=-2) - xp.concat([passed, 0.0 * one], axis=-2)  # 1 for its bin, else 0
         return _Piece(*(xp.sum(chosen * each, axis=-2) for each in (left, width, low, height, before, after)))
 
 

@@ -18,7 +18,8 @@ class DiscretisedLogistic(Levels, LocationScale):
     in units of c. Kingma et al. 2016, arXiv:1606.04934.
 
     Args:
-        scale: as of Gaussian, by default from the decoder, as pixels at the rim are far surer than those amidst.
+        scale: σ. A number (fixed), "learned" (one for all), "per_dimension" (one for each dimension of x), or
+            "network" (from the decoder, for each datum and dimension: the surest pixels differ between images).
     """
 
     scale: Scale = "network"

@@ -34,7 +34,7 @@ class RelaxedBernoulli(Posterior):
         min_temperature: a floor under a τ that is annealed, max(τ, floor), or learned, floor + softplus(s), 1 at the
             start.
         kl: in training, "bernoulli" takes the closed-form KL(Bern(q)‖Bern(p)) of each latent, "relaxed" draws the KL
-            of the relaxations. Evaluations are always of the Bernoulli.
+            of the relaxations, which is larger. Evaluations are always of the Bernoulli.
         enumerate: sum over all 2^L joint values of L latents, exactly, also in training: no relaxation, no τ.
     """
 

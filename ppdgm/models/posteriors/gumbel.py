@@ -38,7 +38,8 @@ class GumbelSoftmax(Posterior):
         min_temperature: a floor under a τ that is annealed, max(τ, floor), or learned, floor + softplus(s), 1 at the
             start.
         kl: in training, "categorical" takes the closed-form KL(Cat(q)‖Cat(p)) of each latent (Jang et al.), "relaxed"
-            draws the KL of the relaxations (Maddison et al.). Evaluations are always of the categorical.
+            draws the KL of the relaxations (Maddison et al.), which is larger. Evaluations are always of the
+            categorical.
         enumerate: sum over all C^L joint values of L latents, exactly, also in training: no relaxation, no τ.
     """
 

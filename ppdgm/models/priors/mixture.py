@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import expm1, log
+from math import expm1, log, pi, prod
 from typing import Any, Literal
 
 from pydantic import ValidationInfo, field_validator
@@ -35,8 +35,7 @@ class MixturePrior(Prior):
 
         Args:
             P: the vocabulary.
-            components: p_m, a distribution with batch [M, 1]. With M the first axis, not the last but one, XLA's CPU
-                takes the gradient of [M, data, D] terms 7 times faster.
+            components: p_m, a distribution with batch [M, 1].
             draw: (random, m) -> a draw from the component of each index m [...].
         """
         log_weights = P.full((self.components,), -log(self.components))
@@ -49,7 +48,7 @@ class MixturePrior(Prior):
             return draw(random, P.xp.argmax(log_weights + noise, axis=-1)), None
 
         def log_prob(z: Array) -> Array:
-            terms = log_weights[:, None] + components.log_prob(P.xp.reshape(z, (-1, *P.shape)))  # [M, data]
+            terms = log_weights[:, None] + log_components(P, components, P.xp.reshape(z, (-1, *P.shape)))  # [M, data]
             return P.xp.reshape(P.logsumexp(terms, axis=0), z.shape[: len(z.shape) - len(P.shape)])
 
         def mean() -> Array:
@@ -58,6 +57,19 @@ class MixturePrior(Prior):
 
         # Not pathwise: which component is drawn depends on the weights in jumps.
         return P.distribution(sample, log_prob, P.shape, mean=mean, pathwise=False)
+
+
+def log_components(P: Vocabulary, components: Any, z: Array) -> Array:
+    """log p_m(z) [M, data] of components with batch [M, 1], for z [data, *event]."""
+    if not (isinstance(components, P.dist.Independent) and isinstance(components.base_dist, P.dist.Normal)):
+        return components.log_prob(z)
+    # A matrix product of squared distances and precisions for each component: its gradient is one too, where that of
+    # Normal.log_prob is sums over [M, data, D], which XLA's CPU does ten times slower inside a training loop.
+    xp, d, normal = P.xp, prod(P.shape), components.base_dist
+    loc, scale = (xp.reshape(a, (-1, 1, d)) for a in (normal.loc, normal.scale))
+    away = xp.reshape(z, (-1, d)) - loc
+    squares = xp.matmul(away * away, xp.reshape(1.0 / (scale * scale), (-1, d, 1)))[..., 0]
+    return -0.5 * squares - xp.sum(xp.log(scale), axis=-1) - 0.5 * d * log(2 * pi)
 
 
 class MixtureOfGaussians(MixturePrior):

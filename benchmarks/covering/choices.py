@@ -1,0 +1,148 @@
+"""What is combined: parts, nets, engines and backends, and the program and data that they make."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import ppdgm
+from ppdgm.inference import SVI, Linear
+from ppdgm.models import (
+    IAF,
+    MAF,
+    MLP,
+    VAE,
+    AutoregressivePrior,
+    Bernoulli,
+    BernoulliPrior,
+    Categorical,
+    CategoricalPrior,
+    ContinuousBernoulli,
+    ConvDecoder,
+    ConvEncoder,
+    DiagonalLaplace,
+    DiagonalLogistic,
+    DiagonalNormal,
+    DiagonalStudentT,
+    DiscretisedLogistic,
+    FlowPosterior,
+    FlowPrior,
+    FullCovarianceNormal,
+    GatedMLP,
+    Gaussian,
+    GumbelSoftmax,
+    Laplace,
+    MixtureOfDiscretisedLogistics,
+    MixtureOfGaussians,
+    NegativeBinomial,
+    Planar,
+    Poisson,
+    RealNVP,
+    RelaxedBernoulli,
+    ResidualMLP,
+    RQSpline,
+    StandardNormal,
+    Sylvester,
+    VampPrior,
+    ZeroInflatedNegativeBinomial,
+)
+
+LEVELS = 17
+STEPS, BATCH, RATE = 200, 100, 5e-3
+FLOW = {"hidden": (32,), "depth": 2}
+MLPS = MLP(hidden=(100,))
+
+PRIORS = {
+    "standard": StandardNormal(),
+    "mog": MixtureOfGaussians(components=20),
+    "vamp": VampPrior(components=30),
+    "realnvp prior": FlowPrior(flow=RealNVP(**FLOW)),
+    "maf prior": FlowPrior(flow=MAF(**FLOW)),
+    "spline prior": FlowPrior(flow=RQSpline(**FLOW)),
+    "autoregressive": AutoregressivePrior(hidden=(32,), components=3),
+    "categorical prior": CategoricalPrior(weights="learned"),
+    "bernoulli prior": BernoulliPrior(probs="learned"),
+}
+POSTERIORS = {
+    "normal": DiagonalNormal(),
+    "full covariance": FullCovarianceNormal(),
+    "laplace": DiagonalLaplace(),
+    "logistic": DiagonalLogistic(),
+    "student": DiagonalStudentT(),
+    "planar": FlowPosterior(flow=Planar(depth=4)),
+    "sylvester": FlowPosterior(flow=Sylvester(depth=2)),
+    "iaf": FlowPosterior(flow=IAF(**FLOW)),
+    "realnvp": FlowPosterior(flow=RealNVP(**FLOW)),
+    "spline": FlowPosterior(flow=RQSpline(**FLOW)),
+    "gumbel": GumbelSoftmax(embedding=8),
+    "gumbel relaxed": GumbelSoftmax(kl="relaxed", temperature=Linear(start=1.0, end=0.5, steps=STEPS)),
+    "straight-through": GumbelSoftmax(straight_through=True),
+    "enumerated": GumbelSoftmax(enumerate=True),
+    "relaxed bernoulli": RelaxedBernoulli(),
+    "relaxed bernoulli, relaxed kl": RelaxedBernoulli(kl="relaxed", temperature="learned"),
+    "enumerated bits": RelaxedBernoulli(enumerate=True),
+}
+LIKELIHOODS = {
+    "bernoulli": Bernoulli(),
+    "continuous bernoulli": ContinuousBernoulli(),
+    "gaussian": Gaussian(scale="per_dimension"),
+    "laplace": Laplace(scale="per_dimension"),
+    "categorical": Categorical(levels=LEVELS),
+    "discretised logistic": DiscretisedLogistic(levels=LEVELS),
+    "logistics": MixtureOfDiscretisedLogistics(levels=LEVELS, components=3),
+    "poisson": Poisson(),
+    "negative binomial": NegativeBinomial(),
+    "zero-inflated": ZeroInflatedNegativeBinomial(),
+}
+NETS = {
+    "mlp": (MLPS, MLPS),
+    "gated": (GatedMLP(hidden=(100,)), GatedMLP(hidden=(100,))),
+    "residual": (ResidualMLP(width=64, blocks=1), ResidualMLP(width=64, blocks=1)),
+    "convolutions": (ConvEncoder(channels=(16, 32)), ConvDecoder(channels=(32, 16))),
+}
+ENGINES = {
+    "svi": SVI(),
+    "svi, k = 4": SVI(k=4),
+    "monte carlo": SVI(kl="monte_carlo"),
+    "warm-up": SVI(beta=Linear(start=0.0, end=1.0, steps=STEPS // 2)),
+}
+BACKENDS = {"numpyro": "numpyro", "pyro": "pyro"}
+FACTORS = {
+    "prior": PRIORS,
+    "posterior": POSTERIORS,
+    "likelihood": LIKELIHOODS,
+    "net": NETS,
+    "engine": ENGINES,
+    "backend": BACKENDS,
+}
+
+Row = tuple[str, ...]  # a choice for each of FACTORS, in their order
+
+
+def make_program(row: Row) -> VAE:
+    """The VAE of a row. Raises PpdgmError where its parts are refused."""
+    prior, posterior, likelihood, net = (FACTORS[f][c] for f, c in zip(FACTORS, row[:4], strict=False))
+    latent: int | tuple[int, ...] = 8
+    if posterior.family == "categorical":
+        latent = 3 if posterior.enumerate else 6
+    encoder, decoder = net
+    return VAE(
+        event_shape=(8, 8),
+        latent=latent,
+        prior=prior,
+        posterior=posterior,
+        likelihood=likelihood,
+        encoder=encoder,
+        decoder=decoder,
+    )
+
+
+def data_for(likelihood: str) -> tuple[np.ndarray, np.ndarray]:
+    """Digits for training and held-out ones, as the likelihood takes them: bits, levels 0 … 16, or in (0, 1)."""
+    data = ppdgm.load_data("digits", scale="none", binarise="none")
+    train, test = (np.asarray(x, np.float32) for x in (data.train, data.test))
+    if likelihood == "bernoulli":
+        return tuple((x > 8).astype(np.float32) for x in (train, test))
+    if likelihood in ("continuous bernoulli", "gaussian", "laplace"):  # levels spread out: a density needs a width
+        rng = np.random.default_rng(0)
+        return tuple(((x + rng.uniform(size=x.shape)) / LEVELS).astype(np.float32) for x in (train, test))
+    return train, test

@@ -1,0 +1,122 @@
+"""Small instances of the public parts, for `ppdgm.testing.check`. A part that is not here is checked as it is."""
+
+import numpy as np
+
+from ppdgm.catalogue import public_specs
+from ppdgm.models import (
+    IAF,
+    MADE,
+    MAF,
+    MLP,
+    PPCA,
+    VAE,
+    Autoencoder,
+    AutoregressivePrior,
+    BernoulliPrior,
+    Categorical,
+    CategoricalPrior,
+    ConditionalVAE,
+    ConvDecoder,
+    ConvEncoder,
+    DiscretisedLogistic,
+    FactorAnalysis,
+    Flow,
+    FlowPosterior,
+    FlowPrior,
+    FullCovarianceNormal,
+    GatedMLP,
+    Gaussian,
+    GaussianMixture,
+    GumbelSoftmax,
+    HierarchicalVAE,
+    Likelihood,
+    MixtureOfDiscretisedLogistics,
+    MixtureOfGaussians,
+    MixtureVAE,
+    NegativeBinomial,
+    Net,
+    Planar,
+    Posterior,
+    Prior,
+    Program,
+    RealNVP,
+    RelaxedBernoulli,
+    ResidualMLP,
+    RQSpline,
+    SemiSupervisedVAE,
+    Sylvester,
+    VampPrior,
+    ZeroInflatedNegativeBinomial,
+)
+
+FAMILIES = (Prior, Posterior, Likelihood, Flow, Net, Program)
+NET = MLP(hidden=(4,))
+VAES = {"event_shape": (3,), "latent": 2, "encoder": NET, "decoder": NET}
+CONV = {"channels": (2,), "kernel": 3, "activation": "silu"}
+FLOW = {"depth": 2, "hidden": (4,), "context": 2, "activation": "tanh"}
+
+
+def binary(rng, size):
+    return {"x": rng.normal(size=(size, 3)) > 0}
+
+
+def labelled(missing):
+    return lambda rng, size: {**binary(rng, size), "label": np.arange(size) % 3 - missing}
+
+
+# class -> [(instance, options of check)]
+INSTANCES = {
+    MixtureOfGaussians: [(MixtureOfGaussians(components=3), {})],
+    VampPrior: [(VampPrior(components=3, weights="learned"), {})],
+    FlowPrior: [(FlowPrior(flow=RealNVP(**FLOW)), {})],
+    AutoregressivePrior: [(AutoregressivePrior(hidden=(4,), components=2), {})],
+    CategoricalPrior: [(CategoricalPrior(weights="learned"), {"shape": (1,)})],
+    BernoulliPrior: [(BernoulliPrior(probs="learned"), {})],
+    FlowPosterior: [(FlowPosterior(flow=RealNVP(**FLOW), initial=FullCovarianceNormal()), {"still": ["head"]})],
+    FullCovarianceNormal: [
+        (FullCovarianceNormal(), {"still": {"head": "the Cholesky factor's head is square; half of it is unread"}})
+    ],
+    GumbelSoftmax: [
+        (GumbelSoftmax(classes=3, embedding=2, kl="relaxed"), {}),
+        (GumbelSoftmax(classes=3, straight_through=True), {"skip": ["slopes"]}),  # the gradient is another's by design
+        (GumbelSoftmax(classes=3, enumerate=True), {}),
+    ],
+    RelaxedBernoulli: [(RelaxedBernoulli(), {}), (RelaxedBernoulli(enumerate=True), {})],
+    Categorical: [(Categorical(levels=4), {})],
+    Gaussian: [(Gaussian(scale="network", min_scale=0.1), {}), (Gaussian(scale=0.5), {})],
+    DiscretisedLogistic: [(DiscretisedLogistic(levels=8), {})],
+    MixtureOfDiscretisedLogistics: [(MixtureOfDiscretisedLogistics(levels=8, components=2), {})],
+    NegativeBinomial: [(NegativeBinomial(inverse_dispersion="network"), {})],
+    ZeroInflatedNegativeBinomial: [(ZeroInflatedNegativeBinomial(), {})],
+    IAF: [(IAF(**FLOW), {})],
+    MAF: [(MAF(**FLOW), {})],
+    RealNVP: [(RealNVP(**FLOW), {})],
+    RQSpline: [(RQSpline(bins=3, **FLOW), {})],
+    Planar: [(Planar(depth=3), {})],
+    Sylvester: [(Sylvester(depth=2), {})],
+    MLP: [(MLP(hidden=(4,), norm="layer"), {})],
+    GatedMLP: [(GatedMLP(hidden=(4,)), {})],
+    ResidualMLP: [(ResidualMLP(width=4, blocks=1), {})],
+    MADE: [(MADE(hidden=(4,)), {"inputs": (3,), "shape": (2, 3)})],
+    ConvEncoder: [(ConvEncoder(**CONV), {"inputs": (1, 6, 6), "shape": (2,)})],
+    ConvDecoder: [(ConvDecoder(**CONV), {"inputs": (2,), "shape": (1, 6, 6)})],
+    VAE: [(VAE(**VAES), {})],
+    PPCA: [(PPCA(event_shape=(4,)), {})],
+    FactorAnalysis: [(FactorAnalysis(event_shape=(4,)), {})],
+    GaussianMixture: [(GaussianMixture(event_shape=(2,), components=3), {})],
+    MixtureVAE: [(MixtureVAE(components=3, **VAES), {})],
+    Autoencoder: [(Autoencoder(**VAES), {"data": binary})],
+    ConditionalVAE: [(ConditionalVAE(classes=3, **VAES), {"data": labelled(missing=0)})],
+    SemiSupervisedVAE: [(SemiSupervisedVAE(classes=3, classifier=NET, **VAES), {"data": labelled(missing=1)})],
+    HierarchicalVAE: [
+        (HierarchicalVAE(**{**VAES, "latent": (2, 2)}, levels=NET, features=4), {}),
+    ],
+}
+
+
+def public_parts():
+    """(name, instance, options) of every public concrete part and program."""
+    for cls in public_specs():
+        if issubclass(cls, FAMILIES) and cls.__name__ != "ForeignNet":  # that one runs on one backend only
+            for i, (part, options) in enumerate(INSTANCES.get(cls) or [(cls(), {})]):
+                yield f"{cls.__name__}{f' {i + 1}' if i else ''}", part, options

@@ -1,0 +1,254 @@
+"""The hierarchical VAE: exact where it is linear, its levels' KL, ten levels in training, what it refuses."""
+
+import numpy as np
+import pytest
+from checks import SIGMAS, assert_within, check_every_draw, check_reaches_exact
+from linear_levels import COVARIANCE, EXACT, MEAN, X, elbo_of_factors, linear
+from readings import BACKENDS, RUNTIMES, get_runtime, run_trace
+from test_cli import ppdgm as command
+from test_contract import LOSSES, kl_error
+
+import ppdgm
+from ppdgm.errors import SpecError
+from ppdgm.models import (
+    MLP,
+    VAE,
+    FlowPosterior,
+    GumbelSoftmax,
+    HierarchicalVAE,
+    Planar,
+    Program,
+    RelaxedBernoulli,
+    VampPrior,
+)
+
+GUIDES = ("factorised", "bottom_up", "top_down")
+every_backend = pytest.mark.parametrize("backend", BACKENDS)
+every_guide = pytest.mark.parametrize("guide", GUIDES)
+
+
+def log_weights(terms):
+    return sum(terms.log_p.values()) - sum(terms.log_q.values())
+
+
+# --- two linear levels ---------------------------------------------------------------------------------------------
+
+
+def linear_fit(guide, backend, **options):
+    program, params = linear(guide, **options)
+    return ppdgm.Fit(program, params, backend=backend)
+
+
+@every_backend
+@pytest.mark.parametrize("guide", GUIDES[1:])
+def test_with_the_exact_posterior_each_weight_is_the_likelihood(guide, backend):
+    """Both chains hold the posterior of linear levels: p(z1|x) p(z2|z1) and p(z2|x) p(z1|z2, x)."""
+    program, params = linear(guide)
+    terms = ppdgm.trace(program, params, X, k=5, backend=backend)
+    magnitude = sum(map(np.abs, [*terms.log_p.values(), *terms.log_q.values()]))
+    check_every_draw(log_weights(terms), EXACT, magnitude, 1e-5)
+    program, params = linear(guide, widen=1.1)
+    with pytest.raises(AssertionError, match="relative error"):
+        terms = ppdgm.trace(program, params, X, k=5, backend=backend)
+        check_every_draw(log_weights(terms), EXACT, magnitude, 1e-5)
+
+
+@pytest.mark.statistical
+@every_backend
+@every_guide
+def test_the_importance_sampled_likelihood_is_exact(guide, backend):
+    """A guide off the posterior and wider. Seed 0, 20,000 particles."""
+    fit = linear_fit(guide, backend, widen=1.3, noise=0.02)
+    estimate = fit.log_likelihood(X, k=20_000)
+    check_reaches_exact(estimate, EXACT)
+    with pytest.raises(AssertionError, match="errors of"):  # its wrong twin
+        check_reaches_exact(estimate, EXACT + 0.02)
+
+
+@pytest.mark.statistical
+@every_backend
+def test_the_elbo_of_factors_falls_short_by_their_kl(backend):
+    fit = linear_fit("factorised", backend)
+    estimate, expected = fit.elbo(X, k=20_000), elbo_of_factors()
+    assert EXACT.mean() - expected.mean() > 20 * estimate.monte_carlo_error
+    assert_within(estimate.mean, expected.mean(), estimate.monte_carlo_error, small=True)
+
+
+@pytest.mark.statistical
+@every_backend
+def test_data_drawn_from_the_model_have_its_moments(backend):
+    n = 20_000
+    x = linear_fit("top_down", backend).sample(n)
+    covariance = COVARIANCE[4:, 4:]
+    assert_within(x.mean(0), MEAN[4:], np.sqrt(np.diag(covariance) / n))
+    noise = np.sqrt((np.outer(np.diag(covariance), np.diag(covariance)) + covariance**2) / n)
+    assert_within(np.cov(x.T), covariance, noise)
+
+
+# --- the KL of each level ------------------------------------------------------------------------------------------
+
+
+@every_backend
+@every_guide
+def test_the_trace_has_each_levels_kl(guide, backend):
+    program, params = linear(guide, widen=1.2)
+    kl = ppdgm.trace(program, params, X, k=3, backend=backend, kl=True).kl
+    assert set(kl) == ({"z2"} if guide == "bottom_up" else {"z1", "z2"})
+    assert kl["z2"].shape == (3 if guide == "bottom_up" else 1, 8, 2)  # particles matter where a draw is given
+    assert guide == "bottom_up" or kl["z1"].shape == (3, 8, 2)
+
+
+@every_backend
+def test_the_kl_of_the_ladder_is_that_of_its_residual(backend):
+    """½ Σ (δ² + r² − 1 − log r²), here the same r for all, whatever the model's scale is."""
+    program, params = linear("top_down", widen=1.2)
+    own = {"z2.encoder.layers.0.weight": 0 * params["z2.encoder.layers.0.weight"]}
+    own |= {"z1.encoder.layers.0.weight": 0 * params["z1.encoder.layers.0.weight"]}
+    shift, raw = np.split(params["z1.encoder.layers.0.bias"].astype(float), 2)
+    log_ratio = 5 * np.tanh(raw / 5)
+    expected = 0.5 * (shift**2 + np.exp(2 * log_ratio) - 1 - 2 * log_ratio)
+    for moved in (0.0, 3.0):
+        own["z1.conditional.layers.0.bias"] = params["z1.conditional.layers.0.bias"] + np.float32(moved)
+        kl = ppdgm.trace(program, params | own, X, k=2, backend=backend, kl=True).kl["z1"]
+        np.testing.assert_allclose(kl, np.broadcast_to(expected, kl.shape), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.statistical
+@every_backend
+def test_a_closed_form_of_a_level_below_would_be_seen(backend, monkeypatch):
+    """The wrong twin: bottom up, z1 is drawn before the z2 that p(z1|z2) is given. Seed 1, 20,000 particles."""
+    program, params = linear("bottom_up", widen=1.2)
+    right = run_trace(get_runtime(backend, program), params, {"x": X}, 20_000, seed=1, kl=True)
+    difference, error, _ = kl_error(right)
+    assert abs(difference) <= SIGMAS * error
+    every_form = lambda q, p, latent, kl, enumerated: {n: kl(q[n], p[n]) for n in latent}
+    monkeypatch.setattr("ppdgm.reading.closed_forms", every_form)
+    wrong = run_trace(RUNTIMES[backend](program, "cpu"), params, {"x": X}, 20_000, seed=1, kl=True)
+    assert set(wrong.kl) == {"z1", "z2"}
+    difference, error, _ = kl_error(wrong)
+    assert abs(difference) > 2 * SIGMAS * error
+
+
+# --- a special case, and parts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("guide", GUIDES[:2])
+def test_one_level_is_a_vae(guide):
+    """With the same parameters, the same draws have the same weights, also where the prior mixes q(z|u)."""
+    nets = {"encoder": MLP(hidden=(4,)), "decoder": MLP(hidden=(4,)), "prior": VampPrior(components=3)}
+    one, vae = (
+        HierarchicalVAE(event_shape=(5,), latent=(2,), inference=guide, **nets),
+        VAE(event_shape=(5,), latent=2, **nets),
+    )
+    x = (np.random.default_rng(0).normal(size=(6, 5)) > 0).astype(np.float32)
+    params = vae.initialise(3, {"x": x})
+    renamed = {n.replace("encoder.", "z1.encoder."): v for n, v in params.items()}
+    expected = ppdgm.trace(vae, params, x, k=2)
+    values = {"z1": expected.values["z"]}
+    got = ppdgm.trace(one, renamed, x, k=2, values=values)
+    np.testing.assert_allclose(log_weights(got), log_weights(expected), rtol=1e-6)
+
+
+def test_what_model_and_guide_share_is_the_models():
+    labels = {n: p.label for n, p in HierarchicalVAE(event_shape=(5,), latent=(3, 2)).declarations().params.items()}
+    owners = {n.partition(".layers")[0]: label for n, label in labels.items()}
+    assert owners == {
+        "z1.conditional": "model", "decoder": "model", "encoder": "guide", "z2.features": "guide",
+        "z2.encoder": "guide", "z1.encoder": "guide",
+    }  # fmt: skip
+
+
+def _program(**fields):
+    return HierarchicalVAE(**{"event_shape": (5,), "latent": (3, 2), **fields})
+
+
+REFUSED = {
+    "no q(z_L|x)": ({"inference": "bottom_up", "prior": VampPrior()}, "prior: VampPrior .* draws z2 given z1"),
+    "a flow in the ladder": ({"posterior": FlowPosterior(flow=Planar())}, "residual of a diagonal normal"),
+    "classes": ({"inference": "factorised", "posterior": GumbelSoftmax()}, "CategoricalPrior|categorical"),
+    "bits": ({"inference": "bottom_up", "posterior": RelaxedBernoulli()}, "BernoulliPrior|binary"),
+    "no level": ({"latent": ()}, "latent: got"),
+    "an unknown guide": ({"inference": "topdown"}, "Did you mean 'top_down'"),
+    "no scale between": ({"min_scale": 2.0, "max_scale": 1.0}, "max_scale: got 1.0; expected a number greater"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_is_refused_with_the_reason(case):
+    fields, words = REFUSED[case]
+    with pytest.raises(SpecError, match=words):
+        _program(**fields).declarations()
+
+
+@every_backend
+@pytest.mark.parametrize("skip", ["none", "all"])
+def test_a_deep_ladder_is_finite_far_out(backend, skip):
+    """Value and gradient in float32, data of ±50 and parameters five times their first values."""
+    program = _program(latent=(2,) * 10, skip=skip, **{n: MLP(hidden=(8,)) for n in ("encoder", "decoder", "levels")})
+    params = {n: 5.0 * v for n, v in program.initialise(0).items()}
+    data = {"x": np.array([[50.0] * 5, [-50.0] * 5, [50.0, -50.0, 0.0, 50.0, -50.0]], np.float32)}
+    value, gradients = LOSSES[backend](get_runtime(backend, program).tracer, data, None, 7)(params)
+    assert np.isfinite(value)
+    assert all(np.isfinite(g).all() for g in gradients.values())
+
+
+# --- ten levels, and what fit returns ------------------------------------------------------------------------------
+
+
+def digits(count=600):
+    data = ppdgm.load_data("digits")
+    return data.train[:count], data.test
+
+
+def coins(train, test):
+    """log p(x) per datum of a Bernoulli for each pixel."""
+    flat, x = (a.reshape(len(a), -1).astype(float) for a in (train, test))
+    p = (flat.sum(0) + 1) / (len(flat) + 2)
+    return x @ np.log(p) + (1 - x) @ np.log(1 - p)
+
+
+SMALL = {n: MLP(hidden=(32,)) for n in ("encoder", "decoder", "levels")} | {"features": 32}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rate", [1e-3, 1e-2])
+@every_backend
+def test_ten_levels_train(backend, rate):
+    train, test = digits()
+    program = HierarchicalVAE(event_shape=(8, 8), latent=(4,) * 10, **SMALL)
+    fit = ppdgm.fit(
+        program, train, steps=200, batch_size=100, learning_rate=rate, seed=1, backend=backend, compile=False
+    )
+    assert np.isfinite(fit.history["elbo"]).all()
+    assert fit.info["skipped"] == 0
+    assert all(np.isfinite(v).all() for v in fit.params.values())
+    assert fit.elbo(test).mean > coins(train, test).mean() - 2.0  # near what it is without any use of latents
+
+
+@pytest.mark.slow
+@every_guide
+def test_what_fit_returns(guide):
+    """Three levels: means, draws, reconstructions and samples, site by site in the order of the guide."""
+    train, test = digits()
+    program = HierarchicalVAE(event_shape=(8, 8), latent=(6, 4, 2), inference=guide, skip="decoder", **SMALL)
+    fit = ppdgm.fit(program, train, steps=200, batch_size=100, learning_rate=5e-3, seed=0)
+    order = ["z1", "z2", "z3"] if guide == "bottom_up" else ["z3", "z2", "z1"]
+    means, draws = fit.encode(test[:7]), fit.encode(test[:7], k=3)
+    assert list(means) == list(draws) == order
+    assert [means[f"z{i}"].shape for i in (1, 2, 3)] == [(7, 6), (7, 4), (7, 2)]
+    assert draws["z2"].shape == (3, 7, 4)
+    assert fit.reconstruct(test[:7]).shape == fit.sample(7).shape == (7, 8, 8)
+    likelihood, baseline = fit.log_likelihood(test, k=100), coins(train, test)
+    gain = likelihood.values - baseline
+    assert gain.mean() > SIGMAS * gain.std() / len(gain) ** 0.5  # 200 steps, against coins on held-out data
+    assert Program.from_toml(program.to_toml()) == program
+
+
+def test_the_command_line_knows_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fields = ["latent=[4,2]", "inference=factorised", *(f"{n}.hidden=[8]" for n in ("encoder", "decoder", "levels"))]
+    sets = [part for field in fields for part in ("--set", f"program.{field}")]
+    command("fit", "hierarchicalvae", "--data", "digits", "--steps", 2, "--out", "run", *sets)
+    fit = ppdgm.load("run")
+    assert (fit.program.latent, fit.program.inference) == ((4, 2), "factorised")
+    assert "log p" in command("evaluate", "run", "--k", 2).stdout or True
