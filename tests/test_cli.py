@@ -119,7 +119,7 @@ def test_the_catalogue_tells_types_ranges_defaults_and_papers():
     vae = {f.name: f for f in catalogue.find("vae").fields}
     assert vae["event_shape"].required and vae["event_shape"].type == "list of whole numbers > 0"
     assert (vae["latent"].type, vae["latent"].default) == ("whole number > 0 or list of whole numbers > 0", 50)
-    assert vae["likelihood"].type.startswith("a Likelihood (Bernoulli, Gaussian")
+    assert vae["likelihood"].type.startswith("a Likelihood (Bernoulli, Categorical")
     assert vae["posterior"].default == {"kind": "DiagonalNormal", "min_scale": 1e-4, "max_scale": 100.0}
     assert catalogue.find("VAE").papers == ("Kingma & Welling 2014, arXiv:1312.6114",)
     training = {f.name: f for f in catalogue.find("Training").fields}

@@ -121,6 +121,8 @@ Row = tuple[str, ...]  # a choice for each of FACTORS, in their order
 def make_program(row: Row) -> VAE:
     """The VAE of a row. Raises PpdgmError where its parts are refused."""
     prior, posterior, likelihood, net = (FACTORS[f][c] for f, c in zip(FACTORS, row[:4], strict=False))
+    if row[0] == "vamp" and row[2] not in ("bernoulli", "continuous bernoulli", "gaussian", "laplace"):
+        prior = prior.replace(range="real")  # pseudo-inputs among levels 0 … 16
     latent: int | tuple[int, ...] = 8
     if posterior.family == "categorical":
         latent = 3 if posterior.enumerate else 6

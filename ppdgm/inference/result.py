@@ -13,7 +13,7 @@ import numpy as np
 
 from ppdgm.checkpoint import group, grouped, matching
 from ppdgm.data import Source, Transform, as_fields
-from ppdgm.errors import CheckpointError, DataError, SpecError, nearest, require, shown
+from ppdgm.errors import CheckpointError, DataError, ProgramError, SpecError, nearest, require, shown
 from ppdgm.inference.evaluate import Estimate, Judge, check_fields, dtype_of, leave_labels, memory_told, parse_memory
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.folder import Folder, as_path, check_free, find_saved, open_saved, versions
@@ -94,7 +94,7 @@ class Fit:
         site comes as an array, several by name.
         """
         if k is None:
-            return _single(self._means(data)[0])
+            return self._latents(self._means(data)[0])
         require("k", k, int, 1, "a whole number of draws, at least 1")
         require("seed", seed, int, 0, "a whole number, at least 0")
         feed, params = self._feed(data), self._native
@@ -103,7 +103,7 @@ class Fit:
             drawn: dict[str, np.ndarray] = self._runtime.draws(params, native, index, k, seed + first)
             return drawn
 
-        return _single(self._by_rows(feed, draws))
+        return self._latents(self._by_rows(feed, draws))
 
     def reconstruct(self, data: Any) -> Sites:
         """Mean of the observed sites given the latents' means, [N, *event_shape]."""
@@ -182,6 +182,13 @@ class Fit:
 
     def _judge(self, data: Any, memory: int | str) -> Judge:
         return Judge(self._runtime, self._native, self._feed(data), parse_memory(memory, self._runtime.device))
+
+    def _latents(self, sites: dict[str, np.ndarray]) -> Sites:
+        if not sites:
+            raise ProgramError(
+                f"The guide of {type(self.program).__name__} draws no latent: there is nothing to encode."
+            )
+        return _single(sites)
 
     def _means(self, data: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         feed, params = self._feed(data), self._native

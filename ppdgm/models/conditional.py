@@ -5,8 +5,7 @@ from __future__ import annotations
 from math import expm1, log, prod
 from typing import Any
 
-from pydantic import model_validator
-
+from ppdgm.errors import SpecError
 from ppdgm.language import Array, Batch, Vocabulary
 from ppdgm.models.classes import as_one_hot, beside, check_labels, put_beside
 from ppdgm.models.likelihoods import Bernoulli, Likelihood
@@ -50,18 +49,15 @@ class ConditionalVAE(Program):
     encoder: Net = MLP()
     decoder: Net = MLP()
 
-    @model_validator(mode="after")
-    def _check_prior(self) -> ConditionalVAE:
-        if self.conditional_prior and self.posterior.family != "real":
-            raise ValueError(
-                f"conditional_prior: got true, which is over real latents, not {self.posterior.family} ones"
-            )
-        return self
-
     def build(self, context: Context) -> None:
         check_family(self.prior, self.posterior)
         z, c = self._latent, self.classes
         if self.conditional_prior:
+            if self.posterior.family != "real":
+                raise SpecError(
+                    f"conditional_prior: got true, which is over real latents, but {type(self.posterior).__name__} is "
+                    f"over {self.posterior.family} ones. Choose a posterior such as DiagonalNormal()."
+                )
             table = context.scope("classes")
             table.param("loc", (c, *z), normal(0.1))
             table.param("raw_scale", (c, *z), constant(log(expm1(1.0 - _MIN_SCALE))))

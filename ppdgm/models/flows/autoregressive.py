@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ppdgm.language import Array, Vocabulary
 from ppdgm.models.flows.base import Flow
-from ppdgm.models.flows.conditioner import declare_conditioner
+from ppdgm.models.flows.conditioner import conditioned, declare_conditioner
 from ppdgm.nets import MADE, Activation
 from ppdgm.program import Context
 from ppdgm.spec import NonNegativeInt, PositiveFloat, PositiveInt, Shape
@@ -34,18 +34,16 @@ class _Autoregressive(Flow):
     def build(self, context: Context, width: int, conditional: bool) -> int:
         seen = self.context if conditional else 0
         for i in range(self.depth):
-            declare_conditioner(context, f"nets.{i}", self._net(i), (width + seen,), (2, width))
+            net = MADE(hidden=self.hidden, activation=self.activation, ordering="reversed" if i % 2 else "natural")
+            declare_conditioner(context, f"nets.{i}", net, (width + seen,), (2, width))
         return seen
-
-    def _net(self, i: int) -> MADE:
-        return MADE(hidden=self.hidden, activation=self.activation, ordering="reversed" if i % 2 else "natural")
 
     @abstractmethod
     def _affine(self, P: Vocabulary, shift: Array, raw: Array) -> tuple[Array, Array]:
         """log s and t [..., D] of the net's outputs."""
 
     def _numbers(self, P: Vocabulary, i: int, x: Array, context: Array | None) -> tuple[Array, Array]:
-        out = self._net(i).conditioned(P.scope(f"nets.{i}"), x, context, (2, x.shape[-1]))
+        out = conditioned(P, f"nets.{i}", x, context)
         return self._affine(P, out[..., 0, :], out[..., 1, :])
 
     def _one_pass(self, P: Vocabulary, x: Array, context: Array | None) -> tuple[Array, Array]:
@@ -68,7 +66,7 @@ class _Autoregressive(Flow):
 
     def _solve(self, P: Vocabulary, i: int, y: Array, context: Array | None) -> Array:
         width = y.shape[-1]
-        ranks = P.constant(self._net(i).ranks(width))
+        ranks = P.constant(list(range(width))[:: -1 if i % 2 else 1])
 
         def place(state: tuple[Array, Array]) -> tuple[Array, Array]:
             x, known = state  # coordinates whose turn has not come are 0, so that no net sees a stray number

@@ -8,10 +8,8 @@ from typing import ClassVar
 from ppdgm.errors import SpecError
 from ppdgm.language import Array, Vocabulary
 from ppdgm.models.flows.base import Flow
-from ppdgm.models.flows.conditioner import declare_conditioner
+from ppdgm.models.flows.conditioner import conditioned, declare_conditioner
 from ppdgm.nets import MLP, Activation
-from ppdgm.nets.base import unflatten
-from ppdgm.nets.made import perceptron
 from ppdgm.program import Context
 from ppdgm.spec import NonNegativeInt, PositiveFloat, PositiveInt, Shape
 
@@ -53,12 +51,9 @@ class Coupling(Flow):
         for i in range(self.depth):
             moved = self._moved(i, width)
             kept = width - (moved.stop - moved.start)
-            declare_conditioner(context, f"nets.{i}", self._net, (kept + seen,), (self.rows, width - kept))
+            net = MLP(hidden=self.hidden, activation=self.activation)
+            declare_conditioner(context, f"nets.{i}", net, (kept + seen,), (self.rows, width - kept))
         return seen
-
-    @property
-    def _net(self) -> MLP:
-        return MLP(hidden=self.hidden, activation=self.activation)
 
     @staticmethod
     def _moved(i: int, width: int) -> slice:
@@ -67,9 +62,7 @@ class Coupling(Flow):
     def _layer(self, P: Vocabulary, i: int, x: Array, context: Array | None, inverse: bool) -> tuple[Array, Array]:
         moved = self._moved(i, x.shape[-1])
         kept = x[..., moved.stop :] if i % 2 else x[..., : moved.start]
-        numbers = perceptron(P.scope(f"nets.{i}"), self._net, kept, context)
-        numbers = unflatten(P, numbers, (self.rows, moved.stop - moved.start))
-        y, log_slope = self._move(P, numbers, x[..., moved], inverse)
+        y, log_slope = self._move(P, conditioned(P, f"nets.{i}", kept, context), x[..., moved], inverse)
         return P.concat([y, kept] if i % 2 else [kept, y]), P.xp.sum(log_slope, axis=-1)
 
     def forward(self, P: Vocabulary, x: Array, context: Array | None) -> tuple[Array, Array]:

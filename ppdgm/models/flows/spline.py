@@ -48,7 +48,10 @@ class RQSpline(Coupling):
         """Where each bin begins, and its size; [..., bins, n]."""
         shares = P.xp.exp(raw - P.xp.expand_dims(P.logsumexp(raw, -2), axis=-2))
         sizes = 2.0 * self.bound * (FLOOR / self.bins + (1.0 - FLOOR) * shares)
-        return P.xp.cumulative_sum(sizes, axis=-2) - sizes - self.bound, sizes
+        begins = [P.xp.zeros_like(sizes[..., 0, :]) - self.bound]
+        for k in range(self.bins - 1):  # array_api_compat's cumulative_sum does not compile without a warning
+            begins.append(begins[-1] + sizes[..., k, :])
+        return P.xp.stack(begins, axis=-2), sizes
 
     def _piece(self, P: Vocabulary, x: Array, begins: Array, *bins: Array) -> _Piece:
         """The numbers of the bin that x lies in."""

@@ -37,13 +37,10 @@ class AutoregressivePrior(Prior):
     activation: Activation = "tanh"
     min_scale: PositiveFloat = 0.01
 
-    @property
-    def _net(self) -> MADE:
-        return MADE(hidden=self.hidden, activation=self.activation)
-
     def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
         width = prod(shape)
-        declare_conditioner(context, "net", self._net, (width,), (3, self.components, width))
+        net = MADE(hidden=self.hidden, activation=self.activation)
+        declare_conditioner(context, "net", net, (width,), (3, self.components, width))
         bias = f"{context.prefix}net.layers.{len(self.hidden)}.bias"
         context.declared.params[bias] = replace(context.declared.params[bias], init=self._apart)
         return ()
@@ -57,7 +54,7 @@ class AutoregressivePrior(Prior):
 
     def distribution(self, P: Vocabulary, *head: Array) -> Any:
         xp, event, width = P.xp, P.shape, prod(P.shape)
-        ranks = P.constant(self._net.ranks(width))
+        ranks = P.constant(list(range(width)))
 
         def conditionals(z: Array) -> tuple[Array, Array, Array]:
             """Log-weights, means and scales, each [..., components, D]."""
