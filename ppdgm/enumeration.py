@@ -33,7 +33,7 @@ def all_values(name: str, dist: Any, sizes: Mapping[str, int], reshape: Callable
     least = getattr(dist, "about", {}).get("count") or prod(dist.event_shape)  # at least so many: known in advance
     values = _support(name, dist) if least <= LIMIT else None
     count = least if values is None else len(values)
-    if (total := count * prod(sizes.values())) > LIMIT:
+    if (total := count * prod([*sizes.values()])) > LIMIT:
         raise ProgramError(
             f"Site {name!r}: enumeration would take {total} joint values, and at most {LIMIT} are allowed. Use fewer "
             "latents or classes, or a relaxation, such as GumbelSoftmax."

@@ -147,7 +147,7 @@ def test_a_flow_may_start_from_a_flow(backend):
     np.testing.assert_allclose(again.log_q["z"], trace.log_q["z"], rtol=1e-4)
 
 
-class OneWay(Flow):
+class NoInverse(Flow):
     """Takes its inverse for unknown."""
 
     fast = "forward"
@@ -164,13 +164,13 @@ class OneWay(Flow):
 
 
 def test_a_one_way_flow_is_no_prior_and_scores_only_its_own_draws():
-    with pytest.raises(SpecError, match=r"FlowPrior.flow: OneWay has no known inverse, .* Expected one of MAF, "):
-        FlowPrior(flow=OneWay())
-    program = VAE(event_shape=(5,), latent=2, posterior=FlowPosterior(flow=OneWay()))
+    with pytest.raises(SpecError, match=r"FlowPrior.flow: NoInverse has no known inverse, .* Expected one of MAF, "):
+        FlowPrior(flow=NoInverse())
+    program = VAE(event_shape=(5,), latent=2, posterior=FlowPosterior(flow=NoInverse()))
     params, data, runtime = program.initialise(0), make_data("posterior spline"), get_runtime("pyro", program)
     trace = run_trace(runtime, params, data, 2)
     assert np.isfinite(trace.log_q["z"]).all()
-    with pytest.raises(ProgramError, match="FlowPosterior with OneWay is known only at its own draws"):
+    with pytest.raises(ProgramError, match="FlowPosterior with NoInverse is known only at its own draws"):
         run_trace(runtime, params, data, 2, latents={"z": trace.values["z"]})
 
 

@@ -80,7 +80,7 @@ def test_parameters_stand_in_for_a_context(flow):
 
 
 def importance(flow, sign):
-    """The mean of r/q over draws of q, and its standard error, with r narrower than q; `sign` of the log-determinant."""
+    """The mean of r/q over draws of q, and its standard error, with r narrower than q; `sign` is log|det|’s."""
     rng = np.random.default_rng(2)
     first, context = rng.normal(size=(100_000, WIDTH)), numbers(flow, rng, scale=0.5)
     with jax.enable_x64(True):

@@ -84,14 +84,14 @@ POSTERIORS = {
 LIKELIHOODS = {
     "bernoulli": Bernoulli(),
     "continuous bernoulli": ContinuousBernoulli(),
-    "gaussian": Gaussian(scale="per_dimension"),
-    "laplace": Laplace(scale="per_dimension"),
+    "gaussian": Gaussian(scale="network"),
+    "laplace": Laplace(scale="network"),
     "categorical": Categorical(levels=LEVELS),
     "discretised logistic": DiscretisedLogistic(levels=LEVELS),
     "logistics": MixtureOfDiscretisedLogistics(levels=LEVELS, components=3),
     "poisson": Poisson(),
-    "negative binomial": NegativeBinomial(),
-    "zero-inflated": ZeroInflatedNegativeBinomial(),
+    "negative binomial": NegativeBinomial(inverse_dispersion="network"),
+    "zero-inflated": ZeroInflatedNegativeBinomial(inverse_dispersion="network"),
 }
 NETS = {
     "mlp": (MLPS, MLPS),
@@ -115,14 +115,16 @@ FACTORS = {
     "backend": BACKENDS,
 }
 
+REAL = ("gaussian", "laplace")
+
 Row = tuple[str, ...]  # a choice for each of FACTORS, in their order
 
 
 def make_program(row: Row) -> VAE:
     """The VAE of a row. Raises PpdgmError where its parts are refused."""
     prior, posterior, likelihood, net = (FACTORS[f][c] for f, c in zip(FACTORS, row[:4], strict=False))
-    if row[0] == "vamp" and row[2] not in ("bernoulli", "continuous bernoulli", "gaussian", "laplace"):
-        prior = prior.replace(range="real")  # pseudo-inputs among levels 0 … 16
+    if row[0] == "vamp" and row[2] not in ("bernoulli", "continuous bernoulli"):
+        prior = prior.replace(range="real")  # pseudo-inputs among data that are not in [0, 1]
     latent: int | tuple[int, ...] = 8
     if posterior.family == "categorical":
         latent = 3 if posterior.enumerate else 6
@@ -139,12 +141,14 @@ def make_program(row: Row) -> VAE:
 
 
 def data_for(likelihood: str) -> tuple[np.ndarray, np.ndarray]:
-    """Digits for training and held-out ones, as the likelihood takes them: bits, levels 0 … 16, or in (0, 1)."""
+    """Digits for training and held-out ones, as the likelihood takes them: bits, levels 0 … 16, or with noise."""
     data = ppdgm.load_data("digits", scale="none", binarise="none")
     train, test = (np.asarray(x, np.float32) for x in (data.train, data.test))
     if likelihood == "bernoulli":
         return tuple((x > 8).astype(np.float32) for x in (train, test))
-    if likelihood in ("continuous bernoulli", "gaussian", "laplace"):  # levels spread out: a density needs a width
-        rng = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
+    if likelihood == "continuous bernoulli":  # spread out within their level: a density needs a width
         return tuple(((x + rng.uniform(size=x.shape)) / LEVELS).astype(np.float32) for x in (train, test))
+    if likelihood in REAL:
+        return tuple((x / 4.0 + 0.5 * rng.normal(size=x.shape)).astype(np.float32) for x in (train, test))
     return train, test

@@ -123,9 +123,9 @@ def write_table(rows: list[Row], done: Mapping[Row, Mapping[str, float]], path: 
         "# The covering set",
         "",
         f"{len(known)} of {len(rows)} rows, with {len(held)} of the {len(pairs)} pairs of choices that are allowed. "
-        f"Each is a VAE on 8×8 digits, trained for {STEPS} steps of {BATCH} (Adam, {RATE:g}, seed 0). ELBO of 300 held-out "
-        "images in nats (10 particles), against pixels by themselves under the same likelihood, fitted to the training "
-        f"images; paired standard error. Above the baseline: {won} of {len(known)}.",
+        f"Each is a VAE on 8×8 digits, trained for {STEPS} steps of {BATCH} (Adam, {RATE:g}, seed 0). ELBO of 300 "
+        "held-out images in nats (10 particles), against pixels by themselves under the same likelihood, fitted to the "
+        f"training images; paired standard error. Above the baseline: {won} of {len(known)}.",
         "",
         f"| {' | '.join([*names, 'seconds', 'ELBO', 'baseline', 'margin'])} |",
         f"|{'---|' * len(names)}{'---:|' * 4}",
