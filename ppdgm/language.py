@@ -207,6 +207,7 @@ class Vocabulary:
         *,
         support: Support = "real",
         mean: Callable[[], Array] | None = None,
+        mode: Callable[[], Array] | None = None,
         pathwise: bool = True,
         kl: Callable[[Any], Array | None] | None = None,
         about: Mapping[str, Any] | None = None,
@@ -224,6 +225,7 @@ class Vocabulary:
             support: of each number of a draw: "real", "positive", "unit_interval", "boolean", "nonnegative_integer",
                 or (low, high) for the whole numbers from low to high.
             mean: () -> its mean, or a point that stands for it, [*batch_shape, *event_shape].
+            mode: () -> the most probable value, of a discrete variable: what others see where it stands at its mean.
             pathwise: whether a draw is a differentiable function of the distribution's parameters.
             kl: p -> closed-form KL(this‖p) [..., D], or None where there is none; p is the model's distribution.
             about: what the `kl` of another distribution may want to know of this one, as its attribute `about`.

@@ -145,6 +145,14 @@ class Part(Spec):
 
     role: ClassVar[str]
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)
+        for role, example in (("build", "self, context, shape"), ("distribution", "self, P, *head")):
+            function = vars(cls).get(role)
+            if inspect.isfunction(function):
+                _check_arguments(cls, role, function, example)
+
     def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Declare parameters for a variable of `shape`; return the shape of the head that is needed."""
         return ()
@@ -278,7 +286,7 @@ def _check_arguments(program: type, role: str, function: Callable[..., Any], exa
         inspect.Parameter.VAR_POSITIONAL,
         inspect.Parameter.VAR_KEYWORD,
     }:
-        end = ", with P and each field of the data" if "P" in example else ""
+        end = ", with P and each field of the data" if example == "self, P, x" else ""
         raise ProgramError(f"{program.__name__}.{role}{signature}: expected {role}({example}){end}.")
 
 

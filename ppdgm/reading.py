@@ -97,6 +97,7 @@ class Reading:
         self.observed: list[str] = []
         self.shared: list[str] = []
         self.penalties: dict[str, Array] = {}
+        self.seen: dict[str, Array] = {}  # what others see of a site at its mean
 
     def plate(self, name: str, data: Array) -> AbstractContextManager[Any]:
         if self.inside:
@@ -145,7 +146,9 @@ class Reading:
         elif self.choose == "mean":
             mean = mistakes.mean_of(name, dist, latent=obs is None)
             self.values[name] = self.reader.broadcast(mean, (*shape, *dist.event_shape))
-            return self.values[name]  # not scored: a mean need not lie in the support
+            mode = getattr(dist, "mode_of", None)  # not scored: a mean need not lie in the support
+            self.seen[name] = self.reader.broadcast(mode(), self.values[name].shape) if mode else self.values[name]
+            return self.seen[name]
         elif self.enumerates and enumeration.wanted(infer):
             if not self.inside:
                 raise mistakes.enumerated_outside(name)
@@ -279,7 +282,7 @@ def read_means(
     """
     guide = Reading(reader, (1, size), {}, choose="mean")
     _run(program, "guide", speak(guide), batch, reader)
-    model = Reading(reader, (1, size), guide.values, choose="mean", generate=True)
+    model = Reading(reader, (1, size), guide.seen, choose="mean", generate=True)
     _run(program, "model", speak(model), batch, reader)
     latents = {n: guide.values[n] for n in guide.dists}
     if len(model.dists) == len(model.observed):

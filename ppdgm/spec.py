@@ -273,6 +273,8 @@ def _explain_one(cls: type[Spec], detail: ErrorDetails) -> str:
     expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     for pattern, words in _WORDING:
         expected = re.sub(pattern, words, expected)
+    if not field and detail["type"] == "value_error":  # of a class's own check of several fields together
+        return f"{owner}: {expected}"
     if detail["type"] == "model_type":
         expected = _members(detail["ctx"]["class_name"])
     elif field in cls.model_fields and type(None) in get_args(cls.model_fields[field].annotation):
@@ -291,6 +293,7 @@ def _members(family: str) -> str:
     concrete = {name: spec for name, spec in known_specs().items() if not inspect.isabstract(spec)}
     members = [name for name, spec in concrete.items() if _is_a(spec, family) and name != family]
     known = [name for name in members if name.isalnum() and name != "ForeignNet"]  # ppdgm's own that users write
+    known.sort(key=lambda name: len(concrete[name].model_fields))  # the simplest first
     return f"{with_article(family)}, such as {', '.join(f'{name}()' for name in known[:4])}"
 
 

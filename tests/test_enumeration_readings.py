@@ -72,7 +72,8 @@ def test_encode_gives_probabilities_and_draws(backend):
     q = probabilities(params, data["x"])
     means = fit.encode(data)
     np.testing.assert_allclose(means["y"], q, rtol=1e-5)
-    np.testing.assert_allclose(means["z"], data["x"] @ params["encode"] + q @ params["shift"], rtol=1e-4, atol=1e-5)
+    mode = np.eye(CLASSES)[q.argmax(-1)]  # what z sees of y
+    np.testing.assert_allclose(means["z"], data["x"] @ params["encode"] + mode @ params["shift"], rtol=1e-4, atol=1e-5)
     drawn = fit.encode(data, k=4000)
     assert drawn["y"].shape == (4000, 4, CLASSES) and drawn["z"].shape == (4000, 4, 2)
     assert (drawn["y"].sum(-1) == 1).all() and set(np.unique(drawn["y"])) == {0.0, 1.0}
@@ -85,10 +86,10 @@ def test_encode_gives_probabilities_and_draws(backend):
 @every_backend
 def test_reconstruct_and_sample_know_no_axes(backend):
     fit, params, data = fitted(Hot, backend)
-    q = probabilities(params, data["x"])
-    z = data["x"] @ params["encode"] + q @ params["shift"]
+    mode = np.eye(CLASSES)[probabilities(params, data["x"]).argmax(-1)]
+    z = data["x"] @ params["encode"] + mode @ params["shift"]
     made = fit.reconstruct(data)
-    np.testing.assert_allclose(made["x"], z @ params["decode"] + q @ params["offset"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(made["x"], z @ params["decode"] + mode @ params["offset"], rtol=1e-4, atol=1e-5)
     drawn = fit.sample(4000, seed=1)
     assert drawn["x"].shape == (4000, 3) and drawn["w"].shape == (4000,)
     prior = np.exp(params["prior"]) / np.exp(params["prior"]).sum()

@@ -136,7 +136,8 @@ def test_the_registry_has_every_class_and_every_option_of_the_package():
         used = [t for t in tables if t["kind"] == name]
         assert used, f"no program with a {name}"
         for field, info in cls.model_fields.items():
-            sharing = [t for t in tables if field in t and issubclass(specs.get(t["kind"], object), declaring(cls, field))]
+            home = declaring(cls, field)
+            sharing = [t for t in tables if field in t and issubclass(specs.get(t["kind"], object), home)]
             for option in options(info.annotation):
                 if field != "activation":
                     assert any(t[field] == option for t in sharing), f"no program with {name}({field}={option!r})"

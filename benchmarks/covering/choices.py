@@ -50,6 +50,7 @@ LEVELS = 17
 STEPS, BATCH, RATE = 200, 100, 5e-3
 FLOW = {"hidden": (32,), "depth": 2}
 MLPS = MLP(hidden=(100,))
+CONV = {"activation": "silu", "norm": "group", "groups": 4}
 
 PRIORS = {
     "standard": StandardNormal(),
@@ -97,7 +98,7 @@ NETS = {
     "mlp": (MLPS, MLPS),
     "gated": (GatedMLP(hidden=(100,)), GatedMLP(hidden=(100,))),
     "residual": (ResidualMLP(width=64, blocks=1), ResidualMLP(width=64, blocks=1)),
-    "convolutions": (ConvEncoder(channels=(16, 32)), ConvDecoder(channels=(32, 16))),
+    "convolutions": (ConvEncoder(channels=(16, 32), **CONV), ConvDecoder(channels=(32, 16), **CONV)),
 }
 ENGINES = {
     "svi": SVI(),
@@ -150,5 +151,5 @@ def data_for(likelihood: str) -> tuple[np.ndarray, np.ndarray]:
     if likelihood == "continuous bernoulli":  # spread out within their level: a density needs a width
         return tuple(((x + rng.uniform(size=x.shape)) / LEVELS).astype(np.float32) for x in (train, test))
     if likelihood in REAL:
-        return tuple((x / 4.0 + 0.5 * rng.normal(size=x.shape)).astype(np.float32) for x in (train, test))
+        return tuple((x / 4.0 + 0.25 * rng.normal(size=x.shape)).astype(np.float32) for x in (train, test))
     return train, test

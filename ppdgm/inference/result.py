@@ -126,6 +126,13 @@ class Fit:
                 f"given: got {type(given).__name__}, expected arrays by name, such as given={{'label': …}}."
             )
         rows = {name: np.repeat(v, n) if np.ndim(v) == 0 else v for name, v in (given or {}).items()}
+        for name, value in rows.items():
+            if name not in fields:
+                raise DataError(f"given: the model was trained on no field {name!r}. {nearest(name, fields)}")
+            if len(value) != n:
+                raise DataError(
+                    f"given: got {len(value)} rows of {name!r}, expected {n}, one for each datum, or one number."
+                )
         known = as_fields(rows, dtype_of(self.params)) if rows else {}
         if known:
             with suppress(KeyError):  # of fields that are to be drawn

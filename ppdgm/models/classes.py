@@ -33,6 +33,7 @@ def one_hot_categorical(P: Vocabulary, log_probs: Array) -> Any:
         tuple(log_probs.shape[:-1]),
         support="boolean",
         mean=lambda: P.xp.exp(log_probs),
+        mode=lambda: P.one_hot(P.xp.argmax(log_probs, axis=-1), size),
         pathwise=False,
         values=lambda: P.constant(np.eye(size)),
         about={"count": size},

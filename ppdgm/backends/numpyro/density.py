@@ -73,6 +73,7 @@ class Density(dist.Distribution):
         dtype: DTypeLike,
         support: Support = "real",
         mean: Callable[[], Array] | None = None,
+        mode: Callable[[], Array] | None = None,
         pathwise: bool = True,
         kl: Callable[[Any], Array | None] | None = None,
         about: Mapping[str, Any] | None = None,
@@ -81,10 +82,10 @@ class Density(dist.Distribution):
     ):
         self._sample, self._log_prob, self._dtype = sample, log_prob, dtype
         self._rest = {
-            "support": support, "mean": mean, "pathwise": pathwise, "kl": kl, "about": about, "values": values,
-            "discrete": discrete,
+            "support": support, "mean": mean, "mode": mode, "pathwise": pathwise, "kl": kl, "about": about,
+            "values": values, "discrete": discrete,
         }  # fmt: skip
-        self.about, self.closed_form, self.discrete = about or {}, kl, discrete
+        self.about, self.closed_form, self.discrete, self.mode_of = about or {}, kl, discrete, mode
         super().__init__(tuple(batch_shape), tuple(event_shape), validate_args=False)
 
     @property

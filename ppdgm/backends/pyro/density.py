@@ -69,6 +69,7 @@ class Density(dist.TorchDistribution):
         like: dict[str, Any],
         support: Support = "real",
         mean: Callable[[], Array] | None = None,
+        mode: Callable[[], Array] | None = None,
         pathwise: bool = True,
         kl: Callable[[Any], Array | None] | None = None,
         about: Mapping[str, Any] | None = None,
@@ -77,10 +78,10 @@ class Density(dist.TorchDistribution):
     ):
         self._sample, self._log_prob, self._like = sample, log_prob, like
         self._rest = {
-            "support": support, "mean": mean, "pathwise": pathwise, "kl": kl, "about": about, "values": values,
-            "discrete": discrete,
+            "support": support, "mean": mean, "mode": mode, "pathwise": pathwise, "kl": kl, "about": about,
+            "values": values, "discrete": discrete,
         }  # fmt: skip
-        self.about, self.closed_form, self.discrete = about or {}, kl, discrete
+        self.about, self.closed_form, self.discrete, self.mode_of = about or {}, kl, discrete, mode
         self._last: tuple[Array, Array] | None = None
         super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
 

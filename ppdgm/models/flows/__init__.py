@@ -2,9 +2,9 @@
 
 from ppdgm.models.flows.autoregressive import IAF, MAF
 from ppdgm.models.flows.base import Flow
-from ppdgm.models.flows.coupling import Coupling, RealNVP
+from ppdgm.models.flows.coupling import RealNVP
 from ppdgm.models.flows.planar import Planar
 from ppdgm.models.flows.spline import RQSpline
 from ppdgm.models.flows.sylvester import Sylvester
 
-__all__ = ["IAF", "MAF", "Coupling", "Flow", "Planar", "RQSpline", "RealNVP", "Sylvester"]
+__all__ = ["IAF", "MAF", "Flow", "Planar", "RQSpline", "RealNVP", "Sylvester"]
