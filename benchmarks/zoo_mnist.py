@@ -47,10 +47,10 @@ def vae(**parts: object) -> VAE:
     return VAE(event_shape=(784,), latent=LATENT, encoder=NET, decoder=NET, **parts)
 
 
-def ladder(**parts: object) -> HierarchicalVAE:
-    """Two levels of the plain VAE's width, a ladder with the same nets."""
+def hvae(**parts: object) -> HierarchicalVAE:
+    """Two levels of the plain VAE's width with the same nets, and q(z1|x) q(z2|x)."""
     return HierarchicalVAE(
-        event_shape=(784,), latent=(LATENT, LATENT), inference="top_down", encoder=NET, decoder=NET, **parts
+        event_shape=(784,), latent=(LATENT, LATENT), inference="factorised", encoder=NET, decoder=NET, **parts
     )
 
 
@@ -64,8 +64,8 @@ CELLS: dict[str, Callable[[], object]] = {
     "realnvp": lambda: vae(posterior=FlowPosterior(flow=RealNVP(depth=4, hidden=(128,)))),
     "spline": lambda: vae(posterior=FlowPosterior(flow=RQSpline(depth=4, hidden=(128,)))),
     "vamp iaf": lambda: vae(prior=VampPrior(components=500), posterior=FlowPosterior(flow=IAF(depth=4, hidden=(320,)))),
-    "hvae": ladder,
-    "hvae vamp": lambda: ladder(prior=VampPrior(components=500)),
+    "hvae": hvae,
+    "hvae vamp": lambda: hvae(prior=VampPrior(components=500)),
 }
 ON_PYRO = ("standard", "iaf")
 

@@ -175,7 +175,7 @@ MISTAKES = {
     ),
     "a name for a net": (
         lambda: VAE(event_shape=(5,), encoder="MLP"),
-        ["VAE.encoder", "got 'MLP'", "expected a Net, such as MLP(), "],
+        ["VAE.encoder", "got 'MLP'", "expected a Net, such as ", "MLP()"],
     ),
     "a word": (lambda: MLP(activation="tanhh"), ["MLP.activation", "got 'tanhh'", "'tanh', 'relu'"]),
     "a word or nothing": (lambda: MLP(norm="batch"), ["MLP.norm", "got 'batch'", "'layer' or None"]),

@@ -5,7 +5,7 @@
 #
 # E_x KL(q(z|x) ‖ p(z)) = I(x; z) + KL(q(z) ‖ p(z)), with q(z) = E_x q(z|x), the *aggregated posterior*.
 #
-# The first part is information that codes carry: it is what they are for. The second is waste: it is 0 if the prior *is*
+# The first part is information that codes carry: what they are for. The second is waste: it is 0 if the prior *is*
 # the aggregated posterior. N(0, I) is a round cloud, and ten kinds of digits don't make one. So let the prior learn:
 #
 # * `MixtureOfGaussians`: p(z) = Σ w_m N(z; μ_m, σ_m²).
