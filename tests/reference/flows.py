@@ -7,7 +7,7 @@ from numpy.polynomial import Polynomial
 from scipy.special import expit, logsumexp
 from scipy.stats import norm
 
-from reference.base import POSTERIORS, PRIORS, for_each_particle, kind, over, soft_scale, standard_normal
+from reference.base import POSTERIORS, PRIORS, for_each_particle, kind, over, scale_between, soft_scale, standard_normal
 from reference.nets import forward
 
 INVERSES = {}  # kind of a flow -> (flow, params, name, y [n, D], context [n, C] or None) -> (f⁻¹(y), log|det ∂f⁻¹/∂y|)
@@ -130,7 +130,8 @@ def flow_posterior(program, params, x, z):
     def log_q(z, head):
         context = head[:, 2 * width :] if seen else None
         first, log_det = invert(posterior["flow"], params, "posterior.flow", z.reshape(len(z), width), context)
-        scale = soft_scale(head[:, width : 2 * width], posterior["initial"]["min_scale"])
+        initial = posterior["initial"]
+        scale = scale_between(head[:, width : 2 * width], initial["min_scale"], initial["max_scale"])
         return norm.logpdf(first, head[:, :width], scale).sum(1) + log_det
 
     return over(log_q, z, head)

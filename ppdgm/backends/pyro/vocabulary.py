@@ -114,6 +114,8 @@ class TorchReader:
         return has_pathwise(d)
 
     def log_prob(self, d: Any, value: Array) -> Array:
+        if isinstance(d, torch.distributions.Categorical):  # Pyro's own compares ids, which torch.compile can't trace
+            return torch.distributions.Categorical.log_prob(d, value)
         return d.log_prob(value)
 
     def broadcast(self, x: Array, shape: tuple[int, ...]) -> Array:
