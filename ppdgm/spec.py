@@ -15,7 +15,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from ppdgm.errors import SpecError, nearest, shown
+from ppdgm.errors import SpecError, closest, nearest, shown
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -246,7 +246,14 @@ def find_kind(kind: str, classes: Iterable[type[Spec] | str] = ()) -> type[Spec]
             f"{kind!r} is a class of your own. Hand it in: classes=[{kind.rpartition(':')[2]}], "
             f"or allow its import: classes=[{kind!r}]."
         )
-    raise SpecError(f"Unknown kind {kind!r}. {nearest(kind, [name for name in known if ':' not in name])}")
+    own_names = [name for name in known if ":" not in name]
+    family = [name for name in own_names if _is_a(known[name], kind)]
+    if family or closest(kind, own_names):
+        raise SpecError(f"Unknown kind {kind!r}. {nearest(kind, family or own_names)}")
+    raise SpecError(
+        f"Unknown kind {kind!r}. `ppdgm models` lists all there are; a class of your own comes with --program FILE.py, or "
+        "with classes=[…] in Python."
+    )
 
 
 def _explain(cls: type[Spec], error: ValidationError) -> str:

@@ -13,13 +13,13 @@ from ppdgm.errors import ProgramError, SpecError
 from ppdgm.language import Declarations
 from ppdgm.models import FlowPrior, Planar, Sylvester
 from ppdgm.models.flows.planar import planar_step
-from ppdgm.models.flows.sylvester import orthogonalise, reflect
+from ppdgm.models.flows.sylvester import orthonormal, reflect
 from ppdgm.program import Context
 
 FLOWS = {
     "planar": Planar(depth=3),
     "orthogonal": Sylvester(depth=2),
-    "square": Sylvester(depth=2, columns=4, iterations=60),
+    "square": Sylvester(depth=2, columns=4),
     "householder": Sylvester(depth=2, basis="householder", reflections=3),
 }
 WIDTH = 4
@@ -139,19 +139,22 @@ def test_planar_steps_stay_finite_as_w_vanishes(P):
 # --- Sylvester -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("width", "columns", "iterations"), [(1, 1, 20), (2, 1, 20), (5, 2, 20), (40, 16, 20), (8, 8, 60)]
-)
+@pytest.mark.parametrize(("width", "columns"), [(1, 1), (5, 2), (40, 16), (8, 8), (40, 40)])
 @pytest.mark.parametrize("scale", [0.01, 1.0, 50.0])
-def test_columns_are_orthonormal(width, columns, iterations, scale):
-    """To 1e-5 in float32, on both backends."""
+def test_columns_are_orthonormal(width, columns, scale):
+    """To 1e-5 in float32, on both backends; those of Gram and Schmidt, in float64."""
     rng = np.random.default_rng(5)
-    a = (scale * rng.normal(size=(50, width, columns)) + np.eye(width, columns)).astype(np.float32)
+    a = scale * rng.normal(size=(50, width, columns)) + np.eye(width, columns)
     for P, put in ((over_jax("float32"), jnp.asarray), (over_torch("float32"), torch.tensor)):
-        q = np.asarray(orthogonalise(P, put(a), iterations))
+        q = np.asarray(orthonormal(P, put(a.astype(np.float32))))
         assert np.abs(np.swapaxes(q, -1, -2) @ q - np.eye(columns)).max() < 1e-5
-    left, _, right = np.linalg.svd(a.astype(float), full_matrices=False)
-    assert np.median(np.abs(q - left @ right).max((1, 2))) < 1e-4
+    q, expected = orthonormal(over_torch(), torch.tensor(a)).numpy(), np.zeros_like(a)
+    for m in range(columns):
+        rest = a[:, :, m]
+        for _ in range(2):  # twice is enough
+            rest = rest - np.einsum("nij,nkj,nk->ni", expected, expected, rest)
+        expected[:, :, m] = rest / np.linalg.norm(rest, axis=1, keepdims=True)
+    np.testing.assert_allclose(q, expected, atol=1e-8)
 
 
 def test_reflections_keep_lengths():

@@ -127,7 +127,7 @@ def read(text: str, annotation: Any = Any) -> Any:
         return _NONE
     if isinstance(value, str) and value in members(_families(annotation)):
         return {"kind": value}
-    if isinstance(value, int | float) and any(a in (int, float) for a in allowed):
+    if "," not in text and any(a in (int, float) for a in allowed):
         return value
     if not isinstance(value, list | dict) and any(get_origin(a) is tuple for a in allowed):
         return [_plain(part.strip()) for part in text.split(",")]

@@ -70,9 +70,7 @@ class LinearGaussian(Program):
         """N(M⁻¹WᵀΨ⁻¹(x − μ), M⁻¹) with M = WᵀΨ⁻¹W + I."""
         weight, precision = P.param("weight"), P.xp.exp(-2.0 * P.param("log_scale"))
         scaled = (precision[:, None] if precision.ndim else precision) * weight
-        identity = P.constant(
-            np.arange(self.latent)[:, None] == np.arange(self.latent)
-        )
+        identity = P.constant(np.arange(self.latent)[:, None] == np.arange(self.latent))
         inverse = P.xp.linalg.inv(weight.T @ scaled + identity)
         mean = (self._flat(P, x) - P.param("loc")) @ scaled @ inverse
         return P.dist.MultivariateNormal(mean, scale_tril=P.xp.linalg.cholesky(inverse))

@@ -111,9 +111,9 @@ def sylvester_step(flow, numbers, width):
     if flow["basis"] == "householder":
         for v in basis.reshape(-1, width):
             q = q @ (np.eye(width) - 2 * np.outer(v, v) / (v @ v))
-    else:  # the nearest one with orthonormal columns
-        left, _, right = np.linalg.svd(basis.reshape(width, m) + np.eye(width, m), full_matrices=False)
-        q = left @ right
+    else:  # Gram and Schmidt's: A = Q Lᵀ with AᵀA = L Lᵀ
+        columns = basis.reshape(width, m) + np.eye(width, m)
+        q = np.linalg.solve(np.linalg.cholesky(columns.T @ columns), columns.T).T
     upper = np.triu(square, 1) + np.diag(0.999 * np.tanh(np.diag(square)))
     lower = np.tril(square, -1) + np.diag(0.999 * np.tanh(last))
     return q @ upper, lower.T @ q.T, b

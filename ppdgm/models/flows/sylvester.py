@@ -25,17 +25,15 @@ class Sylvester(OneWay):
 
     Args:
         depth: number of steps.
-        basis: of Q. "orthogonal": M columns, by the iteration Q ← Q (3I − QᵀQ)/2. "householder": M = D, a product of
-            reflections, exactly orthogonal.
+        basis: of Q. "orthogonal": M columns, made orthonormal as by Gram and Schmidt; "householder": M = D, a product
+            of reflections.
         columns: M of an orthogonal basis; by default 16, or half of D where that is less.
-        iterations: for an orthogonal basis. 20 are plenty up to M = D/2; where M is nearly D, take 40.
-        reflections: in a Householder basis.
+        reflections: of a Householder basis.
     """
 
     depth: PositiveInt = 4
     basis: Literal["orthogonal", "householder"] = "orthogonal"
     columns: PositiveInt | None = None
-    iterations: PositiveInt = 20
     reflections: PositiveInt = 8
 
     def build(self, context: Context, width: int, conditional: bool) -> int:
@@ -81,7 +79,7 @@ class Sylvester(OneWay):
         if self.basis == "householder":
             return unflatten(P, raw, (self.reflections, width))
         shape = (width, self._columns(width))
-        return orthogonalise(P, unflatten(P, raw, shape) + P.constant(np.eye(*shape)), self.iterations)
+        return orthonormal(P, unflatten(P, raw, shape) + P.constant(np.eye(*shape)))
 
     def _seen(self, P: Vocabulary, basis: Array, z: Array) -> Array:
         """Qᵀz."""
@@ -105,15 +103,15 @@ def _times(P: Vocabulary, x: Array, matrix: Array) -> Array:
     return P.xp.matmul(x[..., None, :], matrix)[..., 0, :]
 
 
-def orthogonalise(P: Vocabulary, a: Array, iterations: int) -> Array:
-    """The nearest matrix with orthonormal columns, of a [..., D, M] of full rank. Björck & Bowie 1971."""
-    xp = P.xp
+def orthonormal(P: Vocabulary, a: Array) -> Array:
+    """Q of A = QR, R with a positive diagonal: the columns of a [..., D, M], made orthonormal one after the other.
 
-    def body(q: Array) -> Array:
-        return 1.5 * q - 0.5 * xp.matmul(q, xp.matmul(xp.matrix_transpose(q), q))
-
-    norm = xp.sqrt(xp.sum(a * a, axis=(-2, -1), keepdims=True) + _TINY)  # singular values at most 1: it converges
-    return P.repeat(iterations, body, a / norm)
+    By LAPACK: to rounding, whatever the condition. The paper's iteration Q ← Q (3I − QᵀQ)/2 takes 20 rounds where
+    columns are far from parallel, and 10 times as long (40×16, B = 100, on a CPU).
+    """
+    q, r = P.xp.linalg.qr(a)
+    sign = P.xp.where(P.xp.linalg.diagonal(r) < 0, -1.0, 1.0)  # LAPACK's own jumps as an entry of a passes 0
+    return q * sign[..., None, :]
 
 
 def reflect(P: Vocabulary, v: Array, y: Array) -> Array:
