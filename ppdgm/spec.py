@@ -251,8 +251,8 @@ def find_kind(kind: str, classes: Iterable[type[Spec] | str] = ()) -> type[Spec]
     if family or closest(kind, own_names):
         raise SpecError(f"Unknown kind {kind!r}. {nearest(kind, family or own_names)}")
     raise SpecError(
-        f"Unknown kind {kind!r}. `ppdgm models` lists all there are; a class of your own comes with --program FILE.py, or "
-        "with classes=[…] in Python."
+        f"Unknown kind {kind!r}. `ppdgm models` lists all there are; a class of your own comes with --program FILE.py, "
+        "or with classes=[…] in Python."
     )
 
 

@@ -122,7 +122,12 @@ RECIPES = {
     "a net for a program": ("fit net.toml", 2, "Got a MLP, expected a Program"),
     "a net for an engine": ("fit engine_of_nets.toml", 2, "Got a MLP, expected an Engine"),
     "a likelihood for a prior": ("fit likelihood_for_prior.toml", 2, "VAE.prior: got Bernoulli()", "StandardNormal()"),
-    "a list for a net": ("fit net_in_list.toml", 2, "VAE.encoder: got (MLP(", "expected a Net, such as GatedMLP(), MLP()"),
+    "a list for a net": (
+        "fit net_in_list.toml",
+        2,
+        "VAE.encoder: got (MLP(",
+        "expected a Net, such as GatedMLP(), MLP()",
+    ),
     "a table for a number": ("fit kindless.toml", 2, "table without a kind: {'a': 3}"),
     "a table for a list": ("fit nested.toml", 2, "table without a kind: {'a': 1}"),
     "a date": ("fit date.toml", 2, "Training.steps: got datetime.date(1979, 5, 27); expected a whole number"),

@@ -161,6 +161,9 @@ def test_the_spline_is_the_identity_outside_its_bound_and_smooth_there():
         edge = np.array([[2.9, 3.0 - 1e-6], [2.9, 3.0 + 1e-6], [2.9, 2.0]])
         one = flow.replace(depth=1)  # which moves the second coordinate
         y, log_det = apply("numpyro", one, "forward", params, declared, edge, np.stack([context[0]] * 3))
+        P = speak("numpyro", params, declared).scope("flow")
+        slope = jax.jit(jax.grad(lambda x: flow.forward(P, x, context[0])[0].sum()))(np.array([1e200, -1e200]))
+    np.testing.assert_array_equal(slope, 1.0)  # nothing overflows on the way to the branch that is not taken
     assert abs(y[1, 1] - y[0, 1] - 2e-6) < 1e-10
     assert abs(log_det[0]) < 1e-4 < abs(log_det[2])  # its slope is 1 at the end, as outside
 

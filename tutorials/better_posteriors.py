@@ -107,7 +107,7 @@ POSTERIORS = {
     "IAF": FlowPosterior(flow=IAF(**small)),
     "spline coupling": FlowPosterior(flow=RQSpline(**small)),
 }
-steps = 100 if SMALL else 3000
+steps = 100 if SMALL else 2000
 fits = {}
 for name, posterior in POSTERIORS.items():
     program = Parabola(posterior=posterior)
@@ -154,17 +154,22 @@ except ValueError as refusal:
 # ## On images
 #
 # Here decoder and prior are learned, so the truth is not known, and the decoder adapts to its guide: trained with a
-# diagonal normal it learns to have posteriors that look like one. The gain is smaller than on the toy, but it is there.
+# diagonal normal, it learns to have posteriors that look like one. The gain is smaller than on the toy. It is largest
+# where the latents are few and have much to tell. The two models are compared image by image.
 
 # %%
 data = ppdgm.load_data("digits")
 net = MLP(hidden=(100,))
-print("\n8×8 digits, 8 latents   test ELBO   log p(x) by importance sampling")
-for name in ("diagonal normal", "IAF", "spline coupling"):
-    program = VAE(event_shape=data.event_shape, latent=8, posterior=POSTERIORS[name], encoder=net, decoder=net)
-    images = ppdgm.fit(program, data.train, epochs=2 if SMALL else 60, batch_size=100, seed=0, progress=False)
-    elbo, estimate = images.elbo(data.test, k=50), images.log_likelihood(data.test, k=20 if SMALL else 500)
-    print(f"{name:22s} {elbo.mean:10.2f} {estimate.mean:12.2f} ± {estimate.standard_error:.2f} nats")
+found = {}
+print("\n8×8 digits, 2 latents   test ELBO   log p(x) by importance sampling")
+for name in ("diagonal normal", "IAF"):
+    program = VAE(event_shape=data.event_shape, latent=2, posterior=POSTERIORS[name], encoder=net, decoder=net)
+    epochs = 2 if SMALL else 120
+    images = ppdgm.fit(program, data.train, epochs=epochs, batch_size=100, learning_rate=3e-3, seed=0, progress=False)
+    elbo, found[name] = images.elbo(data.test, k=50), images.log_likelihood(data.test, k=20 if SMALL else 500)
+    print(f"{name:22s} {elbo.mean:10.2f} {found[name].mean:12.2f} nats")
+gain = found["IAF"].values - found["diagonal normal"].values
+print(f"IAF's gain in log p(x), per image: {gain.mean():.2f} ± {gain.std() / len(gain) ** 0.5:.2f} nats")
 
 # %% [markdown]
 # ## The guides beside the posterior

@@ -31,6 +31,7 @@ from scipy.stats import multivariate_normal
 
 import ppdgm
 from ppdgm.models import MLP, VAE, Gaussian, HierarchicalVAE
+from ppdgm.schedules import Cosine
 
 GUIDES = ("factorised", "bottom_up", "top_down")
 S, T, linear = 0.5, 0.6, MLP(hidden=())
@@ -55,7 +56,7 @@ for guide in GUIDES:
         event_shape=(8,), latent=(2, 2), inference=guide, likelihood=Gaussian(scale=T), features=4,
         encoder=linear, decoder=linear, levels=linear, min_scale=S, max_scale=S + 1e-6,
     )  # fmt: skip
-    fit = ppdgm.fit(program, x, steps=1500, batch_size=100, learning_rate=0.01, seed=0)
+    fit = ppdgm.fit(program, x, steps=1500, batch_size=100, learning_rate=Cosine(peak=0.05, steps=1500), seed=0)
     truth = exact(fit.params).mean()
     estimate, elbo = fit.log_likelihood(x, k=2000), fit.elbo(x, k=2000)
     off = (estimate.mean - truth) / estimate.monte_carlo_error
@@ -132,7 +133,7 @@ from ppdgm.plots import grid
 
 OUT = Path("runs/tutorials")
 OUT.mkdir(parents=True, exist_ok=True)
-figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 5.0), width_ratios=(1.6, 1, 1))
+figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 4.6), width_ratios=(1.5, 1, 1))
 figure.suptitle("Levels of latents on binarised 8×8 digits", fontsize=13)
 
 colours = ("#3465a4", "#d9730d", "#4e9a06", "#75507b", "#c4a000")
@@ -148,7 +149,7 @@ for row, name in zip(rows, costs, strict=True):
 left.set_yticks(rows, list(costs))
 left.set(title="KL of each level; beside it log p(x)", xlabel="nats per test image")
 left.set_xlim(0, 1.2 * max(sum(max(v, 0.0) for v in c) for c in costs.values()))
-left.legend(loc="lower center", bbox_to_anchor=(0.5, -0.36), ncols=5, fontsize=9, frameon=False)
+left.legend(loc="lower right", ncols=2, fontsize=9, frameon=False)
 
 for axes, name in ((middle, "two, top_down"), (right, "five, top_down")):
     images = fits[name].sample(64, seed=1, mean=True)
@@ -162,6 +163,6 @@ caption = (
     "(grey: unsure)."
 )
 figure.text(0.5, 0.015, caption, ha="center", va="bottom", fontsize=9, color="0.35", linespacing=1.5)
-figure.tight_layout(rect=(0, 0.1, 1, 1))
+figure.tight_layout(rect=(0, 0.09, 1, 1))
 figure.savefig(OUT / "hierarchies.png", dpi=150)
 print(f"\nWritten: {OUT / 'hierarchies.png'}")

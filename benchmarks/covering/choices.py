@@ -117,6 +117,7 @@ FACTORS = {
 }
 
 REAL = ("gaussian", "laplace")
+COUNTS = ("poisson", "negative binomial", "zero-inflated")
 
 Row = tuple[str, ...]  # a choice for each of FACTORS, in their order
 
@@ -142,14 +143,20 @@ def make_program(row: Row) -> VAE:
 
 
 def data_for(likelihood: str) -> tuple[np.ndarray, np.ndarray]:
-    """Digits for training and held-out ones, as the likelihood takes them: bits, levels 0 … 16, or with noise."""
+    """Digits for training and held-out ones, as the likelihood takes them.
+
+    Bits, 17 levels, or counts up to 4. Densities get noise, as pixels that are always 0 would have none to fit.
+    """
     data = ppdgm.load_data("digits", scale="none", binarise="none")
-    train, test = (np.asarray(x, np.float32) for x in (data.train, data.test))
-    if likelihood == "bernoulli":
-        return tuple((x > 8).astype(np.float32) for x in (train, test))
     rng = np.random.default_rng(0)
-    if likelihood == "continuous bernoulli":  # spread out within their level: a density needs a width
-        return tuple(((x + rng.uniform(size=x.shape)) / LEVELS).astype(np.float32) for x in (train, test))
-    if likelihood in REAL:
-        return tuple((x / 4.0 + 0.25 * rng.normal(size=x.shape)).astype(np.float32) for x in (train, test))
-    return train, test
+
+    def prepared(x: np.ndarray) -> np.ndarray:
+        if likelihood == "bernoulli":
+            return x > 8
+        if likelihood == "continuous bernoulli":
+            return (x + rng.uniform(size=x.shape)) / LEVELS
+        if likelihood in REAL:
+            return x / 8 - 1 + 0.25 * rng.normal(size=x.shape)
+        return x // 4 if likelihood in COUNTS else x
+
+    return prepared(np.asarray(data.train)).astype(np.float32), prepared(np.asarray(data.test)).astype(np.float32)

@@ -100,6 +100,8 @@ class CompiledStep:
                 RULES[optimiser.name](optimiser, params[n], g, first[n], second[n], rate)
             return metrics
 
+        # torch counts the graphs of a code object, in the whole process, and refuses the ninth: each run has its own.
+        step.__code__ = step.__code__.replace()
         # torch.compile switches off distributions' validation for the whole process: put back what was.
         before = Distribution._validate_args
         self._step = torch.compile(step, fullgraph=True, dynamic=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ppdgm.errors import SpecError
 from ppdgm.language import Array, Vocabulary
@@ -12,8 +12,6 @@ from ppdgm.nets import Net
 from ppdgm.nets.base import flatten
 from ppdgm.program import Context
 
-if TYPE_CHECKING:
-    from ppdgm.models.hierarchical.program import HierarchicalVAE
 
 LOG_RATIO = 5.0  #: bound of |log σ_q − log σ_p| in the ladder
 
@@ -21,7 +19,7 @@ LOG_RATIO = 5.0  #: bound of |log σ_q − log σ_p| in the ladder
 class Guide:
     """One way to draw the latents of a program; here `spec`. Nets of level l are under `z<l>.`."""
 
-    def __init__(self, spec: HierarchicalVAE):
+    def __init__(self, spec: Any):  # a HierarchicalVAE, whose file imports this one
         self.spec = spec
 
     @property
