@@ -16,6 +16,7 @@ from ppdgm.inference import SVI
 from ppdgm.language import Declarations
 from ppdgm.models import (
     IAF,
+    MADE,
     MAF,
     MLP,
     VAE,
@@ -24,6 +25,7 @@ from ppdgm.models import (
     Flow,
     FlowPosterior,
     FlowPrior,
+    Gaussian,
     RealNVP,
     RQSpline,
 )
@@ -235,3 +237,21 @@ def test_200_steps_on_digits_raise_the_elbo(backend, k, flow, prior):
     before = ppdgm.Fit(program=program, params=program.initialise(0), backend=backend)
     first, last = (f.elbo(data.test, k=5).mean for f in (before, fit))
     assert last > first + 5
+
+
+@pytest.mark.slow
+def test_torch_compiles_flows_and_masked_nets_as_one_graph():
+    """All that is peculiar to them: splines both ways, masks, passes one after the other, a random ordering."""
+    options = {"depth": 2, "hidden": (5,), "context": 3}
+    program = VAE(
+        event_shape=(2,),
+        latent=3,
+        posterior=FlowPosterior(flow=RQSpline(**options), initial=FlowPosterior(flow=IAF(**options))),
+        prior=FlowPrior(flow=MAF(**options)),
+        likelihood=Gaussian(),
+        encoder=MLP(hidden=(4,)),
+        decoder=MADE(hidden=(4,), ordering="random"),
+    )
+    x = np.random.default_rng(1).normal(size=(8, 2)).astype("float32")
+    fit = ppdgm.fit(program, x, steps=2, batch_size=4, backend="pyro", compile=True, progress=False)
+    assert np.isfinite(fit.history["elbo"]).all()

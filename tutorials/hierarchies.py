@@ -67,8 +67,8 @@ for guide in GUIDES:
 
 # %% [markdown]
 # The likelihoods agree to within a few of their errors. The last column is KL(q(z₁, z₂|x) ‖ p(z₁, z₂|x)), the price of
-# each guide. Two chains can hold the posterior here (nearly: their normals have diagonal covariances). The factorised
-# guide can't: given x, z₁ and z₂ are correlated. A model trained with it learns to make do with levels that aren't.
+# the guide. The factorised one has to pay: given x, z₁ and z₂ are correlated, unless the model gives up on using both.
+# Both chains can hold the posterior, if the model keeps the numbers of a level apart: then training decides.
 #
 # ## Digits
 #

@@ -70,11 +70,11 @@ CLOSED = {
 }
 
 
-# --- families without a formula: maximum likelihood over the 17 levels ------------------------------------------------
+# --- families without a formula: maximum likelihood over the levels ------------------------------------------------
 
 
 def _logistic(loc: float, raw: float) -> np.ndarray:
-    """Masses of a logistic on levels 2x/16 − 1, the lowest and the highest with all beyond."""
+    """Masses of a logistic on levels in [−1, 1], the lowest and the highest with all beyond."""
     edges = (2 * NUMBERS[:-1] + 1) / (LEVELS - 1) - 1
     cdf = np.concatenate([[0.0], expit((edges - loc) / (1e-3 + np.logaddexp(0, raw))), [1.0]])
     return np.log(np.maximum(np.diff(cdf), 1e-12))

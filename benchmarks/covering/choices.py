@@ -46,8 +46,8 @@ from ppdgm.models import (
     ZeroInflatedNegativeBinomial,
 )
 
-LEVELS = 17
-STEPS, BATCH, RATE = 200, 100, 5e-3
+LEVELS = 9
+STEPS, BATCH, RATE = 200, 100, 3e-3
 FLOW = {"hidden": (32,), "depth": 2}
 MLPS = MLP(hidden=(100,))
 CONV = {"activation": "silu", "norm": "group", "groups": 4}
@@ -74,10 +74,10 @@ POSTERIORS = {
     "iaf": FlowPosterior(flow=IAF(**FLOW)),
     "realnvp": FlowPosterior(flow=RealNVP(**FLOW)),
     "spline": FlowPosterior(flow=RQSpline(**FLOW)),
-    "gumbel": GumbelSoftmax(embedding=8),
-    "gumbel relaxed": GumbelSoftmax(kl="relaxed", temperature=Linear(start=1.0, end=0.5, steps=STEPS)),
-    "straight-through": GumbelSoftmax(straight_through=True),
-    "enumerated": GumbelSoftmax(enumerate=True),
+    "gumbel": GumbelSoftmax(classes=4, embedding=8),
+    "gumbel relaxed": GumbelSoftmax(classes=4, kl="relaxed", temperature=Linear(start=1.0, end=0.5, steps=STEPS)),
+    "straight-through": GumbelSoftmax(classes=4, straight_through=True),
+    "enumerated": GumbelSoftmax(classes=4, enumerate=True),
     "relaxed bernoulli": RelaxedBernoulli(),
     "relaxed bernoulli, relaxed kl": RelaxedBernoulli(kl="relaxed", temperature="learned"),
     "enumerated bits": RelaxedBernoulli(enumerate=True),
@@ -127,9 +127,9 @@ def make_program(row: Row) -> VAE:
     prior, posterior, likelihood, net = (FACTORS[f][c] for f, c in zip(FACTORS, row[:4], strict=False))
     if row[0] == "vamp" and row[2] not in ("bernoulli", "continuous bernoulli"):
         prior = prior.replace(range="real")  # pseudo-inputs among data that are not in [0, 1]
-    latent: int | tuple[int, ...] = 8
-    if posterior.family == "categorical":
-        latent = 3 if posterior.enumerate else 6
+    latent = 8
+    if posterior.family == "categorical" and posterior.enumerate:
+        latent = 4  # 256 joint values
     encoder, decoder = net
     return VAE(
         event_shape=(8, 8),
@@ -145,7 +145,7 @@ def make_program(row: Row) -> VAE:
 def data_for(likelihood: str) -> tuple[np.ndarray, np.ndarray]:
     """Digits for training and held-out ones, as the likelihood takes them.
 
-    Bits, 17 levels, or counts up to 4. Densities get noise, as pixels that are always 0 would have none to fit.
+    Bits, 9 levels, or counts up to 4. Densities get noise, as pixels that are always 0 would have none to fit.
     """
     data = ppdgm.load_data("digits", scale="none", binarise="none")
     rng = np.random.default_rng(0)
@@ -154,9 +154,9 @@ def data_for(likelihood: str) -> tuple[np.ndarray, np.ndarray]:
         if likelihood == "bernoulli":
             return x > 8
         if likelihood == "continuous bernoulli":
-            return (x + rng.uniform(size=x.shape)) / LEVELS
+            return (x + rng.uniform(size=x.shape)) / 17
         if likelihood in REAL:
             return x / 8 - 1 + 0.25 * rng.normal(size=x.shape)
-        return x // 4 if likelihood in COUNTS else x
+        return x // 4 if likelihood in COUNTS else x // 2
 
     return prepared(np.asarray(data.train)).astype(np.float32), prepared(np.asarray(data.test)).astype(np.float32)

@@ -12,7 +12,6 @@ from ppdgm.nets import Net
 from ppdgm.nets.base import flatten
 from ppdgm.program import Context
 
-
 LOG_RATIO = 5.0  #: bound of |log σ_q − log σ_p| in the ladder
 
 
@@ -36,8 +35,9 @@ class Guide:
         raise NotImplementedError
 
     def top(self, P: Vocabulary, u: Array) -> Any:
-        """The q(z_L|u) that priors made of posteriors mix."""
-        raise NotImplementedError
+        """The q(z_L|u) that priors made of posteriors mix; u is as x."""
+        scope = P.scope(f"z{self.spec.depth}")
+        return self.spec.posterior.base(scope, scope.net("encoder")(u))
 
     def _level(self, context: Context, level: int, net: Net, inputs: tuple[int, ...]) -> None:
         """Declare the posterior of a level, and the net from `inputs` to its head."""
@@ -47,10 +47,6 @@ class Guide:
     def _posterior(self, P: Vocabulary, level: int, given: Array) -> Any:
         scope = P.scope(f"z{level}")
         return self.spec.posterior(scope, scope.net("encoder")(given))
-
-    def _base(self, P: Vocabulary, given: Array) -> Any:
-        scope = P.scope(f"z{self.spec.depth}")
-        return self.spec.posterior.base(scope, scope.net("encoder")(given))
 
 
 class Factorised(Guide):
@@ -63,9 +59,6 @@ class Factorised(Guide):
     def draw(self, P: Vocabulary, x: Array) -> None:
         for level in range(self.spec.depth, 0, -1):
             P.sample(f"z{level}", self._posterior(P, level, x))
-
-    def top(self, P: Vocabulary, u: Array) -> Any:
-        return self._base(P, u)
 
 
 class BottomUp(Guide):
@@ -87,9 +80,6 @@ class BottomUp(Guide):
         for level in range(2, self.spec.depth + 1):
             given = z[-1] if self.spec.skip == "none" else P.concat([flatten(P, x, self.spec.event_shape), *z])
             z.append(P.sample(f"z{level}", self._posterior(P, level, given)))
-
-    def top(self, P: Vocabulary, u: Array) -> Any:
-        return self._base(P, u)
 
 
 class TopDown(Guide):
@@ -122,7 +112,7 @@ class TopDown(Guide):
             z.insert(0, P.sample(f"z{level}", q))
 
     def top(self, P: Vocabulary, u: Array) -> Any:
-        return self._base(P, self._features(P, u)[-1])
+        return super().top(P, self._features(P, u)[-1])
 
     def _features(self, P: Vocabulary, x: Array) -> list[Array]:
         """h_1, …, h_L."""

@@ -34,7 +34,7 @@ class HierarchicalVAE(Program):
 
     The KL of each level has a closed form where the guide draws from the top down, as the model does; in "bottom_up"
     only that of z_L. The nets `z<l>.conditional` of p(z_l|z_{l+1}), which the ladder's guide reads too, are the model's
-    and labelled so.
+    and labelled so. Deep ladders want a warm-up, SVI(beta=Linear(steps=…)), lest levels stay unused.
 
     Args:
         event_shape: shape of one datum.
