@@ -72,6 +72,7 @@ def limits(subject: Subject, z: np.ndarray) -> tuple[float, float]:
         return -np.inf, np.inf
     if not accepts(subject, z[0, :1]):
         raise Broken(f"draws such as {z[0, 0].ravel()[0]:.4g} are refused by its own check(): make the two agree.")
+    whole = bool((z == np.rint(z)).all())
     inside, ends = float(z.ravel()[0]), []
     for end in (-1e6, 1e6):
         good, bad = inside, end
@@ -79,9 +80,8 @@ def limits(subject: Subject, z: np.ndarray) -> tuple[float, float]:
             ends.append(end * np.inf)
             continue
         for _ in range(60):
-            middle = (good + bad) / 2
-            whole = np.rint(middle) if (z == np.rint(z)).all() else middle
-            good, bad = (middle, bad) if accepts(subject, np.full_like(z[0, :1], whole)) else (good, middle)
+            middle = np.rint((good + bad) / 2) if whole else (good + bad) / 2
+            good, bad = (middle, bad) if accepts(subject, np.full_like(z[0, :1], middle)) else (good, middle)
         ends.append(good)
     return ends[0], ends[1]
 
@@ -119,8 +119,8 @@ def _integrated(subject: Subject, bench: Bench, z: np.ndarray) -> Mass:
 def _whole(subject: Subject, bench: Bench, z: np.ndarray) -> Mass:
     """Of a variable of whole numbers: the sum over all."""
     low, high = limits(subject, z)
-    low = float(z.min()) if low == -np.inf else np.ceil(low - 1e-6)
-    high = min(low + MOST_WHOLE - 1, 3 * float(z.max()) + 20) if high == np.inf else np.floor(high + 1e-6)
+    low = float(z.min()) if low == -np.inf else low
+    high = min(low + MOST_WHOLE - 1, 3 * float(z.max()) + 20) if high == np.inf else high
     if not isinstance(subject.spec, Likelihood):
         high = float(z.max())
     width, numbers = prod(z.shape[2:]), np.arange(low, high + 1)

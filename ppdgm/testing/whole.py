@@ -11,6 +11,7 @@ import numpy as np
 
 from ppdgm.inference import Fit, fit, load
 from ppdgm.language import Trace
+from ppdgm.testing.bench import Bench
 from ppdgm.testing.broken import Broken, NotHere
 from ppdgm.testing.flows import points
 from ppdgm.testing.subject import DATA, PARTICLES, Subject
@@ -114,24 +115,26 @@ def latents(subject: Subject) -> Values:
 
 
 def particles(subject: Subject, backend: str) -> str:
-    """The terms of a particle and a datum depend on these alone: rolled along K or B, the others' follow."""
+    """The terms of a particle and a datum depend on these alone: they are the same among copies of it."""
     if subject.one_way:
         raise NotHere("its draws alone can be scored")
     bench, data, values = subject.bench(subject.program, backend), subject.data, latents(subject)
     if any(v.shape[:2] != (PARTICLES, DATA) for v in values.values()):
         raise NotHere("values depend on what is enumerated")
     own = _flat(bench.trace(data, PARTICLES, values, True))
-    for axis, what in ((0, "particles"), (1, "data")):
-        rows = {n: np.roll(v, axis, axis=0) for n, v in data.items()}  # by 1 along B, by 0 along K
-        moved = _flat(bench.trace(rows, PARTICLES, {n: np.roll(v, 1, axis) for n, v in values.items()}, True))
-        for name, terms in own.items():
-            off = _apart(np.roll(np.broadcast_to(terms, (PARTICLES, DATA)), 1, axis), moved[name])
-            if not off <= 1e-9:
-                raise Broken(
-                    f"{name}: with {what} in another order, terms differ by {off:.1e}, relative; expected rounding. "
-                    "Write for any leading dimensions: index from the right, x[..., 0], and reshape to "
-                    "(*x.shape[:-1], …)."
-                )
+    for axis, what, size in ((0, "particle", PARTICLES), (1, "datum", DATA)):
+        for i in range(size):
+            copies = {n: np.repeat(v.take([i], axis), size, axis) for n, v in values.items()}
+            rows = {n: np.repeat(v[[i]], size, axis=0) for n, v in data.items()} if axis else data
+            for name, terms in _flat(bench.trace(rows, PARTICLES, copies, True)).items():
+                alone = np.broadcast_to(own[name], (PARTICLES, DATA)).take([i], axis)
+                off = _apart(alone, np.broadcast_to(terms, (PARTICLES, DATA)))
+                if not off <= 1e-9:
+                    raise Broken(
+                        f"{name}: with copies of one {what} in the others' place, its own terms differ by {off:.1e}, "
+                        "relative; expected rounding. Terms are per datum and particle, and any leading dimensions "
+                        "must do: index from the right, x[..., 0], and reshape to (*x.shape[:-1], …)."
+                    )
     return "each of [K, B] by itself"
 
 
@@ -168,12 +171,10 @@ def saved(subject: Subject) -> str:
     if subject.one_way:
         return f"{first} to {last}: parameters"
     values, worst = latents(subject), 0.0
-    terms = [
-        _flat(subject.bench(subject.program, b).trace(subject.data, PARTICLES, values, True, "float32", fit.params))
-        for b, fit in ((first, result), (last, opened))
-    ]
-    for name, value in terms[0].items():
-        worst = max(worst, _apart(value, terms[1][name]))
+    benches = subject.bench(subject.program, first), Bench(opened.program, last, opened.params, subject.seed)
+    mine, its = (_flat(b.trace(subject.data, PARTICLES, values, True, "float32", result.params)) for b in benches)
+    for name in mine.keys() & its.keys():
+        worst = max(worst, _apart(mine[name], its[name]))
     if not worst <= subject.tolerance:
         raise Broken(f"terms differ by {worst:.1e}, relative, after load on {last}; expected {subject.tolerance:.0e}.")
     return f"{first} to {last}: terms within {worst:.0e}"

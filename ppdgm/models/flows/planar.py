@@ -46,7 +46,7 @@ def planar_step(P: Vocabulary, z: Array, u: Array, w: Array, b: Array) -> tuple[
     """
     xp = P.xp
     a = xp.sum(w * u, axis=-1, keepdims=True)
-    below, above = xp.minimum(xp.maximum(a, _FLAT), 0.0), xp.maximum(a, 0.0)
+    below, above = xp.clip(xp.where(a < 0, a, 0.0), min=_FLAT), xp.where(a < 0, 0.0, a)
     bent = xp.expm1(below) + above  # m(a); 1 + m(a) = exp(below) + above, precise also near 0
     u = u + (bent - a) * w / (xp.sum(w * w, axis=-1, keepdims=True) + _TINY)
     h = xp.tanh(xp.sum(w * z, axis=-1, keepdims=True) + b)
