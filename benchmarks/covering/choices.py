@@ -154,7 +154,7 @@ def data_for(likelihood: str) -> tuple[np.ndarray, np.ndarray]:
         if likelihood == "bernoulli":
             return x > 8
         if likelihood == "continuous bernoulli":
-            return 0.9 * np.clip(x / 8 - 0.5, 0, 1) + 0.1 * rng.uniform(size=x.shape)
+            return 0.8 * np.clip(x / 8 - 0.5, 0, 1) + 0.2 * rng.uniform(size=x.shape)
         if likelihood in REAL:
             return x / 8 - 1 + 0.25 * rng.normal(size=x.shape)
         return x // 4 if likelihood in COUNTS else x // 2
