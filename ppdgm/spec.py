@@ -76,6 +76,13 @@ class Spec(BaseModel):
                     keys = f"{type(self).__name__}.{name}: got {value!r}, a dictionary whose keys aren't all text."
                     raise SpecError(f"{keys} Its keys are names of fields.") from None
             raise
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, list | dict | set | np.ndarray):  # a default that is not checked, as a list's
+                raise SpecError(
+                    f"{type(self).__name__}.{name}: got {shown(value)}, which can change. Specs do not: annotate the "
+                    "field as a tuple, such as tuple[int, ...], and give it one by default."
+                )
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise SpecError(f"{type(self).__name__} is immutable. Use .replace({name}=…) for a changed copy.")
@@ -286,6 +293,8 @@ def _explain_one(cls: type[Spec], detail: ErrorDetails) -> str:
         expected = _members(detail["ctx"]["class_name"])
     elif field in cls.model_fields and type(None) in get_args(cls.model_fields[field].annotation):
         expected += " or None"
+    if detail["type"] in ("list_type", "dict_type", "set_type"):
+        expected = "a tuple: a spec does not change, so that its field is to be annotated as tuple[int, ...], say"
     if detail["type"] == "tuple_type":
         expected = "a tuple, such as (64,)"
     got = detail["input"]

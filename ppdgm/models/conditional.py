@@ -53,6 +53,11 @@ class ConditionalVAE(Program):
         check_family(self.prior, self.posterior)
         z, c = self._latent, self.classes
         if self.conditional_prior:
+            if self.prior != StandardNormal():
+                raise SpecError(
+                    f"conditional_prior: got true, which takes the place of prior, but prior is {self.prior!r}. Give one "
+                    "of the two."
+                )
             if self.posterior.family != "real":
                 raise SpecError(
                     f"conditional_prior: got true, which is over real latents, but {type(self.posterior).__name__} is "

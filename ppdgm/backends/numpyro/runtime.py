@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 import numpyro
 
@@ -20,6 +21,15 @@ from ppdgm.errors import PpdgmError, UnsupportedByBackend
 from ppdgm.language import Array, Trace
 
 Arrays = Mapping[str, np.ndarray]
+
+
+if jaxlib.__version__ == "0.10.2":  # pip does not install it with ppdgm, but nothing stops one who installs it later
+    warnings.warn(
+        "jaxlib 0.10.2 computes wrong sums on CPU for tens of thousands of rows (jax issue 39103), so that no number "
+        "of a large batch can be trusted. Take another: pip install 'jax!=0.10.2' 'jaxlib!=0.10.2'",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def find_device(name: str) -> Any:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
 
-from ppdgm.errors import ProgramError
 from ppdgm.language import Array, Vocabulary
 from ppdgm.models.flows.base import Flow
 from ppdgm.nets.base import unflatten
@@ -20,8 +18,6 @@ class OneWay(Flow):
         depth: number of steps.
     """
 
-    fast: ClassVar = "forward"
-    one_way: ClassVar[bool] = True
     depth: PositiveInt = 4
 
     @abstractmethod
@@ -40,7 +36,3 @@ class OneWay(Flow):
     def forward(self, P: Vocabulary, x: Array, context: Array | None) -> tuple[Array, Array]:
         numbers = P.param("numbers") if context is None else context
         return self.steps(P, x, unflatten(P, numbers, (self.depth, self.size(x.shape[-1]))))
-
-    def inverse(self, P: Vocabulary, y: Array, context: Array | None) -> tuple[Array, Array]:
-        name = type(self).__name__
-        raise ProgramError(f"{name} has no known inverse: it scores its own draws only. Take IAF, say, or RQSpline.")
