@@ -137,9 +137,6 @@ def write_table() -> None:
         f"log p(x): first {TEST} test images, k = {K}, in nats. Difference: to the plain VAE of the same seed and "
         "backend, paired over images, with its standard error; z is their ratio.",
         "",
-        "Measured with jaxlib 0.10.2, whose CPU compiler has since been seen to sum wrongly above some 32,768 rows "
-        "(jax issue #39103). No cell has been compared with torch at the size it was judged at: preliminary.",
-        "",
         "| cell | backend | seed | steps | ms a step | train ELBO | test ELBO | log p(x) | difference | z |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]

@@ -7,10 +7,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from programs import ALL, make_data, make_params, make_program
+from programs import make_data, make_params, make_program
 from readings import get_runtime, run_trace
 
 K, B = 300, 400
+NAMES = (  # sums of products over latents, which were wrong, and other long chains
+    "prior vamp of full covariances",
+    "posterior full covariance",
+    "posterior full covariance of a matrix",
+    "posterior planar",
+    "posterior sylvester",
+    "posterior iaf",
+    "posterior spline",
+    "conditional mixture of a full covariance",
+    "hvae three levels factorised",
+)
 
 
 def test_a_sum_of_products_of_many_rows():
@@ -21,7 +32,7 @@ def test_a_sum_of_products_of_many_rows():
     assert np.allclose(found, 1 + np.einsum("bij,kbj->kbi", matrix, noise), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", NAMES)
 def test_fused_and_unfused_agree(name):
     program, params, data = make_program(name), make_params(name), make_data(name, B)
     runtime = get_runtime("numpyro", program)

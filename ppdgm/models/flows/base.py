@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from inspect import isabstract
 from typing import Any, ClassVar, Literal
 
 from ppdgm.errors import ProgramError
@@ -21,9 +22,9 @@ class Flow(Spec):
     fast: ClassVar[Literal["forward", "inverse", "both"]] = "both"  #: direction of one pass; the other takes D passes
     one_way: ClassVar[bool] = False  #: set for a class that has no `inverse`
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if cls.inverse is Flow.inverse:
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        if not isabstract(cls) and cls.inverse is Flow.inverse:
             cls.one_way, cls.fast = True, "forward"
 
     @abstractmethod
