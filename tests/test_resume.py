@@ -127,9 +127,12 @@ def test_the_best_parameters_are_remembered(backend, tmp_path):
 def test_ctrl_c_and_a_request_to_end_leave_a_run_to_go_on_with(backend, tmp_path):
     whole = ppdgm.fit(PROGRAM, X, backend=backend, **EVERYTHING)
     for number, sign in enumerate((signal.SIGINT, signal.SIGTERM)):
-        out = tmp_path / str(number)
+        out, passed_on = tmp_path / str(number), []
+        before = signal.signal(signal.SIGTERM, lambda number, frame: passed_on.append(number))  # noqa: B023
         stop = lambda now, sign=sign: signal.raise_signal(sign) if now.step >= 20 else None
         part = ppdgm.fit(PROGRAM, X, backend=backend, out=out, callbacks=[stop], **EVERYTHING)
+        signal.signal(signal.SIGTERM, before)
+        assert passed_on == [signal.SIGTERM] * (sign == signal.SIGTERM)  # it is of the whole process, not of `fit`
         assert part.stopped == "interrupted" and part.info["steps"] < 90
         assert json.loads((out / "status.json").read_text())["state"] == "interrupted"
         assert same(whole, ppdgm.resume(out, X, validation=V, progress=False))

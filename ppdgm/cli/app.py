@@ -74,10 +74,10 @@ class Group(TyperGroup):
 def _ends_at_once(options: set[str]) -> Iterator[None]:
     """Ctrl-C ends a command that only reads at once: an exception may be lost in a library's callback.
 
-    `fit` and `resume` have handlers of their own, which keep what was reached.
+    `fit` and `resume` have handlers of their own, which keep what was reached; a request to end is another Ctrl-C to
+    them.
     """
-    reads = not {"fit", "resume"} & options and threading.current_thread() is threading.main_thread()
-    if not reads:
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
 
@@ -85,11 +85,13 @@ def _ends_at_once(options: set[str]) -> Iterator[None]:
         tell("ppdgm: interrupted.")
         os._exit(failures.INTERRUPTED)
 
-    before = signal.signal(signal.SIGINT, leave)
+    trains = bool({"fit", "resume"} & options)
+    number, handler = (signal.SIGTERM, signal.default_int_handler) if trains else (signal.SIGINT, leave)
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
 
 
 def _is_text(argument: str) -> bool:

@@ -23,7 +23,7 @@ from ppdgm.inference.keeper import Keeper
 from ppdgm.inference.optimisers import as_optimiser
 from ppdgm.inference.recipe import Recipe
 from ppdgm.inference.result import Fit, values_of
-from ppdgm.inference.run import Run, interruptible
+from ppdgm.inference.run import Interruption, Run, interruptible
 from ppdgm.inference.watch import Watch
 from ppdgm.program import PlainPair
 from ppdgm.registry import backend as load_backend
@@ -110,11 +110,12 @@ class Job:
             if saved:
                 run.restore(saved.arrays, saved.page)
             keeper.start(run, saved.file.name if saved else "")
-            self._go(run, keeper)
+            interrupted = self._go(run, keeper)
             result = self._result(run, run.best())
             keeper.finish(run, result.params)
             keeper.draw(result)
-            return result
+        interrupted.pass_on()
+        return result
 
     def _open(self, out: Path | None, fresh: bool, saved: Saved | None, stack: ExitStack) -> Folder | None:
         """The run's folder, held and made ready."""
@@ -159,11 +160,12 @@ class Job:
             keeper, rate,
         )  # fmt: skip
 
-    def _go(self, run: Run, keeper: Keeper) -> None:
+    def _go(self, run: Run, keeper: Keeper) -> Interruption:
         """Train; an error in a callback, or a second Ctrl-C, does not lose what was reached."""
         try:
             with interruptible() as interrupted:
                 run.go(interrupted)
+            return interrupted
         except BaseException as error:
             run.stopped = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             keeper.note(f"{type(error).__name__}: {error}")

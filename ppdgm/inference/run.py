@@ -247,19 +247,36 @@ class Run:
         self.keeper.look(self, now)
 
 
+def requests_to_end() -> list[signal.Signals]:
+    """Ctrl-C, a request to end, and a terminal that is closed, where there are such."""
+    return [s for name in ("SIGINT", "SIGTERM", "SIGHUP") if (s := getattr(signal, name, None))]
+
+
+class Interruption(threading.Event):
+    """Whether training was asked to stop, and by which signal."""
+
+    number = 0
+
+    def pass_on(self) -> None:
+        """Raise anew a request to the whole process, which was kept until what was reached is saved."""
+        if self.number not in (0, signal.SIGINT):
+            signal.raise_signal(self.number)
+
+
 @contextmanager
-def interruptible() -> Iterator[threading.Event]:
+def interruptible() -> Iterator[Interruption]:
     """Ctrl-C, or a request to end, stops training after the present stretch; a second one at once."""
-    interrupted = threading.Event()
+    interrupted = Interruption()
     if threading.current_thread() is not threading.main_thread():
         yield interrupted
         return
-    signals = [s for name in ("SIGINT", "SIGTERM", "SIGHUP") if (s := getattr(signal, name, None))]
+    signals = [s for s in requests_to_end() if signal.getsignal(s) is not signal.SIG_IGN]  # nohup's wish is kept
     before = [signal.getsignal(s) for s in signals]
 
     def handle(number: int, frame: Any) -> None:
         if interrupted.is_set():
             raise KeyboardInterrupt
+        interrupted.number = number
         interrupted.set()
 
     for s in signals:
