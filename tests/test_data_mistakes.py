@@ -119,7 +119,12 @@ FILES = {
     "half an npz": (damaged("d.npz", 0.5), "d.npz", {}, ["d.npz is no whole .npz file"]),
     "an empty file": (text("", "d.npy"), "d.npy", {}, ["d.npy is no whole .npy file"]),
     "another kind of file": (text("hello", "d.pkl"), "d.pkl", {}, ["none of .npy, .npz, .csv", "np.save"]),
-    "no file": (empty_folder, "e.npy", {}, ["No file or folder", "e.npy' in ", ". Known: collapse-diagonal, collapse-full, digits"]),
+    "no file": (
+        empty_folder,
+        "e.npy",
+        {},
+        ["No file or folder", "e.npy' in ", ". Known: collapse-diagonal, collapse-full, digits"],
+    ),
     "an empty folder": (empty_folder, "d", {}, ["got no images, expected files ending in .png"]),
     "negative numbers to unit": (
         npy(np.array([3, -1])),

@@ -29,6 +29,7 @@ from ppdgm.inference import SVI
 from ppdgm.inference.batches import Plan
 from ppdgm.inference.optimisers import Optimiser
 from ppdgm.inference.result import Fit
+from ppdgm.models import MLP, VAE, BernoulliPrior, CategoricalPrior, GumbelSoftmax, RelaxedBernoulli
 from ppdgm.models.classes import log_softmax, one_hot_categorical
 
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
@@ -154,6 +155,22 @@ def test_pyros_own_enumeration_of_the_model_agrees():
     model, _ = program.bind("pyro", params)
     got = pyro_elbo(pyro.condition(model, {"z": torch.tensor(z)}), lambda **data: None, data)
     assert got == pytest.approx(sum(found.log_p.values()).sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize("posterior", [GumbelSoftmax(classes=3, enumerate=True), RelaxedBernoulli(enumerate=True)])
+def test_pyros_own_enumeration_of_the_zoos_latents_agrees(posterior):
+    """The prior of a bound program is the discrete one, as the values are."""
+    net = MLP(hidden=(4,))
+    kind = CategoricalPrior(weights="learned") if posterior.family == "categorical" else BernoulliPrior(probs="learned")
+    vae = VAE(event_shape=(6,), latent=2, prior=kind, posterior=posterior, encoder=net, decoder=net)
+    rng = np.random.default_rng(0)
+    params = {
+        n: v + 0.5 * rng.normal(size=v.shape).astype("f4")
+        for n, v in get_runtime("pyro", vae).initialise(0, None, "float32").items()
+    }
+    data = {"x": (rng.normal(size=(5, 6)) > 0).astype(np.float32)}
+    expected = Fit(vae, params, "pyro", info={"fields": ["x"]}).elbo(data, k=1).values.sum()
+    assert pyro_elbo(*vae.bind("pyro", params), data) == pytest.approx(expected, rel=1e-5)
 
 
 # --- training --------------------------------------------------------------------------------------------------------

@@ -80,7 +80,8 @@ class ConditionalVAE(Program):
     def model(self, P: Vocabulary, x: Array, label: Array) -> Any:
         y = as_one_hot(P, label, self.classes)
         with P.plate("data", x):
-            z = P.sample("z", self._conditional(P.scope("classes"), y) if self.conditional_prior else self.prior(P))
+            prior = self._conditional(P.scope("classes"), y) if self.conditional_prior else self.prior(P)
+            z = P.sample("z", self.posterior.counterpart(prior))
             code = flatten(P, self.posterior.code(P, z), self.posterior.code_shape(self._latent))
             P.sample("x", self.likelihood(P, P.net("decoder")(P.concat([code, y]))), obs=x)
 

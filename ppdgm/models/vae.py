@@ -47,7 +47,8 @@ class VAE(Program):
 
     def model(self, P: Vocabulary, x: Array) -> Any:
         with P.plate("data", x):
-            z = P.sample("z", self.prior(P, lambda u: self.posterior.base(P, self.encode(P, u))))
+            prior = self.prior(P, lambda u: self.posterior.base(P, self.encode(P, u)))
+            z = P.sample("z", self.posterior.counterpart(prior))
             P.sample("x", self.likelihood(P, P.net("decoder")(self.posterior.code(P, z))), obs=x)
 
     def guide(self, P: Vocabulary, x: Array) -> Any:

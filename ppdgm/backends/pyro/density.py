@@ -127,7 +127,8 @@ class Density(dist.TorchDistribution):
     def log_prob(self, value: Array) -> Array:
         if self._last is not None and self._last[0] is value:
             return self._last[1]
-        return self._log_prob(value)
+        found = self._log_prob(value)
+        return found.expand(torch.broadcast_shapes(found.shape, self.batch_shape))  # Pyro's enumeration asks for it
 
     def enumerate_support(self, expand: bool = True) -> Array:
         """All values, [S, 1, …, *event_shape]."""

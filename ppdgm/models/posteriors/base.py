@@ -34,6 +34,10 @@ class Posterior(Part):
         """What the decoder sees of z: z itself, or the codebook's vectors of its classes."""
         return z
 
+    def counterpart(self, prior: Any) -> Any:
+        """The prior's distribution as it scores this posterior's values: its discrete twin if they are enumerated."""
+        return getattr(prior, "discrete", None) or prior if self.infer else prior
+
     def base(self, P: Vocabulary, *head: Array) -> Any:
         """The distribution that priors made of posteriors mix: the posterior itself, or a flow's base."""
         return self(P, *head)
