@@ -55,8 +55,8 @@ class ConditionalVAE(Program):
         if self.conditional_prior:
             if self.prior != StandardNormal():
                 raise SpecError(
-                    f"conditional_prior: got true, which takes the place of prior, but prior is {self.prior!r}. Give one "
-                    "of the two."
+                    f"conditional_prior: got true, which takes the place of prior, but prior is {self.prior!r}. "
+                    "Give one of the two."
                 )
             if self.posterior.family != "real":
                 raise SpecError(

@@ -10,9 +10,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 import numpyro
+from jaxlib.version import __version__ as _jaxlib
 
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.pair import PairTracer
@@ -23,7 +23,7 @@ from ppdgm.language import Array, Trace
 Arrays = Mapping[str, np.ndarray]
 
 
-if jaxlib.__version__ == "0.10.2":  # pip does not install it with ppdgm, but nothing stops one who installs it later
+if _jaxlib == "0.10.2":  # pip does not install it with ppdgm, but nothing stops one who installs it later
     warnings.warn(
         "jaxlib 0.10.2 computes wrong sums on CPU for tens of thousands of rows (jax issue 39103), so that no number "
         "of a large batch can be trusted. Take another: pip install 'jax!=0.10.2' 'jaxlib!=0.10.2'",
