@@ -225,7 +225,14 @@ def _build(value: Any, classes: list[type[Spec]]) -> Any:
     if "kind" not in value:
         raise SpecError(f'Got a table without a kind: {dict(value)!r}. Expected kind = "…", such as "MLP".')
     cls = find_kind(value["kind"], classes)
-    return cls(**{k: _build(v, classes) for k, v in value.items() if k != "kind"})
+    fields = {k: {"kind": v} if _is_name(cls, k, v) else v for k, v in value.items() if k != "kind"}
+    return cls(**{k: _build(v, classes) for k, v in fields.items()})
+
+
+def _is_name(cls: type[Spec], field: str, value: Any) -> bool:
+    """Whether text stands where nothing but a spec can: prior = "VampPrior"."""
+    expected = cls.model_fields[field].annotation if field in cls.model_fields else None
+    return isinstance(value, str) and isinstance(expected, type) and issubclass(expected, Spec)
 
 
 def find_kind(kind: str, classes: Iterable[type[Spec] | str] = ()) -> type[Spec]:
@@ -283,7 +290,9 @@ def _explain_one(cls: type[Spec], detail: ErrorDetails) -> str:
     if detail["type"] == "extra_forbidden":
         return f"{owner} has no field {field!r}. {nearest(field, cls.model_fields)}"
     if detail["type"] == "missing":
-        return f"{owner}.{field} is missing: it has no default. Its fields: {', '.join(cls.model_fields)}."
+        family = cls.model_fields[field].annotation
+        told = f" Expected {_members(family.__name__)}." if isinstance(family, type) and issubclass(family, Spec) else ""
+        return f"{owner}.{field} is missing: it has no default.{told} Its fields: {', '.join(cls.model_fields)}."
     expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     for pattern, words in _WORDING:
         expected = re.sub(pattern, words, expected)

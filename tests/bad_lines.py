@@ -163,7 +163,7 @@ FILES = {
     "Python objects": (f"{DATA} objects.npy", 3, "objects.npy holds Python objects, expected numbers. Save it"),
     "text": (f"{DATA} words.npy", 3, "Data 'x': got text, expected real numbers"),
     "complex numbers": (f"{DATA} complex.npy", 3, "complex64, expected real numbers"),
-    "out of range": (f"{DATA} counts.npy", 3, "expected 0 or 1", "--set program.likelihood.kind=Gaussian", "index (0"),
+    "out of range": (f"{DATA} counts.npy", 3, "expected 0 or 1", "--set program.likelihood=Gaussian", "index (0"),
     "grey": (f"{DATA} grey.npy", 3, "expected 0 or 1", "--binarise static"),
     "binarised out of range": (f"{DATA} counts.npy --binarise static", 3, "in [0, 1]: give scale='unit'"),
     "binarised how": (f"{DATA} grey.npy --binarise statc", 2, "got 'statc'. Did you mean 'static'?"),

@@ -212,7 +212,7 @@ MISTAKES = {
     "data": (["fit", "vae", "--data", "dgits"], 3, ["'dgits'", "Did you mean 'digits'?"]),
     "no such file": (["fit", "vae", "--data", "none.csv"], 3, ["'none.csv'"]),
     "an empty table": (["fit", "vae", "--data", "empty.csv"], 3, ["empty.csv"]),
-    "data out of range": (["fit", "vae", "--data", "x.npy"], 3, ["index (0, 0)", "program.likelihood.kind=Gaussian"]),
+    "data out of range": (["fit", "vae", "--data", "x.npy"], 3, ["index (0, 0)", "program.likelihood=Gaussian"]),
     "how to binarise": (["fit", "vae", "--binarise", "statc"], 2, ["binarise", "'statc'"]),
     "a warm-up too long": (
         ["fit", "vae", "--steps", 3, "--set", "engine.beta={kind='Linear', steps=9}"],

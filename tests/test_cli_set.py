@@ -11,7 +11,7 @@ from ppdgm.cli.training import complete, prepare
 from ppdgm.errors import SpecError
 from ppdgm.inference import SVI, Cosine, Linear, Optimiser
 from ppdgm.inference.recipe import Recipe
-from ppdgm.models import MLP, PPCA, VAE, GatedMLP, Gaussian
+from ppdgm.models import IAF, MLP, PPCA, VAE, FlowPosterior, GatedMLP, Gaussian, VampPrior
 
 VAE_TABLE = {"program": {"kind": "VAE", "event_shape": [3]}}
 FLAGS = Flags(None, False, False, None, True, False, ["fit", "vae"])
@@ -104,6 +104,18 @@ def test_the_kind_comes_first_whatever_the_order():
     )
     assert recipe_of(*settings).training.learning_rate == Cosine(peak=0.01, steps=9)
     assert recipe_of("program.posterior=exact", "program.kind=PPCA").program.posterior == "exact"
+
+
+def test_a_part_comes_before_its_fields_whatever_the_order():
+    settings = ("program.posterior.flow.depth=3", "program.posterior.flow=IAF", "program.posterior=FlowPosterior")
+    assert recipe_of(*settings).program.posterior == FlowPosterior(flow=IAF(depth=3))
+
+
+def test_text_in_a_table_is_the_name_of_a_part():
+    table = {"program": {**VAE_TABLE["program"], "prior": "VampPrior"}}
+    assert recipe_of(table=table).program.prior == VampPrior()
+    with pytest.raises(SpecError, match="Unknown kind 'VampPrio'. Did you mean 'VampPrior'"):
+        recipe_of(table={"program": {**VAE_TABLE["program"], "prior": "VampPrio"}})
 
 
 def test_a_table_by_hand_needs_no_kind_where_its_field_has_a_default():

@@ -96,8 +96,8 @@ def fit(
       ppdgm fit vae
       ppdgm fit vae --data digits --epochs 200 --seed 1 --out runs/vae
       ppdgm fit vae --set program.latent=16 --set program.encoder.hidden=[400]
-      ppdgm fit vae --set program.likelihood.kind=Gaussian --data table.csv
-      ppdgm fit vae --set engine.beta.kind=Linear --set engine.beta.steps=1000
+      ppdgm fit vae --set program.likelihood=Gaussian --data table.csv
+      ppdgm fit vae --set engine.beta=Linear --set engine.beta.steps=1000
       ppdgm fit runs/vae/recipe.toml --set engine.k=5 --out runs/vae-5
       ppdgm fit my_program.py:MyProgram --backend pyro
 

@@ -16,7 +16,7 @@ from ppdgm.spec import Spec
 
 Settings = Sequence[tuple[str, Any]]
 _REMEDIES = (  # of what data lack, in the words of the command line
-    ("0 or 1", "Take --set program.likelihood.kind=Gaussian; or, for x in [0, 1], --binarise static."),
+    ("0 or 1", "Take --set program.likelihood=Gaussian; or, for x in [0, 1], --binarise static."),
     ("scale='levels'", "Take --set data.scale=levels --set data.binarise=none."),
     ("scale='none'", "Take --set data.scale=none --set data.binarise=none."),
     ("scale='unit'", "Take --set data.scale=unit."),
