@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("ppdgm", "tests", "tutorials", "pyproject.toml", "README.md")
+COPIED = ("ppdgm", "tests", "tutorials", "benchmarks", "pyproject.toml", "README.md")
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "guide draws once for all data": Mutation(
         "ppdgm/reading.py",
-        "                mistakes.check_given(name, got, tuple(dist.event_shape), shape, self.inside)\n",
-        "                pass\n",
+        "            mistakes.check_given(name, got, tuple(dist.event_shape), shape, self.inside)\n",
+        "            pass\n",
         "tests/test_shapes.py -k ModelWithoutPlate or WidthThatWould or DrawsOnce",
     ),
     "guide and model in different places": Mutation(
@@ -99,9 +99,9 @@ MUTATIONS: dict[str, Mutation] = {
         "tests/test_contract.py -k log_weights and learned",
     ),
     "posterior's covariance not scaled": Mutation(
-        "ppdgm/models/ppca.py",
-        "scale_tril=P.xp.linalg.cholesky(variance * inverse)",
+        "ppdgm/models/linear_gaussian.py",
         "scale_tril=P.xp.linalg.cholesky(inverse)",
+        "scale_tril=P.xp.linalg.cholesky(2.0 * inverse)",
         "tests/test_contract.py -k log_weights and ppca",
     ),
     "missing log q": Mutation(
@@ -196,9 +196,9 @@ MUTATIONS: dict[str, Mutation] = {
         "tests/test_contract.py -k analytic and hierarchical",
     ),
     "one draw for all particles (pyro)": Mutation(
-        "ppdgm/backends/pyro/vocabulary.py",
-        "        wide = d.expand(torch.Size(shape))\n",
-        "        wide = d.expand(torch.Size((1, shape[1])))\n",
+        "ppdgm/backends/pyro/density.py",
+        "    wide = d.expand(torch.Size(batch_shape))\n",
+        "    wide = d.expand(torch.Size((*batch_shape[:-2], 1, batch_shape[-1])))\n",
         "tests/test_contract.py -k every_draw",
     ),
     "torch's generator reseeded": Mutation(
@@ -350,6 +350,90 @@ MUTATIONS: dict[str, Mutation] = {
         "row, rates[i])",
         "row, rates[0])",
         "tests/test_fit.py -k optimisers_agree",
+    ),
+    "a request to end is swallowed": Mutation(
+        "ppdgm/inference/run.py",
+        "if self.number not in (0, signal.SIGINT):",
+        "if False:",
+        "tests/test_resume.py -k ctrl_c",
+    ),
+    "enumerated closed forms not weighed": Mutation(
+        "ppdgm/enumeration.py",
+        "xp.sum(probs[..., None] * form,",
+        "xp.sum(form,",
+        "tests/test_enumeration.py -k closed_forms",
+    ),
+    "what is summed out counts at every site": Mutation(
+        "ppdgm/enumeration.py",
+        "total if n == home else xp.zeros_like(total)",
+        "total",
+        "tests/test_enumeration.py -k by_hand",
+    ),
+    "an impossible class counts": Mutation(
+        "ppdgm/enumeration.py",
+        '    total = xp.where(possible, total, -float("inf"))\n',
+        "",
+        "tests/test_enumeration.py -k known_label",
+    ),
+    "a relaxed prior of enumerated values": Mutation(
+        "ppdgm/models/posteriors/base.py",
+        "or prior if self.infer else prior",
+        "or prior if False else prior",
+        "tests/test_enumeration_readings.py -k zoos_latents",
+    ),
+    "evaluations score the relaxation": Mutation(
+        "ppdgm/reading.py",
+        "(name in self.axes or not self.reader.pathwise)",
+        "(name in self.axes)",
+        "tests/test_discrete.py -k temperature",
+    ),
+    "a relaxation's volume": Mutation(
+        "ppdgm/models/relaxed.py",
+        "volume = lgamma(classes) + (classes - 1)",
+        "volume = lgamma(classes) + classes",
+        "tests/test_discrete.py -k integrate",
+    ),
+    "straight through keeps no gradient": Mutation(
+        "ppdgm/models/posteriors/gumbel.py",
+        "hardened(P, P.one_hot(P.xp.argmax(z, axis=-1), self.classes), chosen)",
+        "P.one_hot(P.xp.argmax(z, axis=-1), self.classes) + 0.0 * chosen",
+        "tests/test_discrete.py -k straight",
+    ),
+    "the log-determinant's sign": Mutation(
+        "ppdgm/models/flows/autoregressive.py",
+        "total = total + P.xp.sum(log_scale, axis=-1)",
+        "total = total - P.xp.sum(log_scale, axis=-1)",
+        "tests/test_flows.py -k jacobian",
+    ),
+    "coordinates solved in the wrong order": Mutation(
+        "ppdgm/models/flows/autoregressive.py",
+        "[:: -1 if i % 2 else 1]",
+        "[::1]",
+        "tests/test_flows.py -k there_and_back",
+    ),
+    "a full covariance's normaliser": Mutation(
+        "ppdgm/models/posteriors/full.py",
+        "+ 0.5 * d * log(2 * pi)",
+        "+ d * log(2 * pi)",
+        "tests/test_mixtures.py -k draw_what_they_score",
+    ),
+    "a vamp prior draws one component": Mutation(
+        "ppdgm/models/priors/vamp.py",
+        "posterior(inputs[m])",
+        "posterior(inputs[0 * m])",
+        "tests/test_mixtures.py -k mixtures_draw",
+    ),
+    "the ladder's q is no residual of p": Mutation(
+        "ppdgm/models/hierarchical/guides.py",
+        "loc + scale * residual[..., 0, :], scale * ratio",
+        "residual[..., 0, :], ratio",
+        "tests/test_hierarchy.py -k ladder_is",
+    ),
+    "every level climbs from the first": Mutation(
+        "ppdgm/models/hierarchical/guides.py",
+        'P.net(f"z{level}.features")(h[-1])',
+        'P.net(f"z{level}.features")(h[0])',
+        "tests/test_contract.py -k hvae and three and top and log_weights",
     ),
 }
 

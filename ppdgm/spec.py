@@ -291,7 +291,9 @@ def _explain_one(cls: type[Spec], detail: ErrorDetails) -> str:
         return f"{owner} has no field {field!r}. {nearest(field, cls.model_fields)}"
     if detail["type"] == "missing":
         family = cls.model_fields[field].annotation
-        told = f" Expected {_members(family.__name__)}." if isinstance(family, type) and issubclass(family, Spec) else ""
+        told = (
+            f" Expected {_members(family.__name__)}." if isinstance(family, type) and issubclass(family, Spec) else ""
+        )
         return f"{owner}.{field} is missing: it has no default.{told} Its fields: {', '.join(cls.model_fields)}."
     expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     for pattern, words in _WORDING:

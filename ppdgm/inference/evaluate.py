@@ -64,9 +64,10 @@ class Estimate:
         return f"Estimate({self})"
 
     def __str__(self) -> str:
+        error = "unknown" if np.isnan(self.monte_carlo_error) else f"{self.monte_carlo_error:.4f}"
         return (
             f"{self.mean:.3f} ± {self.standard_error:.3f} nats "
-            f"(N = {len(self.values)}, k = {self.k}, Monte Carlo error {self.monte_carlo_error:.4f})"
+            f"(N = {len(self.values)}, k = {self.k}, Monte Carlo error {error})"
         )
 
 

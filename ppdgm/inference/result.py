@@ -222,7 +222,7 @@ class Fit:
 
 
 def _single(sites: dict[str, np.ndarray]) -> Sites:
-    return next(iter(sites.values())) if len(sites) == 1 else sites
+    return next(iter(sites.values())) if len(sites) == 1 else dict(sorted(sites.items()))  # as JAX has them
 
 
 def load(

@@ -124,7 +124,10 @@ def check(
             results += _look(name, invariant, subject, name in skip)
     report = Report(repr(part), tuple(results))
     if raises and not report.passed:
-        failed = "\n".join(f"  {r.invariant} ({r.where}): {r.measured}" for r in report.failures)
+        causes: dict[str, list[str]] = {}
+        for r in report.failures:
+            causes.setdefault(r.measured, []).append(f"{r.invariant} ({r.where})")
+        failed = "\n".join(f"  {', '.join(where)}: {told}" for told, where in causes.items())
         raise ContractError(f"{type(part).__name__} does not keep what every {_family(part)} must:\n{failed}")
     return report
 
