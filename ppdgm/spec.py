@@ -231,8 +231,11 @@ def _build(value: Any, classes: list[type[Spec]]) -> Any:
 
 def _is_name(cls: type[Spec], field: str, value: Any) -> bool:
     """Whether text stands where nothing but a spec can: prior = "VampPrior"."""
-    expected = cls.model_fields[field].annotation if field in cls.model_fields else None
-    return isinstance(value, str) and isinstance(expected, type) and issubclass(expected, Spec)
+    return isinstance(value, str) and field in cls.model_fields and _is_family(cls.model_fields[field].annotation)
+
+
+def _is_family(expected: Any) -> bool:
+    return isinstance(expected, type) and issubclass(expected, Spec)
 
 
 def find_kind(kind: str, classes: Iterable[type[Spec] | str] = ()) -> type[Spec]:
@@ -291,10 +294,8 @@ def _explain_one(cls: type[Spec], detail: ErrorDetails) -> str:
         return f"{owner} has no field {field!r}. {nearest(field, cls.model_fields)}"
     if detail["type"] == "missing":
         family = cls.model_fields[field].annotation
-        told = (
-            f" Expected {_members(family.__name__)}." if isinstance(family, type) and issubclass(family, Spec) else ""
-        )
-        return f"{owner}.{field} is missing: it has no default.{told} Its fields: {', '.join(cls.model_fields)}."
+        members = f" Expected {_members(family.__name__)}." if _is_family(family) else ""
+        return f"{owner}.{field} is missing: it has no default.{members} Its fields: {', '.join(cls.model_fields)}."
     expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     for pattern, words in _WORDING:
         expected = re.sub(pattern, words, expected)

@@ -114,7 +114,7 @@ def test_a_part_comes_before_its_fields_whatever_the_order():
 def test_text_in_a_table_is_the_name_of_a_part():
     table = {"program": {**VAE_TABLE["program"], "prior": "VampPrior"}}
     assert recipe_of(table=table).program.prior == VampPrior()
-    with pytest.raises(SpecError, match="Unknown kind 'VampPrio'. Did you mean 'VampPrior'"):
+    with pytest.raises(SpecError, match=r"Unknown kind 'VampPrio'\. Did you mean 'VampPrior'"):
         recipe_of(table={"program": {**VAE_TABLE["program"], "prior": "VampPrio"}})
 
 

@@ -42,9 +42,8 @@ def apply(table: dict[str, Any], settings: Iterable[tuple[str, Any]], classes: C
         SpecError: a path that leads nowhere, with the nearest name.
     """
     table = _copy(table)
-    for path, value in sorted(
-        settings, key=lambda s: s[0].removesuffix(".kind").count(".")
-    ):  # parts before their fields
+    parts_first = sorted(settings, key=lambda s: s[0].removesuffix(".kind").count("."))
+    for path, value in parts_first:
         first, *rest = path.split(".")
         if first not in _TOP:
             raise SpecError(f"{path}: a recipe has no {first!r}. {nearest(first, _TOP)}")
