@@ -8,7 +8,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Self, TypeVar, get_args
+from typing import Annotated, Any, Self, TypeGuard, TypeVar, get_args
 
 import numpy as np
 import tomli_w
@@ -234,7 +234,7 @@ def _is_name(cls: type[Spec], field: str, value: Any) -> bool:
     return isinstance(value, str) and field in cls.model_fields and _is_family(cls.model_fields[field].annotation)
 
 
-def _is_family(expected: Any) -> bool:
+def _is_family(expected: Any) -> TypeGuard[type[Spec]]:
     return isinstance(expected, type) and issubclass(expected, Spec)
 
 
