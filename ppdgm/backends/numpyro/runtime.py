@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.metadata import version
 from math import prod
 from typing import Any
 
@@ -12,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-from jaxlib.version import __version__ as _jaxlib
 
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.pair import PairTracer
@@ -23,7 +23,7 @@ from ppdgm.language import Array, Trace
 Arrays = Mapping[str, np.ndarray]
 
 
-if _jaxlib == "0.10.2":  # pip does not install it with ppdgm, but nothing stops one who installs it later
+if version("jaxlib") == "0.10.2":  # pip does not install it with ppdgm, but nothing stops one who installs it later
     warnings.warn(
         "jaxlib 0.10.2 computes wrong sums on CPU for tens of thousands of rows (jax issue 39103), so that no number "
         "of a large batch can be trusted. Take another: pip install 'jax!=0.10.2' 'jaxlib!=0.10.2'",
