@@ -26,7 +26,7 @@ import matplotlib.pyplot as plt
 from ppdgm.plots import grid
 
 SMALL = bool(os.environ.get("PPDGM_SMALL"))  # a quick pass, as in the test suite
-EPOCHS, BACKENDS = (2, ["pyro"]) if SMALL else (60, None)  # None: all that are installed
+EPOCHS, BACKENDS = (2, ["pyro"]) if SMALL else (120, None)  # None: all that are installed
 OUT = Path("runs/tutorials")
 OUT.mkdir(parents=True, exist_ok=True)
 data = ppdgm.load_data("digits", scale="none", binarise="none")  # each pixel counts the ink in 16 dots: 0 to 16
@@ -67,15 +67,15 @@ print(check(Binomial(n=3), backends=BACKENDS))
 # %% [markdown]
 # ## A prior
 #
-# Two humps in each dimension, p(z) = Π ½ N(z; −m, s²) + ½ N(z; m, s²), with m and s learned: each number of the code
-# leans one way or the other. No library has it, so its density is written down: `P.distribution` makes of a `sample`
-# and a `log_prob` a distribution of either backend. Mathematics on arrays is in `P.xp`. It takes any leading
+# Two humps in each dimension, p(z) = Π w N(z; m₁, s²) + (1 − w) N(z; m₂, s²), with w, m and s learned: each number of
+# the code leans one way or the other. No library has it, so its density is written down: `P.distribution` makes of a
+# `sample` and a `log_prob` a distribution of either backend. Mathematics on arrays is in `P.xp`. It takes any leading
 # dimensions: z is [particles, data, D] here, and something else elsewhere.
 
 
 # %%
 class TwoHumps(Prior):
-    """p(z) = Π ½ N(z; −m, s²) + ½ N(z; m, s²), with m = |loc| and s = min_scale + softplus(raw_scale) learned.
+    """p(z) = Π w N(z; m₁, s²) + (1 − w) N(z; m₂, s²), with w = σ(odds), m = loc, s = min_scale + softplus(raw_scale).
 
     Args:
         min_scale: a floor under s.
@@ -84,23 +84,25 @@ class TwoHumps(Prior):
     min_scale: PositiveFloat = 0.05
 
     def build(self, context, shape):
-        context.param("loc", shape, constant(1.0))
+        context.param("odds", shape)
+        context.param("loc", (2, *shape), normal(1.0))
         context.param("raw_scale", shape, constant(0.0))
         return ()  # a prior reads no head
 
     def distribution(self, P, *head):
-        m, s = P.param("loc"), self.min_scale + P.softplus(P.param("raw_scale"))
-        one = P.dist.Normal(m, s)
+        odds, m, s = P.param("odds"), P.param("loc"), self.min_scale + P.softplus(P.param("raw_scale"))
+        w = P.activation("sigmoid", odds)
 
         def sample(random, batch):
-            side = P.xp.sign(random.uniform((*batch, *P.shape)) - 0.5)
-            return side * (m + s * random.normal((*batch, *P.shape))), None
+            first = random.uniform((*batch, *P.shape)) < w
+            return P.xp.where(first, m[0], m[1]) + s * random.normal((*batch, *P.shape)), None
 
-        def log_prob(z):  # log(½ e^a + ½ e^b), without overflow
-            a, b = one.log_prob(z), one.log_prob(-z)
-            return P.xp.sum(P.xp.maximum(a, b) + P.softplus(-P.xp.abs(a - b)) - np.log(2.0), axis=-1)
+        def log_prob(z):  # log(e^a + e^b), without overflow
+            a = P.dist.Normal(m[0], s).log_prob(z) - P.softplus(-odds)
+            b = P.dist.Normal(m[1], s).log_prob(z) - P.softplus(odds)
+            return P.xp.sum(P.xp.maximum(a, b) + P.softplus(-P.xp.abs(a - b)), axis=-1)
 
-        return P.distribution(sample, log_prob, P.shape, mean=lambda: 0.0 * m, pathwise=False)
+        return P.distribution(sample, log_prob, P.shape, mean=lambda: w * m[0] + (1.0 - w) * m[1], pathwise=False)
 
 
 print(check(TwoHumps(), backends=BACKENDS))
@@ -200,9 +202,8 @@ print(check(DenselyConnected(width=3), inputs=(2, 2), shape=(3,), backends=BACKE
 
 # %%
 def train(program):
-    return ppdgm.fit(
-        program, data.train, validation=data.validation, epochs=EPOCHS, batch_size=100, seed=0, progress=not SMALL
-    )
+    options = {"epochs": EPOCHS, "learning_rate": 3e-3, "batch_size": 100, "seed": 0, "progress": not SMALL}
+    return ppdgm.fit(program, data.train, validation=data.validation, **options)
 
 
 mlp, own = MLP(hidden=(200,)), DenselyConnected()
@@ -257,7 +258,7 @@ class SparseCoding(Program):
 print(check(SparseCoding(event_shape=(2, 2), templates=3), backends=BACKENDS))
 grey = ppdgm.load_data("digits", binarise="none")  # in [0, 1]
 sparse = ppdgm.fit(
-    SparseCoding(event_shape=(8, 8)), grey.train, epochs=2 * EPOCHS, learning_rate=3e-3, seed=0, progress=not SMALL
+    SparseCoding(event_shape=(8, 8)), grey.train, epochs=EPOCHS, learning_rate=3e-3, seed=0, progress=not SMALL
 )
 print(f"sparse coding  test ELBO {sparse.elbo(grey.test)}, a density of grey levels")
 
@@ -267,18 +268,19 @@ print(f"sparse coding  test ELBO {sparse.elbo(grey.test)}, a density of grey lev
 # %%
 fit = fits["my parts"]
 z = fit.encode(data.test, k=20)  # [draws, images, D]
-m = np.abs(fit.params["prior.loc"])
-s = 0.05 + np.logaddexp(0, fit.params["prior.raw_scale"])
-used = int(np.argmax(m / s))
-line = np.linspace(-4, 4, 400)
-humps = sum(np.exp(-0.5 * ((line - side * m[used]) / s[used]) ** 2) for side in (-1, 1)) / s[used] / np.sqrt(8 * np.pi)
+m, s = fit.params["prior.loc"], 0.05 + np.logaddexp(0, fit.params["prior.raw_scale"])
+w = 1 / (1 + np.exp(-fit.params["prior.odds"]))
+used = int(np.argmax(np.abs(m[0] - m[1]) * np.minimum(w, 1 - w) / s))
+line = np.linspace(-6, 6, 400)
+hump = lambda i: np.exp(-0.5 * ((line - m[i, used]) / s[used]) ** 2) / s[used] / np.sqrt(2 * np.pi)
+humps = w[used] * hump(0) + (1 - w[used]) * hump(1)
 several = fit.encode(data.test[:60], k=2000)
 standardised = (several - several.mean(0)) / several.std(0)
 skewness = (standardised**3).mean(0)
 lean = np.unravel_index(np.argmax(np.abs(skewness)), skewness.shape)
 
 figure, panels = plt.subplots(1, 4, figsize=(15, 4.3), layout="constrained")
-panels[0].hist(z[..., used].ravel(), 60, range=(-4, 4), density=True, color="#c8d6e8", label="q, over test images")
+panels[0].hist(z[..., used].ravel(), 60, range=(-6, 6), density=True, color="#c8d6e8", label="q, over test images")
 panels[0].plot(line, humps, color="#3465a4", label="the prior p(z)")
 panels[0].set(title="A prior with two humps", xlabel=f"dimension {used} of the code", ylabel="density")
 panels[1].hist(several[:, lean[0], lean[1]], 60, density=True, color="#f0cda8")
