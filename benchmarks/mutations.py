@@ -423,11 +423,11 @@ MUTATIONS: dict[str, Mutation] = {
         "posterior(inputs[0 * m])",
         "tests/test_mixtures.py -k mixtures_draw",
     ),
-    "the ladder's q is no residual of p": Mutation(
+    "a gate of scales, not variances": Mutation(
         "ppdgm/models/hierarchical/guides.py",
-        "loc + scale * residual[..., 0, :], scale * ratio",
-        "residual[..., 0, :], ratio",
-        "tests/test_hierarchy.py -k ladder_is",
+        "gate = scale**2 / (scale**2 + own_scale**2)",
+        "gate = scale / (scale + own_scale)",
+        "tests/test_hierarchy.py -k product_of_two",
     ),
     "every level climbs from the first": Mutation(
         "ppdgm/models/hierarchical/guides.py",

@@ -54,18 +54,23 @@ Z1, Z2, SEEN = [0, 1], [2, 3], [4, 5, 6, 7]
 
 
 def ladder(widen):
-    """Features h1 = h2 = (x projected, 2 of 2), and z1 as a residual of its normal given z2."""
+    """Features h1 = h2 = silu(±x projected, 2 of 2), and what z1's normal given z2 lacks to be its posterior.
+
+    A function of h is linear in x again by silu(v) − silu(−v) = v.
+    """
     matrix, shift, covariance = conditional(Z1, [*Z2, *SEEN])
-    climb, back = W.T / C**2, W  # h = climb x; what of x matters to z is back h
-    residual = np.concatenate([matrix[:, 2:] @ back, matrix[:, :2] - np.diag(A)], 1) / S
-    stretch = 5 * np.arctanh(np.log(widen * np.diag(covariance) ** 0.5 / S) / 5)
+    climb, back = W.T / C**2, np.concatenate([W, -W], 1)  # v = climb x; what of x matters to z is W v = back h
+    variance = widen**2 * np.diag(covariance)
+    own = 1 / (1 / variance - 1 / S**2)  # as 1 / variance = 1 / S² + 1 / own
+    scaled = np.concatenate([matrix[:, 2:] @ back, matrix[:, :2]], 1) * (own / variance)[:, None]
+    scaled[:, 4:] -= np.diag(A * own / S**2)
     top, shift_top, covariance_top = conditional(Z2, SEEN)
     raw_top = np.array([raw(widen * v**0.5) for v in np.diag(covariance_top)])
     return {
-        **net("encoder", climb, np.zeros(2)),
-        **net("z2.features", np.zeros((2, 2)), np.zeros(2)),
+        **net("encoder", np.concatenate([climb, -climb]), np.zeros(4)),
+        **net("z2.features", np.zeros((4, 4)), np.zeros(4)),
         **net("z2.encoder", top @ back, shift_top, raw_top),
-        **net("z1.encoder", residual, (shift - SHIFT) / S, stretch),
+        **net("z1.encoder", scaled, shift * own / variance - SHIFT * own / S**2, np.array([raw(v**0.5) for v in own])),
     }
 
 
@@ -77,7 +82,7 @@ def linear(guide, widen=1.0, noise=0.0):
         noise: standard deviation of what is added to the guide's parameters.
     """
     program = HierarchicalVAE(
-        event_shape=(4,), latent=(2, 2), inference=guide, features=2, likelihood=Gaussian(scale=T),
+        event_shape=(4,), latent=(2, 2), inference=guide, features=4, likelihood=Gaussian(scale=T),
         **{n: MLP(hidden=()) for n in ("encoder", "decoder", "levels")},
     )  # fmt: skip
     own = {

@@ -1,10 +1,14 @@
 """The hierarchical VAE: exact where it is linear, its levels' KL, what it refuses."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from checks import SIGMAS, assert_within, check_every_draw, check_reaches_exact
-from linear_levels import COVARIANCE, EXACT, MEAN, X, elbo_of_factors, linear
+from linear_levels import COVARIANCE, EXACT, MEAN, SHIFT, X, elbo_of_factors, linear
 from readings import BACKENDS, RUNTIMES, get_runtime, run_trace
+from reference.base import scale_between
+from scipy.stats import norm
 from test_contract import LOSSES, kl_error
 
 import ppdgm
@@ -98,18 +102,28 @@ def test_the_trace_has_each_levels_kl(guide, backend):
 
 
 @every_backend
-def test_the_kl_of_the_ladder_is_that_of_its_residual(backend):
-    """½ Σ (δ² + r² − 1 − log r²), here the same r for all, whatever the model's scale is."""
-    program, params = linear("top_down", widen=1.2)
-    own = {"z2.encoder.layers.0.weight": 0 * params["z2.encoder.layers.0.weight"]}
-    own |= {"z1.encoder.layers.0.weight": 0 * params["z1.encoder.layers.0.weight"]}
-    shift, raw = np.split(params["z1.encoder.layers.0.bias"].astype(float), 2)
-    log_ratio = 5 * np.tanh(raw / 5)
-    expected = 0.5 * (shift**2 + np.exp(2 * log_ratio) - 1 - 2 * log_ratio)
-    for moved in (0.0, 3.0):
-        own["z1.conditional.layers.0.bias"] = params["z1.conditional.layers.0.bias"] + np.float32(moved)
-        kl = ppdgm.trace(program, params | own, X, k=2, backend=backend, kl=True).kl["z1"]
-        np.testing.assert_allclose(kl, np.broadcast_to(expected, kl.shape), rtol=1e-4, atol=1e-6)
+def test_the_ladders_q_is_the_product_of_two_normals(backend):
+    """One is p(z1|z2), here the same for all z2; the other is the guide's own."""
+    program, params = linear("top_down")
+    still = {n: 0 * params[n] for n in ("z1.encoder.layers.0.weight", "z1.conditional.layers.0.weight")}
+    loc, raw = np.split(params["z1.encoder.layers.0.bias"].astype(float), 2)
+    for moved, raw_model in product((0.0, 3.0), (-1.0, 9.0)):
+        bias = np.concatenate([SHIFT + moved, np.full(2, raw_model)]).astype(np.float32)
+        terms = ppdgm.trace(
+            program, params | still | {"z1.conditional.layers.0.bias": bias}, X, k=3, backend=backend, kl=True
+        )
+        scale = scale_between(raw_model, 0.01, 10.0)
+        own = scale_between(raw, 1e-4, 100.0)
+        grid = np.linspace(-12, 12, 200_001)[:, None]
+        log_product = norm(SHIFT + moved, scale).logpdf(grid) + norm(loc, own).logpdf(grid)
+        density = np.exp(log_product - log_product.max(0))
+        density /= density.sum(0) * (grid[1] - grid[0])
+        z = terms.values["z1"]
+        expected = np.stack([np.interp(z[..., i], grid[:, 0], np.log(density[:, i] + 1e-300)) for i in (0, 1)], -1)
+        np.testing.assert_allclose(terms.log_q["z1"], expected.sum(-1), rtol=1e-3, atol=1e-3)
+        log_ratio = np.log(density + 1e-300) - norm(SHIFT + moved, scale).logpdf(grid)
+        kl = (density * log_ratio).sum(0) * (grid[1] - grid[0])
+        np.testing.assert_allclose(terms.kl["z1"], np.broadcast_to(kl, terms.kl["z1"].shape), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.statistical
@@ -163,7 +177,7 @@ def _program(**fields):
 
 REFUSED = {
     "no q(z_L|x)": ({"inference": "bottom_up", "prior": VampPrior()}, "prior: VampPrior .* draws z2 given z1"),
-    "a flow in the ladder": ({"posterior": FlowPosterior(flow=Planar())}, "residual of a diagonal normal"),
+    "a flow in the ladder": ({"posterior": FlowPosterior(flow=Planar())}, "product with a diagonal normal"),
     "classes": ({"inference": "factorised", "posterior": GumbelSoftmax()}, "CategoricalPrior|categorical"),
     "bits": ({"inference": "bottom_up", "posterior": RelaxedBernoulli()}, "BernoulliPrior|binary"),
     "no level": ({"latent": ()}, "latent: got"),

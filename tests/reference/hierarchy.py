@@ -19,6 +19,9 @@ from reference.base import (
 from reference.nets import forward
 from reference.programs import log_likelihood
 
+LINEAR = {"kind": "MLP", "hidden": [], "activation": "tanh", "norm": None}
+silu = lambda h: h * expit(h)
+
 
 def hierarchical_vae(program, params, data, latents):
     """(log p, log q) [K, B]: sums over levels, of which level 1 stands first."""
@@ -62,7 +65,7 @@ def top_prior(program, params, z):
         u = encoded(program, expit(4.0 * raw) if prior["range"] == "unit" else raw)
         own["prior.pseudo_inputs"] = climb(program, params, u)[-1] if ladder else u
         prior = prior | {"range": "real"}
-    net = program["levels" if ladder else "encoder"]
+    net = LINEAR if ladder else program["encoder"]
     return PRIORS[kind(prior)]({"prior": prior, "posterior": posterior, "encoder": net}, own, z)
 
 
@@ -98,23 +101,27 @@ def bottom_up(program, params, x, z, k):
 
 def top_down(program, params, x, z, k):
     h = [for_each_particle(one, k) for one in climb(program, params, x)]
-    terms = [log_posterior(program, params, len(z), program["levels"], h[-1], z[-1])]
+    terms = [log_posterior(program, params, len(z), LINEAR, h[-1], z[-1])]
     for level in range(1, len(z)):
         loc, scale = conditional(program, params, level, z)
         above = np.concatenate(z[level:] if program["skip"] == "all" else [z[level]], -1)
         given = np.concatenate([h[level - 1], above], -1)
-        residual = head(program, params, f"z{level}.encoder", given, loc.shape[-1])
-        q = norm(loc + scale * residual[:, :, 0], scale * np.exp(5 * np.tanh(residual[:, :, 1] / 5)))
+        out = over(
+            lambda h, level=level, d=loc.shape[-1]: forward(LINEAR, params, f"z{level}.encoder", h, (2, d)), given
+        )
+        own = scale_between(out[:, :, 1], program["posterior"]["min_scale"], program["posterior"]["max_scale"])
+        precision = 1 / scale**2 + 1 / own**2
+        q = norm((loc / scale**2 + out[:, :, 0] / own**2) / precision, precision**-0.5)
         terms.append(per_datum(q.logpdf(z[level - 1])))
     return terms
 
 
 def climb(program, params, x):
     """h_1, …, h_L, each [n, features]."""
-    h = [forward(program["encoder"], params, "encoder", x, (program["features"],))]
+    h = [silu(forward(program["encoder"], params, "encoder", x, (program["features"],)))]
     for level in range(2, len(program["latent"]) + 1):
         step = forward(program["levels"], params, f"z{level}.features", h[-1], (program["features"],))
-        h.append(h[-1] + step)
+        h.append(h[-1] + silu(step))
     return h
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from ppdgm.errors import SpecError
 from ppdgm.language import Array, Vocabulary
-from ppdgm.models.posteriors import DiagonalNormal
-from ppdgm.nets import Net
+from ppdgm.models.posteriors import DiagonalNormal, halves
+from ppdgm.nets import MLP, Net
 from ppdgm.nets.base import flatten
 from ppdgm.program import Context
 
-LOG_RATIO = 5.0  #: bound of |log σ_q − log σ_p| in the ladder
+HEAD = MLP(hidden=())  #: of the ladder's levels, whose features are deep enough: deeper ones learn slowly
 
 
 class Guide:
@@ -89,16 +89,15 @@ class TopDown(Guide):
         spec, features = self.spec, (self.spec.features,)
         if type(spec.posterior) is not DiagonalNormal:
             raise SpecError(
-                f"posterior: got {type(spec.posterior).__name__}, but each level of the ladder is a residual of a "
+                f"posterior: got {type(spec.posterior).__name__}, but each level of the ladder is a product with a "
                 'diagonal normal. Use DiagonalNormal(), or inference="factorised" or "bottom_up".'
             )
         context.net("encoder", spec.encoder, spec.event_shape, features, label="guide")
         for level in range(2, spec.depth + 1):
             context.scope(f"z{level}", label="guide").net("features", spec.levels, features, features)
-        self._level(context, spec.depth, spec.levels, features)
+        self._level(context, spec.depth, HEAD, features)
         for level in range(1, spec.depth):
-            given = spec.features + spec.width_above(level)
-            context.scope(f"z{level}", label="guide").net("encoder", spec.levels, (given,), (2, spec.latent[level - 1]))
+            self._level(context, level, HEAD, (spec.features + spec.width_above(level),))
 
     def draw(self, P: Vocabulary, x: Array) -> None:
         h, spec = self._features(P, x), self.spec
@@ -106,9 +105,10 @@ class TopDown(Guide):
         for level in range(spec.depth - 1, 0, -1):
             above = spec.above(P, z)
             loc, scale = spec.conditional(P, level, above)
-            residual = P.net(f"z{level}.encoder")(P.concat([h[level - 1], above]))
-            ratio = P.xp.exp(LOG_RATIO * P.xp.tanh(residual[..., 1, :] / LOG_RATIO))
-            q = P.dist.Normal(loc + scale * residual[..., 0, :], scale * ratio).to_event(1)
+            own, raw = halves(P.net(f"z{level}.encoder")(P.concat([h[level - 1], above])), (spec.latent[level - 1],))
+            own_scale = spec.posterior.scale(P, raw)
+            gate = scale**2 / (scale**2 + own_scale**2)
+            q = P.dist.Normal(loc + gate * (own - loc), own_scale * P.xp.sqrt(gate)).to_event(1)
             z.insert(0, P.sample(f"z{level}", q))
 
     def top(self, P: Vocabulary, u: Array) -> Any:
@@ -116,9 +116,9 @@ class TopDown(Guide):
 
     def _features(self, P: Vocabulary, x: Array) -> list[Array]:
         """h_1, …, h_L."""
-        h = [P.net("encoder")(x)]
+        h = [P.activation("silu", P.net("encoder")(x))]
         for level in range(2, self.spec.depth + 1):
-            h.append(h[-1] + P.net(f"z{level}.features")(h[-1]))
+            h.append(h[-1] + P.activation("silu", P.net(f"z{level}.features")(h[-1])))
         return h
 
 

@@ -28,9 +28,9 @@ class HierarchicalVAE(Program):
 
     "bottom_up" is q(z_1|x) Π q(z_l|z_{l−1}). Burda et al. 2016, arXiv:1509.00519.
 
-    "top_down", the ladder, is q(z_L|x) Π q(z_l|x, z_{l+1}): where the model has N(μ, σ²), N(μ + σδ, (σr)²) with
-    |log r| < 5, of which the KL depends on δ and r alone. Sønderby et al. 2016, arXiv:1602.02282. Vahdat & Kautz 2020,
-    arXiv:2007.03898.
+    "top_down", the ladder, is q(z_L|x) Π q(z_l|x, z_{l+1}): where the model has N(μ, σ²), the normalised product of it
+    and a N(m, s²) given x and z_{l+1}, which is N(μ + g(m − μ), g s²) with g = σ²/(σ² + s²). Sønderby et al. 2016,
+    arXiv:1602.02282.
 
     The KL of each level has a closed form where the guide draws from the top down, as the model does; in "bottom_up"
     only that of z_L. The nets `z<l>.conditional` of p(z_l|z_{l+1}), which the ladder's guide reads too, are the model's
@@ -43,12 +43,14 @@ class HierarchicalVAE(Program):
         skip: "none"; "decoder": x depends on every level; "all": and each level on every one above it. With skips
             "bottom_up" is q(z_1|x) Π q(z_l|x, z_1, …, z_{l−1}).
         prior: p(z_L). VampPrior needs a q(z_L|x), which "bottom_up" does not have.
-        posterior: q of each level, given a net's output. In "top_down" of z_L alone, and a DiagonalNormal.
+        posterior: q of each level, given a net's output. In "top_down" a DiagonalNormal, and N(m, s²) of those below
+            z_L.
         likelihood: p(x|z_1), given the decoder's output.
         encoder: the net from x to the head of q(z_l|x), one for each level; in "top_down" the net to h_1.
         decoder: the net from z_1, or with skips from all levels, to x.
         levels: the nets between levels, in model and guide.
-        features: of "top_down", width of what climbs from x to z_L: h_1 = encoder(x), h_l = h_{l−1} + net(h_{l−1}).
+        features: of "top_down", width of what climbs from x to z_L: h_1 = a(encoder(x)), h_l = h_{l−1} + a(net(h_{l−1})),
+            with the SiLU a(v) = v σ(v); m and s are linear in h_l and z_{l+1}.
         min_scale: a floor under σ(z_{l+1}).
         max_scale: a ceiling over it, which it bends towards where it comes near.
     """
