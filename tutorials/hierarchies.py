@@ -53,7 +53,7 @@ def exact(params):
 print("guide        exact log p(x)   importance sampling        off by, in errors   log p(x) − ELBO")
 for guide in GUIDES:
     program = HierarchicalVAE(
-        event_shape=(8,), latent=(2, 2), inference=guide, likelihood=Gaussian(scale=T), features=4,
+        event_shape=(8,), latent=(2, 2), inference=guide, likelihood=Gaussian(scale=T), features=8,
         encoder=linear, decoder=linear, levels=linear, min_scale=S, max_scale=S + 1e-6,
     )  # fmt: skip
     fit = ppdgm.fit(program, x, steps=1500, batch_size=100, learning_rate=Cosine(peak=0.05, steps=1500), seed=0)
