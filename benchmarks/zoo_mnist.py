@@ -98,7 +98,7 @@ def images() -> tuple[np.ndarray, np.ndarray]:
 
 def measure(name: str, seed: int, backend: str, epochs: int, train: np.ndarray, test: np.ndarray) -> None:
     """Train and judge one cell, unless that is done."""
-    path = RESULTS / f"{name.replace(' ', '_')}-{backend}-{seed}.npz"
+    path = RESULTS / f"{name.replace(' ', '_')}-{backend}-{seed}-{epochs}.npz"
     if path.exists():
         return
     steps = epochs * -(-len(train) // BATCH)
@@ -141,9 +141,11 @@ def write_table() -> None:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     order = {n.replace(" ", "_"): i for i, n in enumerate(CELLS)}
-    for stem in sorted(found, key=lambda s: (s.split("-")[1], order[s.split("-")[0]], s)):
-        cell, backend, seed = stem.split("-")
-        a, plain = found[stem], found.get(f"standard-{backend}-{seed}")
+    cells = sorted(
+        (int(epochs), backend, order[c], seed, c) for c, backend, seed, epochs in (n.split("-") for n in found)
+    )
+    for epochs, backend, _, seed, cell in cells:
+        a, plain = found[f"{cell}-{backend}-{seed}-{epochs}"], found.get(f"standard-{backend}-{seed}-{epochs}")
         against = "| | |"
         if plain is not None and cell != "standard":
             gap = a["log_likelihood"] - plain["log_likelihood"]
@@ -154,6 +156,11 @@ def write_table() -> None:
             f"| {1e3 * a['seconds'] / a['steps']:.1f} | {a['train_elbo']:.2f} | {a['elbo'].mean():.2f} "
             f"| {a['log_likelihood'].mean():.2f} {against}"
         )
+    lines += [
+        "",
+        "The spline's flow is slow to move away from the identity, where it starts: what it gains over the plain VAE is "
+        "least after 15 epochs (9,000 steps), with one seed less than three errors, and grows in 45 (27,000 steps).",
+    ]
     (RESULTS.parent / "zoo_mnist.md").write_text("\n".join(lines) + "\n")
 
 

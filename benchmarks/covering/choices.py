@@ -100,11 +100,13 @@ NETS = {
     "residual": (ResidualMLP(width=64, blocks=1), ResidualMLP(width=64, blocks=1)),
     "convolutions": (ConvEncoder(channels=(16, 32), **CONV), ConvDecoder(channels=(32, 16), **CONV)),
 }
+# A short KL warm-up: without one a VampPrior's encoder may ignore x for more than 200 steps, as its KL is then 0.
+SHORT = Linear(start=0.0, end=1.0, steps=STEPS // 4)
 ENGINES = {
-    "svi": SVI(),
-    "svi, k = 4": SVI(k=4),
-    "monte carlo": SVI(kl="monte_carlo"),
-    "warm-up": SVI(beta=Linear(start=0.0, end=1.0, steps=STEPS // 2)),
+    "svi": SVI(beta=SHORT),
+    "svi, k = 4": SVI(k=4, beta=SHORT),
+    "monte carlo": SVI(kl="monte_carlo", beta=SHORT),
+    "long warm-up": SVI(beta=Linear(start=0.0, end=1.0, steps=STEPS // 2)),
 }
 BACKENDS = {"numpyro": "numpyro", "pyro": "pyro"}
 FACTORS = {

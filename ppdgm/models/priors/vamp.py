@@ -22,8 +22,9 @@ _NOISE = 0.01  # on data that pseudo-inputs start from, so that no two stay the 
 class VampPrior(MixturePrior):
     """p(z) = Σ_m w_m q(z|u_m), the posterior at M learned pseudo-inputs u_m. Tomczak & Welling 2018, arXiv:1705.07120.
 
-    The encoder is trained through it too, and keeps its label. Over a flow posterior it mixes the base distributions
-    q₀(z|u_m), as the flow's own density is not needed, or not known, at a z that it did not draw.
+    The encoder is trained through it too, and keeps its label. An encoder that ignores x has a KL of 0 here: where
+    training starts so, give it a warm-up, SVI(beta=Linear(steps=…)). Over a flow posterior it mixes the base
+    distributions q₀(z|u_m), as the flow's own density is not needed, or not known, at a z that it did not draw.
 
     Args:
         components: M.
