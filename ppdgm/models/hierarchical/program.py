@@ -49,8 +49,8 @@ class HierarchicalVAE(Program):
         encoder: the net from x to the head of q(z_l|x), one for each level; in "top_down" the net to h_1.
         decoder: the net from z_1, or with skips from all levels, to x.
         levels: the nets between levels, in model and guide.
-        features: of "top_down", width of what climbs from x to z_L: h_1 = a(encoder(x)), h_l = h_{l−1} + a(net(h_{l−1})),
-            with the SiLU a(v) = v σ(v); m and s are linear in h_l and z_{l+1}.
+        features: of "top_down", width of what climbs from x to z_L: h_1 = a(encoder(x)), h_l = h_{l−1} +
+            a(net(h_{l−1})), with the SiLU a(v) = v σ(v); m and s are linear in h_l and z_{l+1}.
         min_scale: a floor under σ(z_{l+1}).
         max_scale: a ceiling over it, which it bends towards where it comes near.
     """
