@@ -132,6 +132,8 @@ def make_program(row: Row) -> VAE:
     latent = 8
     if posterior.family == "categorical" and posterior.enumerate:
         latent = 4  # 256 joint values
+    if posterior.family == "binary" and not posterior.enumerate:
+        latent = 32  # a bit tells less than a number
     encoder, decoder = net
     return VAE(
         event_shape=(8, 8),

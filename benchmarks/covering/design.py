@@ -54,7 +54,9 @@ def refused(factors: dict[str, list[str]], refusal: Callable[[Row], str | None],
             if (pair := (i, a, j, b)) not in covered:
                 reasons = [refusal(row) for row in _all(pair, factors)]
                 assert all(reasons), pair
-                found[pair] = next(r for r in reasons if r)
+                found[pair] = min(
+                    filter(None, reasons), key=lambda r: "which is over" in r
+                )  # not another pair's reason
     return found
 
 
