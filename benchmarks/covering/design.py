@@ -46,7 +46,7 @@ def pairs_of(row: Row) -> list[Pair]:
 
 
 def refused(factors: dict[str, list[str]], refusal: Callable[[Row], str | None], rows: list[Row]) -> dict[Pair, str]:
-    """The pairs that no row has, each with the reason of one row that would have it."""
+    """The pairs that no row has, each with the reason of a row that would have it: its own, not another pair's."""
     names, covered = list(factors), {p for row in rows for p in pairs_of(row)}
     found = {}
     for i, j in combinations(range(len(names)), 2):
@@ -54,9 +54,7 @@ def refused(factors: dict[str, list[str]], refusal: Callable[[Row], str | None],
             if (pair := (i, a, j, b)) not in covered:
                 reasons = [refusal(row) for row in _all(pair, factors)]
                 assert all(reasons), pair
-                found[pair] = min(
-                    filter(None, reasons), key=lambda r: "which is over" in r
-                )  # not another pair's reason
+                found[pair] = min(filter(None, reasons), key=lambda r: "which is over" in r)
     return found
 
 
