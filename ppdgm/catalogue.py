@@ -33,7 +33,9 @@ GROUPS: tuple[tuple[str, type[Spec], str, str], ...] = (
     ("Training", Training, "__init__", "training"),
     ("Data", Source, "__init__", "data"),
 )
-_PAPER = re.compile(r"[A-Z][\w’'-]+(?: and | & [A-Z][\w’'-]+| et al\.)? (?:19|20)\d\d(?:, arXiv:\d{4}\.\d{4,5})?")
+_PAPER = re.compile(
+    r"[A-Z][\w’'-]+(?:, [A-Z][\w’'-]+)*(?: and | & [A-Z][\w’'-]+| et al\.)? (?:19|20)\d\d(?:, arXiv:\d{4}\.\d{4,5})?"
+)
 
 
 @dataclass(frozen=True)

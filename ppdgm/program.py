@@ -294,6 +294,8 @@ def _first_value(name: str, spec: ParamSpec, seed: int, data: Any, dtype: str) -
     rng = np.random.default_rng([seed, crc32(name.encode())])
     try:
         value = np.asarray(spec.init(rng, spec.shape, data), dtype=dtype)
+    except PpdgmError:
+        raise
     except Exception as error:
         failed = ProgramError(f"Parameter {name!r}: init(rng, shape, data) failed: {error}.")
         raise out_of_memory(error) or failed from error

@@ -84,6 +84,9 @@ class Spec(BaseModel):
                     "field as a tuple, such as tuple[int, ...], and give it one by default."
                 )
 
+    def __str__(self) -> str:
+        return repr(self)
+
     def __setattr__(self, name: str, value: Any) -> None:
         raise SpecError(f"{type(self).__name__} is immutable. Use .replace({name}=…) for a changed copy.")
 

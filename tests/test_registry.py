@@ -393,7 +393,7 @@ def test_still_is_for_what_has_no_gradient_and_only_that():
         (Prior, {}, r"expected an instance of a prior"),
         (StandardNormal(), {"skip": ["densty"]}, r"Did you mean 'density'\?"),
         (StandardNormal(), {"seed": -1}, r"seed: got -1"),
-        (PARTS["ConditionalVAE"][0], {}, r"draws no data by itself.*Hand data over: check\(part, data="),
+        (PARTS["ConditionalVAE"][0], {}, r"draw data from the program failed.*are given: check\(part, data="),
     ],
 )
 def test_what_cannot_be_checked_is_refused(part, options, words):

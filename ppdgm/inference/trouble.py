@@ -9,7 +9,7 @@ import numpy as np
 
 from ppdgm.language import Trace
 
-ADVICE = "Try a smaller learning_rate, clip_norm=…, or a larger min_scale."
+ADVICE = "Try a smaller learning_rate, clip_norm=…, or a larger min_scale; and see that these data can be."
 
 
 def describe(step: int, terms: Trace, gradients: Mapping[str, np.ndarray], rows: np.ndarray) -> str:

@@ -24,7 +24,7 @@ class GaussianMixture(Program):
     The site c, a one-hot vector, is enumerated. Covariances are kept as regressions of each dimension on those before
     it, (I − A) Σ (I − A)ᵀ = diag(s²) (Pourahmadi 1999). Parameters: `weight_logits` [C], `loc` μ [C, X], `raw_scale`
     with s = min_scale + softplus, and `regression` A, of which the part below the diagonal counts.
-    Of arrays: `exact_log_likelihood`.
+    Of arrays: `exact_log_likelihood`. Training finds a local optimum: take the best of several seeds.
 
     Args:
         event_shape: (X,), the width of a datum, or its shape.

@@ -33,7 +33,8 @@ class MixtureVAE(Program):
         min_scale: a floor under σ_c.
         posterior: q(z|x), given the encoder's output.
         likelihood: p(x|z), given the decoder's output.
-        encoder, decoder: the nets, or modules of your own.
+        encoder: the net from x to the posterior's head, or a module of your own.
+        decoder: the net from z to the likelihood's head, or a module of your own.
     """
 
     event_shape: Shape

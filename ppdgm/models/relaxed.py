@@ -18,6 +18,15 @@ CERTAIN = 1000.0  # finite, as infinity times zero is NaN; exp(−1000) is 0 in 
 
 Temperature = PositiveFloat | Schedule | Literal["learned"]
 
+
+def check_enumerated(part: Any) -> None:
+    """Refuse settings of draws where nothing is drawn."""
+    fields = type(part).model_fields
+    drawn = [n for n in ("straight_through", "temperature", "kl") if getattr(part, n) != fields[n].default]
+    if part.enumerate and drawn:
+        raise ValueError(f"enumerate=True draws nothing, so that {drawn[0]} has no use. Give one of the two.")
+
+
 # --- categorical: log-simplices [*latent, C] --------------------------------------------------------------------------
 
 

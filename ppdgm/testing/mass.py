@@ -105,7 +105,8 @@ def _integrated(subject: Subject, bench: Bench, z: np.ndarray) -> Mass:
     scores = bench.score({"x": subject.heads}, nodes.reshape(longest, HEADS, *shape))
     if np.isnan(scores).any() or (scores == np.inf).any():
         worst = np.argwhere(~(scores < np.inf))[0]
-        raise Broken(f"log-density at {nodes[tuple(worst)]}: got {scores[tuple(worst)]}, expected a number.")
+        hint = " If data can't be so, refuse them in check(name, x)." if isinstance(subject.spec, Likelihood) else ""
+        raise Broken(f"log-density at {nodes[tuple(worst)]}: got {scores[tuple(worst)]}, expected a number.{hint}")
     mass = [g.weights * np.exp(scores[: len(g.nodes), h]) for h, g in enumerate(grids)]
     return Mass(
         how="integral",

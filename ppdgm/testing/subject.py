@@ -190,7 +190,10 @@ class Subject:
         try:
             found = self.bench(self.program, self.quick).generate(dict.fromkeys(names), DATA)
         except PpdgmError as error:
-            raise PpdgmError(f"check: the program draws no data by itself: {error} {remedy}") from error
+            raise PpdgmError(
+                f"check: to draw data from the program failed: {error} If it needs data that are given: "
+                "check(part, data={name: array [N, …]})."
+            ) from error
         if set(found) != set(names):
             raise PpdgmError(
                 f"check: the model takes {', '.join(names)}, but draws {', '.join(found) or 'nothing'} by itself. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar
 
@@ -12,6 +13,8 @@ from ppdgm.errors import DataError
 from ppdgm.language import Array, Support, Vocabulary
 from ppdgm.nets.base import lead
 from ppdgm.program import Part
+
+FEW = 10  #: data of which nothing is concluded from what they lack
 
 
 class Likelihood(Part):
@@ -51,6 +54,12 @@ class Levels(Likelihood):
         most = self.levels - 1
         expected = f"whole numbers from 0 to {most}, as levels={self.levels} (scale='levels' makes 0 to 255 of images)"
         refuse(name, x, (x < 0) | (x > most) | (x != np.rint(x)), expected)
+        if len(x) >= FEW and x.max() < self.levels // 4:
+            warnings.warn(
+                f"Data {name!r} hold whole numbers up to {x.max():g}, of levels={self.levels}. Take levels="
+                f"{int(x.max()) + 1}; or, for all of an image's, load_data(…, scale='levels', binarise='none').",
+                stacklevel=2,
+            )
 
 
 def independent(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ppdgm.language import Array, Vocabulary
 from ppdgm.models.posteriors.base import Family, Posterior
 from ppdgm.models.relaxed import (
     Temperature,
     bernoulli,
+    check_enumerated,
     declare_temperature,
     hardened,
     relaxed_bernoulli,
@@ -45,6 +46,11 @@ class RelaxedBernoulli(Posterior):
     min_temperature: PositiveFloat = 0.05
     kl: Literal["bernoulli", "relaxed"] = "bernoulli"
     enumerate: bool = False
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        check_enumerated(self)
+        return self
 
     @property
     def infer(self) -> Mapping[str, Any] | None:

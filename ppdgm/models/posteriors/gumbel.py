@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ppdgm.language import Array, Vocabulary
 from ppdgm.models.posteriors.base import Family, Posterior
 from ppdgm.models.relaxed import (
     Temperature,
     categorical,
+    check_enumerated,
     declare_temperature,
     hardened,
     relaxed_categorical,
@@ -52,6 +53,11 @@ class GumbelSoftmax(Posterior):
     min_temperature: PositiveFloat = 0.05
     kl: Literal["categorical", "relaxed"] = "categorical"
     enumerate: bool = False
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        check_enumerated(self)
+        return self
 
     @property
     def infer(self) -> Mapping[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.special import expit, logit
 
-from ppdgm.errors import ProgramError
+from ppdgm.errors import ProgramError, SpecError
 from ppdgm.language import Array, Random, Vocabulary
 from ppdgm.models.priors.mixture import MixturePrior
 from ppdgm.program import Context
@@ -80,6 +80,8 @@ class VampPrior(MixturePrior):
     def _check(self, x: np.ndarray, shape: tuple[int, ...]) -> None:
         low, high = float(x.min()), float(x.max())
         if self.range == "unit" and not 0.0 <= low <= high <= 1.0:
-            raise ValueError(f"got data between {low:g} and {high:g}, but VampPrior.range is 'unit'. Use range='real'")
+            raise SpecError(
+                f"VampPrior.range: got 'unit', but the data lie between {low:g} and {high:g}. Use range='real'."
+            )
         if x.shape[1:] != shape[1:]:
-            raise ValueError(f"got data of shape {x.shape[1:]}, expected {shape[1:]}, the shape of the pseudo-inputs")
+            raise SpecError(f"VampPrior: got data of shape {x.shape[1:]}, expected {shape[1:]}, as the program's.")
