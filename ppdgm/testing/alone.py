@@ -140,8 +140,8 @@ def _values(subject: Subject, backend: str) -> list[float]:
 def _check_finite(place: str, value: float, gradients: dict[str, np.ndarray]) -> None:
     if not np.isfinite(value):
         raise Broken(
-            f"{place}: the log-density is {value}, expected a finite number. Bound scales and exponents; refuse data that "
-            "can't be in check(name, x)."
+            f"{place}: the log-density is {value}, expected a finite number. Bound scales and exponents; refuse data "
+            "that can't be in check(name, x)."
         )
     for name, gradient in gradients.items():
         if not np.isfinite(gradient).all():
