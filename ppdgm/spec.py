@@ -228,8 +228,16 @@ def _build(value: Any, classes: list[type[Spec]]) -> Any:
     if "kind" not in value:
         raise SpecError(f'Got a table without a kind: {dict(value)!r}. Expected kind = "…", such as "MLP".')
     cls = find_kind(value["kind"], classes)
-    fields = {k: {"kind": v} if _is_name(cls, k, v) else v for k, v in value.items() if k != "kind"}
-    return cls(**{k: _build(v, classes) for k, v in fields.items()})
+    return cls(**{k: _build_field(cls, k, v, classes) for k, v in value.items() if k != "kind"})
+
+
+def _build_field(cls: type[Spec], field: str, value: Any, classes: list[type[Spec]]) -> Any:
+    if not _is_name(cls, field, value):
+        return _build(value, classes)
+    try:
+        return _build({"kind": value}, classes)
+    except SpecError as error:
+        raise SpecError(f"{cls.__name__}.{field}: {error}") from None
 
 
 def _is_name(cls: type[Spec], field: str, value: Any) -> bool:

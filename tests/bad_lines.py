@@ -55,7 +55,12 @@ SETTINGS = {
     "a field of a number": (f"{BITS} --set program.latent.x=3", 2, "program.latent is a plain value", "--set"),
     "a table as a value": (f"{BITS} --set backend.name=pyro", 2, "backend.name: expected the field of a table"),
     "a kind": (f"{BITS} --set program.prior.kind=StandardNorma", 2, "Did you mean 'StandardNormal'?"),
-    "a part": (f"{BITS} --set program.prior=StandardNorma", 2, "VAE.prior: got 'StandardNorma'", "a Prior, such as"),
+    "a part": (
+        f"{BITS} --set program.prior=StandardNorma",
+        2,
+        "VAE.prior: Unknown kind 'StandardNorma'",
+        "'StandardNormal'?",
+    ),
     "a part of another kind": (f"{BITS} --set program.likelihood=MLP", 2, "VAE.likelihood", "a Likelihood, such as"),
     "a schedule": (f"{BITS} --set engine.beta.kind=Linar", 2, "Unknown kind 'Linar'. Did you mean 'Linear'?"),
     "a schedule for others": (f"{BITS} --set engine.beta.kind=Schedule", 2, "Unknown kind 'Schedule'", "Known:"),

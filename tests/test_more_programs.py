@@ -212,8 +212,12 @@ def test_what_are_no_classes_is_refused(label, message):
 
 def test_a_conditional_prior_of_what_is_discrete_is_refused():
     discrete = {"posterior": GumbelSoftmax(classes=3), "prior": CategoricalPrior()}
-    with pytest.raises(SpecError, match="conditional_prior: got true, which is over real latents"):
+    with pytest.raises(
+        SpecError, match="conditional_prior: got true, which takes the place of prior, but prior is Cat"
+    ):
         conditional(conditional_prior=True, **discrete).initialise(0)
+    with pytest.raises(SpecError, match="conditional_prior: got true, which is over real latents"):
+        conditional(conditional_prior=True, posterior=discrete["posterior"]).initialise(0)
     found = run_trace(get_runtime("pyro", conditional(**discrete)), *start(conditional(**discrete), LABELLED), 2)
     assert np.isfinite(bounds.log_weights(found, np)).all()
 

@@ -127,7 +127,7 @@ def _check_kinds(value: Any, path: str) -> None:
         if not isinstance(value.get("kind", ""), str):
             raise SpecError(f"{path}.kind: got {value['kind']!r}, expected the name of a class.")
         for name, inner in value.items():
-            _check_kinds(inner, f"{path}.{name}")
+            _check_kinds(inner, f"{path}.{name if str(name).isprintable() else repr(name)}")
     elif isinstance(value, list):
         for inner in value:
             _check_kinds(inner, path)

@@ -50,7 +50,6 @@ class ConditionalVAE(Program):
     decoder: Net = MLP()
 
     def build(self, context: Context) -> None:
-        check_family(self.prior, self.posterior)
         z, c = self._latent, self.classes
         if self.conditional_prior:
             if self.prior != StandardNormal():
@@ -67,6 +66,7 @@ class ConditionalVAE(Program):
             table.param("loc", (c, *z), normal(0.1))
             table.param("raw_scale", (c, *z), constant(log(expm1(1.0 - _MIN_SCALE))))
         else:
+            check_family(self.prior, self.posterior)
             context.part(self.prior, z)
         head = context.part(self.posterior, z, label="guide")
         outputs = context.part(self.likelihood, self.event_shape)
