@@ -247,11 +247,6 @@ class Run:
         self.keeper.look(self, now)
 
 
-def requests_to_end() -> list[signal.Signals]:
-    """Ctrl-C, a request to end, and a terminal that is closed, where there are such."""
-    return [s for name in ("SIGINT", "SIGTERM", "SIGHUP") if (s := getattr(signal, name, None))]
-
-
 class Interruption(threading.Event):
     """Whether training was asked to stop, and by which signal."""
 
@@ -270,7 +265,9 @@ def interruptible() -> Iterator[Interruption]:
     if threading.current_thread() is not threading.main_thread():
         yield interrupted
         return
-    signals = [s for s in requests_to_end() if signal.getsignal(s) is not signal.SIG_IGN]  # nohup's wish is kept
+    signals = [s for name in ("SIGINT", "SIGTERM", "SIGHUP") if (s := getattr(signal, name, None))]
+    if signals[-1] != signal.SIGTERM and signal.getsignal(signals[-1]) is signal.SIG_IGN:
+        signals.pop()  # under nohup a terminal that closes is to change nothing
     before = [signal.getsignal(s) for s in signals]
 
     def handle(number: int, frame: Any) -> None:
