@@ -3,14 +3,13 @@
 `python -m benchmarks.covering` runs all of it; `benchmarks/results/covering.md` has the matrix.
 """
 
-import jax
 import pytest
 
 from benchmarks.covering.choices import FACTORS
 from benchmarks.covering.design import cover, pairs_of
 from benchmarks.covering.run import NAMES, RESULTS, covering_set, measure, read, refusal, tenth
 
-SEED = 0
+SEED = 3
 ROWS = covering_set()
 
 
@@ -31,16 +30,6 @@ def test_all_of_it_was_measured_and_won():
     assert [row for row in ROWS if not done[row]["margin"] > 3 * done[row]["error"]] == []
 
 
-@pytest.fixture
-def compile_fast():
-    """These few steps take less time than XLA takes to make them fast."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
-@pytest.mark.usefixtures("compile_fast")
 @pytest.mark.parametrize("row", tenth(ROWS, SEED), ids=" · ".join)
 def test_beats_pixels_by_themselves(row):
     found = measure(row)
