@@ -415,7 +415,7 @@ MUTATIONS: dict[str, Mutation] = {
         "ppdgm/models/posteriors/full.py",
         "+ 0.5 * d * log(2 * pi)",
         "+ d * log(2 * pi)",
-        "tests/test_mixtures.py -k draw_what_they_score",
+        "tests/test_registry.py -k keeps and FullCovarianceNormal",
     ),
     "a vamp prior draws one component": Mutation(
         "ppdgm/models/priors/vamp.py",
