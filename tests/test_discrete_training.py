@@ -244,6 +244,14 @@ def test_an_engine_that_weighs_draws_refuses_a_closed_form_of_the_discrete(backe
         train(backend, relaxed, {"x": X}, steps=1, engine=SVI(kl="analytic"))
 
 
+@pytest.mark.parametrize("drawn", [{"straight_through": True}, {"temperature": 0.1}, {"kl": "relaxed"}])
+@pytest.mark.parametrize("kind", [GumbelSoftmax, RelaxedBernoulli])
+def test_enumeration_refuses_what_is_about_draws(kind, drawn):
+    with pytest.raises(SpecError, match=f"enumerate=True draws nothing, so that {next(iter(drawn))} has no use"):
+        kind(enumerate=True, **drawn)
+    assert kind(enumerate=True).infer and kind(**drawn)
+
+
 def test_prior_and_posterior_of_two_families_are_refused():
     for prior, posterior, remedy in (
         (StandardNormal(), GumbelSoftmax(), "CategoricalPrior"),

@@ -408,3 +408,10 @@ def test_grey_levels_come_as_the_likelihood_takes_them(tmp_path):
     DiscretisedLogistic(levels=17).check("x", digits.train)
     Poisson().check("x", digits.train)
     assert digits.train.max() == 16
+
+
+def test_data_with_few_of_the_levels_are_remarked_on():
+    with pytest.warns(UserWarning, match=r"'x' hold whole numbers up to 1, of levels=256. Take levels=2; or"):
+        Categorical().check("x", np.eye(20))
+    Categorical(levels=3).check("x", np.eye(20))  # most of them
+    Categorical().check("x", np.eye(4))  # too few data to tell

@@ -225,3 +225,14 @@ def test_a_class_that_lacks_a_method_is_named():
 
     with pytest.raises(SpecError, match="Unfinished is a base class: it has no distribution"):
         Unfinished()
+
+
+class Listed(MLP):
+    sizes: list[int] = [3]  # noqa: RUF012  # what is refused
+
+
+def test_values_that_can_change_are_refused():
+    with pytest.raises(SpecError, match=r"Listed.sizes: got \[3\], which can change.*annotate the field as a tuple"):
+        Listed()
+    with pytest.raises(SpecError, match=r"Listed.sizes: got \(4,\); expected a tuple"):
+        Listed(sizes=[4])
