@@ -19,7 +19,7 @@ from ppdgm.cli.evaluate import evaluate
 from ppdgm.cli.fit import fit
 from ppdgm.cli.models import models
 from ppdgm.cli.new import new
-from ppdgm.cli.output import close_pipe, results_only, say, tell, tolerate_any_encoding
+from ppdgm.cli.output import close_pipe, results_only, say, tell, tolerate_any_encoding, warnings_as_lines
 from ppdgm.cli.resume import resume
 from ppdgm.cli.runs import runs
 from ppdgm.cli.sample import sample
@@ -55,6 +55,7 @@ class Group(TyperGroup):
                 raise typer.BadParameter("got an argument that is no text, expected UTF-8.")
             with (
                 results_only(as_json or bool({"-q", "--quiet"} & {*options})),
+                warnings_as_lines(),
                 _ends_at_once({*options}),
                 self.make_context("ppdgm", args, obj=args) as context,
             ):

@@ -8,9 +8,10 @@ import os
 import shutil
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import Any
+from typing import Any, TextIO
 
 _results: list[Any] = []  # the true stdout, while a user's own prints go elsewhere
 
@@ -42,6 +43,30 @@ def tell(text: str) -> None:
     """A line beside the result, on stderr."""
     _stdout().flush()
     print(_readable(text, sys.stderr), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """A user's warning is a line, told once, without the place in the code."""
+    told: set[str] = set()
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if category is not UserWarning:
+            before(message, category, filename, lineno, file, line)
+        elif str(message) not in told:
+            told.add(str(message))
+            tell(f"ppdgm: {message}")
+
+    with warnings.catch_warnings():
+        before, warnings.showwarning = warnings.showwarning, show
+        yield
 
 
 def _readable(text: str, stream: Any) -> str:

@@ -89,8 +89,8 @@ def fit(
         checkpoint_steps, checkpoint_minutes: how often to save; every five minutes by default.
 
     Returns:
-        The trained program; after Ctrl-C, what was reached. A request to end (SIGTERM) ends the process, once the run is
-        saved.
+        The trained program; after Ctrl-C, what was reached. A request to end (SIGTERM) ends the process, once the run
+        is saved.
 
     Raises:
         PpdgmError: arguments, data or program that can't be trained, before any work starts.
