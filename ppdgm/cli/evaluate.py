@@ -62,7 +62,8 @@ def evaluate(
     found = fit.elbo(part, k=min(k, ELBO_PARTICLES), seed=seed, memory=memory)
     result |= {"n": len(found.values), "k": k, "seed": seed, "backend": fit.backend, "elbo": as_plain(found)}
     if not as_json:
-        say(f"{run} on {result['n']} {split} data of {name} ({fit.backend} backend)")
+        which = f"all {result['n']}" if split == "all" else f"{result['n']} {split}"
+        say(f"{run} on {which} data of {name} ({fit.backend} backend)")
         say(f"  ELBO           {found}")
         tell(f"  log-likelihood with k = {k} …")
     try:
