@@ -11,6 +11,12 @@ Shape = tuple[int, ...]
 INSIDE = "Draw it inside `with P.plate(…):`"
 
 
+NO_DREAM = (
+    "A plain pair can't be sampled without data, as the sleep phase of wake-sleep needs. Use "
+    "ReweightedWakeSleep(wake_phi=1.0, sleep_phi=0.0), or write the program over P."
+)
+
+
 def check_statement(name: Any, dist: Any, obs: Any, native: type, arrays: tuple[type, ...]) -> None:
     """Refuse what is no name, no distribution of the backend's, or no array of its own as an observation."""
     if not isinstance(name, str):
@@ -114,6 +120,22 @@ def not_pathwise(name: str, dist: Any) -> ProgramError:
         f"Site {name!r}: {type(_inner(dist)).__name__} is not reparameterised, so the gradient of its parameters would "
         "be silently wrong. Use a reparameterised distribution in the guide, or, for a few discrete values, enumerate "
         'the site: infer={"enumerate": "parallel"}.'
+    )
+
+
+def scored_outside(name: str, dist: Any) -> ProgramError:
+    """The error for a latent for all data through which no gradient flows."""
+    return ProgramError(
+        f"Site {name!r}: {type(_inner(dist)).__name__} is not reparameterised, and outside the data plate, where no "
+        "score-function estimator is offered. Use a reparameterised distribution in the guide."
+    )
+
+
+def no_field(name: str, fields: list[str]) -> ProgramError:
+    """The error for an observed site that is no field of the data, where the guide is to be shown the model's draws."""
+    return ProgramError(
+        f"Site {name!r} is observed, but no field of the data has its name ({', '.join(fields)}), so the guide can't be "
+        "shown what the model draws there. Name the site as the field."
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
@@ -16,10 +17,31 @@ from ppdgm.errors import PpdgmError, ProgramError, explain
 from ppdgm.language import UNSEEN, Array, Batch, Trace, Vocabulary
 
 
+@dataclass(frozen=True)
+class Gradients:
+    """How gradients pass through the draws of a guide, in a reading that will be differentiated.
+
+    Attributes:
+        relaxed: relaxations are drawn, where there are any; else what they stand for.
+        scored: where the sites are noted whose draws carry no gradient; None: they are refused.
+        enumerate: a discrete site takes all its values, whether it asks for it or not.
+    """
+
+    relaxed: bool = True
+    scored: list[str] | None = None
+    enumerate: bool = False
+
+
+NO_ENUMERATION = (
+    "The sites of a plain pair are enumerated by the library's own TraceEnum_ELBO only. Write the program over P, or use "
+    "the estimator 'score'."
+)
+
+
 class Reader(Protocol):
     """The operations on native distributions that a direct reading needs; one object per run."""
 
-    pathwise: bool  #: gradients will be taken through the draws
+    gradients: Gradients | None  #: None: none will be taken
     native: ClassVar[type]  #: of the backend's distributions
     arrays: ClassVar[tuple[type, ...]]  #: that a site may be observed at
 
@@ -121,7 +143,7 @@ class Reading:
         mistakes.check_statement(name, dist, data, self.reader.native, self.reader.arrays)
         if name in self.dists or name in self.values:
             raise mistakes.twice(name)
-        if getattr(dist, "discrete", None) is not None and (name in self.axes or not self.reader.pathwise):
+        if getattr(dist, "discrete", None) is not None and (name in self.axes or not self._relaxes):
             dist = dist.discrete  # a relaxation is for draws in training only
         shape = self.shape if self.inside else (self.shape[0], 1)
         lead = self._lead(tuple(dist.batch_shape))
@@ -149,19 +171,37 @@ class Reading:
             mode = getattr(dist, "mode_of", None)  # not scored: a mean need not lie in the support
             self.seen[name] = self.reader.broadcast(mode(), self.values[name].shape) if mode else self.values[name]
             return self.seen[name]
-        elif self.enumerates and enumeration.wanted(infer):
+        elif self.enumerates and (enumeration.wanted(infer) or self._must_enumerate(dist)):
             if not self.inside:
                 raise mistakes.enumerated_outside(name)
             value = enumeration.all_values(name, dist, self.axes, self.reader.reshape)
             self.axes[name] = len(value)
             log_prob = self._score(name, dist, value)
         else:
-            if self.reader.pathwise and not self.reader.has_pathwise(dist):
-                raise mistakes.not_pathwise(name, dist)
+            self._check_pathwise(name, dist)
             value, log_prob = self.reader.draw(dist, (*lead, *shape))
         self.values[name] = value
         self.log_prob[name] = self.reader.broadcast(log_prob, (*self._lead(tuple(log_prob.shape)), *shape))
         return value
+
+    @property
+    def _relaxes(self) -> bool:
+        how = self.reader.gradients
+        return how is not None and how.relaxed and not how.enumerate
+
+    def _must_enumerate(self, dist: Any) -> bool:
+        how = self.reader.gradients
+        return how is not None and how.enumerate and not self.reader.has_pathwise(dist)
+
+    def _check_pathwise(self, name: str, dist: Any) -> None:
+        """Refuse, or note, a draw that carries no gradient."""
+        if (how := self.reader.gradients) is None or self.reader.has_pathwise(dist):
+            return
+        if how.scored is None:
+            raise mistakes.not_pathwise(name, dist)
+        if not self.inside:
+            raise mistakes.scored_outside(name, dist)
+        how.scored.append(name)
 
     def _lead(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The dimensions of enumerated sites before [K, B]."""
@@ -199,7 +239,7 @@ def trace(guide: Reading, model: Reading, P: Vocabulary, kl: bool) -> Trace:
     for name in latent:  # with one datum their shapes say nothing
         if (name in guide.shared) != (name in model.shared):
             raise mistakes.apart(name, "guide" if name in model.shared else "model")
-    if reader.pathwise and not kl:
+    if reader.gradients and not kl:
         mistakes.check_relaxed(guide.dists)
     log_p = {n: v for n, v in model.log_prob.items() if n not in model.shared}
     log_q = {n: guide.log_prob[n] for n in local}
@@ -232,10 +272,11 @@ def read_pair(
     shape: tuple[int, int],
     given: Mapping[str, Array],
     kl: bool,
+    speak_guide: Callable[[Reading], Vocabulary] | None = None,
 ) -> Trace:
     """Read the guide, then the model at the guide's values; `speak` makes the vocabulary for a reading."""
     guide = Reading(reader, shape, given)
-    _run(program, "guide", speak(guide), batch, reader)
+    _run(program, "guide", (speak_guide or speak)(guide), batch, reader)
     mistakes.check_unobserved(guide.observed)
     model = Reading(reader, shape, guide.values, axes=guide.axes)
     P = speak(model)
@@ -271,6 +312,31 @@ def read_draws(
     guide = Reading(reader, shape, {}, axes=None)
     _run(program, "guide", speak(guide), batch, reader)
     return {n: guide.values[n] for n in guide.dists}
+
+
+def read_dream(
+    program: PairLike,
+    speak: Callable[[Reading], Vocabulary],
+    reader: Reader,
+    batch: Batch,
+    size: int,
+    stop: Callable[[Array], Array],
+) -> dict[str, Array]:
+    """log q(z|x) of the guide's sites, [1, B], for latents and data drawn from the model.
+
+    Raises:
+        ProgramError: an observed site has another name than its field, so that the guide can't be shown its draw.
+    """
+    model = Reading(reader, (1, size), {}, generate=True)
+    _run(program, "model", speak(model), batch, reader)
+    drawn = {n: stop(model.values[n]) for n in model.dists}
+    if missing := [n for n in model.observed if n not in batch]:
+        raise mistakes.no_field(missing[0], list(batch))
+    seen = {**batch, **{n: drawn[n][0] for n in model.observed}}
+    guide = Reading(reader, (1, size), {n: v for n, v in drawn.items() if n not in model.observed}, axes=None)
+    _run(program, "guide", speak(guide), seen, reader)
+    mistakes.check_sites(list(guide.dists), [n for n in model.dists if n not in model.observed])
+    return {n: guide.log_prob[n] for n in guide.dists}
 
 
 def read_means(

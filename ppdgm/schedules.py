@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from ppdgm.errors import TrainingError
 from ppdgm.spec import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Spec
@@ -52,6 +54,55 @@ class Linear(Schedule):
 
     def __call__(self, steps: np.ndarray) -> np.ndarray:
         return self.start + (self.end - self.start) * np.minimum(steps / self.steps, 1.0)
+
+    def reached(self) -> int:
+        return self.steps
+
+
+class Sigmoid(Schedule):
+    """From near `start` to `end` along an S: start + (end − start) σ((step − middle) / width), until `steps`, then `end`.
+
+    Bowman et al. 2016, arXiv:1511.06349.
+
+    Args:
+        start, end: the values far before the middle, and from `steps` on.
+        steps: until the last value; the middle is at half of it, and the width a twelfth.
+    """
+
+    start: NonNegativeFloat = 0.0
+    end: NonNegativeFloat = 1.0
+    steps: PositiveInt
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray:
+        value = self.start + (self.end - self.start) / (1.0 + np.exp(6.0 - 12.0 * np.minimum(steps / self.steps, 1.0)))
+        return np.where(steps < self.steps, value, self.end)
+
+    def reached(self) -> int:
+        return self.steps
+
+
+class Cyclical(Schedule):
+    """From `start` to `end` over and over: a rise in equal parts, then `end` for the rest of the cycle.
+
+    Fu et al. 2019, arXiv:1903.10145. After the last cycle it stays at `end`.
+
+    Args:
+        start, end: the first value of a cycle, and the last.
+        steps: of all cycles together.
+        cycles: how many.
+        rise: the share of a cycle that rises.
+    """
+
+    start: NonNegativeFloat = 0.0
+    end: NonNegativeFloat = 1.0
+    steps: PositiveInt
+    cycles: PositiveInt = 4
+    rise: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray:
+        place = np.asarray(steps) / self.steps * self.cycles
+        risen = np.minimum((place - np.floor(place)) / self.rise, 1.0)
+        return np.where(place < self.cycles, self.start + (self.end - self.start) * risen, self.end)
 
     def reached(self) -> int:
         return self.steps

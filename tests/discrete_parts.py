@@ -9,6 +9,7 @@ import pytest
 import torch
 from readings import BACKENDS, get_runtime
 
+from ppdgm.reading import Gradients
 from ppdgm.inference import bounds
 from ppdgm.language import Declarations
 from ppdgm.models import MLP, VAE, BernoulliPrior, CategoricalPrior, Gaussian
@@ -81,9 +82,9 @@ def training_trace(backend, program, params, x, k=2, kl=True, seed=0):
     if backend == "pyro":
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            found = runtime.tracer.trace(params, data, torch.tensor(index), k, None, kl, pathwise=True)
+            found = runtime.tracer.trace(params, data, torch.tensor(index), k, None, kl, gradients=Gradients())
     else:
-        found = runtime.tracer.trace(params, jax.random.key(seed), data, index, k, None, kl, pathwise=True)
+        found = runtime.tracer.trace(params, jax.random.key(seed), data, index, k, None, kl, gradients=Gradients())
     return runtime.fetch(found)
 
 
@@ -94,7 +95,7 @@ def gradient(backend, program, x, k, function=bounds.log_weights, given=None, kl
     @jax.jit
     def over_jax(params, key):
         def value(params):
-            found = tracer.trace(params, key, {"x": jnp.asarray(x)}, jnp.arange(len(x)), k, given, kl, pathwise=True)
+            found = tracer.trace(params, key, {"x": jnp.asarray(x)}, jnp.arange(len(x)), k, given, kl, gradients=Gradients())
             return function(found, jnp).mean()
 
         return jax.grad(value)(params)
@@ -104,7 +105,7 @@ def gradient(backend, program, x, k, function=bounds.log_weights, given=None, kl
         values = given and {n: torch.tensor(v) for n, v in given.items()}
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            found = tracer.trace(leaves, {"x": torch.tensor(x)}, torch.arange(len(x)), k, values, kl, pathwise=True)
+            found = tracer.trace(leaves, {"x": torch.tensor(x)}, torch.arange(len(x)), k, values, kl, gradients=Gradients())
         value = function(found, torch).mean()
         grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True, materialize_grads=True)
         return {n: g.numpy() for n, g in zip(leaves, grads, strict=True)}

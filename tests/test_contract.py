@@ -19,6 +19,7 @@ from reference import log_joint_and_guide
 from scipy.integrate import quad
 from scipy.stats import norm
 
+from ppdgm.reading import Gradients
 from ppdgm.inference import bounds
 
 K = 3
@@ -130,7 +131,7 @@ def loss_over_torch(tracer, data, given, seed):
         leaves = {n: torch.tensor(v, requires_grad=True) for n, v in params.items()}
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            terms = tracer.trace(leaves, data, index, K, given, pathwise=True)
+            terms = tracer.trace(leaves, data, index, K, given, gradients=Gradients())
         value = bounds.log_weights(terms, torch).mean()
         grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True, materialize_grads=True)
         return value.item(), {n: g.numpy() for n, g in zip(leaves, grads, strict=True)}
@@ -144,7 +145,7 @@ def loss_over_jax(tracer, data, given, seed):
     @jax.jit
     @jax.value_and_grad
     def run(params):
-        terms = tracer.trace(params, jax.random.key(seed), data, index, K, given, pathwise=True)
+        terms = tracer.trace(params, jax.random.key(seed), data, index, K, given, gradients=Gradients())
         return bounds.log_weights(terms, jnp).mean()
 
     def run_on_numpy(params):

@@ -21,6 +21,7 @@ from readings import BACKENDS, get_runtime, precision, run_trace, train
 from scipy.special import log_softmax, softmax
 from scipy.stats import norm
 
+from ppdgm.reading import Gradients
 from ppdgm.inference import bounds
 from ppdgm.models import MLP, SemiSupervisedVAE
 
@@ -111,7 +112,7 @@ def gradient(backend, kind, bound, seed=7, k=2):
         @jax.value_and_grad
         def value(params):
             key, index = jax.random.key(seed), jnp.arange(4)
-            return bound(tracer.trace(params, key, data, index, k, None, True, pathwise=True), jnp).mean()
+            return bound(tracer.trace(params, key, data, index, k, None, True, gradients=Gradients()), jnp).mean()
 
         return lambda params: jax.tree.map(np.asarray, value(params))
 
@@ -120,7 +121,7 @@ def gradient(backend, kind, bound, seed=7, k=2):
         batch = {n: torch.tensor(v) for n, v in data.items()}
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            out = bound(tracer.trace(leaves, batch, torch.arange(4), k, None, True, pathwise=True), torch).mean()
+            out = bound(tracer.trace(leaves, batch, torch.arange(4), k, None, True, gradients=Gradients()), torch).mean()
         grads = torch.autograd.grad(out, list(leaves.values()), allow_unused=True, materialize_grads=True)
         return out.item(), {n: g.numpy() for n, g in zip(leaves, grads, strict=True)}
 

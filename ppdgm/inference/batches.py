@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,6 +18,7 @@ class Plan:
         rate: learning rate, [S].
         knobs: what the objective needs to know of each step, each [S].
         first, count: the steps.
+        phase: the number of the engine's phase of each step, [S]; by default the first one's.
     """
 
     index: np.ndarray
@@ -26,6 +27,11 @@ class Plan:
     knobs: dict[str, np.ndarray]
     first: int
     count: int
+    phase: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
+
+    def __post_init__(self) -> None:
+        if not len(self.phase):
+            object.__setattr__(self, "phase", np.zeros(len(self.rate), np.int32))
 
 
 class Batches:

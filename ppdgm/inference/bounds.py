@@ -5,6 +5,7 @@ Particles are the first axis, data the second; a plate's scale N/B never enters 
 
 from __future__ import annotations
 
+from math import log
 from typing import Any
 
 from ppdgm.errors import ProgramError
@@ -42,6 +43,45 @@ def kl(trace: Trace, xp: Any) -> Array:
     ]
     like = next(iter(trace.log_p.values()))
     return sum(terms, start=0.0 * like)
+
+
+def mean(terms: Array, weights: Array, xp: Any) -> Array:
+    """Mean over particles, and over the data that count: terms [K, B], weights [B]."""
+    return xp.sum(xp.mean(terms, axis=0) * weights) / xp.sum(weights)
+
+
+def renyi(log_w: Array, alpha: float, logsumexp: Any) -> Array:
+    """1/(1 − α) log 1/K Σ_k w_k^(1−α) over the first axis: the importance-weighted bound at α = 0, the ELBO at α = 1.
+
+    Li & Turner 2016, arXiv:1602.02311; Burda et al. 2016, arXiv:1509.00519.
+    """
+    if alpha == 1.0:
+        return log_w.mean(0)
+    return (logsumexp((1.0 - alpha) * log_w, 0) - log(log_w.shape[0])) / (1.0 - alpha)
+
+
+def free_bits(trace: Trace, xp: Any, weights: Array, floor: float, per: str, of: str) -> Array:
+    """Σ max(λ, KL) over sites or dimensions, of each datum's KL or the minibatch's mean; the mean over data.
+
+    Raises:
+        ProgramError: of dimensions, where a latent has no closed form.
+    """
+    found = 0.0
+    for name, log_q in trace.log_q.items():
+        if per == "dimension" and name not in trace.kl:
+            raise ProgramError(
+                f"Site {name!r} has no closed-form KL that holds here, and so none for each dimension. Use "
+                "free_bits_per='site', with λ for the whole site."
+            )
+        term = trace.kl[name] if name in trace.kl else (log_q - trace.log_p[name])[..., None]
+        if per == "site":
+            term = xp.sum(term, axis=-1, keepdims=True)
+        each = xp.mean(xp.broadcast_to(term, (*log_q.shape, term.shape[-1])), axis=0)  # [B, D]
+        share = (weights / xp.sum(weights))[:, None]
+        if of == "batch":
+            each, share = xp.sum(each * share, axis=0, keepdims=True), 1.0
+        found = found + xp.sum(xp.where(each > floor, each, 0.0 * each + floor) * share)
+    return found
 
 
 def elbo(trace: Trace, xp: Any, beta: Any = 1.0) -> Array:

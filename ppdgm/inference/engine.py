@@ -1,32 +1,85 @@
-"""What every engine is: an objective over a trace's terms, and what it needs to know of each step."""
+"""What every engine is: phases, each with an objective and the parameters that it moves."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ppdgm.language import Array, Trace
+from ppdgm.errors import TrainingError, nearest
+from ppdgm.language import Array
+from ppdgm.reading import Gradients
 from ppdgm.schedules import Schedule
 from ppdgm.spec import Spec
+from ppdgm.tracing import Tracing
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of an engine's steps: an objective, what it moves, and how fast.
+
+    Attributes:
+        engine: whose `objective` it is.
+        labels: of the parameters that it moves; None for all.
+        freeze: patterns of names that it leaves alone, such as "decoder.*".
+        first: the step from which its schedules count.
+        learning_rate: its own, counted likewise; None for the run's.
+    """
+
+    engine: Engine
+    labels: tuple[str, ...] | None = None
+    freeze: tuple[str, ...] = ()
+    first: int = 0
+    learning_rate: Schedule | None = None
+
+    def moving(self, labels: Mapping[str, str]) -> list[str]:
+        """The names of the parameters that it moves.
+
+        Raises:
+            TrainingError: a pattern fits no parameter, or nothing is left to move.
+        """
+        for pattern in self.freeze:
+            if not any(fnmatchcase(n, pattern) for n in labels):
+                raise TrainingError(f"freeze: {pattern!r} fits no parameter. {nearest(pattern, labels)}")
+        frozen = lambda n: any(fnmatchcase(n, pattern) for pattern in self.freeze)
+        found = [n for n, label in labels.items() if (not self.labels or label in self.labels) and not frozen(n)]
+        players = self.engine.players
+        if alone := [n for n in found if players and labels[n] not in players]:
+            raise TrainingError(
+                f"{type(self.engine).__name__} moves parameters labelled {' and '.join(players)}, but {alone[0]!r} is "
+                f"labelled {labels[alone[0]]!r}: no objective is its own. Use SVI or IWAE, or label it in build()."
+            )
+        return found
+
+    def later(self, steps: int) -> Phase:
+        """The same, that many steps later."""
+        return replace(self, first=self.first + steps)
 
 
 class Engine(Spec):
     """How a program is trained: what is maximised, with how many particles, under which schedules."""
 
-    metrics: ClassVar[tuple[str, ...]] = ("objective", "elbo", "kl")  #: named scalars that the objective returns
+    metrics: ClassVar[tuple[str, ...]] = ("objective", "elbo", "kl")  #: named scalars that an objective returns
+    players: ClassVar[tuple[str, ...]] = ()  #: labels with objectives of their own; none: one objective for all
+    exact: ClassVar[bool] = False  #: closed-form steps over all data, without gradients
 
     @property
-    @abstractmethod
     def particles(self) -> int:
         """K, draws from the guide per datum."""
+        return 1
 
     @property
-    @abstractmethod
     def wants_kl(self) -> bool:
-        """Whether the trace should hold closed-form KLs."""
+        """Whether closed-form KLs are wanted."""
+        return False
+
+    def gradients(self) -> Gradients:
+        """How gradients pass through draws."""
+        return Gradients(scored=[])
 
     def schedules(self) -> dict[str, Schedule]:
         """Schedules that a run must be long enough for, by name."""
@@ -36,16 +89,65 @@ class Engine(Spec):
         """Numbers that the objective needs to know of each step, each an array like `steps`."""
         return {}
 
+    def own(self, width: int, scored: Iterable[str]) -> dict[str, np.ndarray]:
+        """First values of parameters and numbers of its own, such as a baseline's.
+
+        Args:
+            width: of a datum, flat.
+            scored: sites whose draws carry no gradient.
+        """
+        return {}
+
+    def labels(self, own: Iterable[str]) -> dict[str, str]:
+        """Labels of those among them that move by gradient."""
+        return {}
+
+    def phases(self) -> tuple[Phase, ...]:
+        """What it is made of."""
+        return (Phase(self),)
+
+    def turns(self, steps: np.ndarray) -> np.ndarray:
+        """The number of the phase of each step."""
+        return np.zeros(len(steps), np.int32)
+
+    def check(self, steps: int) -> None:
+        """Refuse a run of so many steps.
+
+        Raises:
+            TrainingError: it is too short for what is planned.
+        """
+
     @abstractmethod
-    def __call__(
-        self, trace: Trace, xp: Any, weights: Array, knobs: Mapping[str, Array], data_size: int | None
-    ) -> dict[str, Array]:
+    def objective(
+        self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None
+    ) -> dict[str, Any]:
         """The `metrics`, means over the minibatch in nats per datum; "objective" is maximised.
 
         Args:
-            trace: terms [K, B].
-            xp: array namespace.
+            tracing: readings of the minibatch.
             weights: [B], 1 for a datum and 0 for padding.
             knobs: this step's values of `knobs`.
             data_size: N; a latent outside the data plate counts once in N data.
+
+        Returns:
+            The metrics; with players, also "players": label -> what it maximises; and, where the engine has numbers of
+            its own, "own": their new values.
         """
+
+
+def knobs_of_phases(engine: Engine, steps: np.ndarray) -> dict[str, np.ndarray]:
+    """The numbers that the objectives of all phases need to know of each step, as `ppdgm.tracing.knobs_of` reads them."""
+    found = {}
+    for i, phase in enumerate(engine.phases()):
+        own = phase.engine.knobs(np.maximum(steps - phase.first, 0))
+        found |= {f"{n}@{i}" if i else n: v for n, v in own.items()}
+    return found
+
+
+def rates_of_phases(engine: Engine, rate: Schedule, steps: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """The learning rate of each step, which is its phase's own or the run's."""
+    found = rate(steps)
+    for i, phase in enumerate(engine.phases()):
+        if phase.learning_rate is not None:
+            found = np.where(turns == i, phase.learning_rate(np.maximum(steps - phase.first, 0)), found)
+    return found.astype(np.float32)

@@ -16,6 +16,7 @@ from ppdgm.checkpoint import matching
 from ppdgm.data import Dataset, as_fields
 from ppdgm.errors import DataError, PpdgmError, ProgramError, TrainingError, explain, out_of_memory
 from ppdgm.inference.batches import Batches
+from ppdgm.inference.engine import knobs_of_phases
 from ppdgm.inference.evaluate import Judge, check_fields, leave_labels, parse_memory
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.folder import Folder
@@ -77,6 +78,10 @@ class Job:
             first = matching(first, self.params)
         size = self.feed.size
         self.batches = Batches(size, _choose_batch(self.runtime, training.batch_size, size), training.seed)
+        if self.batches.batch_size % training.accumulate:
+            raise TrainingError(
+                f"accumulate: got {training.accumulate}, which does not divide the batch_size {self.batches.batch_size}."
+            )
         self.total = training.length(self.batches.per_epoch)
         own = training.optimiser if self.own is None else self.own
         self.optimiser = as_optimiser(own, training.clip_norm)
@@ -146,6 +151,8 @@ class Job:
             training.weight_average,
             compiled,
             training.compile is True,
+            self.own_values,
+            training.accumulate,
         )
         watch = None
         if self.held_out is not None:
@@ -201,7 +208,8 @@ class Job:
         if (training.rate(some) < 0).any():
             raise TrainingError(f"learning_rate: got {training.learning_rate!r}, expected numbers of at least 0.")
         of_program = self.runtime.tracer.schedules
-        for what, schedule in {**engine.schedules(), **of_program, "learning_rate": training.rate}.items():
+        engine.check(self.total)
+        for what, schedule in {"learning_rate": training.rate, **of_program, **engine.schedules()}.items():
             check_reached(what, schedule, self.total)
 
     def _first_reading(self) -> None:
@@ -216,11 +224,18 @@ class Job:
         engine = self.recipe.engine
         try:
             self.runtime.validate(self.native, data, 2, rows)
-            self.runtime.rehearse(engine, self.native, data, rows, engine.knobs(np.zeros(1)), self.feed.size)
+            knobs, width = knobs_of_phases(engine, np.zeros(1)), self._width()
+            native = {**self.native, **self.runtime.put(engine.own(width, ()))}
+            scored = self.runtime.rehearse(engine, native, data, rows, knobs, self.feed.size)
+            self.own_values = engine.own(width, scored)
         except PpdgmError:
             raise
         except Exception as error:
             raise (out_of_memory(error) or explain(program, error)) from error
+
+    def _width(self) -> int:
+        """Of a datum's first field, flat."""
+        return int(np.prod(next(iter(self.fields.values())).shape[1:]))
 
     def _remarks(self) -> list[str]:
         """What the recipe can't tell."""

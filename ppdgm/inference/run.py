@@ -14,6 +14,7 @@ import numpy as np
 
 from ppdgm import checkpoint
 from ppdgm.inference.batches import Batches, Plan
+from ppdgm.inference.engine import knobs_of_phases, rates_of_phases
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.keeper import Keeper
 from ppdgm.inference.settings import Training
@@ -133,10 +134,11 @@ class Run:
         capacity = self.capacity
         index, weight = self.batches.rows(first, count, capacity)
         steps = np.arange(first, first + capacity)
-        rate = self.rate(steps).astype(np.float32)
+        turns = self.engine.turns(steps)
+        rate = rates_of_phases(self.engine, self.rate, steps, turns)
         moved = {n: s(steps).astype(np.float32) for n, s in self.trainer.tracer.schedules.items()}
-        knobs = {**self.engine.knobs(steps), **moved}
-        return Plan(index, weight, rate, knobs, first, count)
+        knobs = {**knobs_of_phases(self.engine, steps), **moved}
+        return Plan(index, weight, rate, knobs, first, count, turns)
 
     def _take(self, first: int, count: int) -> Arrays:
         """Run steps from the trainer's state, whatever comes out."""

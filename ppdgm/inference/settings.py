@@ -24,6 +24,7 @@ class Training(Spec):
         optimiser: its name, an `Optimiser`, or "own" for one that text can't tell.
         learning_rate: a number, or a schedule in steps; 1e-3 by default.
         clip_norm: largest norm of the gradient.
+        accumulate: pieces of a minibatch that are worked on in turn, to save memory; the step is of all of them.
         weight_average: d of the exponential moving average θ̄ ← d θ̄ + (1 − d) θ over steps, which is then what is
             judged and returned.
         binarise: "dynamic" draws x ~ Bernoulli(x) anew for each minibatch.
@@ -43,6 +44,7 @@ class Training(Spec):
     optimiser: OptimiserName | Literal["own"] | Optimiser = "adam"
     learning_rate: NonNegativeFloat | Schedule | None = None
     clip_norm: PositiveFloat | None = None
+    accumulate: PositiveInt = 1
     weight_average: Decay | None = None
     binarise: Literal["none", "dynamic"] = "none"
     early_stopping: PositiveInt | None = None

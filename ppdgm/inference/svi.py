@@ -1,18 +1,22 @@
-"""Stochastic variational inference: the ELBO, maximised by pathwise gradients."""
+"""Stochastic variational inference: the ELBO, with what is done to its KL in training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Self
 
 import numpy as np
+from pydantic import model_validator
 
 from ppdgm.errors import ProgramError
-from ppdgm.inference import bounds
+from ppdgm.inference import bounds, estimators
 from ppdgm.inference.engine import Engine
+from ppdgm.inference.estimators import Baseline
 from ppdgm.language import Array, Trace
+from ppdgm.reading import Gradients
 from ppdgm.schedules import Schedule, as_schedule
 from ppdgm.spec import NonNegativeFloat, PositiveInt
+from ppdgm.tracing import Tracing
 
 
 class SVI(Engine):
@@ -24,15 +28,44 @@ class SVI(Engine):
         k: K, particles per datum.
         kl: "auto" takes the closed form of a latent's KL where there is one and it is valid, "monte_carlo" never
             does, "analytic" refuses a program where it does not hold for every latent.
-        beta: weight of the KL, a number or a schedule in steps (Higgins et al. 2017).
+        beta: weight of the KL, a number or a schedule in steps (Higgins et al. 2017; cyclical, Fu et al. 2019).
+        capacity: C in nats, a number or a schedule: the KL's term becomes γ |KL − C| (Burgess et al. 2018,
+            arXiv:1804.03599), of the minibatch's mean KL. β then weighs nothing.
+        gamma: γ.
+        free_bits: λ in nats: the KL counts as max(λ, KL), so that below λ it has no gradient (Kingma et al. 2016,
+            arXiv:1606.04934).
+        free_bits_per: λ for each "site", or for each "dimension", which needs closed forms.
+        free_bits_of: the KL of each "datum", or the mean over the minibatch ("batch").
+        estimator: of the gradient. "auto": through draws where they are reparameterised or relaxed, else by the score
+            function. "reparam" refuses others; "stl" leaves out ∇ log q (Roeder et al. 2017); "score" draws discrete
+            latents as they are (Williams 1992); "enumerate" sums over them; "relaxed" as "reparam".
+        baseline: of the score function: "none", "running" mean, "leave_one_out" (K ≥ 2), or "learned", a net of x;
+            "auto": "leave_one_out", or with K = 1 "running".
 
     Raises:
-        ProgramError: in training, where kl="analytic" and a latent has no closed form that holds.
+        ProgramError: in training, where what is asked for does not hold for the program.
     """
 
     k: PositiveInt = 1
     kl: Literal["auto", "monte_carlo", "analytic"] = "auto"
     beta: NonNegativeFloat | Schedule = 1.0
+    capacity: NonNegativeFloat | Schedule | None = None
+    gamma: NonNegativeFloat = 1000.0
+    free_bits: NonNegativeFloat = 0.0
+    free_bits_per: Literal["site", "dimension"] = "site"
+    free_bits_of: Literal["datum", "batch"] = "batch"
+    estimator: Literal["auto", "reparam", "stl", "score", "enumerate", "relaxed"] = "auto"
+    baseline: Baseline = "auto"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.capacity is not None and self.free_bits:
+            raise ValueError("capacity and free_bits both change the KL. Give one of the two.")
+        if self.estimator == "stl" and (self.kl == "analytic" or self.capacity is not None or self.free_bits):
+            raise ValueError("stl weighs draws: it goes with no closed-form KL, capacity or free_bits.")
+        if self.baseline == "leave_one_out" and self.k < 2:
+            raise ValueError("leave_one_out needs at least two particles: give k=2 or more.")
+        return self
 
     @property
     def particles(self) -> int:
@@ -40,17 +73,44 @@ class SVI(Engine):
 
     @property
     def wants_kl(self) -> bool:
-        return self.kl != "monte_carlo"
+        return self.kl != "monte_carlo" and self.estimator != "stl"
+
+    def gradients(self) -> Gradients:
+        return estimators.gradients_of(self.estimator)
 
     def knobs(self, steps: np.ndarray) -> dict[str, np.ndarray]:
-        return {"beta": as_schedule(self.beta)(steps).astype(np.float32)}
+        return {n: s(steps).astype(np.float32) for n, s in self.schedules().items()}
 
     def schedules(self) -> dict[str, Schedule]:
-        return {"beta": as_schedule(self.beta)}
+        capacity = {} if self.capacity is None else {"capacity": as_schedule(self.capacity)}
+        return {"beta": as_schedule(self.beta), **capacity}
+
+    def own(self, width: int, scored: Iterable[str]) -> dict[str, np.ndarray]:
+        return estimators.first_values(self._baseline(list(scored)), width)
+
+    def labels(self, own: Iterable[str]) -> dict[str, str]:
+        return estimators.labels_of(own)
+
+    def _baseline(self, scored: list[str]) -> str:
+        if self.baseline != "auto":
+            return self.baseline
+        return "none" if not scored else "leave_one_out" if self.k > 1 else "running"
+
+    def objective(
+        self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None
+    ) -> dict[str, Any]:
+        trace = tracing.read(kl=self.wants_kl)
+        estimators.check_estimator(tracing, self.estimator)
+        scored = tracing.scored
+        if self.estimator == "stl":
+            trace = estimators.stopped(tracing, trace)
+        found: dict[str, Any] = self(trace, tracing.xp, weights, knobs, data_size)
+        return self._scored(tracing, trace, found, weights, knobs) if scored else found
 
     def __call__(
         self, trace: Trace, xp: Any, weights: Array, knobs: Mapping[str, Array], data_size: int | None
     ) -> dict[str, Array]:
+        """The metrics of a trace's terms, [K, B]."""
         if self.kl == "analytic" and (without := [n for n in trace.log_q if n not in trace.kl]):
             raise ProgramError(
                 f"Site {without[0]!r} has no closed-form KL that holds here. Use SVI(kl='auto') or kl='monte_carlo'."
@@ -60,13 +120,45 @@ class SVI(Engine):
                 f"Site {next(iter(trace.shared))!r} is one latent for all data: its weight against the data's terms "
                 "depends on N. Give data_size=N."
             )
-        total = xp.sum(weights)
-        per_datum = lambda terms: xp.sum(xp.mean(terms, axis=0) * weights) / total
-        seen, kl = bounds.reconstruction(trace, xp), bounds.kl(trace, xp)
+        mean = lambda terms: bounds.mean(terms, weights, xp)
         once, size = bounds.shared_kl(trace, xp), data_size or 1
-        seen = per_datum(seen) + (bounds.shared(trace, xp) + once) / size
-        kl = per_datum(kl) + once / size
-        objective = seen - knobs["beta"] * kl
+        seen = mean(bounds.reconstruction(trace, xp)) + (bounds.shared(trace, xp) + once) / size
+        kl = mean(bounds.kl(trace, xp)) + once / size
+        objective = seen - self._made_small(trace, xp, weights, knobs, kl)
         if trace.penalties:
-            objective = objective - per_datum(bounds.penalties(trace, xp) + 0.0 * weights[None])
+            objective = objective - mean(bounds.penalties(trace, xp) + 0.0 * weights[None])
         return {"objective": objective, "elbo": seen - kl, "kl": kl}
+
+    def _made_small(self, trace: Trace, xp: Any, weights: Array, knobs: Mapping[str, Array], kl: Array) -> Array:
+        """What the KL counts as."""
+        if self.capacity is not None:
+            return self.gamma * xp.abs(kl - knobs["capacity"])
+        if self.free_bits:
+            floored = bounds.free_bits(trace, xp, weights, self.free_bits, self.free_bits_per, self.free_bits_of)
+            return knobs["beta"] * (floored + kl - bounds.mean(bounds.kl(trace, xp), weights, xp))
+        return knobs["beta"] * kl
+
+    def _scored(
+        self, tracing: Tracing, trace: Trace, found: dict[str, Any], weights: Array, knobs: Mapping[str, Array]
+    ) -> dict[str, Any]:
+        """With the gradient of draws that carry none: E[(f − b) ∇ log q]."""
+        names, xp = tracing.scored, tracing.xp
+        if (self.capacity is not None or self.free_bits) and any(n not in trace.kl for n in names):
+            raise ProgramError(
+                f"Site {names[0]!r} is scored, without a closed-form KL: capacity and free_bits, which are no means of "
+                "the draws' terms, have no such gradient. Leave them out, or use a relaxation."
+            )
+        beta = 0.0 if self.capacity is not None or self.free_bits else knobs["beta"]
+        f = bounds.elbo(trace, xp, beta) - bounds.penalties(trace, xp)
+        kind = self._baseline(names)
+        if kind == "leave_one_out":
+            b = (xp.sum(f, axis=0) - f) / (self.k - 1)
+        else:
+            b = estimators.baseline(tracing, kind, f)
+        f, before = tracing.stop_gradient(f), tracing.stop_gradient(b)
+        gain = estimators.score(tracing, trace, (f - before) / self.k)
+        objective = found["objective"] + self.k * bounds.mean(gain, weights, xp)
+        if kind == "learned":
+            miss = -0.5 * bounds.mean((f - b) ** 2, weights, xp)
+            objective = objective + miss - tracing.stop_gradient(miss)
+        return {**found, "objective": objective, "own": estimators.moved(tracing, bounds.mean(f, weights, xp))}

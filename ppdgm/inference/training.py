@@ -18,6 +18,7 @@ from ppdgm.inference.job import Callback, Job, Saved
 from ppdgm.inference.recipe import Recipe, read_table
 from ppdgm.inference.result import Fit
 from ppdgm.inference.settings import Training
+from ppdgm.inference.stages import Stage, as_engine
 from ppdgm.inference.svi import SVI
 from ppdgm.program import check_program
 from ppdgm.schedules import Schedule
@@ -29,7 +30,7 @@ def fit(
     data: Any,
     *,
     validation: Any = None,
-    engine: Engine | None = None,
+    engine: Engine | list[Engine | Stage] | None = None,
     backend: str | None = None,
     epochs: int | None = None,
     steps: int | None = None,
@@ -37,6 +38,7 @@ def fit(
     optimiser: Any = "adam",
     learning_rate: float | Schedule | None = None,
     clip_norm: float | None = None,
+    accumulate: int = 1,
     weight_average: float | None = None,
     binarise: Literal["none", "dynamic"] | None = None,
     early_stopping: int | None = None,
@@ -62,7 +64,7 @@ def fit(
         data: array [N, *event_shape], or a mapping of named arrays with N rows each; memory-mapped ones are streamed.
             Or a `Dataset`, which brings its own validation data, and is named in the run's recipe.
         validation: likewise; its ELBO is taken after each epoch.
-        engine: how to train; `SVI()` by default.
+        engine: how to train, `SVI()` by default; or a list of engines and `Stage`s, one after another.
         backend: "numpyro" (default) or "pyro"; a plain pair has its own.
         epochs, steps: how long; give one of them.
         batch_size: B, 100 by default; a plain pair with a subsampled plate has its own.
@@ -70,6 +72,7 @@ def fit(
             function of parameters that makes a torch optimiser (these have their own learning rate).
         learning_rate: a number (1e-3 by default), or a schedule in steps.
         clip_norm: largest norm of the gradient.
+        accumulate: work on each minibatch in so many pieces, to save memory; the step is of all of them.
         weight_average: d in (0, 1): judge and return the moving average θ̄ ← d θ̄ + (1 − d) θ of the parameters.
         binarise: "dynamic" draws x ~ Bernoulli(x) anew for each minibatch; x are probabilities.
         early_stopping: stop after this many validations without a better ELBO, once warm-ups are over.
@@ -108,6 +111,7 @@ def fit(
         optimiser="own" if own is not None else optimiser,
         learning_rate=learning_rate,
         clip_norm=clip_norm,
+        accumulate=accumulate,
         weight_average=weight_average,
         binarise=(dataset.binarise if dataset else "none") if binarise is None else binarise,  # type: ignore[arg-type]  # validated there
         early_stopping=early_stopping,
@@ -120,7 +124,7 @@ def fit(
         dtype=dtype,
         compile=compile,
     )
-    engine = SVI() if engine is None else engine
+    engine = SVI() if engine is None else as_engine(engine)
     _check_arguments(program, engine, params)
     recipe = Recipe(program, training, engine, _choose_backend(program, backend), dataset.source if dataset else None)
     job = Job(recipe, data, validation, own, _callbacks(callbacks), progress, params)

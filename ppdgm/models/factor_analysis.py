@@ -10,7 +10,7 @@ class FactorAnalysis(LinearGaussian):
 
     The posterior is N(M⁻¹WᵀΨ⁻¹(x − μ), M⁻¹) with M = WᵀΨ⁻¹W + I. Parameters: `weight` W [X, D], `loc` μ [X],
     `log_scale` ½ log Ψ [X]; with the linear guide also `guide.weight` A [D, X], `guide.bias`, `guide.log_scale` [D].
-    Closed forms of arrays: `exact_log_likelihood`, `exact_posterior`.
+    Closed forms of arrays: `exact_log_likelihood`, `exact_posterior`, `e_step`, `m_step`.
 
     Args:
         event_shape: (X,), the width of a datum.

@@ -10,12 +10,14 @@ import numpy as np
 
 from ppdgm.language import Array, Batch, Vocabulary
 from ppdgm.models.classes import log_softmax, one_hot_categorical
+from ppdgm.models.covariances import of_root, regressions, second_moments
 from ppdgm.models.likelihoods import refuse
 from ppdgm.program import Context, Program, zeros
 from ppdgm.spec import NonNegativeFloat, PositiveInt, Shape
 
 Params = Mapping[str, np.ndarray]
 _ENUMERATE = {"enumerate": "parallel"}
+_LEAST_COUNT = 10 * float(np.finfo(float).eps)
 
 
 class GaussianMixture(Program):
@@ -24,7 +26,8 @@ class GaussianMixture(Program):
     The site c, a one-hot vector, is enumerated. Covariances are kept as regressions of each dimension on those before
     it, (I − A) Σ (I − A)ᵀ = diag(s²) (Pourahmadi 1999). Parameters: `weight_logits` [C], `loc` μ [C, X], `raw_scale`
     with s = min_scale + softplus, and `regression` A, of which the part below the diagonal counts.
-    Of arrays: `exact_log_likelihood`. Training finds a local optimum: take the best of several seeds.
+    Of arrays: `exact_log_likelihood`, `exact_posterior`, `parameters`, `e_step`, `m_step`. Training finds a local
+    optimum: take the best of several seeds.
 
     Args:
         event_shape: (X,), the width of a datum, or its shape.
@@ -131,8 +134,7 @@ class GaussianMixture(Program):
             scale = np.sqrt(np.asarray(covariances, float)).reshape(self.components, -1)
             return found | {"raw_scale": self._raw(scale)}
         root = np.linalg.cholesky(np.asarray(covariances, float).reshape(-1, *found["loc"].shape[1:] * 2))
-        scale = np.diagonal(root, axis1=1, axis2=2)
-        regression = np.eye(scale.shape[1]) - scale[:, :, None] * np.linalg.inv(root)
+        regression, scale = of_root(root)
         return found | {"raw_scale": self._raw(scale), "regression": regression}
 
     def exact_log_likelihood(self, params: Params, x: np.ndarray) -> np.ndarray:
@@ -143,6 +145,50 @@ class GaussianMixture(Program):
         """p(c|x), the responsibilities [N, C]."""
         joint = self._log_joint(params, x)
         return np.asarray(np.exp(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True)))
+
+    def e_step(self, params: Params, x: np.ndarray) -> dict[str, np.ndarray]:
+        """Statistics of p(c|x), summed over data. With r = p(c|x) and d = x − μ_c, both at `params`:
+
+        `count` N, `log_likelihood` Σ log p(x), `taken` Σ r [C], `first` Σ r d [C, X] and `second` Σ r ddᵀ [C, X, X];
+        of the latter "tied" has the sum over c [1, X, X], "diagonal" the diagonal [C, X], "spherical" its mean [C, 1].
+        """
+        joint = self._log_joint(params, x)
+        each = np.logaddexp.reduce(joint, axis=1)
+        taken = np.exp(joint - each[:, None]).T
+        off = _flat(x) - np.asarray(params["loc"], float)[:, None]
+        return {
+            "count": np.asarray(float(len(x))),
+            "log_likelihood": np.asarray(each.sum()),
+            "taken": taken.sum(1),
+            "first": (taken[:, None] @ off)[:, 0],
+            "second": second_moments(self.covariance, taken, off),
+        }
+
+    def m_step(self, params: Params, statistics: Params) -> dict[str, np.ndarray]:
+        """All parameters, jointly the maximum of Σ E[log p(x, c)]: Dempster, Laird & Rubin 1977.
+
+        s is at least min_scale + 1e-6, and the rest is the maximum under that floor: so the log-likelihood never falls
+        from a start that is not below it, but may end under that of a mixture without a floor. A component that has
+        less than 2e-15 of a datum keeps its mean and covariance, and a weight as if it had that.
+
+        Args:
+            params: those of the E-step, which the statistics are relative to.
+            statistics: sums of what `e_step` gives.
+        """
+        lost, taken = statistics["taken"] < _LEAST_COUNT, np.maximum(statistics["taken"], _LEAST_COUNT)
+        shift = np.where(lost[:, None], 0.0, statistics["first"] / taken[:, None])
+        found = {"weight_logits": np.log(taken / statistics["count"]), "loc": params["loc"] + shift}
+        scatter = statistics["second"] - second_moments(self.covariance, taken[:, None], shift[:, None])
+        if self.covariance in ("full", "tied"):
+            total = statistics["count"] if self.covariance == "tied" else taken[:, None, None]
+            found["regression"], scale = regressions(scatter / total)
+        else:
+            scale = np.sqrt(np.maximum(scatter / taken[:, None], 0.0))
+        found["raw_scale"] = self._raw(scale)
+        if self.covariance != "tied":
+            for name in found.keys() - {"weight_logits", "loc"}:
+                found[name][lost] = params[name][lost]
+        return found
 
     def _log_joint(self, params: Params, x: np.ndarray) -> np.ndarray:
         """log p(x, c), [N, C]."""

@@ -15,6 +15,7 @@ from ppdgm.program import Context, Program, normal, zeros
 from ppdgm.spec import PositiveInt, Shape
 
 Params = Mapping[str, np.ndarray]
+_LEAST_VARIANCE = 1e-12
 
 
 class LinearGaussian(Program):
@@ -101,6 +102,54 @@ class LinearGaussian(Program):
         scaled = weight / variance[:, None]
         covariance = np.linalg.inv(weight.T @ scaled + np.eye(self.latent))
         return (np.asarray(x, float).reshape(len(x), -1) - loc) @ scaled @ covariance, covariance
+
+    def e_step(self, params: Params, x: np.ndarray) -> dict[str, np.ndarray]:
+        """Statistics of p(z|x), summed over data. With r = x − μ − Wz and z̃ = (z, 1), both at `params`:
+
+        `count` N, `log_likelihood` Σ log p(x), `residual` Σ E[r²] [X], `cross` Σ E[r z̃ᵀ] [X, D + 1] and `second`
+        Σ E[z̃z̃ᵀ] [D + 1, D + 1]. All are O(N X D): by Woodbury's identity no array is [X, X].
+        """
+        weight, loc, variance = self._float64(params)
+        count, scale = len(x), np.sqrt(variance)
+        # M = V(I + s²)Vᵀ by this keeps its digits where the noise is small, as the inverse of M does not.
+        u, s, v = np.linalg.svd(weight / scale[:, None], full_matrices=False)
+        gain, explained = s / (1.0 + s**2), s**2 / (1.0 + s**2)
+        white = (np.asarray(x, float).reshape(count, -1) - loc) / scale
+        inner = white @ u
+        mean, left = inner * gain @ v, white - inner * explained @ u.T
+        lifted = np.hstack([mean, np.ones((count, 1))])
+        cross, second, squares = left.T @ lifted, lifted.T @ lifted, (left**2).sum(0)
+        cross[:, :-1] -= count * (u * gain) @ v
+        second[:-1, :-1] += count * (np.eye(self.latent) - v.T * explained @ v)
+        log_det = np.log(2 * pi * variance).sum() + np.log1p(s**2).sum()
+        return {
+            "count": np.asarray(float(count)),
+            "log_likelihood": np.asarray(-0.5 * (count * log_det + squares.sum() + (mean**2).sum())),
+            "residual": variance * (squares + count * u**2 @ explained),
+            "cross": scale[:, None] * cross,
+            "second": second,
+        }
+
+    def m_step(self, params: Params, statistics: Params) -> dict[str, np.ndarray]:
+        """`weight`, `loc` and `log_scale`, jointly the maximum of Σ E[log p(x, z)]: Rubin & Thayer 1982.
+
+        (W, μ) move by Δ = Σ E[r z̃ᵀ] (Σ E[z̃z̃ᵀ])⁻¹, and NΨ = Σ E[r²] − diag(Δ Σ E[z̃rᵀ]), of which PPCA takes the mean.
+        Ψ is at least 1e-12. The log-likelihood never falls, from a start that is not below that.
+
+        Args:
+            params: those of the E-step, which the statistics are relative to.
+            statistics: sums of what `e_step` gives.
+        """
+        weight, loc, _ = self._float64(params)
+        cross = statistics["cross"]
+        step = np.linalg.solve(statistics["second"], cross.T).T
+        variance = (statistics["residual"] - (step * cross).sum(1)) / statistics["count"]
+        variance = np.maximum(variance if self._scale_shape() else variance.mean(), _LEAST_VARIANCE)
+        return {
+            "weight": weight + step[:, :-1],
+            "loc": loc + step[:, -1],
+            "log_scale": np.asarray(0.5 * np.log(variance)),
+        }
 
     def _float64(self, params: Params) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """W [X, D], μ [X] and the diagonal of Ψ [X]."""

@@ -13,7 +13,7 @@ class PPCA(LinearGaussian):
 
     The posterior is N(M⁻¹Wᵀ(x − μ), σ²M⁻¹) with M = WᵀW + σ²I. Parameters: `weight` W [X, D], `loc` μ [X],
     `log_scale` log σ; with the linear guide also `guide.weight` A [D, X], `guide.bias`, `guide.log_scale` [D].
-    Closed forms of arrays: `exact_log_likelihood`, `exact_posterior`, `maximum_likelihood`.
+    Closed forms of arrays: `exact_log_likelihood`, `exact_posterior`, `maximum_likelihood`, `e_step`, `m_step`.
 
     Args:
         event_shape: (X,), the width of a datum.

@@ -113,6 +113,8 @@ class Density(dist.Distribution):
 
     def sample_with_intermediates(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, list[Array]]:
         value, log_prob = self._sample(JaxRandom(key, self._dtype), (*sample_shape, *self.batch_shape))
+        if not self.has_rsample:
+            return jax.lax.stop_gradient(value), []
         return value, [] if log_prob is None else [log_prob]
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:

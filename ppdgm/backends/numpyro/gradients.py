@@ -12,6 +12,7 @@ import numpy as np
 
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.language import Array, Trace
+from ppdgm.reading import Gradients
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -40,7 +41,7 @@ def differentiable(
         def value(moved: Any) -> Array:
             params, data, given = ({**moved[n], **fixed[n]} for n in ("params", "data", "given"))
             index = jnp.arange(len(next(iter(data.values()))))
-            terms = runtime.tracer.trace(params, make_key(seed), data, index, k, given, kl, pathwise=True)
+            terms = runtime.tracer.trace(params, make_key(seed), data, index, k, given, kl, gradients=Gradients())
             return function(terms, jnp)
 
         return jax.value_and_grad(value)(moved)

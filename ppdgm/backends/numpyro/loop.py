@@ -12,9 +12,10 @@ import numpy as np
 import optax
 
 from ppdgm.backends.numpyro.keys import make_key
-from ppdgm.backends.numpyro.tracer import select
+from ppdgm.backends.numpyro.tracer import make_tracing, select
 from ppdgm.errors import CheckpointError, SpecError
 from ppdgm.language import Array, Trace
+from ppdgm.tracing import Tracing, groups_of, knobs_of
 
 
 def make_optimiser(spec: Any) -> optax.GradientTransformation:
@@ -44,19 +45,21 @@ class Trainer:
 
     Args:
         runtime: of the program.
-        objective: (trace, xp, weights, knobs, data_size) -> named scalars, of which "objective" is maximised.
-        optimiser: spec or optax transformation.
+        engine: each of its phases has an objective, and parameters that it moves.
+        optimiser: spec or optax transformation; each phase has a state of its own.
         params: from `runtime.put`.
         seed: of all draws.
         data_size: N.
         binarise: draw x ~ Bernoulli(x) anew for each minibatch.
         average: d of the moving average of the parameters, or None.
+        own: the engine's own parameters and numbers, which are no part of the result.
+        pieces: parts of a minibatch that are worked on in turn; the gradient is of all.
     """
 
     def __init__(
         self,
         runtime: Any,
-        objective: Any,
+        engine: Any,
         optimiser: Any,
         params: dict[str, Array],
         seed: int,
@@ -65,16 +68,22 @@ class Trainer:
         average: float | None = None,
         compile: bool = True,
         insist: bool = True,
+        own: Mapping[str, np.ndarray] | None = None,
+        pieces: int = 1,
     ):
-        self.runtime, self.tracer, self.objective = runtime, runtime.tracer, objective
+        self.runtime, self.tracer, self.engine = runtime, runtime.tracer, engine
+        self.own, self.pieces = frozenset(own or ()), pieces
         self.data_size, self.binarise, self.decay = data_size, binarise, average
         self.compiled = True  # always; `compile` and `insist` are for the other backend
         self.transform, self.by_name = make_optimiser(optimiser), hasattr(optimiser, "clip_norm")
-        self.params = jax.tree.map(jnp.copy, params)  # stretches donate their input: never the caller's arrays
         self.average = {} if average is None else jax.tree.map(jnp.copy, params)
+        params = {**params, **runtime.put(own or {})}
+        self.params = jax.tree.map(jnp.copy, params)  # stretches donate their input: never the caller's arrays
+        self.phases = groups_of(engine, {**self.tracer.labels, **engine.labels(own or ())})
         # Placed like what a stretch returns: counters and zeros, which depend on no parameter, come out unplaced, and
         # the second stretch would be compiled anew.
-        self.state = jax.device_put(jax.jit(self.transform.init)(self.params), runtime.device)
+        first = jax.jit(self.transform.init)
+        self.state = [jax.device_put(first(self._moving(groups)), runtime.device) for _, groups in self.phases]
         self.key = jax.device_put(make_key(seed), runtime.device)
         self._keys = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
         self._stretch = jax.jit(self._run_stretch, donate_argnums=0)
@@ -91,7 +100,7 @@ class Trainer:
         """
         arrays = self._put(plan)
         put = lambda a: jax.device_put(a, self.runtime.device)
-        history = put(np.zeros((len(plan.rate), len(self.objective.metrics)), np.float32))
+        history = put(np.zeros((len(plan.rate), len(self.engine.metrics)), np.float32))
         carry = (put(np.int32(0)), self.params, self.state, self.average, history)
         if self._steps_singly(arrays["index"], data):
             for _ in range(plan.count):
@@ -101,7 +110,10 @@ class Trainer:
         _, self.params, self.state, self.average, history = carry
         self._keep_scheduled(arrays["knobs"], plan.count - 1)
         values = np.asarray(jax.device_get(history))[: plan.count]
-        return {n: values[:, j] for j, n in enumerate(self.objective.metrics)}
+        return {n: values[:, j] for j, n in enumerate(self.engine.metrics)}
+
+    def _moving(self, groups: Any) -> dict[str, Array]:
+        return {n: self.params[n] for names in groups for n in names}
 
     def _keep_scheduled(self, knobs: Any, last: int) -> None:
         """What a schedule moves stands among the parameters at its last value."""
@@ -112,7 +124,7 @@ class Trainer:
     @property
     def judged(self) -> dict[str, Array]:
         """The parameters that stand for the run: their average, where one is kept."""
-        return self.average or self.params
+        return self.average or {n: v for n, v in self.params.items() if n not in self.own}
 
     def values(self) -> dict[str, np.ndarray]:
         """The judged parameters now."""
@@ -146,8 +158,11 @@ class Trainer:
     def diagnose(self, plan: Any, data: dict[str, Array]) -> tuple[Trace, dict[str, np.ndarray]]:
         """The terms and gradients of the plan's first step, which is not taken."""
         row = jax.tree.map(lambda a: a[0], self._put(plan))
-        terms: Trace = self.runtime.fetch(jax.jit(self._terms)(self.params, data, row))
-        _, grads = jax.jit(self._gradient)(self.params, data, row)
+        j = int(plan.phase[0])
+        engine = self.phases[j][0]
+        read = jax.jit(lambda params: self._tracing(engine, params, data, row).read(kl=engine.wants_kl))
+        terms: Trace = self.runtime.fetch(read(self.params))
+        _, _, grads = jax.jit(partial(self._gradient, j))(self.params, data, row)
         return terms, _copies(grads)
 
     def _put(self, plan: Any) -> dict[str, Any]:
@@ -157,6 +172,7 @@ class Trainer:
             "index": put(plan.index),
             "weight": put(plan.weight),
             "rate": put(plan.rate),
+            "phase": put(plan.phase),
             "knobs": {n: put(v) for n, v in plan.knobs.items()},
             "key": self._keys(self.key, steps),  # draws belong to the step, wherever stretches end
         }
@@ -171,12 +187,22 @@ class Trainer:
     def _step(self, carry: Any, data: Any, plan: Any) -> Any:
         i, params, state, average, history = carry
         row = jax.tree.map(lambda a: a[i], plan)
-        metrics, grads = self._gradient(params, data, row)
-        updates, state = self.transform.update(grads, state, params)
-        params = jax.tree.map(lambda p, u: p + (row["rate"] * u).astype(p.dtype), params, updates)
+        turns = [partial(self._turn, j) for j in range(len(self.phases))]
+        if len(turns) == 1:
+            metrics, params, state = turns[0](params, state, data, row)
+        else:
+            metrics, params, state = jax.lax.switch(row["phase"], turns, params, state, data, row)
         average = {n: a + (1.0 - (self.decay or 0.0)) * (params[n] - a) for n, a in average.items()}
-        seen = jnp.stack([metrics[n] for n in self.objective.metrics]).astype(history.dtype)
+        seen = jnp.stack([metrics[n] for n in self.engine.metrics]).astype(history.dtype)
         return i + 1, params, state, average, history.at[i].set(seen)
+
+    def _turn(self, j: int, params: Any, state: Any, data: Any, row: Any) -> Any:
+        """One step of one phase, which moves its own parameters."""
+        metrics, own, grads = self._gradient(j, params, data, row)
+        moving = {n: params[n] for n in grads}
+        updates, new = self.transform.update(grads, state[j], moving)
+        moved = jax.tree.map(lambda p, u: p + (row["rate"] * u).astype(p.dtype), moving, updates)
+        return metrics, {**params, **moved, **own}, [new if i == j else s for i, s in enumerate(state)]
 
     def _steps_singly(self, index: Array, data: dict[str, Array]) -> bool:
         """On a CPU, XLA runs convolutions inside a loop ten times slower than outside, except ours."""
@@ -186,7 +212,7 @@ class Trainer:
             self._singly = self.runtime.device.platform == "cpu" and _convolves(run())
         return self._singly
 
-    def _terms(self, params: Any, data: Any, row: Any) -> Trace:
+    def _tracing(self, engine: Any, params: Any, data: Any, row: Any) -> Tracing:
         batch = select(self.tracer, data, row["index"])
         if self.binarise:
             whole = batch["x"]
@@ -194,19 +220,46 @@ class Trainer:
             flip = jax.random.fold_in(row["key"], _FLIP)
             x = (jax.random.uniform(flip, x.shape, x.dtype) < x).astype(x.dtype)
             batch = {**batch, "x": whole.at[row["index"]].set(x) if self.tracer.subsamples else x}
-        k, kl = self.objective.particles, self.objective.wants_kl
         params = {**params, **{n: row["knobs"][n] for n in self.tracer.schedules if n in row["knobs"]}}
-        found: Trace = self.tracer.trace(params, row["key"], batch, row["index"], k, None, kl, pathwise=True)
-        return found
+        return make_tracing(self.tracer, engine, params, row["key"], batch, row["index"])
 
-    def _gradient(self, params: Any, data: Any, row: Any) -> Any:
-        def loss(params: Any) -> Any:
-            terms = self._terms(params, data, row)
-            metrics = self.objective(terms, jnp, row["weight"], row["knobs"], self.data_size)
-            return -metrics["objective"], metrics
+    def _gradient(self, j: int, params: Any, data: Any, row: Any) -> Any:
+        """Metrics, the engine's own numbers, and the gradient of what each player makes small."""
+        if self.pieces == 1:
+            return self._piece(j, params, data, row)
+        cut = lambda a: jnp.reshape(a, (self.pieces, -1))
+        weight = cut(row["weight"])
+        shares = weight.sum(1) / weight.sum()
+        # A piece of padding alone counts for nothing, and nothing is divided by nothing.
+        weight = jnp.where(shares[:, None] > 0, weight, 1.0)
 
-        (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        return metrics, grads
+        def add(total: Any, piece: Any) -> Any:
+            index, weight, key, share = piece
+            found = self._piece(j, params, data, {**row, "index": index, "weight": weight, "key": key})
+            return jax.tree.map(lambda t, a: t + jnp.where(share > 0, share * a, 0.0).astype(t.dtype), total, found), None
+
+        each = (cut(row["index"]), weight, self._keys(row["key"], jnp.arange(self.pieces)), shares)
+        first = {**row, "index": each[0][0], "weight": weight[0]}
+        like = jax.eval_shape(lambda: self._piece(j, params, data, first))
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
+        return jax.lax.scan(add, zeros, each)[0]
+
+    def _piece(self, j: int, params: Any, data: Any, row: Any) -> Any:
+        engine, groups = self.phases[j]
+
+        def losses(moving: Any) -> Any:
+            tracing = self._tracing(engine, {**params, **moving}, data, row)
+            found = engine.objective(tracing, row["weight"], knobs_of(row["knobs"], j), self.data_size)
+            made_small = [-found["players"][n] for n in engine.players] or [-found["objective"]]
+            return made_small, ({n: found[n] for n in self.engine.metrics}, found.get("own", {}))
+
+        moving = {n: params[n] for names in groups for n in names}
+        values, pull, (metrics, own) = jax.vjp(losses, moving, has_aux=True)
+        grads: dict[str, Array] = {}
+        for i, names in enumerate(groups):
+            found = pull([jnp.full(v.shape, i == k, v.dtype) for k, v in enumerate(values)])[0]
+            grads |= {n: found[n] for n in names}
+        return metrics, own, grads
 
 
 def _copies(arrays: Any) -> Any:

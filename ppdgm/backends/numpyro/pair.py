@@ -29,6 +29,7 @@ from ppdgm.backends.numpyro.terms import (
 )
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend, explain, nearest
 from ppdgm.language import Array, Batch, Trace
+from ppdgm.reading import NO_ENUMERATION, Gradients
 
 Params = Mapping[str, Array]
 Sites = dict[str, Array]
@@ -49,6 +50,7 @@ class Probe:
 
     plate: Part | None = None
     params: dict[str, Leaves] = field(default_factory=dict)
+    of_guide: set[str] = field(default_factory=set)
     error: Exception | None = None
 
 
@@ -62,6 +64,7 @@ class PairTracer:
     def __init__(self, program: Any):
         self.program, self.plate = program, program.data_plate
         self.schedules: dict[str, Any] = {}  #: none: a plain pair knows no steps
+        self.labels: dict[str, str] = {}  #: of each parameter: "guide" if the guide has it, else "model"
         self.subsamples = False
         self.batch_size: int | None = None  #: None: any
         self._params: dict[str, Leaves] = {}
@@ -94,6 +97,11 @@ class PairTracer:
         if self.batch_size is None:
             _refuse_local(seen.params, more.params, self.plate)
         self._params, self._ready = seen.params, True
+        self.labels = {
+            leaf: "guide" if site in seen.of_guide else "model"
+            for site, leaves in seen.params.items()
+            for leaf in leaves.names
+        }
 
     def _set_up(self, data: Batch) -> None:
         """Let an autoguide look at its model: inside a trace, it would keep what JAX takes away."""
@@ -134,23 +142,33 @@ class PairTracer:
         k: int,
         given: Mapping[str, Array] | None = None,
         kl: bool = False,
-        pathwise: bool = False,
+        gradients: Gradients | None = None,
+        stopped: bool = False,
     ) -> Trace:
         """Per-site terms of K particles for each datum: `batch` is its rows, or all data where the pair subsamples."""
         self.prepare(batch)
         batch, order = self._sort(batch, index)
         given = _take(given or {}, order, 1)
+        own = self._values(jax.lax.stop_gradient(dict(params))) if stopped else None
+        if gradients and gradients.enumerate:
+            raise UnsupportedByBackend(NO_ENUMERATION)
 
         def one(key: Array, given: Sites) -> Trace:
-            guide, model = self._pair(key, batch, self._at(index), self._values(params), given)
-            if pathwise:
-                check_pathwise(guide, given)
+            guide, model = self._pair(key, batch, self._at(index), self._values(params), given, own=own)
+            if gradients:
+                check_pathwise(guide, given, gradients.scored)
             return terms(guide, model, kl)
 
         each = jax.vmap if isinstance(key, jax.core.Tracer) else _in_turn  # NumPyro's checks need the values themselves
         found = each(one)(jax.random.split(key, k), given)
         values, log_p, log_q, forms = (_unsort(part, order) for part in found[:4])
         return Trace(values, log_p, log_q, forms, found.shared)
+
+    def dream(
+        self, params: Params, key: Array, batch: Batch, index: Array, gradients: Gradients | None = None
+    ) -> Sites:
+        """Not for plain pairs."""
+        raise UnsupportedByBackend(mistakes.NO_DREAM)
 
     def draws(self, params: Params, key: Array, batch: Batch, index: Array, k: int) -> dict[str, Array]:
         """The latents drawn from the guide, [K, B, *event]."""
@@ -187,9 +205,19 @@ class PairTracer:
         return _take(batch, order, 0), order
 
     def _pair(
-        self, key: Array, batch: Batch, at: Any, param: Any, given: Mapping[str, Array], mean: bool = False
+        self,
+        key: Array,
+        batch: Batch,
+        at: Any,
+        param: Any,
+        given: Mapping[str, Array],
+        mean: bool = False,
+        own: Any = None,
     ) -> tuple[Reading, Reading]:
-        """Guide, then model at the guide's values. `at` and `param` answer for the data plate and for parameters."""
+        """Guide, then model at the guide's values.
+
+        `at` and `param` answer for the data plate and for parameters, `own` for the guide's, where they are others.
+        """
         first, second = jax.random.split(key)
 
         def draw(msg: Message) -> Array | None:
@@ -197,7 +225,7 @@ class PairTracer:
                 return place(msg, self.plate, {}).native(given[msg["name"]])
             return mean_of(msg) if mean and not msg["is_observed"] else None
 
-        asks = Supply(self.program.guide, self.plate, at, param, draw)
+        asks = Supply(self.program.guide, self.plate, at, own or param, draw)
         guide = self._read("guide", asks, first, batch)
         mistakes.check_unobserved(n for n, s in guide.sites.items() if s.observed and not isinstance(s.fn, Unit))
         size, part = asks.sizes.get(self.plate, (None, None))
@@ -265,6 +293,7 @@ class PairTracer:
         def look(key: Array, batch: Batch) -> None:
             guide, model = self._pair(key, batch, at, lambda msg: None, {})
             seen.params = {n: _leaves(n, m["value"]) for r in (guide, model) for n, m in r.params.items()}
+            seen.of_guide = set(guide.params)
 
         like = {n: jax.ShapeDtypeStruct((rows, *a.shape[1:]), canonicalize_dtype(a.dtype)) for n, a in data.items()}
         try:

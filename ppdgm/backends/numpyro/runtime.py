@@ -16,9 +16,10 @@ import numpyro
 
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.pair import PairTracer
-from ppdgm.backends.numpyro.tracer import ProgramTracer, select
+from ppdgm.backends.numpyro.tracer import ProgramTracer, make_tracing, select
 from ppdgm.errors import PpdgmError, UnsupportedByBackend
 from ppdgm.language import Array, Trace
+from ppdgm.tracing import knobs_of
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -136,19 +137,28 @@ class Runtime:
             self.trace_native(params, jax.random.key(0), data, self._index(index), given={}, k=k, kl=False)
 
     def rehearse(
-        self, objective: Any, params: Any, data: Any, b: int, knobs: Mapping[str, np.ndarray], data_size: int
-    ) -> None:
-        """One reading as in training, and the objective of it, for what they object to; nothing is computed."""
+        self, engine: Any, params: Any, data: Any, b: int, knobs: Mapping[str, np.ndarray], data_size: int
+    ) -> list[str]:
+        """The objective of each phase as in training, for what it objects to; nothing is computed.
+
+        Returns:
+            The sites whose draws carry no gradient.
+        """
         index = self._index(np.arange(b) % len(next(iter(data.values()))))
         now = {n: jnp.asarray(v[0]) for n, v in knobs.items()}
 
-        def run(params: Any) -> Any:
-            batch, k = select(self.tracer, data, index), objective.particles
-            key, kl = jax.random.key(0), objective.wants_kl
-            terms = self.tracer.trace(params, key, batch, index, k, None, kl, pathwise=True)
-            return objective(terms, jnp, jnp.ones(b), now, data_size)
+        scored: list[str] = []
 
-        jax.eval_shape(run, params)
+        def run(params: Any, j: int, engine: Any) -> Any:
+            batch = select(self.tracer, data, index)
+            tracing = make_tracing(self.tracer, engine, params, jax.random.key(0), batch, index)
+            found = engine.objective(tracing, jnp.ones(b), knobs_of(now, j), data_size)
+            scored.extend(tracing.scored)
+            return found
+
+        for j, phase in enumerate(engine.phases()):
+            jax.eval_shape(partial(run, j=j, engine=phase.engine), params)
+        return scored
 
     def bytes_written(self, params: Any, data: Any, k: int, b: int) -> int:
         """Bytes of all intermediate results of one reading with K particles and B data; nothing is computed.

@@ -13,7 +13,7 @@ from ppdgm.backends.numpyro.sites import Message, Reading, Site
 from ppdgm.backends.numpyro.vocabulary import closed_form_kl
 from ppdgm.errors import ProgramError, nearest
 from ppdgm.language import Array, Batch, Trace
-from ppdgm.mistakes import apart, check_sites, not_pathwise
+from ppdgm.mistakes import apart, check_sites, not_pathwise, scored_outside
 from ppdgm.reading import closed_forms
 
 
@@ -58,12 +58,17 @@ def check_place(msg: Message, guide: Site, plate: str, others: list[str]) -> Non
         raise apart(msg["name"], "model" if inside else "guide", f"numpyro.plate({plate!r}, x.shape[0])", others)
 
 
-def check_pathwise(guide: Reading, given: Iterable[str]) -> None:
-    """Refuse draws through which no gradient flows."""
+def check_pathwise(guide: Reading, given: Iterable[str], scored: list[str] | None) -> None:
+    """Refuse, or note, draws through which no gradient flows."""
     for name in guide.drawn():
-        fn = guide.sites[name].fn
-        if name not in given and not fn.has_rsample:
+        fn, site = guide.sites[name].fn, guide.sites[name]
+        if name in given or fn.has_rsample:
+            continue
+        if scored is None:
             raise not_pathwise(name, fn)
+        if site.axis is None:
+            raise scored_outside(name, fn)
+        scored.append(name)
 
 
 def terms(guide: Reading, model: Reading, kl: bool) -> Trace:

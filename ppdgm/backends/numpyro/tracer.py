@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ppdgm.backends.numpyro.vocabulary import JaxReader, JaxVocabulary
 from ppdgm.language import UNSEEN, Array, Batch, Trace
 from ppdgm.nets import check_libraries
-from ppdgm.reading import Reading, read_draws, read_means, read_pair, read_prior
+from ppdgm.reading import Gradients, Reading, read_draws, read_dream, read_means, read_pair, read_prior
+from ppdgm.tracing import Tracing
 
 Params = Mapping[str, Array]
 Sites = dict[str, Array]
+_DREAM = 2**31 - 2  # folded into a step's key for draws of the model
 
 
 class ProgramTracer:
@@ -26,6 +30,7 @@ class ProgramTracer:
         self.program = program
         self.declared = program.declarations()
         self.schedules = self.declared.schedules
+        self.labels = {n: p.label for n, p in self.declared.params.items() if n not in self.schedules}
         check_libraries(self.declared, "numpyro")
 
     def prepare(self, data: Batch) -> None:
@@ -44,11 +49,24 @@ class ProgramTracer:
         k: int,
         given: Mapping[str, Array] | None = None,
         kl: bool = False,
-        pathwise: bool = False,
+        gradients: Gradients | None = None,
+        stopped: bool = False,
     ) -> Trace:
-        """Per-site terms of K particles for each datum of the minibatch."""
-        reader = JaxReader(key, pathwise)
-        return read_pair(self.program, self._speak(params), reader, batch, (k, len(index)), given or {}, kl)
+        """Per-site terms of K particles for each datum of the minibatch.
+
+        Args:
+            stopped: whether the guide's densities carry no gradient to parameters, and only that to values.
+        """
+        speak, reader, shape = self._speak(params), JaxReader(key, gradients), (k, len(index))
+        guide = self._speak(jax.lax.stop_gradient(dict(params))) if stopped else speak
+        return read_pair(self.program, speak, reader, batch, shape, given or {}, kl, guide)
+
+    def dream(
+        self, params: Params, key: Array, batch: Batch, index: Array, gradients: Gradients | None = None
+    ) -> Sites:
+        """log q of the guide's sites at draws of the model, [1, B]."""
+        reader = JaxReader(key, gradients)
+        return read_dream(self.program, self._speak(params), reader, batch, len(index), jax.lax.stop_gradient)
 
     def draws(self, params: Params, key: Array, batch: Batch, index: Array, k: int) -> Sites:
         """Latents drawn from the guide, [K, B, *event]."""
@@ -70,6 +88,25 @@ class ProgramTracer:
             return JaxVocabulary(reading, params, self.declared)
 
         return speak
+
+
+def make_tracing(tracer: Any, engine: Any, params: Params, key: Array, batch: Batch, index: Array) -> Tracing:
+    """One step as an engine's objective sees it; `batch` is from `select`."""
+
+    def trace(gradients: Gradients, given: Any, kl: bool, stopped: bool) -> Trace:
+        found: Trace = tracer.trace(params, key, batch, index, engine.particles, given, kl, gradients, stopped)
+        return found
+
+    return Tracing(
+        xp=jnp,
+        stop_gradient=jax.lax.stop_gradient,
+        logsumexp=jax.nn.logsumexp,
+        trace=trace,
+        dreams=lambda gradients: tracer.dream(params, jax.random.fold_in(key, _DREAM), batch, index, gradients),
+        rows=lambda: {n: a[index] for n, a in batch.items()} if tracer.subsamples else batch,
+        params=params,
+        gradients=engine.gradients(),
+    )
 
 
 def select(tracer: Any, data: Batch, index: Array) -> Batch:

@@ -16,6 +16,7 @@ from ppdgm.backends.numpyro.density import Density, draw
 from ppdgm.backends.numpyro.distributions import Distributions
 from ppdgm.backends.numpyro.foreign import apply_module
 from ppdgm.language import Array, Batch, Vocabulary
+from ppdgm.reading import Gradients
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
@@ -100,8 +101,8 @@ class JaxReader:
     native: ClassVar[type] = dist.Distribution
     arrays: ClassVar[tuple[type, ...]] = (jax.Array, np.ndarray)
 
-    def __init__(self, key: Array | None, pathwise: bool = False):
-        self.key, self.pathwise, self.draws = key, pathwise, 0
+    def __init__(self, key: Array | None, gradients: Gradients | None = None):
+        self.key, self.gradients, self.draws = key, gradients, 0
 
     def draw(self, d: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
         key = jax.random.fold_in(self.key, self.draws)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-import array_api_compat.torch as xp
 import numpy as np
 import torch
 
 from ppdgm.backends.pyro.runtime import seeded
-from ppdgm.backends.pyro.step import CompiledStep, EagerStep, all_finite, is_spec
-from ppdgm.backends.pyro.tracer import select
+from ppdgm.backends.pyro.step import CompiledStep, EagerStep, Losses, all_finite, gradients, is_spec
+from ppdgm.backends.pyro.tracer import make_tracing, select
 from ppdgm.backends.pyro.vocabulary import flushed, unvalidated
 from ppdgm.errors import TrainingError
 from ppdgm.language import Array, Trace
+from ppdgm.tracing import Tracing, groups_of, knobs_of
 
 
 class Trainer:
@@ -23,8 +24,8 @@ class Trainer:
 
     Args:
         runtime: of the program.
-        objective: (trace, xp, weights, knobs, data_size) -> named scalars, of which "objective" is maximised.
-        optimiser: spec, or a function of parameters that makes a torch optimiser.
+        engine: each of its phases has an objective, and parameters that it moves.
+        optimiser: spec, or a function of parameters that makes a torch optimiser; each phase has its own.
         params: from `runtime.put`.
         seed: of all draws.
         data_size: N.
@@ -32,12 +33,14 @@ class Trainer:
         average: d of the moving average of the parameters, or None.
         compile: compile the step, where that can be done.
         insist: a program that torch can't compile is an error, rather than run eagerly.
+        own: the engine's own parameters and numbers, which are no part of the result.
+        pieces: parts of a minibatch that are worked on in turn; the gradient is of all.
     """
 
     def __init__(
         self,
         runtime: Any,
-        objective: Any,
+        engine: Any,
         optimiser: Any,
         params: dict[str, Array],
         seed: int,
@@ -46,16 +49,22 @@ class Trainer:
         average: float | None = None,
         compile: bool = False,
         insist: bool = False,
+        own: Mapping[str, np.ndarray] | None = None,
+        pieces: int = 1,
     ):
-        self.runtime, self.tracer, self.objective = runtime, runtime.tracer, objective
+        self.runtime, self.tracer, self.engine = runtime, runtime.tracer, engine
+        self.own, self.pieces = frozenset(own or ()), pieces
         self.data_size, self.binarise, self.decay = data_size, binarise, average
         self.params = self.tracer.adopt(params)
         trained = {n: p for n, p in self.params.items() if p.requires_grad}
         self.average = {} if average is None else {n: p.detach().clone() for n, p in trained.items()}
+        labels = engine.labels(own or ())
+        self.params |= {n: v.requires_grad_(n in labels) for n, v in runtime.put(own or {}).items()}
+        self.phases = groups_of(engine, {**self.tracer.labels, **labels})
         # Buffers move as a side effect of a forward pass, and a user's own optimiser is its own: neither compiles.
         self.compiled = compile and self.tracer.compiles and not self.tracer.state_names and is_spec(optimiser)
         self.optimiser, self.insist = optimiser, insist
-        self._step = (CompiledStep if self.compiled else EagerStep)(self._loss_of, self.params, optimiser)
+        self._steps = self._make_steps()
         with seeded(runtime.device, seed):
             self._rng = _get_rng(runtime.device)
 
@@ -72,7 +81,7 @@ class Trainer:
         try:
             return self._run(plan, data)
         except Exception as error:
-            if not self.compiled or self._step.works:
+            if not self.compiled or all(s.works for s in self._steps):
                 raise
             if self.insist:
                 lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -81,31 +90,39 @@ class Trainer:
                     f"torch can't compile this program ({type(error).__name__}: {said}). "
                     "Train with compile=False, or write it with fewer Python features."
                 ) from error
-        self.compiled, self._step = False, EagerStep(self._loss_of, self.params, self.optimiser)
+        self.compiled = False
+        self._steps = self._make_steps()
         return self._run(plan, data)
+
+    def _make_steps(self) -> list[Any]:
+        kind = CompiledStep if self.compiled else EagerStep
+        return [
+            kind(partial(self._losses_of, j), self.params, groups, self.optimiser)
+            for j, (_, groups) in enumerate(self.phases)
+        ]
 
     def _run(self, plan: Any, data: dict[str, Array]) -> dict[str, np.ndarray]:
         device = self.runtime.device
         index, weight, knobs = self._put(plan)
-        rates = self._step.rates(plan.rate[: plan.count], device)
-        history = torch.empty(plan.count, len(self.objective.metrics), device=device)
+        history = torch.empty(plan.count, len(self.engine.metrics), device=device)
+        rates = _rates(self._steps, plan, device)
         moving, moved = list(self.average.values()), [self.params[n].detach() for n in self.average]
         with self._drawing():
             for i in range(plan.count):
                 row = {n: v[i] for n, v in knobs.items()}
-                history[i] = self._step(data, index[i], weight[i], row, rates[i])
+                history[i] = self._steps[plan.phase[i]](data, index[i], weight[i], row, rates[i])
                 if moving:
                     torch._foreach_lerp_(moving, moved, 1.0 - (self.decay or 0.0))
         for name in self.tracer.schedules:  # they stand among the parameters at their last value
             if name in knobs:
                 self.params[name].detach().copy_(knobs[name][plan.count - 1])
         values = history.cpu().numpy()
-        return {n: values[:, j] for j, n in enumerate(self.objective.metrics)}
+        return {n: values[:, j] for j, n in enumerate(self.engine.metrics)}
 
     @property
     def judged(self) -> dict[str, Array]:
         """The parameters that stand for the run: their average, where one is kept."""
-        return {**self.params, **self.average}
+        return {n: v for n, v in {**self.params, **self.average}.items() if n not in self.own}
 
     def values(self) -> dict[str, np.ndarray]:
         """The judged parameters, and the buffers, now."""
@@ -118,7 +135,7 @@ class Trainer:
         parts = {
             "params": _copies(self.params),
             "average": _copies(self.average),
-            "optimiser": self._step.state_arrays(),
+            "optimiser": {_of_phase(j) + n: a for j, s in enumerate(self._steps) for n, a in s.state_arrays().items()},
             "rng": rng,
         }
         return {f"{part}/{n}": a for part, arrays in parts.items() for n, a in arrays.items()}
@@ -130,13 +147,17 @@ class Trainer:
             for own, saved in ((self.params, part("params")), (self.average, part("average"))):
                 for name, value in own.items():
                     value.copy_(torch.as_tensor(saved[name]))
-        self._step.restore(part("optimiser"))
+        saved, others = part("optimiser"), tuple(map(_of_phase, range(1, len(self._steps))))
+        for j, step in enumerate(self._steps):
+            mine = {n.removeprefix(_of_phase(j)): a for n, a in saved.items() if n.startswith(_of_phase(j))}
+            step.restore(mine if j else {n: a for n, a in saved.items() if not n.startswith(others)})
         rng = {n: torch.tensor(a) for n, a in part("rng").items()}
         self._rng = rng["cpu"], rng.get("gpu")
 
     def finite(self) -> bool:
         """Whether all parameters are, and the state of an optimiser by name."""
-        return all_finite([*self.params.values(), *self.average.values()]) and self._step.finite()
+        numbers = [*self.params.values(), *self.average.values()]
+        return all_finite(numbers) and all(step.finite() for step in self._steps)
 
     def skip(self) -> None:
         """Pass over a step: the next one has draws of its own."""
@@ -150,14 +171,16 @@ class Trainer:
         """
         index, weight, knobs = self._put(plan)
         state, row = self.state_arrays(), {n: v[0] for n, v in knobs.items()}
-        found: list[Trace] = []
+        j = int(plan.phase[0])
+        engine = self.phases[j][0]
         with self._drawing():
-            loss, _ = self._loss_of(self.params, data, index[0], weight[0], row, found.append)
-            trained = {n: p for n, p in self.params.items() if p.requires_grad}
-            grads = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+            rng = torch.get_rng_state()
+            found = self._tracing(engine, self.params, data, index[0], row).read(kl=engine.wants_kl)
+            torch.set_rng_state(rng)  # the objective's first reading has the same draws
+            grads = gradients(partial(self._losses_of, j), self.params, self.phases[j][1], data, index[0], weight[0], row)
         self.restore(state)
-        terms: Trace = self.runtime.fetch(found[0])
-        return terms, _copies({n: g for n, g in zip(trained, grads, strict=True) if g is not None})
+        terms: Trace = self.runtime.fetch(found)
+        return terms, _copies(grads[0])
 
     def _put(self, plan: Any) -> tuple[Array, Array, dict[str, Array]]:
         device = self.runtime.device
@@ -174,27 +197,65 @@ class Trainer:
             yield
             self._rng = _get_rng(device)
 
-    def _loss_of(
+    def _tracing(
+        self, engine: Any, params: dict[str, Array], data: dict[str, Array], index: Array, knobs: dict[str, Array]
+    ) -> Tracing:
+        batch = select(self.tracer, data, index)
+        if self.binarise:
+            x = batch["x"]
+            batch = {**batch, "x": (torch.rand_like(x) < x).to(x.dtype)}
+        params = {**params, **{n: knobs[n] for n in self.tracer.schedules if n in knobs}}
+        return make_tracing(self.tracer, engine, params, batch, index)
+
+    def _losses_of(
         self,
+        j: int,
         params: dict[str, Array],
         data: dict[str, Array],
         index: Array,
         weight: Array,
         knobs: dict[str, Array],
-        show: Callable[[Trace], Any] | None = None,
-    ) -> tuple[Array, Array]:
-        batch = select(self.tracer, data, index)
-        if self.binarise:
-            x = batch["x"]
-            batch = {**batch, "x": (torch.rand_like(x) < x).to(x.dtype)}
-        k, kl = self.objective.particles, self.objective.wants_kl
-        params = {**params, **{n: knobs[n] for n in self.tracer.schedules if n in knobs}}
-        terms = self.tracer.trace(params, batch, index, k, None, kl, pathwise=True)
-        if show:
-            show(terms)
-        metrics = self.objective(terms, xp, weight, knobs, self.data_size)
-        stacked = torch.stack([metrics[n].detach().to(torch.float32) for n in self.objective.metrics])
-        return -metrics["objective"], stacked
+    ) -> Losses:
+        """What each player of a phase makes small, its metrics, and the engine's own new numbers."""
+        if self.pieces == 1:
+            return self._piece(j, params, data, index, weight, knobs)
+        pieces = [v.reshape(self.pieces, -1) for v in (index, weight)]
+        shares = pieces[1].sum(1) / weight.sum()
+        whole = torch.where(shares[:, None] > 0, pieces[1], 1.0)  # a piece of padding alone counts for nothing
+        found = [self._piece(j, params, data, i, w, knobs) for i, w in zip(pieces[0], whole, strict=True)]
+        add = lambda values: sum(torch.where(s > 0, s * v, 0.0) for s, v in zip(shares, values, strict=True))
+        losses = [add(values) for values in zip(*(f[0] for f in found), strict=True)]
+        return losses, add([f[1] for f in found]), {n: add([f[2][n] for f in found]) for n in found[0][2]}
+
+    def _piece(
+        self,
+        j: int,
+        params: dict[str, Array],
+        data: dict[str, Array],
+        index: Array,
+        weight: Array,
+        knobs: dict[str, Array],
+    ) -> Losses:
+        engine = self.phases[j][0]
+        tracing = self._tracing(engine, params, data, index, knobs)
+        found = engine.objective(tracing, weight, knobs_of(knobs, j), self.data_size)
+        stacked = torch.stack([found[n].detach().to(torch.float32) for n in self.engine.metrics])
+        losses = [-found["players"][n] for n in engine.players] or [-found["objective"]]
+        return losses, stacked, {n: v.detach() for n, v in found.get("own", {}).items()}
+
+
+def _of_phase(j: int) -> str:
+    return f"phase{j}/" if j else ""
+
+
+def _rates(steps: list[Any], plan: Any, device: torch.device) -> list[Any]:
+    """What each step's optimiser needs, by its own count of the steps that it has taken."""
+    found: list[Any] = [None] * plan.count
+    for j, step in enumerate(steps):
+        mine = np.flatnonzero(plan.phase[: plan.count] == j)
+        for i, rate in zip(mine, step.rates(plan.rate[mine], device), strict=True):
+            found[i] = rate
+    return found
 
 
 def _copies(arrays: Mapping[str, Array]) -> dict[str, np.ndarray]:

@@ -22,6 +22,7 @@ from ppdgm.backends.pyro.sites import Layout, Site, terms
 from ppdgm.backends.pyro.vocabulary import unvalidated
 from ppdgm.errors import ProgramError, UnsupportedByBackend, nearest
 from ppdgm.language import Array, Batch, Trace
+from ppdgm.reading import NO_ENUMERATION, Gradients
 
 Params = Mapping[str, Array]
 Sites = dict[str, Array]
@@ -48,6 +49,8 @@ class PairTracer:
         home = next((p.device for m in self.modules for p in m.parameters()), torch.device("cpu"))
         self.device = device or home
         self.schedules: dict[str, Any] = {}  #: none: a plain pair knows no steps
+        self.labels: dict[str, str] = {}  #: of each parameter: "guide" if the guide has it, else "model"
+        self._of_guide: set[str] = set()
         self.subsamples = False  #: whether the pair is called with all data and draws its minibatch by index
         self.batch_size: int | None = None  #: B, where the plate fixes it
         self.state_names: frozenset[str] = frozenset()
@@ -115,9 +118,17 @@ class PairTracer:
         k: int,
         given: Mapping[str, Array] | None = None,
         kl: bool = False,
-        pathwise: bool = False,
+        gradients: Gradients | None = None,
+        stopped: bool = False,
     ) -> Trace:
         """Per-site terms of K particles for each datum of the minibatch. The values are those of the live tensors."""
+        if stopped:
+            raise UnsupportedByBackend(
+                "A plain Pyro pair holds its parameters itself, so that its guide can't be scored without their "
+                "gradient, as the estimators 'stl' and 'dreg' need. Use 'reparam', or write the program over P."
+            )
+        if gradients and gradients.enumerate:
+            raise UnsupportedByBackend(NO_ENUMERATION)
         self._check_live(params)
         if self.batch_size and len(index) != self.batch_size:
             raise ProgramError(
@@ -125,11 +136,15 @@ class PairTracer:
             )
         way = self.particles if k > 1 else "one at a time"
         batch, index, given, order = self._sort(batch, index, given or {})
-        found = self._several(way, k, batch, index, given, kl, pathwise)
+        found = self._several(way, k, batch, index, given, kl, gradients)
         found = found._replace(values={n: v for n, v in found.values.items() if n in self._latent})
         back = None if order is None else torch.argsort(order)
         values, log_p, log_q, forms = (_rows(part, back, 1) for part in found[:4])
         return Trace(values, log_p, log_q, forms, found.shared)
+
+    def dream(self, params: Params, batch: Batch, index: Array, gradients: Gradients | None = None) -> Sites:
+        """Not for plain pairs."""
+        raise UnsupportedByBackend(mistakes.NO_DREAM)
 
     def draws(self, params: Params, batch: Batch, index: Array, k: int) -> dict[str, Array]:
         """The latents drawn from the guide, [K, B, *event]."""
@@ -180,6 +195,7 @@ class PairTracer:
         self._live = found | {n: _tensor(m, leaf) for n, (m, leaf) in self._owners.items()}
         self._known = True
         self.state_names = frozenset(self._owners)
+        self.labels = {n: "guide" if n in self._of_guide else "model" for n in self._live if n not in self._owners}
         with torch.no_grad(), unvalidated(), self.modules.evaluating(dropout_only=True), self._entered():
             self.particles = self._choose_particles(batch, index)
 
@@ -188,6 +204,7 @@ class PairTracer:
         found: dict[str, Array] = {}
         try:
             guide = self._run(self._guide, batch, Recorder(layout, index, {}, {}, found, first=True))
+            self._of_guide = set(found)
             model = self._run(self._model, batch, Recorder(layout, index, {}, guide, found, first=True))
         finally:
             replaced = self.modules.put_back_params()
@@ -219,20 +236,29 @@ class PairTracer:
         return "one at a time"
 
     def _several(
-        self, way: str, k: int, batch: Batch, index: Array, given: Params, kl: bool = False, pathwise: bool = False
+        self,
+        way: str,
+        k: int,
+        batch: Batch,
+        index: Array,
+        given: Params,
+        kl: bool = False,
+        gradients: Gradients | None = None,
     ) -> Trace:
         if way == "in a plate":
-            return self._read(self._layout(k, len(index)), batch, index, given, kl, pathwise)
+            return self._read(self._layout(k, len(index)), batch, index, given, kl, gradients)
         if way == "as more data" and self.batch_size:
             raise ProgramError("The plate fixes the number of data.")
 
         def read(batch: Batch, index: Array, given: Params) -> Trace:
-            return self._read(self._layout(None, len(index)), batch, index, given, kl, pathwise)
+            return self._read(self._layout(None, len(index)), batch, index, given, kl, gradients)
 
         return (as_more_data if way == "as more data" else one_at_a_time)(read, k, batch, index, given)
 
-    def _read(self, layout: Layout, batch: Batch, index: Array, given: Params, kl: bool, pathwise: bool) -> Trace:
-        guide = self._run(self._guide, batch, Recorder(layout, index, given, {}, self._live, pathwise=pathwise))
+    def _read(
+        self, layout: Layout, batch: Batch, index: Array, given: Params, kl: bool, gradients: Gradients | None
+    ) -> Trace:
+        guide = self._run(self._guide, batch, Recorder(layout, index, given, {}, self._live, gradients=gradients))
         model = self._run(self._model, batch, Recorder(layout, index, {}, guide, self._live))
         return terms(guide, model, layout, kl)
 

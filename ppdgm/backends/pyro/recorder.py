@@ -21,6 +21,7 @@ from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, misfit, subsample
 from ppdgm.backends.pyro.vocabulary import has_pathwise, stamps
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend, explain, nearest
 from ppdgm.language import Array, Batch
+from ppdgm.reading import Gradients
 
 
 class Recorder(Messenger):
@@ -33,7 +34,7 @@ class Recorder(Messenger):
         replay: values of latent sites as the guide drew them.
         params: parameter -> the tensor that training moves.
         first: whether this run finds the parameters, and puts them into `params`.
-        pathwise: refuse draws through which no gradient flows.
+        gradients: where they will be taken: draws that carry none are refused, or noted.
         mean: put each latent at its mean.
         generate: put each observed site at its mean.
     """
@@ -46,14 +47,14 @@ class Recorder(Messenger):
         replay: Mapping[str, Site],
         params: dict[str, Array],
         first: bool = False,
-        pathwise: bool = False,
+        gradients: Gradients | None = None,
         mean: bool = False,
         generate: bool = False,
     ):
         super().__init__()
         self.layout, self.index, self.given, self.replay = layout, index, given, replay
         self.params: dict[str, Array] = params
-        self.first, self.pathwise, self.mean, self.generate = first, pathwise, mean, generate
+        self.first, self.gradients, self.mean, self.generate = first, pathwise, mean, generate
         self.sites: dict[str, Site] = {}
         self.plates: set[str] = set()
         self.role = ""
@@ -96,8 +97,16 @@ class Recorder(Messenger):
             _set(msg, self.layout.spread(name, fn, _frames(msg), self.given[name]))
         elif self.mean:
             _set(msg, _mean(name, fn))
-        elif self.pathwise and not has_pathwise(fn):
+        elif self.gradients and not has_pathwise(fn):
+            self._note(name, fn, self.gradients.scored, msg)
+
+    def _note(self, name: str, fn: Any, scored: list[str] | None, msg: Any) -> None:
+        """Refuse, or note, a draw that carries no gradient."""
+        if scored is None:
             raise mistakes.not_pathwise(name, fn)
+        if self.layout.plate not in _frames(msg):
+            raise mistakes.scored_outside(name, fn)
+        scored.append(name)
 
     def _pyro_post_sample(self, msg: Any) -> None:
         name, fn, infer = msg["name"], msg["fn"], msg["infer"]

@@ -13,10 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ppdgm.backends.pyro.pair import PairTracer
-from ppdgm.backends.pyro.tracer import ProgramTracer, select
+from ppdgm.backends.pyro.tracer import ProgramTracer, make_tracing, select
 from ppdgm.backends.pyro.vocabulary import unvalidated
 from ppdgm.errors import PpdgmError
 from ppdgm.language import Array, Trace
+from ppdgm.tracing import OWN, knobs_of
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -140,15 +141,24 @@ class Runtime:
             self.tracer.trace(params, select(self.tracer, data, rows), rows, k, None, True)
 
     def rehearse(
-        self, objective: Any, params: Any, data: Any, b: int, knobs: Mapping[str, np.ndarray], data_size: int
-    ) -> None:
-        """One reading as in training, and the objective of it, for what they object to."""
+        self, engine: Any, params: Any, data: Any, b: int, knobs: Mapping[str, np.ndarray], data_size: int
+    ) -> list[str]:
+        """The objective of each phase as in training, for what it objects to.
+
+        Returns:
+            The sites whose draws carry no gradient.
+        """
         rows = self._index(np.arange(b) % len(next(iter(data.values()))))
         now = {n: torch.as_tensor(v[0], device=self.device) for n, v in knobs.items()}
-        with self._evaluating(params, 0) as params:
-            batch, k = select(self.tracer, data, rows), objective.particles
-            terms = self.tracer.trace(params, batch, rows, k, None, objective.wants_kl, pathwise=True)
-            objective(terms, xp, torch.ones(b, device=self.device), now, data_size)
+        own = {n: v for n, v in params.items() if n.startswith(OWN)}
+        scored: list[str] = []
+        with self._evaluating({n: v for n, v in params.items() if n not in own}, 0) as params:
+            batch = select(self.tracer, data, rows)
+            for j, phase in enumerate(engine.phases()):
+                tracing = make_tracing(self.tracer, phase.engine, {**params, **own}, batch, rows)
+                phase.engine.objective(tracing, torch.ones(b, device=self.device), knobs_of(now, j), data_size)
+                scored += tracing.scored
+        return scored
 
     def bytes_written(self, params: Any, data: Any, k: int, b: int) -> int:
         """Bytes of all intermediate results of one reading with K particles and B data.

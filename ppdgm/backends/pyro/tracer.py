@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import array_api_compat.torch as xp
 import numpy as np
 import torch
 
 from ppdgm.backends.pyro.vocabulary import TorchReader, TorchVocabulary
 from ppdgm.language import UNSEEN, Array, Batch, Trace
 from ppdgm.nets import ForeignNet, check_libraries
-from ppdgm.reading import Reading, read_draws, read_means, read_pair, read_prior
+from ppdgm.reading import Gradients, Reading, read_draws, read_dream, read_means, read_pair, read_prior
+from ppdgm.tracing import Tracing
 
 Params = Mapping[str, Array]
 Sites = dict[str, Array]
@@ -34,6 +36,7 @@ class ProgramTracer:
         self.program = program
         self.declared = program.declarations()
         self.schedules = self.declared.schedules
+        self.labels = {n: p.label for n, p in self.declared.params.items() if n not in self.schedules}
         check_libraries(self.declared, "pyro")
         self._modules: dict[str, torch.nn.Module] = {
             n: u.spec.module for n, u in self.declared.nets.items() if isinstance(u.spec, ForeignNet)
@@ -81,11 +84,22 @@ class ProgramTracer:
         k: int,
         given: Mapping[str, Array] | None = None,
         kl: bool = False,
-        pathwise: bool = False,
+        gradients: Gradients | None = None,
+        stopped: bool = False,
     ) -> Trace:
-        """Per-site terms of K particles for each datum of the minibatch."""
-        shape = (k, index.shape[0])
-        return read_pair(self.program, self._speak(params), TorchReader(pathwise), batch, shape, given or {}, kl)
+        """Per-site terms of K particles for each datum of the minibatch.
+
+        Args:
+            stopped: whether the guide's densities carry no gradient to parameters, and only that to values.
+        """
+        speak, reader, shape = self._speak(params), TorchReader(gradients), (k, index.shape[0])
+        guide = self._speak({n: v.detach() for n, v in params.items()}) if stopped else speak
+        return read_pair(self.program, speak, reader, batch, shape, given or {}, kl, guide)
+
+    def dream(self, params: Params, batch: Batch, index: Array, gradients: Gradients | None = None) -> Sites:
+        """log q of the guide's sites at draws of the model, [1, B]."""
+        reader = TorchReader(gradients)
+        return read_dream(self.program, self._speak(params), reader, batch, index.shape[0], torch.Tensor.detach)
 
     def draws(self, params: Params, batch: Batch, index: Array, k: int) -> Sites:
         """Latents drawn from the guide, [K, B, *event]."""
@@ -105,6 +119,25 @@ class ProgramTracer:
             return TorchVocabulary(reading, params, self.declared)
 
         return speak
+
+
+def make_tracing(tracer: Any, engine: Any, params: Params, batch: Batch, index: Array) -> Tracing:
+    """One step as an engine's objective sees it; `batch` is from `select`."""
+
+    def trace(gradients: Gradients, given: Any, kl: bool, stopped: bool) -> Trace:
+        found: Trace = tracer.trace(params, batch, index, engine.particles, given, kl, gradients, stopped)
+        return found
+
+    return Tracing(
+        xp=xp,
+        stop_gradient=torch.Tensor.detach,
+        logsumexp=torch.logsumexp,
+        trace=trace,
+        dreams=lambda gradients: tracer.dream(params, batch, index, gradients),
+        rows=lambda: {n: a[index] for n, a in batch.items()} if tracer.subsamples else batch,
+        params=params,
+        gradients=engine.gradients(),
+    )
 
 
 def select(tracer: Any, data: Batch, index: Array) -> Batch:

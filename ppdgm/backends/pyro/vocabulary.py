@@ -16,6 +16,7 @@ from torch.distributions import Distribution, kl_divergence
 
 from ppdgm.backends.pyro.density import Density, draw
 from ppdgm.language import Array, Batch, Vocabulary
+from ppdgm.reading import Gradients
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": torch.tanh,
@@ -104,8 +105,8 @@ class TorchReader:
     native: ClassVar[type] = Distribution
     arrays: ClassVar[tuple[type, ...]] = (torch.Tensor,)
 
-    def __init__(self, pathwise: bool = False):
-        self.pathwise = pathwise
+    def __init__(self, gradients: Gradients | None = None):
+        self.gradients = gradients
 
     def draw(self, d: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
         return draw(d, shape)

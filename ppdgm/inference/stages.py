@@ -1,0 +1,134 @@
+"""Stages: engines one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+from pydantic import model_validator
+
+from ppdgm.errors import TrainingError
+from ppdgm.inference.engine import Engine, Phase
+from ppdgm.schedules import Schedule, as_schedule
+from ppdgm.spec import NonNegativeFloat, PositiveInt, Spec
+
+
+class Stage(Spec):
+    """An engine for some steps.
+
+    Args:
+        engine: which.
+        steps: how many; None, of the last stage: those that remain.
+        freeze: patterns of names of parameters that stay as they are, such as "decoder.*".
+        learning_rate: a number, or a schedule counted from the stage's first step; None: the run's.
+    """
+
+    engine: Engine
+    steps: PositiveInt | None = None
+    freeze: tuple[str, ...] = ()
+    learning_rate: NonNegativeFloat | Schedule | None = None
+
+
+class Stages(Engine):
+    """Engines one after another, on the same parameters: say SVI with a warm-up, then IWAE with the encoder frozen.
+
+    Each begins with an optimiser of its own, and counts its schedules from its first step.
+
+    Args:
+        stages: of which all but the last have a number of steps.
+    """
+
+    stages: tuple[Stage, ...]
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if not self.stages:
+            raise ValueError("no stages. Give at least one.")
+        if any(s.steps is None for s in self.stages[:-1]):
+            raise ValueError("only the last stage may go on for as long as the run does. Give the others steps=….")
+        if any(s.engine.exact or isinstance(s.engine, Stages) for s in self.stages):
+            raise ValueError("a stage is an engine that goes by gradients, and no list of stages.")
+        return self
+
+    @property
+    def _starts(self) -> list[int]:
+        return [0, *np.cumsum([s.steps for s in self.stages[:-1]]).tolist()]
+
+    @property
+    def particles(self) -> int:
+        return max(s.engine.particles for s in self.stages)
+
+    def schedules(self) -> dict[str, Schedule]:
+        named = {}
+        for stage, start in zip(self.stages, self._starts, strict=True):
+            rate = {} if stage.learning_rate is None else {"learning_rate": as_schedule(stage.learning_rate)}
+            for name, schedule in {**stage.engine.schedules(), **rate}.items():
+                named[f"stage {len(named)} {name}" if name in named else name] = Later(of=schedule, first=start)
+        return named
+
+    def own(self, width: int, scored: Iterable[str]) -> dict[str, np.ndarray]:
+        scored = list(scored)
+        return {n: v for s in self.stages for n, v in s.engine.own(width, scored).items()}
+
+    def labels(self, own: Iterable[str]) -> dict[str, str]:
+        own = list(own)
+        return {n: v for s in self.stages for n, v in s.engine.labels(own).items()}
+
+    def phases(self) -> tuple[Phase, ...]:
+        found = []
+        for stage, start in zip(self.stages, self._starts, strict=True):
+            rate = None if stage.learning_rate is None else as_schedule(stage.learning_rate)
+            for phase in stage.engine.phases():
+                phase = replace(phase, freeze=(*phase.freeze, *stage.freeze), learning_rate=rate or phase.learning_rate)
+                found.append(phase.later(start))
+        return tuple(found)
+
+    def turns(self, steps: np.ndarray) -> np.ndarray:
+        found, number = np.zeros(len(steps), np.int32), 0
+        for stage, start in zip(self.stages, self._starts, strict=True):
+            found = np.where(steps >= start, number + stage.engine.turns(np.maximum(steps - start, 0)), found)
+            number += len(stage.engine.phases())
+        return found.astype(np.int32)
+
+    def check(self, steps: int) -> None:
+        starts = self._starts
+        if starts[-1] >= steps:
+            raise TrainingError(
+                f"The stages before the last take {starts[-1]} steps, but the run has {steps}: nothing would be left for "
+                "the last. Train longer, or shorten them."
+            )
+        for stage, start, end in zip(self.stages, starts, [*starts[1:], steps], strict=True):
+            for name, schedule in stage.engine.schedules().items():
+                if schedule.reached() > end - start:
+                    raise TrainingError(
+                        f"{name}: the schedule needs {schedule.reached()} steps, but its stage has {end - start}. "
+                        f"Train longer, or shorten it: steps={end - start} at most."
+                    )
+            stage.engine.check(end - start)
+
+
+class Later(Schedule):
+    """A schedule that begins at a later step.
+
+    Args:
+        of: the schedule.
+        first: the step at which it begins.
+    """
+
+    of: Schedule
+    first: int = 0
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray:
+        return self.of(np.maximum(steps - self.first, 0))
+
+    def reached(self) -> int:
+        return self.of.reached() and self.first + self.of.reached()
+
+
+def as_engine(value: Any) -> Any:
+    """A list of engines and stages as `Stages`."""
+    if not isinstance(value, list | tuple):
+        return value
+    return Stages(stages=tuple(v if isinstance(v, Stage) else Stage(engine=v) for v in value))

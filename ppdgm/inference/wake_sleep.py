@@ -1,0 +1,88 @@
+"""Wake-sleep: a guide that is not trained by the model's bound, but towards the model's posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from ppdgm.errors import ProgramError
+from ppdgm.inference import bounds, estimators
+from ppdgm.inference.engine import Engine
+from ppdgm.language import Array
+from ppdgm.reading import Gradients
+from ppdgm.spec import NonNegativeFloat, PositiveInt
+from ppdgm.tracing import Tracing
+
+
+class ReweightedWakeSleep(Engine):
+    """The model maximises the IWAE bound; the guide, E[log q(z|x)] under the posterior and under the model's dreams.
+
+    With w̃ the normalised weights of K draws of the guide: θ by Σ w̃_k ∇ log p(x, z_k); φ by
+    wake_phi Σ w̃_k ∇ log q(z_k|x) + sleep_phi ∇ log q(z'|x'), with (x', z') drawn from the model. No gradient goes
+    through a draw, so that discrete latents are as good as others. Bornschein & Bengio 2015, arXiv:1406.2751; Le et al.
+    2019, arXiv:1805.10469.
+
+    Args:
+        k: K.
+        wake_phi, sleep_phi: weights of the guide's two updates.
+
+    Raises:
+        ProgramError: in training, where a site is enumerated, or lies outside the data plate.
+    """
+
+    players: ClassVar[tuple[str, ...]] = ("model", "guide")
+    reweighted: ClassVar[bool] = True
+
+    k: PositiveInt = 10
+    wake_phi: NonNegativeFloat = 1.0
+    sleep_phi: NonNegativeFloat = 0.0
+
+    @property
+    def particles(self) -> int:
+        return self.k
+
+    def gradients(self) -> Gradients:
+        return Gradients(relaxed=False, scored=[])
+
+    def objective(
+        self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None
+    ) -> dict[str, Any]:
+        xp, trace = tracing.xp, tracing.read()
+        log_w = bounds.log_weights(trace, xp)
+        if trace.marginal is not None:
+            raise ProgramError(
+                f"{type(self).__name__} weighs draws, and a site of the program is enumerated. Use SVI, or draw the site."
+            )
+        fixed = tracing.stop_gradient(log_w)
+        share = self.k * xp.exp(fixed - tracing.logsumexp(fixed, 0)[None]) if self.reweighted else 1.0  # of mean 1
+        mean = lambda terms: bounds.mean(terms, weights, xp)
+        rest = mean(bounds.penalties(trace, xp) + 0.0 * log_w) if trace.penalties else 0.0
+        value = mean(bounds.renyi(fixed, 0.0, tracing.logsumexp)[None])
+        joint = mean(share * sum(trace.log_p.values()))
+        guide = 0.0 * joint
+        if self.wake_phi:
+            same = trace if set(trace.log_q) <= set(tracing.scored) else tracing.read(estimators.held(tracing, trace))
+            guide = guide + self.wake_phi * mean(share * sum(same.log_q.values()))
+        if self.sleep_phi:
+            guide = guide + self.sleep_phi * mean(sum(tracing.dream().values()))
+        elbo = mean(fixed)
+        seen = mean(tracing.stop_gradient(bounds.reconstruction(trace, xp)))
+        found = {"objective": value, "elbo": elbo, "kl": seen - elbo}
+        return {**found, "players": {"model": joint - rest, "guide": guide - rest}}
+
+
+class WakeSleep(ReweightedWakeSleep):
+    """The wake-sleep algorithm: θ by ∇ log p(x, z), z from the guide; φ by ∇ log q(z'|x'), (x', z') from the model.
+
+    Hinton, Dayan, Frey & Neal 1995. The guide becomes right for the model's own data, which need not be the data's.
+
+    Args:
+        k: K, draws of the guide per datum.
+        wake_phi, sleep_phi: as for `ReweightedWakeSleep`; 0 and 1 here.
+    """
+
+    reweighted: ClassVar[bool] = False
+
+    k: PositiveInt = 1
+    wake_phi: NonNegativeFloat = 0.0
+    sleep_phi: NonNegativeFloat = 1.0

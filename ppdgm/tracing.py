@@ -1,0 +1,71 @@
+"""What an objective sees of one training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ppdgm.language import Array, Trace
+from ppdgm.reading import Gradients
+
+OWN = "engine/"  #: what names of an engine's own parameters and numbers begin with
+
+
+@dataclass
+class Tracing:
+    """Readings of a minibatch, and the arithmetic that the array API lacks.
+
+    Attributes:
+        xp: array namespace.
+        stop_gradient: x -> x without its gradient.
+        logsumexp: (x, axis) -> log Σ exp x.
+        trace: (gradients, given, kl, stopped) -> a reading's terms; `dream` likewise.
+        rows: () -> the minibatch's fields, [B, …].
+        params: the program's, and the engine's own.
+        gradients: how they pass through draws.
+    """
+
+    xp: Any
+    stop_gradient: Callable[[Array], Array]
+    logsumexp: Callable[..., Array]
+    trace: Callable[..., Trace]
+    dreams: Callable[[Gradients], dict[str, Array]]
+    rows: Callable[[], Mapping[str, Array]]
+    params: Mapping[str, Array]
+    gradients: Gradients
+
+    def read(self, given: Mapping[str, Array] | None = None, kl: bool = False, stopped: bool = False) -> Trace:
+        """Guide, then model, at fresh draws.
+
+        Args:
+            given: values of the latents, [K, B, *event], instead of draws.
+            kl: whether to add closed forms.
+            stopped: whether the guide's densities carry no gradient to parameters, and only that to values.
+        """
+        return self.trace(self.gradients, given, kl, stopped)
+
+    def dream(self) -> dict[str, Array]:
+        """log q of the guide's sites at latents and data drawn from the model, [1, B]; the draws carry no gradient."""
+        return self.dreams(self.gradients)
+
+    @property
+    def scored(self) -> list[str]:
+        """The sites of the last reading whose draws carry no gradient, each once."""
+        return list(dict.fromkeys(self.gradients.scored or ()))
+
+
+def knobs_of(knobs: Mapping[str, Array], phase: int) -> dict[str, Array]:
+    """Of the numbers of all phases, those of one: `name` of the first, `name@i` of the others."""
+    split = {n: n.partition("@") for n in knobs}
+    return {split[n][0]: v for n, v in knobs.items() if (split[n][2] or "0") == str(phase)}
+
+
+def groups_of(engine: Any, labels: Mapping[str, str]) -> list[tuple[Any, list[list[str]]]]:
+    """Each phase's engine, with the parameters that each of its players moves."""
+    found = []
+    for phase in engine.phases():
+        moving = phase.moving(labels)
+        players = phase.engine.players
+        found.append((phase.engine, [[n for n in moving if labels[n] == p] for p in players] or [moving]))
+    return found
