@@ -132,10 +132,10 @@ def scored_outside(name: str, dist: Any) -> ProgramError:
 
 
 def no_field(name: str, fields: list[str]) -> ProgramError:
-    """The error for an observed site that is no field of the data, where the guide is to be shown the model's draws."""
+    """The error for an observed site that is no field of the data, so that the guide can't be shown its draw."""
     return ProgramError(
-        f"Site {name!r} is observed, but no field of the data has its name ({', '.join(fields)}), so the guide can't be "
-        "shown what the model draws there. Name the site as the field."
+        f"Site {name!r} is observed, but no field of the data has its name ({', '.join(fields)}), so the guide can't "
+        "be shown what the model draws there. Name the site as the field."
     )
 
 

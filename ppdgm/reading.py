@@ -33,8 +33,8 @@ class Gradients:
 
 
 NO_ENUMERATION = (
-    "The sites of a plain pair are enumerated by the library's own TraceEnum_ELBO only. Write the program over P, or use "
-    "the estimator 'score'."
+    "The sites of a plain pair are enumerated by the library's own TraceEnum_ELBO only. Write the program over P, or "
+    "use the estimator 'score'."
 )
 
 

@@ -60,7 +60,7 @@ class Linear(Schedule):
 
 
 class Sigmoid(Schedule):
-    """From near `start` to `end` along an S: start + (end − start) σ((step − middle) / width), until `steps`, then `end`.
+    """From near `start` to `end` along an S, start + (end − start) σ((step − middle) / width), then `end`.
 
     Bowman et al. 2016, arXiv:1511.06349.
 

@@ -4,6 +4,7 @@ import os
 import tempfile
 
 import jax
+import pytest
 import torch
 
 # Many tests compile the same small programs: keep what XLA made, for other tests and for the next run.
@@ -11,3 +12,14 @@ _CACHE = os.path.join(tempfile.gettempdir(), f"ppdgm-test-cache-{os.getuid()}")
 jax.config.update("jax_compilation_cache_dir", _CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 torch.set_num_threads(1)
+
+FULLY_OPTIMISED = {"test_many_rows", "test_covering", "test_loops", "test_hierarchy_training", "test_discrete_training"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compile_fast(request):
+    """XLA compiles in half the time without most of its optimisations; where much is computed, they pay."""
+    fast = request.module.__name__ not in FULLY_OPTIMISED
+    jax.config.update("jax_disable_most_optimizations", fast)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

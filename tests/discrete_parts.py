@@ -9,11 +9,11 @@ import pytest
 import torch
 from readings import BACKENDS, get_runtime
 
-from ppdgm.reading import Gradients
 from ppdgm.inference import bounds
 from ppdgm.language import Declarations
 from ppdgm.models import MLP, VAE, BernoulliPrior, CategoricalPrior, Gaussian
 from ppdgm.program import Context
+from ppdgm.reading import Gradients
 
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 NET = MLP(hidden=(4,))
@@ -95,7 +95,9 @@ def gradient(backend, program, x, k, function=bounds.log_weights, given=None, kl
     @jax.jit
     def over_jax(params, key):
         def value(params):
-            found = tracer.trace(params, key, {"x": jnp.asarray(x)}, jnp.arange(len(x)), k, given, kl, gradients=Gradients())
+            found = tracer.trace(
+                params, key, {"x": jnp.asarray(x)}, jnp.arange(len(x)), k, given, kl, gradients=Gradients()
+            )
             return function(found, jnp).mean()
 
         return jax.grad(value)(params)
@@ -105,7 +107,9 @@ def gradient(backend, program, x, k, function=bounds.log_weights, given=None, kl
         values = given and {n: torch.tensor(v) for n, v in given.items()}
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            found = tracer.trace(leaves, {"x": torch.tensor(x)}, torch.arange(len(x)), k, values, kl, gradients=Gradients())
+            found = tracer.trace(
+                leaves, {"x": torch.tensor(x)}, torch.arange(len(x)), k, values, kl, gradients=Gradients()
+            )
         value = function(found, torch).mean()
         grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True, materialize_grads=True)
         return {n: g.numpy() for n, g in zip(leaves, grads, strict=True)}

@@ -48,7 +48,7 @@ def log_weights(runtime, params, data, index, k, seed=0):
 
 def train(trainer, steps, b, n=N, first=0, rate=1e-2, seed=0):
     index, weight = Batches(n, b, seed).rows(first, steps, steps)
-    knobs = trainer.objective.knobs(np.arange(first, first + steps))
+    knobs = trainer.engine.knobs(np.arange(first, first + steps))
     return trainer.run(Plan(index, weight, np.full(steps, rate, np.float32), knobs, first, steps), trainer.data)
 
 

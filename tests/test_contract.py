@@ -19,8 +19,8 @@ from reference import log_joint_and_guide
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from ppdgm.reading import Gradients
 from ppdgm.inference import bounds
+from ppdgm.reading import Gradients
 
 K = 3
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}

@@ -21,9 +21,9 @@ from readings import BACKENDS, get_runtime, precision, run_trace, train
 from scipy.special import log_softmax, softmax
 from scipy.stats import norm
 
-from ppdgm.reading import Gradients
 from ppdgm.inference import bounds
 from ppdgm.models import MLP, SemiSupervisedVAE
+from ppdgm.reading import Gradients
 
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 every_kind = pytest.mark.parametrize("kind", SITES, ids=lambda kind: kind.__name__)
@@ -121,7 +121,9 @@ def gradient(backend, kind, bound, seed=7, k=2):
         batch = {n: torch.tensor(v) for n, v in data.items()}
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            out = bound(tracer.trace(leaves, batch, torch.arange(4), k, None, True, gradients=Gradients()), torch).mean()
+            out = bound(
+                tracer.trace(leaves, batch, torch.arange(4), k, None, True, gradients=Gradients()), torch
+            ).mean()
         grads = torch.autograd.grad(out, list(leaves.values()), allow_unused=True, materialize_grads=True)
         return out.item(), {n: g.numpy() for n, g in zip(leaves, grads, strict=True)}
 

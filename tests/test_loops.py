@@ -37,7 +37,7 @@ def plan(trainer, first, count, capacity=9, batch=8):
     index, weight = Batches(len(X), batch, 0).rows(first, count, capacity)
     steps = np.arange(first, first + capacity)
     rate = np.full(capacity, 1e-3, np.float32)
-    return Plan(index, weight, rate, trainer.objective.knobs(steps), first, count)
+    return Plan(index, weight, rate, trainer.engine.knobs(steps), first, count)
 
 
 @pytest.mark.parametrize("binarise", [False, True])

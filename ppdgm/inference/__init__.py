@@ -4,6 +4,7 @@ from ppdgm.inference.em import EM, VariationalEM
 from ppdgm.inference.engine import Engine
 from ppdgm.inference.evaluate import Estimate
 from ppdgm.inference.importance import IWAE, Renyi
+from ppdgm.inference.lagging import LaggingInference
 from ppdgm.inference.optimisers import Optimiser
 from ppdgm.inference.recipe import Recipe
 from ppdgm.inference.result import Fit, load
@@ -27,6 +28,7 @@ __all__ = [
     "Estimate",
     "Exponential",
     "Fit",
+    "LaggingInference",
     "Linear",
     "Optimiser",
     "Progress",

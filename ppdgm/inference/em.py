@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterable
+from typing import ClassVar
 
 import numpy as np
 
-from ppdgm.inference.engine import Engine, Phase
+from ppdgm.inference.engine import Composite, Phase
 from ppdgm.inference.importance import Weighted
 from ppdgm.inference.svi import SVI
-from ppdgm.language import Array
 from ppdgm.schedules import Schedule
 from ppdgm.spec import PositiveInt
-from ppdgm.tracing import Tracing
 
 
-class EM(Engine):
+class EM(Composite):
     """Closed-form E- and M-steps over all data: log p(x) never falls. Dempster, Laird & Rubin 1977.
 
     For programs with the two methods `e_step(params, x)`, sufficient statistics summed over data, and
@@ -26,11 +24,11 @@ class EM(Engine):
 
     exact: ClassVar[bool] = True
 
-    def objective(self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None) -> Any:
-        raise NotImplementedError
+    def phases(self) -> tuple[Phase, ...]:
+        return ()
 
 
-class VariationalEM(Engine):
+class VariationalEM(Composite):
     """E-steps that move the guide's parameters φ alone, then M-steps that move the model's θ alone, in turns.
 
     Coordinate ascent on one bound. Neal & Hinton 1998. For θ at a point with a prior of its own (MAP), give the program
@@ -68,6 +66,3 @@ class VariationalEM(Engine):
 
     def turns(self, steps: np.ndarray) -> np.ndarray:
         return (steps % (self.e_steps + self.m_steps) >= self.e_steps).astype(np.int32)
-
-    def objective(self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None) -> Any:
-        return self.engine.objective(tracing, weights, knobs, data_size)

@@ -110,6 +110,10 @@ class Engine(Spec):
         """The number of the phase of each step."""
         return np.zeros(len(steps), np.int32)
 
+    def director(self, per_epoch: int) -> Any:
+        """What tells the phases of an engine where they depend on what was seen; else None."""
+        return None
+
     def check(self, steps: int) -> None:
         """Refuse a run of so many steps.
 
@@ -135,9 +139,20 @@ class Engine(Spec):
         """
 
 
+class Composite(Engine):
+    """An engine that is made of others' phases, and has no objective of its own."""
+
+    def objective(self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None) -> Any:
+        raise TypeError(f"{type(self).__name__} has no objective: its phases have.")
+
+    @abstractmethod
+    def phases(self) -> tuple[Phase, ...]:
+        """What it is made of."""
+
+
 def knobs_of_phases(engine: Engine, steps: np.ndarray) -> dict[str, np.ndarray]:
-    """The numbers that the objectives of all phases need to know of each step, as `ppdgm.tracing.knobs_of` reads them."""
-    found = {}
+    """What the objectives of all phases need to know of each step, named as `ppdgm.tracing.knobs_of` reads it."""
+    found: dict[str, np.ndarray] = {}
     for i, phase in enumerate(engine.phases()):
         own = phase.engine.knobs(np.maximum(steps - phase.first, 0))
         found |= {f"{n}@{i}" if i else n: v for n, v in own.items()}

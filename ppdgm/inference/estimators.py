@@ -118,7 +118,8 @@ def first_values(kind: str, width: int) -> dict[str, np.ndarray]:
         return {}
     rng = np.random.default_rng(0)
     shapes = (width, HIDDEN), (HIDDEN,), (HIDDEN, 1), (1,)
-    return {n: (rng.normal(size=s) * s[0] ** -0.5 * (len(s) > 1)).astype(np.float32) for n, s in zip(_LEARNED, shapes)}
+    values = [rng.normal(size=s) * s[0] ** -0.5 * (len(s) > 1) for s in shapes]  # biases start at 0
+    return {n: v.astype(np.float32) for n, v in zip(_LEARNED, values, strict=True)}
 
 
 def labels_of(own: Any) -> dict[str, str]:

@@ -70,7 +70,9 @@ class Weighted(Engine):
         log_w = bounds.log_weights(trace, xp)
         if self.estimator in ("stl", "dreg"):
             if trace.marginal is not None:
-                raise ProgramError(f"estimator={self.estimator!r} is for draws, and a site of the program is enumerated.")
+                raise ProgramError(
+                    f"estimator={self.estimator!r} is for draws, and a site of the program is enumerated."
+                )
             plain = self.estimator == "stl"
             again = estimators.stopped(tracing, trace) if plain else self._dreg(tracing, trace, log_w)
             log_w = bounds.log_weights(again, xp)

@@ -18,6 +18,7 @@ from ppdgm.errors import DataError, PpdgmError, ProgramError, TrainingError, exp
 from ppdgm.inference.batches import Batches
 from ppdgm.inference.engine import knobs_of_phases
 from ppdgm.inference.evaluate import Judge, check_fields, leave_labels, parse_memory
+from ppdgm.inference.exact import ExactTrainer, check_steps
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.folder import Folder
 from ppdgm.inference.keeper import Keeper
@@ -25,6 +26,7 @@ from ppdgm.inference.optimisers import as_optimiser
 from ppdgm.inference.recipe import Recipe
 from ppdgm.inference.result import Fit, values_of
 from ppdgm.inference.run import Interruption, Run, interruptible
+from ppdgm.inference.settings import Training
 from ppdgm.inference.watch import Watch
 from ppdgm.program import PlainPair
 from ppdgm.registry import backend as load_backend
@@ -77,16 +79,19 @@ class Job:
         if self.params is not None:
             first = matching(first, self.params)
         size = self.feed.size
-        self.batches = Batches(size, _choose_batch(self.runtime, training.batch_size, size), training.seed)
+        if recipe.engine.exact:
+            _check_exact(recipe)
+        batch_size = size if recipe.engine.exact else _choose_batch(self.runtime, training.batch_size, size)
+        self.batches = Batches(size, batch_size, training.seed)
         if self.batches.batch_size % training.accumulate:
             raise TrainingError(
-                f"accumulate: got {training.accumulate}, which does not divide the batch_size {self.batches.batch_size}."
+                f"accumulate: got {training.accumulate}, which does not divide batch_size={self.batches.batch_size}."
             )
         self.total = training.length(self.batches.per_epoch)
         own = training.optimiser if self.own is None else self.own
         self.optimiser = as_optimiser(own, training.clip_norm)
         self._check_schedules()
-        self.native = self.runtime.put(first)
+        self.native, self.first = self.runtime.put(first), first
         self._first_reading()
         if not first:
             where = "with numpyro.param" if isinstance(recipe.program, PlainPair) else "in build()"
@@ -138,9 +143,10 @@ class Job:
         return folder
 
     def _make(self, report: Any, keeper: Keeper, saved: Saved | None) -> Run:
-        training, name = self.recipe.training, self.recipe.backend
+        training, name, exact = self.recipe.training, self.recipe.backend, self.recipe.engine.exact
         compiled = saved.page["compile"] if saved else _choose_compile(training.compile, name, self.total)
-        trainer = self.module.Trainer(
+        trainer: Any = ExactTrainer(self.runtime, self.recipe.program, self.feed, self.first) if exact else None
+        trainer = trainer or self.module.Trainer(
             self.runtime,
             self.recipe.engine,
             self.optimiser,
@@ -164,7 +170,7 @@ class Job:
         rate = as_schedule(1.0) if self.own is not None else training.rate
         return Run(
             trainer, self.feed, self.batches, self.recipe.engine, training, self.total, watch, self.callbacks, report,
-            keeper, rate,
+            keeper, rate, self.recipe.engine.director(self.batches.per_epoch),
         )  # fmt: skip
 
     def _go(self, run: Run, keeper: Keeper) -> Interruption:
@@ -247,6 +253,15 @@ class Job:
         }
         missing = [n for n, absent in given.items() if absent]
         return [f"Handed over in Python, and not told here: {', '.join(missing)}."] if missing else []
+
+
+def _check_exact(recipe: Recipe) -> None:
+    """Refuse a program without closed-form steps, and settings of gradient steps."""
+    check_steps(recipe.program)
+    default, training = Training(), recipe.training
+    for name in ("learning_rate", "clip_norm", "weight_average", "binarise", "accumulate"):
+        if getattr(training, name) != getattr(default, name):
+            raise TrainingError(f"{name}: EM() takes closed-form steps, which have none. Leave it out.")
 
 
 def fingerprint(fields: Mapping[str, Any]) -> str:

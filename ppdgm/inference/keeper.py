@@ -135,6 +135,7 @@ class Keeper:
             "skipped": run.skipped,
             "in_a_row": run.in_a_row,
             "seconds": run.seconds,
+            "director": run.director.page() if run.director is not None else None,
             "watch": run.watch.page() if run.watch else None,
             "transform": self.transform.to_table() if self.transform else None,
         }

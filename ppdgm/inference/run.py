@@ -16,6 +16,7 @@ from ppdgm import checkpoint
 from ppdgm.inference.batches import Batches, Plan
 from ppdgm.inference.engine import knobs_of_phases, rates_of_phases
 from ppdgm.inference.feed import Feed
+from ppdgm.inference.information import mutual_information
 from ppdgm.inference.keeper import Keeper
 from ppdgm.inference.settings import Training
 from ppdgm.inference.trouble import ADVICE, describe
@@ -49,6 +50,8 @@ class Run:
     report: Report
     keeper: Keeper
     rate: Any
+    director: Any = None  # of an engine whose phases depend on what was seen
+    turns: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
     step: int = 0
     stopped: str = "done"
     parts: list[Arrays] = field(default_factory=list)
@@ -64,7 +67,8 @@ class Run:
     @property
     def capacity(self) -> int:
         """The longest stretch: what arrays of a stretch are padded to, so that nothing is compiled twice."""
-        return self.feed.capacity(self.batches.batch_size, min(self.total, STRETCH_STEPS))
+        most = 1 if self.engine.exact else min(self.total, STRETCH_STEPS)
+        return self.feed.capacity(self.batches.batch_size, most)
 
     def go(self, interrupted: threading.Event) -> None:
         """Run stretches to the end, or until something stops them."""
@@ -100,6 +104,9 @@ class Run:
         self.step, self.skipped, self.in_a_row = page["step"], list(page["skipped"]), page["in_a_row"]
         self.parts = [{n: history[n] for n in self.engine.metrics}] if self.step else []
         self.seconds = page["seconds"]
+        if self.director is not None:
+            self.director.restore(page["director"])
+            self.turns = np.asarray(history["phase"], np.int32)
         if self.watch and page["watch"]:
             self.watch.restore(page["watch"], checkpoint.group(arrays, "best"))
             if self.watch.done:
@@ -116,6 +123,8 @@ class Run:
         found = {n: np.concatenate([p[n] for p in self.parts or empty]) for n in self.engine.metrics}
         self.parts = [found] if self.parts else []
         found = {**found, "step": np.arange(1, self.step + 1)}
+        if self.director is not None:
+            found["phase"] = self.turns[: self.step]
         if self.skipped:
             found["skipped_step"] = np.array(self.skipped)
         if self.watch:
@@ -134,11 +143,18 @@ class Run:
         capacity = self.capacity
         index, weight = self.batches.rows(first, count, capacity)
         steps = np.arange(first, first + capacity)
-        turns = self.engine.turns(steps)
+        turns = self._turns_of(first, capacity, steps)
         rate = rates_of_phases(self.engine, self.rate, steps, turns)
         moved = {n: s(steps).astype(np.float32) for n, s in self.trainer.tracer.schedules.items()}
         knobs = {**knobs_of_phases(self.engine, steps), **moved}
         return Plan(index, weight, rate, knobs, first, count, turns)
+
+    def _turns_of(self, first: int, capacity: int, steps: np.ndarray) -> np.ndarray:
+        """The phases of these steps: as the director told them, if there is one."""
+        if self.director is None:
+            return self.engine.turns(steps)
+        known = self.turns[first : first + capacity]
+        return np.concatenate([known, np.zeros(capacity - len(known), np.int32)])
 
     def _take(self, first: int, count: int) -> Arrays:
         """Run steps from the trainer's state, whatever comes out."""
@@ -147,6 +163,25 @@ class Run:
 
     def _advance(self, count: int) -> None:
         """Take `count` steps; fewer where one is not finite, which is then skipped."""
+        first = self.step
+        if self.director is not None:
+            turns = self.director.next(count)
+            count = len(turns)
+            self.turns = np.concatenate([self.turns[:first], turns])
+        self._advance_by(count)
+        if self.director is not None:
+            taken = self.step - first
+            if self.director.seen(turns[:taken], self.parts[-1]["objective"][:taken]):
+                self._look_at_information()
+
+    def _look_at_information(self) -> None:
+        feed = self.watch.judge.feed if self.watch else self.feed
+        information = mutual_information(self.trainer.runtime, self.trainer.judged, feed)
+        self.director.look(information)
+        state = "the guide lags no longer" if not self.director.aggressive else "the guide goes first"
+        self.keeper.note(f"mutual information {information:.3f} nats at step {self.step}: {state}")
+
+    def _advance_by(self, count: int) -> None:
         metrics = self._take(self.step, count)
         bad = ~np.isfinite(metrics["objective"])
         if not bad.any() and self.trainer.finite():

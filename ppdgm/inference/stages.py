@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import model_validator
 
 from ppdgm.errors import TrainingError
-from ppdgm.inference.engine import Engine, Phase
+from ppdgm.inference.engine import Composite, Engine, Phase
 from ppdgm.schedules import Schedule, as_schedule
 from ppdgm.spec import NonNegativeFloat, PositiveInt, Spec
 
@@ -31,7 +31,7 @@ class Stage(Spec):
     learning_rate: NonNegativeFloat | Schedule | None = None
 
 
-class Stages(Engine):
+class Stages(Composite):
     """Engines one after another, on the same parameters: say SVI with a warm-up, then IWAE with the encoder frozen.
 
     Each begins with an optimiser of its own, and counts its schedules from its first step.
@@ -61,7 +61,7 @@ class Stages(Engine):
         return max(s.engine.particles for s in self.stages)
 
     def schedules(self) -> dict[str, Schedule]:
-        named = {}
+        named: dict[str, Schedule] = {}
         for stage, start in zip(self.stages, self._starts, strict=True):
             rate = {} if stage.learning_rate is None else {"learning_rate": as_schedule(stage.learning_rate)}
             for name, schedule in {**stage.engine.schedules(), **rate}.items():
@@ -96,8 +96,8 @@ class Stages(Engine):
         starts = self._starts
         if starts[-1] >= steps:
             raise TrainingError(
-                f"The stages before the last take {starts[-1]} steps, but the run has {steps}: nothing would be left for "
-                "the last. Train longer, or shorten them."
+                f"The stages before the last take {starts[-1]} steps, but the run has {steps}: none is left for it. "
+                "Train longer, or shorten them."
             )
         for stage, start, end in zip(self.stages, starts, [*starts[1:], steps], strict=True):
             for name, schedule in stage.engine.schedules().items():

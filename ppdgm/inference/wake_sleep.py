@@ -51,7 +51,7 @@ class ReweightedWakeSleep(Engine):
         log_w = bounds.log_weights(trace, xp)
         if trace.marginal is not None:
             raise ProgramError(
-                f"{type(self).__name__} weighs draws, and a site of the program is enumerated. Use SVI, or draw the site."
+                f"{type(self).__name__} weighs draws, but a site is enumerated. Use SVI, or draw the site."
             )
         fixed = tracing.stop_gradient(log_w)
         share = self.k * xp.exp(fixed - tracing.logsumexp(fixed, 0)[None]) if self.reweighted else 1.0  # of mean 1

@@ -236,7 +236,9 @@ class Trainer:
         def add(total: Any, piece: Any) -> Any:
             index, weight, key, share = piece
             found = self._piece(j, params, data, {**row, "index": index, "weight": weight, "key": key})
-            return jax.tree.map(lambda t, a: t + jnp.where(share > 0, share * a, 0.0).astype(t.dtype), total, found), None
+            return jax.tree.map(
+                lambda t, a: t + jnp.where(share > 0, share * a, 0.0).astype(t.dtype), total, found
+            ), None
 
         each = (cut(row["index"]), weight, self._keys(row["key"], jnp.arange(self.pieces)), shares)
         first = {**row, "index": each[0][0], "weight": weight[0]}

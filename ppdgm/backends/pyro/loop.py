@@ -177,7 +177,9 @@ class Trainer:
             rng = torch.get_rng_state()
             found = self._tracing(engine, self.params, data, index[0], row).read(kl=engine.wants_kl)
             torch.set_rng_state(rng)  # the objective's first reading has the same draws
-            grads = gradients(partial(self._losses_of, j), self.params, self.phases[j][1], data, index[0], weight[0], row)
+            grads = gradients(
+                partial(self._losses_of, j), self.params, self.phases[j][1], data, index[0], weight[0], row
+            )
         self.restore(state)
         terms: Trace = self.runtime.fetch(found)
         return terms, _copies(grads[0])

@@ -54,7 +54,7 @@ class Recorder(Messenger):
         super().__init__()
         self.layout, self.index, self.given, self.replay = layout, index, given, replay
         self.params: dict[str, Array] = params
-        self.first, self.gradients, self.mean, self.generate = first, pathwise, mean, generate
+        self.first, self.gradients, self.mean, self.generate = first, gradients, mean, generate
         self.sites: dict[str, Site] = {}
         self.plates: set[str] = set()
         self.role = ""

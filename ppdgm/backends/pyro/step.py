@@ -32,8 +32,13 @@ def gradients(losses: Loss, params: Params, groups: Groups, *where: Any) -> tupl
             continue
         more = i + 1 < len(groups)
         grads = torch.autograd.grad(values[i], [params[n] for n in names], retain_graph=more, allow_unused=True)
-        found |= {n: g for n, g in zip(names, grads, strict=True) if g is not None}
+        found |= {n: _laid_out_as(params[n], g) for n, g in zip(names, grads, strict=True) if g is not None}
     return found, metrics, own
+
+
+def _laid_out_as(param: Array, gradient: Array) -> Array:
+    """The gradient in its parameter's own memory layout: torch's fused optimisers misread any other, silently."""
+    return gradient if gradient.stride() == param.stride() else torch.empty_like(param).copy_(gradient)
 
 
 class EagerStep:

@@ -1,0 +1,34 @@
+"""The mutual information of data and latents under a guide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+
+from ppdgm.inference.feed import Feed
+
+ROWS = 500
+
+
+def mutual_information(runtime: Any, params: Any, feed: Feed, seed: int = 0, rows: int = ROWS) -> float:
+    """I(x; z) = E[log q(z|x) − log q(z)], with q(z) = 1/B Σ_j q(z|x_j) over B data; at most log B. In nats.
+
+    Hoffman & Johnson 2016. One draw of z for each datum.
+
+    Args:
+        runtime: of the program.
+        params: from `runtime.put`.
+        feed: of the data, of which the first rows are taken.
+        seed: of the draws.
+        rows: B.
+    """
+    rows = runtime.tracer.batch_size or min(rows, feed.size)
+    data, index = feed.rows(np.arange(rows) % feed.size)
+    drawn = runtime.draws(params, data, index, 1, seed)
+    # Particle i is the draw of datum i, and is scored under every datum.
+    given = {n: np.broadcast_to(np.swapaxes(z, 0, 1), (rows, rows, *z.shape[2:])) for n, z in drawn.items()}
+    log_q = sum(runtime.trace(params, data, index, rows, seed, given, False).log_q.values())
+    log_q = np.asarray(log_q, float)
+    return float(np.mean(np.diagonal(log_q) - logsumexp(log_q, axis=1) + np.log(rows)))

@@ -1,0 +1,117 @@
+"""Lagging inference: the guide is trained to near convergence before each step of the model, until that has paid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ppdgm.inference.engine import Composite, Phase
+from ppdgm.inference.importance import Weighted
+from ppdgm.inference.svi import SVI
+from ppdgm.schedules import Schedule
+from ppdgm.spec import PositiveInt
+
+GUIDE, MODEL, BOTH = 0, 1, 2  #: phases
+
+
+class LaggingInference(Composite):
+    """Many steps of the guide's φ before each step of the model's θ, then ordinary training. He et al. 2019.
+
+    arXiv:1901.05534: a posterior that lags behind the model's is a cause of its collapse onto the prior. Steps of φ go
+    on until a window of them is no better than the one before; once the mutual information of x and z under the guide
+    no longer grows, both are moved together.
+
+    Args:
+        window: steps of φ over which the objective is averaged.
+        most: steps of φ before a step of θ, at most.
+        every: steps of θ after which the mutual information is looked at; None: an epoch's number.
+        engine: whose objective is climbed: SVI, IWAE or Renyi.
+    """
+
+    window: PositiveInt = 10
+    most: PositiveInt = 100
+    every: PositiveInt | None = None
+    engine: SVI | Weighted = SVI()
+
+    @property
+    def particles(self) -> int:
+        return self.engine.particles
+
+    @property
+    def wants_kl(self) -> bool:
+        return self.engine.wants_kl
+
+    def schedules(self) -> dict[str, Schedule]:
+        return self.engine.schedules()
+
+    def own(self, width: int, scored: Iterable[str]) -> dict[str, np.ndarray]:
+        return self.engine.own(width, scored)
+
+    def labels(self, own: Iterable[str]) -> dict[str, str]:
+        return self.engine.labels(own)
+
+    def phases(self) -> tuple[Phase, ...]:
+        return Phase(self.engine, ("guide",)), Phase(self.engine, ("model",)), Phase(self.engine)
+
+    def director(self, per_epoch: int) -> Director:
+        return Director(self, self.every or per_epoch)
+
+
+@dataclass
+class Director:
+    """Whose turn it is, from what was seen so far."""
+
+    engine: LaggingInference
+    every: int
+    aggressive: bool = True
+    turn: int = GUIDE
+    taken: int = 0  # steps of φ since the last of θ
+    window: list[float] = field(default_factory=list)
+    before: float | None = None  # mean of the window before
+    theta: int = 0  # steps of θ
+    information: list[float] = field(default_factory=list)
+
+    def next(self, count: int) -> np.ndarray:
+        """The phases of the next steps, at most `count`."""
+        if not self.aggressive:
+            return np.full(count, BOTH, np.int32)
+        if self.turn == MODEL:
+            return np.full(1, MODEL, np.int32)
+        return np.full(min(count, self.engine.window - len(self.window)), GUIDE, np.int32)
+
+    def seen(self, turns: np.ndarray, objective: np.ndarray) -> bool:
+        """Take note of steps that were taken; whether the mutual information is to be looked at now."""
+        if not self.aggressive:
+            return False
+        if turns[0] == MODEL:
+            self.turn, self.taken, self.window, self.before = GUIDE, 0, [], None
+            self.theta += 1
+            return self.theta % self.every == 0
+        self.window += [float(v) for v in objective]
+        self.taken += len(objective)
+        if len(self.window) >= self.engine.window:
+            now = float(np.nanmean(self.window))
+            done = self.taken >= self.engine.most or (self.before is not None and now <= self.before)
+            self.turn = MODEL if done else GUIDE
+            self.window, self.before = [], now
+        return False
+
+    def look(self, information: float) -> None:
+        """Take note of the mutual information: where it no longer grows, ordinary training begins."""
+        self.aggressive = not self.information or information > self.information[-1]
+        self.information.append(information)
+
+    def page(self) -> dict[str, Any]:
+        """Its state as plain values."""
+        return {
+            "aggressive": self.aggressive, "turn": self.turn, "taken": self.taken, "window": self.window,
+            "before": self.before, "theta": self.theta, "information": self.information,
+        }  # fmt: skip
+
+    def restore(self, page: Mapping[str, Any]) -> None:
+        """Continue from what `page` gave."""
+        for name, value in page.items():
+            setattr(self, name, list(value) if isinstance(value, list) else value)
