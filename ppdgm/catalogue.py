@@ -27,7 +27,8 @@ GROUPS: tuple[tuple[str, type[Spec], str, str], ...] = (
     ("Flows", Flow, "forward", "program.posterior.flow"),
     ("Other parts", Part, "distribution", "program.PART"),
     ("Nets", Net, "apply", "program.encoder"),
-    ("Engines", inference.Engine, "__call__", "engine"),
+    ("Engines", inference.Engine, "phases", "engine"),
+    ("Stages", inference.Stage, "__init__", "engine.stages"),
     ("Schedules", inference.Schedule, "__call__", "training.learning_rate"),
     ("Optimisers", inference.Optimiser, "__init__", "training.optimiser"),
     ("Training", Training, "__init__", "training"),
@@ -76,7 +77,7 @@ def is_concrete(cls: type[Spec]) -> bool:
         return False
     for _, base, method, _ in GROUPS:
         if issubclass(cls, base):
-            return method == "__init__" or getattr(cls, method) is not getattr(base, method)
+            return method in ("__init__", "phases") or getattr(cls, method) is not getattr(base, method)
     return False
 
 

@@ -118,8 +118,8 @@ def not_pathwise(name: str, dist: Any) -> ProgramError:
     """The error for a latent through which no gradient flows."""
     return ProgramError(
         f"Site {name!r}: {type(_inner(dist)).__name__} is not reparameterised, so the gradient of its parameters would "
-        "be silently wrong. Use a reparameterised distribution in the guide, or, for a few discrete values, enumerate "
-        'the site: infer={"enumerate": "parallel"}.'
+        "be silently wrong. Use a reparameterised distribution in the guide; estimator='score'; or, for a few "
+        'discrete values, enumerate the site: infer={"enumerate": "parallel"}.'
     )
 
 

@@ -8,6 +8,7 @@ from scipy.special import logsumexp
 
 SIGMAS = 4.0
 SMALL = 2e-3  # a Monte Carlo error against which exactness is claimed, relative to the value
+PRECISE = 0.02  # SIGMAS errors of a gradient, relative to it
 
 
 def check_every_draw(log_weights, exact, magnitude, tolerance):
@@ -87,6 +88,20 @@ def check_padding(objective, trace, padded, weights, knobs, size):
     found = objective(padded, np, weights, knobs, size)
     for name, value in own.items():
         assert abs(found[name] - value) <= 1e-6 * abs(value), f"{name}: {found[name]} with padding, {value} without"
+
+
+def check_mean_gradient(samples, exact, labels, errors=None, name=""):
+    """The mean of samples {name: [S, *shape]} is the exact gradient, for the parameters of each label.
+
+    All errors of a label together, SIGMAS of them, are at most PRECISE times the norm of its gradient.
+    """
+    for label in sorted(set(labels.values())):
+        flat = lambda parts, label=label: np.concatenate([np.ravel(parts[n]) for n in labels if labels[n] == label])
+        error = flat({n: g.std(0, ddof=1) / np.sqrt(len(g)) for n, g in samples.items()})
+        error = error if errors is None else np.hypot(error, flat(errors))
+        assert_within(flat({n: g.mean(0) for n, g in samples.items()}), flat(exact), error, f"{name}, {label}:")
+        share = SIGMAS * np.linalg.norm(error) / np.linalg.norm(flat(exact))
+        assert share <= PRECISE, f"{name}, {label}: {SIGMAS:g} errors are {share:.3f} of the gradient"
 
 
 def assert_within(value, expected, error, name="", small=False):

@@ -12,6 +12,8 @@ _CACHE = os.path.join(tempfile.gettempdir(), f"ppdgm-test-cache-{os.getuid()}")
 jax.config.update("jax_compilation_cache_dir", _CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 torch.set_num_threads(1)
+#: The same for processes that a test starts, where nothing is expected of their stderr: XLA tells of its cache there.
+CACHED = {"JAX_COMPILATION_CACHE_DIR": _CACHE, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
 
 FULLY_OPTIMISED = {"test_many_rows", "test_covering", "test_loops", "test_hierarchy_training", "test_discrete_training"}
 
@@ -21,5 +23,7 @@ def _compile_fast(request):
     """XLA compiles in half the time without most of its optimisations; where much is computed, they pay."""
     fast = request.module.__name__ not in FULLY_OPTIMISED
     jax.config.update("jax_disable_most_optimizations", fast)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(fast)))  # of processes that a test starts: the same bits
+        yield
     jax.config.update("jax_disable_most_optimizations", False)

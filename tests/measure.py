@@ -1,13 +1,20 @@
 """What the training loop sees: objectives and gradients of minibatches, averaged over epochs at one point."""
 
+from typing import Any
+
 import numpy as np
+import optax
+import torch
 from readings import RUNTIMES
 
 from ppdgm.inference import Optimiser
 from ppdgm.inference.batches import Batches, Plan
+from ppdgm.inference.engine import Composite, Phase, knobs_of_phases
 from ppdgm.registry import backend as load_backend
+from ppdgm.tracing import OWN
 
 RATE = 1e-8  # steps so small that the parameters stay where they are, to 1e-4
+BASELINE_RATE = 0.05
 
 
 def measure_steps(program, params, x, engine, backend, batch_size, seed=0, epochs=20, repeats=25):
@@ -31,3 +38,56 @@ def measure_steps(program, params, x, engine, backend, batch_size, seed=0, epoch
             found.append((after[name] - before[name]) / (RATE * steps))
         before = after
     return np.array(objectives), {n: np.array(g) for n, g in gradients.items()}
+
+
+class InTurn(Composite):
+    """Several engines, each a phase of one trainer, so that JAX compiles them at once."""
+
+    engines: tuple[Any, ...]
+
+    def phases(self):
+        return tuple(Phase(engine) for engine in self.engines)
+
+    def own(self, width, scored):
+        return {n: v for engine in self.engines for n, v in engine.own(width, scored).items()}
+
+    def labels(self, own):
+        return {n: v for engine in self.engines for n, v in engine.labels(own).items()}
+
+
+def sample_gradients(program, params, x, engines, backend, copies=1000, skip=0, scored=(), seed=0):
+    """{key: {name: [S, *shape]}} for engines {key: (engine, S)}.
+
+    A sample is the gradient that one step of the loop saw: the mean over so many copies of x. In float64. What an
+    engine learns for itself (a baseline) moves at a rate of its own, and `skip` steps before its samples count.
+    """
+    turn = InTurn(engines=tuple(engine for engine, _ in engines.values()))
+    runtime = RUNTIMES[backend](program, "cpu")
+    data, own = runtime.put({"x": x}), turn.own(x[0].size, scored)
+    optimiser = _optimiser(backend, len(turn.labels(own)))
+    trainer = load_backend(backend).Trainer(runtime, turn, optimiser, runtime.put(params), seed, len(x), own=own)
+    index = np.resize(np.arange(len(x), dtype=np.int32), (1, copies * len(x)))
+    first, before, found = 0, params, {}
+    for phase, (key, (_, size)) in enumerate(engines.items()):
+        found[key] = {n: [] for n in params}
+        for i in range(skip + size):
+            step = np.array([first])
+            knobs = knobs_of_phases(turn, step)
+            where = Plan(
+                index, np.ones(index.shape, np.float32), np.ones(1, np.float32), knobs, first, 1, 0 * step + phase
+            )
+            trainer.run(where, data)
+            after, first = trainer.values(), first + 1
+            for name, samples in found[key].items() if i >= skip else ():
+                samples.append((after[name] - before[name]) / RATE)
+            before = after
+    return {key: {n: np.array(g) for n, g in samples.items()} for key, samples in found.items()}
+
+
+def _optimiser(backend, learned):
+    """Plain gradient steps at RATE, and at BASELINE_RATE for the engine's own parameters, which are the last ones."""
+    if backend == "numpyro":
+        rate = lambda name: BASELINE_RATE if name.startswith(OWN) else RATE
+        return optax.stateless(lambda g, _: {n: -rate(n) * v for n, v in g.items()})
+    parts = lambda p: [(p[: len(p) - learned], RATE), (p[len(p) - learned :], BASELINE_RATE)]
+    return lambda params: torch.optim.SGD([{"params": p, "lr": rate} for p, rate in parts(params) if p])

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import CACHED
 
 DOCS = Path(__file__).parents[1] / "docs"
 GUIDES = sorted(p for p in DOCS.glob("*.md") if "```console" in p.read_text(encoding="utf-8"))
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
-FASTER = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # to compile; nothing here depends on it
 
 
 def commands(block):
@@ -31,8 +31,7 @@ def plain(output):
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda p: p.stem)
 def test_the_commands_of_a_guide_run(guide, tmp_path):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
-    env = {**os.environ, **FASTER, **cache, "PATH": path, "COLUMNS": "200"}
+    env = {**os.environ, **CACHED, "PATH": path, "COLUMNS": "200"}
     count = 0
     for kind, block in BLOCK.findall(guide.read_text(encoding="utf-8")):
         if named := re.match(r"# (\w+\.\w+)", block):

@@ -466,8 +466,8 @@ def test_control_flow_is_refused():
         open_pair(model, linear()[1])
 
 
-def test_training_needs_pathwise_draws():
-    """A discrete latent is refused in training only: its log-weights are what they are."""
+def test_gradients_through_draws_need_pathwise_draws():
+    """A discrete latent is refused where they are insisted on, else scored; its log-weights are what they are."""
 
     def model(x):
         with plate(x, None):
@@ -481,7 +481,8 @@ def test_training_needs_pathwise_draws():
     opened = open_pair(model, guide)
     assert log_weights(opened, range(B), 3).shape == (3, B)
     with pytest.raises(ProgramError, match=r"'z': Bernoulli\w* is not reparameterised"):
-        Training(opened).run(1)
+        Training(opened, SVI(estimator="reparam")).run(1)
+    assert np.isfinite(Training(opened, SVI(k=2)).run(3)["objective"]).all()
 
 
 def test_no_prior_draws_and_no_missing_means():

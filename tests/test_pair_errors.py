@@ -238,18 +238,6 @@ def prior_of_another_support(lib):
     return pair(lib, model)
 
 
-@says("'z': Bernoulli", "is not reparameterised", "silently wrong")
-def guide_without_a_gradient(lib):
-    def model(lib, x):
-        z = lib.sample("z", lib.dist.Bernoulli(probs=lib.xp.full((2,), 0.5)).to_event(1))
-        lib.sample("x", likelihood(lib, z), obs=x)
-
-    def guide(lib, x):
-        lib.sample("z", lib.dist.Bernoulli(logits=x @ lib.param("a", WEIGHT.T.copy())).to_event(1))
-
-    return pair(lib, model, guide)
-
-
 @says("xpected a", "istribution")
 def guide_that_samples_an_array(lib):
     return pair(lib, guide=lambda lib, x: lib.sample("z", x @ lib.param("a", WEIGHT.T.copy())))

@@ -279,11 +279,6 @@ def prior_that_is_a_part(self, P):
     return StandardNormal()
 
 
-@says("'z': Poisson is not reparameterised", "silently wrong")
-def posterior_without_a_gradient(self, P, x):
-    return P.dist.Poisson(P.softplus(P.net("encoder")(x)[..., 0, :])).to_event(1)
-
-
 @pytest.mark.parametrize("backend", BOTH)
 @pytest.mark.parametrize("name", MISTAKES)
 def test_each_mistake_is_said_in_one_line(name, backend):

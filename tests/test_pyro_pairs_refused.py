@@ -8,6 +8,7 @@ import torch
 from pyro import poutine
 from pyro_runs import B, K, N, X, draw, log_weights, quiet, start, train, trainer_of
 
+from ppdgm import SVI
 from ppdgm.errors import ProgramError
 
 __all__ = ["quiet"]  # a fixture around every test
@@ -190,7 +191,7 @@ def test_the_users_own_errors_come_with_their_line():
     assert isinstance(raised.value.__cause__, ZeroDivisionError)
 
 
-def test_a_draw_without_a_gradient_is_refused_in_training():
+def test_a_draw_without_a_gradient_is_refused_where_one_is_insisted_on():
     def model(x):
         with pyro.plate("data", x.shape[0]):
             z = pyro.sample("z", dist.Bernoulli(0.5))
@@ -205,7 +206,8 @@ def test_a_draw_without_a_gradient_is_refused_in_training():
     runtime, params, data = started = start((model, guide), draw())
     assert log_weights(runtime, params, data, np.arange(B), K).shape == (K, B)
     with pytest.raises(ProgramError, match="'z': Bernoulli is not reparameterised"):
-        train(trainer_of(started), 1, B)
+        train(trainer_of(started, SVI(estimator="reparam")), 1, B)
+    assert np.isfinite(train(trainer_of(started, SVI(k=2)), 3, B)["objective"]).all()
 
 
 def test_a_parameter_that_appears_later_is_refused():

@@ -1,9 +1,12 @@
 """The README's Python runs as it stands, but for the sizes."""
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+from conftest import CACHED
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -16,7 +19,9 @@ def test_the_readmes_python_runs(tmp_path):
     )
     code += "\nppdgm.fit(TwoLayers(event_shape=(8, 8)), data.train, epochs=1).elbo(data.test)\n"
     (tmp_path / "readme.py").write_text(code, encoding="utf-8")
-    run = subprocess.run([sys.executable, "readme.py"], cwd=tmp_path, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "readme.py"], cwd=tmp_path, env={**os.environ, **CACHED}, capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("nats (N = 300") == 6
     assert (tmp_path / "runs/vae/recipe.toml").exists()

@@ -245,7 +245,7 @@ class Discrete(Right):
 
 
 @every_backend
-def test_a_discrete_site_is_judged_but_not_trained(backend):
+def test_a_discrete_site_is_judged_and_trained_by_its_score(backend):
     trace = evaluate(backend, Discrete(), kl=True)
     assert set(np.unique(trace.values["z"])) == {0.0, 1.0}
     np.testing.assert_allclose(trace.log_p["z"], D * np.log(0.5), rtol=1e-6)
@@ -258,7 +258,8 @@ def test_a_discrete_site_is_judged_but_not_trained(backend):
     with pytest.raises(
         ProgramError, match=r"'z'.*not reparameterised.*Use a reparameterised distribution in the guide"
     ):
-        train(backend, Discrete(), DATA)
+        train(backend, Discrete(), DATA, engine=SVI(estimator="reparam"))
+    assert np.isfinite(train(backend, Discrete(), DATA, engine=SVI(k=3))[1]["objective"]).all()
 
 
 class Unobserved(Right):

@@ -77,5 +77,5 @@ def test_a_compiled_run_equals_an_eager_one(clip_norm):
 
 def test_each_compiled_run_has_a_code_object_of_its_own():
     """torch refuses the ninth graph of one code object in a process: a notebook trains more programs than that."""
-    one, other = (steps.CompiledStep(lambda *arguments: None, {}, Optimiser())._step for _ in range(2))
+    one, other = (steps.CompiledStep(lambda *arguments: None, {}, [], Optimiser())._step for _ in range(2))
     assert one._torchdynamo_orig_callable.__code__ is not other._torchdynamo_orig_callable.__code__

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import CACHED
 
 FOLDER = Path(__file__).parents[1] / "tutorials"
 TUTORIALS = sorted(FOLDER.glob("*.py"))
@@ -18,8 +19,7 @@ def test_there_are_tutorials():
 @pytest.mark.slow
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 def test_runs_and_writes_a_figure(path, tmp_path):
-    environment = {**os.environ, "PPDGM_SMALL": "1", "MPLBACKEND": "agg"}
-    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiling takes longer than these few steps
+    environment = {**os.environ, **CACHED, "PPDGM_SMALL": "1", "MPLBACKEND": "agg"}
     done = subprocess.run(
         [sys.executable, "-W", "error", str(path)],
         cwd=tmp_path,

@@ -86,12 +86,8 @@ def without(tracing: Tracing, terms: Array, bound: Bound, replace: bool) -> Arra
     xp, k = tracing.xp, terms.shape[0]
     if k < 2:
         raise ProgramError("Leaving one out needs at least two particles: give k=2 or more, or baseline='running'.")
-    everyone = np.arange(k)
-    found = []
-    for i in range(k) if not replace else ():
-        found.append(bound(terms[everyone[everyone != i].tolist()]))
     if not replace:
-        return xp.stack(found)
+        return xp.stack([bound(xp.concat([terms[:i], terms[i + 1 :]], axis=0)) for i in range(k)])
     others = (xp.sum(terms, axis=0) - terms) / (k - 1)
     same = xp.reshape(xp.asarray(np.eye(k, dtype=bool)), (k, k, *(1,) * (terms.ndim - 1)))
     return bound(xp.where(same, others[None], terms[:, None]))  # [K (terms), K (which is replaced), …]

@@ -67,15 +67,10 @@ class Weighted(Engine):
         xp, trace = tracing.xp, tracing.read()
         estimators.check_estimator(tracing, self.estimator)
         scored = tracing.scored
-        log_w = bounds.log_weights(trace, xp)
-        if self.estimator in ("stl", "dreg"):
-            if trace.marginal is not None:
-                raise ProgramError(
-                    f"estimator={self.estimator!r} is for draws, and a site of the program is enumerated."
-                )
-            plain = self.estimator == "stl"
-            again = estimators.stopped(tracing, trace) if plain else self._dreg(tracing, trace, log_w)
-            log_w = bounds.log_weights(again, xp)
+        drawn = bounds.log_weights(trace, xp)
+        if self.estimator in ("stl", "dreg") and trace.marginal is not None:
+            raise ProgramError(f"estimator={self.estimator!r} is for draws, and a site of the program is enumerated.")
+        log_w = self._again(tracing, trace, drawn, self._player_groups("model"))
         mean = lambda values: xp.sum(values * weights) / xp.sum(weights)
         value = self._bound(tracing, log_w, self.groups)
         elbo = bounds.mean(log_w, weights, xp)
@@ -84,8 +79,10 @@ class Weighted(Engine):
         rest = self._rest(tracing, trace, log_w, weights, scored, self._player_groups("model"))
         found["objective"] = found["objective"] + rest[0]
         if self.players:
-            guided = mean(self._bound(tracing, log_w, self._player_groups("guide")))
-            guide = guided + self._rest(tracing, trace, log_w, weights, scored, self._player_groups("guide"))[0]
+            groups = self._player_groups("guide")  # a parameter of the model that the guide reads goes by the model's
+            log_w = self._again(tracing, trace, drawn, groups)
+            guide = mean(self._bound(tracing, log_w, groups))
+            guide = guide + self._rest(tracing, trace, log_w, weights, scored, groups)[0]
             found["players"] = {"model": found["objective"], "guide": guide}
         return found | ({"own": rest[1]} if rest[1] else {})
 
@@ -128,10 +125,18 @@ class Weighted(Engine):
             rest = rest + miss - tracing.stop_gradient(miss)
         return rest, estimators.moved(tracing, bounds.mean(value, weights, xp))
 
-    def _dreg(self, tracing: Tracing, trace: Trace, log_w: Array) -> Trace:
+    def _again(self, tracing: Tracing, trace: Trace, log_w: Array, groups: int) -> Array:
+        """The log-weights, whose gradient is the estimator's for particles in groups."""
+        if self.estimator == "stl":
+            return bounds.log_weights(estimators.stopped(tracing, trace), tracing.xp)
+        if self.estimator == "dreg":
+            return bounds.log_weights(self._dreg(tracing, trace, log_w, groups), tracing.xp)
+        return log_w
+
+    def _dreg(self, tracing: Tracing, trace: Trace, log_w: Array, groups: int) -> Trace:
         """The gradient through each draw times what the identity for ∇ log q makes of its weight."""
         xp, a, b = tracing.xp, self._alpha, self._beta
-        split = tracing.stop_gradient(self._split(tracing, log_w, self._player_groups("guide")))
+        split = tracing.stop_gradient(self._split(tracing, log_w, groups))
         powers = (1.0 - a) * split
         w = xp.exp(powers - tracing.logsumexp(powers, 0)[None])
         factor = a + (1.0 - a) * w

@@ -96,7 +96,8 @@ class Job:
         if not first:
             where = "with numpyro.param" if isinstance(recipe.program, PlainPair) else "in build()"
             raise ProgramError(f"The program has no parameters: there is nothing to train. Declare them {where}.")
-        rate = 1e-3 if self.own is None and training.learning_rate is None else training.learning_rate
+        by_name = self.own is None and not recipe.engine.exact
+        rate = 1e-3 if by_name and training.learning_rate is None else training.learning_rate
         resolved = training.replace(batch_size=self.batches.batch_size, learning_rate=rate)
         self.recipe = replace(recipe, training=resolved)
 
@@ -215,7 +216,7 @@ class Job:
             raise TrainingError(f"learning_rate: got {training.learning_rate!r}, expected numbers of at least 0.")
         of_program = self.runtime.tracer.schedules
         engine.check(self.total)
-        for what, schedule in {"learning_rate": training.rate, **of_program, **engine.schedules()}.items():
+        for what, schedule in {**engine.schedules(), **of_program, "learning_rate": training.rate}.items():
             check_reached(what, schedule, self.total)
 
     def _first_reading(self) -> None:

@@ -63,8 +63,7 @@ class Stages(Composite):
     def schedules(self) -> dict[str, Schedule]:
         named: dict[str, Schedule] = {}
         for stage, start in zip(self.stages, self._starts, strict=True):
-            rate = {} if stage.learning_rate is None else {"learning_rate": as_schedule(stage.learning_rate)}
-            for name, schedule in {**stage.engine.schedules(), **rate}.items():
+            for name, schedule in stage.engine.schedules().items():
                 named[f"stage {len(named)} {name}" if name in named else name] = Later(of=schedule, first=start)
         return named
 
@@ -100,7 +99,8 @@ class Stages(Composite):
                 "Train longer, or shorten them."
             )
         for stage, start, end in zip(self.stages, starts, [*starts[1:], steps], strict=True):
-            for name, schedule in stage.engine.schedules().items():
+            rate = {} if stage.learning_rate is None else {"learning_rate": as_schedule(stage.learning_rate)}
+            for name, schedule in {**stage.engine.schedules(), **rate}.items():
                 if schedule.reached() > end - start:
                     raise TrainingError(
                         f"{name}: the schedule needs {schedule.reached()} steps, but its stage has {end - start}. "

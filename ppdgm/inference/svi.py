@@ -143,10 +143,12 @@ class SVI(Engine):
     ) -> dict[str, Any]:
         """With the gradient of draws that carry none: E[(f − b) ∇ log q]."""
         names, xp = tracing.scored, tracing.xp
-        if (self.capacity is not None or self.free_bits) and any(n not in trace.kl for n in names):
+        # With another latent, a closed form may depend on a draw that is scored, and its gradient would be left out.
+        if (self.capacity is not None or self.free_bits) and (len(trace.log_q) > 1 or names[0] not in trace.kl):
             raise ProgramError(
-                f"Site {names[0]!r} is scored, without a closed-form KL: capacity and free_bits, which are no means of "
-                "the draws' terms, have no such gradient. Leave them out, or use a relaxation."
+                f"Site {names[0]!r} is scored: capacity and free_bits, which are no means of the draws' terms, have "
+                "such a gradient only where it is the one latent, with a closed-form KL. Leave them out, or use a "
+                "relaxation."
             )
         beta = 0.0 if self.capacity is not None or self.free_bits else knobs["beta"]
         f = bounds.elbo(trace, xp, beta) - bounds.penalties(trace, xp)

@@ -48,6 +48,8 @@ class ReweightedWakeSleep(Engine):
         self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None
     ) -> dict[str, Any]:
         xp, trace = tracing.xp, tracing.read()
+        if not trace.log_q:
+            raise ProgramError(f"The guide draws no latent, so that {type(self).__name__} has none to learn. Use SVI.")
         log_w = bounds.log_weights(trace, xp)
         if trace.marginal is not None:
             raise ProgramError(
@@ -58,10 +60,11 @@ class ReweightedWakeSleep(Engine):
         mean = lambda terms: bounds.mean(terms, weights, xp)
         rest = mean(bounds.penalties(trace, xp) + 0.0 * log_w) if trace.penalties else 0.0
         value = mean(bounds.renyi(fixed, 0.0, tracing.logsumexp)[None])
-        joint = mean(share * sum(trace.log_p.values()))
+        # A guide may read the model's parameters, as a ladder's does: their gradient too is that of log p alone.
+        same = trace if set(trace.log_q) <= set(tracing.scored) else tracing.read(estimators.held(tracing, trace))
+        joint = mean(share * sum(same.log_p.values()))
         guide = 0.0 * joint
         if self.wake_phi:
-            same = trace if set(trace.log_q) <= set(tracing.scored) else tracing.read(estimators.held(tracing, trace))
             guide = guide + self.wake_phi * mean(share * sum(same.log_q.values()))
         if self.sleep_phi:
             guide = guide + self.sleep_phi * mean(sum(tracing.dream().values()))
