@@ -208,8 +208,8 @@ MUTATIONS: dict[str, Mutation] = {
         "tests/test_bind.py -k torch_as",
     ),
     "weights of a padded batch ignored": Mutation(
-        "ppdgm/inference/svi.py",
-        "xp.sum(xp.mean(terms, axis=0) * weights) / total",
+        "ppdgm/inference/bounds.py",
+        "xp.sum(xp.mean(terms, axis=0) * weights) / xp.sum(weights)",
         "xp.mean(xp.mean(terms, axis=0))",
         "tests/test_loops.py -k padding",
     ),
@@ -383,7 +383,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "evaluations score the relaxation": Mutation(
         "ppdgm/reading.py",
-        "(name in self.axes or not self.reader.pathwise)",
+        "(name in self.axes or not self._relaxes)",
         "(name in self.axes)",
         "tests/test_discrete.py -k temperature",
     ),
@@ -434,6 +434,78 @@ MUTATIONS: dict[str, Mutation] = {
         'P.net(f"z{level}.features")(h[-1])',
         'P.net(f"z{level}.features")(h[0])',
         "tests/test_contract.py -k hvae and three and top and log_weights",
+    ),
+    "a gradient laid out otherwise than its parameter": Mutation(
+        "ppdgm/backends/pyro/step.py",
+        "return gradient if gradient.stride() == param.stride() else torch.empty_like(param).copy_(gradient)",
+        "return gradient",
+        "tests/test_engines.py -k same_steps_without",
+    ),
+    "DReG with weights that are not squared": Mutation(
+        "ppdgm/inference/importance.py",
+        "        factor = a + (1.0 - a) * w\n",
+        "        factor = a + (1.0 - a) + 0.0 * w\n",
+        "tests/test_estimators.py -k means",
+    ),
+    "VIMCO's baseline knows its particle": Mutation(
+        "ppdgm/inference/estimators.py",
+        "others = (xp.sum(terms, axis=0) - terms) / (k - 1)",
+        "others = 0.5 * terms + 0.5 * xp.mean(terms, axis=0)",
+        "tests/test_estimators.py -k means",
+    ),
+    "the score function's signal with its gradient": Mutation(
+        "ppdgm/inference/estimators.py",
+        "return stop(signal) * (log_q - stop(log_q))",
+        "return stop(signal) * log_q",
+        "tests/test_engines.py -k resumes or posterior_is_learned or settings",
+    ),
+    "free bits below the floor": Mutation(
+        "ppdgm/inference/bounds.py",
+        "xp.where(each > floor, each, 0.0 * each + floor)",
+        "xp.where(each > floor, each, each + floor)",
+        "tests/test_engines.py -k free_bits",
+    ),
+    "frozen parameters move": Mutation(
+        "ppdgm/inference/engine.py",
+        "frozen = lambda n: any(fnmatchcase(n, pattern) for pattern in self.freeze)",
+        "frozen = lambda n: False",
+        "tests/test_engines.py -k frozen",
+    ),
+    "pieces all count alike": Mutation(
+        "ppdgm/backends/numpyro/loop.py",
+        "shares = weight.sum(1) / weight.sum()",
+        "shares = jnp.full(self.pieces, 1.0 / self.pieces)",
+        "tests/test_engines.py -k pieces",
+    ),
+    "players swapped": Mutation(
+        "ppdgm/backends/numpyro/loop.py",
+        "jnp.full(v.shape, i == k, v.dtype)",
+        "jnp.full(v.shape, i != k, v.dtype)",
+        "tests/test_estimators.py -k means",
+    ),
+    "the guide's turn and the model's swapped": Mutation(
+        "ppdgm/inference/em.py",
+        "(steps % (self.e_steps + self.m_steps) >= self.e_steps)",
+        "(steps % (self.e_steps + self.m_steps) < self.e_steps)",
+        "tests/test_engines.py -k one_side",
+    ),
+    "lagging inference forgets what it saw": Mutation(
+        "ppdgm/inference/run.py",
+        '            self.director.restore(page["director"])\n',
+        "",
+        "tests/test_engines.py -k resumes and lagging",
+    ),
+    "a stopped guide with its gradient": Mutation(
+        "ppdgm/backends/pyro/tracer.py",
+        "guide = self._speak({n: v.detach() for n, v in params.items()}) if stopped else speak",
+        "guide = speak",
+        "tests/test_estimators.py -k means",
+    ),
+    "Rényi with the wrong sign": Mutation(
+        "ppdgm/inference/bounds.py",
+        "    return (logsumexp((1.0 - alpha) * log_w, 0) - log(log_w.shape[0])) / (1.0 - alpha)",
+        "    return (logsumexp((1.0 + alpha) * log_w, 0) - log(log_w.shape[0])) / (1.0 + alpha)",
+        "tests/test_engines.py -k renyi",
     ),
 }
 

@@ -9,6 +9,7 @@ from scipy.special import logsumexp
 SIGMAS = 4.0
 SMALL = 2e-3  # a Monte Carlo error against which exactness is claimed, relative to the value
 PRECISE = 0.02  # SIGMAS errors of a gradient, relative to it
+ROUNDING = 1e-5  # of a gradient that is read off as a difference of parameters, which move
 
 
 def check_every_draw(log_weights, exact, magnitude, tolerance):
@@ -99,6 +100,7 @@ def check_mean_gradient(samples, exact, labels, errors=None, name=""):
         flat = lambda parts, label=label: np.concatenate([np.ravel(parts[n]) for n in labels if labels[n] == label])
         error = flat({n: g.std(0, ddof=1) / np.sqrt(len(g)) for n, g in samples.items()})
         error = error if errors is None else np.hypot(error, flat(errors))
+        error = np.hypot(error, ROUNDING * np.linalg.norm(flat(exact)))
         assert_within(flat({n: g.mean(0) for n, g in samples.items()}), flat(exact), error, f"{name}, {label}:")
         share = SIGMAS * np.linalg.norm(error) / np.linalg.norm(flat(exact))
         assert share <= PRECISE, f"{name}, {label}: {SIGMAS:g} errors are {share:.3f} of the gradient"

@@ -49,7 +49,7 @@ def ppca_terms(p, x, noise=None, z=None):
 
 
 def ppca_gradients(params, x, k, kinds, scrambles=16, log2_size=10):
-    """(gradient, standard error) for each kind: settings of `bound`, or "wake p" and "wake q", Σ w̃ log p at held draws.
+    """(gradient, standard error) for each kind: arguments of `bound`, or "wake p" and "wake q", Σ w̃ log p at held draws.
 
     Of 16 scrambled Sobol sequences of 1024 points in K dimensions, whose spread is the error.
     """
@@ -62,7 +62,7 @@ def ppca_gradients(params, x, k, kinds, scrambles=16, log2_size=10):
         _, log_p, log_q = ppca_terms(p, x, noise)
         _, held_p, held_q = ppca_terms(p, x, z=held)
         wake = {"wake p": (shares * held_p).sum(0), "wake q": (shares * held_q).sum(0)}
-        each = [wake[kind] if isinstance(kind, str) else bound(log_p - log_q, **kind) for kind in kinds]
+        each = [wake[kind] if isinstance(kind, str) else bound(log_p - log_q, *kind) for kind in kinds]
         return np.stack([e.mean(1).reshape(scrambles, -1).mean(1) for e in each])
 
     found = slopes(values, params)
@@ -90,11 +90,11 @@ def all_draws(log_q, k):
     return chosen, np.exp(log_q[chosen].sum(0))
 
 
-def expected_bound(program, params, x, k, **kind):
+def expected_bound(program, params, x, k, *kind):
     """The mean over data of the expectation of a K-sample bound."""
     log_p, log_q = categorical_terms(program, params, x)
     chosen, probability = all_draws(log_q, k)
-    return (probability * bound((log_p - log_q)[chosen], **kind)).sum(0).mean()
+    return (probability * bound((log_p - log_q)[chosen], *kind)).sum(0).mean()
 
 
 def wake_sleep_gradient(program, params, x, k, reweighted, wake, sleep):

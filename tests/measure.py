@@ -13,7 +13,7 @@ from ppdgm.inference.engine import Composite, Phase, knobs_of_phases
 from ppdgm.registry import backend as load_backend
 from ppdgm.tracing import OWN
 
-RATE = 1e-8  # steps so small that the parameters stay where they are, to 1e-4
+RATE = 1e-8  # steps so small that the parameters stay where they are, to 1e-4 (over thousands of steps)
 BASELINE_RATE = 0.05
 
 
@@ -59,7 +59,7 @@ def sample_gradients(program, params, x, engines, backend, copies=1000, skip=0, 
     """{key: {name: [S, *shape]}} for engines {key: (engine, S)}.
 
     A sample is the gradient that one step of the loop saw: the mean over so many copies of x. In float64. What an
-    engine learns for itself (a baseline) moves at a rate of its own, and `skip` steps before its samples count.
+    engine learns for itself (a baseline) moves at a rate of its own, for `skip` steps before its samples count.
     """
     turn = InTurn(engines=tuple(engine for engine, _ in engines.values()))
     runtime = RUNTIMES[backend](program, "cpu")
@@ -70,7 +70,8 @@ def sample_gradients(program, params, x, engines, backend, copies=1000, skip=0, 
     first, before, found = 0, params, {}
     for phase, (key, (_, size)) in enumerate(engines.items()):
         found[key] = {n: [] for n in params}
-        for i in range(skip + size):
+        unseen = skip if turn.engines[phase].own(1, scored) else 0
+        for i in range(unseen + size):
             step = np.array([first])
             knobs = knobs_of_phases(turn, step)
             where = Plan(
@@ -78,7 +79,7 @@ def sample_gradients(program, params, x, engines, backend, copies=1000, skip=0, 
             )
             trainer.run(where, data)
             after, first = trainer.values(), first + 1
-            for name, samples in found[key].items() if i >= skip else ():
+            for name, samples in found[key].items() if i >= unseen else ():
                 samples.append((after[name] - before[name]) / RATE)
             before = after
     return {key: {n: np.array(g) for n, g in samples.items()} for key, samples in found.items()}

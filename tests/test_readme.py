@@ -13,7 +13,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 def test_the_readmes_python_runs(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     code = (
         "\n".join(blocks).replace("epochs=200", "epochs=2").replace("epochs=20", "epochs=2").replace("k=5000", "k=50")
     )
@@ -23,5 +23,5 @@ def test_the_readmes_python_runs(tmp_path):
         [sys.executable, "readme.py"], cwd=tmp_path, env={**os.environ, **CACHED}, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count("nats (N = 300") == 6
+    assert run.stdout.count("nats (N = 300") == 8
     assert (tmp_path / "runs/vae/recipe.toml").exists()

@@ -52,7 +52,7 @@ ENGINES: dict[str, Any] = {
     "svi": WARM,
     "svi, k = 4": SVI(k=4),
     "svi, free bits": SVI(free_bits=0.5),
-    "svi, capacity": SVI(capacity=Linear(end=8.0, steps=STEPS // 2), gamma=10.0),
+    "svi, capacity": SVI(k=4, capacity=Linear(end=4.0, steps=STEPS // 4), gamma=1.0),
     "svi, stl": SVI(estimator="stl", beta=Linear(steps=STEPS // 4)),
     "svi, score": SVI(k=4, estimator="score"),
     "svi, score, running": SVI(estimator="score", baseline="running"),

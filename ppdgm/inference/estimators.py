@@ -30,8 +30,13 @@ def gradients_of(estimator: str) -> Gradients:
     return Gradients(scored=[] if estimator == "auto" else None)
 
 
-def check_estimator(tracing: Tracing, estimator: str) -> None:
+def check_estimator(tracing: Tracing, trace: Trace, estimator: str) -> None:
     """Refuse, after a reading, an estimator that has nothing to do."""
+    if estimator == "enumerate" and trace.marginal is None:
+        raise ProgramError(
+            "estimator='enumerate' is for discrete latents in the guide, and this program has none. Use 'reparam', or "
+            "leave it out."
+        )
     if estimator in ("score", "vimco") and not tracing.scored:
         raise ProgramError(
             f"estimator={estimator!r} is for latents that are not reparameterised, and every latent of this program "
@@ -128,4 +133,5 @@ def moved(tracing: Tracing, value: Array) -> dict[str, Array]:
     if _RUNNING not in tracing.params:
         return {}
     now = tracing.params[_RUNNING]
-    return {_RUNNING: now + (1.0 - DECAY) * (tracing.stop_gradient(value) - now)}
+    moved = now + (1.0 - DECAY) * (tracing.stop_gradient(value) - now)
+    return {_RUNNING: tracing.xp.astype(moved, now.dtype)}

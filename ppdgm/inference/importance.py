@@ -24,7 +24,7 @@ class Weighted(Engine):
 
     k: PositiveInt = 50
     groups: PositiveInt = 1
-    estimator: Literal["auto", "reparam", "stl", "dreg", "score", "vimco", "enumerate", "relaxed"] = "auto"
+    estimator: Literal["auto", "reparam", "stl", "dreg", "score", "vimco", "relaxed"] = "auto"
     baseline: Baseline = "auto"
 
     @model_validator(mode="after")
@@ -65,11 +65,14 @@ class Weighted(Engine):
         self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None
     ) -> dict[str, Any]:
         xp, trace = tracing.xp, tracing.read()
-        estimators.check_estimator(tracing, self.estimator)
+        estimators.check_estimator(tracing, trace, self.estimator)
         scored = tracing.scored
+        if trace.marginal is not None:
+            raise ProgramError(
+                f"A site is enumerated in the guide: {type(self).__name__} weighs draws, and would sum it out, so that "
+                "its probabilities got no gradient. Use SVI, or draw the site: GumbelSoftmax without enumerate=True."
+            )
         drawn = bounds.log_weights(trace, xp)
-        if self.estimator in ("stl", "dreg") and trace.marginal is not None:
-            raise ProgramError(f"estimator={self.estimator!r} is for draws, and a site of the program is enumerated.")
         log_w = self._again(tracing, trace, drawn, self._player_groups("model"))
         mean = lambda values: xp.sum(values * weights) / xp.sum(weights)
         value = self._bound(tracing, log_w, self.groups)
@@ -162,7 +165,7 @@ class IWAE(Weighted):
             "reparam" refuses others; "dreg" is doubly reparameterised, with a signal-to-noise ratio that does not fall
             with K (Tucker et al. 2019, arXiv:1810.04152); "stl" leaves out ∇ log q, and is biased for K > 1; "score"
             is the score function; "vimco" gives each particle a baseline made of the others (Mnih & Rezende 2016,
-            arXiv:1602.06725); "enumerate" sums over discrete latents; "relaxed" as "reparam".
+            arXiv:1602.06725); "relaxed" as "reparam".
         baseline: of "score": "none", "running" mean, "leave_one_out", "learned"; "auto": as "vimco", or with K = 1
             "running".
 

@@ -21,6 +21,7 @@ from ppdgm.inference.evaluate import Judge, check_fields, leave_labels, parse_me
 from ppdgm.inference.exact import ExactTrainer, check_steps
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.folder import Folder
+from ppdgm.inference.information import mutual_information
 from ppdgm.inference.keeper import Keeper
 from ppdgm.inference.optimisers import as_optimiser
 from ppdgm.inference.recipe import Recipe
@@ -235,6 +236,8 @@ class Job:
             native = {**self.native, **self.runtime.put(engine.own(width, ()))}
             scored = self.runtime.rehearse(engine, native, data, rows, knobs, self.feed.size)
             self.own_values = engine.own(width, scored)
+            if engine.director(1) is not None:
+                mutual_information(self.runtime, self.native, self.feed, rows=2)  # which it will look at
         except PpdgmError:
             raise
         except Exception as error:

@@ -100,7 +100,7 @@ class SVI(Engine):
         self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None
     ) -> dict[str, Any]:
         trace = tracing.read(kl=self.wants_kl)
-        estimators.check_estimator(tracing, self.estimator)
+        estimators.check_estimator(tracing, trace, self.estimator)
         scored = tracing.scored
         if self.estimator == "stl":
             trace = estimators.stopped(tracing, trace)
