@@ -20,6 +20,7 @@ class Tracing:
         xp: array namespace.
         stop_gradient: x -> x without its gradient.
         logsumexp: (x, axis) -> log Σ exp x.
+        gumbel: shape -> Gumbel noise.
         trace: (gradients, given, kl, stopped) -> a reading's terms; `dream` likewise.
         rows: () -> the minibatch's fields, [B, …].
         params: the program's, and the engine's own.
@@ -29,6 +30,7 @@ class Tracing:
     xp: Any
     stop_gradient: Callable[[Array], Array]
     logsumexp: Callable[..., Array]
+    gumbel: Callable[[tuple[int, ...]], Array]
     trace: Callable[..., Trace]
     dreams: Callable[[Gradients], dict[str, Array]]
     rows: Callable[[], Mapping[str, Array]]

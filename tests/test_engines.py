@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from oracle import ppca, ppca_elbo, ppca_log_likelihood
+from oracle import gradient, ppca, ppca_elbo, ppca_log_likelihood
 from readings import BACKENDS, precision
 from scipy.special import logsumexp
 from sklearn.mixture import GaussianMixture as SklearnMixture
@@ -18,6 +18,7 @@ from ppdgm.inference import (
     Cyclical,
     LaggingInference,
     Linear,
+    MonteCarloEM,
     Optimiser,
     Renyi,
     ReweightedWakeSleep,
@@ -329,6 +330,27 @@ def test_variational_em_moves_one_side_at_a_time(backend):
         moved = {labels[n] for n in after if not np.array_equal(after[n], before[n])}
         assert moved == {moves}
         before = after
+
+
+@statistical
+@both
+def test_the_gradient_of_resampled_draws_is_that_of_the_likelihood(backend):
+    program, params, x = ppca(np.random.default_rng(3), shape=(3,), size=6, dtype="float64")
+    tiled, likelihood = np.tile(x, (50, 1)), lambda p: ppca_log_likelihood(p, x).mean()
+    engine = MonteCarloEM(e_steps=1, m_steps=1, k=200, draws=10)
+    with precision("float64"):
+        trainer = trainer_of(program, params, engine, backend, len(tiled), optimiser=Optimiser(name="sgd"))
+        found = []
+        for step in range(1, 41, 2):  # the model's turns
+            before = trainer.values()
+            steps_of(trainer, tiled, 1, len(tiled), first=step, rate=1e-6)
+            found.append({n: (v - before[n]) / 1e-6 for n, v in trainer.values().items()})
+    for n in ("weight", "loc", "log_scale"):
+        draws = np.array([f[n] for f in found])
+        error = draws.std(0, ddof=1) / np.sqrt(len(draws))
+        assert (np.abs(draws.mean(0) - gradient(likelihood, params)[n]) < 4 * error + 1e-2).all()  # K is finite
+        assert (error < 0.02 * np.linalg.norm(gradient(likelihood, params)["weight"])).all()
+    assert all(not found[0][n].any() for n in params if n.startswith("guide."))
 
 
 def test_settings_of_gradient_steps_are_refused_in_exact_em():

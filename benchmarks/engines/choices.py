@@ -17,6 +17,7 @@ from ppdgm.inference import (
     SVI,
     LaggingInference,
     Linear,
+    MonteCarloEM,
     Renyi,
     ReweightedWakeSleep,
     Stage,
@@ -43,9 +44,9 @@ from ppdgm.models import (
     VampPrior,
 )
 
-STEPS = 300
+STEPS = 200
 WARM = SVI(beta=Linear(steps=STEPS // 4))
-LONGER = {"wake-sleep": 2000, "variational em": 900, "lagging": 1500}  # steps, where the model moves less often
+LONGER = {"wake-sleep": 600, "variational em": 450, "monte carlo em": 450, "lagging": 500}  # steps, where the model moves less often
 EXACT_STEPS = 30
 
 ENGINES: dict[str, Any] = {
@@ -70,6 +71,7 @@ ENGINES: dict[str, Any] = {
     "rws, sleep too": ReweightedWakeSleep(k=10, sleep_phi=0.5),
     "em": EM(),
     "variational em": VariationalEM(e_steps=2, m_steps=1),
+    "monte carlo em": MonteCarloEM(e_steps=2, m_steps=1, k=10),
     "lagging": LaggingInference(window=5, most=10, every=20),
     "stages": Stages(stages=(Stage(engine=WARM, steps=STEPS // 2), Stage(engine=IWAE(k=5)))),
 }

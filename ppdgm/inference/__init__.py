@@ -1,6 +1,6 @@
 """Engines, objectives, schedules and the training loop."""
 
-from ppdgm.inference.em import EM, VariationalEM
+from ppdgm.inference.em import EM, MonteCarloEM, VariationalEM
 from ppdgm.inference.engine import Engine
 from ppdgm.inference.evaluate import Estimate
 from ppdgm.inference.importance import IWAE, Renyi
@@ -30,6 +30,7 @@ __all__ = [
     "Fit",
     "LaggingInference",
     "Linear",
+    "MonteCarloEM",
     "Optimiser",
     "Progress",
     "Recipe",

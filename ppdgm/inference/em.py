@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ppdgm.inference.engine import Composite, Phase
+from ppdgm.errors import ProgramError
+from ppdgm.inference import bounds
+from ppdgm.inference.engine import Composite, Engine, Phase
 from ppdgm.inference.importance import Weighted
 from ppdgm.inference.svi import SVI
+from ppdgm.language import Array
+from ppdgm.reading import Gradients
 from ppdgm.schedules import Schedule
 from ppdgm.spec import PositiveInt
+from ppdgm.tracing import Tracing
 
 
 class EM(Composite):
@@ -66,3 +71,64 @@ class VariationalEM(Composite):
 
     def turns(self, steps: np.ndarray) -> np.ndarray:
         return (steps % (self.e_steps + self.m_steps) >= self.e_steps).astype(np.int32)
+
+
+class Resampled(Engine):
+    """The M-step of `MonteCarloEM`: log p(x, z) at latents resampled from the guide's draws by their weights.
+
+    Args:
+        k: K, draws of the guide per datum.
+        draws: R, how many are resampled from them.
+    """
+
+    k: PositiveInt = 50
+    draws: PositiveInt = 5
+
+    @property
+    def particles(self) -> int:
+        return self.k
+
+    def gradients(self) -> Gradients:
+        return Gradients(relaxed=False, scored=[])
+
+    def objective(
+        self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None
+    ) -> dict[str, Any]:
+        xp, trace = tracing.xp, tracing.read()
+        if not trace.log_q or trace.marginal is not None:
+            raise ProgramError(
+                "MonteCarloEM weighs draws of the guide, which draws none, or enumerates. Use SVI or EM."
+            )
+        fixed = tracing.stop_gradient(bounds.log_weights(trace, xp))
+        noisy = fixed[None] + tracing.gumbel((self.draws, *fixed.shape))  # its largest is a draw by the weights
+        taken = xp.where(noisy >= xp.max(noisy, axis=1, keepdims=True), 1.0, 0.0)
+        density: Array = sum(trace.log_p.values())
+        joint = xp.sum(taken * density[None], axis=1)  # [R, B]
+        mean = lambda terms: bounds.mean(terms, weights, xp)
+        rest = mean(bounds.penalties(trace, xp) + 0.0 * fixed) if trace.penalties else 0.0
+        elbo = mean(fixed)
+        seen = mean(tracing.stop_gradient(bounds.reconstruction(trace, xp)))
+        value = mean(bounds.renyi(fixed, 0.0, tracing.logsumexp)[None])
+        climbed = mean(joint) - rest
+        return {"objective": value + climbed - tracing.stop_gradient(climbed), "elbo": elbo, "kl": seen - elbo}
+
+
+class MonteCarloEM(VariationalEM):
+    """EM of which the E-step draws from the posterior: K draws of the guide, resampled by their weights.
+
+    Wei & Tanner 1990. The guide is trained between, so that its draws are good ones; θ moves by ∇ log p(x, z) at the
+    resampled z, which for K → ∞ is the gradient of log p(x).
+
+    Args:
+        e_steps: steps of the guide before each turn of the model.
+        m_steps: steps of the model.
+        engine: the guide's objective: SVI, IWAE or Renyi.
+        k: K.
+        draws: R, how many are resampled.
+    """
+
+    k: PositiveInt = 50
+    draws: PositiveInt = 5
+
+    def phases(self) -> tuple[Phase, ...]:
+        return Phase(self.engine, ("guide",)), Phase(Resampled(k=self.k, draws=self.draws), ("model",))

@@ -17,7 +17,7 @@ from ppdgm.tracing import Tracing
 
 Params = Mapping[str, Array]
 Sites = dict[str, Array]
-_DREAM = 2**31 - 2  # folded into a step's key for draws of the model
+_DREAM, _NOISE = 2**31 - 2, 2**31 - 3  # folded into a step's key for draws of the model, and an objective's own
 
 
 class ProgramTracer:
@@ -101,6 +101,7 @@ def make_tracing(tracer: Any, engine: Any, params: Params, key: Array, batch: Ba
         xp=jnp,
         stop_gradient=jax.lax.stop_gradient,
         logsumexp=jax.nn.logsumexp,
+        gumbel=lambda shape: jax.random.gumbel(jax.random.fold_in(key, _NOISE), shape),
         trace=trace,
         dreams=lambda gradients: tracer.dream(params, jax.random.fold_in(key, _DREAM), batch, index, gradients),
         rows=lambda: {n: a[index] for n, a in batch.items()} if tracer.subsamples else batch,

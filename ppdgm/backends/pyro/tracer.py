@@ -132,6 +132,7 @@ def make_tracing(tracer: Any, engine: Any, params: Params, batch: Batch, index: 
         xp=xp,
         stop_gradient=torch.Tensor.detach,
         logsumexp=torch.logsumexp,
+        gumbel=lambda shape: -torch.empty(shape, device=index.device).exponential_().clamp(min=1e-30).log(),
         trace=trace,
         dreams=lambda gradients: tracer.dream(params, batch, index, gradients),
         rows=lambda: {n: a[index] for n, a in batch.items()} if tracer.subsamples else batch,

@@ -1,0 +1,199 @@
+# %% [markdown]
+# # EM, its variational cousins, and a guide that lags behind
+#
+# log p(x) ≥ ELBO = log p(x) − KL(q(z|x) ‖ p(z|x)). Every method here climbs the right-hand side; they differ in who
+# moves when. In probabilistic PCA all three terms have formulas, so that each claim below can be looked at:
+#
+# * **EM** sets q to the exact posterior, then θ to its best value given q, in turns. log p(x) never falls.
+# * **Variational EM** does the same with a guide of parameters φ, by gradients: some steps of φ, then one of θ.
+# * **SVI** moves both at once. It is what trains a VAE.
+# * **Lagging inference** lets φ go first, for as long as θ would be led astray by a guide that lags.
+
+# %%
+import os
+from pathlib import Path
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from sklearn.datasets import load_wine
+
+import ppdgm
+from ppdgm import Program
+from ppdgm.inference import EM, SVI, LaggingInference, Stage, VariationalEM
+from ppdgm.inference.feed import Feed
+from ppdgm.inference.information import mutual_information
+from ppdgm.models import PPCA
+from ppdgm.program import zeros
+from ppdgm.registry import backend
+
+SMALL = bool(os.environ.get("PPDGM_SMALL"))  # a quick pass, as in the test suite
+OUT = Path("runs/tutorials")
+OUT.mkdir(parents=True, exist_ok=True)
+
+x = load_wine().data
+x = ((x - x.mean(0)) / x.std(0)).astype("float32")  # 178 wines, 13 columns
+linear = PPCA(event_shape=(13,), latent=2, posterior="linear")  # q(z|x) = N(Ax + b, diag s²)
+exact = PPCA(event_shape=(13,), latent=2, posterior="exact")
+best = exact.maximum_likelihood(x)  # by the formula
+top = exact.exact_log_likelihood(best, x).mean()
+
+# %% [markdown]
+# We want the parameters of every step, not only the last ones. An optimiser sees them, and `fit` takes any of optax's:
+# this one is Adam, and writes down where it is.
+
+
+# %%
+def train(program, data, engine, steps, rate, params, batch_size=None, seed=0):
+    """The fit, and the parameters before and after each of its steps."""
+    path, adam = [params], optax.adam(rate)
+
+    def update(gradient, state, moving):
+        updates, state = adam.update(gradient, state, moving)
+        moved = optax.apply_updates(moving, updates)  # of a step of φ, say, φ alone
+        jax.debug.callback(lambda moved: path.append({**path[-1], **moved}), moved, ordered=True)
+        return updates, state
+
+    optimiser, batch_size = optax.GradientTransformation(adam.init, update), batch_size or len(data)
+    options = {"optimiser": optimiser, "params": params, "batch_size": batch_size, "seed": seed, "progress": False}
+    fit = ppdgm.fit(program, data, engine=engine, steps=steps, **options)
+    jax.effects_barrier()
+    return fit, path
+
+
+def values(path):
+    """log p(x) and the ELBO of a linear guide, mean over wines, both by formulas: no draws, no noise."""
+    log_p, elbo = [], []
+    for p in path:
+        p = {name: np.asarray(value, float) for name, value in p.items()}
+        mean, variance = x @ p["guide.weight"].T + p["guide.bias"], np.exp(2 * p["guide.log_scale"])
+        noise, miss = np.exp(2 * p["log_scale"]), x - p["loc"] - mean @ p["weight"].T
+        squared = (miss**2).sum(1) + variance @ (p["weight"] ** 2).sum(0)  # E_q[(x − μ − Wz)²]
+        kl = 0.5 * (variance + mean**2 - 1 - np.log(variance)).sum(1)
+        elbo.append((-0.5 * squared / noise - 6.5 * np.log(2 * np.pi * noise) - kl).mean())
+        log_p.append(linear.exact_log_likelihood(p, x).mean())
+    return np.array(log_p), np.array(elbo)
+
+
+# %% [markdown]
+# ## Three ways up, from the same random start
+
+# %%
+steps = 60 if SMALL else 3000
+first = linear.initialise(0, x)
+start = {name: first[name] for name in best}
+em = ppdgm.fit(exact, x, engine=EM(), steps=100 if SMALL else 300, params=start, progress=False)
+climbed = em.history["elbo"]  # q is the posterior: the bound is log p(x)
+assert np.diff(climbed).min() > -1e-12, "EM never goes down"
+assert abs(climbed[-1] - top) < 1e-9, "and ends at the closed form's maximum"
+print(f"maximum likelihood, by the formula  {top:.6f} nats per wine")
+print(
+    f"EM, after {len(climbed)} steps               {climbed[-1]:.6f}; within 1e-3 after {np.argmax(climbed > top - 1e-3)}"
+)
+
+engines = {"variational EM": VariationalEM(e_steps=5, engine=SVI(k=16)), "SVI": SVI(k=16)}
+found = {name: values(train(linear, x, engine, steps, 0.01, first)[1]) for name, engine in engines.items()}
+for name, (log_p, elbo) in found.items():
+    assert (elbo <= log_p).all(), "a bound"
+    print(f"{name:14s} {steps} steps: log p(x) {top - log_p[-1]:.4f} below the maximum, ELBO {top - elbo[-1]:.4f}")
+e_step = np.arange(steps) % 6 < 5
+assert (np.diff(found["variational EM"][0])[e_step] == 0).all(), "an E-step moves φ alone: log p(x) stays, KL falls"
+
+# %% [markdown]
+# ## The ELBO rises, and log p(x) falls
+#
+# θ climbs the ELBO, which is log p(x) *less how wrong q is*. So θ can gain in two ways: by explaining the data, or by
+# moving the posterior to where the guide already is. To see the second alone, start θ at the very maximum of log p(x):
+#
+# * **A guide that lags**: q(z|x) starts as N(0, 1) for every x. It will be exact in the end (with W rotated as it likes,
+#   a linear guide can be), but until then θ goes to meet it.
+# * **A guide that is too simple**: its width is 1, and stays so. The posterior's is not; θ makes it so, and stays there.
+
+# %%
+turn = np.array([[1, 1], [-1, 1]]) / np.sqrt(2)  # as likely as without it, but the latents' posteriors are correlated
+at_best = {**best, "weight": best["weight"] @ turn}
+at_best |= {name: 0 * value for name, value in first.items() if name.startswith("guide")}
+at_best = {name: np.asarray(value, "float32") for name, value in at_best.items()}
+narrow = [Stage(engine=SVI(k=16), freeze=("guide.log_scale",))]
+apart = {
+    "a guide that lags": values(train(linear, x, SVI(k=16), steps, 0.01, at_best)[1]),
+    "a guide of width 1": values(train(linear, x, narrow, steps, 0.01, at_best)[1]),
+}
+print("\nFrom the maximum on, by SVI         ELBO: start, end       log p(x) − maximum: start, lowest, end")
+for name, (log_p, elbo) in apart.items():
+    assert (elbo <= log_p).all()
+    low = log_p.min() - top
+    print(f"{name:32s} {elbo[0]:9.3f} {elbo[-1]:9.3f} {log_p[0] - top:20.3f} {low:7.3f} {log_p[-1] - top:7.3f}")
+
+# %% [markdown]
+# A VAE's encoder is both: so a better ELBO need not mean a better model, and log p(x) is worth estimating.
+#
+# ## Where lagging does lasting harm: a decoder that can do without z
+#
+# Let p(x|z) = N(wz + μ, Σ) with *any* covariance Σ, one latent. Every w has its Σ with the same p(x): whether z carries
+# the data's main direction or nothing at all, log p(x) is the same. Which it will be, training decides, and a guide that
+# lags says: nothing, as w = 0 is where q(z|x) = p(z) is exact. That is posterior collapse, and z was useful.
+#
+# The start is PPCA's maximum, where z tells 1.3 nats about x. Data of standard deviation 0.1 make the guide lag: its
+# slopes have a long way to go, and the decoder's w a short one. (Standardised data are a cheap cure: try `unit = 1.0`.)
+
+
+# %%
+class FullCovariance(Program):
+    event_shape: tuple[int, ...]
+
+    def build(self, c):
+        (width,) = self.event_shape
+        for name, shape in (("weight", (width,)), ("loc", (width,)), ("root", (width, width))):
+            c.param(name, shape, zeros)
+        for name, shape in (("slope", (width, 1)), ("log_scale", (1,))):
+            c.param(f"guide.{name}", shape, zeros, label="guide")
+
+    def model(self, P, x):
+        lower, diagonal = (P.constant(m(self.event_shape[0])) for m in (lambda n: np.tri(n, k=-1), np.eye))
+        with P.plate("data", x):
+            z = P.sample("z", P.dist.Normal(P.full((1,), 0.0), P.full((1,), 1.0)).to_event(1))
+            root = P.param("root")
+            root = root * lower + P.xp.exp(root) * diagonal  # Σ = root rootᵀ
+            mean = z * P.param("weight") + P.param("loc")
+            P.sample("x", P.dist.MultivariateNormal(mean, scale_tril=root), obs=x)
+
+    def guide(self, P, x):
+        with P.plate("data", x):
+            scale = P.xp.exp(P.param("guide.log_scale"))
+            P.sample("z", P.dist.Normal(x @ P.param("guide.slope"), scale).to_event(1))
+
+
+unit, rng = 0.1, np.random.default_rng(0)
+y = unit * (rng.normal(size=(1000, 1)) @ rng.normal(size=(1, 6)) + 0.5 * rng.normal(size=(1000, 6)))
+y = (y - y.mean(0)).astype("float32")
+covariance, program = np.cov(y.T, bias=True), FullCovariance(event_shape=(6,))
+highest = -0.5 * (np.linalg.slogdet(covariance)[1] + 6 + 6 * np.log(2 * np.pi))
+ppca = PPCA(event_shape=(6,), latent=1).maximum_likelihood(y)
+begin = program.initialise(0, y) | {"weight": ppca["weight"][:, 0], "root": ppca["log_scale"] * np.eye(6)}
+begin = {name: np.asarray(value, "float32") for name, value in begin.items()}
+
+
+def informations(p):
+    """I(x; z) of the model, if its posterior were exact, and under the guide, for normal data: by formulas."""
+    root = np.tril(p["root"], -1) + np.diag(np.exp(np.diag(p["root"])))
+    signal, spread = np.linalg.solve(root, p["weight"]), p["guide.slope"][:, 0] / np.exp(p["guide.log_scale"][0])
+    return 0.5 * np.log1p(signal @ signal), 0.5 * np.log1p(spread @ covariance @ spread)
+
+
+runtime = backend("numpyro").Runtime(program, "cpu")
+feed = Feed(runtime, {"x": y})
+lagging = LaggingInference(every=100, most=30)
+lengths = {"SVI": (SVI(), 60 if SMALL else 6000), "lagging": (lagging, 60 if SMALL else 12000)}
+seeds = range(1 if SMALL else 3)
+trails, measured = {}, {}
+print("\nSeed  engine   steps of φ, θ, both     maximum − ELBO     I(x; z) under the guide")
+for seed in seeds:
+    for name, (engine, length) in lengths.items():
+        fit, path = train(program, y, engine, length, 2e-3, begin, 200, seed)
+        turns = np.bincount(fit.history.get("phase", np.full(length, 2)), minlength=3)
+        told = mutual_information(runtime, runtime.put(fit.params), feed)  # from draws
+        trails[name, seed] = np.array([informations(p) for p in path[:: max(1, length // 1000)]])
+        gap = highest - fit.elbo(y, k=100).mean
+        print(f"{seed:4d}  {name:8s} {turns[0]:6d} {turns[1]:5d} {turns[2]:5d}  {gap:14.3f} nats  {told:14.3f} nats")
