@@ -15,7 +15,14 @@ torch.set_num_threads(1)
 #: The same for processes that a test starts, where nothing is expected of their stderr: XLA tells of its cache there.
 CACHED = {"JAX_COMPILATION_CACHE_DIR": _CACHE, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
 
-FULLY_OPTIMISED = {"test_many_rows", "test_covering", "test_loops", "test_hierarchy_training", "test_discrete_training"}
+FULLY_OPTIMISED = {
+    "test_many_rows",
+    "test_covering",
+    "test_loops",
+    "test_hierarchy_training",
+    "test_discrete_training",
+    "test_estimators",
+}
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -49,9 +49,9 @@ def ppca_terms(p, x, noise=None, z=None):
 
 
 def ppca_gradients(params, x, k, kinds, scrambles=16, log2_size=10):
-    """(gradient, standard error) for each kind: arguments of `bound`, or "wake p" and "wake q", Σ w̃ log p at held draws.
+    """(gradient, standard error) for each kind: arguments of `bound`, or "wake p" and "wake q", Σ w̃ log p, of fixed z.
 
-    Of 16 scrambled Sobol sequences of 1024 points in K dimensions, whose spread is the error.
+    From 16 scrambled Sobol sequences of 1024 points in K dimensions, whose spread is the error.
     """
     points = [qmc.Sobol(k, seed=seed).random_base2(log2_size) for seed in range(scrambles)]
     noise = norm.ppf(np.concatenate(points)).T[:, :, None]

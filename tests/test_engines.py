@@ -201,6 +201,7 @@ REFUSED = [
     (PLANAR, IWAE(k=2, estimator="dreg"), "no known inverse"),
     (PLANAR, LaggingInference(), "no known inverse"),
     (PROGRAM, EM(), "e_step.*VariationalEM"),
+    (PPCA(event_shape=(6,), posterior="linear"), EM(), "moves the model alone"),
     (Autoencoder(event_shape=(6,), **NETS), WakeSleep(), "no latent"),
     (BITS.replace(posterior=RelaxedBernoulli(enumerate=True)), ReweightedWakeSleep(), "enumerated"),
     (BITS.replace(posterior=RelaxedBernoulli(enumerate=True)), IWAE(k=2, estimator="stl"), "enumerated"),

@@ -42,7 +42,17 @@ from ppdgm.inference import IWAE, SVI, ReweightedWakeSleep, WakeSleep, bounds, e
 
 both = pytest.mark.parametrize("backend", BACKENDS)
 statistical = pytest.mark.statistical
-SAME_GRAPHS = [("iwae", 1), ("renyi", 1), ("miwae, dreg", 8), ("ciwae, dreg", 8)]  # as others': JAX compiles 0.8 s each
+# JAX takes a second to compile a case: on numpyro these are left out, whose parts are all parts of others.
+LEFT_OUT = [("iwae", 1), ("renyi", 1), ("miwae, dreg", 8), ("ciwae, dreg", 8), ("ladder", "stl"), ("chain", "stl")]
+BIASED = ("iwae, stl", 8)
+
+
+@cache
+def centred(backend):
+    """Cases of both numbers of particles, in one trainer."""
+    cases = {(name, k): case for k in (1, 8) for name, case in of_draws(k).items()}
+    engines = {key: case[0] for key, case in cases.items() if backend == "pyro" or key not in LEFT_OUT}
+    return cases, sample(CENTRED, POINT, SEEN, engines, backend, size=80)
 
 
 @cache
@@ -57,11 +67,10 @@ def discrete(backend):
 @both
 def test_means_where_draws_carry_gradients(backend):
     """Against closed forms and NumPy's differences, at K = 1 and 8."""
-    cases = {(name, k): case for k in (1, 8) for name, case in of_draws(k).items()}
-    cases = {key: case for key, case in cases.items() if backend == "pyro" or key not in SAME_GRAPHS}
-    found = sample(CENTRED, POINT, SEEN, {key: case[0] for key, case in cases.items()}, backend)
-    for (name, k), (_, *of) in cases.items():
-        check_centred(found[name, k], k, *of, name)
+    cases, found = centred(backend)
+    for name, k in found:
+        if (name, k) != BIASED:
+            check_centred(found[name, k], k, *cases[name, k][1:], name)
 
 
 @statistical
@@ -69,9 +78,11 @@ def test_means_where_draws_carry_gradients(backend):
 @pytest.mark.parametrize("name", NESTED)
 def test_means_with_several_latents_or_a_prior_that_knows_the_guide(backend, name):
     """Against a plainer estimator of the same bound: reparameterised, or enumerated."""
-    program, params, _, cases = nested(name)
-    found = sample(program, params, NESTED_X, {case: engine for case, (engine, _) in cases.items()}, backend, size=100)
-    for case, (_, bound) in cases.items():
+    program, params, size, _, cases = nested(name)
+    engines = {case: engine for case, (engine, _) in cases.items() if backend == "pyro" or (name, case) not in LEFT_OUT}
+    found = sample(program, params, NESTED_X, engines, backend, size=size)
+    for case in engines:
+        bound = cases[case][1]
         exact, errors = sampled_bounds(name)[bound]
         check_mean_gradient(found[case], exact, labels_of(program), errors, f"{name}, {case}")
 
@@ -87,42 +98,42 @@ def test_means_where_draws_are_discrete(backend):
 # --- variances --------------------------------------------------------------------------------------------------------
 
 
-BASELINES = {  # the variance of the guide's gradient against that without a baseline; measured
-    ("svi, running", "svi, none"): 0.3,
-    ("svi, learned", "svi, none"): 0.3,
-    ("svi, leave one out, 8", "svi, none, 8"): 0.3,
-    ("iwae, running, 2", "iwae, none, 2"): 0.3,
-    ("iwae, learned, 2", "iwae, none, 2"): 0.3,
-    ("iwae, leave one out, 2", "iwae, none, 2"): 0.3,
+BASELINES = {  # the variance of the guide's gradient, against that of another; as measured
+    ("svi, running", "svi, none"): 0.15,
+    ("svi, learned", "svi, none"): 0.14,
+    ("svi, leave one out, 8", "svi, none"): 0.21,
+    ("iwae, leave one out, 2", "iwae, none, 2"): 0.14,
+    ("iwae, running, 2", "iwae, none, 2"): 0.26,
+    ("iwae, learned, 2", "iwae, none, 2"): 0.24,
 }
 
 
 @statistical
 @both
 def test_baselines_make_the_variance_small(backend):
-    spread = lambda name: of_guide(CATEGORICAL, {n: g.var(0, ddof=1) for n, g in discrete(backend)[name].items()}).sum()
-    for (name, without), ratio in BASELINES.items():
-        print(name, spread(name) / spread(without))
-        assert spread(name) / spread(without) < 1.5 * ratio, name
-    print("vimco/loo", spread("iwae, vimco, 8") / spread("iwae, leave one out, 8"))
+    total = lambda name: of_guide(CATEGORICAL, {n: g.var(0, ddof=1) for n, g in discrete(backend)[name].items()}).sum()
+    found = {pair: total(pair[0]) / total(pair[1]) for pair in BASELINES}
+    eighth = total("svi, none") / 8  # of 8 independent particles
+    found["svi, leave one out, 8", "svi, none"] = total("svi, leave one out, 8") / eighth
+    for pair, ratio in found.items():
+        assert abs(ratio - BASELINES[pair]) < 0.5 * BASELINES[pair], f"{pair}: {ratio:.2f}"
 
 
 @statistical
 @both
 def test_signal_and_noise_of_many_particles(backend):
-    """Rainforth et al. 2018: the guide's SNR falls as K^−½, the model's rises as K^½; doubly reparameterised, both."""
+    """Rainforth et al. 2018: the guide's SNR falls as K^−½, the model's rises as K^½; with dreg both rise."""
     params, x = near_the_posterior()
     engines = {(e, k): IWAE(k=k, estimator=e) for e in ("reparam", "dreg") for k in MANY_K}
-    found = sample(PLAIN, params, x, engines, backend, size=100, sizes={("reparam", k): 200 for k in MANY_K})
+    found = sample(PLAIN, params, x, engines, backend, copies=400, size=100, sizes={("reparam", 64): 500})
     slopes = {}
     for estimator, label in (("reparam", "guide"), ("reparam", "model"), ("dreg", "guide")):
         slope, error = slope_of_signal({k: found[estimator, k] for k in MANY_K}, label)
         assert error < 0.03
         slopes[estimator, label] = slope
-    assert abs(slopes["reparam", "guide"] + 0.5) < 0.1  # −0.51
-    assert abs(slopes["reparam", "model"] - 0.5) < 0.1  # 0.47
-    assert slopes["dreg", "guide"] > -0.1  # 0.51
-    print(slopes)
+    assert abs(slopes["reparam", "guide"] + 0.5) < 0.1  # −0.51 and −0.52, by backend
+    assert abs(slopes["reparam", "model"] - 0.5) < 0.1  # 0.45 and 0.49
+    assert slopes["dreg", "guide"] > -0.1  # 0.51 and 0.52
 
 
 # --- biases -----------------------------------------------------------------------------------------------------------
@@ -142,12 +153,13 @@ def check_bias(samples, program, exact, errors, recorded):
 @both
 def test_stl_is_biased_for_more_than_one_particle(backend):
     """∇ log q, which it leaves out, has the mean 0 in the ELBO alone."""
-    engine = {k: IWAE(k=k, estimator="stl") for k in (1, 8)}
-    found = sample(CENTRED, POINT, SEEN, engine, backend)
-    check_centred(found[1], 1, TIGHT, TIGHT)
-    check_bias(found[8], CENTRED, *exact_of_centred(8, TIGHT, TIGHT), recorded=1.24)
+    found = centred(backend)[1][BIASED]
+    exact = exact_of_centred(8, TIGHT, TIGHT)
+    check_bias(found, CENTRED, *exact, recorded=1.24)
     with pytest.raises(AssertionError, match="errors of"):
-        check_centred(found[8], 8, TIGHT, TIGHT)
+        check_centred(found, 8, TIGHT, TIGHT)
+    with pytest.raises(AssertionError, match="is within 4 errors"):
+        check_bias(centred(backend)[1]["iwae", 8], CENTRED, *exact, recorded=0.0)
 
 
 @statistical
@@ -160,9 +172,86 @@ def test_relaxations_are_biased(engine, bound, recorded):
     check_bias(found, CATEGORICAL, exact, {n: 0 * v for n, v in exact.items()}, recorded)
 
 
-# --- wrong twins ------------------------------------------------------------------------------------------------------
+# --- wrong twins: what is wrong is so before any backend, and pyro compiles nothing -----------------------------------
 
 
-def of_everyone(_, terms, bound, replace):
-    """VIMCO's baseline, with the mean of all particles in a particle's place, its own among them."""
-    return np.stack
+class Uniform(ReweightedWakeSleep):
+    """Without the weights."""
+
+    reweighted = False
+
+
+def of_everyone(tracing, terms, bound, replace):
+    """A particle's own term counts in what stands for it, or is not left out."""
+    if not replace:
+        return bound(terms)[None] + 0.0 * terms
+    same = np.eye(len(terms), dtype=bool).reshape(len(terms), -1, *(1,) * (terms.ndim - 1))
+    return bound(tracing.xp.where(tracing.xp.asarray(same), terms.mean(0)[None, None], terms[:, None]))
+
+
+def without_gradients(tracing, trace):
+    return tracing.read(given=estimators.held(tracing, trace), stopped=True)
+
+
+def scaled_by(change):
+    """The factor of gradients through draws, changed."""
+    return lambda right: lambda tracing, trace, factor: right(tracing, trace, change(factor))
+
+
+WRONG = {  # module, function, what makes a wrong one of it, and the case that it spoils
+    "dreg, weighed once": (estimators, "scaled", scaled_by(lambda w: 1.0 + 0.0 * w), "iwae, dreg"),
+    "dreg, weighed thrice": (estimators, "scaled", scaled_by(lambda w: w**2), "iwae, dreg"),
+    "dreg of another bound": (estimators, "scaled", scaled_by(lambda w: 2.0 * w - 1.0), "renyi, dreg"),
+    "stl, stopped draws": (estimators, "stopped", lambda right: without_gradients, "svi, stl"),
+    "vimco, of everyone": (estimators, "without", lambda right: of_everyone, "iwae, vimco, 8"),
+    "leave none out": (estimators, "without", lambda right: of_everyone, "iwae, leave one out, 2"),
+    "mean of all": (
+        estimators, "score", lambda right: lambda t, trace, s: right(t, trace, 7 / 8 * s), "svi, leave one out, 8"
+    ),
+    "no log q": (bounds, "elbo", lambda right: lambda trace, *_: sum(trace.log_p.values()), "svi, running"),
+}  # fmt: skip
+
+
+@statistical
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_estimators_fail(name, monkeypatch):
+    module, function, wrong, of = WRONG[name]
+    monkeypatch.setattr(module, function, wrong(getattr(module, function)))
+    if of in DISCRETE:
+        case = DISCRETE[of]
+        (found,) = sample_discrete({of: case}, "pyro").values()
+        check = lambda: check_discrete(found, case)
+    else:
+        engine, *climbed = of_draws(8)[of]
+        (found,) = sample(CENTRED, POINT, SEEN, {of: engine}, "pyro").values()
+        check = lambda: check_centred(found, 8, *climbed)
+    with pytest.raises(AssertionError, match="errors of"):
+        check()
+
+
+@statistical
+def test_wrong_players_fail():
+    """A guide that learns from data, not dreams; one without weights; bounds of the wrong label."""
+    awake, asleep = WakeSleep(wake_phi=1.0, sleep_phi=0.0), DISCRETE["wake-sleep"]
+    uniform, weighted = Uniform(k=4), DISCRETE["rws, 4"]
+    found = sample_discrete({"awake": (awake,), "uniform": (uniform,)}, "pyro")
+    crossed = sample(CENTRED, POINT, SEEN, {"piwae": of_draws(8)["piwae"][0]}, "pyro")["piwae"]
+    for check in (
+        lambda: check_discrete(found["awake"], asleep),
+        lambda: check_discrete(found["uniform"], weighted),
+        lambda: check_centred(crossed, 8, *reversed(of_draws(8)["piwae"][1:])),
+    ):
+        with pytest.raises(AssertionError, match="errors of"):
+            check()
+
+
+# --- what has no such gradient ----------------------------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize("setting", [{"free_bits": 0.1}, {"capacity": 1.0}])
+def test_what_is_no_mean_of_draws_terms_refuses_scored_draws_beside_others(backend, setting):
+    """The KL of one latent may depend on the draw of another: its gradient was left out, in silence."""
+    program, params, *_ = nested("mixed")
+    with pytest.raises(ProgramError, match=r"Site 'y' is scored.*the one latent"):
+        sample(program, params, NESTED_X, {"": SVI(k=2, estimator="score", **setting)}, backend)

@@ -47,6 +47,12 @@ class Phase:
                 raise TrainingError(f"freeze: {pattern!r} fits no parameter. {nearest(pattern, labels)}")
         frozen = lambda n: any(fnmatchcase(n, pattern) for pattern in self.freeze)
         found = [n for n, label in labels.items() if (not self.labels or label in self.labels) and not frozen(n)]
+        if not found:
+            named = " and ".join(self.labels or ("anything",))
+            raise TrainingError(
+                f"{type(self.engine).__name__} is to move parameters labelled {named}, and there is none. Use an "
+                "engine that moves all, such as SVI, or freeze less."
+            )
         players = self.engine.players
         if alone := [n for n in found if players and labels[n] not in players]:
             raise TrainingError(

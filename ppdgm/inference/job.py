@@ -33,6 +33,7 @@ from ppdgm.program import PlainPair
 from ppdgm.registry import backend as load_backend
 from ppdgm.report import Progress, make_report
 from ppdgm.schedules import as_schedule, check_reached
+from ppdgm.tracing import groups_of
 
 COMPILE_FROM_STEPS = 10_000  # torch.compile costs some ten seconds, and saves about a millisecond per step
 Callback = Callable[[Progress], Any]
@@ -81,7 +82,7 @@ class Job:
             first = matching(first, self.params)
         size = self.feed.size
         if recipe.engine.exact:
-            _check_exact(recipe)
+            _check_exact(recipe, self.runtime.tracer.labels)
         batch_size = size if recipe.engine.exact else _choose_batch(self.runtime, training.batch_size, size)
         self.batches = Batches(size, batch_size, training.seed)
         if self.batches.batch_size % training.accumulate:
@@ -236,6 +237,7 @@ class Job:
             native = {**self.native, **self.runtime.put(engine.own(width, ()))}
             scored = self.runtime.rehearse(engine, native, data, rows, knobs, self.feed.size)
             self.own_values = engine.own(width, scored)
+            groups_of(engine, {**self.runtime.tracer.labels, **engine.labels(self.own_values)})
             if engine.director(1) is not None:
                 mutual_information(self.runtime, self.native, self.feed, rows=2)  # which it will look at
         except PpdgmError:
@@ -259,9 +261,9 @@ class Job:
         return [f"Handed over in Python, and not told here: {', '.join(missing)}."] if missing else []
 
 
-def _check_exact(recipe: Recipe) -> None:
+def _check_exact(recipe: Recipe, labels: Mapping[str, str]) -> None:
     """Refuse a program without closed-form steps, and settings of gradient steps."""
-    check_steps(recipe.program)
+    check_steps(recipe.program, labels)
     default, training = Training(), recipe.training
     for name in ("learning_rate", "clip_norm", "weight_average", "binarise", "accumulate"):
         if getattr(training, name) != getattr(default, name):
