@@ -83,8 +83,8 @@ def of_draws(k):
     return found | {
         "miwae": (IWAE(k=k // 2, groups=2), PAIRS, PAIRS),
         "miwae, dreg": (IWAE(k=k // 2, groups=2, estimator="dreg"), PAIRS, PAIRS),
-        "ciwae": (IWAE(k=k, beta=0.5), MIXED, MIXED),
-        "ciwae, dreg": (IWAE(k=k, beta=0.5, estimator="dreg"), MIXED, MIXED),
+        "ciwae": (IWAE(k=k, elbo_share=0.5), MIXED, MIXED),
+        "ciwae, dreg": (IWAE(k=k, elbo_share=0.5, estimator="dreg"), MIXED, MIXED),
         "piwae": (IWAE(k=k, guide_groups=4), TIGHT, FOURS),
         "piwae, dreg": (IWAE(k=k, guide_groups=4, estimator="dreg"), TIGHT, FOURS),
         "rws": (ReweightedWakeSleep(k=k), "wake p", "wake q"),

@@ -113,7 +113,7 @@ def test_settings_of_one_objective(backend):
     runtime = load_backend(backend).Runtime(PROGRAM, "cpu")
     found = {}
     for name, engine in {
-        "miwae": IWAE(k=3, groups=2), "ciwae": IWAE(k=6, beta=0.3), "piwae": IWAE(k=6, guide_groups=3),
+        "miwae": IWAE(k=3, groups=2), "ciwae": IWAE(k=6, elbo_share=0.3), "piwae": IWAE(k=6, guide_groups=3),
         "iwae": IWAE(k=6), "renyi": Renyi(k=6, alpha=0.4), "one": IWAE(k=1, groups=6), "elbo": Renyi(k=6, alpha=1.0),
     }.items():  # fmt: skip
         trainer = trainer_of(PROGRAM, params, engine, backend, len(X))

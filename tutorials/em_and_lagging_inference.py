@@ -236,8 +236,8 @@ for axes, place in ((left, "upper right"), (middle, "lower right"), (right, "upp
     axes.legend(loc=place, fontsize=8.5, frameon=False)
 caption = (
     "Left: an exact E-step makes a step worth many; the rest climb by small ones. Every ELBO lies below its log p(x).\n"
-    "Middle: the ELBO rises by nine nats, as θ makes the posterior what the guide is. log p(x) pays, for a while or for "
-    "good.\n"
+    "Middle: the ELBO rises by nine nats, as θ makes the posterior what the guide is. log p(x) pays, for a while or "
+    "for good.\n"
     "Right: with plain SVI the model gives z up before the guide has found it. With the guide first, z comes back."
 )
 figure.text(0.5, 0.015, caption, ha="center", va="bottom", fontsize=9, color=grey, linespacing=1.5)

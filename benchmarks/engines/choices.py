@@ -69,7 +69,7 @@ ENGINES: dict[str, Any] = {
     "iwae, dreg": IWAE(k=5, estimator="dreg"),
     "iwae, vimco": IWAE(k=5, estimator="vimco"),
     "miwae": IWAE(k=4, groups=2),
-    "ciwae": IWAE(k=5, beta=0.5),
+    "ciwae": IWAE(k=5, elbo_share=0.5),
     "piwae": IWAE(k=8, guide_groups=4),
     "renyi": Renyi(alpha=0.5, k=5),
     "wake-sleep": WakeSleep(),

@@ -86,6 +86,6 @@ def check_steps(program: Any, labels: Mapping[str, str]) -> None:
         )
     if own := [n for n, label in labels.items() if label == "guide"]:
         raise ProgramError(
-            f"EM() moves the model alone, and the guide has parameters of its own ({own[0]!r}), which would stay as they "
-            "are. Use VariationalEM(), or a guide without, such as posterior='exact'."
+            f"EM() moves the model alone, and the guide has parameters of its own ({own[0]!r}), which would stay "
+            "as they are. Use VariationalEM(), or a guide without, such as posterior='exact'."
         )

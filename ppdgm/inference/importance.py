@@ -150,16 +150,17 @@ class Weighted(Engine):
 
 
 class IWAE(Weighted):
-    """Maximise log 1/K Σ_k p(x, z_k) / q(z_k|x): between the ELBO (K = 1) and log p(x). Burda et al. 2016.
+    """Maximise log 1/K Σ_k p(x, z_k) / q(z_k|x): between the ELBO (K = 1) and log p(x).
 
-    arXiv:1509.00519. With the other settings: β ELBO + (1 − β) mean over M groups of such bounds, each of K particles
-    (MIWAE, CIWAE), and for the guide's parameters other groups of the same particles (PIWAE), Rainforth et al. 2018,
-    arXiv:1802.04537: MIWAE is IWAE(k=8, groups=8), CIWAE is IWAE(k=64, beta=0.5), PIWAE is IWAE(k=64, guide_groups=8).
+    Burda et al. 2016, arXiv:1509.00519. With the other settings: β ELBO + (1 − β) mean over M groups of such bounds,
+    each of K particles (MIWAE, CIWAE), and for the guide's parameters other groups of the same particles (PIWAE),
+    Rainforth et al. 2018, arXiv:1802.04537: MIWAE is IWAE(k=8, groups=8), CIWAE is IWAE(k=64, elbo_share=0.5), PIWAE
+    is IWAE(k=64, guide_groups=8).
 
     Args:
         k: K, particles of a group.
         groups: M, groups of particles per datum.
-        beta: β.
+        elbo_share: β.
         guide_groups: into how many groups all K·M particles fall for the guide's parameters; None: as for the model's.
         estimator: of the gradient. "auto": through draws where they are reparameterised or relaxed, else "vimco".
             "reparam" refuses others; "dreg" is doubly reparameterised, with a signal-to-noise ratio that does not fall
@@ -173,7 +174,7 @@ class IWAE(Weighted):
         ProgramError: in training, where what is asked for does not hold for the program.
     """
 
-    beta: Share = 0.0
+    elbo_share: Share = 0.0
     guide_groups: PositiveInt | None = None
 
     @model_validator(mode="after")
@@ -184,7 +185,7 @@ class IWAE(Weighted):
 
     @property
     def _beta(self) -> float:
-        return self.beta
+        return self.elbo_share
 
     @property
     def players(self) -> tuple[str, ...]:  # type: ignore[override]  # they depend on the settings
