@@ -53,7 +53,7 @@ LONGER = {
     "lagging": 1500,
 }  # steps: the model moves less often
 EXACT_STEPS = 30
-LINEAR_STEPS = 1000  # of PPCA and factor analysis, by gradients: their parameters are few, and each has far to go
+LINEAR_FACTOR = 5  # times as many steps for PPCA and factor analysis: their parameters are few, and have far to go
 
 ENGINES: dict[str, Any] = {
     "svi": WARM,

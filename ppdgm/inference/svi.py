@@ -102,6 +102,8 @@ class SVI(Engine):
         trace = tracing.read(kl=self.wants_kl)
         estimators.check_estimator(tracing, trace, self.estimator)
         scored = tracing.scored
+        if self.estimator == "stl" and trace.marginal is not None:
+            raise ProgramError("estimator='stl' is for draws, and a site is enumerated in the guide. Leave it out.")
         if self.estimator == "stl":
             trace = estimators.stopped(tracing, trace)
         found: dict[str, Any] = self(trace, tracing.xp, weights, knobs, data_size)
