@@ -1,7 +1,5 @@
 """What the training loop sees: objectives and gradients of minibatches, averaged over epochs at one point."""
 
-from typing import Any
-
 import numpy as np
 import optax
 import torch
@@ -9,7 +7,7 @@ from readings import RUNTIMES
 
 from ppdgm.inference import Optimiser
 from ppdgm.inference.batches import Batches, Plan
-from ppdgm.inference.engine import Composite, Phase, knobs_of_phases
+from ppdgm.inference.engine import Composite, Engine, Phase, knobs_of_phases
 from ppdgm.registry import backend as load_backend
 from ppdgm.tracing import OWN
 
@@ -43,7 +41,7 @@ def measure_steps(program, params, x, engine, backend, batch_size, seed=0, epoch
 class InTurn(Composite):
     """Several engines, each a phase of one trainer, so that JAX compiles them at once."""
 
-    engines: tuple[Any, ...]
+    engines: tuple[Engine, ...]
 
     def phases(self):
         return tuple(Phase(engine) for engine in self.engines)

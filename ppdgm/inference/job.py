@@ -98,6 +98,8 @@ class Job:
         if not first:
             where = "with numpyro.param" if isinstance(recipe.program, PlainPair) else "in build()"
             raise ProgramError(f"The program has no parameters: there is nothing to train. Declare them {where}.")
+        engine = recipe.engine
+        groups_of(engine, {**self.runtime.tracer.labels, **engine.labels(self.own_values)})  # refuses what none moves
         by_name = self.own is None and not recipe.engine.exact
         rate = 1e-3 if by_name and training.learning_rate is None else training.learning_rate
         resolved = training.replace(batch_size=self.batches.batch_size, learning_rate=rate)
@@ -237,7 +239,6 @@ class Job:
             native = {**self.native, **self.runtime.put(engine.own(width, ()))}
             scored = self.runtime.rehearse(engine, native, data, rows, knobs, self.feed.size)
             self.own_values = engine.own(width, scored)
-            groups_of(engine, {**self.runtime.tracer.labels, **engine.labels(self.own_values)})
             if engine.director(1) is not None:
                 mutual_information(self.runtime, self.native, self.feed, rows=2)  # which it will look at
         except PpdgmError:
