@@ -191,22 +191,20 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(12.5, 4.8))
 blue, orange = "#3465a4", "#d9730d"
 names = [n for n in table if n != "enumeration"]
 at, (bias, error, spread) = np.arange(len(names)), np.array([table[n] for n in names]).T
-left.barh(at - 0.2, spread, 0.4, color=blue, label="spread of one gradient")
-left.barh(at + 0.2, bias, 0.4, xerr=error, color=orange, label="bias ± error (within two: chance)")
+left.plot(spread, at, "s", color=blue, label="spread of one gradient")
+left.errorbar(bias, at, xerr=2 * error, fmt="o", capsize=3, color=orange, label="bias ± 2 errors")
 left.set_yticks(at, names)
 left.set_xscale("log")
-left.invert_yaxis()
 left.set(title="The encoder's gradient, tiny program", xlabel="share of the exact gradient's length")
 at = np.arange(len(judged))
-for shift, which, color, label in ((-0.2, 1, blue, "−log p(x)"), (0.2, 0, orange, "−ELBO")):
-    estimates = [pair[which] for pair in judged.values()]
-    right.barh(at + shift, [-e.mean for e in estimates], 0.4, color=color, label=label)
-low = min(-pair[1].mean for pair in judged.values())
+for which, marker, color, label in ((1, "s", blue, "log p(x)"), (0, "o", orange, "ELBO")):
+    right.plot([pair[which].mean for pair in judged.values()], at, marker, color=color, label=label)
 right.set_yticks(at, list(judged))
-right.invert_yaxis()
-right.set(title="Digits with twenty bits, test images", xlabel="nats per image (less is better)", xlim=(low - 1, None))
-for axes in (left, right):
-    axes.legend(fontsize=8.5)
+right.set(title="Digits with twenty bits, test images", xlabel="nats per image (more is better)")
+for axes, count in ((left, len(names)), (right, len(judged))):
+    axes.set_ylim(count - 0.5, -0.5)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.3), ncols=2, fontsize=9, frameon=False)
 figure.tight_layout()
 figure.savefig(OUT / "gradients_for_discrete_latents.png", dpi=150)
 print(f"\nWritten: {OUT / 'gradients_for_discrete_latents.png'}")

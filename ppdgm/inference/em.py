@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,11 +10,9 @@ import numpy as np
 from ppdgm.errors import ProgramError
 from ppdgm.inference import bounds
 from ppdgm.inference.engine import Composite, Engine, Phase
-from ppdgm.inference.importance import Weighted
-from ppdgm.inference.svi import SVI
+from ppdgm.inference.turns import InTurns
 from ppdgm.language import Array
 from ppdgm.reading import Gradients
-from ppdgm.schedules import Schedule
 from ppdgm.spec import PositiveInt
 from ppdgm.tracing import Tracing
 
@@ -33,7 +31,7 @@ class EM(Composite):
         return ()
 
 
-class VariationalEM(Composite):
+class VariationalEM(InTurns):
     """E-steps that move the guide's parameters φ alone, then M-steps that move the model's θ alone, in turns.
 
     Coordinate ascent on one bound. Neal & Hinton 1998. For θ at a point with a prior of its own (MAP), give the program
@@ -47,24 +45,6 @@ class VariationalEM(Composite):
 
     e_steps: PositiveInt = 5
     m_steps: PositiveInt = 1
-    engine: SVI | Weighted = SVI()
-
-    @property
-    def particles(self) -> int:
-        return self.engine.particles
-
-    @property
-    def wants_kl(self) -> bool:
-        return self.engine.wants_kl
-
-    def schedules(self) -> dict[str, Schedule]:
-        return self.engine.schedules()
-
-    def own(self, width: int, scored: Iterable[str]) -> dict[str, np.ndarray]:
-        return self.engine.own(width, scored)
-
-    def labels(self, own: Iterable[str]) -> dict[str, str]:
-        return self.engine.labels(own)
 
     def phases(self) -> tuple[Phase, ...]:
         return Phase(self.engine, ("guide",)), Phase(self.engine, ("model",))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ppdgm.inference.engine import Composite, Phase
-from ppdgm.inference.importance import Weighted
-from ppdgm.inference.svi import SVI
-from ppdgm.schedules import Schedule
+from ppdgm.inference.engine import Phase
+from ppdgm.inference.turns import InTurns
 from ppdgm.spec import PositiveInt
 
 GUIDE, MODEL, BOTH = 0, 1, 2  #: phases
 
 
-class LaggingInference(Composite):
+class LaggingInference(InTurns):
     """Many steps of the guide's φ before each step of the model's θ, then ordinary training. He et al. 2019.
 
     arXiv:1901.05534: a posterior that lags behind the model's is a cause of its collapse onto the prior. Steps of φ go
@@ -34,24 +32,6 @@ class LaggingInference(Composite):
     window: PositiveInt = 10
     most: PositiveInt = 100
     every: PositiveInt | None = None
-    engine: SVI | Weighted = SVI()
-
-    @property
-    def particles(self) -> int:
-        return self.engine.particles
-
-    @property
-    def wants_kl(self) -> bool:
-        return self.engine.wants_kl
-
-    def schedules(self) -> dict[str, Schedule]:
-        return self.engine.schedules()
-
-    def own(self, width: int, scored: Iterable[str]) -> dict[str, np.ndarray]:
-        return self.engine.own(width, scored)
-
-    def labels(self, own: Iterable[str]) -> dict[str, str]:
-        return self.engine.labels(own)
 
     def phases(self) -> tuple[Phase, ...]:
         return Phase(self.engine, ("guide",)), Phase(self.engine, ("model",)), Phase(self.engine)
