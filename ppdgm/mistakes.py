@@ -191,7 +191,7 @@ def check_relaxed(guide: Mapping[str, Any]) -> None:
         if getattr(q, "discrete", None) is not None and q.closed_form is not None:
             raise ProgramError(
                 f"Site {name!r}: it is relaxed, with the closed-form KL of the discrete, but the engine weighs draws. "
-                'Give the posterior kl="relaxed", or the engine kl="auto".'
+                'Give the posterior kl="relaxed"; or SVI kl="auto", or IWAE estimator="vimco".'
             )
 
 
