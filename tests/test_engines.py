@@ -418,6 +418,30 @@ def test_both_backends_take_the_same_steps_without_draws():
     np.testing.assert_allclose(a.history["objective"], b.history["objective"], rtol=1e-5)
 
 
+def test_a_later_phase_that_can_not_be_compiled_is_told(monkeypatch):
+    """Steps were taken by then: going on eagerly would take them twice, with an optimiser that has forgotten them."""
+    from ppdgm.backends.pyro import step
+
+    made = []
+
+    def compile(function, **_):
+        made.append(function)
+        number = len(made)
+
+        def run(*arguments):
+            if number == 2:
+                raise RuntimeError("no graph of it")
+            return function(*arguments)
+
+        return run
+
+    monkeypatch.setattr(step.torch, "compile", compile)
+    trainer = trainer_of(PROGRAM, PROGRAM.initialise(0), VariationalEM(e_steps=2), "pyro", len(X), compile=True)
+    with pytest.raises(TrainingError, match=r"can't compile this program.*no graph of it.*compile=False"):
+        steps_of(trainer, X, 3, 8)
+    assert trainer.compiled
+
+
 RESUMED = {
     "score": (BITS, SVI(estimator="score")),
     "learned": (BITS, SVI(estimator="score", baseline="learned")),

@@ -64,7 +64,7 @@ class Trainer:
         # Buffers move as a side effect of a forward pass, and a user's own optimiser is its own: neither compiles.
         self.compiled = compile and self.tracer.compiles and not self.tracer.state_names and is_spec(optimiser)
         self.optimiser, self.insist = optimiser, insist
-        self._steps = self._make_steps()
+        self._steps, self._now = self._make_steps(), 0  # and the phase of the step that is being taken
         with seeded(runtime.device, seed):
             self._rng = _get_rng(runtime.device)
 
@@ -76,14 +76,14 @@ class Trainer:
             data: that the plan's indices refer to, from `runtime.put`.
 
         Raises:
-            TrainingError: torch can't compile the program, and `insist`.
+            TrainingError: torch can't compile the program, and `insist`; or a later phase of it, when steps are taken.
         """
         try:
             return self._run(plan, data)
         except Exception as error:
-            if not self.compiled or all(s.works for s in self._steps):
+            if not self.compiled or self._steps[self._now].works:
                 raise
-            if self.insist:
+            if self.insist or any(step.works for step in self._steps):
                 lines = [line.strip() for line in str(error).splitlines() if line.strip()]
                 said = next((line for line in lines if not line.endswith("raised:")), "")
                 raise TrainingError(
@@ -110,7 +110,8 @@ class Trainer:
         with self._drawing():
             for i in range(plan.count):
                 row = {n: v[i] for n, v in knobs.items()}
-                history[i] = self._steps[plan.phase[i]](data, index[i], weight[i], row, rates[i])
+                self._now = int(plan.phase[i])
+                history[i] = self._steps[self._now](data, index[i], weight[i], row, rates[i])
                 if moving:
                     torch._foreach_lerp_(moving, moved, 1.0 - (self.decay or 0.0))
         for name in self.tracer.schedules:  # they stand among the parameters at their last value
