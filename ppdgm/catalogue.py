@@ -27,6 +27,7 @@ GROUPS: tuple[tuple[str, type[Spec], str, str], ...] = (
     ("Flows", Flow, "forward", "program.posterior.flow"),
     ("Other parts", Part, "distribution", "program.PART"),
     ("Nets", Net, "apply", "program.encoder"),
+    ("Samplers", inference.Sampler, "objective", "engine.sampler"),
     ("Engines", inference.Engine, "phases", "engine"),
     ("Stages", inference.Stage, "__init__", "engine.stages"),
     ("Schedules", inference.Schedule, "__call__", "training.learning_rate"),

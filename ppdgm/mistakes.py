@@ -131,6 +131,23 @@ def scored_outside(name: str, dist: Any) -> ProgramError:
     )
 
 
+def check_walked(name: str, dist: Any, inside: bool) -> None:
+    """Refuse a latent that Hamiltonian Monte Carlo can't move: not real-valued, or one for all data."""
+    support = dist.support
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    real = type(support).__name__.lower().startswith(("_real", "realvector"))
+    if not (real and dist.has_rsample):  # a discrete latent may stand for its log-odds, say
+        raise ProgramError(
+            f"Site {name!r}: {type(_inner(dist)).__name__} is not a density over all real numbers, which Hamiltonian "
+            "Monte Carlo needs. Resample the guide's draws by their weights instead: MonteCarloEM(sampler=Resampled())."
+        )
+    if not inside:
+        raise ProgramError(
+            f"Site {name!r} is outside the data plate: chains here are of each datum's latents. Use SVI or IWAE."
+        )
+
+
 def no_field(name: str, fields: list[str]) -> ProgramError:
     """The error for an observed site that is no field of the data, so that the guide can't be shown its draw."""
     return ProgramError(

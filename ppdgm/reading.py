@@ -25,11 +25,15 @@ class Gradients:
         relaxed: relaxations are drawn, where there are any; else what they stand for.
         scored: where the sites are noted whose draws carry no gradient; None: they are refused.
         enumerate: a discrete site takes all its values, whether it asks for it or not.
+        walked: draws are where Markov chains begin, which need densities over all real numbers.
+        mixed: nets multiply in bfloat16.
     """
 
     relaxed: bool = True
     scored: list[str] | None = None
     enumerate: bool = False
+    walked: bool = False
+    mixed: bool = False
 
 
 NO_ENUMERATION = (
@@ -195,7 +199,11 @@ class Reading:
 
     def _check_pathwise(self, name: str, dist: Any) -> None:
         """Refuse, or note, a draw that carries no gradient."""
-        if (how := self.reader.gradients) is None or self.reader.has_pathwise(dist):
+        if (how := self.reader.gradients) is None:
+            return
+        if how.walked:
+            mistakes.check_walked(name, dist, self.inside)
+        if self.reader.has_pathwise(dist):
             return
         if how.scored is None:
             raise mistakes.not_pathwise(name, dist)

@@ -9,6 +9,7 @@ from typing import Any
 from ppdgm.language import Array, Trace
 from ppdgm.reading import Gradients
 
+ACCEPT, GAIN = 0.8, 0.1  #: the acceptance that a step size is adapted to, and how fast its logarithm moves
 OWN = "engine/"  #: what names of an engine's own parameters and numbers begin with
 
 
@@ -22,6 +23,7 @@ class Tracing:
         logsumexp: (x, axis) -> log Σ exp x.
         gumbel: shape -> Gumbel noise.
         trace: (gradients, given, kl, stopped) -> a reading's terms; `dream` likewise.
+        walks: (start, step_size, leaps, moves) -> latents after moves of HMC on p(z|x), and the new ε.
         rows: () -> the minibatch's fields, [B, …].
         params: the program's, and the engine's own.
         gradients: how they pass through draws.
@@ -33,6 +35,7 @@ class Tracing:
     gumbel: Callable[[tuple[int, ...]], Array]
     trace: Callable[..., Trace]
     dreams: Callable[[Gradients], dict[str, Array]]
+    walks: Callable[..., tuple[dict[str, Array], Array]]
     rows: Callable[[], Mapping[str, Array]]
     params: Mapping[str, Array]
     gradients: Gradients
@@ -51,10 +54,31 @@ class Tracing:
         """log q of the guide's sites at latents and data drawn from the model, [1, B]; the draws carry no gradient."""
         return self.dreams(self.gradients)
 
+    def walk(
+        self, start: Mapping[str, Array], step_size: Array, leaps: int, moves: int
+    ) -> tuple[dict[str, Array], Array]:
+        """Latents moved by Hamiltonian Monte Carlo on log p(x, z), which is the backend's own kernel; no gradient.
+
+        Args:
+            start: latents [K, B, *event], which move together.
+            step_size: ε at first.
+            leaps: of a move.
+            moves: how many.
+
+        Returns:
+            The latents, and the step size, adapted move by move to an acceptance of 0.8.
+        """
+        return self.walks(start, step_size, leaps, moves)
+
     @property
     def scored(self) -> list[str]:
         """The sites of the last reading whose draws carry no gradient, each once."""
         return list(dict.fromkeys(self.gradients.scored or ()))
+
+
+def adapted(accepted: Array, xp: Any) -> Array:
+    """What a step size is multiplied by after a move that was accepted with this probability."""
+    return xp.exp(GAIN * (accepted - ACCEPT))
 
 
 def knobs_of(knobs: Mapping[str, Array], phase: int) -> dict[str, Array]:

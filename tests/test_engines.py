@@ -10,9 +10,10 @@ from scipy.special import logsumexp
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
 import ppdgm
-from ppdgm.errors import PpdgmError, SpecError, TrainingError
+from ppdgm.errors import PpdgmError, ProgramError, SpecError, TrainingError
 from ppdgm.inference import (
     EM,
+    HMC,
     IWAE,
     SVI,
     Cyclical,
@@ -21,6 +22,7 @@ from ppdgm.inference import (
     MonteCarloEM,
     Optimiser,
     Renyi,
+    Resampled,
     ReweightedWakeSleep,
     Sigmoid,
     Stage,
@@ -333,25 +335,47 @@ def test_variational_em_moves_one_side_at_a_time(backend):
         before = after
 
 
-@statistical
-@both
-def test_the_gradient_of_resampled_draws_is_that_of_the_likelihood(backend):
+def model_gradients(sampler, backend):
+    """Steps of the model at draws of the posterior on PPCA, as mean gradient, its standard error, and the exact one."""
     program, params, x = ppca(np.random.default_rng(3), shape=(3,), size=6, dtype="float64")
     tiled, likelihood = np.tile(x, (50, 1)), lambda p: ppca_log_likelihood(p, x).mean()
-    engine = MonteCarloEM(e_steps=1, m_steps=1, k=200, draws=10)
+    engine = MonteCarloEM(e_steps=1, m_steps=1, sampler=sampler)
     with precision("float64"):
-        trainer = trainer_of(program, params, engine, backend, len(tiled), optimiser=Optimiser(name="sgd"))
+        own = engine.own(3, ())
+        trainer = trainer_of(program, params, engine, backend, len(tiled), optimiser=Optimiser(name="sgd"), own=own)
         found = []
-        for step in range(1, 41, 2):  # the model's turns
+        for step in range(1, 61, 2):  # the model's turns
             before = trainer.values()
             steps_of(trainer, tiled, 1, len(tiled), first=step, rate=1e-6)
             found.append({n: (v - before[n]) / 1e-6 for n, v in trainer.values().items()})
+    found = found[10:]  # a step size takes some steps to adapt
+    assert all(not found[0][n].any() for n in params if n.startswith("guide."))
+    exact = gradient(likelihood, params)
     for n in ("weight", "loc", "log_scale"):
         draws = np.array([f[n] for f in found])
-        error = draws.std(0, ddof=1) / np.sqrt(len(draws))
-        assert (np.abs(draws.mean(0) - gradient(likelihood, params)[n]) < 4 * error + 1e-2).all()  # K is finite
-        assert (error < 0.02 * np.linalg.norm(gradient(likelihood, params)["weight"])).all()
-    assert all(not found[0][n].any() for n in params if n.startswith("guide."))
+        yield draws.mean(0), draws.std(0, ddof=1) / np.sqrt(len(draws)), exact[n], np.linalg.norm(exact["weight"])
+
+
+@statistical
+@both
+@pytest.mark.parametrize("sampler", [Resampled(k=200, draws=10), HMC(chains=10, moves=20, leaps=20)], ids=repr)
+def test_the_gradient_at_draws_of_the_posterior_is_that_of_the_likelihood(sampler, backend):
+    for mean, error, exact, norm in model_gradients(sampler, backend):
+        assert (np.abs(mean - exact) < 4 * error + 1e-2).all()  # neither K nor a chain is infinite
+        assert (error < 0.02 * norm).all()
+
+
+@both
+def test_chains_that_hardly_move_give_another_gradient(backend):
+    found = model_gradients(HMC(chains=10, moves=1, leaps=1, step_size=1e-6), backend)
+    assert any((np.abs(mean - exact) > 10 * error + 0.1).any() for mean, error, exact, _ in found)
+
+
+@both
+def test_chains_refuse_latents_that_they_can_not_move(backend):
+    engine = MonteCarloEM(sampler=HMC())
+    with pytest.raises(ProgramError, match=r"all real numbers.*Resampled"):
+        ppdgm.fit(BITS, X, engine=engine, steps=2, backend=backend, progress=False)
 
 
 def test_settings_of_gradient_steps_are_refused_in_exact_em():

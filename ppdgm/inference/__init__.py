@@ -8,6 +8,7 @@ from ppdgm.inference.lagging import LaggingInference
 from ppdgm.inference.optimisers import Optimiser
 from ppdgm.inference.recipe import Recipe
 from ppdgm.inference.result import Fit, load
+from ppdgm.inference.samplers import HMC, Resampled, Sampler
 from ppdgm.inference.settings import Training
 from ppdgm.inference.stages import Stage, Stages
 from ppdgm.inference.svi import SVI
@@ -19,6 +20,7 @@ from ppdgm.schedules import Constant, Cosine, Cyclical, Exponential, Linear, Sch
 
 __all__ = [
     "EM",
+    "HMC",
     "IWAE",
     "SVI",
     "Constant",
@@ -35,7 +37,9 @@ __all__ = [
     "Progress",
     "Recipe",
     "Renyi",
+    "Resampled",
     "ReweightedWakeSleep",
+    "Sampler",
     "Schedule",
     "Sigmoid",
     "Stage",

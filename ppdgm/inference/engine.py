@@ -72,6 +72,7 @@ class Engine(Spec):
     metrics: ClassVar[tuple[str, ...]] = ("objective", "elbo", "kl")  #: named scalars that an objective returns
     players: ClassVar[tuple[str, ...]] = ()  #: labels with objectives of their own; none: one objective for all
     exact: ClassVar[bool] = False  #: closed-form steps over all data, without gradients
+    compiles: ClassVar[bool] = True  #: whether torch.compile takes the objective
 
     @property
     def particles(self) -> int:

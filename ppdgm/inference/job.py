@@ -29,6 +29,7 @@ from ppdgm.inference.result import Fit, values_of
 from ppdgm.inference.run import Interruption, Run, interruptible
 from ppdgm.inference.settings import Training
 from ppdgm.inference.watch import Watch
+from ppdgm.nets import ForeignNet
 from ppdgm.program import PlainPair
 from ppdgm.registry import backend as load_backend
 from ppdgm.report import Progress, make_report
@@ -69,6 +70,8 @@ class Job:
             self.data, self.validation = (leave_labels(recipe.program, d) for d in (self.data.train, held_out))
         if training.early_stopping is not None and self.validation is None:
             raise TrainingError("early_stopping needs validation=… data to watch.")
+        if training.mixed_precision:
+            _check_mixed(recipe)
         self.fields = as_fields(self.data, training.dtype)
         self.held_out = None if self.validation is None else as_fields(self.validation, training.dtype)
         check_fields(recipe.program, self.fields, training.binarise)
@@ -164,6 +167,7 @@ class Job:
             training.compile is True,
             self.own_values,
             training.accumulate,
+            training.mixed_precision,
         )
         watch = None
         if self.held_out is not None:
@@ -266,9 +270,24 @@ def _check_exact(recipe: Recipe, labels: Mapping[str, str]) -> None:
     """Refuse a program without closed-form steps, and settings of gradient steps."""
     check_steps(recipe.program, labels)
     default, training = Training(), recipe.training
-    for name in ("learning_rate", "clip_norm", "weight_average", "binarise", "accumulate"):
+    for name in ("learning_rate", "clip_norm", "weight_average", "binarise", "accumulate", "mixed_precision"):
         if getattr(training, name) != getattr(default, name):
             raise TrainingError(f"{name}: EM() takes closed-form steps, which have none. Leave it out.")
+
+
+def _check_mixed(recipe: Recipe) -> None:
+    """Refuse mixed precision where it could not do what it says."""
+    if recipe.training.dtype == "float64":
+        raise TrainingError("mixed_precision: got it with dtype='float64'; expected one of the two.")
+    program = recipe.program
+    own = isinstance(program, PlainPair) or any(
+        isinstance(u.spec, ForeignNet) for u in program.declarations().nets.values()
+    )
+    if own:
+        raise TrainingError(
+            "mixed_precision: modules of your own, and plain pairs, multiply in the types that they were written with. "
+            "Leave it out, and write them with bfloat16."
+        )
 
 
 def fingerprint(fields: Mapping[str, Any]) -> str:

@@ -49,6 +49,7 @@ def fit(
     seed: int = 0,
     device: str = "auto",
     dtype: Literal["float32", "float64"] = "float32",
+    mixed_precision: bool = False,
     compile: bool | Literal["auto"] = "auto",
     progress: bool | None = None,
     out: str | Path | None = None,
@@ -84,6 +85,7 @@ def fit(
         seed: of first values, order of data, and draws. The same seed gives the same bits on the same machine's CPU.
         device: "auto", "cpu", "cuda", "cuda:1".
         dtype: of parameters and data.
+        mixed_precision: nets multiply in bfloat16 in training: faster on a GPU.
         compile: torch.compile on the pyro backend; "auto" where the run is long enough to pay for it.
         progress: show progress; by default, yes.
         out: folder for recipe, checkpoints, history, log, pictures and result; refused before training if it holds a
@@ -122,6 +124,7 @@ def fit(
         seed=seed,
         device=device,
         dtype=dtype,
+        mixed_precision=mixed_precision,
         compile=compile,
     )
     engine = SVI() if engine is None else as_engine(engine)

@@ -54,6 +54,7 @@ class Trainer:
         average: d of the moving average of the parameters, or None.
         own: the engine's own parameters and numbers, which are no part of the result.
         pieces: parts of a minibatch that are worked on in turn; the gradient is of all.
+        mixed: nets multiply in bfloat16.
     """
 
     def __init__(
@@ -70,9 +71,11 @@ class Trainer:
         insist: bool = True,
         own: Mapping[str, np.ndarray] | None = None,
         pieces: int = 1,
+        mixed: bool = False,
     ):
         self.runtime, self.tracer, self.engine = runtime, runtime.tracer, engine
         self.own, self.pieces = frozenset(own or ()), pieces
+        self.mixed = mixed
         self.data_size, self.binarise, self.decay = data_size, binarise, average
         self.compiled = True  # always; `compile` and `insist` are for the other backend
         self.transform, self.by_name = make_optimiser(optimiser), hasattr(optimiser, "clip_norm")
@@ -221,7 +224,7 @@ class Trainer:
             x = (jax.random.uniform(flip, x.shape, x.dtype) < x).astype(x.dtype)
             batch = {**batch, "x": whole.at[row["index"]].set(x) if self.tracer.subsamples else x}
         params = {**params, **{n: row["knobs"][n] for n in self.tracer.schedules if n in row["knobs"]}}
-        return make_tracing(self.tracer, engine, params, row["key"], batch, row["index"])
+        return make_tracing(self.tracer, engine, params, row["key"], batch, row["index"], self.mixed)
 
     def _gradient(self, j: int, params: Any, data: Any, row: Any) -> Any:
         """Metrics, the engine's own numbers, and the gradient of what each player makes small."""

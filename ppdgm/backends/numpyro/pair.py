@@ -156,7 +156,7 @@ class PairTracer:
         def one(key: Array, given: Sites) -> Trace:
             guide, model = self._pair(key, batch, self._at(index), self._values(params), given, own=own)
             if gradients:
-                check_pathwise(guide, given, gradients.scored)
+                check_pathwise(guide, given, gradients)
             return terms(guide, model, kl)
 
         each = jax.vmap if isinstance(key, jax.core.Tracer) else _in_turn  # NumPyro's checks need the values themselves

@@ -9,12 +9,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
+from ppdgm import mistakes
 from ppdgm.backends.numpyro.sites import Message, Reading, Site
 from ppdgm.backends.numpyro.vocabulary import closed_form_kl
 from ppdgm.errors import ProgramError, nearest
 from ppdgm.language import Array, Batch, Trace
 from ppdgm.mistakes import apart, check_sites, not_pathwise, scored_outside
-from ppdgm.reading import closed_forms
+from ppdgm.reading import Gradients, closed_forms
 
 
 def arguments(what: str, fn: Callable[..., Any], data: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -58,10 +59,13 @@ def check_place(msg: Message, guide: Site, plate: str, others: list[str]) -> Non
         raise apart(msg["name"], "model" if inside else "guide", f"numpyro.plate({plate!r}, x.shape[0])", others)
 
 
-def check_pathwise(guide: Reading, given: Iterable[str], scored: list[str] | None) -> None:
+def check_pathwise(guide: Reading, given: Iterable[str], gradients: Gradients) -> None:
     """Refuse, or note, draws through which no gradient flows."""
+    scored = gradients.scored
     for name in guide.drawn():
         fn, site = guide.sites[name].fn, guide.sites[name]
+        if gradients.walked and name not in given:
+            mistakes.check_walked(name, fn, site.axis is not None)
         if name in given or fn.has_rsample:
             continue
         if scored is None:

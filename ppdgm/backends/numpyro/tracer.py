@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppdgm.backends.numpyro.vocabulary import JaxReader, JaxVocabulary
+from ppdgm.backends.numpyro.chains import walk
+from ppdgm.backends.numpyro.vocabulary import JaxReader, JaxVocabulary, MixedVocabulary
 from ppdgm.language import UNSEEN, Array, Batch, Trace
 from ppdgm.nets import check_libraries
 from ppdgm.reading import Gradients, Reading, read_draws, read_dream, read_means, read_pair, read_prior
@@ -17,7 +19,8 @@ from ppdgm.tracing import Tracing
 
 Params = Mapping[str, Array]
 Sites = dict[str, Array]
-_DREAM, _NOISE = 2**31 - 2, 2**31 - 3  # folded into a step's key for draws of the model, and an objective's own
+# Folded into a step's key for draws of the model, an objective's own, and chains.
+_DREAM, _NOISE, _WALK = 2**31 - 2, 2**31 - 3, 2**31 - 4
 
 
 class ProgramTracer:
@@ -57,8 +60,8 @@ class ProgramTracer:
         Args:
             stopped: whether the guide's densities carry no gradient to parameters, and only that to values.
         """
-        speak, reader, shape = self._speak(params), JaxReader(key, gradients), (k, len(index))
-        guide = self._speak(jax.lax.stop_gradient(dict(params))) if stopped else speak
+        speak, reader, shape = self._speak(params, gradients), JaxReader(key, gradients), (k, len(index))
+        guide = self._speak(jax.lax.stop_gradient(dict(params)), gradients) if stopped else speak
         return read_pair(self.program, speak, reader, batch, shape, given or {}, kl, guide)
 
     def dream(
@@ -66,7 +69,9 @@ class ProgramTracer:
     ) -> Sites:
         """log q of the guide's sites at draws of the model, [1, B]."""
         reader = JaxReader(key, gradients)
-        return read_dream(self.program, self._speak(params), reader, batch, len(index), jax.lax.stop_gradient)
+        return read_dream(
+            self.program, self._speak(params, gradients), reader, batch, len(index), jax.lax.stop_gradient
+        )
 
     def draws(self, params: Params, key: Array, batch: Batch, index: Array, k: int) -> Sites:
         """Latents drawn from the guide, [K, B, *event]."""
@@ -83,19 +88,32 @@ class ProgramTracer:
         batch = {n: UNSEEN if v is None else v for n, v in fields.items()}
         return read_prior(self.program, self._speak(params), JaxReader(key), batch, size, mean)
 
-    def _speak(self, params: Params) -> Any:
+    def _speak(self, params: Params, gradients: Gradients | None = None) -> Any:
+        kind = MixedVocabulary if gradients and gradients.mixed else JaxVocabulary
+
         def speak(reading: Reading) -> JaxVocabulary:
-            return JaxVocabulary(reading, params, self.declared)
+            return kind(reading, params, self.declared)
 
         return speak
 
 
-def make_tracing(tracer: Any, engine: Any, params: Params, key: Array, batch: Batch, index: Array) -> Tracing:
+def make_tracing(
+    tracer: Any, engine: Any, params: Params, key: Array, batch: Batch, index: Array, mixed: bool = False
+) -> Tracing:
     """One step as an engine's objective sees it; `batch` is from `select`."""
 
     def trace(gradients: Gradients, given: Any, kl: bool, stopped: bool) -> Trace:
         found: Trace = tracer.trace(params, key, batch, index, engine.particles, given, kl, gradients, stopped)
         return found
+
+    def walks(start: Any, step_size: Array, leaps: int, moves: int) -> Any:
+        held, key_of = jax.lax.stop_gradient((dict(params), dict(start))), jax.random.fold_in(key, _WALK)
+
+        def log_density(z: Any) -> Array:
+            terms = tracer.trace(held[0], key, batch, index, engine.particles, z)
+            return sum(v.sum() for v in terms.log_p.values())
+
+        return walk(log_density, held[1], key_of, jax.lax.stop_gradient(step_size), leaps, moves)
 
     return Tracing(
         xp=jnp,
@@ -104,9 +122,10 @@ def make_tracing(tracer: Any, engine: Any, params: Params, key: Array, batch: Ba
         gumbel=lambda shape: jax.random.gumbel(jax.random.fold_in(key, _NOISE), shape),
         trace=trace,
         dreams=lambda gradients: tracer.dream(params, jax.random.fold_in(key, _DREAM), batch, index, gradients),
+        walks=walks,
         rows=lambda: {n: a[index] for n, a in batch.items()} if tracer.subsamples else batch,
         params=params,
-        gradients=engine.gradients(),
+        gradients=replace(engine.gradients(), mixed=mixed),
     )
 
 

@@ -95,6 +95,24 @@ class JaxVocabulary(Vocabulary):
         return Density(sample, log_prob, event_shape, batch_shape, self._dtype, **facts)
 
 
+class MixedVocabulary(JaxVocabulary):
+    """Likewise, but nets multiply in bfloat16; parameters and densities stay as they are."""
+
+    def linear(self, x: Array, weight: Array, bias: Array) -> Array:
+        return _wide(super().linear, x, weight, bias)
+
+    def conv2d(self, x: Array, weight: Array, bias: Array, *how: Any) -> Array:
+        return _wide(super().conv2d, x, weight, bias, *how)
+
+    def conv_transpose2d(self, x: Array, weight: Array, bias: Array, *how: Any) -> Array:
+        return _wide(super().conv_transpose2d, x, weight, bias, *how)
+
+
+def _wide(product: Callable[..., Array], x: Array, weight: Array, bias: Array, *how: Any) -> Array:
+    narrow = lambda a: a.astype(jnp.bfloat16)
+    return product(narrow(x), narrow(weight), narrow(bias), *how).astype(bias.dtype)
+
+
 class JaxReader:
     """Draws and densities of NumPyro's distributions; each draw has a key of its own, by its place in the program."""
 

@@ -35,6 +35,7 @@ class Trainer:
         insist: a program that torch can't compile is an error, rather than run eagerly.
         own: the engine's own parameters and numbers, which are no part of the result.
         pieces: parts of a minibatch that are worked on in turn; the gradient is of all.
+        mixed: nets multiply in bfloat16.
     """
 
     def __init__(
@@ -51,9 +52,11 @@ class Trainer:
         insist: bool = False,
         own: Mapping[str, np.ndarray] | None = None,
         pieces: int = 1,
+        mixed: bool = False,
     ):
         self.runtime, self.tracer, self.engine = runtime, runtime.tracer, engine
         self.own, self.pieces = frozenset(own or ()), pieces
+        self.mixed = mixed
         self.data_size, self.binarise, self.decay = data_size, binarise, average
         self.params = self.tracer.adopt(params)
         trained = {n: p for n, p in self.params.items() if p.requires_grad}
@@ -62,7 +65,8 @@ class Trainer:
         self.params |= {n: v.requires_grad_(n in labels) for n, v in runtime.put(own or {}).items()}
         self.phases = groups_of(engine, {**self.tracer.labels, **labels})
         # Buffers move as a side effect of a forward pass, and a user's own optimiser is its own: neither compiles.
-        self.compiled = compile and self.tracer.compiles and not self.tracer.state_names and is_spec(optimiser)
+        fits = self.tracer.compiles and all(p.engine.compiles for p in engine.phases())
+        self.compiled = compile and fits and not self.tracer.state_names and is_spec(optimiser)
         self.optimiser, self.insist = optimiser, insist
         self._steps, self._now = self._make_steps(), 0  # and the phase of the step that is being taken
         with seeded(runtime.device, seed):
@@ -208,7 +212,7 @@ class Trainer:
             x = batch["x"]
             batch = {**batch, "x": (torch.rand_like(x) < x).to(x.dtype)}
         params = {**params, **{n: knobs[n] for n in self.tracer.schedules if n in knobs}}
-        return make_tracing(self.tracer, engine, params, batch, index)
+        return make_tracing(self.tracer, engine, params, batch, index, self.mixed)
 
     def _losses_of(
         self,

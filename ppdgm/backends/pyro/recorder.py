@@ -97,16 +97,21 @@ class Recorder(Messenger):
             _set(msg, self.layout.spread(name, fn, _frames(msg), self.given[name]))
         elif self.mean:
             _set(msg, _mean(name, fn))
-        elif self.gradients and not has_pathwise(fn):
-            self._note(name, fn, self.gradients.scored, msg)
+        elif self.gradients:
+            self._note(name, fn, self.gradients, msg)
 
-    def _note(self, name: str, fn: Any, scored: list[str] | None, msg: Any) -> None:
+    def _note(self, name: str, fn: Any, gradients: Gradients, msg: Any) -> None:
         """Refuse, or note, a draw that carries no gradient."""
-        if scored is None:
+        inside = self.layout.plate in _frames(msg)
+        if gradients.walked:
+            mistakes.check_walked(name, fn, inside)
+        if has_pathwise(fn):
+            return
+        if gradients.scored is None:
             raise mistakes.not_pathwise(name, fn)
-        if self.layout.plate not in _frames(msg):
+        if not inside:
             raise mistakes.scored_outside(name, fn)
-        scored.append(name)
+        gradients.scored.append(name)
 
     def _pyro_post_sample(self, msg: Any) -> None:
         name, fn, infer = msg["name"], msg["fn"], msg["infer"]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import array_api_compat.torch as xp
 import numpy as np
 import torch
 
-from ppdgm.backends.pyro.vocabulary import TorchReader, TorchVocabulary
+from ppdgm.backends.pyro.chains import walk
+from ppdgm.backends.pyro.vocabulary import MixedVocabulary, TorchReader, TorchVocabulary
 from ppdgm.language import UNSEEN, Array, Batch, Trace
 from ppdgm.nets import ForeignNet, check_libraries
 from ppdgm.reading import Gradients, Reading, read_draws, read_dream, read_means, read_pair, read_prior
@@ -92,14 +94,16 @@ class ProgramTracer:
         Args:
             stopped: whether the guide's densities carry no gradient to parameters, and only that to values.
         """
-        speak, reader, shape = self._speak(params), TorchReader(gradients), (k, index.shape[0])
-        guide = self._speak({n: v.detach() for n, v in params.items()}) if stopped else speak
+        speak, reader, shape = self._speak(params, gradients), TorchReader(gradients), (k, index.shape[0])
+        guide = self._speak({n: v.detach() for n, v in params.items()}, gradients) if stopped else speak
         return read_pair(self.program, speak, reader, batch, shape, given or {}, kl, guide)
 
     def dream(self, params: Params, batch: Batch, index: Array, gradients: Gradients | None = None) -> Sites:
         """log q of the guide's sites at draws of the model, [1, B]."""
         reader = TorchReader(gradients)
-        return read_dream(self.program, self._speak(params), reader, batch, index.shape[0], torch.Tensor.detach)
+        return read_dream(
+            self.program, self._speak(params, gradients), reader, batch, index.shape[0], torch.Tensor.detach
+        )
 
     def draws(self, params: Params, batch: Batch, index: Array, k: int) -> Sites:
         """Latents drawn from the guide, [K, B, *event]."""
@@ -114,19 +118,28 @@ class ProgramTracer:
         batch = {n: UNSEEN if v is None else v for n, v in fields.items()}
         return read_prior(self.program, self._speak(params), TorchReader(), batch, size, mean)
 
-    def _speak(self, params: Params) -> Any:
+    def _speak(self, params: Params, gradients: Gradients | None = None) -> Any:
+        kind = MixedVocabulary if gradients and gradients.mixed else TorchVocabulary
+
         def speak(reading: Reading) -> TorchVocabulary:
-            return TorchVocabulary(reading, params, self.declared)
+            return kind(reading, params, self.declared)
 
         return speak
 
 
-def make_tracing(tracer: Any, engine: Any, params: Params, batch: Batch, index: Array) -> Tracing:
+def make_tracing(tracer: Any, engine: Any, params: Params, batch: Batch, index: Array, mixed: bool = False) -> Tracing:
     """One step as an engine's objective sees it; `batch` is from `select`."""
 
     def trace(gradients: Gradients, given: Any, kl: bool, stopped: bool) -> Trace:
         found: Trace = tracer.trace(params, batch, index, engine.particles, given, kl, gradients, stopped)
         return found
+
+    def walks(start: Any, step_size: Array, leaps: int, moves: int) -> Any:
+        def log_density(z: Any) -> Array:
+            terms = tracer.trace(params, batch, index, engine.particles, z)
+            return sum(v.sum() for v in terms.log_p.values())
+
+        return walk(log_density, start, step_size, leaps, moves)
 
     return Tracing(
         xp=xp,
@@ -135,9 +148,10 @@ def make_tracing(tracer: Any, engine: Any, params: Params, batch: Batch, index: 
         gumbel=lambda shape: -torch.empty(shape, device=index.device).exponential_().clamp(min=1e-30).log(),
         trace=trace,
         dreams=lambda gradients: tracer.dream(params, batch, index, gradients),
+        walks=walks,
         rows=lambda: {n: a[index] for n, a in batch.items()} if tracer.subsamples else batch,
         params=params,
-        gradients=engine.gradients(),
+        gradients=replace(engine.gradients(), mixed=mixed),
     )
 
 

@@ -99,6 +99,24 @@ class TorchVocabulary(Vocabulary):
         return Density(sample, log_prob, event_shape, batch_shape, self._like, **facts)
 
 
+class MixedVocabulary(TorchVocabulary):
+    """Likewise, but nets multiply in bfloat16; parameters and densities stay as they are."""
+
+    def linear(self, x: Array, weight: Array, bias: Array) -> Array:
+        return _wide(super().linear, x, weight, bias)
+
+    def conv2d(self, x: Array, weight: Array, bias: Array, *how: Any) -> Array:
+        return _wide(super().conv2d, x, weight, bias, *how)
+
+    def conv_transpose2d(self, x: Array, weight: Array, bias: Array, *how: Any) -> Array:
+        return _wide(super().conv_transpose2d, x, weight, bias, *how)
+
+
+def _wide(product: Callable[..., Array], x: Array, weight: Array, bias: Array, *how: Any) -> Array:
+    narrow = lambda a: a.to(torch.bfloat16)
+    return product(narrow(x), narrow(weight), narrow(bias), *how).to(bias.dtype)
+
+
 class TorchReader:
     """Draws and densities of Pyro's distributions, from torch's generator."""
 

@@ -1,0 +1,47 @@
+"""Markov chains over latents, by NumPyro's own kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from numpyro.infer import HMC
+
+from ppdgm.language import Array
+from ppdgm.tracing import adapted
+
+
+def walk(
+    log_density: Callable[[Mapping[str, Array]], Array],
+    start: Mapping[str, Array],
+    key: Array,
+    step_size: Array,
+    leaps: int,
+    moves: int,
+) -> tuple[dict[str, Array], Array]:
+    """Moves of Hamiltonian Monte Carlo: where they end, and the adapted step size.
+
+    Args:
+        log_density: of all latents together, a scalar.
+        start: latents by name.
+        key: of the draws.
+        step_size: ε of the leapfrog at first.
+        leaps: of a move.
+        moves: how many.
+    """
+    dtype = jnp.result_type(step_size)  # NumPyro has it in its own
+    kernel = HMC(
+        potential_fn=lambda z: -log_density(z), step_size=step_size, num_steps=leaps, trajectory_length=None,
+        adapt_step_size=False, adapt_mass_matrix=False,
+    )  # fmt: skip
+    state = kernel.init(key, 0, dict(start), (), {})
+
+    def move(_: Array, state: Any) -> Any:
+        state = kernel.sample(state, (), {})
+        step = state.adapt_state.step_size
+        return state._replace(adapt_state=state.adapt_state._replace(step_size=step * adapted(state.accept_prob, jnp)))
+
+    state = jax.lax.fori_loop(0, moves, move, state)
+    return state.z, state.adapt_state.step_size.astype(dtype)

@@ -1,0 +1,127 @@
+"""M-steps at draws from the posterior: the guide's, resampled by their weights, or moved by Markov chains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ppdgm.errors import ProgramError
+from ppdgm.inference import bounds
+from ppdgm.inference.engine import Engine
+from ppdgm.language import Array, Trace
+from ppdgm.reading import Gradients
+from ppdgm.spec import PositiveFloat, PositiveInt
+from ppdgm.tracing import OWN, Tracing
+
+_STEP_SIZE = f"{OWN}step_size"
+
+
+class Sampler(Engine):
+    """The model climbs log p(x, z) at draws z from p(z|x), which are held fixed: the gradient of log p(x)."""
+
+    players: ClassVar[tuple[str, ...]] = ("model",)
+
+    def metrics_of(
+        self, tracing: Tracing, trace: Trace, weights: Array, joint: Array, penalties: Array
+    ) -> dict[str, Any]:
+        """What an objective returns.
+
+        Args:
+            tracing, trace: of the guide's draws.
+            weights: [B].
+            joint: log p(x, z) [·, B], which is climbed.
+            penalties: [·, B].
+        """
+        xp, mean = tracing.xp, lambda terms: bounds.mean(terms, weights, tracing.xp)
+        log_weights = tracing.stop_gradient(bounds.log_weights(trace, xp))
+        elbo, seen = mean(log_weights), mean(tracing.stop_gradient(bounds.reconstruction(trace, xp)))
+        value = mean(bounds.renyi(log_weights, 0.0, tracing.logsumexp)[None])
+        climbed = mean(joint) - mean(penalties)
+        value = value + climbed - tracing.stop_gradient(climbed)
+        return {"objective": value, "elbo": elbo, "kl": seen - elbo, "players": {"model": value}}
+
+    def read(self, tracing: Tracing) -> Trace:
+        """The guide's draws, of which there must be some."""
+        trace = tracing.read()
+        if not trace.log_q or trace.marginal is not None:
+            raise ProgramError(
+                f"{type(self).__name__} begins at draws of the guide, which draws none, or enumerates. Use SVI or EM."
+            )
+        return trace
+
+
+class Resampled(Sampler):
+    """Draws of the guide, resampled by their weights p(x, z) / q(z|x): of the posterior for K → ∞.
+
+    Args:
+        k: K, draws of the guide per datum.
+        draws: R, how many are resampled from them.
+    """
+
+    k: PositiveInt = 50
+    draws: PositiveInt = 5
+
+    @property
+    def particles(self) -> int:
+        return self.k
+
+    def gradients(self) -> Gradients:
+        return Gradients(relaxed=False, scored=[])
+
+    def objective(
+        self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None
+    ) -> dict[str, Any]:
+        xp, trace = tracing.xp, self.read(tracing)
+        fixed = tracing.stop_gradient(bounds.log_weights(trace, xp))
+        noisy = fixed[None] + tracing.gumbel((self.draws, *fixed.shape))  # its largest is a draw by the weights
+        taken = xp.where(noisy >= xp.max(noisy, axis=1, keepdims=True), 1.0, 0.0)
+        density: Array = sum(trace.log_p.values())
+        joint = xp.sum(taken * density[None], axis=1)  # [R, B]
+        penalties = bounds.penalties(trace, xp) + 0.0 * fixed if trace.penalties else 0.0 * fixed
+        return self.metrics_of(tracing, trace, weights, joint, penalties)
+
+
+class HMC(Sampler):
+    """Chains that begin at draws of the guide, moved by Hamiltonian Monte Carlo: NumPyro's or Pyro's own kernel.
+
+    Hoffman 2017, "Learning deep latent Gaussian models with Markov chain Monte Carlo". The minibatch's latents move
+    together, and the step size is adapted to an acceptance of 0.8. For latents over all real numbers.
+
+    Args:
+        chains: per datum.
+        moves: of a chain, each accepted or not.
+        leaps: leapfrog steps of a move.
+        step_size: ε at first.
+    """
+
+    chains: PositiveInt = 1
+    moves: PositiveInt = 5
+    leaps: PositiveInt = 5
+    step_size: PositiveFloat = 0.1
+
+    compiles: ClassVar[bool] = False
+
+    @property
+    def particles(self) -> int:
+        return self.chains
+
+    def gradients(self) -> Gradients:
+        return Gradients(relaxed=False, scored=[], walked=True)
+
+    def own(self, width: int, scored: Iterable[str]) -> dict[str, np.ndarray]:
+        return {_STEP_SIZE: np.array(self.step_size, np.float32)}
+
+    def objective(
+        self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None
+    ) -> dict[str, Any]:
+        xp, trace = tracing.xp, self.read(tracing)
+        start = {n: tracing.stop_gradient(trace.values[n]) for n in trace.log_q}
+        step_size = tracing.params[_STEP_SIZE]
+        latents, adapted = tracing.walk(start, step_size, self.leaps, self.moves)
+        moved = tracing.read(given={n: tracing.stop_gradient(z) for n, z in latents.items()})
+        joint: Array = sum(moved.log_p.values())
+        penalties = bounds.penalties(moved, xp) + 0.0 * joint if moved.penalties else 0.0 * joint
+        found = self.metrics_of(tracing, trace, weights, joint, penalties)
+        return {**found, "own": {_STEP_SIZE: adapted}}
