@@ -2,6 +2,7 @@
 
     PPDGM_DATA=… python benchmarks/burda.py --k 1 --epochs 600 --by-hand    # 10 minutes on 2 cores, each
     PPDGM_DATA=… python benchmarks/burda.py --k 5 --epochs 300
+    PPDGM_DATA=… python benchmarks/burda.py --k 1 5 --epochs 20 --time 5     # the two in turns, and nothing judged
     PPDGM_DATA=… python benchmarks/burda.py --full --layers 1 2 --k 1 5 50   # a GPU, please
 
 One stochastic layer: 784-200-200-50. Two: 784-200-200-100-100-100-50. Batches of 100 of all 60,000 images, Adam with
@@ -126,6 +127,29 @@ def by_hand(params: dict[str, np.ndarray], train: np.ndarray, k: int, epochs: in
     return found, time.perf_counter() - started
 
 
+def compare(train: np.ndarray, options: argparse.Namespace) -> None:
+    """Seconds of ppdgm and of the loop by hand, in turns, with compiling."""
+    program = program_of(1)
+    first, found = first_values(program, train), []
+    for k in options.k:
+        times = [
+            (
+                with_ppdgm(program, train, k, options.epochs, False, "numpyro")[1],
+                by_hand(first, train, k, options.epochs)[1],
+            )
+            for _ in range(options.time)
+        ]
+        ours, hand = np.median(times, axis=0)
+        ratios = sorted(a / b for a, b in times)
+        spread = f"{ratios[0]:.3f} to {ratios[-1]:.3f}"
+        print(
+            f"K = {k}: ppdgm {ours:.1f} s, by hand {hand:.1f} s; ratio {np.median(ratios):.3f} ({spread})", flush=True
+        )
+        found.append({"k": k, "epochs": options.epochs, "seconds": times, "ratio": float(np.median(ratios))})
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
 def judge(fit: Any, test: np.ndarray, k: int) -> dict[str, Any]:
     started = time.perf_counter()
     elbo, likelihood = fit.elbo(test), fit.log_likelihood(test, k=k)
@@ -150,6 +174,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="the published schedule, 3,280 epochs")
     parser.add_argument("--backend", default="numpyro")
     parser.add_argument("--by-hand", action="store_true", help="the hand-written loop too")
+    parser.add_argument("--time", type=int, help="so many rounds of both, in turns, and medians of their times")
     parser.add_argument("--judge", type=int, default=5000, help="particles of the likelihood")
     parser.add_argument("--test", type=int, default=10_000, help="test images")
     parser.add_argument("--json", type=Path, help="write the results there")
@@ -158,6 +183,8 @@ def main() -> None:
         sys.exit("Set PPDGM_DATA to the folder that holds mnist/ with the four gzipped idx files.")
     folder = Path(os.environ["PPDGM_DATA"])
     train, test = images(folder, "train"), binarise(images(folder, "t10k"), seed=2)[: options.test]
+    if options.time:
+        return compare(train, options)
     results = []
     for layers in options.layers:
         program = program_of(layers)

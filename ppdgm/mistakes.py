@@ -16,6 +16,11 @@ NO_DREAM = (
     "ReweightedWakeSleep(wake_phi=1.0, sleep_phi=0.0), or write the program over P."
 )
 
+NO_PREDICTIVE = (
+    "A plain pair's observed sites can't be drawn at given latents. Use the library's own Predictive with the model, "
+    "or write the program over P."
+)
+
 
 def check_statement(name: Any, dist: Any, obs: Any, native: type, arrays: tuple[type, ...]) -> None:
     """Refuse what is no name, no distribution of the backend's, or no array of its own as an observation."""

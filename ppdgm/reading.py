@@ -322,6 +322,48 @@ def read_draws(
     return {n: guide.values[n] for n in guide.dists}
 
 
+def read_guide(
+    program: PairLike,
+    speak: Callable[[Reading], Vocabulary],
+    reader: Reader,
+    batch: Batch,
+    shape: tuple[int, int],
+    given: Mapping[str, Array],
+) -> dict[str, Array]:
+    """log q of the guide's sites at given latents, [K, B]; the model is not read."""
+    guide = Reading(reader, shape, given, axes=None)
+    _run(program, "guide", speak(guide), batch, reader)
+    return {n: v for n, v in guide.log_prob.items() if n not in guide.shared}
+
+
+def read_predictive(
+    program: PairLike,
+    speak: Callable[[Reading], Vocabulary],
+    reader: Reader,
+    batch: Batch,
+    shape: tuple[int, int],
+    given: Mapping[str, Array],
+) -> dict[str, Array]:
+    """Observed sites drawn from the model at given latents, [K, B, *event]."""
+    model = Reading(reader, shape, given, generate=True)
+    _run(program, "model", speak(model), batch, reader)
+    return {n: model.values[n] for n in model.observed}
+
+
+def read_decoded(
+    program: PairLike,
+    speak: Callable[[Reading], Vocabulary],
+    reader: Reader,
+    batch: Batch,
+    size: int,
+    given: Mapping[str, Array],
+) -> dict[str, Array]:
+    """Observed sites at their means given some latents, [1, B, *event]; other latents are at theirs, given those."""
+    model = Reading(reader, (1, size), given, choose="mean", generate=True)
+    _run(program, "model", speak(model), batch, reader)
+    return {n: model.values[n] for n in model.observed}
+
+
 def read_dream(
     program: PairLike,
     speak: Callable[[Reading], Vocabulary],
@@ -384,6 +426,13 @@ def read_prior(
 
 def _shared_term(name: str, guide: Reading, model: Reading) -> Array:
     return (model.log_prob[name] - guide.log_prob.get(name, 0.0))[:, 0]
+
+
+def split(log_p: Mapping[str, Array], latents: Container[str]) -> tuple[Array, Array]:
+    """log p(z), the sum over latents, and log p(x|z), that over the rest."""
+    prior: Array = sum(v for n, v in log_p.items() if n in latents)
+    seen: Array = sum(v for n, v in log_p.items() if n not in latents)
+    return prior, seen
 
 
 def closed_forms(

@@ -5,11 +5,17 @@ import warnings
 
 import numpy as np
 import pytest
+from readings import BACKENDS, precision
+from scipy.stats import norm
 from sklearn import decomposition, mixture
 from sklearn.exceptions import ConvergenceWarning
 
+import ppdgm
+from ppdgm import Program
+from ppdgm.inference import EM
 from ppdgm.models import PPCA, FactorAnalysis, GaussianMixture
 from ppdgm.models.covariances import regressions
+from ppdgm.program import zeros
 
 TYPES = {"full": "full", "diagonal": "diag", "spherical": "spherical", "tied": "tied"}
 PROGRAMS = {
@@ -286,3 +292,39 @@ def test_a_component_without_data_stays_where_it_is(covariance):
     if covariance != "tied":
         for name in params.keys() - {"weight_logits"}:
             np.testing.assert_array_equal(found[name][1], params[name][1])
+
+
+class Shift(Program):
+    """z ~ N(0, 1), x ~ N(z + θ, 1), with closed-form steps of its own."""
+
+    event_shape: tuple[int, ...] = (1,)
+
+    def build(self, c):
+        c.param("theta", (1,), zeros, label="model")
+
+    def model(self, P, x):
+        with P.plate("data", x):
+            z = P.sample("z", P.dist.Normal(P.full((1,), 0.0), P.full((1,), 1.0)).to_event(1))
+            P.sample("x", P.dist.Normal(z + P.param("theta"), P.full((1,), 1.0)).to_event(1), obs=x)
+
+    def guide(self, P, x):
+        with P.plate("data", x):
+            P.sample("z", P.dist.Normal(0.5 * (x - P.param("theta")), P.full((1,), 0.5**0.5)).to_event(1))
+
+    def e_step(self, params, x):
+        off = x - params["theta"]
+        log_p = norm(params["theta"], np.sqrt(2.0)).logpdf(x).sum()
+        return {"shift": (x - 0.5 * off).sum(0), "count": float(len(x)), "log_likelihood": log_p}
+
+    def m_step(self, params, statistics):
+        return {"theta": statistics["shift"] / statistics["count"]}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_program_of_ones_own_with_two_methods(backend):
+    x = np.random.default_rng(0).normal(3.0, np.sqrt(2.0), (10_000, 1))
+    with precision("float64"):
+        fit = ppdgm.fit(Shift(), x, engine=EM(), steps=60, dtype="float64", backend=backend, progress=False)
+    assert fit.params["theta"] == pytest.approx(x.mean(0), abs=1e-10)  # halving the way at each step
+    assert (np.diff(fit.history["objective"]) > -1e-12).all()
+    assert fit.history["objective"][-1] == pytest.approx(norm(x.mean(), np.sqrt(2.0)).logpdf(x).mean(), abs=1e-12)

@@ -9,8 +9,10 @@ import torch
 from pyro.infer import RenyiELBO
 from pyro_runs import B, K, N, X, Z, draw, log_weights, quiet, start, train, trainer_of
 
+import ppdgm
+from ppdgm import Program
 from ppdgm.errors import ProgramError
-from ppdgm.inference import bounds
+from ppdgm.inference import IWAE, bounds
 from ppdgm.inference.batches import Batches
 from ppdgm.inference.svi import SVI
 
@@ -86,6 +88,26 @@ def test_minibatches_give_the_importance_weighted_bound_of_all_data():
         }
     (all_data, e1), (minibatch, e2) = theirs[n], theirs[b]
     assert abs(all_data - minibatch) > 8 * np.hypot(e1, e2)
+
+
+@pytest.mark.statistical
+def test_training_maximises_the_bound_of_all_data():
+    """The objective that `fit` climbs, at parameters that stay: the same from minibatches as from all data."""
+    n, b = 40, 4
+    x = pairs.LinearGaussian().data(n, 1)
+
+    def objective(pair, steps):
+        options = {"engine": IWAE(k=5), "learning_rate": 0.0, "batch_size": n, "progress": False}
+        if pair is not whole:
+            options.pop("batch_size")
+        seen = ppdgm.fit(Program.from_pyro(*pair), x.numpy(), steps=steps, **options).history["objective"].astype(float)
+        seen = seen.reshape(-1, max(1, len(seen) // 60)).mean(1)  # whole epochs
+        return seen.mean(), seen.std(ddof=1) / np.sqrt(len(seen))
+
+    whole = pairs.LinearGaussian().pair
+    (all_data, e1), (minibatch, e2) = objective(whole, 60), objective(pairs.LinearGaussian(n, b).pair, 60 * n // b)
+    assert np.hypot(e1, e2) < 0.003 * abs(all_data)
+    assert abs(all_data - minibatch) < 4 * np.hypot(e1, e2)
 
 
 # --- FIELD 2, 3: minibatches ----------------------------------------------------------------------------------

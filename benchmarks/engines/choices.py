@@ -51,8 +51,8 @@ WARM = SVI(beta=Linear(steps=STEPS // 4))
 LONGER = {
     "wake-sleep": 600,
     "variational em": 450,
-    "markov chain em": MonteCarloEM(e_steps=2, sampler=HMC()),
     "monte carlo em": 450,
+    "markov chain em": 450,
     "lagging": 1500,
 }  # steps: the model moves less often
 EXACT_STEPS = 30
@@ -80,6 +80,7 @@ ENGINES: dict[str, Any] = {
     "rws, sleep too": ReweightedWakeSleep(k=10, sleep_phi=0.5),
     "em": EM(),
     "variational em": VariationalEM(e_steps=2, m_steps=1),
+    "markov chain em": MonteCarloEM(e_steps=2, sampler=HMC()),
     "monte carlo em": MonteCarloEM(e_steps=2, sampler=Resampled(k=10)),
     "lagging": LaggingInference(window=5, most=10, every=20),
     "stages": Stages(stages=(Stage(engine=WARM, steps=STEPS // 2), Stage(engine=IWAE(k=5)))),

@@ -116,8 +116,16 @@ class Judge:
 
     def log_weights(self, k: int, seed: int) -> np.ndarray:
         """log p(x, z) − log q(z|x), [K, N]."""
-        columns, _ = self._reduce(bounds.log_weights, k, seed, False, lambda w: (w.T, w.T))
-        return np.ascontiguousarray(columns.T)
+        found, start = np.empty((k, self.size)), 0
+
+        def keep(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            nonlocal start
+            found[:, start : start + terms.shape[1]] = terms
+            start += terms.shape[1]
+            return terms[0], terms[0]
+
+        self._reduce(bounds.log_weights, k, seed, False, keep)
+        return found
 
     def _shares_draws(self) -> bool:
         data, index = self.feed.rows(np.arange(self.runtime.tracer.batch_size or 1) % self.size)

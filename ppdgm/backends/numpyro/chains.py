@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from numpyro.infer import HMC
+from numpyro.infer import HMC, MCMC, NUTS
 
 from ppdgm.language import Array
 from ppdgm.tracing import adapted
@@ -45,3 +45,32 @@ def walk(
 
     state = jax.lax.fori_loop(0, moves, move, state)
     return state.z, state.adapt_state.step_size.astype(dtype)
+
+
+def nuts(
+    log_density: Callable[[Mapping[str, Array]], Array],
+    start: Mapping[str, Array],
+    key: Array,
+    draws: int,
+    warmup: int,
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Draws by the No-U-Turn sampler, [chains, draws, …], and its statistics. Hoffman & Gelman 2014, arXiv:1111.4246.
+
+    Args:
+        log_density: of latents by name, a scalar.
+        start: latents [chains, …].
+        key: of the draws.
+        draws: of each chain, after the warm-up.
+        warmup: draws that adapt step size and mass, and are left out.
+    """
+    chains = len(next(iter(start.values())))
+    run = MCMC(
+        NUTS(potential_fn=lambda z: -log_density(z)), num_warmup=warmup, num_samples=draws, num_chains=chains,
+        chain_method="vectorized", progress_bar=False,
+    )  # fmt: skip
+    first = dict(start) if chains > 1 else {n: v[0] for n, v in start.items()}
+    run.run(key, init_params=first, extra_fields=("diverging", "accept_prob", "num_steps", "potential_energy"))
+    found, about = run.get_samples(group_by_chain=True), run.get_extra_fields(group_by_chain=True)
+    names = {"diverging": "diverging", "accept_prob": "acceptance_rate", "num_steps": "n_steps"}
+    statistics = {told: about[name] for name, told in names.items()}
+    return dict(found), {**statistics, "lp": -about["potential_energy"]}

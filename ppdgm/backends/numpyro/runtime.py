@@ -14,11 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 
+from ppdgm import mistakes
+from ppdgm.backends.numpyro.chains import nuts
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.pair import PairTracer
 from ppdgm.backends.numpyro.tracer import ProgramTracer, make_tracing, select
 from ppdgm.errors import PpdgmError, UnsupportedByBackend
 from ppdgm.language import Array, Trace
+from ppdgm.reading import Gradients, split
 from ppdgm.tracing import knobs_of
 
 Arrays = Mapping[str, np.ndarray]
@@ -62,6 +65,10 @@ class Runtime:
         self._evaluate = jax.jit(self._evaluated, static_argnames=("function", "k", "kl"))
         self._draws = jax.jit(self._drawn, static_argnames="k")
         self._means = jax.jit(self._at_means)
+        self._guide = jax.jit(self._at_given)
+        self._joint = jax.jit(self._slopes)
+        self._decoded = jax.jit(self._at_latents)
+        self._predictive = jax.jit(self._predicted)
         self._prior = jax.jit(self.tracer.prior, static_argnames=("size", "mean"))
 
     def initialise(self, seed: int, data: Arrays, dtype: str) -> dict[str, np.ndarray]:
@@ -121,6 +128,62 @@ class Runtime:
         """Latent and observed sites at their means, [1, B, *event]."""
         found: tuple[Any, Any] = self.fetch(self._means(params, data, self._index(index)))
         return found
+
+    def guide(self, params: Any, data: Any, index: np.ndarray, given: Arrays) -> np.ndarray:
+        """log q(z|x) at given latents [K, B or 1, *event], [K, B]."""
+        found: np.ndarray = self.fetch(self._guide(params, data, self._index(index), self.put(given)))
+        return found
+
+    def joint(
+        self, params: Any, data: Any, index: np.ndarray, given: Arrays, heat: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """log p(z) and log p(x|z) at given latents, [K, B], and the gradient of log p(z) + heat · log p(x|z) by them.
+
+        Args:
+            given: latents [K, B, *event].
+            heat: [K, B] or [].
+        """
+        heated = jnp.asarray(heat, self._floating(params))
+        found: Any = self.fetch(self._joint(params, data, self._index(index), self.put(given), heated))
+        return found
+
+    def predictive(self, params: Any, data: Any, index: np.ndarray, given: Arrays, seed: int) -> dict[str, np.ndarray]:
+        """Observed sites drawn from the model at given latents, [K, B, *event]."""
+        if not hasattr(self.tracer, "predictive"):
+            raise UnsupportedByBackend(mistakes.NO_PREDICTIVE)
+        drawn = self._predictive(params, make_key(seed), data, self._index(index), self.put(given))
+        found: dict[str, np.ndarray] = self.fetch(drawn)
+        return found
+
+    def decoded(self, params: Any, data: Any, index: np.ndarray, given: Arrays) -> dict[str, np.ndarray]:
+        """Observed sites at their means given some latents, [1, B, *event]."""
+        if not hasattr(self.tracer, "decoded"):
+            raise UnsupportedByBackend(mistakes.NO_PREDICTIVE)
+        found: dict[str, np.ndarray] = self.fetch(self._decoded(params, data, self._index(index), self.put(given)))
+        return found
+
+    def refine(
+        self, params: Any, data: Any, start: Arrays, draws: int, warmup: int, seed: int
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Draws of one datum's latents from the posterior by NumPyro's NUTS; `start` [chains, *event].
+
+        Returns:
+            Draws [chains, draws, *event] by site, and statistics [chains, draws].
+        """
+        index = self._index(np.zeros(1, int))
+
+        def log_density(z: Any) -> Array:
+            terms = self.trace_native(params, jax.random.key(0), data, index, _lone(z), 1, False)
+            return sum(v.sum() for v in terms.log_p.values())
+
+        return self.fetch(nuts(log_density, self.put(start), make_key(seed), draws, warmup))
+
+    def check_walked(self, params: Any, data: Any, index: np.ndarray) -> None:
+        """Refuse latents that Hamiltonian Monte Carlo can't move."""
+        how = Gradients(relaxed=False, scored=[], walked=True)
+        rows = self._index(index)
+        run = lambda p: self.tracer.trace(p, jax.random.key(0), select(self.tracer, data, rows), rows, 1, gradients=how)
+        jax.eval_shape(run, params)
 
     def prior(self, params: Any, fields: Mapping[str, Any], size: int, seed: int, mean: bool) -> tuple[Any, Any]:
         """Draws of latent and observed sites from the model, [1, size, *event]."""
@@ -194,9 +257,43 @@ class Runtime:
     def _drawn(self, params: Any, key: Array, data: Any, index: Array, k: int) -> Any:
         return self.tracer.draws(params, key, select(self.tracer, data, index), index, k)
 
+    def _at_given(self, params: Any, data: Any, index: Array, given: Any) -> Array:
+        batch, k = select(self.tracer, data, index), len(next(iter(given.values())))
+        given = {n: jnp.broadcast_to(v, (k, len(index), *v.shape[2:])) for n, v in given.items()}
+        if hasattr(self.tracer, "guide"):
+            terms = self.tracer.guide(params, batch, index, given)
+        else:
+            terms = self.tracer.trace(params, jax.random.key(0), batch, index, k, given).log_q
+        return sum(terms.values())
+
+    def _slopes(self, params: Any, data: Any, index: Array, given: Any, heat: Array) -> Any:
+        k = len(next(iter(given.values())))
+
+        def tempered(z: Any) -> Any:
+            log_p = self.trace_native(params, jax.random.key(0), data, index, z, k, False).log_p
+            prior, seen = split(log_p, z)
+            return (prior + heat * seen).sum(), (prior, seen)
+
+        slopes, (prior, seen) = jax.grad(tempered, has_aux=True)(given)
+        return prior, seen, slopes
+
+    def _at_latents(self, params: Any, data: Any, index: Array, given: Any) -> Any:
+        return self.tracer.decoded(params, select(self.tracer, data, index), index, given)
+
+    def _predicted(self, params: Any, key: Array, data: Any, index: Array, given: Any) -> Any:
+        return self.tracer.predictive(params, key, select(self.tracer, data, index), index, given)
+
+    def _floating(self, params: Any) -> Any:
+        return next((v.dtype for v in params.values() if jnp.issubdtype(v.dtype, jnp.floating)), np.float32)
+
     def _at_means(self, params: Any, data: Any, index: Array) -> tuple[Any, Any]:
         found: tuple[Any, Any] = self.tracer.means(params, select(self.tracer, data, index), index)
         return found
+
+
+def _lone(z: Mapping[str, Array]) -> dict[str, Array]:
+    """One particle of one datum, [1, 1, *event]."""
+    return {n: v[None, None] for n, v in z.items()}
 
 
 def _bytes(jaxpr: Any) -> int:

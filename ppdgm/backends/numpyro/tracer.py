@@ -14,7 +14,18 @@ from ppdgm.backends.numpyro.chains import walk
 from ppdgm.backends.numpyro.vocabulary import JaxReader, JaxVocabulary, MixedVocabulary
 from ppdgm.language import UNSEEN, Array, Batch, Trace
 from ppdgm.nets import check_libraries
-from ppdgm.reading import Gradients, Reading, read_draws, read_dream, read_means, read_pair, read_prior
+from ppdgm.reading import (
+    Gradients,
+    Reading,
+    read_decoded,
+    read_draws,
+    read_dream,
+    read_guide,
+    read_means,
+    read_pair,
+    read_predictive,
+    read_prior,
+)
 from ppdgm.tracing import Tracing
 
 Params = Mapping[str, Array]
@@ -76,6 +87,20 @@ class ProgramTracer:
     def draws(self, params: Params, key: Array, batch: Batch, index: Array, k: int) -> Sites:
         """Latents drawn from the guide, [K, B, *event]."""
         return read_draws(self.program, self._speak(params), JaxReader(key), batch, (k, len(index)))
+
+    def guide(self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array]) -> Sites:
+        """log q of the guide's sites at given latents, [K, B]."""
+        shape = (len(next(iter(given.values()))), len(index))
+        return read_guide(self.program, self._speak(params), JaxReader(None), batch, shape, given)
+
+    def predictive(self, params: Params, key: Array, batch: Batch, index: Array, given: Mapping[str, Array]) -> Sites:
+        """Observed sites drawn at given latents, [K, B, *event]."""
+        shape = (len(next(iter(given.values()))), len(index))
+        return read_predictive(self.program, self._speak(params), JaxReader(key), batch, shape, given)
+
+    def decoded(self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array]) -> Sites:
+        """Observed sites at their means given some latents, [1, B, *event]."""
+        return read_decoded(self.program, self._speak(params), JaxReader(None), batch, len(index), given)
 
     def means(self, params: Params, batch: Batch, index: Array) -> tuple[Sites, Sites]:
         """Latents and observed sites at their means, [1, B, *event]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from pyro.infer.mcmc import HMC
+from pyro.infer.mcmc import HMC, NUTS
 
 from ppdgm.language import Array
 from ppdgm.tracing import adapted
@@ -39,3 +39,33 @@ def walk(
             z = kernel.sample(z)
             step_size = step_size * adapted(torch.as_tensor(kernel._mean_accept_prob), torch)
     return {n: v.detach() for n, v in z.items()}, step_size
+
+
+def nuts(
+    log_density: Callable[[Mapping[str, Array]], Array], start: Mapping[str, Array], draws: int, warmup: int
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Draws by the No-U-Turn sampler, [chains, draws, …], and their log-density, chain after chain.
+
+    Hoffman & Gelman 2014, arXiv:1111.4246.
+
+    Args:
+        log_density: of latents by name, a scalar.
+        start: latents [chains, …].
+        draws: of each chain, after the warm-up.
+        warmup: draws that adapt step size and mass, and are left out.
+    """
+    chains = []
+    for i in range(len(next(iter(start.values())))):
+        with torch.enable_grad():
+            kernel = NUTS(potential_fn=lambda z: -log_density(z))
+            z = {n: v[i].detach() for n, v in start.items()}
+            kernel.initial_params = z
+            kernel.setup(warmup)
+            found = []
+            for step in range(warmup + draws):
+                z = kernel.sample(z)
+                if step >= warmup:
+                    found.append({n: v.detach() for n, v in z.items()} | {"lp": log_density(z).detach()})
+        chains.append({n: torch.stack([f[n] for f in found]) for n in found[0]})
+    whole = {n: torch.stack([c[n] for c in chains]) for n in chains[0]}
+    return {n: v for n, v in whole.items() if n != "lp"}, {"lp": whole["lp"]}

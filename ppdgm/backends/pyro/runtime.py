@@ -12,11 +12,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from ppdgm import mistakes
+from ppdgm.backends.pyro.chains import nuts
 from ppdgm.backends.pyro.pair import PairTracer
 from ppdgm.backends.pyro.tracer import ProgramTracer, make_tracing, select
 from ppdgm.backends.pyro.vocabulary import unvalidated
-from ppdgm.errors import PpdgmError
+from ppdgm.errors import PpdgmError, UnsupportedByBackend
 from ppdgm.language import Array, Trace
+from ppdgm.reading import Gradients, split
 from ppdgm.tracing import OWN, knobs_of
 
 Arrays = Mapping[str, np.ndarray]
@@ -125,6 +128,86 @@ class Runtime:
             rows = self._index(index)
             found: tuple[Any, Any] = self.fetch(self.tracer.means(params, select(self.tracer, data, rows), rows))
         return found
+
+    def guide(self, params: Any, data: Any, index: np.ndarray, given: Arrays) -> np.ndarray:
+        """log q(z|x) at given latents [K, B or 1, *event], [K, B]."""
+        with self._evaluating(params, 0) as params:
+            rows, z = self._index(index), self.put(given)
+            batch, k = select(self.tracer, data, rows), len(next(iter(z.values())))
+            z = {n: v.expand(k, len(rows), *v.shape[2:]) for n, v in z.items()}
+            if hasattr(self.tracer, "guide"):
+                terms = self.tracer.guide(params, batch, rows, z)
+            else:
+                terms = self.tracer.trace(params, batch, rows, k, z).log_q
+            found: np.ndarray = self.fetch(sum(terms.values()))
+        return found
+
+    def joint(
+        self, params: Any, data: Any, index: np.ndarray, given: Arrays, heat: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """log p(z) and log p(x|z) at given latents, [K, B], and the gradient of log p(z) + heat · log p(x|z) by them.
+
+        Args:
+            given: latents [K, B, *event].
+            heat: [K, B] or [].
+        """
+        with self._evaluating(params, 0) as params, torch.enable_grad():
+            rows, z = self._index(index), {n: v.requires_grad_() for n, v in self.put(given).items()}
+            k = len(next(iter(z.values())))
+            log_p = self.tracer.trace(params, select(self.tracer, data, rows), rows, k, z).log_p
+            prior, seen = split(log_p, z)
+            heated = torch.as_tensor(heat, dtype=prior.dtype, device=self.device)
+            slopes = torch.autograd.grad((prior + heated * seen).sum(), list(z.values()), allow_unused=True)
+            known = {n: torch.zeros_like(v) if s is None else s for (n, v), s in zip(z.items(), slopes, strict=True)}
+        found: Any = self.fetch((prior, seen, known))
+        return found
+
+    def predictive(self, params: Any, data: Any, index: np.ndarray, given: Arrays, seed: int) -> dict[str, np.ndarray]:
+        """Observed sites drawn from the model at given latents, [K, B, *event]."""
+        if not hasattr(self.tracer, "predictive"):
+            raise UnsupportedByBackend(mistakes.NO_PREDICTIVE)
+        with self._evaluating(params, seed) as params:
+            rows = self._index(index)
+            drawn = self.tracer.predictive(params, select(self.tracer, data, rows), rows, self.put(given))
+            found: dict[str, np.ndarray] = self.fetch(drawn)
+        return found
+
+    def decoded(self, params: Any, data: Any, index: np.ndarray, given: Arrays) -> dict[str, np.ndarray]:
+        """Observed sites at their means given some latents, [1, B, *event]."""
+        if not hasattr(self.tracer, "decoded"):
+            raise UnsupportedByBackend(mistakes.NO_PREDICTIVE)
+        with self._evaluating(params, 0) as params:
+            rows = self._index(index)
+            found: dict[str, np.ndarray] = self.fetch(
+                self.tracer.decoded(params, select(self.tracer, data, rows), rows, self.put(given))
+            )
+        return found
+
+    def refine(
+        self, params: Any, data: Any, start: Arrays, draws: int, warmup: int, seed: int
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Draws of one datum's latents from the posterior by Pyro's NUTS; `start` [chains, *event].
+
+        Returns:
+            Draws [chains, draws, *event] by site, and statistics [chains, draws].
+        """
+        with self._evaluating(params, seed) as params:
+            rows = self._index(np.zeros(1, int))
+            batch = select(self.tracer, data, rows)
+
+            def log_density(z: Any) -> Array:
+                given = {n: v[None, None] for n, v in z.items()}
+                return sum(v.sum() for v in self.tracer.trace(params, batch, rows, 1, given).log_p.values())
+
+            found: Any = self.fetch(nuts(log_density, self.put(start), draws, warmup))
+        return found
+
+    def check_walked(self, params: Any, data: Any, index: np.ndarray) -> None:
+        """Refuse latents that Hamiltonian Monte Carlo can't move."""
+        how = Gradients(relaxed=False, scored=[], walked=True)
+        with self._evaluating(params, 0) as params:
+            rows = self._index(index)
+            self.tracer.trace(params, select(self.tracer, data, rows), rows, 1, gradients=how)
 
     def prior(self, params: Any, fields: Mapping[str, Any], size: int, seed: int, mean: bool) -> tuple[Any, Any]:
         """Draws of latent and observed sites from the model, [1, size, *event]."""

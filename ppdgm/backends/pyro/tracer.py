@@ -15,7 +15,18 @@ from ppdgm.backends.pyro.chains import walk
 from ppdgm.backends.pyro.vocabulary import MixedVocabulary, TorchReader, TorchVocabulary
 from ppdgm.language import UNSEEN, Array, Batch, Trace
 from ppdgm.nets import ForeignNet, check_libraries
-from ppdgm.reading import Gradients, Reading, read_draws, read_dream, read_means, read_pair, read_prior
+from ppdgm.reading import (
+    Gradients,
+    Reading,
+    read_decoded,
+    read_draws,
+    read_dream,
+    read_guide,
+    read_means,
+    read_pair,
+    read_predictive,
+    read_prior,
+)
 from ppdgm.tracing import Tracing
 
 Params = Mapping[str, Array]
@@ -108,6 +119,20 @@ class ProgramTracer:
     def draws(self, params: Params, batch: Batch, index: Array, k: int) -> Sites:
         """Latents drawn from the guide, [K, B, *event]."""
         return read_draws(self.program, self._speak(params), TorchReader(), batch, (k, index.shape[0]))
+
+    def guide(self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array]) -> Sites:
+        """log q of the guide's sites at given latents, [K, B]."""
+        shape = (len(next(iter(given.values()))), index.shape[0])
+        return read_guide(self.program, self._speak(params), TorchReader(), batch, shape, given)
+
+    def predictive(self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array]) -> Sites:
+        """Observed sites drawn at given latents, [K, B, *event]."""
+        shape = (len(next(iter(given.values()))), index.shape[0])
+        return read_predictive(self.program, self._speak(params), TorchReader(), batch, shape, given)
+
+    def decoded(self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array]) -> Sites:
+        """Observed sites at their means given some latents, [1, B, *event]."""
+        return read_decoded(self.program, self._speak(params), TorchReader(), batch, index.shape[0], given)
 
     def means(self, params: Params, batch: Batch, index: Array) -> tuple[Sites, Sites]:
         """Latents and observed sites at their means, [1, B, *event]."""

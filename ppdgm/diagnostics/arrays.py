@@ -1,0 +1,123 @@
+"""What every diagnostic asks of the arrays that it is handed, and how large ones are gone through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ppdgm.errors import DataError, require, shown
+
+BLOCK_BYTES = 2**24  # of float64 that is worked on at a time
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number that was estimated from draws.
+
+    Attributes:
+        value: the estimate.
+        error: its Monte Carlo standard error; NaN where the draws don't tell it.
+    """
+
+    value: float
+    error: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f}" if np.isnan(self.error) else f"{self.value:.3f} ± {self.error:.3f}"
+
+
+def checked(name: str, value: Any, axes: str, zero_weight: bool = False, kinds: str = "fbiu") -> np.ndarray:
+    """An array of numbers with the given axes, in its own type.
+
+    Args:
+        name: for messages.
+        value: an array, or what NumPy makes one of.
+        axes: their names, such as "K N"; "N …" for any number after the first.
+        zero_weight: whether −∞ is allowed, the logarithm of a weight that is 0.
+        kinds: of NumPy's types, that are allowed.
+
+    Raises:
+        DataError: other axes, no numbers, an empty axis, or numbers that are not finite.
+    """
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # ragged lists, tensors on a device, …: each library has its own
+        raise DataError(f"{name}: got {shown(value)}, which NumPy can't read ({error}). Give an array.") from None
+    names = axes.split()
+    fixed = [n for n in names if n != "…"]
+    if array.dtype.kind not in kinds:
+        what = "real numbers" if "f" in kinds else "whole numbers"
+        raise DataError(f"{name}: got {array.dtype}, expected {what}, [{', '.join(names)}].")
+    if array.ndim < len(fixed) or (array.ndim > len(fixed) and "…" not in names) or array.size == 0:
+        empty = "an empty array" if array.size == 0 else "an array"
+        raise DataError(f"{name}: got {empty} of shape {array.shape}, expected [{', '.join(names)}].")
+    if array.dtype.kind == "f":
+        _check_finite(name, array, names, zero_weight)
+    return array
+
+
+def _check_finite(name: str, array: np.ndarray, names: list[str], zero_weight: bool) -> None:
+    with np.errstate(invalid="ignore"):
+        low, high = array.min(), array.max()  # NaN where there is one, and no copy
+    if high < np.inf and (low > -np.inf or (zero_weight and low == -np.inf)):
+        return
+    bad = ~np.isfinite(array) & ~(zero_weight & (array == -np.inf))
+    at = tuple(int(i) for i in np.argwhere(bad)[0])
+    or_zero = ", or −inf for a weight of 0" if zero_weight else ""
+    raise DataError(
+        f"{name}: got {array[at]} at index {at} of [{', '.join(names)}], expected finite numbers{or_zero}. "
+        f"{int(bad.sum())} of {array.size} are not."
+    )
+
+
+def float64(name: str, value: Any, axes: str, zero_weight: bool = False) -> np.ndarray:
+    """As `checked`, in float64."""
+    return np.asarray(checked(name, value, axes, zero_weight), dtype=np.float64)
+
+
+def same_shape(**arrays: np.ndarray) -> None:
+    """Refuse arrays that don't have one shape.
+
+    Raises:
+        DataError: names the first that differs.
+    """
+    (first, like), *others = arrays.items()
+    for name, array in others:
+        if array.shape != like.shape:
+            raise DataError(f"{name}: got shape {array.shape}, expected {like.shape}, as that of {first}.")
+
+
+def over_data(array: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Blocks of [K, N] along N, in float64, each with its place."""
+    step = max(1, BLOCK_BYTES // (8 * array.shape[0]))
+    for start in range(0, array.shape[1], step):
+        where = slice(start, min(start + step, array.shape[1]))
+        yield where, np.asarray(array[:, where], dtype=np.float64)
+
+
+def check_share(name: str, value: Any, what: str) -> None:
+    """Refuse what isn't a number between 0 and 1, both left out.
+
+    Raises:
+        PpdgmError: says what was got.
+    """
+    require(name, value, (float, np.floating), 0.0, f"{what}, between 0 and 1")
+    if not 0 < value < 1:
+        raise DataError(f"{name}: got {value}; expected {what}, between 0 and 1.")
+
+
+def log_sum_exp(terms: np.ndarray) -> np.ndarray:
+    """log Σ exp over the first axis; −∞ where all terms are."""
+    top = terms.max(0)
+    top = np.where(np.isfinite(top), top, 0.0)
+    with np.errstate(divide="ignore"):
+        return np.log(np.exp(terms - top).sum(0)) + top
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Of the mean of independent values; NaN of a single one."""
+    with np.errstate(invalid="ignore"):
+        return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")

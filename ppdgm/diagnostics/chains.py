@@ -1,0 +1,43 @@
+"""Diagnostics of Markov chains, which say nothing of a guide's independent draws."""
+
+from __future__ import annotations
+
+from ppdgm.errors import DataError, nearest, shown
+
+_INDEPENDENT = "the draws of a guide are independent: they make one chain, with nothing to converge or to mix"
+WITHHELD = {
+    "r_hat": f"R̂ compares chains, but {_INDEPENDENT}. Ask for Pareto k̂ (pareto_k) and calibration (uniformity).",
+    "ess": f"The effective sample size of chains corrects for autocorrelation, but {_INDEPENDENT}. Ask for that of "
+    "importance weights: effective_sample_size(log_weights).",
+    "mcse": f"ArviZ's Monte Carlo errors rest on chains, but {_INDEPENDENT}. With S draws it is sd / √S.",
+    "autocorr": f"There is no autocorrelation: {_INDEPENDENT}.",
+    "trace": f"A trace plot shows chains, but {_INDEPENDENT}.",
+    "rank": f"Rank plots of draws compare chains, but {_INDEPENDENT}. Ranks of simulated truths are another thing: "
+    "ranks(draws, truth).",
+    "bfmi": "Energy is a quantity of Hamiltonian Monte Carlo: a guide has none.",
+    "divergences": "Divergences are failures of Hamiltonian Monte Carlo: a guide has none.",
+}
+_ALSO = {
+    "rhat": "r_hat",
+    "ess_bulk": "ess",
+    "ess_tail": "ess",
+    "mcse_mean": "mcse",
+    "mcse_sd": "mcse",
+    "energy": "bfmi",
+    "diverging": "divergences",
+}
+
+
+def withheld(name: str) -> str:
+    """Why ppdgm doesn't report a diagnostic of Markov chains, and what to ask for instead.
+
+    Args:
+        name: as ArviZ has it, such as "r_hat" or "ess_bulk".
+
+    Raises:
+        DataError: a name that isn't one of them.
+    """
+    key = _ALSO.get(name, name) if isinstance(name, str) else ""
+    if key not in WITHHELD:
+        raise DataError(f"name: got {shown(name)}, which isn't withheld. {nearest(str(name), WITHHELD)}")
+    return WITHHELD[key]

@@ -1,0 +1,176 @@
+"""All that was found out about one trained program on some data, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppdgm.diagnostics.annealing import Bracket
+from ppdgm.diagnostics.arrays import Measured, standard_error
+from ppdgm.diagnostics.calibration import Coverage
+from ppdgm.diagnostics.curve import BoundCurve
+from ppdgm.diagnostics.latents import LatentUse
+from ppdgm.diagnostics.predictive import PredictiveCheck
+from ppdgm.diagnostics.rank_tests import Uniformity
+from ppdgm.diagnostics.surgery import Surgery
+from ppdgm.diagnostics.verdict import Finding, verdict
+from ppdgm.diagnostics.weights import WeightQuality
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """What the guide loses on some data, and why. Cremer et al. 2018, arXiv:1801.03558.
+
+    Inference gap = approximation gap + amortisation gap: log p(x) − L[q] = (log p(x) − L[q*]) + (L[q*] − L[q]), where
+    q* is the best of a family for each datum by itself.
+
+    Attributes:
+        index: of the data, [n].
+        log_likelihood: log p(x), [n], nats.
+        guide: L[q] of the encoder's posterior, [n].
+        refitted: L[q*], [n].
+        family: of q*, "diagonal" or "full" covariance.
+    """
+
+    index: np.ndarray
+    log_likelihood: np.ndarray
+    guide: np.ndarray
+    refitted: np.ndarray
+    family: str
+
+    @property
+    def inference(self) -> Measured:
+        """Mean of log p(x) − L[q]."""
+        return _mean(self.log_likelihood - self.guide)
+
+    @property
+    def approximation(self) -> Measured:
+        """Mean of log p(x) − L[q*]: what no encoder of this family can take away."""
+        return _mean(self.log_likelihood - self.refitted)
+
+    @property
+    def amortisation(self) -> Measured:
+        """Mean of L[q*] − L[q]: what a better encoder would take away. Negative where the guide's family is richer."""
+        return _mean(self.refitted - self.guide)
+
+    def __str__(self) -> str:
+        return (
+            f"inference gap {self.inference} nats = approximation gap {self.approximation} + amortisation gap "
+            f"{self.amortisation} ({len(self.index)} data, {self.family} covariance)"
+        )
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Arrays that a report draws; what can't be had is None.
+
+    Attributes:
+        samples: means of the likelihood at draws of the prior, [n, *event_shape].
+        data: some data, [n, *event_shape].
+        reconstructions: of these.
+        traversals: decoded along the most informative dimensions, [D', steps, *event_shape].
+        traversed: what these are, such as "z[3]", with their KL.
+        steps: values that are traversed, in standard deviations of the prior.
+        interpolations: decoded between the codes of pairs of data, [pairs, steps, *event_shape].
+        codes: means of the guide for each site, flat, [N, D].
+        labels: of the data, [N].
+        aggregated: draws of the guide, one a datum, for each site, flat, [N, D].
+        prior: draws of the prior for each site, flat, [n, D].
+    """
+
+    samples: np.ndarray | None = None
+    data: np.ndarray | None = None
+    reconstructions: np.ndarray | None = None
+    traversals: np.ndarray | None = None
+    traversed: tuple[str, ...] = ()
+    steps: np.ndarray | None = None
+    interpolations: np.ndarray | None = None
+    codes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    labels: np.ndarray | None = None
+    aggregated: Mapping[str, np.ndarray] = field(default_factory=dict)
+    prior: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `fit.diagnose` found. What could not be had is None or empty, with its reason in `withheld`.
+
+    Attributes:
+        title: the program, its backend, and how far it was trained.
+        size: N, data.
+        log_likelihood: importance-sampled log p(x): .values, .mean, .standard_error, .monte_carlo_error, in nats.
+        elbo: likewise, at β = 1.
+        curve: L_k over k.
+        weights: k̂ and effective sample size, datum by datum.
+        use: of the latents: KL, active units, collapse.
+        surgery: mutual information and marginal KL.
+        calibration: tests of the ranks for each site, of data simulated from the model.
+        coverage: of the guide's intervals for each site, likewise.
+        checks: posterior predictive.
+        prior_checks: prior predictive.
+        gaps: inference, approximation and amortisation gap.
+        bracket: annealed importance sampling from both sides, on simulated data.
+        withheld: what could not be had, and why.
+        pictures: for the report.
+        history: of training, as `fit.history`.
+        recipe: the run's, as TOML.
+        versions: of the packages.
+        seconds: what each part took.
+    """
+
+    title: str
+    size: int
+    log_likelihood: Any = None
+    elbo: Any = None
+    curve: BoundCurve | None = None
+    weights: WeightQuality | None = None
+    use: LatentUse | None = None
+    surgery: Surgery | None = None
+    calibration: Mapping[str, Uniformity] = field(default_factory=dict)
+    coverage: Mapping[str, Coverage] = field(default_factory=dict)
+    checks: tuple[PredictiveCheck, ...] = ()
+    prior_checks: tuple[PredictiveCheck, ...] = ()
+    gaps: Gaps | None = None
+    bracket: Bracket | None = None
+    withheld: Mapping[str, str] = field(default_factory=dict)
+    pictures: Pictures = Pictures()
+    history: Mapping[str, np.ndarray] = field(default_factory=dict)
+    recipe: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> tuple[Finding, ...]:
+        """In words: what is well, what is not, and what to try next; the worst first."""
+        return verdict(self)
+
+    def __str__(self) -> str:
+        lines = [self.title, "", *(str(f) for f in self.verdict)]
+        if self.withheld:
+            lines += ["", *(f"Not told, {name}: {why}" for name, why in self.withheld.items())]
+        return "\n".join(lines)
+
+    def table(self) -> dict[str, Any]:
+        """All numbers as plain values, for JSON."""
+        from ppdgm.diagnostics.summary import table
+
+        return table(self)
+
+    def report(self, path: str | Path, pictures: bool = False) -> Path:
+        """Write one HTML file that needs nothing else; with `pictures`, its figures as PNGs beside it.
+
+        Args:
+            path: of the file, which ends in .html.
+            pictures: whether to write the figures too.
+        """
+        from ppdgm.diagnostics.page import write
+
+        return write(self, path, pictures)
+
+
+def _mean(values: np.ndarray) -> Measured:
+    return Measured(float(values.mean()), standard_error(values))

@@ -1,0 +1,66 @@
+"""Draws, data and densities as ArviZ takes them, in either of its generations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+import ppdgm
+from ppdgm.diagnostics.psis import arviz, is_first_generation
+from ppdgm.diagnostics.tables import tables
+
+
+def to_arviz(
+    groups: Mapping[str, Mapping[str, Any]],
+    dims: Mapping[str, Sequence[str]] | None = None,
+    coords: Mapping[str, Any] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+    inference_library: str | None = None,
+) -> Any:
+    """Draws, data and densities with named axes: `InferenceData` with ArviZ 0.23, `xarray.DataTree` with 1.x.
+
+    Arrays are not copied. Independent draws are one chain. Axes after those that a group leads with are named after
+    the variable, z_dim or z_dim_0, z_dim_1, …; those of `x` as images', x_row and x_column, where there are two, with
+    x_channel before, where there are three.
+
+    Args:
+        groups: arrays by group and variable. Of posterior, posterior_predictive, log_likelihood and sample_stats:
+            [S, N, …], or [S]; of prior, prior_predictive and prior_sbc: [S, …]; of observed_data: [N, …]. An iterator
+            of chunks of data, [S, n, …] or [n, …], does as well, filled into one array where N is known from coords or
+            from another array.
+        dims: for a variable, its axes after chain and draw. For latents that all data share: without "datum".
+        coords: for an axis, its labels; "datum" for the data's index, by default 0, 1, ….
+        attrs: more to say of all groups.
+        inference_library: such as "numpyro".
+
+    Raises:
+        DataError: an unknown group, no numbers, or sizes that don't agree.
+        PackageMissing: ArviZ is not installed.
+    """
+    import xarray
+
+    found = tables(groups, dict(dims or {}), {n: np.asarray(v) for n, v in (coords or {}).items()})
+    notes = _notes(attrs or {}, inference_library)
+    sets = {name: xarray.Dataset(table, coords=labels, attrs=notes) for name, (table, labels) in found.items()}
+    if is_first_generation():
+        return arviz().InferenceData(attrs=notes, **sets)
+    return xarray.DataTree.from_dict({"/": xarray.Dataset(attrs=notes), **sets})
+
+
+def _notes(more: Mapping[str, Any], inference_library: str | None) -> dict[str, Any]:
+    """Attributes as ArviZ's schema names them; text and numbers, which every file format takes."""
+    notes: dict[str, Any] = {
+        "created_at": datetime.now(UTC).isoformat(),
+        "creation_library": "ppdgm",
+        "creation_library_version": ppdgm.__version__,
+        "creation_library_language": "Python",
+        "arviz_version": arviz().__version__,
+        "sampling": "independent draws of a guide; one chain",
+    }
+    if inference_library is not None:
+        notes["inference_library"] = inference_library
+    plain = (str, int, float)
+    return notes | {str(k): v if isinstance(v, plain) and not isinstance(v, bool) else str(v) for k, v in more.items()}

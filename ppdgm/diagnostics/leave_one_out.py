@@ -1,0 +1,109 @@
+"""Leave-one-out cross-validation from a guide of latents that all data share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ppdgm.diagnostics.arrays import Measured, checked, float64, log_sum_exp, over_data
+from ppdgm.diagnostics.psis import check_draws, fit_tail
+from ppdgm.errors import DataError, require
+
+
+@dataclass(frozen=True)
+class Loo:
+    """Expected log predictive density of each datum, given all others, in nats.
+
+    Attributes:
+        values: log p(x_n | x_−n), [N].
+        p_loo_values: what it is short of log p(x_n | x), [N]; its sum is an effective number of parameters.
+        pareto_k: k̂ of each datum's weights, [N]; above 0.7 its value can't be relied on.
+        guide_k: k̂ of the guide's own weights p(z, x) / q(z), without leaving any datum out.
+        elpd: Σ_n values, with its Monte Carlo error over draws.
+    """
+
+    values: np.ndarray
+    p_loo_values: np.ndarray
+    pareto_k: np.ndarray
+    guide_k: float
+    elpd: Measured
+
+    @property
+    def standard_error(self) -> float:
+        """Of elpd, over data: √(N Var(values))."""
+        return float(np.sqrt(len(self.values) * self.values.var(ddof=1))) if len(self.values) > 1 else float("nan")
+
+    @property
+    def p_loo(self) -> float:
+        """The effective number of parameters."""
+        return float(self.p_loo_values.sum())
+
+    def worst(self, n: int = 10) -> np.ndarray:
+        """Indices of the n data with the largest k̂, the worst first.
+
+        Raises:
+            PpdgmError: n is no positive whole number.
+        """
+        require("n", n, int, 1, "a positive whole number of data")
+        return np.argsort(-np.nan_to_num(self.pareto_k, nan=0.7), kind="stable")[:n]
+
+    def __str__(self) -> str:
+        bad = int((self.pareto_k > 0.7).sum())
+        told = f"k̂ is above 0.7 for {bad} of {len(self.values)} data" + (
+            f", the worst datum {int(self.worst(1)[0])}." if bad else "."
+        )
+        if self.guide_k > 0.7:
+            told += f" The guide itself is too far from the posterior (k̂ = {self.guide_k:.2f}): refine it first."
+        return (
+            f"elpd {self.elpd.value:.3f} ± {self.standard_error:.3f} nats (Monte Carlo error {self.elpd.error:.3f}), "
+            f"p_loo {self.p_loo:.2f}; {told}"
+        )
+
+
+def loo(log_likelihood: Any, log_p: Any, log_q: Any) -> Loo:
+    """log p(x_n | x_−n) = log Σ_s w_sn p(x_n|z_s) / Σ_s w_sn, w_sn ∝ p(z_s, x) / (q(z_s) p(x_n|z_s)), smoothed.
+
+    For latents z that all data share, from S draws of q(z): Magnusson et al. 2019, arXiv:1904.10679; Vehtari et al.
+    2017, arXiv:1507.04544. Not for a latent per datum, where leaving x_n out leaves its latent at the prior, so that no
+    weight of posterior draws is right. The Monte Carlo error is by the delta method, of draws that all data share.
+
+    Args:
+        log_likelihood: log p(x_n|z_s), [S, N], nats.
+        log_p: log p(z_s, x) = log p(z_s) + Σ_n log p(x_n|z_s), up to a constant, [S].
+        log_q: log q(z_s), up to a constant, [S].
+
+    Raises:
+        DataError: no numbers of these shapes, fewer than 30 draws, or densities per datum.
+    """
+    seen = checked("log_likelihood", log_likelihood, "S N")
+    for name, value in (("log_p", log_p), ("log_q", log_q)):
+        shape = np.shape(value)
+        if len(shape) == 2:
+            raise DataError(
+                f"{name}: got shape {shape}, a density per datum; expected [S], of latents that all data share. With a "
+                "latent per datum, leaving a datum out leaves its latent at the prior, and no weights of posterior "
+                "draws are right: judge such a program by log_likelihood() of held-out data."
+            )
+        if len(shape) == 1 and shape != (len(seen),):
+            raise DataError(f"{name}: got {shape[0]} draws, expected S = {len(seen)}, as log_likelihood has.")
+    correction = float64("log_p", log_p, "S") - float64("log_q", log_q, "S")
+    check_draws("log_likelihood", len(seen), "S")
+    correction -= correction.max()
+    full, guide_k = fit_tail(correction[None], _tolerance(correction[None]))
+    values, p_loo, k = np.empty((3, seen.shape[1]))
+    influence = np.zeros(len(seen))  # of each draw on elpd
+    for where, block in over_data(seen):
+        log_w = np.ascontiguousarray((correction[:, None] - block).T)
+        smoothed, k[where] = fit_tail(log_w, _tolerance(log_w))
+        smoothed = smoothed.T
+        values[where] = log_sum_exp(smoothed + block)
+        p_loo[where] = log_sum_exp(full.T + block) - values[where]
+        influence += (np.exp(smoothed + block - values[where]) - np.exp(smoothed)).sum(1)
+    return Loo(values, p_loo, k, float(guide_k[0]), Measured(float(values.sum()), float(np.sqrt((influence**2).sum()))))
+
+
+def _tolerance(log_weights: np.ndarray) -> np.ndarray:
+    """256 units of rounding in float64, of each row's largest size."""
+    return 256 * np.finfo(np.float64).eps * np.maximum(np.abs(log_weights).max(1), 1.0)

@@ -1,0 +1,116 @@
+"""Prior and posterior predictive checks: do data that the model draws look like the data there are?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ppdgm.diagnostics.arrays import checked
+from ppdgm.errors import DataError, shown
+
+Statistic = Callable[[np.ndarray], Any]
+
+STATISTICS: dict[str, Statistic] = {
+    "mean": lambda x: np.mean(x, dtype=np.float64),
+    "standard deviation": lambda x: np.std(x, dtype=np.float64),
+    "minimum": np.min,
+    "maximum": np.max,
+    "share of zeros": lambda x: np.mean(x == 0),
+}
+
+
+@dataclass(frozen=True)
+class PredictiveCheck:
+    """One statistic, of the data and of data sets drawn from the model.
+
+    Attributes:
+        name: of the statistic.
+        observed: its value for the data.
+        replicated: its value for each drawn data set, [S].
+        p: two-sided, 2 min(P(T ≥ t), P(T ≤ t)), at most 1. Near 0 the model hardly draws such data.
+    """
+
+    name: str
+    observed: float
+    replicated: np.ndarray
+    p: float
+
+    def __str__(self) -> str:
+        low, high = np.quantile(self.replicated, [0.05, 0.95])
+        return f"{self.name}: {self.observed:.4g}, drawn {low:.4g} to {high:.4g} (90 %), p = {self.p:.2g}"
+
+
+def predictive_check(
+    observed: Any, replicated: Any, statistics: Mapping[str, Statistic] | None = None
+) -> dict[str, PredictiveCheck]:
+    """p = 2 min(P(T(x_rep) ≥ T(x)), P(T(x_rep) ≤ T(x))) for each statistic T, with x itself counted among S + 1.
+
+    Gelman, Meng & Stern 1996. x_rep from the posterior given x checks the fit, and is conservative; from the prior and
+    the model, it checks what the model as a whole draws.
+
+    Args:
+        observed: the data, [N, …].
+        replicated: data sets drawn from the model, [S, N, …], or an iterable of S of them, which are not kept.
+        statistics: functions of a data set [N, …] that return a number, by name. By default mean, standard deviation,
+            minimum, maximum and share of zeros.
+
+    Returns:
+        a `PredictiveCheck` for each statistic, by name.
+
+    Raises:
+        DataError: data sets of another shape, or a statistic that fails or returns no finite number: names which.
+    """
+    data = checked("observed", observed, "N …")
+    chosen = STATISTICS if statistics is None else _functions(statistics)
+    there = {name: _apply(name, f, data) for name, f in chosen.items()}
+    drawn: dict[str, list[float]] = {name: [] for name in chosen}
+    for one in _data_sets(replicated, data.shape):
+        for name, f in chosen.items():
+            drawn[name].append(_apply(name, f, one))
+    return {name: _check(name, there[name], np.array(values)) for name, values in drawn.items()}
+
+
+def _check(name: str, observed: float, replicated: np.ndarray) -> PredictiveCheck:
+    above, below = (replicated >= observed).sum(), (replicated <= observed).sum()
+    p = 2 * (1 + min(above, below)) / (1 + len(replicated))
+    return PredictiveCheck(name, observed, replicated, float(min(1.0, p)))
+
+
+def _data_sets(replicated: Any, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """Each drawn data set, checked."""
+    if not isinstance(replicated, Iterable) or isinstance(replicated, str | Mapping):
+        raise DataError(f"replicated: got {shown(replicated)}, expected data sets [S, N, …], or an iterable of them.")
+    number = 0
+    for number, value in enumerate(replicated, 1):
+        one = checked(f"replicated[{number - 1}]", value, "N …")
+        if one.shape != shape:
+            raise DataError(f"replicated[{number - 1}]: got shape {one.shape}, expected {shape}, as observed has.")
+        yield one
+    if number == 0:
+        raise DataError("replicated: got no data sets, expected at least one, [S, N, …].")
+
+
+def _functions(statistics: Any) -> dict[str, Statistic]:
+    if not isinstance(statistics, Mapping) or not statistics:
+        raise DataError(f"statistics: got {shown(statistics)}, expected {{name: function of a data set}}.")
+    for name, function in statistics.items():
+        if not callable(function):
+            raise DataError(f"statistics[{name!r}]: got {shown(function)}, expected a function of a data set [N, …].")
+    return {str(name): function for name, function in statistics.items()}
+
+
+def _apply(name: str, function: Statistic, data: np.ndarray) -> float:
+    try:
+        value = function(data)
+    except Exception as error:  # of the user's function
+        text = f"{type(error).__name__}: {error}"
+        raise DataError(f"statistics[{name!r}]: raised {text}, on a data set of shape {data.shape}.") from error
+    array = np.asarray(value) if not isinstance(value, str | bytes) else np.empty(0)
+    if array.shape != () or array.dtype.kind not in "fbiu" or not np.isfinite(array):
+        raise DataError(
+            f"statistics[{name!r}]: got {shown(value)}, expected a finite number of a data set of shape {data.shape}."
+        )
+    return float(array)

@@ -1,0 +1,144 @@
+"""Arrays by group and variable, with names for their axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ppdgm.errors import DataError, nearest, shown
+
+_DATA = ("chain", "draw", "datum")
+GROUPS: dict[str, tuple[str, ...]] = {  # the axes that arrays of a group lead with
+    "posterior": _DATA,
+    "posterior_predictive": _DATA,
+    "log_likelihood": _DATA,
+    "sample_stats": _DATA,
+    "prior": _DATA[:2],
+    "prior_predictive": _DATA[:2],
+    "prior_sbc": _DATA[:2],
+    "observed_data": _DATA[2:],
+}
+_OF_DATA = ("posterior_predictive", "prior_predictive", "observed_data")  # groups whose variables may be images
+_IMAGE = ("channel", "row", "column")
+
+Table = tuple[dict[str, Any], dict[str, np.ndarray]]
+
+
+def tables(groups: Any, dims: Mapping[str, Any], coords: Mapping[str, np.ndarray]) -> dict[str, Table]:
+    """For each group: (axes, array) by variable, and labels by axis.
+
+    Raises:
+        DataError: an unknown group, no numbers, or sizes that don't agree.
+    """
+    if not isinstance(groups, Mapping) or not groups:
+        raise DataError(f"groups: got {shown(groups)}, expected {{'posterior': {{'z': draws [S, N, D]}}, …}}.")
+    for group, variables in groups.items():
+        if group not in GROUPS:
+            raise DataError(f"groups: got {group!r}, which ppdgm doesn't know. {nearest(str(group), GROUPS)}")
+        if not isinstance(variables, Mapping) or not variables:
+            raise DataError(f"groups[{group!r}]: got {shown(variables)}, expected arrays by variable.")
+    size = _data_size(groups, dims, coords)
+    return {group: _table(group, variables, dims, coords, size) for group, variables in groups.items()}
+
+
+def _table(group: str, variables: Any, dims: Any, coords: Mapping[str, np.ndarray], size: int | None) -> Table:
+    found: dict[str, Any] = {}
+    lengths = {} if size is None else {"datum": size}
+    for name, value in variables.items():
+        where = f"groups[{group!r}][{name!r}]"
+        array = _array(where, value, group, size)
+        axes = _axes(where, group, name, array.ndim, dims)
+        for axis, length in zip(axes, array.shape, strict=True):
+            expected = len(coords[axis]) if axis in coords else lengths.setdefault(axis, length)
+            if length != expected:
+                hint = f" Where it has no axis of data, give dims={{{name!r}: […]}}." if axis == "datum" else ""
+                raise DataError(f"{where}: got {length} along {axis!r}, expected {expected}.{hint}")
+        if name in axes or name in _DATA:
+            raise DataError(f"{where}: a variable can't have the name of an axis. Give it another.")
+        found[name] = axes, array
+    used = {axis: n for axes, array in found.values() for axis, n in zip(axes, array.shape, strict=True)}
+    return found, {axis: coords.get(axis, np.arange(n)) for axis, n in used.items()}
+
+
+def _data_size(groups: Any, dims: Any, coords: Mapping[str, np.ndarray]) -> int | None:
+    """N, from the labels of data or from the first array that has an axis of them; None where only chunks have."""
+    if "datum" in coords:
+        return len(coords["datum"])
+    for group in sorted(groups, key=lambda g: g != "observed_data"):
+        for name, value in groups[group].items():
+            if not isinstance(value, Iterator):
+                shape = (1,) * ("draw" in GROUPS[group]) + np.shape(value)
+                axes = _axes(f"groups[{group!r}][{name!r}]", group, name, len(shape), dims)
+                if "datum" in axes:
+                    return int(shape[axes.index("datum")])
+    return None
+
+
+def _axes(where: str, group: str, name: Any, rank: int, dims: Any) -> tuple[str, ...]:
+    """Names for the axes of an array with `rank` of them, the chain's among these."""
+    if not isinstance(name, str):
+        raise DataError(f"{where}: got {shown(name)} for a name, expected text.")
+    lead = tuple(a for a in GROUPS[group] if a != "datum")
+    if name in dims:
+        given = tuple(map(str, dims[name]))
+        own = rank - len(lead)
+        if group == "log_likelihood":  # a datum's, summed over its axes
+            given = given[:own]
+        if len(given) != own:
+            given = tuple(a for a in given if a != "datum")  # as drawn from a prior
+        if len(given) != own:
+            raise DataError(f"dims[{name!r}]: got {dims[name]!r}, expected {own} axes after {lead}, as {where} has.")
+        return (*lead, *given)
+    lead = GROUPS[group][:rank]
+    rest = rank - len(lead)
+    if rest == 1:
+        return (*lead, f"{name}_dim")
+    if group in _OF_DATA and rest in (2, 3):
+        return (*lead, *(f"{name}_{a}" for a in _IMAGE[3 - rest :]))
+    return (*lead, *(f"{name}_dim_{i}" for i in range(rest)))
+
+
+def _array(where: str, value: Any, group: str, size: int | None) -> np.ndarray:
+    """The array, with an axis for the one chain."""
+    lead = GROUPS[group]
+    if isinstance(value, Iterator):
+        if "datum" not in lead:
+            raise DataError(f"{where}: got an iterator, expected an array: {group} has no axis of data to chunk.")
+        array = _filled(where, value, lead.index("datum") - ("chain" in lead), size)
+    else:
+        array = _numbers(where, value)
+    if array.ndim == 0:
+        raise DataError(f"{where}: got a single number, expected an array that leads with {lead[-1]}s.")
+    return array[None] if "chain" in lead else array
+
+
+def _filled(where: str, chunks: Iterator[Any], axis: int, size: int | None) -> np.ndarray:
+    """One array of chunks along an axis; of known size, with no more than a chunk beside it."""
+    held: list[np.ndarray] = []
+    out, stop, first = None, 0, ()
+    for i, chunk in enumerate(chunks):
+        part = _numbers(f"{where}, chunk {i}", chunk)
+        first = part.shape if i == 0 else first
+        if part.ndim <= axis or part.shape[:axis] + part.shape[axis + 1 :] != first[:axis] + first[axis + 1 :]:
+            raise DataError(f"{where}, chunk {i}: got shape {part.shape}, which doesn't go with {first}.")
+        start, stop = stop, stop + part.shape[axis]
+        if size is None:
+            held.append(part)
+            continue
+        if out is None:
+            out = np.empty((*part.shape[:axis], size, *part.shape[axis + 1 :]), part.dtype)
+        if stop <= size:
+            out[(slice(None),) * axis + (slice(start, stop),)] = part
+    if stop == 0 or stop != (size or stop):
+        raise DataError(f"{where}: got chunks of {stop} data in all, expected {size or 'at least one'}.")
+    return np.concatenate(held, axis) if out is None else out
+
+
+def _numbers(where: str, value: Any) -> np.ndarray:
+    """NaN and ±inf may stand here: what is missing is told as such."""
+    array = np.asarray(value) if not isinstance(value, str) else np.empty(0, "U")
+    if array.dtype.kind not in "fbiu":
+        raise DataError(f"{where}: got {array.dtype if array.size else shown(value)}, expected real numbers.")
+    return array

@@ -1,0 +1,190 @@
+"""A diagnosis in words: what is well, what is not, and what to try next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+Grade = Literal["bad", "warning", "good"]
+_ORDER = {"bad": 0, "warning": 1, "good": 2}
+_MARK = {"bad": "✗", "warning": "!", "good": "✓"}
+
+MOST_GAP = 5.0  #: nats of an inference gap above which something is to be done
+MANY = 0.05  #: share of data with a k̂ too large, above which the guide is not to be trusted
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+        about: what it is about, in a word or two.
+        grade: "good", "warning" or "bad".
+        text: what was found.
+        advice: what to try next, or "".
+    """
+
+    about: str
+    grade: Grade
+    text: str
+    advice: str = ""
+
+    def __str__(self) -> str:
+        return f"{_MARK[self.grade]} {self.about}: {self.text}" + (f" {self.advice}" if self.advice else "")
+
+
+def verdict(found: Any) -> tuple[Finding, ...]:
+    """The findings of a `Diagnosis`, the worst first."""
+    each = [
+        f for part in (_training, _use, _weights, _calibration, _gaps, _surgery, _checks, _bracket) for f in part(found)
+    ]
+    return tuple(sorted(each, key=lambda f: _ORDER[f.grade]))
+
+
+def _training(found: Any) -> Iterator[Finding]:
+    for name, what in (("log_likelihood", "log p(x)"), ("elbo", "ELBO")):
+        value = getattr(found, name)
+        if value is not None and not np.isfinite(value.values).all():
+            bad = int((~np.isfinite(value.values)).sum())
+            yield Finding(
+                "Numbers", "bad", f"the {what} of {bad} of {found.size} data is not finite.",
+                "Look at these data, and at the likelihood's support and scales.",
+            )  # fmt: skip
+    if found.log_likelihood is not None and np.isfinite(found.log_likelihood.mean):
+        text = f"log p(x) = {found.log_likelihood.mean:.2f} ± {found.log_likelihood.standard_error:.2f} nats"
+        if found.elbo is not None:
+            text += f", ELBO {found.elbo.mean:.2f}"
+        yield Finding("Fit", "good", f"{text}, mean of {found.size:,} data.")
+
+
+def _use(found: Any) -> Iterator[Finding]:
+    if found.use is None:
+        return
+    gone, sites = found.use.collapsed, found.use.sites
+    used, all_of = sum(int(s.used.sum()) for s in sites), sum(len(s.used) for s in sites)
+    advice = (
+        "Try a KL warm-up (beta=Linear(steps=…)), free bits (free_bits=0.1), LaggingInference(), or a weaker decoder."
+    )
+    if len(gone) == len(sites):
+        yield Finding("Latents", "bad", f"{found.use}: the model does without its latents.", advice)
+    elif gone:
+        yield Finding("Latents", "bad", f"{found.use}.", advice)
+    elif used < all_of:
+        text = f"{found.use}: the others say nothing of the data."
+        yield Finding("Latents", "warning" if used < all_of / 4 else "good", text, _smaller(used, all_of))
+    else:
+        yield Finding("Latents", "good", f"{found.use}.")
+
+
+def _smaller(used: int, all_of: int) -> str:
+    if used >= all_of / 2:
+        return ""
+    return f"A latent of about {max(2, used + used // 4)} would do as well; a KL warm-up or free bits may wake more."
+
+
+def _weights(found: Any) -> Iterator[Finding]:
+    if (w := found.weights) is None:
+        return
+    if w.exact.all():
+        yield Finding("Guide", "good", f"it is the exact posterior: all importance weights are equal (K = {w.k}).")
+        return
+    k = np.where(np.isnan(w.pareto_k), -np.inf, w.pareto_k)
+    over, worst = float((k > 0.7).mean()), ", ".join(str(i) for i in w.worst(3))
+    text = (
+        f"Pareto k̂ is above 0.7 for {over:.0%} of the data, with a median of {np.median(k):.2f}; worst: data {worst}."
+    )
+    if over > MANY:
+        advice = (
+            "The guide is far from the posterior there: take a larger encoder, a richer posterior (FlowPosterior, "
+            "FullCovarianceNormal), or IWAE. log p(x) of these data is estimated too low."
+        )
+        yield Finding("Guide", "bad" if over > 0.3 else "warning", text, advice)
+    else:
+        yield Finding("Guide", "good", text)
+
+
+def _calibration(found: Any) -> Iterator[Finding]:
+    if not found.calibration:
+        return
+    failed = [n for n, u in found.calibration.items() if not u.calibrated]
+    said = []
+    for name in failed:
+        if name in found.coverage:
+            c = found.coverage[name]
+            j = int(np.argmin(np.abs(c.levels - 0.9)))
+            said.append(f"{c.levels[j]:.0%} intervals of {name} hold the truth in {c.overall[j]:.0%} of the data")
+    if failed:
+        text = f"the posterior of {' and '.join(failed)} is not calibrated on data simulated from the model"
+        text += f": {'; '.join(said)}." if said else "."
+        narrow = any(
+            found.coverage[n].overall[j] < found.coverage[n].levels[j] for n in failed if n in found.coverage
+            for j in (int(np.argmin(np.abs(found.coverage[n].levels - 0.9))),)
+        )  # fmt: skip
+        advice = "Its intervals are too narrow: " if narrow else "Its intervals are too wide, or shifted: "
+        advice += "take a richer posterior, or resample draws by their weights (fit.posterior(…, how='importance'))."
+        yield Finding("Calibration", "warning", text, advice)
+    else:
+        yield Finding("Calibration", "good", "on data simulated from the model, the posterior's ranks are uniform.")
+
+
+def _gaps(found: Any) -> Iterator[Finding]:
+    if (g := found.gaps) is None:
+        return
+    if g.inference.value < 0.1:
+        yield Finding("Gaps", "good", f"the bound is tight: {g}.")
+        return
+    amortised = g.amortisation.value > g.approximation.value
+    advice = (
+        "Most of it is the encoder's: make it larger, or train it longer (VariationalEM, LaggingInference)."
+        if amortised
+        else "Most of it is the family's: take a richer posterior (FlowPosterior, FullCovarianceNormal)."
+    )
+    large = g.inference.value > MOST_GAP
+    yield Finding("Gaps", "warning" if large else "good", f"{g}.", advice if large else "")
+
+
+def _surgery(found: Any) -> Iterator[Finding]:
+    if (s := found.surgery) is None:
+        return
+    information, marginal = s.mutual_information.value, s.marginal_kl.value
+    text = f"of a KL of {s.kl.value:.2f} nats, {information:.2f} are information on the datum"
+    text += f" (at most log N = {s.most:.2f})"
+    text += f", and {marginal:.2f} a mismatch of prior and aggregated posterior"
+    if s.saturated:
+        yield Finding("Prior", "good", f"{text}. The information is at its limit: more data would tell the two apart.")
+    elif marginal > max(1.0, 0.2 * s.kl.value):
+        yield Finding(
+            "Prior", "warning", f"{text}.", f"A better prior could win up to {marginal:.1f} nats: VampPrior, FlowPrior."
+        )
+    else:
+        yield Finding("Prior", "good", f"{text}.")
+
+
+def _checks(found: Any) -> Iterator[Finding]:
+    for checks, kind in ((found.checks, "posterior"), (found.prior_checks, "prior")):
+        if not checks:
+            continue
+        odd = [c for c in checks if c.p < 0.01]
+        if odd:
+            text = ", ".join(f"{c.name} {c.observed:.3g}, replicated {np.mean(c.replicated):.3g}" for c in odd)
+            advice = "The likelihood may be of the wrong family or scale." if kind == "posterior" else (
+                "What the model draws differs from the data: a better prior, or a longer training."
+            )  # fmt: skip
+            yield Finding(f"{kind.capitalize()} predictive", "warning", f"{text}.", advice)
+        else:
+            names = ", ".join(c.name for c in checks)
+            yield Finding(f"{kind.capitalize()} predictive", "good", f"data drawn anew agree in {names}.")
+
+
+def _bracket(found: Any) -> Iterator[Finding]:
+    if (b := found.bracket) is None:
+        return
+    if b.crossed:
+        yield Finding(
+            "Annealing", "warning", f"the two bounds cross: {b}.", "Take more temperatures: annealing={'heats': 1000}."
+        )
+    else:
+        yield Finding("Annealing", "good", f"on simulated data, {b}.")

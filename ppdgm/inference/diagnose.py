@@ -1,0 +1,222 @@
+"""Everything there is to ask of a trained program, handed as arrays to `ppdgm.diagnostics`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from ppdgm.diagnostics import (
+    bound_curve,
+    bracket,
+    coverage,
+    elbo_surgery,
+    latent_use,
+    log_mean_exp,
+    predictive_check,
+    ranks,
+    uniformity,
+    weight_quality,
+)
+from ppdgm.diagnostics.diagnosis import Diagnosis, Gaps, Pictures
+from ppdgm.errors import PpdgmError, nearest, out_of_memory
+from ppdgm.inference.annealing import anneal, heats
+from ppdgm.inference.drawing import pictures
+from ppdgm.inference.evaluate import Estimate
+from ppdgm.inference.refit import refit
+from ppdgm.inference.subject import Subject, Terms, flat
+from ppdgm.spec import PositiveFloat, PositiveInt, Spec
+
+Part = Literal["likelihood", "latents", "surgery", "calibration", "predictive", "gaps", "annealing", "pictures"]
+PARTS: tuple[str, ...] = Part.__args__  # type: ignore[attr-defined]  # which Literal has
+
+
+class Depth(Spec):
+    """How much work a diagnosis is.
+
+    Args:
+        k: K, draws of the guide per datum for log p(x), k̂ and the bounds.
+        draws: S, of the guide per datum for surgery.
+        simulated: data simulated from the model, for calibration.
+        ranks: L, draws of the guide for each of them.
+        replicated: data sets drawn for predictive checks.
+        replicated_size: data of each.
+        few: data of which the posterior is refitted, and chains are annealed.
+        family: of the refitted Gaussian posteriors: "diagonal" or "full".
+        refit_steps: of Adam.
+        chains: C, of annealed importance sampling for each datum.
+        heats: T, its temperatures.
+        leaps: leapfrog steps at each.
+        nats: below which a dimension's KL is none.
+        active: variance of means from which a dimension is active.
+    """
+
+    k: PositiveInt = 1000
+    draws: PositiveInt = 1
+    simulated: PositiveInt = 500
+    ranks: PositiveInt = 99
+    replicated: PositiveInt = 100
+    replicated_size: PositiveInt = 500
+    few: PositiveInt = 32
+    family: Literal["diagonal", "full"] = "diagonal"
+    refit_steps: PositiveInt = 400
+    chains: PositiveInt = 10
+    heats: PositiveInt = 200
+    leaps: PositiveInt = 10
+    nats: PositiveFloat = 0.01
+    active: PositiveFloat = 0.01
+
+
+class Diagnosing:
+    """The work on one subject: each part by itself, so that what fails in one is told, and the others go on."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        depth: Depth,
+        labels: np.ndarray | None,
+        statistics: Mapping[str, Any] | None,
+        told: Callable[[str], None],
+    ):
+        self.subject, self.depth, self.labels, self.statistics, self.told = subject, depth, labels, statistics, told
+        self.found: dict[str, Any] = {}
+        self.withheld: dict[str, str] = {}
+        self.seconds: dict[str, float] = {}
+        self._terms: Terms | None = None
+
+    def run(self, parts: tuple[str, ...], **about: Any) -> Diagnosis:
+        """Go through the parts."""
+        for name in PARTS:
+            if name not in parts:
+                continue
+            self.told(name)
+            started = time.perf_counter()
+            try:
+                getattr(self, f"_{name}")()
+            except PpdgmError as error:
+                self.withheld[name] = str(error)
+            except NotImplementedError as error:  # a distribution without a mean, a density at given values, …
+                self.withheld[name] = str(error) or "the program's distributions can't."
+            except Exception as error:
+                if (told := out_of_memory(error)) is None:
+                    raise
+                self.withheld[name] = str(told)
+            self.seconds[name] = time.perf_counter() - started
+        return Diagnosis(size=self.subject.size, withheld=self.withheld, seconds=self.seconds, **self.found, **about)
+
+    @property
+    def terms(self) -> Terms:
+        """Draws of the guide with their densities, made once."""
+        if self._terms is None:
+            self._terms = self.subject.terms(self.depth.draws)
+        return self._terms
+
+    def _likelihood(self) -> None:
+        k, seed = self.depth.k, self.subject.seed
+        self.found["elbo"] = self.subject.judge.elbo(min(k, 10), seed)
+        log_weights = self.subject.judge.log_weights(k, seed)
+        self.found["log_likelihood"] = Estimate(*log_mean_exp(log_weights), k)
+        if k >= 2:
+            self.found["curve"] = bound_curve(log_weights)
+        if k < 30:
+            self.withheld["Pareto k̂"] = f"it needs at least 30 draws per datum, got k = {k}."
+        else:
+            self.found["weights"] = weight_quality(log_weights)
+
+    def _latents(self) -> None:
+        codes = flat(self.subject.means()[0])
+        kl = self.terms.kl
+        known = {n: v for n, v in codes.items() if n in kl and (kl[n].ndim == 1 or kl[n].shape == v.shape)}
+        self.found["use"] = latent_use(known, {n: kl[n] for n in kl if n in known or kl[n].ndim == 2},
+                                       self.depth.nats, self.depth.active)  # fmt: skip
+
+    def _surgery(self) -> None:
+        t = self.terms
+        aggregated = self.subject.aggregated(t.latents)
+        self.found["surgery"] = elbo_surgery(t.seen, t.log_q, aggregated, t.log_p)
+
+    def _calibration(self) -> None:
+        subject, depth = self.subject, self.depth
+        truth, fresh = subject.simulated(depth.simulated, subject.seed + 1)
+        known = {n: v for n, v in subject.feed.sample.items() if n not in fresh}
+        rows = {n: np.asarray(v)[np.arange(depth.simulated) % len(v)] for n, v in known.items()}
+        other = subject.of({**{n: fresh[n] for n in fresh if n in subject.fields}, **rows})
+
+        def draw(data: Any, index: np.ndarray, i: int) -> dict[str, np.ndarray]:
+            seed = subject.seed + i
+            found: dict[str, np.ndarray] = subject.runtime.draws(subject.params, data, index, depth.ranks, seed)
+            return found
+
+        drawn, true = flat(other.over(draw, depth.simulated, 128), 2), flat(truth)
+        for name in (n for n in true if n in drawn):
+            order = ranks(drawn[name], true[name], subject.seed)
+            self.found.setdefault("calibration", {})[name] = uniformity(order, depth.ranks)
+            self.found.setdefault("coverage", {})[name] = coverage(drawn[name], true[name])
+
+    def _predictive(self) -> None:
+        subject, depth = self.subject, self.depth
+        size = min(depth.replicated_size, subject.size)
+
+        def draw(data: Any, index: np.ndarray, i: int) -> dict[str, np.ndarray]:
+            seed = subject.seed + 1000 + i
+            z = subject.runtime.draws(subject.params, data, index, depth.replicated, seed)
+            found: dict[str, np.ndarray] = subject.runtime.predictive(subject.params, data, index, z, seed)
+            return found
+
+        again = subject.over(draw, size, max(1, min(128, 12_800 // depth.replicated)))
+        name = "x" if "x" in again else next(iter(again))
+        observed = np.asarray(subject.feed.fields[name][:size])
+        self.found["checks"] = tuple(predictive_check(observed, again[name], self.statistics).values())
+        whole = (subject.simulated(size, subject.seed + 2000 + s)[1][name] for s in range(depth.replicated))
+        self.found["prior_checks"] = tuple(predictive_check(observed, whole, self.statistics).values())
+
+    def _gaps(self) -> None:
+        size = min(self.depth.few, self.subject.size)
+        joint, drawn = self.subject.joint(size)
+        refitted, _ = refit(
+            joint, joint.latents.flat(drawn), self.depth.family, self.depth.refit_steps, seed=self.subject.seed
+        )
+        few = self.subject.of({n: np.asarray(v[:size]) for n, v in self.subject.feed.fields.items()})
+        log_likelihood = few.judge.log_likelihood(max(self.depth.k, 2000), self.subject.seed + 3)
+        guide = few.judge.elbo(1000, self.subject.seed + 4)
+        self.found["gaps"] = Gaps(np.arange(size), log_likelihood.values, guide.values, refitted, self.depth.family)
+
+    def _annealing(self) -> None:
+        depth, seed = self.depth, self.subject.seed
+        if set(self.subject.fields) != {"x"}:
+            raise PpdgmError("annealing starts at the prior, and this program's depends on other fields than x.")
+        truth, fresh = self.subject.simulated(depth.few, seed + 5)
+        joint, _ = self.subject.of({n: fresh[n] for n in self.subject.fields}).joint(depth.few)
+        start, _ = self.subject.simulated(depth.few * depth.chains, seed + 6)
+        chains = {n: v.reshape(depth.chains, depth.few, *v.shape[1:]) for n, v in start.items()}
+        first = joint.latents.flat(chains)
+        exact = np.repeat(joint.latents.flat({n: v[None] for n, v in truth.items()}), depth.chains, axis=0)
+        beta = heats(depth.heats)
+        _, steps = anneal(joint, first, beta, depth.leaps, seed)  # a pilot, for the step sizes
+        forward, _ = anneal(joint, first, beta, depth.leaps, seed + 1, steps)
+        back, _ = anneal(joint, exact, beta, depth.leaps, seed + 2, steps, reverse=True)
+        self.found["bracket"] = bracket(forward, back)
+
+    def _pictures(self) -> None:
+        use = self.found.get("use")
+        self.found["pictures"] = pictures(self.subject, self._terms, use, self.labels)
+
+
+def check_parts(parts: Any) -> tuple[str, ...]:
+    """The names of parts, or all of them.
+
+    Raises:
+        PpdgmError: an unknown one.
+    """
+    if parts is None:
+        return PARTS
+    chosen = (parts,) if isinstance(parts, str) else tuple(parts)
+    for name in chosen:
+        if name not in PARTS:
+            raise PpdgmError(f"parts: got {name!r}. {nearest(str(name), PARTS)}")
+    return chosen
+
+
+__all__ = ["PARTS", "Depth", "Diagnosing", "Pictures", "check_parts"]

@@ -1,0 +1,83 @@
+"""Arrays for a report's pictures: samples, reconstructions, traversals, interpolations, codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ppdgm.diagnostics.diagnosis import Pictures
+from ppdgm.errors import PpdgmError
+from ppdgm.inference.subject import Sites, Subject, Terms, flat
+
+SHOWN, PRIOR, ALONG, STEPS, PAIRS = 64, 2000, 10, 9, 6
+REACH = 2.5  # standard deviations of the prior that a traversal goes to either side
+
+
+def pictures(subject: Subject, terms: Terms | None, use: Any, labels: np.ndarray | None) -> Pictures:
+    """What a report draws; what the program can't give is left out."""
+    latents, observed = subject.means()
+    name = "x" if "x" in observed else next(iter(observed), None)
+    found: dict[str, Any] = {"codes": flat(latents), "labels": labels}
+    if name is not None:
+        found["data"] = np.asarray(subject.feed.fields[name][:SHOWN]) if name in subject.feed.fields else None
+        found["reconstructions"] = observed[name][:SHOWN]
+    if terms is not None:
+        found["aggregated"] = {n: v[0] for n, v in flat(terms.latents, 2).items()}
+    prior: Sites = _or(lambda: subject.simulated(PRIOR, subject.seed + 7)[0], {})
+    found["prior"] = flat(prior)
+    if name is not None:
+        found["samples"] = _or(lambda: subject.simulated(SHOWN, subject.seed + 8, True)[1][name], None)
+        if use is not None:
+            found |= _or(lambda: _traversals(subject, latents, prior, use, name), {})
+        found["interpolations"] = _or(lambda: _interpolations(subject, latents, name), None)
+    return Pictures(**found)
+
+
+def _traversals(subject: Subject, latents: Sites, prior: Sites, use: Any, name: str) -> dict[str, Any]:
+    """Decoded along each of the most informative dimensions, from the first datum's code; sites above are left out."""
+    ranked = sorted(
+        ((s.kl[d] if s.kl is not None else s.variance[d], s.name, int(d)) for s in use.sites for d in s.by_kl[:ALONG]
+         if s.name in latents and s.name in prior),
+        reverse=True,
+    )[:ALONG]  # fmt: skip
+    steps = np.linspace(-REACH, REACH, STEPS)
+    rows, told = [], []
+    for value, site, d in ranked:
+        codes = np.repeat(latents[site][:1], STEPS, axis=0)
+        every = codes.reshape(STEPS, -1).copy()
+        draws = prior[site].reshape(len(prior[site]), -1)[:, d]
+        every[:, d] = draws.mean() + steps * draws.std()
+        rows.append(_decoded(subject, {site: every.reshape(codes.shape)}, name))
+        told.append(f"{site}[{d}] ({value:.2f} nats)" if value is not None else f"{site}[{d}]")
+    return {"traversals": np.stack(rows), "traversed": tuple(told), "steps": steps} if rows else {}
+
+
+def _interpolations(subject: Subject, latents: Sites, name: str) -> np.ndarray:
+    """Decoded on straight lines between the codes of data 2i and 2i + 1."""
+    share, rows = np.linspace(0.0, 1.0, STEPS), []
+    for i in range(min(PAIRS, subject.size // 2)):
+        between = {}
+        for n, v in latents.items():
+            weight = share.reshape(-1, *(1,) * (v.ndim - 1))
+            between[n] = ((1 - weight) * v[2 * i] + weight * v[2 * i + 1]).astype(v.dtype)
+        rows.append(_decoded(subject, between, name))
+    if not rows:
+        raise PpdgmError("one datum has no other to go to.")
+    return np.stack(rows)
+
+
+def _decoded(subject: Subject, sites: Sites, name: str) -> np.ndarray:
+    data, index = subject.feed.rows(np.zeros(len(next(iter(sites.values()))), int))
+    given = {n: v[None].astype(subject.dtype) for n, v in sites.items()}
+    found: np.ndarray = subject.runtime.decoded(subject.params, data, index, given)[name][0]
+    return found
+
+
+def _or(function: Callable[[], Any], other: Any) -> Any:
+    """What it gives, or something else where the program or the backend can't."""
+    try:
+        return function()
+    except (PpdgmError, NotImplementedError):
+        return other

@@ -1,0 +1,192 @@
+"""A trained program and data under diagnosis: what is asked of the program, chunk by chunk, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ppdgm.diagnostics import log_aggregated_of
+from ppdgm.errors import PpdgmError, ProgramError
+from ppdgm.inference.evaluate import Judge, memory_told
+from ppdgm.inference.feed import Feed
+from ppdgm.inference.joint import Joint
+from ppdgm.inference.latents import Latents
+
+ROWS = 512  # data of a chunk
+Sites = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Draws of the guide with their densities.
+
+    Attributes:
+        latents: [S, N, *event] by site.
+        kl: closed forms, or log q − log p, of each site: [N, D], or [N].
+        log_p, log_q: of the latents, [S, N].
+        seen: log p(x|z), [S, N].
+    """
+
+    latents: Sites
+    kl: Sites
+    log_p: np.ndarray
+    log_q: np.ndarray
+    seen: np.ndarray
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A program with parameters and data on a device.
+
+    Args:
+        runtime: of the program.
+        params: from `runtime.put`.
+        feed: of the data.
+        fields: names of the data's fields.
+        seed: of all draws.
+        memory: bytes that a chunk's intermediate results may take.
+    """
+
+    runtime: Any
+    params: Any
+    feed: Feed
+    fields: tuple[str, ...]
+    seed: int
+    memory: int
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return self.feed.size
+
+    @cached_property
+    def judge(self) -> Judge:
+        """For bounds and log-weights."""
+        return Judge(self.runtime, self.params, self.feed, self.memory)
+
+    @cached_property
+    def dtype(self) -> str:
+        """Of the program's floating arrays."""
+        floats = [v for v in self.runtime.fetch(self.params).values() if v.dtype.kind == "f"]
+        return str(floats[0].dtype) if floats else "float32"
+
+    def chunks(self, size: int, rows: int = ROWS) -> list[np.ndarray]:
+        """Indices of data, in chunks of one size: the last one is filled up from the first data."""
+        rows = self.runtime.tracer.batch_size or min(size, rows)
+        return [np.arange(start, start + rows) % size for start in range(0, size, rows)]
+
+    def over(self, function: Callable[[Any, np.ndarray, int], Sites], size: int, rows: int = ROWS) -> Sites:
+        """Join what `function(data, index, chunk)` gives, [·, B, …] each, over the first `size` data."""
+        parts: list[Sites] = []
+        for i, index in enumerate(self.chunks(size, rows)):
+            data, where = self.feed.rows(index)
+            keep = min(len(index), size - i * len(index))
+            with memory_told():
+                parts.append({n: v[:, :keep] for n, v in function(data, where, i).items()})
+        return {n: np.concatenate([p[n] for p in parts], axis=1) for n in parts[0]}
+
+    def terms(self, draws: int) -> Terms:
+        """Draws of the guide for all data, with their densities.
+
+        Raises:
+            ProgramError: latents of all data, enumerated ones, or none.
+        """
+
+        def read(data: Any, index: np.ndarray, i: int) -> Sites:
+            trace = self.runtime.trace(self.params, data, index, draws, self.seed + i, None, True)
+            if trace.shared or trace.marginal is not None or not trace.log_q:
+                raise ProgramError(
+                    "this needs a latent of each datum, drawn by the guide; this program has "
+                    + ("latents that all data share." if trace.shared else "enumerated ones, or none.")
+                )
+            sites = list(trace.log_q)
+            apart = {n: trace.log_q[n] - trace.log_p.get(n, 0.0) for n in sites}
+            forms = {n: f.mean(0) if f.ndim == 3 else f for n, f in trace.kl.items()}
+            each = {n: _rows(forms[n], len(index)) if n in forms else apart[n].mean(0) for n in sites}
+            return {
+                **{f"z/{n}": trace.values[n] for n in sites if n in trace.values},
+                **{f"kl/{n}": v[None] for n, v in each.items()},
+                "p": sum(trace.log_p.get(n, 0.0) for n in sites) + np.zeros_like(trace.log_q[sites[0]]),
+                "q": sum(trace.log_q.values()),
+                "x": sum((v for n, v in trace.log_p.items() if n not in sites), np.zeros_like(trace.log_q[sites[0]])),
+            }
+
+        found = self.over(read, self.size, min(ROWS, max(1, ROWS * 4 // draws)))
+        part = lambda name: {n.partition("/")[2]: v for n, v in found.items() if n.startswith(f"{name}/")}
+        return Terms(part("z"), {n: v[0] for n, v in part("kl").items()}, found["p"], found["q"], found["x"])
+
+    def means(self) -> tuple[Sites, Sites]:
+        """Latents at their means, and observed sites at theirs given these, [N, *event]."""
+
+        def both(data: Any, index: np.ndarray, i: int) -> Sites:
+            latents, observed = self.runtime.means(self.params, data, index)
+            return {f"q{n}": v for n, v in latents.items()} | {f"p{n}": v for n, v in observed.items()}
+
+        found = {n: v[0] for n, v in self.over(both, self.size).items()}
+        pick = lambda role: {n[1:]: v for n, v in found.items() if n[0] == role}
+        return pick("q"), pick("p")
+
+    def aggregated(self, latents: Sites) -> np.ndarray:
+        """log q(z) = log 1/N Σ_n q(z|x_n) at draws [S, N, *event], [S, N]."""
+        first = next(iter(latents.values()))
+        width = sum(int(np.prod(v.shape[2:])) for v in latents.values())
+        chunk = int(np.clip(np.sqrt(self.memory / (32 * max(width, 4))), 64, 1024))
+        if fixed := self.runtime.tracer.batch_size:
+            chunk = fixed
+        flat = {n: v.reshape(-1, *v.shape[2:]) for n, v in latents.items()}
+
+        def log_density(draws: Mapping[str, np.ndarray], where: slice) -> np.ndarray:
+            index = np.arange(where.start, where.start + chunk) % self.size
+            data, rows = self.feed.rows(index)
+            short = chunk - len(next(iter(draws.values())))  # one shape, so that nothing is compiled twice
+            padded = {n: np.concatenate([v, np.repeat(v[:1], short, 0)]) for n, v in draws.items()}
+            given = {n: v[:, None] for n, v in padded.items()}
+            with memory_told():
+                found: np.ndarray = self.runtime.guide(self.params, data, rows, given)
+            return found[: chunk - short, : where.stop - where.start]
+
+        found = log_aggregated_of(log_density, flat, self.size, chunk)
+        return found.reshape(first.shape[:2])
+
+    def joint(self, size: int) -> tuple[Joint, Sites]:
+        """The joint density at the first data, and draws of the guide, [200, B, *event]: where latents are real.
+
+        Raises:
+            ProgramError: they aren't.
+        """
+        index = np.arange(size) % self.size
+        data, rows = self.feed.rows(index)
+        self.runtime.check_walked(self.params, data, rows)
+        drawn: Sites = self.runtime.draws(self.params, data, rows, 200, self.seed)
+        return Joint(self.runtime, self.params, data, rows, Latents.of(drawn), self.dtype), drawn
+
+    def simulated(self, size: int, seed: int, mean: bool = False) -> tuple[Sites, Sites]:
+        """Latents and data drawn from the model, [size, *event]; what it conditions on is that of the first data."""
+        names = dict.fromkeys(self.fields)
+        try:
+            latents, observed = self.runtime.prior(self.params, names, size, seed, mean)
+        except PpdgmError:
+            given = {n: v for n, v in self.feed.sample.items() if n != "x"}
+            if not given:
+                raise
+            rows = {n: np.asarray(v)[np.arange(size) % len(v)] for n, v in given.items()}
+            latents, observed = self.runtime.prior(self.params, names | rows, size, seed, mean)
+        return {n: v[0] for n, v in latents.items()}, {n: v[0] for n, v in observed.items()}
+
+    def of(self, fields: Mapping[str, np.ndarray]) -> Subject:
+        """The same program at other data."""
+        return Subject(self.runtime, self.params, Feed(self.runtime, fields), self.fields, self.seed, self.memory)
+
+
+def flat(sites: Mapping[str, np.ndarray], lead: int = 1) -> Sites:
+    """Each site's event as one axis, after so many others."""
+    return {n: np.reshape(v, (*v.shape[:lead], -1)) for n, v in sites.items()}
+
+
+def _rows(form: np.ndarray, size: int) -> np.ndarray:
+    """[B, D], where a closed form has one row for all."""
+    return np.broadcast_to(form, (size, *form.shape[1:]))
