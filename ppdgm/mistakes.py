@@ -144,8 +144,8 @@ def check_walked(name: str, dist: Any, inside: bool) -> None:
     real = type(support).__name__.lower().startswith(("_real", "realvector"))
     if not (real and dist.has_rsample):  # a discrete latent may stand for its log-odds, say
         raise ProgramError(
-            f"Site {name!r}: {type(_inner(dist)).__name__} is not a density over all real numbers, which Hamiltonian "
-            "Monte Carlo needs. Resample the guide's draws by their weights instead: MonteCarloEM(sampler=Resampled())."
+            f"Site {name!r} is discrete, or bounded: Hamiltonian Monte Carlo needs a density over all real numbers. "
+            "Resample the guide's draws by their weights instead: MonteCarloEM(sampler=Resampled())."
         )
     if not inside:
         raise ProgramError(

@@ -336,6 +336,24 @@ def read_guide(
     return {n: v for n, v in guide.log_prob.items() if n not in guide.shared}
 
 
+def read_model(
+    program: PairLike,
+    speak: Callable[[Reading], Vocabulary],
+    reader: Reader,
+    batch: Batch,
+    shape: tuple[int, int],
+    given: Mapping[str, Array],
+) -> dict[str, Array]:
+    """log p of the model's sites at given latents, [K, B]; the guide is not read. What is enumerated is summed out."""
+    model = Reading(reader, shape, given)
+    P = speak(model)
+    _run(program, "model", P, batch, reader)
+    own = list(model.axes)
+    mistakes.check_sites(list(given), [n for n in model.dists if n not in model.observed and n not in own])
+    log_p = {n: v for n, v in model.log_prob.items() if n not in model.shared}
+    return enumeration.sum_out(log_p, model.observed, own, 0, P.xp, P.logsumexp) if own else log_p
+
+
 def read_predictive(
     program: PairLike,
     speak: Callable[[Reading], Vocabulary],

@@ -23,6 +23,7 @@ class Tracing:
         logsumexp: (x, axis) -> log Σ exp x.
         gumbel: shape -> Gumbel noise.
         trace: (gradients, given, kl, stopped) -> a reading's terms; `dream` likewise.
+        models: (gradients, given) -> log p of the model's sites.
         walks: (start, step_size, leaps, moves) -> latents after moves of HMC on p(z|x), and the new ε.
         rows: () -> the minibatch's fields, [B, …].
         params: the program's, and the engine's own.
@@ -35,6 +36,7 @@ class Tracing:
     gumbel: Callable[[tuple[int, ...]], Array]
     trace: Callable[..., Trace]
     dreams: Callable[[Gradients], dict[str, Array]]
+    models: Callable[[Gradients, Mapping[str, Array]], dict[str, Array]]
     walks: Callable[..., tuple[dict[str, Array], Array]]
     rows: Callable[[], Mapping[str, Array]]
     params: Mapping[str, Array]
@@ -53,6 +55,10 @@ class Tracing:
     def dream(self) -> dict[str, Array]:
         """log q of the guide's sites at latents and data drawn from the model, [1, B]; the draws carry no gradient."""
         return self.dreams(self.gradients)
+
+    def model(self, given: Mapping[str, Array]) -> dict[str, Array]:
+        """log p of the model's sites at given latents [K, B, *event], [K, B]."""
+        return self.models(self.gradients, given)
 
     def walk(
         self, start: Mapping[str, Array], step_size: Array, leaps: int, moves: int

@@ -1,6 +1,7 @@
 """ArviZ, of either generation: groups, named axes, round trips, its own tables and plots; and what is withheld."""
 
 import importlib.metadata
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -248,6 +249,24 @@ REFUSED = {
     "text": ({"prior": {"z": "abc"}}, {}, "groups['prior']['z']: got 'abc', expected real numbers"),
     "objects": ({"prior": {"z": [None, 1]}}, {}, "groups['prior']['z']: got object, expected real numbers"),
     "a number": ({"prior": {"z": 1.0}}, {}, "groups['prior']['z']: got a single number"),
+    "ragged": ({"prior": {"z": [[1.0], [1.0, 2.0]]}}, {}, "groups['prior']['z']: got [[1.0], [1.0, 2.0]], which NumPy"),
+    "text for axes": (
+        {"prior": {"z": np.zeros((3, 2))}},
+        {"dims": {"z": "axis"}},
+        "dims['z']: got 'axis', expected names",
+    ),
+    "an axis twice": (
+        {"posterior": {"z": np.zeros((3, 2, 2))}},
+        {"dims": {"z": ["a", "a"]}},
+        "expected each name once",
+    ),
+    "no mapping of axes": ({"prior": {"z": np.zeros(3)}}, {"dims": ["z"]}, "dims: got ['z'], expected a mapping"),
+    "no mapping of labels": ({"prior": {"z": np.zeros(3)}}, {"coords": 3}, "coords: got 3, expected a mapping"),
+    "one label": (
+        {"prior": {"z": np.zeros(3)}},
+        {"coords": {"draw": 3}},
+        "coords['draw']: got array(3), expected a label",
+    ),
     "a name that's no text": ({"prior": {3: np.zeros(3)}}, {}, "got 3 for a name"),
     "an axis' name": ({"prior": {"draw": np.zeros(3)}}, {}, "groups['prior']['draw']: a variable can't have the name"),
     "other data": (
@@ -296,6 +315,19 @@ def test_without_arviz_the_message_says_what_to_install(monkeypatch):
         to_arviz({"prior": {"z": np.zeros(3)}})
     monkeypatch.undo()
     psis.arviz.cache_clear()
+
+
+def test_arvizs_daily_warning_is_not_passed_on(tmp_path):
+    """And where its cache folder can't be made, the message says what to do."""
+    code = "import warnings; warnings.simplefilter('error'); from ppdgm.diagnostics import psis; psis.arviz()"
+    run = lambda folder: subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"XDG_CACHE_HOME": str(folder)}
+    )
+    fresh = run(tmp_path)
+    assert fresh.returncode == 0 and fresh.stderr == ""
+    if FIRST:
+        (tmp_path / "file").touch()
+        assert "Set XDG_CACHE_HOME to one that it can." in run(tmp_path / "file").stderr
 
 
 def test_importing_is_light_and_names_are_there():

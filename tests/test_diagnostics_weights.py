@@ -1,5 +1,6 @@
 """Importance weights: Pareto k̂, effective sample size, bound curves and resampling, on a linear-Gaussian model."""
 
+import tracemalloc
 import warnings
 from dataclasses import dataclass
 
@@ -297,6 +298,19 @@ def test_nothing_depends_on_the_blocks(monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
+def test_memory_is_flat(monkeypatch):
+    """Beside results, no more than some blocks; a copy in float64 would be 16 MB."""
+    monkeypatch.setattr(arrays, "BLOCK_BYTES", 2**17)
+    log_w = np.random.default_rng(0).normal(size=(4000, 500)).astype("float32")
+    weight_quality(log_w[:, :10])
+    for function in (weight_quality, bound_curve, log_mean_exp, lambda w: resample(w, 5)):
+        tracemalloc.start()
+        function(log_w)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 4e6
+
+
 BAD = {
     "one axis": (NORMAL[:, 0], r"shape \(60,\), expected \[K, N\]"),
     "text": (np.full((40, 2), "a"), "real numbers"),
@@ -325,7 +339,7 @@ def test_other_bad_arguments_are_refused():
     for tolerance in (-1.0, [1.0, 2.0], np.nan, "little"):
         with pytest.raises(DataError, match="tolerance: got"):
             pareto_k(NORMAL, tolerance)
-    for ks in ([], [0], [61], [1.5], "12"):
+    for ks in ([], [0], [61], [1.5], "12", 2.5, 0):
         with pytest.raises(DataError, match="ks: got"):
             bound_curve(NORMAL, ks)
     for arguments in ({"n": 0}, {"n": 1.5}, {"n": 1, "seed": -1}, {"n": 1, "first": "a"}):

@@ -15,14 +15,14 @@ ASLEEP = {"wake-sleep", "rws", "rws, sleep too"}
 CHAINS = "markov chain em"
 MOVING = {"variational em", "monte carlo em", CHAINS, "lagging"}  # the guide's parameters apart
 GAUSSIAN = {*SCORED, "svi, enumerate", "em"}  # nothing to score or to sum over, and no closed form
-SUMMED = {*SCORED, *WEIGHTED, *ASLEEP, "svi, stl", "monte carlo em"}  # engines that weigh or score draws
+SUMMED = {*SCORED, *WEIGHTED, *ASLEEP, "svi, stl", "monte carlo em", CHAINS}  # engines that weigh or score draws
 REFUSED = {  # program: the engines that refuse it; every other one must train
     "vae": GAUSSIAN,
     "vae, iaf": GAUSSIAN,
     "vae, planar": {*GAUSSIAN, *ASLEEP, "svi, stl", "iwae, dreg", "lagging"},  # q is known only at its own draws
     "vae, vamp": GAUSSIAN,
-    "vae, categorical": {*WEIGHTED, "svi, stl", "svi, enumerate", "em"},  # relaxed, with the KL of the discrete
-    "vae, relaxed": {"svi, enumerate", "em"},  # 4⁸ joint values are too many
+    "vae, categorical": {*WEIGHTED, CHAINS, "svi, stl", "svi, enumerate", "em"},  # relaxed, with the KL of the discrete
+    "vae, relaxed": {"svi, enumerate", "em", CHAINS},  # 4⁸ joint values are too many
     "vae, enumerated": {*SUMMED, "em"},
     "conditional": GAUSSIAN,
     "semi-supervised": {*SUMMED, "em"},

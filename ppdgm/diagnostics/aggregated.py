@@ -11,6 +11,7 @@ from ppdgm.diagnostics.arrays import checked, float64, same_shape
 from ppdgm.errors import DataError, PpdgmError, require
 
 _HALF_LOG_2_PI = 0.5 * np.log(2.0 * np.pi)
+_LEAST = 1e-50  # of a scale, below which its square underflows
 _ALLOWED = 1e-7  # nats, that a log-density may lose to cancellation
 
 
@@ -28,7 +29,7 @@ def gaussian_kl(loc: Any, scale: Any) -> np.ndarray:
         DataError: no numbers [N, D] of one shape, or a scale that isn't positive.
     """
     loc, scale = _gaussians(loc, scale)
-    return 0.5 * (loc**2 + (scale - 1.0) * (scale + 1.0)) - np.log(scale)
+    return 0.5 * (loc**2 + scale**2 - 1.0) - np.log(scale)
 
 
 def log_aggregated(draws: Any, loc: Any, scale: Any, chunk: int = 512) -> np.ndarray:
@@ -130,8 +131,8 @@ def _by_differences(z: np.ndarray, loc: np.ndarray, scale: np.ndarray) -> np.nda
 def _gaussians(loc: Any, scale: Any) -> tuple[np.ndarray, np.ndarray]:
     loc, scale = float64("loc", loc, "N D"), float64("scale", scale, "N D")
     same_shape(loc=loc, scale=scale)
-    if scale.min() <= 0:
-        at = tuple(int(i) for i in np.argwhere(scale <= 0)[0])
+    if scale.min() < _LEAST:
+        at = tuple(int(i) for i in np.argwhere(scale < _LEAST)[0])
         raise DataError(f"scale: got {scale[at]} at index {at}, expected positive standard deviations.")
     return loc, scale
 

@@ -11,6 +11,7 @@ import numpy as np
 from ppdgm.errors import DataError, require, shown
 
 BLOCK_BYTES = 2**24  # of float64 that is worked on at a time
+_LARGEST = 1e100  # above it squares overflow
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,19 @@ class Measured:
         return f"{self.value:.3f}" if np.isnan(self.error) else f"{self.value:.3f} ± {self.error:.3f}"
 
 
+def as_array(name: str, value: Any) -> np.ndarray:
+    """What NumPy makes of a value.
+
+    Raises:
+        DataError: it makes nothing of it.
+    """
+    try:
+        return np.asarray(value)
+    except Exception as error:  # ragged lists, tensors with a gradient or on a device: each library has its own
+        told = str(error).partition("\n")[0]
+        raise DataError(f"{name}: got {shown(value)}, which NumPy can't read ({told}). Give an array.") from None
+
+
 def checked(name: str, value: Any, axes: str, zero_weight: bool = False, kinds: str = "fbiu") -> np.ndarray:
     """An array of numbers with the given axes, in its own type.
 
@@ -42,11 +56,7 @@ def checked(name: str, value: Any, axes: str, zero_weight: bool = False, kinds: 
     Raises:
         DataError: other axes, no numbers, an empty axis, or numbers that are not finite.
     """
-    try:
-        array = np.asarray(value)
-    except Exception as error:  # ragged lists, tensors on a device, …: each library has its own
-        raise DataError(f"{name}: got {shown(value)}, which NumPy can't read ({error}). Give an array.") from None
-    names = axes.split()
+    array, names = as_array(name, value), axes.split()
     fixed = [n for n in names if n != "…"]
     if array.dtype.kind not in kinds:
         what = "real numbers" if "f" in kinds else "whole numbers"
@@ -60,16 +70,19 @@ def checked(name: str, value: Any, axes: str, zero_weight: bool = False, kinds: 
 
 
 def _check_finite(name: str, array: np.ndarray, names: list[str], zero_weight: bool) -> None:
-    with np.errstate(invalid="ignore"):
-        low, high = array.min(), array.max()  # NaN where there is one, and no copy
-    if high < np.inf and (low > -np.inf or (zero_weight and low == -np.inf)):
+    most = min(_LARGEST, float(np.finfo(array.dtype).max))
+    if -most <= float(array.min()) and float(array.max()) <= most:  # no copy; and not so of NaN
         return
-    bad = ~np.isfinite(array) & ~(zero_weight & (array == -np.inf))
-    at = tuple(int(i) for i in np.argwhere(bad)[0])
+    fine = (array >= -most) & (array <= most)
+    if zero_weight:
+        fine |= array == -np.inf
+    if fine.all():
+        return
+    at = tuple(int(i) for i in np.argwhere(~fine)[0])
     or_zero = ", or −inf for a weight of 0" if zero_weight else ""
     raise DataError(
-        f"{name}: got {array[at]} at index {at} of [{', '.join(names)}], expected finite numbers{or_zero}. "
-        f"{int(bad.sum())} of {array.size} are not."
+        f"{name}: got {array[at]} at index {at} of [{', '.join(names)}], expected finite numbers up to "
+        f"{_LARGEST:g}{or_zero}. {fine.size - int(fine.sum())} of {array.size} are not."
     )
 
 

@@ -146,7 +146,7 @@ def _chosen(ks: Iterable[int] | None, draws: int) -> list[int]:
         while (k := next(steps)) < draws:
             chosen.append(k)
         return [*chosen, draws]
-    given = [ks] if isinstance(ks, int | np.integer) else list(ks)
+    given = list(ks) if isinstance(ks, Iterable) else [ks]
     if not given or not all(isinstance(k, int | np.integer) and 1 <= k <= draws for k in given):
         raise DataError(f"ks: got {shown(given)}, expected whole numbers from 1 to K = {draws}, the particles there.")
     return sorted({int(k) for k in given})

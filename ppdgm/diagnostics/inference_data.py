@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-
 import ppdgm
+from ppdgm.diagnostics.arrays import as_array
 from ppdgm.diagnostics.psis import arviz, is_first_generation
 from ppdgm.diagnostics.tables import tables
+from ppdgm.errors import DataError, shown
 
 
 def to_arviz(
@@ -42,9 +42,16 @@ def to_arviz(
     """
     import xarray
 
-    found = tables(groups, dict(dims or {}), {n: np.asarray(v) for n, v in (coords or {}).items()})
+    for name, value in (("dims", dims), ("coords", coords), ("attrs", attrs)):
+        if value is not None and not isinstance(value, Mapping):
+            raise DataError(f"{name}: got {shown(value)}, expected a mapping of names.")
+    labels = {axis: as_array(f"coords[{axis!r}]", v) for axis, v in (coords or {}).items()}
+    for axis, array in labels.items():
+        if array.ndim != 1:
+            raise DataError(f"coords[{axis!r}]: got {shown(array)}, expected a label for each place, [{axis}].")
+    found = tables(groups, dims or {}, labels)
     notes = _notes(attrs or {}, inference_library)
-    sets = {name: xarray.Dataset(table, coords=labels, attrs=notes) for name, (table, labels) in found.items()}
+    sets = {name: xarray.Dataset(table, coords=own, attrs=notes) for name, (table, own) in found.items()}
     if is_first_generation():
         return arviz().InferenceData(attrs=notes, **sets)
     return xarray.DataTree.from_dict({"/": xarray.Dataset(attrs=notes), **sets})

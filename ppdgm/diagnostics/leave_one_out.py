@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ppdgm.diagnostics.arrays import Measured, checked, float64, log_sum_exp, over_data
+from ppdgm.diagnostics.arrays import Measured, as_array, checked, float64, log_sum_exp, over_data
 from ppdgm.diagnostics.psis import check_draws, fit_tail
 from ppdgm.errors import DataError, require
 
@@ -79,7 +79,7 @@ def loo(log_likelihood: Any, log_p: Any, log_q: Any) -> Loo:
     """
     seen = checked("log_likelihood", log_likelihood, "S N")
     for name, value in (("log_p", log_p), ("log_q", log_q)):
-        shape = np.shape(value)
+        shape = as_array(name, value).shape
         if len(shape) == 2:
             raise DataError(
                 f"{name}: got shape {shape}, a density per datum; expected [S], of latents that all data share. With a "

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ppdgm.errors import DataError, PackageMissing
+from ppdgm.errors import DataError, PackageMissing, PpdgmError
 
 LEAST = 30  # draws: a tail is a fifth of few draws, and a fit takes six
 _UNDERFLOW = -np.log(np.finfo(np.float64).tiny)  # how far below the largest log-weight a weight counts as 0
@@ -22,6 +22,7 @@ def arviz() -> ModuleType:
 
     Raises:
         PackageMissing: it is not installed.
+        PpdgmError: it can't write its cache folder, without which 0.23 doesn't load.
     """
     try:
         with warnings.catch_warnings():
@@ -29,6 +30,10 @@ def arviz() -> ModuleType:
             return importlib.import_module("arviz")
     except ImportError as error:
         raise PackageMissing(f"This diagnostic uses ArviZ ({error}): pip install 'arviz>=0.23'.") from None
+    except OSError as error:
+        raise PpdgmError(
+            f"ArviZ can't write its cache folder ({error}). Set XDG_CACHE_HOME to one that it can."
+        ) from None
 
 
 def is_first_generation() -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from ppdgm.diagnostics.arrays import as_array
 from ppdgm.errors import DataError, nearest, shown
 
 _DATA = ("chain", "draw", "datum")
@@ -39,8 +40,9 @@ def tables(groups: Any, dims: Mapping[str, Any], coords: Mapping[str, np.ndarray
             raise DataError(f"groups: got {group!r}, which ppdgm doesn't know. {nearest(str(group), GROUPS)}")
         if not isinstance(variables, Mapping) or not variables:
             raise DataError(f"groups[{group!r}]: got {shown(variables)}, expected arrays by variable.")
-    size = _data_size(groups, dims, coords)
-    return {group: _table(group, variables, dims, coords, size) for group, variables in groups.items()}
+    arrays = {group: {n: _read(group, n, v) for n, v in variables.items()} for group, variables in groups.items()}
+    size = _data_size(arrays, dims, coords)
+    return {group: _table(group, variables, dims, coords, size) for group, variables in arrays.items()}
 
 
 def _table(group: str, variables: Any, dims: Any, coords: Mapping[str, np.ndarray], size: int | None) -> Table:
@@ -57,6 +59,8 @@ def _table(group: str, variables: Any, dims: Any, coords: Mapping[str, np.ndarra
                 raise DataError(f"{where}: got {length} along {axis!r}, expected {expected}.{hint}")
         if name in axes or name in _DATA:
             raise DataError(f"{where}: a variable can't have the name of an axis. Give it another.")
+        if len(set(axes)) < len(axes):
+            raise DataError(f"{where}: got axes {axes}, expected each name once.")
         found[name] = axes, array
     used = {axis: n for axes, array in found.values() for axis, n in zip(axes, array.shape, strict=True)}
     return found, {axis: coords.get(axis, np.arange(n)) for axis, n in used.items()}
@@ -69,19 +73,19 @@ def _data_size(groups: Any, dims: Any, coords: Mapping[str, np.ndarray]) -> int 
     for group in sorted(groups, key=lambda g: g != "observed_data"):
         for name, value in groups[group].items():
             if not isinstance(value, Iterator):
-                shape = (1,) * ("draw" in GROUPS[group]) + np.shape(value)
-                axes = _axes(f"groups[{group!r}][{name!r}]", group, name, len(shape), dims)
+                one = "chain" in GROUPS[group]  # that the array doesn't have yet
+                axes = _axes(f"groups[{group!r}][{name!r}]", group, name, value.ndim + one, dims)
                 if "datum" in axes:
-                    return int(shape[axes.index("datum")])
+                    return int(value.shape[axes.index("datum") - one])
     return None
 
 
 def _axes(where: str, group: str, name: Any, rank: int, dims: Any) -> tuple[str, ...]:
     """Names for the axes of an array with `rank` of them, the chain's among these."""
-    if not isinstance(name, str):
-        raise DataError(f"{where}: got {shown(name)} for a name, expected text.")
     lead = tuple(a for a in GROUPS[group] if a != "datum")
     if name in dims:
+        if isinstance(dims[name], str) or not isinstance(dims[name], Iterable):
+            raise DataError(f"dims[{name!r}]: got {shown(dims[name])}, expected names of axes: ['datum', …].")
         given = tuple(map(str, dims[name]))
         own = rank - len(lead)
         if group == "log_likelihood":  # a datum's, summed over its axes
@@ -100,18 +104,27 @@ def _axes(where: str, group: str, name: Any, rank: int, dims: Any) -> tuple[str,
     return (*lead, *(f"{name}_dim_{i}" for i in range(rest)))
 
 
+def _read(group: str, name: Any, value: Any) -> Any:
+    """The value as an array, or as the iterator that it is."""
+    where = f"groups[{group!r}][{name!r}]"
+    if not isinstance(name, str):
+        raise DataError(f"{where}: got {shown(name)} for a name, expected text.")
+    if isinstance(value, Iterator):
+        if "datum" not in GROUPS[group]:
+            raise DataError(f"{where}: got an iterator, expected an array: {group} has no axis of data to chunk.")
+        return value
+    array = _numbers(where, value)
+    if array.ndim == 0:
+        raise DataError(f"{where}: got a single number, expected an array of {GROUPS[group][-1]}s.")
+    return array
+
+
 def _array(where: str, value: Any, group: str, size: int | None) -> np.ndarray:
     """The array, with an axis for the one chain."""
     lead = GROUPS[group]
     if isinstance(value, Iterator):
-        if "datum" not in lead:
-            raise DataError(f"{where}: got an iterator, expected an array: {group} has no axis of data to chunk.")
-        array = _filled(where, value, lead.index("datum") - ("chain" in lead), size)
-    else:
-        array = _numbers(where, value)
-    if array.ndim == 0:
-        raise DataError(f"{where}: got a single number, expected an array that leads with {lead[-1]}s.")
-    return array[None] if "chain" in lead else array
+        value = _filled(where, value, lead.index("datum") - ("chain" in lead), size)
+    return value[None] if "chain" in lead else value
 
 
 def _filled(where: str, chunks: Iterator[Any], axis: int, size: int | None) -> np.ndarray:
@@ -138,7 +151,7 @@ def _filled(where: str, chunks: Iterator[Any], axis: int, size: int | None) -> n
 
 def _numbers(where: str, value: Any) -> np.ndarray:
     """NaN and ±inf may stand here: what is missing is told as such."""
-    array = np.asarray(value) if not isinstance(value, str) else np.empty(0, "U")
+    array = as_array(where, value)
     if array.dtype.kind not in "fbiu":
-        raise DataError(f"{where}: got {array.dtype if array.size else shown(value)}, expected real numbers.")
+        raise DataError(f"{where}: got {shown(value) if array.ndim == 0 else array.dtype}, expected real numbers.")
     return array

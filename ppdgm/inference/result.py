@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,27 +13,24 @@ import numpy as np
 
 from ppdgm.checkpoint import group, grouped, matching
 from ppdgm.data import Source, Transform, as_fields
-from ppdgm.diagnostics.diagnosis import Diagnosis
-from ppdgm.errors import CheckpointError, DataError, PpdgmError, ProgramError, SpecError, nearest, require, shown
-from ppdgm.inference.diagnose import Depth, Diagnosing, check_parts
+from ppdgm.errors import CheckpointError, DataError, ProgramError, SpecError, nearest, require, shown
+from ppdgm.inference.diagnosable import Diagnosable, Sites, single
 from ppdgm.inference.evaluate import Estimate, Judge, check_fields, dtype_of, leave_labels, memory_told, parse_memory
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.folder import Folder, as_path, check_free, find_saved, open_saved, versions
 from ppdgm.inference.recipe import Recipe
 from ppdgm.inference.settings import Training
-from ppdgm.inference.subject import Subject
 from ppdgm.inference.svi import SVI
 from ppdgm.program import PlainPair, Program, check_program
 from ppdgm.registry import INSTALL
 from ppdgm.registry import backend as load_backend
 from ppdgm.spec import Spec
 
-Sites = np.ndarray | dict[str, np.ndarray]
 _ENCODE_ROWS = 512
 
 
 @dataclass
-class Fit:
+class Fit(Diagnosable):
     """A program with its parameters.
 
     Attributes:
@@ -111,7 +107,7 @@ class Fit:
 
     def reconstruct(self, data: Any) -> Sites:
         """Mean of the observed sites given the latents' means, [N, *event_shape]."""
-        return _single(self._means(data)[1])
+        return single(self._means(data)[1])
 
     def sample(self, n: int, seed: int = 0, mean: bool = False, given: Mapping[str, np.ndarray] | None = None) -> Sites:
         """Data drawn from the model, [n, *event_shape].
@@ -142,60 +138,7 @@ class Fit:
             with suppress(KeyError):  # of fields that are to be drawn
                 self.program.check(known)
         _, observed = self._runtime.prior(self._native, dict.fromkeys(fields) | known, n, seed, mean)
-        return _single({name: v[0] for name, v in observed.items()})
-
-    def diagnose(
-        self,
-        data: Any,
-        *,
-        parts: Any = None,
-        labels: Any = None,
-        statistics: Mapping[str, Any] | None = None,
-        seed: int = 0,
-        memory: int | str = "auto",
-        progress: bool = False,
-        **depth: Any,
-    ) -> Diagnosis:
-        """What is well, what is not, and what to try next: likelihood, latents, surgery, calibration, gaps.
-
-        Args:
-            data: held-out data; array [N, *event_shape], or named arrays.
-            parts: which, of "likelihood", "latents", "surgery", "calibration", "predictive", "gaps", "annealing" and
-                "pictures"; all by default. What a program can't give is in `.withheld`, with the reason.
-            labels: of the data, [N], for pictures.
-            statistics: for predictive checks: functions of a data set [N, *event_shape], by name.
-            seed: of all draws.
-            memory: limit on a chunk's intermediate results: bytes, "512 MiB" or "auto".
-            progress: tell which part is at work.
-            depth: how much work, the fields of `Depth`: k=1000, draws=1, simulated=500, few=32, chains=10, ….
-
-        Returns:
-            Numbers, `.verdict` in words, `.table()` for JSON, `.report("report.html")`.
-
-        Raises:
-            PpdgmError: unknown parts or settings, or data that the program doesn't take.
-        """
-        require("seed", seed, int, 0, "a whole number, at least 0")
-        chosen, how = check_parts(parts), Depth(**depth)
-        feed = self._feed(data)
-        if labels is None and isinstance(data, Mapping) and "label" in data:
-            labels = data["label"]
-        named = None if labels is None else np.asarray(labels)
-        if named is not None and named.shape != (feed.size,):
-            raise DataError(f"labels: got shape {named.shape}, expected ({feed.size},), one for each datum.")
-        limit = parse_memory(memory, self._runtime.device)
-        subject = Subject(self._runtime, self._native, feed, tuple(feed.fields), seed, limit)
-        told = (lambda name: print(f"diagnosing: {name}", file=sys.stderr)) if progress else (lambda name: None)
-        return Diagnosing(subject, how, named, statistics, told).run(
-            chosen, title=repr(self)[4:-1], history=self.history, recipe=self._recipe_text(), versions=versions(),
-        )  # fmt: skip
-
-    def _recipe_text(self) -> str:
-        """The recipe as TOML; nothing for what text can't tell."""
-        try:
-            return self.recipe.to_toml()
-        except PpdgmError:
-            return ""
+        return single({name: v[0] for name, v in observed.items()})
 
     @property
     def recipe(self) -> Recipe:
@@ -252,7 +195,7 @@ class Fit:
             raise ProgramError(
                 f"The guide of {type(self.program).__name__} draws no latent: there is nothing to encode."
             )
-        return _single(sites)
+        return single(sites)
 
     def _means(self, data: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         feed, params = self._feed(data), self._native
@@ -276,10 +219,6 @@ class Fit:
             keep = min(rows, size - start)
             parts.append({n: v[:, :keep] if v.shape[1] == rows else v for n, v in found.items()})
         return {n: np.concatenate([p[n] for p in parts], axis=1) for n in parts[0]}
-
-
-def _single(sites: dict[str, np.ndarray]) -> Sites:
-    return next(iter(sites.values())) if len(sites) == 1 else dict(sorted(sites.items()))  # as JAX has them
 
 
 def load(

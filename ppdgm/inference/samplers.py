@@ -120,8 +120,7 @@ class HMC(Sampler):
         start = {n: tracing.stop_gradient(trace.values[n]) for n in trace.log_q}
         step_size = tracing.params[_STEP_SIZE]
         latents, adapted = tracing.walk(start, step_size, self.leaps, self.moves)
-        moved = tracing.read(given={n: tracing.stop_gradient(z) for n, z in latents.items()})
-        joint: Array = sum(moved.log_p.values())
-        penalties = bounds.penalties(moved, xp) + 0.0 * joint if moved.penalties else 0.0 * joint
+        joint: Array = sum(tracing.model({n: tracing.stop_gradient(z) for n, z in latents.items()}).values())
+        penalties = bounds.penalties(trace, xp) + 0.0 * joint if trace.penalties else 0.0 * joint
         found = self.metrics_of(tracing, trace, weights, joint, penalties)
         return {**found, "own": {_STEP_SIZE: adapted}}

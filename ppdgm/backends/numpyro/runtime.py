@@ -18,7 +18,7 @@ from ppdgm import mistakes
 from ppdgm.backends.numpyro.chains import nuts
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.pair import PairTracer
-from ppdgm.backends.numpyro.tracer import ProgramTracer, make_tracing, select
+from ppdgm.backends.numpyro.tracer import ProgramTracer, make_tracing, model_at, select
 from ppdgm.errors import PpdgmError, UnsupportedByBackend
 from ppdgm.language import Array, Trace
 from ppdgm.reading import Gradients, split
@@ -173,8 +173,8 @@ class Runtime:
         index = self._index(np.zeros(1, int))
 
         def log_density(z: Any) -> Array:
-            terms = self.trace_native(params, jax.random.key(0), data, index, _lone(z), 1, False)
-            return sum(v.sum() for v in terms.log_p.values())
+            found = model_at(self.tracer, params, select(self.tracer, data, index), index, _lone(z))
+            return sum(v.sum() for v in found.values())
 
         return self.fetch(nuts(log_density, self.put(start), make_key(seed), draws, warmup))
 
@@ -267,11 +267,10 @@ class Runtime:
         return sum(terms.values())
 
     def _slopes(self, params: Any, data: Any, index: Array, given: Any, heat: Array) -> Any:
-        k = len(next(iter(given.values())))
+        batch = select(self.tracer, data, index)
 
         def tempered(z: Any) -> Any:
-            log_p = self.trace_native(params, jax.random.key(0), data, index, z, k, False).log_p
-            prior, seen = split(log_p, z)
+            prior, seen = split(model_at(self.tracer, params, batch, index, z), z)
             return (prior + heat * seen).sum(), (prior, seen)
 
         slopes, (prior, seen) = jax.grad(tempered, has_aux=True)(given)

@@ -22,6 +22,7 @@ from ppdgm.reading import (
     read_dream,
     read_guide,
     read_means,
+    read_model,
     read_pair,
     read_predictive,
     read_prior,
@@ -93,6 +94,13 @@ class ProgramTracer:
         shape = (len(next(iter(given.values()))), len(index))
         return read_guide(self.program, self._speak(params), JaxReader(None), batch, shape, given)
 
+    def model(
+        self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array], gradients: Any = None
+    ) -> Sites:
+        """log p of the model's sites at given latents, [K, B]."""
+        shape = (len(next(iter(given.values()))), len(index))
+        return read_model(self.program, self._speak(params, gradients), JaxReader(None), batch, shape, given)
+
     def predictive(self, params: Params, key: Array, batch: Batch, index: Array, given: Mapping[str, Array]) -> Sites:
         """Observed sites drawn at given latents, [K, B, *event]."""
         shape = (len(next(iter(given.values()))), len(index))
@@ -122,6 +130,22 @@ class ProgramTracer:
         return speak
 
 
+def model_at(
+    tracer: Any,
+    params: Params,
+    batch: Batch,
+    index: Array,
+    given: Mapping[str, Array],
+    gradients: Gradients | None = None,
+) -> Sites:
+    """log p of the model's sites at given latents, [K, B]; a plain pair's guide is read too."""
+    if hasattr(tracer, "model"):
+        found: Sites = tracer.model(params, batch, index, given, gradients)
+        return found
+    k = len(next(iter(given.values())))
+    return dict(tracer.trace(params, jax.random.key(0), batch, index, k, given).log_p)
+
+
 def make_tracing(
     tracer: Any, engine: Any, params: Params, key: Array, batch: Batch, index: Array, mixed: bool = False
 ) -> Tracing:
@@ -135,8 +159,7 @@ def make_tracing(
         held, key_of = jax.lax.stop_gradient((dict(params), dict(start))), jax.random.fold_in(key, _WALK)
 
         def log_density(z: Any) -> Array:
-            terms = tracer.trace(held[0], key, batch, index, engine.particles, z)
-            return sum(v.sum() for v in terms.log_p.values())
+            return sum(v.sum() for v in model_at(tracer, held[0], batch, index, z).values())
 
         return walk(log_density, held[1], key_of, jax.lax.stop_gradient(step_size), leaps, moves)
 
@@ -148,6 +171,7 @@ def make_tracing(
         trace=trace,
         dreams=lambda gradients: tracer.dream(params, jax.random.fold_in(key, _DREAM), batch, index, gradients),
         walks=walks,
+        models=lambda gradients, given: model_at(tracer, params, batch, index, given, gradients),
         rows=lambda: {n: a[index] for n, a in batch.items()} if tracer.subsamples else batch,
         params=params,
         gradients=replace(engine.gradients(), mixed=mixed),

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ppdgm import mistakes
 from ppdgm.backends.pyro.chains import nuts
 from ppdgm.backends.pyro.pair import PairTracer
-from ppdgm.backends.pyro.tracer import ProgramTracer, make_tracing, select
+from ppdgm.backends.pyro.tracer import ProgramTracer, make_tracing, model_at, select
 from ppdgm.backends.pyro.vocabulary import unvalidated
 from ppdgm.errors import PpdgmError, UnsupportedByBackend
 from ppdgm.language import Array, Trace
@@ -153,9 +153,7 @@ class Runtime:
         """
         with self._evaluating(params, 0) as params, torch.enable_grad():
             rows, z = self._index(index), {n: v.requires_grad_() for n, v in self.put(given).items()}
-            k = len(next(iter(z.values())))
-            log_p = self.tracer.trace(params, select(self.tracer, data, rows), rows, k, z).log_p
-            prior, seen = split(log_p, z)
+            prior, seen = split(model_at(self.tracer, params, select(self.tracer, data, rows), rows, z), z)
             heated = torch.as_tensor(heat, dtype=prior.dtype, device=self.device)
             slopes = torch.autograd.grad((prior + heated * seen).sum(), list(z.values()), allow_unused=True)
             known = {n: torch.zeros_like(v) if s is None else s for (n, v), s in zip(z.items(), slopes, strict=True)}
@@ -197,7 +195,7 @@ class Runtime:
 
             def log_density(z: Any) -> Array:
                 given = {n: v[None, None] for n, v in z.items()}
-                return sum(v.sum() for v in self.tracer.trace(params, batch, rows, 1, given).log_p.values())
+                return sum(v.sum() for v in model_at(self.tracer, params, batch, rows, given).values())
 
             found: Any = self.fetch(nuts(log_density, self.put(start), draws, warmup))
         return found

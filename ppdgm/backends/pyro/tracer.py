@@ -23,6 +23,7 @@ from ppdgm.reading import (
     read_dream,
     read_guide,
     read_means,
+    read_model,
     read_pair,
     read_predictive,
     read_prior,
@@ -125,6 +126,13 @@ class ProgramTracer:
         shape = (len(next(iter(given.values()))), index.shape[0])
         return read_guide(self.program, self._speak(params), TorchReader(), batch, shape, given)
 
+    def model(
+        self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array], gradients: Any = None
+    ) -> Sites:
+        """log p of the model's sites at given latents, [K, B]."""
+        shape = (len(next(iter(given.values()))), index.shape[0])
+        return read_model(self.program, self._speak(params, gradients), TorchReader(), batch, shape, given)
+
     def predictive(self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array]) -> Sites:
         """Observed sites drawn at given latents, [K, B, *event]."""
         shape = (len(next(iter(given.values()))), index.shape[0])
@@ -152,6 +160,22 @@ class ProgramTracer:
         return speak
 
 
+def model_at(
+    tracer: Any,
+    params: Params,
+    batch: Batch,
+    index: Array,
+    given: Mapping[str, Array],
+    gradients: Gradients | None = None,
+) -> Sites:
+    """log p of the model's sites at given latents, [K, B]; a plain pair's guide is read too."""
+    if hasattr(tracer, "model"):
+        found: Sites = tracer.model(params, batch, index, given, gradients)
+        return found
+    k = len(next(iter(given.values())))
+    return dict(tracer.trace(params, batch, index, k, given).log_p)
+
+
 def make_tracing(tracer: Any, engine: Any, params: Params, batch: Batch, index: Array, mixed: bool = False) -> Tracing:
     """One step as an engine's objective sees it; `batch` is from `select`."""
 
@@ -161,8 +185,7 @@ def make_tracing(tracer: Any, engine: Any, params: Params, batch: Batch, index: 
 
     def walks(start: Any, step_size: Array, leaps: int, moves: int) -> Any:
         def log_density(z: Any) -> Array:
-            terms = tracer.trace(params, batch, index, engine.particles, z)
-            return sum(v.sum() for v in terms.log_p.values())
+            return sum(v.sum() for v in model_at(tracer, params, batch, index, z).values())
 
         return walk(log_density, start, step_size, leaps, moves)
 
@@ -174,6 +197,7 @@ def make_tracing(tracer: Any, engine: Any, params: Params, batch: Batch, index: 
         trace=trace,
         dreams=lambda gradients: tracer.dream(params, batch, index, gradients),
         walks=walks,
+        models=lambda gradients, given: model_at(tracer, params, batch, index, given, gradients),
         rows=lambda: {n: a[index] for n, a in batch.items()} if tracer.subsamples else batch,
         params=params,
         gradients=replace(engine.gradients(), mixed=mixed),

@@ -1,0 +1,173 @@
+"""What a trained program can be asked: a diagnosis, draws of its posterior, what goes to ArviZ."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ppdgm.diagnostics import Loo
+from ppdgm.diagnostics.diagnosis import Diagnosis
+from ppdgm.errors import DataError, PpdgmError, nearest, require, shown
+from ppdgm.inference.diagnose import Depth, Diagnosing, check_parts
+from ppdgm.inference.evaluate import parse_memory
+from ppdgm.inference.export import export, leave_one_out
+from ppdgm.inference.feed import Feed
+from ppdgm.inference.folder import versions
+from ppdgm.inference.posterior import HOW, How, Posterior
+from ppdgm.inference.posterior import draw as draw_posterior
+from ppdgm.inference.subject import Subject
+
+Sites = np.ndarray | dict[str, np.ndarray]
+
+
+class Diagnosable:
+    """The part of `Fit` that judges a posterior."""
+
+    program: Any
+    params: dict[str, np.ndarray]
+    backend: str
+    history: dict[str, np.ndarray]
+    recipe: Any
+    _runtime: Any
+    _native: Any
+
+    def _feed(self, data: Any) -> Feed:
+        raise NotImplementedError
+
+    def diagnose(
+        self,
+        data: Any,
+        *,
+        parts: Any = None,
+        labels: Any = None,
+        statistics: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        memory: int | str = "auto",
+        progress: bool = False,
+        **depth: Any,
+    ) -> Diagnosis:
+        """What is well, what is not, and what to try next: likelihood, latents, surgery, calibration, gaps.
+
+        Args:
+            data: held-out data; array [N, *event_shape], or named arrays.
+            parts: which, of "likelihood", "latents", "surgery", "calibration", "predictive", "gaps", "annealing" and
+                "pictures"; all by default. What a program can't give is in `.withheld`, with the reason.
+            labels: of the data, [N], for pictures.
+            statistics: for predictive checks: functions of a data set [N, *event_shape], by name.
+            seed: of all draws.
+            memory: limit on a chunk's intermediate results: bytes, "512 MiB" or "auto".
+            progress: tell which part is at work.
+            depth: how much work, the fields of `Depth`: k=1000, draws=1, simulated=500, few=32, chains=10, ….
+
+        Returns:
+            Numbers, `.verdict` in words, `.table()` for JSON, `.report("report.html")`.
+
+        Raises:
+            PpdgmError: unknown parts or settings, or data that the program doesn't take.
+        """
+        chosen, how = check_parts(parts), Depth(**depth)
+        subject = self._subject(data, seed, memory)
+        if labels is None and isinstance(data, Mapping) and "label" in data:
+            labels = data["label"]
+        named = None if labels is None else np.asarray(labels)
+        if named is not None and named.shape != (subject.size,):
+            raise DataError(f"labels: got shape {named.shape}, expected ({subject.size},), one for each datum.")
+        told = (lambda name: print(f"diagnosing: {name}", file=sys.stderr)) if progress else (lambda name: None)
+        return Diagnosing(subject, how, named, statistics, told).run(
+            chosen, title=repr(self)[4:-1], history=self.history, recipe=self._recipe_text(), versions=versions(),
+        )  # fmt: skip
+
+    def posterior(
+        self,
+        data: Any,
+        draws: int = 100,
+        how: How = "importance",
+        *,
+        k: int = 1000,
+        warmup: int = 500,
+        chains: int = 4,
+        seed: int = 0,
+        memory: int | str = "auto",
+    ) -> Sites:
+        """Draws of the posterior of each datum's latents, [S, N, *latent]; by name, where there are several sites.
+
+        Args:
+            data: array [N, *event_shape], or named arrays.
+            draws: S, per datum; of each chain, with "mcmc", and S = chains · draws.
+            how: "guide", its draws as they are; "importance", K of them resampled by their weights, q_IW of Cremer et
+                al. 2017, arXiv:1704.02916; "mcmc", chains of NumPyro's or Pyro's own NUTS that begin there, for a few
+                data (seconds each).
+            k: K.
+            warmup, chains: of "mcmc".
+            seed: of the draws.
+            memory: limit on a chunk's intermediate results.
+        """
+        return single(self._posterior(self._subject(data, seed, memory), draws, how, k, warmup, chains).latents)
+
+    def to_arviz(
+        self,
+        data: Any,
+        draws: int = 100,
+        how: How = "guide",
+        *,
+        predictive: int = 20,
+        prior: int = 500,
+        k: int = 1000,
+        warmup: int = 500,
+        chains: int = 4,
+        coords: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        memory: int | str = "auto",
+    ) -> Any:
+        """For ArviZ, `InferenceData` with 0.23, `xarray.DataTree` with 1.x: posterior, predictions, densities, data.
+
+        Groups: posterior, sample_stats (lp = log p(x, z), and log_weight for the guide's draws), log_likelihood
+        (log p(x|z)), posterior_predictive, prior, prior_predictive, observed_data. Axes: chain, draw, datum, and each
+        site's own.
+
+        Args:
+            data, draws, how, k, warmup, chains, seed, memory: as for `posterior`.
+            predictive: draws of the data, [predictive, N, *event_shape]; 0 for none.
+            prior: draws of the prior, and of data from it; 0 for none.
+            coords: labels of axes, such as {"datum": names}.
+        """
+        for name, value in (("predictive", predictive), ("prior", prior)):
+            require(name, value, int, 0, "a whole number of draws, at least 0")
+        subject = self._subject(data, seed, memory)
+        found = self._posterior(subject, draws, how, k, warmup, chains)
+        return export(subject, found, predictive, prior, coords, self.backend)
+
+    def loo(self, data: Any, draws: int = 1000, seed: int = 0) -> Loo:
+        """Leave-one-out predictive density, for latents that all data share: PSIS with an approximate posterior.
+
+        Magnusson et al. 2019, arXiv:1904.10679. Refused for a latent of each datum, where it is ill-posed.
+        """
+        require("draws", draws, int, 30, "a whole number of draws, at least 30")
+        return leave_one_out(self._subject(data, seed, "auto"), draws)
+
+    def _posterior(self, subject: Subject, draws: int, how: How, k: int, warmup: int, chains: int) -> Posterior:
+        if how not in HOW:
+            raise PpdgmError(f"how: got {shown(how)}. {nearest(str(how), HOW)}")
+        for name, value in (("draws", draws), ("k", k), ("warmup", warmup), ("chains", chains)):
+            require(name, value, int, 1, "a whole number, at least 1")
+        return draw_posterior(subject, draws, how, k, warmup, chains)
+
+    def _subject(self, data: Any, seed: int, memory: int | str) -> Subject:
+        require("seed", seed, int, 0, "a whole number, at least 0")
+        feed, limit = self._feed(data), parse_memory(memory, self._runtime.device)
+        return Subject(self._runtime, self._native, feed, tuple(feed.fields), seed, limit)
+
+    def _recipe_text(self) -> str:
+        """The recipe as TOML; nothing for what text can't tell."""
+        try:
+            return self.recipe.to_toml()
+        except PpdgmError:
+            return ""
+
+
+def single(sites: dict[str, np.ndarray]) -> Sites:
+    """One site as an array, several by name."""
+    return next(iter(sites.values())) if len(sites) == 1 else dict(sorted(sites.items()))  # as JAX has them

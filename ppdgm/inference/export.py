@@ -1,0 +1,116 @@
+"""What goes to ArviZ: draws of the posterior and the prior, predictions, densities and data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ppdgm.diagnostics import Loo, loo, to_arviz
+from ppdgm.errors import PpdgmError, ProgramError
+from ppdgm.inference.posterior import Posterior
+from ppdgm.inference.subject import Sites, Subject
+
+
+def export(
+    subject: Subject, posterior: Posterior, predictive: int, prior: int, coords: Mapping[str, Any] | None, library: str
+) -> Any:
+    """ArviZ's InferenceData, or DataTree; groups that the program can't give are left out, and named in `attrs`.
+
+    Args:
+        subject: program and data.
+        posterior: draws.
+        predictive: draws of the data, of the first of these.
+        prior: draws of the prior and of data from it.
+        coords: labels of axes.
+        library: the backend's name.
+    """
+    observed = {n: np.asarray(v) for n, v in subject.feed.fields.items()}
+    groups: dict[str, Mapping[str, Any]] = {"posterior": posterior.latents, "sample_stats": posterior.statistics}
+    left_out: dict[str, str] = {}
+
+    def add(names: tuple[str, ...], make: Any) -> None:
+        try:
+            found = make()
+        except (PpdgmError, NotImplementedError) as error:
+            left_out.update(dict.fromkeys(names, str(error)))
+        else:
+            groups.update({n: found[n] for n in names if found.get(n)})
+
+    add(("log_likelihood",), lambda: {"log_likelihood": {"x": _seen(subject, posterior.latents)}})
+    if predictive:
+        few = {n: v[:predictive] for n, v in posterior.latents.items()}
+        add(("posterior_predictive",), lambda: {"posterior_predictive": _predicted(subject, few)})
+    if prior:
+        add(("prior", "prior_predictive"), lambda: _prior(subject, prior))
+    groups["observed_data"] = observed
+    attrs = {f"left_out_{n}": why for n, why in left_out.items()}
+    if posterior.chains > 1:
+        attrs["sampling"] = f"{posterior.chains} Markov chains of each datum, one after another"
+    return to_arviz(groups, coords=coords, attrs=attrs, inference_library=library)
+
+
+def _given(latents: Sites, index: np.ndarray, start: int) -> Sites:
+    """Draws of these data, in one shape for all chunks."""
+    size = next(iter(latents.values())).shape[1]
+    return {n: v[:, (start + np.arange(len(index))) % size] for n, v in latents.items()}
+
+
+def _seen(subject: Subject, latents: Sites) -> np.ndarray:
+    """log p(x|z), [S, N]."""
+    rows = max(1, min(512, 20_000 // len(next(iter(latents.values())))))
+
+    def each(data: Any, index: np.ndarray, i: int) -> Sites:
+        given = _given(latents, index, i * len(index))
+        return {"x": subject.runtime.joint(subject.params, data, index, given, np.zeros((), subject.dtype))[1]}
+
+    return subject.over(each, subject.size, rows)["x"]
+
+
+def _predicted(subject: Subject, latents: Sites) -> Sites:
+    rows = max(1, min(512, 20_000 // len(next(iter(latents.values())))))
+
+    def each(data: Any, index: np.ndarray, i: int) -> Sites:
+        given, seed = _given(latents, index, i * len(index)), subject.seed + 1000 + i
+        found: Sites = subject.runtime.predictive(subject.params, data, index, given, seed)
+        return found
+
+    return subject.over(each, subject.size, rows)
+
+
+def _prior(subject: Subject, draws: int) -> dict[str, Sites]:
+    latents, observed = subject.simulated(draws, subject.seed + 2000)
+    return {"prior": latents, "prior_predictive": observed}
+
+
+def leave_one_out(subject: Subject, draws: int) -> Loo:
+    """PSIS-LOO with the guide's draws, for a program whose latents all data share.
+
+    Raises:
+        ProgramError: a latent of each datum, or none.
+    """
+    seen: list[np.ndarray] = []
+    correction = (np.zeros(draws), np.zeros(draws))
+    given: Sites = {}
+    for i, index in enumerate(subject.chunks(subject.size, 256)):
+        data, where = subject.feed.rows(index)
+        trace = subject.runtime.trace(subject.params, data, where, draws, subject.seed, given, False)
+        if trace.log_q or not trace.shared:
+            raise ProgramError(
+                "Leave-one-out needs latents that all data share"
+                + (
+                    f", and site {next(iter(trace.log_q))!r} is one of each datum"
+                    if trace.log_q
+                    else ", and there is none"
+                )
+                + ": leaving a datum out leaves its latent at the prior, so that no weights of posterior draws are "
+                "right. Judge by log_likelihood() of held-out data."
+            )
+        given = {n: trace.values[n] for n in trace.shared if n in trace.values}
+        keep = min(len(index), subject.size - i * len(index))
+        seen.append(np.asarray(sum(trace.log_p.values()), np.float64)[:, :keep])
+        apart = np.asarray(sum(trace.shared.values()), np.float64)  # log p(θ) − log q(θ)
+        correction = (apart, np.zeros(draws))
+    every = np.concatenate(seen, axis=1)
+    return loo(every, correction[0] + every.sum(1), correction[1])

@@ -1,0 +1,111 @@
+"""Draws of the posterior: the guide's, the guide's resampled by their weights, or Markov chains that begin there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ppdgm.diagnostics import resample
+from ppdgm.errors import DataError, ProgramError
+from ppdgm.inference.subject import Sites, Subject
+
+How = Literal["guide", "importance", "mcmc"]
+HOW: tuple[str, ...] = How.__args__  # type: ignore[attr-defined]  # which Literal has
+MOST_CHAINED = 1000  # data whose chains are run, one after another
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Draws of the posterior for each datum.
+
+    Attributes:
+        latents: by site, [S, N, *event].
+        statistics: of each draw, [S, N]: log-density of latents and data "lp", and what else the sampler tells.
+        chains: of Markov chains that the S draws are, chain after chain; 1 of independent ones.
+    """
+
+    latents: Sites
+    statistics: Sites
+    chains: int = 1
+
+
+def draw(subject: Subject, draws: int, how: How, k: int, warmup: int, chains: int) -> Posterior:
+    """Draws of the posterior.
+
+    Args:
+        subject: program and data.
+        draws: S, per datum; with chains, of each.
+        how: "guide", "importance" (q_IW, Cremer et al. 2017, arXiv:1704.02916), or "mcmc" (NUTS, Hoffman & Gelman
+            2014, arXiv:1111.4246).
+        k: K, draws of the guide that are resampled.
+        warmup: of a chain.
+        chains: per datum.
+
+    Raises:
+        ProgramError: latents that all data share, or that chains can't move.
+    """
+    if how == "mcmc":
+        return _chained(subject, draws, warmup, chains)
+    if how == "importance":
+        return _resampled(subject, draws, k)
+    return _weighed(subject, draws)
+
+
+def _trace(subject: Subject, data: Any, index: np.ndarray, k: int, seed: int) -> tuple[Sites, np.ndarray, np.ndarray]:
+    """Latents [K, B, *event], log p(x, z) and log q(z|x) [K, B]."""
+    trace = subject.runtime.trace(subject.params, data, index, k, seed, None, False)
+    if trace.shared or trace.marginal is not None or not trace.log_q:
+        raise ProgramError(
+            "The posterior's draws are of each datum's latents; this program has "
+            + ("one that all data share." if trace.shared else "enumerated ones, or none.")
+        )
+    latents = {n: trace.values[n] for n in trace.log_q if n in trace.values}
+    return latents, sum(trace.log_p.values()), sum(trace.log_q.values())
+
+
+def _weighed(subject: Subject, draws: int) -> Posterior:
+    def each(data: Any, index: np.ndarray, i: int) -> Sites:
+        latents, p, q = _trace(subject, data, index, draws, subject.seed + i)
+        return {f"z/{n}": v for n, v in latents.items()} | {"lp": p, "log_weight": p - q}
+
+    return _parts(subject.over(each, subject.size, max(1, 20_000 // draws)))
+
+
+def _resampled(subject: Subject, draws: int, k: int) -> Posterior:
+    rows = max(1, min(256, 200_000 // k))
+
+    def each(data: Any, index: np.ndarray, i: int) -> Sites:
+        latents, p, q = _trace(subject, data, index, k, subject.seed + i)
+        taken = resample(p - q, draws, subject.seed, i * len(index))  # [S, B]
+        column = np.arange(taken.shape[1])
+        return {f"z/{n}": v[taken, column] for n, v in latents.items()} | {"lp": p[taken, column]}
+
+    return _parts(subject.over(each, subject.size, rows))
+
+
+def _chained(subject: Subject, draws: int, warmup: int, chains: int) -> Posterior:
+    if subject.size > MOST_CHAINED:
+        raise DataError(
+            f"Markov chains run for one datum after another: got {subject.size} data, expected at most {MOST_CHAINED}. "
+            "Hand over a few, or use how='importance'."
+        )
+    names = list(subject.feed.fields)
+    found: list[Sites] = []
+    for n in range(subject.size):
+        one = subject.of({name: np.asarray(subject.feed.fields[name][n : n + 1]) for name in names})
+        data, index = one.feed.rows(np.zeros(1, int))
+        if n == 0:
+            subject.runtime.check_walked(subject.params, data, index)
+        start = subject.runtime.draws(subject.params, data, index, chains, subject.seed + n)
+        first = {name: v[:, 0] for name, v in start.items()}
+        got, about = subject.runtime.refine(subject.params, data, first, draws, warmup, subject.seed + n)
+        joined = {f"z/{name}": v for name, v in got.items()} | dict(about)
+        found.append({name: v.reshape(chains * draws, *v.shape[2:]) for name, v in joined.items()})
+    return _parts({name: np.stack([f[name] for f in found], axis=1) for name in found[0]}, chains)
+
+
+def _parts(found: Sites, chains: int = 1) -> Posterior:
+    latents = {n.removeprefix("z/"): v for n, v in found.items() if n.startswith("z/")}
+    return Posterior(latents, {n: v for n, v in found.items() if not n.startswith("z/")}, chains)
