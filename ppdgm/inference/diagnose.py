@@ -146,8 +146,7 @@ class Diagnosing:
 
         def draw(data: Any, index: np.ndarray, i: int) -> dict[str, np.ndarray]:
             seed = subject.seed + i
-            found: dict[str, np.ndarray] = subject.runtime.draws(subject.params, data, index, depth.ranks, seed)
-            return found
+            return subject.draws(data, index, depth.ranks, seed)
 
         drawn, true = flat(other.over(draw, depth.simulated, 128), 2), flat(truth)
         for name in (n for n in true if n in drawn):
@@ -161,7 +160,7 @@ class Diagnosing:
 
         def draw(data: Any, index: np.ndarray, i: int) -> dict[str, np.ndarray]:
             seed = subject.seed + 1000 + i
-            z = subject.runtime.draws(subject.params, data, index, depth.replicated, seed)
+            z = subject.draws(data, index, depth.replicated, seed)
             found: dict[str, np.ndarray] = subject.runtime.predictive(subject.params, data, index, z, seed)
             return found
 
@@ -175,13 +174,13 @@ class Diagnosing:
     def _gaps(self) -> None:
         size = min(self.depth.few, self.subject.size)
         joint, drawn = self.subject.joint(size)
-        refitted, _ = refit(
-            joint, joint.latents.flat(drawn), self.depth.family, self.depth.refit_steps, seed=self.subject.seed
-        )
+        depth, seed = self.depth, self.subject.seed
+        best = refit(joint, joint.latents.flat(drawn), depth.family, depth.refit_steps, seed=seed)
         few = self.subject.of({n: np.asarray(v[:size]) for n, v in self.subject.feed.fields.items()})
-        log_likelihood = few.judge.log_likelihood(max(self.depth.k, 2000), self.subject.seed + 3)
-        guide = few.judge.elbo(1000, self.subject.seed + 4)
-        self.found["gaps"] = Gaps(np.arange(size), log_likelihood.values, guide.values, refitted, self.depth.family)
+        sampled = few.judge.log_likelihood(max(depth.k, 2000), seed + 3).values
+        guide = few.judge.elbo(1000, seed + 4)
+        likelihood = np.maximum(sampled, best.log_likelihood)  # of two estimates that are too low, the better one
+        self.found["gaps"] = Gaps(np.arange(size), likelihood, guide.values, best.elbo, depth.family)
 
     def _annealing(self) -> None:
         depth, seed = self.depth, self.subject.seed

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from ppdgm.diagnostics import log_mean_exp
 from ppdgm.inference.joint import Joint
 
 Family = Literal["diagonal", "full"]
+
+
+@dataclass(frozen=True)
+class Refitted:
+    """What each datum's best posterior gives.
+
+    Attributes:
+        elbo: its ELBO, [B], nats.
+        errors: the Monte Carlo errors of these, [B].
+        log_likelihood: log p(x) by importance sampling from it, [B].
+    """
+
+    elbo: np.ndarray
+    errors: np.ndarray
+    log_likelihood: np.ndarray
 
 
 def refit(
@@ -22,7 +39,7 @@ def refit(
     rate: float = 0.05,
     seed: int = 0,
     told: Callable[[float], None] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Refitted:
     """max over N(m, LLᵀ) of E[log p(x, z)] + entropy, for each datum; Adam from the guide's own moments.
 
     Cremer et al. 2018, arXiv:1801.03558.
@@ -37,9 +54,6 @@ def refit(
         rate: at first.
         seed: of the draws.
         told: called with the share that is done.
-
-    Returns:
-        ELBO of each datum's best posterior, [B], and its Monte Carlo error, [B].
     """
     rng, (_, size, width) = np.random.default_rng(seed), draws.shape
     mean, unit = draws.mean(0), draws.std(0, ddof=1) + 1e-8  # [B, D]
@@ -72,14 +86,15 @@ def refit(
         if told is not None:
             told(step / steps)
     entropy = (values["log"] + np.log(unit)).sum(1) + 0.5 * width * (1.0 + np.log(2.0 * np.pi))
-    terms = []
+    weights = []
     for _ in range(max(1, judged // (2 * particles))):
         half = rng.normal(size=(particles, size, width))
-        prior, seen, _ = joint(at(np.concatenate([half, -half])))
-        both = prior + seen
-        terms.append(0.5 * (both[:particles] + both[particles:]))
-    joined = np.concatenate(terms)
-    return joined.mean(0) + entropy, joined.std(0, ddof=1) / np.sqrt(len(joined))
+        noise = np.concatenate([half, -half])
+        prior, seen, _ = joint(at(noise))
+        weights.append(prior + seen + entropy + 0.5 * ((noise**2).sum(2) - width))  # log q* = −entropy + (D − |ε|²)/2
+    found = np.concatenate(weights)  # constant where the posterior is the datum's own
+    pairs = 0.5 * (found.reshape(-1, 2, particles, size).sum(1)).reshape(-1, size)
+    return Refitted(pairs.mean(0), pairs.std(0, ddof=1) / np.sqrt(len(pairs)), log_mean_exp(found)[0])
 
 
 def _root(values: dict[str, np.ndarray]) -> np.ndarray:

@@ -89,6 +89,17 @@ class Subject:
                 parts.append({n: v[:, :keep] for n, v in function(data, where, i).items()})
         return {n: np.concatenate([p[n] for p in parts], axis=1) for n in parts[0]}
 
+    def draws(self, data: Any, index: np.ndarray, k: int, seed: int) -> Sites:
+        """Latents drawn from the guide, [K, B, *event].
+
+        Raises:
+            ProgramError: it draws none.
+        """
+        found: Sites = self.runtime.draws(self.params, data, index, k, seed)
+        if not found:
+            raise ProgramError("the guide draws no latent.")
+        return found
+
     def terms(self, draws: int) -> Terms:
         """Draws of the guide for all data, with their densities.
 
@@ -161,7 +172,7 @@ class Subject:
         index = np.arange(size) % self.size
         data, rows = self.feed.rows(index)
         self.runtime.check_walked(self.params, data, rows)
-        drawn: Sites = self.runtime.draws(self.params, data, rows, 200, self.seed)
+        drawn = self.draws(data, rows, 200, self.seed)
         return Joint(self.runtime, self.params, data, rows, Latents.of(drawn), self.dtype), drawn
 
     def simulated(self, size: int, seed: int, mean: bool = False) -> tuple[Sites, Sites]:
