@@ -36,6 +36,7 @@ class Callback:
     def __call__(self, now: Progress) -> None:
         """Write the metrics under `train/`, the validation ELBO where it is new, and the rate."""
         values = {**{f"train/{n}": v for n, v in now.metrics.items()}, "rate": now.rate}
+        values |= {f"live/{n.removeprefix('live_')}": v for n, v in now.live.items()}
         if now.validation_elbo is not None and now.validation_elbo != self._validation:
             values["validation/elbo"] = self._validation = now.validation_elbo
         if not self._opened:

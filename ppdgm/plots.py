@@ -86,7 +86,11 @@ def history_picture(path: str | Path, history: Mapping[str, np.ndarray]) -> Path
             "validation_step", "validation_elbo" and "skipped_step".
     """
     apart = ("step", "validation_step", "validation_elbo", "skipped_step", "objective")
-    names = [n for n in ("elbo", "kl") if n in history] or [n for n in history if n not in apart] or ["objective"]
+    names = (
+        [n for n in ("elbo", "kl") if n in history]
+        or [n for n in history if n not in apart and not n.startswith("live_")]
+        or ["objective"]
+    )
     names = [n for n in names if n in history and len(history[n])][:2]
     if not names:
         raise DataError(f"Got a history of {', '.join(history) or 'nothing'}, expected metrics over steps.")

@@ -40,6 +40,8 @@ class Progress:
         validation_elbo: the latest, if any.
         skipped: steps that were left out, as they were not finite.
         epochs: planned, where that is known.
+        live: the latest of what `fit(diagnose_epochs=…)` looks at: "live_kl_SITE", "live_active_SITE" and
+            "live_information".
     """
 
     step: int
@@ -51,6 +53,7 @@ class Progress:
     validation_elbo: float | None = None
     skipped: int = 0
     epochs: float | None = None
+    live: dict[str, float] = field(default_factory=dict)
 
     @property
     def bound(self) -> str:
@@ -61,6 +64,9 @@ class Progress:
             found = [f"objective {self.metrics['objective']:.2f}"]
         if self.validation_elbo is not None:
             found.append(f"validation {self.validation_elbo:.2f}")
+        active = [f"{int(v)}" for n, v in self.live.items() if n.startswith("live_active_")]
+        found += [f"active {'+'.join(active)}"] if active else []
+        found += [f"information {self.live['live_information']:.2f}"] if "live_information" in self.live else []
         if self.skipped:
             found.append(f"{self.skipped:,} step{'s' if self.skipped > 1 else ''} skipped")
         return "  ".join(found)

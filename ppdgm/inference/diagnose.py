@@ -177,9 +177,10 @@ class Diagnosing:
         depth, seed = self.depth, self.subject.seed
         best = refit(joint, joint.latents.flat(drawn), depth.family, depth.refit_steps, seed=seed)
         few = self.subject.of({n: np.asarray(v[:size]) for n, v in self.subject.feed.fields.items()})
-        sampled = few.judge.log_likelihood(max(depth.k, 2000), seed + 3).values
+        sampled = few.judge.log_likelihood(max(depth.k, 2000), seed + 3)
         guide = few.judge.elbo(1000, seed + 4)
-        likelihood = np.maximum(sampled, best.log_likelihood)  # of two estimates that are too low, the better one
+        surer = best.likelihood_errors < sampled.errors
+        likelihood = np.where(surer, best.log_likelihood, sampled.values)
         self.found["gaps"] = Gaps(np.arange(size), likelihood, guide.values, best.elbo, depth.family)
 
     def _annealing(self) -> None:

@@ -196,20 +196,21 @@ def as_csv(history: Mapping[str, np.ndarray]) -> str:
     """A row per step, or per window of steps (means) where there are very many; validations at their steps."""
     size = len(history["step"])
     width = max(1, -(-size // CSV_ROWS))
-    names = [
-        n
-        for n, v in history.items()
-        if len(v) == size and n not in ("step", "validation_step", "validation_elbo", "skipped_step")
-    ]
-    seen = dict(zip(history.get("validation_step", ()), history.get("validation_elbo", ()), strict=True))
+    apart = ("step", "skipped_step", "validation_step", "validation_elbo")
+    names = [n for n, v in history.items() if len(v) == size and n not in apart and not n.startswith("live_")]
+    validated = zip(history.get("validation_step", ()), history.get("validation_elbo", ()), strict=True)
+    seen = {"validation_elbo": dict(validated)}
+    live = [n for n in history if n.startswith("live_") and n != "live_step"]
+    seen |= {n: dict(zip(history["live_step"], history[n], strict=True)) for n in live}
+    looks = {n: at for n, at in seen.items() if at}
     text = io.StringIO()
-    print(*["step", *names, *(["validation_elbo"] if seen else [])], sep=",", file=text)
+    print(*["step", *names, *looks], sep=",", file=text)
     for start in range(0, size, width):
         rows = slice(start, min(start + width, size))
         steps = history["step"][rows]
         found = [f"{float(v):.7g}" for v in (history[n][rows].mean(dtype=np.float64) for n in names)]
-        looked = [f"{seen[s]:.9g}" for s in steps if s in seen][-1:] or [""]
-        print(*[int(steps[-1]), *found, *(looked if seen else [])], sep=",", file=text)
+        looked = [([f"{at[s]:.9g}" for s in steps if s in at][-1:] or [""])[0] for at in looks.values()]
+        print(*[int(steps[-1]), *found, *looked], sep=",", file=text)
     return text.getvalue()
 
 

@@ -28,7 +28,6 @@ def mutual_information(runtime: Any, params: Any, feed: Feed, seed: int = 0, row
     data, index = feed.rows(np.arange(rows) % feed.size)
     drawn = runtime.draws(params, data, index, 1, seed)
     # Particle i is the draw of datum i, and is scored under every datum.
-    given = {n: np.broadcast_to(np.swapaxes(z, 0, 1), (rows, rows, *z.shape[2:])) for n, z in drawn.items()}
-    log_q = sum(runtime.trace(params, data, index, rows, seed, given, False).log_q.values())
-    log_q = np.asarray(log_q, float)
+    given = {n: np.swapaxes(z, 0, 1) for n, z in drawn.items()}
+    log_q = np.asarray(runtime.guide(params, data, index, given), float)
     return float(np.mean(np.diagonal(log_q) - logsumexp(log_q, axis=1) + np.log(rows)))

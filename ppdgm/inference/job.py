@@ -23,6 +23,7 @@ from ppdgm.inference.feed import Feed
 from ppdgm.inference.folder import Folder
 from ppdgm.inference.information import mutual_information
 from ppdgm.inference.keeper import Keeper
+from ppdgm.inference.live import Live
 from ppdgm.inference.optimisers import as_optimiser
 from ppdgm.inference.recipe import Recipe
 from ppdgm.inference.result import Fit, values_of
@@ -102,6 +103,11 @@ class Job:
             where = "with numpyro.param" if isinstance(recipe.program, PlainPair) else "in build()"
             raise ProgramError(f"The program has no parameters: there is nothing to train. Declare them {where}.")
         engine = recipe.engine
+        self.live: Live | None = None
+        if training.diagnose_epochs is not None:
+            held_out = self.feed if self.held_out is None else Feed(self.runtime, self.held_out)
+            self.live = Live(self.runtime, held_out, training.diagnose_epochs * self.batches.per_epoch)
+            self.live.check(self.native)
         groups_of(engine, {**self.runtime.tracer.labels, **engine.labels(self.own_values)})  # refuses what none moves
         by_name = self.own is None and not recipe.engine.exact
         rate = 1e-3 if by_name and training.learning_rate is None else training.learning_rate
@@ -179,7 +185,7 @@ class Job:
         rate = as_schedule(1.0) if self.own is not None else training.rate
         return Run(
             trainer, self.feed, self.batches, self.recipe.engine, training, self.total, watch, self.callbacks, report,
-            keeper, rate, self.recipe.engine.director(self.batches.per_epoch),
+            keeper, rate, self.recipe.engine.director(self.batches.per_epoch), self.live,
         )  # fmt: skip
 
     def _go(self, run: Run, keeper: Keeper) -> Interruption:
@@ -209,7 +215,14 @@ class Job:
 
     def _result(self, run: Run, values: dict[str, np.ndarray]) -> Fit:
         recipe = self.recipe
-        info = {**run.keeper.facts, "steps": run.step, "compile": run.trainer.compiled, "skipped": len(run.skipped)}
+        looked = {"diagnose_share": run.live.seconds / max(run.seconds, 1e-9)} if run.live else {}
+        info = {
+            **run.keeper.facts,
+            **looked,
+            "steps": run.step,
+            "compile": run.trainer.compiled,
+            "skipped": len(run.skipped),
+        }
         return Fit(
             recipe.program, values, recipe.backend, recipe.training.device, recipe.engine, run.history(), info,
             run.stopped, recipe.training, recipe.data, self.transform, runtime=self.runtime,

@@ -137,6 +137,7 @@ class Keeper:
             "seconds": run.seconds,
             "director": run.director.page() if run.director is not None else None,
             "watch": run.watch.page() if run.watch else None,
+            "live": run.live.page() if run.live else None,
             "transform": self.transform.to_table() if self.transform else None,
         }
 

@@ -22,11 +22,13 @@ class Refitted:
         elbo: its ELBO, [B], nats.
         errors: the Monte Carlo errors of these, [B].
         log_likelihood: log p(x) by importance sampling from it, [B].
+        likelihood_errors: the Monte Carlo errors of these, [B].
     """
 
     elbo: np.ndarray
     errors: np.ndarray
     log_likelihood: np.ndarray
+    likelihood_errors: np.ndarray
 
 
 def refit(
@@ -94,7 +96,7 @@ def refit(
         weights.append(prior + seen + entropy + 0.5 * ((noise**2).sum(2) - width))  # log q* = −entropy + (D − |ε|²)/2
     found = np.concatenate(weights)  # constant where the posterior is the datum's own
     pairs = 0.5 * (found.reshape(-1, 2, particles, size).sum(1)).reshape(-1, size)
-    return Refitted(pairs.mean(0), pairs.std(0, ddof=1) / np.sqrt(len(pairs)), log_mean_exp(found)[0])
+    return Refitted(pairs.mean(0), pairs.std(0, ddof=1) / np.sqrt(len(pairs)), *log_mean_exp(found))
 
 
 def _root(values: dict[str, np.ndarray]) -> np.ndarray:

@@ -18,6 +18,7 @@ from ppdgm.inference.engine import knobs_of_phases, rates_of_phases
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.information import mutual_information
 from ppdgm.inference.keeper import Keeper
+from ppdgm.inference.live import Live
 from ppdgm.inference.settings import Training
 from ppdgm.inference.trouble import ADVICE, describe
 from ppdgm.inference.watch import Watch
@@ -51,6 +52,7 @@ class Run:
     keeper: Keeper
     rate: Any
     director: Any = None  # of an engine whose phases depend on what was seen
+    live: Live | None = None
     turns: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
     step: int = 0
     stopped: str = "done"
@@ -107,6 +109,8 @@ class Run:
         if self.director is not None:
             self.director.restore(page["director"])
             self.turns = np.asarray(history["phase"], np.int32)
+        if self.live and page.get("live"):
+            self.live.restore(page["live"])
         if self.watch and page["watch"]:
             self.watch.restore(page["watch"], checkpoint.group(arrays, "best"))
             if self.watch.done:
@@ -127,6 +131,8 @@ class Run:
             found["phase"] = self.turns[: self.step]
         if self.skipped:
             found["skipped_step"] = np.array(self.skipped)
+        if self.live:
+            found |= self.live.history()
         if self.watch:
             found["validation_step"] = np.array(self.watch.steps, int)
             found["validation_elbo"] = np.array(self.watch.values, float)
@@ -137,6 +143,8 @@ class Run:
         ends = [self.total, self.keeper.next_step(self.step) or self.total]
         if self.watch:
             ends.append(self.step - self.step % self.batches.per_epoch + self.batches.per_epoch)
+        if self.live:
+            ends.append(self.step - self.step % self.live.every + self.live.every)
         return min(ends) - self.step
 
     def _plan(self, first: int, count: int) -> Plan:
@@ -263,6 +271,8 @@ class Run:
         looks = self.step % self.batches.per_epoch == 0 or self.step == self.total
         if self.watch and looks and self.watch.look(self.trainer, self.step) and self.stopped == "done":
             self.stopped = "early stopping"
+        if self.live and (self.step % self.live.every == 0 or self.step == self.total):
+            self.live.look(self.trainer.judged, self.step)
         seen = self.parts[-1]
         mean = lambda v: float(v[np.isfinite(v)].mean()) if np.isfinite(v).any() else float("nan")
         now = Progress(
@@ -274,6 +284,7 @@ class Run:
             metrics={n: mean(v) for n, v in seen.items()},
             validation_elbo=self.watch.values[-1] if self.watch and self.watch.values else None,
             skipped=len(self.skipped),
+            live=self.live.latest if self.live else {},
         )
         self.report.update(now)
         for callback in self.callbacks:

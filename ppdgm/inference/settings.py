@@ -31,6 +31,8 @@ class Training(Spec):
         early_stopping: stop after this many validations without a better ELBO, once warm-ups are over.
         keep_best: return the parameters with the best validation ELBO, rather than the last.
         max_skipped: a step that is not finite is skipped; after this many in a row training stops.
+        diagnose_epochs: so many epochs apart, the KL and the active units of each site and the mutual information of
+            500 data go to the history.
         checkpoint_steps, checkpoint_minutes: how often a run with a folder is saved; minutes unless steps are given.
         seed: of first values, order of data, and draws.
         device: "auto", "cpu", "cuda", "cuda:1".
@@ -52,6 +54,7 @@ class Training(Spec):
     early_stopping: PositiveInt | None = None
     keep_best: bool = True
     max_skipped: PositiveInt = 10
+    diagnose_epochs: PositiveInt | None = None
     checkpoint_steps: PositiveInt | None = None
     checkpoint_minutes: PositiveFloat = 5.0
     seed: NonNegativeInt = 0

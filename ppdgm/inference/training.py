@@ -44,6 +44,7 @@ def fit(
     early_stopping: int | None = None,
     keep_best: bool = True,
     max_skipped: int = 10,
+    diagnose_epochs: int | None = None,
     callbacks: Iterable[Callback] = (),
     params: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
@@ -79,6 +80,8 @@ def fit(
         early_stopping: stop after this many validations without a better ELBO, once warm-ups are over.
         keep_best: return the parameters with the best validation ELBO, rather than the last.
         max_skipped: a step that is not finite is reported and skipped; after this many in a row, training stops.
+        diagnose_epochs: so many epochs apart, look at the KL and the active units of each site and the mutual
+            information of 500 data; they go to the history, the progress line and the callbacks.
         callbacks: functions of a `Progress`, called after each stretch of steps (about half a second, or an epoch with
             validation); one that returns True ends training.
         params: first values, by name, instead of `program.initialise(seed, data)`.
@@ -119,6 +122,7 @@ def fit(
         early_stopping=early_stopping,
         keep_best=keep_best,
         max_skipped=max_skipped,
+        diagnose_epochs=diagnose_epochs,
         checkpoint_steps=checkpoint_steps,
         checkpoint_minutes=checkpoint_minutes,
         seed=seed,

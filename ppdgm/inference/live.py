@@ -1,0 +1,86 @@
+"""What a run looks at every few epochs: the KL of each site, active units, mutual information."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ppdgm.errors import PpdgmError, TrainingError
+from ppdgm.inference.evaluate import parse_memory
+from ppdgm.inference.feed import Feed
+from ppdgm.inference.information import mutual_information
+from ppdgm.inference.subject import Subject, flat
+
+ROWS, ACTIVE = 500, 0.01  # data that are looked at, and the variance of means from which a dimension is active
+
+
+@dataclass
+class Live:
+    """The looks so far, at the first validation data, or else the first of those that are trained on.
+
+    Args:
+        runtime: of the program.
+        feed: of the data.
+        every: steps.
+    """
+
+    runtime: Any
+    feed: Feed
+    every: int
+    steps: list[int] = field(default_factory=list)
+    values: dict[str, list[float]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def look(self, params: Any, step: int) -> None:
+        """Measure, and keep."""
+        started = time.perf_counter()
+        for name, value in self.measure(params).items():
+            self.values.setdefault(name, []).append(value)
+        self.steps.append(step)
+        self.seconds += time.perf_counter() - started
+
+    def measure(self, params: Any) -> dict[str, float]:
+        """By name: "live_kl_SITE" in nats, "live_active_SITE" and "live_information" in nats, at most log 500."""
+        size = min(ROWS, self.feed.size)
+        few = Feed(self.runtime, {n: np.asarray(v[:size]) for n, v in self.feed.fields.items()})
+        subject = Subject(self.runtime, params, few, tuple(few.fields), 0, parse_memory("auto", self.runtime.device))
+        terms, means = subject.terms(1), flat(subject.means()[0])
+        found = {f"live_kl_{n}": float(v.mean(0).sum()) for n, v in terms.kl.items()}
+        found |= {f"live_active_{n}": float((means[n].var(0, ddof=1) > ACTIVE).sum()) for n in terms.kl if n in means}
+        with suppress(PpdgmError):  # a flow without an inverse knows its density at its own draws alone
+            found["live_information"] = mutual_information(self.runtime, params, few)
+        return found
+
+    def check(self, params: Any) -> None:
+        """Refuse a program for which there is nothing to look at.
+
+        Raises:
+            TrainingError: latents of all data, enumerated ones, or none.
+        """
+        try:
+            self.measure(params)
+        except PpdgmError as error:
+            raise TrainingError(f"diagnose_epochs: {error} Leave it out.") from None
+
+    @property
+    def latest(self) -> dict[str, float]:
+        """The last look."""
+        return {n: v[-1] for n, v in self.values.items() if v}
+
+    def history(self) -> dict[str, np.ndarray]:
+        """All looks, as arrays."""
+        return {"live_step": np.array(self.steps, int), **{n: np.array(v, float) for n, v in self.values.items()}}
+
+    def page(self) -> dict[str, Any]:
+        """Its state as plain values."""
+        return {"steps": self.steps, "values": self.values, "seconds": self.seconds}
+
+    def restore(self, page: Mapping[str, Any]) -> None:
+        """Continue from what `page` gave."""
+        self.steps, self.seconds = list(page["steps"]), page["seconds"]
+        self.values = {n: list(v) for n, v in page["values"].items()}
