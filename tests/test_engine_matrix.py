@@ -8,7 +8,7 @@ import pytest
 from benchmarks.engines.choices import ENGINES, PROGRAMS
 from benchmarks.engines.run import REFUSES, TRAINS, measure, read, rows, tenth
 
-SEED = 37  # the shortest of 0 to 39
+SEED = 39  # the shortest of 0 to 39
 SCORED = {"svi, score", "svi, score, running", "svi, score, learned", "iwae, vimco"}
 WEIGHTED = {"iwae", "iwae, dreg", "miwae", "ciwae", "piwae", "renyi", "stages"}
 ASLEEP = {"wake-sleep", "rws", "rws, sleep too"}
