@@ -497,7 +497,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a stopped guide with its gradient": Mutation(
         "ppdgm/backends/pyro/tracer.py",
-        "guide = self._speak({n: v.detach() for n, v in params.items()}) if stopped else speak",
+        "guide = self._speak({n: v.detach() for n, v in params.items()}, gradients) if stopped else speak",
         "guide = speak",
         "tests/test_estimators.py -k means",
     ),
@@ -506,6 +506,78 @@ MUTATIONS: dict[str, Mutation] = {
         "    return (logsumexp((1.0 - alpha) * log_w, 0) - log(log_w.shape[0])) / (1.0 - alpha)",
         "    return (logsumexp((1.0 + alpha) * log_w, 0) - log(log_w.shape[0])) / (1.0 + alpha)",
         "tests/test_engines.py -k renyi",
+    ),
+    "chains that take every proposal's energy for less": Mutation(
+        "ppdgm/tracing.py",
+        "return xp.exp(GAIN * (accepted - ACCEPT))",
+        "return xp.exp(GAIN * (ACCEPT - accepted))",
+        "tests/test_engines.py -k posterior_is_that",
+    ),
+    "chains at the prior": Mutation(
+        "ppdgm/backends/numpyro/tracer.py",
+        "return sum(v.sum() for v in model_at(tracer, held[0], batch, index, z).values())",
+        "return sum(v.sum() for n, v in model_at(tracer, held[0], batch, index, z).items() if n in z)",
+        "tests/test_engines.py -k posterior_is_that",
+    ),
+    "mixed precision in evaluations": Mutation(
+        "ppdgm/backends/numpyro/tracer.py",
+        "kind = MixedVocabulary if gradients and gradients.mixed else JaxVocabulary",
+        "kind = MixedVocabulary if not gradients or gradients.mixed else JaxVocabulary",
+        "tests/test_turns.py -k information_that or maximum",
+    ),
+    "annealing that forgets a temperature": Mutation(
+        "ppdgm/inference/annealing.py",
+        "change = (beta[t - 1] - beta[t]) if reverse else (beta[t] - beta[t - 1])",
+        "change = (beta[t - 1] - beta[t]) if reverse else (beta[t] - beta[max(t - 2, 0)])",
+        "tests/test_diagnosis.py -k bracket",
+    ),
+    "reverse chains weighed before their move": Mutation(
+        "ppdgm/inference/annealing.py",
+        "        if not reverse:\n            weights += change * seen\n",
+        "        weights += change * seen\n",
+        "tests/test_diagnosis.py -k bracket",
+    ),
+    "refitted posteriors without their entropy's slope": Mutation(
+        "ppdgm/inference/refit.py",
+        'diagonal = np.diagonal(outer, axis1=1, axis2=2) * np.exp(values["log"]) + 1.0',
+        'diagonal = np.diagonal(outer, axis1=1, axis2=2) * np.exp(values["log"])',
+        "tests/test_diagnosis.py -k bracket",
+    ),
+    "the aggregated posterior of other data": Mutation(
+        "ppdgm/inference/subject.py",
+        "index = np.arange(where.start, where.start + chunk) % self.size",
+        "index = np.arange(where.start + 1, where.start + chunk + 1) % (self.size // 2)",
+        "tests/test_diagnosis.py -k surgery",
+    ),
+    "resampled without weights": Mutation(
+        "ppdgm/inference/posterior.py",
+        "taken = resample(p - q, draws, subject.seed, i * len(index))  # [S, B]",
+        "taken = resample(0.0 * p, draws, subject.seed, i * len(index))  # [S, B]",
+        "tests/test_diagnosis.py -k resampled",
+    ),
+    "predictions of other draws": Mutation(
+        "ppdgm/inference/export.py",
+        "few = {n: v[:predictive] for n, v in posterior.latents.items()}",
+        "few = {n: v[::-1][:predictive] for n, v in posterior.latents.items()}",
+        "tests/test_export.py -k predictions",
+    ),
+    "leave-one-out without log q": Mutation(
+        "ppdgm/inference/export.py",
+        "apart = np.asarray(sum(trace.shared.values()), np.float64)",
+        "apart = 0.0 * np.asarray(sum(trace.shared.values()), np.float64)",
+        "tests/test_export.py -k leave_one_out_where",
+    ),
+    "looks are lost when a run is resumed": Mutation(
+        "ppdgm/inference/run.py",
+        '            self.live.restore(page["live"])\n',
+        "            pass\n",
+        "tests/test_live.py -k resumed",
+    ),
+    "slopes at another heat": Mutation(
+        "ppdgm/backends/pyro/runtime.py",
+        "(prior + heated * seen).sum()",
+        "(prior + seen).sum()",
+        "tests/test_diagnosis.py -k slopes",
     ),
 }
 

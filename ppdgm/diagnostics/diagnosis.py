@@ -19,6 +19,7 @@ from ppdgm.diagnostics.rank_tests import Uniformity
 from ppdgm.diagnostics.surgery import Surgery
 from ppdgm.diagnostics.verdict import Finding, verdict
 from ppdgm.diagnostics.weights import WeightQuality
+from ppdgm.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ class Diagnosis:
         surgery: mutual information and marginal KL.
         calibration: tests of the ranks for each site, of data simulated from the model.
         coverage: of the guide's intervals for each site, likewise.
+        pit: these ranks as numbers in [0, 1], for each site, [N', D].
         checks: posterior predictive.
         prior_checks: prior predictive.
         gaps: inference, approximation and amortisation gap.
@@ -132,6 +134,7 @@ class Diagnosis:
     surgery: Surgery | None = None
     calibration: Mapping[str, Uniformity] = field(default_factory=dict)
     coverage: Mapping[str, Coverage] = field(default_factory=dict)
+    pit: Mapping[str, np.ndarray] = field(default_factory=dict)
     checks: tuple[PredictiveCheck, ...] = ()
     prior_checks: tuple[PredictiveCheck, ...] = ()
     gaps: Gaps | None = None
@@ -159,6 +162,22 @@ class Diagnosis:
         from ppdgm.diagnostics.summary import table
 
         return table(self)
+
+    def to_arviz(self) -> Any:
+        """The ranks of simulation-based calibration for ArviZ's own rank and ECDF plots, as its group prior_sbc.
+
+        With ArviZ 1.x `plot_ecdf_pit(found.to_arviz(), group="prior_sbc")`; with 0.23 `plot_ecdf(found.pit["z"][:, 0],
+        cdf=lambda p: p, pit=True, confidence_bands=True)` and `plot_rank(found.pit["z"].T)`.
+
+        Raises:
+            DataError: calibration was no part of the diagnosis, or withheld.
+        """
+        from ppdgm.diagnostics.inference_data import to_arviz
+
+        if not self.pit:
+            why = self.withheld.get("calibration", "it was not asked for: diagnose(…, parts='calibration').")
+            raise DataError(f"There are no ranks: {why}")
+        return to_arviz({"prior_sbc": self.pit})
 
     def report(self, path: str | Path, pictures: bool = False) -> Path:
         """Write one HTML file that needs nothing else; with `pictures`, its figures as PNGs beside it.

@@ -15,6 +15,7 @@ from ppdgm.diagnostics import (
     elbo_surgery,
     latent_use,
     log_mean_exp,
+    pit,
     predictive_check,
     ranks,
     uniformity,
@@ -152,6 +153,7 @@ class Diagnosing:
         for name in (n for n in true if n in drawn):
             order = ranks(drawn[name], true[name], subject.seed)
             self.found.setdefault("calibration", {})[name] = uniformity(order, depth.ranks)
+            self.found.setdefault("pit", {})[name] = pit(order, depth.ranks, subject.seed)
             self.found.setdefault("coverage", {})[name] = coverage(drawn[name], true[name])
 
     def _predictive(self) -> None:
