@@ -153,6 +153,12 @@ def check_walked(name: str, dist: Any, inside: bool) -> None:
         )
 
 
+def check_drawn(trace: Any) -> None:
+    """Refuse chains over what a guide enumerates."""
+    if trace.marginal is not None:
+        raise ProgramError("The guide sums over a latent's values, and chains need draws of it.")
+
+
 def no_field(name: str, fields: list[str]) -> ProgramError:
     """The error for an observed site that is no field of the data, so that the guide can't be shown its draw."""
     return ProgramError(

@@ -146,6 +146,7 @@ class Subject:
         first = next(iter(latents.values()))
         width = sum(int(np.prod(v.shape[2:])) for v in latents.values())
         chunk = int(np.clip(np.sqrt(self.memory / (32 * max(width, 4))), 64, 1024))
+        chunk = min(chunk, max(self.size, 64))
         if fixed := self.runtime.tracer.batch_size:
             chunk = fixed
         flat = {n: v.reshape(-1, *v.shape[2:]) for n, v in latents.items()}

@@ -183,7 +183,7 @@ class Runtime:
         how = Gradients(relaxed=False, scored=[], walked=True)
         rows = self._index(index)
         run = lambda p: self.tracer.trace(p, jax.random.key(0), select(self.tracer, data, rows), rows, 1, gradients=how)
-        jax.eval_shape(run, params)
+        mistakes.check_drawn(jax.eval_shape(run, params))
 
     def prior(self, params: Any, fields: Mapping[str, Any], size: int, seed: int, mean: bool) -> tuple[Any, Any]:
         """Draws of latent and observed sites from the model, [1, size, *event]."""

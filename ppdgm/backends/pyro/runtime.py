@@ -205,7 +205,8 @@ class Runtime:
         how = Gradients(relaxed=False, scored=[], walked=True)
         with self._evaluating(params, 0) as params:
             rows = self._index(index)
-            self.tracer.trace(params, select(self.tracer, data, rows), rows, 1, gradients=how)
+            trace = self.tracer.trace(params, select(self.tracer, data, rows), rows, 1, gradients=how)
+        mistakes.check_drawn(trace)
 
     def prior(self, params: Any, fields: Mapping[str, Any], size: int, seed: int, mean: bool) -> tuple[Any, Any]:
         """Draws of latent and observed sites from the model, [1, size, *event]."""
