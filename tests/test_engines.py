@@ -473,6 +473,7 @@ RESUMED = {
     "dreg": (PROGRAM, IWAE(k=3, estimator="dreg")),
     "rws": (PROGRAM, ReweightedWakeSleep(k=3, sleep_phi=0.5)),
     "variational em": (PROGRAM, VariationalEM(e_steps=3, m_steps=2)),
+    "chains": (PROGRAM, MonteCarloEM(e_steps=1, sampler=HMC(moves=2, leaps=2))),
     "lagging": (PROGRAM, LaggingInference(window=3, most=9, every=2)),
     "stages": (PROGRAM, Stages(stages=(Stage(engine=SVI(), steps=20), Stage(engine=IWAE(k=3), freeze=("encoder.*",))))),
     "em": (PPCA(event_shape=(6,), latent=2), EM()),
