@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from ppdgm.cli import failures
 from ppdgm.cli.data import data
+from ppdgm.cli.diagnose import diagnose
 from ppdgm.cli.evaluate import evaluate
 from ppdgm.cli.fit import fit
 from ppdgm.cli.models import models
@@ -29,6 +30,7 @@ HELP = """Deep generative models as probabilistic programs, on Pyro and NumPyro.
 A first session:
   ppdgm fit vae --data digits --out runs/vae     train a VAE
   ppdgm evaluate runs/vae                        its bound and likelihood
+  ppdgm diagnose runs/vae                        is it well? a report
   ppdgm sample runs/vae --out samples.png        draw from it
   ppdgm runs                                     what has been trained
   ppdgm new my_program.py                        a program of your own
@@ -108,7 +110,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for command in (fit, resume, evaluate, sample, runs, models, data, new):
+for command in (fit, resume, evaluate, diagnose, sample, runs, models, data, new):
     app.command()(command)
 
 

@@ -1,0 +1,157 @@
+"""`ppdgm diagnose`: what is well with a run, what is not, and what to try next, in a report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ppdgm.cli.options import OUTPUT, Backend, Debug, Device, Json, Last, OtherData, Program, Run, Seed, flag, whole
+from ppdgm.cli.output import emit, say, width
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+
+    from ppdgm.cli.opening import Opened
+    from ppdgm.diagnostics.diagnosis import Diagnosis
+
+
+def diagnose(
+    context: typer.Context,
+    run: Run,
+    data: OtherData = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PART",
+            help="train, validation, test or all; test by default, and all of a file given with --data.",
+            show_default=False,
+        ),
+    ] = None,
+    k: Annotated[
+        int, typer.Option("--k", parser=whole(1), metavar="INTEGER", help="Draws of the guide per datum.")
+    ] = 1000,
+    parts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--part",
+            metavar="NAME",
+            help="likelihood, latents, surgery, calibration, predictive, gaps, annealing or pictures; may be repeated. "
+            "All by default.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Seed = 0,
+    backend: Backend = None,
+    device: Device = "auto",
+    memory: Annotated[
+        str, typer.Option(metavar="BYTES", help="Limit on intermediate results, such as 512MiB.")
+    ] = "auto",
+    last: Last = False,
+    own: Program = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.html",
+            help="The report; report.html in the run's folder by default.",
+            rich_help_panel=OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
+    pictures: Annotated[bool, flag("Write the figures as PNGs too, beside the report.", "--pictures")] = False,
+    as_json: Json = False,
+    quiet: Annotated[bool, flag("No progress; print the report's path only.", "--quiet", "-q")] = False,
+    debug: Debug = False,
+) -> None:
+    """Diagnose a run: a verdict in words, and a report in one HTML file.
+
+    Examples:
+      ppdgm diagnose runs/vae
+      ppdgm diagnose runs/vae --split validation --out report.html --pictures
+      ppdgm diagnose runs/vae --part likelihood --part latents --json
+      ppdgm diagnose runs/vae --k 5000 --backend pyro
+
+    Are the latents used, is the guide right, does the model draw such data?
+    Each part takes seconds to minutes. What a program can't tell is listed
+    with the reason. A report that is there is replaced.
+    """
+    import ppdgm
+    from ppdgm.cli.opening import load_part, open_run
+    from ppdgm.inference.diagnose import check_parts
+
+    target = _report_path(run, out)
+    chosen = check_parts(parts or None)
+    opened = open_run(run, own, context.obj)
+    fit = ppdgm.load(run, backend, program=opened.program, classes=opened.classes, device=device, last=last)
+    part, name, which = load_part(opened, fit, data, split, context.obj)
+    labels = _labels(opened, data, which, split is None, context.obj) if "pictures" in chosen else None
+    found = fit.diagnose(
+        part, parts=chosen, labels=labels, seed=seed, memory=memory, progress=not (as_json or quiet), k=k
+    )
+    report = found.report(target, pictures)
+    if as_json:
+        emit({"run": run, "data": name, "split": which, "seed": seed, "report": str(report), **found.table()})
+    elif quiet:
+        say(str(report))
+    else:
+        _say(found, f"{run} on {found.size} data of {name} ({which}, {fit.backend} backend)", report, pictures)
+
+
+def _report_path(run: str, out: str | None) -> Path:
+    """Where the report goes, known to be right before the work begins.
+
+    Raises:
+        CheckpointError: nothing can be written there, or a file that is no report.
+    """
+    from pathlib import Path
+
+    from ppdgm.diagnostics.page import check_path
+    from ppdgm.errors import CheckpointError
+
+    home = Path(run)
+    if not home.exists():
+        raise CheckpointError(f"{run}: there is no such run. Expected a folder that ppdgm fit wrote: ppdgm runs DIR")
+    target = check_path(out if out is not None else (home if home.is_dir() else home.parent) / "report.html")
+    if target.exists() and b'name="generator" content="ppdgm"' not in target.read_bytes()[:2000]:
+        raise CheckpointError(f"--out: {target} exists, and is no report of ppdgm. Choose another file.")
+    return target
+
+
+def _labels(opened: Opened, name: str | None, split: str, whole: bool, command: list[str]) -> np.ndarray | None:
+    """The labels of the data that `load_part` gave, where there are any; programs need not take them.
+
+    Args:
+        opened, name, command: as for `load_part`.
+        split: the one that it gave.
+        whole: whether none was asked for, so that a file was not split.
+    """
+    import numpy as np
+
+    from ppdgm.data import load_data
+
+    source = opened.source(name, command)
+    if whole and split == "all":
+        source = source.replace(validation=0, test=0)
+    data = load_data(source)
+    wanted = [s for s in ("train", "validation", "test") if getattr(data, s) is not None and split in (s, "all")]
+    if any(s not in data.labels for s in wanted):
+        return None
+    labels, names = np.concatenate([np.asarray(data.labels[s]) for s in wanted]), data.classes.get("label", ())
+    if labels.ndim != 1:
+        return None
+    known = labels.dtype.kind in "iu" and labels.min() >= 0 and labels.max() < len(names)
+    return np.array(names)[labels] if known else labels
+
+
+def _say(found: Diagnosis, head: str, report: Path, pictures: bool) -> None:
+    import textwrap
+
+    say(head)
+    lines = [str(finding) for finding in found.verdict]
+    lines += [f"- {name} is not told: {why}" for name, why in found.withheld.items()]
+    for line in lines:
+        say(textwrap.fill(line, width(), initial_indent="  ", subsequent_indent="    "))
+    beside = f", and figures in {report.with_name(f'{report.stem}_figures')}" if pictures else ""
+    say(f"The report is in {report}{beside}.")

@@ -1,0 +1,160 @@
+"""Figures of bounds: over particles, over training, cut up, and their gaps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ppdgm.diagnostics.figures.canvas import (
+    BLUE,
+    INK,
+    MUTED,
+    ORANGE,
+    PAPER,
+    SMALL,
+    Drawing,
+    blank,
+    finite,
+    panels,
+    plain_logarithm,
+)
+
+_WINDOWS = 150  # points of a training curve
+
+
+def curve(found: Any) -> Drawing | None:
+    """L_k over k."""
+    if found.curve is None:
+        return None
+    k, mean, error = found.curve.k, found.curve.mean, found.curve.monte_carlo_error
+    there = np.isfinite(mean)
+    if not there.any():
+        return None
+    k, mean, error = k[there], mean[there], np.nan_to_num(error[there], posinf=0.0)
+    figure = blank(2.9)
+    axes = figure.subplots()
+    axes.errorbar(k, mean, 2 * error, color=BLUE, marker="o", markersize=3.5, capsize=2, elinewidth=1)
+    axes.set_xscale("log")
+    plain_logarithm(axes.xaxis, k[0], max(k[-1], 10))
+    axes.set_xlim(k[0] * 0.8, max(k[-1], 2) * 1.25)
+    low, high = float((mean - 2 * error).min()), float((mean + 2 * error).max())
+    room = max(high - low, 0.02)
+    axes.set_ylim(low - 0.2 * room, high + 0.2 * room)
+    words: dict[str, Any] = {"textcoords": "offset points", "fontsize": SMALL, "color": INK}
+    if len(k) > 1:
+        axes.annotate(_signed(mean[0], room), (k[0], mean[0] - 2 * error[0]), (2, -12), **words)
+    axes.annotate(_signed(mean[-1], room), (k[-1], mean[-1] + 2 * error[-1]), (4, 6), ha="right", **words)
+    axes.set_xlabel("particles k (log scale)")
+    axes.set_ylabel("nats per datum")
+    caption = (
+        "L_k is the ELBO at k = 1 and rises to log p(x); still rising at the right, it is above what is shown. Bars "
+        "are two Monte Carlo errors; other data would move the whole curve "
+        f"(standard error {found.curve.standard_error[-1]:.2f} nats)."
+    )
+    return Drawing("bounds", "Bound over particles", caption, figure)
+
+
+def surgery(found: Any) -> Drawing | None:
+    """The KL's two parts in one bar, beside what N data can show."""
+    if found.surgery is None:
+        return None
+    s = found.surgery
+    information, marginal = max(0.0, s.mutual_information.value), max(0.0, s.marginal_kl.value)
+    figure = blank(1.45)
+    axes = figure.subplots()
+    axes.barh([0], [information], 0.6, color=BLUE, label="mutual information")
+    axes.barh([0], [marginal], 0.6, left=[information], color=ORANGE, label="marginal KL")
+    axes.axvline(s.most, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0, label=f"log N = {s.most:.2f}")
+    for left, wide in ((0.0, information), (information, marginal)):
+        if wide > 0.1 * max(information + marginal, s.most):
+            axes.text(left + wide / 2, 0, f"{wide:.2f}", ha="center", va="center", color=PAPER, fontweight="bold")
+    axes.set_ylim(-0.45, 0.45)
+    axes.set_xlim(0, 1.08 * max(information + marginal, s.most))
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.grid(False)
+    axes.set_xlabel("nats per datum")
+    figure.legend(loc="outside upper left", ncols=3, columnspacing=1.2, handlelength=1.4)
+    caption = (
+        "What the KL is paid for. Mutual information tells data apart, at most log N of them; the marginal KL buys "
+        "nothing, and a prior nearer to the aggregated posterior takes it away."
+    )
+    return Drawing("surgery", "ELBO surgery", caption, figure)
+
+
+def gaps(found: Any) -> Drawing | None:
+    """For each datum how far the guide, and the best Gaussian, are below log p(x)."""
+    if found.gaps is None or not len(found.gaps.index):
+        return None
+    g = found.gaps
+    whole, best = g.log_likelihood - g.guide, g.log_likelihood - g.refitted
+    there = np.isfinite(whole) & np.isfinite(best)
+    order = np.argsort(whole[there], kind="stable")
+    whole, best, at = whole[there][order], best[there][order], np.arange(int(there.sum()))
+    if not len(at):
+        return None
+    figure = blank(2.9)
+    axes = figure.subplots()
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.vlines(at, whole, best, color=ORANGE, linewidth=1, alpha=0.6)
+    axes.plot(at, whole, "o", color=ORANGE, markersize=4, label="the encoder's posterior")
+    axes.plot(at, best, "D", color=BLUE, markersize=3.5, label=f"its best Gaussian ({g.family})")
+    axes.set_xticks([])
+    axes.set_xlabel(f"{len(at)} data, by their gap")
+    axes.set_ylabel("nats below log p(x)")
+    figure.legend(loc="outside upper left", ncols=2)
+    caption = (
+        "From 0 to a diamond is the approximation gap, which a richer family takes away; from there to the circle is "
+        "the amortisation gap, which a better encoder takes away."
+    )
+    return Drawing("gaps", "Inference gap, datum by datum", caption, figure)
+
+
+def history(found: Any) -> Drawing | None:
+    """The ELBO and the KL over training."""
+    names = [n for n in ("elbo", "kl") if len(finite(found.history.get(n, ())))]
+    if not names and len(finite(found.history.get("objective", ()))):
+        names = ["objective"]
+    if not names:
+        return None
+    figure, every = panels(len(names), 1, 1.7, sharex=True)
+    windows = [_trace(axes, name, found.history) for name, axes in zip(names, every, strict=True)]
+    every[-1].set_xlabel("step")
+    caption = f"Each point is the mean of {windows[0]:,} steps. " if windows[0] > 1 else ""
+    if "elbo" in names:
+        caption += "A curve that still rises asks for more steps. A validation ELBO that falls while training rises "
+        caption += "is overfitting. "
+    if "kl" in names:
+        caption += "A KL near 0 means that the latents are not used."
+    return Drawing("history", "ELBO and KL over training", caption.strip(), figure)
+
+
+def _trace(axes: Any, name: str, history: Any) -> int:
+    """Draw one metric, and say how many steps a point is."""
+    values = np.asarray(history[name], dtype=np.float64)
+    window = max(1, -(-len(values) // _WINDOWS))
+    padded = np.full(-(-len(values) // window) * window, np.nan)
+    padded[: len(values)] = np.where(np.isfinite(values), values, np.nan)
+    parts = padded.reshape(-1, window)
+    there = np.isfinite(parts).any(1)
+    at = (np.arange(len(parts)) * window + np.minimum(window, len(values)) / 2 + 0.5)[there]
+    mean = np.nanmean(parts[there], axis=1)
+    axes.plot(at, mean, color=BLUE, label="training", marker="." if len(at) < 30 else None)
+    shown = [mean[len(mean) // 20 :]]
+    if name == "elbo" and len(finite(history.get("validation_elbo", ()))):
+        held = np.asarray(history["validation_elbo"], dtype=np.float64)
+        marks: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(held) <= 40 else {}
+        axes.plot(history["validation_step"], held, color=ORANGE, label="validation", **marks)
+        axes.legend(loc="lower right")
+        shown.append(finite(held[len(held) // 20 :]))
+    seen = np.concatenate(shown)
+    if len(seen) > 5 and np.ptp(mean) > 3 * np.ptp(seen) > 0:  # the first steps would press the rest flat
+        axes.set_ylim(seen.min() - 0.1 * np.ptp(seen), seen.max() + 0.1 * np.ptp(seen))
+    axes.set_title({"elbo": "ELBO", "kl": "KL"}.get(name, name))
+    axes.set_ylabel("nats per datum" if name != "objective" else "objective")
+    return window
+
+
+def _signed(value: float, room: float) -> str:
+    return f"{value:.{2 if room > 0.1 else 3}f}".replace("-", "−")

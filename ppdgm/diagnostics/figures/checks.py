@@ -1,0 +1,63 @@
+"""Figures of predictive checks: statistics of data drawn from the model beside those of the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ppdgm.diagnostics.figures.canvas import BLUE, ORANGE, SMALL, Drawing, edges, finite, outer_labels, panels
+
+MOST = 8
+ODD = 0.01  # p below which the verdict tells of it
+
+
+def posterior(found: Any) -> Drawing | None:
+    """Drawn from the posteriors of the data."""
+    caption = (
+        "Data sets drawn anew from the posteriors of these data (blue), beside the data themselves (line). A line "
+        "outside of the blue, with p near 0, is what the model doesn't reproduce."
+    )
+    return _checks("posterior-predictive", "Posterior predictive checks", caption, found.checks)
+
+
+def prior(found: Any) -> Drawing | None:
+    """Drawn from the prior."""
+    caption = (
+        "Data sets drawn from the model as a whole (blue), beside the data (line). A line outside of the blue, where "
+        "the posterior's check is fine, is a prior that misses the codes of the data."
+    )
+    return _checks("prior-predictive", "Prior predictive checks", caption, found.prior_checks)
+
+
+def _checks(name: str, title: str, caption: str, checks: Any) -> Drawing | None:
+    if not checks:
+        return None
+    figure, every = panels(min(len(checks), MOST), 2, 1.05)
+    for axes, check in zip(every, checks, strict=False):
+        drawn = finite(check.replicated)
+        low, high = _range(np.append(drawn, check.observed))
+        if len(drawn) and np.ptp(drawn) > 1e-9 * (high - low):
+            axes.hist(drawn, edges(drawn, 15), color=BLUE, alpha=0.6)
+        elif len(drawn):
+            axes.bar(drawn[0], len(drawn), (high - low) / 12, color=BLUE, alpha=0.6)
+        axes.axvline(check.observed, color=ORANGE, linewidth=2)
+        mark = "✗ " if check.p < ODD else ""
+        axes.set_title(f"{mark}{check.name}, p = {check.p:.2g}", fontsize=SMALL)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        if len(np.unique(ends := np.append(drawn, check.observed))) <= 2:
+            axes.set_xticks(np.unique(ends))
+        else:
+            axes.locator_params(axis="x", nbins=3)
+        axes.set_xlim(low, high)
+    outer_labels(figure, "value of the statistic")
+    return Drawing(name, title, caption, figure)
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """With a little space on either side, also where all values are the same."""
+    values = values[np.isfinite(values)]
+    low, high = float(values.min()), float(values.max())
+    room = 0.1 * (high - low) or 0.05 * max(abs(low), 1.0)
+    return low - room, high + room

@@ -1,0 +1,120 @@
+"""Figures of data that are no images, column by column: histograms, scatters, lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ppdgm.diagnostics.figures.canvas import (
+    BLUE,
+    GREY,
+    ORANGE,
+    Drawing,
+    edges,
+    finite,
+    key,
+    outer_labels,
+    panels,
+    short,
+)
+
+MOST = 9  # columns that are drawn, evenly spread over all there are
+FEW = 6  # up to which each has a line of its own
+
+
+def samples(found: Any) -> Drawing | None:
+    """Histograms of samples and data."""
+    drawn, seen = _flat(found.pictures.samples), _flat(found.pictures.data)
+    if drawn is None:
+        return None
+    chosen = _chosen(drawn.shape[1])
+    figure, every = panels(len(chosen), 3)
+    for axes, d in zip(every, chosen, strict=True):
+        both = [finite(v[:, d]) for v in (drawn, seen) if v is not None]
+        if not len(joint := np.concatenate(both)):
+            continue
+        bins = edges(joint, 20)
+        axes.hist(both[0], bins, density=True, color=BLUE, alpha=0.55, label="samples")
+        if len(both) > 1:
+            axes.hist(both[1], bins, density=True, color=ORANGE, histtype="step", linewidth=1.4, label="data")
+        axes.set_title(f"column {d}")
+        axes.set_yticks([])
+        axes.locator_params(axis="x", nbins=4)
+    key(figure, every[0])
+    caption = (
+        f"{_which(len(chosen), drawn.shape[1])}: means of p(x|z) for z drawn from the prior, beside data. Means "
+        "lack the likelihood's own noise, so they may be narrower than the data; the middle should agree."
+    )
+    return Drawing("samples", "Samples", caption, figure)
+
+
+def reconstructions(found: Any) -> Drawing | None:
+    """Reconstruction against datum."""
+    data, again = _flat(found.pictures.data), _flat(found.pictures.reconstructions)
+    if data is None or again is None:
+        return None
+    chosen = _chosen(data.shape[1])
+    figure, every = panels(len(chosen), 3)
+    for axes, d in zip(every, chosen, strict=True):
+        axes.scatter(data[:, d], again[:, d], s=9, color=BLUE, alpha=0.5, linewidth=0, rasterized=True)
+        both = finite(np.stack([data[:, d], again[:, d]]))
+        if len(both) and np.ptp(both) > 0:
+            axes.plot([both.min(), both.max()], [both.min(), both.max()], color=GREY, linewidth=0.8)
+        axes.set_title(f"column {d}")
+        axes.locator_params(nbins=4)
+    outer_labels(figure, "datum", "mean of p(x|z)")
+    caption = (
+        f"{_which(len(chosen), data.shape[1])}: near the line the code tells the datum; flat clouds are not coded."
+    )
+    return Drawing("reconstructions", "Data and reconstructions", caption, figure)
+
+
+def traversals(found: Any) -> Drawing | None:
+    """Lines over the steps, or over the columns where there are many."""
+    pictures = found.pictures
+    x = pictures.traversals.reshape(*pictures.traversals.shape[:2], -1)[:6]
+    figure, every = panels(len(x), 2, 2.3 if len(x) < 3 else 1.6)
+    for axes, values, name in zip(every, x, pictures.traversed, strict=False):
+        if x.shape[2] <= FEW:
+            for d in range(x.shape[2]):
+                axes.plot(pictures.steps, values[:, d], color=_line(d), label=f"column {d}")
+        else:
+            for i, line in enumerate(values):
+                axes.plot(line, color=_step(i / max(1, len(values) - 1)), linewidth=1)
+        axes.set_title(short(name, 26))
+        axes.locator_params(nbins=5)
+    many = x.shape[2] > FEW
+    outer_labels(figure, "column" if many else "standard deviations of the prior", "mean of p(x|z)")
+    if not many:
+        key(figure, every[0], loc="outside upper center")
+    lines = "one line a step, dark to light over the prior" if many else "one line a column"
+    caption = (
+        f"Each panel moves one dimension of the first datum's code, and no other; {lines}. The dimensions with the "
+        "largest KL come first; lines that stay put are not told by it."
+    )
+    return Drawing("traversals", "Latent traversals", caption, figure)
+
+
+def _flat(x: np.ndarray | None) -> np.ndarray | None:
+    return None if x is None or not np.size(x) else np.asarray(x, dtype=np.float64).reshape(len(x), -1)
+
+
+def _chosen(width: int) -> list[int]:
+    return sorted({round(i) for i in np.linspace(0, width - 1, min(width, MOST))})
+
+
+def _which(shown: int, width: int) -> str:
+    return f"{shown} of {width} columns" if shown < width else f"{width} columns" if width > 1 else "The column"
+
+
+def _line(i: int) -> Any:
+    import matplotlib
+
+    return matplotlib.colormaps["tab10"](i)
+
+
+def _step(share: float) -> Any:
+    import matplotlib
+
+    return matplotlib.colormaps["viridis"](0.3 + 0.5 * share)

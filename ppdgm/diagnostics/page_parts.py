@@ -1,0 +1,160 @@
+"""The parts of a report's page that are no figures: verdict, numbers, tables, recipe."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+_MARKS = {"good": "✓", "warning": "!", "bad": "✗"}
+_WORDS = {"good": "good", "warning": "to look at", "bad": "bad"}
+
+
+def words(text: object) -> str:
+    """Text for the page: escaped, with − for the minus of numbers."""
+    return escape(re.sub(r"(?<![\w.)\]-])-(?=\.?\d)", "−", str(text)))
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number with so many digits; a dash where it is not finite."""
+    return f"{value:,.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
+
+
+def verdict(found: Any) -> str:
+    """The findings, the worst first, under one line that counts them."""
+    findings = found.verdict
+    if not findings:
+        return '<p class="card">Nothing was asked that a verdict could be told from.</p>'
+    count = {grade: sum(f.grade == grade for f in findings) for grade in ("bad", "warning", "good")}
+    told = ", ".join(f"{n} {_WORDS[grade]}" for grade, n in count.items() if n)
+    rows = []
+    for f in findings:
+        advice = f'<p class="advice">{words(f.advice)}</p>' if f.advice else ""
+        rows.append(
+            f'<li class="{f.grade}"><span class="mark" aria-hidden="true">{_MARKS[f.grade]}</span><div>'
+            f'<p><span class="unseen">{_WORDS[f.grade]}: </span><strong>{words(f.about)}</strong>: {words(f.text)}</p>'
+            f"{advice}</div></li>"
+        )
+    return f'<p class="count">{told}</p><ul class="card verdict">{"".join(rows)}</ul>'
+
+
+def key_numbers(found: Any) -> str:
+    """What one looks for first, in boxes."""
+    boxes = "".join(
+        f"<div><dt>{words(name)}</dt><dd>{words(value)}<small>{words(beside)}</small></dd></div>"
+        for name, value, beside in _numbers(found)
+    )
+    return f'<dl class="card numbers">{boxes}</dl>' if boxes else ""
+
+
+def _numbers(found: Any) -> Iterable[tuple[str, str, str]]:
+    for value, name in ((found.log_likelihood, "log p(x)"), (found.elbo, "ELBO")):
+        if value is not None:
+            yield name, number(value.mean), f"± {number(value.standard_error)} nats"
+    if found.surgery is not None:
+        s = found.surgery
+        yield "mutual information", number(s.mutual_information.value), f"of {number(s.kl.value)} nats of KL"
+    if found.use is not None:
+        used, size = (sum(int(a(s)) for s in found.use.sites) for a in (lambda s: s.used.sum(), lambda s: len(s.used)))
+        yield "latents in use", f"{used} of {size}", "dimensions"
+    if (w := found.weights) is not None:
+        k = np.where(np.isnan(w.pareto_k), -np.inf, w.pareto_k)
+        yield "k̂ above 0.7", f"{np.mean(k > 0.7):.0%}", "of the data"
+        yield "median ESS", number(float(np.median(w.effective_sample_size)), 0), f"of {w.k:,} draws"
+    if found.gaps is not None:
+        yield "inference gap", number(found.gaps.inference.value), "nats"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], total: int | None = None) -> str:
+    """A table of text, of which all but the first column are flush right.
+
+    Args:
+        head: of the columns; none where empty.
+        rows: text, which is escaped.
+        total: which row stands out.
+    """
+    first = "".join(f'<th scope="col">{words(h)}</th>' for h in head)
+    body = ""
+    for i, (name, *cells) in enumerate(rows):
+        columns = "".join(f'<td class="number">{words(c)}</td>' for c in cells)
+        kind = ' class="total"' if i == total else ""
+        body += f'<tr{kind}><th scope="row">{words(name)}</th>{columns}</tr>'
+    heading = f"<thead><tr>{first}</tr></thead>" if head else ""
+    return f"<table>{heading}<tbody>{body}</tbody></table>"
+
+
+def surgery(found: Any) -> str:
+    """The ELBO's parts."""
+    if (s := found.surgery) is None:
+        return ""
+    named = (
+        ("reconstruction", s.reconstruction),
+        ("− mutual information", s.mutual_information),
+        ("− marginal KL", s.marginal_kl),
+        ("= ELBO", s.elbo),
+    )
+    rows = [(name, number(m.value), _error(m)) for name, m in named]
+    return table(("", "nats per datum", "± error"), rows, 3)
+
+
+def gaps(found: Any) -> str:
+    """The inference gap's parts."""
+    if (g := found.gaps) is None:
+        return ""
+    named = (
+        ("approximation gap", g.approximation),
+        ("+ amortisation gap", g.amortisation),
+        ("= inference gap", g.inference),
+    )
+    rows = [(name, number(m.value), _error(m)) for name, m in named]
+    return table(("", "nats per datum", "± error"), rows, 2)
+
+
+def coverage(found: Any) -> str:
+    """How often intervals hold the truth, by level and site."""
+    if not found.coverage:
+        return ""
+    levels = next(iter(found.coverage.values())).levels
+    rows = [(name, *(f"{share:.0%}" for share in c.overall)) for name, c in found.coverage.items()]
+    return table(("intervals of", *(f"{level:.0%}" for level in levels)), rows)
+
+
+def annealing(found: Any) -> str:
+    """The bracket, in words."""
+    if (b := found.bracket) is None:
+        return ""
+    return (
+        f"<p><strong>Annealed importance sampling</strong>, on data simulated from the model: {words(b)}. "
+        "It bounds log p(x) from both sides without the guide; these data are others than those above.</p>"
+    )
+
+
+def withheld(reasons: Mapping[str, str]) -> str:
+    """What could not be had, and why."""
+    rows = "".join(f"<p><strong>{words(name)}</strong>: {words(why)}</p>" for name, why in reasons.items())
+    return f'<div class="card">{rows}</div>'
+
+
+def colophon(found: Any) -> str:
+    """Recipe, versions, and what the work took."""
+    parts = []
+    if found.recipe:
+        text = f"<pre><code>{escape(found.recipe)}</code></pre>"
+        parts.append(f'<details class="card"><summary>Recipe (TOML)</summary>{text}</details>')
+    both = []
+    if found.versions:
+        both.append(f'<div class="card"><h3>Versions</h3>{table((), found.versions.items())}</div>')
+    if found.seconds:
+        rows = [(name, f"{value:,.1f}") for name, value in found.seconds.items()]
+        rows.append(("all", f"{sum(found.seconds.values()):,.1f}"))
+        both.append(f'<div class="card"><h3>Seconds</h3>{table((), rows, len(rows) - 1)}</div>')
+    if both:
+        parts.append(f'<div class="two">{"".join(both)}</div>')
+    return "".join(parts)
+
+
+def _error(measured: Any) -> str:
+    return number(measured.error)

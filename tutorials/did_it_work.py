@@ -1,0 +1,337 @@
+# %% [markdown]
+# # Did it work?
+#
+# The ELBO rose, and then it stopped. Is the model any good? Is the guide, which stands in for the posterior? Are the
+# latents used? One number can't answer that, so `fit.diagnose` asks one question after another, and sums up in words:
+#
+# | question | what answers it |
+# |---|---|
+# | how good is log p(x), and how sure is that? | L_k over k; annealed importance sampling, from both sides |
+# | is the guide right? | Pareto k̂ of each datum; calibration on simulated data; gaps |
+# | are the latents used? | KL of each dimension, active units, ELBO surgery |
+# | does the model draw such data? | prior and posterior predictive checks |
+#
+# An instrument is tested on what is known. So first probabilistic PCA, where every answer has a formula; then VAEs of
+# handwritten digits: one that is healthy, and two that are sick in ways that we chose.
+
+# %%
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy.stats import norm
+from sklearn.datasets import load_wine
+
+import ppdgm
+from ppdgm import Fit
+from ppdgm.inference import IWAE, SVI, Linear, Stage
+from ppdgm.models import MLP, PPCA, VAE
+from ppdgm.plots import grid
+from ppdgm.registry import backend
+
+SMALL = bool(os.environ.get("PPDGM_SMALL"))  # a quick pass, as in the test suite
+OUT = Path("runs")
+OUT.mkdir(parents=True, exist_ok=True)
+
+# %% [markdown]
+# ## Where every answer is known
+#
+# 178 wines of 13 columns, and PPCA with two latents at its best parameters. There the posterior is normal with a
+# diagonal covariance, so that a linear guide q(z|x) = N(Ax + b, diag s²) can be exact; or wrong by as much as we like,
+# with s at f times what it should be. What a diagnosis ought to find can be worked out:
+#
+# * **weights** p(x, z)/q(z|x) have a tail of shape 1 − f², for f < 1: that is what Pareto k̂ estimates. Above 0.7 no
+#   average over draws of the guide can be relied on. For f = 1 all weights are equal.
+# * **intervals**: a 90 % interval of the guide holds the true z in 2 Φ(1.645 f) − 1 of the data.
+# * the **gap** log p(x) − ELBO is KL(q ‖ posterior) = f² − 1 − 2 log f, for two latents.
+#
+# Truth needs truth, so calibration is tested on data that the model draws: z from the prior, x from z, and the guide is
+# asked for z. If q is the posterior, then the rank of the true z among draws of q is uniform.
+
+# %%
+x = load_wine().data
+x = ((x - x.mean(0)) / x.std(0)).astype("float32")
+ppca = PPCA(event_shape=(13,), latent=2, posterior="linear")
+best = ppca.maximum_likelihood(x)
+mean, covariance = ppca.exact_posterior(best, x)
+slope = np.linalg.lstsq(x - best["loc"], mean, rcond=None)[0].T
+log_p = ppca.exact_log_likelihood(best, x)
+runtime = backend("numpyro").Runtime(ppca, "auto")  # one for all guides, so that nothing is compiled twice
+
+
+def with_scale(f):
+    """The posterior's mean, and f times its standard deviations."""
+    scale = np.log(f * np.sqrt(np.diag(covariance)))
+    guide = {"guide.weight": slope, "guide.bias": -slope @ best["loc"], "guide.log_scale": scale}
+    params = {name: np.asarray(value, "float32") for name, value in {**best, **guide}.items()}
+    return Fit(ppca, params, runtime=runtime)
+
+
+depth = {"k": 100, "simulated": 200} if SMALL else {"k": 2000, "simulated": 1000}
+parts = ("likelihood", "calibration") if SMALL else ("likelihood", "calibration", "gaps")
+print("PPCA, in pairs: what was found, and what the formula says")
+print("   f     Pareto k̂ (median)    90 % intervals hold    log p(x) − ELBO, nats    ranks uniform")
+known, formula = {}, {}
+for f in (1.0, 0.3) if SMALL else (1.0, 0.9, 0.7, 0.3):
+    found = known[f] = with_scale(f).diagnose(x, parts=parts, **depth)
+    formula[f] = 1 - f**2, 2 * norm.cdf(f * norm.ppf(0.95)) - 1, f**2 - 1 - 2 * np.log(f)
+    shape, share, kl = np.median(found.weights.pareto_k), found.coverage["z"].overall[2], formula[f][2]
+    gap = log_p.mean() - found.elbo.mean if SMALL else found.gaps.inference.value
+    told = f"{share:11.1%} {formula[f][1]:7.1%} {gap:16.3f} {kl:7.3f} {found.calibration['z'].calibrated!s:>16}"
+    print(f"  {f:.1f} {shape:13.2f} {formula[f][0]:7.2f} {told}")
+    assert abs(share - formula[f][1]) < 4 * found.coverage["z"].overall_errors[2] + 0.01, "99 draws are no quantile"
+assert known[1.0].weights.exact.all() and np.abs(known[1.0].log_likelihood.values - log_p).max() < 1e-3
+for f in (1.0, 0.3):
+    print(f"\nIn words, for f = {f}:\n{known[f]}")
+
+# %% [markdown]
+# Note f = 0.7. Pareto k̂ is well below its threshold, the gap is a fifth of a nat, and yet the intervals are too narrow:
+# log p(x) comes out right, but who reads the posterior is misled. What is well enough depends on what it is for.
+#
+# ## Three VAEs
+#
+# * **healthy**: a KL warm-up wakes the latents; then the importance-weighted bound of five draws, with a gradient (DReG)
+#   that doesn't leave the encoder behind.
+# * **collapsed**: trained with β = 8, which makes a nat of information cost eight. The decoder learns to do without z.
+# * **narrow**: the healthy model, but its guide is too sure of itself, by a number added to the encoder's last layer.
+#
+# With `diagnose_epochs=2` training itself looks at the latents every other epoch, on validation images.
+
+# %%
+data = ppdgm.load_data("digits")  # 8×8 images, 0 or 1
+labels = ppdgm.load_data("digits", fields=["x", "label"]).test["label"]  # to colour the report's pictures
+net, latent = MLP(hidden=(32,) if SMALL else (200, 200)), 8
+program = VAE(event_shape=data.event_shape, latent=latent, encoder=net, decoder=net)
+warm, rest = (14, 14) if SMALL else (700, 700)  # steps
+options = {"validation": data.validation, "steps": warm + rest, "batch_size": 100, "keep_best": True, "seed": 0}
+options |= {"weight_average": 0.99, "diagnose_epochs": 1 if SMALL else 2, "progress": False}
+warmup = Stage(engine=SVI(beta=Linear(steps=warm // 2)), steps=warm)
+tight = IWAE() if SMALL else IWAE(k=5, estimator="dreg")
+healthy = ppdgm.fit(program, data.train, engine=[warmup, tight], **options)
+collapsed = ppdgm.fit(program, data.train, engine=SVI(beta=8.0), **options)
+collapsed = replace(collapsed, runtime=healthy.runtime)
+
+last = f"encoder.layers.{len(net.hidden)}.bias"  # first of means, then of what softplus makes standard deviations
+bias = healthy.params[last].copy()
+bias[latent:] -= 1.0
+narrow = Fit(program, {**healthy.params, last: bias}, runtime=healthy.runtime)
+width = [fit.encode(data.test, k=200).std(0).mean() for fit in (narrow, healthy)]
+
+print("\nWhile they were trained     healthy                         collapsed")
+print("epoch           KL, active, information (nats)     KL, active, information (nats)")
+looks = [fit.history for fit in (healthy, collapsed)]
+steps_per_epoch = looks[0]["validation_step"][0]
+epoch = looks[0]["live_step"] / steps_per_epoch
+for i in range(0, len(epoch), 1 if SMALL else 7):
+    row = [f"{h['live_kl_z'][i]:14.2f} {h['live_active_z'][i]:7.0f} {h['live_information'][i]:12.2f}" for h in looks]
+    print(f"{epoch[i]:5.0f}" + "".join(row))
+print(f"These looks took {healthy.info['diagnose_share']:.1%} of the time.")
+print(f"The narrow guide's standard deviations are {width[0] / width[1]:.2f} times the healthy one's, on average.")
+
+# %% [markdown]
+# ## The verdict in words
+#
+# `parts` takes some of the diagnosis; all of it by default. For predictive checks a statistic is a function of a data
+# set. The default ones ask about single pixels; `edges`, how often neighbours differ. (The p-value of S drawn data sets
+# is never below 2/(S + 1), so draw enough of them.)
+
+
+# %%
+def edges(images):
+    """The share of pixels that differ from the one below."""
+    return np.abs(np.diff(images, axis=1)).mean()
+
+
+depth = {"statistics": {"black pixels": np.mean, "edges": edges}, "replicated": 300, "heats": 150}
+if SMALL:
+    depth |= {"k": 50, "simulated": 60, "replicated": 10, "few": 4, "refit_steps": 10, "chains": 2, "heats": 5}
+test = data.test[:60] if SMALL else data.test
+guide = ("likelihood", "calibration", "gaps")
+found = {
+    "healthy": healthy.diagnose(test, labels=labels[: len(test)], **depth),
+    "collapsed": collapsed.diagnose(test, parts=(*guide, "latents", "surgery", "predictive", "annealing"), **depth),
+    "narrow": narrow.diagnose(test, parts=guide, **depth),
+}
+for name, diagnosis in found.items():
+    print(f"\n=== {name} ===\n{diagnosis}")
+
+# %% [markdown]
+# Each patient fails elsewhere. The collapsed model has a guide that is right: if x says nothing of z, the posterior is
+# the prior, and that is easy to hit. Tight bounds, calibrated ranks and small k̂ don't tell a good model; and a good
+# model, the narrow one's, may have a bad guide. So now one by one: where do these words come from?
+#
+# ## How good is log p(x), and how sure is that?
+#
+# L_k, the bound of k draws, rises to log p(x). If it is flat well before its end, it has arrived.
+
+# %%
+print("\nL_k, nats per image")
+print("        k" + "".join(f"{name:>12}" for name in found))
+curves = {name: diagnosis.curve for name, diagnosis in found.items()}
+for j, k in enumerate(curves["healthy"].k):
+    print(f"{k:9d}" + "".join(f"{curve.mean[j]:12.2f}" for curve in curves.values()))
+print("± draws  " + "".join(f"{curve.monte_carlo_error[-1]:12.3f}" for curve in curves.values()))
+print("± images " + "".join(f"{curve.standard_error[-1]:12.2f}" for curve in curves.values()))
+missing = found["healthy"].log_likelihood.mean - found["narrow"].log_likelihood.mean
+times = missing / curves["narrow"].monte_carlo_error[-1]
+print(f"Healthy and narrow are one model. The narrow guide tells {missing:.2f} nats too little: {times:.0f} of its errors.")
+
+# %% [markdown]
+# An error that is estimated from draws doesn't know what they all miss. Pareto k̂ does, and it tells so datum by datum:
+# it is large where a few of the weights outweigh all others.
+
+# %%
+for name, diagnosis in found.items():
+    print(f"{name:10s} {diagnosis.weights}")
+quality = found["healthy"].weights
+print(f"The healthy guide's worst images: {quality.worst(5)}, with k̂ of {quality.pareto_k[quality.worst(5)].round(2)}")
+
+# %% [markdown]
+# A check without the guide: *annealed importance sampling* goes from the prior to the posterior by many small steps of
+# Hamiltonian Monte Carlo. That gives a lower bound on log p(x). On data that the model drew itself, their true z is a
+# draw of the posterior, so one can go back, too: an upper bound. If the two meet, the likelihood is known.
+
+# %%
+for name in ("healthy", "collapsed"):
+    print(f"{name:10s} {found[name].bracket}")
+
+# %% [markdown]
+# ## Is the guide right?
+#
+# Calibration tests the guide on simulated data, where z is known; intervals say what its failure means. The gap
+# log p(x) − ELBO has two parts: what the best normal distribution for each image by itself would lose too
+# (approximation), and what the encoder loses because it answers for all images at once (amortisation).
+
+# %%
+for name, diagnosis in found.items():
+    print(f"\n{name}: {diagnosis.calibration['z']}\n{diagnosis.coverage['z']}\n{diagnosis.gaps}")
+
+# %% [markdown]
+# ## Are the latents used?
+#
+# A dimension whose KL is 0 carries nothing; *active* is one whose posterior mean varies over images. ELBO surgery then
+# splits the KL: information on which image it is, I(n; z), and KL(q(z) ‖ p(z)), by how much all codes together, q(z),
+# miss the prior. Only the second is waste: a better prior would take it away. With N images the first is at most log N.
+
+# %%
+for name in ("healthy", "collapsed"):
+    (site,), surgery = found[name].use.sites, found[name].surgery
+    print(f"\n{name}: KL of each dimension {np.sort(site.kl)[::-1].round(2)} nats, {found[name].use}")
+    print(surgery)
+
+# %% [markdown]
+# ## Does the model draw such data?
+#
+# Posterior predictive: encode the images, draw z, draw images again. Prior predictive: draw z from the prior.
+
+# %%
+for name in ("healthy", "collapsed"):
+    for kind, checks in (("posterior", found[name].checks), ("prior", found[name].prior_checks)):
+        for check in checks:
+            print(f"{name:10s} {kind:10s} {check}")
+
+# %% [markdown]
+# The number of black pixels is right for every model, even for the collapsed one, which knows no digits: it says little.
+# `edges` tells them apart, and finds what is wrong with the healthy model as well: its images are a little too ragged.
+# It draws each pixel by itself, given z.
+#
+# ## All of it in one figure, and a report
+#
+# `found.report` writes pictures, curves, tables and the verdict to one HTML file. Here is a figure of our own.
+
+# %%
+found["healthy"].report(OUT / "did_it_work.html")
+figure, panels = plt.subplots(3, 4, figsize=(18.5, 13))
+tail, live, bound, khat, worst, use, parts, rank, cover, gap, both, check = panels.ravel()
+blue, orange, green, grey = "#3465a4", "#d9730d", "#4e9a06", "0.35"
+colors = {"healthy": blue, "collapsed": orange, "narrow": green}
+
+bins = np.linspace(-0.6, 1.6, 45)
+for (f, diagnosis), color in zip([*known.items()][1:], (green, orange, blue)[-len(known) + 1 :], strict=True):
+    tail.hist(diagnosis.weights.pareto_k, bins, color=color, alpha=0.6, label=f"f = {f}")
+    tail.axvline(formula[f][0], color=color, lw=1.5, ls="--")
+tail.axvline(0.7, color="k", lw=1, ls=":")
+tail.set(title="PPCA: k̂ (dashed: by the formula)", xlabel="Pareto k̂", ylabel="wines")
+
+for (name, color), h in zip(colors.items(), looks, strict=False):
+    live.plot(epoch, h["live_kl_z"], color=color, lw=1.5, label=f"{name}: KL")
+    live.plot(epoch, h["live_information"], color=color, lw=1.5, ls="--", label=f"{name}: information")
+live.set(title="While they were trained", xlabel="epoch", ylabel="validation images   [nats]")
+
+for name, curve in curves.items():
+    bound.fill_between(
+        curve.k, curve.mean - curve.standard_error, curve.mean + curve.standard_error, color=colors[name], alpha=0.15
+    )
+    bound.plot(curve.k, curve.mean, "o-", ms=4, color=colors[name], label=name)
+bound.set_xscale("log")
+bound.set(title="Bounds of k draws, up to log p(x)", xlabel="k, draws per image", ylabel="L_k   [nats per image]")
+
+for name, diagnosis in found.items():
+    khat.plot(np.sort(diagnosis.weights.pareto_k)[::-1], color=colors[name], lw=2, label=name)
+khat.axhline(0.7, color="k", lw=1, ls=":", label="0.7: don't rely on draws above")
+khat.set(title="k̂ of each image", xlabel="image, the worst first", ylabel="Pareto k̂")
+
+order = quality.worst(len(test))
+pictures = np.concatenate([test[order[:24]], np.ones((8, 8, 8)) / 4, test[order[-24:]]])
+worst.imshow(grid(pictures, 8), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+worst.set_title("Healthy: the 24 worst k̂ above, the best below")
+worst.axis("off")
+
+for shift, name in ((-0.2, "healthy"), (0.2, "collapsed")):
+    kl = np.sort(found[name].use.sites[0].kl)[::-1]
+    use.bar(np.arange(latent) + shift, kl, 0.4, color=colors[name], label=name)
+use.set(title="KL of each dimension", xlabel="dimension of z, sorted", ylabel="KL(q ‖ prior)   [nats]")
+
+for i, name in enumerate(("healthy", "collapsed")):
+    s = found[name].surgery
+    parts.bar(i, s.mutual_information.value, 0.6, color=colors[name])
+    parts.bar(i, s.marginal_kl.value, 0.6, bottom=s.mutual_information.value, color=colors[name], alpha=0.4)
+    parts.text(i, s.kl.value + 0.08, f"{s.mutual_information.value:.2f} + {s.marginal_kl.value:.2f}", ha="center")
+parts.axhline(s.most, color=grey, lw=1, ls="--", label="log N, the most there can be")
+parts.set_xticks([0, 1], ["healthy", "collapsed"])
+parts.set(title="The KL: information (dark) + mismatch (light)", ylabel="nats per image", ylim=(0, 1.25 * s.most))
+
+for name in ("narrow", "healthy"):
+    u = found[name].calibration["z"]
+    for d in range(latent):
+        rank.plot(u.points, u.ecdf[:, d] - u.points, color=colors[name], lw=1, label=None if d else name)
+rank.fill_between(u.points, u.lower - u.points, u.upper - u.points, color="0.8", label="99 %, if calibrated")
+rank.set(title="Ranks of the true z, simulated data", xlabel="rank / (L + 1)", ylabel="ECDF − uniform")
+
+cover.plot([0.4, 1], [0.4, 1], color=grey, lw=1, ls=":", label="as they should")
+for name, diagnosis in found.items():
+    c = diagnosis.coverage["z"]
+    cover.errorbar(c.levels, c.overall, yerr=2 * c.overall_errors, fmt="o-", ms=4, color=colors[name], label=name)
+cover.set(title="Intervals of the guide, simulated data", xlabel="nominal share", ylabel="hold the true z in a share of")
+
+for i, (name, diagnosis) in enumerate(found.items()):
+    first, second = diagnosis.gaps.approximation.value, diagnosis.gaps.amortisation.value
+    gap.bar(i, first, 0.6, color=colors[name])
+    gap.bar(i, second, 0.6, bottom=first, color=colors[name], alpha=0.4)
+    gap.text(i, first + second + 0.05, f"{first:.2f} + {second:.2f}", ha="center")
+gap.set_xticks(range(3), list(found))
+gap.set(title="Gap: approximation (dark) + amortisation (light)", ylabel="log p(x) − ELBO   [nats per image]")
+gap.margins(y=0.12)
+
+for name in ("healthy", "collapsed"):
+    b = found[name].bracket
+    both.plot(b.lower, b.upper - b.lower, "o", ms=5, color=colors[name], alpha=0.7, label=name)
+both.axhline(0.0, color=grey, lw=1, ls=":")
+both.set(title="log p(x) from both sides, simulated images", xlabel="lower bound   [nats]", ylabel="upper − lower   [nats]")
+
+for name in ("healthy", "collapsed"):
+    e = found[name].checks[1]
+    check.hist(e.replicated, 20, color=colors[name], alpha=0.7, label=f"{name}: drawn anew")
+check.axvline(e.observed, color="k", lw=2, label="the test images")
+check.set(title="Posterior predictive check", xlabel="edges: share of differing neighbours", ylabel="data sets")
+
+for axes in panels.ravel():
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=9, frameon=False)
+caption = "CAPTION"
+figure.text(0.5, 0.012, caption, ha="center", va="bottom", fontsize=11, color=grey, linespacing=1.5)
+figure.tight_layout(rect=(0, 0.1, 1, 1), h_pad=2.5)
+figure.savefig(OUT / "did_it_work.png", dpi=110)
+print(f"\nWritten: {OUT / 'did_it_work.png'}, {OUT / 'did_it_work.html'}")
