@@ -51,7 +51,12 @@ def diagnosis(event=(6, 5), sites=None, labels=None, seed=0, **other):
     kl = {name: rng.uniform(0.5, 2, (N, d)) * alive[name] for name, d in sites.items()}
     data = rng.random((N, *event))
     checks = tuple(predictive_check(data, (rng.random((N, *event)) for _ in range(20))).values())
+    weights = weight_quality(log_weights)
+    worst = weights.worst(12)
     pictures = Pictures(
+        worst=worst,
+        worst_data=data[worst],
+        worst_reconstructions=rng.random((12, *event)),
         samples=rng.random((64, *event)),
         data=data[:32],
         reconstructions=rng.random((32, *event)),
@@ -70,7 +75,7 @@ def diagnosis(event=(6, 5), sites=None, labels=None, seed=0, **other):
         "log_likelihood": Estimate(values, errors, 100),
         "elbo": Estimate(log_weights.mean(0), np.full(N, np.nan), 1),
         "curve": bound_curve(log_weights),
-        "weights": weight_quality(log_weights),
+        "weights": weights,
         "use": latent_use(means, kl),
         "surgery": elbo_surgery(prior, own, np.maximum(own - np.log(N), prior), prior),
         "calibration": {name: uniformity(r, 19) for name, r in order.items()},

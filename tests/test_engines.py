@@ -480,6 +480,13 @@ RESUMED = {
 }
 
 
+@both
+@pytest.mark.parametrize("engine", [SVI(estimator="score"), SVI(k=3, estimator="score"), IWAE(k=1, estimator="score")])
+def test_the_objective_is_the_bound_whatever_the_gradients_estimator(engine, backend):
+    fit = ppdgm.fit(BITS, X, engine=engine, steps=4, batch_size=8, backend=backend, progress=False, learning_rate=0.0)
+    assert fit.history["objective"] == pytest.approx(fit.history["elbo"], abs=1e-4)
+
+
 class Crash(Exception):
     pass
 

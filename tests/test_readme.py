@@ -13,7 +13,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 def test_the_readmes_python_runs(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 9
     code = (
         "\n".join(blocks).replace("epochs=200", "epochs=2").replace("epochs=20", "epochs=2").replace("k=5000", "k=50")
     )

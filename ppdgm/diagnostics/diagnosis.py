@@ -73,6 +73,8 @@ class Pictures:
         samples: means of the likelihood at draws of the prior, [n, *event_shape].
         data: some data, [n, *event_shape].
         reconstructions: of these.
+        worst: indices of the data with the largest k̂, the worst first.
+        worst_data, worst_reconstructions: these, [len(worst), *event_shape].
         traversals: decoded along the most informative dimensions, [D', steps, *event_shape].
         traversed: what these are, such as "z[3]", with their KL.
         steps: values that are traversed, in standard deviations of the prior.
@@ -86,6 +88,9 @@ class Pictures:
     samples: np.ndarray | None = None
     data: np.ndarray | None = None
     reconstructions: np.ndarray | None = None
+    worst: np.ndarray | None = None
+    worst_data: np.ndarray | None = None
+    worst_reconstructions: np.ndarray | None = None
     traversals: np.ndarray | None = None
     traversed: tuple[str, ...] = ()
     steps: np.ndarray | None = None

@@ -13,6 +13,7 @@ _ORDER = {"bad": 0, "warning": 1, "good": 2}
 _MARK = {"bad": "✗", "warning": "!", "good": "✓"}
 
 MOST_GAP = 5.0  #: nats of an inference gap above which something is to be done
+ENOUGH = 0.9  #: share of draws that count, from which a heavy tail of the weights is no trouble
 MANY = 0.05  #: share of data with a k̂ too large, above which the guide is not to be trusted
 
 
@@ -91,11 +92,22 @@ def _weights(found: Any) -> Iterator[Finding]:
     if w.exact.all():
         yield Finding("Guide", "good", f"it is the exact posterior: all importance weights are equal (K = {w.k}).")
         return
-    k = np.where(np.isnan(w.pareto_k), -np.inf, w.pareto_k)
-    over, worst = float((k > 0.7).mean()), ", ".join(str(i) for i in w.worst(3))
-    text = (
-        f"Pareto k̂ is above 0.7 for {over:.0%} of the data, with a median of {np.median(k):.2f}; worst: data {worst}."
-    )
+    known = w.pareto_k[~np.isnan(w.pareto_k)]
+    share = float(np.median(w.effective_sample_size)) / w.k
+    if not len(known):
+        text = (
+            f"the effective sample size is {share:.0%} of the draws (median); the weights have too many ties for a k̂."
+        )
+        yield Finding("Guide", "good" if share > 0.1 else "warning", text)
+        return
+    heavy = np.nan_to_num(w.pareto_k, nan=0.0) > 0.7
+    # Of nearly equal weights even a heavy tail weighs nothing.
+    over = float((heavy & (w.effective_sample_size < ENOUGH * w.k)).mean())
+    worst = ", ".join(str(i) for i in w.worst(3))
+    text = f"Pareto k̂ is above 0.7 for {heavy.mean():.0%} of the data, with a median of {np.median(known):.2f}; worst: "
+    text += f"data {worst}."
+    if heavy.mean() > over + 0.01:
+        text += f" For all but {over:.0%} that is no trouble, as nearly all draws count."
     if over > MANY:
         advice = (
             "The guide is far from the posterior there: take a larger encoder, a richer posterior (FlowPosterior, "
@@ -136,13 +148,21 @@ def _gaps(found: Any) -> Iterator[Finding]:
     if g.inference.value < 0.1:
         yield Finding("Gaps", "good", f"the bound is tight: {g}.")
         return
+    large = g.inference.value > MOST_GAP
+    if g.amortisation.value < -0.1:
+        text = (
+            f"an inference gap of {g.inference} nats; a Gaussian of {g.family} covariance, refitted to each datum, is "
+        )
+        text += f"worse than the guide by {-g.amortisation.value:.2f}, so that it tells no amortisation gap."
+        other = "Ask for family='full'." if g.family == "diagonal" else ""
+        yield Finding("Gaps", "warning" if large else "good", text, other)
+        return
     amortised = g.amortisation.value > g.approximation.value
     advice = (
         "Most of it is the encoder's: make it larger, or train it longer (VariationalEM, LaggingInference)."
         if amortised
         else "Most of it is the family's: take a richer posterior (FlowPosterior, FullCovarianceNormal)."
     )
-    large = g.inference.value > MOST_GAP
     yield Finding("Gaps", "warning" if large else "good", f"{g}.", advice if large else "")
 
 

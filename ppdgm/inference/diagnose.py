@@ -202,8 +202,8 @@ class Diagnosing:
         self.found["bracket"] = bracket(forward, back)
 
     def _pictures(self) -> None:
-        use = self.found.get("use")
-        self.found["pictures"] = pictures(self.subject, self._terms, use, self.labels)
+        use, weights = self.found.get("use"), self.found.get("weights")
+        self.found["pictures"] = pictures(self.subject, self._terms, use, weights, self.labels)
 
 
 def check_parts(parts: Any) -> tuple[str, ...]:

@@ -11,11 +11,11 @@ from ppdgm.diagnostics.diagnosis import Pictures
 from ppdgm.errors import PpdgmError
 from ppdgm.inference.subject import Sites, Subject, Terms, flat
 
-SHOWN, PRIOR, ALONG, STEPS, PAIRS = 64, 2000, 10, 9, 6
+SHOWN, WORST, PRIOR, ALONG, STEPS, PAIRS = 64, 12, 2000, 10, 9, 6
 REACH = 2.5  # standard deviations of the prior that a traversal goes to either side
 
 
-def pictures(subject: Subject, terms: Terms | None, use: Any, labels: np.ndarray | None) -> Pictures:
+def pictures(subject: Subject, terms: Terms | None, use: Any, weights: Any, labels: np.ndarray | None) -> Pictures:
     """What a report draws; what the program can't give is left out."""
     latents, observed = subject.means()
     name = "x" if "x" in observed else next(iter(observed), None)
@@ -23,6 +23,11 @@ def pictures(subject: Subject, terms: Terms | None, use: Any, labels: np.ndarray
     if name is not None:
         found["data"] = np.asarray(subject.feed.fields[name][:SHOWN]) if name in subject.feed.fields else None
         found["reconstructions"] = observed[name][:SHOWN]
+        if weights is not None and name in subject.feed.fields:
+            worst = weights.worst(min(WORST, subject.size))
+            found["worst"] = worst
+            found["worst_data"] = np.stack([np.asarray(subject.feed.fields[name][int(i)]) for i in worst])
+            found["worst_reconstructions"] = observed[name][worst]
     if terms is not None:
         found["aggregated"] = {n: v[0] for n, v in flat(terms.latents, 2).items()}
     prior: Sites = _or(lambda: subject.simulated(PRIOR, subject.seed + 7)[0], {})
@@ -38,19 +43,20 @@ def pictures(subject: Subject, terms: Terms | None, use: Any, labels: np.ndarray
 def _traversals(subject: Subject, latents: Sites, prior: Sites, use: Any, name: str) -> dict[str, Any]:
     """Decoded along each of the most informative dimensions, from the first datum's code; sites above are left out."""
     ranked = sorted(
-        ((s.kl[d] if s.kl is not None else s.variance[d], s.name, int(d)) for s in use.sites for d in s.by_kl[:ALONG]
-         if s.name in latents and s.name in prior),
+        ((by[d], s.name, int(d), unit) for s in use.sites if s.name in latents and s.name in prior
+         for by, unit in [(s.kl, "nats") if s.kl is not None else (s.variance, "variance of means")]
+         for d in s.by_kl[:ALONG]),
         reverse=True,
     )[:ALONG]  # fmt: skip
     steps = np.linspace(-REACH, REACH, STEPS)
     rows, told = [], []
-    for value, site, d in ranked:
+    for value, site, d, unit in ranked:
         codes = np.repeat(latents[site][:1], STEPS, axis=0)
         every = codes.reshape(STEPS, -1).copy()
         draws = prior[site].reshape(len(prior[site]), -1)[:, d]
         every[:, d] = draws.mean() + steps * draws.std()
         rows.append(_decoded(subject, {site: every.reshape(codes.shape)}, name))
-        told.append(f"{site}[{d}] ({value:.2f} nats)" if value is not None else f"{site}[{d}]")
+        told.append(f"{site}[{d}] ({value:.2f} {unit})")
     return {"traversals": np.stack(rows), "traversed": tuple(told), "steps": steps} if rows else {}
 
 

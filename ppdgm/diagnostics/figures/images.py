@@ -84,11 +84,12 @@ def interpolations(found: Any) -> Drawing | None:
 
 
 def worst(found: Any) -> Drawing | None:
-    """Of the data that are shown, those with the largest k̂."""
-    data, again, weights = found.pictures.data, found.pictures.reconstructions, found.weights
+    """The data with the largest k̂, above what the model makes of them."""
+    pictures, weights = found.pictures, found.weights
+    data, again, which = pictures.worst_data, pictures.worst_reconstructions, pictures.worst
     if data is None or again is None or weights is None or data.shape != again.shape or not is_image(data.shape[1:]):
         return None
-    order = [int(i) for i in weights.worst(found.size) if i < len(data) and np.isfinite(weights.pareto_k[i])]
+    order = [j for j, i in enumerate(which) if np.isfinite(weights.pareto_k[i])]
     if not order:
         return None
     across = min(6, len(order))
@@ -98,14 +99,16 @@ def worst(found: Any) -> Drawing | None:
     figure = _board(shown, across, ["data", "model"] * len(pairs), apart=2, gap=0.36, last=True)
     axes = figure.axes[0]
     rows, columns = np.divmod(np.arange(len(order)), across)
-    for i, x, y in zip(
+    for j, x, y in zip(
         order, axes.get_xlim()[1] * (columns + 0.5) / across, axes.get_yticks()[1::2][rows], strict=True
     ):
         place = (x, y + 0.5 * data.shape[-2] + 1)
-        axes.annotate(f"{i}: {weights.pareto_k[i]:.2f}", place, ha="center", va="top", fontsize=SMALL, color=MUTED)
+        axes.annotate(
+            f"{which[j]}: {weights.pareto_k[which[j]]:.2f}", place, ha="center", va="top", fontsize=SMALL, color=MUTED
+        )
     caption = (
-        f"Number and k̂ of the worst among the first {len(data)} data, above what the model makes of them: often rare, "
-        "odd or mislabelled ones, for which the guide's draws miss the posterior."
+        "Number and k̂ of the worst data, above what the model makes of them: often rare, odd or mislabelled ones, for "
+        "which the guide's draws miss the posterior."
     )
     return Drawing("worst-data", "Data where the guide fits worst", caption, figure)
 
