@@ -523,7 +523,7 @@ MUTATIONS: dict[str, Mutation] = {
         "ppdgm/backends/numpyro/tracer.py",
         "kind = MixedVocabulary if gradients and gradients.mixed else JaxVocabulary",
         "kind = MixedVocabulary if not gradients or gradients.mixed else JaxVocabulary",
-        "tests/test_turns.py -k information_that or maximum",
+        "tests/test_mixed_precision.py -k evaluated",
     ),
     "annealing that forgets a temperature": Mutation(
         "ppdgm/inference/annealing.py",

@@ -61,6 +61,12 @@ def test_surgery_adds_up_and_its_marginal_kl_is_that_of_quadrature(backend):
     assert found.elbo.value == pytest.approx(found.reconstruction.value - found.kl.value)
     assert found.kl.value == pytest.approx(found.mutual_information.value + found.marginal_kl.value)
     assert abs(marginal - kl) > 0.5  # neither is all of it
+    draws = np.linspace(-2, 2, 300).reshape(2, 150, 1).astype("float32")
+    exact = logsumexp(norm.logpdf(draws[..., 0][..., None], loc, scale), axis=-1) - np.log(len(x))
+    subject = fit._subject(x, 0, "auto")
+    assert np.abs(subject.aggregated({"z": draws}) - exact).max() < 1e-4
+    small = fit._subject(x, 0, 1)  # the smallest chunks, of which the last is not full
+    assert np.abs(small.aggregated({"z": draws}) - exact).max() < 1e-4
 
 
 @both
