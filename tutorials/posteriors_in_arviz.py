@@ -124,7 +124,7 @@ print(f"{'exact':12s} {len(x):8d} {'':9s} {0.0:17.3f} {sd:21.3f} {correlation:14
 # ## Has it converged? Ask that of chains only
 #
 # R̂ compares chains that started apart. A guide's draws are independent by construction: they make one chain, with
-# nothing to converge. R̂ would be 1 for the worst of guides, and the effective sample size of chains the number of draws.
+# nothing to converge. R̂ would be 1 for the worst of guides, and the chains' effective sample size the number of draws.
 # So nothing of the kind is reported of them; `withheld` says why, and what to ask instead.
 
 # %%
@@ -239,9 +239,9 @@ figure, panels = plt.subplots(2, 4, figsize=(18.5, 9.6))
 blue, orange, green, grey = "#3465a4", "#d9730d", "#4e9a06", "0.35"
 angle = np.linspace(0, 2 * np.pi, 200)
 circle = np.linalg.cholesky(covariance) @ np.stack([np.cos(angle), np.sin(angle)])
-titles = {"guide": "The guide's draws", "importance": "Resampled by their weights", "mcmc": "NUTS, four chains"}
+titles = {"guide": "The guide's draws", "importance": "Resampled by their weights", "mcmc": f"NUTS, {chains} chains"}
 for axes, (how, title), color in zip(panels[0], titles.items(), (orange, blue, green), strict=False):
-    axes.plot(*drawn[how][:1000, 0].T, ".", ms=3, alpha=0.5, color=color)
+    axes.plot(*drawn[how][:: len(drawn[how]) // draws, 0].T, ".", ms=3, alpha=0.5, color=color)
     for level in (1.0, 2.0):
         edge = mean[0][:, None] + level * circle
         axes.plot(*edge, color="k", lw=1.2, label="exact: 1 and 2 standard deviations" if level == 1 else None)
@@ -263,7 +263,8 @@ for axes, column in ((panels[1, 0], "petal length (cm)"), (panels[1, 1], "sepal 
     axes.fill_between(middle, low, high, color=blue, alpha=0.35, label="posterior predictive, 90 %")
     axes.hist(before, bins, density=True, histtype="step", color=orange, lw=1.5, label="prior predictive")
     axes.plot(middle, np.histogram(seen, bins, density=True)[0], "k.-", lw=1, label="the flowers")
-    axes.set(title=f"Predictive: {column}", xlabel=f"{column.removesuffix(' (cm)')}, standardised", ylabel="density")
+    name = column.removesuffix(" (cm)")
+    axes.set(title=f"Predictive: {name}", xlabel=f"{name}, standardised", ylabel="density")
     axes.set_ylim(top=1.35 * axes.get_ylim()[1])
 
 grid = np.linspace(flowers["x"].min(), flowers["x"].max(), 2)
@@ -279,13 +280,15 @@ panels[1, 3].plot(exact, left_out.values - exact, ".", color=blue, label="fit.lo
 panels[1, 3].plot(exact, within - exact, ".", color=orange, label="nothing left out")
 panels[1, 3].set(title="Leave-one-out against the formula", xlabel="exact log p(t | others)   [nats]")
 panels[1, 3].set_ylabel("estimate − exact   [nats]")
+panels[0, 3].set_ylim(top=mean[0, 0] + 1.2)
 for axes in panels.ravel():
-    axes.legend(fontsize=9, frameon=False, loc="upper right")
+    place = "upper left" if axes is panels[1, 2] else "upper right"
+    axes.legend(fontsize=9, frameon=False, loc=place, ncols=2 if axes is panels[0, 3] else 1)
 caption = (
     "Top: the guide has the right place, but neither width nor tilt. Weights give it both, and so does NUTS. "
     "Chains that mix look alike.\n"
-    "Bottom: data drawn anew by the latents of these flowers look like them; from the prior the model draws one hump, "
-    "where there are two. Leave-one-out by weights agrees with the formula; without it, outliers are told too well."
+    "Bottom: data drawn anew by these flowers' latents have their two humps, though less sharp; the prior draws one. "
+    "Leave-one-out by weights agrees with the formula; with nothing left out, odd flowers are predicted too well."
 )
 figure.text(0.5, 0.012, caption, ha="center", va="bottom", fontsize=11, color=grey, linespacing=1.5)
 figure.tight_layout(rect=(0, 0.08, 1, 1), h_pad=2)

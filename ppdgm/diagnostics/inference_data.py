@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
-import ppdgm
 from ppdgm.diagnostics.arrays import as_array
 from ppdgm.diagnostics.psis import arviz, is_first_generation
 from ppdgm.diagnostics.tables import tables
@@ -62,7 +62,7 @@ def _notes(more: Mapping[str, Any], inference_library: str | None) -> dict[str, 
     notes: dict[str, Any] = {
         "created_at": datetime.now(UTC).isoformat(),
         "creation_library": "ppdgm",
-        "creation_library_version": ppdgm.__version__,
+        "creation_library_version": version("ppdgm"),
         "creation_library_language": "Python",
         "arviz_version": arviz().__version__,
         "sampling": "independent draws of a guide; one chain",
