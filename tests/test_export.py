@@ -78,6 +78,19 @@ def test_several_sites_and_a_coupled_prior(backend):
     assert "log_weight" not in found.sample_stats
 
 
+@both
+def test_chains_have_an_axis_of_their_own(backend):
+    found = fit_of(backend=backend).to_arviz(X[:2], how="mcmc", draws=30, warmup=30, chains=2, predictive=5, prior=0)
+    for group in ("posterior", "log_likelihood", "sample_stats"):
+        assert dict(found[group].sizes)["chain"] == 2 and dict(found[group].sizes)["draw"] == 30
+    z, lp = found["posterior"]["z"].values, found["sample_stats"]["lp"].values
+    params = fit_of().params
+    mean = z @ np.asarray(params["weight"]).T + params["loc"]
+    exact = norm.logpdf(z).sum(-1) + norm.logpdf(X[:2], mean, np.exp(params["log_scale"])).sum(-1)
+    assert np.abs(lp - exact).max() < 1e-3  # each draw's own, in its own chain
+    assert "2 Markov chains" in found["posterior"].attrs["sampling"]
+
+
 class Mean(Program):
     """θ ~ N(0, 1) for all data, x ~ N(θ, 1)."""
 
@@ -111,6 +124,14 @@ def test_leave_one_out_where_all_data_share_a_latent(backend):
     assert abs(found.elpd.value - exact.sum()) < 4 * found.elpd.error + 1e-3
     plain = norm.logpdf(x[:, 0], params["loc"][0], np.sqrt(1 + scale**2))  # a wrong twin: nothing left out
     assert abs(plain.sum() - exact.sum()) > 10 * found.elpd.error
+
+
+def test_a_program_without_a_latent_of_each_datum_is_diagnosed_as_far_as_that_goes():
+    fit = Fit(Mean(), {"loc": np.zeros(1, "float32"), "log_scale": np.zeros(1, "float32")})
+    found = fit.diagnose(X[:, :1], k=40, simulated=50, replicated=10, few=3, refit_steps=5)
+    assert {"likelihood", "latents", "surgery"} <= set(found.withheld) and "all data share" in found.withheld["latents"]
+    assert found.pictures.codes == {}
+    assert str(found) and found.table()
 
 
 def test_leave_one_out_is_refused_for_a_latent_of_each_datum():

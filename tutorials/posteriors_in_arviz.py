@@ -99,7 +99,7 @@ print(
 
 # %%
 chains, length, warmup = (2, 100, 50) if SMALL else (4, 1000, 300)
-few, settings = 2, {"chains": chains, "draws": length, "warmup": warmup}
+few, settings = 1 if SMALL else 2, {"chains": chains, "draws": length, "warmup": warmup}
 kinds = {
     "guide": (x, {"draws": draws}),
     "importance": (x, {"draws": draws, "k": 1000 if SMALL else 20_000}),
@@ -282,7 +282,7 @@ panels[1, 3].set(title="Leave-one-out against the formula", xlabel="exact log p(
 panels[1, 3].set_ylabel("estimate − exact   [nats]")
 panels[0, 3].set_ylim(top=mean[0, 0] + 1.2)
 for axes in panels.ravel():
-    place = "upper left" if axes is panels[1, 2] else "upper right"
+    place = "lower right" if axes is panels[1, 2] else "upper right"
     axes.legend(fontsize=9, frameon=False, loc=place, ncols=2 if axes is panels[0, 3] else 1)
 caption = (
     "Top: the guide has the right place, but neither width nor tilt. Weights give it both, and so does NUTS. "

@@ -67,6 +67,9 @@ class Bracket:
         (low, high), (error, above) = self.mean, self.standard_error
         if self.upper is None:
             return f"log p(x) ≥ {low:.3f} ± {error:.3f} nats (C = {self.chains})"
+        if high < low and not self.crossed:
+            both = f"{low:.3f} ± {error:.3f} from below, {high:.3f} ± {above:.3f} from above"
+            return f"log p(x) = {both}: equal within their errors (N = {len(self.lower)}, C = {self.chains})"
         return (
             f"{low:.3f} ± {error:.3f} ≤ log p(x) ≤ {high:.3f} ± {above:.3f} nats (N = {len(self.lower)}, C = "
             f"{self.chains}, gap {self.gap:.3f})"

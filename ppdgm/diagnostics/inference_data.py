@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 from ppdgm.diagnostics.arrays import as_array
 from ppdgm.diagnostics.psis import arviz, is_first_generation
 from ppdgm.diagnostics.tables import tables
-from ppdgm.errors import DataError, shown
+from ppdgm.errors import DataError, require, shown
 
 
 def to_arviz(
@@ -19,6 +19,7 @@ def to_arviz(
     coords: Mapping[str, Any] | None = None,
     attrs: Mapping[str, Any] | None = None,
     inference_library: str | None = None,
+    chains: int = 1,
 ) -> Any:
     """Draws, data and densities with named axes: `InferenceData` with ArviZ 0.23, `xarray.DataTree` with 1.x.
 
@@ -35,6 +36,7 @@ def to_arviz(
         coords: for an axis, its labels; "datum" for the data's index, by default 0, 1, ….
         attrs: more to say of all groups.
         inference_library: such as "numpyro".
+        chains: of Markov chains, one after another, that the draws of posterior, log_likelihood and sample_stats are.
 
     Raises:
         DataError: an unknown group, no numbers, or sizes that don't agree.
@@ -49,7 +51,8 @@ def to_arviz(
     for axis, array in labels.items():
         if array.ndim != 1:
             raise DataError(f"coords[{axis!r}]: got {shown(array)}, expected a label for each place, [{axis}].")
-    found = tables(groups, dims or {}, labels)
+    require("chains", chains, int, 1, "a positive whole number")
+    found = tables(groups, dims or {}, labels, chains)
     notes = _notes(attrs or {}, inference_library)
     sets = {name: xarray.Dataset(table, coords=own, attrs=notes) for name, (table, own) in found.items()}
     if is_first_generation():
@@ -62,7 +65,7 @@ def _notes(more: Mapping[str, Any], inference_library: str | None) -> dict[str, 
     notes: dict[str, Any] = {
         "created_at": datetime.now(UTC).isoformat(),
         "creation_library": "ppdgm",
-        "creation_library_version": version("ppdgm"),
+        "creation_library_version": sys.modules["ppdgm"].__version__,
         "creation_library_language": "Python",
         "arviz_version": arviz().__version__,
         "sampling": "independent draws of a guide; one chain",

@@ -22,12 +22,13 @@ GROUPS: dict[str, tuple[str, ...]] = {  # the axes that arrays of a group lead w
     "observed_data": _DATA[2:],
 }
 _OF_DATA = ("posterior_predictive", "prior_predictive", "observed_data")  # groups whose variables may be images
+_CHAINED = ("posterior", "log_likelihood", "sample_stats")
 _IMAGE = ("channel", "row", "column")
 
 Table = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
-def tables(groups: Any, dims: Mapping[str, Any], coords: Mapping[str, np.ndarray]) -> dict[str, Table]:
+def tables(groups: Any, dims: Mapping[str, Any], coords: Mapping[str, np.ndarray], chains: int = 1) -> dict[str, Table]:
     """For each group: (axes, array) by variable, and labels by axis.
 
     Raises:
@@ -42,15 +43,18 @@ def tables(groups: Any, dims: Mapping[str, Any], coords: Mapping[str, np.ndarray
             raise DataError(f"groups[{group!r}]: got {shown(variables)}, expected arrays by variable.")
     arrays = {group: {n: _read(group, n, v) for n, v in variables.items()} for group, variables in groups.items()}
     size = _data_size(arrays, dims, coords)
-    return {group: _table(group, variables, dims, coords, size) for group, variables in arrays.items()}
+    several = lambda group: chains if group in _CHAINED else 1
+    return {group: _table(group, own, dims, coords, size, several(group)) for group, own in arrays.items()}
 
 
-def _table(group: str, variables: Any, dims: Any, coords: Mapping[str, np.ndarray], size: int | None) -> Table:
+def _table(
+    group: str, variables: Any, dims: Any, coords: Mapping[str, np.ndarray], size: int | None, chains: int
+) -> Table:
     found: dict[str, Any] = {}
     lengths = {} if size is None else {"datum": size}
     for name, value in variables.items():
         where = f"groups[{group!r}][{name!r}]"
-        array = _array(where, value, group, size)
+        array = _array(where, value, group, size, chains)
         axes = _axes(where, group, name, array.ndim, dims)
         for axis, length in zip(axes, array.shape, strict=True):
             expected = len(coords[axis]) if axis in coords else lengths.setdefault(axis, length)
@@ -119,12 +123,16 @@ def _read(group: str, name: Any, value: Any) -> Any:
     return array
 
 
-def _array(where: str, value: Any, group: str, size: int | None) -> np.ndarray:
-    """The array, with an axis for the one chain."""
+def _array(where: str, value: Any, group: str, size: int | None, chains: int) -> np.ndarray:
+    """The array, with an axis for the chains."""
     lead = GROUPS[group]
     if isinstance(value, Iterator):
         value = _filled(where, value, lead.index("datum") - ("chain" in lead), size)
-    return value[None] if "chain" in lead else value
+    if "chain" not in lead:
+        return value
+    if len(value) % chains:
+        raise DataError(f"{where}: got {len(value)} draws, expected a multiple of the {chains} chains.")
+    return value.reshape(chains, -1, *value.shape[1:])
 
 
 def _filled(where: str, chunks: Iterator[Any], axis: int, size: int | None) -> np.ndarray:

@@ -75,7 +75,7 @@ def _use(found: Any) -> Iterator[Finding]:
         yield Finding("Latents", "bad", f"{found.use}.", advice)
     elif used < all_of:
         text = f"{found.use}: the others say nothing of the data."
-        yield Finding("Latents", "warning" if used < all_of / 4 else "good", text, _smaller(used, all_of))
+        yield Finding("Latents", "warning" if used <= all_of / 4 else "good", text, _smaller(used, all_of))
     else:
         yield Finding("Latents", "good", f"{found.use}.")
 
@@ -138,8 +138,17 @@ def _calibration(found: Any) -> Iterator[Finding]:
         advice = "Its intervals are too narrow: " if narrow else "Its intervals are too wide, or shifted: "
         advice += "take a richer posterior, or resample draws by their weights (fit.posterior(…, how='importance'))."
         yield Finding("Calibration", "warning", text, advice)
-    else:
-        yield Finding("Calibration", "good", "on data simulated from the model, the posterior's ranks are uniform.")
+        return
+    for name, c in found.coverage.items():  # over all dimensions together, which tells what no single one does
+        off = (c.overall - c.levels) / np.maximum(c.overall_errors, 1e-12)
+        j = int(np.argmax(np.abs(off)))
+        if abs(off[j]) > 4 and abs(c.overall[j] - c.levels[j]) > 0.01:
+            text = f"no dimension's ranks fail by themselves, but {c.levels[j]:.0%} intervals of {name} hold the truth "
+            narrow = c.overall[j] < c.levels[j]
+            advice = f"The posterior is a little too {'narrow' if narrow else 'wide'}: a richer one may help."
+            yield Finding("Calibration", "warning", f"{text}in {c.overall[j]:.1%} of the data.", advice)
+            return
+    yield Finding("Calibration", "good", "on data simulated from the model, the posterior's ranks are uniform.")
 
 
 def _gaps(found: Any) -> Iterator[Finding]:
@@ -187,7 +196,9 @@ def _checks(found: Any) -> Iterator[Finding]:
     for checks, kind in ((found.checks, "posterior"), (found.prior_checks, "prior")):
         if not checks:
             continue
-        odd = [c for c in checks if c.p < 0.01]
+        odd = [
+            c for c in checks if c.p <= max(0.01, 2.0 / (1 + len(c.replicated)))
+        ]  # the smallest that S sets can tell
         if odd:
             text = ", ".join(f"{c.name} {c.observed:.3g}, replicated {np.mean(c.replicated):.3g}" for c in odd)
             advice = "The likelihood may be of the wrong family or scale." if kind == "posterior" else (
@@ -203,8 +214,6 @@ def _bracket(found: Any) -> Iterator[Finding]:
     if (b := found.bracket) is None:
         return
     if b.crossed:
-        yield Finding(
-            "Annealing", "warning", f"the two bounds cross: {b}.", "Take more temperatures: annealing={'heats': 1000}."
-        )
+        yield Finding("Annealing", "warning", f"the two bounds cross: {b}.", "Take more temperatures: heats=1000.")
     else:
         yield Finding("Annealing", "good", f"on simulated data, {b}.")

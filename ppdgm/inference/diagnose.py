@@ -58,7 +58,7 @@ class Depth(Spec):
     draws: PositiveInt = 1
     simulated: PositiveInt = 500
     ranks: PositiveInt = 99
-    replicated: PositiveInt = 100
+    replicated: PositiveInt = 200
     replicated_size: PositiveInt = 500
     few: PositiveInt = 32
     family: Literal["diagonal", "full"] = "diagonal"
@@ -128,10 +128,13 @@ class Diagnosing:
 
     def _latents(self) -> None:
         codes = flat(self.subject.means()[0])
-        kl = self.terms.kl
+        kl = dict(self.terms.kl)
+        for n, v in kl.items():  # a closed form of the site as a whole, as of a full covariance
+            if n in codes and v.ndim == 2 and v.shape[1] == 1 != codes[n].shape[1]:
+                kl[n] = v[:, 0]
         known = {n: v for n, v in codes.items() if n in kl and (kl[n].ndim == 1 or kl[n].shape == v.shape)}
-        self.found["use"] = latent_use(known, {n: kl[n] for n in kl if n in known or kl[n].ndim == 2},
-                                       self.depth.nats, self.depth.active)  # fmt: skip
+        told = {n: v for n, v in kl.items() if n in known or v.ndim == 2}
+        self.found["use"] = latent_use(known, told, self.depth.nats, self.depth.active)
 
     def _surgery(self) -> None:
         t = self.terms

@@ -18,6 +18,7 @@ REACH = 2.5  # standard deviations of the prior that a traversal goes to either 
 def pictures(subject: Subject, terms: Terms | None, use: Any, weights: Any, labels: np.ndarray | None) -> Pictures:
     """What a report draws; what the program can't give is left out."""
     latents, observed = subject.means()
+    latents = {n: v for n, v in latents.items() if len(v) == subject.size}  # and not those that all data share
     name = "x" if "x" in observed else next(iter(observed), None)
     found: dict[str, Any] = {"codes": flat(latents), "labels": labels}
     if name is not None:
@@ -63,14 +64,14 @@ def _traversals(subject: Subject, latents: Sites, prior: Sites, use: Any, name: 
 def _interpolations(subject: Subject, latents: Sites, name: str) -> np.ndarray:
     """Decoded on straight lines between the codes of data 2i and 2i + 1."""
     share, rows = np.linspace(0.0, 1.0, STEPS), []
-    for i in range(min(PAIRS, subject.size // 2)):
+    for i in range(min(PAIRS, subject.size // 2) if latents else 0):
         between = {}
         for n, v in latents.items():
             weight = share.reshape(-1, *(1,) * (v.ndim - 1))
             between[n] = ((1 - weight) * v[2 * i] + weight * v[2 * i + 1]).astype(v.dtype)
         rows.append(_decoded(subject, between, name))
-    if not rows:
-        raise PpdgmError("one datum has no other to go to.")
+    if not rows or not latents:
+        raise PpdgmError("there are no two codes to go between.")
     return np.stack(rows)
 
 

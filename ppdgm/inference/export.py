@@ -48,7 +48,7 @@ def export(
     attrs = {f"left_out_{n}": why for n, why in left_out.items()}
     if posterior.chains > 1:
         attrs["sampling"] = f"{posterior.chains} Markov chains of each datum, one after another"
-    return to_arviz(groups, coords=coords, attrs=attrs, inference_library=library)
+    return to_arviz(groups, coords=coords, attrs=attrs, inference_library=library, chains=posterior.chains)
 
 
 def _given(latents: Sites, index: np.ndarray, start: int) -> Sites:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from numpyro.infer import HMC, MCMC, NUTS
+from numpyro.infer import HMC, NUTS
 
 from ppdgm.language import Array
 from ppdgm.tracing import adapted
@@ -63,14 +63,14 @@ def nuts(
         draws: of each chain, after the warm-up.
         warmup: draws that adapt step size and mass, and are left out.
     """
-    chains = len(next(iter(start.values())))
-    run = MCMC(
-        NUTS(potential_fn=lambda z: -log_density(z)), num_warmup=warmup, num_samples=draws, num_chains=chains,
-        chain_method="vectorized", progress_bar=False,
-    )  # fmt: skip
-    first = dict(start) if chains > 1 else {n: v[0] for n, v in start.items()}
-    run.run(key, init_params=first, extra_fields=("diverging", "accept_prob", "num_steps", "potential_energy"))
-    found, about = run.get_samples(group_by_chain=True), run.get_extra_fields(group_by_chain=True)
-    names = {"diverging": "diverging", "accept_prob": "acceptance_rate", "num_steps": "n_steps"}
-    statistics = {told: about[name] for name, told in names.items()}
-    return dict(found), {**statistics, "lp": -about["potential_energy"]}
+    kernel = NUTS(potential_fn=lambda z: -log_density(z))
+
+    def chain(key: Array, z: dict[str, Array]) -> Any:
+        step = lambda state, _: (kernel.sample(state, (), {}),) * 2
+        state = kernel.init(key, warmup, z, (), {})
+        state = jax.lax.fori_loop(0, warmup, lambda _, s: step(s, None)[0], state)
+        return jax.lax.scan(step, state, length=draws)[1]
+
+    found = jax.vmap(chain)(jax.random.split(key, len(next(iter(start.values())))), dict(start))
+    about = {"diverging": found.diverging, "acceptance_rate": found.accept_prob, "n_steps": found.num_steps}
+    return dict(found.z), {**about, "lp": -found.potential_energy}

@@ -68,6 +68,7 @@ class Runtime:
         self._guide = jax.jit(self._at_given)
         self._joint = jax.jit(self._slopes)
         self._decoded = jax.jit(self._at_latents)
+        self._refine = jax.jit(self._chains, static_argnames=("draws", "warmup"))
         self._predictive = jax.jit(self._predicted)
         self._prior = jax.jit(self.tracer.prior, static_argnames=("size", "mean"))
 
@@ -170,13 +171,9 @@ class Runtime:
         Returns:
             Draws [chains, draws, *event] by site, and statistics [chains, draws].
         """
-        index = self._index(np.zeros(1, int))
-
-        def log_density(z: Any) -> Array:
-            found = model_at(self.tracer, params, select(self.tracer, data, index), index, _lone(z))
-            return sum(v.sum() for v in found.values())
-
-        return self.fetch(nuts(log_density, self.put(start), make_key(seed), draws, warmup))
+        index, key = self._index(np.zeros(1, int)), make_key(seed)
+        found: Any = self.fetch(self._refine(params, data, index, self.put(start), key, draws=draws, warmup=warmup))
+        return found
 
     def check_walked(self, params: Any, data: Any, index: np.ndarray) -> None:
         """Refuse latents that Hamiltonian Monte Carlo can't move."""
@@ -278,6 +275,14 @@ class Runtime:
 
     def _at_latents(self, params: Any, data: Any, index: Array, given: Any) -> Any:
         return self.tracer.decoded(params, select(self.tracer, data, index), index, given)
+
+    def _chains(self, params: Any, data: Any, index: Array, start: Any, key: Array, draws: int, warmup: int) -> Any:
+        batch = select(self.tracer, data, index)
+
+        def log_density(z: Any) -> Array:
+            return sum(v.sum() for v in model_at(self.tracer, params, batch, index, _lone(z)).values())
+
+        return nuts(log_density, start, key, draws, warmup)
 
     def _predicted(self, params: Any, key: Array, data: Any, index: Array, given: Any) -> Any:
         return self.tracer.predictive(params, key, select(self.tracer, data, index), index, given)
