@@ -145,11 +145,11 @@ def check_walked(name: str, dist: Any, inside: bool) -> None:
     if not (real and dist.has_rsample):  # a discrete latent may stand for its log-odds, say
         raise ProgramError(
             f"Site {name!r} is discrete, or bounded: Hamiltonian Monte Carlo needs a density over all real numbers. "
-            "Resample the guide's draws by their weights instead: MonteCarloEM(sampler=Resampled())."
+            "Weigh the guide's draws instead: MonteCarloEM(sampler=Resampled()) to train, how='importance' for draws."
         )
     if not inside:
         raise ProgramError(
-            f"Site {name!r} is outside the data plate: chains here are of each datum's latents. Use SVI or IWAE."
+            f"Site {name!r} is outside the data plate: chains and refits here are of each datum's latents."
         )
 
 

@@ -333,6 +333,8 @@ def _members(family: str) -> str:
     members = [name for name, spec in concrete.items() if _is_a(spec, family) and name != family]
     known = [name for name in members if name.isalnum() and name != "ForeignNet"]  # ppdgm's own that users write
     known.sort(key=lambda name: len(concrete[name].model_fields))  # the simplest first
+    if not known:  # a class without others of its kind
+        return f"{family}(…)"
     return f"{with_article(family)}, such as {', '.join(f'{name}()' for name in known[:4])}"
 
 

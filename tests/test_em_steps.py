@@ -328,3 +328,15 @@ def test_a_program_of_ones_own_with_two_methods(backend):
     assert fit.params["theta"] == pytest.approx(x.mean(0), abs=1e-10)  # halving the way at each step
     assert (np.diff(fit.history["objective"]) > -1e-12).all()
     assert fit.history["objective"][-1] == pytest.approx(norm(x.mean(), np.sqrt(2.0)).logpdf(x).mean(), abs=1e-12)
+
+
+def test_columns_that_are_constant_or_determined_have_no_part_in_the_others():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(200, 4)), np.full((200, 2), 1 / 3), rng.normal(size=(200, 2))], axis=1)
+    x = np.concatenate([x, x[:, :1] + x[:, 1:2]], axis=1)
+    program = GaussianMixture(event_shape=(9,), components=2)
+    fit = ppdgm.fit(program, x.astype("float32"), engine=EM(), steps=30, progress=False)
+    assert np.abs(fit.params["regression"]).max() < 100
+    found = fit.elbo(x.astype("float32"))
+    assert np.isfinite(found.values).all() and fit.stopped == "done"
+    assert found.mean == pytest.approx(fit.history["objective"][-1], abs=2.0)  # float32, of scales at the floor

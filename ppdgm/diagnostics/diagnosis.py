@@ -151,6 +151,11 @@ class Diagnosis:
     versions: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        grades = [f.grade for f in self.verdict]
+        counts = ", ".join(f"{grades.count(g)} {g}" for g in ("bad", "warning", "good"))
+        return f"Diagnosis({self.title}; N = {self.size}; {counts})"
+
     @property
     def verdict(self) -> tuple[Finding, ...]:
         """In words: what is well, what is not, and what to try next; the worst first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ def check_path(path: str | Path) -> Path:
         raise CheckpointError(f"{path} is a folder, expected a file to write the report to.")
     if not target.parent.is_dir():
         raise CheckpointError(f"{path}: the folder {target.parent} does not exist. Make it, or choose another.")
+    if not os.access(target.parent, os.W_OK):
+        raise CheckpointError(f"{path}: nothing can be written to the folder {target.parent}. Choose another.")
     return target
 
 

@@ -38,6 +38,9 @@ class PredictiveCheck:
     replicated: np.ndarray
     p: float
 
+    def __repr__(self) -> str:
+        return f"PredictiveCheck({self})"
+
     def __str__(self) -> str:
         low, high = np.quantile(self.replicated, [0.05, 0.95])
         return f"{self.name}: {self.observed:.4g}, drawn {low:.4g} to {high:.4g} (90 %), p = {self.p:.2g}"

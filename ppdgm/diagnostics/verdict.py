@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -39,9 +40,8 @@ class Finding:
 
 def verdict(found: Any) -> tuple[Finding, ...]:
     """The findings of a `Diagnosis`, the worst first."""
-    each = [
-        f for part in (_training, _use, _weights, _calibration, _gaps, _surgery, _checks, _bracket) for f in part(found)
-    ]
+    parts = (_training, _progress, _use, _weights, _calibration, _gaps, _surgery, _checks, _bracket)
+    each = [f for part in parts for f in part(found)]
     return tuple(sorted(each, key=lambda f: _ORDER[f.grade]))
 
 
@@ -61,6 +61,32 @@ def _training(found: Any) -> Iterator[Finding]:
         yield Finding("Fit", "good", f"{text}, mean of {found.size:,} data.")
 
 
+def _progress(found: Any) -> Iterator[Finding]:
+    """Whether the bound was still rising when training ended."""
+    history = found.history
+    name = "validation_elbo" if len(history.get("validation_elbo", ())) >= 5 else "elbo"
+    values = np.asarray(history.get(name, ()), float)
+    values = values[np.isfinite(values)]
+    if len(values) < 10 and name == "elbo":
+        return
+    fifth = max(1, len(values) // 5)
+    rise = float(values[-fifth:].mean() - values[-2 * fifth : -fifth].mean())
+    spread = float(np.hypot(values[-fifth:].std(), values[-2 * fifth : -fifth].std()) / np.sqrt(fifth))
+    if rise > max(0.1, 3 * spread if name == "elbo" else 0.0):
+        told = "the validation ELBO" if name == "validation_elbo" else "the ELBO"
+        text = f"{told} rose by {rise:.2f} nats from the last fifth of training but one to the last."
+        yield Finding("Training", "warning", text, "Train longer before anything else: what follows may mend itself.")
+
+
+def _beta(found: Any) -> float:
+    """The fixed weight of the KL in training, where the recipe tells it."""
+    try:
+        beta = tomllib.loads(found.recipe).get("engine", {}).get("beta", 1.0)
+    except tomllib.TOMLDecodeError:
+        return 1.0
+    return float(beta) if isinstance(beta, int | float) else 1.0
+
+
 def _use(found: Any) -> Iterator[Finding]:
     if found.use is None:
         return
@@ -69,13 +95,20 @@ def _use(found: Any) -> Iterator[Finding]:
     advice = (
         "Try a KL warm-up (beta=Linear(steps=…)), free bits (free_bits=0.1), LaggingInference(), or a weaker decoder."
     )
+    if (beta := _beta(found)) > 1.5 and used < all_of:
+        advice = f"It was trained at β = {beta:g}, which presses the KL down: try beta=1."
     if len(gone) == len(sites):
         yield Finding("Latents", "bad", f"{found.use}: the model does without its latents.", advice)
     elif gone:
         yield Finding("Latents", "bad", f"{found.use}.", advice)
     elif used < all_of:
         text = f"{found.use}: the others say nothing of the data."
-        yield Finding("Latents", "warning" if used <= all_of / 4 else "good", text, _smaller(used, all_of))
+        yield Finding(
+            "Latents",
+            "warning" if used <= all_of / 4 else "good",
+            text,
+            advice if beta > 1.5 else _smaller(used, all_of),
+        )
     else:
         yield Finding("Latents", "good", f"{found.use}.")
 
@@ -184,7 +217,7 @@ def _surgery(found: Any) -> Iterator[Finding]:
     text += f", and {marginal:.2f} a mismatch of prior and aggregated posterior"
     if s.saturated:
         yield Finding("Prior", "good", f"{text}. The information is at its limit: more data would tell the two apart.")
-    elif marginal > max(1.0, 0.2 * s.kl.value):
+    elif marginal > max(1.0, 0.2 * s.kl.value) or (marginal > 0.5 * s.kl.value and s.kl.value > 0.1):
         yield Finding(
             "Prior", "warning", f"{text}.", f"A better prior could win up to {marginal:.1f} nats: VampPrior, FlowPrior."
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ppdgm.diagnostics import Loo
+from ppdgm.diagnostics import Loo, predictive_check
 from ppdgm.diagnostics.diagnosis import Diagnosis
 from ppdgm.errors import DataError, PpdgmError, nearest, require, shown
 from ppdgm.inference.diagnose import Depth, Diagnosing, check_parts
@@ -60,7 +60,11 @@ class Diagnosable:
             seed: of all draws.
             memory: limit on a chunk's intermediate results: bytes, "512 MiB" or "auto".
             progress: tell which part is at work.
-            depth: how much work, the fields of `Depth`: k=1000, draws=1, simulated=500, few=32, chains=10, ….
+            depth: how much work: k=1000 draws of the guide per datum for log p(x), k̂ and bounds; draws=1 for surgery;
+                simulated=500 data with ranks=99 draws each for calibration; replicated=200 data sets of
+                replicated_size=500 for predictive checks; few=32 data that are refitted, with refit_steps=400 and
+                family="diagonal" or "full", and annealed, with chains=10, heats=200 and leaps=10; nats=0.01 and
+                active=0.01, below which a dimension carries nothing.
 
         Returns:
             Numbers, `.verdict` in words, `.table()` for JSON, `.report("report.html")`.
@@ -75,6 +79,9 @@ class Diagnosable:
         named = None if labels is None else np.asarray(labels)
         if named is not None and named.shape != (subject.size,):
             raise DataError(f"labels: got shape {named.shape}, expected ({subject.size},), one for each datum.")
+        if statistics is not None:  # what is wrong with one is told before the work begins
+            first = np.asarray(next(iter(subject.feed.fields.values()))[:8])
+            predictive_check(first, [first], statistics)
         told = (lambda name: print(f"diagnosing: {name}", file=sys.stderr)) if progress else (lambda name: None)
         return Diagnosing(subject, how, named, statistics, told).run(
             chosen, title=repr(self)[4:-1], history=self.history, recipe=self._recipe_text(), versions=versions(),

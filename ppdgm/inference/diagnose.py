@@ -31,6 +31,7 @@ from ppdgm.inference.subject import Subject, Terms, flat
 from ppdgm.spec import PositiveFloat, PositiveInt, Spec
 
 Part = Literal["likelihood", "latents", "surgery", "calibration", "predictive", "gaps", "annealing", "pictures"]
+FEW = 30  # data, from which their aggregated posterior is worth a look
 PARTS: tuple[str, ...] = Part.__args__  # type: ignore[attr-defined]  # which Literal has
 
 
@@ -119,12 +120,21 @@ class Diagnosing:
         self.found["elbo"] = self.subject.judge.elbo(min(k, 10), seed)
         log_weights = self.subject.judge.log_weights(k, seed)
         self.found["log_likelihood"] = Estimate(*log_mean_exp(log_weights), k)
+        if not self._draws():
+            self.withheld["Pareto k̂"] = "the guide draws no latent, so that there are no weights."
+            return
         if k >= 2:
             self.found["curve"] = bound_curve(log_weights)
         if k < 30:
             self.withheld["Pareto k̂"] = f"it needs at least 30 draws per datum, got k = {k}."
         else:
             self.found["weights"] = weight_quality(log_weights)
+
+    def _draws(self) -> bool:
+        """Whether the guide has latents at all."""
+        data, index = self.subject.feed.rows(self.subject.chunks(self.subject.size, 1)[0])
+        trace = self.subject.runtime.trace(self.subject.params, data, index, 1, 0, None, False)
+        return bool(trace.log_q) or trace.marginal is not None
 
     def _latents(self) -> None:
         codes = flat(self.subject.means()[0])
@@ -137,6 +147,10 @@ class Diagnosing:
         self.found["use"] = latent_use(known, told, self.depth.nats, self.depth.active)
 
     def _surgery(self) -> None:
+        if self.subject.size < FEW:
+            raise PpdgmError(
+                f"the aggregated posterior of {self.subject.size} data says little: expected {FEW} or more."
+            )
         t = self.terms
         aggregated = self.subject.aggregated(t.latents)
         self.found["surgery"] = elbo_surgery(t.seen, t.log_q, aggregated, t.log_p)
@@ -153,7 +167,12 @@ class Diagnosing:
             return subject.draws(data, index, depth.ranks, seed)
 
         drawn, true = flat(other.over(draw, depth.simulated, 128), 2), flat(truth)
-        for name in (n for n in true if n in drawn):
+        alike = [n for n in true if n in drawn and drawn[n].shape[1:] == true[n].shape]
+        if not alike:
+            raise PpdgmError(
+                "its latents are of all data together, so that a simulation has one truth, not one a datum."
+            )
+        for name in alike:
             order = ranks(drawn[name], true[name], subject.seed)
             self.found.setdefault("calibration", {})[name] = uniformity(order, depth.ranks)
             self.found.setdefault("pit", {})[name] = pit(order, depth.ranks, subject.seed)
@@ -218,6 +237,8 @@ def check_parts(parts: Any) -> tuple[str, ...]:
     if parts is None:
         return PARTS
     chosen = (parts,) if isinstance(parts, str) else tuple(parts)
+    if not chosen:
+        raise PpdgmError(f"parts: got none, expected some of {', '.join(PARTS)}.")
     for name in chosen:
         if name not in PARTS:
             raise PpdgmError(f"parts: got {name!r}. {nearest(str(name), PARTS)}")

@@ -52,7 +52,8 @@ class ExactTrainer:
 
     def values(self) -> dict[str, np.ndarray]:
         """The parameters now, in the run's floating type."""
-        return {n: v.astype(self.dtypes[n]) for n, v in self.params.items()}
+        with np.errstate(over="ignore"):  # what is too large is told by `finite`
+            return {n: v.astype(self.dtypes[n]) for n, v in self.params.items()}
 
     def state_arrays(self) -> dict[str, np.ndarray]:
         """Everything that the next step depends on."""
@@ -64,7 +65,7 @@ class ExactTrainer:
 
     def finite(self) -> bool:
         """Whether all parameters are."""
-        return all(bool(np.isfinite(v).all()) for v in self.params.values())
+        return all(bool(np.isfinite(v).all()) for v in self.values().values())
 
     def skip(self) -> None:
         """Pass over a step: nothing to do, as there are no draws."""

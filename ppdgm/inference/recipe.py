@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import tomli_w
 
@@ -166,6 +166,12 @@ def _with_kinds(table: Mapping[str, Any], classes: list[type[Spec]]) -> dict[str
             default = fields[name].default
             value = {"kind": default.kind(), **value} if isinstance(default, Spec) else value
             found[name] = _with_kinds(value, classes) if value.get("kind", "none") != "none" else value
+        elif isinstance(value, list) and name in fields:  # of specs of one class, such as stages
+            inner = [a for a in get_args(fields[name].annotation) if isinstance(a, type) and issubclass(a, Spec)]
+            own = {"kind": inner[0].kind()} if inner else {}
+            tables = [{**own, **v} if isinstance(v, Mapping) else v for v in value]
+            known = lambda v: isinstance(v, Mapping) and isinstance(v.get("kind"), str)
+            found[name] = [_with_kinds(v, classes) if known(v) else v for v in tables]
     return found
 
 

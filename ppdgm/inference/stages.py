@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
 from ppdgm.errors import TrainingError
 from ppdgm.inference.engine import Composite, Engine, Phase
@@ -27,7 +27,7 @@ class Stage(Spec):
 
     engine: Engine
     steps: PositiveInt | None = None
-    freeze: tuple[str, ...] = ()
+    freeze: Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)] = ()
     learning_rate: NonNegativeFloat | Schedule | None = None
 
 
@@ -47,7 +47,10 @@ class Stages(Composite):
         if not self.stages:
             raise ValueError("no stages. Give at least one.")
         if any(s.steps is None for s in self.stages[:-1]):
-            raise ValueError("only the last stage may go on for as long as the run does. Give the others steps=….")
+            raise ValueError(
+                "only the last stage may go on for as long as the run does. Give the others a number of steps: "
+                "Stage(engine=SVI(), steps=1000)."
+            )
         if any(s.engine.exact or isinstance(s.engine, Stages) for s in self.stages):
             raise ValueError("a stage is an engine that goes by gradients, and no list of stages.")
         return self

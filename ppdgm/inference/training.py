@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from ppdgm.inference.folder import CHECKPOINTS, as_path, check_free, find_saved,
 from ppdgm.inference.job import Callback, Job, Saved
 from ppdgm.inference.recipe import Recipe, read_table
 from ppdgm.inference.result import Fit
+from ppdgm.inference.samplers import Sampler
 from ppdgm.inference.settings import Training
 from ppdgm.inference.stages import Stage, as_engine
 from ppdgm.inference.svi import SVI
@@ -232,9 +234,21 @@ def _callbacks(given: Any) -> tuple[Callback, ...]:
 def _check_arguments(program: Any, engine: Any, params: Any) -> None:
     check_program(program)
     if not isinstance(engine, Engine):
-        raise TrainingError(f"engine: got {shown(engine)}, expected an engine such as SVI().")
+        name = engine if isinstance(engine, str) else getattr(engine, "__name__", "")
+        hint = f" {nearest(name, {c.__name__ for c in _engines(Engine)})}" if name else ""
+        raise TrainingError(f"engine: got {shown(engine)}, expected an engine such as SVI(), or a list.{hint}")
+    if isinstance(engine, Sampler):
+        kind = type(engine).__name__
+        raise TrainingError(f"engine: {kind} is a sampler of MonteCarloEM: MonteCarloEM(sampler={kind}(…)).")
     if params is not None and not isinstance(params, Mapping):
         raise TrainingError(f"params: got {type(params).__name__}, expected arrays by name, such as fit.params.")
+
+
+def _engines(base: type) -> list[type]:
+    """Public engines, which a user may have meant."""
+    below: list[type] = base.__subclasses__()
+    found = [c for s in below for c in (s, *_engines(s))]
+    return [c for c in found if not issubclass(c, Sampler) and not inspect.isabstract(c)]
 
 
 def _choose_backend(program: Any, backend: str | None) -> str:

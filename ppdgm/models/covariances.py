@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 _DETERMINED = 1e-12  # of a dimension's variance
+_CONSTANT = 1e-12  # of the largest dimension's: less than that is rounding
 
 
 def second_moments(kind: str, weights: np.ndarray, off: np.ndarray) -> np.ndarray:
@@ -35,19 +36,29 @@ def of_root(root: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _regression(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    least = _least(covariance)
     try:
-        return of_root(np.linalg.cholesky(covariance))
+        root = np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError:
-        lower, variance = _eliminate(covariance)
-        identity = np.eye(len(covariance))
-        return identity - np.linalg.inv(identity + lower), np.sqrt(variance)
+        root = np.zeros_like(covariance)
+    if (np.diagonal(root) ** 2 > least).all():
+        return of_root(root)
+    lower, variance = _eliminate(covariance, least)
+    identity = np.eye(len(covariance))
+    return identity - np.linalg.inv(identity + lower), np.sqrt(variance)
 
 
-def _eliminate(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _least(covariance: np.ndarray) -> np.ndarray:
+    """What is left of each dimension's variance, given those before it, that counts as nothing, [X]."""
+    variance = np.maximum(np.diagonal(covariance), 0.0)
+    return _DETERMINED * np.maximum(variance, _CONSTANT * variance.max(initial=0.0))
+
+
+def _eliminate(covariance: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The part of L below its diagonal of ones [X, X], and d [X], with Σ = L diag(d) Lᵀ."""
     lower, variance, left = np.zeros_like(covariance), np.zeros(len(covariance)), covariance.copy()
     for j in range(len(left)):
-        if left[j, j] > _DETERMINED * max(covariance[j, j], 0.0):
+        if left[j, j] > least[j]:
             variance[j], lower[j + 1 :, j] = left[j, j], left[j + 1 :, j] / left[j, j]
             left[j + 1 :, j + 1 :] -= np.outer(lower[j + 1 :, j], left[j, j + 1 :])
     return lower, variance
