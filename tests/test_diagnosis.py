@@ -8,6 +8,8 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 import ppdgm
+from ppdgm.diagnostics import latent_use
+from ppdgm.diagnostics.diagnosis import Diagnosis
 from ppdgm.diagnostics.verdict import verdict
 from ppdgm.errors import DataError, PpdgmError, SpecError
 from ppdgm.inference import Fit
@@ -253,3 +255,28 @@ def test_numbers_that_are_not_finite_are_told_first():
     fit = Fit(program, {n: np.asarray(v, "float32") for n, v in params.items()})
     found = fit.diagnose(np.ones((50, 2), "float32"), parts=("likelihood",), k=40)
     assert verdict(found)[0].grade == "bad" and "not finite" in str(found)
+
+
+def test_a_verdict_names_the_cause():
+    rng, about = np.random.default_rng(0), lambda found: {f.about: f for f in found.verdict}
+    rising = Diagnosis("VAE", 10, history={"elbo": np.linspace(-40, -20, 100) + rng.normal(size=100)})
+    assert about(rising)["Training"].grade == "warning" and "Train longer" in about(rising)["Training"].advice
+    assert "Training" not in about(Diagnosis("VAE", 10, history={"elbo": -20 + rng.normal(size=100)}))
+    held = {"elbo": np.linspace(-40, -20, 100), "validation_elbo": np.array([-30, -25, -24, -24, -24, -24.0])}
+    assert "Training" not in about(Diagnosis("VAE", 10, history=held))  # the validation's is what counts
+    use = latent_use({"z": 1e-4 * rng.normal(size=(50, 3))}, {"z": np.full((50, 3), 1e-4)})
+    for beta, said in ((10.0, "β = 10"), (1.0, "warm-up")):
+        collapsed = Diagnosis("VAE", 50, use=use, recipe=f"[engine]\nkind = 'SVI'\nbeta = {beta}\n")
+        assert said in about(collapsed)["Latents"].advice and about(collapsed)["Latents"].grade == "bad"
+    assert repr(rising) == "Diagnosis(VAE; N = 10; 0 bad, 1 warning, 0 good)"
+
+
+def test_mistakes_are_told_before_the_work():
+    fit = fit_of()
+    for statistics in ({"c": lambda x: x.foo()}, {"c": lambda x: x}, ["mean"]):
+        with pytest.raises(DataError, match="statistics"):
+            fit.diagnose(X, statistics=statistics)
+    with pytest.raises(PpdgmError, match="parts: got none"):
+        fit.diagnose(X, parts=())
+    few = fit.diagnose(X[:5], parts="surgery")
+    assert few.surgery is None and "5 data says little" in few.withheld["surgery"]

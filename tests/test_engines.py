@@ -33,6 +33,7 @@ from ppdgm.inference import (
 )
 from ppdgm.inference.batches import Batches, Plan
 from ppdgm.inference.engine import knobs_of_phases
+from ppdgm.inference.recipe import Recipe
 from ppdgm.models import (
     MLP,
     PPCA,
@@ -485,6 +486,39 @@ RESUMED = {
 def test_the_objective_is_the_bound_whatever_the_gradients_estimator(engine, backend):
     fit = ppdgm.fit(BITS, X, engine=engine, steps=4, batch_size=8, backend=backend, progress=False, learning_rate=0.0)
     assert fit.history["objective"] == pytest.approx(fit.history["elbo"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        ("IWEA", "Did you mean 'IWAE'"),
+        (IWAE, "Did you mean 'IWAE'"),
+        (HMC(), r"HMC is a sampler of MonteCarloEM: MonteCarloEM\(sampler=HMC"),
+        ([SVI(), IWAE(k=2)], r"Stage\(engine=SVI\(\), steps=1000\)"),
+    ],
+    ids=str,
+)
+def test_what_is_no_engine_is_told_with_what_was_meant(engine, words):
+    with pytest.raises(PpdgmError, match=words):
+        ppdgm.fit(PROGRAM, X, engine=engine, steps=2, progress=False)
+
+
+def test_stages_in_a_recipe_need_no_kind():
+    table = {
+        "backend": "numpyro",
+        "program": {"kind": "VAE", "event_shape": [6]},
+        "engine": {
+            "kind": "Stages",
+            "stages": [
+                {"steps": 10, "engine": {"kind": "SVI", "beta": {"kind": "Linear", "steps": 10}}},
+                {"engine": {"kind": "IWAE", "k": 3}, "freeze": "decoder.*"},
+            ],
+        },
+        "training": {"steps": 20},
+    }
+    warm = Stage(engine=SVI(beta=Linear(steps=10)), steps=10)
+    expected = Stages(stages=(warm, Stage(engine=IWAE(k=3), freeze=("decoder.*",))))
+    assert Recipe.from_table(table, ()).engine == expected
 
 
 class Crash(Exception):

@@ -31,7 +31,7 @@ from ppdgm.inference.subject import Subject, Terms, flat
 from ppdgm.spec import PositiveFloat, PositiveInt, Spec
 
 Part = Literal["likelihood", "latents", "surgery", "calibration", "predictive", "gaps", "annealing", "pictures"]
-FEW = 30  # data, from which their aggregated posterior is worth a look
+FEW = 20  # data, from which their aggregated posterior is worth a look
 PARTS: tuple[str, ...] = Part.__args__  # type: ignore[attr-defined]  # which Literal has
 
 
