@@ -563,8 +563,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "leave-one-out without log q": Mutation(
         "ppdgm/inference/export.py",
-        "apart = np.asarray(sum(trace.shared.values()), np.float64)",
-        "apart = 0.0 * np.asarray(sum(trace.shared.values()), np.float64)",
+        "correction = np.asarray(sum(trace.shared.values()), np.float64)",
+        "correction = 0.0 * np.asarray(sum(trace.shared.values()), np.float64)",
         "tests/test_export.py -k leave_one_out_where",
     ),
     "looks are lost when a run is resumed": Mutation(

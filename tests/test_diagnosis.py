@@ -104,7 +104,7 @@ def test_the_annealed_bracket_holds_the_likelihood_and_the_gaps_are_those_of_clo
     fit = fit_of(shrink=0.5, shift=0.3, backend=backend)
     found = fit.diagnose(X, parts=("gaps", "annealing"), **{**QUICK, "heats": 100})
     subject = fit._subject(X, 0, "auto")
-    _, fresh = subject.simulated(QUICK["few"], 5)
+    _, fresh = subject.simulated(QUICK["few"], subject.stream("annealed"))
     exact, bracket = log_likelihood(fresh["x"]), found.bracket
     assert not bracket.crossed and -0.1 < bracket.gap < 0.5
     slack = 4 * np.array(bracket.monte_carlo_error)
@@ -280,3 +280,16 @@ def test_mistakes_are_told_before_the_work():
         fit.diagnose(X, parts=())
     few = fit.diagnose(X[:5], parts="surgery")
     assert few.surgery is None and "5 data says little" in few.withheld["surgery"]
+
+
+@both
+@statistical
+def test_noise_of_the_latents_is_not_that_of_the_data(backend):
+    """As many latents as columns: with one seed for both, x = z + ε would have the same draws twice."""
+    program = PPCA(event_shape=(2,), latent=2)
+    params = {"weight": np.eye(2), "loc": np.zeros(2), "log_scale": np.zeros(())}
+    fit = Fit(program, {n: np.asarray(v, "float32") for n, v in params.items()}, backend)
+    x = np.zeros((500, 2), "float32")  # z|x ~ N(0, I/2), x_rep ~ N(0, 3/2 I)
+    for check in fit.diagnose(x + 1e-9, parts="predictive", statistics={"square": lambda x: (x**2).mean()}).checks:
+        error = check.replicated.std() / np.sqrt(len(check.replicated))
+        assert abs(check.replicated.mean() - 1.5) < 4 * error and error < 0.01

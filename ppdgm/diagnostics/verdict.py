@@ -229,9 +229,8 @@ def _checks(found: Any) -> Iterator[Finding]:
     for checks, kind in ((found.checks, "posterior"), (found.prior_checks, "prior")):
         if not checks:
             continue
-        odd = [
-            c for c in checks if c.p <= max(0.01, 2.0 / (1 + len(c.replicated)))
-        ]  # the smallest that S sets can tell
+        # The smallest p that S data sets can tell is 2 / (S + 1).
+        odd = [c for c in checks if c.p <= max(0.01, 2.0 / (1 + len(c.replicated)))]
         if odd:
             text = ", ".join(f"{c.name} {c.observed:.3g}, replicated {np.mean(c.replicated):.3g}" for c in odd)
             advice = "The likelihood may be of the wrong family or scale." if kind == "posterior" else (

@@ -21,7 +21,7 @@ from ppdgm.diagnostics import (
     uniformity,
     weight_quality,
 )
-from ppdgm.diagnostics.diagnosis import Diagnosis, Gaps, Pictures
+from ppdgm.diagnostics.diagnosis import Diagnosis, Gaps
 from ppdgm.errors import PpdgmError, nearest, out_of_memory
 from ppdgm.inference.annealing import anneal, heats
 from ppdgm.inference.drawing import pictures
@@ -157,14 +157,13 @@ class Diagnosing:
 
     def _calibration(self) -> None:
         subject, depth = self.subject, self.depth
-        truth, fresh = subject.simulated(depth.simulated, subject.seed + 1)
+        truth, fresh = subject.simulated(depth.simulated, subject.stream("truth"))
         known = {n: v for n, v in subject.feed.sample.items() if n not in fresh}
         rows = {n: np.asarray(v)[np.arange(depth.simulated) % len(v)] for n, v in known.items()}
         other = subject.of({**{n: fresh[n] for n in fresh if n in subject.fields}, **rows})
 
         def draw(data: Any, index: np.ndarray, i: int) -> dict[str, np.ndarray]:
-            seed = subject.seed + i
-            return subject.draws(data, index, depth.ranks, seed)
+            return subject.draws(data, index, depth.ranks, subject.stream("ranks", i))
 
         drawn, true = flat(other.over(draw, depth.simulated, 128), 2), flat(truth)
         alike = [n for n in true if n in drawn and drawn[n].shape[1:] == true[n].shape]
@@ -175,7 +174,7 @@ class Diagnosing:
         for name in alike:
             order = ranks(drawn[name], true[name], subject.seed)
             self.found.setdefault("calibration", {})[name] = uniformity(order, depth.ranks)
-            self.found.setdefault("pit", {})[name] = pit(order, depth.ranks, subject.seed)
+            self.found.setdefault("pit", {})[name] = pit(order, depth.ranks, subject.seed + 1)
             self.found.setdefault("coverage", {})[name] = coverage(drawn[name], true[name])
 
     def _predictive(self) -> None:
@@ -183,8 +182,8 @@ class Diagnosing:
         size = min(depth.replicated_size, subject.size)
 
         def draw(data: Any, index: np.ndarray, i: int) -> dict[str, np.ndarray]:
-            seed = subject.seed + 1000 + i
-            z = subject.draws(data, index, depth.replicated, seed)
+            z = subject.draws(data, index, depth.replicated, subject.stream("latents", i))
+            seed = subject.stream("predictive", i)
             found: dict[str, np.ndarray] = subject.runtime.predictive(subject.params, data, index, z, seed)
             return found
 
@@ -192,7 +191,7 @@ class Diagnosing:
         name = "x" if "x" in again else next(iter(again))
         observed = np.asarray(subject.feed.fields[name][:size])
         self.found["checks"] = tuple(predictive_check(observed, again[name], self.statistics).values())
-        whole = (subject.simulated(size, subject.seed + 2000 + s)[1][name] for s in range(depth.replicated))
+        whole = (subject.simulated(size, subject.stream("prior", s))[1][name] for s in range(depth.replicated))
         self.found["prior_checks"] = tuple(predictive_check(observed, whole, self.statistics).values())
 
     def _gaps(self) -> None:
@@ -211,9 +210,9 @@ class Diagnosing:
         depth, seed = self.depth, self.subject.seed
         if set(self.subject.fields) != {"x"}:
             raise PpdgmError("annealing starts at the prior, and this program's depends on other fields than x.")
-        truth, fresh = self.subject.simulated(depth.few, seed + 5)
+        truth, fresh = self.subject.simulated(depth.few, self.subject.stream("annealed"))
         joint, _ = self.subject.of({n: fresh[n] for n in self.subject.fields}).joint(depth.few)
-        start, _ = self.subject.simulated(depth.few * depth.chains, seed + 6)
+        start, _ = self.subject.simulated(depth.few * depth.chains, self.subject.stream("chains"))
         chains = {n: v.reshape(depth.chains, depth.few, *v.shape[1:]) for n, v in start.items()}
         first = joint.latents.flat(chains)
         exact = np.repeat(joint.latents.flat({n: v[None] for n, v in truth.items()}), depth.chains, axis=0)
@@ -243,6 +242,3 @@ def check_parts(parts: Any) -> tuple[str, ...]:
         if name not in PARTS:
             raise PpdgmError(f"parts: got {name!r}. {nearest(str(name), PARTS)}")
     return chosen
-
-
-__all__ = ["PARTS", "Depth", "Diagnosing", "Pictures", "check_parts"]

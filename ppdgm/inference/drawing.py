@@ -31,10 +31,10 @@ def pictures(subject: Subject, terms: Terms | None, use: Any, weights: Any, labe
             found["worst_reconstructions"] = observed[name][worst]
     if terms is not None:
         found["aggregated"] = {n: v[0] for n, v in flat(terms.latents, 2).items()}
-    prior: Sites = _or(lambda: subject.simulated(PRIOR, subject.seed + 7)[0], {})
+    prior: Sites = _or(lambda: subject.simulated(PRIOR, subject.stream("prior codes"))[0], {})
     found["prior"] = flat(prior)
     if name is not None:
-        found["samples"] = _or(lambda: subject.simulated(SHOWN, subject.seed + 8, True)[1][name], None)
+        found["samples"] = _or(lambda: subject.simulated(SHOWN, subject.stream("samples"), True)[1][name], None)
         if use is not None:
             found |= _or(lambda: _traversals(subject, latents, prior, use, name), {})
         found["interpolations"] = _or(lambda: _interpolations(subject, latents, name), None)

@@ -72,7 +72,7 @@ def _predicted(subject: Subject, latents: Sites) -> Sites:
     rows = max(1, min(512, 20_000 // len(next(iter(latents.values())))))
 
     def each(data: Any, index: np.ndarray, i: int) -> Sites:
-        given, seed = _given(latents, index, i * len(index)), subject.seed + 1000 + i
+        given, seed = _given(latents, index, i * len(index)), subject.stream("predicted", i)
         found: Sites = subject.runtime.predictive(subject.params, data, index, given, seed)
         return found
 
@@ -80,7 +80,7 @@ def _predicted(subject: Subject, latents: Sites) -> Sites:
 
 
 def _prior(subject: Subject, draws: int) -> dict[str, Sites]:
-    latents, observed = subject.simulated(draws, subject.seed + 2000)
+    latents, observed = subject.simulated(draws, subject.stream("prior"))
     return {"prior": latents, "prior_predictive": observed}
 
 
@@ -91,7 +91,7 @@ def leave_one_out(subject: Subject, draws: int) -> Loo:
         ProgramError: a latent of each datum, or none.
     """
     seen: list[np.ndarray] = []
-    correction = (np.zeros(draws), np.zeros(draws))
+    correction = np.zeros(draws)
     given: Sites = {}
     for i, index in enumerate(subject.chunks(subject.size, 256)):
         data, where = subject.feed.rows(index)
@@ -110,7 +110,6 @@ def leave_one_out(subject: Subject, draws: int) -> Loo:
         given = {n: trace.values[n] for n in trace.shared if n in trace.values}
         keep = min(len(index), subject.size - i * len(index))
         seen.append(np.asarray(sum(trace.log_p.values()), np.float64)[:, :keep])
-        apart = np.asarray(sum(trace.shared.values()), np.float64)  # log p(θ) − log q(θ)
-        correction = (apart, np.zeros(draws))
+        correction = np.asarray(sum(trace.shared.values()), np.float64)  # log p(θ) − log q(θ)
     every = np.concatenate(seen, axis=1)
-    return loo(every, correction[0] + every.sum(1), correction[1])
+    return loo(every, correction + every.sum(1), np.zeros(draws))

@@ -67,7 +67,7 @@ def _trace(subject: Subject, data: Any, index: np.ndarray, k: int, seed: int) ->
 
 def _weighed(subject: Subject, draws: int) -> Posterior:
     def each(data: Any, index: np.ndarray, i: int) -> Sites:
-        latents, p, q = _trace(subject, data, index, draws, subject.seed + i)
+        latents, p, q = _trace(subject, data, index, draws, subject.stream("posterior", i))
         return {f"z/{n}": v for n, v in latents.items()} | {"lp": p, "log_weight": p - q}
 
     return _parts(subject.over(each, subject.size, max(1, 20_000 // draws)))
@@ -77,7 +77,7 @@ def _resampled(subject: Subject, draws: int, k: int) -> Posterior:
     rows = max(1, min(256, 200_000 // k))
 
     def each(data: Any, index: np.ndarray, i: int) -> Sites:
-        latents, p, q = _trace(subject, data, index, k, subject.seed + i)
+        latents, p, q = _trace(subject, data, index, k, subject.stream("posterior", i))
         taken = resample(p - q, draws, subject.seed, i * len(index))  # [S, B]
         column = np.arange(taken.shape[1])
         return {f"z/{n}": v[taken, column] for n, v in latents.items()} | {"lp": p[taken, column]}
@@ -98,9 +98,9 @@ def _chained(subject: Subject, draws: int, warmup: int, chains: int) -> Posterio
         data, index = one.feed.rows(np.zeros(1, int))
         if n == 0:
             subject.runtime.check_walked(subject.params, data, index)
-        start = subject.runtime.draws(subject.params, data, index, chains, subject.seed + n)
+        start = subject.runtime.draws(subject.params, data, index, chains, subject.stream("starts", n))
         first = {name: v[:, 0] for name, v in start.items()}
-        got, about = subject.runtime.refine(subject.params, data, first, draws, warmup, subject.seed + n)
+        got, about = subject.runtime.refine(subject.params, data, first, draws, warmup, subject.stream("chains", n))
         joined = {f"z/{name}": v for name, v in got.items()} | dict(about)
         found.append({name: v.reshape(chains * draws, *v.shape[2:]) for name, v in joined.items()})
     return _parts({name: np.stack([f[name] for f in found], axis=1) for name in found[0]}, chains)

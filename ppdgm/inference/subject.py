@@ -74,6 +74,11 @@ class Subject:
         floats = [v for v in self.runtime.fetch(self.params).values() if v.dtype.kind == "f"]
         return str(floats[0].dtype) if floats else "float32"
 
+    def stream(self, name: str, i: int = 0) -> int:
+        """A seed of its own for each use and chunk: from one seed, two draws of one shape would share their noise."""
+        words = (self.seed, i, *name.encode())
+        return int(np.random.SeedSequence(words).generate_state(1)[0] >> 1)
+
     def chunks(self, size: int, rows: int = ROWS) -> list[np.ndarray]:
         """Indices of data, in chunks of one size: the last one is filled up from the first data."""
         rows = self.runtime.tracer.batch_size or min(size, rows)
@@ -108,7 +113,7 @@ class Subject:
         """
 
         def read(data: Any, index: np.ndarray, i: int) -> Sites:
-            trace = self.runtime.trace(self.params, data, index, draws, self.seed + i, None, True)
+            trace = self.runtime.trace(self.params, data, index, draws, self.stream("terms", i), None, True)
             if trace.shared or trace.marginal is not None or not trace.log_q:
                 raise ProgramError(
                     "this needs a latent of each datum, drawn by the guide; this program has "
@@ -173,7 +178,7 @@ class Subject:
         index = np.arange(size) % self.size
         data, rows = self.feed.rows(index)
         self.runtime.check_walked(self.params, data, rows)
-        drawn = self.draws(data, rows, 200, self.seed)
+        drawn = self.draws(data, rows, 200, self.stream("joint"))
         return Joint(self.runtime, self.params, data, rows, Latents.of(drawn), self.dtype), drawn
 
     def simulated(self, size: int, seed: int, mean: bool = False) -> tuple[Sites, Sites]:
