@@ -35,6 +35,7 @@ class Diagnosable:
     _native: Any
 
     def _feed(self, data: Any) -> Feed:
+        """Data, checked and on the device: `Fit` gives it."""
         raise NotImplementedError
 
     def diagnose(

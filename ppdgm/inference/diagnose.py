@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from ppdgm.spec import PositiveFloat, PositiveInt, Spec
 
 Part = Literal["likelihood", "latents", "surgery", "calibration", "predictive", "gaps", "annealing", "pictures"]
 FEW = 20  # data, from which their aggregated posterior is worth a look
-PARTS: tuple[str, ...] = Part.__args__  # type: ignore[attr-defined]  # which Literal has
+PARTS: tuple[str, ...] = get_args(Part)
 
 
 class Depth(Spec):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from ppdgm.errors import DataError, ProgramError
 from ppdgm.inference.subject import Sites, Subject
 
 How = Literal["guide", "importance", "mcmc"]
-HOW: tuple[str, ...] = How.__args__  # type: ignore[attr-defined]  # which Literal has
+HOW: tuple[str, ...] = get_args(How)
 MOST_CHAINED = 1000  # data whose chains are run, one after another
 
 
