@@ -228,6 +228,25 @@ def test_other_data_are_prepared_as_the_runs_own(here):
     assert "ELBO" in text and "log-likelihood" in text and "8 test data of table.csv" in text
 
 
+def test_headers_and_indices_are_asked_for_and_told(here):
+    rows = "".join(f"{i},{a},{b},{c}\n" for i, (a, b, c) in enumerate(TABLE))
+    (here / "frame.csv").write_text(",0,1,2\n" + rows)
+    (here / "bare.csv").write_text(rows)
+    assert "--header or --no-header" in cli("data", "frame.csv", code=3).stderr
+    assert "--index or --no-index" in cli("data", "bare.csv", code=3).stderr
+    assert as_json("data", "frame.csv", "--header", "--index")["rows"]["train"] == 64
+    assert as_json("data", "bare.csv", "--set", "index=false")["shape"] == [4]
+    start = ("fit", "ppca", "--data", "frame.csv", "--steps", 2, "--out", "a", "-q")
+    assert "--header" in cli(*start, code=3).stderr
+    cli(*start, "--header", "--index")
+    assert table_of(here / "a")["data"] == {**table_of(here / "a")["data"], "header": True, "index": True}
+    own = as_json("evaluate", "a", "--split", "all", "--k", 2)["elbo"]["mean"]
+    assert "--index" in cli("evaluate", "a", "--data", "bare.csv", code=3).stderr  # another file: another form
+    assert as_json("evaluate", "a", "--data", "table.csv", "--k", 2)["elbo"]["mean"] == pytest.approx(own, rel=1e-6)
+    assert as_json("evaluate", "a", "--data", "bare.csv", "--index", "--k", 2)["elbo"]["mean"] == pytest.approx(own)
+    assert as_json("fit", "a", "--data", "table.csv", "--out", "b")["steps"] == 2
+
+
 def test_a_run_of_arrays_says_that_data_are_needed(here):
     from ppdgm.models import PPCA
 

@@ -170,6 +170,72 @@ def test_fields_of_a_table(tmp_path):
     assert again.train["x"].tolist() == data.train["x"].tolist()
 
 
+# What pandas writes of `DataFrame([[0.5, -1.5], …])`, named or not, with and without its index.
+NAMELESS = "0,1\n0.5,-1.5\n1.5,2.5\n2.5,3.5\n3.5,4.5\n4.5,5.5\n"
+INDEXED = ",0,1\n0,0.5,-1.5\n1,1.5,2.5\n2,2.5,3.5\n3,3.5,4.5\n4,4.5,5.5\n"
+NAMED = INDEXED.replace(",0,1", ",a,b")
+TABLE = [[0.5, -1.5], [1.5, 2.5], [2.5, 3.5], [3.5, 4.5], [4.5, 5.5]]
+COUNTED = [[float(i), *row] for i, row in enumerate(TABLE)]
+ASKED = {  # a table's text, what is asked of it, what either answer makes of it
+    "pandas without names": (NAMELESS, "header", TABLE, [[0, 1], *TABLE]),
+    "pandas' names in quotes": (NAMELESS.replace("0,1", '"0","1"'), "header", TABLE, [[0, 1], *TABLE]),
+    "years": ("2001,2002,2003\n4,4,5\n", "header", [[4, 4, 5]], [[2001, 2002, 2003], [4, 4, 5]]),
+    "wavelengths": ("350.5,351,351.5\n.1,.3,.2\n", "header", [[0.1, 0.3, 0.2]], [[350.5, 351, 351.5], [0.1, 0.3, 0.2]]),
+    "whole numbers above others": ("7,3\n0.5,0.1\n", "header", [[0.5, 0.1]], [[7, 3], [0.5, 0.1]]),
+    "one column": ("0\n3\n5\n", "header", [[3], [5]], [[0], [3], [5]]),
+    "an index without a name": (NAMED, "index", TABLE, COUNTED),
+    "an index of pandas' second writing": (NAMED.replace(",a", "Unnamed: 0,a"), "index", TABLE, COUNTED),
+    "an index with a name": ("i" + NAMED, "index", TABLE, COUNTED),
+    "an index without header": (NAMED.partition("\n")[2], "index", TABLE, COUNTED),
+    "an index from 1": ("i,a\n1,5\n2,6\n3,7\n4,8\n5,1\n", "index", [[5], [6], [7], [8], [1]], None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ASKED)
+def test_a_header_of_numbers_and_an_index_are_asked_for(tmp_path, case):
+    text, what, yes, no = ASKED[case]
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(DataError, match=rf"{what}=True or {what}=False \(--{what} or --no-{what}\)"):
+        whole(tmp_path / "t.csv")
+    data = whole(tmp_path / "t.csv", **{what: True})
+    assert data.train.tolist() == yes
+    assert load_data(Source.from_toml(data.source.to_toml())).train.tolist() == yes
+    if no is not None:
+        assert whole(tmp_path / "t.csv", **{what: False}).train.tolist() == no
+
+
+def test_a_blank_index_beside_names_that_are_numbers(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(INDEXED)
+    with pytest.raises(DataError, match="line 1: got '', 0, 1, which may be names"):
+        whole(path)
+    with pytest.raises(DataError, match=r"first column has no name, as pandas .* index=True"):
+        whole(path, header=True)
+    assert whole(path, header=True, index=True).train.tolist() == TABLE
+    words = "".join(f"{w}{line}\n" for w, line in zip(",abcde"[1:], NAMED.split("\n")[1:6], strict=True))
+    path.write_text(",a,b\n" + words)  # names of rows
+    assert whole(path, index=True).train.tolist() == TABLE
+    path.write_text("g,a,2001\nx,4,5\nx,3,7\ny,2,8\n")  # a name above words hides no names above numbers
+    with pytest.raises(DataError, match="line 1: got g, a, 2001"):
+        whole(path, fields={"x": [1, 2]})
+    assert whole(path, fields={"x": ["a", "2001"]}, header=True).train.tolist() == [[4, 5], [3, 7], [2, 8]]
+
+
+@pytest.mark.parametrize(
+    "text", ["0,0,1\n1,0,1\n", "1,2\n3,4\n", "5.1,3.5,1.4\n4.9,3,1.4\n", "0.1,2\n3,4.5\n", "0,1,1\n0.5,2,2\n"]
+)
+def test_tables_that_leave_no_question(tmp_path, text):
+    (tmp_path / "t.csv").write_text(text)
+    assert whole(tmp_path / "t.csv").train.tolist() == np.loadtxt(text.split(), delimiter=",").tolist()
+
+
+def test_what_is_said_of_a_table_is_of_tables_alone(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    for name, option in ((tmp_path / "x.npy", "header"), ("digits", "index")):
+        with pytest.raises(DataError, match=rf"{option}: got True, but .* is no table"):
+            load_data(name, **{option: True})
+
+
 # --- images --------------------------------------------------------------------------------------------------------
 
 

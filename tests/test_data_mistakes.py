@@ -190,7 +190,7 @@ FILES = {
         text("1x,2\n3,4\n"),
         "d.csv",
         {},
-        ["line 1, column 0: got '1x'", "A header is a first line"],
+        ["line 1: got 1x, 2", "header=True or header=False (--header or --no-header)"],
     ),
     "nothing in a cell": (
         text("a,b\n1,2\n,3\n"),

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ppdgm.cli.options import Debug, Json
+from ppdgm.cli.options import Debug, Header, Index, Json
 from ppdgm.cli.output import emit, listing, paragraph, say
 
 
@@ -19,6 +19,8 @@ def data(
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="How to prepare it, such as scale=unit.", show_default=False),
     ] = None,
+    header: Header = None,
+    index: Index = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -46,17 +48,18 @@ def data(
         say(listing([(entry.name, f"{entry.meaning} ({entry.origin})") for entry in sets]))
         say("\nAny .npy, .npz, idx or .csv file and any folder of images will do as well: ppdgm data PATH")
         return
-    describe(name, settings or [], as_json)
+    told = {"header": header, "index": index}
+    describe(name, settings or [], {n: v for n, v in told.items() if v is not None}, as_json)
 
 
-def describe(name: str, settings: list[str], as_json: bool) -> None:
+def describe(name: str, settings: list[str], told: dict[str, bool], as_json: bool) -> None:
     """What is in one set, as `fit` would see it."""
     from ppdgm.cli.overrides import apply, parse
     from ppdgm.data import load_data
     from ppdgm.inference.recipe import source_of
 
     given = [(f"data.{path.removeprefix('data.')}", value) for path, value in map(parse, settings)]
-    table = apply({"data": {"name": name}}, given, [])
+    table = apply({"data": {"name": name, **told}}, given, [])
     found: dict[str, Any] = load_data(source_of(table["data"])).describe()
     if as_json:
         emit(found)

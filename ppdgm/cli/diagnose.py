@@ -6,7 +6,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ppdgm.cli.options import OUTPUT, Backend, Debug, Device, Json, Last, OtherData, Program, Run, Seed, flag, whole
+from ppdgm.cli.options import (
+    OUTPUT,
+    Backend,
+    Debug,
+    Device,
+    Header,
+    Index,
+    Json,
+    Last,
+    OtherData,
+    Program,
+    Run,
+    Seed,
+    flag,
+    whole,
+)
 from ppdgm.cli.output import emit, say, width
 
 if TYPE_CHECKING:
@@ -51,6 +66,8 @@ def diagnose(
     ] = "auto",
     last: Last = False,
     own: Program = None,
+    header: Header = None,
+    index: Index = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -83,7 +100,7 @@ def diagnose(
 
     target = _report_path(run, out)
     chosen = check_parts(parts or None)
-    opened = open_run(run, own, context.obj)
+    opened = open_run(run, own, context.obj, header=header, index=index)
     fit = ppdgm.load(run, backend, program=opened.program, classes=opened.classes, device=device, last=last)
     part, name, which = load_part(opened, fit, data, split, context.obj)
     labels = _labels(opened, data, which, split is None, context.obj) if "pictures" in chosen else None

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ppdgm.cli.options import Backend, Debug, Device, Json, Last, OtherData, Program, Run, Seed, whole
+from ppdgm.cli.options import Backend, Debug, Device, Header, Index, Json, Last, OtherData, Program, Run, Seed, whole
 from ppdgm.cli.output import emit, say, tell
 
 ELBO_PARTICLES = 10  # of the ELBO, whose mean over data needs few
@@ -35,6 +35,8 @@ def evaluate(
     ] = "auto",
     last: Last = False,
     own: Program = None,
+    header: Header = None,
+    index: Index = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -55,7 +57,7 @@ def evaluate(
     from ppdgm.cli.opening import load_part, open_run
     from ppdgm.errors import ProgramError
 
-    opened = open_run(run, own, context.obj)
+    opened = open_run(run, own, context.obj, header=header, index=index)
     fit = ppdgm.load(run, backend, program=opened.program, classes=opened.classes, device=device, last=last)
     part, name, split = load_part(opened, fit, data, split, context.obj)
     result: dict[str, Any] = {"run": run, "data": name, "split": split}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,14 @@ class Opened:
         path: as given: the folder, or a checkpoint of it.
         table: of its recipe.
         classes, program: of the user's own, from --program.
+        told: what is said of a table of data, by --header and --index.
     """
 
     path: str
     table: dict[str, Any]
     classes: list[type[Spec]]
     program: Any
+    told: dict[str, bool | None] = field(default_factory=dict)
 
     def source(self, name: str | None, command: list[str]) -> Source:
         """Where data come from: the run's, or another set by name or path, prepared as the run's were."""
@@ -43,12 +45,13 @@ class Opened:
             again = shlex.join(["ppdgm", *command]) + " --data NAME|PATH"
             raise DataError(f"{self.path}: the run was handed its data in Python, so its recipe names none: {again}")
         if name is not None and name != table.get("name"):
-            held_out = ("validation", "test")  # are the other set's own
-            table = {**{k: v for k, v in table.items() if k not in held_out}, "name": name}
+            own = ("validation", "test", "header", "index")  # are the other set's
+            table = {**{k: v for k, v in table.items() if k not in own}, "name": name}
+        table |= {k: v for k, v in self.told.items() if v is not None}
         return source_of(table)
 
 
-def open_run(run: str, own: str | None, command: list[str]) -> Opened:
+def open_run(run: str, own: str | None, command: list[str], **told: bool | None) -> Opened:
     """Read a run's recipe, and the user's own code that it names.
 
     Raises:
@@ -70,7 +73,7 @@ def open_run(run: str, own: str | None, command: list[str]) -> Opened:
     classes, program = own_code(own, table)
     if program is None and (kind := names_own_code(table, classes)):
         raise own_code_missing(kind, command)
-    return Opened(run, table, classes, program)
+    return Opened(run, table, classes, program, told)
 
 
 def load_part(

@@ -45,7 +45,7 @@ def known_backend(text: Any) -> str:
 
 
 DATA, EPOCHS = "digits", 100  # where neither the command line nor a recipe says
-RUN, TRAINING, OUTPUT = "The run", "Training", "Output"
+RUN, TRAINING, OUTPUT, TABLE = "The run", "Training", "Output", "A table as data"
 
 
 def flag(help: str, *names: str) -> Any:
@@ -99,4 +99,16 @@ OtherData = Annotated[
     typer.Option(
         "--data", metavar="NAME|PATH", help="Other data than the run's, prepared as those were.", show_default=False
     ),
+]
+
+
+def _of_table(help: str, *names: str) -> Any:
+    return typer.Option(*names, metavar="", help=help, rich_help_panel=TABLE, show_default=False)
+
+
+Header = Annotated[
+    bool | None, _of_table("Whether its first line holds names; seen, or asked for.", "--header/--no-header")
+]
+Index = Annotated[
+    bool | None, _of_table("Whether its first column is left out, as names of rows.", "--index/--no-index")
 ]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ppdgm.cli.options import Debug, Epochs, Json, Program, Quiet, Run, Steps, TensorBoard, WandB
+from ppdgm.cli.options import Debug, Epochs, Header, Index, Json, Program, Quiet, Run, Steps, TensorBoard, WandB
 
 
 def resume(
@@ -25,6 +25,8 @@ def resume(
         ),
     ] = None,
     own: Program = None,
+    header: Header = None,
+    index: Index = None,
     tensorboard: TensorBoard = False,
     wandb: WandB = None,
     quiet: Quiet = False,
@@ -59,7 +61,7 @@ def resume(
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise CheckpointError(f"--checkpoint: {checkpoint}: there is no such file. They are in {run}/checkpoints.")
     flags = Flags(run, False, tensorboard, wandb, quiet, as_json, context.obj)
-    opened = open_run(run, own, flags.command)
+    opened = open_run(run, own, flags.command, header=header, index=index)
     given = load_data(opened.source(data, flags.command))
     out = Path(run)
 

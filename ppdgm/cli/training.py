@@ -98,9 +98,12 @@ def complete(chosen: Chosen, given: Settings, settings: Settings) -> dict[str, A
 
 
 def _other_data(table: dict[str, Any], before: dict[str, Any], paths: set[str]) -> None:
-    """Leave to other data what was found from those before: the shape, and how a known set is prepared."""
+    """Leave to other data what was found from those before: the shape, a table's form, how a known set is prepared."""
     from ppdgm.data import catalogue
 
+    for name in ("header", "index"):  # of another file
+        if f"data.{name}" not in paths:
+            table["data"].pop(name, None)
     if "program.event_shape" not in paths:
         table.get("program", {}).pop("event_shape", None)
     if {str(table["data"]["name"]), str(before.get("name"))} & set(catalogue()):

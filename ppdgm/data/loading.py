@@ -20,6 +20,7 @@ from ppdgm.data.transform import Transform
 from ppdgm.errors import DataError, nearest
 
 Parts = dict[str, dict[str, np.ndarray]]
+_TABLES = (".csv", ".tsv")
 _KNOWN = ".npy, .npz, .csv, .tsv, idx (also .gz), or a folder of images or .npy files"
 
 
@@ -40,11 +41,22 @@ def load_data(name: str | PathLike[str] | Source, *, transform: Transform | None
     if not (transform is None or isinstance(transform, Transform)):
         raise DataError(f"transform: got {type(transform).__name__}, expected a Transform, such as data.transform.")
     entry = SETS.get(source.name)
+    _check_table(source)
     try:
         raw = _read_file(source) if entry is None else _read_known(entry, source)
     except MemoryError:
         raise DataError(f"{source.name} does not fit into memory. Save it as .npy, which is streamed.") from None
     return prepare(raw, source, entry, transform)
+
+
+def _check_table(source: Source) -> None:
+    """Refuse what is said of a table where there is none."""
+    suffix = "" if source.name in SETS else Path(source.name).suffix.lower()
+    for name in ("header", "index"):
+        if getattr(source, name) is not None and suffix not in _TABLES:
+            raise DataError(
+                f"{name}: got {getattr(source, name)}, but {source.name} is no table (.csv, .tsv). Leave it out."
+            )
 
 
 def _read_known(entry: Entry, source: Source) -> Raw:
@@ -90,7 +102,7 @@ def _reader(path: Path, source: Source) -> Callable[[], Raw]:
     with path.open("rb") as file:
         head = file.read(8)
     suffix = path.suffix.lower()
-    if suffix in (".csv", ".tsv"):
+    if suffix in _TABLES:
         return lambda: tables.read_table(path, source)
     if suffix == ".npz" or (suffix != ".npy" and head[:4] == b"PK\3\4"):
         return lambda: choose(arrays.read_npz(path), source)

@@ -50,6 +50,10 @@ class Source(Spec):
         fields: which arrays or columns are which fields: {"x": ["a", "b"], "label": "species"}. Columns go by name, or
             by number from 0; a single one gives [N], a list gives [N, columns]. By default x alone, and of named arrays
             all but the label.
+        header: whether a table's first line holds the names of its columns; by default, whether none of it is a number,
+            and where its numbers look like names, you are asked.
+        index: whether a table's first column holds names or numbers of rows, and is to be left out of x; by default it
+            isn't, and where it has a blank name or counts the rows, you are asked.
         validation, test: a fraction, or a number of rows. By default the set's own, otherwise a tenth. Where a set
             comes with such a split, it is taken from there; otherwise from the training data.
         seed: of the split and of binarisation.
@@ -62,6 +66,8 @@ class Source(Spec):
 
     name: Annotated[str, Field(min_length=1)]
     fields: Annotated[tuple[tuple[str, Columns], ...] | None, PlainValidator(_pairs)] = None
+    header: bool | None = None
+    index: bool | None = None
     validation: Annotated[float | int | None, PlainValidator(_amount)] = None
     test: Annotated[float | int | None, PlainValidator(_amount)] = None
     seed: NonNegativeInt = 0

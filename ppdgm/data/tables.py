@@ -6,18 +6,18 @@ import csv
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ppdgm.data.checks import check_fits
+from ppdgm.data.headers import MISSING, PEEK, check_counts, has_header, index_columns, is_number
 from ppdgm.data.raw import Raw, encode
 from ppdgm.data.source import Columns, Source
 from ppdgm.errors import DataError, nearest
 
-_MISSING = {"", "na", "n/a", "nan", "null", "?"}
 _LABELS = ("label", "labels")
 _FILL = "Fill it in, or leave out the row or the column."
 
@@ -37,7 +37,7 @@ def read_table(path: Path, source: Source) -> Raw:
     check_fits(path.stat().st_size, str(path), "Save it as numbers with np.save: .npy files are streamed.")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            return _Table(path, _rows(file, path)).read(source)
+            return _Table(path, _rows(file, path), source).read()
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}).") from None
     except csv.Error as error:
@@ -55,27 +55,35 @@ def _rows(file: Any, path: Path) -> Iterator[_Row]:
 class _Table:
     """Rows that are read once, and the names of their columns."""
 
-    def __init__(self, path: Path, rows: Iterator[_Row]):
-        self.path = path
+    def __init__(self, path: Path, rows: Iterator[_Row], source: Source):
+        self.path, self.source = path, source
         start = next(rows, None)
         if start is None:
             raise DataError(f"{path} is empty, expected rows of numbers.")
-        self.header = _is_header(start)
+        below = list(islice(rows, PEEK))
+        told = source.header
+        self.header = has_header(path, start.line, start.cells, [r.cells for r in below]) if told is None else told
         self.names = [" ".join(c.split()) for c in start.cells] if self.header else []
         self.width = len(start.cells)
-        self.rows = rows if self.header else chain([start], rows)
+        self.rows = chain(below, rows) if self.header else chain([start], below, rows)
 
-    def read(self, source: Source) -> Raw:
+    def read(self) -> Raw:
+        source = self.source
         label = next((n for n in self.names if n.lower() in _LABELS), None)
         wanted: dict[str, Columns] = dict(source.fields or [])
         if source.fields is None:
             aside = self.names.index(label) if label else None
-            wanted = {"x": tuple(i for i in range(self.width) if i != aside)}
+            first = index_columns(self.path, self.names, source.index)
+            wanted = {"x": tuple(i for i in range(first, self.width) if i != aside)}
+            if not wanted["x"]:
+                raise DataError(f"{self.path} has no columns of data beside its index and its label.")
         beside = label is not None and "label" not in wanted and label not in wanted.values()
         asked = {**wanted, **({"label": label} if beside and label else {})}
         columns = {n: self._columns(c) for n, c in asked.items()}
         single = [n for n, c in asked.items() if not isinstance(c, tuple) and n != "x"]
         lines, numbers, texts = self._parse(columns, single)
+        if source.fields is None and source.index is None and numbers.shape[1] > 1 and columns["x"][0] == 0:
+            check_counts(self.path, numbers[:, 0], self.names[0] if self.header else 0)
         fields: dict[str, np.ndarray] = {}
         classes: dict[str, tuple[str, ...]] = {}
         for name in single:
@@ -121,9 +129,9 @@ class _Table:
     def _single(self, cells: list[str], column: int, lines: Any) -> tuple[np.ndarray, tuple[str, ...]]:
         """A column of whole numbers, of numbers, or of names as whole numbers."""
         for line, cell in zip(lines, cells, strict=True):
-            if cell.lower() in _MISSING:
+            if cell.lower() in MISSING:
                 raise DataError(f"{self._place(line, column)}: got {cell!r}, a missing value. {_FILL}")
-        if not all(map(_is_number, set(cells))):
+        if not all(map(is_number, set(cells))):
             return encode(np.array(cells))
         values = np.array(cells, np.float64)
         if not np.isfinite(values).all():
@@ -149,10 +157,10 @@ class _Table:
         return self.names.index(wanted)
 
     def _refuse(self, row: _Row, columns: list[int]) -> None:
-        column = next(c for c in columns if not _is_number(row.cells[c]))
+        column = next(c for c in columns if not is_number(row.cells[c]))
         cell, first = row.cells[column], row.line == 1 and not self.header
-        hint = " A header is a first line without any numbers." if first else ""
-        if cell.strip().lower() in _MISSING:
+        hint = " A header is a first line without any numbers; of another one, say header=True." if first else ""
+        if cell.strip().lower() in MISSING:
             raise DataError(f"{self._place(row.line, column)}: got {cell!r}, a missing value. {_FILL}{hint}")
         raise DataError(
             f"{self._place(row.line, column)}: got {cell!r}, expected a number. Leave the column out, or make it the "
@@ -162,17 +170,3 @@ class _Table:
 
     def _place(self, line: int, column: int) -> str:
         return f"{self.path}, line {line}, column {self.names[column] if self.header else column!r}"
-
-
-def _is_header(start: _Row) -> bool:
-    """A first row names columns if none of its cells is a number."""
-    cells = start.cells
-    return not any(map(_is_number, cells)) and any(c.strip().lower() not in _MISSING for c in cells)
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return "_" not in cell

@@ -1,0 +1,98 @@
+"""Whether a table's first line holds names, and its first column names of rows: seen, or asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ppdgm.errors import DataError
+
+MISSING = {"", "na", "n/a", "nan", "null", "?", "<na>"}
+PEEK, ROWS = 100, 5  # lines below the first that are looked at; rows from which a column counts them by no chance
+_WHOLE = re.compile(r"[+-]?\d+")
+_BLANK = ("", "unnamed: 0")  # pandas' name of a column without one
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell is a number; Python reads 1_0 as one, which it isn't here."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell
+
+
+def has_header(path: Path, line: int, first: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
+    """Whether the first line holds names: none of its cells is a number.
+
+    Args:
+        path, line: of the table and its first line, for messages.
+        first: cells of the first line.
+        below: those of some lines after it.
+
+    Raises:
+        DataError: its numbers look like names.
+    """
+    numbers = [i for i, cell in enumerate(first) if is_number(cell)]
+    if not numbers:
+        return any(cell.strip().lower() not in MISSING for cell in first)
+    if _like_names(first, numbers, [cells for cells in below if len(cells) == len(first)]):
+        shown = ", ".join(c.strip() or "''" for c in first[:5]) + (", …" if len(first) > 5 else "")
+        raise DataError(
+            f"{path}, line {line}: got {shown[:80]}, which may be names of columns or a datum. Say which: header=True "
+            "or header=False (--header or --no-header)."
+        )
+    return False
+
+
+def index_columns(path: Path, names: Sequence[str], index: bool | None) -> int:
+    """How many columns, from the first, hold names of rows and no data.
+
+    Args:
+        path: of the table, for messages.
+        names: of its columns; empty without a header.
+        index: what the user says of it.
+
+    Raises:
+        DataError: nothing is said, and the first column has a blank name.
+    """
+    blank = next((i for i, name in enumerate(names) if name.lower() not in _BLANK), len(names))
+    if index is None and blank:
+        raise DataError(f"{path}: its first column has no name, as pandas writes an index. {_ask_index()}")
+    return max(1, blank) if index else 0
+
+
+def check_counts(path: Path, column: np.ndarray, name: str | int) -> None:
+    """Refuse a first column of a table that counts the rows, of which nobody has said that it is data.
+
+    Raises:
+        DataError: it does.
+    """
+    if len(column) >= ROWS and column[0] in (0, 1) and np.array_equal(column, column[0] + np.arange(len(column))):
+        raise DataError(f"{path}: its first column, {name!r}, counts the rows, as an index does. {_ask_index()}")
+
+
+def _ask_index() -> str:
+    return "Say whether it is to be left out: index=True or index=False (--index or --no-index)."
+
+
+def _like_names(first: Sequence[str], numbers: Sequence[int], below: Sequence[Sequence[str]]) -> bool:
+    """Whether a line with numbers is more like names than like a datum."""
+    words = [i for i in range(len(first)) if i not in set(numbers) and first[i].strip().lower() not in MISSING]
+    if below and any(all(is_number(cells[i]) for cells in below) for i in words):
+        return True  # a word above numbers
+    cells = [first[i].strip() for i in numbers]
+    values = np.array(cells, np.float64)
+    if all(map(_WHOLE.fullmatch, cells)) and np.array_equal(values, np.arange(len(cells))):
+        return True  # 0, 1, 2, …: pandas' names of columns without one
+    with np.errstate(invalid="ignore"):
+        steps = np.diff(values)
+        even = len(steps) > 1 and steps[0] != 0 and np.allclose(steps, steps[0], rtol=1e-6, atol=0)
+    if even:
+        return True  # years, wavelengths
+    written = lambda i: any(_WHOLE.fullmatch(row[i].strip()) for row in below)
+    different = len(set(cells)) == len(cells)
+    return bool(below) and different and all(map(_WHOLE.fullmatch, cells)) and not any(map(written, numbers))
