@@ -47,8 +47,8 @@ def test_the_bounds_are_their_formulas():
     found = bracket(forward, reverse)
     np.testing.assert_allclose(found.lower, logsumexp(forward, axis=0) - np.log(3))
     np.testing.assert_allclose(found.upper, np.log(6) - logsumexp(reverse, axis=0))
-    w = np.exp(reverse)
-    np.testing.assert_allclose(found.upper_errors, w.std(0, ddof=1) / w.mean(0) / np.sqrt(6))
+    without = [logsumexp(np.delete(reverse, i, 0), axis=0) for i in range(6)]  # the jackknife
+    np.testing.assert_allclose(found.upper_errors, np.sqrt(5 * np.var(without, axis=0)))
 
 
 @pytest.mark.statistical
@@ -129,6 +129,15 @@ def test_without_the_correction_a_wrong_guide_is_wrong():
     found = loo(seen, np.zeros(4000), np.zeros(4000))
     assert abs(found.elpd.value - exact_loo()[0].sum()) > 4 * found.elpd.error
     assert abs(loo(*guide(shift=1.5)).elpd.value - exact_loo()[0].sum()) < 4 * loo(*guide(shift=1.5)).elpd.error + 0.02
+
+
+@pytest.mark.statistical
+def test_errors_of_few_chains_are_those_of_repetition():
+    """Of 400 runs of ten chains with two temperatures, below and above, for the mean over 25 data."""
+    runs = [bracket(chains(10, 2, True, seed=s), chains(10, 2, False, seed=s)) for s in range(400)]
+    told = np.sqrt(np.mean([np.square(r.monte_carlo_error) for r in runs], axis=0))
+    seen = np.std([r.mean for r in runs], axis=0, ddof=1)
+    assert (told / seen > 1 - 4 / np.sqrt(800)).all() and (told / seen < 1.3).all()  # too large rather than too small
 
 
 @pytest.mark.statistical

@@ -1,7 +1,11 @@
 """Evaluation in chunks: within the memory that was given, with the same estimand; estimates that say what they are."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from checks import check_error_is_right
+from planted import data, fit_of, log_likelihood
 
 import ppdgm
 from ppdgm.errors import PpdgmError
@@ -42,8 +46,24 @@ def test_log_likelihood_reduces_the_log_weights(backend):
     fit = ppdgm.Fit(PROGRAM, PROGRAM.initialise(0), backend)
     weights = np.exp(fit.log_weights(X, k=50).astype(np.float64) + 20)
     estimate = fit.log_likelihood(X, k=50)
+    without = np.log((weights.sum(0) - weights) / 49)
     assert np.allclose(estimate.values, np.log(weights.mean(0)) - 20, rtol=1e-6)
-    assert np.allclose(estimate.errors, weights.std(0, ddof=1) / 50**0.5 / weights.mean(0), rtol=1e-5)
+    assert np.allclose(estimate.errors, (49 * without.var(0)) ** 0.5, rtol=1e-5)
+    assert estimate.bias == pytest.approx(49 * (without.mean() - np.log(weights.mean(0)).mean()), rel=1e-3)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("shrink", "k"), [(0.5, 20), (0.5, 100), (2.0, 20)])
+def test_errors_and_biases_of_few_particles_are_those_of_repetition(shrink, k, backend):
+    """PPCA with guides that are too narrow or too wide; 100 seeds, whose spread is known to 7 %."""
+    fit, x = fit_of(shrink=shrink, backend=backend), data(60)
+    found = [fit.log_likelihood(x, k=k, seed=seed) for seed in range(100)]
+    check_error_is_right([(e.mean, e.monte_carlo_error) for e in found])
+    off, told = np.mean([e.mean for e in found]) - log_likelihood(x).mean(), np.mean([e.bias for e in found])
+    error = np.std([e.mean - e.bias for e in found], ddof=1) / 10
+    assert off - 4 * error < told < 0.25 * off + 4 * error and off < 0  # a part of it; all, where weights are fair
+    assert shrink < 1 or abs(told - off) < 4 * error
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -63,7 +83,10 @@ def test_estimates_say_what_they_are():
     assert estimate.mean == pytest.approx(7 / 3)
     assert estimate.standard_error == pytest.approx(np.std([1, 2, 4], ddof=1) / 3**0.5)
     assert estimate.monte_carlo_error == pytest.approx(0.5 / 3)
-    assert str(estimate) == "2.333 ± 0.882 nats (N = 3, k = 7, Monte Carlo error 0.1667)"
+    assert str(estimate) == "2.333 ± 0.882 nats (N = 3, k = 7, Monte Carlo error 0.1667)" and estimate.bias == 0
+    low = replace(estimate, biases=np.array([0.0, -0.3, -0.6]))
+    assert low.bias == pytest.approx(-0.3) and "Monte Carlo error 0.1667, too low by 0.3000 or more)" in str(low)
+    assert "too low" not in str(replace(low, biases=0.1 * low.biases))  # less than the error
 
 
 def test_memory_in_words():

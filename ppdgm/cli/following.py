@@ -112,7 +112,8 @@ def follow(run: Callable[[], Fit], data: Any, out: Path, flags: Flags) -> int:
 
 def as_plain(found: Estimate) -> dict[str, Any]:
     """An estimate as plain values."""
-    return {n: getattr(found, n) for n in ("mean", "standard_error", "monte_carlo_error", "k")}
+    names = ("mean", "standard_error", "monte_carlo_error", "k") + (() if found.biases is None else ("bias",))
+    return {n: getattr(found, n) for n in names}
 
 
 def name_of(program: Any) -> str:

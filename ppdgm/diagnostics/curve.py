@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ppdgm.diagnostics.arrays import checked, log_sum_exp, over_data, standard_error
+from ppdgm.diagnostics.log_mean import log_mean
 from ppdgm.errors import DataError, require, shown
 
 
@@ -48,9 +49,10 @@ class BoundCurve:
 
 
 def log_mean_exp(log_weights: Any) -> tuple[np.ndarray, np.ndarray]:
-    """log 1/K Σ_k w_k for each datum, and its Monte Carlo error by the delta method, sd(w) / (√K mean(w)).
+    """log 1/K Σ_k w_k for each datum, and its Monte Carlo error by the jackknife.
 
-    Burda et al. 2016, arXiv:1509.00519.
+    Burda et al. 2016, arXiv:1509.00519. The delta method's sd(w) / (√K mean(w)) would be too small where few weights
+    carry the sum.
 
     Args:
         log_weights: [K, N], nats; −inf for a weight of 0.
@@ -61,17 +63,14 @@ def log_mean_exp(log_weights: Any) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: no numbers [K, N].
     """
-    array = checked("log_weights", log_weights, "K N", zero_weight=True)
-    found = [_bound(block[None]) for _, block in over_data(array)]
-    values, errors = (np.concatenate(each) for each in zip(*found, strict=True))
-    return values, errors
+    return log_mean(checked("log_weights", log_weights, "K N", zero_weight=True))[:2]
 
 
 def bound_curve(log_weights: Any, ks: Iterable[int] | None = None) -> BoundCurve:
     """L_k = E[log 1/k Σ_j w_j], each k averaged over the K // k disjoint groups of k of the same K particles.
 
-    Burda et al. 2016, arXiv:1509.00519. The Monte Carlo error comes from the spread of the groups, or by the delta
-    method where there is only one.
+    Burda et al. 2016, arXiv:1509.00519. The Monte Carlo error comes from the spread of the groups, or by the
+    jackknife where there is only one.
 
     Args:
         log_weights: log p(x, z) − log q(z|x), [K, N], nats; −inf for a weight of 0.
@@ -129,14 +128,12 @@ def resample(log_weights: Any, n: int, seed: int = 0, first: int = 0) -> np.ndar
 
 def _bound(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of [G, k, n] log-weights: the mean over groups of log mean w, [n], and its error, [n]."""
-    number, k, size = groups.shape
+    number, k, _ = groups.shape
+    if number == 1:
+        return log_mean(groups[0])[:2]
     each = log_sum_exp(np.swapaxes(groups, 0, 1)) - np.log(k)
     with np.errstate(invalid="ignore"):  # bounds of −∞
-        if number > 1:
-            return each.mean(0), each.std(0, ddof=1) / np.sqrt(number)
-        if k == 1:
-            return each[0], np.full(size, np.nan)
-        return each[0], np.exp(groups[0] - each[0]).std(0, ddof=1) / np.sqrt(k)
+        return each.mean(0), each.std(0, ddof=1) / np.sqrt(number)
 
 
 def _chosen(ks: Iterable[int] | None, draws: int) -> list[int]:

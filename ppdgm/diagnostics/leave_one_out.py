@@ -67,7 +67,7 @@ def loo(log_likelihood: Any, log_p: Any, log_q: Any) -> Loo:
 
     For latents z that all data share, from S draws of q(z): Magnusson et al. 2019, arXiv:1904.10679; Vehtari et al.
     2017, arXiv:1507.04544. Not for a latent per datum, where leaving x_n out leaves its latent at the prior, so that no
-    weight of posterior draws is right. The Monte Carlo error is by the delta method, of draws that all data share.
+    weight of posterior draws is right. The Monte Carlo error is by the jackknife over draws, which all data share.
 
     Args:
         log_likelihood: log p(x_n|z_s), [S, N], nats.
@@ -93,15 +93,21 @@ def loo(log_likelihood: Any, log_p: Any, log_q: Any) -> Loo:
     correction -= correction.max()
     full, guide_k = fit_tail(correction[None], _tolerance(correction[None]))
     values, p_loo, k = np.empty((3, seen.shape[1]))
-    influence = np.zeros(len(seen))  # of each draw on elpd
+    without = np.zeros(len(seen))  # elpd without each draw, less elpd
     for where, block in over_data(seen):
         log_w = np.ascontiguousarray((correction[:, None] - block).T)
         smoothed, k[where] = fit_tail(log_w, _tolerance(log_w))
         smoothed = smoothed.T
         values[where] = log_sum_exp(smoothed + block)
         p_loo[where] = log_sum_exp(full.T + block) - values[where]
-        influence += (np.exp(smoothed + block - values[where]) - np.exp(smoothed)).sum(1)
-    return Loo(values, p_loo, k, float(guide_k[0]), Measured(float(values.sum()), float(np.sqrt((influence**2).sum()))))
+        without += (_less(smoothed + block - values[where]) - _less(smoothed)).sum(1)
+    error = np.sqrt((1.0 - 1.0 / len(seen)) * ((without - without.mean()) ** 2).sum())
+    return Loo(values, p_loo, k, float(guide_k[0]), Measured(float(values.sum()), float(error)))
+
+
+def _less(log_shares: np.ndarray) -> np.ndarray:
+    """log(1 − share), of shares that leave something of 1."""
+    return np.log1p(-np.minimum(np.exp(log_shares), 1.0 - np.finfo(np.float64).eps))
 
 
 def _tolerance(log_weights: np.ndarray) -> np.ndarray:

@@ -53,7 +53,7 @@ def _of(part: Any, names: Iterable[str]) -> dict[str, Any] | None:
 
 
 def _estimate(part: Any) -> dict[str, Any] | None:
-    return _of(part, ("mean", "standard_error", "monte_carlo_error", "k", *_BY_DATUM))
+    return _of(part, ("mean", "standard_error", "monte_carlo_error", "bias", "k", *_BY_DATUM))
 
 
 def _use(use: Any) -> dict[str, Any] | None:

@@ -14,7 +14,6 @@ from ppdgm.diagnostics import (
     coverage,
     elbo_surgery,
     latent_use,
-    log_mean_exp,
     pit,
     predictive_check,
     ranks,
@@ -22,6 +21,7 @@ from ppdgm.diagnostics import (
     weight_quality,
 )
 from ppdgm.diagnostics.diagnosis import Diagnosis, Gaps
+from ppdgm.diagnostics.log_mean import log_mean
 from ppdgm.errors import PpdgmError, nearest, out_of_memory
 from ppdgm.inference.annealing import anneal, heats
 from ppdgm.inference.drawing import pictures
@@ -119,7 +119,8 @@ class Diagnosing:
         k, seed = self.depth.k, self.subject.seed
         self.found["elbo"] = self.subject.judge.elbo(min(k, 10), seed)
         log_weights = self.subject.judge.log_weights(k, seed)
-        self.found["log_likelihood"] = Estimate(*log_mean_exp(log_weights), k)
+        values, errors, biases = log_mean(log_weights)
+        self.found["log_likelihood"] = Estimate(values, errors, k, biases=biases)
         if not self._draws():
             self.withheld["Pareto k̂"] = "the guide draws no latent, so that there are no weights."
             return

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp
 
 from ppdgm.data import check_finite, check_rows
+from ppdgm.diagnostics.log_mean import log_mean
 from ppdgm.errors import DataError, PpdgmError, nearest, out_of_memory, require, shown
 from ppdgm.inference import bounds
 from ppdgm.inference.feed import Feed
@@ -36,12 +36,14 @@ class Estimate:
         errors: its Monte Carlo standard error over particles, [N]; NaN for one particle.
         k: particles per datum.
         common: Monte Carlo error of the mean where data share draws (a latent outside the data plate), else None.
+        biases: of a log-likelihood, how far its expectation is from log p(x), [N], by the jackknife; else None.
     """
 
     values: np.ndarray
     errors: np.ndarray
     k: int
     common: float | None = None
+    biases: np.ndarray | None = None
 
     @property
     def mean(self) -> float:
@@ -60,14 +62,26 @@ class Estimate:
         with quiet():
             return float(np.sqrt((self.errors**2).sum()) / len(self.errors)) if self.common is None else self.common
 
+    @property
+    def bias(self) -> float:
+        """What the mean over data is off by in expectation; 0 for an ELBO, which estimates itself.
+
+        log (1/K) Σ_k w_k is below log p(x) in expectation, by about Var(w) / 2K for weights of mean 1. This is the
+        jackknife's estimate. Where k̂ is above 0.7 no estimate can be relied on: the bias is larger than this, and more
+        particles, or a better guide, are needed.
+        """
+        with quiet():
+            return 0.0 if self.biases is None else float(self.biases.mean())
+
     def __repr__(self) -> str:
         return f"Estimate({self})"
 
     def __str__(self) -> str:
         error = "unknown" if np.isnan(self.monte_carlo_error) else f"{self.monte_carlo_error:.4f}"
+        low = f", too low by {-self.bias:.4f} or more" if -self.bias > self.monte_carlo_error else ""
         return (
             f"{self.mean:.3f} ± {self.standard_error:.3f} nats "
-            f"(N = {len(self.values)}, k = {self.k}, Monte Carlo error {error})"
+            f"(N = {len(self.values)}, k = {self.k}, Monte Carlo error {error}{low})"
         )
 
 
@@ -111,18 +125,18 @@ class Judge:
 
     def log_likelihood(self, k: int, seed: int) -> Estimate:
         """log (1/K) Σ_k w_k per datum: a lower bound on log p(x) in expectation that is exact as K → ∞."""
-        values, errors = self._reduce(bounds.log_weights, k, seed, False, _log_mean_exp)
-        return Estimate(values, errors, k)
+        values, errors, biases = self._reduce(bounds.log_weights, k, seed, False, log_mean)
+        return Estimate(values, errors, k, biases=biases)
 
     def log_weights(self, k: int, seed: int) -> np.ndarray:
         """log p(x, z) − log q(z|x), [K, N]."""
         found, start = np.empty((k, self.size)), 0
 
-        def keep(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def keep(terms: np.ndarray) -> tuple[np.ndarray, ...]:
             nonlocal start
             found[:, start : start + terms.shape[1]] = terms
             start += terms.shape[1]
-            return terms[0], terms[0]
+            return (terms[0],)
 
         self._reduce(bounds.log_weights, k, seed, False, keep)
         return found
@@ -137,8 +151,8 @@ class Judge:
         k: int,
         seed: int,
         kl: bool,
-        reduce: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
-    ) -> tuple[np.ndarray, np.ndarray]:
+        reduce: Callable[[np.ndarray], tuple[np.ndarray, ...]],
+    ) -> tuple[np.ndarray, ...]:
         """Evaluate chunk by chunk, [k, b] each, and reduce over particles in float64."""
         require("k", k, int, 1, "a whole number of particles, at least 1")
         require("seed", seed, int, 0, "a whole number, at least 0")
@@ -157,8 +171,7 @@ class Judge:
             terms = np.concatenate(parts)[:k, : min(rows, self.size - start)]
             with quiet():
                 found.append(reduce(terms.astype(np.float64)))
-        values, errors = zip(*found, strict=True)
-        return np.concatenate(values), np.concatenate(errors)
+        return tuple(np.concatenate(each) for each in zip(*found, strict=True))
 
     def _chunk(self, k: int) -> tuple[int, int]:
         """Particles and data whose intermediate results fit the memory."""
@@ -201,15 +214,6 @@ class _Elbo:
 def _mean(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     k = len(terms)
     return terms.mean(0), terms.std(0, ddof=1) / np.sqrt(k) if k > 1 else np.full(terms.shape[1], np.nan)
-
-
-def _log_mean_exp(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    k = len(terms)
-    total = logsumexp(terms, axis=0)
-    if k == 1:
-        return total, np.full(terms.shape[1], np.nan)
-    relative = np.exp(terms - total) * k  # weights with mean 1; the delta method gives the error of their log
-    return total - np.log(k), relative.std(0, ddof=1) / np.sqrt(k)
 
 
 def parse_memory(memory: int | str, device: Any) -> int:

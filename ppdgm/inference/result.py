@@ -79,7 +79,8 @@ class Fit(Diagnosable):
     def log_likelihood(self, data: Any, k: int = 5000, seed: int = 0, memory: int | str = "auto") -> Estimate:
         """log p(x) per datum in nats by importance sampling from the guide: log (1/K) Σ p(x, z_k) / q(z_k|x).
 
-        Burda et al. 2016, arXiv:1509.00519. Arguments as for `elbo`.
+        Below log p(x) in expectation, by what `.bias` tells at least. Burda et al. 2016, arXiv:1509.00519. Arguments as
+        for `elbo`.
         """
         return self._judge(data, memory).log_likelihood(k, seed)
 
