@@ -224,7 +224,7 @@ def jackknife(log_w):
 @pytest.mark.parametrize("variance", [0.1, 1.0, 4.0, 25.0, 100.0])
 @pytest.mark.parametrize("k", [5, 20, 100])
 def test_errors_of_log_means_of_lognormal_weights_are_those_of_repetition(k, variance):
-    """log w ~ N(−v/2, v), so that log E[w] = 0, of 20,000 data: the error to 15 %, the bias told, or less than it is."""
+    """log w ~ N(−v/2, v), so that log E[w] = 0, of 20,000 data: the error to 15 %, the bias or less than it."""
     log_w = np.sqrt(variance) * np.random.default_rng(k).normal(size=(k, 20_000)) - variance / 2
     values, errors, biases = log_mean(log_w)
     spread, off = values.std(ddof=1), values.mean()

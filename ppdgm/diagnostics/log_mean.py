@@ -11,8 +11,8 @@ def log_mean(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """log 1/K Σ_k w_k over the first axis, and by the jackknife its standard error and bias.
 
     With L_(k) the value without particle k: error² = (K − 1)/K Σ_k (L_(k) − L̄)², bias = (K − 1)(L̄ − L). The delta
-    method, sd(w) / (√K mean(w)), never exceeds 1, however unequal the weights are; the jackknife's variance is too large
-    in expectation rather than too small. Efron & Stein 1981, "The jackknife estimate of variance".
+    method, sd(w) / (√K mean(w)), never exceeds 1, however unequal the weights are; the jackknife tells too much
+    in expectation rather than too little. Efron & Stein 1981, "The jackknife estimate of variance".
 
     Args:
         terms: log-weights, [K, n]; −∞ for a weight of 0.
