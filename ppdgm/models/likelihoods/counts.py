@@ -8,6 +8,7 @@ import numpy as np
 
 from ppdgm.language import Array, Vocabulary
 from ppdgm.models.likelihoods.base import Likelihood, independent, refuse
+from ppdgm.models.likelihoods.log_counts import log_negative_binomial, log_poisson
 from ppdgm.models.likelihoods.scale import Scale, declare_scale, read_scale, row
 from ppdgm.program import Context
 from ppdgm.spec import PositiveFloat
@@ -25,14 +26,15 @@ class Counts(Likelihood):
 
     link: Literal["softplus", "exp"] = "softplus"
 
-    def log_mean(self, P: Vocabulary, h: Array) -> Array:
-        """log μ, finite for every h."""
+    def means(self, P: Vocabulary, h: Array) -> tuple[Array, Array]:
+        """μ and log μ, which is finite for every h; each from h, as exp(log μ) would lose digits of a large μ."""
         xp = P.xp
         if self.link == "exp":
-            return xp.clip(h, None, _MOST)
+            log_mean = xp.clip(h, None, _MOST)
+            return xp.exp(log_mean), log_mean
         far = h < -15.0  # where log log(1 + exp h) = h − ½ exp(h) to rounding
         low, high = xp.where(far, h, -15.0), xp.where(far, 0.0, h)
-        return xp.where(far, low - 0.5 * xp.exp(low), xp.log(P.softplus(high)))
+        return P.softplus(h), xp.where(far, low - 0.5 * xp.exp(low), xp.log(P.softplus(high)))
 
     def encoded(self, P: Vocabulary, x: Array) -> Array:
         return P.xp.log1p(P.xp.clip(x, 0.0, None))  # pseudo-inputs may stray
@@ -49,12 +51,11 @@ class Poisson(Counts):
         return shape
 
     def distribution(self, P: Vocabulary, *head: Array) -> Any:
-        log_mean = self.log_mean(P, head[0])
-        mean = P.xp.exp(log_mean)
+        mean, log_mean = self.means(P, head[0])
         return independent(
             P,
             mean,
-            lambda x: x * log_mean - mean - P.lgamma(x + 1.0),
+            lambda x: log_poisson(P, x, mean, log_mean),
             lambda random, shape: random.poisson(mean, shape),
             lambda: mean,
             "nonnegative_integer",
@@ -82,13 +83,13 @@ class NegativeBinomial(Counts):
     def distribution(self, P: Vocabulary, *head: Array) -> Any:
         network = self.inverse_dispersion == "network"
         h, raw = (row(head[0], P.shape, i) for i in (0, 1)) if network else (head[0], None)
-        log_mean, theta = self.log_mean(P, h), self._theta(P, raw)
+        (mean, log_mean), theta = self.means(P, h), self._theta(P, raw)
         return independent(
             P,
-            log_mean,
-            lambda x: log_negative_binomial(P, x, log_mean, theta),
-            lambda random, shape: draw(P, random, shape, log_mean, theta),
-            lambda: P.xp.exp(log_mean),
+            mean,
+            lambda x: log_negative_binomial(P, x, mean, log_mean, theta),
+            lambda random, shape: draw(P, random, shape, mean, theta),
+            lambda: mean,
             "nonnegative_integer",
         )
 
@@ -113,29 +114,21 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
         xp = P.xp
         h, logit = (row(head[0], P.shape, i) for i in (0, 1))
         raw = row(head[0], P.shape, 2) if self.inverse_dispersion == "network" else None
-        log_mean, theta = self.log_mean(P, h), self._theta(P, raw)
-        log_kept = -P.softplus(logit)  # log(1 − π)
+        (mean, log_mean), theta = self.means(P, h), self._theta(P, raw)
+        log_more, log_kept = -P.softplus(-logit), -P.softplus(logit)  # log π, log(1 − π)
 
         def log_prob(x: Array) -> Array:
-            counted = log_negative_binomial(P, x, log_mean, theta)
-            at_zero = P.softplus(counted - logit) - P.softplus(-logit)  # log(π + (1 − π) p)
-            return xp.where(x == 0, at_zero, log_kept + counted)
+            counted = log_kept + log_negative_binomial(P, x, mean, log_mean, theta)
+            return xp.where(x == 0, xp.logaddexp(log_more, counted), counted)
 
         def sample(random: Any, shape: tuple[int, ...]) -> Array:
-            counted = draw(P, random, shape, log_mean, theta)
+            counted = draw(P, random, shape, mean, theta)
             return xp.where(random.uniform(shape) < P.activation("sigmoid", logit), 0.0, counted)
 
-        return independent(P, h, log_prob, sample, lambda: xp.exp(log_mean + log_kept), "nonnegative_integer")
+        return independent(P, h, log_prob, sample, lambda: mean * xp.exp(log_kept), "nonnegative_integer")
 
 
-def log_negative_binomial(P: Vocabulary, x: Array, log_mean: Array, theta: Array) -> Array:
-    """log of the negative binomial's probability, with log(1 + μ/θ) and log(1 + θ/μ) as softplus."""
-    ratio = log_mean - P.xp.log(theta)
-    chosen = P.lgamma(x + theta) - P.lgamma(theta) - P.lgamma(x + 1.0)
-    return chosen - theta * P.softplus(ratio) - x * P.softplus(-ratio)
-
-
-def draw(P: Vocabulary, random: Any, shape: tuple[int, ...], log_mean: Array, theta: Array) -> Array:
+def draw(P: Vocabulary, random: Any, shape: tuple[int, ...], mean: Array, theta: Array) -> Array:
     """Poisson, with a rate from Gamma(θ) of mean μ."""
-    rate = random.gamma(theta, shape) / theta * P.xp.exp(log_mean)
+    rate = random.gamma(theta, shape) / theta * mean
     return random.poisson(P.xp.clip(rate, None, _MOST_RATE), shape)
