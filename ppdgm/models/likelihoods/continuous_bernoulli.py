@@ -36,7 +36,7 @@ class ContinuousBernoulli(Likelihood):
         return independent(
             P,
             h,
-            lambda x: h * (x - 0.5) - log_sinhc(P, h),
+            lambda x: log_density(P, x, h),
             sample,
             lambda: 0.5 + log_sinhc_slope(P, h),
             "unit_interval",
@@ -47,16 +47,20 @@ class ContinuousBernoulli(Likelihood):
         refuse(name, x, (x < 0) | (x > 1), "numbers in [0, 1] (scale the data first: scale='unit')")
 
 
-def log_sinhc(P: Vocabulary, h: Array) -> Array:
-    """log(sinh(h/2) / (h/2)), by its series near 0: there the formula's gradient would be noise."""
+def log_density(P: Vocabulary, x: Array, h: Array) -> Array:
+    """h x − log((exp(h) − 1) / h), as −|h| y + log |h| − log(1 − exp(−|h|)), with y the distance to the nearer end.
+
+    Near h = 0 as h (x − ½) − log(sinh(h/2) / (h/2)), by its series: there the formula's gradient would be noise.
+    """
     xp = P.xp
     near, far = _split(P, h)
     series = sum(c * near ** (2 * n) for n, c in enumerate(_SERIES, 1))
-    return xp.where(_is_near(P, h), series, 0.5 * far + xp.log(-xp.expm1(-far)) - xp.log(far))
+    tilted = xp.log(far) - xp.log(-xp.expm1(-far)) - far * xp.where(h > 0, 1.0 - x, x)
+    return xp.where(_is_near(P, h), near * (x - 0.5) - series, tilted)
 
 
 def log_sinhc_slope(P: Vocabulary, h: Array) -> Array:
-    """The derivative of `log_sinhc`: ½ coth(h/2) − 1/h, odd in h."""
+    """½ coth(h/2) − 1/h, the derivative of log(sinh(h/2) / (h/2)), odd in h: the mean is ½ more."""
     xp = P.xp
     near, far = _split(P, h)
     series = sum(2 * n * c * near ** (2 * n - 1) for n, c in enumerate(_SERIES, 1))
