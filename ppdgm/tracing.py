@@ -82,6 +82,22 @@ class Tracing:
         return list(dict.fromkeys(self.gradients.scored or ()))
 
 
+def at_whole(found: dict[str, Any], whole: Mapping[str, Array], stop: Callable[[Array], Array]) -> dict[str, Any]:
+    """A piece's objective at the means of the whole minibatch, which move with its own: f(M), and f'(M) ∇ m.
+
+    Summed over pieces, by their shares of the data, it has the value and the gradient of the whole minibatch's.
+
+    Args:
+        found: what an engine's objective returned.
+        whole: the minibatch's means, by name.
+        stop: x -> x without its gradient.
+    """
+    if "at" not in found:
+        return found
+    moved: dict[str, Any] = found["at"]({n: m + stop(whole[n] - m) for n, m in found["means"].items()})
+    return moved
+
+
 def adapted(accepted: Array, xp: Any) -> Array:
     """What a step size is multiplied by after a move that was accepted with this probability."""
     return xp.exp(GAIN * (accepted - ACCEPT))

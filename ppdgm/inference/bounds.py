@@ -5,7 +5,7 @@ Particles are the first axis, data the second; a plate's scale N/B never enters 
 
 from __future__ import annotations
 
-from math import log
+from math import log, prod
 from typing import Any
 
 from ppdgm.errors import ProgramError
@@ -60,28 +60,43 @@ def renyi(log_w: Array, alpha: float, logsumexp: Any) -> Array:
     return (logsumexp((1.0 - alpha) * log_w, 0) - log(log_w.shape[0])) / (1.0 - alpha)
 
 
-def free_bits(trace: Trace, xp: Any, weights: Array, floor: float, per: str, of: str) -> Array:
-    """Σ max(λ, KL) over sites or dimensions, of each datum's KL or the minibatch's mean; the mean over data.
+def kl_parts(trace: Trace, xp: Any, weights: Array, per: str, of: str) -> tuple[dict[str, Array], Array | float]:
+    """The KL of each site or dimension, of each "datum" [B, D] or the mean over the "batch" [1, D]; and its weights.
 
     Raises:
-        ProgramError: of dimensions, where a latent has no closed form.
+        ProgramError: of dimensions, where a latent's closed form is not one for each.
     """
-    found = 0.0
+    found = {}
+    share = (weights / xp.sum(weights))[:, None]
     for name, log_q in trace.log_q.items():
-        if per == "dimension" and name not in trace.kl:
-            raise ProgramError(
-                f"Site {name!r} has no closed-form KL that holds here, and so none for each dimension. Use "
-                "free_bits_per='site', with λ for the whole site."
-            )
+        if per == "dimension":
+            _check_dimensions(trace, name)
         term = trace.kl[name] if name in trace.kl else (log_q - trace.log_p[name])[..., None]
         if per == "site":
             term = xp.sum(term, axis=-1, keepdims=True)
-        each = xp.mean(xp.broadcast_to(term, (*log_q.shape, term.shape[-1])), axis=0)  # [B, D]
-        share = (weights / xp.sum(weights))[:, None]
-        if of == "batch":
-            each, share = xp.sum(each * share, axis=0, keepdims=True), 1.0
-        found = found + xp.sum(xp.where(each > floor, each, 0.0 * each + floor) * share)
-    return found
+        each = xp.mean(xp.broadcast_to(term, (*log_q.shape, term.shape[-1])), axis=0)
+        found[name] = xp.sum(each * share, axis=0, keepdims=True) if of == "batch" else each
+    return found, 1.0 if of == "batch" else share
+
+
+def _check_dimensions(trace: Trace, name: str) -> None:
+    if name not in trace.kl:
+        raise ProgramError(
+            f"Site {name!r} has no closed-form KL that holds here, and so none for each dimension. Use "
+            "free_bits_per='site', with λ for the whole site."
+        )
+    parts = trace.kl[name].shape[-1]
+    size = 1 if trace.marginal is not None else prod(trace.values[name].shape[2:])
+    if parts == 1 < size:
+        raise ProgramError(
+            f"Site {name!r} has {size} dimensions, but one KL for all of them: they depend on each other, as with a "
+            "full covariance, and the KL does not split. Use free_bits_per='site', with λ for the whole site."
+        )
+
+
+def floored(parts: dict[str, Array], share: Array | float, xp: Any, floor: float) -> Array | float:
+    """Σ max(λ, KL) over sites or dimensions; the mean over data. See `kl_parts`."""
+    return sum(xp.sum(xp.where(kl > floor, kl, 0.0 * kl + floor) * share) for kl in parts.values())
 
 
 def elbo(trace: Trace, xp: Any, beta: Any = 1.0) -> Array:

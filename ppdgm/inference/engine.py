@@ -73,6 +73,7 @@ class Engine(Spec):
     players: ClassVar[tuple[str, ...]] = ()  #: labels with objectives of their own; none: one objective for all
     exact: ClassVar[bool] = False  #: closed-form steps over all data, without gradients
     compiles: ClassVar[bool] = True  #: whether torch.compile takes the objective
+    together: ClassVar[str] = ""  #: why a minibatch can't be worked on in pieces; empty where it can
 
     @property
     def particles(self) -> int:
@@ -141,8 +142,10 @@ class Engine(Spec):
             data_size: N; a latent outside the data plate counts once in N data.
 
         Returns:
-            The metrics; with players, also "players": label -> what it maximises; and, where the engine has numbers of
-            its own, "own": their new values.
+            The metrics; with players, also "players": label -> what it maximises; where the engine has numbers of
+            its own, "own": their new values; and, where the objective is no mean over data but a function of such
+            means, "means", by name, and "at": means -> all this at the means of a minibatch of which these data are a
+            piece.
         """
 
 

@@ -104,11 +104,17 @@ def baseline(tracing: Tracing, kind: str, like: Array) -> Array:
         return tracing.params[_RUNNING] if _RUNNING in tracing.params else 0.0 * like[0, 0]
     if kind != "learned":
         return 0.0 * like[0]
-    x = next(iter(tracing.rows().values()))
+    rows = tracing.rows()
+    x = rows[first_field(rows)]
     w1, b1, w2, b2 = (tracing.params[n] for n in _LEARNED)
     flat = tracing.xp.reshape(x, (x.shape[0], -1))
     flat = tracing.xp.astype(flat, w1.dtype) if hasattr(tracing.xp, "astype") else flat
     return (tracing.xp.tanh(flat @ w1 + b1) @ w2 + b2)[:, 0]
+
+
+def first_field(fields: Mapping[str, Any]) -> str:
+    """The field that a learned baseline reads: x, or the first by name, as JAX sorts what it is handed by name."""
+    return "x" if "x" in fields else min(fields)
 
 
 def first_values(kind: str, width: int) -> dict[str, np.ndarray]:

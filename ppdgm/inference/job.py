@@ -17,6 +17,7 @@ from ppdgm.data import Dataset, as_fields
 from ppdgm.errors import DataError, PpdgmError, ProgramError, TrainingError, explain, out_of_memory
 from ppdgm.inference.batches import Batches
 from ppdgm.inference.engine import knobs_of_phases
+from ppdgm.inference.estimators import first_field
 from ppdgm.inference.evaluate import Judge, check_fields, leave_labels, parse_memory
 from ppdgm.inference.exact import ExactTrainer, check_steps
 from ppdgm.inference.feed import Feed
@@ -93,6 +94,8 @@ class Job:
             raise TrainingError(
                 f"accumulate: got {training.accumulate}, which does not divide batch_size={self.batches.batch_size}."
             )
+        if training.accumulate > 1:
+            _check_pieces(recipe, self.runtime.tracer.batch_size)
         self.total = training.length(self.batches.per_epoch)
         own = training.optimiser if self.own is None else self.own
         self.optimiser = as_optimiser(own, training.clip_norm)
@@ -256,6 +259,8 @@ class Job:
             native = {**self.native, **self.runtime.put(engine.own(width, ()))}
             scored = self.runtime.rehearse(engine, native, data, rows, knobs, self.feed.size)
             self.own_values = engine.own(width, scored)
+            if self.recipe.training.accumulate > 1:
+                _check_state(self.runtime.batch_statistics(self.native, data, rows))
             if engine.director(1) is not None:
                 mutual_information(self.runtime, self.native, self.feed, rows=2)  # which it will look at
         except PpdgmError:
@@ -264,8 +269,8 @@ class Job:
             raise (out_of_memory(error) or explain(program, error)) from error
 
     def _width(self) -> int:
-        """Of a datum's first field, flat."""
-        return int(np.prod(next(iter(self.fields.values())).shape[1:]))
+        """Of the field that a learned baseline reads, flat."""
+        return int(np.prod(self.fields[first_field(self.fields)].shape[1:]))
 
     def _remarks(self) -> list[str]:
         """What the recipe can't tell."""
@@ -286,6 +291,29 @@ def _check_exact(recipe: Recipe, labels: Mapping[str, str]) -> None:
     for name in ("learning_rate", "clip_norm", "weight_average", "binarise", "accumulate", "mixed_precision"):
         if getattr(training, name) != getattr(default, name):
             raise TrainingError(f"{name}: EM() takes closed-form steps, which have none. Leave it out.")
+
+
+def _check_pieces(recipe: Recipe, fixed: int | None) -> None:
+    """Refuse pieces of a minibatch where a step of them is not that of the whole."""
+    together = [p.engine.together for p in recipe.engine.phases() if p.engine.together]
+    if together:
+        raise TrainingError(
+            f"accumulate: {together[0]}, so that a step of pieces is not that of the whole. Leave accumulate out, and "
+            "give a smaller batch_size."
+        )
+    if fixed is not None:
+        raise TrainingError(
+            f"accumulate: the program's own plate fixes the minibatch at {fixed} data, so that it can't be cut into "
+            "pieces. Leave accumulate out, or give the plate a smaller subsample_size."
+        )
+
+
+def _check_state(statistics: str | None) -> None:
+    if statistics is not None:
+        raise TrainingError(
+            f"accumulate: {statistics}, and would see one piece at a time: a step of pieces is not that of the whole. "
+            "Leave accumulate out, or use layer or group norm."
+        )
 
 
 def _check_mixed(recipe: Recipe) -> None:

@@ -102,6 +102,7 @@ class HMC(Sampler):
     step_size: PositiveFloat = 0.1
 
     compiles: ClassVar[bool] = False
+    together: ClassVar[str] = "HMC moves the minibatch's latents together, and accepts or rejects them together"
 
     @property
     def particles(self) -> int:

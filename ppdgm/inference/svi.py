@@ -34,7 +34,8 @@ class SVI(Engine):
         gamma: γ.
         free_bits: λ in nats: the KL counts as max(λ, KL), so that below λ it has no gradient (Kingma et al. 2016,
             arXiv:1606.04934).
-        free_bits_per: λ for each "site", or for each "dimension", which needs closed forms.
+        free_bits_per: λ for each "site", or for each "dimension", which needs closed forms that split: not those of a
+            full covariance.
         free_bits_of: the KL of each "datum", or the mean over the minibatch ("batch").
         estimator: of the gradient. "auto": through draws where they are reparameterised or relaxed, else by the score
             function. "reparam" refuses others; "stl" leaves out ∇ log q (Roeder et al. 2017); "score" draws discrete
@@ -101,18 +102,28 @@ class SVI(Engine):
     ) -> dict[str, Any]:
         trace = tracing.read(kl=self.wants_kl)
         estimators.check_estimator(tracing, trace, self.estimator)
-        scored = tracing.scored
         if self.estimator == "stl" and trace.marginal is not None:
             raise ProgramError("estimator='stl' is for draws, and a site is enumerated in the guide. Leave it out.")
         if self.estimator == "stl":
             trace = estimators.stopped(tracing, trace)
-        found: dict[str, Any] = self(trace, tracing.xp, weights, knobs, data_size)
-        return self._scored(tracing, trace, found, weights, knobs) if scored else found
+        means = self._means(trace, tracing.xp, weights, data_size)
+
+        def at(means: Mapping[str, Array]) -> dict[str, Any]:
+            found: dict[str, Any] = self(trace, tracing.xp, weights, knobs, data_size, means)
+            return self._scored(tracing, trace, found, weights, knobs) if tracing.scored else found
+
+        return {**at(means), **({"means": means, "at": at} if means else {})}
 
     def __call__(
-        self, trace: Trace, xp: Any, weights: Array, knobs: Mapping[str, Array], data_size: int | None
+        self,
+        trace: Trace,
+        xp: Any,
+        weights: Array,
+        knobs: Mapping[str, Array],
+        data_size: int | None,
+        means: Mapping[str, Array] | None = None,
     ) -> dict[str, Array]:
-        """The metrics of a trace's terms, [K, B]."""
+        """The metrics of a trace's terms, [K, B]; `means` are those of `_means`, perhaps over more data."""
         if self.kl == "analytic" and (without := [n for n in trace.log_q if n not in trace.kl]):
             raise ProgramError(
                 f"Site {without[0]!r} has no closed-form KL that holds here. Use SVI(kl='auto') or kl='monte_carlo'."
@@ -126,17 +137,29 @@ class SVI(Engine):
         once, size = bounds.shared_kl(trace, xp), data_size or 1
         seen = mean(bounds.reconstruction(trace, xp)) + (bounds.shared(trace, xp) + once) / size
         kl = mean(bounds.kl(trace, xp)) + once / size
-        objective = seen - self._made_small(trace, xp, weights, knobs, kl)
+        means = self._means(trace, xp, weights, data_size) if means is None else means
+        objective = seen - self._made_small(trace, xp, weights, knobs, kl, means)
         if trace.penalties:
             objective = objective - mean(bounds.penalties(trace, xp) + 0.0 * weights[None])
         return {"objective": objective, "elbo": seen - kl, "kl": kl}
 
-    def _made_small(self, trace: Trace, xp: Any, weights: Array, knobs: Mapping[str, Array], kl: Array) -> Array:
+    def _means(self, trace: Trace, xp: Any, weights: Array, data_size: int | None) -> dict[str, Array]:
+        """Means over the minibatch of which the objective is no sum: it is not that of its pieces, taken together."""
+        if self.capacity is not None:
+            return {"kl": bounds.mean(bounds.kl(trace, xp), weights, xp) + bounds.shared_kl(trace, xp) / (data_size or 1)}
+        if self.free_bits and self.free_bits_of == "batch":
+            return bounds.kl_parts(trace, xp, weights, self.free_bits_per, "batch")[0]
+        return {}
+
+    def _made_small(
+        self, trace: Trace, xp: Any, weights: Array, knobs: Mapping[str, Array], kl: Array, means: Mapping[str, Array]
+    ) -> Array:
         """What the KL counts as."""
         if self.capacity is not None:
-            return self.gamma * xp.abs(kl - knobs["capacity"])
+            return self.gamma * xp.abs(means["kl"] - knobs["capacity"])
         if self.free_bits:
-            floored = bounds.free_bits(trace, xp, weights, self.free_bits, self.free_bits_per, self.free_bits_of)
+            parts, share = (means, 1.0) if means else bounds.kl_parts(trace, xp, weights, self.free_bits_per, "datum")
+            floored = bounds.floored(parts, share, xp, self.free_bits)
             return knobs["beta"] * (floored + kl - bounds.mean(bounds.kl(trace, xp), weights, xp))
         return knobs["beta"] * kl
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.tracer import make_tracing, select
 from ppdgm.errors import CheckpointError, SpecError
 from ppdgm.language import Array, Trace
-from ppdgm.tracing import Tracing, groups_of, knobs_of
+from ppdgm.tracing import Tracing, at_whole, groups_of, knobs_of
 
 
 def make_optimiser(spec: Any) -> optax.GradientTransformation:
@@ -236,25 +236,39 @@ class Trainer:
         # A piece of padding alone counts for nothing, and nothing is divided by nothing.
         weight = jnp.where(shares[:, None] > 0, weight, 1.0)
 
-        def add(total: Any, piece: Any) -> Any:
-            index, weight, key, share = piece
-            found = self._piece(j, params, data, {**row, "index": index, "weight": weight, "key": key})
-            return jax.tree.map(
-                lambda t, a: t + jnp.where(share > 0, share * a, 0.0).astype(t.dtype), total, found
-            ), None
-
         each = (cut(row["index"]), weight, self._keys(row["key"], jnp.arange(self.pieces)), shares)
-        first = {**row, "index": each[0][0], "weight": weight[0]}
-        like = jax.eval_shape(lambda: self._piece(j, params, data, first))
-        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
-        return jax.lax.scan(add, zeros, each)[0]
 
-    def _piece(self, j: int, params: Any, data: Any, row: Any) -> Any:
+        def total(of_piece: Callable[[Any], Any]) -> Any:
+            """Σ over pieces by their shares; the same draws each time."""
+
+            def add(total: Any, piece: Any) -> Any:
+                index, weight, key, share = piece
+                found = of_piece({**row, "index": index, "weight": weight, "key": key})
+                return jax.tree.map(
+                    lambda t, a: t + jnp.where(share > 0, share * a, 0.0).astype(t.dtype), total, found
+                ), None
+
+            first = {**row, "index": each[0][0], "weight": weight[0]}
+            like = jax.eval_shape(lambda: of_piece(first))
+            zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
+            return jax.lax.scan(add, zeros, each)[0] if zeros else {}
+
+        means = total(lambda row: self._found(j, params, data, row).get("means", {}))
+        return total(lambda row: self._piece(j, params, data, row, means))
+
+    def _found(self, j: int, params: Any, data: Any, row: Any) -> dict[str, Any]:
+        """What the engine's objective gives for a row's data."""
+        engine = self.phases[j][0]
+        tracing = self._tracing(engine, params, data, row)
+        found: dict[str, Any] = engine.objective(tracing, row["weight"], knobs_of(row["knobs"], j), self.data_size)
+        return found
+
+    def _piece(self, j: int, params: Any, data: Any, row: Any, means: Any = None) -> Any:
         engine, groups = self.phases[j]
 
         def losses(moving: Any) -> Any:
-            tracing = self._tracing(engine, {**params, **moving}, data, row)
-            found = engine.objective(tracing, row["weight"], knobs_of(row["knobs"], j), self.data_size)
+            found = self._found(j, {**params, **moving}, data, row)
+            found = at_whole(found, means, jax.lax.stop_gradient) if means else found
             made_small = [-found["players"][n] for n in engine.players] or [-found["objective"]]
             return made_small, ({n: found[n] for n in self.engine.metrics}, found.get("own", {}))
 

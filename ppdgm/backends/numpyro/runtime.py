@@ -209,16 +209,19 @@ class Runtime:
 
         scored: list[str] = []
 
-        def run(params: Any, j: int, engine: Any) -> Any:
+        def run(params: Any, j: int, engine: Any) -> None:
             batch = select(self.tracer, data, index)
             tracing = make_tracing(self.tracer, engine, params, jax.random.key(0), batch, index)
-            found = engine.objective(tracing, jnp.ones(b), knobs_of(now, j), data_size)
+            engine.objective(tracing, jnp.ones(b), knobs_of(now, j), data_size)
             scored.extend(tracing.scored)
-            return found
 
         for j, phase in enumerate(engine.phases()):
             jax.eval_shape(partial(run, j=j, engine=phase.engine), params)
         return scored
+
+    def batch_statistics(self, params: Any, data: Any, b: int) -> str | None:
+        """What in the program's modules depends on which data a minibatch holds: nothing, as they keep no state."""
+        return None
 
     def bytes_written(self, params: Any, data: Any, k: int, b: int) -> int:
         """Bytes of all intermediate results of one reading with K particles and B data; nothing is computed.

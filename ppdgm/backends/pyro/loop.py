@@ -16,7 +16,7 @@ from ppdgm.backends.pyro.tracer import make_tracing, select
 from ppdgm.backends.pyro.vocabulary import flushed, unvalidated
 from ppdgm.errors import TrainingError
 from ppdgm.language import Array, Trace
-from ppdgm.tracing import Tracing, groups_of, knobs_of
+from ppdgm.tracing import Tracing, at_whole, groups_of, knobs_of
 
 
 class Trainer:
@@ -225,16 +225,18 @@ class Trainer:
     ) -> Losses:
         """What each player of a phase makes small, its metrics, and the engine's own new numbers."""
         if self.pieces == 1:
-            return self._piece(j, params, data, index, weight, knobs)
+            return self._as_losses(j, self._found(j, params, data, index, weight, knobs))
         pieces = [v.reshape(self.pieces, -1) for v in (index, weight)]
         shares = pieces[1].sum(1) / weight.sum()
         whole = torch.where(shares[:, None] > 0, pieces[1], 1.0)  # a piece of padding alone counts for nothing
-        found = [self._piece(j, params, data, i, w, knobs) for i, w in zip(pieces[0], whole, strict=True)]
+        pieces_found = [self._found(j, params, data, i, w, knobs) for i, w in zip(pieces[0], whole, strict=True)]
         add = lambda values: sum(torch.where(s > 0, s * v, 0.0) for s, v in zip(shares, values, strict=True))
+        means = {n: add([f["means"][n] for f in pieces_found]) for n in pieces_found[0].get("means", {})}
+        found = [self._as_losses(j, at_whole(f, means, torch.Tensor.detach)) for f in pieces_found]
         losses = [add(values) for values in zip(*(f[0] for f in found), strict=True)]
         return losses, add([f[1] for f in found]), {n: add([f[2][n] for f in found]) for n in found[0][2]}
 
-    def _piece(
+    def _found(
         self,
         j: int,
         params: dict[str, Array],
@@ -242,10 +244,15 @@ class Trainer:
         index: Array,
         weight: Array,
         knobs: dict[str, Array],
-    ) -> Losses:
+    ) -> dict[str, Any]:
+        """What the engine's objective gives for these data."""
         engine = self.phases[j][0]
         tracing = self._tracing(engine, params, data, index, knobs)
-        found = engine.objective(tracing, weight, knobs_of(knobs, j), self.data_size)
+        found: dict[str, Any] = engine.objective(tracing, weight, knobs_of(knobs, j), self.data_size)
+        return found
+
+    def _as_losses(self, j: int, found: dict[str, Any]) -> Losses:
+        engine = self.phases[j][0]
         stacked = torch.stack([found[n].detach().to(torch.float32) for n in self.engine.metrics])
         losses = [-found["players"][n] for n in engine.players] or [-found["objective"]]
         return losses, stacked, {n: v.detach() for n, v in found.get("own", {}).items()}

@@ -80,6 +80,10 @@ class PairTracer:
         if not self._known:
             self._find_out(data)
 
+    def all_modules(self) -> list[torch.nn.Module]:
+        """The pair's torch modules, and all inside them."""
+        return list(self.modules)
+
     def adopt(self, params: Params) -> dict[str, Array]:
         """The pair's own tensors, set to `params`: training moves those."""
         self._check_names(params)

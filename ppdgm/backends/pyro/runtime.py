@@ -9,6 +9,7 @@ from typing import Any
 import array_api_compat.torch as xp
 import numpy as np
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -241,6 +242,27 @@ class Runtime:
                 phase.engine.objective(tracing, torch.ones(b, device=self.device), knobs_of(now, j), data_size)
                 scored += tracing.scored
         return scored
+
+    def batch_statistics(self, params: Any, data: Any, b: int) -> str | None:
+        """What in the program's modules depends on which data a minibatch holds, in words; None where nothing does.
+
+        These are batch norms, and buffers that a forward pass in training moves.
+        """
+        for module in self.tracer.all_modules():
+            if isinstance(module, _BatchNorm) and (module.training or not module.track_running_stats):
+                return f"{type(module).__name__} takes statistics of the minibatch"
+        if not self.tracer.state_names:
+            return None
+        rows = self._index(np.arange(self.tracer.batch_size or b) % len(next(iter(data.values()))))
+        with torch.no_grad(), seeded(self.device, 0):
+            now = self.tracer.adopt(params)
+            before = {n: now[n].clone() for n in self.tracer.state_names}
+            with self.tracer.training(now):
+                self.tracer.trace(now, select(self.tracer, data, rows), rows, 1)
+            moved = [n for n, v in before.items() if not torch.equal(v, now[n])]
+            for n, v in before.items():
+                now[n].copy_(v)
+        return f"each forward pass moves the buffer {moved[0]!r}" if moved else None
 
     def bytes_written(self, params: Any, data: Any, k: int, b: int) -> int:
         """Bytes of all intermediate results of one reading with K particles and B data.

@@ -66,6 +66,10 @@ class ProgramTracer:
     def prepare(self, data: Mapping[str, np.ndarray]) -> None:
         """Nothing: a program declares everything."""
 
+    def all_modules(self) -> list[torch.nn.Module]:
+        """The program's own torch modules, and all inside them."""
+        return [m for module in self._modules.values() for m in module.modules()]
+
     def adopt(self, params: Params) -> dict[str, Array]:
         """Copies of `params` that training may move."""
         return {
