@@ -475,7 +475,7 @@ MUTATIONS: dict[str, Mutation] = {
         "ppdgm/backends/numpyro/loop.py",
         "shares = weight.sum(1) / weight.sum()",
         "shares = jnp.full(self.pieces, 1.0 / self.pieces)",
-        "tests/test_engines.py -k pieces",
+        "tests/test_pieces.py -k whole and numpyro and elbo",
     ),
     "players swapped": Mutation(
         "ppdgm/backends/numpyro/loop.py",

@@ -423,19 +423,6 @@ def test_stages_that_can_not_be(stages, words):
 # --- loops ----------------------------------------------------------------------------------------------------------
 
 
-@both
-def test_pieces_of_a_minibatch_make_the_step_of_the_whole(backend):
-    """Without draws, to rounding: also where padding fills whole pieces."""
-    program = GaussianMixture(event_shape=(5,), components=3)
-    options = {"steps": 12, "batch_size": 24, "backend": backend, "progress": False}  # 60 = 2·24 + 12
-    whole, parts = (ppdgm.fit(program, LINEAR, accumulate=n, **options) for n in (1, 4))
-    np.testing.assert_allclose(parts.history["objective"], whole.history["objective"], rtol=1e-5)
-    for n in whole.params:
-        np.testing.assert_allclose(parts.params[n], whole.params[n], atol=1e-5)
-    with pytest.raises(TrainingError, match="does not divide"):
-        ppdgm.fit(program, LINEAR, accumulate=5, **options)
-
-
 def test_both_backends_take_the_same_steps_without_draws():
     """Also where a gradient's memory lies otherwise than its parameter's, which torch's fused optimisers misread."""
     program = GaussianMixture(event_shape=(5,), components=3)

@@ -3,10 +3,9 @@
 Programs take their noise from the data, so that a datum has the same draws in whatever piece it stands.
 """
 
-from functools import partial
-
 import jax
 import numpy as np
+import pyro
 import pytest
 import torch
 from readings import BACKENDS, precision
@@ -26,14 +25,17 @@ from ppdgm.inference import (
 )
 from ppdgm.inference.batches import Plan
 from ppdgm.inference.engine import knobs_of_phases
-from ppdgm.models import VAE, FullCovarianceNormal, Program
+from ppdgm.language import Trace
+from ppdgm.models import MLP, VAE, FullCovarianceNormal, Program
 from ppdgm.program import normal
 from ppdgm.registry import backend as load_backend
 
 both = pytest.mark.parametrize("backend", BACKENDS)
 K, B = 4, 6
+NET = MLP(hidden=(4,))
 RNG = np.random.default_rng(0)
-DATA = {"x": RNG.normal(size=(B, 3)), "noise": RNG.normal(size=(B, 2 * K + 3)), "same": RNG.normal(size=(B, 5))}
+SIZES = np.array([[0.1, 0.1, 4.0, 1.0, 1.0, 1.0]]).T  # so that the pieces' KLs lie on both sides of λ and C
+DATA = {"x": SIZES * RNG.normal(size=(B, 3)), "noise": RNG.normal(size=(B, 2 * K + 3)), "same": RNG.normal(size=(B, 5))}
 WEIGHT = np.array([[1, 1, 1, 0, 0, 0]], float)  # pieces of 2: a whole one, a half, and padding alone
 
 
@@ -96,13 +98,13 @@ ENGINES = {
     "elbo": SVI(k=2),
     "monte carlo kl": SVI(kl="monte_carlo"),
     "stl": SVI(estimator="stl"),
-    "capacity": SVI(capacity=2.0),
-    "free bits": SVI(free_bits=1.0),
+    "capacity": SVI(capacity=1.0),
+    "free bits": SVI(free_bits=0.5),
     "free bits, dimension": SVI(free_bits=0.5, free_bits_per="dimension", beta=0.7),
-    "free bits, datum": SVI(free_bits=1.0, free_bits_of="datum"),
-    "free bits, drawn": SVI(free_bits=1.0, kl="monte_carlo", k=2),
+    "free bits, datum": SVI(free_bits=0.5, free_bits_of="datum"),
+    "free bits, drawn": SVI(free_bits=0.5, kl="monte_carlo", k=2),
     "global, capacity": (GLOBAL, SVI(capacity=1.0, gamma=3.0)),
-    "global, free bits": (GLOBAL, SVI(free_bits=1.0)),
+    "global, free bits": (GLOBAL, SVI(free_bits=0.5)),
     "iwae": IWAE(k=4),
     "dreg": IWAE(k=2, groups=2, estimator="dreg"),
     "piwae": IWAE(k=4, guide_groups=2, elbo_share=0.3),
@@ -158,3 +160,123 @@ def test_pieces_make_the_step_of_the_whole(name, backend):
             np.testing.assert_allclose(cut[1][n], v, rtol=1e-9, atol=1e-9, err_msg=n)
         for n, v in whole[0].items():
             np.testing.assert_allclose(cut[0][n], v, rtol=1e-5, err_msg=n)  # told in float32
+
+
+def kl_trace(kl, log_p=None, event=None):
+    """A trace of one latent "z" with this closed form, [B, D], and K = 1."""
+    b, d = kl.shape
+    zero = np.zeros((1, b))
+    z = np.zeros((1, b, *((d,) if event is None else event)))
+    return Trace({"z": z}, {"z": zero, "x": zero if log_p is None else log_p}, {"z": zero}, {"z": kl[None]}, {})
+
+
+@pytest.mark.parametrize(
+    ("per", "of", "right"),
+    [
+        ("site", "datum", (3.0 + 2.0 + 9.0) / 3),  # Σ_n max(2, KL_n) / N, with KL_n = 3, 1, 9
+        ("site", "batch", 13.0 / 3),
+        ("dimension", "datum", (5.0 + 4.0 + 10.0) / 3),
+        ("dimension", "batch", 2.0 + 11.0 / 3),  # means 2/3 and 11/3
+    ],
+)
+def test_free_bits_are_worth_what_they_say(per, of, right):
+    """Also with padding, which counts for nothing."""
+    trace = kl_trace(np.array([[0.0, 3.0], [1.0, 0.0], [1.0, 8.0], [50.0, 70.0]]))
+    weights = np.array([1.0, 1.0, 1.0, 0.0])
+    engine = SVI(free_bits=2.0, free_bits_per=per, free_bits_of=of)
+    found = engine(trace, np, weights, {"beta": 0.5}, None)
+    assert found["objective"] == pytest.approx(-0.5 * right) and found["kl"] == pytest.approx(13.0 / 3)
+
+
+def test_free_bits_per_dimension_of_a_kl_that_does_not_split():
+    """A full covariance's KL is one number for the site; a categorical latent's is one for each variable."""
+    one = kl_trace(np.ones((2, 1)), event=(3,))
+    engine = SVI(free_bits=2.0, free_bits_per="dimension")
+    with pytest.raises(ProgramError, match=r"'z' has 3 dimensions, but one KL for all.*free_bits_per='site'"):
+        engine(one, np, np.ones(2), {"beta": 1.0}, None)
+    for right in (kl_trace(np.ones((2, 1)), event=(1,)), kl_trace(np.ones((2, 2)), event=(2, 5))):
+        assert engine(right, np, np.ones(2), {"beta": 1.0}, None)["objective"] == -2.0 * right.kl["z"].shape[-1]
+
+
+@both
+def test_free_bits_per_dimension_of_a_full_covariance_are_refused(backend):
+    program = VAE(event_shape=(3,), latent=2, posterior=FullCovarianceNormal(), encoder=NET, decoder=NET)
+    x = (RNG.random((8, 3)) < 0.5).astype("float32")
+    engine = SVI(free_bits=0.5, free_bits_per="dimension")
+    with pytest.raises(ProgramError, match="full covariance"):
+        ppdgm.fit(program, x, engine=engine, steps=1, backend=backend, progress=False)
+
+
+def torch_net(*layers):
+    """A torch module as an encoder."""
+    last = torch.nn.Unflatten(-1, (2, 2))
+    first = [] if isinstance(layers[0], Counts) else [torch.nn.Linear(3, 4)]
+    return torch.nn.Sequential(*first, *layers, last)
+
+
+class Counts(torch.nn.Module):
+    """Keeps a number that each forward pass moves, and one that stays."""
+
+    def __init__(self, moves):
+        super().__init__()
+        self.layer, self.moves = torch.nn.Linear(3, 4), moves
+        self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("fixed", torch.ones(4))
+
+    def forward(self, x):
+        if self.training and self.moves:
+            self.seen += len(x)
+        return self.layer(x) * self.fixed
+
+
+def vae_with(encoder):
+    return VAE(event_shape=(3,), latent=2, encoder=encoder, decoder=NET)
+
+
+def fixed_plate(x):
+    with pyro.plate("data", len(x), subsample_size=4) as i:
+        z = pyro.sample("z", pyro.distributions.Normal(0.0, 1.0))
+        pyro.sample("x", pyro.distributions.Normal(z[:, None].expand(-1, 3), 1.0).to_event(1), obs=x[i])
+
+
+def fixed_guide(x):
+    loc = pyro.param("loc", torch.zeros(()))
+    with pyro.plate("data", len(x), subsample_size=4):
+        pyro.sample("z", pyro.distributions.Normal(loc, 1.0))
+
+
+REFUSED = {
+    "hmc": (lambda: vae_with(NET), MonteCarloEM(sampler=HMC()), BACKENDS, "HMC moves the minibatch's latents together"),
+    "batch norm": (lambda: vae_with(torch_net(torch.nn.BatchNorm1d(4))), SVI(), ["pyro"], "BatchNorm1d takes"),
+    "without running means": (
+        lambda: vae_with(torch_net(torch.nn.BatchNorm1d(4, track_running_stats=False))), SVI(), ["pyro"],
+        "BatchNorm1d takes statistics of the minibatch",
+    ),
+    "a buffer that moves": (lambda: vae_with(torch_net(Counts(True))), SVI(), ["pyro"], "moves the buffer .*seen"),
+    "a plate's own size": (
+        lambda: Program.from_pyro(fixed_plate, fixed_guide, data_plate="data"), SVI(), ["pyro"],
+        "fixes the minibatch at 4",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "backend"), [(n, b) for n, r in REFUSED.items() for b in r[2]])
+def test_what_is_no_sum_over_data_is_refused(name, backend):
+    make, engine, _, words = REFUSED[name]
+    x = (RNG.random((8, 3)) < 0.5).astype("float32")
+    batch = {} if "plate" in name else {"batch_size": 4}
+    with pytest.raises(TrainingError, match=words):
+        ppdgm.fit(make(), x, engine=engine, steps=1, accumulate=2, backend=backend, progress=False, **batch)
+
+
+def test_buffers_that_stay_are_no_matter():
+    x = (RNG.random((8, 3)) < 0.5).astype("float32")
+    found = ppdgm.fit(
+        vae_with(torch_net(Counts(False))), x, steps=2, accumulate=2, batch_size=8, backend="pyro", progress=False
+    )
+    assert found.info["steps"] == 2
+
+
+def test_pieces_must_divide_the_minibatch():
+    with pytest.raises(TrainingError, match="5, which does not divide batch_size=8"):
+        ppdgm.fit(vae_with(NET), np.ones((8, 3), "float32"), steps=1, accumulate=5, progress=False)

@@ -5,6 +5,7 @@ Particles are the first axis, data the second; a plate's scale N/B never enters 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import log, prod
 from typing import Any
 
@@ -94,7 +95,7 @@ def _check_dimensions(trace: Trace, name: str) -> None:
         )
 
 
-def floored(parts: dict[str, Array], share: Array | float, xp: Any, floor: float) -> Array | float:
+def floored(parts: Mapping[str, Array], share: Array | float, xp: Any, floor: float) -> Array | float:
     """Σ max(λ, KL) over sites or dimensions; the mean over data. See `kl_parts`."""
     return sum(xp.sum(xp.where(kl > floor, kl, 0.0 * kl + floor) * share) for kl in parts.values())
 

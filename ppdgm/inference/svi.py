@@ -108,8 +108,8 @@ class SVI(Engine):
             trace = estimators.stopped(tracing, trace)
         means = self._means(trace, tracing.xp, weights, data_size)
 
-        def at(means: Mapping[str, Array]) -> dict[str, Any]:
-            found: dict[str, Any] = self(trace, tracing.xp, weights, knobs, data_size, means)
+        def at(whole: Mapping[str, Array]) -> dict[str, Any]:
+            found: dict[str, Any] = self(trace, tracing.xp, weights, knobs, data_size, whole)
             return self._scored(tracing, trace, found, weights, knobs) if tracing.scored else found
 
         return {**at(means), **({"means": means, "at": at} if means else {})}
@@ -146,7 +146,9 @@ class SVI(Engine):
     def _means(self, trace: Trace, xp: Any, weights: Array, data_size: int | None) -> dict[str, Array]:
         """Means over the minibatch of which the objective is no sum: it is not that of its pieces, taken together."""
         if self.capacity is not None:
-            return {"kl": bounds.mean(bounds.kl(trace, xp), weights, xp) + bounds.shared_kl(trace, xp) / (data_size or 1)}
+            return {
+                "kl": bounds.mean(bounds.kl(trace, xp), weights, xp) + bounds.shared_kl(trace, xp) / (data_size or 1)
+            }
         if self.free_bits and self.free_bits_of == "batch":
             return bounds.kl_parts(trace, xp, weights, self.free_bits_per, "batch")[0]
         return {}
