@@ -120,24 +120,12 @@ def mean_of(msg: Message) -> Array:
         raise ProgramError(f"Site {msg['name']!r}: {type(plain(fn)).__name__} has no mean in NumPyro.") from None
 
 
-def masked(fn: Any) -> bool:
-    """Whether handlers.mask acts on it."""
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
-        fn = fn.base_dist
-    return isinstance(fn, dist.MaskedDistribution)
-
-
 def _closed_forms(guide: Reading, model: Reading) -> dict[str, Array]:
     q = {n: guide.sites[n].fn for n in guide.drawn()}
     p = {n: s.fn for n, s in model.sites.items()}
     latent = model.drawn()
-    forms = closed_forms(q, p, latent, _kl)
+    forms = closed_forms(q, p, latent, closed_form_kl)
     return {n: jnp.reshape(f, (_data(guide.sites[n]), -1)) for n, f in forms.items() if _alone(guide.sites[n])}
-
-
-def _kl(q: Any, p: Any) -> Array | None:
-    """None under a mask: guide and model may be masked differently."""
-    return None if masked(q) or masked(p) else closed_form_kl(q, p)
 
 
 def _alone(site: Site) -> bool:

@@ -15,6 +15,7 @@ from ppdgm.backends.numpyro.convolution import conv2d, conv_transpose2d
 from ppdgm.backends.numpyro.density import Density, draw
 from ppdgm.backends.numpyro.distributions import Distributions
 from ppdgm.backends.numpyro.foreign import apply_module
+from ppdgm.divergence import Library, closed_form, pairs
 from ppdgm.language import Array, Batch, Vocabulary
 from ppdgm.reading import Gradients
 
@@ -146,20 +147,44 @@ class JaxReader:
         return []  # JAX's arrays never change
 
 
+_ONE_TO_ONE = {
+    "AffineTransform",
+    "ExpTransform",
+    "InverseAutoregressiveTransform",
+    "PermuteTransform",
+    "SigmoidTransform",
+}
+LIBRARY = Library(
+    xp=jnp,
+    home=("numpyro.distributions",),
+    independent=dist.Independent,
+    expanded=dist.ExpandedDistribution,
+    masked=dist.MaskedDistribution,
+    delta=dist.Delta,
+    transformed=dist.TransformedDistribution,
+    formulas=pairs(
+        {  # left out is NumPyro's for Kumaraswamy and Beta: the first ten terms of a series
+            "Beta": "Beta",
+            "CategoricalProbs": "CategoricalProbs",
+            "Dirichlet": "Dirichlet",
+            "Gamma": "Gamma",
+            "MultivariateNormal": "MultivariateNormal",
+            "Normal": "Normal",
+            "Normals": "CirculantNormal",
+            "Weibull": "Gamma",
+        }
+    ),
+    kl=dist.kl_divergence,
+    one_to_one=lambda transform: type(transform).__name__ in _ONE_TO_ONE,
+    alike=frozenset({"ExpTransform", "SigmoidTransform"}),
+    broadcast=jnp.broadcast_shapes,
+    spread=jnp.broadcast_to,
+)
+
+
 def closed_form_kl(q: Any, p: Any) -> Array | None:
-    """KL(q‖p) [K or 1, B or 1, D], per dimension where both factorise; None where NumPyro knows no closed form."""
-    if getattr(q, "closed_form", None) is not None:
-        return _flat(q.closed_form(p))
-    events = 0
-    if isinstance(q, dist.Independent) and isinstance(p, dist.Independent):
-        inner = q.reinterpreted_batch_ndims
-        if inner == p.reinterpreted_batch_ndims and not q.base_dist.event_shape and not p.base_dist.event_shape:
-            q, p, events = q.base_dist, p.base_dist, inner
-    try:
-        form = dist.kl_divergence(q, p)
-    except NotImplementedError:
-        return None
-    return _flat(jnp.reshape(form, (*form.shape[: form.ndim - events], -1)))
+    """KL(q‖p) [K or 1, B or 1, D], per dimension where both factorise; None where no closed form holds."""
+    return _flat(closed_form(q, p, LIBRARY))
 
 
 def _flat(form: Array | None) -> Array | None:

@@ -106,7 +106,7 @@ class Layout:
     def kl(self, q: Site, p: Site) -> Array | None:
         """Closed-form KL [K, B, D] of a latent that lies in the data plate alone."""
         alone = all(set(s.frames) <= {self.plate, PARTICLES} and self.local(s) for s in (q, p))
-        if not alone or q.mask is not None or p.mask is not None:
+        if not alone or any(s.mask is not None and s.mask is not True for s in (q, p)):
             return None
         form = closed_form_kl(q.fn, p.fn)
         return None if form is None else self.gather(q, form.reshape(*q.fn.batch_shape, -1), 1)

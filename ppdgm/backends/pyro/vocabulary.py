@@ -15,6 +15,7 @@ from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch.distributions import Distribution, kl_divergence
 
 from ppdgm.backends.pyro.density import Density, draw
+from ppdgm.divergence import Library, closed_form, pairs
 from ppdgm.language import Array, Batch, Vocabulary
 from ppdgm.reading import Gradients
 
@@ -165,23 +166,57 @@ def has_pathwise(d: Any) -> bool:
     return bool(d.has_rsample) and not isinstance(inner, dist.Rejector)
 
 
-def closed_form_kl(q: Any, p: Any) -> Array | None:
-    """KL(q‖p) [K or 1, B or 1, D], per dimension where both factorise; None where torch knows no closed form."""
-    if getattr(q, "closed_form", None) is not None:
-        return _flat(q.closed_form(p))
-    events = 0
-    if isinstance(q, dist.Independent) and isinstance(p, dist.Independent):
-        inner = q.reinterpreted_batch_ndims
-        if inner == p.reinterpreted_batch_ndims and not q.base_dist.event_shape and not p.base_dist.event_shape:
-            q, p, events = q.base_dist, p.base_dist, inner
+def _kl(q: Any, p: Any) -> Array:
     if not isinstance(q, dist.Normal):  # some of torch's formulas, such as Bernoulli's, do not broadcast
         shape = torch.broadcast_shapes(q.batch_shape, p.batch_shape)
         q, p = q.expand(shape), p.expand(shape)
-    try:
-        form = kl_divergence(q, p)
-    except NotImplementedError:
-        return None
-    return _flat(form.reshape(*form.shape[: form.ndim - events], -1))
+    return kl_divergence(q, p)
+
+
+LIBRARY = Library(
+    xp=xp,
+    home=("torch.distributions", "pyro.distributions"),
+    independent=torch.distributions.Independent,
+    expanded=ExpandedDistribution,
+    masked=dist.MaskedDistribution,
+    delta=dist.Delta,
+    transformed=torch.distributions.TransformedDistribution,
+    formulas=pairs(
+        {  # left out are torch's for ContinuousBernoulli and Uniform: infinite where they are not
+            "Bernoulli": "Bernoulli Poisson",
+            "Beta": "Beta ContinuousBernoulli Exponential Gamma Normal Pareto Uniform",
+            "Binomial": "Binomial",
+            "Categorical": "Categorical",
+            "Cauchy": "Cauchy",
+            "ContinuousBernoulli": "ContinuousBernoulli Exponential Normal Pareto",
+            "Dirichlet": "Dirichlet",
+            "Exponential": "Beta ContinuousBernoulli Exponential Gamma Gumbel Normal Pareto Uniform",
+            "Gamma": "Beta ContinuousBernoulli Exponential Gamma Gumbel Normal Pareto Uniform",
+            "Geometric": "Geometric",
+            "Gumbel": "Beta ContinuousBernoulli Exponential Gamma Gumbel Normal Pareto Uniform",
+            "HalfNormal": "HalfNormal",
+            "Laplace": "Beta ContinuousBernoulli Exponential Gamma Laplace Normal Pareto Uniform",
+            "LowRankMultivariateNormal": "LowRankMultivariateNormal MultivariateNormal",
+            "MultivariateNormal": "LowRankMultivariateNormal MultivariateNormal",
+            "Normal": "Beta ContinuousBernoulli Exponential Gamma Gumbel Laplace Normal Pareto Uniform",
+            "Normals": "MultivariateNormal",
+            "OneHotCategorical": "OneHotCategorical",
+            "Pareto": "Beta ContinuousBernoulli Exponential Gamma Normal Pareto Uniform",
+            "Poisson": "Bernoulli Binomial Poisson",
+            "Uniform": "Beta Exponential Gamma Gumbel Normal Pareto Uniform",
+        }
+    ),
+    kl=_kl,
+    one_to_one=lambda transform: bool(transform.bijective),
+    alike=frozenset({"ExpTransform", "SigmoidTransform"}),
+    broadcast=torch.broadcast_shapes,
+    spread=torch.broadcast_to,
+)
+
+
+def closed_form_kl(q: Any, p: Any) -> Array | None:
+    """KL(q‖p) [K or 1, B or 1, D], per dimension where both factorise; None where no closed form holds."""
+    return _flat(closed_form(q, p, LIBRARY))
 
 
 def _flat(form: Array | None) -> Array | None:
