@@ -232,6 +232,7 @@ def test_headers_and_indices_are_asked_for_and_told(here):
     rows = "".join(f"{i},{a},{b},{c}\n" for i, (a, b, c) in enumerate(TABLE))
     (here / "frame.csv").write_text(",0,1,2\n" + rows)
     (here / "bare.csv").write_text(rows)
+    np.savetxt("again.csv", TABLE, delimiter=",", header="0,1,2", comments="")
     assert "--header or --no-header" in cli("data", "frame.csv", code=3).stderr
     assert "--index or --no-index" in cli("data", "bare.csv", code=3).stderr
     assert as_json("data", "frame.csv", "--header", "--index")["rows"]["train"] == 64
@@ -242,7 +243,9 @@ def test_headers_and_indices_are_asked_for_and_told(here):
     assert table_of(here / "a")["data"] == {**table_of(here / "a")["data"], "header": True, "index": True}
     own = as_json("evaluate", "a", "--split", "all", "--k", 2)["elbo"]["mean"]
     assert "--index" in cli("evaluate", "a", "--data", "bare.csv", code=3).stderr  # another file: another form
-    assert as_json("evaluate", "a", "--data", "table.csv", "--k", 2)["elbo"]["mean"] == pytest.approx(own, rel=1e-6)
+    again = as_json("evaluate", "a", "--data", "again.csv", "--header", "--k", 2)
+    assert again["elbo"]["mean"] == pytest.approx(own, rel=1e-6)
+    assert "no column '0'" in cli("evaluate", "a", "--data", "table.csv", code=3).stderr
     assert as_json("evaluate", "a", "--data", "bare.csv", "--index", "--k", 2)["elbo"]["mean"] == pytest.approx(own)
     assert as_json("fit", "a", "--data", "table.csv", "--out", "b")["steps"] == 2
 

@@ -211,7 +211,12 @@ FILES = {
     "a long row": (text("1,2\n3,4,5\n"), "d.csv", {}, ["line 2: got 3 cells, expected 2"]),
     "an empty table": (text("\n\n"), "d.csv", {}, ["d.csv is empty"]),
     "a header alone": (text("a,b\n"), "d.csv", {}, ["d.csv has a header, but no rows"]),
-    "a missing label": (text("a,label\n1,x\n2,\n"), "d.csv", {}, ["line 3, column 'label': got '', a missing value"]),
+    "a missing name": (
+        text("a,g\n1,x\n2,\n"),
+        "d.csv",
+        {"fields": {"x": "a", "g": "g"}},
+        ["line 3, column 'g': got '', a missing value"],
+    ),
     "an infinite label": (text("a,label\n1,1\n2,inf\n"), "d.csv", {}, ["line 3, column 'label': got inf"]),
     "no such column": (
         text("age,b\n1,2\n"),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from ppdgm.cli.opening import Opened
     from ppdgm.diagnostics.diagnosis import Diagnosis
+    from ppdgm.inference import Fit
 
 
 def diagnose(
@@ -103,7 +104,7 @@ def diagnose(
     opened = open_run(run, own, context.obj, header=header, index=index)
     fit = ppdgm.load(run, backend, program=opened.program, classes=opened.classes, device=device, last=last)
     part, name, which = load_part(opened, fit, data, split, context.obj)
-    labels = _labels(opened, data, which, split is None, context.obj) if "pictures" in chosen else None
+    labels = _labels(opened, fit, data, which, split is None, context.obj) if "pictures" in chosen else None
     found = fit.diagnose(
         part, parts=chosen, labels=labels, seed=seed, memory=memory, progress=not (as_json or quiet), k=k
     )
@@ -136,11 +137,13 @@ def _report_path(run: str, out: str | None) -> Path:
     return target
 
 
-def _labels(opened: Opened, name: str | None, split: str, whole: bool, command: list[str]) -> np.ndarray | None:
+def _labels(
+    opened: Opened, fit: Fit, name: str | None, split: str, whole: bool, command: list[str]
+) -> np.ndarray | None:
     """The labels of the data that `load_part` gave, where there are any; programs need not take them.
 
     Args:
-        opened, name, command: as for `load_part`.
+        opened, fit, name, command: as for `load_part`.
         split: the one that it gave.
         whole: whether none was asked for, so that a file was not split.
     """
@@ -151,15 +154,15 @@ def _labels(opened: Opened, name: str | None, split: str, whole: bool, command: 
     source = opened.source(name, command)
     if whole and split == "all":
         source = source.replace(validation=0, test=0)
-    data = load_data(source)
+    data = load_data(source, like=fit if name is not None else None)
     wanted = [s for s in ("train", "validation", "test") if getattr(data, s) is not None and split in (s, "all")]
     if any(s not in data.labels for s in wanted):
         return None
     labels, names = np.concatenate([np.asarray(data.labels[s]) for s in wanted]), data.classes.get("label", ())
     if labels.ndim != 1:
         return None
-    known = labels.dtype.kind in "iu" and labels.min() >= 0 and labels.max() < len(names)
-    return np.array(names)[labels] if known else labels
+    known = labels.dtype.kind in "iu" and labels.min() >= -1 and labels.max() < len(names)
+    return np.array([*names, "unlabelled"])[labels] if known else labels
 
 
 def _say(found: Diagnosis, head: str, report: Path, pictures: bool) -> None:

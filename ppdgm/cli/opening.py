@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -100,23 +101,29 @@ def load_part(
     if split in ("train", "all") and source.binarise == "dynamic":
         source = source.replace(binarise="static")  # training data are left undrawn otherwise
     if name is not None:
-        return _part(load_data(source, transform=_fitting(source, fit.transform)), split), source.name, split
+        return _part(load_data(source, like=_fitting(source, fit)), split), source.name, split
     data = load_data(source)
     _check_unchanged(data, fit)
     return _part(data, split), source.name, split
 
 
-def _fitting(source: Source, transform: Transform | None) -> Transform | None:
-    """The run's own scaling; none for data that are in [0, 1] already, such as what `ppdgm sample` drew."""
-    if transform is None or transform.kind != "unit" or transform.divisor <= 1:
-        return transform
-    raw = load_data(source.replace(scale="none", binarise="none"))
+def _fitting(source: Source, fit: Any) -> Any:
+    """The run, but for its scaling where data are in [0, 1] already, such as what `ppdgm sample` drew."""
+    if fit.transform is None or fit.transform.kind != "unit" or fit.transform.divisor <= 1:
+        return fit
+    raw = load_data(source.replace(scale="none", binarise="none"), like=SimpleNamespace(codings=_classes(fit)))
     named = [as_fields(part) for part in (raw.train, raw.validation, raw.test) if part is not None]
     x = [fields["x"] for fields in named if "x" in fields]
     if not x or any(not isinstance(a, np.ndarray) or a.min() < 0 or a.max() > 1 for a in x):
-        return transform
-    tell(f"Data are in [0, 1] already: taken as they are, where the run's own were divided by {transform.divisor:g}.")
-    return Transform("unit")
+        return fit
+    tell(
+        f"Data are in [0, 1] already: taken as they are, where the run's own were divided by {fit.transform.divisor:g}."
+    )
+    return SimpleNamespace(codings={**fit.codings, "x": Transform("unit")})
+
+
+def _classes(fit: Any) -> dict[str, Any]:
+    return {n: c for n, c in fit.codings.items() if n != "x"}
 
 
 def _check_unchanged(data: Dataset, fit: Any) -> None:

@@ -10,6 +10,7 @@ from ppdgm.cli.options import Backend, Debug, Device, Json, Last, Program, Run, 
 from ppdgm.cli.output import emit, say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import numpy as np
@@ -32,8 +33,8 @@ def sample(
     given: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE|NAME=N,…",
-            help="Fields that the model is given: an .npz file, or numbers, one for all or one each.",
+            metavar="FILE|NAME=VALUE,…",
+            help="Fields that the model is given: an .npz file, or numbers or classes' names, one for all or one each.",
             show_default=False,
         ),
     ] = None,
@@ -52,6 +53,7 @@ def sample(
       ppdgm sample runs/vae --n 16 --mean --seed 1 --out means.png
       ppdgm sample runs/vae --n 1000 --out samples.npz
       ppdgm sample runs/cvae --given label=7
+      ppdgm sample runs/iris --given label=setosa
       ppdgm sample runs/cvae --given labels.npz
 
     A picture shows images, or histograms of a table's columns. Arrays and
@@ -71,7 +73,7 @@ def sample(
         raise CheckpointError(f"--out: {out} exists. Choose another file, or replace it with --overwrite.")
     opened = open_run(run, own, context.obj)
     fit = ppdgm.load(run, backend, program=opened.program, classes=opened.classes, device=device, last=last)
-    known = _read_given(given, n or 64)
+    known = _read_given(given, n or 64, fit.classes)
     rows = {len(a) for a in known.values()} or {n or 64}
     if len(rows) > 1 or (n or 0) not in (0, *rows):
         sizes = ", ".join(f"{name} {len(a)}" for name, a in known.items())
@@ -89,8 +91,8 @@ def sample(
         say(f"{n} {'means' if mean else 'samples'} in {out}")
 
 
-def _read_given(given: str | None, n: int) -> dict[str, np.ndarray]:
-    """The arrays of --given, by name; one number stands for n."""
+def _read_given(given: str | None, n: int, classes: Mapping[str, tuple[str, ...]]) -> dict[str, np.ndarray]:
+    """The arrays of --given, by name; one number, or one name of a class, stands for n."""
     import numpy as np
 
     from ppdgm.errors import DataError
@@ -99,7 +101,7 @@ def _read_given(given: str | None, n: int) -> dict[str, np.ndarray]:
         return {}
     name, equals, numbers = given.partition("=")
     if equals and name.isidentifier():
-        values = _numbers(numbers)
+        values = _values(numbers, classes.get(name, ()))
         return {name: np.repeat(values, n) if len(values) == 1 else values}
     try:
         with np.load(given) as file:
@@ -111,14 +113,22 @@ def _read_given(given: str | None, n: int) -> dict[str, np.ndarray]:
     return found
 
 
-def _numbers(text: str) -> np.ndarray:
+def _values(text: str, names: tuple[str, ...]) -> np.ndarray:
+    """Names of classes, where they are known, or numbers."""
     import numpy as np
 
     from ppdgm.errors import DataError
 
+    if text in names:
+        return np.array([text])
+    words = [word.strip() for word in text.split(",")]
+    if any(word in names for word in words):
+        return np.array(words)
     try:
-        found = np.array([float(number) for number in text.split(",")])
+        found = np.array([float(word) for word in words])
     except ValueError:
+        if names:  # refused by name, as a class that is not known
+            return np.array(words)
         raise DataError(f"--given: got {text!r}, expected numbers, such as label=7 or label=0,1,2.") from None
     return found.astype(int) if np.isfinite(found).all() and (found == np.rint(found)).all() else found
 

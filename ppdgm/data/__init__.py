@@ -1,16 +1,21 @@
 """Data sets: read, checked, split, scaled and binarised, with fixed seeds."""
 
+from ppdgm.data.classes import Classes
 from ppdgm.data.dataset import Dataset
+from ppdgm.data.entry import codings_of, enter, leave
 from ppdgm.data.fields import as_fields, check_finite, check_rows, take
 from ppdgm.data.loading import binarise, load_data
+from ppdgm.data.prepared import Prepared
 from ppdgm.data.sets import Entry, catalogue
 from ppdgm.data.source import Source
 from ppdgm.data.stream import Stream
 from ppdgm.data.transform import Transform
 
 __all__ = [
+    "Classes",
     "Dataset",
     "Entry",
+    "Prepared",
     "Source",
     "Stream",
     "Transform",
@@ -19,6 +24,9 @@ __all__ = [
     "catalogue",
     "check_finite",
     "check_rows",
+    "codings_of",
+    "enter",
+    "leave",
     "load_data",
     "take",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ppdgm.data.classes import Classes
 from ppdgm.data.source import Source
 from ppdgm.data.split import SPLITS
 from ppdgm.data.stream import Stream
@@ -26,7 +27,7 @@ class Dataset:
         source: what was loaded, with the scale and the binarisation that "auto" came to.
         transform: how raw numbers became x.
         binarise: "dynamic" if training has still to draw x ~ Bernoulli(x): `fit(…, binarise=data.binarise)`.
-        classes: names of the classes, by field.
+        codes: the classes of fields, and the whole numbers that stand for them.
     """
 
     name: str
@@ -37,7 +38,7 @@ class Dataset:
     source: Source
     transform: Transform = field(default_factory=Transform)
     binarise: str = "none"
-    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    codes: Mapping[str, Classes] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         fields = self._fields("train")
@@ -51,6 +52,17 @@ class Dataset:
         """Shape of one datum, x."""
         fields = self._fields("train")
         return tuple(fields["x" if "x" in fields else next(iter(fields))].shape[1:])
+
+    @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """Names of the classes, by field."""
+        return {n: c.names for n, c in self.codes.items()}
+
+    @property
+    def codings(self) -> dict[str, Any]:
+        """All that was learned from these data: how raw rows become numbers, by field."""
+        fields = self._fields("train")
+        return {**({"x": self.transform} if "x" in fields else {}), **self.codes}
 
     def describe(self) -> dict[str, Any]:
         """What there is, as plain values. The range is None where data are streamed, as they would have to be read."""
@@ -77,6 +89,7 @@ class Dataset:
 
     def _counts(self, labels: np.ndarray) -> dict[str, int]:
         names = self.classes.get("label", ())
-        values, counts = np.unique(labels, return_counts=True)
-        name = lambda v: names[v] if labels.dtype.kind in "iu" and 0 <= v < len(names) else str(v)
+        values, counts = np.unique(np.asarray(labels), return_counts=True)
+        named = dict(enumerate(names)) | ({-1: "unlabelled"} if names else {})
+        name = lambda v: named.get(v, str(v)) if labels.dtype.kind in "iu" else str(v)
         return {name(v): int(c) for v, c in zip(values, counts, strict=True)}

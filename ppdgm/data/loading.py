@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from ppdgm.data import arrays, idx, images, tables
 from ppdgm.data.checks import check_array
+from ppdgm.data.classes import Classes
 from ppdgm.data.dataset import Dataset
 from ppdgm.data.prepare import prepare
 from ppdgm.data.raw import Raw, choose
@@ -24,12 +25,15 @@ _TABLES = (".csv", ".tsv")
 _KNOWN = ".npy, .npz, .csv, .tsv, idx (also .gz), or a folder of images or .npy files"
 
 
-def load_data(name: str | PathLike[str] | Source, *, transform: Transform | None = None, **options: Any) -> Dataset:
+def load_data(
+    name: str | PathLike[str] | Source, *, like: Any = None, transform: Transform | None = None, **options: Any
+) -> Dataset:
     """A data set by name or from files, split and prepared.
 
     Args:
         name: of a set (`catalogue()` has them all), a path, or a `Source`.
-        transform: of another set (`Dataset.transform`), to prepare these data the same way.
+        like: a `Dataset`, or a `Fit`, whose columns, classes and scaling are these data's too.
+        transform: of another set (`Dataset.transform`), to scale these data the same way.
         options: fields of `Source`.
 
     Raises:
@@ -40,13 +44,40 @@ def load_data(name: str | PathLike[str] | Source, *, transform: Transform | None
     source = name.replace(**options) if isinstance(name, Source) else Source(name=name, **options)
     if not (transform is None or isinstance(transform, Transform)):
         raise DataError(f"transform: got {type(transform).__name__}, expected a Transform, such as data.transform.")
+    known = _known(like)
+    if like is not None:
+        source, transform = _as_before(source, like, known), known.get("x", transform)
     entry = SETS.get(source.name)
     _check_table(source)
     try:
-        raw = _read_file(source) if entry is None else _read_known(entry, source)
+        raw = _read_file(source, known) if entry is None else _read_known(entry, source)
     except MemoryError:
         raise DataError(f"{source.name} does not fit into memory. Save it as .npy, which is streamed.") from None
-    return prepare(raw, source, entry, transform)
+    return prepare(raw, source, entry, transform, known)
+
+
+def _known(like: Any) -> Mapping[str, Any]:
+    if like is None:
+        return {}
+    known = getattr(like, "codings", None)
+    if not isinstance(known, Mapping):
+        raise DataError(f"like: got {type(like).__name__}, expected a Dataset or a Fit.")
+    return known
+
+
+def _as_before(source: Source, like: Any, known: Mapping[str, Any]) -> Source:
+    """A source with what is not said taken from data prepared before."""
+    before = getattr(like, "source", None) or getattr(like, "data", None)
+    if isinstance(before, Source):
+        if source.fields is None:
+            source = source.replace(fields=before.fields)
+        if source.binarise == "auto":
+            source = source.replace(binarise=before.binarise)
+    if "x" in known and source.scale not in ("auto", known["x"].kind):
+        raise DataError(
+            f"scale: got {source.scale!r}, but with like=… it is as before, {known['x'].kind!r}. Leave it out."
+        )
+    return source
 
 
 def _check_table(source: Source) -> None:
@@ -75,10 +106,10 @@ def _read_known(entry: Entry, source: Source) -> Raw:
         find = lambda name: idx.read_idx(find_file(entry, name), source.memory, entry.sha256[name])
         parts = {s: {"x": find(x), "label": find(y)} for s, (x, y) in MNIST_FILES.items()}
     raw = choose(parts, source)
-    return Raw(raw.parts, raw.labels, {"label": entry.classes} if entry.classes else {})
+    return Raw(raw.parts, raw.labels, {"label": Classes(entry.classes, text=False)} if entry.classes else {})
 
 
-def _read_file(source: Source) -> Raw:
+def _read_file(source: Source, known: Mapping[str, Any]) -> Raw:
     try:
         path = Path(source.name).expanduser()
     except RuntimeError as error:  # ~nobody
@@ -92,18 +123,18 @@ def _read_file(source: Source) -> Raw:
                 f"No file or folder {source.name!r} in {Path.cwd()}." if named else f"Unknown data set {source.name!r}."
             )
             raise DataError(f"{what} {nearest(source.name, SETS)} Expected one of these, or a path.")
-        return _reader(path, source)()
+        return _reader(path, source, known)()
     except OSError as error:
         raise DataError(f"{path} can't be read ({error.strerror or error}).") from None
 
 
-def _reader(path: Path, source: Source) -> Callable[[], Raw]:
+def _reader(path: Path, source: Source, known: Mapping[str, Any]) -> Callable[[], Raw]:
     """How to read a file: by its name, or else by how it starts."""
     with path.open("rb") as file:
         head = file.read(8)
     suffix = path.suffix.lower()
     if suffix in _TABLES:
-        return lambda: tables.read_table(path, source)
+        return lambda: tables.read_table(path, source, known)
     if suffix == ".npz" or (suffix != ".npy" and head[:4] == b"PK\3\4"):
         return lambda: choose(arrays.read_npz(path), source)
     if suffix == ".npy" or head[:6] == b"\x93NUMPY":
@@ -120,7 +151,7 @@ def _read_folder(path: Path, source: Source) -> Raw:
         return choose(_read_idx_folder(path, source.memory), source)
     parts, classes = images.read_images(path)
     raw = choose(parts, source)
-    return Raw(raw.parts, raw.labels, {"label": classes} if classes else {})
+    return Raw(raw.parts, raw.labels, {"label": Classes(classes)} if classes else {})
 
 
 def _idx_file(path: Path, name: str) -> Path | None:

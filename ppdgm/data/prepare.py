@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ppdgm.data.checks import check_array, refuse_where
+from ppdgm.data.classes import Classes
 from ppdgm.data.dataset import Dataset
 from ppdgm.data.fields import check_finite
-from ppdgm.data.raw import Raw, encode
+from ppdgm.data.prepared import Prepared
+from ppdgm.data.raw import Raw
 from ppdgm.data.scaling import choose_scale, fit_transform
 from ppdgm.data.sets import Entry
 from ppdgm.data.source import Source
@@ -22,7 +25,9 @@ from ppdgm.errors import DataError
 Chosen = Mapping[str, tuple[str, Rows] | None]
 
 
-def prepare(raw: Raw, source: Source, entry: Entry | None, transform: Transform | None) -> Dataset:
+def prepare(
+    raw: Raw, source: Source, entry: Entry | None, transform: Transform | None, known: Mapping[str, Any]
+) -> Dataset:
     """The data set of a source.
 
     Args:
@@ -30,18 +35,23 @@ def prepare(raw: Raw, source: Source, entry: Entry | None, transform: Transform 
         source: how to prepare it.
         entry: defaults of a known set.
         transform: to be used instead of one that is fitted.
+        known: the codings of data prepared before, by field, whose classes are these data's too.
 
     Raises:
         DataError: data that can't be prepared so; says which, and where.
     """
-    raw = _numbers(raw)
+    raw = _numbers(raw, known)
     _check(raw)
     sizes = {part: len(next(iter(fields.values()))) for part, fields in raw.parts.items()}
     asked = {"validation": source.validation, "test": source.test}
     default = {n: getattr(entry, n, None) for n in asked}
     chosen = split(sizes, asked, default, source.seed)
     source, transform = _prepared(raw, source, entry, transform, chosen)
-    labels = {n: _labels(raw, part, rows) for n, (part, rows) in _taken(chosen) if part in raw.labels}
+    labels = {
+        n: _whole(raw.labels[part], rows, raw.classes.get("label"))
+        for n, (part, rows) in _taken(chosen)
+        if part in raw.labels
+    }
     return Dataset(
         name=source.name,
         **{n: _split_data(raw, n, chosen[n], source, transform) for n in SPLITS},
@@ -49,27 +59,43 @@ def prepare(raw: Raw, source: Source, entry: Entry | None, transform: Transform 
         source=source,
         transform=transform,
         binarise="dynamic" if source.binarise == "dynamic" else "none",
-        classes=raw.classes,
+        codes=raw.classes,
     )
 
 
-def _numbers(raw: Raw) -> Raw:
-    """Text fields but x as whole numbers, the same in all parts."""
+def _numbers(raw: Raw, known: Mapping[str, Any]) -> Raw:
+    """Text fields but x as whole numbers, the same in all parts, and the same as in data prepared before."""
     train, classes = raw.parts["train"], dict(raw.classes)
     parts, labels = {p: dict(f) for p, f in raw.parts.items()}, dict(raw.labels)
     tables: dict[str, dict[str, Any]] = {n: {p: f[n] for p, f in parts.items()} for n in train if n != "x"}
     for name, arrays in {**tables, "label": labels}.items():
-        if not arrays or any(np.asarray(a).dtype.kind not in "US" or np.ndim(a) != 1 for a in arrays.values()):
+        words = {p: _words(name, a, raw.classes.get(name), known.get(name)) for p, a in arrays.items()}
+        if not words or any(w is None for w in words.values()):
             continue
-        words = [np.char.decode(a, "utf-8", "replace") if a.dtype.kind == "S" else a for a in arrays.values()]
-        codes, classes[name] = encode(np.concatenate(words))
-        ends = np.cumsum([len(a) for a in arrays.values()])[:-1]
-        for part, values in zip(arrays, np.split(codes, ends), strict=True):
+        everything = np.concatenate([w for w in words.values() if w is not None])
+        before = known.get(name)
+        if known and name in train and not isinstance(before, Classes):
+            raise DataError(
+                f"Data {name!r}: got names, such as {str(everything[0])[:40]!r}, where the data prepared before had "
+                "numbers."
+            )
+        classes[name] = before if isinstance(before, Classes) else Classes.learn(name, everything)
+        for part, values in words.items():
+            codes = classes[name].encode(name, values)
             if name in parts[part]:
-                parts[part][name] = values
+                parts[part][name] = codes
             if name == "label" and part in labels:
-                labels[part] = values
-    return Raw(parts, labels, classes)
+                labels[part] = codes
+    return Raw(parts, labels, classes, raw.columns)
+
+
+def _words(name: str, array: Any, its: Classes | None, known: Any) -> np.ndarray | None:
+    """The names in a field of text, or in one that was read with classes other than those before; None: neither."""
+    if array.dtype.kind in "US" and np.ndim(array) == 1:
+        return np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
+    if its is not None and isinstance(known, Classes) and known.text and its.names != known.names:
+        return its.decode(array)
+    return None
 
 
 def _check(raw: Raw) -> None:
@@ -103,7 +129,7 @@ def _prepared(
     if not xs:
         if source.scale not in ("auto", "none") or source.binarise not in ("auto", "none"):
             raise DataError(f"{source.name}: scale and binarise are for the field 'x', which is not among the fields.")
-        return source.replace(scale="none", binarise="none"), Transform()
+        return source.replace(scale="none", binarise="none"), Transform(columns=raw.columns)
     scale: str = source.scale
     drawn: str = source.binarise
     if transform is None:
@@ -115,7 +141,7 @@ def _prepared(
         drawn = entry.binarise if entry and transform.kind == "unit" else "none"
     if drawn != "none":
         _check_probabilities(xs, transform)
-    return source.replace(scale=transform.kind, binarise=drawn), transform
+    return source.replace(scale=transform.kind, binarise=drawn), replace(transform, columns=raw.columns)
 
 
 def _check_probabilities(arrays: list[np.ndarray], transform: Transform) -> None:
@@ -144,13 +170,15 @@ def _split_data(raw: Raw, name: str, taken: tuple[str, Rows] | None, source: Sou
             stream = Stream(array, rows, transform, drawn, (source.seed, SPLITS.index(part)))
         else:
             stream = Stream(array, rows, dtype=array.dtype.newbyteorder("="))
-        found[field] = stream if isinstance(array, np.memmap) else stream.load()
+        loaded = stream if isinstance(array, np.memmap) else stream.load()
+        found[field] = loaded if field == "x" or loaded is stream else _whole(array, rows, raw.classes.get(field))
     return found["x"] if set(found) == {"x"} else found
 
 
-def _labels(raw: Raw, part: str, rows: Rows) -> np.ndarray:
-    labels = raw.labels[part]
-    return np.asarray(Stream(labels, rows, dtype=labels.dtype.newbyteorder("=")))
+def _whole(array: np.ndarray, rows: Rows, classes: Classes | None) -> Any:
+    """Rows of a field but x, in memory; they know their classes."""
+    found = Stream(array, rows, dtype=array.dtype.newbyteorder("=")).load()
+    return found if classes is None else Prepared(found, classes)
 
 
 def _taken(chosen: Chosen) -> list[tuple[str, tuple[str, Rows]]]:

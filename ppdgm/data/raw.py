@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ppdgm.data.classes import Classes
 from ppdgm.data.source import Source
 from ppdgm.errors import DataError, nearest
 
@@ -22,12 +23,14 @@ class Raw:
     Attributes:
         parts: the arrays of each split, by field.
         labels: of each split, if there are any, whether they are a field or not.
-        classes: names of the classes, by field.
+        classes: what the whole numbers of fields stand for.
+        columns: of a table with a header, those of x.
     """
 
     parts: dict[str, dict[str, np.ndarray]]
     labels: dict[str, np.ndarray] = field(default_factory=dict)
-    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    classes: dict[str, Classes] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
 
 
 def by_split(named: Mapping[str, np.ndarray], where: str) -> dict[str, dict[str, np.ndarray]]:
@@ -97,9 +100,3 @@ def _named(named: Mapping[str, np.ndarray], wanted: Any, source: Source) -> np.n
             f"{source.name}: fields: got {wanted!r}, expected the name of an array; only tables have columns."
         )
     raise DataError(f"{source.name}: no array {wanted!r}. {nearest(wanted, named)}")
-
-
-def encode(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Text as whole numbers, and the names they stand for, in alphabetical order."""
-    names, codes = np.unique(values, return_inverse=True)
-    return codes.astype(np.int64), tuple(str(n) for n in names)

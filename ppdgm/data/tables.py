@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from ppdgm.data.checks import check_fits
+from ppdgm.data.classes import UNLABELLED, Classes
 from ppdgm.data.headers import MISSING, PEEK, check_counts, has_header, index_columns, is_number
-from ppdgm.data.raw import Raw, encode
-from ppdgm.data.source import Columns, Source
+from ppdgm.data.raw import Raw
+from ppdgm.data.source import Column, Columns, Source
 from ppdgm.errors import DataError, nearest
 
 _LABELS = ("label", "labels")
@@ -28,8 +30,12 @@ class _Row:
     cells: list[str]
 
 
-def read_table(path: Path, source: Source) -> Raw:
+def read_table(path: Path, source: Source, known: Mapping[str, Any]) -> Raw:
     """The fields of a table.
+
+    Args:
+        path, source: of it.
+        known: the codings of data that were prepared before, by field: their columns and classes are these data's too.
 
     Raises:
         DataError: a cell that is no number, or a row of another length; with its line and column.
@@ -37,7 +43,7 @@ def read_table(path: Path, source: Source) -> Raw:
     check_fits(path.stat().st_size, str(path), "Save it as numbers with np.save: .npy files are streamed.")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            return _Table(path, _rows(file, path), source).read()
+            return _Table(path, _rows(file, path), source, known).read()
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}).") from None
     except csv.Error as error:
@@ -55,8 +61,8 @@ def _rows(file: Any, path: Path) -> Iterator[_Row]:
 class _Table:
     """Rows that are read once, and the names of their columns."""
 
-    def __init__(self, path: Path, rows: Iterator[_Row], source: Source):
-        self.path, self.source = path, source
+    def __init__(self, path: Path, rows: Iterator[_Row], source: Source, known: Mapping[str, Any]):
+        self.path, self.source, self.known = path, source, known
         start = next(rows, None)
         if start is None:
             raise DataError(f"{path} is empty, expected rows of numbers.")
@@ -68,34 +74,63 @@ class _Table:
         self.rows = chain(below, rows) if self.header else chain([start], below, rows)
 
     def read(self) -> Raw:
-        source = self.source
-        label = next((n for n in self.names if n.lower() in _LABELS), None)
-        wanted: dict[str, Columns] = dict(source.fields or [])
-        if source.fields is None:
-            aside = self.names.index(label) if label else None
-            first = index_columns(self.path, self.names, source.index)
-            wanted = {"x": tuple(i for i in range(first, self.width) if i != aside)}
-            if not wanted["x"]:
-                raise DataError(f"{self.path} has no columns of data beside its index and its label.")
-        beside = label is not None and "label" not in wanted and label not in wanted.values()
-        asked = {**wanted, **({"label": label} if beside and label else {})}
+        wanted, label = self._wanted()
+        asked = {**wanted, **({"label": label} if label is not None else {})}
         columns = {n: self._columns(c) for n, c in asked.items()}
         single = [n for n, c in asked.items() if not isinstance(c, tuple) and n != "x"]
         lines, numbers, texts = self._parse(columns, single)
-        if source.fields is None and source.index is None and numbers.shape[1] > 1 and columns["x"][0] == 0:
+        by_default = self.source.fields is None and self.source.index is None and not self._names("x")
+        if by_default and numbers.shape[1] > 1 and columns["x"][0] == 0:
             check_counts(self.path, numbers[:, 0], self.names[0] if self.header else 0)
         fields: dict[str, np.ndarray] = {}
-        classes: dict[str, tuple[str, ...]] = {}
+        classes: dict[str, Classes] = {}
         for name in single:
-            fields[name], names = self._single(texts[name], columns[name][0], lines)
-            classes |= {name: names} if names else {}
+            fields[name], found = self._single(name, texts[name], columns[name][0], lines, name in wanted)
+            classes |= {name: found} if found else {}
         start = 0
         for name in (n for n in columns if n not in single):
             several = numbers[:, start : start + len(columns[name])]
             fields[name] = several.copy() if isinstance(asked[name], tuple) else several[:, 0].copy()
             start += len(columns[name])
         labels = {"train": fields["label"]} if "label" in fields else {}
-        return Raw({"train": {n: fields[n] for n in wanted}}, labels, classes)
+        named = tuple(self.names[c] for c in columns["x"]) if self.header and "x" in columns else ()
+        return Raw({"train": {n: fields[n] for n in wanted}}, labels, classes, named)
+
+    def _wanted(self) -> tuple[dict[str, Columns], Column | None]:
+        """Columns of the fields, and that of labels beside them.
+
+        They are those that the source tells; or of data prepared before, by their names; or all but the label.
+        """
+        source = self.source
+        label: Column | None = next((n for n in self.names if n.lower() in _LABELS), None)
+        known = self._names("label")
+        if known and known[0] in self.names:
+            label = known[0]
+        if source.fields is not None:
+            wanted: dict[str, Columns] = dict(source.fields)
+            taken = "label" in wanted or label in wanted.values()
+            return wanted, None if taken else label
+        aside = {self.names.index(label)} if isinstance(label, str) else set()
+        first = index_columns(self.path, self.names, source.index)
+        left = tuple(i for i in range(first, self.width) if i not in aside)
+        if names := self._names("x"):
+            extra = [self.names[i] for i in left if self.names[i] not in names]
+            if extra:
+                shown = ", ".join(map(repr, extra[:5])) + (", …" if len(extra) > 5 else "")
+                warnings.warn(
+                    f"{self.path}: left out the columns {shown[:200]}, which the data prepared before didn't have.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            return {"x": names}, label
+        if not left:
+            raise DataError(f"{self.path} has no columns of data beside its index and its label.")
+        return {"x": left}, label
+
+    def _names(self, field: str) -> tuple[str, ...]:
+        """The columns of a field of data prepared before, where this table has names too."""
+        names = getattr(self.known.get(field), "columns", ()) if self.header else ()
+        return names if len(set(names)) == len(names) else ()
 
     def _parse(self, columns: dict[str, list[int]], single: list[str]) -> tuple[Any, np.ndarray, dict[str, list[str]]]:
         """Line numbers, all columns of numbers side by side, and the cells of single columns."""
@@ -126,19 +161,33 @@ class _Table:
             raise DataError(f"{self._place(lines[i], chosen[j])}: got {table[i, j]}, expected a finite number. {_FILL}")
         return lines, table, texts
 
-    def _single(self, cells: list[str], column: int, lines: Any) -> tuple[np.ndarray, tuple[str, ...]]:
-        """A column of whole numbers, of numbers, or of names as whole numbers."""
+    def _single(
+        self, name: str, cells: list[str], column: int, lines: Any, is_field: bool
+    ) -> tuple[np.ndarray, Classes | None]:
+        """A column of whole numbers, of numbers, or of names as whole numbers; a missing label is −1."""
+        known = self.known.get(name)
         for line, cell in zip(lines, cells, strict=True):
-            if cell.lower() in MISSING:
+            if cell.lower() in MISSING and name != "label":
                 raise DataError(f"{self._place(line, column)}: got {cell!r}, a missing value. {_FILL}")
-        if not all(map(is_number, set(cells))):
-            return encode(np.array(cells))
-        values = np.array(cells, np.float64)
+        there = [c for c in cells if c.lower() not in MISSING]
+        if (isinstance(known, Classes) and known.text) or not all(map(is_number, set(there))) or not there:
+            if self.known and known is None and is_field:
+                raise DataError(
+                    f"{self._place(lines[0], column)}: got names, such as {cells[0][:40]!r}, where the data prepared "
+                    "before had numbers."
+                )
+            named = known if isinstance(known, Classes) else None
+            classes = named or Classes.learn(name, np.array(cells), (self.names[column],) if self.header else ())
+            return classes.encode(name, np.array(cells)), classes
+        values = np.array([UNLABELLED if c.lower() in MISSING else c for c in cells], np.float64)
         if not np.isfinite(values).all():
             at = int(np.argmin(np.isfinite(values)))
             raise DataError(f"{self._place(lines[at], column)}: got {cells[at]}, expected a finite number. {_FILL}")
         whole = (values == np.rint(values)).all() and np.abs(values).max() < 2**53
-        return values.astype(np.int64) if whole else values, ()
+        if not whole and len(there) < len(cells):
+            at = next(i for i, c in enumerate(cells) if c.lower() in MISSING)
+            raise DataError(f"{self._place(lines[at], column)}: got {cells[at]!r}, a missing value. {_FILL}")
+        return values.astype(np.int64) if whole else values, None
 
     def _columns(self, wanted: Columns) -> list[int]:
         several = wanted if isinstance(wanted, tuple) else (wanted,)

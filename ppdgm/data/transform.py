@@ -26,19 +26,21 @@ class Transform:
         kind: "none"; "unit", x/divisor; "levels", x/divisor rounded; "standardise", (x − mean)/scale.
         divisor: of "unit" and "levels".
         mean, scale: of "standardise", one for each dimension.
+        columns: the table's columns that x came from, by name.
     """
 
     kind: str = "none"
     divisor: float = 1.0
     mean: np.ndarray | None = None
     scale: np.ndarray | None = None
+    columns: tuple[str, ...] = ()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Transform):
             return NotImplemented
         mine, its = self.arrays(), other.arrays()
         same = mine.keys() == its.keys() and all(np.array_equal(v, its[n]) for n, v in mine.items())
-        return same and self.to_table() == other.to_table()
+        return same and (self.kind, self.divisor) == (other.kind, other.divisor)
 
     __hash__ = None  # type: ignore[assignment]  # it holds arrays
 
@@ -70,7 +72,7 @@ class Transform:
 
     def to_table(self) -> dict[str, Any]:
         """Its plain values."""
-        return {"kind": self.kind, "divisor": float(self.divisor)}
+        return {"kind": self.kind, "divisor": float(self.divisor), "columns": list(self.columns)}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Its arrays by name."""
@@ -88,12 +90,15 @@ class Transform:
             raise DataError(f"Transform: got kind {kind!r}. {nearest(str(kind), KINDS)}")
         if not (isinstance(divisor, int | float) and 0 < divisor < np.inf):
             raise DataError(f"Transform: got divisor {divisor!r}, expected a positive number.")
+        columns = table.get("columns", [])
+        if not (isinstance(columns, list) and all(isinstance(c, str) for c in columns)):
+            raise DataError(f"Transform: got columns {str(columns)[:80]}, expected a list of names.")
         if kind != "standardise":
-            return cls(kind, float(divisor))
+            return cls(kind, float(divisor), columns=tuple(columns))
         mean, scale = (np.asarray(arrays[n], np.float64) if n in arrays else None for n in ("mean", "scale"))
         if mean is None or scale is None or mean.shape != scale.shape or not (np.isfinite(mean) & (scale > 0)).all():
             raise DataError(f"Transform: got arrays {sorted(arrays)}, expected a finite mean and a positive scale.")
-        return cls(kind, 1.0, mean, scale)
+        return cls(kind, 1.0, mean, scale, tuple(columns))
 
     def _check_shape(self, values: np.ndarray) -> None:
         shape = () if self.mean is None else self.mean.shape

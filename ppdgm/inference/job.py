@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ppdgm.checkpoint import matching
-from ppdgm.data import Dataset, as_fields
+from ppdgm.data import Dataset, as_fields, codings_of, enter
 from ppdgm.errors import DataError, PpdgmError, ProgramError, TrainingError, explain, out_of_memory
 from ppdgm.inference.batches import Batches
 from ppdgm.inference.engine import knobs_of_phases
@@ -66,7 +66,7 @@ class Job:
     def prepare(self) -> None:
         """Check data, settings and program, and put everything on the device."""
         recipe, training = self.recipe, self.recipe.training
-        self.transform = self.data.transform if isinstance(self.data, Dataset) else None
+        self.codings = codings_of(self.data)
         if isinstance(self.data, Dataset):
             held_out = _first(self.validation, self.data.validation)
             self.data, self.validation = (leave_labels(recipe.program, d) for d in (self.data.train, held_out))
@@ -75,7 +75,8 @@ class Job:
         if training.mixed_precision:
             _check_mixed(recipe)
         self.fields = as_fields(self.data, training.dtype)
-        self.held_out = None if self.validation is None else as_fields(self.validation, training.dtype)
+        held_out = None if self.validation is None else enter(self.codings, self.validation)
+        self.held_out = None if held_out is None else as_fields(held_out, training.dtype)
         check_fields(recipe.program, self.fields, training.binarise)
         if self.held_out is not None:
             check_fields(recipe.program, self.held_out)
@@ -132,7 +133,7 @@ class Job:
             for callback in self.callbacks:
                 if isinstance(callback, AbstractContextManager):
                     stack.enter_context(callback)
-            keeper = Keeper(folder, self.recipe, self.transform, facts)
+            keeper = Keeper(folder, self.recipe, self.codings, facts)
             run = self._make(report, keeper, saved)
             if saved:
                 run.restore(saved.arrays, saved.page)
@@ -228,7 +229,7 @@ class Job:
         }
         return Fit(
             recipe.program, values, recipe.backend, recipe.training.device, recipe.engine, run.history(), info,
-            run.stopped, recipe.training, recipe.data, self.transform, runtime=self.runtime,
+            run.stopped, recipe.training, recipe.data, self.codings, runtime=self.runtime,
         )  # fmt: skip
 
     def _check_schedules(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppdgm.checkpoint import grouped
-from ppdgm.data import Transform
+from ppdgm.inference.codings import coding_arrays, coding_tables
 from ppdgm.inference.folder import PICTURES, Folder, versions
 from ppdgm.inference.recipe import Recipe
 from ppdgm.report import Progress, RunLog
@@ -23,12 +23,12 @@ class Keeper:
     Args:
         folder: of the run, or None.
         recipe: of the run.
-        transform: of its data, if any.
+        codings: of its data, by field.
         facts: what else a checkpoint should tell: data, their size and fields.
     """
 
-    def __init__(self, folder: Folder | None, recipe: Recipe, transform: Transform | None, facts: Mapping[str, Any]):
-        self.folder, self.recipe, self.transform, self.facts = folder, recipe, transform, dict(facts)
+    def __init__(self, folder: Folder | None, recipe: Recipe, codings: Mapping[str, Any], facts: Mapping[str, Any]):
+        self.folder, self.recipe, self.codings, self.facts = folder, recipe, codings, dict(facts)
         self.log = RunLog(folder.path / "log.txt") if folder else None
         self._saved_at, self._saved_step, self._status_at = time.monotonic(), -1, 0.0
 
@@ -100,10 +100,10 @@ class Keeper:
             means = _one_site(fit.sample(64, mean=True))
             if plots.is_image(means.shape[1:]):
                 title = "Means of p(x|z), for 64 draws of z from the prior"
-                plots.samples_picture(path / "samples.png", plots.in_ink(means, self.transform), title=title)
+                plots.samples_picture(path / "samples.png", plots.in_ink(means, fit.transform), title=title)
             else:
                 samples = _one_site(fit.sample(1000))
-                raw = self.transform.invert(samples) if self.transform else samples
+                raw = fit.transform.invert(samples) if fit.transform else samples
                 plots.samples_picture(path / "samples.png", raw)
         except Exception as error:
             self.note(f"a picture could not be drawn: {type(error).__name__}: {error}")
@@ -141,12 +141,11 @@ class Keeper:
             "director": run.director.page() if run.director is not None else None,
             "watch": run.watch.page() if run.watch else None,
             "live": run.live.page() if run.live else None,
-            "transform": self.transform.to_table() if self.transform else None,
+            **coding_tables(self.codings),
         }
 
     def _common(self, run: Any) -> dict[str, np.ndarray]:
-        transform = self.transform.arrays() if self.transform else {}
-        return grouped("history", run.history()) | grouped("transform", transform)
+        return grouped("history", run.history()) | coding_arrays(self.codings)
 
 
 def _number(value: Any) -> float | None:

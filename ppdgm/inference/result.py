@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from ppdgm.checkpoint import group, grouped, matching
-from ppdgm.data import Source, Transform, as_fields
+from ppdgm.data import Classes, Source, Transform, as_fields, enter, leave
 from ppdgm.errors import CheckpointError, DataError, ProgramError, SpecError, nearest, require, shown
+from ppdgm.inference.codings import coding_arrays, coding_tables, read_codings
 from ppdgm.inference.diagnosable import Diagnosable, Sites, single
 from ppdgm.inference.evaluate import Estimate, Judge, check_fields, dtype_of, leave_labels, memory_told, parse_memory
 from ppdgm.inference.feed import Feed
@@ -44,7 +45,8 @@ class Fit(Diagnosable):
             "failed"; "running" for a checkpoint of a run that didn't end.
         training: the run's settings.
         data: where its data came from, if that is known.
-        transform: how its data were prepared, likewise.
+        codings: how its data were prepared, by field: the `Transform` of x, the `Classes` of labels. Rows that come in
+            and go out are in the user's own units and names by them.
         runtime: the backend's, if there is one already.
     """
 
@@ -58,12 +60,22 @@ class Fit(Diagnosable):
     stopped: str = "done"
     training: Training = Training()
     data: Source | None = None
-    transform: Transform | None = None
+    codings: Mapping[str, Any] = field(default_factory=dict)
     runtime: Any = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         program = type(self.program).__name__ if isinstance(self.program, Spec) else repr(self.program)
         return f"Fit({program} on {self.backend}, {self.info.get('steps', 0)} steps, {self.stopped})"
+
+    @property
+    def transform(self) -> Transform | None:
+        """How raw numbers became x, if that is known."""
+        return self.codings.get("x")
+
+    @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """Names of the classes, by field."""
+        return {n: c.names for n, c in self.codings.items() if isinstance(c, Classes)}
 
     def elbo(self, data: Any, k: int = 10, seed: int = 0, memory: int | str = "auto") -> Estimate:
         """E_q[log p(x, z) − log q(z|x)] per datum in nats, always with β = 1.
@@ -117,7 +129,7 @@ class Fit(Diagnosable):
             n: how many.
             seed: of the draws.
             mean: the likelihood's means for drawn latents, instead of draws from it.
-            given: data fields that the model conditions on (labels, say), n rows each, or one number for all.
+            given: data fields that the model conditions on (labels, say), n rows each, or one number or name for all.
         """
         require("n", n, int, 1, "a whole number of data, at least 1")
         require("seed", seed, int, 0, "a whole number, at least 0")
@@ -134,12 +146,12 @@ class Fit(Diagnosable):
                 raise DataError(
                     f"given: got {len(value)} rows of {name!r}, expected {n}, one for each datum, or one number."
                 )
-        known = as_fields(rows, dtype_of(self.params)) if rows else {}
+        known = as_fields(enter(self.codings, rows), dtype_of(self.params)) if rows else {}
         if known:
             with suppress(KeyError):  # of fields that are to be drawn
                 self.program.check(known)
         _, observed = self._runtime.prior(self._native, dict.fromkeys(fields) | known, n, seed, mean)
-        return single({name: v[0] for name, v in observed.items()})
+        return single(leave(self.codings, {name: v[0] for name, v in observed.items()}))
 
     @property
     def recipe(self) -> Recipe:
@@ -164,10 +176,9 @@ class Fit(Diagnosable):
                 "step": self.info.get("steps", 0),
                 "stopped": self.stopped,
                 "skipped": [int(i) for i in self.history.get("skipped_step", ())],
-                "transform": self.transform.to_table() if self.transform else None,
+                **coding_tables(self.codings),
             }
-            arrays = grouped("history", self.history)
-            arrays |= grouped("transform", self.transform.arrays() if self.transform else {})
+            arrays = grouped("history", self.history) | coding_arrays(self.codings)
             folder.write_weights({**self.params, **arrays}, page)
             if "step" in self.history:
                 folder.write_history(self.history)
@@ -182,7 +193,8 @@ class Fit(Diagnosable):
         return self._runtime.put(self.params)
 
     def _feed(self, data: Any) -> Feed:
-        fields = as_fields(leave_labels(self.program, data), dtype_of(self.params))
+        entered = enter(self.codings, leave_labels(self.program, data))
+        fields = as_fields(entered, dtype_of(self.params))
         check_fields(self.program, fields)
         feed = Feed(self._runtime, fields)
         self._runtime.prepare(feed.sample)
@@ -260,7 +272,6 @@ def load(
     if isinstance(recipe.program, Program):
         declared = recipe.program.declarations().params
         matching({n: np.empty(s.shape) for n, s in declared.items()}, values, file)
-    transform = page.get("transform")
     return Fit(
         program=recipe.program,
         params=values,
@@ -273,7 +284,7 @@ def load(
         stopped=page["stopped"],
         training=recipe.training,
         data=recipe.data,
-        transform=Transform.from_parts(transform, group(arrays, "transform")) if transform else None,
+        codings=read_codings(arrays, page),
     )
 
 

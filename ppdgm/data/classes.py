@@ -1,0 +1,115 @@
+"""Names of classes and the whole numbers that stand for them: learned from training data, and kept with a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ppdgm.data.headers import MISSING
+from ppdgm.data.prepared import MIXED, Prepared, coding_of
+from ppdgm.errors import DataError, closest
+
+UNLABELLED = -1
+_NONE = {*MISSING, "-1", "-1.0"}
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What the whole numbers of a field stand for.
+
+    Attributes:
+        names: of the classes, from 0.
+        text: whether the field's own form is these names, rather than the whole numbers.
+        columns: the table's column that it came from, by name.
+    """
+
+    names: tuple[str, ...]
+    text: bool = True
+    columns: tuple[str, ...] = ()
+    scales = False  # a whole number that is joined to others is still a code
+
+    @classmethod
+    def learn(cls, name: str, words: np.ndarray, columns: tuple[str, ...] = ()) -> Classes:
+        """The classes of a field of text, in alphabetical order; of labels, those that are missing are none."""
+        unique = [str(w) for w in np.unique(words)]
+        return cls(tuple(w for w in unique if not _missing(name, w)), True, columns)
+
+    def encode(self, name: str, words: Any) -> Prepared:
+        """Names as whole numbers; a label that is missing (−1, NA, empty) as −1.
+
+        Raises:
+            DataError: a name that is not known, with its first place.
+        """
+        words = np.asarray(words)
+        unique, back = np.unique(words.astype(str), return_inverse=True)
+        codes = {n: i for i, n in enumerate(self.names)}
+        found = np.array([UNLABELLED if _missing(name, w) else codes.get(w, -2) for w in unique.tolist()], np.int64)
+        back = back.reshape(words.shape)
+        if (found == -2).any():
+            bad = int(np.argmax(found == -2))
+            at = tuple(int(i) for i in np.argwhere(back == bad)[0])
+            word = str(unique[bad])[:40]
+            known = ", ".join(n[:40] for n in self.names[:10]) + (", …" if len(self.names) > 10 else "")
+            hint = f" Did you mean {close!r}?" if (close := closest(word, self.names)) else ""
+            raise DataError(
+                f"Data {name!r}: got the class {word!r} at index {at}, which is none of those that were learned from: "
+                f"{known or 'none'}.{hint}"
+            )
+        return Prepared(found[back], self)
+
+    def decode(self, codes: Any) -> np.ndarray:
+        """The names of whole numbers; of −1, nothing."""
+        found: np.ndarray = np.array([*self.names, ""])[np.asarray(codes).astype(np.int64)]
+        return found
+
+    def enter(self, name: str, values: Any) -> Any:
+        """Rows as codes: names, codes of other classes, or codes already.
+
+        Raises:
+            DataError: names that are not known.
+        """
+        its = coding_of(values)
+        if isinstance(its, Classes) and its.names != self.names:
+            codes = np.asarray(values)
+            words = np.array([*its.names, "-1"])[np.clip(codes, -1, len(its.names) - 1)]
+            return self.encode(name, words)
+        if its is not None and its != MIXED:
+            return values
+        array = values if isinstance(values, np.ndarray) else _as_array(values)
+        if array.dtype.kind == "S":
+            array = np.char.decode(array, "utf-8", "replace")
+        if array.dtype.kind == "O" and any(isinstance(v, str) for v in array.ravel()):
+            array = np.array(["" if v is None else str(v) for v in array.ravel()]).reshape(array.shape)
+        return self.encode(name, array) if array.dtype.kind in "US" else values
+
+    def to_table(self) -> dict[str, Any]:
+        """Its plain values."""
+        return {"names": list(self.names), "text": self.text, "columns": list(self.columns)}
+
+    @classmethod
+    def from_table(cls, field: str, table: Any) -> Classes:
+        """The classes of `to_table()`.
+
+        Raises:
+            DataError: it is no such table.
+        """
+        if isinstance(table, Mapping):
+            names, columns, text = table.get("names"), table.get("columns", []), table.get("text", True)
+            words = isinstance(names, list) and isinstance(columns, list)
+            if words and all(isinstance(w, str) for w in (*names, *columns)) and isinstance(text, bool):  # type: ignore[misc]  # lists by now
+                return cls(tuple(names), text, tuple(columns))  # type: ignore[arg-type]  # likewise
+        raise DataError(f"Classes of {field!r}: got {str(table)[:80]}, expected a table of names.")
+
+
+def _missing(name: str, word: str) -> bool:
+    return name == "label" and word.strip().lower() in _NONE
+
+
+def _as_array(values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError, RuntimeError):  # no array: refused where fields are read
+        return np.empty(0)

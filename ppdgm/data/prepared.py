@@ -1,0 +1,101 @@
+"""Arrays that know how they were prepared: which scale their numbers are on, which classes their codes stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+MIXED = "mixed"  # the coding of rows that were put together from several, or from prepared ones and others
+
+_JOINS = {"concatenate", "stack", "vstack", "hstack", "dstack", "column_stack", "append", "insert", "block"}
+_KEEPS = {
+    *("where", "repeat", "take", "tile", "roll", "flip", "flipud", "fliplr", "rot90", "delete", "compress", "copy"),
+    *("split", "array_split", "vsplit", "reshape", "squeeze", "expand_dims", "transpose", "moveaxis", "swapaxes"),
+    *("broadcast_to", "atleast_1d", "atleast_2d", "atleast_3d", "clip", "round", "around", "nan_to_num", "sort", "pad"),
+}
+
+
+class Prepared(np.ndarray):
+    """An array with the `Transform` or the `Classes` that its numbers came from, as `load_data` gives them.
+
+    It is a NumPy array in all else. Indices, copies, arithmetic and joining like with like keep the coding; bare
+    arrays (`np.asarray`), comparisons and sums have none.
+    """
+
+    coding: Any
+
+    def __new__(cls, array: Any, coding: Any) -> Prepared:
+        """The same numbers, with a coding."""
+        found = np.asarray(array).view(cls)
+        found.coding = coding
+        return found
+
+    def __array_finalize__(self, parent: Any) -> None:
+        self.coding = getattr(parent, "coding", None)
+
+    def __array_ufunc__(self, ufunc: Any, method: Any, *inputs: Any, **kwargs: Any) -> Any:
+        out = kwargs.get("out")
+        bare = {} if out is None else {"out": tuple(_bare(o) for o in out)}
+        found = getattr(ufunc, method)(*map(_bare, inputs), **{**kwargs, **bare})
+        if out is not None:
+            return out[0] if len(out) == 1 else out
+        keeps = method == "__call__" and ufunc.signature is None
+        return _coded(found, _shared(list(_arrays(inputs)), False)) if keeps else found
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if not all(issubclass(t, np.ndarray) for t in types):
+            return NotImplemented
+        found = func(*_bare(args), **_bare(kwargs))
+        if kwargs.get("out") is not None:
+            return kwargs["out"]
+        name = getattr(func, "__name__", "")
+        if name not in _JOINS | _KEEPS:
+            return found
+        return _coded(found, _shared(list(_arrays((args, kwargs))), name in _JOINS))
+
+    def __reduce__(self) -> Any:
+        return Prepared, (np.asarray(self), self.coding)
+
+    def __deepcopy__(self, memo: Any) -> Prepared:
+        return Prepared(np.array(self), self.coding)
+
+
+def coding_of(array: Any) -> Any:
+    """The coding of an array or a Stream; None of others."""
+    return getattr(array, "coding", None)
+
+
+def _bare(value: Any) -> Any:
+    """Without codings, inside of lists too."""
+    if isinstance(value, Prepared):
+        return value.view(np.ndarray)
+    if isinstance(value, dict):
+        return {n: _bare(v) for n, v in value.items()}
+    return type(value)(map(_bare, value)) if type(value) in (list, tuple) else value
+
+
+def _arrays(value: Any) -> Iterator[np.ndarray]:
+    if isinstance(value, np.ndarray):
+        yield value
+    elif type(value) in (list, tuple):
+        for inner in value:
+            yield from _arrays(inner)
+    elif isinstance(value, dict):
+        yield from _arrays(tuple(value.values()))
+
+
+def _shared(arrays: list[np.ndarray], joined: bool) -> Any:
+    """The coding that arrays have in common; of rows that are joined, each must have it."""
+    codings = [c for c in map(coding_of, arrays) if c is not None]
+    alike = all(c == codings[0] for c in codings[1:])
+    whole = not joined or len(codings) == len(arrays) or not getattr(codings[0], "scales", True)
+    return codings[0] if alike and whole else MIXED
+
+
+def _coded(found: Any, coding: Any) -> Any:
+    if isinstance(found, list | tuple):
+        return type(found)(_coded(f, coding) for f in found)
+    numbers = isinstance(found, np.ndarray) and found.ndim > 0 and found.dtype.kind in "fiu"
+    return Prepared(found, coding) if numbers else found

@@ -1,0 +1,40 @@
+"""What was learned from a run's data, as its files keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ppdgm.checkpoint import group, grouped
+from ppdgm.data import Classes, Transform
+from ppdgm.errors import DataError
+
+
+def coding_tables(codings: Mapping[str, Any]) -> dict[str, Any]:
+    """Codings on a page: "transform", of x, and "classes", by field."""
+    transform = codings.get("x")
+    return {
+        "transform": transform.to_table() if transform else None,
+        "classes": {n: c.to_table() for n, c in codings.items() if isinstance(c, Classes)},
+    }
+
+
+def coding_arrays(codings: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Their arrays, beside parameters."""
+    transform = codings.get("x")
+    return grouped("transform", transform.arrays() if transform else {})
+
+
+def read_codings(arrays: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> dict[str, Any]:
+    """The codings that `coding_tables` and `coding_arrays` told of.
+
+    Raises:
+        DataError: they don't.
+    """
+    transform, classes = page.get("transform"), page.get("classes") or {}
+    if not isinstance(classes, Mapping):
+        raise DataError(f"Classes: got {str(classes)[:80]}, expected a table of fields.")
+    found: dict[str, Any] = {n: Classes.from_table(n, table) for n, table in classes.items()}
+    return found | ({"x": Transform.from_parts(transform, group(arrays, "transform"))} if transform else {})
