@@ -115,7 +115,7 @@ class _Table:
         left = tuple(i for i in range(first, self.width) if i not in aside)
         if names := self._names("x"):
             extra = [self.names[i] for i in left if self.names[i] not in names]
-            if extra:
+            if extra and all(n in self.names for n in names):
                 shown = ", ".join(map(repr, extra[:5])) + (", …" if len(extra) > 5 else "")
                 warnings.warn(
                     f"{self.path}: left out the columns {shown[:200]}, which the data prepared before didn't have.",
