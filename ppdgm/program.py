@@ -144,6 +144,7 @@ class Part(Spec):
     """
 
     role: ClassVar[str]
+    mean_is_a_point: ClassVar[bool] = False  #: whether what stands for its mean need not be its mean, as of a flow
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:

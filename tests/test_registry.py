@@ -13,6 +13,7 @@ from ppdgm.models import (
     IAF,
     MLP,
     Bernoulli,
+    CategoricalPrior,
     DiagonalNormal,
     Flow,
     Gaussian,
@@ -21,6 +22,7 @@ from ppdgm.models import (
     Posterior,
     Prior,
     Program,
+    RelaxedBernoulli,
     StandardNormal,
 )
 from ppdgm.models.flows.one_way import OneWay
@@ -318,6 +320,95 @@ class Forgetful(Net):
         object.__setattr__(self, "_mood", 1e-3 * next(OPENED))
 
 
+class Own(Posterior):
+    """N(h, 1) with a closed form to a normal, a mean and a density of its own; right."""
+
+    def build(self, context, shape):
+        return shape
+
+    def form(self, xp, loc, m, s):
+        return 0.5 * (1.0 + (loc - m) ** 2) / s**2 - 0.5 + xp.log(s)
+
+    def mean(self, loc):
+        return loc
+
+    def distribution(self, P, *head):
+        right = P.dist.Normal(head[0], P.full((), 1.0)).to_event(len(P.shape))
+        return P.distribution(
+            lambda random, batch: random.draw(right, batch),
+            right.log_prob,
+            P.shape,
+            head[0].shape[:-1],
+            mean=lambda: self.mean(head[0]),
+            kl=lambda p: self.form(P.xp, head[0], p.base_dist.loc, p.base_dist.scale),
+        )
+
+
+class Generous(Own):
+    """Wrong: the closed-form KL is too small by 0.05 nats per dimension."""
+
+    def form(self, xp, loc, m, s):
+        return super().form(xp, loc, m, s) - 0.05
+
+
+class BlindToTheScale(Own):
+    """Wrong: the closed-form KL leaves out log σ of the prior."""
+
+    def form(self, xp, loc, m, s):
+        return super().form(xp, loc, m, s) - xp.log(s)
+
+
+class BesideItself(Own):
+    """Wrong: its mean is a twentieth of a standard deviation beside that of its draws."""
+
+    def mean(self, loc):
+        return loc + 0.05
+
+
+class MeanLikelihood(Bernoulli):
+    """Wrong: its mean is the log-odds."""
+
+    def distribution(self, P, *head):
+        right = super().distribution(P, *head)
+        return P.distribution(
+            lambda random, batch: (random.draw(right, batch)[0], None),
+            right.log_prob,
+            P.shape,
+            head[0].shape[:-1],
+            mean=lambda: head[0],
+            pathwise=False,
+        )
+
+
+def least_probable(right, P, shift):
+    """The same distribution, standing at another value than the most probable one."""
+    return P.distribution(
+        lambda random, batch: (random.draw(right, batch)[0], None),
+        right.log_prob,
+        P.shape,
+        right.batch_shape,
+        mean=lambda: right.mean,
+        mode=lambda: shift(right.mode_of()),
+        pathwise=False,
+    )
+
+
+class Contrary(RelaxedBernoulli):
+    """Wrong: it stands at its least probable bits."""
+
+    def distribution(self, P, *head):
+        return least_probable(super().distribution(P, *head).discrete, P, lambda y: -y)
+
+
+class NextClass(CategoricalPrior):
+    """Wrong: it stands at the class after the most probable one."""
+
+    def distribution(self, P, *head):
+        right = super().distribution(P, *head)
+        right = getattr(right, "discrete", None) or right
+        return least_probable(right, P, lambda y: P.concat([y[..., 1:], y[..., :1]]))
+
+
 TWINS = {  # wrong twin -> the invariants that it breaks, of those that are looked at
     Loud(): ("density",),
     Wide(): ("samples",),
@@ -340,6 +431,12 @@ TWINS = {  # wrong twin -> the invariants that it breaks, of those that are look
     Gossip(): ("particles",),
     Steep(): ("training",),
     Forgetful(): ("saved",),
+    Generous(): ("kl",),
+    BlindToTheScale(): ("kl",),
+    BesideItself(): ("mean",),
+    MeanLikelihood(): ("mean",),
+    Contrary(): ("mode",),
+    NextClass(weights="learned"): ("mode",),
 }
 
 
@@ -365,6 +462,7 @@ def test_every_invariant_has_a_wrong_twin():
 
 def test_the_right_twins_pass():
     check(Shift())
+    check(Own(), skip=only("kl", "mean", "density"))
     check(IAF(depth=1, hidden=(3,), context=2), skip=only("jacobian", "inverse"))
 
 

@@ -72,10 +72,15 @@ class Bench:
 
     def means(self, data: Arrays, dtype: str = "float64") -> dict[str, np.ndarray]:
         """The means of the observed sites, [B, *event]."""
+        return self.both(data, dtype)[1]
+
+    def both(self, data: Arrays, dtype: str = "float64") -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """The means of latents, and those of observed sites at these, [B, *event]."""
         with self.module.precision(dtype):
             index = np.arange(len(next(iter(data.values()))))
-            _, found = self.runtime.means(self._put(self.params, dtype), self._put(data, dtype), index)
-        return {n: v[0] for n, v in found.items()}
+            found = self.runtime.means(self._put(self.params, dtype), self._put(data, dtype), index)
+        latents, observed = ({n: v[0] for n, v in sites.items()} for sites in found)
+        return latents, observed
 
     def generate(self, fields: Mapping[str, Any], size: int) -> dict[str, np.ndarray]:
         """Data drawn from the model, [size, *event]."""

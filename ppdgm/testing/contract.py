@@ -11,7 +11,7 @@ from ppdgm.errors import ContractError, PpdgmError, nearest, require
 from ppdgm.models import Flow, Likelihood, Net, Part, Posterior, Prior, Program
 from ppdgm.registry import INSTALL
 from ppdgm.spec import Spec
-from ppdgm.testing import alone, flows, gradients, whole
+from ppdgm.testing import alone, flows, gradients, moments, whole
 from ppdgm.testing.broken import Broken, NotHere
 from ppdgm.testing.report import Report, Result
 from ppdgm.testing.subject import DataOf, Subject
@@ -48,6 +48,9 @@ INVARIANTS = {
     "parity": Invariant(whole.parity, _ALL),
     "density": Invariant(alone.density, _DENSITY),
     "samples": Invariant(alone.samples, _DENSITY),
+    "kl": Invariant(moments.closed_form, (Program, Prior, Posterior)),
+    "mean": Invariant(moments.mean, (Part,)),
+    "mode": Invariant(moments.mode, (Prior, Posterior)),
     "jacobian": Invariant(flows.jacobian, (Flow,)),
     "inverse": Invariant(flows.inverse, (Flow,)),
     "extremes": Invariant(alone.extremes, (*_DENSITY, Net)),

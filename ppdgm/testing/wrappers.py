@@ -15,8 +15,8 @@ def _declare(context: Context) -> None:
     context.param("anchor")
 
 
-def _standard(P: Vocabulary, shape: tuple[int, ...]) -> Any:
-    return P.dist.Normal(P.full(shape, 0.0), P.full(shape, 1.0)).to_event(len(shape))
+def _standard(P: Vocabulary, shape: tuple[int, ...], loc: float = 0.0, scale: float = 1.0) -> Any:
+    return P.dist.Normal(P.full(shape, loc), P.full(shape, scale)).to_event(len(shape))
 
 
 class Alone(Program):
@@ -26,7 +26,8 @@ class Alone(Program):
         part: what is looked at.
         shape: of z.
         particles: the data hold a head for each of [B, K], rather than for each of [B].
-        standard: the model's z is N(0, I); by default it is the part's too.
+        standard: the model's z is N(loc, scale²) in each number; by default it is the part's too.
+        loc, scale: of that.
         enumerate: all values of z at once.
     """
 
@@ -34,27 +35,30 @@ class Alone(Program):
     shape: Shape
     particles: bool = False
     standard: bool = False
+    loc: float = 0.0
+    scale: float = 1.0
     enumerate: bool = False
 
     def build(self, context: Context) -> None:
         _declare(context)
         context.part(self.part, self.shape)
 
-    def _draw(self, P: Vocabulary, head: Array) -> None:
+    def draw(self, P: Vocabulary, head: Array) -> Array:
+        """z by the part at a head, inside the plate."""
         if self.particles:  # [B, K, …] to [K, B, …]
             head = P.xp.permute_dims(head, (1, 0, *range(2, head.ndim)))
-        P.sample("z", self.part(P, head), infer={"enumerate": "parallel"} if self.enumerate else None)
+        return P.sample("z", self.part(P, head), infer={"enumerate": "parallel"} if self.enumerate else None)
 
     def model(self, P: Vocabulary, x: Array) -> Any:
         with P.plate("data", x):
             if self.standard:
-                P.sample("z", _standard(P, self.shape))
+                P.sample("z", _standard(P, self.shape, self.loc, self.scale))
             else:
-                self._draw(P, x)
+                self.draw(P, x)
 
     def guide(self, P: Vocabulary, x: Array) -> Any:
         with P.plate("data", x):
-            self._draw(P, x)
+            self.draw(P, x)
 
 
 class AlonePrior(Program):
@@ -80,13 +84,38 @@ class AlonePrior(Program):
         head = context.part(self.posterior, self.shape)
         context.net("encoder", MLP(hidden=(3,)), self.inputs, head)
 
+    def draw(self, P: Vocabulary, head: Array) -> Array:
+        """z by the prior, inside the plate."""
+        d = self.part(P, lambda u: self.posterior.base(P, P.net("encoder")(u)))
+        return P.sample("z", d, infer={"enumerate": "parallel"} if self.enumerate else None)
+
     def model(self, P: Vocabulary, x: Array) -> Any:
         with P.plate("data", x):
-            d = self.part(P, lambda u: self.posterior.base(P, P.net("encoder")(u)))
-            P.sample("z", d, infer={"enumerate": "parallel"} if self.enumerate else None)
+            self.draw(P, x)
 
     def guide(self, P: Vocabulary, x: Array) -> Any:
         self.model(P, x)
+
+
+class Shown(Program):
+    """What others see of z where it stands at its mean: the mean of "seen".
+
+    Args:
+        of: the part alone.
+    """
+
+    of: Alone | AlonePrior
+
+    def build(self, context: Context) -> None:
+        self.of.build(context)
+
+    def model(self, P: Vocabulary, x: Array) -> Any:
+        with P.plate("data", x):
+            z = self.of.draw(P, x)
+            P.sample("seen", P.dist.Normal(z, P.full((), 1.0)).to_event(len(self.of.shape)), obs=x)
+
+    def guide(self, P: Vocabulary, x: Array) -> Any:
+        self.of.guide(P, x)
 
 
 class Mixed(Program):

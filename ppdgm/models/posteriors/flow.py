@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 from ppdgm.errors import ProgramError, SpecError
 from ppdgm.language import Array, Random, Vocabulary
@@ -26,6 +26,8 @@ class FlowPosterior(Posterior):
         initial: q₀, over latents of the same shape.
         allow_slow: permits a flow that takes D passes to draw, in every training step; it only warns.
     """
+
+    mean_is_a_point: ClassVar[bool] = True
 
     flow: Flow
     initial: Posterior = DiagonalNormal()

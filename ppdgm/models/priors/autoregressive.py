@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from math import expm1, log, pi, prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,6 +31,8 @@ class AutoregressivePrior(Prior):
         activation: of the masked net.
         min_scale: a floor under the scales.
     """
+
+    mean_is_a_point: ClassVar[bool] = True
 
     hidden: Shape = (200,)
     components: PositiveInt = 1

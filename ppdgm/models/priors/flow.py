@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import log, pi, prod
-from typing import Any
+from typing import Any, ClassVar
 
 from ppdgm.errors import SpecError
 from ppdgm.language import Array, Random, Vocabulary
@@ -22,6 +22,8 @@ class FlowPrior(Prior):
         flow: f, over the latent as one vector of width D; without a context.
         allow_slow: permits a flow that takes D passes to score a given z, in every training step; it only warns.
     """
+
+    mean_is_a_point: ClassVar[bool] = True
 
     flow: Flow
     allow_slow: bool = False

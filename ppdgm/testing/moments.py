@@ -1,0 +1,111 @@
+"""Invariants of what a part gives beside its density: a closed-form KL, a mean, a most probable value."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import norm
+
+from ppdgm.errors import ProgramError
+from ppdgm.models import Likelihood, Posterior
+from ppdgm.testing.alone import LEVEL
+from ppdgm.testing.broken import Broken, NotHere
+from ppdgm.testing.subject import PARTICLES, Subject
+from ppdgm.testing.wrappers import Alone, Shown
+
+KL_DRAWS = 20_000  #: for each datum
+LOC, SCALE = 0.3, 1.7  #: of the prior that a posterior is held against
+ROUNDING = 1e-8  #: relative, of what has no spread
+SCORED = 1_000  #: draws that are no more probable than the mode
+
+
+def closed_form(subject: Subject) -> str:
+    """A closed-form KL is the mean of log q − log p over draws; that backends agree on it, `parity` says."""
+    if subject.one_way and subject.alone is not None:
+        raise NotHere("its draws alone can be scored")
+    bench, data = subject.bench(subject.program, subject.quick), subject.data
+    if isinstance(subject.part, Posterior) and isinstance(subject.alone, Alone) and subject.alone.standard:
+        # A prior of which no number is 0 or 1, so that every term counts.
+        bench = subject.bench(subject.alone.replace(loc=LOC, scale=SCALE), subject.quick)
+        data = {"x": subject.heads}
+    few = bench.trace(data, PARTICLES, None, True)
+    if not few.kl or few.marginal is not None:
+        raise NotHere("no closed form" if not few.kl else "sites are enumerated")
+    terms, told = bench.trace(data, KL_DRAWS, None, True), []
+    for name, form in terms.kl.items():
+        apart = terms.log_q[name] - terms.log_p[name] - form.sum(-1)  # of mean 0, [K, B]
+        size = 1.0 + np.abs(terms.log_q[name]).max()
+        each, all_data = (
+            _errors(apart, size),
+            _errors(apart.mean(1), size),
+        )  # data are independent: their mean is sharper
+        worst = max(float(each.max()), float(all_data))
+        told.append(f"{worst:.1f} errors")
+        if not worst <= norm.isf(LEVEL / 2 / (apart.shape[1] + 1)):
+            raise Broken(
+                f"closed-form KL of {name!r}: {form.sum(-1).mean():.4f} nats, but log q − log p has a mean of "
+                f"{(apart + form.sum(-1)).mean():.4f} over draws, {worst:.1f} Monte Carlo errors away. Look at kl=… for "
+                "a constant, or a term of p that is left out."
+            )
+    return f"within {', '.join(told)}"
+
+
+def mean(subject: Subject, backend: str) -> str:
+    """The mean is that of draws."""
+    part = subject.part
+    if getattr(part, "family", "real") != "real":
+        raise NotHere("what is discrete stands at its most probable value: see `mode`")
+    if getattr(part, "mean_is_a_point", False):
+        raise NotHere("what it gives for its mean is a point that stands for it")
+    try:
+        found, _ = _shown(subject, backend)
+    except ProgramError as error:
+        if "has no mean" not in str(error):
+            raise
+        raise NotHere(str(error)) from None
+    z, _ = subject.draws(backend)
+    errors = _errors(z - found, 1.0 + np.abs(found))
+    allowed = norm.isf(LEVEL / 2 / errors.size)
+    if not errors.max() <= allowed:
+        worst = np.unravel_index(np.argmax(np.where(np.isfinite(errors), errors, np.inf)), errors.shape)
+        raise Broken(
+            f"the mean is {found[worst]:.4g}, but that of draws {z.mean(0)[worst]:.4g}, {errors[worst]:.1f} Monte Carlo "
+            "errors away. Look at mean=…; a part of which it is only a point that stands for the mean says so with "
+            "mean_is_a_point = True."
+        )
+    return f"within {errors.max():.1f} errors, of {allowed:.1f}"
+
+
+def mode(subject: Subject, backend: str) -> str:
+    """A discrete latent stands at its most probable value."""
+    if isinstance(subject.part, Likelihood) or getattr(subject.part, "family", "real") == "real":
+        raise NotHere("what is not discrete stands at its mean: see `mean`")
+    assert subject.alone is not None
+    _, seen = _shown(subject, backend)
+    bench, heads = subject.bench(subject.alone, backend), {"x": subject.heads}
+    own, others = bench.score(heads, seen[None])[0], subject.draws(backend)[1][:SCORED].max(0)
+    if not (own >= others - ROUNDING * (1 + np.abs(others))).all():
+        i = int(np.argmin(own - others))
+        raise Broken(
+            f"the mode has a log-probability of {own[i]:.4f}, but a draw one of {others[i]:.4f}. Look at mode=… (or, "
+            "where there is none, mean=…), which stands for the latent wherever one value does."
+        )
+    return "as probable as any draw"
+
+
+def _shown(subject: Subject, backend: str) -> tuple[np.ndarray, np.ndarray]:
+    """The part's mean, and what others see of it, at each head: [HEADS, *shape]."""
+    assert subject.alone is not None
+
+    def look() -> tuple[np.ndarray, np.ndarray]:
+        found = subject.bench(Shown(of=subject.alone), backend).both({"x": subject.heads})
+        return found[0]["z"], found[1]["seen"]
+
+    found: tuple[np.ndarray, np.ndarray] = subject.once(("shown", backend), look)
+    return found
+
+
+def _errors(apart: np.ndarray, size: np.ndarray | float) -> np.ndarray:
+    """By how many standard errors means over the first axis miss 0; rounding is no miss, and NaN is one."""
+    off, error = np.abs(apart.mean(0)), apart.std(0, ddof=1) / len(apart) ** 0.5
+    found: np.ndarray = np.where(off <= ROUNDING * size, 0.0, off / np.maximum(error, 1e-300))
+    return np.where(np.isnan(found), np.inf, found)
