@@ -43,8 +43,8 @@ def closed_form(subject: Subject) -> str:
         if not worst <= norm.isf(LEVEL / 2 / (apart.shape[1] + 1)):
             raise Broken(
                 f"closed-form KL of {name!r}: {form.sum(-1).mean():.4f} nats, but log q − log p has a mean of "
-                f"{(apart + form.sum(-1)).mean():.4f} over draws, {worst:.1f} Monte Carlo errors away. Look at kl=… for "
-                "a constant, or a term of p that is left out."
+                f"{(apart + form.sum(-1)).mean():.4f} over draws, {worst:.1f} Monte Carlo errors away. Look at kl=… "
+                "for a constant, or a term of p that is left out."
             )
     return f"within {', '.join(told)}"
 
@@ -68,8 +68,8 @@ def mean(subject: Subject, backend: str) -> str:
     if not errors.max() <= allowed:
         worst = np.unravel_index(np.argmax(np.where(np.isfinite(errors), errors, np.inf)), errors.shape)
         raise Broken(
-            f"the mean is {found[worst]:.4g}, but that of draws {z.mean(0)[worst]:.4g}, {errors[worst]:.1f} Monte Carlo "
-            "errors away. Look at mean=…; a part of which it is only a point that stands for the mean says so with "
+            f"the mean is {found[worst]:.4g}, but that of draws {z.mean(0)[worst]:.4g}, {errors[worst]:.1f} Monte "
+            "Carlo errors away. Look at mean=…; where it is only a point that stands for the mean, the class says "
             "mean_is_a_point = True."
         )
     return f"within {errors.max():.1f} errors, of {allowed:.1f}"
@@ -94,10 +94,11 @@ def mode(subject: Subject, backend: str) -> str:
 
 def _shown(subject: Subject, backend: str) -> tuple[np.ndarray, np.ndarray]:
     """The part's mean, and what others see of it, at each head: [HEADS, *shape]."""
-    assert subject.alone is not None
+    alone = subject.alone
+    assert alone is not None
 
     def look() -> tuple[np.ndarray, np.ndarray]:
-        found = subject.bench(Shown(of=subject.alone), backend).both({"x": subject.heads})
+        found = subject.bench(Shown(of=alone), backend).both({"x": subject.heads})
         return found[0]["z"], found[1]["seen"]
 
     found: tuple[np.ndarray, np.ndarray] = subject.once(("shown", backend), look)
