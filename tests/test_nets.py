@@ -17,7 +17,7 @@ from ppdgm.backends.numpyro.vocabulary import JaxVocabulary
 from ppdgm.backends.pyro.vocabulary import TorchVocabulary
 from ppdgm.errors import ProgramError, SpecError
 from ppdgm.language import Declarations
-from ppdgm.models import MLP, ConvDecoder, ConvEncoder, GatedMLP, ResidualMLP
+from ppdgm.models import MLP, VAE, ConditionalVAE, ConvDecoder, ConvEncoder, GatedMLP, Gaussian, ResidualMLP
 from ppdgm.nets import ACTIVATIONS
 from ppdgm.program import Context, Program, normal
 from ppdgm.spec import known_specs
@@ -248,6 +248,28 @@ MISTAKES = {
         ["(784,)", "expected [H, W] or [C, H, W]", "event_shape=(28, 28)"],
     ),
     "a transposed convolution to vectors": (lambda: declare(ConvDecoder(), (3,), (784,)), SpecError, ["[H, W]"]),
+    "channels last": (
+        lambda: declare(ConvEncoder(), (64, 64, 4), (3,)),
+        SpecError,
+        ["(64, 64, 4)", "expected [C, H, W]", "np.moveaxis(x, -1, 1)", "event_shape=(4, 64, 64)", "narrow=True"],
+    ),
+    "channels last, where convolutions are too many": (
+        lambda: VAE(event_shape=(32, 32, 3), encoder=ConvEncoder()).initialise(0),
+        SpecError,
+        ["ConvEncoder", "(32, 32, 3)", "event_shape=(3, 32, 32)"],
+    ),
+    "channels last, decoded": (
+        lambda: VAE(
+            event_shape=(28, 28, 1), likelihood=Gaussian(scale="network"), decoder=ConvDecoder(channels=(2,))
+        ).initialise(0),
+        SpecError,
+        ["ConvDecoder", "(2, 28, 28, 1)", "event_shape=(1, 28, 28)"],
+    ),
+    "channels last, beside a label": (
+        lambda: ConditionalVAE(event_shape=(28, 28, 3), encoder=ConvEncoder(channels=(2,))).initialise(0),
+        SpecError,
+        ["ConvEncoder", "expected [C, H, W]"],
+    ),
     "too many convolutions": (
         lambda: declare(ConvEncoder(channels=(2, 2, 2, 2)), (8, 6), (3,)),
         SpecError,
@@ -279,6 +301,15 @@ MISTAKES = {
         ["'scales'", "Did you mean 'scale'?"],
     ),
 }
+
+
+def test_narrow_images_of_many_channels_are_taken_where_they_are_meant():
+    """And without a word, where nothing looks like channels at the end."""
+    declared = declare(ConvEncoder(channels=(2,), kernel=3, narrow=True), (64, 64, 4), (3,))
+    assert declared.params["net.convs.0.weight"].shape == (2, 64, 3, 3)
+    for event in [(3, 64, 64), (64, 4), (2, 64, 4), (8, 8, 5), (4, 4, 4), (64, 4, 4)]:
+        declare(ConvEncoder(channels=(2,), kernel=3), event, (3,))
+        declare(ConvDecoder(channels=(2,), kernel=3), (3,), event)
 
 
 @pytest.mark.parametrize("case", MISTAKES)

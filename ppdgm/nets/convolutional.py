@@ -10,6 +10,8 @@ from ppdgm.language import Array, Vocabulary
 from ppdgm.nets.base import Activation, Depth, Net, Shapes, glorot, group_norm, norm, zeros
 from ppdgm.spec import NonNegativeInt, PositiveInt, Shape
 
+_COLOURS, _WIDE = 4, 8  # channels of a picture, at most; its rows and columns, at least, where one can tell
+
 
 class Convolutional(Net):
     """The fields that encoder and decoder share.
@@ -23,6 +25,8 @@ class Convolutional(Net):
         residual: number of residual blocks, h ← h + conv(a(conv(a(h)))).
         gated: whether each convolution has a twin V that gates it, a(W ∗ h) · σ(V ∗ h): van den Oord et al. 2016,
             arXiv:1606.05328. In a block only the second has; the decoder's linear layer has too.
+        narrow: whether images [C, H, W] of at most 4 columns are meant as such. Where C and H are 8 or more, they are
+            else taken for images [H, W, C], with their channels last, and refused.
     """
 
     channels: Shape = (32, 64)
@@ -34,6 +38,7 @@ class Convolutional(Net):
     groups: PositiveInt = 8
     residual: Depth = 0
     gated: bool = False
+    narrow: bool = False
 
     def _finish(self, P: Vocabulary, name: str, h: Array) -> Array:
         """Norm and activation after a convolution, and its gate."""
@@ -106,12 +111,23 @@ def halves(h: Array) -> tuple[Array, Array]:
     return h[:, :channels], h[:, channels:]
 
 
-def as_image(net: Net, event: tuple[int, ...]) -> Image:
-    """The event as [C, H, W]: leading dimensions are channels."""
+def as_image(net: Convolutional, event: tuple[int, ...]) -> Image:
+    """The event as [C, H, W]: leading dimensions are channels.
+
+    Raises:
+        SpecError: no image, or one with its channels last.
+    """
     if len(event) < 2:
         raise SpecError(
             f"{type(net).__name__} works on images: got an event of shape {event}, expected [H, W] or [C, H, W]. "
             "Give event_shape=(28, 28), say, or use an MLP."
+        )
+    if len(event) > 2 and min(event[-3:-1]) >= _WIDE and event[-1] <= _COLOURS and not net.narrow:
+        h, w, c = event[-3:]
+        raise SpecError(
+            f"{type(net).__name__}: got images of shape {event}, whose channels seem to be last; expected [C, H, W]. "
+            f"Move them: x = np.moveaxis(x, -1, 1), with event_shape={(c, h, w)}; load_data does so for a folder of "
+            f"images. If these are {h} channels of {w}×{c} pixels, say narrow=True."
         )
     return Image(prod(event[:-2]), event[-2], event[-1])
 
