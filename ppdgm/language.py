@@ -20,11 +20,24 @@ from ppdgm.schedules import Schedule
 
 Array = Any  # a NumPy, torch or JAX array: the vocabulary is the same over each
 Batch = Mapping[str, Array]
-UNSEEN: Any = type(
-    "Unseen", (), {"__repr__": lambda self: "a field that is not given"}
-)()  #: stands for data that are to be generated
 Support = str | tuple[int, int]
 Init = Callable[[np.random.Generator, tuple[int, ...], Mapping[str, np.ndarray] | None], np.ndarray]
+
+
+class Unseen:
+    """A field that is not given. It has a place in `plate` and `obs=`; whatever would compute with it fails."""
+
+    def __repr__(self) -> str:
+        return "a field that is not given"
+
+    def _refuse(self, *_: Any) -> Any:
+        raise TypeError("the program computes with a field that is not given")
+
+    __eq__ = __ne__ = __bool__ = __len__ = _refuse  # Python would have an answer to these
+    __hash__ = None  # type: ignore[assignment]  # what has no equality has no hash
+
+
+UNSEEN: Any = Unseen()  #: stands for data that are to be generated
 
 
 @dataclass(frozen=True)

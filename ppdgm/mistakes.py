@@ -16,6 +16,11 @@ NO_DREAM = (
     "ReweightedWakeSleep(wake_phi=1.0, sleep_phi=0.0), or write the program over P."
 )
 
+NO_PRIOR = (
+    "A plain pair can't be sampled without data: its model takes the size of its plate from them. Use the library's "
+    "own Predictive with the model (of Pyro, pyro.poutine.uncondition(model)(x)), or write the program over P."
+)
+
 NO_PREDICTIVE = (
     "A plain pair's observed sites can't be drawn at given latents. Use the library's own Predictive with the model, "
     "or write the program over P."
@@ -157,6 +162,27 @@ def check_drawn(trace: Any) -> None:
     """Refuse chains over what a guide enumerates."""
     if trace.marginal is not None:
         raise ProgramError("The guide sums over a latent's values, and chains need draws of it.")
+
+
+def held_below(name: str, drawn: list[str], observed: bool) -> ProgramError:
+    """The error for a site that is given where one before it, on which it may depend, is to be drawn.
+
+    Args:
+        name: of the site.
+        drawn: sites before it.
+        observed: whether it is no latent.
+    """
+    before = ", ".join(map(repr, drawn))
+    remedy = (
+        "For data that belong to what you have, use fit.reconstruct(data), or draw latents by fit.posterior(data)"
+        if observed
+        else f"Give {before} too"
+    )
+    return ProgramError(
+        f"given: site {name!r} is drawn after {before} in the model, and may depend on it, so that {before} would have "
+        f"to come from the posterior given {name!r}: the model can't be sampled so. {remedy}. If {name!r} does not "
+        f"depend on {before}, draw {name!r} first in the model."
+    )
 
 
 def no_field(name: str, fields: list[str]) -> ProgramError:

@@ -231,6 +231,13 @@ class Program(Spec):
         require("seed", seed, int, 0, "a whole number, at least 0")
         return {n: _first_value(n, s, seed, data, dtype) for n, s in self.declarations().params.items()}
 
+    def fixes(self, data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Latents that fields of the data fix, by site, [N, *event]: a class that is known. `sample` holds them there.
+
+        Only for fields that the guide alone reads; the model conditions on others by itself.
+        """
+        return {}
+
     def bind(
         self,
         backend: str,

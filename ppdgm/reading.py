@@ -64,6 +64,13 @@ class Reader(Protocol):
 
     def broadcast(self, x: Array, shape: tuple[int, ...]) -> Array: ...
     def reshape(self, x: Array, shape: tuple[int, ...]) -> Array: ...
+    def hold(self, dist: Any, value: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """A value from elsewhere, laid out and typed as a draw for each of [K, B], and its log-density.
+
+        Where it is outside the support there is a draw in its place, and the log-density is NaN.
+        """
+        ...
+
     def stamps(self, batch: Batch) -> list[int]:
         """What changes when a field of the batch is changed in place; nothing where that can't be."""
         ...
@@ -102,6 +109,8 @@ class Reading:
         choose: `draw`, or `mean` to put each latent at its mean.
         generate: observed sites are drawn too; their data are ignored.
         axes: sites that are enumerated already, with their number of values; None to enumerate nothing.
+        holds: data that are given, or None. Of what is generated, sites observed at them stay there. What is held, data
+            and `given`, may have no site before it that is drawn: its values would say something about that one.
     """
 
     def __init__(
@@ -112,8 +121,9 @@ class Reading:
         choose: str = "draw",
         generate: bool = False,
         axes: Mapping[str, int] | None = MappingProxyType({}),
+        holds: tuple[Array, ...] | None = None,
     ):
-        self.reader, self.shape, self.given = reader, shape, given
+        self.reader, self.shape, self.given, self.holds = reader, shape, given, holds
         self.axes, self.enumerates = dict(axes or {}), axes is not None and not generate
         self.choose, self.generate = choose, generate
         self.inside = False
@@ -124,6 +134,8 @@ class Reading:
         self.shared: list[str] = []
         self.penalties: dict[str, Array] = {}
         self.seen: dict[str, Array] = {}  # what others see of a site at its mean
+        self.held: list[str] = []
+        self.drawn: list[str] = []
 
     def plate(self, name: str, data: Array) -> AbstractContextManager[Any]:
         if self.inside:
@@ -143,7 +155,7 @@ class Reading:
         return _InPlate(self)
 
     def sample(self, name: str, dist: Any, obs: Array | None = None, infer: Mapping[str, Any] | None = None) -> Array:
-        data = None if self.generate else obs
+        data = obs if not self.generate or self._is_given(obs, dist) else None
         mistakes.check_statement(name, dist, data, self.reader.native, self.reader.arrays)
         if name in self.dists or name in self.values:
             raise mistakes.twice(name)
@@ -157,9 +169,10 @@ class Reading:
             self.shared.append(name)
         if obs is not None:
             self.observed.append(name)
+        held = self.holds is not None and self._is_held(name, data)
         if data is not None:
             mistakes.check_observation(name, tuple(data.shape), tuple(dist.event_shape), shape, self.inside)
-            value, log_prob = data, self._score(name, dist, data)
+            value, log_prob = self.reader.hold(dist, data, shape) if held else (data, self._score(name, dist, data))
         elif name in self.given:
             value = self.given[name]
             got, events = tuple(value.shape), len(dist.event_shape)
@@ -168,7 +181,7 @@ class Reading:
             elif self.axes:  # that the value depends on
                 got = got[len(self._lead(got[: len(got) - events])) :]
             mistakes.check_given(name, got, tuple(dist.event_shape), shape, self.inside)
-            log_prob = self._score(name, dist, value)
+            value, log_prob = self.reader.hold(dist, value, shape) if held else (value, self._score(name, dist, value))
         elif self.choose == "mean":
             mean = mistakes.mean_of(name, dist, latent=obs is None)
             self.values[name] = self.reader.broadcast(mean, (*shape, *dist.event_shape))
@@ -187,6 +200,19 @@ class Reading:
         self.values[name] = value
         self.log_prob[name] = self.reader.broadcast(log_prob, (*self._lead(tuple(log_prob.shape)), *shape))
         return value
+
+    def _is_given(self, obs: Array | None, dist: Any) -> bool:
+        """Whether a site is observed at given data, or what is made of them: at no constant, nor what is generated."""
+        if self.holds is None or obs is None or obs is UNSEEN:
+            return False
+        return any(obs is data for data in self.holds) or obs.ndim > len(dist.event_shape)
+
+    def _is_held(self, name: str, data: Array | None) -> bool:
+        held = data is not None or name in self.given
+        if held and self.drawn:
+            raise mistakes.held_below(name, self.drawn, name in self.observed)
+        (self.held if held else self.drawn).append(name)
+        return held
 
     @property
     def _relaxes(self) -> bool:
@@ -431,15 +457,26 @@ def read_prior(
     batch: Batch,
     size: int,
     mean: bool,
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Latents drawn from the model, and the observed sites drawn (or at their mean) given them; [1, B, *event]."""
-    model = Reading(reader, (1, size), {}, generate=True)
+    given: Mapping[str, Array] | None = None,
+) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
+    """Latents drawn from the model, and the observed sites drawn (or at their mean) given them; [1, B, *event].
+
+    With `given`, values of sites [1, B, *event] that are held, observed sites are held too where the batch has data;
+    without, the batch's data are what the model computes with, and no more. Last, log p of what is held, [1, B], which
+    is NaN for a value outside the support.
+
+    Raises:
+        ProgramError: a site that is held has one before it that is drawn.
+    """
+    holds = None if given is None else tuple(v for v in batch.values() if v is not UNSEEN)
+    model = Reading(reader, (1, size), given or {}, generate=True, holds=holds)
     _run(program, "model", speak(model), batch, reader)
     latents = {n: v for n, v in model.values.items() if n in model.dists and n not in model.observed}
+    scores = {n: model.log_prob[n] for n in model.held}
     if mean:
-        model = Reading(reader, (1, size), latents, choose="mean", generate=True)
+        model = Reading(reader, (1, size), {**(given or {}), **latents}, choose="mean", generate=True, holds=holds)
         _run(program, "model", speak(model), batch, reader)
-    return latents, {n: model.values[n] for n in model.observed}
+    return latents, {n: model.values[n] for n in model.observed}, scores
 
 
 def _shared_term(name: str, guide: Reading, model: Reading) -> Array:

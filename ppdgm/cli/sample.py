@@ -34,7 +34,7 @@ def sample(
         str | None,
         typer.Option(
             metavar="FILE|NAME=VALUE,…",
-            help="Fields that the model is given: an .npz file, or numbers or classes' names, one for all or one each.",
+            help="Fields or sites that are given: an .npz file, or numbers or classes' names, one for all or one each.",
             show_default=False,
         ),
     ] = None,

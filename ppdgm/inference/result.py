@@ -12,9 +12,18 @@ from typing import Any
 import numpy as np
 
 from ppdgm.checkpoint import group, grouped, matching
-from ppdgm.data import Classes, Source, Transform, as_fields, enter, leave
-from ppdgm.errors import CheckpointError, DataError, ProgramError, SpecError, nearest, require, shown
-from ppdgm.inference.codings import coding_arrays, coding_tables, read_codings
+from ppdgm.data import Source, Transform, as_fields
+from ppdgm.errors import (
+    CheckpointError,
+    DataError,
+    ProgramError,
+    SpecError,
+    UnsupportedByBackend,
+    nearest,
+    require,
+    shown,
+)
+from ppdgm.inference.conditioning import check_possible, conditions
 from ppdgm.inference.diagnosable import Diagnosable, Sites, single
 from ppdgm.inference.evaluate import Estimate, Judge, check_fields, dtype_of, leave_labels, memory_told, parse_memory
 from ppdgm.inference.feed import Feed
@@ -22,6 +31,7 @@ from ppdgm.inference.folder import Folder, as_path, check_free, find_saved, open
 from ppdgm.inference.recipe import Recipe
 from ppdgm.inference.settings import Training
 from ppdgm.inference.svi import SVI
+from ppdgm.mistakes import NO_PRIOR
 from ppdgm.program import PlainPair, Program, check_program
 from ppdgm.registry import INSTALL
 from ppdgm.registry import backend as load_backend
@@ -129,7 +139,12 @@ class Fit(Diagnosable):
             n: how many.
             seed: of the draws.
             mean: the likelihood's means for drawn latents, instead of draws from it.
-            given: data fields that the model conditions on (labels, say), n rows each, or one number or name for all.
+            given: fields that the model conditions on (labels, say), or values of sites, n rows each, or one number or name
+                for all. The rest is drawn given them, exactly.
+
+        Raises:
+            ProgramError: a site is given where one before it is drawn: the latents of data, say, have a posterior.
+            DataError: what is given is no field and no site, or the model does not read it.
         """
         require("n", n, int, 1, "a whole number of data, at least 1")
         require("seed", seed, int, 0, "a whole number, at least 0")
@@ -140,17 +155,21 @@ class Fit(Diagnosable):
             )
         rows = {name: np.repeat(v, n) if np.ndim(v) == 0 else v for name, v in (given or {}).items()}
         for name, value in rows.items():
-            if name not in fields:
-                raise DataError(f"given: the model was trained on no field {name!r}. {nearest(name, fields)}")
             if len(value) != n:
                 raise DataError(
                     f"given: got {len(value)} rows of {name!r}, expected {n}, one for each datum, or one number."
                 )
-        known = as_fields(enter(self.codings, rows), dtype_of(self.params)) if rows else {}
-        if known:
-            with suppress(KeyError):  # of fields that are to be drawn
-                self.program.check(known)
-        _, observed = self._runtime.prior(self._native, dict.fromkeys(fields) | known, n, seed, mean)
+        if not isinstance(self.program, Program):
+            raise UnsupportedByBackend(NO_PRIOR)
+        if not rows:
+            observed = self._runtime.prior(self._native, dict.fromkeys(fields), n, seed, mean)[1]
+            return single(leave(self.codings, {name: v[0] for name, v in observed.items()}))
+        known = as_fields(enter(self.codings, rows), dtype_of(self.params))
+        with suppress(KeyError):  # of fields that are to be drawn
+            self.program.check({n: v for n, v in known.items() if n in fields})
+        found = conditions(self.program, self._runtime, self._native, fields, known, n)
+        _, observed, scores = self._runtime.conditioned(self._native, found.fields, found.sites, n, seed, mean)
+        check_possible(scores)
         return single(leave(self.codings, {name: v[0] for name, v in observed.items()}))
 
     @property

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 from typing import Any, Literal
+
+import numpy as np
 
 from ppdgm.language import Array, Batch, Vocabulary
 from ppdgm.models.classes import (
@@ -96,6 +99,14 @@ class SemiSupervisedVAE(Program):
             y = P.sample("y", one_hot_categorical(P, log_probs), infer={"enumerate": "parallel"})
             both = put_beside(P, self.encoder, seen, y, self.event_shape)
             P.sample("z", self.posterior(P, P.net("encoder")(both)), infer=self.posterior.infer)
+
+    def fixes(self, data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """y, as a one-hot vector, where labels are given."""
+        if "label" not in data:
+            return {}
+        label = np.asarray(data["label"])
+        check_labels(label, self.classes)
+        return {"y": np.eye(self.classes)[label.astype(int)]}
 
     def check(self, data: Batch) -> None:
         self.likelihood.check("x", data["x"])

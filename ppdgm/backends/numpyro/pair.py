@@ -189,13 +189,10 @@ class PairTracer:
         return _unsort(latents, order), _unsort(observed, order)
 
     def prior(
-        self, params: Params, key: Array, fields: Mapping[str, Any], size: int, mean: bool
-    ) -> tuple[Sites, Sites]:
+        self, params: Params, key: Array, fields: Mapping[str, Any], size: int, mean: bool, given: Any = None
+    ) -> tuple[Sites, Sites, Sites]:
         """Not to be had."""
-        raise UnsupportedByBackend(
-            "A plain NumPyro model knows the size of its data plate only from data, so it can't be sampled without. "
-            "Use numpyro.infer.Predictive with your model, or write the program over P."
-        )
+        raise UnsupportedByBackend(mistakes.NO_PRIOR)
 
     def _sort(self, batch: Batch, index: Array) -> tuple[Batch, Array | None]:
         """The minibatch in the order of the data, if the pair may keep something for each datum in that order."""

@@ -183,11 +183,35 @@ class Runtime:
         mistakes.check_drawn(jax.eval_shape(run, params))
 
     def prior(self, params: Any, fields: Mapping[str, Any], size: int, seed: int, mean: bool) -> tuple[Any, Any]:
-        """Draws of latent and observed sites from the model, [1, size, *event]."""
-        names = self.put({n: v for n, v in fields.items() if v is not None})
-        names = {n: names.get(n) for n in fields}
-        found: tuple[Any, Any] = self.fetch(self._prior(params, make_key(seed), names, size=size, mean=mean))
+        """Draws of latent and observed sites from the model, [1, size, *event], at `fields` that it computes with."""
+        native = self._fields(fields)
+        found: tuple[Any, Any] = self.fetch(self._prior(params, make_key(seed), native, size=size, mean=mean)[:2])
         return found
+
+    def conditioned(
+        self, params: Any, fields: Mapping[str, Any], given: Arrays, size: int, seed: int, mean: bool
+    ) -> tuple[Any, Any, Any]:
+        """Likewise, with sites held at `given` [1, size, *event] and at data of `fields`; and log p of those."""
+        native, held = self._fields(fields), self.put(given)
+        found: Any = self.fetch(self._prior(params, make_key(seed), native, size=size, mean=mean, given=held))
+        return found
+
+    def sites(
+        self, params: Any, fields: Mapping[str, Any], given: Arrays | None, size: int
+    ) -> tuple[dict[str, tuple[tuple[int, ...], str]], list[str]]:
+        """Shape and type of each site's draws in `conditioned`, and what it holds; without `given`, in `prior`.
+
+        Nothing is computed.
+        """
+        run, native = partial(self.tracer.prior, size=size, mean=False), self._fields(fields)
+        held_at = None if given is None else self.put(given)
+        latents, observed, held = jax.eval_shape(run, params, jax.random.key(0), native, given=held_at)
+        return {n: (tuple(v.shape), str(v.dtype)) for n, v in (latents | observed).items()}, list(held)
+
+    def _fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Data on the device, and None for what is not given."""
+        native = self.put({n: v for n, v in fields.items() if v is not None})
+        return {n: native.get(n) for n in fields}
 
     def validate(self, params: Any, data: Any, k: int, b: int) -> None:
         """One reading, step by step, with NumPyro's checks of arguments and values on."""

@@ -115,11 +115,22 @@ class ProgramTracer:
         return read_means(self.program, self._speak(params), JaxReader(None), batch, len(index))
 
     def prior(
-        self, params: Params, key: Array, fields: Mapping[str, Any], size: int, mean: bool
-    ) -> tuple[Sites, Sites]:
-        """Latents and observed sites drawn from the model, [1, size, *event]; `fields` hold data or None."""
+        self,
+        params: Params,
+        key: Array,
+        fields: Mapping[str, Any],
+        size: int,
+        mean: bool,
+        given: Mapping[str, Array] | None = None,
+    ) -> tuple[Sites, Sites, Sites]:
+        """Latents and observed sites drawn from the model, [1, size, *event], and log p of those that are held.
+
+        Args:
+            fields: data, or None.
+            given: sites that are held, or None for none, nor observed ones; see `read_prior`.
+        """
         batch = {n: UNSEEN if v is None else v for n, v in fields.items()}
-        return read_prior(self.program, self._speak(params), JaxReader(key), batch, size, mean)
+        return read_prior(self.program, self._speak(params), JaxReader(key), batch, size, mean, given)
 
     def _speak(self, params: Params, gradients: Gradients | None = None) -> Any:
         kind = MixedVocabulary if gradients and gradients.mixed else JaxVocabulary

@@ -140,6 +140,14 @@ class JaxReader:
     def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
         return jnp.reshape(x, shape)
 
+    def hold(self, d: Any, value: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        drawn, _ = self.draw(d, shape)
+        value = jnp.broadcast_to(value, drawn.shape).astype(drawn.dtype)
+        inside = d.support(value)
+        inside = jnp.all(inside, axis=tuple(range(len(shape), inside.ndim)))
+        value = jnp.where(jnp.reshape(inside, (*shape, *(1,) * len(d.event_shape))), value, drawn)
+        return value, jnp.where(inside, d.log_prob(value), jnp.nan)
+
     def kl(self, q: Any, p: Any) -> Array | None:
         return closed_form_kl(q, p)
 

@@ -168,12 +168,11 @@ class PairTracer:
         back = None if order is None else torch.argsort(order)
         return _rows(latent, back, 1), _rows({n: layout.value(s) for n, s in seen.items()}, back, 1)
 
-    def prior(self, params: Params, fields: Mapping[str, Any], size: int, mean: bool) -> tuple[Sites, Sites]:
+    def prior(
+        self, params: Params, fields: Mapping[str, Any], size: int, mean: bool, given: Any = None
+    ) -> tuple[Sites, Sites, Sites]:
         """Not for plain pairs."""
-        raise UnsupportedByBackend(
-            "A plain Pyro pair can't be sampled without data: its model takes the size of its plate from the data. "
-            "Use pyro.poutine.uncondition(model)(x), or write the program over P."
-        )
+        raise UnsupportedByBackend(mistakes.NO_PRIOR)
 
     def _find_out(self, data: Mapping[str, np.ndarray]) -> None:
         """Plate, parameters, modules and the way to several particles."""

@@ -210,12 +210,33 @@ class Runtime:
         mistakes.check_drawn(trace)
 
     def prior(self, params: Any, fields: Mapping[str, Any], size: int, seed: int, mean: bool) -> tuple[Any, Any]:
-        """Draws of latent and observed sites from the model, [1, size, *event]."""
+        """Draws of latent and observed sites from the model, [1, size, *event], at `fields` that it computes with."""
         with self._evaluating(params, seed) as params:
-            known = self.put({n: v for n, v in fields.items() if v is not None})
-            given = {n: known.get(n) for n in fields}
-            found: tuple[Any, Any] = self.fetch(self.tracer.prior(params, given, size, mean))
+            found: Any = self.fetch(self.tracer.prior(params, self._fields(fields), size, mean)[:2])
         return found
+
+    def conditioned(
+        self, params: Any, fields: Mapping[str, Any], given: Arrays, size: int, seed: int, mean: bool
+    ) -> tuple[Any, Any, Any]:
+        """Likewise, with sites held at `given` [1, size, *event] and at data of `fields`; and log p of those."""
+        with self._evaluating(params, seed) as params:
+            found: Any = self.fetch(self.tracer.prior(params, self._fields(fields), size, mean, self.put(given)))
+        return found
+
+    def sites(
+        self, params: Any, fields: Mapping[str, Any], given: Arrays | None, size: int
+    ) -> tuple[dict[str, tuple[tuple[int, ...], str]], list[str]]:
+        """Shape and type of each site's draws in `conditioned`, and what it holds; without `given`, in `prior`."""
+        if given is None:
+            latents, observed, held = *self.prior(params, fields, size, 0, False), {}
+        else:
+            latents, observed, held = self.conditioned(params, fields, given, size, 0, False)
+        return {n: (v.shape, str(v.dtype)) for n, v in (latents | observed).items()}, list(held)
+
+    def _fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Data on the device, and None for what is not given."""
+        native = self.put({n: v for n, v in fields.items() if v is not None})
+        return {n: native.get(n) for n in fields}
 
     def validate(self, params: Any, data: Any, k: int, b: int) -> None:
         """One reading, with the process's own setting of argument checks: on, unless the user has put them off."""

@@ -150,10 +150,22 @@ class ProgramTracer:
         """Latents and observed sites at their means, [1, B, *event]."""
         return read_means(self.program, self._speak(params), TorchReader(), batch, index.shape[0])
 
-    def prior(self, params: Params, fields: Mapping[str, Any], size: int, mean: bool) -> tuple[Sites, Sites]:
-        """Latents and observed sites drawn from the model, [1, size, *event]; `fields` hold data or None."""
+    def prior(
+        self,
+        params: Params,
+        fields: Mapping[str, Any],
+        size: int,
+        mean: bool,
+        given: Mapping[str, Array] | None = None,
+    ) -> tuple[Sites, Sites, Sites]:
+        """Latents and observed sites drawn from the model, [1, size, *event], and log p of those that are held.
+
+        Args:
+            fields: data, or None.
+            given: sites that are held, or None for none, nor observed ones; see `read_prior`.
+        """
         batch = {n: UNSEEN if v is None else v for n, v in fields.items()}
-        return read_prior(self.program, self._speak(params), TorchReader(), batch, size, mean)
+        return read_prior(self.program, self._speak(params), TorchReader(), batch, size, mean, given)
 
     def _speak(self, params: Params, gradients: Gradients | None = None) -> Any:
         kind = MixedVocabulary if gradients and gradients.mixed else TorchVocabulary

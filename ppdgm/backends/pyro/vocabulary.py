@@ -144,6 +144,13 @@ class TorchReader:
     def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
         return x.reshape(shape)
 
+    def hold(self, d: Any, value: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        drawn, _ = self.draw(d, shape)
+        value = torch.broadcast_to(value, drawn.shape).to(drawn.dtype)
+        inside = d.support.check(value).reshape(*shape, -1).all(-1)
+        value = torch.where(inside.reshape(*shape, *(1,) * len(d.event_shape)), value, drawn)
+        return value, self.log_prob(d, value).masked_fill(~inside, float("nan"))
+
     def kl(self, q: Any, p: Any) -> Array | None:
         return closed_form_kl(q, p)
 
