@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ppdgm.checkpoint import group, grouped, matching
-from ppdgm.data import Source, Transform, as_fields
+from ppdgm.data import Classes, Source, Transform, as_fields, enter, leave
 from ppdgm.errors import (
     CheckpointError,
     DataError,
@@ -23,6 +23,7 @@ from ppdgm.errors import (
     require,
     shown,
 )
+from ppdgm.inference.codings import coding_arrays, coding_tables, read_codings
 from ppdgm.inference.conditioning import check_possible, conditions
 from ppdgm.inference.diagnosable import Diagnosable, Sites, single
 from ppdgm.inference.evaluate import Estimate, Judge, check_fields, dtype_of, leave_labels, memory_told, parse_memory
@@ -139,8 +140,8 @@ class Fit(Diagnosable):
             n: how many.
             seed: of the draws.
             mean: the likelihood's means for drawn latents, instead of draws from it.
-            given: fields that the model conditions on (labels, say), or values of sites, n rows each, or one number or name
-                for all. The rest is drawn given them, exactly.
+            given: fields that the model conditions on (labels, say), or values of sites, n rows each, or one number or
+                name for all. The rest is drawn given them, exactly.
 
         Raises:
             ProgramError: a site is given where one before it is drawn: the latents of data, say, have a posterior.

@@ -227,8 +227,9 @@ class Runtime:
         self, params: Any, fields: Mapping[str, Any], given: Arrays | None, size: int
     ) -> tuple[dict[str, tuple[tuple[int, ...], str]], list[str]]:
         """Shape and type of each site's draws in `conditioned`, and what it holds; without `given`, in `prior`."""
+        held: Mapping[str, Any] = {}
         if given is None:
-            latents, observed, held = *self.prior(params, fields, size, 0, False), {}
+            latents, observed = self.prior(params, fields, size, 0, False)
         else:
             latents, observed, held = self.conditioned(params, fields, given, size, 0, False)
         return {n: (v.shape, str(v.dtype)) for n, v in (latents | observed).items()}, list(held)
