@@ -7,13 +7,25 @@ import numbers
 import os
 import re
 import traceback
+import unicodedata
 from collections.abc import Iterable, Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
+
+_NAMES = 30  # that a message lists
 
 
 class PpdgmError(Exception):
-    """Base of every error that ppdgm raises on purpose."""
+    """Base of every error that ppdgm raises on purpose.
+
+    Every message is made here: what it shows of a user's is of bounded length, and can't move a terminal's cursor.
+    """
+
+    longest: ClassVar[int] = 1_500  #: characters of a message
+    breaks: ClassVar[str] = ""  #: control characters that it may have
+
+    def __init__(self, *told: object) -> None:
+        super().__init__(*(_tidy(t, self.longest, self.breaks) if isinstance(t, str) else t for t in told))
 
 
 class SpecError(PpdgmError, ValueError):
@@ -41,7 +53,10 @@ class UnsupportedByBackend(PpdgmError, NotImplementedError):
 
 
 class ContractError(PpdgmError, AssertionError):
-    """A part that does not keep what `ppdgm.testing.check` asks of it."""
+    """A part that does not keep what `ppdgm.testing.check` asks of it; a line for each finding."""
+
+    longest = 10_000
+    breaks = "\n"
 
 
 class PackageMissing(PpdgmError, ImportError):
@@ -65,20 +80,48 @@ def require(name: str, value: Any, kind: type | tuple[type, ...], least: float |
 
 
 def shown(value: Any) -> str:
-    """A value as Python writes it, or only its type where that takes more than a piece of a line."""
-    text = repr(value)
-    return text if len(text) <= 80 and len(text.splitlines()) == 1 else f"{type(value).__name__}(…)"
+    """A value as Python writes it, or only its type where that takes more than a piece of a line, or can't be done."""
+    try:
+        text = _ADDRESS.sub("", repr(value))
+    except Exception:  # an object of the user's, or a number of more digits than Python writes
+        text = ""
+    return text if 0 < len(text) <= 80 and len(text.splitlines()) == 1 else f"{type(value).__name__}(…)"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence that names the known word closest to `name`, or the known words where none is close."""
     known = sorted(map(str, known))
-    close = closest(name, known)
-    return f"Did you mean {close!r}?" if close else f"Known: {', '.join(known) or 'none'}."
+    close = closest(str(name), known)
+    return f"Did you mean {close!r}?" if close else f"Known: {listed(known)}."
+
+
+def listed(names: Iterable[object]) -> str:
+    """Names with commas between them: all, or the first of very many and their number."""
+    found = [str(n) for n in names]
+    more = f", … ({len(found):,} in all)" if len(found) > _NAMES else ""
+    return ", ".join(found[:_NAMES]) + more or "none"
+
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # another one in each process, and of use to nobody
+
+
+def _tidy(text: str, longest: int, breaks: str) -> str:
+    """A message without addresses and control characters, and of a very long one its beginning and its end."""
+    text = _ADDRESS.sub("", text)
+    if len(text) > longest:  # the end says what to do
+        end = longest // 3
+        start = longest - end
+        text = f"{text[:start]} … ({len(text) - longest:,} characters left out) … {text[-end:]}"
+    if text.isprintable():
+        return text
+    fine = lambda c: c.isprintable() or c in breaks or unicodedata.category(c) == "Zs"
+    return "".join(c if fine(c) else c.encode("unicode_escape").decode() for c in text)
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
     """The known word closest to `name`, if any is close; case, hyphens and underscores count for nothing."""
+    if len(name) > 100:  # no name that somebody mistyped
+        return None
     folded = {_fold(word): word for word in sorted(known)}
     close = difflib.get_close_matches(_fold(name), folded, n=1)
     return folded[close[0]] if close else None

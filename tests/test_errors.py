@@ -9,6 +9,8 @@ import pytest
 
 import ppdgm
 from ppdgm.errors import (
+    ContractError,
+    DataError,
     PackageMissing,
     PpdgmError,
     ProgramError,
@@ -17,6 +19,7 @@ from ppdgm.errors import (
     explain,
     nearest,
     out_of_memory,
+    shown,
 )
 from ppdgm.models import MLP, VAE
 
@@ -44,6 +47,37 @@ def test_the_nearest_word(name, known, expected):
 
 def test_a_word_that_differs_in_case_alone_is_itself():
     assert closest("a", ["A", "a"]) in ("A", "a") and closest("zzz", ["a"]) is None
+
+
+# --- what a message shows of a user's ---------------------------------------------------------------------------------
+
+
+def test_a_message_is_of_bounded_length_and_keeps_its_end():
+    told = str(DataError(f"Got {'a' * 100_000}. Do that."))
+    assert len(told) < 1_600 and told.startswith("Got aaa") and told.endswith("aaa. Do that.")
+    assert "(98,514 characters left out)" in told  # of 100,014, 1,500 are there
+    assert str(DataError("x" * 1_500)) == "x" * 1_500
+    assert nearest("q", map(str, range(1000))).endswith("(1,000 in all).") and len(nearest("q", "ab" * 999)) < 200
+
+
+def test_a_message_has_no_control_characters():
+    told = str(DataError("a\nb\x1b[2Jc\0d\u202ee\u2028f\ud800 β × …\u00a0😀"))
+    assert told == r"a\nb\x1b[2Jc\x00d\u202ee\u2028f\ud800 β × …" + "\u00a0😀"
+    assert str(ContractError("does not keep:\n  a")) == "does not keep:\n  a"  # a line for each finding
+
+
+@pytest.mark.parametrize("value", [object(), lambda: 0, print, DataError, SimpleNamespace(a=object()), [object()]])
+def test_a_message_shows_no_address(value):
+    """Of any object of a user's: the same words in each process."""
+    assert "0x" not in shown(value) and "0x" not in str(DataError(f"Got {value!r}, {value}."))
+
+
+def test_what_can_not_be_written_is_shown_by_its_type():
+    class Mute:
+        def __repr__(self):
+            raise ZeroDivisionError
+
+    assert shown(10**10_000) == "int(…)" and shown(Mute()) == "Mute(…)"
 
 
 # --- the line of a program --------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """A run that was stopped goes on as if it never was: the same bits, on each backend."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 
 import ppdgm
 from ppdgm.errors import CheckpointError, DataError, PpdgmError, TrainingError
-from ppdgm.inference import SVI, Cosine, Linear
+from ppdgm.inference import SVI, Cosine, LaggingInference, Linear, MonteCarloEM, Resampled, Stage, VariationalEM
 from ppdgm.models import MLP, VAE
 
 BACKENDS = ("numpyro", "pyro")
@@ -147,6 +148,35 @@ def test_a_finished_run_trains_on_for_longer(backend, tmp_path):
     longer = ppdgm.resume(tmp_path / "run", V, steps=40, progress=False)
     assert same(whole, longer) and same(whole, ppdgm.load(tmp_path / "run"))
     assert "steps = 40" in (tmp_path / "run" / "recipe.toml").read_text()
+
+
+ENGINES = {
+    "lagging": LaggingInference(window=3, most=6, every=2),
+    "stages of EM": [Stage(engine=VariationalEM(e_steps=2), steps=6), MonteCarloEM(e_steps=2, sampler=Resampled(k=3))],
+    "streamed": SVI(),
+}
+
+
+@pytest.mark.parametrize(("backend", "name"), [*(("pyro", n) for n in ENGINES), ("numpyro", "streamed")])
+def test_the_history_of_a_killed_run_is_the_same_file(backend, name, tmp_path):
+    """The bytes of history.csv: killed (the folder as it then is) and resumed, and saved from what is loaded.
+
+    benchmarks/kills.py does it with every engine on both backends.
+    """
+    data, out = np.round(X), tmp_path / "whole"
+    if name == "streamed":
+        np.save(tmp_path / "x.npy", data)
+        data = np.load(tmp_path / "x.npy", mmap_mode="r")
+    options = {"steps": 16, "batch_size": 8, "checkpoint_steps": 4, "diagnose_epochs": 1, "validation": V}
+    options |= {"engine": ENGINES[name], "backend": backend, "compile": False, "progress": False, "out": out}
+    killed = lambda now: shutil.copytree(out, tmp_path / "killed", dirs_exist_ok=True) if now.step == 12 else None
+    ppdgm.fit(PROGRAM, data, callbacks=[killed], **options)
+    ppdgm.resume(tmp_path / "killed", data, validation=V, progress=False)
+    ppdgm.load(out).save(tmp_path / "saved")
+    whole, *others = [(tmp_path / n / "history.csv").read_bytes() for n in ("whole", "killed", "saved")]
+    columns = b"step,objective,elbo,kl,phase," if name == "lagging" else b"step,objective,elbo,kl,"
+    assert whole.startswith(columns + b"validation_elbo,live_active_z,live_information,live_kl_z\n")
+    assert others == [whole, whole]
 
 
 CHILD = """

@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import json
+import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -18,7 +20,8 @@ import ppdgm
 from ppdgm import checkpoint
 from ppdgm.errors import CheckpointError, ProgramError
 from ppdgm.inference import SVI, Linear
-from ppdgm.inference.folder import as_csv, read_status
+from ppdgm.inference.folder import as_csv
+from ppdgm.inference.layout import check_free, read_status
 from ppdgm.models import MLP, PPCA, VAE
 
 RNG = np.random.default_rng(0)
@@ -84,6 +87,85 @@ def test_other_peoples_folders_are_never_written_to(run, tmp_path):
     (tmp_path / "thesis.txt").write_text("important")
     with pytest.raises(CheckpointError, match="not a run"):
         run[0].save(tmp_path, overwrite=True)
+
+
+BEGUN = (  # what a run has made when it is killed before its first checkpoint, earliest first
+    {"checkpoints/": ""},
+    {"checkpoints/": "", ".lock": ""},
+    {"checkpoints/": "", ".lock": "", ".recipe.toml.x1": "ha"},
+    {"checkpoints/": "", ".lock": "", "recipe.toml": "format = 2"},
+    {"checkpoints/": "", ".lock": "", "recipe.toml": "format = 2", "log.txt": "", ".status.json.new": "{"},
+    {"checkpoints/.step-0000000001.safetensors.x1": "ha", ".lock": "", "recipe.toml": "format = 2", "log.txt": ""},
+)
+
+
+@pytest.mark.parametrize("begun", BEGUN)
+def test_a_run_that_was_killed_before_its_first_checkpoint_is_begun_anew(run, tmp_path, begun):
+    for name, text in begun.items():
+        path = tmp_path / "run" / name
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            path.write_text(text)
+    for call in (ppdgm.load, lambda out: ppdgm.resume(out, X)):
+        with pytest.raises(CheckpointError, match=r"has no checkpoint: nothing to go on from\. Start it anew: .*fit"):
+            call(tmp_path / "run")
+    run[0].save(tmp_path / "run")
+    assert ppdgm.load(tmp_path / "run").info["steps"] == 10
+    (tmp_path / "run/recipe.toml").unlink()  # its results are never lost unasked
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        run[0].save(tmp_path / "run")
+
+
+def test_a_kill_at_any_moment_of_overwriting_leaves_a_run_or_a_folder_to_begin_in(run, tmp_path, monkeypatch):
+    """The folder as it is before each change of a file: all states that a kill can leave."""
+    out, left = shutil.copytree(run[1], tmp_path / "run"), []
+
+    def noted(function):
+        def noting(*args, **options):
+            left.append(shutil.copytree(out, tmp_path / f"killed {len(left)}"))
+            return function(*args, **options)
+
+        return noting
+
+    for owner, name in ((os, "replace"), (os, "fsync"), (pathlib.Path, "unlink"), (pathlib.Path, "write_text")):
+        monkeypatch.setattr(owner, name, noted(getattr(owner, name)))
+    program = run[0].program
+    ppdgm.fit(program, X, steps=2, progress=False, out=out, overwrite=True, backend="pyro", compile=False)
+    assert len(left) > 15
+    for folder in left:
+        check_free(folder, overwrite=True)
+        try:
+            assert ppdgm.load(folder).info["steps"] in (9, 10, 2), folder
+        except CheckpointError as error:
+            assert "Start it anew" in str(error)
+            check_free(folder, overwrite=False)  # nothing is there to be lost
+
+
+KINDS = ["recipe.toml", "weights.safetensors", "history.csv", "log.txt", "status.json", ".lock", "checkpoints",
+         "pictures", "checkpoints/step-0000000010.safetensors"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_folder_in_the_place_of_a_file_is_told_and_left_alone(run, tmp_path, name):
+    out = shutil.copytree(run[1], tmp_path / "run")
+    shutil.rmtree(out / name, ignore_errors=True)
+    (out / name).unlink(missing_ok=True)
+    if name in ("checkpoints", "pictures"):
+        (out / name).write_text("mine")
+    else:
+        (out / name).mkdir()
+        (out / name / "mine.txt").write_text("mine")
+    fit, options = run[0], {"steps": 2, "progress": False, "out": out, "overwrite": True}
+    for call in (
+        lambda: ppdgm.load(out),
+        lambda: ppdgm.resume(out, X, progress=False),
+        lambda: fit.save(out, overwrite=True),
+        lambda: ppdgm.fit(fit.program, X, **options),
+    ):
+        with pytest.raises(CheckpointError, match=f"{name}"):
+            call()
+    assert isinstance(read_status(out), dict)
+    assert (out / name if (out / name).is_file() else out / name / "mine.txt").read_text() == "mine"
 
 
 def damaged(content, rng, count):

@@ -65,7 +65,7 @@ def find(top: Path) -> Iterator[Path]:
 def read(path: Path, top: Path) -> dict[str, Any]:
     """What is known of one run; "problem" says what can't be read."""
     from ppdgm.errors import PpdgmError
-    from ppdgm.inference.folder import read_status
+    from ppdgm.inference.layout import read_status
     from ppdgm.inference.recipe import check_format, read_table
 
     found: dict[str, Any] = {"run": str(path), "name": str(path.relative_to(top)) if path != top else path.name}

@@ -124,7 +124,7 @@ def prepare(chosen: Chosen, table: dict[str, Any]) -> tuple[Any, Any]:
 
 def check_out(flags: Flags) -> None:
     """Refuse an --out that holds a run, in the words of the command line."""
-    from ppdgm.inference.folder import holds_results
+    from ppdgm.inference.layout import holds_results
 
     if flags.out and holds_results(Path(flags.out)) and not flags.overwrite:
         raise CheckpointError(

@@ -7,8 +7,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,27 @@ import numpy as np
 import tomli_w
 
 from ppdgm import checkpoint
-from ppdgm.errors import CheckpointError, SpecError, shown
+from ppdgm.errors import CheckpointError, SpecError
+from ppdgm.inference.layout import (
+    CHECKPOINTS,
+    FILES,
+    HISTORY,
+    LOCK,
+    LOG,
+    PICTURES,
+    RECIPE,
+    STATUS,
+    WEIGHTS,
+    check_kinds,
+    checkpoints_in,
+    has_begun,
+    holds_results,
+    is_held,
+    lock,
+    told,
+)
 from ppdgm.inference.recipe import Recipe, check_format, read_table
 
-RECIPE, WEIGHTS, HISTORY, LOG, STATUS = "recipe.toml", "weights.safetensors", "history.csv", "log.txt", "status.json"
-CHECKPOINTS, PICTURES, LOCK = "checkpoints", "pictures", ".lock"
 KEPT = 2  # checkpoints: the last, and the one before it
 CSV_ROWS = 10_000
 _PACKAGES = ("ppdgm", "numpy", "jax", "numpyro", "optax", "torch", "pyro-ppl")
@@ -38,48 +54,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def as_path(name: str, value: Any) -> Path:
-    """The path that an argument gives.
-
-    Raises:
-        CheckpointError: it gives none.
-    """
-    try:
-        right = isinstance(value, str | os.PathLike) and b"\0" not in os.fsencode(value)
-    except UnicodeEncodeError:  # no name that a file can have
-        right = False
-    if not right:
-        raise CheckpointError(f"{name}: got {shown(value)}, expected a path.")
-    return Path(value)
-
-
-def check_free(out: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds something, unless it is a run to be overwritten."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise CheckpointError(f"out: {out} is a file, expected a folder.")
-    if any(out.iterdir()):
-        if not (out / RECIPE).exists():
-            raise CheckpointError(f"out: {out} holds files that are not a run. Choose another folder.")
-        if not overwrite and holds_results(out):
-            raise CheckpointError(
-                f"out: {out} holds a run already. Choose another folder, give overwrite=True, or go on with it: "
-                f"ppdgm.resume({str(out)!r})."
-            )
-        if read_status(out).get("state") == "running":
-            raise CheckpointError(f"out: {out} is being written by a run that still goes on.")
-
-
-def holds_results(out: Path) -> bool:
-    """Whether a run's folder has something to lose: a run that failed before its first checkpoint hasn't.
-
-    A recipe without a status is nobody's failed run: someone wrote it.
-    """
-    written = (out / RECIPE).exists() and not (out / STATUS).exists()
-    return written or (out / WEIGHTS).exists() or bool(checkpoints_in(out))
-
-
 class Folder:
     """One run's folder.
 
@@ -87,21 +61,32 @@ class Folder:
         path: of the folder, which is made if need be.
 
     Raises:
-        CheckpointError: it can't be made.
+        CheckpointError: it can't be made, or holds folders where its files are to be.
     """
 
     def __init__(self, path: Path):
         self.path = path
+        check_kinds(path)
         try:
             (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(f"out: {path} can't be made ({error.strerror}). Choose another folder.") from None
 
     def clear(self) -> None:
-        """Remove what an older run left: its files by name, and no others."""
-        files = [self.path / name for name in (WEIGHTS, HISTORY, LOG, STATUS, RECIPE)]
-        for file in [*files, *self.path.glob(f"{PICTURES}/*.png"), *(self.path / CHECKPOINTS).glob("*")]:
-            file.unlink(missing_ok=True)
+        """Remove what an older run left: its files by name, and no others.
+
+        Its recipe stays until the new one takes its place: at each moment the folder is a run's, the old one's or a new
+        one's, whenever the process is killed.
+        """
+        self._remove(self.path / name for name in (WEIGHTS, HISTORY, LOG, STATUS))
+        self._remove(self.path.glob(f"{PICTURES}/*.png"))
+        self._remove((self.path / CHECKPOINTS).glob("*"))
+
+    def _remove(self, files: Iterable[Path]) -> None:
+        for file in list(files):
+            if not file.is_dir():
+                with told(f"{file} can't be removed"):
+                    file.unlink(missing_ok=True)
 
     def write_recipe(self, recipe: Recipe, remarks: list[str]) -> None:
         """Write the recipe, with what it can't tell as comments above it."""
@@ -113,8 +98,7 @@ class Folder:
         """Write a checkpoint, remove all but the last ones, and return the checksum of the new one."""
         content = checkpoint.pack(arrays, page)
         self.write(f"{CHECKPOINTS}/step-{step:010d}.safetensors", content)
-        for old in self.checkpoints()[:-KEPT]:
-            old.unlink(missing_ok=True)
+        self._remove(self.checkpoints()[:-KEPT])
         return checkpoint.checksum(content)
 
     def write_weights(self, arrays: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> None:
@@ -126,10 +110,11 @@ class Folder:
         self.write(HISTORY, as_csv(history).encode())
 
     def write_status(self, **values: Any) -> None:
-        """Write where the run is; a status that is lost in a crash is no loss."""
+        """Write where the run is; a status that is lost, in a crash or on a full disk, is no reason to lose a run."""
         path = self.path / f".{STATUS}.new"
-        path.write_text(json.dumps({"pid": os.getpid(), "updated": time.time(), **values}))
-        os.replace(path, self.path / STATUS)
+        with suppress(OSError):
+            path.write_text(json.dumps({"pid": os.getpid(), "updated": time.time(), **values}))
+            os.replace(path, self.path / STATUS)
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file of the folder, whole or not at all.
@@ -148,11 +133,9 @@ class Folder:
 
     def drop_after(self, kept: Path) -> None:
         """Remove the checkpoints after `kept`, and what a killed process has left half-written."""
-        for file in (self.path / CHECKPOINTS).glob("*"):
-            if file.name.startswith(".") or file.name > kept.name:
-                file.unlink(missing_ok=True)
-        for file in self.path.glob(".*.*"):
-            file.unlink(missing_ok=True)
+        there = (self.path / CHECKPOINTS).glob("*")
+        self._remove(f for f in there if f.name.startswith(".") or f.name > kept.name)
+        self._remove(f for name in FILES for f in self.path.glob(f".{name}.*"))
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -161,9 +144,11 @@ class Folder:
         Raises:
             CheckpointError: another process has it.
         """
-        with (self.path / LOCK).open("w") as file:
+        with ExitStack() as stack:
+            with told(f"{self.path / LOCK} can't be written"):
+                file = stack.enter_context((self.path / LOCK).open("w"))
             for _ in range(10):  # who asks for the status has it for a moment
-                if held := _lock(file):
+                if held := lock(file):
                     break
                 time.sleep(0.05)
             if not held:
@@ -171,36 +156,20 @@ class Folder:
             yield
 
 
-def checkpoints_in(path: Path) -> list[Path]:
-    """The checkpoint files of a run's folder, the oldest first."""
-    return sorted((path / CHECKPOINTS).glob("step-*.safetensors"))
-
-
-def read_status(path: Path) -> dict[str, Any]:
-    """Where the run in a folder is: "state", "step", "steps", "elbo", …; {} if it says nothing.
-
-    A run whose process has gone without a word is "killed".
-    """
-    try:
-        found = json.loads((path / STATUS).read_text())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    if found.get("state") == "running" and not _is_held(path):
-        found["state"] = "killed"
-    return found
-
-
 def as_csv(history: Mapping[str, np.ndarray]) -> str:
-    """A row per step, or per window of steps (means) where there are very many; validations at their steps."""
+    """A row per step, or per window of steps (means) where there are very many; validations at their steps.
+
+    Columns have an order of their own: that of `history` is lost wherever it was saved and read again.
+    """
     size = len(history["step"])
     width = max(1, -(-size // CSV_ROWS))
     apart = ("step", "skipped_step", "validation_step", "validation_elbo")
-    names = [n for n, v in history.items() if len(v) == size and n not in apart and not n.startswith("live_")]
+    first = {n: i for i, n in enumerate(("objective", "elbo", "kl"))}
+    columns = sorted(history, key=lambda n: (first.get(n, len(first)), n))
+    names = [n for n in columns if len(history[n]) == size and n not in apart and not n.startswith("live_")]
     validated = zip(history.get("validation_step", ()), history.get("validation_elbo", ()), strict=True)
     seen = {"validation_elbo": dict(validated)}
-    live = [n for n in history if n.startswith("live_") and n != "live_step"]
+    live = [n for n in columns if n.startswith("live_") and n != "live_step"]
     seen |= {n: dict(zip(history["live_step"], history[n], strict=True)) for n in live}
     looks = {n: at for n, at in seen.items() if at}
     text = io.StringIO()
@@ -216,21 +185,33 @@ def as_csv(history: Mapping[str, np.ndarray]) -> str:
 
 def find_saved(path: Path, to_resume: bool = False) -> Path:
     """The file to open: the result, or the last checkpoint where training went on after it (or never ended)."""
-    if path.is_file() and path.name == RECIPE:
-        raise CheckpointError(f"{path} is a recipe. Give its folder: {str(path.parent)!r}.")
-    if path.is_file():
-        return path
-    if not (path / RECIPE).is_file():
-        raise CheckpointError(f"{path} is no run folder: it has no {RECIPE}. Expected what fit(…, out=…) wrote.")
-    saved = checkpoints_in(path)
-    weights = path / WEIGHTS
-    if to_resume or not weights.is_file():
-        if not saved and read_status(path).get("state") == "running":
-            raise CheckpointError(f"{path} has no checkpoint yet: its run still goes on. Wait for the first one.")
-        if not saved:
-            raise CheckpointError(f"{path} has no checkpoint: nothing to go on from. Start it anew: ppdgm fit {path}")
-        return saved[-1]
-    return weights
+    with told(str(path)):
+        if path.is_file() and path.name == RECIPE:
+            raise CheckpointError(f"{path} is a recipe. Give its folder: {str(path.parent)!r}.")
+        if path.is_file():
+            return path
+        if not path.is_dir():
+            raise CheckpointError(f"{path} is no run folder: there is none. Expected what fit(…, out=…) wrote.")
+        check_kinds(path)
+        if not (path / RECIPE).is_file():
+            if has_begun(path) and not holds_results(path):
+                raise _nothing_saved(path)
+            raise CheckpointError(f"{path} is no run folder: it has no {RECIPE}. Expected what fit(…, out=…) wrote.")
+        saved = checkpoints_in(path)
+        weights = path / WEIGHTS
+        if to_resume or not weights.is_file():
+            if not saved:
+                raise _nothing_saved(path)
+            return saved[-1]
+        return weights
+
+
+def _nothing_saved(path: Path) -> CheckpointError:
+    if is_held(path):
+        return CheckpointError(f"{path} has no checkpoint yet: its run still goes on. Wait for the first one.")
+    again = f"ppdgm fit {path}, or " if (path / RECIPE).is_file() else ""
+    anew = f"{again}fit(…, out={str(path)!r})"
+    return CheckpointError(f"{path} has no checkpoint: nothing to go on from. Start it anew: {anew}.")
 
 
 def open_saved(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -288,23 +269,3 @@ def _flatten(table: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(table, Mapping):
         return {prefix[:-1]: table}
     return {k: v for name, value in table.items() for k, v in _flatten(value, f"{prefix}{name}.").items()}
-
-
-def _lock(file: Any) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _is_held(path: Path) -> bool:
-    try:
-        with (path / LOCK).open("r+") as file:
-            return not _lock(file)
-    except OSError:
-        return False

@@ -24,6 +24,7 @@ from ppdgm.inference.feed import Feed
 from ppdgm.inference.folder import Folder
 from ppdgm.inference.information import mutual_information
 from ppdgm.inference.keeper import Keeper
+from ppdgm.inference.layout import check_free
 from ppdgm.inference.live import Live
 from ppdgm.inference.optimisers import as_optimiser
 from ppdgm.inference.recipe import Recipe
@@ -118,7 +119,7 @@ class Job:
         resolved = training.replace(batch_size=self.batches.batch_size, learning_rate=rate)
         self.recipe = replace(recipe, training=resolved)
 
-    def run(self, out: Path | None, fresh: bool = False, saved: Saved | None = None) -> Fit:
+    def run(self, out: Path | None, fresh: bool = False, saved: Saved | None = None, overwrite: bool = False) -> Fit:
         """Train, from the first step or a checkpoint."""
         if not hasattr(self, "feed"):
             self.prepare()
@@ -128,7 +129,7 @@ class Job:
         if saved:
             _same_data(saved, facts)
         with ExitStack() as stack:
-            folder = self._open(out, fresh, saved, stack)
+            folder = self._open(out, fresh, saved, overwrite, stack)
             report = stack.enter_context(make_report(self.progress))
             for callback in self.callbacks:
                 if isinstance(callback, AbstractContextManager):
@@ -145,13 +146,16 @@ class Job:
         interrupted.pass_on()
         return result
 
-    def _open(self, out: Path | None, fresh: bool, saved: Saved | None, stack: ExitStack) -> Folder | None:
+    def _open(
+        self, out: Path | None, fresh: bool, saved: Saved | None, overwrite: bool, stack: ExitStack
+    ) -> Folder | None:
         """The run's folder, held and made ready."""
         if out is None:
             return None
         folder = Folder(out)
         stack.enter_context(folder.held())
         if fresh:
+            check_free(out, overwrite, held=True)  # another run may have begun and ended there since it was asked
             folder.clear()
             folder.write_recipe(self.recipe, self._remarks())
         elif saved:

@@ -10,7 +10,8 @@ import numpy as np
 
 from ppdgm.checkpoint import grouped
 from ppdgm.inference.codings import coding_arrays, coding_tables
-from ppdgm.inference.folder import PICTURES, Folder, versions
+from ppdgm.inference.folder import Folder, versions
+from ppdgm.inference.layout import PICTURES
 from ppdgm.inference.recipe import Recipe
 from ppdgm.report import Progress, RunLog
 

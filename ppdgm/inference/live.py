@@ -70,11 +70,12 @@ class Live:
     @property
     def latest(self) -> dict[str, float]:
         """The last look."""
-        return {n: v[-1] for n, v in self.values.items() if v}
+        return {n: self.values[n][-1] for n in sorted(self.values) if self.values[n]}
 
     def history(self) -> dict[str, np.ndarray]:
         """All looks, as arrays."""
-        return {"live_step": np.array(self.steps, int), **{n: np.array(v, float) for n, v in self.values.items()}}
+        found = {n: np.array(self.values[n], float) for n in sorted(self.values)}  # a page is read in this order too
+        return {"live_step": np.array(self.steps, int), **found}
 
     def page(self) -> dict[str, Any]:
         """Its state as plain values."""

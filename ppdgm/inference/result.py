@@ -28,7 +28,8 @@ from ppdgm.inference.conditioning import check_possible, conditions
 from ppdgm.inference.diagnosable import Diagnosable, Sites, single
 from ppdgm.inference.evaluate import Estimate, Judge, check_fields, dtype_of, leave_labels, memory_told, parse_memory
 from ppdgm.inference.feed import Feed
-from ppdgm.inference.folder import Folder, as_path, check_free, find_saved, open_saved, versions
+from ppdgm.inference.folder import Folder, find_saved, open_saved, versions
+from ppdgm.inference.layout import as_path, check_free
 from ppdgm.inference.recipe import Recipe
 from ppdgm.inference.settings import Training
 from ppdgm.inference.svi import SVI
@@ -187,6 +188,7 @@ class Fit(Diagnosable):
         check_free(as_path("out", out), overwrite)
         folder = Folder(Path(out))
         with folder.held():
+            check_free(folder.path, overwrite, held=True)
             folder.clear()
             folder.write_recipe(self.recipe, [] if self.data else ["Its data were handed over in Python."])
             page = {

@@ -14,8 +14,9 @@ from ppdgm.checkpoint import group
 from ppdgm.data import Dataset, load_data
 from ppdgm.errors import CheckpointError, DataError, PpdgmError, TrainingError, nearest, shown
 from ppdgm.inference.engine import Engine
-from ppdgm.inference.folder import CHECKPOINTS, as_path, check_free, find_saved, open_saved
+from ppdgm.inference.folder import find_saved, open_saved
 from ppdgm.inference.job import Callback, Job, Saved
+from ppdgm.inference.layout import CHECKPOINTS, as_path, check_free
 from ppdgm.inference.recipe import Recipe, read_table
 from ppdgm.inference.result import Fit
 from ppdgm.inference.samplers import Sampler
@@ -141,7 +142,7 @@ def fit(
         return job.run(None)
     check_free(as_path("out", out), overwrite)
     job.prepare()  # nothing is removed or written before everything is known to be right
-    return job.run(Path(out), fresh=True)
+    return job.run(Path(out), fresh=True, overwrite=overwrite)
 
 
 def resume(
