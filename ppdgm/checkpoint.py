@@ -43,7 +43,8 @@ def unpack(content: bytes, path: Path) -> tuple[dict[str, np.ndarray], dict[str,
     """
     header = _header(content, path)
     about = header.get("__metadata__", {})
-    if not isinstance(about, dict) or not {"format", "page", "sha256"} <= set(about):
+    told = isinstance(about, dict) and all(isinstance(about.get(n), str) for n in ("format", "page", "sha256"))
+    if not told:
         raise CheckpointError(f"{path} is no checkpoint of ppdgm's: it holds arrays, but not what they belong to.")
     place = content.find(_MARK) + len(_MARK)
     blank = content[:place] + _BLANK + content[place + len(_BLANK) :]
@@ -55,7 +56,7 @@ def unpack(content: bytes, path: Path) -> tuple[dict[str, np.ndarray], dict[str,
         )
     try:
         return dict(load_arrays(content)), json.loads(about["page"])
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:  # nested too deeply, a new type
         raise CheckpointError(f"{path} is damaged: {error}.") from None
 
 
@@ -99,6 +100,26 @@ def matching(
     return {n: np.asarray(v) for n, v in got.items()}
 
 
+def check_alike(expected: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray]) -> None:
+    """Refuse arrays that haven't the names, shapes and types of others.
+
+    Libraries trust these: torch's fused optimisers write past the end of a state that is smaller than its parameter.
+
+    Raises:
+        CheckpointError: names the first that differs.
+    """
+    for name in [*expected, *got]:
+        if name not in got:
+            raise CheckpointError(f"array {name!r} is missing.")
+        if name not in expected:
+            raise CheckpointError(f"array {name!r} is none of this run's. {nearest(name, expected)}")
+        like, array = np.asarray(expected[name]), np.asarray(got[name])
+        number = like.ndim == 0 and like.dtype.kind in "biuf" and array.dtype.kind in "biuf"
+        if like.shape != array.shape or not (like.dtype == array.dtype or number):
+            found, wanted = (f"{a.dtype} of shape {a.shape}" for a in (array, like))
+            raise CheckpointError(f"array {name!r}: got {found}, expected {wanted}.")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a crash, also of the machine, leaves the old one or the new one, whole."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -135,7 +156,7 @@ def _header(content: bytes, path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged: it has {len(content)} bytes, and ends before its header does.")
     try:
         found = json.loads(content[8 : 8 + size])
-    except ValueError:
+    except (ValueError, RecursionError):
         raise CheckpointError(f"{path} is damaged, or no checkpoint: its header is not JSON.") from None
     if not isinstance(found, dict):
         raise CheckpointError(f"{path} is damaged: its header is not a table.")

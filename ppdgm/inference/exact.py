@@ -59,6 +59,10 @@ class ExactTrainer:
         """Everything that the next step depends on."""
         return {f"params/{n}": v.copy() for n, v in self.params.items()}
 
+    def state_like(self, saved: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays of the names, shapes and types that `state_arrays` gives."""
+        return self.state_arrays()
+
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Continue from what `state_arrays` gave."""
         self.params = {n.partition("/")[2]: np.asarray(a, float) for n, a in arrays.items()}

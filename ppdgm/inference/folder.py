@@ -17,7 +17,8 @@ import numpy as np
 import tomli_w
 
 from ppdgm import checkpoint
-from ppdgm.errors import CheckpointError, SpecError
+from ppdgm.errors import CheckpointError, DataError, SpecError, shown
+from ppdgm.inference.codings import read_codings
 from ppdgm.inference.layout import (
     CHECKPOINTS,
     FILES,
@@ -36,6 +37,7 @@ from ppdgm.inference.layout import (
     lock,
     told,
 )
+from ppdgm.inference.page import check_page
 from ppdgm.inference.recipe import Recipe, check_format, read_table
 
 KEPT = 2  # checkpoints: the last, and the one before it
@@ -156,6 +158,21 @@ class Folder:
             yield
 
 
+def check_history(history: Mapping[str, np.ndarray], where: str) -> None:
+    """Refuse a history that is none.
+
+    Raises:
+        CheckpointError: names the first array that is wrong.
+    """
+    size = {n: len(v) if np.ndim(v) == 1 and np.asarray(v).dtype.kind in "biuf" else -1 for n, v in history.items()}
+    for name, length in size.items():
+        live = name.startswith("live_") and "live_step"
+        like = {"validation_elbo": "validation_step", "validation_step": "validation_elbo"}.get(name, live)
+        if length < 0 or (like and length != size.get(like)):
+            beside = f", as many as {like!r}" if like else ""
+            raise CheckpointError(f"{where}: history {name!r}: got {shown(history[name])}, expected numbers{beside}.")
+
+
 def as_csv(history: Mapping[str, np.ndarray]) -> str:
     """A row per step, or per window of steps (means) where there are very many; validations at their steps.
 
@@ -214,8 +231,12 @@ def _nothing_saved(path: Path) -> CheckpointError:
     return CheckpointError(f"{path} has no checkpoint: nothing to go on from. Start it anew: {anew}.")
 
 
-def open_saved(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def open_saved(file: Path, to_resume: bool = False) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays and page of a checkpoint or result; the checkpoint before is offered where this one is damaged.
+
+    Args:
+        file: from `find_saved`.
+        to_resume: whether training is to go on from it, which takes more than to open it.
 
     Raises:
         CheckpointError: damaged, foreign, of a newer version, or with a recipe that was changed since.
@@ -224,8 +245,18 @@ def open_saved(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays, page = checkpoint.read(file)
     except CheckpointError as error:
         raise CheckpointError(f"{error}{_offer(file)}") from None
-    if missing := [n for n in ("recipe", "step", "stopped", "skipped") if n not in page]:
-        raise CheckpointError(f"{file} is no checkpoint of a run: it does not tell its {missing[0]}.")
+    check_page(page, file)
+    check_history(checkpoint.group(arrays, "history"), str(file))
+    try:
+        read_codings(arrays, page)
+    except DataError as error:
+        raise CheckpointError(f"{file} is no checkpoint of a run: {error}") from None
+    if to_resume and not checkpoint.group(arrays, "trainer"):
+        raise CheckpointError(
+            f"{file} is a run's result under another name: it has nothing that training goes on from."
+        )
+    if to_resume:
+        check_page(page, file, resumable=True)
     folder = file.parent.parent if file.parent.name == CHECKPOINTS else file.parent
     if (folder / RECIPE).is_file():
         _check_recipe(folder / RECIPE, page["recipe"])

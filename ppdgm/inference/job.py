@@ -14,7 +14,7 @@ import numpy as np
 
 from ppdgm.checkpoint import matching
 from ppdgm.data import Dataset, as_fields, codings_of, enter
-from ppdgm.errors import DataError, PpdgmError, ProgramError, TrainingError, explain, out_of_memory
+from ppdgm.errors import CheckpointError, DataError, PpdgmError, ProgramError, TrainingError, explain, out_of_memory
 from ppdgm.inference.batches import Batches
 from ppdgm.inference.engine import knobs_of_phases
 from ppdgm.inference.estimators import first_field
@@ -129,7 +129,13 @@ class Job:
         if saved:
             _same_data(saved, facts)
         with ExitStack() as stack:
-            folder = self._open(out, fresh, saved, overwrite, stack)
+            folder = None if out is None else Folder(out)
+            if folder is not None:
+                stack.enter_context(folder.held())
+            if folder is not None and fresh:
+                check_free(folder.path, overwrite, held=True)  # another run may have been there since it was asked
+                folder.clear()
+                folder.write_recipe(self.recipe, self._remarks())
             report = stack.enter_context(make_report(self.progress))
             for callback in self.callbacks:
                 if isinstance(callback, AbstractContextManager):
@@ -137,7 +143,7 @@ class Job:
             keeper = Keeper(folder, self.recipe, self.codings, facts)
             run = self._make(report, keeper, saved)
             if saved:
-                run.restore(saved.arrays, saved.page)
+                self._restore(run, saved, folder)
             keeper.start(run, saved.file.name if saved else "")
             interrupted = self._go(run, keeper)
             result = self._result(run, run.best())
@@ -146,23 +152,16 @@ class Job:
         interrupted.pass_on()
         return result
 
-    def _open(
-        self, out: Path | None, fresh: bool, saved: Saved | None, overwrite: bool, stack: ExitStack
-    ) -> Folder | None:
-        """The run's folder, held and made ready."""
-        if out is None:
-            return None
-        folder = Folder(out)
-        stack.enter_context(folder.held())
-        if fresh:
-            check_free(out, overwrite, held=True)  # another run may have begun and ended there since it was asked
-            folder.clear()
-            folder.write_recipe(self.recipe, self._remarks())
-        elif saved:
+    def _restore(self, run: Run, saved: Saved, folder: Folder | None) -> None:
+        """Go on from a checkpoint; what was written after it goes once it is known to be right."""
+        try:
+            run.restore(saved.arrays, saved.page)
+        except CheckpointError as error:
+            raise CheckpointError(f"{saved.file} is no checkpoint of this run: {error}") from None
+        if folder is not None:
             folder.drop_after(saved.file)
             if saved.page["recipe"] != self.recipe.table():  # longer than was planned
                 folder.write_recipe(self.recipe, self._remarks())
-        return folder
 
     def _make(self, report: Any, keeper: Keeper, saved: Saved | None) -> Run:
         training, name, exact = self.recipe.training, self.recipe.backend, self.recipe.engine.exact

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ppdgm import checkpoint
+from ppdgm.errors import CheckpointError, shown
 from ppdgm.inference.batches import Batches, Plan
 from ppdgm.inference.engine import knobs_of_phases, rates_of_phases
 from ppdgm.inference.feed import Feed
@@ -100,9 +101,19 @@ class Run:
         return self.good[1] if self.good[0] == self.step else self.trainer.state_arrays()
 
     def restore(self, arrays: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self.trainer.restore(checkpoint.group(arrays, "trainer"))
-        history = checkpoint.group(arrays, "history")
+        """Go on from a checkpoint.
+
+        Raises:
+            CheckpointError: it is another run's, or not whole.
+        """
+        state, history, best = (checkpoint.group(arrays, n) for n in ("trainer", "history", "best"))
+        checkpoint.check_alike(self.trainer.state_like(state), state)
+        self._check_history(history, page)
+        if best:
+            checkpoint.check_alike(self.trainer.values(), best)
+        self.trainer.restore(state)
+        if page["step"] and not self.trainer.finite():
+            raise CheckpointError("its numbers are not finite.")
         self.step, self.skipped, self.in_a_row = page["step"], list(page["skipped"]), page["in_a_row"]
         self.parts = [{n: history[n] for n in self.engine.metrics}] if self.step else []
         self.seconds = page["seconds"]
@@ -112,9 +123,22 @@ class Run:
         if self.live and page.get("live"):
             self.live.restore(page["live"])
         if self.watch and page["watch"]:
-            self.watch.restore(page["watch"], checkpoint.group(arrays, "best"))
+            self.watch.restore(page["watch"], best)
             if self.watch.done:
                 self.stopped = "early stopping"
+
+    def _check_history(self, history: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> None:
+        """Refuse a history that isn't one of the steps that were taken."""
+        if (self.director is None) != (page["director"] is None):
+            raise CheckpointError(f"director: got {shown(page['director'])}, which is not this engine's.")
+        turns = [] if self.director is None else ["phase"]
+        for name in ("step", *self.engine.metrics, *turns):
+            if len(history.get(name, ())) != page["step"]:
+                raise CheckpointError(
+                    f"history {name!r}: got {len(history.get(name, ()))} numbers, expected {page['step']}, one a step."
+                )
+        if turns and not np.isin(history["phase"], np.arange(len(self.engine.phases()))).all():
+            raise CheckpointError("history 'phase': got numbers that are no phases of this engine.")
 
     def go_back(self) -> None:
         """Count only the steps up to the last good state."""

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ppdgm.checkpoint import group
 from ppdgm.data import Dataset, load_data
 from ppdgm.errors import CheckpointError, DataError, PpdgmError, TrainingError, nearest, shown
 from ppdgm.inference.engine import Engine
@@ -185,11 +184,7 @@ def resume(
         raise CheckpointError(
             f"{file} is no checkpoint of {path}: expected a file of the run's folder {CHECKPOINTS!r}."
         )
-    arrays, page = open_saved(file)
-    if not group(arrays, "trainer"):
-        raise CheckpointError(
-            f"{file} is a run's result under another name: it has nothing that training goes on from."
-        )
+    arrays, page = open_saved(file, to_resume=True)
     recipe = _resumed_recipe(folder, page, program, classes)
     if epochs is not None or steps is not None:
         recipe = replace(recipe, training=recipe.training.replace(epochs=epochs, steps=steps))

@@ -139,6 +139,10 @@ class Trainer:
         named = {"params": self.params, "average": self.average, "optimiser": leaves}
         return {f"{part}/{n}": a for part, arrays in named.items() for n, a in _copies(arrays).items()}
 
+    def state_like(self, saved: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays of the names, shapes and types that `state_arrays` gives."""
+        return self.state_arrays()
+
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Continue from what `state_arrays` gave."""
         part = lambda name: {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith(f"{name}/")}

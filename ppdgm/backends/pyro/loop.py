@@ -14,7 +14,7 @@ from ppdgm.backends.pyro.runtime import seeded
 from ppdgm.backends.pyro.step import CompiledStep, EagerStep, Losses, all_finite, gradients, is_spec
 from ppdgm.backends.pyro.tracer import make_tracing, select
 from ppdgm.backends.pyro.vocabulary import flushed, unvalidated
-from ppdgm.errors import TrainingError
+from ppdgm.errors import CheckpointError, TrainingError
 from ppdgm.language import Array, Trace
 from ppdgm.tracing import Tracing, at_whole, groups_of, knobs_of
 
@@ -145,6 +145,37 @@ class Trainer:
         }
         return {f"{part}/{n}": a for part, arrays in parts.items() for n, a in arrays.items()}
 
+    def state_like(self, saved: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays of the names, shapes and types that `state_arrays` may have given for `saved`.
+
+        Raises:
+            CheckpointError: the state of torch's generator is none.
+        """
+        rng = torch.as_tensor(saved.get("rng/cpu", np.empty(0)))
+        try:
+            torch.Generator().set_state(rng)
+        except (RuntimeError, TypeError) as error:
+            raise CheckpointError(f"array 'rng/cpu': {str(error).splitlines()[0]}.") from None
+        found = {n: a for n, a in self.state_arrays().items() if not n.startswith(("optimiser/", "rng/gpu"))}
+        for j, step in enumerate(self._steps):
+            mine = step.state_like(self._of_step(j, saved))
+            found |= {f"optimiser/{_of_phase(j)}{n}": a for n, a in mine.items()}
+        if "rng/gpu" in saved:  # of a GPU, which need not be this one's
+            found["rng/gpu"] = saved["rng/gpu"]
+        # A parameter that has had no gradient so far has no state.
+        owner = lambda n: n.rpartition("/")[0]
+        there = {owner(n) for n in saved}
+        return {n: a for n, a in found.items() if "state/" not in n or owner(n) in there}
+
+    def _of_step(self, j: int, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What was saved of the optimiser of phase j, by its own names."""
+        saved = {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith("optimiser/")}
+        others = tuple(map(_of_phase, range(1, len(self._steps))))
+        mine = _of_phase(j)
+        return {
+            n.removeprefix(mine): a for n, a in saved.items() if (n.startswith(mine) if j else not n.startswith(others))
+        }
+
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Continue from what `state_arrays` gave."""
         part = lambda name: {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith(f"{name}/")}
@@ -152,10 +183,8 @@ class Trainer:
             for own, saved in ((self.params, part("params")), (self.average, part("average"))):
                 for name, value in own.items():
                     value.copy_(torch.as_tensor(saved[name]))
-        saved, others = part("optimiser"), tuple(map(_of_phase, range(1, len(self._steps))))
         for j, step in enumerate(self._steps):
-            mine = {n.removeprefix(_of_phase(j)): a for n, a in saved.items() if n.startswith(_of_phase(j))}
-            step.restore(mine if j else {n: a for n, a in saved.items() if not n.startswith(others)})
+            step.restore(self._of_step(j, arrays))
         rng = {n: torch.tensor(a) for n, a in part("rng").items()}
         self._rng = rng["cpu"], rng.get("gpu")
 

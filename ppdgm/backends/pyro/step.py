@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -72,10 +73,23 @@ class EagerStep:
 
     def state_arrays(self) -> dict[str, np.ndarray]:
         """The optimiser's state, and the numbers that it may have changed in its groups."""
-        saved = self.optimiser.state_dict()
-        states = {f"state/{i}/{n}": v for i, entry in saved["state"].items() for n, v in entry.items()}
-        groups = {f"group/{i}/{n}": v for i, entry in enumerate(saved["param_groups"]) for n, v in entry.items()}
-        return {n: _host(v) for n, v in {**states, **groups}.items() if isinstance(v, torch.Tensor | int | float)}
+        return _state_of(self.optimiser)
+
+    def state_like(self, saved: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What `state_arrays` gives once all parameters have moved: torch makes an optimiser's state at its first step.
+
+        A fused optimiser writes past the end of a state that is smaller than its parameter.
+        """
+        try:
+            other = deepcopy(self.optimiser)
+            for p in (p for group in other.param_groups for p in group["params"]):
+                p.grad = torch.zeros_like(p)
+            other.step()
+        except Exception:
+            if self.by_name:
+                raise
+            return dict(saved)  # one of the user's own that can't be copied: its state is taken as it is
+        return _state_of(other)
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Continue from what `state_arrays` gave."""
@@ -94,6 +108,13 @@ class EagerStep:
         """Whether the state of an optimiser by name is."""
         states = [v for entry in self.optimiser.state.values() for v in entry.values()]
         return not self.by_name or all_finite(states)
+
+
+def _state_of(optimiser: torch.optim.Optimizer) -> dict[str, np.ndarray]:
+    saved = optimiser.state_dict()
+    states = {f"state/{i}/{n}": v for i, entry in saved["state"].items() for n, v in entry.items()}
+    groups = {f"group/{i}/{n}": v for i, entry in enumerate(saved["param_groups"]) for n, v in entry.items()}
+    return {n: _host(v) for n, v in {**states, **groups}.items() if isinstance(v, torch.Tensor | int | float)}
 
 
 class CompiledStep:
@@ -159,6 +180,10 @@ class CompiledStep:
         """The averages of gradients, and the number of steps taken."""
         named = {f"{part}/{n}": v for part in ("first", "second") for n, v in getattr(self, part).items()}
         return {n: _host(v) for n, v in named.items()} | {"taken": np.array(self.taken)}
+
+    def state_like(self, saved: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays of the names, shapes and types that `state_arrays` gives."""
+        return self.state_arrays()
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Continue from what `state_arrays` gave."""
