@@ -115,8 +115,9 @@ def _names(d: Any, library: Library) -> list[str]:
     """The library's classes whose density this is; a subclass with a density of its own has none of them."""
     if isinstance(d, library.independent):
         return [f"{name}s" for name in _names(d.base_dist, library)] if d.reinterpreted_batch_ndims == 1 else []
-    own = [c for c in type(d).__mro__ if c.__module__.startswith(library.home)]
-    return [c.__name__ for c in own if getattr(c, "log_prob", None) is type(d).log_prob]
+    kind = getattr(type(d), "mends", type(d))  # one of ours stands for the library's
+    own = [c for c in kind.__mro__ if c.__module__.startswith(library.home)]
+    return [c.__name__ for c in own if getattr(c, "log_prob", None) is kind.log_prob]
 
 
 def _same_transforms(q: Any, p: Any, library: Library) -> bool:

@@ -1,12 +1,15 @@
-"""NumPyro's distributions as programs see them, with what must not differ from Pyro put right."""
+"""NumPyro's distributions with what must not differ from Pyro put right, for programs and for plain pairs."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as native
+from jax.scipy.special import gammaln
+from numpyro.distributions import constraints
 
 from ppdgm.language import Array
 
@@ -47,6 +50,144 @@ _log_prob = jax.custom_jvp(_score)
 _log_prob.defjvp(_score_jvp)
 
 
+# Densities at 0: NumPyro leaves the end of the support out (Pyro and SciPy have it), or takes 0 · log 0 there.
+
+
+def _power_of_zero(power: Array) -> Array:
+    """log v^power at v = 0."""
+    return jnp.where(power == 0, 0.0, jnp.where(power > 0, -jnp.inf, jnp.inf))
+
+
+def _checked(d: Any, value: Array, log_prob: Array) -> Array:
+    """−∞ outside the support, if the distribution checks its values."""
+    return jnp.where(d._validate_sample(value), log_prob, -jnp.inf) if d._validate_args else log_prob
+
+
+class Exponential(native.Exponential):
+    """NumPyro's, at 0 too."""
+
+    support = constraints.nonnegative
+
+
+class HalfNormal(native.HalfNormal):
+    """NumPyro's, at 0 too."""
+
+    support = constraints.nonnegative
+
+
+class HalfCauchy(native.HalfCauchy):
+    """NumPyro's, at 0 too."""
+
+    support = constraints.nonnegative
+
+
+class Gamma(native.Gamma):
+    """NumPyro's, at 0 too."""
+
+    mends = native.Gamma
+    support = constraints.nonnegative
+
+    def log_prob(self, value: Array) -> Array:
+        """a log b − log Γ(a) + (a − 1) log x − b x."""
+        at_zero = self.concentration * jnp.log(self.rate) - gammaln(self.concentration)
+        inner = super().log_prob(jnp.where(value == 0, 1.0, value))
+        return jnp.where(value == 0, at_zero + _power_of_zero(self.concentration - 1.0), inner)
+
+
+class Chi2(Gamma, native.Chi2):
+    """NumPyro's, at 0 too."""
+
+    mends = native.Chi2
+
+
+class Weibull(native.Weibull):
+    """NumPyro's, at 0 too."""
+
+    mends = native.Weibull
+    support = constraints.nonnegative
+
+    def log_prob(self, value: Array) -> Array:
+        """log c − c log s + (c − 1) log x − (x / s)ᶜ."""
+        at_zero = jnp.log(self.concentration) - self.concentration * jnp.log(self.scale)
+        inner = super().log_prob(jnp.where(value == 0, 1.0, value))
+        return jnp.where(value == 0, at_zero + _power_of_zero(self.concentration - 1.0), inner)
+
+
+class Dirichlet(native.Dirichlet):
+    """NumPyro's, where some shares are 0 too."""
+
+    mends = native.Dirichlet
+
+    def log_prob(self, value: Array) -> Array:
+        """log Γ(Σ a) + Σ (a − 1) log x − log Γ(a)."""
+        power = self.concentration - 1.0
+        terms = jnp.where(value == 0, _power_of_zero(power), jnp.log(jnp.where(value == 0, 1.0, value)) * power)
+        normaliser = jnp.sum(gammaln(self.concentration), axis=-1) - gammaln(jnp.sum(self.concentration, axis=-1))
+        return _checked(self, value, jnp.sum(terms, axis=-1) - normaliser)
+
+
+class Kumaraswamy(native.Kumaraswamy):
+    """NumPyro's, which clips 1 − xᵃ at 1."""
+
+    def log_prob(self, value: Array) -> Array:
+        """log a + log b + (a − 1) log x + (b − 1) log(1 − xᵃ)."""
+        a, b = self.concentration1, self.concentration0
+        end = (value == 0) | (value == 1)
+        at_end = jnp.log(a) + jnp.log(b) + _power_of_zero(jnp.where(value == 0, a, b) - 1.0)
+        return jnp.where(end, at_end, super().log_prob(jnp.where(end, 0.5, value)))
+
+
+class Pareto(native.Pareto):
+    """NumPyro's, at the scale too."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self.__dict__["base_dist"] = mended(self.__dict__["base_dist"])  # an Exponential at 0
+
+    @constraints.dependent_property(is_discrete=False, event_dim=0)  # type: ignore[untyped-decorator]  # NumPyro's own
+    def support(self) -> Any:
+        return constraints.greater_than_eq(self.scale)
+
+
+class GeometricProbs(native.GeometricProbs):
+    """NumPyro's, where success is certain too."""
+
+    def log_prob(self, value: Array) -> Array:
+        """x log(1 − p) + log p."""
+        inner = value * jnp.log1p(-jnp.where(value == 0, 0.5, self.probs))
+        return _checked(self, value, jnp.where(value == 0, 0.0, inner) + jnp.log(self.probs))
+
+
+_MENDED: dict[type, type] = {
+    of: mended
+    for mended in (
+        Exponential,
+        HalfNormal,
+        HalfCauchy,
+        Gamma,
+        Chi2,
+        Weibull,
+        Dirichlet,
+        Kumaraswamy,
+        Pareto,
+        GeometricProbs,
+    )
+    for of in (getattr(native, mended.__name__),)
+}
+
+
+def mended(d: Any) -> Any:
+    """A distribution of the user's, with those of this file in the place of NumPyro's, inside it too."""
+    inner = {n: mended(v) for n, v in vars(d).items() if isinstance(v, native.Distribution)}
+    kind = _MENDED.get(type(d), type(d))
+    if kind is type(d) and all(vars(d)[n] is v for n, v in inner.items()):
+        return d
+    found = copy.copy(d)
+    found.__class__ = kind
+    found.__dict__.update(inner)
+    return found
+
+
 class Distributions:
     """`numpyro.distributions`, with the classes of this file in the place of its own."""
 
@@ -55,5 +196,11 @@ class Distributions:
         """Bernoulli by probabilities or by logits."""
         return native.Bernoulli(probs, **options) if logits is None else BernoulliLogits(logits, **options)
 
+    @staticmethod
+    def Geometric(probs: Any = None, logits: Any = None, **options: Any) -> Any:
+        """Geometric by probabilities or by logits."""
+        return GeometricProbs(probs, **options) if logits is None else native.GeometricLogits(logits, **options)
+
     def __getattr__(self, name: str) -> Any:
-        return getattr(native, name)
+        found = getattr(native, name)
+        return _MENDED.get(found, found) if isinstance(found, type) else found

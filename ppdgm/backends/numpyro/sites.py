@@ -14,6 +14,7 @@ import numpyro
 from numpyro.primitives import _PYRO_STACK, Messenger
 
 from ppdgm import mistakes
+from ppdgm.backends.numpyro.distributions import mended
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend
 from ppdgm.language import Array
 
@@ -68,6 +69,8 @@ class Supply(Messenger):
         elif kind == "subsample":
             self._subsample(msg)
         elif kind in ("param", "sample"):
+            if kind == "sample":
+                msg["fn"] = mended(msg["fn"])
             value = self.param(msg) if kind == "param" else self.choose(msg)
             msg["value"] = msg["value"] if value is None else value
 

@@ -16,6 +16,7 @@ from torch.distributions import Distribution
 
 from ppdgm import mistakes
 from ppdgm.backends.pyro.calls import Call
+from ppdgm.backends.pyro.distributions import mended
 from ppdgm.backends.pyro.plate import own_init
 from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, misfit, subsampled
 from ppdgm.backends.pyro.vocabulary import has_pathwise, stamps
@@ -82,9 +83,11 @@ class Recorder(Messenger):
         name, fn = msg["name"], msg["fn"]
         if isinstance(fn, _Subsample):
             self._set_plate(msg)
-        elif not isinstance(fn, Distribution):
+            return
+        if not isinstance(fn, Distribution):
             raise mistakes.not_a_distribution(name, fn, Distribution, "dist")
-        elif msg["is_observed"]:
+        fn = msg["fn"] = mended(fn)
+        if msg["is_observed"]:
             if self.generate and not _is_bookkeeping(msg):
                 _set(msg, _mean(name, fn))
                 msg["is_observed"], msg["infer"]["_was_observed"] = False, True
@@ -226,7 +229,13 @@ def told(program: Any, error: Exception) -> PpdgmError:
         messages = [f.f_locals["msg"] for f, _ in walk_tb(error.__traceback__) if f.f_code.co_name == "apply_stack"]
         if messages:
             return misfit(messages[-1]["name"], messages[-1]["fn"], _frames(messages[-1]))
-    return explain(program, error)
+    found = explain(program, error)
+    if str(error).startswith("inhomogeneous total_count"):
+        return ProgramError(
+            f"{found} Pyro's Multinomial takes one total. Give it the largest, total_count=int(x.sum(-1).max()): its "
+            "density takes each row's own, the sum of its counts. P.dist.Multinomial, in a program over P, takes them."
+        )
+    return found
 
 
 def _check_observation(site: Site, layout: Layout) -> None:

@@ -15,6 +15,7 @@ from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch.distributions import Distribution, kl_divergence
 
 from ppdgm.backends.pyro.density import Density, draw
+from ppdgm.backends.pyro.distributions import DISTRIBUTIONS
 from ppdgm.divergence import Library, closed_form, pairs
 from ppdgm.language import Array, Batch, Vocabulary
 from ppdgm.reading import Gradients
@@ -36,7 +37,7 @@ class TorchVocabulary(Vocabulary):
     """P over torch tensors and Pyro's distributions."""
 
     xp: ClassVar[Any] = xp
-    dist: ClassVar[Any] = dist
+    dist: ClassVar[Any] = DISTRIBUTIONS
 
     @property
     def _like(self) -> dict[str, Any]:

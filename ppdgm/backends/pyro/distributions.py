@@ -1,0 +1,140 @@
+"""Pyro's distributions with what must not differ from NumPyro put right, for programs and for plain pairs."""
+
+from __future__ import annotations
+
+import copy
+from types import ModuleType
+from typing import Any, ClassVar
+
+import pyro.distributions as native
+import torch
+from torch.distributions import Distribution, constraints
+
+from ppdgm.language import Array
+
+# Densities at the ends of their supports: torch leaves one end out, or takes 0 · log 0 there.
+
+
+def _power_of_zero(power: Array) -> Array:
+    """log v^power at v = 0."""
+    infinite = torch.where(power > 0, -torch.inf, torch.inf)
+    return torch.where(power == 0, 0.0, infinite).to(power.dtype)
+
+
+class Uniform(native.Uniform):
+    """Pyro's, at the upper end too."""
+
+    mends = native.Uniform
+
+    def log_prob(self, value: Array) -> Array:
+        """−log(b − a) from a to b."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return torch.where((self.low <= value) & (value <= self.high), -torch.log(self.high - self.low), -torch.inf)
+
+
+class Weibull(native.Weibull):
+    """Pyro's, at 0 too."""
+
+    mends = native.Weibull
+    support = constraints.nonnegative
+
+    def log_prob(self, value: Array) -> Array:
+        """log c − c log s + (c − 1) log x − (x / s)ᶜ."""
+        at_zero = torch.log(self.concentration) - self.concentration * torch.log(self.scale)
+        inner = super().log_prob(torch.where(value == 0, 1.0, value))
+        return torch.where(value == 0, at_zero + _power_of_zero(self.concentration - 1.0), inner)
+
+
+class Kumaraswamy(native.Kumaraswamy):
+    """Pyro's, at 0 and 1 too."""
+
+    mends = native.Kumaraswamy
+
+    def log_prob(self, value: Array) -> Array:
+        """log a + log b + (a − 1) log x + (b − 1) log(1 − xᵃ)."""
+        a, b = self.concentration1, self.concentration0
+        end = (value == 0) | (value == 1)
+        at_end = torch.log(a) + torch.log(b) + _power_of_zero(torch.where(value == 0, a, b) - 1.0)
+        return torch.where(end, at_end, super().log_prob(torch.where(end, 0.5, value)))
+
+
+class RowMultinomial(native.TorchDistribution):
+    """Counts with a total for each row, which Pyro's Multinomial does not take.
+
+    Args:
+        total_count: n, [*batch], whole numbers.
+        probs: p, [*batch, D]; or `logits`.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+
+    def __init__(
+        self, total_count: Array, probs: Array | None = None, logits: Array | None = None, validate_args: Any = None
+    ):
+        categorical = torch.distributions.Categorical(probs=probs, logits=logits)
+        shape = torch.broadcast_shapes(total_count.shape, categorical.batch_shape)
+        self.total_count, self._categorical = total_count.expand(shape), categorical.expand(shape)
+        super().__init__(shape, categorical.param_shape[-1:], validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=True, event_dim=1)  # type: ignore[untyped-decorator]  # torch's own
+    def support(self) -> Any:
+        return constraints.multinomial(self.total_count)
+
+    @property
+    def probs(self) -> Array:
+        return self._categorical.probs
+
+    @property
+    def mean(self) -> Array:
+        return self.probs * self.total_count.unsqueeze(-1)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> RowMultinomial:
+        logits = self._categorical.logits
+        return RowMultinomial(self.total_count.expand(batch_shape), logits=logits, validate_args=self._validate_args)
+
+    def sample(self, sample_shape: Any = ()) -> Array:
+        """One share after the other, each binomial among what is left."""
+        with torch.no_grad():
+            probs = self.probs.expand(*sample_shape, *self.probs.shape)
+            left = self.total_count.expand(probs.shape[:-1]).to(probs.dtype)
+            rest, found = torch.ones_like(left), []
+            for p in probs.unbind(-1)[:-1]:
+                found.append(torch.binomial(left, (p / rest.clamp(min=torch.finfo(p.dtype).tiny)).clamp(0.0, 1.0)))
+                left, rest = left - found[-1], rest - p
+            return torch.stack([*found, left], -1)
+
+    def log_prob(self, value: Array) -> Array:
+        """log n! − Σ log x! + Σ x log p, −∞ where the counts do not add up to n."""
+        if self._validate_args:
+            self._validate_sample(value)
+        x, logits = torch.broadcast_tensors(value, self._categorical.logits)
+        form = torch.lgamma(x.sum(-1) + 1.0) - torch.lgamma(x + 1.0).sum(-1)
+        form = form + torch.where(x == 0, 0.0, x * logits).sum(-1)
+        return torch.where(x.sum(-1) == self.total_count, form, -torch.inf)
+
+
+def multinomial(total_count: Any = 1, probs: Any = None, logits: Any = None, validate_args: Any = None) -> Any:
+    """Multinomial with one total, or with one for each row."""
+    kind = RowMultinomial if isinstance(total_count, torch.Tensor) and total_count.ndim else native.Multinomial
+    return kind(total_count, probs, logits, validate_args)
+
+
+_MENDED: dict[type, type] = {m.mends: m for m in (Uniform, Weibull, Kumaraswamy)}
+
+
+def mended(d: Any) -> Any:
+    """A distribution of the user's, with those of this file in the place of Pyro's, inside it too."""
+    inner = {n: mended(v) for n, v in vars(d).items() if isinstance(v, Distribution)}
+    kind = _MENDED.get(type(d), type(d))
+    if kind is type(d) and all(vars(d)[n] is v for n, v in inner.items()):
+        return d
+    found = copy.copy(d)
+    found.__class__ = kind
+    found.__dict__.update(inner)
+    return found
+
+
+DISTRIBUTIONS = ModuleType(native.__name__)  #: `pyro.distributions`, with the above; torch.compile sees into a module
+vars(DISTRIBUTIONS).update({n: v for n, v in vars(native).items() if not n.startswith("__")})
+vars(DISTRIBUTIONS).update({m.__name__: m for m in _MENDED.values()}, Multinomial=multinomial)
