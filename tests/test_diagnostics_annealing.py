@@ -72,6 +72,7 @@ def test_a_wrong_sign_is_seen_as_crossed_bounds():
     assert found.crossed
     one = bracket([[1.0]], [[-0.5]])
     assert not one.crossed and bracket([[1.0]], [[20.0]]).crossed
+    assert bracket(np.full((2, 5), -1e5), np.full((2, 5), 1e5 + 1.0)).crossed  # by a nat, of numbers that are large
 
 
 def test_bad_chains_are_refused():

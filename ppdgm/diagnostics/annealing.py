@@ -60,7 +60,7 @@ class Bracket:
         if self.upper is None:
             return False
         error = standard_error(self.upper - self.lower)
-        slack = 10.0 if np.isnan(error) else 5.0 * error + 1e-3 * (1.0 + abs(self.mean[0]))
+        slack = 10.0 if np.isnan(error) else 5.0 * error + min(1e-3 * (1.0 + abs(self.mean[0])), 0.1)
         return self.gap < -slack
 
     def __str__(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ppdgm.diagnostics.arrays import Measured, as_array, checked, float64, log_sum_exp, over_data
+from ppdgm.diagnostics.arrays import Measured, as_array, checked, float64, log_sum_exp, over_data, rounding
 from ppdgm.diagnostics.psis import check_draws, fit_tail
 from ppdgm.errors import DataError, require
 
@@ -91,12 +91,12 @@ def loo(log_likelihood: Any, log_p: Any, log_q: Any) -> Loo:
     correction = float64("log_p", log_p, "S") - float64("log_q", log_q, "S")
     check_draws("log_likelihood", len(seen), "S")
     correction -= correction.max()
-    full, guide_k = fit_tail(correction[None], _tolerance(correction[None]))
+    full, guide_k = fit_tail(correction[None], rounding(correction[:, None]))
     values, p_loo, k = np.empty((3, seen.shape[1]))
     without = np.zeros(len(seen))  # elpd without each draw, less elpd
     for where, block in over_data(seen):
         log_w = np.ascontiguousarray((correction[:, None] - block).T)
-        smoothed, k[where] = fit_tail(log_w, _tolerance(log_w))
+        smoothed, k[where] = fit_tail(log_w, rounding(log_w.T))
         smoothed = smoothed.T
         values[where] = log_sum_exp(smoothed + block)
         p_loo[where] = log_sum_exp(full.T + block) - values[where]
@@ -108,8 +108,3 @@ def loo(log_likelihood: Any, log_p: Any, log_q: Any) -> Loo:
 def _less(log_shares: np.ndarray) -> np.ndarray:
     """log(1 − share), of shares that leave something of 1."""
     return np.log1p(-np.minimum(np.exp(log_shares), 1.0 - np.finfo(np.float64).eps))
-
-
-def _tolerance(log_weights: np.ndarray) -> np.ndarray:
-    """256 units of rounding in float64, of each row's largest size."""
-    return 256 * np.finfo(np.float64).eps * np.maximum(np.abs(log_weights).max(1), 1.0)

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ppdgm.diagnostics.arrays import checked, over_data
+from ppdgm.diagnostics.arrays import checked, over_data, rounding
 from ppdgm.diagnostics.psis import check_draws, fit_tail
 from ppdgm.errors import DataError, require, shown
-
-_ULPS = 256  # what sums of a few hundred rounded terms stay below; 0.003 nats for a log-weight of 100 in float32
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class WeightQuality:
     Attributes:
         pareto_k: k̂, [N]. Below 0.5 the weights have a variance, above 0.7 no average over draws can be relied on.
         effective_sample_size: [N], from 1 to K.
-        exact: [N], whether the weights are constant to rounding.
+        exact: [N], whether the weights are constant to rounding, and to 0.01 nats at most.
         k: K, draws per datum.
     """
 
@@ -84,7 +82,8 @@ def pareto_k(log_weights: Any, tolerance: Any = None) -> np.ndarray:
     Args:
         log_weights: log p(x, z) − log q(z|x), [K, N], nats; −inf for a weight of 0.
         tolerance: nats, a number or [N], up to which a datum's log-weights count as equal. By default 256 units of
-            rounding of the largest of them, or of 1, in the precision that its values are written in.
+            rounding of the largest of them, or of 1, in the precision that its values are written in, but never more
+            than 0.01: what is spread further than that matters, whatever it comes from.
 
     Returns:
         [N]: −inf where the weights, or all those in the tail, are equal; +inf where nearly all are 0 beside the
@@ -112,7 +111,7 @@ def weight_quality(log_weights: Any, tolerance: Any = None) -> WeightQuality:
     allowed = _allowed(tolerance, size)
     k, effective, exact = np.full(size, -np.inf), np.empty(size), np.empty(size, bool)
     for where, block in over_data(array):
-        limit = _rounding(block) if allowed is None else allowed[where]
+        limit = rounding(block) if allowed is None else allowed[where]
         with np.errstate(invalid="ignore"):  # −∞ − (−∞)
             exact[where] = block.max(0) - block.min(0) <= limit
         effective[where] = _effective(block)
@@ -136,11 +135,3 @@ def _allowed(tolerance: Any, size: int) -> np.ndarray | None:
     if array.shape not in ((), (size,)) or array.min() < 0:
         raise DataError(f"tolerance: got {shown(tolerance)}, expected nats, a number or [N], N = {size}, at least 0.")
     return np.broadcast_to(np.asarray(array, np.float64), (size,))
-
-
-def _rounding(block: np.ndarray) -> np.ndarray:
-    """[n]. Values that float32 holds exactly were computed in it, whatever type they come in."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        single = (block.astype(np.float32) == block).all(0)
-        size = np.abs(np.where(np.isfinite(block), block, 0.0)).max(0)
-    return _ULPS * np.where(single, np.finfo(np.float32).eps, np.finfo(np.float64).eps) * np.maximum(size, 1.0)
