@@ -539,9 +539,15 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "refitted posteriors without their entropy's slope": Mutation(
         "ppdgm/inference/refit.py",
-        'diagonal = np.diagonal(outer, axis1=1, axis2=2) * np.exp(values["log"]) + 1.0',
-        'diagonal = np.diagonal(outer, axis1=1, axis2=2) * np.exp(values["log"])',
-        "tests/test_diagnosis.py -k bracket",
+        'slope = slope * unit + np.einsum("bji,sbj->sbi", np.linalg.inv(root), noise)',
+        "slope = slope * unit",
+        "tests/test_gaps.py -k correlated",
+    ),
+    "a sampler's weights by its own density alone": Mutation(
+        "ppdgm/inference/evidence.py",
+        "each += [] if dreamt is None else [prior]",
+        "each += [] if dreamt is None else [each[0]]",
+        "tests/test_gaps.py -k quadrature",
     ),
     "the aggregated posterior of other data": Mutation(
         "ppdgm/inference/subject.py",

@@ -94,7 +94,7 @@ def test_a_guide_that_is_hardly_wrong_is_not_exact(dtype, scale):
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("size", [1.0, 1e3, 1e5])
 def test_no_spread_that_matters_counts_as_rounding(size, dtype):
-    """Log-weights near −1e5 in float32 are multiples of 0.008: a guide that is 5 % too narrow is spread over 0.2 nats."""
+    """Log-weights near −1e5 in float32 are multiples of 0.008; a guide 5 % too narrow is spread over 0.2 nats."""
     noise = np.random.default_rng(0).normal(size=(1000, 6))
     log_w = (0.05 * noise**2 * [0.0, 1.0, 1.0, 1.0, 1.0, 1.0] - size).astype(dtype)
     quality = weight_quality(log_w)

@@ -35,6 +35,9 @@ class Gaps:
         guide: L[q] of the encoder's posterior, [n].
         refitted: L[q*], [n].
         family: of q*, "diagonal" or "full" covariance.
+        errors: Monte Carlo errors of log p(x), [n].
+        known: whether log p(x) could be had, [n]: elsewhere no sampler covers the posterior, and it is a lower bound
+            only. All data, by default.
     """
 
     index: np.ndarray
@@ -42,6 +45,13 @@ class Gaps:
     guide: np.ndarray
     refitted: np.ndarray
     family: str
+    errors: np.ndarray | None = None
+    known: np.ndarray | None = None
+
+    @property
+    def unknown(self) -> int:
+        """Of how many data log p(x) is a lower bound only, so that inference and approximation gap are too."""
+        return 0 if self.known is None else int((~self.known).sum())
 
     @property
     def inference(self) -> Measured:
@@ -59,9 +69,12 @@ class Gaps:
         return _mean(self.refitted - self.guide)
 
     def __str__(self) -> str:
+        about = f"{len(self.index)} data, {self.family} covariance"
+        if self.unknown:
+            about += f"; of {self.unknown} of them log p(x) is a lower bound only, and the first two gaps are larger"
         return (
             f"inference gap {self.inference} nats = approximation gap {self.approximation} + amortisation gap "
-            f"{self.amortisation} ({len(self.index)} data, {self.family} covariance)"
+            f"{self.amortisation} ({about})"
         )
 
 

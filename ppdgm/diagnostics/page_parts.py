@@ -104,10 +104,11 @@ def gaps(found: Any) -> str:
     """The inference gap's parts."""
     if (g := found.gaps) is None:
         return ""
+    least = ", at least" if g.unknown else ""
     named = (
-        ("approximation gap", g.approximation),
+        (f"approximation gap{least}", g.approximation),
         ("+ amortisation gap", g.amortisation),
-        ("= inference gap", g.inference),
+        (f"= inference gap{least}", g.inference),
     )
     rows = [(name, number(m.value), _error(m)) for name, m in named]
     return table(("", "nats per datum", "± error"), rows, 2)

@@ -80,7 +80,10 @@ def _gaps(gaps: Any) -> dict[str, Any] | None:
     if gaps is None:
         return None
     measured = {n: _of(getattr(gaps, n), ("value", "error")) for n in ("inference", "approximation", "amortisation")}
-    return {**measured, **(_of(gaps, ("family", "index", "log_likelihood", "guide", "refitted")) or {})}
+    return {
+        **measured,
+        **(_of(gaps, ("family", "index", "log_likelihood", "errors", "known", "unknown", "guide", "refitted")) or {}),
+    }
 
 
 def _bracket(bracket: Any) -> dict[str, Any] | None:

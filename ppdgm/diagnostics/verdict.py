@@ -187,7 +187,7 @@ def _calibration(found: Any) -> Iterator[Finding]:
 def _gaps(found: Any) -> Iterator[Finding]:
     if (g := found.gaps) is None:
         return
-    if g.inference.value < 0.1:
+    if g.inference.value < 0.1 and not g.unknown:
         yield Finding("Gaps", "good", f"the bound is tight: {g}.")
         return
     large = g.inference.value > MOST_GAP

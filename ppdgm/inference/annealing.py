@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from ppdgm.inference.joint import Joint
-
+Density = Callable[[np.ndarray, Any], tuple[np.ndarray, np.ndarray, np.ndarray]]
 ACCEPT, GAIN = 0.65, 0.1  # the acceptance that step sizes are adapted to, and how fast their logarithms move
 
 
@@ -18,7 +18,7 @@ def heats(count: int) -> np.ndarray:
 
 
 def anneal(
-    joint: Joint,
+    joint: Density,
     start: np.ndarray,
     beta: np.ndarray,
     leaps: int = 10,
@@ -32,7 +32,8 @@ def anneal(
     Neal 2001, arXiv:physics/9803008; Wu et al. 2017, arXiv:1611.04273; Grosse et al. 2015, arXiv:1511.02543.
 
     Args:
-        joint: of the program at B data.
+        joint: of the program at B data: log p(z), log p(x|z) and the slope of log p(z) + β log p(x|z); or any two
+            densities' logarithm and the logarithm of their ratio.
         start: draws of the prior, or in reverse of the posterior, [C, B, D].
         beta: [T + 1], from 0 to 1.
         leaps: leapfrog steps of a move, one for each β.
@@ -65,7 +66,7 @@ def anneal(
 
 
 def _move(
-    joint: Joint, z: np.ndarray, heat: float, step: np.ndarray, leaps: int, rng: np.random.Generator
+    joint: Density, z: np.ndarray, heat: float, step: np.ndarray, leaps: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One move of each chain, accepted by itself: where it ends, log p(x|z) there, and the acceptance [C, B]."""
     epsilon = step[None, :, None]

@@ -20,13 +20,13 @@ from ppdgm.diagnostics import (
     uniformity,
     weight_quality,
 )
-from ppdgm.diagnostics.diagnosis import Diagnosis, Gaps
+from ppdgm.diagnostics.diagnosis import Diagnosis
 from ppdgm.diagnostics.log_mean import log_mean
 from ppdgm.errors import PpdgmError, nearest, out_of_memory
 from ppdgm.inference.annealing import anneal, heats
 from ppdgm.inference.drawing import pictures
 from ppdgm.inference.evaluate import Estimate
-from ppdgm.inference.refit import refit
+from ppdgm.inference.gaps import measure
 from ppdgm.inference.subject import Subject, Terms, flat
 from ppdgm.spec import PositiveFloat, PositiveInt, Spec
 
@@ -197,15 +197,9 @@ class Diagnosing:
 
     def _gaps(self) -> None:
         size = min(self.depth.few, self.subject.size)
-        joint, drawn = self.subject.joint(size)
-        depth, seed = self.depth, self.subject.seed
-        best = refit(joint, joint.latents.flat(drawn), depth.family, depth.refit_steps, seed=seed)
         few = self.subject.of({n: np.asarray(v[:size]) for n, v in self.subject.feed.fields.items()})
-        sampled = few.judge.log_likelihood(max(depth.k, 2000), seed + 3)
-        guide = few.judge.elbo(1000, seed + 4)
-        surer = best.likelihood_errors < sampled.errors
-        likelihood = np.where(surer, best.log_likelihood, sampled.values)
-        self.found["gaps"] = Gaps(np.arange(size), likelihood, guide.values, best.elbo, depth.family)
+        depth = self.depth
+        self.found["gaps"] = measure(few, np.arange(size), depth.family, depth.refit_steps, depth.heats, depth.leaps)
 
     def _annealing(self) -> None:
         depth, seed = self.depth, self.subject.seed

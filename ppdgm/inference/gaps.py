@@ -1,0 +1,93 @@
+"""The inference gap of a few data and its parts: what the guide loses, and what no guide of its family could win."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ppdgm.diagnostics.arrays import rounding
+from ppdgm.diagnostics.diagnosis import Gaps
+from ppdgm.errors import PpdgmError
+from ppdgm.inference.evaluate import quiet
+from ppdgm.inference.evidence import Evidence, evidence
+from ppdgm.inference.joint import Joint
+from ppdgm.inference.refit import TOGETHER, Family, refit
+from ppdgm.inference.subject import Subject
+
+DRAWS = 1000  # of the guide, for its ELBO
+OTHERS = 20 * TOGETHER  # draws of the guide, and of the prior, among those for log p(x)
+WIDEST = 256  # latents, up to which a full covariance is fitted for log p(x)
+
+
+def measure(
+    few: Subject, index: np.ndarray, family: Family = "diagonal", steps: int = 400, heats: int = 200, leaps: int = 10
+) -> Gaps:
+    """log p(x), the guide's ELBO, and that of the best Gaussian, datum by datum.
+
+    Args:
+        few: a program at the data.
+        index: of these among all data.
+        family: of the refitted Gaussian.
+        steps: of its fit.
+        heats: T of annealed importance sampling, where nothing else reaches log p(x): half of them are taken, as it
+            begins near the posterior.
+        leaps: leapfrog steps at each.
+
+    Raises:
+        ProgramError: latents that are not of each datum, or not real.
+    """
+    joint, sites = few.joint(few.size)
+    drawn, seed = joint.latents.flat(sites), few.seed
+    best = refit(joint, drawn, family, steps, seed=seed)
+    guide, exact = _guide(few)
+    if exact.all():  # every log-weight is log p(x)
+        found = Evidence(guide, np.zeros(few.size), exact)
+    else:
+        whole = best
+        if family == "diagonal" and 1 < drawn.shape[2] <= WIDEST:
+            whole = refit(joint, drawn, "full", steps, seed=seed + 1)
+        scored, log_guide = _scored(few, joint, seed + 2)
+        half = max(1, heats // 2)
+        found = evidence(
+            joint, whole.posterior, scored, _dreamt(few, joint), log_guide, 2 * OTHERS, half, leaps, seed + 5
+        )
+    log_likelihood = np.where(exact, guide, found.values)
+    errors = np.where(exact, 0.0, found.errors)
+    return Gaps(index, log_likelihood, guide, best.elbo, family, errors, exact | found.known)
+
+
+def _guide(few: Subject) -> tuple[np.ndarray, np.ndarray]:
+    """The guide's ELBO, by closed-form KLs or log-weights, whichever varies less, and where weights are constant."""
+    weights, closed = few.judge.log_weights(DRAWS, few.seed + 3), few.judge.elbo(DRAWS, few.seed + 4)
+    with quiet():
+        errors = weights.std(0, ddof=1) / np.sqrt(DRAWS)
+        exact = np.ptp(weights, axis=0) <= rounding(weights)
+    return np.where(exact | (errors < closed.errors), weights.mean(0), closed.values), exact
+
+
+def _scored(few: Subject, joint: Joint, seed: int) -> tuple[np.ndarray | None, Callable[[np.ndarray], np.ndarray]]:
+    """Draws of the guide, and its log-density at any z; no draws where it has none."""
+
+    def log_density(z: np.ndarray) -> np.ndarray:
+        sites = joint.latents.sites(z, joint.dtype)
+        found = few.runtime.guide(few.params, joint.data, joint.index, sites)
+        return np.asarray(found, np.float64)
+
+    drawn = joint.latents.flat(few.draws(joint.data, joint.index, OTHERS, seed))
+    try:
+        log_density(drawn[:TOGETHER])
+    except (PpdgmError, NotImplementedError):  # a flow that scores its own draws only
+        return None, log_density
+    return (drawn if (drawn.std(0) > 0).all() else None), log_density  # a point has no density
+
+
+def _dreamt(few: Subject, joint: Joint) -> np.ndarray | None:
+    """Draws of the prior for each datum; None where it depends on other fields, or can't be drawn from."""
+    if set(few.fields) != {"x"}:
+        return None
+    try:
+        z, _ = few.simulated(OTHERS * few.size, few.stream("evidence"))
+    except (PpdgmError, NotImplementedError):  # a plain pair
+        return None
+    return joint.latents.flat({n: v.reshape(OTHERS, few.size, *v.shape[1:]) for n, v in z.items()})
