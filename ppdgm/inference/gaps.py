@@ -13,10 +13,10 @@ from ppdgm.inference.evaluate import quiet
 from ppdgm.inference.evidence import Evidence, evidence
 from ppdgm.inference.joint import Joint
 from ppdgm.inference.refit import TOGETHER, Family, refit
-from ppdgm.inference.subject import Subject
+from ppdgm.inference.subject import ONCE, Subject
 
-DRAWS = 1000  # of the guide, for its ELBO
-OTHERS = 20 * TOGETHER  # draws of the guide, and of the prior, among those for log p(x)
+Score = Callable[[np.ndarray], np.ndarray]
+DRAWS = 1000  # of the guide, for its ELBO, and of guide and prior, each, among those for log p(x)
 WIDEST = 256  # latents, up to which a full covariance is fitted for log p(x)
 
 
@@ -40,33 +40,37 @@ def measure(
     joint, sites = few.joint(few.size)
     drawn, seed = joint.latents.flat(sites), few.seed
     best = refit(joint, drawn, family, steps, seed=seed)
-    guide, exact = _guide(few)
+    scored, log_guide = _scored(few, joint)
+    guide, exact = _guide(few, joint, scored, log_guide)
     if exact.all():  # every log-weight is log p(x)
         found = Evidence(guide, np.zeros(few.size), exact)
     else:
         whole = best
         if family == "diagonal" and 1 < drawn.shape[2] <= WIDEST:
             whole = refit(joint, drawn, "full", steps, seed=seed + 1)
-        scored, log_guide = _scored(few, joint, seed + 2)
         half = max(1, heats // 2)
         found = evidence(
-            joint, whole.posterior, scored, _dreamt(few, joint), log_guide, 2 * OTHERS, half, leaps, seed + 5
+            joint, whole.posterior, scored, _dreamt(few, joint), log_guide, 2 * DRAWS, half, leaps, seed + 5
         )
     log_likelihood = np.where(exact, guide, found.values)
     errors = np.where(exact, 0.0, found.errors)
     return Gaps(index, log_likelihood, guide, best.elbo, family, errors, exact | found.known)
 
 
-def _guide(few: Subject) -> tuple[np.ndarray, np.ndarray]:
+def _guide(few: Subject, joint: Joint, scored: np.ndarray | None, log_guide: Score) -> tuple[np.ndarray, np.ndarray]:
     """The guide's ELBO, by closed-form KLs or log-weights, whichever varies less, and where weights are constant."""
-    weights, closed = few.judge.log_weights(DRAWS, few.seed + 3), few.judge.elbo(DRAWS, few.seed + 4)
+    closed = few.judge.elbo(DRAWS, few.seed + 4)
+    if scored is None:
+        weights = few.judge.log_weights(DRAWS, few.seed + 3)
+    else:  # nothing more is compiled
+        weights = np.concatenate([sum(joint(z)[:2]) - log_guide(z) for z in np.split(scored, DRAWS // TOGETHER)])
     with quiet():
-        errors = weights.std(0, ddof=1) / np.sqrt(DRAWS)
-        exact = np.ptp(weights, axis=0) <= rounding(weights)
+        errors = weights.std(0, ddof=1) / np.sqrt(len(weights))
+        exact = np.ptp(weights, axis=0) <= rounding(weights.astype(joint.dtype))  # in which they were computed
     return np.where(exact | (errors < closed.errors), weights.mean(0), closed.values), exact
 
 
-def _scored(few: Subject, joint: Joint, seed: int) -> tuple[np.ndarray | None, Callable[[np.ndarray], np.ndarray]]:
+def _scored(few: Subject, joint: Joint) -> tuple[np.ndarray | None, Score]:
     """Draws of the guide, and its log-density at any z; no draws where it has none."""
 
     def log_density(z: np.ndarray) -> np.ndarray:
@@ -74,7 +78,8 @@ def _scored(few: Subject, joint: Joint, seed: int) -> tuple[np.ndarray | None, C
         found = few.runtime.guide(few.params, joint.data, joint.index, sites)
         return np.asarray(found, np.float64)
 
-    drawn = joint.latents.flat(few.draws(joint.data, joint.index, OTHERS, seed))
+    parts = [few.draws(joint.data, joint.index, ONCE, few.stream("scored", i)) for i in range(DRAWS // ONCE)]
+    drawn = np.concatenate([joint.latents.flat(part) for part in parts])
     try:
         log_density(drawn[:TOGETHER])
     except (PpdgmError, NotImplementedError):  # a flow that scores its own draws only
@@ -87,7 +92,7 @@ def _dreamt(few: Subject, joint: Joint) -> np.ndarray | None:
     if set(few.fields) != {"x"}:
         return None
     try:
-        z, _ = few.simulated(OTHERS * few.size, few.stream("evidence"))
+        z, _ = few.simulated(DRAWS * few.size, few.stream("evidence"))
     except (PpdgmError, NotImplementedError):  # a plain pair
         return None
-    return joint.latents.flat({n: v.reshape(OTHERS, few.size, *v.shape[1:]) for n, v in z.items()})
+    return joint.latents.flat({n: v.reshape(DRAWS, few.size, *v.shape[1:]) for n, v in z.items()})

@@ -17,6 +17,7 @@ from ppdgm.inference.joint import Joint
 from ppdgm.inference.latents import Latents
 
 ROWS = 512  # data of a chunk
+ONCE = 200  # draws of the guide for each of a few data: one number, so that they are compiled once
 Sites = dict[str, np.ndarray]
 
 
@@ -170,7 +171,7 @@ class Subject:
         return found.reshape(first.shape[:2])
 
     def joint(self, size: int) -> tuple[Joint, Sites]:
-        """The joint density at the first data, and draws of the guide, [200, B, *event]: where latents are real.
+        """The joint density at the first data, and draws of the guide, [ONCE, B, *event]: where latents are real.
 
         Raises:
             ProgramError: they aren't.
@@ -178,7 +179,7 @@ class Subject:
         index = np.arange(size) % self.size
         data, rows = self.feed.rows(index)
         self.runtime.check_walked(self.params, data, rows)
-        drawn = self.draws(data, rows, 200, self.stream("joint"))
+        drawn = self.draws(data, rows, ONCE, self.stream("joint"))
         return Joint(self.runtime, self.params, data, rows, Latents.of(drawn), self.dtype), drawn
 
     def simulated(self, size: int, seed: int, mean: bool = False) -> tuple[Sites, Sites]:
