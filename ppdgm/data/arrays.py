@@ -27,6 +27,7 @@ def read_npy(path: Path, memory: int) -> np.ndarray:
             shape, fortran, dtype = _header(file)
             if dtype.hasobject:
                 raise DataError(f"{path} holds Python objects, expected numbers. {_PLAIN}")
+            _check_size(path.stat().st_size - file.tell(), shape, dtype, str(path))
         if dtype.kind not in "fbiu" or int(np.prod(shape, dtype=object)) * floating(dtype).itemsize <= memory:
             return np.load(path, allow_pickle=False)
         if fortran and len(shape) > 1:
@@ -46,8 +47,11 @@ def read_npz(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
+            members = archive.infolist()
+            size = sum(member.file_size for member in members)
             check_fits(size, str(path), "Save its arrays as .npy files in a folder: these are streamed.")
+            for member in members:
+                _check_member(archive, member, path)
         with np.load(path, allow_pickle=False) as arrays:
             named = {name: _member(arrays, name, path) for name in arrays.files}
     except DataError:
@@ -67,6 +71,23 @@ def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     return read(file)
+
+
+def _check_size(got: int, shape: tuple[int, ...], dtype: np.dtype, where: str) -> None:
+    """Refuse data of another size than their header says; what comes after them would be left out without a word."""
+    size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if got != size:
+        raise DataError(f"{where} is no whole .npy file: got {got} bytes of data, its header says {size}.")
+
+
+def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
+    with archive.open(member) as file:
+        if not member.filename.endswith(".npy") or file.read(6) != b"\x93NUMPY":
+            return  # no array: refused as what it is
+        file.seek(0)
+        shape, _, dtype = _header(file)
+        if not dtype.hasobject:
+            _check_size(member.file_size - file.tell(), shape, dtype, f"{path}, {member.filename}")
 
 
 def _member(arrays: Any, name: str, path: Path) -> np.ndarray:

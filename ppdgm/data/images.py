@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ppdgm.data.checks import check_fits
 from ppdgm.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+_ENDS = {b"\x89PNG": b"IEND\xaeB`\x82", b"GIF8": b";"}  # by what a file starts with
 _SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 
 
@@ -64,13 +66,26 @@ def _open(path: Path) -> np.ndarray:
     except ImportError:
         raise DataError("Image folders need the package 'pillow', which is not installed: pip install pillow") from None
     try:
-        with Image.open(path) as image:
+        content = path.read_bytes()
+        _check_whole(content)
+        with Image.open(io.BytesIO(content)) as image:
             grey = image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16")
             converted: Any = image.convert("L") if image.mode in ("1", "LA") else image
             pixels = np.asarray(converted if grey else image.convert("RGB"))
     except Exception as error:  # whatever the decoder makes of a damaged file
         raise DataError(f"{path} is no whole image: {error}. Replace or remove it.") from None
     return pixels if grey else np.moveaxis(pixels, -1, 0)
+
+
+def _check_whole(content: bytes) -> None:
+    """Refuse a file that lacks what its format ends with, or bytes that its header tells of.
+
+    Decoders take one for whole whose last checksum, or the padding of whose last row, is cut off.
+    """
+    end = next((end for start, end in _ENDS.items() if content.startswith(start)), b"")
+    told = {b"BM": content[2:6], b"RI": content[4:8]}.get(content[:2], b"")
+    if not content.rstrip(b"\0\r\n").endswith(end) or len(content) < int.from_bytes(told, "little"):
+        raise ValueError("image file is truncated")
 
 
 def _stack(files: list[Path], first: np.ndarray, first_path: Path) -> np.ndarray:
