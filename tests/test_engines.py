@@ -16,7 +16,6 @@ from ppdgm.inference import (
     HMC,
     IWAE,
     SVI,
-    Cyclical,
     LaggingInference,
     Linear,
     MonteCarloEM,
@@ -24,7 +23,6 @@ from ppdgm.inference import (
     Renyi,
     Resampled,
     ReweightedWakeSleep,
-    Sigmoid,
     Stage,
     Stages,
     VariationalEM,
@@ -186,13 +184,6 @@ def test_capacity_holds_the_kl_at_c(backend):
         - 50.0 * np.abs(fit.history["kl"] - np.minimum(fit.history["step"] - 1, 200) / 100)
     )
     np.testing.assert_allclose(fit.history["objective"], step, rtol=2e-3, atol=2e-3)
-
-
-def test_schedules():
-    steps = np.arange(0, 101)
-    s, c = Sigmoid(steps=100)(steps), Cyclical(steps=100, cycles=4, rise=0.5)(steps)
-    assert s[0] < 0.003 and s[50] == 0.5 and s[100] == 1.0 and (np.diff(s) > 0).all()
-    assert c[0] == c[25] == c[75] == 0.0 and c[6] == pytest.approx(0.48) and c[13] == c[24] == c[100] == 1.0
 
 
 # --- estimators: what fits what -------------------------------------------------------------------------------------
