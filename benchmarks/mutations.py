@@ -461,9 +461,9 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "free bits below the floor": Mutation(
         "ppdgm/inference/bounds.py",
-        "xp.where(each > floor, each, 0.0 * each + floor)",
-        "xp.where(each > floor, each, each + floor)",
-        "tests/test_engines.py -k free_bits",
+        "xp.where(kl > floor, kl, 0.0 * kl + floor)",
+        "xp.where(kl > floor, kl, kl + floor)",
+        "tests/test_pieces.py -k worth",
     ),
     "frozen parameters move": Mutation(
         "ppdgm/inference/engine.py",

@@ -76,6 +76,41 @@ def test_steps_of_stages_are_those_by_hand(backend):
         np.testing.assert_allclose(fit.params[n], average[n], rtol=2e-5)
 
 
+def ascent(name, gradients, params, rate):
+    """What an optimiser by name makes of gradients, a function of parameters, with the settings below."""
+    b1, b2, eps, decay = SETTINGS["beta1"], SETTINGS["beta2"], SETTINGS["eps"], SETTINGS["weight_decay"]
+    m, v = ({n: np.zeros(2) for n in params} for _ in range(2))
+    for t in range(1, 6):
+        for n, g in gradients(params).items():
+            m[n] = b1 * m[n] + (1 - b1) * g
+            if name == "adamax":
+                v[n] = np.maximum(b2 * v[n], np.abs(g) + eps)
+                step = m[n] / (1 - b1**t) / v[n]
+            else:
+                v[n] = b2 * v[n] + (1 - b2) * g * g
+                step = m[n] / (1 - b1**t) / (np.sqrt(v[n] / (1 - b2**t)) + eps)
+            kept = 1 - rate * decay if name == "adamw" else 1.0
+            params = {**params, n: kept * params[n] + rate * step}
+    return params
+
+
+# Far enough from the usual ones that each counts within five steps.
+SETTINGS = {"beta1": 0.6, "beta2": 0.8, "eps": 0.05, "weight_decay": 0.3}
+
+
+@both
+@pytest.mark.parametrize("name", ["adam", "adamw", "adamax"])
+def test_optimisers_by_name_are_those_by_hand(name, backend):
+    optimiser = Optimiser(name=name, **SETTINGS)
+    fit = ppdgm.fit(
+        Centre(), X, steps=5, batch_size=10, learning_rate=0.1, optimiser=optimiser, backend=backend, progress=False
+    )
+    first = {n: v.astype(float) for n, v in Centre().initialise(0).items()}
+    right = ascent(name, lambda p: gradient_of(p, X.astype(float))[0], first, 0.1)
+    for n, v in right.items():
+        np.testing.assert_allclose(fit.params[n], v, rtol=2e-5)
+
+
 class Noisy(Program):
     """z ~ N(0, 1), x ~ N(z, 1), q(z|x) = N(0, 1): the bound of a draw is log N(x; z, 1)."""
 
@@ -166,3 +201,15 @@ def test_the_error_of_latents_that_all_data_share(backend):
         assert found.monte_carlo_error == pytest.approx(right, rel=5 / k**0.5)  # a variance's error, with its kurtosis
         mean = (-0.5 * (SEEN**2 + 1) - 0.5 * np.log(2 * np.pi)).sum(1).mean()
         assert abs(found.mean - mean) < 4 * right
+
+
+@both
+def test_the_seed_is_that_of_draws(backend):
+    found = [
+        ppdgm.fit(
+            Noisy(), PROBABLE, steps=2, learning_rate=0.0, seed=seed, backend=backend, progress=False,
+            engine=SVI(kl="monte_carlo"),
+        ).history["objective"]
+        for seed in (1, 2)
+    ]  # fmt: skip
+    assert not np.isin(found[0], found[1]).any()

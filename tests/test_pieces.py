@@ -188,6 +188,35 @@ def test_free_bits_are_worth_what_they_say(per, of, right):
     assert found["objective"] == pytest.approx(-0.5 * right) and found["kl"] == pytest.approx(13.0 / 3)
 
 
+@pytest.mark.parametrize(
+    ("engine", "counted"),
+    [
+        (SVI(beta=0.25), lambda kl: 0.25 * kl),
+        (SVI(capacity=5.0, gamma=3.0), lambda kl: 3.0 * abs(kl - 5.0)),
+        (SVI(capacity=4.0, gamma=3.0), lambda kl: 3.0 * abs(kl - 4.0)),
+        (SVI(free_bits=6.0), lambda kl: 0.25 * (6.0 + 0.07)),
+        (SVI(free_bits=0.1, kl="monte_carlo"), lambda kl: 0.25 * kl),
+    ],
+)
+def test_every_term_counts_once(engine, counted):
+    """With a latent and a datum that all N = 20 data share, and a penalty: reconstruction, KL by β, penalty."""
+    local, seen = np.array([[3.0, 5.5], [4.0, 7.5]]), np.array([[-1.0, -2.0], [-3.0, -4.0]])
+    zero = np.zeros((2, 2))
+    trace = Trace(
+        {"z": np.zeros((2, 2, 1)), "m": np.zeros((2, 1))},
+        {"z": -local, "x": seen},
+        {"z": zero},
+        {} if engine.kl == "monte_carlo" else {"z": local.mean(0)[None, :, None]},
+        {"m": np.array([-1.0, -1.8]), "y": np.array([-6.0, -10.0])},
+        penalties={"size": np.array([0.5, 1.5])},
+    )
+    knobs = {"beta": 0.25, "capacity": engine.capacity}
+    found = engine(trace, np, np.ones(2), knobs, 20)
+    kl, told = 5.0 + 1.4 / 20, -2.5 - 8.0 / 20
+    assert found["kl"] == pytest.approx(kl) and found["elbo"] == pytest.approx(told - kl)
+    assert found["objective"] == pytest.approx(told - counted(kl) - 1.0)
+
+
 def test_free_bits_per_dimension_of_a_kl_that_does_not_split():
     """A full covariance's KL is one number for the site; a categorical latent's is one for each variable."""
     one = kl_trace(np.ones((2, 1)), event=(3,))

@@ -55,6 +55,8 @@ def test_stages_count_from_their_own_first_step():
     for name in ("beta@1", "beta@2"):
         np.testing.assert_allclose(knobs[name], [0.5] * 5 + [0.6, 0.7, 0.8, 0.9, 1.0, 1.0], rtol=1e-6)
     assert [s.reached() for s in engine.schedules().values()] == [4, 9]
+    for schedule, told in zip(engine.schedules().values(), ("beta", "beta@1"), strict=True):
+        np.testing.assert_allclose(schedule(steps), knobs[told], rtol=1e-6)
     assert [p.labels for p in engine.phases()] == [None, ("guide",), ("model",)]
 
 
@@ -72,7 +74,7 @@ def test_batches_hold_each_datum_once_an_epoch_in_another_order():
 
 def test_validation_waits_as_long_as_it_says(monkeypatch):
     """The first of equal values is the best one, and looks before `warm` aren't counted against it."""
-    values = iter([-3.0, -4.0, -2.0, -2.0, -5.0, -2.5])
+    values = iter([-3.0, -2.0, -4.0, -2.0, -5.0, -2.5])
     judge = SimpleNamespace(elbo=lambda k, seed: SimpleNamespace(mean=next(values)))
     monkeypatch.setattr("ppdgm.inference.watch.replace", lambda judge, params: judge)
     trainer = SimpleNamespace(judged=None, now=0)
@@ -81,12 +83,12 @@ def test_validation_waits_as_long_as_it_says(monkeypatch):
     for trainer.now in range(10, 70, 10):
         done.append(watch.look(trainer, trainer.now))
     assert done == [False, False, False, False, False, True]  # of steps 40, 50 and 60
-    assert watch.best == -2.0 and watch.best_params == {"step": 30}
+    assert watch.best == -2.0 and watch.best_params == {"step": 20}
 
 
 def test_lagging_inference_takes_its_turns():
     """Windows of φ until one is no better, then a step of θ; with no more information, both."""
-    director = LaggingInference(window=2, most=6).director(per_epoch=2)
+    director = LaggingInference(window=2, most=20).director(per_epoch=2)
     guide, model, both_ = 0, 1, 2
     taken = []
     objective = iter([1, 3, 2, 4, 2, 4, -9, 1, 1, 0, 1, -9])  # window means 2, 3, 3: then θ; 1, 0.5: then θ
