@@ -349,7 +349,7 @@ MUTATIONS: dict[str, Mutation] = {
         "ppdgm/backends/pyro/loop.py",
         "row, rates[i])",
         "row, rates[0])",
-        "tests/test_by_hand.py -k optimisers",
+        "tests/test_by_hand.py -k stages_are",
     ),
     "a request to end is swallowed": Mutation(
         "ppdgm/inference/run.py",
