@@ -185,6 +185,22 @@ def held_below(name: str, drawn: list[str], observed: bool) -> ProgramError:
     )
 
 
+def mixed(name: str, what: str) -> ProgramError:
+    """The error for a program that mixes the rows of a minibatch, or the particles.
+
+    Args:
+        name: of the site whose terms show it.
+        what: "row" or "particle".
+    """
+    lead = "the data's rows" if what == "row" else "particles"
+    return ProgramError(
+        f"Site {name!r}: the terms of one {what} change when the other {what}s do, so that {lead} are mixed. Values "
+        "are [K, B, …], with particles first, and data are [B, …]: index from the right, h[..., 0, :] for h[0], and "
+        "sum or average over dimensions of one row alone, x.mean(-1). Statistics of a minibatch belong in P.penalty or "
+        "in a module that evaluates with running ones, as BatchNorm does."
+    )
+
+
 def no_field(name: str, fields: list[str]) -> ProgramError:
     """The error for an observed site that is no field of the data, so that the guide can't be shown its draw."""
     return ProgramError(

@@ -3,37 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from ppdgm.data.checks import refuse_where
+from ppdgm.data.checks import check_resolution, refuse_where
 from ppdgm.data.dataset import Dataset
 from ppdgm.data.stream import Stream
 from ppdgm.errors import DataError
 
 Fields = dict[str, Any]  # of arrays [N, …] and Streams
+Use = Literal["train", "judge", "look"]
 
 
-def as_fields(data: Any, dtype: str = "float32") -> Fields:
+def as_fields(data: Any, dtype: str = "float32", use: Use = "look") -> Fields:
     """Data as named arrays; a single array is `x`. Booleans and `x` become floating, other integers stay.
 
-    Streams stay what they are, and memory-mapped arrays become Streams: nothing of them is read.
+    Streams stay what they are, and memory-mapped arrays become Streams: of them nothing is kept.
+
+    Args:
+        data: arrays.
+        dtype: "float32" or "float64".
+        use: what for. Columns whose spread `dtype` can't hold are refused to "train" on, and warned of to "judge".
 
     Raises:
-        DataError: no numbers, no rows, or fields of different length.
+        DataError: no numbers, no rows, fields of different length, or numbers that `dtype` can't hold.
     """
     if isinstance(data, Dataset):
         raise DataError(f"Data: got the whole of {data!r}, expected one of its splits, such as data.train.")
     named = data if isinstance(data, Mapping) else {"x": data}
-    fields = {name: _field(name, value, dtype) for name, value in named.items()}
+    fields = {name: _field(name, value, dtype, use) for name, value in named.items()}
     sizes = {n: len(a) for n, a in fields.items()}
     if not sizes or len(set(sizes.values())) != 1 or 0 in sizes.values():
         raise DataError(f"Data: got fields of {sizes or 'no'} rows, expected the same number, at least one.")
     return fields
 
 
-def _field(name: str, value: Any, dtype: str) -> Any:
+def _field(name: str, value: Any, dtype: str, use: Use) -> Any:
     lazy = isinstance(value, Stream | np.memmap)
     try:
         array = value if lazy else np.asarray(value)
@@ -49,17 +55,25 @@ def _field(name: str, value: Any, dtype: str) -> Any:
             "leave out their rows."
         )
     kind = np.dtype(dtype) if array.dtype.kind in "fb" or name == "x" else array.dtype.newbyteorder("=")
-    if isinstance(array, Stream):
-        return array.astype(kind)
     if lazy:
-        return Stream(array, dtype=kind)
+        array = array if isinstance(array, Stream) else Stream(array, dtype=None if kind.kind == "f" else kind)
+        _check_held(name, array, dtype, use)
+        return array.astype(kind)
     with np.errstate(over="ignore"):  # too large for `dtype`: refused below
         cast = np.ascontiguousarray(array.astype(kind))
     if array.dtype.itemsize > kind.itemsize and array.dtype.kind == "f":
         refuse_where(
             name, array, lambda c: np.isfinite(c) & (np.abs(c) > np.finfo(kind).max), f"numbers that fit {kind}"
         )
+    _check_held(name, array, dtype, use)
     return cast
+
+
+def _check_held(name: str, array: Any, dtype: str, use: Use) -> None:
+    """Whole numbers count as numbers too, whatever a program makes of them."""
+    kind, size = np.dtype(dtype), array.dtype.itemsize
+    if use != "look" and len(array) > 1 and (size > kind.itemsize or (array.dtype.kind in "iu" and size >= 4)):
+        check_resolution(name, array, kind, use == "train")
 
 
 def take(fields: Mapping[str, Any], index: Any) -> dict[str, np.ndarray]:

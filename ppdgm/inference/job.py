@@ -15,6 +15,7 @@ import numpy as np
 from ppdgm.checkpoint import matching
 from ppdgm.data import Dataset, as_fields, codings_of, enter
 from ppdgm.errors import CheckpointError, DataError, PpdgmError, ProgramError, TrainingError, explain, out_of_memory
+from ppdgm.inference.apart import check_apart
 from ppdgm.inference.batches import Batches
 from ppdgm.inference.engine import knobs_of_phases
 from ppdgm.inference.estimators import first_field
@@ -75,9 +76,9 @@ class Job:
             raise TrainingError("early_stopping needs validation=… data to watch.")
         if training.mixed_precision:
             _check_mixed(recipe)
-        self.fields = as_fields(self.data, training.dtype)
+        self.fields = as_fields(self.data, training.dtype, "train")
         held_out = None if self.validation is None else enter(self.codings, self.validation)
-        self.held_out = None if held_out is None else as_fields(held_out, training.dtype)
+        self.held_out = None if held_out is None else as_fields(held_out, training.dtype, "judge")
         check_fields(recipe.program, self.fields, training.binarise)
         if self.held_out is not None:
             check_fields(recipe.program, self.held_out)
@@ -259,6 +260,7 @@ class Job:
         engine = self.recipe.engine
         try:
             self.runtime.validate(self.native, data, 2, rows)
+            check_apart(self.runtime, self.first, self.feed)
             knobs, width = knobs_of_phases(engine, np.zeros(1)), self._width()
             native = {**self.native, **self.runtime.put(engine.own(width, ()))}
             scored = self.runtime.rehearse(engine, native, data, rows, knobs, self.feed.size)

@@ -216,7 +216,7 @@ class Fit(Diagnosable):
 
     def _feed(self, data: Any) -> Feed:
         entered = enter(self.codings, leave_labels(self.program, data))
-        fields = as_fields(entered, dtype_of(self.params))
+        fields = as_fields(entered, dtype_of(self.params), "judge")
         check_fields(self.program, fields)
         feed = Feed(self._runtime, fields)
         self._runtime.prepare(feed.sample)

@@ -74,7 +74,7 @@ def _ready(program: Any, params: Mapping[str, np.ndarray], x: Any, backend: str 
     check_program(program)
     require("device", device, str, None, "text, such as 'auto', 'cpu' or 'cuda:1'")
     params = {n: np.asarray(v) for n, v in _named("params", params).items()}
-    fields = as_fields(x, dtype_of(params))
+    fields = as_fields(x, dtype_of(params), "judge")
     check_fields(program, fields)
     name = getattr(program, "backend", None) or ("numpyro" if backend is None else backend)
     runtime = load_backend(name).Runtime(program, device)

@@ -104,6 +104,12 @@ class Runtime:
         found: Trace = self.fetch(self._trace(params, make_key(seed), data, self._index(index), native, k=k, kl=kl))
         return found
 
+    def glance(self, params: Any, data: Any, index: np.ndarray, k: int, given: Arrays) -> Trace:
+        """Terms of a few data as `trace` gives them, step by step: nothing is compiled."""
+        native, key = self.put(given, None), jax.random.key(0)
+        found: Trace = self.fetch(self.trace_native(params, key, data, self._index(index), native, k, False))
+        return found
+
     def evaluate(
         self,
         function: Callable[[Trace, Any], Array],

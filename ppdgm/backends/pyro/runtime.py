@@ -96,6 +96,10 @@ class Runtime:
             found: Trace = self.fetch(terms)
         return found
 
+    def glance(self, params: Any, data: Any, index: np.ndarray, k: int, given: Arrays) -> Trace:
+        """Terms of a few data as `trace` gives them."""
+        return self.trace(params, data, index, k, 0, given, False)
+
     def evaluate(
         self,
         function: Callable[[Trace, Any], Array],

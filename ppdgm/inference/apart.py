@@ -1,0 +1,127 @@
+"""Whether each row's terms are its own: they stay as they are when the other rows, and the other particles, change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ppdgm import mistakes
+from ppdgm.data import take
+from ppdgm.errors import PpdgmError
+from ppdgm.inference.feed import Feed
+from ppdgm.language import Trace
+
+ROWS, PARTICLES = 5, 2
+ALIKE = 1e-4  #: relative to 1 + |term|: far above rounding, far below what another row would change
+STIR = 0.05  #: of numbers that are all equal, such as the zeros of a last layer, which would hide what depends on what
+
+Arrays = dict[str, np.ndarray]
+
+
+def check_apart(runtime: Any, first: Mapping[str, np.ndarray], feed: Feed) -> None:
+    """Refuse a program in which the terms of a row, or of a particle, depend on the others: it mixes the minibatch.
+
+    Read as evaluations are, so that modules with batch statistics of their own (BatchNorm) use the running ones; a
+    penalty may be of the whole minibatch. Noise is the reading's own: no generator of the user's moves.
+
+    Args:
+        runtime: of the program.
+        first: its parameters' first values.
+        feed: of the data.
+
+    Raises:
+        ProgramError: with the site.
+    """
+    look = _Look(runtime, runtime.put(_stirred(first, runtime.tracer.labels)), feed)
+    try:
+        own = look.read(look.rows, {})
+        given = {n: v for n, v in own.values.items() if v.shape[:2] == look.shape or _shared(n, v, own)}
+        drawn = len(given) < len(own.values)  # enumerated, or depending on what is
+        try:
+            own = look.read(look.rows, given)
+        except (PpdgmError, NotImplementedError):  # its draws alone can be scored, as those of a one-way flow
+            given = {}
+        for at in ((1, look.shape[1] - 1), (0, 0)):
+            other = look.read(*look.changed(given, at))
+            if drawn and not _same_draws(own, other, at):
+                continue
+            if (site := _moved(own, other, at)) is not None:
+                alone = look.read(*look.changed(given, at, particles=False))
+                raise mistakes.mixed(site, "row" if _moved(own, alone, at) else "particle")
+    except NotImplementedError:
+        return  # a density that can't be read here: told by the first reading, if it matters
+
+
+class _Look:
+    """Readings of some rows, of which all but one can be changed."""
+
+    def __init__(self, runtime: Any, params: Any, feed: Feed):
+        self.runtime, self.params, self.feed = runtime, params, feed
+        b = runtime.tracer.batch_size or ROWS
+        self.shape = (PARTICLES, b)
+        spread = np.linspace(0, feed.size, 2 * b, endpoint=False).astype(int)
+        self.rows, self.others = spread[::2], spread[1::2]
+        if feed.size < 2 * b:
+            self.rows = np.arange(b) % feed.size
+            self.others = np.roll(self.rows, 1)
+
+    def read(self, rows: np.ndarray, given: Arrays) -> Trace:
+        """Terms of these rows, [K, B]. A pair that draws its own minibatch has indices; others have the rows alone."""
+        if self.runtime.tracer.subsamples:
+            data, index = self.feed.rows(rows)
+        else:  # as a set of its own: a pair may keep something for each place in it
+            data, index = self.runtime.put(take(self.feed.fields, rows)), np.arange(len(rows))
+        found: Trace = self.runtime.glance(self.params, data, index, PARTICLES, given)
+        return found
+
+    def changed(self, given: Arrays, at: tuple[int, int], particles: bool = True) -> tuple[np.ndarray, Arrays]:
+        """Other rows, and other latents, everywhere but at one particle (or all) of one row."""
+        rows = self.others.copy()
+        rows[at[1]] = self.rows[at[1]]
+        other = {}
+        for name, value in given.items():
+            b = min(at[1], value.shape[1] - 1)  # 0 of a latent that all data share
+            here = (at[0], b) if particles else (slice(None), b)
+            other[name] = np.roll(value, (1, 1) if particles else 1, axis=(0, 1) if particles else 1)
+            other[name][here] = value[here]
+        return rows, other
+
+
+def _shared(name: str, value: np.ndarray, trace: Trace) -> bool:
+    return name in trace.shared and value.shape[:2] == (PARTICLES, 1)
+
+
+def _stirred(first: Mapping[str, np.ndarray], labels: Mapping[str, str]) -> Arrays:
+    """Parameters, with a little noise where all numbers of one are equal."""
+    rng, found = np.random.default_rng(0), dict(first)
+    for name in labels:
+        v = first[name]
+        if v.dtype.kind == "f" and v.size and (v == v.flat[0]).all():
+            by = np.where(v == 0, 1.0, v)
+            found[name] = (v + STIR * by * rng.normal(size=v.shape)).astype(v.dtype)
+    return found
+
+
+def _terms(trace: Trace) -> Iterator[tuple[str, np.ndarray]]:
+    """The guide's, then the model's."""
+    yield from trace.log_q.items()
+    yield from trace.log_p.items()
+    if trace.marginal is not None:
+        yield next(iter(trace.log_p)), trace.marginal
+
+
+def _moved(own: Trace, other: Trace, at: tuple[int, int]) -> str | None:
+    """The first site of which the terms at one place differ."""
+    for (name, a), (_, b) in zip(_terms(own), _terms(other), strict=True):
+        a, b = (float(np.broadcast_to(t, (PARTICLES, t.shape[-1]))[at]) for t in (a, b))
+        if np.isfinite(a) and np.isfinite(b) and abs(a - b) > ALIKE * (1 + abs(a)):
+            return name
+    return None
+
+
+def _same_draws(own: Trace, other: Trace, at: tuple[int, int]) -> bool:
+    """Whether the latents [K, B, …] at one place are the same: not so under a sampler that rejects."""
+    pairs = ((v, other.values[n]) for n, v in own.values.items() if v.ndim > 1 and v.shape[1] > at[1])
+    return all(v.shape == w.shape and np.allclose(v[at], w[at], rtol=1e-4, atol=1e-6) for v, w in pairs)
