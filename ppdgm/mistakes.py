@@ -280,8 +280,8 @@ def changed(role: str) -> ProgramError:
     )
 
 
-def scored(name: str, dist: Any, observed: bool, log_prob: Callable[[], Any]) -> Any:
-    """What `log_prob` gives.
+def scored(name: str, dist: Any, log_prob: Callable[[], Any]) -> Any:
+    """What `log_prob` gives at a draw of the guide.
 
     Raises:
         ProgramError: the distribution can't have such a value, and its library says so.
@@ -292,15 +292,10 @@ def scored(name: str, dist: Any, observed: bool, log_prob: Callable[[], Any]) ->
         if "support" not in str(error):
             raise
         inner = _inner(dist)
-        support = f"the support of {type(inner).__name__}, {inner.support}"
-        if observed:
-            text = f"got data outside {support}. Check the data, or choose a distribution that has them."
-        else:
-            text = (
-                f"the guide draws values outside {support}, its distribution in the model. Give it distributions with "
-                "the same support in both."
-            )
-        raise ProgramError(f"Site {name!r}: {text}") from error
+        raise ProgramError(
+            f"Site {name!r}: the guide draws values outside the support of {type(inner).__name__}, {inner.support}, its "
+            "distribution in the model. Give it distributions with the same support in both."
+        ) from error
 
 
 def check_batch_shape(

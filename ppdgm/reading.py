@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from ppdgm import enumeration, mistakes
 from ppdgm.errors import PpdgmError, ProgramError, explain
@@ -36,6 +36,47 @@ class Gradients:
     mixed: bool = False
 
 
+class Seen(NamedTuple):
+    """An observed site of a reading.
+
+    Attributes:
+        name: its own.
+        dist: its distribution.
+        value: what it is observed at.
+        mask: of the handlers around it, like the distribution's batch; None for none.
+        rows: truth over the distribution's batch -> whether it holds for each row, [B].
+    """
+
+    name: str
+    dist: Any
+    value: Array
+    mask: Array | None
+    rows: Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What is known of an observed site before any row is looked at.
+
+    Attributes:
+        name: its own.
+        field: of the data, if the site is observed at this as it is, or in another shape; None: at what is made of it.
+        shape: of a row there.
+        support: of its numbers, native; None where every number is in it, or it isn't known.
+        bounds: arrays in the support, which can depend on data, parameters and draws.
+        told: distribution and support, for people.
+        masked: whether some rows may not count.
+    """
+
+    name: str
+    field: str | None
+    shape: tuple[int, ...]
+    support: Any
+    bounds: tuple[Any, ...]
+    told: str
+    masked: bool
+
+
 NO_ENUMERATION = (
     "The sites of a plain pair are enumerated by the library's own TraceEnum_ELBO only. Write the program over P, or "
     "use the estimator 'score'."
@@ -58,6 +99,10 @@ class Reader(Protocol):
         ...
 
     def log_prob(self, dist: Any, value: Array) -> Array: ...
+    def observe(self, dist: Any, value: Array) -> Array:
+        """log p of data."""
+        ...
+
     def kl(self, q: Any, p: Any) -> Array | None:
         """Closed-form KL [..., B, D], or None where there is none."""
         ...
@@ -248,7 +293,9 @@ class Reading:
         self.penalties[name] = value
 
     def _score(self, name: str, dist: Any, value: Array) -> Array:
-        return mistakes.scored(name, dist, name in self.observed, lambda: self.reader.log_prob(dist, value))
+        if name in self.observed:
+            return self.reader.observe(dist, value)
+        return mistakes.scored(name, dist, lambda: self.reader.log_prob(dist, value))
 
     def param(self, name: str, value: Array) -> Array:
         return value
@@ -316,6 +363,27 @@ def read_pair(
     P = speak(model)
     _run(program, "model", P, batch, reader)
     return trace(guide, model, P, kl)
+
+
+def read_observed(
+    program: PairLike, speak: Callable[[Reading], Vocabulary], reader: Reader, batch: Batch, size: int
+) -> list[Seen]:
+    """The observed sites of one particle, each with its distribution given a draw of the guide.
+
+    A row is right if it is for one value of what is enumerated: the others have probability 0.
+    """
+    guide = Reading(reader, (1, size), {})
+    _run(program, "guide", speak(guide), batch, reader)
+    model = Reading(reader, (1, size), guide.values, axes=guide.axes)
+    P = speak(model)
+    _run(program, "model", P, batch, reader)
+
+    def rows(inside: Array) -> Array:
+        inside = reader.broadcast(inside, (*inside.shape[:-1], size))
+        return P.xp.any(reader.reshape(inside, (-1, size)), axis=0)
+
+    inner = [n for n in model.observed if n not in model.shared]
+    return [Seen(n, model.dists[n], model.values[n], None, rows) for n in inner]
 
 
 def _run(program: PairLike, role: str, P: Vocabulary, batch: Batch, reader: Reader) -> None:

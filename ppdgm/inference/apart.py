@@ -34,7 +34,7 @@ def check_apart(runtime: Any, first: Mapping[str, np.ndarray], feed: Feed) -> No
     Raises:
         ProgramError: with the site.
     """
-    look = _Look(runtime, runtime.put(_stirred(first, runtime.tracer.labels)), feed)
+    look = _Look(runtime, runtime.put(stirred(first, runtime.tracer.labels)), feed)
     try:
         own = look.read(look.rows, {})
         given = {n: v for n, v in own.values.items() if v.shape[:2] == look.shape or _shared(n, v, own)}
@@ -93,12 +93,12 @@ def _shared(name: str, value: np.ndarray, trace: Trace) -> bool:
     return name in trace.shared and value.shape[:2] == (PARTICLES, 1)
 
 
-def _stirred(first: Mapping[str, np.ndarray], labels: Mapping[str, str]) -> Arrays:
-    """Parameters, with a little noise where all numbers of one are equal."""
+def stirred(first: Mapping[str, np.ndarray], labels: Mapping[str, str], alike: bool = True) -> Arrays:
+    """Parameters, with a little noise where all numbers of one are equal; or everywhere, if not `alike`."""
     rng, found = np.random.default_rng(0), dict(first)
     for name in labels:
         v = first[name]
-        if v.dtype.kind == "f" and v.size and (v == v.flat[0]).all():
+        if v.dtype.kind == "f" and v.size and (not alike or (v == v.flat[0]).all()):
             by = np.where(v == 0, 1.0, v)
             found[name] = (v + STIR * by * rng.normal(size=v.shape)).astype(v.dtype)
     return found

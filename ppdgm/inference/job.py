@@ -32,6 +32,7 @@ from ppdgm.inference.recipe import Recipe
 from ppdgm.inference.result import Fit, values_of
 from ppdgm.inference.run import Interruption, Run, interruptible
 from ppdgm.inference.settings import Training
+from ppdgm.inference.support import check_support
 from ppdgm.inference.watch import Watch
 from ppdgm.nets import ForeignNet
 from ppdgm.program import PlainPair
@@ -260,7 +261,7 @@ class Job:
         engine = self.recipe.engine
         try:
             self.runtime.validate(self.native, data, 2, rows)
-            check_apart(self.runtime, self.first, self.feed)
+            self._check_rows()
             knobs, width = knobs_of_phases(engine, np.zeros(1)), self._width()
             native = {**self.native, **self.runtime.put(engine.own(width, ()))}
             scored = self.runtime.rehearse(engine, native, data, rows, knobs, self.feed.size)
@@ -273,6 +274,14 @@ class Job:
             raise
         except Exception as error:
             raise (out_of_memory(error) or explain(program, error)) from error
+
+    def _check_rows(self) -> None:
+        """All rows are in their distributions' supports, and each stands for itself."""
+        program, dynamic = self.recipe.program, self.recipe.training.binarise == "dynamic"
+        check_support(program, self.runtime, self.first, self.feed, True, dynamic)
+        if self.held_out is not None:
+            check_support(program, self.runtime, self.first, Feed(self.runtime, self.held_out), False)
+        check_apart(self.runtime, self.first, self.feed)
 
     def _width(self) -> int:
         """Of the field that a learned baseline reads, flat."""

@@ -32,6 +32,7 @@ from ppdgm.inference.folder import Folder, find_saved, open_saved, versions
 from ppdgm.inference.layout import as_path, check_free
 from ppdgm.inference.recipe import Recipe
 from ppdgm.inference.settings import Training
+from ppdgm.inference.support import check_support
 from ppdgm.inference.svi import SVI
 from ppdgm.mistakes import NO_PRIOR
 from ppdgm.program import PlainPair, Program, check_program
@@ -220,6 +221,7 @@ class Fit(Diagnosable):
         check_fields(self.program, fields)
         feed = Feed(self._runtime, fields)
         self._runtime.prepare(feed.sample)
+        check_support(self.program, self._runtime, self.params, feed, False)
         return feed
 
     def _judge(self, data: Any, memory: int | str) -> Judge:

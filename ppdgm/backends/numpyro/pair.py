@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from numpyro.infer.autoguide import AutoContinuous, AutoGuide
 from ppdgm import mistakes
 from ppdgm.backends.numpyro.foreign import path_name
 from ppdgm.backends.numpyro.keys import make_key
-from ppdgm.backends.numpyro.sites import Message, Reading, Supply, no_plate, place, read
+from ppdgm.backends.numpyro.sites import Message, Reading, Site, Supply, no_plate, place, read
 from ppdgm.backends.numpyro.terms import (
     arguments,
     check_fields,
@@ -29,7 +30,7 @@ from ppdgm.backends.numpyro.terms import (
 )
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend, explain, nearest
 from ppdgm.language import Array, Batch, Trace
-from ppdgm.reading import NO_ENUMERATION, Gradients
+from ppdgm.reading import NO_ENUMERATION, Gradients, Seen
 
 Params = Mapping[str, Array]
 Sites = dict[str, Array]
@@ -163,6 +164,20 @@ class PairTracer:
         found = each(one)(jax.random.split(key, k), given)
         values, log_p, log_q, forms = (_unsort(part, order) for part in found[:4])
         return Trace(values, log_p, log_q, forms, found.shared)
+
+    def observed(self, params: Params, key: Array, batch: Batch, index: Array) -> list[Seen]:
+        """The observed sites, given a draw of the guide."""
+        self.prepare(batch)
+        batch, order = self._sort(batch, index)
+        _, model = self._pair(key, batch, self._at(index), self._values(params), {})
+
+        def rows(site: Site, inside: Array) -> Array:
+            wide = jnp.broadcast_to(inside, site.fn.batch_shape)
+            found = jnp.all(wide, axis=[a for a in range(wide.ndim) if a != site.axis])
+            return found if order is None else found[jnp.argsort(order)]
+
+        inner = [s for s in model.sites.values() if s.observed and s.axis is not None and not isinstance(s.fn, Unit)]
+        return [Seen(s.name, s.fn, s.value, None, partial(rows, s)) for s in inner]
 
     def dream(
         self, params: Params, key: Array, batch: Batch, index: Array, gradients: Gradients | None = None

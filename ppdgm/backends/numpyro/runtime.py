@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from math import prod
@@ -18,10 +19,11 @@ from ppdgm import mistakes
 from ppdgm.backends.numpyro.chains import nuts
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.pair import PairTracer
+from ppdgm.backends.numpyro.support import describe, rows_inside, within
 from ppdgm.backends.numpyro.tracer import ProgramTracer, make_tracing, model_at, select
 from ppdgm.errors import PpdgmError, UnsupportedByBackend
 from ppdgm.language import Array, Trace
-from ppdgm.reading import Gradients, split
+from ppdgm.reading import Gradients, Observed, split
 from ppdgm.tracing import knobs_of
 
 Arrays = Mapping[str, np.ndarray]
@@ -70,6 +72,8 @@ class Runtime:
         self._decoded = jax.jit(self._at_latents)
         self._refine = jax.jit(self._chains, static_argnames=("draws", "warmup"))
         self._predictive = jax.jit(self._predicted)
+        self._inside = jax.jit(self._rows_inside)
+        self.facts: list[Observed] | None = None  #: of the observed sites, once they are known
         self._prior = jax.jit(self.tracer.prior, static_argnames=("size", "mean"))
 
     def initialise(self, seed: int, data: Arrays, dtype: str) -> dict[str, np.ndarray]:
@@ -226,6 +230,31 @@ class Runtime:
             warnings.filterwarnings("error", "Out-of-support")  # NumPyro's only word on such values
             self.trace_native(params, jax.random.key(0), data, self._index(index), given={}, k=k, kl=False)
 
+    def observed(self, params: Any, data: Any, index: np.ndarray, seed: int) -> list[Observed]:
+        """What is known of each observed site; arrays are worked out only for the bounds of supports."""
+        found: list[Observed] = []
+
+        def look(params: Any) -> Any:
+            batch, rows = select(self.tracer, data, self._index(index)), self._index(index)
+            sites = self.tracer.observed(params, make_key(seed), batch, rows)
+            found[:] = [describe(site, batch) for site in sites]
+            return [o.bounds for o in found]
+
+        if any(jax.eval_shape(look, params)):
+            bounds = self.fetch(jax.jit(look)(params))
+            return [replace(o, bounds=b) for o, b in zip(found, bounds, strict=True)]
+        return list(found)
+
+    def inside(self, params: Any, data: Any, index: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+        """Whether the value of each observed site is in its support, given a draw of the guide, [B]."""
+        found: dict[str, np.ndarray] = self.fetch(self._inside(params, make_key(seed), data, self._index(index)))
+        return found
+
+    def within(self, support: Any, rows: np.ndarray) -> np.ndarray:
+        """Whether all numbers of each row are in a support that has no arrays, [N]."""
+        found: np.ndarray = within(support, rows)
+        return found
+
     def rehearse(
         self, engine: Any, params: Any, data: Any, b: int, knobs: Mapping[str, np.ndarray], data_size: int
     ) -> list[str]:
@@ -283,6 +312,10 @@ class Runtime:
     ) -> Array:
         terms = self.tracer.trace(params, key, select(self.tracer, data, index), index, k, None, kl)
         return function(terms, jnp)
+
+    def _rows_inside(self, params: Any, key: Array, data: Any, index: Array) -> Any:
+        sites = self.tracer.observed(params, key, select(self.tracer, data, index), index)
+        return {s.name: rows_inside(s) for s in sites}
 
     def _drawn(self, params: Any, key: Array, data: Any, index: Array, k: int) -> Any:
         return self.tracer.draws(params, key, select(self.tracer, data, index), index, k)

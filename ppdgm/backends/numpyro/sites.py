@@ -15,6 +15,7 @@ from numpyro.primitives import _PYRO_STACK, Messenger
 
 from ppdgm import mistakes
 from ppdgm.backends.numpyro.distributions import mended
+from ppdgm.backends.numpyro.support import observe
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend
 from ppdgm.language import Array
 
@@ -143,7 +144,11 @@ class Site:
     def log_prob(self) -> Array:
         """[B], summed over inner plates; [] for a site outside the data plate."""
         given = (self.value, self.intermediates) if self.intermediates else (self.value,)
-        log_prob = mistakes.scored(self.name, self.fn, self.observed, lambda: self.fn.log_prob(*given))
+        score = lambda: self.fn.log_prob(*given)
+        if self.observed:
+            log_prob = observe(self.fn, self.value, score)
+        else:
+            log_prob = mistakes.scored(self.name, self.fn, score)
         return jnp.sum(log_prob, [a for a in range(log_prob.ndim) if a != self.axis])
 
     def rows(self) -> Array:

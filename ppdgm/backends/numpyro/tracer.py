@@ -17,12 +17,14 @@ from ppdgm.nets import check_libraries
 from ppdgm.reading import (
     Gradients,
     Reading,
+    Seen,
     read_decoded,
     read_draws,
     read_dream,
     read_guide,
     read_means,
     read_model,
+    read_observed,
     read_pair,
     read_predictive,
     read_prior,
@@ -75,6 +77,10 @@ class ProgramTracer:
         speak, reader, shape = self._speak(params, gradients), JaxReader(key, gradients), (k, len(index))
         guide = self._speak(jax.lax.stop_gradient(dict(params)), gradients) if stopped else speak
         return read_pair(self.program, speak, reader, batch, shape, given or {}, kl, guide)
+
+    def observed(self, params: Params, key: Array, batch: Batch, index: Array) -> list[Seen]:
+        """The observed sites, given a draw of the guide."""
+        return read_observed(self.program, self._speak(params), JaxReader(key), batch, len(index))
 
     def dream(
         self, params: Params, key: Array, batch: Batch, index: Array, gradients: Gradients | None = None

@@ -15,6 +15,7 @@ from ppdgm.backends.numpyro.convolution import conv2d, conv_transpose2d
 from ppdgm.backends.numpyro.density import Density, draw
 from ppdgm.backends.numpyro.distributions import Distributions
 from ppdgm.backends.numpyro.foreign import apply_module
+from ppdgm.backends.numpyro.support import observe
 from ppdgm.divergence import Library, closed_form, pairs
 from ppdgm.language import Array, Batch, Vocabulary
 from ppdgm.reading import Gradients
@@ -133,6 +134,9 @@ class JaxReader:
 
     def log_prob(self, d: Any, value: Array) -> Array:
         return d.log_prob(value)
+
+    def observe(self, d: Any, value: Array) -> Array:
+        return observe(d, value, lambda: d.log_prob(value))
 
     def broadcast(self, x: Array, shape: tuple[int, ...]) -> Array:
         return jnp.broadcast_to(x, shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from ppdgm.backends.pyro.sites import Layout, Site, terms
 from ppdgm.backends.pyro.vocabulary import unvalidated
 from ppdgm.errors import ProgramError, UnsupportedByBackend, nearest
 from ppdgm.language import Array, Batch, Trace
-from ppdgm.reading import NO_ENUMERATION, Gradients
+from ppdgm.reading import NO_ENUMERATION, Gradients, Seen
 
 Params = Mapping[str, Array]
 Sites = dict[str, Array]
@@ -145,6 +146,22 @@ class PairTracer:
         back = None if order is None else torch.argsort(order)
         values, log_p, log_q, forms = (_rows(part, back, 1) for part in found[:4])
         return Trace(values, log_p, log_q, forms, found.shared)
+
+    def observed(self, params: Params, batch: Batch, index: Array) -> list[Seen]:
+        """The observed sites, given a draw of the guide."""
+        self._check_live(params)
+        layout = self._layout(None, len(index))
+        batch, index, _, order = self._sort(batch, index, {})
+        guide = self._run(self._guide, batch, Recorder(layout, index, {}, {}, self._live))
+        model = self._run(self._model, batch, Recorder(layout, index, {}, guide, self._live))
+
+        def rows(site: Site, inside: Array) -> Array:
+            found = layout.gather(site, inside, 0)[0]
+            found = found.reshape(len(found), -1).all(-1).expand(layout.b)
+            return found if order is None else found[torch.argsort(order)]
+
+        inner = [s for s in model.values() if s.observed and layout.local(s) and not isinstance(s.fn, Unit)]
+        return [Seen(s.name, s.fn, s.value, s.mask, partial(rows, s)) for s in inner]
 
     def dream(self, params: Params, batch: Batch, index: Array, gradients: Gradients | None = None) -> Sites:
         """Not for plain pairs."""

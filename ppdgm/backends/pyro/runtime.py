@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import array_api_compat.torch as xp
@@ -16,11 +17,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ppdgm import mistakes
 from ppdgm.backends.pyro.chains import nuts
 from ppdgm.backends.pyro.pair import PairTracer
+from ppdgm.backends.pyro.support import describe, rows_inside, within
 from ppdgm.backends.pyro.tracer import ProgramTracer, make_tracing, model_at, select
 from ppdgm.backends.pyro.vocabulary import unvalidated
 from ppdgm.errors import PpdgmError, UnsupportedByBackend
 from ppdgm.language import Array, Trace
-from ppdgm.reading import Gradients, split
+from ppdgm.reading import Gradients, Observed, split
 from ppdgm.tracing import OWN, knobs_of
 
 Arrays = Mapping[str, np.ndarray]
@@ -64,6 +66,7 @@ class Runtime:
             self.device: torch.device = self.tracer.device
         else:
             self.tracer, self.device = ProgramTracer(program), find_device(device)
+        self.facts: list[Observed] | None = None  #: of the observed sites, once they are known
 
     def initialise(self, seed: int, data: Arrays, dtype: str) -> dict[str, np.ndarray]:
         """First values of all parameters and buffers."""
@@ -248,6 +251,27 @@ class Runtime:
         rows = self._index(np.arange(b) % len(next(iter(data.values()))))
         with torch.no_grad(), seeded(self.device, 0), self.tracer.evaluating(params) as params:
             self.tracer.trace(params, select(self.tracer, data, rows), rows, k, None, True)
+
+    def observed(self, params: Any, data: Any, index: np.ndarray, seed: int) -> list[Observed]:
+        """What is known of each observed site."""
+        with self._evaluating(params, seed) as params:
+            rows = self._index(index)
+            batch = select(self.tracer, data, rows)
+            found = [describe(s, batch) for s in self.tracer.observed(params, batch, rows)]
+            return [replace(o, bounds=self.fetch(o.bounds)) for o in found]
+
+    def inside(self, params: Any, data: Any, index: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+        """Whether the value of each observed site is in its support, given a draw of the guide, [B]."""
+        with self._evaluating(params, seed) as params:
+            rows = self._index(index)
+            sites = self.tracer.observed(params, select(self.tracer, data, rows), rows)
+            found: dict[str, np.ndarray] = self.fetch({s.name: rows_inside(s) for s in sites})
+        return found
+
+    def within(self, support: Any, rows: np.ndarray) -> np.ndarray:
+        """Whether all numbers of each row are in a support that has no arrays, [N]."""
+        found: np.ndarray = within(support, torch.as_tensor(rows)).numpy()
+        return found
 
     def rehearse(
         self, engine: Any, params: Any, data: Any, b: int, knobs: Mapping[str, np.ndarray], data_size: int

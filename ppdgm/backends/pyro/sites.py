@@ -12,6 +12,7 @@ from pyro.distributions import Unit
 from pyro.distributions.util import scale_and_mask
 
 from ppdgm import mistakes
+from ppdgm.backends.pyro.support import observe
 from ppdgm.backends.pyro.vocabulary import closed_form_kl
 from ppdgm.errors import ProgramError
 from ppdgm.language import Array, Trace
@@ -89,7 +90,10 @@ class Layout:
     def term(self, site: Site) -> Array:
         """log p of a site per particle and datum, [K, B]; [K, 1] outside the data plate."""
         self._check_scale(site)
-        log_prob = mistakes.scored(site.name, site.fn, site.observed, lambda: site.fn.log_prob(site.value))
+        if site.observed:
+            log_prob = observe(site.fn, site.value, lambda d, x: d.log_prob(x))
+        else:
+            log_prob = mistakes.scored(site.name, site.fn, lambda: site.fn.log_prob(site.value))
         log_prob = scale_and_mask(log_prob, mask=site.mask)
         log_prob = self.gather(site, log_prob, 0)
         total = log_prob.reshape(*log_prob.shape[:2], -1).sum(-1)

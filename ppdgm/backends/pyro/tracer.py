@@ -18,12 +18,14 @@ from ppdgm.nets import ForeignNet, check_libraries
 from ppdgm.reading import (
     Gradients,
     Reading,
+    Seen,
     read_decoded,
     read_draws,
     read_dream,
     read_guide,
     read_means,
     read_model,
+    read_observed,
     read_pair,
     read_predictive,
     read_prior,
@@ -113,6 +115,10 @@ class ProgramTracer:
         speak, reader, shape = self._speak(params, gradients), TorchReader(gradients), (k, index.shape[0])
         guide = self._speak({n: v.detach() for n, v in params.items()}, gradients) if stopped else speak
         return read_pair(self.program, speak, reader, batch, shape, given or {}, kl, guide)
+
+    def observed(self, params: Params, batch: Batch, index: Array) -> list[Seen]:
+        """The observed sites, given a draw of the guide."""
+        return read_observed(self.program, self._speak(params), TorchReader(), batch, index.shape[0])
 
     def dream(self, params: Params, batch: Batch, index: Array, gradients: Gradients | None = None) -> Sites:
         """log q of the guide's sites at draws of the model, [1, B]."""

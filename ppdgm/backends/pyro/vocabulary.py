@@ -16,6 +16,7 @@ from torch.distributions import Distribution, kl_divergence
 
 from ppdgm.backends.pyro.density import Density, draw
 from ppdgm.backends.pyro.distributions import DISTRIBUTIONS
+from ppdgm.backends.pyro.support import observe
 from ppdgm.divergence import Library, closed_form, pairs
 from ppdgm.language import Array, Batch, Vocabulary
 from ppdgm.reading import Gradients
@@ -138,6 +139,9 @@ class TorchReader:
         if isinstance(d, torch.distributions.Categorical):  # Pyro's own compares ids, which torch.compile can't trace
             return torch.distributions.Categorical.log_prob(d, value)
         return d.log_prob(value)
+
+    def observe(self, d: Any, value: Array) -> Array:
+        return observe(d, value, self.log_prob)
 
     def broadcast(self, x: Array, shape: tuple[int, ...]) -> Array:
         return torch.broadcast_to(x, shape)

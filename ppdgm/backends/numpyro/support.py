@@ -1,0 +1,95 @@
+"""Whether data lie in the supports of NumPyro's distributions, row by row; masked rows count as such that do."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from numpyro.distributions import constraints
+
+from ppdgm.language import Array
+from ppdgm.reading import Observed, Seen
+
+
+def describe(seen: Seen, batch: Mapping[str, Array]) -> Observed:
+    """What is known of a site; `batch` holds the rows."""
+    inner, masked = _inner(seen.dist), seen.mask is not None
+    support = support_of(inner)
+    wrapped = seen.dist
+    while wrapped is not inner:
+        masked, wrapped = masked or isinstance(wrapped, dist.MaskedDistribution), wrapped.base_dist
+    field = next((n for n, x in batch.items() if seen.value is x), None)
+    bounds, shape = tuple(_arrays(support)), tuple(jnp.shape(seen.value)[1:])
+    text = type(support).__name__.strip("_") if bounds else f"{support}"
+    return Observed(seen.name, field, shape, support, bounds, f"{type(inner).__name__}, {text}", masked)
+
+
+def within(support: Any, value: Array) -> Array:
+    """Whether all numbers of each row are in a support, [N]."""
+    return np.asarray(support(value)).reshape(len(value), -1).all(-1)
+
+
+def rows_inside(seen: Seen) -> Array:
+    """Whether each row is in the site's support, [B]."""
+    found = inside(seen.dist, seen.value)
+    return seen.rows(jnp.ones((1,), bool) if found is None else found)
+
+
+def inside(d: Any, value: Array) -> Array | None:
+    """Whether a value is in the support, like the distribution's batch; None where that isn't known."""
+    if isinstance(d, dist.ExpandedDistribution):
+        return inside(d.base_dist, value)
+    if isinstance(d, dist.MaskedDistribution):
+        found = inside(d.base_dist, value)
+        return None if found is None or d._mask is False else found | ~jnp.asarray(d._mask)
+    if isinstance(d, dist.Independent):
+        found = inside(d.base_dist, value)
+        return found if found is None else jnp.all(found, axis=tuple(range(-d.reinterpreted_batch_ndims, 0)))
+    support = support_of(d)
+    return None if support is None else jnp.asarray(support(value))
+
+
+def observe(d: Any, value: Array, log_prob: Callable[[], Array]) -> Array:
+    """log p of data: −∞ outside a support that has parameters. What is outside another is refused before, by row."""
+    with warnings.catch_warnings() if d._validate_args else nullcontext():
+        if d._validate_args:
+            warnings.filterwarnings("ignore", "Out-of-support")
+        found = log_prob()
+    if next(_arrays(support_of(_inner(d))), None) is None:
+        return found
+    there = inside(d, value)
+    return found if there is None else jnp.where(there, found, -jnp.inf)
+
+
+def support_of(d: Any) -> Any:
+    """A distribution's support, unless it is all real numbers, or not known."""
+    try:
+        support = d.support
+    except (NotImplementedError, AttributeError, AssertionError):
+        return None
+    base: Any = support
+    while hasattr(base, "base_constraint"):
+        base = base.base_constraint
+    unknown = base is None or type(base).__name__ in ("_Dependent", "dependent_property", "_Real")
+    return None if unknown else support
+
+
+def _inner(d: Any) -> Any:
+    while isinstance(d, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
+        d = d.base_dist
+    return d
+
+
+def _arrays(part: Any) -> Iterator[Array]:
+    if isinstance(part, jax.Array):
+        yield part
+    elif isinstance(part, constraints.Constraint):
+        yield from (a for v in vars(part).values() for a in _arrays(v))
+    elif isinstance(part, list | tuple):
+        yield from (a for v in part for a in _arrays(v))

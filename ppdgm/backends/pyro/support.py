@@ -1,0 +1,113 @@
+"""Whether data lie in the supports of Pyro's distributions, row by row; masked rows count as such that do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import ExpandedDistribution
+from torch.distributions import constraints
+
+from ppdgm.language import Array
+from ppdgm.reading import Observed, Seen
+
+_DEPENDENT = (
+    dist.Uniform, dist.Binomial, dist.BetaBinomial, dist.Multinomial, dist.DirichletMultinomial, dist.Pareto,
+    dist.GeneralizedPareto, dist.AffineBeta,
+)  # fmt: skip  #: whose supports have parameters: by name, as torch.compile can't trace a look into constraints
+
+
+def describe(seen: Seen, batch: Mapping[str, Array]) -> Observed:
+    """What is known of a site; `batch` holds the rows."""
+    inner, masked = _inner(seen.dist), seen.mask is not None
+    support = support_of(inner)
+    wrapped = seen.dist
+    while wrapped is not inner:
+        masked, wrapped = masked or isinstance(wrapped, dist.MaskedDistribution), wrapped.base_dist
+    field = next((n for n, x in batch.items() if _same(seen.value, x)), None)
+    bounds = tuple(_arrays(support))
+    text = type(support).__name__.strip("_") if bounds else f"{support}"
+    shape = tuple(seen.value.shape[1:])
+    return Observed(seen.name, field, shape, support, bounds, f"{type(inner).__name__}, {text}", masked)
+
+
+def within(support: Any, value: Array) -> Array:
+    """Whether all numbers of each row are in a support, [N]."""
+    return support.check(value).reshape(len(value), -1).all(-1)
+
+
+def rows_inside(seen: Seen) -> Array:
+    """Whether each row is in the site's support, [B]."""
+    found = inside(seen.dist, seen.value)
+    if found is None:
+        found = torch.ones((1,), dtype=torch.bool, device=seen.value.device)
+    return seen.rows(found if seen.mask is None else found | ~torch.as_tensor(seen.mask, device=found.device))
+
+
+def inside(d: Any, value: Array) -> Array | None:
+    """Whether a value is in the support, like the distribution's batch; None where that isn't known."""
+    if isinstance(d, ExpandedDistribution):
+        return inside(d.base_dist, value)
+    if isinstance(d, dist.MaskedDistribution):
+        found = inside(d.base_dist, value)
+        return None if found is None or d._mask is False else found | ~torch.as_tensor(d._mask, device=found.device)
+    if isinstance(d, torch.distributions.Independent):
+        found = inside(d.base_dist, value)
+        n = d.reinterpreted_batch_ndims
+        return found.flatten(-n).all(-1) if found is not None and n else found
+    support = support_of(d)
+    return None if support is None else support.check(value)
+
+
+def observe(d: Any, value: Array, log_prob: Callable[[Any, Array], Array]) -> Array:
+    """log p of data: −∞ outside a support that has parameters. What is outside another is refused before, by row."""
+    found = log_prob(_unchecked(d) if d._validate_args else d, value)
+    if not isinstance(_inner(d), _DEPENDENT):
+        return found
+    there = inside(d, value)
+    return found if there is None else torch.where(there, found, -torch.inf)
+
+
+def _unchecked(d: Any) -> Any:
+    """The same distribution, which takes any value."""
+    other = copy(d)
+    other.__dict__ |= {n: _unchecked(v) for n, v in vars(d).items() if isinstance(v, torch.distributions.Distribution)}
+    other._validate_args = False
+    return other
+
+
+def support_of(d: Any) -> Any:
+    """A distribution's support, unless it is all real numbers, or not known."""
+    try:
+        support = d.support
+    except (NotImplementedError, AttributeError):
+        return None
+    base = support
+    while isinstance(base, constraints.independent):
+        base = base.base_constraint
+    unknown = base is None or constraints.is_dependent(base) or type(base) is type(constraints.real)
+    return None if unknown else support
+
+
+def _inner(d: Any) -> Any:
+    while isinstance(d, torch.distributions.Independent | ExpandedDistribution | dist.MaskedDistribution):
+        d = d.base_dist
+    return d
+
+
+def _arrays(part: Any) -> Iterator[Array]:
+    if isinstance(part, torch.Tensor):
+        yield part
+    elif isinstance(part, constraints.Constraint):
+        yield from (a for v in vars(part).values() for a in _arrays(v))
+    elif isinstance(part, list | tuple):
+        yield from (a for v in part for a in _arrays(v))
+
+
+def _same(value: Array, x: Array) -> bool:
+    """Whether a value is a field of the data, maybe in another shape."""
+    alike = value.ndim > 0 and value.dtype == x.dtype and value.numel() == x.numel() and len(value) == len(x)
+    return alike and value.data_ptr() == x.data_ptr() and value.is_contiguous() and x.is_contiguous()
