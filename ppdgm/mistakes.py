@@ -293,8 +293,8 @@ def scored(name: str, dist: Any, log_prob: Callable[[], Any]) -> Any:
             raise
         inner = _inner(dist)
         raise ProgramError(
-            f"Site {name!r}: the guide draws values outside the support of {type(inner).__name__}, {inner.support}, its "
-            "distribution in the model. Give it distributions with the same support in both."
+            f"Site {name!r}: the guide draws values outside the support of {type(inner).__name__}, {inner.support}, "
+            "its distribution in the model. Give it distributions with the same support in both."
         ) from error
 
 

@@ -99,8 +99,8 @@ def check_resolution(name: str, array: Any, kind: np.dtype, training: bool) -> N
     first = tuple(int(i) for i in np.argwhere(bad)[0])
     column = f", column {', '.join(map(str, first))}" if first else ""
     told = (
-        f"Data {name!r}{column}: got numbers with a standard deviation of {spread[first]:.3g} where {kind} has steps of "
-        f"{step[first]:.3g}, so that rounding would change them. Take scale='standardise' in load_data, or subtract "
+        f"Data {name!r}{column}: got numbers with a standard deviation of {spread[first]:.3g} where {kind} has steps "
+        f"of {step[first]:.3g}, so that rounding would change them. Take scale='standardise' in load_data, or subtract "
         f"the mean yourself; or train with dtype='float64'. {int(bad.sum())} of {bad.size} columns are affected."
     )
     if training:

@@ -114,8 +114,8 @@ def _terms(trace: Trace) -> Iterator[tuple[str, np.ndarray]]:
 
 def _moved(own: Trace, other: Trace, at: tuple[int, int]) -> str | None:
     """The first site of which the terms at one place differ."""
-    for (name, a), (_, b) in zip(_terms(own), _terms(other), strict=True):
-        a, b = (float(np.broadcast_to(t, (PARTICLES, t.shape[-1]))[at]) for t in (a, b))
+    for (name, *terms), (_, moved) in zip(_terms(own), _terms(other), strict=True):
+        a, b = (float(np.broadcast_to(t, (PARTICLES, t.shape[-1]))[at]) for t in (*terms, moved))
         if np.isfinite(a) and np.isfinite(b) and abs(a - b) > ALIKE * (1 + abs(a)):
             return name
     return None

@@ -48,7 +48,8 @@ class Estimate:
     @property
     def mean(self) -> float:
         """Mean over data."""
-        return float(self.values.mean())
+        with quiet():
+            return float(self.values.mean())
 
     @property
     def standard_error(self) -> float:
@@ -77,6 +78,8 @@ class Estimate:
         return f"Estimate({self})"
 
     def __str__(self) -> str:
+        if odd := int((~np.isfinite(self.values)).sum()):
+            return f"{self.mean} nats, as {odd} of N = {len(self.values)} data have no finite value (k = {self.k})"
         error = "unknown" if np.isnan(self.monte_carlo_error) else f"{self.monte_carlo_error:.4f}"
         low = f", too low by {-self.bias:.4f} or more" if -self.bias > self.monte_carlo_error else ""
         return (

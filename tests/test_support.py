@@ -1,0 +1,272 @@
+"""Data outside the support of what they are observed from: every row is looked at, before training and evaluation."""
+
+import warnings
+
+import numpy as np
+import numpyro
+import numpyro.distributions as npd
+import pyro
+import pyro.distributions as pyd
+import pytest
+import torch
+
+import ppdgm
+from ppdgm import Program
+from ppdgm.errors import DataError
+from ppdgm.inference.feed import Feed
+from ppdgm.inference.support import check_support
+from ppdgm.models import VAE, Bernoulli, likelihoods
+from ppdgm.registry import backend as load
+
+N, BAD = 600, 500  # a row that no first look reaches
+BOTH = pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+
+
+def look(program, x, backend, training=True, **options):
+    fields = x if isinstance(x, dict) else {"x": x}
+    runtime = load(backend).Runtime(program, "cpu")
+    feed = Feed(runtime, fields)
+    params = runtime.initialise(0, feed.sample, "float32")
+    check_support(program, runtime, params, feed, training, **options)
+
+
+def rows(good, bad=None):
+    """N rows that can be; with `bad`, one that can't."""
+    x = np.repeat(np.asarray(good, "float32")[None], N, 0)
+    if bad is not None:
+        x[BAD] = bad
+    return x
+
+
+class Observing(Program):
+    """z ~ N(0, 1), and x from a distribution that `make(P, r, n)` gives, of a positive parameter or draw r."""
+
+    make: object
+    draws: bool = False
+
+    def build(self, c):
+        c.param("raw", (2,))
+        c.param("loc", (1,), label="guide")
+
+    def model(self, P, x, n=None):
+        with P.plate("data", x):
+            z = P.sample("z", P.dist.Normal(P.full((1,), 0.0), P.full((1,), 1.0)).to_event(1))
+            d = self.make(P, P.xp.exp(P.param("raw") + (z if self.draws else 0.0)), n)
+            P.sample("x", d if d.event_shape else d.to_event(1), obs=x)
+
+    def guide(self, P, x, n=None):
+        with P.plate("data", x):
+            P.sample("z", P.dist.Normal(P.param("loc"), P.full((1,), 1.0)).to_event(1))
+
+
+def own_density(support):
+    def make(P, r, n):
+        log_prob = lambda x: P.xp.sum(-x * r, axis=-1)
+        return P.distribution(lambda random, batch: (random.normal((*batch, 2)), None), log_prob, (2,), support=support)
+
+    return make
+
+
+REAL = [0.5, 0.5]
+CASES = {  # name: (distribution, a row that can be, one that can't)
+    "Bernoulli": (lambda P, r, n: P.dist.Bernoulli(logits=r), [0, 1], [0, 7]),
+    "Beta": (lambda P, r, n: P.dist.Beta(r, r), REAL, [0.5, 1.5]),
+    "Chi2": (lambda P, r, n: P.dist.Chi2(r), REAL, [0.5, -1]),
+    "Dirichlet": (lambda P, r, n: P.dist.Dirichlet(r), REAL, [0.5, 0.6]),
+    "Exponential": (lambda P, r, n: P.dist.Exponential(r), REAL, [0.5, -1]),
+    "Gamma": (lambda P, r, n: P.dist.Gamma(r, r), REAL, [-0.5, 1]),
+    "Geometric": (lambda P, r, n: P.dist.Geometric(logits=r), [0, 3], [0, 1.5]),
+    "HalfCauchy": (lambda P, r, n: P.dist.HalfCauchy(r), REAL, [-0.5, 1]),
+    "HalfNormal": (lambda P, r, n: P.dist.HalfNormal(r), REAL, [-0.5, 1]),
+    "InverseGamma": (lambda P, r, n: P.dist.InverseGamma(r, r), REAL, [-0.5, 1]),
+    "LogNormal": (lambda P, r, n: P.dist.LogNormal(r, r), REAL, [-0.5, 1]),
+    "GammaPoisson": (lambda P, r, n: P.dist.GammaPoisson(r, r), [0, 3], [1.5, 3]),
+    "Poisson": (lambda P, r, n: P.dist.Poisson(r), [0, 3], [0, 1.5]),
+    "Weibull": (lambda P, r, n: P.dist.Weibull(r, r), REAL, [0.5, -7]),
+    "own, positive": (own_density("positive"), REAL, [0.5, -1]),
+    "own, whole": (own_density("nonnegative_integer"), [0, 3], [0, 1.5]),
+    "own, levels": (own_density((0, 3)), [0, 3], [0, 4]),
+    "own, unit": (own_density("unit_interval"), REAL, [0.5, 1.5]),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("case", CASES)
+def test_every_support_is_looked_at(case, backend):
+    make, good, bad = CASES[case]
+    look(Observing(make=make), rows(good), backend)
+    for training in (True, False):
+        with pytest.raises(DataError, match=rf"Site 'x': got data outside the support.*in row {BAD}; 1 of {N} rows"):
+            look(Observing(make=make), rows(good, bad), backend, training)
+
+
+@BOTH
+def test_what_the_site_sees_is_made_of_the_data(backend):
+    made = Observing(make=lambda P, r, n: P.dist.Exponential(r))
+    shifted = type("Shifted", (Observing,), {"model": lambda self, P, x: Observing.model(self, P, x - 1)})
+    look(shifted(make=made.make), rows([1.5, 2]), backend)
+    with pytest.raises(DataError, match=f"in row {BAD}"):
+        look(shifted(make=made.make), rows([1.5, 2], [1.5, 0.5]), backend)
+
+
+@BOTH
+def test_every_observed_site_is_looked_at(backend):
+    class Classes(Observing):
+        def model(self, P, x, n):
+            super().model(P, x)
+            with P.plate("data", x):
+                P.sample("n", P.dist.Categorical(P.full((3,), 1 / 3)), obs=n)
+
+    fields = lambda n: {"x": rows(REAL), "n": rows(2, n).astype(np.int64)}
+    program = Classes(make=CASES["Exponential"][0])
+    look(program, fields(0), backend)
+    with pytest.raises(DataError, match=rf"Site 'n'.*in row {BAD}"):
+        look(program, fields(3), backend)
+
+
+@BOTH
+def test_masked_entries_do_not_count(backend):
+    make = lambda P, r, n: P.dist.Exponential(r).mask(n > 0)
+    there = rows([1, 1], [1, 0])
+    look(Observing(make=make), {"x": rows(REAL, [0.5, -1]), "n": there}, backend)
+    with pytest.raises(DataError, match=f"in row {BAD}"):
+        look(Observing(make=make), {"x": rows(REAL, [-0.5, 1]), "n": there}, backend)
+
+
+UNIFORM = lambda P, r, n: P.dist.Uniform(0 * r, r)
+BINOMIAL = lambda P, r, n: P.dist.Binomial(total_count=n, logits=r)
+
+
+@BOTH
+def test_bounds_of_data_parameters_and_draws(backend):
+    """Of data: a fact. Of parameters: refused to begin with, −∞ later. Of draws: −∞."""
+    total = rows([3, 3], [3, 1])
+    look(Observing(make=BINOMIAL), {"x": rows([2, 3], [2, 1]), "n": total}, backend)
+    for training in (True, False):
+        with pytest.raises(DataError, match=f"in row {BAD}"):
+            look(Observing(make=BINOMIAL), {"x": rows([2, 3]), "n": total}, backend, training)
+    with pytest.raises(DataError, match=rf"at the first parameter values, first in row {BAD}"):
+        look(Observing(make=UNIFORM), rows(REAL, [0.5, 1.5]), backend)
+    look(Observing(make=UNIFORM), rows(REAL, [0.5, 1.5]), backend, training=False)
+    look(Observing(make=UNIFORM, draws=True), rows(REAL, [0.5, 1.5]), backend)
+
+
+@BOTH
+def test_outside_a_bound_of_parameters_everything_is_minus_infinity(backend):
+    """Uniform(0, θ) and q = p: the ELBO and log p(x) are −2 log θ, or −∞; neither is NaN, and nothing warns."""
+    program, theta = Observing(make=UNIFORM), 1.25
+    params = {"raw": np.full(2, np.log(theta), "float32"), "loc": np.zeros(1, "float32")}
+    fit = ppdgm.inference.Fit(program, params, backend)
+    x = rows(REAL, [0.5, 1.5])[BAD - 2 : BAD + 3]
+    expected = np.where(np.arange(5) == 2, -np.inf, -2 * np.log(theta))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for found in (fit.elbo(x, k=3), fit.log_likelihood(x, k=3)):
+            np.testing.assert_allclose(found.values, expected, rtol=1e-5)
+            assert found.mean == -np.inf
+            assert np.isnan([found.standard_error, found.monte_carlo_error]).all()
+            assert str(found).startswith("-inf nats, as 1 of N = 5 data")
+    assert fit.log_weights(x, k=2)[:, 2].tolist() == [-np.inf, -np.inf]
+
+
+# --- plain pairs ------------------------------------------------------------------------------------------------------
+
+
+def pyro_pair(how, part=None):
+    def model(x):
+        rate = pyro.param("rate", torch.ones(4), constraint=pyd.constraints.positive)
+        with pyro.plate("data", N if part else x.shape[0], subsample_size=part, dim=-2 if how == "plates" else -1) as i:
+            z = pyro.sample("z", pyd.Normal(0.0, 1.0))
+            d = pyd.Exponential(rate + 0 * (z if how == "plates" else z[..., None]))
+            if how == "plates":
+                with pyro.plate("columns", 4):
+                    pyro.sample("x", d, obs=x[i])
+            elif how == "mask":
+                with pyro.poutine.mask(mask=x[i][:, 0] >= 0):
+                    pyro.sample("x", d.to_event(1), obs=x[i])
+            else:
+                pyro.sample("x", d.to_event(1), obs=x[i] if part else x.reshape(-1, 4))
+
+    def guide(x):
+        with pyro.plate("data", N if part else x.shape[0], subsample_size=part, dim=-2 if how == "plates" else -1):
+            pyro.sample("z", pyd.Normal(pyro.param("loc", torch.tensor(0.0)), 1.0))
+
+    return Program.from_pyro(model, guide)
+
+
+def numpyro_pair(how, part=None):
+    def model(x):
+        rate = numpyro.param("rate", np.ones(4, "float32"), constraint=npd.constraints.positive)
+        dim = -2 if how == "plates" else -1
+        with numpyro.plate("data", N if part else x.shape[0], subsample_size=part, dim=dim) as i:
+            z = numpyro.sample("z", npd.Normal(0.0, 1.0))
+            d = npd.Exponential(rate + 0 * (z if how == "plates" else z[..., None]))
+            if how == "plates":
+                with numpyro.plate("columns", 4):
+                    numpyro.sample("x", d, obs=x[i])
+            elif how == "mask":
+                with numpyro.handlers.mask(mask=x[i][:, 0] >= 0):
+                    numpyro.sample("x", d.to_event(1), obs=x[i])
+            else:
+                numpyro.sample("x", d.to_event(1), obs=x[i] if part else x.reshape(-1, 4))
+
+    def guide(x):
+        dim = -2 if how == "plates" else -1
+        with numpyro.plate("data", N if part else x.shape[0], subsample_size=part, dim=dim):
+            numpyro.sample("z", npd.Normal(numpyro.param("loc", 0.0), 1.0))
+
+    return Program.from_numpyro(model, guide)
+
+
+@pytest.mark.parametrize("how, part", [("", None), ("", 8), ("plates", None), ("plates", 8), ("mask", None)])
+@pytest.mark.parametrize("pair, backend", [(pyro_pair, "pyro"), (numpyro_pair, "numpyro")])
+def test_pairs(pair, backend, how, part):
+    look(pair(how, part), rows([0.5] * 4), backend)
+    with pytest.raises(DataError, match=f"in row {BAD}; 1 of {N} rows"):
+        look(pair(how, part), rows([0.5] * 4, [0.5, 0.5, 0.5, -1]), backend)
+    if how == "mask":
+        look(pair(how, part), rows([0.5] * 4, [-1, 0.5, 0.5, 0.5]), backend)
+
+
+# --- where it is asked ------------------------------------------------------------------------------------------------
+
+
+def test_every_entry():
+    program = Observing(make=CASES["Exponential"][0])
+    good, bad = rows(REAL), rows(REAL, [0.5, -1])
+    fit = ppdgm.fit(program, good, backend="pyro", steps=1, progress=False)
+    for asked in (
+        lambda: ppdgm.fit(program, bad, backend="pyro", steps=1, progress=False),
+        lambda: ppdgm.fit(program, good, validation=bad, backend="pyro", steps=1, progress=False),
+        lambda: fit.elbo(bad),
+        lambda: fit.log_likelihood(bad, k=2),
+        lambda: fit.log_weights(bad),
+        lambda: fit.encode(bad),
+        lambda: fit.reconstruct(bad),
+        lambda: fit.posterior(bad),
+        lambda: fit.diagnose(bad),
+        lambda: fit.to_arviz(bad),
+        lambda: ppdgm.log_weights(program, fit.params, bad, backend="pyro"),
+    ):
+        with pytest.raises(DataError, match=f"in row {BAD}"):
+            asked()
+
+
+@BOTH
+def test_probabilities_are_looked_at_as_what_is_drawn_of_them(backend):
+    program = Observing(make=CASES["Bernoulli"][0])
+    look(program, rows([0.2, 0.9]), backend, rounded=True)
+    with pytest.raises(DataError, match="in row 0"):
+        look(program, rows([0.2, 0.9]), backend)
+
+
+def test_the_packages_own_programs_are_not_looked_at_twice(monkeypatch):
+    def twice(*_):
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(load("pyro").Runtime, "observed", twice)
+    look(VAE(event_shape=(2,), likelihood=Bernoulli()), rows([0, 1]), "pyro")
+    for name in likelihoods.__all__:
+        part = getattr(likelihoods, name)
+        if isinstance(part, type) and issubclass(part, likelihoods.Likelihood) and part is not likelihoods.Likelihood:
+            assert part.__module__.startswith("ppdgm.models.")
