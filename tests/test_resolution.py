@@ -5,8 +5,9 @@ import pytest
 from scipy.stats import multivariate_normal
 
 import ppdgm
+from ppdgm.backends.numpyro import Runtime
 from ppdgm.data import Stream, as_fields
-from ppdgm.errors import DataError
+from ppdgm.errors import DataError, UnsupportedByBackend
 from ppdgm.inference import EM
 from ppdgm.models import PPCA
 
@@ -80,3 +81,11 @@ def test_what_is_judged_is_warned_of():
         fit.elbo(JULIAN, k=1)
     with pytest.warns(UserWarning, match="column 0"):
         ppdgm.log_weights(fit.program, fit.params, JULIAN, backend="pyro")
+
+
+@pytest.mark.parametrize("number", [2**31, -(2**31) - 1, 2**40 + 3])
+def test_whole_numbers_that_jax_would_cut_are_refused(number):
+    runtime = Runtime(PPCA(event_shape=(3,), latent=1), "cpu")
+    with pytest.raises(UnsupportedByBackend, match=f"{number}, but JAX is in 32-bit mode"):
+        runtime.put({"when": np.array([1, number])})
+    runtime.put({"when": np.array([2**31 - 1, -(2**31)])})

@@ -19,7 +19,7 @@ from ppdgm.program import Program
 from ppdgm.reading import Observed
 
 ROWS = 512  #: that are read at a time
-FEW = 5
+FEW = 3
 OWN = likelihoods.__name__.rpartition(".")[0] + "."  #: programs and parts in here look at all rows in `check`
 
 

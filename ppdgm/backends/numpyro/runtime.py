@@ -94,6 +94,8 @@ class Runtime:
                 "Got float64 arrays, but JAX is in 32-bit mode and would round them. Run inside `with "
                 "jax.enable_x64(True):`, or set JAX_ENABLE_X64=1."
             )
+        for name, a in host.items():
+            _check_whole(name, a)
         return {n: jax.device_put(a, self.device) for n, a in host.items()}
 
     def fetch(self, arrays: Any) -> Any:
@@ -359,6 +361,18 @@ class Runtime:
     def _at_means(self, params: Any, data: Any, index: Array) -> tuple[Any, Any]:
         found: tuple[Any, Any] = self.tracer.means(params, select(self.tracer, data, index), index)
         return found
+
+
+def _check_whole(name: str, a: np.ndarray) -> None:
+    """Refuse whole numbers of which JAX would keep the last 32 bits, and say nothing."""
+    held = jax.dtypes.canonicalize_dtype(a.dtype)
+    if a.dtype.kind not in "iu" or held == a.dtype or not a.size:
+        return
+    if not np.iinfo(held).min <= (far := max(a.max(), a.min(), key=abs)) <= np.iinfo(held).max:
+        raise UnsupportedByBackend(
+            f"Data {name!r}: got the whole number {far}, but JAX is in 32-bit mode, and would keep its last 32 bits. "
+            "Number them from 0; or run inside `with jax.enable_x64(True):`, or set JAX_ENABLE_X64=1."
+        )
 
 
 def _lone(z: Mapping[str, Array]) -> dict[str, Array]:
