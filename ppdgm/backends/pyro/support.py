@@ -11,12 +11,13 @@ import torch
 from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch.distributions import constraints
 
+from ppdgm.backends.pyro.distributions import RowMultinomial
 from ppdgm.language import Array
 from ppdgm.reading import Observed, Seen
 
 _DEPENDENT = (
     dist.Uniform, dist.Binomial, dist.BetaBinomial, dist.Multinomial, dist.DirichletMultinomial, dist.Pareto,
-    dist.GeneralizedPareto, dist.AffineBeta,
+    dist.GeneralizedPareto, dist.AffineBeta, RowMultinomial,
 )  # fmt: skip  #: whose supports have parameters: by name, as torch.compile can't trace a look into constraints
 
 
