@@ -2,6 +2,7 @@
 
 import warnings
 
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as npd
@@ -12,6 +13,8 @@ import torch
 
 import ppdgm
 from ppdgm import Program
+from ppdgm.backends.numpyro.support import observe as observe_jax
+from ppdgm.backends.pyro.support import observe as observe_torch
 from ppdgm.errors import DataError
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.support import check_support
@@ -167,6 +170,45 @@ def test_outside_a_bound_of_parameters_everything_is_minus_infinity(backend):
             assert np.isnan([found.standard_error, found.monte_carlo_error]).all()
             assert str(found).startswith("-inf nats, as 1 of N = 5 data")
     assert fit.log_weights(x, k=2)[:, 2].tolist() == [-np.inf, -np.inf]
+
+
+def t(*numbers):
+    return torch.tensor(numbers) if len(numbers) > 1 else torch.tensor(numbers[0])
+
+
+PYRO_BOUNDS = [  # (distribution, values inside, values outside)
+    (pyd.Uniform(t(1.0), t(2.0)), [1.5], [0.5, 2.5]),
+    (pyd.Binomial(t(3.0), t(0.4)), [0, 3], [-1, 4]),
+    (pyd.BetaBinomial(t(1.0), t(2.0), total_count=t(3.0)), [0, 3], [-1, 4]),
+    (pyd.DirichletMultinomial(t(1.0, 2.0), total_count=t(3.0)), [[1, 2]], [[1, 1], [-1, 4]]),
+    (pyd.AffineBeta(t(2.0), t(2.0), t(1.0), t(2.0)), [1.5], [0.5, 3.5]),
+    (pyd.Pareto(t(1.0), t(2.0)), [1.5], [0.5]),
+    (pyd.GeneralizedPareto(t(1.0), t(2.0), t(-0.5)), [1.5, 4.5], [0.5, 5.5]),
+]
+NUMPYRO_BOUNDS = [
+    (npd.Uniform(1.0, 2.0), [1.5], [0.5, 2.5]),
+    (npd.BinomialProbs(0.4, np.float32(3) * jnp.ones(1)), [0, 3], [-1, 4]),
+    (npd.BetaBinomial(1.0, 2.0, jnp.full(1, 3)), [0, 3], [-1, 4]),
+    (npd.Pareto(1.0, 2.0), [1.5], [0.5]),
+    (npd.LogUniform(jnp.ones(1), 2.0), [1.5], [0.5, 2.5]),
+    (npd.TruncatedNormal(0.0, 1.0, low=jnp.ones(1), high=2.0), [1.5], [0.5, 2.5]),
+    (npd.DiscreteUniform(jnp.full(1, 1), 3), [1, 3], [0, 4]),
+]
+
+
+@pytest.mark.parametrize("d, good, bad", [*PYRO_BOUNDS, *NUMPYRO_BOUNDS], ids=lambda v: type(v).__name__)
+def test_log_p_is_minus_infinity_beyond_bounds_that_are_parameters(d, good, bad):
+    """And else what the library says; with its checks on, nothing is raised."""
+    if isinstance(d, torch.distributions.Distribution):
+        found = lambda x: observe_torch(d, torch.tensor(x, dtype=torch.float32), lambda d, x: d.log_prob(x)).tolist()
+        expected = d.log_prob(torch.tensor(good, dtype=torch.float32)).tolist()
+    else:
+        found = lambda x: observe_jax(
+            d, np.asarray(x, "float32"), lambda: d.log_prob(np.asarray(x, "float32"))
+        ).tolist()
+        expected = d.log_prob(np.asarray(good, "float32")).tolist()
+    assert found(good) == expected and np.isfinite(expected).all()
+    assert found(bad) == [-np.inf] * len(bad)
 
 
 # --- plain pairs ------------------------------------------------------------------------------------------------------

@@ -11,14 +11,8 @@ import torch
 from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch.distributions import constraints
 
-from ppdgm.backends.pyro.distributions import RowMultinomial
 from ppdgm.language import Array
 from ppdgm.reading import Observed, Seen
-
-_DEPENDENT = (
-    dist.Uniform, dist.Binomial, dist.BetaBinomial, dist.Multinomial, dist.DirichletMultinomial, dist.Pareto,
-    dist.GeneralizedPareto, dist.AffineBeta, RowMultinomial,
-)  # fmt: skip  #: whose supports have parameters: by name, as torch.compile can't trace a look into constraints
 
 
 def describe(seen: Seen, batch: Mapping[str, Array]) -> Observed:
@@ -42,34 +36,52 @@ def within(support: Any, value: Array) -> Array:
 
 def rows_inside(seen: Seen) -> Array:
     """Whether each row is in the site's support, [B]."""
-    found = inside(seen.dist, seen.value)
+    found = inside(seen.dist, seen.value, _in_support)
     if found is None:
         found = torch.ones((1,), dtype=torch.bool, device=seen.value.device)
     return seen.rows(found if seen.mask is None else found | ~torch.as_tensor(seen.mask, device=found.device))
 
 
-def inside(d: Any, value: Array) -> Array | None:
-    """Whether a value is in the support, like the distribution's batch; None where that isn't known."""
+def inside(d: Any, value: Array, ask: Callable[[Any, Array], Array | None]) -> Array | None:
+    """What `ask` says of the distribution within, like the batch of the whole; None where that isn't known."""
     if isinstance(d, ExpandedDistribution):
-        return inside(d.base_dist, value)
+        return inside(d.base_dist, value, ask)
     if isinstance(d, dist.MaskedDistribution):
-        found = inside(d.base_dist, value)
+        found = inside(d.base_dist, value, ask)
         return None if found is None or d._mask is False else found | ~torch.as_tensor(d._mask, device=found.device)
     if isinstance(d, torch.distributions.Independent):
-        found = inside(d.base_dist, value)
+        found = inside(d.base_dist, value, ask)
         n = d.reinterpreted_batch_ndims
         return found.flatten(-n).all(-1) if found is not None and n else found
-    support = support_of(d)
-    return None if support is None else support.check(value)
+    return ask(d, value)
 
 
 def observe(d: Any, value: Array, log_prob: Callable[[Any, Array], Array]) -> Array:
     """log p of data: −∞ outside a support that has parameters. What is outside another is refused before, by row."""
     found = log_prob(_unchecked(d) if d._validate_args else d, value)
-    if not isinstance(_inner(d), _DEPENDENT):
-        return found
-    there = inside(d, value)
+    there = inside(d, value, _between)
     return found if there is None else torch.where(there, found, -torch.inf)
+
+
+def _between(d: Any, value: Array) -> Array | None:
+    """Whether a value is within bounds that are parameters, where log_prob goes on beyond them; None for others.
+
+    In words of its own, as torch.compile can't look into constraints.
+    """
+    if isinstance(d, dist.Binomial | dist.BetaBinomial):
+        return (value >= 0) & (value <= d.total_count)
+    if isinstance(d, dist.DirichletMultinomial):
+        return (value >= 0).all(-1) & (value.sum(-1) == d.total_count)
+    if isinstance(d, dist.GeneralizedPareto):
+        return (value >= d.loc) & (d.concentration * (value - d.loc) / d.scale > -1)
+    if isinstance(d, dist.AffineBeta):
+        return (value >= d.low) & (value <= d.high)
+    return value >= d.scale if isinstance(d, dist.Pareto) else None
+
+
+def _in_support(d: Any, value: Array) -> Array | None:
+    support = support_of(d)
+    return None if support is None else support.check(value)
 
 
 def _unchecked(d: Any) -> Any:
