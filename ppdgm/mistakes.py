@@ -62,7 +62,7 @@ def not_a_distribution(name: str, got: Any, native: type, dist: str = "P.dist") 
         remedy = f"Call it: {type(got).__name__}(…)(P, …) is one, if it is a prior, posterior or likelihood."
     else:
         remedy = f'A site takes a distribution: sample("{name}", {dist}.Normal(…)).'
-    return ProgramError(f"Site {name!r}: got {_kind(_inner(got))}, expected a distribution. {remedy}")
+    return ProgramError(f"Site {name!r}: got {_kind(inner(got))}, expected a distribution. {remedy}")
 
 
 def _kind(got: Any) -> str:
@@ -127,7 +127,7 @@ def apart(name: str, inside: str, plate: str = "P.plate(…)", others: Iterable[
 def not_pathwise(name: str, dist: Any) -> ProgramError:
     """The error for a latent through which no gradient flows."""
     return ProgramError(
-        f"Site {name!r}: {type(_inner(dist)).__name__} is not reparameterised, so the gradient of its parameters would "
+        f"Site {name!r}: {type(inner(dist)).__name__} is not reparameterised, so the gradient of its parameters would "
         "be silently wrong. Use a reparameterised distribution in the guide; estimator='score'; or, for a few "
         'discrete values, enumerate the site: infer={"enumerate": "parallel"}.'
     )
@@ -136,7 +136,7 @@ def not_pathwise(name: str, dist: Any) -> ProgramError:
 def scored_outside(name: str, dist: Any) -> ProgramError:
     """The error for a latent for all data through which no gradient flows."""
     return ProgramError(
-        f"Site {name!r}: {type(_inner(dist)).__name__} is not reparameterised, and outside the data plate, where no "
+        f"Site {name!r}: {type(inner(dist)).__name__} is not reparameterised, and outside the data plate, where no "
         "score-function estimator is offered. Use a reparameterised distribution in the guide."
     )
 
@@ -209,21 +209,6 @@ def no_field(name: str, fields: list[str]) -> ProgramError:
     )
 
 
-def mean_of(name: str, dist: Any, latent: bool = False) -> Any:
-    """The mean of a site's distribution; of a latent class number, which has none, the most probable one.
-
-    Raises:
-        ProgramError: it has none.
-    """
-    inner = _inner(dist)
-    if latent and type(inner).__name__.startswith("Categorical"):  # of which both libraries say NaN
-        return inner.probs.argmax(-1)
-    try:
-        return dist.mean
-    except NotImplementedError:
-        raise ProgramError(f"Site {name!r}: {type(inner).__name__} has no mean that is known.") from None
-
-
 def enumerated_outside(name: str) -> ProgramError:
     """The error for a latent of all data that is to be enumerated."""
     return ProgramError(
@@ -265,7 +250,7 @@ def check_relaxed(guide: Mapping[str, Any]) -> None:
             )
 
 
-def _inner(dist: Any) -> Any:
+def inner(dist: Any) -> Any:
     """The distribution inside those that plates, masks and events put around it."""
     while type(dist).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
         dist = dist.base_dist
@@ -291,9 +276,9 @@ def scored(name: str, dist: Any, log_prob: Callable[[], Any]) -> Any:
     except (ValueError, UserWarning) as error:
         if "support" not in str(error):
             raise
-        inner = _inner(dist)
+        alone = inner(dist)
         raise ProgramError(
-            f"Site {name!r}: the guide draws values outside the support of {type(inner).__name__}, {inner.support}, "
+            f"Site {name!r}: the guide draws values outside the support of {type(alone).__name__}, {alone.support}, "
             "its distribution in the model. Give it distributions with the same support in both."
         ) from error
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 from ppdgm import enumeration, mistakes
 from ppdgm.errors import PpdgmError, ProgramError, explain
 from ppdgm.language import UNSEEN, Array, Batch, Trace, Vocabulary
+from ppdgm.points import points
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,10 @@ class Reader(Protocol):
 
     def kl(self, q: Any, p: Any) -> Array | None:
         """Closed-form KL [..., B, D], or None where there is none."""
+        ...
+
+    def as_draw(self, dist: Any, value: Array) -> Array:
+        """A value in the type of a draw."""
         ...
 
     def broadcast(self, x: Array, shape: tuple[int, ...]) -> Array: ...
@@ -228,10 +233,10 @@ class Reading:
             mistakes.check_given(name, got, tuple(dist.event_shape), shape, self.inside)
             value, log_prob = self.reader.hold(dist, value, shape) if held else (value, self._score(name, dist, value))
         elif self.choose == "mean":
-            mean = mistakes.mean_of(name, dist, latent=obs is None)
-            self.values[name] = self.reader.broadcast(mean, (*shape, *dist.event_shape))
-            mode = getattr(dist, "mode_of", None)  # not scored: a mean need not lie in the support
-            self.seen[name] = self.reader.broadcast(mode(), self.values[name].shape) if mode else self.values[name]
+            told, seen = points(name, dist, latent=obs is None)  # not scored: a mean need not lie in the support
+            self.values[name] = self.reader.broadcast(told, (*shape, *dist.event_shape))
+            seen = told if seen is told else self.reader.as_draw(dist, seen)
+            self.seen[name] = self.reader.broadcast(seen, self.values[name].shape)
             return self.seen[name]
         elif self.enumerates and (enumeration.wanted(infer) or self._must_enumerate(dist)):
             if not self.inside:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from ppdgm.backends.numpyro.terms import (
     check_pair,
     check_pathwise,
     check_place,
-    mean_of,
+    points_of,
     terms,
 )
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend, explain, nearest
@@ -195,10 +195,11 @@ class PairTracer:
         self.prepare(batch)
         batch, order = self._sort(batch, index)
         key, latents, observed = jax.random.key(0), {}, {}
-        _, model = self._pair(key, batch, self._at(index), self._values(params), {}, mean=True)
+        told: Sites = {}
+        guide, model = self._pair(key, batch, self._at(index), self._values(params), {}, told=told)
         for name, site in model.sites.items():
             if not site.observed:
-                latents[name] = site.rows()[None]
+                latents[name] = replace(guide.sites[name], value=told[name]).rows()[None]
             elif not site.auxiliary:
                 observed[name] = site.rows()[None]
         return _unsort(latents, order), _unsort(observed, order)
@@ -223,19 +224,26 @@ class PairTracer:
         at: Any,
         param: Any,
         given: Mapping[str, Array],
-        mean: bool = False,
+        told: Sites | None = None,
         own: Any = None,
     ) -> tuple[Reading, Reading]:
         """Guide, then model at the guide's values.
 
         `at` and `param` answer for the data plate and for parameters, `own` for the guide's, where they are others.
+        With `told`, which means are put into, sites are at them, or at what others see of them there.
         """
         first, second = jax.random.split(key)
+
+        def at_mean(msg: Message, latent: bool) -> Array | None:
+            if told is None:
+                return None
+            told[msg["name"]], seen = points_of(msg, latent)
+            return seen
 
         def draw(msg: Message) -> Array | None:
             if msg["name"] in given and not msg["is_observed"]:
                 return place(msg, self.plate, {}).native(given[msg["name"]])
-            return mean_of(msg) if mean and not msg["is_observed"] else None
+            return None if msg["is_observed"] else at_mean(msg, True)
 
         asks = Supply(self.program.guide, self.plate, at, own or param, draw)
         guide = self._read("guide", asks, first, batch)
@@ -247,7 +255,7 @@ class PairTracer:
                 site = guide.sites[msg["name"]]
                 check_place(msg, site, self.plate, [n for n in asks.sizes if self.plate not in asks.sizes])
                 return site.value
-            return mean_of(msg) if mean and not msg["infer"].get("is_auxiliary") else None
+            return None if msg["infer"].get("is_auxiliary") else at_mean(msg, not msg["is_observed"])
 
         answers = Supply(self.program.model, self.plate, at, param, follow, part or size)
         model = self._read("model", answers, second, batch)

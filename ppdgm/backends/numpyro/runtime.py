@@ -334,12 +334,16 @@ class Runtime:
     def _slopes(self, params: Any, data: Any, index: Array, given: Any, heat: Array) -> Any:
         batch = select(self.tracer, data, index)
 
+        whole = {n: v for n, v in given.items() if not jnp.issubdtype(v.dtype, jnp.floating)}  # without slopes
+
         def tempered(z: Any) -> Any:
-            prior, seen = split(model_at(self.tracer, params, batch, index, z), z)
+            every = {n: whole.get(n, z.get(n)) for n in given}
+            prior, seen = split(model_at(self.tracer, params, batch, index, every), every)
             return (prior + heat * seen).sum(), (prior, seen)
 
-        slopes, (prior, seen) = jax.grad(tempered, has_aux=True)(given)
-        return prior, seen, slopes
+        moved = {n: v for n, v in given.items() if n not in whole}
+        slopes, (prior, seen) = jax.grad(tempered, has_aux=True)(moved)
+        return prior, seen, slopes | {n: jnp.zeros_like(v) for n, v in whole.items()}
 
     def _at_latents(self, params: Any, data: Any, index: Array, given: Any) -> Any:
         return self.tracer.decoded(params, select(self.tracer, data, index), index, given)

@@ -11,10 +11,11 @@ import numpyro.distributions as dist
 
 from ppdgm import mistakes
 from ppdgm.backends.numpyro.sites import Message, Reading, Site
-from ppdgm.backends.numpyro.vocabulary import closed_form_kl
+from ppdgm.backends.numpyro.vocabulary import as_draw, closed_form_kl
 from ppdgm.errors import ProgramError, nearest
 from ppdgm.language import Array, Batch, Trace
 from ppdgm.mistakes import apart, check_sites, not_pathwise, scored_outside
+from ppdgm.points import is_discrete, points
 from ppdgm.reading import Gradients, closed_forms
 
 
@@ -111,13 +112,13 @@ def plain(fn: Any) -> Any:
     return fn
 
 
-def mean_of(msg: Message) -> Array:
-    """The mean of a site's distribution, in the shape of a draw."""
+def points_of(msg: Message, latent: bool) -> tuple[Array, Array]:
+    """What is told of a site at its mean, and what others see of it, in the shape of a draw."""
     fn = msg["fn"]
-    try:
-        return jnp.broadcast_to(fn.mean, fn.batch_shape + fn.event_shape)
-    except NotImplementedError:
-        raise ProgramError(f"Site {msg['name']!r}: {type(plain(fn)).__name__} has no mean in NumPyro.") from None
+    told, seen = points(msg["name"], fn, latent)
+    shape = fn.batch_shape + fn.event_shape
+    told = jnp.broadcast_to(told, shape)
+    return told, jnp.broadcast_to(as_draw(fn, seen), shape) if latent and is_discrete(fn) else told
 
 
 def _closed_forms(guide: Reading, model: Reading) -> dict[str, Array]:

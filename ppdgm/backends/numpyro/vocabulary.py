@@ -138,6 +138,9 @@ class JaxReader:
     def observe(self, d: Any, value: Array) -> Array:
         return observe(d, value, lambda: d.log_prob(value))
 
+    def as_draw(self, d: Any, value: Array) -> Array:
+        return as_draw(d, value)
+
     def broadcast(self, x: Array, shape: tuple[int, ...]) -> Array:
         return jnp.broadcast_to(x, shape)
 
@@ -192,6 +195,11 @@ LIBRARY = Library(
     broadcast=jnp.broadcast_shapes,
     spread=jnp.broadcast_to,
 )
+
+
+def as_draw(d: Any, value: Array) -> Array:
+    """A value in the type of a draw: NumPyro's counts and classes are whole numbers, which may be indices."""
+    return jnp.asarray(value, jax.eval_shape(d.sample, jax.random.key(0)).dtype)
 
 
 def closed_form_kl(q: Any, p: Any) -> Array | None:

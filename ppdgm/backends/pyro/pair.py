@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -177,10 +178,11 @@ class PairTracer:
         self._check_live(params)
         layout = self._layout(None, len(index))
         batch, index, _, order = self._sort(batch, index, {})
-        guide = self._run(self._guide, batch, Recorder(layout, index, {}, {}, self._live, mean=True))
+        first = Recorder(layout, index, {}, {}, self._live, mean=True)
+        guide = self._run(self._guide, batch, first)
         recorder = Recorder(layout, index, {}, guide, self._live, mean=True, generate=True)
         model = self._run(self._model, batch, recorder)
-        latent = {n: layout.value(guide[n]) for n, s in model.items() if not s.observed}
+        latent = {n: layout.value(replace(guide[n], value=first.told[n])) for n, s in model.items() if not s.observed}
         seen = {n: s for n, s in model.items() if s.observed and layout.local(s) and not isinstance(s.fn, Unit)}
         back = None if order is None else torch.argsort(order)
         return _rows(latent, back, 1), _rows({n: layout.value(s) for n, s in seen.items()}, back, 1)

@@ -20,8 +20,9 @@ from ppdgm.backends.pyro.distributions import mended
 from ppdgm.backends.pyro.plate import own_init
 from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, misfit, subsampled
 from ppdgm.backends.pyro.vocabulary import has_pathwise, stamps
-from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend, explain, nearest
+from ppdgm.errors import PpdgmError, ProgramError, explain, nearest
 from ppdgm.language import Array, Batch
+from ppdgm.points import points
 from ppdgm.reading import Gradients
 
 
@@ -57,6 +58,7 @@ class Recorder(Messenger):
         self.params: dict[str, Array] = params
         self.first, self.gradients, self.mean, self.generate = first, gradients, mean, generate
         self.sites: dict[str, Site] = {}
+        self.told: dict[str, Array] = {}
         self.plates: set[str] = set()
         self.role = ""
 
@@ -89,7 +91,7 @@ class Recorder(Messenger):
         fn = msg["fn"] = mended(fn)
         if msg["is_observed"]:
             if self.generate and not _is_bookkeeping(msg):
-                _set(msg, _mean(name, fn))
+                _set(msg, self._point(name, fn, False))
                 msg["is_observed"], msg["infer"]["_was_observed"] = False, True
         elif msg["done"] or msg["value"] is not None:
             return
@@ -99,9 +101,15 @@ class Recorder(Messenger):
         elif name in self.given:
             _set(msg, self.layout.spread(name, fn, _frames(msg), self.given[name]))
         elif self.mean:
-            _set(msg, _mean(name, fn))
+            _set(msg, self._point(name, fn, True))
         elif self.gradients:
             self._note(name, fn, self.gradients, msg)
+
+    def _point(self, name: str, fn: Any, latent: bool) -> Array:
+        """What others see of a site at its mean; what is told of it is kept."""
+        told, seen = points(name, fn, latent)
+        self.told[name] = told.broadcast_to(fn.shape())
+        return seen.broadcast_to(fn.shape())
 
     def _note(self, name: str, fn: Any, gradients: Gradients, msg: Any) -> None:
         """Refuse, or note, a draw that carries no gradient."""
@@ -214,13 +222,6 @@ def _set(msg: Any, value: Array) -> None:
 
 def _is_bookkeeping(msg: Any) -> bool:
     return bool(msg["infer"].get("_deterministic")) or isinstance(msg["fn"], Unit)
-
-
-def _mean(name: str, fn: Any) -> Array:
-    try:
-        return fn.mean.broadcast_to(fn.shape())
-    except NotImplementedError:
-        raise UnsupportedByBackend(f"Site {name!r}: {type(fn).__name__} has no mean in Pyro.") from None
 
 
 def told(program: Any, error: Exception) -> PpdgmError:

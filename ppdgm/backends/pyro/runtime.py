@@ -160,11 +160,14 @@ class Runtime:
             heat: [K, B] or [].
         """
         with self._evaluating(params, 0) as params, torch.enable_grad():
-            rows, z = self._index(index), {n: v.requires_grad_() for n, v in self.put(given).items()}
+            rows, z = self._index(index), self.put(given)
+            moved = [v.requires_grad_() for v in z.values() if v.is_floating_point()]
             prior, seen = split(model_at(self.tracer, params, select(self.tracer, data, rows), rows, z), z)
             heated = torch.as_tensor(heat, dtype=prior.dtype, device=self.device)
-            slopes = torch.autograd.grad((prior + heated * seen).sum(), list(z.values()), allow_unused=True)
-            known = {n: torch.zeros_like(v) if s is None else s for (n, v), s in zip(z.items(), slopes, strict=True)}
+            total = (prior + heated * seen).sum()
+            slopes = iter(torch.autograd.grad(total, moved, allow_unused=True) if total.requires_grad else ())
+            found_at = {n: next(slopes, None) if v.is_floating_point() else None for n, v in z.items()}
+            known = {n: torch.zeros_like(z[n]) if s is None else s for n, s in found_at.items()}
         found: Any = self.fetch((prior, seen, known))
         return found
 

@@ -143,6 +143,9 @@ class TorchReader:
     def observe(self, d: Any, value: Array) -> Array:
         return observe(d, value, self.log_prob)
 
+    def as_draw(self, d: Any, value: Array) -> Array:
+        return value  # classes are whole numbers already, and all else is floating
+
     def broadcast(self, x: Array, shape: tuple[int, ...]) -> Array:
         return torch.broadcast_to(x, shape)
 

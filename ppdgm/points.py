@@ -1,0 +1,82 @@
+"""What stands for a distribution where a program is followed from point to point: its mean, or its mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ppdgm.errors import ProgramError
+from ppdgm.language import Array
+from ppdgm.mistakes import inner as inside
+
+#: class -> its most probable value, of those of which the two libraries have no such formula, or another at a tie
+_MODES: dict[str, Callable[[Any], Array]] = {
+    "Categorical": lambda d: d.probs.argmax(-1),
+    "Bernoulli": lambda d: 0.0 * d.probs + (d.probs > 0.5),
+    "Binomial": lambda d: _at_most((d.total_count + 1) * d.probs // 1, d.total_count),
+    "Poisson": lambda d: d.rate // 1,
+    "Geometric": lambda d: 0.0 * d.probs,
+    "GammaPoisson": lambda d: (d.concentration > 1) * ((d.concentration - 1) / d.rate // 1),
+    "DiscreteUniform": lambda d: d.low,
+    "OneHotCategorical": lambda d: d.mode,
+    "NegativeBinomial": lambda d: d.mode,
+}
+
+
+def points(name: str, dist: Any, latent: bool) -> tuple[Array, Array]:
+    """What is told of a site, and what others see of it: its mean twice; of a discrete latent its mean and its mode.
+
+    A class number has no mean: its mode is told too. A distribution of one's own says its mode itself.
+
+    Raises:
+        ProgramError: it has no mean; or, as a discrete latent, no mode that is known.
+    """
+    if not latent:
+        return (mean := _mean(name, dist)), mean
+    mean, own = _mean(name, dist), getattr(inside(dist), "mode_of", None)
+    if own is not None:
+        return mean, own()
+    return (mean, _mode(name, dist)) if is_discrete(dist) else (mean, mean)
+
+
+def is_discrete(dist: Any) -> bool:
+    """Whether its values are whole numbers, or vectors of such."""
+    try:
+        return bool(dist.support.is_discrete)
+    except NotImplementedError:
+        return False
+
+
+def _mean(name: str, dist: Any) -> Array:
+    inner = inside(dist)
+    if _kind(inner) == "Categorical":  # of which both libraries say NaN
+        return _MODES["Categorical"](inner)
+    try:
+        return dist.mean
+    except NotImplementedError:
+        raise ProgramError(f"Site {name!r}: {type(inner).__name__} has no mean that is known.") from None
+
+
+def _mode(name: str, dist: Any) -> Array:
+    inner = inside(dist)
+    if hasattr(inner, "mode_of"):
+        raise ProgramError(
+            f"Site {name!r}: a latent of whole numbers needs a most probable value, as its mean is none of its values: "
+            "P.distribution(…, mode=lambda: …)."
+        )
+    if (kind := _kind(inner)) is None:
+        raise ProgramError(
+            f"Site {name!r}: no most probable value of {type(inner).__name__} is known, and its mean is none of its "
+            "values. Draw instead: fit.encode(x, k=…), or fit.posterior(x)."
+        )
+    return _MODES[kind](inner)
+
+
+def _kind(dist: Any) -> str | None:
+    """Its class in the table, whatever its library appends to the name, or derives from it."""
+    names = (c.__name__.removesuffix("Probs").removesuffix("Logits") for c in type(dist).__mro__)
+    return next((n for n in names if n in _MODES), None)
+
+
+def _at_most(x: Array, most: Array) -> Array:
+    return x - (x > most) * (x - most)
