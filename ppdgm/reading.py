@@ -414,9 +414,10 @@ def read_draws(
     reader: Reader,
     batch: Batch,
     shape: tuple[int, int],
+    given: Mapping[str, Array] | None = None,
 ) -> dict[str, Array]:
-    """The latents drawn from the guide, [K, B, *event]; discrete ones too."""
-    guide = Reading(reader, shape, {}, axes=None)
+    """The latents drawn from the guide, [K, B, *event]; discrete ones too; and those that are given, as they are."""
+    guide = Reading(reader, shape, given or {}, axes=None)
     _run(program, "guide", speak(guide), batch, reader)
     return {n: guide.values[n] for n in guide.dists}
 

@@ -163,11 +163,13 @@ class Diagnosing:
         rows = {n: np.asarray(v)[np.arange(depth.simulated) % len(v)] for n, v in known.items()}
         other = subject.of({**{n: fresh[n] for n in fresh if n in subject.fields}, **rows})
 
+        draws = subject.drawing(depth.ranks)
+
         def draw(data: Any, index: np.ndarray, i: int) -> dict[str, np.ndarray]:
-            return subject.draws(data, index, depth.ranks, subject.stream("ranks", i))
+            return draws(data, index, subject.stream("ranks", i))
 
         drawn, true = flat(other.over(draw, depth.simulated, 128), 2), flat(truth)
-        alike = [n for n in true if n in drawn and drawn[n].shape[1:] == true[n].shape]
+        alike = [n for n in true if n in drawn and drawn[n].shape[1:] == true[n].shape and len(true[n]) > 1]
         if not alike:
             raise PpdgmError(
                 "its latents are of all data together, so that a simulation has one truth, not one a datum."
@@ -182,8 +184,10 @@ class Diagnosing:
         subject, depth = self.subject, self.depth
         size = min(depth.replicated_size, subject.size)
 
+        draws = subject.drawing(depth.replicated)
+
         def draw(data: Any, index: np.ndarray, i: int) -> dict[str, np.ndarray]:
-            z = subject.draws(data, index, depth.replicated, subject.stream("latents", i))
+            z = draws(data, index, subject.stream("latents", i))
             seed = subject.stream("predictive", i)
             found: dict[str, np.ndarray] = subject.runtime.predictive(subject.params, data, index, z, seed)
             return found

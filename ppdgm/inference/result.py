@@ -23,10 +23,11 @@ from ppdgm.errors import (
     require,
     shown,
 )
+from ppdgm.inference.chunks import SharedDraws, over_chunks
 from ppdgm.inference.codings import coding_arrays, coding_tables, read_codings
 from ppdgm.inference.conditioning import check_possible, conditions
 from ppdgm.inference.diagnosable import Diagnosable, Sites, single
-from ppdgm.inference.evaluate import Estimate, Judge, check_fields, dtype_of, leave_labels, memory_told, parse_memory
+from ppdgm.inference.evaluate import Estimate, Judge, check_fields, dtype_of, leave_labels, parse_memory
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.folder import Folder, find_saved, open_saved, versions
 from ppdgm.inference.layout import as_path, check_free
@@ -116,20 +117,17 @@ class Fit(Diagnosable):
     def encode(self, data: Any, k: int | None = None, seed: int = 0) -> Sites:
         """Latents of data: means [N, *latent], or, with k, draws [K, N, *latent].
 
-        A guide with several sites is followed from mean to mean, where a class number stands at its mode. One latent
-        site comes as an array, several by name.
+        A guide with several sites is followed from mean to mean; of a discrete latent others see the most probable
+        value, by which a class number, which has no mean, is told too. One latent site comes as an array, several by
+        name. A latent that all data share has one mean [1, *latent], and K draws [K, 1, *latent] in all.
         """
         if k is None:
             return self._latents(self._means(data)[0])
         require("k", k, int, 1, "a whole number of draws, at least 1")
         require("seed", seed, int, 0, "a whole number, at least 0")
-        feed, params = self._feed(data), self._native
-
-        def draws(first: int, native: Any, index: np.ndarray) -> dict[str, np.ndarray]:
-            drawn: dict[str, np.ndarray] = self._runtime.draws(params, native, index, k, seed + first)
-            return drawn
-
-        return self._latents(self._by_rows(feed, draws))
+        drawn = SharedDraws(self._runtime, self._native, k)
+        draws = lambda native, index, i: drawn(native, index, seed + i * len(index))
+        return self._latents(self._by_rows(self._feed(data), draws))
 
     def reconstruct(self, data: Any) -> Sites:
         """Mean of the observed sites given the latents' means, [N, *event_shape]."""
@@ -235,27 +233,17 @@ class Fit(Diagnosable):
         return single(sites)
 
     def _means(self, data: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        feed, params = self._feed(data), self._native
+        def both(native: Any, index: np.ndarray, i: int) -> dict[str, np.ndarray]:
+            latents, observed = self._runtime.means(self._native, native, index)
+            return {f"q/{n}": v for n, v in latents.items()} | {f"p/{n}": v for n, v in observed.items()}
 
-        def both(first: int, native: Any, index: np.ndarray) -> dict[str, np.ndarray]:
-            latents, observed = self._runtime.means(params, native, index)
-            return {f"q{n}": v for n, v in latents.items()} | {f"p{n}": v for n, v in observed.items()}
-
-        found = {n: v[0] for n, v in self._by_rows(feed, both).items()}
-        pick = lambda role: {n[1:]: v for n, v in found.items() if n[0] == role}
+        found = {n: v[0] for n, v in self._by_rows(self._feed(data), both).items()}
+        pick = lambda role: {n[2:]: v for n, v in found.items() if n[0] == role}
         return pick("q"), pick("p")
 
     def _by_rows(self, feed: Feed, function: Any) -> dict[str, np.ndarray]:
-        """Call `function` on chunks of rows of one size, and join what it returns along the data axis (1)."""
-        size = feed.size
-        rows = self._runtime.tracer.batch_size or min(size, _ENCODE_ROWS)
-        parts: list[dict[str, np.ndarray]] = []
-        for start in range(0, size, rows):
-            with memory_told():
-                found = function(start, *feed.rows(np.arange(start, start + rows) % size))
-            keep = min(rows, size - start)
-            parts.append({n: v[:, :keep] if v.shape[1] == rows else v for n, v in found.items()})
-        return {n: np.concatenate([p[n] for p in parts], axis=1) for n in parts[0]}
+        """What `function` gives for chunks of rows, joined along the data axis (1)."""
+        return over_chunks(self._runtime, self._native, feed, function, feed.size, _ENCODE_ROWS)
 
 
 def load(

@@ -11,6 +11,7 @@ import numpy as np
 
 from ppdgm.diagnostics import log_aggregated_of
 from ppdgm.errors import PpdgmError, ProgramError
+from ppdgm.inference.chunks import SharedDraws, chunks, over_chunks
 from ppdgm.inference.evaluate import Judge, memory_told
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.joint import Joint
@@ -82,29 +83,26 @@ class Subject:
 
     def chunks(self, size: int, rows: int = ROWS) -> list[np.ndarray]:
         """Indices of data, in chunks of one size: the last one is filled up from the first data."""
-        rows = self.runtime.tracer.batch_size or min(size, rows)
-        return [np.arange(start, start + rows) % size for start in range(0, size, rows)]
+        return chunks(self.runtime, size, rows)
 
     def over(self, function: Callable[[Any, np.ndarray, int], Sites], size: int, rows: int = ROWS) -> Sites:
         """Join what `function(data, index, chunk)` gives, [·, B, …] each, over the first `size` data."""
-        parts: list[Sites] = []
-        for i, index in enumerate(self.chunks(size, rows)):
-            data, where = self.feed.rows(index)
-            keep = min(len(index), size - i * len(index))
-            with memory_told():
-                parts.append({n: v[:, :keep] for n, v in function(data, where, i).items()})
-        return {n: np.concatenate([p[n] for p in parts], axis=1) for n in parts[0]}
+        return over_chunks(self.runtime, self.params, self.feed, function, size, rows)
 
-    def draws(self, data: Any, index: np.ndarray, k: int, seed: int) -> Sites:
-        """Latents drawn from the guide, [K, B, *event].
+    def drawing(self, k: int) -> Callable[[Any, np.ndarray, int], Sites]:
+        """(data, index, seed) -> latents drawn from the guide, [K, B, *event]; what all data share is drawn once.
 
         Raises:
             ProgramError: it draws none.
         """
-        found: Sites = self.runtime.draws(self.params, data, index, k, seed)
-        if not found:
-            raise ProgramError("the guide draws no latent.")
-        return found
+        drawn = SharedDraws(self.runtime, self.params, k)
+
+        def draws(data: Any, index: np.ndarray, seed: int) -> Sites:
+            if not (found := drawn(data, index, seed)):
+                raise ProgramError("the guide draws no latent.")
+            return found
+
+        return draws
 
     def terms(self, draws: int) -> Terms:
         """Draws of the guide for all data, with their densities.
@@ -141,10 +139,10 @@ class Subject:
 
         def both(data: Any, index: np.ndarray, i: int) -> Sites:
             latents, observed = self.runtime.means(self.params, data, index)
-            return {f"q{n}": v for n, v in latents.items()} | {f"p{n}": v for n, v in observed.items()}
+            return {f"q/{n}": v for n, v in latents.items()} | {f"p/{n}": v for n, v in observed.items()}
 
         found = {n: v[0] for n, v in self.over(both, self.size).items()}
-        pick = lambda role: {n[1:]: v for n, v in found.items() if n[0] == role}
+        pick = lambda role: {n[2:]: v for n, v in found.items() if n[0] == role}
         return pick("q"), pick("p")
 
     def aggregated(self, latents: Sites) -> np.ndarray:
@@ -179,7 +177,7 @@ class Subject:
         index = np.arange(size) % self.size
         data, rows = self.feed.rows(index)
         self.runtime.check_walked(self.params, data, rows)
-        drawn = self.draws(data, rows, ONCE, self.stream("joint"))
+        drawn = self.drawing(ONCE)(data, rows, self.stream("joint"))
         return Joint(self.runtime, self.params, data, rows, Latents.of(drawn), self.dtype), drawn
 
     def simulated(self, size: int, seed: int, mean: bool = False) -> tuple[Sites, Sites]:

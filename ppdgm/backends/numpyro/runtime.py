@@ -132,9 +132,13 @@ class Runtime:
         )
         return out
 
-    def draws(self, params: Any, data: Any, index: np.ndarray, k: int, seed: int) -> dict[str, np.ndarray]:
-        """Latents drawn from the guide, [K, B, *event]."""
-        found: dict[str, np.ndarray] = self.fetch(self._draws(params, make_key(seed), data, self._index(index), k=k))
+    def draws(
+        self, params: Any, data: Any, index: np.ndarray, k: int, seed: int, given: Arrays | None = None
+    ) -> dict[str, np.ndarray]:
+        """Latents drawn from the guide, [K, B, *event], but for those that are given."""
+        held = self.put(given or {})
+        drawn = self._draws(params, make_key(seed), data, self._index(index), held, k=k)
+        found: dict[str, np.ndarray] = self.fetch(drawn)
         return found
 
     def means(self, params: Any, data: Any, index: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -319,8 +323,8 @@ class Runtime:
         sites = self.tracer.observed(params, key, select(self.tracer, data, index), index)
         return {s.name: rows_inside(s) for s in sites}
 
-    def _drawn(self, params: Any, key: Array, data: Any, index: Array, k: int) -> Any:
-        return self.tracer.draws(params, key, select(self.tracer, data, index), index, k)
+    def _drawn(self, params: Any, key: Array, data: Any, index: Array, given: Any, k: int) -> Any:
+        return self.tracer.draws(params, key, select(self.tracer, data, index), index, k, given)
 
     def _at_given(self, params: Any, data: Any, index: Array, given: Any) -> Array:
         batch, k = select(self.tracer, data, index), len(next(iter(given.values())))

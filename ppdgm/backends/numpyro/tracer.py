@@ -91,9 +91,11 @@ class ProgramTracer:
             self.program, self._speak(params, gradients), reader, batch, len(index), jax.lax.stop_gradient
         )
 
-    def draws(self, params: Params, key: Array, batch: Batch, index: Array, k: int) -> Sites:
-        """Latents drawn from the guide, [K, B, *event]."""
-        return read_draws(self.program, self._speak(params), JaxReader(key), batch, (k, len(index)))
+    def draws(
+        self, params: Params, key: Array, batch: Batch, index: Array, k: int, given: Mapping[str, Array] | None = None
+    ) -> Sites:
+        """Latents drawn from the guide, [K, B, *event], but for those that are given."""
+        return read_draws(self.program, self._speak(params), JaxReader(key), batch, (k, len(index)), given)
 
     def guide(self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array]) -> Sites:
         """log q of the guide's sites at given latents, [K, B]."""

@@ -168,9 +168,11 @@ class PairTracer:
         """Not for plain pairs."""
         raise UnsupportedByBackend(mistakes.NO_DREAM)
 
-    def draws(self, params: Params, batch: Batch, index: Array, k: int) -> dict[str, Array]:
-        """The latents drawn from the guide, [K, B, *event]."""
-        terms = self.trace(params, batch, index, k)
+    def draws(
+        self, params: Params, batch: Batch, index: Array, k: int, given: Mapping[str, Array] | None = None
+    ) -> dict[str, Array]:
+        """The latents drawn from the guide, [K, B, *event], but for those that are given."""
+        terms = self.trace(params, batch, index, k, given)
         return {n: terms.values[n] for n in [*terms.log_q, *terms.shared] if n in terms.values}
 
     def means(self, params: Params, batch: Batch, index: Array) -> tuple[Sites, Sites]:

@@ -121,13 +121,14 @@ class Runtime:
             )
         return out
 
-    def draws(self, params: Any, data: Any, index: np.ndarray, k: int, seed: int) -> dict[str, np.ndarray]:
-        """Latents drawn from the guide, [K, B, *event]."""
+    def draws(
+        self, params: Any, data: Any, index: np.ndarray, k: int, seed: int, given: Arrays | None = None
+    ) -> dict[str, np.ndarray]:
+        """Latents drawn from the guide, [K, B, *event], but for those that are given."""
         with self._evaluating(params, seed) as params:
-            rows = self._index(index)
-            found: dict[str, np.ndarray] = self.fetch(
-                self.tracer.draws(params, select(self.tracer, data, rows), rows, k)
-            )
+            rows, held = self._index(index), self.put(given or {})
+            drawn = self.tracer.draws(params, select(self.tracer, data, rows), rows, k, held)
+            found: dict[str, np.ndarray] = self.fetch(drawn)
         return found
 
     def means(self, params: Any, data: Any, index: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

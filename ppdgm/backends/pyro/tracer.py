@@ -127,9 +127,11 @@ class ProgramTracer:
             self.program, self._speak(params, gradients), reader, batch, index.shape[0], torch.Tensor.detach
         )
 
-    def draws(self, params: Params, batch: Batch, index: Array, k: int) -> Sites:
-        """Latents drawn from the guide, [K, B, *event]."""
-        return read_draws(self.program, self._speak(params), TorchReader(), batch, (k, index.shape[0]))
+    def draws(
+        self, params: Params, batch: Batch, index: Array, k: int, given: Mapping[str, Array] | None = None
+    ) -> Sites:
+        """Latents drawn from the guide, [K, B, *event], but for those that are given."""
+        return read_draws(self.program, self._speak(params), TorchReader(), batch, (k, index.shape[0]), given)
 
     def guide(self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array]) -> Sites:
         """log q of the guide's sites at given latents, [K, B]."""
