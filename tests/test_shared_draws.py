@@ -16,6 +16,7 @@ import ppdgm
 from ppdgm import Program
 from ppdgm.errors import ProgramError
 from ppdgm.inference import result
+from ppdgm.inference.information import mutual_information
 
 ROWS = 8  # of a chunk
 X = np.random.default_rng(0).normal(size=(2 * ROWS + 3, 1)).astype("float32")
@@ -104,6 +105,8 @@ def test_draws_and_means_are_one_for_all_chunks(name):
 def test_a_latent_of_all_data_that_is_made_of_the_rows_at_hand_is_refused(backend):
     fit = own(backend, of_data=True)
     assert fit.encode(X[:ROWS])["theta"].shape == (1,)
+    with pytest.raises(ProgramError, match="'theta' is one latent for all data"):
+        mutual_information(fit._runtime, fit._native, fit._feed(X))
     with pytest.raises(ProgramError, match=r"theta.* is one for all data, but the guide makes it of the rows"):
         fit.encode(X)
 

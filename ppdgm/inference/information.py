@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
+from ppdgm.errors import ProgramError
 from ppdgm.inference.feed import Feed
 
 ROWS = 500
@@ -23,10 +24,15 @@ def mutual_information(runtime: Any, params: Any, feed: Feed, seed: int = 0, row
         feed: of the data, of which the first rows are taken.
         seed: of the draws.
         rows: B.
+
+    Raises:
+        ProgramError: a latent that all data share.
     """
     rows = runtime.tracer.batch_size or min(rows, feed.size)
     data, index = feed.rows(np.arange(rows) % feed.size)
     drawn = runtime.draws(params, data, index, 1, seed)
+    if shared := [n for n, z in drawn.items() if z.shape[1] != rows]:
+        raise ProgramError(f"Site {shared[0]!r} is one latent for all data, and mutual information is of each datum's.")
     # Particle i is the draw of datum i, and is scored under every datum.
     given = {n: np.swapaxes(z, 0, 1) for n, z in drawn.items()}
     log_q = np.asarray(runtime.guide(params, data, index, given), float)
