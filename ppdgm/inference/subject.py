@@ -89,6 +89,10 @@ class Subject:
         """Join what `function(data, index, chunk)` gives, [·, B, …] each, over the first `size` data."""
         return over_chunks(self.runtime, self.params, self.feed, function, size, rows)
 
+    def draws(self, data: Any, index: np.ndarray, k: int, seed: int) -> Sites:
+        """Latents drawn from the guide for one chunk of data; see `drawing`."""
+        return self.drawing(k)(data, index, seed)
+
     def drawing(self, k: int) -> Callable[[Any, np.ndarray, int], Sites]:
         """(data, index, seed) -> latents drawn from the guide, [K, B, *event]; what all data share is drawn once.
 
@@ -177,7 +181,7 @@ class Subject:
         index = np.arange(size) % self.size
         data, rows = self.feed.rows(index)
         self.runtime.check_walked(self.params, data, rows)
-        drawn = self.drawing(ONCE)(data, rows, self.stream("joint"))
+        drawn = self.draws(data, rows, ONCE, self.stream("joint"))
         return Joint(self.runtime, self.params, data, rows, Latents.of(drawn), self.dtype), drawn
 
     def simulated(self, size: int, seed: int, mean: bool = False) -> tuple[Sites, Sites]:
