@@ -51,7 +51,8 @@ def test_indexing_is_that_of_an_array(mapped, what, index, subset):
         index = np.append(index, np.ones(17, bool))
     got = stream[index]
     np.testing.assert_array_equal(got, array[index])
-    assert got.dtype == np.float32 and got.shape == array[index].shape and type(got) is np.ndarray
+    assert got.dtype == np.float32 and got.shape == array[index].shape 
+    assert type(got) is (np.ndarray if transform is None else Prepared) and coding_of(got) is transform
 
 
 def test_it_looks_like_an_array(mapped):

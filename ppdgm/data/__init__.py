@@ -2,7 +2,7 @@
 
 from ppdgm.data.classes import Classes
 from ppdgm.data.dataset import Dataset
-from ppdgm.data.entry import codings_of, enter, leave
+from ppdgm.data.entry import check_units, codings_of, enter, leave, own_units, prepare_rows
 from ppdgm.data.fields import as_fields, check_finite, check_rows, take
 from ppdgm.data.loading import binarise, load_data
 from ppdgm.data.prepared import Prepared
@@ -24,9 +24,12 @@ __all__ = [
     "catalogue",
     "check_finite",
     "check_rows",
+    "check_units",
     "codings_of",
     "enter",
     "leave",
     "load_data",
+    "own_units",
+    "prepare_rows",
     "take",
 ]

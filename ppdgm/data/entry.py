@@ -1,53 +1,167 @@
-"""The one way by which rows come to a run: names and units of the user's own become what its program was trained on."""
+"""The one way by which rows come to a run and leave it: the user's own units and names, or rows that were prepared."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from ppdgm.data.checks import refuse_where
 from ppdgm.data.classes import Classes
 from ppdgm.data.dataset import Dataset
-from ppdgm.data.prepared import MIXED, coding_of
+from ppdgm.data.looks import looks_prepared
+from ppdgm.data.prepared import MIXED, Prepared, coding_of
+from ppdgm.data.stream import Stream
 from ppdgm.data.transform import Transform
-from ppdgm.errors import DataError
+from ppdgm.errors import DataError, PpdgmError, nearest, shown
+
+UNITS = ("own", "prepared")
 
 
 def codings_of(data: Any) -> dict[str, Any]:
-    """What was learned from data: the codings of a Dataset, or of the arrays of a split, by field."""
+    """What was learned from data: the codings of a Dataset, or of the arrays of a split, by field.
+
+    A transform of each dimension says nothing of data of another shape, such as some of the columns.
+    """
     if isinstance(data, Dataset):
         return data.codings
     named = data if isinstance(data, Mapping) else {"x": data}
     found = {str(n): coding_of(v) for n, v in named.items()}
-    return {n: c for n, c in found.items() if isinstance(c, Transform | Classes)}
+    fits = lambda n, c: isinstance(c, Classes) or (isinstance(c, Transform) and n == "x" and _fits(c, named[n]))
+    return {n: c for n, c in found.items() if fits(n, c)}
 
 
-def enter(codings: Mapping[str, Any], data: Any) -> Any:
-    """Rows as a program takes them.
+def enter(codings: Mapping[str, Any], data: Any, units: str | None = None) -> Any:
+    """Rows as a program takes them: prepared ones as they are, others from the user's own units and names.
 
     Args:
-        codings: of the run, by field.
-        data: an array, or named arrays: prepared, or in the user's own units and names.
+        codings: of the run, by field; fields without one are taken as they are.
+        data: an array, or named arrays.
+        units: of rows that don't know it: "own", "prepared"; by default the own ones, unless they look prepared.
 
     Raises:
-        DataError: rows of which it can't be told, or names that are not known.
+        DataError: rows of which it can't be told, or that were prepared otherwise, or names that are not known.
     """
+    check_units(units)
     if isinstance(data, Dataset):
         return data  # refused where fields are read
     named = data if isinstance(data, Mapping) else {"x": data}
     for name, value in named.items():
-        if coding_of(value) == MIXED:
+        if name in codings and coding_of(value) == MIXED:
             raise DataError(
-                f"Data {name!r}: rows that were prepared in different ways, or not at all, are joined. Prepare each "
-                "part as the run's, fit.prepare(rows), and join them then."
+                f"Data {name!r}: rows that were prepared in different ways, or not at all, were joined. Prepare each "
+                "part by itself, fit.prepare(rows), and join them then."
             )
-    return {n: codings[n].enter(n, v) if isinstance(codings.get(n), Classes) else v for n, v in named.items()}
+    return {n: _entered(codings[n], n, v, units) if n in codings else v for n, v in named.items()}
 
 
-def leave(codings: Mapping[str, Any], sites: Mapping[str, Any]) -> dict[str, Any]:
-    """Observed sites [n, …] as the user's own rows are: classes by their names."""
+def leave(codings: Mapping[str, Any], sites: Mapping[str, Any], fields: Any, units: str = "own") -> dict[str, Any]:
+    """What a program gives at observed sites, [n, …], in the user's own units and names, or as prepared rows.
+
+    Args:
+        codings: of the run, by field.
+        sites: arrays by the sites' names.
+        fields: names of the data's fields: a single site has those of x, where that is the only field.
+        units: "own" or "prepared".
+    """
     found = dict(sites)
-    for name, value in sites.items():
+    for site, value in sites.items():
+        name = "x" if len(sites) == 1 and list(fields) == ["x"] else site
         coding = codings.get(name)
         if isinstance(coding, Classes) and coding.text and value.ndim == 1:
-            found[name] = coding.decode(value)
+            found[site] = coding.decode(value) if units == "own" else Prepared(value, coding)
+        elif isinstance(coding, Transform) and _fits(coding, value):
+            own = coding.invert(value) if coding.changes else value
+            found[site] = own if units == "own" else Prepared(value, coding)
     return found
+
+
+def prepare_rows(codings: Mapping[str, Any], data: Any, units: str | None) -> Any:
+    """Rows in the user's own units and names, prepared as a run's were, made 0 or 1 too; they know it."""
+    check_units(units)
+    named = data if isinstance(data, Mapping) else {"x": data}
+    found = dict(enter({n: c for n, c in codings.items() if n != "x"}, named))
+    if "x" in named and "x" in codings:
+        transform, x = codings["x"], named["x"]
+        bare = coding_of(x) is None and not isinstance(x, Stream)
+        if bare and units != "prepared" and transform.binary:
+            found["x"] = transform.prepare(x)
+        else:
+            entered = enter({"x": transform}, {"x": x}, units)["x"]
+            found["x"] = entered if isinstance(entered, Stream) else Prepared(entered, transform)
+    return found if isinstance(data, Mapping) else found["x"]
+
+
+def own_units(codings: Mapping[str, Any], data: Any) -> str:
+    """The units that x came in: "prepared" of rows that know that they are."""
+    x = data.get("x") if isinstance(data, Mapping) else data
+    return "own" if coding_of(x) is None or "x" not in codings else "prepared"
+
+
+def check_units(units: Any) -> None:
+    """Refuse what is neither the own nor the prepared units.
+
+    Raises:
+        PpdgmError: it isn't.
+    """
+    if units is not None and units not in UNITS:
+        raise PpdgmError(f"units: got {shown(units)}. {nearest(str(units), UNITS)}")
+
+
+def _fits(transform: Transform, values: Any) -> bool:
+    return transform.mean is None or tuple(np.shape(values)[1:]) == transform.mean.shape
+
+
+def _entered(coding: Any, name: str, value: Any, units: str | None) -> Any:
+    if isinstance(coding, Classes):
+        return coding.enter(name, value)
+    its = coding_of(value)
+    if not isinstance(its, Transform):
+        return value if units == "prepared" else _from_own(coding, name, value, units is None)
+    if its == coding or (its.binary and coding.binary):
+        return value
+    return _from_other(coding, name, value, its)
+
+
+def _from_own(transform: Transform, name: str, value: Any, look: bool) -> Any:
+    """Rows in the user's own units, on the run's scale."""
+    if not (transform.changes or transform.binary or transform.kind == "levels") or np.ma.is_masked(value):
+        return value
+    lazy = isinstance(value, Stream | np.memmap)
+    rows = value if lazy else _as_array(value)
+    if rows.dtype.kind not in "fbiu" or rows.ndim == 0 or len(rows) == 0:
+        return value  # refused where fields are read
+    if transform.binary:
+        expected = "0 to 1, as the run's data were binarised: prepare rows in their own units, fit.prepare(rows)"
+        refuse_where(name, rows, lambda c: (c < 0) | (c > 1), expected)
+        return value
+    if look and (why := looks_prepared(transform, np.asarray(rows[:1000]))):
+        raise DataError(
+            f"Data {name!r}: rows look as if they were scaled already: {why}. A run takes rows in the units of your own "
+            "data. If these are scaled, say so: fit.prepare(rows, units='prepared'); if not: units='own'."
+        )
+    if not lazy:
+        return transform.apply(rows)
+    stream = value if isinstance(value, Stream) else Stream(value)
+    return stream.like(transform=transform, dtype=None)
+
+
+def _from_other(transform: Transform, name: str, value: Any, its: Transform) -> Any:
+    """Rows that were prepared in another way, through their own units."""
+    if its.binary or transform.binary:
+        raise DataError(
+            f"Data {name!r}: these rows were prepared otherwise than the run's (scale={its.kind!r}, binarise="
+            f"{its.binarise!r}; the run's {transform.kind!r}, {transform.binarise!r}), and what is binarised can't be "
+            "told from it. Load them as the run's: load_data(…, like=fit)."
+        )
+    if isinstance(value, Stream):
+        return value.like(transform=transform)
+    return transform.apply(its.invert(np.asarray(value, np.float64)))
+
+
+def _as_array(value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError):  # ragged lists: refused where fields are read
+        return np.empty(0, object)

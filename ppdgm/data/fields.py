@@ -78,7 +78,7 @@ def _check_held(name: str, array: Any, dtype: str, use: Use) -> None:
 
 def take(fields: Mapping[str, Any], index: Any) -> dict[str, np.ndarray]:
     """The data of an index (a slice, or whole numbers) in every field; of Streams, nothing else is read."""
-    return {n: a[index] if isinstance(a, Stream) else np.asarray(a)[index] for n, a in fields.items()}
+    return {n: np.asarray(a[index] if isinstance(a, Stream) else np.asarray(a)[index]) for n, a in fields.items()}
 
 
 def check_finite(fields: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ppdgm.data.checks import check_array
 from ppdgm.data.classes import Classes
 from ppdgm.data.dataset import Dataset
 from ppdgm.data.prepare import prepare
+from ppdgm.data.prepared import Prepared, coding_of
 from ppdgm.data.raw import Raw, choose
 from ppdgm.data.sets import MNIST_FILES, SETS, Entry
 from ppdgm.data.source import Source
@@ -172,8 +174,9 @@ def _read_idx_folder(path: Path, memory: int) -> Parts:
 
 def binarise(x: np.ndarray, seed: int = 0) -> np.ndarray:
     """x ~ Bernoulli(x), drawn once with `seed`, for x in [0, 1]."""
-    x = np.asarray(x)
+    coding, x = coding_of(x), np.asarray(x)
     check_array("x", x)
     if not (np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1):
         raise DataError(f"Got data between {x.min()} and {x.max()}, expected [0, 1]. Scale them first.")
-    return (np.random.default_rng(seed).random(x.shape) < x).astype(np.float32)
+    drawn = (np.random.default_rng(seed).random(x.shape) < x).astype(np.float32)
+    return Prepared(drawn, replace(coding, binarise="static", seed=seed)) if isinstance(coding, Transform) else drawn

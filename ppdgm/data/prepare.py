@@ -12,6 +12,7 @@ from ppdgm.data.checks import check_array, refuse_where
 from ppdgm.data.classes import Classes
 from ppdgm.data.dataset import Dataset
 from ppdgm.data.fields import check_finite
+from ppdgm.data.looks import SOME
 from ppdgm.data.prepared import Prepared
 from ppdgm.data.raw import Raw
 from ppdgm.data.scaling import choose_scale, fit_transform
@@ -136,12 +137,24 @@ def _prepared(
         if scale == "auto":
             scale = entry.scale if entry else choose_scale(xs)
         part, rows = chosen["train"] or ("train", None)
-        transform = fit_transform(scale, xs, Stream(raw.parts[part]["x"], rows))
+        train = Stream(raw.parts[part]["x"], rows)
+        transform = _with_facts(fit_transform(scale, xs, train), train)
     if drawn == "auto":
         drawn = entry.binarise if entry and transform.kind == "unit" else "none"
     if drawn != "none":
         _check_probabilities(xs, transform)
-    return source.replace(scale=transform.kind, binarise=drawn), replace(transform, columns=raw.columns)
+    return source.replace(scale=transform.kind, binarise=drawn), replace(
+        transform, columns=raw.columns, binarise=drawn, seed=source.seed
+    )
+
+
+def _with_facts(transform: Transform, train: Stream) -> Transform:
+    """A transform that knows how raw numbers look, and x: by some rows."""
+    some = train[:SOME]
+    whole = train.array.dtype.kind in "biu" or bool((some == np.rint(some)).all())
+    with np.errstate(all="ignore"):  # what is not finite is refused elsewhere
+        level = float(np.abs(transform.scaled(some)).mean())
+    return replace(transform, whole=whole, level=level if np.isfinite(level) else 0.0)
 
 
 def _check_probabilities(arrays: list[np.ndarray], transform: Transform) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ppdgm.data.prepared import Prepared
 from ppdgm.data.transform import Transform, floating
 from ppdgm.errors import DataError
 
@@ -49,6 +50,14 @@ class Stream:
         """Number of axes."""
         return len(self.shape)
 
+    @property
+    def coding(self) -> Transform | None:
+        """How its numbers were prepared: what is read of it knows that too."""
+        return self.transform
+
+    def _known(self, rows: np.ndarray) -> np.ndarray:
+        return rows if self.transform is None else Prepared(rows, self.transform)
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -60,15 +69,15 @@ class Stream:
         return (row for i in range(0, len(self), step) for row in self[i : i + step])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self.load().astype(dtype or self.dtype, copy=False)
+        return np.asarray(self.load()).astype(dtype or self.dtype, copy=False)
 
     def __getitem__(self, index: Any) -> np.ndarray:
         """The data of an index, a slice, or an array of indices or of booleans."""
         if isinstance(index, slice):
             chosen = range(*index.indices(len(self)))
             if self.rows is None and chosen.step == 1:
-                return self._read(slice(chosen.start, max(chosen.stop, chosen.start)))
-            return self._gather(np.arange(chosen.start, chosen.stop, chosen.step))
+                return self._known(self._read(slice(chosen.start, max(chosen.stop, chosen.start))))
+            return self._known(self._gather(np.arange(chosen.start, chosen.stop, chosen.step)))
         if isinstance(index, tuple):
             raise IndexError(f"got {len(index)} indices, expected one: read rows first, stream[rows][..., column]")
         wanted = np.asarray(index)
@@ -81,22 +90,22 @@ class Stream:
         if wanted.size and not (-len(self) <= wanted.min() and wanted.max() < len(self)):
             raise IndexError(f"got an index up to {wanted.max()}, expected less than {len(self)}")
         found = self._gather(np.where(wanted < 0, wanted + len(self), wanted).reshape(-1))
-        return found.reshape((*wanted.shape, *self.shape[1:]))
+        return self._known(found.reshape((*wanted.shape, *self.shape[1:])))
 
     def subset(self, index: Any) -> Stream:
         """The stream of some of the rows; nothing is read."""
-        return self._like(rows=(np.arange(len(self)) if self.rows is None else self.rows)[index])
+        return self.like(rows=(np.arange(len(self)) if self.rows is None else self.rows)[index])
 
     def astype(self, dtype: Any) -> Stream:
         """The stream of the same numbers in another type."""
-        return self._like(dtype=dtype)
+        return self.like(dtype=dtype)
 
     def load(self) -> np.ndarray:
         """All of it, as an array in memory."""
         found = np.empty(self.shape, self.dtype)
         for index in self.chunks():
             found[index] = self[index]
-        return found
+        return self._known(found)
 
     def chunks(self, rows: int | None = None) -> Iterator[np.ndarray]:
         """Indices that cover all data once, nearly in the order of the file, a bounded number of bytes at a time."""
@@ -108,7 +117,8 @@ class Stream:
         """How many data may be held at once, as float64."""
         return min(rows or len(self), max(1, CHUNK_BYTES // (8 * max(int(np.prod(self.shape[1:])), 1))))
 
-    def _like(self, **changes: Any) -> Stream:
+    def like(self, **changes: Any) -> Stream:
+        """The stream of the same file with other arguments; nothing is read."""
         now = {n: getattr(self, n) for n in ("rows", "transform", "binarise", "seed", "dtype")}
         return Stream(self.array, **{**now, **changes})
 
@@ -122,7 +132,7 @@ class Stream:
 
     def _read(self, rows: Any) -> np.ndarray:
         raw = self._source[rows]
-        x = np.array(raw, self.dtype) if self.transform is None else self.transform.apply(raw)
+        x = np.array(raw, self.dtype) if self.transform is None else self.transform.scaled(raw)
         if self.binarise == "threshold":
             x = x >= 0.5
         elif self.binarise == "static":

@@ -8,9 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from ppdgm.data.prepared import Prepared
 from ppdgm.errors import DataError, nearest
 
 KINDS = ("none", "unit", "levels", "standardise")
+_FACTS: dict[str, Any] = {  # what they may be in a table
+    "binarise": lambda v: v in ("none", "threshold", "static", "dynamic"),
+    "seed": lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0,
+    "whole": lambda v: isinstance(v, bool),
+    "level": lambda v: isinstance(v, int | float) and 0 <= v < np.inf,
+}
 
 
 def floating(dtype: Any) -> np.dtype:
@@ -27,6 +34,9 @@ class Transform:
         divisor: of "unit" and "levels".
         mean, scale: of "standardise", one for each dimension.
         columns: the table's columns that x came from, by name.
+        binarise, seed: how x is made 0 or 1 after that: "none", "threshold", "static", "dynamic"; seed of the draws.
+        whole: whether the raw numbers were whole.
+        level: mean |x| of the training data, if it is known.
     """
 
     kind: str = "none"
@@ -34,6 +44,10 @@ class Transform:
     mean: np.ndarray | None = None
     scale: np.ndarray | None = None
     columns: tuple[str, ...] = ()
+    binarise: str = "none"
+    seed: int = 0
+    whole: bool = False
+    level: float = 0.0
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Transform):
@@ -44,12 +58,43 @@ class Transform:
 
     __hash__ = None  # type: ignore[assignment]  # it holds arrays
 
-    def apply(self, raw: Any) -> np.ndarray:
-        """Raw numbers [..., *event_shape] as x, floating.
+    @property
+    def binary(self) -> bool:
+        """Whether x is made 0 or 1."""
+        return self.binarise != "none"
+
+    @property
+    def changes(self) -> bool:
+        """Whether x has other units than the raw numbers; what is 0 or 1 counts as its own."""
+        return not self.binary and not (self.divisor == 1.0 and self.kind in ("none", "unit", "levels"))
+
+    def apply(self, raw: Any) -> Prepared:
+        """Raw numbers [..., *event_shape] as x, floating; the result knows this transform.
 
         Raises:
             DataError: of another shape than what "standardise" was fitted on.
         """
+        return Prepared(self.scaled(raw), self)
+
+    def prepare(self, raw: Any) -> Prepared:
+        """Raw numbers [N, *event_shape] as x, made 0 or 1 where the training data were.
+
+        Raises:
+            DataError: of another shape, or no probabilities that 0 or 1 can be drawn with.
+        """
+        x = self.scaled(raw)
+        if self.binary:
+            if not ((x >= 0) & (x <= 1)).all():
+                raise DataError(
+                    f"Data 'x': got numbers between {np.min(raw)} and {np.max(raw)}, expected 0 to {self.divisor:g}, to "
+                    "be binarised as the run's were."
+                )
+            drawn = np.random.default_rng(self.seed).random(x.shape) < x
+            x = (x >= 0.5 if self.binarise == "threshold" else drawn).astype(x.dtype)
+        return Prepared(x, self)
+
+    def scaled(self, raw: Any) -> np.ndarray:
+        """As `apply`, as a bare array."""
         raw = np.asarray(raw)
         dtype = floating(raw.dtype)
         if self.mean is not None and self.scale is not None:
@@ -70,9 +115,23 @@ class Transform:
             return (x * self.scale + self.mean).astype(dtype)
         return x.astype(dtype) if self.divisor == 1.0 else np.multiply(x, self.divisor, dtype=dtype)
 
+    def log_det(self, event_shape: tuple[int, ...]) -> float:
+        """log |dx/draw| of a datum: what is added to log p(x) for the log-density of the raw numbers."""
+        if self.scale is not None:
+            return -float(np.log(self.scale).sum())
+        return -float(np.prod(event_shape)) * float(np.log(self.divisor))
+
+    def in_words(self) -> str:
+        """What x is, where it has other units than the raw numbers."""
+        if not self.changes:
+            return ""
+        words = {"standardise": "standardised x", "unit": f"x / {self.divisor:g}", "levels": "levels of x"}
+        return words.get(self.kind, "scaled x")
+
     def to_table(self) -> dict[str, Any]:
         """Its plain values."""
-        return {"kind": self.kind, "divisor": float(self.divisor), "columns": list(self.columns)}
+        facts = {"binarise": self.binarise, "seed": self.seed, "whole": self.whole, "level": float(self.level)}
+        return {"kind": self.kind, "divisor": float(self.divisor), "columns": list(self.columns), **facts}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Its arrays by name."""
@@ -93,12 +152,15 @@ class Transform:
         columns = table.get("columns", [])
         if not (isinstance(columns, list) and all(isinstance(c, str) for c in columns)):
             raise DataError(f"Transform: got columns {str(columns)[:80]}, expected a list of names.")
+        facts = {n: table[n] for n, right in _FACTS.items() if n in table and right(table[n])}
+        if wrong := [n for n in _FACTS if n in table and n not in facts]:
+            raise DataError(f"Transform: got {wrong[0]} {str(table[wrong[0]])[:80]}, which it can't be.")
         if kind != "standardise":
-            return cls(kind, float(divisor), columns=tuple(columns))
+            return cls(kind, float(divisor), columns=tuple(columns), **facts)
         mean, scale = (np.asarray(arrays[n], np.float64) if n in arrays else None for n in ("mean", "scale"))
         if mean is None or scale is None or mean.shape != scale.shape or not (np.isfinite(mean) & (scale > 0)).all():
             raise DataError(f"Transform: got arrays {sorted(arrays)}, expected a finite mean and a positive scale.")
-        return cls(kind, 1.0, mean, scale, tuple(columns))
+        return cls(kind, 1.0, mean, scale, tuple(columns), **facts)
 
     def _check_shape(self, values: np.ndarray) -> None:
         shape = () if self.mean is None else self.mean.shape
