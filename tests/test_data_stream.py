@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppdgm.data import Stream, Transform, as_fields, check_finite, check_rows, load_data, take
+from ppdgm.data.prepared import Prepared, coding_of
 from ppdgm.data.stream import draws
 from ppdgm.errors import DataError
 from ppdgm.models import Bernoulli, Gaussian
@@ -51,7 +52,7 @@ def test_indexing_is_that_of_an_array(mapped, what, index, subset):
         index = np.append(index, np.ones(17, bool))
     got = stream[index]
     np.testing.assert_array_equal(got, array[index])
-    assert got.dtype == np.float32 and got.shape == array[index].shape 
+    assert got.dtype == np.float32 and got.shape == array[index].shape
     assert type(got) is (np.ndarray if transform is None else Prepared) and coding_of(got) is transform
 
 

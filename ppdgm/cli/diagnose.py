@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,7 @@ from ppdgm.cli.options import (
     Program,
     Run,
     Seed,
+    Units,
     flag,
     whole,
 )
@@ -67,6 +68,7 @@ def diagnose(
     ] = "auto",
     last: Last = False,
     own: Program = None,
+    units: Units = None,
     header: Header = None,
     index: Index = None,
     out: Annotated[
@@ -103,8 +105,8 @@ def diagnose(
     chosen = check_parts(parts or None)
     opened = open_run(run, own, context.obj, header=header, index=index)
     fit = ppdgm.load(run, backend, program=opened.program, classes=opened.classes, device=device, last=last)
-    part, name, which = load_part(opened, fit, data, split, context.obj)
-    labels = _labels(opened, fit, data, which, split is None, context.obj) if "pictures" in chosen else None
+    part, name, which = load_part(opened, fit, data, split, context.obj, units)
+    labels = _labels(opened, fit, data, which, split is None, context.obj, units) if "pictures" in chosen else None
     found = fit.diagnose(
         part, parts=chosen, labels=labels, seed=seed, memory=memory, progress=not (as_json or quiet), k=k
     )
@@ -138,12 +140,12 @@ def _report_path(run: str, out: str | None) -> Path:
 
 
 def _labels(
-    opened: Opened, fit: Fit, name: str | None, split: str, whole: bool, command: list[str]
+    opened: Opened, fit: Fit, name: str | None, split: str, whole: bool, command: list[str], units: Any
 ) -> np.ndarray | None:
     """The labels of the data that `load_part` gave, where there are any; programs need not take them.
 
     Args:
-        opened, fit, name, command: as for `load_part`.
+        opened, fit, name, command, units: as for `load_part`.
         split: the one that it gave.
         whole: whether none was asked for, so that a file was not split.
     """
@@ -154,7 +156,7 @@ def _labels(
     source = opened.source(name, command)
     if whole and split == "all":
         source = source.replace(validation=0, test=0)
-    data = load_data(source, like=fit if name is not None else None)
+    data = load_data(source, like=fit, units=units) if name is not None else load_data(source)
     wanted = [s for s in ("train", "validation", "test") if getattr(data, s) is not None and split in (s, "all")]
     if any(s not in data.labels for s in wanted):
         return None

@@ -6,7 +6,21 @@ from typing import Annotated, Any
 
 import typer
 
-from ppdgm.cli.options import Backend, Debug, Device, Header, Index, Json, Last, OtherData, Program, Run, Seed, whole
+from ppdgm.cli.options import (
+    Backend,
+    Debug,
+    Device,
+    Header,
+    Index,
+    Json,
+    Last,
+    OtherData,
+    Program,
+    Run,
+    Seed,
+    Units,
+    whole,
+)
 from ppdgm.cli.output import emit, say, tell
 
 ELBO_PARTICLES = 10  # of the ELBO, whose mean over data needs few
@@ -35,6 +49,7 @@ def evaluate(
     ] = "auto",
     last: Last = False,
     own: Program = None,
+    units: Units = None,
     header: Header = None,
     index: Index = None,
     as_json: Json = False,
@@ -59,10 +74,17 @@ def evaluate(
 
     opened = open_run(run, own, context.obj, header=header, index=index)
     fit = ppdgm.load(run, backend, program=opened.program, classes=opened.classes, device=device, last=last)
-    part, name, split = load_part(opened, fit, data, split, context.obj)
+    part, name, split = load_part(opened, fit, data, split, context.obj, units)
     result: dict[str, Any] = {"run": run, "data": name, "split": split}
     found = fit.elbo(part, k=min(k, ELBO_PARTICLES), seed=seed, memory=memory)
-    result |= {"n": len(found.values), "k": k, "seed": seed, "backend": fit.backend, "elbo": as_plain(found)}
+    result |= {
+        "n": len(found.values),
+        "k": k,
+        "seed": seed,
+        "backend": fit.backend,
+        "of": found.of,
+        "elbo": as_plain(found),
+    }
     if not as_json:
         which = f"all {result['n']}" if split == "all" else f"{result['n']} {split}"
         say(f"{run} on {which} data of {name} ({fit.backend} backend)")

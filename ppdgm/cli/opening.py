@@ -5,14 +5,12 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from ppdgm.cli.output import tell
 from ppdgm.cli.programs import names_own_code, own_code, own_code_missing
-from ppdgm.data import Dataset, Source, Transform, as_fields, catalogue, load_data
+from ppdgm.data import Dataset, Source, as_fields, catalogue, load_data
 from ppdgm.errors import CheckpointError, DataError, SpecError, nearest
 from ppdgm.inference.evaluate import leave_labels
 from ppdgm.inference.job import fingerprint
@@ -78,7 +76,7 @@ def open_run(run: str, own: str | None, command: list[str], **told: bool | None)
 
 
 def load_part(
-    opened: Opened, fit: Any, name: str | None, split: str | None, command: list[str]
+    opened: Opened, fit: Any, name: str | None, split: str | None, command: list[str], units: Any = None
 ) -> tuple[Any, str, str]:
     """Data to judge a run on.
 
@@ -87,6 +85,7 @@ def load_part(
         name: of other data than the run's own, which are scaled as those were.
         split: "train", "validation", "test" or "all"; by default the test data, and all of a file of other data.
         command: the command line, for messages.
+        units: of other data: "own", "prepared", or None for what they look like.
 
     Returns:
         The data, their name, and the split.
@@ -101,29 +100,10 @@ def load_part(
     if split in ("train", "all") and source.binarise == "dynamic":
         source = source.replace(binarise="static")  # training data are left undrawn otherwise
     if name is not None:
-        return _part(load_data(source, like=_fitting(source, fit)), split), source.name, split
+        return _part(load_data(source, like=fit, units=units), split), source.name, split
     data = load_data(source)
     _check_unchanged(data, fit)
     return _part(data, split), source.name, split
-
-
-def _fitting(source: Source, fit: Any) -> Any:
-    """The run, but for its scaling where data are in [0, 1] already, such as what `ppdgm sample` drew."""
-    if fit.transform is None or fit.transform.kind != "unit" or fit.transform.divisor <= 1:
-        return fit
-    raw = load_data(source.replace(scale="none", binarise="none"), like=SimpleNamespace(codings=_classes(fit)))
-    named = [as_fields(part) for part in (raw.train, raw.validation, raw.test) if part is not None]
-    x = [fields["x"] for fields in named if "x" in fields]
-    if not x or any(not isinstance(a, np.ndarray) or a.min() < 0 or a.max() > 1 for a in x):
-        return fit
-    tell(
-        f"Data are in [0, 1] already: taken as they are, where the run's own were divided by {fit.transform.divisor:g}."
-    )
-    return SimpleNamespace(codings={**fit.codings, "x": Transform("unit")})
-
-
-def _classes(fit: Any) -> dict[str, Any]:
-    return {n: c for n, c in fit.codings.items() if n != "x"}
 
 
 def _check_unchanged(data: Dataset, fit: Any) -> None:
@@ -146,5 +126,5 @@ def _part(data: Dataset, split: str) -> Any:
         return parts.get(split, next(iter(parts.values())))
     whole = list(parts.values())
     if isinstance(whole[0], dict):
-        return {n: np.concatenate([np.asarray(p[n]) for p in whole]) for n in whole[0]}
-    return np.concatenate([np.asarray(p) for p in whole])
+        return {n: np.concatenate([p[n][:] for p in whole]) for n in whole[0]}
+    return np.concatenate([p[:] for p in whole])

@@ -101,6 +101,15 @@ OtherData = Annotated[
     ),
 ]
 
+Units = Annotated[
+    str | None,
+    typer.Option(
+        metavar="own|prepared",
+        help="Of other data: the raw data's, or scaled already; the own ones by default.",
+        show_default=False,
+    ),
+]
+
 
 def _of_table(help: str, *names: str) -> Any:
     return typer.Option(*names, metavar="", help=help, rich_help_panel=TABLE, show_default=False)

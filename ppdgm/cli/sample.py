@@ -79,11 +79,11 @@ def sample(
         sizes = ", ".join(f"{name} {len(a)}" for name, a in known.items())
         raise DataError(f"--given: got rows of {sizes}, expected {n or 'the same number'} of each, a row for a datum.")
     (n,) = rows
-    found = fit.sample(n, seed=seed, mean=mean, given=known)
+    picture = path.suffix.lower() == ".png"
+    found = fit.sample(n, seed=seed, mean=mean, given=known, units="prepared" if picture else "own")
     sites: dict[str, Any] = found if isinstance(found, dict) else {"x": found}
     path.parent.mkdir(parents=True, exist_ok=True)
-    drawn = opened.table.get("data", {}).get("binarise", "none") != "none"  # 0 and 1, whatever they came from
-    _write(path, sites, None if drawn else fit.transform)
+    _write(path, sites, fit.transform)
     shapes = {name: list(value.shape) for name, value in sites.items()}
     if as_json:
         emit({"out": out, "n": n, "seed": seed, "mean": mean, "shapes": shapes})
@@ -142,15 +142,14 @@ def _write(path: Path, sites: dict[str, np.ndarray], transform: Any) -> None:
     kind = path.suffix.lower()
     x = sites["x"] if "x" in sites else next(iter(sites.values()))
     if kind == ".png":
-        samples_picture(path, in_ink(x, transform))
+        samples_picture(path, in_ink(np.asarray(x), transform))
         return
-    raw = {name: transform.invert(v) if transform is not None and name == "x" else v for name, v in sites.items()}
-    if kind != ".npz" and len(raw) > 1:
-        raise SpecError(f"--out: a {kind} file holds one site, and the program has {', '.join(raw)}. Take .npz.")
-    first = next(iter(raw.values()))
+    if kind != ".npz" and len(sites) > 1:
+        raise SpecError(f"--out: a {kind} file holds one site, and the program has {', '.join(sites)}. Take .npz.")
+    first = next(iter(sites.values()))
     with path.open("wb") as file:
         if kind == ".npz":
-            np.savez(file, **raw)  # type: ignore[arg-type]  # numpy takes the names for its option
+            np.savez(file, **sites)  # type: ignore[arg-type]  # numpy takes the names for its option
         elif kind == ".npy":
             np.save(file, first)
         else:

@@ -71,7 +71,7 @@ def leave(codings: Mapping[str, Any], sites: Mapping[str, Any], fields: Any, uni
         coding = codings.get(name)
         if isinstance(coding, Classes) and coding.text and value.ndim == 1:
             found[site] = coding.decode(value) if units == "own" else Prepared(value, coding)
-        elif isinstance(coding, Transform) and _fits(coding, value):
+        elif isinstance(coding, Transform) and _ends(coding, value):
             own = coding.invert(value) if coding.changes else value
             found[site] = own if units == "own" else Prepared(value, coding)
     return found
@@ -113,6 +113,12 @@ def _fits(transform: Transform, values: Any) -> bool:
     return transform.mean is None or tuple(np.shape(values)[1:]) == transform.mean.shape
 
 
+def _ends(transform: Transform, values: Any) -> bool:
+    """The same of what is drawn, [..., *event_shape]."""
+    shape = () if transform.mean is None else transform.mean.shape
+    return tuple(values.shape[values.ndim - len(shape) :]) == shape
+
+
 def _entered(coding: Any, name: str, value: Any, units: str | None) -> Any:
     if isinstance(coding, Classes):
         return coding.enter(name, value)
@@ -138,13 +144,13 @@ def _from_own(transform: Transform, name: str, value: Any, look: bool) -> Any:
         return value
     if look and (why := looks_prepared(transform, np.asarray(rows[:1000]))):
         raise DataError(
-            f"Data {name!r}: rows look as if they were scaled already: {why}. A run takes rows in the units of your own "
-            "data. If these are scaled, say so: fit.prepare(rows, units='prepared'); if not: units='own'."
+            f"Data {name!r}: rows look as if they were scaled already: {why}. A run takes rows in the units of your "
+            "own data. If these are scaled, say so: fit.prepare(rows, units='prepared'); if not: units='own'."
         )
     if not lazy:
         return transform.apply(rows)
     stream = value if isinstance(value, Stream) else Stream(value)
-    return stream.like(transform=transform, dtype=None)
+    return stream.like(transform=transform, coding=transform, dtype=None)
 
 
 def _from_other(transform: Transform, name: str, value: Any, its: Transform) -> Any:
@@ -156,7 +162,7 @@ def _from_other(transform: Transform, name: str, value: Any, its: Transform) -> 
             "told from it. Load them as the run's: load_data(…, like=fit)."
         )
     if isinstance(value, Stream):
-        return value.like(transform=transform)
+        return value.like(transform=transform, coding=transform)
     return transform.apply(its.invert(np.asarray(value, np.float64)))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from ppdgm.data import arrays, idx, images, tables
 from ppdgm.data.checks import check_array
 from ppdgm.data.classes import Classes
 from ppdgm.data.dataset import Dataset
+from ppdgm.data.entry import check_units
 from ppdgm.data.prepare import prepare
 from ppdgm.data.prepared import Prepared, coding_of
 from ppdgm.data.raw import Raw, choose
@@ -28,13 +29,20 @@ _KNOWN = ".npy, .npz, .csv, .tsv, idx (also .gz), or a folder of images or .npy 
 
 
 def load_data(
-    name: str | PathLike[str] | Source, *, like: Any = None, transform: Transform | None = None, **options: Any
+    name: str | PathLike[str] | Source,
+    *,
+    like: Any = None,
+    units: Literal["own", "prepared"] | None = None,
+    transform: Transform | None = None,
+    **options: Any,
 ) -> Dataset:
     """A data set by name or from files, split and prepared.
 
     Args:
         name: of a set (`catalogue()` has them all), a path, or a `Source`.
         like: a `Dataset`, or a `Fit`, whose columns, classes and scaling are these data's too.
+        units: of the data, with `like`: "own", as the raw data before; "prepared", if they are scaled already. By
+            default "own", and data that look as if they were scaled already are refused.
         transform: of another set (`Dataset.transform`), to scale these data the same way.
         options: fields of `Source`.
 
@@ -47,6 +55,9 @@ def load_data(
     if not (transform is None or isinstance(transform, Transform)):
         raise DataError(f"transform: got {type(transform).__name__}, expected a Transform, such as data.transform.")
     known = _known(like)
+    check_units(units)
+    if units is not None and "x" not in known:
+        raise DataError(f"units: got {units!r}, but there is no like=…, whose scale it is about. Leave it out.")
     if like is not None:
         source, transform = _as_before(source, like, known), known.get("x", transform)
     entry = SETS.get(source.name)
@@ -55,7 +66,7 @@ def load_data(
         raw = _read_file(source, known) if entry is None else _read_known(entry, source)
     except MemoryError:
         raise DataError(f"{source.name} does not fit into memory. Save it as .npy, which is streamed.") from None
-    return prepare(raw, source, entry, transform, known)
+    return prepare(raw, source, entry, transform, known, units)
 
 
 def _known(like: Any) -> Mapping[str, Any]:

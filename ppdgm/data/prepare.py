@@ -12,10 +12,10 @@ from ppdgm.data.checks import check_array, refuse_where
 from ppdgm.data.classes import Classes
 from ppdgm.data.dataset import Dataset
 from ppdgm.data.fields import check_finite
-from ppdgm.data.looks import SOME
+from ppdgm.data.looks import SOME, looks_prepared
 from ppdgm.data.prepared import Prepared
 from ppdgm.data.raw import Raw
-from ppdgm.data.scaling import choose_scale, fit_transform
+from ppdgm.data.scaling import choose_scale, extremes, fit_transform
 from ppdgm.data.sets import Entry
 from ppdgm.data.source import Source
 from ppdgm.data.split import SPLITS, Rows, split
@@ -27,7 +27,12 @@ Chosen = Mapping[str, tuple[str, Rows] | None]
 
 
 def prepare(
-    raw: Raw, source: Source, entry: Entry | None, transform: Transform | None, known: Mapping[str, Any]
+    raw: Raw,
+    source: Source,
+    entry: Entry | None,
+    transform: Transform | None,
+    known: Mapping[str, Any],
+    units: str | None,
 ) -> Dataset:
     """The data set of a source.
 
@@ -37,6 +42,7 @@ def prepare(
         entry: defaults of a known set.
         transform: to be used instead of one that is fitted.
         known: the codings of data prepared before, by field, whose classes are these data's too.
+        units: of the data, if these have a scale: "own", "prepared", or None for what they look like.
 
     Raises:
         DataError: data that can't be prepared so; says which, and where.
@@ -48,6 +54,9 @@ def prepare(
     default = {n: getattr(entry, n, None) for n in asked}
     chosen = split(sizes, asked, default, source.seed)
     source, transform = _prepared(raw, source, entry, transform, chosen)
+    scaling = _scaling(raw, transform, units) if "x" in known else transform
+    if source.binarise != "none":
+        _check_probabilities([fields["x"] for fields in raw.parts.values()], scaling)
     labels = {
         n: _whole(raw.labels[part], rows, raw.classes.get("label"))
         for n, (part, rows) in _taken(chosen)
@@ -55,7 +64,7 @@ def prepare(
     }
     return Dataset(
         name=source.name,
-        **{n: _split_data(raw, n, chosen[n], source, transform) for n in SPLITS},
+        **{n: _split_data(raw, n, chosen[n], source, scaling, transform) for n in SPLITS},
         labels=labels,
         source=source,
         transform=transform,
@@ -140,9 +149,7 @@ def _prepared(
         train = Stream(raw.parts[part]["x"], rows)
         transform = _with_facts(fit_transform(scale, xs, train), train)
     if drawn == "auto":
-        drawn = entry.binarise if entry and transform.kind == "unit" else "none"
-    if drawn != "none":
-        _check_probabilities(xs, transform)
+        drawn = entry.binarise if entry and transform.kind == "unit" else transform.binarise
     return source.replace(scale=transform.kind, binarise=drawn), replace(
         transform, columns=raw.columns, binarise=drawn, seed=source.seed
     )
@@ -170,7 +177,34 @@ def _check_probabilities(arrays: list[np.ndarray], transform: Transform) -> None
             refuse_where("x", array, outside, "probabilities to binarise, in [0, 1]: give scale='unit'")
 
 
-def _split_data(raw: Raw, name: str, taken: tuple[str, Rows] | None, source: Source, transform: Transform) -> Any:
+def _scaling(raw: Raw, transform: Transform, units: str | None) -> Transform:
+    """What brings x to the scale of data prepared before: nothing, where they are on it already.
+
+    Raises:
+        DataError: they look as if they were, and nothing is said of it.
+    """
+    xs = [fields["x"] for fields in raw.parts.values() if "x" in fields]
+    if units == "prepared" or not xs:
+        return Transform()
+    if transform.binary:
+        inside = all(low >= 0 and high <= 1 for low, high in [extremes(xs, 2)])
+        return Transform() if inside else transform
+    if units is None and (why := looks_prepared(transform, Stream(xs[0])[:SOME])):
+        raise DataError(
+            f"Data 'x': they look as if they were scaled already: {why}. Say it: units='prepared' or units='own' "
+            "(--units prepared or --units own)."
+        )
+    return transform
+
+
+def _split_data(
+    raw: Raw,
+    name: str,
+    taken: tuple[str, Rows] | None,
+    source: Source,
+    transform: Transform,
+    coding: Transform,
+) -> Any:
     """What `fit` takes: an array, or named arrays where there are fields beside x."""
     if taken is None:
         return None
@@ -180,7 +214,7 @@ def _split_data(raw: Raw, name: str, taken: tuple[str, Rows] | None, source: Sou
         if field == "x":
             drawn = source.binarise
             drawn = ("none" if name == "train" else "static") if drawn == "dynamic" else drawn
-            stream = Stream(array, rows, transform, drawn, (source.seed, SPLITS.index(part)))
+            stream = Stream(array, rows, transform, drawn, (source.seed, SPLITS.index(part)), coding=coding)
         else:
             stream = Stream(array, rows, dtype=array.dtype.newbyteorder("="))
         loaded = stream if isinstance(array, np.memmap) else stream.load()

@@ -28,6 +28,7 @@ class Stream:
             number in `array` alone.
         seed: of static draws.
         dtype: of what is returned; by default floating.
+        coding: how the numbers that are read were prepared, where it isn't by `transform`.
     """
 
     def __init__(
@@ -38,8 +39,10 @@ class Stream:
         binarise: str = "none",
         seed: tuple[int, ...] = (0,),
         dtype: Any = None,
+        coding: Transform | None = None,
     ):
         self.array = array
+        self.coding = transform if coding is None else coding  # what is read of it knows that too
         self.rows, self.transform, self.binarise, self.seed = rows, transform, binarise, seed
         self.dtype = np.dtype(dtype) if dtype is not None else floating(array.dtype)
         self.shape: tuple[int, ...] = (len(array) if rows is None else len(rows), *array.shape[1:])
@@ -50,13 +53,8 @@ class Stream:
         """Number of axes."""
         return len(self.shape)
 
-    @property
-    def coding(self) -> Transform | None:
-        """How its numbers were prepared: what is read of it knows that too."""
-        return self.transform
-
     def _known(self, rows: np.ndarray) -> np.ndarray:
-        return rows if self.transform is None else Prepared(rows, self.transform)
+        return rows if self.coding is None else Prepared(rows, self.coding)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -119,7 +117,7 @@ class Stream:
 
     def like(self, **changes: Any) -> Stream:
         """The stream of the same file with other arguments; nothing is read."""
-        now = {n: getattr(self, n) for n in ("rows", "transform", "binarise", "seed", "dtype")}
+        now = {n: getattr(self, n) for n in ("rows", "transform", "binarise", "seed", "dtype", "coding")}
         return Stream(self.array, **{**now, **changes})
 
     def _gather(self, index: np.ndarray) -> np.ndarray:

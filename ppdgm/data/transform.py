@@ -86,8 +86,8 @@ class Transform:
         if self.binary:
             if not ((x >= 0) & (x <= 1)).all():
                 raise DataError(
-                    f"Data 'x': got numbers between {np.min(raw)} and {np.max(raw)}, expected 0 to {self.divisor:g}, to "
-                    "be binarised as the run's were."
+                    f"Data 'x': got numbers between {np.min(raw)} and {np.max(raw)}, expected 0 to {self.divisor:g}, "
+                    "to be binarised as the run's were."
                 )
             drawn = np.random.default_rng(self.seed).random(x.shape) < x
             x = (x >= 0.5 if self.binarise == "threshold" else drawn).astype(x.dtype)

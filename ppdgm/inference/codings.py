@@ -36,5 +36,9 @@ def read_codings(arrays: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> d
     transform, classes = page.get("transform"), page.get("classes") or {}
     if not isinstance(classes, Mapping):
         raise DataError(f"Classes: got {str(classes)[:80]}, expected a table of fields.")
+    if isinstance(transform, Mapping) and "binarise" not in transform:  # of a run from before it was kept there
+        recipe = page.get("recipe")
+        data = recipe.get("data", {}) if isinstance(recipe, Mapping) else {}
+        transform = {**transform, "binarise": data.get("binarise", "none") if isinstance(data, Mapping) else "none"}
     found: dict[str, Any] = {n: Classes.from_table(n, table) for n, table in classes.items()}
     return found | ({"x": Transform.from_parts(transform, group(arrays, "transform"))} if transform else {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,10 @@ class Diagnosable:
         """Data, checked and on the device: `Fit` gives it."""
         raise NotImplementedError
 
+    def _outward(self, data: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+        """What gives observed sites in the units that data came in: `Fit` gives it."""
+        raise NotImplementedError
+
     def diagnose(
         self,
         data: Any,
@@ -57,7 +61,8 @@ class Diagnosable:
             parts: which, of "likelihood", "latents", "surgery", "calibration", "predictive", "gaps", "annealing" and
                 "pictures"; all by default. What a program can't give is in `.withheld`, with the reason.
             labels: of the data, [N], for pictures.
-            statistics: for predictive checks: functions of a data set [N, *event_shape], by name.
+            statistics: for predictive checks: functions of a data set [N, *event_shape], by name, in the units that
+                `data` comes in.
             seed: of all draws.
             memory: limit on a chunk's intermediate results: bytes, "512 MiB" or "auto".
             progress: tell which part is at work.
@@ -80,6 +85,7 @@ class Diagnosable:
         named = None if labels is None else np.asarray(labels)
         if named is not None and named.shape != (subject.size,):
             raise DataError(f"labels: got shape {named.shape}, expected ({subject.size},), one for each datum.")
+        statistics = statistics and {n: self._of_units(f, data) for n, f in statistics.items()}
         if statistics is not None:  # what is wrong with one is told before the work begins
             first = np.asarray(next(iter(subject.feed.fields.values()))[:8])
             predictive_check(first, [first], statistics)
@@ -132,6 +138,7 @@ class Diagnosable:
     ) -> Any:
         """For ArviZ, `InferenceData` with 0.23, `xarray.DataTree` with 1.x: posterior, predictions, densities, data.
 
+        Data and predictions are in the units that `data` comes in; densities are of what the program was trained in.
         Groups: posterior, sample_stats (lp = log p(x, z), and log_weight for the guide's draws), log_likelihood
         (log p(x|z)), posterior_predictive, prior, prior_predictive, observed_data. Axes: chain, draw, datum, and each
         site's own.
@@ -146,7 +153,7 @@ class Diagnosable:
             require(name, value, int, 0, "a whole number of draws, at least 0")
         subject = self._subject(data, seed, memory)
         found = self._posterior(subject, draws, how, k, warmup, chains)
-        return export(subject, found, predictive, prior, coords, self.backend)
+        return export(subject, found, predictive, prior, coords, self.backend, self._outward(data))
 
     def loo(self, data: Any, draws: int = 1000, seed: int = 0) -> Loo:
         """Leave-one-out predictive density, for latents that all data share: PSIS with an approximate posterior.
@@ -167,6 +174,11 @@ class Diagnosable:
         require("seed", seed, int, 0, "a whole number, at least 0")
         feed, limit = self._feed(data), parse_memory(memory, self._runtime.device)
         return Subject(self._runtime, self._native, feed, tuple(feed.fields), seed, limit)
+
+    def _of_units(self, statistic: Any, data: Any) -> Any:
+        """A statistic that sees x in the units that data came in."""
+        outward = self._outward(data)
+        return (lambda x: statistic(np.asarray(outward({"x": x})["x"]))) if callable(statistic) else statistic
 
     def _recipe_text(self) -> str:
         """The recipe as TOML; nothing for what text can't tell."""

@@ -37,6 +37,8 @@ class Estimate:
         k: particles per datum.
         common: Monte Carlo error of the mean where data share draws (a latent outside the data plate), else None.
         biases: of a log-likelihood, how far its expectation is from log p(x), [N], by the jackknife; else None.
+        of: what the density is of, where that isn't the raw numbers: "standardised x". The raw numbers' differs by the
+            constant `fit.transform.log_det(event_shape)`.
     """
 
     values: np.ndarray
@@ -44,6 +46,7 @@ class Estimate:
     k: int
     common: float | None = None
     biases: np.ndarray | None = None
+    of: str = ""
 
     @property
     def mean(self) -> float:
@@ -82,8 +85,9 @@ class Estimate:
             return f"{self.mean} nats, as {odd} of N = {len(self.values)} data have no finite value (k = {self.k})"
         error = "unknown" if np.isnan(self.monte_carlo_error) else f"{self.monte_carlo_error:.4f}"
         low = f", too low by {-self.bias:.4f} or more" if -self.bias > self.monte_carlo_error else ""
+        of = f" of {self.of}" if self.of else ""
         return (
-            f"{self.mean:.3f} ± {self.standard_error:.3f} nats "
+            f"{self.mean:.3f} ± {self.standard_error:.3f} nats{of} "
             f"(N = {len(self.values)}, k = {self.k}, Monte Carlo error {error}{low})"
         )
 

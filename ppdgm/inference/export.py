@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,13 @@ from ppdgm.inference.subject import Sites, Subject
 
 
 def export(
-    subject: Subject, posterior: Posterior, predictive: int, prior: int, coords: Mapping[str, Any] | None, library: str
+    subject: Subject,
+    posterior: Posterior,
+    predictive: int,
+    prior: int,
+    coords: Mapping[str, Any] | None,
+    library: str,
+    outward: Callable[[Mapping[str, Any]], Mapping[str, Any]],
 ) -> Any:
     """ArviZ's InferenceData, or DataTree; groups that the program can't give are left out, and named in `attrs`.
 
@@ -25,8 +31,10 @@ def export(
         prior: draws of the prior and of data from it.
         coords: labels of axes.
         library: the backend's name.
+        outward: gives observed sites in the user's units.
     """
-    observed = {n: np.asarray(v) for n, v in subject.feed.fields.items()}
+    shown = lambda sites: {n: np.asarray(v) for n, v in outward(sites).items()}
+    observed = shown({n: np.asarray(v) for n, v in subject.feed.fields.items()})
     groups: dict[str, Mapping[str, Any]] = {"posterior": posterior.latents, "sample_stats": posterior.statistics}
     left_out: dict[str, str] = {}
 
@@ -41,9 +49,9 @@ def export(
     add(("log_likelihood",), lambda: {"log_likelihood": {"x": _seen(subject, posterior.latents)}})
     if predictive:
         few = {n: v[:predictive] for n, v in posterior.latents.items()}
-        add(("posterior_predictive",), lambda: {"posterior_predictive": _predicted(subject, few)})
+        add(("posterior_predictive",), lambda: {"posterior_predictive": shown(_predicted(subject, few))})
     if prior:
-        add(("prior", "prior_predictive"), lambda: _prior(subject, prior))
+        add(("prior", "prior_predictive"), lambda: _prior(subject, prior, shown))
     groups["observed_data"] = observed
     attrs = {f"left_out_{n}": why for n, why in left_out.items()}
     if posterior.chains > 1:
@@ -79,9 +87,9 @@ def _predicted(subject: Subject, latents: Sites) -> Sites:
     return subject.over(each, subject.size, rows)
 
 
-def _prior(subject: Subject, draws: int) -> dict[str, Sites]:
+def _prior(subject: Subject, draws: int, shown: Callable[[Sites], Sites]) -> dict[str, Sites]:
     latents, observed = subject.simulated(draws, subject.stream("prior"))
-    return {"prior": latents, "prior_predictive": observed}
+    return {"prior": latents, "prior_predictive": shown(observed)}
 
 
 def leave_one_out(subject: Subject, draws: int) -> Loo:

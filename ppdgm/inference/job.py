@@ -17,6 +17,7 @@ from ppdgm.data import Dataset, as_fields, codings_of, enter
 from ppdgm.errors import CheckpointError, DataError, PpdgmError, ProgramError, TrainingError, explain, out_of_memory
 from ppdgm.inference.apart import check_apart
 from ppdgm.inference.batches import Batches
+from ppdgm.inference.codings import read_codings
 from ppdgm.inference.engine import knobs_of_phases
 from ppdgm.inference.estimators import first_field
 from ppdgm.inference.evaluate import Judge, check_fields, leave_labels, parse_memory
@@ -70,6 +71,8 @@ class Job:
         """Check data, settings and program, and put everything on the device."""
         recipe, training = self.recipe, self.recipe.training
         self.codings = codings_of(self.data)
+        if recipe.training.binarise == "dynamic" and "x" in self.codings:
+            self.codings["x"] = replace(self.codings["x"], binarise="dynamic")
         if isinstance(self.data, Dataset):
             held_out = _first(self.validation, self.data.validation)
             self.data, self.validation = (leave_labels(recipe.program, d) for d in (self.data.train, held_out))
@@ -125,6 +128,8 @@ class Job:
         """Train, from the first step or a checkpoint."""
         if not hasattr(self, "feed"):
             self.prepare()
+        if saved:  # whatever the data that were handed over again know
+            self.codings = read_codings(saved.arrays, saved.page) | self.codings
         facts = {"data_size": self.feed.size, "fields": sorted(self.fields)}
         if out is not None:
             facts["fingerprint"] = fingerprint(self.fields)

@@ -98,14 +98,12 @@ class Keeper:
         try:
             path.mkdir(exist_ok=True)
             plots.history_picture(path / "history.png", fit.history)
-            means = _one_site(fit.sample(64, mean=True))
+            means = _one_site(fit.sample(64, mean=True, units="prepared"))
             if plots.is_image(means.shape[1:]):
                 title = "Means of p(x|z), for 64 draws of z from the prior"
                 plots.samples_picture(path / "samples.png", plots.in_ink(means, fit.transform), title=title)
             else:
-                samples = _one_site(fit.sample(1000))
-                raw = fit.transform.invert(samples) if fit.transform else samples
-                plots.samples_picture(path / "samples.png", raw)
+                plots.samples_picture(path / "samples.png", _one_site(fit.sample(1000)))
         except Exception as error:
             self.note(f"a picture could not be drawn: {type(error).__name__}: {error}")
 

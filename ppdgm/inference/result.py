@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ppdgm.checkpoint import group, grouped, matching
-from ppdgm.data import Classes, Source, Transform, as_fields, enter, leave
+from ppdgm.data import (
+    Classes,
+    Source,
+    Transform,
+    as_fields,
+    check_units,
+    enter,
+    leave,
+    own_units,
+    prepare_rows,
+)
 from ppdgm.errors import (
     CheckpointError,
     DataError,
@@ -95,12 +105,13 @@ class Fit(Diagnosable):
         """E_q[log p(x, z) − log q(z|x)] per datum in nats, always with β = 1.
 
         Args:
-            data: array [N, *event_shape], or named arrays.
+            data: array [N, *event_shape], or named arrays: rows of `load_data`, or in the units and names of your own
+                data, as for `prepare`.
             k: particles per datum.
             seed: of the draws.
             memory: limit on a chunk's intermediate results: bytes, "512 MiB" or "auto".
         """
-        return self._judge(data, memory).elbo(k, seed)
+        return self._told(self._judge(data, memory).elbo(k, seed))
 
     def log_likelihood(self, data: Any, k: int = 5000, seed: int = 0, memory: int | str = "auto") -> Estimate:
         """log p(x) per datum in nats by importance sampling from the guide: log (1/K) Σ p(x, z_k) / q(z_k|x).
@@ -108,7 +119,7 @@ class Fit(Diagnosable):
         Below log p(x) in expectation, by what `.bias` tells at least. Burda et al. 2016, arXiv:1509.00519. Arguments as
         for `elbo`.
         """
-        return self._judge(data, memory).log_likelihood(k, seed)
+        return self._told(self._judge(data, memory).log_likelihood(k, seed))
 
     def log_weights(self, data: Any, k: int = 1, seed: int = 0, memory: int | str = "auto") -> np.ndarray:
         """log p(x, z_k) − log q(z_k|x), [K, N]. Arguments as for `elbo`."""
@@ -130,10 +141,30 @@ class Fit(Diagnosable):
         return self._latents(self._by_rows(self._feed(data), draws))
 
     def reconstruct(self, data: Any) -> Sites:
-        """Mean of the observed sites given the latents' means, [N, *event_shape]."""
-        return single(self._means(data)[1])
+        """Mean of the observed sites given the latents' means, [N, *event_shape], in the units that the data have."""
+        return single(self._outward(data)(self._means(data)[1]))
 
-    def sample(self, n: int, seed: int = 0, mean: bool = False, given: Mapping[str, np.ndarray] | None = None) -> Sites:
+    def prepare(self, data: Any, units: Literal["own", "prepared"] | None = None) -> Any:
+        """Rows as this run's data were prepared: scaled, made 0 or 1 if those were, classes as whole numbers.
+
+        What comes back knows that it is prepared. Every method takes rows in the units of your own data too, and
+        prepares them by itself, but where the run's data were binarised.
+
+        Args:
+            data: array [N, *event_shape], or named arrays.
+            units: of rows that don't know it: "own", those of the raw data; "prepared", if they are scaled already. By
+                default "own", and rows that look as if they were scaled already are refused.
+        """
+        return prepare_rows(self.codings, data, units)
+
+    def sample(
+        self,
+        n: int,
+        seed: int = 0,
+        mean: bool = False,
+        given: Mapping[str, np.ndarray] | None = None,
+        units: Literal["own", "prepared"] = "own",
+    ) -> Sites:
         """Data drawn from the model, [n, *event_shape].
 
         Args:
@@ -142,11 +173,14 @@ class Fit(Diagnosable):
             mean: the likelihood's means for drawn latents, instead of draws from it.
             given: fields that the model conditions on (labels, say), or values of sites, n rows each, or one number or
                 name for all. The rest is drawn given them, exactly.
+            units: "own", those of the raw data, with classes by their names; "prepared", those that the program was
+                trained in. What was binarised is 0 or 1 in both.
 
         Raises:
             ProgramError: a site is given where one before it is drawn: the latents of data, say, have a posterior.
             DataError: what is given is no field and no site, or the model does not read it.
         """
+        check_units(units)
         require("n", n, int, 1, "a whole number of data, at least 1")
         require("seed", seed, int, 0, "a whole number, at least 0")
         fields = self.info.get("fields", ["x"])
@@ -164,14 +198,14 @@ class Fit(Diagnosable):
             raise UnsupportedByBackend(NO_PRIOR)
         if not rows:
             observed = self._runtime.prior(self._native, dict.fromkeys(fields), n, seed, mean)[1]
-            return single(leave(self.codings, {name: v[0] for name, v in observed.items()}))
+            return single(leave(self.codings, {name: v[0] for name, v in observed.items()}, fields, units))
         known = as_fields(enter(self.codings, rows), dtype_of(self.params))
         with suppress(KeyError):  # of fields that are to be drawn
             self.program.check({n: v for n, v in known.items() if n in fields})
         found = conditions(self.program, self._runtime, self._native, fields, known, n)
         _, observed, scores = self._runtime.conditioned(self._native, found.fields, found.sites, n, seed, mean)
         check_possible(scores)
-        return single(leave(self.codings, {name: v[0] for name, v in observed.items()}))
+        return single(leave(self.codings, {name: v[0] for name, v in observed.items()}, fields, units))
 
     @property
     def recipe(self) -> Recipe:
@@ -221,6 +255,15 @@ class Fit(Diagnosable):
         self._runtime.prepare(feed.sample)
         check_support(self.program, self._runtime, self.params, feed, False)
         return feed
+
+    def _outward(self, data: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+        """What gives observed sites in the units that data came in."""
+        units, fields = own_units(self.codings, data), self.info.get("fields", ["x"])
+        return lambda sites: leave(self.codings, sites, fields, units)
+
+    def _told(self, found: Estimate) -> Estimate:
+        """An estimate that tells what x it is of."""
+        return replace(found, of=self.transform.in_words()) if self.transform else found
 
     def _judge(self, data: Any, memory: int | str) -> Judge:
         return Judge(self._runtime, self._native, self._feed(data), parse_memory(memory, self._runtime.device))

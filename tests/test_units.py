@@ -1,0 +1,270 @@
+"""Units: a run takes and gives rows in those of the user's own data, or prepared ones, and never scales them twice."""
+
+import copy
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+from typer.testing import CliRunner
+
+import ppdgm
+from ppdgm.cli.app import app
+from ppdgm.data import Prepared, Stream, Transform, as_fields, binarise, load_data
+from ppdgm.data.prepared import MIXED, coding_of
+from ppdgm.errors import DataError, PpdgmError
+from ppdgm.inference import Fit
+from ppdgm.models import PPCA, VAE, Bernoulli, Gaussian
+from ppdgm.nets import MLP
+
+RNG = np.random.default_rng(0)
+RAW = RNG.normal(size=(90, 3)) @ [[2.0, 1, 0], [0, 3, 1], [0, 0, 30]] + [2450, 40, 900.0]
+SMALL = MLP(hidden=(4,))
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("units") / "table.npy"
+    np.save(path, RAW)
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(table, tmp_path_factory):
+    """One standardised set, and runs that were trained on all that `fit` takes of it, opened anew."""
+    data = load_data(table, scale="standardise")
+    handed = {"a data set": data, "a split by name": {"x": data.train}}
+    found = {}
+    for name, part in handed.items():
+        folder = tmp_path_factory.mktemp("run") / "a"
+        ppdgm.fit(PPCA(event_shape=(3,), latent=1), part, steps=40, learning_rate=0.05, progress=False, out=folder)
+        found[name] = folder
+    return data, found
+
+
+def exact(fit, data, raw):
+    """log N(x; μ, WWᵀ + σ²I) of raw rows, scaled by NumPy; PPCA's guide is exact."""
+    train = RAW[np.random.default_rng(0).permutation(90)[:72]]
+    p = {n: v.astype(float) for n, v in fit.params.items()}
+    covariance = p["weight"] @ p["weight"].T + np.exp(2 * p["log_scale"]) * np.eye(3)
+    return multivariate_normal(p["loc"], covariance).logpdf((raw - train.mean(0)) / train.std(0))
+
+
+@pytest.mark.parametrize(("backend", "name"), [("numpyro", "a data set"), ("pyro", "a split by name")])
+def test_every_way_in_and_out_has_the_units_of_the_rows(runs, backend, name):
+    data, folders = runs
+    fit = ppdgm.load(folders[name], backend)
+    raw, test = RAW[:6], data.test
+    assert fit.transform == data.transform
+    mean, scale = data.transform.mean, data.transform.scale
+    known = fit.prepare(raw)
+    assert isinstance(known, Prepared) and np.allclose(known, (raw - mean) / scale, atol=1e-5)
+    right = exact(fit, data, raw)
+    for rows in (
+        raw,
+        raw.tolist(),
+        raw.astype("f4"),
+        {"x": raw},
+        known,
+        known[:],
+        known.copy(),
+        fit.prepare({"x": raw}),
+    ):
+        assert fit.elbo(rows, k=2).values == pytest.approx(right, abs=2e-3)
+    assert fit.log_likelihood(raw, k=4).values == pytest.approx(right, abs=2e-3)
+    assert fit.log_weights(raw, k=2) == pytest.approx(np.stack([right] * 2), abs=2e-3)
+    assert "of standardised x" in str(fit.elbo(raw, k=2)) and fit.elbo(test, k=2).of == "standardised x"
+    assert fit.elbo(test, k=2).mean == pytest.approx(exact(fit, data, data.transform.invert(test)).mean(), abs=2e-3)
+    assert np.allclose(fit.encode(raw), fit.encode(known), atol=1e-5)
+    assert np.allclose(fit.posterior(raw, draws=3), fit.posterior(known, draws=3), atol=1e-4)
+    made, own = fit.reconstruct(known), fit.reconstruct(raw)
+    assert coding_of(made) == data.transform and coding_of(own) is None
+    assert np.allclose(own, made * scale + mean, rtol=1e-5)
+    drawn, scaled = fit.sample(200, seed=1), fit.sample(200, seed=1, units="prepared")
+    assert np.allclose(drawn, np.asarray(scaled) * scale + mean, rtol=1e-5) and coding_of(scaled) == data.transform
+    assert abs(drawn.mean(0) - RAW.mean(0)).max() < 30 and coding_of(drawn) is None
+    again = fit.elbo(drawn[:6], k=2).values
+    assert again == pytest.approx(fit.elbo(scaled[:6], k=2).values, abs=2e-3)
+
+
+def test_what_is_diagnosed_and_exported_has_the_units_of_the_rows(runs):
+    data, folders = runs
+    fit, raw = ppdgm.load(folders["a data set"]), RAW[:40]
+    for rows in (raw, fit.prepare(raw)):
+        found = fit.diagnose(rows, parts=("predictive",), replicated=3, statistics={"top": np.max})
+        groups = fit.to_arviz(rows, draws=4, predictive=2, prior=5)
+        shown = {n: np.asarray(groups[n]["x"]) for n in ("observed_data", "posterior_predictive", "prior_predictive")}
+        expected = raw if rows is raw else (raw - data.transform.mean) / data.transform.scale
+        assert np.allclose(shown["observed_data"], expected, rtol=1e-5, atol=1e-5)
+        for group in ("posterior_predictive", "prior_predictive"):
+            assert (
+                abs(shown[group].mean((0, 1, 2) if shown[group].ndim == 4 else (0, 1)) - expected.mean(0)).max()
+                < 4 * expected.std()
+            )
+        assert found.checks[-1].observed == pytest.approx(expected.max(), rel=1e-5)
+    assert fit.elbo(raw, k=1).mean + data.transform.log_det((3,)) == pytest.approx(
+        exact(fit, data, raw).mean() - np.log(data.transform.scale).sum(), abs=2e-3
+    )
+
+
+def test_rows_are_not_scaled_twice_in_silence(runs, table):
+    data, folders = runs
+    fit = ppdgm.load(folders["a data set"])
+    bare = np.asarray(data.test)  # scaled, and does not know it
+    for method in (fit.elbo, fit.encode, fit.reconstruct, fit.log_weights, fit.posterior, fit.prepare):
+        with pytest.raises(
+            DataError, match=r"look as if they were scaled already: .* fit\.prepare\(rows, units='prepared'\)"
+        ):
+            method(bare)
+    right = fit.elbo(data.test, k=2).values
+    assert np.array_equal(fit.elbo(fit.prepare(bare, units="prepared"), k=2).values, right)
+    assert fit.elbo(fit.prepare(bare, units="own"), k=2).mean < -1000  # said to be, so taken to be
+    with pytest.raises(PpdgmError, match="units: got 'scaled'"):
+        fit.sample(3, units="scaled")
+    other = load_data(table, scale="unit")  # prepared in another way: through their own units, exactly
+    rows = np.random.default_rng(0).permutation(90)[-9:]
+    assert np.allclose(fit.elbo(other.test, k=2).values, exact(fit, data, RAW[rows]), atol=1e-2)
+    both_ways = np.concatenate([data.test, other.test])
+    for mixed in (both_ways, np.concatenate([data.test, bare]), np.stack([data.test[0], bare[0]])):
+        assert coding_of(mixed) == MIXED
+        with pytest.raises(DataError, match=r"were joined\. Prepare each part by itself"):
+            fit.elbo(mixed)
+    with pytest.raises(DataError, match="prepared otherwise than the run's"):
+        fit.elbo(Prepared(bare > 0, Transform("unit", 2.0, binarise="threshold")))
+
+
+def test_a_run_that_knows_no_units_takes_rows_as_they_are(runs):
+    data, folders = runs
+    kept = ppdgm.load(folders["a data set"])
+    fit = Fit(kept.program, kept.params)
+    bare = np.asarray(data.test)
+    assert np.array_equal(fit.elbo(bare, k=2).values, kept.elbo(data.test, k=2).values)
+    assert np.array_equal(fit.elbo(data.test, k=2).values, fit.elbo(bare, k=2).values)
+    assert fit.prepare(bare) is bare and fit.elbo(bare, k=2).of == ""
+    some = ppdgm.fit(PPCA(event_shape=(2,), latent=1), data.train[:, :2], steps=2, progress=False)  # two columns of it
+    assert some.transform is None and np.isfinite(some.elbo(np.asarray(data.test)[:, :2], k=2).mean)
+
+
+IMAGES = (RNG.integers(0, 256, (60, 3, 3)) * RNG.random((60, 1, 1))).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("backend", "how"), [("numpyro", "none"), ("pyro", "none"), ("pyro", "threshold"), ("numpyro", "dynamic")]
+)
+def test_images(tmp_path, backend, how):
+    np.save(tmp_path / "x.npy", IMAGES)
+    data = load_data(tmp_path / "x.npy", scale="unit", binarise=how)
+    likelihood = Gaussian() if how == "none" else Bernoulli()
+    program = VAE(event_shape=(3, 3), latent=1, likelihood=likelihood, encoder=SMALL, decoder=SMALL)
+    fit = ppdgm.fit(program, data, steps=2, backend=backend, progress=False)
+    known = fit.prepare(IMAGES)
+    bits = {"threshold": IMAGES >= 127.5, "static": np.random.default_rng(0).random(IMAGES.shape) < IMAGES / 255}
+    expected = {"none": IMAGES / 255, "dynamic": bits["static"], **bits}[how]
+    assert np.allclose(known, expected, atol=1e-6)
+    right = fit.elbo(known, k=2).values
+    bare = np.asarray(known)
+    if how == "none":
+        assert fit.elbo(IMAGES, k=2).values == pytest.approx(right, rel=1e-5)
+        assert fit.elbo(IMAGES, k=2).of == "x / 255"
+        assert np.allclose(fit.reconstruct(IMAGES), 255 * np.asarray(fit.reconstruct(known)), rtol=1e-4)
+        with pytest.raises(DataError, match=r"fractions in \[0, 1\], where the run's were whole numbers up to 255"):
+            fit.elbo(bare)
+        drawn = fit.sample(20, mean=True)
+        assert np.allclose(drawn, 255 * np.asarray(fit.sample(20, mean=True, units="prepared")), rtol=1e-5)
+        assert np.isfinite(fit.elbo(drawn, k=2).mean)
+    else:
+        assert np.array_equal(fit.elbo(bare, k=2).values, right)  # 0 and 1 are their own units
+        with pytest.raises(DataError, match=r"expected 0 to 1, as the run's .* fit\.prepare\(rows\)"):
+            fit.elbo(IMAGES)
+        assert set(np.unique(fit.sample(20))) <= {0, 1} and coding_of(fit.sample(2)) is None
+        assert fit.elbo(data.test, k=2).of == ""
+        grey = load_data(tmp_path / "x.npy", scale="unit", binarise="none")
+        assert np.array_equal(
+            fit.elbo(binarise(grey.test), k=2).values, fit.elbo(np.asarray(binarise(grey.test)), k=2).values
+        )
+
+
+def test_streamed_rows_are_scaled_as_loaded_ones(table, tmp_path, runs):
+    _, folders = runs
+    fit = ppdgm.load(folders["a split by name"])
+    right = fit.elbo(RAW, k=2).values
+    mapped = np.load(table, mmap_mode="r")
+    assert np.allclose(fit.elbo(mapped, k=2).values, right, atol=1e-3)
+    whole = load_data(table, like=fit, validation=0, test=0, memory=1)
+    assert isinstance(whole.train, Stream) and np.allclose(fit.elbo(whole.train, k=2).values, right, atol=1e-3)
+    assert np.allclose(fit.elbo(whole.train[:5], k=2).values, right[:5], atol=1e-3)
+    other = load_data(table, scale="unit", validation=0, test=0, memory=1).train
+    assert np.allclose(fit.elbo(other, k=2).values, right, atol=1e-2)
+    from_stream = ppdgm.fit(fit.program, whole.train, steps=2, progress=False)
+    assert from_stream.transform == fit.transform
+    np.save(tmp_path / "scaled.npy", np.asarray(whole.train))
+    with pytest.raises(DataError, match=r"look as if they were scaled already.*\(--units prepared or"):
+        load_data(tmp_path / "scaled.npy", like=fit)
+    again = load_data(tmp_path / "scaled.npy", like=fit, units="prepared", validation=0, test=0)
+    assert np.array_equal(again.train, np.asarray(whole.train)) and again.transform == fit.transform
+    assert np.allclose(fit.elbo(again.train, k=2).values, right, atol=1e-3)
+
+
+KEPT = {
+    "a slice": lambda x: x[2:9:2],
+    "rows": lambda x: x[[3, 1]],
+    "a mask": lambda x: x[np.arange(len(x)) % 2 == 0],
+    "a copy": lambda x: x.copy(),
+    "a deep copy": copy.deepcopy,
+    "a pickle": lambda x: pickle.loads(pickle.dumps(x)),
+    "a type": lambda x: x.astype("f8"),
+    "arithmetic": lambda x: 2 * x + np.ones(3) - np.abs(x),
+    "in place": lambda x: np.add(x, 1, out=x.copy()),
+    "joined": lambda x: np.concatenate([x, x[:2]]),
+    "stacked": lambda x: np.vstack([x, x]),
+    "chosen": lambda x: np.where(x > 0, x, 0),
+    "taken": lambda x: np.take(x, [0, 1], axis=0),
+    "repeated": lambda x: np.repeat(x, 2, axis=0),
+    "split": lambda x: np.array_split(x, 3)[1],
+    "a shape": lambda x: x.reshape(len(x), 1, 3),
+    "clipped": lambda x: x.clip(-1, 1),
+}
+LOST = {
+    "a bare array": np.asarray,
+    "a comparison": lambda x: x > 0,
+    "a mean": lambda x: x.mean(0),
+    "a sum": lambda x: x.sum(),
+    "a number": lambda x: x[0, 0],
+    "a product": lambda x: x @ np.ones((3, 2)),
+    "indices": lambda x: np.argsort(x, axis=0),
+}
+
+
+def test_arrays_know_how_they_were_prepared(runs):
+    data, _ = runs
+    x, bare = data.train, np.asarray(data.train)
+    for name, function in {**KEPT, **LOST}.items():
+        found, expected = function(x), function(bare)
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(expected), err_msg=name)
+        assert (coding_of(found) == data.transform) == (name in KEPT), name
+    assert coding_of(as_fields(data.train)["x"]) is None  # what goes to the device is bare
+    assert replace(data.transform, level=3.0) == data.transform
+
+
+def test_the_command_line_scales_once(table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def cli(*arguments, code=0):
+        found = CliRunner().invoke(app, [str(a) for a in arguments])
+        assert found.exit_code == code and "Traceback" not in found.output, found.output
+        return found
+
+    cli("fit", "ppca", "--data", table, "--set", "data.scale=standardise", "--set", "program.latent=1", "--steps", 40,
+        "--learning-rate", 0.05, "--out", "a", "-q")  # fmt: skip
+    fit = ppdgm.load("a")
+    for suffix in ("npy", "npz", "csv", "png"):
+        cli("sample", "a", "--n", 50, "--out", f"new.{suffix}", "--seed", 3)
+    drawn = fit.sample(50, seed=3)
+    assert np.allclose(np.load("new.npy"), drawn) and np.allclose(np.load("new.npz")["x"], drawn)
+    assert "of standardised x" in cli("evaluate", "a", "--data", "new.npy", "--k", 2).stdout
+    np.save("scaled.npy", np.asarray(fit.sample(50, seed=3, units="prepared")))
+    assert "--units prepared" in cli("evaluate", "a", "--data", "scaled.npy", "--k", 2, code=3).stderr
+    one, two = (cli("evaluate", "a", "--k", 2, *more).stdout.splitlines()[1:] for more in
+                (("--data", "new.npy"), ("--data", "scaled.npy", "--units", "prepared")))  # fmt: skip
+    assert one[0].split("±")[0] == two[0].split("±")[0]
