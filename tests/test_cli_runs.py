@@ -273,7 +273,7 @@ def test_sample(here, backend):
         found = as_json("sample", "a", "--n", 7, "--seed", 2, "--out", f"new/x.{suffix}")
         assert found["shapes"] == {"x": [7, 3]}
     read = [np.load("new/x.npy"), np.load("new/x.npz")["x"], np.loadtxt("new/x.csv", delimiter=",", skiprows=1)]
-    expected = ppdgm.load("a").sample(7, seed=2)
+    expected = np.asarray(ppdgm.load("a").sample(7, seed=2, units="prepared"))
     raw = ppdgm.load_data("table.csv").train
     for found in read:  # in the data's own units
         assert np.allclose(found, expected * raw.std(0) + raw.mean(0), rtol=1e-5, atol=1e-4)
