@@ -82,6 +82,10 @@ class TransformPage(_Record):
     kind: Literal["none", "unit", "levels", "standardise"]
     divisor: Annotated[float, Field(gt=0)]
     columns: list[str] = []
+    binarise: Literal["none", "threshold", "static", "dynamic"] = "none"
+    seed: Count = 0
+    whole: bool = False
+    level: Annotated[float, Field(ge=0)] = 0.0
 
 
 class ClassesPage(_Record):
