@@ -539,8 +539,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "refitted posteriors without their entropy's slope": Mutation(
         "ppdgm/inference/refit.py",
-        'slope = slope * unit + np.einsum("bji,sbj->sbi", np.linalg.inv(root), noise)',
-        "slope = slope * unit",
+        "slope = joint(mean + unit * now_at.at(noise))[2] * unit + now_at.falling(noise)",
+        "slope = joint(mean + unit * now_at.at(noise))[2] * unit",
         "tests/test_gaps.py -k correlated",
     ),
     "a sampler's weights by its own density alone": Mutation(

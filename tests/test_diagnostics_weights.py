@@ -244,6 +244,9 @@ def test_errors_of_log_means_of_lognormal_weights_are_those_of_repetition(k, var
     spread, off = values.std(ddof=1), values.mean()
     noise = 4 * spread / np.sqrt(20_000)
     assert abs(np.sqrt((errors**2).mean()) / spread - 1) < 0.15
+    curve = bound_curve(log_w[:, :8000])  # of one, two, five groups, …
+    seen = curve.values.std(1, ddof=1) / np.sqrt(8000)
+    assert (np.abs(curve.monte_carlo_error / seen - 1) < 0.15)[np.isfinite(curve.monte_carlo_error)].all()
     assert 1.2 * off - noise < biases.mean() < (0.8 * off + noise if variance < 2 else 0)
 
 

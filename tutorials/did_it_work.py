@@ -87,7 +87,8 @@ for f in (1.0, 0.3):
     print(f"\nIn words, for f = {f}:\n{known[f]}")
 
 # %% [markdown]
-# Gaps are a hundredth of a nat off: the ELBO is an average over draws. Now look at f = 0.7. Pareto k̂ is well below its
+# Gaps are up to a hundredth of a nat off, as the ELBO is an average over draws; at f = 1 all weights are log p(x), and
+# the gap is 0. Now look at f = 0.7. Pareto k̂ is well below its
 # threshold, the gap is a fifth of a nat, and yet the intervals are too narrow: log p(x) comes out right, but who reads
 # the posterior is misled. What is well enough depends on what it is for.
 #

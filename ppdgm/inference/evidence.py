@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,13 +65,20 @@ def evidence(
     """
     rng, (size, width) = np.random.default_rng(seed), posterior.mean.shape
     half = max(1, draws // (2 * TOGETHER)) * TOGETHER
-    normal = rng.normal(size=(half, size, width))
-    scales = WIDER / np.sqrt(rng.chisquare(FREEDOM, size=(half, size, 1)) / FREEDOM)
-    parts = [posterior.at(normal), posterior.at(scales * rng.normal(size=(half, size, width)))]
-    parts += [p for p in (drawn, dreamt) if p is not None]
-    log_shares = np.log([len(p) / sum(map(len, parts)) for p in parts])
+    given = [p for p in (drawn, dreamt) if p is not None]
+    log_shares = np.log(np.array([half, half, *map(len, given)], float) / (2 * half + sum(map(len, given))))
+
+    def drawings() -> Iterator[np.ndarray]:
+        for _ in range(half // TOGETHER):
+            yield posterior.at(rng.normal(size=(TOGETHER, size, width)))
+        for _ in range(half // TOGETHER):
+            scale = WIDER / np.sqrt(rng.chisquare(FREEDOM, size=(TOGETHER, size, 1)) / FREEDOM)
+            yield posterior.at(scale * rng.normal(size=(TOGETHER, size, width)))
+        for part in given:
+            yield from np.split(part, len(part) // TOGETHER)
+
     weights = []
-    for z in np.split(np.concatenate(parts), sum(map(len, parts)) // TOGETHER):
+    for z in drawings():
         prior, seen, _ = joint(z)
         noise = posterior.noise(z)
         each = [posterior.log_density(noise), _log_student(noise / WIDER) - width * np.log(WIDER) - posterior.log_det]
@@ -110,8 +117,7 @@ def _annealed(joint: Joint, posterior: Gaussian, temperatures: int, leaps: int, 
         prior, seen, slope = joint(posterior.at(noise))
         start = -0.5 * (noise**2).sum(2) / WIDER**2 - noise.shape[2] * (0.5 * LOG_2_PI + np.log(WIDER))
         rise = prior + seen + posterior.log_det - start
-        slope = np.einsum("bji,sbj->sbi", posterior.root, slope)
-        return start, rise, heat * slope - (1.0 - heat) * noise / WIDER**2
+        return start, rise, heat * posterior.pulled(slope) - (1.0 - heat) * noise / WIDER**2
 
     start = WIDER * np.random.default_rng(seed + 1).normal(size=(TOGETHER, *posterior.mean.shape))
     beta = heats(temperatures)

@@ -17,7 +17,8 @@ from ppdgm.inference.subject import ONCE, Subject
 
 Score = Callable[[np.ndarray], np.ndarray]
 DRAWS = 1000  # of the guide, for its ELBO, and of guide and prior, each, among those for log p(x)
-WIDEST = 256  # latents, up to which a full covariance is fitted for log p(x)
+WIDEST = 128  # latents, up to which a full covariance is fitted for log p(x)
+MOST = 2**14  # numbers of a draw of all data, above which there are fewer draws
 
 
 def measure(
@@ -63,7 +64,7 @@ def _guide(few: Subject, joint: Joint, scored: np.ndarray | None, log_guide: Sco
     if scored is None:
         weights = few.judge.log_weights(DRAWS, few.seed + 3)
     else:  # nothing more is compiled
-        weights = np.concatenate([sum(joint(z)[:2]) - log_guide(z) for z in np.split(scored, DRAWS // TOGETHER)])
+        weights = np.concatenate([sum(joint(z)[:2]) - log_guide(z) for z in np.split(scored, len(scored) // TOGETHER)])
     with quiet():
         errors = weights.std(0, ddof=1) / np.sqrt(len(weights))
         exact = np.ptp(weights, axis=0) <= rounding(weights.astype(joint.dtype))  # in which they were computed
@@ -78,7 +79,8 @@ def _scored(few: Subject, joint: Joint) -> tuple[np.ndarray | None, Score]:
         found = few.runtime.guide(few.params, joint.data, joint.index, sites)
         return np.asarray(found, np.float64)
 
-    parts = [few.draws(joint.data, joint.index, ONCE, few.stream("scored", i)) for i in range(DRAWS // ONCE)]
+    number = _number(few, joint) // ONCE
+    parts = [few.draws(joint.data, joint.index, ONCE, few.stream("scored", i)) for i in range(number)]
     drawn = np.concatenate([joint.latents.flat(part) for part in parts])
     try:
         log_density(drawn[:TOGETHER])
@@ -87,12 +89,17 @@ def _scored(few: Subject, joint: Joint) -> tuple[np.ndarray | None, Score]:
     return (drawn if (drawn.std(0) > 0).all() else None), log_density  # a point has no density
 
 
+def _number(few: Subject, joint: Joint) -> int:
+    return DRAWS if few.size * joint.latents.width <= MOST else ONCE
+
+
 def _dreamt(few: Subject, joint: Joint) -> np.ndarray | None:
     """Draws of the prior for each datum; None where it depends on other fields, or can't be drawn from."""
     if set(few.fields) != {"x"}:
         return None
+    number = _number(few, joint)
     try:
-        z, _ = few.simulated(DRAWS * few.size, few.stream("evidence"))
+        z, _ = few.simulated(number * few.size, few.stream("evidence"))
     except (PpdgmError, NotImplementedError):  # a plain pair
         return None
-    return joint.latents.flat({n: v.reshape(DRAWS, few.size, *v.shape[1:]) for n, v in z.items()})
+    return joint.latents.flat({n: v.reshape(number, few.size, *v.shape[1:]) for n, v in z.items()})

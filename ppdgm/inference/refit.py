@@ -60,38 +60,41 @@ def refit(
     rng, (_, size, width) = np.random.default_rng(seed), draws.shape
     mean, unit = draws.mean(0), draws.std(0, ddof=1) + 1e-8  # [B, D]
     root, shift = _curved(joint, draws, mean, unit, family)
-    below = np.tril(np.ones((width, width)), -1) if family == "full" else np.zeros((width, width))
-    logs = np.log(np.diagonal(root, axis1=1, axis2=2))
-    values = {"shift": shift, "log": logs, "below": root * below}
+    full = family == "full"
+    values = {"shift": shift, "log": np.log(np.diagonal(root, axis1=1, axis2=2) if full else root)}
+    if full:
+        values["below"], lower = np.tril(root, -1), np.tril(np.ones((width, width)), -1)
     moments = {n: (np.zeros_like(v), np.zeros_like(v)) for n, v in values.items()}
     for step in range(1, steps + 1):
-        half = rng.normal(size=(particles // 2, size, width))
-        noise, root = np.concatenate([half, -half]), _root(values)
-        _, _, slope = joint(mean + unit * (values["shift"] + np.einsum("bij,sbj->sbi", root, noise)))
-        slope = slope * unit + np.einsum("bji,sbj->sbi", np.linalg.inv(root), noise)  # − ∇ log q = L⁻ᵀ ε
-        outer = np.einsum("sbi,sbj->bij", slope, noise) / len(noise)
-        diagonal = np.diagonal(outer, axis1=1, axis2=2) * np.exp(values["log"])
-        gradients = {"shift": slope.mean(0), "log": diagonal, "below": outer * below}
+        half, now_at = rng.normal(size=(particles // 2, size, width)), _gaussian(values)
+        noise = np.concatenate([half, -half])
+        slope = joint(mean + unit * now_at.at(noise))[2] * unit + now_at.falling(noise)
+        gradients = {"shift": slope.mean(0), "log": (slope * noise).mean(0) * np.exp(values["log"])}
+        if full:
+            gradients["below"] = np.einsum("sbi,sbj->bij", slope, noise) / len(noise) * lower
         now = rate * (1.0 - (step - 1) / steps)
         for n, gradient in gradients.items():
             moments[n], change = _adam(moments[n], gradient, step)
             values[n] = values[n] + now * change
         if told is not None:
             told(step / steps)
-    best = Gaussian(mean + unit * values["shift"], unit[..., None] * _root(values))
+    found = _gaussian(values)
+    best = Gaussian(mean + unit * found.mean, (unit[..., None] if full else unit) * found.root)
     return Refitted(*_judged(joint, best, judged, rng), best)
 
 
 def _curved(
     joint: Joint, draws: np.ndarray, mean: np.ndarray, unit: np.ndarray, family: Family
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where to start in the guide's units, L [B, D, D] and m [B, D]: a step of Newton's from the guide.
+    """Where to start in the guide's units, L and m [B, D]: a step of Newton's from the guide.
 
     The slope of log p(x, z) is a − P ε where the posterior is normal, so that its regression on the guide's draws tells
     mean and precision. Where there is no positive P, or too few draws, the guide's own.
     """
     count, size, width = draws.shape
-    root, shift = np.broadcast_to(np.eye(width), (size, width, width)).copy(), np.zeros((size, width))
+    root, shift = np.ones((size, width)), np.zeros((size, width))
+    if family == "full":
+        root = np.broadcast_to(np.eye(width), (size, width, width)).copy()
     if count <= 2 * width:
         return root, shift
     scaled = (draws - mean) / unit
@@ -104,7 +107,7 @@ def _curved(
         if values[0] > 1e-4 * max(1.0, values[-1]):
             covariance = (vectors / values) @ vectors.T
             shift[n] = covariance @ level[n]
-            root[n] = np.linalg.cholesky(covariance if family == "full" else np.diag(1.0 / np.diag(precision)))
+            root[n] = np.linalg.cholesky(covariance) if family == "full" else np.diag(precision) ** -0.5
     way = np.linspace(0.0, 1.0, TOGETHER)[:, None, None]  # as far as the density rises
     with np.errstate(invalid="ignore", over="ignore"):
         prior, seen, _ = joint(mean + unit * way * shift)
@@ -125,9 +128,11 @@ def _judged(joint: Joint, posterior: Gaussian, draws: int, rng: np.random.Genera
     return found.mean(0), found.std(0, ddof=1) / np.sqrt(len(found))
 
 
-def _root(values: dict[str, np.ndarray]) -> np.ndarray:
-    width = values["log"].shape[1]
-    return values["below"] + np.exp(values["log"])[..., None] * np.eye(width)
+def _gaussian(values: dict[str, np.ndarray]) -> Gaussian:
+    scale = np.exp(values["log"])
+    if "below" not in values:
+        return Gaussian(values["shift"], scale)
+    return Gaussian(values["shift"], values["below"] + scale[..., None] * np.eye(scale.shape[1]))
 
 
 def _adam(
