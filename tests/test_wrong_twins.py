@@ -178,30 +178,30 @@ def test_one_draw_of_one_site_for_all_particles(site):
 class SharedPerMinibatch(SVI):
     """A latent for all data counts once in each minibatch, rather than once in N data."""
 
-    def __call__(self, trace, xp, weights, knobs, data_size):
-        return super().__call__(trace, xp, weights, knobs, len(weights))
+    def __call__(self, trace, xp, weights, knobs, data_size, *whole):
+        return super().__call__(trace, xp, weights, knobs, len(weights), *whole)
 
 
 class SharedPerDatum(SVI):
     """A latent for all data counts once for each datum."""
 
-    def __call__(self, trace, xp, weights, knobs, data_size):
-        return super().__call__(trace, xp, weights, knobs, 1)
+    def __call__(self, trace, xp, weights, knobs, data_size, *whole):
+        return super().__call__(trace, xp, weights, knobs, 1, *whole)
 
 
 class DividedByBatch(SVI):
     """The sum over a ragged minibatch's data is divided by B, not by their number."""
 
-    def __call__(self, trace, xp, weights, knobs, data_size):
-        found = super().__call__(trace, xp, weights, knobs, data_size)
+    def __call__(self, trace, xp, weights, knobs, data_size, *whole):
+        found = super().__call__(trace, xp, weights, knobs, data_size, *whole)
         return {n: v * xp.sum(weights) / len(weights) for n, v in found.items()}
 
 
 class PaddingCounted(SVI):
     """Padding counts as data."""
 
-    def __call__(self, trace, xp, weights, knobs, data_size):
-        return super().__call__(trace, xp, xp.ones_like(weights), knobs, data_size)
+    def __call__(self, trace, xp, weights, knobs, data_size, *whole):
+        return super().__call__(trace, xp, xp.ones_like(weights), knobs, data_size, *whole)
 
 
 @pytest.mark.parametrize("wrong", [SharedPerMinibatch, SharedPerDatum, DividedByBatch])
