@@ -148,9 +148,118 @@ def step_of(program, engine, backend, pieces, phase=0, **options):
     return {n: v[0] for n, v in metrics.items()}, moved
 
 
+def log_normal(z, loc, scale):
+    return torch.distributions.Normal(loc, scale).log_prob(z).sum(-1)
+
+
+def bound_of(log_w, alpha=0.0):
+    """Of particles along the first axis."""
+    return (torch.logsumexp((1 - alpha) * log_w, 0) - np.log(len(log_w))) / (1 - alpha)
+
+
+class Hand:
+    """The terms of `Given` for the data that count, written down again: [K, B]; `fixed` draws carry no gradient."""
+
+    def __init__(self, k, fixed=False, stop_q=False):
+        self.params = {n: torch.tensor(v.astype(float), requires_grad=True) for n, v in Given().initialise(1).items()}
+        w, a, s = (self.params[n] for n in ("w", "a", "s"))
+        noise = torch.tensor(DATA["noise"][:3])
+        x, eps = torch.tensor(DATA["x"][:3]), noise[:, : 2 * k].reshape(3, k, 2).permute(1, 0, 2)
+        loc, scale = x @ a, torch.exp(s)
+        z = loc + scale * eps
+        self.z = z = z.detach() if fixed else z
+        stop = (lambda v: v.detach()) if stop_q else (lambda v: v)
+        self.log_q = log_normal(z, stop(loc), stop(scale))
+        self.log_z, self.log_x = log_normal(z, 0.0 * z, torch.ones(2)), log_normal(x, z @ w, torch.ones(3))
+        self.kl = 0.5 * (scale**2 + loc**2 - 1) - torch.log(scale)  # [B, D]
+        self.size = (loc**2).sum(-1)
+        self.log_w = self.log_x + self.log_z - self.log_q
+        dreamt = noise[:, :2]
+        self.dream = log_normal(dreamt, (dreamt @ w + noise[:, -3:]).detach() @ a, scale)
+
+    def gradient(self, value, names=("w", "a", "s")):
+        found = torch.autograd.grad(value, [self.params[n] for n in names], allow_unused=True, retain_graph=True)
+        return {n: torch.zeros(()) if g is None else g for n, g in zip(names, found, strict=True)}
+
+
+def hand_elbo(k, made_small):
+    h = Hand(k)
+    return h.gradient((h.log_x.mean(0) - h.size).mean() - made_small(h.kl))
+
+
+def hand_drawn(stop_q):
+    h = Hand(1, stop_q=stop_q)
+    return h.gradient((h.log_w - h.size).mean())
+
+
+def hand_scored(k, baseline, made_small, beta=1.0):
+    h = Hand(k, fixed=True)
+    f = (h.log_x - beta * h.kl.sum(-1) - h.size).detach()
+    gain = ((f - baseline(f)) * h.log_q).mean()
+    return h.gradient((h.log_x - h.size).mean() - made_small(h.kl) + gain)
+
+
+def hand_vimco(k):
+    """Each particle's signal: the bound, less that with the mean of the others' log-weights in its place."""
+    h = Hand(k, fixed=True)
+    log_w, signals = h.log_w.detach(), []
+    for i in range(k):
+        others = [log_w[j] for j in range(k) if j != i]
+        signals.append(bound_of(log_w) - bound_of(torch.stack([*others, sum(others) / (k - 1)])))
+    return h.gradient((bound_of(h.log_w) - h.size + (torch.stack(signals) * h.log_q).sum(0)).mean())
+
+
+def hand_bound(k, bound, guide=None):
+    """The guide's parameters may have another bound than the model's."""
+    h = Hand(k)
+    value = lambda bound: (bound(h.log_w) - h.size).mean()
+    return h.gradient(value(bound)) | h.gradient(value(guide or bound), ("a", "s"))
+
+
+def hand_dreg(k, groups):
+    """Σ w̃² ∂log w/∂z ∂z/∂φ for the guide, Σ w̃ ∇ log p for the model."""
+    h = Hand(k * groups, stop_q=True)
+    share = torch.softmax(h.log_w.detach().reshape(k, groups, -1), 0).reshape(k * groups, -1)
+    model = h.gradient((share * h.log_w).sum(0).mean() / groups, ("w",))
+    return model | h.gradient((share**2 * h.log_w).sum(0).mean() / groups - h.size.mean(), ("a", "s"))
+
+
+def hand_wake(k, sleep):
+    h = Hand(k, fixed=True)
+    share = torch.softmax(h.log_w.detach(), 0)
+    model = h.gradient((share * (h.log_x + h.log_z)).sum(0).mean(), ("w",))
+    return model | h.gradient(((share * h.log_q).sum(0) + sleep * h.dream - h.size).mean(), ("a", "s"))
+
+
+at_least = lambda floor: lambda kl: torch.clamp(kl, min=floor)
+capacity = lambda kl: 1000.0 * (kl.sum(-1).mean() - 1.0).abs()
+plain = lambda kl: kl.sum(-1).mean()
+in_two = lambda log_w: bound_of(log_w.reshape(2, 2, -1)).mean(0)
+tilted = lambda bound: lambda log_w: 0.3 * log_w.mean(0) + 0.7 * bound(log_w)
+BY_HAND = {
+    "elbo": lambda: hand_elbo(2, plain),
+    "monte carlo kl": lambda: hand_drawn(False),
+    "stl": lambda: hand_drawn(True),
+    "capacity": lambda: hand_elbo(1, capacity),
+    "free bits": lambda: hand_elbo(1, lambda kl: at_least(0.5)(kl.sum(-1).mean())),
+    "free bits, dimension": lambda: hand_elbo(1, lambda kl: 0.7 * at_least(0.5)(kl.mean(0)).sum()),
+    "free bits, datum": lambda: hand_elbo(1, lambda kl: at_least(0.5)(kl.sum(-1)).mean()),
+    "iwae": lambda: hand_bound(4, bound_of),
+    "dreg": lambda: hand_dreg(2, 2),
+    "piwae": lambda: hand_bound(4, tilted(bound_of), tilted(in_two)),
+    "renyi": lambda: hand_bound(2, lambda log_w: bound_of(log_w, 0.5)),
+    "wake": lambda: hand_wake(3, 0.5),
+    "score, running": lambda: hand_scored(1, lambda f: 0.1, plain),
+    "score, others": lambda: hand_scored(3, lambda f: (f.sum(0) - f) / 2, plain),
+    "score, capacity": lambda: hand_scored(1, lambda f: 0.1, capacity, beta=0.0),
+    "vimco": lambda: hand_vimco(3),
+}
+
+
 @both
 @pytest.mark.parametrize("name", ENGINES)
 def test_pieces_make_the_step_of_the_whole(name, backend):
+    """And the whole's is that of the estimator's definition, by torch's gradients of the terms written down again."""
     found = ENGINES[name]
     program, engine = found if isinstance(found, tuple) else (Given(), found)
     for phase in range(len(engine.phases())):
@@ -160,6 +269,11 @@ def test_pieces_make_the_step_of_the_whole(name, backend):
             np.testing.assert_allclose(cut[1][n], v, rtol=1e-9, atol=1e-9, err_msg=n)
         for n, v in whole[0].items():
             np.testing.assert_allclose(cut[0][n], v, rtol=1e-5, err_msg=n)  # told in float32
+    for n, v in (BY_HAND[name]() if name in BY_HAND else {}).items():
+        np.testing.assert_allclose(whole[1][n], v.numpy(), rtol=1e-7, atol=1e-9, err_msg=n)  # β is in float32
+    if name == "score, running":  # c ← c + 0.1 (f − c), from 0.1
+        moved = 0.1 * (whole[0]["objective"] - 0.1)
+        assert whole[1]["engine/baseline"] == pytest.approx(moved, rel=1e-5)
 
 
 def kl_trace(kl, log_p=None, event=None):

@@ -105,7 +105,7 @@ class SVI(Engine):
         if self.estimator == "stl" and trace.marginal is not None:
             raise ProgramError("estimator='stl' is for draws, and a site is enumerated in the guide. Leave it out.")
         if self.estimator == "stl":
-            trace = estimators.stopped(tracing, trace)
+            trace = estimators.stopped(tracing, trace)._replace(penalties=trace.penalties)  # these keep their gradient
         means = self._means(trace, tracing.xp, weights, data_size)
 
         def at(whole: Mapping[str, Array]) -> dict[str, Any]:
