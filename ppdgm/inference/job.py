@@ -28,6 +28,7 @@ from ppdgm.inference.information import mutual_information
 from ppdgm.inference.keeper import Keeper
 from ppdgm.inference.layout import check_free
 from ppdgm.inference.live import Live
+from ppdgm.inference.noise import check_quiet
 from ppdgm.inference.optimisers import as_optimiser
 from ppdgm.inference.recipe import Recipe
 from ppdgm.inference.result import Fit, values_of
@@ -267,6 +268,8 @@ class Job:
         try:
             self.runtime.validate(self.native, data, 2, rows)
             self._check_rows()
+            if self.held_out is not None or self.recipe.training.diagnose_epochs is not None:
+                check_quiet(self.runtime, self.native, self.feed)
             knobs, width = knobs_of_phases(engine, np.zeros(1)), self._width()
             native = {**self.native, **self.runtime.put(engine.own(width, ()))}
             scored = self.runtime.rehearse(engine, native, data, rows, knobs, self.feed.size)

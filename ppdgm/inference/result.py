@@ -41,6 +41,7 @@ from ppdgm.inference.evaluate import Estimate, Judge, check_fields, dtype_of, le
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.folder import Folder, find_saved, open_saved, versions
 from ppdgm.inference.layout import as_path, check_free
+from ppdgm.inference.noise import check_quiet
 from ppdgm.inference.recipe import Recipe
 from ppdgm.inference.settings import Training
 from ppdgm.inference.support import check_support
@@ -254,6 +255,7 @@ class Fit(Diagnosable):
         feed = Feed(self._runtime, fields)
         self._runtime.prepare(feed.sample)
         check_support(self.program, self._runtime, self.params, feed, False)
+        check_quiet(self._runtime, self._native, feed)
         return feed
 
     def _outward(self, data: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

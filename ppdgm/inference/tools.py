@@ -11,6 +11,7 @@ from ppdgm.data import as_fields
 from ppdgm.errors import PpdgmError, require
 from ppdgm.inference.evaluate import Judge, check_fields, dtype_of, parse_memory
 from ppdgm.inference.feed import Feed
+from ppdgm.inference.noise import check_quiet
 from ppdgm.inference.support import check_support
 from ppdgm.language import Trace
 from ppdgm.program import check_program
@@ -82,7 +83,9 @@ def _ready(program: Any, params: Mapping[str, np.ndarray], x: Any, backend: str 
     feed = Feed(runtime, fields)
     runtime.prepare(feed.sample)
     check_support(program, runtime, params, feed, False)
-    return runtime, runtime.put(params), feed
+    native = runtime.put(params)
+    check_quiet(runtime, native, feed)
+    return runtime, native, feed
 
 
 def _named(name: str, arrays: Any) -> Mapping[str, np.ndarray]:

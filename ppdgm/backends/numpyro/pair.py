@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from numpyro.infer.autoguide import AutoContinuous, AutoGuide
 from ppdgm import mistakes
 from ppdgm.backends.numpyro.foreign import path_name
 from ppdgm.backends.numpyro.keys import make_key
+from ppdgm.backends.numpyro.noise import REMEDY, depends, in_inference, without_dropout
 from ppdgm.backends.numpyro.sites import Message, Reading, Site, Supply, no_plate, place, read
 from ppdgm.backends.numpyro.terms import (
     arguments,
@@ -71,6 +73,8 @@ class PairTracer:
         self._params: dict[str, Leaves] = {}
         self._in_order = False  #: a full plate whose size is written into the program
         self._ready = False
+        self._keyed = False  #: whether it asks for keys outside its sites
+        self._noise: str | None = None  #: what is wrong with its use of these; "" for nothing
 
     def prepare(self, data: Batch) -> None:
         """Find parameters and data plate. Only the data's shapes are looked at, and only the first time.
@@ -150,12 +154,15 @@ class PairTracer:
         self.prepare(batch)
         batch, order = self._sort(batch, index)
         given = _take(given or {}, order, 1)
-        own = self._values(jax.lax.stop_gradient(dict(params))) if stopped else None
+        own = self._values(jax.lax.stop_gradient(dict(params)), gradients is not None) if stopped else None
         if gradients and gradients.enumerate:
             raise UnsupportedByBackend(NO_ENUMERATION)
 
         def one(key: Array, given: Sites) -> Trace:
-            guide, model = self._pair(key, batch, self._at(index), self._values(params), given, own=own)
+            training = gradients is not None
+            guide, model = self._pair(
+                key, batch, self._at(index), self._values(params, training), given, own=own, training=training
+            )
             if gradients:
                 check_pathwise(guide, given, gradients)
             return terms(guide, model, kl)
@@ -206,6 +213,20 @@ class PairTracer:
                 observed[name] = site.rows()[None]
         return _unsort(latents, order), _unsort(observed, order)
 
+    def noise(self, params: Params, batch: Batch, index: Array) -> str:
+        """What is wrong where the terms depend on keys from outside the sites; "" where they do not."""
+        self.prepare(batch)
+        batch, _ = self._sort(batch, index)
+
+        def run(key: Array) -> Any:
+            pair = self._pair(jax.random.key(0), batch, self._at(index), self._values(params), {}, noise=lambda: key)
+            return [site.log_prob() for reading in pair for site in reading.sites.values()]
+
+        if self._noise is None:
+            found = jax.make_jaxpr(run)(jax.random.key(1)).jaxpr if self._keyed else None
+            self._noise = REMEDY if found is not None and depends(found, found.invars[0]) else ""
+        return self._noise
+
     def prior(
         self, params: Params, key: Array, fields: Mapping[str, Any], size: int, mean: bool, given: Any = None
     ) -> tuple[Sites, Sites, Sites]:
@@ -228,12 +249,29 @@ class PairTracer:
         given: Mapping[str, Array],
         told: Sites | None = None,
         own: Any = None,
+        training: bool = False,
+        noise: Any = None,
     ) -> tuple[Reading, Reading]:
         """Guide, then model at the guide's values.
 
-        `at` and `param` answer for the data plate and for parameters, `own` for the guide's, where they are others.
-        With `told`, which means are put into, sites are at them, or at what others see of them there.
+        `at` and `param` answer for the data plate and for parameters, `own` for the guide's, where they are others;
+        `noise` for keys outside sites. In training, dropout is as the user wrote it. With `told`, which means are put
+        into, sites are at them, or at what others see of them there.
         """
+        with nullcontext() if training else without_dropout():
+            return self._guide_and_model(key, batch, at, param, given, told, own, noise)
+
+    def _guide_and_model(
+        self,
+        key: Array,
+        batch: Batch,
+        at: Any,
+        param: Any,
+        given: Mapping[str, Array],
+        told: Sites | None,
+        own: Any,
+        noise: Any,
+    ) -> tuple[Reading, Reading]:
         first, second = jax.random.split(key)
 
         def at_mean(msg: Message, latent: bool) -> Array | None:
@@ -247,7 +285,7 @@ class PairTracer:
                 return place(msg, self.plate, {}).native(given[msg["name"]])
             return None if msg["is_observed"] else at_mean(msg, True)
 
-        asks = Supply(self.program.guide, self.plate, at, own or param, draw)
+        asks = Supply(self.program.guide, self.plate, at, own or param, draw, noise=noise)
         guide = self._read("guide", asks, first, batch)
         mistakes.check_unobserved(n for n, s in guide.sites.items() if s.observed and not isinstance(s.fn, Unit))
         size, part = asks.sizes.get(self.plate, (None, None))
@@ -259,8 +297,9 @@ class PairTracer:
                 return site.value
             return None if msg["infer"].get("is_auxiliary") else at_mean(msg, not msg["is_observed"])
 
-        answers = Supply(self.program.model, self.plate, at, param, follow, part or size)
+        answers = Supply(self.program.model, self.plate, at, param, follow, part or size, noise)
         model = self._read("model", answers, second, batch)
+        self._keyed = self._keyed or bool(asks.keys or answers.keys)
         if self.plate not in answers.sizes:
             raise no_plate(self.plate, {**asks.sizes, **answers.sizes})
         check_pair(guide, model)
@@ -292,7 +331,7 @@ class PairTracer:
 
         return at
 
-    def _values(self, params: Params) -> Any:
+    def _values(self, params: Params, training: bool = False) -> Any:
         def value(msg: Message) -> Any:
             leaves = self._params.get(msg["name"])
             if leaves is None:
@@ -300,7 +339,8 @@ class PairTracer:
             if missing := [n for n in leaves.names if n not in params]:
                 raise ProgramError(f"Parameter {missing[0]!r} has no value. {nearest(missing[0], params)}")
             constrain = biject_to(msg["kwargs"].get("constraint", constraints.real))
-            return jax.tree.unflatten(leaves.tree, [constrain(params[n]) for n in leaves.names])
+            found = jax.tree.unflatten(leaves.tree, [constrain(params[n]) for n in leaves.names])
+            return found if training else in_inference(found)
 
         return value
 
@@ -313,7 +353,7 @@ class PairTracer:
             return None if part in (None, size) else jnp.zeros(part, jnp.int32)
 
         def look(key: Array, batch: Batch) -> None:
-            guide, model = self._pair(key, batch, at, lambda msg: None, {})
+            guide, model = self._pair(key, batch, at, lambda msg: None, {}, training=True)
             seen.params = {n: _leaves(n, m["value"]) for r in (guide, model) for n, m in r.params.items()}
             seen.of_guide = set(guide.params)
 
@@ -328,7 +368,7 @@ class PairTracer:
     def _first_values(self, key: Array, batch: Batch) -> dict[str, Array]:
         at = lambda size, part: None if part in (None, size) else jnp.zeros(part, jnp.int32)
         values: dict[str, Array] = {}
-        for reading in self._pair(key, batch, at, lambda msg: None, {}):
+        for reading in self._pair(key, batch, at, lambda msg: None, {}, training=True):
             for site, msg in reading.params.items():
                 free = biject_to(msg["kwargs"].get("constraint", constraints.real)).inv
                 leaves = jax.tree.leaves(msg["value"])

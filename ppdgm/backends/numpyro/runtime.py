@@ -261,6 +261,17 @@ class Runtime:
         found: np.ndarray = within(support, rows)
         return found
 
+    def noise(self, params: Any, data: Any, index: np.ndarray) -> str:
+        """What to do about random numbers from outside the sample sites; "" if none count.
+
+        A program over P has no key for any.
+        """
+        if not hasattr(self.tracer, "noise"):
+            return ""
+        rows = self._index(index)
+        found: str = self.tracer.noise(params, select(self.tracer, data, rows), rows)
+        return found
+
     def rehearse(
         self, engine: Any, params: Any, data: Any, b: int, knobs: Mapping[str, np.ndarray], data_size: int
     ) -> list[str]:

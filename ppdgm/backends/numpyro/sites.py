@@ -42,6 +42,7 @@ class Supply(Messenger):
         param: message -> value of the parameter, or None.
         choose: message -> value of the sample site, or None.
         guide: how many data the plate takes at a time in the guide, if this is the model.
+        noise: a key for each that the function asks for outside its sites; None to leave it to NumPyro.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class Supply(Messenger):
         param: Callable[[Message], Any],
         choose: Callable[[Message], Array | None],
         guide: int | None = None,
+        noise: Callable[[], Array] | None = None,
     ):
         super().__init__(fn)
+        self.noise, self.keys = noise, 0  # keys asked for
         self.plate, self.param, self.choose, self._index_of = plate, param, choose, index
         self.index: Array | None = None
         self.guide = guide
@@ -65,7 +68,10 @@ class Supply(Messenger):
             raise UnsupportedByBackend(_STATE.format(msg["name"]))
         if kind == "control_flow":
             raise UnsupportedByBackend(_LOOP)
-        if kind == "plate":
+        if kind == "prng_key":
+            self.keys += 1
+            msg["value"] = self.noise() if self.noise else msg["value"]
+        elif kind == "plate":
             self._plate(msg)
         elif kind == "subsample":
             self._subsample(msg)

@@ -17,6 +17,7 @@ from pyro.infer.autoguide import AutoContinuous, AutoGuide
 from ppdgm import mistakes
 from ppdgm.backends.pyro.calls import Call, calls
 from ppdgm.backends.pyro.modules import Modules, in_sight
+from ppdgm.backends.pyro.noise import Watch
 from ppdgm.backends.pyro.particles import agree, as_more_data, one_at_a_time
 from ppdgm.backends.pyro.plate import ROWS, find_plate
 from ppdgm.backends.pyro.recorder import Recorder, taken_twice
@@ -164,6 +165,11 @@ class PairTracer:
         inner = [s for s in model.values() if s.observed and layout.local(s) and not isinstance(s.fn, Unit)]
         return [Seen(s.name, s.fn, s.value, s.mask, partial(rows, s)) for s in inner]
 
+    def watched(self, params: Params, batch: Batch, index: Array, given: Params, watch: Watch | None) -> Trace:
+        """The terms of one particle, with the values of all sites of the guide; `watch` sees what is drawn between."""
+        batch, index, given, _ = self._sort(batch, index, given)
+        return self._read(self._layout(None, len(index)), batch, index, given, False, None, watch)
+
     def dream(self, params: Params, batch: Batch, index: Array, gradients: Gradients | None = None) -> Sites:
         """Not for plain pairs."""
         raise UnsupportedByBackend(mistakes.NO_DREAM)
@@ -280,10 +286,18 @@ class PairTracer:
         return (as_more_data if way == "as more data" else one_at_a_time)(read, k, batch, index, given)
 
     def _read(
-        self, layout: Layout, batch: Batch, index: Array, given: Params, kl: bool, gradients: Gradients | None
+        self,
+        layout: Layout,
+        batch: Batch,
+        index: Array,
+        given: Params,
+        kl: bool,
+        gradients: Gradients | None,
+        watch: Watch | None = None,
     ) -> Trace:
-        guide = self._run(self._guide, batch, Recorder(layout, index, given, {}, self._live, gradients=gradients))
-        model = self._run(self._model, batch, Recorder(layout, index, {}, guide, self._live))
+        recorder = Recorder(layout, index, given, {}, self._live, gradients=gradients, watch=watch)
+        guide = self._run(self._guide, batch, recorder)
+        model = self._run(self._model, batch, Recorder(layout, index, {}, guide, self._live, watch=watch))
         return terms(guide, model, layout, kl)
 
     def _run(self, call: Call, batch: Batch, recorder: Recorder) -> dict[str, Site]:

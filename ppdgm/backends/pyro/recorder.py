@@ -17,6 +17,7 @@ from torch.distributions import Distribution
 from ppdgm import mistakes
 from ppdgm.backends.pyro.calls import Call
 from ppdgm.backends.pyro.distributions import mended
+from ppdgm.backends.pyro.noise import Watch
 from ppdgm.backends.pyro.plate import own_init
 from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, misfit, subsampled
 from ppdgm.backends.pyro.vocabulary import has_pathwise, stamps
@@ -39,6 +40,7 @@ class Recorder(Messenger):
         gradients: where they will be taken: draws that carry none are refused, or noted.
         mean: put each latent at its mean.
         generate: put each observed site at its mean.
+        watch: told of each site, to find what is drawn between them.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class Recorder(Messenger):
         gradients: Gradients | None = None,
         mean: bool = False,
         generate: bool = False,
+        watch: Watch | None = None,
     ):
         super().__init__()
+        self.watch = watch
         self.layout, self.index, self.given, self.replay = layout, index, given, replay
         self.params: dict[str, Array] = params
         self.first, self.gradients, self.mean, self.generate = first, gradients, mean, generate
@@ -82,6 +86,8 @@ class Recorder(Messenger):
         return self.sites
 
     def _pyro_sample(self, msg: Any) -> None:
+        if self.watch:
+            self.watch.site()
         name, fn = msg["name"], msg["fn"]
         if isinstance(fn, _Subsample):
             self._set_plate(msg)
@@ -125,6 +131,8 @@ class Recorder(Messenger):
         gradients.scored.append(name)
 
     def _pyro_post_sample(self, msg: Any) -> None:
+        if self.watch:
+            self.watch.drawn()
         name, fn, infer = msg["name"], msg["fn"], msg["infer"]
         if isinstance(fn, _Subsample) or infer.get("_deterministic") or infer.get("_do_not_trace"):
             return

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ppdgm import mistakes
 from ppdgm.backends.pyro.chains import nuts
+from ppdgm.backends.pyro.noise import REMEDY, Watch, differ
 from ppdgm.backends.pyro.pair import PairTracer
 from ppdgm.backends.pyro.support import describe, rows_inside, within
 from ppdgm.backends.pyro.tracer import ProgramTracer, make_tracing, model_at, select
@@ -61,6 +62,7 @@ class Runtime:
     name = "pyro"
 
     def __init__(self, program: Any, device: str = "auto"):
+        self._quiet = False  # known to draw nothing outside its sites
         if hasattr(program, "data_plate"):
             self.tracer: Any = PairTracer(program, None if device == "auto" else find_device(device))
             self.device: torch.device = self.tracer.device
@@ -276,6 +278,27 @@ class Runtime:
         """Whether all numbers of each row are in a support that has no arrays, [N]."""
         found: np.ndarray = within(support, torch.as_tensor(rows)).numpy()
         return found
+
+    def noise(self, params: Any, data: Any, index: np.ndarray) -> str:
+        """What to do about random numbers from outside the sample sites; "" if none count.
+
+        Some are drawn and thrown away: first values of a module that is filled afterwards.
+        """
+        if self._quiet:
+            return ""
+        with self._evaluating(params, 0) as params:
+            rows = self._index(index)
+            batch, watch = select(self.tracer, data, rows), Watch(self.device)
+            one = self.tracer.watched(params, batch, rows, {}, watch)
+            watch.site()
+            self._quiet = not watch.used
+            if self._quiet:
+                return ""
+            try:
+                other = self.tracer.watched(params, batch, rows, one.values, None)
+            except (PpdgmError, NotImplementedError):  # its draws alone can be scored, as those of a one-way flow
+                return REMEDY
+            return REMEDY if differ(one, other) else ""
 
     def rehearse(
         self, engine: Any, params: Any, data: Any, b: int, knobs: Mapping[str, np.ndarray], data_size: int

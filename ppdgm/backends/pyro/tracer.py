@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ppdgm.backends.pyro.chains import walk
+from ppdgm.backends.pyro.noise import Watch
 from ppdgm.backends.pyro.vocabulary import MixedVocabulary, TorchReader, TorchVocabulary
 from ppdgm.language import UNSEEN, Array, Batch, Trace
 from ppdgm.nets import ForeignNet, check_libraries
@@ -119,6 +120,13 @@ class ProgramTracer:
     def observed(self, params: Params, batch: Batch, index: Array) -> list[Seen]:
         """The observed sites, given a draw of the guide."""
         return read_observed(self.program, self._speak(params), TorchReader(), batch, index.shape[0])
+
+    def watched(
+        self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array], watch: Watch | None
+    ) -> Trace:
+        """The terms of one particle; `watch` sees what is drawn between sites."""
+        reader = TorchReader(watch=watch)
+        return read_pair(self.program, self._speak(params), reader, batch, (1, index.shape[0]), given, False)
 
     def dream(self, params: Params, batch: Batch, index: Array, gradients: Gradients | None = None) -> Sites:
         """log q of the guide's sites at draws of the model, [1, B]."""

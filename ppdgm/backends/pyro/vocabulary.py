@@ -16,6 +16,7 @@ from torch.distributions import Distribution, kl_divergence
 
 from ppdgm.backends.pyro.density import Density, draw
 from ppdgm.backends.pyro.distributions import DISTRIBUTIONS
+from ppdgm.backends.pyro.noise import Watch
 from ppdgm.backends.pyro.support import observe
 from ppdgm.divergence import Library, closed_form, pairs
 from ppdgm.language import Array, Batch, Vocabulary
@@ -126,11 +127,16 @@ class TorchReader:
     native: ClassVar[type] = Distribution
     arrays: ClassVar[tuple[type, ...]] = (torch.Tensor,)
 
-    def __init__(self, gradients: Gradients | None = None):
-        self.gradients = gradients
+    def __init__(self, gradients: Gradients | None = None, watch: Watch | None = None):
+        self.gradients, self.watch = gradients, watch
 
     def draw(self, d: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
-        return draw(d, shape)
+        if self.watch is None:
+            return draw(d, shape)
+        self.watch.site()
+        found = draw(d, shape)
+        self.watch.drawn()
+        return found
 
     def has_pathwise(self, d: Any) -> bool:
         return has_pathwise(d)

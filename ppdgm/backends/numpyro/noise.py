@@ -1,0 +1,60 @@
+"""Random keys outside sample sites, `numpyro.prng_key()`: dropout is off in evaluation, what else uses them is found.
+
+A key is only dangerous where it is used: flax's `apply` wants one for its dropout even if that is off.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+
+REMEDY = (
+    "numpyro.prng_key() is used: dropout of flax linen and of equinox (eqx_module) is off in evaluation, but nothing "
+    "else is. Take such layers out, or give NNX's Dropout deterministic=True."
+)
+
+
+@contextmanager
+def without_dropout() -> Iterator[None]:
+    """Layers of flax linen that can be deterministic (Dropout, attention) are."""
+    linen = sys.modules.get("flax.linen")
+    if linen is None:
+        yield
+        return
+    with linen.intercept_methods(_deterministic):
+        yield
+
+
+def _deterministic(method: Any, args: tuple[Any, ...], kwargs: dict[str, Any], context: Any) -> Any:
+    layer = context.module
+    if not type(layer).__module__.startswith("flax.linen") or not hasattr(layer, "deterministic"):
+        return method(*args, **kwargs)
+    before = layer.deterministic  # of the copy that is bound to this call; a frozen dataclass
+    object.__setattr__(layer, "deterministic", True)
+    try:
+        return method(*args, **{n: v for n, v in kwargs.items() if n != "deterministic"})
+    finally:
+        object.__setattr__(layer, "deterministic", before)
+
+
+def in_inference(tree: Any) -> Any:
+    """The parameters of an equinox module with `inference=True` in its layers, over what the module itself says."""
+    eqx = sys.modules.get("equinox")
+    if eqx is None or not isinstance(tree, eqx.Module):
+        return tree
+    has = lambda node: hasattr(node, "inference")
+    where = lambda tree: tuple(n.inference for n in jax.tree.leaves(tree, is_leaf=has) if has(n))
+    return eqx.tree_at(where, tree, replace_fn=lambda _: True, is_leaf=lambda v: v is None) if where(tree) else tree
+
+
+def depends(jaxpr: Any, of: Any) -> bool:
+    """Whether a result of a program may depend on one of its arguments."""
+    reached = {id(of)}
+    for equation in jaxpr.eqns:
+        if any(id(v) in reached for v in equation.invars):
+            reached.update(id(v) for v in equation.outvars)
+    return any(id(v) in reached for v in jaxpr.outvars)

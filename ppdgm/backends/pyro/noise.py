@@ -1,0 +1,51 @@
+"""torch's generators used outside sample sites: `F.dropout` left on, `torch.randn_like` in a model."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+from ppdgm.language import Array
+
+REMEDY = (
+    "torch's generator, or another, is used there: torch.nn.Dropout is off in evaluation, and so is "
+    "F.dropout(x, p, training=self.training); F.dropout(x, p) is always on."
+)
+
+
+class Watch:
+    """Whether random numbers are drawn between sites.
+
+    Args:
+        device: whose generator is watched, beside those of the host.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device, self.used = device, False
+        self._last = self._states()
+
+    def site(self) -> None:
+        """A site begins, or the reading ends."""
+        self.used = self.used or self._states() != self._last
+
+    def drawn(self) -> None:
+        """A site has its value."""
+        self._last = self._states()
+
+    def _states(self) -> tuple[Any, ...]:
+        _, words, *places = np.random.get_state()  # noqa: NPY002  # of the user's own legacy calls
+        own = torch.cuda.get_rng_state(self.device).numpy().tobytes() if self.device.type == "cuda" else b""
+        return torch.get_rng_state().numpy().tobytes(), own, np.asarray(words).tobytes(), places, random.getstate()
+
+
+def differ(one: Any, other: Any, tolerance: float = 1e-4) -> bool:
+    """Whether two readings at the same latents have other terms."""
+    both = [(a[n], b[n]) for a, b in zip(one[1:5], other[1:5], strict=True) for n in a]
+    return any(not _same(a, b, tolerance) for a, b in both)
+
+
+def _same(a: Array, b: Array, tolerance: float) -> bool:
+    return bool(torch.isclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True).all())

@@ -1,0 +1,35 @@
+"""Random numbers that a program draws outside its sample sites: no evaluation can mean anything by them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ppdgm.errors import ProgramError
+from ppdgm.inference.feed import Feed
+
+ROWS = 3
+
+
+def check_quiet(runtime: Any, params: Any, feed: Feed) -> None:
+    """Refuse to evaluate a program whose terms change with random numbers of its own, at the same latents.
+
+    Layers that the libraries can switch off (dropout of torch, of flax linen, of equinox) are off when it is looked.
+
+    Args:
+        runtime: of the program.
+        params: from `runtime.put`.
+        feed: of the data.
+
+    Raises:
+        ProgramError: with the role that draws them, and what to do.
+    """
+    index = np.arange(runtime.tracer.batch_size or min(ROWS, feed.size)) % feed.size
+    data, where = feed.rows(index)
+    if remedy := runtime.noise(params, data, where):
+        raise ProgramError(
+            "Model or guide draws random numbers outside its sample sites, so that the same latents and data have "
+            f"another bound at every evaluation. {remedy} Or draw the noise in a sample site. Training, without "
+            "validation data, takes it as it is."
+        )
