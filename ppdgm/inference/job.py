@@ -28,7 +28,7 @@ from ppdgm.inference.information import mutual_information
 from ppdgm.inference.keeper import Keeper
 from ppdgm.inference.layout import check_free
 from ppdgm.inference.live import Live
-from ppdgm.inference.noise import check_quiet
+from ppdgm.inference.noise import check_quiet, noise_of
 from ppdgm.inference.optimisers import as_optimiser
 from ppdgm.inference.recipe import Recipe
 from ppdgm.inference.result import Fit, values_of
@@ -289,7 +289,11 @@ class Job:
         check_support(program, self.runtime, self.first, self.feed, True, dynamic)
         if self.held_out is not None:
             check_support(program, self.runtime, self.first, Feed(self.runtime, self.held_out), False)
-        check_apart(self.runtime, self.first, self.feed)
+        try:
+            check_apart(self.runtime, self.first, self.feed)
+        except ProgramError:
+            if not noise_of(self.runtime, self.native, self.feed):  # which would move the terms of every row
+                raise
 
     def _width(self) -> int:
         """Of the field that a learned baseline reads, flat."""

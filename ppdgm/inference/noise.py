@@ -25,11 +25,17 @@ def check_quiet(runtime: Any, params: Any, feed: Feed) -> None:
     Raises:
         ProgramError: with the role that draws them, and what to do.
     """
-    index = np.arange(runtime.tracer.batch_size or min(ROWS, feed.size)) % feed.size
-    data, where = feed.rows(index)
-    if remedy := runtime.noise(params, data, where):
+    if remedy := noise_of(runtime, params, feed):
         raise ProgramError(
             "Model or guide draws random numbers outside its sample sites, so that the same latents and data have "
             f"another bound at every evaluation. {remedy} Or draw the noise in a sample site. Training, without "
             "validation data, takes it as it is."
         )
+
+
+def noise_of(runtime: Any, params: Any, feed: Feed) -> str:
+    """What to do about a program's random numbers outside its sample sites; "" if it draws none that count."""
+    index = np.arange(runtime.tracer.batch_size or min(ROWS, feed.size)) % feed.size
+    data, where = feed.rows(index)
+    found: str = runtime.noise(params, data, where)
+    return found
