@@ -71,6 +71,7 @@ REFUSED = {
     "an argument that the model does not read": ({"t": 1.0, "s": 0.0}, DataError, ["does not read the field 't'"]),
     "no name of the program's": ({"sz": 1.0, "s": 0.0}, DataError, ["no site 'sz'"]),
     "another shape": ({"c": np.zeros((3, 2)), "s": 0.0}, DataError, ["(3, 2)", "expected (3,)"]),
+    "a ragged list": ({"c": [[0, 1], [2], [1]], "s": 0.0}, DataError, ["'c'", "expected an array of numbers"]),
     "too few rows": ({"s": np.zeros(2)}, DataError, ["2 rows", "expected 3"]),
     "a value outside the support": ({"c": np.array([0, 1, 5]), "s": 0.0}, DataError, ["'c' in row 2", "support"]),
 }

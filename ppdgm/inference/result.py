@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -189,7 +189,7 @@ class Fit(Diagnosable):
             raise DataError(
                 f"given: got {type(given).__name__}, expected arrays by name, such as given={{'label': …}}."
             )
-        rows = {name: np.repeat(v, n) if np.ndim(v) == 0 else v for name, v in (given or {}).items()}
+        rows = {name: np.repeat(v, n) if _is_one(v) else v for name, v in (given or {}).items()}
         for name, value in rows.items():
             if len(value) != n:
                 raise DataError(
@@ -289,6 +289,11 @@ class Fit(Diagnosable):
     def _by_rows(self, feed: Feed, function: Any) -> dict[str, np.ndarray]:
         """What `function` gives for chunks of rows, joined along the data axis (1)."""
         return over_chunks(self._runtime, self._native, feed, function, feed.size, _ENCODE_ROWS)
+
+
+def _is_one(value: Any) -> bool:
+    """Whether it is one number or name, and no array or list, which may be ragged."""
+    return np.ndim(value) == 0 if isinstance(value, np.ndarray | str) else not isinstance(value, Sized)
 
 
 def load(

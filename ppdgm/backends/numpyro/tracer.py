@@ -14,10 +14,7 @@ from ppdgm.backends.numpyro.chains import walk
 from ppdgm.backends.numpyro.vocabulary import JaxReader, JaxVocabulary, MixedVocabulary
 from ppdgm.language import UNSEEN, Array, Batch, Trace
 from ppdgm.nets import check_libraries
-from ppdgm.reading import (
-    Gradients,
-    Reading,
-    Seen,
+from ppdgm.questions import (
     read_decoded,
     read_draws,
     read_dream,
@@ -29,6 +26,7 @@ from ppdgm.reading import (
     read_predictive,
     read_prior,
 )
+from ppdgm.reading import Gradients, Reading, Seen
 from ppdgm.tracing import Tracing
 
 Params = Mapping[str, Array]

@@ -16,10 +16,7 @@ from ppdgm.backends.pyro.noise import Watch
 from ppdgm.backends.pyro.vocabulary import MixedVocabulary, TorchReader, TorchVocabulary
 from ppdgm.language import UNSEEN, Array, Batch, Trace
 from ppdgm.nets import ForeignNet, check_libraries
-from ppdgm.reading import (
-    Gradients,
-    Reading,
-    Seen,
+from ppdgm.questions import (
     read_decoded,
     read_draws,
     read_dream,
@@ -31,6 +28,7 @@ from ppdgm.reading import (
     read_predictive,
     read_prior,
 )
+from ppdgm.reading import Gradients, Reading, Seen
 from ppdgm.tracing import Tracing
 
 Params = Mapping[str, Array]

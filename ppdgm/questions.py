@@ -1,0 +1,213 @@
+"""What a program is asked: runs of its guide and model, over either backend's arrays; see `ppdgm.reading`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ppdgm import enumeration, mistakes
+from ppdgm.errors import PpdgmError, explain
+from ppdgm.language import UNSEEN, Array, Batch, Trace, Vocabulary
+from ppdgm.reading import PairLike, Reader, Reading, Seen, trace
+
+
+def read_pair(
+    program: PairLike,
+    speak: Callable[[Reading], Vocabulary],
+    reader: Reader,
+    batch: Batch,
+    shape: tuple[int, int],
+    given: Mapping[str, Array],
+    kl: bool,
+    speak_guide: Callable[[Reading], Vocabulary] | None = None,
+) -> Trace:
+    """Read the guide, then the model at the guide's values; `speak` makes the vocabulary for a reading."""
+    guide = Reading(reader, shape, given)
+    _run(program, "guide", (speak_guide or speak)(guide), batch, reader)
+    mistakes.check_unobserved(guide.observed)
+    model = Reading(reader, shape, guide.values, axes=guide.axes)
+    P = speak(model)
+    _run(program, "model", P, batch, reader)
+    return trace(guide, model, P, kl)
+
+
+def read_observed(
+    program: PairLike, speak: Callable[[Reading], Vocabulary], reader: Reader, batch: Batch, size: int
+) -> list[Seen]:
+    """The observed sites of one particle, each with its distribution given a draw of the guide.
+
+    A row is right if it is for one value of what is enumerated: the others have probability 0.
+    """
+    guide = Reading(reader, (1, size), {})
+    _run(program, "guide", speak(guide), batch, reader)
+    model = Reading(reader, (1, size), guide.values, axes=guide.axes)
+    P = speak(model)
+    _run(program, "model", P, batch, reader)
+
+    def rows(inside: Array) -> Array:
+        inside = reader.broadcast(inside, (*inside.shape[:-1], size))
+        return P.xp.any(reader.reshape(inside, (-1, size)), axis=0)
+
+    inner = [n for n in model.observed if n not in model.shared]
+    return [Seen(n, model.dists[n], model.values[n], None, rows) for n in inner]
+
+
+def _run(program: PairLike, role: str, P: Vocabulary, batch: Batch, reader: Reader) -> None:
+    """Call the program's model or guide.
+
+    Raises:
+        ProgramError: for whatever the program raises, with the line that it comes from.
+    """
+    before = reader.stamps(batch)
+    try:
+        getattr(program, role)(P, **batch)
+    except PpdgmError:
+        raise
+    except Exception as error:
+        raise explain(program, error) from error
+    if reader.stamps(batch) != before:
+        raise mistakes.changed(role)
+
+
+def read_draws(
+    program: PairLike,
+    speak: Callable[[Reading], Vocabulary],
+    reader: Reader,
+    batch: Batch,
+    shape: tuple[int, int],
+    given: Mapping[str, Array] | None = None,
+) -> dict[str, Array]:
+    """The latents drawn from the guide, [K, B, *event]; discrete ones too; and those that are given, as they are."""
+    guide = Reading(reader, shape, given or {}, axes=None)
+    _run(program, "guide", speak(guide), batch, reader)
+    return {n: guide.values[n] for n in guide.dists}
+
+
+def read_guide(
+    program: PairLike,
+    speak: Callable[[Reading], Vocabulary],
+    reader: Reader,
+    batch: Batch,
+    shape: tuple[int, int],
+    given: Mapping[str, Array],
+) -> dict[str, Array]:
+    """log q of the guide's sites at given latents, [K, B]; the model is not read."""
+    guide = Reading(reader, shape, given, axes=None)
+    _run(program, "guide", speak(guide), batch, reader)
+    return {n: v for n, v in guide.log_prob.items() if n not in guide.shared}
+
+
+def read_model(
+    program: PairLike,
+    speak: Callable[[Reading], Vocabulary],
+    reader: Reader,
+    batch: Batch,
+    shape: tuple[int, int],
+    given: Mapping[str, Array],
+) -> dict[str, Array]:
+    """log p of the model's sites at given latents, [K, B]; the guide is not read. What is enumerated is summed out."""
+    model = Reading(reader, shape, given)
+    P = speak(model)
+    _run(program, "model", P, batch, reader)
+    own = list(model.axes)
+    mistakes.check_sites(list(given), [n for n in model.dists if n not in model.observed and n not in own])
+    log_p = {n: v for n, v in model.log_prob.items() if n not in model.shared}
+    return enumeration.sum_out(log_p, model.observed, own, 0, P.xp, P.logsumexp) if own else log_p
+
+
+def read_predictive(
+    program: PairLike,
+    speak: Callable[[Reading], Vocabulary],
+    reader: Reader,
+    batch: Batch,
+    shape: tuple[int, int],
+    given: Mapping[str, Array],
+) -> dict[str, Array]:
+    """Observed sites drawn from the model at given latents, [K, B, *event]."""
+    model = Reading(reader, shape, given, generate=True)
+    _run(program, "model", speak(model), batch, reader)
+    return {n: model.values[n] for n in model.observed}
+
+
+def read_decoded(
+    program: PairLike,
+    speak: Callable[[Reading], Vocabulary],
+    reader: Reader,
+    batch: Batch,
+    size: int,
+    given: Mapping[str, Array],
+) -> dict[str, Array]:
+    """Observed sites at their means given some latents, [1, B, *event]; other latents are at theirs, given those."""
+    model = Reading(reader, (1, size), given, choose="mean", generate=True)
+    _run(program, "model", speak(model), batch, reader)
+    return {n: model.values[n] for n in model.observed}
+
+
+def read_dream(
+    program: PairLike,
+    speak: Callable[[Reading], Vocabulary],
+    reader: Reader,
+    batch: Batch,
+    size: int,
+    stop: Callable[[Array], Array],
+) -> dict[str, Array]:
+    """log q(z|x) of the guide's sites, [1, B], for latents and data drawn from the model.
+
+    Raises:
+        ProgramError: an observed site has another name than its field, so that the guide can't be shown its draw.
+    """
+    model = Reading(reader, (1, size), {}, generate=True)
+    _run(program, "model", speak(model), batch, reader)
+    drawn = {n: stop(model.values[n]) for n in model.dists}
+    if missing := [n for n in model.observed if n not in batch]:
+        raise mistakes.no_field(missing[0], list(batch))
+    seen = {**batch, **{n: drawn[n][0] for n in model.observed}}
+    guide = Reading(reader, (1, size), {n: v for n, v in drawn.items() if n not in model.observed}, axes=None)
+    _run(program, "guide", speak(guide), seen, reader)
+    mistakes.check_sites(list(guide.dists), [n for n in model.dists if n not in model.observed])
+    return {n: guide.log_prob[n] for n in guide.dists}
+
+
+def read_means(
+    program: PairLike, speak: Callable[[Reading], Vocabulary], reader: Reader, batch: Batch, size: int
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Each latent at its mean given the means before it, and each observed site's mean given those; [1, B, *event].
+
+    Where nothing is latent, the model's deterministic values [B, …] stand for latents: an autoencoder's code.
+    """
+    guide = Reading(reader, (1, size), {}, choose="mean")
+    _run(program, "guide", speak(guide), batch, reader)
+    model = Reading(reader, (1, size), guide.seen, choose="mean", generate=True)
+    _run(program, "model", speak(model), batch, reader)
+    latents = {n: guide.values[n] for n in guide.dists}
+    if len(model.dists) == len(model.observed):
+        latents = {n: v[None] for n, v in model.values.items() if n not in model.dists}
+    return latents, {n: model.values[n] for n in model.observed}
+
+
+def read_prior(
+    program: PairLike,
+    speak: Callable[[Reading], Vocabulary],
+    reader: Reader,
+    batch: Batch,
+    size: int,
+    mean: bool,
+    given: Mapping[str, Array] | None = None,
+) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
+    """Latents drawn from the model, and the observed sites drawn (or at their mean) given them; [1, B, *event].
+
+    With `given`, values of sites [1, B, *event] that are held, observed sites are held too where the batch has data;
+    without, the batch's data are what the model computes with, and no more. Last, log p of what is held, [1, B], which
+    is NaN for a value outside the support.
+
+    Raises:
+        ProgramError: a site that is held has one before it that is drawn.
+    """
+    holds = None if given is None else tuple(v for v in batch.values() if v is not UNSEEN)
+    model = Reading(reader, (1, size), given or {}, generate=True, holds=holds)
+    _run(program, "model", speak(model), batch, reader)
+    latents = {n: v for n, v in model.values.items() if n in model.dists and n not in model.observed}
+    scores = {n: model.log_prob[n] for n in model.held}
+    if mean:
+        model = Reading(reader, (1, size), {**(given or {}), **latents}, choose="mean", generate=True, holds=holds)
+        _run(program, "model", speak(model), batch, reader)
+    return latents, {n: model.values[n] for n in model.observed}, scores
