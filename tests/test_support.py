@@ -312,3 +312,12 @@ def test_the_packages_own_programs_are_not_looked_at_twice(monkeypatch):
         part = getattr(likelihoods, name)
         if isinstance(part, type) and issubclass(part, likelihoods.Likelihood) and part is not likelihoods.Likelihood:
             assert part.__module__.startswith("ppdgm.models.")
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_checks_that_a_program_puts_off_are_off(backend):
+    """Grey values of a Bernoulli, as Pyro's own tutorial has them; an own density's checks can't be put off."""
+    make = lambda P, r, n: P.dist.Bernoulli(probs=r / 9, validate_args=False)
+    look(Observing(make=make), rows([0.3, 0.9]), backend)
+    with pytest.raises(DataError):
+        look(Observing(make=own_density("positive")), rows(REAL, [0.5, -1]), backend)

@@ -246,10 +246,11 @@ class Runtime:
             found[:] = [describe(site, batch) for site in sites]
             return [o.bounds for o in found]
 
-        if any(jax.eval_shape(look, params)):
+        with numpyro.validation_enabled():
+            if not any(jax.eval_shape(look, params)):
+                return list(found)
             bounds = self.fetch(jax.jit(look)(params))
-            return [replace(o, bounds=b) for o, b in zip(found, bounds, strict=True)]
-        return list(found)
+        return [replace(o, bounds=b) for o, b in zip(found, bounds, strict=True)]
 
     def inside(self, params: Any, data: Any, index: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         """Whether the value of each observed site is in its support, given a draw of the guide, [B]."""

@@ -13,14 +13,21 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
+from ppdgm.backends.numpyro.density import Density
 from ppdgm.language import Array
 from ppdgm.reading import Observed, Seen
 
 
 def describe(seen: Seen, batch: Mapping[str, Array]) -> Observed:
-    """What is known of a site; `batch` holds the rows."""
+    """What is known of a site, where NumPyro's checks are on: validate_args=False says that any data are meant.
+
+    Args:
+        seen: the site.
+        batch: holds the rows.
+    """
     inner, masked = _inner(seen.dist), seen.mask is not None
-    support = support_of(inner)
+    off = not inner._validate_args and not isinstance(inner, Density)
+    support = None if off else support_of(inner)
     wrapped = seen.dist
     while wrapped is not inner:
         masked, wrapped = masked or isinstance(wrapped, dist.MaskedDistribution), wrapped.base_dist

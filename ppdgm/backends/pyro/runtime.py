@@ -263,7 +263,11 @@ class Runtime:
         with self._evaluating(params, seed) as params:
             rows = self._index(index)
             batch = select(self.tracer, data, rows)
-            found = [describe(s, batch) for s in self.tracer.observed(params, batch, rows)]
+            try:
+                with unvalidated(False):
+                    found = [describe(s, batch, True) for s in self.tracer.observed(params, batch, rows)]
+            except (PpdgmError, ValueError):  # of parameters, or draws, of which evaluations tell what becomes
+                found = [describe(s, batch, False) for s in self.tracer.observed(params, batch, rows)]
             return [replace(o, bounds=self.fetch(o.bounds)) for o in found]
 
     def inside(self, params: Any, data: Any, index: np.ndarray, seed: int) -> dict[str, np.ndarray]:

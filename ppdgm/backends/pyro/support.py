@@ -11,14 +11,23 @@ import torch
 from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch.distributions import constraints
 
+from ppdgm.backends.pyro.density import Density
 from ppdgm.language import Array
 from ppdgm.reading import Observed, Seen
 
 
-def describe(seen: Seen, batch: Mapping[str, Array]) -> Observed:
-    """What is known of a site; `batch` holds the rows."""
+def describe(seen: Seen, batch: Mapping[str, Array], checked: bool) -> Observed:
+    """What is known of a site.
+
+    Args:
+        seen: the site.
+        batch: holds the rows.
+        checked: whether distributions check their values, unless the program has put it off: validate_args=False says
+            that data outside the support are meant, as grey values of a Bernoulli.
+    """
     inner, masked = _inner(seen.dist), seen.mask is not None
-    support = support_of(inner)
+    off = checked and not inner._validate_args and not isinstance(inner, Density)
+    support = None if off else support_of(inner)
     wrapped = seen.dist
     while wrapped is not inner:
         masked, wrapped = masked or isinstance(wrapped, dist.MaskedDistribution), wrapped.base_dist

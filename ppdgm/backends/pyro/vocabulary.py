@@ -246,10 +246,10 @@ def _flat(form: Array | None) -> Array | None:
 
 
 @contextmanager
-def unvalidated() -> Iterator[None]:
+def unvalidated(off: bool = True) -> Iterator[None]:
     """Distributions without argument checks, for the fast readings only: the process's own setting comes back."""
     before = Distribution._validate_args
-    Distribution.set_default_validate_args(False)
+    Distribution.set_default_validate_args(not off)
     try:
         yield
     finally:
