@@ -17,6 +17,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from mutations_of_engines import ENGINES
+
 ROOT = Path(__file__).parents[1]
 COPIED = ("ppdgm", "tests", "tutorials", "benchmarks", "pyproject.toml", "README.md")
 
@@ -586,6 +588,7 @@ MUTATIONS: dict[str, Mutation] = {
         "tests/test_diagnosis.py -k slopes",
     ),
 }
+MUTATIONS |= {name: Mutation(*fields) for name, fields in ENGINES.items()}
 
 
 def main() -> None:
