@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 import ppdgm
 from ppdgm.cli.app import app
 from ppdgm.data import Prepared, Stream, Transform, as_fields, binarise, load_data
+from ppdgm.data.looks import looks_prepared
 from ppdgm.data.prepared import MIXED, coding_of
 from ppdgm.errors import DataError, PpdgmError
 from ppdgm.inference import Fit
+from ppdgm.inference.codings import read_codings
 from ppdgm.models import PPCA, VAE, Bernoulli, Gaussian
 from ppdgm.nets import MLP
 
@@ -268,3 +270,37 @@ def test_the_command_line_scales_once(table, tmp_path, monkeypatch):
     one, two = (cli("evaluate", "a", "--k", 2, *more).stdout.splitlines()[1:] for more in
                 (("--data", "new.npy"), ("--data", "scaled.npy", "--units", "prepared")))  # fmt: skip
     assert one[0].split("±")[0] == two[0].split("±")[0]
+
+
+NOISE = {
+    "normal": lambda rng, shape: rng.normal(size=shape),
+    "heavy tails": lambda rng, shape: rng.standard_t(3, size=shape),
+    "sparse": lambda rng, shape: (rng.random(shape) < 0.1) * rng.exponential(size=shape),
+    "counts": lambda rng, shape: rng.poisson(2.0, shape).astype(float),
+}
+
+
+@pytest.mark.parametrize("name", NOISE)
+def test_own_rows_are_not_taken_for_scaled_ones(name):
+    """Over means and scales: own rows pass, and scaled ones are seen where the scales are apart."""
+    rng = np.random.default_rng(1)
+    wrong, missed, apart = [0, 0], [0, 0], 0
+    for mean, scale in [(0, 1), (0, 4), (0, 0.2), (6, 1), (100, 5), (-3, 10), (2.45e6, 0.01)]:
+        for width in (2, 5, 9):
+            for _ in range(10):
+                raw = mean + scale * NOISE[name](rng, (300, width))
+                transform = Transform("standardise", 1.0, raw.mean(0), np.maximum(raw.std(0), 1e-9))
+                far = bool((abs(np.log(transform.scale)) > np.log(4)).all() or (abs(transform.mean) > 4).all())
+                apart += far
+                for i, rows in enumerate((1, 30)):
+                    new = mean + scale * NOISE[name](rng, (rows, width))
+                    wrong[i] += bool(looks_prepared(transform, new))
+                    missed[i] += far and not looks_prepared(transform, transform.scaled(new))
+    assert apart > 80 and max(wrong) <= 0.02 * 210  # outliers
+    assert missed[1] <= 0.1 * apart
+
+
+def test_a_run_from_before_units_were_kept():
+    page = {"transform": {"kind": "unit", "divisor": 16.0}, "recipe": {"data": {"binarise": "threshold"}}}
+    found = read_codings({}, page)["x"]
+    assert (found.binarise, found.changes, found.columns) == ("threshold", False, ())

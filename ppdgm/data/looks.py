@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-SOME = 1000  # rows that are looked at
+SOME, ENOUGH = 1000, 10  # rows that are looked at, and from which their spread is looked at
 
 
 def looks_prepared(transform: Any, rows: np.ndarray) -> str:
@@ -41,12 +41,21 @@ def _levels(transform: Any, x: np.ndarray) -> str:
 
 
 def _standardised(transform: Any, x: np.ndarray) -> str:
-    """In the scaled range, far outside the own one, and a normal of the first is 100 times as likely for each row."""
+    """In the scaled range and not in the own one: a row by itself, or the means and spreads of several rows."""
     if x.shape[1:] != transform.mean.shape:
         return ""
-    z = (x - transform.mean) / transform.scale
-    evidence = 0.5 * (z**2 - x**2).reshape(len(x), -1).sum(1) + np.log(transform.scale).sum()
-    if (x**2).mean() < 4 and (z**2).mean() > 4 and np.median(evidence) > np.log(100):
+    z = ((x - transform.mean) / transform.scale).reshape(len(x), -1)
+    x, scale = x.reshape(len(x), -1), transform.scale.ravel()
+    evidence = 0.5 * (z**2 - x**2).sum(1) + np.log(scale).sum()  # of two normals, for each row
+    outside = np.quantile(abs(z), 0.75) > 2 or abs(z).max() > 20  # more than a few outliers
+    if (x**2).mean() < 4 and (z**2).mean() > 4 and outside and np.median(evidence) > np.log(100):
         far = np.sqrt((z**2).mean())
-        return f"they are {far:.1f} standard deviations from the run's mean, and near 0, as standardised rows are"
+        return f"they are {far:.3g} standard deviations from the run's mean, and near 0, as standardised rows are"
+    moves = (x.std(0) > 0) & (len(x) >= ENOUGH)
+    if not moves.any():
+        return ""
+    spread, centre = x.std(0)[moves], x.mean(0)[moves]
+    like_scaled = np.median(abs(np.log(spread))) < np.log(2) and np.median(abs(centre)) < 0.7
+    if like_scaled and np.median(abs(np.log(spread / scale[moves]))) > np.log(2.5):
+        return "their columns have mean 0 and variance 1, as standardised rows have, and not the run's spread"
     return ""
