@@ -80,9 +80,23 @@ class Context:
         self.declared.schedules[self.prefix + name] = schedule
 
     def net(
-        self, name: str, net: Net, inputs: tuple[int, ...], outputs: tuple[int, ...], label: str | None = None
+        self,
+        name: str,
+        net: Net,
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        label: str | None = None,
+        start: Callable[[Mapping[str, np.ndarray]], np.ndarray | None] | None = None,
     ) -> None:
-        """Declare a net from events of shape `inputs` to events of shape `outputs`."""
+        """Declare a net from events of shape `inputs` to events of shape `outputs`.
+
+        Args:
+            name: of the net.
+            net: the net.
+            inputs, outputs: shapes of events.
+            label: of its parameters.
+            start: what is added to its output at the start, given data: an array of shape `outputs`, or None for none.
+        """
         _checked_name("net", name)
         if not isinstance(net, Net):
             raise ProgramError(f"Net {name!r}: got {net!r}, expected a Net, such as MLP().")
@@ -94,7 +108,7 @@ class Context:
         self.declared.nets[self.prefix + name] = NetUse(net, inputs, outputs)
         inner = self.scope(name, label)
         for param, (shape, init) in net.params(inputs, outputs).items():
-            inner.param(param, shape, init)
+            inner.param(param, shape, _started(init, start) if start and param == net.last_bias else init)
 
     def part(
         self,
@@ -124,6 +138,17 @@ class Context:
         inner.inputs = None if inputs is None else tuple(inputs)
         self.declared.shapes[inner.prefix[:-1]] = tuple(shape)
         return part.build(inner, tuple(shape))
+
+
+def _started(init: Init, start: Callable[[Mapping[str, np.ndarray]], np.ndarray | None]) -> Init:
+    """First values of an output's bias, [outputs] or one for each channel, moved by what `start` gives of data."""
+
+    def moved(rng: np.random.Generator, shape: tuple[int, ...], data: Mapping[str, np.ndarray] | None) -> np.ndarray:
+        value = np.asarray(init(rng, shape, data), np.float64)
+        output = None if data is None else start(data)
+        return value if output is None else value + np.reshape(output, (*shape, -1)).mean(-1)
+
+    return moved
 
 
 def _checked_name(word: str, name: Any) -> str:
@@ -204,6 +229,19 @@ class Program(Spec):
 
     def check(self, data: Batch) -> None:
         """Refuse data that the model can't have generated, before any work starts."""
+
+    def independent(self) -> Any:
+        """The likelihood of which independent columns are what the model has to beat; None where it isn't known."""
+        return getattr(self, "likelihood", None)
+
+    def simulated(self, latents: Batch, data: Batch) -> dict[str, np.ndarray]:
+        """Fields of simulated data that are no site of the model, but say what a latent is, such as a label.
+
+        Args:
+            latents: drawn from the model, [N, *event] by site.
+            data: rows of real data, [N, *event] by field, that tell what is missing, say.
+        """
+        return {}
 
     def declarations(self) -> Declarations:
         """Every parameter, net and part of the program."""

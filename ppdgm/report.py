@@ -42,6 +42,7 @@ class Progress:
         epochs: planned, where that is known.
         live: the latest of what `fit(diagnose_epochs=…)` looks at: "live_kl_SITE", "live_active_SITE" and
             "live_information".
+        unused: steps for which the KL of latents has stayed near 0, once they are 300; else 0.
     """
 
     step: int
@@ -54,6 +55,7 @@ class Progress:
     skipped: int = 0
     epochs: float | None = None
     live: dict[str, float] = field(default_factory=dict)
+    unused: int = 0
 
     @property
     def bound(self) -> str:
@@ -67,6 +69,8 @@ class Progress:
         active = [f"{int(v)}" for n, v in self.live.items() if n.startswith("live_active_")]
         found += [f"active {'+'.join(active)}"] if active else []
         found += [f"information {self.live['live_information']:.2f}"] if "live_information" in self.live else []
+        if self.unused:
+            found.append(f"latents unused for {self.unused:,} steps")
         if self.skipped:
             found.append(f"{self.skipped:,} step{'s' if self.skipped > 1 else ''} skipped")
         return "  ".join(found)

@@ -148,3 +148,10 @@ def rounding(terms: np.ndarray) -> np.ndarray:
         size = np.abs(np.where(np.isfinite(terms), terms, 0.0)).max(0)
     unit = np.where(single, np.finfo(np.float32).eps, np.finfo(np.float64).eps)
     return np.minimum(_ULPS * unit * np.maximum(size, 1.0), NO_MATTER)
+
+
+def some_rows(size: int, most: int, seed: int = 0) -> np.ndarray:
+    """Indices of at most `most` of `size` rows, in order: a random choice, as the first ones may be of one class."""
+    if size <= most:
+        return np.arange(size)
+    return np.sort(np.random.default_rng(seed).choice(size, most, replace=False))

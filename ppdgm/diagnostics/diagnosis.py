@@ -21,6 +21,8 @@ from ppdgm.diagnostics.verdict import Finding, verdict
 from ppdgm.diagnostics.weights import WeightQuality
 from ppdgm.errors import DataError
 
+SIMULATED = ("calibration", "annealing")  # parts of data that the model draws
+
 
 @dataclass(frozen=True)
 class Gaps:
@@ -79,12 +81,31 @@ class Gaps:
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """What a model without latents gets: independent columns of the same likelihood, each datum by those of the others.
+
+    Attributes:
+        index: of the data, [n].
+        values: log p of each under the columns, [n], nats.
+    """
+
+    index: np.ndarray
+    values: np.ndarray
+
+    def gain(self, log_likelihood: np.ndarray) -> Measured:
+        """Mean of log p(x) of all data, [N], above the columns, with its standard error over data."""
+        return _mean(log_likelihood[self.index] - self.values)
+
+
+@dataclass(frozen=True)
 class Pictures:
     """Arrays that a report draws; what can't be had is None.
 
     Attributes:
         samples: means of the likelihood at draws of the prior, [n, *event_shape].
-        data: some data, [n, *event_shape].
+        shown: indices of some data, chosen at random, [n]; traversals start from the first of them, and
+            interpolations go between the first and the second, the third and the fourth, ….
+        data: these, [n, *event_shape].
         reconstructions: of these.
         worst: indices of the data with the largest k̂, the worst first.
         worst_data, worst_reconstructions: these, [len(worst), *event_shape].
@@ -99,6 +120,7 @@ class Pictures:
     """
 
     samples: np.ndarray | None = None
+    shown: np.ndarray | None = None
     data: np.ndarray | None = None
     reconstructions: np.ndarray | None = None
     worst: np.ndarray | None = None
@@ -123,6 +145,7 @@ class Diagnosis:
         size: N, data.
         log_likelihood: importance-sampled log p(x): .values, .mean, .standard_error, .monte_carlo_error, in nats.
         elbo: likewise, at β = 1.
+        baseline: log p of independent columns, which a model with latents has to beat.
         curve: L_k over k.
         weights: k̂ and effective sample size, datum by datum.
         use: of the latents: KL, active units, collapse.
@@ -140,12 +163,14 @@ class Diagnosis:
         recipe: the run's, as TOML.
         versions: of the packages.
         seconds: what each part took.
+        sizes: how many data were taken where not all were, by what for: chosen at random, or simulated.
     """
 
     title: str
     size: int
     log_likelihood: Any = None
     elbo: Any = None
+    baseline: Baseline | None = None
     curve: BoundCurve | None = None
     weights: WeightQuality | None = None
     use: LatentUse | None = None
@@ -163,6 +188,7 @@ class Diagnosis:
     recipe: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         grades = [f.grade for f in self.verdict]
@@ -176,9 +202,18 @@ class Diagnosis:
 
     def __str__(self) -> str:
         lines = [self.title, "", *(str(f) for f in self.verdict)]
+        if self.taken:
+            lines += ["", self.taken]
         if self.withheld:
             lines += ["", *(f"Not told, {name}: {why}" for name, why in self.withheld.items())]
         return "\n".join(lines)
+
+    @property
+    def taken(self) -> str:
+        """Which parts took some data only, in a sentence; "" where none did."""
+        sizes = {n: v for n, v in self.sizes.items() if n in SIMULATED or v < self.size}
+        told = [f"{n} {v:,} {'simulated ones' if n in SIMULATED else 'chosen at random'}" for n, v in sizes.items()]
+        return f"Of {self.size:,} data: {', '.join(told)}." if told else ""
 
     def table(self) -> dict[str, Any]:
         """All numbers as plain values, for JSON."""

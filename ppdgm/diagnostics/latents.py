@@ -106,7 +106,8 @@ def active_units(means: Any, threshold: float = 0.01) -> ActiveUnits:
     """A_d = Var_x(E_q[z_d|x]), active above the threshold. Burda et al. 2016, arXiv:1509.00519.
 
     Args:
-        means: E_q[z|x_n], [N, D], N ≥ 2.
+        means: E_q[z|x_n], [N, D], N ≥ 2; of categorical latents the probabilities of C classes, [N, D, C], of which the
+            variances add up.
         threshold: in the units of z², which are those of a prior with variance 1.
 
     Raises:
@@ -128,7 +129,8 @@ def latent_use(
     collapsed if that is below `nats`; and its dimensions, as all without a KL, are told by Burda's statistic.
 
     Args:
-        means: for each site E_q[z|x_n], [N, D]. A site may be left out that has a KL per dimension.
+        means: for each site E_q[z|x_n], [N, D], or [N, D, C] of categorical latents. A site may be left out that has a
+            KL per dimension.
         kl: for each site KL(q(z|x_n) ‖ p), [N, D] per dimension, or [N] for the site, nats.
         nats: below which a KL counts as none.
         threshold: of the variance of means.
@@ -169,10 +171,12 @@ def _site(name: str, means: Any, kl: Any, nats: float, threshold: float) -> Site
 
 
 def _variance(name: str, means: Any) -> np.ndarray:
-    array = float64(name, means, "N D")
+    classes = np.ndim(means) == 3
+    array = float64(name, means, "N D C" if classes else "N D")
     if len(array) < 2:
         raise DataError(f"{name}: got one datum, expected several: the statistic is a variance over data.")
-    return array.var(0, ddof=1)
+    variance = array.var(0, ddof=1)
+    return variance.sum(-1) if classes else variance
 
 
 def _list(words: Any) -> str:

@@ -94,12 +94,12 @@ def page(diagnosis: Any, drawn: dict[str, Drawing], failed: list[str]) -> str:
         f'<section aria-labelledby="{anchors[h]}"><h2 id="{anchors[h]}">{h}</h2>{content}</section>'
         for h, content in sections
     )
-    title = escape(diagnosis.title)
+    title, about = escape(diagnosis.title), f"Diagnosis on {diagnosis.size:,} data. {diagnosis.taken}".strip()
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="generator" content="ppdgm">'
         f"<title>{title}: diagnosis</title><style>{CSS}</style></head>\n"
-        f'<body><header><h1>{title}</h1><p class="about">Diagnosis on {diagnosis.size:,} data</p>'
+        f'<body><header><h1>{title}</h1><p class="about">{escape(about)}</p>'
         f'<nav aria-label="Parts of this report"><ul>{links}</ul></nav></header>\n'
         f"<main>{body}</main>\n<footer>Written by ppdgm. All bounds and likelihoods are in nats per datum.</footer>"
         "</body></html>\n"

@@ -54,6 +54,8 @@ def _numbers(found: Any) -> Iterable[tuple[str, str, str]]:
     for value, name in ((found.log_likelihood, "log p(x)"), (found.elbo, "ELBO")):
         if value is not None:
             yield name, number(value.mean), f"± {number(value.standard_error)} nats"
+    if found.baseline is not None:
+        yield "independent columns", number(float(found.baseline.values.mean())), "nats"
     if found.surgery is not None:
         s = found.surgery
         yield "mutual information", number(s.mutual_information.value), f"of {number(s.kl.value)} nats of KL"
@@ -62,7 +64,7 @@ def _numbers(found: Any) -> Iterable[tuple[str, str, str]]:
         yield "latents in use", f"{used} of {size}", "dimensions"
     if (w := found.weights) is not None:
         k = np.where(np.isnan(w.pareto_k), -np.inf, w.pareto_k)
-        yield "k̂ above 0.7", f"{np.mean(k > 0.7):.0%}", "of the data"
+        yield "k̂ above 0.7", f"{np.sum(k > 0.7):,}", f"of {len(k):,} data"
         yield "median ESS", number(float(np.median(w.effective_sample_size)), 0), f"of {w.k:,} draws"
     if found.gaps is not None:
         yield "inference gap", number(found.gaps.inference.value), "nats"
@@ -119,7 +121,7 @@ def coverage(found: Any) -> str:
     if not found.coverage:
         return ""
     levels = next(iter(found.coverage.values())).levels
-    rows = [(name, *(f"{share:.0%}" for share in c.overall)) for name, c in found.coverage.items()]
+    rows = [(name, *(f"{share:.1%}" for share in c.overall)) for name, c in found.coverage.items()]
     return table(("intervals of", *(f"{level:.0%}" for level in levels)), rows)
 
 

@@ -26,6 +26,7 @@ def table(diagnosis: Any) -> dict[str, Any]:
         "verdict": [_of(f, ("about", "grade", "text", "advice")) for f in d.verdict],
         "log_likelihood": _estimate(d.log_likelihood),
         "elbo": _estimate(d.elbo),
+        "baseline": _of(d.baseline, ("index", "values")),
         "curve": _of(d.curve, ("k", "mean", "standard_error", "monte_carlo_error")),
         "weights": _of(d.weights, ("k", "threshold", "pareto_k", "effective_sample_size", "exact")),
         "use": _use(d.use),
@@ -43,6 +44,7 @@ def table(diagnosis: Any) -> dict[str, Any]:
         "recipe": d.recipe,
         "versions": d.versions,
         "seconds": d.seconds,
+        "sizes": d.sizes,
     }
     plain: dict[str, Any] = _plain(found)
     return plain

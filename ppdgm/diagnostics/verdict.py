@@ -13,8 +13,9 @@ Grade = Literal["bad", "warning", "good"]
 _ORDER = {"bad": 0, "warning": 1, "good": 2}
 _MARK = {"bad": "✗", "warning": "!", "good": "✓"}
 
-MOST_GAP = 5.0  #: nats of an inference gap above which something is to be done
+MOST_GAP = 1.0  #: nats of an inference gap above which something is to be done
 ENOUGH = 0.9  #: share of draws that count, from which a heavy tail of the weights is no trouble
+NO_KL = 0.1  #: nats of KL below which its parts tell nothing
 MANY = 0.05  #: share of data with a k̂ too large, above which the guide is not to be trusted
 
 
@@ -45,6 +46,12 @@ def verdict(found: Any) -> tuple[Finding, ...]:
     return tuple(sorted(each, key=lambda f: _ORDER[f.grade]))
 
 
+def share_of(which: np.ndarray) -> str:
+    """How many data these are, as a number: a share that is rounded to 0 % would hide the few."""
+    n, size = int(np.sum(which)), len(which)
+    return f"{n:,} of the {size:,} data" + (f" ({n / size:.1%})" if n else "")
+
+
 def _training(found: Any) -> Iterator[Finding]:
     for name, what in (("log_likelihood", "log p(x)"), ("elbo", "ELBO")):
         value = getattr(found, name)
@@ -58,7 +65,23 @@ def _training(found: Any) -> Iterator[Finding]:
         text = f"log p(x) = {found.log_likelihood.mean:.2f} ± {found.log_likelihood.standard_error:.2f} nats"
         if found.elbo is not None:
             text += f", ELBO {found.elbo.mean:.2f}"
-        yield Finding("Fit", "good", f"{text}, mean of {found.size:,} data.")
+        yield _fit(found, f"{text}, mean of {found.size:,} data")
+
+
+def _fit(found: Any, text: str) -> Finding:
+    """Beside what a model without latents gets, and no better than the other findings leave it."""
+    if found.baseline is not None:
+        gain, plain = found.baseline.gain(found.log_likelihood.values), float(found.baseline.values.mean())
+        text += f"; independent columns have {plain:.2f}"
+        if not gain.value > 2 * np.nan_to_num(gain.error):
+            advice = "The latents win nothing: see what is told of them, train longer, or take a richer decoder."
+            return Finding("Fit", "bad", f"{text}, no less than the model (its gain is {gain} nats).", advice)
+        text += f", and the model {gain} more"
+    elif found.use is not None and len(found.use.collapsed) == len(found.use.sites):
+        return Finding("Fit", "warning", f"{text}, of a model that does without its latents.")
+    if any(f.grade == "bad" for f in _weights(found)):
+        return Finding("Fit", "warning", f"{text}. It is too low, as the guide's draws miss the posterior: see Guide.")
+    return Finding("Fit", "good", f"{text}.")
 
 
 def _progress(found: Any) -> Iterator[Finding]:
@@ -129,7 +152,7 @@ def _weights(found: Any) -> Iterator[Finding]:
     share = float(np.median(w.effective_sample_size)) / w.k
     if not len(known):
         text = (
-            f"the effective sample size is {share:.0%} of the draws (median); the weights have too many ties for a k̂."
+            f"the effective sample size is {share:.1%} of the draws (median); the weights have too many ties for a k̂."
         )
         yield Finding("Guide", "good" if share > 0.1 else "warning", text)
         return
@@ -137,10 +160,9 @@ def _weights(found: Any) -> Iterator[Finding]:
     # Of nearly equal weights even a heavy tail weighs nothing.
     over = float((heavy & (w.effective_sample_size < ENOUGH * w.k)).mean())
     worst = ", ".join(str(i) for i in w.worst(3))
-    text = f"Pareto k̂ is above 0.7 for {heavy.mean():.0%} of the data, with a median of {np.median(known):.2f}; worst: "
-    text += f"data {worst}."
+    text = f"Pareto k̂ is above 0.7 for {share_of(heavy)}, with a median of {np.median(known):.2f}; worst: data {worst}."
     if heavy.mean() > over + 0.01:
-        text += f" For all but {over:.0%} that is no trouble, as nearly all draws count."
+        text += f" For all but {over:.1%} that is no trouble, as nearly all draws count."
     if over > MANY:
         advice = (
             "The guide is far from the posterior there: take a larger encoder, a richer posterior (FlowPosterior, "
@@ -160,7 +182,7 @@ def _calibration(found: Any) -> Iterator[Finding]:
         if name in found.coverage:
             c = found.coverage[name]
             j = int(np.argmin(np.abs(c.levels - 0.9)))
-            said.append(f"{c.levels[j]:.0%} intervals of {name} hold the truth in {c.overall[j]:.0%} of the data")
+            said.append(f"{c.levels[j]:.0%} intervals of {name} hold the truth in {c.overall[j]:.1%} of the data")
     if failed:
         text = f"the posterior of {' and '.join(failed)} is not calibrated on data simulated from the model"
         text += f": {'; '.join(said)}." if said else "."
@@ -209,8 +231,8 @@ def _gaps(found: Any) -> Iterator[Finding]:
 
 
 def _surgery(found: Any) -> Iterator[Finding]:
-    if (s := found.surgery) is None:
-        return
+    if (s := found.surgery) is None or abs(s.kl.value) < NO_KL:
+        return  # nothing to take apart: what is told of the latents says so
     information, marginal = s.mutual_information.value, s.marginal_kl.value
     text = f"of a KL of {s.kl.value:.2f} nats, {information:.2f} are information on the datum"
     text += f" (at most log N = {s.most:.2f})"
@@ -226,20 +248,22 @@ def _surgery(found: Any) -> Iterator[Finding]:
 
 
 def _checks(found: Any) -> Iterator[Finding]:
+    size = found.sizes.get("predictive checks", found.size)
+    of = f" (of {size:,} of the {found.size:,} data, chosen at random)" if size < found.size else ""
     for checks, kind in ((found.checks, "posterior"), (found.prior_checks, "prior")):
         if not checks:
             continue
         # The smallest p that S data sets can tell is 2 / (S + 1).
         odd = [c for c in checks if c.p <= max(0.01, 2.0 / (1 + len(c.replicated)))]
         if odd:
-            text = ", ".join(f"{c.name} {c.observed:.3g}, replicated {np.mean(c.replicated):.3g}" for c in odd)
+            text = ", ".join(f"{c.name} {c.observed:.3g}, replicated {np.mean(c.replicated):.3g}" for c in odd) + of
             advice = "The likelihood may be of the wrong family or scale." if kind == "posterior" else (
                 "What the model draws differs from the data: a better prior, or a longer training."
             )  # fmt: skip
             yield Finding(f"{kind.capitalize()} predictive", "warning", f"{text}.", advice)
         else:
             names = ", ".join(c.name for c in checks)
-            yield Finding(f"{kind.capitalize()} predictive", "good", f"data drawn anew agree in {names}.")
+            yield Finding(f"{kind.capitalize()} predictive", "good", f"data drawn anew agree in {names}{of}.")
 
 
 def _bracket(found: Any) -> Iterator[Finding]:

@@ -24,9 +24,11 @@ from ppdgm.diagnostics.diagnosis import Diagnosis
 from ppdgm.diagnostics.log_mean import log_mean
 from ppdgm.errors import PpdgmError, nearest, out_of_memory
 from ppdgm.inference.annealing import anneal, heats
+from ppdgm.inference.baseline import baseline
 from ppdgm.inference.drawing import pictures
 from ppdgm.inference.evaluate import Estimate
 from ppdgm.inference.gaps import measure
+from ppdgm.inference.latents import by_latent, per_latent
 from ppdgm.inference.subject import Subject, Terms, flat
 from ppdgm.spec import PositiveFloat, PositiveInt, Spec
 
@@ -86,6 +88,7 @@ class Diagnosing:
         self.found: dict[str, Any] = {}
         self.withheld: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
+        self.sizes: dict[str, int] = {}  # of the parts that take some data only, or simulated ones
         self._terms: Terms | None = None
 
     def run(self, parts: tuple[str, ...], **about: Any) -> Diagnosis:
@@ -106,7 +109,14 @@ class Diagnosing:
                     raise
                 self.withheld[name] = str(told)
             self.seconds[name] = time.perf_counter() - started
-        return Diagnosis(size=self.subject.size, withheld=self.withheld, seconds=self.seconds, **self.found, **about)
+        return Diagnosis(
+            size=self.subject.size,
+            withheld=self.withheld,
+            seconds=self.seconds,
+            sizes=self.sizes,
+            **self.found,
+            **about,
+        )
 
     @property
     def terms(self) -> Terms:
@@ -120,6 +130,7 @@ class Diagnosing:
         self.found["elbo"] = self.subject.judge.elbo(min(k, 10), seed)
         log_weights = self.subject.judge.log_weights(k, seed)
         values, errors, biases = log_mean(log_weights)
+        self._baseline()
         self.found["log_likelihood"] = Estimate(values, errors, k, biases=biases)
         if not self._draws():
             self.withheld["Pareto k̂"] = "the guide draws no latent, so that there are no weights."
@@ -131,6 +142,12 @@ class Diagnosing:
         else:
             self.found["weights"] = weight_quality(log_weights)
 
+    def _baseline(self) -> None:
+        try:
+            self.found["baseline"] = baseline(self.subject)
+        except (PpdgmError, NotImplementedError) as error:
+            self.withheld["baseline"] = str(error)
+
     def _draws(self) -> bool:
         """Whether the guide has latents at all."""
         data, index = self.subject.feed.rows(self.subject.chunks(self.subject.size, 1)[0])
@@ -138,13 +155,12 @@ class Diagnosing:
         return bool(trace.log_q) or trace.marginal is not None
 
     def _latents(self) -> None:
-        codes = flat(self.subject.means()[0])
-        kl = dict(self.terms.kl)
-        for n, v in kl.items():  # a closed form of the site as a whole, as of a full covariance
-            if n in codes and v.ndim == 2 and v.shape[1] == 1 != codes[n].shape[1]:
-                kl[n] = v[:, 0]
-        known = {n: v for n, v in codes.items() if n in kl and (kl[n].ndim == 1 or kl[n].shape == v.shape)}
-        told = {n: v for n, v in kl.items() if n in known or v.ndim == 2}
+        terms, means = self.terms, self.subject.means()[0]
+        codes = {n: by_latent(v, terms.latents.get(n)) for n, v in means.items() if n in terms.kl}
+        kl = {n: per_latent(v, codes[n]) if n in codes else v for n, v in terms.kl.items()}
+        known = {n: v for n, v in codes.items() if kl[n] is not None}
+        told = {n: terms.kl[n] if v is None else v for n, v in kl.items()}
+        told = {n: v for n, v in told.items() if n in known or v.ndim == 2}
         self.found["use"] = latent_use(known, told, self.depth.nats, self.depth.active)
 
     def _surgery(self) -> None:
@@ -158,10 +174,9 @@ class Diagnosing:
 
     def _calibration(self) -> None:
         subject, depth = self.subject, self.depth
-        truth, fresh = subject.simulated(depth.simulated, subject.stream("truth"))
-        known = {n: v for n, v in subject.feed.sample.items() if n not in fresh}
-        rows = {n: np.asarray(v)[np.arange(depth.simulated) % len(v)] for n, v in known.items()}
-        other = subject.of({**{n: fresh[n] for n in fresh if n in subject.fields}, **rows})
+        truth, fresh = subject.simulated_data(depth.simulated, subject.stream("truth"))
+        other = subject.of(fresh)
+        self.sizes["calibration"] = depth.simulated
 
         draws = subject.drawing(depth.ranks)
 
@@ -182,7 +197,9 @@ class Diagnosing:
 
     def _predictive(self) -> None:
         subject, depth = self.subject, self.depth
-        size = min(depth.replicated_size, subject.size)
+        few, _ = subject.some(depth.replicated_size, "replicated")
+        size = few.size
+        self.sizes["predictive checks"] = size
 
         draws = subject.drawing(depth.replicated)
 
@@ -192,25 +209,26 @@ class Diagnosing:
             found: dict[str, np.ndarray] = subject.runtime.predictive(subject.params, data, index, z, seed)
             return found
 
-        again = subject.over(draw, size, max(1, min(128, 12_800 // depth.replicated)))
-        name = "x" if "x" in again else next(iter(again))
-        observed = np.asarray(subject.feed.fields[name][:size])
+        again = few.over(draw, size, max(1, min(128, 12_800 // depth.replicated)))
+        field, name = subject.shown(again)
+        observed = np.asarray(few.feed.fields[field])
         self.found["checks"] = tuple(predictive_check(observed, again[name], self.statistics).values())
-        whole = (subject.simulated(size, subject.stream("prior", s))[1][name] for s in range(depth.replicated))
+        whole = (few.simulated(size, subject.stream("prior", s))[1][name] for s in range(depth.replicated))
         self.found["prior_checks"] = tuple(predictive_check(observed, whole, self.statistics).values())
 
     def _gaps(self) -> None:
-        size = min(self.depth.few, self.subject.size)
-        few = self.subject.of({n: np.asarray(v[:size]) for n, v in self.subject.feed.fields.items()})
         depth = self.depth
-        self.found["gaps"] = measure(few, np.arange(size), depth.family, depth.refit_steps, depth.heats, depth.leaps)
+        few, index = self.subject.some(depth.few, "refitted")
+        self.sizes["gaps"] = few.size
+        self.found["gaps"] = measure(few, index, depth.family, depth.refit_steps, depth.heats, depth.leaps)
 
     def _annealing(self) -> None:
         depth, seed = self.depth, self.subject.seed
         if set(self.subject.fields) != {"x"}:
             raise PpdgmError("annealing starts at the prior, and this program's depends on other fields than x.")
-        truth, fresh = self.subject.simulated(depth.few, self.subject.stream("annealed"))
-        joint, _ = self.subject.of({n: fresh[n] for n in self.subject.fields}).joint(depth.few)
+        truth, fresh = self.subject.simulated_data(depth.few, self.subject.stream("annealed"))
+        self.sizes["annealing"] = depth.few
+        joint, _ = self.subject.of(fresh).joint(depth.few)
         start, _ = self.subject.simulated(depth.few * depth.chains, self.subject.stream("chains"))
         chains = {n: v.reshape(depth.chains, depth.few, *v.shape[1:]) for n, v in start.items()}
         first = joint.latents.flat(chains)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ppdgm.data import take
+from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.diagnostics.diagnosis import Pictures
 from ppdgm.errors import PpdgmError
 from ppdgm.inference.subject import Sites, Subject, Terms, flat
@@ -19,32 +21,36 @@ def pictures(subject: Subject, terms: Terms | None, use: Any, weights: Any, labe
     """What a report draws; what the program can't give is left out."""
     latents, observed = subject.means()
     latents = {n: v for n, v in latents.items() if len(v) == subject.size}  # and not those that all data share
-    name = "x" if "x" in observed else next(iter(observed), None)
-    found: dict[str, Any] = {"codes": flat(latents), "labels": labels}
+    shown = some_rows(subject.size, SHOWN, subject.stream("shown"))
+    field, name = _or(lambda: subject.shown(observed), (None, next(iter(observed), None)))
+    found: dict[str, Any] = {"codes": flat(latents), "labels": labels, "shown": shown}
     if name is not None:
-        found["data"] = np.asarray(subject.feed.fields[name][:SHOWN]) if name in subject.feed.fields else None
-        found["reconstructions"] = observed[name][:SHOWN]
-        if weights is not None and name in subject.feed.fields:
+        found["reconstructions"] = observed[name][shown]
+        if field is not None:
+            found["data"] = take(subject.feed.fields, shown)[field]
+        if weights is not None and field is not None:
             worst = weights.worst(min(WORST, subject.size))
             found["worst"] = worst
-            found["worst_data"] = np.stack([np.asarray(subject.feed.fields[name][int(i)]) for i in worst])
+            found["worst_data"] = take(subject.feed.fields, worst)[field]
             found["worst_reconstructions"] = observed[name][worst]
     if terms is not None:
         found["aggregated"] = {n: v[0] for n, v in flat(terms.latents, 2).items()}
     prior: Sites = _or(lambda: subject.simulated(PRIOR, subject.stream("prior codes"))[0], {})
     found["prior"] = flat(prior)
     if name is not None:
+        some = {n: v[shown] for n, v in latents.items()}
         found["samples"] = _or(lambda: subject.simulated(SHOWN, subject.stream("samples"), True)[1][name], None)
         if use is not None:
-            found |= _or(lambda: _traversals(subject, latents, prior, use, name), {})
-        found["interpolations"] = _or(lambda: _interpolations(subject, latents, name), None)
+            found |= _or(lambda: _traversals(subject, some, prior, use, name), {})
+        found["interpolations"] = _or(lambda: _interpolations(subject, some, name), None)
     return Pictures(**found)
 
 
 def _traversals(subject: Subject, latents: Sites, prior: Sites, use: Any, name: str) -> dict[str, Any]:
-    """Decoded along each of the most informative dimensions, from the first datum's code; sites above are left out."""
+    """Decoded along each of the most informative dimensions, from the first code; sites above are left out."""
     ranked = sorted(
-        ((by[d], s.name, int(d), unit) for s in use.sites if s.name in latents and s.name in prior
+        ((by[d], s.name, int(d), unit) for s in use.sites
+         if s.name in prior and s.name in latents and len(s.used) == latents[s.name][0].size  # and not classes
          for by, unit in [(s.kl, "nats") if s.kl is not None else (s.variance, "variance of means")]
          for d in s.by_kl[:ALONG]),
         reverse=True,
@@ -62,9 +68,9 @@ def _traversals(subject: Subject, latents: Sites, prior: Sites, use: Any, name: 
 
 
 def _interpolations(subject: Subject, latents: Sites, name: str) -> np.ndarray:
-    """Decoded on straight lines between the codes of data 2i and 2i + 1."""
+    """Decoded on straight lines between codes 2i and 2i + 1."""
     share, rows = np.linspace(0.0, 1.0, STEPS), []
-    for i in range(min(PAIRS, subject.size // 2) if latents else 0):
+    for i in range(min(PAIRS, len(next(iter(latents.values()))) // 2) if latents else 0):
         between = {}
         for n, v in latents.items():
             weight = share.reshape(-1, *(1,) * (v.ndim - 1))

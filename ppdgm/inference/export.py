@@ -27,7 +27,7 @@ def export(
     Args:
         subject: program and data.
         posterior: draws.
-        predictive: draws of the data, of the first of these.
+        predictive: draws of the data, of so many of these, evenly spaced.
         prior: draws of the prior and of data from it.
         coords: labels of axes.
         library: the backend's name.
@@ -48,7 +48,9 @@ def export(
 
     add(("log_likelihood",), lambda: {"log_likelihood": {"x": _seen(subject, posterior.latents)}})
     if predictive:
-        few = {n: v[:predictive] for n, v in posterior.latents.items()}
+        # Evenly spaced, so that of several chains, one after another, each has its share.
+        taken = np.linspace(0, (size := len(next(iter(posterior.latents.values())))) - 1, min(predictive, size))
+        few = {n: v[np.rint(taken).astype(int)] for n, v in posterior.latents.items()}
         add(("posterior_predictive",), lambda: {"posterior_predictive": shown(_predicted(subject, few))})
     if prior:
         add(("prior", "prior_predictive"), lambda: _prior(subject, prior, shown))

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from ppdgm.data import Stream, take
+from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.errors import DataError
 from ppdgm.inference.batches import Plan
 
 CHUNK_BYTES = 2**26  # of streamed rows that are in memory at a time
+SAMPLED = 2000  # of them, for first values
 
 
 class Feed:
@@ -32,8 +34,15 @@ class Feed:
 
     @cached_property
     def sample(self) -> Mapping[str, np.ndarray | Stream]:
-        """Data from which a plain pair can be found out: all, or some where they are streamed."""
-        return take(self.fields, np.arange(min(self.size, 100))) if self.streamed else self.fields
+        """Data from which a plain pair can be found out, and first values come: all, or some at random of a stream."""
+        if not self.streamed:
+            return self.fields
+        most = int(np.clip(CHUNK_BYTES // max(self._row_bytes, 1), 1, SAMPLED))
+        return take(self.fields, some_rows(self.size, most))
+
+    @property
+    def _row_bytes(self) -> int:
+        return sum(prod(v.shape[1:]) * np.dtype(v.dtype).itemsize for v in self.fields.values())
 
     @cached_property
     def native(self) -> Any:
@@ -41,7 +50,7 @@ class Feed:
         return self.runtime.put(self.fields)
 
     def some(self, count: int) -> Any:
-        """The first data, for a first look; all where they are there anyway."""
+        """The first rows, from which shapes, sizes and mistakes of a program are found; all where they are there."""
         return self.rows(np.arange(count) % self.size)[0] if self.streamed else self.native
 
     def rows(self, index: np.ndarray) -> tuple[Any, np.ndarray]:
@@ -65,8 +74,7 @@ class Feed:
         """Steps whose data may be in memory at a time."""
         if not self.streamed:
             return most
-        row = sum(prod(v.shape[1:]) * np.dtype(v.dtype).itemsize for v in self.fields.values())
-        return int(np.clip(CHUNK_BYTES // max(row * batch_size, 1), 1, most))
+        return int(np.clip(CHUNK_BYTES // max(self._row_bytes * batch_size, 1), 1, most))
 
     def _read(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Rows from disk.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
+from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.errors import ProgramError
 from ppdgm.inference.feed import Feed
 
@@ -21,15 +22,15 @@ def mutual_information(runtime: Any, params: Any, feed: Feed, seed: int = 0, row
     Args:
         runtime: of the program.
         params: from `runtime.put`.
-        feed: of the data, of which the first rows are taken.
-        seed: of the draws.
+        feed: of the data, of which rows are taken at random.
+        seed: of the draws, and of the choice.
         rows: B.
 
     Raises:
         ProgramError: a latent that all data share.
     """
     rows = runtime.tracer.batch_size or min(rows, feed.size)
-    data, index = feed.rows(np.arange(rows) % feed.size)
+    data, index = feed.rows(np.resize(some_rows(feed.size, rows, seed), rows))
     drawn = runtime.draws(params, data, index, 1, seed)
     if shared := [n for n, z in drawn.items() if z.shape[1] != rows]:
         raise ProgramError(f"Site {shared[0]!r} is one latent for all data, and mutual information is of each datum's.")

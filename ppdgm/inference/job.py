@@ -35,6 +35,7 @@ from ppdgm.inference.result import Fit, values_of
 from ppdgm.inference.run import Interruption, Run, interruptible
 from ppdgm.inference.settings import Training
 from ppdgm.inference.support import check_support
+from ppdgm.inference.unused import Unused, has_latents
 from ppdgm.inference.watch import Watch
 from ppdgm.nets import ForeignNet
 from ppdgm.program import PlainPair
@@ -200,8 +201,12 @@ class Job:
         rate = as_schedule(1.0) if self.own is not None else training.rate
         return Run(
             trainer, self.feed, self.batches, self.recipe.engine, training, self.total, watch, self.callbacks, report,
-            keeper, rate, self.recipe.engine.director(self.batches.per_epoch), self.live,
+            keeper, rate, self.recipe.engine.director(self.batches.per_epoch), self.live, self._unused(),
         )  # fmt: skip
+
+    def _unused(self) -> Unused | None:
+        engine = self.recipe.engine
+        return Unused() if self.latent and "kl" in engine.metrics and not engine.exact else None
 
     def _go(self, run: Run, keeper: Keeper) -> Interruption:
         """Train; an error in a callback, or a second Ctrl-C, does not lose what was reached."""
@@ -266,7 +271,7 @@ class Job:
             data = {**data, **self.runtime.put({"x": np.round(self.runtime.fetch(data["x"]))})}
         engine = self.recipe.engine
         try:
-            self.runtime.validate(self.native, data, 2, rows)
+            self.latent = has_latents(self.runtime.validate(self.native, data, 2, rows))
             self._check_rows()
             if self.held_out is not None or self.recipe.training.diagnose_epochs is not None:
                 check_quiet(self.runtime, self.native, self.feed)

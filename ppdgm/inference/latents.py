@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
+
+from ppdgm.models.relaxed import CERTAIN
 
 
 @dataclass(frozen=True)
@@ -37,3 +40,25 @@ class Latents:
             found[name] = flat[..., start:end].reshape(*flat.shape[:2], *shape).astype(dtype)
             start = end
         return found
+
+
+def by_latent(means: np.ndarray, draws: np.ndarray | None) -> np.ndarray:
+    """Means of a site [N, *event] as [N, D]; probabilities [N, D, C] where its draws choose one of C classes.
+
+    So a categorical latent is one, and not as many as it has classes. Logarithms of one-hot vectors are told as
+    probabilities, and log-odds as the mean of ±1, which has a variance of 1 under an even prior.
+    """
+    if draws is not None and draws.ndim > 2 and len(levels := np.unique(draws)) == 2:
+        low, high = levels
+        if low == -CERTAIN:
+            means = 2 * expit(means) - 1 if high == CERTAIN else np.exp(means)
+        if draws.shape[-1] > 1 and low + high != 0 and ((draws == high).sum(-1) == 1).all():
+            return means.reshape(len(means), -1, means.shape[-1])
+    return means.reshape(len(means), -1)
+
+
+def per_latent(kl: np.ndarray, codes: np.ndarray) -> np.ndarray | None:
+    """The KL [N, D] of latents `by_latent`; [N] where it is known of the whole site; None where it is of others."""
+    if kl.ndim == 1 or kl.shape[1] == 1:
+        return kl.reshape(len(kl), *((1,) if codes.shape[1] == 1 else ()))
+    return kl if kl.shape[1] == codes.shape[1] else None

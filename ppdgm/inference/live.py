@@ -10,18 +10,22 @@ from typing import Any
 
 import numpy as np
 
+from ppdgm.data import take
+from ppdgm.diagnostics import active_units
+from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.errors import PpdgmError, TrainingError
 from ppdgm.inference.evaluate import parse_memory
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.information import mutual_information
-from ppdgm.inference.subject import Subject, flat
+from ppdgm.inference.latents import by_latent
+from ppdgm.inference.subject import Subject
 
 ROWS, ACTIVE = 500, 0.01  # data that are looked at, and the variance of means from which a dimension is active
 
 
 @dataclass
 class Live:
-    """The looks so far, at the first validation data, or else the first of those that are trained on.
+    """The looks so far, at a random choice of the validation data, or else of those that are trained on.
 
     Args:
         runtime: of the program.
@@ -46,12 +50,12 @@ class Live:
 
     def measure(self, params: Any) -> dict[str, float]:
         """By name: "live_kl_SITE" in nats, "live_active_SITE" and "live_information" in nats, at most log 500."""
-        size = min(ROWS, self.feed.size)
-        few = Feed(self.runtime, {n: np.asarray(v[:size]) for n, v in self.feed.fields.items()})
+        few = Feed(self.runtime, take(self.feed.fields, some_rows(self.feed.size, ROWS)))
         subject = Subject(self.runtime, params, few, tuple(few.fields), 0, parse_memory("auto", self.runtime.device))
-        terms, means = subject.terms(1), flat(subject.means()[0])
+        terms, means = subject.terms(1), subject.means()[0]
         found = {f"live_kl_{n}": float(v.mean(0).sum()) for n, v in terms.kl.items()}
-        found |= {f"live_active_{n}": float((means[n].var(0, ddof=1) > ACTIVE).sum()) for n in terms.kl if n in means}
+        codes = {n: by_latent(means[n], terms.latents.get(n)) for n in terms.kl if n in means}
+        found |= {f"live_active_{n}": float(active_units(v, ACTIVE).count) for n, v in codes.items()}
         with suppress(PpdgmError):  # a flow without an inverse knows its density at its own draws alone
             found["live_information"] = mutual_information(self.runtime, params, few)
         return found

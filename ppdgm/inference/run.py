@@ -22,6 +22,7 @@ from ppdgm.inference.keeper import Keeper
 from ppdgm.inference.live import Live
 from ppdgm.inference.settings import Training
 from ppdgm.inference.trouble import ADVICE, describe
+from ppdgm.inference.unused import Unused
 from ppdgm.inference.watch import Watch
 from ppdgm.report import Progress, Report
 
@@ -54,6 +55,7 @@ class Run:
     rate: Any
     director: Any = None  # of an engine whose phases depend on what was seen
     live: Live | None = None
+    unused: Unused | None = None  # of an engine that measures the KL of latents
     turns: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
     step: int = 0
     stopped: str = "done"
@@ -117,6 +119,9 @@ class Run:
         self.step, self.skipped, self.in_a_row = page["step"], list(page["skipped"]), page["in_a_row"]
         self.parts = [{n: history[n] for n in self.engine.metrics}] if self.step else []
         self.seconds = page["seconds"]
+        if self.unused and self.step:
+            self.unused.see(history["kl"])
+            self.unused.told = bool(self.unused.steps)
         if self.director is not None:
             self.director.restore(page["director"])
             self.turns = np.asarray(history["phase"], np.int32)
@@ -298,6 +303,11 @@ class Run:
         if self.live and (self.step % self.live.every == 0 or self.step == self.total):
             self.live.look(self.trainer.judged, self.step)
         seen = self.parts[-1]
+        if self.unused:
+            self.unused.see(seen["kl"])
+            if news := self.unused.news(self.step):
+                (self.report.warn if self.unused.told else self.report.note)(news)
+                self.keeper.note(news)
         mean = lambda v: float(v[np.isfinite(v)].mean()) if np.isfinite(v).any() else float("nan")
         now = Progress(
             step=self.step,
@@ -309,6 +319,7 @@ class Run:
             validation_elbo=self.watch.values[-1] if self.watch and self.watch.values else None,
             skipped=len(self.skipped),
             live=self.live.latest if self.live else {},
+            unused=self.unused.steps if self.unused else 0,
         )
         self.report.update(now)
         for callback in self.callbacks:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from ppdgm.data import take
 from ppdgm.diagnostics import log_aggregated_of
+from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.errors import PpdgmError, ProgramError
 from ppdgm.inference.chunks import SharedDraws, chunks, over_chunks
 from ppdgm.inference.evaluate import Judge, memory_told
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.joint import Joint
 from ppdgm.inference.latents import Latents
+from ppdgm.program import PlainPair
 
 ROWS = 512  # data of a chunk
 ONCE = 200  # draws of the guide for each of a few data: one number, so that they are compiled once
@@ -85,8 +88,13 @@ class Subject:
         """Indices of data, in chunks of one size: the last one is filled up from the first data."""
         return chunks(self.runtime, size, rows)
 
+    def some(self, most: int, name: str) -> tuple[Subject, np.ndarray]:
+        """The same program at a random choice of the data, and which these are: the first may all be of one class."""
+        index = some_rows(self.size, most, self.stream(name))
+        return (self if len(index) == self.size else self.of(take(self.feed.fields, index))), index
+
     def over(self, function: Callable[[Any, np.ndarray, int], Sites], size: int, rows: int = ROWS) -> Sites:
-        """Join what `function(data, index, chunk)` gives, [·, B, …] each, over the first `size` data."""
+        """Join what `function(data, index, chunk)` gives, [·, B, …] each, over the first rows of `some`."""
         return over_chunks(self.runtime, self.params, self.feed, function, size, rows)
 
     def draws(self, data: Any, index: np.ndarray, k: int, seed: int) -> Sites:
@@ -173,7 +181,9 @@ class Subject:
         return found.reshape(first.shape[:2])
 
     def joint(self, size: int) -> tuple[Joint, Sites]:
-        """The joint density at the first data, and draws of the guide, [ONCE, B, *event]: where latents are real.
+        """The joint density at the data's first rows, and draws of the guide, [ONCE, B, *event]: of real latents.
+
+        Of more data, take `some` first.
 
         Raises:
             ProgramError: they aren't.
@@ -185,17 +195,109 @@ class Subject:
         return Joint(self.runtime, self.params, data, rows, Latents.of(drawn), self.dtype), drawn
 
     def simulated(self, size: int, seed: int, mean: bool = False) -> tuple[Sites, Sites]:
-        """Latents and data drawn from the model, [size, *event]; what it conditions on is that of the first data."""
-        names = dict.fromkeys(self.fields)
-        try:
-            latents, observed = self.runtime.prior(self.params, names, size, seed, mean)
-        except PpdgmError:
-            given = {n: v for n, v in self.feed.sample.items() if n != "x"}
-            if not given:
-                raise
-            rows = {n: np.asarray(v)[np.arange(size) % len(v)] for n, v in given.items()}
-            latents, observed = self.runtime.prior(self.params, names | rows, size, seed, mean)
+        """Latents and observed sites drawn from the model, [size, *event].
+
+        What it conditions on is that of the data of `rows_for(size, seed)`.
+        """
+        names, given = dict.fromkeys(self.fields), {}
+        if self.conditions:
+            given = {n: v for n, v in self.rows_for(size, seed).items() if n in self.conditions}
+        latents, observed = self.runtime.prior(self.params, names | given, size, seed, mean)
         return {n: v[0] for n, v in latents.items()}, {n: v[0] for n, v in observed.items()}
+
+    def rows_for(self, size: int, seed: int) -> Sites:
+        """Data at random, [size, *event] by field: what goes with a simulation of this seed."""
+        rng = np.random.default_rng(seed)
+        index = rng.permutation(self.size)[:size] if size <= self.size else rng.integers(0, self.size, size)
+        return take(self.feed.fields, index)
+
+    @cached_property
+    def _roles(self) -> tuple[dict[str, str], tuple[str, ...]]:
+        """What each field is to the model: the site that it is observed at, by field; and those that it needs.
+
+        Found out with two data and their latents held, by leaving out one field after another.
+        """
+        if isinstance(self.runtime.tracer.program, PlainPair):  # which can't be sampled
+            return self._named(), ()
+        index = np.linspace(0, self.size - 1, 2).astype(int)
+        rows, (data, where) = take(self.feed.fields, index), self.feed.rows(index)
+        try:
+            latents = self.runtime.draws(self.params, data, where, 1, 0)
+            held = lambda fields: self.runtime.sites(self.params, fields, latents, 2)[1]
+            every = held(rows)
+        except PpdgmError:  # latents that the guide doesn't draw
+            return self._named(), self._needed()
+        sites, needed = {}, []
+        for name in self.fields:
+            try:
+                without = held({**rows, name: None})
+            except PpdgmError:  # it computes with the field
+                needed.append(name)
+                continue
+            if own := [n for n in every if n not in without]:
+                sites[name] = own[0]
+        return sites, tuple(needed)
+
+    def _named(self) -> dict[str, str]:
+        data, index = self.feed.rows(self.chunks(self.size, 1)[0])
+        trace = self.runtime.trace(self.params, data, index, 1, 0, None, False)
+        sites = [n for n in (*trace.log_p, *trace.shared) if n not in trace.log_q and n not in trace.values]
+        found = {n: n for n in self.fields if n in sites}
+        others, left = [n for n in self.fields if n not in found], [n for n in sites if n not in found]
+        return found if len(others) != 1 or len(left) != 1 else {**found, others[0]: left[0]}
+
+    def _needed(self) -> tuple[str, ...]:
+        try:
+            self.runtime.prior(self.params, dict.fromkeys(self.fields), 1, 0, False)
+        except PpdgmError:
+            return tuple(n for n in self.fields if n not in self._named())
+        return ()
+
+    @property
+    def drawn_as(self) -> dict[str, str]:
+        """The site that draws each field, by the field's name."""
+        return self._roles[0]
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The fields that the model needs in order to draw the others."""
+        return self._roles[1]
+
+    def shown(self, sites: Container[str]) -> tuple[str, str]:
+        """The field that is checked and drawn, x where there is one, and its site.
+
+        Raises:
+            ProgramError: no field is among the sites.
+        """
+        for field in sorted(self.drawn_as, key=lambda n: n != "x"):
+            if self.drawn_as[field] in sites:
+                return field, self.drawn_as[field]
+        raise ProgramError(
+            f"no site of the model is known to draw one of the fields {', '.join(self.fields)}. Name the site as the "
+            'field: P.sample("x", …, obs=x).'
+        )
+
+    def simulated_data(self, size: int, seed: int) -> tuple[Sites, Sites]:
+        """Latents and data that the model draws, by field, [size, *event].
+
+        What the model draws is of the simulation, and so is what it says of its latents in `Program.simulated`, such
+        as a label; what it conditions on is of data at random.
+
+        Raises:
+            ProgramError: the guide reads a field that no simulation has.
+        """
+        latents, observed = self.simulated(size, seed)
+        rows = self.rows_for(size, seed)
+        fields = {n: observed[s] for n, s in self.drawn_as.items() if s in observed}
+        fields |= {n: rows[n] for n in self.conditions}
+        said = self.runtime.tracer.program.simulated(latents, rows)
+        fields |= {n: v for n, v in said.items() if n in self.fields and n not in fields}
+        if missing := [n for n in self.fields if n not in fields]:
+            raise ProgramError(
+                f"the field {missing[0]!r} is neither drawn by the model nor needed to draw the others, so that a "
+                "simulated datum has none. Give the program simulated(latents, data), which makes it of the latents."
+            )
+        return latents, {n: np.asarray(fields[n], rows[n].dtype) for n in self.fields}
 
     def of(self, fields: Mapping[str, np.ndarray]) -> Subject:
         """The same program at other data."""

@@ -11,7 +11,7 @@ import numpy as np
 from ppdgm.language import Array, Batch, Vocabulary
 from ppdgm.models.classes import log_softmax, one_hot_categorical
 from ppdgm.models.covariances import of_root, regressions, second_moments
-from ppdgm.models.likelihoods import refuse
+from ppdgm.models.likelihoods import Gaussian, Likelihood, refuse
 from ppdgm.program import Context, Program, zeros
 from ppdgm.spec import NonNegativeFloat, PositiveInt, Shape
 
@@ -43,6 +43,9 @@ class GaussianMixture(Program):
     covariance: Literal["full", "diagonal", "spherical", "tied"] = "full"
     assignment: Literal["exact", "summed"] = "exact"
     min_scale: NonNegativeFloat = 1e-3
+
+    def independent(self) -> Likelihood:
+        return Gaussian(scale="per_dimension")
 
     def build(self, context: Context) -> None:
         x, c = prod(self.event_shape), self.components

@@ -11,6 +11,7 @@ import numpy as np
 
 from ppdgm.errors import DataError
 from ppdgm.language import Array, Vocabulary
+from ppdgm.models.likelihoods import Gaussian, Likelihood
 from ppdgm.program import Context, Program, normal, zeros
 from ppdgm.spec import PositiveInt, Shape
 
@@ -34,6 +35,9 @@ class LinearGaussian(Program):
     @abstractmethod
     def _scale_shape(self) -> tuple[int, ...]:
         """The shape of `log_scale`."""
+
+    def independent(self) -> Likelihood:
+        return Gaussian(scale="per_dimension")
 
     def build(self, context: Context) -> None:
         x, d = self._width, self.latent

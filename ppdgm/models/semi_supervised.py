@@ -108,6 +108,11 @@ class SemiSupervisedVAE(Program):
         check_labels(label, self.classes)
         return {"y": np.eye(self.classes)[label.astype(int)]}
 
+    def simulated(self, latents: Batch, data: Batch) -> dict[str, np.ndarray]:
+        """The class that was drawn is the label, missing where the data's is."""
+        known = np.argmax(latents["y"], axis=-1)
+        return {"label": np.where(np.asarray(data["label"]) < 0, -1, known)} if "label" in data else {}
+
     def check(self, data: Batch) -> None:
         self.likelihood.check("x", data["x"])
         if "label" in data:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from ppdgm.errors import SpecError
 from ppdgm.language import Array, Batch, Vocabulary
 from ppdgm.models.likelihoods import Bernoulli, Likelihood
+from ppdgm.models.likelihoods.columns import first_output
 from ppdgm.models.posteriors import DiagonalNormal, Posterior
 from ppdgm.models.priors import Prior, StandardNormal
 from ppdgm.nets import MLP, Net
@@ -42,7 +46,8 @@ class VAE(Program):
         context.part(self.prior, z, inputs=self.event_shape)
         head = context.part(self.posterior, z, label="guide")
         code = self.posterior.code_shape(z)
-        context.net("decoder", self.decoder, code, context.part(self.likelihood, self.event_shape))
+        outputs, start = context.part(self.likelihood, self.event_shape), start_of(self.prior, self.likelihood)
+        context.net("decoder", self.decoder, code, outputs, start=start)
         context.net("encoder", self.encoder, self.event_shape, head, label="guide")
 
     def model(self, P: Vocabulary, x: Array) -> Any:
@@ -66,6 +71,17 @@ class VAE(Program):
 def as_shape(latent: int | tuple[int, ...]) -> tuple[int, ...]:
     """The shape of a latent of which the width or the shape is given."""
     return (latent,) if isinstance(latent, int) else tuple(latent)
+
+
+def start_of(prior: Prior, likelihood: Likelihood) -> Callable[[Batch], np.ndarray | None] | None:
+    """Where a decoder's output starts: at the data's columns, under a prior that moves with the guide.
+
+    A decoder that starts elsewhere first learns the columns' means, and so do the codes that it reads: the encoder
+    moves all of them far off together, and its units saturate. N(0, I) draws them back; a prior that follows doesn't.
+    """
+    if not prior.follows:
+        return None
+    return lambda data: first_output(likelihood, data["x"]) if "x" in data else None
 
 
 def check_family(prior: Prior, posterior: Posterior) -> None:

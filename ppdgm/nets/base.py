@@ -23,6 +23,11 @@ NORM_EPSILON = 1e-5
 class Net(Spec):
     """A network as data: its parameters' shapes and first values, and one application over P."""
 
+    @property
+    def last_bias(self) -> str | None:
+        """The parameter that is added to its output, of each number or each channel; None where there is none."""
+        return None
+
     @abstractmethod
     def params(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
         """Every parameter's shape and first values, for events of shape `inputs` mapped to `outputs`."""

@@ -53,6 +53,10 @@ class ConvDecoder(Convolutional):
 
     channels: Shape = (64, 32)
 
+    @property
+    def last_bias(self) -> str:
+        return f"convs.{len(self.channels) - 1}.bias"
+
     def params(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
         if not self.channels:
             raise SpecError("ConvDecoder.channels: got (); expected at least one.")

@@ -37,6 +37,10 @@ class MLP(Net):
     activation: Activation = "tanh"
     norm: Literal["layer"] | None = None
 
+    @property
+    def last_bias(self) -> str:
+        return f"layers.{len(self.hidden)}.bias"
+
     def params(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
         widths = (prod(inputs), *self.hidden, prod(outputs))
         shapes: Shapes = {}
@@ -68,6 +72,10 @@ class GatedMLP(Net):
 
     hidden: Shape = (300, 300)
     activation: Activation = "identity"
+
+    @property
+    def last_bias(self) -> str:
+        return f"layers.{len(self.hidden)}.bias"
 
     def params(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
         shapes: Shapes = {}
@@ -101,6 +109,10 @@ class ResidualMLP(Net):
     blocks: Depth = 2
     activation: Activation = "silu"
     norm: Literal["layer"] | None = "layer"
+
+    @property
+    def last_bias(self) -> str:
+        return "output.bias"
 
     def params(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
         shapes = dense("input", prod(inputs), self.width)

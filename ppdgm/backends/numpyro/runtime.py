@@ -229,12 +229,12 @@ class Runtime:
         native = self.put({n: v for n, v in fields.items() if v is not None})
         return {n: native.get(n) for n in fields}
 
-    def validate(self, params: Any, data: Any, k: int, b: int) -> None:
+    def validate(self, params: Any, data: Any, k: int, b: int) -> Trace:
         """One reading, step by step, with NumPyro's checks of arguments and values on."""
         index = np.arange(b) % len(next(iter(data.values())))
         with numpyro.validation_enabled(), warnings.catch_warnings():
             warnings.filterwarnings("error", "Out-of-support")  # NumPyro's only word on such values
-            self.trace_native(params, jax.random.key(0), data, self._index(index), given={}, k=k, kl=False)
+            return self.trace_native(params, jax.random.key(0), data, self._index(index), given={}, k=k, kl=False)
 
     def observed(self, params: Any, data: Any, index: np.ndarray, seed: int) -> list[Observed]:
         """What is known of each observed site; arrays are worked out only for the bounds of supports."""

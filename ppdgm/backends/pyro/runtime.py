@@ -252,11 +252,12 @@ class Runtime:
         native = self.put({n: v for n, v in fields.items() if v is not None})
         return {n: native.get(n) for n in fields}
 
-    def validate(self, params: Any, data: Any, k: int, b: int) -> None:
+    def validate(self, params: Any, data: Any, k: int, b: int) -> Trace:
         """One reading, with the process's own setting of argument checks: on, unless the user has put them off."""
         rows = self._index(np.arange(b) % len(next(iter(data.values()))))
         with torch.no_grad(), seeded(self.device, 0), self.tracer.evaluating(params) as params:
-            self.tracer.trace(params, select(self.tracer, data, rows), rows, k, None, True)
+            found: Trace = self.tracer.trace(params, select(self.tracer, data, rows), rows, k, None, True)
+            return found
 
     def observed(self, params: Any, data: Any, index: np.ndarray, seed: int) -> list[Observed]:
         """What is known of each observed site."""

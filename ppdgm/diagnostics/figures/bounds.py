@@ -101,7 +101,7 @@ def gaps(found: Any) -> Drawing | None:
     axes.plot(at, whole, "o", color=ORANGE, markersize=4, label="the encoder's posterior")
     axes.plot(at, best, "D", color=BLUE, markersize=3.5, label=f"its best Gaussian ({g.family})")
     axes.set_xticks([])
-    axes.set_xlabel(f"{len(at)} data, by their gap")
+    axes.set_xlabel(f"{len(at)} data of {found.size:,}, by their gap")
     axes.set_ylabel("nats below log p(x)")
     figure.legend(loc="outside upper left", ncols=2)
     caption = (

@@ -15,8 +15,8 @@ ODD = 0.01  # p below which the verdict tells of it
 def posterior(found: Any) -> Drawing | None:
     """Drawn from the posteriors of the data."""
     caption = (
-        "Data sets drawn anew from the posteriors of these data (blue), beside the data themselves (line). A line "
-        "outside of the blue, with p near 0, is what the model doesn't reproduce."
+        f"Data sets drawn anew from the posteriors of {_which(found)} (blue), beside the data themselves (line). A "
+        "line outside of the blue, with p near 0, is what the model doesn't reproduce."
     )
     return _checks("posterior-predictive", "Posterior predictive checks", caption, found.checks)
 
@@ -24,10 +24,16 @@ def posterior(found: Any) -> Drawing | None:
 def prior(found: Any) -> Drawing | None:
     """Drawn from the prior."""
     caption = (
-        "Data sets drawn from the model as a whole (blue), beside the data (line). A line outside of the blue, where "
-        "the posterior's check is fine, is a prior that misses the codes of the data."
+        f"Data sets drawn from the model as a whole (blue), beside {_which(found)} (line). A line outside of the "
+        "blue, where the posterior's check is fine, is a prior that misses the codes of the data."
     )
     return _checks("prior-predictive", "Prior predictive checks", caption, found.prior_checks)
+
+
+def _which(found: Any) -> str:
+    """The data that were checked."""
+    size = found.sizes.get("predictive checks", found.size)
+    return "these data" if size >= found.size else f"{size:,} of the {found.size:,} data, chosen at random"
 
 
 def _checks(name: str, title: str, caption: str, checks: Any) -> Drawing | None:

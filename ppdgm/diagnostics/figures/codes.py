@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.diagnostics.figures.canvas import BLUE, INK, PAPER, SMALL, Drawing, cut, edges, panels, short
 
 MOST_POINTS, CLASSES, MOST_SITES = 5000, 20, 4
@@ -21,9 +22,11 @@ def codes(found: Any) -> Drawing | None:
     figure, every = panels(len(names), 2, 2.4, 0.1)
     if len(names) == 1:
         figure.set_size_inches(figure.get_figwidth(), 2.9 if sites[names[0]].shape[1] == 1 else 4.0)
-    named = None if labels is None else _classes(labels[:MOST_POINTS])
+    shown = some_rows(len(sites[names[0]]), MOST_POINTS)
+    labels = None if labels is None else labels[shown]
+    named = None if labels is None else _classes(labels)
     for axes, name in zip(every, names, strict=True):
-        _one_site(axes, sites[name][:MOST_POINTS], labels, named, "" if len(names) > 1 else " of variance")
+        _one_site(axes, sites[name][shown], labels, named, "" if len(names) > 1 else " of variance")
         if len(names) > 1:
             axes.set_title(short(name))
     wide = any(sites[n].shape[1] > 2 for n in names)
@@ -34,6 +37,8 @@ def codes(found: Any) -> Drawing | None:
         what += "Colours are labels, which the model was not told of unless it takes them." if named is None else (
             "Boxes and colours are labels: groups that stand apart can be told from the code."
         )  # fmt: skip
+    if len(shown) < len(sites[names[0]]):
+        what += f" {len(shown):,} of {len(sites[names[0]]):,} data are shown, chosen at random."
     what += cut(len(names), len(sites), "sites")
     return Drawing("codes", "Codes of the data", what, figure)
 

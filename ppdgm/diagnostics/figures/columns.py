@@ -90,7 +90,7 @@ def traversals(found: Any) -> Drawing | None:
         key(figure, every[0], loc="outside upper center")
     lines = "one line a step, dark to light over the prior" if many else "one line a column"
     caption = (
-        f"Each panel moves one dimension of the first datum's code, and no other; {lines}. The dimensions with the "
+        f"Each panel moves one dimension of one datum's code, and no other; {lines}. The dimensions with the "
         "largest KL come first; lines that stay put are not told by it."
     )
     return Drawing("traversals", "Latent traversals", caption, figure)

@@ -80,6 +80,10 @@ def _name_worst(axes: Any, w: Any) -> None:
         axes.annotate(f"datum {i}", at, textcoords="offset points", fontsize=SMALL, color=INK, **place)
 
 
+def _simulated(found: Any) -> str:
+    return f"{found.sizes['calibration']:,} data" if "calibration" in found.sizes else "data"
+
+
 def calibration(found: Any) -> Drawing | None:
     """The ranks' ECDF less the uniform one, with its band."""
     if not found.calibration:
@@ -93,9 +97,9 @@ def calibration(found: Any) -> Drawing | None:
     outer_labels(figure, "rank of the truth among the guide's draws, from 0 to 1", "ECDF − uniform")
     level = next(iter(found.calibration.values())).level
     caption = (
-        f"On data simulated from the model. If the guide is calibrated, all lines stay in the band with probability "
-        f"{1 - level:.0%}. Red dimensions fail this test, or the one of counts in bins. An S that first rises is a "
-        "guide too narrow, one that first falls too wide; a hump on one side of 0 is a guide shifted."
+        f"On {_simulated(found)} simulated from the model. If the guide is calibrated, all lines stay in the band with "
+        f"probability {1 - level:.0%}. Red dimensions fail this test, or the one of counts in bins. An S that first "
+        "rises is a guide too narrow, one that first falls too wide; a hump on one side of 0 is a guide shifted."
     ) + cut(len(names), len(found.calibration), "sites")
     return Drawing("calibration", "Calibration", caption, figure)
 

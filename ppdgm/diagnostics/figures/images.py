@@ -60,7 +60,7 @@ def traversals(found: Any) -> Drawing | None:
     below = "standard deviations of the prior"
     figure = _board(_shade(found.pictures, x.reshape(-1, *x.shape[2:])), x.shape[1], rows, ticks, below)
     caption = (
-        "Each row moves one dimension of the first datum's code, and no other: what changes is what it stands for. "
+        "Each row moves one dimension of one datum's code, and no other: what changes is what it stands for. "
         "The dimensions with the largest KL come first; rows without change are not used."
     )
     return Drawing("traversals", "Latent traversals", caption, figure)

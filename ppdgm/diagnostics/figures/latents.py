@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.diagnostics.figures.canvas import (
     BLUE,
     GREY,
@@ -65,7 +66,7 @@ def _plane(name: str, posterior: np.ndarray, prior: np.ndarray) -> Drawing:
         (prior, ORANGE, 0.35, "prior"),
         (posterior, BLUE, 0.8, "aggregated posterior"),
     ):
-        part = values[:MOST_POINTS]
+        part = values[some_rows(len(values), MOST_POINTS)]
         axes.scatter(*part.T, s=7, color=colour, alpha=alpha, linewidth=0, label=label, rasterized=True)
     axes.set_xlabel(f"{name}[0]")
     axes.set_ylabel(f"{name}[1]")
@@ -134,5 +135,7 @@ def _ranked(use: Any, sites: dict[str, int]) -> list[tuple[str, int]]:
     worth: dict[tuple[str, int], float] = {}
     for site in use.sites:
         values = site.kl if site.kl is not None else site.variance
-        worth |= {(site.name, d): float(v) for d, v in enumerate(() if values is None else values)}
+        if values is not None and (width := sites.get(site.name)):
+            each = np.repeat(values, max(1, width // len(values)))  # a categorical latent has several numbers
+            worth |= {(site.name, d): float(v) for d, v in enumerate(each)}
     return sorted(every, key=lambda pair: -np.nan_to_num(worth.get(pair, -1.0)))

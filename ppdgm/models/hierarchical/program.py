@@ -13,7 +13,7 @@ from ppdgm.models.likelihoods import Bernoulli, Likelihood
 from ppdgm.models.posteriors import DiagonalNormal, Posterior
 from ppdgm.models.posteriors.normal import bounded_scale
 from ppdgm.models.priors import Prior, StandardNormal, VampPrior
-from ppdgm.models.vae import check_family
+from ppdgm.models.vae import check_family, start_of
 from ppdgm.nets import MLP, Net
 from ppdgm.program import Context, Program
 from ppdgm.spec import PositiveFloat, PositiveInt, Shape
@@ -83,7 +83,8 @@ class HierarchicalVAE(Program):
             head = (2, self.latent[level - 1])
             context.scope(f"z{level}").net("conditional", self.levels, (self.width_above(level),), head)
         seen = self.latent[0] if self.skip == "none" else sum(self.latent)
-        context.net("decoder", self.decoder, (seen,), context.part(self.likelihood, self.event_shape))
+        outputs, start = context.part(self.likelihood, self.event_shape), start_of(self.prior, self.likelihood)
+        context.net("decoder", self.decoder, (seen,), outputs, start=start)
         self._way.build(context)
 
     def model(self, P: Vocabulary, x: Array) -> Any:

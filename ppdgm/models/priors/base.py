@@ -17,3 +17,6 @@ class Prior(Part):
 
     role: ClassVar[str] = "prior"
     family: ClassVar[Family] = "real"
+    follows: ClassVar[bool] = (
+        False  #: whether it moves with the guide, so that nothing draws codes to a place of its own
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from scipy.special import expit, logit
@@ -22,8 +22,9 @@ _NOISE = 0.01  # on data that pseudo-inputs start from, so that no two stay the 
 class VampPrior(MixturePrior):
     """p(z) = Σ_m w_m q(z|u_m), the posterior at M learned pseudo-inputs u_m. Tomczak & Welling 2018, arXiv:1705.07120.
 
-    The encoder is trained through it too, and keeps its label. An encoder that ignores x has a KL of 0 here: where
-    training starts so, give it a warm-up, SVI(beta=Linear(steps=…)). Over a flow posterior it mixes the base
+    The encoder is trained through it too, and keeps its label. The prior follows the codes wherever they go, so that an
+    encoder that ignores x has a KL of 0. Hence a decoder's output starts at the means of the data's columns: otherwise
+    codes move far off, all alike, to stand for these, and stay there. Over a flow posterior it mixes the base
     distributions q₀(z|u_m), as the flow's own density is not needed, or not known, at a z that it did not draw.
 
     Args:
@@ -33,6 +34,8 @@ class VampPrior(MixturePrior):
         range: of the data. "unit": u = sigmoid(4r) in (0, 1), from 0.01 to 0.99 at the start; "real": u = r, without
             bounds.
     """
+
+    follows: ClassVar[bool] = True
 
     components: PositiveInt = 500
     weights: Literal["learned", "uniform"] = "uniform"

@@ -1,0 +1,62 @@
+"""Whether a model is being trained without its latents: a KL that stays near 0."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ppdgm.language import Trace
+
+NATS = 0.1  # per datum, below which latents tell next to nothing
+BLOCK, BLOCKS = 100, 3  # steps of which the mean KL is taken, and how many such means in a row are told of
+
+
+@dataclass
+class Unused:
+    """Counts the steps for which the KL has stayed near 0, in blocks; of what training measures anyway.
+
+    Attributes:
+        blocks: in a row, so far.
+        told: whether that was told.
+    """
+
+    blocks: int = 0
+    told: bool = False
+    _sum: float = 0.0
+    _count: int = 0
+
+    @property
+    def steps(self) -> int:
+        """For which the KL has stayed near 0, once there are enough of them; else 0."""
+        return self.blocks * BLOCK if self.blocks >= BLOCKS else 0
+
+    def see(self, kl: np.ndarray) -> None:
+        """Take the KL of further steps, nats per datum."""
+        start = 0
+        while start < len(kl):
+            part = kl[start : start + BLOCK - self._count]
+            self._sum += float(np.nansum(part))  # steps that were not finite are told of elsewhere
+            self._count += len(part)
+            start += len(part)
+            if self._count == BLOCK:
+                self.blocks = self.blocks + 1 if self._sum < NATS * BLOCK else 0
+                self._sum, self._count = 0.0, 0
+
+    def news(self, step: int) -> str | None:
+        """What there is to tell at a step, once: that latents are not used, or are again."""
+        if bool(self.steps) == self.told:
+            return None
+        self.told = not self.told
+        if not self.told:
+            return f"the KL is above {NATS:g} nats again at step {step:,}: the latents are in use"
+        return (
+            f"The KL has stayed below {NATS:g} nats per datum for {self.steps:,} steps, at step {step:,}: the model is "
+            "trained as one without latents. Stop it, and try a KL warm-up (beta=Linear(start=0, steps=…)), free bits "
+            "(free_bits=0.1), LaggingInference(), a smaller β, or a weaker decoder."
+        )
+
+
+def has_latents(trace: Trace) -> bool:
+    """Whether the KL is of latents of each datum alone, so that it tells of their use."""
+    return bool(trace.log_q) and not trace.shared

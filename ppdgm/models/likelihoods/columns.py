@@ -1,0 +1,197 @@
+"""A likelihood without latents: independent columns, each with numbers of its own, in closed form or by moments.
+
+It is where a decoder may start, and what a model with latents has to beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import singledispatch
+from math import log, pi, sqrt
+
+import numpy as np
+from scipy.special import expit, gammaln, logit
+
+from ppdgm.models.likelihoods.base import Likelihood
+from ppdgm.models.likelihoods.bernoulli import Bernoulli
+from ppdgm.models.likelihoods.categorical import Categorical
+from ppdgm.models.likelihoods.continuous_bernoulli import ContinuousBernoulli
+from ppdgm.models.likelihoods.counts import Counts, NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
+from ppdgm.models.likelihoods.gaussian import Gaussian
+from ppdgm.models.likelihoods.laplace import Laplace
+from ppdgm.models.likelihoods.logistic import DiscretisedLogistic, MixtureOfDiscretisedLogistics
+
+FOLDS = 10
+MOST = 10_000  #: data that a first output is taken from
+_EDGE = 0.01  # how near to 0 and 1 a decoder's probabilities start: at the ends themselves a sigmoid has no gradient
+_MOST_SLOPE = 500.0  # of a continuous Bernoulli's logit
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Independent columns of one family.
+
+    Attributes:
+        log_prob: x [N, *event] -> log p of each number, [N, *event].
+        head: the decoder's output that stands for them, [*head].
+    """
+
+    log_prob: Callable[[np.ndarray], np.ndarray]
+    head: np.ndarray
+
+
+@singledispatch
+def columns(likelihood: Likelihood, x: np.ndarray) -> Columns | None:
+    """Independent columns of the likelihood's family, fitted to data [N, *event]; None for a family not known here."""
+    return None
+
+
+def held_out(likelihood: Likelihood, x: np.ndarray, seed: int = 0, folds: int = FOLDS) -> np.ndarray | None:
+    """log p of each datum under independent columns fitted to the others, by folds, [N]; None where none are known."""
+    x = np.asarray(x, np.float64)
+    fold = np.random.default_rng(seed).permutation(len(x)) % min(folds, len(x))
+    found = np.empty(len(x))
+    for i in range(fold.max() + 1):
+        mine = fold == i
+        fitted = columns(likelihood, x[~mine]) if not mine.all() else None
+        if fitted is None:
+            return None
+        found[mine] = fitted.log_prob(x[mine]).reshape(int(mine.sum()), -1).sum(1)
+    return found
+
+
+def first_output(likelihood: Likelihood, x: np.ndarray) -> np.ndarray | None:
+    """The decoder's output that stands for the data's columns, [*head], within reach of gradients; None if unknown."""
+    rows = np.sort(np.random.default_rng(0).permutation(len(x))[:MOST])  # enough, of any order
+    fitted = columns(likelihood, np.asarray(x[rows], np.float64))
+    return None if fitted is None else fitted.head
+
+
+@columns.register
+def _(likelihood: Bernoulli, x: np.ndarray) -> Columns:
+    p = (x.sum(0) + 0.5) / (len(x) + 1)
+    return Columns(lambda x: x * np.log(p) + (1 - x) * np.log1p(-p), logit(np.clip(p, _EDGE, 1 - _EDGE)))
+
+
+@columns.register
+def _(likelihood: ContinuousBernoulli, x: np.ndarray) -> Columns:
+    mean = np.clip(x.mean(0), 1e-6, 1 - 1e-6)
+    low, high = np.full(mean.shape, -_MOST_SLOPE), np.full(mean.shape, _MOST_SLOPE)
+    for _ in range(60):  # the mean rises with h
+        h = 0.5 * (low + high)
+        low, high = np.where(_mean_of(h) < mean, h, low), np.where(_mean_of(h) < mean, high, h)
+    log_c = np.log(_stable(h) / np.tanh(0.5 * _stable(h)))
+    log_p = lambda x: log_c - x * np.logaddexp(0, -h) - (1 - x) * np.logaddexp(0, h)
+    return Columns(log_p, np.clip(h, logit(_EDGE), -logit(_EDGE)))
+
+
+@columns.register
+def _(likelihood: Gaussian, x: np.ndarray) -> Columns:
+    loc = x.mean(0)
+    scale = _scale(likelihood.scale, likelihood.min_scale, np.sqrt(np.mean((x - loc) ** 2, axis=0)), np.square, np.sqrt)
+    return Columns(
+        lambda x: -0.5 * ((x - loc) / scale) ** 2 - np.log(scale) - 0.5 * log(2 * pi), _rows(likelihood.scale, loc)
+    )
+
+
+@columns.register
+def _(likelihood: Laplace, x: np.ndarray) -> Columns:
+    loc = np.median(x, axis=0)
+    same = lambda each: each
+    scale = _scale(likelihood.scale, likelihood.min_scale, np.mean(np.abs(x - loc), axis=0), same, same)
+    return Columns(lambda x: -np.abs(x - loc) / scale - np.log(2 * scale), _rows(likelihood.scale, loc))
+
+
+@columns.register
+def _(likelihood: Poisson, x: np.ndarray) -> Columns:
+    mean = _mean_count(x)
+    return Columns(lambda x: x * np.log(mean) - mean - gammaln(x + 1), _link(likelihood, mean))
+
+
+@columns.register
+def _(likelihood: NegativeBinomial, x: np.ndarray) -> Columns:
+    """θ by moments, where it isn't fixed: μ + μ²/θ is the variance."""
+    mean, kind = _mean_count(x), likelihood.inverse_dispersion
+    over = np.maximum(x.var(0) - mean, 1e-6 * mean**2)
+    each = np.maximum(mean**2 / over, max(likelihood.min_inverse_dispersion, 1e-3))
+    size = _scale(kind, 0.0, each, np.log, np.exp)
+    h, zero = _link(likelihood, mean), np.zeros(mean.shape)
+    inflated = isinstance(likelihood, ZeroInflatedNegativeBinomial)
+    rows = [h, *([zero - 4.0] if inflated else []), *([zero] if kind == "network" else [])]
+
+    def log_p(x: np.ndarray) -> np.ndarray:
+        chosen = gammaln(x + size) - gammaln(size) - gammaln(x + 1)
+        return chosen - size * np.log1p(mean / size) - x * np.log1p(size / mean)
+
+    return Columns(log_p, np.stack(rows) if len(rows) > 1 else h)
+
+
+@columns.register
+def _(likelihood: Categorical, x: np.ndarray) -> Columns:
+    counts = np.stack([(x == level).sum(0) for level in range(likelihood.levels)])
+    log_p = np.log((counts + 0.5) / (len(x) + 0.5 * likelihood.levels))
+    of = lambda x: np.take_along_axis(log_p, np.rint(x).astype(int), axis=0)
+    return Columns(of, np.maximum(log_p, log(_EDGE / likelihood.levels)))
+
+
+@columns.register
+def _(likelihood: DiscretisedLogistic, x: np.ndarray) -> Columns:
+    loc, scale = _logistic(x, likelihood.levels)
+    scale = _scale(likelihood.scale, likelihood.min_scale, scale, np.square, np.sqrt)
+    return Columns(lambda x: _log_mass(x, loc, scale, likelihood.levels), _rows(likelihood.scale, loc))
+
+
+@columns.register
+def _(likelihood: MixtureOfDiscretisedLogistics, x: np.ndarray) -> Columns:
+    """One logistic, which is a mixture too."""
+    loc, scale = _logistic(x, likelihood.levels)
+    scale, wide = np.maximum(scale, likelihood.min_scale), (likelihood.components, *loc.shape)
+    head = np.stack([np.zeros(wide), np.broadcast_to(loc, wide), np.zeros(wide)])
+    return Columns(lambda x: _log_mass(x, loc, scale, likelihood.levels), head)
+
+
+def _scale(
+    kind: float | str, floor: float, each: np.ndarray, power: Callable[..., np.ndarray], root: Callable[..., np.ndarray]
+) -> np.ndarray:
+    """A column's own scale, the one of all, or the number that it is fixed at."""
+    if not isinstance(kind, str):
+        return np.full(each.shape, kind)
+    return np.maximum(np.full(each.shape, root(power(each).mean())) if kind == "learned" else each, max(floor, 1e-6))
+
+
+def _rows(kind: float | str, loc: np.ndarray) -> np.ndarray:
+    """The head: locations, and below them what scales come from."""
+    return np.stack([loc, np.zeros(loc.shape)]) if kind == "network" else loc
+
+
+def _mean_count(x: np.ndarray) -> np.ndarray:
+    return (x.sum(0) + 0.5) / (len(x) + 1)  # of a column of zeros, not 0
+
+
+def _link(likelihood: Counts, mean: np.ndarray) -> np.ndarray:
+    return np.log(mean) if likelihood.link == "exp" else mean + np.log(-np.expm1(-mean))
+
+
+def _logistic(x: np.ndarray, levels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Location and scale by moments, in units in which the levels span [−1, 1]."""
+    c = 2 * x / (levels - 1) - 1
+    return c.mean(0), np.maximum(c.std(0), 0.5 / (levels - 1)) * sqrt(3) / pi
+
+
+def _log_mass(x: np.ndarray, loc: np.ndarray, scale: np.ndarray, levels: int) -> np.ndarray:
+    half, c = 1 / (levels - 1), 2 * x / (levels - 1) - 1
+    low = np.where(x == 0, -np.inf, (c - half - loc) / scale)
+    high = np.where(x == levels - 1, np.inf, (c + half - loc) / scale)
+    left = expit(high) - expit(low)
+    return np.log(np.maximum(np.where(low > 0, expit(-low) - expit(-high), left), 1e-300))
+
+
+def _stable(h: np.ndarray) -> np.ndarray:
+    return np.where(np.abs(h) < 1e-4, 1e-4, h)
+
+
+def _mean_of(h: np.ndarray) -> np.ndarray:
+    """The mean of a continuous Bernoulli: 1/(1 − exp(−h)) − 1/h."""
+    s = _stable(h)
+    return np.where(np.abs(h) < 1e-4, 0.5, 0.5 / np.tanh(0.5 * s) + 0.5 - 1 / s)
