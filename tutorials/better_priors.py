@@ -12,6 +12,11 @@
 # * `VampPrior`: p(z) = 1/M Σ q(z|u_m), the posterior itself at M learned images u_m, its *pseudo-inputs*. With all
 #   training images for u it would be the aggregated posterior, at a price per step, and learned by heart.
 # * `FlowPrior`: a normal, bent by an invertible net.
+#
+# N(0, I) draws codes to its middle; a VampPrior goes where codes go, so that its KL is 0 as soon as all codes are
+# alike. That is a place to get stuck in: a decoder that starts at grey has the encoder shift all codes together, to be
+# the mean image. So under a VampPrior the decoder's output starts *at* the mean image (of `data.train`, pixel by
+# pixel), and codes are left to tell images apart. A run whose KL stays near 0 all the same is told of while it trains.
 
 # %%
 import os
