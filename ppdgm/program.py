@@ -381,6 +381,9 @@ class PlainPair:
                 raise SpecError(f"{role}: got {type(function).__name__}, expected a function of the data.")
         self.model, self.guide, self.data_plate, self.backend = model, guide, data_plate, backend
 
+    def independent(self) -> None:
+        """Nor of their likelihood."""
+
     def check(self, data: Batch) -> None:
         """Plain pairs say nothing of their data's range."""
 
