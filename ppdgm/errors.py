@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 _NAMES = 30  # that a message lists
+_LARGEST = 2**63 - 1
 
 
 class PpdgmError(Exception):
@@ -75,8 +76,29 @@ def require(name: str, value: Any, kind: type | tuple[type, ...], least: float |
     """
     kind = numbers.Integral if kind is int else kind  # NumPy's too
     right = isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
+    # Python's own whole numbers have no end: beyond these neither NumPy nor a backend has them.
+    right = right and not (isinstance(value, numbers.Integral) and abs(int(value)) > _LARGEST)
     if not right or (least is not None and value < least):
         raise PpdgmError(f"{name}: got {shown(value)}; expected {expected}.")
+
+
+def one_of(name: str, value: Any, known: Iterable[str]) -> None:
+    """Refuse an argument that is none of the known words.
+
+    Raises:
+        PpdgmError: names the argument, what was got and the words.
+    """
+    words = list(known)
+    if not isinstance(value, str) or value not in words:
+        raise PpdgmError(f"{name}: got {shown(value)}. {nearest(value if isinstance(value, str) else '', words)}")
+
+
+def items(value: Any) -> list[Any] | None:
+    """What can be gone through, as a list; None of what can't, as a number in an array."""
+    try:
+        return list(value)
+    except TypeError:
+        return None
 
 
 def shown(value: Any) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ppdgm.errors import DataError
+from ppdgm.errors import DataError, shown
 
 TABLE_COLUMNS, MOST_IMAGES, WINDOWS = 16, 400, 200  # columns of a table, images, and points of a curve that are drawn
 BLUE, ORANGE, GREY = "#2468a4", "#d2691e", "#8a8a8a"
@@ -69,9 +70,12 @@ def samples_picture(
         data: [N, *event_shape], to compare histograms with.
         title: what images are; "samples of the model" by default.
     """
-    samples = np.asarray(samples)
-    if not len(samples):
-        raise DataError("Got no samples, expected at least one.")
+    _check_path(path)
+    samples = _rows("samples", samples)
+    if data is not None:
+        data = _rows("data", data)
+        if data.shape[1:] != samples.shape[1:]:
+            raise DataError(f"data: got shape {data.shape[1:]}, expected {samples.shape[1:]}, as samples have.")
     if is_image(samples.shape[1:]):
         return _image_samples(path, samples[:MOST_IMAGES], title or _counted(len(samples)))
     return _table_samples(path, samples, data)
@@ -85,8 +89,12 @@ def history_picture(path: str | Path, history: Mapping[str, np.ndarray]) -> Path
         history: arrays over steps, as in `fit.history`: "elbo" and "kl", or other metrics, and, where there are,
             "validation_step", "validation_elbo" and "skipped_step".
     """
+    _check_path(path)
+    if not isinstance(history, Mapping) or not all(isinstance(n, str) for n in history):
+        raise DataError(f"history: got {shown(history)}, expected arrays by name, such as fit.history.")
+    history = {n: _rows(f"history {n!r}", v) for n, v in history.items() if len(v)}
     apart = ("step", "validation_step", "validation_elbo", "skipped_step", "objective")
-    names = (
+    names: list[str] = (
         [n for n in ("elbo", "kl") if n in history]
         or [n for n in history if n not in apart and not n.startswith("live_")]
         or ["objective"]
@@ -129,8 +137,28 @@ def _figure(width: float, height: float) -> Any:
 def _write(figure: Any, path: str | Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    FigureCanvasAgg(figure).print_png(str(path))
+    try:
+        FigureCanvasAgg(figure).print_png(str(path))
+    except (OSError, ValueError) as error:  # no such folder, no room, no name that a file can have
+        raise DataError(f"path: {shown(str(path))} can't be written: {getattr(error, 'strerror', error)}.") from None
     return Path(path)
+
+
+def _check_path(path: Any) -> None:
+    """Refuse what is no path, before anything is drawn."""
+    if not isinstance(path, str | PathLike):
+        raise DataError(f"path: got {shown(path)}, expected the path of a PNG.")
+
+
+def _rows(name: str, value: Any) -> np.ndarray:
+    """Real numbers [n, …], at least one."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        raise DataError(f"{name}: got {shown(value)}, expected an array of numbers.") from None
+    if array.dtype.kind not in "fbiu" or array.ndim == 0 or array.size == 0:
+        raise DataError(f"{name}: got {array.dtype} of shape {array.shape}, expected numbers, at least one row.")
+    return array
 
 
 def _counted(n: int) -> str:

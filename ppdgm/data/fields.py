@@ -10,7 +10,7 @@ import numpy as np
 from ppdgm.data.checks import check_resolution, refuse_where
 from ppdgm.data.dataset import Dataset
 from ppdgm.data.stream import Stream
-from ppdgm.errors import DataError
+from ppdgm.errors import DataError, one_of
 
 Fields = dict[str, Any]  # of arrays [N, …] and Streams
 Use = Literal["train", "judge", "look"]
@@ -29,6 +29,7 @@ def as_fields(data: Any, dtype: str = "float32", use: Use = "look") -> Fields:
     Raises:
         DataError: no numbers, no rows, fields of different length, or numbers that `dtype` can't hold.
     """
+    one_of("dtype", dtype, ("float32", "float64"))
     if isinstance(data, Dataset):
         raise DataError(f"Data: got the whole of {data!r}, expected one of its splits, such as data.train.")
     named = data if isinstance(data, Mapping) else {"x": data}

@@ -20,8 +20,8 @@ from ppdgm.data.prepared import Prepared, coding_of
 from ppdgm.data.raw import Raw, choose
 from ppdgm.data.sets import MNIST_FILES, SETS, Entry
 from ppdgm.data.source import Source
-from ppdgm.data.transform import Transform
-from ppdgm.errors import DataError, nearest
+from ppdgm.data.transform import Transform, numbers
+from ppdgm.errors import DataError, nearest, require
 
 Parts = dict[str, dict[str, np.ndarray]]
 _TABLES = (".csv", ".tsv")
@@ -185,7 +185,8 @@ def _read_idx_folder(path: Path, memory: int) -> Parts:
 
 def binarise(x: np.ndarray, seed: int = 0) -> np.ndarray:
     """x ~ Bernoulli(x), drawn once with `seed`, for x in [0, 1]."""
-    coding, x = coding_of(x), np.asarray(x)
+    require("seed", seed, int, 0, "a whole number, at least 0")
+    coding, x = coding_of(x), numbers("x", x)
     check_array("x", x)
     if not (np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1):
         raise DataError(f"Got data between {x.min()} and {x.max()}, expected [0, 1]. Scale them first.")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppdgm.data.prepared import Prepared
-from ppdgm.errors import DataError, nearest
+from ppdgm.errors import DataError, nearest, shown
 
 KINDS = ("none", "unit", "levels", "standardise")
 _FACTS: dict[str, Any] = {  # what they may be in a table
@@ -23,6 +23,23 @@ _FACTS: dict[str, Any] = {  # what they may be in a table
 def floating(dtype: Any) -> np.dtype:
     """The floating type that holds numbers of `dtype`: float32 or float64."""
     return min(np.result_type(dtype, np.float32), np.dtype(np.float64), key=lambda d: d.itemsize)
+
+
+def numbers(name: str, value: Any) -> np.ndarray:
+    """Real numbers as an array, of any shape.
+
+    Raises:
+        DataError: NumPy makes nothing of it, or something else.
+    """
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # ragged lists, and what other libraries' arrays raise
+        told = str(error).partition("\n")[0]
+        raise DataError(f"Data {name!r}: got {shown(value)}, which NumPy can't read ({told}). Give an array.") from None
+    if array.dtype.kind not in "fbiu":
+        kind = "text" if array.dtype.kind in "US" else f"{array.dtype}"
+        raise DataError(f"Data {name!r}: got {kind}, expected real numbers.")
+    return array
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +112,7 @@ class Transform:
 
     def scaled(self, raw: Any) -> np.ndarray:
         """As `apply`, as a bare array."""
-        raw = np.asarray(raw)
+        raw = numbers("x", raw)
         dtype = floating(raw.dtype)
         if self.mean is not None and self.scale is not None:
             self._check_shape(raw)
@@ -108,7 +125,7 @@ class Transform:
 
     def invert(self, x: Any) -> np.ndarray:
         """The raw numbers of x [..., *event_shape], floating; of "levels", up to rounding."""
-        x = np.asarray(x)
+        x = numbers("x", x)
         dtype = floating(x.dtype)
         if self.mean is not None and self.scale is not None:
             self._check_shape(x)

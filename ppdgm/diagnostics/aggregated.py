@@ -103,7 +103,7 @@ def log_aggregated_of(log_density: Callable[[Any, slice], Any], draws: Any, n: i
         top, mass = np.full(min(chunk, total - start), -np.inf), 0.0
         for first in range(0, n, chunk):
             where = slice(first, min(first + chunk, n))
-            terms = float64("log_density(…)", log_density(block, where), "m b", zero_weight=True)
+            terms = float64("log_density(…)", _called(log_density, block, where), "m b", zero_weight=True)
             if terms.shape != (len(top), where.stop - first):
                 raise DataError(
                     f"log_density(…): got shape {terms.shape}, expected ({len(top)}, {where.stop - first}): "
@@ -116,6 +116,15 @@ def log_aggregated_of(log_density: Callable[[Any, slice], Any], draws: Any, n: i
         with np.errstate(divide="ignore"):
             found[start : start + chunk] = np.log(mass) + np.where(np.isneginf(top), 0.0, top) - np.log(n)
     return found
+
+
+def _called(log_density: Callable[[Any, slice], Any], draws: Any, rows: slice) -> Any:
+    try:
+        return log_density(draws, rows)
+    except PpdgmError:
+        raise
+    except Exception as error:  # of the user's function
+        raise DataError(f"log_density: raised {type(error).__name__}: {error}.") from error
 
 
 def _by_differences(z: np.ndarray, loc: np.ndarray, scale: np.ndarray) -> np.ndarray:

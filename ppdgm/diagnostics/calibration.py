@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppdgm.diagnostics.arrays import BLOCK_BYTES, check_share, checked
-from ppdgm.errors import DataError, require, shown
+from ppdgm.errors import DataError, items, require, shown
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def coverage(draws: Any, truth: Any, levels: Sequence[float] = (0.5, 0.8, 0.9, 0
     Raises:
         DataError: no numbers of these shapes, or levels not between 0 and 1.
     """
-    if not isinstance(levels, Sequence | np.ndarray) or isinstance(levels, str) or len(levels) == 0:
+    if not isinstance(levels, Sequence | np.ndarray) or isinstance(levels, str) or not items(levels):
         raise DataError(f"levels: got {shown(levels)}, expected a list of shares, such as (0.5, 0.9).")
     for level in levels:
         check_share("levels", level, "shares")

@@ -11,7 +11,7 @@ import numpy as np
 
 from ppdgm.diagnostics.arrays import checked, log_sum_exp, over_data, standard_error
 from ppdgm.diagnostics.log_mean import log_mean
-from ppdgm.errors import DataError, require, shown
+from ppdgm.errors import DataError, items, require, shown
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _chosen(ks: Iterable[int] | None, draws: int) -> list[int]:
         while (k := next(steps)) < draws:
             chosen.append(k)
         return [*chosen, draws]
-    given = list(ks) if isinstance(ks, Iterable) else [ks]
+    given = [ks] if isinstance(ks, int | np.integer) else items(ks)
     if not given or not all(isinstance(k, int | np.integer) and 1 <= k <= draws for k in given):
-        raise DataError(f"ks: got {shown(given)}, expected whole numbers from 1 to K = {draws}, the particles there.")
+        raise DataError(f"ks: got {shown(ks)}, expected whole numbers from 1 to K = {draws}, the particles there.")
     return sorted({int(k) for k in given})

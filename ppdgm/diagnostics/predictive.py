@@ -67,7 +67,7 @@ def predictive_check(
         DataError: data sets of another shape, or a statistic that fails or returns no finite number: names which.
     """
     data = checked("observed", observed, "N …")
-    chosen = STATISTICS if statistics is None else _functions(statistics)
+    chosen = STATISTICS if statistics is None else functions(statistics)
     there = {name: _apply(name, f, data) for name, f in chosen.items()}
     drawn: dict[str, list[float]] = {name: [] for name in chosen}
     for one in _data_sets(replicated, data.shape):
@@ -84,7 +84,8 @@ def _check(name: str, observed: float, replicated: np.ndarray) -> PredictiveChec
 
 def _data_sets(replicated: Any, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
     """Each drawn data set, checked."""
-    if not isinstance(replicated, Iterable) or isinstance(replicated, str | Mapping):
+    numbers = isinstance(replicated, np.ndarray) and not replicated.ndim
+    if not isinstance(replicated, Iterable) or isinstance(replicated, str | Mapping) or numbers:
         raise DataError(f"replicated: got {shown(replicated)}, expected data sets [S, N, …], or an iterable of them.")
     number = 0
     for number, value in enumerate(replicated, 1):
@@ -96,7 +97,12 @@ def _data_sets(replicated: Any, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
         raise DataError("replicated: got no data sets, expected at least one, [S, N, …].")
 
 
-def _functions(statistics: Any) -> dict[str, Statistic]:
+def functions(statistics: Any) -> dict[str, Statistic]:
+    """Statistics by name.
+
+    Raises:
+        DataError: something else, or one that can't be called.
+    """
     if not isinstance(statistics, Mapping) or not statistics:
         raise DataError(f"statistics: got {shown(statistics)}, expected {{name: function of a data set}}.")
     for name, function in statistics.items():

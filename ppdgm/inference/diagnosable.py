@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from ppdgm.diagnostics import Loo, predictive_check
+from ppdgm.diagnostics.arrays import as_array
 from ppdgm.diagnostics.diagnosis import Diagnosis
-from ppdgm.errors import DataError, PpdgmError, nearest, require, shown
+from ppdgm.diagnostics.predictive import functions
+from ppdgm.errors import DataError, PpdgmError, one_of, require
 from ppdgm.inference.diagnose import Depth, Diagnosing, check_parts
 from ppdgm.inference.evaluate import parse_memory
 from ppdgm.inference.export import export, leave_one_out
@@ -79,14 +81,15 @@ class Diagnosable:
             PpdgmError: unknown parts or settings, or data that the program doesn't take.
         """
         chosen, how = check_parts(parts), Depth(**depth)
+        require("progress", progress, bool, None, "True or False")
         subject = self._subject(data, seed, memory)
         if labels is None and isinstance(data, Mapping) and "label" in data:
             labels = data["label"]
-        named = None if labels is None else np.asarray(labels)
+        named = None if labels is None else as_array("labels", labels)
         if named is not None and named.shape != (subject.size,):
             raise DataError(f"labels: got shape {named.shape}, expected ({subject.size},), one for each datum.")
-        statistics = statistics and {n: self._of_units(f, data) for n, f in statistics.items()}
         if statistics is not None:  # what is wrong with one is told before the work begins
+            statistics = {n: self._of_units(f, data) for n, f in functions(statistics).items()}
             first = np.asarray(next(iter(subject.feed.fields.values()))[:8])
             predictive_check(first, [first], statistics)
         told = (lambda name: print(f"diagnosing: {name}", file=sys.stderr)) if progress else (lambda name: None)
@@ -164,8 +167,7 @@ class Diagnosable:
         return leave_one_out(self._subject(data, seed, "auto"), draws)
 
     def _posterior(self, subject: Subject, draws: int, how: How, k: int, warmup: int, chains: int) -> Posterior:
-        if how not in HOW:
-            raise PpdgmError(f"how: got {shown(how)}. {nearest(str(how), HOW)}")
+        one_of("how", how, HOW)
         for name, value in (("draws", draws), ("k", k), ("warmup", warmup), ("chains", chains)):
             require(name, value, int, 1, "a whole number, at least 1")
         return draw_posterior(subject, draws, how, k, warmup, chains)

@@ -22,7 +22,7 @@ from ppdgm.diagnostics import (
 )
 from ppdgm.diagnostics.diagnosis import Diagnosis
 from ppdgm.diagnostics.log_mean import log_mean
-from ppdgm.errors import PpdgmError, nearest, out_of_memory
+from ppdgm.errors import PpdgmError, items, one_of, out_of_memory, shown
 from ppdgm.inference.annealing import anneal, heats
 from ppdgm.inference.baseline import baseline
 from ppdgm.inference.drawing import pictures
@@ -252,10 +252,9 @@ def check_parts(parts: Any) -> tuple[str, ...]:
     """
     if parts is None:
         return PARTS
-    chosen = (parts,) if isinstance(parts, str) else tuple(parts)
+    chosen = [parts] if isinstance(parts, str) else items(parts)
     if not chosen:
-        raise PpdgmError(f"parts: got none, expected some of {', '.join(PARTS)}.")
+        raise PpdgmError(f"parts: got {shown(parts)}, expected some of {', '.join(PARTS)}.")
     for name in chosen:
-        if name not in PARTS:
-            raise PpdgmError(f"parts: got {name!r}. {nearest(str(name), PARTS)}")
-    return chosen
+        one_of("parts", name, PARTS)
+    return tuple(chosen)

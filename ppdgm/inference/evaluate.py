@@ -137,6 +137,7 @@ class Judge:
 
     def log_weights(self, k: int, seed: int) -> np.ndarray:
         """log p(x, z) − log q(z|x), [K, N]."""
+        require("k", k, int, 1, "a whole number of particles, at least 1")
         found, start = np.empty((k, self.size)), 0
 
         def keep(terms: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -226,7 +227,7 @@ def _mean(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def parse_memory(memory: int | str, device: Any) -> int:
     """Bytes: a number, "512 MiB", or "auto" (256 MiB on a CPU, 4 GiB elsewhere)."""
     if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
-        return memory
+        return min(memory, 2**63 - 1)
     if isinstance(memory, str) and memory == "auto":
         return 2**28 if "cpu" in str(device).lower() else 2**32
     text = memory.strip() if isinstance(memory, str) else ""

@@ -189,6 +189,7 @@ class Fit(Diagnosable):
             raise DataError(
                 f"given: got {type(given).__name__}, expected arrays by name, such as given={{'label': …}}."
             )
+        require("mean", mean, bool, None, "True or False")
         rows = {name: np.repeat(v, n) if _is_one(v) else v for name, v in (given or {}).items()}
         for name, value in rows.items():
             if len(value) != n:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ppdgm.data import as_fields
+from ppdgm.diagnostics.arrays import as_array
 from ppdgm.errors import PpdgmError, require
 from ppdgm.inference.evaluate import Judge, check_fields, dtype_of, parse_memory
 from ppdgm.inference.feed import Feed
@@ -75,7 +76,7 @@ def trace(
 def _ready(program: Any, params: Mapping[str, np.ndarray], x: Any, backend: str | None, device: str) -> Any:
     check_program(program)
     require("device", device, str, None, "text, such as 'auto', 'cpu' or 'cuda:1'")
-    params = {n: np.asarray(v) for n, v in _named("params", params).items()}
+    params = {n: as_array(f"params[{n!r}]", v) for n, v in _named("params", params).items()}
     fields = as_fields(x, dtype_of(params), "judge")
     check_fields(program, fields)
     name = getattr(program, "backend", None) or ("numpyro" if backend is None else backend)
