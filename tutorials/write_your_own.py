@@ -147,7 +147,8 @@ class Skewed(Posterior):
             log_slope = xp.log(xp.cosh(t)) - 0.5 * xp.log1p(y * y) - xp.log(scale)
             return xp.sum(-0.5 * xp.sinh(t) ** 2 - 0.5 * np.log(2 * np.pi) + log_slope, axis=-1)
 
-        return P.distribution(sample, log_prob, P.shape, loc.shape[:-1], mean=lambda: loc + scale * xp.sinh(a))
+        mean = lambda: loc + scale * 1.35453081 * xp.sinh(a)  # E sinh(arsinh(ε) + a) = sinh(a) E √(1 + ε²)
+        return P.distribution(sample, log_prob, P.shape, loc.shape[:-1], mean=mean)
 
 
 class FirstAttempt(Skewed):
