@@ -19,6 +19,8 @@ from ppdgm.backends import numpyro as numpyro_backend
 from ppdgm.backends import pyro as pyro_backend
 from ppdgm.backends.numpyro import vocabulary as numpyro_vocabulary
 from ppdgm.backends.pyro import vocabulary as pyro_vocabulary
+from ppdgm.models import FullCovarianceNormal, Posterior
+from ppdgm.nets import MLP
 from ppdgm.program import zeros
 
 SIGMAS = 5.0
@@ -257,6 +259,34 @@ def test_a_closed_form_is_the_mean_log_ratio_or_none(backend, kind):
 def test_a_folded_distribution_has_not_the_kl_of_what_was_folded(dist, of):
     q, p = (dist.FoldedDistribution(dist.Normal(loc, 1.0)) for loc in (1.0, -1.0))  # the same density twice
     assert of.closed_form_kl(q, p) is None
+
+
+class Correlated(Program):
+    """A full covariance against a normal whose scale is one number."""
+
+    event_shape: tuple[int, ...] = (1,)
+    posterior: Posterior = FullCovarianceNormal()
+
+    def build(self, context):
+        context.net("encoder", MLP(hidden=(4,)), (1,), context.part(self.posterior, (2,), label="guide"))
+
+    def model(self, P, x):
+        with P.plate("data", x):
+            P.sample("z", P.dist.Normal(P.full((2,), 0.0), 2.0).to_event(1))
+            P.sample("x", P.dist.Normal(P.full((1,), 0.0), P.full((1,), 1.0)).to_event(1), obs=x)
+
+    def guide(self, P, x):
+        with P.plate("data", x):
+            P.sample("z", self.posterior(P, P.net("encoder")(x)))
+
+
+@pytest.mark.parametrize("backend", [pyro_backend, numpyro_backend])
+def test_a_full_covariance_takes_a_prior_of_one_scale(backend):
+    runtime = backend.Runtime(Correlated(), "cpu")
+    params = runtime.put(runtime.initialise(0, {"x": X}, "float32"))
+    found = runtime.trace(params, runtime.put({"x": X}), np.arange(len(X)), 2_000, 0, None, True)
+    ratio = np.asarray(found.log_q["z"] - found.log_p["z"], float)
+    assert (abs(found.kl["z"].sum(-1) - ratio.mean(0)) < SIGMAS * ratio.std(0) / 2_000**0.5).all()
 
 
 @pytest.mark.parametrize("backend", ["pyro", "numpyro"])

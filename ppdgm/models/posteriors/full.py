@@ -48,8 +48,10 @@ class FullCovarianceNormal(ScaledPosterior):
             """½ Σ_d [(Σ_j L_dj² + (μ_d − m_d)²)/s_d² − 1 + log s_d²] − Σ log L_dd, for p = N(m, diag s²)."""
             if not (isinstance(p, P.dist.Independent) and isinstance(p.base_dist, P.dist.Normal)):
                 return None
+            batch = tuple(p.base_dist.batch_shape)  # NumPyro's loc and scale may be narrower
             m, s = (
-                xp.reshape(a, (*a.shape[: len(a.shape) - len(shape)], d)) for a in (p.base_dist.loc, p.base_dist.scale)
+                xp.reshape(xp.broadcast_to(a, batch), (*batch[: len(batch) - len(shape)], d))
+                for a in (p.base_dist.loc, p.base_dist.scale)
             )
             ratio = (xp.sum(tril * tril, axis=-1) + (loc - m) ** 2) / (s * s)
             terms = 0.5 * (ratio - 1.0) + xp.log(s) - xp.log(scale)
