@@ -565,8 +565,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "predictions of other draws": Mutation(
         "ppdgm/inference/export.py",
-        "few = {n: v[:predictive] for n, v in posterior.latents.items()}",
-        "few = {n: v[::-1][:predictive] for n, v in posterior.latents.items()}",
+        "few = {n: v[np.rint(taken).astype(int)] for n, v in posterior.latents.items()}",
+        "few = {n: v[::-1][np.rint(taken).astype(int)] for n, v in posterior.latents.items()}",
         "tests/test_export.py -k predictions",
     ),
     "leave-one-out without log q": Mutation(
