@@ -94,6 +94,7 @@ COUNTS = [
     for mean, theta in product(MEANS, (0.01, 0.5, 7.9, 8.1, 1e3, 1e5, 1e6, 1e8))
     for z in (0, 1, 8)
 ] + [(x, np.log(mean), raw(1e5)) for x, mean in product((0.0, 1.0, 100.0), MEANS)]
+COUNTS += [(4.0, np.log(3.0), raw(4.0 - 1e-3)), (1.0, np.log(0.8), raw(1e5))]  # x + θ = 8, and u = −0.2: the seams
 SCALED = [
     (float(np.float32(loc + z * scale)), loc, raw(scale))
     for scale, loc in product((1e-15, 1e-6, 1e-3, 1.0, 1e6, 1e15), (0.0, 0.7))
