@@ -203,13 +203,31 @@ def test_the_error_of_latents_that_all_data_share(backend):
         assert abs(found.mean - mean) < 4 * right
 
 
+ALIKE = np.repeat(PROBABLE[:1], 4, axis=0)  # so that nothing but draws tells data apart, nor their order
+
+
 @both
 def test_the_seed_is_that_of_draws(backend):
     found = [
         ppdgm.fit(
-            Noisy(), PROBABLE, steps=2, learning_rate=0.0, seed=seed, backend=backend, progress=False,
+            Noisy(), ALIKE, steps=2, learning_rate=0.0, seed=seed, backend=backend, progress=False,
             engine=SVI(kl="monte_carlo"),
         ).history["objective"]
         for seed in (1, 2)
     ]  # fmt: skip
     assert not np.isin(found[0], found[1]).any()
+
+
+def test_chunks_of_an_evaluation_have_draws_of_their_own():
+    fit = ppdgm.Fit(Noisy(), Noisy().initialise(0), "pyro")
+    for memory in (1, "auto"):  # a datum in each chunk, or all in one
+        assert len(set(fit.elbo(ALIKE, k=1, memory=memory).values)) == len(ALIKE)
+
+
+def test_a_warm_up_is_over_with_the_last_schedule():
+    """β is constant; patience counts from the end of the capacity's."""
+    fit = ppdgm.fit(
+        Noisy(), ALIKE, validation=ALIKE, engine=SVI(capacity=Linear(end=1.0, steps=6)), steps=20, learning_rate=0.0,
+        early_stopping=2, backend="pyro", progress=False,
+    )  # fmt: skip
+    assert fit.stopped == "early stopping" and fit.info["steps"] == 7  # steps 6 and 7 are no better than the first
