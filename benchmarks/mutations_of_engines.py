@@ -310,8 +310,12 @@ ENGINES: dict[str, tuple[str, str, str, str]] = {
     ),
     "average of the step before (pyro)": (
         "ppdgm/backends/pyro/loop.py",
-        "                history[i] = self._steps[self._now](data, index[i], weight[i], row, rates[i])\n                if moving:\n                    torch._foreach_lerp_(moving, moved, 1.0 - (self.decay or 0.0))",
-        "                if moving:\n                    torch._foreach_lerp_(moving, moved, 1.0 - (self.decay or 0.0))\n                history[i] = self._steps[self._now](data, index[i], weight[i], row, rates[i])",
+        "                history[i] = self._steps[self._now](data, index[i], weight[i], row, rates[i])\n"
+        "                if moving:\n"
+        "                    torch._foreach_lerp_(moving, moved, 1.0 - (self.decay or 0.0))",
+        "                if moving:\n"
+        "                    torch._foreach_lerp_(moving, moved, 1.0 - (self.decay or 0.0))\n"
+        "                history[i] = self._steps[self._now](data, index[i], weight[i], row, rates[i])",
         "tests/test_by_hand.py -k stages_are and pyro and not numpyro",
     ),
     "rates by the first of the stretch (pyro)": (
