@@ -272,6 +272,25 @@ def test_the_command_line_scales_once(table, tmp_path, monkeypatch):
     assert one[0].split("±")[0] == two[0].split("±")[0]
 
 
+@pytest.mark.parametrize("backend", ["numpyro", "pyro"])
+def test_own_units_that_float32_would_blur_come_out_whole(tmp_path, backend, monkeypatch):
+    """Julian days and metres on a map: float32 has steps of 0.25 and 0.5 there, as wide as their deviations."""
+    monkeypatch.chdir(tmp_path)
+    raw = np.random.default_rng(1).normal(size=(200, 2)) * [0.5, 1.0] + [2451545.0, 5e6]
+    np.save("days.npy", raw)
+    data = load_data("days.npy", scale="standardise")
+    fit = ppdgm.fit(PPCA(event_shape=(2,), latent=1), data, steps=2, backend=backend, progress=False, out="run")
+    mean, scale = data.transform.mean, data.transform.scale
+    scaled = np.asarray(fit.sample(100, units="prepared"), np.float64)
+    for drawn in (fit.sample(100), ppdgm.load("run").sample(100)):
+        assert np.allclose((drawn - mean) / scale, scaled, atol=1e-6)
+    means = np.asarray(fit.reconstruct(fit.prepare(raw)), np.float64)
+    assert np.allclose((fit.reconstruct(raw) - mean) / scale, means, atol=1e-6)
+    arguments = ["sample", "run", "--n", "100", "--out", "new.csv", "--backend", backend]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert np.allclose((np.loadtxt("new.csv", delimiter=",", skiprows=1) - mean) / scale, scaled, atol=1e-6)
+
+
 NOISE = {
     "normal": lambda rng, shape: rng.normal(size=shape),
     "heavy tails": lambda rng, shape: rng.standard_t(3, size=shape),

@@ -155,4 +155,5 @@ def _write(path: Path, sites: dict[str, np.ndarray], transform: Any) -> None:
         else:
             table = first.reshape(len(first), -1)
             head = ",".join(f"x{i}" for i in range(table.shape[1]))
-            np.savetxt(file, table, fmt="%.7g", delimiter=",", header=head, comments="")
+            rows = [",".join(str(v).removesuffix(".0") for v in row) for row in table]  # as many digits as they have
+            file.write("\n".join([head, *rows, ""]).encode())

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from ppdgm.data.stream import CHUNK_BYTES, Stream
+from ppdgm.data.transform import STEPS
 from ppdgm.errors import DataError
-
-STEPS = 100  #: of a floating type that a column's standard deviation must be, for rounding to be no part of it
 
 
 def refuse_where(name: str, array: Any, bad: Callable[[np.ndarray], np.ndarray], expected: str) -> None:

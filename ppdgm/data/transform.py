@@ -11,6 +11,7 @@ import numpy as np
 from ppdgm.data.prepared import Prepared
 from ppdgm.errors import DataError, nearest, shown
 
+STEPS = 100  #: of a floating type that a column's standard deviation must be, for rounding to be no part of it
 KINDS = ("none", "unit", "levels", "standardise")
 _FACTS: dict[str, Any] = {  # what they may be in a table
     "binarise": lambda v: v in ("none", "threshold", "static", "dynamic"),
@@ -124,12 +125,15 @@ class Transform:
         return np.rint(scaled) if self.kind == "levels" else scaled
 
     def invert(self, x: Any) -> np.ndarray:
-        """The raw numbers of x [..., *event_shape], floating; of "levels", up to rounding."""
+        """The raw numbers of x [..., *event_shape], floating; of "levels", up to rounding.
+
+        They are float64 where float32 would blur them, as it would Julian days.
+        """
         x = numbers("x", x)
         dtype = floating(x.dtype)
         if self.mean is not None and self.scale is not None:
             self._check_shape(x)
-            return (x * self.scale + self.mean).astype(dtype)
+            return (x * self.scale + self.mean).astype(np.float64 if _blurs(dtype, self.mean, self.scale) else dtype)
         return x.astype(dtype) if self.divisor == 1.0 else np.multiply(x, self.divisor, dtype=dtype)
 
     def log_det(self, event_shape: tuple[int, ...]) -> float:
@@ -185,3 +189,10 @@ class Transform:
             raise DataError(
                 f"Data 'x': got data of shape {values.shape[1:]}, expected {shape}, which the transform was fitted on."
             )
+
+
+def _blurs(dtype: np.dtype, mean: np.ndarray, scale: np.ndarray) -> bool:
+    """Whether numbers are so far from 0 that a floating type has few of them within a standard deviation."""
+    with np.errstate(all="ignore"):  # too far: infinite steps
+        step = np.spacing((np.abs(mean) + scale).astype(dtype))
+    return bool((~(STEPS * step <= scale)).any())
