@@ -182,3 +182,36 @@ def test_columns_go_by_the_names_they_had(tmp_path):
         load_data(tmp_path / "d.csv", like=data, scale="unit")
     with pytest.raises(DataError, match="like: got int, expected a Dataset or a Fit"):
         load_data(tmp_path / "d.csv", like=3)
+
+
+def test_columns_by_number_go_by_the_names_they_had(tmp_path):
+    """The same rows with the columns in another order: the numbers in the run's recipe are the first file's."""
+    (tmp_path / "a.csv").write_text("u,v,kind\n1,20,p\n3,50,q\n5,90,p\n")
+    (tmp_path / "b.csv").write_text("kind,v,u\np,20,1\nq,50,3\np,90,5\n")
+    (tmp_path / "c.csv").write_text("s,t,kind\n1,20,p\n")
+    fields, whole = {"x": [0, 1], "label": 2}, {"validation": 0, "test": 0}
+    data = load_data(tmp_path / "a.csv", scale="standardise", fields=fields, **whole)
+    with pytest.warns(UserWarning) as told:
+        found = load_data(tmp_path / "b.csv", like=data, **whole)
+    assert found.train["x"].tolist() == data.train["x"].tolist()
+    assert found.train["label"].tolist() == data.train["label"].tolist() == [0, 1, 0]
+    assert any("0 is 'kind', and was 'u' in the data prepared before" in str(w.message) for w in told)
+    with pytest.raises(DataError, match=r"0 is 's', and was 'u', 1 is 't', and was 'v' .* Give columns by name"):
+        load_data(tmp_path / "c.csv", like=data, **whole)
+    (tmp_path / "d.csv").write_text("1,20,p\n")  # without names, by their places
+    assert load_data(tmp_path / "d.csv", like=data, **whole).train["x"].tolist() == data.train["x"][:1].tolist()
+
+
+def test_rows_of_different_scales_or_classes_are_not_trained_on(tmp_path):
+    for name, words in (("a", "pq"), ("b", "qp")):
+        rows = "".join(f"{i + 100},{words[i % 2]}\n" for i in range(6))
+        (tmp_path / f"{name}.csv").write_text(f"size,kind\n{rows}".replace("p\n", "r\n" if name == "b" else "p\n"))
+    a, b = (load_data(tmp_path / f"{n}.csv", fields=FIELDS, scale="standardise").train for n in "ab")
+    for name, joined in (
+        ("x", {"x": np.concatenate([a["x"], np.full(4, 103.0)]), "label": np.tile(a["label"], 2)}),
+        ("label", {"x": np.concatenate([a["x"]] * 2), "label": np.concatenate([a["label"], b["label"]])}),
+    ):
+        with pytest.raises(DataError, match=f"Data '{name}': rows that were prepared in different ways"):
+            ppdgm.fit(ClassMeans(), joined, steps=1, progress=False)
+    bare = {n: np.asarray(np.concatenate([v, v])) for n, v in a.items()}
+    assert ppdgm.fit(ClassMeans(), bare, steps=1, progress=False).codings == {}

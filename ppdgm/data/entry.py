@@ -17,16 +17,26 @@ from ppdgm.data.transform import Transform
 from ppdgm.errors import DataError, PpdgmError, nearest, shown
 
 UNITS = ("own", "prepared")
+_JOINED = "rows that were prepared in different ways, or not at all, were joined"
 
 
 def codings_of(data: Any) -> dict[str, Any]:
     """What was learned from data: the codings of a Dataset, or of the arrays of a split, by field.
 
     A transform of each dimension says nothing of data of another shape, such as some of the columns.
+
+    Raises:
+        DataError: rows that were prepared in different ways, put together.
     """
     if isinstance(data, Dataset):
         return data.codings
     named = data if isinstance(data, Mapping) else {"x": data}
+    for name, value in named.items():
+        if coding_of(value) == MIXED:
+            raise DataError(
+                f"Data {str(name)!r}: {_JOINED}. Load the others like the first, load_data(…, like=data), and join "
+                "them then; or, where all are on one scale already, join bare arrays, np.asarray(rows)."
+            )
     found = {str(n): coding_of(v) for n, v in named.items()}
     fits = lambda n, c: isinstance(c, Classes) or (isinstance(c, Transform) and n == "x" and _fits(c, named[n]))
     return {n: c for n, c in found.items() if fits(n, c)}
@@ -50,8 +60,7 @@ def enter(codings: Mapping[str, Any], data: Any, units: str | None = None) -> An
     for name, value in named.items():
         if name in codings and coding_of(value) == MIXED:
             raise DataError(
-                f"Data {name!r}: rows that were prepared in different ways, or not at all, were joined. Prepare each "
-                "part by itself, fit.prepare(rows), and join them then."
+                f"Data {name!r}: {_JOINED}. Prepare each part by itself, fit.prepare(rows), and join them then."
             )
     return {n: _entered(codings[n], n, v, units) if n in codings else v for n, v in named.items()}
 

@@ -107,7 +107,7 @@ class _Table:
         if known and known[0] in self.names:
             label = known[0]
         if source.fields is not None:
-            wanted: dict[str, Columns] = dict(source.fields)
+            wanted: dict[str, Columns] = {n: self._by_name(n, c) for n, c in source.fields}
             taken = "label" in wanted or label in wanted.values()
             return wanted, None if taken else label
         aside = {self.names.index(label)} if isinstance(label, str) else set()
@@ -131,6 +131,21 @@ class _Table:
         """The columns of a field of data prepared before, where this table has names too."""
         names = getattr(self.known.get(field), "columns", ()) if self.header else ()
         return names if len(set(names)) == len(names) else ()
+
+    def _by_name(self, field: str, wanted: Columns) -> Columns:
+        """Columns by number as those that had these numbers in data prepared before, which may be elsewhere here."""
+        names, places = self._names(field), wanted if isinstance(wanted, tuple) else (wanted,)
+        if not names or len(names) != len(places) or any(isinstance(c, str) for c in places):
+            return wanted
+        here = tuple(self.names[self._column(c)] for c in places)
+        if here == names:
+            return wanted
+        told = ", ".join(f"{c} is {h!r}, and was {n!r}" for c, h, n in zip(places, here, names, strict=True) if h != n)
+        where = f"{self.path}: field {field!r}: of the columns by number, {told[:200]} in the data prepared before"
+        if any(self.names.count(n) != 1 for n in names):
+            raise DataError(f"{where}. Give columns by name.")
+        warnings.warn(f"{where}: took them by these names.", UserWarning, stacklevel=2)
+        return names if isinstance(wanted, tuple) else names[0]
 
     def _parse(self, columns: dict[str, list[int]], single: list[str]) -> tuple[Any, np.ndarray, dict[str, list[str]]]:
         """Line numbers, all columns of numbers side by side, and the cells of single columns."""
