@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import optax
 import pytest
 from oracle import gradient, ppca, ppca_elbo, ppca_log_likelihood
 from readings import BACKENDS, precision
@@ -370,9 +371,19 @@ def test_chains_refuse_latents_that_they_can_not_move(backend):
         ppdgm.fit(BITS, X, engine=engine, steps=2, backend=backend, progress=False)
 
 
-def test_settings_of_gradient_steps_are_refused_in_exact_em():
-    with pytest.raises(TrainingError, match="clip_norm: EM"):
-        ppdgm.fit(PPCA(event_shape=(5,)), LINEAR, engine=EM(), steps=3, clip_norm=1.0)
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"clip_norm": 1.0}, "clip_norm: EM"),
+        ({"optimiser": "sgd"}, "optimiser: EM"),
+        ({"optimiser": Optimiser(beta1=0.5)}, "optimiser: EM"),
+        ({"optimiser": optax.sgd(1.0)}, "optimiser: EM"),
+        ({"batch_size": 10}, f"batch_size: got 10, but each step of EM.* is of all {len(LINEAR)} data"),
+    ],
+)
+def test_settings_of_gradient_steps_are_refused_in_exact_em(setting, told):
+    with pytest.raises(TrainingError, match=told):
+        ppdgm.fit(PPCA(event_shape=(5,)), LINEAR, engine=EM(), steps=3, **setting)
 
 
 # --- stages ---------------------------------------------------------------------------------------------------------

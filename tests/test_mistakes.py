@@ -7,7 +7,7 @@ import pytest
 import ppdgm
 from ppdgm import Program
 from ppdgm.errors import PpdgmError
-from ppdgm.inference import SVI
+from ppdgm.inference import SVI, Optimiser
 from ppdgm.models import MLP, VAE, Bernoulli, StandardNormal
 
 BACKENDS = ("numpyro", "pyro")
@@ -225,6 +225,9 @@ CALLS = {
     "tuple": (lambda: VAE(event_shape=64), "expected a tuple, such as (64,)"),
     "negative rate": (lambda: train(learning_rate=-1.0), "learning_rate: got -1.0"),
     "two rates": (lambda: train(optimiser=optax.adam(1e-3), learning_rate=1.0), "works with an optimiser by name"),
+    "momentum of adam": (lambda: Optimiser(momentum=0.9), "Optimiser: momentum: adam has none; it is of sgd"),
+    "decay of adamax": (lambda: Optimiser(name="adamax", weight_decay=0.1), "weight_decay: adamax has none"),
+    "beta1 of sgd": (lambda: Optimiser(name="sgd", beta1=0.5), "beta1: sgd has none; it is of adam and adamw and"),
     "compile": (lambda: train(compile="yes"), "compile: got 'yes'"),
     "callbacks": (lambda: train(callbacks=["x"]), "callbacks: got"),
     "params": (lambda: train(params=3), "params: got int"),

@@ -10,8 +10,9 @@ from ppdgm.inference import Linear, Optimiser
 from ppdgm.models import MLP, VAE
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "adamax", "sgd"])
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(
+    ("name", "momentum"), [("adam", 0.0), ("adamw", 0.0), ("adamax", 0.0), ("sgd", 0.0), ("sgd", 0.9)]
+)
 def test_rules_equal_torchs_optimisers(name, momentum):
     spec = Optimiser(name=name, momentum=momentum)
     generator = torch.Generator().manual_seed(0)

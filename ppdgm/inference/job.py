@@ -96,7 +96,7 @@ class Job:
             first = matching(first, self.params)
         size = self.feed.size
         if recipe.engine.exact:
-            _check_exact(recipe, self.runtime.tracer.labels)
+            _check_exact(recipe, self.runtime.tracer.labels, size)
         batch_size = size if recipe.engine.exact else _choose_batch(self.runtime, training.batch_size, size)
         self.batches = Batches(size, batch_size, training.seed)
         if self.batches.batch_size % training.accumulate:
@@ -316,13 +316,23 @@ class Job:
         return [f"Handed over in Python, and not told here: {', '.join(missing)}."] if missing else []
 
 
-def _check_exact(recipe: Recipe, labels: Mapping[str, str]) -> None:
+_OF_GRADIENTS = (
+    *("optimiser", "learning_rate", "clip_norm", "weight_average"),
+    *("binarise", "accumulate", "mixed_precision"),
+)
+
+
+def _check_exact(recipe: Recipe, labels: Mapping[str, str], size: int) -> None:
     """Refuse a program without closed-form steps, and settings of gradient steps."""
     check_steps(recipe.program, labels)
     default, training = Training(), recipe.training
-    for name in ("learning_rate", "clip_norm", "weight_average", "binarise", "accumulate", "mixed_precision"):
+    for name in _OF_GRADIENTS:
         if getattr(training, name) != getattr(default, name):
             raise TrainingError(f"{name}: EM() takes closed-form steps, which have none. Leave it out.")
+    if training.batch_size not in (None, size):  # `size` is what the recipe of such a run says
+        raise TrainingError(
+            f"batch_size: got {training.batch_size}, but each step of EM() is of all {size} data. Leave it out."
+        )
 
 
 def _check_pieces(recipe: Recipe, fixed: int | None) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
+
+from pydantic import model_validator
 
 from ppdgm.errors import SpecError, nearest
 from ppdgm.spec import NonNegativeFloat, PositiveFloat, Spec
 
 OptimiserName = Literal["adam", "adamw", "adamax", "sgd"]
+_OF: dict[tuple[str, ...], tuple[str, ...]] = {  # optimisers that have these settings
+    ("beta1", "beta2", "eps"): ("adam", "adamw", "adamax"),
+    ("momentum",): ("sgd",),
+    ("weight_decay",): ("adamw",),
+}
 
 
 class Optimiser(Spec):
@@ -28,6 +35,15 @@ class Optimiser(Spec):
     momentum: NonNegativeFloat = 0.0
     weight_decay: NonNegativeFloat = 0.01
     clip_norm: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _has_these(self) -> Self:
+        fields = type(self).model_fields
+        for names, of in _OF.items():
+            for name in names:
+                if self.name not in of and getattr(self, name) != fields[name].default:
+                    raise ValueError(f"{name}: {self.name} has none; it is of {' and '.join(of)}. Leave it out.")
+        return self
 
 
 def as_optimiser(value: Any, clip_norm: float | None) -> Any:
