@@ -104,6 +104,10 @@ class Reader(Protocol):
         """log p of data."""
         ...
 
+    def confine(self, dist: Any, value: Array, log_prob: Array) -> Array:
+        """log p of a latent drawn elsewhere: −∞ outside its support."""
+        ...
+
     def kl(self, q: Any, p: Any) -> Array | None:
         """Closed-form KL [..., B, D], or None where there is none."""
         ...
@@ -300,7 +304,8 @@ class Reading:
     def _score(self, name: str, dist: Any, value: Array) -> Array:
         if name in self.observed:
             return self.reader.observe(dist, value)
-        return mistakes.scored(name, dist, lambda: self.reader.log_prob(dist, value))
+        found = mistakes.scored(name, dist, lambda: self.reader.log_prob(dist, value))
+        return found if self.reader.gradients else self.reader.confine(dist, value, found)
 
     def param(self, name: str, value: Array) -> Array:
         return value

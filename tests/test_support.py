@@ -10,6 +10,7 @@ import pyro
 import pyro.distributions as pyd
 import pytest
 import torch
+from scipy.stats import norm
 
 import ppdgm
 from ppdgm import Program
@@ -19,6 +20,7 @@ from ppdgm.errors import DataError
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.support import check_support
 from ppdgm.models import VAE, Bernoulli, likelihoods
+from ppdgm.program import constant
 from ppdgm.registry import backend as load
 
 N, BAD = 600, 500  # a row that no first look reaches
@@ -321,3 +323,65 @@ def test_checks_that_a_program_puts_off_are_off(backend):
     look(Observing(make=make), rows([0.3, 0.9]), backend)
     with pytest.raises(DataError):
         look(Observing(make=own_density("positive")), rows(REAL, [0.5, -1]), backend)
+
+
+class Waiting(Program):
+    """z ~ Exponential(1), which the guide, N(6, 1), leaves once in 10⁹ draws; x ~ N(z, 1)."""
+
+    def build(self, c):
+        c.param("loc", (), constant(6.0), label="guide")
+        c.param("shift", ())
+
+    def model(self, P, x):
+        with P.plate("data", x):
+            z = P.sample("z", P.dist.Exponential(P.full((1,), 1.0)).to_event(1))
+            P.sample("x", P.dist.Normal(z + P.param("shift"), 1.0).to_event(1), obs=x)
+
+    def guide(self, P, x):
+        with P.plate("data", x):
+            P.sample("z", P.dist.Normal(P.full((1,), 0.0) + P.param("loc"), 1.0).to_event(1))
+
+
+def pyro_waiting():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", pyd.Exponential(torch.ones(1)).to_event(1))
+            pyro.sample("x", pyd.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        loc = pyro.param("loc", torch.tensor(6.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", pyd.Normal(loc * torch.ones(1), 1.0).to_event(1))
+
+    return Program.from_pyro(model, guide)
+
+
+def numpyro_waiting():
+    def model(x):
+        with numpyro.plate("data", len(x)):
+            z = numpyro.sample("z", npd.Exponential(jnp.ones(1)).to_event(1))
+            numpyro.sample("x", npd.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        loc = numpyro.param("loc", 6.0)
+        with numpyro.plate("data", len(x)):
+            numpyro.sample("z", npd.Normal(loc * jnp.ones(1), 1.0).to_event(1))
+
+    return Program.from_numpyro(model, guide)
+
+
+@pytest.mark.parametrize(
+    ("make", "backend"),
+    [(Waiting, "pyro"), (Waiting, "numpyro"), (pyro_waiting, "pyro"), (numpyro_waiting, "numpyro")],
+)
+def test_latents_outside_their_support_weigh_nothing(make, backend):
+    """The guide's own log-density, and log p of latents inside, stay what they are."""
+    program, x = make(), np.full((2, 1), 5.0, "float32")
+    params = {"loc": np.float32(6.0), "shift": np.float32(0.0)}
+    params = params if make is Waiting else {"loc": params["loc"]}
+    z = np.array([[[-0.5], [2.0]], [[1.0], [-3.0]]], "float32")
+    found = ppdgm.trace(program, params, x, k=2, backend=backend, values={"z": z})
+    right = np.where(z[..., 0] < 0, -np.inf, -z[..., 0])
+    assert np.allclose(found.log_p["z"], right, atol=1e-6)
+    assert np.allclose(found.log_q["z"], norm.logpdf(z[..., 0], 6.0), atol=1e-5)
+    assert np.allclose(found.log_p["x"], norm.logpdf(5.0, z[..., 0]), atol=1e-5)

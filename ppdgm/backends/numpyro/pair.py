@@ -165,7 +165,7 @@ class PairTracer:
             )
             if gradients:
                 check_pathwise(guide, given, gradients)
-            return terms(guide, model, kl)
+            return terms(guide, model, kl, judged=not training)
 
         each = jax.vmap if isinstance(key, jax.core.Tracer) else _in_turn  # NumPyro's checks need the values themselves
         found = each(one)(jax.random.split(key, k), given)

@@ -15,7 +15,7 @@ from numpyro.primitives import _PYRO_STACK, Messenger
 
 from ppdgm import mistakes
 from ppdgm.backends.numpyro.distributions import mended
-from ppdgm.backends.numpyro.support import observe
+from ppdgm.backends.numpyro.support import confine, observe
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend
 from ppdgm.language import Array
 
@@ -147,14 +147,18 @@ class Site:
     axis: int | None
     inner: tuple[int, ...]
 
-    def log_prob(self) -> Array:
-        """[B], summed over inner plates; [] for a site outside the data plate."""
+    def log_prob(self, judged: bool = False) -> Array:
+        """[B], summed over inner plates; [] for a site outside the data plate.
+
+        With `judged`, a latent's is −∞ outside its support.
+        """
         given = (self.value, self.intermediates) if self.intermediates else (self.value,)
         score = lambda: self.fn.log_prob(*given)
         if self.observed:
             log_prob = observe(self.fn, self.value, score)
         else:
             log_prob = mistakes.scored(self.name, self.fn, score)
+            log_prob = confine(self.fn, self.value, log_prob) if judged else log_prob
         return jnp.sum(log_prob, [a for a in range(log_prob.ndim) if a != self.axis])
 
     def rows(self) -> Array:

@@ -17,6 +17,16 @@ from ppdgm.backends.numpyro.density import Density
 from ppdgm.language import Array
 from ppdgm.reading import Observed, Seen
 
+_BOUNDS = tuple(
+    type(c)
+    for c in (
+        constraints.boolean, constraints.greater_than(0), constraints.greater_than_eq(0), constraints.less_than(0),
+        constraints.less_than_eq(0), constraints.interval(0, 1), constraints.open_interval(0, 1),
+        constraints.integer_interval(0, 1), constraints.integer_greater_than(0), constraints.nonnegative,
+        constraints.softplus_positive,
+    )
+)  # fmt: skip
+
 
 def describe(seen: Seen, batch: Mapping[str, Array]) -> Observed:
     """What is known of a site, where NumPyro's checks are on: validate_args=False says that any data are meant.
@@ -48,18 +58,29 @@ def rows_inside(seen: Seen) -> Array:
     return seen.rows(jnp.ones((1,), bool) if found is None else found)
 
 
-def inside(d: Any, value: Array) -> Array | None:
-    """Whether a value is in the support, like the distribution's batch; None where that isn't known."""
+def inside(d: Any, value: Array, bounds: bool = False) -> Array | None:
+    """Whether a value is in the support, like the distribution's batch; None where that isn't known.
+
+    With `bounds`, only of supports that bound each number by itself: what has to sum to 1, say, does so up to rounding.
+    """
     if isinstance(d, dist.ExpandedDistribution):
-        return inside(d.base_dist, value)
+        return inside(d.base_dist, value, bounds)
     if isinstance(d, dist.MaskedDistribution):
-        found = inside(d.base_dist, value)
+        found = inside(d.base_dist, value, bounds)
         return None if found is None or d._mask is False else found | ~jnp.asarray(d._mask)
     if isinstance(d, dist.Independent):
-        found = inside(d.base_dist, value)
+        found = inside(d.base_dist, value, bounds)
         return found if found is None else jnp.all(found, axis=tuple(range(-d.reinterpreted_batch_ndims, 0)))
     support = support_of(d)
-    return None if support is None else jnp.asarray(support(value))
+    if support is None or (bounds and not isinstance(_base(support), _BOUNDS)):
+        return None
+    return jnp.asarray(support(value))
+
+
+def confine(d: Any, value: Array, log_prob: Array) -> Array:
+    """log p of a latent where the guide has drawn it: −∞ outside bounds of its support, where formulas go on."""
+    there = inside(d, value, bounds=True)
+    return log_prob if there is None else jnp.where(there, log_prob, -jnp.inf)
 
 
 def observe(d: Any, value: Array, log_prob: Callable[[], Array]) -> Array:
@@ -80,11 +101,16 @@ def support_of(d: Any) -> Any:
         support = d.support
     except (NotImplementedError, AttributeError, AssertionError):
         return None
-    base: Any = support
-    while hasattr(base, "base_constraint"):
-        base = base.base_constraint
+    base = _base(support)
     unknown = base is None or type(base).__name__ in ("_Dependent", "dependent_property", "_Real")
     return None if unknown else support
+
+
+def _base(support: Any) -> Any:
+    """Of each number by itself."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support
 
 
 def _inner(d: Any) -> Any:

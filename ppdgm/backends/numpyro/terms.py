@@ -76,8 +76,8 @@ def check_pathwise(guide: Reading, given: Iterable[str], gradients: Gradients) -
         scored.append(name)
 
 
-def terms(guide: Reading, model: Reading, kl: bool) -> Trace:
-    """The terms of one particle: per datum [B], KL [B, D], shared [].
+def terms(guide: Reading, model: Reading, kl: bool, judged: bool = False) -> Trace:
+    """The terms of one particle: per datum [B], KL [B, D], shared []; `judged` as for `Site.log_prob`.
 
     What the guide scores beyond the model's latents (auxiliary draws, factors) is a part of log q: a site of its own
     with log p = 0.
@@ -88,9 +88,9 @@ def terms(guide: Reading, model: Reading, kl: bool) -> Trace:
     shared: dict[str, Array] = {}
     for name, site in model.sites.items():
         if site.axis is not None:
-            log_p[name] = site.log_prob()
+            log_p[name] = site.log_prob(judged)
         else:
-            shared[name] = site.log_prob() - (guide.sites[name].log_prob() if name in latent else 0.0)
+            shared[name] = site.log_prob(judged) - (guide.sites[name].log_prob() if name in latent else 0.0)
     for name, site in guide.sites.items():
         own = name if name not in model.sites else f"{name} (guide)"
         if name in latent:

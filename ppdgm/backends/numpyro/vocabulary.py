@@ -15,7 +15,7 @@ from ppdgm.backends.numpyro.convolution import conv2d, conv_transpose2d
 from ppdgm.backends.numpyro.density import Density, draw
 from ppdgm.backends.numpyro.distributions import Distributions
 from ppdgm.backends.numpyro.foreign import apply_module
-from ppdgm.backends.numpyro.support import observe
+from ppdgm.backends.numpyro.support import confine, observe
 from ppdgm.divergence import Library, closed_form, pairs
 from ppdgm.language import Array, Batch, Vocabulary
 from ppdgm.reading import Gradients
@@ -137,6 +137,9 @@ class JaxReader:
 
     def observe(self, d: Any, value: Array) -> Array:
         return observe(d, value, lambda: d.log_prob(value))
+
+    def confine(self, d: Any, value: Array, log_prob: Array) -> Array:
+        return confine(d, value, log_prob)
 
     def as_draw(self, d: Any, value: Array) -> Array:
         return as_draw(d, value)

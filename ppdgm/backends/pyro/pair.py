@@ -298,7 +298,7 @@ class PairTracer:
         recorder = Recorder(layout, index, given, {}, self._live, gradients=gradients, watch=watch)
         guide = self._run(self._guide, batch, recorder)
         model = self._run(self._model, batch, Recorder(layout, index, {}, guide, self._live, watch=watch))
-        return terms(guide, model, layout, kl)
+        return terms(guide, model, layout, kl, judged=gradients is None)
 
     def _run(self, call: Call, batch: Batch, recorder: Recorder) -> dict[str, Site]:
         if not self.subsamples:

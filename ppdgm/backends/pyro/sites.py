@@ -12,7 +12,7 @@ from pyro.distributions import Unit
 from pyro.distributions.util import scale_and_mask
 
 from ppdgm import mistakes
-from ppdgm.backends.pyro.support import observe
+from ppdgm.backends.pyro.support import confine, observe
 from ppdgm.backends.pyro.vocabulary import closed_form_kl
 from ppdgm.errors import ProgramError
 from ppdgm.language import Array, Trace
@@ -87,13 +87,17 @@ class Layout:
         order = sorted(range(len(kept)), key=kept.__getitem__)
         return x.permute(*order, *range(len(kept), x.ndim)).reshape(*shape, *fn.event_shape)
 
-    def term(self, site: Site) -> Array:
-        """log p of a site per particle and datum, [K, B]; [K, 1] outside the data plate."""
+    def term(self, site: Site, judged: bool = False) -> Array:
+        """log p of a site per particle and datum, [K, B]; [K, 1] outside the data plate.
+
+        With `judged`, a latent's is −∞ outside its support.
+        """
         self._check_scale(site)
         if site.observed:
             log_prob = observe(site.fn, site.value, lambda d, x: d.log_prob(x))
         else:
             log_prob = mistakes.scored(site.name, site.fn, lambda: site.fn.log_prob(site.value))
+            log_prob = confine(site.fn, site.value, log_prob) if judged else log_prob
         log_prob = scale_and_mask(log_prob, mask=site.mask)
         log_prob = self.gather(site, log_prob, 0)
         total = log_prob.reshape(*log_prob.shape[:2], -1).sum(-1)
@@ -156,8 +160,10 @@ def subsampled(name: str, plate: str) -> ProgramError:
     )
 
 
-def terms(guide: Mapping[str, Site], model: Mapping[str, Site], layout: Layout, kl: bool) -> Trace:
-    """The per-datum terms of a guide's run, and of a model's run at the guide's values.
+def terms(
+    guide: Mapping[str, Site], model: Mapping[str, Site], layout: Layout, kl: bool, judged: bool = False
+) -> Trace:
+    """The per-datum terms of a guide's run, and of a model's run at the guide's values; `judged` as for `term`.
 
     Sites of the guide that the model does not have (auxiliary ones, factors) count in log q, with log p = 0.
 
@@ -173,9 +179,9 @@ def terms(guide: Mapping[str, Site], model: Mapping[str, Site], layout: Layout, 
     shared: dict[str, Array] = {}
     for n, s in model.items():
         if layout.local(s):
-            log_p[n] = layout.term(s)
+            log_p[n] = layout.term(s, judged)
         else:
-            shared[n] = layout.term(s)[:, 0]
+            shared[n] = layout.term(s, judged)[:, 0]
     for n, s in guide.items():
         own = n if n in latent or n not in model else f"{n} (guide)"
         if layout.local(s):

@@ -15,6 +15,15 @@ from ppdgm.backends.pyro.density import Density
 from ppdgm.language import Array
 from ppdgm.reading import Observed, Seen
 
+_BOUNDS = tuple(
+    type(c)
+    for c in (
+        constraints.boolean, constraints.greater_than(0), constraints.greater_than_eq(0), constraints.less_than(0),
+        constraints.interval(0, 1), constraints.half_open_interval(0, 1), constraints.integer_interval(0, 1),
+        constraints.nonnegative_integer,
+    )
+)  # fmt: skip
+
 
 def describe(seen: Seen, batch: Mapping[str, Array], checked: bool) -> Observed:
     """What is known of a site.
@@ -70,6 +79,21 @@ def observe(d: Any, value: Array, log_prob: Callable[[Any, Array], Array]) -> Ar
     found = log_prob(_unchecked(d) if d._validate_args else d, value)
     there = inside(d, value, _between)
     return found if there is None else torch.where(there, found, -torch.inf)
+
+
+def confine(d: Any, value: Array, log_prob: Array) -> Array:
+    """log p of a latent where the guide has drawn it: −∞ outside bounds of its support, where formulas go on."""
+    there = inside(d, value, _in_bounds)
+    return log_prob if there is None else torch.where(there, log_prob, -torch.inf)
+
+
+def _in_bounds(d: Any, value: Array) -> Array | None:
+    """Whether numbers are within bounds, each by itself: what has to sum to 1, say, does so up to rounding."""
+    support = support_of(d)
+    base = support
+    while isinstance(base, constraints.independent):
+        base = base.base_constraint
+    return support.check(value) if isinstance(base, _BOUNDS) else None
 
 
 def _between(d: Any, value: Array) -> Array | None:

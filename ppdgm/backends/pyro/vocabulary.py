@@ -17,7 +17,7 @@ from torch.distributions import Distribution, kl_divergence
 from ppdgm.backends.pyro.density import Density, draw
 from ppdgm.backends.pyro.distributions import DISTRIBUTIONS
 from ppdgm.backends.pyro.noise import Watch
-from ppdgm.backends.pyro.support import observe
+from ppdgm.backends.pyro.support import confine, observe
 from ppdgm.divergence import Library, closed_form, pairs
 from ppdgm.language import Array, Batch, Vocabulary
 from ppdgm.reading import Gradients
@@ -148,6 +148,9 @@ class TorchReader:
 
     def observe(self, d: Any, value: Array) -> Array:
         return observe(d, value, self.log_prob)
+
+    def confine(self, d: Any, value: Array, log_prob: Array) -> Array:
+        return confine(d, value, log_prob)
 
     def as_draw(self, d: Any, value: Array) -> Array:
         return value  # classes are whole numbers already, and all else is floating
