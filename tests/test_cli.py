@@ -211,6 +211,8 @@ MISTAKES = {
     "a path": (["fit", "vae", "--set", "program.latnet=3"], 2, ["Did you mean 'latent'?"]),
     "data": (["fit", "vae", "--data", "dgits"], 3, ["'dgits'", "Did you mean 'digits'?"]),
     "no such file": (["fit", "vae", "--data", "none.csv"], 3, ["'none.csv'"]),
+    "settings of no data": (["data", "--set", "scale=unit"], 2, ["--set, --header and --index", "ppdgm data PATH"]),
+    "a header of no data": (["data", "--header"], 2, ["--set, --header and --index", "ppdgm data PATH"]),
     "an empty table": (["fit", "vae", "--data", "empty.csv"], 3, ["empty.csv"]),
     "data out of range": (["fit", "vae", "--data", "x.npy"], 3, ["index (0, 0)", "program.likelihood=Gaussian"]),
     "how to binarise": (["fit", "vae", "--binarise", "statc"], 2, ["binarise", "'statc'"]),

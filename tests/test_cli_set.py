@@ -211,6 +211,14 @@ def test_other_data_leave_what_was_found_from_those_before():
     assert complete(Chosen(files), [("data.name", "b.csv")], [])["data"]["scale"] == "standardise"
 
 
+def test_draws_that_the_recipe_asks_for_stay_unless_the_data_brought_them():
+    table = {**VAE_TABLE, "data": {"name": "a.npy"}, "training": {"binarise": "dynamic"}}
+    for given in ([("data.seed", 3)], [("data.name", "b.npy")], [("data.scale", "unit")]):
+        assert complete(Chosen(table), given, [])["training"]["binarise"] == "dynamic"
+    for given in ([("data.binarise", "static")], [("data.binarise", "dynamic")]):
+        assert "binarise" not in complete(Chosen(table), given, [])["training"]
+
+
 def test_the_shape_comes_from_the_data():
     chosen = choose("PPCA")
     recipe, data = prepare(chosen, complete(chosen, [], []))

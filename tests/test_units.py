@@ -270,6 +270,9 @@ def test_the_command_line_scales_once(table, tmp_path, monkeypatch):
     one, two = (cli("evaluate", "a", "--k", 2, *more).stdout.splitlines()[1:] for more in
                 (("--data", "new.npy"), ("--data", "scaled.npy", "--units", "prepared")))  # fmt: skip
     assert one[0].split("±")[0] == two[0].split("±")[0]
+    for command in ("evaluate", "diagnose"):
+        assert "It is of other data" in cli(command, "a", "--units", "own", code=2).stderr
+        assert "units: got 'raw'" in cli(command, "a", "--units", "raw", code=2).stderr
 
 
 @pytest.mark.parametrize("backend", ["numpyro", "pyro"])

@@ -39,8 +39,12 @@ def data(
     from dataclasses import asdict
 
     from ppdgm.data import catalogue
+    from ppdgm.errors import SpecError
 
+    told = {n: v for n, v in {"header": header, "index": index}.items() if v is not None}
     if name is None:
+        if settings or told:
+            raise SpecError("--set, --header and --index are of one set of data, and none is named: ppdgm data PATH …")
         sets = catalogue().values()
         if as_json:
             emit([asdict(entry) for entry in sets])
@@ -48,8 +52,7 @@ def data(
         say(listing([(entry.name, f"{entry.meaning} ({entry.origin})") for entry in sets]))
         say("\nAny .npy, .npz, idx or .csv file and any folder of images will do as well: ppdgm data PATH")
         return
-    told = {"header": header, "index": index}
-    describe(name, settings or [], {n: v for n, v in told.items() if v is not None}, as_json)
+    describe(name, settings or [], told, as_json)
 
 
 def describe(name: str, settings: list[str], told: dict[str, bool], as_json: bool) -> None:

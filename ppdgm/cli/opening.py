@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ppdgm.cli.programs import names_own_code, own_code, own_code_missing
-from ppdgm.data import Dataset, Source, as_fields, catalogue, load_data
+from ppdgm.data import Dataset, Source, as_fields, catalogue, check_units, load_data
 from ppdgm.errors import CheckpointError, DataError, SpecError, nearest
 from ppdgm.inference.evaluate import leave_labels
 from ppdgm.inference.job import fingerprint
@@ -92,6 +92,9 @@ def load_part(
     """
     if split not in (None, *SPLITS):
         raise SpecError(f"--split: got {split!r}. {nearest(str(split), SPLITS)}")
+    check_units(units)
+    if units is not None and name is None:
+        raise SpecError(f"--units: got {units!r}, but these are the run's own data. It is of other data: --data PATH.")
     source = opened.source(name, command)
     if split is None:
         split = "all" if name is not None and name not in catalogue() else "test"

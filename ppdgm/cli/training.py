@@ -84,9 +84,11 @@ def complete(chosen: Chosen, given: Settings, settings: Settings) -> dict[str, A
     training = table.setdefault("training", {})
     if "epochs" not in training and "steps" not in training:
         training["epochs"] = EPOCHS
-    if any(path.startswith("data.") for path in paths) and "training.binarise" not in paths:
+    other = bool(before) and table["data"]["name"] != before.get("name")
+    follows = (before.get("binarise") == "dynamic") == (training.get("binarise") == "dynamic")  # what data brought
+    if ("data.binarise" in paths or (other and follows)) and "training.binarise" not in paths:
         training.pop("binarise", None)  # the data's own
-    if before and table["data"]["name"] != before.get("name"):
+    if other:
         _other_data(table, before, paths)
     if training.get("optimiser") == "own":
         raise SpecError(

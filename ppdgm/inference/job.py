@@ -74,6 +74,7 @@ class Job:
         recipe, training = self.recipe, self.recipe.training
         self.codings = codings_of(self.data)
         if recipe.training.binarise == "dynamic" and "x" in self.codings:
+            _check_drawn(self.codings["x"].binarise)
             self.codings["x"] = replace(self.codings["x"], binarise="dynamic")
         if isinstance(self.data, Dataset):
             held_out = _first(self.validation, self.data.validation)
@@ -332,6 +333,15 @@ def _check_exact(recipe: Recipe, labels: Mapping[str, str], size: int) -> None:
     if training.batch_size not in (None, size):  # `size` is what the recipe of such a run says
         raise TrainingError(
             f"batch_size: got {training.batch_size}, but each step of EM() is of all {size} data. Leave it out."
+        )
+
+
+def _check_drawn(before: str) -> None:
+    """Refuse to draw x ~ Bernoulli(x) anew where x are 0 or 1 already: it would be x."""
+    if before in ("static", "threshold"):
+        raise TrainingError(
+            f"binarise: got 'dynamic', but these data were made 0 or 1 as they were loaded (binarise={before!r}), so "
+            "that nothing is left to draw. Say it of the data: load_data(…, binarise='dynamic'), or --binarise dynamic."
         )
 
 
