@@ -1,14 +1,19 @@
 """Plain Pyro pairs, as they are: found out, and read per datum."""
 
 import numpy as np
+import pyro
 import pyro.distributions as dist
 import pyro_pairs as pairs
 import pytest
 import torch
 from pyro.infer import Trace_ELBO
 from pyro_runs import STYLES, B, K, N, X, Z, by_hand, draw, log_weights, quiet, start, train, trainer_of
+from scipy.special import softmax
+from scipy.stats import norm
 from torch import nn
 
+import ppdgm
+from ppdgm import Program
 from ppdgm.errors import ProgramError, UnsupportedByBackend
 from ppdgm.inference import bounds
 from ppdgm.inference.svi import SVI
@@ -157,6 +162,26 @@ def test_several_particles_where_networks_take_no_more_dimensions(make, width, w
         for part in ("log_p", "log_q", "kl"):
             for n, value in getattr(one, part).items():
                 np.testing.assert_allclose(getattr(several, part)[n][i], value[0], rtol=1e-5, atol=1e-5)
+
+
+def test_first_values_of_zero_hide_no_difference_between_particles():
+    """In a plate of particles axis 1 is the data's; while the weights are 0 a softmax over it changes no term."""
+    w = np.linspace(-2.0, 2.0, Z * X).reshape(Z, X).astype(np.float32)
+
+    def model(x):
+        weight = pyro.param("w", torch.zeros(Z, X))
+        with pyro.plate("data", x.shape[0]):
+            z = pyro.sample("z", dist.Normal(torch.zeros(Z), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(torch.softmax(z, 1) @ weight, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", x.shape[0]):
+            pyro.sample("z", dist.Normal(x.new_zeros(x.shape[0], Z), 1.0).to_event(1))
+
+    pair, x = Program.from_pyro(model, guide), draw()
+    got = ppdgm.trace(pair, {"w": w}, x, k=K)
+    expected = norm(softmax(got.values["z"], -1) @ w, 1.0).logpdf(x).sum(-1)
+    np.testing.assert_allclose(got.log_p["x"], expected, rtol=1e-5)
 
 
 def test_dropout_does_not_hinder_particles_in_a_plate():

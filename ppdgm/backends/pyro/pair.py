@@ -18,7 +18,7 @@ from ppdgm import mistakes
 from ppdgm.backends.pyro.calls import Call, calls
 from ppdgm.backends.pyro.modules import Modules, in_sight
 from ppdgm.backends.pyro.noise import Watch
-from ppdgm.backends.pyro.particles import agree, as_more_data, one_at_a_time
+from ppdgm.backends.pyro.particles import agree, as_more_data, one_at_a_time, stirred
 from ppdgm.backends.pyro.plate import ROWS, find_plate
 from ppdgm.backends.pyro.recorder import Recorder, taken_twice
 from ppdgm.backends.pyro.sites import Layout, Site, terms
@@ -257,13 +257,19 @@ class PairTracer:
         self.batch_size = self.batch_size or size
 
     def _choose_particles(self, batch: Batch, index: Array) -> str:
-        """The fastest way to several particles that gives what one at a time gives."""
-        one = self._several("one at a time", 3, batch, index, {})
-        for way in ("in a plate", "as more data"):
-            with suppress(Exception):  # a text that does not take one more dimension, or more rows
-                if agree(one, self._several(way, 3, batch, index, one.values)):
-                    return way
-        return "one at a time"
+        """The fastest way to several particles that gives what one at a time gives, wherever training may go."""
+        other = stirred({n: t.detach() for n, t in self._live.items() if n not in self.state_names})
+        own = {n: self._live[n].detach().clone() for n in other}
+        try:
+            self._copy(other)
+            one = self._several("one at a time", 3, batch, index, {})
+            for way in ("in a plate", "as more data"):
+                with suppress(Exception):  # a text that does not take one more dimension, or more rows
+                    if agree(one, self._several(way, 3, batch, index, one.values)):
+                        return way
+            return "one at a time"
+        finally:
+            self._copy(own)
 
     def _several(
         self,

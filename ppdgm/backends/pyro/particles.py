@@ -12,6 +12,7 @@ from ppdgm.language import Array, Batch, Trace
 Values = Mapping[str, Array]
 Read = Callable[[Batch, Array, Values], Trace]  #: one particle: (batch, index, given) -> its terms
 TOLERANCE = 1e-4  #: relative, to which two ways of reading the same draws must agree
+STIR = 0.05  #: of parameters whose numbers are all equal, such as zeros, at which any two ways may agree
 
 
 def one_at_a_time(read: Read, k: int, batch: Batch, index: Array, given: Values) -> Trace:
@@ -31,6 +32,16 @@ def as_more_data(read: Read, k: int, batch: Batch, index: Array, given: Values) 
     if trace.shared:
         raise ProgramError("A latent for all data is drawn once for each particle.")
     return Trace(*({n: t.reshape(k, b, *t.shape[2:]) for n, t in part.items()} for part in trace[:5]))
+
+
+def stirred(params: Values) -> dict[str, Array]:
+    """Parameters whose numbers are all equal, with a little noise, which moves no generator of the user's."""
+    noise, found = torch.Generator().manual_seed(0), {}
+    for name, v in params.items():
+        if v.is_floating_point() and v.numel() and bool((v == v.flatten()[0]).all()):
+            by = torch.randn(v.shape, generator=noise, dtype=v.dtype).to(v.device)
+            found[name] = v + STIR * by * torch.where(v == 0, torch.ones_like(v), v)
+    return found
 
 
 def agree(one: Trace, other: Trace) -> bool:
