@@ -6,7 +6,10 @@ The bias of relaxed and straight-through gradients at every temperature is in te
 from functools import cache
 from itertools import product
 
+import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from checks import check_mean_gradient
 from estimator_cases import (
@@ -38,8 +41,11 @@ from estimator_cases import (
 )
 from readings import BACKENDS
 
+import ppdgm
 from ppdgm.errors import ProgramError
 from ppdgm.inference import IWAE, SVI, ReweightedWakeSleep, WakeSleep, bounds, estimators
+from ppdgm.models import Program
+from ppdgm.program import zeros
 
 both = pytest.mark.parametrize("backend", BACKENDS)
 statistical = pytest.mark.statistical
@@ -270,3 +276,62 @@ def test_what_is_no_mean_of_draws_terms_refuses_scored_draws_beside_others(backe
     program, params, *_ = nested("mixed")
     with pytest.raises(ProgramError, match=r"Site 'y' is scored.*the one latent"):
         sample(program, params, NESTED_X, {"": SVI(k=2, estimator="score", **setting)}, backend)
+
+
+class Levels(Program):
+    """t ~ N(0, 1) of all data; z ~ N(t, 1), x ~ N(z, 1) of each; t and z are normal in the guide."""
+
+    def build(self, context):
+        for name in SLOPES:
+            context.param(name, (), zeros, label="guide")
+
+    def model(self, P, x):
+        one = P.full((), 1.0)
+        t = P.sample("t", P.dist.Normal(0 * one, one))
+        with P.plate("data", x):
+            z = P.sample("z", P.dist.Normal(t, one))
+            P.sample("x", P.dist.Normal(z, one), obs=x)
+
+    def guide(self, P, x):
+        P.sample("t", P.dist.Normal(P.param("m"), P.xp.exp(P.param("s"))))
+        with P.plate("data", x):
+            P.sample("z", P.dist.Normal(P.param("a") * x + P.param("b"), P.xp.exp(P.param("c"))))
+
+
+def levels_on_numpyro():
+    """The same as a plain pair."""
+    value = lambda name: numpyro.param(name, jnp.zeros(()))
+
+    def model(x):
+        t = numpyro.sample("t", dist.Normal(0.0, 1.0))
+        with numpyro.plate("data", len(x)):
+            z = numpyro.sample("z", dist.Normal(t, 1.0))
+            numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        numpyro.sample("t", dist.Normal(value("m"), jnp.exp(value("s"))))
+        with numpyro.plate("data", len(x)):
+            numpyro.sample("z", dist.Normal(value("a") * x + value("b"), jnp.exp(value("c"))))
+
+    return Program.from_numpyro(model, guide, data_plate="data")
+
+
+SLOPES, FEW = ("m", "s", "a", "b", "c"), np.array([1.0, 2.5, 0.5, -0.5], "float32")
+
+
+@pytest.mark.parametrize("estimator", ["stl", "reparam"])
+@pytest.mark.parametrize("way", ["pyro", "numpyro", "pair"])
+@statistical
+def test_latents_of_all_data_keep_their_gradient(way, estimator):
+    """N L = Σ E[log N(x; z, 1) + log N(z; t, 1)] + E log N(t; 0, 1) + Σ c + s, at parameters of 0."""
+    program, steps = (levels_on_numpyro() if way == "pair" else Levels()), []
+    for seed in range(4):
+        fit = ppdgm.fit(
+            program, FEW, engine=SVI(k=2000, kl="monte_carlo", estimator=estimator), steps=1, optimiser="sgd",
+            learning_rate=1.0, seed=seed, backend="pyro" if way == "pyro" else "numpyro", progress=False,
+        )  # fmt: skip
+        steps.append([float(fit.params[n]) for n in SLOPES])
+    n, mean = len(FEW), FEW.mean()  # at 0: E(x − z) = x, E(z − t) = 0, all variances 1
+    exact = [0.0, (1 - (n + 1)) / n, (FEW**2).mean(), mean, 1 - 2.0]
+    error = 3.0 / np.sqrt(4 * 2000)  # of the mean of four; a term's standard deviation is below 3
+    np.testing.assert_allclose(np.mean(steps, axis=0), exact, atol=4 * error)

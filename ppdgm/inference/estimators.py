@@ -59,7 +59,8 @@ def stopped(tracing: Tracing, trace: Trace) -> Trace:
 
     ∇ log q(z; φ) is left out, of which the mean is zero (sticking the landing, Roeder et al. 2017, arXiv:1703.09194).
     """
-    return tracing.read(given={n: trace.values[n] for n in trace.log_q}, stopped=True)
+    drawn = {n: v for n, v in trace.values.items() if n in trace.log_q or n in trace.shared}  # of all data, too
+    return tracing.read(given=drawn, stopped=True)
 
 
 def scaled(tracing: Tracing, trace: Trace, factor: Array) -> Trace:
