@@ -13,7 +13,7 @@ from ppdgm.diagnostics.diagnosis import Diagnosis
 from ppdgm.diagnostics.verdict import verdict
 from ppdgm.errors import DataError, PpdgmError, SpecError
 from ppdgm.inference import Fit
-from ppdgm.models import MLP, PPCA, VAE, HierarchicalVAE
+from ppdgm.models import MLP, PPCA, VAE, Gaussian, HierarchicalVAE
 
 both = pytest.mark.parametrize("backend", BACKENDS)
 statistical = pytest.mark.statistical
@@ -230,6 +230,33 @@ def test_labels_that_a_model_conditions_on_are_kept(backend):
     assert (found.pictures.labels == fields["label"]).all()
     with pytest.raises(DataError, match="not asked for"):
         fit.diagnose(fields, parts="latents").to_arviz()
+
+
+@both
+def test_surgery_is_withheld_where_the_prior_depends_on_the_label(backend):
+    """There is no one p(z): E log q(z) − log p(z|y) is no KL, and came out negative where classes lie apart."""
+    program = ppdgm.models.ConditionalVAE(
+        event_shape=(2,), latent=1, classes=2, conditional_prior=True, likelihood=Gaussian(), encoder=MLP(hidden=()),
+        decoder=MLP(hidden=()),
+    )  # fmt: skip
+    labels = np.repeat([0, 1], 30)  # in order of class
+    x = np.random.default_rng(5).normal(size=(60, 2)).astype("float32")
+    params = {n: v * 0 for n, v in program.initialise(0).items()}
+    loc, raw = np.array([[-4.0], [4.0]], "float32"), np.full((2, 1), 0.54, "float32")  # softplus⁻¹(1)
+    weight = params["encoder.layers.0.weight"]  # of x, and of y one-hot, to μ and s
+    weight[2:, 0], weight[0, 0], params["encoder.layers.0.bias"] = loc[:, 0], 0.5, np.array([0.0, 0.54], "float32")
+    fit = Fit(
+        program, {**params, "classes.loc": loc, "classes.raw_scale": raw, "encoder.layers.0.weight": weight}, backend
+    )
+    found = fit.diagnose({"x": x, "label": labels}, parts=("latents", "surgery"))
+    assert found.surgery is None and "depends on the datum" in found.withheld["surgery"]
+    one = fit.diagnose(
+        {"x": x[:30], "label": labels[:30]}, parts="surgery", draws=200
+    ).surgery  # q(z|x) = N(−4 + x₀/2, 1)
+    z = np.linspace(-14, 6, 4001)
+    log_q = logsumexp(norm.logpdf(z[:, None], -4 + 0.5 * x[:30, 0], 1.0), axis=1) - np.log(30)
+    marginal = np.trapezoid(np.exp(log_q) * (log_q - norm.logpdf(z, -4, 1.0)), z)
+    assert abs(one.marginal_kl.value - marginal) < 4 * one.marginal_kl.error + 1e-2
 
 
 def test_bad_settings_are_refused_at_once():

@@ -169,6 +169,11 @@ class Diagnosing:
                 f"the aggregated posterior of {self.subject.size} data says little: expected {FEW} or more."
             )
         t = self.terms
+        if self.subject.prior_moves(t):
+            raise PpdgmError(
+                "the prior of its latents depends on the datum, such as on its label, so that no one p(z) stands "
+                "beside the aggregated posterior. Diagnose the data of one label by themselves."
+            )
         aggregated = self.subject.aggregated(t.latents)
         self.found["surgery"] = elbo_surgery(t.seen, t.log_q, aggregated, t.log_p)
 

@@ -13,6 +13,7 @@ from ppdgm.data import take
 from ppdgm.diagnostics import log_aggregated_of
 from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.errors import PpdgmError, ProgramError
+from ppdgm.inference.apart import ALIKE
 from ppdgm.inference.chunks import SharedDraws, chunks, over_chunks
 from ppdgm.inference.evaluate import Judge, memory_told
 from ppdgm.inference.feed import Feed
@@ -179,6 +180,21 @@ class Subject:
 
         found = log_aggregated_of(log_density, flat, self.size, chunk)
         return found.reshape(first.shape[:2])
+
+    def prior_moves(self, terms: Terms) -> bool:
+        """Whether log p(z) depends on what else is known of a datum, as that of p(z|y) does: told by other data's."""
+        if len(self.fields) == 1 or not terms.latents:
+            return False
+        other = np.random.default_rng(self.stream("other")).permutation(self.size)
+        for index in self.chunks(self.size):
+            data, rows = self.feed.rows(other[index])
+            given = {n: v[:1, index] for n, v in terms.latents.items()}
+            with memory_told():
+                trace = self.runtime.trace(self.params, data, rows, 1, 0, given, False)
+            own, there = terms.log_p[0, index], sum(trace.log_p.get(n, 0.0) for n in trace.log_q)
+            if (np.abs(there - own) > ALIKE * (1 + np.abs(own))).any():
+                return True
+        return False
 
     def joint(self, size: int) -> tuple[Joint, Sites]:
         """The joint density at the data's first rows, and draws of the guide, [ONCE, B, *event]: of real latents.
