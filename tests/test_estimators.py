@@ -335,3 +335,10 @@ def test_latents_of_all_data_keep_their_gradient(way, estimator):
     exact = [0.0, (1 - (n + 1)) / n, (FEW**2).mean(), mean, 1 - 2.0]
     error = 3.0 / np.sqrt(4 * 2000)  # of the mean of four; a term's standard deviation is below 3
     np.testing.assert_allclose(np.mean(steps, axis=0), exact, atol=4 * error)
+
+
+@both
+def test_an_analytic_kl_is_refused_beside_a_latent_of_all_data(backend):
+    """Its KL is of draws: the setting would hold for z alone, and say nothing."""
+    with pytest.raises(ProgramError, match=r"'t' has no closed-form KL.*kl='auto'"):
+        ppdgm.fit(Levels(), FEW, engine=SVI(kl="analytic"), steps=1, backend=backend, progress=False)

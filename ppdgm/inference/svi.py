@@ -124,7 +124,8 @@ class SVI(Engine):
         means: Mapping[str, Array] | None = None,
     ) -> dict[str, Array]:
         """The metrics of a trace's terms, [K, B]; `means` are those of `_means`, perhaps over more data."""
-        if self.kl == "analytic" and (without := [n for n in trace.log_q if n not in trace.kl]):
+        latents = [*trace.log_q, *(n for n in trace.shared if n in trace.values)]  # those of all data have no form
+        if self.kl == "analytic" and (without := [n for n in latents if n not in trace.kl]):
             raise ProgramError(
                 f"Site {without[0]!r} has no closed-form KL that holds here. Use SVI(kl='auto') or kl='monte_carlo'."
             )
