@@ -303,7 +303,7 @@ def test_mistakes_are_told_before_the_work():
     for statistics in ({"c": lambda x: x.foo()}, {"c": lambda x: x}, ["mean"]):
         with pytest.raises(DataError, match="statistics"):
             fit.diagnose(X, statistics=statistics)
-    with pytest.raises(PpdgmError, match="parts: got none"):
+    with pytest.raises(PpdgmError, match=r"parts: got \(\), expected some of"):
         fit.diagnose(X, parts=())
     few = fit.diagnose(X[:5], parts="surgery")
     assert few.surgery is None and "5 data says little" in few.withheld["surgery"]
