@@ -185,6 +185,24 @@ FILES = {
         {},
         ["d.csv, line 3, column 'b': got 'x', expected a number", "\"label\": 'b'"],
     ),
+    "a quotation without end": (
+        text('a,note\n1,x\n2,"y\n3,z\n4,z\n'),
+        "d.csv",
+        {"fields": {"x": ["a"]}},
+        ["d.csv, line 3: got a quotation mark", "without another"],
+    ),
+    "rows within a quotation": (
+        text('a,label\n1,"big\n2,small"\n3,big\n'),
+        "d.csv",
+        {},
+        ["line 3, column 'label': got 'big\\n2", "Is a quotation mark missing?"],
+    ),
+    "an index that is data too": (
+        text("id,a,b\n7,1,2\n8,3,4\n"),
+        "d.csv",
+        {"index": True, "fields": {"x": [0, 1]}},
+        ["index: got True, but field 'x' takes the first column, 'id'"],
+    ),
     "a word without header": (text("1,2\n3,x\n"), "d.csv", {}, ["line 2, column 1: got 'x'", '"label": 1']),
     "a word in the first line": (
         text("1x,2\n3,4\n"),

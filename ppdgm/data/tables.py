@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import warnings
 from array import array
 from collections.abc import Iterator, Mapping
@@ -54,8 +55,26 @@ def _rows(file: Any, path: Path) -> Iterator[_Row]:
     first = file.readline()
     delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
     file.seek(0)
-    reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
-    return (_Row(reader.line_num, cells) for cells in reader if cells)
+    seen: list[str] = []  # lines of the row that is being read
+    form: Any = {"delimiter": delimiter, "skipinitialspace": True}
+    reader, ended = csv.reader(_kept(file, seen), **form), ""
+    for cells in reader:
+        ended = "".join(seen)
+        seen.clear()
+        if cells:
+            yield _Row(reader.line_num, cells)
+    try:  # the last row again, as the reader takes the end of the file for the end of a quotation
+        list(csv.reader(io.StringIO(ended, newline=""), **form, strict=True))
+    except csv.Error as error:
+        if "unexpected end" in str(error):
+            line = reader.line_num - ended.count("\n", 0, -1)
+            raise DataError(f'{path}, line {line}: got a quotation mark, ", without another that ends it.') from None
+
+
+def _kept(file: Any, seen: list[str]) -> Iterator[str]:
+    for line in file:
+        seen.append(line)
+        yield line
 
 
 class _Table:
@@ -108,6 +127,7 @@ class _Table:
             label = known[0]
         if source.fields is not None:
             wanted: dict[str, Columns] = {n: self._by_name(n, c) for n, c in source.fields}
+            self._check_index(wanted)
             taken = "label" in wanted or label in wanted.values()
             return wanted, None if taken else label
         aside = {self.names.index(label)} if isinstance(label, str) else set()
@@ -131,6 +151,17 @@ class _Table:
         """The columns of a field of data prepared before, where this table has names too."""
         names = getattr(self.known.get(field), "columns", ()) if self.header else ()
         return names if len(set(names)) == len(names) else ()
+
+    def _check_index(self, wanted: dict[str, Columns]) -> None:
+        """Refuse fields that take what is said to hold names of rows."""
+        first = index_columns(self.path, self.names, True) if self.source.index else 0
+        for name, columns in wanted.items():
+            if taken := [c for c in self._columns(columns) if c < first]:
+                column = self.names[taken[0]] if self.header else taken[0]
+                raise DataError(
+                    f"{self.path}: index: got True, but field {name!r} takes the first column, {column!r}. Leave one "
+                    "of them out; columns by number count from 0, the index too."
+                )
 
     def _by_name(self, field: str, wanted: Columns) -> Columns:
         """Columns by number as those that had these numbers in data prepared before, which may be elsewhere here."""
@@ -165,6 +196,9 @@ class _Table:
                 self._refuse(row, chosen)
             for name, found in texts.items():
                 cell = row.cells[columns[name][0]].strip()
+                if "\n" in cell or "\r" in cell:  # a lonely quotation mark, which takes in all rows to the next one
+                    shown = f"got {cell[:40]!r}, with a line break. Is a quotation mark missing?"
+                    raise DataError(f"{self._place(row.line, columns[name][0])}: {shown}")
                 found.append(known.setdefault(cell, cell))
             lines.append(row.line)
         if not lines:
