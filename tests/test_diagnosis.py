@@ -82,6 +82,24 @@ def test_pareto_k_tells_how_narrow_a_guide_is(shrink, low, high, backend):
         assert found.verdict[0].about == "Guide" and found.verdict[0].grade == "bad"
 
 
+@statistical
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"shift": 0.3}, "are shifted, and perhaps too narrow:"),
+        ({"shrink": 1.5, "shift": 0.2}, "are shifted:"),
+        ({"shrink": 0.7}, "are too narrow:"),
+        ({"shrink": 1.5}, "are too wide:"),
+    ],
+)
+def test_intervals_are_told_to_be_shifted_where_they_are(wrong, told):
+    """A guide whose scale is right, beside the posterior, holds the truth too seldom: not for being narrow."""
+    found = fit_of(**wrong, backend="pyro").diagnose(X, parts="calibration")
+    assert told in str(found)
+    rank = norm.cdf(wrong.get("shift", 0.0) / np.array([0.31623, 0.44721]) / np.hypot(1.0, wrong.get("shrink", 1.0)))
+    assert np.abs(1 - found.pit["z"].mean(0) - rank).max() < 4 * 0.5 / np.sqrt(500)  # of a rank's mean, at most
+
+
 @both
 @statistical
 def test_a_guide_that_is_too_narrow_is_not_calibrated(backend):

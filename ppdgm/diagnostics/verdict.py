@@ -190,7 +190,10 @@ def _calibration(found: Any) -> Iterator[Finding]:
             found.coverage[n].overall[j] < found.coverage[n].levels[j] for n in failed if n in found.coverage
             for j in (int(np.argmin(np.abs(found.coverage[n].levels - 0.9))),)
         )  # fmt: skip
-        advice = "Its intervals are too narrow: " if narrow else "Its intervals are too wide, or shifted: "
+        kind = "too narrow" if narrow else "too wide"
+        if any(_shifted(found.pit[n]) for n in failed if n in found.pit):
+            kind = "shifted, and perhaps too narrow" if narrow else "shifted"  # which holds the truth less often, too
+        advice = f"Its intervals are {kind}: "
         advice += "take a richer posterior, or resample draws by their weights (fit.posterior(…, how='importance'))."
         yield Finding("Calibration", "warning", text, advice)
         return
@@ -204,6 +207,11 @@ def _calibration(found: Any) -> Iterator[Finding]:
             yield Finding("Calibration", "warning", f"{text}in {c.overall[j]:.1%} of the data.", advice)
             return
     yield Finding("Calibration", "good", "on data simulated from the model, the posterior's ranks are uniform.")
+
+
+def _shifted(pit: np.ndarray) -> bool:
+    """Whether the truth lies to one side of the draws, in some dimension: its mean rank is far from the middle."""
+    return bool((np.abs(pit.mean(0) - 0.5) > 4 * pit.std(0) / np.sqrt(len(pit))).any())
 
 
 def _gaps(found: Any) -> Iterator[Finding]:
