@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import ppdgm
 from ppdgm.cli.app import app
-from ppdgm.data import Prepared, Stream, Transform, as_fields, binarise, load_data
+from ppdgm.data import Prepared, Stream, Transform, as_fields, binarise, codings_of, load_data
 from ppdgm.data.looks import looks_prepared
 from ppdgm.data.prepared import MIXED, coding_of
 from ppdgm.errors import DataError, PpdgmError
@@ -71,6 +71,8 @@ def test_every_way_in_and_out_has_the_units_of_the_rows(runs, backend, name):
         known,
         known[:],
         known.copy(),
+        list(known),
+        {"x": tuple(known)},
         fit.prepare({"x": raw}),
     ):
         assert fit.elbo(rows, k=2).values == pytest.approx(right, abs=2e-3)
@@ -245,6 +247,9 @@ def test_arrays_know_how_they_were_prepared(runs):
         found, expected = function(x), function(bare)
         np.testing.assert_array_equal(np.asarray(found), np.asarray(expected), err_msg=name)
         assert (coding_of(found) == data.transform) == (name in KEPT), name
+    assert codings_of(list(x)) == {"x": data.transform}
+    with pytest.raises(DataError, match="prepared in different ways"):
+        codings_of([x[0], bare[1]])
     assert coding_of(as_fields(data.train)["x"]) is None  # what goes to the device is bare
     assert replace(data.transform, level=3.0) == data.transform
 

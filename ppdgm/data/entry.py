@@ -11,7 +11,7 @@ from ppdgm.data.checks import refuse_where
 from ppdgm.data.classes import Classes
 from ppdgm.data.dataset import Dataset
 from ppdgm.data.looks import looks_prepared
-from ppdgm.data.prepared import MIXED, Prepared, coding_of
+from ppdgm.data.prepared import MIXED, Prepared, coding_of, gathered
 from ppdgm.data.stream import Stream
 from ppdgm.data.transform import Transform
 from ppdgm.errors import DataError, PpdgmError, nearest, shown
@@ -30,7 +30,7 @@ def codings_of(data: Any) -> dict[str, Any]:
     """
     if isinstance(data, Dataset):
         return data.codings
-    named = data if isinstance(data, Mapping) else {"x": data}
+    named = gathered(data)
     for name, value in named.items():
         if coding_of(value) == MIXED:
             raise DataError(
@@ -56,7 +56,7 @@ def enter(codings: Mapping[str, Any], data: Any, units: str | None = None) -> An
     check_units(units)
     if isinstance(data, Dataset):
         return data  # refused where fields are read
-    named = data if isinstance(data, Mapping) else {"x": data}
+    named = gathered(data)
     for name, value in named.items():
         if name in codings and coding_of(value) == MIXED:
             raise DataError(
@@ -89,7 +89,7 @@ def leave(codings: Mapping[str, Any], sites: Mapping[str, Any], fields: Any, uni
 def prepare_rows(codings: Mapping[str, Any], data: Any, units: str | None) -> Any:
     """Rows in the user's own units and names, prepared as a run's were, made 0 or 1 too; they know it."""
     check_units(units)
-    named = data if isinstance(data, Mapping) else {"x": data}
+    named = gathered(data)
     found = dict(enter({n: c for n, c in codings.items() if n != "x"}, named))
     if "x" in named and "x" in codings:
         transform, x = codings["x"], named["x"]
@@ -104,7 +104,7 @@ def prepare_rows(codings: Mapping[str, Any], data: Any, units: str | None) -> An
 
 def own_units(codings: Mapping[str, Any], data: Any) -> str:
     """The units that x came in: "prepared" of rows that know that they are."""
-    x = data.get("x") if isinstance(data, Mapping) else data
+    x = gathered(data).get("x")
     return "own" if coding_of(x) is None or "x" not in codings else "prepared"
 
 

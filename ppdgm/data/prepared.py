@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,21 @@ class Prepared(np.ndarray):
 def coding_of(array: Any) -> Any:
     """The coding of an array or a Stream; None of others."""
     return getattr(array, "coding", None)
+
+
+def gathered(data: Any) -> dict[Any, Any]:
+    """Named arrays; a single one is x. Lists of prepared rows become one prepared array of them."""
+    named = data if isinstance(data, Mapping) else {"x": data}
+    return {n: _gathered(v) for n, v in named.items()}
+
+
+def _gathered(value: Any) -> Any:
+    if not (type(value) in (list, tuple) and any(coding_of(v) is not None for v in value)):
+        return value
+    try:
+        return np.stack(value)
+    except (ValueError, TypeError):  # of different shapes: refused where fields are read
+        return value
 
 
 def _bare(value: Any) -> Any:
