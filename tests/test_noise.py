@@ -232,3 +232,22 @@ def test_noise_in_pyros_evaluations(kind, noise):
     )
     np.testing.assert_allclose(np.ravel(fit.encode(DATA)), DATA @ weight[0] + bias, rtol=1e-4, atol=1e-5)
     assert np.isfinite(fit.elbo(DATA, k=2).mean)
+
+
+def test_noise_before_a_last_layer_of_zeros_is_found_before_training():
+    """At its first values the layer hides what is dropped out; after a step no validation could mean anything."""
+
+    def model(x):
+        weight = pyro.param("weight", torch.zeros(2, X))
+        with pyro.plate("data", x.shape[0]):
+            z = pyro.sample("z", pyro_dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", pyro_dist.Normal(functional.dropout(z) @ weight, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", x.shape[0]):
+            pyro.sample("z", pyro_dist.Normal(x.new_zeros(x.shape[0], 2), 1.0).to_event(1))
+
+    pair = Program.from_pyro(model, guide)
+    with pytest.raises(ProgramError, match="random numbers outside its sample sites"):
+        ppdgm.fit(pair, DATA, validation=DATA, **QUICK)
+    ppdgm.fit(pair, DATA, **QUICK)

@@ -15,7 +15,7 @@ import numpy as np
 from ppdgm.checkpoint import matching
 from ppdgm.data import Dataset, as_fields, codings_of, enter
 from ppdgm.errors import CheckpointError, DataError, PpdgmError, ProgramError, TrainingError, explain, out_of_memory
-from ppdgm.inference.apart import check_apart
+from ppdgm.inference.apart import check_apart, stirred
 from ppdgm.inference.batches import Batches
 from ppdgm.inference.codings import read_codings
 from ppdgm.inference.engine import knobs_of_phases
@@ -275,7 +275,7 @@ class Job:
             self.latent = has_latents(self.runtime.validate(self.native, data, 2, rows))
             self._check_rows()
             if self.held_out is not None or self.recipe.training.diagnose_epochs is not None:
-                check_quiet(self.runtime, self.native, self.feed)
+                check_quiet(self.runtime, self._stirred(), self.feed)
             knobs, width = knobs_of_phases(engine, np.zeros(1)), self._width()
             native = {**self.native, **self.runtime.put(engine.own(width, ()))}
             scored = self.runtime.rehearse(engine, native, data, rows, knobs, self.feed.size)
@@ -298,8 +298,12 @@ class Job:
         try:
             check_apart(self.runtime, self.first, self.feed)
         except ProgramError:
-            if not noise_of(self.runtime, self.native, self.feed):  # which would move the terms of every row
+            if not noise_of(self.runtime, self._stirred(), self.feed):  # which would move the terms of every row
                 raise
+
+    def _stirred(self) -> Any:
+        """First values at which no zeros, such as a last layer's, hide what the terms depend on."""
+        return self.runtime.put(stirred(self.first, self.runtime.tracer.labels))
 
     def _width(self) -> int:
         """Of the field that a learned baseline reads, flat."""
