@@ -231,6 +231,20 @@ def test_other_data_are_prepared_as_the_runs_own(here):
     assert "ELBO" in text and "log-likelihood" in text and "8 test data of table.csv" in text
 
 
+def test_a_table_of_samples_has_the_names_of_the_runs_columns(here):
+    text = (here / "table.csv").read_text().replace("a,b,c", '"height, cm",b,c', 1)
+    (here / "named.csv").write_text(text)
+    cli("fit", "ppca", "--data", "named.csv", "--steps", 2, "--set", "data.scale=standardise", "--out", "a", "-q")
+    cli("sample", "a", "--n", 5, "--out", "new.csv")
+    assert (here / "new.csv").read_text().startswith('"height, cm",b,c\n')
+    drawn = ppdgm.load_data("new.csv", like=ppdgm.load("a"), validation=0, test=0)  # and is read back
+    assert drawn.train.shape == (5, 3)
+    np.savetxt("bare.csv", TABLE, delimiter=",")
+    cli("fit", "ppca", "--data", "bare.csv", "--steps", 2, "--out", "b", "-q")
+    cli("sample", "b", "--n", 5, "--out", "bare_samples.csv")
+    assert (here / "bare_samples.csv").read_text().startswith("x0,x1,x2\n")
+
+
 def test_headers_and_indices_are_asked_for_and_told(here):
     rows = "".join(f"{i},{a},{b},{c}\n" for i, (a, b, c) in enumerate(TABLE))
     (here / "frame.csv").write_text(",0,1,2\n" + rows)

@@ -9,6 +9,8 @@ from PIL import Image
 
 from ppdgm.data import Transform, as_fields, check_finite, load_data
 from ppdgm.errors import DataError, PpdgmError
+from ppdgm.inference.evaluate import check_fields
+from ppdgm.models import PPCA
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
 NAN = np.where(np.arange(12).reshape(4, 3) == 7, np.nan, 0.5)
@@ -335,7 +337,7 @@ def test_mistakes_in_calls(case):
 
 ARRAYS = {
     "ragged": ([[1, 2], [3]], "Data 'x': got rows of different lengths"),
-    "text": ([["a"]], "Data 'x': got list, expected an array of numbers"),
+    "text": ([["a"]], "Data 'x': got text, expected an array of numbers"),
     "nothing": (None, "Data 'x': got NoneType"),
     "a number": (3.0, "Data 'x': got float, expected an array of numbers with N rows"),
     "no rows": (np.empty((0, 2)), "got fields of {'x': 0} rows"),
@@ -358,6 +360,12 @@ def test_mistakes_in_arrays(case):
 def test_a_whole_set_where_a_split_is_meant():
     with pytest.raises(DataError, match=r"got the whole of Dataset\('digits'.*data\.train"):
         as_fields(load_data("digits"))
+
+
+def test_one_row_where_rows_are_meant():
+    program = PPCA(event_shape=(3,), latent=1)
+    with pytest.raises(DataError, match=r"one datum of shape \(3,\).*x\[None\]"):
+        check_fields(program, as_fields([1.0, 2.0, 3.0]))
 
 
 def test_every_field_has_to_be_finite():

@@ -154,6 +154,13 @@ def _write(path: Path, sites: dict[str, np.ndarray], transform: Any) -> None:
             np.save(file, first)
         else:
             table = first.reshape(len(first), -1)
-            head = ",".join(f"x{i}" for i in range(table.shape[1]))
+            named = getattr(transform, "columns", ()) if "x" in sites else ()
+            names = named if len(named) == table.shape[1] else [f"x{i}" for i in range(table.shape[1])]
+            head = ",".join(_quoted(name) for name in names)
             rows = [",".join(str(v).removesuffix(".0") for v in row) for row in table]  # as many digits as they have
             file.write("\n".join([head, *rows, ""]).encode())
+
+
+def _quoted(name: str) -> str:
+    """A name as CSV has it: between quotes where it holds a comma, a quote or a line's end."""
+    return '"' + name.replace('"', '""') + '"' if any(c in name for c in ',"\r\n') else name

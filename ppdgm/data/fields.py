@@ -48,7 +48,8 @@ def _field(name: str, value: Any, dtype: str, use: Use) -> Any:
         what = "rows of different lengths" if isinstance(error, ValueError) else f"{type(value).__name__} ({error})"
         raise DataError(f"Data {name!r}: got {what}, expected an array of numbers.") from None
     if array.dtype.kind not in "fbiu" or array.ndim == 0:
-        raise DataError(f"Data {name!r}: got {type(value).__name__}, expected an array of numbers with N rows.")
+        got = "text" if array.dtype.kind in "US" else type(value).__name__
+        raise DataError(f"Data {name!r}: got {got}, expected an array of numbers with N rows.")
     if np.ma.is_masked(value):
         missing = int(np.ma.getmaskarray(value).sum())
         raise DataError(

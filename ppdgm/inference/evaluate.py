@@ -276,6 +276,10 @@ def check_fields(program: Any, fields: dict[str, np.ndarray], binarise: str = "n
         _check_names(program, list(fields))
     expected = getattr(program, "event_shape", None)
     if expected is not None and "x" in fields and fields["x"].shape[1:] != tuple(expected):
+        if fields["x"].shape == tuple(expected):
+            raise DataError(
+                f"Data 'x': got one datum of shape {tuple(expected)}, expected rows of them. Take x[None] for one row."
+            )
         raise DataError(
             f"Data 'x': got data of shape {fields['x'].shape[1:]}, expected {tuple(expected)}, the program's "
             f"event_shape. Reshape the data, or build the program with event_shape={fields['x'].shape[1:]}."
