@@ -231,3 +231,21 @@ def test_a_warm_up_is_over_with_the_last_schedule():
         early_stopping=2, backend="pyro", progress=False,
     )  # fmt: skip
     assert fit.stopped == "early stopping" and fit.info["steps"] == 7  # steps 6 and 7 are no better than the first
+
+
+class Idle(Centre):
+    """With a parameter that log p(x) does not depend on."""
+
+    def build(self, context):
+        super().build(context)
+        context.param("idle", (2,), normal(1.0))
+
+
+@both
+def test_weights_without_a_gradient_decay_too(backend):
+    """θ ← (1 − η λ) θ in each of ten steps, on both backends; torch passes over what has no gradient."""
+    fit = ppdgm.fit(
+        Idle(), X, steps=10, learning_rate=0.1, optimiser=Optimiser(name="adamw", weight_decay=0.5), seed=5,
+        backend=backend, progress=False,
+    )  # fmt: skip
+    np.testing.assert_allclose(fit.params["idle"], Idle().initialise(5)["idle"] * 0.95**10, rtol=1e-5)

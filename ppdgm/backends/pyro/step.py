@@ -60,7 +60,8 @@ class EagerStep:
         grads, metrics, own = gradients(self.loss, self.params, self.groups, data, index, weight, knobs)
         for names in self.groups:
             for n in names:
-                self.params[n].grad = grads.get(n)
+                none = torch.zeros_like(self.params[n]) if self.by_name else None  # adamw decays what has no gradient
+                self.params[n].grad = grads.get(n, none)
         if self.clip_norm:
             torch.nn.utils.clip_grad_norm_(self.trained, self.clip_norm)
         if self.by_name:
