@@ -162,7 +162,7 @@ def _weights(found: Any) -> Iterator[Finding]:
     worst = ", ".join(str(i) for i in w.worst(3))
     text = f"Pareto k̂ is above 0.7 for {share_of(heavy)}, with a median of {np.median(known):.2f}; worst: data {worst}."
     if heavy.mean() > over + 0.01:
-        text += f" For all but {over:.1%} that is no trouble, as nearly all draws count."
+        text += f" {f'For all but {over:.1%} that' if over else 'That'} is no trouble, as nearly all draws count."
     if over > MANY:
         advice = (
             "The guide is far from the posterior there: take a larger encoder, a richer posterior (FlowPosterior, "
