@@ -265,6 +265,14 @@ def changed(role: str) -> ProgramError:
     )
 
 
+def overwritten(name: str) -> ProgramError:
+    """The error for a program that overwrites a parameter."""
+    return ProgramError(
+        f"The program changes the parameter {name!r} by an in-place operation, so that each reading sees another one: "
+        "write a = a + b for a += b, and copy before you assign to a[…]."
+    )
+
+
 def scored(name: str, dist: Any, log_prob: Callable[[], Any]) -> Any:
     """What `log_prob` gives at a draw of the guide.
 

@@ -218,6 +218,12 @@ FILES = {
         {},
         ["line 3, column 'a': got '', a missing value. Fill it in"],
     ),
+    "whole numbers beyond a float's": (
+        text("a,b\n1,2\n3,9007199254740993\n"),
+        "d.csv",
+        {"fields": {"x": ["a"], "b": "b"}},
+        ["line 3, column 'b': got 9007199254740993, a whole number beyond 2⁵³"],
+    ),
     "NA": (text("a,b\n1,2\n3,NA\n"), "d.csv", {}, ["line 3, column 'b': got 'NA', a missing value"]),
     "NaN": (text("a,b\n\n1,2\n3,NaN\n"), "d.csv", {}, ["line 4, column 'b': got nan, expected a finite number"]),
     "infinity": (text("a,b\n1,2\n3,1e999\n"), "d.csv", {}, ["line 3, column 'b': got inf"]),

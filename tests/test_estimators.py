@@ -342,3 +342,25 @@ def test_an_analytic_kl_is_refused_beside_a_latent_of_all_data(backend):
     """Its KL is of draws: the setting would hold for z alone, and say nothing."""
     with pytest.raises(ProgramError, match=r"'t' has no closed-form KL.*kl='auto'"):
         ppdgm.fit(Levels(), FEW, engine=SVI(kl="analytic"), steps=1, backend=backend, progress=False)
+
+
+class OneLevel(Program):
+    """t ~ N(0, 1), which all data share; x ~ N(t, 1)."""
+
+    def build(self, context):
+        context.param("m", (), label="guide")
+
+    def model(self, P, x):
+        t = P.sample("t", P.dist.Normal(P.full((), 0.0), P.full((), 1.0)))
+        with P.plate("data", x):
+            P.sample("x", P.dist.Normal(t, 1.0), obs=x)
+
+    def guide(self, P, x):
+        P.sample("t", P.dist.Normal(P.param("m"), P.full((), 1.0)))
+
+
+@both
+def test_free_bits_are_refused_where_all_latents_are_shared(backend):
+    """They would change nothing."""
+    with pytest.raises(ProgramError, match="free_bits.*shared by all rows"):
+        ppdgm.fit(OneLevel(), FEW, engine=SVI(free_bits=1.0), steps=1, backend=backend, progress=False)

@@ -397,10 +397,6 @@ def fixed_guide(x):
 REFUSED = {
     "hmc": (lambda: vae_with(NET), MonteCarloEM(sampler=HMC()), BACKENDS, "HMC moves the minibatch's latents together"),
     "batch norm": (lambda: vae_with(torch_net(torch.nn.BatchNorm1d(4))), SVI(), ["pyro"], "BatchNorm1d takes"),
-    "without running means": (
-        lambda: vae_with(torch_net(torch.nn.BatchNorm1d(4, track_running_stats=False))), SVI(), ["pyro"],
-        "BatchNorm1d takes statistics of the minibatch",
-    ),
     "a buffer that moves": (lambda: vae_with(torch_net(Counts(True))), SVI(), ["pyro"], "moves the buffer .*seen"),
     "a plate's own size": (
         lambda: Program.from_pyro(fixed_plate, fixed_guide, data_plate="data"), SVI(), ["pyro"],
@@ -416,6 +412,13 @@ def test_what_is_no_sum_over_data_is_refused(name, backend):
     batch = {} if "plate" in name else {"batch_size": 4}
     with pytest.raises(TrainingError, match=words):
         ppdgm.fit(make(), x, engine=engine, steps=1, accumulate=2, backend=backend, progress=False, **batch)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_batch_norms_without_running_means_mix_the_rows(accumulate):
+    program, x = vae_with(torch_net(torch.nn.BatchNorm1d(4, track_running_stats=False))), np.eye(8, 3, dtype="float32")
+    with pytest.raises(ProgramError, match="the data's rows are mixed"):
+        ppdgm.fit(program, x, steps=1, batch_size=4, accumulate=accumulate, backend="pyro", progress=False)
 
 
 def test_buffers_that_stay_are_no_matter():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import warnings
 from array import array
 from collections.abc import Iterator, Mapping
@@ -232,6 +233,12 @@ class _Table:
         if not np.isfinite(values).all():
             at = int(np.argmin(np.isfinite(values)))
             raise DataError(f"{self._place(lines[at], column)}: got {cells[at]}, expected a finite number. {_FILL}")
+        for at in np.flatnonzero(np.abs(values) >= 2**53):  # which a float can't tell from its neighbours
+            if re.fullmatch(r"[+-]?\d+", cells[at]) and int(cells[at]) != int(values[at]):
+                raise DataError(
+                    f"{self._place(lines[at], column)}: got {cells[at]}, a whole number beyond 2⁵³, which a float does "
+                    "not hold. Leave the column out, or write its values as names."
+                )
         whole = (values == np.rint(values)).all() and np.abs(values).max() < 2**53
         if not whole and len(there) < len(cells):
             at = next(i for i, c in enumerate(cells) if c.lower() in MISSING)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ppdgm.diagnostics.arrays import float64
+from ppdgm.diagnostics.arrays import as_array, float64
 from ppdgm.errors import DataError, require
 
 
@@ -171,8 +171,9 @@ def _site(name: str, means: Any, kl: Any, nats: float, threshold: float) -> Site
 
 
 def _variance(name: str, means: Any) -> np.ndarray:
-    classes = np.ndim(means) == 3
-    array = float64(name, means, "N D C" if classes else "N D")
+    array = as_array(name, means)
+    classes = array.ndim == 3
+    array = float64(name, array, "N D C" if classes else "N D")
     if len(array) < 2:
         raise DataError(f"{name}: got one datum, expected several: the statistic is a variance over data.")
     variance = array.var(0, ddof=1)

@@ -18,6 +18,9 @@ from ppdgm.schedules import Schedule, as_schedule
 from ppdgm.spec import NonNegativeFloat, PositiveInt
 from ppdgm.tracing import Tracing
 
+_OF_CAPACITY = (("gamma", "capacity"),)
+_OF_FREE_BITS = (("free_bits_per", "free_bits"), ("free_bits_of", "free_bits"))
+
 
 class SVI(Engine):
     """Maximise E_q[log p(x, z) − β (log q(z|x) − log p(z))], averaged over K particles and the minibatch.
@@ -62,6 +65,12 @@ class SVI(Engine):
     def _fits(self) -> Self:
         if self.capacity is not None and self.free_bits:
             raise ValueError("capacity and free_bits both change the KL. Give one of the two.")
+        without = [*(_OF_CAPACITY if self.capacity is None else ()), *(() if self.free_bits else _OF_FREE_BITS)]
+        for name, of in without:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} is a setting of {of}, which is not given. Give {of} too, or leave {name} out."
+                )
         if self.estimator == "stl" and (self.kl == "analytic" or self.capacity is not None or self.free_bits):
             raise ValueError("stl weighs draws: it goes with no closed-form KL, capacity or free_bits.")
         if self.baseline == "leave_one_out" and self.k < 2:
@@ -161,6 +170,11 @@ class SVI(Engine):
         if self.capacity is not None:
             return self.gamma * xp.abs(means["kl"] - knobs["capacity"])
         if self.free_bits:
+            if trace.shared and not trace.log_q:
+                raise ProgramError(
+                    "free_bits: they are for the KL of each row's latents, and all latents here are shared by all rows. "
+                    "Leave free_bits out."
+                )
             parts, share = (means, 1.0) if means else bounds.kl_parts(trace, xp, weights, self.free_bits_per, "datum")
             floored = bounds.floored(parts, share, xp, self.free_bits)
             return knobs["beta"] * (floored + kl - bounds.mean(bounds.kl(trace, xp), weights, xp))

@@ -256,7 +256,11 @@ class Runtime:
         """One reading, with the process's own setting of argument checks: on, unless the user has put them off."""
         rows = self._index(np.arange(b) % len(next(iter(data.values()))))
         with torch.no_grad(), seeded(self.device, 0), self.tracer.evaluating(params) as params:
+            before = {n: v._version for n, v in params.items()} if isinstance(self.tracer, ProgramTracer) else {}
             found: Trace = self.tracer.trace(params, select(self.tracer, data, rows), rows, k, None, True)
+            for name, version in before.items():
+                if params[name]._version != version:
+                    raise mistakes.overwritten(name)
             return found
 
     def observed(self, params: Any, data: Any, index: np.ndarray, seed: int) -> list[Observed]:
