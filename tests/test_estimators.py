@@ -362,5 +362,5 @@ class OneLevel(Program):
 @both
 def test_free_bits_are_refused_where_all_latents_are_shared(backend):
     """They would change nothing."""
-    with pytest.raises(ProgramError, match="free_bits.*shared by all rows"):
+    with pytest.raises(ProgramError, match=r"free_bits.*shared by all rows"):
         ppdgm.fit(OneLevel(), FEW, engine=SVI(free_bits=1.0), steps=1, backend=backend, progress=False)

@@ -172,8 +172,8 @@ class SVI(Engine):
         if self.free_bits:
             if trace.shared and not trace.log_q:
                 raise ProgramError(
-                    "free_bits: they are for the KL of each row's latents, and all latents here are shared by all rows. "
-                    "Leave free_bits out."
+                    "free_bits: they are for the KL of each row's latents, and all latents here are shared by all "
+                    "rows. Leave free_bits out."
                 )
             parts, share = (means, 1.0) if means else bounds.kl_parts(trace, xp, weights, self.free_bits_per, "datum")
             floored = bounds.floored(parts, share, xp, self.free_bits)
