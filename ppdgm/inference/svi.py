@@ -18,8 +18,7 @@ from ppdgm.schedules import Schedule, as_schedule
 from ppdgm.spec import NonNegativeFloat, PositiveInt
 from ppdgm.tracing import Tracing
 
-_OF_CAPACITY = (("gamma", "capacity"),)
-_OF_FREE_BITS = (("free_bits_per", "free_bits"), ("free_bits_of", "free_bits"))
+_SETTINGS_OF = {"gamma": "capacity", "free_bits_per": "free_bits", "free_bits_of": "free_bits"}
 
 
 class SVI(Engine):
@@ -65,9 +64,9 @@ class SVI(Engine):
     def _fits(self) -> Self:
         if self.capacity is not None and self.free_bits:
             raise ValueError("capacity and free_bits both change the KL. Give one of the two.")
-        without = [*(_OF_CAPACITY if self.capacity is None else ()), *(() if self.free_bits else _OF_FREE_BITS)]
-        for name, of in without:
-            if getattr(self, name) != type(self).model_fields[name].default:
+        for name, of in _SETTINGS_OF.items():
+            given = self.capacity is not None if of == "capacity" else of in self.model_fields_set  # 0 too, in a sweep
+            if not given and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
                     f"{name} is a setting of {of}, which is not given. Give {of} too, or leave {name} out."
                 )
