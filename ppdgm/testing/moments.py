@@ -10,7 +10,7 @@ from ppdgm.models import Likelihood, Posterior
 from ppdgm.testing.alone import LEVEL
 from ppdgm.testing.broken import Broken, NotHere
 from ppdgm.testing.subject import PARTICLES, Subject
-from ppdgm.testing.wrappers import Alone, Shown
+from ppdgm.testing.wrappers import Alone, Observed, Shown
 
 KL_DRAWS = 20_000  #: for each datum
 LOC, SCALE = 0.3, 1.7  #: of the prior that a posterior is held against
@@ -98,6 +98,9 @@ def _shown(subject: Subject, backend: str) -> tuple[np.ndarray, np.ndarray]:
     assert alone is not None
 
     def look() -> tuple[np.ndarray, np.ndarray]:
+        if isinstance(subject.part, Likelihood):
+            seen = subject.bench(Observed(of=alone), backend).both({"x": subject.heads})[1]["z"]
+            return seen, seen
         found = subject.bench(Shown(of=alone), backend).both({"x": subject.heads})
         return found[0]["z"], found[1]["seen"]
 

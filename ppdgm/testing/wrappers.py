@@ -118,6 +118,26 @@ class Shown(Program):
         self.of.guide(P, x)
 
 
+class Observed(Program):
+    """z by a likelihood, observed: what is told of it is its mean, whether it has a most probable value or not.
+
+    Args:
+        of: the part alone.
+    """
+
+    of: Alone
+
+    def build(self, context: Context) -> None:
+        self.of.build(context)
+
+    def model(self, P: Vocabulary, x: Array) -> Any:
+        with P.plate("data", x):
+            P.sample("z", self.of.part(P, x), obs=P.full((1, *self.of.shape), 0.0))  # which means do not look at
+
+    def guide(self, P: Vocabulary, x: Array) -> Any:
+        """Nothing is latent."""
+
+
 class Mixed(Program):
     """log Σ_m q(z|head m), as priors made of posteriors have it: heads [M, …] at values [K, B, 1, …].
 
