@@ -233,7 +233,7 @@ class _Table:
         if not np.isfinite(values).all():
             at = int(np.argmin(np.isfinite(values)))
             raise DataError(f"{self._place(lines[at], column)}: got {cells[at]}, expected a finite number. {_FILL}")
-        for at in np.flatnonzero(np.abs(values) >= 2**53):  # which a float can't tell from its neighbours
+        for at in map(int, np.flatnonzero(np.abs(values) >= 2**53)):  # which a float can't tell from its neighbours
             if re.fullmatch(r"[+-]?\d+", cells[at]) and int(cells[at]) != int(values[at]):
                 raise DataError(
                     f"{self._place(lines[at], column)}: got {cells[at]}, a whole number beyond 2⁵³, which a float does "

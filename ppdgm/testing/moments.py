@@ -98,7 +98,7 @@ def _shown(subject: Subject, backend: str) -> tuple[np.ndarray, np.ndarray]:
     assert alone is not None
 
     def look() -> tuple[np.ndarray, np.ndarray]:
-        if isinstance(subject.part, Likelihood):
+        if isinstance(subject.part, Likelihood) and isinstance(alone, Alone):
             seen = subject.bench(Observed(of=alone), backend).both({"x": subject.heads})[1]["z"]
             return seen, seen
         found = subject.bench(Shown(of=alone), backend).both({"x": subject.heads})
