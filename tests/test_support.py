@@ -14,7 +14,9 @@ from scipy.stats import norm
 
 import ppdgm
 from ppdgm import Program
+from ppdgm.backends.numpyro.support import confine as confine_jax
 from ppdgm.backends.numpyro.support import observe as observe_jax
+from ppdgm.backends.pyro.support import confine as confine_torch
 from ppdgm.backends.pyro.support import observe as observe_torch
 from ppdgm.errors import DataError
 from ppdgm.inference.feed import Feed
@@ -385,3 +387,16 @@ def test_latents_outside_their_support_weigh_nothing(make, backend):
     assert np.allclose(found.log_p["z"], right, atol=1e-6)
     assert np.allclose(found.log_q["z"], norm.logpdf(z[..., 0], 6.0), atol=1e-5)
     assert np.allclose(found.log_p["x"], norm.logpdf(5.0, z[..., 0]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("confine", "dist", "array"),
+    [(confine_torch, pyd, torch.tensor), (confine_jax, npd, jnp.array)],
+    ids=["pyro", "numpyro"],
+)
+def test_bounds_of_latents_are_of_each_number(confine, dist, array):
+    """Whatever the formula gives outside; what has to sum to 1 does so up to rounding, and is left alone."""
+    for d, good, bad in ((dist.LogNormal(0.0, 1.0), 0.5, -0.5), (dist.Beta(array(2.0), array(2.0)), 0.5, 1.5)):
+        assert confine(d, array([good, bad]), array([0.25, 0.25])).tolist() == [0.25, -np.inf]
+    simplex = dist.Dirichlet(array([1.0, 1.0]))
+    assert float(confine(simplex, array([0.5, 0.50001]), array(0.25))) == 0.25
