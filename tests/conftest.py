@@ -1,7 +1,10 @@
 """Settings of the test process."""
 
+import ctypes
+import gc
 import os
 import tempfile
+from pathlib import Path
 
 import jax
 import pytest
@@ -14,6 +17,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 torch.set_num_threads(1)
 #: The same for processes that a test starts, where nothing is expected of their stderr: XLA tells of its cache there.
 CACHED = {"JAX_COMPILATION_CACHE_DIR": _CACHE, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+
+#: Compiled programs stay in memory as long as JAX keeps them: a test process grew past what small machines have.
+MOST_MEMORY = 2 * 2**30
 
 FULLY_OPTIMISED = {
     "test_many_rows",
@@ -34,3 +40,13 @@ def _compile_fast(request):
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(fast)))  # of processes that a test starts: the same bits
         yield
     jax.config.update("jax_disable_most_optimizations", False)
+    if _resident() > MOST_MEMORY:
+        jax.clear_caches()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # only with this does glibc give the memory back
+
+
+def _resident() -> int:
+    """Bytes of this process in memory; 0 where the system doesn't say (all but Linux)."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
