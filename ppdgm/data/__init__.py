@@ -2,7 +2,7 @@
 
 from ppdgm.data.classes import Classes
 from ppdgm.data.dataset import Dataset
-from ppdgm.data.entry import check_units, codings_of, enter, leave, own_units, prepare_rows
+from ppdgm.data.entry import check_units, codings_of, enter, enter_beside, leave, own_units, prepare_rows
 from ppdgm.data.fields import as_fields, check_finite, check_rows, take
 from ppdgm.data.loading import binarise, load_data
 from ppdgm.data.prepared import Prepared
@@ -27,6 +27,7 @@ __all__ = [
     "check_units",
     "codings_of",
     "enter",
+    "enter_beside",
     "leave",
     "load_data",
     "own_units",

@@ -10,13 +10,15 @@ import numpy as np
 from ppdgm.data.checks import refuse_where
 from ppdgm.data.classes import Classes
 from ppdgm.data.dataset import Dataset
-from ppdgm.data.looks import looks_prepared
+from ppdgm.data.looks import SOME, check_own
 from ppdgm.data.prepared import MIXED, Prepared, coding_of, gathered
 from ppdgm.data.stream import Stream
 from ppdgm.data.transform import Transform
 from ppdgm.errors import DataError, PpdgmError, nearest, shown
 
 UNITS = ("own", "prepared")
+OF_A_FIT = "fit.prepare(rows, units='prepared') if they are scaled, fit.prepare(rows, units='own') if not"
+OF_DATA = "ppdgm.data.Prepared(rows, data.transform) if they are scaled, data.transform.prepare(rows) if not"
 _JOINED = "rows that were prepared in different ways, or not at all, were joined"
 
 
@@ -42,13 +44,15 @@ def codings_of(data: Any) -> dict[str, Any]:
     return {n: c for n, c in found.items() if fits(n, c)}
 
 
-def enter(codings: Mapping[str, Any], data: Any, units: str | None = None) -> Any:
+def enter(codings: Mapping[str, Any], data: Any, units: str | None = None, ways: str = OF_A_FIT) -> Any:
     """Rows as a program takes them: prepared ones as they are, others from the user's own units and names.
 
     Args:
         codings: of the run, by field; fields without one are taken as they are.
         data: an array, or named arrays.
-        units: of rows that don't know it: "own", "prepared"; by default the own ones, unless they look prepared.
+        units: of rows that don't know it: "own", "prepared"; by default the own ones. Those that look prepared are then
+            refused, and of those that may be either a warning is given.
+        ways: how to say which they are, in messages.
 
     Raises:
         DataError: rows of which it can't be told, or that were prepared otherwise, or names that are not known.
@@ -62,7 +66,24 @@ def enter(codings: Mapping[str, Any], data: Any, units: str | None = None) -> An
             raise DataError(
                 f"Data {name!r}: {_JOINED}. Prepare each part by itself, fit.prepare(rows), and join them then."
             )
-    return {n: _entered(codings[n], n, v, units) if n in codings else v for n, v in named.items()}
+    return {n: _entered(codings[n], n, v, units, ways) if n in codings else v for n, v in named.items()}
+
+
+def enter_beside(codings: Mapping[str, Any], data: Any) -> Any:
+    """Validation rows as `enter` takes them, by what was learned from the training data.
+
+    Raises:
+        DataError: they were prepared, and the training data do not know that they were.
+    """
+    if not isinstance(data, Dataset):
+        for name, coding in codings_of(data).items():
+            if name not in codings and (coding.text if isinstance(coding, Classes) else coding.changes):
+                raise DataError(
+                    f"validation: its {name!r} was prepared by load_data, and the training data don't know that "
+                    "theirs was: it may have another scale, or other numbers for classes. Give fit(program, data); or, "
+                    f"if it was prepared likewise, ppdgm.data.Prepared(rows, data.codings[{name!r}])."
+                )
+    return enter(codings, data, ways=OF_DATA)
 
 
 def leave(codings: Mapping[str, Any], sites: Mapping[str, Any], fields: Any, units: str = "own") -> dict[str, Any]:
@@ -128,18 +149,18 @@ def _ends(transform: Transform, values: Any) -> bool:
     return tuple(values.shape[values.ndim - len(shape) :]) == shape
 
 
-def _entered(coding: Any, name: str, value: Any, units: str | None) -> Any:
+def _entered(coding: Any, name: str, value: Any, units: str | None, ways: str) -> Any:
     if isinstance(coding, Classes):
         return coding.enter(name, value)
     its = coding_of(value)
     if not isinstance(its, Transform):
-        return value if units == "prepared" else _from_own(coding, name, value, units is None)
+        return value if units == "prepared" else _from_own(coding, name, value, units is None, ways)
     if its == coding or (its.binary and coding.binary):
         return value
     return _from_other(coding, name, value, its)
 
 
-def _from_own(transform: Transform, name: str, value: Any, look: bool) -> Any:
+def _from_own(transform: Transform, name: str, value: Any, look: bool, ways: str) -> Any:
     """Rows in the user's own units, on the run's scale."""
     if not (transform.changes or transform.binary or transform.kind == "levels") or np.ma.is_masked(value):
         return value
@@ -151,11 +172,8 @@ def _from_own(transform: Transform, name: str, value: Any, look: bool) -> Any:
         expected = "0 to 1, as the run's data were binarised: prepare rows in their own units, fit.prepare(rows)"
         refuse_where(name, rows, lambda c: (c < 0) | (c > 1), expected)
         return value
-    if look and (why := looks_prepared(transform, np.asarray(rows[:1000]))):
-        raise DataError(
-            f"Data {name!r}: rows look as if they were scaled already: {why}. A run takes rows in the units of your "
-            "own data. If these are scaled, say so: fit.prepare(rows, units='prepared'); if not: units='own'."
-        )
+    if look:
+        check_own(name, transform, np.asarray(rows[:SOME]), ways)
     if not lazy:
         return transform.apply(rows)
     stream = value if isinstance(value, Stream) else Stream(value)

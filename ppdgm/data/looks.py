@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 
+from ppdgm.errors import DataError
+
 SOME, ENOUGH = 1000, 10  # rows that are looked at, and from which their spread is looked at
+FAR, NEAR = 9.0, 0.1  # mean square from which rows are none of the scaled ones; distance at which scales agree
+
+
+def check_own(name: str, transform: Any, rows: np.ndarray, ways: str) -> None:
+    """Rows without a mark are taken in the user's own units: refuse scaled ones, and warn where they may be either.
+
+    Args:
+        name: of the field.
+        transform: of a run.
+        rows: [n, *event_shape].
+        ways: how to say which they are.
+
+    Raises:
+        DataError: they look as if they were scaled already.
+    """
+    if why := looks_prepared(transform, rows):
+        raise DataError(
+            f"Data {name!r}: rows look as if they were scaled already: {why}. A run takes rows in the units of your "
+            f"own data. Say which they are: {ways}."
+        )
+    if may_be_prepared(transform, rows):
+        warnings.warn(
+            f"Data {name!r}: these rows don't know whether they were scaled, and may be either. They are taken to be "
+            f"in the units of your own data, and scaled. Say which they are: {ways}.",
+            stacklevel=2,
+        )
 
 
 def looks_prepared(transform: Any, rows: np.ndarray) -> str:
@@ -31,6 +60,40 @@ def looks_prepared(transform: Any, rows: np.ndarray) -> str:
     nearer = transform.level and x.mean() > transform.level / np.sqrt(transform.divisor)
     near = transform.level and nearer and x.mean() < transform.level * np.sqrt(transform.divisor)
     return f"they are in [0, 1], where the run's went up to {transform.divisor:g}" if near else ""
+
+
+def may_be_prepared(transform: Any, rows: np.ndarray) -> bool:
+    """Whether rows in the user's own units may as well be scaled ones, and it would make a difference.
+
+    Args:
+        transform: of a run.
+        rows: [n, *event_shape], which do not look as if they were scaled.
+    """
+    x = np.asarray(rows[:SOME], np.float64)
+    x = x[np.isfinite(x.reshape(len(x), -1)).all(1)]
+    if not x.size:
+        return False
+    if transform.kind == "standardise":
+        return x.shape[1:] == transform.mean.shape and _may_be_standardised(transform, x)
+    if not transform.changes or x.min() < 0 or not x.any():
+        return False
+    if transform.kind == "levels":  # of numbers in [0, 1]
+        return bool((x == np.rint(x)).all())
+    return bool(x.max() <= 1 < transform.divisor)
+
+
+def _may_be_standardised(transform: Any, x: np.ndarray) -> bool:
+    """Near 0, another place once they are scaled, and not clearly spread as the run's own rows are."""
+    z = ((x - transform.mean) / transform.scale).reshape(len(x), -1)
+    x, mean, scale = x.reshape(len(x), -1), transform.mean.ravel(), transform.scale.ravel()
+    if (x**2).mean() > FAR or ((z - x) ** 2).mean() < NEAR**2:
+        return False
+    moves = x.std(0) > 0
+    if len(x) < ENOUGH or not moves.any():
+        return True
+    centre, spread, mean, scale = x.mean(0)[moves], x.std(0)[moves], mean[moves], scale[moves]
+    away = lambda shift, ratio: np.median(abs(shift)) + np.median(abs(np.log(ratio)))
+    return bool(2 * away((centre - mean) / scale, spread / scale) > away(centre, spread))
 
 
 def _levels(transform: Any, x: np.ndarray) -> str:

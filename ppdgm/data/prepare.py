@@ -12,7 +12,7 @@ from ppdgm.data.checks import check_array, refuse_where
 from ppdgm.data.classes import Classes
 from ppdgm.data.dataset import Dataset
 from ppdgm.data.fields import check_finite
-from ppdgm.data.looks import SOME, looks_prepared
+from ppdgm.data.looks import SOME, check_own
 from ppdgm.data.prepared import Prepared
 from ppdgm.data.raw import Raw
 from ppdgm.data.scaling import choose_scale, extremes, fit_transform
@@ -189,11 +189,8 @@ def _scaling(raw: Raw, transform: Transform, units: str | None) -> Transform:
     if transform.binary:
         inside = all(low >= 0 and high <= 1 for low, high in [extremes(xs, 2)])
         return Transform() if inside else transform
-    if units is None and (why := looks_prepared(transform, Stream(xs[0])[:SOME])):
-        raise DataError(
-            f"Data 'x': they look as if they were scaled already: {why}. Say it: units='prepared' or units='own' "
-            "(--units prepared or --units own)."
-        )
+    if units is None:
+        check_own("x", transform, Stream(xs[0])[:SOME], "units='prepared' or units='own' (--units prepared or own)")
     return transform
 
 

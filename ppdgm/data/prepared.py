@@ -14,14 +14,30 @@ _KEEPS = {
     *("where", "repeat", "take", "tile", "roll", "flip", "flipud", "fliplr", "rot90", "delete", "compress", "copy"),
     *("split", "array_split", "vsplit", "reshape", "squeeze", "expand_dims", "transpose", "moveaxis", "swapaxes"),
     *("broadcast_to", "atleast_1d", "atleast_2d", "atleast_3d", "clip", "round", "around", "nan_to_num", "sort", "pad"),
+    *(
+        "take_along_axis",
+        "extract",
+        "resize",
+        "unique",
+        "hsplit",
+        "dsplit",
+        "unstack",
+        "partition",
+        "diagonal",
+        "ravel",
+    ),
+    *("broadcast_arrays", "sliding_window_view", "select", "choose", "linspace", "astype", "matrix_transpose"),
 }
+_PLACES = {"mean", "average", "median", "quantile", "percentile", "min", "max", "amin", "amax"}  # on the rows' scale
+_KEEPS |= _PLACES | {f"nan{name}" for name in _PLACES}
 
 
 class Prepared(np.ndarray):
     """An array with the `Transform` or the `Classes` that its numbers came from, as `load_data` gives them.
 
-    It is a NumPy array in all else. Indices, copies, arithmetic and joining like with like keep the coding; bare
-    arrays (`np.asarray`), comparisons and sums have none.
+    It is a NumPy array in all else. Indices, copies, arithmetic, means and joining like with like keep the coding; bare
+    arrays, comparisons and sums have none. Bare are also those that NumPy makes without asking: `np.asarray(rows)`,
+    `np.array([row, row])`, `rng.permutation(rows)`, `np.load` of what was saved. `Prepared(rows, coding)` marks them.
     """
 
     coding: Any
@@ -54,6 +70,22 @@ class Prepared(np.ndarray):
         if name not in _JOINS | _KEEPS:
             return found
         return _coded(found, _shared(list(_arrays((args, kwargs))), name in _JOINS))
+
+    def mean(self, *args: Any, **kwargs: Any) -> Any:
+        """As of any array; means of rows are on their scale."""
+        return self._place("mean", *args, **kwargs)
+
+    def min(self, *args: Any, **kwargs: Any) -> Any:
+        """As of any array, on the rows' scale."""
+        return self._place("min", *args, **kwargs)
+
+    def max(self, *args: Any, **kwargs: Any) -> Any:
+        """As of any array, on the rows' scale."""
+        return self._place("max", *args, **kwargs)
+
+    def _place(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        found = getattr(_bare(self), name)(*args, **_bare(kwargs))
+        return found if kwargs.get("out") is not None else _coded(found, self.coding)
 
     def __reduce__(self) -> Any:
         return Prepared, (np.asarray(self), self.coding)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ppdgm.checkpoint import matching
-from ppdgm.data import Dataset, as_fields, codings_of, enter
+from ppdgm.data import Dataset, as_fields, codings_of, enter_beside
 from ppdgm.errors import CheckpointError, DataError, PpdgmError, ProgramError, TrainingError, explain, out_of_memory
 from ppdgm.inference.apart import check_apart, stirred
 from ppdgm.inference.batches import Batches
@@ -69,10 +69,14 @@ class Job:
     progress: bool | None
     params: Mapping[str, np.ndarray] | None
 
-    def prepare(self) -> None:
-        """Check data, settings and program, and put everything on the device."""
+    def prepare(self, known: Mapping[str, Any] | None = None) -> None:
+        """Check data, settings and program, and put everything on the device.
+
+        Args:
+            known: the codings of a run that goes on, whatever the data that were handed over again know.
+        """
         recipe, training = self.recipe, self.recipe.training
-        self.codings = codings_of(self.data)
+        self.codings = {**(known or {}), **codings_of(self.data)}
         if recipe.training.binarise == "dynamic" and "x" in self.codings:
             _check_drawn(self.codings["x"].binarise)
             self.codings["x"] = replace(self.codings["x"], binarise="dynamic")
@@ -84,7 +88,7 @@ class Job:
         if training.mixed_precision:
             _check_mixed(recipe)
         self.fields = as_fields(self.data, training.dtype, "train")
-        held_out = None if self.validation is None else enter(self.codings, self.validation)
+        held_out = None if self.validation is None else enter_beside(self.codings, self.validation)
         self.held_out = None if held_out is None else as_fields(held_out, training.dtype, "judge")
         check_fields(recipe.program, self.fields, training.binarise)
         if self.held_out is not None:
@@ -130,9 +134,7 @@ class Job:
     def run(self, out: Path | None, fresh: bool = False, saved: Saved | None = None, overwrite: bool = False) -> Fit:
         """Train, from the first step or a checkpoint."""
         if not hasattr(self, "feed"):
-            self.prepare()
-        if saved:  # whatever the data that were handed over again know
-            self.codings = read_codings(saved.arrays, saved.page) | self.codings
+            self.prepare(read_codings(saved.arrays, saved.page) if saved else {})
         facts = {"data_size": self.feed.size, "fields": sorted(self.fields)}
         if out is not None:
             facts["fingerprint"] = fingerprint(self.fields)
