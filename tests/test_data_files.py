@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -295,6 +296,70 @@ def test_other_kinds_of_images(tmp_path):
     assert np.array_equal(
         whole(tmp_path / "palette", scale="none").train[0], np.moveaxis(COLOUR[0] // 128 * 255, -1, 0)
     )
+
+
+def tiff(pixels, order):
+    """A grey TIFF of 16 bits, written by hand, in either order of its bytes ("<" or ">")."""
+    (height, width), data = pixels.shape, pixels.astype(f"{order}u2").tobytes()
+    tags = {256: width, 257: height, 258: 16, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: len(data)}
+    entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags.items())
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8 + len(data))
+    return start + data + struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
+
+
+def test_the_order_of_bytes_changes_no_scale(tmp_path):
+    deep = RNG.integers(0, 2**16, (6, 5, 4))
+    for order in "<>":
+        np.save(tmp_path / f"{order}.npy", deep.astype(f"{order}u2"))
+        (tmp_path / order).mkdir()
+        (tmp_path / order / "0.tif").write_bytes(tiff(deep[0], order))
+        for scale in ("auto", "unit"):
+            np.testing.assert_allclose(whole(tmp_path / f"{order}.npy", scale=scale).train, deep / 65535, rtol=1e-6)
+        np.testing.assert_allclose(whole(tmp_path / order).train, deep[:1] / 65535, rtol=1e-6)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_splits_of_different_widths_have_the_scale_of_the_wider(tmp_path, order):
+    deep, pale = RNG.integers(0, 2**16, (6, 5, 4)).astype(np.uint16), GREY
+    train, test = (deep, pale)[::order]
+    np.savez(tmp_path / "x.npz", x_train=train, x_test=test)
+    data = load_data(tmp_path / "x.npz", validation=0)
+    np.testing.assert_allclose(data.train, train / 65535, rtol=1e-6)
+    np.testing.assert_allclose(data.test, test / 65535, rtol=1e-6)
+
+
+def png_of_16_bits(pixels):
+    """A PNG of 16 bits per channel, [H, W, 3], written by hand."""
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    chunks = {b"IHDR": header, b"IDAT": zlib.compress(rows), b"IEND": b""}
+    packed = (struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks.items())
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+@pytest.mark.parametrize("kind", ["frames.gif", "pages.tif", "deep.png", "clear.png", "clear_grey.png"])
+def test_images_that_hold_more_than_their_array_are_refused(tmp_path, kind):
+    path, told = tmp_path / kind, {"f": "3 frames", "p": "3 frames", "d": "16 bits", "c": "transparent"}[kind[0]]
+    if kind == "deep.png":
+        path.write_bytes(png_of_16_bits(RNG.integers(0, 2**16, (5, 4, 3))))
+    elif kind.startswith("clear"):
+        few = COLOUR[0] if kind == "clear.png" else GREY[0][..., None]
+        draw(path, np.concatenate([few, 255 * (GREY[0][..., None] > 99)], -1).astype(np.uint8))
+    else:
+        draw(path, GREY[0], save_all=True, append_images=[Image.fromarray(g) for g in GREY[1:3]])
+    with pytest.raises(DataError, match=told):
+        whole(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turned"), [(1, GREY[0]), (3, np.rot90(GREY[0], 2)), (6, np.rot90(GREY[0], -1))]
+)
+def test_images_are_turned_as_their_exif_says(tmp_path, orientation, turned):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    draw(tmp_path / "1.png", GREY[0], exif=exif)
+    assert np.array_equal(whole(tmp_path, scale="none").train[0], turned)
 
 
 # --- what does not fit into memory ----------------------------------------------------------------------------------

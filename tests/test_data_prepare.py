@@ -223,6 +223,21 @@ def test_transforms_invert(raw, kind):
     np.testing.assert_allclose(transform.invert(transform.apply(raw)), raw, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("scale", ["standardise", "unit"])
+def test_log_det_brings_densities_to_the_raw_numbers(tmp_path, scale):
+    raw = np.abs(TABLE)
+    transform = load_data(saved(tmp_path, raw), scale=scale, validation=0, test=0).transform
+    low, high = transform.scaled(np.zeros(4)), transform.scaled(np.full(4, 7.0))  # of uniform numbers from 0 to 7
+    np.testing.assert_allclose(transform.log_det((4,)) - np.log(high - low).sum(), -4 * np.log(7.0), rtol=1e-6)
+
+
+def test_log_det_of_what_has_none_is_refused(tmp_path):
+    with pytest.raises(DataError, match="x was binarised .binarise='threshold'"):
+        load_data("digits").transform.log_det((8, 8))
+    with pytest.raises(DataError, match=r"log_det: got event_shape \(3,\), expected \(4,\)"):
+        load_data(saved(tmp_path, TABLE), scale="standardise").transform.log_det((3,))
+
+
 @given(raw=arrays.arrays(np.uint8, (5, 3)), as_unit=st.booleans())
 def test_levels_and_pixels_invert_exactly(raw, as_unit):
     transform = Transform("unit" if as_unit else "levels", 255.0 if as_unit else 1.0)

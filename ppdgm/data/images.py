@@ -12,6 +12,7 @@ from ppdgm.data.checks import check_fits
 from ppdgm.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+_ORIENTATION = 0x0112  # EXIF's tag of how a picture is to be turned; 1: not at all
 _ENDS = {b"\x89PNG": b"IEND\xaeB`\x82", b"GIF8": b";"}  # by what a file starts with
 _SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 
@@ -60,21 +61,51 @@ def _check_folders(files: dict[str, list[tuple[Path, str | None]]], classes: tup
 
 
 def _open(path: Path) -> np.ndarray:
-    """Whole numbers [H, W], or [3, H, W] in colour."""
+    """Whole numbers [H, W], or [3, H, W] in colour, turned as the picture's EXIF says.
+
+    Raises:
+        DataError: damaged, or with more in it than such an array holds; with the file's name.
+    """
     try:
-        from PIL import Image
+        from PIL import Image, ImageOps
     except ImportError:
         raise DataError("Image folders need the package 'pillow', which is not installed: pip install pillow") from None
     try:
         content = path.read_bytes()
         _check_whole(content)
         with Image.open(io.BytesIO(content)) as image:
+            wide = any(";16" in str(tile[3]) for tile in image.tile)
+            if lost := _lost(image, wide):
+                raise DataError(f"{path}: {lost}.")
+            turned = image.getexif().get(_ORIENTATION, 1) != 1
+            upright: Any = ImageOps.exif_transpose(image) if turned else image
             grey = image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16")
-            converted: Any = image.convert("L") if image.mode in ("1", "LA") else image
-            pixels = np.asarray(converted if grey else image.convert("RGB"))
+            converted: Any = upright.convert("L") if image.mode in ("1", "LA") else upright
+            pixels = np.asarray(converted if grey else upright.convert("RGB"))
+    except DataError:
+        raise
     except Exception as error:  # whatever the decoder makes of a damaged file
         raise DataError(f"{path} is no whole image: {error}. Replace or remove it.") from None
+    pixels = pixels.astype(np.uint16 if wide else pixels.dtype.newbyteorder("="), copy=False)
     return pixels if grey else np.moveaxis(pixels, -1, 0)
+
+
+def _lost(image: Any, wide: bool) -> str:
+    """What of an opened image an array [H, W] or [3, H, W] of its numbers would leave out, or nothing."""
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a camera's, with previews of itself
+    if frames > 1:
+        return f"got {frames} frames or pages, expected one image. Save each as a file of its own"
+    if wide and not image.mode.startswith("I"):
+        return (
+            "got 16 bits per channel of a picture that isn't grey, of which Pillow reads 8. Save it with 8 bits, or all "
+            "pictures as an array with np.save"
+        )
+    clear = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    if clear and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+        return (
+            "got transparent pixels, expected opaque ones. Put the picture on a background, and save it without alpha"
+        )
+    return ""
 
 
 def _check_whole(content: bytes) -> None:

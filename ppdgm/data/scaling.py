@@ -12,13 +12,21 @@ from ppdgm.data.transform import Transform
 from ppdgm.errors import DataError
 
 
+_BYTE, _WORD = 2.0**8 - 1, 2.0**16 - 1  # the largest numbers of 8 and of 16 bits
+
+
 def choose_scale(arrays: list[np.ndarray]) -> str:
     """For images of whole numbers that are not black and white already, "unit"; otherwise "none"."""
-    kind, ndim, top = arrays[0].dtype, arrays[0].ndim, 2**16 - 1 if arrays[0].dtype == np.uint16 else 255
-    if kind.kind not in "iu" or not (kind == np.uint8 or ndim >= 3):
+    bytes_only = all(a.dtype == np.uint8 for a in arrays)
+    if not all(a.dtype.kind in "iu" for a in arrays) or not (bytes_only or arrays[0].ndim >= 3):
         return "none"
     low, high = extremes(arrays, 2)
-    return "unit" if low >= 0 and 1 < high <= top else "none"
+    return "unit" if low >= 0 and 1 < high <= (_WORD if _of_words(arrays) else _BYTE) else "none"
+
+
+def _of_words(arrays: list[np.ndarray]) -> bool:
+    """Whether there are numbers of 16 bits among them, in either order of their bytes."""
+    return any(a.dtype.newbyteorder("=") == np.uint16 for a in arrays)
 
 
 def fit_transform(scale: str, arrays: list[np.ndarray], train: Stream) -> Transform:
@@ -45,10 +53,11 @@ def fit_transform(scale: str, arrays: list[np.ndarray], train: Stream) -> Transf
 
 def _unit(arrays: list[np.ndarray]) -> Transform:
     _, top = extremes(arrays, 2)
-    if arrays[0].dtype.kind in "iu" and 1 < top <= 255:
-        return Transform("unit", 255.0)
-    if arrays[0].dtype == np.uint16 and top > 255:
-        return Transform("unit", 65535.0)
+    if all(a.dtype.kind in "iu" for a in arrays):
+        if 1 < top <= _BYTE:
+            return Transform("unit", _BYTE)
+        if _of_words(arrays) and _BYTE < top <= _WORD:
+            return Transform("unit", _WORD)
     return Transform("unit", top or 1.0)
 
 
@@ -63,13 +72,14 @@ def _levels(arrays: list[np.ndarray]) -> Transform:
 
 
 def extremes(arrays: Iterable[np.ndarray], enough: float = np.inf) -> tuple[float, float]:
-    """Smallest and largest number; of unsigned bytes, a number of at least `enough` ends the search."""
+    """Smallest and largest number; of unsigned bytes, a number of at least `enough` ends an array's search."""
     low, high = np.inf, -np.inf
     for array in arrays:
         for _, chunk in pieces(array):
             low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
-            if array.dtype == np.uint8 and high >= enough:
-                return 0.0, 255.0
+            if array.dtype == np.uint8 and chunk.max() >= enough:
+                low, high = min(low, 0.0), max(high, _BYTE)
+                break
     return low, high
 
 

@@ -137,8 +137,19 @@ class Transform:
         return x.astype(dtype) if self.divisor == 1.0 else np.multiply(x, self.divisor, dtype=dtype)
 
     def log_det(self, event_shape: tuple[int, ...]) -> float:
-        """log |dx/draw| of a datum: what is added to log p(x) for the log-density of the raw numbers."""
+        """log |dx/draw| of a datum: what is added to log p(x) for the log-density of the raw numbers.
+
+        Raises:
+            DataError: x was made 0 or 1, so that there is no such density, or has another shape.
+        """
+        if self.binary:
+            raise DataError(
+                f"log_det: x was binarised (binarise={self.binarise!r}): its log p(x) is of zeros and ones, and tells no "
+                "density of the raw numbers."
+            )
         if self.scale is not None:
+            if tuple(event_shape) != self.scale.shape:
+                raise DataError(f"log_det: got event_shape {tuple(event_shape)}, expected {self.scale.shape}.")
             return -float(np.log(self.scale).sum())
         return -float(np.prod(event_shape)) * float(np.log(self.divisor))
 
