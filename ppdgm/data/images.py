@@ -102,9 +102,7 @@ def _lost(image: Any, wide: bool) -> str:
         )
     clear = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     if clear and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
-        return (
-            "got transparent pixels, expected opaque ones. Put the picture on a background, and save it without alpha"
-        )
+        return "got transparent pixels, expected opaque ones. Put the picture on a background, without alpha"
     return ""
 
 

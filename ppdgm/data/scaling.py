@@ -11,7 +11,6 @@ from ppdgm.data.stream import Stream
 from ppdgm.data.transform import Transform
 from ppdgm.errors import DataError
 
-
 _BYTE, _WORD = 2.0**8 - 1, 2.0**16 - 1  # the largest numbers of 8 and of 16 bits
 
 

@@ -144,7 +144,7 @@ class Transform:
         """
         if self.binary:
             raise DataError(
-                f"log_det: x was binarised (binarise={self.binarise!r}): its log p(x) is of zeros and ones, and tells no "
+                f"log_det: x was binarised (binarise={self.binarise!r}): its log p(x) is of zeros and ones, not a "
                 "density of the raw numbers."
             )
         if self.scale is not None:
