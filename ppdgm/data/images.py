@@ -97,8 +97,8 @@ def _lost(image: Any, wide: bool) -> str:
         return f"got {frames} frames or pages, expected one image. Save each as a file of its own"
     if wide and not image.mode.startswith("I"):
         return (
-            "got 16 bits per channel of a picture that isn't grey, of which Pillow reads 8. Save it with 8 bits, or all "
-            "pictures as an array with np.save"
+            "got 16 bits per channel of a picture that isn't grey, of which Pillow reads 8. Save it with 8 bits, or "
+            "all pictures as an array with np.save"
         )
     clear = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     if clear and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
