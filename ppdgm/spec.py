@@ -8,6 +8,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Self, TypeGuard, TypeVar, get_args
 
 import numpy as np
@@ -52,13 +53,17 @@ class Spec(BaseModel):
         frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False
     )
 
-    def __new__(cls, *positional: Any, **fields: Any) -> Self:
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        _check_names(cls)
+
+    def __new__(cls, /, *positional: Any, **fields: Any) -> Self:
         if inspect.isabstract(cls):
             missing = ", ".join(sorted(cls.__abstractmethods__))
             raise SpecError(f"{cls.__name__} is a base class: it has no {missing}. Write a subclass that has.")
         return super().__new__(cls)
 
-    def __init__(self, *positional: Any, **fields: Any) -> None:
+    def __init__(self, /, *positional: Any, **fields: Any) -> None:
         if positional:
             names = ", ".join(f"{n}=…" for n in type(self).model_fields)
             raise SpecError(f"{type(self).__name__} takes its fields by name: {type(self).__name__}({names}).")
@@ -95,7 +100,7 @@ class Spec(BaseModel):
     def _plain_values(cls, fields: Any) -> Any:
         return {k: _plain(v) for k, v in fields.items()} if isinstance(fields, dict) else fields
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, /, **changes: Any) -> Self:
         """A copy with some fields changed, checked like a new one."""
         return type(self)(**{**{n: getattr(self, n) for n in type(self).model_fields}, **changes})
 
@@ -152,6 +157,27 @@ class Spec(BaseModel):
         except (ValueError, RecursionError) as error:
             raise SpecError(f"Got text that is not TOML: {error}.") from None
         return cls.from_dict(table, classes)
+
+
+def _check_names(cls: type[Spec]) -> None:
+    """Refuse a field with the name of a method or an attribute that ppdgm calls: the field's value would replace it.
+
+    Raises:
+        SpecError: there is one.
+    """
+    with suppress(NameError):  # of an annotation, which pydantic tells of
+        for name, annotation in inspect.get_annotations(cls).items():
+            home = next((base for base in cls.__mro__[1:] if name in vars(base) and not _is_users(base)), None)
+            declared = any(name in base.__pydantic_fields__ for base in cls.__mro__[1:] if issubclass(base, Spec))
+            if home is not None and not declared and "ClassVar" not in str(annotation):
+                raise SpecError(
+                    f"{cls.__name__}.{name}: got a field named {name!r}, but that name is taken by "
+                    f"{home.__name__}.{name}. Give the field another name, such as {name}_value."
+                )
+
+
+def _is_users(base: type) -> bool:
+    return base.__module__.partition(".")[0] not in ("ppdgm", "pydantic", "builtins")
 
 
 def import_class(path: str) -> type[Spec]:
@@ -302,7 +328,8 @@ def _merged(details: list[ErrorDetails]) -> list[ErrorDetails]:
 def _explain_one(cls: type[Spec], detail: ErrorDetails) -> str:
     owner, field = cls.__name__, str(detail["loc"][0]) if detail["loc"] else ""
     if detail["type"] == "extra_forbidden":
-        return f"{owner} has no field {field!r}. {nearest(field, cls.model_fields)}"
+        letter = " Names of fields start with a letter." if field.startswith("_") else ""
+        return f"{owner} has no field {field!r}. {nearest(field, cls.model_fields)}{letter}"
     if detail["type"] == "missing":
         family = cls.model_fields[field].annotation
         members = f" Expected {_members(family.__name__)}." if _is_family(family) else ""

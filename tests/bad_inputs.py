@@ -115,6 +115,7 @@ PROGRAMS = {
     "two_programs": f"{START}class A(Program):\n    n: int = 1\n\n\nclass B(Program):\n    n: int = 1\n",
     "a_list": "mine = [1]\n",
     "untyped_field": f"{START}class Mine(Program):\n    latent = 3\n",
+    "taken_name": f"{START}class Mine(Program):\n    check: int = 3\n",
     "unknown_type": f"{START}class Mine(Program):\n    latent: 'NoSuchType' = 3\n",
     "few_arguments": f"{START}class Mine(Program):\n    def model(self):\n        pass\n",
     "no_guide": START + BUILD + MODEL,

@@ -212,6 +212,7 @@ PROGRAMS = {
     "an exit in it": ("fit exits_early.py", 2, "exits_early.py can't be imported: SystemExit"),
     "an import in it": ("fit imports_missing.py", 2, "No module named 'no_such_package' (imports_missing.py, line 1)"),
     "a field without a type": ("fit untyped_field.py", 2, "latent", "annotation"),
+    "a field with a taken name": ("fit taken_name.py", 2, "Mine.check", "taken by Program.check", "such as check_value"),
     "a field of no type": (MINE.format("unknown_type.py"), 2, "Mine", "NoSuchType"),
     "a method without arguments": ("fit few_arguments.py", 2, "Mine.model(self): expected model(self, P, x)"),
     "no guide": (MINE.format("no_guide.py"), 2, "Mine has no guide(self, P, x)"),

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import ppdgm
 from ppdgm.cli.app import app
-from ppdgm.data import catalogue, collapse, load_data
+from ppdgm.data import as_fields, catalogue, collapse, load_data
 from ppdgm.errors import DataError, PpdgmError, ProgramError, SpecError
 from ppdgm.inference import bounds
 from ppdgm.inference.result import Fit
@@ -194,6 +194,33 @@ def test_classes_are_drawn_as_asked(backend, prior, tmp_path):
     ran = CliRunner().invoke(app, ["sample", str(tmp_path / "run"), "--given", "label=1", "--n", "3", "--out", out])
     assert ran.exit_code == 0, ran.output
     assert (np.load(out)["x"].argmax(1) == 1).all()
+
+
+@every_backend
+def test_labels_of_every_whole_type_are_the_same_labels(backend):
+    """Both backends see them signed: torch has little arithmetic on other types, and takes bytes for a mask."""
+    program, labels = conditional(), np.arange(6) % 3
+    fit = Fit(program, program.initialise(0), backend, info={"fields": ["x", "label"]})
+    found = {
+        kind: fit.log_weights({"x": X[:6], "label": labels.astype(kind)}, k=2)
+        for kind in ("int64", "uint8", "uint16", "uint64", "int8")
+    }
+    assert all(np.array_equal(f, found["int64"]) for f in found.values())
+    fit.sample(6, given={"label": labels.astype("uint64")})
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "uint32", "uint64"])
+def test_unsigned_numbers_are_signed_where_programs_see_them(kind, tmp_path):
+    values = np.array([0, np.iinfo(kind).max], kind)
+    np.save(tmp_path / "y.npy", values)
+    for given in (values, np.load(tmp_path / "y.npy", mmap_mode="r")):
+        data = {"x": X[:2], "y": given}
+        if kind == "uint64":
+            with pytest.raises(DataError, match=r"'y': got 18446744073709551615 at index \(1,\), .*below 2⁶³"):
+                as_fields(data)
+        else:
+            found = np.asarray(as_fields(data)["y"])
+            assert found.dtype.kind == "i" and (found == values).all()
 
 
 @pytest.mark.parametrize(

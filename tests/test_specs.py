@@ -3,6 +3,7 @@
 import json
 import sys
 import tomllib
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -236,3 +237,43 @@ def test_values_that_can_change_are_refused():
         Listed()
     with pytest.raises(SpecError, match=r"Listed.sizes: got \(4,\); expected a tuple"):
         Listed(sizes=[4])
+
+
+TAKEN = [  # every name that a base class of ppdgm's has, but what Python itself takes from a class's body
+    (base, name)
+    for base in (Program, Prior, Net, SVI)
+    for name in dir(base)
+    if name not in base.model_fields and name not in ("__annotations__", "__slots__")
+]
+
+
+def test_a_field_with_the_name_of_a_method_is_refused():
+    """Its value would stand where ppdgm calls the method."""
+    for base, name in TAKEN:
+        for default in ({}, {name: 3}):
+            if default and name == "model_config":  # pydantic's own way to configure a class
+                continue
+            body = {"__annotations__": {name: int}, "__module__": __name__, **default}
+            with pytest.raises(SpecError, match=rf"Mine\.{name}: .*name is taken .*Give the field another name"):
+                type(base)("Mine", (base,), body)
+    assert {(Program, n) for n in ("kind", "check", "to_dict", "declarations", "initialise", "model")} <= {*TAKEN}
+
+
+@pytest.mark.parametrize("name", ["self", "cls", "data", "positional", "fields", "model_x", "P"])
+def test_any_other_name_is_a_field(name):
+    mine = type(Program)("Mine", (Program,), {"__annotations__": {name: int}, "__module__": __name__})
+    made = mine(**{name: 2})
+    assert getattr(made, name) == 2 and mine.from_dict(made.to_dict(), classes=[mine]) == made
+    assert made.replace(**{name: 3}).to_dict()[name] == 3
+
+
+def test_fields_of_fields_and_of_classes_can_be_narrowed():
+    class Two(VAE):
+        latent: int = 2
+
+    class Point(Prior):
+        mean_is_a_point: ClassVar[bool] = True
+
+    assert Two(event_shape=(3,)).latent == 2 and Point.mean_is_a_point
+    with pytest.raises(SpecError, match=r"Two has no field '_x'.*start with a letter"):
+        Two(event_shape=(3,), _x=1)

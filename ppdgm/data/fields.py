@@ -17,7 +17,7 @@ Use = Literal["train", "judge", "look"]
 
 
 def as_fields(data: Any, dtype: str = "float32", use: Use = "look") -> Fields:
-    """Data as named arrays; a single array is `x`. Booleans and `x` become floating, other integers stay.
+    """Data as named arrays; a single array is `x`. Booleans and `x` become floating; other whole numbers stay, signed.
 
     Streams stay what they are, and memory-mapped arrays become Streams: of them nothing is kept.
 
@@ -56,7 +56,9 @@ def _field(name: str, value: Any, dtype: str, use: Use) -> Any:
             f"Data {name!r}: got a masked array with {missing} missing numbers. Fill them in, x.filled(…), or "
             "leave out their rows."
         )
-    kind = np.dtype(dtype) if array.dtype.kind in "fb" or name == "x" else array.dtype.newbyteorder("=")
+    kind = np.dtype(dtype) if array.dtype.kind in "fb" or name == "x" else _whole(array.dtype)
+    if kind.kind == "i" and array.dtype == np.uint64:
+        refuse_where(name, array, lambda c: c > np.uint64(2**63 - 1), "whole numbers below 2⁶³")
     if lazy:
         array = array if isinstance(array, Stream) else Stream(array, dtype=None if kind.kind == "f" else kind)
         _check_held(name, array, dtype, use)
@@ -69,6 +71,13 @@ def _field(name: str, value: Any, dtype: str, use: Use) -> Any:
         )
     _check_held(name, array, dtype, use)
     return cast
+
+
+def _whole(dtype: np.dtype) -> np.dtype:
+    """The type of whole numbers on both backends: signed, as torch has little arithmetic on others, and 0 − 1 is −1."""
+    if dtype.kind == "u":
+        return np.dtype(np.int32 if dtype.itemsize < 4 else np.int64)
+    return dtype.newbyteorder("=")
 
 
 def _check_held(name: str, array: Any, dtype: str, use: Use) -> None:

@@ -15,6 +15,7 @@ from ppdgm.data.transform import Transform, floating
 from ppdgm.errors import DataError
 
 CHUNK_BYTES = 2**25  # what a pass over the data holds at a time
+_ARGUMENTS = ("rows", "transform", "binarise", "seed", "dtype", "coding")  # of a Stream, beside its array
 
 
 class Stream:
@@ -65,6 +66,11 @@ class Stream:
     def __iter__(self) -> Iterator[np.ndarray]:
         step = self._step(None)
         return (row for i in range(0, len(self), step) for row in self[i : i + step])
+
+    def __reduce__(self) -> Any:
+        """A copy opens the file by itself: a handle belongs to one process, and is closed with its owner."""
+        changes = {n: getattr(self, n) for n in _ARGUMENTS}
+        return _revived, (_place(self.array) or np.asarray(self.array), changes)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.load()).astype(dtype or self.dtype, copy=False)
@@ -117,7 +123,7 @@ class Stream:
 
     def like(self, **changes: Any) -> Stream:
         """The stream of the same file with other arguments; nothing is read."""
-        now = {n: getattr(self, n) for n in ("rows", "transform", "binarise", "seed", "dtype", "coding")}
+        now = {n: getattr(self, n) for n in _ARGUMENTS}
         return Stream(self.array, **{**now, **changes})
 
     def _gather(self, index: np.ndarray) -> np.ndarray:
@@ -153,12 +159,23 @@ def draws(seed: tuple[int, ...], rows: np.ndarray, shape: tuple[int, ...]) -> np
 
 def _rows_of(array: Any) -> Any:
     """What an array's rows are read from: its file, if the array is all of it, and the file is still there."""
-    mapped = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap) and array.mode == "r"
-    if mapped and array.flags.c_contiguous and hasattr(os, "preadv") and os.path.isfile(str(array.filename)):
+    if _place(array) and hasattr(os, "preadv"):
         file = _File(array)
         if file[slice(0, 1)].tobytes() == array[:1].tobytes():  # not replaced by another since
             return file
     return array.view(np.ndarray)
+
+
+def _place(array: Any) -> tuple[Any, ...]:
+    """What opens the file of an array anew, if the array is all of it, and the file is still there; else nothing."""
+    mapped = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap) and array.mode == "r"
+    if mapped and array.flags.c_contiguous and os.path.isfile(str(array.filename)):
+        return os.path.abspath(str(array.filename)), array.dtype, "r", array.offset, array.shape
+    return ()
+
+
+def _revived(place: Any, changes: dict[str, Any]) -> Stream:
+    return Stream(np.memmap(*place) if isinstance(place, tuple) else place, **changes)
 
 
 class _File:

@@ -88,6 +88,10 @@ class Fit(Diagnosable):
     codings: Mapping[str, Any] = field(default_factory=dict)
     runtime: Any = field(default=None, repr=False, compare=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what belongs to this process, which a copy makes anew: for `pickle` and `copy.deepcopy`."""
+        return {n: v for n, v in vars(self).items() if n not in ("_runtime", "_native")} | {"runtime": None}
+
     def __repr__(self) -> str:
         program = type(self.program).__name__ if isinstance(self.program, Spec) else repr(self.program)
         return f"Fit({program} on {self.backend}, {self.info.get('steps', 0)} steps, {self.stopped})"

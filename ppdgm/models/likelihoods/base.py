@@ -104,7 +104,10 @@ class BadData(DataError):
         super().__init__(
             f"Data {name!r}: got {value} at index {index}, expected {expected}. {bad} of {size} data are affected."
         )
-        self.name, self.value, self.index, self.expected, self.bad = name, value, index, expected, bad
+        self.name, self.value, self.index, self.expected, self.bad, self.size = name, value, index, expected, bad, size
+
+    def __reduce__(self) -> Any:
+        return BadData, (self.name, self.value, self.index, self.expected, self.bad, self.size)
 
     def moved(self, row: int, bad: int, size: int) -> BadData:
         """The same, of a larger set: the first bad datum's row there, and how many are bad."""
