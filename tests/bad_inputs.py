@@ -34,12 +34,33 @@ ARRAYS = {
     "words": np.array(["a", "b"]),
     "complex": BITS + 1j,
     "pair": BITS[:2],
+    "dates": np.array(["2020-01-01"], "M8[D]"),
+    "records": np.zeros(2, [("a", "f4")]),
 }
 NAMED = {
     "lengths": {"x": BITS, "label": np.arange(7)},
     "masked": {"x": BITS, "mask": np.ones(40)},
     "strangers": {"a": BITS, "b": BITS},
     "labelled": {"x": BITS, "label": np.arange(40) % 3},
+    "unlabelled": {"x": BITS, "label": np.where(np.arange(40) > 3, np.nan, 1.0)},
+    "sparse": {"data": BITS[0], "indices": np.arange(5), "indptr": np.arange(2), "format": b"csr", "shape": (1, 5)},
+}
+OTHERS = {  # files of other programs, and what to do with them
+    ".pt": "torch.load(path).numpy()",
+    ".pkl": "open it yourself and save its rows",
+    ".parquet": "pandas.read_parquet(path).to_csv(",
+    ".xlsx": "pandas.read_excel(path).to_csv(",
+    ".json": "pandas.read_json(path).to_csv(",
+    ".h5": "h5py.File(path)",
+    ".h5ad": "anndata.read_h5ad(path).X",
+    ".mat": "scipy.io.loadmat(path)",
+    ".mtx": "scipy.io.mmread(path).toarray()",
+    ".safetensors": "safetensors.numpy.load_file(path)",
+    ".rds": "Export it as .csv",
+    ".txt": "name it .csv",
+    ".csv.zip": "Unpack it first",
+    ".npy.gz": "Unpack it first",
+    ".png": "Give its folder",
 }
 TEXTS = {
     "words.csv": "a,b\n1,2\n3,four\n",
@@ -47,6 +68,11 @@ TEXTS = {
     "ragged.csv": "a,b\n1,2\n3\n",
     "nothing.csv": "",
     "header.csv": "a,b\n",
+    "classes.csv": "a,b,species\n0,1,u\n1,1,v\n",
+    "table_unlabelled.csv": "a,b,label\n0,1,u\n1,1,\n1,0,u\n1,1,v\n",
+    "bare.csv": "0.5,1.5\n1.5,2.5\n",
+    "table.csv.gz": "a,b\n1,2\n",
+    **{f"rows{ending}": "PK" for ending in OTHERS},
     "thesis/thesis.txt": "important",
 }
 DATA = '[data]\nname = "bits.npy"\n'

@@ -2,6 +2,8 @@
 
 import shlex
 
+from bad_inputs import OTHERS
+
 BITS = "fit vae --data bits.npy"
 DATA = "fit vae --steps 1 --data"
 MINE = "fit {} --data bits.npy --steps 1"
@@ -161,13 +163,51 @@ FILES = {
     "a set that is nowhere": (f"{DATA} mnist", 3, "can't be downloaded (no network)", "set PPDGM_DATA"),
     "no file": (f"{DATA} none.csv", 3, "No file or folder 'none.csv'", "or a path"),
     "another kind of file": (f"{DATA} picture.bin", 3, "picture.bin: got a file that is none of .npy", "np.save"),
-    "NaN": (f"{DATA} nan.npy", 3, "got nan at index (7, 2), expected finite numbers. 1 of 40 data"),
+    "NaN": (f"{DATA} nan.npy", 3, "got nan at index (7, 2), expected finite numbers. 1 of 40 data", "give a mask"),
     "infinity": (f"{DATA} inf.npy", 3, "got inf at index (3, 1), expected finite numbers"),
     "no data": (f"{DATA} empty.npy", 3, "empty array of shape (0, 5), expected at least one datum"),
     "a single number": (f"{DATA} number.npy", 3, "the single number 3.0, expected an array with a row for each datum"),
     "Python objects": (f"{DATA} objects.npy", 3, "objects.npy holds Python objects, expected numbers. Save it"),
-    "text": (f"{DATA} words.npy", 3, "Data 'x': got text, expected real numbers"),
-    "complex numbers": (f"{DATA} complex.npy", 3, "complex64, expected real numbers"),
+    "text": (f"{DATA} words.npy", 3, "Data 'x': got text, expected real numbers", "x.astype('float64')"),
+    "complex numbers": (f"{DATA} complex.npy", 3, "complex64, expected real numbers", "np.stack([x.real, x.imag], -1)"),
+    "dates": (f"{DATA} dates.npy", 3, "got datetime64[D], expected real numbers", "astype('m8[s]')"),
+    "records": (f"{DATA} records.npy", 3, "got records with the columns a", "structured_to_unstructured"),
+    "a sparse matrix": (
+        f"{DATA} sparse.npz",
+        3,
+        "sparse.npz: got a sparse matrix of SciPy's",
+        "load_npz(path).toarray()",
+    ),
+    "labels that are NaN": (
+        f"{DATA} unlabelled.npz",
+        3,
+        "Data 'label': got nan at index (4,)",
+        "A missing label is −1",
+    ),
+    "missing labels of a ConditionalVAE": (
+        "fit conditionalvae --steps 1 --set program.classes=2 --data table_unlabelled.csv --set data.fields=x,label",
+        3,
+        "got -1 at index",
+        "−1, a missing label, is for SemiSupervisedVAE",
+    ),
+    "a class in a table": (
+        f"{DATA} classes.csv",
+        3,
+        "column 'species': got 'u', expected a number",
+        "make it the label",
+    ),
+    "fields of a table without names": (
+        f"{DATA} bare.csv --set data.fields=x,label",
+        3,
+        "bare.csv has no header: columns go by number, 0 to 1, not 'x'",
+        "fields={",
+    ),
+    "a table that is not gzipped": (f"{DATA} table.csv.gz", 3, "table.csv.gz can't be read (Not a gzipped file"),
+    **{
+        f"rows{ending}": (f"{DATA} rows{ending}", 3, f"rows{ending}: got a", "expected .npy, .npz, .csv", do)
+        for ending, do in OTHERS.items()
+        if ending in (".pt", ".pkl", ".xlsx", ".csv.zip")
+    },
     "out of range": (f"{DATA} counts.npy", 3, "expected 0 or 1", "--set program.likelihood=Gaussian", "index (0"),
     "grey": (f"{DATA} grey.npy", 3, "expected 0 or 1", "--binarise static"),
     "binarised out of range": (f"{DATA} counts.npy --binarise static", 3, "in [0, 1]: give scale='unit'"),
@@ -212,7 +252,7 @@ PROGRAMS = {
     "an exit in it": ("fit exits_early.py", 2, "exits_early.py can't be imported: SystemExit"),
     "an import in it": ("fit imports_missing.py", 2, "No module named 'no_such_package' (imports_missing.py, line 1)"),
     "a field without a type": ("fit untyped_field.py", 2, "latent", "annotation"),
-    "a field with a taken name": ("fit taken_name.py", 2, "Mine.check", "taken by Program.check", "such as check_value"),
+    "a field with a taken name": ("fit taken_name.py", 2, "Mine.check", "taken by Program.check", "check_value"),
     "a field of no type": (MINE.format("unknown_type.py"), 2, "Mine", "NoSuchType"),
     "a method without arguments": ("fit few_arguments.py", 2, "Mine.model(self): expected model(self, P, x)"),
     "no guide": (MINE.format("no_guide.py"), 2, "Mine has no guide(self, P, x)"),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppdgm.data.checks import check_fits
+from ppdgm.data.others import sparse
 from ppdgm.data.raw import by_split
 from ppdgm.data.transform import floating
 from ppdgm.errors import DataError
@@ -50,6 +51,8 @@ def read_npz(path: Path) -> dict[str, dict[str, np.ndarray]]:
             members = archive.infolist()
             size = sum(member.file_size for member in members)
             check_fits(size, str(path), "Save its arrays as .npy files in a folder: these are streamed.")
+            if told := sparse(path, (Path(member.filename).stem for member in members)):
+                raise DataError(told)
             for member in members:
                 _check_member(archive, member, path)
         with np.load(path, allow_pickle=False) as arrays:

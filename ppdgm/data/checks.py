@@ -9,18 +9,29 @@ from typing import Any
 
 import numpy as np
 
+from ppdgm.data.kinds import as_numbers
 from ppdgm.data.stream import CHUNK_BYTES, Stream
 from ppdgm.data.transform import STEPS
 from ppdgm.errors import DataError
 
 
-def refuse_where(name: str, array: Any, bad: Callable[[np.ndarray], np.ndarray], expected: str) -> None:
+def refuse_where(
+    name: str, array: Any, bad: Callable[[np.ndarray], np.ndarray], expected: str, missing: str = ""
+) -> None:
     """Refuse an array or a Stream of which some numbers are bad.
+
+    Args:
+        name: of the field.
+        array: [N, …].
+        bad: whether each number of some rows is.
+        expected: in words.
+        missing: what to do where the first is NaN.
 
     Raises:
         DataError: with the index of the first bad number, and how many data have one.
     """
-    count, value = 0, None
+    count: int = 0
+    value: Any = None
     first: tuple[int, ...] = (len(array),)
     for index, chunk in pieces(array):
         if (mask := bad(chunk)).any():
@@ -31,7 +42,7 @@ def refuse_where(name: str, array: Any, bad: Callable[[np.ndarray], np.ndarray],
     if count:
         raise DataError(
             f"Data {name!r}: got {value} at index {first}, expected {expected}. "
-            f"{count} of {len(array)} data are affected."
+            f"{count} of {len(array)} data are affected." + (f" {missing}" if missing and np.isnan(value) else "")
         )
 
 
@@ -50,14 +61,20 @@ def check_array(name: str, array: np.ndarray) -> None:
     Raises:
         DataError: text, no rows, or empty data.
     """
-    if array.dtype.kind not in "fbiu":
-        kind = "text" if array.dtype.kind in "US" else f"{array.dtype}"
-        raise DataError(f"Data {name!r}: got {kind}, expected real numbers.")
+    check_rows_of_numbers(name, as_numbers(name, array))
+
+
+def check_rows_of_numbers(name: str, array: Any) -> None:
+    """Refuse numbers without rows.
+
+    Raises:
+        DataError: a single number, or none.
+    """
     if array.ndim == 0:
         raise DataError(
             f"Data {name!r}: got the single number {array[()]}, expected an array with a row for each datum."
         )
-    if array.size == 0:
+    if 0 in array.shape:
         raise DataError(f"Data {name!r}: got an empty array of shape {array.shape}, expected at least one datum.")
 
 

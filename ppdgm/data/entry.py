@@ -10,6 +10,7 @@ import numpy as np
 from ppdgm.data.checks import refuse_where
 from ppdgm.data.classes import Classes
 from ppdgm.data.dataset import Dataset
+from ppdgm.data.kinds import numbers
 from ppdgm.data.looks import SOME, check_own
 from ppdgm.data.prepared import MIXED, Prepared, coding_of, gathered
 from ppdgm.data.stream import Stream
@@ -165,13 +166,13 @@ def _from_own(transform: Transform, name: str, value: Any, look: bool, ways: str
     if not (transform.changes or transform.binary or transform.kind == "levels") or np.ma.is_masked(value):
         return value
     lazy = isinstance(value, Stream | np.memmap)
-    rows = value if lazy else _as_array(value)
-    if rows.dtype.kind not in "fbiu" or rows.ndim == 0 or len(rows) == 0:
+    rows = value if lazy else numbers(name, value)
+    if rows.dtype.kind not in "fbiu" or rows.ndim == 0 or 0 in rows.shape:
         return value  # refused where fields are read
     if transform.binary:
         expected = "0 to 1, as the run's data were binarised: prepare rows in their own units, fit.prepare(rows)"
         refuse_where(name, rows, lambda c: (c < 0) | (c > 1), expected)
-        return value
+        return rows
     if look:
         check_own(name, transform, np.asarray(rows[:SOME]), ways)
     if not lazy:
@@ -191,10 +192,3 @@ def _from_other(transform: Transform, name: str, value: Any, its: Transform) -> 
     if isinstance(value, Stream):
         return value.like(transform=transform, coding=transform)
     return transform.apply(its.invert(np.asarray(value, np.float64)))
-
-
-def _as_array(value: Any) -> np.ndarray:
-    try:
-        return np.asarray(value)
-    except (ValueError, TypeError, RuntimeError):  # ragged lists: refused where fields are read
-        return np.empty(0, object)

@@ -7,13 +7,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ppdgm.data.checks import check_resolution, refuse_where
+from ppdgm.data.checks import check_resolution, check_rows_of_numbers, refuse_where
 from ppdgm.data.dataset import Dataset
+from ppdgm.data.kinds import as_numbers, numbers
 from ppdgm.data.stream import Stream
 from ppdgm.errors import DataError, one_of
 
 Fields = dict[str, Any]  # of arrays [N, …] and Streams
 Use = Literal["train", "judge", "look"]
+_NO_LABEL = "A missing label is −1, for a program that takes these: np.where(np.isnan(label), -1, label)."
+_MISSING = (
+    "Where numbers are missing, fill them in, or leave out these rows or columns; or fill them in and give a mask of "
+    "what is there as a field of its own, which your own model uses: {'x': filled, 'mask': there} and dist.mask(mask)."
+)
 
 
 def as_fields(data: Any, dtype: str = "float32", use: Use = "look") -> Fields:
@@ -42,14 +48,8 @@ def as_fields(data: Any, dtype: str = "float32", use: Use = "look") -> Fields:
 
 def _field(name: str, value: Any, dtype: str, use: Use) -> Any:
     lazy = isinstance(value, Stream | np.memmap)
-    try:
-        array = value if lazy else np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as error:  # ragged lists, and what other libraries' arrays raise
-        what = "rows of different lengths" if isinstance(error, ValueError) else f"{type(value).__name__} ({error})"
-        raise DataError(f"Data {name!r}: got {what}, expected an array of numbers.") from None
-    if array.dtype.kind not in "fbiu" or array.ndim == 0:
-        got = "text" if array.dtype.kind in "US" else type(value).__name__
-        raise DataError(f"Data {name!r}: got {got}, expected an array of numbers with N rows.")
+    array: Any = as_numbers(name, value) if lazy else numbers(name, value)
+    check_rows_of_numbers(name, array)
     if np.ma.is_masked(value):
         missing = int(np.ma.getmaskarray(value).sum())
         raise DataError(
@@ -100,7 +100,8 @@ def check_finite(fields: Mapping[str, Any]) -> None:
     """
     for name, array in fields.items():
         if array.dtype.kind == "f":
-            refuse_where(name, array, lambda c: ~np.isfinite(c), "finite numbers")
+            missing = _NO_LABEL if name.startswith("label") else _MISSING
+            refuse_where(name, array, lambda c: ~np.isfinite(c), "finite numbers", missing)
 
 
 def check_rows(check: Callable[[dict[str, np.ndarray]], None], fields: Mapping[str, Any], rows: int = 8192) -> None:

@@ -15,17 +15,18 @@ from ppdgm.data.checks import check_array
 from ppdgm.data.classes import Classes
 from ppdgm.data.dataset import Dataset
 from ppdgm.data.entry import check_units
+from ppdgm.data.kinds import numbers
+from ppdgm.data.others import other_format
 from ppdgm.data.prepare import prepare
 from ppdgm.data.prepared import Prepared, coding_of
 from ppdgm.data.raw import Raw, choose
 from ppdgm.data.sets import MNIST_FILES, SETS, Entry
 from ppdgm.data.source import Source
-from ppdgm.data.transform import Transform, numbers
+from ppdgm.data.transform import Transform
 from ppdgm.errors import DataError, nearest, require
 
 Parts = dict[str, dict[str, np.ndarray]]
-_TABLES = (".csv", ".tsv")
-_KNOWN = ".npy, .npz, .csv, .tsv, idx (also .gz), or a folder of images or .npy files"
+_KNOWN = ".npy, .npz, .csv, .tsv, idx (the last three also .gz), or a folder of images or .npy files"
 
 
 def load_data(
@@ -95,9 +96,9 @@ def _as_before(source: Source, like: Any, known: Mapping[str, Any]) -> Source:
 
 def _check_table(source: Source) -> None:
     """Refuse what is said of a table where there is none."""
-    suffix = "" if source.name in SETS else Path(source.name).suffix.lower()
+    table = source.name not in SETS and tables.is_table(Path(source.name))
     for name in ("header", "index"):
-        if getattr(source, name) is not None and suffix not in _TABLES:
+        if getattr(source, name) is not None and not table:
             raise DataError(
                 f"{name}: got {getattr(source, name)}, but {source.name} is no table (.csv, .tsv). Leave it out."
             )
@@ -146,8 +147,10 @@ def _reader(path: Path, source: Source, known: Mapping[str, Any]) -> Callable[[]
     with path.open("rb") as file:
         head = file.read(8)
     suffix = path.suffix.lower()
-    if suffix in _TABLES:
+    if tables.is_table(path):
         return lambda: tables.read_table(path, source, known)
+    if told := other_format(path):
+        raise DataError(told)
     if suffix == ".npz" or (suffix != ".npy" and head[:4] == b"PK\3\4"):
         return lambda: choose(arrays.read_npz(path), source)
     if suffix == ".npy" or head[:6] == b"\x93NUMPY":

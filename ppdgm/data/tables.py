@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import re
 import warnings
+import zlib
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -32,6 +34,11 @@ class _Row:
     cells: list[str]
 
 
+def is_table(path: Path) -> bool:
+    """Whether a file is a table, by its name."""
+    return path.name.lower().endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz"))
+
+
 def read_table(path: Path, source: Source, known: Mapping[str, Any]) -> Raw:
     """The fields of a table.
 
@@ -44,17 +51,25 @@ def read_table(path: Path, source: Source, known: Mapping[str, Any]) -> Raw:
     """
     check_fits(path.stat().st_size, str(path), "Save it as numbers with np.save: .npy files are streamed.")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with _opened(path) as file:
             return _Table(path, _rows(file, path), source, known).read()
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}).") from None
     except csv.Error as error:
         raise DataError(f"{path} is no table: {error}.") from None
+    except (EOFError, zlib.error) as error:  # of gzip; a bad header is an OSError
+        raise DataError(f"{path} is no whole gzip file: {error}.") from None
+
+
+def _opened(path: Path) -> Any:
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path, "rt", newline="", encoding="utf-8-sig")
+    return path.open(newline="", encoding="utf-8-sig")
 
 
 def _rows(file: Any, path: Path) -> Iterator[_Row]:
     first = file.readline()
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
+    delimiter = "\t" if ".tsv" in path.suffixes[-2:] else max(",;\t", key=first.count)
     file.seek(0)
     seen: list[str] = []  # lines of the row that is being read
     form: Any = {"delimiter": delimiter, "skipinitialspace": True}
@@ -99,7 +114,8 @@ class _Table:
         columns = {n: self._columns(c) for n, c in asked.items()}
         single = [n for n, c in asked.items() if not isinstance(c, tuple) and n != "x"]
         lines, numbers, texts = self._parse(columns, single)
-        by_default = self.source.fields is None and self.source.index is None and not self._names("x")
+        by_default = self.source.fields is None or self._is_bare("x")
+        by_default = by_default and self.source.index is None and not self._names("x")
         if by_default and numbers.shape[1] > 1 and columns["x"][0] == 0:
             check_counts(self.path, numbers[:, 0], self.names[0] if self.header else 0)
         fields: dict[str, np.ndarray] = {}
@@ -127,13 +143,16 @@ class _Table:
         if known and known[0] in self.names:
             label = known[0]
         if source.fields is not None:
-            wanted: dict[str, Columns] = {n: self._by_name(n, c) for n, c in source.fields}
+            asked = dict(source.fields)
+            if self._is_bare("label") and label is not None:
+                asked["label"] = label
+            if self._is_bare("x"):
+                asked["x"] = self._left([*(c for n, c in asked.items() if n != "x"), label])
+            wanted: dict[str, Columns] = {n: self._by_name(n, c) for n, c in asked.items()}
             self._check_index(wanted)
             taken = "label" in wanted or label in wanted.values()
             return wanted, None if taken else label
-        aside = {self.names.index(label)} if isinstance(label, str) else set()
-        first = index_columns(self.path, self.names, source.index)
-        left = tuple(i for i in range(first, self.width) if i not in aside)
+        left = self._left([label])
         if names := self._names("x"):
             extra = [self.names[i] for i in left if self.names[i] not in names]
             if extra and all(n in self.names for n in names):
@@ -144,9 +163,19 @@ class _Table:
                     stacklevel=2,
                 )
             return {"x": names}, label
-        if not left:
-            raise DataError(f"{self.path} has no columns of data beside its index and its label.")
         return {"x": left}, label
+
+    def _is_bare(self, field: str) -> bool:
+        """Whether a field is asked for by its own name, which is no column's: fields=["x", "label"]."""
+        return self.header and dict(self.source.fields or ()).get(field) == field and field not in self.names
+
+    def _left(self, taken: Iterable[Columns | None]) -> tuple[int, ...]:
+        """The columns that are neither an index nor taken."""
+        aside = {i for c in taken if c is not None for i in self._columns(c)}
+        first = index_columns(self.path, self.names, self.source.index)
+        if left := tuple(i for i in range(first, self.width) if i not in aside):
+            return left
+        raise DataError(f"{self.path} has no columns of data beside its index and its label.")
 
     def _names(self, field: str) -> tuple[str, ...]:
         """The columns of a field of data prepared before, where this table has names too."""
@@ -255,10 +284,16 @@ class _Table:
                 raise DataError(f"{self.path} has no column {wanted}: it has {self.width}, from 0 to {self.width - 1}.")
             return wanted % self.width
         if not self.header:
-            raise DataError(f"{self.path} has no header: columns go by number, 0 to {self.width - 1}, not {wanted!r}.")
+            raise DataError(
+                f"{self.path} has no header: columns go by number, 0 to {self.width - 1}, not {wanted!r}: "
+                'fields={"x": [0, 1], "label": 2}, say.'
+            )
         if self.names.count(wanted) != 1:
             problem = "several columns" if wanted in self.names else "no column"
-            raise DataError(f"{self.path} has {problem} {wanted!r}. {nearest(wanted, self.names)}")
+            raise DataError(
+                f"{self.path} has {problem} {wanted!r}. {nearest(wanted, self.names)} Say which columns are which "
+                'fields: fields={"x": ["…", "…"], "label": "…"}.'
+            )
         return self.names.index(wanted)
 
     def _refuse(self, row: _Row, columns: list[int]) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ppdgm.data.kinds import numbers
 from ppdgm.data.prepared import Prepared
-from ppdgm.errors import DataError, nearest, shown
+from ppdgm.errors import DataError, nearest
 
 STEPS = 100  #: of a floating type that a column's standard deviation must be, for rounding to be no part of it
 KINDS = ("none", "unit", "levels", "standardise")
@@ -24,23 +25,6 @@ _FACTS: dict[str, Any] = {  # what they may be in a table
 def floating(dtype: Any) -> np.dtype:
     """The floating type that holds numbers of `dtype`: float32 or float64."""
     return min(np.result_type(dtype, np.float32), np.dtype(np.float64), key=lambda d: d.itemsize)
-
-
-def numbers(name: str, value: Any) -> np.ndarray:
-    """Real numbers as an array, of any shape.
-
-    Raises:
-        DataError: NumPy makes nothing of it, or something else.
-    """
-    try:
-        array = np.asarray(value)
-    except Exception as error:  # ragged lists, and what other libraries' arrays raise
-        told = str(error).partition("\n")[0]
-        raise DataError(f"Data {name!r}: got {shown(value)}, which NumPy can't read ({told}). Give an array.") from None
-    if array.dtype.kind not in "fbiu":
-        kind = "text" if array.dtype.kind in "US" else f"{array.dtype}"
-        raise DataError(f"Data {name!r}: got {kind}, expected real numbers.")
-    return array
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,7 +60,8 @@ def check_labels(label: np.ndarray, classes: int, missing: bool = False) -> None
     if label.ndim != 1:
         raise DataError(f"Data 'label': got labels of shape {label.shape[1:]}, expected one number for each datum.")
     bad = ~((label >= low) & (label < classes) & (label == np.rint(label)))
-    refuse("label", label, bad, f"classes from 0 to {classes - 1}{', or -1 where missing' if missing else ''}")
+    unknown = "" if missing or not (label == -1).any() else " (−1, a missing label, is for SemiSupervisedVAE)"
+    refuse("label", label, bad, f"classes from 0 to {classes - 1}{', or -1 where missing' if missing else unknown}")
 
 
 def beside(net: Net, event: tuple[int, ...], width: int) -> tuple[int, ...]:

@@ -1,0 +1,171 @@
+"""What is handed over as data, as an array of real numbers; of everything else, what it is and what to do with it."""
+
+from __future__ import annotations
+
+import numbers as abstract
+from collections.abc import Iterator, Mapping
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from ppdgm.errors import DataError, listed, shown
+
+_SMALL = ("bfloat16", "float8", "float6", "float4", "int4", "uint4", "int2", "uint2")  # types that NumPy lacks
+_PAD = "Pad them to one length, and give their lengths or a mask as a field of its own."
+
+
+def numbers(name: str, value: Any) -> np.ndarray:
+    """Real numbers as an array, of any shape. A table's columns are the last axis, and what is missing in it is NaN.
+
+    Args:
+        name: of the field, for messages.
+        value: an array, or what NumPy makes one of: lists, tensors on a CPU, tables of numbers.
+
+    Raises:
+        DataError: text, dates, complex numbers, sparse matrices, files and others; what they are, and what to do.
+    """
+    if told := _no_array(value):
+        raise refusal(name, *told)
+    if hasattr(value, "iloc") and hasattr(value, "columns"):
+        return _of_frame(name, value)
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # ragged lists, and what other libraries' arrays raise
+        raise refusal(name, *_unreadable(value, error)) from None
+    found: np.ndarray = as_numbers(name, array)
+    return found
+
+
+def as_numbers(name: str, array: Any) -> Any:
+    """An array (or a Stream) whose type is one of real numbers, or of objects that are.
+
+    Raises:
+        DataError: it isn't.
+    """
+    kind = array.dtype.kind
+    if kind == "O":
+        return _of_objects(name, np.asarray(array))
+    if kind not in "fbiu":
+        raise refusal(name, *_other_type(name, array.dtype))
+    return array
+
+
+def refusal(name: str, got: str, do: str) -> DataError:
+    """The error that says what was got of a field, and what to do."""
+    return DataError(f"Data {name!r}: got {got}, expected real numbers. {do}")
+
+
+def _no_array(value: Any) -> tuple[str, str] | None:
+    """What is no array at all, and what to do; None of others."""
+    homes = {c.__module__.partition(".")[0] + "." + c.__name__ for c in type(value).__mro__}
+    if value is None:
+        return "nothing (None)", "Give an array with a row for each datum, or a dictionary of named arrays."
+    if isinstance(value, str | bytes | PurePath):
+        return f"the text {shown(str(value))}", "Where it is a file, ppdgm.load_data(path) reads it."
+    if hasattr(value, "nnz") and hasattr(value, "toarray"):
+        return f"a sparse matrix ({type(value).__name__})", "Give a dense one, x.toarray()."
+    if homes & {"torch.Dataset", "torch.DataLoader"}:
+        return f"a {type(value).__name__}", "Give its arrays: np.stack([np.asarray(x) for x, *_ in dataset])."
+    if isinstance(value, Iterator):
+        return f"a {type(value).__name__}, which gives its rows once", "Give them together: np.stack(list(rows))."
+    if isinstance(value, Mapping):
+        return "a dictionary within a field", "Give each field one array: {'x': x, 'label': y}."
+    if isinstance(value, set | frozenset):
+        return "a set, which has no order", "Give a list or an array."
+    return None
+
+
+def _unreadable(value: Any, error: Exception) -> tuple[str, str]:
+    if isinstance(value, list | tuple) and isinstance(error, ValueError):
+        shapes = [tuple(v.shape) for v in value if hasattr(v, "shape")]
+        if len(shapes) == len(value) and len({s[:1] for s in shapes}) == 1:
+            return f"arrays of shapes {listed(map(str, shapes))} in one field", "Name them: {'x': x, 'label': y}."
+        return "rows of different lengths", _PAD
+    told = str(error).partition("\n")[0].rstrip(".")
+    dense = " Where it is bfloat16, give x.float()." if "BFloat16" in told else ""
+    return f"{shown(value)}, which NumPy can't read ({told})", f"Give a NumPy array.{dense}"
+
+
+def _other_type(name: str, dtype: np.dtype) -> tuple[str, str]:
+    """A type that isn't one of real numbers, and what to do."""
+    kind = dtype.kind
+    if kind in "UST":
+        if name.startswith("label"):
+            return "text", (
+                "Number the classes from 0: names, label = np.unique(words, return_inverse=True). "
+                "−1 is a missing label."
+            )
+        return (
+            "text",
+            "Where it is numbers that are written as text, give x.astype('float64'); leave out other columns.",
+        )
+    if kind == "c":
+        return f"{dtype}", "Give their parts: np.stack([x.real, x.imag], -1)."
+    if kind in "Mm":
+        return f"{dtype}", "Give times as numbers: (t - t.min()).astype('m8[s]').astype(float) is in seconds."
+    if dtype.names is not None:
+        columns = listed(dtype.names)
+        return (
+            f"records with the columns {columns}",
+            "Give one array: np.lib.recfunctions.structured_to_unstructured(x).",
+        )
+    if dtype.name.startswith(_SMALL):
+        return f"{dtype.name}, a type that NumPy lacks", "Give x.astype('float32')."
+    return f"{dtype}", "Give an array of real numbers."
+
+
+def _of_frame(name: str, frame: Any) -> np.ndarray:
+    """The columns of a table of pandas', side by side."""
+    found, wrong = [], {}
+    for i, column in enumerate(frame.columns):
+        values = np.asarray(frame.iloc[:, i])
+        try:
+            found.append(as_numbers(name, values))
+        except DataError:
+            wrong[str(column)] = _first_other(values) if values.dtype.kind == "O" else str(values.dtype)
+    if wrong:
+        column, what = next(iter(wrong.items()))
+        more = f"; so have {len(wrong) - 1} others ({listed(map(repr, list(wrong)[1:]))})" if len(wrong) > 1 else ""
+        raise refusal(
+            name,
+            f"a table whose column {column!r} has {what}{more}",
+            "Leave such columns out, frame.select_dtypes('number'), or make them numbers: "
+            "frame[column].astype('category').cat.codes numbers classes from 0, and is −1 where one is missing.",
+        )
+    return np.stack(found, -1) if found else np.empty((len(frame), 0))
+
+
+def _of_objects(name: str, array: np.ndarray) -> np.ndarray:
+    """An array of Python's own numbers; None and pandas' NA are NaN."""
+    flat = array.ravel().tolist()
+    kinds = {*map(type, flat)}
+    if not all(_is_real(k) or _is_missing(k) for k in kinds):
+        told = _first_other(array)
+        do = "Leave these out, or make them numbers."
+        raise refusal(name, f"Python objects: {told}", _other_type(name, np.dtype("U"))[1] if "text" in told else do)
+    missing = [k for k in kinds if _is_missing(k)]
+    if missing:
+        flat = [np.nan if type(v) in missing else v for v in flat]
+    whole = not missing and all(issubclass(k, abstract.Integral | np.bool_) for k in kinds)
+    try:
+        return np.array(flat, np.int64 if whole else np.float64).reshape(array.shape)
+    except OverflowError:
+        raise refusal(name, "whole numbers beyond 64 bits", "Give smaller ones, or floating numbers.") from None
+
+
+def _first_other(array: np.ndarray) -> str:
+    """The first object that is no number, with its index."""
+    for index, value in np.ndenumerate(array):
+        if not (_is_real(type(value)) or _is_missing(type(value))):
+            kind = "text" if isinstance(value, str) else type(value).__name__
+            return f"{kind}, such as {shown(value)} at index {index}"
+    return "no numbers"
+
+
+def _is_real(kind: type) -> bool:
+    return issubclass(kind, abstract.Real | np.bool_)
+
+
+def _is_missing(kind: type) -> bool:
+    return kind is type(None) or kind.__name__ in ("NAType", "NaTType")

@@ -1,0 +1,66 @@
+"""Files of other programs: none is read, and each message says how its rows become one that is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+_ARRAY = "np.save('rows.npy', rows)"
+_TABLE = ".to_csv('rows.csv', index=False)"
+_FORMATS = (  # (endings, what the file is, what to do)
+    ((".pt", ".pth", ".ckpt"), "a file of torch's", f"Convert it: rows = torch.load(path).numpy(); {_ARRAY}"),
+    (
+        (".pkl", ".pickle", ".joblib"),
+        "a pickle, which ppdgm never opens because it can run code",
+        f"If you trust it, open it yourself and save its rows: {_ARRAY}",
+    ),
+    (
+        (".parquet", ".pq", ".feather", ".arrow", ".orc"),
+        "a table of Arrow's",
+        f"Convert it: pandas.read_parquet(path){_TABLE}",
+    ),
+    (
+        (".xlsx", ".xls", ".ods"),
+        "a spreadsheet",
+        f"Save the sheet as .csv, or convert it: pandas.read_excel(path){_TABLE}",
+    ),
+    ((".json", ".jsonl", ".ndjson"), "JSON", f"Convert it: pandas.read_json(path){_TABLE}"),
+    ((".h5", ".hdf5", ".nc"), "an HDF5 file", f"Convert it: rows = h5py.File(path)['name'][:]; {_ARRAY}"),
+    (
+        (".h5ad",),
+        "annotated data",
+        f"Convert it: rows = anndata.read_h5ad(path).X, or X.toarray() where X is sparse; {_ARRAY}",
+    ),
+    ((".mat",), "a file of MATLAB's", f"Convert it: rows = scipy.io.loadmat(path)['name']; {_ARRAY}"),
+    ((".mtx", ".mtx.gz"), "a sparse matrix", f"Convert it: rows = scipy.io.mmread(path).toarray(); {_ARRAY}"),
+    (
+        (".safetensors",),
+        "a safetensors file",
+        f"Convert it: rows = safetensors.numpy.load_file(path)['name']; {_ARRAY}",
+    ),
+    ((".rds", ".rda", ".rdata", ".dta", ".sav", ".sas7bdat"), "a table of another program's", "Export it as .csv"),
+    ((".txt", ".dat", ".data", ".tab"), "text", "If it is a table with commas, semicolons or tabs, name it .csv"),
+    (
+        (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".bz2", ".xz", ".zst", ".npy.gz", ".npz.gz"),
+        "a packed file",
+        "Unpack it first",
+    ),
+    ((".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff"), "a single image", "Give its folder"),
+)
+
+
+def other_format(path: Path) -> str:
+    """What a file is, by its name, and how its rows become a file that is read; "" if its name doesn't say."""
+    name = path.name.lower()
+    found = next((f for f in _FORMATS if name.endswith(f[0])), None)
+    return f"{path}: got {found[1]}, expected .npy, .npz, .csv, .tsv or idx. {found[2]}." if found else ""
+
+
+def sparse(path: Path, names: Iterable[str]) -> str:
+    """What to do with an .npz file whose arrays are those of a sparse matrix of SciPy's; "" of any other."""
+    if not {"format", "shape", "data"} <= set(names):
+        return ""
+    return (
+        f"{path}: got a sparse matrix of SciPy's, expected arrays of numbers. Convert it: "
+        f"rows = scipy.sparse.load_npz(path).toarray(); {_ARRAY}."
+    )
