@@ -28,6 +28,7 @@ class Gradients:
         enumerate: a discrete site takes all its values, whether it asks for it or not.
         walked: draws are where Markov chains begin, which need densities over all real numbers.
         mixed: nets multiply in bfloat16.
+        loose: where the sites are noted that are relaxed, or None.
     """
 
     relaxed: bool = True
@@ -35,6 +36,7 @@ class Gradients:
     enumerate: bool = False
     walked: bool = False
     mixed: bool = False
+    loose: list[str] | None = None
 
 
 class Seen(NamedTuple):
@@ -213,8 +215,8 @@ class Reading:
         mistakes.check_statement(name, dist, data, self.reader.native, self.reader.arrays)
         if name in self.dists or name in self.values:
             raise mistakes.twice(name)
-        if getattr(dist, "discrete", None) is not None and (name in self.axes or not self._relaxes):
-            dist = dist.discrete  # a relaxation is for draws in training only
+        if getattr(dist, "discrete", None) is not None:
+            dist = self._relaxed(name, dist)
         shape = self.shape if self.inside else (self.shape[0], 1)
         lead = self._lead(tuple(dist.batch_shape))
         mistakes.check_batch_shape(name, dist, shape, self.inside, obs is not None, lead)
@@ -268,10 +270,14 @@ class Reading:
         (self.held if held else self.drawn).append(name)
         return held
 
-    @property
-    def _relaxes(self) -> bool:
+    def _relaxed(self, name: str, dist: Any) -> Any:
+        """A relaxation, which is for draws in training only, or the discrete distribution that it stands for."""
         how = self.reader.gradients
-        return how is not None and how.relaxed and not how.enumerate
+        if name in self.axes or how is None or not how.relaxed or how.enumerate:
+            return dist.discrete
+        if how.loose is not None:
+            how.loose.append(name)
+        return dist
 
     def _must_enumerate(self, dist: Any) -> bool:
         how = self.reader.gradients

@@ -249,3 +249,30 @@ def test_weights_without_a_gradient_decay_too(backend):
         backend=backend, progress=False,
     )  # fmt: skip
     np.testing.assert_allclose(fit.params["idle"], Idle().initialise(5)["idle"] * 0.95**10, rtol=1e-5)
+
+
+class Faint(Program):
+    """x ~ N(ε m, 1), ε = 1e-6: at m = 0 the gradient of a datum is ε x."""
+
+    def build(self, context):
+        context.param("m", (2,), normal(0.0))
+
+    def model(self, P, x):
+        with P.plate("data", x):
+            P.sample("x", P.dist.Normal(1e-6 * P.param("m"), P.full((2,), 1.0)).to_event(1), obs=x)
+
+    def guide(self, P, x):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("backend", "compiled"),
+    [("numpyro", False), ("pyro", False), pytest.param("pyro", True, marks=pytest.mark.slow)],
+)
+def test_a_small_gradient_is_clipped_to_the_norm_itself(backend, compiled):
+    """‖g‖ = 5e-6, clipped to 1e-6 and not to 5/6 of it: a step of g / ‖g‖ at a rate of 1e6; one below stays."""
+    x = np.tile(np.float32([3.0, 4.0]), (4, 1))
+    settings = {"steps": 1, "optimiser": "sgd", "learning_rate": 1e6, "progress": False, "compile": compiled}
+    for most, step in ((1e-6, [0.6, 0.8]), (1e-5, [3.0, 4.0])):
+        fit = ppdgm.fit(Faint(), x, clip_norm=most, backend=backend, **settings)
+        np.testing.assert_allclose(fit.params["m"], step, rtol=1e-5)

@@ -200,7 +200,7 @@ def test_a_temperature_that_moves_is_where_it_should_be_and_goes_on_after_a_cras
         program = vae(GumbelSoftmax(classes=3, temperature=schedule, kl="relaxed"), latent=2)
     else:
         program = vae(RelaxedBernoulli(temperature="learned", min_temperature=0.3), latent=2)
-    options = {"steps": 14, "batch_size": 3, "checkpoint_steps": 5, "compile": False, "progress": False}
+    options = {"steps": 14, "batch_size": 3, "compile": False, "progress": False}
     options |= {"learning_rate": 0.05, "backend": backend}
     whole = ppdgm.fit(program, X, **options)
     if kind == "scheduled":
@@ -215,7 +215,7 @@ def test_a_temperature_that_moves_is_where_it_should_be_and_goes_on_after_a_cras
             raise Crash
 
     with pytest.raises(Crash):
-        ppdgm.fit(program, X, out=tmp_path / "run", callbacks=[crash], **options)
+        ppdgm.fit(program, X, out=tmp_path / "run", callbacks=[crash], checkpoint_steps=5, **options)
     resumed = ppdgm.resume(tmp_path / "run", X, progress=False)
     assert all(np.array_equal(v, resumed.params[n]) for n, v in whole.params.items())
     assert np.array_equal(whole.history["elbo"], resumed.history["elbo"])

@@ -522,7 +522,7 @@ class Crash(Exception):
 def test_every_engine_resumes(backend, name, tmp_path):
     program, engine = RESUMED[name]
     exact = {} if name == "em" else {"batch_size": 8, "weight_average": 0.9}
-    options = {"engine": engine, "steps": 50, "checkpoint_steps": 7, "progress": False, "backend": backend, **exact}
+    options = {"engine": engine, "steps": 50, "progress": False, "backend": backend, **exact}
 
     def crash(now):
         if now.step >= 30:
@@ -530,7 +530,7 @@ def test_every_engine_resumes(backend, name, tmp_path):
 
     whole = ppdgm.fit(program, X, **options)
     with pytest.raises(Crash):
-        ppdgm.fit(program, X, out=tmp_path / "run", callbacks=[crash], **options)
+        ppdgm.fit(program, X, out=tmp_path / "run", callbacks=[crash], checkpoint_steps=7, **options)
     again = ppdgm.resume(tmp_path / "run", X, progress=False)
     for mine, other in ((whole.params, again.params), (whole.history, again.history)):
         assert mine.keys() == other.keys()

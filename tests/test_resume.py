@@ -32,7 +32,6 @@ EVERYTHING = {
     "early_stopping": 50,
     "steps": 90,
     "batch_size": 8,  # 41 = 5·8 + 1: stretches and epochs end with a ragged minibatch
-    "checkpoint_steps": 7,
     "compile": False,
     "progress": False,
 }
@@ -62,7 +61,7 @@ def crash_and_resume(out, at, **options):
     """The run, stopped by an error at each of the steps, and resumed from its folder."""
     own = {n: options[n] for n in ("optimiser",) if n in options and not isinstance(options[n], str)}
     with pytest.raises(Crash):
-        ppdgm.fit(PROGRAM, X, out=out, callbacks=[crash_at(at[0])], **options)
+        ppdgm.fit(PROGRAM, X, out=out, callbacks=[crash_at(at[0])], checkpoint_steps=7, **options)
     again = {"validation": options.get("validation"), "progress": False, **own}
     for step in at[1:]:
         with pytest.raises(Crash):
@@ -95,7 +94,7 @@ def test_every_optimiser_resumes(backend, name, tmp_path):
         "numpyro": optax.chain(optax.add_noise(0.1, 0.5, 0), optax.amsgrad(optax.linear_schedule(0.1, 0.01, 60))),
         "pyro": lambda params: torch.optim.RMSprop(params, lr=1e-2, momentum=0.5),
     }
-    options = {"steps": 60, "batch_size": 8, "checkpoint_steps": 10, "compile": False, "progress": False}
+    options = {"steps": 60, "batch_size": 8, "compile": False, "progress": False}
     options |= {"optimiser": own[backend] if name == "own" else name, "backend": backend, "binarise": "dynamic"}
     whole = ppdgm.fit(PROGRAM, X, **options)
     assert same(whole, crash_and_resume(tmp_path / "run", (15, 40), **options))
@@ -131,7 +130,7 @@ def test_ctrl_c_and_a_request_to_end_leave_a_run_to_go_on_with(backend, tmp_path
         out, passed_on = tmp_path / str(number), []
         before = signal.signal(signal.SIGTERM, lambda number, frame: passed_on.append(number))  # noqa: B023
         stop = lambda now, sign=sign: signal.raise_signal(sign) if now.step >= 20 else None
-        part = ppdgm.fit(PROGRAM, X, backend=backend, out=out, callbacks=[stop], **EVERYTHING)
+        part = ppdgm.fit(PROGRAM, X, backend=backend, out=out, callbacks=[stop], checkpoint_steps=7, **EVERYTHING)
         signal.signal(signal.SIGTERM, before)
         assert passed_on == [signal.SIGTERM] * (sign == signal.SIGTERM)  # it is of the whole process, not of `fit`
         assert part.stopped == "interrupted" and part.info["steps"] < 90
@@ -189,7 +188,8 @@ slow = lambda now: __import__("time").sleep(0.02)
 if any(out.glob("checkpoints/step-*")):
     ppdgm.resume(out, X, validation=V, progress=False, callbacks=[slow])
 else:
-    ppdgm.fit(PROGRAM, X, backend={backend!r}, out=out, overwrite=out.exists(), callbacks=[slow], **EVERYTHING)
+    ppdgm.fit(PROGRAM, X, backend={backend!r}, out=out, overwrite=out.exists(), callbacks=[slow], checkpoint_steps=7,
+              **EVERYTHING)
 """
 
 
@@ -228,21 +228,21 @@ def test_two_sessions_cannot_write_one_folder(tmp_path):
     def intrude(now):
         for call in (
             lambda: ppdgm.resume(out, X, validation=V, progress=False),
-            lambda: ppdgm.fit(PROGRAM, X, out=out, overwrite=True, **EVERYTHING),
+            lambda: ppdgm.fit(PROGRAM, X, out=out, overwrite=True, checkpoint_steps=7, **EVERYTHING),
         ):
             if now.step > 10 and len(found) < 2:
                 with pytest.raises(CheckpointError) as error:
                     call()
                 found.append(str(error.value))
 
-    ppdgm.fit(PROGRAM, X, out=out, callbacks=[intrude], **EVERYTHING)
+    ppdgm.fit(PROGRAM, X, out=out, callbacks=[intrude], checkpoint_steps=7, **EVERYTHING)
     assert len(found) == 2 and all("still goes on" in message for message in found)
 
 
 def test_what_resume_refuses(tmp_path):
     out = tmp_path / "run"
     with pytest.raises(Crash):
-        ppdgm.fit(PROGRAM, X, out=out, callbacks=[crash_at(20)], **EVERYTHING)
+        ppdgm.fit(PROGRAM, X, out=out, callbacks=[crash_at(20)], checkpoint_steps=7, **EVERYTHING)
     cases = {
         "handed over in Python": lambda: ppdgm.resume(out),
         "content was": lambda: ppdgm.resume(out, 1 - X, validation=V),

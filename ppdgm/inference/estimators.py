@@ -27,7 +27,7 @@ def gradients_of(estimator: str) -> Gradients:
         return Gradients(relaxed=False, enumerate=True)
     if estimator in ("score", "vimco"):
         return Gradients(relaxed=False, scored=[])
-    return Gradients(scored=[] if estimator == "auto" else None)
+    return Gradients(scored=[] if estimator == "auto" else None, loose=[] if estimator == "relaxed" else None)
 
 
 def check_estimator(tracing: Tracing, trace: Trace, estimator: str) -> None:
@@ -36,6 +36,11 @@ def check_estimator(tracing: Tracing, trace: Trace, estimator: str) -> None:
         raise ProgramError(
             "estimator='enumerate' is for discrete latents in the guide, and this program has none. Use 'reparam', or "
             "leave it out."
+        )
+    if estimator == "relaxed" and not tracing.gradients.loose:
+        raise ProgramError(
+            "estimator='relaxed' is for discrete latents that a relaxation stands for in training (GumbelSoftmax, "
+            "RelaxedBernoulli), and this program has none. Use 'reparam', or leave it out."
         )
     if estimator in ("score", "vimco") and not tracing.scored:
         raise ProgramError(

@@ -11,6 +11,7 @@ from ppdgm.errors import ProgramError
 from ppdgm.inference import bounds, estimators
 from ppdgm.inference.engine import Engine
 from ppdgm.inference.estimators import Baseline
+from ppdgm.inference.no_effect import check_baseline, has_kl
 from ppdgm.language import Array, Trace
 from ppdgm.reading import Gradients
 from ppdgm.spec import PositiveInt
@@ -31,6 +32,8 @@ class Weighted(Engine):
     def _fits(self) -> Self:
         if self.estimator == "vimco" and self.k < 2:
             raise ValueError("vimco leaves one particle out, so it needs at least two: give k=2 or more.")
+        if self.estimator == "vimco" and self.baseline != "auto":
+            raise ValueError("vimco has a baseline of its own. Leave baseline out, or give estimator='score'.")
         if self.baseline == "leave_one_out" and self.k < 2:
             raise ValueError("leave_one_out needs at least two particles: give k=2 or more.")
         return self
@@ -57,7 +60,7 @@ class Weighted(Engine):
         return estimators.labels_of(own)
 
     def _baseline(self, scored: list[str]) -> str:
-        if self.baseline != "auto" and self.estimator != "vimco":
+        if self.baseline != "auto":
             return self.baseline
         return "none" if not scored else "vimco" if self.k > 1 else "running"
 
@@ -65,7 +68,13 @@ class Weighted(Engine):
         self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None
     ) -> dict[str, Any]:
         xp, trace = tracing.xp, tracing.read()
+        if not has_kl(trace):
+            raise ProgramError(
+                f"The guide draws no latent, so that {type(self).__name__} has no draws to weigh: its bound is log p "
+                "for every k. Use SVI."
+            )
         estimators.check_estimator(tracing, trace, self.estimator)
+        check_baseline(tracing, self.baseline)
         scored = tracing.scored
         if trace.marginal is not None:
             raise ProgramError(
@@ -166,9 +175,9 @@ class IWAE(Weighted):
             "reparam" refuses others; "dreg" is doubly reparameterised, with a signal-to-noise ratio that does not fall
             with K (Tucker et al. 2019, arXiv:1810.04152); "stl" leaves out ∇ log q, and is biased for K > 1; "score"
             is the score function; "vimco" gives each particle a baseline made of the others (Mnih & Rezende 2016,
-            arXiv:1602.06725); "relaxed" as "reparam".
-        baseline: of "score": "none", "running" mean, "leave_one_out", "learned"; "auto": as "vimco", or with K = 1
-            "running".
+            arXiv:1602.06725); "relaxed" as "reparam", where there is a relaxation.
+        baseline: of the score function: "none", "running" mean, "leave_one_out", "learned"; "auto": as "vimco", or with
+            K = 1 "running".
 
     Raises:
         ProgramError: in training, where what is asked for does not hold for the program.
@@ -179,6 +188,8 @@ class IWAE(Weighted):
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
+        if self.elbo_share and self.k == 1:
+            raise ValueError("elbo_share: with k=1 both bounds are the ELBO. Give k=2 or more, or leave it out.")
         if self.guide_groups and self.particles % self.guide_groups:
             raise ValueError(f"guide_groups={self.guide_groups} does not divide k·groups = {self.particles} particles.")
         return self
@@ -203,11 +214,17 @@ class Renyi(Weighted):
 
     Args:
         alpha: α, any number; below 0 it is no lower bound on log p(x).
-        k: K, particles of a group.
+        k: K, particles of a group, at least 2: one alone gives the ELBO for every α.
         groups, estimator, baseline: as for `IWAE`.
     """
 
     alpha: float = 0.5
+
+    @model_validator(mode="after")
+    def _weighs(self) -> Self:
+        if self.k == 1:
+            raise ValueError("alpha: with k=1 the bound is the ELBO for every α. Give k=2 or more, or use SVI.")
+        return self
 
     @property
     def _alpha(self) -> float:

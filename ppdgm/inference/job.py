@@ -28,6 +28,7 @@ from ppdgm.inference.information import mutual_information
 from ppdgm.inference.keeper import Keeper
 from ppdgm.inference.layout import check_free
 from ppdgm.inference.live import Live
+from ppdgm.inference.no_effect import check_compile, check_nets, check_rates
 from ppdgm.inference.noise import check_quiet, noise_of
 from ppdgm.inference.optimisers import as_optimiser
 from ppdgm.inference.recipe import Recipe
@@ -87,6 +88,7 @@ class Job:
             raise TrainingError("early_stopping needs validation=… data to watch.")
         if training.mixed_precision:
             _check_mixed(recipe)
+            check_nets(training, recipe.program)
         self.fields = as_fields(self.data, training.dtype, "train")
         held_out = None if self.validation is None else enter_beside(self.codings, self.validation)
         self.held_out = None if held_out is None else as_fields(held_out, training.dtype, "judge")
@@ -113,6 +115,7 @@ class Job:
         self.total = training.length(self.batches.per_epoch)
         own = training.optimiser if self.own is None else self.own
         self.optimiser = as_optimiser(own, training.clip_norm)
+        check_compile(training, recipe.engine.exact, self.runtime.why_not_compiled(recipe.engine, self.optimiser))
         self._check_schedules()
         self.native, self.first = self.runtime.put(first), first
         self._first_reading()
@@ -126,7 +129,7 @@ class Job:
             self.live = Live(self.runtime, held_out, training.diagnose_epochs * self.batches.per_epoch)
             self.live.check(self.native)
         groups_of(engine, {**self.runtime.tracer.labels, **engine.labels(self.own_values)})  # refuses what none moves
-        by_name = self.own is None and not recipe.engine.exact
+        by_name = self.own is None and any(phase.learning_rate is None for phase in engine.phases())
         rate = 1e-3 if by_name and training.learning_rate is None else training.learning_rate
         resolved = training.replace(batch_size=self.batches.batch_size, learning_rate=rate)
         self.recipe = replace(recipe, training=resolved)
@@ -255,6 +258,7 @@ class Job:
         training, engine = self.recipe.training, self.recipe.engine
         if self.own is not None and training.learning_rate is not None:
             raise TrainingError("learning_rate: works with an optimiser by name; one of your own has its own.")
+        check_rates(engine, training, self.own is not None)
         some = np.unique(np.linspace(0, self.total - 1, 10_000).astype(np.int64))
         if (training.rate(some) < 0).any():
             raise TrainingError(f"learning_rate: got {training.learning_rate!r}, expected numbers of at least 0.")

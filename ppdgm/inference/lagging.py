@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from pydantic import model_validator
 
 from ppdgm.inference.engine import Phase
 from ppdgm.inference.turns import InTurns
@@ -32,6 +33,15 @@ class LaggingInference(InTurns):
     window: PositiveInt = 10
     most: PositiveInt = 100
     every: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _compares(self) -> Self:
+        if self.most < self.window:
+            raise ValueError(
+                f"most: got {self.most}, so that a window of {self.window} steps would never be full. Give "
+                f"most={self.window} or more, or a smaller window."
+            )
+        return self
 
     def phases(self) -> tuple[Phase, ...]:
         return Phase(self.engine, ("guide",)), Phase(self.engine, ("model",)), Phase(self.engine)
@@ -60,7 +70,8 @@ class Director:
             return np.full(count, BOTH, np.int32)
         if self.turn == MODEL:
             return np.full(1, MODEL, np.int32)
-        return np.full(min(count, self.engine.window - len(self.window)), GUIDE, np.int32)
+        left = min(self.engine.window - len(self.window), self.engine.most - self.taken)
+        return np.full(min(count, left), GUIDE, np.int32)
 
     def seen(self, turns: np.ndarray, objective: np.ndarray) -> bool:
         """Take note of steps that were taken; whether the mutual information is to be looked at now."""
@@ -74,9 +85,10 @@ class Director:
         self.taken += len(objective)
         if len(self.window) >= self.engine.window:
             now = float(np.nanmean(self.window))
-            done = self.taken >= self.engine.most or (self.before is not None and now <= self.before)
-            self.turn = MODEL if done else GUIDE
+            self.turn = MODEL if self.before is not None and now <= self.before else GUIDE
             self.window, self.before = [], now
+        if self.taken >= self.engine.most:  # in the middle of a window, too
+            self.turn = MODEL
         return False
 
     def look(self, information: float) -> None:

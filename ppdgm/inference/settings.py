@@ -33,13 +33,14 @@ class Training(Spec):
         max_skipped: a step that is not finite is skipped; after this many in a row training stops.
         diagnose_epochs: so many epochs apart, the KL and the active units of each site and the mutual information of
             500 data go to the history.
-        checkpoint_steps, checkpoint_minutes: how often a run with a folder is saved; minutes unless steps are given.
+        checkpoint_steps, checkpoint_minutes: how often a run with a folder is saved, by one of the two.
         seed: of first values, order of data, and draws.
         device: "auto", "cpu", "cuda", "cuda:1".
         dtype: of parameters and data.
         mixed_precision: nets multiply in bfloat16 while they are trained; everything else, and every evaluation, is in
             `dtype`. Faster on a GPU, not on a CPU.
-        compile: torch.compile on the pyro backend; "auto" where the run is long enough to pay for it.
+        compile: torch.compile on the pyro backend; "auto" where the run is long enough to pay for it; True is refused
+            where it can't be done, as on NumPyro, and False changes nothing there.
     """
 
     epochs: PositiveInt | None = None

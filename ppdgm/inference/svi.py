@@ -12,6 +12,7 @@ from ppdgm.errors import ProgramError
 from ppdgm.inference import bounds, estimators
 from ppdgm.inference.engine import Engine
 from ppdgm.inference.estimators import Baseline
+from ppdgm.inference.no_effect import check_baseline, check_latents
 from ppdgm.language import Array, Trace
 from ppdgm.reading import Gradients
 from ppdgm.schedules import Schedule, as_schedule
@@ -27,12 +28,12 @@ class SVI(Engine):
     Kingma & Welling 2014, arXiv:1312.6114. What is reported as `elbo` has β = 1, whatever is trained.
 
     Args:
-        k: K, particles per datum.
+        k: K, particles per datum. Where no site is drawn (nothing latent, or all summed over), all K are alike.
         kl: "auto" takes the closed form of a latent's KL where there is one and it is valid, "monte_carlo" never
             does, "analytic" refuses a program where it does not hold for every latent.
         beta: weight of the KL, a number or a schedule in steps (Higgins et al. 2017; cyclical, Fu et al. 2019).
         capacity: C in nats, a number or a schedule: the KL's term becomes γ |KL − C| (Burgess et al. 2018,
-            arXiv:1804.03599), of the minibatch's mean KL. β then weighs nothing.
+            arXiv:1804.03599), of the minibatch's mean KL, in the place of β.
         gamma: γ.
         free_bits: λ in nats: the KL counts as max(λ, KL), so that below λ it has no gradient (Kingma et al. 2016,
             arXiv:1606.04934).
@@ -41,12 +42,13 @@ class SVI(Engine):
         free_bits_of: the KL of each "datum", or the mean over the minibatch ("batch").
         estimator: of the gradient. "auto": through draws where they are reparameterised or relaxed, else by the score
             function. "reparam" refuses others; "stl" leaves out ∇ log q (Roeder et al. 2017); "score" draws discrete
-            latents as they are (Williams 1992); "enumerate" sums over them; "relaxed" as "reparam".
+            latents as they are (Williams 1992); "enumerate" sums over them; "relaxed" as "reparam", where there is a
+            relaxation.
         baseline: of the score function: "none", "running" mean, "leave_one_out" (K ≥ 2), or "learned", a net of x;
             "auto": "leave_one_out", or with K = 1 "running".
 
     Raises:
-        ProgramError: in training, where what is asked for does not hold for the program.
+        ProgramError: in training, where what is asked for does not hold for the program, or would change nothing.
     """
 
     k: PositiveInt = 1
@@ -64,6 +66,8 @@ class SVI(Engine):
     def _fits(self) -> Self:
         if self.capacity is not None and self.free_bits:
             raise ValueError("capacity and free_bits both change the KL. Give one of the two.")
+        if self.capacity is not None and self.beta != 1.0:
+            raise ValueError("capacity stands in the place of beta, which then weighs nothing. Give one of the two.")
         for name, of in _SETTINGS_OF.items():
             given = self.capacity is not None if of == "capacity" else of in self.model_fields_set  # 0 too, in a sweep
             if not given and getattr(self, name) != type(self).model_fields[name].default:
@@ -110,6 +114,9 @@ class SVI(Engine):
     ) -> dict[str, Any]:
         trace = tracing.read(kl=self.wants_kl)
         estimators.check_estimator(tracing, trace, self.estimator)
+        check_baseline(tracing, self.baseline)
+        changed = {"beta": self.beta != 1.0, "capacity": self.capacity is not None, "free_bits": bool(self.free_bits)}
+        check_latents(trace, "SVI", {**changed, "estimator='stl'": self.estimator == "stl"})
         if self.estimator == "stl" and trace.marginal is not None:
             raise ProgramError("estimator='stl' is for draws, and a site is enumerated in the guide. Leave it out.")
         if self.estimator == "stl":

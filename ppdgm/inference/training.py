@@ -16,6 +16,7 @@ from ppdgm.inference.engine import Engine
 from ppdgm.inference.folder import find_saved, open_saved
 from ppdgm.inference.job import Callback, Job, Saved
 from ppdgm.inference.layout import CHECKPOINTS, as_path, check_free
+from ppdgm.inference.no_effect import check_folder
 from ppdgm.inference.recipe import Recipe, read_table
 from ppdgm.inference.result import Fit
 from ppdgm.inference.samplers import Sampler
@@ -71,7 +72,7 @@ def fit(
         engine: how to train, `SVI()` by default; or a list of engines and `Stage`s, one after another.
         backend: "numpyro" (default) or "pyro"; a plain pair has its own.
         epochs, steps: how long; give one of them.
-        batch_size: B, 100 by default; a plain pair with a subsampled plate has its own.
+        batch_size: B, 100 by default, or N where that is less; a plain pair with a subsampled plate has its own.
         optimiser: "adam", "adamw", "adamax", "sgd", an `Optimiser`; or your own: an optax transformation, or a
             function of parameters that makes a torch optimiser (these have their own learning rate).
         learning_rate: a number (1e-3 by default), or a schedule in steps.
@@ -80,7 +81,8 @@ def fit(
         weight_average: d in (0, 1): judge and return the moving average θ̄ ← d θ̄ + (1 − d) θ of the parameters.
         binarise: "dynamic" draws x ~ Bernoulli(x) anew for each minibatch; x are probabilities.
         early_stopping: stop after this many validations without a better ELBO, once warm-ups are over.
-        keep_best: return the parameters with the best validation ELBO, rather than the last.
+        keep_best: return the parameters with the best validation ELBO, rather than the last; without validation data,
+            the last.
         max_skipped: a step that is not finite is reported and skipped; after this many in a row, training stops.
         diagnose_epochs: so many epochs apart, look at the KL and the active units of each site and the mutual
             information of 500 data; they go to the history, the progress line and the callbacks.
@@ -91,12 +93,15 @@ def fit(
         device: "auto", "cpu", "cuda", "cuda:1".
         dtype: of parameters and data.
         mixed_precision: nets multiply in bfloat16 in training: faster on a GPU.
-        compile: torch.compile on the pyro backend; "auto" where the run is long enough to pay for it.
+        compile: torch.compile on the pyro backend; "auto" where the run is long enough to pay for it. True is refused
+            where nothing can be compiled so, as on NumPyro, whose steps JAX compiles in any case; False changes nothing
+            there.
         progress: show progress; by default, yes.
         out: folder for recipe, checkpoints, history, log, pictures and result; refused before training if it holds a
             run, unless `overwrite`. A run that was killed goes on with `ppdgm.resume(out)`.
         overwrite: replace a run in `out`.
-        checkpoint_steps, checkpoint_minutes: how often to save; every five minutes by default.
+        checkpoint_steps, checkpoint_minutes: how often to save a run with `out`, by one of the two; every five minutes
+            by default.
 
     Returns:
         The trained program; after Ctrl-C, what was reached. A request to end (SIGTERM) ends the process, once the run
@@ -135,6 +140,7 @@ def fit(
     )
     engine = SVI() if engine is None else as_engine(engine)
     _check_arguments(program, engine, params)
+    check_folder(training, out, overwrite)
     recipe = Recipe(program, training, engine, _choose_backend(program, backend), dataset.source if dataset else None)
     job = Job(recipe, data, validation, own, _callbacks(callbacks), progress, params)
     if out is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
+
+from pydantic import model_validator
 
 from ppdgm.errors import ProgramError
 from ppdgm.inference import bounds, estimators
@@ -36,6 +38,12 @@ class ReweightedWakeSleep(Engine):
     k: PositiveInt = 10
     wake_phi: NonNegativeFloat = 1.0
     sleep_phi: NonNegativeFloat = 0.0
+
+    @model_validator(mode="after")
+    def _teaches(self) -> Self:
+        if not self.wake_phi and not self.sleep_phi:
+            raise ValueError("wake_phi and sleep_phi are both 0: the guide would never move. Give one of them.")
+        return self
 
     @property
     def particles(self) -> int:

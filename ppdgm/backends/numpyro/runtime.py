@@ -296,6 +296,10 @@ class Runtime:
             jax.eval_shape(partial(run, j=j, engine=phase.engine), params)
         return scored
 
+    def why_not_compiled(self, engine: Any, optimiser: Any) -> str:
+        """Why torch.compile can't take the steps of a run, in words."""
+        return "that is torch.compile, of the pyro backend; on numpyro JAX compiles every step in any case"
+
     def batch_statistics(self, params: Any, data: Any, b: int) -> str | None:
         """What in the program's modules depends on which data a minibatch holds: nothing, as they keep no state."""
         return None

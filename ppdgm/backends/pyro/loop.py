@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ppdgm.backends.pyro.runtime import seeded
-from ppdgm.backends.pyro.step import CompiledStep, EagerStep, Losses, all_finite, gradients, is_spec
+from ppdgm.backends.pyro.step import CompiledStep, EagerStep, Losses, all_finite, gradients
 from ppdgm.backends.pyro.tracer import make_tracing, select
 from ppdgm.backends.pyro.vocabulary import flushed, unvalidated
 from ppdgm.errors import CheckpointError, TrainingError
@@ -64,9 +64,7 @@ class Trainer:
         labels = engine.labels(own or ())
         self.params |= {n: v.requires_grad_(n in labels) for n, v in runtime.put(own or {}).items()}
         self.phases = groups_of(engine, {**self.tracer.labels, **labels})
-        # Buffers move as a side effect of a forward pass, and a user's own optimiser is its own: neither compiles.
-        fits = self.tracer.compiles and all(p.engine.compiles for p in engine.phases())
-        self.compiled = compile and fits and not self.tracer.state_names and is_spec(optimiser)
+        self.compiled = compile and not runtime.why_not_compiled(engine, optimiser)
         self.optimiser, self.insist = optimiser, insist
         self._steps, self._now = self._make_steps(), 0  # and the phase of the step that is being taken
         with seeded(runtime.device, seed):

@@ -18,6 +18,7 @@ from ppdgm import mistakes
 from ppdgm.backends.pyro.chains import nuts
 from ppdgm.backends.pyro.noise import REMEDY, Watch, differ
 from ppdgm.backends.pyro.pair import PairTracer
+from ppdgm.backends.pyro.step import is_spec
 from ppdgm.backends.pyro.support import describe, rows_inside, within
 from ppdgm.backends.pyro.tracer import ProgramTracer, make_tracing, model_at, select
 from ppdgm.backends.pyro.vocabulary import unvalidated
@@ -328,6 +329,17 @@ class Runtime:
                 phase.engine.objective(tracing, torch.ones(b, device=self.device), knobs_of(now, j), data_size)
                 scored += tracing.scored
         return scored
+
+    def why_not_compiled(self, engine: Any, optimiser: Any) -> str:
+        """Why torch.compile can't take the steps of a run, in words; "" where it can."""
+        if not self.tracer.compiles:
+            return "torch.compile does not take Pyro's handlers, through which a plain pair runs"
+        if not is_spec(optimiser):
+            return "torch.compile does not take an optimiser of your own"
+        if self.tracer.state_names:
+            return "torch.compile does not take modules whose buffers move in training"
+        alone = [type(p.engine).__name__ for p in engine.phases() if not p.engine.compiles]
+        return f"torch.compile does not take {alone[0]}" if alone else ""
 
     def batch_statistics(self, params: Any, data: Any, b: int) -> str | None:
         """What in the program's modules depends on which data a minibatch holds, in words; None where nothing does.

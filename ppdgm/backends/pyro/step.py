@@ -42,6 +42,12 @@ def _laid_out_as(param: Array, gradient: Array) -> Array:
     return gradient if gradient.stride() == param.stride() else torch.empty_like(param).copy_(gradient)
 
 
+def clip(gradients: list[Array], most: float) -> None:
+    """g ← g min(1, c / ‖g‖) in place, ‖g‖ of all together. As optax does it; torch's own divides by ‖g‖ + 1e-6."""
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    torch._foreach_mul_(gradients, torch.clamp(most / norm, max=1.0))
+
+
 class EagerStep:
     """Forward, backward, and one of torch's own optimisers: fused where there is a fused one."""
 
@@ -63,7 +69,7 @@ class EagerStep:
                 none = torch.zeros_like(self.params[n]) if self.by_name else None  # adamw decays what has no gradient
                 self.params[n].grad = grads.get(n, none)
         if self.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.trained, self.clip_norm)
+            clip([p.grad for p in self.trained if p.grad is not None], self.clip_norm)
         if self.by_name:
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
@@ -151,7 +157,7 @@ class CompiledStep:
                     grads |= {n: found[n] for n in names}
             if optimiser.clip_norm:
                 norm = torch.stack([(g * g).sum() for g in grads.values()]).sum().sqrt()
-                scale = torch.clamp(optimiser.clip_norm / (norm + 1e-6), max=1.0)
+                scale = torch.clamp(optimiser.clip_norm / norm, max=1.0)
                 grads = {n: g * scale for n, g in grads.items()}
             for n, g in grads.items():
                 RULES[optimiser.name](optimiser, params[n], g, first[n], second[n], rate)

@@ -1,0 +1,125 @@
+"""Settings that would change nothing for a program, a backend or another setting: they are refused, with the reason.
+
+What says only what must hold (estimator="reparam", kl="analytic", kl="monte_carlo") is taken where it holds. So are
+`keep_best` without validation data, a batch size above N, and compile=False where nothing would be compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ppdgm.errors import ProgramError, TrainingError
+from ppdgm.inference.engine import Engine
+from ppdgm.inference.settings import Training
+from ppdgm.language import Trace
+from ppdgm.program import PlainPair
+from ppdgm.tracing import Tracing
+
+OF_RUNS_WITH_FOLDERS = ("checkpoint_steps", "checkpoint_minutes")
+
+
+def has_kl(trace: Trace) -> bool:
+    """Whether anything latent has a KL: of each row, or of all rows together."""
+    return bool(trace.log_q) or any(n in trace.values for n in trace.shared)
+
+
+def check_latents(trace: Trace, engine: str, weighed: Mapping[str, bool]) -> None:
+    """Refuse settings of draws, or of a KL, in a program without latents.
+
+    Args:
+        trace: a reading, as in training.
+        engine: its name.
+        weighed: such settings, and whether each differs from its default.
+
+    Raises:
+        ProgramError: with the first one.
+    """
+    if has_kl(trace):
+        return
+    if given := next((n for n, changed in weighed.items() if changed), None):
+        raise ProgramError(
+            f"{engine}: {given} would change nothing, as the guide draws no latent, and there is no KL. Leave it out."
+        )
+
+
+def check_baseline(tracing: Tracing, baseline: str) -> None:
+    """Refuse a baseline where no gradient is taken by the score function.
+
+    Raises:
+        ProgramError: every latent is reparameterised, relaxed or summed over.
+    """
+    if baseline != "auto" and not tracing.scored:
+        raise ProgramError(
+            f"baseline={baseline!r} is for gradients by the score function, and no latent of this program has one: all "
+            "are reparameterised, relaxed or summed over. Leave baseline out; or draw discrete latents as they are, "
+            "with estimator='score'."
+        )
+
+
+def check_folder(training: Training, out: Any, overwrite: bool) -> None:
+    """Refuse settings of a run's folder where there is none, and minutes where steps decide.
+
+    Raises:
+        TrainingError: with the setting.
+    """
+    default = Training()
+    changed = [n for n in OF_RUNS_WITH_FOLDERS if getattr(training, n) != getattr(default, n)]
+    if out is None and (given := [*changed, *(["overwrite"] if overwrite else [])]):
+        raise TrainingError(
+            f"{given[0]}: it is about the run's folder, and there is none. Give out=…, or leave it out."
+        )
+    if len(changed) == len(OF_RUNS_WITH_FOLDERS):
+        raise TrainingError("checkpoint_minutes: checkpoint_steps says already when to save. Give one of the two.")
+
+
+def check_rates(engine: Engine, training: Training, own: bool) -> None:
+    """Refuse learning rates that no step would take.
+
+    Args:
+        engine: whose phases may have learning rates of their own.
+        training: the run's settings.
+        own: whether the optimiser is the user's own, which has its own learning rate.
+
+    Raises:
+        TrainingError: with the reason.
+    """
+    theirs = [phase.learning_rate is not None for phase in engine.phases()]
+    if own and any(theirs):
+        raise TrainingError(
+            "Stage: learning_rate works with an optimiser by name; one of your own has its own. Leave it out."
+        )
+    if theirs and all(theirs) and training.learning_rate is not None:
+        raise TrainingError(
+            "learning_rate: every stage has a learning rate of its own, so that no step would take this one. Leave it "
+            "out, or leave it out of a stage."
+        )
+
+
+def check_compile(training: Training, exact: bool, why_not: str) -> None:
+    """Refuse compile=True where nothing can be compiled.
+
+    Args:
+        training: the run's settings.
+        exact: whether steps are closed-form ones.
+        why_not: why torch.compile can't take the steps; "" where it can.
+
+    Raises:
+        TrainingError: with the reason.
+    """
+    if training.compile is not True:
+        return
+    if reason := "EM() takes closed-form steps in NumPy" if exact else why_not:
+        raise TrainingError(f"compile: got True, but {reason}. Leave compile out.")
+
+
+def check_nets(training: Training, program: Any) -> None:
+    """Refuse mixed precision in a program that has no nets.
+
+    Raises:
+        TrainingError: it has none.
+    """
+    if training.mixed_precision and not isinstance(program, PlainPair) and not program.declarations().nets:
+        raise TrainingError(
+            "mixed_precision: it is for nets, and this program has none, so that it would change nothing. Leave it out."
+        )

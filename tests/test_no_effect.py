@@ -1,0 +1,219 @@
+"""Settings that would change nothing are refused: every field of every engine, and every argument of `fit`."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import numpy as np
+import optax
+import pyro
+import pytest
+import torch
+from readings import BACKENDS
+
+import ppdgm
+from ppdgm import Program
+from ppdgm.errors import PpdgmError, SpecError
+from ppdgm.inference import (
+    EM,
+    HMC,
+    IWAE,
+    SVI,
+    LaggingInference,
+    Linear,
+    MonteCarloEM,
+    Renyi,
+    Resampled,
+    ReweightedWakeSleep,
+    Stage,
+    Stages,
+    VariationalEM,
+    WakeSleep,
+)
+from ppdgm.models import MLP, PPCA, VAE, Autoencoder, BernoulliPrior, RelaxedBernoulli
+from ppdgm.program import zeros
+
+both = pytest.mark.parametrize("backend", BACKENDS)
+X = (np.random.default_rng(0).random((20, 4)) < 0.5).astype("float32")
+NETS = {"encoder": MLP(hidden=()), "decoder": MLP(hidden=())}
+SMOOTH = VAE(event_shape=(4,), latent=1, **NETS)
+BITS = VAE(event_shape=(4,), latent=1, prior=BernoulliPrior(), posterior=RelaxedBernoulli(kl="relaxed"), **NETS)
+NOTHING = Autoencoder(event_shape=(4,), latent=1, **NETS)
+
+
+class Mean(Program):
+    """x ~ N(m, 1): nothing latent, and no net."""
+
+    def build(self, context):
+        context.param("m", (4,), zeros)
+
+    def model(self, P, x):
+        with P.plate("data", x):
+            P.sample("x", P.dist.Normal(P.param("m"), P.full(1.0)).to_event(1), obs=x)
+
+    def guide(self, P, x):
+        pass
+
+
+SCORE, LATENT = "is for gradients by the score function", "would change nothing, as the guide draws no latent"
+BASELINES = ("none", "running", "leave_one_out", "learned")
+IN_TRAINING = [
+    *((SMOOTH, SVI(k=2, baseline=b), SCORE) for b in BASELINES),
+    *((SMOOTH, IWAE(k=2, baseline=b), SCORE) for b in BASELINES),
+    (SMOOTH, Renyi(k=2, baseline="running"), SCORE),
+    (BITS, SVI(baseline="running"), SCORE),
+    (BITS, SVI(k=2, estimator="relaxed", baseline="learned"), SCORE),
+    (SMOOTH, VariationalEM(engine=SVI(baseline="running")), SCORE),
+    (SMOOTH, Stages(stages=(Stage(engine=SVI(), steps=1), Stage(engine=SVI(baseline="learned")))), SCORE),
+    (SMOOTH, SVI(estimator="relaxed"), "this program has none"),
+    (SMOOTH, IWAE(estimator="relaxed"), "this program has none"),
+    (NOTHING, SVI(beta=2.0), f"beta {LATENT}"),
+    (NOTHING, SVI(beta=Linear(steps=2)), f"beta {LATENT}"),
+    (NOTHING, SVI(capacity=1.0), f"capacity {LATENT}"),
+    (NOTHING, SVI(free_bits=0.1), f"free_bits {LATENT}"),
+    (NOTHING, SVI(estimator="stl"), f"estimator='stl' {LATENT}"),
+    (NOTHING, IWAE(k=3), "no draws to weigh"),
+    (NOTHING, Renyi(k=3, alpha=2.0), "no draws to weigh"),
+]
+AT_ONCE = [
+    (lambda: SVI(capacity=1.0, beta=2.0), "capacity stands in the place of beta"),
+    (lambda: SVI(capacity=1.0, beta=Linear(steps=5)), "capacity stands in the place of beta"),
+    (lambda: SVI(gamma=3.0), "gamma is a setting of capacity"),
+    (lambda: SVI(free_bits_per="dimension"), "free_bits_per is a setting of free_bits"),
+    (lambda: SVI(free_bits_of="datum"), "free_bits_of is a setting of free_bits"),
+    (lambda: IWAE(k=2, estimator="vimco", baseline="running"), "vimco has a baseline of its own"),
+    (lambda: IWAE(k=1, elbo_share=0.5), "with k=1 both bounds are the ELBO"),
+    (lambda: Renyi(k=1, alpha=0.3), "with k=1 the bound is the ELBO for every"),
+    (lambda: WakeSleep(sleep_phi=0.0), "the guide would never move"),
+    (lambda: ReweightedWakeSleep(wake_phi=0.0), "the guide would never move"),
+    (lambda: LaggingInference(window=5, most=4), "a window of 5 steps would never be full"),
+]
+MATTERS = {  # fields that say something wherever their engine is taken, or are refused by tests of their own
+    SVI: {"k", "kl"},
+    IWAE: {"groups", "guide_groups"},
+    Renyi: {"groups", "estimator"},
+    ReweightedWakeSleep: {"k", "sleep_phi"},
+    WakeSleep: {"k", "wake_phi"},
+    EM: set(),
+    VariationalEM: {"e_steps", "m_steps"},
+    MonteCarloEM: {"e_steps", "m_steps", "engine", "sampler"},
+    LaggingInference: {"every", "engine"},
+    Stages: set(),
+    Resampled: {"k", "draws"},
+    HMC: {"chains", "moves", "leaps", "step_size"},
+}
+
+
+@both
+@pytest.mark.parametrize("case", IN_TRAINING, ids=lambda c: f"{type(c[0]).__name__}-{type(c[1]).__name__}-{c[2]}")
+def test_settings_without_effect_on_a_program_are_refused(case, backend):
+    program, engine, told = case
+    started = []
+    with pytest.raises(PpdgmError, match=told):
+        ppdgm.fit(program, X, engine=engine, steps=2, backend=backend, progress=False, callbacks=[started.append])
+    assert not started
+
+
+@pytest.mark.parametrize(("make", "told"), AT_ONCE)
+def test_settings_without_effect_beside_others_are_refused(make, told):
+    with pytest.raises(SpecError, match=told):
+        make()
+
+
+def test_every_field_of_every_engine_is_in_a_table():
+    """A new field has a case above, or a place among those that always matter."""
+    seen = {
+        (node.func.id, keyword.arg)
+        for node in ast.walk(ast.parse(Path(__file__).read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        for keyword in node.keywords
+    }
+    for engine, matters in MATTERS.items():
+        missing = engine.model_fields.keys() - matters - {n for kind, n in seen if kind == engine.__name__}
+        assert not missing, (engine.__name__, missing)
+
+
+def train(program=SMOOTH, **settings):
+    return ppdgm.fit(program, X, progress=False, **{"steps": 2, **settings})
+
+
+def pair(**settings):
+    def model(x):
+        loc = pyro.param("loc", lambda: torch.zeros(4))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", pyro.distributions.Normal(loc, 1.0).to_event(1), obs=x)
+
+    return train(Program.from_pyro(model, lambda x: None, data_plate="data"), **settings)
+
+
+OWN = Stages(stages=(Stage(engine=SVI(), steps=1, learning_rate=0.1), Stage(engine=IWAE(k=2), learning_rate=0.1)))
+FIRST = Stages(stages=(Stage(engine=SVI(), steps=1, learning_rate=0.1), Stage(engine=SVI())))
+REFUSED = {
+    "early_stopping": [(lambda: train(early_stopping=3), "needs validation")],
+    "checkpoint_steps": [(lambda: train(checkpoint_steps=3), "the run's folder, and there is none")],
+    "checkpoint_minutes": [
+        (lambda: train(checkpoint_minutes=1.0), "the run's folder, and there is none"),
+        (lambda: train(checkpoint_minutes=1.0, checkpoint_steps=2, out="never"), "Give one of the two"),
+    ],
+    "overwrite": [(lambda: train(overwrite=True), "the run's folder, and there is none")],
+    "compile": [
+        (lambda: train(compile=True), "on numpyro JAX compiles every step"),
+        (lambda: train(PPCA(event_shape=(4,)), engine=EM(), compile=True, backend="pyro"), "closed-form steps"),
+        (lambda: train(PPCA(event_shape=(4,)), engine=EM(), compile=True), "closed-form steps"),
+        (lambda: train(engine=MonteCarloEM(sampler=HMC()), compile=True, backend="pyro"), "does not take HMC"),
+        (lambda: pair(compile=True), "through which a plain pair runs"),
+        (lambda: train(optimiser=lambda p: None, compile=True, backend="pyro"), "an optimiser of your own"),
+    ],
+    "learning_rate": [
+        (lambda: train(engine=OWN, learning_rate=0.1), "every stage has a learning rate"),
+        (lambda: train(engine=FIRST, optimiser=optax.adam(0.1)), "Stage: learning_rate works with an optimiser by"),
+        (lambda: train(optimiser=optax.adam(0.1), learning_rate=0.1), "one of your own has its own"),
+    ],
+    "clip_norm": [(lambda: train(optimiser=optax.adam(0.1), clip_norm=1.0), "with an optimiser by name")],
+    "mixed_precision": [
+        (lambda: train(Mean(), mixed_precision=True), "it is for nets, and this program has none"),
+        (lambda: train(mixed_precision=True, dtype="float64"), "float64"),
+    ],
+    "batch_size": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), batch_size=3), "is of all 20")],
+    "accumulate": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), accumulate=2), "closed-form steps")],
+    "weight_average": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), weight_average=0.9), "closed-form")],
+    "binarise": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), binarise="dynamic"), "closed-form")],
+    "optimiser": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), optimiser="sgd"), "closed-form")],
+}
+ALWAYS = {  # that say something in every run, or say what they change (`keep_best` without validation data)
+    *("program", "data", "validation", "engine", "backend", "epochs", "steps", "keep_best", "max_skipped", "seed"),
+    *("diagnose_epochs", "callbacks", "params", "device", "dtype", "progress", "out", "unknown"),
+}
+
+
+@pytest.mark.parametrize("case", [c for cases in REFUSED.values() for c in cases], ids=lambda c: c[1])
+def test_arguments_of_fit_without_effect_are_refused(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call, told = case
+    with pytest.raises(PpdgmError, match=told):
+        call()
+    assert not any(tmp_path.iterdir())
+
+
+def test_every_argument_of_fit_is_in_a_table():
+    assert {*inspect.signature(ppdgm.fit).parameters} == REFUSED.keys() | ALWAYS
+
+
+@both
+def test_what_is_left_is_taken(backend):
+    """compile=False where nothing would be compiled; and the recipe says no learning rate that no step takes."""
+    fit = train(engine=OWN, backend=backend, compile=False)
+    assert fit.training.learning_rate is None and fit.training.compile is False
+    assert fit.info["compile"] is (backend == "numpyro")
+
+
+def test_steps_of_the_guide_are_at_most_so_many():
+    """`most` in the middle of a window, too."""
+    director = LaggingInference(window=4, most=6).director(per_epoch=100)
+    taken, value = [], 0.0
+    while len(taken) < 14:
+        turns = director.next(100)
+        director.seen(turns, value + np.arange(len(turns)))  # ever better
+        value += len(turns)
+        taken += turns.tolist()
+    assert taken == [*[0] * 6, 1, *[0] * 6, 1]
