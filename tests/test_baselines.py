@@ -133,7 +133,7 @@ def test_a_model_beside_its_columns(backend):
     assert told["Fit"].grade == told["Latents"].grade == "bad" and "independent columns have" in told["Fit"].text
     binary = VAE(event_shape=(6,), latent=2, encoder=MLP(hidden=(4,)), decoder=MLP(hidden=(4,)))
     worse = Fit(binary, binary.initialise(0), backend).diagnose((x > 1).astype("float32"), parts="likelihood", k=30)
-    assert about(worse)["Fit"].grade == "bad" and "win nothing" in about(worse)["Fit"].advice
+    assert about(worse)["Fit"].grade == "bad" and "no better" in about(worse)["Fit"].advice
 
 
 def test_findings_do_not_contradict_one_another():
@@ -146,6 +146,13 @@ def test_findings_do_not_contradict_one_another():
     assert about(Diagnosis("VAE", size, log_likelihood=likelihood, baseline=plain(0.0)))["Fit"].grade == "bad"
     missed = about(Diagnosis("VAE", size, log_likelihood=likelihood, baseline=plain(-30), weights=heavy))
     assert missed["Guide"].grade == "bad" and missed["Fit"].grade == "warning" and "too low" in missed["Fit"].text
+    carry = latent_use({"z": rng.normal(size=(50, 2))}, {"z": np.full((50, 2), 2.0)})
+    for shift, grades in ((0.0, ("bad", "warning")), (-30, ("good", "good"))):
+        told = about(Diagnosis("VAE", size, log_likelihood=likelihood, baseline=plain(shift), use=carry))
+        assert (told["Fit"].grade, told["Latents"].grade) == grades and "2 of 2 dimensions carry" in told[
+            "Latents"
+        ].text
+        assert ("no better than one without latents" in told["Latents"].text) == (shift == 0)
     gone = latent_use({"z": 1e-4 * rng.normal(size=(50, 3))}, {"z": np.full((50, 3), 1e-4)})
     assert about(Diagnosis("VAE", size, log_likelihood=likelihood, use=gone))["Fit"].grade == "warning"
     few = np.arange(8.0)

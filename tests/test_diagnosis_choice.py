@@ -43,10 +43,10 @@ def test_random_rows_are_of_all_the_data():
 def test_data_in_order_are_no_wrong_family(backend):
     """An exact model of the data, whatever their order; the 200 first alone would be far from what it draws."""
     fit = fit_of("exact", backend=backend)
-    found = fit.diagnose(IN_ORDER, parts="predictive", replicated=50, replicated_size=200)
+    found = fit.diagnose(IN_ORDER, parts="predictive", replicated=99, replicated_size=200)
     assert {f.about: f.grade for f in found.verdict} == {"Posterior predictive": "good", "Prior predictive": "good"}
     assert "of 200 of the 2,000 data, chosen at random" in str(found) and found.sizes["predictive checks"] == 200
-    first = fit.diagnose(IN_ORDER[:200], parts="predictive", replicated=50, replicated_size=200)  # a wrong twin
+    first = fit.diagnose(IN_ORDER[:200], parts="predictive", replicated=99, replicated_size=200)  # a wrong twin
     assert {f.grade for f in first.verdict} == {"warning"}
 
 
@@ -170,7 +170,7 @@ class Told(Named):
 def test_a_site_of_another_name_is_its_field_and_what_no_simulation_has_is_refused(backend):
     x = (3 + np.random.default_rng(0).normal(size=300) * 2**0.5).astype("float32")
     exact = {"slope": np.float32(0.5)}
-    found = Fit(Alone(), exact, backend).diagnose(x + 50, parts=("calibration", "predictive"), replicated=50, seed=1)
+    found = Fit(Alone(), exact, backend).diagnose(x + 50, parts=("calibration", "predictive"), replicated=99, seed=1)
     assert found.calibration["z"].calibrated  # of simulated data: these x would never be
     assert {f.about: f.grade for f in found.verdict}["Prior predictive"] == "warning" and not found.withheld
     fields = {"x": x, "w": np.zeros(300, "float32")}

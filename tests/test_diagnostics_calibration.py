@@ -205,6 +205,41 @@ def test_p_is_uniform_where_the_model_is_right():
     assert found["share of zeros"].p == 1
 
 
+NOISES = {
+    "normal": lambda rng, shape: rng.normal(size=shape),
+    "heavy tails": lambda rng, shape: rng.standard_t(2, size=shape),
+    "counts": lambda rng, shape: rng.poisson(0.3, size=shape).astype(float),
+}
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(("name", "number"), [("normal", 3), ("normal", 99), ("heavy tails", 99), ("counts", 99)])
+def test_a_right_model_is_told_to_be_wrong_once_in_a_hundred(name, number):
+    """Five statistics of data of the model itself, 250 times: any odd in 1 % at most, to 4 √(0.0099/250); 7 % before."""
+    draw, rng, times = NOISES[name], np.random.default_rng(number), 250 if number >= 99 else 20
+    found = [predictive_check(draw(rng, (20, 2)), draw(rng, (number, 20, 2))).values() for _ in range(times)]
+    wrong = np.mean([any(c.odd for c in checks) for checks in found])
+    assert wrong <= (0.01 + 4 * np.sqrt(0.0099 / times) if number >= 99 else 0)
+    assert all(c.enough == (number >= 99) and c.adjusted >= 1 / (1 + number) for checks in found for c in checks)
+    shifted = predictive_check(draw(rng, (300, 2)) + 20, draw(rng, (99, 300, 2)))  # a wrong twin
+    assert shifted["mean"].odd
+
+
+def test_adjusted_p_counts_data_sets_that_are_as_far_off_in_any_statistic():
+    """By hand: medians 0 and 3; deviations to each side in root mean squares of that side over all six, times √2."""
+    drawn = np.array([[[1.0, 3], [0, 4], [-1, 3], [0, 2], [2, 3]]]).transpose(1, 0, 2)
+    observed = np.array([[0.0, 5.0]])
+    found = predictive_check(observed, drawn, {"a": lambda x: x[0, 0], "b": lambda x: x[0, 1]})
+    a = np.array([0, 1, 0, -1, 0, 2]) / np.array(
+        [np.sqrt(5 / 3), *[np.sqrt(5 / 3)] * 2, np.sqrt(1 / 3), 1, np.sqrt(5 / 3)]
+    )
+    b = np.array([2, 0, 1, 0, -1, 0]) / np.array([np.sqrt(5 / 3), 1, np.sqrt(5 / 3), 1, np.sqrt(1 / 3), 1])
+    farthest = np.maximum(abs(a), abs(b))
+    assert found["a"].adjusted == np.mean(farthest >= abs(a[0])) == 1
+    assert found["b"].adjusted == np.mean(farthest >= abs(b[0]))
+    assert found["b"].p == pytest.approx(2 / 6)
+
+
 def test_users_statistics_and_data_sets_that_come_one_by_one():
     rng = np.random.default_rng(2)
     observed, drawn = rng.integers(0, 3, size=(30, 4)), rng.integers(0, 3, size=(50, 30, 4))

@@ -163,6 +163,7 @@ class Diagnosis:
         recipe: the run's, as TOML.
         versions: of the packages.
         seconds: what each part took.
+        units: of the predictive checks, in words; "" where x has one unit only.
         sizes: how many data were taken where not all were, by what for: chosen at random, or simulated.
     """
 
@@ -189,6 +190,7 @@ class Diagnosis:
     versions: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
+    units: str = ""
 
     def __repr__(self) -> str:
         grades = [f.grade for f in self.verdict]

@@ -11,6 +11,8 @@ import numpy as np
 from ppdgm.diagnostics.arrays import checked
 from ppdgm.errors import DataError, shown
 
+ALARM = 0.01  # rate at which a right model is told to be wrong
+
 Statistic = Callable[[np.ndarray], Any]
 
 STATISTICS: dict[str, Statistic] = {
@@ -31,12 +33,24 @@ class PredictiveCheck:
         observed: its value for the data.
         replicated: its value for each drawn data set, [S].
         p: two-sided, 2 min(P(T ≥ t), P(T ≤ t)), at most 1. Near 0 the model hardly draws such data.
+        adjusted: p for all statistics that were looked at together: the probability that any of them is as far off.
     """
 
     name: str
     observed: float
     replicated: np.ndarray
     p: float
+    adjusted: float
+
+    @property
+    def odd(self) -> bool:
+        """Whether the model is told to be wrong by this: `adjusted` is at most 0.01."""
+        return self.adjusted <= ALARM
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are data sets enough for that, 99 or more."""
+        return 1 / (1 + len(self.replicated)) <= ALARM
 
     def __repr__(self) -> str:
         return f"PredictiveCheck({self})"
@@ -52,7 +66,10 @@ def predictive_check(
     """p = 2 min(P(T(x_rep) ≥ T(x)), P(T(x_rep) ≤ T(x))) for each statistic T, with x itself counted among S + 1.
 
     Gelman, Meng & Stern 1996. x_rep from the posterior given x checks the fit, and is conservative; from the prior and
-    the model, it checks what the model as a whole draws.
+    the model, it checks what the model as a whole draws. `adjusted` is for all statistics together: the share of the
+    S + 1 data sets with any statistic as far from its median, in deviations to that side (Westfall & Young 1993). x
+    and x_rep of a right model may be exchanged, so that one check or more is odd for 1 right model in 100 at most,
+    whatever the statistics and however they depend on each other.
 
     Args:
         observed: the data, [N, …].
@@ -73,13 +90,23 @@ def predictive_check(
     for one in _data_sets(replicated, data.shape):
         for name, f in chosen.items():
             drawn[name].append(_apply(name, f, one))
-    return {name: _check(name, there[name], np.array(values)) for name, values in drawn.items()}
+    far = {name: _distances(np.array([there[name], *values])) for name, values in drawn.items()}
+    farthest = np.max(list(far.values()), axis=0)
+    adjusted = {name: float(np.mean(farthest >= distances[0])) for name, distances in far.items()}
+    return {name: _check(name, there[name], np.array(values), adjusted[name]) for name, values in drawn.items()}
 
 
-def _check(name: str, observed: float, replicated: np.ndarray) -> PredictiveCheck:
+def _distances(values: np.ndarray) -> np.ndarray:
+    """From the median, in root mean squares of that side over all: each value has its part in them."""
+    away = values - np.median(values)
+    scale = [np.sqrt(2 * np.mean(np.where(side, away, 0.0) ** 2)) for side in (away < 0, away > 0)]
+    return np.abs(away) / np.maximum(np.where(away < 0, *scale), np.finfo(float).tiny)
+
+
+def _check(name: str, observed: float, replicated: np.ndarray, adjusted: float) -> PredictiveCheck:
     above, below = (replicated >= observed).sum(), (replicated <= observed).sum()
     p = 2 * (1 + min(above, below)) / (1 + len(replicated))
-    return PredictiveCheck(name, observed, replicated, float(min(1.0, p)))
+    return PredictiveCheck(name, observed, replicated, float(min(1.0, p)), adjusted)
 
 
 def _data_sets(replicated: Any, shape: tuple[int, ...]) -> Iterator[np.ndarray]:

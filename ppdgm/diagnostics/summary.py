@@ -36,8 +36,8 @@ def table(diagnosis: Any) -> dict[str, Any]:
             n: _of(c, ("levels", "shares", "standard_errors", "overall", "overall_errors"))
             for n, c in d.coverage.items()
         },
-        "checks": [_of(c, ("name", "observed", "replicated", "p")) for c in d.checks],
-        "prior_checks": [_of(c, ("name", "observed", "replicated", "p")) for c in d.prior_checks],
+        "checks": [_of(c, ("name", "observed", "replicated", "p", "adjusted")) for c in d.checks],
+        "prior_checks": [_of(c, ("name", "observed", "replicated", "p", "adjusted")) for c in d.prior_checks],
         "gaps": _gaps(d.gaps),
         "bracket": _bracket(d.bracket),
         "withheld": d.withheld,

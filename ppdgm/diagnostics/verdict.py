@@ -73,8 +73,8 @@ def _fit(found: Any, text: str) -> Finding:
     if found.baseline is not None:
         gain, plain = found.baseline.gain(found.log_likelihood.values), float(found.baseline.values.mean())
         text += f"; independent columns have {plain:.2f}"
-        if not gain.value > 2 * np.nan_to_num(gain.error):
-            advice = "The latents win nothing: see what is told of them, train longer, or take a richer decoder."
+        if _loses(found):
+            advice = "The latents make the model no better: see Latents, train longer, or take a richer decoder."
             return Finding("Fit", "bad", f"{text}, no less than the model (its gain is {gain} nats).", advice)
         text += f", and the model {gain} more"
     elif found.use is not None and len(found.use.collapsed) == len(found.use.sites):
@@ -82,6 +82,14 @@ def _fit(found: Any, text: str) -> Finding:
     if any(f.grade == "bad" for f in _weights(found)):
         return Finding("Fit", "warning", f"{text}. It is too low, as the guide's draws miss the posterior: see Guide.")
     return Finding("Fit", "good", f"{text}.")
+
+
+def _loses(found: Any) -> bool:
+    """Whether a model without latents is as good."""
+    if found.baseline is None or found.log_likelihood is None:
+        return False
+    gain = found.baseline.gain(found.log_likelihood.values)
+    return not gain.value > 2 * np.nan_to_num(gain.error)
 
 
 def _progress(found: Any) -> Iterator[Finding]:
@@ -124,6 +132,9 @@ def _use(found: Any) -> Iterator[Finding]:
         yield Finding("Latents", "bad", f"{found.use}: the model does without its latents.", advice)
     elif gone:
         yield Finding("Latents", "bad", f"{found.use}.", advice)
+    elif _loses(found):  # what they carry may come from the prior, the guide or the start
+        text = f"{found.use}, but the model is no better than one without latents: see Fit."
+        yield Finding("Latents", "warning", text)
     elif used < all_of:
         text = f"{found.use}: the others say nothing of the data."
         yield Finding(
@@ -257,13 +268,19 @@ def _surgery(found: Any) -> Iterator[Finding]:
 
 def _checks(found: Any) -> Iterator[Finding]:
     size = found.sizes.get("predictive checks", found.size)
-    of = f" (of {size:,} of the {found.size:,} data, chosen at random)" if size < found.size else ""
+    some = f"{size:,} of the {found.size:,} data, chosen at random" if size < found.size else ""
+    told = "; ".join(t for t in (found.units, some and f"of {some}") if t)
+    of = f" ({told})" if told else ""
     for checks, kind in ((found.checks, "posterior"), (found.prior_checks, "prior")):
         if not checks:
             continue
-        # The smallest p that S data sets can tell is 2 / (S + 1).
-        odd = [c for c in checks if c.p <= max(0.01, 2.0 / (1 + len(c.replicated)))]
-        if odd:
+        odd = [c for c in checks if c.odd]
+        if not checks[0].enough:
+            text = (
+                f"{len(checks[0].replicated)} data sets drawn anew are too few to tell a wrong model from a right one."
+            )
+            yield Finding(f"{kind.capitalize()} predictive", "warning", text, "Draw 99 or more: replicated=200.")
+        elif odd:
             text = ", ".join(f"{c.name} {c.observed:.3g}, replicated {np.mean(c.replicated):.3g}" for c in odd) + of
             advice = "The likelihood may be of the wrong family or scale." if kind == "posterior" else (
                 "What the model draws differs from the data: a better prior, or a longer training."

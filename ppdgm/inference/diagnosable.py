@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ppdgm.data import own_units
 from ppdgm.diagnostics import Loo, predictive_check
 from ppdgm.diagnostics.arrays import as_array
 from ppdgm.diagnostics.diagnosis import Diagnosis
@@ -33,6 +34,7 @@ class Diagnosable:
     backend: str
     history: dict[str, np.ndarray]
     recipe: Any
+    codings: Mapping[str, Any]
     _runtime: Any
     _native: Any
 
@@ -70,7 +72,7 @@ class Diagnosable:
             progress: tell which part is at work.
             depth: how much work: k=1000 draws of the guide per datum for log p(x), k̂ and bounds; draws=1 for surgery;
                 simulated=500 data with ranks=99 draws each for calibration; replicated=200 data sets of
-                replicated_size=500 for predictive checks; few=32 data that are refitted, with refit_steps=400 and
+                replicated_size=500 for predictive checks, which warn of 1 right model in 100 at most; few=32 data that are refitted, with refit_steps=400 and
                 family="diagonal" or "full", and annealed, with chains=10, heats=200 and leaps=10; nats=0.01 and
                 active=0.01, below which a dimension carries nothing.
 
@@ -88,6 +90,7 @@ class Diagnosable:
         named = None if labels is None else as_array("labels", labels)
         if named is not None and named.shape != (subject.size,):
             raise DataError(f"labels: got shape {named.shape}, expected ({subject.size},), one for each datum.")
+        units = self._units_of(data, statistics is not None)
         if statistics is not None:  # what is wrong with one is told before the work begins
             statistics = {n: self._of_units(f, data) for n, f in functions(statistics).items()}
             first = np.asarray(next(iter(subject.feed.fields.values()))[:8])
@@ -95,6 +98,7 @@ class Diagnosable:
         told = (lambda name: print(f"diagnosing: {name}", file=sys.stderr)) if progress else (lambda name: None)
         return Diagnosing(subject, how, named, statistics, told).run(
             chosen, title=repr(self)[4:-1], history=self.history, recipe=self._recipe_text(), versions=versions(),
+            units=units,
         )  # fmt: skip
 
     def posterior(
@@ -176,6 +180,13 @@ class Diagnosable:
         require("seed", seed, int, 0, "a whole number, at least 0")
         feed, limit = self._feed(data), parse_memory(memory, self._runtime.device)
         return Subject(self._runtime, self._native, feed, tuple(feed.fields), seed, limit)
+
+    def _units_of(self, data: Any, own_statistics: bool) -> str:
+        """Units of predictive checks: those that rows came in for statistics of the user's own, else the program's."""
+        words = self.codings["x"].in_words() if "x" in self.codings else ""
+        if words and own_statistics and own_units(self.codings, data) == "own":
+            return "in your own units"
+        return f"of {words}" if words else ""
 
     def _of_units(self, statistic: Any, data: Any) -> Any:
         """A statistic that sees x in the units that data came in."""

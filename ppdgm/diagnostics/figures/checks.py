@@ -9,16 +9,16 @@ import numpy as np
 from ppdgm.diagnostics.figures.canvas import BLUE, ORANGE, SMALL, Drawing, edges, finite, outer_labels, panels
 
 MOST = 8
-ODD = 0.01  # p below which the verdict tells of it
 
 
 def posterior(found: Any) -> Drawing | None:
     """Drawn from the posteriors of the data."""
     caption = (
         f"Data sets drawn anew from the posteriors of {_which(found)} (blue), beside the data themselves (line). A "
-        "line outside of the blue, with p near 0, is what the model doesn't reproduce."
+        "line outside of the blue, with p near 0, is what the model doesn't reproduce; ✗ stands where the p of all "
+        "statistics together is at most 0.01."
     )
-    return _checks("posterior-predictive", "Posterior predictive checks", caption, found.checks)
+    return _checks("posterior-predictive", "Posterior predictive checks", caption, found.checks, found.units)
 
 
 def prior(found: Any) -> Drawing | None:
@@ -27,7 +27,7 @@ def prior(found: Any) -> Drawing | None:
         f"Data sets drawn from the model as a whole (blue), beside {_which(found)} (line). A line outside of the "
         "blue, where the posterior's check is fine, is a prior that misses the codes of the data."
     )
-    return _checks("prior-predictive", "Prior predictive checks", caption, found.prior_checks)
+    return _checks("prior-predictive", "Prior predictive checks", caption, found.prior_checks, found.units)
 
 
 def _which(found: Any) -> str:
@@ -36,7 +36,7 @@ def _which(found: Any) -> str:
     return "these data" if size >= found.size else f"{size:,} of the {found.size:,} data, chosen at random"
 
 
-def _checks(name: str, title: str, caption: str, checks: Any) -> Drawing | None:
+def _checks(name: str, title: str, caption: str, checks: Any, units: str) -> Drawing | None:
     if not checks:
         return None
     figure, every = panels(min(len(checks), MOST), 2, 1.05)
@@ -48,7 +48,7 @@ def _checks(name: str, title: str, caption: str, checks: Any) -> Drawing | None:
         elif len(drawn):
             axes.bar(drawn[0], len(drawn), (high - low) / 12, color=BLUE, alpha=0.6)
         axes.axvline(check.observed, color=ORANGE, linewidth=2)
-        mark = "✗ " if check.p < ODD else ""
+        mark = "✗ " if check.odd else ""
         axes.set_title(f"{mark}{check.name}, p = {check.p:.2g}", fontsize=SMALL)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
@@ -57,7 +57,7 @@ def _checks(name: str, title: str, caption: str, checks: Any) -> Drawing | None:
         else:
             axes.locator_params(axis="x", nbins=3)
         axes.set_xlim(low, high)
-    outer_labels(figure, "value of the statistic")
+    outer_labels(figure, f"value of the statistic, {units}" if units else "value of the statistic")
     return Drawing(name, title, caption, figure)
 
 
