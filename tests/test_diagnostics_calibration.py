@@ -215,7 +215,7 @@ NOISES = {
 @pytest.mark.statistical
 @pytest.mark.parametrize(("name", "number"), [("normal", 3), ("normal", 99), ("heavy tails", 99), ("counts", 99)])
 def test_a_right_model_is_told_to_be_wrong_once_in_a_hundred(name, number):
-    """Five statistics of data of the model itself, 250 times: any odd in 1 % at most, to 4 √(0.0099/250); 7 % before."""
+    """Five statistics of data of the model itself, 250 times: any odd in 1 % at most, to 4 √(0.0099/250), not 7 %."""
     draw, rng, times = NOISES[name], np.random.default_rng(number), 250 if number >= 99 else 20
     found = [predictive_check(draw(rng, (20, 2)), draw(rng, (number, 20, 2))).values() for _ in range(times)]
     wrong = np.mean([any(c.odd for c in checks) for checks in found])

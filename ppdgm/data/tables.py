@@ -19,7 +19,7 @@ import numpy as np
 
 from ppdgm.data.checks import check_fits
 from ppdgm.data.classes import UNLABELLED, Classes
-from ppdgm.data.headers import MISSING, PEEK, check_counts, has_header, index_columns, is_number
+from ppdgm.data.headers import MISSING, PEEK, check_counts, check_points, has_header, index_columns, is_number
 from ppdgm.data.raw import Raw
 from ppdgm.data.source import Column, Columns, Source
 from ppdgm.errors import DataError, nearest
@@ -32,6 +32,7 @@ _FILL = "Fill it in, or leave out the row or the column."
 class _Row:
     line: int
     cells: list[str]
+    delimiter: str
 
 
 def is_table(path: Path) -> bool:
@@ -78,7 +79,7 @@ def _rows(file: Any, path: Path) -> Iterator[_Row]:
         ended = "".join(seen)
         seen.clear()
         if cells:
-            yield _Row(reader.line_num, cells)
+            yield _Row(reader.line_num, cells, delimiter)
     try:  # the last row again, as the reader takes the end of the file for the end of a quotation
         list(csv.reader(io.StringIO(ended, newline=""), **form, strict=True))
     except csv.Error as error:
@@ -106,6 +107,8 @@ class _Table:
         self.header = has_header(path, start.line, start.cells, [r.cells for r in below]) if told is None else told
         self.names = [" ".join(c.split()) for c in start.cells] if self.header else []
         self.width = len(start.cells)
+        if not self.header and source.fields is None and start.delimiter == ",":
+            check_points(path, [r.cells for r in (start, *below)])
         self.rows = chain(below, rows) if self.header else chain([start], below, rows)
 
     def read(self) -> Raw:
