@@ -177,6 +177,33 @@ INDEXED = ",0,1\n0,0.5,-1.5\n1,1.5,2.5\n2,2.5,3.5\n3,3.5,4.5\n4,4.5,5.5\n"
 NAMED = INDEXED.replace(",0,1", ",a,b")
 TABLE = [[0.5, -1.5], [1.5, 2.5], [2.5, 3.5], [3.5, 4.5], [4.5, 5.5]]
 COUNTED = [[float(i), *row] for i, row in enumerate(TABLE)]
+COMMAS = np.random.default_rng(3).normal(size=40)
+
+
+@pytest.mark.parametrize("form", ["{:.1f}", "{:.2f}", "{:.6f}", "{:g}", "{:.3g}"])
+@pytest.mark.parametrize("count", [5, 40])
+def test_a_column_with_decimal_commas_is_not_two_columns(tmp_path, form, count):
+    cells = [form.format(abs(v) * 10).replace(".", ",") for v in COMMAS[:count]]
+    cells = [c if "," in c else f"{c},0" for c in cells]
+    (tmp_path / "t.csv").write_text("\n".join(cells))
+    with pytest.raises(DataError, match=r"two columns, or one with decimal commas\? If two, say fields"):
+        load_data(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("\n".join(cells[:2]).replace(cells[0], "-0,5"))
+    with pytest.raises(DataError, match="decimal commas"):
+        load_data(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("\n".join(cells))
+    data = load_data(tmp_path / "t.csv", fields={"x": [0, 1]}, validation=0, test=0)
+    assert data.train.tolist() == [[float(a), float(b)] for a, b in (c.split(",") for c in cells)]
+
+
+def test_two_columns_of_whole_numbers_are_two(tmp_path):
+    """Of 20 tables of counts none is asked about: some end in 0, and others have other lengths; nor one of signs."""
+    rng = np.random.default_rng(0)
+    for made in [*(rng.poisson(10, (60, 2)) for _ in range(20)), rng.integers(-9, 9, (60, 2))]:
+        (tmp_path / "t.csv").write_text("\n".join(f"{a},{b}" for a, b in made.tolist()))
+        assert load_data(tmp_path / "t.csv", validation=0, test=0).train.tolist() == made.tolist()
+
+
 ASKED = {  # a table's text, what is asked of it, what either answer makes of it
     "pandas without names": (NAMELESS, "header", TABLE, [[0, 1], *TABLE]),
     "pandas' names in quotes": (NAMELESS.replace("0,1", '"0","1"'), "header", TABLE, [[0, 1], *TABLE]),

@@ -79,17 +79,19 @@ def check_points(path: Path, rows: Sequence[Sequence[str]]) -> None:
     """Refuse two columns of digits that may be one with decimal commas, of which nobody has said what it is.
 
     Raises:
-        DataError: all are whole numbers, and the second as decimals are written: to one length, or without a 0 at the end.
+        DataError: all are whole numbers, and the second as decimals are written: to one length, or no 0 at the end.
     """
     if any(len(cells) != 2 for cells in rows):
         return
     left, right = ([cells[i].strip() for cells in rows] for i in (0, 1))
     if not (all(map(_WHOLE.fullmatch, left)) and all(cell.isdecimal() for cell in right)):
         return
-    if len(set(map(len, right))) == 1 or not any(cell.endswith("0") and cell != "0" for cell in right):
+    never_whole = "-0" in left or any(len(cell) > 1 and cell[0] == "0" for cell in right)
+    written = len(set(map(len, right))) == 1 or not any(cell.endswith("0") and cell != "0" for cell in right)
+    if never_whole or (written and len(rows) >= ROWS):
         raise DataError(
-            f"{path}: got lines such as {','.join(rows[0])[:40]!r}, which may be two columns or one with decimal commas. "
-            "Two columns: fields={'x': [0, 1]} (--set 'data.fields={x = [0, 1]}'). One: write it with decimal points."
+            f"{path}: got lines such as {','.join(rows[0])[:40]!r}: two columns, or one with decimal commas? If two, "
+            "say fields={'x': [0, 1]} (--set 'data.fields={x = [0, 1]}'); if one, write decimal points."
         )
 
 

@@ -73,8 +73,8 @@ class Diagnosable:
             depth: how much work: k=1000 draws of the guide per datum for log p(x), k̂ and bounds; draws=1 for surgery;
                 simulated=500 data with ranks=99 draws each for calibration; replicated=200 data sets of
                 replicated_size=500 for predictive checks, which warn of 1 right model in 100 at most; few=32 data
-                that are refitted, with refit_steps=400 and family="diagonal" or "full", and annealed, with chains=10, heats=200 and leaps=10; nats=0.01 and
-                active=0.01, below which a dimension carries nothing.
+                that are refitted, with refit_steps=400 and family="diagonal" or "full", and annealed, with chains=10,
+                heats=200 and leaps=10; nats=0.01 and active=0.01, below which a dimension carries nothing.
 
         Returns:
             Numbers, `.verdict` in words, `.table()` for JSON, `.report("report.html")`.
