@@ -85,6 +85,7 @@ class Trace(NamedTuple):
         marginal: log w with enumerated sites summed out, [K, B]; None where there are none. All terms above are then
             expectations over these sites under the guide, and values that depend on them have their axes left of K.
         penalties: name -> what training makes small beside the bound, [B] or [K, B]; None where there is nothing.
+        points: latent -> its term, where the guide has a point mass and the model a density; None where there is none.
     """
 
     values: dict[str, Array]
@@ -94,6 +95,7 @@ class Trace(NamedTuple):
     shared: dict[str, Array]
     marginal: Array | None = None
     penalties: dict[str, Array] | None = None
+    points: dict[str, Array] | None = None
 
 
 class Random(Protocol):

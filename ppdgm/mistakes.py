@@ -257,6 +257,15 @@ def inner(dist: Any) -> Any:
     return dist
 
 
+def point_mass(name: str) -> ProgramError:
+    """The error for log-weights of a guide that has no density at a latent."""
+    return ProgramError(
+        f"Site {name!r}: the guide is a point mass there (Delta), and the model has a density. The guide has none, so "
+        "there are no importance weights, and no bound on log p(x). elbo() gives the log-density at the point, which "
+        "may exceed log p(x). Use a guide with a density, such as AutoNormal or DiagonalNormal."
+    )
+
+
 def changed(role: str) -> ProgramError:
     """The error for a function that overwrites its arguments."""
     return ProgramError(

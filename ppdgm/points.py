@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ppdgm.errors import ProgramError
@@ -45,6 +45,21 @@ def is_discrete(dist: Any) -> bool:
         return bool(dist.support.is_discrete)
     except NotImplementedError:
         return False
+
+
+def point_masses(q: Mapping[str, Any], p: Mapping[str, Any]) -> list[str]:
+    """The latents at which the guide has a point mass and the model a density: there log p − log q is no log-weight.
+
+    An autoguide's `Delta` carries a draw of another site, which the model does not have: that one is no point mass.
+
+    Args:
+        q, p: site -> distribution, of the guide's draws and of the model.
+    """
+    is_point = lambda dist: type(inside(dist)).__name__ == "Delta"
+    if not all(is_point(d) for n, d in q.items() if n not in p):
+        return []
+    points = [n for n, d in q.items() if n in p and is_point(d)]
+    return [n for n in points if not is_point(p[n]) and not is_discrete(p[n])]
 
 
 def _mean(name: str, dist: Any) -> Array:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 from ppdgm import enumeration, mistakes
 from ppdgm.errors import ProgramError
 from ppdgm.language import UNSEEN, Array, Batch, Trace, Vocabulary
-from ppdgm.points import points
+from ppdgm.points import point_masses, points
 
 
 @dataclass(frozen=True)
@@ -350,14 +350,17 @@ def trace(guide: Reading, model: Reading, P: Vocabulary, kl: bool) -> Trace:
         log_p, log_q, forms, penalties, marginal = enumeration.average(
             log_p, log_q, forms, penalties, list(guide.axes), P.xp, P.logsumexp
         )
+    masses = point_masses(guide.dists, model.dists) if reader.gradients is None else []
+    shared = {n: _shared_term(n, guide, model) for n in model.shared}
     return Trace(
         values={n: guide.values[n] for n in latent},
         log_p=log_p,
         log_q=log_q,
         kl=forms,
-        shared={n: _shared_term(n, guide, model) for n in model.shared},
+        shared=shared,
         marginal=marginal,
         penalties=penalties or None,
+        points={n: {**log_q, **shared}[n] for n in masses} or None,
     )
 
 

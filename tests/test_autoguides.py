@@ -17,6 +17,7 @@ import torch
 import ppdgm
 from ppdgm import Program
 from ppdgm.backends.pyro import Runtime
+from ppdgm.errors import ProgramError
 
 N, D, SCALE = 20, 3, 0.5
 X = np.random.default_rng(0).normal(size=(N, D)).astype("float32") * 2.0
@@ -81,3 +82,27 @@ def test_parameters_of_a_pyro_pair_meet_their_own_data():
     np.testing.assert_allclose([latents["z"][0], observed["x"][0]], [X[order]] * 2, rtol=1e-6)
     kl = 0.5 * ((0.1**2 + X[order] ** 2) / 9.0 - 1.0) - np.log(0.1 / 3.0)
     np.testing.assert_allclose(found.kl["z"][0], kl, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", LIBRARIES)
+def test_a_point_is_no_posterior(backend):
+    """x ~ Poisson(z), z ~ Gamma(2, 1): log p(x, ẑ) at the point of AutoDelta is no bound on log p(x), and has no weights."""
+    lib, dist, guides, xp = LIBRARIES[backend]
+    x = np.array([0, 1, 2, 5, 3, 1], "float32")
+
+    def model(x):
+        with lib.plate("data", x.shape[0]):
+            z = lib.sample("z", dist.Gamma(2.0 * xp.ones(()), 1.0))
+            lib.sample("x", dist.Poisson(z), obs=x)
+
+    for guide, is_point in (("AutoDelta", True), ("AutoNormal", False)):
+        pair = getattr(Program, f"from_{backend}")(model, getattr(guides, guide)(model))
+        fit = ppdgm.fit(pair, x, steps=2, progress=False)
+        if not is_point:
+            assert np.isfinite(fit.log_likelihood(x, k=5).mean) and not fit.elbo(x).of
+            continue
+        for ask in (fit.log_likelihood, fit.log_weights, fit.posterior):
+            with pytest.raises(ProgramError, match=r"Site 'z': the guide is a point mass there \(Delta\)"):
+                ask(x)
+        assert fit.elbo(x).of == "x, with z at a point"
+        assert "likelihood" in fit.diagnose(x, k=30, parts=("likelihood",)).withheld

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ppdgm import mistakes
 from ppdgm.data import check_finite, check_rows
 from ppdgm.diagnostics.log_mean import log_mean
 from ppdgm.errors import DataError, PpdgmError, nearest, out_of_memory, require, shown
@@ -38,7 +39,8 @@ class Estimate:
         common: Monte Carlo error of the mean where data share draws (a latent outside the data plate), else None.
         biases: of a log-likelihood, how far its expectation is from log p(x), [N], by the jackknife; else None.
         of: what the density is of, where that isn't the raw numbers: "standardised x". The raw numbers' differs by the
-            constant `fit.transform.log_det(event_shape)`.
+            constant `fit.transform.log_det(event_shape)`. "x, with z at a point" is no bound on log p(x): the guide has
+            no density of z (a Delta), and what is told is that of x and z there.
     """
 
     values: np.ndarray
@@ -124,15 +126,19 @@ class Judge:
             return _mean(terms)
 
         values, errors = self._reduce(_Elbo(self.size), k, seed, True, reduce)
-        if k == 1 or not self._shares_draws():
+        if k == 1:
             return Estimate(values, errors, k)
+        one = self._one()
+        of = f"x, with {' and '.join(one.points)} at a point" if one.points else ""
+        if not one.shared:
+            return Estimate(values, errors, k, of=of)
         with quiet():
             variance = sum(t.var(ddof=1) / k for t in totals)  # data of a chunk move together
-        return Estimate(values, errors, k, float(np.sqrt(variance)) / self.size)
+        return Estimate(values, errors, k, float(np.sqrt(variance)) / self.size, of=of)
 
     def log_likelihood(self, k: int, seed: int) -> Estimate:
         """log (1/K) Σ_k w_k per datum: a lower bound on log p(x) in expectation that is exact as K → ∞."""
-        values, errors, biases = self._reduce(bounds.log_weights, k, seed, False, log_mean)
+        values, errors, biases = self._reduce(_log_weights, k, seed, False, log_mean)
         return Estimate(values, errors, k, biases=biases)
 
     def log_weights(self, k: int, seed: int) -> np.ndarray:
@@ -146,12 +152,14 @@ class Judge:
             start += terms.shape[1]
             return (terms[0],)
 
-        self._reduce(bounds.log_weights, k, seed, False, keep)
+        self._reduce(_log_weights, k, seed, False, keep)
         return found
 
-    def _shares_draws(self) -> bool:
+    def _one(self) -> Trace:
+        """Terms of one particle of a few data."""
         data, index = self.feed.rows(np.arange(self.runtime.tracer.batch_size or 1) % self.size)
-        return bool(self.runtime.trace(self.params, data, index, 1, 0, None, False).shared)
+        found: Trace = self.runtime.trace(self.params, data, index, 1, 0, None, False)
+        return found
 
     def _reduce(
         self,
@@ -192,6 +200,19 @@ class Judge:
         datum = max((written(1, 4) - written(1, 2)) / 2 - pair, 0)  # what particles of a datum share
         rows = min(self.size, max(1, int(self.memory / (datum + min(k, 64) * pair))))
         return max(1, min(k, int((self.memory - rows * datum) / (rows * pair)))), rows
+
+
+def _log_weights(trace: Trace, xp: Any) -> Array:
+    """log w, [K, B]."""
+    found = bounds.log_weights(trace, xp)
+    check_density(trace)
+    return found
+
+
+def check_density(trace: Trace) -> None:
+    """Refuse log-weights of a guide that is a point mass where the model has a density."""
+    if trace.points:
+        raise mistakes.point_mass(next(iter(trace.points)))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import numpy as np
 
 from ppdgm.diagnostics import resample
 from ppdgm.errors import DataError, ProgramError
+from ppdgm.inference.evaluate import check_density
 from ppdgm.inference.subject import Sites, Subject
 
 How = Literal["guide", "importance", "mcmc"]
@@ -56,6 +57,7 @@ def draw(subject: Subject, draws: int, how: How, k: int, warmup: int, chains: in
 def _trace(subject: Subject, data: Any, index: np.ndarray, k: int, seed: int) -> tuple[Sites, np.ndarray, np.ndarray]:
     """Latents [K, B, *event], log p(x, z) and log q(z|x) [K, B]."""
     trace = subject.runtime.trace(subject.params, data, index, k, seed, None, False)
+    check_density(trace)
     if trace.shared or trace.marginal is not None or not trace.log_q:
         raise ProgramError(
             "The posterior's draws are of each datum's latents; this program has "

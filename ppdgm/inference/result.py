@@ -270,7 +270,7 @@ class Fit(Diagnosable):
 
     def _told(self, found: Estimate) -> Estimate:
         """An estimate that tells what x it is of."""
-        return replace(found, of=self.transform.in_words()) if self.transform else found
+        return replace(found, of=self.transform.in_words() + found.of.removeprefix("x")) if self.transform else found
 
     def _judge(self, data: Any, memory: int | str) -> Judge:
         return Judge(self._runtime, self._native, self._feed(data), parse_memory(memory, self._runtime.device))

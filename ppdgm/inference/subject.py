@@ -15,7 +15,7 @@ from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.errors import PpdgmError, ProgramError
 from ppdgm.inference.apart import ALIKE
 from ppdgm.inference.chunks import SharedDraws, chunks, over_chunks
-from ppdgm.inference.evaluate import Judge, memory_told
+from ppdgm.inference.evaluate import Judge, check_density, memory_told
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.joint import Joint
 from ppdgm.inference.latents import Latents
@@ -126,6 +126,7 @@ class Subject:
 
         def read(data: Any, index: np.ndarray, i: int) -> Sites:
             trace = self.runtime.trace(self.params, data, index, draws, self.stream("terms", i), None, True)
+            check_density(trace)
             if trace.shared or trace.marginal is not None or not trace.log_q:
                 raise ProgramError(
                     "this needs a latent of each datum, drawn by the guide; this program has "

@@ -170,7 +170,7 @@ class PairTracer:
         each = jax.vmap if isinstance(key, jax.core.Tracer) else _in_turn  # NumPyro's checks need the values themselves
         found = each(one)(jax.random.split(key, k), given)
         values, log_p, log_q, forms = (_unsort(part, order) for part in found[:4])
-        return Trace(values, log_p, log_q, forms, found.shared)
+        return found._replace(values=values, log_p=log_p, log_q=log_q, kl=forms)
 
     def observed(self, params: Params, key: Array, batch: Batch, index: Array) -> list[Seen]:
         """The observed sites, given a draw of the guide."""

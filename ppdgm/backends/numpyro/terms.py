@@ -15,7 +15,7 @@ from ppdgm.backends.numpyro.vocabulary import as_draw, closed_form_kl
 from ppdgm.errors import ProgramError, nearest
 from ppdgm.language import Array, Batch, Trace
 from ppdgm.mistakes import apart, check_sites, not_pathwise, scored_outside
-from ppdgm.points import is_discrete, points
+from ppdgm.points import is_discrete, point_masses, points
 from ppdgm.reading import Gradients, closed_forms
 
 
@@ -102,7 +102,9 @@ def terms(guide: Reading, model: Reading, kl: bool, judged: bool = False) -> Tra
         else:
             shared[own] = -site.log_prob()
     values = {n: guide.sites[n].rows() for n in latent}
-    return Trace(values, log_p, log_q, _closed_forms(guide, model) if kl else {}, shared)
+    forms = _closed_forms(guide, model) if kl else {}
+    masses = point_masses(*({n: s.fn for n, s in r.sites.items()} for r in (guide, model))) if judged else []
+    return Trace(values, log_p, log_q, forms, shared, points={n: {**log_q, **shared}[n] for n in masses} or None)
 
 
 def plain(fn: Any) -> Any:

@@ -147,7 +147,7 @@ class PairTracer:
         found = found._replace(values={n: v for n, v in found.values.items() if n in self._latent})
         back = None if order is None else torch.argsort(order)
         values, log_p, log_q, forms = (_rows(part, back, 1) for part in found[:4])
-        return Trace(values, log_p, log_q, forms, found.shared)
+        return found._replace(values=values, log_p=log_p, log_q=log_q, kl=forms)
 
     def observed(self, params: Params, batch: Batch, index: Array) -> list[Seen]:
         """The observed sites, given a draw of the guide."""

@@ -16,6 +16,7 @@ from ppdgm.backends.pyro.support import confine, observe
 from ppdgm.backends.pyro.vocabulary import closed_form_kl
 from ppdgm.errors import ProgramError
 from ppdgm.language import Array, Trace
+from ppdgm.points import point_masses
 from ppdgm.reading import closed_forms
 
 PARTICLES = "_ppdgm_particles"  #: the plate that vectorises particles, left of all others
@@ -191,4 +192,5 @@ def terms(
             shared[own] = shared.get(own, 0.0) - layout.term(s)[:, 0]
     values = {n: layout.value(s) for n, s in guide.items() if not s.observed}
     forms = closed_forms(drawn, model, latent, layout.kl) if kl else {}
-    return Trace(values, log_p, log_q, forms, shared)
+    masses = point_masses(*({n: s.fn for n, s in r.items()} for r in (guide, model))) if judged else []
+    return Trace(values, log_p, log_q, forms, shared, points={n: {**log_q, **shared}[n] for n in masses} or None)
