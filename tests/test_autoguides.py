@@ -86,7 +86,7 @@ def test_parameters_of_a_pyro_pair_meet_their_own_data():
 
 @pytest.mark.parametrize("backend", LIBRARIES)
 def test_a_point_is_no_posterior(backend):
-    """x ~ Poisson(z), z ~ Gamma(2, 1): log p(x, ẑ) at the point of AutoDelta is no bound on log p(x), and has no weights."""
+    """x ~ Poisson(z), z ~ Gamma(2, 1): log p(x, ẑ) at the point of AutoDelta is no bound on log p(x)."""
     lib, dist, guides, xp = LIBRARIES[backend]
     x = np.array([0, 1, 2, 5, 3, 1], "float32")
 

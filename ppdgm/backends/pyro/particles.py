@@ -21,8 +21,8 @@ def one_at_a_time(read: Read, k: int, batch: Batch, index: Array, given: Values)
     if k == 1:
         return runs[0]
     parts = zip(*(run[:5] for run in runs), strict=True)  # a plain pair's other fields are empty
-    terms = ({n: torch.cat([part[n] for part in same]) for n in same[0]} for same in parts)
-    return Trace(*terms, points=runs[0].points)
+    values, log_p, log_q, kl, shared = ({n: torch.cat([part[n] for part in same]) for n in same[0]} for same in parts)
+    return Trace(values, log_p, log_q, kl, shared, points=runs[0].points)
 
 
 def as_more_data(read: Read, k: int, batch: Batch, index: Array, given: Values) -> Trace:
@@ -32,8 +32,9 @@ def as_more_data(read: Read, k: int, batch: Batch, index: Array, given: Values) 
     trace = read(rows, index.repeat(k), {n: v.reshape(1, k * b, *v.shape[2:]) for n, v in given.items()})
     if trace.shared:
         raise ProgramError("A latent for all data is drawn once for each particle.")
-    terms = ({n: t.reshape(k, b, *t.shape[2:]) for n, t in part.items()} for part in trace[:5])
-    return Trace(*terms, points=trace.points)
+    reshaped = lambda part: {n: t.reshape(k, b, *t.shape[2:]) for n, t in part.items()}
+    values, log_p, log_q, kl, shared = map(reshaped, trace[:5])
+    return Trace(values, log_p, log_q, kl, shared, points=trace.points)
 
 
 def stirred(params: Values) -> dict[str, Array]:
