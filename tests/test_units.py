@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 import ppdgm
 from ppdgm.cli.app import app
-from ppdgm.data import Prepared, Stream, Transform, as_fields, binarise, codings_of, load_data
+from ppdgm.data import Classes, Prepared, Stream, Transform, as_fields, binarise, codings_of, load_data
 from ppdgm.data.looks import looks_prepared, may_be_prepared
-from ppdgm.data.prepared import MIXED, coding_of
+from ppdgm.data.prepared import MIXED, RESCALED, coding_of
 from ppdgm.errors import DataError, PpdgmError
 from ppdgm.inference import Fit
 from ppdgm.inference.codings import read_codings
@@ -215,13 +215,15 @@ def test_streamed_rows_are_scaled_as_loaded_ones(table, tmp_path, runs):
 KEPT = {
     "a slice": lambda x: x[2:9:2],
     "rows": lambda x: x[[3, 1]],
-    "a mask": lambda x: x[np.arange(len(x)) % 2 == 0],
+    "rows by a mask": lambda x: x[np.arange(len(x)) % 2 == 0],
     "a copy": lambda x: x.copy(),
     "a deep copy": copy.deepcopy,
     "a pickle": lambda x: pickle.loads(pickle.dumps(x)),
     "a type": lambda x: x.astype("f8"),
-    "arithmetic": lambda x: 2 * x + np.ones(3) - np.abs(x),
-    "in place": lambda x: np.add(x, 1, out=x.copy()),
+    "noise": lambda x: x + np.random.default_rng(0).normal(size=x.shape) - np.asarray(x),
+    "a mask": lambda x: x * (np.asarray(x) > 0),
+    "a mask of numbers": lambda x: np.eye(3)[0] * x,
+    "all columns": lambda x: x[2:, :],
     "joined": lambda x: np.concatenate([x, x[:2]]),
     "stacked": lambda x: np.vstack([x, x]),
     "chosen": lambda x: np.where(x > 0, x, 0),
@@ -256,18 +258,55 @@ LOST = {
 }
 
 
+RESCALED_BY = {
+    "twice": lambda x: 2 * x,
+    "a shift": lambda x: x - np.array([1.0, 2.0, 3.0]),
+    "a shift of one row": lambda x: x[0] + np.array([1.0, 2.0, 3.0]),
+    "a function": lambda x: np.log1p(np.abs(x)),
+    "a quotient": lambda x: x / x.std(0),
+    "in place": lambda x: np.multiply(x, 2, out=x.copy()),
+    "columns elsewhere": lambda x: x[:, ::-1],
+    "columns elsewhere by NumPy": lambda x: np.flip(x, 1),
+}
+
+
 def test_arrays_know_how_they_were_prepared(runs):
     data, _ = runs
     x, bare = data.train, np.asarray(data.train)
-    for name, function in {**KEPT, **LOST}.items():
+    for name, function in {**KEPT, **LOST, **RESCALED_BY}.items():
         found, expected = function(x), function(bare)
         np.testing.assert_array_equal(np.asarray(found), np.asarray(expected), err_msg=name)
         assert (coding_of(found) == data.transform) == (name in KEPT), name
+        assert (coding_of(found) == RESCALED) == (name in RESCALED_BY), name
     assert codings_of(list(x)) == {"x": data.transform}
     with pytest.raises(DataError, match="prepared in different ways"):
         codings_of([x[0], bare[1]])
     assert coding_of(as_fields(data.train)["x"]) is None  # what goes to the device is bare
     assert replace(data.transform, level=3.0) == data.transform
+
+
+def test_rows_that_were_scaled_back_by_hand_are_asked_about(runs):
+    """As marked rows they would be 20,000 nats off."""
+    data, folders = runs
+    fit, t = ppdgm.load(folders["a data set"]), data.transform
+    right, own = fit.elbo(data.test, k=2).values, data.test * t.scale + t.mean
+    for method in (fit.elbo, fit.encode, fit.reconstruct, fit.prepare):
+        with pytest.raises(DataError, match=r"may be on another scale\. Say which they are: fit\.prepare\(rows, units"):
+            method(own)
+    for rows in (np.asarray(own), fit.prepare(own, units="own"), fit.prepare((own - t.mean) / t.scale, "prepared")):
+        assert np.allclose(fit.elbo(rows, k=2).values, right, atol=1e-3)
+    program, twice = PPCA(event_shape=(3,), latent=1), 2 * data.train - 1
+    with pytest.raises(DataError, match=r"Train on bare arrays, np\.asarray\(rows\), with no units"):
+        ppdgm.fit(program, twice, steps=1, progress=False)
+    bare = ppdgm.fit(program, np.asarray(twice), steps=1, progress=False)
+    assert bare.transform is None and np.isfinite(bare.elbo(2 * data.test - 1, k=2).mean)
+
+
+def test_numbers_computed_of_classes_have_no_names():
+    codes = Prepared(np.array([0, 1, 2]), Classes(("a", "b", "c")))
+    assert coding_of(codes + 1) == RESCALED
+    with pytest.raises(DataError, match="'label': these rows were computed"):
+        codings_of({"x": np.zeros((3, 2)), "label": codes % 2})
 
 
 def saved_and_read(rows, folder):

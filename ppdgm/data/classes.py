@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppdgm.data.headers import MISSING
-from ppdgm.data.prepared import MIXED, Prepared, coding_of
+from ppdgm.data.prepared import Prepared, coding_of
 from ppdgm.errors import DataError, closest
 
 UNLABELLED = -1
@@ -76,7 +76,7 @@ class Classes:
             codes = np.asarray(values)
             words = np.array([*its.names, "-1"])[np.clip(codes, -1, len(its.names) - 1)]
             return self.encode(name, words)
-        if its is not None and its != MIXED:
+        if isinstance(its, Classes):
             return values
         array = values if isinstance(values, np.ndarray) else _as_array(values)
         if array.dtype.kind == "S":

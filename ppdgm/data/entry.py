@@ -12,7 +12,7 @@ from ppdgm.data.classes import Classes
 from ppdgm.data.dataset import Dataset
 from ppdgm.data.kinds import numbers
 from ppdgm.data.looks import SOME, check_own
-from ppdgm.data.prepared import MIXED, Prepared, coding_of, gathered
+from ppdgm.data.prepared import MIXED, RESCALED, UNKNOWN, Prepared, coding_of, gathered
 from ppdgm.data.stream import Stream
 from ppdgm.data.transform import Transform
 from ppdgm.errors import DataError, PpdgmError, nearest, shown
@@ -20,7 +20,16 @@ from ppdgm.errors import DataError, PpdgmError, nearest, shown
 UNITS = ("own", "prepared")
 OF_A_FIT = "fit.prepare(rows, units='prepared') if they are scaled, fit.prepare(rows, units='own') if not"
 OF_DATA = "ppdgm.data.Prepared(rows, data.transform) if they are scaled, data.transform.prepare(rows) if not"
-_JOINED = "rows that were prepared in different ways, or not at all, were joined"
+_TO_TRAIN = {
+    MIXED: "Load the others like the first, load_data(…, like=data), and join them then; or, where all are on one "
+    "scale already, join bare arrays, np.asarray(rows).",
+    RESCALED: "Train on bare arrays, np.asarray(rows), with no units; or, if they are on the old scale still, on "
+    "ppdgm.data.Prepared(rows, data.transform).",
+}
+_TO_JUDGE = {
+    MIXED: "Prepare each part by itself, fit.prepare(rows), and join them then.",
+    RESCALED: "Say which they are: {ways}.",
+}
 
 
 def codings_of(data: Any) -> dict[str, Any]:
@@ -35,11 +44,8 @@ def codings_of(data: Any) -> dict[str, Any]:
         return data.codings
     named = gathered(data)
     for name, value in named.items():
-        if coding_of(value) == MIXED:
-            raise DataError(
-                f"Data {str(name)!r}: {_JOINED}. Load the others like the first, load_data(…, like=data), and join "
-                "them then; or, where all are on one scale already, join bare arrays, np.asarray(rows)."
-            )
+        if (its := coding_of(value)) in (MIXED, RESCALED):
+            raise DataError(f"Data {str(name)!r}: {UNKNOWN[its]}. {_TO_TRAIN[its]}")
     found = {str(n): coding_of(v) for n, v in named.items()}
     fits = lambda n, c: isinstance(c, Classes) or (isinstance(c, Transform) and n == "x" and _fits(c, named[n]))
     return {n: c for n, c in found.items() if fits(n, c)}
@@ -63,10 +69,9 @@ def enter(codings: Mapping[str, Any], data: Any, units: str | None = None, ways:
         return data  # refused where fields are read
     named = gathered(data)
     for name, value in named.items():
-        if name in codings and coding_of(value) == MIXED:
-            raise DataError(
-                f"Data {name!r}: {_JOINED}. Prepare each part by itself, fit.prepare(rows), and join them then."
-            )
+        its = coding_of(value)
+        if name in codings and (its == MIXED or (its == RESCALED and units is None)):
+            raise DataError(f"Data {name!r}: {UNKNOWN[its]}. {_TO_JUDGE[its].format(ways=ways)}")
     return {n: _entered(codings[n], n, v, units, ways) if n in codings else v for n, v in named.items()}
 
 
@@ -115,7 +120,8 @@ def prepare_rows(codings: Mapping[str, Any], data: Any, units: str | None) -> An
     found = dict(enter({n: c for n, c in codings.items() if n != "x"}, named))
     if "x" in named and "x" in codings:
         transform, x = codings["x"], named["x"]
-        bare = coding_of(x) is None and not isinstance(x, Stream)
+        its = coding_of(x)
+        bare = (its is None or (its == RESCALED and units == "own")) and not isinstance(x, Stream)
         if bare and units != "prepared" and transform.binary:
             found["x"] = transform.prepare(x)
         else:

@@ -8,6 +8,11 @@ from typing import Any
 import numpy as np
 
 MIXED = "mixed"  # the coding of rows that were put together from several, or from prepared ones and others
+RESCALED = "rescaled"  # the coding of what was computed from prepared rows and may be on another scale: 2x − 1
+UNKNOWN = {
+    MIXED: "rows that were prepared in different ways, or not at all, were joined",
+    RESCALED: "these rows were computed from prepared ones, and may be on another scale",
+}
 
 _JOINS = {"concatenate", "stack", "vstack", "hstack", "dstack", "column_stack", "append", "insert", "block"}
 _KEEPS = {
@@ -32,12 +37,18 @@ _PLACES = {"mean", "average", "median", "quantile", "percentile", "min", "max", 
 _KEEPS |= _PLACES | {f"nan{name}" for name in _PLACES}
 
 
+_SAME = {"clip", "rint", "positive", "conjugate", "maximum", "minimum", "fmax", "fmin"}  # on the rows' scale too
+_MOVES = {"roll", "flip", "flipud", "fliplr", "rot90", "transpose", "matrix_transpose", "moveaxis", "swapaxes", "sort"}
+
+
 class Prepared(np.ndarray):
     """An array with the `Transform` or the `Classes` that its numbers came from, as `load_data` gives them.
 
-    It is a NumPy array in all else. Indices, copies, arithmetic, means and joining like with like keep the coding; bare
-    arrays, comparisons and sums have none. Bare are also those that NumPy makes without asking: `np.asarray(rows)`,
-    `np.array([row, row])`, `rng.permutation(rows)`, `np.load` of what was saved. `Prepared(rows, coding)` marks them.
+    It is a NumPy array in all else. Indices, copies, noise, masks, means and joining like with like keep the coding;
+    bare arrays, comparisons and sums have none. Other arithmetic may lead to another scale (x · sd + mean, 2x − 1), and
+    so may what moves dimensions that have a scale each: the coding is then RESCALED, which is asked about. Bare is also
+    what NumPy makes without asking: `np.asarray(rows)`, `np.array([row, row])`, `rng.permutation(rows)`,
+    `np.load` of what was saved. `Prepared(rows, coding)` marks them.
     """
 
     coding: Any
@@ -55,10 +66,21 @@ class Prepared(np.ndarray):
         out = kwargs.get("out")
         bare = {} if out is None else {"out": tuple(_bare(o) for o in out)}
         found = getattr(ufunc, method)(*map(_bare, inputs), **{**kwargs, **bare})
+        coding = _shared(list(_arrays(inputs)), False)
+        if coding is not None and not _same_scale(ufunc.__name__, inputs):
+            coding = RESCALED
         if out is not None:
+            for array in (o for o in out if isinstance(o, Prepared)):
+                array.coding = coding
             return out[0] if len(out) == 1 else out
         keeps = method == "__call__" and ufunc.signature is None
-        return _coded(found, _shared(list(_arrays(inputs)), False)) if keeps else found
+        return _coded(found, coding) if keeps else found
+
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        if isinstance(index, tuple) and isinstance(found, Prepared) and found.shape[1:] == self.shape[1:]:
+            found.coding = self.coding if all(map(_is_whole, index[1:])) else _moved(self.coding)
+        return found
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if not all(issubclass(t, np.ndarray) for t in types):
@@ -69,7 +91,8 @@ class Prepared(np.ndarray):
         name = getattr(func, "__name__", "")
         if name not in _JOINS | _KEEPS:
             return found
-        return _coded(found, _shared(list(_arrays((args, kwargs))), name in _JOINS))
+        coding = _shared(list(_arrays((args, kwargs))), name in _JOINS)
+        return _coded(found, _moved(coding) if name in _MOVES else coding)
 
     def mean(self, *args: Any, **kwargs: Any) -> Any:
         """As of any array; means of rows are on their scale."""
@@ -136,9 +159,28 @@ def _arrays(value: Any) -> Iterator[np.ndarray]:
 def _shared(arrays: list[np.ndarray], joined: bool) -> Any:
     """The coding that arrays have in common; of rows that are joined, each must have it."""
     codings = [c for c in map(coding_of, arrays) if c is not None]
+    if not codings:
+        return None
     alike = all(c == codings[0] for c in codings[1:])
     whole = not joined or len(codings) == len(arrays) or not getattr(codings[0], "scales", True)
     return codings[0] if alike and whole else MIXED
+
+
+def _same_scale(name: str, inputs: Any) -> bool:
+    """Whether what an operation makes of rows is on their scale: with noise, of the rows' own shape, or a mask."""
+    if name in ("add", "subtract"):
+        return all(np.ndim(i) > 1 for i in inputs) and len({np.shape(i) for i in inputs}) == 1
+    others = [np.asarray(i) for i in inputs if coding_of(i) is None]
+    return name in _SAME or (name == "multiply" and bool(others) and all(((o == 0) | (o == 1)).all() for o in others))
+
+
+def _moved(coding: Any) -> Any:
+    """The coding of rows whose dimensions changed their places: none is known where each has a scale of its own."""
+    return coding if getattr(coding, "mean", None) is None else RESCALED
+
+
+def _is_whole(index: Any) -> bool:
+    return index is Ellipsis or index is None or (isinstance(index, slice) and index == slice(None))
 
 
 def _coded(found: Any, coding: Any) -> Any:
