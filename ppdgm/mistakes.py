@@ -388,6 +388,15 @@ def misfit(name: str, dist: Any, plates: Frames) -> ProgramError:
     )
 
 
+def unsized(name: str, dist: Any, plate: str, rows: int) -> ProgramError:
+    """The error for a distribution that is not one for each datum, in a data plate without a size."""
+    return ProgramError(
+        f"Site {name!r}: got a distribution of batch shape {tuple(dist.batch_shape)} inside plate {plate!r}, which has "
+        f"no size, so that Pyro does not expand it: expected one for each of {rows} data. Give the plate its size, "
+        f"pyro.plate({plate!r}, x.shape[0])."
+    )
+
+
 def outside(name: str, dist: Any, plate: str, others: Iterable[str], observed: bool) -> ProgramError:
     """The error for a site outside the data plate that has batch dimensions.
 
@@ -406,6 +415,24 @@ def outside(name: str, dist: Any, plate: str, others: Iterable[str], observed: b
     return ProgramError(
         f"Site {name!r} is outside the data plate, but its distribution has batch shape {got}. {remedy}."
     )
+
+
+def check_known(known: int | None, got: int) -> None:
+    """Refuse data of another number of rows, where a pair keeps something for each of the data that it knows."""
+    if known is not None and got != known:
+        raise ProgramError(
+            f"The pair has parameters for each of the {known} rows that it was made with, in their order, and none for "
+            f"other rows: got {got}. Give all {known}, or a guide that computes each row's distribution from x."
+        )
+
+
+def check_shape(name: str, got: Shape, expected: Shape) -> None:
+    """Refuse a parameter of another shape than that which a pair has with the data at hand."""
+    if got != expected:
+        raise ProgramError(
+            f"Parameter {name!r}: got shape {got}, but with these data the pair has it in shape {expected}. One that "
+            "has a row for each of the data fits only the data that it was trained with."
+        )
 
 
 def check_sizes(plate: str, model: int, guide: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ppdgm import mistakes
 from ppdgm.data import Stream, take
 from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.errors import DataError
@@ -69,6 +70,20 @@ class Feed:
         missing = plan.index.size - plan.count * plan.index.shape[1]
         whole = {n: np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)]) for n, a in found.items()}
         return replace(plan, index=index), self.runtime.put(whole)
+
+    def check_known(self) -> None:
+        """Refuse rows for which a plain pair has no parameters, where it has some for each row.
+
+        Raises:
+            ProgramError: they are of another number than the pair knows.
+            DataError: they are streamed, so that the pair never sees them all.
+        """
+        known = self.runtime.tracer.own_rows
+        if known is not None and self.streamed:
+            raise DataError(
+                "Data: got a memory-mapped array, but a pair with parameters for each row needs them all: np.array(x)."
+            )
+        mistakes.check_known(known, self.size)
 
     def capacity(self, batch_size: int, most: int) -> int:
         """Steps whose data may be in memory at a time."""

@@ -318,7 +318,9 @@ class Subject:
 
     def of(self, fields: Mapping[str, np.ndarray]) -> Subject:
         """The same program at other data."""
-        return Subject(self.runtime, self.params, Feed(self.runtime, fields), self.fields, self.seed, self.memory)
+        feed = Feed(self.runtime, fields)
+        feed.check_known()
+        return Subject(self.runtime, self.params, feed, self.fields, self.seed, self.memory)
 
 
 def flat(sites: Mapping[str, np.ndarray], lead: int = 1) -> Sites:

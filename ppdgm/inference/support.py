@@ -28,6 +28,8 @@ def check_support(
 ) -> None:
     """Refuse data of which a row is outside its distribution's support, where log p(x) is −∞, or a formula goes on.
 
+    So are rows for which a plain pair has no parameters.
+
     A support that has bounds of its own is looked at as it is: one that comes from data alone, such as a Binomial's
     total, is a fact of the data; one of parameters is refused to begin with, as there is no gradient out of −∞, and is
     no error later. One that depends on draws is not looked at. Where rows are not refused, log p(x) = −∞ tells.
@@ -42,7 +44,9 @@ def check_support(
 
     Raises:
         DataError: with the first such row, the site and the support.
+        ProgramError: the pair does not know these rows.
     """
+    feed.check_known()
     if _looks_itself(program):
         return
     look = _Look(runtime, params, feed, rounded)

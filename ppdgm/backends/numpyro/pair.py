@@ -49,11 +49,12 @@ class Leaves(NamedTuple):
 
 @dataclass
 class Probe:
-    """What one abstract run showed: the data plate, the parameters, and how it failed."""
+    """What one abstract run showed: the data plate, the parameters, whether one has a row per datum, its failure."""
 
     plate: Part | None = None
     params: dict[str, Leaves] = field(default_factory=dict)
     of_guide: set[str] = field(default_factory=set)
+    rows: bool = False
     error: Exception | None = None
 
 
@@ -70,8 +71,10 @@ class PairTracer:
         self.labels: dict[str, str] = {}  #: of each parameter: "guide" if the guide has it, else "model"
         self.subsamples = False
         self.batch_size: int | None = None  #: None: any
+        self.own_rows: int | None = None  #: N, where the pair keeps something for each of the data that it knows
         self._params: dict[str, Leaves] = {}
-        self._in_order = False  #: a full plate whose size is written into the program
+        self._in_order = False  #: a full plate that takes all data: its size, or a parameter's, is theirs
+        self._local = False  #: whether an autoguide has parameters for each datum
         self._ready = False
         self._keyed = False  #: whether it asks for keys outside its sites
         self._noise: str | None = None  #: what is wrong with its use of these; "" for nothing
@@ -93,14 +96,17 @@ class PairTracer:
         if seen.error:
             raise seen.error
         more = self._probe(data, rows + 1)
-        (size, part), (wider, wider_part) = seen.plate or (0, None), more.plate or (0, None)
-        self._in_order = size == wider and part in (None, size)
-        if more.error and not self._in_order:
-            raise more.error
-        self.subsamples = not self._in_order and not (part in (None, size) and wider_part in (None, wider))
-        self.batch_size = size if self._in_order else wider_part if self.subsamples else None
-        if self.batch_size is None:
-            _refuse_local(seen.params, more.params, self.plate)
+        size, part = seen.plate or (0, None)
+        wider, drawn = (size, None) if more.error else more.plate or (0, None)
+        alike = not more.error and _shapes(seen.params) == _shapes(more.params)
+        if part in (None, size) and drawn not in (None, wider):  # as many as there are data here
+            part = drawn
+        self.subsamples = part not in (None, size) or drawn not in (None, wider)
+        self._in_order = not (self.subsamples or (alike and wider != size))
+        self.batch_size = part if self.subsamples else size if self._in_order else None
+        of_rows = any(size in shape for leaves in seen.params.values() for shape in leaves.shapes)
+        if self._local or seen.rows or (self._in_order and (of_rows or not (alike or more.error))):
+            self.own_rows = size
         self._params, self._ready = seen.params, True
         self.labels = {
             leaf: "guide" if site in seen.of_guide else "model"
@@ -111,11 +117,12 @@ class PairTracer:
     def _set_up(self, data: Batch) -> None:
         """Let an autoguide look at its model: inside a trace, it would keep what JAX takes away."""
         guide = self.program.guide
-        if not isinstance(guide, AutoGuide) or guide.prototype_trace is not None:
+        if not isinstance(guide, AutoGuide):
             return
-        args, kwargs = arguments("guide", guide, data)
+        args, kwargs = arguments("guide", guide, {n: jnp.asarray(a) for n, a in data.items()})
         try:
-            handlers.seed(guide, 0)(*args, **kwargs)
+            if guide.prototype_trace is None:
+                handlers.seed(guide, 0)(*args, **kwargs)
         except PpdgmError:
             raise
         except Exception as error:
@@ -124,8 +131,8 @@ class PairTracer:
             raise explain(self.program, error) from error
         prototype: Any = guide.prototype_trace
         drawn = [m for m in prototype.values() if m["type"] == "sample" and not m["is_observed"]]
-        local = any(f.name == self.plate for m in drawn for f in m["cond_indep_stack"])
-        if local and isinstance(guide, AutoContinuous):
+        self._local = any(f.name == self.plate for m in drawn for f in m["cond_indep_stack"])
+        if self._local and isinstance(guide, AutoContinuous):
             raise mistakes.in_one_vector(type(guide).__name__, self.plate)
 
     def initialise(self, seed: int, data: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
@@ -288,7 +295,6 @@ class PairTracer:
         asks = Supply(self.program.guide, self.plate, at, own or param, draw, noise=noise)
         guide = self._read("guide", asks, first, batch)
         mistakes.check_unobserved(n for n, s in guide.sites.items() if s.observed and not isinstance(s.fn, Unit))
-        size, part = asks.sizes.get(self.plate, (None, None))
 
         def follow(msg: Message) -> Array | None:
             if msg["name"] in guide.sites and not msg["is_observed"]:
@@ -297,7 +303,7 @@ class PairTracer:
                 return site.value
             return None if msg["infer"].get("is_auxiliary") else at_mean(msg, not msg["is_observed"])
 
-        answers = Supply(self.program.model, self.plate, at, param, follow, part or size, noise)
+        answers = Supply(self.program.model, self.plate, at, param, follow, asks.sizes.get(self.plate), noise)
         model = self._read("model", answers, second, batch)
         self._keyed = self._keyed or bool(asks.keys or answers.keys)
         if self.plate not in answers.sizes:
@@ -338,6 +344,8 @@ class PairTracer:
                 raise ProgramError(f"Parameter {msg['name']!r} was not there when the pair was first run.")
             if missing := [n for n in leaves.names if n not in params]:
                 raise ProgramError(f"Parameter {missing[0]!r} has no value. {nearest(missing[0], params)}")
+            for name, shape in zip(leaves.names, leaves.shapes, strict=True):
+                mistakes.check_shape(name, jnp.shape(params[name]), shape)
             constrain = biject_to(msg["kwargs"].get("constraint", constraints.real))
             found = jax.tree.unflatten(leaves.tree, [constrain(params[n]) for n in leaves.names])
             return found if training else in_inference(found)
@@ -356,6 +364,7 @@ class PairTracer:
             guide, model = self._pair(key, batch, at, lambda msg: None, {}, training=True)
             seen.params = {n: _leaves(n, m["value"]) for r in (guide, model) for n, m in r.params.items()}
             seen.of_guide = set(guide.params)
+            seen.rows = any(self._has_rows(m) for r in (guide, model) for m in r.params.values())
 
         like = {n: jax.ShapeDtypeStruct((rows, *a.shape[1:]), canonicalize_dtype(a.dtype)) for n, a in data.items()}
         try:
@@ -364,6 +373,11 @@ class PairTracer:
         except Exception as error:
             seen.error = error
         return seen
+
+    def _has_rows(self, msg: Message) -> bool:
+        """Whether a parameter has a row for each datum, of which the data plate takes some."""
+        frame = next((f for f in msg["cond_indep_stack"] if f.name == self.plate), None)
+        return frame is not None and msg["kwargs"].get("event_dim") is not None
 
     def _first_values(self, key: Array, batch: Batch) -> dict[str, Array]:
         at = lambda size, part: None if part in (None, size) else jnp.zeros(part, jnp.int32)
@@ -403,10 +417,5 @@ def _unsort(arrays: Mapping[str, Array], order: Array | None) -> dict[str, Array
     return _take(arrays, None if order is None else jnp.argsort(order), 1)
 
 
-def _refuse_local(few: Mapping[str, Leaves], more: Mapping[str, Leaves], plate: str) -> None:
-    for site, leaves in few.items():
-        if site in more and leaves.shapes != more[site].shapes:
-            raise ProgramError(
-                f"Parameter {site!r} has a row for each datum, which fits no minibatch of the full plate {plate!r}. "
-                f"Subsample the plate, numpyro.plate({plate!r}, N, subsample_size=B), and give the parameter event_dim."
-            )
+def _shapes(params: Mapping[str, Leaves]) -> dict[str, list[tuple[int, ...]]]:
+    return {site: leaves.shapes for site, leaves in params.items()}

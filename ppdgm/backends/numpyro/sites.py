@@ -41,7 +41,7 @@ class Supply(Messenger):
         index: (size, subsample_size) -> indices for the data plate, or None to leave it to NumPyro.
         param: message -> value of the parameter, or None.
         choose: message -> value of the sample site, or None.
-        guide: how many data the plate takes at a time in the guide, if this is the model.
+        guide: size and subsample_size of the plate in the guide, if this is the model.
         noise: a key for each that the function asks for outside its sites; None to leave it to NumPyro.
     """
 
@@ -52,7 +52,7 @@ class Supply(Messenger):
         index: Callable[[int, int | None], Array | None],
         param: Callable[[Message], Any],
         choose: Callable[[Message], Array | None],
-        guide: int | None = None,
+        guide: tuple[int, int | None] | None = None,
         noise: Callable[[], Array] | None = None,
     ):
         super().__init__(fn)
@@ -83,9 +83,12 @@ class Supply(Messenger):
 
     def _plate(self, msg: Message) -> None:
         name, (size, part) = msg["name"], msg["args"]
+        there, drawn = self.guide or (size, part)
+        if name == self.plate and part is None and drawn not in (None, there):
+            part = drawn  # the guide alone subsamples: the model takes its indices, as NumPyro has it
         self.sizes[name] = size, part
         if name == self.plate:
-            mistakes.check_sizes(name, part or size, self.guide or part or size)
+            mistakes.check_sizes(name, part or size, drawn or there)
             self.index = self._index_of(size, part)
             msg["value"] = msg["value"] if self.index is None else self.index
         elif part not in (None, size):

@@ -40,6 +40,7 @@ class ProgramTracer:
 
     subsamples = False  #: a minibatch is rows of the data, not indices for the program's own plate
     batch_size: int | None = None  #: any
+    own_rows: int | None = None  #: its parameters are of no data
 
     def __init__(self, program: Any):
         self.program = program

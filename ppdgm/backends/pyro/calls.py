@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from copy import copy
 from typing import Any
 
 import torch
@@ -40,6 +41,12 @@ class Call:
                 f"The {role} takes {signature}, but the data have the fields {', '.join(fields)} ({error}). Name the "
                 "fields as the arguments are named; a single array is x."
             ) from None
+
+    def of(self, function: Any) -> Call:
+        """The same call of another function."""
+        other = copy(self)
+        other.function = function
+        return other
 
     def __call__(self, batch: Batch) -> Any:
         if self.positional:

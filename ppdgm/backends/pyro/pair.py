@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
+from pyro.contrib.easyguide import EasyGuide
 from pyro.distributions import Unit
 from pyro.infer.autoguide import AutoContinuous, AutoGuide
 
@@ -19,7 +20,7 @@ from ppdgm.backends.pyro.calls import Call, calls
 from ppdgm.backends.pyro.modules import Modules, in_sight
 from ppdgm.backends.pyro.noise import Watch
 from ppdgm.backends.pyro.particles import agree, as_more_data, one_at_a_time, stirred
-from ppdgm.backends.pyro.plate import ROWS, find_plate
+from ppdgm.backends.pyro.plate import few, find_plate
 from ppdgm.backends.pyro.recorder import Recorder, taken_twice
 from ppdgm.backends.pyro.sites import Layout, Site, terms
 from ppdgm.backends.pyro.vocabulary import unvalidated
@@ -56,6 +57,7 @@ class PairTracer:
         self._of_guide: set[str] = set()
         self.subsamples = False  #: whether the pair is called with all data and draws its minibatch by index
         self.batch_size: int | None = None  #: B, where the plate fixes it
+        self.own_rows: int | None = None  #: N, where the pair keeps something for each of the data that it knows
         self.state_names: frozenset[str] = frozenset()
         self.particles = "one at a time"  #: how several are read: also "in a plate", "as more data"
         self._known = False
@@ -209,10 +211,11 @@ class PairTracer:
         self._live, self._owners, self._store = {}, {}, {"params": {}, "constraints": {}}
         with torch.no_grad(), unvalidated(), self.modules.collecting():
             with self._default_device():
-                few = lambda n: take(slice(n))
-                self.subsamples, self.batch_size = find_plate(self._model, few, size, self.plate)
-            alone = isinstance(self.program.guide, AutoGuide)  # it keeps parameters for each datum that it sees first
-            rows = np.arange(self.batch_size or (size if alone else min(size, ROWS))) % size
+                first = lambda n: take(slice(n))
+                self.subsamples, self.batch_size = find_plate(self._model, self._plates, first, size, self.plate)
+                if not (self.subsamples or self.batch_size or self._set_up_by_data or self._follows(first, size)):
+                    self.batch_size = self.own_rows = size
+            rows = np.arange(self.batch_size or (size if self._set_up_by_data else few(size)[0])) % size
             batch = take(slice(None) if self.subsamples else rows)
             index = torch.as_tensor(rows, device=self.device)
             with self._entered():
@@ -229,19 +232,54 @@ class PairTracer:
         with torch.no_grad(), unvalidated(), self.modules.evaluating(dropout_only=True), self._entered():
             self.particles = self._choose_particles(batch, index)
 
+    @property
+    def _plates(self) -> Call | None:
+        """What makes the guide's plates, as far as it can be run with a few rows."""
+        if not self._set_up_by_data:
+            return self._guide
+        own = getattr(self.program.guide, "create_plates", None)
+        return None if own is None else self._guide.of(own)
+
+    @property
+    def _set_up_by_data(self) -> bool:
+        """Whether the guide keeps parameters for each datum that it sees first."""
+        return isinstance(self.program.guide, AutoGuide | EasyGuide)
+
+    def _follows(self, first: Callable[[int], Batch], size: int) -> bool:
+        """Whether the pair takes any number of rows, with the same parameters.
+
+        If not, it has something for each datum, or a number of rows is written into it: it takes all data.
+        """
+        shapes = []
+        for n in few(size):
+            layout, index, found = Layout(self.plate, 1, None, n), torch.arange(n, device=self.device), {}
+            try:
+                with pyro.get_param_store().scope(), torch.random.fork_rng(enabled=True):
+                    guide = self._run(self._guide, first(n), Recorder(layout, index, {}, {}, found, first=True))
+                    self._run(self._model, first(n), Recorder(layout, index, {}, guide, found, first=True))
+            except Exception:  # told by the run with all data, if that fails too
+                return False
+            finally:
+                self.modules.put_back_params()
+            shapes.append({n: t.shape for n, t in found.items()})
+        return shapes[0] == shapes[1]
+
     def _first_run(self, batch: Batch, index: Array) -> dict[str, Array]:
         layout = Layout(self.plate, 1, None, len(index))
         found: dict[str, Array] = {}
         try:
-            guide = self._run(self._guide, batch, Recorder(layout, index, {}, {}, found, first=True))
+            first = Recorder(layout, index, {}, {}, found, first=True)
+            guide = self._run(self._guide, batch, first)
             self._of_guide = set(found)
-            model = self._run(self._model, batch, Recorder(layout, index, {}, guide, found, first=True))
+            then = Recorder(layout, index, {}, guide, found, first=True)
+            model = self._run(self._model, batch, then)
         finally:
             replaced = self.modules.put_back_params()
         if replaced:
             raise taken_twice(replaced)
         frames = [f for s in (*guide.values(), *model.values()) for f in s.frames.values() if f.dim is not None]
         self._nesting = max([1, *(-f.dim for f in frames)])
+        self.own_rows = self.own_rows or first.rows or then.rows
         self._check_autoguide(model, len(index))
         terms(guide, model, self._layout(None, len(index)), False)
         self._latent = [n for n, s in model.items() if not s.observed]
@@ -250,11 +288,13 @@ class PairTracer:
     def _check_autoguide(self, model: Mapping[str, Site], size: int) -> None:
         """An autoguide over latents of each datum knows those data alone: the plate takes all, or draws of them."""
         guide, plate = self.program.guide, self.plate
-        if not isinstance(guide, AutoGuide) or not any(plate in s.frames and not s.observed for s in model.values()):
+        local = next((s for s in model.values() if plate in s.frames and not s.observed), None)
+        if not self._set_up_by_data or local is None:
             return
         if self.subsamples and isinstance(guide, AutoContinuous):
             raise mistakes.in_one_vector(type(guide).__name__, plate)
         self.batch_size = self.batch_size or size
+        self.own_rows = self.own_rows or local.frames[plate].full_size or size
 
     def _choose_particles(self, batch: Batch, index: Array) -> str:
         """The fastest way to several particles that gives what one at a time gives, wherever training may go."""
@@ -307,6 +347,7 @@ class PairTracer:
         return terms(guide, model, layout, kl, judged=gradients is None)
 
     def _run(self, call: Call, batch: Batch, recorder: Recorder) -> dict[str, Site]:
+        recorder.subsamples = self.subsamples
         if not self.subsamples:
             recorder.index = torch.arange(recorder.layout.b, device=self.device)
         return recorder.record(call, batch)
@@ -344,6 +385,9 @@ class PairTracer:
             raise ProgramError(
                 f"Parameter {n!r} is not in {lacks}. {nearest(n, params if n in self._live else self._live)}"
             )
+
+        for n, value in params.items():
+            mistakes.check_shape(n, tuple(value.shape), tuple(self._live[n].shape))
 
     def _check_live(self, params: Params) -> None:
         if any(params.get(n) is not t for n, t in self._live.items()):

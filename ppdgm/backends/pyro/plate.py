@@ -22,12 +22,12 @@ class Plate(NamedTuple):
     """What the data plate says when it is made.
 
     Attributes:
-        size: its full size.
+        size: its full size; None where it is given none, and takes what comes.
         drawn: how many indices it takes of these, if it says so.
         own: whether the indices are given to it.
     """
 
-    size: int
+    size: int | None
     drawn: int | None
     own: bool
 
@@ -44,6 +44,9 @@ class _Probe(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if not isinstance(msg["fn"], _Subsample):
+            if any(f.name == self.name and f.size == -1 for f in msg["cond_indep_stack"]):
+                self.plate = Plate(None, None, False)
+                raise _Found
             return
         if msg["name"] != self.name:
             self.others.append(msg["name"])
@@ -73,11 +76,13 @@ def own_init(msg: Any) -> None:
     msg["args"] = (name, init, *rest)
 
 
-def find_plate(model: Call, rows: Callable[[int], Batch], size: int, name: str) -> tuple[bool, int | None]:
-    """Run a model up to its data plate, twice.
+def find_plate(
+    model: Call, guide: Call | None, rows: Callable[[int], Batch], size: int, name: str
+) -> tuple[bool, int | None]:
+    """Run model and guide up to their data plates, twice.
 
     Args:
-        model: over named data.
+        model, guide: over named data; no guide, if it can't be run with a few rows.
         rows: so many rows of the data.
         size: of the data.
         name: of the plate.
@@ -85,15 +90,29 @@ def find_plate(model: Call, rows: Callable[[int], Batch], size: int, name: str) 
     Returns:
         (whether it draws its minibatch by index from all data, B where the plate fixes it). A plate that follows the
         rows handed over, with whatever scale, gives (False, None); one of fixed size that does not subsample, (False,
-        size).
+        size). Where the guide alone subsamples, the model takes the guide's indices, as Pyro has it.
 
     Raises:
         ProgramError: no such plate, or one with indices of its own.
     """
-    many = min(size, ROWS)
-    tried = (many, max(1, many - 3))
+    tried = few(size)
     plates = [_probe(model, rows(n), name) for n in tried]
-    if all(n == (p.size if p.drawn is None else p.drawn) for n, p in zip(tried, plates, strict=True)):
+    found = _kind(plates, tried, name)
+    if guide is not None and not found[0]:
+        drawn = [plate for n in tried if (plate := _look(guide, rows(n), name)[0].plate) is not None]
+        if len(drawn) == len(tried) and not any(p.own for p in drawn) and _kind(drawn, tried, name)[0]:
+            return _kind(drawn, tried, name)
+    return found
+
+
+def few(size: int) -> tuple[int, int]:
+    """Two numbers of rows with which a pair is first run, of data that have so many."""
+    many = min(size, ROWS)
+    return many, max(1, many - 3)
+
+
+def _kind(plates: list[Plate], tried: tuple[int, int], name: str) -> tuple[bool, int | None]:
+    if all(n == (p.size if p.drawn is None else p.drawn) or p.size is None for n, p in zip(tried, plates, strict=True)):
         return False, None
     full, drawn, own = plates[0]
     if own:
@@ -104,23 +123,29 @@ def find_plate(model: Call, rows: Callable[[int], Batch], size: int, name: str) 
     return drawn is not None, full if drawn is None else drawn
 
 
-def _probe(model: Call, batch: Batch, name: str) -> Plate:
-    probe, failure = _Probe(name), None
+def _look(function: Call, batch: Batch, name: str) -> tuple[_Probe, Exception | None]:
+    """A run up to the data plate, and how it failed before that."""
+    probe = _Probe(name)
     try:
         with pyro.get_param_store().scope(), probe:
-            model(batch)
+            function(batch)
     except _Found:
         pass
     except PpdgmError:
         raise
     except Exception as error:
-        if not probe.others:
-            raise explain(model.program, error) from error
-        failure = error  # as likely as not for want of the plate
+        return probe, error
+    return probe, None
+
+
+def _probe(model: Call, batch: Batch, name: str) -> Plate:
+    probe, failure = _look(model, batch, name)
+    if failure and not probe.others:  # else as likely as not for want of the plate
+        raise explain(model.program, failure) from failure
     if probe.plate is None:
         close = closest(name, probe.others)
         raise ProgramError(
-            f"The model makes no data plate {name!r} of a given size when it is called. "
+            f"The model makes no data plate {name!r} when it is called. "
             f"Its plates: {', '.join(probe.others) or 'none'}. {f'Did you mean {close!r}? ' if close else ''}"
             "Name it in Program.from_pyro(model, guide, data_plate=…), or put what is drawn per datum inside "
             f"`with pyro.plate({name!r}, x.shape[0]):`."

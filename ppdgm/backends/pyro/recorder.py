@@ -65,6 +65,8 @@ class Recorder(Messenger):
         self.told: dict[str, Array] = {}
         self.plates: set[str] = set()
         self.role = ""
+        self.subsamples = False  #: whether the data plate draws its minibatch by index
+        self.rows: int | None = None  #: N, where a parameter has one row for each of the data
 
     def record(self, function: Call, batch: Batch) -> dict[str, Site]:
         """Run the function, with a plate of particles around it if the layout has one.
@@ -94,7 +96,7 @@ class Recorder(Messenger):
             return
         if not isinstance(fn, Distribution):
             raise mistakes.not_a_distribution(name, fn, Distribution, "dist")
-        fn = msg["fn"] = mended(fn)
+        fn = msg["fn"] = self._sized(name, mended(fn), msg)
         if msg["is_observed"]:
             if self.generate and not _is_bookkeeping(msg):
                 _set(msg, self._point(name, fn, False))
@@ -105,7 +107,7 @@ class Recorder(Messenger):
             self._check_replayed(msg, self.replay[name])
             _set(msg, self.replay[name].value)
         elif name in self.given:
-            _set(msg, self.layout.spread(name, fn, _frames(msg), self.given[name]))
+            _set(msg, self.layout.spread(name, fn, self._frames(msg), self.given[name]))
         elif self.mean:
             _set(msg, self._point(name, fn, True))
         elif self.gradients:
@@ -119,7 +121,7 @@ class Recorder(Messenger):
 
     def _note(self, name: str, fn: Any, gradients: Gradients, msg: Any) -> None:
         """Refuse, or note, a draw that carries no gradient."""
-        inside = self.layout.plate in _frames(msg)
+        inside = self.layout.plate in self._frames(msg)
         if gradients.walked:
             mistakes.check_walked(name, fn, inside)
         if has_pathwise(fn):
@@ -140,7 +142,7 @@ class Recorder(Messenger):
             raise mistakes.twice(name)
         observed = msg["is_observed"] or infer.pop("_was_observed", False)
         auxiliary = bool(infer.get("is_auxiliary"))
-        site = Site(name, fn, msg["value"], msg["mask"], msg["scale"], observed, auxiliary, _frames(msg))
+        site = Site(name, fn, msg["value"], msg["mask"], msg["scale"], observed, auxiliary, self._frames(msg))
         self._check_frame(site)
         if observed:
             _check_observation(site, self.layout)
@@ -165,12 +167,45 @@ class Recorder(Messenger):
         if isinstance(init, torch.nn.Parameter) and init is not leaf and real:
             raise taken_twice(name)
         self.params.setdefault(name, leaf)
+        frame, events = _frames(msg).get(self.layout.plate), msg["kwargs"].get("event_dim")
+        if frame is not None and frame.dim is not None and events is not None:
+            shape, dim = tuple(leaf.shape), frame.dim - events
+            if len(shape) >= -dim and shape[dim] == frame.full_size:
+                self.rows = frame.full_size
+
+    def _frames(self, msg: Any) -> dict[str, Any]:
+        """The plates around a statement; a data plate without a size has that of the minibatch."""
+        frames, name = _frames(msg), self.layout.plate
+        if name in frames and frames[name].size == -1:
+            frames[name] = frames[name]._replace(size=self.layout.b, full_size=self.layout.b)
+        return frames
+
+    def _sized(self, name: str, fn: Any, msg: Any) -> Any:
+        """A distribution in a data plate without a size, which Pyro leaves as it is, expanded over the minibatch.
+
+        Raises:
+            ProgramError: the guide draws one value for all data there.
+        """
+        frame = _frames(msg).get(self.layout.plate)
+        if frame is None or frame.size != -1:
+            return fn
+        self.plates.add(frame.name)
+        b, shape = self.layout.b, list(fn.batch_shape)
+        shape = [1] * (-frame.dim - len(shape)) + shape
+        if shape[frame.dim] == b:
+            return fn
+        if self.role == "guide" or shape[frame.dim] != 1:
+            raise mistakes.unsized(name, fn, frame.name, b)
+        shape[frame.dim] = b
+        return fn.expand(torch.Size(shape))
 
     def _set_plate(self, msg: Any) -> None:
         name, size, part = msg["name"], msg["fn"].size, msg["fn"].subsample_size
         self.plates.add(name)
         if msg["value"] is not None:
             part = len(msg["value"])
+        elif self.subsamples and self.role == "model" and name == self.layout.plate and part is None:
+            part = len(self.index)  # those of the guide, which alone subsamples
         if name == self.layout.plate:
             sizes = {"model": len(self.index), "guide": len(self.index), self.role: size if part is None else part}
             mistakes.check_sizes(name, sizes["model"], sizes["guide"])
@@ -181,7 +216,7 @@ class Recorder(Messenger):
             raise subsampled(name, self.layout.plate)
 
     def _check_replayed(self, msg: Any, guide: Site) -> None:
-        name, fn, plate, frames = msg["name"], msg["fn"], self.layout.plate, _frames(msg)
+        name, fn, plate, frames = msg["name"], msg["fn"], self.layout.plate, self._frames(msg)
         if (plate in frames) != (plate in guide.frames):
             inside, there = ("model", guide.frames) if plate in frames else ("guide", frames)
             named = plate in self.plates and any(plate in s.frames for s in self.replay.values())
@@ -207,8 +242,8 @@ class Recorder(Messenger):
             )
         if plate not in self.plates:
             raise ProgramError(
-                f"Plate {plate!r} is not made in the call, or without a size. Write `with pyro.plate({plate!r}, "
-                "x.shape[0]):` in model and guide, so that it can follow the minibatch."
+                f"Plate {plate!r} is not made in the call. Write `with pyro.plate({plate!r}, x.shape[0]):` in model and "
+                "guide, so that it can follow the minibatch."
             )
 
 
