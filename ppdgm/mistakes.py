@@ -201,6 +201,15 @@ def mixed(name: str, what: str) -> ProgramError:
     )
 
 
+def by_place(name: str, rows: int) -> ProgramError:
+    """The error for a pair that takes what it has for each row by the row's place in the minibatch."""
+    return ProgramError(
+        f"Site {name!r}: the terms of a row change with its place in the minibatch. A parameter with {rows} rows, as "
+        "many as there are data, is taken by place. Use it without indices in a plate of all data; or subsample the "
+        "plate in both functions, plate(…, N, subsample_size=B) as i, and take the parameter's rows i."
+    )
+
+
 def no_field(name: str, fields: list[str]) -> ProgramError:
     """The error for an observed site that is no field of the data, so that the guide can't be shown its draw."""
     return ProgramError(

@@ -45,10 +45,10 @@ def make(backend, guide, size=None, part=None, shared=False):
 @pytest.mark.parametrize("backend", LIBRARIES)
 @pytest.mark.parametrize("plate", PLATES)
 def test_a_guide_for_each_datum_finds_its_posterior(plate, backend):
-    fit = ppdgm.fit(make(backend, "AutoNormal", **PLATES[plate]), X, steps=1500, learning_rate=0.02, progress=False)
+    fit = ppdgm.fit(make(backend, "AutoNormal", **PLATES[plate]), X, steps=400, learning_rate=0.05, progress=False)
     means = next(v for n, v in fit.params.items() if "loc" in n)
     # The pathwise gradient's noise leaves a spread of about sqrt(rate) posterior deviations (0.45) around the mean.
-    np.testing.assert_allclose(means, X / (1 + SCALE**2), atol=0.3)
+    assert np.sqrt(np.mean((means - X / (1 + SCALE**2)) ** 2)) < 0.25  # 2 for other rows
 
 
 @pytest.mark.parametrize("backend", LIBRARIES)

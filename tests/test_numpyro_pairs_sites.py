@@ -265,18 +265,7 @@ def test_short_minibatch_is_refused():
         read(open_pair(*linear(B)), range(5))
 
 
-def test_parameters_per_datum_need_a_subsampled_plate():
-    def model(x):
-        with plate(x, None):
-            numpyro.sample("x", normal(numpyro.sample("z", standard(X))), obs=x)
-
-    def guide(x, part=None):
-        with plate(x, part):
-            loc = numpyro.param("loc", jnp.zeros(x.shape), event_dim=1 if part else None)
-            numpyro.sample("z", normal(loc))
-
-    with pytest.raises(ProgramError, match=r"'loc' has a row for each datum.*subsample_size=B.*event_dim"):
-        open_pair(model, guide)
+def test_parameters_per_datum_meet_their_own_data():
     runtime, params, data = open_pair(linear(B)[0], lambda x: _local(x))
     assert params["loc"].shape == (N, D)
     index = np.array([24, 3, 3, 1, 0, 5, 6, 7])

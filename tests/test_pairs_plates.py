@@ -70,7 +70,7 @@ KINDS = {
     "no size in the model alone": (none, full, amortised, weight),
     "drawn by the guide alone": (full, part, amortised, weight),
     "a parameter for each datum": (full, full, own, loc),
-    "a parameter for each of 40": (full, full, own, written),
+    "a parameter for each of 40": (full, full, lambda x, m, i: m, written),
     "a parameter for each datum, drawn by the guide alone": (full, part, own, loc),
 }
 CASES = [(b, k) for b in LIBRARIES for k in KINDS if b == "pyro" or "no size" not in k]
@@ -136,29 +136,39 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize(("backend", "kind"), [(b, k) for b in LIBRARIES for k in OWN if b == "pyro" or k != "easy guide"])
+FOUND = [("pyro", k) for k in OWN if k != "autoguide of both"] + [("numpyro", k) for k in OWN if k != "easy guide"]
+
+
+@pytest.mark.parametrize(("backend", "kind"), FOUND)
 def test_each_row_finds_its_own_posterior_and_other_rows_have_none(backend, kind):
-    fit = ppdgm.fit(OWN[kind](backend), X, steps=300, learning_rate=0.05, progress=False)
+    fit = ppdgm.fit(OWN[kind](backend), X, steps=150, learning_rate=0.1, progress=False)
     found = next(v for v in fit.params.values() if v.shape == (N, D))
     # Adam's steps under the pathwise gradient's noise leave about sqrt(rate) posterior deviations (0.45) around it.
-    assert np.sqrt(np.mean((found - X / (1 + SCALE**2)) ** 2)) < 0.25  # 2.1 for other rows
+    assert np.sqrt(np.mean((found - X / (1 + SCALE**2)) ** 2)) < 0.3  # 2.1 for other rows
     np.testing.assert_allclose(fit.encode(X), found, rtol=1e-5)
     with pytest.raises(ProgramError, match=r"parameters for each of the 40 rows .*got 39"):
         fit.elbo(X[1:])
-    with pytest.raises(ProgramError, match=r"parameters for each of the 40 rows .*got 7"):
-        ppdgm.fit(OWN[kind](backend), X, validation=X[:7], steps=5, progress=False)
 
 
 @pytest.mark.parametrize("backend", LIBRARIES)
 def test_a_pair_of_each_row_takes_all_of_them(backend):
+    with pytest.raises(ProgramError, match=r"parameters for each of the 40 rows .*got 7"):
+        ppdgm.fit(OWN["autoguide"](backend), X, validation=X[:7], steps=5, progress=False)
     with pytest.raises(PpdgmError, match=r"batch_size: got 10, but the pair has parameters for each of its 40 rows"):
-        ppdgm.fit(OWN["a parameter for each datum"](backend), X, batch_size=10, progress=False)
+        ppdgm.fit(OWN["a parameter for each datum"](backend), X, batch_size=10, steps=5, progress=False)
+
+
+@pytest.mark.parametrize("backend", LIBRARIES)
+def test_a_parameter_that_is_taken_by_place_is_refused(backend):
+    """In a plate of any rows, the indices are those of the minibatch, and not of the data."""
+    with pytest.raises(ProgramError, match=r"'z'.*change with its place in the minibatch\. A parameter with 40 rows"):
+        ppdgm.fit(pair_of(backend, full, full, own, written), X, batch_size=10, steps=5, progress=False)
 
 
 @pytest.mark.parametrize("backend", LIBRARIES)
 def test_mistakes_are_told_of_all_rows(backend):
     """Not of the few, or one more, with which a pair is looked at."""
-    wrong = lambda x, m, i: m[i][: len(x) // 2]
+    wrong = lambda x, m, i: m[: len(x) // 2]
     with pytest.raises(ProgramError, match=r"'z'.*batch shape \(20,\).*'data' \(40 at dim -1\)"):
         ppdgm.fit(pair_of(backend, full, full, wrong, loc), X, progress=False)
 
@@ -184,8 +194,8 @@ def test_an_autoguide_is_set_up_with_the_librarys_arrays():
             numpyro.sample("x", numpyro_dist.Normal(m, SCALE).to_event(1), obs=x)
 
     pair = Program.from_numpyro(model, numpyro_guides.AutoNormal(model))
-    fit = ppdgm.fit(pair, X, steps=2, batch_size=N, progress=False)
-    z = fit.encode(X[:1])[0]
-    terms = ppdgm.trace(pair, fit.params, X, values={"m": z[None, None]}).log_p["x"]
+    z = np.full(D, 0.3, np.float32)
+    params = {"m_auto_loc": z, "m_auto_scale": z}
+    terms = ppdgm.trace(pair, params, X, values={"m": z[None, None]}).log_p["x"]
     changed = np.concatenate([np.ones((N, 1)), X[:, 1:]], 1)
     np.testing.assert_allclose(terms[0], norm(z, SCALE).logpdf(changed).sum(-1), rtol=1e-4)

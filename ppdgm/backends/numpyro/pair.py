@@ -344,10 +344,11 @@ class PairTracer:
                 raise ProgramError(f"Parameter {msg['name']!r} was not there when the pair was first run.")
             if missing := [n for n in leaves.names if n not in params]:
                 raise ProgramError(f"Parameter {missing[0]!r} has no value. {nearest(missing[0], params)}")
-            for name, shape in zip(leaves.names, leaves.shapes, strict=True):
-                mistakes.check_shape(name, jnp.shape(params[name]), shape)
             constrain = biject_to(msg["kwargs"].get("constraint", constraints.real))
-            found = jax.tree.unflatten(leaves.tree, [constrain(params[n]) for n in leaves.names])
+            values = [constrain(params[n]) for n in leaves.names]
+            for name, value, shape in zip(leaves.names, values, leaves.shapes, strict=True):
+                mistakes.check_shape(name, jnp.shape(value), shape)
+            found = jax.tree.unflatten(leaves.tree, values)
             return found if training else in_inference(found)
 
         return value

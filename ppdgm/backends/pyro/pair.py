@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -252,15 +252,11 @@ class PairTracer:
         """
         shapes = []
         for n in few(size):
-            layout, index, found = Layout(self.plate, 1, None, n), torch.arange(n, device=self.device), {}
             try:
-                with pyro.get_param_store().scope(), torch.random.fork_rng(enabled=True):
-                    guide = self._run(self._guide, first(n), Recorder(layout, index, {}, {}, found, first=True))
-                    self._run(self._model, first(n), Recorder(layout, index, {}, guide, found, first=True))
+                with pyro.get_param_store().scope(), torch.random.fork_rng():
+                    found = self._first_run(first(n), torch.arange(n, device=self.device))
             except Exception:  # told by the run with all data, if that fails too
                 return False
-            finally:
-                self.modules.put_back_params()
             shapes.append({n: t.shape for n, t in found.items()})
         return shapes[0] == shapes[1]
 

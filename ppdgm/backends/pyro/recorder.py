@@ -242,8 +242,8 @@ class Recorder(Messenger):
             )
         if plate not in self.plates:
             raise ProgramError(
-                f"Plate {plate!r} is not made in the call. Write `with pyro.plate({plate!r}, x.shape[0]):` in model and "
-                "guide, so that it can follow the minibatch."
+                f"Plate {plate!r} is not made in the call. Write `with pyro.plate({plate!r}, x.shape[0]):` in model "
+                "and guide, so that it can follow the minibatch."
             )
 
 
