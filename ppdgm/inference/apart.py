@@ -116,7 +116,7 @@ def _terms(trace: Trace) -> Iterator[tuple[str, np.ndarray]]:
         yield next(iter(trace.log_p)), trace.marginal
 
 
-def _may_go_by_place(runtime: Any, first: Arrays, feed: Feed) -> bool:
+def _may_go_by_place(runtime: Any, first: Mapping[str, np.ndarray], feed: Feed) -> bool:
     """Whether a parameter has as many rows as there are data, in a pair that takes any minibatch, without indices."""
     return runtime.tracer.batch_size is None and any(feed.size in v.shape for v in first.values())
 
