@@ -173,6 +173,11 @@ _HINTS = (  # (pattern of "Type: text", what to do)
         "Arrays are torch's on pyro and JAX's on numpyro: use {xp} for mathematics, and the same library's "
         "distributions.",
     ),
+    (
+        r"same dtype|found dtype|expected scalar type|expected \w+ but found",
+        "A plain pair has its data in the types in which they are given: booleans and whole numbers stay what they are. "
+        "Give those that a net reads as floating numbers, x.astype('float32').",
+    ),
     (r"JAX arrays are immutable", "Make a new array: {xp}.where(…), {xp}.concat(…) or {xp}.stack(…)."),
     (r"in-?place operation", "torch has no gradient through a change in place: write a = a + b for a += b."),
     (r"requires grad\. Use|numpy\.ndarray|__array", "Use {xp} for NumPy's functions: NumPy has no gradients."),

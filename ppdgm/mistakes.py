@@ -453,6 +453,15 @@ def check_sizes(plate: str, model: int, guide: int) -> None:
         )
 
 
+def borrowed(plate: str, model: int, guide: int, error: Exception) -> ProgramError:
+    """The error for a model that fails where the guide alone subsamples, and the model is given its indices."""
+    return ProgramError(
+        f"Plate {plate!r} takes {model} data at a time in the model, but {guide} in the guide, whose indices the model "
+        f"is then given. There: {error} Take the rows of these indices in the model, `with plate(…) as i:` and x[i]; "
+        "or give the plate the same size and the same subsample_size in both."
+    )
+
+
 def in_one_vector(guide: str, plate: str) -> ProgramError:
     """The error for an autoguide that draws the latents of all data together."""
     return ProgramError(

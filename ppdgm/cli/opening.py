@@ -15,6 +15,7 @@ from ppdgm.errors import CheckpointError, DataError, SpecError, nearest
 from ppdgm.inference.evaluate import leave_labels
 from ppdgm.inference.job import fingerprint
 from ppdgm.inference.recipe import check_format, read_table, source_of
+from ppdgm.program import PlainPair
 from ppdgm.spec import Spec
 
 SPLITS = ("train", "validation", "test", "all")
@@ -114,7 +115,9 @@ def _check_unchanged(data: Dataset, fit: Any) -> None:
     known = fit.info.get("fingerprint")
     if known is None or data.binarise != fit.training.binarise:
         return
-    if fingerprint(as_fields(leave_labels(fit.program, data.train), fit.training.dtype)) != known:
+    typed = isinstance(fit.program, PlainPair)
+    now = as_fields(leave_labels(fit.program, data.train), fit.training.dtype, typed=typed)
+    if fingerprint(now) != known:
         raise DataError(
             f"{data.name}: the data have changed since the run was trained, so that those to judge may have been "
             f"trained on. To judge them all the same: --data {shlex.quote(data.name)} --split all"

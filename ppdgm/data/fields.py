@@ -22,7 +22,7 @@ _MISSING = (
 )
 
 
-def as_fields(data: Any, dtype: str = "float32", use: Use = "look") -> Fields:
+def as_fields(data: Any, dtype: str = "float32", use: Use = "look", typed: bool = False) -> Fields:
     """Data as named arrays; a single array is `x`. Booleans and `x` become floating; other whole numbers stay, signed.
 
     Streams stay what they are, and memory-mapped arrays become Streams: of them nothing is kept.
@@ -31,6 +31,7 @@ def as_fields(data: Any, dtype: str = "float32", use: Use = "look") -> Fields:
         data: arrays.
         dtype: "float32" or "float64".
         use: what for. Columns whose spread `dtype` can't hold are refused to "train" on, and warned of to "judge".
+        typed: whether all booleans and integers stay what they are, as a plain pair's: masks, and indices.
 
     Raises:
         DataError: no numbers, no rows, fields of different length, or numbers that `dtype` can't hold.
@@ -39,14 +40,14 @@ def as_fields(data: Any, dtype: str = "float32", use: Use = "look") -> Fields:
     if isinstance(data, Dataset):
         raise DataError(f"Data: got the whole of {data!r}, expected one of its splits, such as data.train.")
     named = data if isinstance(data, Mapping) else {"x": data}
-    fields = {name: _field(name, value, dtype, use) for name, value in named.items()}
+    fields = {name: _field(name, value, dtype, use, typed) for name, value in named.items()}
     sizes = {n: len(a) for n, a in fields.items()}
     if not sizes or len(set(sizes.values())) != 1 or 0 in sizes.values():
         raise DataError(f"Data: got fields of {sizes or 'no'} rows, expected the same number, at least one.")
     return fields
 
 
-def _field(name: str, value: Any, dtype: str, use: Use) -> Any:
+def _field(name: str, value: Any, dtype: str, use: Use, typed: bool) -> Any:
     lazy = isinstance(value, Stream | np.memmap)
     array: Any = as_numbers(name, value) if lazy else numbers(name, value)
     check_rows_of_numbers(name, array)
@@ -56,7 +57,8 @@ def _field(name: str, value: Any, dtype: str, use: Use) -> Any:
             f"Data {name!r}: got a masked array with {missing} missing numbers. Fill them in, x.filled(…), or "
             "leave out their rows."
         )
-    kind = np.dtype(dtype) if array.dtype.kind in "fb" or name == "x" else _whole(array.dtype)
+    floating = array.dtype.kind == "f" or (not typed and (array.dtype.kind == "b" or name == "x"))
+    kind = np.dtype(dtype) if floating else _whole(array.dtype)
     if kind.kind == "i" and array.dtype == np.uint64:
         refuse_where(name, array, lambda c: c > np.uint64(2**63 - 1), "whole numbers below 2⁶³")
     if lazy:

@@ -89,9 +89,10 @@ class Job:
         if training.mixed_precision:
             _check_mixed(recipe)
             check_nets(training, recipe.program)
-        self.fields = as_fields(self.data, training.dtype, "train")
+        typed = isinstance(recipe.program, PlainPair)
+        self.fields = as_fields(self.data, training.dtype, "train", typed)
         held_out = None if self.validation is None else enter_beside(self.codings, self.validation)
-        self.held_out = None if held_out is None else as_fields(held_out, training.dtype, "judge")
+        self.held_out = None if held_out is None else as_fields(held_out, training.dtype, "judge", typed)
         check_fields(recipe.program, self.fields, training.binarise)
         if self.held_out is not None:
             check_fields(recipe.program, self.held_out)

@@ -205,7 +205,7 @@ class Fit(Diagnosable):
         if not rows:
             observed = self._runtime.prior(self._native, dict.fromkeys(fields), n, seed, mean)[1]
             return single(leave(self.codings, {name: v[0] for name, v in observed.items()}, fields, units))
-        known = as_fields(enter(self.codings, rows), dtype_of(self.params))
+        known = as_fields(enter(self.codings, rows), dtype_of(self.params), typed=isinstance(self.program, PlainPair))
         with suppress(KeyError):  # of fields that are to be drawn
             self.program.check({n: v for n, v in known.items() if n in fields})
         found = conditions(self.program, self._runtime, self._native, fields, known, n)
@@ -255,7 +255,7 @@ class Fit(Diagnosable):
 
     def _feed(self, data: Any) -> Feed:
         entered = enter(self.codings, leave_labels(self.program, data))
-        fields = as_fields(entered, dtype_of(self.params), "judge")
+        fields = as_fields(entered, dtype_of(self.params), "judge", isinstance(self.program, PlainPair))
         check_fields(self.program, fields)
         feed = Feed(self._runtime, fields)
         self._runtime.prepare(feed.sample)

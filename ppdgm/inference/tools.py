@@ -15,7 +15,7 @@ from ppdgm.inference.feed import Feed
 from ppdgm.inference.noise import check_quiet
 from ppdgm.inference.support import check_support
 from ppdgm.language import Trace
-from ppdgm.program import check_program
+from ppdgm.program import PlainPair, check_program
 from ppdgm.registry import backend as load_backend
 
 
@@ -67,7 +67,7 @@ def trace(
     require("k", k, int, 1, "a whole number of particles, at least 1")
     require("seed", seed, int, 0, "a whole number, at least 0")
     if values is not None and _named("values", values):
-        values = as_fields(values, dtype_of(params))
+        values = as_fields(values, dtype_of(params), typed=isinstance(program, PlainPair))
     data, index = feed.rows(np.arange(feed.size))
     found: Trace = runtime.trace(native, data, index, k, seed, values, kl)
     return found
@@ -77,7 +77,7 @@ def _ready(program: Any, params: Mapping[str, np.ndarray], x: Any, backend: str 
     check_program(program)
     require("device", device, str, None, "text, such as 'auto', 'cpu' or 'cuda:1'")
     params = {n: as_array(f"params[{n!r}]", v) for n, v in _named("params", params).items()}
-    fields = as_fields(x, dtype_of(params), "judge")
+    fields = as_fields(x, dtype_of(params), "judge", isinstance(program, PlainPair))
     check_fields(program, fields)
     name = getattr(program, "backend", None) or ("numpyro" if backend is None else backend)
     runtime = load_backend(name).Runtime(program, device)

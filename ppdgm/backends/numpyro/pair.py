@@ -320,10 +320,13 @@ class PairTracer:
         args, kwargs = arguments(role, supply.fn, batch)
         try:
             return read(supply, key, args, kwargs)
-        except PpdgmError:
-            raise
         except Exception as error:
-            raise explain(self.program, error) from error
+            found = error if isinstance(error, PpdgmError) else explain(self.program, error)
+            if supply.borrowed:
+                found = mistakes.borrowed(self.plate, supply.borrowed, supply.sizes[self.plate][1] or 0, found)
+            if found is error:
+                raise
+            raise found from error
 
     def _at(self, index: Array) -> Any:
         def at(size: int, part: int | None) -> Array | None:

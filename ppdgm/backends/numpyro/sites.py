@@ -61,6 +61,7 @@ class Supply(Messenger):
         self.index: Array | None = None
         self.guide = guide
         self.sizes: dict[str, tuple[int, int | None]] = {}
+        self.borrowed = 0  #: N, where the model is given the indices of a guide that alone subsamples
 
     def process_message(self, msg: Message) -> None:
         kind = msg["type"]
@@ -85,7 +86,7 @@ class Supply(Messenger):
         name, (size, part) = msg["name"], msg["args"]
         there, drawn = self.guide or (size, part)
         if name == self.plate and part is None and drawn not in (None, there):
-            part = drawn  # the guide alone subsamples: the model takes its indices, as NumPyro has it
+            part, self.borrowed = drawn, size  # the guide alone subsamples: the model is given its indices
         self.sizes[name] = size, part
         if name == self.plate:
             mistakes.check_sizes(name, part or size, drawn or there)

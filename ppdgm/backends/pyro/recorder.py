@@ -66,6 +66,7 @@ class Recorder(Messenger):
         self.plates: set[str] = set()
         self.role = ""
         self.subsamples = False  #: whether the data plate draws its minibatch by index
+        self.borrowed = 0  #: N, where the model is given the indices of a guide that alone subsamples
         self.rows: int | None = None  #: N, where a parameter has one row for each of the data
 
     def record(self, function: Call, batch: Batch) -> dict[str, Site]:
@@ -79,13 +80,17 @@ class Recorder(Messenger):
         with self, pyro.plate(PARTICLES, k, dim=dim) if k else nullcontext():
             try:
                 function(batch)
-            except PpdgmError:
-                raise
             except Exception as error:
-                raise told(function.program, error) from error
+                if (found := self._told(function.program, error)) is error:
+                    raise
+                raise found from error
         if stamps(batch) != before:
             raise mistakes.changed(self.role)
         return self.sites
+
+    def _told(self, program: Any, error: Exception) -> PpdgmError:
+        found = error if isinstance(error, PpdgmError) else told(program, error)
+        return mistakes.borrowed(self.layout.plate, self.borrowed, len(self.index), found) if self.borrowed else found
 
     def _pyro_sample(self, msg: Any) -> None:
         if self.watch:
@@ -205,7 +210,7 @@ class Recorder(Messenger):
         if msg["value"] is not None:
             part = len(msg["value"])
         elif self.subsamples and self.role == "model" and name == self.layout.plate and part is None:
-            part = len(self.index)  # those of the guide, which alone subsamples
+            part, self.borrowed = len(self.index), size  # those of the guide, which alone subsamples
         if name == self.layout.plate:
             sizes = {"model": len(self.index), "guide": len(self.index), self.role: size if part is None else part}
             mistakes.check_sizes(name, sizes["model"], sizes["guide"])
