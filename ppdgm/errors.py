@@ -175,8 +175,8 @@ _HINTS = (  # (pattern of "Type: text", what to do)
     ),
     (
         r"same dtype|found dtype|expected scalar type|expected \w+ but found",
-        "A plain pair has its data in the types in which they are given: booleans and whole numbers stay what they are. "
-        "Give those that a net reads as floating numbers, x.astype('float32').",
+        "Booleans and whole numbers stay what they are in a plain pair: give those that a net reads as floating "
+        "numbers, x.astype('float32').",
     ),
     (r"JAX arrays are immutable", "Make a new array: {xp}.where(…), {xp}.concat(…) or {xp}.stack(…)."),
     (r"in-?place operation", "torch has no gradient through a change in place: write a = a + b for a += b."),

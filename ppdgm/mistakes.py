@@ -17,8 +17,13 @@ NO_DREAM = (
 )
 
 NO_PRIOR = (
-    "A plain pair can't be sampled without data: its model takes the size of its plate from them. Use the library's "
-    "own Predictive with the model (of Pyro, pyro.poutine.uncondition(model)(x)), or write the program over P."
+    "A plain pair is drawn from by fit.sample(n) alone. Use the library's own Predictive with the model (of Pyro, "
+    "pyro.poutine.uncondition(model)(x)), or write the program over P."
+)
+
+NO_ROWS = (
+    "This run does not know the shapes of the rows that it was trained with, over which a plain pair's model is run. "
+    "Use the library's own Predictive with the model."
 )
 
 NO_PREDICTIVE = (

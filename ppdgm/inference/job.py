@@ -31,6 +31,7 @@ from ppdgm.inference.live import Live
 from ppdgm.inference.no_effect import check_compile, check_nets, check_rates
 from ppdgm.inference.noise import check_quiet, noise_of
 from ppdgm.inference.optimisers import as_optimiser
+from ppdgm.inference.pair_draws import rows_of
 from ppdgm.inference.recipe import Recipe
 from ppdgm.inference.result import Fit, values_of
 from ppdgm.inference.run import Interruption, Run, interruptible
@@ -139,7 +140,9 @@ class Job:
         """Train, from the first step or a checkpoint."""
         if not hasattr(self, "feed"):
             self.prepare(read_codings(saved.arrays, saved.page) if saved else {})
-        facts = {"data_size": self.feed.size, "fields": sorted(self.fields)}
+        facts: dict[str, Any] = {"data_size": self.feed.size, "fields": sorted(self.fields)}
+        if isinstance(self.recipe.program, PlainPair):
+            facts["rows"] = rows_of(self.fields)
         if out is not None:
             facts["fingerprint"] = fingerprint(self.fields)
         if saved:

@@ -42,11 +42,12 @@ from ppdgm.inference.feed import Feed
 from ppdgm.inference.folder import Folder, find_saved, open_saved, versions
 from ppdgm.inference.layout import as_path, check_free
 from ppdgm.inference.noise import check_quiet
+from ppdgm.inference.pair_draws import PairDraws
 from ppdgm.inference.recipe import Recipe
 from ppdgm.inference.settings import Training
 from ppdgm.inference.support import check_support
 from ppdgm.inference.svi import SVI
-from ppdgm.mistakes import NO_PRIOR
+from ppdgm.mistakes import NO_ROWS
 from ppdgm.program import PlainPair, Program, check_program
 from ppdgm.registry import INSTALL
 from ppdgm.registry import backend as load_backend
@@ -177,13 +178,14 @@ class Fit(Diagnosable):
             seed: of the draws.
             mean: the likelihood's means for drawn latents, instead of draws from it.
             given: fields that the model conditions on (labels, say), or values of sites, n rows each, or one number or
-                name for all. The rest is drawn given them, exactly.
+                name for all. The rest is drawn given them, exactly. To a plain pair fields alone, that its model reads.
             units: "own", those of the raw data, with classes by their names; "prepared", those that the program was
                 trained in. What was binarised is 0 or 1 in both.
 
         Raises:
             ProgramError: a site is given where one before it is drawn: the latents of data, say, have a posterior.
-            DataError: what is given is no field and no site, or the model does not read it.
+            DataError: what is given is no field and no site, or the model does not read it; or it reads a field that
+                is not given.
         """
         check_units(units)
         require("n", n, int, 1, "a whole number of data, at least 1")
@@ -200,18 +202,25 @@ class Fit(Diagnosable):
                 raise DataError(
                     f"given: got {len(value)} rows of {name!r}, expected {n}, one for each datum, or one number."
                 )
-        if not isinstance(self.program, Program):
-            raise UnsupportedByBackend(NO_PRIOR)
+        if isinstance(self.program, PlainPair):
+            return single(leave(self.codings, self._pair_draws(rows, mean).draw(n, seed), fields, units))
         if not rows:
             observed = self._runtime.prior(self._native, dict.fromkeys(fields), n, seed, mean)[1]
             return single(leave(self.codings, {name: v[0] for name, v in observed.items()}, fields, units))
-        known = as_fields(enter(self.codings, rows), dtype_of(self.params), typed=isinstance(self.program, PlainPair))
+        known = as_fields(enter(self.codings, rows), dtype_of(self.params))
         with suppress(KeyError):  # of fields that are to be drawn
             self.program.check({n: v for n, v in known.items() if n in fields})
         found = conditions(self.program, self._runtime, self._native, fields, known, n)
         _, observed, scores = self._runtime.conditioned(self._native, found.fields, found.sites, n, seed, mean)
         check_possible(scores)
         return single(leave(self.codings, {name: v[0] for name, v in observed.items()}, fields, units))
+
+    def _pair_draws(self, rows: Mapping[str, np.ndarray], mean: bool) -> PairDraws:
+        if "rows" not in self.info:
+            raise UnsupportedByBackend(NO_ROWS)
+        known = as_fields(enter(self.codings, rows), dtype_of(self.params), typed=True) if rows else {}
+        size = self.info.get("data_size", 1)
+        return PairDraws(self._runtime, self._native, self.info["rows"], size, known, mean)
 
     @property
     def recipe(self) -> Recipe:

@@ -237,8 +237,42 @@ class PairTracer:
     def prior(
         self, params: Params, key: Array, fields: Mapping[str, Any], size: int, mean: bool, given: Any = None
     ) -> tuple[Sites, Sites, Sites]:
-        """Not to be had."""
-        raise UnsupportedByBackend(mistakes.NO_PRIOR)
+        """Latents drawn from the model, and observed sites drawn, or at their means given these; [1, B, *event].
+
+        Args:
+            fields: rows that stand for the data: of the minibatch, or of all where the pair subsamples.
+            size: B.
+            given: values of what all data share, [1, 1, *event].
+        """
+        if any(v is None for v in fields.values()):
+            raise UnsupportedByBackend(mistakes.NO_PRIOR)
+        self.prepare(fields)
+        known: Sites = {}
+
+        def choose(msg: Message) -> Array | None:
+            if msg["name"] in known:
+                return known[msg["name"]]
+            if given and msg["name"] in given:
+                return place(msg, self.plate, {}).native(given[msg["name"]][0])
+            return points_of(msg, False)[0] if known and msg["name"] in supply.generated else None
+
+        def run() -> Reading:
+            return self._read("model", supply, key, fields)
+
+        plate = (0, size) if self.subsamples else None
+        at, param = self._at(jnp.arange(size)), self._values(params)
+        make = lambda: Supply(self.program.model, self.plate, at, param, choose, plate, generate=True)
+        supply = make()
+        with without_dropout():
+            model = run()
+            if mean:
+                known = {n: model.sites[n].value for n in model.drawn()} or {"": key}
+                supply = make()
+                model = run()
+        sites = model.sites.items()
+        latents = {n: s.rows()[None] for n, s in sites if not s.observed}
+        seen = {n: s.rows()[None] for n, s in sites if s.observed and s.axis is not None and not s.auxiliary}
+        return latents, {n: v for n, v in seen.items() if not isinstance(model.sites[n].fn, Unit)}, {}
 
     def _sort(self, batch: Batch, index: Array) -> tuple[Batch, Array | None]:
         """The minibatch in the order of the data, if the pair may keep something for each datum in that order."""

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro
+from numpyro.distributions import Unit
 from numpyro.primitives import _PYRO_STACK, Messenger
 
 from ppdgm import mistakes
@@ -42,6 +43,7 @@ class Supply(Messenger):
         param: message -> value of the parameter, or None.
         choose: message -> value of the sample site, or None.
         guide: size and subsample_size of the plate in the guide, if this is the model.
+        generate: draw observed sites too, where `choose` gives them no value.
         noise: a key for each that the function asks for outside its sites; None to leave it to NumPyro.
     """
 
@@ -54,9 +56,11 @@ class Supply(Messenger):
         choose: Callable[[Message], Array | None],
         guide: tuple[int, int | None] | None = None,
         noise: Callable[[], Array] | None = None,
+        generate: bool = False,
     ):
         super().__init__(fn)
         self.noise, self.keys = noise, 0  # keys asked for
+        self.generate, self.generated = generate, set[str]()
         self.plate, self.param, self.choose, self._index_of = plate, param, choose, index
         self.index: Array | None = None
         self.guide = guide
@@ -79,6 +83,9 @@ class Supply(Messenger):
         elif kind in ("param", "sample"):
             if kind == "sample":
                 msg["fn"] = mended(msg["fn"])
+                if self.generate and msg["is_observed"] and not isinstance(msg["fn"], Unit):
+                    msg["is_observed"], msg["value"] = False, None
+                    self.generated.add(msg["name"])
             value = self.param(msg) if kind == "param" else self.choose(msg)
             msg["value"] = msg["value"] if value is None else value
 
@@ -225,6 +232,7 @@ def read(supply: Supply, key: Array, args: tuple[Any, ...], kwargs: Mapping[str,
             reading.params[name] = msg
         elif msg["type"] == "sample":
             site = reading.sites[name] = place(msg, supply.plate, supply.sizes)
+            site.observed = site.observed or name in supply.generated
             _check_value(site)
             _check_scale(site, msg["scale"], *supply.sizes.get(supply.plate, (1, None)))
     return reading

@@ -190,7 +190,7 @@ class PairTracer:
         batch, index, _, order = self._sort(batch, index, {})
         first = Recorder(layout, index, {}, {}, self._live, mean=True)
         guide = self._run(self._guide, batch, first)
-        recorder = Recorder(layout, index, {}, guide, self._live, mean=True, generate=True)
+        recorder = Recorder(layout, index, {}, guide, self._live, mean=True, generate="mean")
         model = self._run(self._model, batch, recorder)
         latent = {n: layout.value(replace(guide[n], value=first.told[n])) for n, s in model.items() if not s.observed}
         seen = {n: s for n, s in model.items() if s.observed and layout.local(s) and not isinstance(s.fn, Unit)}
@@ -200,8 +200,25 @@ class PairTracer:
     def prior(
         self, params: Params, fields: Mapping[str, Any], size: int, mean: bool, given: Any = None
     ) -> tuple[Sites, Sites, Sites]:
-        """Not for plain pairs."""
-        raise UnsupportedByBackend(mistakes.NO_PRIOR)
+        """Latents drawn from the model, and observed sites drawn, or at their means given these; [1, B, *event].
+
+        Args:
+            fields: rows that stand for the data: of the minibatch, or of all where the pair subsamples.
+            size: B.
+            given: values of what all data share, [1, 1, *event].
+        """
+        if any(v is None for v in fields.values()):
+            raise UnsupportedByBackend(mistakes.NO_PRIOR)
+        self._check_live(params)
+        layout, index = self._layout(None, size), torch.arange(size, device=self.device)
+        recorder = Recorder(layout, index, given or {}, {}, self._live, generate="draw")
+        model = self._run(self._model, fields, recorder)
+        latent = {n: s for n, s in model.items() if not s.observed}
+        if mean:
+            again = Recorder(layout, index, {}, latent, self._live, generate="mean")
+            model = self._run(self._model, fields, again)
+        seen = {n: s for n, s in model.items() if s.observed and layout.local(s) and not isinstance(s.fn, Unit)}
+        return {n: layout.value(s) for n, s in latent.items()}, {n: layout.value(s) for n, s in seen.items()}, {}
 
     def _find_out(self, data: Mapping[str, np.ndarray]) -> None:
         """Plate, parameters, modules and the way to several particles."""

@@ -39,7 +39,7 @@ class Recorder(Messenger):
         first: whether this run finds the parameters, and puts them into `params`.
         gradients: where they will be taken: draws that carry none are refused, or noted.
         mean: put each latent at its mean.
-        generate: put each observed site at its mean.
+        generate: "mean" puts each observed site at its mean, "draw" draws it.
         watch: told of each site, to find what is drawn between them.
     """
 
@@ -53,7 +53,7 @@ class Recorder(Messenger):
         first: bool = False,
         gradients: Gradients | None = None,
         mean: bool = False,
-        generate: bool = False,
+        generate: str = "",
         watch: Watch | None = None,
     ):
         super().__init__()
@@ -104,8 +104,10 @@ class Recorder(Messenger):
         fn = msg["fn"] = self._sized(name, mended(fn), msg)
         if msg["is_observed"]:
             if self.generate and not _is_bookkeeping(msg):
-                _set(msg, self._point(name, fn, False))
                 msg["is_observed"], msg["infer"]["_was_observed"] = False, True
+                msg["value"] = None
+                if self.generate == "mean":
+                    _set(msg, self._point(name, fn, False))
         elif msg["done"] or msg["value"] is not None:
             return
         elif name in self.replay:

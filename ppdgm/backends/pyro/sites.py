@@ -86,7 +86,7 @@ class Layout:
             )
         x = x if data is not None else x.squeeze(1)
         order = sorted(range(len(kept)), key=kept.__getitem__)
-        return x.permute(*order, *range(len(kept), x.ndim)).reshape(*shape, *fn.event_shape)
+        return x.permute(*order, *range(len(kept), x.ndim)).reshape((*shape, *fn.event_shape))
 
     def term(self, site: Site, judged: bool = False) -> Array:
         """log p of a site per particle and datum, [K, B]; [K, 1] outside the data plate.

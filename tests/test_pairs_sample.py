@@ -1,0 +1,81 @@
+"""`sample` of plain pairs: n rows from the model alone, whatever its plate, unless it reads the data.
+
+w ~ N(3, 0), z ~ N(0, 1), x ~ N(w z + b, σ²) with b = 1 or b[label]: x has mean b and variance 9 + σ², row by row.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as numpyro_dist
+import pyro
+import pyro.distributions as pyro_dist
+import pytest
+import torch
+
+import ppdgm
+from ppdgm import Program
+from ppdgm.errors import DataError, ProgramError
+
+N, D, PART, SCALE = 20, 2, 4, 0.5
+X = np.random.default_rng(0).normal(size=(N, D)).astype("float32")
+LABEL = np.arange(N) % 2
+LIBRARIES = {"numpyro": (numpyro, numpyro_dist, jnp), "pyro": (pyro, pyro_dist, torch)}
+
+
+def pair_of(backend, plate=lambda x: (len(x),), guide_plate=None, reads=False, labelled=False):
+    lib, dist, xp = LIBRARIES[backend]
+
+    def model(x, label=None):
+        w = lib.sample("w", dist.Normal(xp.zeros(()), 1.0))
+        b = 1.0 if label is None else lib.param("b", xp.arange(2) * 10.0)[label][..., None]
+        with lib.plate("data", *plate(x)) as i:
+            x = x[i] if guide_plate else x
+            z = lib.sample("z", dist.Normal(xp.zeros(()), 3.0))
+            loc = z[..., None] + b + xp.zeros(D) + (x[:, :1] if reads else 0.0)
+            lib.sample("x", dist.Normal(loc + 0.0 * w, SCALE).to_event(1), obs=x)
+            lib.sample("shared", dist.Normal(w + 0.0 * z, 1e-3), obs=0.0 * x[:, 0])
+
+    def guide(x, label=None):
+        m = lib.param("m", xp.zeros(()))
+        lib.sample("w", dist.Normal(m, 0.1))
+        with lib.plate("data", *(guide_plate or plate)(x)):
+            lib.sample("z", dist.Normal(m, 1.0))
+
+    return getattr(Program, f"from_{backend}")(model, guide)
+
+
+def trained(pair, data=X):
+    return ppdgm.fit(pair, data, steps=1, learning_rate=1e-9, progress=False)
+
+
+@pytest.mark.parametrize("backend", LIBRARIES)
+@pytest.mark.parametrize("kind", ["full", "drawn by the guide alone"])
+def test_rows_are_the_models(kind, backend):
+    part = None if kind == "full" else (lambda x: (len(x), PART))
+    fit = trained(pair_of(backend, guide_plate=part))
+    n = 2000 if part is None else 402
+    found = fit.sample(n, seed=1)
+    x, variance = found["x"], 9 + SCALE**2
+    assert x.shape == (n, D)
+    assert found["shared"].std() < 3e-3  # one draw of w for all rows, chunk by chunk too
+    assert abs(x.mean(0) - 1.0).max() < 5 * np.sqrt(variance / n)
+    assert abs(x.var(0) / variance - 1.0).max() < 5 * np.sqrt(2 / n)
+    means = fit.sample(n, seed=1, mean=True)["x"]
+    assert abs(means.var(0) / 9.0 - 1.0).max() < 5 * np.sqrt(2 / n)
+    assert (means[:, 0] == means[:, 1]).all()
+    assert not np.array_equal(x, fit.sample(n, seed=2)["x"])
+
+
+@pytest.mark.parametrize("backend", LIBRARIES)
+def test_what_the_model_reads_is_given(backend):
+    fit = trained(pair_of(backend, labelled=True), {"x": X, "label": LABEL})
+    found = fit.sample(400, given={"label": np.arange(400) % 2}, mean=True)["x"][:, 0]
+    assert abs(found[1::2].mean() - found[::2].mean() - 10.0) < 5 * 3 * np.sqrt(2 / 200)
+    with pytest.raises(DataError, match=r"reads the field 'label'.*given=\{'label': …\}"):
+        fit.sample(8)
+    with pytest.raises(DataError, match="does not read 'x'"):
+        fit.sample(8, given={"label": 1, "x": X[:8]})
+    with pytest.raises(DataError, match="'z' is no field of the data, which are"):
+        fit.sample(8, given={"label": 1, "z": X[:8, 0]})
+    with pytest.raises(ProgramError, match="The model reads 'x', and not its shape alone"):
+        trained(pair_of(backend, reads=True)).sample(3)
