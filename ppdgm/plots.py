@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,11 @@ def picture(path: str | Path, samples: np.ndarray, data: np.ndarray, reconstruct
 
 
 def samples_picture(
-    path: str | Path, samples: np.ndarray, data: np.ndarray | None = None, title: str | None = None
+    path: str | Path,
+    samples: np.ndarray,
+    data: np.ndarray | None = None,
+    title: str | None = None,
+    names: Sequence[str] = (),
 ) -> Path:
     """Write a PNG of samples: images in a grid, or of other data a histogram of each column.
 
@@ -69,6 +73,7 @@ def samples_picture(
         samples: [n, *event_shape]; values of images in [0, 1].
         data: [N, *event_shape], to compare histograms with.
         title: what images are; "samples of the model" by default.
+        names: of a table's columns, such as `fit.transform.columns`; their numbers by default.
     """
     _check_path(path)
     samples = _rows("samples", samples)
@@ -78,7 +83,7 @@ def samples_picture(
             raise DataError(f"data: got shape {data.shape[1:]}, expected {samples.shape[1:]}, as samples have.")
     if is_image(samples.shape[1:]):
         return _image_samples(path, samples[:MOST_IMAGES], title or _counted(len(samples)))
-    return _table_samples(path, samples, data)
+    return _table_samples(path, samples, data, names)
 
 
 def history_picture(path: str | Path, history: Mapping[str, np.ndarray]) -> Path:
@@ -179,7 +184,15 @@ def _image_samples(path: str | Path, samples: np.ndarray, title: str) -> Path:
     return _write(figure, path)
 
 
-def _table_samples(path: str | Path, samples: np.ndarray, data: np.ndarray | None) -> Path:
+def column_name(names: Sequence[str], i: int, width: int) -> str:
+    """The title of a column of a table: its name, as figures take it, or else its number."""
+    if len(names) != width:
+        return f"column {i}"
+    name = names[i] if len(names[i]) <= 24 else f"{names[i][:23]}…"
+    return name.replace("$", r"\$")
+
+
+def _table_samples(path: str | Path, samples: np.ndarray, data: np.ndarray | None, names: Sequence[str]) -> Path:
     drawn = samples.reshape(len(samples), -1)
     seen = None if data is None else np.asarray(data).reshape(len(data), -1)
     shown = min(drawn.shape[1], TABLE_COLUMNS)
@@ -190,7 +203,7 @@ def _table_samples(path: str | Path, samples: np.ndarray, data: np.ndarray | Non
         axes.set_visible(i < shown)
         if i < shown:
             _histograms(axes, drawn[:, i], None if seen is None else seen[:, i])
-            axes.set_title(f"column {i}", fontsize=8, loc="left")
+            axes.set_title(column_name(names, i, drawn.shape[1]), fontsize=8, loc="left")
     if seen is not None:
         panels[0].legend(fontsize=7, frameon=False)
     what = f"{len(drawn):,} samples of the model" + ("" if seen is None else f", and {len(seen):,} data")

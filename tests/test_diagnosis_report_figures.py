@@ -1,5 +1,6 @@
 """The report's figures, each on planted arrays."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -104,6 +105,17 @@ def test_axes_have_units():
     }.items():
         for word in words:
             assert word in labels_of(drawn[name]), (name, word)
+
+
+def test_columns_and_units_have_their_names():
+    names = ("height", "price in $ of $", "c", "d")
+    found = dataclasses.replace(diagnosis((4,)), columns=names, units="of standardised x")
+    drawn, _ = draw(found)
+    for name in ("samples", "reconstructions", "traversals"):
+        assert all(n in labels_of(drawn[name]) for n in names), name
+    assert "value of the statistic, of standardised x" in labels_of(drawn["posterior-predictive"])
+    drawn, _ = draw(dataclasses.replace(found, columns=names[:3]))  # of other data
+    assert "column 3" in labels_of(drawn["samples"]) and "height" not in labels_of(drawn["samples"])
 
 
 def test_what_is_drawn_is_what_was_measured():

@@ -19,8 +19,8 @@ def drawn(monkeypatch, tmp_path):
     figures, write = [], plots._write
     monkeypatch.setattr(plots, "_write", lambda figure, path: figures.append(figure) or write(figure, path))
 
-    def draw(function, *args):
-        path = function(tmp_path / "picture.png", *args)
+    def draw(function, *args, **named):
+        path = function(tmp_path / "picture.png", *args, **named)
         assert imread(path).shape[2] == 4
         return figures[-1]
 
@@ -92,6 +92,15 @@ def test_tables_are_drawn_column_by_column(drawn):
     area = sum(bar.get_height() * bar.get_width() for bar in figure.axes[0].patches[:30])
     assert area == pytest.approx(1.0)
     assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == ["samples", "data"]
+
+
+def test_columns_have_the_names_they_came_with(drawn):
+    samples, names = RNG.normal(size=(50, 3)), ("height", "price in $ of $", "a name that is longer than a title")
+    figure = drawn(plots.samples_picture, samples, names=names)
+    titles = [axes.get_title("left") for axes in figure.axes if axes.get_visible()]
+    assert titles == ["height", r"price in \$ of \$", "a name that is longer t…"]
+    figure = drawn(plots.samples_picture, samples, names=names[:2])  # of other data
+    assert [a.get_title("left") for a in figure.axes if a.get_visible()] == ["column 0", "column 1", "column 2"]
 
 
 @pytest.mark.parametrize(

@@ -141,8 +141,9 @@ def _write(path: Path, sites: dict[str, np.ndarray], transform: Any) -> None:
 
     kind = path.suffix.lower()
     x = sites["x"] if "x" in sites else next(iter(sites.values()))
+    named = getattr(transform, "columns", ()) if "x" in sites else ()
     if kind == ".png":
-        samples_picture(path, in_ink(np.asarray(x), transform))
+        samples_picture(path, in_ink(np.asarray(x), transform), names=named)
         return
     if kind != ".npz" and len(sites) > 1:
         raise SpecError(f"--out: a {kind} file holds one site, and the program has {', '.join(sites)}. Take .npz.")
@@ -154,7 +155,6 @@ def _write(path: Path, sites: dict[str, np.ndarray], transform: Any) -> None:
             np.save(file, first)
         else:
             table = first.reshape(len(first), -1)
-            named = getattr(transform, "columns", ()) if "x" in sites else ()
             names = named if len(named) == table.shape[1] else [f"x{i}" for i in range(table.shape[1])]
             head = ",".join(_quoted(name) for name in names)
             rows = [",".join(str(v).removesuffix(".0") for v in row) for row in table]  # as many digits as they have

@@ -164,6 +164,7 @@ class Diagnosis:
         versions: of the packages.
         seconds: what each part took.
         units: of the predictive checks, in words; "" where x has one unit only.
+        columns: names of a table's columns, where they are known.
         sizes: how many data were taken where not all were, by what for: chosen at random, or simulated.
     """
 
@@ -191,6 +192,7 @@ class Diagnosis:
     seconds: Mapping[str, float] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
     units: str = ""
+    columns: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         grades = [f.grade for f in self.verdict]

@@ -98,7 +98,7 @@ class Diagnosable:
         told = (lambda name: print(f"diagnosing: {name}", file=sys.stderr)) if progress else (lambda name: None)
         return Diagnosing(subject, how, named, statistics, told).run(
             chosen, title=repr(self)[4:-1], history=self.history, recipe=self._recipe_text(), versions=versions(),
-            units=units,
+            units=units, columns=self.codings["x"].columns if "x" in self.codings else (),
         )  # fmt: skip
 
     def posterior(

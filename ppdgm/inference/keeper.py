@@ -103,7 +103,8 @@ class Keeper:
                 title = "Means of p(x|z), for 64 draws of z from the prior"
                 plots.samples_picture(path / "samples.png", plots.in_ink(means, fit.transform), title=title)
             else:
-                plots.samples_picture(path / "samples.png", _one_site(fit.sample(1000)))
+                names = fit.transform.columns if fit.transform else ()
+                plots.samples_picture(path / "samples.png", _one_site(fit.sample(1000)), names=names)
         except Exception as error:
             self.note(f"a picture could not be drawn: {type(error).__name__}: {error}")
 

@@ -38,7 +38,7 @@ def samples(found: Any) -> Drawing | None:
         axes.hist(both[0], bins, density=True, color=BLUE, alpha=0.55, label="samples")
         if len(both) > 1:
             axes.hist(both[1], bins, density=True, color=ORANGE, histtype="step", linewidth=1.4, label="data")
-        axes.set_title(f"column {d}")
+        axes.set_title(_name(found, d, drawn.shape[1]))
         axes.set_yticks([])
         axes.locator_params(axis="x", nbins=4)
     key(figure, every[0])
@@ -61,7 +61,7 @@ def reconstructions(found: Any) -> Drawing | None:
         both = finite(np.stack([data[:, d], again[:, d]]))
         if len(both) and np.ptp(both) > 0:
             axes.plot([both.min(), both.max()], [both.min(), both.max()], color=GREY, linewidth=0.8)
-        axes.set_title(f"column {d}")
+        axes.set_title(_name(found, d, data.shape[1]))
         axes.locator_params(nbins=4)
     outer_labels(figure, "datum", "mean of p(x|z)")
     caption = (
@@ -78,7 +78,7 @@ def traversals(found: Any) -> Drawing | None:
     for axes, values, name in zip(every, x, pictures.traversed, strict=False):
         if x.shape[2] <= FEW:
             for d in range(x.shape[2]):
-                axes.plot(pictures.steps, values[:, d], color=_line(d), label=f"column {d}")
+                axes.plot(pictures.steps, values[:, d], color=_line(d), label=_name(found, d, x.shape[2]))
         else:
             for i, line in enumerate(values):
                 axes.plot(line, color=_step(i / max(1, len(values) - 1)), linewidth=1)
@@ -94,6 +94,10 @@ def traversals(found: Any) -> Drawing | None:
         "largest KL come first; lines that stay put are not told by it."
     )
     return Drawing("traversals", "Latent traversals", caption, figure)
+
+
+def _name(found: Any, d: int, width: int) -> str:
+    return short(found.columns[d], 26) if len(found.columns) == width else f"column {d}"
 
 
 def _flat(x: np.ndarray | None) -> np.ndarray | None:
