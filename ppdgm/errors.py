@@ -37,6 +37,10 @@ class ProgramError(PpdgmError, ValueError):
     """A program's model and guide do not fit each other, or a site's shape does not fit its plate."""
 
 
+class NoMean(ProgramError):
+    """No mean of a latent is known; that of draws may stand for it."""
+
+
 class DataError(PpdgmError, ValueError):
     """Data that the program can't be trained or judged on."""
 

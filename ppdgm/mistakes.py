@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
-from ppdgm.errors import ProgramError, closest
+from ppdgm.errors import NoMean, ProgramError, closest
 
 Shape = tuple[int, ...]
 INSIDE = "Draw it inside `with P.plate(…):`"
@@ -146,13 +146,17 @@ def scored_outside(name: str, dist: Any) -> ProgramError:
     )
 
 
-def check_walked(name: str, dist: Any, inside: bool) -> None:
-    """Refuse a latent that Hamiltonian Monte Carlo can't move: not real-valued, or one for all data."""
+def is_real(dist: Any) -> bool:
+    """Whether its support is all real numbers, or vectors of such."""
     support = dist.support
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
-    real = type(support).__name__.lower().startswith(("_real", "realvector"))
-    if not (real and dist.has_rsample):  # a discrete latent may stand for its log-odds, say
+    return type(support).__name__.lower().startswith(("_real", "realvector"))
+
+
+def check_walked(name: str, dist: Any, inside: bool) -> None:
+    """Refuse a latent that Hamiltonian Monte Carlo can't move: not real-valued, or one for all data."""
+    if not (is_real(dist) and dist.has_rsample):  # a discrete latent may stand for its log-odds, say
         raise ProgramError(
             f"Site {name!r} is discrete, or bounded: Hamiltonian Monte Carlo needs a density over all real numbers. "
             "Weigh the guide's draws instead: MonteCarloEM(sampler=Resampled()) to train, how='importance' for draws."
@@ -262,6 +266,31 @@ def check_relaxed(guide: Mapping[str, Any]) -> None:
                 f"Site {name!r}: it is relaxed, with the closed-form KL of the discrete, but the engine weighs draws. "
                 'Give the posterior kl="relaxed"; or SVI kl="auto", or IWAE estimator="vimco".'
             )
+
+
+def check_moved(
+    guide: Mapping[str, Any], auxiliary: Iterable[str], model: Mapping[str, Any], known: Container[str], auto: bool
+) -> None:
+    """Refuse to tell of a mean where a guide puts a latent at a function of an auxiliary draw: f(mean) is not its mean.
+
+    The library's own guides put a latent over all real numbers at the auxiliary numbers themselves.
+
+    Args:
+        guide, model: distributions by site.
+        auxiliary: the guide's auxiliary sites.
+        model: of the latents.
+        known: latents of which the mean is known anyway.
+        auto: whether the guide is the library's own.
+
+    Raises:
+        NoMean: with the site.
+    """
+    if not list(auxiliary):
+        return
+    for name, dist in model.items():
+        if name in known or type(inner(guide[name])).__name__ != "Delta" or (auto and is_real(dist)):
+            continue
+        raise NoMean(f"Site {name!r}: it is a function of an auxiliary draw, of which no mean is known.")
 
 
 def inner(dist: Any) -> Any:

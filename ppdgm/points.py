@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ppdgm.errors import ProgramError
+from ppdgm.errors import NoMean, ProgramError
 from ppdgm.language import Array
 from ppdgm.mistakes import inner as inside
 
@@ -28,11 +28,17 @@ def points(name: str, dist: Any, latent: bool) -> tuple[Array, Array]:
 
     A class number has no mean: its mode is told too. A distribution of one's own says its mode itself.
 
+    A normal that is moved by x ↦ a + bx or exp has its mean: that of a log-normal is exp(μ + σ²/2), not exp(μ).
+
     Raises:
-        ProgramError: it has no mean; or, as a discrete latent, no mode that is known.
+        NoMean: a latent has none that is known.
+        ProgramError: nor has an observed site; or a discrete latent no mode that is known.
     """
     if not latent:
-        return (mean := _mean(name, dist)), mean
+        try:
+            return (mean := _mean(name, dist)), mean
+        except NoMean as error:
+            raise ProgramError(str(error)) from None
     mean, own = _mean(name, dist), getattr(inside(dist), "mode_of", None)
     if own is not None:
         return mean, own()
@@ -69,7 +75,54 @@ def _mean(name: str, dist: Any) -> Array:
     try:
         return dist.mean
     except NotImplementedError:
-        raise ProgramError(f"Site {name!r}: {type(inner).__name__} has no mean that is known.") from None
+        if (mean := _moved(name, inner)) is not None:
+            return mean
+        raise no_mean(name, type(inner).__name__) from None
+
+
+def no_mean(name: str, what: str) -> NoMean:
+    """The error for a site without a mean that is known."""
+    return NoMean(f"Site {name!r}: {what} has no mean that is known.")
+
+
+def _moved(name: str, dist: Any) -> Array | None:
+    """The mean of a base that is moved by transforms, where it is known."""
+    if not hasattr(dist, "transforms"):
+        return None
+    base = inside(dist.base_dist)
+    try:
+        mean = _mean(name, base)
+    except NoMean:
+        return None
+    scale = base.scale if type(base).__name__ == "Normal" else None
+    for transform in _one_by_one(dist.transforms):
+        kind = type(transform).__name__
+        if kind == "AffineTransform":
+            mean = transform.loc + transform.scale * mean
+            scale = None if scale is None else transform.scale * scale
+        elif kind == "ExpTransform" and scale is not None:
+            mean, scale = log_normal_mean(transform, mean, scale), None
+        elif kind != "IdentityTransform":
+            return None
+    return mean
+
+
+def log_normal_mean(exp: Callable[[Array], Array], loc: Array, scale: Array) -> Array:
+    """E[exp(z)] of z ~ N(μ, σ²): exp(μ + σ²/2)."""
+    return exp(loc + 0.5 * scale * scale)
+
+
+def _one_by_one(transforms: Any) -> list[Any]:
+    """Transforms without those that hold others."""
+    found = []
+    for transform in transforms:
+        if hasattr(transform, "parts"):
+            found += _one_by_one(transform.parts)
+        elif type(transform).__name__ == "IndependentTransform":
+            found += _one_by_one([transform.base_transform])
+        else:
+            found.append(transform)
+    return found
 
 
 def _mode(name: str, dist: Any) -> Array:

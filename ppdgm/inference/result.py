@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sized
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +41,7 @@ from ppdgm.inference.evaluate import Estimate, Judge, check_fields, dtype_of, le
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.folder import Folder, find_saved, open_saved, versions
 from ppdgm.inference.layout import as_path, check_free
+from ppdgm.inference.means import means
 from ppdgm.inference.noise import check_quiet
 from ppdgm.inference.pair_draws import PairDraws
 from ppdgm.inference.recipe import Recipe
@@ -135,11 +136,13 @@ class Fit(Diagnosable):
         """Latents of data: means [N, *latent], or, with k, draws [K, N, *latent].
 
         A guide with several sites is followed from mean to mean; of a discrete latent others see the most probable
-        value, by which a class number, which has no mean, is told too. One latent site comes as an array, several by
+        value, by which a class number, which has no mean, is told too. Where no mean of a latent is known (a plain
+        pair's flow, or a latent that is bounded on both sides), the means are those of 1,000 draws, and a warning says
+        with which error. One latent site comes as an array, several by
         name. A latent that all data share has one mean [1, *latent], and K draws [K, 1, *latent] in all.
         """
         if k is None:
-            return self._latents(self._means(data)[0])
+            return self._latents(self._means(data, decode=False)[0])
         require("k", k, int, 1, "a whole number of draws, at least 1")
         require("seed", seed, int, 0, "a whole number, at least 0")
         drawn = SharedDraws(self._runtime, self._native, k)
@@ -147,7 +150,10 @@ class Fit(Diagnosable):
         return self._latents(self._by_rows(self._feed(data), draws))
 
     def reconstruct(self, data: Any) -> Sites:
-        """Mean of the observed sites given the latents' means, [N, *event_shape], in the units that the data have."""
+        """Mean of the observed sites given the latents' means, [N, *event_shape], in the units that the data have.
+
+        Latents as for `encode`.
+        """
         return single(self._outward(data)(self._means(data)[1]))
 
     def prepare(self, data: Any, units: Literal["own", "prepared"] | None = None) -> Any:
@@ -291,18 +297,13 @@ class Fit(Diagnosable):
             )
         return single(sites)
 
-    def _means(self, data: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        def both(native: Any, index: np.ndarray, i: int) -> dict[str, np.ndarray]:
-            latents, observed = self._runtime.means(self._native, native, index)
-            return {f"q/{n}": v for n, v in latents.items()} | {f"p/{n}": v for n, v in observed.items()}
+    def _means(self, data: Any, decode: bool = True) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        feed = self._feed(data)
+        return means(self._runtime, self._native, partial(self._by_rows, feed), decode)
 
-        found = {n: v[0] for n, v in self._by_rows(self._feed(data), both).items()}
-        pick = lambda role: {n[2:]: v for n, v in found.items() if n[0] == role}
-        return pick("q"), pick("p")
-
-    def _by_rows(self, feed: Feed, function: Any) -> dict[str, np.ndarray]:
+    def _by_rows(self, feed: Feed, function: Any, rows: int = _ENCODE_ROWS) -> dict[str, np.ndarray]:
         """What `function` gives for chunks of rows, joined along the data axis (1)."""
-        return over_chunks(self._runtime, self._native, feed, function, feed.size, _ENCODE_ROWS)
+        return over_chunks(self._runtime, self._native, feed, function, feed.size, rows)
 
 
 def _is_one(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from ppdgm.inference.evaluate import Judge, check_density, memory_told
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.joint import Joint
 from ppdgm.inference.latents import Latents
+from ppdgm.inference.means import means
 from ppdgm.program import PlainPair
 
 ROWS = 512  # data of a chunk
@@ -150,14 +152,10 @@ class Subject:
 
     def means(self) -> tuple[Sites, Sites]:
         """Latents at their means, and observed sites at theirs given these, [N, *event]."""
-
-        def both(data: Any, index: np.ndarray, i: int) -> Sites:
-            latents, observed = self.runtime.means(self.params, data, index)
-            return {f"q/{n}": v for n, v in latents.items()} | {f"p/{n}": v for n, v in observed.items()}
-
-        found = {n: v[0] for n, v in self.over(both, self.size).items()}
-        pick = lambda role: {n[2:]: v for n, v in found.items() if n[0] == role}
-        return pick("q"), pick("p")
+        over = lambda function, rows: self.over(function, self.size, rows)
+        with warnings.catch_warnings():  # of means of draws, which are good enough for pictures and variances
+            warnings.simplefilter("ignore", UserWarning)
+            return means(self.runtime, self.params, over)
 
     def aggregated(self, latents: Sites) -> np.ndarray:
         """log q(z) = log 1/N Σ_n q(z|x_n) at draws [S, N, *event], [S, N]."""

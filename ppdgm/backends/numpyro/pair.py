@@ -206,16 +206,26 @@ class PairTracer:
         terms = self.trace(params, key, batch, index, k, given)
         return {n: terms.values[n] for n in [*terms.log_q, *terms.shared] if n in terms.values}
 
-    def means(self, params: Params, batch: Batch, index: Array) -> tuple[Sites, Sites]:
-        """Latents at their means, each given those before it, and observed sites' means given those; [1, B, *event]."""
+    def means(
+        self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array] | None = None
+    ) -> tuple[Sites, Sites]:
+        """Latents at their means, each given those before it, and observed sites' means given those; [1, B, *event].
+
+        Or all latents as they are given, [1, B, *event].
+        """
         self.prepare(batch)
         batch, order = self._sort(batch, index)
         key, latents, observed = jax.random.key(0), {}, {}
         told: Sites = {}
-        guide, model = self._pair(key, batch, self._at(index), self._values(params), {}, told=told)
+        held = {n: v[0] for n, v in _take(given or {}, order, 1).items()}
+        guide, model = self._pair(key, batch, self._at(index), self._values(params), held, told=told)
+        drawn = {n: s.fn for n, s in guide.sites.items()}
+        auxiliary = [n for n, s in guide.sites.items() if s.auxiliary]
+        latent = {n: s.fn for n, s in model.sites.items() if not s.observed}
+        mistakes.check_moved(drawn, auxiliary, latent, held, isinstance(self.program.guide, AutoGuide))
         for name, site in model.sites.items():
             if not site.observed:
-                latents[name] = replace(guide.sites[name], value=told[name]).rows()[None]
+                latents[name] = replace(guide.sites[name], value=told.get(name, guide.sites[name].value)).rows()[None]
             elif not site.auxiliary:
                 observed[name] = site.rows()[None]
         return _unsort(latents, order), _unsort(observed, order)
@@ -324,7 +334,8 @@ class PairTracer:
         def draw(msg: Message) -> Array | None:
             if msg["name"] in given and not msg["is_observed"]:
                 return place(msg, self.plate, {}).native(given[msg["name"]])
-            return None if msg["is_observed"] else at_mean(msg, True)
+            below = given and msg["infer"].get("is_auxiliary")  # what is given, all of it, is no function of this
+            return None if msg["is_observed"] or below else at_mean(msg, True)
 
         asks = Supply(self.program.guide, self.plate, at, own or param, draw, noise=noise)
         guide = self._read("guide", asks, first, batch)

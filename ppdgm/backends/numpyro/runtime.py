@@ -143,7 +143,14 @@ class Runtime:
 
     def means(self, params: Any, data: Any, index: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Latent and observed sites at their means, [1, B, *event]."""
-        found: tuple[Any, Any] = self.fetch(self._means(params, data, self._index(index)))
+        found: tuple[Any, Any] = self.fetch(self._means(params, data, self._index(index), {}))
+        return found
+
+    def seen_at(self, params: Any, data: Any, index: np.ndarray, latents: Arrays) -> dict[str, np.ndarray]:
+        """Observed sites at their means given all latents [1, B, *event]; a plain pair's too."""
+        if hasattr(self.tracer, "decoded"):
+            return self.decoded(params, data, index, latents)
+        found: dict[str, np.ndarray] = self.fetch(self._means(params, data, self._index(index), self.put(latents))[1])
         return found
 
     def guide(self, params: Any, data: Any, index: np.ndarray, given: Arrays) -> np.ndarray:
@@ -382,8 +389,9 @@ class Runtime:
     def _floating(self, params: Any) -> Any:
         return next((v.dtype for v in params.values() if jnp.issubdtype(v.dtype, jnp.floating)), np.float32)
 
-    def _at_means(self, params: Any, data: Any, index: Array) -> tuple[Any, Any]:
-        found: tuple[Any, Any] = self.tracer.means(params, select(self.tracer, data, index), index)
+    def _at_means(self, params: Any, data: Any, index: Array, given: Any) -> tuple[Any, Any]:
+        at = (given,) if given else ()  # of a plain pair
+        found: tuple[Any, Any] = self.tracer.means(params, select(self.tracer, data, index), index, *at)
         return found
 
 

@@ -183,16 +183,22 @@ class PairTracer:
         terms = self.trace(params, batch, index, k, given)
         return {n: terms.values[n] for n in [*terms.log_q, *terms.shared] if n in terms.values}
 
-    def means(self, params: Params, batch: Batch, index: Array) -> tuple[Sites, Sites]:
-        """Latents and observed sites at their means, [1, B, *event]."""
+    def means(
+        self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array] | None = None
+    ) -> tuple[Sites, Sites]:
+        """Latents and observed sites at their means, [1, B, *event]; or all latents as they are given."""
         self._check_live(params)
         layout = self._layout(None, len(index))
-        batch, index, _, order = self._sort(batch, index, {})
-        first = Recorder(layout, index, {}, {}, self._live, mean=True)
+        batch, index, held, order = self._sort(batch, index, given or {})
+        first = Recorder(layout, index, held, {}, self._live, mean=True)
         guide = self._run(self._guide, batch, first)
         recorder = Recorder(layout, index, {}, guide, self._live, mean=True, generate="mean")
         model = self._run(self._model, batch, recorder)
-        latent = {n: layout.value(replace(guide[n], value=first.told[n])) for n, s in model.items() if not s.observed}
+        drawn = {n: s.fn for n, s in model.items() if not s.observed}
+        fns, hidden = {n: s.fn for n, s in guide.items()}, [n for n, s in guide.items() if s.auxiliary]
+        auto = isinstance(self.program.guide, AutoGuide)
+        mistakes.check_moved(fns, hidden, drawn, {*first.moved, *held}, auto)
+        latent = {n: layout.value(replace(guide[n], value=first.told.get(n, guide[n].value))) for n in drawn}
         seen = {n: s for n, s in model.items() if s.observed and layout.local(s) and not isinstance(s.fn, Unit)}
         back = None if order is None else torch.argsort(order)
         return _rows(latent, back, 1), _rows({n: layout.value(s) for n, s in seen.items()}, back, 1)

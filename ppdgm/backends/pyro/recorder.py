@@ -12,7 +12,7 @@ import torch
 from pyro.distributions import Unit, constraints
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Normal
 
 from ppdgm import mistakes
 from ppdgm.backends.pyro.calls import Call
@@ -23,7 +23,7 @@ from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, misfit, subsample
 from ppdgm.backends.pyro.vocabulary import has_pathwise, stamps
 from ppdgm.errors import PpdgmError, ProgramError, explain, nearest
 from ppdgm.language import Array, Batch
-from ppdgm.points import points
+from ppdgm.points import log_normal_mean, points
 from ppdgm.reading import Gradients
 
 
@@ -63,6 +63,7 @@ class Recorder(Messenger):
         self.first, self.gradients, self.mean, self.generate = first, gradients, mean, generate
         self.sites: dict[str, Site] = {}
         self.told: dict[str, Array] = {}
+        self.moved: set[str] = set()  # sites of a guide that are functions of auxiliary draws, and have a mean
         self.plates: set[str] = set()
         self.role = ""
         self.subsamples = False  #: whether the data plate draws its minibatch by index
@@ -115,7 +116,7 @@ class Recorder(Messenger):
             _set(msg, self.replay[name].value)
         elif name in self.given:
             _set(msg, self.layout.spread(name, fn, self._frames(msg), self.given[name]))
-        elif self.mean:
+        elif self.mean and not (self.given and msg["infer"].get("is_auxiliary")):  # all is given: nothing is below it
             _set(msg, self._point(name, fn, True))
         elif self.gradients:
             self._note(name, fn, self.gradients, msg)
@@ -123,8 +124,20 @@ class Recorder(Messenger):
     def _point(self, name: str, fn: Any, latent: bool) -> Array:
         """What others see of a site at its mean; what is told of it is kept."""
         told, seen = points(name, fn, latent)
+        if latent and (mean := self._log_normal(name, told)) is not None:
+            told = seen = mean
+            self.moved.add(name)
         self.told[name] = told.broadcast_to(fn.shape())
         return seen.broadcast_to(fn.shape())
+
+    def _log_normal(self, name: str, told: Array) -> Array | None:
+        """The mean of exp(u), u the normal auxiliary draw that an AutoNormal has for a positive latent; else None."""
+        under = self.sites.get(f"{name}_unconstrained")
+        if under is None or not under.auxiliary or not isinstance(base := mistakes.inner(under.fn), Normal):
+            return None
+        if under.value.shape != told.shape or not torch.equal(under.value.exp(), told):
+            return None
+        return log_normal_mean(torch.exp, base.loc, base.scale)
 
     def _note(self, name: str, fn: Any, gradients: Gradients, msg: Any) -> None:
         """Refuse, or note, a draw that carries no gradient."""

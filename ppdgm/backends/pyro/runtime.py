@@ -141,6 +141,16 @@ class Runtime:
             found: tuple[Any, Any] = self.fetch(self.tracer.means(params, select(self.tracer, data, rows), rows))
         return found
 
+    def seen_at(self, params: Any, data: Any, index: np.ndarray, latents: Arrays) -> dict[str, np.ndarray]:
+        """Observed sites at their means given all latents [1, B, *event]; a plain pair's too."""
+        if hasattr(self.tracer, "decoded"):
+            return self.decoded(params, data, index, latents)
+        with self._evaluating(params, 0) as params:
+            rows = self._index(index)
+            found = self.tracer.means(params, select(self.tracer, data, rows), rows, self.put(latents))
+            seen: dict[str, np.ndarray] = self.fetch(found[1])
+        return seen
+
     def guide(self, params: Any, data: Any, index: np.ndarray, given: Arrays) -> np.ndarray:
         """log q(z|x) at given latents [K, B or 1, *event], [K, B]."""
         with self._evaluating(params, 0) as params:
