@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 
-from ppdgm.errors import ProgramError, nearest
+from ppdgm.errors import ProgramError, listed, nearest
 from ppdgm.schedules import Schedule
 
 Array = Any  # a NumPy, torch or JAX array: the vocabulary is the same over each
@@ -193,6 +193,8 @@ class Vocabulary:
         if full not in self.declared.nets:
             known = self.declared.nets
             remedy = f"It is a parameter: P.param({full!r})." if full in self.params else nearest(full, known)
+            if "Did you mean" in remedy and len(known) > 1:
+                remedy += f" Declared: {listed(known)}."
             raise ProgramError(f"Net {full!r} is not declared in build(). {remedy}")
         use = self.declared.nets[full]
         scoped = self.scope(name)

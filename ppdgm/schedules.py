@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import numpy as np
@@ -156,10 +157,21 @@ def as_schedule(value: float | Schedule) -> Schedule:
     return value if isinstance(value, Schedule) else Constant(value=value)
 
 
-def check_reached(name: str, schedule: Schedule, steps: int) -> None:
-    """Refuse a run that ends before a warm-up does."""
-    if schedule.reached() > steps:
-        raise TrainingError(
-            f"{name}: the schedule needs {schedule.reached()} steps, but the run has {steps}. "
-            f"Train longer, or shorten it: steps={steps} at most."
-        )
+def unreached(schedules: Mapping[str, Schedule], steps: int, who: str = "the run") -> list[str]:
+    """What is to be said of each schedule with a warm-up that ends after all `steps`."""
+    return [
+        f"{name}: the schedule needs {schedule.reached()} steps, but {who} has {steps}. Train longer, or shorten it: "
+        f"steps={steps} at most."
+        for name, schedule in schedules.items()
+        if schedule.reached() > steps
+    ]
+
+
+def check_reached(told: Iterable[str]) -> None:
+    """Refuse a run that ends before its warm-ups do, all at once.
+
+    Raises:
+        TrainingError: `told`, which `unreached` gives, is not empty.
+    """
+    if told := list(told):
+        raise TrainingError(" ".join(told))

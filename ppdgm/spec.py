@@ -342,7 +342,7 @@ def _explain_one(cls: type[Spec], detail: ErrorDetails) -> str:
     if detail["type"] == "model_type":
         expected = _members(detail["ctx"]["class_name"])
     elif field in cls.model_fields and type(None) in get_args(cls.model_fields[field].annotation):
-        expected += " or None"
+        expected += "" if " or None" in expected else " or None"
     if detail["type"] in ("list_type", "dict_type", "set_type"):
         expected = "a tuple: a spec does not change, so that its field is to be annotated as tuple[int, ...], say"
     if detail["type"] == "tuple_type":

@@ -306,6 +306,14 @@ CALLS = {
         "Source has no field 'binarised'. Did you mean 'binarise'?",
     ),
     "a scale": (lambda: load_data("digits", scale="uint"), "Source.scale: got 'uint'"),
+    "all of it": (
+        lambda: load_data("digits", test=1.0),
+        "to have all rows in one split, give validation=0, test=0 and take data.train.",
+    ),
+    "all rows": (
+        lambda: load_data("digits", test=1797),
+        "to have all rows in one split, give validation=0, test=0 and take data.train.",
+    ),
     "a fraction": (
         lambda: load_data("digits", test=1.5),
         "Source.test: got 1.5; expected a fraction between 0 and 1, a number of rows or None.",

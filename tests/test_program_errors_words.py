@@ -142,6 +142,11 @@ def build_without_an_encoder(self, c):
     c.net("decoder", MLP(hidden=(8,)), (4,), (6,))
 
 
+@says("Net 'decodr' is not declared in build(). Did you mean 'decoder'? Declared: decoder, encoder.")
+def prior_with_a_misspelt_net(self, P):
+    return P.dist.Normal(P.net("decodr")(P.full((4,), 0.0)), 1.0)
+
+
 @says("Parameter 'lock' is not declared in build(). Did you mean 'loc'?")
 def prior_slips_in_a_parameter(self, P):
     return P.param("lock")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import tomllib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Literal, get_args, get_origin
 
 from ppdgm.catalogue import alternatives, members
@@ -46,7 +47,9 @@ def apply(table: dict[str, Any], settings: Iterable[tuple[str, Any]], classes: C
     for path, value in parts_first:
         first, *rest = path.split(".")
         if first not in _TOP:
-            raise SpecError(f"{path}: a recipe has no {first!r}. {nearest(first, _TOP)}")
+            hint = nearest(first, _TOP)
+            hint = hint if "Did you mean" in hint else _elsewhere(table, path, classes) or hint
+            raise SpecError(f"{path}: a recipe has no {first!r}. {hint}")
         if (first == "backend") == bool(rest):
             raise SpecError(f"{path}: expected the field of a table, such as program.latent or training.epochs.")
         if first == "backend":
@@ -66,10 +69,42 @@ def _descend(table: dict[str, Any], first: str, rest: list[str], value: Any, pat
         _set_kind(here, value, implied, path)
         return
     cls = _class(here, implied, done, classes)
-    _check_field(cls, last, path)
+    try:
+        _check_field(cls, last, path)
+    except SpecError as error:
+        if hint := _elsewhere(table, path, classes):
+            raise SpecError(f"{error} {hint}") from None
+        raise
     here[last] = read(value, cls.model_fields[last].annotation) if isinstance(value, str) else value
     if done == "training" and last in _OTHER:
         here.pop(_OTHER[last], None)
+
+
+def _elsewhere(table: Mapping[str, Any], path: str, classes: Classes) -> str:
+    """The settings of that name in other tables of the recipe, in a sentence; "" where there are none."""
+    name = path.rpartition(".")[2]
+    found: list[str] = []
+    for top in _TOP:
+        here = table.get(top, {})
+        kind = here.get("kind", _IMPLIED.get(top)) if isinstance(here, Mapping) else None
+        if isinstance(kind, str):
+            with suppress(SpecError):  # a kind that is refused elsewhere
+                found += _named(top, here, find_kind(kind, classes), name)
+    there = " or ".join(f"{setting}=…" for setting in found if setting != path)
+    return f"There is {there}." if there else ""
+
+
+def _named(at: str, here: Mapping[str, Any], cls: type[Spec], name: str) -> list[str]:
+    """A field of that name of a class, or of a part of it."""
+    found = [f"{at}.{name}"] if name in cls.model_fields else []
+    for part, field in cls.model_fields.items():
+        inner = here.get(part)
+        if isinstance(inner, Mapping) and isinstance(kind := inner.get("kind"), str):
+            with suppress(SpecError):
+                found += [f"{at}.{part}.{name}"] if name in find_kind(kind, ()).model_fields else []
+        elif inner is None and isinstance(field.default, Spec) and name in type(field.default).model_fields:
+            found.append(f"{at}.{part}.{name}")
+    return found
 
 
 def _set_kind(here: dict[str, Any], value: Any, implied: str | None, path: str) -> None:

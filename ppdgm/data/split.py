@@ -48,7 +48,10 @@ def split(
     left = sizes["train"] - sum(drawn.values())
     if left < 1:
         taken = ", ".join(f"{n}={asked[n] if asked[n] is not None else c}" for n, c in drawn.items())
-        raise DataError(f"{taken}: leaves nothing of {sizes['train']} rows to train on. Ask for fewer rows.")
+        raise DataError(
+            f"{taken}: leaves nothing of {sizes['train']} rows to train on. Ask for fewer rows; or, to "
+            "have all rows in one split, give validation=0, test=0 and take data.train."
+        )
     mixed = np.random.default_rng(seed).permutation(sizes["train"])
     found["train"] = "train", mixed[:left] if left < sizes["train"] else None
     at = left

@@ -43,7 +43,7 @@ from ppdgm.nets import ForeignNet
 from ppdgm.program import PlainPair
 from ppdgm.registry import backend as load_backend
 from ppdgm.report import Progress, make_report
-from ppdgm.schedules import as_schedule, check_reached
+from ppdgm.schedules import as_schedule, check_reached, unreached
 from ppdgm.tracing import groups_of
 
 COMPILE_FROM_STEPS = 10_000  # torch.compile costs some ten seconds, and saves about a millisecond per step
@@ -268,8 +268,8 @@ class Job:
             raise TrainingError(f"learning_rate: got {training.learning_rate!r}, expected numbers of at least 0.")
         of_program = self.runtime.tracer.schedules
         engine.check(self.total)
-        for what, schedule in {**engine.schedules(), **of_program, "learning_rate": training.rate}.items():
-            check_reached(what, schedule, self.total)
+        every = {**engine.schedules(), **of_program, "learning_rate": training.rate}
+        check_reached(unreached(every, self.total))
 
     def _first_reading(self) -> None:
         """Read a few data, with the libraries' argument checks on, and sizes that hide no shape mistake.

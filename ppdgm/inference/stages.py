@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, model_validator
 
 from ppdgm.errors import TrainingError
 from ppdgm.inference.engine import Composite, Engine, Phase
-from ppdgm.schedules import Schedule, as_schedule
+from ppdgm.schedules import Schedule, as_schedule, check_reached, unreached
 from ppdgm.spec import NonNegativeFloat, PositiveInt, Spec
 
 
@@ -101,15 +101,12 @@ class Stages(Composite):
                 f"The stages before the last take {starts[-1]} steps, but the run has {steps}: none is left for it. "
                 "Train longer, or shorten them."
             )
+        told: list[str] = []
         for stage, start, end in zip(self.stages, starts, [*starts[1:], steps], strict=True):
             rate = {} if stage.learning_rate is None else {"learning_rate": as_schedule(stage.learning_rate)}
-            for name, schedule in {**stage.engine.schedules(), **rate}.items():
-                if schedule.reached() > end - start:
-                    raise TrainingError(
-                        f"{name}: the schedule needs {schedule.reached()} steps, but its stage has {end - start}. "
-                        f"Train longer, or shorten it: steps={end - start} at most."
-                    )
+            told += unreached({**stage.engine.schedules(), **rate}, end - start, "its stage")
             stage.engine.check(end - start)
+        check_reached(told)
 
 
 class Later(Schedule):
