@@ -192,6 +192,7 @@ def read_prior(
     size: int,
     mean: bool,
     given: Mapping[str, Array] | None = None,
+    apart: bool = False,
 ) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
     """Latents drawn from the model, and the observed sites drawn (or at their mean) given them; [1, B, *event].
 
@@ -200,14 +201,15 @@ def read_prior(
     is NaN for a value outside the support.
 
     Raises:
-        ProgramError: a site that is held has one before it that is drawn.
+        ProgramError: a site that is held has one before it that is drawn, and is not known to be `apart` from it.
     """
     holds = None if given is None else tuple(v for v in batch.values() if v is not UNSEEN)
-    model = Reading(reader, (1, size), given or {}, generate=True, holds=holds)
+    model = Reading(reader, (1, size), given or {}, generate=True, holds=holds, apart=apart)
     _run(program, "model", speak(model), batch, reader)
     latents = {n: v for n, v in model.values.items() if n in model.dists and n not in model.observed}
     scores = {n: model.log_prob[n] for n in model.held}
     if mean:
-        model = Reading(reader, (1, size), {**(given or {}), **latents}, choose="mean", generate=True, holds=holds)
+        at = {**(given or {}), **latents}  # which were drawn in the model's order
+        model = Reading(reader, (1, size), at, choose="mean", generate=True, holds=holds, apart=True)
         _run(program, "model", speak(model), batch, reader)
     return latents, {n: model.values[n] for n in model.observed}, scores

@@ -167,6 +167,7 @@ class Reading:
         axes: sites that are enumerated already, with their number of values; None to enumerate nothing.
         holds: data that are given, or None. Of what is generated, sites observed at them stay there. What is held, data
             and `given`, may have no site before it that is drawn: its values would say something about that one.
+        apart: what is held is known not to depend on what is drawn before it.
     """
 
     def __init__(
@@ -178,8 +179,10 @@ class Reading:
         generate: bool = False,
         axes: Mapping[str, int] | None = MappingProxyType({}),
         holds: tuple[Array, ...] | None = None,
+        apart: bool = False,
     ):
         self.reader, self.shape, self.given, self.holds = reader, shape, given, holds
+        self.apart = apart
         self.axes, self.enumerates = dict(axes or {}), axes is not None and not generate
         self.choose, self.generate = choose, generate
         self.inside = False
@@ -265,7 +268,7 @@ class Reading:
 
     def _is_held(self, name: str, data: Array | None) -> bool:
         held = data is not None or name in self.given
-        if held and self.drawn:
+        if held and self.drawn and not self.apart:
             raise mistakes.held_below(name, self.drawn, name in self.observed)
         (self.held if held else self.drawn).append(name)
         return held

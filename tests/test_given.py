@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import ppdgm
 from ppdgm import Program
 from ppdgm.cli.app import app
+from ppdgm.data import Classes
 from ppdgm.errors import DataError, PpdgmError, ProgramError, UnsupportedByBackend
 from ppdgm.models import MLP, VAE, HierarchicalVAE, SemiSupervisedVAE
 
@@ -59,6 +60,9 @@ def test_what_is_given_is_held_and_the_rest_is_drawn_given_it(fit):
     free = fit.sample(N, seed=1, given={"s": 0.0, "c": 1})
     assert near(free["u"], 0.3, np.sqrt(0.21))
     assert near(free["y"], 3 * (2 * 0.3 - 1) + 1, np.sqrt(36 * 0.21 + 0.1))
+    apart = fit.sample(N, seed=1, given={"s": s, "u": u})  # c is drawn before u, which does not depend on it
+    assert near(apart["y"] - 3 * (2 * u - 1 + s / 2), 1.0, np.sqrt(0.1 + 2 / 3))
+    assert near(fit.sample(N, seed=1, mean=True, given={"s": 0.0, "c": 1})["y"], -0.2, np.sqrt(36 * 0.21 + 0.09))
     means = fit.sample(N, seed=1, mean=True, given={"s": s, "c": c, "u": u, "z": np.full(N, 7.0)})
     np.testing.assert_allclose(means["y"], 21.0 + c, rtol=1e-6)
     np.testing.assert_array_equal(means["u"], u)
@@ -66,12 +70,12 @@ def test_what_is_given_is_held_and_the_rest_is_drawn_given_it(fit):
 
 REFUSED = {
     "data with latents before them": ({"x": 1.0, "s": 0.0}, ProgramError, ["'y'", "'c', 'u', 'z'", "reconstruct"]),
-    "a second field after a latent": ({"u": 1.0, "s": 0.0}, ProgramError, ["'u' is drawn after 'c'", "draw 'u' first"]),
     "a latent after others": ({"z": 1.0, "s": 0.0}, ProgramError, ["'z' is drawn after 'c', 'u'", "Give 'c', 'u' too"]),
+    "text for a site": ({"c": "one", "s": 0.0}, DataError, ["got text for 'c', which is no field"]),
     "an argument that the model does not read": ({"t": 1.0, "s": 0.0}, DataError, ["does not read the field 't'"]),
     "no name of the program's": ({"sz": 1.0, "s": 0.0}, DataError, ["no site 'sz'"]),
     "another shape": ({"c": np.zeros((3, 2)), "s": 0.0}, DataError, ["(3, 2)", "expected (3,)"]),
-    "a ragged list": ({"c": [[0, 1], [2], [1]], "s": 0.0}, DataError, ["'c'", "expected an array of numbers"]),
+    "a ragged list": ({"c": [[0, 1], [2], [1]], "s": 0.0}, DataError, ["'c'", "rows of different lengths"]),
     "too few rows": ({"s": np.zeros(2)}, DataError, ["2 rows", "expected 3"]),
     "a value outside the support": ({"c": np.array([0, 1, 5]), "s": 0.0}, DataError, ["'c' in row 2", "support"]),
 }
@@ -107,6 +111,14 @@ def test_m2_draws_the_class_that_is_given(backend, tmp_path):
     assert (fit.sample(5, given={"label": label}) == np.eye(5)[label]).all()
     assert (fit.sample(5, given={"y": np.eye(3)[label]}) == np.eye(5)[label]).all()
     assert set(fit.sample(50).argmax(1)) == {0, 1, 2}
+    z = np.tile(np.float32([1.0, -2.0]), (60, 1))  # is drawn after y, and does not depend on it
+    assert set(fit.sample(60, given={"z": z}).argmax(1)) == {0, 1, 2}
+    named = ppdgm.Fit(
+        fit.program, fit.params, backend, info=fit.info, codings={"label": Classes(("cat", "collie", "fox"))}
+    )
+    assert (named.sample(5, given={"label": "collie"}).argmax(1) == 1).all()
+    with pytest.raises(DataError, match=r"got text for 'y'.*by the field 'label': given="):
+        named.sample(5, given={"y": "collie"})
     with pytest.raises(DataError, match="classes from 0 to 2"):
         fit.sample(2, given={"label": -1})
     with pytest.raises(DataError, match="'y' is given, and by label too"):
@@ -118,11 +130,8 @@ def test_m2_draws_the_class_that_is_given(backend, tmp_path):
     ran = CliRunner().invoke(app, ["sample", str(tmp_path / "run"), "--given", "label=1", "--n", "3", "--out", out])
     assert ran.exit_code == 0, ran.output
     assert (np.load(out)["x"].argmax(1) == 1).all()
-    ran = CliRunner().invoke(
-        app, ["sample", str(tmp_path / "run"), "--given", "x=1", "--n", "3", "--out", out + "z.npz"]
-    )
-    assert ran.exit_code == 2, ran.output
-    assert "'x' is drawn after 'y', 'z'" in ran.output
+    with pytest.raises(ProgramError, match="'x' is drawn after 'y', 'z'"):
+        fit.sample(5, given={"x": np.eye(5)[label]})
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -144,6 +153,6 @@ def test_a_plain_pair_is_refused_with_and_without():
     for make in (Program.from_pyro, Program.from_numpyro):
         pair = make(lambda x: None, lambda x: None)
         for given in (None, {"x": 1.0}):
-            with pytest.raises(UnsupportedByBackend, match="without"):
+            with pytest.raises(UnsupportedByBackend, match="does not know the shapes"):
                 ppdgm.Fit(pair, {}, pair.backend).sample(2, given=given)
     assert issubclass(UnsupportedByBackend, PpdgmError)

@@ -1,20 +1,23 @@
 """What `sample(given=…)` holds: exactly, or not at all.
 
-A site at which values are held may have no site before it that is drawn: then the rest, drawn in the model's order, has
-the model's distribution given these values. Whether a site depends on an earlier one is not looked at.
+A site at which values are held may not depend on one before it that is drawn: then the rest, drawn in the model's
+order, has the model's distribution given these values. Whether it does is seen at other draws of those: log p of what
+is held must not change by a bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ppdgm.errors import DataError, PpdgmError, nearest
+from ppdgm.data import Classes
+from ppdgm.errors import DataError, PpdgmError, ProgramError, nearest
 
 Arrays = Mapping[str, np.ndarray]
+OTHER_DRAWS = 4  # of what is drawn before a site that is held
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,12 @@ class Conditions:
     Attributes:
         fields: data of the model's arguments, [n, …], or None.
         sites: values of sites, [1, n, *event].
+        apart: whether sites before them are drawn, on which they do not depend.
     """
 
     fields: dict[str, np.ndarray | None]
     sites: dict[str, np.ndarray]
+    apart: bool = False
 
 
 def conditions(program: Any, runtime: Any, params: Any, fields: Iterable[str], given: Arrays, n: int) -> Conditions:
@@ -42,7 +47,7 @@ def conditions(program: Any, runtime: Any, params: Any, fields: Iterable[str], g
 
     Raises:
         DataError: a name that the model does not know or does not read, or values of another shape.
-        ProgramError: a site with one before it that is drawn.
+        ProgramError: a site that depends on one before it that is drawn.
     """
     fixing = [name for name in given if program.fixes({name: given[name]})]
     fixed = program.fixes({name: given[name] for name in fixing})
@@ -52,11 +57,42 @@ def conditions(program: Any, runtime: Any, params: Any, fields: Iterable[str], g
     values = {n: v for n, v in given.items() if n not in arguments and n not in fixing} | fixed
     known, _ = runtime.sites(params, _rows(arguments, 2), None, 2) if values else ({}, [])
     sites = {name: _as_site(name, value, known, arguments, n) for name, value in values.items()}
-    _, held = runtime.sites(params, _rows(arguments, 2), {s: v[:, [0, -1]] for s, v in sites.items()}, 2)
+    found = Conditions(arguments, sites)
+    try:
+        held = _held(runtime, params, found)
+    except ProgramError:
+        found = replace(found, apart=True)
+        if _depends(runtime, params, found, n):
+            raise
+        held = _held(runtime, params, found)
     for name in given:
         if arguments.get(name) is not None:
-            _check_read(runtime, params, arguments, sites, name, held)
-    return Conditions(arguments, sites)
+            _check_read(runtime, params, found, name, held)
+    return found
+
+
+def check_texts(given: Mapping[str, Any], fields: Iterable[str], codings: Mapping[str, Any]) -> None:
+    """Refuse names of classes that are given for a site: they go by their field."""
+    named = [field for field, coding in codings.items() if isinstance(coding, Classes)]
+    for name, value in given.items():
+        if name not in fields and any(isinstance(v, str) for v in value):
+            where = f"by the field {named[0]!r}: given={{{named[0]!r}: …}}" if named else "by a field that has them"
+            raise DataError(f"given: got text for {name!r}, which is no field. Names of classes are given {where}.")
+
+
+def _held(runtime: Any, params: Any, found: Conditions) -> list[str]:
+    """The sites that are held; the first and the last row are enough to see it."""
+    sites = {s: v[:, [0, -1]] for s, v in found.sites.items()}
+    held: list[str] = runtime.sites(params, _rows(found.fields, 2), sites, 2, found.apart)[1]
+    return held
+
+
+def _depends(runtime: Any, params: Any, found: Conditions, n: int) -> bool:
+    """Whether log p of what is held changes with the draws of other sites."""
+    first, *others = (
+        runtime.conditioned(params, found.fields, found.sites, n, seed, False, True)[2] for seed in range(OTHER_DRAWS)
+    )
+    return any(not np.array_equal(first[s], other[s], equal_nan=True) for other in others for s in first)
 
 
 def check_possible(scores: Arrays) -> None:
@@ -93,13 +129,10 @@ def _as_site(name: str, value: np.ndarray, known: Mapping[str, Any], fields: Ite
     return np.asarray(value, dtype)[None]
 
 
-def _check_read(
-    runtime: Any, params: Any, arguments: dict[str, np.ndarray | None], sites: Arrays, name: str, held: list[str]
-) -> None:
+def _check_read(runtime: Any, params: Any, found: Conditions, name: str, held: list[str]) -> None:
     """Refuse an argument that the model neither computes with nor observes."""
-    without = _rows({**arguments, name: None}, 2)
     try:
-        _, still = runtime.sites(params, without, {s: v[:, [0, -1]] for s, v in sites.items()}, 2)
+        still = _held(runtime, params, replace(found, fields={**found.fields, name: None}))
     except PpdgmError:  # it computes with the field
         return
     if set(still) == set(held):

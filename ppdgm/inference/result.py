@@ -35,7 +35,7 @@ from ppdgm.errors import (
 )
 from ppdgm.inference.chunks import SharedDraws, over_chunks
 from ppdgm.inference.codings import coding_arrays, coding_tables, read_codings
-from ppdgm.inference.conditioning import check_possible, conditions
+from ppdgm.inference.conditioning import check_possible, check_texts, conditions
 from ppdgm.inference.diagnosable import Diagnosable, Sites, single
 from ppdgm.inference.evaluate import Estimate, Judge, check_fields, dtype_of, leave_labels, parse_memory
 from ppdgm.inference.feed import Feed
@@ -189,7 +189,7 @@ class Fit(Diagnosable):
                 trained in. What was binarised is 0 or 1 in both.
 
         Raises:
-            ProgramError: a site is given where one before it is drawn: the latents of data, say, have a posterior.
+            ProgramError: a site is given that depends on one that is drawn: the latents of data, say, have a posterior.
             DataError: what is given is no field and no site, or the model does not read it; or it reads a field that
                 is not given.
         """
@@ -213,11 +213,14 @@ class Fit(Diagnosable):
         if not rows:
             observed = self._runtime.prior(self._native, dict.fromkeys(fields), n, seed, mean)[1]
             return single(leave(self.codings, {name: v[0] for name, v in observed.items()}, fields, units))
+        check_texts(rows, fields, self.codings)
         known = as_fields(enter(self.codings, rows), dtype_of(self.params))
         with suppress(KeyError):  # of fields that are to be drawn
             self.program.check({n: v for n, v in known.items() if n in fields})
         found = conditions(self.program, self._runtime, self._native, fields, known, n)
-        _, observed, scores = self._runtime.conditioned(self._native, found.fields, found.sites, n, seed, mean)
+        _, observed, scores = self._runtime.conditioned(
+            self._native, found.fields, found.sites, n, seed, mean, found.apart
+        )
         check_possible(scores)
         return single(leave(self.codings, {name: v[0] for name, v in observed.items()}, fields, units))
 

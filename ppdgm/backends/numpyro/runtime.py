@@ -74,7 +74,7 @@ class Runtime:
         self._predictive = jax.jit(self._predicted)
         self._inside = jax.jit(self._rows_inside)
         self.facts: list[Observed] | None = None  #: of the observed sites, once they are known
-        self._prior = jax.jit(self.tracer.prior, static_argnames=("size", "mean"))
+        self._prior = jax.jit(self.tracer.prior, static_argnames=("size", "mean", "apart"))
 
     def initialise(self, seed: int, data: Arrays, dtype: str) -> dict[str, np.ndarray]:
         """First values of all parameters."""
@@ -212,21 +212,33 @@ class Runtime:
         return found
 
     def conditioned(
-        self, params: Any, fields: Mapping[str, Any], given: Arrays, size: int, seed: int, mean: bool
+        self,
+        params: Any,
+        fields: Mapping[str, Any],
+        given: Arrays,
+        size: int,
+        seed: int,
+        mean: bool,
+        apart: bool = False,
     ) -> tuple[Any, Any, Any]:
-        """Likewise, with sites held at `given` [1, size, *event] and at data of `fields`; and log p of those."""
+        """Likewise, with sites held at `given` [1, size, *event] and at data of `fields`; and log p of those.
+
+        Where these are known to be `apart` from what is drawn before them, they may come after it.
+        """
         native, held = self._fields(fields), self.put(given)
-        found: Any = self.fetch(self._prior(params, make_key(seed), native, size=size, mean=mean, given=held))
+        known = {"apart": True} if apart else {}  # of a program
+        found: Any = self.fetch(self._prior(params, make_key(seed), native, size=size, mean=mean, given=held, **known))
         return found
 
     def sites(
-        self, params: Any, fields: Mapping[str, Any], given: Arrays | None, size: int
+        self, params: Any, fields: Mapping[str, Any], given: Arrays | None, size: int, apart: bool = False
     ) -> tuple[dict[str, tuple[tuple[int, ...], str]], list[str]]:
         """Shape and type of each site's draws in `conditioned`, and what it holds; without `given`, in `prior`.
 
         Nothing is computed.
         """
-        run, native = partial(self.tracer.prior, size=size, mean=False), self._fields(fields)
+        known = {"apart": True} if apart else {}
+        run, native = partial(self.tracer.prior, size=size, mean=False, **known), self._fields(fields)
         held_at = None if given is None else self.put(given)
         latents, observed, held = jax.eval_shape(run, params, jax.random.key(0), native, given=held_at)
         return {n: (tuple(v.shape), str(v.dtype)) for n, v in (latents | observed).items()}, list(held)

@@ -129,15 +129,16 @@ class ProgramTracer:
         size: int,
         mean: bool,
         given: Mapping[str, Array] | None = None,
+        apart: bool = False,
     ) -> tuple[Sites, Sites, Sites]:
         """Latents and observed sites drawn from the model, [1, size, *event], and log p of those that are held.
 
         Args:
             fields: data, or None.
-            given: sites that are held, or None for none, nor observed ones; see `read_prior`.
+            given, apart: sites that are held, or None for none, nor observed ones; see `read_prior`.
         """
         batch = {n: UNSEEN if v is None else v for n, v in fields.items()}
-        return read_prior(self.program, self._speak(params), JaxReader(key), batch, size, mean, given)
+        return read_prior(self.program, self._speak(params), JaxReader(key), batch, size, mean, given, apart)
 
     def _speak(self, params: Params, gradients: Gradients | None = None) -> Any:
         kind = MixedVocabulary if gradients and gradients.mixed else JaxVocabulary

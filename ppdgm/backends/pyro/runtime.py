@@ -240,22 +240,35 @@ class Runtime:
         return found
 
     def conditioned(
-        self, params: Any, fields: Mapping[str, Any], given: Arrays, size: int, seed: int, mean: bool
+        self,
+        params: Any,
+        fields: Mapping[str, Any],
+        given: Arrays,
+        size: int,
+        seed: int,
+        mean: bool,
+        apart: bool = False,
     ) -> tuple[Any, Any, Any]:
-        """Likewise, with sites held at `given` [1, size, *event] and at data of `fields`; and log p of those."""
+        """Likewise, with sites held at `given` [1, size, *event] and at data of `fields`; and log p of those.
+
+        Where these are known to be `apart` from what is drawn before them, they may come after it.
+        """
         with self._evaluating(params, seed) as params:
-            found: Any = self.fetch(self.tracer.prior(params, self._fields(fields), size, mean, self.put(given)))
+            known = (True,) if apart else ()  # of a program
+            found: Any = self.fetch(
+                self.tracer.prior(params, self._fields(fields), size, mean, self.put(given), *known)
+            )
         return found
 
     def sites(
-        self, params: Any, fields: Mapping[str, Any], given: Arrays | None, size: int
+        self, params: Any, fields: Mapping[str, Any], given: Arrays | None, size: int, apart: bool = False
     ) -> tuple[dict[str, tuple[tuple[int, ...], str]], list[str]]:
         """Shape and type of each site's draws in `conditioned`, and what it holds; without `given`, in `prior`."""
         held: Mapping[str, Any] = {}
         if given is None:
             latents, observed = self.prior(params, fields, size, 0, False)
         else:
-            latents, observed, held = self.conditioned(params, fields, given, size, 0, False)
+            latents, observed, held = self.conditioned(params, fields, given, size, 0, False, apart)
         return {n: (v.shape, str(v.dtype)) for n, v in (latents | observed).items()}, list(held)
 
     def _fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
