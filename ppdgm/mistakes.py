@@ -440,16 +440,16 @@ def unsized(name: str, dist: Any, plate: str, rows: int) -> ProgramError:
     )
 
 
-def outside(name: str, dist: Any, plate: str, others: Iterable[str], observed: bool) -> ProgramError:
+def outside(name: str, got: Shape, plate: str, others: Iterable[str], observed: bool) -> ProgramError:
     """The error for a site outside the data plate that has batch dimensions.
 
     Args:
-        name, dist: of the site.
+        name: of the site.
+        got: its batch shape.
         plate: how the data plate is written.
         others: names of the plates around the site.
         observed: whether it is no latent.
     """
-    got = tuple(dist.batch_shape)
     remedy = f"Draw it inside `with {plate}:`"
     if named := ", ".join(map(repr, others)):
         remedy = f"It is inside {named}: if that is the plate over data, name it with data_plate=…"

@@ -476,7 +476,7 @@ def test_gradients_through_draws_need_pathwise_draws():
 
 def test_no_prior_draws_and_no_missing_means():
     runtime, params, _ = open_pair(*linear())
-    with pytest.raises(UnsupportedByBackend, match="takes the size of its plate from them"):
+    with pytest.raises(UnsupportedByBackend, match=r"drawn from by fit.sample\(n\) alone"):
         runtime.prior(params, {"x": None}, 3, 0, False)
 
     def model(x):

@@ -199,3 +199,44 @@ def test_an_autoguide_is_set_up_with_the_librarys_arrays():
     terms = ppdgm.trace(pair, params, X, values={"m": z[None, None]}).log_p["x"]
     changed = np.concatenate([np.ones((N, 1)), X[:, 1:]], 1)
     np.testing.assert_allclose(terms[0], norm(z, SCALE).logpdf(changed).sum(-1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["AutoNormal", "AutoDiagonalNormal", "guide"])
+def test_weights_of_all_data_have_a_batch_shape(family):
+    """NumPyro takes a latent outside plates as it is: y = x W + ε, with W [D, 2] of N(0, 1), has a closed form."""
+    y = (X @ np.arange(2 * D).reshape(D, 2) / 4.0).astype("float32")
+
+    def model(x, y):
+        w = numpyro.sample("w", numpyro_dist.Normal(jnp.zeros((D, 2)), jnp.ones((D, 2))))
+        with numpyro.plate("data", len(x)):
+            numpyro.sample("y", numpyro_dist.Normal(x @ w, SCALE).to_event(1), obs=y)
+
+    def guide(x, y):
+        loc = numpyro.param("loc", jnp.zeros((D, 2)))
+        numpyro.sample("w", numpyro_dist.Normal(loc, 0.05))
+
+    guide = guide if family == "guide" else getattr(numpyro_guides, family)(model)
+    pair, data = Program.from_numpyro(model, guide), {"x": X, "y": y}
+    fit = ppdgm.fit(pair, data, steps=300, learning_rate=0.03, batch_size=20, progress=False)
+    found = fit.encode(data)
+    right = np.linalg.solve(X.T @ X + SCALE**2 * np.eye(D), X.T @ y)
+    np.testing.assert_allclose(found.reshape(D, 2), right, atol=0.1)
+    w = right.astype("float32")[None, None]
+    terms = ppdgm.trace(pair, fit.params, data, values={"w": w})
+    np.testing.assert_allclose(terms.log_p["y"][0], norm(X @ right, SCALE).logpdf(y).sum(-1), rtol=1e-4)
+    if family == "guide":
+        log_q = norm(found.reshape(D, 2), 0.05).logpdf(right).sum()
+        np.testing.assert_allclose(terms.shared["w"][0], norm(0, 1).logpdf(right).sum() - log_q, rtol=1e-3)
+
+
+def test_a_latent_for_each_row_that_is_outside_the_plate_is_told():
+    def model(x):
+        z = numpyro.sample("z", numpyro_dist.Normal(jnp.zeros(len(x)), 1.0))
+        with numpyro.plate("data", len(x)):
+            numpyro.sample("x", numpyro_dist.Normal(z[:, None], jnp.ones(D)).to_event(1), obs=x)
+
+    def guide(x):
+        numpyro.sample("z", numpyro_dist.Normal(x @ numpyro.param("w", jnp.zeros(D)), 1.0))
+
+    with pytest.raises(ProgramError, match=r"'z' is outside the data plate.*batch shape \(40,\).*Draw it inside"):
+        ppdgm.fit(Program.from_numpyro(model, guide), X, steps=1, progress=False)

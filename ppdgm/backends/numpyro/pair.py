@@ -20,7 +20,7 @@ from ppdgm import mistakes
 from ppdgm.backends.numpyro.foreign import path_name
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.noise import REMEDY, depends, in_inference, without_dropout
-from ppdgm.backends.numpyro.sites import Message, Reading, Site, Supply, no_plate, place, read
+from ppdgm.backends.numpyro.sites import Message, Reading, Site, Supply, no_plate, place, read, without_plate
 from ppdgm.backends.numpyro.terms import (
     arguments,
     check_fields,
@@ -49,12 +49,18 @@ class Leaves(NamedTuple):
 
 @dataclass
 class Probe:
-    """What one abstract run showed: the data plate, the parameters, whether one has a row per datum, its failure."""
+    """What one abstract run showed: the data plate, the parameters, and how it failed.
+
+    Attributes:
+        rows: whether a parameter has a row for each datum.
+        shared: latents of all data, with their batch and event shapes.
+    """
 
     plate: Part | None = None
     params: dict[str, Leaves] = field(default_factory=dict)
     of_guide: set[str] = field(default_factory=set)
     rows: bool = False
+    shared: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
     error: Exception | None = None
 
 
@@ -98,7 +104,10 @@ class PairTracer:
         more = self._probe(data, rows + 1)
         size, part = seen.plate or (0, None)
         wider, drawn = (size, None) if more.error else more.plate or (0, None)
-        alike = not more.error and _shapes(seen.params) == _shapes(more.params)
+        alike = not more.error and _shapes(seen.params) == _shapes(more.params) and seen.shared == more.shared
+        for name, (batch, _) in seen.shared.items():
+            if more.shared.get(name, (batch,))[0] != batch:
+                raise without_plate(name, batch, self.plate)
         if part in (None, size) and drawn not in (None, wider):  # as many as there are data here
             part = drawn
         self.subsamples = part not in (None, size) or drawn not in (None, wider)
@@ -413,6 +422,8 @@ class PairTracer:
             guide, model = self._pair(key, batch, at, lambda msg: None, {}, training=True)
             seen.params = {n: _leaves(n, m["value"]) for r in (guide, model) for n, m in r.params.items()}
             seen.of_guide = set(guide.params)
+            shared = {n: model.sites[n].fn for n in model.drawn() if model.sites[n].axis is None}
+            seen.shared = {n: (tuple(fn.batch_shape), tuple(fn.event_shape)) for n, fn in shared.items()}
             seen.rows = any(self._has_rows(m) for r in (guide, model) for m in r.params.values())
 
         like = {n: jax.ShapeDtypeStruct((rows, *a.shape[1:]), canonicalize_dtype(a.dtype)) for n, a in data.items()}

@@ -202,13 +202,13 @@ def place(msg: Message, plate: str, sizes: Sizes) -> Site:
     data = next((d for d, f in frames.items() if f.name == plate), None)
     auxiliary = bool(msg["infer"].get("is_auxiliary"))
     fits = all(n == (frames[d].size if d in frames else 1) for d, n in zip(dims, fn.batch_shape, strict=True))
-    if data is None and not fits and not auxiliary:  # an autoguide's vector of all latents may have its axis
-        written, others = f"numpyro.plate({plate!r}, x.shape[0])", [f.name for f in frames.values()]
-        raise mistakes.outside(msg["name"], fn, written, others, msg["is_observed"])
+    if data is None and not fits and msg["is_observed"]:
+        raise without_plate(msg["name"], tuple(fn.batch_shape), plate, [f.name for f in frames.values()], True)
     if data is not None and not fits:
         raise _misfit(msg, sizes)
     axis = None if data is None else data + len(fn.batch_shape)
     inner = tuple(frames[d].size for d in dims if d in frames and d != data)
+    inner = inner if fits else tuple(fn.batch_shape)  # a latent of all data, of this shape
     return Site(msg["name"], fn, msg["value"], msg["intermediates"], msg["is_observed"], auxiliary, axis, inner)
 
 
@@ -236,6 +236,13 @@ def read(supply: Supply, key: Array, args: tuple[Any, ...], kwargs: Mapping[str,
             _check_value(site)
             _check_scale(site, msg["scale"], *supply.sizes.get(supply.plate, (1, None)))
     return reading
+
+
+def without_plate(
+    name: str, batch: tuple[int, ...], plate: str, others: Iterable[str] = (), observed: bool = False
+) -> ProgramError:
+    """The error for a site outside the data plate that is one for each datum."""
+    return mistakes.outside(name, batch, f"numpyro.plate({plate!r}, x.shape[0])", others, observed)
 
 
 def no_plate(plate: str, known: Iterable[str]) -> ProgramError:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from ppdgm import mistakes
-from ppdgm.backends.numpyro.sites import Message, Reading, Site
+from ppdgm.backends.numpyro.sites import Message, Reading, Site, without_plate
 from ppdgm.backends.numpyro.vocabulary import as_draw, closed_form_kl
 from ppdgm.errors import ProgramError, nearest
 from ppdgm.language import Array, Batch, Trace
@@ -58,6 +58,9 @@ def check_place(msg: Message, guide: Site, plate: str, others: list[str]) -> Non
     inside = any(f.name == plate for f in msg["cond_indep_stack"])
     if inside != (guide.axis is not None):
         raise apart(msg["name"], "model" if inside else "guide", f"numpyro.plate({plate!r}, x.shape[0])", others)
+    there, here = tuple(guide.fn.batch_shape), tuple(msg["fn"].batch_shape)
+    if not inside and there != here and len(there) > len(here):  # most likely without a plate
+        raise without_plate(msg["name"], there, plate, others)
 
 
 def check_pathwise(guide: Reading, given: Iterable[str], gradients: Gradients) -> None:

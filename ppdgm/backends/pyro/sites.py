@@ -130,7 +130,8 @@ class Layout:
         if self.local(site):
             return misfit(site.name, site.fn, site.frames)
         others = [n for n in site.frames if n != PARTICLES]
-        return mistakes.outside(site.name, site.fn, f"pyro.plate({self.plate!r}, x.shape[0])", others, site.observed)
+        got, plate = tuple(site.fn.batch_shape), f"pyro.plate({self.plate!r}, x.shape[0])"
+        return mistakes.outside(site.name, got, plate, others, site.observed)
 
     def _check_scale(self, site: Site) -> None:
         explained = 1.0
