@@ -74,7 +74,8 @@ class Runtime:
         self._predictive = jax.jit(self._predicted)
         self._inside = jax.jit(self._rows_inside)
         self.facts: list[Observed] | None = None  #: of the observed sites, once they are known
-        self._prior = jax.jit(self.tracer.prior, static_argnames=("size", "mean", "apart"))
+        own = () if isinstance(self.tracer, PairTracer) else ("apart",)
+        self._prior = jax.jit(self.tracer.prior, static_argnames=("size", "mean", *own))
 
     def initialise(self, seed: int, data: Arrays, dtype: str) -> dict[str, np.ndarray]:
         """First values of all parameters."""
