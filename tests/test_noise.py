@@ -251,3 +251,46 @@ def test_noise_before_a_last_layer_of_zeros_is_found_before_training():
     with pytest.raises(ProgramError, match="random numbers outside its sample sites"):
         ppdgm.fit(pair, DATA, validation=DATA, **QUICK)
     ppdgm.fit(pair, DATA, **QUICK)
+
+
+class Decoding(Written):
+    """Noise in the model, which is drawn from."""
+
+    def model(self, P, x):
+        with P.plate("data", x):
+            z = P.sample("z", P.dist.Normal(P.full((X,), 0.0), P.full((X,), 1.0)).to_event(1))
+            P.sample("x", P.dist.Normal(P.net("encoder")(z) + P.full((X,), 0.0), P.full((X,), 1.0)).to_event(1), obs=x)
+
+    def guide(self, P, x):
+        with P.plate("data", x):
+            P.sample("z", P.dist.Normal(P.full((X,), 0.0), P.full((X,), 0.5)).to_event(1))
+
+
+def decoding_pair(noise):
+    net = Noisy(noise)
+
+    def model(x):
+        pyro.module("net", net)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", pyro_dist.Normal(torch.zeros(X), 1.0).to_event(1))
+            pyro.sample("x", pyro_dist.Normal(net(z)[..., None] + torch.zeros(X), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", pyro_dist.Normal(torch.zeros(len(x), X), 0.5).to_event(1))
+
+    return Program.from_pyro(model, guide)
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("kind", ["pair", "program"])
+def test_noise_where_pyros_models_are_drawn_from(kind, noise):
+    foreign = lambda: Decoding(encoder=ForeignNet(module=Column(noise), library="torch"))
+    fit = ppdgm.fit(decoding_pair(noise) if kind == "pair" else foreign(), DATA, **{**QUICK, "backend": "pyro"})
+    calls = [{}, {"mean": True}, *([{"given": {"z": np.ones((4, X))}}] if kind == "program" else [])]
+    for how in calls:
+        if noise in REFUSED:
+            with pytest.raises(ProgramError, match=r"The model draws random numbers outside.*training=self.training"):
+                fit.sample(4, **how)
+        else:
+            assert fit.sample(4, **how).shape == (4, X)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,24 @@ def check_quiet(runtime: Any, params: Any, feed: Feed) -> None:
             "Model or guide draws random numbers outside its sample sites, so that the same latents and data have "
             f"another bound at every evaluation. {remedy} Or draw the noise in a sample site. Training, without "
             "validation data, takes it as it is."
+        )
+
+
+def check_quiet_model(runtime: Any, params: Any, fields: Mapping[str, Any], size: int) -> None:
+    """Refuse to draw from a model that draws random numbers outside its sample sites: they are in no distribution.
+
+    Args:
+        runtime, params: of the program.
+        fields: that the model computes with, `size` rows each, or None.
+        size: of the run that is looked at.
+
+    Raises:
+        ProgramError: with what to do.
+    """
+    if remedy := runtime.model_noise(params, fields, size):
+        raise ProgramError(
+            "The model draws random numbers outside its sample sites, so that what is drawn would not have the "
+            f"distribution that evaluations are of. {remedy} Or draw the noise in a sample site."
         )
 
 

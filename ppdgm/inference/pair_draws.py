@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ppdgm.errors import DataError, PpdgmError, ProgramError
+from ppdgm.inference.noise import check_quiet_model
 
 Arrays = Mapping[str, np.ndarray]
 Rows = Mapping[str, tuple[tuple[int, ...], str]]  #: by field: shape of a row, and type
@@ -48,19 +49,25 @@ class PairDraws:
             stream = seed if i == 0 else int(np.random.SeedSequence((seed, i)).generate_state(1)[0] >> 1)
             latents, observed = self._run(dict.fromkeys(self.rows, STAND_INS[0]), rows, b, stream, shared)
             if i == 0:
+                check_quiet_model(self.runtime, self.params, self._data(dict.fromkeys(self.rows, 0), rows, b), b)
                 self._check_unread(rows, b, stream, observed)
                 shared = {n: v for n, v in latents.items() if v.shape[1] == 1 < b}
             found.append(observed)
         return {name: np.concatenate([f[name][0] for f in found])[:n] for name in found[0]}
 
     def _run(self, numbers: Mapping[str, int], rows: slice, b: int, seed: int, shared: Arrays) -> Any:
+        data = self._data(numbers, rows, b)
+        latents, observed, _ = self.runtime.conditioned(self.params, data, shared, b, seed, self.mean)
+        return latents, observed
+
+    def _data(self, numbers: Mapping[str, int], rows: slice, b: int) -> dict[str, np.ndarray]:
+        """What is given, and stand-ins for the rest."""
         data = self._stand_ins(numbers, self.data_size if self.runtime.tracer.subsamples else b)
         for name, value in self.given.items():
             if name in numbers and numbers[name] == STAND_INS[0]:
                 part = np.asarray(value[rows])
                 data[name][: len(part)] = part
-        latents, observed, _ = self.runtime.conditioned(self.params, data, shared, b, seed, self.mean)
-        return latents, observed
+        return data
 
     def _stand_ins(self, numbers: Mapping[str, int], size: int) -> dict[str, np.ndarray]:
         return {n: np.full((size, *shape), numbers[n], kind) for n, (shape, kind) in self.rows.items()}

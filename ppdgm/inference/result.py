@@ -42,7 +42,7 @@ from ppdgm.inference.feed import Feed
 from ppdgm.inference.folder import Folder, find_saved, open_saved, versions
 from ppdgm.inference.layout import as_path, check_free
 from ppdgm.inference.means import means
-from ppdgm.inference.noise import check_quiet
+from ppdgm.inference.noise import check_quiet, check_quiet_model
 from ppdgm.inference.pair_draws import PairDraws
 from ppdgm.inference.recipe import Recipe
 from ppdgm.inference.settings import Training
@@ -211,6 +211,7 @@ class Fit(Diagnosable):
         if isinstance(self.program, PlainPair):
             return single(leave(self.codings, self._pair_draws(rows, mean).draw(n, seed), fields, units))
         if not rows:
+            check_quiet_model(self._runtime, self._native, dict.fromkeys(fields), 2)
             observed = self._runtime.prior(self._native, dict.fromkeys(fields), n, seed, mean)[1]
             return single(leave(self.codings, {name: v[0] for name, v in observed.items()}, fields, units))
         check_texts(rows, fields, self.codings)
@@ -218,6 +219,8 @@ class Fit(Diagnosable):
         with suppress(KeyError):  # of fields that are to be drawn
             self.program.check({n: v for n, v in known.items() if n in fields})
         found = conditions(self.program, self._runtime, self._native, fields, known, n)
+        few = {name: v if v is None else v[[0, -1]] for name, v in found.fields.items()}
+        check_quiet_model(self._runtime, self._native, few, 2)
         _, observed, scores = self._runtime.conditioned(
             self._native, found.fields, found.sites, n, seed, mean, found.apart
         )

@@ -293,6 +293,12 @@ class Runtime:
         found: str = self.tracer.noise(params, select(self.tracer, data, rows), rows)
         return found
 
+    def model_noise(self, params: Any, fields: Mapping[str, Any], size: int) -> str:
+        """Likewise, as the model is drawn from; of a plain pair, with its guide."""
+        if not hasattr(self.tracer, "noise"):
+            return ""
+        return self.noise(params, self._fields(fields), np.arange(size))
+
     def rehearse(
         self, engine: Any, params: Any, data: Any, b: int, knobs: Mapping[str, np.ndarray], data_size: int
     ) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,11 @@ class Watch:
         _, words, *places = np.random.get_state()  # noqa: NPY002  # of the user's own legacy calls
         own = torch.cuda.get_rng_state(self.device).numpy().tobytes() if self.device.type == "cuda" else b""
         return torch.get_rng_state().numpy().tobytes(), own, np.asarray(words).tobytes(), places, random.getstate()
+
+
+def apart(one: Mapping[str, Array], other: Mapping[str, Array], tolerance: float = 1e-4) -> bool:
+    """Whether two runs of a model at the same latents made other numbers."""
+    return any(not _same(one[n], other[n], tolerance) for n in one)
 
 
 def differ(one: Any, other: Any, tolerance: float = 1e-4) -> bool:

@@ -204,7 +204,13 @@ class PairTracer:
         return _rows(latent, back, 1), _rows({n: layout.value(s) for n, s in seen.items()}, back, 1)
 
     def prior(
-        self, params: Params, fields: Mapping[str, Any], size: int, mean: bool, given: Any = None
+        self,
+        params: Params,
+        fields: Mapping[str, Any],
+        size: int,
+        mean: bool,
+        given: Any = None,
+        watch: Watch | None = None,
     ) -> tuple[Sites, Sites, Sites]:
         """Latents drawn from the model, and observed sites drawn, or at their means given these; [1, B, *event].
 
@@ -217,7 +223,7 @@ class PairTracer:
             raise UnsupportedByBackend(mistakes.NO_PRIOR)
         self._check_live(params)
         layout, index = self._layout(None, size), torch.arange(size, device=self.device)
-        recorder = Recorder(layout, index, given or {}, {}, self._live, generate="draw")
+        recorder = Recorder(layout, index, given or {}, {}, self._live, generate="draw", watch=watch)
         model = self._run(self._model, fields, recorder)
         latent = {n: s for n, s in model.items() if not s.observed}
         if mean:
@@ -225,6 +231,17 @@ class PairTracer:
             model = self._run(self._model, fields, again)
         seen = {n: s for n, s in model.items() if s.observed and layout.local(s) and not isinstance(s.fn, Unit)}
         return {n: layout.value(s) for n, s in latent.items()}, {n: layout.value(s) for n, s in seen.items()}, {}
+
+    def model_twice(self, params: Params, fields: Mapping[str, Any], size: int) -> list[Sites]:
+        """What the model makes of the same latents twice: the means of observed sites, and log p of the latents."""
+        self._check_live(params)
+        layout, index = self._layout(None, size), torch.arange(size, device=self.device)
+        model = self._run(self._model, fields, Recorder(layout, index, {}, {}, self._live, generate="draw"))
+        latent, runs = {n: s for n, s in model.items() if not s.observed}, []
+        for _ in range(2):
+            again = self._run(self._model, fields, Recorder(layout, index, {}, latent, self._live, generate="mean"))
+            runs.append({n: s.value if s.observed else s.fn.log_prob(s.value) for n, s in again.items()})
+        return runs
 
     def _find_out(self, data: Mapping[str, np.ndarray]) -> None:
         """Plate, parameters, modules and the way to several particles."""

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ppdgm import mistakes
 from ppdgm.backends.pyro.chains import nuts
-from ppdgm.backends.pyro.noise import REMEDY, Watch, differ
+from ppdgm.backends.pyro.noise import REMEDY, Watch, apart, differ
 from ppdgm.backends.pyro.pair import PairTracer
 from ppdgm.backends.pyro.step import is_spec
 from ppdgm.backends.pyro.support import describe, rows_inside, within
@@ -332,6 +332,19 @@ class Runtime:
             except (PpdgmError, NotImplementedError):  # its draws alone can be scored, as those of a one-way flow
                 return REMEDY
             return REMEDY if differ(one, other) else ""
+
+    def model_noise(self, params: Any, fields: Mapping[str, Any], size: int) -> str:
+        """Likewise, of the model alone, as it is drawn from."""
+        with self._evaluating(params, 0) as params:
+            native, watch = self._fields(fields), Watch(self.device)
+            self.tracer.prior(params, native, size, False, watch=watch)
+            watch.site()
+            if not watch.used:
+                return ""
+            try:
+                return REMEDY if apart(*self.tracer.model_twice(params, native, size)) else ""
+            except (PpdgmError, NotImplementedError):  # a latent that only draws can be scored of
+                return REMEDY
 
     def rehearse(
         self, engine: Any, params: Any, data: Any, b: int, knobs: Mapping[str, np.ndarray], data_size: int

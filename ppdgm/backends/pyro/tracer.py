@@ -173,6 +173,7 @@ class ProgramTracer:
         mean: bool,
         given: Mapping[str, Array] | None = None,
         apart: bool = False,
+        watch: Watch | None = None,
     ) -> tuple[Sites, Sites, Sites]:
         """Latents and observed sites drawn from the model, [1, size, *event], and log p of those that are held.
 
@@ -181,7 +182,13 @@ class ProgramTracer:
             given, apart: sites that are held, or None for none, nor observed ones; see `read_prior`.
         """
         batch = {n: UNSEEN if v is None else v for n, v in fields.items()}
-        return read_prior(self.program, self._speak(params), TorchReader(), batch, size, mean, given, apart)
+        return read_prior(self.program, self._speak(params), TorchReader(watch=watch), batch, size, mean, given, apart)
+
+    def model_twice(self, params: Params, fields: Mapping[str, Any], size: int) -> list[Sites]:
+        """What the model makes of the same latents twice: the means of observed sites, and log p of the latents."""
+        latents = self.prior(params, fields, size, False)[0]
+        runs = [self.prior(params, fields, size, True, latents, True) for _ in range(2)]
+        return [{**seen, **{f"log p of {n}": v for n, v in scores.items()}} for _, seen, scores in runs]
 
     def _speak(self, params: Params, gradients: Gradients | None = None) -> Any:
         kind = MixedVocabulary if gradients and gradients.mixed else TorchVocabulary
