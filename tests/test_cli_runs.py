@@ -231,6 +231,14 @@ def test_other_data_are_prepared_as_the_runs_own(here):
     assert "ELBO" in text and "log-likelihood" in text and "8 test data of table.csv" in text
 
 
+def test_a_field_of_one_number_each_is_told_in_words(here):
+    (here / "two.csv").write_text("a,b\n1.5,2\n3,4.5\n0,1\n")
+    told = cli(
+        "data", "two.csv", "--set", "fields={x = ['a'], label = 'b'}", "--set", "validation=0", "--set", "test=0"
+    )
+    assert "label: shape: one number, dtype" in told.stdout
+
+
 def test_a_table_of_samples_has_the_names_of_the_runs_columns(here):
     text = (here / "table.csv").read_text().replace("a,b,c", '"height, cm",b,c', 1)
     (here / "named.csv").write_text(text)

@@ -278,7 +278,12 @@ REFUSED = {
     "too few labels": (
         {"posterior": {"z": np.zeros((S, N, D))}},
         {"coords": {"z_dim": ["a"]}},
-        "groups['posterior']['z']: got 3 along 'z_dim', expected 1",
+        "coords['z_dim']: got 1 labels, expected 3, as groups['posterior']['z'] has along 'z_dim'",
+    ),
+    "labels of no axis": (
+        {"posterior": {"z": np.zeros((S, N, D))}},
+        {"coords": {"z_dims": ["a", "b", "c"]}},
+        "coords: got 'z_dims', which is no axis of these arrays. Did you mean 'z_dim'?",
     ),
     "too many axes": (
         {"posterior": {"z": np.zeros((S, N, D))}},

@@ -12,7 +12,7 @@ import ppdgm
 from ppdgm import Program
 from ppdgm.errors import DataError, ProgramError
 from ppdgm.inference import Fit
-from ppdgm.models import MLP, HierarchicalVAE, VampPrior
+from ppdgm.models import MLP, ConditionalVAE, Gaussian, HierarchicalVAE, VampPrior
 from ppdgm.program import zeros
 
 with warnings.catch_warnings():
@@ -202,3 +202,22 @@ def test_data_that_the_program_does_not_take_are_refused():
     for ask in (lambda fit, x: fit.posterior(x), lambda fit, x: fit.to_arviz(x), lambda fit, x: fit.diagnose(x)):
         with pytest.raises(DataError, match="event_shape"):
             ask(fit_of(), X[:, :3])
+
+
+@both
+def test_what_nothing_draws_is_constant_data(backend):
+    """ArviZ's posterior predictive plot takes every variable of observed_data, and a label has no predictions."""
+    program = ConditionalVAE(event_shape=(WIDTH,), classes=2, latent=1, likelihood=Gaussian(),
+                             encoder=MLP(hidden=(4,)), decoder=MLP(hidden=(4,)))  # fmt: skip
+    rows = {"x": X[:10], "label": np.arange(10) % 2}
+    fit = Fit(program, program.initialise(0), backend)
+    found = fit.to_arviz(rows, draws=4, predictive=3, prior=2)
+    assert set(found.observed_data.data_vars) == set(found.posterior_predictive.data_vars) == {"x"}
+    assert found.constant_data["label"].values.tolist() == rows["label"].tolist()
+    with pytest.raises(DataError, match=r"coords\['datum'\]: got 9 labels, expected 10, one for each row"):
+        fit.to_arviz(rows, coords={"datum": range(9)})
+    with pytest.raises(DataError, match=r"coords: got .datm., which is no axis of these arrays\. Did you mean .datum."):
+        fit.to_arviz(rows, draws=4, predictive=0, prior=0, coords={"datm": range(10)})
+    assert "± nan" not in str(fit.elbo({n: v[:1] for n, v in rows.items()})) + str(
+        fit.diagnose({n: v[:1] for n, v in rows.items()}, parts="likelihood", k=40)
+    )

@@ -411,3 +411,15 @@ def test_a_run_folder_cannot_name_just_any_code(run, tmp_path):
     assert "antigravity" not in sys.modules
     with pytest.raises(CheckpointError, match="not a spec"):
         ppdgm.load(out, classes=["os:system"])
+
+
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_the_status_has_the_validation_elbo_of_the_parameters_that_the_run_gives(tmp_path, keep_best):
+    x = np.random.default_rng(0).normal(size=(60, 2)).astype("float32")
+    fit = ppdgm.fit(PPCA(event_shape=(2,), latent=1), x[:40], validation=x[40:], batch_size=10, steps=24,
+                    learning_rate=1.0, keep_best=keep_best, progress=False, out=tmp_path / "a")  # fmt: skip
+    held = fit.history["validation_elbo"]
+    assert held.max() > held[-1] + 0.01  # the best is not the last
+    shown = read_status(tmp_path / "a")["validation_elbo"]
+    assert shown == pytest.approx(held.max() if keep_best else held[-1])
+    assert shown == pytest.approx(ppdgm.load(tmp_path / "a").elbo(x[40:], k=1).mean, abs=1e-4)

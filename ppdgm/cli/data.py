@@ -78,7 +78,7 @@ def _in_words(value: Any) -> str:
         return ("; " if nested else ", ").join(f"{k}: {_in_words(v)}" for k, v in value.items()) or "none"
     if isinstance(value, list | tuple):
         shape = all(isinstance(v, int) for v in value)
-        return ("×" if shape else " to ").join(map(_in_words, value))
+        return ("×" if shape else " to ").join(map(_in_words, value)) or "one number"
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "unknown"}[value]
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -45,7 +45,9 @@ class BoundCurve:
 
     def __str__(self) -> str:
         rows = zip(self.k, self.mean, self.standard_error, self.monte_carlo_error, strict=True)
-        return "\n".join(f"L_{k}: {m:.3f} ± {s:.3f} nats (Monte Carlo error {e:.4f})" for k, m, s, e in rows)
+        return "\n".join(
+            f"L_{k}: {m:.3f}{'' if s != s else f' ± {s:.3f}'} nats (Monte Carlo error {e:.4f})" for k, m, s, e in rows
+        )
 
 
 def log_mean_exp(log_weights: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -53,7 +53,8 @@ def key_numbers(found: Any) -> str:
 def _numbers(found: Any) -> Iterable[tuple[str, str, str]]:
     for value, name in ((found.log_likelihood, "log p(x)"), (found.elbo, "ELBO")):
         if value is not None:
-            yield name, number(value.mean), f"± {number(value.standard_error)} nats"
+            error = value.standard_error  # which one row alone does not have
+            yield name, number(value.mean), "nats" if error != error else f"± {number(error)} nats"
     if found.baseline is not None:
         yield "independent columns", number(float(found.baseline.values.mean())), "nats"
     if found.surgery is not None:

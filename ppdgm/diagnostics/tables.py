@@ -20,8 +20,14 @@ GROUPS: dict[str, tuple[str, ...]] = {  # the axes that arrays of a group lead w
     "prior_predictive": _DATA[:2],
     "prior_sbc": _DATA[:2],
     "observed_data": _DATA[2:],
+    "constant_data": _DATA[2:],
 }
-_OF_DATA = ("posterior_predictive", "prior_predictive", "observed_data")  # groups whose variables may be images
+_OF_DATA = (
+    "posterior_predictive",
+    "prior_predictive",
+    "observed_data",
+    "constant_data",
+)  # groups whose variables may be images
 _CHAINED = ("posterior", "log_likelihood", "sample_stats")
 _IMAGE = ("channel", "row", "column")
 
@@ -44,7 +50,11 @@ def tables(groups: Any, dims: Mapping[str, Any], coords: Mapping[str, np.ndarray
     arrays = {group: {n: _read(group, n, v) for n, v in variables.items()} for group, variables in groups.items()}
     size = _data_size(arrays, dims, coords)
     several = lambda group: chains if group in _CHAINED else 1
-    return {group: _table(group, own, dims, coords, size, several(group)) for group, own in arrays.items()}
+    found = {group: _table(group, own, dims, coords, size, several(group)) for group, own in arrays.items()}
+    used = {axis for _, labels in found.values() for axis in labels}
+    if unknown := [axis for axis in coords if axis not in used]:
+        raise DataError(f"coords: got {unknown[0]!r}, which is no axis of these arrays. {nearest(unknown[0], used)}")
+    return found
 
 
 def _table(
@@ -58,6 +68,10 @@ def _table(
         axes = _axes(where, group, name, array.ndim, dims)
         for axis, length in zip(axes, array.shape, strict=True):
             expected = len(coords[axis]) if axis in coords else lengths.setdefault(axis, length)
+            if length != expected and axis in coords:
+                raise DataError(
+                    f"coords[{axis!r}]: got {expected} labels, expected {length}, as {where} has along {axis!r}."
+                )
             if length != expected:
                 hint = f" Where it has no axis of data, give dims={{{name!r}: […]}}." if axis == "datum" else ""
                 raise DataError(f"{where}: got {length} along {axis!r}, expected {expected}.{hint}")

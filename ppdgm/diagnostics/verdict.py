@@ -62,7 +62,8 @@ def _training(found: Any) -> Iterator[Finding]:
                 "Look at these data, and at the likelihood's support and scales.",
             )  # fmt: skip
     if found.log_likelihood is not None and np.isfinite(found.log_likelihood.mean):
-        text = f"log p(x) = {found.log_likelihood.mean:.2f} ± {found.log_likelihood.standard_error:.2f} nats"
+        error = found.log_likelihood.standard_error  # which one row alone does not have
+        text = f"log p(x) = {found.log_likelihood.mean:.2f}{'' if np.isnan(error) else f' ± {error:.2f}'} nats"
         if found.elbo is not None:
             text += f", ELBO {found.elbo.mean:.2f}"
         yield _fit(found, f"{text}, mean of {found.size:,} data")

@@ -147,8 +147,8 @@ class Diagnosable:
 
         Data and predictions are in the units that `data` comes in; densities are of what the program was trained in.
         Groups: posterior, sample_stats (lp = log p(x, z), and log_weight for the guide's draws), log_likelihood
-        (log p(x|z)), posterior_predictive, prior, prior_predictive, observed_data. Axes: chain, draw, datum, and each
-        site's own.
+        (log p(x|z)), posterior_predictive, prior, prior_predictive, observed_data, and constant_data: fields that the
+        model does not draw, such as the label of a ConditionalVAE. Axes: chain, draw, datum, and each site's own.
 
         Args:
             data, draws, how, k, warmup, chains, seed, memory: as for `posterior`.
@@ -159,6 +159,8 @@ class Diagnosable:
         for name, value in (("predictive", predictive), ("prior", prior)):
             require(name, value, int, 0, "a whole number of draws, at least 0")
         subject = self._subject(data, seed, memory)
+        if isinstance(coords, Mapping) and np.ndim(rows := coords.get("datum")) and len(rows) != subject.size:
+            raise DataError(f"coords['datum']: got {len(rows)} labels, expected {subject.size}, one for each row.")
         found = self._posterior(subject, draws, how, k, warmup, chains)
         return export(subject, found, predictive, prior, coords, self.backend, self._outward(data))
 

@@ -89,9 +89,14 @@ class Estimate:
         low = f", too low by {-self.bias:.4f} or more" if -self.bias > self.monte_carlo_error else ""
         of = f" of {self.of}" if self.of else ""
         return (
-            f"{self.mean:.3f} ± {self.standard_error:.3f} nats{of} "
+            f"{told(self.mean, self.standard_error, 3)} nats{of} "
             f"(N = {len(self.values)}, k = {self.k}, Monte Carlo error {error}{low})"
         )
+
+
+def told(mean: float, error: float, digits: int) -> str:
+    """A mean with its standard error, which one row alone does not have."""
+    return f"{mean:.{digits}f}" + ("" if np.isnan(error) else f" ± {error:.{digits}f}")
 
 
 @dataclass(frozen=True)

@@ -54,11 +54,20 @@ def export(
         add(("posterior_predictive",), lambda: {"posterior_predictive": shown(_predicted(subject, few))})
     if prior:
         add(("prior", "prior_predictive"), lambda: _prior(subject, prior, shown))
-    groups["observed_data"] = observed
+    drawn = set(_drawn(subject)) & set(observed)  # what nothing draws is given: a label, a mask
+    groups["observed_data"] = {n: v for n, v in observed.items() if n in drawn} or observed
+    if given := {n: v for n, v in observed.items() if n not in groups["observed_data"]}:
+        groups["constant_data"] = given
     attrs = {f"left_out_{n}": why for n, why in left_out.items()}
     if posterior.chains > 1:
         attrs["sampling"] = f"{posterior.chains} Markov chains of each datum, one after another"
     return to_arviz(groups, coords=coords, attrs=attrs, inference_library=library, chains=posterior.chains)
+
+
+def _drawn(subject: Subject) -> list[str]:
+    """The observed sites, of a reading of a few data."""
+    data, index = subject.feed.rows(subject.chunks(subject.size, 2)[0])
+    return list(subject.runtime.trace(subject.params, data, index, 1, 0, None, False).log_p)
 
 
 def _given(latents: Sites, index: np.ndarray, start: int) -> Sites:

@@ -114,7 +114,9 @@ class Keeper:
             return
         elbo = run.parts[-1]["elbo"] if run.parts and "elbo" in run.parts[-1] else np.empty(0)
         recent = elbo[-100:][np.isfinite(elbo[-100:])]
-        validation = run.watch.values[-1] if run.watch and run.watch.values else None
+        validation = None
+        if run.watch and run.watch.values:  # of the parameters that the run gives
+            validation = run.watch.best if self.recipe.training.keep_best else run.watch.values[-1]
         self.folder.write_status(
             state=state,
             step=run.step,

@@ -36,6 +36,7 @@ _SETTINGS: dict[str, Any] = {
     "font.size": LARGE,
     "text.color": INK,
     "text.parse_math": False,  # names of sites are a user's
+    "axes.formatter.useoffset": False,  # ticks are read as they stand
     "axes.titlesize": LARGE,
     "axes.titlelocation": "left",
     "axes.labelcolor": MUTED,
