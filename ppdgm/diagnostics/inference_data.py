@@ -30,9 +30,8 @@ def to_arviz(
     Args:
         groups: arrays by group and variable. Of posterior, posterior_predictive, log_likelihood and sample_stats:
             [S, N, …], or [S]; of prior, prior_predictive and prior_sbc: [S, …]; of observed_data and constant_data:
-            [N, …]. An iterator
-            of chunks of data, [S, n, …] or [n, …], does as well, filled into one array where N is known from coords or
-            from another array.
+            [N, …]. An iterator of chunks of data, [S, n, …] or [n, …], does as well, filled into one array where N is
+            known from coords or from another array.
         dims: for a variable, its axes after chain and draw. For latents that all data share: without "datum".
         coords: for an axis, its labels; "datum" for the data's index, by default 0, 1, ….
         attrs: more to say of all groups.

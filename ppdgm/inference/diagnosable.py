@@ -159,8 +159,10 @@ class Diagnosable:
         for name, value in (("predictive", predictive), ("prior", prior)):
             require(name, value, int, 0, "a whole number of draws, at least 0")
         subject = self._subject(data, seed, memory)
-        if isinstance(coords, Mapping) and np.ndim(rows := coords.get("datum")) and len(rows) != subject.size:
-            raise DataError(f"coords['datum']: got {len(rows)} labels, expected {subject.size}, one for each row.")
+        if isinstance(coords, Mapping) and "datum" in coords:
+            names = as_array("coords['datum']", coords["datum"])
+            if names.ndim == 1 and len(names) != subject.size:
+                raise DataError(f"coords['datum']: got {len(names)} labels, expected {subject.size}, one for each row.")
         found = self._posterior(subject, draws, how, k, warmup, chains)
         return export(subject, found, predictive, prior, coords, self.backend, self._outward(data))
 
