@@ -12,6 +12,7 @@ from typing import Any
 
 from ppdgm.errors import ProgramError
 from ppdgm.language import Array
+from ppdgm.mistakes import inner
 
 LIMIT = 10_000  #: joint values of all enumerated sites
 
@@ -19,13 +20,25 @@ Terms = dict[str, Array]
 LogSumExp = Callable[[Array, int], Array]
 
 
-def wanted(infer: Mapping[str, Any] | None) -> bool:
-    """Whether a site asks to be enumerated."""
-    return bool((infer or {}).get("enumerate"))
+def wanted(name: str, infer: Mapping[str, Any] | None) -> bool:
+    """Whether a site asks to be enumerated: at once, "parallel", as we do "sequential" too.
+
+    Raises:
+        ProgramError: it asks for what is not done.
+    """
+    how = (infer or {}).get("enumerate")
+    if how not in (None, False, True, "parallel", "sequential"):
+        raise ProgramError(f'Site {name!r}: got infer={{"enumerate": {how!r}}}, expected "parallel" or "sequential".')
+    if how and (infer or {}).get("num_samples"):
+        raise ProgramError(
+            f'Site {name!r}: infer["num_samples"] draws some of its values, and enumeration here sums over all. Leave '
+            "num_samples out, or draw the site: without \"enumerate\", and with estimator='score' in training."
+        )
+    return bool(how)
 
 
-def all_values(name: str, dist: Any, sizes: Mapping[str, int], reshape: Callable[..., Array]) -> Array:
-    """Every value of a site, [S, 1, …, 1, 1, *event], for the axes so far.
+def all_values(name: str, dist: Any, sizes: Mapping[str, int], reshape: Callable[..., Array], width: int = 2) -> Array:
+    """Every value of a site, [S, 1, …, 1, 1, *event], for the axes so far, which are left of `width` others.
 
     Raises:
         ProgramError: the distribution has not finitely many values, or there are too many in all.
@@ -38,7 +51,7 @@ def all_values(name: str, dist: Any, sizes: Mapping[str, int], reshape: Callable
             f"Site {name!r}: enumeration would take {total} joint values, and at most {LIMIT} are allowed. Use fewer "
             "latents or classes, or a relaxation, such as GumbelSoftmax."
         )
-    return reshape(values, (count, *(1,) * (len(sizes) + 2), *dist.event_shape))
+    return reshape(values, (count, *(1,) * (len(sizes) + width), *dist.event_shape))
 
 
 def _support(name: str, dist: Any) -> Array:
@@ -48,8 +61,8 @@ def _support(name: str, dist: Any) -> Array:
     except NotImplementedError:  # NumPyro's Independent says that it can
         pass
     raise ProgramError(
-        f"Site {name!r}: {type(dist).__name__} can't be enumerated: its values are not finitely many, or not listed by "
-        "the library. Use a Bernoulli or Categorical, a site for each number, or drop infer={'enumerate': …}."
+        f"Site {name!r}: {type(inner(dist)).__name__} can't be enumerated: its values are not finitely many, or not "
+        "listed by the library. Use a Bernoulli or Categorical, a site for each number, or drop infer={'enumerate': …}."
     )
 
 

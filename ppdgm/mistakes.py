@@ -82,7 +82,8 @@ def check_sites(guide: list[str], model: list[str]) -> None:
     if missing := [n for n in model if n not in guide]:
         raise ProgramError(
             f"Site {missing[0]!r} is latent in the model, but the guide does not draw it. "
-            f"{_others('The guide draws', missing[0], guide)} Draw it in the guide, or give it obs=… in the model."
+            f"{_others('The guide draws', missing[0], guide)} Draw it in the guide, or give it obs=… in the "
+            'model; a discrete one may be summed over instead: infer={"enumerate": "parallel"} in the model.'
         )
     if extra := [n for n in guide if n not in model]:
         raise ProgramError(
@@ -227,10 +228,11 @@ def no_field(name: str, fields: list[str]) -> ProgramError:
     )
 
 
-def enumerated_outside(name: str) -> ProgramError:
-    """The error for a latent of all data that is to be enumerated."""
+def enumerated_outside(name: str, plate: str = "P.plate(…)") -> ProgramError:
+    """The error for a latent of all data that is to be enumerated; `plate` is how the plate is written."""
     return ProgramError(
-        f"Site {name!r} is enumerated outside the data plate, where its values would have no datum. {INSIDE}."
+        f"Site {name!r} is enumerated outside the data plate, where its values would have no datum: a sum over them is "
+        f"one over all data together. Draw it inside `with {plate}:`, or draw it in the guide, not enumerated."
     )
 
 

@@ -80,12 +80,6 @@ class Observed:
     masked: bool
 
 
-NO_ENUMERATION = (
-    "The sites of a plain pair are enumerated by the library's own TraceEnum_ELBO only. Write the program over P, or "
-    "use the estimator 'score'."
-)
-
-
 class Reader(Protocol):
     """The operations on native distributions that a direct reading needs; one object per run."""
 
@@ -247,7 +241,7 @@ class Reading:
             seen = told if seen is told else self.reader.as_draw(dist, seen)
             self.seen[name] = self.reader.broadcast(seen, self.values[name].shape)
             return self.seen[name]
-        elif self.enumerates and (enumeration.wanted(infer) or self._must_enumerate(dist)):
+        elif self.enumerates and (enumeration.wanted(name, infer) or self._must_enumerate(dist)):
             if not self.inside:
                 raise mistakes.enumerated_outside(name)
             value = enumeration.all_values(name, dist, self.axes, self.reader.reshape)

@@ -105,6 +105,29 @@ print("NumPyro, test ELBO           ", numpyro_fit.elbo(data.test))
 print("NumPyro, test log-likelihood ", numpyro_fit.log_likelihood(data.test, k=K))
 
 # %% [markdown]
+# ## A mixture: what is discrete is summed over
+#
+# A site with `infer={"enumerate": "parallel"}` takes all its values at once. The model sums this one out, so that its
+# guide is empty, nothing is sampled, and the ELBO is log p(x) exactly: no Monte Carlo error. `encode` gives p(c|x).
+
+
+# %%
+def mixture(x):
+    weights = pyro.param("weights", torch.ones(10) / 10, constraint=dist.constraints.simplex)
+    logits = pyro.param("logits", torch.randn(10, 64, generator=torch.Generator().manual_seed(0)))
+    with pyro.plate("data", x.shape[0]):
+        c = pyro.sample("c", dist.Categorical(weights), infer={"enumerate": "parallel"})
+        pyro.sample("obs", dist.Bernoulli(logits=logits[c]).to_event(1), obs=x.reshape(-1, 64))
+
+
+mixture_pair = Program.from_pyro(mixture, lambda x: None, data_plate="data")
+mixture_fit = ppdgm.fit(mixture_pair, data.train, epochs=EPOCHS, batch_size=100, learning_rate=0.02, seed=0)
+print("Mixture, test log-likelihood ", mixture_fit.elbo(data.test))
+component, digit = mixture_fit.encode(data.test).argmax(-1), data.labels["test"]
+pure = sum(np.bincount(digit[component == c]).max() for c in np.unique(component)) / len(digit)
+print(f"{pure:.0%} of the test images are of their component's commonest digit")
+
+# %% [markdown]
 # ## What each pair learned
 #
 # The encodings of held-out digits, by the two latent dimensions that vary most, coloured by class (which no pair has

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +18,22 @@ from numpyro.distributions import Unit, biject_to, constraints
 from numpyro.infer.autoguide import AutoContinuous, AutoGuide
 
 from ppdgm import mistakes
-from ppdgm.backends.numpyro.foreign import path_name
+from ppdgm.backends.numpyro.enumerated import posteriors, to_left
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.noise import REMEDY, depends, in_inference, without_dropout
-from ppdgm.backends.numpyro.sites import Message, Reading, Site, Supply, no_plate, place, read, without_plate
+from ppdgm.backends.numpyro.probe import Leaves, Probe, leaves_of, shapes_of
+from ppdgm.backends.numpyro.sites import (
+    Axes,
+    Message,
+    Reading,
+    Site,
+    Supply,
+    no_plate,
+    place,
+    read,
+    without_plate,
+    written,
+)
 from ppdgm.backends.numpyro.terms import (
     arguments,
     check_fields,
@@ -32,36 +45,10 @@ from ppdgm.backends.numpyro.terms import (
 )
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend, explain, nearest
 from ppdgm.language import Array, Batch, Trace
-from ppdgm.reading import NO_ENUMERATION, Gradients, Seen
+from ppdgm.reading import Gradients, Seen
 
 Params = Mapping[str, Array]
 Sites = dict[str, Array]
-Part = tuple[int, int | None]  # a plate's size and subsample_size
-
-
-class Leaves(NamedTuple):
-    """What a parameter site holds: its pytree, and its leaves' dotted names and shapes."""
-
-    tree: Any
-    names: list[str]
-    shapes: list[tuple[int, ...]]
-
-
-@dataclass
-class Probe:
-    """What one abstract run showed: the data plate, the parameters, and how it failed.
-
-    Attributes:
-        rows: whether a parameter has a row for each datum.
-        shared: latents of all data, with their batch and event shapes.
-    """
-
-    plate: Part | None = None
-    params: dict[str, Leaves] = field(default_factory=dict)
-    of_guide: set[str] = field(default_factory=set)
-    rows: bool = False
-    shared: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
-    error: Exception | None = None
 
 
 class PairTracer:
@@ -82,6 +69,8 @@ class PairTracer:
         self._in_order = False  #: a full plate that takes all data: its size, or a parameter's, is theirs
         self._local = False  #: whether an autoguide has parameters for each datum
         self._ready = False
+        self._axes = Axes(self.plate)  #: of enumerated sites, before any
+        self._summed: list[str] = []  #: sites that are enumerated, and summed out of the model
         self._keyed = False  #: whether it asks for keys outside its sites
         self._noise: str | None = None  #: what is wrong with its use of these; "" for nothing
 
@@ -104,7 +93,7 @@ class PairTracer:
         more = self._probe(data, rows + 1)
         size, part = seen.plate or (0, None)
         wider, drawn = (size, None) if more.error else more.plate or (0, None)
-        alike = not more.error and _shapes(seen.params) == _shapes(more.params) and seen.shared == more.shared
+        alike = not more.error and shapes_of(seen.params) == shapes_of(more.params) and seen.shared == more.shared
         for name, (batch, _) in seen.shared.items():
             if more.shared.get(name, (batch,))[0] != batch:
                 raise without_plate(name, batch, self.plate)
@@ -117,6 +106,7 @@ class PairTracer:
         if self._local or seen.rows or (self._in_order and (of_rows or not (alike or more.error))):
             self.own_rows = size
         self._params, self._ready = seen.params, True
+        self._axes, self._summed = Axes(self.plate, seen.width, outside=seen.outside), seen.summed
         self.labels = {
             leaf: "guide" if site in seen.of_guide else "model"
             for site, leaves in seen.params.items()
@@ -165,20 +155,31 @@ class PairTracer:
         kl: bool = False,
         gradients: Gradients | None = None,
         stopped: bool = False,
+        sampled: bool = False,
     ) -> Trace:
-        """Per-site terms of K particles for each datum: `batch` is its rows, or all data where the pair subsamples."""
+        """Per-site terms of K particles for each datum: `batch` is its rows, or all data where the pair subsamples.
+
+        With `sampled`, the guide draws what it enumerates otherwise.
+        """
         self.prepare(batch)
         batch, order = self._sort(batch, index)
         given = _take(given or {}, order, 1)
         own = self._values(jax.lax.stop_gradient(dict(params)), gradients is not None) if stopped else None
-        if gradients and gradients.enumerate:
-            raise UnsupportedByBackend(NO_ENUMERATION)
+        everything, axes = gradients is not None and gradients.enumerate, dict[str, int]()
 
         def one(key: Array, given: Sites) -> Trace:
             training = gradients is not None
             guide, model = self._pair(
-                key, batch, self._at(index), self._values(params, training), given, own=own, training=training
+                key,
+                batch,
+                self._at(index),
+                self._values(params, training),
+                given,
+                own=own,
+                training=training,
+                axes=None if sampled else replace(self._axes, sizes={}, everything=everything),
             )
+            axes.update(guide.axes.sizes)
             if gradients:
                 check_pathwise(guide, given, gradients)
             return terms(guide, model, kl, judged=not training)
@@ -186,17 +187,21 @@ class PairTracer:
         each = jax.vmap if isinstance(key, jax.core.Tracer) else _in_turn  # NumPyro's checks need the values themselves
         found = each(one)(jax.random.split(key, k), given)
         values, log_p, log_q, forms = (_unsort(part, order) for part in found[:4])
-        return found._replace(values=values, log_p=log_p, log_q=log_q, kl=forms)
+        marginal = None if found.marginal is None else _unsort({"": found.marginal}, order)[""]
+        values = {n: to_left(v[:1] if n in axes else v, len(axes)) for n, v in values.items()}
+        return found._replace(values=values, log_p=log_p, log_q=log_q, kl=forms, marginal=marginal)
 
     def observed(self, params: Params, key: Array, batch: Batch, index: Array) -> list[Seen]:
         """The observed sites, given a draw of the guide."""
         self.prepare(batch)
         batch, order = self._sort(batch, index)
-        _, model = self._pair(key, batch, self._at(index), self._values(params), {})
+        _, model = self._pair(key, batch, self._at(index), self._values(params), {}, axes=replace(self._axes, sizes={}))
 
         def rows(site: Site, inside: Array) -> Array:
-            wide = jnp.broadcast_to(inside, site.fn.batch_shape)
-            found = jnp.all(wide, axis=[a for a in range(wide.ndim) if a != site.axis])
+            wide = jnp.broadcast_to(inside, jnp.broadcast_shapes(inside.shape, site.batch_shape))
+            front = wide.ndim - len(site.batch_shape)  # of what is enumerated: right for one of its values
+            found = jnp.all(wide, axis=[front + a for a in range(len(site.batch_shape)) if a != site.axis])
+            found = jnp.any(found, axis=tuple(range(front)))
             return found if order is None else found[jnp.argsort(order)]
 
         inner = [s for s in model.sites.values() if s.observed and s.axis is not None and not isinstance(s.fn, Unit)]
@@ -212,7 +217,7 @@ class PairTracer:
         self, params: Params, key: Array, batch: Batch, index: Array, k: int, given: Mapping[str, Array] | None = None
     ) -> dict[str, Array]:
         """The latents drawn from the guide, [K, B, *event], but for those that are given."""
-        terms = self.trace(params, key, batch, index, k, given)
+        terms = self.trace(params, key, batch, index, k, given, sampled=True)
         return {n: terms.values[n] for n in [*terms.log_q, *terms.shared] if n in terms.values}
 
     def means(
@@ -220,19 +225,28 @@ class PairTracer:
     ) -> tuple[Sites, Sites]:
         """Latents at their means, each given those before it, and observed sites' means given those; [1, B, *event].
 
-        Or all latents as they are given, [1, B, *event].
+        Or all latents as they are given, [1, B, *event]. A site that the model sums out has the probabilities of its
+        values given the data and the other latents there, [1, B, *inner, S], and observed sites are at the most
+        probable one.
         """
         self.prepare(batch)
         batch, order = self._sort(batch, index)
         key, latents, observed = jax.random.key(0), {}, {}
-        told: Sites = {}
+        at, values, told = self._at(index), self._values(params), dict[str, Array]()
         held = {n: v[0] for n, v in _take(given or {}, order, 1).items()}
-        guide, model = self._pair(key, batch, self._at(index), self._values(params), held, told=told)
+        best: Sites = {}
+        if self._summed:
+            _, model = self._pair(key, batch, at, values, held, told={}, axes=replace(self._axes, sizes={}))
+            probabilities, best = posteriors(model)
+            latents = {n: p[None] for n, p in probabilities.items()}
+        guide, model = self._pair(key, batch, at, values, held, told=told, best=best)
         drawn = {n: s.fn for n, s in guide.sites.items()}
         auxiliary = [n for n, s in guide.sites.items() if s.auxiliary]
-        latent = {n: s.fn for n, s in model.sites.items() if not s.observed}
+        latent = {n: s.fn for n, s in model.sites.items() if not s.observed and n not in best}
         mistakes.check_moved(drawn, auxiliary, latent, held, isinstance(self.program.guide, AutoGuide))
         for name, site in model.sites.items():
+            if name in best:
+                continue
             if not site.observed:
                 latents[name] = replace(guide.sites[name], value=told.get(name, guide.sites[name].value)).rows()[None]
             elif not site.auxiliary:
@@ -245,7 +259,8 @@ class PairTracer:
         batch, _ = self._sort(batch, index)
 
         def run(key: Array) -> Any:
-            pair = self._pair(jax.random.key(0), batch, self._at(index), self._values(params), {}, noise=lambda: key)
+            at, values = self._at(index), self._values(params)
+            pair = self._pair(jax.random.key(0), batch, at, values, {}, noise=lambda: key)
             return [site.log_prob() for reading in pair for site in reading.sites.values()]
 
         if self._noise is None:
@@ -311,15 +326,18 @@ class PairTracer:
         own: Any = None,
         training: bool = False,
         noise: Any = None,
+        axes: Axes | None = None,
+        best: Mapping[str, Array] = MappingProxyType({}),
     ) -> tuple[Reading, Reading]:
         """Guide, then model at the guide's values.
 
         `at` and `param` answer for the data plate and for parameters, `own` for the guide's, where they are others;
         `noise` for keys outside sites. In training, dropout is as the user wrote it. With `told`, which means are put
-        into, sites are at them, or at what others see of them there.
+        into, sites are at them, or at what others see of them there. With `axes`, sites are enumerated: with `told`
+        too, those that the model sums out. Without, these are drawn, or `best`.
         """
         with nullcontext() if training else without_dropout():
-            return self._guide_and_model(key, batch, at, param, given, told, own, noise)
+            return self._guide_and_model(key, batch, at, param, given, told, own, noise, axes, best)
 
     def _guide_and_model(
         self,
@@ -331,6 +349,8 @@ class PairTracer:
         told: Sites | None,
         own: Any,
         noise: Any,
+        axes: Axes | None,
+        best: Mapping[str, Array],
     ) -> tuple[Reading, Reading]:
         first, second = jax.random.split(key)
 
@@ -342,11 +362,15 @@ class PairTracer:
 
         def draw(msg: Message) -> Array | None:
             if msg["name"] in given and not msg["is_observed"]:
-                return place(msg, self.plate, {}).native(given[msg["name"]])
+                return place(msg, self.plate, {}, asks.axes).native(given[msg["name"]])
+            if msg["is_observed"]:
+                return None
+            if axes and told is None:
+                return asks.axes.values(msg)
             below = given and msg["infer"].get("is_auxiliary")  # what is given, all of it, is no function of this
-            return None if msg["is_observed"] or below else at_mean(msg, True)
+            return None if below else at_mean(msg, True)
 
-        asks = Supply(self.program.guide, self.plate, at, own or param, draw, noise=noise)
+        asks = Supply(self.program.guide, self.plate, at, own or param, draw, noise=noise, axes=axes)
         guide = self._read("guide", asks, first, batch)
         mistakes.check_unobserved(n for n, s in guide.sites.items() if s.observed and not isinstance(s.fn, Unit))
 
@@ -355,10 +379,17 @@ class PairTracer:
                 site = guide.sites[msg["name"]]
                 check_place(msg, site, self.plate, [n for n in asks.sizes if self.plate not in asks.sizes])
                 return site.value
+            if not msg["is_observed"] and msg["name"] in best:
+                return best[msg["name"]]
+            if axes:
+                return None if msg["is_observed"] else answers.axes.values(msg)
             return None if msg["infer"].get("is_auxiliary") else at_mean(msg, not msg["is_observed"])
 
-        answers = Supply(self.program.model, self.plate, at, param, follow, asks.sizes.get(self.plate), noise)
+        every = None if axes is None else replace(axes, sizes=dict(axes.sizes))
+        taken = asks.sizes.get(self.plate)
+        answers = Supply(self.program.model, self.plate, at, param, follow, taken, noise, axes=every)
         model = self._read("model", answers, second, batch)
+        model.summed = [n for n, s in model.sites.items() if s.asks and n not in guide.sites]
         self._keyed = self._keyed or bool(asks.keys or answers.keys)
         if self.plate not in answers.sizes:
             raise no_plate(self.plate, {**asks.sizes, **answers.sizes})
@@ -420,11 +451,18 @@ class PairTracer:
 
         def look(key: Array, batch: Batch) -> None:
             guide, model = self._pair(key, batch, at, lambda msg: None, {}, training=True)
-            seen.params = {n: _leaves(n, m["value"]) for r in (guide, model) for n, m in r.params.items()}
+            seen.params = {n: leaves_of(n, m["value"]) for r in (guide, model) for n, m in r.params.items()}
             seen.of_guide = set(guide.params)
             shared = {n: model.sites[n].fn for n in model.drawn() if model.sites[n].axis is None}
             seen.shared = {n: (tuple(fn.batch_shape), tuple(fn.event_shape)) for n, fn in shared.items()}
             seen.rows = any(self._has_rows(m) for r in (guide, model) for m in r.params.values())
+            seen.summed = model.summed
+            sites = [s for r in (guide, model) for s in r.sites.values()]
+            seen.width = max([1, *(-dim for s in sites for dim in s.plates.values())])
+            seen.outside = {s.name: s.batch_shape for s in sites if s.axis is None}
+            for s in sites:
+                if s.asks and s.axis is None:
+                    raise mistakes.enumerated_outside(s.name, written(self.plate))
 
         like = {n: jax.ShapeDtypeStruct((rows, *a.shape[1:]), canonicalize_dtype(a.dtype)) for n, a in data.items()}
         try:
@@ -450,13 +488,6 @@ class PairTracer:
         return values
 
 
-def _leaves(site: str, value: Any) -> Leaves:
-    found, tree = jax.tree_util.tree_flatten_with_path(value)
-    base = site.removesuffix("$params")
-    names = [f"{base}.{name}" if (name := path_name(path)) else base for path, _ in found]
-    return Leaves(tree, names, [jnp.shape(leaf) for _, leaf in found])
-
-
 def _in_turn(function: Any) -> Any:
     """Like `jax.vmap`, with concrete values."""
 
@@ -475,7 +506,3 @@ def _take(arrays: Mapping[str, Array], order: Array | None, axis: int) -> dict[s
 
 def _unsort(arrays: Mapping[str, Array], order: Array | None) -> dict[str, Array]:
     return _take(arrays, None if order is None else jnp.argsort(order), 1)
-
-
-def _shapes(params: Mapping[str, Leaves]) -> dict[str, list[tuple[int, ...]]]:
-    return {site: leaves.shapes for site, leaves in params.items()}

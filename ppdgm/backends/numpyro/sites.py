@@ -14,9 +14,10 @@ import numpyro
 from numpyro.distributions import Unit
 from numpyro.primitives import _PYRO_STACK, Messenger
 
-from ppdgm import mistakes
+from ppdgm import enumeration, mistakes
 from ppdgm.backends.numpyro.distributions import mended
 from ppdgm.backends.numpyro.support import confine, observe
+from ppdgm.elimination import escapes
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend
 from ppdgm.language import Array
 
@@ -33,6 +34,49 @@ _LOOP = (
 )
 
 
+@dataclass
+class Axes:
+    """The dimensions of enumerated sites, left of those of plates.
+
+    Attributes:
+        plate: name of the data plate.
+        width: dimensions of plates.
+        sizes: the sites so far, with their number of values.
+        everything: whether sites are enumerated that don't ask for it, if their draws carry no gradient.
+        outside: sites outside the data plate, with their batch shapes.
+    """
+
+    plate: str
+    width: int = 0
+    sizes: dict[str, int] = field(default_factory=dict)
+    everything: bool = False
+    outside: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def lead(self, batch: tuple[int, ...]) -> int:
+        """How many dimensions of a batch shape are those of enumerated sites."""
+        lead = batch[: max(0, len(batch) - self.width)] if self.sizes else ()
+        fits = len(lead) <= len(self.sizes) and all(
+            n in (1, s) for n, s in zip(lead[::-1], self.sizes.values(), strict=False)
+        )
+        return len(lead) if fits else 0
+
+    def check_outside(self, name: str, batch: tuple[int, ...]) -> None:
+        """Refuse a site outside the data plate that depends on one that is enumerated, and has its dimension."""
+        if self.outside.get(name, batch) != batch:
+            raise escapes(name, next(reversed(self.sizes)), "the data plate")
+
+    def values(self, msg: Message) -> Array | None:
+        """All values of a site that is to be enumerated; None for another."""
+        name, fn = msg["name"], msg["fn"]
+        if not enumeration.wanted(name, msg["infer"]) and (not self.everything or fn.has_rsample):
+            return None
+        if all(f.name != self.plate for f in msg["cond_indep_stack"]):
+            raise mistakes.enumerated_outside(name, written(self.plate))
+        found = enumeration.all_values(name, fn, self.sizes, jnp.reshape, self.width)
+        self.sizes[name] = len(found)
+        return found
+
+
 class Supply(Messenger):
     """Answers the statements of a user's function, and refuses what has no place in a bound per datum.
 
@@ -45,6 +89,7 @@ class Supply(Messenger):
         guide: size and subsample_size of the plate in the guide, if this is the model.
         generate: draw observed sites too, where `choose` gives them no value.
         noise: a key for each that the function asks for outside its sites; None to leave it to NumPyro.
+        axes: of what is enumerated.
     """
 
     def __init__(
@@ -57,8 +102,10 @@ class Supply(Messenger):
         guide: tuple[int, int | None] | None = None,
         noise: Callable[[], Array] | None = None,
         generate: bool = False,
+        axes: Axes | None = None,
     ):
         super().__init__(fn)
+        self.axes = axes or Axes(plate)
         self.noise, self.keys = noise, 0  # keys asked for
         self.generate, self.generated = generate, set[str]()
         self.plate, self.param, self.choose, self._index_of = plate, param, choose, index
@@ -145,8 +192,11 @@ class Site:
     """A random variable, with its place among the plates.
 
     Attributes:
-        axis: the data plate's among the batch axes, or None for a site outside it.
+        axis: the data plate's among the axes of plates, or None for a site outside it.
         inner: sizes of the other plates around it.
+        plates: the plates around it, with their dimensions.
+        lead: number of batch axes before these, which are those of enumerated sites.
+        asks: whether it asks to be enumerated.
     """
 
     name: str
@@ -157,12 +207,35 @@ class Site:
     auxiliary: bool
     axis: int | None
     inner: tuple[int, ...]
+    plates: Mapping[str, int]
+    lead: int = 0
+    asks: bool = False
+
+    @property
+    def data_dim(self) -> int | None:
+        """The data plate's dimension, negative."""
+        return None if self.axis is None else self.axis - len(self.batch_shape)
+
+    @property
+    def inner_dims(self) -> list[int]:
+        """Those of the other plates."""
+        return sorted(dim for dim in self.plates.values() if dim != self.data_dim)
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Of plates alone."""
+        return tuple(self.fn.batch_shape[self.lead :])
 
     def log_prob(self, judged: bool = False) -> Array:
         """[B], summed over inner plates; [] for a site outside the data plate.
 
         With `judged`, a latent's is −∞ outside its support.
         """
+        log_prob = self.each(judged)
+        return jnp.sum(log_prob, [a for a in range(log_prob.ndim) if a != self.axis])
+
+    def each(self, judged: bool = False) -> Array:
+        """log p as the distribution has it, [*enumerated, *plates]; `judged` as for `log_prob`."""
         given = (self.value, self.intermediates) if self.intermediates else (self.value,)
         score = lambda: self.fn.log_prob(*given)
         if self.observed:
@@ -170,46 +243,75 @@ class Site:
         else:
             log_prob = mistakes.scored(self.name, self.fn, score)
             log_prob = confine(self.fn, self.value, log_prob) if judged else log_prob
-        return jnp.sum(log_prob, [a for a in range(log_prob.ndim) if a != self.axis])
+        return log_prob
 
-    def rows(self) -> Array:
-        """The value laid out as [B, *inner, *event]; [1, *event] for a site outside the data plate."""
+    def rows(self, axes: Axes | None = None) -> Array:
+        """The value laid out as [B, *enumerated, *inner, *event]; [1, *event] for a site outside the data plate."""
+        if axes and axes.sizes:
+            return self.laid_out(self.value, axes, len(self.fn.event_shape))
         value = jnp.broadcast_to(self.value, self.fn.batch_shape + self.fn.event_shape)
         rows = value[None] if self.axis is None else jnp.moveaxis(value, self.axis, 0)
         return jnp.reshape(rows, (rows.shape[0], *self.inner, *self.fn.event_shape))
 
+    def laid_out(self, x: Array, axes: Axes, events: int) -> Array:
+        """x [*enumerated, *plates, *event] as [B, *enumerated, *inner, *event]."""
+        shape, count = jnp.shape(x), len(axes.sizes)
+        if self.axis is None:
+            return jnp.reshape(x, (1, *(1,) * count, *self.inner, *self.fn.event_shape))
+        batch, event = shape[: len(shape) - events], shape[len(shape) - events :]
+        front, last = max(0, len(batch) - axes.width), count + axes.width
+        plates = (1,) * (axes.width - len(batch) + front) + batch[front:]
+        x = jnp.reshape(x, ((1,) * (count - front) + batch[:front] + plates + event))
+        inner = [x.shape[last + dim] for dim in self.inner_dims]
+        if self.data_dim is not None:
+            x = jnp.moveaxis(x, last + self.data_dim, 0)
+        return jnp.reshape(x, (-1, *((1,) * (count - front) + batch[:front]), *inner, *event))
+
     def native(self, rows: Array) -> Array:
-        """The inverse of `rows`."""
+        """The inverse of `rows`, of a value that is the same for all that is enumerated."""
         if self.axis is None:
             return rows[0]
-        rest = [n for a, n in enumerate(self.fn.batch_shape) if a != self.axis]
+        rest = [n for a, n in enumerate(self.batch_shape) if a != self.axis]
         return jnp.moveaxis(jnp.reshape(rows, (rows.shape[0], *rest, *self.fn.event_shape)), 0, self.axis)
 
 
-def place(msg: Message, plate: str, sizes: Sizes) -> Site:
+def written(plate: str) -> str:
+    """How a program makes the data plate."""
+    return f"numpyro.plate({plate!r}, x.shape[0])"
+
+
+def place(msg: Message, plate: str, sizes: Sizes, axes: Axes | None = None) -> Site:
     """The site of a message, before it has a value.
 
     Args:
         msg: of the site.
         plate: over data.
         sizes: plate -> its size and subsample_size.
+        axes: of what is enumerated.
 
     Raises:
         ProgramError: an axis of its distribution belongs to no plate.
     """
     fn, frames = msg["fn"], {f.dim: f for f in msg["cond_indep_stack"]}
-    dims = range(-len(fn.batch_shape), 0)
     data = next((d for d, f in frames.items() if f.name == plate), None)
+    lead = axes.lead(tuple(fn.batch_shape)) if axes and data is not None else 0
+    if axes and axes.sizes and data is None:
+        axes.check_outside(msg["name"], tuple(fn.batch_shape))
+    batch = fn.batch_shape[lead:]
+    dims = range(-len(batch), 0)
     auxiliary = bool(msg["infer"].get("is_auxiliary"))
-    fits = all(n == (frames[d].size if d in frames else 1) for d, n in zip(dims, fn.batch_shape, strict=True))
+    fits = all(n == (frames[d].size if d in frames else 1) for d, n in zip(dims, batch, strict=True))
     if data is None and not fits and msg["is_observed"]:
         raise without_plate(msg["name"], tuple(fn.batch_shape), plate, [f.name for f in frames.values()], True)
     if data is not None and not fits:
         raise _misfit(msg, sizes)
-    axis = None if data is None else data + len(fn.batch_shape)
+    axis = None if data is None else data + len(batch)
     inner = tuple(frames[d].size for d in dims if d in frames and d != data)
-    inner = inner if fits else tuple(fn.batch_shape)  # a latent of all data, of this shape
-    return Site(msg["name"], fn, msg["value"], msg["intermediates"], msg["is_observed"], auxiliary, axis, inner)
+    inner = inner if fits else tuple(batch)  # a latent of all data, of this shape
+    plates, observed = {f.name: d for d, f in frames.items()}, msg["is_observed"]
+    asks = not observed and enumeration.wanted(msg["name"], msg["infer"])
+    given = msg["value"], msg["intermediates"]
+    return Site(msg["name"], fn, *given, observed, auxiliary, axis, inner, plates, lead, asks)
 
 
 @dataclass
@@ -218,22 +320,24 @@ class Reading:
 
     sites: dict[str, Site] = field(default_factory=dict)
     params: Messages = field(default_factory=dict)
+    axes: Axes = field(default_factory=lambda: Axes(""))
+    summed: list[str] = field(default_factory=list)  # out of the model: sites that the guide does not draw
 
     def drawn(self) -> list[str]:
-        """The sites that are not observed."""
-        return [n for n, s in self.sites.items() if not s.observed]
+        """The sites that are neither observed nor summed out."""
+        return [n for n, s in self.sites.items() if not s.observed and n not in self.summed]
 
 
 def read(supply: Supply, key: Array, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Reading:
     """One run, with its sites checked: plates, shapes, values and scales."""
-    messages, reading = run(supply, key, args, kwargs), Reading()
+    messages, reading = run(supply, key, args, kwargs), Reading(axes=supply.axes)
     for name, msg in messages.items():
         if msg["type"] == "param":
             reading.params[name] = msg
         elif msg["type"] == "sample":
-            site = reading.sites[name] = place(msg, supply.plate, supply.sizes)
+            site = reading.sites[name] = place(msg, supply.plate, supply.sizes, supply.axes)
             site.observed = site.observed or name in supply.generated
-            _check_value(site)
+            _check_value(site, supply.axes)
             _check_scale(site, msg["scale"], *supply.sizes.get(supply.plate, (1, None)))
     return reading
 
@@ -259,8 +363,11 @@ def _misfit(msg: Message, sizes: Sizes) -> ProgramError:
     return mistakes.misfit(msg["name"], msg["fn"], plates)
 
 
-def _check_value(site: Site) -> None:
-    got, batch, event = tuple(jnp.shape(site.value)), tuple(site.fn.batch_shape), tuple(site.fn.event_shape)
+def _check_value(site: Site, axes: Axes) -> None:
+    got, batch, event = tuple(jnp.shape(site.value)), site.batch_shape, tuple(site.fn.event_shape)
+    if axes.sizes:
+        got = got[axes.lead(got[: len(got) - len(event)]) :]
+        got = got[max(0, len(got) - len(event) - len(batch)) if site.name in axes.sizes else 0 :]
     lead = got[: len(got) - len(event)]
     fits = got[len(lead) :] == event and len(lead) <= len(batch)
     fits = fits and all(g in (1, b) for g, b in zip(reversed(lead), reversed(batch), strict=False))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from ppdgm import mistakes
+from ppdgm.backends.numpyro.enumerated import summed_terms
 from ppdgm.backends.numpyro.sites import Message, Reading, Site, without_plate
 from ppdgm.backends.numpyro.vocabulary import as_draw, closed_form_kl
 from ppdgm.errors import ProgramError, nearest
@@ -70,7 +71,7 @@ def check_pathwise(guide: Reading, given: Iterable[str], gradients: Gradients) -
         fn, site = guide.sites[name].fn, guide.sites[name]
         if gradients.walked and name not in given:
             mistakes.check_walked(name, fn, site.axis is not None)
-        if name in given or fn.has_rsample:
+        if name in given or name in guide.axes.sizes or fn.has_rsample:
             continue
         if scored is None:
             raise not_pathwise(name, fn)
@@ -85,6 +86,8 @@ def terms(guide: Reading, model: Reading, kl: bool, judged: bool = False) -> Tra
     What the guide scores beyond the model's latents (auxiliary draws, factors) is a part of log q: a site of its own
     with log p = 0.
     """
+    if model.axes.sizes:
+        return summed_terms(guide, model, kl, judged)
     latent = model.drawn()
     log_p: dict[str, Array] = {}
     log_q: dict[str, Array] = {}

@@ -17,16 +17,17 @@ from pyro.infer.autoguide import AutoContinuous, AutoGuide
 
 from ppdgm import mistakes
 from ppdgm.backends.pyro.calls import Call, calls
+from ppdgm.backends.pyro.enumerated import Sizes, posteriors, summed_terms, to_left
 from ppdgm.backends.pyro.modules import Modules, in_sight
 from ppdgm.backends.pyro.noise import Watch
 from ppdgm.backends.pyro.particles import agree, as_more_data, one_at_a_time, stirred
 from ppdgm.backends.pyro.plate import few, find_plate
 from ppdgm.backends.pyro.recorder import Recorder, taken_twice
 from ppdgm.backends.pyro.sites import Layout, Site, terms
-from ppdgm.backends.pyro.vocabulary import unvalidated
+from ppdgm.backends.pyro.vocabulary import has_pathwise, unvalidated
 from ppdgm.errors import ProgramError, UnsupportedByBackend, nearest
 from ppdgm.language import Array, Batch, Trace
-from ppdgm.reading import NO_ENUMERATION, Gradients, Seen
+from ppdgm.reading import Gradients, Seen
 
 Params = Mapping[str, Array]
 Sites = dict[str, Array]
@@ -129,15 +130,17 @@ class PairTracer:
         kl: bool = False,
         gradients: Gradients | None = None,
         stopped: bool = False,
+        sampled: bool = False,
     ) -> Trace:
-        """Per-site terms of K particles for each datum of the minibatch. The values are those of the live tensors."""
+        """Per-site terms of K particles for each datum of the minibatch. The values are those of the live tensors.
+
+        With `sampled`, the guide draws what it enumerates otherwise.
+        """
         if stopped:
             raise UnsupportedByBackend(
                 "A plain Pyro pair holds its parameters itself, so that its guide can't be scored without their "
                 "gradient, as the estimators 'stl' and 'dreg' need. Use 'reparam', or write the program over P."
             )
-        if gradients and gradients.enumerate:
-            raise UnsupportedByBackend(NO_ENUMERATION)
         self._check_live(params)
         if self.batch_size and len(index) != self.batch_size:
             raise ProgramError(
@@ -145,23 +148,25 @@ class PairTracer:
             )
         way = self.particles if k > 1 else "one at a time"
         batch, index, given, order = self._sort(batch, index, given or {})
-        found = self._several(way, k, batch, index, given, kl, gradients)
-        found = found._replace(values={n: v for n, v in found.values.items() if n in self._latent})
+        found = self._several(way, k, batch, index, given, kl, gradients, sampled)
         back = None if order is None else torch.argsort(order)
         values, log_p, log_q, forms = (_rows(part, back, 1) for part in found[:4])
-        return found._replace(values=values, log_p=log_p, log_q=log_q, kl=forms)
+        summed = None if found.marginal is None else _rows({"": found.marginal}, back, 1)[""]
+        axes = [n for n in self._enumerated(gradients, sampled) if n not in given]
+        values = {n: to_left(v[:1] if n in axes else v, len(axes)) for n, v in values.items() if n in self._latent}
+        return found._replace(values=values, log_p=log_p, log_q=log_q, kl=forms, marginal=summed)
 
     def observed(self, params: Params, batch: Batch, index: Array) -> list[Seen]:
         """The observed sites, given a draw of the guide."""
         self._check_live(params)
         layout = self._layout(None, len(index))
         batch, index, _, order = self._sort(batch, index, {})
-        guide = self._run(self._guide, batch, Recorder(layout, index, {}, {}, self._live))
-        model = self._run(self._model, batch, Recorder(layout, index, {}, guide, self._live))
+        _, model, (_, axes) = self._runs(layout, batch, index, {})
 
         def rows(site: Site, inside: Array) -> Array:
-            found = layout.gather(site, inside, 0)[0]
-            found = found.reshape(len(found), -1).all(-1).expand(layout.b)
+            found = layout.gather(site, inside, 0, len(axes))[0]  # right for one value of what is enumerated
+            found = found.reshape(*found.shape[: 1 + len(axes)], -1).all(-1)
+            found = found.reshape(len(found), -1).any(-1).expand(layout.b)
             return found if order is None else found[torch.argsort(order)]
 
         inner = [s for s in model.values() if s.observed and layout.local(s) and not isinstance(s.fn, Unit)]
@@ -170,7 +175,7 @@ class PairTracer:
     def watched(self, params: Params, batch: Batch, index: Array, given: Params, watch: Watch | None) -> Trace:
         """The terms of one particle, with the values of all sites of the guide; `watch` sees what is drawn between."""
         batch, index, given, _ = self._sort(batch, index, given)
-        return self._read(self._layout(None, len(index)), batch, index, given, False, None, watch)
+        return self._read(self._layout(None, len(index)), batch, index, given, watch=watch, sampled=True)
 
     def dream(self, params: Params, batch: Batch, index: Array, gradients: Gradients | None = None) -> Sites:
         """Not for plain pairs."""
@@ -180,25 +185,30 @@ class PairTracer:
         self, params: Params, batch: Batch, index: Array, k: int, given: Mapping[str, Array] | None = None
     ) -> dict[str, Array]:
         """The latents drawn from the guide, [K, B, *event], but for those that are given."""
-        terms = self.trace(params, batch, index, k, given)
+        terms = self.trace(params, batch, index, k, given, sampled=True)
         return {n: terms.values[n] for n in [*terms.log_q, *terms.shared] if n in terms.values}
 
     def means(
         self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array] | None = None
     ) -> tuple[Sites, Sites]:
-        """Latents and observed sites at their means, [1, B, *event]; or all latents as they are given."""
+        """Latents and observed sites at their means, [1, B, *event]; or all latents as they are given.
+
+        A site that the model sums out has the probabilities of its values given the data and the other latents there,
+        [1, B, *inner, S], and observed sites are at the most probable one.
+        """
         self._check_live(params)
         layout = self._layout(None, len(index))
         batch, index, held, order = self._sort(batch, index, given or {})
         first = Recorder(layout, index, held, {}, self._live, mean=True)
         guide = self._run(self._guide, batch, first)
-        recorder = Recorder(layout, index, {}, guide, self._live, mean=True, generate="mean")
+        own, at = self._posteriors(layout, batch, index, guide)
+        recorder = Recorder(layout, index, {}, {**guide, **at}, self._live, mean=True, generate="mean")
         model = self._run(self._model, batch, recorder)
-        drawn = {n: s.fn for n, s in model.items() if not s.observed}
+        drawn = {n: s.fn for n, s in model.items() if not s.observed and n not in own}
         fns, hidden = {n: s.fn for n, s in guide.items()}, [n for n, s in guide.items() if s.auxiliary]
         auto = isinstance(self.program.guide, AutoGuide)
         mistakes.check_moved(fns, hidden, drawn, {*first.moved, *held}, auto)
-        latent = {n: layout.value(replace(guide[n], value=first.told.get(n, guide[n].value))) for n in drawn}
+        latent = {n: layout.value(replace(guide[n], value=first.told.get(n, guide[n].value))) for n in drawn} | own
         seen = {n: s for n, s in model.items() if s.observed and layout.local(s) and not isinstance(s.fn, Unit)}
         back = None if order is None else torch.argsort(order)
         return _rows(latent, back, 1), _rows({n: layout.value(s) for n, s in seen.items()}, back, 1)
@@ -316,10 +326,23 @@ class PairTracer:
         frames = [f for s in (*guide.values(), *model.values()) for f in s.frames.values() if f.dim is not None]
         self._nesting = max([1, *(-f.dim for f in frames)])
         self.own_rows = self.own_rows or first.rows or then.rows
+        self._marked = [n for n, s in guide.items() if s.asks]
+        self._discrete = [n for n, s in guide.items() if not has_pathwise(s.fn)]
+        self._summed = summed = [n for n, s in model.items() if s.asks and n not in guide]
+        for s in (*(guide[n] for n in self._marked), *(model[n] for n in summed)):
+            if not layout.local(s):
+                raise mistakes.enumerated_outside(s.name, layout.written)
+        model = {n: s for n, s in model.items() if n not in summed}
         self._check_autoguide(model, len(index))
         terms(guide, model, self._layout(None, len(index)), False)
         self._latent = [n for n, s in model.items() if not s.observed]
         return found
+
+    def _enumerated(self, gradients: Gradients | None, sampled: bool) -> list[str]:
+        """The sites of the guide of which all values are taken, if they aren't given."""
+        if sampled:
+            return []
+        return self._marked + [n for n in self._discrete if gradients and gradients.enumerate and n not in self._marked]
 
     def _check_autoguide(self, model: Mapping[str, Site], size: int) -> None:
         """An autoguide over latents of each datum knows those data alone: the plate takes all, or draws of them."""
@@ -339,9 +362,10 @@ class PairTracer:
         try:
             self._copy(other)
             one = self._several("one at a time", 3, batch, index, {})
+            drawn = {n: v for n, v in one.values.items() if n not in self._marked}
             for way in ("in a plate", "as more data"):
                 with suppress(Exception):  # a text that does not take one more dimension, or more rows
-                    if agree(one, self._several(way, 3, batch, index, one.values)):
+                    if agree(one, self._several(way, 3, batch, index, drawn)):
                         return way
             return "one at a time"
         finally:
@@ -356,14 +380,15 @@ class PairTracer:
         given: Params,
         kl: bool = False,
         gradients: Gradients | None = None,
+        sampled: bool = False,
     ) -> Trace:
         if way == "in a plate":
-            return self._read(self._layout(k, len(index)), batch, index, given, kl, gradients)
+            return self._read(self._layout(k, len(index)), batch, index, given, kl, gradients, sampled=sampled)
         if way == "as more data" and self.batch_size:
             raise ProgramError("The plate fixes the number of data.")
 
         def read(batch: Batch, index: Array, given: Params) -> Trace:
-            return self._read(self._layout(None, len(index)), batch, index, given, kl, gradients)
+            return self._read(self._layout(None, len(index)), batch, index, given, kl, gradients, sampled=sampled)
 
         return (as_more_data if way == "as more data" else one_at_a_time)(read, k, batch, index, given)
 
@@ -373,14 +398,43 @@ class PairTracer:
         batch: Batch,
         index: Array,
         given: Params,
-        kl: bool,
-        gradients: Gradients | None,
+        kl: bool = False,
+        gradients: Gradients | None = None,
         watch: Watch | None = None,
+        sampled: bool = False,
     ) -> Trace:
-        recorder = Recorder(layout, index, given, {}, self._live, gradients=gradients, watch=watch)
-        guide = self._run(self._guide, batch, recorder)
-        model = self._run(self._model, batch, Recorder(layout, index, {}, guide, self._live, watch=watch))
-        return terms(guide, model, layout, kl, judged=gradients is None)
+        """Guide, then model; values are [K, B, *axes of enumerated sites, *inner, *event]."""
+        guide, model, sizes = self._runs(layout, batch, index, given, gradients, watch, sampled)
+        judged = gradients is None
+        if sizes[1]:
+            return summed_terms(guide, model, layout, sizes, kl, judged)
+        return terms(guide, model, layout, kl, judged)
+
+    def _runs(
+        self,
+        layout: Layout,
+        batch: Batch,
+        index: Array,
+        given: Params,
+        gradients: Gradients | None = None,
+        watch: Watch | None = None,
+        sampled: bool = False,
+    ) -> tuple[dict[str, Site], dict[str, Site], tuple[Sizes, Sizes]]:
+        """The sites of guide and model; and the enumerated ones, of the guide and of both, with their sizes."""
+        axes: Sizes | None = None if sampled else {}
+        first = Recorder(layout, index, given, {}, self._live, gradients=gradients, watch=watch, axes=axes)
+        guide = self._run(self._guide, batch, first)
+        second = Recorder(layout, index, {}, guide, self._live, watch=watch, axes=first.axes)
+        return guide, self._run(self._model, batch, second), (first.axes, second.axes)
+
+    def _posteriors(
+        self, layout: Layout, batch: Batch, index: Array, guide: dict[str, Site]
+    ) -> tuple[Sites, dict[str, Site]]:
+        """Of the sites that the model sums out, given the guide's: probabilities, and the sites at the best value."""
+        if not self._summed:
+            return {}, {}
+        recorder = Recorder(layout, index, {}, guide, self._live, axes={})
+        return posteriors(self._run(self._model, batch, recorder), layout, recorder.axes)
 
     def _run(self, call: Call, batch: Batch, recorder: Recorder) -> dict[str, Site]:
         recorder.subsamples = self.subsamples

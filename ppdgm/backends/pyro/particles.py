@@ -20,9 +20,11 @@ def one_at_a_time(read: Read, k: int, batch: Batch, index: Array, given: Values)
     runs = [read(batch, index, {n: v[i : i + 1] for n, v in given.items()}) for i in range(k)]
     if k == 1:
         return runs[0]
-    parts = zip(*(run[:5] for run in runs), strict=True)  # a plain pair's other fields are empty
+    parts = zip(*(run[:5] for run in runs), strict=True)  # a plain pair's others are those below
     values, log_p, log_q, kl, shared = ({n: torch.cat([part[n] for part in same]) for n in same[0]} for same in parts)
-    return Trace(values, log_p, log_q, kl, shared, points=runs[0].points)
+    marginals = [run.marginal for run in runs if run.marginal is not None]
+    marginal = torch.cat(marginals) if marginals else None
+    return Trace(values, log_p, log_q, kl, shared, marginal, points=runs[0].points)
 
 
 def as_more_data(read: Read, k: int, batch: Batch, index: Array, given: Values) -> Trace:
@@ -32,9 +34,10 @@ def as_more_data(read: Read, k: int, batch: Batch, index: Array, given: Values) 
     trace = read(rows, index.repeat(k), {n: v.reshape(1, k * b, *v.shape[2:]) for n, v in given.items()})
     if trace.shared:
         raise ProgramError("A latent for all data is drawn once for each particle.")
-    reshaped = lambda part: {n: t.reshape(k, b, *t.shape[2:]) for n, t in part.items()}
-    values, log_p, log_q, kl, shared = map(reshaped, trace[:5])
-    return Trace(values, log_p, log_q, kl, shared, points=trace.points)
+    apart = lambda t: t if t.shape[1] == 1 < k * b else t.reshape(k, b, *t.shape[2:])  # values of an enumerated site
+    values, log_p, log_q, kl, shared = ({n: apart(t) for n, t in part.items()} for part in trace[:5])
+    marginal = None if trace.marginal is None else apart(trace.marginal)
+    return Trace(values, log_p, log_q, kl, shared, marginal, points=trace.points)
 
 
 def stirred(params: Values) -> dict[str, Array]:

@@ -14,7 +14,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch.distributions import Distribution, Normal
 
-from ppdgm import mistakes
+from ppdgm import enumeration, mistakes
 from ppdgm.backends.pyro.calls import Call
 from ppdgm.backends.pyro.distributions import mended
 from ppdgm.backends.pyro.noise import Watch
@@ -41,6 +41,7 @@ class Recorder(Messenger):
         mean: put each latent at its mean.
         generate: "mean" puts each observed site at its mean, "draw" draws it.
         watch: told of each site, to find what is drawn between them.
+        axes: sites that are enumerated already, with their number of values; None to enumerate nothing.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class Recorder(Messenger):
         mean: bool = False,
         generate: str = "",
         watch: Watch | None = None,
+        axes: Mapping[str, int] | None = None,
     ):
         super().__init__()
+        self.axes, self.enumerates = dict(axes or {}), axes is not None
         self.watch = watch
         self.layout, self.index, self.given, self.replay = layout, index, given, replay
         self.params: dict[str, Array] = params
@@ -115,11 +118,24 @@ class Recorder(Messenger):
             self._check_replayed(msg, self.replay[name])
             _set(msg, self.replay[name].value)
         elif name in self.given:
-            _set(msg, self.layout.spread(name, fn, self._frames(msg), self.given[name]))
+            _set(msg, self.layout.spread(name, fn, self._frames(msg), self.given[name], len(self.axes)))
         elif self.mean and not (self.given and msg["infer"].get("is_auxiliary")):  # all is given: nothing is below it
             _set(msg, self._point(name, fn, True))
+        elif self.enumerates and self._is_enumerated(msg):
+            value = enumeration.all_values(name, fn, self.axes, torch.reshape, self.layout.width)
+            self.axes[name] = len(value)
+            _set(msg, value)
         elif self.gradients:
             self._note(name, fn, self.gradients, msg)
+
+    def _is_enumerated(self, msg: Any) -> bool:
+        """Whether a site is to take all its values: because it asks for it, or the estimator does."""
+        asks = enumeration.wanted(msg["name"], msg["infer"])
+        if not asks and not (self.gradients and self.gradients.enumerate and not has_pathwise(msg["fn"])):
+            return False
+        if self.layout.plate not in self._frames(msg):
+            raise mistakes.enumerated_outside(msg["name"], self.layout.written)
+        return True
 
     def _point(self, name: str, fn: Any, latent: bool) -> Array:
         """What others see of a site at its mean; what is told of it is kept."""
@@ -162,7 +178,8 @@ class Recorder(Messenger):
             raise mistakes.twice(name)
         observed = msg["is_observed"] or infer.pop("_was_observed", False)
         auxiliary = bool(infer.get("is_auxiliary"))
-        site = Site(name, fn, msg["value"], msg["mask"], msg["scale"], observed, auxiliary, self._frames(msg))
+        asks = not observed and enumeration.wanted(name, infer)
+        site = Site(name, fn, msg["value"], msg["mask"], msg["scale"], observed, auxiliary, self._frames(msg), asks)
         self._check_frame(site)
         if observed:
             _check_observation(site, self.layout)
@@ -243,6 +260,10 @@ class Recorder(Messenger):
             others = () if named else [n for n in there if n != PARTICLES]
             raise mistakes.apart(name, inside, self.layout.written, others)
         got, event, expected = tuple(guide.value.shape), tuple(fn.event_shape), tuple(fn.shape())
+        if name in self.axes:
+            got = got[max(0, len(got) - len(expected)) :]
+        elif self.axes:  # on which it may depend
+            got = got[min(len(self.axes), max(0, len(got) - len(event) - self.layout.width)) :]
         if len(got) > len(expected) or got[len(got) - len(event) :] != event:
             raise ProgramError(
                 f"Site {name!r}: got values of shape {got} from the guide, but the model's distribution is over events "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from pyro.distributions.util import scale_and_mask
 from ppdgm import mistakes
 from ppdgm.backends.pyro.support import confine, observe
 from ppdgm.backends.pyro.vocabulary import closed_form_kl
+from ppdgm.elimination import Term
 from ppdgm.errors import ProgramError
 from ppdgm.language import Array, Trace
 from ppdgm.points import point_masses
@@ -34,11 +35,14 @@ class Site:
     observed: bool
     auxiliary: bool
     frames: Mapping[str, Any]
+    asks: bool = False  #: to be enumerated
 
 
 @dataclass(frozen=True)
 class Layout:
     """Where the batch dimensions of a run are: Pyro has K, then plates in any order; a trace has [K, B, *inner].
+
+    Enumerated sites have dimensions left of all these; in values that are gathered, theirs follow B.
 
     Args:
         plate: name of the data plate.
@@ -57,68 +61,111 @@ class Layout:
         """How a program makes the data plate."""
         return f"pyro.plate({self.plate!r}, x.shape[0])"
 
-    def gather(self, site: Site, x: Array, events: int) -> Array:
-        """x [plates, *event] as [K, B, *inner, *event]; B = 1 for a site outside the data plate.
+    @property
+    def width(self) -> int:
+        """Dimensions of a run, right of those of enumerated sites."""
+        return self.nesting + (self.k is not None)
+
+    def gather(self, site: Site, x: Array, events: int, axes: int = 0) -> Array:
+        """x [*axes, plates, *event] as [K, B, *axes, *inner, *event]; B = 1 for a site outside the data plate.
+
+        Args:
+            site: whose value or terms x are.
+            x: the array.
+            events: dimensions of an event.
+            axes: number of enumerated sites, whose dimensions x may have.
 
         Raises:
             ProgramError: x has a batch dimension that no plate declares.
         """
         data, kept = self._kept(site.frames)
         width, lead = self.nesting + 1, x.ndim - events
-        if lead > width:
+        front = min(axes, max(0, lead - self.width))
+        if lead - front > width:
             raise self._undeclared(site)
-        x = x.reshape((1,) * (width - lead) + tuple(x.shape))
-        spare = [i for i in range(width) if i not in kept]
-        if x.shape[0] not in (1, self.k or 1) or any(x.shape[i] != 1 for i in spare):
+        ones = (1,) * (axes - front), (1,) * (width - lead + front)
+        x = x.reshape(*ones[0], *x.shape[:front], *ones[1], *x.shape[front:])
+        spare = [axes + i for i in range(width) if i not in kept]
+        if x.shape[axes] not in (1, self.k or 1) or any(x.shape[i] != 1 for i in spare):
             raise self._undeclared(site)
-        if spare or kept != sorted(kept):
-            x = x.permute(*kept, *spare, *range(width, x.ndim)).flatten(len(kept) - 1, width - 1)
+        outer, inner = kept[: 1 + (data is not None)], kept[1 + (data is not None) :]
+        order = [*(axes + i for i in outer), *range(axes), *(axes + i for i in inner)]
+        x = x.permute(*order, *spare, *range(axes + width, x.ndim))
+        x = x.reshape(*x.shape[: len(order)], *x.shape[axes + width :])
         return x if data is not None else x.unsqueeze(1)
 
-    def spread(self, name: str, fn: Any, frames: Mapping[str, Any], x: Array) -> Array:
+    def spread(self, name: str, fn: Any, frames: Mapping[str, Any], x: Array, axes: int = 0) -> Array:
         """The inverse of `gather`, for a value of the site."""
         data, kept = self._kept(frames)
         shape, events = tuple(fn.batch_shape), len(fn.event_shape)
-        if x.ndim != events + len(kept) + (data is None) or x.numel() != math.prod((*shape, *fn.event_shape)):
+        lead, expected = 1 + (data is not None), events + len(kept) + (data is None)
+        axes = axes if x.ndim == expected + axes else 0  # a value may be the same for all that is enumerated
+        front = tuple(x.shape[2 : 2 + axes])
+        if axes or len(shape) > self.width:
+            shape = ((1,) * self.width + shape)[-self.width :]
+        if x.ndim != expected + axes or x.numel() != math.prod((*front, *shape, *fn.event_shape)):
             raise ProgramError(
                 f"Site {name!r}: got a value of shape {tuple(x.shape)}, expected [K, B, …] with K = {self.k or 1} and "
                 f"events of shape {tuple(fn.event_shape)}."
             )
         x = x if data is not None else x.squeeze(1)
-        order = sorted(range(len(kept)), key=kept.__getitem__)
-        return x.permute(*order, *range(len(kept), x.ndim)).reshape((*shape, *fn.event_shape))
+        order = [i if i < lead else i + axes for i in sorted(range(len(kept)), key=kept.__getitem__)]
+        x = x.permute(*range(lead, lead + axes), *order, *range(len(kept) + axes, x.ndim))
+        return x.reshape((*front, *shape, *fn.event_shape))
 
     def term(self, site: Site, judged: bool = False) -> Array:
         """log p of a site per particle and datum, [K, B]; [K, 1] outside the data plate.
 
         With `judged`, a latent's is −∞ outside its support.
         """
+        log_prob = self.gather(site, self.log_prob(site, judged), 0)
+        total = log_prob.reshape(*log_prob.shape[:2], -1).sum(-1)
+        return total.broadcast_to(self.k or 1, self.b if self.local(site) else 1)
+
+    def log_prob(self, site: Site, judged: bool = False) -> Array:
+        """log p of a site, as the run has it, [*axes, *plates]; `judged` as for `term`."""
         self._check_scale(site)
         if site.observed:
             log_prob = observe(site.fn, site.value, lambda d, x: d.log_prob(x))
         else:
             log_prob = mistakes.scored(site.name, site.fn, lambda: site.fn.log_prob(site.value))
             log_prob = confine(site.fn, site.value, log_prob) if judged else log_prob
-        log_prob = scale_and_mask(log_prob, mask=site.mask)
-        log_prob = self.gather(site, log_prob, 0)
-        total = log_prob.reshape(*log_prob.shape[:2], -1).sum(-1)
-        return total.broadcast_to(self.k or 1, self.b if self.local(site) else 1)
+        return scale_and_mask(log_prob, mask=site.mask)
+
+    def per_datum(self, term: Term) -> Array:
+        """A term without the dimensions of enumerated sites, [K, B]; [K, 1] outside the data plate."""
+        x = term.log_prob.reshape(term.log_prob.shape[-self.width :])
+        x = x.reshape(*(1,) * (self.nesting + 1 - x.ndim), *x.shape)
+        for dim in [dim for n, dim in term.plates.items() if n != self.plate]:
+            x = x.sum(dim, keepdim=True)
+        b = self.b if self.plate in term.plates else 1
+        return x.reshape(x.shape[0], -1).broadcast_to(self.k or 1, b)
+
+    def check_axes(self, site: Site, shape: tuple[int, ...], sizes: Mapping[str, int]) -> None:
+        """Refuse a site with dimensions left of its plates that are none of what is enumerated."""
+        lead = shape[: max(0, len(shape) - self.width)]
+        if len(lead) > len(sizes) or any(n not in (1, s) for n, s in zip(lead[::-1], sizes.values(), strict=False)):
+            raise self._undeclared(site)
 
     def local(self, site: Site) -> bool:
         """Whether the site is inside the data plate."""
         return self.plate in site.frames
 
-    def value(self, site: Site) -> Array:
-        """The site's value, [K, B, *inner, *event]."""
-        return self.gather(site, site.value, len(site.fn.event_shape))
+    def value(self, site: Site, axes: int = 0) -> Array:
+        """The site's value, [K, B, *axes, *inner, *event]."""
+        return self.gather(site, site.value, len(site.fn.event_shape), axes)
 
     def kl(self, q: Site, p: Site) -> Array | None:
         """Closed-form KL [K, B, D] of a latent that lies in the data plate alone."""
+        form = self.form(q, p)
+        return None if form is None else self.gather(q, form.reshape(*q.fn.batch_shape, -1), 1)
+
+    def form(self, q: Site, p: Site) -> Array | None:
+        """Likewise, with the run's dimensions, and D."""
         alone = all(set(s.frames) <= {self.plate, PARTICLES} and self.local(s) for s in (q, p))
         if not alone or any(s.mask is not None and s.mask is not True for s in (q, p)):
             return None
-        form = closed_form_kl(q.fn, p.fn)
-        return None if form is None else self.gather(q, form.reshape(*q.fn.batch_shape, -1), 1)
+        return closed_form_kl(q.fn, p.fn)
 
     def _kept(self, frames: Mapping[str, Any]) -> tuple[int | None, list[int]]:
         place = {n: self.nesting + 1 + f.dim for n, f in frames.items() if f.dim is not None}
@@ -172,10 +219,7 @@ def terms(
     Raises:
         ProgramError: the two do not draw the same latent sites, or a site's dimensions do not fit its plates.
     """
-    latent = [n for n, s in model.items() if not s.observed]
-    drawn = {n: s for n, s in guide.items() if n in latent or not s.auxiliary}
-    mistakes.check_unobserved(n for n, s in guide.items() if s.observed and not isinstance(s.fn, Unit))
-    mistakes.check_sites(list(drawn), latent)
+    latent, drawn = latents(guide, model)
     log_p: dict[str, Array] = {}
     log_q: dict[str, Array] = {}
     shared: dict[str, Array] = {}
@@ -195,3 +239,18 @@ def terms(
     forms = closed_forms(drawn, model, latent, layout.kl) if kl else {}
     masses = point_masses(*({n: s.fn for n, s in r.items()} for r in (guide, model))) if judged else []
     return Trace(values, log_p, log_q, forms, shared, points={n: {**log_q, **shared}[n] for n in masses} or None)
+
+
+def latents(
+    guide: Mapping[str, Site], model: Mapping[str, Site], summed: Container[str] = ()
+) -> tuple[list[str], dict[str, Site]]:
+    """The latent sites of the model, but for those that are summed out of it; and of the guide, those that draw them.
+
+    Raises:
+        ProgramError: the two do not draw the same.
+    """
+    latent = [n for n, s in model.items() if not s.observed and n not in summed]
+    drawn = {n: s for n, s in guide.items() if n in latent or not s.auxiliary}
+    mistakes.check_unobserved(n for n, s in guide.items() if s.observed and not isinstance(s.fn, Unit))
+    mistakes.check_sites(list(drawn), latent)
+    return latent, drawn

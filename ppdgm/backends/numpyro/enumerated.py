@@ -1,0 +1,121 @@
+"""Per-datum terms of a plain NumPyro pair with enumerated sites: exact sums over values; see `ppdgm.elimination`."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from ppdgm.backends.numpyro.sites import Axes, Reading, Site
+from ppdgm.backends.numpyro.vocabulary import closed_form_kl
+from ppdgm.elimination import Sums, Term
+from ppdgm.language import Array, Trace
+from ppdgm.points import point_masses
+from ppdgm.reading import closed_forms
+
+
+def summed_terms(guide: Reading, model: Reading, kl: bool, judged: bool = False) -> Trace:
+    """What `terms` gives, with enumerated sites summed out of the model, or averaged over by the guide's probabilities.
+
+    Values are [B, *axes of the guide's enumerated sites, *inner, *event].
+    """
+    sums, latent = _sums(guide.axes, model.axes), model.drawn()
+    log_p: dict[str, Term] = {}
+    log_q: dict[str, Term] = {}
+    shared: dict[str, Term] = {}
+    for n, s in model.sites.items():
+        (shared if s.axis is None else log_p)[n] = _term(s, judged)
+    for n, s in guide.sites.items():
+        own, term = n if n in latent or n not in model.sites else f"{n} (guide)", _term(s)
+        if s.axis is None:
+            shared[own] = Term((shared[own].log_prob if own in shared else 0.0) - term.log_prob, term.plates)
+        else:
+            log_q[own] = term
+    sums, log_p, log_q, marginal = sums.terms(log_p, log_q, [n for n, s in model.sites.items() if s.observed])
+
+    def per_datum(term: Term) -> Array:
+        """A term without the dimensions of enumerated sites, [B]."""
+        x = term.log_prob
+        return jnp.sum(x, [a for a in range(x.ndim) if a != x.ndim + term.plates[model.axes.plate]])
+
+    inside = {n: per_datum(t) for n, t in log_q.items()}
+    outside = {n: t.log_prob for n, t in shared.items()}
+    masses = point_masses(*({n: s.fn for n, s in r.sites.items()} for r in (guide, model))) if judged else []
+    return Trace(
+        values={n: guide.sites[n].rows(guide.axes) for n in latent},
+        log_p={n: per_datum(t) for n, t in log_p.items()},
+        log_q=inside,
+        kl=_forms(guide, model, latent, sums) if kl else {},
+        shared=outside,
+        marginal=None if marginal is None else sum(per_datum(t) for t in marginal),
+        points={n: {**inside, **outside}[n] for n in masses} or None,
+    )
+
+
+def posteriors(model: Reading) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Of the model's enumerated sites: the probabilities of their values given all else, and the most probable values.
+
+    A probability is the derivative of log Σ p by a value's log p.
+
+    Args:
+        model: read at values of the guide's that are not enumerated.
+
+    Returns:
+        Probabilities, [B, *inner, S]; and the most probable values, as draws.
+    """
+    plate, width, sizes = model.axes.plate, model.axes.width, model.axes.sizes
+    sums, inside = _sums(Axes(plate), model.axes), {n: s for n, s in model.sites.items() if s.axis is not None}
+    terms = {n: _term(s, False) for n, s in inside.items()}
+    zeros = lambda n, axis: jnp.zeros(_shape(inside[n], sizes[n], -axis), terms[n].log_prob.dtype)
+    moved = {n: zeros(n, axis) for n, axis in sums.own.items()}
+    slopes = jax.grad(lambda x: sum(jnp.sum(t.log_prob) for t in sums.log_total(terms, x)))(moved)
+    probabilities, best = {}, {}
+    for n, p in slopes.items():
+        site = inside[n]
+        p = jnp.moveaxis(p, 0, -1).reshape(*p.shape[p.ndim - width :], -1)
+        values = jnp.reshape(site.value, (sizes[n], *site.fn.event_shape))
+        at = values[jnp.argmax(p, -1)]
+        best[n] = jnp.reshape(at, at.shape[width - len(site.batch_shape) :])
+        probabilities[n] = jnp.squeeze(site.laid_out(p, Axes(plate, width, {n: 1}), 1), 1)
+    return probabilities, best
+
+
+def to_left(value: Array, axes: int) -> Array:
+    """A value [K, B, *axes, …] as [*axes, K, B, …], without axes on the left that it doesn't have."""
+    value = jnp.moveaxis(value, range(2, 2 + axes), range(axes))
+    lost = next((i for i in range(axes) if value.shape[i] > 1), axes)
+    return jnp.reshape(value, value.shape[lost:])
+
+
+def _sums(guide: Axes, every: Axes) -> Sums:
+    axes = {n: -(every.width + 1 + i) for i, n in enumerate(every.sizes)}
+    own = {n: axis for n, axis in axes.items() if n not in guide.sizes}
+    return Sums({n: axes[n] for n in guide.sizes}, own, jnp, jax.nn.logsumexp)
+
+
+def _term(site: Site, judged: bool = False) -> Term:
+    """A site's term as the run has it, in full over its plates."""
+    found = site.each(judged)
+    if site.axis is None:  # which depends on nothing that is enumerated
+        return Term(jnp.sum(found), {})
+    return Term(jnp.broadcast_to(found, jnp.broadcast_shapes(jnp.shape(found), site.batch_shape)), site.plates)
+
+
+def _forms(guide: Reading, model: Reading, latent: list[str], sums: Sums) -> dict[str, Array]:
+    """Closed-form KLs, averaged over what the guide enumerates; none of a p that depends on what is summed out."""
+
+    def form(q: Site, p: Site) -> Array | None:
+        if q.axis is None or q.inner or p.inner:
+            return None
+        found = closed_form_kl(q.fn, p.fn)
+        if found is None or sums.depends_on_own(found, 1):
+            return None
+        found = sums.expect(q.name, Term(found, q.plates), 1).log_prob
+        return jnp.reshape(found, (int(q.batch_shape[q.axis]), -1))
+
+    return closed_forms(guide.sites, model.sites, latent, form, sums.guide)
+
+
+def _shape(site: Site, size: int, ndim: int) -> tuple[int, ...]:
+    """Of an array with a number for each value of an enumerated site, in its plates."""
+    shape = (size, *(1,) * (ndim - 1))
+    return (*shape[: ndim - len(site.batch_shape)], *site.batch_shape)

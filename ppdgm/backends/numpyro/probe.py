@@ -1,0 +1,58 @@
+"""What an abstract run of a plain NumPyro pair shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ppdgm.backends.numpyro.foreign import path_name
+
+Part = tuple[int, int | None]  # a plate's size and subsample_size
+
+
+class Leaves(NamedTuple):
+    """What a parameter site holds: its pytree, and its leaves' dotted names and shapes."""
+
+    tree: Any
+    names: list[str]
+    shapes: list[tuple[int, ...]]
+
+
+@dataclass
+class Probe:
+    """What one abstract run showed: the data plate, the parameters, and how it failed.
+
+    Attributes:
+        rows: whether a parameter has a row for each datum.
+        shared: latents of all data, with their batch and event shapes.
+        outside: sites outside the data plate, with their batch shapes.
+        summed: sites that are enumerated, and summed out of the model.
+        width: dimensions of plates.
+    """
+
+    plate: Part | None = None
+    params: dict[str, Leaves] = field(default_factory=dict)
+    of_guide: set[str] = field(default_factory=set)
+    rows: bool = False
+    shared: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    outside: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    summed: list[str] = field(default_factory=list)
+    width: int = 1
+    error: Exception | None = None
+
+
+def leaves_of(site: str, value: Any) -> Leaves:
+    """What a parameter site holds."""
+    found, tree = jax.tree_util.tree_flatten_with_path(value)
+    base = site.removesuffix("$params")
+    names = [f"{base}.{name}" if (name := path_name(path)) else base for path, _ in found]
+    return Leaves(tree, names, [jnp.shape(leaf) for _, leaf in found])
+
+
+def shapes_of(params: Mapping[str, Leaves]) -> dict[str, list[tuple[int, ...]]]:
+    """Of each site's leaves."""
+    return {site: leaves.shapes for site, leaves in params.items()}

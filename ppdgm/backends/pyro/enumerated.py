@@ -1,0 +1,137 @@
+"""Per-datum terms of a plain Pyro pair with enumerated sites: exact sums over their values; see `ppdgm.elimination`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import array_api_compat.torch as xp
+import torch
+
+from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, latents
+from ppdgm.elimination import Sums, Term
+from ppdgm.language import Array, Trace
+from ppdgm.points import point_masses
+from ppdgm.reading import closed_forms
+
+Sites = Mapping[str, Site]
+Sizes = Mapping[str, int]
+
+
+def summed_terms(
+    guide: Sites, model: Sites, layout: Layout, sizes: tuple[Sizes, Sizes], kl: bool, judged: bool = False
+) -> Trace:
+    """What `terms` gives, with enumerated sites summed out of the model, or averaged over by the guide's probabilities.
+
+    Args:
+        guide, model: the runs' sites.
+        layout: of the runs.
+        sizes: sites that the guide enumerates, with their number of values, in order; and those that the model does,
+            the guide's first.
+        kl, judged: as for `terms`.
+    """
+    sums = _sums(layout, *sizes)
+    latent, drawn = latents(guide, model, sums.own)
+    log_p: dict[str, Term] = {}
+    log_q: dict[str, Term] = {}
+    shared: dict[str, Term] = {}
+    for n, s in model.items():
+        (log_p if layout.local(s) else shared)[n] = _term(s, layout, sizes[1], judged)
+    for n, s in guide.items():
+        own = n if n in latent or n not in model else f"{n} (guide)"
+        term = _term(s, layout, sizes[0])
+        if layout.local(s):
+            log_q[own] = term
+        else:
+            shared[own] = Term((shared[own].log_prob if own in shared else 0.0) - term.log_prob, term.plates)
+    sums.check_shared(shared)
+    sums, log_p, log_q, marginal = sums.terms(log_p, log_q, [n for n, s in model.items() if s.observed])
+    inside = {n: layout.per_datum(t) for n, t in log_q.items()}
+    outside = {n: layout.per_datum(t)[:, 0] for n, t in shared.items()}
+    masses = point_masses(*({n: s.fn for n, s in r.items()} for r in (guide, model))) if judged else []
+    return Trace(
+        values={n: layout.value(s, len(sizes[0])) for n, s in guide.items() if not s.observed},
+        log_p={n: layout.per_datum(t) for n, t in log_p.items()},
+        log_q=inside,
+        kl=_forms(drawn, model, latent, layout, sums) if kl else {},
+        shared=outside,
+        marginal=None if marginal is None else sum(layout.per_datum(t) for t in marginal),
+        points={n: {**inside, **outside}[n] for n in masses} or None,
+    )
+
+
+def _term(site: Site, layout: Layout, sizes: Sizes, judged: bool = False) -> Term:
+    """A site's term as the run has it, in full over its plates."""
+    found = layout.log_prob(site, judged)
+    plates = {n: f.dim for n, f in site.frames.items() if n != PARTICLES and f.dim is not None}
+    layout.check_axes(site, tuple(found.shape), sizes)
+    full = [1] * layout.width
+    for n, dim in plates.items():
+        full[dim] = site.frames[n].size
+    return Term(found.broadcast_to(torch.broadcast_shapes(found.shape, full)), plates)
+
+
+def _forms(drawn: Sites, model: Sites, latent: list[str], layout: Layout, sums: Sums) -> dict[str, Array]:
+    """Closed-form KLs, averaged over what the guide enumerates; none of a p that depends on what is summed out."""
+
+    def form(q: Site, p: Site) -> Array | None:
+        found = layout.form(q, p)
+        if found is None or sums.depends_on_own(found, 1):
+            return None
+        plates = {n: f.dim for n, f in q.frames.items() if n != PARTICLES}
+        found = sums.expect(q.name, Term(found, plates), 1).log_prob
+        return layout.gather(q, found.reshape(found.shape[-1 - layout.width :]), 1)
+
+    return closed_forms(drawn, model, latent, form, sums.guide)
+
+
+def posteriors(model: Sites, layout: Layout, sizes: Sizes) -> tuple[dict[str, Array], dict[str, Site]]:
+    """Of the model's enumerated sites: the probabilities of their values given all else, and the most probable values.
+
+    A probability is the derivative of log Σ p by a value's log p.
+
+    Args:
+        model: its run's sites, at values of the guide's that are not enumerated.
+        layout: of the run.
+        sizes: the enumerated sites, with their number of values.
+
+    Returns:
+        Probabilities, [1, B, *inner, S]; and the sites at their most probable values.
+    """
+    sums, terms = _sums(layout, {}, sizes), {n: _term(s, layout, sizes) for n, s in model.items() if layout.local(s)}
+    moved = {n: terms[n].log_prob.new_zeros(_shape(n, model, layout, sums), requires_grad=True) for n in sizes}
+    with torch.enable_grad():
+        total = sum(layout.per_datum(t).sum() for t in sums.log_total(terms, moved))
+        slopes = dict(zip(sizes, torch.autograd.grad(total, list(moved.values())), strict=True))
+    probabilities, best = {}, {}
+    for n, p in slopes.items():
+        p = p.movedim(sums.own[n], -1).reshape(*moved[n].shape[-layout.width :], sizes[n])
+        probabilities[n] = layout.gather(model[n], p, 1)
+        values = model[n].value.reshape(sizes[n], *model[n].fn.event_shape)
+        spare = layout.width - min(layout.width, len(model[n].fn.batch_shape))
+        at = values[p.argmax(-1)]
+        best[n] = replace(model[n], value=at.reshape(at.shape[spare:]))
+    return probabilities, best
+
+
+def to_left(value: Array, axes: int) -> Array:
+    """A value [K, B, *axes, …] as [*axes, K, B, …], without axes on the left that it doesn't have."""
+    value = value.movedim(tuple(range(2, 2 + axes)), tuple(range(axes)))
+    lost = next((i for i in range(axes) if value.shape[i] > 1), axes)
+    return value.reshape(value.shape[lost:])
+
+
+def _sums(layout: Layout, guide: Sizes, every: Sizes) -> Sums:
+    axes = {n: -(layout.width + 1 + i) for i, n in enumerate(every)}
+    own = {n: axis for n, axis in axes.items() if n not in guide}
+    return Sums({n: axes[n] for n in guide}, own, xp, torch.logsumexp)
+
+
+def _shape(name: str, model: Sites, layout: Layout, sums: Sums) -> list[int]:
+    """Of an array with a number for each value of an enumerated site, in its plates."""
+    shape = [1] * -sums.own[name]
+    shape[0] = len(model[name].value)
+    for n, frame in model[name].frames.items():
+        if n != PARTICLES and frame.dim is not None:
+            shape[frame.dim] = frame.size
+    return shape
