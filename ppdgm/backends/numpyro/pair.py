@@ -22,6 +22,7 @@ from ppdgm.backends.numpyro.enumerated import posteriors, to_left
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.noise import REMEDY, depends, in_inference, without_dropout
 from ppdgm.backends.numpyro.probe import Leaves, Probe, leaves_of, shapes_of
+from ppdgm.backends.numpyro.rows import in_turn, take, unsort
 from ppdgm.backends.numpyro.sites import (
     Axes,
     Message,
@@ -163,7 +164,7 @@ class PairTracer:
         """
         self.prepare(batch)
         batch, order = self._sort(batch, index)
-        given = _take(given or {}, order, 1)
+        given = take(given or {}, order, 1)
         own = self._values(jax.lax.stop_gradient(dict(params)), gradients is not None) if stopped else None
         everything, axes = gradients is not None and gradients.enumerate, dict[str, int]()
 
@@ -184,10 +185,10 @@ class PairTracer:
                 check_pathwise(guide, given, gradients)
             return terms(guide, model, kl, judged=not training)
 
-        each = jax.vmap if isinstance(key, jax.core.Tracer) else _in_turn  # NumPyro's checks need the values themselves
+        each = jax.vmap if isinstance(key, jax.core.Tracer) else in_turn  # NumPyro's checks need the values themselves
         found = each(one)(jax.random.split(key, k), given)
-        values, log_p, log_q, forms = (_unsort(part, order) for part in found[:4])
-        marginal = None if found.marginal is None else _unsort({"": found.marginal}, order)[""]
+        values, log_p, log_q, forms = (unsort(part, order) for part in found[:4])
+        marginal = None if found.marginal is None else unsort({"": found.marginal}, order)[""]
         values = {n: to_left(v[:1] if n in axes else v, len(axes)) for n, v in values.items()}
         return found._replace(values=values, log_p=log_p, log_q=log_q, kl=forms, marginal=marginal)
 
@@ -233,7 +234,7 @@ class PairTracer:
         batch, order = self._sort(batch, index)
         key, latents, observed = jax.random.key(0), {}, {}
         at, values, told = self._at(index), self._values(params), dict[str, Array]()
-        held = {n: v[0] for n, v in _take(given or {}, order, 1).items()}
+        held = {n: v[0] for n, v in take(given or {}, order, 1).items()}
         best: Sites = {}
         if self._summed:
             _, model = self._pair(key, batch, at, values, held, told={}, axes=replace(self._axes, sizes={}))
@@ -251,7 +252,7 @@ class PairTracer:
                 latents[name] = replace(guide.sites[name], value=told.get(name, guide.sites[name].value)).rows()[None]
             elif not site.auxiliary:
                 observed[name] = site.rows()[None]
-        return _unsort(latents, order), _unsort(observed, order)
+        return unsort(latents, order), unsort(observed, order)
 
     def noise(self, params: Params, batch: Batch, index: Array) -> str:
         """What is wrong where the terms depend on keys from outside the sites; "" where they do not."""
@@ -313,7 +314,7 @@ class PairTracer:
         if not self._in_order:
             return batch, None
         order = jnp.argsort(index)
-        return _take(batch, order, 0), order
+        return take(batch, order, 0), order
 
     def _pair(
         self,
@@ -486,23 +487,3 @@ class PairTracer:
                 leaves = jax.tree.leaves(msg["value"])
                 values |= {n: free(jnp.asarray(v)) for n, v in zip(self._params[site].names, leaves, strict=True)}
         return values
-
-
-def _in_turn(function: Any) -> Any:
-    """Like `jax.vmap`, with concrete values."""
-
-    def mapped(*args: Any) -> Any:
-        n = len(args[0])
-        parts = [function(*jax.tree.map(lambda a, i=i: a[i], args)) for i in range(n)]
-        return jax.tree.map(lambda *same: jnp.stack(same), *parts)
-
-    return mapped
-
-
-def _take(arrays: Mapping[str, Array], order: Array | None, axis: int) -> dict[str, Array]:
-    """Rows in another order, if one is given; what is one for all data stays."""
-    return {n: a if order is None or a.shape[axis] == 1 else jnp.take(a, order, axis) for n, a in arrays.items()}
-
-
-def _unsort(arrays: Mapping[str, Array], order: Array | None) -> dict[str, Array]:
-    return _take(arrays, None if order is None else jnp.argsort(order), 1)

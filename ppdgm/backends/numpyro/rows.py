@@ -1,0 +1,32 @@
+"""Rows and particles of a plain pair's readings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ppdgm.language import Array
+
+
+def in_turn(function: Any) -> Any:
+    """Like `jax.vmap`, with concrete values."""
+
+    def mapped(*args: Any) -> Any:
+        n = len(args[0])
+        parts = [function(*jax.tree.map(lambda a, i=i: a[i], args)) for i in range(n)]
+        return jax.tree.map(lambda *same: jnp.stack(same), *parts)
+
+    return mapped
+
+
+def take(arrays: Mapping[str, Array], order: Array | None, axis: int) -> dict[str, Array]:
+    """Rows in another order, if one is given; what is one for all data stays."""
+    return {n: a if order is None or a.shape[axis] == 1 else jnp.take(a, order, axis) for n, a in arrays.items()}
+
+
+def unsort(arrays: Mapping[str, Array], order: Array | None) -> dict[str, Array]:
+    """Rows [K, B, …] back in the order that they had before."""
+    return take(arrays, None if order is None else jnp.argsort(order), 1)
