@@ -24,6 +24,8 @@ from ppdgm.errors import ProgramError
 from ppdgm.program import zeros
 
 SHARES, ODDS = [0.2, 0.5, 0.3], [0.2, 0.8, 0.5]
+STEPS = [-1.0, 0.2, 1.4]
+ORDERED = log(stats.logistic.cdf(0.2, 0.3) - stats.logistic.cdf(-1.0, 0.3))
 ENDS = [  # (distribution, parameters, value, log p)
     ("Exponential", (1.7,), 0.0, stats.expon.logpdf(0, scale=1 / 1.7)),
     ("Gamma", (1.0, 1.7), 0.0, stats.gamma.logpdf(0, 1, scale=1 / 1.7)),
@@ -56,6 +58,8 @@ ENDS = [  # (distribution, parameters, value, log p)
     ("BetaBinomial", (1.3, 2.0, 5), 5.0, stats.betabinom.logpmf(5, 5, 1.3, 2.0)),
     ("GammaPoisson", (1.3, 2.0), 0.0, stats.nbinom.logpmf(0, 1.3, 2 / 3)),
     ("Categorical", (SHARES,), 2, log(0.3)),
+    ("Categorical", (SHARES,), 2.0, log(0.3)),  # as a field x has its numbers
+    ("OrderedLogistic", (0.3, STEPS), 1.0, ORDERED),
     ("Multinomial", (4, SHARES), [4.0, 0.0, 0.0], 4 * log(0.2)),
     ("Dirichlet", ([1.0, 1.0, 2.0],), [0.0, 0.4, 0.6], stats.dirichlet.logpdf([0.0, 0.4, 0.6], [1.0, 1.0, 2.0])),
     ("Dirichlet", ([2.0, 1.0, 2.0],), [0.0, 0.4, 0.6], -inf),
@@ -128,6 +132,9 @@ def sites(dist, x, array):
         "uniform": (dist.Uniform(array(0.0), array(1.0)), one),
         "events": (dist.Uniform(array([0.0, 0.0]), array([1.0, 2.0])).to_event(1), x[:, :2]),
         "masked": (dist.Exponential(array(1.7)).mask(zero == 0.0), zero),
+        "class": (dist.Categorical(array(SHARES)), one),
+        "classes": (dist.Categorical(logits=array([ODDS, ODDS])).to_event(1), x[:, :2]),
+        "ordered": (dist.OrderedLogistic(array(0.3), array(STEPS)), one),
         "shares": (dist.Dirichlet(array([1.0, 1.0])), x[:, :2]),
         "counts": (dist.Multinomial(5 if dist is pyro_dist else x[:, 5], logits=array(ODDS)), counts),
     }
@@ -142,6 +149,9 @@ SCORES = {
     "uniform": 0.0,
     "events": -log(2.0),
     "masked": log(1.7),
+    "class": log(SHARES[1]),
+    "classes": LOG_SHARES[0] + LOG_SHARES[1],
+    "ordered": ORDERED,
     "shares": 0.0,
     "counts": [stats.multinomial.logpmf(x, x.sum(), np.exp(LOG_SHARES)) for x in DATA[:, 2:5]],
 }

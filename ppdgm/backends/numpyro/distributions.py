@@ -158,6 +158,36 @@ class GeometricProbs(native.GeometricProbs):
         return _checked(self, value, jnp.where(value == 0, 0.0, inner) + jnp.log(self.probs))
 
 
+class _Classes:
+    """Scores whole numbers that are written as floating ones too, as Pyro's does: a field x always is."""
+
+    def log_prob(self, value: Array) -> Array:
+        """log p of a class number; −∞ where a floating number is none."""
+        score: Any = super().log_prob  # type: ignore[misc]  # NumPyro's, which comes after this class
+        if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+            return score(value)
+        whole = value == jnp.floor(value)
+        return jnp.where(whole, score(jnp.where(whole, value, 0).astype(jnp.int32)), -jnp.inf)
+
+
+class CategoricalProbs(_Classes, native.CategoricalProbs):
+    """NumPyro's, of floating data too."""
+
+    mends = native.CategoricalProbs
+
+
+class CategoricalLogits(_Classes, native.CategoricalLogits):
+    """NumPyro's, of floating data too."""
+
+    mends = native.CategoricalLogits
+
+
+class OrderedLogistic(_Classes, native.OrderedLogistic):
+    """NumPyro's, of floating data too."""
+
+    mends = native.OrderedLogistic
+
+
 _MENDED: dict[type, type] = {
     of: mended
     for mended in (
@@ -171,6 +201,9 @@ _MENDED: dict[type, type] = {
         Kumaraswamy,
         Pareto,
         GeometricProbs,
+        CategoricalProbs,
+        CategoricalLogits,
+        OrderedLogistic,
     )
     for of in (getattr(native, mended.__name__),)
 }
@@ -195,6 +228,11 @@ class Distributions:
     def Bernoulli(probs: Any = None, logits: Any = None, **options: Any) -> Any:
         """Bernoulli by probabilities or by logits."""
         return native.Bernoulli(probs, **options) if logits is None else BernoulliLogits(logits, **options)
+
+    @staticmethod
+    def Categorical(probs: Any = None, logits: Any = None, **options: Any) -> Any:
+        """Categorical by probabilities or by logits."""
+        return CategoricalProbs(probs, **options) if logits is None else CategoricalLogits(logits, **options)
 
     @staticmethod
     def Geometric(probs: Any = None, logits: Any = None, **options: Any) -> Any:
