@@ -124,6 +124,14 @@ def test_numbers_that_are_not_finite_end_with_code_4(here, backend):
     assert np.isfinite(ppdgm.load(found["out"]).params["encoder.layers.0.weight"]).all()
 
 
+def test_a_run_that_diverged_ends_with_code_4(here):
+    start = ("fit", "vae", "--data", "table.csv", *SMALL, "--set", "program.likelihood.kind=Gaussian", "--steps", 30)
+    result = cli(*start, "--learning-rate", "1e6", "--json", code=4)
+    found = json.loads(result.stdout)
+    assert found["stopped"] == "diverged" and "the ELBO ended far below where it began" in found["error"]["message"]
+    assert "diverged" in cli("runs").stdout
+
+
 def test_flags_of_data_resolve(here):
     as_json("fit", "ppca", "--data", "table.csv", "--steps", 2, "--set", "data.scale=standardise", "--out", "a")
     table = table_of(here / "a")

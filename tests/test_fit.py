@@ -190,6 +190,15 @@ def test_a_run_that_diverges_stops_and_says_where(backend, capsys):
     assert "10 steps in a row were not finite" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_run_that_ends_far_below_its_start_is_no_success(backend, capsys, tmp_path):
+    fit = train(backend, learning_rate=1e6, out=tmp_path / "a")
+    assert fit.stopped == "diverged" == ppdgm.load(tmp_path / "a").stopped
+    assert fit.history["elbo"][-1] < 100 * fit.history["elbo"][0] < 0
+    assert "Training diverged: the ELBO began at" in capsys.readouterr().err
+    assert train(backend).stopped == "done"
+
+
 def test_progress_lines_have_rate_time_left_and_bound(capsys):
     train("numpyro", progress=True)
     err = capsys.readouterr().err

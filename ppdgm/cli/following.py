@@ -16,6 +16,10 @@ from ppdgm.cli.output import emit, say, tell
 if TYPE_CHECKING:
     from ppdgm.inference import Estimate, Fit
 
+_DIVERGED = (
+    "Training diverged: the ELBO ended far below where it began. What there is, is in {out}. Try a smaller "
+    "--learning-rate, or --set training.clip_norm=1."
+)
 _NOT_FINITE = (
     "Training stopped, as numbers were not finite, step after step: {out}/log.txt says where. The parameters before "
     "them are kept. Try a smaller --learning-rate, or --set training.clip_norm=1."
@@ -85,8 +89,8 @@ def follow(run: Callable[[], Fit], data: Any, out: Path, flags: Flags) -> int:
         _tell_interrupted(out)
         return failures.INTERRUPTED
     result = _result(fit, out, time.monotonic() - began)
-    if fit.stopped == "not finite":
-        message = _NOT_FINITE.format(out=out)
+    if fit.stopped in ("not finite", "diverged"):
+        message = (_NOT_FINITE if fit.stopped == "not finite" else _DIVERGED).format(out=out)
         tell(f"ppdgm: {message}")
         if flags.as_json:
             emit({**result, "error": {"type": "TrainingError", "message": message}})

@@ -14,7 +14,7 @@ from ppdgm.inference.settings import MOST_STEPS
 
 Count = Annotated[int, Field(ge=0, le=MOST_STEPS)]
 Number = Annotated[float, Field(allow_inf_nan=True)]  # a bound of −∞ is one
-Stopped = Literal["done", "running", "early stopping", "interrupted", "callback", "not finite", "failed"]
+Stopped = Literal["done", "running", "early stopping", "interrupted", "callback", "not finite", "diverged", "failed"]
 
 
 def _table(value: dict[str, Any]) -> dict[str, Any]:

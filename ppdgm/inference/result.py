@@ -69,7 +69,8 @@ class Fit(Diagnosable):
         history: arrays: "step", the engine's metrics per step in nats per datum, "validation_step", "validation_elbo".
         info: facts of the run: "steps" taken, "skipped" ones, "compile", "data_size", "fields".
         stopped: why training ended: "done", "early stopping", "interrupted", "callback", "not finite",
-            "failed"; "running" for a checkpoint of a run that didn't end.
+            "diverged" (the ELBO ended far below where it began), "failed"; "running" for a checkpoint of a run that
+            didn't end.
         training: the run's settings.
         data: where its data came from, if that is known.
         codings: how its data were prepared, by field: the `Transform` of x, the `Classes` of labels. Rows that come in

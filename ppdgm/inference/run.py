@@ -21,7 +21,7 @@ from ppdgm.inference.information import mutual_information
 from ppdgm.inference.keeper import Keeper
 from ppdgm.inference.live import Live
 from ppdgm.inference.settings import Training
-from ppdgm.inference.trouble import ADVICE, describe
+from ppdgm.inference.trouble import ADVICE, describe, diverged
 from ppdgm.inference.unused import Unused
 from ppdgm.inference.watch import Watch
 from ppdgm.report import Progress, Report
@@ -92,6 +92,10 @@ class Run:
             self._look_up(now - started, first, interrupted)
             grown = min(capacity, 4 * count, int(count * STRETCH_SECONDS / max(now - before, 1e-6)))
             count = max(1, grown) if self.step - first == count else min(32, capacity)
+        if self.stopped == "done" and (message := diverged(self.history())):
+            self.stopped = "diverged"
+            self.report.warn(f"{message} {ADVICE}")
+            self.keeper.note(message)
 
     def best(self) -> Arrays:
         """The parameters with the best validation ELBO, or the last ones where none was taken."""

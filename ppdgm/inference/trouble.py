@@ -12,6 +12,21 @@ from ppdgm.language import Trace
 ADVICE = "Try a smaller learning_rate, clip_norm=…, or a larger min_scale; and see that these data can be."
 
 
+FAR, LAST = 100.0, 100  # times the first bound, at least 1 nat, below which the mean of the last steps is none to keep
+
+
+def diverged(history: Mapping[str, np.ndarray]) -> str:
+    """What is to be said of a run whose bound ended far below where it began; "" of others."""
+    elbo = np.asarray(history.get("elbo", ()), np.float64)
+    elbo = elbo[np.isfinite(elbo)]
+    if len(elbo) < 2:
+        return ""
+    first, last = float(elbo[0]), float(elbo[-min(LAST, len(elbo) // 2) :].mean())
+    if last >= first - FAR * max(1.0, abs(first)):
+        return ""
+    return f"Training diverged: the ELBO began at {first:.4g} nats per datum, and ended at {last:.4g}."
+
+
 def describe(step: int, terms: Trace, gradients: Mapping[str, np.ndarray], rows: np.ndarray) -> str:
     """One line: the first quantity of the step that is not finite, where, and for which data.
 
