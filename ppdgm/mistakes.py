@@ -228,6 +228,33 @@ def no_field(name: str, fields: list[str]) -> ProgramError:
     )
 
 
+NOT_STOPPED = (
+    "The estimators 'stl' and 'dreg' are not for plain Pyro pairs: they score the guide without a gradient to its "
+    "parameters, and a Pyro pair's modules hold their own parameters. Use estimator='reparam', or bring the pair as a "
+    "NumPyro pair or as a Program of your own."
+)
+
+
+def check_replayed(others: list[str]) -> None:
+    """Refuse to score a guide again at its draws where it draws more than the latents, which would be drawn anew."""
+    if others:
+        raise ProgramError(
+            f"The guide draws {others[0]!r}, which is no latent of the model, so that the estimators 'stl' and 'dreg' "
+            "can't score it again at the same draws. Use estimator='reparam', or a guide that draws each latent by "
+            "itself, such as AutoNormal."
+        )
+
+
+def weighs_draws(what: str, do: str = "Use SVI, which sums over them exactly") -> ProgramError:
+    """The error for a method that weighs draws, of a guide that enumerates a site instead of drawing it."""
+    return ProgramError(
+        f"{what} weighs draws of every latent, but the guide enumerates one: all its values are taken, and none is "
+        f"drawn. {do}; or let the guide draw it, where it can: no infer={{'enumerate': 'parallel'}} in a guide of "
+        "your own, no enumerate=True in GumbelSoftmax. SemiSupervisedVAE, MixtureVAE and GaussianMixture always "
+        "enumerate their classes."
+    )
+
+
 def enumerated_outside(name: str, plate: str = "P.plate(…)") -> ProgramError:
     """The error for a latent of all data that is to be enumerated; `plate` is how the plate is written."""
     return ProgramError(

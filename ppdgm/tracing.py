@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ppdgm.errors import ProgramError, listed
 from ppdgm.language import Array, Trace
 from ppdgm.reading import Gradients
 
@@ -117,3 +118,37 @@ def groups_of(engine: Any, labels: Mapping[str, str]) -> list[tuple[Any, list[li
         players = phase.engine.players
         found.append((phase.engine, [[n for n in moving if labels[n] == p] for p in players] or [moving]))
     return found
+
+
+def check_told(engine: Any, metrics: tuple[str, ...], found: Any) -> None:
+    """Refuse what an engine's objective returns, unless it is all its metrics, each a single number.
+
+    Args:
+        engine: whose objective it is.
+        metrics: that the run keeps.
+        found: what the objective returned.
+
+    Raises:
+        ProgramError: what was got, and what was expected.
+    """
+    name = f"{type(engine).__name__}.objective"
+    wanted = dict.fromkeys(("objective", *metrics))
+    if not isinstance(found, Mapping):
+        raise ProgramError(
+            f"{name}: got {type(found).__name__}, expected a dictionary with {listed(map(repr, wanted))}. Return one."
+        )
+    if "objective" not in metrics:
+        raise ProgramError(f"{name}: got metrics={metrics!r}, without 'objective'. Name it among the metrics.")
+    if missing := [n for n in wanted if n not in found]:
+        raise ProgramError(
+            f"{name}: got {listed(map(repr, found))}, expected {missing[0]!r} too. Return it; or, if the engine has "
+            f"none, leave it out of its metrics: metrics: ClassVar[tuple[str, ...]] = ('objective',)."
+        )
+    for n in wanted:
+        shape = getattr(found[n], "shape", None)
+        if shape is None or tuple(shape) != ():
+            got = f"{type(found[n]).__name__}" if shape is None else f"an array of shape {tuple(shape)}"
+            raise ProgramError(
+                f"{name}: got {got} for {n!r}, expected one number as an array without axes. Take a mean over the "
+                "minibatch with tracing.xp, which keeps its gradient."
+            )

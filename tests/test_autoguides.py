@@ -17,7 +17,8 @@ import torch
 import ppdgm
 from ppdgm import Program
 from ppdgm.backends.pyro import Runtime
-from ppdgm.errors import ProgramError
+from ppdgm.errors import ProgramError, UnsupportedByBackend
+from ppdgm.inference import IWAE, SVI
 
 N, D, SCALE = 20, 3, 0.5
 X = np.random.default_rng(0).normal(size=(N, D)).astype("float32") * 2.0
@@ -82,6 +83,20 @@ def test_parameters_of_a_pyro_pair_meet_their_own_data():
     np.testing.assert_allclose([latents["z"][0], observed["x"][0]], [X[order]] * 2, rtol=1e-6)
     kl = 0.5 * ((0.1**2 + X[order] ** 2) / 9.0 - 1.0) - np.log(0.1 / 3.0)
     np.testing.assert_allclose(found.kl["z"][0], kl, rtol=1e-4)
+
+
+def test_a_guide_is_scored_again_at_its_own_draws_or_not_at_all():
+    """With "stl" of NumPyro's guides: N(x̄ N / (N + σ²), σ² / (N + σ²)); one that draws another site has none to keep."""
+    options = {"steps": 600, "batch_size": N, "learning_rate": 0.02, "progress": False}
+    fit = ppdgm.fit(make("numpyro", "AutoNormal", shared=True), X, engine=SVI(estimator="stl"), **options)
+    spread = np.log1p(np.exp(np.concatenate([v for n, v in fit.params.items() if "scale" in n])))
+    np.testing.assert_allclose(spread, SCALE / np.sqrt(N + SCALE**2), rtol=0.05)  # exact at the optimum: no noise there
+    for guide in ("AutoDiagonalNormal", "AutoMultivariateNormal"):
+        with pytest.raises(ProgramError, match=r"draws '_auto_latent', which is no latent of the model.*AutoNormal"):
+            ppdgm.fit(make("numpyro", guide, shared=True), X, engine=SVI(estimator="stl"), **options)
+    for shared, engine in ((True, SVI(estimator="stl")), (False, IWAE(k=2, estimator="dreg"))):
+        with pytest.raises(UnsupportedByBackend, match="'stl' and 'dreg' are not for plain Pyro pairs.*'reparam'"):
+            ppdgm.fit(make("pyro", "AutoNormal", shared=shared), X, engine=engine, **options)
 
 
 @pytest.mark.parametrize("backend", LIBRARIES)

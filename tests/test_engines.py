@@ -1,6 +1,9 @@
 """Engines: their bounds against closed forms, what they end at, what they refuse, and that they resume."""
 
 import itertools
+import re
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 import optax
@@ -31,7 +34,7 @@ from ppdgm.inference import (
     bounds,
 )
 from ppdgm.inference.batches import Batches, Plan
-from ppdgm.inference.engine import knobs_of_phases
+from ppdgm.inference.engine import Engine, knobs_of_phases
 from ppdgm.inference.recipe import Recipe
 from ppdgm.models import (
     MLP,
@@ -44,6 +47,7 @@ from ppdgm.models import (
     GaussianMixture,
     Planar,
     RelaxedBernoulli,
+    SemiSupervisedVAE,
 )
 from ppdgm.registry import backend as load_backend
 
@@ -54,6 +58,7 @@ X = (RNG.random((41, 6)) < 0.5).astype("float32")
 NETS = {"encoder": MLP(hidden=(8,)), "decoder": MLP(hidden=(8,))}
 PROGRAM = VAE(event_shape=(6,), latent=2, **NETS)
 BITS = VAE(event_shape=(6,), latent=2, prior=BernoulliPrior(), posterior=RelaxedBernoulli(kl="relaxed"), **NETS)
+SEMI = SemiSupervisedVAE(event_shape=(6,), classes=2, latent=2, classifier=MLP(hidden=(8,)), **NETS)
 PLANAR = VAE(event_shape=(6,), latent=2, posterior=FlowPosterior(flow=Planar()), **NETS)
 LINEAR = (RNG.normal(size=(60, 2)) @ RNG.normal(size=(2, 5)) + 0.5 * RNG.normal(size=(60, 5))).astype("float32")
 
@@ -198,8 +203,10 @@ REFUSED = [
     (PROGRAM, EM(), "e_step.*VariationalEM"),
     (PPCA(event_shape=(6,), posterior="linear"), EM(), "moves the model alone"),
     (Autoencoder(event_shape=(6,), **NETS), WakeSleep(), "no latent"),
-    (BITS.replace(posterior=RelaxedBernoulli(enumerate=True)), ReweightedWakeSleep(), "enumerated"),
-    (BITS.replace(posterior=RelaxedBernoulli(enumerate=True)), IWAE(k=2, estimator="stl"), "enumerated"),
+    (BITS.replace(posterior=RelaxedBernoulli(enumerate=True)), ReweightedWakeSleep(), "Use SVI.*no enumerate=True"),
+    (SEMI, IWAE(k=2, estimator="stl"), "IWAE weighs draws.*enumerates one.*Use SVI.*SemiSupervisedVAE.*always"),
+    (SEMI, WakeSleep(), "WakeSleep weighs draws.*SemiSupervisedVAE.*always"),
+    (SEMI, SVI(estimator="stl"), "Leave the estimator out"),
     (BITS.replace(posterior=RelaxedBernoulli()), IWAE(k=2), 'kl="relaxed"'),
 ]  # fmt: skip
 
@@ -212,6 +219,59 @@ def test_what_does_not_fit_is_refused_before_training(backend, case):
     with pytest.raises(PpdgmError, match=words):
         ppdgm.fit(program, X, engine=engine, steps=3, backend=backend, progress=False, callbacks=[started.append])
     assert not started
+
+
+class Own(Engine):
+    """An engine of one's own: `told` says what it returns of the ELBO."""
+
+    metrics: ClassVar[tuple[str, ...]] = ("objective", "elbo", "kl")
+    told: ClassVar[Callable[[Any, Any], Any]]
+
+    def objective(self, tracing, weights, knobs, data_size):
+        trace = tracing.read()
+        return type(self).told(bounds.mean(bounds.log_weights(trace, tracing.xp), weights, tracing.xp), tracing.xp)
+
+
+def own(told, *metrics):
+    return type("Mine", (Own,), {"told": staticmethod(told), "__module__": __name__, "metrics": metrics or Own.metrics})
+
+
+OWN = {  # what an objective returns, and what is said
+    "no elbo": (own(lambda e, xp: {"objective": e, "kl": e}), "got 'objective', 'kl', expected 'elbo' too. Return it"),
+    "no objective": (own(lambda e, xp: {"elbo": e, "kl": e}), "expected 'objective' too"),
+    "no metric of it": (own(lambda e, xp: {"elbo": e}, "elbo"), "without 'objective'. Name it among the metrics"),
+    "nothing": (own(lambda e, xp: None), "got NoneType, expected a dictionary with 'objective', 'elbo', 'kl'"),
+    "a number": (own(lambda e, xp: e), "expected a dictionary with 'objective', 'elbo', 'kl'"),
+    "several": (
+        own(lambda e, xp: {"objective": xp.stack([e, e])}, "objective"),
+        "an array of shape (2,) for 'objective'",
+    ),
+    "no array": (own(lambda e, xp: {"objective": 3.0}, "objective"), "got float for 'objective', expected one number"),
+}
+
+
+@both
+@pytest.mark.parametrize("case", OWN)
+def test_what_an_engine_of_ones_own_returns_is_checked_before_training(backend, case, tmp_path):
+    engine, words = OWN[case]
+    with pytest.raises(ProgramError, match=re.escape(words)) as error:
+        ppdgm.fit(PROGRAM, X, engine=engine(), steps=3, backend=backend, progress=False, out=tmp_path / "run")
+    assert str(error.value).startswith("Mine.objective: got ") and not (tmp_path / "run").exists()
+
+
+@both
+def test_an_engine_of_ones_own_without_an_elbo(backend, tmp_path, capsys):
+    """It trains, with a line of progress, validation, checkpoints and pictures; its history has what it returns."""
+    engine = own(lambda e, xp: {"objective": e}, "objective")()
+    options = {
+        "validation": X[:9],
+        "early_stopping": 3,
+        "diagnose_epochs": 1,
+        "out": tmp_path / "run",
+    }
+    fit = ppdgm.fit(PROGRAM, X, engine=engine, epochs=2, backend=backend, compile=False, **options)
+    assert {"objective", "validation_elbo"} <= {*fit.history} and "elbo" not in fit.history
+    assert "objective" in capsys.readouterr().err and np.isfinite(fit.elbo(X).mean)
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,8 @@ def scaled(tracing: Tracing, trace: Trace, factor: Array) -> Trace:
         f = tracing.xp.reshape(factor, (*factor.shape, *(1,) * (z.ndim - 2)))
         return stop(z) + f * (z - stop(z))
 
-    return tracing.read(given={n: rescale(trace.values[n]) for n in trace.log_q}, stopped=True)
+    drawn = [n for n in trace.log_q if n in trace.values]  # of others the reading tells
+    return tracing.read(given={n: rescale(trace.values[n]) for n in drawn}, stopped=True)
 
 
 def score(tracing: Tracing, trace: Trace, signal: Array) -> Array:

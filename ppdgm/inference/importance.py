@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from ppdgm import mistakes
 from ppdgm.errors import ProgramError
 from ppdgm.inference import bounds, estimators
 from ppdgm.inference.engine import Engine
@@ -77,10 +78,7 @@ class Weighted(Engine):
         check_baseline(tracing, self.baseline)
         scored = tracing.scored
         if trace.marginal is not None:
-            raise ProgramError(
-                f"A site is enumerated in the guide: {type(self).__name__} weighs draws, and would sum it out, so that "
-                "its probabilities got no gradient. Use SVI, or draw the site: GumbelSoftmax without enumerate=True."
-            )
+            raise mistakes.weighs_draws(type(self).__name__)
         drawn = bounds.log_weights(trace, xp)
         log_w = self._again(tracing, trace, drawn, self._player_groups("model"))
         mean = lambda values: xp.sum(values * weights) / xp.sum(weights)
@@ -173,7 +171,8 @@ class IWAE(Weighted):
         guide_groups: into how many groups all K·M particles fall for the guide's parameters; None: as for the model's.
         estimator: of the gradient. "auto": through draws where they are reparameterised or relaxed, else "vimco".
             "reparam" refuses others; "dreg" is doubly reparameterised, with a signal-to-noise ratio that does not fall
-            with K (Tucker et al. 2019, arXiv:1810.04152); "stl" leaves out ∇ log q, and is biased for K > 1; "score"
+            with K (Tucker et al. 2019, arXiv:1810.04152); "stl" leaves out ∇ log q, and is biased for K > 1; both
+            are not for plain Pyro pairs; "score"
             is the score function; "vimco" gives each particle a baseline made of the others (Mnih & Rezende 2016,
             arXiv:1602.06725); "relaxed" as "reparam", where there is a relaxation.
         baseline: of the score function: "none", "running" mean, "leave_one_out", "learned"; "auto": as "vimco", or with

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import model_validator
 
+from ppdgm import mistakes
 from ppdgm.errors import ProgramError
 from ppdgm.inference import bounds, estimators
 from ppdgm.inference.engine import Engine
@@ -41,7 +42,8 @@ class SVI(Engine):
             full covariance.
         free_bits_of: the KL of each "datum", or the mean over the minibatch ("batch").
         estimator: of the gradient. "auto": through draws where they are reparameterised or relaxed, else by the score
-            function. "reparam" refuses others; "stl" leaves out ∇ log q (Roeder et al. 2017); "score" draws discrete
+            function. "reparam" refuses others; "stl" leaves out ∇ log q (Roeder et al. 2017), and is not
+            for plain Pyro pairs; "score" draws discrete
             latents as they are (Williams 1992); "enumerate" sums over them; "relaxed" as "reparam", where there is a
             relaxation.
         baseline: of the score function: "none", "running" mean, "leave_one_out" (K ≥ 2), or "learned", a net of x;
@@ -118,7 +120,7 @@ class SVI(Engine):
         changed = {"beta": self.beta != 1.0, "capacity": self.capacity is not None, "free_bits": bool(self.free_bits)}
         check_latents(trace, "SVI", {**changed, "estimator='stl'": self.estimator == "stl"})
         if self.estimator == "stl" and trace.marginal is not None:
-            raise ProgramError("estimator='stl' is for draws, and a site is enumerated in the guide. Leave it out.")
+            raise mistakes.weighs_draws("estimator='stl'", "Leave the estimator out")
         if self.estimator == "stl":
             trace = estimators.stopped(tracing, trace)._replace(penalties=trace.penalties)  # these keep their gradient
         means = self._means(trace, tracing.xp, weights, data_size)

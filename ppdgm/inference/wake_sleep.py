@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
 
+from ppdgm import mistakes
 from ppdgm.errors import ProgramError
 from ppdgm.inference import bounds, estimators
 from ppdgm.inference.engine import Engine
@@ -60,9 +61,7 @@ class ReweightedWakeSleep(Engine):
             raise ProgramError(f"The guide draws no latent, so that {type(self).__name__} has none to learn. Use SVI.")
         log_w = bounds.log_weights(trace, xp)
         if trace.marginal is not None:
-            raise ProgramError(
-                f"{type(self).__name__} weighs draws, but a site is enumerated. Use SVI, or draw the site."
-            )
+            raise mistakes.weighs_draws(type(self).__name__)
         fixed = tracing.stop_gradient(log_w)
         share = self.k * xp.exp(fixed - tracing.logsumexp(fixed, 0)[None]) if self.reweighted else 1.0  # of mean 1
         mean = lambda terms: bounds.mean(terms, weights, xp)

@@ -183,6 +183,8 @@ class PairTracer:
             axes.update(guide.axes.sizes)
             if gradients:
                 check_pathwise(guide, given, gradients)
+            if stopped:
+                mistakes.check_replayed([n for n in guide.drawn() if n not in given])
             return terms(guide, model, kl, judged=not training)
 
         each = jax.vmap if isinstance(key, jax.core.Tracer) else in_turn  # NumPyro's checks need the values themselves

@@ -24,7 +24,7 @@ from ppdgm.backends.numpyro.tracer import ProgramTracer, make_tracing, model_at,
 from ppdgm.errors import PpdgmError, UnsupportedByBackend
 from ppdgm.language import Array, Trace
 from ppdgm.reading import Gradients, Observed, split
-from ppdgm.tracing import knobs_of
+from ppdgm.tracing import check_told, knobs_of
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -311,11 +311,12 @@ class Runtime:
         now = {n: jnp.asarray(v[0]) for n, v in knobs.items()}
 
         scored: list[str] = []
+        metrics = engine.metrics
 
         def run(params: Any, j: int, engine: Any) -> None:
             batch = select(self.tracer, data, index)
             tracing = make_tracing(self.tracer, engine, params, jax.random.key(0), batch, index)
-            engine.objective(tracing, jnp.ones(b), knobs_of(now, j), data_size)
+            check_told(engine, metrics, engine.objective(tracing, jnp.ones(b), knobs_of(now, j), data_size))
             scored.extend(tracing.scored)
 
         for j, phase in enumerate(engine.phases()):

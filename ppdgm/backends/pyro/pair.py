@@ -137,10 +137,7 @@ class PairTracer:
         With `sampled`, the guide draws what it enumerates otherwise.
         """
         if stopped:
-            raise UnsupportedByBackend(
-                "A plain Pyro pair holds its parameters itself, so that its guide can't be scored without their "
-                "gradient, as the estimators 'stl' and 'dreg' need. Use 'reparam', or write the program over P."
-            )
+            raise UnsupportedByBackend(mistakes.NOT_STOPPED)
         self._check_live(params)
         if self.batch_size and len(index) != self.batch_size:
             raise ProgramError(

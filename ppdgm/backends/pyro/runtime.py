@@ -25,7 +25,7 @@ from ppdgm.backends.pyro.vocabulary import unvalidated
 from ppdgm.errors import PpdgmError, UnsupportedByBackend
 from ppdgm.language import Array, Trace
 from ppdgm.reading import Gradients, Observed, split
-from ppdgm.tracing import OWN, knobs_of
+from ppdgm.tracing import OWN, check_told, knobs_of
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -362,7 +362,9 @@ class Runtime:
             batch = select(self.tracer, data, rows)
             for j, phase in enumerate(engine.phases()):
                 tracing = make_tracing(self.tracer, phase.engine, {**params, **own}, batch, rows)
-                phase.engine.objective(tracing, torch.ones(b, device=self.device), knobs_of(now, j), data_size)
+                ones = torch.ones(b, device=self.device)
+                told = phase.engine.objective(tracing, ones, knobs_of(now, j), data_size)
+                check_told(phase.engine, engine.metrics, told)
                 scored += tracing.scored
         return scored
 
