@@ -86,7 +86,7 @@ def test_parameters_of_a_pyro_pair_meet_their_own_data():
 
 
 def test_a_guide_is_scored_again_at_its_own_draws_or_not_at_all():
-    """With "stl" of NumPyro's guides: N(x̄ N / (N + σ²), σ² / (N + σ²)); one that draws another site has none to keep."""
+    """With "stl" of NumPyro's guides: a variance of σ² / (N + σ²); one that draws another site has none to keep."""
     options = {"steps": 600, "batch_size": N, "learning_rate": 0.02, "progress": False}
     fit = ppdgm.fit(make("numpyro", "AutoNormal", shared=True), X, engine=SVI(estimator="stl"), **options)
     spread = np.log1p(np.exp(np.concatenate([v for n, v in fit.params.items() if "scale" in n])))
@@ -95,7 +95,7 @@ def test_a_guide_is_scored_again_at_its_own_draws_or_not_at_all():
         with pytest.raises(ProgramError, match=r"draws '_auto_latent', which is no latent of the model.*AutoNormal"):
             ppdgm.fit(make("numpyro", guide, shared=True), X, engine=SVI(estimator="stl"), **options)
     for shared, engine in ((True, SVI(estimator="stl")), (False, IWAE(k=2, estimator="dreg"))):
-        with pytest.raises(UnsupportedByBackend, match="'stl' and 'dreg' are not for plain Pyro pairs.*'reparam'"):
+        with pytest.raises(UnsupportedByBackend, match=r"'stl' and 'dreg' are not for plain Pyro pairs.*'reparam'"):
             ppdgm.fit(make("pyro", "AutoNormal", shared=shared), X, engine=engine, **options)
 
 
