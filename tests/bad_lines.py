@@ -237,7 +237,18 @@ FILES = {
     "a folder without data": (f"{DATA} thesis", 3, "thesis: got no images, expected files ending in .png"),
     "how to prepare": ("data bits.npy --set scal=unit", 2, "Source has no field 'scal'. Did you mean 'scale'?"),
 }
+SEMI = "fit semisupervisedvae --steps 1 --set program.classes=3 --set data.fields=x,label --data labelled.npz"
 PROGRAMS = {
+    **{
+        f"an engine that weighs draws, on {backend}": (
+            f"{SEMI} --engine {engine} --backend {backend}",
+            2,
+            f"{name} weighs draws of every latent, but the guide enumerates one",
+            "Use SVI",
+            "SemiSupervisedVAE",
+        )
+        for backend, engine, name in (("numpyro", "iwae", "IWAE"), ("pyro", "wakesleep", "WakeSleep"))
+    },
     "no file": ("fit none.py", 2, "none.py: there is no such file. ppdgm new none.py"),
     "no module": ("fit no_such:Thing", 2, "no_such can't be imported: ModuleNotFoundError"),
     "no name": ("fit two_programs.py:C", 2, "two_programs has no 'C'. Known: A, B"),
