@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from test_diagnosis_report import ALL, OF_PICTURES, N, Page, diagnosis, written
 
 from ppdgm.diagnostics import bound_curve, latent_use, predictive_check, weight_quality
@@ -105,6 +106,19 @@ def test_axes_have_units():
     }.items():
         for word in words:
             assert word in labels_of(drawn[name]), (name, word)
+
+
+@pytest.mark.parametrize(("classes", "sites"), [(4, {"z": 3}), (12, {"z": 3}), (6, {"z": 3, "w": 2})])
+def test_names_of_classes_stay_in_their_panel_and_apart(classes, sites):
+    """All classes have their middle at one place: the names have to go somewhere else, and not over the caption."""
+    labels = np.array([f"no {i}" for i in range(classes)])[np.arange(N) % classes]
+    figure = draw(diagnosis(labels=labels, sites=sites))[0]["codes"].figure
+    FigureCanvasAgg(figure).draw()
+    axes = figure.axes[0]
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) == classes and not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    panel = axes.get_window_extent()
+    assert all(panel.y0 <= b.y0 and b.y1 <= panel.y1 and panel.x0 <= b.x0 and b.x1 <= panel.x1 for b in boxes)
 
 
 def test_columns_and_units_have_their_names():

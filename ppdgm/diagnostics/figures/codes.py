@@ -66,18 +66,23 @@ def _one_site(axes: Any, x: np.ndarray, labels: Any, named: tuple[np.ndarray, np
 
 
 def _spread(axes: Any, middles: list[np.ndarray], groups: list[tuple[str, np.ndarray]]) -> list[np.ndarray]:
-    """Places near the middles, where words don't cover each other: from above, each as high as it can be."""
-    wide, high = np.ptp(axes.get_xlim()), np.ptp(axes.get_ylim())
-    extents = [0.03 * wide * (1 + len(name)) for name, _ in groups]
+    """Places near the middles, within the panel, where words don't cover each other while there is room."""
+    low, high = (np.array(ends) for ends in zip(axes.get_xlim(), axes.get_ylim(), strict=True))
+    size = high - low
+    letter = (0.03, 0.065) if len(axes.figure.axes) == 1 else (0.07, 0.13)  # of a panel, a box's and its room
+    boxes = [size * [letter[0] * (1 + len(name)), letter[1]] for name, _ in groups]
+    grid = np.stack(np.meshgrid(np.linspace(0, 1, 25), np.linspace(0, 1, 25)), -1).reshape(-1, 2)
     places = [m.copy() for m in middles]
     done: list[int] = []
     for i in sorted(range(len(groups)), key=lambda i: -middles[i][1]):
-        while any(
-            abs(places[i][0] - places[j][0]) < (extents[i] + extents[j]) / 2
-            and abs(places[i][1] - places[j][1]) < 0.065 * high
-            for j in done
-        ):
-            places[i][1] -= 0.01 * high
+        room = size - boxes[i]
+        start = np.clip(middles[i], low + boxes[i] / 2, high - boxes[i] / 2)
+        tried = np.concatenate([start[None], low + boxes[i] / 2 + grid * room])
+        order = np.argsort((((tried - start) / size) ** 2).sum(1), kind="stable")
+        covered = np.zeros(len(tried), bool)
+        for j in done:
+            covered |= (abs(tried - places[j]) < (boxes[i] + boxes[j]) / 2).all(1)
+        places[i] = next((tried[k] for k in order if not covered[k]), start)
         done.append(i)
     return places
 
