@@ -1,5 +1,6 @@
 """Data outside the support of what they are observed from: every row is looked at, before training and evaluation."""
 
+import re
 import warnings
 
 import jax.numpy as jnp
@@ -400,3 +401,35 @@ def test_bounds_of_latents_are_of_each_number(confine, dist, array):
         assert confine(d, array([good, bad]), array([0.25, 0.25])).tolist() == [0.25, -np.inf]
     simplex = dist.Dirichlet(array([1.0, 1.0]))
     assert float(confine(simplex, array([0.5, 0.50001]), array(0.25))) == 0.25
+
+
+class Leaving(Program):
+    """z ~ Exponential(1) and q(z|x) = N(3, 1), which is below 0 with a probability of 0.00135."""
+
+    def build(self, context):
+        context.param("loc", (), lambda rng, shape, data: np.full(shape, 3.0))
+
+    def model(self, P, x):
+        with P.plate("data", x):
+            z = P.sample("z", P.dist.Exponential(P.full((), 1.0)))
+            P.sample("x", P.dist.Normal(z, P.full((), 1.0)), obs=x)
+
+    def guide(self, P, x):
+        with P.plate("data", x):
+            P.sample("z", P.dist.Normal(P.param("loc") + 0.0 * x, P.full((), 1.0)))
+
+
+@BOTH
+def test_a_guide_that_leaves_the_support_is_told_of_with_its_rows(backend):
+    """The rows are those of -inf: as many as Φ(−3) has them leave in k draws, within 4 standard errors, seed 0."""
+    x, k = np.full(60, 1.0, np.float32), 500
+    fit = ppdgm.fit(Leaving(), x, steps=1, learning_rate=0.0, backend=backend, progress=False)
+    with pytest.warns(UserWarning, match="'z': the guide draws it outside its support in the model") as told:
+        found = fit.elbo(x, k=k)
+    (rows,) = re.search(r"for (\d+) of 60 rows", str(told[0].message)).groups()
+    leave = 1 - norm.cdf(3) ** k  # a row with a draw below 0; of Pyro's closed form, KL = ∞, any row
+    assert int(rows) == np.isneginf(found.values).sum()
+    assert int(rows) == 60 or abs(int(rows) - 60 * leave) < 4 * (60 * leave * (1 - leave)) ** 0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isfinite(fit.log_likelihood(x, k=1000).values).all()  # such draws weigh nothing

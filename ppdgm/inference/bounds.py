@@ -43,7 +43,7 @@ def kl(trace: Trace, xp: Any) -> Array:
         xp.sum(trace.kl[n], axis=-1) if n in trace.kl else log_q - trace.log_p[n] for n, log_q in trace.log_q.items()
     ]
     like = next(iter(trace.log_p.values()))
-    return sum(terms, start=0.0 * like)
+    return sum(terms, start=xp.zeros_like(like))  # and not 0 · log p, which is NaN where log p is −∞
 
 
 def mean(terms: Array, weights: Array, xp: Any) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -160,6 +161,25 @@ class Judge:
         self._reduce(_log_weights, k, seed, False, keep)
         return found
 
+    def warn_outside(self, found: Estimate, seed: int) -> None:
+        """Say of an estimate with values of −∞ which latents the guide drew outside their prior's support.
+
+        The same draws again: their log p of each latent.
+        """
+        if not np.isneginf(found.values).any():
+            return
+        for name in self._one().log_q:
+            outside = lambda terms: (np.isneginf(terms).any(0),)
+            (rows,) = self._reduce(_LogPrior(name), found.k, seed, found.biases is None, outside)
+            if rows.any():
+                warnings.warn(
+                    f"Site {name!r}: the guide draws it outside its support in the model for {int(rows.sum())} of "
+                    f"{self.size} rows. There p(x, z) = 0, and the ELBO is -inf; training knows the density's formula "
+                    "alone, which goes on there. Give the guide a distribution with the support of the "
+                    "model's, such as a LogNormal for what is positive.",
+                    stacklevel=3,
+                )
+
     def _one(self) -> Trace:
         """Terms of one particle of a few data."""
         data, index = self.feed.rows(np.arange(self.runtime.tracer.batch_size or 1) % self.size)
@@ -212,6 +232,17 @@ def _log_weights(trace: Trace, xp: Any) -> Array:
     found = bounds.log_weights(trace, xp)
     check_density(trace)
     return found
+
+
+@dataclass(frozen=True)
+class _LogPrior:
+    """log p of a latent, [K, B]; −∞ too where the closed form of its KL is ∞."""
+
+    name: str
+
+    def __call__(self, trace: Trace, xp: Any) -> Array:
+        form = xp.sum(trace.kl[self.name], axis=-1) if self.name in trace.kl else 0.0
+        return trace.log_p[self.name] - form
 
 
 def check_density(trace: Trace) -> None:

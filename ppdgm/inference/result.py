@@ -119,7 +119,10 @@ class Fit(Diagnosable):
             seed: of the draws.
             memory: limit on a chunk's intermediate results: bytes, "512 MiB" or "auto".
         """
-        return self._told(self._judge(data, memory).elbo(k, seed))
+        judge = self._judge(data, memory)
+        found = judge.elbo(k, seed)
+        judge.warn_outside(found, seed)
+        return self._told(found)
 
     def log_likelihood(self, data: Any, k: int = 5000, seed: int = 0, memory: int | str = "auto") -> Estimate:
         """log p(x) per datum in nats by importance sampling from the guide: log (1/K) Σ p(x, z_k) / q(z_k|x).
@@ -127,7 +130,10 @@ class Fit(Diagnosable):
         Below log p(x) in expectation, by what `.bias` tells at least. Burda et al. 2016, arXiv:1509.00519. Arguments as
         for `elbo`.
         """
-        return self._told(self._judge(data, memory).log_likelihood(k, seed))
+        judge = self._judge(data, memory)
+        found = judge.log_likelihood(k, seed)
+        judge.warn_outside(found, seed)
+        return self._told(found)
 
     def log_weights(self, data: Any, k: int = 1, seed: int = 0, memory: int | str = "auto") -> np.ndarray:
         """log p(x, z_k) − log q(z_k|x), [K, N]. Arguments as for `elbo`."""
