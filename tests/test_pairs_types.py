@@ -120,3 +120,23 @@ def test_a_net_is_given_floating_numbers(backend):
         with pytest.raises(ProgramError, match=r"same dtype.*whole numbers stay.*x.astype\('float32'\)"):
             ppdgm.fit(pair, x, steps=2, progress=False)
     assert np.isfinite(ppdgm.fit(pair, x.astype("float32"), steps=2, progress=False).elbo(x.astype("float32")).mean)
+
+
+@pytest.mark.parametrize("backend", LIBRARIES)
+def test_chains_refuse_a_latent_that_is_masked(backend):
+    """Where x is there, `obs_mask` leaves a latent without a density: a chain never turns. Elsewhere chains run."""
+    lib, dist, xp, mask = LIBRARIES[backend]
+    model, draws, _ = by_obs_mask(lib, dist, xp, mask)
+
+    def guide(x, there, group, row):
+        with lib.plate("data", len(x)):
+            draws(lib, dist, xp, x, row)
+
+    data = {"x": X[:3], "there": THERE[:3], "group": GROUP[:3], "row": np.array([False, True, False])}
+    fit = ppdgm.fit(getattr(Program, f"from_{backend}")(model, guide), data, steps=1, progress=False)
+    how = {"how": "mcmc", "draws": 2, "warmup": 2, "chains": 1}
+    with pytest.raises(ProgramError, match=r"'x_unobserved': log p.* does not depend on it for row 1"):
+        fit.posterior(data, **how)
+    if backend == "pyro":  # NumPyro's takes a minute to compile
+        missing = {n: v[[0, 2]] for n, v in data.items()}
+        assert fit.posterior(missing, **how)["z"].shape[:2] == (2, 2)

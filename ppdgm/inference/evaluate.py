@@ -169,8 +169,7 @@ class Judge:
         if not np.isneginf(found.values).any():
             return
         for name in self._one().log_q:
-            outside = lambda terms: (np.isneginf(terms).any(0),)
-            (rows,) = self._reduce(_LogPrior(name), found.k, seed, found.biases is None, outside)
+            (rows,) = self._reduce(_LogPrior(name), found.k, seed, found.biases is None, _any_infinite)
             if rows.any():
                 warnings.warn(
                     f"Site {name!r}: the guide draws it outside its support in the model for {int(rows.sum())} of "
@@ -274,6 +273,10 @@ class _Elbo:
         for value in trace.shared.values():
             terms = terms + value[:, None] / self.size
         return terms
+
+
+def _any_infinite(terms: np.ndarray) -> tuple[np.ndarray, ...]:
+    return (np.isneginf(terms).any(0),)
 
 
 def _mean(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

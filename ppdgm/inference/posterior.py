@@ -94,18 +94,43 @@ def _chained(subject: Subject, draws: int, warmup: int, chains: int) -> Posterio
             "Hand over a few, or use how='importance'."
         )
     names = list(subject.feed.fields)
-    found: list[Sites] = []
+    starts: list[tuple[Any, Sites]] = []
     for n in range(subject.size):
         one = subject.of({name: np.asarray(subject.feed.fields[name][n : n + 1]) for name in names})
         data, index = one.feed.rows(np.zeros(1, int))
         if n == 0:
             subject.runtime.check_walked(subject.params, data, index)
         start = subject.runtime.draws(subject.params, data, index, chains, subject.stream("starts", n))
-        first = {name: v[:, 0] for name, v in start.items()}
+        _check_proper(subject, data, index, start, n)
+        starts.append((data, {name: v[:, 0] for name, v in start.items()}))
+    found: list[Sites] = []
+    for n, (data, first) in enumerate(starts):
         got, about = subject.runtime.refine(subject.params, data, first, draws, warmup, subject.stream("chains", n))
         joined = {f"z/{name}": v for name, v in got.items()} | dict(about)
         found.append({name: v.reshape(chains * draws, *v.shape[2:]) for name, v in joined.items()})
     return _parts({name: np.stack([f[name] for f in found], axis=1) for name in found[0]}, chains)
+
+
+def _check_proper(subject: Subject, data: Any, index: np.ndarray, start: Sites, row: int) -> None:
+    """Refuse a latent on which log p(x, z) does not depend: a chain never turns there, and its trees have no end.
+
+    Args:
+        subject: program and data.
+        data, index: of the row.
+        start: latents [chains, 1, *event].
+        row: its number.
+
+    Raises:
+        ProgramError: with the site.
+    """
+    slopes = subject.runtime.joint(subject.params, data, index, start, np.asarray(1.0, subject.dtype))[2]
+    for name, slope in slopes.items():
+        if (slope == 0).all(axis=0).any():
+            raise ProgramError(
+                f"Site {name!r}: log p(x, z) does not depend on it for row {row}, as where it is masked (obs_mask= "
+                "makes a latent of what is missing, and masks it where it is not). Markov chains would never turn. "
+                "Use how='importance', or hand over rows in which nothing is masked."
+            )
 
 
 def _parts(found: Sites, chains: int = 1) -> Posterior:
