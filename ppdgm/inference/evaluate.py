@@ -276,7 +276,7 @@ class _Elbo:
 
 
 def _any_infinite(terms: np.ndarray) -> tuple[np.ndarray, ...]:
-    return (np.isneginf(terms).any(0),)
+    return (np.asarray(np.isneginf(terms).any(axis=0)),)
 
 
 def _mean(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
