@@ -17,7 +17,7 @@ import torch
 import ppdgm
 from ppdgm import Program
 from ppdgm.backends.pyro import Runtime
-from ppdgm.errors import ProgramError, UnsupportedByBackend
+from ppdgm.errors import DataError, ProgramError, UnsupportedByBackend
 from ppdgm.inference import IWAE, SVI
 
 N, D, SCALE = 20, 3, 0.5
@@ -50,6 +50,13 @@ def test_a_guide_for_each_datum_finds_its_posterior(plate, backend):
     means = next(v for n, v in fit.params.items() if "loc" in n)
     # The pathwise gradient's noise leaves a spread of about sqrt(rate) posterior deviations (0.45) around the mean.
     assert np.sqrt(np.mean((means - X / (1 + SCALE**2)) ** 2)) < 0.25  # 2 for other rows
+    np.testing.assert_allclose(fit.encode(X), means, rtol=1e-6)
+    for other in (X[::-1].copy(), -X):  # whose rows would get the posteriors of X[0], X[1], …
+        for ask in (fit.encode, fit.elbo, fit.log_likelihood, fit.reconstruct):
+            with pytest.raises(DataError, match=r"other rows than the guide was trained on.*for each of those 20"):
+                ask(other)
+    with pytest.raises(DataError, match="other rows than the guide was trained on"):
+        ppdgm.fit(make(backend, "AutoNormal", **PLATES[plate]), X, validation=-X, steps=1, progress=False)
 
 
 @pytest.mark.parametrize("backend", LIBRARIES)

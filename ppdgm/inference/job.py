@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -26,6 +25,7 @@ from ppdgm.inference.feed import Feed
 from ppdgm.inference.folder import Folder
 from ppdgm.inference.information import mutual_information
 from ppdgm.inference.keeper import Keeper
+from ppdgm.inference.kept import check_known, fingerprint
 from ppdgm.inference.layout import check_free
 from ppdgm.inference.live import Live
 from ppdgm.inference.no_effect import check_compile, check_nets, check_rates
@@ -143,7 +143,7 @@ class Job:
         facts: dict[str, Any] = {"data_size": self.feed.size, "fields": sorted(self.fields)}
         if isinstance(self.recipe.program, PlainPair):
             facts["rows"] = rows_of(self.fields)
-        if out is not None:
+        if out is not None or self.runtime.tracer.batch_size is not None:
             facts["fingerprint"] = fingerprint(self.fields)
         if saved:
             _same_data(saved, facts)
@@ -284,6 +284,10 @@ class Job:
         try:
             self.latent = has_latents(self.runtime.validate(self.native, data, 2, rows))
             self._check_rows()
+            if self.held_out is not None:
+                known = lambda: fingerprint(self.held_out or {}) == fingerprint(self.fields)
+                first, held = stirred(self.first, self.runtime.tracer.labels), Feed(self.runtime, self.held_out)
+                check_known(self.runtime, first, held, self.feed.size, known)
             if self.held_out is not None or self.recipe.training.diagnose_epochs is not None:
                 check_quiet(self.runtime, self._stirred(), self.feed)
             knobs, width = knobs_of_phases(engine, np.zeros(1)), self._width()
@@ -395,17 +399,6 @@ def _check_mixed(recipe: Recipe) -> None:
             "mixed_precision: modules of your own, and plain pairs, multiply in the types that they were written with. "
             "Leave it out, and write them with bfloat16."
         )
-
-
-def fingerprint(fields: Mapping[str, Any]) -> str:
-    """A checksum of data: of all bytes in memory, and of a thousand rows of what is streamed."""
-    digest = hashlib.sha256()
-    for name in sorted(fields):
-        value = fields[name]
-        digest.update(f"{name} {value.shape} {value.dtype}".encode())
-        some = value if isinstance(value, np.ndarray) else value[np.linspace(0, len(value) - 1, 1000).astype(int)]
-        digest.update(np.ascontiguousarray(some).data)
-    return digest.hexdigest()
 
 
 def _same_data(saved: Saved, facts: Mapping[str, Any]) -> None:

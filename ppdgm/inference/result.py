@@ -40,6 +40,7 @@ from ppdgm.inference.diagnosable import Diagnosable, Sites, single
 from ppdgm.inference.evaluate import Estimate, Judge, check_fields, dtype_of, leave_labels, parse_memory
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.folder import Folder, find_saved, open_saved, versions
+from ppdgm.inference.kept import check_known, fingerprint
 from ppdgm.inference.layout import as_path, check_free
 from ppdgm.inference.means import means
 from ppdgm.inference.noise import check_quiet, check_quiet_model
@@ -289,6 +290,9 @@ class Fit(Diagnosable):
         self._runtime.prepare(feed.sample)
         check_support(self.program, self._runtime, self.params, feed, False)
         check_quiet(self._runtime, self._native, feed)
+        if size := self.info.get("data_size"):
+            known = lambda: self.info.get("fingerprint") in (None, fingerprint(fields))
+            check_known(self._runtime, self.params, feed, size, known)
         return feed
 
     def _outward(self, data: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
