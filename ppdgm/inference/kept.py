@@ -12,7 +12,9 @@ from ppdgm.errors import DataError
 from ppdgm.inference.feed import Feed
 
 
-def check_known(runtime: Any, params: Mapping[str, np.ndarray], feed: Feed, size: int, known: Callable[[], bool]) -> None:
+def check_known(
+    runtime: Any, params: Mapping[str, np.ndarray], feed: Feed, size: int, known: Callable[[], bool]
+) -> None:
     """Refuse other data than those that a guide has parameters for, such as an autoguide of latents of each datum.
 
     Args:
