@@ -1,9 +1,10 @@
 # %% [markdown]
 # # A first VAE: ten lines, and what the numbers mean
 #
-# A variational autoencoder draws a code z ~ N(0, I), and from it an image x, pixel by pixel, with probabilities that a
-# network computes: the *decoder*. To learn it we need to know which codes an image may have come from, p(z|x). That has
-# no formula, so a second network guesses it, q(z|x): the *encoder*. Both are trained together.
+# A variational autoencoder draws a code z ~ N(0, I). From the code, a network (the *decoder*) computes a probability
+# for each pixel, and the image x is drawn pixel by pixel. To train the decoder we need the codes that an image may come
+# from, p(z|x). There is no formula for p(z|x), so a second network (the *encoder*) approximates it by q(z|x). Both
+# networks are trained together.
 #
 # The data are 1,797 handwritten digits of 8×8 pixels, black or white. Here are the ten lines:
 
@@ -29,9 +30,10 @@ print(f"test log-likelihood   {log_likelihood}")
 # %% [markdown]
 # ## Nats: how good is that?
 #
-# log p(x) is the logarithm of the probability of one test image, of all 2⁶⁴ possible ones. Its unit, with the natural
-# logarithm, is the nat. Larger (nearer to 0) is better. A number alone says little, so compare it with two models that
-# need no training: a fair coin for each pixel, and for each pixel a coin of its own that is black as often as it is.
+# log p(x) is the logarithm of the probability of one test image among all 2⁶⁴ possible images. With the natural
+# logarithm, its unit is the nat. Larger (closer to 0) is better. One number says little, so we compare it with two
+# models that need no training: a fair coin for every pixel, and a separate coin for each pixel, which is black as often
+# as the pixel is.
 
 # %%
 import numpy as np
@@ -43,31 +45,30 @@ print(f"\nfair coins            {-64 * np.log(2):.1f} nats per image")
 print(f"a coin per pixel      {coins.mean():.1f}")
 print(f"this VAE              {log_likelihood.mean:.1f}")
 gain = log_likelihood.mean - coins.mean()
-print(f"The VAE gives a test image e^{gain:.1f} times the probability that coins do: it knows how pixels go together.")
+print(f"The VAE gives a test image e^{gain:.1f} times the probability that coins do: it knows how pixels depend.")
 
 # %% [markdown]
 # ## The ELBO: what training raises
 #
-# log p(x) itself is an integral over all codes. What can be computed is a lower bound, the *evidence lower bound*:
+# log p(x) itself is an integral over all codes. We can compute a lower bound, the *evidence lower bound*:
 #
 # ELBO(x) = E_q[log p(x|z)] − KL(q(z|x) ‖ p(z)) = log p(x) − KL(q(z|x) ‖ p(z|x)).
 #
-# Read the middle first: how well the codes that q proposes explain the image, less the price of a code, which is how
-# far q had to move from the prior. Then the right-hand side: the ELBO falls short of log p(x) by how wrong q is.
+# The middle has two terms: how well the codes from q explain the image, minus the cost of a code, which is the distance
+# of q from the prior. The right-hand side shows that the ELBO is lower than log p(x), and that the difference is the
+# error of q.
 #
-# ## The log-likelihood: what we wanted to know
+# ## The log-likelihood: the number that we want
 #
-# Draw K codes from q, and average their weights p(x, z)/q(z|x) *inside* the logarithm. For K → ∞ that is log p(x).
-# `exact_ppca.py` shows it happen. So the difference between our two numbers tells how good the encoder's guess is.
+# Draw K codes from q, and average their weights p(x, z)/q(z|x) *inside* the logarithm. For K → ∞ this is log p(x);
+# `exact_ppca.py` shows an example. So the difference between our two numbers shows how good the encoder is.
 
 # %%
 elbo_now, kl_now = (fit.history[name][-20:].mean() for name in ("elbo", "kl"))  # the last 20 steps
-print(f"\nE_q[log p(x|z)], training images     {elbo_now + kl_now:7.2f} nats   how well codes explain")
-print(f"−KL(q(z|x) ‖ p(z)), training images  {-kl_now:7.2f}        what the codes cost")
+print(f"\nE_q[log p(x|z)], training images     {elbo_now + kl_now:7.2f} nats   how well codes explain images")
+print(f"−KL(q(z|x) ‖ p(z)), training images  {-kl_now:7.2f}        the cost of the codes")
 print(f"their sum, the training ELBO         {elbo_now:7.2f}")
-print(
-    f"validation ELBO, the best            {fit.history['validation_elbo'].max():7.2f}        less: they are new images"
-)
+print(f"validation ELBO, the best            {fit.history['validation_elbo'].max():7.2f}        lower: new images")
 print(
     f"test log-likelihood − test ELBO      {log_likelihood.mean - elbo.mean:7.2f}        KL(q(z|x) ‖ p(z|x)), roughly"
 )
@@ -75,26 +76,28 @@ print(
 # %% [markdown]
 # ## Two errors, for two questions
 #
-# * `standard_error`: what if we had *other test images*? It is the spread over images, over √N. Use it to say how well
-#   the model does on digits in general.
-# * `monte_carlo_error`: what if we had *other draws of z*? It shrinks with K. If it isn't small against the differences
-#   that you talk about, ask for more draws.
+# * `standard_error`: how much would the mean change with *other test images*? It is the spread over images, divided by
+#   √N. Use it to say how good the model is for digits in general.
+# * `monte_carlo_error`: how much would it change with *other draws of z*? It gets smaller with K. If it isn't small
+#   compared with the differences that you report, use more draws.
 #
-# A check that the second is honest: repeat an estimate with few draws under other seeds, and look at its spread. (Two
-# models on the *same* images should be compared image by image: `.values` holds one number for each.)
+# We can check the second error: repeat an estimate that has few draws with other seeds, and look at the spread. A
+# spread of 20 values is itself known to about 16 %, that is 1/√(2 · 19), so the two numbers should agree to that. (To
+# compare two models on the *same* images, compare them image by image: `.values` has one number for each.)
 
 # %%
 few = [fit.log_likelihood(data.test, k=20, seed=seed) for seed in range(4 if SMALL else 20)]
 spread = np.std([e.mean for e in few], ddof=1)
-print(f"\nwith 20 draws: spread over {len(few)} seeds {spread:.3f}, reported error {few[0].monte_carlo_error:.3f} nats")
-print(
-    f"and their mean, {np.mean([e.mean for e in few]):.2f}, lies below the one with more draws: few draws give a bound."
-)
+error = np.mean([e.monte_carlo_error for e in few])
+known = spread / (2 * (len(few) - 1)) ** 0.5
+print(f"\nwith 20 draws: spread over {len(few)} seeds {spread:.3f} ± {known:.3f}, reported error {error:.3f} nats")
+print(f"and their mean, {np.mean([e.mean for e in few]):.2f}, is lower than with more draws: it is a lower bound.")
 
 # %% [markdown]
-# ## Which codes are used?
+# ## Which coordinates of the code are used?
 #
-# The KL is a sum over the latent's 16 coordinates. A coordinate with a KL of 0 carries nothing: for it, q is the prior.
+# The KL is a sum over the latent's 16 coordinates. A coordinate with a KL of 0 carries no information: q is the prior
+# there.
 
 # %%
 kl = ppdgm.trace(program, fit.params, data.test, kl=True).kl["z"].mean((0, 1))  # [particles, images, coordinates]
@@ -139,10 +142,10 @@ for axes, images, title in (
     axes.axis("off")
 
 caption = (
-    "Left: the bound on the training images keeps rising; where the bound on new images stops following it, the model "
-    "begins to learn its images by heart.\n"
-    "Middle: z from the prior, and the pixels' probabilities given z (grey: unsure).\n"
-    "Right: what is left of an image after the detour through its 16 numbers."
+    "Left: the bound on the training images keeps rising. When the bound on new images stops rising, the model starts "
+    "to memorise its training images.\n"
+    "Middle: z is drawn from the prior; shown are the probabilities of the pixels given z (grey: uncertain).\n"
+    "Right: images and what the decoder makes of their codes, 16 numbers each."
 )
 figure.text(0.5, 0.02, caption, ha="center", va="bottom", fontsize=9, color="0.35", linespacing=1.5)
 figure.tight_layout(rect=(0, 0.14, 1, 1))
