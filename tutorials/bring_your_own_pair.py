@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Bring your own pair
 #
-# You have a model and a guide in plain Pyro or NumPyro. ppdgm takes them as they are, trains them, and gives bounds
-# that are right per datum: no plate scale N/B ends up inside a log-sum-exp, whatever the plate looks like.
+# You have a model and a guide in plain Pyro or NumPyro. ppdgm takes them as they are and trains them. Its bounds are
+# correct for each row: with any kind of plate, the scale N/B stays outside the log-sum-exp.
 
 # %%
 import os
@@ -34,8 +34,9 @@ N = len(data.train)
 # %% [markdown]
 # ## A plain Pyro pair
 #
-# In the style of Pyro's own VAE example: one `nn.Module`, whose methods are the pair. The encoder has a BatchNorm
-# layer: its running means move in training, are kept with the parameters, and no evaluation touches them.
+# This is the style of Pyro's own VAE example: the pair is two methods of one `nn.Module`. The encoder has a BatchNorm
+# layer. Its running means change only during training, and are saved with the parameters; evaluations do not change
+# them.
 
 
 # %%
@@ -71,9 +72,9 @@ print("Pyro, test log-likelihood ", pyro_fit.log_likelihood(data.test, k=K))
 # %% [markdown]
 # ## A plain NumPyro pair
 #
-# This one subsamples inside the model: it is handed all data and takes minibatches of 100 by its plate. ppdgm draws the
-# indices once per step, for guide and model alike. (Trained by NumPyro's own importance-weighted objective, such a pair
-# would get N/B inside the log-sum-exp.)
+# This pair subsamples inside the model: it gets all data, and its plate draws minibatches of 100. ppdgm draws the
+# indices once per step, the same for guide and model. (NumPyro's own importance-weighted objective would put N/B inside
+# the log-sum-exp of such a pair.)
 
 
 # %%
@@ -105,10 +106,10 @@ print("NumPyro, test ELBO           ", numpyro_fit.elbo(data.test))
 print("NumPyro, test log-likelihood ", numpyro_fit.log_likelihood(data.test, k=K))
 
 # %% [markdown]
-# ## A mixture: what is discrete is summed over
+# ## A mixture: an exact sum over a discrete latent
 #
-# A site with `infer={"enumerate": "parallel"}` takes all its values at once. The model sums this one out, so that its
-# guide is empty, nothing is sampled, and the ELBO is log p(x) exactly: no Monte Carlo error. `encode` gives p(c|x).
+# A site with `infer={"enumerate": "parallel"}` takes all its values at once. Here the model sums the site out, so the
+# guide is empty and nothing is sampled. The ELBO is exactly log p(x), without Monte Carlo error. `encode` gives p(c|x).
 
 
 # %%
@@ -125,13 +126,13 @@ mixture_fit = ppdgm.fit(mixture_pair, data.train, epochs=EPOCHS, batch_size=100,
 print("Mixture, test log-likelihood ", mixture_fit.elbo(data.test))
 component, digit = mixture_fit.encode(data.test).argmax(-1), data.labels["test"]
 pure = sum(np.bincount(digit[component == c]).max() for c in np.unique(component)) / len(digit)
-print(f"{pure:.0%} of the test images are of their component's commonest digit")
+print(f"{pure:.0%} of the test images show the most frequent digit of their component")
 
 # %% [markdown]
 # ## What each pair learned
 #
-# The encodings of held-out digits, by the two latent dimensions that vary most, coloured by class (which no pair has
-# seen).
+# The figure shows codes of test images: the two latent dimensions that vary most, with a colour for each digit. (The
+# pairs were trained without labels.)
 
 # %%
 figure, panels = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
@@ -139,7 +140,7 @@ for name, fit in {"Pyro pair": pyro_fit, "NumPyro pair": numpyro_fit}.items():
     history = fit.history
     per_epoch = len(history["elbo"]) // len(history["validation_elbo"])
     panels[0].plot(history["validation_step"] / per_epoch, history["validation_elbo"], label=name)
-panels[0].set(title="Both pairs train alike", xlabel="epoch", ylabel="validation ELBO (nats per image)")
+panels[0].set(title="Both pairs train equally well", xlabel="epoch", ylabel="validation ELBO (nats per image)")
 panels[0].set_ylim(bottom=-35)
 panels[0].legend()
 for axes, (name, fit) in zip(panels[1:], {"Pyro pair": pyro_fit, "NumPyro pair": numpyro_fit}.items(), strict=True):
@@ -149,8 +150,8 @@ for axes, (name, fit) in zip(panels[1:], {"Pyro pair": pyro_fit, "NumPyro pair":
     axes.set(title=f"{name}: q(z|x) at its mean", xlabel=f"latent {a}", ylabel=f"latent {b}")
 figure.colorbar(points, ax=panels[1:], label="digit")
 figure.supxlabel(
-    "Left: higher is better; the curves should end close together. Right: one dot per test image; digits of a class "
-    "lie together, though no label was used.",
+    "Left: higher is better; the curves should end close together. Right: one dot per test image; images of the same "
+    "digit are close together, although no label was used.",
     fontsize=8,
 )
 figure.savefig(OUT / "bring_your_own_pair.png", dpi=120)
