@@ -53,7 +53,7 @@ def damaged(name, keep, **named):
 
 FILES = {
     # name: (what is written, what is loaded, options, what is said)
-    "nan": (npy(NAN), "d.npy", {}, ["Data 'x': got nan at index (2, 1), expected finite numbers. 1 of 4 data"]),
+    "nan": (npy(NAN), "d.npy", {}, ["Data 'x': got nan at index (2, 1), expected finite numbers. 1 of 4 rows"]),
     "inf to levels": (
         npy(np.full((4, 3), -np.inf)),
         "d.npy",
@@ -64,9 +64,9 @@ FILES = {
     "nan to standardise": (npy(NAN), "d.npy", {"memory": 1, "scale": "standardise"}, ["got nan at index (2, 1)"]),
     "nan in a label": (npz(x=np.ones((4, 3)), label=[0, 1, np.nan, 1]), "d.npz", {}, ["'label'", "index (2,)"]),
     "nan in a split": (npz(x_train=np.ones((9, 3)), x_test=NAN), "d.npz", {}, ["'x of test'", "index (2, 1)", "of 4"]),
-    "no data": (npy(np.empty((0, 3))), "d.npy", {}, ["empty array of shape (0, 3), expected at least one datum"]),
+    "no data": (npy(np.empty((0, 3))), "d.npy", {}, ["empty array of shape (0, 3), expected at least one row"]),
     "data without numbers": (npy(np.empty((3, 0))), "d.npy", {}, ["empty array of shape (3, 0)"]),
-    "a number": (npy(np.float64(3)), "d.npy", {}, ["got the single number 3.0, expected an array with a row"]),
+    "a number": (npy(np.float64(3)), "d.npy", {}, ["got the single number 3.0, expected an array of rows"]),
     "objects": (
         npy(np.array([{}, []], object)),
         "d.npy",
@@ -349,7 +349,7 @@ def test_mistakes_in_calls(case):
 
 
 ARRAYS = {
-    "no rows": (np.empty((0, 2)), "Data 'x': got an empty array of shape (0, 2), expected at least one datum"),
+    "no rows": (np.empty((0, 2)), "Data 'x': got an empty array of shape (0, 2), expected at least one row"),
     "no fields": ({}, "got fields of no rows"),
     "different lengths": ({"x": [1.0], "y": [1, 2]}, "got fields of {'x': 1, 'y': 2} rows"),
     "too large": ([[0.0], [-1e300]], "Data 'x': got -1e+300 at index (1, 0), expected numbers that fit float32"),

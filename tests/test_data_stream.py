@@ -144,7 +144,7 @@ def test_a_check_in_chunks_says_what_the_whole_would(likelihood, bad, seed):
     stream = Stream(x, ROWS)
     whole = checked(likelihood, {"x": x[ROWS].astype(np.float32)})
     assert checked(likelihood, {"x": stream}, rows=1 + seed) == whole
-    assert f"at index ({min(bad)}, {seed % 2})" in whole and f"{len(bad)} of 23 data" in whole
+    assert f"at index ({min(bad)}, {seed % 2})" in whole and f"{len(bad)} of 23 rows" in whole
     with pytest.raises(DataError) as error:
         check_finite({"x": stream})
     assert f"got nan at index ({min(bad)}, {seed % 2})" in str(error.value)

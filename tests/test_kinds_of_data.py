@@ -49,7 +49,7 @@ WRONG = {  # name: (what is handed over, what is said)
     "nothing": (None, "nothing (None)", "Give an array"),
     "a table of tables": ({"x": {"x": X}}, "a dictionary within a field", "{'x': x, 'label': y}"),
     "a set": ({1, 2}, "a set, which has no order", "Give a list"),
-    "one number": (3.0, "the single number 3.0", "a row for each datum"),
+    "one number": (3.0, "the single number 3.0", "an array of rows"),
     "no columns": (FRAME[[]], "an empty array of shape (12, 0)", "at least one"),
 }  # fmt: skip
 RIGHT = {  # what stands for X

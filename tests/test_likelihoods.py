@@ -308,7 +308,7 @@ def test_data_outside_the_support_are_refused_before_any_work(case, tmp_path):
     x[3, 2] = x[7, 0] = bad
     with pytest.raises(DataError) as raised:
         ppdgm.fit(VAE(event_shape=(6,), likelihood=spec), x, steps=1, out=tmp_path / "run")
-    for word in [*words, "2 of 10 data" if np.isfinite(bad) else "Data 'x'"]:
+    for word in [*words, "2 of 10 rows" if np.isfinite(bad) else "Data 'x'"]:
         assert word in str(raised.value)
     assert not (tmp_path / "run").exists()
 

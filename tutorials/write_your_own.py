@@ -1,9 +1,10 @@
 # %% [markdown]
 # # Write your own: a prior, a posterior, a likelihood, a net, a whole program
 #
-# Each is a subclass in under 30 lines, in a file of yours. It then works with every engine, on both backends, in runs
-# that are saved and opened again. And `ppdgm.testing.check` puts it through the contract that ppdgm's own parts keep:
-# does its density integrate to 1? Do its draws follow it? Is every gradient right, everywhere, on both backends?
+# Each of these is a subclass with fewer than 30 lines, in your own file. It works with every engine, on both backends,
+# and its runs can be saved and opened again. `ppdgm.testing.check` tests it with the same contract as ppdgm's own
+# parts: Does its density integrate to 1? Do its draws follow the density? Is every gradient right, everywhere, on both
+# backends?
 
 # %%
 import os
@@ -34,9 +35,10 @@ data = ppdgm.load_data("digits", scale="none", binarise="none")  # each pixel co
 # %% [markdown]
 # ## A likelihood
 #
-# A pixel of these digits *is* a count: of inked dots among 4×4. So x ~ Binomial(16, σ(h)), with h the decoder's output.
-# A part has fields, a `build` that returns the shape of the net's output it wants (the *head*), and a `distribution`.
-# `P.dist` has the native distributions of the backend that happens to run, and `P.shape` is the shape of the variable.
+# A pixel of these digits is a count: the number of black dots in a square of 4×4. So x ~ Binomial(16, σ(h)), where h is
+# the decoder's output. A part has fields, a `build` method and a `distribution` method. `build` returns the shape of
+# the net's output that the part needs (the *head*). `P.dist` has the distributions of the backend in use, and `P.shape`
+# is the shape of the variable.
 
 
 # %%
@@ -67,10 +69,11 @@ print(check(Binomial(n=3), backends=BACKENDS))
 # %% [markdown]
 # ## A prior
 #
-# Two humps in each dimension, p(z) = Π w N(z; m₁, s²) + (1 − w) N(z; m₂, s²), with w, m and s learned: each number of
-# the code leans one way or the other. No library has it, so its density is written down: `P.distribution` makes of a
-# `sample` and a `log_prob` a distribution of either backend. Mathematics on arrays is in `P.xp`. It takes any leading
-# dimensions: z is [particles, data, D] here, and something else elsewhere.
+# This prior has two peaks in each dimension, p(z) = Π w N(z; m₁, s²) + (1 − w) N(z; m₂, s²), with learned w, m and s:
+# each number of the code is near one peak or the other. No library has this distribution, so we write its density.
+# `P.distribution` turns the functions `sample` and `log_prob` into a distribution of either backend. `P.xp` has the
+# mathematics on arrays. Write it for any leading dimensions: z is [particles, rows, D] in training, and has other
+# shapes elsewhere.
 
 
 # %%
@@ -110,12 +113,12 @@ print(check(TwoHumps(), backends=BACKENDS))
 # %% [markdown]
 # ## A posterior, and a mistake
 #
-# The guide's part: q(z|x), with a head from the encoder. This one is a normal that can lean to one side,
-# z = μ + σ sinh(arsinh(ε) + a) with ε ~ N(0, 1). Its inverse is as simple, and so is its density, by the change of
-# variables. `random.normal` makes ε, and as `sample` is a differentiable function of the head, gradients flow.
+# A posterior is a part of the guide: q(z|x), with a head from the encoder. This one is a skewed normal, z = μ + σ
+# sinh(arsinh(ε) + a) with ε ~ N(0, 1). Its inverse is simple, and so is its density, by the change of variables.
+# `random.normal` draws ε. `sample` is a differentiable function of the head, so gradients pass through the draws.
 #
-# The first attempt takes the skewness a as it comes from the encoder. `check` runs the head to ±50, where an encoder
-# can get in a bad step of training, and says what breaks.
+# The first version uses the skewness a directly from the encoder. `check` tests heads up to ±50, which an encoder can
+# reach in a bad training step, and reports what fails.
 
 
 # %%
@@ -156,15 +159,15 @@ class FirstAttempt(Skewed):
         return raw
 
 
-print("The first attempt:")
+print("The first version:")
 print(*check(FirstAttempt(), backends=BACKENDS, raises=False).failures, sep="\n")
 print(check(Skewed(), backends=BACKENDS))
 
 # %% [markdown]
 # ## A net
 #
-# `params` says which arrays there are, with their first values (drawn by NumPy, so the same on both backends); `apply`
-# is one application. In this one each layer sees everything before it.
+# `params` declares the arrays and their initial values (drawn by NumPy, so they are the same on both backends). `apply`
+# applies the net. In this net, each layer sees the outputs of all layers before it.
 
 
 # %%
@@ -198,7 +201,7 @@ print(check(DenselyConnected(width=3), inputs=(2, 2), shape=(3,), backends=BACKE
 # %% [markdown]
 # ## All four in a VAE
 #
-# against the plain parts, with the same likelihood.
+# compared with the standard parts, with the same likelihood.
 
 
 # %%
@@ -220,9 +223,10 @@ for name, fit in fits.items():
 # %% [markdown]
 # ## A whole program
 #
-# Sparse coding (Olshausen & Field 1996): an image is a sum of templates, z ~ Laplace(0, 1) says how much of each, and
-# x ~ N(Wz + b, σ²). `build` declares parameters and nets; `model` and `guide` are the pair, both inside the plate over
-# data. What the guide needs is labelled so: engines that move model and guide apart go by that.
+# Sparse coding (Olshausen & Field 1996): an image is a sum of templates, z ~ Laplace(0, 1) is the amount of each
+# template, and x ~ N(Wz + b, σ²). `build` declares parameters and nets; `model` and `guide` are the pair, with their
+# sites inside the plate over the data. Parameters of the guide have the label "guide": engines that train model and
+# guide separately use it.
 
 
 # %%
@@ -283,9 +287,9 @@ lean = np.unravel_index(np.argmax(np.abs(skewness)), skewness.shape)
 figure, panels = plt.subplots(1, 4, figsize=(15, 4.3), layout="constrained")
 panels[0].hist(z[..., used].ravel(), 60, range=(-6, 6), density=True, color="#c8d6e8", label="q, over test images")
 panels[0].plot(line, humps, color="#3465a4", label="the prior p(z)")
-panels[0].set(title="A prior with two humps", xlabel=f"dimension {used} of the code", ylabel="density")
+panels[0].set(title="A prior with two peaks", xlabel=f"dimension {used} of the code", ylabel="density")
 panels[1].hist(several[:, lean[0], lean[1]], 60, density=True, color="#f0cda8")
-panels[1].set(title="A posterior that leans", xlabel=f"dimension {lean[1]}, draws from q(z|x)", ylabel="density")
+panels[1].set(title="A skewed posterior", xlabel=f"dimension {lean[1]}, draws from q(z|x)", ylabel="density")
 for axes, images, title, limit in (
     (panels[2], fit.sample(36, seed=1, mean=True), "Drawn: means of the binomial", 16),
     (panels[3], sparse.params["templates"], "The templates of sparse coding", None),
@@ -296,9 +300,8 @@ for axes, images, title, limit in (
     axes.axis("off")
 panels[0].legend(fontsize=8, frameon=False)
 figure.supxlabel(
-    "Left to right: one dimension of the code, whose prior was learned; the guide's draws for the test image that it "
-    "skews the most;\nimages drawn by the VAE of four parts of your own; the strokes of which sparse coding adds up a "
-    "digit.",
+    "Left to right: one dimension of the code, with its learned prior; the guide's draws for the test image with the "
+    "largest skewness;\nimages drawn by the VAE with your four parts; the strokes that sparse coding adds up to a digit.",
     fontsize=8,
 )
 figure.savefig(OUT / "write_your_own.png", dpi=120)

@@ -42,7 +42,7 @@ def refuse_where(
     if count:
         raise DataError(
             f"Data {name!r}: got {value} at index {first}, expected {expected}. "
-            f"{count} of {len(array)} data are affected." + (f" {missing}" if missing and np.isnan(value) else "")
+            f"{count} of {len(array)} rows are affected." + (f" {missing}" if missing and np.isnan(value) else "")
         )
 
 
@@ -72,10 +72,10 @@ def check_rows_of_numbers(name: str, array: Any) -> None:
     """
     if array.ndim == 0:
         raise DataError(
-            f"Data {name!r}: got the single number {array[()]}, expected an array with a row for each datum."
+            f"Data {name!r}: got the single number {array[()]}, expected an array of rows."
         )
     if 0 in array.shape:
-        raise DataError(f"Data {name!r}: got an empty array of shape {array.shape}, expected at least one datum.")
+        raise DataError(f"Data {name!r}: got an empty array of shape {array.shape}, expected at least one row.")
 
 
 def check_fits(size: int, where: str, advice: str) -> None:

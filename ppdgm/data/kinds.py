@@ -60,7 +60,7 @@ def _no_array(value: Any) -> tuple[str, str] | None:
     """What is no array at all, and what to do; None of others."""
     homes = {c.__module__.partition(".")[0] + "." + c.__name__ for c in type(value).__mro__}
     if value is None:
-        return "nothing (None)", "Give an array with a row for each datum, or a dictionary of named arrays."
+        return "nothing (None)", "Give an array of rows, or a dictionary of named arrays."
     if isinstance(value, str | bytes | PurePath):
         return f"the text {shown(str(value))}", "Where it is a file, ppdgm.load_data(path) reads it."
     if hasattr(value, "nnz") and hasattr(value, "toarray"):

@@ -102,7 +102,7 @@ class BadData(DataError):
 
     def __init__(self, name: str, value: Any, index: tuple[int, ...], expected: str, bad: int, size: int):
         super().__init__(
-            f"Data {name!r}: got {value} at index {index}, expected {expected}. {bad} of {size} data are affected."
+            f"Data {name!r}: got {value} at index {index}, expected {expected}. {bad} of {size} rows are affected."
         )
         self.name, self.value, self.index, self.expected, self.bad, self.size = name, value, index, expected, bad, size
 
