@@ -148,7 +148,7 @@ def test_a_check_in_chunks_says_what_the_whole_would(likelihood, bad, seed):
     with pytest.raises(DataError) as error:
         check_finite({"x": stream})
     assert f"got nan at index ({min(bad)}, {seed % 2})" in str(error.value)
-    assert f"{len(bad)} of 23 data" in str(error.value)
+    assert f"{len(bad)} of 23 rows" in str(error.value)
 
 
 @given(bad=st.sets(st.integers(0, 22), min_size=1))
@@ -163,7 +163,7 @@ def test_what_is_not_finite_is_found_across_chunks(bad):
             with pytest.raises(DataError) as error:
                 check_finite({"label": field})
             assert f"'label': got inf at index ({min(bad)}, 1)" in str(error.value)
-            assert f"{len(bad)} of 23 data" in str(error.value)
+            assert f"{len(bad)} of 23 rows" in str(error.value)
 
 
 def test_a_check_of_something_else_is_passed_on(mapped):

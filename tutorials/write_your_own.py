@@ -301,7 +301,7 @@ for axes, images, title, limit in (
 panels[0].legend(fontsize=8, frameon=False)
 figure.supxlabel(
     "Left to right: one dimension of the code, with its learned prior; the guide's draws for the test image with the "
-    "largest skewness;\nimages drawn by the VAE with your four parts; the strokes that sparse coding adds up to a digit.",
+    "largest skewness;\nimages drawn by the VAE with your four parts; the strokes that sparse coding adds to a digit.",
     fontsize=8,
 )
 figure.savefig(OUT / "write_your_own.png", dpi=120)

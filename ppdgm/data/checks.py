@@ -71,9 +71,7 @@ def check_rows_of_numbers(name: str, array: Any) -> None:
         DataError: a single number, or none.
     """
     if array.ndim == 0:
-        raise DataError(
-            f"Data {name!r}: got the single number {array[()]}, expected an array of rows."
-        )
+        raise DataError(f"Data {name!r}: got the single number {array[()]}, expected an array of rows.")
     if 0 in array.shape:
         raise DataError(f"Data {name!r}: got an empty array of shape {array.shape}, expected at least one row.")
 

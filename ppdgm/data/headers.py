@@ -42,8 +42,8 @@ def has_header(path: Path, line: int, first: Sequence[str], below: Sequence[Sequ
     if _like_names(first, numbers, [cells for cells in below if len(cells) == len(first)]):
         shown = ", ".join(c.strip() or "''" for c in first[:5]) + (", …" if len(first) > 5 else "")
         raise DataError(
-            f"{path}, line {line}: got {shown[:80]}, which may be names of columns or a row of data. Say which: header=True "
-            "or header=False (--header or --no-header)."
+            f"{path}, line {line}: got {shown[:80]}, which may be names of columns or a row of data. Say which: "
+            "header=True or header=False (--header or --no-header)."
         )
     return False
 
