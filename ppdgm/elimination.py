@@ -11,6 +11,8 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from ppdgm.enumeration import LogSumExp
 from ppdgm.errors import ProgramError
 from ppdgm.language import Array
@@ -28,6 +30,8 @@ class Term:
     log_prob: Array
     plates: Mapping[str, int]
 
+
+ALIKE = 1e-4  #: relative to 1 + |term|: far above rounding
 
 Terms = dict[str, Term]
 Left = dict[str, tuple[int, Mapping[str, int]]]  # sites that are still to be summed over: dimension and plates
@@ -185,6 +189,34 @@ class Sums:
         masked = xp.all(log_prob == 0.0, axis=axis, keepdims=True)
         others = xp.cumulative_sum(xp.ones_like(log_prob), axis=axis) > 1.0
         return Term(xp.where(masked & others, -float("inf"), log_prob), term.plates)
+
+
+def at_values(x: Array, chosen: Mapping[int, Array], xp: Any, further: int = 0) -> Array:
+    """An array [*enumerated, *plates, …] at one value of each enumerated site.
+
+    Args:
+        x: the array.
+        chosen: dimension -> whether each value is the chosen one, [S, …, *plates].
+        xp: the array operations.
+        further: dimensions after the plates'.
+    """
+    for axis, mask in chosen.items():
+        if x.ndim - further >= -axis and x.shape[axis - further] > 1:
+            mask = xp.reshape(mask, (*mask.shape, *(1,) * further))
+            x = xp.sum(xp.where(mask, x, xp.zeros_like(x)), axis=axis - further, keepdims=True)
+    return x
+
+
+def check_read(name: str, enumerated: np.ndarray, alone: np.ndarray) -> None:
+    """Refuse a site whose term at a value of what is enumerated is not that which it has where the value is given."""
+    with np.errstate(invalid="ignore"):
+        known = np.isfinite(enumerated) & np.isfinite(alone)
+        if (known & (np.abs(enumerated - alone) > ALIKE * (1 + np.abs(alone)))).any():
+            raise ProgramError(
+                f"Site {name!r}: its term at a value of what is enumerated is not the one that it has where this value "
+                "is drawn. An enumerated site's values have a dimension of their own, left of all plates: count "
+                "dimensions from the right, c.sum(-1) and h[..., 0, :], and take rows of a table by table[c]."
+            )
 
 
 def _depends(array: Array, axis: int) -> bool:

@@ -12,7 +12,6 @@ from typing import Any
 
 from ppdgm.errors import ProgramError
 from ppdgm.language import Array
-from ppdgm.mistakes import inner
 
 LIMIT = 10_000  #: joint values of all enumerated sites
 
@@ -60,8 +59,10 @@ def _support(name: str, dist: Any) -> Array:
             return dist.enumerate_support(expand=False)
     except NotImplementedError:  # NumPyro's Independent says that it can
         pass
+    while type(dist).__name__ in ("ExpandedDistribution", "MaskedDistribution"):
+        dist = dist.base_dist
     raise ProgramError(
-        f"Site {name!r}: {type(inner(dist)).__name__} can't be enumerated: its values are not finitely many, or not "
+        f"Site {name!r}: {type(dist).__name__} can't be enumerated: its values are not finitely many, or not "
         "listed by the library. Use a Bernoulli or Categorical, a site for each number, or drop infer={'enumerate': …}."
     )
 

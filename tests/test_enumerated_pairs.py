@@ -261,6 +261,14 @@ def too_many(lib, dist, new, x):
         lib.sample("x", dist.Normal(total * lib.param("m", new(0.0)), 1.0), obs=x[:, 0])
 
 
+@says("'x': its term at a value of what is enumerated is not the one", "count dimensions from the right")
+def from_the_left(lib, dist, new, x):
+    with lib.plate("data", x.shape[0], dim=-1):
+        with lib.plate("words", 3, dim=-2):
+            c = lib.sample("c", dist.Bernoulli(new(0.5)), infer=ALL)
+        lib.sample("x", dist.Normal(c.sum(0) * lib.param("m", new(1.0)), 1.0), obs=x[:, 0])
+
+
 @says("'x' depends on 'c', which is enumerated inside plate 'words', but is itself outside it")
 def outside_of_its_plate(lib, dist, new, x):
     with lib.plate("data", x.shape[0], dim=-1):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ppdgm.backends.numpyro.sites import Axes, Reading, Site
 from ppdgm.backends.numpyro.vocabulary import closed_form_kl
-from ppdgm.elimination import Sums, Term
+from ppdgm.elimination import Sums, Term, at_values, check_read
 from ppdgm.language import Array, Trace
 from ppdgm.points import point_masses
 from ppdgm.reading import closed_forms
@@ -77,6 +80,30 @@ def posteriors(model: Reading) -> tuple[dict[str, Array], dict[str, Array]]:
         best[n] = jnp.reshape(at, at.shape[width - len(site.batch_shape) :])
         probabilities[n] = jnp.squeeze(site.laid_out(p, Axes(plate, width, {n: 1}), 1), 1)
     return probabilities, best
+
+
+def at_chosen(guide: Reading, model: Reading) -> tuple[dict[str, Array], dict[int, Array]]:
+    """Latents at one value of each enumerated site, another one in each place; and which values these are."""
+    axes, rng, chosen = model.axes, np.random.default_rng(0), dict[int, Array]()
+    latent = {n: s for n, s in {**model.sites, **guide.sites}.items() if not s.observed}
+    for n, axis in _sums(Axes(axes.plate), axes).own.items():
+        shape = _shape(latent[n], axes.sizes[n], -axis)
+        pick = rng.integers(axes.sizes[n], size=shape[1:])
+        chosen[axis] = jnp.arange(axes.sizes[n]).reshape(-1, *(1,) * (len(shape) - 1)) == pick
+    held = {}
+    for n, s in latent.items():
+        value = at_values(s.value, chosen, jnp, len(s.fn.event_shape)) if s.axis is not None else s.value
+        spare = value.ndim - len(s.fn.event_shape) - len(s.batch_shape)
+        held[n] = jnp.reshape(value, value.shape[max(0, spare) :])
+    return held, chosen
+
+
+def check_terms(enumerated: Reading, alone: Reading, width: int, chosen: Mapping[int, Array]) -> None:
+    """Refuse a run whose terms at the chosen values are not those of a run that is given these."""
+    for n, s in enumerated.sites.items():
+        if s.axis is not None:
+            one, other = at_values(_term(s).log_prob, chosen, jnp), _term(alone.sites[n]).log_prob
+            check_read(n, *(np.asarray(x).reshape(x.shape[-width:]) for x in (one, other)))
 
 
 def to_left(value: Array, axes: int) -> Array:

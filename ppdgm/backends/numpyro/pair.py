@@ -18,23 +18,12 @@ from numpyro.distributions import Unit, biject_to, constraints
 from numpyro.infer.autoguide import AutoContinuous, AutoGuide
 
 from ppdgm import mistakes
-from ppdgm.backends.numpyro.enumerated import posteriors, to_left
+from ppdgm.backends.numpyro.enumerated import at_chosen, check_terms, posteriors, to_left
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.noise import REMEDY, depends, in_inference, without_dropout
 from ppdgm.backends.numpyro.probe import Leaves, Probe, leaves_of, shapes_of
 from ppdgm.backends.numpyro.rows import in_turn, take, unsort
-from ppdgm.backends.numpyro.sites import (
-    Axes,
-    Message,
-    Reading,
-    Site,
-    Supply,
-    no_plate,
-    place,
-    read,
-    without_plate,
-    written,
-)
+from ppdgm.backends.numpyro.sites import Axes, Message, Reading, Site, Supply, no_plate, place, read, without_plate
 from ppdgm.backends.numpyro.terms import (
     arguments,
     check_fields,
@@ -49,6 +38,7 @@ from ppdgm.language import Array, Batch, Trace
 from ppdgm.reading import Gradients, Seen
 
 Params = Mapping[str, Array]
+ROWS = 7  #: with which enumerated sites are looked at
 Sites = dict[str, Array]
 
 
@@ -71,6 +61,7 @@ class PairTracer:
         self._local = False  #: whether an autoguide has parameters for each datum
         self._ready = False
         self._axes = Axes(self.plate)  #: of enumerated sites, before any
+        self._marked: list[str] = []  #: sites that the guide enumerates
         self._summed: list[str] = []  #: sites that are enumerated, and summed out of the model
         self._keyed = False  #: whether it asks for keys outside its sites
         self._noise: str | None = None  #: what is wrong with its use of these; "" for nothing
@@ -107,7 +98,8 @@ class PairTracer:
         if self._local or seen.rows or (self._in_order and (of_rows or not (alike or more.error))):
             self.own_rows = size
         self._params, self._ready = seen.params, True
-        self._axes, self._summed = Axes(self.plate, seen.width, outside=seen.outside), seen.summed
+        self._axes = Axes(self.plate, seen.width, outside=seen.outside)
+        self._marked, self._summed = seen.marked, seen.summed
         self.labels = {
             leaf: "guide" if site in seen.of_guide else "model"
             for site, leaves in seen.params.items()
@@ -143,7 +135,21 @@ class PairTracer:
         found = {n: np.asarray(v) for n, v in jax.jit(self._first_values)(make_key(seed), dict(data)).items()}
         if wrong := [n for n, v in found.items() if not np.isfinite(v).all()]:
             raise ProgramError(f"Parameter {wrong[0]!r}: its first value is not finite, or outside its constraint.")
-        return {n: v.astype(dtype) if np.issubdtype(v.dtype, np.floating) else v for n, v in found.items()}
+        values = {n: v.astype(dtype) if np.issubdtype(v.dtype, np.floating) else v for n, v in found.items()}
+        self._check_enumerated(values, data)
+        return values
+
+    def _check_enumerated(self, params: Params, data: Mapping[str, np.ndarray]) -> None:
+        """Refuse a text that takes a dimension of an enumerated site for another."""
+        if not (self._summed or self._marked):
+            return
+        rows = np.arange(self.batch_size or ROWS) % len(next(iter(data.values())))
+        batch = {n: jnp.asarray(a if self.subsamples else a[rows]) for n, a in data.items()}
+        key, at, values = jax.random.key(0), self._at(jnp.asarray(rows)), self._values(params)
+        guide, model = self._pair(key, batch, at, values, {}, axes=replace(self._axes, sizes={}))
+        held, chosen = at_chosen(guide, model)
+        for one, other in zip((guide, model), self._pair(key, batch, at, values, {}, best=held), strict=True):
+            check_terms(one, other, self._axes.width, chosen)
 
     def trace(
         self,
@@ -337,7 +343,7 @@ class PairTracer:
         `at` and `param` answer for the data plate and for parameters, `own` for the guide's, where they are others;
         `noise` for keys outside sites. In training, dropout is as the user wrote it. With `told`, which means are put
         into, sites are at them, or at what others see of them there. With `axes`, sites are enumerated: with `told`
-        too, those that the model sums out. Without, these are drawn, or `best`.
+        too, those that the model sums out. Without, these are drawn. Latents are at `best`, where this has them.
         """
         with nullcontext() if training else without_dropout():
             return self._guide_and_model(key, batch, at, param, given, told, own, noise, axes, best)
@@ -364,6 +370,8 @@ class PairTracer:
             return seen
 
         def draw(msg: Message) -> Array | None:
+            if msg["name"] in best and not msg["is_observed"]:
+                return best[msg["name"]]
             if msg["name"] in given and not msg["is_observed"]:
                 return place(msg, self.plate, {}, asks.axes).native(given[msg["name"]])
             if msg["is_observed"]:
@@ -459,13 +467,13 @@ class PairTracer:
             shared = {n: model.sites[n].fn for n in model.drawn() if model.sites[n].axis is None}
             seen.shared = {n: (tuple(fn.batch_shape), tuple(fn.event_shape)) for n, fn in shared.items()}
             seen.rows = any(self._has_rows(m) for r in (guide, model) for m in r.params.values())
-            seen.summed = model.summed
+            seen.marked, seen.summed = [n for n, s in guide.sites.items() if s.asks], model.summed
             sites = [s for r in (guide, model) for s in r.sites.values()]
             seen.width = max([1, *(-dim for s in sites for dim in s.plates.values())])
             seen.outside = {s.name: s.batch_shape for s in sites if s.axis is None}
             for s in sites:
                 if s.asks and s.axis is None:
-                    raise mistakes.enumerated_outside(s.name, written(self.plate))
+                    raise self._axes.not_inside(s.name)
 
         like = {n: jax.ShapeDtypeStruct((rows, *a.shape[1:]), canonicalize_dtype(a.dtype)) for n, a in data.items()}
         try:

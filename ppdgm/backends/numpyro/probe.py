@@ -30,6 +30,7 @@ class Probe:
         rows: whether a parameter has a row for each datum.
         shared: latents of all data, with their batch and event shapes.
         outside: sites outside the data plate, with their batch shapes.
+        marked: sites that the guide enumerates.
         summed: sites that are enumerated, and summed out of the model.
         width: dimensions of plates.
     """
@@ -40,6 +41,7 @@ class Probe:
     rows: bool = False
     shared: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
     outside: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    marked: list[str] = field(default_factory=list)
     summed: list[str] = field(default_factory=list)
     width: int = 1
     error: Exception | None = None

@@ -65,13 +65,17 @@ class Axes:
         if self.outside.get(name, batch) != batch:
             raise escapes(name, next(reversed(self.sizes)), "the data plate")
 
+    def not_inside(self, name: str) -> ProgramError:
+        """The error for a site outside the data plate that is to be enumerated."""
+        return mistakes.enumerated_outside(name, written(self.plate))
+
     def values(self, msg: Message) -> Array | None:
         """All values of a site that is to be enumerated; None for another."""
         name, fn = msg["name"], msg["fn"]
         if not enumeration.wanted(name, msg["infer"]) and (not self.everything or fn.has_rsample):
             return None
         if all(f.name != self.plate for f in msg["cond_indep_stack"]):
-            raise mistakes.enumerated_outside(name, written(self.plate))
+            raise self.not_inside(name)
         found = enumeration.all_values(name, fn, self.sizes, jnp.reshape, self.width)
         self.sizes[name] = len(found)
         return found
@@ -346,7 +350,7 @@ def without_plate(
     name: str, batch: tuple[int, ...], plate: str, others: Iterable[str] = (), observed: bool = False
 ) -> ProgramError:
     """The error for a site outside the data plate that is one for each datum."""
-    return mistakes.outside(name, batch, f"numpyro.plate({plate!r}, x.shape[0])", others, observed)
+    return mistakes.outside(name, batch, written(plate), others, observed)
 
 
 def no_plate(plate: str, known: Iterable[str]) -> ProgramError:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import array_api_compat.torch as xp
+import numpy as np
 import torch
 
 from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, latents
-from ppdgm.elimination import Sums, Term
+from ppdgm.elimination import Sums, Term, at_values, check_read
 from ppdgm.language import Array, Trace
 from ppdgm.points import point_masses
 from ppdgm.reading import closed_forms
@@ -112,6 +113,44 @@ def posteriors(model: Sites, layout: Layout, sizes: Sizes) -> tuple[dict[str, Ar
         at = values[p.argmax(-1)]
         best[n] = replace(model[n], value=at.reshape(at.shape[spare:]))
     return probabilities, best
+
+
+def at_chosen(runs: Sites, layout: Layout, sizes: Sizes) -> tuple[dict[str, Site], dict[int, Array]]:
+    """Latents at one value of each enumerated site, another one in each place; and which values these are.
+
+    Args:
+        runs: all sites.
+        layout: of the run.
+        sizes: the enumerated sites, with their number of values.
+    """
+    rng, sums, chosen = np.random.default_rng(0), _sums(layout, {}, sizes), dict[int, Array]()
+    for n, axis in sums.own.items():
+        shape = _shape(n, runs, layout, sums)
+        pick = torch.as_tensor(rng.integers(sizes[n], size=shape[1:]), device=runs[n].value.device)
+        chosen[axis] = torch.arange(sizes[n], device=pick.device).reshape(-1, *(1,) * (len(shape) - 1)) == pick
+    held = {}
+    for n, s in runs.items():
+        if s.observed:
+            continue
+        events = len(s.fn.event_shape)
+        value = at_values(s.value, chosen, xp, events)
+        native = min(layout.width, len(s.fn.batch_shape))
+        held[n] = replace(s, value=value.reshape(value.shape[max(0, value.ndim - events - native) :]))
+    return held, chosen
+
+
+def check_terms(enumerated: Sites, alone: Sites, layout: Layout, sizes: Sizes, chosen: Mapping[int, Array]) -> None:
+    """Refuse a text that takes a dimension of an enumerated site for another.
+
+    Args:
+        enumerated: sites, where all values are taken at once.
+        alone: the same, where the chosen values are given.
+        layout, sizes, chosen: as for `at_chosen`.
+    """
+    for n, s in enumerated.items():
+        one, other = (_term(site, layout, sizes).log_prob for site in (s, alone[n]))
+        one = at_values(one, chosen, xp)
+        check_read(n, *(x.detach().reshape(x.shape[-layout.width :]).cpu().numpy() for x in (one, other)))
 
 
 def to_left(value: Array, axes: int) -> Array:

@@ -146,3 +146,9 @@ def _put_back(m: torch.nn.Module, buffers: Mapping[str, tuple[Array, Array]]) ->
         for n, (tensor, value) in buffers.items():
             tensor.copy_(value)
             m._buffers[n] = tensor
+
+
+def tensor_of(module: torch.nn.Module, leaf: str) -> Array:
+    """A buffer of a module, or a parameter of it without its gradient."""
+    held = module._buffers.get(leaf)
+    return held if held is not None else module._parameters[leaf].detach()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,10 @@ from pyro.infer.autoguide import AutoContinuous, AutoGuide
 
 from ppdgm import mistakes
 from ppdgm.backends.pyro.calls import Call, calls
-from ppdgm.backends.pyro.enumerated import Sizes, posteriors, summed_terms, to_left
-from ppdgm.backends.pyro.modules import Modules, in_sight
+from ppdgm.backends.pyro.enumerated import Sizes, at_chosen, check_terms, posteriors, summed_terms, to_left
+from ppdgm.backends.pyro.modules import Modules, in_sight, tensor_of
 from ppdgm.backends.pyro.noise import Watch
-from ppdgm.backends.pyro.particles import agree, as_more_data, one_at_a_time, stirred
+from ppdgm.backends.pyro.particles import agree, as_more_data, in_order, one_at_a_time, stirred
 from ppdgm.backends.pyro.plate import few, find_plate
 from ppdgm.backends.pyro.recorder import Recorder, taken_twice
 from ppdgm.backends.pyro.sites import Layout, Site, terms
@@ -104,7 +105,7 @@ class PairTracer:
                 yield
         finally:
             for n, (m, leaf) in self._owners.items():
-                if (now := _tensor(m, leaf)) is not self._live[n] and leaf in m._buffers:
+                if (now := tensor_of(m, leaf)) is not self._live[n] and leaf in m._buffers:
                     self._live[n].copy_(now)  # a module that assigns its buffer anew
                     m._buffers[leaf] = self._live[n]
 
@@ -147,8 +148,8 @@ class PairTracer:
         batch, index, given, order = self._sort(batch, index, given or {})
         found = self._several(way, k, batch, index, given, kl, gradients, sampled)
         back = None if order is None else torch.argsort(order)
-        values, log_p, log_q, forms = (_rows(part, back, 1) for part in found[:4])
-        summed = None if found.marginal is None else _rows({"": found.marginal}, back, 1)[""]
+        values, log_p, log_q, forms = (in_order(part, back, 1) for part in found[:4])
+        summed = None if found.marginal is None else in_order({"": found.marginal}, back, 1)[""]
         axes = [n for n in self._enumerated(gradients, sampled) if n not in given]
         values = {n: to_left(v[:1] if n in axes else v, len(axes)) for n, v in values.items() if n in self._latent}
         return found._replace(values=values, log_p=log_p, log_q=log_q, kl=forms, marginal=summed)
@@ -198,7 +199,7 @@ class PairTracer:
         batch, index, held, order = self._sort(batch, index, given or {})
         first = Recorder(layout, index, held, {}, self._live, mean=True)
         guide = self._run(self._guide, batch, first)
-        own, at = self._posteriors(layout, batch, index, guide)
+        own, at = self._posteriors(layout, batch, index, guide) if self._summed else ({}, {})
         recorder = Recorder(layout, index, {}, {**guide, **at}, self._live, mean=True, generate="mean")
         model = self._run(self._model, batch, recorder)
         drawn = {n: s.fn for n, s in model.items() if not s.observed and n not in own}
@@ -208,7 +209,7 @@ class PairTracer:
         latent = {n: layout.value(replace(guide[n], value=first.told.get(n, guide[n].value))) for n in drawn} | own
         seen = {n: s for n, s in model.items() if s.observed and layout.local(s) and not isinstance(s.fn, Unit)}
         back = None if order is None else torch.argsort(order)
-        return _rows(latent, back, 1), _rows({n: layout.value(s) for n, s in seen.items()}, back, 1)
+        return in_order(latent, back, 1), in_order({n: layout.value(s) for n, s in seen.items()}, back, 1)
 
     def prior(
         self,
@@ -272,10 +273,13 @@ class PairTracer:
         for tensor in found.values():
             tensor.data = tensor.data.to(self.device)
         self._owners = self.modules.state(found)
-        self._live = found | {n: _tensor(m, leaf) for n, (m, leaf) in self._owners.items()}
+        self._live = found | {n: tensor_of(m, leaf) for n, (m, leaf) in self._owners.items()}
         self._known = True
         self.state_names = frozenset(self._owners)
         self.labels = {n: "guide" if n in self._of_guide else "model" for n in self._live if n not in self._owners}
+        if self._marked or self._summed:
+            with torch.no_grad(), unvalidated(), self.modules.evaluating(), self._entered():
+                self._check_enumerated(batch, index)
         with torch.no_grad(), unvalidated(), self.modules.evaluating(dropout_only=True), self._entered():
             self.particles = self._choose_particles(batch, index)
 
@@ -416,20 +420,27 @@ class PairTracer:
         gradients: Gradients | None = None,
         watch: Watch | None = None,
         sampled: bool = False,
+        held: Mapping[str, Site] = MappingProxyType({}),
     ) -> tuple[dict[str, Site], dict[str, Site], tuple[Sizes, Sizes]]:
         """The sites of guide and model; and the enumerated ones, of the guide and of both, with their sizes."""
         axes: Sizes | None = None if sampled else {}
-        first = Recorder(layout, index, given, {}, self._live, gradients=gradients, watch=watch, axes=axes)
+        first = Recorder(layout, index, given, held, self._live, gradients=gradients, watch=watch, axes=axes)
         guide = self._run(self._guide, batch, first)
-        second = Recorder(layout, index, {}, guide, self._live, watch=watch, axes=first.axes)
+        second = Recorder(layout, index, {}, {**held, **guide}, self._live, watch=watch, axes=first.axes)
         return guide, self._run(self._model, batch, second), (first.axes, second.axes)
+
+    def _check_enumerated(self, batch: Batch, index: Array) -> None:
+        layout = self._layout(None, len(index))
+        guide, model, (_, sizes) = self._runs(layout, batch, index, {})
+        held, chosen = at_chosen({**model, **guide}, layout, sizes)
+        alone = self._runs(layout, batch, index, {}, sampled=True, held=held)
+        check_terms(guide, alone[0], layout, sizes, chosen)
+        check_terms(model, alone[1], layout, sizes, chosen)
 
     def _posteriors(
         self, layout: Layout, batch: Batch, index: Array, guide: dict[str, Site]
     ) -> tuple[Sites, dict[str, Site]]:
         """Of the sites that the model sums out, given the guide's: probabilities, and the sites at the best value."""
-        if not self._summed:
-            return {}, {}
         recorder = Recorder(layout, index, {}, guide, self._live, axes={})
         return posteriors(self._run(self._model, batch, recorder), layout, recorder.axes)
 
@@ -444,7 +455,7 @@ class PairTracer:
         if self.subsamples or not self.batch_size:
             return batch, index, given, None
         order = torch.argsort(index)
-        return _rows(batch, order, 0), index[order], _rows(given, order, 1), order
+        return in_order(batch, order, 0), index[order], in_order(given, order, 1), order
 
     def _layout(self, k: int | None, b: int) -> Layout:
         return Layout(self.plate, self._nesting, k, b)
@@ -484,13 +495,3 @@ class PairTracer:
         with torch.no_grad():
             for n, value in values.items():
                 self._live[n].copy_(value)
-
-
-def _rows(arrays: Params, order: Array | None, axis: int) -> dict[str, Array]:
-    """Rows in another order, if one is given; what is one for all data stays."""
-    return {n: a if order is None or a.shape[axis] == 1 else a.index_select(axis, order) for n, a in arrays.items()}
-
-
-def _tensor(module: torch.nn.Module, leaf: str) -> Array:
-    held = module._buffers.get(leaf)
-    return held if held is not None else module._parameters[leaf].detach()
