@@ -1,17 +1,18 @@
 # %% [markdown]
-# # Better posteriors: flows, and which way they are fast
+# # Better posteriors: flows, and their fast direction
 #
-# A VAE's bound falls short of log p(x) by how wrong its guide is: ELBO = log p(x) − KL(q(z|x) ‖ p(z|x)). The usual
-# guide is a normal with a diagonal covariance. Real posteriors bend, and have several modes. To see what that costs,
-# and what richer guides win back, take a model whose posterior we can draw: two latents, one observation,
+# The bound of a VAE is lower than log p(x) by the error of its guide: ELBO = log p(x) − KL(q(z|x) ‖ p(z|x)). The usual
+# guide is a normal with a diagonal covariance. Real posteriors are curved and have several modes. How much does the
+# bound lose, and how much do richer guides gain? We use a model whose posterior we can plot, with two latents and one
+# observation:
 #
 # z ~ N(0, I), x ~ N(z₂ + z₁²/2, 0.3²).
 #
-# An x says that z lies near a parabola. Of a low x, the likely part of the parabola is its tip: one bent mode. Of a
-# high x, it is the two places where its arms pass nearest to 0: two modes, joined by a thin bow.
+# Given x, z is near a parabola. If x is low, the likely part of the parabola is its tip: one curved mode. If x is high,
+# the likely parts are the two places where its arms are closest to 0: two modes, with a thin curve between them.
 #
-# The model has nothing to learn, only the guide has. So log p(x) is the same throughout, we know it from a sum over a
-# grid, and each nat of ELBO that a guide wins is a nat of KL.
+# The model has no parameters; only the guide is trained. So log p(x) is always the same. We know it from a sum over a
+# grid, and a guide that gains one nat of ELBO has one nat of KL less.
 
 # %%
 import os
@@ -87,15 +88,15 @@ log_p = np.array([logsumexp(log_joint(x)) + log_cell for x in x_test[:, 0]])
 # %% [markdown]
 # ## Flows
 #
-# A *flow* is an invertible map f with a Jacobian determinant that is cheap to compute. Draw z₀ from a normal, put
-# z = f(z₀): then log q(z) = log N(z₀) − log |det ∂f/∂z₀|. Each of these is a stack of simple layers:
+# A *flow* is an invertible map f with a Jacobian determinant that is cheap to compute. Draw z₀ from a normal, and set
+# z = f(z₀): then log q(z) = log N(z₀) − log |det ∂f/∂z₀|. All flows here are stacks of simple layers:
 #
-# * **Planar** and **Sylvester**: z + A tanh(Bz + b), a bump of rank one, or of rank M. Their numbers come from the
-#   encoder. No formula inverts them.
-# * **IAF**: each coordinate is scaled and shifted by functions of the coordinates before it. The net that computes
-#   these functions is masked, so that it computes them for all coordinates at once.
-# * **Spline coupling** (RQSpline): one half of the coordinates stays; the other half goes, coordinate by coordinate,
-#   through a monotone spline whose knots are a function of the first half.
+# * **Planar** and **Sylvester**: z + A tanh(Bz + b), a change of rank one or of rank M. A, B and b come from the
+#   encoder. There is no formula for their inverse.
+# * **IAF**: each coordinate is scaled and shifted by functions of the coordinates before it. A masked net computes
+#   these functions for all coordinates at once.
+# * **Spline coupling** (RQSpline): one half of the coordinates does not change. Each coordinate of the other half goes
+#   through a monotone spline, whose knots are a function of the first half.
 
 # %%
 small = {"depth": 4, "hidden": (32,), "context": 16}
@@ -123,26 +124,26 @@ for name, fit in fits.items():
     print(f"{name:18s} {elbo.mean:10.3f} {losses[name].mean():14.3f} {estimate.mean:19.3f} nats")
 
 # %% [markdown]
-# Read the third column: it is what the guide costs. Two things to see.
+# The third column shows the loss of each guide. Note two things:
 #
-# * A covariance between the latents helps little: what is wrong with a normal here is its shape.
-# * With enough draws, importance sampling gets log p(x) right from a poor guide too, but not from a guide that leaves
-#   out a mode: draws that never land there can't count what is there.
+# * A covariance between the latents helps little: the shape of a normal is wrong here.
+# * With enough draws, importance sampling gives the right log p(x) with a poor guide, too. It does not with a guide
+#   that misses a mode: if no draw is in that mode, its probability is not counted.
 #
 # ## Which direction is fast, and why
 #
-# f can be run forwards, to draw, or backwards, to score a z that comes from elsewhere. A layer's net computes numbers
+# f can run forwards, to draw, or backwards, to compute the density of a given z. The net of a layer computes numbers
 # for coordinate d from the coordinates before d.
 #
-# * IAF feeds its nets the *input* z₀ of the layer. Drawing, the whole of z₀ is there: one pass. Backwards, coordinate 1
-#   must be solved before the net can say what happened to coordinate 2, and so on: D passes.
-# * MAF feeds them the *output*. So it scores in one pass, and draws in D.
-# * Couplings (RealNVP, RQSpline) need only the half that does not move, which is the same before and after: one pass
-#   each way. Planar and Sylvester have no known inverse at all: they score their own draws, and no others.
+# * In IAF, the nets read the *input* z₀ of the layer. To draw, all of z₀ is known: one pass. Backwards, coordinate 1
+#   must be computed before the net can compute coordinate 2, and so on: D passes.
+# * In MAF, the nets read the *output*. So the density takes one pass, and a draw takes D passes.
+# * Couplings (RealNVP, RQSpline) only read the half that does not change, so both directions take one pass. Planar and
+#   Sylvester have no known inverse: they give the density of their own draws, and of nothing else.
 #
-# Each step of training draws from the posterior, and scores only that draw, whose log q comes with it. So a posterior
-# wants a fast forward direction: IAF. A *prior* has to score draws that the posterior made: it wants MAF. What would
-# take D passes in each training step is refused, unless you ask for it:
+# Each training step draws from the posterior and needs only the density of that draw, which comes with it. So a
+# posterior needs a fast forward direction: IAF. A *prior* needs the density of draws from the posterior: MAF. A flow
+# that would take D passes in each training step is refused, unless you ask for it:
 
 # %%
 try:
@@ -153,9 +154,9 @@ except ValueError as refusal:
 # %% [markdown]
 # ## On images
 #
-# Here decoder and prior are learned, so the truth is not known, and the decoder adapts to its guide: trained with a
-# diagonal normal, it learns to have posteriors that look like one. The gain is smaller than on the toy. It is largest
-# where the latents are few and have much to tell. The two models are compared image by image.
+# Here the decoder is trained, too, so the true log p(x) is not known. The decoder adapts to its guide: with a diagonal
+# normal, it learns to have posteriors that are almost diagonal normals. So the gain is smaller than in the example
+# above. It is largest with few latents that carry much information. We compare the two models image by image.
 
 # %%
 data = ppdgm.load_data("digits")
@@ -172,7 +173,7 @@ gain = found["IAF"].values - found["diagonal normal"].values
 print(f"IAF's gain in log p(x), per image: {gain.mean():.2f} ± {gain.std() / len(gain) ** 0.5:.2f} nats")
 
 # %% [markdown]
-# ## The guides beside the posterior
+# ## The guides and the posterior
 
 # %%
 shown = np.array([[0.5], [2.0], [3.0]], "float32")
@@ -195,8 +196,8 @@ for axes in panels[-1]:
     axes.set_xlabel("$z_1$")
 figure.suptitle("Posteriors of the parabola model, and what each guide makes of them", fontsize=13)
 caption = (
-    "Blue: from the model, on a grid. Orange: draws of each trained guide. The KL is the mean over test data of "
-    "exact log p(x) less ELBO.\nA normal can only be an ellipse: it covers part of the bow, or one arm. A flow bends."
+    "Blue: from the model, on a grid. Orange: draws of each trained guide. The KL is the mean over test data of exact "
+    "log p(x) minus ELBO.\nA normal is an ellipse: it covers a part of the curve, or one arm. A flow can be curved."
 )
 figure.text(0.5, 0.01, caption, ha="center", va="bottom", fontsize=9, color="0.35", linespacing=1.5)
 figure.tight_layout(rect=(0, 0.06, 1, 1))

@@ -1,12 +1,12 @@
 # %% [markdown]
 # # Every bound against the exact value
 #
-# Variational inference reports a *bound* on log p(x), and for most models nobody can say how far below the truth it
-# lies. Probabilistic PCA is the exception: z ~ N(0, I), x ~ N(Wz + μ, σ²I). Everything is Gaussian, so log p(x), the
-# posterior p(z|x) and the best parameters all have formulas. Whatever a bound or an optimiser claims can be checked
-# here, to the last digit, before it is believed elsewhere.
+# Variational inference reports a *bound* on log p(x). For most models nobody knows how far below log p(x) the bound is.
+# Probabilistic PCA is an exception: z ~ N(0, I), x ~ N(Wz + μ, σ²I). Everything is Gaussian, so there are formulas for
+# log p(x), the posterior p(z|x) and the best parameters. Here we can check every bound and every optimiser exactly,
+# before we trust them elsewhere.
 #
-# The data: chemical measurements of 178 wines, each of 13 columns standardised.
+# The data are chemical measurements of 178 wines: 13 columns, all standardised.
 
 # %%
 import os
@@ -32,9 +32,9 @@ x = (x - x.mean(0)) / x.std(0)
 # %% [markdown]
 # ## The exact guide: no noise at all
 #
-# A *guide* q(z|x) stands in for the posterior. Importance sampling draws z from it and looks at
-# log w = log p(x, z) − log q(z|x). If q is exactly the posterior, then log w = log p(x), whatever z was drawn:
-# p(x, z) = p(x) p(z|x), and the second factor cancels. So every draw gives the same number, and it is the right one.
+# A *guide* q(z|x) replaces the posterior. Importance sampling draws z from the guide and computes
+# log w = log p(x, z) − log q(z|x). If q is exactly the posterior, then log w = log p(x) for every z:
+# p(x, z) = p(x) p(z|x), and the second factor cancels. So every draw gives the same, correct number.
 
 # %%
 exact = PPCA(event_shape=(13,), latent=2, posterior="exact")
@@ -48,15 +48,16 @@ print(f"worst of 17,800 weights is off by      {abs(log_w - log_p).max():.1e} na
 # %% [markdown]
 # ## A guide that is wrong on purpose
 #
-# Now take a linear guide with the right mean, but twice as wide as the posterior. What does that cost?
+# Now take a linear guide with the right mean, but twice as wide as the posterior. How much worse is it?
 #
-# * **The ELBO** is the average of log w. It lies below log p(x) by KL(q‖posterior), which for two latents of twice the
-#   width is 2 (3/2 − log 2) = 1.61 nats, for any x.
-# * **The K-sample bound** L_K is the average of log (w_1 + … + w_K)/K. L_1 is the ELBO; L_K rises with K, and tends to
-#   log p(x). So any guide that covers the posterior gives the right answer in the end, and a better guide sooner.
+# * **The ELBO** is the average of log w. It is lower than log p(x) by KL(q‖posterior). For two latents of twice the
+#   width, this is 2 (3/2 − log 2) = 1.61 nats, for any x.
+# * **The K-sample bound** L_K is the average of log (w_1 + … + w_K)/K. L_1 is the ELBO. L_K rises with K, and its limit
+#   is log p(x). So every guide that covers the posterior gives the right answer for a large K; a better guide needs
+#   fewer draws.
 #
-# Estimating L_K needs many sets of K draws. Their spread gives its Monte Carlo error, which is the only thing that
-# entitles us to say that an estimate agrees, or does not agree, with the exact value.
+# To estimate L_K, we need many sets of K draws. Their spread gives the Monte Carlo error. Only with this error can we
+# say whether an estimate agrees with the exact value.
 
 # %%
 mean_map = np.linalg.solve(
@@ -121,7 +122,7 @@ bound = fit.elbo(x, k=200 if SMALL else 2000)
 print(f"\nmaximum likelihood, by the formula      {log_p.mean():.4f} nats per wine")
 print(f"log p(x) at the parameters SVI found    {reached:.4f}")
 print(f"their ELBO                              {bound.mean:.4f} ± {bound.monte_carlo_error:.4f} (Monte Carlo)")
-print(f"SVI ends {log_p.mean() - bound.mean:.4f} nats below the best that there is.")
+print(f"SVI ends {log_p.mean() - bound.mean:.4f} nats below the best possible value.")
 
 # %% [markdown]
 # ## The three claims in one figure
@@ -177,12 +178,12 @@ right.set(title="SVI from a random start", xlabel="training step", ylabel="maxim
 right.legend(loc="upper right", fontsize=9, frameon=False)
 
 caption = (
-    "Left: a draw from a guide that is too wide has a weight that is nats off, and too low on average. "
-    "A draw from the exact guide is never off.\n"
-    "Middle: averaging K weights inside the logarithm closes the gap, from the ELBO at K = 1 up to log p(x). "
-    "Orange must stay below blue, and meet it within its error bars.\n"
-    "Right: means over whole epochs, ± 2 errors; the axis is linear below 0.01. Training must come down to the blue "
-    "line, and must not cross it by more than its error."
+    "Left: with a guide that is too wide, a weight is wrong by several nats, and too low on average. "
+    "With the exact guide, every weight is right.\n"
+    "Middle: an average of K weights inside the logarithm rises from the ELBO at K = 1 to log p(x). "
+    "Orange must stay below blue, and reach it within its error bars.\n"
+    "Right: means over whole epochs, ± 2 errors; the axis is linear below 0.01. Training must reach the blue line, and "
+    "must not cross it by more than its error."
 )
 figure.text(0.5, 0.015, caption, ha="center", va="bottom", fontsize=9, color=grey, linespacing=1.5)
 figure.tight_layout(rect=(0, 0.14, 1, 1))

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Tighter bounds, and what they cost the encoder
 #
-# The ELBO is one lower bound on log p(x). With K draws from the guide, and their weights w = p(x, z)/q(z|x), there are
-# tighter ones: the *Rényi* bounds 1/(1 − α) log 1/K Σ w^(1−α), of which α = 0 is the importance-weighted bound (IWAE)
-# and α = 1 the ELBO. A tighter bound is a better thing to report. Whether it is a better thing to *train on* depends on
-# its gradients. Both are looked at here in probabilistic PCA, where log p(x) is known; then a VAE is trained.
+# The ELBO is one lower bound on log p(x). With K draws from the guide and their weights w = p(x, z)/q(z|x), there are
+# tighter bounds: the *Rényi* bounds 1/(1 − α) log 1/K Σ w^(1−α). With α = 0 this is the importance-weighted bound
+# (IWAE), and with α = 1 the ELBO. A tighter bound is better to report. Whether it is better for *training* depends on
+# its gradients. We look at both in probabilistic PCA, where log p(x) is known; then we train a VAE.
 
 # %%
 import os
@@ -44,8 +44,9 @@ log_p = program.exact_log_likelihood(params, x).mean()
 # %% [markdown]
 # ## Bounds against K and α
 #
-# For K → ∞ the Rényi bound is log p(x) − D_α(q ‖ posterior), with Rényi's divergence, which has a formula for normal
-# distributions: so the limits are known, too. Those of α < 0 are *upper* bounds; with a few draws, there is no telling.
+# For K → ∞ the Rényi bound is log p(x) − D_α(q ‖ posterior). Rényi's divergence D_α has a formula for normal
+# distributions, so we know the limits, too. For α < 0 the limits are *upper* bounds; with few draws, the estimate can
+# be on either side.
 
 
 # %%
@@ -79,22 +80,22 @@ for k in ks[1:]:
 assert abs(bound[1.0, 1][0] - limit(1.0)) < 5 * bound[1.0, 1][1], "the ELBO is what its formula says"
 
 # %% [markdown]
-# ## Gradients: the tighter the bound, the less the encoder hears
+# ## Gradients: a tighter bound gives the encoder less signal
 #
-# Of a gradient that is estimated from draws, what counts is its *signal-to-noise ratio*: the length of its mean over
-# its standard deviation. As K grows, the bound depends less and less on the guide: the signal to the encoder falls as
-# 1/K, but its noise only as 1/√K (Rainforth et al. 2018). Two estimators do without the noisiest term, ∇ log q(z|x):
+# The quality of an estimated gradient is its *signal-to-noise ratio*: the length of its mean divided by its standard
+# deviation. With a larger K, the bound depends less on the guide: the signal for the encoder falls as 1/K, but the
+# noise only as 1/√K (Rainforth et al. 2018). Two estimators avoid the noisiest term, ∇ log q(z|x):
 #
-# * **DReG** rewrites it: the same mean, and noise that falls faster (Tucker et al. 2019).
-# * **STL** drops it. For the ELBO its mean is zero; for K > 1 it is not (Roeder et al. 2017).
+# * **DReG** rewrites this term: it has the same mean, and noise that falls faster (Tucker et al. 2019).
+# * **STL** leaves this term out. For the ELBO the mean of the term is zero; for K > 1 it is not (Roeder et al. 2017).
 #
-# To see gradients, hand `fit` an optimiser that takes no step and writes down what it was given. A list of engines is
-# trained one after another: here all of them at the same parameters.
+# To see gradients, we give `fit` an optimiser that takes no step and records the gradients. Engines in a list are
+# trained one after another; here all of them start at the same parameters.
 
 
 # %%
 def gradients(engines, steps, data):
-    """By engine, the gradients that it gave in each step, {name: [steps, ...]}, and its mean objective."""
+    """For each engine, its gradients in each step, {name: [steps, ...]}, and its mean objective."""
     seen, found = [], {}
 
     def update(gradient, state, _):
@@ -113,7 +114,7 @@ def gradients(engines, steps, data):
 
 
 def signal_to_noise(found, label):
-    """‖mean‖ over √(total variance), less what noise alone would show."""
+    """‖mean‖ / √(total variance), minus the value that pure noise would give."""
     flat = np.concatenate([found[name].reshape(len(found[name]), -1) for name in PARTS[label]], axis=1).astype(float)
     noise = flat.var(0, ddof=1).sum()
     return np.sqrt(np.maximum((flat.mean(0) ** 2).sum() - noise / len(flat), 0.0) / noise)
@@ -145,15 +146,17 @@ print(f"With K = {most} the mean of STL is {times:.1f} times as long as the boun
 print(f"reweighted wake-sleep: {length:.3f} times as long as that one, and of cosine {cosine:.6f} to it.")
 
 # %% [markdown]
-# The decoder's signal-to-noise ratio rises as √K: for the model, tighter is better. The encoder's falls as 1/√K where
-# it is reparameterised; with DReG it falls little at first, and then rises as √K. STL has more signal still, of
-# *something else*: for many particles it is the gradient of reweighted wake-sleep's guide, which raises E[log q(z|x)]
-# under the posterior and does not fade with K. A sensible aim, but not the bound's gradient.
+# The decoder's signal-to-noise ratio rises as √K: for the model, a tighter bound is better. The encoder's ratio falls
+# as 1/√K with reparameterised gradients. With DReG it falls a little at first, and then rises as √K. STL has even more
+# signal, but the signal of *another objective*: for many particles it is the guide's gradient in reweighted wake-sleep,
+# which raises E[log q(z|x)] under the posterior and does not vanish with K. This objective is reasonable, but it is not
+# the bound.
 #
-# ## Between the two: M bounds of K draws each
+# ## A compromise: M bounds of K draws each
 #
-# Rainforth et al. (2018) mix: M groups of K draws (MIWAE), a share of ELBO (CIWAE), or a tight bound for the decoder
-# and groups for the encoder (PIWAE). All are settings of `IWAE`, here with the same number of draws:
+# Rainforth et al. (2018) combine the two: M groups of K draws (MIWAE), a mixture with the ELBO (CIWAE), or a tight
+# bound for the decoder and groups for the encoder (PIWAE). All are settings of `IWAE`; here they have the same number
+# of draws:
 
 # %%
 exact = program.exact_log_likelihood(params, some).mean()
@@ -165,8 +168,8 @@ for name, key in {f"IWAE: IWAE(k={most})": (most, "reparam"), **{name: name for 
 # %% [markdown]
 # ## A VAE on digits
 #
-# All with ten particles, for as many steps, and judged alike, on images that were not trained on. Differences to SVI
-# are of the same images, so that their error is far smaller than that of each mean.
+# All engines have ten particles and the same number of steps, and all are evaluated on the same test images.
+# Differences from SVI are computed image by image, so their error is much smaller than the error of each mean.
 
 # %%
 data, net = ppdgm.load_data("digits"), MLP(hidden=(100,))
@@ -185,13 +188,13 @@ for name, engine in engines.items():
     print(f"{name:18s} {elbo:9.2f} {mean:10.2f} {better.mean():10.2f} ± {error:.2f} {mean - elbo:17.2f}")
 
 # %% [markdown]
-# The tighter the bound that was trained on, the better the model, and the worse its ELBO: the encoder is left behind,
-# most with plain IWAE, less with DReG, least with STL. (In three seeds, IWAE, DReG and STL changed places in log p(x);
-# their lead on SVI, 0.2 to 0.4 nats, and Rényi's place between did not.)
+# A tighter training bound gives a better model, but a worse ELBO, because the encoder gets worse: most with plain IWAE,
+# less with DReG, least with STL. (With three seeds, the order of IWAE, DReG and STL in log p(x) changed; they were
+# always better than SVI, by 0.2 to 0.4 nats, and Rényi was always between.)
 #
-# * To report log p(x): `fit.log_likelihood`, the IWAE bound with a large K, whatever was trained.
-# * For a better decoder: `IWAE(k=…, estimator="dreg")`, with K as large as you can afford.
-# * If z itself is wanted: SVI, PIWAE or DReG, and a look at log p(x) − ELBO.
+# * To report log p(x), use `fit.log_likelihood`, the IWAE bound with a large K, for any training objective.
+# * For a better decoder, use `IWAE(k=…, estimator="dreg")` with a large K.
+# * If you need z itself, use SVI, PIWAE or DReG, and check log p(x) − ELBO.
 
 # %%
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 4.6))
