@@ -26,7 +26,7 @@ fit = ppdgm.fit(
     overwrite=True,
 )
 
-print("Judging it on the test data …")
+print("Evaluating it on the test data …")
 print(f"  test ELBO             {fit.elbo(data.test)}")
 print(f"  test log-likelihood   {fit.log_likelihood(data.test, k=100 if SMALL else 5000)}")
 

@@ -1,14 +1,16 @@
 # %% [markdown]
 # # Discrete latents: sum over them, or relax them
 #
-# A class, a word of a code book, a switch: some latents take one of C values. There is no path of small changes from
-# one value to the next, so the gradient that trains a VAE, through the draw of its latent, does not exist. Ways out:
+# Some latents take one of C values: a class, a word of a codebook, a switch. A value can't change in small steps, so
+# there is no gradient through the draw of the latent, which usually trains a VAE. There are two solutions:
 #
-# * **Enumerate**: compute every value's term, and weigh it with its probability. Exact, without noise, for few values.
-# * **Relax**: draw a point *near* a corner of the simplex, softmax((log π + g)/τ) with Gumbel noise g, and push the
-#   gradient through that. For any number of latents, but biased: what is trained is not quite the model.
+# * **Enumerate**: compute the term of every value, and average the terms with their probabilities. This is exact and
+#   has no noise, but it needs a small number of values.
+# * **Relax**: draw a point *near* a corner of the simplex, softmax((log π + g)/τ) with Gumbel noise g, and use the
+#   gradient through this point. This works for any number of latents, but it is biased: training sees a slightly
+#   different model.
 #
-# First the exact one, on 1,797 binarised digits: one latent of 10 classes, so that every image is of one class.
+# We start with enumeration, on 1,797 binarised digits: one latent of 10 classes, so that each image has one class.
 
 # %%
 import os
@@ -35,18 +37,18 @@ def train(latent, prior, posterior, epochs):
 
 ten = train(1, CategoricalPrior(weights="learned"), GumbelSoftmax(classes=10, enumerate=True), 3 if SMALL else 150)
 elbo, log_likelihood = ten.elbo(data.test, k=1), ten.log_likelihood(data.test, k=1)
-print("10 classes, enumerated. Both are sums of ten terms: one particle, and no Monte Carlo error.")
+print("10 classes, enumerated. Both are sums of ten terms: one particle, no Monte Carlo error.")
 print(f"  test ELBO             {elbo.mean:8.3f} nats")
 print(f"  test log-likelihood   {log_likelihood.mean:8.3f} nats, exactly log p(x)")
 gap = log_likelihood.values - elbo.values
-print(f"  their difference is KL(q(c|x) ‖ p(c|x)): {gap.mean():.3f} nats, which the encoder loses by not being exact")
+print(f"  their difference is KL(q(c|x) ‖ p(c|x)): {gap.mean():.3f} nats, the error of the encoder")
 
 # %% [markdown]
-# ## What relaxing costs: bias and variance, against the exact gradient
+# ## Bias and variance of the relaxed gradient
 #
-# With 10 classes we can have both, and compare. Take the model after a few steps, while it is still unsure of most
-# images, and look at the gradient of E_q[log p(x|c)] with respect to the encoder's ten log-probabilities. Exactly, it
-# is Σ_c ∂q(c)/∂l · log p(x|c). The decoder is a small net, and here it is, written out over JAX:
+# With 10 classes we can compute both gradients, and compare them. We take the model after a few steps, when it is still
+# uncertain about most images. We look at the gradient of E_q[log p(x|c)] with respect to the encoder's ten
+# log-probabilities. The exact gradient is Σ_c ∂q(c)/∂l · log p(x|c). The decoder is a small net; here it is in JAX:
 
 # %%
 import jax
@@ -54,7 +56,7 @@ import jax.numpy as jnp
 
 
 def decode(params, code):
-    """The pixels' log-odds, for any point of the simplex."""
+    """The log-odds of the pixels, for any point of the simplex."""
     w1, b1, w2, b2 = (params[f"decoder.layers.{i}.{n}"] for i in (0, 1) for n in ("weight", "bias"))
     return jnp.tanh(code @ w1 + b1) @ w2 + b2
 
@@ -78,7 +80,7 @@ def relaxed(logits, x, tau, noise):
 
 
 def straight_through(logits, x, tau, noise):
-    """The corner that is nearest, with the gradient of the point itself. Evaluations always see corners."""
+    """The nearest corner, with the gradient of the point itself. Evaluations always use corners."""
     soft = jax.nn.softmax((logits + noise) / tau)
     return log_p(jax.lax.stop_gradient(jnp.eye(10)[soft.argmax(-1)] - soft) + soft, x)
 
@@ -108,15 +110,16 @@ for tau, row in zip(taus, measured, strict=True):
     print(f"  {tau:4.1f}  {row[0]:14.3f}  {row[1]:16.2f}  {row[2]:25.3f}  {row[3]:16.2f}")
 
 # %% [markdown]
-# The relaxed gradient is right in the end (τ → 0), where its noise grows without limit: a large τ buys little variance
-# with bias. Straight-through is not the less biased of the two: its decoder sees corners, but the gradient there is
-# taken for the whole way to the next corner. Where a decoder bends, some of that bias stays, however small τ is.
+# For τ → 0 the relaxed gradient is right, but its noise grows without limit. With a large τ there is little noise, but
+# more bias. Straight-through is not less biased: its decoder sees corners, but uses the gradient at a corner for the
+# whole way to the next corner. If the decoder is not linear, some of this bias stays even for small τ.
 #
 # ## A grid of words: 16 latents of 8 classes
 #
-# 8¹⁶ joint values: nobody sums these. `latent=(4, 4)` is a grid of latents, each a word of one codebook of 8 vectors;
-# the decoder sees the vectors. In training they are relaxed; `elbo` and `log_likelihood` always judge the model itself,
-# with one word at each place. So there are two numbers to watch, and only the second is a bound on log p(x):
+# There are 8¹⁶ joint values, too many for a sum. `latent=(4, 4)` is a grid of latents. Each latent is a word of one
+# codebook with 8 vectors, and the decoder sees the vectors. Training uses relaxed latents. `elbo` and `log_likelihood`
+# always use the model itself, with one word at each place. So there are two numbers, and only the second is a bound on
+# log p(x):
 
 # %%
 epochs = 3 if SMALL else 120
@@ -138,9 +141,9 @@ for name, fit in grids.items():
 print(f"  {'one latent of 10 classes':25s} {'':20s} {ten.elbo(data.train, k=1).mean:30.2f} {log_likelihood.mean:21.2f}")
 
 # %% [markdown]
-# With a large τ a latent is a mixture of words, which says far more than a word: the training objective looks splendid,
-# and the model has learned to rely on what it will not have. A small τ, or one that is annealed, closes the gap.
-# (A learned τ, `temperature="learned"`, finds the same loophole and rises.)
+# With a large τ a latent is a mixture of words, which carries much more information than one word. The training
+# objective is high, but the model depends on information that it does not have later. A small τ, or a τ that decreases,
+# closes the gap. (A learned τ, `temperature="learned"`, has the same problem: it rises.)
 #
 # ## Two figures
 

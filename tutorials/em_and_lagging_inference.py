@@ -1,13 +1,14 @@
 # %% [markdown]
-# # EM, its variational cousins, and a guide that lags behind
+# # EM, variational EM, and a guide that lags behind
 #
-# log p(x) ≥ ELBO = log p(x) − KL(q(z|x) ‖ p(z|x)). Every method here climbs the right-hand side; they differ in who
-# moves when. In probabilistic PCA all three terms have formulas, so that each claim below can be looked at:
+# log p(x) ≥ ELBO = log p(x) − KL(q(z|x) ‖ p(z|x)). All methods here maximise the ELBO. They differ in the order in
+# which they update model and guide. In probabilistic PCA all three terms have formulas, so that we can check every
+# claim:
 #
-# * **EM** sets q to the exact posterior, then θ to its best value given q, in turns. log p(x) never falls.
-# * **Variational EM** does the same with a guide of parameters φ, by gradients: some steps of φ, then one of θ.
-# * **SVI** moves both at once. It is what trains a VAE.
-# * **Lagging inference** lets φ go first, for as long as θ would be led astray by a guide that lags.
+# * **EM** sets q to the exact posterior, then θ to its best value given q, and repeats. log p(x) never falls.
+# * **Variational EM** does the same with a guide with parameters φ, by gradients: some steps of φ, then one step of θ.
+# * **SVI** updates both at once. This is the usual way to train a VAE.
+# * **Lagging inference** updates φ first, as long as the guide is behind the model and would mislead θ.
 
 # %%
 import os
@@ -41,8 +42,8 @@ best = exact.maximum_likelihood(x)  # by the formula
 top = exact.exact_log_likelihood(best, x).mean()
 
 # %% [markdown]
-# We want the parameters of every step, not only the last ones. An optimiser sees them, and `fit` takes any of optax's:
-# this one is Adam, and writes down where it is.
+# We need the parameters after every step, not only at the end. An optimiser sees them, and `fit` takes any optimiser of
+# optax: this one is Adam, and it also records the parameters.
 
 
 # %%
@@ -64,7 +65,7 @@ def train(program, data, engine, steps, rate, params, batch_size=None, seed=0):
 
 
 def values(path):
-    """log p(x) and the ELBO of a linear guide, mean over wines, both by formulas: no draws, no noise."""
+    """log p(x) and the ELBO of a linear guide, mean over wines, both from formulas: no draws, no noise."""
     log_p, elbo = [], []
     for p in path:
         p = {name: np.asarray(value, float) for name, value in p.items()}
@@ -78,7 +79,7 @@ def values(path):
 
 
 # %% [markdown]
-# ## Three ways up, from the same random start
+# ## Three methods from the same random start
 
 # %%
 steps = 24 if SMALL else 3000
@@ -103,12 +104,13 @@ assert (np.diff(found["variational EM"][0])[e_step] == 0).all(), "an E-step move
 # %% [markdown]
 # ## The ELBO rises, and log p(x) falls
 #
-# θ climbs the ELBO, which is log p(x) *less how wrong q is*. So θ can gain in two ways: by explaining the data, or by
-# moving the posterior to where the guide already is. To see the second alone, start θ at the very maximum of log p(x):
+# θ maximises the ELBO, which is log p(x) *minus the error of q*. So θ can improve it in two ways: it can explain the
+# data better, or it can move the posterior towards the guide. To see only the second, we start θ at the maximum of log
+# p(x):
 #
-# * **A guide that lags**: q(z|x) starts as N(0, 1) for every x. It will be exact in the end (W can be rotated so that a
-#   linear guide is), but until then θ goes to meet it.
-# * **A guide that is too simple**: its width is 1, and stays so. The posterior's is less; θ makes it wider, for good.
+# * **A guide that lags**: q(z|x) starts as N(0, 1) for every x. In the end it will be exact (W can be rotated so that a
+#   linear guide is exact), but until then θ moves towards it.
+# * **A guide that is too simple**: its width is always 1. The posterior is narrower; θ makes it wider, permanently.
 
 # %%
 turn = np.array([[1, 1], [-1, 1]]) / np.sqrt(2)  # as likely as without it, but the latents' posteriors are correlated
@@ -126,17 +128,20 @@ for name, (log_p, elbo) in apart.items():
     print(f"{name:32s} {elbo[0]:9.3f} {elbo[-1]:9.3f} {log_p[0] - top:20.3f} {low:7.3f} {log_p[-1] - top:7.3f}")
 
 # %% [markdown]
-# A VAE's encoder is both: so a better ELBO need not mean a better model, and log p(x) is worth estimating.
+# The encoder of a VAE has both problems. So a better ELBO need not mean a better model, and we should estimate log
+# p(x).
 #
-# ## Where lagging does lasting harm: a decoder that can do without z
+# ## Permanent harm: a decoder that does not need z
 #
-# Let p(x|z) = N(wz + μ, Σ) with *any* covariance Σ, one latent. Every w (up to a size) has its Σ with the same p(x):
-# whether z carries the data's main direction or nothing at all, log p(x) is the same. Which it will be, training
-# decides, and a guide that lags says: nothing, as q(z|x) = p(z) is exact where w = 0. That is posterior collapse.
+# Let p(x|z) = N(wz + μ, Σ) with *any* covariance Σ and one latent. For every w (up to some size) there is a Σ with the
+# same p(x). So log p(x) is the same if z carries the main direction of the data, or if z carries nothing. Training
+# decides between them. A guide that lags prefers nothing, because q(z|x) = p(z) is exact for w = 0. This is posterior
+# collapse.
 #
-# The start is PPCA's maximum, where z tells 1.3 nats about x. Data of standard deviation 0.1 make the guide lag: its
-# slopes have a long way to go, and the decoder's w a short one. The setting is made to show the effect: with data of
-# standard deviation 1 (`unit = 1.0`) SVI keeps 0.6 nats. But in a deep VAE nobody knows the right units of all layers.
+# We start at PPCA's maximum, where z has 1.3 nats of information about x. Data with a standard deviation of 0.1 make
+# the guide lag: its slopes have to change much, and the decoder's w only a little. We chose this setting to show the
+# effect: with a standard deviation of 1 (`unit = 1.0`) SVI keeps 0.6 nats. But in a deep VAE nobody knows the right
+# units of all layers.
 
 
 # %%
@@ -204,8 +209,8 @@ for seed in range(1 if SMALL else 3):
 
 # %% [markdown]
 # Both engines end at the same log p(x), within a hundredth of a nat: SVI without the latent, lagging inference with it.
-# That costs 20 steps of φ for each of θ, until I(x; z) no longer grows (looked at every 30 steps of θ). What follows is
-# SVI with a guide that keeps up, where z loses little.
+# Lagging inference takes 20 steps of φ for each step of θ, until I(x; z) stops growing (it checks every 30 steps of θ).
+# After that it is SVI with a guide that follows the model, and z loses little.
 #
 # ## All of it in one figure
 
@@ -234,11 +239,11 @@ right.set(ylabel="I(x; z) under the guide   [nats]", xlim=(-0.05, 1.6), ylim=(-0
 for axes, place in ((left, "upper right"), (middle, "lower right"), (right, "upper left")):
     axes.legend(loc=place, fontsize=8.5, frameon=False)
 caption = (
-    "Left: an exact E-step makes a step worth many; the rest climb by small ones. Every ELBO lies below its log p(x).\n"
-    "Middle: the ELBO rises by nine nats, as θ makes the posterior what the guide is. log p(x) pays, for a while or "
-    "for good.\n"
-    "Right: with plain SVI the model gives z up before the guide has found it. With the guide first, half is lost, and "
-    "comes back."
+    "Left: with an exact E-step, one step does more than many gradient steps. Every ELBO is below its log p(x).\n"
+    "Middle: the ELBO rises by nine nats, because θ moves the posterior to the guide. log p(x) falls, for some time or "
+    "permanently.\n"
+    "Right: with plain SVI the model stops using z before the guide has learned it. With the guide first, half is "
+    "lost, and comes back."
 )
 figure.text(0.5, 0.015, caption, ha="center", va="bottom", fontsize=9, color=grey, linespacing=1.5)
 figure.tight_layout(rect=(0, 0.13, 1, 1))

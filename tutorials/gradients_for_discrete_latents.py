@@ -1,16 +1,18 @@
 # %% [markdown]
-# # Gradients for discrete latents: which estimator, and at what price
+# # Gradients for discrete latents: a comparison of estimators
 #
-# A draw of a class or a bit has no derivative with respect to its probabilities. `discrete_latents.py` shows two ways
-# out, summing over all values and relaxing them; this one puts all that the engines have side by side:
+# A draw of a class or a bit has no derivative with respect to its probabilities. `discrete_latents.py` shows two
+# solutions: a sum over all values, and relaxation. This tutorial compares all estimators of the engines:
 #
-# * **Score function** (REINFORCE): E[f(z)] has the gradient E[(f(z) − b) ∇ log q(z)], for any baseline b that does not
-#   depend on the draw. The closer b is to f, the less noise: a running mean, a net of x, the mean of the other draws.
-# * **VIMCO**: the same for the importance-weighted bound, with a baseline for each draw made of the others.
-# * **Reweighted wake-sleep** needs no derivative of a draw: the guide follows the draws, weighed by p(x, z)/q(z|x).
-# * **Relaxation** and **straight-through** go through a softened draw: little noise, but a bias.
+# * **Score function** (REINFORCE): the gradient of E[f(z)] is E[(f(z) − b) ∇ log q(z)], for any baseline b that does
+#   not depend on the draw. If b is close to f, there is less noise. b can be a running mean, a net of x, or the mean of
+#   the other draws.
+# * **VIMCO** does the same for the importance-weighted bound. The baseline of each draw comes from the other draws.
+# * **Reweighted wake-sleep** needs no derivative of a draw: the guide is fitted to the draws, with weights p(x,
+#   z)/q(z|x).
+# * **Relaxation** and **straight-through** use the gradient through a continuous draw: little noise, but a bias.
 #
-# First a program that is small enough to sum over everything, so that the exact gradient is there to compare with.
+# We start with a small program, where we can sum over all values. So we know the exact gradient.
 
 # %%
 import os
@@ -45,8 +47,8 @@ start |= {n: v for n, v in tiny().initialise(1).items() if n.startswith("encoder
 x = np.repeat(pixels[:8], 8, axis=0)  # eight data, each eight times
 
 # %% [markdown]
-# Here is the program again, over JAX: log p(x, z) and log q(z|x) for all 3² values of z. An expectation over K draws is
-# a sum over 9^K of them.
+# Here is the program again in JAX: log p(x, z) and log q(z|x) for all 3² values of z. An expectation over K draws is a
+# sum with 9^K terms.
 
 # %%
 K, VALUES = 2 if SMALL else 4, jnp.array([(i, j) for i in range(3) for j in range(3)])
@@ -65,7 +67,7 @@ def log_terms(p, x):
 
 
 def expected(p, what, held=None):
-    """The ELBO, the K-sample bound, or what wake-sleep's guide climbs, whose weights are held: each exactly."""
+    """The exact ELBO, K-sample bound, or objective of wake-sleep's guide (with fixed weights)."""
     log_p, log_q = log_terms(p, x[::8])
     if what == "ELBO":
         return (jnp.exp(log_q) * (log_p - log_q)).sum(0).mean()
@@ -88,13 +90,13 @@ exact = {what: flat(jax.jit(jax.grad(expected), static_argnums=1)(start, what)) 
 # %% [markdown]
 # ## Bias and variance of each estimator
 #
-# To see gradients, hand `fit` an optimiser that takes no step and writes down what it was given: except that a learned
-# baseline has parameters of its own, which it moves. A list of engines is trained one after another.
+# To see gradients, we give `fit` an optimiser that takes no step and records the gradients. It only updates the
+# parameters of a learned baseline. Engines in a list are trained one after another.
 
 
 # %%
 def gradients(program, engines):
-    """Gradients of the encoder that each engine gave, [steps, parameters], after `warm` that are not kept."""
+    """The encoder's gradients from each engine, [steps, parameters], without the first `warm` steps."""
     seen, most = [], warm + steps
 
     def update(gradient, state, _):
@@ -141,14 +143,15 @@ for name, each in found.items():
 assert table["enumeration"][0] < 1e-4, "the sum over all values is the exact gradient"
 
 # %% [markdown]
-# The score function, VIMCO and wake-sleep have no bias but chance's. (Up to twice the error is nothing: it lies in few
-# directions.) Any baseline is worth five times the draws. Relaxation has the least noise, and a bias that
-# no number of draws takes away; straight-through, twice that bias. Enumeration has neither, where one can have it.
+# The score function, VIMCO and wake-sleep have no bias; what is shown is chance. (Up to twice the error is not
+# significant: it lies in few directions.) Any baseline is worth five times the number of draws. Relaxation has the
+# least noise, and a bias that stays with any number of draws; straight-through has twice that bias. Enumeration has no
+# noise and no bias, if it is possible.
 #
 # ## Twenty bits on digits
 #
-# 2²⁰ values: nobody sums these. The same steps and draws for all, and one judge: the model with true bits. `elbo` and
-# `log_likelihood` never see a relaxation, whatever was trained.
+# There are 2²⁰ values, too many for a sum. All estimators have the same number of steps and draws. All are evaluated
+# with the same model, with true bits: `elbo` and `log_likelihood` never use a relaxation.
 
 
 # %%
@@ -179,12 +182,12 @@ for name, (program, engine) in runs.items():
 # ## When to use which
 #
 # * **Few values** (up to some hundreds in all): `SVI(estimator="enumerate")`, or `enumerate=True` in the posterior.
-# * **A good model of the data**: `IWAE(estimator="vimco")` or `ReweightedWakeSleep`, with K as large as you can afford.
-#   Their guide is worse in the ELBO's sense, and log p(x) is what counts.
-# * **A good ELBO, or the bits themselves**: `SVI(k=…, estimator="score")`, whose leave-one-out baseline costs nothing;
-#   with K = 1 a learned baseline. Unbiased, so that more steps and draws can only help.
-# * **Relaxation** learns fast and needs no K; anneal τ, and believe `fit.elbo`, not the training objective, which at
-#   τ = 1 is too good by nats. Straight-through where the decoder must see true bits in training.
+# * **A good model of the data**: `IWAE(estimator="vimco")` or `ReweightedWakeSleep`, with a large K. The ELBO of their
+#   guide is worse, but log p(x) is better.
+# * **A good ELBO, or the bits themselves**: `SVI(k=…, estimator="score")`. Its leave-one-out baseline costs nothing;
+#   for K = 1 use a learned baseline. It is unbiased, so more steps and draws help.
+# * **Relaxation** learns fast and works with K = 1. Let τ decrease, and use `fit.elbo`, not the training objective,
+#   which is several nats too high at τ = 1. Use straight-through if the decoder must see true bits in training.
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(12.5, 4.8))

@@ -1,16 +1,15 @@
 # %% [markdown]
-# # Hierarchies: several levels of latents, and three ways to guess them
+# # Hierarchies: several levels of latents, and three kinds of guides
 #
-# A hierarchical VAE draws its code in levels, from the top down: z_L from a prior, each z_l given z_{l+1} above it, and
-# the image given z_1. Nothing changes in what is trained, the ELBO. What becomes interesting is the guide, as there are
-# several ways to guess L levels from one image:
+# A hierarchical VAE draws its code in levels, from the top down: z_L from a prior, each z_l given z_{l+1}, and the
+# image given z_1. The training objective is still the ELBO. But there are several guides for L levels, given one image:
 #
-# * *factorised*: q(z_1|x) q(z_2|x). Simple, and blind: given x, levels know nothing of each other.
-# * *bottom-up*: q(z_1|x) q(z_2|z_1), each level from the one below.
-# * *top-down*, the ladder: q(z_2|x) q(z_1|x, z_2), each level as a correction of what the model itself, p(z_1|z_2),
-#   expects given the level above.
+# * *factorised*: q(z_1|x) q(z_2|x). This is simple, but, given x, the levels do not depend on each other.
+# * *bottom-up*: q(z_1|x) q(z_2|z_1). Each level depends on the level below.
+# * *top-down*, the ladder: q(z_2|x) q(z_1|x, z_2). Each level corrects the model's own p(z_1|z_2), given the level
+#   above.
 #
-# We first check all three where everything is known, and then train them on digits.
+# First we check all three in a model with a known answer. Then we train them on digits.
 
 # %%
 import os
@@ -20,10 +19,9 @@ SMALL = bool(os.environ.get("PPDGM_SMALL"))  # a quick pass, as in the test suit
 # %% [markdown]
 # ## A case with a known answer
 #
-# If both levels and the decoder are linear, with fixed noise, then x is normal: z₂ ~ N(0, I), z₁ ~ N(A z₂ + a, s² I),
-# x ~ N(W z₁ + b, t² I) gives x ~ N(W a + b, W (A Aᵀ + s² I) Wᵀ + t² I). So whatever W, A, a and b training finds,
-# log p(x) is known, and the estimate by importance sampling can be held against it. (A scale between two bounds that
-# are nearly equal is a fixed one.)
+# If both levels and the decoder are linear, with fixed noise, then x is normal: z₂ ~ N(0, I), z₁ ~ N(A z₂ + a, s² I), x
+# ~ N(W z₁ + b, t² I) gives x ~ N(W a + b, W (A Aᵀ + s² I) Wᵀ + t² I). So log p(x) is known for any W, A, a and b, and
+# we can compare the estimate by importance sampling with it. (We fix a scale by two bounds that are almost equal.)
 
 # %%
 import numpy as np
@@ -42,7 +40,7 @@ x = x.astype(np.float32)
 
 
 def exact(params):
-    """log p(x) per datum, in nats."""
+    """log p(x) of each row, in nats."""
     values = {n: np.asarray(v, float) for n, v in params.items()}
     w, b = values["decoder.layers.0.weight"].T, values["decoder.layers.0.bias"]
     a, shift = values["z1.conditional.layers.0.weight"][:, :2].T, values["z1.conditional.layers.0.bias"][:2]
@@ -66,16 +64,18 @@ for guide in GUIDES:
     )
 
 # %% [markdown]
-# The likelihoods agree to within a few of their errors. The last column is KL(q(z₁, z₂|x) ‖ p(z₁, z₂|x)), the price of
-# the guide. The factorised one has to pay: given x, z₁ and z₂ are correlated, unless the model gives up on using both.
-# Both chains can hold the posterior, if the model keeps the numbers of a level apart: then training decides.
+# The likelihoods agree within a few of their errors. The last column is KL(q(z₁, z₂|x) ‖ p(z₁, z₂|x)), the loss of the
+# guide. The factorised guide always has a loss: given x, z₁ and z₂ are correlated, unless the model uses only one of
+# them. Both chains can be equal to the posterior, if the model keeps the dimensions of a level independent; this
+# depends on training.
 #
 # ## Digits
 #
-# One level of 24 numbers, against two levels of 16 and 8, and a ladder of five levels of 8. A deep ladder has a habit:
-# early in training a level costs KL before anything has learned to read it, so it is switched off, and may stay so. The
-# cure is a *warm-up*: the KL's weight β rises from 0 to 1 over the first steps. We train the ladder of five levels with
-# and without. Its decoder sees all levels (`skip="decoder"`), so that each has a short way to the image.
+# We compare one level of 24 numbers with two levels of 16 and 8, and with a ladder of five levels of 8. A deep ladder
+# has a problem: early in training a level has a KL cost before the decoder has learned to use it. So the level is
+# switched off, and it may stay off. The solution is a *warm-up*: the KL's weight β rises from 0 to 1 over the first
+# steps. We train the ladder of five levels with and without a warm-up. Its decoder sees all levels (`skip="decoder"`),
+# so that each level is close to the image.
 
 # %%
 from ppdgm.inference import SVI
@@ -98,7 +98,7 @@ programs = {
 
 
 def judge(fit):
-    """The test ELBO, and what each level costs: E_q[log q(z_l|·) − log p(z_l|·)], level 1 first; in nats."""
+    """The test ELBO, and the KL of each level, E_q[log q(z_l|·) − log p(z_l|·)], level 1 first; in nats."""
     terms = ppdgm.trace(fit.program, fit.params, data.test, k=20)
     cost = [float((terms.log_q[n] - terms.log_p[n]).mean()) for n in sorted(terms.log_q)]
     return float(terms.log_p["x"].mean()) - sum(cost), cost
@@ -118,9 +118,10 @@ for name, (program, engine) in programs.items():
 # %% [markdown]
 # How to read this:
 #
-# * Differences are image by image, on the same images, so their errors are smaller than those of the likelihoods.
-# * A level's KL is what it costs, and bounds what it tells of the image. A level at 0 is not used: its q is its p.
-# * The cost of a level bottom-up depends on draws of the level above it, and only the sum over levels is a KL.
+# * Differences are computed image by image, so their errors are smaller than the errors of the likelihoods.
+# * The KL of a level is its cost, and an upper limit for its information about the image. A level with a KL of 0 is not
+#   used: its q is equal to its p.
+# * In the bottom-up guide, the number of a level depends on draws of the level above; only the sum over levels is a KL.
 #
 # ## One figure
 
@@ -158,9 +159,9 @@ for axes, name in ((middle, "two, top_down"), (right, "five, top_down")):
     axes.axis("off")
 
 caption = (
-    "Left: z1 is nearest the image. A level without a bar is not used.\n"
-    "Middle and right: every level drawn from the model, from the top down, and the pixels' probabilities given them "
-    "(grey: unsure)."
+    "Left: z1 is closest to the image. A level without a bar is not used.\n"
+    "Middle and right: all levels are drawn from the model, from the top down; shown are the probabilities of the "
+    "pixels (grey: uncertain)."
 )
 figure.text(0.5, 0.015, caption, ha="center", va="bottom", fontsize=9, color="0.35", linespacing=1.5)
 figure.tight_layout(rect=(0, 0.09, 1, 1))

@@ -1,13 +1,13 @@
 # %% [markdown]
 # # Posteriors in ArviZ
 #
-# ArviZ is the common toolbox for draws of a posterior: summaries, plots, comparisons, files. `fit.to_arviz(data)` hands
-# it everything that a trained program can tell, as `InferenceData` to ArviZ 0.23, and as `xarray.DataTree` to 1.x. What
-# is asked for here works with both.
+# ArviZ is the usual toolbox for draws from a posterior: summaries, plots, comparisons, files. `fit.to_arviz(data)`
+# gives it everything that is known of a trained program: `InferenceData` for ArviZ 0.23, `xarray.DataTree` for 1.x.
+# This tutorial works with both.
 #
-# But a guide's draws are no Markov chain, and a guide is no posterior. So the draws come in three kinds: the guide's
-# own, the guide's resampled by their importance weights, and chains of the backend's own NUTS. All of them are compared
-# with an exact posterior, that of probabilistic PCA.
+# But draws of a guide are not a Markov chain, and a guide is not the posterior. So there are three kinds of draws:
+# draws of the guide, the same draws resampled by their importance weights, and chains of the backend's own NUTS. We
+# compare all three with the exact posterior of probabilistic PCA.
 
 # %%
 import os
@@ -40,9 +40,10 @@ OUT.mkdir(parents=True, exist_ok=True)
 # %% [markdown]
 # ## A posterior that the guide can't match
 #
-# 150 iris flowers, four measurements, two latents. PPCA's likelihood doesn't change when z is rotated; we rotate it so
-# that z1 and z2 are correlated in the posterior. The guide takes them for independent. The best such guide has the
-# right mean, and for each z the variance that it has *if the other is known*: it is too narrow, as such guides are.
+# The data are 150 iris flowers with four measurements; there are two latents. The likelihood of PPCA does not change
+# when z is rotated; we rotate it so that z1 and z2 are correlated in the posterior. The guide has independent z1 and
+# z2. The best such guide has the right mean. The variance of each z is its variance *given the other z*, so the guide
+# is too narrow.
 
 # %%
 iris = load_iris()
@@ -65,7 +66,7 @@ print(
 # %% [markdown]
 # ## What goes to ArviZ
 #
-# `coords` names flowers and measurements, so that we can ask by name, of xarray or of any function of ArviZ's.
+# `coords` gives names to flowers and measurements, for xarray and for all functions of ArviZ.
 
 # %%
 coords = {"datum": names, "z_dim": ["z1", "z2"], "x_dim": iris.feature_names}
@@ -87,15 +88,15 @@ print(
 )
 
 # %% [markdown]
-# k̂ below 0.7 says: the guide isn't right, but near enough that its weights can make it right.
+# A k̂ below 0.7 means: the guide is not right, but it is close enough for its weights to correct it.
 #
 # ## Three kinds of draws
 #
-# * `how="guide"`: as they are. Free, and as wrong as the guide is.
-# * `how="importance"`: of k draws, some are taken by their weights. They are draws of q_IW, which tends to the
-#   posterior as k grows, if k̂ allows it. Nearly free, too.
-# * `how="mcmc"`: chains of NUTS for each datum by itself, which start at draws of the guide. Seconds for each datum:
-#   for the few that matter, and as a check of the rest.
+# * `how="guide"`: draws of the guide. They cost nothing, and are as wrong as the guide is.
+# * `how="importance"`: some of k draws, chosen by their weights. They are draws of q_IW, which converges to the
+#   posterior for large k, if k̂ allows it. They cost very little.
+# * `how="mcmc"`: chains of NUTS for each row, which start at draws of the guide. They need seconds for each row: use
+#   them for a few important rows, and to check the others.
 
 # %%
 chains, length, warmup = (2, 100, 50) if SMALL else (4, 1000, 300)
@@ -121,11 +122,11 @@ for how, (some, options) in kinds.items():
 print(f"{'exact':12s} {len(x):8d} {'':9s} {0.0:17.3f} {sd:21.3f} {correlation:14.2f}")
 
 # %% [markdown]
-# ## Has it converged? Ask that of chains only
+# ## Convergence is a question for chains only
 #
-# R̂ compares chains that started apart. A guide's draws are independent by construction: they make one chain, with
-# nothing to converge. R̂ would be 1 for the worst of guides, and the chains' effective sample size the number of draws.
-# So nothing of the kind is reported of them; `withheld` says why, and what to ask instead.
+# R̂ compares chains with different starts. Draws of a guide are independent by construction: they are one chain, and
+# there is no convergence. R̂ would be 1 even for a very bad guide, and the effective sample size would be the number of
+# draws. So these numbers are not reported for guides; `withheld` explains why, and what to use instead.
 
 # %%
 print(f"\nr_hat: {withheld('r_hat')}\n")
@@ -135,18 +136,18 @@ ess = np.array([[float(arviz.ess(z[:, :, n, d])) for d in range(2)] for n in ran
 for n in range(few):
     print(f"NUTS, {names[n]}: R̂ {r_hat[n].round(3)}, effective sample size {ess[n].round()} of {chains * length}")
 fooled = float(arviz.rhat(drawn["guide"][: draws // 4 * 4, 0, 0].reshape(4, -1)))
-print(f"The wrong guide's draws, cut into four: R̂ = {fooled:.3f}. It can't tell.")
+print(f"The wrong guide's draws, cut into four chains: R̂ = {fooled:.3f}. R̂ does not see the error.")
 
 # %% [markdown]
 # ## ArviZ's own plots
 #
-# Some plots have the same name in both generations, others have not. ArviZ 0.23 returns matplotlib's axes, 1.x a
+# Some plots have the same name in both versions, others do not. ArviZ 0.23 returns matplotlib axes; 1.x returns a
 # collection of plots that can save itself.
 
 
 # %%
 def with_arviz(file, plot, **options):
-    """Write one of ArviZ's plots as a PNG, in either generation."""
+    """Write one of ArviZ's plots as a PNG, with both versions."""
     name = plot if FIRST else {"plot_ppc": "plot_ppc_dist"}.get(plot, plot)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # 0.23 uses what newer matplotlib will drop
@@ -164,9 +165,9 @@ with_arviz("arviz_predictive.png", "plot_ppc", var_names=["x"], coords={"x_dim":
 # %% [markdown]
 # ## Leave-one-out, for latents that all data share
 #
-# How well is a flower predicted from all the others? Leave-one-out reweighs draws of the posterior by 1/p(x_n|z), as if
-# datum n had not been there. With a latent for each datum that makes no sense: take the datum away, and nothing is
-# known of its latent. It is refused:
+# How well can we predict a flower from all the others? Leave-one-out reweights draws of the posterior by 1/p(x_n|z), as
+# if row n were not in the data. With a latent for each row this makes no sense: without the row, nothing is known about
+# its latent. So it is refused:
 
 # %%
 try:
@@ -175,9 +176,9 @@ except PpdgmError as error:
     print(f"\n{error}")
 
 # %% [markdown]
-# A latent that *all* data share is another thing. Here is a line through petals: their width t, given their length x,
-# is N(w0 + w1 x, 0.25²), and w ~ N(0, I). `fit.loo` takes draws of the guide, weighs them towards the posterior less a
-# datum, and smooths the weights; k̂ tells for which flower that fails. All of it has formulas here, too.
+# With a latent that *all* data share, it works. Here is a line through petals: their width t, given their length x, is
+# N(w0 + w1 x, 0.25²), and w ~ N(0, I). `fit.loo` takes draws of the guide, weights them to the posterior without one
+# row, and smooths the weights; k̂ shows for which flowers this fails. There are formulas for all of this here.
 
 # %%
 NOISE = 0.25
@@ -223,7 +224,7 @@ def log_density(n, rows):
 everyone = np.arange(len(t))
 exact = np.array([log_density(n, everyone != n) for n in everyone])
 within = np.array([log_density(n, everyone) for n in everyone])
-print(f"by the formula: elpd {exact.sum():.3f} nats. With the flower among the rest: {within.sum():.3f}, too good.")
+print(f"by the formula: elpd {exact.sum():.3f} nats. With the flower among the data: {within.sum():.3f}, too good.")
 off = (left_out.elpd.value - exact.sum()) / left_out.elpd.error
 furthest = np.abs(left_out.values - exact).max()
 print(f"The estimate is {off:+.1f} Monte Carlo errors away from it; each flower's, {furthest:.3f} nats at most.")
@@ -285,10 +286,10 @@ for axes in panels.ravel():
     place = "lower right" if axes is panels[1, 2] else "upper right"
     axes.legend(fontsize=9, frameon=False, loc=place, ncols=2 if axes is panels[0, 3] else 1)
 caption = (
-    "Top: the guide has the right place, but neither width nor tilt. Weights give it both, and so does NUTS. "
-    "Chains that mix look alike.\n"
-    "Bottom: data drawn anew by these flowers' latents have their two humps, though less sharp; the prior draws one. "
-    "Leave-one-out by weights agrees with the formula; with nothing left out, odd flowers are predicted too well."
+    "Top: the guide has the right position, but the wrong width and no correlation. Weights correct both, and so does "
+    "NUTS. Chains that mix look alike.\n"
+    "Bottom: data drawn from these flowers' latents have two peaks, but less sharp; the prior has one. "
+    "Leave-one-out by weights agrees with the formula; if nothing is left out, unusual flowers are predicted too well."
 )
 figure.text(0.5, 0.012, caption, ha="center", va="bottom", fontsize=11, color=grey, linespacing=1.5)
 figure.tight_layout(rect=(0, 0.08, 1, 1), h_pad=2)
