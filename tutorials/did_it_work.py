@@ -1,18 +1,19 @@
 # %% [markdown]
 # # Did it work?
 #
-# The ELBO rose, and then it stopped. Is the model any good? Is the guide, which stands in for the posterior? Are the
-# latents used? One number can't answer that, so `fit.diagnose` asks one question after another, and sums up in words:
+# The ELBO rose, and then it stopped. Is the model good? Is the guide, which replaces the posterior, right? Are the
+# latents used? One number can't answer these questions. `fit.diagnose` answers them one by one, with a summary in
+# words:
 #
-# | question | what answers it |
+# | question | method |
 # |---|---|
-# | how good is log p(x), and how sure is that? | L_k over k; annealed importance sampling, from both sides |
-# | is the guide right? | Pareto k̂ of each datum; calibration on simulated data; gaps |
+# | how good is log p(x), and how certain is it? | L_k over k; annealed importance sampling, from both sides |
+# | is the guide right? | Pareto k̂ of each row; calibration on simulated data; gaps |
 # | are the latents used? | KL of each dimension, active units, ELBO surgery |
 # | does the model draw such data? | prior and posterior predictive checks |
 #
-# An instrument is tested on what is known. So first probabilistic PCA, where every answer has a formula; then VAEs of
-# handwritten digits: one that is healthy, and two that are sick in ways that we chose.
+# We first test the method where we know the answers: in probabilistic PCA, every answer has a formula. Then we diagnose
+# three VAEs of handwritten digits: a healthy one, and two with problems that we made.
 
 # %%
 import os
@@ -36,19 +37,19 @@ OUT = Path("runs")
 OUT.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
-# ## Where every answer is known
+# ## A model where every answer is known
 #
-# 178 wines of 13 columns, and PPCA with two latents at its best parameters. There the posterior is normal with a
-# diagonal covariance, so that a linear guide q(z|x) = N(Ax + b, diag s²) can be exact; or wrong by as much as we like,
-# with s at f times what it should be. What a diagnosis ought to find can be worked out:
+# The data are 178 wines with 13 columns. PPCA has two latents and its best parameters. The posterior is then normal
+# with a diagonal covariance, so that a linear guide q(z|x) = N(Ax + b, diag s²) can be exact. We can also make it
+# wrong, with s equal to f times the right value. We can compute what a diagnosis should find:
 #
-# * **weights** p(x, z)/q(z|x) have a tail of shape 1 − f², for f < 1: that is what Pareto k̂ estimates. Above 0.7 no
-#   average over draws of the guide can be relied on. For f = 1 all weights are equal.
-# * **intervals**: a 90 % interval of the guide holds the true z in 2 Φ(1.645 f) − 1 of the data.
+# * **weights** p(x, z)/q(z|x) have a tail of shape 1 − f², for f < 1. Pareto k̂ estimates this number. Above 0.7,
+#   averages over draws of the guide are not reliable. For f = 1 all weights are equal.
+# * **intervals**: a 90 % interval of the guide contains the true z for a share 2 Φ(1.645 f) − 1 of the data.
 # * the **gap** log p(x) − ELBO is KL(q ‖ posterior) = f² − 1 − 2 log f, for two latents.
 #
-# Truth needs truth, so calibration is tested on data that the model draws: z from the prior, x from z, and the guide is
-# asked for z. If q is the posterior, then the rank of the true z among draws of q is uniform.
+# Calibration needs the true z, so it uses data that the model draws: z from the prior, and x given z. If q is the
+# posterior, then the rank of the true z among draws of q is uniform.
 
 # %%
 x = load_wine().data
@@ -87,19 +88,20 @@ for f in (1.0, 0.3):
     print(f"\nIn words, for f = {f}:\n{known[f]}")
 
 # %% [markdown]
-# Gaps are up to a hundredth of a nat off, as the ELBO is an average over draws; at f = 1 all weights are log p(x), and
-# the gap is 0. Now look at f = 0.7. Pareto k̂ is well below its
-# threshold, the gap is a fifth of a nat, and yet the intervals are too narrow: log p(x) comes out right, but who reads
-# the posterior is misled. What is well enough depends on what it is for.
+# Gaps can be wrong by a hundredth of a nat, because the ELBO is an average over draws. For f = 1 all weights are log
+# p(x), and the gap is 0. Now look at f = 0.7. Pareto k̂ is well below its threshold, and the gap is only a fifth of a
+# nat, but a 90 % interval contains the true z in only 75 % of the data. So log p(x) is right, but the posterior is too
+# narrow. Whether a guide is good enough depends on its use.
 #
 # ## Three VAEs
 #
-# * **healthy**: a KL warm-up wakes the latents; then comes the importance-weighted bound of five draws, with a gradient
-#   (DReG) that doesn't leave the encoder behind.
-# * **collapsed**: trained with β = 8, which makes a nat of information cost eight. The decoder learns to do without z.
-# * **narrow**: the healthy model, but its guide is too sure of itself, by a number added to the encoder's last layer.
+# * **healthy**: trained with a KL warm-up, so that all latents are used; then with the importance-weighted bound of
+#   five draws, with a gradient (DReG) that also trains the encoder well.
+# * **collapsed**: trained with β = 8, so that one nat of information costs eight nats. The decoder learns not to use z.
+# * **narrow**: the healthy model, but with a guide that is too narrow: we add a number to the encoder's last layer.
 #
-# With `diagnose_epochs=2` training itself looks at the latents every other epoch, on validation images.
+# With `diagnose_epochs=2`, training computes these numbers every second epoch, on validation images. It also warns that
+# the KL of the collapsed model stays near 0.
 
 # %%
 data = ppdgm.load_data("digits")  # 8×8 images, 0 or 1
@@ -135,9 +137,9 @@ print(f"The narrow guide's standard deviations are {width[0] / width[1]:.2f} tim
 # %% [markdown]
 # ## The verdict in words
 #
-# `parts` takes some of the diagnosis; all of it by default. For predictive checks a statistic is a function of a data
-# set. The default ones ask about single pixels; `edges`, how often neighbours differ. (The p-value of S drawn data sets
-# is never below 2/(S + 1), so draw enough of them.)
+# `parts` selects parts of the diagnosis; by default all. For predictive checks a statistic is a function of a data set.
+# The default statistics are about single pixels; `edges` is how often neighbouring pixels differ. (With S drawn data
+# sets, the p-value is at least 2/(S + 1), so draw enough of them.)
 
 
 # %%
@@ -160,13 +162,15 @@ for name, diagnosis in found.items():
     print(f"\n=== {name} ===\n{diagnosis}")
 
 # %% [markdown]
-# Each patient fails elsewhere. The collapsed model has a guide that is right: if x says nothing of z, the posterior is
-# the prior, and that is easy to hit. Tight bounds, calibrated ranks and small k̂ don't tell a good model; and a good
-# model, the narrow one's, may have a bad guide. So now one by one: where do these words come from?
+# A ✗ is a serious problem, a ! is something to improve. The healthy model has no ✗, but it is not perfect: see below
+# for its ! marks. The two others have a ✗ each, in different places. The guide of the collapsed model is right: if x
+# has no information about z, the posterior is the prior, which is easy to learn. So tight bounds, calibrated ranks and
+# small k̂ do not show a good model; and a good model, such as the narrow one, can have a bad guide. Now we look at the
+# numbers behind these words.
 #
-# ## How good is log p(x), and how sure is that?
+# ## How good is log p(x), and how certain is it?
 #
-# L_k, the bound of k draws, rises to log p(x). If it is flat well before its end, it has arrived.
+# L_k, the bound of k draws, rises to log p(x). If it is flat well before the last k, it has reached log p(x).
 
 # %%
 print("\nL_k, nats per image")
@@ -178,11 +182,11 @@ print("± draws  " + "".join(f"{curve.monte_carlo_error[-1]:12.3f}" for curve in
 print("± images " + "".join(f"{curve.standard_error[-1]:12.2f}" for curve in curves.values()))
 missing = found["healthy"].log_likelihood.mean - found["narrow"].log_likelihood.mean
 times = missing / curves["narrow"].monte_carlo_error[-1]
-print(f"Healthy and narrow are one model. The narrow guide misses {missing:.2f} nats, {times:.0f} times its own error.")
+print(f"Healthy and narrow are one model. The narrow guide is {missing:.2f} nats too low, {times:.0f} times its error.")
 
 # %% [markdown]
-# An error that is estimated from draws doesn't know what they all miss. Pareto k̂ does, and it tells so datum by datum:
-# it is large where a few of the weights outweigh all others.
+# An error that is estimated from draws can't see what all draws miss. Pareto k̂ can, image by image: it is large if a
+# few weights are much larger than all others.
 
 # %%
 for name, diagnosis in found.items():
@@ -191,9 +195,10 @@ quality = found["healthy"].weights
 print(f"The healthy guide's worst images: {quality.worst(5)}, with k̂ of {quality.pareto_k[quality.worst(5)].round(2)}")
 
 # %% [markdown]
-# A check without the guide: *annealed importance sampling* goes from the prior to the posterior by many small steps of
-# Hamiltonian Monte Carlo. That gives a lower bound on log p(x). On data that the model drew itself, their true z is a
-# draw of the posterior, so one can go back, too: an upper bound. If the two meet, the likelihood is known.
+# Another check does not need the guide: *annealed importance sampling* goes from the prior to the posterior in many
+# small steps of Hamiltonian Monte Carlo. This gives a lower bound on log p(x). For data that the model has drawn, the
+# true z is a draw from the posterior, so we can also go back: this gives an upper bound. If both agree, log p(x) is
+# known.
 
 # %%
 for name in ("healthy", "collapsed"):
@@ -202,10 +207,10 @@ for name in ("healthy", "collapsed"):
 # %% [markdown]
 # ## Is the guide right?
 #
-# Calibration tests the guide on simulated data, where z is known; intervals say what a failure means. (They have more
-# power, as they take all dimensions together: the healthy guide's ranks pass, and its intervals are a little narrow.)
-# The gap log p(x) − ELBO has two parts: what the best diagonal normal distribution for each image by itself would lose,
-# too (approximation), and what the encoder loses since it answers for all images at once (amortisation).
+# Calibration tests the guide on simulated data, where z is known. Intervals show the size of an error: the healthy
+# guide's 90 % intervals contain the true z for 90 % of the data, within the error, the narrow guide's for little more
+# than half. The gap log p(x) − ELBO has two parts. The approximation gap is the loss with the best diagonal normal for
+# each image. The amortisation gap is the additional loss, because one encoder serves all images.
 
 # %%
 for name, diagnosis in found.items():
@@ -214,9 +219,10 @@ for name, diagnosis in found.items():
 # %% [markdown]
 # ## Are the latents used?
 #
-# A dimension whose KL is 0 carries nothing; *active* is one whose posterior mean varies over images. ELBO surgery then
-# splits the KL: information on which image it is, I(n; z), and KL(q(z) ‖ p(z)), by how much all codes together, q(z),
-# miss the prior. Only the second is waste: a better prior would take it away. With N images the first is at most log N.
+# A dimension with a KL of 0 carries no information. A dimension is *active* if its posterior mean varies over images.
+# ELBO surgery splits the KL in two parts: the information about which image it is, I(n; z), and KL(q(z) ‖ p(z)), the
+# difference between all codes together, q(z), and the prior. Only the second part is waste, which a better prior would
+# remove. With N images the first part is at most log N.
 
 # %%
 for name in ("healthy", "collapsed"):
@@ -227,7 +233,8 @@ for name in ("healthy", "collapsed"):
 # %% [markdown]
 # ## Does the model draw such data?
 #
-# Posterior predictive: encode the images, draw z, draw images again. Prior predictive: draw z from the prior.
+# For posterior predictive checks, encode the images, draw z, and draw images again. For prior predictive checks, draw z
+# from the prior.
 
 # %%
 for name in ("healthy", "collapsed"):
@@ -236,13 +243,13 @@ for name in ("healthy", "collapsed"):
             print(f"{name:10s} {kind:10s} {check}")
 
 # %% [markdown]
-# The number of black pixels is right for both models, though the collapsed one knows no digits: it says little.
-# `edges` tells them apart, and finds what is wrong with the healthy model as well: its images are a little too ragged.
-# Given z, each pixel is drawn by itself; so what z leaves open comes out as speckle.
+# The number of black pixels is right for both models, although the collapsed one does not draw digits: this statistic
+# shows little. `edges` distinguishes the models. It also shows a problem of the healthy model: its images have too many
+# edges. Given z, each pixel is drawn independently, so uncertain pixels become noise.
 #
-# ## All of it in one figure, and a report
+# ## All of this in one figure, and a report
 #
-# `found.report` writes pictures, curves, tables and the verdict to one HTML file. Here is a figure of our own.
+# `found.report` writes pictures, curves, tables and the verdict to one HTML file. Here is our own figure.
 
 # %%
 found["healthy"].report(OUT / "did_it_work.html")
@@ -273,7 +280,7 @@ bound.set(title="Bounds of k draws, up to log p(x)", xlabel="k, draws per image"
 
 for name, diagnosis in found.items():
     khat.plot(np.sort(diagnosis.weights.pareto_k)[::-1], color=colors[name], lw=2, label=name)
-khat.axhline(0.7, color="k", lw=1, ls=":", label="0.7: draws can't be relied on above")
+khat.axhline(0.7, color="k", lw=1, ls=":", label="0.7: not reliable above")
 khat.set(title="k̂ of each image", xlabel="image, the worst first", ylabel="Pareto k̂", ylim=(-1.3, None))
 
 order = quality.worst(len(test))
@@ -307,7 +314,7 @@ cover.plot([0.4, 1], [0.4, 1], color=grey, lw=1, ls=":", label="as they should")
 for name, diagnosis in found.items():
     c = diagnosis.coverage["z"]
     cover.errorbar(c.levels, c.overall, yerr=2 * c.overall_errors, fmt="o-", ms=4, color=colors[name], label=name)
-cover.set(title="Intervals of the guide, simulated data", xlabel="nominal share", ylabel="share that holds the true z")
+cover.set(title="Intervals of the guide, simulated data", xlabel="nominal share", ylabel="share with the true z")
 
 for i, (name, diagnosis) in enumerate(found.items()):
     first, second = diagnosis.gaps.approximation.value, diagnosis.gaps.amortisation.value
@@ -335,12 +342,12 @@ for axes in panels.ravel():
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=9, frameon=False, loc={khat: "lower left", check: "upper center"}.get(axes, "best"))
 caption = (
-    "Top: on PPCA k̂ is what it should be. The collapsed VAE gives its latents up in the first epochs. "
-    "A bound that is flat at its end has arrived at log p(x); the narrow guide's has not, and its k̂ say so.\n"
-    "Middle: images whose posterior the healthy guide misses most, beside those it hits. All its dimensions carry "
-    "information, at most log N in all; the collapsed model's carry none. Ranks should stay within the grey band.\n"
-    "Bottom: intervals should lie on the dotted line. Light parts of a gap are the encoder's, dark ones the family's. "
-    "Upper less lower bound: zero on average, where chains have mixed. Drawn images should look like the black line."
+    "Top: for PPCA, k̂ agrees with the formula. The collapsed VAE stops using its latents in the first epochs. "
+    "A bound that is flat at its end has reached log p(x); the narrow guide's has not, and its k̂ show it.\n"
+    "Middle: images with the largest and the smallest k̂ of the healthy guide. All its dimensions carry information, "
+    "together at most log N; the collapsed model's carry none. Ranks should stay within the grey band.\n"
+    "Bottom: intervals should be on the dotted line. Light parts of a gap are the encoder's, dark ones the family's. "
+    "Upper minus lower bound: zero on average, if chains have mixed. Drawn images should be close to the black line."
 )
 figure.text(0.5, 0.012, caption, ha="center", va="bottom", fontsize=11, color=grey, linespacing=1.5)
 figure.tight_layout(rect=(0, 0.1, 1, 1), h_pad=2.5)
