@@ -232,6 +232,50 @@ def test_a_header_of_numbers_and_an_index_are_asked_for(tmp_path, case):
         assert whole(tmp_path / "t.csv", **{what: False}).train.tolist() == no
 
 
+LABELLED = "a,b,{}\n" + "".join(f"{7 * i % 5},{i / 2},{'uv'[i % 2] if i % 3 else ''}\n" for i in range(12))
+
+
+@pytest.mark.parametrize("label", ["label", "Labels"])
+def test_bare_names_are_the_label_and_all_other_columns(tmp_path, label):
+    """fields=["x", "label"], as of named arrays; a missing label is −1."""
+    (tmp_path / "d.csv").write_text(LABELLED.format(label))
+    options = {"validation": 0, "test": 0}
+    found = load_data(tmp_path / "d.csv", fields=["x", "label"], **options).train
+    asked = load_data(tmp_path / "d.csv", fields={"x": ["a", "b"], "label": label}, **options).train
+    i = np.arange(12)
+    assert np.array_equal(found["x"], np.stack([7 * i % 5, i / 2], 1)) and np.array_equal(found["x"], asked["x"])
+    assert np.array_equal(found["label"], np.where(i % 3, i % 2, -1)) and np.array_equal(found["label"], asked["label"])
+    assert load_data(tmp_path / "d.csv", fields=["x"], **options).train.shape == (12, 2)
+    (tmp_path / "d.csv").write_text(LABELLED.format(label).replace("a,b", "x,b"))
+    assert load_data(tmp_path / "d.csv", fields=["x", "label"], **options).train["x"].shape == (12,)  # a column x
+
+
+def test_bare_names_where_the_first_column_may_be_an_index(tmp_path):
+    rows = "".join(f"{i},{i / 2},{i % 3}\n" for i in range(12))
+    (tmp_path / "d.csv").write_text(f"n,a,label\n{rows}")
+    with pytest.raises(DataError, match=r"'n', counts the rows.*index=True or index=False"):
+        load_data(tmp_path / "d.csv", fields=["x", "label"])
+    for index, columns in ((True, 1), (False, 2)):
+        found = load_data(tmp_path / "d.csv", fields=["x", "label"], index=index, validation=0, test=0)
+        assert found.train["x"].shape == (12, columns) and found.train["label"].tolist() == [i % 3 for i in range(12)]
+
+
+@pytest.mark.parametrize("name", ["d.csv", "d.tsv"])
+def test_packed_tables(tmp_path, name):
+    text = LABELLED.format("label").replace(",", "\t" if name == "d.tsv" else ",")
+    (tmp_path / name).write_text(text)
+    whole = gzip.compress(text.encode())
+    (tmp_path / f"{name}.gz").write_bytes(whole)
+    for fields in (None, ["x", "label"]):
+        found = [load_data(tmp_path / n, fields=fields, header=True).train for n in (name, f"{name}.gz")]
+        left, right = (as_fields(f) for f in found)
+        assert left.keys() == right.keys() and all(np.array_equal(left[n], right[n]) for n in left)
+    for cut, told in ((whole[:40], "no whole gzip file"), (b"a,b\n1,2\n", "Not a gzipped file")):
+        (tmp_path / f"{name}.gz").write_bytes(cut)
+        with pytest.raises(DataError, match=told):
+            load_data(tmp_path / f"{name}.gz")
+
+
 def test_a_blank_index_beside_names_that_are_numbers(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text(INDEXED)
