@@ -525,6 +525,16 @@ def borrowed(plate: str, model: int, guide: int, error: Exception) -> ProgramErr
     )
 
 
+def check_rounded(name: str, dist: Any) -> None:
+    """Refuse values for a distribution whose density is that of what a draw was before it was rounded."""
+    kind = type(inner(dist)).__name__
+    if kind.endswith("StraightThrough"):
+        raise ProgramError(
+            f"Site {name!r}: {kind} rounds its draws, and its density is that of the numbers before, which a given "
+            f"value doesn't have. Use {kind.removesuffix('StraightThrough')}, or leave the values out."
+        )
+
+
 def in_one_vector(guide: str, plate: str) -> ProgramError:
     """The error for an autoguide that draws the latents of all data together."""
     return ProgramError(

@@ -26,6 +26,8 @@ from reference.base import PRIORS
 from scipy.special import expit, log_softmax, rel_entr, softmax
 from scipy.stats import chisquare
 
+import ppdgm
+from ppdgm.errors import ProgramError
 from ppdgm.inference import bounds
 from ppdgm.models import BernoulliPrior, CategoricalPrior, GumbelSoftmax, RelaxedBernoulli
 
@@ -249,3 +251,18 @@ def test_gradients_at_given_relaxed_values_are_those_of_the_reference(backend):
         gradients = gradient(backend, program, X.astype(float), 3, given={"z": z})(params, 0)
     joint = lambda p: np.subtract(*log_joint_and_guide(program.to_dict(), p, {"x": X}, {"z": z})).mean()
     check_slopes(gradients, joint, params)
+
+
+@every_backend
+@pytest.mark.parametrize("kind", ("bernoulli", "categorical"))
+def test_a_trace_takes_values_of_the_discrete_program_alone(backend, kind):
+    """The values that a trace draws have their terms again; a relaxed draw's have none."""
+    posterior = RelaxedBernoulli() if kind == "bernoulli" else GumbelSoftmax(classes=3, embedding=2)
+    program = vae(posterior, latent=3 if kind == "bernoulli" else 1)
+    params = moved(program)
+    own = ppdgm.trace(program, params, X, k=2, backend=backend)
+    again = ppdgm.trace(program, params, X, k=2, backend=backend, values={"z": own.values["z"]})
+    np.testing.assert_allclose(again.log_q["z"], own.log_q["z"], rtol=1e-6)
+    between = log_softmax(np.random.default_rng(0).normal(size=own.values["z"].shape), -1).astype("float32")
+    with pytest.raises(ProgramError, match="got numbers between its values"):
+        ppdgm.trace(program, params, X, k=2, backend=backend, values={"z": between})

@@ -216,3 +216,22 @@ def test_a_parameter_that_appears_later_is_refused():
     runtime, params, data = start((model, pair_of(simple)[1]), draw())
     with pytest.raises(ProgramError, match="'late' appears only now"):
         log_weights(runtime, params, data, np.arange(2), 1)
+
+
+def test_values_of_draws_that_are_rounded_are_refused():
+    """A straight-through draw carries the number before it was rounded, of which its density is."""
+
+    def model(x):
+        with pyro.plate("data", x.shape[0]):
+            z = pyro.sample("z", dist.RelaxedBernoulliStraightThrough(torch.tensor(0.5), probs=torch.tensor(0.5)))
+            pyro.sample("x", dist.Normal(z.unsqueeze(-1), torch.ones(X)).to_event(1), obs=x)
+
+    def guide(x):
+        logits = pyro.param("logits", torch.tensor(0.4))
+        with pyro.plate("data", x.shape[0]):
+            pyro.sample("z", dist.RelaxedBernoulliStraightThrough(torch.tensor(0.7), logits=logits))
+
+    runtime, params, data = start((model, guide), draw())
+    found = runtime.trace(params, data, np.arange(B), K, 0, None, False)
+    with pytest.raises(ProgramError, match="'z': RelaxedBernoulliStraightThrough rounds its draws"):
+        runtime.trace(params, data, np.arange(B), K, 0, found.values, False)

@@ -9,12 +9,13 @@ import numpy as np
 
 from ppdgm.data import as_fields
 from ppdgm.diagnostics.arrays import as_array
-from ppdgm.errors import PpdgmError, require
+from ppdgm.errors import PpdgmError, ProgramError, require
 from ppdgm.inference.evaluate import Judge, check_fields, dtype_of, parse_memory
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.noise import check_quiet
 from ppdgm.inference.support import check_support
 from ppdgm.language import Trace
+from ppdgm.models.relaxed import CERTAIN
 from ppdgm.program import PlainPair, check_program
 from ppdgm.registry import backend as load_backend
 
@@ -59,7 +60,8 @@ def trace(
     """Every site's values and terms, in one piece.
 
     Args:
-        values: latents [K, N, *event] to score instead of drawing them.
+        values: latents [K, N, *event] to score instead of drawing them. Of a relaxed latent these are values of the
+            discrete distribution that it stands for, as are those that are drawn.
         kl: add closed-form KLs where they hold.
         others: as for `log_weights`.
     """
@@ -70,7 +72,31 @@ def trace(
         values = as_fields(values, dtype_of(params), typed=isinstance(program, PlainPair))
     data, index = feed.rows(np.arange(feed.size))
     found: Trace = runtime.trace(native, data, index, k, seed, values, kl)
+    if values and not isinstance(program, PlainPair):
+        drawn = runtime.trace(native, data, index, 1, seed, None, False).values
+        for name in values.keys() & drawn.keys():
+            _check_discrete(name, np.asarray(values[name]), drawn[name])
     return found
+
+
+def _check_discrete(name: str, value: np.ndarray, drawn: np.ndarray) -> None:
+    """Refuse numbers between the values of a latent that evaluations draw as log one-hot vectors, or certain log-odds.
+
+    Raises:
+        ProgramError: with the site.
+    """
+    certain = np.abs(drawn) == CERTAIN
+    if drawn.dtype.kind != "f" or not drawn.size or not ((drawn == 0) | certain).all() or not certain.any():
+        return
+    classes = (drawn == 0).any()
+    far = np.abs(value) >= CERTAIN
+    fits = ((value == 0).sum(-1) == 1) & ((value == 0) | far).all(-1) if classes else far
+    if not fits.all():
+        expected = f"log one-hot vectors, with one 0 and else −{CERTAIN:g}" if classes else f"log-odds of ±{CERTAIN:g}"
+        raise ProgramError(
+            f"values: site {name!r} is discrete, as its relaxation is for training alone; got numbers between its "
+            f"values, such as a relaxed draw's, expected {expected}, as trace(…).values has them."
+        )
 
 
 def _ready(program: Any, params: Mapping[str, np.ndarray], x: Any, backend: str | None, device: str) -> Any:

@@ -118,6 +118,7 @@ class Recorder(Messenger):
             self._check_replayed(msg, self.replay[name])
             _set(msg, self.replay[name].value)
         elif name in self.given:
+            mistakes.check_rounded(name, fn)
             _set(msg, self.layout.spread(name, fn, self._frames(msg), self.given[name], len(self.axes)))
         elif self.mean and not (self.given and msg["infer"].get("is_auxiliary")):  # all is given: nothing is below it
             _set(msg, self._point(name, fn, True))
