@@ -19,6 +19,8 @@ from ppdgm.models.relaxed import CERTAIN
 from ppdgm.program import PlainPair, check_program
 from ppdgm.registry import backend as load_backend
 
+FAR = 36.0  #: log-odds beyond which a probability is 0 or 1 to rounding in float64
+
 
 def log_weights(
     program: Any,
@@ -88,11 +90,12 @@ def _check_discrete(name: str, value: np.ndarray, drawn: np.ndarray) -> None:
     certain = np.abs(drawn) == CERTAIN
     if drawn.dtype.kind != "f" or not drawn.size or not ((drawn == 0) | certain).all() or not certain.any():
         return
-    classes = (drawn == 0).any()
-    far = np.abs(value) >= CERTAIN
-    fits = ((value == 0).sum(-1) == 1) & ((value == 0) | far).all(-1) if classes else far
+    classes, far, at = (drawn == 0).any(), np.abs(value) > FAR, np.abs(value) < np.exp(-FAR)
+    fits = (at.sum(-1) == 1) & (at | far).all(-1) if classes else far
     if not fits.all():
-        expected = f"log one-hot vectors, with one 0 and else −{CERTAIN:g}" if classes else f"log-odds of ±{CERTAIN:g}"
+        expected = (
+            f"log one-hot vectors, with one 0 and else −{CERTAIN:g} or so" if classes else f"log-odds of ±{CERTAIN:g}"
+        )
         raise ProgramError(
             f"values: site {name!r} is discrete, as its relaxation is for training alone; got numbers between its "
             f"values, such as a relaxed draw's, expected {expected}, as trace(…).values has them."
