@@ -187,8 +187,6 @@ class IWAE(Weighted):
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
-        if self.elbo_share and self.k == 1:
-            raise ValueError("elbo_share: with k=1 both bounds are the ELBO. Give k=2 or more, or leave it out.")
         if self.guide_groups and self.particles % self.guide_groups:
             raise ValueError(f"guide_groups={self.guide_groups} does not divide k·groups = {self.particles} particles.")
         return self
@@ -213,17 +211,11 @@ class Renyi(Weighted):
 
     Args:
         alpha: α, any number; below 0 it is no lower bound on log p(x).
-        k: K, particles of a group, at least 2: one alone gives the ELBO for every α.
+        k: K, particles of a group; one alone gives the ELBO for every α.
         groups, estimator, baseline: as for `IWAE`.
     """
 
     alpha: float = 0.5
-
-    @model_validator(mode="after")
-    def _weighs(self) -> Self:
-        if self.k == 1:
-            raise ValueError("alpha: with k=1 the bound is the ELBO for every α. Give k=2 or more, or use SVI.")
-        return self
 
     @property
     def _alpha(self) -> float:
