@@ -13,7 +13,7 @@ from test_wrong_kinds import X
 import ppdgm
 from ppdgm.data import Transform, as_fields, binarise, load_data
 from ppdgm.data.kinds import numbers
-from ppdgm.errors import DataError
+from ppdgm.errors import CheckpointError, DataError, PpdgmError, ProgramError
 from ppdgm.models import MLP, VAE
 
 FRAME = pd.DataFrame(X, columns=["a", "b", "c"])
@@ -109,6 +109,27 @@ def test_of_other_arguments():
         with pytest.raises(DataError) as error:
             as_fields({"x": X, "label": value})
         assert str(error.value).startswith("Data 'label': got ") and got in str(error.value), name
+
+
+def test_of_parameters_and_of_what_is_given():
+    anywhere = {n: w for n, w in WRONG.items() if n not in ("one number", "no columns", "a table of tables")}
+    first, name = PROGRAM.initialise(0), "decoder.layers.0.bias"
+    for kind, (value, got, do) in anywhere.items():
+        params = {**first, name: value}
+        for call in (
+            lambda p=params: ppdgm.log_weights(PROGRAM, p, X, k=1, backend="pyro"),
+            lambda p=params: ppdgm.trace(PROGRAM, p, X, k=1, backend="numpyro"),
+            lambda p=params: ppdgm.fit(PROGRAM, X, params=p, steps=1, progress=False, backend="pyro"),
+        ):
+            with pytest.raises(ProgramError) as error:
+                call()
+            told = str(error.value)
+            assert told.startswith(f"params: {name!r}: got ") and got in told and do in told, (kind, told)
+        with pytest.raises(PpdgmError):  # rows of another number, names, or one of these kinds
+            FITS["pyro"].sample(12, given={"z": (x for x in X) if kind == "a generator" else value})
+    for params in ({**first, name: 3.0}, {**first, name: np.ones(4)}, {n: v for n, v in first.items() if n != name}):
+        with pytest.raises(CheckpointError, match=rf"parameter '{name}'"):  # 3.0 was one for all of them
+            ppdgm.log_weights(PROGRAM, params, X, k=1, backend="pyro")
 
 
 @pytest.mark.parametrize("name", RIGHT)

@@ -27,7 +27,7 @@ from sklearn.datasets import load_wine
 
 import ppdgm
 from ppdgm import Fit
-from ppdgm.inference import IWAE, SVI, Linear, Stage
+from ppdgm.inference import IWAE, SVI, Cosine, Linear, Stage
 from ppdgm.models import MLP, PPCA, VAE
 from ppdgm.plots import grid
 from ppdgm.registry import backend
@@ -111,6 +111,7 @@ program = VAE(event_shape=data.event_shape, latent=latent, encoder=net, decoder=
 warm, rest = (14, 14) if SMALL else (700, 700)  # steps
 options = {"validation": data.validation, "steps": warm + rest, "batch_size": 100, "keep_best": True, "seed": 0}
 options |= {"weight_average": 0.99, "diagnose_epochs": 1 if SMALL else 2, "progress": False}
+options |= {"learning_rate": Cosine(peak=3e-3, steps=warm + rest)}  # to 0, so that training ends where it has converged
 warmup = Stage(engine=SVI(beta=Linear(steps=warm // 2)), steps=warm)
 tight = IWAE() if SMALL else IWAE(k=5, estimator="dreg")
 healthy = ppdgm.fit(program, data.train, engine=[warmup, tight], **options)

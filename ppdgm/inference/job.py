@@ -32,6 +32,7 @@ from ppdgm.inference.no_effect import check_compile, check_nets, check_rates
 from ppdgm.inference.noise import check_quiet, noise_of
 from ppdgm.inference.optimisers import as_optimiser
 from ppdgm.inference.pair_draws import rows_of
+from ppdgm.inference.parameters import as_params
 from ppdgm.inference.recipe import Recipe
 from ppdgm.inference.result import Fit, values_of
 from ppdgm.inference.run import Interruption, Run, interruptible
@@ -102,7 +103,7 @@ class Job:
         self.feed = Feed(self.runtime, self.fields)
         first = self.runtime.initialise(training.seed, self.feed.sample, training.dtype)
         if self.params is not None:
-            first = matching(first, self.params)
+            first = matching(first, as_params(None, self.params))
         size = self.feed.size
         if recipe.engine.exact:
             _check_exact(recipe, self.runtime.tracer.labels, size)

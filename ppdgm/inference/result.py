@@ -212,10 +212,9 @@ class Fit(Diagnosable):
         require("mean", mean, bool, None, "True or False")
         rows = {name: np.repeat(v, n) if _is_one(v) else v for name, v in (given or {}).items()}
         for name, value in rows.items():
-            if len(value) != n:
-                raise DataError(
-                    f"given: got {len(value)} rows of {name!r}, expected {n}, one for each datum, or one number."
-                )
+            count = value.shape[0] if hasattr(value, "shape") else len(value)  # a sparse matrix has no len
+            if count != n:
+                raise DataError(f"given: got {count} rows of {name!r}, expected {n}, one for each row, or one number.")
         if isinstance(self.program, PlainPair):
             return single(leave(self.codings, self._pair_draws(rows, mean).draw(n, seed), fields, units))
         if not rows:
@@ -325,7 +324,9 @@ class Fit(Diagnosable):
 
 def _is_one(value: Any) -> bool:
     """Whether it is one number or name, and no array or list, which may be ragged."""
-    return np.ndim(value) == 0 if isinstance(value, np.ndarray | str) else not isinstance(value, Sized)
+    if hasattr(value, "shape"):
+        return len(value.shape) == 0
+    return isinstance(value, str) or not isinstance(value, Sized)
 
 
 def load(

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from ppdgm.data import as_fields
-from ppdgm.diagnostics.arrays import as_array
 from ppdgm.errors import PpdgmError, ProgramError, require
 from ppdgm.inference.evaluate import Judge, check_fields, dtype_of, parse_memory
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.noise import check_quiet
+from ppdgm.inference.parameters import as_params
 from ppdgm.inference.support import check_support
 from ppdgm.language import Trace
 from ppdgm.models.relaxed import CERTAIN
@@ -105,7 +105,7 @@ def _check_discrete(name: str, value: np.ndarray, drawn: np.ndarray) -> None:
 def _ready(program: Any, params: Mapping[str, np.ndarray], x: Any, backend: str | None, device: str) -> Any:
     check_program(program)
     require("device", device, str, None, "text, such as 'auto', 'cpu' or 'cuda:1'")
-    params = {n: as_array(f"params[{n!r}]", v) for n, v in _named("params", params).items()}
+    params = as_params(program, _named("params", params))
     fields = as_fields(x, dtype_of(params), "judge", isinstance(program, PlainPair))
     check_fields(program, fields)
     name = getattr(program, "backend", None) or ("numpyro" if backend is None else backend)
