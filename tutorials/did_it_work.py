@@ -163,11 +163,11 @@ for name, diagnosis in found.items():
     print(f"\n=== {name} ===\n{diagnosis}")
 
 # %% [markdown]
-# A ✗ is a serious problem, a ! is something to improve. The healthy model has no ✗, but it is not perfect: see below
-# for its ! marks. The two others have a ✗ each, in different places. The guide of the collapsed model is right: if x
-# has no information about z, the posterior is the prior, which is easy to learn. So tight bounds, calibrated ranks and
-# small k̂ do not show a good model; and a good model, such as the narrow one, can have a bad guide. Now we look at the
-# numbers behind these words.
+# A ✗ is a serious problem, a ! is something to improve. The healthy model has no ✗, but it is not perfect: its ! marks
+# say that the encoder loses almost a nat, and that its images have too many edges. The two others have a ✗ each, in
+# different places. The guide of the collapsed model is right: if x has no information about z, the posterior is the
+# prior, which is easy to learn. So tight bounds, calibrated ranks and small k̂ do not show a good model; and a good
+# model, such as the narrow one, can have a bad guide. Now we look at the numbers behind these words.
 #
 # ## How good is log p(x), and how certain is it?
 #
