@@ -239,13 +239,13 @@ def test_arguments_are_refused_before_work_starts(case):
 
 
 BAD_DATA = {
-    "empty": (X[:0], "rows"),
+    "empty": (X[:0], "at least one row"),
     "shape": (X[:, :3], "expected (6,)"),
     "range": (X * 2, "at index (0,"),
     "nan": (np.where(np.arange(6) == 2, np.nan, X), "at index (0, 2), expected finite"),
     "ragged": ([[1, 2], [3]], "rows of different lengths"),
-    "words": (np.array([["a"] * 6]), "expected an array of numbers"),
-    "none": (None, "got NoneType"),
+    "words": (np.array([["a"] * 6]), "got text, expected real numbers"),
+    "none": (None, "got nothing (None)"),
     "fields": ({"x": X, "label": X[:, 0]}, "takes ['x']"),
     "missing": ({"y": X}, "takes ['x']"),
     "lengths": ({"x": X, "y": X[:3]}, "the same number"),
