@@ -38,7 +38,8 @@ def _amount(value: Any) -> float | int | None:
     whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
     if value is None or whole or (isinstance(value, float) and 0 < value < 1):
         return value
-    every = "; to have all rows in one split, give validation=0, test=0 and take data.train" if value == 1 else ""
+    one = isinstance(value, int | float) and value == 1
+    every = "; to have all rows in one split, give validation=0, test=0 and take data.train" if one else ""
     raise ValueError(f"a fraction between 0 and 1, a number of rows or None{every}")
 
 
