@@ -101,6 +101,33 @@ def sum_out(
     return terms
 
 
+def most_probable(log_p: Array, sizes: list[int], xp: Any, logsumexp: LogSumExp) -> list[Array]:
+    """For each enumerated site, the place of its most probable value, [K, B].
+
+    Args:
+        log_p: of all joint values, [Sₙ, …, S₁, K, B].
+        sizes: S₁, …, Sₙ.
+        xp, logsumexp: the array operations.
+    """
+    found = []
+    for i in range(len(sizes)):
+        alone = log_p
+        for j in reversed(range(len(sizes))):  # the leftmost axis first
+            if j != i:
+                alone = logsumexp(alone, 0 if j > i else 1)
+        found.append(xp.argmax(alone, axis=0))
+    return found
+
+
+def places(joint: Array, sizes: list[int]) -> list[Array]:
+    """For each enumerated site, the place of its value in a joint one, counted in the order [Sₙ, …, S₁]."""
+    found = []
+    for size in sizes:
+        found.append(joint % size)
+        joint = joint // size
+    return found
+
+
 def average(
     log_p: Mapping[str, Array],
     log_q: Mapping[str, Array],

@@ -122,10 +122,46 @@ def read_predictive(
     shape: tuple[int, int],
     given: Mapping[str, Array],
 ) -> dict[str, Array]:
-    """Observed sites drawn from the model at given latents, [K, B, *event]."""
+    """Observed sites drawn from the model at given latents of the data, [K, B, *event].
+
+    What the model sums out is drawn from its posterior given these and the data.
+    """
     model = Reading(reader, shape, given, generate=True)
     _run(program, "model", speak(model), batch, reader)
+    if model.summed:
+        own = _summed(program, speak, reader, batch, shape, given, drawn=True)
+        model = Reading(reader, shape, {**given, **own}, generate=True)
+        _run(program, "model", speak(model), batch, reader)
     return {n: model.values[n] for n in model.observed}
+
+
+def _summed(
+    program: PairLike,
+    speak: Callable[[Reading], Vocabulary],
+    reader: Reader,
+    batch: Batch,
+    shape: tuple[int, int],
+    given: Mapping[str, Array],
+    drawn: bool,
+) -> dict[str, Array]:
+    """Sites that the model alone has and sums out, given the data and all other latents, [K, B, *event].
+
+    Either `drawn` from p(c|x, z), or each at its most probable value.
+    """
+    model = Reading(reader, shape, given)
+    P = speak(model)
+    _run(program, "model", P, batch, reader)
+    sizes = [*model.axes.values()]
+    total = sum(v for n, v in model.log_prob.items() if n not in model.shared)
+    if drawn:
+        flat = P.xp.permute_dims(reader.reshape(total, (-1, *shape)), (1, 2, 0))
+        joint, _ = reader.draw(P.dist.Categorical(logits=flat), shape)
+        at = enumeration.places(joint, sizes)
+    else:
+        at = enumeration.most_probable(total, sizes, P.xp, P.logsumexp)
+    events = {n: tuple(model.dists[n].event_shape) for n in model.axes}
+    values = {n: reader.reshape(model.values[n], (s, *events[n])) for n, s in model.axes.items()}
+    return {n: v[at[i]] for i, (n, v) in enumerate(values.items())}
 
 
 def read_decoded(
@@ -168,16 +204,29 @@ def read_dream(
 
 
 def read_means(
-    program: PairLike, speak: Callable[[Reading], Vocabulary], reader: Reader, batch: Batch, size: int
+    program: PairLike,
+    speak: Callable[[Reading], Vocabulary],
+    reader: Reader,
+    batch: Batch,
+    size: int,
+    given: Mapping[str, Array] | None = None,
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Each latent at its mean given the means before it, and each observed site's mean given those; [1, B, *event].
 
-    Where nothing is latent, the model's deterministic values [B, …] stand for latents: an autoencoder's code.
+    Or all latents of the guide as they are `given`, [1, B, *event].
+    Where nothing is latent, the model's deterministic values [B, …] stand for latents: an autoencoder's code. What the
+    model sums out is at its most probable value given the data and the latents.
     """
     guide = Reading(reader, (1, size), {}, choose="mean")
-    _run(program, "guide", speak(guide), batch, reader)
-    model = Reading(reader, (1, size), guide.seen, choose="mean", generate=True)
+    if not given:
+        _run(program, "guide", speak(guide), batch, reader)
+    seen = given or guide.seen
+    model = Reading(reader, (1, size), seen, choose="mean", generate=True)
     _run(program, "model", speak(model), batch, reader)
+    if model.summed:
+        seen = {**seen, **_summed(program, speak, reader, batch, (1, size), seen, drawn=False)}
+        model = Reading(reader, (1, size), seen, choose="mean", generate=True)
+        _run(program, "model", speak(model), batch, reader)
     latents = {n: guide.values[n] for n in guide.dists}
     if len(model.dists) == len(model.observed):
         latents = {n: v[None] for n, v in model.values.items() if n not in model.dists}

@@ -189,6 +189,7 @@ class Reading:
         self.seen: dict[str, Array] = {}  # what others see of a site at its mean
         self.held: list[str] = []
         self.drawn: list[str] = []
+        self.summed: list[str] = []  # of what is generated, latents that ask to be summed out
 
     def plate(self, name: str, data: Array) -> AbstractContextManager[Any]:
         if self.inside:
@@ -222,6 +223,8 @@ class Reading:
             self.shared.append(name)
         if obs is not None:
             self.observed.append(name)
+        elif self.generate and name not in self.given and enumeration.wanted(name, infer):
+            self.summed.append(name)
         held = self.holds is not None and self._is_held(name, data)
         if data is not None:
             mistakes.check_observation(name, tuple(data.shape), tuple(dist.event_shape), shape, self.inside)

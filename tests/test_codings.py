@@ -159,6 +159,12 @@ def test_images_and_arrays_are_coded_as_before(tmp_path):
         load_data(tmp_path / "three", like=one, validation=0, test=0)
     np.savez(tmp_path / "two.npz", x=pixels[:2], label=np.array(["cat", "ant"]))
     assert load_data(tmp_path / "two.npz", like=one, validation=0, test=0).train["label"].tolist() == [1, 0]
+    for options in ({}, {"fields": ["x"]}):  # a field, and labels beside
+        with pytest.raises(DataError, match=r"'label': got numbers, such as 1, where .* had names: ant, cat"):
+            np.savez(tmp_path / "n.npz", x=pixels[:2], label=np.array([1, 0]))
+            load_data(tmp_path / "n.npz", like=one, validation=0, test=0, **options)
+    np.savez(tmp_path / "n.npz", x=pixels[:2], label=np.array([-1, -1]))  # none is known
+    assert load_data(tmp_path / "n.npz", like=one, validation=0, test=0).train["label"].tolist() == [-1, -1]
     with pytest.raises(DataError, match="where the data prepared before had numbers"):
         np.savez(tmp_path / "n.npz", x=pixels, label=np.arange(4))
         numbers = load_data(tmp_path / "n.npz", fields=["x", "label"], validation=0, test=0)

@@ -148,6 +148,18 @@ FILES = {
         ["Got scale='standardise', but binarisation is of x in [0, 1]: give scale='unit'"],
     ),
     "standardise huge numbers": (npy(np.array([1e308, -1e308])), "d.npy", {"scale": "standardise"}, ["too large"]),
+    "standardise tiny numbers": (  # the first is no constant, though its variance is 0 in float64
+        npy(np.arange(4.0)[:, None] * [1e-170, 1]),
+        "d.npy",
+        {"scale": "standardise"},
+        ["x[:, 0]", "too small"],
+    ),
+    "two names of labels": (
+        npz(x=np.ones(9), y=np.arange(9), label=np.zeros(9, int)),
+        "d.npz",
+        {},
+        ["got arrays 'y' and 'label'", 'fields={"x": "x", "label": "y"}'],
+    ),
     "scale without x": (
         npz(a=np.ones(9)),
         "d.npz",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppdgm.data.checks import check_array, refuse_where
-from ppdgm.data.classes import Classes
+from ppdgm.data.classes import UNLABELLED, Classes
 from ppdgm.data.dataset import Dataset
 from ppdgm.data.fields import check_finite
 from ppdgm.data.looks import SOME, check_own
@@ -21,7 +21,7 @@ from ppdgm.data.source import Source
 from ppdgm.data.split import SPLITS, Rows, split
 from ppdgm.data.stream import Stream
 from ppdgm.data.transform import Transform
-from ppdgm.errors import DataError
+from ppdgm.errors import DataError, listed
 
 Chosen = Mapping[str, tuple[str, Rows] | None]
 
@@ -48,6 +48,7 @@ def prepare(
         DataError: data that can't be prepared so; says which, and where.
     """
     raw = _numbers(raw, known)
+    _check_codes(raw, known)
     _check(raw)
     sizes = {part: len(next(iter(fields.values()))) for part, fields in raw.parts.items()}
     asked = {"validation": source.validation, "test": source.test}
@@ -97,6 +98,26 @@ def _numbers(raw: Raw, known: Mapping[str, Any]) -> Raw:
             if name == "label" and part in labels:
                 labels[part] = codes
     return Raw(parts, labels, classes, raw.columns)
+
+
+def _check_codes(raw: Raw, known: Mapping[str, Any]) -> None:
+    """Refuse whole numbers where the classes before had names: nothing says that they count these in the same order.
+
+    Raises:
+        DataError: with the names, and how to write them.
+    """
+    for part, fields in raw.parts.items():
+        labels = {"label": raw.labels[part]} if part in raw.labels else {}
+        for name, array in {**labels, **fields}.items():
+            before = known.get(name)
+            if not (isinstance(before, Classes) and before.text) or name in raw.classes or array.dtype.kind in "US":
+                continue
+            if (numbered := np.asarray(array)[np.asarray(array) != UNLABELLED]).size:
+                raise DataError(
+                    f"Data {name!r}: got numbers, such as {numbered.ravel()[0]}, where the classes of the data "
+                    f"prepared before had names: {listed(before.names)}. Give names: "
+                    f"np.array([…])[{name}], with the names in the order of your numbers."
+                )
 
 
 def _words(name: str, array: Any, its: Classes | None, known: Any) -> np.ndarray | None:

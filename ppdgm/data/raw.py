@@ -82,7 +82,12 @@ def choose(parts: Mapping[str, Mapping[str, np.ndarray]], source: Source) -> Raw
 
 def _default(named: Mapping[str, np.ndarray], source: Source) -> dict[str, Any]:
     """x under its usual names, or the only array; the others but the label keep their names."""
-    others = [n for n in named if n not in LABEL_NAMES]
+    others, labels = [n for n in named if n not in LABEL_NAMES], [n for n in named if n in LABEL_NAMES]
+    if len(labels) > 1:
+        raise DataError(
+            f"{source.name}: got arrays {' and '.join(map(repr, labels))}, of which only one can be the label. "
+            f'Say which are which fields, such as fields={{"x": "x", "label": "{labels[0]}"}}.'
+        )
     x = next((n for n in X_NAMES if n in others), others[0] if len(others) == 1 else None)
     if x is None:
         raise DataError(

@@ -85,19 +85,27 @@ def extremes(arrays: Iterable[np.ndarray], enough: float = np.inf) -> tuple[floa
 def _standardise(train: Stream) -> Transform:
     """Mean and standard deviation per dimension, in one pass; a constant dimension has scale 1.
 
+    A dimension that varies by so little that its variance is no normal float64 is refused: it is not constant.
+
     Chan, Golub & LeVeque 1983, doi:10.1080/00031305.1983.10483115.
     """
     first = train[0].astype(np.float64)  # numbers are counted from it, so that what is constant stays exactly so
     count, mean, squares = 0, np.zeros_like(first), np.zeros_like(first)
+    constant = np.ones(first.shape, bool)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         for index in train.chunks():
             x = train[index] - first
+            constant &= (x == 0).all(0)
             shift = x.mean(0) - mean
             squares += ((x - x.mean(0)) ** 2).sum(0) + shift**2 * (count * len(x) / (count + len(x)))
             count += len(x)
             mean += shift * (len(x) / count)
         mean, scale = first + mean, np.sqrt(squares / count)
+        tiny = ~constant & ~(squares / count >= np.finfo(np.float64).tiny)
     if not (np.isfinite(mean) & np.isfinite(scale)).all():
         refuse_where("x", train.array, lambda c: ~np.isfinite(c), "finite numbers")
         raise DataError("Data 'x': got numbers whose variance is too large for float64. Scale them down first.")
-    return Transform("standardise", 1.0, mean, np.where(scale < np.finfo(np.float64).tiny, 1.0, scale))
+    if tiny.any():
+        at = ", ".join(map(str, (":", *map(int, np.argwhere(tiny)[0]))))
+        raise DataError(f"Data 'x': got x[{at}], whose variance is too small for float64. Scale it up first.")
+    return Transform("standardise", 1.0, mean, np.where(constant, 1.0, scale))

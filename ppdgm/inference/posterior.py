@@ -14,6 +14,7 @@ from ppdgm.inference.subject import Sites, Subject
 
 How = Literal["guide", "importance", "mcmc"]
 HOW: tuple[str, ...] = get_args(How)
+_OF_ROWS = "The posterior's draws are of each datum's latents; this program has "
 MOST_CHAINED = 1000  # data whose chains are run, one after another
 
 
@@ -59,10 +60,7 @@ def _trace(subject: Subject, data: Any, index: np.ndarray, k: int, seed: int) ->
     trace = subject.runtime.trace(subject.params, data, index, k, seed, None, False)
     check_density(trace)
     if trace.shared or trace.marginal is not None or not trace.log_q:
-        raise ProgramError(
-            "The posterior's draws are of each datum's latents; this program has "
-            + ("one that all data share." if trace.shared else "enumerated ones, or none.")
-        )
+        raise ProgramError(_OF_ROWS + ("one that all data share." if trace.shared else "enumerated ones, or none."))
     latents = {n: trace.values[n] for n in trace.log_q if n in trace.values}
     return latents, sum(trace.log_p.values()), sum(trace.log_q.values())
 
@@ -101,6 +99,8 @@ def _chained(subject: Subject, draws: int, warmup: int, chains: int) -> Posterio
         if n == 0:
             subject.runtime.check_walked(subject.params, data, index)
         start = subject.runtime.draws(subject.params, data, index, chains, subject.stream("starts", n))
+        if not start:
+            raise ProgramError(_OF_ROWS + "enumerated ones, or none.")
         _check_proper(subject, data, index, start, n)
         starts.append((data, {name: v[:, 0] for name, v in start.items()}))
     found: list[Sites] = []

@@ -148,9 +148,7 @@ class Runtime:
         return found
 
     def seen_at(self, params: Any, data: Any, index: np.ndarray, latents: Arrays) -> dict[str, np.ndarray]:
-        """Observed sites at their means given all latents [1, B, *event]; a plain pair's too."""
-        if hasattr(self.tracer, "decoded"):
-            return self.decoded(params, data, index, latents)
+        """Observed sites at their means given the data and all latents of the guide, [1, B, *event]."""
         found: dict[str, np.ndarray] = self.fetch(self._means(params, data, self._index(index), self.put(latents))[1])
         return found
 
@@ -410,8 +408,7 @@ class Runtime:
         return next((v.dtype for v in params.values() if jnp.issubdtype(v.dtype, jnp.floating)), np.float32)
 
     def _at_means(self, params: Any, data: Any, index: Array, given: Any) -> tuple[Any, Any]:
-        at = (given,) if given else ()  # of a plain pair
-        found: tuple[Any, Any] = self.tracer.means(params, select(self.tracer, data, index), index, *at)
+        found: tuple[Any, Any] = self.tracer.means(params, select(self.tracer, data, index), index, given)
         return found
 
 

@@ -142,9 +142,7 @@ class Runtime:
         return found
 
     def seen_at(self, params: Any, data: Any, index: np.ndarray, latents: Arrays) -> dict[str, np.ndarray]:
-        """Observed sites at their means given all latents [1, B, *event]; a plain pair's too."""
-        if hasattr(self.tracer, "decoded"):
-            return self.decoded(params, data, index, latents)
+        """Observed sites at their means given the data and all latents of the guide, [1, B, *event]."""
         with self._evaluating(params, 0) as params:
             rows = self._index(index)
             found = self.tracer.means(params, select(self.tracer, data, rows), rows, self.put(latents))

@@ -161,9 +161,11 @@ class ProgramTracer:
         """Observed sites at their means given some latents, [1, B, *event]."""
         return read_decoded(self.program, self._speak(params), TorchReader(), batch, index.shape[0], given)
 
-    def means(self, params: Params, batch: Batch, index: Array) -> tuple[Sites, Sites]:
-        """Latents and observed sites at their means, [1, B, *event]."""
-        return read_means(self.program, self._speak(params), TorchReader(), batch, index.shape[0])
+    def means(
+        self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array] | None = None
+    ) -> tuple[Sites, Sites]:
+        """Latents and observed sites at their means, [1, B, *event]; or all latents as they are given."""
+        return read_means(self.program, self._speak(params), TorchReader(), batch, index.shape[0], given)
 
     def prior(
         self,
