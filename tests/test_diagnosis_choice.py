@@ -203,3 +203,43 @@ def test_latents_are_counted_by_latent_and_not_by_class(parts, number, backend):
     use = fit.diagnose(x, parts="latents").use
     live = Live(fit._runtime, Feed(fit._runtime, {"x": x}), 1).measure(fit._native)
     assert len(use.sites[0].used) == number and live["live_active_z"] == use.sites[0].used.sum() == number
+
+
+class Logged(Alone):
+    """An exact guide again, with the site observed at what is computed of the field."""
+
+    def model(self, P, x):
+        Named.model(self, P, P.xp.log(x), None)
+
+    def guide(self, P, x):
+        Named.guide(self, P, P.xp.log(x), 0.0)
+
+
+class Censored(Program):
+    """Times x with an event or without: both sites' fields are in the mask or the probability of the other."""
+
+    def build(self, context):
+        context.param("loc", ())
+
+    def model(self, P, x, event):
+        with P.plate("data", x):
+            rate = P.xp.exp(P.sample("z", P.dist.Normal(P.full((), 0.0), 1.0)))
+            P.sample("x", P.dist.Exponential(rate).mask(event > 0.5), obs=x)
+            P.sample("event", P.dist.Bernoulli(probs=1 - P.xp.exp(-rate * x)).mask(event < 0.5), obs=event)
+
+    def guide(self, P, x, event):
+        with P.plate("data", x):
+            P.sample("z", P.dist.Normal(P.param("loc"), P.full((), 1.0)))
+
+
+@both
+def test_no_calibration_where_simulated_data_would_not_go_with_their_latents(backend):
+    x = np.exp(3 + np.random.default_rng(0).normal(size=60) * 2**0.5).astype("float32")
+    data = {"x": x, "event": (x > 20).astype("float32")}
+    for fit, rows in (
+        (Fit(Logged(), {"slope": np.float32(0.5)}, backend), x),
+        (Fit(Censored(), {"loc": np.float32(0.0)}, backend), data),
+    ):
+        found = fit.diagnose(rows, parts=("calibration", "annealing"), few=2)
+        assert "a simulation draws no such data" in found.withheld["calibration"] and not found.calibration
+        assert "annealing" in found.withheld

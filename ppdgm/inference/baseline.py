@@ -23,7 +23,8 @@ def baseline(subject: Subject) -> Baseline:
     """
     free = [n for n in subject.fields if n not in subject.conditions]
     if len(free) != 1 or free[0] not in subject.drawn_as:
-        raise ProgramError(f"log p is of {' and '.join(free)}, and columns are of one field that the model draws.")
+        of = " and ".join(free) or "what the model computes of its fields"
+        raise ProgramError(f"log p is of {of}, and columns are of one field that the model draws.")
     field = free[0]
     width = max(1, int(np.prod(subject.feed.fields[field].shape[1:])))
     index = some_rows(subject.size, max(2, MOST_NUMBERS // width), subject.stream("baseline"))

@@ -227,13 +227,14 @@ class Subject:
         return take(self.feed.fields, index)
 
     @cached_property
-    def _roles(self) -> tuple[dict[str, str], tuple[str, ...]]:
+    def _roles(self) -> tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]:
         """What each field is to the model: the site that it is observed at, by field; and those that it needs.
 
+        Last, observed sites that draw no field: at what is computed of fields, or at one that the model computes with.
         Found out with two data and their latents held, by leaving out one field after another.
         """
         if isinstance(self.runtime.tracer.program, PlainPair):  # which can't be sampled
-            return self._named(), ()
+            return self._named(), (), ()
         index = np.linspace(0, self.size - 1, 2).astype(int)
         rows, (data, where) = take(self.feed.fields, index), self.feed.rows(index)
         try:
@@ -241,7 +242,7 @@ class Subject:
             held = lambda fields: self.runtime.sites(self.params, fields, latents, 2)[1]
             every = held(rows)
         except PpdgmError:  # latents that the guide doesn't draw
-            return self._named(), self._needed()
+            return self._named(), self._needed(), ()
         sites, needed = {}, []
         for name in self.fields:
             try:
@@ -251,7 +252,7 @@ class Subject:
                 continue
             if own := [n for n in every if n not in without]:
                 sites[name] = own[0]
-        return sites, tuple(needed)
+        return sites, tuple(needed), tuple(n for n in every if n not in latents and n not in sites.values())
 
     def _named(self) -> dict[str, str]:
         data, index = self.feed.rows(self.chunks(self.size, 1)[0])
@@ -299,8 +300,14 @@ class Subject:
         as a label; what it conditions on is of data at random.
 
         Raises:
-            ProgramError: the guide reads a field that no simulation has.
+            ProgramError: the guide reads a field that no simulation has, or an observed site draws no field: then data
+                would not go with the latents.
         """
+        if lost := self._roles[2]:
+            raise ProgramError(
+                f"site {lost[0]!r} is observed at what the model computes of its fields, or at a field that it also "
+                f"computes with ({', '.join(self.conditions)}), so that a simulation draws no such data."
+            )
         latents, observed = self.simulated(size, seed)
         rows = self.rows_for(size, seed)
         fields = {n: observed[s] for n, s in self.drawn_as.items() if s in observed}
