@@ -221,7 +221,7 @@ def test_means_follow_one_another():
     latents, observed = runtime.means(params, data, np.arange(5))
     assert set(latents) == {"z", "first_unobserved"}
     assert set(observed) == {"x", "first_observed"}
-    with pytest.raises(UnsupportedByBackend, match="by fit.sample"):
+    with pytest.raises(UnsupportedByBackend, match=r"by fit\.sample"):
         runtime.prior(params, {"x": None}, 3, 0, False)
 
 
