@@ -74,9 +74,19 @@ class Modules:
             yield
         finally:
             hook.remove()
-            for m, training, buffers in before:
+            for m, training, buffers in reversed(before):  # what was forgotten and seen again was entered twice
                 m.training = training
                 _put_back(m, buffers)
+
+    @contextmanager
+    def forgetting(self) -> Iterator[None]:
+        """Forget the modules that are first seen inside: a trial run may make some that no later run uses."""
+        known = set(self._modules)
+        try:
+            yield
+        finally:
+            for i in self._modules.keys() - known:
+                del self._modules[i], self._params[i]
 
     @contextmanager
     def evaluating(self, dropout_only: bool = False) -> Iterator[None]:

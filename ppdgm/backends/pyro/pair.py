@@ -304,7 +304,7 @@ class PairTracer:
         shapes = []
         for n in few(size):
             try:
-                with pyro.get_param_store().scope(), torch.random.fork_rng():
+                with pyro.get_param_store().scope(), torch.random.fork_rng(), self.modules.forgetting():
                     found = self._first_run(first(n), torch.arange(n, device=self.device))
             except Exception:  # told by the run with all data, if that fails too
                 return False
