@@ -229,9 +229,9 @@ class Recorder(Messenger):
             return fn
         self.plates.add(frame.name)
         b, shape = self.layout.b, list(fn.batch_shape)
-        shape = [1] * (-frame.dim - len(shape)) + shape
-        if shape[frame.dim] == b:
+        if len(shape) >= -frame.dim and shape[frame.dim] == b:
             return fn
+        shape = [1] * (-frame.dim - len(shape)) + shape
         if self.role == "guide" or shape[frame.dim] != 1:
             raise mistakes.unsized(name, fn, frame.name, b)
         shape[frame.dim] = b

@@ -1,0 +1,119 @@
+"""Each program is trained for a few steps, and its ELBO compared with the library's own, of all data."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import ppdgm
+from benchmarks.published.listing import Published
+from ppdgm.errors import PpdgmError
+
+STEPS, DRAWS, K, WITHIN = 3, 60, 60, 5.0  # training; the library's ELBO; particles of ours; standard errors
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a program.
+
+    Attributes:
+        outcome: "unchanged", "changed", "refused" or "fault".
+        reason: of a refusal, or a fault.
+        own: ELBO of all data, in nats, and its Monte Carlo error.
+        library: the library's own ELBO at the same parameters, with its error.
+    """
+
+    outcome: str
+    reason: str = ""
+    own: tuple[float, float] | None = None
+    library: tuple[float, float] | None = None
+
+
+def judge(program: Published) -> Verdict:
+    """Train, evaluate, compare."""
+    try:
+        model, guide, data = program.make()
+        make = getattr(ppdgm.Program, f"from_{program.backend}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pair = make(model, guide, data_plate=program.plate)
+            fit = ppdgm.fit(pair, data, steps=STEPS, learning_rate=1e-3, progress=False, **program.settings)
+            found = fit.elbo(data, k=K)
+            own = found.mean * len(found.values), found.monte_carlo_error * len(found.values)
+            library = _library(program.backend, fit, pair, data)
+    except PpdgmError as error:
+        return Verdict("refused", str(error).splitlines()[0])
+    except Exception as error:
+        return Verdict("fault", f"{type(error).__name__}: {error}".splitlines()[0])
+    outcome = "changed" if program.change else "unchanged"
+    if library is not None:
+        error = np.hypot(own[1], library[1]) + 1e-4 * abs(own[0])
+        if not abs(own[0] - library[0]) <= WITHIN * error:
+            return Verdict("fault", "its ELBO is not the library's", own, library)
+    return Verdict(outcome, "", own, library)
+
+
+def _library(backend: str, fit: Any, pair: Any, data: Any) -> tuple[float, float]:
+    """The library's own ELBO of all data at the fit's parameters: mean and standard error over repetitions."""
+    losses = (_pyro_losses if backend == "pyro" else _numpyro_losses)(fit, pair, data)
+    found = -np.array(losses, dtype=float)
+    return float(found.mean()), float(found.std(ddof=1) / np.sqrt(len(found)))
+
+
+@contextmanager
+def _evaluating(fit: Any) -> Any:
+    tracer = fit._runtime.tracer
+    with tracer.evaluating(fit._runtime.put(fit.params)):
+        yield tracer
+
+
+def _pyro_losses(fit: Any, pair: Any, data: Any) -> list[float]:
+    import pyro
+    import torch
+    from pyro.infer import Trace_ELBO, TraceEnum_ELBO
+
+    tensors = {n: torch.as_tensor(v) for n, v in fit._runtime.put(data).items()}
+    tensors = {n: t.float() if t.dtype == torch.float64 else t for n, t in tensors.items()}
+    args = (tensors["x"],) if list(tensors) == ["x"] else ()
+    call = lambda f: f(*args) if args else f(**_taken(f, tensors))
+    model, guide = (lambda: call(pair.model)), (lambda: call(pair.guide))
+    enumerated = getattr(fit._runtime.tracer, "enumerated", None)
+    elbo = TraceEnum_ELBO(max_plate_nesting=3) if enumerated else Trace_ELBO()
+    with torch.no_grad(), torch.random.fork_rng(), _evaluating(fit):
+        torch.manual_seed(0)
+        pyro.set_rng_seed(0)
+        return [elbo.loss(model, guide) for _ in range(DRAWS)]
+
+
+def _numpyro_losses(fit: Any, pair: Any, data: Any) -> list[float]:
+    import jax
+    from numpyro import handlers
+    from numpyro.infer import Trace_ELBO, TraceEnum_ELBO
+
+    tracer, native = fit._runtime.tracer, fit._runtime.put(data)
+    args = (native["x"],) if list(native) == ["x"] else ()
+    kwargs = lambda f: {} if args else _taken(f, native)
+    value = tracer._values(fit._runtime.put(fit.params))
+    at = lambda f: handlers.substitute(f, substitute_fn=lambda m: value(m) if m["type"] == "param" else None)
+    model = at(lambda: pair.model(*args, **kwargs(pair.model)))
+    guide = at(lambda: pair.guide(*args, **kwargs(pair.guide)))
+    enumerated = getattr(tracer, "enumerated", None)
+    elbo = TraceEnum_ELBO() if enumerated else Trace_ELBO()
+    loss = jax.jit(lambda key: elbo.loss(key, {}, model, guide))
+    return [float(loss(key)) for key in jax.random.split(jax.random.key(0), DRAWS)]
+
+
+def _taken(function: Any, fields: Any) -> dict[str, Any]:
+    """The fields that a function takes by name."""
+    own = getattr(function, "guide", getattr(function, "forward", function))  # an EasyGuide's, a module's
+    if hasattr(function, "prototype_trace") and not hasattr(function, "guide"):
+        own = function.model  # of an autoguide
+    parameters = inspect.signature(own).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return dict(fields)
+    return {n: v for n, v in fields.items() if n in parameters}
