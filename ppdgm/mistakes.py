@@ -211,15 +211,6 @@ def mixed(name: str, what: str) -> ProgramError:
     )
 
 
-def by_place(name: str, rows: int) -> ProgramError:
-    """The error for a pair that takes what it has for each row by the row's place in the minibatch."""
-    return ProgramError(
-        f"Site {name!r}: the terms of a row change with its place in the minibatch. A parameter with {rows} rows, as "
-        "many as there are data, is taken by place. Use it without indices in a plate of all data; or subsample the "
-        "plate in both functions, plate(…, N, subsample_size=B) as i, and take the parameter's rows i."
-    )
-
-
 def no_field(name: str, fields: list[str]) -> ProgramError:
     """The error for an observed site that is no field of the data, so that the guide can't be shown its draw."""
     return ProgramError(
@@ -460,15 +451,6 @@ def misfit(name: str, dist: Any, plates: Frames) -> ProgramError:
     )
 
 
-def unsized(name: str, dist: Any, plate: str, rows: int) -> ProgramError:
-    """The error for a distribution that is not one for each datum, in a data plate without a size."""
-    return ProgramError(
-        f"Site {name!r}: got a distribution of batch shape {tuple(dist.batch_shape)} inside plate {plate!r}, which has "
-        f"no size, so that Pyro does not expand it: expected one for each of {rows} data. Give the plate its size, "
-        f"pyro.plate({plate!r}, x.shape[0])."
-    )
-
-
 def outside(name: str, got: Shape, plate: str, others: Iterable[str], observed: bool) -> ProgramError:
     """The error for a site outside the data plate that has batch dimensions.
 
@@ -489,24 +471,6 @@ def outside(name: str, got: Shape, plate: str, others: Iterable[str], observed: 
     )
 
 
-def check_known(known: int | None, got: int) -> None:
-    """Refuse data of another number of rows, where a pair keeps something for each of the data that it knows."""
-    if known is not None and got != known:
-        raise ProgramError(
-            f"The pair has parameters for each of the {known} rows that it was made with, in their order, and none for "
-            f"other rows: got {got}. Give all {known}, or a guide that computes each row's distribution from x."
-        )
-
-
-def check_shape(name: str, got: Shape, expected: Shape) -> None:
-    """Refuse a parameter of another shape than that which a pair has with the data at hand."""
-    if got != expected:
-        raise ProgramError(
-            f"Parameter {name!r}: got shape {got}, but with these data the pair has it in shape {expected}. One that "
-            "has a row for each of the data fits only the data that it was trained with."
-        )
-
-
 def check_sizes(plate: str, model: int, guide: int) -> None:
     """Refuse a model and a guide whose data plates take other numbers of data."""
     if model != guide:
@@ -514,15 +478,6 @@ def check_sizes(plate: str, model: int, guide: int) -> None:
             f"Plate {plate!r} takes {model} data at a time in the model, but {guide} in the guide. Give it the same "
             "size and the same subsample_size in both."
         )
-
-
-def borrowed(plate: str, model: int, guide: int, error: Exception) -> ProgramError:
-    """The error for a model that fails where the guide alone subsamples, and the model is given its indices."""
-    return ProgramError(
-        f"Plate {plate!r} takes {model} data at a time in the model, but {guide} in the guide, whose indices the model "
-        f"is then given. There: {error} Take the rows of these indices in the model, `with plate(…) as i:` and x[i]; "
-        "or give the plate the same size and the same subsample_size in both."
-    )
 
 
 def check_rounded(name: str, dist: Any) -> None:

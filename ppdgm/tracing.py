@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ppdgm.errors import ProgramError, listed
 from ppdgm.language import Array, Trace
 from ppdgm.reading import Gradients
+from ppdgm.scales import scaled
 
 ACCEPT, GAIN = 0.8, 0.1  #: the acceptance that a step size is adapted to, and how fast its logarithm moves
 OWN = "engine/"  #: what names of an engine's own parameters and numbers begin with
@@ -29,6 +30,7 @@ class Tracing:
         rows: () -> the minibatch's fields, [B, …].
         params: the program's, and the engine's own.
         gradients: how they pass through draws.
+        scales: of a plain pair's sites, in training; see `constant_scales`.
     """
 
     xp: Any
@@ -42,15 +44,28 @@ class Tracing:
     rows: Callable[[], Mapping[str, Array]]
     params: Mapping[str, Array]
     gradients: Gradients
+    scales: Mapping[str, float] = field(default_factory=dict)
 
-    def read(self, given: Mapping[str, Array] | None = None, kl: bool = False, stopped: bool = False) -> Trace:
+    def read(
+        self,
+        given: Mapping[str, Array] | None = None,
+        kl: bool = False,
+        stopped: bool = False,
+        weighed: bool = False,
+    ) -> Trace:
         """Guide, then model, at fresh draws.
 
         Args:
             given: values of the latents, [K, B, *event], instead of draws.
             kl: whether to add closed forms.
             stopped: whether the guide's densities carry no gradient to parameters, and only that to values.
+            weighed: whether the objective takes the scales of sites into account.
+
+        Raises:
+            ProgramError: there are scales, and it doesn't.
         """
+        if self.scales and not weighed:
+            raise scaled("this engine", next(iter(self.scales)))
         return self.trace(self.gradients, given, kl, stopped)
 
     def dream(self) -> dict[str, Array]:

@@ -172,7 +172,7 @@ def test_one_latent_for_all_data():
     assert found.shared["mu"].shape == (2,) and found.values["mu"].shape == (2, 1, X) and not found.log_q
     again = read(opened, [1, 2, 3], given=found.values)
     assert np.array_equal(again.values["mu"], found.values["mu"])
-    with pytest.raises(ProgramError, match=r"'mu'.*no log-weight per datum"):
+    with pytest.raises(ProgramError, match=r"'mu'.*no log-weight per row"):
         log_weights(opened, [0], 1)
     training = Training(opened, SVI(k=50), batch_size=N)
     for training.rate in (0.05, 0.005):

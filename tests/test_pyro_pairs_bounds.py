@@ -157,7 +157,7 @@ def test_a_latent_for_all_data_counts_once_in_n():
         SVI()(trace, np, weights, knobs, None)
     one, many = (SVI(kl="monte_carlo")(trace, np, weights, knobs, n)["elbo"] for n in (1, 1000))
     assert one - many == pytest.approx(trace.shared["m"].mean() * (1 - 1e-3), rel=1e-4)
-    with pytest.raises(ProgramError, match="no log-weight per datum"):
+    with pytest.raises(ProgramError, match="no log-weight per row"):
         log_weights(runtime, params, data, np.arange(B), K)
 
 

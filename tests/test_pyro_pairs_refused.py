@@ -139,7 +139,7 @@ REFUSED = {
         pair_of(inner_subsample_made_before),
         "'pixels' subsamples, but only the data plate",
     ),
-    "a scale of the user's": (pair_of(own_scale), r"'z': got a scale of 0.5, but its plates explain 1.*SVI\(beta=…\)"),
+    "a scale of the user's": (pair_of(own_scale), r"'z' is scaled by 0.5 .*by 1 in the guide.*SVI\(beta=…\)"),
     "no to_event": (pair_of(no_event), rf"'x': got a distribution of batch shape \({N}, 6\).*add .to_event\(1\)"),
     "no to_event, width one": (
         pair_of(no_event_of_width_one),

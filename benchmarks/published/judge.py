@@ -45,7 +45,8 @@ def judge(program: Published) -> Verdict:
             fit = ppdgm.fit(pair, data, steps=STEPS, learning_rate=1e-3, progress=False, **program.settings)
             found = fit.elbo(data, k=K)
             own = found.mean * len(found.values), found.monte_carlo_error * len(found.values)
-            library = _library(program.backend, fit, pair, data)
+            floats = {n: v.astype("float32") if v.dtype == "float64" else v for n, v in data.items()}
+            library = _library(program.backend, fit, pair, floats)
     except PpdgmError as error:
         return Verdict("refused", str(error).splitlines()[0])
     except Exception as error:
@@ -78,7 +79,6 @@ def _pyro_losses(fit: Any, pair: Any, data: Any) -> list[float]:
     from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 
     tensors = {n: torch.as_tensor(v) for n, v in fit._runtime.put(data).items()}
-    tensors = {n: t.float() if t.dtype == torch.float64 else t for n, t in tensors.items()}
     args = (tensors["x"],) if list(tensors) == ["x"] else ()
     call = lambda f: f(*args) if args else f(**_taken(f, tensors))
     model, guide = (lambda: call(pair.model)), (lambda: call(pair.guide))

@@ -77,7 +77,9 @@ def _prodlda(normed: bool) -> Made:
         @nn.compact
         def __call__(self, x, is_training):
             h = nn.Dense(words, use_bias=False)(nn.Dropout(0.2, deterministic=not is_training)(x))
-            return nn.BatchNorm(use_bias=False, use_scale=False, use_running_average=not is_training)(h) if normed else h
+            return (
+                nn.BatchNorm(use_bias=False, use_scale=False, use_running_average=not is_training)(h) if normed else h
+            )
 
     state = {"apply_rng": ["dropout"], "mutable": ["batch_stats"]} if normed else {"apply_rng": ["dropout"]}
 
@@ -249,9 +251,7 @@ def _ordinal_reparam(X, Y, classes=3):
     slope = numpyro.sample("b_X_eta", dist.Normal(0, 5))
     with handlers.reparam(config={"c_y": TransformReparam()}):
         simplex = dist.Dirichlet(jnp.ones(classes))
-        c = numpyro.sample(
-            "c_y", dist.TransformedDistribution(simplex, transforms.SimplexToOrderedTransform(0.0))
-        )
+        c = numpyro.sample("c_y", dist.TransformedDistribution(simplex, transforms.SimplexToOrderedTransform(0.0)))
     with numpyro.plate("obs", X.shape[0]):
         numpyro.sample("Y", dist.OrderedLogistic(X * slope, c), obs=Y)
 
@@ -326,7 +326,9 @@ _missing = lambda: {"A": choices(2, N) * 1.0, "B": normal(N), "Y": normal(N, 1)[
 _ordered = lambda: {"X": normal(N), "Y": choices(3, N)}
 SVI_GUIDE = "AutoNormal; published with Stein VI over it"
 
-regression("examples/covtype.py", "N", "covtype", _logistic, lambda: {"data": normal(N, 4), "labels": choices(2, N) == 1})
+regression(
+    "examples/covtype.py", "N", "covtype", _logistic, lambda: {"data": normal(N, 4), "labels": choices(2, N) == 1}
+)
 regression("examples/hmcecs.py", "N", "hmcecs", _subsampled, lambda: {"data": normal(N, 4), "obs": binary(N)}, AutoDelta, "")  # fmt: skip
 regression("examples/stein_bnn.py", "data", "stein_bnn", _stein_bnn, lambda: {"x": normal(N, 3), "y": normal(N)}, AutoNormal, SVI_GUIDE)  # fmt: skip
 regression("examples/bnn.py", "data", "bnn", _bnn, lambda: {"X": normal(N, 3), "Y": normal(N, 1)})
@@ -341,20 +343,27 @@ regression("examples/baseball.py", "num_players", "baseball_partially_pooled", _
 regression("examples/baseball.py", "num_players", "baseball_with_logit", _partially_pooled_with_logit, _baseball)
 _LUNG = NB + "bayesian_hierarchical_linear_regression.ipynb"
 regression(_LUNG, "data", "lung_as_it_is", _lung(lambda codes: len(np.unique(codes))), _patients)
-regression(_LUNG, "data", "lung", _lung(lambda codes: 5), _patients, change="the number of patients is not counted inside")
+regression(
+    _LUNG, "data", "lung", _lung(lambda codes: 5), _patients, change="the number of patients is not counted inside"
+)
 regression(NB + "discrete_imputation.ipynb", "obs", "complete_cases", _complete_cases, _missing)
-regression(NB + "discrete_imputation.ipynb", "obs", "imputed", _imputed, _missing)
+_hidden = lambda model: AutoNormal(handlers.block(model, hide=["A"]))
+regression(NB + "discrete_imputation.ipynb", "obs", "imputed", _imputed, _missing, _hidden)
 regression(NB + "ordinal_regression.ipynb", "obs", "ordinal_improper", _ordinal_improper, _ordered)
 regression(NB + "ordinal_regression.ipynb", "obs", "ordinal", _ordinal, _ordered)
 regression(NB + "ordinal_regression.ipynb", "obs", "ordinal_reparameterised", _ordinal_reparam, _ordered)
 _post = lambda: {"y_post": normal(N), "treatment": binary(N)}
 regression(NB + "bayesian_cuped.ipynb", "observations", "difference_in_means", _difference_in_means, _post)
-regression(NB + "truncated_distributions.ipynb", "observations", "truncated_normal", _truncated, lambda: {"x": normal(N)})
+regression(
+    NB + "truncated_distributions.ipynb", "observations", "truncated_normal", _truncated, lambda: {"x": normal(N)}
+)
 regression(NB + "effect_handlers.ipynb", "data", "effect_handlers_linear", _linear, _xy)
 regression(NB + "effect_handlers.ipynb", "J", "eight_schools", _schools, _eight)
 regression(NB + "model_rendering.ipynb", "N", "model_rendering", _rendered, lambda: {"data": normal(N)}, told="AutoNormal; none is published")  # fmt: skip
 regression(NB + "hsgp_example.ipynb", "data", "hilbert_space_gp", _hilbert_gp, _xy)
-regression(NB + "circulant_gp.ipynb", "n", "circulant_gp", _circulant, lambda: {"x": np.arange(N) * 1.0, "y": choices(2, N)})
+regression(
+    NB + "circulant_gp.ipynb", "n", "circulant_gp", _circulant, lambda: {"x": np.arange(N) * 1.0, "y": choices(2, N)}
+)
 
 
 @published("numpyro", NB + "nnx_example.ipynb", "data")
@@ -447,7 +456,9 @@ def gmm() -> Made:
     return model, guide, {"data": normal(N)}
 
 
-@published("numpyro", "examples/toy_mixture_model_discrete_enumeration.py", "data_plate", "the dictionary obs is fields")
+@published(
+    "numpyro", "examples/toy_mixture_model_discrete_enumeration.py", "data_plate", "the dictionary obs is fields"
+)
 def toy_mixture() -> Made:
     from numpyro.ops.indexing import Vindex
 
@@ -470,7 +481,9 @@ def toy_mixture() -> Made:
     return model, guide, {"A": choices(2, N), "C": choices(2, N)}
 
 
-@published("numpyro", "examples/annotation.py", "item", "sizes are not read off the data", "AutoNormal; published with NUTS")
+@published(
+    "numpyro", "examples/annotation.py", "item", "sizes are not read off the data", "AutoNormal; published with NUTS"
+)
 def annotation_multinomial() -> Made:
     classes = 3
 

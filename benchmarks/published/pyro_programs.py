@@ -304,9 +304,7 @@ def lda() -> Made:
 
     def guide(data):
         weights = pyro.param("weights_q", lambda: torch.ones(topics), constraint=constraints.positive)
-        topic_words = pyro.param(
-            "words_q", lambda: torch.ones(topics, words), constraint=constraints.greater_than(0.5)
-        )
+        topic_words = pyro.param("words_q", lambda: torch.ones(topics, words), constraint=constraints.greater_than(0.5))
         with pyro.plate("topics", topics):
             pyro.sample("topic_weights", dist.Gamma(weights, 1.0))
             pyro.sample("topic_words", dist.Dirichlet(topic_words))
@@ -470,7 +468,12 @@ def cevae() -> Made:
     return model, guide, {"x": normal(N, 4), "t": binary(N), "y": binary(N, 1)[:, 0]}
 
 
-@published("pyro", "examples/contrib/cevae/synthetic.py", "data", "model and guide are attributes of one PyroModule, so that their nets have different names")
+@published(
+    "pyro",
+    "examples/contrib/cevae/synthetic.py",
+    "data",
+    "model and guide are attributes of one PyroModule, so that their nets have different names",
+)
 def cevae_named() -> Made:
     from pyro.nn import PyroModule
 

@@ -186,7 +186,9 @@ def boosting_as_it_is() -> Made:
     return *_boosting(), {"data": normal(N, 1)}
 
 
-@published("pyro", "tutorial/source/boosting_bbvi.ipynb", "data", "data of shape [N]: in [N, 1] each x meets each plate index")
+@published(
+    "pyro", "tutorial/source/boosting_bbvi.ipynb", "data", "data of shape [N]: in [N, 1] each x meets each plate index"
+)
 def boosting() -> Made:
     return *_boosting(), {"data": normal(N)}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ppdgm import mistakes
+from ppdgm import mistakes, pair_mistakes
 from ppdgm.data import take
 from ppdgm.errors import PpdgmError
 from ppdgm.inference.feed import Feed
@@ -53,7 +53,7 @@ def check_apart(runtime: Any, first: Mapping[str, np.ndarray], feed: Feed) -> No
         if not drawn and _may_go_by_place(runtime, first, feed):
             turned = look.read(np.roll(look.rows, 1), {n: _turned(v) for n, v in given.items()})
             if (site := _moved(own, turned, (0, 0), (0, 1))) is not None:
-                raise mistakes.by_place(site, feed.size)
+                raise pair_mistakes.by_place(site, feed.size)
     except NotImplementedError:
         return  # a density that can't be read here: told by the first reading, if it matters
 

@@ -21,8 +21,8 @@ def log_weights(trace: Trace, xp: Any) -> Array:
     """
     if trace.shared:
         raise ProgramError(
-            f"Site {next(iter(trace.shared))!r} is one latent for all data, so there is no log-weight per datum. Train "
-            "such a program with SVI and judge it by elbo()."
+            f"Site {next(iter(trace.shared))!r} is one latent for all data, so there is no log-weight per row. Train "
+            "such a program with SVI, and judge it by elbo(data); log_evidence(data) bounds log p of all rows together."
         )
     if trace.marginal is not None:
         return trace.marginal
@@ -103,6 +103,12 @@ def floored(parts: Mapping[str, Array], share: Array | float, xp: Any, floor: fl
 def elbo(trace: Trace, xp: Any, beta: Any = 1.0) -> Array:
     """Reconstruction − β KL, [K, B]. Its mean over K estimates the ELBO (β = 1)."""
     return reconstruction(trace, xp) - beta * kl(trace, xp)
+
+
+def weighed(trace: Trace, scales: Mapping[str, float]) -> Trace:
+    """Each site's terms times its scale: the objective of a plain pair that scales its sites, and no bound."""
+    by = lambda part: {n: v * scales.get(n.removesuffix(" (guide)"), 1.0) for n, v in part.items()}
+    return trace._replace(log_p=by(trace.log_p), log_q=by(trace.log_q), kl=by(trace.kl), shared=by(trace.shared))
 
 
 def shared(trace: Trace, xp: Any) -> Array | float:

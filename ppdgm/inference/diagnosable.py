@@ -22,6 +22,7 @@ from ppdgm.inference.folder import versions
 from ppdgm.inference.posterior import HOW, How, Posterior
 from ppdgm.inference.posterior import draw as draw_posterior
 from ppdgm.inference.subject import Subject
+from ppdgm.inference.whole import LogEvidence, log_evidence
 
 Sites = np.ndarray | dict[str, np.ndarray]
 
@@ -148,7 +149,8 @@ class Diagnosable:
         Data and predictions are in the units that `data` comes in; densities are of what the program was trained in.
         Groups: posterior, sample_stats (lp = log p(x, z), and log_weight for the guide's draws), log_likelihood
         (log p(x|z)), posterior_predictive, prior, prior_predictive, observed_data, and constant_data: fields that the
-        model does not draw, such as the label of a ConditionalVAE. Axes: chain, draw, datum, and each site's own.
+        model does not draw, such as the label of a ConditionalVAE. Axes: chain, draw, datum, and each site's own. A
+        latent that all data share has no axis of data, and log_weight is then one for the whole set; no prior is drawn.
 
         Args:
             data, draws, how, k, warmup, chains, seed, memory: as for `posterior`.
@@ -165,6 +167,18 @@ class Diagnosable:
                 raise DataError(f"coords['datum']: got {len(names)} labels, expected {subject.size}, one for each row.")
         found = self._posterior(subject, draws, how, k, warmup, chains)
         return export(subject, found, predictive, prior, coords, self.backend, self._outward(data))
+
+    def log_evidence(self, data: Any, k: int = 1000, seed: int = 0) -> LogEvidence:
+        """log p(X) of all rows together, from below: for latents that all data share, of which no row has a bound.
+
+        One log-weight for the whole set: log 1/K Σ_k p(X, θ_k, Z_k) / q(θ_k, Z_k), with an error, and k̂, which tells
+        whether K draws are enough. The more rows, the narrower the posterior, and the better the guide has to be.
+
+        Raises:
+            ProgramError: no latent is shared: take log_likelihood, row by row.
+        """
+        require("k", k, int, 2, "a whole number of particles, at least 2")
+        return log_evidence(self._subject(data, seed, "auto"), k)
 
     def loo(self, data: Any, draws: int = 1000, seed: int = 0) -> Loo:
         """Leave-one-out predictive density, for latents that all data share: PSIS with an approximate posterior.

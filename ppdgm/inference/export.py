@@ -35,7 +35,9 @@ def export(
     """
     shown = lambda sites: {n: np.asarray(v) for n, v in outward(sites).items()}
     observed = shown({n: np.asarray(v) for n, v in subject.feed.fields.items()})
-    groups: dict[str, Mapping[str, Any]] = {"posterior": posterior.latents, "sample_stats": posterior.statistics}
+    drawn_from = {n: v[:, 0] if n in posterior.shared else v for n, v in posterior.latents.items()}
+    groups: dict[str, Mapping[str, Any]] = {"posterior": drawn_from}
+    groups |= {"sample_stats": posterior.statistics} if posterior.statistics else {}
     left_out: dict[str, str] = {}
 
     def add(names: tuple[str, ...], make: Any) -> None:
@@ -46,13 +48,14 @@ def export(
         else:
             groups.update({n: found[n] for n in names if found.get(n)})
 
-    add(("log_likelihood",), lambda: {"log_likelihood": {"x": _seen(subject, posterior.latents)}})
+    seen = lambda: _seen(subject, posterior.latents) if posterior.seen is None else posterior.seen
+    add(("log_likelihood",), lambda: {"log_likelihood": {"x": seen()}})
     if predictive:
         # Evenly spaced, so that of several chains, one after another, each has its share.
         taken = np.linspace(0, (size := len(next(iter(posterior.latents.values())))) - 1, min(predictive, size))
         few = {n: v[np.rint(taken).astype(int)] for n, v in posterior.latents.items()}
         add(("posterior_predictive",), lambda: {"posterior_predictive": shown(_predicted(subject, few))})
-    if prior:
+    if prior and not posterior.shared:  # of which a simulation has one draw for all its rows
         add(("prior", "prior_predictive"), lambda: _prior(subject, prior, shown))
     drawn = set(_drawn(subject)) & set(observed)  # what nothing draws is given: a label, a mask
     groups["observed_data"] = {n: v for n, v in observed.items() if n in drawn} or observed
@@ -61,7 +64,14 @@ def export(
     attrs = {f"left_out_{n}": why for n, why in left_out.items()}
     if posterior.chains > 1:
         attrs["sampling"] = f"{posterior.chains} Markov chains of each datum, one after another"
-    return to_arviz(groups, coords=coords, attrs=attrs, inference_library=library, chains=posterior.chains)
+    dims = {n: _own_axes(n, drawn_from[n].ndim - 1) for n in posterior.shared}
+    dims |= dict.fromkeys(posterior.statistics, ()) if posterior.shared else {}
+    return to_arviz(groups, dims, coords=coords, attrs=attrs, inference_library=library, chains=posterior.chains)
+
+
+def _own_axes(name: str, rank: int) -> tuple[str, ...]:
+    """Axes of a latent that all data share."""
+    return (f"{name}_dim",) if rank == 1 else tuple(f"{name}_dim_{i}" for i in range(rank))
 
 
 def _drawn(subject: Subject) -> list[str]:
@@ -72,8 +82,9 @@ def _drawn(subject: Subject) -> list[str]:
 
 def _given(latents: Sites, index: np.ndarray, start: int) -> Sites:
     """Draws of these data, in one shape for all chunks."""
-    size = next(iter(latents.values())).shape[1]
-    return {n: v[:, (start + np.arange(len(index))) % size] for n, v in latents.items()}
+    rows = start + np.arange(len(index))
+    size = max(v.shape[1] for v in latents.values())  # 1 of what all data share
+    return {n: v if v.shape[1] == 1 < size or size == 1 else v[:, rows % size] for n, v in latents.items()}
 
 
 def _seen(subject: Subject, latents: Sites) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ppdgm import mistakes
+from ppdgm import pair_mistakes
 from ppdgm.data import Stream, take
 from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.errors import DataError
@@ -83,7 +83,7 @@ class Feed:
             raise DataError(
                 "Data: got a memory-mapped array, but a pair with parameters for each row needs them all: np.array(x)."
             )
-        mistakes.check_known(known, self.size)
+        pair_mistakes.check_known(known, self.size)
 
     def capacity(self, batch_size: int, most: int) -> int:
         """Steps whose data may be in memory at a time."""

@@ -419,8 +419,9 @@ def _choose_batch(runtime: Any, batch_size: int | None, size: int) -> int:
     own, known = runtime.tracer.batch_size, runtime.tracer.own_rows
     if own and own == known and batch_size not in (None, own):
         raise TrainingError(
-            f"batch_size: got {batch_size}, but the pair has parameters for each of its {own} rows, and its plate "
-            "takes all of them. Leave batch_size out; or subsample the plate, and take each row's by its indices."
+            f"batch_size: got {batch_size}, but the pair takes all its {own} rows, as it has something for each: a "
+            "parameter, or an array that it closes over. Leave batch_size out; or subsample the plate, and take each "
+            "row's by its indices; or hand the array over as a field of the data."
         )
     if own and batch_size not in (None, own):
         raise TrainingError(f"batch_size: got {batch_size}, but the program's own plate fixes it at {own}.")

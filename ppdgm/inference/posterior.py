@@ -11,6 +11,7 @@ from ppdgm.diagnostics import resample
 from ppdgm.errors import DataError, ProgramError
 from ppdgm.inference.evaluate import check_density
 from ppdgm.inference.subject import Sites, Subject
+from ppdgm.inference.whole import whole
 
 How = Literal["guide", "importance", "mcmc"]
 HOW: tuple[str, ...] = get_args(How)
@@ -26,11 +27,15 @@ class Posterior:
         latents: by site, [S, N, *event].
         statistics: of each draw, [S, N]: log-density of latents and data "lp", and what else the sampler tells.
         chains: of Markov chains that the S draws are, chain after chain; 1 of independent ones.
+        shared: latents that all data share, [S, 1, *event]; then the statistics are of the whole set, [S].
+        seen: log p(x|z), [S, N], where it is known.
     """
 
     latents: Sites
     statistics: Sites
     chains: int = 1
+    shared: tuple[str, ...] = ()
+    seen: np.ndarray | None = None
 
 
 def draw(subject: Subject, draws: int, how: How, k: int, warmup: int, chains: int) -> Posterior:
@@ -50,9 +55,26 @@ def draw(subject: Subject, draws: int, how: How, k: int, warmup: int, chains: in
     """
     if how == "mcmc":
         return _chained(subject, draws, warmup, chains)
+    if shared := _shared(subject):
+        return _of_all(subject, draws, k if how == "importance" else None, shared)
     if how == "importance":
         return _resampled(subject, draws, k)
     return _weighed(subject, draws)
+
+
+def _shared(subject: Subject) -> tuple[str, ...]:
+    data, index = subject.feed.rows(subject.chunks(subject.size, 2)[0])
+    trace = subject.runtime.trace(subject.params, data, index, 1, 0, None, False)
+    return tuple(n for n in trace.shared if n in trace.values)
+
+
+def _of_all(subject: Subject, draws: int, k: int | None, shared: tuple[str, ...]) -> Posterior:
+    """Draws of what all data share, and of each row's latents given these; resampled from K by the set's weights."""
+    found = whole(subject, k or draws, "posterior")
+    if k is None:
+        return Posterior(found.latents, {"log_weight": found.log_weight}, 1, shared, found.seen)
+    taken = resample(found.log_weight[:, None], draws, subject.seed, 0)[:, 0]
+    return Posterior({n: v[taken] for n, v in found.latents.items()}, {}, 1, shared, found.seen[taken])
 
 
 def _trace(subject: Subject, data: Any, index: np.ndarray, k: int, seed: int) -> tuple[Sites, np.ndarray, np.ndarray]:

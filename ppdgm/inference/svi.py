@@ -16,6 +16,7 @@ from ppdgm.inference.estimators import Baseline
 from ppdgm.inference.no_effect import check_baseline, check_latents
 from ppdgm.language import Array, Trace
 from ppdgm.reading import Gradients
+from ppdgm.scales import scaled
 from ppdgm.schedules import Schedule, as_schedule
 from ppdgm.spec import NonNegativeFloat, PositiveInt
 from ppdgm.tracing import Tracing
@@ -26,7 +27,8 @@ _SETTINGS_OF = {"gamma": "capacity", "free_bits_per": "free_bits", "free_bits_of
 class SVI(Engine):
     """Maximise E_q[log p(x, z) − β (log q(z|x) − log p(z))], averaged over K particles and the minibatch.
 
-    Kingma & Welling 2014, arXiv:1312.6114. What is reported as `elbo` has β = 1, whatever is trained.
+    Kingma & Welling 2014, arXiv:1312.6114. What is reported as `elbo` has β = 1, whatever is trained; and no scale:
+    a plain pair's constant scales (poutine.scale, handlers.scale) are in the objective alone.
 
     Args:
         k: K, particles per datum. Where no site is drawn (nothing latent, or all summed over), all K are alike.
@@ -114,7 +116,9 @@ class SVI(Engine):
     def objective(
         self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None
     ) -> dict[str, Any]:
-        trace = tracing.read(kl=self.wants_kl)
+        trace = tracing.read(kl=self.wants_kl, weighed=True)
+        if tracing.scales:
+            self._check_scales(tracing.scales)
         estimators.check_estimator(tracing, trace, self.estimator)
         check_baseline(tracing, self.baseline)
         changed = {"beta": self.beta != 1.0, "capacity": self.capacity is not None, "free_bits": bool(self.free_bits)}
@@ -124,10 +128,13 @@ class SVI(Engine):
         if self.estimator == "stl":
             trace = estimators.stopped(tracing, trace)._replace(penalties=trace.penalties)  # these keep their gradient
         means = self._means(trace, tracing.xp, weights, data_size)
+        weighed = bounds.weighed(trace, tracing.scales) if tracing.scales else trace
 
         def at(whole: Mapping[str, Array]) -> dict[str, Any]:
             found: dict[str, Any] = self(trace, tracing.xp, weights, knobs, data_size, whole)
-            return self._scored(tracing, trace, found, weights, knobs) if tracing.scored else found
+            if tracing.scales:  # the bound and its KL are told as they are
+                found["objective"] = self(weighed, tracing.xp, weights, knobs, data_size, whole)["objective"]
+            return self._scored(tracing, trace, weighed, found, weights, knobs) if tracing.scored else found
 
         return {**at(means), **({"means": means, "at": at} if means else {})}
 
@@ -188,10 +195,22 @@ class SVI(Engine):
             return knobs["beta"] * (floored + kl - bounds.mean(bounds.kl(trace, xp), weights, xp))
         return knobs["beta"] * kl
 
+    def _check_scales(self, scales: Mapping[str, float]) -> None:
+        """Refuse settings that mean something else by the KL."""
+        given = {"capacity": self.capacity is not None, "free_bits": bool(self.free_bits)}
+        for name in (n for n, there in (given | {"estimator='stl'": self.estimator == "stl"}).items() if there):
+            raise scaled(f"SVI({name})", next(iter(scales)))
+
     def _scored(
-        self, tracing: Tracing, trace: Trace, found: dict[str, Any], weights: Array, knobs: Mapping[str, Array]
+        self,
+        tracing: Tracing,
+        trace: Trace,
+        weighed: Trace,
+        found: dict[str, Any],
+        weights: Array,
+        knobs: Mapping[str, Array],
     ) -> dict[str, Any]:
-        """With the gradient of draws that carry none: E[(f − b) ∇ log q]."""
+        """With the gradient of draws that carry none: E[(f − b) ∇ log q], where f is of the terms `weighed`."""
         names, xp = tracing.scored, tracing.xp
         # With another latent, a closed form may depend on a draw that is scored, and its gradient would be left out.
         if (self.capacity is not None or self.free_bits) and (len(trace.log_q) > 1 or names[0] not in trace.kl):
@@ -201,7 +220,7 @@ class SVI(Engine):
                 "relaxation."
             )
         beta = 0.0 if self.capacity is not None or self.free_bits else knobs["beta"]
-        f = bounds.elbo(trace, xp, beta) - bounds.penalties(trace, xp)
+        f = bounds.elbo(weighed, xp, beta) - bounds.penalties(trace, xp)
         kind = self._baseline(names)
         if kind == "leave_one_out":
             b = (xp.sum(f, axis=0) - f) / (self.k - 1)

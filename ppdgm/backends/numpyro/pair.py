@@ -17,11 +17,11 @@ from numpyro import handlers
 from numpyro.distributions import Unit, biject_to, constraints
 from numpyro.infer.autoguide import AutoContinuous, AutoGuide
 
-from ppdgm import mistakes
+from ppdgm import mistakes, pair_mistakes
 from ppdgm.backends.numpyro.enumerated import at_chosen, check_terms, posteriors, to_left
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.noise import REMEDY, depends, in_inference, without_dropout
-from ppdgm.backends.numpyro.probe import Leaves, Probe, leaves_of, shapes_of
+from ppdgm.backends.numpyro.probe import Leaves, Probe, leaves_of, scales_of, shapes_of
 from ppdgm.backends.numpyro.rows import in_turn, take, unsort
 from ppdgm.backends.numpyro.sites import Axes, Message, Reading, Site, Supply, no_plate, place, read, without_plate
 from ppdgm.backends.numpyro.terms import (
@@ -55,6 +55,7 @@ class PairTracer:
         self.labels: dict[str, str] = {}  #: of each parameter: "guide" if the guide has it, else "model"
         self.subsamples = False
         self.batch_size: int | None = None  #: None: any
+        self.scales: dict[str, float] = {}  #: of sites, in training
         self.own_rows: int | None = None  #: N, where the pair keeps something for each of the data that it knows
         self._params: dict[str, Leaves] = {}
         self._in_order = False  #: a full plate that takes all data: its size, or a parameter's, is theirs
@@ -95,9 +96,10 @@ class PairTracer:
         self._in_order = not (self.subsamples or (alike and wider != size))
         self.batch_size = part if self.subsamples else size if self._in_order else None
         of_rows = any(size in shape for leaves in seen.params.values() for shape in leaves.shapes)
-        if self._local or seen.rows or (self._in_order and (of_rows or not (alike or more.error))):
+        written = more.plate is not None and more.plate[0] == size  # a number in the program
+        if self._local or seen.rows or (self._in_order and (of_rows or not written)):
             self.own_rows = size
-        self._params, self._ready = seen.params, True
+        self._params, self._ready, self.scales = seen.params, True, seen.scales
         self._axes = Axes(self.plate, seen.width, outside=seen.outside)
         self._marked, self._summed = seen.marked, seen.summed
         self.labels = {
@@ -419,7 +421,7 @@ class PairTracer:
         except Exception as error:
             found = error if isinstance(error, PpdgmError) else explain(self.program, error)
             if supply.borrowed:
-                found = mistakes.borrowed(self.plate, supply.borrowed, supply.sizes[self.plate][1] or 0, found)
+                found = pair_mistakes.borrowed(self.plate, supply.borrowed, supply.sizes[self.plate][1] or 0, found)
             if found is error:
                 raise
             raise found from error
@@ -446,7 +448,7 @@ class PairTracer:
             constrain = biject_to(msg["kwargs"].get("constraint", constraints.real))
             values = [constrain(params[n]) for n in leaves.names]
             for name, value, shape in zip(leaves.names, values, leaves.shapes, strict=True):
-                mistakes.check_shape(name, jnp.shape(value), shape)
+                pair_mistakes.check_shape(name, jnp.shape(value), shape)
             found = jax.tree.unflatten(leaves.tree, values)
             return found if training else in_inference(found)
 
@@ -468,6 +470,7 @@ class PairTracer:
             seen.shared = {n: (tuple(fn.batch_shape), tuple(fn.event_shape)) for n, fn in shared.items()}
             seen.rows = any(self._has_rows(m) for r in (guide, model) for m in r.params.values())
             seen.marked, seen.summed = [n for n, s in guide.sites.items() if s.asks], model.summed
+            seen.scales = scales_of(guide, model)
             sites = [s for r in (guide, model) for s in r.sites.values()]
             seen.width = max([1, *(-dim for s in sites for dim in s.plates.values())])
             seen.outside = {s.name: s.batch_shape for s in sites if s.axis is None}

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from ppdgm.backends.numpyro.foreign import path_name
+from ppdgm.backends.numpyro.sites import Reading
+from ppdgm.scales import constant_scales
 
 Part = tuple[int, int | None]  # a plate's size and subsample_size
 
@@ -28,6 +30,7 @@ class Probe:
 
     Attributes:
         rows: whether a parameter has a row for each datum.
+        scales: of sites, in training.
         shared: latents of all data, with their batch and event shapes.
         outside: sites outside the data plate, with their batch shapes.
         marked: sites that the guide enumerates.
@@ -39,12 +42,21 @@ class Probe:
     params: dict[str, Leaves] = field(default_factory=dict)
     of_guide: set[str] = field(default_factory=set)
     rows: bool = False
+    scales: dict[str, float] = field(default_factory=dict)
     shared: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
     outside: dict[str, tuple[int, ...]] = field(default_factory=dict)
     marked: list[str] = field(default_factory=list)
     summed: list[str] = field(default_factory=list)
     width: int = 1
     error: Exception | None = None
+
+
+def scales_of(guide: Reading, model: Reading) -> dict[str, float]:
+    """Constant scales of the user's own; see `constant_scales`."""
+    latent = [n for n in model.drawn() if n in guide.sites]
+    asked = [n for r in (guide, model) for n, s in r.sites.items() if s.asks]
+    of = lambda r: {n: s.scale for n, s in r.sites.items()}
+    return constant_scales(of(guide), of(model), latent, asked)
 
 
 def leaves_of(site: str, value: Any) -> Leaves:

@@ -20,6 +20,7 @@ from ppdgm.backends.numpyro.support import confine, observe
 from ppdgm.elimination import escapes
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend
 from ppdgm.language import Array
+from ppdgm.scales import scale_of
 
 Message = dict[str, Any]
 Messages = dict[str, Message]
@@ -201,6 +202,7 @@ class Site:
         plates: the plates around it, with their dimensions.
         lead: number of batch axes before these, which are those of enumerated sites.
         asks: whether it asks to be enumerated.
+        scale: of the user's own, in training.
     """
 
     name: str
@@ -214,6 +216,7 @@ class Site:
     plates: Mapping[str, int]
     lead: int = 0
     asks: bool = False
+    scale: float = 1.0
 
     @property
     def data_dim(self) -> int | None:
@@ -342,7 +345,7 @@ def read(supply: Supply, key: Array, args: tuple[Any, ...], kwargs: Mapping[str,
             site = reading.sites[name] = place(msg, supply.plate, supply.sizes, supply.axes)
             site.observed = site.observed or name in supply.generated
             _check_value(site, supply.axes)
-            _check_scale(site, msg["scale"], *supply.sizes.get(supply.plate, (1, None)))
+            site.scale = _own_scale(site, msg["scale"], *supply.sizes.get(supply.plate, (1, None)))
     return reading
 
 
@@ -385,12 +388,12 @@ def _check_value(site: Site, axes: Axes) -> None:
         )
 
 
-def _check_scale(site: Site, scale: Any, size: int, part: int | None) -> None:
+def _own_scale(site: Site, scale: Any, size: int, part: int | None) -> float:
+    """The scale of the user's own around a site, beside the data plate's N/B."""
     expected = size / part if part and site.axis is not None else 1.0
     if scale is None or (isinstance(scale, int | float) and math.isclose(scale, expected)):
-        return
-    got = "an array" if isinstance(scale, jax.Array) else f"{scale / expected:g}"
-    raise ProgramError(
-        f"Site {site.name!r} is scaled by {got} (handlers.scale). A bound per datum holds log p and log q as they are: "
-        "drop the scale, and weigh the KL with SVI(beta=…). The data plate's N/B needs none."
-    )
+        return 1.0
+    if isinstance(scale, jax.core.Tracer) or jnp.ndim(scale):
+        told = "an array" if jnp.ndim(scale) == 0 else f"numbers of shape {jnp.shape(scale)}"
+        raise scale_of(site.name, told, "where a Python number is a constant")
+    return float(f"{float(scale) / expected:.6g}")

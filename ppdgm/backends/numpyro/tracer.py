@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ class ProgramTracer:
     subsamples = False  #: a minibatch is rows of the data, not indices for the program's own plate
     batch_size: int | None = None  #: any
     own_rows: int | None = None  #: its parameters are of no data
+    scales: ClassVar[dict[str, float]] = {}  #: there is no word for any
 
     def __init__(self, program: Any):
         self.program = program
@@ -196,6 +197,7 @@ def make_tracing(
         rows=lambda: {n: a[index] for n, a in batch.items()} if tracer.subsamples else batch,
         params=params,
         gradients=replace(engine.gradients(), mixed=mixed),
+        scales=tracer.scales,
     )
 
 

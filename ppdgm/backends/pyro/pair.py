@@ -16,7 +16,7 @@ from pyro.contrib.easyguide import EasyGuide
 from pyro.distributions import Unit
 from pyro.infer.autoguide import AutoContinuous, AutoGuide
 
-from ppdgm import mistakes
+from ppdgm import mistakes, pair_mistakes
 from ppdgm.backends.pyro.calls import Call, calls
 from ppdgm.backends.pyro.enumerated import Sizes, at_chosen, check_terms, posteriors, summed_terms, to_left
 from ppdgm.backends.pyro.modules import Modules, in_sight, tensor_of
@@ -24,7 +24,7 @@ from ppdgm.backends.pyro.noise import Watch
 from ppdgm.backends.pyro.particles import agree, as_more_data, in_order, one_at_a_time, stirred
 from ppdgm.backends.pyro.plate import few, find_plate
 from ppdgm.backends.pyro.recorder import Recorder, taken_twice
-from ppdgm.backends.pyro.sites import Layout, Site, terms
+from ppdgm.backends.pyro.sites import Layout, Site, scales, terms
 from ppdgm.backends.pyro.vocabulary import has_pathwise, unvalidated
 from ppdgm.errors import ProgramError, UnsupportedByBackend, nearest
 from ppdgm.language import Array, Batch, Trace
@@ -59,6 +59,7 @@ class PairTracer:
         self._of_guide: set[str] = set()
         self.subsamples = False  #: whether the pair is called with all data and draws its minibatch by index
         self.batch_size: int | None = None  #: B, where the plate fixes it
+        self.scales: dict[str, float] = {}  #: of sites, in training
         self.own_rows: int | None = None  #: N, where the pair keeps something for each of the data that it knows
         self.state_names: frozenset[str] = frozenset()
         self.particles = "one at a time"  #: how several are read: also "in a plate", "as more data"
@@ -286,10 +287,8 @@ class PairTracer:
     @property
     def _plates(self) -> Call | None:
         """What makes the guide's plates, as far as it can be run with a few rows."""
-        if not self._set_up_by_data:
-            return self._guide
         own = getattr(self.program.guide, "create_plates", None)
-        return None if own is None else self._guide.of(own)
+        return self._guide if not self._set_up_by_data else None if own is None else self._guide.of(own)
 
     @property
     def _set_up_by_data(self) -> bool:
@@ -333,6 +332,7 @@ class PairTracer:
         for s in (*(guide[n] for n in self._marked), *(model[n] for n in summed)):
             if not layout.local(s):
                 raise mistakes.enumerated_outside(s.name, layout.written)
+        self.scales = scales(guide, model, layout, [*summed, *self._marked])
         model = {n: s for n, s in model.items() if n not in summed}
         self._check_autoguide(model, len(index))
         terms(guide, model, self._layout(None, len(index)), False)
@@ -485,7 +485,7 @@ class PairTracer:
             )
 
         for n, value in params.items():
-            mistakes.check_shape(n, tuple(value.shape), tuple(self._live[n].shape))
+            pair_mistakes.check_shape(n, tuple(value.shape), tuple(self._live[n].shape))
 
     def _check_live(self, params: Params) -> None:
         if any(params.get(n) is not t for n, t in self._live.items()):

@@ -14,7 +14,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch.distributions import Distribution, Normal
 
-from ppdgm import enumeration, mistakes
+from ppdgm import enumeration, mistakes, pair_mistakes
 from ppdgm.backends.pyro.calls import Call
 from ppdgm.backends.pyro.distributions import mended
 from ppdgm.backends.pyro.noise import Watch
@@ -94,7 +94,9 @@ class Recorder(Messenger):
 
     def _told(self, program: Any, error: Exception) -> PpdgmError:
         found = error if isinstance(error, PpdgmError) else told(program, error)
-        return mistakes.borrowed(self.layout.plate, self.borrowed, len(self.index), found) if self.borrowed else found
+        return (
+            pair_mistakes.borrowed(self.layout.plate, self.borrowed, len(self.index), found) if self.borrowed else found
+        )
 
     def _pyro_sample(self, msg: Any) -> None:
         if self.watch:
@@ -233,7 +235,7 @@ class Recorder(Messenger):
             return fn
         shape = [1] * (-frame.dim - len(shape)) + shape
         if self.role == "guide" or shape[frame.dim] != 1:
-            raise mistakes.unsized(name, fn, frame.name, b)
+            raise pair_mistakes.unsized(name, fn, frame.name, b)
         shape[frame.dim] = b
         return fn.expand(torch.Size(shape))
 

@@ -11,7 +11,7 @@ import torch
 from pyro.distributions import Unit
 from pyro.distributions.util import scale_and_mask
 
-from ppdgm import mistakes
+from ppdgm import mistakes, pair_mistakes
 from ppdgm.backends.pyro.support import confine, observe
 from ppdgm.backends.pyro.vocabulary import closed_form_kl
 from ppdgm.elimination import Term
@@ -19,6 +19,7 @@ from ppdgm.errors import ProgramError
 from ppdgm.language import Array, Trace
 from ppdgm.points import point_masses
 from ppdgm.reading import closed_forms
+from ppdgm.scales import constant_scales, scale_of
 
 PARTICLES = "_ppdgm_particles"  #: the plate that vectorises particles, left of all others
 
@@ -124,13 +125,15 @@ class Layout:
 
     def log_prob(self, site: Site, judged: bool = False) -> Array:
         """log p of a site, as the run has it, [*axes, *plates]; `judged` as for `term`."""
-        self._check_scale(site)
         if site.observed:
             log_prob = observe(site.fn, site.value, lambda d, x: d.log_prob(x))
         else:
             log_prob = mistakes.scored(site.name, site.fn, lambda: site.fn.log_prob(site.value))
             log_prob = confine(site.fn, site.value, log_prob) if judged else log_prob
-        return scale_and_mask(log_prob, mask=site.mask)
+        mask = site.mask
+        if isinstance(mask, torch.Tensor) and not _fits(tuple(mask.shape), tuple(log_prob.shape)):
+            raise pair_mistakes.misfit_mask(site.name, tuple(mask.shape), tuple(log_prob.shape))
+        return scale_and_mask(log_prob, mask=mask)
 
     def per_datum(self, term: Term) -> Array:
         """A term without the dimensions of enumerated sites, [K, B]; [K, 1] outside the data plate."""
@@ -180,19 +183,30 @@ class Layout:
         got, plate = tuple(site.fn.batch_shape), f"pyro.plate({self.plate!r}, x.shape[0])"
         return mistakes.outside(site.name, got, plate, others, site.observed)
 
-    def _check_scale(self, site: Site) -> None:
+    def scale(self, site: Site) -> float:
+        """The scale of the user's own around a site, beside what its plates explain."""
         explained = 1.0
         for name, frame in site.frames.items():
             part = (frame.full_size or frame.size) / frame.size
             if part != 1.0 and name != self.plate:
                 raise subsampled(name, self.plate)
             explained *= part
-        if abs(float(site.scale) - explained) > 1e-5 * explained:
-            raise ProgramError(
-                f"Site {site.name!r}: got a scale of {float(site.scale):.6g}, but its plates explain {explained:.6g}. "
-                "A bound per datum has no room for a scale of your own (poutine.scale). Remove it; to weigh the KL, "
-                "use SVI(beta=…)."
-            )
+        scale = torch.as_tensor(site.scale)
+        if scale.numel() != 1:
+            raise scale_of(site.name, f"numbers of shape {tuple(scale.shape)}", "one for each datum, say")
+        own = float(scale) / explained
+        return 1.0 if abs(own - 1.0) < 1e-5 else float(f"{own:.6g}")
+
+
+def _fits(mask: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    return len(mask) <= len(shape) and all(m in (1, s) for m, s in zip(mask[::-1], shape[::-1], strict=False))
+
+
+def scales(guide: Mapping[str, Site], model: Mapping[str, Site], layout: Layout, summed: Container[str]) -> Any:
+    """Constant scales of the user's own; see `constant_scales`."""
+    latent = [n for n, s in model.items() if not s.observed and n in guide]
+    of = lambda sites: {n: layout.scale(s) for n, s in sites.items()}
+    return constant_scales(of(guide), of(model), latent, [n for n in (*model, *guide) if n in summed])
 
 
 def misfit(name: str, fn: Any, frames: Mapping[str, Any]) -> ProgramError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import array_api_compat.torch as xp
 import numpy as np
@@ -46,6 +46,7 @@ class ProgramTracer:
     subsamples = False  #: a minibatch is rows of the data, not indices for the program's own plate
     batch_size: int | None = None  #: any
     own_rows: int | None = None  #: its parameters are of no data
+    scales: ClassVar[dict[str, float]] = {}  #: there is no word for any
     compiles = True
 
     def __init__(self, program: Any):
@@ -242,6 +243,7 @@ def make_tracing(tracer: Any, engine: Any, params: Params, batch: Batch, index: 
         rows=lambda: {n: a[index] for n, a in batch.items()} if tracer.subsamples else batch,
         params=params,
         gradients=replace(engine.gradients(), mixed=mixed),
+        scales=tracer.scales,
     )
 
 

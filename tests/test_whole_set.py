@@ -1,0 +1,76 @@
+"""Latents that all data share: one log-weight for the whole set, and their draws for ArviZ, with right values by hand.
+
+x_n ~ N(m + z_n, σ²), z_n ~ N(0, 1), m ~ N(0, 4): X is normal with covariance (σ² + 1) I + 4.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as numpyro_dist
+import pyro
+import pyro.distributions as pyro_dist
+import pytest
+import torch
+from scipy.stats import multivariate_normal, norm
+
+import ppdgm
+from ppdgm import Program
+from ppdgm.errors import ProgramError
+
+N, SCALE = 12, 0.7
+X = (np.random.default_rng(0).normal(size=N) * 1.3 + 0.8).astype("float32")
+LIBRARIES = {"numpyro": (numpyro, numpyro_dist, jnp), "pyro": (pyro, pyro_dist, torch)}
+SPREAD = 1 + SCALE**2
+
+
+def fitted(backend, shared=True):
+    """A guide that is the posterior: q(m) with its moments, and z_n given m."""
+    lib, dist, xp = LIBRARIES[backend]
+    variance = 1 / (1 / 4 + N / SPREAD)
+    mean = variance * X.sum() / SPREAD
+
+    def model(x):
+        m = lib.sample("m", dist.Normal(xp.zeros(()), 2.0)) if shared else 0.0
+        with lib.plate("data", len(x)):
+            z = lib.sample("z", dist.Normal(0.0 * x, 1.0))
+            lib.sample("x", dist.Normal(m + z, SCALE), obs=x)
+
+    def guide(x):
+        wide = lib.param("wide", xp.ones(()) * 1.3)  # wider than the posterior: no exact guide
+        m = lib.sample("m", dist.Normal(xp.zeros(()) + mean, wide * variance**0.5)) if shared else 0.0
+        with lib.plate("data", len(x)):
+            lib.sample("z", dist.Normal((x - m) / SPREAD, wide * SCALE / SPREAD**0.5))
+
+    pair = getattr(Program, f"from_{backend}")(model, guide)
+    return ppdgm.fit(pair, X, steps=1, learning_rate=1e-9, progress=False)
+
+
+@pytest.mark.parametrize("backend", LIBRARIES)
+def test_the_set_has_one_bound(backend):
+    fit = fitted(backend)
+    found = fit.log_evidence(X, k=4000)
+    right = multivariate_normal(np.zeros(N), SPREAD * np.eye(N) + 4.0).logpdf(X)
+    assert found.pareto_k < 0.7 and 0 < found.monte_carlo_error < 0.2
+    assert found.value == pytest.approx(right, abs=4 * found.monte_carlo_error)
+    assert "all N = 12 rows together" in str(found)
+    assert fit.elbo(X, k=200).mean * N < right
+    with pytest.raises(ProgramError, match=r"log_evidence"):
+        fit.log_likelihood(X)
+    with pytest.raises(ProgramError, match="there is none"):
+        fitted(backend, shared=False).log_evidence(X)
+
+
+@pytest.mark.parametrize("backend", LIBRARIES)
+@pytest.mark.parametrize("how", ["guide", "importance"])
+def test_what_all_rows_share_goes_to_arviz(how, backend):
+    fit = fitted(backend)
+    idata = fit.to_arviz(X, draws=500, how=how, k=4000)
+    m, z = idata["posterior"]["m"], idata["posterior"]["z"]
+    assert m.dims == ("chain", "draw") and z.dims == ("chain", "draw", "datum")
+    seen = idata["log_likelihood"]["x"].values[0]
+    expected = norm(m.values[0][:, None] + z.values[0], SCALE).logpdf(X)
+    np.testing.assert_allclose(seen, expected, atol=1e-3)
+    spread = (1 / (1 / 4 + N / SPREAD)) ** 0.5 * (1.3 if how == "guide" else 1.0)
+    assert m.values.std() == pytest.approx(spread, rel=0.15)
+    if how == "guide":
+        assert idata["sample_stats"]["log_weight"].dims == ("chain", "draw")
