@@ -196,6 +196,13 @@ _HINTS = (  # (pattern of "Type: text", what to do)
     (r"Context\.net\(\)", 'It takes name, net, and the shapes that it maps between: c.net("f", MLP(), (4,), (6,)).'),
     (r"'Context' object has no", "In build(), declare with context.param, .net, .part and .scope; P is for the rest."),
 )
+_PAIR_HINTS = (  # the same for a plain pair, which has no P
+    (r"invalid scale|parameter scale", "A scale must be positive: softplus(…) or exp(…) makes it so."),
+    (
+        r"TypeError: \w*\.?(model|guide)\(\) (missing|takes|got)",
+        "Model and guide are called with the fields of the data by name, or with a single array x.",
+    ),
+)
 _SHAPE_WORDS = re.compile(r"^(?!.*(constraint|P has no)).*(shape|size|dimension|broadcast|batch_ndims|mat1)", re.I)
 
 
@@ -206,17 +213,18 @@ def explain(program: object, error: Exception) -> PpdgmError:
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "").rstrip(" :.")
     kind, backend = type(error).__name__, getattr(program, "backend", None)
     text = re.sub(r"\b(Torch|Jax)?Vocabulary\.", "P.", text if len(text) < 200 else f"{text[:200]}…")
-    hint = next((h.format(xp=_XP[backend]) for p, h in _HINTS if re.search(p, f"{kind}: {text}")), "")
+    hints = _HINTS if backend is None else (*_PAIR_HINTS, *_HINTS)
+    hint = next((h.format(xp=_XP[backend]) for p, h in hints if re.search(p, f"{kind}: {text}")), "")
     if backend == "pyro" and any("-packages/numpyro/" in f.filename for f in traceback.extract_tb(error.__traceback__)):
         hint = "The pair uses numpyro: hand it to Program.from_numpyro(model, guide)."
     if not hint:
-        hint = _attribute(error) or (_SHAPES if backend is None and _SHAPE_WORDS.search(text) else "")
+        hint = _attribute(error, backend) or (_SHAPES if backend is None and _SHAPE_WORDS.search(text) else "")
     said = f"{text} ({kind})." if text else f"{kind}."
     return ProgramError(f"{_place(program, error)}: {said} {hint}".rstrip())
 
 
-def _attribute(error: Exception) -> str:
-    """What to do about a wrong name after a dot."""
+def _attribute(error: Exception, backend: str | None) -> str:
+    """What to do about a wrong name after a dot, in a program over P or a backend's plain pair."""
     owner, name = getattr(error, "obj", None), getattr(error, "name", None)
     if not isinstance(error, AttributeError) or owner is None or not name:
         return ""
@@ -224,6 +232,8 @@ def _attribute(error: Exception) -> str:
         close = closest(name, (n for n in dir(owner) if not n.startswith("_")))
         return f"Did you mean {close!r}?" if close else ""
     if type(owner).__module__.partition(".")[0] in ("torch", "jax", "jaxlib", "numpy"):
+        if backend is not None:
+            return f"Take it from {_XP[backend]}: the arrays of a pair on {backend} are its own."
         return "torch's and JAX's arrays have few methods in common: use P.xp, which is the same on both."
     return ""
 

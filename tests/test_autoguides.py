@@ -128,3 +128,22 @@ def test_a_point_is_no_posterior(backend):
                 ask(x)
         assert fit.elbo(x).of == "x, with z at a point"
         assert "likelihood" in fit.diagnose(x, k=30, parts=("likelihood",)).withheld
+
+
+def test_a_flow_autoguide_has_the_same_names_in_each_runtime(tmp_path):
+    """Its modules are seen in another order once it is set up; one of its tensors has two names, and is trained once."""
+
+    def model(x):
+        z = pyro.sample("z", pyro_dist.Normal(torch.zeros(D), 1.0).to_event(1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", pyro_dist.Normal(z, SCALE).to_event(1), obs=x)
+
+    make = lambda: Program.from_pyro(model, pyro_guides.AutoIAFNormal(model))
+    pair = make()
+    fit = ppdgm.fit(pair, X, steps=2, progress=False)
+    assert np.isfinite(ppdgm.trace(pair, fit.params, X).log_p["x"]).all()
+    fit.save(tmp_path / "run")
+    assert ppdgm.load(tmp_path / "run", program=make()).elbo(X, seed=1).mean == fit.elbo(X, seed=1).mean
+    tracer = fit._runtime.tracer
+    trained = [id(tracer._live[n]) for n in tracer.labels]
+    assert len(set(trained)) == len(trained)

@@ -19,9 +19,15 @@ def log_weights(trace: Trace, xp: Any) -> Array:
     Raises:
         ProgramError: a latent lies outside the data plate, so that log w does not split over data.
     """
-    if trace.shared:
+    if trace.shared and not any(n in trace.values for n in trace.shared):
         raise ProgramError(
-            f"Site {next(iter(trace.shared))!r} is one latent for all data, so there is no log-weight per row. Train "
+            f"Site {next(iter(trace.shared))!r} is outside the data plate, a factor or an observation: a term of all "
+            "data has no share in a row's log-weight. Put it inside the plate, row by row; or judge by elbo(data)."
+        )
+    if trace.shared:
+        first = next(n for n in trace.shared if n in trace.values)
+        raise ProgramError(
+            f"Site {first!r} is one latent for all data, so there is no log-weight per row. Train "
             "such a program with SVI, and judge it by elbo(data); log_evidence(data) bounds log p of all rows together."
         )
     if trace.marginal is not None:

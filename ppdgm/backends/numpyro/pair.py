@@ -21,7 +21,7 @@ from ppdgm import mistakes, pair_mistakes
 from ppdgm.backends.numpyro.enumerated import at_chosen, check_terms, posteriors, to_left
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.noise import REMEDY, depends, in_inference, without_dropout
-from ppdgm.backends.numpyro.probe import Leaves, Probe, leaves_of, scales_of, shapes_of
+from ppdgm.backends.numpyro.probe import Leaves, Probe, has_rows, leaves_of, scales_of, shapes_of
 from ppdgm.backends.numpyro.rows import in_turn, take, unsort
 from ppdgm.backends.numpyro.sites import Axes, Message, Reading, Site, Supply, no_plate, place, read, without_plate
 from ppdgm.backends.numpyro.terms import (
@@ -468,7 +468,7 @@ class PairTracer:
             seen.of_guide = set(guide.params)
             shared = {n: model.sites[n].fn for n in model.drawn() if model.sites[n].axis is None}
             seen.shared = {n: (tuple(fn.batch_shape), tuple(fn.event_shape)) for n, fn in shared.items()}
-            seen.rows = any(self._has_rows(m) for r in (guide, model) for m in r.params.values())
+            seen.rows = any(has_rows(m, self.plate) for r in (guide, model) for m in r.params.values())
             seen.marked, seen.summed = [n for n, s in guide.sites.items() if s.asks], model.summed
             seen.scales = scales_of(guide, model)
             sites = [s for r in (guide, model) for s in r.sites.values()]
@@ -485,11 +485,6 @@ class PairTracer:
         except Exception as error:
             seen.error = error
         return seen
-
-    def _has_rows(self, msg: Message) -> bool:
-        """Whether a parameter has a row for each datum, of which the data plate takes some."""
-        frame = next((f for f in msg["cond_indep_stack"] if f.name == self.plate), None)
-        return frame is not None and msg["kwargs"].get("event_dim") is not None
 
     def _first_values(self, key: Array, batch: Batch) -> dict[str, Array]:
         at = lambda size, part: None if part in (None, size) else jnp.zeros(part, jnp.int32)

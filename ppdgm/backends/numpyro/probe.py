@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ppdgm.backends.numpyro.foreign import path_name
-from ppdgm.backends.numpyro.sites import Reading
+from ppdgm.backends.numpyro.sites import Message, Reading
 from ppdgm.scales import constant_scales
 
 Part = tuple[int, int | None]  # a plate's size and subsample_size
@@ -57,6 +57,12 @@ def scales_of(guide: Reading, model: Reading) -> dict[str, float]:
     asked = [n for r in (guide, model) for n, s in r.sites.items() if s.asks]
     of = lambda r: {n: s.scale for n, s in r.sites.items()}
     return constant_scales(of(guide), of(model), latent, asked)
+
+
+def has_rows(msg: Message, plate: str) -> bool:
+    """Whether a parameter has a row for each datum, of which the data plate takes some."""
+    inside = any(f.name == plate for f in msg["cond_indep_stack"])
+    return inside and msg["kwargs"].get("event_dim") is not None
 
 
 def leaves_of(site: str, value: Any) -> Leaves:

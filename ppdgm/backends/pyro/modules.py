@@ -5,7 +5,7 @@ from __future__ import annotations
 import dis
 import functools
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -134,7 +134,22 @@ class Modules:
                         if (id(m), leaf) in own and name not in named and name not in params:
                             named[name] = own.pop((id(m), leaf))
         places = {id(m): i for i, m in enumerate(self)}
+        named = {_as_params(n, params): held for n, held in named.items()}
         return named | {f"module{places[i]}.{leaf}": held for (i, leaf), held in own.items()}
+
+
+def labels_of(live: Mapping[str, Array], state: Container[str], of_guide: Container[str]) -> dict[str, str]:
+    """Whether each parameter is the guide's or the model's; of two names for one tensor one, and no state."""
+    one = {id(t): n for n, t in sorted(live.items())}.values()
+    return {n: "guide" if n in of_guide else "model" for n in live if n in one and n not in state}
+
+
+def _as_params(name: str, params: Iterable[str]) -> str:
+    """A buffer's name with Pyro's mark for a module where the parameters beside it have it, whatever was seen first."""
+    plain = name.replace("$$$", ".")
+    marked = {p[: p.index("$$$") + 3] for p in params if "$$$" in p}
+    fits = [m for m in marked if plain.startswith(m.replace("$$$", "."))]
+    return max(fits, key=len) + plain[len(max(fits, key=len)) - 2 :] if fits else name
 
 
 def _prefix(root: torch.nn.Module, names: Mapping[int, str]) -> str | None:

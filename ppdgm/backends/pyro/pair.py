@@ -19,7 +19,7 @@ from pyro.infer.autoguide import AutoContinuous, AutoGuide
 from ppdgm import mistakes, pair_mistakes
 from ppdgm.backends.pyro.calls import Call, calls
 from ppdgm.backends.pyro.enumerated import Sizes, at_chosen, check_terms, posteriors, summed_terms, to_left
-from ppdgm.backends.pyro.modules import Modules, in_sight, tensor_of
+from ppdgm.backends.pyro.modules import Modules, in_sight, labels_of, tensor_of
 from ppdgm.backends.pyro.noise import Watch
 from ppdgm.backends.pyro.particles import agree, as_more_data, in_order, one_at_a_time, stirred
 from ppdgm.backends.pyro.plate import few, find_plate
@@ -277,7 +277,7 @@ class PairTracer:
         self._live = found | {n: tensor_of(m, leaf) for n, (m, leaf) in self._owners.items()}
         self._known = True
         self.state_names = frozenset(self._owners)
-        self.labels = {n: "guide" if n in self._of_guide else "model" for n in self._live if n not in self._owners}
+        self.labels = labels_of(self._live, self._owners, self._of_guide)
         if self._marked or self._summed:
             with torch.no_grad(), unvalidated(), self.modules.evaluating(), self._entered():
                 self._check_enumerated(batch, index)
