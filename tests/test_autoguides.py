@@ -131,7 +131,7 @@ def test_a_point_is_no_posterior(backend):
 
 
 def test_a_flow_autoguide_has_the_same_names_in_each_runtime(tmp_path):
-    """Its modules are seen in another order once it is set up; one of its tensors has two names, and is trained once."""
+    """Its modules are seen in another order once it is set up; one tensor has two names, and is trained once."""
 
     def model(x):
         z = pyro.sample("z", pyro_dist.Normal(torch.zeros(D), 1.0).to_event(1))
