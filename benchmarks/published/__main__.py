@@ -37,7 +37,8 @@ def main() -> None:
     for program in (p for p in PROGRAMS if not words or any(re.search(rf"\b{w}", p.title) for w in words)):
         start = time.perf_counter()
         verdict = judge(program)
-        told = verdict.reason or f"{verdict.own[0]:.1f} nats, library {verdict.library[0]:.1f}"
+        beside = "none" if verdict.library is None else f"{verdict.library[0]:.1f}"
+        told = verdict.reason or f"{verdict.own[0]:.1f} nats, library {beside}"
         print(f"{verdict.outcome:10} {program.title}: {told} ({time.perf_counter() - start:.0f} s)", flush=True)
         now = json.loads(kept.read_text()) if kept.exists() else {}  # another process may judge others
         known = {**known, **now, program.title: asdict(verdict)}
@@ -59,7 +60,8 @@ def _page(found: list[tuple[Published, Verdict]]) -> str:
         f"({numpyro}). {number['unchanged']} come in unchanged, {number['changed']} with the change that is given, and "
         f"{number['refused']} are refused, with the reason. Each is trained for three steps. Its ELBO of all data, in "
         "nats, is then compared with that of the library's own Trace_ELBO (TraceEnum_ELBO where sites are enumerated) "
-        "at the same parameters; the difference is in standard errors of both. Programs are in our own words, with "
+        "at the same parameters; the difference is in standard errors of both (NumPyro's needs funsor for enumeration, and is left out there). "
+        "Programs are in our own words, with "
         "small nets and synthetic data. `python -m benchmarks.published` writes this page.",
         "",
         "| program | verdict | what was changed, or why it is refused | guide that was added | ELBO | difference |",
@@ -69,10 +71,11 @@ def _page(found: list[tuple[Published, Verdict]]) -> str:
 
 
 def _row(program: Published, verdict: Verdict) -> str:
-    elbo = difference = ""
+    elbo = f"{verdict.own[0]:.1f}" if verdict.own else ""
+    difference = ""
     if verdict.own and verdict.library:
         error = (verdict.own[1] ** 2 + verdict.library[1] ** 2) ** 0.5 + 1e-4 * abs(verdict.own[0])
-        elbo, difference = f"{verdict.own[0]:.1f}", f"{(verdict.own[0] - verdict.library[0]) / error:+.1f}"
+        difference = f"{(verdict.own[0] - verdict.library[0]) / error:+.1f}"
     told = "; ".join(t for t in (program.change, verdict.reason) if t).replace("|", "\\|")
     name = f"{program.backend} [{program.path}]({program.address}), {program.name.replace('_', ' ')}"
     return f"| {name} | {verdict.outcome} | {told} | {program.guide} | {elbo} | {difference} |"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import warnings
 from contextlib import contextmanager
@@ -36,6 +37,10 @@ class Verdict:
 
 def judge(program: Published) -> Verdict:
     """Train, evaluate, compare."""
+    if program.backend == "pyro":  # whose nets are drawn as they are made
+        import pyro
+
+        pyro.set_rng_seed(0)
     try:
         model, guide, data = program.make()
         make = getattr(ppdgm.Program, f"from_{program.backend}")
@@ -59,8 +64,17 @@ def judge(program: Published) -> Verdict:
     return Verdict(outcome, "", own, library)
 
 
-def _library(backend: str, fit: Any, pair: Any, data: Any) -> tuple[float, float]:
-    """The library's own ELBO of all data at the fit's parameters: mean and standard error over repetitions."""
+def _enumerated(fit: Any) -> bool:
+    return bool(fit._runtime.tracer._summed or fit._runtime.tracer._marked)
+
+
+def _library(backend: str, fit: Any, pair: Any, data: Any) -> tuple[float, float] | None:
+    """The library's own ELBO of all data at the fit's parameters: mean and standard error over repetitions.
+
+    None where it can't be had: NumPyro enumerates by funsor alone.
+    """
+    if backend == "numpyro" and _enumerated(fit) and importlib.util.find_spec("funsor") is None:
+        return None
     losses = (_pyro_losses if backend == "pyro" else _numpyro_losses)(fit, pair, data)
     found = -np.array(losses, dtype=float)
     return float(found.mean()), float(found.std(ddof=1) / np.sqrt(len(found)))
@@ -82,8 +96,7 @@ def _pyro_losses(fit: Any, pair: Any, data: Any) -> list[float]:
     args = (tensors["x"],) if list(tensors) == ["x"] else ()
     call = lambda f: f(*args) if args else f(**_taken(f, tensors))
     model, guide = (lambda: call(pair.model)), (lambda: call(pair.guide))
-    enumerated = getattr(fit._runtime.tracer, "enumerated", None)
-    elbo = TraceEnum_ELBO(max_plate_nesting=3) if enumerated else Trace_ELBO()
+    elbo = TraceEnum_ELBO(max_plate_nesting=3) if _enumerated(fit) else Trace_ELBO()
     with torch.no_grad(), torch.random.fork_rng(), _evaluating(fit):
         torch.manual_seed(0)
         pyro.set_rng_seed(0)
@@ -102,8 +115,7 @@ def _numpyro_losses(fit: Any, pair: Any, data: Any) -> list[float]:
     at = lambda f: handlers.substitute(f, substitute_fn=lambda m: value(m) if m["type"] == "param" else None)
     model = at(lambda: pair.model(*args, **kwargs(pair.model)))
     guide = at(lambda: pair.guide(*args, **kwargs(pair.guide)))
-    enumerated = getattr(tracer, "enumerated", None)
-    elbo = TraceEnum_ELBO() if enumerated else Trace_ELBO()
+    elbo = TraceEnum_ELBO() if _enumerated(fit) else Trace_ELBO()
     loss = jax.jit(lambda key: elbo.loss(key, {}, model, guide))
     return [float(loss(key)) for key in jax.random.split(jax.random.key(0), DRAWS)]
 

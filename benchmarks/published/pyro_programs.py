@@ -105,6 +105,10 @@ def _semi_supervised() -> tuple:
     encoder_z, decode, holder = Encoder(36 + classes), decoder(Z + classes, 36), nn.Module()
     holder.encoder_y, holder.encoder_z, holder.decoder = encoder_y, encoder_z, decode
 
+    def joined(a, b):  # as the example's nets do, allow_broadcast=True
+        lead = torch.broadcast_shapes(a.shape[:-1], b.shape[:-1])
+        return torch.cat([a.expand(*lead, a.shape[-1]), b.expand(*lead, b.shape[-1])], -1)
+
     def model(xs, ys=None):
         pyro.module("ss_vae", holder)
         size = xs.size(0)
@@ -112,17 +116,15 @@ def _semi_supervised() -> tuple:
             zs = pyro.sample("z", dist.Normal(xs.new_zeros([size, Z]), xs.new_ones([size, Z])).to_event(1))
             prior = xs.new_ones([size, classes]) / (1.0 * classes)
             ys = pyro.sample("y", dist.OneHotCategorical(prior), obs=ys)
-            ys = ys.expand(*zs.shape[:-1], classes) if ys.dim() < zs.dim() else ys
-            zs = zs.expand(*ys.shape[:-1], Z) if zs.dim() < ys.dim() else zs
-            pyro.sample("x", dist.Bernoulli(decode(torch.cat([zs, ys], -1))).to_event(1), obs=xs)
+            pyro.sample("x", dist.Bernoulli(decode(joined(zs, ys))).to_event(1), obs=xs)
 
     def guide(xs, ys=None):
         with pyro.plate("data"):
             if ys is None:
                 ys = pyro.sample("y", dist.OneHotCategorical(encoder_y(xs)))
-            both = torch.cat([xs.expand(*ys.shape[:-1], 36), ys], -1)
+            both = joined(xs, ys)
             loc, scale = encoder_z(both)
-            shape = (*ys.shape[:-1], Z)
+            shape = (*both.shape[:-1], Z)
             pyro.sample("z", dist.Normal(loc.reshape(shape), scale.reshape(shape)).to_event(1))
 
     return model, guide
