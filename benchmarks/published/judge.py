@@ -91,12 +91,20 @@ def _pyro_losses(fit: Any, pair: Any, data: Any) -> list[float]:
     import pyro
     import torch
     from pyro.infer import Trace_ELBO, TraceEnum_ELBO
+    from pyro.poutine.messenger import Messenger
+
+    class Unscaled(Messenger):
+        def _pyro_sample(self, msg: Any) -> None:
+            msg["scale"] = 1.0
 
     tensors = {n: torch.as_tensor(v) for n, v in fit._runtime.put(data).items()}
     args = (tensors["x"],) if list(tensors) == ["x"] else ()
-    call = lambda f: f(*args) if args else f(**_taken(f, tensors))
+    call = lambda f: f(*args) if args else f(**_taken(f, tensors, pair.model))
     model, guide = (lambda: call(pair.model)), (lambda: call(pair.guide))
     elbo = TraceEnum_ELBO(max_plate_nesting=3) if _enumerated(fit) else Trace_ELBO()
+    if fit._runtime.tracer.scales:  # of which reports know nothing; the plates here take all rows
+        unscaled = Unscaled()
+        model, guide = unscaled(model), unscaled(guide)
     with torch.no_grad(), torch.random.fork_rng(), _evaluating(fit):
         torch.manual_seed(0)
         pyro.set_rng_seed(0)
@@ -110,7 +118,7 @@ def _numpyro_losses(fit: Any, pair: Any, data: Any) -> list[float]:
 
     tracer, native = fit._runtime.tracer, fit._runtime.put(data)
     args = (native["x"],) if list(native) == ["x"] else ()
-    kwargs = lambda f: {} if args else _taken(f, native)
+    kwargs = lambda f: {} if args else _taken(f, native, pair.model)
     value = tracer._values(fit._runtime.put(fit.params))
     at = lambda f: handlers.substitute(f, substitute_fn=lambda m: value(m) if m["type"] == "param" else None)
     model = at(lambda: pair.model(*args, **kwargs(pair.model)))
@@ -120,12 +128,11 @@ def _numpyro_losses(fit: Any, pair: Any, data: Any) -> list[float]:
     return [float(loss(key)) for key in jax.random.split(jax.random.key(0), DRAWS)]
 
 
-def _taken(function: Any, fields: Any) -> dict[str, Any]:
-    """The fields that a function takes by name."""
-    own = getattr(function, "guide", getattr(function, "forward", function))  # an EasyGuide's, a module's
-    if hasattr(function, "prototype_trace") and not hasattr(function, "guide"):
-        own = function.model  # of an autoguide
-    parameters = inspect.signature(own).parameters
+def _taken(function: Any, fields: Any, model: Any) -> dict[str, Any]:
+    """The fields that a function takes by name; an autoguide takes those of its model."""
+    own = getattr(function, "guide", function)  # of an EasyGuide
+    own = model if hasattr(function, "prototype_trace") and own is function else own
+    parameters = inspect.signature(getattr(own, "forward", own)).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return dict(fields)
     return {n: v for n, v in fields.items() if n in parameters}
