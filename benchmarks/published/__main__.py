@@ -60,9 +60,9 @@ def _page(found: list[tuple[Published, Verdict]]) -> str:
         f"({numpyro}). {number['unchanged']} come in unchanged, {number['changed']} with the change that is given, and "
         f"{number['refused']} are refused, with the reason. Each is trained for three steps. Its ELBO of all data, in "
         "nats, is then compared with that of the library's own Trace_ELBO (TraceEnum_ELBO where sites are enumerated) "
-        "at the same parameters; the difference is in standard errors of both (NumPyro's needs funsor to enumerate, and is left out "
-        "there). Programs are in our own words, with "
-        "small nets and synthetic data. `python -m benchmarks.published` writes this page.",
+        "at the same parameters; the difference is in standard errors of both (NumPyro needs funsor to enumerate, and "
+        "is left out there). Programs are in our own words, with small nets and synthetic data. "
+        "`python -m benchmarks.published` writes this page.",
         "",
         "| program | verdict | what was changed, or why it is refused | guide that was added | ELBO | difference |",
         "|---|---|---|---|---:|---:|",
