@@ -283,7 +283,7 @@ regression(
     _LUNG, "data", "lung", _lung(lambda codes: 5), _patients, change="the number of patients is not counted inside"
 )
 regression(NB + "discrete_imputation.ipynb", "obs", "complete_cases", _complete_cases, _missing)
-_hidden = lambda model: AutoNormal(handlers.block(model, hide=["A", "A_obs"]))
+_hidden = lambda model: AutoNormal(handlers.block(model, hide=["A"]))
 regression(NB + "discrete_imputation.ipynb", "obs", "imputed", _imputed, _missing, _hidden)
 regression(NB + "ordinal_regression.ipynb", "obs", "ordinal_improper", _ordinal_improper, _ordered)
 regression(NB + "ordinal_regression.ipynb", "obs", "ordinal", _ordinal, _ordered)
