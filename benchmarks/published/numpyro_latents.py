@@ -95,7 +95,7 @@ def prodlda() -> Made:
     return _prodlda(True)
 
 
-@published("numpyro", "examples/prodlda.py", "documents", "without batch norms")
+@published("numpyro", "examples/prodlda.py", "documents", "without batch norms; the library's ELBO has dropout on")
 def prodlda_without_batch_norm() -> Made:
     return _prodlda(False)
 
