@@ -7,6 +7,7 @@ from readings import BACKENDS
 from scipy import stats
 
 import ppdgm
+from ppdgm import Program
 from ppdgm.diagnostics import latent_use, weight_quality
 from ppdgm.diagnostics.diagnosis import Baseline, Diagnosis, Gaps
 from ppdgm.errors import DataError
@@ -134,6 +135,27 @@ def test_a_model_beside_its_columns(backend):
     binary = VAE(event_shape=(6,), latent=2, encoder=MLP(hidden=(4,)), decoder=MLP(hidden=(4,)))
     worse = Fit(binary, binary.initialise(0), backend).diagnose((x > 1).astype("float32"), parts="likelihood", k=30)
     assert about(worse)["Fit"].grade == "bad" and "no better" in about(worse)["Fit"].advice
+
+
+class NoLatent(Program):
+    """x ~ N(0, 3²), without latents, of which no finding must speak."""
+
+    def build(self, c):
+        c.param("log_scale", ())
+
+    def model(self, P, x):
+        with P.plate("data", x):
+            P.sample("x", P.dist.Normal(P.full((2,), 0.0), P.xp.exp(P.param("log_scale"))).to_event(1), obs=x)
+
+    def guide(self, P, x):
+        pass
+
+
+@both
+def test_a_model_without_latents_is_told_of_none(backend):
+    found = Fit(NoLatent(), {"log_scale": np.float32(np.log(3))}, backend).diagnose(data(50)[:, :2], parts="likelihood")
+    assert about(found)["Fit"].grade == "bad" and "no clear gain" in about(found)["Fit"].text
+    assert "latents" not in about(found)["Fit"].advice
 
 
 def test_findings_do_not_contradict_one_another():

@@ -76,7 +76,9 @@ def _fit(found: Any, text: str) -> Finding:
         text += f"; independent columns have {plain:.2f}"
         if _loses(found):
             advice = "The latents make the model no better: see Latents, train longer, or take a richer decoder."
-            return Finding("Fit", "bad", f"{text}, no less than the model (its gain is {gain} nats).", advice)
+            if found.weights is None:  # the guide draws none
+                advice = "Train longer, or take a richer model."
+            return Finding("Fit", "bad", f"{text}, and the model has no clear gain over them ({gain} nats).", advice)
         text += f", and the model {gain} more"
     elif found.use is not None and len(found.use.collapsed) == len(found.use.sites):
         return Finding("Fit", "warning", f"{text}, of a model that does without its latents.")
