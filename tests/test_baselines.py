@@ -269,3 +269,30 @@ def test_a_kl_that_is_not_of_latents_of_each_datum_is_not_told_of(capsys):
 def test_columns_need_a_field_that_is_drawn():
     with pytest.raises(DataError):
         fit_of().diagnose(np.full((3, WIDTH), np.nan))
+
+
+class Missing(Program):
+    """z ~ N(0, 1), and cells x ~ N(z, 1) where they are there."""
+
+    def build(self, c):
+        c.param("scale", ())
+
+    def model(self, P, x, there):
+        with P.plate("data", x):
+            z = P.sample("z", P.dist.Normal(P.full((), 0.0), 1.0))
+            P.sample("x", P.dist.Normal(z[..., None] + P.full((2,), 0.0), 1.0).mask(there > 0.5).to_event(1), obs=x)
+
+    def guide(self, P, x, there):
+        with P.plate("data", x):
+            P.sample("z", P.dist.Normal(P.param("scale") + 0.0 * x[:, 0], 1.0))
+
+
+@both
+def test_cells_that_are_filled_in_are_no_data(backend):
+    """Columns of all numbers stand beside no log p of some, and replications beside no fills."""
+    rows = {"x": np.where(np.eye(2)[np.arange(60) % 2] > 0, data(60)[:, :2], 7).astype("float32")}
+    rows |= {"there": (rows["x"] != 7).astype("float32")}
+    fit = Fit(Missing(), {"scale": np.float32(0)}, backend)
+    found = fit.diagnose(rows, parts=("likelihood", "predictive"), k=20, replicated=9)
+    assert found.baseline is None and "x' is masked" in found.withheld["baseline"]
+    assert found.checks == () and "x' is masked" in found.withheld["predictive"]

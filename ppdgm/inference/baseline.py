@@ -26,6 +26,10 @@ def baseline(subject: Subject) -> Baseline:
         of = " and ".join(free) or "what the model computes of its fields"
         raise ProgramError(f"log p is of {of}, and columns are of one field that the model draws.")
     field = free[0]
+    if subject.drawn_as[field] in subject.masked:
+        raise ProgramError(
+            f"site {subject.drawn_as[field]!r} is masked: log p is of a part of the numbers in {field!r}."
+        )
     width = max(1, int(np.prod(subject.feed.fields[field].shape[1:])))
     index = some_rows(subject.size, max(2, MOST_NUMBERS // width), subject.stream("baseline"))
     x = take(subject.feed.fields, index)[field]

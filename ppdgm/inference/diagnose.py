@@ -22,7 +22,7 @@ from ppdgm.diagnostics import (
 )
 from ppdgm.diagnostics.diagnosis import Diagnosis
 from ppdgm.diagnostics.log_mean import log_mean
-from ppdgm.errors import PpdgmError, items, one_of, out_of_memory, shown
+from ppdgm.errors import PpdgmError, ProgramError, items, one_of, out_of_memory, shown
 from ppdgm.inference.annealing import anneal, heats
 from ppdgm.inference.baseline import baseline
 from ppdgm.inference.drawing import pictures
@@ -216,6 +216,8 @@ class Diagnosing:
 
         again = few.over(draw, size, max(1, min(128, 12_800 // depth.replicated)))
         field, name = subject.shown(again)
+        if name in subject.masked:
+            raise ProgramError(f"site {name!r} is masked: numbers that were filled in would count as data.")
         observed = np.asarray(few.feed.fields[field])
         self.found["checks"] = tuple(predictive_check(observed, again[name], self.statistics).values())
         whole = (few.simulated(size, subject.stream("prior", s))[1][name] for s in range(depth.replicated))

@@ -279,6 +279,12 @@ class Subject:
         """The fields that the model needs in order to draw the others."""
         return self._roles[1]
 
+    @cached_property
+    def masked(self) -> tuple[str, ...]:
+        """Observed sites under a mask: not every number of their fields need be data."""
+        data, index = self.feed.rows(self.chunks(self.size, 2)[0])
+        return tuple(o.name for o in self.runtime.observed(self.params, data, index, 0) if o.masked)
+
     def shown(self, sites: Container[str]) -> tuple[str, str]:
         """The field that is checked and drawn, x where there is one, and its site.
 
