@@ -147,10 +147,12 @@ class Diagnosable:
         """For ArviZ, `InferenceData` with 0.23, `xarray.DataTree` with 1.x: posterior, predictions, densities, data.
 
         Data and predictions are in the units that `data` comes in; densities are of what the program was trained in.
-        Groups: posterior, sample_stats (lp = log p(x, z), and log_weight for the guide's draws), log_likelihood
-        (log p(x|z)), posterior_predictive, prior, prior_predictive, observed_data, and constant_data: fields that the
-        model does not draw, such as the label of a ConditionalVAE. Axes: chain, draw, datum, and each site's own. A
-        latent that all data share has no axis of data, and log_weight is then one for the whole set; no prior is drawn.
+        Groups: posterior, sample_stats (lp = log p(x, z), log_p_x = log p(x|z), and log_weight for the guide's draws),
+        posterior_predictive, prior, prior_predictive, observed_data, and constant_data: fields that the model does not
+        draw, such as the label of a ConditionalVAE. Axes: chain, draw, datum, and each site's own. A latent that all
+        data share has no axis of data, and log_weight is then one for the whole set; no prior is drawn. Where all are
+        such, log p(x|z) is in the group log_likelihood; where each datum has its own, there is none: `az.loo` would
+        take log p(x|z) for a leave-one-out density.
 
         Args:
             data, draws, how, k, warmup, chains, seed, memory: as for `posterior`.

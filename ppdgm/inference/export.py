@@ -12,6 +12,12 @@ from ppdgm.errors import PpdgmError, ProgramError
 from ppdgm.inference.posterior import Posterior
 from ppdgm.inference.subject import Sites, Subject
 
+_NO_LOO = (
+    "az.loo, az.waic and az.compare would take log p(x|z) of each datum's own latent for a leave-one-out density, which "
+    "it is not: the narrower the guide, the better they find it. It is in sample_stats, as log_p_x. Compare by "
+    "fit.log_likelihood() of held-out data."
+)
+
 
 def export(
     subject: Subject,
@@ -38,7 +44,8 @@ def export(
     drawn_from = {n: v[:, 0] if n in posterior.shared else v for n, v in posterior.latents.items()}
     groups: dict[str, Mapping[str, Any]] = {"posterior": drawn_from}
     groups |= {"sample_stats": posterior.statistics} if posterior.statistics else {}
-    left_out: dict[str, str] = {}
+    of_each = any(n not in posterior.shared for n in posterior.latents)
+    left_out: dict[str, str] = {"log_likelihood": _NO_LOO} if of_each else {}
 
     def add(names: tuple[str, ...], make: Any) -> None:
         try:
@@ -49,7 +56,10 @@ def export(
             groups.update({n: found[n] for n in names if found.get(n)})
 
     seen = lambda: _seen(subject, posterior.latents) if posterior.seen is None else posterior.seen
-    add(("log_likelihood",), lambda: {"log_likelihood": {"x": seen()}})
+    if of_each:
+        add(("sample_stats",), lambda: {"sample_stats": {**posterior.statistics, "log_p_x": seen()}})
+    else:
+        add(("log_likelihood",), lambda: {"log_likelihood": {"x": seen()}})
     if predictive:
         # Evenly spaced, so that of several chains, one after another, each has its share.
         taken = np.linspace(0, (size := len(next(iter(posterior.latents.values())))) - 1, min(predictive, size))
