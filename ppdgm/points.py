@@ -56,14 +56,13 @@ def is_discrete(dist: Any) -> bool:
 def point_masses(q: Mapping[str, Any], p: Mapping[str, Any]) -> list[str]:
     """The latents at which the guide has a point mass and the model a density: there log p − log q is no log-weight.
 
-    An autoguide's `Delta` carries a draw of another site, which the model does not have: that one is no point mass.
+    An autoguide's `Delta` that carries a draw of another site, which the model does not have, is no point mass: plain
+    pairs, where there are such, take those out.
 
     Args:
         q, p: site -> distribution, of the guide's draws and of the model.
     """
     is_point = lambda dist: type(inside(dist)).__name__ == "Delta"
-    if not all(is_point(d) for n, d in q.items() if n not in p):
-        return []
     points = [n for n, d in q.items() if n in p and is_point(d)]
     return [n for n in points if not is_point(p[n]) and not is_discrete(p[n])]
 

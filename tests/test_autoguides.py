@@ -13,12 +13,13 @@ import pyro.distributions as pyro_dist
 import pyro.infer.autoguide as pyro_guides
 import pytest
 import torch
+from scipy import stats
 
 import ppdgm
 from ppdgm import Program
 from ppdgm.backends.pyro import Runtime
 from ppdgm.errors import DataError, ProgramError, UnsupportedByBackend
-from ppdgm.inference import IWAE, SVI
+from ppdgm.inference import IWAE, SVI, Renyi, ReweightedWakeSleep
 
 N, D, SCALE = 20, 3, 0.5
 X = np.random.default_rng(0).normal(size=(N, D)).astype("float32") * 2.0
@@ -53,9 +54,9 @@ def test_a_guide_for_each_datum_finds_its_posterior(plate, backend):
     np.testing.assert_allclose(fit.encode(X), means, rtol=1e-6)
     for other in (X[::-1].copy(), -X):  # whose rows would get the posteriors of X[0], X[1], …
         for ask in (fit.encode, fit.elbo, fit.log_likelihood, fit.reconstruct):
-            with pytest.raises(DataError, match=r"other rows than the guide was trained on.*for each of those 20"):
+            with pytest.raises(DataError, match=r"other rows than the pair was trained on.*for each of those 20"):
                 ask(other)
-    with pytest.raises(DataError, match="other rows than the guide was trained on"):
+    with pytest.raises(DataError, match="other rows than the pair was trained on"):
         ppdgm.fit(make(backend, "AutoNormal", **PLATES[plate]), X, validation=-X, steps=1, progress=False)
 
 
@@ -66,6 +67,34 @@ def test_a_guide_for_one_latent_finds_its_posterior(guide, backend):
     fit = ppdgm.fit(pair, X, steps=1000, batch_size=N, learning_rate=0.02, progress=False)
     means = next(v for n, v in fit.params.items() if "loc" in n)
     np.testing.assert_allclose(means, X.sum(0) / (N + SCALE**2), atol=0.08)
+
+
+@pytest.mark.parametrize("backend", LIBRARIES)
+@pytest.mark.parametrize("role", ["guide", "model", "neither"])
+def test_rows_do_not_meet_what_was_learned_of_others(role, backend):
+    """A guide of x and of an offset for each row; a model with one; and a parameter that is as long by chance."""
+    lib, dist, _, xp = LIBRARIES[backend]
+
+    def model(x):
+        known = lib.param("model offset", xp.zeros(N)) if role == "model" else 0.0
+        with lib.plate("data", N):
+            z = lib.sample("z", dist.Normal(0.0 * x, 1.0))
+            lib.sample("x", dist.Normal(z + known, 1.0), obs=x)
+
+    def guide(x):
+        found = lib.param("offset", xp.zeros(N))
+        with lib.plate("data", N):
+            lib.sample("z", dist.Normal(0.5 * x + (found if role == "guide" else found.mean()), 0.7))
+
+    x = X[:, 0]
+    fit = ppdgm.fit(getattr(Program, f"from_{backend}")(model, guide), x, steps=5, learning_rate=0.1, progress=False)
+    for ask in (fit.encode, fit.elbo):
+        ask(x)
+        if role == "neither":
+            ask(-x)
+            continue
+        with pytest.raises(DataError, match=r"other rows than the pair was trained on.*for each of those 20"):
+            ask(-x)
 
 
 def test_parameters_of_a_pyro_pair_meet_their_own_data():
@@ -104,6 +133,57 @@ def test_a_guide_is_scored_again_at_its_own_draws_or_not_at_all():
     for shared, engine in ((True, SVI(estimator="stl")), (False, IWAE(k=2, estimator="dreg"))):
         with pytest.raises(UnsupportedByBackend, match=r"'stl' and 'dreg' are not for plain Pyro pairs.*'reparam'"):
             ppdgm.fit(make("pyro", "AutoNormal", shared=shared), X, engine=engine, **options)
+
+
+@pytest.mark.parametrize("backend", LIBRARIES)
+def test_a_point_beside_a_draw_is_a_point(backend):
+    """z at a point, y a Delta that carries the draw u ~ N(0, 1): y has a density, z has none, whatever u is."""
+    lib, dist, _, xp = LIBRARIES[backend]
+    x = np.array([0.1, -0.4, 1.0], "float32")
+    loc = lambda: lib.param("loc", xp.zeros(1))
+
+    def model(x):
+        with lib.plate("data", x.shape[0]):
+            z = lib.sample("z", dist.Normal(0.0 * x, 1.0))
+            y = lib.sample("y", dist.Normal(z, 1.0))
+            lib.sample("x", dist.Normal(y, 1.0), obs=x)
+
+    def guide_of(z_is_a_point):
+        def guide(x):
+            with lib.plate("data", x.shape[0]):
+                normal = dist.Normal(loc() + 0.5 * x, 0.7)
+                lib.sample("z", dist.Delta(loc() + 0.5 * x) if z_is_a_point else normal)
+                u = lib.sample("u", dist.Normal(0.0 * x, 1.0), infer={"is_auxiliary": True})
+                lib.sample("y", dist.Delta(0.6 * x + 0.8 * u, log_density=-np.log(0.8)))
+
+        return guide
+
+    for z_is_a_point in (True, False):
+        pair = getattr(Program, f"from_{backend}")(model, guide_of(z_is_a_point))
+        fit = ppdgm.fit(pair, x, steps=1, progress=False)
+        assert fit.elbo(x).of == ("x, with z at a point" if z_is_a_point else "")
+        if z_is_a_point:
+            for ask in (fit.log_likelihood, fit.log_weights):
+                with pytest.raises(ProgramError, match="Site 'z': the guide is a point mass there"):
+                    ask(x)
+        else:  # x ~ N(0, 3)
+            found = fit.log_likelihood(x, k=4000)
+            assert abs(found.values - stats.norm(0, np.sqrt(3)).logpdf(x)).max() < 5 * found.errors.max()
+
+
+@pytest.mark.parametrize("engine", [IWAE(k=3), IWAE(k=4, guide_groups=2), Renyi(k=2), ReweightedWakeSleep(k=2)])
+@pytest.mark.parametrize("backend", LIBRARIES)
+def test_a_point_is_not_weighed_in_training(engine, backend):
+    """K times one point have one weight: IWAE reported log p(x, ẑ) as its bound."""
+    lib, dist, guides, _ = LIBRARIES[backend]
+
+    def model(x):
+        with lib.plate("data", x.shape[0]):
+            lib.sample("x", dist.Normal(lib.sample("z", dist.Normal(0.0 * x, 1.0)), 1.0), obs=x)
+
+    pair = getattr(Program, f"from_{backend}")(model, guides.AutoDelta(model))
+    with pytest.raises(ProgramError, match="Site 'z': the guide is a point mass there"):
+        ppdgm.fit(pair, np.zeros(3, "float32"), engine=engine, steps=1, progress=False)
 
 
 @pytest.mark.parametrize("backend", LIBRARIES)

@@ -47,12 +47,12 @@ def check_apart(runtime: Any, first: Mapping[str, np.ndarray], feed: Feed) -> No
             other = look.read(*look.changed(given, at))
             if drawn and not _same_draws(own, other, at):
                 continue
-            if (site := _moved(own, other, at)) is not None:
+            if (site := moved(own, other, at)) is not None:
                 alone = look.read(*look.changed(given, at, particles=False))
-                raise mistakes.mixed(site, "row" if _moved(own, alone, at) else "particle")
+                raise mistakes.mixed(site, "row" if moved(own, alone, at) else "particle")
         if not drawn and _may_go_by_place(runtime, first, feed):
-            turned = look.read(np.roll(look.rows, 1), {n: _turned(v) for n, v in given.items()})
-            if (site := _moved(own, turned, (0, 0), (0, 1))) is not None:
+            shifted = look.read(np.roll(look.rows, 1), {n: turned(v) for n, v in given.items()})
+            if (site := moved(own, shifted, (0, 0), (0, 1))) is not None:
                 raise pair_mistakes.by_place(site, feed.size)
     except NotImplementedError:
         return  # a density that can't be read here: told by the first reading, if it matters
@@ -121,7 +121,8 @@ def _may_go_by_place(runtime: Any, first: Mapping[str, np.ndarray], feed: Feed) 
     return runtime.tracer.batch_size is None and any(feed.size in v.shape for v in first.values())
 
 
-def _turned(value: np.ndarray) -> np.ndarray:
+def turned(value: np.ndarray) -> np.ndarray:
+    """Latents [K, B, …] with each row in the place of the next; what all data share stays."""
     return value if value.shape[1] == 1 else np.roll(value, 1, axis=1)
 
 
@@ -130,10 +131,10 @@ def _at(terms: np.ndarray, place: tuple[int, int]) -> float:
     return float(np.broadcast_to(terms, (PARTICLES, terms.shape[-1]))[place[0], place[1] if terms.shape[-1] > 1 else 0])
 
 
-def _moved(own: Trace, other: Trace, at: tuple[int, int], there: tuple[int, int] | None = None) -> str | None:
+def moved(own: Trace, other: Trace, at: tuple[int, int], there: tuple[int, int] | None = None) -> str | None:
     """The first site of which the terms at one place differ; `there` in the other, if that is another place."""
-    for (name, *terms), (_, moved) in zip(_terms(own), _terms(other), strict=True):
-        a, b = _at(terms[0], at), _at(moved, there or at)
+    for (name, *terms), (_, there_too) in zip(_terms(own), _terms(other), strict=True):
+        a, b = _at(terms[0], at), _at(there_too, there or at)
         if np.isfinite(a) and np.isfinite(b) and abs(a - b) > ALIKE * (1 + abs(a)):
             return name
     return None

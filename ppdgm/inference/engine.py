@@ -73,6 +73,7 @@ class Engine(Spec):
     players: ClassVar[tuple[str, ...]] = ()  #: labels with objectives of their own; none: one objective for all
     exact: ClassVar[bool] = False  #: closed-form steps over all data, without gradients
     compiles: ClassVar[bool] = True  #: whether torch.compile takes the objective
+    weighs: ClassVar[bool] = False  #: draws by p(x, z) / q(z|x), or learns log q: the guide needs a density
     together: ClassVar[str] = ""  #: why a minibatch can't be worked on in pieces; empty where it can
 
     @property

@@ -13,8 +13,8 @@ from ppdgm.inference.posterior import Posterior
 from ppdgm.inference.subject import Sites, Subject
 
 _NO_LOO = (
-    "az.loo, az.waic and az.compare would take log p(x|z) of each datum's own latent for a leave-one-out density, which "
-    "it is not: the narrower the guide, the better they find it. It is in sample_stats, as log_p_x. Compare by "
+    "az.loo, az.waic and az.compare would take log p(x|z) of each datum's own latent for a leave-one-out density. It "
+    "is none: the narrower the guide, the better they find it. It is in sample_stats, as log_p_x. Compare by "
     "fit.log_likelihood() of held-out data."
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 class Weighted(Engine):
     """β ELBO + (1 − β) mean over M groups of 1/(1 − α) log 1/K Σ_k w_k^(1−α), with w = p(x, z) / q(z|x)."""
+
+    weighs: ClassVar[bool] = True
 
     k: PositiveInt = 50
     groups: PositiveInt = 1

@@ -19,7 +19,7 @@ from ppdgm.inference.batches import Batches
 from ppdgm.inference.codings import read_codings
 from ppdgm.inference.engine import knobs_of_phases
 from ppdgm.inference.estimators import first_field
-from ppdgm.inference.evaluate import Judge, check_fields, leave_labels, parse_memory
+from ppdgm.inference.evaluate import Judge, check_density, check_fields, leave_labels, parse_memory
 from ppdgm.inference.exact import ExactTrainer, check_steps
 from ppdgm.inference.feed import Feed
 from ppdgm.inference.folder import Folder
@@ -283,7 +283,10 @@ class Job:
             data = {**data, **self.runtime.put({"x": np.round(self.runtime.fetch(data["x"]))})}
         engine = self.recipe.engine
         try:
-            self.latent = has_latents(self.runtime.validate(self.native, data, 2, rows))
+            first_reading = self.runtime.validate(self.native, data, 2, rows)
+            if any(phase.engine.weighs for phase in engine.phases()) and not first_reading.shared:
+                check_density(first_reading)
+            self.latent = has_latents(first_reading)
             self._check_rows()
             if self.held_out is not None:
                 known = lambda: fingerprint(self.held_out or {}) == fingerprint(self.fields)

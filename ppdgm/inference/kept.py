@@ -1,4 +1,4 @@
-"""Guides that keep parameters for each datum, by its place: they know the data that they were trained on alone."""
+"""Pairs that keep parameters for each datum, by its place: they know the data that they were trained on alone."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from ppdgm.errors import DataError
+from ppdgm.errors import DataError, PpdgmError
+from ppdgm.inference.apart import PARTICLES, moved, turned
 from ppdgm.inference.feed import Feed
 
 
 def check_known(
     runtime: Any, params: Mapping[str, np.ndarray], feed: Feed, size: int, known: Callable[[], bool]
 ) -> None:
-    """Refuse other data than those that a guide has parameters for, such as an autoguide of latents of each datum.
+    """Refuse other data than those that a pair has parameters for, such as an autoguide of latents of each datum.
 
     Args:
         runtime: of the program.
@@ -30,10 +31,10 @@ def check_known(
     if runtime.tracer.batch_size is None:
         return
     own = [n for n, v in params.items() if np.ndim(v) and len(v) == size]
-    if own and not known() and _is_blind(runtime, params, feed):
+    if own and not known() and (_is_blind(runtime, params, feed) or _goes_by_place(runtime, params, feed)):
         raise DataError(
-            f"Data: got other rows than the guide was trained on, and it keeps a row of parameter {own[0]!r} for each "
-            f"of those {size}, by its place. A row would be given the posterior of another. Hand over the training "
+            f"Data: got other rows than the pair was trained on, and it keeps a row of parameter {own[0]!r} for each "
+            f"of those {size}, by its place. A row would be given what was learned of another. Hand over the training "
             "data as they were, or use a guide that computes each datum's distribution from x."
         )
 
@@ -47,6 +48,24 @@ def fingerprint(fields: Mapping[str, Any]) -> str:
         some = value if isinstance(value, np.ndarray) else value[np.linspace(0, len(value) - 1, 1000).astype(int)]
         digest.update(np.ascontiguousarray(some).data)
     return digest.hexdigest()
+
+
+def _goes_by_place(runtime: Any, params: Mapping[str, np.ndarray], feed: Feed) -> bool:
+    """Whether the terms of a row and its latents are others at another place."""
+    rows, native = np.arange(runtime.tracer.batch_size) % feed.size, runtime.put(params)
+
+    def read(by: int, given: Mapping[str, np.ndarray]) -> Any:
+        fields = {n: np.concatenate([np.roll(v[rows], by, 0), v[len(rows) :]]) for n, v in feed.fields.items()}
+        return runtime.trace(native, runtime.put(fields), rows, PARTICLES, 0, given, False)
+
+    own = read(0, {})
+    given = {n: v for n, v in own.values.items() if v.shape[:2] == (PARTICLES, len(rows)) or n in own.shared}
+    if len(given) < len(own.values) or len(rows) == 1:
+        return False  # what is summed over can't be held
+    try:
+        return moved(read(0, given), read(1, {n: turned(v) for n, v in given.items()}), (0, 0), (0, 1)) is not None
+    except (PpdgmError, NotImplementedError):  # its draws alone can be scored, as those of a one-way flow
+        return False
 
 
 def _is_blind(runtime: Any, params: Mapping[str, np.ndarray], feed: Feed) -> bool:

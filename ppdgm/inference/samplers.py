@@ -60,6 +60,8 @@ class Resampled(Sampler):
         draws: R, how many are resampled from them.
     """
 
+    weighs: ClassVar[bool] = True
+
     k: PositiveInt = 50
     draws: PositiveInt = 5
 

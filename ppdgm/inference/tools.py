@@ -34,6 +34,9 @@ def log_weights(
 ) -> np.ndarray:
     """log w_k = log p(x, z_k) − log q(z_k|x) for draws z_k ~ q, [K, N] in nats.
 
+    A pair that keeps parameters for each row takes the rows it was trained on, in their order: that is not checked, as
+    nothing is known here of the training data; `fit.log_weights` checks it.
+
     Args:
         program: a Program or a plain pair.
         params: parameters by name, as from `program.initialise()` or `fit.params`.
@@ -60,6 +63,8 @@ def trace(
     device: str = "auto",
 ) -> Trace:
     """Every site's values and terms, in one piece.
+
+    A pair that keeps parameters for each row takes the rows it was trained on, in their order: that is not checked.
 
     Args:
         values: latents [K, N, *event] to score instead of drawing them. Of a relaxed latent these are values of the

@@ -35,6 +35,7 @@ class ReweightedWakeSleep(Engine):
 
     players: ClassVar[tuple[str, ...]] = ("model", "guide")
     reweighted: ClassVar[bool] = True
+    weighs: ClassVar[bool] = True
 
     k: PositiveInt = 10
     wake_phi: NonNegativeFloat = 1.0

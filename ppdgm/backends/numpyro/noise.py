@@ -6,7 +6,7 @@ A key is only dangerous where it is used: flax's `apply` wants one for its dropo
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,10 +51,16 @@ def in_inference(tree: Any) -> Any:
     return eqx.tree_at(where, tree, replace_fn=lambda _: True, is_leaf=lambda v: v is None) if where(tree) else tree
 
 
-def depends(jaxpr: Any, of: Any) -> bool:
-    """Whether a result of a program may depend on one of its arguments."""
+def moved_by_key(run: Callable[[Any], list[Any]]) -> list[bool]:
+    """Whether each of what `run(key)` gives may depend on the key."""
+    jaxpr = jax.make_jaxpr(run)(jax.random.key(0)).jaxpr
+    return depends(jaxpr, jaxpr.invars[0])
+
+
+def depends(jaxpr: Any, of: Any) -> list[bool]:
+    """Whether each result of a program may depend on one of its arguments."""
     reached = {id(of)}
     for equation in jaxpr.eqns:
         if any(id(v) in reached for v in equation.invars):
             reached.update(id(v) for v in equation.outvars)
-    return any(id(v) in reached for v in jaxpr.outvars)
+    return [id(v) in reached for v in jaxpr.outvars]

@@ -20,8 +20,8 @@ from numpyro.infer.autoguide import AutoContinuous, AutoGuide
 from ppdgm import mistakes, pair_mistakes
 from ppdgm.backends.numpyro.enumerated import at_chosen, check_terms, posteriors, to_left
 from ppdgm.backends.numpyro.keys import make_key
-from ppdgm.backends.numpyro.noise import REMEDY, depends, in_inference, without_dropout
-from ppdgm.backends.numpyro.probe import Leaves, Probe, has_rows, leaves_of, scales_of, shapes_of
+from ppdgm.backends.numpyro.noise import REMEDY, depends, in_inference, moved_by_key, without_dropout
+from ppdgm.backends.numpyro.probe import Leaves, Probe, first_values, has_rows, leaves_of, scales_of, shapes_of
 from ppdgm.backends.numpyro.rows import in_turn, take, unsort
 from ppdgm.backends.numpyro.sites import Axes, Message, Reading, Site, Supply, no_plate, place, read, without_plate
 from ppdgm.backends.numpyro.terms import (
@@ -66,6 +66,7 @@ class PairTracer:
         self._summed: list[str] = []  #: sites that are enumerated, and summed out of the model
         self._keyed = False  #: whether it asks for keys outside its sites
         self._noise: str | None = None  #: what is wrong with its use of these; "" for nothing
+        self._carriers: list[str] | None = None  #: points of the guide that carry a draw of a site of its own
 
     def prepare(self, data: Batch) -> None:
         """Find parameters and data plate. Only the data's shapes are looked at, and only the first time.
@@ -197,10 +198,21 @@ class PairTracer:
 
         each = jax.vmap if isinstance(key, jax.core.Tracer) else in_turn  # NumPyro's checks need the values themselves
         found = each(one)(jax.random.split(key, k), given)
+        points = self._true_points(found, params, batch, self._at(index), axes) if found.points else None
         values, log_p, log_q, forms = (unsort(part, order) for part in found[:4])
         marginal = None if found.marginal is None else unsort({"": found.marginal}, order)[""]
         values = {n: to_left(v[:1] if n in axes else v, len(axes)) for n, v in values.items()}
-        return found._replace(values=values, log_p=log_p, log_q=log_q, kl=forms, marginal=marginal)
+        return found._replace(values=values, log_p=log_p, log_q=log_q, kl=forms, marginal=marginal, points=points)
+
+    def _true_points(self, found: Trace, params: Params, batch: Batch, at: Any, axes: Any) -> Sites | None:
+        """The points but for those that carry a draw: they follow from the key, with the other latents held."""
+        points = found.points or {}
+        if self._carriers is None:
+            held = {n: v[0] for n, v in found.values.items() if n not in points and n not in axes}
+            guide = lambda key: self._pair(key, batch, at, self._values(params), held)[0].sites
+            moved = moved_by_key(lambda key: [guide(key)[n].value for n in points])
+            self._carriers = [n for n, moves in zip(points, moved, strict=True) if moves]
+        return {n: v for n, v in points.items() if n not in self._carriers} or None
 
     def observed(self, params: Params, key: Array, batch: Batch, index: Array) -> list[Seen]:
         """The observed sites, given a draw of the guide."""
@@ -276,7 +288,7 @@ class PairTracer:
 
         if self._noise is None:
             found = jax.make_jaxpr(run)(jax.random.key(1)).jaxpr if self._keyed else None
-            self._noise = REMEDY if found is not None and depends(found, found.invars[0]) else ""
+            self._noise = REMEDY if found is not None and any(depends(found, found.invars[0])) else ""
         return self._noise
 
     def prior(
@@ -445,11 +457,7 @@ class PairTracer:
                 raise ProgramError(f"Parameter {msg['name']!r} was not there when the pair was first run.")
             if missing := [n for n in leaves.names if n not in params]:
                 raise ProgramError(f"Parameter {missing[0]!r} has no value. {nearest(missing[0], params)}")
-            constrain = biject_to(msg["kwargs"].get("constraint", constraints.real))
-            values = [constrain(params[n]) for n in leaves.names]
-            for name, value, shape in zip(leaves.names, values, leaves.shapes, strict=True):
-                pair_mistakes.check_shape(name, jnp.shape(value), shape)
-            found = jax.tree.unflatten(leaves.tree, values)
+            found = leaves.at(params, biject_to(msg["kwargs"].get("constraint", constraints.real)))
             return found if training else in_inference(found)
 
         return value
@@ -488,10 +496,6 @@ class PairTracer:
 
     def _first_values(self, key: Array, batch: Batch) -> dict[str, Array]:
         at = lambda size, part: None if part in (None, size) else jnp.zeros(part, jnp.int32)
-        values: dict[str, Array] = {}
-        for reading in self._pair(key, batch, at, lambda msg: None, {}, training=True):
-            for site, msg in reading.params.items():
-                free = biject_to(msg["kwargs"].get("constraint", constraints.real)).inv
-                leaves = jax.tree.leaves(msg["value"])
-                values |= {n: free(jnp.asarray(v)) for n, v in zip(self._params[site].names, leaves, strict=True)}
-        return values
+        pair = self._pair(key, batch, at, lambda msg: None, {}, training=True)
+        found = [first_values(self._params[site], msg) for r in pair for site, msg in r.params.items()]
+        return {n: v for values in found for n, v in values.items()}

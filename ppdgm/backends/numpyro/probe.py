@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from numpyro.distributions import biject_to, constraints
 
+from ppdgm import pair_mistakes
 from ppdgm.backends.numpyro.foreign import path_name
 from ppdgm.backends.numpyro.sites import Message, Reading
 from ppdgm.scales import constant_scales
@@ -22,6 +24,13 @@ class Leaves(NamedTuple):
     tree: Any
     names: list[str]
     shapes: list[tuple[int, ...]]
+
+    def at(self, params: Mapping[str, Any], constrain: Callable[[Any], Any]) -> Any:
+        """The pytree at these values, which are unconstrained."""
+        values = [constrain(params[n]) for n in self.names]
+        for name, value, shape in zip(self.names, values, self.shapes, strict=True):
+            pair_mistakes.check_shape(name, jnp.shape(value), shape)
+        return jax.tree.unflatten(self.tree, values)
 
 
 @dataclass
@@ -76,3 +85,9 @@ def leaves_of(site: str, value: Any) -> Leaves:
 def shapes_of(params: Mapping[str, Leaves]) -> dict[str, list[tuple[int, ...]]]:
     """Of each site's leaves."""
     return {site: leaves.shapes for site, leaves in params.items()}
+
+
+def first_values(leaves: Leaves, msg: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a parameter site, unconstrained, as the pair itself makes them."""
+    free = biject_to(msg["kwargs"].get("constraint", constraints.real)).inv
+    return {n: free(jnp.asarray(v)) for n, v in zip(leaves.names, jax.tree.leaves(msg["value"]), strict=True)}

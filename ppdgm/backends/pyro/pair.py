@@ -16,17 +16,17 @@ from pyro.contrib.easyguide import EasyGuide
 from pyro.distributions import Unit
 from pyro.infer.autoguide import AutoContinuous, AutoGuide
 
-from ppdgm import mistakes, pair_mistakes
+from ppdgm import mistakes
 from ppdgm.backends.pyro.calls import Call, calls
 from ppdgm.backends.pyro.enumerated import Sizes, at_chosen, check_terms, posteriors, summed_terms, to_left
-from ppdgm.backends.pyro.modules import Modules, in_sight, labels_of, tensor_of
+from ppdgm.backends.pyro.modules import Modules, check_alike, in_sight, labels_of, tensor_of
 from ppdgm.backends.pyro.noise import Watch
 from ppdgm.backends.pyro.particles import agree, as_more_data, in_order, one_at_a_time, stirred
 from ppdgm.backends.pyro.plate import few, find_plate
 from ppdgm.backends.pyro.recorder import Recorder, taken_twice
 from ppdgm.backends.pyro.sites import Layout, Site, scales, terms
 from ppdgm.backends.pyro.vocabulary import has_pathwise, unvalidated
-from ppdgm.errors import ProgramError, UnsupportedByBackend, nearest
+from ppdgm.errors import ProgramError, UnsupportedByBackend
 from ppdgm.language import Array, Batch, Trace
 from ppdgm.reading import Gradients, Seen
 
@@ -64,6 +64,7 @@ class PairTracer:
         self.state_names: frozenset[str] = frozenset()
         self.particles = "one at a time"  #: how several are read: also "in a plate", "as more data"
         self._known = False
+        self._carriers: list[str] | None = None  #: points of the guide that carry a draw of a site of its own
         self._live: dict[str, Array] = {}
         self._store: dict[str, Any] = {"params": {}, "constraints": {}}
 
@@ -148,12 +149,24 @@ class PairTracer:
         way = self.particles if k > 1 else "one at a time"
         batch, index, given, order = self._sort(batch, index, given or {})
         found = self._several(way, k, batch, index, given, kl, gradients, sampled)
+        points = self._true_points(found.points, found.values, batch, index) if found.points else None
         back = None if order is None else torch.argsort(order)
         values, log_p, log_q, forms = (in_order(part, back, 1) for part in found[:4])
         summed = None if found.marginal is None else in_order({"": found.marginal}, back, 1)[""]
         axes = [n for n in self._enumerated(gradients, sampled) if n not in given]
         values = {n: to_left(v[:1] if n in axes else v, len(axes)) for n, v in values.items() if n in self._latent}
-        return found._replace(values=values, log_p=log_p, log_q=log_q, kl=forms, marginal=summed)
+        return found._replace(values=values, log_p=log_p, log_q=log_q, kl=forms, marginal=summed, points=points)
+
+    def _true_points(self, points: Sites, values: Sites, batch: Batch, index: Array) -> Sites | None:
+        """The points but for those that carry a draw: they are others in another run, with the other latents held."""
+        if self._carriers is None:
+            latent = (n for n in self._latent if n not in points and n not in self._marked)
+            layout, held = self._layout(None, len(index)), {n: values[n][:1] for n in latent}
+            run = lambda: self._run(self._guide, batch, Recorder(layout, index, held, {}, self._live))
+            with torch.random.fork_rng():
+                one, other = run(), run()
+            self._carriers = [n for n in points if not torch.equal(one[n].value, other[n].value)]
+        return {n: v for n, v in points.items() if n not in self._carriers} or None
 
     def observed(self, params: Params, batch: Batch, index: Array) -> list[Seen]:
         """The observed sites, given a draw of the guide."""
@@ -205,8 +218,7 @@ class PairTracer:
         model = self._run(self._model, batch, recorder)
         drawn = {n: s.fn for n, s in model.items() if not s.observed and n not in own}
         fns, hidden = {n: s.fn for n, s in guide.items()}, [n for n, s in guide.items() if s.auxiliary]
-        auto = isinstance(self.program.guide, AutoGuide)
-        mistakes.check_moved(fns, hidden, drawn, {*first.moved, *held}, auto)
+        mistakes.check_moved(fns, hidden, drawn, {*first.moved, *held}, isinstance(self.program.guide, AutoGuide))
         latent = {n: layout.value(replace(guide[n], value=first.told.get(n, guide[n].value))) for n in drawn} | own
         seen = {n: s for n, s in model.items() if s.observed and layout.local(s) and not isinstance(s.fn, Unit)}
         back = None if order is None else torch.argsort(order)
@@ -475,17 +487,8 @@ class PairTracer:
 
     def _check_names(self, params: Params) -> None:
         if not self._known:
-            raise ProgramError(
-                "A plain pair is known only once it has run: initialise(…) or prepare(data) comes first."
-            )
-        for n in params.keys() ^ self._live.keys():
-            lacks = "the given values" if n in self._live else "the pair"
-            raise ProgramError(
-                f"Parameter {n!r} is not in {lacks}. {nearest(n, params if n in self._live else self._live)}"
-            )
-
-        for n, value in params.items():
-            pair_mistakes.check_shape(n, tuple(value.shape), tuple(self._live[n].shape))
+            raise ProgramError("A plain pair is known only once it has run: initialise or prepare(data) comes first.")
+        check_alike(params, self._live)
 
     def _check_live(self, params: Params) -> None:
         if any(params.get(n) is not t for n, t in self._live.items()):
