@@ -67,7 +67,7 @@ def test_what_all_rows_share_goes_to_arviz(how, backend):
     idata = fit.to_arviz(X, draws=500, how=how, k=4000)
     m, z = idata["posterior"]["m"], idata["posterior"]["z"]
     assert m.dims == ("chain", "draw") and z.dims == ("chain", "draw", "datum")
-    seen = idata["log_likelihood"]["x"].values[0]
+    seen = idata["sample_stats"]["log_p_x"].values[0]
     expected = norm(m.values[0][:, None] + z.values[0], SCALE).logpdf(X)
     np.testing.assert_allclose(seen, expected, atol=1e-3)
     spread = (1 / (1 / 4 + N / SPREAD)) ** 0.5 * (1.3 if how == "guide" else 1.0)

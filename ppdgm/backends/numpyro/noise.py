@@ -51,10 +51,11 @@ def in_inference(tree: Any) -> Any:
     return eqx.tree_at(where, tree, replace_fn=lambda _: True, is_leaf=lambda v: v is None) if where(tree) else tree
 
 
-def moved_by_key(run: Callable[[Any], list[Any]]) -> list[bool]:
-    """Whether each of what `run(key)` gives may depend on the key."""
-    jaxpr = jax.make_jaxpr(run)(jax.random.key(0)).jaxpr
-    return depends(jaxpr, jaxpr.invars[0])
+def moved_by_key(run: Callable[[Any], dict[str, Any]]) -> list[str]:
+    """The names of what `run(key)` gives that may depend on the key."""
+    found, names = jax.make_jaxpr(run, return_shape=True)(jax.random.key(0))
+    moved = depends(found.jaxpr, found.jaxpr.invars[0])
+    return [n for n, moves in zip(sorted(names), moved, strict=True) if moves]
 
 
 def depends(jaxpr: Any, of: Any) -> list[bool]:

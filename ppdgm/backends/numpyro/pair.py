@@ -210,8 +210,7 @@ class PairTracer:
         if self._carriers is None:
             held = {n: v[0] for n, v in found.values.items() if n not in points and n not in axes}
             guide = lambda key: self._pair(key, batch, at, self._values(params), held)[0].sites
-            moved = moved_by_key(lambda key: [guide(key)[n].value for n in points])
-            self._carriers = [n for n, moves in zip(points, moved, strict=True) if moves]
+            self._carriers = moved_by_key(lambda key: {n: guide(key)[n].value for n in points})
         return {n: v for n, v in points.items() if n not in self._carriers} or None
 
     def observed(self, params: Params, key: Array, batch: Batch, index: Array) -> list[Seen]:
