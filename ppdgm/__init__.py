@@ -54,7 +54,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Public names, imported when first used: `import ppdgm` alone loads neither torch nor jax."""
+    """Public names, imported when they are first used: `import ppdgm` itself loads neither torch nor jax."""
     if name not in _HOMES:
         raise AttributeError(f"module 'ppdgm' has no attribute {name!r}")
     return getattr(importlib.import_module(f"ppdgm.{_HOMES[name]}"), name)

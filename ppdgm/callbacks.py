@@ -12,9 +12,9 @@ from ppdgm.report import Progress, Report
 
 
 class Callback:
-    """Hands each `Progress` on to a library. A failure there is told once, and is no reason to lose the run.
+    """Passes each `Progress` on to a library. If this fails, there is one warning, and the run goes on.
 
-    A subclass opens what it writes to at the first call, writes, and closes.
+    A subclass opens its output at the first call, writes to it, and closes it.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Callback:
         self._validation: float | None = None
 
     def open(self, step: int) -> None:
-        """Make ready to write from this step on."""
+        """Get ready to write from this step on."""
         raise NotImplementedError
 
     def write(self, values: dict[str, float], step: int) -> None:
@@ -34,7 +34,7 @@ class Callback:
         raise NotImplementedError
 
     def __call__(self, now: Progress) -> None:
-        """Write the metrics under `train/`, the validation ELBO where it is new, and the rate."""
+        """Write the metrics under `train/`, the validation ELBO if it is new, and the rate."""
         values = {**{f"train/{n}": v for n, v in now.metrics.items()}, "rate": now.rate}
         values |= {f"live/{n.removeprefix('live_')}": v for n, v in now.live.items()}
         if now.validation_elbo is not None and now.validation_elbo != self._validation:
@@ -68,9 +68,9 @@ class Callback:
 
 
 class TensorBoard(Callback):
-    """Writes scalars for TensorBoard, by tensorboardX or torch: `fit(…, callbacks=TensorBoard("runs/vae"))`.
+    """Writes scalars for TensorBoard, with tensorboardX or torch: `fit(…, callbacks=TensorBoard("runs/vae"))`.
 
-    In a resumed run they take the place of those that a killed run had written further on.
+    In a resumed run, they replace the scalars that a killed run had written after the step it is resumed from.
 
     Args:
         folder: of the event files.
@@ -104,7 +104,7 @@ class WandB(Callback):
 
     Args:
         project: its name there.
-        id: of the run; with the id of an earlier run, that one goes on.
+        id: of the run; with the id of an earlier run, that run is continued.
         settings: further arguments of `wandb.init`, such as name, dir, config or mode.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Every program, part, net, engine and schedule, as its class and its docstring tell of it."""
+"""Every program, part, net, engine and schedule, as its class and its docstring describe it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ppdgm.inference.settings import Training
 from ppdgm.models import Flow, Likelihood, Net, Part, Posterior, Prior, Program
 from ppdgm.spec import Spec
 
-#: Title, base class, the method that makes a class concrete, and where a recipe has one.
+#: Title, base class, the method that makes a class concrete, and the place of such a class in a recipe.
 GROUPS: tuple[tuple[str, type[Spec], str, str], ...] = (
     ("Programs", Program, "model", "program"),
     ("Priors", Prior, "distribution", "program.prior"),
@@ -73,7 +73,7 @@ def public_specs() -> list[type[Spec]]:
 
 
 def is_concrete(cls: type[Spec]) -> bool:
-    """Whether a class does what its family does, rather than being what the family builds on."""
+    """Whether a class does what its family does, and is not only a base class of the family."""
     if inspect.isabstract(cls):
         return False
     for _, base, method, _ in GROUPS:
@@ -89,10 +89,10 @@ def members(families: Iterable[type[Spec]]) -> list[str]:
 
 
 def find(name: str) -> Entry:
-    """The entry of a class, by its name in any case.
+    """The entry of a class, found by its name; upper and lower case don't matter.
 
     Raises:
-        SpecError: there is none, with the nearest name.
+        SpecError: there is no such class; the message gives the nearest name.
     """
     known = {c.__name__: c for c in public_specs()}
     for own, cls in known.items():
@@ -124,7 +124,7 @@ def _text(cls: type) -> str:
 
 
 def _split(text: str) -> tuple[str, str, str]:
-    """What stands before the Args of a docstring, in them, and after."""
+    """The text before the Args of a docstring, the Args, and the text after them."""
     head, _, rest = re.sub(r"^(Raises|Returns|Attributes):$", r"\n\1:", text).partition("\nArgs:\n")
     lines = rest.splitlines()
     end = next((i for i, line in enumerate(lines) if line and not line.startswith(" ")), len(lines))
@@ -132,7 +132,7 @@ def _split(text: str) -> tuple[str, str, str]:
 
 
 def _meanings(cls: type) -> dict[str, str]:
-    """What the Args of a class and of those it builds on say of each field."""
+    """What the Args of a class and of its base classes say about each field."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         _, args, _ = _split(_text(base))
@@ -181,7 +181,7 @@ def _or(words: Iterable[str]) -> str:
 
 
 def _family(cls: type[Spec]) -> str:
-    """A class of which a field takes any member, with its members."""
+    """For a class of which a field takes any member: the class, with its members."""
     article = "an" if cls.__name__[0] in "AEIOU" else "a"
     found = [name for name in members([cls]) if name != cls.__name__]
     return f"{article} {cls.__name__} ({', '.join(found)})" if found else f"{article} {cls.__name__}"
@@ -199,7 +199,7 @@ def is_union(annotation: Any) -> bool:
 
 
 def alternatives(annotation: Any) -> list[Any]:
-    """The members of a union, or the type itself, without what is said about them."""
+    """The members of a union, or the type itself, without their metadata."""
     if hasattr(annotation, "__metadata__"):
         return alternatives(annotation.__origin__)
     if not is_union(annotation):

@@ -1,4 +1,4 @@
-"""Checkpoint files: arrays and a page of JSON in one safetensors file that knows its own checksum."""
+"""Checkpoint files: arrays and a page of JSON in one safetensors file that contains its own checksum."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MARK = b'"sha256":"'
 def pack(arrays: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> bytes:
     """The content of a checkpoint file: arrays by name, and a page of plain values.
 
-    The checksum is of the whole file with 64 zeros where the checksum stands, so any changed byte is found.
+    The checksum is that of the whole file with 64 zeros in place of the checksum, so any changed byte is found.
     """
     whole = {n: np.ascontiguousarray(a).reshape(np.shape(a)) for n, a in arrays.items()}
     content = save_arrays(
@@ -39,7 +39,7 @@ def unpack(content: bytes, path: Path) -> tuple[dict[str, np.ndarray], dict[str,
     """Arrays and page of a checkpoint file.
 
     Raises:
-        CheckpointError: truncated, damaged, of a newer version, or no checkpoint of ppdgm's.
+        CheckpointError: truncated, damaged, of a newer version, or not a checkpoint of ppdgm.
     """
     header = _header(content, path)
     about = header.get("__metadata__", {})
@@ -56,12 +56,12 @@ def unpack(content: bytes, path: Path) -> tuple[dict[str, np.ndarray], dict[str,
         )
     try:
         return dict(load_arrays(content)), json.loads(about["page"])
-    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:  # nested too deeply, a new type
+    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:  # nested too deeply; a new type
         raise CheckpointError(f"{path} is damaged: {error}.") from None
 
 
 def checksum(content: bytes) -> str:
-    """The checksum that stands in a packed file."""
+    """The checksum that is written in a packed file."""
     place = content.index(_MARK) + len(_MARK)
     return content[place : place + len(_BLANK)].decode()
 
@@ -81,14 +81,14 @@ def group(arrays: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
 
 
 def grouped(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays under `@name/…`, beside which parameters go by their own names."""
+    """Arrays under the names `@name/…`; parameters are stored beside them under their own names."""
     return {f"@{name}/{n}": a for n, a in arrays.items()}
 
 
 def matching(
     expected: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray], path: Path | None = None
 ) -> dict[str, np.ndarray]:
-    """`got`, if it has the names and shapes of `expected` (and perhaps buffers beside them)."""
+    """`got`, if it has the names and shapes of `expected` (it may have buffers beside them)."""
     where = f"{path}: " if path else ""
     for name, value in expected.items():
         if name not in got:
@@ -101,12 +101,12 @@ def matching(
 
 
 def check_alike(expected: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray]) -> None:
-    """Refuse arrays that haven't the names, shapes and types of others.
+    """Refuse arrays whose names, shapes and types differ from those of others.
 
-    Libraries trust these: torch's fused optimisers write past the end of a state that is smaller than its parameter.
+    Libraries rely on these: torch's fused optimisers write past the end of a state that is smaller than its parameter.
 
     Raises:
-        CheckpointError: names the first that differs.
+        CheckpointError: names the first array that differs.
     """
     for name in [*expected, *got]:
         if name not in got:
@@ -121,7 +121,7 @@ def check_alike(expected: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a crash, also of the machine, leaves the old one or the new one, whole."""
+    """Write a file so that a crash, even of the machine, leaves either the old file or the new one, complete."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -130,7 +130,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # a temporary file is its owner's alone
+        os.chmod(name, 0o666 & ~umask)  # only its owner can read a temporary file
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -139,7 +139,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Let the folder's new entry reach the disk; where a system can't open folders, that is left to it."""
+    """Wait until the folder's new entry is on the disk; if a system can't open folders, this is left to the system."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

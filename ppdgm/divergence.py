@@ -1,8 +1,8 @@
-"""When KL(q‖p) has a closed form. The formulas are the libraries' own: here is for which pairs of theirs they hold.
+"""When KL(q‖p) has a closed form. The formulas are the libraries' own; this file lists the pairs they are right for.
 
-A formula belongs to the distributions as the library wrote them. What stands around those (plates, masks, events,
-transforms) is taken off first, by rules that hold for any distribution; whatever is left over has no closed form, and
-is estimated by log q − log p at the draw.
+A formula belongs to the distributions as the library wrote them. First, what is around those (plates, masks, events,
+transforms) is taken off, by rules that hold for any distribution. Whatever remains has no closed form, and is
+estimated by log q − log p at the draw.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Library:
 
     Attributes:
         xp: its array namespace.
-        home: packages in which its own classes are.
-        independent, expanded, masked, delta, transformed: its classes around others, and the point mass.
+        home: packages that contain its own classes.
+        independent, expanded, masked, delta, transformed: its classes that wrap others, and the point mass.
         formulas: (name of q's class, of p's) for which `kl` is right; "Normals" are `Normal(…).to_event(1)`.
         kl: (q, p) -> KL(q‖p), [*batch].
-        one_to_one: whether a transform is.
+        one_to_one: whether a transform is one to one.
         alike: names of transforms without parameters, which are one to one.
         broadcast: (shape, shape) -> shape.
         spread: (array, shape) -> the array in that shape.
@@ -51,9 +51,9 @@ class Library:
 
 
 def closed_form(q: Any, p: Any, library: Library) -> Array | None:
-    """KL(q‖p), [*batch, D]: per dimension where both factorise, else D = 1; None where no closed form holds.
+    """KL(q‖p), [*batch, D]: per dimension if both factorise, else D = 1; None if no closed form holds.
 
-    Under a mask there is none: the masks of guide and model may differ, and then E(m log q − m' log p) is no KL.
+    Under a mask there is none: the masks of guide and model may differ, and then E(m log q − m' log p) is not a KL.
     """
     if (own := getattr(q, "closed_form", None)) is not None:
         form: Array | None = own(p)
@@ -86,7 +86,7 @@ def _form(q: Any, p: Any, library: Library) -> Array | None:
 
 
 def _factors(q: Any, p: Any, library: Library) -> Array | None:
-    """Σ KL of the factors; one by one where they are scalars."""
+    """Σ KL of the factors; one by one if they are scalars."""
     n = min(q.reinterpreted_batch_ndims, p.reinterpreted_batch_ndims)
     q, p = (_peeled(d, n, library) for d in (q, p))
     form = closed_form(q, p, library)
@@ -112,16 +112,16 @@ def _bare(d: Any, library: Library) -> Any:
 
 
 def _names(d: Any, library: Library) -> list[str]:
-    """The library's classes whose density this is; a subclass with a density of its own has none of them."""
+    """The library's classes that have this density; a subclass with its own density has none of them."""
     if isinstance(d, library.independent):
         return [f"{name}s" for name in _names(d.base_dist, library)] if d.reinterpreted_batch_ndims == 1 else []
-    kind = getattr(type(d), "mends", type(d))  # one of ours stands for the library's
+    kind = getattr(type(d), "mends", type(d))  # one of our classes in place of the library's
     own = [c for c in kind.__mro__ if c.__module__.startswith(library.home)]
     return [c.__name__ for c in own if getattr(c, "log_prob", None) is kind.log_prob]
 
 
 def _same_transforms(q: Any, p: Any, library: Library) -> bool:
-    """Whether both are pushed through the same one-to-one map, under which the KL stays what it is."""
+    """Whether both are mapped by the same one-to-one transform, which does not change the KL."""
     if any(type(d).log_prob is not library.transformed.log_prob for d in (q, p)):
         return False
     if len(q.transforms) != len(p.transforms) or any(

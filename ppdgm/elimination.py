@@ -1,8 +1,9 @@
-"""Sums over the enumerated sites of plain pairs, whose terms lie in plates of any number.
+"""Sums over the enumerated sites of plain pairs, whose terms are in plates of any number.
 
-Plates have dimensions counted from the right, and each enumerated site one of its own to the left of all these. A site
-is summed out together with what depends on it, inside its own plates: the terms of plates further in are added up
-first. So words are summed over one by one, and not over all sentences (Obermeyer et al. 2019, arXiv:1902.03210).
+Plates have dimensions counted from the right. Each enumerated site has its own dimension, to the left of all these.
+A site is summed out together with the terms that depend on it, inside its own plates; the terms of plates further in
+are added up first. So words are summed over one by one, and not over all sentences (Obermeyer et al. 2019,
+arXiv:1902.03210).
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ class Term:
     plates: Mapping[str, int]
 
 
-ALIKE = 1e-4  #: relative to 1 + |term|: far above rounding
+ALIKE = 1e-4  #: relative to 1 + |term|: far above rounding errors
 
 Terms = dict[str, Term]
-Left = dict[str, tuple[int, Mapping[str, int]]]  # sites that are still to be summed over: dimension and plates
+Left = dict[str, tuple[int, Mapping[str, int]]]  # sites that are not yet summed over: dimension and plates
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Sums:
 
     Args:
         guide: the guide's enumerated sites -> their dimension, negative.
-        own: likewise of sites that the model alone has.
+        own: the same for sites that only the model has.
         probs: log q of the guide's enumerated sites.
         xp, logsumexp: the array operations.
     """
@@ -57,7 +58,7 @@ class Sums:
     def terms(
         self, log_p: Mapping[str, Term], log_q: Mapping[str, Term], observed: Container[str]
     ) -> tuple[Sums, Terms, Terms, list[Term] | None]:
-        """What a trace takes of the terms inside the data plate; a site of the guide alone has log p = 0.
+        """What a trace needs of the terms inside the data plate; a site that only the guide has gets log p = 0.
 
         Args:
             log_p, log_q: as they were read.
@@ -65,10 +66,10 @@ class Sums:
 
         Returns:
             The sums at these probabilities; log_p and log_q, as expectations under the guide's enumerated sites; and
-            log Σ_y p(x, z, y) / q(z|x, y) as terms to be added, None where the guide enumerates nothing.
+            log Σ_y p(x, z, y) / q(z|x, y) as terms to be added, None if the guide enumerates nothing.
 
         Raises:
-            ProgramError: sites lie in plates for which there is no such sum.
+            ProgramError: sites are in plates for which there is no such sum.
         """
         for name in self.guide:
             _check_alike(name, log_p.get(name), log_q[name])
@@ -82,7 +83,7 @@ class Sums:
     def _without_own(self, log_p: Mapping[str, Term], observed: Container[str]) -> Terms:
         """The model's terms with its own sites summed out: log Σ_c p(c) Π p(site|c).
 
-        What depends on c becomes one term, of the observed site among it, or of the last latent; others become zeros.
+        The terms that depend on c become one: of the observed site among them, or of the last latent. Others become 0.
         """
         clamped = {n: self._clamped(log_p[n], axis) for n, axis in self.own.items()}
         return self._eliminate({**log_p, **clamped}, self.own, observed)
@@ -154,7 +155,7 @@ class Sums:
         return terms
 
     def _within(self, name: str, term: Term, site: str, plates: Mapping[str, int], left: Left) -> Array:
-        """A term that depends on `site`, added up over the plates that the site is outside of."""
+        """A term that depends on `site`, added up over the plates that do not contain the site."""
         if missing := [p for p in plates if p not in term.plates]:
             raise escapes(name, site, f"plate {missing[0]!r}")
         further = {p: dim for p, dim in term.plates.items() if p not in plates}
@@ -173,16 +174,16 @@ class Sums:
         return total
 
     def _ancestors(self, name: str, term: Term, further: int) -> list[str]:
-        """The guide's enumerated sites that a term depends on, and those that these depend on."""
+        """The guide's enumerated sites that a term depends on, and the sites that these depend on."""
         found = [n for n, axis in self.guide.items() if _depends(term.log_prob, axis - further)]
-        for site in found:  # which grows
+        for site in found:  # this list grows
             if missing := [p for p in self.probs[site].plates if p not in term.plates]:
                 raise escapes(name, site, f"plate {missing[0]!r}")
             found += [n for n, a in self.guide.items() if n not in found and _depends(self.probs[site].log_prob, a)]
         return found
 
     def _clamped(self, term: Term, axis: int) -> Term:
-        """log-probabilities that are masked, and so 0 for all values, as those of a site that has its first value."""
+        """log-probabilities; masked ones, 0 for all values, become those of a site that has its first value."""
         xp, log_prob = self.xp, term.log_prob
         if not _depends(log_prob, axis):
             return term
@@ -208,7 +209,7 @@ def at_values(x: Array, chosen: Mapping[int, Array], xp: Any, further: int = 0) 
 
 
 def check_read(name: str, enumerated: np.ndarray, alone: np.ndarray) -> None:
-    """Refuse a site whose term at a value of what is enumerated is not that which it has where the value is given."""
+    """Refuse a site whose term changes when a value is given instead of enumerated."""
     with np.errstate(invalid="ignore"):
         known = np.isfinite(enumerated) & np.isfinite(alone)
         if (known & (np.abs(enumerated - alone) > ALIKE * (1 + np.abs(alone)))).any():

@@ -1,7 +1,7 @@
-"""Enumerated sites: all values of a discrete latent at once, along an axis of its own to the left of [K, B].
+"""Enumerated sites: all values of a discrete latent at once, along its own axis to the left of [K, B].
 
-Axis i of the sites in order stands at position −(3 + i). The guide's sites are averaged over with their probabilities;
-sites of the model alone are summed out of the joint density.
+Axis i of the sites, in order, is at position −(3 + i). The guide's sites are averaged over with their probabilities;
+sites that only the model has are summed out of the joint density.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ LogSumExp = Callable[[Array, int], Array]
 
 
 def wanted(name: str, infer: Mapping[str, Any] | None) -> bool:
-    """Whether a site asks to be enumerated: at once, "parallel", as we do "sequential" too.
+    """Whether a site asks to be enumerated: at once ("parallel"); "sequential" is done in parallel too.
 
     Raises:
-        ProgramError: it asks for what is not done.
+        ProgramError: it asks for something that is not supported.
     """
     how = (infer or {}).get("enumerate")
     if how not in (None, False, True, "parallel", "sequential"):
@@ -37,12 +37,12 @@ def wanted(name: str, infer: Mapping[str, Any] | None) -> bool:
 
 
 def all_values(name: str, dist: Any, sizes: Mapping[str, int], reshape: Callable[..., Array], width: int = 2) -> Array:
-    """Every value of a site, [S, 1, …, 1, 1, *event], for the axes so far, which are left of `width` others.
+    """Every value of a site, [S, 1, …, 1, 1, *event], for the axes so far, which are to the left of `width` others.
 
     Raises:
-        ProgramError: the distribution has not finitely many values, or there are too many in all.
+        ProgramError: the distribution has infinitely many values, or there are too many joint values.
     """
-    least = getattr(dist, "about", {}).get("count") or prod(dist.event_shape)  # at least so many: known in advance
+    least = getattr(dist, "about", {}).get("count") or prod(dist.event_shape)  # the least number, known in advance
     values = _support(name, dist) if least <= LIMIT else None
     count = least if values is None else len(values)
     if (total := count * prod([*sizes.values()])) > LIMIT:
@@ -68,7 +68,7 @@ def _support(name: str, dist: Any) -> Array:
 
 
 def leading(shape: tuple[int, ...], sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """What of a batch shape are axes of enumerated sites, before [K, B]; nothing where they don't fit."""
+    """The axes of enumerated sites in a batch shape, before [K, B]; empty if they don't fit."""
     lead = shape[: max(0, len(shape) - 2)]
     fits = len(lead) <= len(sizes) and all(n in (1, s) for n, s in zip(lead[::-1], sizes.values(), strict=False))
     return lead if fits else ()
@@ -79,13 +79,13 @@ def sum_out(
 ) -> Terms:
     """The model's terms with its own enumerated sites summed out: log Σ_c p(c) Π p(site|c).
 
-    What depends on c becomes one term, of the observed site among them, or of the last latent; others become zeros.
+    The terms that depend on c become one: that of the observed site among them, or of the last latent. Others become 0.
 
     Args:
         log_p: of all sites of the model, in its order.
         observed: sites.
         names: of the sites to sum out, in the order of their axes.
-        first: how many axes there are to the right of theirs, between them and K.
+        first: the number of axes to the right of theirs, between them and K.
         xp, logsumexp: the array operations.
     """
     terms = dict(log_p)
@@ -102,7 +102,7 @@ def sum_out(
 
 
 def most_probable(log_p: Array, sizes: list[int], xp: Any, logsumexp: LogSumExp) -> list[Array]:
-    """For each enumerated site, the place of its most probable value, [K, B].
+    """For each enumerated site, the index of its most probable value, [K, B].
 
     Args:
         log_p: of all joint values, [Sₙ, …, S₁, K, B].
@@ -120,7 +120,7 @@ def most_probable(log_p: Array, sizes: list[int], xp: Any, logsumexp: LogSumExp)
 
 
 def places(joint: Array, sizes: list[int]) -> list[Array]:
-    """For each enumerated site, the place of its value in a joint one, counted in the order [Sₙ, …, S₁]."""
+    """For each enumerated site, the index of its value in a joint one, counted in the order [Sₙ, …, S₁]."""
     found = []
     for size in sizes:
         found.append(joint % size)
@@ -139,7 +139,7 @@ def average(
 ) -> tuple[Terms, Terms, Terms, Terms, Array]:
     """Expectations of all terms under the guide's enumerated sites, and log w with these summed out.
 
-    A value to which the guide gives no probability at all is left out of both: so a label that is known is clamped.
+    A value to which the guide gives probability 0 is left out of both: this is how a known label is clamped.
 
     Returns:
         log_p, log_q, kl, penalties: [K, B], and [K or 1, B, D].

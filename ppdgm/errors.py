@@ -1,4 +1,4 @@
-"""The errors that ppdgm raises. Each message says what was got, what was expected and what to do."""
+"""The errors that ppdgm raises. Each message says what was received, what was expected and what to do."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any, ClassVar
 
-_NAMES = 30  # that a message lists
+_NAMES = 30  # the most names in a message
 _LARGEST = 2**63 - 1
 
 
 class PpdgmError(Exception):
     """Base of every error that ppdgm raises on purpose.
 
-    Every message is made here: what it shows of a user's is of bounded length, and can't move a terminal's cursor.
+    Every message is made here: what it shows of the user's values is not too long, and can't move a terminal's cursor.
     """
 
     longest: ClassVar[int] = 1_500  #: characters of a message
@@ -30,7 +30,7 @@ class PpdgmError(Exception):
 
 
 class SpecError(PpdgmError, ValueError):
-    """A field of a spec has a value that it can't have."""
+    """A field of a spec has a value that is not allowed."""
 
 
 class ProgramError(PpdgmError, ValueError):
@@ -38,7 +38,7 @@ class ProgramError(PpdgmError, ValueError):
 
 
 class NoMean(ProgramError):
-    """No mean of a latent is known; that of draws may stand for it."""
+    """No mean of a latent is known; use the mean of draws instead."""
 
 
 class DataError(PpdgmError, ValueError):
@@ -58,14 +58,14 @@ class UnsupportedByBackend(PpdgmError, NotImplementedError):
 
 
 class ContractError(PpdgmError, AssertionError):
-    """A part that does not keep what `ppdgm.testing.check` asks of it; a line for each finding."""
+    """A part that breaks a rule that `ppdgm.testing.check` tests; one line for each finding."""
 
     longest = 10_000
     breaks = "\n"
 
 
 class PackageMissing(PpdgmError, ImportError):
-    """What needs a package that is not installed; the message has the line that installs it."""
+    """Something needs a package that is not installed; the message gives the command that installs it."""
 
 
 class BackendMissing(PackageMissing):
@@ -76,11 +76,11 @@ def require(name: str, value: Any, kind: type | tuple[type, ...], least: float |
     """Refuse an argument that is not of `kind`, or is below `least`.
 
     Raises:
-        PpdgmError: names the argument, what was got and what was expected.
+        PpdgmError: names the argument, what was received and what was expected.
     """
     kind = numbers.Integral if kind is int else kind  # NumPy's too
     right = isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
-    # Python's own whole numbers have no end: beyond these neither NumPy nor a backend has them.
+    # Python's whole numbers have no limit: beyond these, neither NumPy nor a backend has them.
     right = right and not (isinstance(value, numbers.Integral) and abs(int(value)) > _LARGEST)
     if not right or (least is not None and value < least):
         raise PpdgmError(f"{name}: got {shown(value)}; expected {expected}.")
@@ -90,7 +90,7 @@ def one_of(name: str, value: Any, known: Iterable[str]) -> None:
     """Refuse an argument that is none of the known words.
 
     Raises:
-        PpdgmError: names the argument, what was got and the words.
+        PpdgmError: names the argument, what was received and the known words.
     """
     words = list(known)
     if not isinstance(value, str) or value not in words:
@@ -98,7 +98,7 @@ def one_of(name: str, value: Any, known: Iterable[str]) -> None:
 
 
 def items(value: Any) -> list[Any] | None:
-    """What can be gone through, as a list; None of what can't, as a number in an array."""
+    """The items of a value, as a list; None if it has none, such as a number in an array."""
     try:
         return list(value)
     except TypeError:
@@ -106,33 +106,33 @@ def items(value: Any) -> list[Any] | None:
 
 
 def shown(value: Any) -> str:
-    """A value as Python writes it, or only its type where that takes more than a piece of a line, or can't be done."""
+    """A value as Python writes it, or only its type if that is too long for a line, or fails."""
     try:
         text = _ADDRESS.sub("", repr(value))
-    except Exception:  # an object of the user's, or a number of more digits than Python writes
+    except Exception:  # an object of the user's, or a number with more digits than Python writes
         text = ""
     return text if 0 < len(text) <= 80 and len(text.splitlines()) == 1 else f"{type(value).__name__}(…)"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence that names the known word closest to `name`, or the known words where none is close."""
+    """A sentence that names the known word closest to `name`, or lists the known words if none is close."""
     known = sorted(map(str, known))
     close = closest(str(name), known)
     return f"Did you mean {close!r}?" if close else f"Known: {listed(known)}."
 
 
 def listed(names: Iterable[object]) -> str:
-    """Names with commas between them: all, or the first of very many and their number."""
+    """Names with commas between them: all, or if there are very many the first of them and their number."""
     found = [str(n) for n in names]
     more = f", … ({len(found):,} in all)" if len(found) > _NAMES else ""
     return ", ".join(found[:_NAMES]) + more or "none"
 
 
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # another one in each process, and of use to nobody
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # differs in each process, and helps nobody
 
 
 def _tidy(text: str, longest: int, breaks: str) -> str:
-    """A message without addresses and control characters, and of a very long one its beginning and its end."""
+    """A message without addresses and control characters; of a very long one only its beginning and its end."""
     text = _ADDRESS.sub("", text)
     if len(text) > longest:  # the end says what to do
         end = longest // 3
@@ -145,8 +145,8 @@ def _tidy(text: str, longest: int, breaks: str) -> str:
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known word closest to `name`, if any is close; case, hyphens and underscores count for nothing."""
-    if len(name) > 100:  # no name that somebody mistyped
+    """The known word closest to `name`, if any is close; case, hyphens and underscores don't matter."""
+    if len(name) > 100:  # not a name that somebody mistyped
         return None
     folded = {_fold(word): word for word in sorted(known)}
     close = difflib.get_close_matches(_fold(name), folded, n=1)
@@ -159,7 +159,7 @@ def _fold(word: str) -> str:
 
 # --- errors from within a user's program ------------------------------------------------------------------------------
 
-_XP = {None: "P.xp", "numpyro": "jax.numpy", "pyro": "torch"}  # where a program's mathematics is, by a pair's backend
+_XP = {None: "P.xp", "numpyro": "jax.numpy", "pyro": "torch"}  # a program's mathematics, by a pair's backend
 _SHAPES = (
     "Values in a program are [K, B, …], with particles first, and data are [B, …]: check shapes and widths from the "
     "right, h[..., i]."
@@ -207,7 +207,7 @@ _SHAPE_WORDS = re.compile(r"^(?!.*(constraint|P has no)).*(shape|size|dimension|
 
 
 def explain(program: object, error: Exception) -> PpdgmError:
-    """An error from within a user's program, told in one line with the line of the program that it came from."""
+    """An error from within a user's program, in one line, with the line of the program that it came from."""
     if (full := out_of_memory(error)) is not None:
         return full
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "").rstrip(" :.")
@@ -224,7 +224,7 @@ def explain(program: object, error: Exception) -> PpdgmError:
 
 
 def _attribute(error: Exception, backend: str | None) -> str:
-    """What to do about a wrong name after a dot, in a program over P or a backend's plain pair."""
+    """What to do about a wrong name after a dot, in a program that uses P or in a backend's plain pair."""
     owner, name = getattr(error, "obj", None), getattr(error, "name", None)
     if not isinstance(error, AttributeError) or owner is None or not name:
         return ""
@@ -239,7 +239,7 @@ def _attribute(error: Exception, backend: str | None) -> str:
 
 
 def _place(program: object, error: Exception) -> str:
-    """File, line and text of the deepest statement of the user's; else the program's name."""
+    """File, line and text of the deepest statement in the user's code; else the program's name."""
     functions = (getattr(program, name, None) for name in ("model", "guide", "build"))
     files = {code.co_filename for f in functions if (code := getattr(f, "__code__", None))}
     frames = traceback.extract_tb(error.__traceback__)
@@ -264,7 +264,7 @@ _FULL = re.compile(
 
 
 def out_of_memory(error: BaseException) -> TrainingError | None:
-    """What to do about an error that says that memory ran out, in any library; None for every other error."""
+    """What to do if an error says that memory ran out, in any library; None for every other error."""
     for cause in _causes(error):
         said = f"{type(cause).__name__}: {cause}"
         if isinstance(cause, TrainingError) and said.startswith("TrainingError: Out of memory"):

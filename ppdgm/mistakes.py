@@ -1,4 +1,4 @@
-"""What can be wrong with the sites of a program: each mistake in one line, with site, shapes and remedy."""
+"""What can be wrong with the sites of a program: each mistake in one line, with site, shapes and what to do."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NO_PREDICTIVE = (
 
 
 def check_statement(name: Any, dist: Any, obs: Any, native: type, arrays: tuple[type, ...]) -> None:
-    """Refuse what is no name, no distribution of the backend's, or no array of its own as an observation."""
+    """Refuse a site without a name, a distribution of another library, or an observation in another kind of array."""
     if not isinstance(name, str):
         raise ProgramError(
             f"P.sample: got {type(name).__name__} in the place of the site's name, expected text first: "
@@ -49,7 +49,7 @@ def check_statement(name: Any, dist: Any, obs: Any, native: type, arrays: tuple[
 
 
 def not_a_distribution(name: str, got: Any, native: type, dist: str = "P.dist") -> ProgramError:
-    """The error for what is sampled, but is no distribution of the backend's.
+    """The error for a site that is sampled from something other than a distribution of the backend.
 
     Args:
         name: of the site.
@@ -140,7 +140,7 @@ def not_pathwise(name: str, dist: Any) -> ProgramError:
 
 
 def scored_outside(name: str, dist: Any) -> ProgramError:
-    """The error for a latent for all data through which no gradient flows."""
+    """The error for a latent shared by all data through which no gradient flows."""
     return ProgramError(
         f"Site {name!r}: {type(inner(dist)).__name__} is not reparameterised, and outside the data plate, where no "
         "score-function estimator is offered. Use a reparameterised distribution in the guide."
@@ -148,7 +148,7 @@ def scored_outside(name: str, dist: Any) -> ProgramError:
 
 
 def is_real(dist: Any) -> bool:
-    """Whether its support is all real numbers, or vectors of such."""
+    """Whether its support is all real numbers, or vectors of real numbers."""
     support = dist.support
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
@@ -156,8 +156,8 @@ def is_real(dist: Any) -> bool:
 
 
 def check_walked(name: str, dist: Any, inside: bool) -> None:
-    """Refuse a latent that Hamiltonian Monte Carlo can't move: not real-valued, or one for all data."""
-    if not (is_real(dist) and dist.has_rsample):  # a discrete latent may stand for its log-odds, say
+    """Refuse a latent that Hamiltonian Monte Carlo can't move: not real-valued, or shared by all data."""
+    if not (is_real(dist) and dist.has_rsample):  # a discrete latent may get here as its log-odds
         raise ProgramError(
             f"Site {name!r} is discrete, or bounded: Hamiltonian Monte Carlo needs a density over all real numbers. "
             "Weigh the guide's draws instead: MonteCarloEM(sampler=Resampled()) to train, how='importance' for draws."
@@ -169,18 +169,18 @@ def check_walked(name: str, dist: Any, inside: bool) -> None:
 
 
 def check_drawn(trace: Any) -> None:
-    """Refuse chains over what a guide enumerates."""
+    """Refuse chains when the guide enumerates a latent."""
     if trace.marginal is not None:
         raise ProgramError("The guide sums over a latent's values, and chains need draws of it.")
 
 
 def held_below(name: str, drawn: list[str], observed: bool) -> ProgramError:
-    """The error for a site that is given where one before it, on which it may depend, is to be drawn.
+    """The error for a site that is given when a site before it, on which it may depend, is to be drawn.
 
     Args:
         name: of the site.
         drawn: sites before it.
-        observed: whether it is no latent.
+        observed: whether it is observed, so not a latent.
     """
     before = ", ".join(map(repr, drawn))
     remedy = (
@@ -212,7 +212,7 @@ def mixed(name: str, what: str) -> ProgramError:
 
 
 def no_field(name: str, fields: list[str]) -> ProgramError:
-    """The error for an observed site that is no field of the data, so that the guide can't be shown its draw."""
+    """The error for an observed site that is not a field of the data, so that the guide can't be shown its draw."""
     return ProgramError(
         f"Site {name!r} is observed, but no field of the data has its name ({', '.join(fields)}), so the guide can't "
         "be shown what the model draws there. Name the site as the field."
@@ -227,7 +227,7 @@ NOT_STOPPED = (
 
 
 def check_replayed(others: list[str]) -> None:
-    """Refuse to score a guide again at its draws where it draws more than the latents, which would be drawn anew."""
+    """Refuse to score a guide again at its draws if it draws more than the latents: the rest would be drawn again."""
     if others:
         raise ProgramError(
             f"The guide draws {others[0]!r}, which is no latent of the model, so that the estimators 'stl' and 'dreg' "
@@ -237,7 +237,7 @@ def check_replayed(others: list[str]) -> None:
 
 
 def weighs_draws(what: str, do: str = "Use SVI, which sums over them exactly") -> ProgramError:
-    """The error for a method that weighs draws, of a guide that enumerates a site instead of drawing it."""
+    """The error for a method that weighs draws, when the guide enumerates a site instead of drawing it."""
     return ProgramError(
         f"{what} weighs draws of every latent, but the guide enumerates one: all its values are taken, and none is "
         f"drawn. {do}; or let the guide draw it, where it can: no infer={{'enumerate': 'parallel'}} in a guide of "
@@ -247,7 +247,7 @@ def weighs_draws(what: str, do: str = "Use SVI, which sums over them exactly") -
 
 
 def enumerated_outside(name: str, plate: str = "P.plate(…)") -> ProgramError:
-    """The error for a latent of all data that is to be enumerated; `plate` is how the plate is written."""
+    """The error for a latent shared by all data that is to be enumerated; `plate` is how the plate is written."""
     return ProgramError(
         f"Site {name!r} is enumerated outside the data plate, where its values would have no datum: a sum over them is "
         f"one over all data together. Draw it inside `with {plate}:`, or draw it in the guide, not enumerated."
@@ -255,12 +255,12 @@ def enumerated_outside(name: str, plate: str = "P.plate(…)") -> ProgramError:
 
 
 def penalty_outside(name: str) -> ProgramError:
-    """The error for a penalty that is not per datum."""
+    """The error for a penalty that is not per row."""
     return ProgramError(f"Penalty {name!r} is outside the data plate; expected one number per datum. {INSIDE}.")
 
 
 def check_penalty(name: str, got: Shape, shape: tuple[int, int]) -> None:
-    """Refuse a penalty that is not one number for each datum (and particle), or for all."""
+    """Refuse a penalty that is not one number for each row (and particle), or one number for all."""
     if not _fits(got, shape):
         raise ProgramError(
             f"Penalty {name!r}: got values of shape {got}, expected one number for each of {shape[1]} data, "
@@ -269,7 +269,7 @@ def check_penalty(name: str, got: Shape, shape: tuple[int, int]) -> None:
 
 
 def check_penalties(dimensions: Mapping[str, int], most: int, summed: Iterable[str]) -> None:
-    """Refuse a penalty that depends on sites which only the model has, and which are summed out."""
+    """Refuse a penalty that depends on sites that only the model has, and that are summed out."""
     for name, n in dimensions.items():
         if n > most:
             raise ProgramError(
@@ -279,7 +279,7 @@ def check_penalties(dimensions: Mapping[str, int], most: int, summed: Iterable[s
 
 
 def check_relaxed(guide: Mapping[str, Any]) -> None:
-    """Refuse a relaxation whose KL is that of its discrete distributions where no closed form is asked for."""
+    """Refuse a relaxation whose KL is that of its discrete distributions if no closed form is asked for."""
     for name, q in guide.items():
         if getattr(q, "discrete", None) is not None and q.closed_form is not None:
             raise ProgramError(
@@ -291,7 +291,7 @@ def check_relaxed(guide: Mapping[str, Any]) -> None:
 def check_moved(
     guide: Mapping[str, Any], auxiliary: Iterable[str], model: Mapping[str, Any], known: Container[str], auto: bool
 ) -> None:
-    """Refuse to tell of a mean where a guide puts a latent at a function of an auxiliary draw: f(mean) is not its mean.
+    """Refuse to give a mean if a guide puts a latent at a function of an auxiliary draw: f(mean) is not its mean.
 
     The library's own guides put a latent over all real numbers at the auxiliary numbers themselves.
 
@@ -299,7 +299,7 @@ def check_moved(
         guide, model: distributions by site.
         auxiliary: the guide's auxiliary sites.
         model: of the latents.
-        known: latents of which the mean is known anyway.
+        known: latents whose mean is known anyway.
         auto: whether the guide is the library's own.
 
     Raises:
@@ -321,7 +321,7 @@ def inner(dist: Any) -> Any:
 
 
 def point_mass(name: str) -> ProgramError:
-    """The error for log-weights of a guide that has no density at a latent."""
+    """The error for log-weights when the guide has no density at a latent."""
     return ProgramError(
         f"Site {name!r}: the guide is a point mass there (Delta), and the model has a density. The guide has none, so "
         "there are no importance weights, and no bound on log p(x). elbo() gives the log-density at the point, which "
@@ -346,7 +346,7 @@ def overwritten(name: str) -> ProgramError:
 
 
 def scored(name: str, dist: Any, log_prob: Callable[[], Any]) -> Any:
-    """What `log_prob` gives at a draw of the guide.
+    """The result of `log_prob` at a draw of the guide.
 
     Raises:
         ProgramError: the distribution can't have such a value, and its library says so.
@@ -366,7 +366,7 @@ def scored(name: str, dist: Any, log_prob: Callable[[], Any]) -> Any:
 def check_batch_shape(
     name: str, dist: Any, shape: tuple[int, int], inside: bool, observed: bool, lead: Shape = ()
 ) -> None:
-    """Refuse a distribution that is not one for each of [K, B], behind the axes `lead` of enumerated sites."""
+    """Refuse a distribution that is not one for each of [K, B], after the axes `lead` of enumerated sites."""
     got, event = tuple(dist.batch_shape)[len(lead) :], tuple(dist.event_shape)
     if _fits(got, shape):
         return
@@ -393,7 +393,7 @@ def _fits(got: Shape, shape: tuple[int, int]) -> bool:
 
 
 def check_given(name: str, got: Shape, event: Shape, shape: tuple[int, int], inside: bool) -> None:
-    """Refuse a value from the guide that is no draw of the model's distribution."""
+    """Refuse a value from the guide that can't be a draw of the model's distribution."""
     if got == (*shape, *event):
         return
     if got[2:] == event and len(got) == len(event) + 2 and got[0] == shape[0]:
@@ -412,7 +412,7 @@ def check_given(name: str, got: Shape, event: Shape, shape: tuple[int, int], ins
 
 
 def check_observation(name: str, got: Shape, event: Shape, shape: tuple[int, int], inside: bool) -> None:
-    """Refuse data that are not one event for each datum; a single number may stand for all."""
+    """Refuse data that are not one event for each row; a single number may be given for all rows."""
     n = len(got) - len(event)
     fits = n >= 0 and got[n:] == event and all(g in (1, s) for g, s in zip(got[:n][::-1], shape[::-1], strict=False))
     if fits and (not inside or got == () or (n > 0 and got[n - 1] == shape[1])):
@@ -431,7 +431,7 @@ def check_observation(name: str, got: Shape, event: Shape, shape: tuple[int, int
 
 # --- plain pairs ------------------------------------------------------------------------------------------------------
 
-Frames = Mapping[str, tuple[int, int, int]]  # plate -> its dimension, how many it takes at a time, of how many
+Frames = Mapping[str, tuple[int, int, int]]  # plate -> its dimension, the number of indices at a time, its size
 
 
 def misfit(name: str, dist: Any, plates: Frames) -> ProgramError:
@@ -459,7 +459,7 @@ def outside(name: str, got: Shape, plate: str, others: Iterable[str], observed: 
         got: its batch shape.
         plate: how the data plate is written.
         others: names of the plates around the site.
-        observed: whether it is no latent.
+        observed: whether it is observed, so not a latent.
     """
     remedy = f"Draw it inside `with {plate}:`"
     if named := ", ".join(map(repr, others)):
@@ -472,7 +472,7 @@ def outside(name: str, got: Shape, plate: str, others: Iterable[str], observed: 
 
 
 def check_sizes(plate: str, model: int, guide: int) -> None:
-    """Refuse a model and a guide whose data plates take other numbers of data."""
+    """Refuse a model and a guide whose data plates take different numbers of rows."""
     if model != guide:
         raise ProgramError(
             f"Plate {plate!r} takes {model} data at a time in the model, but {guide} in the guide. Give it the same "
@@ -481,7 +481,7 @@ def check_sizes(plate: str, model: int, guide: int) -> None:
 
 
 def check_rounded(name: str, dist: Any) -> None:
-    """Refuse values for a distribution whose density is that of what a draw was before it was rounded."""
+    """Refuse values for a distribution whose density is that of a draw before it was rounded."""
     kind = type(inner(dist)).__name__
     if kind.endswith("StraightThrough"):
         raise ProgramError(

@@ -10,7 +10,7 @@ Shape = tuple[int, ...]
 
 
 def check_known(known: int | None, got: int) -> None:
-    """Refuse data of another number of rows, where a pair keeps something for each of the data that it knows."""
+    """Refuse data with another number of rows, if a pair keeps something for each row that it knows."""
     if known is not None and got != known:
         raise ProgramError(
             f"The pair has something for each of the {known} rows that it was made with, in their order (a parameter, "
@@ -20,7 +20,7 @@ def check_known(known: int | None, got: int) -> None:
 
 
 def check_shape(name: str, got: Shape, expected: Shape) -> None:
-    """Refuse a parameter of another shape than that which a pair has with the data at hand."""
+    """Refuse a parameter whose shape differs from the shape that a pair gives it with the data at hand."""
     if got != expected:
         raise ProgramError(
             f"Parameter {name!r}: got shape {got}, but with these data the pair has it in shape {expected}. One that "
@@ -29,7 +29,7 @@ def check_shape(name: str, got: Shape, expected: Shape) -> None:
 
 
 def borrowed(plate: str, model: int, guide: int, error: Exception) -> ProgramError:
-    """The error for a model that fails where the guide alone subsamples, and the model is given its indices."""
+    """The error for a model that fails when only the guide subsamples, and the model is given its indices."""
     return ProgramError(
         f"Plate {plate!r} takes {model} data at a time in the model, but {guide} in the guide, whose indices the model "
         f"is then given. There: {error} Take the rows of these indices in the model, `with plate(…) as i:` and x[i]; "
@@ -38,7 +38,7 @@ def borrowed(plate: str, model: int, guide: int, error: Exception) -> ProgramErr
 
 
 def unsized(name: str, dist: Any, plate: str, rows: int) -> ProgramError:
-    """The error for a distribution that is not one for each datum, in a data plate without a size."""
+    """The error for a distribution that is not one for each row, in a data plate without a size."""
     return ProgramError(
         f"Site {name!r}: got a distribution of batch shape {tuple(dist.batch_shape)} inside plate {plate!r}, which has "
         f"no size, so that Pyro does not expand it: expected one for each of {rows} data. Give the plate its size, "
@@ -55,7 +55,7 @@ def misfit_mask(name: str, mask: Shape, shape: Shape) -> ProgramError:
 
 
 def by_place(name: str, rows: int) -> ProgramError:
-    """The error for a pair that takes what it has for each row by the row's place in the minibatch."""
+    """The error for a pair that finds what it has for each row by the row's place in the minibatch."""
     return ProgramError(
         f"Site {name!r}: the terms of a row change with its place in the minibatch. A parameter with {rows} rows, as "
         "many as there are data, is taken by place. Use it without indices in a plate of all data; or subsample the "

@@ -17,13 +17,13 @@ _INK: dict[str, Any] = {"cmap": "gray_r", "vmin": 0, "vmax": 1, "interpolation":
 
 
 def is_image(event_shape: tuple[int, ...]) -> bool:
-    """Whether data of this shape can be looked at: [H, W], or [C, H, W] with one or three channels."""
+    """Whether data of this shape can be shown as images: [H, W], or [C, H, W] with one or three channels."""
     channels, sides = event_shape[:-2], event_shape[-2:]
     return len(sides) == 2 and channels in ((), (1,), (3,)) and min(sides) >= 5
 
 
 def in_ink(x: np.ndarray, transform: Any) -> np.ndarray:
-    """Images in [0, 1], as pictures take them; tables in the units of the data.
+    """Images in [0, 1], as pictures need them; tables in the units of the data.
 
     Args:
         x: [n, *event_shape].
@@ -44,7 +44,7 @@ def picture(path: str | Path, samples: np.ndarray, data: np.ndarray, reconstruct
     Args:
         path: of the PNG.
         samples: [n, H, W] or [n, C, H, W], values in [0, 1]; up to 64 are shown.
-        data, reconstructions: likewise; up to 32 pairs are shown.
+        data, reconstructions: the same; up to 32 pairs are shown.
     """
     figure = _figure(9, 4.8)
     left, right = figure.subplots(1, 2)
@@ -66,13 +66,13 @@ def samples_picture(
     title: str | None = None,
     names: Sequence[str] = (),
 ) -> Path:
-    """Write a PNG of samples: images in a grid, or of other data a histogram of each column.
+    """Write a PNG of samples: images in a grid, or for other data a histogram of each column.
 
     Args:
         path: of the PNG.
         samples: [n, *event_shape]; values of images in [0, 1].
         data: [N, *event_shape], to compare histograms with.
-        title: what images are; "samples of the model" by default.
+        title: what the images are; "samples of the model" by default.
         names: of a table's columns, such as `fit.transform.columns`; their numbers by default.
     """
     _check_path(path)
@@ -91,7 +91,7 @@ def history_picture(path: str | Path, history: Mapping[str, np.ndarray]) -> Path
 
     Args:
         path: of the PNG.
-        history: arrays over steps, as in `fit.history`: "elbo" and "kl", or other metrics, and, where there are,
+        history: arrays over steps, as in `fit.history`: "elbo" and "kl", or other metrics, and, if they are there,
             "validation_step", "validation_elbo" and "skipped_step".
     """
     _check_path(path)
@@ -144,13 +144,13 @@ def _write(figure: Any, path: str | Path) -> Path:
 
     try:
         FigureCanvasAgg(figure).print_png(str(path))
-    except (OSError, ValueError) as error:  # no such folder, no room, no name that a file can have
+    except (OSError, ValueError) as error:  # no such folder, no room, not a valid name for a file
         raise DataError(f"path: {shown(str(path))} can't be written: {getattr(error, 'strerror', error)}.") from None
     return Path(path)
 
 
 def _check_path(path: Any) -> None:
-    """Refuse what is no path, before anything is drawn."""
+    """Refuse something that is not a path, before anything is drawn."""
     if not isinstance(path, str | PathLike):
         raise DataError(f"path: got {shown(path)}, expected the path of a PNG.")
 
@@ -185,7 +185,7 @@ def _image_samples(path: str | Path, samples: np.ndarray, title: str) -> Path:
 
 
 def column_name(names: Sequence[str], i: int, width: int) -> str:
-    """The title of a column of a table: its name, as figures take it, or else its number."""
+    """The title of a column of a table: its name, written so that figures can show it, or else its number."""
     if len(names) != width:
         return f"column {i}"
     name = names[i] if len(names[i]) <= 24 else f"{names[i][:23]}…"
@@ -238,7 +238,7 @@ def _window(steps: int) -> int:
 
 
 def _curve(axes: Any, name: str, history: Mapping[str, np.ndarray]) -> list[str]:
-    """Draw a metric; what has to be said of it comes back."""
+    """Draw a metric, and return the remarks on it."""
     title = {
         "elbo": "ELBO: a lower bound on log p(x); higher is better",
         "kl": "KL(q(z|x) ‖ p(z)): what the latents tell of x; near 0, they are not used",
@@ -280,7 +280,7 @@ def _ends(parts: np.ndarray, steps: int, window: int) -> np.ndarray:
 
 
 def _limits(axes: Any, name: str, shown: np.ndarray, mean: np.ndarray) -> list[str]:
-    """Leave out the first steps where they would press the rest flat; say so."""
+    """Leave out the first steps if they would make the rest look flat, and say so."""
     if not len(shown) or not len(mean):
         return []
     low, high = float(shown.min()), float(shown.max())

@@ -1,4 +1,4 @@
-"""What stands for a distribution where a program is followed from point to point: its mean, or its mode."""
+"""The point that replaces a distribution when a program is followed from point to point: its mean, or its mode."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ppdgm.errors import NoMean, ProgramError
 from ppdgm.language import Array
 from ppdgm.mistakes import inner as inside
 
-#: class -> its most probable value, of those of which the two libraries have no such formula, or another at a tie
+#: class -> its most probable value, if the two libraries have no such formula, or break a tie in another way
 _MODES: dict[str, Callable[[Any], Array]] = {
     "Categorical": lambda d: d.probs.argmax(-1),
     "Bernoulli": lambda d: 0.0 * d.probs + (d.probs > 0.5),
@@ -24,15 +24,15 @@ _MODES: dict[str, Callable[[Any], Array]] = {
 
 
 def points(name: str, dist: Any, latent: bool) -> tuple[Array, Array]:
-    """What is told of a site, and what others see of it: its mean twice; of a discrete latent its mean and its mode.
+    """What is reported of a site, and what other sites see of it: its mean twice; for a discrete latent, mean and mode.
 
-    A class number has no mean: its mode is told too. A distribution of one's own says its mode itself.
+    A class number has no mean: its mode is reported too. Your own distribution can define its mode itself.
 
     A normal that is moved by x ↦ a + bx or exp has its mean: that of a log-normal is exp(μ + σ²/2), not exp(μ).
 
     Raises:
-        NoMean: a latent has none that is known.
-        ProgramError: nor has an observed site; or a discrete latent no mode that is known.
+        NoMean: a latent has no known mean.
+        ProgramError: an observed site has no known mean; or a discrete latent has no known mode.
     """
     if not latent:
         try:
@@ -54,10 +54,10 @@ def is_discrete(dist: Any) -> bool:
 
 
 def point_masses(q: Mapping[str, Any], p: Mapping[str, Any]) -> list[str]:
-    """The latents at which the guide has a point mass and the model a density: there log p − log q is no log-weight.
+    """The latents at which the guide has a point mass and the model a density: there log p − log q is not a log-weight.
 
-    An autoguide's `Delta` that carries a draw of another site, which the model does not have, is no point mass: plain
-    pairs, where there are such, take those out.
+    An autoguide's `Delta` that carries a draw of another site, which the model does not have, is not a point mass.
+    Plain pairs, which can have those, take them out first.
 
     Args:
         q, p: site -> distribution, of the guide's draws and of the model.
@@ -69,7 +69,7 @@ def point_masses(q: Mapping[str, Any], p: Mapping[str, Any]) -> list[str]:
 
 def _mean(name: str, dist: Any) -> Array:
     inner = inside(dist)
-    if _kind(inner) == "Categorical":  # of which both libraries say NaN
+    if _kind(inner) == "Categorical":  # both libraries return NaN
         return _MODES["Categorical"](inner)
     try:
         return dist.mean
@@ -80,12 +80,12 @@ def _mean(name: str, dist: Any) -> Array:
 
 
 def no_mean(name: str, what: str) -> NoMean:
-    """The error for a site without a mean that is known."""
+    """The error for a site whose mean is not known."""
     return NoMean(f"Site {name!r}: {what} has no mean that is known.")
 
 
 def _moved(name: str, dist: Any) -> Array | None:
-    """The mean of a base that is moved by transforms, where it is known."""
+    """The mean of a base distribution that transforms move, if it is known."""
     if not hasattr(dist, "transforms"):
         return None
     base = inside(dist.base_dist)
@@ -140,7 +140,7 @@ def _mode(name: str, dist: Any) -> Array:
 
 
 def _kind(dist: Any) -> str | None:
-    """Its class in the table, whatever its library appends to the name, or derives from it."""
+    """The name of its class in the table, whatever its library appends to the name or derives from the class."""
     names = (c.__name__.removesuffix("Probs").removesuffix("Logits") for c in type(dist).__mro__)
     return next((n for n in names if n in _MODES), None)
 

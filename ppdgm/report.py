@@ -29,20 +29,20 @@ _ASCII = str.maketrans(
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is.
+    """How far a run is.
 
     Attributes:
         step, steps: taken, and planned.
         epoch: passes over the data so far.
         seconds: since the start.
         rate: steps per second, without the first stretch, which compiles.
-        metrics: means over the last stretch, in nats per datum; "elbo" has β = 1.
+        metrics: means over the last stretch, in nats per row; "elbo" has β = 1.
         validation_elbo: the latest, if any.
-        skipped: steps that were left out, as they were not finite.
-        epochs: planned, where that is known.
-        live: the latest of what `fit(diagnose_epochs=…)` looks at: "live_kl_SITE", "live_active_SITE" and
+        skipped: steps that were left out, because they were not finite.
+        epochs: planned, if that is known.
+        live: the latest of what `fit(diagnose_epochs=…)` measures: "live_kl_SITE", "live_active_SITE" and
             "live_information".
-        unused: steps for which the KL of latents has stayed near 0, once they are 300; else 0.
+        unused: the number of steps for which the KL of latents has stayed near 0, once it reaches 300; else 0.
     """
 
     step: int
@@ -77,13 +77,13 @@ class Progress:
 
     @property
     def place(self) -> str:
-        """Steps and epochs so far, of how many."""
+        """Steps and epochs so far, and their totals."""
         epochs = self.epochs or (self.epoch * self.steps / self.step if self.step else 0.0)
         return f"step {self.step:,}/{self.steps:,}  epoch {self.epoch:.1f}/{epochs:.4g}"
 
     @property
     def pace(self) -> str:
-        """Steps per second, and the time left, or taken at the end."""
+        """Steps per second, and the time that is left, or at the end the time that was taken."""
         if not 0 < self.rate < math.inf:
             return "?/s"
         rate = f"{self.rate:,.0f}/s" if self.rate >= 10 else f"{self.rate:.2g}/s"
@@ -92,7 +92,7 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as minutes:seconds, with hours and days where there are."""
+    """Seconds as minutes:seconds, with hours and days if there are any."""
     minutes, s = divmod(round(seconds), 60)
     hours, m = divmod(minutes, 60)
     days, h = divmod(hours, 24)
@@ -100,7 +100,7 @@ def clock(seconds: float) -> str:
 
 
 class Report:
-    """Shows nothing but warnings. An output that is closed, or can't show a character, is no reason to stop."""
+    """Shows only warnings. If an output is closed, or can't show a character, the run does not stop."""
 
     def __enter__(self) -> Self:
         return self
@@ -111,13 +111,13 @@ class Report:
         pass
 
     def update(self, now: Progress) -> None:
-        """Show where the run is."""
+        """Show how far the run is."""
 
     def note(self, message: str) -> None:
-        """Tell of what happened, such as a checkpoint."""
+        """Report an event, such as a checkpoint."""
 
     def warn(self, message: str) -> None:
-        """Tell of trouble."""
+        """Report a problem."""
         _tell(lambda: print(readable(message), file=sys.stderr, flush=True))
 
 
@@ -154,7 +154,7 @@ class LiveReport(Report):
     """Two lines that are redrawn: a bar with steps, rate and time left; and the bound."""
 
     def __init__(self, console: Console):
-        self._console, self._encoding = console, _encoding()  # what Rich puts in the stream's place has another
+        self._console, self._encoding = console, _encoding()  # the stream that Rich puts in its place has another
         self._live = Live(Text("starting", style="dim"), console=console, auto_refresh=False)
         self._now: Progress | None = None
         self._drawn = -math.inf
@@ -210,7 +210,7 @@ def make_report(progress: bool | None) -> Report:
 
 
 def _is_terminal() -> bool:
-    """Rich also takes FORCE_COLOR for a terminal, in which a log file would fill with cursor movements."""
+    """Rich also takes FORCE_COLOR for a terminal, and would then fill a log file with cursor movements."""
     try:
         return sys.stderr is not None and sys.stderr.isatty()
     except ValueError:  # closed
@@ -222,7 +222,7 @@ def _encoding() -> str:
 
 
 def readable(text: str, encoding: str | None = None) -> str:
-    """The text, with what an encoding (by default the error stream's) lacks put otherwise."""
+    """The text; characters that an encoding (by default the error stream's) lacks are written in another way."""
     encoding = encoding or _encoding()
     try:
         text.encode(encoding)
@@ -238,10 +238,10 @@ def _tell(action: Callable[[], Any]) -> None:
 
 
 class RunLog:
-    """A run's log: lines with the time before them, appended, each on the disk at once.
+    """A run's log: lines that start with the time; each is appended, and written to the disk at once.
 
     Args:
-        path: of the file; what is in it stays.
+        path: of the file; its present content stays.
     """
 
     def __init__(self, path: str | Path):
@@ -249,7 +249,7 @@ class RunLog:
         self._next = -math.inf
 
     def write(self, message: str) -> None:
-        """Append a line. A log that can't be written is no reason to lose a run."""
+        """Append a line. If the log can't be written, the run goes on."""
         line = f"{datetime.now().astimezone().isoformat(timespec='seconds')} {' '.join(message.splitlines())}\n"
         with suppress(OSError), self.path.open("a+b") as file:
             end = file.seek(0, os.SEEK_END)
@@ -258,7 +258,7 @@ class RunLog:
             file.write(("\n" + line if torn else line).encode())
 
     def progress(self, now: Progress) -> None:
-        """Append where the run is: at once, and then every ten seconds."""
+        """Append how far the run is: at once, and then every ten seconds."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LOG_SECONDS
             self.write(f"{now.place}  {now.pace}  {now.bound}")

@@ -1,4 +1,4 @@
-"""Constant scales that a plain pair puts on its sites (poutine.scale, handlers.scale): in the objective alone."""
+"""Constant scales that a plain pair puts on its sites (poutine.scale, handlers.scale): only in the objective."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ppdgm.errors import ProgramError
 def constant_scales(
     guide: Mapping[str, float], model: Mapping[str, float], latent: Iterable[str], summed: Iterable[str] = ()
 ) -> dict[str, float]:
-    """Scales of sites in training: one for everything, or those of latents, the same in guide and model, as β is.
+    """Scales of sites in training: one for everything, or scales of latents, the same in guide and model, as β is.
 
     Args:
-        guide, model: the scale of each site, beside what its plates explain.
+        guide, model: the scale of each site, without the part that its plates explain.
         latent: sites that both have.
         summed: sites that are enumerated.
 
     Raises:
-        ProgramError: others, of which the objective would be no bound.
+        ProgramError: other scales, with which the objective would not be a bound.
     """
     every, latent = {**guide, **model}, list(latent)
     if all(s == 1.0 for s in (*guide.values(), *model.values())):
@@ -42,7 +42,7 @@ def constant_scales(
 
 
 def scale_of(name: str, scale: float | str, where: str) -> ProgramError:
-    """The error for a scale of the user's own that no objective has room for."""
+    """The error for a scale of the user's own that no objective supports."""
     told = scale if isinstance(scale, str) else f"{scale:g}"
     return ProgramError(
         f"Site {name!r} is scaled by {told} (poutine.scale, handlers.scale), {where}. A scale is a constant number: "
@@ -52,7 +52,7 @@ def scale_of(name: str, scale: float | str, where: str) -> ProgramError:
 
 
 def scaled(engine: str, name: str) -> ProgramError:
-    """The error for an engine, or a setting, that has no room for scales."""
+    """The error for an engine, or a setting, that does not support scales."""
     return ProgramError(
         f"Site {name!r} is scaled (poutine.scale, handlers.scale), which {engine} has no room for. Drop the scale, or "
         "use SVI, whose objective takes it."
