@@ -18,10 +18,10 @@ _PLAIN = "Save it as numbers: np.save(path, np.asarray(rows, dtype=np.float32)).
 
 
 def read_npy(path: Path, memory: int) -> np.ndarray:
-    """The array of an .npy file; memory-mapped if it would take more than `memory` bytes.
+    """The array of an .npy file; memory-mapped if it would need more than `memory` bytes.
 
     Raises:
-        DataError: not an .npy file, damaged, or of Python objects.
+        DataError: the file is not an .npy file, is damaged, or contains Python objects.
     """
     try:
         with path.open("rb") as file:
@@ -36,7 +36,7 @@ def read_npy(path: Path, memory: int) -> np.ndarray:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except DataError:
         raise
-    except Exception as error:  # whatever NumPy makes of a damaged file
+    except Exception as error:  # any error that NumPy raises for a damaged file
         raise DataError(f"{path} is no whole .npy file: {_line(error)}.") from None
 
 
@@ -44,7 +44,7 @@ def read_npz(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """The arrays of an .npz file, by split.
 
     Raises:
-        DataError: not an .npz file, damaged, of Python objects, or larger than the machine's memory.
+        DataError: the file is not an .npz file, is damaged, contains Python objects, or is larger than the memory.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -59,7 +59,7 @@ def read_npz(path: Path) -> dict[str, dict[str, np.ndarray]]:
             named = {name: _member(arrays, name, path) for name in arrays.files}
     except DataError:
         raise
-    except Exception as error:  # whatever zipfile and NumPy make of a damaged file
+    except Exception as error:  # any error that zipfile and NumPy raise for a damaged file
         raise DataError(f"{path} is no whole .npz file: {_line(error)}.") from None
     return by_split(named, str(path))
 
@@ -77,7 +77,7 @@ def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def _check_size(got: int, shape: tuple[int, ...], dtype: np.dtype, where: str) -> None:
-    """Refuse data of another size than their header says; what comes after them would be left out without a word."""
+    """Refuse data whose size is not the one in their header; data after them would be left out without a warning."""
     size = int(np.prod(shape, dtype=object)) * dtype.itemsize
     if got != size:
         raise DataError(f"{where} is no whole .npy file: got {got} bytes of data, its header says {size}.")
@@ -86,7 +86,7 @@ def _check_size(got: int, shape: tuple[int, ...], dtype: np.dtype, where: str) -
 def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
     with archive.open(member) as file:
         if not member.filename.endswith(".npy") or file.read(6) != b"\x93NUMPY":
-            return  # no array: refused as what it is
+            return  # not an array: refused elsewhere as what it is
         file.seek(0)
         shape, _, dtype = _header(file)
         if not dtype.hasobject:

@@ -1,4 +1,4 @@
-"""What is refused of arrays, saying where; large ones are read chunk by chunk."""
+"""Checks that refuse arrays, with the place of the mistake; large arrays are read chunk by chunk."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ppdgm.errors import DataError
 def refuse_where(
     name: str, array: Any, bad: Callable[[np.ndarray], np.ndarray], expected: str, missing: str = ""
 ) -> None:
-    """Refuse an array or a Stream of which some numbers are bad.
+    """Refuse an array or a Stream that has bad numbers.
 
     Args:
         name: of the field.
         array: [N, …].
-        bad: whether each number of some rows is.
+        bad: for some rows, whether each number is bad.
         expected: in words.
-        missing: what to do where the first is NaN.
+        missing: what to do if the first bad number is NaN.
 
     Raises:
-        DataError: with the index of the first bad number, and how many data have one.
+        DataError: with the index of the first bad number, and the number of rows that have one.
     """
     count: int = 0
     value: Any = None
@@ -47,7 +47,7 @@ def refuse_where(
 
 
 def pieces(array: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Indices, ascending, and the data there, a bounded number of bytes at a time."""
+    """Indices, ascending, and the rows there; each piece has a limited number of bytes."""
     if isinstance(array, Stream):
         return ((index, array[index]) for index in array.chunks())
     step = max(1, CHUNK_BYTES // max(array[:1].size * 8, 1))
@@ -56,7 +56,7 @@ def pieces(array: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def check_array(name: str, array: np.ndarray) -> None:
-    """Refuse what is no array of numbers with rows.
+    """Refuse data that are not an array of numbers with rows.
 
     Raises:
         DataError: text, no rows, or empty data.
@@ -68,7 +68,7 @@ def check_rows_of_numbers(name: str, array: Any) -> None:
     """Refuse numbers without rows.
 
     Raises:
-        DataError: a single number, or none.
+        DataError: a single number, or no rows.
     """
     if array.ndim == 0:
         raise DataError(f"Data {name!r}: got the single number {array[()]}, expected an array of rows.")
@@ -77,35 +77,35 @@ def check_rows_of_numbers(name: str, array: Any) -> None:
 
 
 def check_fits(size: int, where: str, advice: str) -> None:
-    """Refuse what can't be held in this machine's memory.
+    """Refuse data that do not fit into this machine's memory.
 
     Raises:
         DataError: with both sizes, and advice.
     """
     try:
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not told by this system
+    except (AttributeError, ValueError, OSError):  # this system does not report it
         return
     if size > there:
         raise DataError(f"{where} takes {size / 2**30:.1f} GiB, this machine has {there / 2**30:.1f} GiB. {advice}")
 
 
 def check_resolution(name: str, array: Any, kind: np.dtype, training: bool) -> None:
-    """Refuse columns whose spread is lost among the numbers that a floating type has near them: s < 100 steps.
+    """Refuse columns whose spread is too small for the steps of a floating type near their numbers: s < 100 steps.
 
-    Rounding then adds less than (0.003 s)² to the variance. Numbers that are judged and not trained on need not spread
-    as those that the program was trained on, so that of them a warning is given.
+    Rounding then adds less than (0.003 s)² to the variance. Data that are only evaluated need not have the spread of
+    the training data, so for them there is only a warning.
 
     Args:
         name: of the field.
         array: [N, …], or a Stream, of wider numbers.
         kind: the type that they will have.
-        training: whether they are to be trained on.
+        training: whether they will be trained on.
 
     Raises:
         DataError: with the first such column.
     """
-    with np.errstate(all="ignore"):  # what is not finite is told elsewhere
+    with np.errstate(all="ignore"):  # numbers that are not finite are reported elsewhere
         step, spread = _spread(array, np.dtype(kind))
     bad = (spread > 0) & (spread < STEPS * step)
     if not bad.any():
@@ -123,9 +123,9 @@ def check_resolution(name: str, array: Any, kind: np.dtype, training: bool) -> N
 
 
 def _spread(array: Any, kind: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Of each column, the distance between the type's numbers at the largest, and the standard deviation.
+    """For each column, the distance between the type's numbers at the largest number, and the standard deviation.
 
-    The latter is worked out where it can be small: s ≥ (max − min) / √(2N); elsewhere it is that bound.
+    The standard deviation is computed where it can be small: s ≥ (max − min) / √(2N); elsewhere this bound is returned.
     """
     ends = [(c.min(0), c.max(0)) for _, c in pieces(array)]
     low, high = (np.asarray(f.reduce([e[i] for e in ends]), float) for i, f in enumerate((np.minimum, np.maximum)))

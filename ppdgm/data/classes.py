@@ -1,4 +1,4 @@
-"""Names of classes and the whole numbers that stand for them: learned from training data, and kept with a run."""
+"""Names of classes and the whole numbers used for them: learned from training data, and kept with a run."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ _NONE = {*MISSING, "-1", "-1.0"}
 
 @dataclass(frozen=True)
 class Classes:
-    """What the whole numbers of a field stand for.
+    """The meaning of the whole numbers of a field.
 
     Attributes:
         names: of the classes, from 0.
-        text: whether the field's own form is these names, rather than the whole numbers.
+        text: whether the field contains these names in the user's data, and not the whole numbers.
         columns: the table's column that it came from, by name.
     """
 
     names: tuple[str, ...]
     text: bool = True
     columns: tuple[str, ...] = ()
-    scales = False  # a whole number that is joined to others is still a code
+    scales = False  # after rows are joined, a whole number is still a code
 
     @classmethod
     def learn(cls, name: str, words: np.ndarray, columns: tuple[str, ...] = ()) -> Classes:
-        """The classes of a field of text, in alphabetical order; of labels, those that are missing are none."""
+        """The classes of a field of text, in alphabetical order; missing labels are not a class."""
         unique = [str(w) for w in np.unique(words)]
         return cls(tuple(w for w in unique if not _missing(name, w)), True, columns)
 
     def encode(self, name: str, words: Any) -> Prepared:
-        """Names as whole numbers; a label that is missing (−1, NA, empty) as −1.
+        """Names as whole numbers; a missing label (−1, NA, empty) becomes −1.
 
         Raises:
-            DataError: a name that is not known, with its first place.
+            DataError: a name that is not known; the message gives its first index.
         """
         words = np.asarray(words)
         unique, back = np.unique(words.astype(str), return_inverse=True)
@@ -61,12 +61,12 @@ class Classes:
         return Prepared(found[back], self)
 
     def decode(self, codes: Any) -> np.ndarray:
-        """The names of whole numbers; of −1, nothing."""
+        """The names of whole numbers; an empty text for −1."""
         found: np.ndarray = np.array([*self.names, ""])[np.asarray(codes).astype(np.int64)]
         return found
 
     def enter(self, name: str, values: Any) -> Any:
-        """Rows as codes: names, codes of other classes, or codes already.
+        """Rows as codes; the rows may be names, codes of other classes, or already codes.
 
         Raises:
             DataError: names that are not known.
@@ -94,13 +94,13 @@ class Classes:
         """The classes of `to_table()`.
 
         Raises:
-            DataError: it is no such table.
+            DataError: it is not such a table.
         """
         if isinstance(table, Mapping):
             names, columns, text = table.get("names"), table.get("columns", []), table.get("text", True)
             words = isinstance(names, list) and isinstance(columns, list)
             if words and all(isinstance(w, str) for w in (*names, *columns)) and isinstance(text, bool):  # type: ignore[misc]  # lists by now
-                return cls(tuple(names), text, tuple(columns))  # type: ignore[arg-type]  # likewise
+                return cls(tuple(names), text, tuple(columns))  # type: ignore[arg-type]  # also lists by now
         raise DataError(f"Classes of {field!r}: got {str(table)[:80]}, expected a table of names.")
 
 
@@ -111,5 +111,5 @@ def _missing(name: str, word: str) -> bool:
 def _as_array(values: Any) -> np.ndarray:
     try:
         return np.asarray(values)
-    except (ValueError, TypeError, RuntimeError):  # no array: refused where fields are read
+    except (ValueError, TypeError, RuntimeError):  # not an array: refused when fields are read
         return np.empty(0)

@@ -1,4 +1,4 @@
-"""The collapse toy: Gaussian data in which a latent has everything to say, and the same without anything."""
+"""The collapse toy: Gaussian data that a latent can explain well, and the same data where a latent can't help."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WIDTH, ROWS, SPIKES = 10, {"train": 5000, "test": 1000}, 3
 def covariance(kind: str) -> np.ndarray:
     """Σ [X, X] of "diagonal" or "full" data; both have the same variances.
 
-    Full: three directions at random with variances 9, 6 and 4 above a noise of ½ to 1½ for each dimension.
+    Full: three random directions with variances 9, 6 and 4, plus noise with a variance of ½ to 1½ for each dimension.
     """
     rng = np.random.default_rng(1911)
     directions = np.linalg.qr(rng.normal(size=(WIDTH, SPIKES)))[0]

@@ -17,17 +17,17 @@ from ppdgm.data.transform import Transform
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Data, one row a datum: split, scaled, binarised.
+    """Data in rows: split, scaled, binarised.
 
     Attributes:
         name: of the set.
-        train, validation, test: [N, *event_shape], or named arrays where there are fields beside x; each is what `fit`
-            takes. What is too large for memory is a `Stream`. None where a split has no data.
+        train, validation, test: [N, *event_shape], or named arrays if there are fields beside x; `fit` takes each of
+            them. Data that are too large for memory are a `Stream`. None if a split has no data.
         labels: the classes of each split, [N], by the split's name.
-        source: what was loaded, with the scale and the binarisation that "auto" came to.
+        source: what was loaded, with the scale and the binarisation that "auto" chose.
         transform: how raw numbers became x.
-        binarise: "dynamic" if training has still to draw x ~ Bernoulli(x): `fit(…, binarise=data.binarise)`.
-        codes: the classes of fields, and the whole numbers that stand for them.
+        binarise: "dynamic" if x ~ Bernoulli(x) is drawn in training: `fit(…, binarise=data.binarise)`.
+        codes: the classes of fields, and the whole numbers used for them.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Dataset:
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """Shape of one datum, x."""
+        """Shape of one row of x."""
         fields = self._fields("train")
         return tuple(fields["x" if "x" in fields else next(iter(fields))].shape[1:])
 
@@ -60,12 +60,12 @@ class Dataset:
 
     @property
     def codings(self) -> dict[str, Any]:
-        """All that was learned from these data: how raw rows become numbers, by field."""
+        """All that was learned from these data: by field, how raw rows become numbers."""
         fields = self._fields("train")
         return {**({"x": self.transform} if "x" in fields else {}), **self.codes}
 
     def describe(self) -> dict[str, Any]:
-        """What there is, as plain values. The range is None where data are streamed, as they would have to be read."""
+        """The contents, as plain values. The range is None if data are streamed, because they would have to be read."""
         fields = self._fields("train")
         x = fields.get("x")
         return {

@@ -1,4 +1,4 @@
-"""Files of known sets: found in a folder of the user's or in the cache, or downloaded; their content is checked."""
+"""Files of known sets: found in the user's folder or in the cache, or downloaded; their content is checked."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ TIMEOUT, _BLOCK = 30.0, 2**18
 def find_file(entry: Entry, name: str) -> Path:
     """The file `name` of a set, gzipped or not.
 
-    It is looked for in $PPDGM_DATA and in the cache, and else downloaded to the cache.
+    It is looked for in $PPDGM_DATA and in the cache. If it is in neither, it is downloaded to the cache.
 
     Raises:
-        DataError: it is nowhere to be had; says what was tried, and where to put which files.
+        DataError: it can't be found or downloaded; the message says what was tried, and where to put which files.
     """
     cache = cache_folder() / entry.name
     folders = [cache]
@@ -55,7 +55,7 @@ def cache_folder() -> Path:
 
 
 def _download(entry: Entry, name: str, folder: Path) -> Path:
-    """A file from the set's mirror; it appears in `folder` only when it is whole and right."""
+    """A file from the set's mirror; it is put in `folder` only when it is complete and correct."""
     url, target = f"{entry.mirror}{name}.gz", folder / f"{name}.gz"
     folder.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
@@ -75,7 +75,7 @@ def _download(entry: Entry, name: str, folder: Path) -> Path:
 
 
 def _receive(url: str, file: Any, title: str) -> tuple[int, int | None]:
-    """Bytes that came, and how many were announced."""
+    """The number of bytes that were received, and the number that was announced."""
     try:
         answer = urllib.request.urlopen(url, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
@@ -93,7 +93,7 @@ def _receive(url: str, file: Any, title: str) -> tuple[int, int | None]:
 
 
 def _show(text: str, last: bool = False) -> None:
-    """A line that is written over on a terminal, and written once elsewhere."""
+    """A line that is overwritten on a terminal, and written once elsewhere."""
     if sys.stderr.isatty():
         print(f"\r{text:<79}", end="\n" if last else "", file=sys.stderr, flush=True)
     elif last:

@@ -1,4 +1,4 @@
-"""The one way by which rows come to a run and leave it: the user's own units and names, or rows that were prepared."""
+"""How rows enter a run and leave it: in the user's own units and names, or as prepared rows."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _TO_JUDGE = {
 
 
 def codings_of(data: Any) -> dict[str, Any]:
-    """What was learned from data: the codings of a Dataset, or of the arrays of a split, by field.
+    """What was learned from data, by field: the codings of a Dataset, or of the arrays of a split.
 
-    A transform of each dimension says nothing of data of another shape, such as some of the columns.
+    A transform for each dimension is not valid for data of another shape, such as a selection of the columns.
 
     Raises:
-        DataError: rows that were prepared in different ways, put together.
+        DataError: the rows were prepared in different ways, and then joined.
     """
     if isinstance(data, Dataset):
         return data.codings
@@ -52,21 +52,21 @@ def codings_of(data: Any) -> dict[str, Any]:
 
 
 def enter(codings: Mapping[str, Any], data: Any, units: str | None = None, ways: str = OF_A_FIT) -> Any:
-    """Rows as a program takes them: prepared ones as they are, others from the user's own units and names.
+    """Rows as a program takes them: prepared rows unchanged, other rows from the user's own units and names.
 
     Args:
-        codings: of the run, by field; fields without one are taken as they are.
+        codings: of the run, by field; fields without a coding are taken unchanged.
         data: an array, or named arrays.
-        units: of rows that don't know it: "own", "prepared"; by default the own ones. Those that look prepared are then
-            refused, and of those that may be either a warning is given.
-        ways: how to say which they are, in messages.
+        units: of rows that carry no coding: "own" or "prepared"; by default "own". Then rows that look prepared are
+            refused, and there is a warning if they may be either.
+        ways: how the user can say which they are, for messages.
 
     Raises:
-        DataError: rows of which it can't be told, or that were prepared otherwise, or names that are not known.
+        DataError: the units of rows are not clear, rows were prepared in another way, or names are not known.
     """
     check_units(units)
     if isinstance(data, Dataset):
-        return data  # refused where fields are read
+        return data  # refused when fields are read
     named = gathered(data)
     for name, value in named.items():
         its = coding_of(value)
@@ -76,10 +76,10 @@ def enter(codings: Mapping[str, Any], data: Any, units: str | None = None, ways:
 
 
 def enter_beside(codings: Mapping[str, Any], data: Any) -> Any:
-    """Validation rows as `enter` takes them, by what was learned from the training data.
+    """Validation rows as `enter` takes them, with the codings of the training data.
 
     Raises:
-        DataError: they were prepared, and the training data do not know that they were.
+        DataError: they were prepared, and the training data carry no coding.
     """
     if not isinstance(data, Dataset):
         for name, coding in codings_of(data).items():
@@ -93,12 +93,12 @@ def enter_beside(codings: Mapping[str, Any], data: Any) -> Any:
 
 
 def leave(codings: Mapping[str, Any], sites: Mapping[str, Any], fields: Any, units: str = "own") -> dict[str, Any]:
-    """What a program gives at observed sites, [n, …], in the user's own units and names, or as prepared rows.
+    """The values at observed sites, [n, …], in the user's own units and names, or as prepared rows.
 
     Args:
         codings: of the run, by field.
         sites: arrays by the sites' names.
-        fields: names of the data's fields: a single site has those of x, where that is the only field.
+        fields: names of the data's fields; if x is the only field, a single site has the coding of x.
         units: "own" or "prepared".
     """
     found = dict(sites)
@@ -114,7 +114,7 @@ def leave(codings: Mapping[str, Any], sites: Mapping[str, Any], fields: Any, uni
 
 
 def prepare_rows(codings: Mapping[str, Any], data: Any, units: str | None) -> Any:
-    """Rows in the user's own units and names, prepared as a run's were, made 0 or 1 too; they know it."""
+    """Rows in the user's own units and names, prepared (and binarised) as a run's were; they carry the coding."""
     check_units(units)
     named = gathered(data)
     found = dict(enter({n: c for n, c in codings.items() if n != "x"}, named))
@@ -131,16 +131,16 @@ def prepare_rows(codings: Mapping[str, Any], data: Any, units: str | None) -> An
 
 
 def own_units(codings: Mapping[str, Any], data: Any) -> str:
-    """The units that x came in: "prepared" of rows that know that they are."""
+    """The units that x came in: "prepared" if the rows carry a coding."""
     x = gathered(data).get("x")
     return "own" if coding_of(x) is None or "x" not in codings else "prepared"
 
 
 def check_units(units: Any) -> None:
-    """Refuse what is neither the own nor the prepared units.
+    """Refuse units that are neither "own" nor "prepared".
 
     Raises:
-        PpdgmError: it isn't.
+        PpdgmError: they are something else.
     """
     if units is not None and units not in UNITS:
         raise PpdgmError(f"units: got {shown(units)}. {nearest(str(units), UNITS)}")
@@ -151,7 +151,7 @@ def _fits(transform: Transform, values: Any) -> bool:
 
 
 def _ends(transform: Transform, values: Any) -> bool:
-    """The same of what is drawn, [..., *event_shape]."""
+    """The same for drawn values, [..., *event_shape]."""
     shape = () if transform.mean is None else transform.mean.shape
     return tuple(values.shape[values.ndim - len(shape) :]) == shape
 
@@ -168,13 +168,13 @@ def _entered(coding: Any, name: str, value: Any, units: str | None, ways: str) -
 
 
 def _from_own(transform: Transform, name: str, value: Any, look: bool, ways: str) -> Any:
-    """Rows in the user's own units, on the run's scale."""
+    """Rows in the user's own units, moved to the run's scale."""
     if not (transform.changes or transform.binary or transform.kind == "levels") or np.ma.is_masked(value):
         return value
     lazy = isinstance(value, Stream | np.memmap)
     rows = value if lazy else numbers(name, value)
     if rows.dtype.kind not in "fbiu" or rows.ndim == 0 or 0 in rows.shape:
-        return value  # refused where fields are read
+        return value  # refused when fields are read
     if transform.binary:
         expected = "0 to 1, as the run's data were binarised: prepare rows in their own units, fit.prepare(rows)"
         refuse_where(name, rows, lambda c: (c < 0) | (c > 1), expected)
@@ -188,7 +188,7 @@ def _from_own(transform: Transform, name: str, value: Any, look: bool, ways: str
 
 
 def _from_other(transform: Transform, name: str, value: Any, its: Transform) -> Any:
-    """Rows that were prepared in another way, through their own units."""
+    """Rows that were prepared in another way: first back to their own units, then to the run's scale."""
     if its.binary or transform.binary:
         raise DataError(
             f"Data {name!r}: these rows were prepared otherwise than the run's (scale={its.kind!r}, binarise="

@@ -13,7 +13,7 @@ from ppdgm.data.kinds import as_numbers, numbers
 from ppdgm.data.stream import Stream
 from ppdgm.errors import DataError, one_of
 
-Fields = dict[str, Any]  # of arrays [N, …] and Streams
+Fields = dict[str, Any]  # values are arrays [N, …] and Streams
 Use = Literal["train", "judge", "look"]
 _NO_LABEL = "A missing label is −1, for a program that takes these: np.where(np.isnan(label), -1, label)."
 _MISSING = (
@@ -23,18 +23,18 @@ _MISSING = (
 
 
 def as_fields(data: Any, dtype: str = "float32", use: Use = "look", typed: bool = False) -> Fields:
-    """Data as named arrays; a single array is `x`. Booleans and `x` become floating; other whole numbers stay, signed.
+    """Data as named arrays; a single array is `x`. Booleans and `x` become floating; other whole numbers stay whole, signed.
 
-    Streams stay what they are, and memory-mapped arrays become Streams: of them nothing is kept.
+    Streams stay Streams, and memory-mapped arrays become Streams: nothing of them is kept in memory.
 
     Args:
         data: arrays.
         dtype: "float32" or "float64".
-        use: what for. Columns whose spread `dtype` can't hold are refused to "train" on, and warned of to "judge".
-        typed: whether all booleans and integers stay what they are, as a plain pair's: masks, and indices.
+        use: the purpose. Columns whose spread `dtype` can't hold are refused to "train", and warned about to "judge".
+        typed: whether all booleans and integers keep their type, as in a plain pair's data: masks, and indices.
 
     Raises:
-        DataError: no numbers, no rows, fields of different length, or numbers that `dtype` can't hold.
+        DataError: no numbers, no rows, fields of different lengths, or numbers that `dtype` can't hold.
     """
     one_of("dtype", dtype, ("float32", "float64"))
     if isinstance(data, Dataset):
@@ -76,29 +76,29 @@ def _field(name: str, value: Any, dtype: str, use: Use, typed: bool) -> Any:
 
 
 def _whole(dtype: np.dtype) -> np.dtype:
-    """The type of whole numbers on both backends: signed, as torch has little arithmetic on others, and 0 − 1 is −1."""
+    """The type of whole numbers on both backends: signed; torch has little arithmetic on others, and 0 − 1 must be −1."""
     if dtype.kind == "u":
         return np.dtype(np.int32 if dtype.itemsize < 4 else np.int64)
     return dtype.newbyteorder("=")
 
 
 def _check_held(name: str, array: Any, dtype: str, use: Use) -> None:
-    """Whole numbers count as numbers too, whatever a program makes of them."""
+    """Refuse numbers that `dtype` can't hold; whole numbers too, whatever a program does with them."""
     kind, size = np.dtype(dtype), array.dtype.itemsize
     if use != "look" and len(array) > 1 and (size > kind.itemsize or (array.dtype.kind in "iu" and size >= 4)):
         check_resolution(name, array, kind, use == "train")
 
 
 def take(fields: Mapping[str, Any], index: Any) -> dict[str, np.ndarray]:
-    """The data of an index (a slice, or whole numbers) in every field; of Streams, nothing else is read."""
+    """The rows at an index (a slice, or whole numbers) of every field; of Streams, nothing else is read."""
     return {n: np.asarray(a[index] if isinstance(a, Stream) else np.asarray(a)[index]) for n, a in fields.items()}
 
 
 def check_finite(fields: Mapping[str, Any]) -> None:
-    """Refuse fields that are not finite throughout.
+    """Refuse fields with numbers that are not finite.
 
     Raises:
-        DataError: with the index of the first such number, and how many data have one.
+        DataError: with the index of the first such number, and the number of rows that have one.
     """
     for name, array in fields.items():
         if array.dtype.kind == "f":
@@ -107,15 +107,15 @@ def check_finite(fields: Mapping[str, Any]) -> None:
 
 
 def check_rows(check: Callable[[dict[str, np.ndarray]], None], fields: Mapping[str, Any], rows: int = 8192) -> None:
-    """Call `check` with data in memory: with all of them, or chunk by chunk where some are streamed.
+    """Call `check` with data in memory: with all of them, or chunk by chunk if some are streamed.
 
     Args:
         check: raises a DataError for data that it refuses (`Program.check`).
         fields: arrays and Streams.
-        rows: at most, in a chunk.
+        rows: the most rows in a chunk.
 
     Raises:
-        DataError: what `check` raised; its index and count are those in the whole set.
+        DataError: the one that `check` raised; its index and count are those in the whole set.
     """
     streams = [a for a in fields.values() if isinstance(a, Stream)]
     if not streams:
@@ -128,7 +128,7 @@ def check_rows(check: Callable[[dict[str, np.ndarray]], None], fields: Mapping[s
             check(take(fields, index))
         except DataError as error:
             refused: Any = error
-            if not hasattr(refused, "moved"):  # not some data: their shape, say
+            if not hasattr(refused, "moved"):  # not some of the rows, but their shape, for example
                 raise
             count += refused.bad
             row = int(index[refused.index[0]])

@@ -1,4 +1,4 @@
-"""Whether a table's first line holds names, and its first column names of rows: seen, or asked for."""
+"""Whether a table's first line has names, and its first column names of rows: recognised, or asked for."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from ppdgm.errors import DataError
 
 MISSING = {"", "na", "n/a", "nan", "null", "?", "<na>"}
-PEEK, ROWS = 100, 5  # lines below the first that are looked at; rows from which a column counts them by no chance
+PEEK, ROWS = 100, 5  # lines to check after the first; from this many rows, a column doesn't count them by chance
 _WHOLE = re.compile(r"[+-]?\d+")
-_BLANK = ("", "unnamed: 0")  # pandas' name of a column without one
+_BLANK = ("", "unnamed: 0")  # the name that pandas gives a column without a name
 
 
 def is_number(cell: str) -> bool:
-    """Whether a cell is a number; Python reads 1_0 as one, which it isn't here."""
+    """Whether a cell is a number; Python reads 1_0 as a number, here it is not one."""
     try:
         float(cell)
     except ValueError:
@@ -26,12 +26,12 @@ def is_number(cell: str) -> bool:
 
 
 def has_header(path: Path, line: int, first: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
-    """Whether the first line holds names: none of its cells is a number.
+    """Whether the first line has names: none of its cells is a number.
 
     Args:
         path, line: of the table and its first line, for messages.
         first: cells of the first line.
-        below: those of some lines after it.
+        below: the cells of some lines after it.
 
     Raises:
         DataError: its numbers look like names.
@@ -49,15 +49,15 @@ def has_header(path: Path, line: int, first: Sequence[str], below: Sequence[Sequ
 
 
 def index_columns(path: Path, names: Sequence[str], index: bool | None) -> int:
-    """How many columns, from the first, hold names of rows and no data.
+    """The number of columns, from the first, that have names of rows and no data.
 
     Args:
         path: of the table, for messages.
         names: of its columns; empty without a header.
-        index: what the user says of it.
+        index: what the user says about it.
 
     Raises:
-        DataError: nothing is said, and the first column has a blank name.
+        DataError: the user says nothing, and the first column has a blank name.
     """
     blank = next((i for i, name in enumerate(names) if name.lower() not in _BLANK), len(names))
     if index is None and blank:
@@ -66,7 +66,7 @@ def index_columns(path: Path, names: Sequence[str], index: bool | None) -> int:
 
 
 def check_counts(path: Path, column: np.ndarray, name: str | int) -> None:
-    """Refuse a first column of a table that counts the rows, of which nobody has said that it is data.
+    """Refuse a first column of a table that counts the rows, if the user has not said that it is data.
 
     Raises:
         DataError: it does.
@@ -76,10 +76,10 @@ def check_counts(path: Path, column: np.ndarray, name: str | int) -> None:
 
 
 def check_points(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    """Refuse two columns of digits that may be one with decimal commas, of which nobody has said what it is.
+    """Refuse two columns of digits that may be one column with decimal commas, if the user has not said what they are.
 
     Raises:
-        DataError: all are whole numbers, and the second as decimals are written: to one length, or no 0 at the end.
+        DataError: all are whole numbers, and the second looks like decimals: all of one length, or no 0 at the end.
     """
     if any(len(cells) != 2 for cells in rows):
         return
@@ -100,14 +100,14 @@ def _ask_index() -> str:
 
 
 def _like_names(first: Sequence[str], numbers: Sequence[int], below: Sequence[Sequence[str]]) -> bool:
-    """Whether a line with numbers is more like names than like a datum."""
+    """Whether a line with numbers is more like names than like a row."""
     words = [i for i in range(len(first)) if i not in set(numbers) and first[i].strip().lower() not in MISSING]
     if below and any(all(is_number(cells[i]) for cells in below) for i in words):
         return True  # a word above numbers
     cells = [first[i].strip() for i in numbers]
     values = np.array(cells, np.float64)
     if all(map(_WHOLE.fullmatch, cells)) and np.array_equal(values, np.arange(len(cells))):
-        return True  # 0, 1, 2, …: pandas' names of columns without one
+        return True  # 0, 1, 2, …: the names that pandas gives columns without names
     with np.errstate(invalid="ignore"):
         steps = np.diff(values)
         even = len(steps) > 1 and steps[0] != 0 and np.allclose(steps, steps[0], rtol=1e-6, atol=0)

@@ -1,4 +1,4 @@
-"""idx files, as MNIST's: a header of type and shape, then big-endian numbers; also gzipped."""
+"""idx files, as MNIST's: a header with type and shape, then big-endian numbers; also gzipped."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
 def read_idx(path: Path, memory: int, sha256: str | None = None) -> np.ndarray:
-    """The array of an idx file; memory-mapped if it isn't gzipped and would take more than `memory` bytes.
+    """The array of an idx file; memory-mapped if it isn't gzipped and would need more than `memory` bytes.
 
     Args:
         path: of the file.
         memory: in bytes.
-        sha256: what the unpacked file must have.
+        sha256: the checksum that the unpacked file must have.
 
     Raises:
-        DataError: not an idx file, cut short, damaged, or of another checksum.
+        DataError: the file is not an idx file, is incomplete or damaged, or has another checksum.
     """
     packed = path.suffix == ".gz"
     try:
@@ -53,7 +53,7 @@ def read_idx(path: Path, memory: int, sha256: str | None = None) -> np.ndarray:
 
 
 def is_idx(head: bytes) -> bool:
-    """Whether a file that starts like this is an idx file."""
+    """Whether a file that starts with these bytes is an idx file."""
     return len(head) >= 4 and head[:2] == b"\0\0" and head[2] in _TYPES and 1 <= head[3] <= 8
 
 

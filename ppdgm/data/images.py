@@ -12,8 +12,8 @@ from ppdgm.data.checks import check_fits
 from ppdgm.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
-_ORIENTATION = 0x0112  # EXIF's tag of how a picture is to be turned; 1: not at all
-_ENDS = {b"\x89PNG": b"IEND\xaeB`\x82", b"GIF8": b";"}  # by what a file starts with
+_ORIENTATION = 0x0112  # EXIF's tag for how to turn a picture; 1: not at all
+_ENDS = {b"\x89PNG": b"IEND\xaeB`\x82", b"GIF8": b";"}  # the end of a file, by its first bytes
 _SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 
 
@@ -21,7 +21,7 @@ def read_images(path: Path) -> tuple[dict[str, dict[str, np.ndarray]], tuple[str
     """The images of a folder by split, as "x", [N, H, W] or in colour [N, 3, H, W]; their classes as "label".
 
     Raises:
-        DataError: no images, of different sizes, or damaged; with the file's name.
+        DataError: no images, different sizes, or a damaged file; the message names the file.
     """
     folders = {s: next((path / n for n in names if (path / n).is_dir()), None) for s, names in _SPLITS.items()}
     splits = {s: f for s, f in folders.items() if f is not None} or {"train": path}
@@ -64,7 +64,7 @@ def _open(path: Path) -> np.ndarray:
     """Whole numbers [H, W], or [3, H, W] in colour, turned as the picture's EXIF says.
 
     Raises:
-        DataError: damaged, or with more in it than such an array holds; with the file's name.
+        DataError: the file is damaged, or contains more than such an array can hold; the message names the file.
     """
     try:
         from PIL import Image, ImageOps
@@ -84,15 +84,15 @@ def _open(path: Path) -> np.ndarray:
             pixels = np.asarray(converted if grey else upright.convert("RGB"))
     except DataError:
         raise
-    except Exception as error:  # whatever the decoder makes of a damaged file
+    except Exception as error:  # any error that the decoder raises for a damaged file
         raise DataError(f"{path} is no whole image: {error}. Replace or remove it.") from None
     pixels = pixels.astype(np.uint16 if wide else pixels.dtype.newbyteorder("="), copy=False)
     return pixels if grey else np.moveaxis(pixels, -1, 0)
 
 
 def _lost(image: Any, wide: bool) -> str:
-    """What of an opened image an array [H, W] or [3, H, W] of its numbers would leave out, or nothing."""
-    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a camera's, with previews of itself
+    """What an array [H, W] or [3, H, W] of an opened image's numbers would leave out, or nothing."""
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a camera's, with previews
     if frames > 1:
         return f"got {frames} frames or pages, expected one image. Save each as a file of its own"
     if wide and not image.mode.startswith("I"):
@@ -107,9 +107,9 @@ def _lost(image: Any, wide: bool) -> str:
 
 
 def _check_whole(content: bytes) -> None:
-    """Refuse a file that lacks what its format ends with, or bytes that its header tells of.
+    """Refuse a file without the end that its format requires, or without bytes that its header announces.
 
-    Decoders take one for whole whose last checksum, or the padding of whose last row, is cut off.
+    Decoders accept a file whose last checksum, or the padding of whose last row, is cut off.
     """
     end = next((end for start, end in _ENDS.items() if content.startswith(start)), b"")
     told = {b"BM": content[2:6], b"RI": content[4:8]}.get(content[:2], b"")

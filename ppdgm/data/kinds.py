@@ -1,4 +1,4 @@
-"""What is handed over as data, as an array of real numbers; of everything else, what it is and what to do with it."""
+"""Data as an array of real numbers; for everything else, an error that says what it is and what to do with it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _PAD = "Pad them to one length, and give their lengths or a mask as a field of i
 
 
 def numbers(name: str, value: Any) -> np.ndarray:
-    """Real numbers as an array, of any shape. A table's columns are the last axis, and what is missing in it is NaN.
+    """Real numbers as an array, of any shape. A table's columns are the last axis, and its missing values are NaN.
 
     Args:
         name: of the field, for messages.
-        value: an array, or what NumPy makes one of: lists, tensors on a CPU, tables of numbers.
+        value: an array, or something that NumPy makes an array of: lists, tensors on a CPU, tables of numbers.
 
     Raises:
-        DataError: text, dates, complex numbers, sparse matrices, files and others; what they are, and what to do.
+        DataError: text, dates, complex numbers, sparse matrices, files and others; with what they are, and what to do.
     """
     if told := _no_array(value):
         raise refusal(name, *told)
@@ -31,14 +31,14 @@ def numbers(name: str, value: Any) -> np.ndarray:
         return _of_frame(name, value)
     try:
         array = np.asarray(value)
-    except Exception as error:  # ragged lists, and what other libraries' arrays raise
+    except Exception as error:  # ragged lists, and errors of other libraries' arrays
         raise refusal(name, *_unreadable(value, error)) from None
     found: np.ndarray = as_numbers(name, array)
     return found
 
 
 def as_numbers(name: str, array: Any) -> Any:
-    """An array (or a Stream) whose type is one of real numbers, or of objects that are.
+    """An array (or a Stream) whose type is one of real numbers, or whose objects are real numbers.
 
     Raises:
         DataError: it isn't.
@@ -52,12 +52,12 @@ def as_numbers(name: str, array: Any) -> Any:
 
 
 def refusal(name: str, got: str, do: str) -> DataError:
-    """The error that says what was got of a field, and what to do."""
+    """The error that says what a field contains, and what to do."""
     return DataError(f"Data {name!r}: got {got}, expected real numbers. {do}")
 
 
 def _no_array(value: Any) -> tuple[str, str] | None:
-    """What is no array at all, and what to do; None of others."""
+    """For values that are no array at all: what they are, and what to do; None for others."""
     homes = {c.__module__.partition(".")[0] + "." + c.__name__ for c in type(value).__mro__}
     if value is None:
         return "nothing (None)", "Give an array of rows, or a dictionary of named arrays."
@@ -88,7 +88,7 @@ def _unreadable(value: Any, error: Exception) -> tuple[str, str]:
 
 
 def _other_type(name: str, dtype: np.dtype) -> tuple[str, str]:
-    """A type that isn't one of real numbers, and what to do."""
+    """For a type that isn't one of real numbers: what it is, and what to do."""
     kind = dtype.kind
     if kind in "UST":
         if name.startswith("label"):
@@ -116,7 +116,7 @@ def _other_type(name: str, dtype: np.dtype) -> tuple[str, str]:
 
 
 def _of_frame(name: str, frame: Any) -> np.ndarray:
-    """The columns of a table of pandas', side by side."""
+    """The columns of a pandas table, side by side."""
     found, wrong = [], {}
     for i, column in enumerate(frame.columns):
         values = np.asarray(frame.iloc[:, i])
@@ -137,7 +137,7 @@ def _of_frame(name: str, frame: Any) -> np.ndarray:
 
 
 def _of_objects(name: str, array: np.ndarray) -> np.ndarray:
-    """An array of Python's own numbers; None and pandas' NA are NaN."""
+    """An array of Python's own numbers; None and pandas' NA become NaN."""
     flat = array.ravel().tolist()
     kinds = {*map(type, flat)}
     if not all(_is_real(k) or _is_missing(k) for k in kinds):
@@ -155,7 +155,7 @@ def _of_objects(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def _first_other(array: np.ndarray) -> str:
-    """The first object that is no number, with its index."""
+    """The first object that is not a number, with its index."""
     for index, value in np.ndenumerate(array):
         if not (_is_real(type(value)) or _is_missing(type(value))):
             kind = "text" if isinstance(value, str) else type(value).__name__
