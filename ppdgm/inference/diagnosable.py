@@ -1,4 +1,4 @@
-"""What a trained program can be asked: a diagnosis, draws of its posterior, what goes to ArviZ."""
+"""What a trained program can be asked: a diagnosis, draws of its posterior, an export to ArviZ."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Diagnosable:
     _native: Any
 
     def _feed(self, data: Any) -> Feed:
-        """Data, checked and on the device: `Fit` gives it."""
+        """Data, checked and on the device; `Fit` implements it."""
         raise NotImplementedError
 
     def _outward(self, data: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-        """What gives observed sites in the units that data came in: `Fit` gives it."""
+        """A function that converts observed sites to the units of the data; `Fit` implements it."""
         raise NotImplementedError
 
     def diagnose(
@@ -59,29 +59,30 @@ class Diagnosable:
         progress: bool = False,
         **depth: Any,
     ) -> Diagnosis:
-        """What is well, what is not, and what to try next: likelihood, latents, surgery, calibration, gaps.
+        """What works, what does not, and what to try next: likelihood, latents, surgery, calibration, gaps.
 
         Args:
             data: held-out data; array [N, *event_shape], or named arrays.
-            parts: which, of "likelihood", "latents", "surgery", "calibration", "predictive", "gaps", "annealing" and
-                "pictures"; all by default. What a program can't give is in `.withheld`, with the reason.
+            parts: which parts, of "likelihood", "latents", "surgery", "calibration", "predictive", "gaps", "annealing"
+                and "pictures"; all by default. Parts that are not available for the program are in `.withheld`, with
+                the reason.
             labels: of the data, [N], for pictures.
-            statistics: for predictive checks: functions of a data set [N, *event_shape], by name, in the units that
-                `data` comes in.
+            statistics: for predictive checks: functions of a data set [N, *event_shape], by name. They see x in the
+                units of `data`.
             seed: of all draws.
             memory: limit on a chunk's intermediate results: bytes, "512 MiB" or "auto".
-            progress: tell which part is at work.
-            depth: how much work: k=1000 draws of the guide per datum for log p(x), k̂ and bounds; draws=1 for surgery;
-                simulated=500 data with ranks=99 draws each for calibration; replicated=200 data sets of
-                replicated_size=500 for predictive checks, which warn of 1 right model in 100 at most; few=32 data
+            progress: show which part is running.
+            depth: how much work: k=1000 draws of the guide per row for log p(x), k̂ and bounds; draws=1 for surgery;
+                simulated=500 rows with ranks=99 draws each for calibration; replicated=200 data sets of
+                replicated_size=500 for predictive checks, which warn of 1 right model in 100 at most; few=32 rows
                 that are refitted, with refit_steps=400 and family="diagonal" or "full", and annealed, with chains=10,
-                heats=200 and leaps=10; nats=0.01 and active=0.01, below which a dimension carries nothing.
+                heats=200 and leaps=10; nats=0.01 and active=0.01: a dimension below them carries nothing.
 
         Returns:
             Numbers, `.verdict` in words, `.table()` for JSON, `.report("report.html")`.
 
         Raises:
-            PpdgmError: unknown parts or settings, or data that the program doesn't take.
+            PpdgmError: unknown parts or settings, or data that do not fit the program.
         """
         chosen, how = check_parts(parts), Depth(**depth)
         require("progress", progress, bool, None, "True or False")
@@ -92,7 +93,7 @@ class Diagnosable:
         if named is not None and named.shape != (subject.size,):
             raise DataError(f"labels: got shape {named.shape}, expected ({subject.size},), one for each datum.")
         units = self._units_of(data, statistics is not None)
-        if statistics is not None:  # what is wrong with one is told before the work begins
+        if statistics is not None:  # an error in a statistic is raised before the work begins
             statistics = {n: self._of_units(f, data) for n, f in functions(statistics).items()}
             first = np.asarray(next(iter(subject.feed.fields.values()))[:8])
             predictive_check(first, [first], statistics)
@@ -114,16 +115,16 @@ class Diagnosable:
         seed: int = 0,
         memory: int | str = "auto",
     ) -> Sites:
-        """Draws of the posterior of each datum's latents, [S, N, *latent]; by name, where there are several sites.
+        """Draws of the posterior of each row's latents, [S, N, *latent]; by name, if there are several sites.
 
         Args:
             data: array [N, *event_shape], or named arrays.
-            draws: S, per datum; of each chain, with "mcmc", and S = chains · draws.
-            how: "guide", its draws as they are; "importance", K of them resampled by their weights, q_IW of Cremer et
-                al. 2017, arXiv:1704.02916; "mcmc", chains of NumPyro's or Pyro's own NUTS that begin there, for a few
-                data (seconds each).
+            draws: S, per row. With "mcmc" it is the number of draws of each chain, and S = chains · draws.
+            how: "guide": its draws as they are; "importance": K of them, resampled by their weights, q_IW of Cremer et
+                al. 2017, arXiv:1704.02916; "mcmc": chains of NumPyro's or Pyro's own NUTS that begin at the guide's
+                draws, for a few rows (seconds each).
             k: K.
-            warmup, chains: of "mcmc".
+            warmup, chains: for "mcmc".
             seed: of the draws.
             memory: limit on a chunk's intermediate results.
         """
@@ -146,13 +147,13 @@ class Diagnosable:
     ) -> Any:
         """For ArviZ, `InferenceData` with 0.23, `xarray.DataTree` with 1.x: posterior, predictions, densities, data.
 
-        Data and predictions are in the units that `data` comes in; densities are of what the program was trained in.
+        Data and predictions are in the units of `data`; densities are of the units that the program was trained in.
         Groups: posterior, sample_stats (lp = log p(x, z), log_p_x = log p(x|z), and log_weight for the guide's draws),
         posterior_predictive, prior, prior_predictive, observed_data, and constant_data: fields that the model does not
         draw, such as the label of a ConditionalVAE. Axes: chain, draw, datum, and each site's own. A latent that all
-        data share has no axis of data, and log_weight is then one for the whole set; no prior is drawn. Where all are
-        such, log p(x|z) is in the group log_likelihood; where each datum has its own, there is none: `az.loo` would
-        take log p(x|z) for a leave-one-out density.
+        rows share has no datum axis. Then there is one log_weight for the whole set, and no prior is drawn. If all
+        latents are shared, log p(x|z) is in the group log_likelihood. If each row has its own latents, this group is
+        left out, because `az.loo` would read log p(x|z) as a leave-one-out density.
 
         Args:
             data, draws, how, k, warmup, chains, seed, memory: as for `posterior`.
@@ -171,13 +172,14 @@ class Diagnosable:
         return export(subject, found, predictive, prior, coords, self.backend, self._outward(data))
 
     def log_evidence(self, data: Any, k: int = 1000, seed: int = 0) -> LogEvidence:
-        """log p(X) of all rows together, from below: for latents that all data share, of which no row has a bound.
+        """A lower bound on log p(X) of all rows together, for latents that all rows share: no row has its own bound.
 
-        One log-weight for the whole set: log 1/K Σ_k p(X, θ_k, Z_k) / q(θ_k, Z_k), with an error, and k̂, which tells
-        whether K draws are enough. The more rows, the narrower the posterior, and the better the guide has to be.
+        There is one log-weight for the whole set: log 1/K Σ_k p(X, θ_k, Z_k) / q(θ_k, Z_k), with an error, and k̂,
+        which shows whether K draws are enough. With more rows the posterior is narrower, and the guide has to be
+        better.
 
         Raises:
-            ProgramError: no latent is shared: take log_likelihood, row by row.
+            ProgramError: no latent is shared: use log_likelihood, row by row.
         """
         require("k", k, int, 2, "a whole number of particles, at least 2")
         return log_evidence(self._subject(data, seed, "auto"), k)
@@ -185,7 +187,7 @@ class Diagnosable:
     def loo(self, data: Any, draws: int = 1000, seed: int = 0) -> Loo:
         """Leave-one-out predictive density, for latents that all data share: PSIS with an approximate posterior.
 
-        Magnusson et al. 2019, arXiv:1904.10679. Refused for a latent of each datum, where it is ill-posed.
+        Magnusson et al. 2019, arXiv:1904.10679. Refused if each row has its own latent: then it is ill-posed.
         """
         require("draws", draws, int, 30, "a whole number of draws, at least 30")
         return leave_one_out(self._subject(data, seed, "auto"), draws)
@@ -202,19 +204,19 @@ class Diagnosable:
         return Subject(self._runtime, self._native, feed, tuple(feed.fields), seed, limit)
 
     def _units_of(self, data: Any, own_statistics: bool) -> str:
-        """Units of predictive checks: those that rows came in for statistics of the user's own, else the program's."""
+        """Units of predictive checks: the data's units if statistics are the user's own, else the program's."""
         words = self.codings["x"].in_words() if "x" in self.codings else ""
         if words and own_statistics and own_units(self.codings, data) == "own":
             return "in your own units"
         return f"of {words}" if words else ""
 
     def _of_units(self, statistic: Any, data: Any) -> Any:
-        """A statistic that sees x in the units that data came in."""
+        """A statistic that sees x in the units of the data."""
         outward = self._outward(data)
         return (lambda x: statistic(np.asarray(outward({"x": x})["x"]))) if callable(statistic) else statistic
 
     def _recipe_text(self) -> str:
-        """The recipe as TOML; nothing for what text can't tell."""
+        """The recipe as TOML; "" if the run can't be written as text."""
         try:
             return self.recipe.to_toml()
         except PpdgmError:
@@ -222,5 +224,5 @@ class Diagnosable:
 
 
 def single(sites: dict[str, np.ndarray]) -> Sites:
-    """One site as an array, several by name."""
-    return next(iter(sites.values())) if len(sites) == 1 else dict(sorted(sites.items()))  # as JAX has them
+    """The array itself if there is one site, arrays by name if there are several."""
+    return next(iter(sites.values())) if len(sites) == 1 else dict(sorted(sites.items()))  # as JAX sorts them

@@ -1,4 +1,4 @@
-"""Everything there is to ask of a trained program, handed as arrays to `ppdgm.diagnostics`."""
+"""All parts of a diagnosis: a trained program's results are passed as arrays to `ppdgm.diagnostics`."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ from ppdgm.inference.subject import Subject, Terms, flat
 from ppdgm.spec import PositiveFloat, PositiveInt, Spec
 
 Part = Literal["likelihood", "latents", "surgery", "calibration", "predictive", "gaps", "annealing", "pictures"]
-FEW = 20  # data, from which their aggregated posterior is worth a look
+FEW = 20  # rows: with fewer, their aggregated posterior is not useful
 PARTS: tuple[str, ...] = get_args(Part)
 
 
 class Depth(Spec):
-    """How much work a diagnosis is.
+    """How much work a diagnosis does.
 
     Args:
-        k: K, draws of the guide per datum for log p(x), k̂ and the bounds.
-        draws: S, of the guide per datum for surgery.
-        simulated: data simulated from the model, for calibration.
+        k: K, draws of the guide per row for log p(x), k̂ and the bounds.
+        draws: S, draws of the guide per row for surgery.
+        simulated: rows simulated from the model, for calibration.
         ranks: L, draws of the guide for each of them.
         replicated: data sets drawn for predictive checks.
-        replicated_size: data of each.
-        few: data of which the posterior is refitted, and chains are annealed.
+        replicated_size: rows of each.
+        few: rows for which the posterior is refitted, and chains are annealed.
         family: of the refitted Gaussian posteriors: "diagonal" or "full".
         refit_steps: of Adam.
-        chains: C, of annealed importance sampling for each datum.
+        chains: C, of annealed importance sampling for each row.
         heats: T, its temperatures.
         leaps: leapfrog steps at each.
-        nats: below which a dimension's KL is none.
-        active: variance of means from which a dimension is active.
+        nats: a dimension with a KL below this carries nothing.
+        active: a dimension is active if the variance of its means is above this.
     """
 
     k: PositiveInt = 1000
@@ -74,7 +74,7 @@ class Depth(Spec):
 
 
 class Diagnosing:
-    """The work on one subject: each part by itself, so that what fails in one is told, and the others go on."""
+    """The work on one subject. Parts are independent: if one fails, this is reported, and the others go on."""
 
     def __init__(
         self,
@@ -88,11 +88,11 @@ class Diagnosing:
         self.found: dict[str, Any] = {}
         self.withheld: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
-        self.sizes: dict[str, int] = {}  # of the parts that take some data only, or simulated ones
+        self.sizes: dict[str, int] = {}  # of the parts that use only some rows, or simulated ones
         self._terms: Terms | None = None
 
     def run(self, parts: tuple[str, ...], **about: Any) -> Diagnosis:
-        """Go through the parts."""
+        """Run the parts, one after another."""
         for name in PARTS:
             if name not in parts:
                 continue
@@ -149,7 +149,7 @@ class Diagnosing:
             self.withheld["baseline"] = str(error)
 
     def _draws(self) -> bool:
-        """Whether the guide has latents at all."""
+        """Whether the guide has any latents."""
         data, index = self.subject.feed.rows(self.subject.chunks(self.subject.size, 1)[0])
         trace = self.subject.runtime.trace(self.subject.params, data, index, 1, 0, None, False)
         return bool(trace.log_q) or trace.marginal is not None
@@ -241,7 +241,7 @@ class Diagnosing:
         first = joint.latents.flat(chains)
         exact = np.repeat(joint.latents.flat({n: v[None] for n, v in truth.items()}), depth.chains, axis=0)
         beta = heats(depth.heats)
-        _, steps = anneal(joint, first, beta, depth.leaps, seed)  # a pilot, for the step sizes
+        _, steps = anneal(joint, first, beta, depth.leaps, seed)  # a pilot run, for the step sizes
         forward, _ = anneal(joint, first, beta, depth.leaps, seed + 1, steps)
         back, _ = anneal(joint, exact, beta, depth.leaps, seed + 2, steps, reverse=True)
         self.found["bracket"] = bracket(forward, back)

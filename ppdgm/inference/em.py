@@ -16,9 +16,10 @@ from ppdgm.spec import PositiveInt
 class EM(Composite):
     """Closed-form E- and M-steps over all data: log p(x) never falls. Dempster, Laird & Rubin 1977.
 
-    For programs with the two methods `e_step(params, x)`, sufficient statistics summed over data, and
-    `m_step(params, statistics)`, the parameters that maximise their expected log-likelihood: `PPCA`,
-    `FactorAnalysis`, `GaussianMixture`, or one of your own. In float64 NumPy, on either backend; an epoch is a step.
+    For programs with two methods: `e_step(params, x)` gives sufficient statistics summed over data, and
+    `m_step(params, statistics)` gives the parameters that maximise their expected log-likelihood. `PPCA`,
+    `FactorAnalysis` and `GaussianMixture` have them, and your own program can. Steps run in float64 NumPy on both
+    backends; an epoch is one step.
     """
 
     exact: ClassVar[bool] = True
@@ -28,15 +29,15 @@ class EM(Composite):
 
 
 class VariationalEM(InTurns):
-    """E-steps that move the guide's parameters φ alone, then M-steps that move the model's θ alone, in turns.
+    """E-steps that move only the guide's parameters φ, then M-steps that move only the model's θ, in turns.
 
-    Coordinate ascent on one bound. Neal & Hinton 1998. Where θ has a prior, draw it outside the plate in the model, and
+    Coordinate ascent on one bound. Neal & Hinton 1998. If θ has a prior, draw θ outside the plate in the model, and
     from a Delta at a parameter labelled "model" in the guide: the M-step then finds the maximum a posteriori.
 
     Args:
         e_steps: n_E, steps of φ before each turn of θ.
         m_steps: n_M, steps of θ.
-        engine: whose objective is climbed: SVI, IWAE or Renyi.
+        engine: the engine whose objective is maximised: SVI, IWAE or Renyi.
     """
 
     e_steps: PositiveInt = 5
@@ -50,9 +51,9 @@ class VariationalEM(InTurns):
 
 
 class MonteCarloEM(VariationalEM):
-    """EM of which the E-step draws from the posterior: ∇ log p(x, z) at such draws is, in the mean, that of log p(x).
+    """EM whose E-step draws from the posterior: the mean of ∇ log p(x, z) over such draws is ∇ log p(x).
 
-    Wei & Tanner 1990. Draws begin at the guide, which is trained between the turns of the model. See `Resampled` and
+    Wei & Tanner 1990. Draws begin at the guide, which is trained between the model's turns. See `Resampled` and
     `HMC`.
 
     Args:

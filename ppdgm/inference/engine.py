@@ -1,4 +1,4 @@
-"""What every engine is: phases, each with an objective and the parameters that it moves."""
+"""The base class of engines: phases, each with an objective and the parameters that it moves."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ppdgm.tracing import Tracing
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of an engine's steps: an objective, what it moves, and how fast.
+    """A part of an engine's steps: an objective, the parameters that it moves, and how fast.
 
     Attributes:
-        engine: whose `objective` it is.
-        labels: of the parameters that it moves; None for all.
-        freeze: patterns of names that it leaves alone, such as "decoder.*".
+        engine: the engine that has the `objective`.
+        labels: labels of the parameters that it moves; None for all.
+        freeze: patterns of names of parameters that it does not move, such as "decoder.*".
         first: the step from which its schedules count.
-        learning_rate: its own, counted likewise; None for the run's.
+        learning_rate: the phase's own, counted from `first`; None for the run's.
     """
 
     engine: Engine
@@ -40,7 +40,7 @@ class Phase:
         """The names of the parameters that it moves.
 
         Raises:
-            TrainingError: a pattern fits no parameter, or nothing is left to move.
+            TrainingError: a pattern matches no parameter, or no parameter is left to move.
         """
         for pattern in self.freeze:
             if not any(fnmatchcase(n, pattern) for n in labels):
@@ -62,23 +62,23 @@ class Phase:
         return found
 
     def later(self, steps: int) -> Phase:
-        """The same, that many steps later."""
+        """The same phase, this many steps later."""
         return replace(self, first=self.first + steps)
 
 
 class Engine(Spec):
-    """How a program is trained: what is maximised, with how many particles, under which schedules."""
+    """How a program is trained: what is maximised, with how many particles, and with which schedules."""
 
     metrics: ClassVar[tuple[str, ...]] = ("objective", "elbo", "kl")  #: named scalars that an objective returns
-    players: ClassVar[tuple[str, ...]] = ()  #: labels with objectives of their own; none: one objective for all
+    players: ClassVar[tuple[str, ...]] = ()  #: labels with their own objectives; none: one objective for all
     exact: ClassVar[bool] = False  #: closed-form steps over all data, without gradients
-    compiles: ClassVar[bool] = True  #: whether torch.compile takes the objective
-    weighs: ClassVar[bool] = False  #: draws by p(x, z) / q(z|x), or learns log q: the guide needs a density
-    together: ClassVar[str] = ""  #: why a minibatch can't be worked on in pieces; empty where it can
+    compiles: ClassVar[bool] = True  #: whether torch.compile can compile the objective
+    weighs: ClassVar[bool] = False  #: weighs draws by p(x, z) / q(z|x), or learns log q: the guide needs a density
+    together: ClassVar[str] = ""  #: why a minibatch can't be split into pieces; empty if it can
 
     @property
     def particles(self) -> int:
-        """K, draws from the guide per datum."""
+        """K, draws from the guide per row."""
         return 1
 
     @property
@@ -91,40 +91,40 @@ class Engine(Spec):
         return Gradients(scored=[])
 
     def schedules(self) -> dict[str, Schedule]:
-        """Schedules that a run must be long enough for, by name."""
+        """Schedules by name, for which a run must be long enough."""
         return {}
 
     def knobs(self, steps: np.ndarray) -> dict[str, np.ndarray]:
-        """Numbers that the objective needs to know of each step, each an array like `steps`."""
+        """Numbers that the objective needs at each step, each an array like `steps`."""
         return {}
 
     def own(self, width: int, scored: Iterable[str]) -> dict[str, np.ndarray]:
-        """First values of parameters and numbers of its own, such as a baseline's.
+        """First values of the engine's own parameters and numbers, such as a baseline's.
 
         Args:
-            width: of a datum, flat.
+            width: of a row, flat.
             scored: sites whose draws carry no gradient.
         """
         return {}
 
     def labels(self, own: Iterable[str]) -> dict[str, str]:
-        """Labels of those among them that move by gradient."""
+        """Labels of those of its own parameters that move by gradient."""
         return {}
 
     def phases(self) -> tuple[Phase, ...]:
-        """What it is made of."""
+        """The phases that the engine consists of."""
         return (Phase(self),)
 
     def turns(self, steps: np.ndarray) -> np.ndarray:
-        """The number of the phase of each step."""
+        """The number of each step's phase."""
         return np.zeros(len(steps), np.int32)
 
     def director(self, per_epoch: int) -> Any:
-        """What tells the phases of an engine where they depend on what was seen; else None."""
+        """The object that chooses the phases if they depend on the training so far; else None."""
         return None
 
     def check(self, steps: int) -> None:
-        """Refuse a run of so many steps.
+        """Refuse a run of this number of steps.
 
         Raises:
             TrainingError: it is too short for what is planned.
@@ -134,35 +134,35 @@ class Engine(Spec):
     def objective(
         self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None
     ) -> dict[str, Any]:
-        """The `metrics`, means over the minibatch in nats per datum; "objective" is maximised.
+        """The `metrics`, means over the minibatch in nats per row; "objective" is maximised.
 
         Args:
             tracing: readings of the minibatch.
-            weights: [B], 1 for a datum and 0 for padding.
+            weights: [B], 1 for a row and 0 for padding.
             knobs: this step's values of `knobs`.
-            data_size: N; a latent outside the data plate counts once in N data.
+            data_size: N; a latent outside the data plate counts once in N rows.
 
         Returns:
-            The metrics; with players, also "players": label -> what it maximises; where the engine has numbers of
-            its own, "own": their new values; and, where the objective is no mean over data but a function of such
-            means, "means", by name, and "at": means -> all this at the means of a minibatch of which these data are a
+            The metrics. With players, also "players": label -> what it maximises. If the engine has its own numbers,
+            also "own": their new values. If the objective is not a mean over rows but a function of such means, also
+            "means", by name, and "at": means -> all of this at the means of a minibatch of which these rows are a
             piece.
         """
 
 
 class Composite(Engine):
-    """An engine that is made of others' phases, and has no objective of its own."""
+    """An engine that is made of other engines' phases, and has no objective itself."""
 
     def objective(self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None) -> Any:
         raise TypeError(f"{type(self).__name__} has no objective: its phases have.")
 
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:
-        """What it is made of."""
+        """The phases that the engine consists of."""
 
 
 def knobs_of_phases(engine: Engine, steps: np.ndarray) -> dict[str, np.ndarray]:
-    """What the objectives of all phases need to know of each step, named as `ppdgm.tracing.knobs_of` reads it."""
+    """The numbers that all phases' objectives need at each step, with the names that `ppdgm.tracing.knobs_of` reads."""
     found: dict[str, np.ndarray] = {}
     for i, phase in enumerate(engine.phases()):
         own = phase.engine.knobs(np.maximum(steps - phase.first, 0))
@@ -171,7 +171,7 @@ def knobs_of_phases(engine: Engine, steps: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def rates_of_phases(engine: Engine, rate: Schedule, steps: np.ndarray, turns: np.ndarray) -> np.ndarray:
-    """The learning rate of each step, which is its phase's own or the run's."""
+    """The learning rate of each step: its phase's own, or the run's."""
     found = rate(steps)
     for i, phase in enumerate(engine.phases()):
         if phase.learning_rate is not None:

@@ -1,4 +1,4 @@
-"""Importance-weighted and Rényi bounds: one objective, of which IWAE, MIWAE, CIWAE, PIWAE and VR-IWAE are settings."""
+"""Importance-weighted and Rényi bounds: one objective; IWAE, MIWAE, CIWAE, PIWAE and VR-IWAE are settings of it."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Weighted(Engine):
         rest = self._rest(tracing, trace, log_w, weights, scored, self._player_groups("model"))
         found["objective"] = found["objective"] + rest[0]
         if self.players:
-            groups = self._player_groups("guide")  # a parameter of the model that the guide reads goes by the model's
+            groups = self._player_groups("guide")  # a parameter of the model that the guide reads moves as the model's
             log_w = self._again(tracing, trace, drawn, groups)
             guide = mean(self._bound(tracing, log_w, groups))
             guide = guide + self._rest(tracing, trace, log_w, weights, scored, groups)[0]
@@ -106,12 +106,12 @@ class Weighted(Engine):
         return tracing.xp.reshape(log_w, (log_w.shape[0] // groups, groups, *log_w.shape[1:]))
 
     def _of_group(self, tracing: Tracing, log_w: Array) -> Array:
-        """The bound of particles along the first axis."""
+        """The bound over the particles, which are the first axis."""
         bound = bounds.renyi(log_w, self._alpha, tracing.logsumexp)
         return bound if not self._beta else self._beta * log_w.mean(0) + (1.0 - self._beta) * bound
 
     def _bound(self, tracing: Tracing, log_w: Array, groups: int) -> Array:
-        """The bound of each datum, [B]."""
+        """The bound of each row, [B]."""
         return tracing.xp.mean(self._of_group(tracing, self._split(tracing, log_w, groups)), axis=0)
 
     def _rest(
@@ -138,7 +138,7 @@ class Weighted(Engine):
         return rest, estimators.moved(tracing, bounds.mean(value, weights, xp))
 
     def _again(self, tracing: Tracing, trace: Trace, log_w: Array, groups: int) -> Array:
-        """The log-weights, whose gradient is the estimator's for particles in groups."""
+        """The log-weights, with the estimator's gradient for particles in groups."""
         if self.estimator == "stl":
             return bounds.log_weights(estimators.stopped(tracing, trace), tracing.xp)
         if self.estimator == "dreg":
@@ -146,7 +146,7 @@ class Weighted(Engine):
         return log_w
 
     def _dreg(self, tracing: Tracing, trace: Trace, log_w: Array, groups: int) -> Trace:
-        """The gradient through each draw times what the identity for ∇ log q makes of its weight."""
+        """The gradient through each draw, times the factor that the identity for ∇ log q gives for its weight."""
         xp, a, b = tracing.xp, self._alpha, self._beta
         split = tracing.stop_gradient(self._split(tracing, log_w, groups))
         powers = (1.0 - a) * split
@@ -161,27 +161,27 @@ class Weighted(Engine):
 class IWAE(Weighted):
     """Maximise log 1/K Σ_k p(x, z_k) / q(z_k|x): between the ELBO (K = 1) and log p(x).
 
-    Burda et al. 2016, arXiv:1509.00519. With the other settings: β ELBO + (1 − β) mean over M groups of such bounds,
-    each of K particles (MIWAE, CIWAE), and for the guide's parameters other groups of the same particles (PIWAE),
-    Rainforth et al. 2018, arXiv:1802.04537: MIWAE is IWAE(k=8, groups=8), CIWAE is IWAE(k=64, elbo_share=0.5), PIWAE
-    is IWAE(k=64, guide_groups=8).
+    Burda et al. 2016, arXiv:1509.00519. With the other settings: β ELBO + (1 − β) mean over M groups of such bounds.
+    Each group has K particles (MIWAE, CIWAE). The guide's parameters can have other groups of the same particles
+    (PIWAE). Rainforth et al. 2018, arXiv:1802.04537. MIWAE is IWAE(k=8, groups=8), CIWAE is IWAE(k=64, elbo_share=0.5),
+    PIWAE is IWAE(k=64, guide_groups=8).
 
     Args:
         k: K, particles of a group.
-        groups: M, groups of particles per datum.
+        groups: M, groups of particles per row.
         elbo_share: β.
-        guide_groups: into how many groups all K·M particles fall for the guide's parameters; None: as for the model's.
-        estimator: of the gradient. "auto": through draws where they are reparameterised or relaxed, else "vimco".
-            "reparam" refuses others; "dreg" is doubly reparameterised, with a signal-to-noise ratio that does not fall
-            with K (Tucker et al. 2019, arXiv:1810.04152); "stl" leaves out ∇ log q, and is biased for K > 1; both
-            are not for plain Pyro pairs; "score"
-            is the score function; "vimco" gives each particle a baseline made of the others (Mnih & Rezende 2016,
-            arXiv:1602.06725); "relaxed" as "reparam", where there is a relaxation.
-        baseline: of the score function: "none", "running" mean, "leave_one_out", "learned"; "auto": as "vimco", or with
-            K = 1 "running".
+        guide_groups: number of groups that all K·M particles form for the guide's parameters; None: as for the model's.
+        estimator: of the gradient. "auto": through draws if they are reparameterised or relaxed, else "vimco".
+            "reparam" refuses other draws; "dreg" is doubly reparameterised: its signal-to-noise ratio does not fall
+            with K (Tucker et al. 2019, arXiv:1810.04152); "stl" leaves out ∇ log q, and is biased for K > 1; "dreg"
+            and "stl" are not for plain Pyro pairs; "score" is the score function; "vimco" gives each particle a
+            baseline made of the others (Mnih & Rezende 2016, arXiv:1602.06725); "relaxed" is like "reparam", and
+            needs a relaxation.
+        baseline: of the score function: "none", "running" mean, "leave_one_out", "learned"; "auto": the one of "vimco",
+            or "running" if K = 1.
 
     Raises:
-        ProgramError: in training, where what is asked for does not hold for the program.
+        ProgramError: in training, if a setting is not possible for the program.
     """
 
     elbo_share: Share = 0.0
@@ -208,12 +208,12 @@ class IWAE(Weighted):
 class Renyi(Weighted):
     """Maximise 1/(1 − α) log 1/K Σ_k (p(x, z_k) / q(z_k|x))^(1−α). Li & Turner 2016, arXiv:1602.02311.
 
-    The IWAE bound at α = 0, the ELBO at α = 1; as a bound of its own with 0 ≤ α < 1, the VR-IWAE bound (Daudel et al.
-    2023, arXiv:2210.06226).
+    It is the IWAE bound at α = 0, and the ELBO at α = 1. As a bound itself, with 0 ≤ α < 1, it is the VR-IWAE bound
+    (Daudel et al. 2023, arXiv:2210.06226).
 
     Args:
         alpha: α, any number; below 0 it is no lower bound on log p(x).
-        k: K, particles of a group; one alone gives the ELBO for every α.
+        k: K, particles of a group; one particle gives the ELBO for every α.
         groups, estimator, baseline: as for `IWAE`.
     """
 

@@ -1,4 +1,4 @@
-"""Lagging inference: the guide is trained to near convergence before each step of the model, until that has paid."""
+"""Lagging inference: at first, the guide is trained almost to convergence before each step of the model."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ GUIDE, MODEL, BOTH = 0, 1, 2  #: phases
 class LaggingInference(InTurns):
     """Many steps of the guide's φ before each step of the model's θ, then ordinary training. He et al. 2019.
 
-    arXiv:1901.05534: a posterior that lags behind the model's is a cause of its collapse onto the prior. Steps of φ go
-    on until a window of them is no better than the one before; once the mutual information of x and z under the guide
-    no longer grows, both are moved together.
+    arXiv:1901.05534: a guide that lags behind the model's posterior is a cause of its collapse onto the prior. Steps of
+    φ go on until the mean objective of a window of them is no better than that of the window before. When the mutual
+    information of x and z under the guide no longer grows, both are moved together.
 
     Args:
         window: steps of φ over which the objective is averaged.
         most: steps of φ before a step of θ, at most.
-        every: steps of θ after which the mutual information is looked at; None: an epoch's number.
-        engine: whose objective is climbed: SVI, IWAE or Renyi.
+        every: steps of θ between two measurements of the mutual information; None: the number of steps of an epoch.
+        engine: the engine whose objective is maximised: SVI, IWAE or Renyi.
     """
 
     window: PositiveInt = 10
@@ -52,13 +52,13 @@ class LaggingInference(InTurns):
 
 @dataclass
 class Director:
-    """Whose turn it is, from what was seen so far."""
+    """Chooses the phase that comes next, from the training so far."""
 
     engine: LaggingInference
     every: int
     aggressive: bool = True
     turn: int = GUIDE
-    taken: int = 0  # steps of φ since the last of θ
+    taken: int = 0  # steps of φ since the last step of θ
     window: list[float] = field(default_factory=list)
     before: float | None = None  # mean of the window before
     theta: int = 0  # steps of θ
@@ -74,7 +74,7 @@ class Director:
         return np.full(min(count, left), GUIDE, np.int32)
 
     def seen(self, turns: np.ndarray, objective: np.ndarray) -> bool:
-        """Take note of steps that were taken; whether the mutual information is to be looked at now."""
+        """Record steps that were taken; returns whether the mutual information is to be measured now."""
         if not self.aggressive:
             return False
         if turns[0] == MODEL:
@@ -87,12 +87,12 @@ class Director:
             now = float(np.nanmean(self.window))
             self.turn = MODEL if self.before is not None and now <= self.before else GUIDE
             self.window, self.before = [], now
-        if self.taken >= self.engine.most:  # in the middle of a window, too
+        if self.taken >= self.engine.most:  # also in the middle of a window
             self.turn = MODEL
         return False
 
     def look(self, information: float) -> None:
-        """Take note of the mutual information: where it no longer grows, ordinary training begins."""
+        """Record the mutual information: if it no longer grows, ordinary training begins."""
         self.aggressive = not self.information or information > self.information[-1]
         self.information.append(information)
 

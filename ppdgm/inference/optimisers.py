@@ -1,4 +1,4 @@
-"""Optimisers as data; each backend has its own library's implementation."""
+"""Optimisers as specs; each backend implements them with its own library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OF: dict[tuple[str, ...], tuple[str, ...]] = {  # optimisers that have these se
 
 
 class Optimiser(Spec):
-    """A gradient step, by its name. The learning rate is the run's.
+    """A gradient step, by its name. The learning rate is set for the run.
 
     Args:
         name: "adam" (Kingma & Ba 2015, arXiv:1412.6980), "adamw", "adamax" or "sgd".
@@ -47,7 +47,7 @@ class Optimiser(Spec):
 
 
 def as_optimiser(value: Any, clip_norm: float | None) -> Any:
-    """A name as an `Optimiser`; anything else is for the backend to judge."""
+    """A name as an `Optimiser`; any other value is checked by the backend."""
     if isinstance(value, str):
         for name in get_args(OptimiserName):
             if name == value:

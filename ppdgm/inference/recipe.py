@@ -1,4 +1,4 @@
-"""A run as text: data, program, engine, backend and training in one TOML file that repeats it."""
+"""A run as text: one TOML file with data, program, engine, backend and training; the run can be repeated from it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from ppdgm.registry import INSTALL
 from ppdgm.spec import Spec, find_kind, own_classes, with_article
 
 FORMAT = 2
-_IMPLIED = {"data": "Source", "engine": "SVI", "training": "Training"}  # kinds that go without saying
+_IMPLIED = {"data": "Source", "engine": "SVI", "training": "Training"}  # kinds that may be left out
 _KEYS = ("format", "backend", "data", "program", "engine", "training", "versions")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a run is made of.
+    """Everything that a run consists of.
 
     Attributes:
-        program: a Program, or a plain pair, which text can't tell.
+        program: a Program, or a plain pair, which can't be written as text.
         training, engine, backend: how it is trained.
-        data: where its data come from; None where arrays were handed over.
+        data: where its data come from; None if arrays were given.
     """
 
     program: Any
@@ -65,16 +65,16 @@ class Recipe:
         program: Any = None,
         event_shape: tuple[int, ...] | None = None,
     ) -> Recipe:
-        """The recipe that `table` tells of.
+        """The recipe that `table` describes.
 
         Args:
             table: as `Recipe.table` gives it; tables and fields with defaults may be absent.
-            classes: classes of your own that it may name, as for `Spec.from_dict`.
-            program: the program itself, where text can't tell it (plain pairs).
+            classes: your own classes that it may name, as for `Spec.from_dict`.
+            program: the program itself, if it can't be written as text (plain pairs).
             event_shape: of the data, for a program whose table doesn't give its own.
 
         Raises:
-            SpecError: a key or a value that is not known.
+            SpecError: a key or a value is not known.
         """
         check_format(table)
         backend = table.get("backend", "numpyro")
@@ -108,7 +108,7 @@ def read_table(path: str | Path) -> dict[str, Any]:
 
 
 def check_format(table: Mapping[str, Any]) -> None:
-    """Refuse a recipe of another version, or with other keys than a recipe has."""
+    """Refuse a recipe of another version, or with keys that no recipe has."""
     if (got := table.get("format", FORMAT)) != FORMAT:
         older = isinstance(got, int) and got < FORMAT
         remedy = "It is an older version's: write it anew." if older else "Update ppdgm."
@@ -122,8 +122,8 @@ def check_format(table: Mapping[str, Any]) -> None:
 
 
 def _check_kinds(value: Any, path: str) -> None:
-    """Refuse a kind that is no text, anywhere in a table."""
-    if isinstance(value, Mapping) and path != "data.fields":  # there names are the user's
+    """Refuse a kind that is not text, anywhere in a table."""
+    if isinstance(value, Mapping) and path != "data.fields":  # there the names are the user's
         if not isinstance(value.get("kind", ""), str):
             raise SpecError(f"{path}.kind: got {value['kind']!r}, expected the name of a class.")
         for name, inner in value.items():
@@ -134,7 +134,7 @@ def _check_kinds(value: Any, path: str) -> None:
 
 
 def source_of(table: Mapping[str, Any]) -> Source:
-    """The source that a [data] table tells of."""
+    """The source that a [data] table describes."""
     source: Source = _expect(_spec("data", table, []), Source)
     return source
 
@@ -158,7 +158,7 @@ def _program(table: Any, classes: list[type[Spec]], event_shape: tuple[int, ...]
 
 
 def _with_kinds(table: Mapping[str, Any], classes: list[type[Spec]]) -> dict[str, Any]:
-    """A spec's table in which inner tables without a kind have that of their field's default."""
+    """A spec's table, in which inner tables without a kind get the kind of their field's default."""
     fields = find_kind(table["kind"], classes).model_fields
     found = dict(table)
     for name, value in table.items():

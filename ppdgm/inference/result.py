@@ -1,4 +1,4 @@
-"""What training returns: the program with its parameters, to evaluate, draw from, save."""
+"""What training returns: the program with its parameters, to evaluate, to draw from, and to save."""
 
 from __future__ import annotations
 
@@ -63,19 +63,19 @@ class Fit(Diagnosable):
     """A program with its parameters.
 
     Attributes:
-        program: what was trained.
+        program: the program that was trained.
         params: parameters and buffers by dotted name, NumPy arrays.
         backend, device: where evaluations run.
-        engine: what trained it, or None.
-        history: arrays: "step", the engine's metrics per step in nats per datum, "validation_step", "validation_elbo".
+        engine: the engine that trained it, or None.
+        history: arrays: "step", the engine's metrics per step in nats per row, "validation_step", "validation_elbo".
         info: facts of the run: "steps" taken, "skipped" ones, "compile", "data_size", "fields".
         stopped: why training ended: "done", "early stopping", "interrupted", "callback", "not finite",
             "diverged" (the ELBO ended far below where it began), "failed"; "running" for a checkpoint of a run that
             didn't end.
         training: the run's settings.
         data: where its data came from, if that is known.
-        codings: how its data were prepared, by field: the `Transform` of x, the `Classes` of labels. Rows that come in
-            and go out are in the user's own units and names by them.
+        codings: how its data were prepared, by field: the `Transform` of x, the `Classes` of labels. Methods take and
+            return rows in the user's own units and names, with the help of these.
         runtime: the backend's, if there is one already.
     """
 
@@ -93,7 +93,7 @@ class Fit(Diagnosable):
     runtime: Any = field(default=None, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what belongs to this process, which a copy makes anew: for `pickle` and `copy.deepcopy`."""
+        """The state without what belongs to this process, for `pickle` and `copy.deepcopy`; a copy makes that again."""
         return {n: v for n, v in vars(self).items() if n not in ("_runtime", "_native")} | {"runtime": None}
 
     def __repr__(self) -> str:
@@ -111,12 +111,12 @@ class Fit(Diagnosable):
         return {n: c.names for n, c in self.codings.items() if isinstance(c, Classes)}
 
     def elbo(self, data: Any, k: int = 10, seed: int = 0, memory: int | str = "auto") -> Estimate:
-        """E_q[log p(x, z) − log q(z|x)] per datum in nats, always with β = 1.
+        """E_q[log p(x, z) − log q(z|x)] per row in nats, always with β = 1.
 
         Args:
             data: array [N, *event_shape], or named arrays: rows of `load_data`, or in the units and names of your own
                 data, as for `prepare`.
-            k: particles per datum.
+            k: particles per row.
             seed: of the draws.
             memory: limit on a chunk's intermediate results: bytes, "512 MiB" or "auto".
         """
@@ -126,10 +126,10 @@ class Fit(Diagnosable):
         return self._told(found)
 
     def log_likelihood(self, data: Any, k: int = 5000, seed: int = 0, memory: int | str = "auto") -> Estimate:
-        """log p(x) per datum in nats by importance sampling from the guide: log (1/K) Σ p(x, z_k) / q(z_k|x).
+        """log p(x) per row in nats by importance sampling from the guide: log (1/K) Σ p(x, z_k) / q(z_k|x).
 
-        Below log p(x) in expectation, by what `.bias` tells at least. Burda et al. 2016, arXiv:1509.00519. Arguments as
-        for `elbo`.
+        In expectation it is below log p(x), by at least `.bias`. Burda et al. 2016, arXiv:1509.00519. Arguments as for
+        `elbo`.
         """
         judge = self._judge(data, memory)
         found = judge.log_likelihood(k, seed)
@@ -143,11 +143,11 @@ class Fit(Diagnosable):
     def encode(self, data: Any, k: int | None = None, seed: int = 0) -> Sites:
         """Latents of data: means [N, *latent], or, with k, draws [K, N, *latent].
 
-        A guide with several sites is followed from mean to mean; of a discrete latent others see the most probable
-        value, by which a class number, which has no mean, is told too. Where no mean of a latent is known (a plain
-        pair's flow, or a latent that is bounded on both sides), the means are those of 1,000 draws, and a warning says
-        with which error. One latent site comes as an array, several by
-        name. A latent that all data share has one mean [1, *latent], and K draws [K, 1, *latent] in all.
+        If a guide has several sites, each site gets the means of the sites before it. If such a site is discrete, the
+        sites after it get its most probable value; for a class number, which has no mean, this value is also returned.
+        If the mean of a latent is not known (a plain pair's flow, or a latent that is bounded on both sides), the means
+        are those of 1,000 draws, and a warning shows their error. One latent site is returned as an array, several by
+        name. A latent that all rows share has one mean [1, *latent], and K draws [K, 1, *latent] in all.
         """
         if k is None:
             return self._latents(self._means(data, decode=False)[0])
@@ -158,22 +158,22 @@ class Fit(Diagnosable):
         return self._latents(self._by_rows(self._feed(data), draws))
 
     def reconstruct(self, data: Any) -> Sites:
-        """Mean of the observed sites given the latents' means, [N, *event_shape], in the units that the data have.
+        """Mean of the observed sites given the latents' means, [N, *event_shape], in the units of the data.
 
         Latents as for `encode`.
         """
         return single(self._outward(data)(self._means(data)[1]))
 
     def prepare(self, data: Any, units: Literal["own", "prepared"] | None = None) -> Any:
-        """Rows as this run's data were prepared: scaled, made 0 or 1 if those were, classes as whole numbers.
+        """Rows, prepared like this run's data: scaled, made 0 or 1 if those were, classes as whole numbers.
 
-        What comes back knows that it is prepared. Every method takes rows in the units of your own data too, and
-        prepares them by itself, but where the run's data were binarised.
+        The result is marked as prepared. Every method also takes rows in the units of your own data, and prepares them
+        automatically, except if the run's data were binarised.
 
         Args:
             data: array [N, *event_shape], or named arrays.
-            units: of rows that don't know it: "own", those of the raw data; "prepared", if they are scaled already. By
-                default "own", and rows that look as if they were scaled already are refused.
+            units: of rows that are not marked: "own": the units of the raw data; "prepared": they are scaled already.
+                The default is "own", and rows that look scaled already are refused.
         """
         return prepare_rows(self.codings, data, units)
 
@@ -188,18 +188,19 @@ class Fit(Diagnosable):
         """Data drawn from the model, [n, *event_shape].
 
         Args:
-            n: how many.
+            n: the number of rows.
             seed: of the draws.
-            mean: the likelihood's means for drawn latents, instead of draws from it.
-            given: fields that the model conditions on (labels, say), or values of sites, n rows each, or one number or
-                name for all. The rest is drawn given them, exactly. To a plain pair fields alone, that its model reads.
-            units: "own", those of the raw data, with classes by their names; "prepared", those that the program was
-                trained in. What was binarised is 0 or 1 in both.
+            mean: return the likelihood's means for drawn latents, instead of draws from it.
+            given: fields that the model conditions on (labels, for example), or values of sites: n rows each, or one
+                number or name for all rows. The rest is drawn given them, exactly. For a plain pair: only fields that
+                its model reads.
+            units: "own": the units of the raw data, with classes by their names; "prepared": those that the program was
+                trained in. Data that were binarised are 0 or 1 in both.
 
         Raises:
-            ProgramError: a site is given that depends on one that is drawn: the latents of data, say, have a posterior.
-            DataError: what is given is no field and no site, or the model does not read it; or it reads a field that
-                is not given.
+            ProgramError: a given site depends on one that is drawn. For example, the latents of data have a posterior.
+            DataError: `given` names neither a field nor a site, or the model does not read it; or the model reads a
+                field that is not given.
         """
         check_units(units)
         require("n", n, int, 1, "a whole number of data, at least 1")
@@ -223,7 +224,7 @@ class Fit(Diagnosable):
             return single(leave(self.codings, {name: v[0] for name, v in observed.items()}, fields, units))
         check_texts(rows, fields, self.codings)
         known = as_fields(enter(self.codings, rows), dtype_of(self.params))
-        with suppress(KeyError):  # of fields that are to be drawn
+        with suppress(KeyError):  # fields that are to be drawn
             self.program.check({n: v for n, v in known.items() if n in fields})
         found = conditions(self.program, self._runtime, self._native, fields, known, n)
         few = {name: v if v is None else v[[0, -1]] for name, v in found.fields.items()}
@@ -243,14 +244,14 @@ class Fit(Diagnosable):
 
     @property
     def recipe(self) -> Recipe:
-        """What repeats the run."""
+        """The recipe that repeats the run."""
         return Recipe(self.program, self.training, self.engine or SVI(), self.backend, self.data)
 
     def save(self, out: str | Path, overwrite: bool = False) -> Path:
         """Write recipe, parameters and history to the folder `out`; each file is whole or absent.
 
         Raises:
-            CheckpointError: `out` holds something else, or a run and not `overwrite`.
+            CheckpointError: `out` holds something else, or holds a run and `overwrite` is not set.
         """
         check_free(as_path("out", out), overwrite)
         folder = Folder(Path(out))
@@ -295,12 +296,12 @@ class Fit(Diagnosable):
         return feed
 
     def _outward(self, data: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-        """What gives observed sites in the units that data came in."""
+        """A function that converts observed sites to the units of the data."""
         units, fields = own_units(self.codings, data), self.info.get("fields", ["x"])
         return lambda sites: leave(self.codings, sites, fields, units)
 
     def _told(self, found: Estimate) -> Estimate:
-        """An estimate that tells what x it is of."""
+        """The estimate, with a note on which x it is of."""
         return replace(found, of=self.transform.in_words() + found.of.removeprefix("x")) if self.transform else found
 
     def _judge(self, data: Any, memory: int | str) -> Judge:
@@ -323,7 +324,7 @@ class Fit(Diagnosable):
 
 
 def _is_one(value: Any) -> bool:
-    """Whether it is one number or name, and no array or list, which may be ragged."""
+    """Whether the value is one number or name, and not an array or a list, which may be ragged."""
     if hasattr(value, "shape"):
         return len(value.shape) == 0
     return isinstance(value, str) or not isinstance(value, Sized)
@@ -338,15 +339,15 @@ def load(
     device: str = "auto",
     last: bool = False,
 ) -> Fit:
-    """Open a run folder, without data or retraining, on the backend it was trained on or the other.
+    """Open a run folder, without data or retraining, on the backend it was trained on or on the other one.
 
     Args:
         path: the folder that `fit(…, out=…)` or `Fit.save` wrote, or a checkpoint file in it.
         backend: "numpyro" or "pyro"; by default the one it was trained on.
-        program: the program itself, where text can't tell it: a plain pair, or one with modules of your own.
-        classes: classes of your own that the recipe names, or `module:Class` paths, which are then imported.
+        program: the program itself, if it can't be written as text: a plain pair, or one with your own modules.
+        classes: your own classes that the recipe names, or `module:Class` paths, which are then imported.
         device: "auto", "cpu", "cuda", "cuda:1".
-        last: the last checkpoint's parameters, where the run kept the best validated ones.
+        last: use the last checkpoint's parameters, if the run kept the best validated ones.
 
     Raises:
         CheckpointError: not a run folder, damaged, of a newer version, or not this program's.

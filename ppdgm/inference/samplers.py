@@ -1,4 +1,4 @@
-"""M-steps at draws from the posterior: the guide's, resampled by their weights, or moved by Markov chains."""
+"""M-steps at draws from the posterior: the guide's draws, resampled by their weights, or moved by Markov chains."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _STEP_SIZE = f"{OWN}step_size"
 
 
 class Sampler(Engine):
-    """The model climbs log p(x, z) at draws z from p(z|x), which are held fixed: the gradient of log p(x)."""
+    """The model maximises log p(x, z) at fixed draws z from p(z|x): the gradient is that of log p(x)."""
 
     players: ClassVar[tuple[str, ...]] = ("model",)
 
     def metrics_of(
         self, tracing: Tracing, trace: Trace, weights: Array, joint: Array, penalties: Array
     ) -> dict[str, Any]:
-        """What an objective returns.
+        """The metrics that an objective returns.
 
         Args:
             tracing, trace: of the guide's draws.
             weights: [B].
-            joint: log p(x, z) [·, B], which is climbed.
+            joint: log p(x, z) [·, B], which is maximised.
             penalties: [·, B].
         """
         xp, mean = tracing.xp, lambda terms: bounds.mean(terms, weights, tracing.xp)
@@ -43,7 +43,7 @@ class Sampler(Engine):
         return {"objective": value, "elbo": elbo, "kl": seen - elbo, "players": {"model": value}}
 
     def read(self, tracing: Tracing) -> Trace:
-        """The guide's draws, of which there must be some."""
+        """The guide's draws; refused if there are none."""
         trace = tracing.read()
         if not trace.log_q or trace.marginal is not None:
             raise ProgramError(
@@ -53,11 +53,11 @@ class Sampler(Engine):
 
 
 class Resampled(Sampler):
-    """Draws of the guide, resampled by their weights p(x, z) / q(z|x): of the posterior for K → ∞.
+    """Draws of the guide, resampled by their weights p(x, z) / q(z|x): draws of the posterior for K → ∞.
 
     Args:
-        k: K, draws of the guide per datum.
-        draws: R, how many are resampled from them.
+        k: K, draws of the guide per row.
+        draws: R, the number of draws that are resampled from them.
     """
 
     weighs: ClassVar[bool] = True
@@ -77,7 +77,7 @@ class Resampled(Sampler):
     ) -> dict[str, Any]:
         xp, trace = tracing.xp, self.read(tracing)
         fixed = tracing.stop_gradient(bounds.log_weights(trace, xp))
-        noisy = fixed[None] + tracing.gumbel((self.draws, *fixed.shape))  # its largest is a draw by the weights
+        noisy = fixed[None] + tracing.gumbel((self.draws, *fixed.shape))  # the largest is a draw by the weights
         taken = xp.where(noisy >= xp.max(noisy, axis=1, keepdims=True), 1.0, 0.0)
         density: Array = sum(trace.log_p.values())
         joint = xp.sum(taken * density[None], axis=1)  # [R, B]
@@ -89,11 +89,11 @@ class HMC(Sampler):
     """Chains that begin at draws of the guide, moved by Hamiltonian Monte Carlo: NumPyro's or Pyro's own kernel.
 
     Hoffman 2017, "Learning deep latent Gaussian models with Markov chain Monte Carlo". The minibatch's latents move
-    together, and the step size is adapted to an acceptance of 0.8. For latents over all real numbers.
+    together, and the step size is adapted to an acceptance of 0.8. For latents that can be any real number.
 
     Args:
-        chains: per datum.
-        moves: of a chain, each accepted or not.
+        chains: per row.
+        moves: moves of a chain, each accepted or not.
         leaps: leapfrog steps of a move.
         step_size: ε at first.
     """

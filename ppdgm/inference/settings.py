@@ -1,4 +1,4 @@
-"""The settings of a training run, as data: what `fit` takes, and a recipe's [training] table."""
+"""The settings of a training run, as a spec: the arguments of `fit`, and a recipe's [training] table."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ Decay = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Training(Spec):
-    """How long, how fast, from which seed, and what is kept.
+    """How long, how fast, from which seed, and what is saved.
 
     Args:
         epochs, steps: how long; one of them.
-        batch_size: B; 100 by default, or what a plain pair's subsampled plate says.
-        optimiser: its name, an `Optimiser`, or "own" for one that text can't tell.
+        batch_size: B; 100 by default, or the size of a plain pair's subsampled plate.
+        optimiser: its name, an `Optimiser`, or "own" for one that can't be written as text.
         learning_rate: a number, or a schedule in steps; 1e-3 by default.
         clip_norm: largest norm of the gradient.
-        accumulate: pieces of a minibatch that are worked on in turn, to save memory; the step is of all of them.
-        weight_average: d of the exponential moving average θ̄ ← d θ̄ + (1 − d) θ over steps, which is then what is
-            judged and returned.
-        binarise: "dynamic" draws x ~ Bernoulli(x) anew for each minibatch.
+        accumulate: number of pieces that a minibatch is split into, to save memory; the step is of all of them.
+        weight_average: d of the exponential moving average θ̄ ← d θ̄ + (1 − d) θ over steps. The average is then judged
+            and returned.
+        binarise: "dynamic" draws x ~ Bernoulli(x) again for each minibatch.
         early_stopping: stop after this many validations without a better ELBO, once warm-ups are over.
-        keep_best: return the parameters with the best validation ELBO, rather than the last.
+        keep_best: return the parameters with the best validation ELBO, rather than the last ones.
         max_skipped: a step that is not finite is skipped; after this many in a row training stops.
-        diagnose_epochs: so many epochs apart, the KL and the active units of each site and the mutual information of
-            500 data go to the history.
+        diagnose_epochs: number of epochs between two measurements of the KL and the active units of each site and the
+            mutual information of 500 rows; they go to the history.
         checkpoint_steps, checkpoint_minutes: how often a run with a folder is saved, by one of the two.
         seed: of first values, order of data, and draws.
         device: "auto", "cpu", "cuda", "cuda:1".
         dtype: of parameters and data.
-        mixed_precision: nets multiply in bfloat16 while they are trained; everything else, and every evaluation, is in
-            `dtype`. Faster on a GPU, not on a CPU.
-        compile: torch.compile on the pyro backend; "auto" where the run is long enough to pay for it; True is refused
-            where it can't be done, as on NumPyro, and False changes nothing there.
+        mixed_precision: nets multiply in bfloat16 in training; everything else, and every evaluation, is in `dtype`.
+            Faster on a GPU, not on a CPU.
+        compile: torch.compile on the pyro backend; "auto" if the run is long enough to gain from it; True is refused
+            if it can't be done, as on NumPyro, and False changes nothing there.
     """
 
     epochs: PositiveInt | None = None
@@ -70,7 +70,7 @@ class Training(Spec):
         return as_schedule(1e-3 if self.learning_rate is None else self.learning_rate)
 
     def length(self, steps_per_epoch: int) -> int:
-        """Planned steps.
+        """The planned number of steps.
 
         Raises:
             TrainingError: neither or both of epochs and steps are given, or there are too many.

@@ -19,8 +19,8 @@ class Stage(Spec):
     """An engine for some steps.
 
     Args:
-        engine: which.
-        steps: how many; None, of the last stage: those that remain.
+        engine: which engine.
+        steps: number of steps; None for the last stage: all that remain.
         freeze: patterns of names of parameters that stay as they are, such as "decoder.*".
         learning_rate: a number, or a schedule counted from the stage's first step; None: the run's.
     """
@@ -32,12 +32,12 @@ class Stage(Spec):
 
 
 class Stages(Composite):
-    """Engines one after another, on the same parameters: say SVI with a warm-up, then IWAE with the encoder frozen.
+    """Engines one after another, on the same parameters: say SVI with a warm-up, then IWAE with a frozen encoder.
 
-    Each begins with an optimiser of its own, and counts its schedules from its first step.
+    Each stage begins with a new optimiser, and counts its schedules from its own first step.
 
     Args:
-        stages: of which all but the last have a number of steps.
+        stages: the stages; all but the last have a number of steps.
     """
 
     stages: tuple[Stage, ...]

@@ -1,4 +1,4 @@
-"""Stochastic variational inference: the ELBO, with what is done to its KL in training."""
+"""Stochastic variational inference: the ELBO, with changes to its KL in training."""
 
 from __future__ import annotations
 
@@ -27,32 +27,31 @@ _SETTINGS_OF = {"gamma": "capacity", "free_bits_per": "free_bits", "free_bits_of
 class SVI(Engine):
     """Maximise E_q[log p(x, z) − β (log q(z|x) − log p(z))], averaged over K particles and the minibatch.
 
-    Kingma & Welling 2014, arXiv:1312.6114. What is reported as `elbo` has β = 1, whatever is trained; and no scale:
-    a plain pair's constant scales (poutine.scale, handlers.scale) are in the objective alone.
+    Kingma & Welling 2014, arXiv:1312.6114. The reported `elbo` has β = 1, whatever is trained, and no scales: a plain
+    pair's constant scales (poutine.scale, handlers.scale) are only in the objective.
 
     Args:
-        k: K, particles per datum. Where no site is drawn (nothing latent, or all summed over), all K are alike.
-        kl: "auto" takes the closed form of a latent's KL where there is one and it is valid, "monte_carlo" never
-            does, "analytic" refuses a program where it does not hold for every latent.
+        k: K, particles per row. If no site is drawn (nothing is latent, or all is summed over), all K are alike.
+        kl: "auto" uses the closed form of a latent's KL if there is one and it is valid, "monte_carlo" never
+            does, "analytic" refuses a program if the closed form is not valid for every latent.
         beta: weight of the KL, a number or a schedule in steps (Higgins et al. 2017; cyclical, Fu et al. 2019).
         capacity: C in nats, a number or a schedule: the KL's term becomes γ |KL − C| (Burgess et al. 2018,
-            arXiv:1804.03599), of the minibatch's mean KL, in the place of β.
+            arXiv:1804.03599), of the minibatch's mean KL, instead of β KL.
         gamma: γ.
         free_bits: λ in nats: the KL counts as max(λ, KL), so that below λ it has no gradient (Kingma et al. 2016,
             arXiv:1606.04934).
-        free_bits_per: λ for each "site", or for each "dimension", which needs closed forms that split: not those of a
-            full covariance.
+        free_bits_per: λ for each "site", or for each "dimension", which needs closed forms that split into dimensions:
+            those of a full covariance do not.
         free_bits_of: the KL of each "datum", or the mean over the minibatch ("batch").
-        estimator: of the gradient. "auto": through draws where they are reparameterised or relaxed, else by the score
-            function. "reparam" refuses others; "stl" leaves out ∇ log q (Roeder et al. 2017), and is not
-            for plain Pyro pairs; "score" draws discrete
-            latents as they are (Williams 1992); "enumerate" sums over them; "relaxed" as "reparam", where there is a
-            relaxation.
+        estimator: of the gradient. "auto": through draws if they are reparameterised or relaxed, else by the score
+            function. "reparam" refuses other draws; "stl" leaves out ∇ log q (Roeder et al. 2017), and is not for plain
+            Pyro pairs; "score" draws discrete latents as they are (Williams 1992); "enumerate" sums over them;
+            "relaxed" is like "reparam", and needs a relaxation.
         baseline: of the score function: "none", "running" mean, "leave_one_out" (K ≥ 2), or "learned", a net of x;
-            "auto": "leave_one_out", or with K = 1 "running".
+            "auto": "leave_one_out", or "running" if K = 1.
 
     Raises:
-        ProgramError: in training, where what is asked for does not hold for the program, or would change nothing.
+        ProgramError: in training, if a setting is not possible for the program, or would change nothing.
     """
 
     k: PositiveInt = 1
@@ -132,7 +131,7 @@ class SVI(Engine):
 
         def at(whole: Mapping[str, Array]) -> dict[str, Any]:
             found: dict[str, Any] = self(trace, tracing.xp, weights, knobs, data_size, whole)
-            if tracing.scales:  # the bound and its KL are told as they are
+            if tracing.scales:  # the bound and its KL are reported without scales
                 found["objective"] = self(weighed, tracing.xp, weights, knobs, data_size, whole)["objective"]
             return self._scored(tracing, trace, weighed, found, weights, knobs) if tracing.scored else found
 
@@ -148,7 +147,7 @@ class SVI(Engine):
         means: Mapping[str, Array] | None = None,
     ) -> dict[str, Array]:
         """The metrics of a trace's terms, [K, B]; `means` are those of `_means`, perhaps over more data."""
-        latents = [*trace.log_q, *(n for n in trace.shared if n in trace.values)]  # those of all data have no form
+        latents = [*trace.log_q, *(n for n in trace.shared if n in trace.values)]  # shared latents have no closed form
         if self.kl == "analytic" and (without := [n for n in latents if n not in trace.kl]):
             raise ProgramError(
                 f"Site {without[0]!r} has no closed-form KL that holds here. Use SVI(kl='auto') or kl='monte_carlo'."
@@ -169,7 +168,7 @@ class SVI(Engine):
         return {"objective": objective, "elbo": seen - kl, "kl": kl}
 
     def _means(self, trace: Trace, xp: Any, weights: Array, data_size: int | None) -> dict[str, Array]:
-        """Means over the minibatch of which the objective is no sum: it is not that of its pieces, taken together."""
+        """Means over the minibatch, for an objective that is not a sum over rows: pieces need those of the whole."""
         if self.capacity is not None:
             return {
                 "kl": bounds.mean(bounds.kl(trace, xp), weights, xp) + bounds.shared_kl(trace, xp) / (data_size or 1)
@@ -181,7 +180,7 @@ class SVI(Engine):
     def _made_small(
         self, trace: Trace, xp: Any, weights: Array, knobs: Mapping[str, Array], kl: Array, means: Mapping[str, Array]
     ) -> Array:
-        """What the KL counts as."""
+        """The term that stands for the KL in the objective."""
         if self.capacity is not None:
             return self.gamma * xp.abs(means["kl"] - knobs["capacity"])
         if self.free_bits:
@@ -196,7 +195,7 @@ class SVI(Engine):
         return knobs["beta"] * kl
 
     def _check_scales(self, scales: Mapping[str, float]) -> None:
-        """Refuse settings that mean something else by the KL."""
+        """Refuse settings that change the meaning of the KL."""
         given = {"capacity": self.capacity is not None, "free_bits": bool(self.free_bits)}
         for name in (n for n, there in (given | {"estimator='stl'": self.estimator == "stl"}).items() if there):
             raise scaled(f"SVI({name})", next(iter(scales)))

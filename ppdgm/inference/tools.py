@@ -1,4 +1,4 @@
-"""The tools under everything: a program's log-weights and traces for given parameters, as NumPy arrays."""
+"""The basic tools: a program's log-weights and traces for given parameters, as NumPy arrays."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def log_weights(
 ) -> np.ndarray:
     """log w_k = log p(x, z_k) − log q(z_k|x) for draws z_k ~ q, [K, N] in nats.
 
-    A pair that keeps parameters for each row takes the rows it was trained on, in their order: that is not checked, as
-    nothing is known here of the training data; `fit.log_weights` checks it.
+    If a pair keeps parameters for each row, give the rows that it was trained on, in their order. This is not checked,
+    because the training data are not known here; `fit.log_weights` checks it.
 
     Args:
         program: a Program or a plain pair.
         params: parameters by name, as from `program.initialise()` or `fit.params`.
         x: array [N, *event_shape], or named arrays.
-        k: particles per datum.
+        k: particles per row.
         backend: "numpyro" (default) or "pyro"; a plain pair has its own.
         seed: of the draws.
         memory: limit on a chunk's intermediate results: bytes, "512 MiB" or "auto".
@@ -64,11 +64,11 @@ def trace(
 ) -> Trace:
     """Every site's values and terms, in one piece.
 
-    A pair that keeps parameters for each row takes the rows it was trained on, in their order: that is not checked.
+    If a pair keeps parameters for each row, give the rows that it was trained on, in their order; this is not checked.
 
     Args:
-        values: latents [K, N, *event] to score instead of drawing them. Of a relaxed latent these are values of the
-            discrete distribution that it stands for, as are those that are drawn.
+        values: latents [K, N, *event] to score instead of drawing them. For a relaxed latent, values and draws are
+            those of the discrete distribution that it stands for.
         kl: add closed-form KLs where they hold.
         others: as for `log_weights`.
     """
@@ -87,7 +87,7 @@ def trace(
 
 
 def _check_discrete(name: str, value: np.ndarray, drawn: np.ndarray) -> None:
-    """Refuse numbers between the values of a latent that evaluations draw as log one-hot vectors, or certain log-odds.
+    """Refuse values between those of a latent that evaluations draw as log one-hot vectors or certain log-odds.
 
     Raises:
         ProgramError: with the site.

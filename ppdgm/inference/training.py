@@ -67,35 +67,35 @@ def fit(
     Args:
         program: a Program, or a plain pair from `Program.from_pyro` or `Program.from_numpyro`.
         data: array [N, *event_shape], or a mapping of named arrays with N rows each; memory-mapped ones are streamed.
-            Or a `Dataset`, which brings its own validation data, and is named in the run's recipe.
-        validation: likewise; its ELBO is taken after each epoch.
+            Or a `Dataset`, which has its own validation data, and is named in the run's recipe.
+        validation: the same, for validation data; its ELBO is computed after each epoch.
         engine: how to train, `SVI()` by default; or a list of engines and `Stage`s, one after another.
         backend: "numpyro" (default) or "pyro"; a plain pair has its own.
         epochs, steps: how long; give one of them.
-        batch_size: B, 100 by default, or N where that is less; a plain pair with a subsampled plate has its own.
+        batch_size: B, 100 by default, or N if that is less; a plain pair with a subsampled plate has its own.
         optimiser: "adam", "adamw", "adamax", "sgd", an `Optimiser`; or your own: an optax transformation, or a
             function of parameters that makes a torch optimiser (these have their own learning rate).
         learning_rate: a number (1e-3 by default), or a schedule in steps.
         clip_norm: largest norm of the gradient.
-        accumulate: work on each minibatch in so many pieces, to save memory; the step is of all of them.
+        accumulate: split each minibatch into this number of pieces, to save memory; the step is of all of them.
         weight_average: d in (0, 1): judge and return the moving average θ̄ ← d θ̄ + (1 − d) θ of the parameters.
-        binarise: "dynamic" draws x ~ Bernoulli(x) anew for each minibatch; x are probabilities.
+        binarise: "dynamic" draws x ~ Bernoulli(x) again for each minibatch; x are probabilities.
         early_stopping: stop after this many validations without a better ELBO, once warm-ups are over.
-        keep_best: return the parameters with the best validation ELBO, rather than the last; without validation data,
-            the last.
+        keep_best: return the parameters with the best validation ELBO, rather than the last ones; without validation
+            data, the last ones.
         max_skipped: a step that is not finite is reported and skipped; after this many in a row, training stops.
-        diagnose_epochs: so many epochs apart, look at the KL and the active units of each site and the mutual
-            information of 500 data; they go to the history, the progress line and the callbacks.
+        diagnose_epochs: number of epochs between two measurements of the KL and the active units of each site and the
+            mutual information of 500 rows; they go to the history, the progress line and the callbacks.
         callbacks: functions of a `Progress`, called after each stretch of steps (about half a second, or an epoch with
-            validation); one that returns True ends training.
+            validation); if one returns True, training ends.
         params: first values, by name, instead of `program.initialise(seed, data)`.
         seed: of first values, order of data, and draws. The same seed gives the same bits on the same machine's CPU.
         device: "auto", "cpu", "cuda", "cuda:1".
         dtype: of parameters and data.
         mixed_precision: nets multiply in bfloat16 in training: faster on a GPU.
-        compile: torch.compile on the pyro backend; "auto" where the run is long enough to pay for it. True is refused
-            where nothing can be compiled so, as on NumPyro, whose steps JAX compiles in any case; False changes nothing
-            there.
+        compile: torch.compile on the pyro backend; "auto" if the run is long enough to gain from it. True is refused
+            if nothing can be compiled in this way, as on NumPyro, whose steps JAX compiles in any case; False changes
+            nothing there.
         progress: show progress; by default, yes.
         out: folder for recipe, checkpoints, history, log, pictures and result; refused before training if it holds a
             run, unless `overwrite`. A run that was killed goes on with `ppdgm.resume(out)`.
@@ -104,11 +104,11 @@ def fit(
             by default.
 
     Returns:
-        The trained program; after Ctrl-C, what was reached. A request to end (SIGTERM) ends the process, once the run
-        is saved.
+        The trained program; after Ctrl-C, with the training so far. A request to end (SIGTERM) ends the process after
+        the run is saved.
 
     Raises:
-        PpdgmError: arguments, data or program that can't be trained, before any work starts.
+        PpdgmError: arguments, data or a program that can't be used for training, before any work starts.
     """
     if unknown:
         name = next(iter(unknown))
@@ -146,7 +146,7 @@ def fit(
     if out is None:
         return job.run(None)
     check_free(as_path("out", out), overwrite)
-    job.prepare()  # nothing is removed or written before everything is known to be right
+    job.prepare()  # nothing is removed or written before all checks have passed
     return job.run(Path(out), fresh=True, overwrite=overwrite)
 
 
@@ -164,21 +164,21 @@ def resume(
     progress: bool | None = None,
     checkpoint: str | Path | None = None,
 ) -> Fit:
-    """Go on with a run that was stopped or killed: on the same machine's CPU, with the same bits as if it never was.
+    """Go on with a run that was stopped or killed: on the same machine's CPU, with the same bits as without a stop.
 
     Args:
         path: the run's folder.
-        data, validation: as they were given to `fit`; not needed where the recipe names them.
-        program: the program itself, where text can't tell it (plain pairs).
-        classes: classes of your own that the recipe names, as for `load`.
+        data, validation: as they were given to `fit`; not needed if the recipe names them.
+        program: the program itself, if it can't be written as text (plain pairs).
+        classes: your own classes that the recipe names, as for `load`.
         optimiser: your own, if the run was started with one.
-        epochs, steps: how long the whole run is to be, to train for longer than was planned.
+        epochs, steps: the length of the whole run, to train for longer than was planned.
         callbacks, progress: as for `fit`.
         checkpoint: a checkpoint file of the run; the last one by default.
 
     Raises:
-        CheckpointError: nothing to go on from, or damaged (then the checkpoint before is offered).
-        DataError: other data than the run was started with.
+        CheckpointError: there is nothing to go on from, or it is damaged (then the checkpoint before is offered).
+        DataError: the data are not those that the run was started with.
     """
     home = as_path("path", path)
     if program is not None:
@@ -211,7 +211,7 @@ def resume(
 
 
 def _resumed_recipe(folder: Path, page: Mapping[str, Any], program: Any, classes: Iterable[Any]) -> Recipe:
-    """The recipe that was trained; where data are, and how long to train, is as the folder's recipe now has it."""
+    """The recipe that was trained; where data are, and how long to train, are taken from the folder's recipe."""
     table = dict(page["recipe"])
     now = read_table(folder / "recipe.toml") if (folder / "recipe.toml").is_file() else table
     length = {n: v for n, v in now.get("training", {}).items() if n in ("epochs", "steps")}
@@ -247,7 +247,7 @@ def _check_arguments(program: Any, engine: Any, params: Any) -> None:
 
 
 def _engines(base: type) -> list[type]:
-    """Public engines, which a user may have meant."""
+    """Public engines, which the user may have meant."""
     below: list[type] = base.__subclasses__()
     found = [c for s in below for c in (s, *_engines(s))]
     return [c for c in found if not issubclass(c, Sampler) and not inspect.isabstract(c)]

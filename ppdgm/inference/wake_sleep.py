@@ -1,4 +1,4 @@
-"""Wake-sleep: a guide that is not trained by the model's bound, but towards the model's posterior."""
+"""Wake-sleep: the guide is trained towards the model's posterior, and not by the model's bound."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class ReweightedWakeSleep(Engine):
 
     With w̃ the normalised weights of K draws of the guide: θ by Σ w̃_k ∇ log p(x, z_k); φ by
     wake_phi Σ w̃_k ∇ log q(z_k|x) + sleep_phi ∇ log q(z'|x'), with (x', z') drawn from the model. No gradient goes
-    through a draw, so that discrete latents are as good as others. Bornschein & Bengio 2015, arXiv:1406.2751; Le et al.
+    through a draw, so discrete latents work as well as others. Bornschein & Bengio 2015, arXiv:1406.2751; Le et al.
     2019, arXiv:1805.10469.
 
     Args:
-        k: K.
+        k: K, draws of the guide per row.
         wake_phi, sleep_phi: weights of the guide's two updates.
 
     Raises:
-        ProgramError: in training, where a site is enumerated, or lies outside the data plate.
+        ProgramError: in training, if a site is enumerated, or lies outside the data plate.
     """
 
     players: ClassVar[tuple[str, ...]] = ("model", "guide")
@@ -68,7 +68,7 @@ class ReweightedWakeSleep(Engine):
         mean = lambda terms: bounds.mean(terms, weights, xp)
         rest = mean(bounds.penalties(trace, xp) + 0.0 * log_w) if trace.penalties else 0.0
         value = mean(bounds.renyi(fixed, 0.0, tracing.logsumexp)[None])
-        # A guide may read the model's parameters, as a ladder's does: their gradient too is that of log p alone.
+        # A guide may read the model's parameters, as a ladder's does: their gradient too is only that of log p.
         same = trace if set(trace.log_q) <= set(tracing.scored) else tracing.read(estimators.held(tracing, trace))
         joint = mean(share * sum(same.log_p.values()))
         guide = 0.0 * joint
@@ -85,10 +85,10 @@ class ReweightedWakeSleep(Engine):
 class WakeSleep(ReweightedWakeSleep):
     """The wake-sleep algorithm: θ by ∇ log p(x, z), z from the guide; φ by ∇ log q(z'|x'), (x', z') from the model.
 
-    Hinton, Dayan, Frey & Neal 1995. The guide becomes right for the model's own data, which need not be the data's.
+    Hinton, Dayan, Frey & Neal 1995. The guide becomes right for data that the model draws, which can differ from yours.
 
     Args:
-        k: K, draws of the guide per datum.
+        k: K, draws of the guide per row.
         wake_phi, sleep_phi: as for `ReweightedWakeSleep`; 0 and 1 here.
     """
 
