@@ -23,7 +23,7 @@ _MISSING = (
 
 
 def as_fields(data: Any, dtype: str = "float32", use: Use = "look", typed: bool = False) -> Fields:
-    """Data as named arrays; a single array is `x`. Booleans and `x` become floating; other whole numbers stay whole, signed.
+    """Data as named arrays; a single one is `x`. Booleans and `x` become floating; other whole numbers become signed.
 
     Streams stay Streams, and memory-mapped arrays become Streams: nothing of them is kept in memory.
 
@@ -76,7 +76,7 @@ def _field(name: str, value: Any, dtype: str, use: Use, typed: bool) -> Any:
 
 
 def _whole(dtype: np.dtype) -> np.dtype:
-    """The type of whole numbers on both backends: signed; torch has little arithmetic on others, and 0 − 1 must be −1."""
+    """The type of whole numbers on both backends: signed; torch has little arithmetic on others, and 0 − 1 is −1."""
     if dtype.kind == "u":
         return np.dtype(np.int32 if dtype.itemsize < 4 else np.int64)
     return dtype.newbyteorder("=")
