@@ -41,14 +41,14 @@ def load_data(
 
     Args:
         name: of a set (`catalogue()` has them all), a path, or a `Source`.
-        like: a `Dataset`, or a `Fit`, whose columns, classes and scaling are these data's too.
-        units: of the data, with `like`: "own", as the raw data before; "prepared", if they are scaled already. By
-            default "own", and data that look as if they were scaled already are refused.
-        transform: of another set (`Dataset.transform`), to scale these data the same way.
+        like: a `Dataset` or a `Fit`; these data get its columns, classes and scaling.
+        units: of the data, with `like`: "own", as the raw data before; "prepared", if they are already scaled. By
+            default "own", and data that look already scaled are refused.
+        transform: of another set (`Dataset.transform`), to scale these data in the same way.
         options: fields of `Source`.
 
     Raises:
-        DataError: unknown, unreadable or unfit data; says which, and where.
+        DataError: unknown, unreadable or unsuitable data; the message says which, and the place.
         SpecError: unknown options.
     """
     name = fspath(name) if isinstance(name, PathLike) else name
@@ -80,7 +80,7 @@ def _known(like: Any) -> Mapping[str, Any]:
 
 
 def _as_before(source: Source, like: Any, known: Mapping[str, Any]) -> Source:
-    """A source with what is not said taken from data prepared before."""
+    """The source; what it does not say is taken from data prepared before."""
     before = getattr(like, "source", None) or getattr(like, "data", None)
     if isinstance(before, Source):
         if source.fields is None:
@@ -95,7 +95,7 @@ def _as_before(source: Source, like: Any, known: Mapping[str, Any]) -> Source:
 
 
 def _check_table(source: Source) -> None:
-    """Refuse what is said of a table where there is none."""
+    """Refuse options for tables if the data are not a table."""
     table = source.name not in SETS and tables.is_table(Path(source.name))
     for name in ("header", "index"):
         if getattr(source, name) is not None and not table:
@@ -143,7 +143,7 @@ def _read_file(source: Source, known: Mapping[str, Any]) -> Raw:
 
 
 def _reader(path: Path, source: Source, known: Mapping[str, Any]) -> Callable[[], Raw]:
-    """How to read a file: by its name, or else by how it starts."""
+    """How to read a file: by its name, or else by its first bytes."""
     with path.open("rb") as file:
         head = file.read(8)
     suffix = path.suffix.lower()
@@ -175,7 +175,7 @@ def _idx_file(path: Path, name: str) -> Path | None:
 
 
 def _read_idx_folder(path: Path, memory: int) -> Parts:
-    """A folder of idx files that are named as MNIST's; labels and test data may be absent."""
+    """A folder of idx files with names like MNIST's; labels and test data may be absent."""
     parts: Parts = {}
     for part, names in MNIST_FILES.items():
         files = {f: found for f, n in zip(("x", "label"), names, strict=True) if (found := _idx_file(path, n))}

@@ -1,4 +1,4 @@
-"""Whether rows look as if they were scaled already: then they must not be scaled again in silence."""
+"""Whether rows look already scaled: then they must not be scaled again without a warning."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import numpy as np
 
 from ppdgm.errors import DataError
 
-SOME, ENOUGH = 1000, 10  # rows that are looked at, and from which their spread is looked at
-FAR, NEAR = 9.0, 0.1  # mean square from which rows are none of the scaled ones; distance at which scales agree
+SOME, ENOUGH = 1000, 10  # rows that are looked at, and the least number for looking at their spread
+FAR, NEAR = 9.0, 0.1  # mean square from which rows are not scaled ones; distance at which scales agree
 
 
 def check_own(name: str, transform: Any, rows: np.ndarray, ways: str) -> None:
-    """Rows without a mark are taken in the user's own units: refuse scaled ones, and warn where they may be either.
+    """Rows without a mark count as the user's own units: refuse scaled rows, and warn if they may be either.
 
     Args:
         name: of the field.
         transform: of a run.
         rows: [n, *event_shape].
-        ways: how to say which they are.
+        ways: how the user can say which they are.
 
     Raises:
-        DataError: they look as if they were scaled already.
+        DataError: they look already scaled.
     """
     if why := looks_prepared(transform, rows):
         raise DataError(
@@ -39,7 +39,7 @@ def check_own(name: str, transform: Any, rows: np.ndarray, ways: str) -> None:
 
 
 def looks_prepared(transform: Any, rows: np.ndarray) -> str:
-    """What speaks for rows being on the scale that a transform leads to, or nothing.
+    """Why rows seem to be on the scale that a transform gives, or nothing.
 
     Args:
         transform: of a run.
@@ -63,11 +63,11 @@ def looks_prepared(transform: Any, rows: np.ndarray) -> str:
 
 
 def may_be_prepared(transform: Any, rows: np.ndarray) -> bool:
-    """Whether rows in the user's own units may as well be scaled ones, and it would make a difference.
+    """Whether rows in the user's own units may also be scaled ones, and it would make a difference.
 
     Args:
         transform: of a run.
-        rows: [n, *event_shape], which do not look as if they were scaled.
+        rows: [n, *event_shape], which do not look already scaled.
     """
     x = np.asarray(rows[:SOME], np.float64)
     x = x[np.isfinite(x.reshape(len(x), -1)).all(1)]
@@ -77,13 +77,13 @@ def may_be_prepared(transform: Any, rows: np.ndarray) -> bool:
         return x.shape[1:] == transform.mean.shape and _may_be_standardised(transform, x)
     if not transform.changes or x.min() < 0 or not x.any():
         return False
-    if transform.kind == "levels":  # of numbers in [0, 1]
+    if transform.kind == "levels":  # levels of numbers in [0, 1]
         return bool((x == np.rint(x)).all())
     return bool(x.max() <= 1 < transform.divisor)
 
 
 def _may_be_standardised(transform: Any, x: np.ndarray) -> bool:
-    """Near 0, another place once they are scaled, and not clearly spread as the run's own rows are."""
+    """Near 0, moved when they are scaled, and without clearly the spread of the run's own rows."""
     z = ((x - transform.mean) / transform.scale).reshape(len(x), -1)
     x, mean, scale = x.reshape(len(x), -1), transform.mean.ravel(), transform.scale.ravel()
     if (x**2).mean() > FAR or ((z - x) ** 2).mean() < NEAR**2:
@@ -104,12 +104,12 @@ def _levels(transform: Any, x: np.ndarray) -> str:
 
 
 def _standardised(transform: Any, x: np.ndarray) -> str:
-    """In the scaled range and not in the own one: a row by itself, or the means and spreads of several rows."""
+    """Likely on the scaled range and not on the own one: by each row, or by the means and spreads of several rows."""
     if x.shape[1:] != transform.mean.shape:
         return ""
     z = ((x - transform.mean) / transform.scale).reshape(len(x), -1)
     x, scale = x.reshape(len(x), -1), transform.scale.ravel()
-    evidence = 0.5 * (z**2 - x**2).sum(1) + np.log(scale).sum()  # of two normals, for each row
+    evidence = 0.5 * (z**2 - x**2).sum(1) + np.log(scale).sum()  # for two normals, for each row
     outside = np.quantile(abs(z), 0.75) > 2 or abs(z).max() > 20  # more than a few outliers
     if (x**2).mean() < 4 and (z**2).mean() > 4 and outside and np.median(evidence) > np.log(100):
         far = np.sqrt((z**2).mean())

@@ -1,4 +1,4 @@
-"""Files of other programs: none is read, and each message says how its rows become one that is."""
+"""Files of other programs: none is read; each message says how to turn its rows into a file that is read."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ _FORMATS = (  # (endings, what the file is, what to do)
 
 
 def other_format(path: Path) -> str:
-    """What a file is, by its name, and how its rows become a file that is read; "" if its name doesn't say."""
+    """What a file is, by its name, and how to turn its rows into a file that is read; "" if the name doesn't say."""
     name = path.name.lower()
     found = next((f for f in _FORMATS if name.endswith(f[0])), None)
     return f"{path}: got {found[1]}, expected .npy, .npz, .csv, .tsv or idx. {found[2]}." if found else ""
 
 
 def sparse(path: Path, names: Iterable[str]) -> str:
-    """What to do with an .npz file whose arrays are those of a sparse matrix of SciPy's; "" of any other."""
+    """What to do if the arrays of an .npz file are those of a sparse SciPy matrix; "" for any other file."""
     if not {"format", "shape", "data"} <= set(names):
         return ""
     return (

@@ -1,4 +1,4 @@
-"""Raw arrays to a data set: checks, splits, scale, binarisation."""
+"""From raw arrays to a data set: checks, splits, scale, binarisation."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def prepare(
         raw: what was read.
         source: how to prepare it.
         entry: defaults of a known set.
-        transform: to be used instead of one that is fitted.
-        known: the codings of data prepared before, by field, whose classes are these data's too.
-        units: of the data, if these have a scale: "own", "prepared", or None for what they look like.
+        transform: used instead of one that is fitted.
+        known: the codings of data prepared before, by field; these data get the same classes.
+        units: of the data, if these have a scale: "own", "prepared", or None to judge by how they look.
 
     Raises:
-        DataError: data that can't be prepared so; says which, and where.
+        DataError: data that can't be prepared in this way; the message says which, and the place.
     """
     raw = _numbers(raw, known)
     _check_codes(raw, known)
@@ -75,7 +75,7 @@ def prepare(
 
 
 def _numbers(raw: Raw, known: Mapping[str, Any]) -> Raw:
-    """Text fields but x as whole numbers, the same in all parts, and the same as in data prepared before."""
+    """Text fields except x as whole numbers, the same in all parts, and the same as in data prepared before."""
     train, classes = raw.parts["train"], dict(raw.classes)
     parts, labels = {p: dict(f) for p, f in raw.parts.items()}, dict(raw.labels)
     tables: dict[str, dict[str, Any]] = {n: {p: f[n] for p, f in parts.items()} for n in train if n != "x"}
@@ -101,7 +101,7 @@ def _numbers(raw: Raw, known: Mapping[str, Any]) -> Raw:
 
 
 def _check_codes(raw: Raw, known: Mapping[str, Any]) -> None:
-    """Refuse whole numbers where the classes before had names: nothing says that they count these in the same order.
+    """Refuse whole numbers if the classes before had names: their order may be different.
 
     Raises:
         DataError: with the names, and how to write them.
@@ -121,7 +121,7 @@ def _check_codes(raw: Raw, known: Mapping[str, Any]) -> None:
 
 
 def _words(name: str, array: Any, its: Classes | None, known: Any) -> np.ndarray | None:
-    """The names in a field of text, or in one that was read with classes other than those before; None: neither."""
+    """The names in a field of text, or in one that was read with other classes than before; None: neither."""
     if array.dtype.kind in "US" and np.ndim(array) == 1:
         return np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
     if its is not None and isinstance(known, Classes) and known.text and its.names != known.names:
@@ -130,7 +130,7 @@ def _words(name: str, array: Any, its: Classes | None, known: Any) -> np.ndarray
 
 
 def _check(raw: Raw) -> None:
-    """Refuse arrays that are not numbers, not finite, of different lengths, or of another shape than in training."""
+    """Refuse arrays that are not numbers, are not finite, or differ in length, or in shape from training."""
     for part, fields in raw.parts.items():
         everything = {**fields, **({"label": raw.labels[part]} if part in raw.labels else {})}
         of = "" if part == "train" else f" of {part}"
@@ -177,10 +177,10 @@ def _prepared(
 
 
 def _with_facts(transform: Transform, train: Stream) -> Transform:
-    """A transform that knows how raw numbers look, and x: by some rows."""
+    """A transform that knows how raw numbers and x look, from some of the rows."""
     some = train[:SOME]
     whole = train.array.dtype.kind in "biu" or bool((some == np.rint(some)).all())
-    with np.errstate(all="ignore"):  # what is not finite is refused elsewhere
+    with np.errstate(all="ignore"):  # numbers that are not finite are refused elsewhere
         level = float(np.abs(transform.scaled(some)).mean())
     return replace(transform, whole=whole, level=level if np.isfinite(level) else 0.0)
 
@@ -199,10 +199,10 @@ def _check_probabilities(arrays: list[np.ndarray], transform: Transform) -> None
 
 
 def _scaling(raw: Raw, transform: Transform, units: str | None) -> Transform:
-    """What brings x to the scale of data prepared before: nothing, where they are on it already.
+    """The transform that brings x to the scale of data prepared before; none if x is already on it.
 
     Raises:
-        DataError: they look as if they were, and nothing is said of it.
+        DataError: they look already scaled, and the user says nothing about it.
     """
     xs = [fields["x"] for fields in raw.parts.values() if "x" in fields]
     if units == "prepared" or not xs:
@@ -223,7 +223,7 @@ def _split_data(
     transform: Transform,
     coding: Transform,
 ) -> Any:
-    """What `fit` takes: an array, or named arrays where there are fields beside x."""
+    """What `fit` takes: an array, or named arrays if there are fields beside x."""
     if taken is None:
         return None
     part, rows = taken
@@ -241,7 +241,7 @@ def _split_data(
 
 
 def _whole(array: np.ndarray, rows: Rows, classes: Classes | None) -> Any:
-    """Rows of a field but x, in memory; they know their classes."""
+    """Rows of a field other than x, in memory, with its classes."""
     found = Stream(array, rows, dtype=array.dtype.newbyteorder("=")).load()
     return found if classes is None else Prepared(found, classes)
 

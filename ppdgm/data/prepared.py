@@ -1,4 +1,4 @@
-"""Arrays that know how they were prepared: which scale their numbers are on, which classes their codes stand for."""
+"""Arrays that know how they were prepared: the scale of their numbers, the classes of their codes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-MIXED = "mixed"  # the coding of rows that were put together from several, or from prepared ones and others
-RESCALED = "rescaled"  # the coding of what was computed from prepared rows and may be on another scale: 2x − 1
+MIXED = "mixed"  # the coding of rows that were joined from different ones, or from prepared rows and others
+RESCALED = "rescaled"  # the coding of results of prepared rows that may be on another scale: 2x − 1
 UNKNOWN = {
     MIXED: "rows that were prepared in different ways, or not at all, were joined",
     RESCALED: "these rows were computed from prepared ones, and may be on another scale",
@@ -42,13 +42,13 @@ _MOVES = {"roll", "flip", "flipud", "fliplr", "rot90", "transpose", "matrix_tran
 
 
 class Prepared(np.ndarray):
-    """An array with the `Transform` or the `Classes` that its numbers came from, as `load_data` gives them.
+    """An array with the `Transform` or the `Classes` that its numbers came from, as `load_data` returns them.
 
-    It is a NumPy array in all else. Indices, copies, noise, masks, means and joining like with like keep the coding;
-    bare arrays, comparisons and sums have none. Other arithmetic may lead to another scale (x · sd + mean, 2x − 1), and
-    so may what moves dimensions that have a scale each: the coding is then RESCALED, which is asked about. Bare is also
-    what NumPy makes without asking: `np.asarray(rows)`, `np.array([row, row])`, `rng.permutation(rows)`,
-    `np.load` of what was saved. `Prepared(rows, coding)` marks them.
+    Otherwise it is a NumPy array. Indices, copies, noise, masks, means, and joining rows of one kind keep the coding;
+    comparisons and sums have none. Other arithmetic may lead to another scale (x · sd + mean, 2x − 1), and so may an
+    operation that moves dimensions with different scales: then the coding is RESCALED, and you are asked about it.
+    Some results of NumPy have no coding: `np.asarray(rows)`, `np.array([row, row])`, `rng.permutation(rows)`, and
+    `np.load` of a saved array. `Prepared(rows, coding)` gives them one.
     """
 
     coding: Any
@@ -95,15 +95,15 @@ class Prepared(np.ndarray):
         return _coded(found, _moved(coding) if name in _MOVES else coding)
 
     def mean(self, *args: Any, **kwargs: Any) -> Any:
-        """As of any array; means of rows are on their scale."""
+        """As for any array; means of rows are on their scale."""
         return self._place("mean", *args, **kwargs)
 
     def min(self, *args: Any, **kwargs: Any) -> Any:
-        """As of any array, on the rows' scale."""
+        """As for any array, on the rows' scale."""
         return self._place("min", *args, **kwargs)
 
     def max(self, *args: Any, **kwargs: Any) -> Any:
-        """As of any array, on the rows' scale."""
+        """As for any array, on the rows' scale."""
         return self._place("max", *args, **kwargs)
 
     def _place(self, name: str, *args: Any, **kwargs: Any) -> Any:
@@ -123,7 +123,7 @@ def coding_of(array: Any) -> Any:
 
 
 def gathered(data: Any) -> dict[Any, Any]:
-    """Named arrays; a single one is x. Lists of prepared rows become one prepared array of them."""
+    """Named arrays; a single array is x. Lists of prepared rows become one prepared array."""
     named = data if isinstance(data, Mapping) else {"x": data}
     return {n: _gathered(v) for n, v in named.items()}
 
@@ -133,12 +133,12 @@ def _gathered(value: Any) -> Any:
         return value
     try:
         return np.stack(value)
-    except (ValueError, TypeError):  # of different shapes: refused where fields are read
+    except (ValueError, TypeError):  # of different shapes: refused when fields are read
         return value
 
 
 def _bare(value: Any) -> Any:
-    """Without codings, inside of lists too."""
+    """Without codings, also inside lists."""
     if isinstance(value, Prepared):
         return value.view(np.ndarray)
     if isinstance(value, dict):
@@ -157,7 +157,7 @@ def _arrays(value: Any) -> Iterator[np.ndarray]:
 
 
 def _shared(arrays: list[np.ndarray], joined: bool) -> Any:
-    """The coding that arrays have in common; of rows that are joined, each must have it."""
+    """The coding that arrays have in common; if rows are joined, each must have it."""
     codings = [c for c in map(coding_of, arrays) if c is not None]
     if not codings:
         return None
@@ -167,7 +167,7 @@ def _shared(arrays: list[np.ndarray], joined: bool) -> Any:
 
 
 def _same_scale(name: str, inputs: Any) -> bool:
-    """Whether what an operation makes of rows is on their scale: with noise, of the rows' own shape, or a mask."""
+    """Whether the result of an operation on rows is on their scale: with noise of the rows' shape, or a mask."""
     if name in ("add", "subtract"):
         return all(np.ndim(i) > 1 for i in inputs) and len({np.shape(i) for i in inputs}) == 1
     others = [np.asarray(i) for i in inputs if coding_of(i) is None]
@@ -175,7 +175,7 @@ def _same_scale(name: str, inputs: Any) -> bool:
 
 
 def _moved(coding: Any) -> Any:
-    """The coding of rows whose dimensions changed their places: none is known where each has a scale of its own."""
+    """The coding of rows whose dimensions were moved: unknown if each dimension has its own scale."""
     return coding if getattr(coding, "mean", None) is None else RESCALED
 
 

@@ -1,4 +1,4 @@
-"""What a source holds before anything is done to it: named arrays, by split."""
+"""What a source contains before any preparation: named arrays, by split."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _SPLITS = {"train": "train", "validation": "validation", "valid": "validation", 
 
 @dataclass(frozen=True)
 class Raw:
-    """Named arrays [N, …] by split: "train" (all that is not held out by the source itself), "validation", "test".
+    """Named arrays [N, …] by split: "train" (all that the source does not hold out itself), "validation", "test".
 
     Attributes:
         parts: the arrays of each split, by field.
-        labels: of each split, if there are any, whether they are a field or not.
-        classes: what the whole numbers of fields stand for.
-        columns: of a table with a header, those of x.
+        labels: of each split, if there are any, also if they are not a field.
+        classes: the meaning of the whole numbers of fields.
+        columns: the columns of x, for a table with a header.
     """
 
     parts: dict[str, dict[str, np.ndarray]]
@@ -52,7 +52,7 @@ def by_split(named: Mapping[str, np.ndarray], where: str) -> dict[str, dict[str,
 
 
 def _place(name: str) -> tuple[str, str]:
-    """The split that an array's name tells of, or "", and its field."""
+    """The split in an array's name, or "", and its field."""
     first, _, rest = name.partition("_")
     before, _, last = name.rpartition("_")
     if first in _SPLITS:
@@ -81,7 +81,7 @@ def choose(parts: Mapping[str, Mapping[str, np.ndarray]], source: Source) -> Raw
 
 
 def _default(named: Mapping[str, np.ndarray], source: Source) -> dict[str, Any]:
-    """x under its usual names, or the only array; the others but the label keep their names."""
+    """x under its usual names, or the only array; the others, except the label, keep their names."""
     others, labels = [n for n in named if n not in LABEL_NAMES], [n for n in named if n in LABEL_NAMES]
     if len(labels) > 1:
         raise DataError(

@@ -15,7 +15,7 @@ _BYTE, _WORD = 2.0**8 - 1, 2.0**16 - 1  # the largest numbers of 8 and of 16 bit
 
 
 def choose_scale(arrays: list[np.ndarray]) -> str:
-    """For images of whole numbers that are not black and white already, "unit"; otherwise "none"."""
+    """For images of whole numbers that are not already black and white, "unit"; otherwise "none"."""
     bytes_only = all(a.dtype == np.uint8 for a in arrays)
     if not all(a.dtype.kind in "iu" for a in arrays) or not (bytes_only or arrays[0].ndim >= 3):
         return "none"
@@ -24,7 +24,7 @@ def choose_scale(arrays: list[np.ndarray]) -> str:
 
 
 def _of_words(arrays: list[np.ndarray]) -> bool:
-    """Whether there are numbers of 16 bits among them, in either order of their bytes."""
+    """Whether there are numbers of 16 bits among them, in either byte order."""
     return any(a.dtype.newbyteorder("=") == np.uint16 for a in arrays)
 
 
@@ -37,7 +37,7 @@ def fit_transform(scale: str, arrays: list[np.ndarray], train: Stream) -> Transf
         train: the raw training data.
 
     Raises:
-        DataError: numbers that can't be scaled so.
+        DataError: numbers that can't be scaled in this way.
     """
     if scale == "none":
         return Transform()
@@ -71,7 +71,7 @@ def _levels(arrays: list[np.ndarray]) -> Transform:
 
 
 def extremes(arrays: Iterable[np.ndarray], enough: float = np.inf) -> tuple[float, float]:
-    """Smallest and largest number; of unsigned bytes, a number of at least `enough` ends an array's search."""
+    """Smallest and largest number; for unsigned bytes, a number of at least `enough` ends the search in an array."""
     low, high = np.inf, -np.inf
     for array in arrays:
         for _, chunk in pieces(array):
@@ -85,11 +85,11 @@ def extremes(arrays: Iterable[np.ndarray], enough: float = np.inf) -> tuple[floa
 def _standardise(train: Stream) -> Transform:
     """Mean and standard deviation per dimension, in one pass; a constant dimension has scale 1.
 
-    A dimension that varies by so little that its variance is no normal float64 is refused: it is not constant.
+    If a dimension varies so little that its variance is not a normal float64, it is refused: it is not constant.
 
     Chan, Golub & LeVeque 1983, doi:10.1080/00031305.1983.10483115.
     """
-    first = train[0].astype(np.float64)  # numbers are counted from it, so that what is constant stays exactly so
+    first = train[0].astype(np.float64)  # numbers are counted from it, so that constant ones stay exactly constant
     count, mean, squares = 0, np.zeros_like(first), np.zeros_like(first)
     constant = np.ones(first.shape, bool)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):

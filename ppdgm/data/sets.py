@@ -1,4 +1,4 @@
-"""The sets that are known by name."""
+"""The sets that have a name."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ MNIST_FILES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A set that is known by name.
+    """A set that has a name.
 
     Attributes:
         name: of the set.
-        meaning: what it is, in a line.
-        rows: of what it comes as, by split.
-        shape: of a datum.
+        meaning: what it is, in one line.
+        rows: the number of rows in each of its original splits.
+        shape: of a row.
         classes: names of its classes.
         origin: where it comes from.
         citation: whom to cite.
-        mirror: the address above its files, where it is downloaded.
+        mirror: the address of the folder from which its files are downloaded.
         sha256: of its files, unpacked.
-        validation, test, scale, binarise: how it is prepared unless a `Source` says otherwise.
+        validation, test, scale, binarise: how it is prepared unless a `Source` sets something else.
     """
 
     name: str

@@ -14,7 +14,7 @@ Columns = Column | tuple[Column, ...]
 
 
 def _pairs(value: Any) -> tuple[tuple[str, Columns], ...] | None:
-    """Fields as pairs, which hash, and go through TOML and back; a bare name stands for itself."""
+    """Fields as pairs, which can be hashed and written to TOML; a bare name is used for both."""
     if value is None:
         return None
     pairs = list(value.items()) if isinstance(value, Mapping) else value
@@ -49,21 +49,21 @@ class Source(Spec):
     Args:
         name: of a set (`catalogue()` has them all), or a path: .npy, .npz, idx (also gzipped), .csv or .tsv, a folder
             of images, of .npy files, or of idx files named as MNIST's.
-        fields: which arrays or columns are which fields: {"x": ["a", "b"], "label": "species"}. Columns go by name, or
-            by number from 0; a single one gives [N], a list gives [N, columns]. By default x alone, and of named arrays
-            all but the label.
-        header: whether a table's first line holds the names of its columns; by default, whether none of it is a number,
-            and where its numbers look like names, you are asked.
-        index: whether a table's first column holds names or numbers of rows, and is to be left out of x; by default it
-            isn't, and where it has a blank name or counts the rows, you are asked.
-        validation, test: a fraction, or a number of rows. By default the set's own, otherwise a tenth. Where a set
-            comes with such a split, it is taken from there; otherwise from the training data.
+        fields: which arrays or columns are which fields: {"x": ["a", "b"], "label": "species"}. Write columns by name,
+            or by number from 0; a single one gives [N], a list gives [N, columns]. By default only x, and for named
+            arrays all but the label.
+        header: whether a table's first line has the names of its columns. By default it has if none of it is a number;
+            if its numbers look like names, you are asked.
+        index: whether a table's first column has names or numbers of rows, and is left out of x. By default it is kept;
+            if it has a blank name or counts the rows, you are asked.
+        validation, test: a fraction, or a number of rows. By default the set's own, otherwise a tenth. If a set comes
+            with such a split, it is taken from there; otherwise from the training data.
         seed: of the split and of binarisation.
         scale: of x: "unit" to [0, 1]; "levels" to whole numbers 0..255; "standardise" to mean 0 and variance 1 per
             dimension of the training data; "auto" to [0, 1] for images of whole numbers, otherwise "none".
-        binarise: x in [0, 1]. "threshold" at half; "static" draws x ~ Bernoulli(x) once; "dynamic" leaves the training
-            data to be drawn anew for each minibatch and draws the others once; "auto" is the set's own.
-        memory: arrays that would take more bytes are streamed from .npy and unpacked idx files, instead of loaded.
+        binarise: x in [0, 1]. "threshold" at half; "static" draws x ~ Bernoulli(x) once; "dynamic" draws the training
+            data again for each minibatch, and the others once; "auto" is the set's own.
+        memory: arrays that would need more bytes are streamed from .npy and unpacked idx files, instead of loaded.
     """
 
     name: Annotated[str, Field(min_length=1)]

@@ -18,12 +18,12 @@ Rows = np.ndarray | None  # None: all of them, in order
 def split(
     sizes: Mapping[str, int], asked: Mapping[str, Amount], default: Mapping[str, Amount], seed: int
 ) -> dict[str, tuple[str, Rows] | None]:
-    """For each split, the part that it is taken from and the rows of it; None where it has no data.
+    """For each split, the part that it is taken from and its rows; None if it has no data.
 
     Args:
-        sizes: rows of the parts that the set comes as: "train", and perhaps "validation" and "test".
+        sizes: the number of rows of the set's original parts: "train", and perhaps "validation" and "test".
         asked: fractions or rows of "validation" and "test", or None for the default.
-        default: likewise; None for all that a part has, or else a tenth of the training data.
+        default: the same; None for all that a part has, or else a tenth of the training data.
         seed: of the order in which rows are drawn.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Arrays larger than memory: rows are read, prepared and returned as they are asked for."""
+"""Arrays larger than memory: rows are read, prepared and returned when they are asked for."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ppdgm.data.prepared import Prepared
 from ppdgm.data.transform import Transform, floating
 from ppdgm.errors import DataError
 
-CHUNK_BYTES = 2**25  # what a pass over the data holds at a time
-_ARGUMENTS = ("rows", "transform", "binarise", "seed", "dtype", "coding")  # of a Stream, beside its array
+CHUNK_BYTES = 2**25  # the most bytes that a pass over the data holds at a time
+_ARGUMENTS = ("rows", "transform", "binarise", "seed", "dtype", "coding")  # of a Stream, except its array
 
 
 class Stream:
-    """Rows of an array, prepared when they are read; it looks like an array, and nothing of it is held in memory.
+    """Rows of an array, prepared when they are read; it looks like an array, but is not held in memory.
 
     Args:
         array: [M, *event_shape], usually memory-mapped.
         rows: which rows of `array`, in which order; all of them by default.
         transform: of the raw numbers.
-        binarise: "none", "threshold" or "static", after the transform. A static draw depends on `seed` and the row's
-            number in `array` alone.
+        binarise: "none", "threshold" or "static", after the transform. A static draw depends only on `seed` and the
+            row's number in `array`.
         seed: of static draws.
         dtype: of what is returned; by default floating.
-        coding: how the numbers that are read were prepared, where it isn't by `transform`.
+        coding: how the numbers that are read were prepared, if not by `transform`.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Stream:
         coding: Transform | None = None,
     ):
         self.array = array
-        self.coding = transform if coding is None else coding  # what is read of it knows that too
+        self.coding = transform if coding is None else coding  # rows that are read from it carry this coding
         self.rows, self.transform, self.binarise, self.seed = rows, transform, binarise, seed
         self.dtype = np.dtype(dtype) if dtype is not None else floating(array.dtype)
         self.shape: tuple[int, ...] = (len(array) if rows is None else len(rows), *array.shape[1:])
@@ -68,7 +68,7 @@ class Stream:
         return (row for i in range(0, len(self), step) for row in self[i : i + step])
 
     def __reduce__(self) -> Any:
-        """A copy opens the file by itself: a handle belongs to one process, and is closed with its owner."""
+        """A copy opens the file again: a handle belongs to one process, and is closed with its owner."""
         changes = {n: getattr(self, n) for n in _ARGUMENTS}
         return _revived, (_place(self.array) or np.asarray(self.array), changes)
 
@@ -76,7 +76,7 @@ class Stream:
         return np.asarray(self.load()).astype(dtype or self.dtype, copy=False)
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        """The data of an index, a slice, or an array of indices or of booleans."""
+        """The rows at an index, a slice, or an array of indices or of booleans."""
         if isinstance(index, slice):
             chosen = range(*index.indices(len(self)))
             if self.rows is None and chosen.step == 1:
@@ -112,13 +112,13 @@ class Stream:
         return self._known(found)
 
     def chunks(self, rows: int | None = None) -> Iterator[np.ndarray]:
-        """Indices that cover all data once, nearly in the order of the file, a bounded number of bytes at a time."""
+        """Indices that cover all rows once, nearly in the order of the file; each piece has limited size."""
         step = self._step(rows)
         order = np.arange(len(self)) if self.rows is None else np.argsort(self.rows, kind="stable")
         return (np.sort(order[i : i + step]) for i in range(0, len(self), step))
 
     def _step(self, rows: int | None) -> int:
-        """How many data may be held at once, as float64."""
+        """The number of rows that may be held at once, as float64."""
         return min(rows or len(self), max(1, CHUNK_BYTES // (8 * max(int(np.prod(self.shape[1:])), 1))))
 
     def like(self, **changes: Any) -> Stream:
@@ -145,7 +145,7 @@ class Stream:
 
 
 def draws(seed: tuple[int, ...], rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The `rows`, ascending, of `np.random.default_rng(seed).random((M, *shape))`, without the others."""
+    """The `rows`, ascending, of `np.random.default_rng(seed).random((M, *shape))`; the others are not drawn."""
     width = int(np.prod(shape))
     found = np.empty((len(rows), width))
     bits = np.random.PCG64(seed)
@@ -158,16 +158,16 @@ def draws(seed: tuple[int, ...], rows: np.ndarray, shape: tuple[int, ...]) -> np
 
 
 def _rows_of(array: Any) -> Any:
-    """What an array's rows are read from: its file, if the array is all of it, and the file is still there."""
+    """What an array's rows are read from: its file, if the array is the whole of it, and the file is still there."""
     if _place(array) and hasattr(os, "preadv"):
         file = _File(array)
-        if file[slice(0, 1)].tobytes() == array[:1].tobytes():  # not replaced by another since
+        if file[slice(0, 1)].tobytes() == array[:1].tobytes():  # the file was not replaced since
             return file
     return array.view(np.ndarray)
 
 
 def _place(array: Any) -> tuple[Any, ...]:
-    """What opens the file of an array anew, if the array is all of it, and the file is still there; else nothing."""
+    """What is needed to open an array's file again, if the array is the whole of it and the file is there; else ()."""
     mapped = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap) and array.mode == "r"
     if mapped and array.flags.c_contiguous and os.path.isfile(str(array.filename)):
         return os.path.abspath(str(array.filename)), array.dtype, "r", array.offset, array.shape
@@ -181,7 +181,7 @@ def _revived(place: Any, changes: dict[str, Any]) -> Stream:
 class _File:
     """The rows of a memory-mapped array, read from its file at their places.
 
-    Pages of a map count as this process's memory once they are touched, and a file that becomes shorter ends it.
+    Pages of a map that were read count as this process's memory, and the process crashes if the file becomes shorter.
     """
 
     def __init__(self, array: Any):
@@ -210,6 +210,6 @@ def _numbers(rows: Any) -> np.ndarray:
 
 
 def _runs(rows: np.ndarray) -> list[tuple[int, int]]:
-    """Where rows, ascending, follow one another: the first place, and the place after the last, of each run."""
+    """Runs of consecutive rows, ascending: the first place, and the place after the last, of each run."""
     breaks = np.flatnonzero(np.diff(rows) != 1) + 1
     return list(zip([0, *breaks.tolist()], [*breaks.tolist(), len(rows)], strict=True)) if len(rows) else []

@@ -45,10 +45,10 @@ def read_table(path: Path, source: Source, known: Mapping[str, Any]) -> Raw:
 
     Args:
         path, source: of it.
-        known: the codings of data that were prepared before, by field: their columns and classes are these data's too.
+        known: the codings of data that were prepared before, by field; these data get the same columns and classes.
 
     Raises:
-        DataError: a cell that is no number, or a row of another length; with its line and column.
+        DataError: a cell that is not a number, or a row of another length; the message gives the line and column.
     """
     check_fits(path.stat().st_size, str(path), "Save it as numbers with np.save: .npy files are streamed.")
     try:
@@ -80,7 +80,7 @@ def _rows(file: Any, path: Path) -> Iterator[_Row]:
         seen.clear()
         if cells:
             yield _Row(reader.line_num, cells, delimiter)
-    try:  # the last row again, as the reader takes the end of the file for the end of a quotation
+    try:  # read the last row again: the reader accepts the end of the file as the end of a quotation
         list(csv.reader(io.StringIO(ended, newline=""), **form, strict=True))
     except csv.Error as error:
         if "unexpected end" in str(error):
@@ -136,9 +136,9 @@ class _Table:
         return Raw({"train": {n: fields[n] for n in wanted}}, labels, classes, named)
 
     def _wanted(self) -> tuple[dict[str, Columns], Column | None]:
-        """Columns of the fields, and that of labels beside them.
+        """The columns of the fields, and the column of labels beside them.
 
-        They are those that the source tells; or of data prepared before, by their names; or all but the label.
+        They are the ones in the source; or those of data prepared before, by their names; or all but the label.
         """
         source = self.source
         label: Column | None = next((n for n in self.names if n.lower() in _LABELS), None)
@@ -169,7 +169,7 @@ class _Table:
         return {"x": left}, label
 
     def _is_bare(self, field: str) -> bool:
-        """Whether a field is asked for by its own name, which is no column's: fields=["x", "label"]."""
+        """Whether a field is asked for by its own name, which is not a column's: fields=["x", "label"]."""
         return self.header and dict(self.source.fields or ()).get(field) == field and field not in self.names
 
     def _left(self, taken: Iterable[Columns | None]) -> tuple[int, ...]:
@@ -181,12 +181,12 @@ class _Table:
         raise DataError(f"{self.path} has no columns of data beside its index and its label.")
 
     def _names(self, field: str) -> tuple[str, ...]:
-        """The columns of a field of data prepared before, where this table has names too."""
+        """The columns of a field in data prepared before, if this table has names too."""
         names = getattr(self.known.get(field), "columns", ()) if self.header else ()
         return names if len(set(names)) == len(names) else ()
 
     def _check_index(self, wanted: dict[str, Columns]) -> None:
-        """Refuse fields that take what is said to hold names of rows."""
+        """Refuse fields that take a column that, as the user says, has names of rows."""
         first = index_columns(self.path, self.names, True) if self.source.index else 0
         for name, columns in wanted.items():
             if taken := [c for c in self._columns(columns) if c < first]:
@@ -197,7 +197,7 @@ class _Table:
                 )
 
     def _by_name(self, field: str, wanted: Columns) -> Columns:
-        """Columns by number as those that had these numbers in data prepared before, which may be elsewhere here."""
+        """Columns by number become those with these numbers in data prepared before, which may be elsewhere here."""
         names, places = self._names(field), wanted if isinstance(wanted, tuple) else (wanted,)
         if not names or len(names) != len(places) or any(isinstance(c, str) for c in places):
             return wanted
@@ -229,7 +229,7 @@ class _Table:
                 self._refuse(row, chosen)
             for name, found in texts.items():
                 cell = row.cells[columns[name][0]].strip()
-                if "\n" in cell or "\r" in cell:  # a lonely quotation mark, which takes in all rows to the next one
+                if "\n" in cell or "\r" in cell:  # a single quotation mark, which takes in all rows up to the next one
                     shown = f"got {cell[:40]!r}, with a line break. Is a quotation mark missing?"
                     raise DataError(f"{self._place(row.line, columns[name][0])}: {shown}")
                 found.append(known.setdefault(cell, cell))
@@ -265,7 +265,7 @@ class _Table:
         if not np.isfinite(values).all():
             at = int(np.argmin(np.isfinite(values)))
             raise DataError(f"{self._place(lines[at], column)}: got {cells[at]}, expected a finite number. {_FILL}")
-        for at in map(int, np.flatnonzero(np.abs(values) >= 2**53)):  # which a float can't tell from its neighbours
+        for at in map(int, np.flatnonzero(np.abs(values) >= 2**53)):  # a float can't tell it from its neighbours
             if re.fullmatch(r"[+-]?\d+", cells[at]) and int(cells[at]) != int(values[at]):
                 raise DataError(
                     f"{self._place(lines[at], column)}: got {cells[at]}, a whole number beyond 2⁵³, which a float does "

@@ -12,9 +12,9 @@ from ppdgm.data.kinds import numbers
 from ppdgm.data.prepared import Prepared
 from ppdgm.errors import DataError, nearest
 
-STEPS = 100  #: of a floating type that a column's standard deviation must be, for rounding to be no part of it
+STEPS = 100  #: steps of a floating type in a column's standard deviation, so that rounding doesn't matter
 KINDS = ("none", "unit", "levels", "standardise")
-_FACTS: dict[str, Any] = {  # what they may be in a table
+_FACTS: dict[str, Any] = {  # their valid values in a table
     "binarise": lambda v: v in ("none", "threshold", "static", "dynamic"),
     "seed": lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0,
     "whole": lambda v: isinstance(v, bool),
@@ -38,7 +38,7 @@ class Transform:
         columns: the table's columns that x came from, by name.
         binarise, seed: how x is made 0 or 1 after that: "none", "threshold", "static", "dynamic"; seed of the draws.
         whole: whether the raw numbers were whole.
-        level: mean |x| of the training data, if it is known.
+        level: mean |x| of the training data, if known.
     """
 
     kind: str = "none"
@@ -67,22 +67,22 @@ class Transform:
 
     @property
     def changes(self) -> bool:
-        """Whether x has other units than the raw numbers; what is 0 or 1 counts as its own."""
+        """Whether x has other units than the raw numbers; 0 or 1 counts as the same units."""
         return not self.binary and not (self.divisor == 1.0 and self.kind in ("none", "unit", "levels"))
 
     def apply(self, raw: Any) -> Prepared:
-        """Raw numbers [..., *event_shape] as x, floating; the result knows this transform.
+        """Raw numbers [..., *event_shape] as x, floating; the result carries this transform.
 
         Raises:
-            DataError: of another shape than what "standardise" was fitted on.
+            DataError: another shape than the one that "standardise" was fitted on.
         """
         return Prepared(self.scaled(raw), self)
 
     def prepare(self, raw: Any) -> Prepared:
-        """Raw numbers [N, *event_shape] as x, made 0 or 1 where the training data were.
+        """Raw numbers [N, *event_shape] as x, binarised if the training data were.
 
         Raises:
-            DataError: of another shape, or no probabilities that 0 or 1 can be drawn with.
+            DataError: another shape, or numbers that are not probabilities for drawing 0 or 1.
         """
         x = self.scaled(raw)
         if self.binary:
@@ -96,7 +96,7 @@ class Transform:
         return Prepared(x, self)
 
     def scaled(self, raw: Any) -> np.ndarray:
-        """As `apply`, as a bare array."""
+        """The same as `apply`, as a bare array."""
         raw = numbers("x", raw)
         dtype = floating(raw.dtype)
         if self.mean is not None and self.scale is not None:
@@ -111,7 +111,7 @@ class Transform:
     def invert(self, x: Any) -> np.ndarray:
         """The raw numbers of x [..., *event_shape], floating; of "levels", up to rounding.
 
-        They are float64 where float32 would blur them, as it would Julian days.
+        They are float64 if float32 would blur them, such as Julian days.
         """
         x = numbers("x", x)
         dtype = floating(x.dtype)
@@ -121,10 +121,10 @@ class Transform:
         return x.astype(dtype) if self.divisor == 1.0 else np.multiply(x, self.divisor, dtype=dtype)
 
     def log_det(self, event_shape: tuple[int, ...]) -> float:
-        """log |dx/draw| of a datum: what is added to log p(x) for the log-density of the raw numbers.
+        """log |dx/draw| of a row: add it to log p(x) to get the log-density of the raw numbers.
 
         Raises:
-            DataError: x was made 0 or 1, so that there is no such density, or has another shape.
+            DataError: x was binarised, so that there is no such density; or it has another shape.
         """
         if self.binary:
             raise DataError(
@@ -138,7 +138,7 @@ class Transform:
         return -float(np.prod(event_shape)) * float(np.log(self.divisor))
 
     def in_words(self) -> str:
-        """What x is, where it has other units than the raw numbers."""
+        """What x is, if it has other units than the raw numbers."""
         if not self.changes:
             return ""
         words = {"standardise": "standardised x", "unit": f"x / {self.divisor:g}", "levels": "levels of x"}
@@ -158,7 +158,7 @@ class Transform:
         """The transform of `to_table()` and `arrays()`.
 
         Raises:
-            DataError: they are no transform's.
+            DataError: they are not those of a transform.
         """
         kind, divisor = table.get("kind", "none"), table.get("divisor", 1.0)
         if kind not in KINDS:
