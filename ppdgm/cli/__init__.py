@@ -1,11 +1,11 @@
 """The command line: `ppdgm fit | resume | evaluate | sample | models | data | runs | new`.
 
-Nothing here imports torch or jax; what is slow to import is imported by the command that needs it.
+Nothing here imports torch or jax; slow imports are done by the command that needs them.
 """
 
 
 def main() -> None:
-    """Run the command that `sys.argv` asks for, and exit with its code."""
+    """Run the command in `sys.argv`, and exit with its code."""
     from ppdgm.cli.app import app
 
     app()

@@ -1,4 +1,4 @@
-"""The application: its commands, and the one place where every error ends."""
+"""The application: its commands, and the one place where every error is handled."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ class Group(TyperGroup):
 
 @contextmanager
 def _ends_at_once(options: set[str]) -> Iterator[None]:
-    """Ctrl-C ends a command that only reads at once: an exception may be lost in a library's callback.
+    """Ctrl-C ends a read-only command at once: an exception could be lost in a library's callback.
 
-    `fit` and `resume` have handlers of their own, which keep what was reached; a request to end is another Ctrl-C to
-    them.
+    `fit` and `resume` have their own handlers, which keep the progress so far; for them, a request to end is like
+    Ctrl-C.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""Programs in a user's own files: FILE.py, FILE.py:NAME and MODULE:NAME."""
+"""Programs in the user's own files: FILE.py, FILE.py:NAME and MODULE:NAME."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ppdgm.program import PlainPair, Program
 from ppdgm.spec import Spec
 
 _loaded: set[str] = set()  # modules that came from files
-_added: list[str] = []  # to sys.path, for them
+_added: list[str] = []  # to sys.path, for these modules
 
 
 def is_code(text: str) -> bool:
-    """Whether text names a file or a module, rather than a program, a recipe or a run."""
+    """Whether text names a file or a module, and not a program, a recipe or a run."""
     return text.partition(":")[0].endswith(".py") or ":" in text
 
 
 def load_code(text: str) -> tuple[ModuleType, str]:
     """The module of FILE.py, FILE.py:NAME or MODULE:NAME, and the name."""
-    # The last colon, so that C:\my_program.py is a file.
+    # Split at the last colon, so that C:\my_program.py is a file.
     file, _, name = (text, "", "") if text.endswith(".py") else text.rpartition(":")
     if not file or (not name and not file.endswith(".py")):
         raise SpecError(f"Got {text!r}, expected FILE.py, FILE.py:NAME or MODULE:NAME.")
@@ -49,12 +49,12 @@ def _find_in(folder: Path) -> None:
 
 
 def _from_file(path: Path) -> ModuleType:
-    """The module that a file makes, under the file's name, as recipes refer to it."""
+    """The module of a file, under the file's name, as recipes refer to it."""
     if not path.is_file():
         raise SpecError(f"{path}: there is no such file. ppdgm new {path} writes a program to start from.")
     name = re.sub(r"\W", "_", path.stem)
     check_name(name, path)
-    _find_in(path.parent)  # what it imports from beside it
+    _find_in(path.parent)  # the file may import from its own folder
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise SpecError(f"{path} can't be imported.")
@@ -81,7 +81,7 @@ def check_name(name: str, path: Path) -> None:
 
 
 def _running(where: str, load: Any) -> Any:
-    """Run a user's file; what it raises is told with its line."""
+    """Run a user's file; an error is reported with its line."""
     try:
         return load()
     except (Exception, SystemExit) as error:
@@ -94,7 +94,7 @@ def _running(where: str, load: Any) -> Any:
 
 
 def _line(error: BaseException) -> str:
-    """The last line of the user's own that ran."""
+    """The last line of the user's own code that ran."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{_near(error.filename)}, line {error.lineno}"
     libraries = (str(Path(__file__).parent.parent), str(Path(re.__file__).parent.parent), "<frozen")

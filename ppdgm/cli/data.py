@@ -1,4 +1,4 @@
-"""`ppdgm data`: the data sets, and what is in one."""
+"""`ppdgm data`: the data sets, and the contents of one."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def data(
 
 
 def describe(name: str, settings: list[str], told: dict[str, bool], as_json: bool) -> None:
-    """What is in one set, as `fit` would see it."""
+    """The contents of one set, as `fit` would load it."""
     from ppdgm.cli.overrides import apply, parse
     from ppdgm.data import load_data
     from ppdgm.inference.recipe import source_of

@@ -1,4 +1,4 @@
-"""`ppdgm diagnose`: what is well with a run, what is not, and what to try next, in a report."""
+"""`ppdgm diagnose`: a report on what works in a run, what does not, and what to try next."""
 
 from __future__ import annotations
 
@@ -120,10 +120,10 @@ def diagnose(
 
 
 def _report_path(run: str, out: str | None) -> Path:
-    """Where the report goes, known to be right before the work begins.
+    """The path of the report, checked before the work begins.
 
     Raises:
-        CheckpointError: nothing can be written there, or a file that is no report.
+        CheckpointError: nothing can be written there, or there is a file that is not a report.
     """
     from pathlib import Path
 
@@ -142,12 +142,12 @@ def _report_path(run: str, out: str | None) -> Path:
 def _labels(
     opened: Opened, fit: Fit, name: str | None, split: str, whole: bool, command: list[str], units: Any
 ) -> np.ndarray | None:
-    """The labels of the data that `load_part` gave, where there are any; programs need not take them.
+    """The labels of the data that `load_part` returned, if there are any; programs need not use them.
 
     Args:
-        opened, fit, name, command, units: as for `load_part`.
-        split: the one that it gave.
-        whole: whether none was asked for, so that a file was not split.
+        opened, fit, name, command, units: the same as for `load_part`.
+        split: the one that it returned.
+        whole: whether no split was asked for, so that a file was not split.
     """
     import numpy as np
 

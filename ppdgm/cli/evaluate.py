@@ -23,7 +23,7 @@ from ppdgm.cli.options import (
 )
 from ppdgm.cli.output import emit, say, tell
 
-ELBO_PARTICLES = 10  # of the ELBO, whose mean over data needs few
+ELBO_PARTICLES = 10  # for the ELBO: its mean over the data needs few
 
 
 def evaluate(
@@ -92,7 +92,7 @@ def evaluate(
         tell(f"  log-likelihood with k = {k} …")
     try:
         likelihood = fit.log_likelihood(part, k=k, seed=seed, memory=memory)
-    except ProgramError as error:  # one latent for all data: there is no log p(x) of a datum
+    except ProgramError as error:  # one latent shared by all data: a row has no log p(x)
         result |= {"log_likelihood": None, "note": str(error)}
         if not as_json:
             say(f"  log-likelihood  none: {error}")

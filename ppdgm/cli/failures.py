@@ -23,7 +23,7 @@ EXIT_CODES = """Exit codes:
 
 
 def report(error: BaseException, as_json: bool, debug: bool) -> int:
-    """Tell of an error, and return the exit code.
+    """Report an error, and return the exit code.
 
     Args:
         error: what was raised.
@@ -69,7 +69,7 @@ def _explain(error: BaseException) -> tuple[int, str, str]:
 
 
 def _usage(error: Any) -> str:
-    """What typer says of a mistyped command line, in the form of our own errors."""
+    """typer's message about a mistyped command line, in the form of our own errors."""
     text, parameter = one_line(error.message).rstrip("."), getattr(error, "param", None)
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "ppdgm"
@@ -84,7 +84,7 @@ def _usage(error: Any) -> str:
 
 
 def _other_option(name: str, possible: list[str] | None, path: str) -> str:
-    """What to write instead of an option that there isn't: in `fit`, a field of the recipe is set with --set."""
+    """What to write instead of an unknown option: in `fit`, --set sets a field of the recipe."""
     if path.endswith(" fit"):
         from ppdgm.catalogue import public_specs
 

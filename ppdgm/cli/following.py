@@ -1,4 +1,4 @@
-"""A run from its beginning to its end, as `fit` and `resume` show it."""
+"""A run from beginning to end, as `fit` and `resume` show it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NOT_FINITE = (
 
 @dataclass(frozen=True)
 class Flags:
-    """What is not in a recipe: where a run goes, what is shown, and the command line itself."""
+    """Options that are not in a recipe: the run's folder, what is shown, and the command line itself."""
 
     out: str | None
     overwrite: bool
@@ -40,12 +40,12 @@ class Flags:
 
     @property
     def progress(self) -> bool | None:
-        """As for `ppdgm.fit`."""
+        """The same as for `ppdgm.fit`."""
         return False if self.quiet else None
 
 
 class Begins:
-    """A callback that says what begins, once everything is known to be right."""
+    """A callback that reports the start of a run, once everything is known to be right."""
 
     def __init__(self, text: str):
         self.text = text
@@ -72,11 +72,11 @@ def loggers(flags: Flags, out: Path) -> list[Any]:
 
 
 def follow(run: Callable[[], Fit], data: Any, out: Path, flags: Flags) -> int:
-    """Run a training, tell how it ended, and return the exit code.
+    """Run a training, report how it ended, and return the exit code.
 
     Args:
         run: trains.
-        data: the data set, whose test data are judged at the end.
+        data: the data set; its test data are evaluated at the end.
         out: the run's folder.
         flags: of the command line.
     """
@@ -121,7 +121,7 @@ def as_plain(found: Estimate) -> dict[str, Any]:
 
 
 def name_of(program: Any) -> str:
-    """What to call a program in a line of text, or in a folder's name."""
+    """The name of a program in a line of text, or in a folder's name."""
     return "pair" if hasattr(program, "data_plate") else type(program).__name__
 
 

@@ -1,4 +1,4 @@
-"""`ppdgm new`: a program of one's own to start from."""
+"""`ppdgm new`: your own program, to start from."""
 
 from __future__ import annotations
 

@@ -23,13 +23,13 @@ SPLITS = ("train", "validation", "test", "all")
 
 @dataclass(frozen=True)
 class Opened:
-    """A run's recipe, and what it takes to open it.
+    """A run's recipe, and what is needed to open it.
 
     Attributes:
         path: as given: the folder, or a checkpoint of it.
         table: of its recipe.
-        classes, program: of the user's own, from --program.
-        told: what is said of a table of data, by --header and --index.
+        classes, program: the user's own, from --program.
+        told: what --header and --index say about a table of data.
     """
 
     path: str
@@ -39,13 +39,13 @@ class Opened:
     told: dict[str, bool | None] = field(default_factory=dict)
 
     def source(self, name: str | None, command: list[str]) -> Source:
-        """Where data come from: the run's, or another set by name or path, prepared as the run's were."""
+        """The source of the data: the run's, or another set by name or path, prepared as the run's were."""
         table = dict(self.table.get("data", {}))
         if name is None and not table:
             again = shlex.join(["ppdgm", *command]) + " --data NAME|PATH"
             raise DataError(f"{self.path}: the run was handed its data in Python, so its recipe names none: {again}")
         if name is not None and name != table.get("name"):
-            own = ("validation", "test", "header", "index")  # are the other set's
+            own = ("validation", "test", "header", "index")  # are those of the other set
             table = {**{k: v for k, v in table.items() if k not in own}, "name": name}
         table |= {k: v for k, v in self.told.items() if v is not None}
         return source_of(table)
@@ -55,8 +55,8 @@ def open_run(run: str, own: str | None, command: list[str], **told: bool | None)
     """Read a run's recipe, and the user's own code that it names.
 
     Raises:
-        CheckpointError: no run, or a recipe that can't be read.
-        SpecError: it names classes of the user's own, and --program is missing.
+        CheckpointError: there is no run, or a recipe that can't be read.
+        SpecError: it names the user's own classes, and --program is missing.
     """
     path = Path(run)
     if not path.exists():
@@ -79,14 +79,14 @@ def open_run(run: str, own: str | None, command: list[str], **told: bool | None)
 def load_part(
     opened: Opened, fit: Any, name: str | None, split: str | None, command: list[str], units: Any = None
 ) -> tuple[Any, str, str]:
-    """Data to judge a run on.
+    """Data to evaluate a run on.
 
     Args:
         opened, fit: the run.
-        name: of other data than the run's own, which are scaled as those were.
+        name: of other data than the run's own; they are scaled as the run's were.
         split: "train", "validation", "test" or "all"; by default the test data, and all of a file of other data.
         command: the command line, for messages.
-        units: of other data: "own", "prepared", or None for what they look like.
+        units: of other data: "own", "prepared", or None to judge by how they look.
 
     Returns:
         The data, their name, and the split.
@@ -102,7 +102,7 @@ def load_part(
         if split == "all":
             source = source.replace(validation=0, test=0)
     if split in ("train", "all") and source.binarise == "dynamic":
-        source = source.replace(binarise="static")  # training data are left undrawn otherwise
+        source = source.replace(binarise="static")  # training data would otherwise not be drawn
     if name is not None:
         return _part(load_data(source, like=fit, units=units), split), source.name, split
     data = load_data(source)
@@ -111,7 +111,7 @@ def load_part(
 
 
 def _check_unchanged(data: Dataset, fit: Any) -> None:
-    """Refuse the run's own data where they are others by now: its test data would not be held out."""
+    """Refuse the run's own data if they have changed: their test data would not be held out."""
     known = fit.info.get("fingerprint")
     if known is None or data.binarise != fit.training.binarise:
         return

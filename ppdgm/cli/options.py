@@ -44,7 +44,7 @@ def known_backend(text: Any) -> str:
     return str(text)
 
 
-DATA, EPOCHS = "digits", 100  # where neither the command line nor a recipe says
+DATA, EPOCHS = "digits", 100  # if neither the command line nor a recipe gives them
 RUN, TRAINING, OUTPUT, TABLE = "The run", "Training", "Output", "A table as data"
 
 

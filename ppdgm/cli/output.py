@@ -1,4 +1,4 @@
-"""What commands write: results on stdout, everything else on stderr; JSON that every parser reads; tables."""
+"""Output of the commands: results on stdout, everything else on stderr; JSON that every parser reads; tables."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
-_results: list[Any] = []  # the true stdout, while a user's own prints go elsewhere
+_results: list[Any] = []  # the true stdout, while a user's prints go elsewhere
 
 
 @contextmanager
 def results_only(wanted: bool) -> Iterator[None]:
-    """Where stdout is for machines, what a user's program prints goes to stderr."""
+    """If stdout is for machines, prints of a user's program go to stderr."""
     if not wanted:
         yield
         return
@@ -35,19 +35,19 @@ def _stdout() -> Any:
 
 
 def say(text: str = "") -> None:
-    """A line of the result, on stdout."""
+    """Write a line of the result to stdout."""
     print(_readable(text, _stdout()), file=_stdout())
 
 
 def tell(text: str) -> None:
-    """A line beside the result, on stderr."""
+    """Write any other line to stderr."""
     _stdout().flush()
     print(_readable(text, sys.stderr), file=sys.stderr, flush=True)
 
 
 @contextmanager
 def warnings_as_lines() -> Iterator[None]:
-    """A user's warning is a line, told once, without the place in the code."""
+    """A user's warning is one line, shown once, without the place in the code."""
     told: set[str] = set()
 
     def show(
@@ -70,7 +70,7 @@ def warnings_as_lines() -> Iterator[None]:
 
 
 def _readable(text: str, stream: Any) -> str:
-    """The text, with what the stream's encoding lacks put otherwise."""
+    """The text; characters that the stream's encoding lacks are written in another way."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)
@@ -82,12 +82,12 @@ def _readable(text: str, stream: Any) -> str:
 
 
 def emit(value: Any) -> None:
-    """One JSON value on stdout."""
+    """Write one JSON value to stdout."""
     print(json.dumps(plain(value), indent=2), file=_stdout())
 
 
 def plain(value: Any) -> Any:
-    """Values as JSON has them: NumPy's as Python's, and null for what is not finite."""
+    """Values as JSON has them: NumPy's as Python's; a number that is not finite becomes null."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, float):
@@ -107,7 +107,7 @@ def one_line(text: object) -> str:
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """Rows under a heading, in columns; `right` are the columns that are flush right.
 
-    In a terminal too narrow for it, the first column loses its beginning.
+    If the terminal is too narrow for it, the first column loses its beginning.
     """
     lines = [list(head), *map(list, rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
@@ -124,14 +124,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[in
 
 
 def tolerate_any_encoding() -> None:
-    """Characters that the terminal's encoding lacks become "?", rather than an error."""
+    """Characters that the terminal's encoding lacks become "?", and raise no error."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
 
 
 def close_pipe() -> None:
-    """After the reader has gone (`| head`), let Python's last flush of stdout go nowhere, in silence."""
+    """After the reader is gone (`| head`), ignore the output of Python's last flush of stdout."""
     if sys.stdout is sys.__stdout__ and sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -142,12 +142,12 @@ def width() -> int:
 
 
 def paragraph(text: str, indent: int = 0) -> str:
-    """Text in lines of the terminal's width."""
+    """Text in lines that fit the terminal's width."""
     return textwrap.fill(text, width(), initial_indent=" " * indent, subsequent_indent=" " * indent)
 
 
 def listing(rows: Sequence[tuple[str, str]]) -> str:
-    """Names, and what they are, in two columns."""
+    """Names with their descriptions, in two columns."""
     column = max((len(name) for name, _ in rows), default=0) + 4
     return "\n".join(
         textwrap.fill(text or "-", width(), initial_indent=f"  {name}".ljust(column), subsequent_indent=" " * column)

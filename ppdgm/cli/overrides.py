@@ -14,9 +14,9 @@ from ppdgm.spec import Spec, find_kind
 
 Classes = list[type[Spec]]
 _NONE = {"kind": "none"}  # as in Spec.to_dict
-_IMPLIED = {"data": "Source", "engine": "SVI", "training": "Training"}  # kinds that go without saying
+_IMPLIED = {"data": "Source", "engine": "SVI", "training": "Training"}  # kinds that need not be written
 _TOP = ("backend", "data", "engine", "program", "training")
-_OTHER = {"epochs": "steps", "steps": "epochs"}  # of which a run has one
+_OTHER = {"epochs": "steps", "steps": "epochs"}  # a run has only one of them
 
 
 def parse(text: str) -> tuple[str, str]:
@@ -36,11 +36,11 @@ def apply(table: dict[str, Any], settings: Iterable[tuple[str, Any]], classes: C
 
     Args:
         table: as `Recipe.table` gives it, or parts of it.
-        settings: paths, and values: text, or what TOML has.
-        classes: classes of the user's own that the table may name.
+        settings: paths, and values: text, or any value of TOML.
+        classes: the user's own classes that the table may name.
 
     Raises:
-        SpecError: a path that leads nowhere, with the nearest name.
+        SpecError: a path that doesn't exist; the message gives the nearest name.
     """
     table = _copy(table)
     parts_first = sorted(settings, key=lambda s: s[0].removesuffix(".kind").count("."))
@@ -81,7 +81,7 @@ def _descend(table: dict[str, Any], first: str, rest: list[str], value: Any, pat
 
 
 def _elsewhere(table: Mapping[str, Any], path: str, classes: Classes) -> str:
-    """The settings of that name in other tables of the recipe, in a sentence; "" where there are none."""
+    """The settings of that name in other tables of the recipe, in a sentence; "" if there are none."""
     name = path.rpartition(".")[2]
     found: list[str] = []
     for top in _TOP:
@@ -95,7 +95,7 @@ def _elsewhere(table: Mapping[str, Any], path: str, classes: Classes) -> str:
 
 
 def _named(at: str, here: Mapping[str, Any], cls: type[Spec], name: str) -> list[str]:
-    """A field of that name of a class, or of a part of it."""
+    """A field of that name in a class, or in a part of it."""
     found = [f"{at}.{name}"] if name in cls.model_fields else []
     for part, field in cls.model_fields.items():
         inner = here.get(part)
@@ -129,7 +129,7 @@ def _check_field(cls: type[Spec], name: str, path: str) -> None:
 
 
 def _inner(here: dict[str, Any], cls: type[Spec], name: str, done: str, path: str) -> dict[str, Any]:
-    """The table at `name`, made from the field's default where there is none."""
+    """The table at `name`; if there is none, it is made from the field's default."""
     _check_field(cls, name, path)
     field = cls.model_fields[name]
     inner = here.get(name, None if field.is_required() else field.default)
@@ -153,7 +153,7 @@ def _inner(here: dict[str, Any], cls: type[Spec], name: str, done: str, path: st
 
 
 def read(text: str, annotation: Any = Any) -> Any:
-    """A value as TOML writes it, or as Python does; else the text itself. A list may go without brackets."""
+    """A value as TOML writes it, or as Python does; else the text itself. A list needs no brackets."""
     allowed = alternatives(annotation)
     if allowed == [str] or text in _literals(annotation):
         return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text

@@ -1,4 +1,4 @@
-"""PROGRAM on the command line: a name, a recipe, a run, a file of one's own, or module:Class."""
+"""PROGRAM on the command line: a name, a recipe, a run, the user's own file, or module:Class."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ RECIPE = "recipe.toml"
 
 @dataclass
 class Chosen:
-    """What PROGRAM says.
+    """The meaning of PROGRAM.
 
     Attributes:
         table: of a recipe, or {"program": {"kind": …}}.
-        classes: of the user's own, that the table may name.
-        program: the program itself, where text can't tell it.
+        classes: the user's own classes that the table may name.
+        program: the program itself, if text can't describe it.
         recipe: the file that the table came from.
     """
 
@@ -34,20 +34,20 @@ class Chosen:
 
 
 def choose(text: str, own: str | None = None) -> Chosen:
-    """What a command line asks to be trained.
+    """The program that a command line asks to train.
 
     Args:
         text: PROGRAM.
-        own: --program, where a recipe's classes are.
+        own: --program, the file with a recipe's classes.
 
     Raises:
-        SpecError, ProgramError: there is none, or it can't be read.
+        SpecError, ProgramError: there is no such program, or it can't be read.
     """
     from ppdgm.catalogue import public_specs
     from ppdgm.inference.recipe import check_format, read_table
 
     names = {c.__name__.lower(): c.__name__ for c in public_specs() if issubclass(c, Program)}
-    if text.lower() in names:  # a run's folder of that name is ./vae
+    if text.lower() in names:  # write ./vae for a run's folder of that name
         table = {"program": {"kind": names[text.lower()]}}
         return Chosen(table, own_code(own, table)[0])
     if recipe := _recipe(Path(text), text):
@@ -66,7 +66,7 @@ def choose(text: str, own: str | None = None) -> Chosen:
 
 
 def own_code(own: str | None, table: Mapping[str, Any]) -> tuple[list[type[Spec]], Any]:
-    """The classes, and the program where text can't tell it, of --program FILE[:NAME] for a recipe."""
+    """The classes in --program FILE[:NAME] for a recipe, and the program if text can't describe it."""
     if not own:
         return [], None
     if not is_code(own):
@@ -80,16 +80,16 @@ def own_code(own: str | None, table: Mapping[str, Any]) -> tuple[list[type[Spec]
 
 
 def names_own_code(table: Mapping[str, Any], classes: list[type[Spec]]) -> str | None:
-    """The first class, or pair, that a recipe names and that has to be handed in, or None."""
+    """The first class, or pair, in a recipe that the user must give, or None."""
     if not _text_tells(table):
         return next(k for k in _kinds(table["program"]) if _untold(k))
     have = {c.__qualname__ for c in classes}
-    known = known_specs()  # what a file that was named has imported in turn
+    known = known_specs()  # also what a named file has imported
     return next((k for k in _kinds(table) if ":" in k and k.rpartition(":")[2] not in have and k not in known), None)
 
 
 def own_code_missing(kind: str, command: list[str]) -> SpecError:
-    """The error for a recipe that names a class or a pair of the user's, with the command line that works."""
+    """The error for a recipe that names a class or a pair of the user's, with a command line that works."""
     plain = _untold(kind)
     what = "a pair or a module of your own, which text can't tell" if plain else f"{kind}, a class of your own"
     file = "FILE.py:NAME" if plain else f"{kind.rpartition(':')[0].replace('.', '/')}.py"
@@ -99,7 +99,7 @@ def own_code_missing(kind: str, command: list[str]) -> SpecError:
 
 
 def _without_program(command: list[str]) -> list[str]:
-    """A command line without a --program that was not the right one."""
+    """A command line without a wrong --program."""
     after = [i + 1 for i, word in enumerate(command) if word == "--program"]
     return [w for i, w in enumerate(command) if i not in after and w.partition("=")[0] != "--program"]
 
@@ -120,13 +120,13 @@ def _kinds(value: Any) -> list[str]:
 
 
 def _recipe(path: Path, text: str) -> Path | None:
-    """The recipe that PROGRAM points to, if it does."""
+    """The recipe that PROGRAM points to, if there is one."""
     if path.suffix == ".toml":
         return path
     looks_like_a_path = "/" in text or "\\" in text
     try:
         is_run, is_folder = (path / RECIPE).is_file(), path.is_dir()
-    except OSError:  # too long a name
+    except OSError:  # the name is too long
         is_run = is_folder = False
     if is_run:
         return path / RECIPE

@@ -1,4 +1,4 @@
-"""`ppdgm resume`: go on with a run."""
+"""`ppdgm resume`: continue a run."""
 
 from __future__ import annotations
 

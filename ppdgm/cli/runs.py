@@ -51,7 +51,7 @@ def runs(
 
 
 def find(top: Path) -> Iterator[Path]:
-    """Folders with a recipe or a status, in the order of their names; a run's own folders are not searched."""
+    """Folders with a recipe or a status, sorted by name; a run's own folders are not searched."""
     import os
     from pathlib import Path
 
@@ -63,7 +63,7 @@ def find(top: Path) -> Iterator[Path]:
 
 
 def read(path: Path, top: Path) -> dict[str, Any]:
-    """What is known of one run; "problem" says what can't be read."""
+    """What is known about one run; "problem" says what can't be read."""
     from ppdgm.errors import PpdgmError
     from ppdgm.inference.layout import read_status
     from ppdgm.inference.recipe import check_format, read_table

@@ -92,7 +92,7 @@ def sample(
 
 
 def _read_given(given: str | None, n: int, classes: Mapping[str, tuple[str, ...]]) -> dict[str, np.ndarray]:
-    """The arrays of --given, by name; one number, or one name of a class, stands for n."""
+    """The arrays of --given, by name; one number, or one name of a class, is used for all n."""
     import numpy as np
 
     from ppdgm.errors import DataError
@@ -114,7 +114,7 @@ def _read_given(given: str | None, n: int, classes: Mapping[str, tuple[str, ...]
 
 
 def _values(text: str, names: tuple[str, ...]) -> np.ndarray:
-    """Names of classes, where they are known, or numbers."""
+    """Names of classes, if they are known, or numbers."""
     import numpy as np
 
     from ppdgm.errors import DataError
@@ -162,5 +162,5 @@ def _write(path: Path, sites: dict[str, np.ndarray], transform: Any) -> None:
 
 
 def _quoted(name: str) -> str:
-    """A name as CSV has it: between quotes where it holds a comma, a quote or a line's end."""
+    """A name as CSV has it: in quotes if it contains a comma, a quote or the end of a line."""
     return '"' + name.replace('"', '""') + '"' if any(c in name for c in ',"\r\n') else name

@@ -15,7 +15,7 @@ from ppdgm.errors import CheckpointError, DataError, SpecError, nearest
 from ppdgm.spec import Spec
 
 Settings = Sequence[tuple[str, Any]]
-_REMEDIES = (  # of what data lack, in the words of the command line
+_REMEDIES = (  # for mistakes in data, in the words of the command line
     ("0 or 1", "Take --set program.likelihood=Gaussian; or, for x in [0, 1], --binarise static."),
     ("scale='levels'", "Take --set data.scale=levels --set data.binarise=none."),
     ("scale='none'", "Take --set data.scale=none --set data.binarise=none."),
@@ -28,7 +28,7 @@ _REMEDIES = (  # of what data lack, in the words of the command line
 
 
 def train(program: str, own: str | None, given: Settings, settings: list[str], flags: Flags) -> int:
-    """`ppdgm fit`, after its command line."""
+    """`ppdgm fit`, after its command line is read."""
     chosen = choose(program, own)
     table = complete(chosen, given, [parse(s) for s in settings])
     if chosen.program is None and (kind := names_own_code(table, chosen.classes)):
@@ -61,13 +61,13 @@ def train(program: str, own: str | None, given: Settings, settings: list[str], f
         remedy = next((remedy for words, remedy in _REMEDIES if words in str(error)), "")
         raise DataError(f"{error} {remedy}".rstrip()) from error
     finally:
-        for folder in made:  # where it came to nothing
+        for folder in made:  # they are empty if the run did not start
             if not any(folder.iterdir()):
                 folder.rmdir()
 
 
 def complete(chosen: Chosen, given: Settings, settings: Settings) -> dict[str, Any]:
-    """The recipe's table after flags and --set, with what goes without saying."""
+    """The recipe's table after flags and --set, with the defaults filled in."""
     paths = {path for path, _ in (*given, *settings)}
     flags = {path for path, _ in given}
     if {"training.epochs", "training.steps"} <= flags:
@@ -85,9 +85,9 @@ def complete(chosen: Chosen, given: Settings, settings: Settings) -> dict[str, A
     if "epochs" not in training and "steps" not in training:
         training["epochs"] = EPOCHS
     other = bool(before) and table["data"]["name"] != before.get("name")
-    follows = (before.get("binarise") == "dynamic") == (training.get("binarise") == "dynamic")  # what data brought
+    follows = (before.get("binarise") == "dynamic") == (training.get("binarise") == "dynamic")  # it came from the data
     if ("data.binarise" in paths or (other and follows)) and "training.binarise" not in paths:
-        training.pop("binarise", None)  # the data's own
+        training.pop("binarise", None)  # it was the data's own
     if other:
         _other_data(table, before, paths)
     if training.get("optimiser") == "own":
@@ -100,10 +100,10 @@ def complete(chosen: Chosen, given: Settings, settings: Settings) -> dict[str, A
 
 
 def _other_data(table: dict[str, Any], before: dict[str, Any], paths: set[str]) -> None:
-    """Leave to other data what was found from those before: the shape, a table's form, how a known set is prepared."""
+    """With other data, drop what was found from the old data: shape, form of a table, preparation of a known set."""
     from ppdgm.data import catalogue
 
-    for name in ("header", "index"):  # of another file
+    for name in ("header", "index"):  # they belong to another file
         if f"data.{name}" not in paths:
             table["data"].pop(name, None)
     if "program.event_shape" not in paths:
@@ -125,7 +125,7 @@ def prepare(chosen: Chosen, table: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def check_out(flags: Flags) -> None:
-    """Refuse an --out that holds a run, in the words of the command line."""
+    """Refuse an --out that has a run in it, in the words of the command line."""
     from ppdgm.inference.layout import holds_results
 
     if flags.out and holds_results(Path(flags.out)) and not flags.overwrite:
@@ -136,7 +136,7 @@ def check_out(flags: Flags) -> None:
 
 
 def _spelled(setting: tuple[str, Any]) -> tuple[str, Any]:
-    """--engine in any case."""
+    """--engine in upper or lower case."""
     path, value = setting
     if path != "engine.kind":
         return setting
