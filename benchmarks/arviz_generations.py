@@ -1,9 +1,10 @@
-"""The tests of what goes to ArviZ, in an environment of their own for each generation of it.
+"""Run the tests of the exports to ArviZ, in a separate environment for each generation of ArviZ.
 
     python benchmarks/arviz_generations.py [--python python3.11 --python python3.13]
 
-Python 3.11 has ArviZ 0.23 (InferenceData), from 3.12 it is 1.x (DataTree); `make test` has the one of its own Python.
-Each environment is made in a temporary folder, from constraints.txt, with the NumPyro backend: a minute or two.
+Python 3.11 has ArviZ 0.23 (InferenceData); from Python 3.12 on it is 1.x (DataTree). `make test` uses the ArviZ of its
+own Python. Each environment is made in a temporary folder, from constraints.txt, with the NumPyro backend. This takes a
+minute or two.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def run(python: str, folder: Path) -> bool:
     )
     settings = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([own, "-c", WHOLE], check=True, env=settings)
-    # The tests' own conftest imports torch, of which there is no CPU build for every Python.
+    # The tests' own conftest imports torch, which has no CPU build for some Pythons.
     done = subprocess.run(
         [own, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", *TESTS], cwd=ROOT, env=settings
     )

@@ -1,15 +1,16 @@
 """Burda's networks on MNIST with dynamic binarisation, K = 1 and more, beside a hand-written jitted loop.
 
-    PPDGM_DATA=… python benchmarks/burda.py --k 1 --epochs 600 --by-hand    # 10 minutes on 2 cores, each
+    PPDGM_DATA=… python benchmarks/burda.py --k 1 --epochs 600 --by-hand    # 10 minutes on 2 cores for each
     PPDGM_DATA=… python benchmarks/burda.py --k 5 --epochs 300
-    PPDGM_DATA=… python benchmarks/burda.py --k 1 5 --epochs 20 --time 5     # the two in turns, and nothing judged
-    PPDGM_DATA=… python benchmarks/burda.py --full --layers 1 2 --k 1 5 50   # a GPU, please
+    PPDGM_DATA=… python benchmarks/burda.py --k 1 5 --epochs 20 --time 5     # both in turns; nothing is judged
+    PPDGM_DATA=… python benchmarks/burda.py --full --layers 1 2 --k 1 5 50   # needs a GPU
 
 One stochastic layer: 784-200-200-50. Two: 784-200-200-100-100-100-50. Batches of 100 of all 60,000 images, Adam with
 ε = 1e-4, a cosine from 2e-3 to 0, Glorot start, output bias at the data's log-odds, averaged weights. `--full` is the
-schedule of Burda et al. 2016 (arXiv:1509.00519): 3^i epochs at 1e-3 · 10^(−i/7), i = 0, …, 7, without averaging;
-published are 86.76 / 85.54 / 84.78 with one layer and K = 1 / 5 / 50, 85.33 / 83.89 / 82.90 with two.
-Judged: all 10,000 test images, binarised once, by importance sampling. PPDGM_DATA names a folder that holds `mnist/`.
+schedule of Burda et al. 2016 (arXiv:1509.00519): 3^i epochs at 1e-3 · 10^(−i/7), i = 0, …, 7, without averaging.
+They report 86.76 / 85.54 / 84.78 with one layer and K = 1 / 5 / 50, and 85.33 / 83.89 / 82.90 with two.
+All 10,000 test images, binarised once, are judged by importance sampling. PPDGM_DATA names a folder that holds
+`mnist/`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def program_of(layers: int) -> Any:
 
 
 def first_values(program: Any, train: np.ndarray) -> dict[str, np.ndarray]:
-    """Glorot, as always, and the output bias at the data's log-odds."""
+    """Glorot, as usual, and the output bias at the data's log-odds."""
     params = dict(program.initialise(0))
     mean = np.clip(train.mean(0), 1e-3, 1 - 1e-3)
     params["decoder.layers.2.bias"] = np.log(mean / (1 - mean)).astype(np.float32)
@@ -59,7 +60,7 @@ def engine_of(k: int) -> Any:
 def with_ppdgm(
     program: Any, train: np.ndarray, k: int, epochs: int, full: bool, backend: str
 ) -> tuple[Any, float, int]:
-    """The fit, the seconds that it took with compiling, and its steps."""
+    """The fit, the seconds that it took (compilation included), and its steps."""
     per_epoch = -(-len(train) // BATCH)
     stages = [(3**i * per_epoch, 1e-3 * 10 ** (-i / 7)) for i in range(8)]
     steps = sum(n for n, _ in stages) if full else epochs * per_epoch
@@ -78,7 +79,7 @@ def with_ppdgm(
 
 
 def by_hand(params: dict[str, np.ndarray], train: np.ndarray, k: int, epochs: int) -> tuple[Any, float]:
-    """The same as somebody who knows JAX writes it, a jitted scan over each epoch: averaged parameters, and seconds."""
+    """The same, written by somebody who knows JAX, a jitted scan over each epoch: averaged parameters, and seconds."""
     started = time.perf_counter()
     steps = epochs * (len(train) // BATCH)
     adam = optax.adam(optax.cosine_decay_schedule(PEAK, steps), eps=EPS)
@@ -128,7 +129,7 @@ def by_hand(params: dict[str, np.ndarray], train: np.ndarray, k: int, epochs: in
 
 
 def compare(train: np.ndarray, options: argparse.Namespace) -> None:
-    """Seconds of ppdgm and of the loop by hand, in turns, with compiling."""
+    """Seconds of ppdgm and of the loop by hand, in turns, compilation included."""
     program = program_of(1)
     first, found = first_values(program, train), []
     for k in options.k:

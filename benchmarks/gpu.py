@@ -4,7 +4,7 @@
 
 For each backend: seconds per training step on the device and on the CPU, log-likelihood and its time, and parity: the
 log-weights of one reading with the same parameters and the same latents on both devices, relative to
-|log p| + |log q|. TF32 is off for the parity, as it rounds products to ten bits.
+|log p| + |log q|. TF32 is off for the parity, because it rounds products to ten bits.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
     python -m benchmarks.kills [--kills 25] [--out runs/kills]
 
-For each backend (and for torch.compile), one run goes through undisturbed. The same run is then started in a process of
-its own that gets SIGKILL again and again: at random moments and, every third time, while a checkpoint is written.
-It has a learning-rate schedule, weight averages, dynamic binarisation and early stopping. At the end parameters,
-history and the bytes of history.csv must have the hash of the undisturbed run's. Exits with 1 if not. Cases of other
-engines than SVI also look at the latents as they go.
+For each backend (and for torch.compile), one run goes through undisturbed. The same run is then started in a separate
+process that gets SIGKILL again and again: at random moments and, every third time, while a checkpoint is written.
+It has a learning-rate schedule, weight averages, dynamic binarisation and early stopping. At the end,
+parameters, history and the bytes of history.csv must have the same hash as those of the undisturbed run. If not, the
+exit status is 1. Cases of engines other than SVI also diagnose the latents during training.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def make_engine(name: str) -> Any:
 
 
 def train(out: Path, backend: str, compiled: bool, engine: str) -> Any:
-    """The run: started if there is nothing to go on from, otherwise resumed."""
+    """Start the run if there is nothing to resume, otherwise resume it."""
     import ppdgm
     from ppdgm.inference import Cosine
     from ppdgm.models import MLP, VAE
@@ -89,7 +89,7 @@ def writing(out: Path) -> bool:
 
 
 def kill_once(out: Path, case: str, rng: np.random.Generator, when: str) -> str | None:
-    """Start or resume the run, kill it, and say where; None if it came to its end before."""
+    """Start or resume the run, kill it, and say at which step; None if the run ended before."""
     before, had = status(out).get("updated", 0), checkpoints(out)
     child = subprocess.Popen([sys.executable, "-m", "benchmarks.kills", "--child", case, "--out", str(out)])
     started = lambda: status(out).get("updated", 0) != before if when == "early" else checkpoints(out) != had
@@ -117,12 +117,12 @@ def checkpoints(out: Path) -> list[str]:
 
 
 def file_hash(path: Path) -> str:
-    """Of a file's content."""
+    """The hash of a file's content."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def status(out: Path) -> dict[str, Any]:
-    """What the run last said of itself."""
+    """The status that the run last wrote."""
     try:
         return dict(json.loads((out / "status.json").read_text()))
     except (OSError, ValueError):
@@ -130,7 +130,7 @@ def status(out: Path) -> dict[str, Any]:
 
 
 def one_case(case: str, kills: int, out: Path, log: Any) -> bool:
-    """Whether the killed run ends where the undisturbed one does."""
+    """Whether the killed run ends with the same result as the undisturbed one."""
     rng = np.random.default_rng(kills)
     whole, killed = out / f"{case}, whole", out / f"{case}, killed"
     subprocess.run([sys.executable, "-m", "benchmarks.kills", "--child", case, "--out", str(whole)], check=True)

@@ -4,9 +4,9 @@
     PPDGM_DATA=… python benchmarks/likelihood.py
 
 `fit.diagnose(…, parts="likelihood")` keeps all 10,000 × 5,000 log-weights, for Pareto k̂, effective sample sizes and the
-bounds over k; the peak of the process's memory is its own report. pythae has the same weights, and computes the same
-number for some of the images (its loop over data takes hours for all); what is compared is time per datum and
-particle, in turns, on the same cores. PPDGM_DATA names a folder that holds `mnist/`.
+bounds over k. The peak of the process's memory is reported too. pythae has the same weights, and computes the same
+number for some of the images (its loop over rows takes hours for all). The times per row and particle are compared, in
+turns, on the same cores. PPDGM_DATA names a folder that holds `mnist/`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Break the package on purpose, a line at a time, and see a test go red.
+"""Break the package on purpose, one line at a time, and check that a test fails.
 
     python benchmarks/mutations.py [NAME …] [--list]
 
@@ -644,7 +644,7 @@ def passes(copy: Path, tests: str) -> bool:
 
 
 def environment(copy: Path) -> dict[str, str]:
-    """This process's, with the copy of the package in front of the installed one."""
+    """This process's environment, with the copy of the package in front of the installed one."""
     import os
 
     return {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -1,4 +1,4 @@
-"""Mutations of engines, schedules and steps: what they make of values, signs, factors, steps and states."""
+"""Mutations of engines, schedules and steps: of their values, signs, factors, steps and states."""
 
 # name -> (file, before, after, tests)
 ENGINES: dict[str, tuple[str, str, str, str]] = {

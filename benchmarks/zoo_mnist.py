@@ -1,12 +1,12 @@
 """The zoo on MNIST: priors, posteriors and hierarchies with the same nets, steps and optimiser.
 
-    PPDGM_DATA=… python benchmarks/zoo_mnist.py                # every cell, two seeds: some hours on one core
+    PPDGM_DATA=… python benchmarks/zoo_mnist.py                # every cell, two seeds: a few hours on one core
     PPDGM_DATA=… python benchmarks/zoo_mnist.py --seeds 0 --only standard vamp
-    python benchmarks/zoo_mnist.py --table                     # from what has been measured
+    python benchmarks/zoo_mnist.py --table                     # only the table, from the measured cells
 
 A cell is a program × seed × backend. Each is trained on 60,000 images (784-300-300-40, Adam, batches of 100, dynamic
 binarisation), judged by the importance-sampled log p(x) of the first 1,000 test images (binarised once, k = 1,000),
-and kept per datum in `benchmarks/results/zoo_mnist/`: what is done is not done again. The table gives each cell's
+and kept per row in `benchmarks/results/zoo_mnist/`; finished cells are not measured again. The table gives each cell's
 difference to the plain VAE of the same seed and backend, paired over images.
 """
 
@@ -97,7 +97,7 @@ def images() -> tuple[np.ndarray, np.ndarray]:
 
 
 def measure(name: str, seed: int, backend: str, epochs: int, train: np.ndarray, test: np.ndarray) -> None:
-    """Train and judge one cell, unless that is done."""
+    """Train and judge one cell, unless it is done already."""
     path = RESULTS / f"{name.replace(' ', '_')}-{backend}-{seed}-{epochs}.npz"
     if path.exists():
         return

@@ -1,4 +1,4 @@
-"""The main job, from data to judgement: what `make demo` runs. About a minute on two cores."""
+"""The main job, from data to evaluation; `make demo` runs it. It takes about a minute on two cores."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ import ppdgm
 from ppdgm.models import MLP, VAE
 from ppdgm.plots import picture
 
-SMALL = bool(os.environ.get("PPDGM_SMALL"))  # a quick pass, as in the test suite
+SMALL = bool(os.environ.get("PPDGM_SMALL"))  # a quick run, as in the test suite
 OUT = Path("runs/demo")
 
 data = ppdgm.load_data("digits")
@@ -17,7 +17,7 @@ program = VAE(event_shape=data.event_shape, latent=16, encoder=net, decoder=net)
 print(f"Training a VAE on {len(data.train)} binarised digits of 8×8 pixels (numpyro backend).")
 fit = ppdgm.fit(
     program,
-    data,  # its training data, and its validation data after each epoch
+    data,  # training data, and validation data after each epoch
     epochs=3 if SMALL else 400,
     batch_size=100,
     early_stopping=100,

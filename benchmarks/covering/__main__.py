@@ -1,11 +1,11 @@
 """Every pair of choices among priors, posteriors, likelihoods, nets, engines and backends, at least once.
 
-    python -m benchmarks.covering                # all rows: half an hour on two idle cores; goes on where it stopped
-    python -m benchmarks.covering --tenth 0      # a tenth of them, as the tests run
+    python -m benchmarks.covering                # all rows: half an hour on two idle cores; continues where it stopped
+    python -m benchmarks.covering --tenth 0      # one tenth of them, as in the tests
     python -m benchmarks.covering --list         # the rows
 
 Each row is trained for 200 steps on digits and must beat the per-pixel baseline of its own likelihood on held-out
-images. Writes benchmarks/results/covering.csv, a row at a time, and covering.md. To measure a row again, delete it.
+images. Writes benchmarks/results/covering.csv, one row at a time, and covering.md. To measure a row again, delete it.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ Table = Callable[[np.ndarray], np.ndarray]  # parameters -> log-probability of e
 
 
 def baseline(likelihood: str, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """log p of each held-out datum, in nats."""
+    """log p of each held-out row, in nats."""
     train, test = (x.reshape(len(x), -1).astype(float) for x in (train, test))
     if likelihood in TABLES:
         table, starts = TABLES[likelihood]
@@ -74,7 +74,7 @@ CLOSED = {
 
 
 def _logistic(loc: float, raw: float) -> np.ndarray:
-    """Masses of a logistic on levels in [−1, 1], the lowest and the highest with all beyond."""
+    """Masses of a logistic on levels in [−1, 1]; the lowest and the highest include the tail beyond them."""
     edges = (2 * NUMBERS[:-1] + 1) / (LEVELS - 1) - 1
     cdf = np.concatenate([[0.0], expit((edges - loc) / (1e-3 + np.logaddexp(0, raw))), [1.0]])
     return np.log(np.maximum(np.diff(cdf), 1e-12))
@@ -107,7 +107,7 @@ TABLES: dict[str, tuple[Table, list[list[float]]]] = {
 
 
 def _fitted(table: Table, starts: list[list[float]], counts: np.ndarray) -> np.ndarray:
-    """Log-probabilities of the levels, of the best of some starts; a prior of 1e-3 on v² keeps it finite."""
+    """Log-probabilities of the levels, from the best of several starts; a prior of 1e-3 on v² keeps it finite."""
     loss = lambda v: -(counts * table(v)).sum() / counts.sum() + 1e-3 * (v**2).mean()
     found = [minimize(loss, start, method="L-BFGS-B", options={"maxiter": 40}) for start in starts]
     return table(min(found, key=lambda f: f.fun).x)

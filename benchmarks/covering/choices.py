@@ -100,7 +100,7 @@ NETS = {
     "residual": (ResidualMLP(width=64, blocks=1), ResidualMLP(width=64, blocks=1)),
     "convolutions": (ConvEncoder(channels=(16, 32), **CONV), ConvDecoder(channels=(32, 16), **CONV)),
 }
-# A short KL warm-up: without one a VampPrior's encoder may ignore x for more than 200 steps, as its KL is then 0.
+# A short KL warm-up: without one a VampPrior's encoder may ignore x for more than 200 steps, because its KL is then 0.
 SHORT = Linear(start=0.0, end=1.0, steps=STEPS // 4)
 ENGINES = {
     "svi": SVI(beta=SHORT),
@@ -125,7 +125,7 @@ Row = tuple[str, ...]  # a choice for each of FACTORS, in their order
 
 
 def make_program(row: Row) -> VAE:
-    """The VAE of a row. Raises PpdgmError where its parts are refused."""
+    """The VAE of a row. Raises PpdgmError if its parts are refused."""
     prior, posterior, likelihood, net = (FACTORS[f][c] for f, c in zip(FACTORS, row[:4], strict=False))
     if row[0] == "vamp" and row[2] not in ("bernoulli", "continuous bernoulli"):
         prior = prior.replace(range="real")  # pseudo-inputs among data that are not in [0, 1]
@@ -133,7 +133,7 @@ def make_program(row: Row) -> VAE:
     if posterior.family == "categorical" and posterior.enumerate:
         latent = 4  # 256 joint values
     if posterior.family == "binary" and not posterior.enumerate:
-        latent = 32  # a bit tells less than a number
+        latent = 32  # a bit carries less information than a number
     encoder, decoder = net
     return VAE(
         event_shape=(8, 8),
@@ -147,9 +147,9 @@ def make_program(row: Row) -> VAE:
 
 
 def data_for(likelihood: str) -> tuple[np.ndarray, np.ndarray]:
-    """Digits for training and held-out ones, as the likelihood takes them.
+    """Digits for training and held-out digits, in the form that the likelihood takes.
 
-    Bits, 9 levels, or counts up to 4. Densities get noise, as pixels that are always 0 would have none to fit.
+    Bits, 9 levels, or counts up to 4. Densities get noise, because pixels that are always 0 have no density to fit.
     """
     data = ppdgm.load_data("digits", scale="none", binarise="none")
     rng = np.random.default_rng(0)

@@ -17,8 +17,8 @@ def cover(factors: dict[str, list[str]], refusal: Callable[[Row], str | None], s
 
     Args:
         factors: name -> choices.
-        refusal: why a row can't be, or None.
-        seed: of the order.
+        refusal: the reason why a row is not possible, or None.
+        seed: the seed of the order.
     """
     rng, names = np.random.default_rng(seed), list(factors)
     left: dict[Pair, None] = {}
@@ -31,7 +31,7 @@ def cover(factors: dict[str, list[str]], refusal: Callable[[Row], str | None], s
         if not candidates:
             candidates = [row for row in _all(pair, factors) if refusal(row) is None][:1]
         if not candidates:
-            del left[pair]  # refused with whatever else
+            del left[pair]  # refused with any other choices
             continue
         best = max(candidates, key=lambda row: sum(p in left for p in pairs_of(row)))
         rows.append(best)
@@ -46,7 +46,7 @@ def pairs_of(row: Row) -> list[Pair]:
 
 
 def refused(factors: dict[str, list[str]], refusal: Callable[[Row], str | None], rows: list[Row]) -> dict[Pair, str]:
-    """The pairs that no row has, each with the reason of a row that would have it: its own, not another pair's."""
+    """The pairs that no row has, each with its own reason, not that of another pair in the same row."""
     names, covered = list(factors), {p for row in rows for p in pairs_of(row)}
     found = {}
     for i, j in combinations(range(len(names)), 2):

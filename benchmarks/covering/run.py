@@ -1,4 +1,4 @@
-"""One row after another, into a table that is read back and gone on with."""
+"""Measure one row after another, into a table that is read back and continued."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMES = {name: list(choices) for name, choices in FACTORS.items()}
 
 @cache
 def baselines(likelihood: str) -> np.ndarray:
-    """log p of each held-out datum under pixels by themselves."""
+    """log p of each held-out row under independent pixels."""
     return baseline(likelihood, *data_for(likelihood))
 
 
@@ -59,7 +59,7 @@ def measure(row: Row) -> dict[str, float]:
 
 @cache
 def _refusal(prior: str, posterior: str, engine: str) -> str | None:
-    """Why these three can't go together: found by building the program, and reading it once as the engine would."""
+    """Why these three can't be combined: the program is built, and read once as the engine would read it."""
     try:
         program = make_program((prior, posterior, "bernoulli", "mlp", engine, "pyro"))
         runtime, data = load_backend("pyro").Runtime(program, "cpu"), {"x": np.zeros((4, 8, 8), np.float32)}
@@ -72,7 +72,7 @@ def _refusal(prior: str, posterior: str, engine: str) -> str | None:
 
 
 def refusal(row: Row) -> str | None:
-    """Why a row can't be, or None. Likelihoods and nets go with everything."""
+    """Why a row is not possible, or None. Likelihoods and nets can be combined with everything."""
     return _refusal(row[0], row[1], row[4])
 
 
@@ -88,7 +88,7 @@ def tenth(rows: list[Row], seed: int) -> list[Row]:
 
 
 def read(path: Path) -> dict[Row, dict[str, float]]:
-    """What has been measured."""
+    """The rows that have been measured."""
     if not path.is_file():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
@@ -96,7 +96,7 @@ def read(path: Path) -> dict[Row, dict[str, float]]:
 
 
 def run(rows: Iterable[Row], path: Path) -> dict[Row, dict[str, float]]:
-    """Measure the rows that the table has not, each written as soon as it is known."""
+    """Measure the rows that the table does not have; write each as soon as it is measured."""
     done = read(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for row in rows:
@@ -114,7 +114,7 @@ def run(rows: Iterable[Row], path: Path) -> dict[Row, dict[str, float]]:
 
 
 def write_table(rows: list[Row], done: Mapping[Row, Mapping[str, float]], path: Path) -> None:
-    """The table in Markdown: every row of the set that is measured, and what is refused by design."""
+    """Write the table in Markdown: every measured row of the set, and what is refused by design."""
     known = [row for row in rows if row in done]
     pairs = {p for row in rows for p in pairs_of(row)}
     held = {p for row in known for p in pairs_of(row)}

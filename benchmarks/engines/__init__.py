@@ -1,1 +1,1 @@
-"""Every engine on every program: it trains and beats pixels by themselves, or refuses before any work starts."""
+"""Every engine on every program: it trains and beats independent pixels, or refuses before any work starts."""

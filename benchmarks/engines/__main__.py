@@ -1,10 +1,10 @@
 """Every engine on every program, on both backends: it trains, or refuses before any work starts.
 
-    python -m benchmarks.engines                     # all: about an hour on two cores; goes on where it stopped
-    python -m benchmarks.engines --backend pyro      # of one backend
-    python -m benchmarks.engines --tenth 0           # a tenth of them, as the tests run
+    python -m benchmarks.engines                     # all: about an hour on two cores; continues where it stopped
+    python -m benchmarks.engines --backend pyro      # those of one backend
+    python -m benchmarks.engines --tenth 0           # one tenth of them, as in the tests
 
-Writes benchmarks/results/engines.csv, a row at a time, and engines.md. To measure a row again, delete it.
+Writes benchmarks/results/engines.csv, one row at a time, and engines.md. To measure a row again, delete it.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ LONGER = {
     "lagging": 1500,
 }  # steps: the model moves less often
 EXACT_STEPS = 30
-LINEAR_FACTOR = 5  # times as many steps for PPCA and factor analysis: their parameters are few, and have far to go
+LINEAR_FACTOR = 5  # times as many steps for PPCA and factor analysis: they have few parameters, which have far to go
 
 ENGINES: dict[str, Any] = {
     "svi": WARM,
@@ -179,7 +179,7 @@ def data_of(kind: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Training and held-out fields."""
     source = {"labels": "bernoulli", "standardised": "gaussian"}.get(kind, kind)
     train, test = data_for(source)
-    if kind == "standardised":  # pixels of one variance each, as PPCA has one noise for all
+    if kind == "standardised":  # each pixel has the same variance, because PPCA has one noise for all
         middle, scale = train.mean(0), train.std(0)
         return {"x": (train - middle) / scale}, {"x": (test - middle) / scale}
     if kind != "labels":

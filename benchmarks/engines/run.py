@@ -1,4 +1,4 @@
-"""One pair of engine and program after another, into a table that is read back and gone on with."""
+"""Measure one pair of engine and program after another, into a table that is read back and continued."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def rows() -> list[Row]:
 
 
 def measure(row: Row) -> dict[str, Any]:
-    """Whether it trains, and held-out log p(x) against pixels by themselves; or why it refuses, before a step."""
+    """Whether it trains, and held-out log p(x) against independent pixels; or why it refuses, before any step."""
     name, program, backend = row
     make, kind = PROGRAMS[program]
     train, test = data_of(kind)
@@ -78,7 +78,7 @@ def measure(row: Row) -> dict[str, Any]:
 
 
 def _baseline(kind: str, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """log p of each held-out datum under pixels by themselves."""
+    """log p of each held-out row under independent pixels."""
     return baseline("gaussian", train, test) if kind == "standardised" else baselines("bernoulli")
 
 
@@ -89,7 +89,7 @@ def tenth(all_rows: list[Row], seed: int) -> list[Row]:
 
 
 def read(path: Path = PATH) -> dict[Row, dict[str, Any]]:
-    """What has been measured."""
+    """The rows that have been measured."""
     if not path.is_file():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
@@ -105,7 +105,7 @@ def read(path: Path = PATH) -> dict[Row, dict[str, Any]]:
 
 
 def run(chosen: Iterable[Row], path: Path = PATH) -> dict[Row, dict[str, Any]]:
-    """Measure the rows that the table has not, each written as soon as it is known."""
+    """Measure the rows that the table does not have; write each as soon as it is measured."""
     done = read(path)
     for row in chosen:
         if row in done:
@@ -123,7 +123,7 @@ def run(chosen: Iterable[Row], path: Path = PATH) -> dict[Row, dict[str, Any]]:
 
 
 def write_table(done: Mapping[Row, Mapping[str, Any]], path: Path) -> None:
-    """The matrix in Markdown: margins above pixels by themselves, and what is refused."""
+    """Write the matrix in Markdown: margins above independent pixels, and what is refused."""
     lines = [
         "# Every engine on every program",
         "",

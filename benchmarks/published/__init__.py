@@ -1,1 +1,1 @@
-"""Programs that Pyro and NumPyro publish, as their authors wrote them: which come in as they are, and which do not."""
+"""Programs that Pyro and NumPyro publish, as their authors wrote them: which of them work unchanged, which don't."""

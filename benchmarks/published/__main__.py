@@ -1,12 +1,12 @@
-"""Programs that Pyro and NumPyro publish, with one data plate, each brought in as it is.
+"""Judge the programs with one data plate that Pyro and NumPyro publish, each brought in unchanged.
 
     python -m benchmarks.published                 # all: a quarter of an hour on two idle cores
-    python -m benchmarks.published vae baseball    # those with such words in library, path or name
+    python -m benchmarks.published vae baseball    # those with these words in library, path or name
 
-Each is trained for three steps and evaluated; its ELBO of all data must be that of the library's own Trace_ELBO at the
-same parameters, within five standard errors. Programs are in our own words, with model and guide as they are published,
-small nets, and synthetic data of the published shapes. Verdicts are kept in benchmarks/results/published.json, from
-which published.md is written.
+Each is trained for three steps and evaluated. Its ELBO of all data must be within five standard errors of the library's
+own Trace_ELBO at the same parameters. Programs are in our own words. Model and guide are as published, with small nets
+and synthetic data of the published shapes. Verdicts are kept in benchmarks/results/published.json, and published.md is
+written from them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Each program is trained for a few steps, and its ELBO compared with the library's own, of all data."""
+"""Train each program for a few steps, and compare its ELBO of all data with the library's own."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ STEPS, DRAWS, K, WITHIN = 3, 60, 60, 5.0  # training; the library's ELBO; partic
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a program.
+    """The result for a program.
 
     Attributes:
         outcome: "unchanged", "changed", "refused" or "fault".
-        reason: of a refusal, or a fault.
+        reason: the reason of a refusal, or of a fault.
         own: ELBO of all data, in nats, and its Monte Carlo error.
         library: the library's own ELBO at the same parameters, with its error.
     """
@@ -71,7 +71,7 @@ def _enumerated(fit: Any) -> bool:
 def _library(backend: str, fit: Any, pair: Any, data: Any) -> tuple[float, float] | None:
     """The library's own ELBO of all data at the fit's parameters: mean and standard error over repetitions.
 
-    None where it can't be had: NumPyro enumerates by funsor alone.
+    None if it is not available: NumPyro enumerates only with funsor.
     """
     if backend == "numpyro" and _enumerated(fit) and importlib.util.find_spec("funsor") is None:
         return None
@@ -129,7 +129,7 @@ def _numpyro_losses(fit: Any, pair: Any, data: Any) -> list[float]:
 
 
 def _taken(function: Any, fields: Any, model: Any) -> dict[str, Any]:
-    """The fields that a function takes by name; an autoguide takes those of its model."""
+    """The fields that a function takes by name; an autoguide takes its model's."""
     own = getattr(function, "guide", function)  # of an EasyGuide
     own = model if hasattr(function, "prototype_trace") and own is function else own
     parameters = inspect.signature(getattr(own, "forward", own)).parameters

@@ -1,4 +1,4 @@
-"""The list of published programs, and what is known of each."""
+"""The list of published programs, and what is known about each."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Published:
 
     Attributes:
         backend: its library.
-        path: in the library's repository.
+        path: of the file, in the library's repository.
         name: of the program in that file.
         plate: name of its data plate.
-        make: what makes model, guide and synthetic data of the published shapes, made small.
-        change: what is changed in the program, beside the sizes of nets and data; "" for nothing.
-        guide: what its guide is, where the file has none (it runs Markov chains, say).
+        make: a function that makes model, guide and synthetic data of the published shapes, but small.
+        change: what is changed in the program, besides the sizes of nets and data; "" for nothing.
+        guide: what its guide is, if the file has none (because it runs Markov chains, for example).
         settings: of `ppdgm.fit`.
     """
 
@@ -53,7 +53,7 @@ RNG = np.random.default_rng(0)
 
 
 def published(backend: str, path: str, plate: str, change: str = "", guide: str = "", **settings: Any) -> Any:
-    """Put what makes a program on the list, under the function's name."""
+    """Put a function that makes a program on the list, under the function's name."""
 
     def listed(make: Callable[[], Made]) -> Callable[[], Made]:
         PROGRAMS.append(Published(backend, path, make.__name__, plate, make, change, guide, settings))

@@ -19,7 +19,7 @@ NB = "notebooks/source/"
 
 
 def regression(path: str, plate: str, name: str, model, data, guide=AutoNormal, told: str = CHAINS, change: str = ""):
-    """A program with latents of all data under one of the library's guides."""
+    """A program with latents that all data share, under one of the library's guides."""
 
     def make() -> Made:
         return model, guide(model), data()

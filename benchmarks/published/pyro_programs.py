@@ -1,4 +1,4 @@
-"""Published Pyro programs with latents of each datum: autoencoders, topic models, mixtures, sequences."""
+"""Published Pyro programs with latents of each row: autoencoders, topic models, mixtures, sequences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ N, Z = 40, 2
 
 
 class Encoder(nn.Module):
-    """A location and a scale for each datum."""
+    """A location and a scale for each row."""
 
     def __init__(self, inputs: int, outputs: int = Z, hidden: int = 8):
         super().__init__()

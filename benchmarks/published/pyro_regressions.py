@@ -1,4 +1,4 @@
-"""Published Pyro programs with latents of all data: regressions, hierarchies, coins."""
+"""Published Pyro programs with latents that all data share: regressions, hierarchies, coins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line. Pins the process first, and only then imports what would start threads."""
+"""The command line. It pins the process first, and only then imports libraries that would start threads."""
 
 import argparse
 import re

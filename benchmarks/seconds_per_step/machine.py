@@ -1,6 +1,6 @@
-"""Pinning this process to its cores, and seeing whether the rest of the machine is quiet.
+"""Pin this process to its cores, and check whether the rest of the machine is quiet.
 
-Imports no numerical library: torch and XLA size their thread pools when they are imported.
+This file imports no numerical library: torch and XLA size their thread pools when they are imported.
 """
 
 import os
@@ -20,10 +20,10 @@ class BusyMachine(Exception):
 
 
 class Watch:
-    """Measures how much CPU everybody else uses, in cores, from one call to the next.
+    """Measures how much CPU other processes use, in cores, from one call to the next.
 
-    It takes the machine's busy time less our own, so it also covers the time in which we work ourselves: a
-    neighbour who comes in the middle of a round is seen, not only one who runs while we sleep.
+    It takes the machine's busy time minus our own, so it also covers the time in which we work ourselves: it
+    sees a process that starts in the middle of a round, not only one that runs while we sleep.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Watch:
 
 
 def pin(threads: int) -> list[int]:
-    """Pin the process to the quietest of its cores, and the libraries that are yet to be imported with it."""
+    """Pin the process to the quietest of its cores, and with it the libraries that are imported later."""
     if not hasattr(os, "sched_setaffinity"):
         raise SystemExit("This benchmark pins itself to a core, which this system does not offer.")
     use = psutil.cpu_percent(interval=0.3, percpu=True)
@@ -67,7 +67,7 @@ def refuse_if_busy(others: float, when: str) -> None:
 
 
 def describe() -> dict[str, str]:
-    """What the figures were measured on."""
+    """The machine on which the figures were measured."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

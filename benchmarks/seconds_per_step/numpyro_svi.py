@@ -1,9 +1,9 @@
 """NumPyro's own SVI, on the VAE as a NumPyro user writes it, in three ways of drawing the minibatch.
 
 `svi.run` hands its arguments unchanged to every step, so it has no place for a row per step. `numpyro_run`
-lets the loss pick a random one of the rows, once per step; `numpyro_run_plate` draws by
-`plate(subsample_size=...)`, in the words of the manual; `numpyro_update` gives the rows in order to
-`svi.update` in a scan. Only `numpyro_run_plate` leaves the data path that all others share.
+lets the loss pick one of the rows at random, once per step. `numpyro_run_plate` draws by
+`plate(subsample_size=...)`, as in the manual. `numpyro_update` gives the rows in order to `svi.update` in a
+scan. Only `numpyro_run_plate` does not use the data path that all others share.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class RandomRowELBO(Trace_ELBO):
 
 
 def numpyro_run(problem: Problem) -> Contestant:
-    """`svi.run` on the data path of all others."""
+    """`svi.run` on the same data path as all others."""
     return _by_run(problem, _svi(problem, RandomRowELBO(problem.particles)), problem.batch)
 
 
@@ -86,15 +86,15 @@ def _svi(problem: Problem, elbo: Trace_ELBO) -> SVI:
 def _by_run(problem: Problem, svi: SVI, loss_scale: int) -> Contestant:
     """`svi.run` without its progress bar, which would leave the scan for a Python loop.
 
-    It is called under `jit` because each plain call traces and compiles its scan anew, a second or so that
-    would drown the steps of a stretch.
+    It is called under `jit` because each plain call traces and compiles its scan again. That takes about a second,
+    much longer than the steps of a stretch.
     """
 
     def run(state: SVIState, data: Array, rows: Array) -> tuple[SVIState, Array]:
         key, steps = (
             jax.random.key(0),
             len(rows),
-        )  # the key serves to initialise only, which the state has done
+        )  # the key is only for initialising, which is done
         result = svi.run(key, steps, data, rows, progress_bar=False, init_state=state)
         return result.state, result.losses
 
@@ -104,7 +104,7 @@ def _by_run(problem: Problem, svi: SVI, loss_scale: int) -> Contestant:
 def _contestant(problem: Problem, svi: SVI, run: Run, loss_scale: int) -> Contestant:
     """Jit `run`, and divide its losses by the number of data to which NumPyro scales them."""
     data = jnp.asarray(problem.data)
-    # To initialise is to collect the parameters; any data will do, so it need not be all of them.
+    # Initialising only collects the parameters, so any data are enough; it need not be all of them.
     state = svi.init(jax.random.key(0), data[: problem.batch], None)
     jitted = jax.jit(run, donate_argnums=0)
 

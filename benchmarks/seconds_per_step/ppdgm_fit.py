@@ -1,4 +1,4 @@
-"""ppdgm's two backends: the stretch of steps inside `ppdgm.fit`, on the minibatches of all others.
+"""ppdgm's two backends: the stretch of steps inside `ppdgm.fit`, on the same minibatches as all others.
 
 `fit` itself draws its own minibatches and compiles once per call, so its loop is called directly.
 """
@@ -17,7 +17,7 @@ from .problem import DATA, LATENT, LEARNING_RATE, PIXELS, Contestant, Floats, Pr
 
 
 class ExpNormal(DiagonalNormal):
-    """The posterior of all others: σ = exp(s), where the package's own has σ = min_scale + softplus(s)."""
+    """The same posterior as all others: σ = exp(s), where the package's own has σ = min_scale + softplus(s)."""
 
     def distribution(self, P: Any, *head: Any) -> Any:
         loc, log_scale = halves(head[0], P.shape)

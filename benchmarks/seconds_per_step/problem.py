@@ -25,7 +25,7 @@ Contestant = Callable[[Rows], Stretch]
 
 
 class Unavailable(Exception):
-    """A contestant that cannot run here, with the reason in a sentence."""
+    """A contestant that can't run here, with the reason in a sentence."""
 
 
 class Layer(NamedTuple):
@@ -55,11 +55,11 @@ class Problem:
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """Shape of the posterior's draws; a single particle has no axis, as a person would write it."""
+        """Shape of the posterior's draws; a single particle has no axis, as in code written by hand."""
         return (self.batch, LATENT) if self.particles == 1 else (self.particles, self.batch, LATENT)
 
     def rows(self, steps: int, seed: int) -> Rows:
-        """Random minibatches for so many steps, the same for every contestant."""
+        """Random minibatches for a number of steps, the same for every contestant."""
         return np.random.default_rng(seed).integers(DATA, size=(steps, self.batch))
 
 

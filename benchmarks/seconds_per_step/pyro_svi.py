@@ -13,7 +13,7 @@ from .problem import LATENT, LEARNING_RATE, Contestant, Floats, Layer, Problem, 
 def pyro_svi(problem: Problem) -> Contestant:
     """`svi.step` in a loop, particles vectorised, validation off while it runs.
 
-    The gradient is of the sum over the minibatch, as Pyro has it; Adam does not see the difference, and the
+    The gradient is that of the sum over the minibatch, as in Pyro. It makes no difference to Adam, and the
     loss is divided by the batch afterwards.
     """
     data = torch.from_numpy(problem.data)

@@ -27,7 +27,7 @@ class DifferentObjective(Exception):
 
 @dataclass
 class Entry:
-    """A contestant in the race, and what was measured of it."""
+    """A contestant in the race, and what was measured for it."""
 
     name: str
     stretch: Stretch
@@ -76,10 +76,11 @@ def line_up(
 
 
 def run_rounds(race: Race, rounds: int, say: Say, *, force: bool) -> None:
-    """Time so many rounds; one that others disturbed is run again.
+    """Time a number of rounds; a round that other processes disturbed is run again.
 
     Raises:
-        BusyMachine: as many rounds were disturbed as are wanted (never with `force`, which keeps all).
+        BusyMachine: the number of disturbed rounds reached the number of wanted ones (never with `force`, which keeps
+            all).
     """
     shuffle = random.Random(0)
     watch = Watch()
@@ -98,14 +99,14 @@ def run_rounds(race: Race, rounds: int, say: Say, *, force: bool) -> None:
 
 
 def _prepare(name: str, contestant: Contestant, problem: Problem, stretch_seconds: float) -> Entry:
-    """Compile and warm up, and find how many steps make a stretch."""
+    """Compile and warm up, and find the number of steps of a stretch."""
     warm_up = contestant(problem.rows(WARM_UP_STEPS, seed=2))
     losses = warm_up()
     start = time.perf_counter()
     warm_up()
     steps = max(4, round(stretch_seconds * WARM_UP_STEPS / (time.perf_counter() - start)))
     stretch = contestant(problem.rows(steps, seed=3))
-    stretch()  # another number of steps is another program to JAX
+    stretch()  # for JAX, another number of steps is another program
     return Entry(name, stretch, steps, losses)
 
 
@@ -113,7 +114,7 @@ def _check_same_objective(entries: list[Entry]) -> None:
     for when, steps in CHECKED.items():
         means = {entry.name: float(entry.warm_up[steps].mean()) for entry in entries}
         median = float(np.median(list(means.values())))
-        # Written so that a NaN is astray.
+        # Written so that a NaN counts as too far off.
         astray = [f"{name} has {mean:.1f}" for name, mean in means.items() if not abs(mean - median) <= NATS]
         if astray:
             raise DifferentObjective(

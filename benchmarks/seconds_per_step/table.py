@@ -76,7 +76,7 @@ def rich_table(race: Race, title: str, *, markdown: bool = False) -> Table:
 
 
 def notes(race: Race) -> list[str]:
-    """What a reader of one size's table must know, a sentence each; the targets among it."""
+    """What a reader of one size's table must know, a sentence each; the targets included."""
     found = [f"{name} is left out: {reason}." for name, reason in race.unavailable.items()]
     if race.repeated:
         found.append(f"{race.repeated} rounds were run again because the machine was busy meanwhile.")
