@@ -30,7 +30,7 @@ OUTCOMES = ("unchanged", "changed", "refused", "fault")
 def main() -> None:
     import jax
 
-    jax.config.update("jax_disable_most_optimizations", True)  # half the time: nothing runs for long
+    jax.config.update("jax_disable_most_optimizations", True)  # half the time, because nothing runs for long
     words, kept = sys.argv[1:], RESULTS / "published.json"
     known = json.loads(kept.read_text()) if kept.exists() else {}
     known = {p.title: known[p.title] for p in PROGRAMS if p.title in known}

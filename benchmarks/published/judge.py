@@ -37,7 +37,7 @@ class Verdict:
 
 def judge(program: Published) -> Verdict:
     """Train, evaluate, compare."""
-    if program.backend == "pyro":  # whose nets are drawn as they are made
+    if program.backend == "pyro":  # its nets are drawn when they are made
         import pyro
 
         pyro.set_rng_seed(0)
@@ -102,7 +102,7 @@ def _pyro_losses(fit: Any, pair: Any, data: Any) -> list[float]:
     call = lambda f: f(*args) if args else f(**_taken(f, tensors, pair.model))
     model, guide = (lambda: call(pair.model)), (lambda: call(pair.guide))
     elbo = TraceEnum_ELBO(max_plate_nesting=3) if _enumerated(fit) else Trace_ELBO()
-    if fit._runtime.tracer.scales:  # of which reports know nothing; the plates here take all rows
+    if fit._runtime.tracer.scales:  # reports ignore these; the plates here take all rows
         unscaled = Unscaled()
         model, guide = unscaled(model), unscaled(guide)
     with torch.no_grad(), torch.random.fork_rng(), _evaluating(fit):

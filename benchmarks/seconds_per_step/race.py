@@ -128,7 +128,7 @@ def _round(entries: list[Entry]) -> dict[str, float]:
     """One stretch of each, in seconds per step."""
     seconds = {}
     for entry in entries:
-        gc.collect()  # or one contestant pays for another's garbage
+        gc.collect()  # otherwise one contestant pays for another's garbage
         start = time.perf_counter()
         entry.stretch()
         seconds[entry.name] = (time.perf_counter() - start) / entry.steps
