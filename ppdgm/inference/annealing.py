@@ -12,7 +12,7 @@ ACCEPT, GAIN = 0.65, 0.1  # the acceptance that step sizes are adapted to, and h
 
 
 def heats(count: int) -> np.ndarray:
-    """β_0 = 0 < … < β_T = 1, close together at both ends: a sigmoid, as Wu et al. have it."""
+    """β_0 = 0 < … < β_T = 1, close together at both ends: a sigmoid, as in Wu et al."""
     s = 1.0 / (1.0 + np.exp(-4.0 * np.linspace(-1.0, 1.0, count + 1)))
     return (s - s[0]) / (s[-1] - s[0])
 
@@ -32,14 +32,14 @@ def anneal(
     Neal 2001, arXiv:physics/9803008; Wu et al. 2017, arXiv:1611.04273; Grosse et al. 2015, arXiv:1511.02543.
 
     Args:
-        joint: of the program at B data: log p(z), log p(x|z) and the slope of log p(z) + β log p(x|z); or any two
-            densities' logarithm and the logarithm of their ratio.
+        joint: of the program at B rows: log p(z), log p(x|z) and the slope of log p(z) + β log p(x|z); or the same for
+            any two densities: the logarithm of one, and the logarithm of their ratio.
         start: draws of the prior, or in reverse of the posterior, [C, B, D].
         beta: [T + 1], from 0 to 1.
-        leaps: leapfrog steps of a move, one for each β.
+        leaps: leapfrog steps of a move, one move for each β.
         seed: of the draws.
-        steps: ε for each β and datum, [T + 1, B]. Without it they are adapted on the way, and the weights are only
-            roughly right: a pilot run, whose step sizes the real one takes.
+        steps: ε for each β and row, [T + 1, B]. Without it they are adapted on the way, and the weights are only
+            roughly right: this is a pilot run, and the real run uses its step sizes.
         reverse: from β = 1 to 0.
         told: called with the share that is done.
 
@@ -68,7 +68,7 @@ def anneal(
 def _move(
     joint: Density, z: np.ndarray, heat: float, step: np.ndarray, leaps: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One move of each chain, accepted by itself: where it ends, log p(x|z) there, and the acceptance [C, B]."""
+    """One move of each chain, accepted or not for each chain: its end, log p(x|z) there, and the acceptance [C, B]."""
     epsilon = step[None, :, None]
     prior, seen, slope = joint(z, heat)
     before = prior + heat * seen

@@ -1,4 +1,4 @@
-"""Whether each row's terms are its own: they stay as they are when the other rows, and the other particles, change."""
+"""Whether each row's terms are its own: they must not change when the other rows, or the other particles, change."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ppdgm.errors import PpdgmError
 from ppdgm.inference.feed import Feed
 from ppdgm.language import Trace
 
-ROWS, PARTICLES = 3, 2  # as the first reading takes, so that JAX compiles no operation twice
+ROWS, PARTICLES = 3, 2  # the same as in the first reading, so that JAX compiles no operation twice
 ALIKE = 1e-4  #: relative to 1 + |term|: far above rounding, far below what another row would change
-STIR = 0.05  #: of numbers that are all equal, such as the zeros of a last layer, which would hide what depends on what
+STIR = 0.05  #: of numbers that are all equal, such as the zeros of a last layer, which would hide dependence
 
 Arrays = dict[str, np.ndarray]
 
@@ -23,8 +23,8 @@ Arrays = dict[str, np.ndarray]
 def check_apart(runtime: Any, first: Mapping[str, np.ndarray], feed: Feed) -> None:
     """Refuse a program in which the terms of a row, or of a particle, depend on the others: it mixes the minibatch.
 
-    Read as evaluations are, so that modules with batch statistics of their own (BatchNorm) use the running ones; a
-    penalty may be of the whole minibatch. Noise is the reading's own: no generator of the user's moves.
+    Terms are read as in evaluations, so that modules with their own batch statistics (BatchNorm) use the running ones.
+    A penalty may depend on the whole minibatch. Noise is the reading's own: no generator of the user's moves.
 
     Args:
         runtime: of the program.
@@ -38,10 +38,10 @@ def check_apart(runtime: Any, first: Mapping[str, np.ndarray], feed: Feed) -> No
     try:
         own = look.read(look.rows, {})
         given = {n: v for n, v in own.values.items() if v.shape[:2] == look.shape or _shared(n, v, own)}
-        drawn = len(given) < len(own.values)  # enumerated, or depending on what is
+        drawn = len(given) < len(own.values)  # enumerated, or dependent on an enumerated site
         try:
             own = look.read(look.rows, given)
-        except (PpdgmError, NotImplementedError):  # its draws alone can be scored, as those of a one-way flow
+        except (PpdgmError, NotImplementedError):  # only its own draws can be scored, as for a one-way flow
             given = {}
         for at in ((1, look.shape[1] - 1), (0, 0)):
             other = look.read(*look.changed(given, at))
@@ -55,11 +55,11 @@ def check_apart(runtime: Any, first: Mapping[str, np.ndarray], feed: Feed) -> No
             if (site := moved(own, shifted, (0, 0), (0, 1))) is not None:
                 raise pair_mistakes.by_place(site, feed.size)
     except NotImplementedError:
-        return  # a density that can't be read here: told by the first reading, if it matters
+        return  # a density can't be read here: the first reading reports it, if it matters
 
 
 class _Look:
-    """Readings of some rows, of which all but one can be changed."""
+    """Readings of some rows, in which all rows but one can be changed."""
 
     def __init__(self, runtime: Any, params: Any, feed: Feed):
         self.runtime, self.params, self.feed = runtime, params, feed
@@ -72,21 +72,21 @@ class _Look:
             self.others = np.roll(self.rows, 1)
 
     def read(self, rows: np.ndarray, given: Arrays) -> Trace:
-        """Terms of these rows, [K, B]. A pair that draws its own minibatch has indices; others have the rows alone."""
+        """Terms of these rows, [K, B]. A pair that draws its own minibatch gets indices; others get only the rows."""
         if self.runtime.tracer.subsamples:
             data, index = self.feed.rows(rows)
-        else:  # as a set of its own: a pair may keep something for each place in it
+        else:  # as a separate data set: a pair may keep something for each place in it
             data, index = self.runtime.put(take(self.feed.fields, rows)), np.arange(len(rows))
         found: Trace = self.runtime.glance(self.params, data, index, PARTICLES, given)
         return found
 
     def changed(self, given: Arrays, at: tuple[int, int], particles: bool = True) -> tuple[np.ndarray, Arrays]:
-        """Other rows, and other latents, everywhere but at one particle (or all) of one row."""
+        """Other rows and other latents, everywhere except at one particle (or all of them) of one row."""
         rows = self.others.copy()
         rows[at[1]] = self.rows[at[1]]
         other = {}
         for name, value in given.items():
-            b = min(at[1], value.shape[1] - 1)  # 0 of a latent that all data share
+            b = min(at[1], value.shape[1] - 1)  # 0 for a latent that all rows share
             here = (at[0], b) if particles else (slice(None), b)
             other[name] = np.roll(value, (1, 1) if particles else 1, axis=(0, 1) if particles else 1)
             other[name][here] = value[here]
@@ -98,7 +98,7 @@ def _shared(name: str, value: np.ndarray, trace: Trace) -> bool:
 
 
 def stirred(first: Mapping[str, np.ndarray], labels: Mapping[str, str], alike: bool = True) -> Arrays:
-    """Parameters, with a little noise where all numbers of one are equal; or everywhere, if not `alike`."""
+    """Parameters, with a little noise if all numbers of one are equal; or on all of them, if not `alike`."""
     rng, found = np.random.default_rng(0), dict(first)
     for name in labels:
         v = first[name]
@@ -109,7 +109,7 @@ def stirred(first: Mapping[str, np.ndarray], labels: Mapping[str, str], alike: b
 
 
 def _terms(trace: Trace) -> Iterator[tuple[str, np.ndarray]]:
-    """The guide's, then the model's."""
+    """The guide's terms, then the model's."""
     yield from trace.log_q.items()
     yield from trace.log_p.items()
     if trace.marginal is not None:
@@ -117,22 +117,22 @@ def _terms(trace: Trace) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _may_go_by_place(runtime: Any, first: Mapping[str, np.ndarray], feed: Feed) -> bool:
-    """Whether a parameter has as many rows as there are data, in a pair that takes any minibatch, without indices."""
+    """Whether a parameter has as many rows as the data, in a pair that takes any minibatch, without indices."""
     return runtime.tracer.batch_size is None and any(feed.size in v.shape for v in first.values())
 
 
 def turned(value: np.ndarray) -> np.ndarray:
-    """Latents [K, B, …] with each row in the place of the next; what all data share stays."""
+    """Latents [K, B, …], moved by one row: each in the place of the next; latents that all rows share stay."""
     return value if value.shape[1] == 1 else np.roll(value, 1, axis=1)
 
 
 def _at(terms: np.ndarray, place: tuple[int, int]) -> float:
-    """Of [K, B], or one for all."""
+    """The term at a place, from [K, B], or the one term for all."""
     return float(np.broadcast_to(terms, (PARTICLES, terms.shape[-1]))[place[0], place[1] if terms.shape[-1] > 1 else 0])
 
 
 def moved(own: Trace, other: Trace, at: tuple[int, int], there: tuple[int, int] | None = None) -> str | None:
-    """The first site of which the terms at one place differ; `there` in the other, if that is another place."""
+    """The first site whose terms differ at one place; `there` is the place in the other trace, if it is another one."""
     for (name, *terms), (_, there_too) in zip(_terms(own), _terms(other), strict=True):
         a, b = _at(terms[0], at), _at(there_too, there or at)
         if np.isfinite(a) and np.isfinite(b) and abs(a - b) > ALIKE * (1 + abs(a)):
@@ -141,6 +141,6 @@ def moved(own: Trace, other: Trace, at: tuple[int, int], there: tuple[int, int] 
 
 
 def _same_draws(own: Trace, other: Trace, at: tuple[int, int]) -> bool:
-    """Whether the latents [K, B, …] at one place are the same: not so under a sampler that rejects."""
+    """Whether the latents [K, B, …] at one place are the same: they are not with a sampler that rejects."""
     pairs = ((v, other.values[n]) for n, v in own.values.items() if v.ndim > 1 and v.shape[1] > at[1])
     return all(v.shape == w.shape and np.allclose(v[at], w[at], rtol=1e-4, atol=1e-6) for v, w in pairs)

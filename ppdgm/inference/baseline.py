@@ -1,4 +1,4 @@
-"""What a model with latents has to beat: independent columns of the same likelihood, fitted to the other data."""
+"""The baseline for a model with latents: independent columns of the same likelihood, fitted to the other folds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def baseline(subject: Subject) -> Baseline:
     """log p of data under independent columns, by folds.
 
     Raises:
-        ProgramError: the likelihood isn't known, or is of more than one field.
+        ProgramError: the likelihood isn't known, or has more than one field.
     """
     free = [n for n in subject.fields if n not in subject.conditions]
     if len(free) != 1 or free[0] not in subject.drawn_as:
@@ -41,7 +41,7 @@ def baseline(subject: Subject) -> Baseline:
 
 
 def _like(subject: Subject, field: str, x: np.ndarray) -> Likelihood:
-    """A likelihood of the same kind of numbers, bits, counts or real ones, as what the model draws."""
+    """A likelihood for the same kind of numbers as the model draws: bits, counts or real numbers."""
     try:
         drawn = subject.simulated(DRAWN, subject.stream("kind"))[1][subject.drawn_as[field]]
     except PpdgmError:

@@ -1,4 +1,4 @@
-"""Minibatches: whole stretches of them are planned as arrays, the same for every backend."""
+"""Minibatches: planned as arrays for whole stretches of steps, the same for every backend."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class Plan:
     """The steps first, …, first + count − 1 of a run, padded to a fixed number of rows.
 
     Attributes:
-        index: data of each step, [S, B]. A ragged minibatch is padded with other data of its epoch, so that batch
-            statistics are always those of B data.
-        weight: 1 for a datum, 0 for padding, [S, B].
+        index: rows of each step, [S, B]. A ragged minibatch is padded with other rows of its epoch, so that batch
+            statistics are always those of B rows.
+        weight: 1 for a row, 0 for padding, [S, B].
         rate: learning rate, [S].
-        knobs: what the objective needs to know of each step, each [S].
+        knobs: the numbers that the objective needs at each step, each [S].
         first, count: the steps.
-        phase: the number of the engine's phase of each step, [S]; by default the first one's.
+        phase: the number of each step's phase in the engine, [S]; by default the first one's.
     """
 
     index: np.ndarray
@@ -35,7 +35,7 @@ class Plan:
 
 
 class Batches:
-    """Every datum once an epoch, in an order drawn anew from (seed, epoch). The last minibatch may be ragged."""
+    """Every row once an epoch, in a new order drawn from (seed, epoch). The last minibatch may be ragged."""
 
     def __init__(self, data_size: int, batch_size: int, seed: int):
         self.data_size, self.batch_size, self.seed = data_size, min(batch_size, data_size), seed
@@ -43,7 +43,7 @@ class Batches:
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def rows(self, first: int, count: int, capacity: int) -> tuple[np.ndarray, np.ndarray]:
-        """Index and weight of the steps from `first` on, [capacity, B]; rows past `count` are zeros."""
+        """Index and weight of the steps from `first` on, [capacity, B]; rows after `count` are zeros."""
         index = np.zeros((capacity, self.batch_size), np.int32)
         weight = np.zeros((capacity, self.batch_size), np.float32)
         for row in range(count):

@@ -1,6 +1,6 @@
-"""Bounds as pure functions of a trace's per-site, per-datum terms, over any array namespace.
+"""Bounds as pure functions of a trace's terms per site and row, over any array namespace.
 
-Particles are the first axis, data the second; a plate's scale N/B never enters here.
+Particles are the first axis, rows the second; no plate scale N/B enters here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def log_weights(trace: Trace, xp: Any) -> Array:
     """log w = Σ log p − Σ log q, [K, B], with enumerated sites summed out.
 
     Raises:
-        ProgramError: a latent lies outside the data plate, so that log w does not split over data.
+        ProgramError: a latent lies outside the data plate, so log w does not split over rows.
     """
     if trace.shared and not any(n in trace.values for n in trace.shared):
         raise ProgramError(
@@ -44,16 +44,16 @@ def reconstruction(trace: Trace, xp: Any) -> Array:
 
 
 def kl(trace: Trace, xp: Any) -> Array:
-    """The latent sites' KL(q‖p), [K, B]: closed forms where the trace has them, else log q − log p."""
+    """The latent sites' KL(q‖p), [K, B]: closed forms if the trace has them, else log q − log p."""
     terms = [
         xp.sum(trace.kl[n], axis=-1) if n in trace.kl else log_q - trace.log_p[n] for n, log_q in trace.log_q.items()
     ]
     like = next(iter(trace.log_p.values()))
-    return sum(terms, start=xp.zeros_like(like))  # and not 0 · log p, which is NaN where log p is −∞
+    return sum(terms, start=xp.zeros_like(like))  # not 0 · log p, which is NaN if log p is −∞
 
 
 def mean(terms: Array, weights: Array, xp: Any) -> Array:
-    """Mean over particles, and over the data that count: terms [K, B], weights [B]."""
+    """Mean over particles, and over the rows that count: terms [K, B], weights [B]."""
     return xp.sum(xp.mean(terms, axis=0) * weights) / xp.sum(weights)
 
 
@@ -68,10 +68,10 @@ def renyi(log_w: Array, alpha: float, logsumexp: Any) -> Array:
 
 
 def kl_parts(trace: Trace, xp: Any, weights: Array, per: str, of: str) -> tuple[dict[str, Array], Array | float]:
-    """The KL of each site or dimension, of each "datum" [B, D] or the mean over the "batch" [1, D]; and its weights.
+    """The KL of each site or dimension, for each "datum" [B, D] or the mean over the "batch" [1, D]; and its weights.
 
     Raises:
-        ProgramError: of dimensions, where a latent's closed form is not one for each.
+        ProgramError: for dimensions, if a latent's closed form is not split into dimensions.
     """
     found = {}
     share = (weights / xp.sum(weights))[:, None]
@@ -102,7 +102,7 @@ def _check_dimensions(trace: Trace, name: str) -> None:
 
 
 def floored(parts: Mapping[str, Array], share: Array | float, xp: Any, floor: float) -> Array | float:
-    """Σ max(λ, KL) over sites or dimensions; the mean over data. See `kl_parts`."""
+    """Σ max(λ, KL) over sites or dimensions; the mean over rows. See `kl_parts`."""
     return sum(xp.sum(xp.where(kl > floor, kl, 0.0 * kl + floor) * share) for kl in parts.values())
 
 
@@ -112,21 +112,21 @@ def elbo(trace: Trace, xp: Any, beta: Any = 1.0) -> Array:
 
 
 def weighed(trace: Trace, scales: Mapping[str, float]) -> Trace:
-    """Each site's terms times its scale: the objective of a plain pair that scales its sites, and no bound."""
+    """Each site's terms times its scale: the objective of a plain pair that scales its sites, but not a bound."""
     by = lambda part: {n: v * scales.get(n.removesuffix(" (guide)"), 1.0) for n, v in part.items()}
     return trace._replace(log_p=by(trace.log_p), log_q=by(trace.log_q), kl=by(trace.kl), shared=by(trace.shared))
 
 
 def shared(trace: Trace, xp: Any) -> Array | float:
-    """Σ log p − log q of the sites outside the data plate, averaged over particles; 0 where there are none."""
+    """Σ log p − log q of the sites outside the data plate, averaged over particles; 0 if there are none."""
     return sum(xp.mean(v) for v in trace.shared.values()) if trace.shared else 0.0
 
 
 def shared_kl(trace: Trace, xp: Any) -> Array | float:
-    """Σ log q − log p of the latents among them, averaged over particles; 0 where there are none."""
+    """Σ log q − log p of the latents among them, averaged over particles; 0 if there are none."""
     return -sum(xp.mean(v) for n, v in trace.shared.items() if n in trace.values)
 
 
 def penalties(trace: Trace, xp: Any) -> Array | float:
-    """What training makes small beside the bound, [B] or [K, B]; 0 where there is nothing."""
+    """The terms that training minimises in addition to the bound, [B] or [K, B]; 0 if there are none."""
     return sum((trace.penalties or {}).values())

@@ -1,4 +1,4 @@
-"""Questions to a program that go over data in chunks of rows, and what all data share: one for all chunks."""
+"""Runs of a program over data, in chunks of rows; latents that all rows share are the same for all chunks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _ALIKE = 1e-4  # relative to the larger number: means from chunks of other data,
 
 
 def chunks(runtime: Any, size: int, rows: int) -> list[np.ndarray]:
-    """Indices of data, in chunks of one size: the last one is filled up from the first data.
+    """Indices of rows, in chunks of one size: the last chunk is filled up from the first rows.
 
-    A chunk has two rows at least, so that an axis of one is of what all data share.
+    A chunk has at least two rows, so that an axis of one belongs to a latent that all rows share.
     """
     rows = runtime.tracer.batch_size or min(size, max(rows, 2))
     return [np.arange(start, start + rows) % size for start in range(0, size, rows)]
@@ -32,12 +32,12 @@ def over_chunks(
     size: int,
     rows: int,
 ) -> Sites:
-    """Join what `function(data, index, chunk)` gives, [·, B, …] each, over the first `size` data.
+    """Join the results of `function(data, index, chunk)`, [·, B, …] each, over the first `size` rows.
 
-    What all data share, [·, 1, …], must be the same for each chunk. Names may have a prefix before a "/".
+    Results that all rows share, [·, 1, …], must be the same for each chunk. Names may have a prefix before a "/".
 
     Raises:
-        ProgramError: it isn't.
+        ProgramError: a shared result differs between chunks.
     """
     parts: list[Sites] = []
     every = chunks(runtime, size, rows)
@@ -53,11 +53,11 @@ def over_chunks(
 
 
 class SharedDraws:
-    """Draws of the guide, chunk by chunk, with one draw for all chunks of what all data share.
+    """Draws of the guide, chunk by chunk; a latent that all rows share is drawn once for all chunks.
 
     Args:
         runtime, params: of the program.
-        k: draws for each datum.
+        k: draws for each row.
     """
 
     def __init__(self, runtime: Any, params: Any, k: int):
@@ -66,7 +66,7 @@ class SharedDraws:
         self.first: Sites | None = None
 
     def __call__(self, data: Any, index: np.ndarray, seed: int) -> Sites:
-        """Latents [K, B, *event], or [K, 1, *event] of what all data share."""
+        """Latents [K, B, *event], or [K, 1, *event] if all rows share them."""
         if self.first is not None and self.held is None:
             names = _shared(self.runtime, self.params, data, index, self.first)
             self.held = {n: self.first[n] for n in names}
@@ -76,7 +76,7 @@ class SharedDraws:
 
 
 def _shared(runtime: Any, params: Any, data: Any, index: np.ndarray, found: Sites) -> list[str]:
-    """Names of what all data share, among what was found for a chunk."""
+    """Names of the latents that all rows share, among those found for a chunk."""
     if len(index) > 1:
         return [n for n, v in found.items() if v.shape[1] == 1]
     names = runtime.trace(params, data, index, 1, 0, None, False).shared

@@ -1,4 +1,4 @@
-"""What was learned from a run's data, as its files keep it."""
+"""Codings, learned from a run's data, in the form that its files keep."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ppdgm.errors import DataError
 
 
 def coding_tables(codings: Mapping[str, Any]) -> dict[str, Any]:
-    """Codings on a page: "transform", of x, and "classes", by field."""
+    """Codings for a page: "transform", of x, and "classes", by field."""
     transform = codings.get("x")
     return {
         "transform": transform.to_table() if transform else None,
@@ -22,21 +22,21 @@ def coding_tables(codings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def coding_arrays(codings: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Their arrays, beside parameters."""
+    """Their arrays, saved beside the parameters."""
     transform = codings.get("x")
     return grouped("transform", transform.arrays() if transform else {})
 
 
 def read_codings(arrays: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> dict[str, Any]:
-    """The codings that `coding_tables` and `coding_arrays` told of.
+    """The codings that `coding_tables` and `coding_arrays` saved.
 
     Raises:
-        DataError: they don't.
+        DataError: they are not codings.
     """
     transform, classes = page.get("transform"), page.get("classes") or {}
     if not isinstance(classes, Mapping):
         raise DataError(f"Classes: got {str(classes)[:80]}, expected a table of fields.")
-    if isinstance(transform, Mapping) and "binarise" not in transform:  # of a run from before it was kept there
+    if isinstance(transform, Mapping) and "binarise" not in transform:  # from a run before it was saved here
         recipe = page.get("recipe")
         data = recipe.get("data", {}) if isinstance(recipe, Mapping) else {}
         transform = {**transform, "binarise": data.get("binarise", "none") if isinstance(data, Mapping) else "none"}

@@ -1,8 +1,8 @@
-"""What `sample(given=…)` holds: exactly, or not at all.
+"""The values that `sample(given=…)` holds: exactly, or it is refused.
 
-A site at which values are held may not depend on one before it that is drawn: then the rest, drawn in the model's
-order, has the model's distribution given these values. Whether it does is seen at other draws of those: log p of what
-is held must not change by a bit.
+A site at which values are held may not depend on a site before it that is drawn. Then the rest, drawn in the model's
+order, has the model's distribution given these values. To check this, the sites before are drawn again several times:
+log p of the held values must not change by a bit.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from ppdgm.data import Classes
 from ppdgm.errors import DataError, PpdgmError, ProgramError, nearest
 
 Arrays = Mapping[str, np.ndarray]
-OTHER_DRAWS = 4  # of what is drawn before a site that is held
+OTHER_DRAWS = 4  # of the sites before one that is held
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What is given, as a runtime takes it.
+    """The given values, in the form that a runtime takes.
 
     Attributes:
         fields: data of the model's arguments, [n, …], or None.
         sites: values of sites, [1, n, *event].
-        apart: whether sites before them are drawn, on which they do not depend.
+        apart: whether there are sites before them that are drawn, and on which they do not depend.
     """
 
     fields: dict[str, np.ndarray | None]
@@ -36,18 +36,18 @@ class Conditions:
 
 
 def conditions(program: Any, runtime: Any, params: Any, fields: Iterable[str], given: Arrays, n: int) -> Conditions:
-    """Find out what each name in `given` is in the model: an argument, or a site.
+    """Find out what each name in `given` is in the model: an argument or a site.
 
     Args:
         program: a Program.
         runtime, params: of the program, with its parameters.
-        fields: names of the data's.
+        fields: names of the data's fields.
         given: arrays [n, …] by name.
-        n: how many data are drawn.
+        n: number of rows to draw.
 
     Raises:
-        DataError: a name that the model does not know or does not read, or values of another shape.
-        ProgramError: a site that depends on one before it that is drawn.
+        DataError: the model does not know a name or does not read it, or its values have another shape.
+        ProgramError: a site depends on one before it that is drawn.
     """
     fixing = [name for name in given if program.fixes({name: given[name]})]
     fixed = program.fixes({name: given[name] for name in fixing})
@@ -72,7 +72,7 @@ def conditions(program: Any, runtime: Any, params: Any, fields: Iterable[str], g
 
 
 def check_texts(given: Mapping[str, Any], fields: Iterable[str], codings: Mapping[str, Any]) -> None:
-    """Refuse names of classes that are given for a site: they go by their field."""
+    """Refuse names of classes that are given for a site: they must be given for its field."""
     named = [field for field, coding in codings.items() if isinstance(coding, Classes)]
     for name, value in given.items():
         if name not in fields and any(isinstance(v, str) for v in value):
@@ -81,14 +81,14 @@ def check_texts(given: Mapping[str, Any], fields: Iterable[str], codings: Mappin
 
 
 def _held(runtime: Any, params: Any, found: Conditions) -> list[str]:
-    """The sites that are held; the first and the last row are enough to see it."""
+    """The sites that are held; the first and the last row are enough to find them."""
     sites = {s: v[:, [0, -1]] for s, v in found.sites.items()}
     held: list[str] = runtime.sites(params, _rows(found.fields, 2), sites, 2, found.apart)[1]
     return held
 
 
 def _depends(runtime: Any, params: Any, found: Conditions, n: int) -> bool:
-    """Whether log p of what is held changes with the draws of other sites."""
+    """Whether log p of the held values changes with the draws of other sites."""
     first, *others = (
         runtime.conditioned(params, found.fields, found.sites, n, seed, False, True)[2] for seed in range(OTHER_DRAWS)
     )
@@ -96,7 +96,7 @@ def _depends(runtime: Any, params: Any, found: Conditions, n: int) -> bool:
 
 
 def check_possible(scores: Arrays) -> None:
-    """Refuse values to which the model gives no probability.
+    """Refuse values to which the model gives probability 0.
 
     Args:
         scores: log p of the sites that are held, [1, n].
@@ -109,7 +109,7 @@ def check_possible(scores: Arrays) -> None:
 
 
 def _rows(arguments: Mapping[str, np.ndarray | None], count: int) -> dict[str, np.ndarray | None]:
-    """The first and the last of the given data."""
+    """The first and the last of the given rows."""
     return {n: v if v is None else v[np.linspace(0, len(v) - 1, count).astype(int)] for n, v in arguments.items()}
 
 

@@ -14,13 +14,13 @@ from ppdgm.errors import PpdgmError
 from ppdgm.inference.subject import Sites, Subject, Terms, flat
 
 SHOWN, WORST, PRIOR, ALONG, STEPS, PAIRS = 64, 12, 2000, 10, 9, 6
-REACH = 2.5  # standard deviations of the prior that a traversal goes to either side
+REACH = 2.5  # standard deviations of the prior that a traversal extends to each side
 
 
 def pictures(subject: Subject, terms: Terms | None, use: Any, weights: Any, labels: np.ndarray | None) -> Pictures:
-    """What a report draws; what the program can't give is left out."""
+    """The arrays that a report draws; those that are not available for the program are left out."""
     latents, observed = subject.means()
-    latents = {n: v for n, v in latents.items() if len(v) == subject.size}  # and not those that all data share
+    latents = {n: v for n, v in latents.items() if len(v) == subject.size}  # without those that all rows share
     shown = some_rows(subject.size, SHOWN, subject.stream("shown"))
     field, name = _or(lambda: subject.shown(observed), (None, next(iter(observed), None)))
     found: dict[str, Any] = {"codes": flat(latents), "labels": labels, "shown": shown}
@@ -47,7 +47,7 @@ def pictures(subject: Subject, terms: Terms | None, use: Any, weights: Any, labe
 
 
 def _traversals(subject: Subject, latents: Sites, prior: Sites, use: Any, name: str) -> dict[str, Any]:
-    """Decoded along each of the most informative dimensions, from the first code; sites above are left out."""
+    """Decoded values along each of the most informative dimensions, from the first code; sites above are left out."""
     ranked = sorted(
         ((by[d], s.name, int(d), unit) for s in use.sites
          if s.name in prior and s.name in latents and len(s.used) == latents[s.name][0].size  # and not classes
@@ -68,7 +68,7 @@ def _traversals(subject: Subject, latents: Sites, prior: Sites, use: Any, name: 
 
 
 def _interpolations(subject: Subject, latents: Sites, name: str) -> np.ndarray:
-    """Decoded on straight lines between codes 2i and 2i + 1."""
+    """Decoded values on straight lines between codes 2i and 2i + 1."""
     share, rows = np.linspace(0.0, 1.0, STEPS), []
     for i in range(min(PAIRS, len(next(iter(latents.values()))) // 2) if latents else 0):
         between = {}
@@ -89,7 +89,7 @@ def _decoded(subject: Subject, sites: Sites, name: str) -> np.ndarray:
 
 
 def _or(function: Callable[[], Any], other: Any) -> Any:
-    """What it gives, or something else where the program or the backend can't."""
+    """The function's result, or `other` if the program or the backend does not support it."""
     try:
         return function()
     except (PpdgmError, NotImplementedError):

@@ -31,7 +31,7 @@ def gradients_of(estimator: str) -> Gradients:
 
 
 def check_estimator(tracing: Tracing, trace: Trace, estimator: str) -> None:
-    """Refuse, after a reading, an estimator that has nothing to do."""
+    """Refuse, after a reading, an estimator that has no effect."""
     if estimator == "enumerate" and trace.marginal is None:
         raise ProgramError(
             "estimator='enumerate' is for discrete latents in the guide, and this program has none. Use 'reparam', or "
@@ -62,14 +62,14 @@ def held(tracing: Tracing, trace: Trace) -> dict[str, Array]:
 def stopped(tracing: Tracing, trace: Trace) -> Trace:
     """The same draws, scored by a guide whose densities carry no gradient to its parameters.
 
-    ∇ log q(z; φ) is left out, of which the mean is zero (sticking the landing, Roeder et al. 2017, arXiv:1703.09194).
+    This leaves out ∇ log q(z; φ), whose mean is zero (sticking the landing, Roeder et al. 2017, arXiv:1703.09194).
     """
-    drawn = {n: v for n, v in trace.values.items() if n in trace.log_q or n in trace.shared}  # of all data, too
+    drawn = {n: v for n, v in trace.values.items() if n in trace.log_q or n in trace.shared}  # shared ones too
     return tracing.read(given=drawn, stopped=True)
 
 
 def scaled(tracing: Tracing, trace: Trace, factor: Array) -> Trace:
-    """Likewise, with gradients through the draws times `factor` [K, B]: doubly reparameterised (Tucker et al. 2019).
+    """The same, with gradients through the draws times `factor` [K, B]: doubly reparameterised (Tucker et al. 2019).
 
     arXiv:1810.04152; for Rényi bounds Daudel et al. 2023, arXiv:2210.06226.
     """
@@ -79,12 +79,12 @@ def scaled(tracing: Tracing, trace: Trace, factor: Array) -> Trace:
         f = tracing.xp.reshape(factor, (*factor.shape, *(1,) * (z.ndim - 2)))
         return stop(z) + f * (z - stop(z))
 
-    drawn = [n for n in trace.log_q if n in trace.values]  # of others the reading tells
+    drawn = [n for n in trace.log_q if n in trace.values]  # other values come from the reading
     return tracing.read(given={n: rescale(trace.values[n]) for n in drawn}, stopped=True)
 
 
 def score(tracing: Tracing, trace: Trace, signal: Array) -> Array:
-    """Σ_k signal_k log q(z_k) of the sites that are scored, [K, B]; its value is 0, its gradient the estimator's."""
+    """Σ_k signal_k log q(z_k) of the scored sites, [K, B]; its value is 0, and its gradient is the estimator's."""
     log_q = total(trace.log_q, tracing.scored)
     stop = tracing.stop_gradient
     return stop(signal) * (log_q - stop(log_q))
@@ -106,7 +106,7 @@ def without(tracing: Tracing, terms: Array, bound: Bound, replace: bool) -> Arra
 
 
 def baseline(tracing: Tracing, kind: str, like: Array) -> Array:
-    """The baseline [B] or [] of a datum's objective, with its gradient if it is learned."""
+    """The baseline [B] or [] of a row's objective, with its gradient if it is learned."""
     if kind == "running":
         return tracing.params[_RUNNING] if _RUNNING in tracing.params else 0.0 * like[0, 0]
     if kind != "learned":
@@ -120,12 +120,12 @@ def baseline(tracing: Tracing, kind: str, like: Array) -> Array:
 
 
 def first_field(fields: Mapping[str, Any]) -> str:
-    """The field that a learned baseline reads: x, or the first by name, as JAX sorts what it is handed by name."""
+    """The field that a learned baseline reads: x, or the first by name, because JAX sorts dictionaries by name."""
     return "x" if "x" in fields else min(fields)
 
 
 def first_values(kind: str, width: int) -> dict[str, np.ndarray]:
-    """Of a baseline's own parameters or numbers."""
+    """First values of a baseline's own parameters or numbers."""
     if kind == "running":
         return {_RUNNING: np.zeros((), np.float32)}
     if kind != "learned":
@@ -137,7 +137,7 @@ def first_values(kind: str, width: int) -> dict[str, np.ndarray]:
 
 
 def labels_of(own: Any) -> dict[str, str]:
-    """A learned baseline's parameters move by gradient, with the guide's."""
+    """Labels of a learned baseline's parameters: they move by gradient, with the guide's."""
     return {n: "guide" for n in own if n in _LEARNED}
 
 

@@ -25,23 +25,23 @@ _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 1
 
 
 def quiet() -> Any:
-    """No warnings of numbers that are not finite: what is −∞ is told as such."""
+    """No warnings about numbers that are not finite, because −∞ is reported as a result."""
     return np.errstate(invalid="ignore", over="ignore")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A quantity per datum, in nats, with its two kinds of error.
+    """A quantity per row, in nats, with its two kinds of error.
 
     Attributes:
-        values: the estimate for each datum, [N].
+        values: the estimate for each row, [N].
         errors: its Monte Carlo standard error over particles, [N]; NaN for one particle.
-        k: particles per datum.
-        common: Monte Carlo error of the mean where data share draws (a latent outside the data plate), else None.
-        biases: of a log-likelihood, how far its expectation is from log p(x), [N], by the jackknife; else None.
-        of: what the density is of, where that isn't the raw numbers: "standardised x". The raw numbers' differs by the
+        k: particles per row.
+        common: Monte Carlo error of the mean if rows share draws (a latent outside the data plate), else None.
+        biases: for a log-likelihood, the difference of its expectation from log p(x), [N], by the jackknife; else None.
+        of: what the density is of, if not of the raw numbers: "standardised x". That of the raw numbers differs by the
             constant `fit.transform.log_det(event_shape)`. "x, with z at a point" is no bound on log p(x): the guide has
-            no density of z (a Delta), and what is told is that of x and z there.
+            no density of z (a Delta), and the reported density is that of x and z there.
     """
 
     values: np.ndarray
@@ -53,13 +53,13 @@ class Estimate:
 
     @property
     def mean(self) -> float:
-        """Mean over data."""
+        """Mean over rows."""
         with quiet():
             return float(self.values.mean())
 
     @property
     def standard_error(self) -> float:
-        """Standard error of the mean over data: how it would vary with other data."""
+        """Standard error of the mean over rows: how it would vary with other data."""
         with quiet():
             return float(self.values.std(ddof=1) / np.sqrt(len(self.values))) if len(self.values) > 1 else float("nan")
 
@@ -71,10 +71,10 @@ class Estimate:
 
     @property
     def bias(self) -> float:
-        """What the mean over data is off by in expectation; 0 for an ELBO, which estimates itself.
+        """The error of the mean over rows in expectation; 0 for an ELBO, which estimates itself.
 
         log (1/K) Σ_k w_k is below log p(x) in expectation, by about Var(w) / 2K for weights of mean 1. This is the
-        jackknife's estimate. Where k̂ is above 0.7 no estimate can be relied on: the bias is larger than this, and more
+        jackknife's estimate. If k̂ is above 0.7, no estimate is reliable: the bias is larger than this, and more
         particles, or a better guide, are needed.
         """
         with quiet():
@@ -96,7 +96,7 @@ class Estimate:
 
 
 def told(mean: float, error: float, digits: int) -> str:
-    """A mean with its standard error, which one row alone does not have."""
+    """A mean with its standard error; a single row has no such error."""
     return f"{mean:.{digits}f}" + ("" if np.isnan(error) else f" ± {error:.{digits}f}")
 
 
@@ -124,8 +124,8 @@ class Judge:
         return self.feed.size
 
     def elbo(self, k: int, seed: int) -> Estimate:
-        """E_q[log p(x, z) − log q(z|x)] per datum, with closed-form KLs where they hold."""
-        totals: list[np.ndarray] = []  # over the data of each chunk, [K]
+        """E_q[log p(x, z) − log q(z|x)] per row, with closed-form KLs if they are valid."""
+        totals: list[np.ndarray] = []  # over the rows of each chunk, [K]
 
         def reduce(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             totals.append(terms.sum(1))
@@ -139,11 +139,11 @@ class Judge:
         if not one.shared:
             return Estimate(values, errors, k, of=of)
         with quiet():
-            variance = sum(t.var(ddof=1) / k for t in totals)  # data of a chunk move together
+            variance = sum(t.var(ddof=1) / k for t in totals)  # rows of a chunk move together
         return Estimate(values, errors, k, float(np.sqrt(variance)) / self.size, of=of)
 
     def log_likelihood(self, k: int, seed: int) -> Estimate:
-        """log (1/K) Σ_k w_k per datum: a lower bound on log p(x) in expectation that is exact as K → ∞."""
+        """log (1/K) Σ_k w_k per row: a lower bound on log p(x) in expectation that is exact as K → ∞."""
         values, errors, biases = self._reduce(_log_weights, k, seed, False, log_mean)
         return Estimate(values, errors, k, biases=biases)
 
@@ -162,9 +162,9 @@ class Judge:
         return found
 
     def warn_outside(self, found: Estimate, seed: int) -> None:
-        """Say of an estimate with values of −∞ which latents the guide drew outside their prior's support.
+        """Warn if an estimate has values of −∞, with the latents that the guide drew outside their prior's support.
 
-        The same draws again: their log p of each latent.
+        It makes the same draws again, and looks at the log p of each latent.
         """
         if not np.isneginf(found.values).any():
             return
@@ -180,7 +180,7 @@ class Judge:
                 )
 
     def _one(self) -> Trace:
-        """Terms of one particle of a few data."""
+        """Terms of one particle of a few rows."""
         data, index = self.feed.rows(np.arange(self.runtime.tracer.batch_size or 1) % self.size)
         found: Trace = self.runtime.trace(self.params, data, index, 1, 0, None, False)
         return found
@@ -214,14 +214,14 @@ class Judge:
         return tuple(np.concatenate(each) for each in zip(*found, strict=True))
 
     def _chunk(self, k: int) -> tuple[int, int]:
-        """Particles and data whose intermediate results fit the memory."""
+        """The number of particles and rows whose intermediate results fit the memory."""
         data = self.feed.some(self.runtime.tracer.batch_size or 4)
         written = lambda k, b: self.runtime.bytes_written(self.params, data, k, b)
         if fixed := self.runtime.tracer.batch_size:
             pair = max(written(2, fixed) - written(1, fixed), 1) / fixed
             return max(1, min(k, int(self.memory / (pair * fixed)))), fixed
-        pair = max((written(2, 2) - written(1, 2)) / 2, 1)  # a particle of a datum
-        datum = max((written(1, 4) - written(1, 2)) / 2 - pair, 0)  # what particles of a datum share
+        pair = max((written(2, 2) - written(1, 2)) / 2, 1)  # a particle of a row
+        datum = max((written(1, 4) - written(1, 2)) / 2 - pair, 0)  # what the particles of a row share
         rows = min(self.size, max(1, int(self.memory / (datum + min(k, 64) * pair))))
         return max(1, min(k, int((self.memory - rows * datum) / (rows * pair)))), rows
 
@@ -235,7 +235,7 @@ def _log_weights(trace: Trace, xp: Any) -> Array:
 
 @dataclass(frozen=True)
 class _LogPrior:
-    """log p of a latent, [K, B]; −∞ too where the closed form of its KL is ∞."""
+    """log p of a latent, [K, B]; also −∞ if the closed form of its KL is ∞."""
 
     name: str
 
@@ -245,14 +245,14 @@ class _LogPrior:
 
 
 def check_density(trace: Trace) -> None:
-    """Refuse log-weights of a guide that is a point mass where the model has a density."""
+    """Refuse log-weights of a guide that is a point mass at a latent for which the model has a density."""
     if trace.points:
         raise mistakes.point_mass(next(iter(trace.points)))
 
 
 @contextmanager
 def memory_told() -> Iterator[None]:
-    """Where memory runs out, whatever library says so: a TrainingError with what to do."""
+    """If memory runs out, a TrainingError that explains what to do, whichever library reports it."""
     try:
         yield
     except Exception as error:
@@ -263,12 +263,12 @@ def memory_told() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Elbo:
-    """The ELBO's terms [K, B]; a latent outside the plate counts 1/N for each datum."""
+    """The ELBO's terms [K, B]; a latent outside the plate counts 1/N for each row."""
 
     size: int
 
     def __call__(self, trace: Trace, xp: Any) -> Array:
-        # A closed-form KL may be finite where log q is not (a negative scale): such an ELBO is none.
+        # A closed-form KL may be finite if log q is not (a negative scale): then the ELBO is not valid.
         terms = bounds.elbo(trace, xp) + 0.0 * sum(trace.log_q.values())
         for value in trace.shared.values():
             terms = terms + value[:, None] / self.size
@@ -294,7 +294,7 @@ def parse_memory(memory: int | str, device: Any) -> int:
     unit = next((u for u in sorted(_UNITS, key=len, reverse=True) if text.endswith(u)), "")
     try:
         value = int(float(text.removesuffix(unit)) * _UNITS.get(unit, 1))
-    except (ValueError, OverflowError):  # no number, or an infinite one
+    except (ValueError, OverflowError):  # not a number, or an infinite one
         value = 0
     if value > 0:
         return value
@@ -302,12 +302,12 @@ def parse_memory(memory: int | str, device: Any) -> int:
 
 
 def dtype_of(params: Mapping[str, np.ndarray]) -> str:
-    """The floating type of parameters, in which data go with them."""
+    """The floating type of parameters, which is also used for their data."""
     return next((str(v.dtype) for v in params.values() if v.dtype.kind == "f"), "float32")
 
 
 def leave_labels(program: Any, data: Any) -> Any:
-    """Data without the field `label`, where a program has no use for it: labels go along with many sets."""
+    """Data without the field `label`, if a program has no use for it: many data sets include labels."""
     if not (isinstance(program, Program) and isinstance(data, Mapping) and "label" in data and len(data) > 1):
         return data
     asked = inspect.signature(program.model).parameters
@@ -316,7 +316,7 @@ def leave_labels(program: Any, data: Any) -> Any:
 
 
 def _check_names(program: Program, got: list[str]) -> None:
-    """Refuse data without what the model asks for, or with fields that it does not know."""
+    """Refuse data without the fields that the model needs, or with fields that it does not know."""
     asked = list(inspect.signature(program.model).parameters.values())[1:]
     needed = [p.name for p in asked if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     known = [p.name for p in asked]
@@ -330,7 +330,7 @@ def check_fields(program: Any, fields: dict[str, np.ndarray], binarise: str = "n
     """Refuse data of the wrong shape, or outside the likelihood's support.
 
     Raises:
-        DataError: says which field, what was got and what was expected.
+        DataError: with the field, what was got and what was expected.
     """
     if isinstance(program, Program):
         _check_names(program, list(fields))
@@ -352,7 +352,7 @@ def check_fields(program: Any, fields: dict[str, np.ndarray], binarise: str = "n
 
 
 def _check_probabilities(program: Any, rows: dict[str, np.ndarray]) -> None:
-    """What is drawn from probabilities is 0 or 1: so is what rounding makes of them."""
+    """Check data that are drawn from probabilities: they will be 0 or 1, so the rounded probabilities are checked."""
     if "x" not in rows:
         raise DataError(f"Data: binarise='dynamic' binarises the field 'x', but got fields {sorted(rows)}.")
     x = rows["x"]

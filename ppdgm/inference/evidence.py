@@ -1,4 +1,4 @@
-"""log p(x) of a few data by importance sampling from more than the guide, and by annealing where that isn't enough."""
+"""log p(x) of a few rows by importance sampling from the guide and more, and by annealing if that isn't enough."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ppdgm.inference.gaussian import LOG_2_PI, Gaussian
 from ppdgm.inference.joint import Joint
 from ppdgm.inference.refit import TOGETHER
 
-FREEDOM, WIDER = 5.0, 1.2  # of the Student t, and how much wider than the Gaussian it and the annealed start are
-MOST_K, MOST_ERROR = 0.7, 0.3  # k̂ and nats of error, above which a log p(x) is a lower bound only
+FREEDOM, WIDER = 5.0, 1.2  # of the Student t, and how much wider than the Gaussian the t and the annealed start are
+MOST_K, MOST_ERROR = 0.7, 0.3  # k̂ and nats of error: above one of them log p(x) is only a lower bound
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """log p(x) of B data.
+    """log p(x) of B rows.
 
     Attributes:
         values: [B], nats.
         errors: its Monte Carlo errors, [B].
-        known: [B]; elsewhere it is a lower bound only, as the draws don't cover the posterior.
+        known: [B]; if False, the value is only a lower bound, because the draws don't cover the posterior.
     """
 
     values: np.ndarray
@@ -47,16 +47,16 @@ def evidence(
 ) -> Evidence:
     """log 1/S Σ_s p(x, z_s) / m(z_s), z_s from the mixture m of a Gaussian, a Student t around it, guide and prior.
 
-    The t is wider than the posterior in every direction, guide and prior may know of other modes, and with the mixture
-    in the denominator none can do harm: multiple importance sampling with the balance heuristic, Veach & Guibas 1995;
-    Owen & Zhou 2000. Where k̂ says that the mixture doesn't cover the posterior, annealed importance sampling from the
-    Gaussian, widened, Neal 2001, arXiv:physics/9803008.
+    The t is wider than the posterior in every direction. Guide and prior may cover other modes. With the mixture in the
+    denominator none of them can do harm: multiple importance sampling with the balance heuristic, Veach & Guibas 1995;
+    Owen & Zhou 2000. If k̂ shows that the mixture doesn't cover the posterior, annealed importance sampling is used,
+    from the Gaussian, widened: Neal 2001, arXiv:physics/9803008.
 
     Args:
-        joint: of the program at B data.
-        posterior: fitted to each datum; of full covariance where that can be had.
-        drawn: draws of the guide, [S, B, D]; None where it can't score draws of others.
-        dreamt: draws of the prior, [S, B, D]; None where it can't be drawn from.
+        joint: of the program at B rows.
+        posterior: fitted to each row; of full covariance if that is possible.
+        drawn: draws of the guide, [S, B, D]; None if the guide can't score other draws.
+        dreamt: draws of the prior, [S, B, D]; None if it can't be drawn from.
         log_guide: log q(z|x) at [K, B, D], K = 50, of which all numbers of draws are multiples.
         draws: of the Gaussian and of the t together, at least 100.
         temperatures: of annealing.
@@ -92,7 +92,7 @@ def evidence(
     if known.all():
         return Evidence(values, errors, known)
     chains, its_errors, _ = log_mean(_annealed(joint, posterior, temperatures, leaps, seed))
-    missed = values > chains + 3.0 * np.hypot(errors, its_errors)  # a mode, say: both are too low rather than too high
+    missed = values > chains + 3.0 * np.hypot(errors, its_errors)  # say, a mode: both are too low rather than too high
     keep = known | missed
     found = np.where(keep, values, chains), np.where(keep, errors, its_errors)
     return Evidence(*found, known | (~missed & _known(its_errors, its_errors)))

@@ -1,4 +1,4 @@
-"""The loop of exact EM: closed-form steps over all data, in float64 NumPy, whatever the backend."""
+"""The loop of exact EM: closed-form steps over all data, in float64 NumPy, with any backend."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ppdgm.data import take
 from ppdgm.errors import ProgramError
 from ppdgm.inference.feed import Feed
 
-ROWS = 4096  #: of data whose statistics are worked out at a time
+ROWS = 4096  #: rows whose statistics are computed at a time
 
 
 class ExactTrainer:
@@ -52,7 +52,7 @@ class ExactTrainer:
 
     def values(self) -> dict[str, np.ndarray]:
         """The parameters now, in the run's floating type."""
-        with np.errstate(over="ignore"):  # what is too large is told by `finite`
+        with np.errstate(over="ignore"):  # numbers that are too large are reported by `finite`
             return {n: v.astype(self.dtypes[n]) for n, v in self.params.items()}
 
     def state_arrays(self) -> dict[str, np.ndarray]:
@@ -68,21 +68,21 @@ class ExactTrainer:
         self.params = {n.partition("/")[2]: np.asarray(a, float) for n, a in arrays.items()}
 
     def finite(self) -> bool:
-        """Whether all parameters are."""
+        """Whether all parameters are finite."""
         return all(bool(np.isfinite(v).all()) for v in self.values().values())
 
     def skip(self) -> None:
-        """Pass over a step: nothing to do, as there are no draws."""
+        """Skip a step: nothing to do, because there are no draws."""
 
     def diagnose(self, plan: Any, data: Any) -> Any:
-        """The terms of the plan's first data; there is no gradient."""
+        """The terms of the plan's first rows; there is no gradient."""
         few = self.feed.some(3)
         index = np.arange(min(3, self.feed.size))
         return self.runtime.trace(self.runtime.put(self.values()), few, index, 1, 0, None, False), {}
 
 
 def check_steps(program: Any, labels: Mapping[str, str]) -> None:
-    """Refuse a program without closed-form steps, or whose guide they would leave behind."""
+    """Refuse a program without closed-form steps, or with a guide that these steps would not train."""
     missing = [n for n in ("e_step", "m_step") if not callable(getattr(program, n, None))]
     if missing:
         raise ProgramError(

@@ -1,4 +1,4 @@
-"""What goes to ArviZ: draws of the posterior and the prior, predictions, densities and data."""
+"""The export to ArviZ: draws of the posterior and the prior, predictions, densities and data."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def export(
     library: str,
     outward: Callable[[Mapping[str, Any]], Mapping[str, Any]],
 ) -> Any:
-    """ArviZ's InferenceData, or DataTree; groups that the program can't give are left out, and named in `attrs`.
+    """ArviZ's InferenceData, or DataTree; groups that a program can't give are left out, and named in `attrs`.
 
     Args:
         subject: program and data.
         posterior: draws.
-        predictive: draws of the data, of so many of these, evenly spaced.
-        prior: draws of the prior and of data from it.
+        predictive: number of draws of the posterior for which data are drawn, evenly spaced.
+        prior: number of draws of the prior and of data from it.
         coords: labels of axes.
         library: the backend's name.
-        outward: gives observed sites in the user's units.
+        outward: converts observed sites to the user's units.
     """
     shown = lambda sites: {n: np.asarray(v) for n, v in outward(sites).items()}
     observed = shown({n: np.asarray(v) for n, v in subject.feed.fields.items()})
@@ -61,13 +61,13 @@ def export(
     else:
         add(("log_likelihood",), lambda: {"log_likelihood": {"x": seen()}})
     if predictive:
-        # Evenly spaced, so that of several chains, one after another, each has its share.
+        # Evenly spaced, so that each of several chains, one after another, has its share.
         taken = np.linspace(0, (size := len(next(iter(posterior.latents.values())))) - 1, min(predictive, size))
         few = {n: v[np.rint(taken).astype(int)] for n, v in posterior.latents.items()}
         add(("posterior_predictive",), lambda: {"posterior_predictive": shown(_predicted(subject, few))})
-    if prior and not posterior.shared:  # of which a simulation has one draw for all its rows
+    if prior and not posterior.shared:  # a simulation has one draw of them for all its rows
         add(("prior", "prior_predictive"), lambda: _prior(subject, prior, shown))
-    drawn = set(_drawn(subject)) & set(observed)  # what nothing draws is given: a label, a mask
+    drawn = set(_drawn(subject)) & set(observed)  # fields that nothing draws are given: a label, a mask
     groups["observed_data"] = {n: v for n, v in observed.items() if n in drawn} or observed
     if given := {n: v for n, v in observed.items() if n not in groups["observed_data"]}:
         groups["constant_data"] = given
@@ -80,20 +80,20 @@ def export(
 
 
 def _own_axes(name: str, rank: int) -> tuple[str, ...]:
-    """Axes of a latent that all data share."""
+    """Axes of a latent that all rows share."""
     return (f"{name}_dim",) if rank == 1 else tuple(f"{name}_dim_{i}" for i in range(rank))
 
 
 def _drawn(subject: Subject) -> list[str]:
-    """The observed sites, of a reading of a few data."""
+    """The observed sites, from a reading of a few rows."""
     data, index = subject.feed.rows(subject.chunks(subject.size, 2)[0])
     return list(subject.runtime.trace(subject.params, data, index, 1, 0, None, False).log_p)
 
 
 def _given(latents: Sites, index: np.ndarray, start: int) -> Sites:
-    """Draws of these data, in one shape for all chunks."""
+    """Draws for these rows, in one shape for all chunks."""
     rows = start + np.arange(len(index))
-    size = max(v.shape[1] for v in latents.values())  # 1 of what all data share
+    size = max(v.shape[1] for v in latents.values())  # 1 if all rows share it
     return {n: v if v.shape[1] == 1 < size or size == 1 else v[:, rows % size] for n, v in latents.items()}
 
 
@@ -125,10 +125,10 @@ def _prior(subject: Subject, draws: int, shown: Callable[[Sites], Sites]) -> dic
 
 
 def leave_one_out(subject: Subject, draws: int) -> Loo:
-    """PSIS-LOO with the guide's draws, for a program whose latents all data share.
+    """PSIS-LOO with the guide's draws, for a program whose latents are shared by all rows.
 
     Raises:
-        ProgramError: a latent of each datum, or none.
+        ProgramError: each row has its own latent, or there are no latents.
     """
     seen: list[np.ndarray] = []
     correction = np.zeros(draws)

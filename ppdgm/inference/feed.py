@@ -1,4 +1,4 @@
-"""Data as loops need them: on the device at once, or, where they are streamed from disk, a chunk at a time."""
+"""Data for loops: on the device at once, or, if they are streamed from disk, a chunk at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ppdgm.errors import DataError
 from ppdgm.inference.batches import Plan
 
 CHUNK_BYTES = 2**26  # of streamed rows that are in memory at a time
-SAMPLED = 2000  # of them, for first values
+SAMPLED = 2000  # number of these, for first values
 
 
 class Feed:
@@ -35,7 +35,7 @@ class Feed:
 
     @cached_property
     def sample(self) -> Mapping[str, np.ndarray | Stream]:
-        """Data from which a plain pair can be found out, and first values come: all, or some at random of a stream."""
+        """Rows for the inspection of a plain pair, and for first values: all, or some at random of a stream."""
         if not self.streamed:
             return self.fields
         most = int(np.clip(CHUNK_BYTES // max(self._row_bytes, 1), 1, SAMPLED))
@@ -51,17 +51,17 @@ class Feed:
         return self.runtime.put(self.fields)
 
     def some(self, count: int) -> Any:
-        """The first rows, from which shapes, sizes and mistakes of a program are found; all where they are there."""
+        """The first rows, which show shapes, sizes and mistakes of a program; all rows if they are on the device."""
         return self.rows(np.arange(count) % self.size)[0] if self.streamed else self.native
 
     def rows(self, index: np.ndarray) -> tuple[Any, np.ndarray]:
-        """Data on the device, and where in them those of `index` are."""
+        """Data on the device, and the positions in them of the rows of `index`."""
         if not self.streamed:
             return self.native, index
         return self.runtime.put(self._read(index)), np.arange(len(index))
 
     def stretch(self, plan: Plan) -> tuple[Plan, Any]:
-        """The plan and the data that its indices refer to. Streamed chunks have one shape, whatever `plan.count`."""
+        """The plan and the data that its indices refer to. Streamed chunks have one shape, whatever `plan.count` is."""
         if not self.streamed:
             return plan, self.native
         index = np.zeros(plan.index.shape, plan.index.dtype)
@@ -72,11 +72,11 @@ class Feed:
         return replace(plan, index=index), self.runtime.put(whole)
 
     def check_known(self) -> None:
-        """Refuse rows for which a plain pair has no parameters, where it has some for each row.
+        """Refuse rows for which a plain pair has no parameters, if it has some for each row.
 
         Raises:
-            ProgramError: they are of another number than the pair knows.
-            DataError: they are streamed, so that the pair never sees them all.
+            ProgramError: the number of rows differs from the one that the pair knows.
+            DataError: the rows are streamed, so the pair never sees all of them.
         """
         known = self.runtime.tracer.own_rows
         if known is not None and self.streamed:
@@ -86,7 +86,7 @@ class Feed:
         pair_mistakes.check_known(known, self.size)
 
     def capacity(self, batch_size: int, most: int) -> int:
-        """Steps whose data may be in memory at a time."""
+        """The number of steps whose data may be in memory at a time."""
         if not self.streamed:
             return most
         return int(np.clip(CHUNK_BYTES // max(self._row_bytes * batch_size, 1), 1, most))
@@ -95,7 +95,7 @@ class Feed:
         """Rows from disk.
 
         Raises:
-            DataError: the program subsamples by itself.
+            DataError: the program itself draws its minibatch.
         """
         if self.runtime.tracer.subsamples:
             raise DataError("Data: got a memory-mapped array, but a program that subsamples its data needs them all.")

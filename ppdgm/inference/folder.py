@@ -40,13 +40,13 @@ from ppdgm.inference.layout import (
 from ppdgm.inference.page import check_page
 from ppdgm.inference.recipe import Recipe, check_format, read_table
 
-KEPT = 2  # checkpoints: the last, and the one before it
+KEPT = 2  # checkpoints: the last two
 CSV_ROWS = 10_000
 _PACKAGES = ("ppdgm", "numpy", "jax", "numpyro", "optax", "torch", "pyro-ppl")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on."""
+    """Versions of Python and of the packages that results depend on."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -60,10 +60,10 @@ class Folder:
     """One run's folder.
 
     Args:
-        path: of the folder, which is made if need be.
+        path: of the folder, which is created if necessary.
 
     Raises:
-        CheckpointError: it can't be made, or holds folders where its files are to be.
+        CheckpointError: it can't be created, or contains folders in the place of its files.
     """
 
     def __init__(self, path: Path):
@@ -75,10 +75,10 @@ class Folder:
             raise CheckpointError(f"out: {path} can't be made ({error.strerror}). Choose another folder.") from None
 
     def clear(self) -> None:
-        """Remove what an older run left: its files by name, and no others.
+        """Remove the files of an older run: its files by name, and no others.
 
-        Its recipe stays until the new one takes its place: at each moment the folder is a run's, the old one's or a new
-        one's, whenever the process is killed.
+        Its recipe stays until the new one replaces it. So at each moment the folder belongs to one run, the old one or
+        the new one, even if the process is killed.
         """
         self._remove(self.path / name for name in (WEIGHTS, HISTORY, LOG, STATUS))
         self._remove(self.path.glob(f"{PICTURES}/*.png"))
@@ -91,13 +91,13 @@ class Folder:
                     file.unlink(missing_ok=True)
 
     def write_recipe(self, recipe: Recipe, remarks: list[str]) -> None:
-        """Write the recipe, with what it can't tell as comments above it."""
+        """Write the recipe, with comments above it on what can't be written as text."""
         lines = [f"# ppdgm fit {RECIPE} --out another/folder   repeats this run.", *(f"# {r}" for r in remarks)]
         text = "\n".join(lines) + "\n\n" + tomli_w.dumps({**recipe.table(), "versions": versions()})
         self.write(RECIPE, text.encode())
 
     def write_checkpoint(self, step: int, arrays: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> str:
-        """Write a checkpoint, remove all but the last ones, and return the checksum of the new one."""
+        """Write a checkpoint, remove all but the last two, and return the checksum of the new one."""
         content = checkpoint.pack(arrays, page)
         self.write(f"{CHECKPOINTS}/step-{step:010d}.safetensors", content)
         self._remove(self.checkpoints()[:-KEPT])
@@ -112,17 +112,17 @@ class Folder:
         self.write(HISTORY, as_csv(history).encode())
 
     def write_status(self, **values: Any) -> None:
-        """Write where the run is; a status that is lost, in a crash or on a full disk, is no reason to lose a run."""
+        """Write the state of the run; if the status can't be written, in a crash or on a full disk, the run goes on."""
         path = self.path / f".{STATUS}.new"
         with suppress(OSError):
             path.write_text(json.dumps({"pid": os.getpid(), "updated": time.time(), **values}))
             os.replace(path, self.path / STATUS)
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file of the folder, whole or not at all.
+        """Write a file of the folder, completely or not at all.
 
         Raises:
-            CheckpointError: it can't be written (a full disk, say).
+            CheckpointError: it can't be written (on a full disk, for example).
         """
         try:
             checkpoint.write_atomically(self.path / name, content)
@@ -134,22 +134,22 @@ class Folder:
         return checkpoints_in(self.path)
 
     def drop_after(self, kept: Path) -> None:
-        """Remove the checkpoints after `kept`, and what a killed process has left half-written."""
+        """Remove the checkpoints after `kept`, and files that a killed process left half-written."""
         there = (self.path / CHECKPOINTS).glob("*")
         self._remove(f for f in there if f.name.startswith(".") or f.name > kept.name)
         self._remove(f for name in FILES for f in self.path.glob(f".{name}.*"))
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other processes from writing to the folder; a killed process lets go of it.
+        """Keep other processes from writing to the folder; if the process is killed, the lock ends.
 
         Raises:
-            CheckpointError: another process has it.
+            CheckpointError: another process holds it.
         """
         with ExitStack() as stack:
             with told(f"{self.path / LOCK} can't be written"):
                 file = stack.enter_context((self.path / LOCK).open("w"))
-            for _ in range(10):  # who asks for the status has it for a moment
+            for _ in range(10):  # a process that asks for the status holds it for a moment
                 if held := lock(file):
                     break
                 time.sleep(0.05)
@@ -159,10 +159,10 @@ class Folder:
 
 
 def check_history(history: Mapping[str, np.ndarray], where: str) -> None:
-    """Refuse a history that is none.
+    """Refuse a history that is not valid.
 
     Raises:
-        CheckpointError: names the first array that is wrong.
+        CheckpointError: with the first array that is wrong.
     """
     size = {n: len(v) if np.ndim(v) == 1 and np.asarray(v).dtype.kind in "biuf" else -1 for n, v in history.items()}
     for name, length in size.items():
@@ -174,9 +174,9 @@ def check_history(history: Mapping[str, np.ndarray], where: str) -> None:
 
 
 def as_csv(history: Mapping[str, np.ndarray]) -> str:
-    """A row per step, or per window of steps (means) where there are very many; validations at their steps.
+    """A row per step, or per window of steps (means) if there are very many; validations at their steps.
 
-    Columns have an order of their own: that of `history` is lost wherever it was saved and read again.
+    Columns have a fixed order, because `history` loses its order when it is saved and read again.
     """
     size = len(history["step"])
     width = max(1, -(-size // CSV_ROWS))
@@ -201,7 +201,7 @@ def as_csv(history: Mapping[str, np.ndarray]) -> str:
 
 
 def find_saved(path: Path, to_resume: bool = False) -> Path:
-    """The file to open: the result, or the last checkpoint where training went on after it (or never ended)."""
+    """The file to open: the result, or the last checkpoint if training went on after the result (or never ended)."""
     with told(str(path)):
         if path.is_file() and path.name == RECIPE:
             raise CheckpointError(f"{path} is a recipe. Give its folder: {str(path.parent)!r}.")
@@ -232,14 +232,14 @@ def _nothing_saved(path: Path) -> CheckpointError:
 
 
 def open_saved(file: Path, to_resume: bool = False) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays and page of a checkpoint or result; the checkpoint before is offered where this one is damaged.
+    """Arrays and page of a checkpoint or result; if it is damaged, the checkpoint before is offered.
 
     Args:
         file: from `find_saved`.
-        to_resume: whether training is to go on from it, which takes more than to open it.
+        to_resume: whether training will go on from it, which needs more than opening it.
 
     Raises:
-        CheckpointError: damaged, foreign, of a newer version, or with a recipe that was changed since.
+        CheckpointError: damaged, not from a run, of a newer version, or with a recipe that was changed since.
     """
     try:
         arrays, page = checkpoint.read(file)
@@ -279,7 +279,7 @@ def _offer(file: Path) -> str:
 
 
 def _check_recipe(path: Path, trained: Mapping[str, Any]) -> None:
-    """Refuse a recipe that is not the one that was trained; where data are, and how long to train, may change."""
+    """Refuse a recipe that is not the trained one; only the place of the data and the length of training may change."""
     try:
         table = read_table(path)
         check_format(table)

@@ -1,4 +1,4 @@
-"""The inference gap of a few data and its parts: what the guide loses, and what no guide of its family could win."""
+"""The inference gap of a few rows and its parts: what the guide loses, and what no guide of its family could gain."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from ppdgm.inference.subject import ONCE, Subject
 
 Score = Callable[[np.ndarray], np.ndarray]
 DRAWS = 1000  # of the guide, for its ELBO, and of guide and prior, each, among those for log p(x)
-WIDEST = 128  # latents, up to which a full covariance is fitted for log p(x)
-MOST = 2**14  # numbers of a draw of all data, above which there are fewer draws
+WIDEST = 128  # number of latents, up to which a full covariance is fitted for log p(x)
+MOST = 2**14  # numbers of a draw of all rows; above it there are fewer draws
 
 
 def measure(
     few: Subject, index: np.ndarray, family: Family = "diagonal", steps: int = 400, heats: int = 200, leaps: int = 10
 ) -> Gaps:
-    """log p(x), the guide's ELBO, and that of the best Gaussian, datum by datum.
+    """log p(x), the guide's ELBO, and that of the best Gaussian, row by row.
 
     Args:
-        few: a program at the data.
-        index: of these among all data.
+        few: a program at the rows.
+        index: of these among all rows.
         family: of the refitted Gaussian.
         steps: of its fit.
-        heats: T of annealed importance sampling, where nothing else reaches log p(x): half of them are taken, as it
+        heats: T of annealed importance sampling, if nothing else reaches log p(x): half of them are used, because it
             begins near the posterior.
         leaps: leapfrog steps at each.
 
     Raises:
-        ProgramError: latents that are not of each datum, or not real.
+        ProgramError: latents are not of each row, or not real.
     """
     joint, sites = few.joint(few.size)
     drawn, seed = joint.latents.flat(sites), few.seed
@@ -72,7 +72,7 @@ def _guide(few: Subject, joint: Joint, scored: np.ndarray | None, log_guide: Sco
 
 
 def _scored(few: Subject, joint: Joint) -> tuple[np.ndarray | None, Score]:
-    """Draws of the guide, and its log-density at any z; no draws where it has none."""
+    """Draws of the guide, and its log-density at any z; no draws if they can't be scored or are points."""
 
     def log_density(z: np.ndarray) -> np.ndarray:
         sites = joint.latents.sites(z, joint.dtype)
@@ -84,7 +84,7 @@ def _scored(few: Subject, joint: Joint) -> tuple[np.ndarray | None, Score]:
     drawn = np.concatenate([joint.latents.flat(part) for part in parts])
     try:
         log_density(drawn[:TOGETHER])
-    except (PpdgmError, NotImplementedError):  # a flow that scores its own draws only
+    except (PpdgmError, NotImplementedError):  # a flow that scores only its own draws
         return None, log_density
     return (drawn if (drawn.std(0) > 0).all() else None), log_density  # a point has no density
 
@@ -94,7 +94,7 @@ def _number(few: Subject, joint: Joint) -> int:
 
 
 def _dreamt(few: Subject, joint: Joint) -> np.ndarray | None:
-    """Draws of the prior for each datum; None where it depends on other fields, or can't be drawn from."""
+    """Draws of the prior for each row; None if it depends on other fields, or can't be drawn from."""
     if set(few.fields) != {"x"}:
         return None
     number = _number(few, joint)

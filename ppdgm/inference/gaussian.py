@@ -1,4 +1,4 @@
-"""Normal distributions of each datum's latents, as vectors."""
+"""Normal distributions of each row's latents, as vectors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LOG_2_PI = float(np.log(2.0 * np.pi))
 
 @dataclass(frozen=True)
 class Gaussian:
-    """N(m, LLᵀ) for each of B data.
+    """N(m, LLᵀ) for each of B rows.
 
     Attributes:
         mean: m, [B, D].
@@ -24,7 +24,7 @@ class Gaussian:
 
     @property
     def diagonal(self) -> np.ndarray:
-        """Of L, [B, D]."""
+        """The diagonal of L, [B, D]."""
         return self.root if self.root.ndim == 2 else np.diagonal(self.root, axis1=1, axis2=2)
 
     @property
@@ -41,7 +41,7 @@ class Gaussian:
         return found
 
     def pulled(self, slope: np.ndarray) -> np.ndarray:
-        """Lᵀ ∇, the slope by ε of what has the slope ∇ by z, [S, B, D]."""
+        """Lᵀ ∇: if ∇ is the slope by z, this is the slope by ε, [S, B, D]."""
         return self.root * slope if self.root.ndim == 2 else np.einsum("bji,sbj->sbi", self.root, slope)
 
     def noise(self, z: np.ndarray) -> np.ndarray:
