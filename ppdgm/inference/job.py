@@ -1,4 +1,4 @@
-"""One training run made ready: data, settings and program are checked, then it trains and leaves its result."""
+"""One training run: it checks data, settings and program, then it trains and leaves its result."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from ppdgm.report import Progress, make_report
 from ppdgm.schedules import as_schedule, check_reached, unreached
 from ppdgm.tracing import groups_of
 
-COMPILE_FROM_STEPS = 10_000  # torch.compile costs some ten seconds, and saves about a millisecond per step
+COMPILE_FROM_STEPS = 10_000  # torch.compile takes some ten seconds, and saves about a millisecond per step
 Callback = Callable[[Progress], Any]
 
 
@@ -62,7 +62,7 @@ class Saved:
 
 @dataclass
 class Job:
-    """What a run is made of; `prepare` checks it, `run` trains."""
+    """The parts of a run; `prepare` checks them, `run` trains."""
 
     recipe: Recipe
     data: Any
@@ -76,7 +76,7 @@ class Job:
         """Check data, settings and program, and put everything on the device.
 
         Args:
-            known: the codings of a run that goes on, whatever the data that were handed over again know.
+            known: the codings of a run that goes on; they replace those of the data that are given again.
         """
         recipe, training = self.recipe, self.recipe.training
         self.codings = {**(known or {}), **codings_of(self.data)}
@@ -153,7 +153,7 @@ class Job:
             if folder is not None:
                 stack.enter_context(folder.held())
             if folder is not None and fresh:
-                check_free(folder.path, overwrite, held=True)  # another run may have been there since it was asked
+                check_free(folder.path, overwrite, held=True)  # another run may have been there after the first check
                 folder.clear()
                 folder.write_recipe(self.recipe, self._remarks())
             report = stack.enter_context(make_report(self.progress))
@@ -173,7 +173,7 @@ class Job:
         return result
 
     def _restore(self, run: Run, saved: Saved, folder: Folder | None) -> None:
-        """Go on from a checkpoint; what was written after it goes once it is known to be right."""
+        """Go on from a checkpoint; later files are removed when the checkpoint is known to be right."""
         try:
             run.restore(saved.arrays, saved.page)
         except CheckpointError as error:
@@ -220,7 +220,7 @@ class Job:
         return Unused() if self.latent and "kl" in engine.metrics and not engine.exact else None
 
     def _go(self, run: Run, keeper: Keeper) -> Interruption:
-        """Train; an error in a callback, or a second Ctrl-C, does not lose what was reached."""
+        """Train; an error in a callback, or a second Ctrl-C, does not lose the training so far."""
         try:
             with interruptible() as interrupted:
                 run.go(interrupted)
@@ -228,7 +228,7 @@ class Job:
         except BaseException as error:
             run.stopped = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             keeper.note(f"{type(error).__name__}: {error}")
-            if run.at_work:  # in the middle of a stretch: the last good state is what there is
+            if run.at_work:  # in the middle of a stretch: the last good state is all there is
                 run.go_back()
             if not run.step:
                 keeper.status(run, run.stopped)
@@ -239,7 +239,7 @@ class Job:
             raise
 
     def _explained(self, error: BaseException, run: Run) -> PpdgmError | None:
-        """What to tell of an error: of memory, or of the program in the middle of a stretch (a backward pass, say)."""
+        """The error to raise instead: of memory, or of the program within a stretch (a backward pass, say)."""
         if run.at_work and isinstance(error, Exception) and not isinstance(error, PpdgmError):
             return explain(self.recipe.program, error)
         return out_of_memory(error)
@@ -273,9 +273,9 @@ class Job:
         check_reached(unreached(every, self.total))
 
     def _first_reading(self) -> None:
-        """Read a few data, with the libraries' argument checks on, and sizes that hide no shape mistake.
+        """Read a few rows, with the libraries' argument checks on, and with sizes that hide no shape mistake.
 
-        Then as training does: what the engine objects to is told before there is a run.
+        Then read them as in training: errors of the engine are raised before there is a run.
         """
         program, rows = self.recipe.program, self.runtime.tracer.batch_size or 3
         data = self.feed.some(rows)
@@ -301,14 +301,14 @@ class Job:
             if self.recipe.training.accumulate > 1:
                 _check_state(self.runtime.batch_statistics(self.native, data, rows))
             if engine.director(1) is not None:
-                mutual_information(self.runtime, self.native, self.feed, rows=2)  # which it will look at
+                mutual_information(self.runtime, self.native, self.feed, rows=2)  # the run will measure it
         except PpdgmError:
             raise
         except Exception as error:
             raise (out_of_memory(error) or explain(program, error)) from error
 
     def _check_rows(self) -> None:
-        """All rows are in their distributions' supports, and each stands for itself."""
+        """All rows are in their distributions' supports, and their terms do not depend on other rows."""
         program, dynamic = self.recipe.program, self.recipe.training.binarise == "dynamic"
         check_support(program, self.runtime, self.first, self.feed, True, dynamic)
         if self.held_out is not None:
@@ -316,19 +316,19 @@ class Job:
         try:
             check_apart(self.runtime, self.first, self.feed)
         except ProgramError:
-            if not noise_of(self.runtime, self._stirred(), self.feed):  # which would move the terms of every row
+            if not noise_of(self.runtime, self._stirred(), self.feed):  # such noise would move the terms of every row
                 raise
 
     def _stirred(self) -> Any:
-        """First values at which no zeros, such as a last layer's, hide what the terms depend on."""
+        """First values without zeros, such as a last layer's, that would hide what the terms depend on."""
         return self.runtime.put(stirred(self.first, self.runtime.tracer.labels))
 
     def _width(self) -> int:
-        """Of the field that a learned baseline reads, flat."""
+        """The width of the field that a learned baseline reads, flat."""
         return int(np.prod(self.fields[first_field(self.fields)].shape[1:]))
 
     def _remarks(self) -> list[str]:
-        """What the recipe can't tell."""
+        """The parts of the run that can't be written in the recipe."""
         given = {
             "its data": self.recipe.data is None,
             "its first parameter values": self.params is not None,
@@ -352,14 +352,14 @@ def _check_exact(recipe: Recipe, labels: Mapping[str, str], size: int) -> None:
     for name in _OF_GRADIENTS:
         if getattr(training, name) != getattr(default, name):
             raise TrainingError(f"{name}: EM() takes closed-form steps, which have none. Leave it out.")
-    if training.batch_size not in (None, size):  # `size` is what the recipe of such a run says
+    if training.batch_size not in (None, size):  # `size` is what the recipe of such a run contains
         raise TrainingError(
             f"batch_size: got {training.batch_size}, but each step of EM() is of all {size} data. Leave it out."
         )
 
 
 def _check_drawn(before: str) -> None:
-    """Refuse to draw x ~ Bernoulli(x) anew where x are 0 or 1 already: it would be x."""
+    """Refuse to draw x ~ Bernoulli(x) again if x are already 0 or 1: the draws would be x."""
     if before in ("static", "threshold"):
         raise TrainingError(
             f"binarise: got 'dynamic', but these data were made 0 or 1 as they were loaded (binarise={before!r}), so "
@@ -368,7 +368,7 @@ def _check_drawn(before: str) -> None:
 
 
 def _check_pieces(recipe: Recipe, fixed: int | None) -> None:
-    """Refuse pieces of a minibatch where a step of them is not that of the whole."""
+    """Refuse pieces of a minibatch if a step of the pieces differs from a step of the whole minibatch."""
     together = [p.engine.together for p in recipe.engine.phases() if p.engine.together]
     if together:
         raise TrainingError(
@@ -391,7 +391,7 @@ def _check_state(statistics: str | None) -> None:
 
 
 def _check_mixed(recipe: Recipe) -> None:
-    """Refuse mixed precision where it could not do what it says."""
+    """Refuse mixed precision if it would not do what it promises."""
     if recipe.training.dtype == "float64":
         raise TrainingError("mixed_precision: got it with dtype='float64'; expected one of the two.")
     program = recipe.program

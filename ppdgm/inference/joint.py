@@ -1,4 +1,4 @@
-"""log p(z), log p(x|z) and their gradient by z as functions of one vector per particle and datum."""
+"""log p(z), log p(x|z) and their gradient by z, as functions of one vector per particle and row."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ppdgm.inference.latents import Latents
 
 @dataclass(frozen=True)
 class Joint:
-    """A program's joint density at some data.
+    """A program's joint density at some rows.
 
     Args:
         runtime, params: of the program.
         data: on the device.
         index: of the B rows of `data`, [B].
-        latents: how vectors are read.
+        latents: how vectors are split into sites.
         dtype: of the program.
     """
 

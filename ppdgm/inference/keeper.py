@@ -1,4 +1,4 @@
-"""What a run with a folder keeps there, and when: checkpoints, status, log, history, result, pictures."""
+"""What a run saves in its folder, and when: checkpoints, status, log, history, result, pictures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Keeper:
         folder: of the run, or None.
         recipe: of the run.
         codings: of its data, by field.
-        facts: what else a checkpoint should tell: data, their size and fields.
+        facts: other contents of a checkpoint: data, their size and fields.
     """
 
     def __init__(self, folder: Folder | None, recipe: Recipe, codings: Mapping[str, Any], facts: Mapping[str, Any]):
@@ -34,7 +34,7 @@ class Keeper:
         self._saved_at, self._saved_step, self._status_at = time.monotonic(), -1, 0.0
 
     def start(self, run: Any, resumed_from: str) -> None:
-        """Say what starts, or goes on."""
+        """Log that the run starts, or goes on."""
         found = " ".join(f"{n} {v}" for n, v in versions().items())
         begins = f"resumed from {resumed_from}" if resumed_from else "started"
         self.note(f"{begins} at step {run.step} of {run.total}, on the {self.recipe.backend} backend; {found}")
@@ -46,12 +46,12 @@ class Keeper:
             self.log.write(message)
 
     def next_step(self, step: int) -> int | None:
-        """The step after `step` at which a checkpoint must be, if steps decide."""
+        """The step after `step` at which a checkpoint must be saved, if checkpoints are counted in steps."""
         every = self.recipe.training.checkpoint_steps
         return step - step % every + every if self.folder and every else None
 
     def look(self, run: Any, now: Progress) -> None:
-        """After each stretch: log, status, and a checkpoint where one is due."""
+        """After each stretch: log, status, and a checkpoint if one is due."""
         if not self.folder or not self.log:
             return
         self.log.progress(now)
@@ -89,7 +89,7 @@ class Keeper:
         self.note(f"ended at step {run.step} of {run.total}: {run.stopped}{best}")
 
     def draw(self, fit: Any) -> None:
-        """Pictures of the bound and of samples; a picture that fails is no reason to lose a run."""
+        """Draw the bound and samples; if a picture fails, the run is not lost."""
         if not self.folder:
             return
         from ppdgm import plots
@@ -109,13 +109,13 @@ class Keeper:
             self.note(f"a picture could not be drawn: {type(error).__name__}: {error}")
 
     def status(self, run: Any, state: str, now: Progress | None = None) -> None:
-        """Write where the run is."""
+        """Write the state of the run."""
         if not self.folder:
             return
         elbo = run.parts[-1]["elbo"] if run.parts and "elbo" in run.parts[-1] else np.empty(0)
         recent = elbo[-100:][np.isfinite(elbo[-100:])]
         validation = None
-        if run.watch and run.watch.values:  # of the parameters that the run gives
+        if run.watch and run.watch.values:  # of the parameters that the run returns
             validation = run.watch.best if self.recipe.training.keep_best else run.watch.values[-1]
         self.folder.write_status(
             state=state,
@@ -128,7 +128,7 @@ class Keeper:
         self._status_at = time.monotonic()
 
     def page(self, run: Any) -> dict[str, Any]:
-        """What a checkpoint tells besides its arrays."""
+        """The contents of a checkpoint besides its arrays."""
         return {
             **self.facts,
             "recipe": self.recipe.table(),

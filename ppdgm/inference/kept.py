@@ -1,4 +1,4 @@
-"""Pairs that keep parameters for each datum, by its place: they know the data that they were trained on alone."""
+"""Pairs that keep parameters for each row, by its place: they only know the data that they were trained on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ppdgm.inference.feed import Feed
 def check_known(
     runtime: Any, params: Mapping[str, np.ndarray], feed: Feed, size: int, known: Callable[[], bool]
 ) -> None:
-    """Refuse other data than those that a pair has parameters for, such as an autoguide of latents of each datum.
+    """Refuse data that a pair, such as an autoguide with latents of each row, has no parameters for.
 
     Args:
         runtime: of the program.
@@ -26,7 +26,7 @@ def check_known(
         known: () -> whether these are the training data.
 
     Raises:
-        DataError: a row would meet the parameters of another.
+        DataError: a row would be used with the parameters of another row.
     """
     if runtime.tracer.batch_size is None:
         return
@@ -40,7 +40,7 @@ def check_known(
 
 
 def fingerprint(fields: Mapping[str, Any]) -> str:
-    """A checksum of data: of all bytes in memory, and of a thousand rows of what is streamed."""
+    """A checksum of data: of all bytes in memory, or of a thousand rows if data are streamed."""
     digest = hashlib.sha256()
     for name in sorted(fields):
         value = fields[name]
@@ -51,7 +51,7 @@ def fingerprint(fields: Mapping[str, Any]) -> str:
 
 
 def _goes_by_place(runtime: Any, params: Mapping[str, np.ndarray], feed: Feed) -> bool:
-    """Whether the terms of a row and its latents are others at another place."""
+    """Whether the terms and latents of a row change if it is at another place."""
     rows, native = np.arange(runtime.tracer.batch_size) % feed.size, runtime.put(params)
 
     def read(by: int, given: Mapping[str, np.ndarray]) -> Any:
@@ -61,15 +61,15 @@ def _goes_by_place(runtime: Any, params: Mapping[str, np.ndarray], feed: Feed) -
     own = read(0, {})
     given = {n: v for n, v in own.values.items() if v.shape[:2] == (PARTICLES, len(rows)) or n in own.shared}
     if len(given) < len(own.values) or len(rows) == 1:
-        return False  # what is summed over can't be held
+        return False  # a latent that is summed over can't be held
     try:
         return moved(read(0, given), read(1, {n: turned(v) for n, v in given.items()}), (0, 0), (0, 1)) is not None
-    except (PpdgmError, NotImplementedError):  # its draws alone can be scored, as those of a one-way flow
+    except (PpdgmError, NotImplementedError):  # only its own draws can be scored, as for a one-way flow
         return False
 
 
 def _is_blind(runtime: Any, params: Mapping[str, np.ndarray], feed: Feed) -> bool:
-    """Whether the guide's draws of each datum's latents are the same for other data at its place."""
+    """Whether the guide's draws of each row's latents are the same for other data at its place."""
     rows = np.arange(runtime.tracer.batch_size) % feed.size
     native = runtime.put(params)
     draws = []

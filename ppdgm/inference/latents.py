@@ -1,4 +1,4 @@
-"""Latents of several sites as one vector per particle and datum, [K, B, D], and back."""
+"""Latents of several sites as one vector per particle and row, [K, B, D], and back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Latents:
 
     @classmethod
     def of(cls, sites: Mapping[str, np.ndarray]) -> Latents:
-        """Those of arrays [K, B, *event]."""
+        """The names and shapes of arrays [K, B, *event]."""
         return cls({n: v.shape[2:] for n, v in sites.items()})
 
     @property
@@ -43,10 +43,10 @@ class Latents:
 
 
 def by_latent(means: np.ndarray, draws: np.ndarray | None) -> np.ndarray:
-    """Means of a site [N, *event] as [N, D]; probabilities [N, D, C] where its draws choose one of C classes.
+    """Means of a site [N, *event] as [N, D]; probabilities [N, D, C] if its draws choose one of C classes.
 
-    So a categorical latent is one, and not as many as it has classes. Logarithms of one-hot vectors are told as
-    probabilities, and log-odds as the mean of ±1, which has a variance of 1 under an even prior.
+    So a categorical latent counts as one dimension, and not as one per class. Logarithms of one-hot vectors become
+    probabilities. Log-odds become the mean of ±1, which has a variance of 1 under an even prior.
     """
     if draws is not None and draws.ndim > 2 and len(levels := np.unique(draws)) == 2:
         low, high = levels
@@ -58,7 +58,7 @@ def by_latent(means: np.ndarray, draws: np.ndarray | None) -> np.ndarray:
 
 
 def per_latent(kl: np.ndarray, codes: np.ndarray) -> np.ndarray | None:
-    """The KL [N, D] of latents `by_latent`; [N] where it is known of the whole site; None where it is of others."""
+    """The KL [N, D] of the latents of `by_latent`; [N] if only the whole site's is known; None if it is of others."""
     if kl.ndim == 1 or kl.shape[1] == 1:
         return kl.reshape(len(kl), *((1,) if codes.shape[1] == 1 else ()))
     return kl if kl.shape[1] == codes.shape[1] else None

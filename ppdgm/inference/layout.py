@@ -1,4 +1,4 @@
-"""What stands in a run's folder: the names of its files, who holds it, and what may be written there."""
+"""The contents of a run's folder: the names of its files, which process holds it, and what may be written there."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ FILES = (RECIPE, WEIGHTS, HISTORY, LOG, STATUS, LOCK)
 
 
 def as_path(name: str, value: Any) -> Path:
-    """The path that an argument gives.
+    """The path of an argument.
 
     Raises:
-        CheckpointError: it gives none.
+        CheckpointError: it is not a path.
     """
     try:
         right = isinstance(value, str | os.PathLike) and b"\0" not in os.fsencode(value)
-    except UnicodeEncodeError:  # no name that a file can have
+    except UnicodeEncodeError:  # not a name that a file can have
         right = False
     if not right:
         raise CheckpointError(f"{name}: got {shown(value)}, expected a path.")
@@ -32,15 +32,15 @@ def as_path(name: str, value: Any) -> Path:
 
 
 def check_free(out: Path, overwrite: bool, held: bool = False) -> None:
-    """Refuse a folder that holds something, unless it is a run to be overwritten, or one that ended before its results.
+    """Refuse a folder that is not empty, unless it is a run to be overwritten, or one that ended before its results.
 
     Args:
         out: the folder.
         overwrite: whether a run in it may be lost.
-        held: whether the caller has it (`Folder.held`).
+        held: whether the caller holds it (`Folder.held`).
 
     Raises:
-        CheckpointError: says what is there.
+        CheckpointError: with what is there.
     """
     with told(f"out: {out}"):
         if not out.exists():
@@ -62,27 +62,27 @@ def check_free(out: Path, overwrite: bool, held: bool = False) -> None:
 
 
 def holds_results(out: Path) -> bool:
-    """Whether a run's folder has something to lose: a run that ended before its first checkpoint hasn't.
+    """Whether a run's folder has something to lose: a run that ended before its first checkpoint has nothing.
 
-    A recipe without what a run makes before it is nobody's run: someone wrote it.
+    A recipe without the files that a run writes before it does not come from a run: someone wrote it.
     """
     written = (out / RECIPE).exists() and not (out / STATUS).exists() and not (out / LOCK).exists()
     return written or (out / WEIGHTS).exists() or bool(checkpoints_in(out))
 
 
 def has_begun(out: Path) -> bool:
-    """Whether all that a folder holds is a run's: what one leaves that is killed before it has written its recipe."""
+    """Whether all files of a folder come from a run: one that is killed before it writes its recipe leaves them."""
     names = [p.name for p in out.iterdir()]
     return any(n in (LOCK, CHECKPOINTS) for n in names) and all(map(_is_own, names))
 
 
 def _is_own(name: str) -> bool:
-    """Whether a run writes a file or folder of this name, be it half-written."""
+    """Whether a run writes a file or folder of this name, complete or half-written."""
     return name in (*FILES, CHECKPOINTS, PICTURES) or any(name.startswith(f".{n}.") for n in FILES)
 
 
 def check_kinds(path: Path) -> None:
-    """Refuse folders that stand where a run has files, and files where it has folders."""
+    """Refuse folders in the place of a run's files, and files in the place of its folders."""
     with told(str(path)):
         for file in (*(path / n for n in FILES), *(path / CHECKPOINTS).glob("step-*.safetensors")):
             if file.is_dir():
@@ -94,7 +94,7 @@ def check_kinds(path: Path) -> None:
 
 @contextmanager
 def told(where: str) -> Iterator[None]:
-    """What the system says of a file, as an error of ours."""
+    """Raise the system's errors about a file as errors of ppdgm."""
     try:
         yield
     except OSError as error:
@@ -107,9 +107,9 @@ def checkpoints_in(path: Path) -> list[Path]:
 
 
 def read_status(path: Path) -> dict[str, Any]:
-    """Where the run in a folder is: "state", "step", "steps", "elbo", …; {} if it says nothing.
+    """The state of the run in a folder: "state", "step", "steps", "elbo", …; {} if there is no status.
 
-    A run whose process has gone without a word is "killed".
+    If its process ended without writing a last status, the run is "killed".
     """
     try:
         found = json.loads((path / STATUS).read_text())
@@ -123,7 +123,7 @@ def read_status(path: Path) -> dict[str, Any]:
 
 
 def lock(file: Any) -> bool:
-    """Lock an open file, if no other process has; whether that worked, or can't be told on this system."""
+    """Lock an open file, if no other process has; returns whether it worked, or True if this can't be known."""
     try:
         import fcntl
     except ImportError:  # no such locks on this system
@@ -136,7 +136,7 @@ def lock(file: Any) -> bool:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a run that still goes on writes to a folder."""
+    """Whether a run that is still going on writes to a folder."""
     try:
         with (path / LOCK).open("r+") as file:
             return not lock(file)

@@ -1,4 +1,4 @@
-"""What a run looks at every few epochs: the KL of each site, active units, mutual information."""
+"""What a run measures every few epochs: the KL of each site, active units, mutual information."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ppdgm.inference.information import mutual_information
 from ppdgm.inference.latents import by_latent
 from ppdgm.inference.subject import Subject
 
-ROWS, ACTIVE = 500, 0.01  # data that are looked at, and the variance of means from which a dimension is active
+ROWS, ACTIVE = 500, 0.01  # rows that are used, and a dimension is active if its means vary more than this
 
 
 @dataclass
 class Live:
-    """The looks so far, at a random choice of the validation data, or else of those that are trained on.
+    """The measurements so far, on a random choice of the validation data, or of the training data if there are none.
 
     Args:
         runtime: of the program.
@@ -41,7 +41,7 @@ class Live:
     seconds: float = 0.0
 
     def look(self, params: Any, step: int) -> None:
-        """Measure, and keep."""
+        """Measure, and save the values."""
         started = time.perf_counter()
         for name, value in self.measure(params).items():
             self.values.setdefault(name, []).append(value)
@@ -56,15 +56,15 @@ class Live:
         found = {f"live_kl_{n}": float(v.mean(0).sum()) for n, v in terms.kl.items()}
         codes = {n: by_latent(means[n], terms.latents.get(n)) for n in terms.kl if n in means}
         found |= {f"live_active_{n}": float(active_units(v, ACTIVE).count) for n, v in codes.items()}
-        with suppress(PpdgmError):  # a flow without an inverse knows its density at its own draws alone
+        with suppress(PpdgmError):  # a flow without an inverse knows its density only at its own draws
             found["live_information"] = mutual_information(self.runtime, params, few)
         return found
 
     def check(self, params: Any) -> None:
-        """Refuse a program for which there is nothing to look at.
+        """Refuse a program for which nothing can be measured.
 
         Raises:
-            TrainingError: latents of all data, enumerated ones, or none.
+            TrainingError: latents that all rows share, enumerated ones, or none.
         """
         try:
             self.measure(params)
@@ -73,11 +73,11 @@ class Live:
 
     @property
     def latest(self) -> dict[str, float]:
-        """The last look."""
+        """The last measurement."""
         return {n: self.values[n][-1] for n in sorted(self.values) if self.values[n]}
 
     def history(self) -> dict[str, np.ndarray]:
-        """All looks, as arrays."""
+        """All measurements, as arrays."""
         found = {n: np.array(self.values[n], float) for n in sorted(self.values)}  # a page is read in this order too
         return {"live_step": np.array(self.steps, int), **found}
 

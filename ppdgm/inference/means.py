@@ -1,4 +1,4 @@
-"""Latents at their means, and observed sites at theirs given these; by draws where no mean is known."""
+"""Latents at their means, and observed sites at their means given these; by draws if a mean is not known."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ ROWS, DRAWN_ROWS = 512, 50
 def means(runtime: Any, params: Any, over: Over, decode: bool = True) -> tuple[Sites, Sites]:
     """Latents [N, *event] at their means under the guide, and observed sites at theirs given these, [N, *event].
 
-    Where a latent of the guide has no mean that is known (a flow, a bounded one), all latents are the means of `DRAWS`
-    draws of the guide, and a warning says with which error.
+    If the mean of a latent of the guide is not known (a flow, a bounded latent), all latents are the means of `DRAWS`
+    draws of the guide, and a warning shows their error.
 
     Args:
         runtime, params: of the program.
-        over: joins what is found for chunks of data.
+        over: joins the results for chunks of data.
         decode: whether observed sites are wanted.
 
     Raises:
-        ProgramError: the means of draws are not finite; or of whole numbers, at which nothing can be observed.
+        ProgramError: the means of draws are not finite; or the site is of whole numbers, and the mean is none of them.
     """
 
     def exact(data: Any, index: np.ndarray, i: int) -> Sites:
@@ -71,7 +71,7 @@ def _drawn(runtime: Any, params: Any, over: Over, decode: bool, reason: NoMean) 
 
 
 def _check_between(name: str, draws: np.ndarray) -> None:
-    """Refuse means of whole numbers, which are none."""
+    """Refuse the mean of whole numbers: it is none of the site's values."""
     if np.isfinite(draws).all() and (draws == np.round(draws)).all():
         raise ProgramError(
             f"Site {name!r} is of whole numbers, beside a latent without a mean that is known: the mean of draws is "

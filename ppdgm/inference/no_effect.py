@@ -1,7 +1,7 @@
 """Settings that would change nothing for a program, a backend or another setting: they are refused, with the reason.
 
-What says only what must hold (estimator="reparam", kl="analytic", kl="monte_carlo") is taken where it holds. So are
-`keep_best` without validation data, a batch size above N, and compile=False where nothing would be compiled.
+Settings that only state what must hold (estimator="reparam", kl="analytic", kl="monte_carlo") are accepted if it holds.
+So are `keep_best` without validation data, a batch size above N, and compile=False if nothing would be compiled.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OF_RUNS_WITH_FOLDERS = ("checkpoint_steps", "checkpoint_minutes")
 
 
 def has_kl(trace: Trace) -> bool:
-    """Whether anything latent has a KL: of each row, or of all rows together."""
+    """Whether any latent has a KL: of each row, or of all rows together."""
     return bool(trace.log_q) or any(n in trace.values for n in trace.shared)
 
 
@@ -44,7 +44,7 @@ def check_latents(trace: Trace, engine: str, weighed: Mapping[str, bool]) -> Non
 
 
 def check_baseline(tracing: Tracing, baseline: str) -> None:
-    """Refuse a baseline where no gradient is taken by the score function.
+    """Refuse a baseline if no gradient uses the score function.
 
     Raises:
         ProgramError: every latent is reparameterised, relaxed or summed over.
@@ -58,7 +58,7 @@ def check_baseline(tracing: Tracing, baseline: str) -> None:
 
 
 def check_folder(training: Training, out: Any, overwrite: bool) -> None:
-    """Refuse settings of a run's folder where there is none, and minutes where steps decide.
+    """Refuse settings of a run's folder if there is no folder, and minutes if checkpoints are counted in steps.
 
     Raises:
         TrainingError: with the setting.
@@ -74,7 +74,7 @@ def check_folder(training: Training, out: Any, overwrite: bool) -> None:
 
 
 def check_rates(engine: Engine, training: Training, own: bool) -> None:
-    """Refuse learning rates that no step would take.
+    """Refuse learning rates that no step would use.
 
     Args:
         engine: whose phases may have learning rates of their own.
@@ -97,12 +97,12 @@ def check_rates(engine: Engine, training: Training, own: bool) -> None:
 
 
 def check_compile(training: Training, exact: bool, why_not: str) -> None:
-    """Refuse compile=True where nothing can be compiled.
+    """Refuse compile=True if nothing can be compiled.
 
     Args:
         training: the run's settings.
         exact: whether steps are closed-form ones.
-        why_not: why torch.compile can't take the steps; "" where it can.
+        why_not: why torch.compile can't compile the steps; "" if it can.
 
     Raises:
         TrainingError: with the reason.

@@ -1,4 +1,4 @@
-"""Random numbers that a program draws outside its sample sites: no evaluation can mean anything by them."""
+"""Random numbers that a program draws outside its sample sites: an evaluation with them has no meaning."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ROWS = 3
 
 
 def check_quiet(runtime: Any, params: Any, feed: Feed) -> None:
-    """Refuse to evaluate a program whose terms change with random numbers of its own, at the same latents.
+    """Refuse to evaluate a program if its terms change at the same latents, because it draws its own random numbers.
 
-    Layers that the libraries can switch off (dropout of torch, of flax linen, of equinox) are off when it is looked.
+    Layers that the libraries can switch off (dropout of torch, of flax linen, of equinox) are off in this check.
 
     Args:
         runtime: of the program.
@@ -35,12 +35,12 @@ def check_quiet(runtime: Any, params: Any, feed: Feed) -> None:
 
 
 def check_quiet_model(runtime: Any, params: Any, fields: Mapping[str, Any], size: int) -> None:
-    """Refuse to draw from a model that draws random numbers outside its sample sites: they are in no distribution.
+    """Refuse to draw from a model that draws random numbers outside its sample sites: no distribution contains them.
 
     Args:
         runtime, params: of the program.
-        fields: that the model computes with, `size` rows each, or None.
-        size: of the run that is looked at.
+        fields: fields that the model computes with, `size` rows each, or None.
+        size: number of rows in the run of the model that is checked.
 
     Raises:
         ProgramError: with what to do.
@@ -53,7 +53,7 @@ def check_quiet_model(runtime: Any, params: Any, fields: Mapping[str, Any], size
 
 
 def noise_of(runtime: Any, params: Any, feed: Feed) -> str:
-    """What to do about a program's random numbers outside its sample sites; "" if it draws none that count."""
+    """What to do about a program's random numbers outside its sample sites; "" if they change no term."""
     index = np.arange(runtime.tracer.batch_size or min(ROWS, feed.size)) % feed.size
     data, where = feed.rows(index)
     found: str = runtime.noise(params, data, where)

@@ -1,4 +1,4 @@
-"""What a checkpoint tells besides its arrays, as a spec: a page that is none is refused when it is opened."""
+"""The contents of a checkpoint besides its arrays, as a spec: a page that is not valid is refused when it is opened."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ppdgm.errors import CheckpointError, shown
 from ppdgm.inference.settings import MOST_STEPS
 
 Count = Annotated[int, Field(ge=0, le=MOST_STEPS)]
-Number = Annotated[float, Field(allow_inf_nan=True)]  # a bound of −∞ is one
+Number = Annotated[float, Field(allow_inf_nan=True)]  # a bound may be −∞
 Stopped = Literal["done", "running", "early stopping", "interrupted", "callback", "not finite", "diverged", "failed"]
 
 
 def _table(value: dict[str, Any]) -> dict[str, Any]:
-    """The tables that are read before the recipe as a whole is: what they hold is checked there."""
+    """Tables that are read before the whole recipe; their contents are checked there."""
     for name in ("program", "training"):
         if not isinstance(value.get(name), dict):
             raise ValueError(f"a recipe with a table [{name}]")
@@ -28,7 +28,7 @@ def _table(value: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Record(BaseModel):
-    """Other keys are another version's facts, on which nothing depends."""
+    """Other keys are facts of other versions, and nothing depends on them."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -63,7 +63,7 @@ class WatchPage(_Record):
 
 
 class LivePage(_Record):
-    """State of the looks at the latents."""
+    """State of the measurements of latents."""
 
     steps: list[Count]
     values: dict[str, list[Number]]
@@ -77,7 +77,7 @@ class LivePage(_Record):
 
 
 class TransformPage(_Record):
-    """How raw numbers became x; its arrays are saved beside it."""
+    """How raw numbers were converted to x; its arrays are saved beside it."""
 
     kind: Literal["none", "unit", "levels", "standardise"]
     divisor: Annotated[float, Field(gt=0)]
@@ -97,7 +97,7 @@ class ClassesPage(_Record):
 
 
 class Page(_Record):
-    """What the result of a run tells, and each of its checkpoints."""
+    """The contents of a run's result and of each of its checkpoints."""
 
     recipe: Annotated[dict[str, Any], AfterValidator(_table)]
     step: Count
@@ -130,7 +130,7 @@ class Page(_Record):
 
 
 class Resumable(Page):
-    """What a checkpoint has to tell for training to go on from it."""
+    """What a checkpoint must contain so that training can go on from it."""
 
     data_size: Annotated[int, Field(ge=1, le=2**63)]
     fields: Annotated[list[str], Field(min_length=1)]
@@ -143,12 +143,12 @@ class Resumable(Page):
 
 
 def check_page(page: Any, file: object, resumable: bool = False) -> Mapping[str, Any]:
-    """The page, if it is one.
+    """The page, if it is valid.
 
     Args:
         page: from JSON.
-        file: where it stands, for the message.
-        resumable: whether training is to go on from it.
+        file: where it comes from, for the message.
+        resumable: whether training will go on from it.
 
     Raises:
         CheckpointError: with the name of the first field that is wrong.

@@ -1,4 +1,4 @@
-"""Data drawn from a plain pair's model: it runs over rows that stand for the data, and may not read them."""
+"""Data drawn from a plain pair's model: it runs on rows that stand in for the data, and may not read them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ppdgm.inference.noise import check_quiet_model
 
 Arrays = Mapping[str, np.ndarray]
 Rows = Mapping[str, tuple[tuple[int, ...], str]]  #: by field: shape of a row, and type
-STAND_INS = (0, 1)  #: numbers of the rows that stand for the data: a model that does not read them draws the same
+STAND_INS = (0, 1)  #: numbers in these rows: a model that does not read them draws the same with each
 
 
 def rows_of(fields: Arrays) -> dict[str, list[Any]]:
-    """Shape and type of a row of each field, as a run keeps them."""
+    """Shape and type of a row of each field, in the form that a run saves them."""
     return {n: [list(v.shape[1:]), str(v.dtype)] for n, v in fields.items()}
 
 
@@ -26,7 +26,7 @@ class PairDraws:
     Args:
         runtime, params: of the pair, with its parameters.
         rows: of the data that it was trained with.
-        data_size: number of these, N.
+        data_size: number of these rows, N.
         given: fields that the model reads, [n, …].
         mean: observed sites at their means, given drawn latents.
     """
@@ -61,7 +61,7 @@ class PairDraws:
         return latents, observed
 
     def _data(self, numbers: Mapping[str, int], rows: slice, b: int) -> dict[str, np.ndarray]:
-        """What is given, and stand-ins for the rest."""
+        """The given fields, and stand-ins for the rest."""
         data = self._stand_ins(numbers, self.data_size if self.runtime.tracer.subsamples else b)
         for name, value in self.given.items():
             if name in numbers and numbers[name] == STAND_INS[0]:
@@ -73,11 +73,11 @@ class PairDraws:
         return {n: np.full((size, *shape), numbers[n], kind) for n, (shape, kind) in self.rows.items()}
 
     def _check_unread(self, rows: slice, b: int, seed: int, own: Arrays) -> None:
-        """Refuse a model that reads a field which is not given, or does not read one that is.
+        """Refuse a model that reads a field which is not given, or does not read one that is given.
 
         Raises:
             ProgramError: it reads the only field.
-            DataError: it reads another, or does not read what is given.
+            DataError: it reads another field, or does not read a given one.
         """
         for name in self.rows:
             read = self._moves(name, rows, b, seed, own)
@@ -101,7 +101,7 @@ class PairDraws:
         numbers = {n: STAND_INS[n == name] for n in self.rows}
         try:
             _, other = self._run(numbers, rows, b, seed, {})
-        except PpdgmError:  # a number that is no index, say
+        except PpdgmError:  # for example, a number that is not an index
             return True
         same = lambda a, b: a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
         return own.keys() != other.keys() or not all(same(own[n], other[n]) for n in own)

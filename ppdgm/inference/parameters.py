@@ -1,4 +1,4 @@
-"""Parameters that a user hands over, as arrays of numbers with the shapes that the program declares."""
+"""Parameters that a user gives, as arrays of numbers with the shapes that the program declares."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def as_params(program: Any, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Parameters by name, as arrays.
 
     Args:
-        program: whose they are; a plain pair's shapes are known only later.
+        program: the program that they belong to; a plain pair's shapes are known only later.
         given: arrays by name, such as `fit.params`.
 
     Raises:
-        ProgramError: one is no array of real numbers; what it is, and what to do.
+        ProgramError: one is not an array of real numbers; with what it is, and what to do.
         CheckpointError: one is missing, or has another shape.
     """
     found = {n: _numbers(n, v) for n, v in given.items()}

@@ -1,4 +1,4 @@
-"""Draws of the posterior: the guide's, the guide's resampled by their weights, or Markov chains that begin there."""
+"""Draws of the posterior: the guide's, resampled by their weights or not, or Markov chains that begin there."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ppdgm.inference.whole import whole
 How = Literal["guide", "importance", "mcmc"]
 HOW: tuple[str, ...] = get_args(How)
 _OF_ROWS = "The posterior's draws are of each datum's latents; this program has "
-MOST_CHAINED = 1000  # data whose chains are run, one after another
+MOST_CHAINED = 1000  # rows for which chains are run, one row after another
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """Draws of the posterior for each datum.
+    """Draws of the posterior for each row.
 
     Attributes:
         latents: by site, [S, N, *event].
-        statistics: of each draw, [S, N]: log-density of latents and data "lp", and what else the sampler tells.
-        chains: of Markov chains that the S draws are, chain after chain; 1 of independent ones.
-        shared: latents that all data share, [S, 1, *event]; then the statistics are of the whole set, [S].
-        seen: log p(x|z), [S, N], where it is known.
+        statistics: of each draw, [S, N]: log-density of latents and data "lp", and other statistics of the sampler.
+        chains: number of Markov chains that the S draws come from, chain after chain; 1 for independent draws.
+        shared: latents that all rows share, [S, 1, *event]; then the statistics are of the whole set, [S].
+        seen: log p(x|z), [S, N], if it is known.
     """
 
     latents: Sites
@@ -43,15 +43,15 @@ def draw(subject: Subject, draws: int, how: How, k: int, warmup: int, chains: in
 
     Args:
         subject: program and data.
-        draws: S, per datum; with chains, of each.
+        draws: S, per row; with chains, the draws of each chain.
         how: "guide", "importance" (q_IW, Cremer et al. 2017, arXiv:1704.02916), or "mcmc" (NUTS, Hoffman & Gelman
             2014, arXiv:1111.4246).
         k: K, draws of the guide that are resampled.
         warmup: of a chain.
-        chains: per datum.
+        chains: per row.
 
     Raises:
-        ProgramError: latents that all data share, or that chains can't move.
+        ProgramError: latents that all rows share, or that chains can't move.
     """
     if how == "mcmc":
         return _chained(subject, draws, warmup, chains)
@@ -69,7 +69,7 @@ def _shared(subject: Subject) -> tuple[str, ...]:
 
 
 def _of_all(subject: Subject, draws: int, k: int | None, shared: tuple[str, ...]) -> Posterior:
-    """Draws of what all data share, and of each row's latents given these; resampled from K by the set's weights."""
+    """Draws of shared latents, and of each row's latents given these; resampled from K draws by the set's weights."""
     found = whole(subject, k or draws, "posterior")
     if k is None:
         return Posterior(found.latents, {"log_weight": found.log_weight}, 1, shared, found.seen)
@@ -134,7 +134,7 @@ def _chained(subject: Subject, draws: int, warmup: int, chains: int) -> Posterio
 
 
 def _check_proper(subject: Subject, data: Any, index: np.ndarray, start: Sites, row: int) -> None:
-    """Refuse a latent on which log p(x, z) does not depend: a chain never turns there, and its trees have no end.
+    """Refuse a latent that log p(x, z) does not depend on: there a chain never turns, and its trees do not end.
 
     Args:
         subject: program and data.

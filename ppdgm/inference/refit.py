@@ -1,4 +1,4 @@
-"""The best Gaussian posterior of each datum by itself, against which an encoder is measured."""
+"""The best Gaussian posterior of each row, fitted separately; an encoder is compared with it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ppdgm.inference.gaussian import Gaussian
 from ppdgm.inference.joint import Joint
 
 Family = Literal["diagonal", "full"]
-TOGETHER = 50  # draws that are judged at once: one shape, which is compiled once
+TOGETHER = 50  # draws that are evaluated at once: one shape, which is compiled once
 
 
 @dataclass(frozen=True)
 class Refitted:
-    """What each datum's best posterior gives.
+    """The result for each row's best posterior.
 
     Attributes:
         elbo: its ELBO, [B], nats.
         errors: the Monte Carlo errors of these, [B].
-        posterior: itself.
+        posterior: the posterior itself.
     """
 
     elbo: np.ndarray
@@ -41,18 +41,18 @@ def refit(
     seed: int = 0,
     told: Callable[[float], None] | None = None,
 ) -> Refitted:
-    """max over N(m, LLᵀ) of E[log p(x, z)] + entropy, for each datum; Adam from a step of Newton's.
+    """max over N(m, LLᵀ) of E[log p(x, z)] + entropy, for each row; Adam, started after one Newton step.
 
-    Cremer et al. 2018, arXiv:1801.03558. The gradient is the path's alone, which has no noise where the family holds
+    Cremer et al. 2018, arXiv:1801.03558. Only the path's gradient is used; it has no noise if the family contains
     the posterior (Roeder et al. 2017, arXiv:1703.09194).
 
     Args:
-        joint: of the program at B data.
+        joint: of the program at B rows.
         draws: of the guide, from which it starts, [S, B, D].
         family: of covariances.
-        steps: of Adam, at a rate that falls to 0; in units of the guide's standard deviations.
+        steps: of Adam, with a rate that falls to 0; in units of the guide's standard deviations.
         particles: draws of a step, an even number: each comes with its mirror image.
-        judged: draws by which the result is judged.
+        judged: number of draws that the result is evaluated with.
         rate: at first.
         seed: of the draws.
         told: called with the share that is done.
@@ -86,10 +86,10 @@ def refit(
 def _curved(
     joint: Joint, draws: np.ndarray, mean: np.ndarray, unit: np.ndarray, family: Family
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where to start in the guide's units, L and m [B, D]: a step of Newton's from the guide.
+    """Where to start in the guide's units, L and m [B, D]: one Newton step from the guide.
 
-    The slope of log p(x, z) is a − P ε where the posterior is normal, so that its regression on the guide's draws tells
-    mean and precision. Where there is no positive P, or too few draws, the guide's own.
+    If the posterior is normal, the slope of log p(x, z) is a − P ε, so that its regression on the guide's draws gives
+    mean and precision. If there is no positive P, or there are too few draws, the start is the guide itself.
     """
     count, size, width = draws.shape
     root, shift = np.ones((size, width)), np.zeros((size, width))
@@ -122,7 +122,7 @@ def _judged(joint: Joint, posterior: Gaussian, draws: int, rng: np.random.Genera
         half = rng.normal(size=(TOGETHER // 2, size, width))
         noise = np.concatenate([half, -half])
         prior, seen, _ = joint(posterior.at(noise))
-        weights = prior + seen - posterior.log_density(noise)  # constant where the posterior is the datum's own
+        weights = prior + seen - posterior.log_density(noise)  # constant if the posterior is the row's exact one
         pairs.append(0.5 * weights.reshape(2, -1, size).sum(0))
     found = np.concatenate(pairs)
     return found.mean(0), found.std(0, ddof=1) / np.sqrt(len(found))

@@ -1,4 +1,4 @@
-"""The loop over stretches of one training run: looks up, mends, saves, reports, and can go on from a checkpoint."""
+"""The loop over stretches of one training run: it checks, repairs, saves, reports, and can go on from a checkpoint."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from ppdgm.inference.unused import Unused
 from ppdgm.inference.watch import Watch
 from ppdgm.report import Progress, Report
 
-STRETCH_SECONDS = 0.5  # how long training goes without looking up
+STRETCH_SECONDS = 0.5  # length of a stretch, without a look in between
 STRETCH_STEPS = 1000
-REPORTS = 5  # of steps that are not finite; more are only counted
+REPORTS = 5  # number of reports of steps that are not finite; more are only counted
 
 Arrays = dict[str, np.ndarray]
 
@@ -37,9 +37,9 @@ Arrays = dict[str, np.ndarray]
 class Run:
     """One training run, from its first step or a checkpoint's to its end.
 
-    A stretch of steps runs unwatched. If something in it was not finite, the run goes back to the last state that was,
-    repeats the steps up to the first bad one, reports and skips that, and goes on. So finite steps pay nothing, and
-    what is skipped does not depend on where stretches end.
+    A stretch of steps runs without checks. If something in it was not finite, the run goes back to the last finite
+    state, repeats the steps up to the first bad one, reports and skips that one, and goes on. So finite steps cost
+    nothing extra, and the skipped steps do not depend on where stretches end.
     """
 
     trainer: Any
@@ -53,7 +53,7 @@ class Run:
     report: Report
     keeper: Keeper
     rate: Any
-    director: Any = None  # of an engine whose phases depend on what was seen
+    director: Any = None  # of an engine whose phases depend on the training so far
     live: Live | None = None
     unused: Unused | None = None  # of an engine that measures the KL of latents
     turns: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
@@ -71,7 +71,7 @@ class Run:
 
     @property
     def capacity(self) -> int:
-        """The longest stretch: what arrays of a stretch are padded to, so that nothing is compiled twice."""
+        """The longest stretch: arrays of a stretch are padded to it, so that nothing is compiled twice."""
         most = 1 if self.engine.exact else min(self.total, STRETCH_STEPS)
         return self.feed.capacity(self.batches.batch_size, most)
 
@@ -98,19 +98,19 @@ class Run:
             self.keeper.note(message)
 
     def best(self) -> Arrays:
-        """The parameters with the best validation ELBO, or the last ones where none was taken."""
+        """The parameters with the best validation ELBO, or the last ones if there was no validation."""
         kept = self.watch.best_params if self.watch and self.training.keep_best else None
         return self.trainer.values() if kept is None else kept
 
     def state(self) -> Arrays:
-        """What the next step depends on, as arrays."""
+        """Everything that the next step depends on, as arrays."""
         return self.good[1] if self.good[0] == self.step else self.trainer.state_arrays()
 
     def restore(self, arrays: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> None:
         """Go on from a checkpoint.
 
         Raises:
-            CheckpointError: it is another run's, or not whole.
+            CheckpointError: it is another run's, or not complete.
         """
         state, history, best = (checkpoint.group(arrays, n) for n in ("trainer", "history", "best"))
         checkpoint.check_alike(self.trainer.state_like(state), state)
@@ -137,7 +137,7 @@ class Run:
                 self.stopped = "early stopping"
 
     def _check_history(self, history: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> None:
-        """Refuse a history that isn't one of the steps that were taken."""
+        """Refuse a history that does not belong to the steps that were taken."""
         if (self.director is None) != (page["director"] is None):
             raise CheckpointError(f"director: got {shown(page['director'])}, which is not this engine's.")
         turns = [] if self.director is None else ["phase"]
@@ -191,19 +191,19 @@ class Run:
         return Plan(index, weight, rate, knobs, first, count, turns)
 
     def _turns_of(self, first: int, capacity: int, steps: np.ndarray) -> np.ndarray:
-        """The phases of these steps: as the director told them, if there is one."""
+        """The phases of these steps: from the director, if there is one."""
         if self.director is None:
             return self.engine.turns(steps)
         known = self.turns[first : first + capacity]
         return np.concatenate([known, np.zeros(capacity - len(known), np.int32)])
 
     def _take(self, first: int, count: int) -> Arrays:
-        """Run steps from the trainer's state, whatever comes out."""
+        """Run steps from the trainer's state, finite or not."""
         metrics: Arrays = self.trainer.run(*self.feed.stretch(self._plan(first, count)))
         return metrics
 
     def _advance(self, count: int) -> None:
-        """Take `count` steps; fewer where one is not finite, which is then skipped."""
+        """Take `count` steps; fewer if one is not finite, which is then skipped."""
         first = self.step
         if self.director is not None:
             turns = self.director.next(count)
@@ -244,7 +244,7 @@ class Run:
         """
         if self._finite_after(guess) and taken:
             return guess  # its objective, from parameters that are finite
-        low, high = self.step, guess  # finite before low, not before high: some gradient was not
+        low, high = self.step, guess  # finite before low, not before high: some gradient was not finite
         middle = high - 1
         while high - low > 1:
             low, high = (middle, high) if self._finite_after(middle) else (low, middle)
@@ -253,7 +253,7 @@ class Run:
         return low
 
     def _finite_after(self, end: int) -> bool:
-        """Repeat the steps from the last good state up to `end`; whether the state then is finite."""
+        """Repeat the steps from the last good state up to `end`; returns whether the state is then finite."""
         step, state = self.good
         self.trainer.restore(state)
         while step < end:
@@ -284,7 +284,7 @@ class Run:
             self.keeper.note(message)
 
     def _remember(self) -> None:
-        """Keep the present state, if that costs little of the time since the last one was kept."""
+        """Keep the present state, if that takes little of the time since the last one was kept."""
         before = time.perf_counter()
         if self.good[1] and before - self.good_at < 50 * self.good_cost:
             return
@@ -340,21 +340,21 @@ class Interruption(threading.Event):
     number = 0
 
     def pass_on(self) -> None:
-        """Raise anew a request to the whole process, which was kept until what was reached is saved."""
+        """Send a stop request to the whole process again, after the training so far is saved."""
         if self.number not in (0, signal.SIGINT):
             signal.raise_signal(self.number)
 
 
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
-    """Ctrl-C, or a request to end, stops training after the present stretch; a second one at once."""
+    """Ctrl-C, or a request to end, stops training after the present stretch; a second one stops it at once."""
     interrupted = Interruption()
     if threading.current_thread() is not threading.main_thread():
         yield interrupted
         return
     signals = [s for name in ("SIGINT", "SIGTERM", "SIGHUP") if (s := getattr(signal, name, None))]
     if signals[-1] != signal.SIGTERM and signal.getsignal(signals[-1]) is signal.SIG_IGN:
-        signals.pop()  # under nohup a terminal that closes is to change nothing
+        signals.pop()  # under nohup a terminal that closes must change nothing
     before = [signal.getsignal(s) for s in signals]
 
     def handle(number: int, frame: Any) -> None:

@@ -1,4 +1,4 @@
-"""A trained program and data under diagnosis: what is asked of the program, chunk by chunk, as arrays."""
+"""A trained program and data in a diagnosis: the program is run chunk by chunk, with arrays as results."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from ppdgm.inference.latents import Latents
 from ppdgm.inference.means import means
 from ppdgm.program import PlainPair
 
-ROWS = 512  # data of a chunk
-ONCE = 200  # draws of the guide for each of a few data: one number, so that they are compiled once
+ROWS = 512  # rows of a chunk
+ONCE = 200  # draws of the guide for each of a few rows: one number, so that they are compiled once
 Sites = dict[str, np.ndarray]
 
 
@@ -73,31 +73,31 @@ class Subject:
 
     @cached_property
     def judge(self) -> Judge:
-        """For bounds and log-weights."""
+        """The judge of bounds and log-weights."""
         return Judge(self.runtime, self.params, self.feed, self.memory)
 
     @cached_property
     def dtype(self) -> str:
-        """Of the program's floating arrays."""
+        """The type of the program's floating arrays."""
         floats = [v for v in self.runtime.fetch(self.params).values() if v.dtype.kind == "f"]
         return str(floats[0].dtype) if floats else "float32"
 
     def stream(self, name: str, i: int = 0) -> int:
-        """A seed of its own for each use and chunk: from one seed, two draws of one shape would share their noise."""
+        """A seed for each use and chunk: with one seed, two draws of one shape would share their noise."""
         words = (self.seed, i, *name.encode())
         return int(np.random.SeedSequence(words).generate_state(1)[0] >> 1)
 
     def chunks(self, size: int, rows: int = ROWS) -> list[np.ndarray]:
-        """Indices of data, in chunks of one size: the last one is filled up from the first data."""
+        """Indices of rows, in chunks of one size: the last chunk is filled up from the first rows."""
         return chunks(self.runtime, size, rows)
 
     def some(self, most: int, name: str) -> tuple[Subject, np.ndarray]:
-        """The same program at a random choice of the data, and which these are: the first may all be of one class."""
+        """The same program at a random choice of rows, and their indices: the first rows may all be of one class."""
         index = some_rows(self.size, most, self.stream(name))
         return (self if len(index) == self.size else self.of(take(self.feed.fields, index))), index
 
     def over(self, function: Callable[[Any, np.ndarray, int], Sites], size: int, rows: int = ROWS) -> Sites:
-        """Join what `function(data, index, chunk)` gives, [·, B, …] each, over the first rows of `some`."""
+        """Join the results of `function(data, index, chunk)`, [·, B, …] each, over the first rows of `some`."""
         return over_chunks(self.runtime, self.params, self.feed, function, size, rows)
 
     def draws(self, data: Any, index: np.ndarray, k: int, seed: int) -> Sites:
@@ -105,10 +105,10 @@ class Subject:
         return self.drawing(k)(data, index, seed)
 
     def drawing(self, k: int) -> Callable[[Any, np.ndarray, int], Sites]:
-        """(data, index, seed) -> latents drawn from the guide, [K, B, *event]; what all data share is drawn once.
+        """(data, index, seed) -> latents drawn from the guide, [K, B, *event]; shared latents are drawn once.
 
         Raises:
-            ProgramError: it draws none.
+            ProgramError: the guide draws no latents.
         """
         drawn = SharedDraws(self.runtime, self.params, k)
 
@@ -123,7 +123,7 @@ class Subject:
         """Draws of the guide for all data, with their densities.
 
         Raises:
-            ProgramError: latents of all data, enumerated ones, or none.
+            ProgramError: latents that all rows share, enumerated ones, or none.
         """
 
         def read(data: Any, index: np.ndarray, i: int) -> Sites:
@@ -153,7 +153,7 @@ class Subject:
     def means(self) -> tuple[Sites, Sites]:
         """Latents at their means, and observed sites at theirs given these, [N, *event]."""
         over = lambda function, rows: self.over(function, self.size, rows)
-        with warnings.catch_warnings():  # of means of draws, which are good enough for pictures and variances
+        with warnings.catch_warnings():  # the means of draws are good enough for pictures and variances
             warnings.simplefilter("ignore", UserWarning)
             return means(self.runtime, self.params, over)
 
@@ -181,7 +181,7 @@ class Subject:
         return found.reshape(first.shape[:2])
 
     def prior_moves(self, terms: Terms) -> bool:
-        """Whether log p(z) depends on what else is known of a datum, as that of p(z|y) does: told by other data's."""
+        """Whether log p(z) depends on a row's other fields, as that of p(z|y) does; checked with other rows' fields."""
         if len(self.fields) == 1 or not terms.latents:
             return False
         other = np.random.default_rng(self.stream("other")).permutation(self.size)
@@ -196,12 +196,12 @@ class Subject:
         return False
 
     def joint(self, size: int) -> tuple[Joint, Sites]:
-        """The joint density at the data's first rows, and draws of the guide, [ONCE, B, *event]: of real latents.
+        """The joint density at the first rows, and draws of the guide, [ONCE, B, *event]; for real latents.
 
-        Of more data, take `some` first.
+        To use other rows, take `some` first.
 
         Raises:
-            ProgramError: they aren't.
+            ProgramError: latents are not real.
         """
         index = np.arange(size) % self.size
         data, rows = self.feed.rows(index)
@@ -212,7 +212,7 @@ class Subject:
     def simulated(self, size: int, seed: int, mean: bool = False) -> tuple[Sites, Sites]:
         """Latents and observed sites drawn from the model, [size, *event].
 
-        What it conditions on is that of the data of `rows_for(size, seed)`.
+        The fields that the model conditions on are those of `rows_for(size, seed)`.
         """
         names, given = dict.fromkeys(self.fields), {}
         if self.conditions:
@@ -221,19 +221,19 @@ class Subject:
         return {n: v[0] for n, v in latents.items()}, {n: v[0] for n, v in observed.items()}
 
     def rows_for(self, size: int, seed: int) -> Sites:
-        """Data at random, [size, *event] by field: what goes with a simulation of this seed."""
+        """Random rows, [size, *event] by field: those that belong to a simulation with this seed."""
         rng = np.random.default_rng(seed)
         index = rng.permutation(self.size)[:size] if size <= self.size else rng.integers(0, self.size, size)
         return take(self.feed.fields, index)
 
     @cached_property
     def _roles(self) -> tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]:
-        """What each field is to the model: the site that it is observed at, by field; and those that it needs.
+        """The role of each field in the model: by field, the site that is observed at it; and the fields that it needs.
 
-        Last, observed sites that draw no field: at what is computed of fields, or at one that the model computes with.
-        Found out with two data and their latents held, by leaving out one field after another.
+        Last, observed sites that draw no field: at values computed from fields, or at a field that the model computes
+        with. This is found with two rows and their latents held, by leaving out one field after another.
         """
-        if isinstance(self.runtime.tracer.program, PlainPair):  # which can't be sampled
+        if isinstance(self.runtime.tracer.program, PlainPair):  # it can't be sampled
             return self._named(), (), ()
         index = np.linspace(0, self.size - 1, 2).astype(int)
         rows, (data, where) = take(self.feed.fields, index), self.feed.rows(index)
@@ -276,17 +276,17 @@ class Subject:
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """The fields that the model needs in order to draw the others."""
+        """The fields that the model needs to draw the others."""
         return self._roles[1]
 
     @cached_property
     def masked(self) -> tuple[str, ...]:
-        """Observed sites under a mask: not every number of their fields need be data."""
+        """Observed sites under a mask: some numbers of their fields may not be data."""
         data, index = self.feed.rows(self.chunks(self.size, 2)[0])
         return tuple(o.name for o in self.runtime.observed(self.params, data, index, 0) if o.masked)
 
     def shown(self, sites: Container[str]) -> tuple[str, str]:
-        """The field that is checked and drawn, x where there is one, and its site.
+        """The field that is checked and drawn (x, if there is one), and its site.
 
         Raises:
             ProgramError: no field is among the sites.
@@ -302,12 +302,12 @@ class Subject:
     def simulated_data(self, size: int, seed: int) -> tuple[Sites, Sites]:
         """Latents and data that the model draws, by field, [size, *event].
 
-        What the model draws is of the simulation, and so is what it says of its latents in `Program.simulated`, such
-        as a label; what it conditions on is of data at random.
+        The fields that the model draws come from the simulation, and so do those that the program computes from latents
+        in `Program.simulated`, such as a label; the fields that it conditions on come from random rows.
 
         Raises:
             ProgramError: the guide reads a field that no simulation has, or an observed site draws no field: then data
-                would not go with the latents.
+                would not belong to the latents.
         """
         if lost := self._roles[2]:
             raise ProgramError(
@@ -335,10 +335,10 @@ class Subject:
 
 
 def flat(sites: Mapping[str, np.ndarray], lead: int = 1) -> Sites:
-    """Each site's event as one axis, after so many others."""
+    """Each site's event as one axis, after the first `lead` axes."""
     return {n: np.reshape(v, (*v.shape[:lead], -1)) for n, v in sites.items()}
 
 
 def _rows(form: np.ndarray, size: int) -> np.ndarray:
-    """[B, D], where a closed form has one row for all."""
+    """[B, D], if a closed form has one row for all."""
     return np.broadcast_to(form, (size, *form.shape[1:]))

@@ -1,4 +1,4 @@
-"""Whether every row of the data is in the support of the distributions that it is observed from."""
+"""Whether every row of the data is in the support of the distributions of its observed sites."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from ppdgm.models.likelihoods import Likelihood
 from ppdgm.program import Program
 from ppdgm.reading import Observed
 
-ROWS = 512  #: that are read at a time
+ROWS = 512  #: rows that are read at a time
 FEW = 3
-OWN = likelihoods.__name__.rpartition(".")[0] + "."  #: programs and parts in here look at all rows in `check`
+OWN = likelihoods.__name__.rpartition(".")[0] + "."  #: programs and parts in this package look at all rows in `check`
 
 
 def check_support(
     program: Any, runtime: Any, params: Mapping[str, np.ndarray], feed: Feed, training: bool, rounded: bool = False
 ) -> None:
-    """Refuse data of which a row is outside its distribution's support, where log p(x) is −∞, or a formula goes on.
+    """Refuse data if a row is outside its distribution's support, where log p(x) is −∞ or a formula gives some number.
 
-    So are rows for which a plain pair has no parameters.
+    Rows for which a plain pair has no parameters are refused too.
 
-    A support that has bounds of its own is looked at as it is: one that comes from data alone, such as a Binomial's
-    total, is a fact of the data; one of parameters is refused to begin with, as there is no gradient out of −∞, and is
-    no error later. One that depends on draws is not looked at. Where rows are not refused, log p(x) = −∞ tells.
+    If a support has its own bounds, these are used. If they come only from data, such as a Binomial's total, a row
+    outside is an error in the data. If they depend on parameters, such a row is refused before training, because there
+    is no gradient out of −∞, but later it is no error. A support that depends on draws is not checked. If rows are not
+    refused, log p(x) = −∞ shows them.
 
     Args:
         program: a Program or a plain pair.
@@ -40,7 +41,7 @@ def check_support(
         params: values of its parameters, NumPy arrays.
         feed: the data.
         training: whether training begins here.
-        rounded: whether x is drawn from probabilities: 0 or 1, as rounding makes of them.
+        rounded: whether x is drawn from probabilities: then 0 or 1, by rounding, are checked.
 
     Raises:
         DataError: with the first such row, the site and the support.
@@ -63,7 +64,7 @@ def check_support(
 
 
 def _looks_itself(program: Any) -> bool:
-    """Whether `check` sees all rows already: of the package's own programs with its own likelihoods."""
+    """Whether `check` already looks at all rows: in the package's own programs with its own likelihoods."""
     if not isinstance(program, Program) or not type(program).__module__.startswith(OWN):
         return False
     parts = (getattr(program, name) for name in type(program).model_fields)
@@ -71,7 +72,7 @@ def _looks_itself(program: Any) -> bool:
 
 
 class _Look:
-    """What is asked of a program and its data."""
+    """The checks of a program and its data."""
 
     def __init__(self, runtime: Any, params: Mapping[str, np.ndarray], feed: Feed, rounded: bool):
         self.runtime, self.feed, self.rounded = runtime, feed, rounded
@@ -79,7 +80,7 @@ class _Look:
         self.fixed = runtime.tracer.batch_size
 
     def observed(self) -> list[Observed]:
-        """The observed sites, with what the bounds of their supports depend on in the place of these."""
+        """The observed sites; each shows what the bounds of its support depend on, in place of the bounds."""
         data, index = self._rows(np.arange(self.fixed or FEW) % self.feed.size)
         sites = self.runtime.observed(self.params, data, index, 0)
         if not any(o.bounds for o in sites):
@@ -103,14 +104,14 @@ class _Look:
         return found
 
     def by_reading(self) -> Iterator[dict[str, np.ndarray]]:
-        """Whether the rows are in all sites' supports, as the program makes the sites' values of them."""
+        """Whether the rows are in all sites' supports, with the sites' values as the program computes them."""
         size = self.fixed or min(self.feed.size, ROWS)
         for start in range(0, self.feed.size, size):
             data, index = self._rows(np.arange(start, start + size) % self.feed.size)
             yield self.runtime.inside(self.params, data, index, 0)
 
     def refuse(self, site: Observed, inside: np.ndarray) -> None:
-        """Raise the error for a site of which some rows are not inside."""
+        """Raise the error for a site that has rows outside its support."""
         if inside.all():
             return
         row, some = int(np.argmin(inside)), int((~inside).sum())

@@ -1,4 +1,4 @@
-"""A step that is not finite, told by site, quantity and data."""
+"""A step that is not finite, described by site, quantity and rows."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ppdgm.language import Trace
 ADVICE = "Try a smaller learning_rate, clip_norm=…, or a larger min_scale; and see that these data can be."
 
 
-FAR, LAST = 100.0, 100  # times the first bound, at least 1 nat, below which the mean of the last steps is none to keep
+FAR, LAST = 100.0, 100  # allowed fall in first ELBOs (at least 1 nat); last steps that are averaged
 
 
 def diverged(history: Mapping[str, np.ndarray]) -> str:
-    """What is to be said of a run whose bound ended far below where it began; "" of others."""
+    """The message on a run whose bound ended far below where it began; "" for other runs."""
     elbo = np.asarray(history.get("elbo", ()), np.float64)
     elbo = elbo[np.isfinite(elbo)]
     if len(elbo) < 2:
@@ -28,13 +28,13 @@ def diverged(history: Mapping[str, np.ndarray]) -> str:
 
 
 def describe(step: int, terms: Trace, gradients: Mapping[str, np.ndarray], rows: np.ndarray) -> str:
-    """One line: the first quantity of the step that is not finite, where, and for which data.
+    """One line: the first quantity of the step that is not finite, where, and for which rows.
 
     Args:
         step: its number.
         terms: of guide and model, [K, B].
         gradients: by parameter.
-        rows: the data's numbers, [B].
+        rows: the numbers of the rows, [B].
     """
     return f"Step {step} was skipped: {_cause(terms, gradients, rows)}."
 
@@ -64,7 +64,8 @@ def _cause(terms: Trace, gradients: Mapping[str, np.ndarray], rows: np.ndarray) 
 def _quantities(terms: Trace) -> list[tuple[str, str, np.ndarray]]:
     """Values before the densities that depend on them, the guide before the model.
 
-    Values of enumerated sites, and of what depends on them, have more axes, and are all values there are: no cause.
+    Values of enumerated sites, and values that depend on them, have more axes. They cover all possible values, so they
+    are not a cause.
     """
     lead = next((t.shape for t in {**terms.log_q, **terms.log_p}.values()), None)
     drawn = {n: v for n, v in terms.values.items() if n in terms.shared or (n in terms.log_q and v.shape[:2] == lead)}

@@ -1,4 +1,4 @@
-"""What engines share that climb one objective with guide and model in turns."""
+"""The shared part of engines that maximise one objective with guide and model in turns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ppdgm.schedules import Schedule
 
 
 class InTurns(Composite):
-    """One engine's objective, climbed by phases that move different parameters."""
+    """One engine's objective, maximised by phases that move different parameters."""
 
     engine: SVI | Weighted = SVI()
 

@@ -1,4 +1,4 @@
-"""Whether a model is being trained without its latents: a KL that stays near 0."""
+"""Whether a model is trained without using its latents: a KL that stays near 0."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import numpy as np
 
 from ppdgm.language import Trace
 
-NATS = 0.1  # per datum, below which latents tell next to nothing
-BLOCK, BLOCKS = 100, 3  # steps of which the mean KL is taken, and how many such means in a row are told of
+NATS = 0.1  # per row; below it latents carry almost no information
+BLOCK, BLOCKS = 100, 3  # steps over which the mean KL is taken, and how many such means in a row are reported
 
 
 @dataclass
 class Unused:
-    """Counts the steps for which the KL has stayed near 0, in blocks; of what training measures anyway.
+    """Counts the steps for which the KL has stayed near 0, in blocks; it uses values that training computes anyway.
 
     Attributes:
-        blocks: in a row, so far.
-        told: whether that was told.
+        blocks: such blocks in a row, so far.
+        told: whether they were reported.
     """
 
     blocks: int = 0
@@ -28,15 +28,15 @@ class Unused:
 
     @property
     def steps(self) -> int:
-        """For which the KL has stayed near 0, once there are enough of them; else 0."""
+        """The number of steps for which the KL has stayed near 0, if there are enough of them; else 0."""
         return self.blocks * BLOCK if self.blocks >= BLOCKS else 0
 
     def see(self, kl: np.ndarray) -> None:
-        """Take the KL of further steps, nats per datum."""
+        """Add the KL of further steps, nats per row."""
         start = 0
         while start < len(kl):
             part = kl[start : start + BLOCK - self._count]
-            self._sum += float(np.nansum(part))  # steps that were not finite are told of elsewhere
+            self._sum += float(np.nansum(part))  # steps that were not finite are reported elsewhere
             self._count += len(part)
             start += len(part)
             if self._count == BLOCK:
@@ -44,7 +44,7 @@ class Unused:
                 self._sum, self._count = 0.0, 0
 
     def news(self, step: int) -> str | None:
-        """What there is to tell at a step, once: that latents are not used, or are again."""
+        """The message at a step, once: that latents are not used, or are used again."""
         if bool(self.steps) == self.told:
             return None
         self.told = not self.told
@@ -58,5 +58,5 @@ class Unused:
 
 
 def has_latents(trace: Trace) -> bool:
-    """Whether the KL is of latents of each datum alone, so that it tells of their use."""
+    """Whether the KL is only of latents of each row, so that it shows whether they are used."""
     return bool(trace.log_q) and not trace.shared

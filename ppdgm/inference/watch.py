@@ -1,4 +1,4 @@
-"""What a run does with its validation data: the ELBO, the best parameters by it, and when to stop."""
+"""What a run does with its validation data: the ELBO, the parameters with the best ELBO, and when to stop."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Watch:
     """The validation ELBO so far.
 
     Args:
-        judge: of the validation data; its parameters are replaced at each look.
-        patience: validations without a better ELBO until training stops, or None.
+        judge: of the validation data; its parameters are replaced at each validation.
+        patience: number of validations without a better ELBO before training stops, or None.
         warm: the step from which these are counted.
     """
 
@@ -31,7 +31,7 @@ class Watch:
     waited: int = 0
 
     def look(self, trainer: Any, step: int) -> bool:
-        """Take the validation ELBO; True when it has not got better for long enough."""
+        """Compute the validation ELBO; True if it has not improved for long enough."""
         value = replace(self.judge, params=trainer.judged).elbo(1, 0).mean
         self.steps.append(step)
         self.values.append(value)
@@ -43,7 +43,7 @@ class Watch:
 
     @property
     def done(self) -> bool:
-        """Whether the ELBO has not got better for long enough."""
+        """Whether the ELBO has not improved for long enough."""
         return self.patience is not None and self.waited >= self.patience
 
     def page(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One log-weight for a whole set of data: of programs with latents that all data share."""
+"""One log-weight for a whole set of data: for programs with latents that all rows share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ppdgm.inference.evaluate import check_density
 from ppdgm.inference.subject import Sites, Subject
 
 CHUNK_DRAWS = 20_000  #: rows times particles of a chunk
-RELIED = 0.7  #: k̂ above which no error can be relied on (Vehtari et al. 2024, arXiv:1507.02646)
+RELIED = 0.7  #: k̂ above which no error is reliable (Vehtari et al. 2024, arXiv:1507.02646)
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class LogEvidence:
     Attributes:
         value: in nats.
         monte_carlo_error: its standard error over particles, by the jackknife.
-        bias: what it is off by in expectation, at least.
+        bias: its error in expectation, at least.
         pareto_k: k̂ of the K weights.
         k: K.
         size: N, rows of the set.
@@ -47,10 +47,10 @@ class LogEvidence:
 
 @dataclass(frozen=True)
 class Whole:
-    """K draws of what all data share, with their log-weights.
+    """K draws of the latents that all rows share, with their log-weights.
 
     Attributes:
-        latents: by site, [K, 1, *event], and [K, N, *event] of those of each row, given these.
+        latents: by site, [K, 1, *event], and [K, N, *event] for latents of each row, given these.
         seen: log p(x|z) of each row, [K, N].
         log_weight: log p(X, θ, Z) − log q(θ, Z), of all rows, [K].
     """
@@ -61,12 +61,12 @@ class Whole:
 
 
 def whole(subject: Subject, k: int, name: str) -> Whole:
-    """Draws of the guide for all rows: what they share is drawn once, and each row's latents given that.
+    """Draws of the guide for all rows: shared latents are drawn once, and each row's latents given those.
 
     Args:
         subject: program and data.
         k: K.
-        name: of what the draws are for.
+        name: the use of the draws.
 
     Raises:
         ProgramError: no latent is shared.
@@ -74,7 +74,7 @@ def whole(subject: Subject, k: int, name: str) -> Whole:
     given: Sites = {}
     local: list[Sites] = []
     seen: list[np.ndarray] = []
-    weight, ratio = np.zeros(k), np.zeros(k)  # of rows, and of what they share
+    weight, ratio = np.zeros(k), np.zeros(k)  # for rows, and for the latents that they share
     for i, index in _chunks(subject, k):
         data, where = subject.feed.rows(index)
         trace = subject.runtime.trace(subject.params, data, where, k, subject.stream(name, i), given, False)
