@@ -1,1 +1,1 @@
-"""Backends, each in a package of its own. Nothing here imports one: `ppdgm.registry` does, by name."""
+"""Backends, each in its own package. Nothing here imports one: `ppdgm.registry` does, by name."""

@@ -33,7 +33,7 @@ class Handlers:
         return numpyro.sample(name, dist, obs=obs, infer=dict(infer or {}))
 
     def penalty(self, name: str, value: Array) -> None:
-        """No part of the joint density, which is what Pyro's and NumPyro's tools are about."""
+        """Not part of the joint density, which is all that Pyro's and NumPyro's tools need."""
 
     def param(self, name: str, value: Array) -> Array:
         return numpyro.param(name, value)

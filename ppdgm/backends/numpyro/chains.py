@@ -27,11 +27,11 @@ def walk(
         log_density: of all latents together, a scalar.
         start: latents by name.
         key: of the draws.
-        step_size: ε of the leapfrog at first.
-        leaps: of a move.
-        moves: how many.
+        step_size: the first ε of the leapfrog.
+        leaps: the number in a move.
+        moves: the number of moves.
     """
-    dtype = jnp.result_type(step_size)  # NumPyro has it in its own
+    dtype = jnp.result_type(step_size)  # NumPyro returns it in its own
     kernel = HMC(
         potential_fn=lambda z: -log_density(z), step_size=step_size, num_steps=leaps, trajectory_length=None,
         adapt_step_size=False, adapt_mass_matrix=False,
@@ -60,8 +60,8 @@ def nuts(
         log_density: of latents by name, a scalar.
         start: latents [chains, …].
         key: of the draws.
-        draws: of each chain, after the warm-up.
-        warmup: draws that adapt step size and mass, and are left out.
+        draws: the number in each chain, after the warm-up.
+        warmup: the number of draws that adapt step size and mass, and are left out.
     """
     kernel = NUTS(potential_fn=lambda z: -log_density(z))
 

@@ -1,16 +1,16 @@
 """Convolutions in torch's layout that stay fast on CPU inside `lax.scan`, `lax.cond` and `lax.while_loop`.
 
-XLA's CPU compiler hands a convolution to its fast library in one form only: images NHWC, kernels HWIO, kernel
-not reversed. It brings other forms into that one in the entry computation, but not inside the body of a loop
+XLA's CPU compiler passes a convolution to its fast library only in one form: images NHWC, kernels HWIO, kernel
+not reversed. It changes other forms into this one in the entry computation, but not inside the body of a loop
 or a branch; and the derivatives that JAX makes of a convolution have other forms. There they run on a naive
 path, ten times slower or worse. So the value, the gradient of the input and the gradient of the kernel are
-written out here, each as a convolution that has the fast form already.
+written out here, each as a convolution that already has the fast form.
 
 A convolution and its transpose are each other's gradient with respect to the input, so three convolutions
-serve both.
+are enough for both.
 
-Inside this file images are [B, H, W, C] and kernels [kh, kw, C, D], where C are the channels of the larger
-image (what `conv2d` reads and `conv_transpose2d` writes) and D those of the smaller one.
+Inside this file images are [B, H, W, C] and kernels [kh, kw, C, D], where C is the number of channels of the
+larger image (the one that `conv2d` reads and `conv_transpose2d` writes) and D that of the smaller one.
 """
 
 from functools import partial
@@ -50,7 +50,7 @@ def conv_transpose2d(
     """
     _check(x, weight, stride, padding, channels=weight.shape[0])
     extra = (output_padding, output_padding) if isinstance(output_padding, int) else output_padding
-    if not all(0 <= e < stride for e in extra):  # else no convolution leads back to the size of x
+    if not all(0 <= e < stride for e in extra):  # otherwise no convolution leads back to the size of x
         raise ValueError(f"output_padding must be at least 0 and below stride {stride}, got {output_padding}")
     height, width = (
         (n - 1) * stride - 2 * padding + k + e for n, k, e in zip(x.shape[2:], weight.shape[2:], extra, strict=True)
@@ -101,8 +101,8 @@ _narrow.defvjp(_narrow_forward, _narrow_backward)
 def _widen(small: jax.Array, kernel: jax.Array, stride: int, padding: int, size: Size) -> jax.Array:
     """The transpose: small [B, H', W', D], kernel [kh, kw, C, D] -> large [B, *size, C].
 
-    The small image, with stride - 1 zeros between its pixels, meets the kernel turned by 180 degrees. It is
-    turned as an array: a convolution that is asked to turn its kernel leaves the fast form.
+    The small image, with stride - 1 zeros between its pixels, is convolved with the kernel turned by 180 degrees. The
+    array itself is turned: a convolution with an option to turn its kernel is not in the fast form.
     """
     turned = jnp.transpose(kernel[::-1, ::-1], (0, 1, 3, 2))
     pads = []
@@ -132,7 +132,7 @@ def _kernel_gradient(large: jax.Array, small: jax.Array, stride: int, padding: i
     """Gradient of sum(small * narrow(large, kernel)) with respect to the kernel.
 
     large [B, H, W, C], small [B, H', W', D] -> [*size, C, D]. Also a convolution: C takes the place of the
-    batch, B that of the channels summed over, and the small image, its pixels `stride` apart, is the kernel.
+    batch, B that of the channels summed over, and the small image, with its pixels `stride` apart, is the kernel.
     """
     pads = []
     for k, n_small, n_large in zip(size, small.shape[1:3], large.shape[1:3], strict=True):

@@ -1,4 +1,4 @@
-"""A density written over `xp`, as a NumPyro distribution."""
+"""A density written with `xp`, as a NumPyro distribution."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CONSTRAINTS = {
 
 
 class JaxRandom:
-    """Noise from one key: each call folds its number into it."""
+    """Noise from one key: each call folds its own number into the key."""
 
     def __init__(self, key: Array, dtype: DTypeLike):
         self.key, self.dtype, self.calls = key, dtype, 0
@@ -59,7 +59,7 @@ def draw(d: Any, key: Array, batch_shape: tuple[int, ...]) -> tuple[Array, Array
 
 
 class Density(dist.Distribution):
-    """A density written over `xp`. A draw keeps its log-density as its intermediate."""
+    """A density written with `xp`. A draw keeps its log-density as its intermediate."""
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
     reparametrized_params: ClassVar[list[str]] = []

@@ -1,4 +1,4 @@
-"""NumPyro's distributions with what must not differ from Pyro put right, for programs and for plain pairs."""
+"""NumPyro's distributions, corrected where they must not differ from Pyro's, for programs and for plain pairs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ppdgm.language import Array
 
 
 class BernoulliLogits(native.BernoulliLogits):
-    """NumPyro's, but for two things: values are floating, as Pyro's, and the gradient is right at logits of 0.
+    """NumPyro's, except for two things: values are floating, as Pyro's, and the gradient is right at logits of 0.
 
-    NumPyro scores with clip(h, 0) + log1p(exp(−|h|)) − xh, of which JAX takes the derivative −x at h = 0, not σ(0) − x:
+    NumPyro scores with clip(h, 0) + log1p(exp(−|h|)) − xh. At h = 0, JAX takes its derivative as −x, not σ(0) − x:
     the first gradient of a decoder whose last layer starts from zeros is wrong by half a unit per pixel.
     """
 
@@ -35,13 +35,13 @@ class BernoulliLogits(native.BernoulliLogits):
 
 
 def _score(logits: Array, value: Array) -> Array:
-    # The form without overflow that XLA's CPU runs fastest; its derivative is written out below.
+    # The form without overflow that is fastest on XLA's CPU; its derivative is written out below.
     return value * logits - jnp.clip(logits, 0) - jnp.log1p(jnp.exp(-jnp.abs(logits)))
 
 
 def _score_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     logits, value = primals
-    small = jnp.exp(-jnp.abs(logits))  # shared with the value, which a call of jax.nn.sigmoid would not be
+    small = jnp.exp(-jnp.abs(logits))  # shared with the value; jax.nn.sigmoid would compute it again
     mean = jnp.where(logits >= 0, 1.0, small) / (1.0 + small)
     return _score(logits, value), (value - mean) * tangents[0] + logits * tangents[1]
 
@@ -50,7 +50,7 @@ _log_prob = jax.custom_jvp(_score)
 _log_prob.defjvp(_score_jvp)
 
 
-# Densities at 0: NumPyro leaves the end of the support out (Pyro and SciPy have it), or takes 0 · log 0 there.
+# Densities at 0: NumPyro leaves out the end of the support (Pyro and SciPy have it), or computes 0 · log 0 there.
 
 
 def _power_of_zero(power: Array) -> Array:
@@ -64,25 +64,25 @@ def _checked(d: Any, value: Array, log_prob: Array) -> Array:
 
 
 class Exponential(native.Exponential):
-    """NumPyro's, at 0 too."""
+    """NumPyro's, also at 0."""
 
     support = constraints.nonnegative
 
 
 class HalfNormal(native.HalfNormal):
-    """NumPyro's, at 0 too."""
+    """NumPyro's, also at 0."""
 
     support = constraints.nonnegative
 
 
 class HalfCauchy(native.HalfCauchy):
-    """NumPyro's, at 0 too."""
+    """NumPyro's, also at 0."""
 
     support = constraints.nonnegative
 
 
 class Gamma(native.Gamma):
-    """NumPyro's, at 0 too."""
+    """NumPyro's, also at 0."""
 
     mends = native.Gamma
     support = constraints.nonnegative
@@ -95,13 +95,13 @@ class Gamma(native.Gamma):
 
 
 class Chi2(Gamma, native.Chi2):
-    """NumPyro's, at 0 too."""
+    """NumPyro's, also at 0."""
 
     mends = native.Chi2
 
 
 class Weibull(native.Weibull):
-    """NumPyro's, at 0 too."""
+    """NumPyro's, also at 0."""
 
     mends = native.Weibull
     support = constraints.nonnegative
@@ -114,7 +114,7 @@ class Weibull(native.Weibull):
 
 
 class Dirichlet(native.Dirichlet):
-    """NumPyro's, where some shares are 0 too."""
+    """NumPyro's, also if some shares are 0."""
 
     mends = native.Dirichlet
 
@@ -138,7 +138,7 @@ class Kumaraswamy(native.Kumaraswamy):
 
 
 class Pareto(native.Pareto):
-    """NumPyro's, at the scale too."""
+    """NumPyro's, also at the scale."""
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
@@ -150,7 +150,7 @@ class Pareto(native.Pareto):
 
 
 class GeometricProbs(native.GeometricProbs):
-    """NumPyro's, where success is certain too."""
+    """NumPyro's, also if success is certain."""
 
     def log_prob(self, value: Array) -> Array:
         """x log(1 − p) + log p."""
@@ -159,10 +159,10 @@ class GeometricProbs(native.GeometricProbs):
 
 
 class _Classes:
-    """Scores whole numbers that are written as floating ones too, as Pyro's does: a field x always is."""
+    """Also scores whole numbers that are written as floating ones, as Pyro's does: a field x always is."""
 
     def log_prob(self, value: Array) -> Array:
-        """log p of a class number; −∞ where a floating number is none."""
+        """log p of a class number; −∞ if a floating number is not one."""
         score: Any = super().log_prob  # type: ignore[misc]  # NumPyro's, which comes after this class
         if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
             return score(value)
@@ -171,19 +171,19 @@ class _Classes:
 
 
 class CategoricalProbs(_Classes, native.CategoricalProbs):
-    """NumPyro's, of floating data too."""
+    """NumPyro's, also for floating data."""
 
     mends = native.CategoricalProbs
 
 
 class CategoricalLogits(_Classes, native.CategoricalLogits):
-    """NumPyro's, of floating data too."""
+    """NumPyro's, also for floating data."""
 
     mends = native.CategoricalLogits
 
 
 class OrderedLogistic(_Classes, native.OrderedLogistic):
-    """NumPyro's, of floating data too."""
+    """NumPyro's, also for floating data."""
 
     mends = native.OrderedLogistic
 
@@ -210,7 +210,7 @@ _MENDED: dict[type, type] = {
 
 
 def mended(d: Any) -> Any:
-    """A distribution of the user's, with those of this file in the place of NumPyro's, inside it too."""
+    """A distribution of the user's; NumPyro's classes, also inside it, are replaced by those of this file."""
     inner = {n: mended(v) for n, v in vars(d).items() if isinstance(v, native.Distribution)}
     kind = _MENDED.get(type(d), type(d))
     if kind is type(d) and all(vars(d)[n] is v for n, v in inner.items()):
@@ -222,7 +222,7 @@ def mended(d: Any) -> Any:
 
 
 class Distributions:
-    """`numpyro.distributions`, with the classes of this file in the place of its own."""
+    """`numpyro.distributions`, with some of its classes replaced by those of this file."""
 
     @staticmethod
     def Bernoulli(probs: Any = None, logits: Any = None, **options: Any) -> Any:

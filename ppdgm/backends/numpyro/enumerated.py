@@ -1,4 +1,4 @@
-"""Per-datum terms of a plain NumPyro pair with enumerated sites: exact sums over values; see `ppdgm.elimination`."""
+"""Per-row terms of a plain NumPyro pair with enumerated sites: exact sums over values; see `ppdgm.elimination`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ppdgm.reading import closed_forms
 
 
 def summed_terms(guide: Reading, model: Reading, kl: bool, judged: bool = False) -> Trace:
-    """What `terms` gives, with enumerated sites summed out of the model, or averaged over by the guide's probabilities.
+    """The result of `terms`, with enumerated sites summed out of the model, or averaged with the guide's probabilities.
 
     Values are [B, *axes of the guide's enumerated sites, *inner, *event].
     """
@@ -55,12 +55,12 @@ def summed_terms(guide: Reading, model: Reading, kl: bool, judged: bool = False)
 
 
 def posteriors(model: Reading) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Of the model's enumerated sites: the probabilities of their values given all else, and the most probable values.
+    """For the model's enumerated sites: probabilities of their values given all else, and the most probable values.
 
     A probability is the derivative of log Σ p by a value's log p.
 
     Args:
-        model: read at values of the guide's that are not enumerated.
+        model: read at values of the guide's sites; these are not enumerated.
 
     Returns:
         Probabilities, [B, *inner, S]; and the most probable values, as draws.
@@ -83,7 +83,7 @@ def posteriors(model: Reading) -> tuple[dict[str, Array], dict[str, Array]]:
 
 
 def at_chosen(guide: Reading, model: Reading) -> tuple[dict[str, Array], dict[int, Array]]:
-    """Latents at one value of each enumerated site, another one in each place; and which values these are."""
+    """Latents at one value of each enumerated site, a different one in each place; and which values these are."""
     axes, rng, chosen = model.axes, np.random.default_rng(0), dict[int, Array]()
     latent = {n: s for n, s in {**model.sites, **guide.sites}.items() if not s.observed}
     for n, axis in _sums(Axes(axes.plate), axes).own.items():
@@ -99,7 +99,7 @@ def at_chosen(guide: Reading, model: Reading) -> tuple[dict[str, Array], dict[in
 
 
 def check_terms(enumerated: Reading, alone: Reading, width: int, chosen: Mapping[int, Array]) -> None:
-    """Refuse a run whose terms at the chosen values are not those of a run that is given these."""
+    """Refuse a run whose terms at the chosen values differ from those of a run that is given these values."""
     for n, s in enumerated.sites.items():
         if s.axis is not None:
             one, other = at_values(_term(s).log_prob, chosen, jnp), _term(alone.sites[n]).log_prob
@@ -107,7 +107,7 @@ def check_terms(enumerated: Reading, alone: Reading, width: int, chosen: Mapping
 
 
 def to_left(value: Array, axes: int) -> Array:
-    """A value [K, B, *axes, …] as [*axes, K, B, …], without axes on the left that it doesn't have."""
+    """A value [K, B, *axes, …] as [*axes, K, B, …], without the axes on the left that it doesn't have."""
     value = jnp.moveaxis(value, range(2, 2 + axes), range(axes))
     lost = next((i for i in range(axes) if value.shape[i] > 1), axes)
     return jnp.reshape(value, value.shape[lost:])
@@ -120,15 +120,15 @@ def _sums(guide: Axes, every: Axes) -> Sums:
 
 
 def _term(site: Site, judged: bool = False) -> Term:
-    """A site's term as the run has it, in full over its plates."""
+    """A site's term as in the run, expanded over all its plates."""
     found = site.each(judged)
-    if site.axis is None:  # which depends on nothing that is enumerated
+    if site.axis is None:  # it depends on nothing that is enumerated
         return Term(jnp.sum(found), {})
     return Term(jnp.broadcast_to(found, jnp.broadcast_shapes(jnp.shape(found), site.batch_shape)), site.plates)
 
 
 def _forms(guide: Reading, model: Reading, latent: list[str], sums: Sums) -> dict[str, Array]:
-    """Closed-form KLs, averaged over what the guide enumerates; none of a p that depends on what is summed out."""
+    """Closed-form KLs, averaged over the guide's enumerated sites; none if p depends on a site that is summed out."""
 
     def form(q: Site, p: Site) -> Array | None:
         if q.axis is None or q.inner or p.inner:
@@ -143,6 +143,6 @@ def _forms(guide: Reading, model: Reading, latent: list[str], sums: Sums) -> dic
 
 
 def _shape(site: Site, size: int, ndim: int) -> tuple[int, ...]:
-    """Of an array with a number for each value of an enumerated site, in its plates."""
+    """The shape of an array with a number for each value of an enumerated site, in its plates."""
     shape = (size, *(1,) * (ndim - 1))
     return (*shape[: ndim - len(site.batch_shape)], *site.batch_shape)

@@ -1,4 +1,4 @@
-"""Equinox and Flax NNX modules in the place of a net: their parameters by dotted name, and their application."""
+"""Equinox and Flax NNX modules in place of a net: their parameters by dotted name, and their application."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def module_params(module: Any) -> dict[str, np.ndarray]:
     """The module's trainable arrays by dotted name.
 
     Raises:
-        UnsupportedByBackend: the module keeps running state or draws random numbers of its own.
+        UnsupportedByBackend: the module keeps running state, or draws its own random numbers.
     """
     _refuse_state(module)
     return {name: np.asarray(leaf) for name, leaf in _named_leaves(module)}

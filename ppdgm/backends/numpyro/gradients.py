@@ -1,4 +1,4 @@
-"""Gradients of a function of a trace, to NumPy: what checks of programs are made of."""
+"""Gradients of a function of a trace, as NumPy arrays, for checks of programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def precision(dtype: str) -> AbstractContextManager[Any]:
-    """JAX's 64-bit mode for the duration of a block, if `dtype` is float64."""
+    """JAX's 64-bit mode inside a block, if `dtype` is float64."""
     return jax.enable_x64(True) if dtype == "float64" else nullcontext()
 
 
@@ -31,7 +31,7 @@ def differentiable(
         runtime: of the program.
         k: particles.
         seed: of the draws, which are the same in each call.
-        kl: whether the trace holds closed forms.
+        kl: whether the trace has closed forms.
 
     Returns:
         (params, data, given values) -> (value, {"params", "data" and "given": gradients by name}).

@@ -8,7 +8,7 @@ from ppdgm.language import Array
 
 
 def make_key(seed: int, *parts: int) -> Array:
-    """The key of a seed of any size, of which JAX alone would take the last 32 bits; `parts` give it others."""
+    """The key of a seed of any size, of which JAX itself would use only the last 32 bits; `parts` give other keys."""
     key = jax.random.key(seed & 0xFFFFFFFF)
     while seed := seed >> 32:
         key = jax.random.fold_in(key, seed & 0xFFFFFFFF)

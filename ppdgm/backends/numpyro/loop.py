@@ -41,19 +41,19 @@ _FLIP = 2**31 - 1  # folded into a step's key for binarisation; sites have the n
 
 
 class Trainer:
-    """The training state on the device, and the compiled stretch that moves it.
+    """The training state on the device, and the compiled stretch that changes it.
 
     Args:
         runtime: of the program.
-        engine: each of its phases has an objective, and parameters that it moves.
-        optimiser: spec or optax transformation; each phase has a state of its own.
+        engine: each of its phases has an objective, and parameters that it trains.
+        optimiser: spec or optax transformation; each phase has its own state.
         params: from `runtime.put`.
         seed: of all draws.
         data_size: N.
-        binarise: draw x ~ Bernoulli(x) anew for each minibatch.
+        binarise: draw x ~ Bernoulli(x) again for each minibatch.
         average: d of the moving average of the parameters, or None.
-        own: the engine's own parameters and numbers, which are no part of the result.
-        pieces: parts of a minibatch that are worked on in turn; the gradient is of all.
+        own: the engine's own parameters and numbers, which are not part of the result.
+        pieces: the number of parts of a minibatch, computed one after the other; the gradient is that of all.
         mixed: nets multiply in bfloat16.
     """
 
@@ -81,10 +81,10 @@ class Trainer:
         self.transform, self.by_name = make_optimiser(optimiser), hasattr(optimiser, "clip_norm")
         self.average = {} if average is None else jax.tree.map(jnp.copy, params)
         params = {**params, **runtime.put(own or {})}
-        self.params = jax.tree.map(jnp.copy, params)  # stretches donate their input: never the caller's arrays
+        self.params = jax.tree.map(jnp.copy, params)  # stretches donate their input: never donate the caller's arrays
         self.phases = groups_of(engine, {**self.tracer.labels, **engine.labels(own or ())})
-        # Placed like what a stretch returns: counters and zeros, which depend on no parameter, come out unplaced, and
-        # the second stretch would be compiled anew.
+        # Placed like the result of a stretch: counters and zeros, which depend on no parameter, would not be, and
+        # the second stretch would be compiled again.
         first = jax.jit(self.transform.init)
         self.state = [jax.device_put(first(self._moving(groups)), runtime.device) for _, groups in self.phases]
         self.key = jax.device_put(make_key(seed), runtime.device)
@@ -95,11 +95,11 @@ class Trainer:
         self._singly: bool | None = None  # chosen once, from the program and the device
 
     def run(self, plan: Any, data: dict[str, Array]) -> dict[str, np.ndarray]:
-        """Take the plan's steps; return each objective's metrics per step. Nothing is read back in between.
+        """Take the plan's steps; return each objective's metrics per step. Nothing is read back between the steps.
 
         Args:
             plan: of a stretch.
-            data: that the plan's indices refer to, from `runtime.put`.
+            data: the data that the plan's indices refer to, from `runtime.put`.
         """
         arrays = self._put(plan)
         put = lambda a: jax.device_put(a, self.runtime.device)
@@ -119,32 +119,32 @@ class Trainer:
         return {n: self.params[n] for names in groups for n in names}
 
     def _keep_scheduled(self, knobs: Any, last: int) -> None:
-        """What a schedule moves stands among the parameters at its last value."""
+        """The last value of a parameter that a schedule changes is kept among the parameters."""
         now = {n: knobs[n][last].astype(self.params[n].dtype) for n in self.tracer.schedules if n in knobs}
         self.params = {**self.params, **now}
         self.average = {**self.average, **now} if self.average else {}
 
     @property
     def judged(self) -> dict[str, Array]:
-        """The parameters that stand for the run: their average, where one is kept."""
+        """The parameters that the run is evaluated with: their average, if one is kept."""
         return self.average or {n: v for n, v in self.params.items() if n not in self.own}
 
     def values(self) -> dict[str, np.ndarray]:
-        """The judged parameters now."""
+        """The current values of the parameters that the run is evaluated with."""
         return _copies(self.judged)
 
     def state_arrays(self) -> dict[str, np.ndarray]:
-        """Everything that the next step depends on; draws depend on seed and step alone."""
+        """Everything that the next step depends on; draws depend only on seed and step."""
         leaves = {str(i): _plain(leaf) for i, leaf in enumerate(jax.tree.leaves(self.state))}
         named = {"params": self.params, "average": self.average, "optimiser": leaves}
         return {f"{part}/{n}": a for part, arrays in named.items() for n, a in _copies(arrays).items()}
 
     def state_like(self, saved: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays of the names, shapes and types that `state_arrays` gives."""
+        """Arrays with the names, shapes and types of those of `state_arrays`."""
         return self.state_arrays()
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Continue from what `state_arrays` gave."""
+        """Continue from the result of `state_arrays`."""
         part = lambda name: {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith(f"{name}/")}
         put = lambda a: jax.device_put(jnp.array(a), self.runtime.device)
         self.params = {n: put(a) for n, a in part("params").items()}
@@ -156,11 +156,11 @@ class Trainer:
         self.state = jax.device_put(jax.tree.unflatten(shape, found), self.runtime.device)
 
     def finite(self) -> bool:
-        """Whether all parameters are, and the state of an optimiser by name."""
+        """Whether all parameters are finite, and the state of an optimiser by name."""
         return bool(self._finite((self.params, self.average, self.state if self.by_name else ())))
 
     def skip(self) -> None:
-        """Pass over a step: nothing to do, as draws belong to the step."""
+        """Skip a step: nothing to do, because draws belong to the step."""
 
     def diagnose(self, plan: Any, data: dict[str, Array]) -> tuple[Trace, dict[str, np.ndarray]]:
         """The terms and gradients of the plan's first step, which is not taken."""
@@ -185,7 +185,7 @@ class Trainer:
         }
 
     def compilations(self) -> int:
-        """How often training was compiled."""
+        """The number of times that training was compiled."""
         return int(self._stretch._cache_size() + self._single._cache_size())
 
     def _run_stretch(self, carry: Any, data: Any, plan: Any, count: Array) -> Any:
@@ -204,7 +204,7 @@ class Trainer:
         return i + 1, params, state, average, history.at[i].set(seen)
 
     def _turn(self, j: int, params: Any, state: Any, data: Any, row: Any) -> Any:
-        """One step of one phase, which moves its own parameters."""
+        """One step of one phase, which changes its own parameters."""
         metrics, own, grads = self._gradient(j, params, data, row)
         moving = {n: params[n] for n in grads}
         updates, new = self.transform.update(grads, state[j], moving)
@@ -231,19 +231,19 @@ class Trainer:
         return make_tracing(self.tracer, engine, params, row["key"], batch, row["index"], self.mixed)
 
     def _gradient(self, j: int, params: Any, data: Any, row: Any) -> Any:
-        """Metrics, the engine's own numbers, and the gradient of what each player makes small."""
+        """Metrics, the engine's own numbers, and the gradient of what each player minimises."""
         if self.pieces == 1:
             return self._piece(j, params, data, row)
         cut = lambda a: jnp.reshape(a, (self.pieces, -1))
         weight = cut(row["weight"])
         shares = weight.sum(1) / weight.sum()
-        # A piece of padding alone counts for nothing, and nothing is divided by nothing.
+        # A piece with only padding counts for nothing, and must not be divided by 0.
         weight = jnp.where(shares[:, None] > 0, weight, 1.0)
 
         each = (cut(row["index"]), weight, self._keys(row["key"], jnp.arange(self.pieces)), shares)
 
         def total(of_piece: Callable[[Any], Any]) -> Any:
-            """Σ over pieces by their shares; the same draws each time."""
+            """Σ over pieces, weighted by their shares; the same draws each time."""
 
             def add(total: Any, piece: Any) -> Any:
                 index, weight, key, share = piece
@@ -261,7 +261,7 @@ class Trainer:
         return total(lambda row: self._piece(j, params, data, row, means))
 
     def _found(self, j: int, params: Any, data: Any, row: Any) -> dict[str, Any]:
-        """What the engine's objective gives for a row's data."""
+        """The result of the engine's objective for the data of one row of the plan."""
         engine = self.phases[j][0]
         tracing = self._tracing(engine, params, data, row)
         found: dict[str, Any] = engine.objective(tracing, row["weight"], knobs_of(row["knobs"], j), self.data_size)
@@ -286,7 +286,7 @@ class Trainer:
 
 
 def _copies(arrays: Any) -> Any:
-    """NumPy arrays with memory of their own: what a stretch donates may be written over."""
+    """NumPy arrays in their own memory: what a stretch donates may be overwritten."""
     return jax.tree.map(lambda a: np.array(a, copy=True), jax.device_get(arrays))
 
 
@@ -309,7 +309,7 @@ def _all_finite(tree: Any) -> Array:
 
 
 def _convolves(jaxpr: Any) -> bool:
-    """Whether there is a convolution in it that is not one of ours (those have their own derivatives)."""
+    """Whether it has a convolution that is not one of ours (ours have their own derivatives)."""
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "conv_general_dilated":
             return True

@@ -1,6 +1,6 @@
-"""Random keys outside sample sites, `numpyro.prng_key()`: dropout is off in evaluation, what else uses them is found.
+"""Random keys outside sample sites, `numpyro.prng_key()`: dropout is off in evaluation, other uses are found.
 
-A key is only dangerous where it is used: flax's `apply` wants one for its dropout even if that is off.
+A key matters only where it is used: flax's `apply` wants one for its dropout even if that is off.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ REMEDY = (
 
 @contextmanager
 def without_dropout() -> Iterator[None]:
-    """Layers of flax linen that can be deterministic (Dropout, attention) are."""
+    """Make layers of flax linen deterministic if they can be (Dropout, attention)."""
     linen = sys.modules.get("flax.linen")
     if linen is None:
         yield
@@ -42,7 +42,7 @@ def _deterministic(method: Any, args: tuple[Any, ...], kwargs: dict[str, Any], c
 
 
 def in_inference(tree: Any) -> Any:
-    """The parameters of an equinox module with `inference=True` in its layers, over what the module itself says."""
+    """The parameters of an equinox module with `inference=True` in its layers, whatever the module itself says."""
     eqx = sys.modules.get("equinox")
     if eqx is None or not isinstance(tree, eqx.Module):
         return tree
@@ -52,7 +52,7 @@ def in_inference(tree: Any) -> Any:
 
 
 def moved_by_key(run: Callable[[Any], dict[str, Any]]) -> list[str]:
-    """The names of what `run(key)` gives that may depend on the key."""
+    """The names in the result of `run(key)` that may depend on the key."""
     found, names = jax.make_jaxpr(run, return_shape=True)(jax.random.key(0))
     moved = depends(found.jaxpr, found.jaxpr.invars[0])
     return [n for n, moves in zip(sorted(names), moved, strict=True) if moves]

@@ -38,38 +38,38 @@ from ppdgm.language import Array, Batch, Trace
 from ppdgm.reading import Gradients, Seen
 
 Params = Mapping[str, Array]
-ROWS = 7  #: with which enumerated sites are looked at
+ROWS = 7  #: the number of rows in the check of enumerated sites
 Sites = dict[str, Array]
 
 
 class PairTracer:
-    """Readings of a `PlainPair`. Parameters are unconstrained, and named after their site and their place in it.
+    """Readings of a `PlainPair`. Parameters are unconstrained, named after their site and their place in it.
 
-    The pair is run abstractly once, by `prepare`, to see its parameters and its data plate: a full plate takes the rows
-    of the minibatch, a subsampled one all data and indices.
+    `prepare` runs the pair abstractly once, to see its parameters and its data plate: a full plate takes the rows of
+    the minibatch, a subsampled one takes all data and indices.
     """
 
     def __init__(self, program: Any):
         self.program, self.plate = program, program.data_plate
-        self.schedules: dict[str, Any] = {}  #: none: a plain pair knows no steps
+        self.schedules: dict[str, Any] = {}  #: none: a plain pair has no steps
         self.labels: dict[str, str] = {}  #: of each parameter: "guide" if the guide has it, else "model"
         self.subsamples = False
         self.batch_size: int | None = None  #: None: any
         self.scales: dict[str, float] = {}  #: of sites, in training
-        self.own_rows: int | None = None  #: N, where the pair keeps something for each of the data that it knows
+        self.own_rows: int | None = None  #: N, if the pair keeps something for each of the rows that it knows
         self._params: dict[str, Leaves] = {}
-        self._in_order = False  #: a full plate that takes all data: its size, or a parameter's, is theirs
-        self._local = False  #: whether an autoguide has parameters for each datum
+        self._in_order = False  #: a full plate that takes all data: its size, or a parameter's size, is N
+        self._local = False  #: whether an autoguide has parameters for each row
         self._ready = False
-        self._axes = Axes(self.plate)  #: of enumerated sites, before any
+        self._axes = Axes(self.plate)  #: of enumerated sites, at first none
         self._marked: list[str] = []  #: sites that the guide enumerates
         self._summed: list[str] = []  #: sites that are enumerated, and summed out of the model
         self._keyed = False  #: whether it asks for keys outside its sites
         self._noise: str | None = None  #: what is wrong with its use of these; "" for nothing
-        self._carriers: list[str] | None = None  #: points of the guide that carry a draw of a site of its own
+        self._carriers: list[str] | None = None  #: points of the guide that carry a draw of another site of it
 
     def prepare(self, data: Batch) -> None:
-        """Find parameters and data plate. Only the data's shapes are looked at, and only the first time.
+        """Find parameters and data plate. Only the data's shapes matter, and only the first time.
 
         Raises:
             ProgramError: the data plate is missing, or the pair does not fit the data or itself.
@@ -91,13 +91,13 @@ class PairTracer:
         for name, (batch, _) in seen.shared.items():
             if more.shared.get(name, (batch,))[0] != batch:
                 raise without_plate(name, batch, self.plate)
-        if part in (None, size) and drawn not in (None, wider):  # as many as there are data here
+        if part in (None, size) and drawn not in (None, wider):  # the same as the number of rows here
             part = drawn
         self.subsamples = part not in (None, size) or drawn not in (None, wider)
         self._in_order = not (self.subsamples or (alike and wider != size))
         self.batch_size = part if self.subsamples else size if self._in_order else None
         of_rows = any(size in shape for leaves in seen.params.values() for shape in leaves.shapes)
-        written = more.plate is not None and more.plate[0] == size  # a number in the program
+        written = more.plate is not None and more.plate[0] == size  # the size is a number written in the program
         if self._local or seen.rows or (self._in_order and (of_rows or not written)):
             self.own_rows = size
         self._params, self._ready, self.scales = seen.params, True, seen.scales
@@ -110,7 +110,7 @@ class PairTracer:
         }
 
     def _set_up(self, data: Batch) -> None:
-        """Let an autoguide look at its model: inside a trace, it would keep what JAX takes away."""
+        """Let an autoguide set itself up: inside a trace, it would keep arrays that JAX removes."""
         guide = self.program.guide
         if not isinstance(guide, AutoGuide):
             return
@@ -143,7 +143,7 @@ class PairTracer:
         return values
 
     def _check_enumerated(self, params: Params, data: Mapping[str, np.ndarray]) -> None:
-        """Refuse a text that takes a dimension of an enumerated site for another."""
+        """Refuse a program that confuses the dimension of an enumerated site with another."""
         if not (self._summed or self._marked):
             return
         rows = np.arange(self.batch_size or ROWS) % len(next(iter(data.values())))
@@ -167,9 +167,9 @@ class PairTracer:
         stopped: bool = False,
         sampled: bool = False,
     ) -> Trace:
-        """Per-site terms of K particles for each datum: `batch` is its rows, or all data where the pair subsamples.
+        """Per-site terms of K particles for each row. `batch` has these rows, or all data if the pair subsamples.
 
-        With `sampled`, the guide draws what it enumerates otherwise.
+        With `sampled`, the guide draws the sites that it would otherwise enumerate.
         """
         self.prepare(batch)
         batch, order = self._sort(batch, index)
@@ -196,7 +196,7 @@ class PairTracer:
                 mistakes.check_replayed([n for n in guide.drawn() if n not in given])
             return terms(guide, model, kl, judged=not training)
 
-        each = jax.vmap if isinstance(key, jax.core.Tracer) else in_turn  # NumPyro's checks need the values themselves
+        each = jax.vmap if isinstance(key, jax.core.Tracer) else in_turn  # NumPyro's checks need concrete values
         found = each(one)(jax.random.split(key, k), given)
         points = self._true_points(found, params, batch, self._at(index), axes) if found.points else None
         values, log_p, log_q, forms = (unsort(part, order) for part in found[:4])
@@ -205,7 +205,7 @@ class PairTracer:
         return found._replace(values=values, log_p=log_p, log_q=log_q, kl=forms, marginal=marginal, points=points)
 
     def _true_points(self, found: Trace, params: Params, batch: Batch, at: Any, axes: Any) -> Sites | None:
-        """The points but for those that carry a draw: they follow from the key, with the other latents held."""
+        """The points without those that carry a draw: those depend on the key when the other latents are held."""
         points = found.points or {}
         if self._carriers is None:
             held = {n: v[0] for n, v in found.values.items() if n not in points and n not in axes}
@@ -221,7 +221,7 @@ class PairTracer:
 
         def rows(site: Site, inside: Array) -> Array:
             wide = jnp.broadcast_to(inside, jnp.broadcast_shapes(inside.shape, site.batch_shape))
-            front = wide.ndim - len(site.batch_shape)  # of what is enumerated: right for one of its values
+            front = wide.ndim - len(site.batch_shape)  # axes of enumerated sites: right for one of their values
             found = jnp.all(wide, axis=[front + a for a in range(len(site.batch_shape)) if a != site.axis])
             found = jnp.any(found, axis=tuple(range(front)))
             return found if order is None else found[jnp.argsort(order)]
@@ -238,7 +238,7 @@ class PairTracer:
     def draws(
         self, params: Params, key: Array, batch: Batch, index: Array, k: int, given: Mapping[str, Array] | None = None
     ) -> dict[str, Array]:
-        """The latents drawn from the guide, [K, B, *event], but for those that are given."""
+        """The latents drawn from the guide, [K, B, *event], except those that are given."""
         terms = self.trace(params, key, batch, index, k, given, sampled=True)
         return {n: terms.values[n] for n in [*terms.log_q, *terms.shared] if n in terms.values}
 
@@ -247,9 +247,9 @@ class PairTracer:
     ) -> tuple[Sites, Sites]:
         """Latents at their means, each given those before it, and observed sites' means given those; [1, B, *event].
 
-        Or all latents as they are given, [1, B, *event]. A site that the model sums out has the probabilities of its
-        values given the data and the other latents there, [1, B, *inner, S], and observed sites are at the most
-        probable one.
+        Or all latents as given, [1, B, *event]. A site that the model sums out gets the probabilities of its values
+        given the data and the other latents there, [1, B, *inner, S], and observed sites are at the most probable
+        value.
         """
         self.prepare(batch)
         batch, order = self._sort(batch, index)
@@ -276,7 +276,7 @@ class PairTracer:
         return unsort(latents, order), unsort(observed, order)
 
     def noise(self, params: Params, batch: Batch, index: Array) -> str:
-        """What is wrong where the terms depend on keys from outside the sites; "" where they do not."""
+        """What is wrong if the terms depend on keys from outside the sites; "" if they do not."""
         self.prepare(batch)
         batch, _ = self._sort(batch, index)
 
@@ -296,9 +296,9 @@ class PairTracer:
         """Latents drawn from the model, and observed sites drawn, or at their means given these; [1, B, *event].
 
         Args:
-            fields: rows that stand for the data: of the minibatch, or of all where the pair subsamples.
+            fields: rows that are used as the data: of the minibatch, or of all data if the pair subsamples.
             size: B.
-            given: values of what all data share, [1, 1, *event].
+            given: values of latents shared by all data, [1, 1, *event].
         """
         if any(v is None for v in fields.values()):
             raise UnsupportedByBackend(mistakes.NO_PRIOR)
@@ -331,7 +331,7 @@ class PairTracer:
         return latents, {n: v for n, v in seen.items() if not isinstance(model.sites[n].fn, Unit)}, {}
 
     def _sort(self, batch: Batch, index: Array) -> tuple[Batch, Array | None]:
-        """The minibatch in the order of the data, if the pair may keep something for each datum in that order."""
+        """The minibatch in the order of the data, if the pair may keep something for each row in that order."""
         if not self._in_order:
             return batch, None
         order = jnp.argsort(index)
@@ -353,10 +353,10 @@ class PairTracer:
     ) -> tuple[Reading, Reading]:
         """Guide, then model at the guide's values.
 
-        `at` and `param` answer for the data plate and for parameters, `own` for the guide's, where they are others;
-        `noise` for keys outside sites. In training, dropout is as the user wrote it. With `told`, which means are put
-        into, sites are at them, or at what others see of them there. With `axes`, sites are enumerated: with `told`
-        too, those that the model sums out. Without, these are drawn. Latents are at `best`, where this has them.
+        `at` answers for the data plate and `param` for parameters; `own` for the guide's parameters, if they differ;
+        `noise` for keys outside sites. In training, dropout is as the user wrote it. With `told`, sites are at their
+        means, or at what other sites see of these, and `told` gets the means. With `axes`, sites are enumerated; with
+        `told` too, only those that the model sums out. Without `axes`, these are drawn. `best` has values of latents.
         """
         with nullcontext() if training else without_dropout():
             return self._guide_and_model(key, batch, at, param, given, told, own, noise, axes, best)
@@ -391,7 +391,7 @@ class PairTracer:
                 return None
             if axes and told is None:
                 return asks.axes.values(msg)
-            below = given and msg["infer"].get("is_auxiliary")  # what is given, all of it, is no function of this
+            below = given and msg["infer"].get("is_auxiliary")  # if all are given, they do not depend on this draw
             return None if below else at_mean(msg, True)
 
         asks = Supply(self.program.guide, self.plate, at, own or param, draw, noise=noise, axes=axes)
@@ -424,7 +424,7 @@ class PairTracer:
         """Run the guide or the model.
 
         Raises:
-            ProgramError: for whatever it raises, with the line that it comes from.
+            ProgramError: for any error in it, with its line.
         """
         args, kwargs = arguments(role, supply.fn, batch)
         try:
@@ -462,7 +462,7 @@ class PairTracer:
         return value
 
     def _probe(self, data: Batch, rows: int) -> Probe:
-        """An abstract run over data of so many rows."""
+        """An abstract run with data of this number of rows."""
         seen = Probe()
 
         def at(size: int, part: int | None) -> Array | None:

@@ -1,4 +1,4 @@
-"""What an abstract run of a plain NumPyro pair shows."""
+"""The facts that an abstract run of a plain NumPyro pair shows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Part = tuple[int, int | None]  # a plate's size and subsample_size
 
 
 class Leaves(NamedTuple):
-    """What a parameter site holds: its pytree, and its leaves' dotted names and shapes."""
+    """The content of a parameter site: its pytree, and its leaves' dotted names and shapes."""
 
     tree: Any
     names: list[str]
@@ -35,16 +35,16 @@ class Leaves(NamedTuple):
 
 @dataclass
 class Probe:
-    """What one abstract run showed: the data plate, the parameters, and how it failed.
+    """The facts from one abstract run: the data plate, the parameters, and how it failed.
 
     Attributes:
-        rows: whether a parameter has a row for each datum.
+        rows: whether a parameter has one row for each row of the data.
         scales: of sites, in training.
-        shared: latents of all data, with their batch and event shapes.
+        shared: latents shared by all data, with their batch and event shapes.
         outside: sites outside the data plate, with their batch shapes.
         marked: sites that the guide enumerates.
         summed: sites that are enumerated, and summed out of the model.
-        width: dimensions of plates.
+        width: number of dimensions of plates.
     """
 
     plate: Part | None = None
@@ -69,13 +69,13 @@ def scales_of(guide: Reading, model: Reading) -> dict[str, float]:
 
 
 def has_rows(msg: Message, plate: str) -> bool:
-    """Whether a parameter has a row for each datum, of which the data plate takes some."""
+    """Whether a parameter has one row for each row of the data, and the data plate takes some of them."""
     inside = any(f.name == plate for f in msg["cond_indep_stack"])
     return inside and msg["kwargs"].get("event_dim") is not None
 
 
 def leaves_of(site: str, value: Any) -> Leaves:
-    """What a parameter site holds."""
+    """The content of a parameter site."""
     found, tree = jax.tree_util.tree_flatten_with_path(value)
     base = site.removesuffix("$params")
     names = [f"{base}.{name}" if (name := path_name(path)) else base for path, _ in found]
@@ -83,11 +83,11 @@ def leaves_of(site: str, value: Any) -> Leaves:
 
 
 def shapes_of(params: Mapping[str, Leaves]) -> dict[str, list[tuple[int, ...]]]:
-    """Of each site's leaves."""
+    """The shapes of each site's leaves."""
     return {site: leaves.shapes for site, leaves in params.items()}
 
 
 def first_values(leaves: Leaves, msg: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a parameter site, unconstrained, as the pair itself makes them."""
+    """The first values of a parameter site, unconstrained, as the pair itself makes them."""
     free = biject_to(msg["kwargs"].get("constraint", constraints.real)).inv
     return {n: free(jnp.asarray(v)) for n, v in zip(leaves.names, jax.tree.leaves(msg["value"]), strict=True)}

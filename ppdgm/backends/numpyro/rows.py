@@ -23,7 +23,7 @@ def in_turn(function: Any) -> Any:
 
 
 def take(arrays: Mapping[str, Array], order: Array | None, axis: int) -> dict[str, Array]:
-    """Rows in another order, if one is given; what is one for all data stays."""
+    """Rows in another order, if one is given; arrays that all rows share stay the same."""
     return {n: a if order is None or a.shape[axis] == 1 else jnp.take(a, order, axis) for n, a in arrays.items()}
 
 

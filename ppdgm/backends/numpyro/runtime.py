@@ -29,7 +29,7 @@ from ppdgm.tracing import check_told, knobs_of
 Arrays = Mapping[str, np.ndarray]
 
 
-if version("jaxlib") == "0.10.2":  # pip does not install it with ppdgm, but nothing stops one who installs it later
+if version("jaxlib") == "0.10.2":  # pip does not install it with ppdgm, but a user may install it later
     warnings.warn(
         "jaxlib 0.10.2 computes wrong sums on CPU for tens of thousands of rows (jax issue 39103), so that no number "
         "of a large batch can be trusted. Take another: pip install 'jax!=0.10.2' 'jaxlib!=0.10.2'",
@@ -83,7 +83,7 @@ class Runtime:
         return values
 
     def prepare(self, data: Arrays) -> None:
-        """Let a plain pair be found out from data; nothing for a program."""
+        """Let a plain pair be analysed with data; nothing for a program."""
         self.tracer.prepare(data)
 
     def put(self, arrays: Arrays, dtype: str | None = None) -> dict[str, Array]:
@@ -112,7 +112,7 @@ class Runtime:
         return found
 
     def glance(self, params: Any, data: Any, index: np.ndarray, k: int, given: Arrays) -> Trace:
-        """Terms of a few data as `trace` gives them, step by step: nothing is compiled."""
+        """Terms of a few rows as in `trace`, step by step: nothing is compiled."""
         native, key = self.put(given, None), jax.random.key(0)
         found: Trace = self.fetch(self.trace_native(params, key, data, self._index(index), native, k, False))
         return found
@@ -136,7 +136,7 @@ class Runtime:
     def draws(
         self, params: Any, data: Any, index: np.ndarray, k: int, seed: int, given: Arrays | None = None
     ) -> dict[str, np.ndarray]:
-        """Latents drawn from the guide, [K, B, *event], but for those that are given."""
+        """Latents drawn from the guide, [K, B, *event], except those that are given."""
         held = self.put(given or {})
         drawn = self._draws(params, make_key(seed), data, self._index(index), held, k=k)
         found: dict[str, np.ndarray] = self.fetch(drawn)
@@ -188,7 +188,7 @@ class Runtime:
     def refine(
         self, params: Any, data: Any, start: Arrays, draws: int, warmup: int, seed: int
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Draws of one datum's latents from the posterior by NumPyro's NUTS; `start` [chains, *event].
+        """Draws of one row's latents from the posterior by NumPyro's NUTS; `start` [chains, *event].
 
         Returns:
             Draws [chains, draws, *event] by site, and statistics [chains, draws].
@@ -205,7 +205,7 @@ class Runtime:
         mistakes.check_drawn(jax.eval_shape(run, params))
 
     def prior(self, params: Any, fields: Mapping[str, Any], size: int, seed: int, mean: bool) -> tuple[Any, Any]:
-        """Draws of latent and observed sites from the model, [1, size, *event], at `fields` that it computes with."""
+        """Draws of latent and observed sites from the model, [1, size, *event], with the data `fields`."""
         native = self._fields(fields)
         found: tuple[Any, Any] = self.fetch(self._prior(params, make_key(seed), native, size=size, mean=mean)[:2])
         return found
@@ -220,19 +220,19 @@ class Runtime:
         mean: bool,
         apart: bool = False,
     ) -> tuple[Any, Any, Any]:
-        """Likewise, with sites held at `given` [1, size, *event] and at data of `fields`; and log p of those.
+        """The same with sites held at `given` [1, size, *event] and at data in `fields`; and the log p of those sites.
 
-        Where these are known to be `apart` from what is drawn before them, they may come after it.
+        If these are known to be `apart` from the sites drawn before them, they may come after those.
         """
         native, held = self._fields(fields), self.put(given)
-        known = {"apart": True} if apart else {}  # of a program
+        known = {"apart": True} if apart else {}  # only a program has this
         found: Any = self.fetch(self._prior(params, make_key(seed), native, size=size, mean=mean, given=held, **known))
         return found
 
     def sites(
         self, params: Any, fields: Mapping[str, Any], given: Arrays | None, size: int, apart: bool = False
     ) -> tuple[dict[str, tuple[tuple[int, ...], str]], list[str]]:
-        """Shape and type of each site's draws in `conditioned`, and what it holds; without `given`, in `prior`.
+        """Shape and type of each site's draws in `conditioned`, and the held sites; without `given`, in `prior`.
 
         Nothing is computed.
         """
@@ -243,7 +243,7 @@ class Runtime:
         return {n: (tuple(v.shape), str(v.dtype)) for n, v in (latents | observed).items()}, list(held)
 
     def _fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Data on the device, and None for what is not given."""
+        """Data on the device; None for fields that are not given."""
         native = self.put({n: v for n, v in fields.items() if v is not None})
         return {n: native.get(n) for n in fields}
 
@@ -251,11 +251,11 @@ class Runtime:
         """One reading, step by step, with NumPyro's checks of arguments and values on."""
         index = np.arange(b) % len(next(iter(data.values())))
         with numpyro.validation_enabled(), warnings.catch_warnings():
-            warnings.filterwarnings("error", "Out-of-support")  # NumPyro's only word on such values
+            warnings.filterwarnings("error", "Out-of-support")  # NumPyro's only warning about such values
             return self.trace_native(params, jax.random.key(0), data, self._index(index), given={}, k=k, kl=False)
 
     def observed(self, params: Any, data: Any, index: np.ndarray, seed: int) -> list[Observed]:
-        """What is known of each observed site; arrays are worked out only for the bounds of supports."""
+        """What is known about each observed site; arrays are computed only for the bounds of supports."""
         found: list[Observed] = []
 
         def look(params: Any) -> Any:
@@ -283,7 +283,7 @@ class Runtime:
     def noise(self, params: Any, data: Any, index: np.ndarray) -> str:
         """What to do about random numbers from outside the sample sites; "" if none count.
 
-        A program over P has no key for any.
+        A program that uses P has no key for any.
         """
         if not hasattr(self.tracer, "noise"):
             return ""
@@ -292,7 +292,7 @@ class Runtime:
         return found
 
     def model_noise(self, params: Any, fields: Mapping[str, Any], size: int) -> str:
-        """Likewise, as the model is drawn from; of a plain pair, with its guide."""
+        """The same for draws from the model; for a plain pair, with its guide."""
         if not hasattr(self.tracer, "noise"):
             return ""
         return self.noise(params, self._fields(fields), np.arange(size))
@@ -300,7 +300,7 @@ class Runtime:
     def rehearse(
         self, engine: Any, params: Any, data: Any, b: int, knobs: Mapping[str, np.ndarray], data_size: int
     ) -> list[str]:
-        """The objective of each phase as in training, for what it objects to; nothing is computed.
+        """The objective of each phase as in training, only to find its errors; nothing is computed.
 
         Returns:
             The sites whose draws carry no gradient.
@@ -326,13 +326,13 @@ class Runtime:
         return "that is torch.compile, of the pyro backend; on numpyro JAX compiles every step in any case"
 
     def batch_statistics(self, params: Any, data: Any, b: int) -> str | None:
-        """What in the program's modules depends on which data a minibatch holds: nothing, as they keep no state."""
+        """What in the program's modules depends on the rows of a minibatch: nothing, because they keep no state."""
         return None
 
     def bytes_written(self, params: Any, data: Any, k: int, b: int) -> int:
-        """Bytes of all intermediate results of one reading with K particles and B data; nothing is computed.
+        """Bytes of all intermediate results of one reading with K particles and B rows; nothing is computed.
 
-        B is the pair's own where its data plate fixes it.
+        B is the pair's own if its data plate fixes it.
         """
         self.tracer.prepare(data)
         index = jnp.zeros(self.tracer.batch_size or b, jnp.int32)
@@ -379,7 +379,7 @@ class Runtime:
     def _slopes(self, params: Any, data: Any, index: Array, given: Any, heat: Array) -> Any:
         batch = select(self.tracer, data, index)
 
-        whole = {n: v for n, v in given.items() if not jnp.issubdtype(v.dtype, jnp.floating)}  # without slopes
+        whole = {n: v for n, v in given.items() if not jnp.issubdtype(v.dtype, jnp.floating)}  # these have no slopes
 
         def tempered(z: Any) -> Any:
             every = {n: whole.get(n, z.get(n)) for n in given}
@@ -413,7 +413,7 @@ class Runtime:
 
 
 def _check_whole(name: str, a: np.ndarray) -> None:
-    """Refuse whole numbers of which JAX would keep the last 32 bits, and say nothing."""
+    """Refuse whole numbers of which JAX would keep only the last 32 bits, without a warning."""
     held = jax.dtypes.canonicalize_dtype(a.dtype)
     if a.dtype.kind not in "iu" or held == a.dtype or not a.size:
         return
@@ -425,7 +425,7 @@ def _check_whole(name: str, a: np.ndarray) -> None:
 
 
 def _lone(z: Mapping[str, Array]) -> dict[str, Array]:
-    """One particle of one datum, [1, 1, *event]."""
+    """One particle of one row, [1, 1, *event]."""
     return {n: v[None, None] for n, v in z.items()}
 
 

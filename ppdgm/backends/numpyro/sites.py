@@ -1,4 +1,4 @@
-"""A user's NumPyro function: what it asks for is handed in, and what its sites say is read per datum."""
+"""Runs of a user's NumPyro function: its statements get answers, and its sites are read per row."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Axes:
     outside: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def lead(self, batch: tuple[int, ...]) -> int:
-        """How many dimensions of a batch shape are those of enumerated sites."""
+        """The number of dimensions of a batch shape that are those of enumerated sites."""
         lead = batch[: max(0, len(batch) - self.width)] if self.sizes else ()
         fits = len(lead) <= len(self.sizes) and all(
             n in (1, s) for n, s in zip(lead[::-1], self.sizes.values(), strict=False)
@@ -62,7 +62,7 @@ class Axes:
         return len(lead) if fits else 0
 
     def check_outside(self, name: str, batch: tuple[int, ...]) -> None:
-        """Refuse a site outside the data plate that depends on one that is enumerated, and has its dimension."""
+        """Refuse a site outside the data plate that depends on an enumerated one, and has its dimension."""
         if self.outside.get(name, batch) != batch:
             raise escapes(name, next(reversed(self.sizes)), "the data plate")
 
@@ -71,7 +71,7 @@ class Axes:
         return mistakes.enumerated_outside(name, written(self.plate))
 
     def values(self, msg: Message) -> Array | None:
-        """All values of a site that is to be enumerated; None for another."""
+        """All values of a site that is to be enumerated; None for any other."""
         name, fn = msg["name"], msg["fn"]
         if not enumeration.wanted(name, msg["infer"]) and (not self.everything or fn.has_rsample):
             return None
@@ -83,7 +83,7 @@ class Axes:
 
 
 class Supply(Messenger):
-    """Answers the statements of a user's function, and refuses what has no place in a bound per datum.
+    """Answers the statements of a user's function, and refuses those that a bound per row can't have.
 
     Args:
         fn: the function.
@@ -92,9 +92,9 @@ class Supply(Messenger):
         param: message -> value of the parameter, or None.
         choose: message -> value of the sample site, or None.
         guide: size and subsample_size of the plate in the guide, if this is the model.
-        generate: draw observed sites too, where `choose` gives them no value.
+        generate: also draw observed sites, if `choose` gives them no value.
         noise: a key for each that the function asks for outside its sites; None to leave it to NumPyro.
-        axes: of what is enumerated.
+        axes: of the enumerated sites.
     """
 
     def __init__(
@@ -111,13 +111,13 @@ class Supply(Messenger):
     ):
         super().__init__(fn)
         self.axes = axes or Axes(plate)
-        self.noise, self.keys = noise, 0  # keys asked for
+        self.noise, self.keys = noise, 0  # the number of keys asked for
         self.generate, self.generated = generate, set[str]()
         self.plate, self.param, self.choose, self._index_of = plate, param, choose, index
         self.index: Array | None = None
         self.guide = guide
         self.sizes: dict[str, tuple[int, int | None]] = {}
-        self.borrowed = 0  #: N, where the model is given the indices of a guide that alone subsamples
+        self.borrowed = 0  #: N, if only the guide subsamples, and the model is given its indices
 
     def process_message(self, msg: Message) -> None:
         kind = msg["type"]
@@ -145,7 +145,7 @@ class Supply(Messenger):
         name, (size, part) = msg["name"], msg["args"]
         there, drawn = self.guide or (size, part)
         if name == self.plate and part is None and drawn not in (None, there):
-            part, self.borrowed = drawn, size  # the guide alone subsamples: the model is given its indices
+            part, self.borrowed = drawn, size  # only the guide subsamples: the model is given its indices
         self.sizes[name] = size, part
         if name == self.plate:
             mistakes.check_sizes(name, part or size, drawn or there)
@@ -160,8 +160,8 @@ class Supply(Messenger):
     def _subsample(self, msg: Message) -> None:
         """Take the rows that `numpyro.subsample` asks for.
 
-        NumPyro takes them only from as many as the plate's size says. Here the data may be another set than the one
-        whose size is written into the program.
+        NumPyro takes them only from as many rows as the plate's size. Here the data may be another set than the one
+        whose size is written in the program.
         """
         plate = next((h for h in _PYRO_STACK if isinstance(h, numpyro.plate) and h.name == self.plate), None)
         if plate is None or self.index is None:
@@ -169,7 +169,7 @@ class Supply(Messenger):
         axis = plate.dim - msg["kwargs"]["event_dim"]
         if jnp.ndim(msg["value"]) >= -axis and msg["value"].shape[axis] != 1:
             msg["value"] = jnp.take(msg["value"], self.index, axis)
-        msg["type"] = "subsampled"  # the plate leaves it alone
+        msg["type"] = "subsampled"  # so the plate does not change it
 
 
 def run(supply: Supply, key: Array, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Messages:
@@ -197,12 +197,12 @@ class Site:
     """A random variable, with its place among the plates.
 
     Attributes:
-        axis: the data plate's among the axes of plates, or None for a site outside it.
+        axis: the data plate's axis among those of plates, or None for a site outside it.
         inner: sizes of the other plates around it.
         plates: the plates around it, with their dimensions.
-        lead: number of batch axes before these, which are those of enumerated sites.
+        lead: number of batch axes before these; they are those of enumerated sites.
         asks: whether it asks to be enumerated.
-        scale: of the user's own, in training.
+        scale: the user's own, in training.
     """
 
     name: str
@@ -225,24 +225,24 @@ class Site:
 
     @property
     def inner_dims(self) -> list[int]:
-        """Those of the other plates."""
+        """The dimensions of the other plates."""
         return sorted(dim for dim in self.plates.values() if dim != self.data_dim)
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """Of plates alone."""
+        """The batch shape, only of plates."""
         return tuple(self.fn.batch_shape[self.lead :])
 
     def log_prob(self, judged: bool = False) -> Array:
         """[B], summed over inner plates; [] for a site outside the data plate.
 
-        With `judged`, a latent's is −∞ outside its support.
+        With `judged`, the log p of a latent is −∞ outside its support.
         """
         log_prob = self.each(judged)
         return jnp.sum(log_prob, [a for a in range(log_prob.ndim) if a != self.axis])
 
     def each(self, judged: bool = False) -> Array:
-        """log p as the distribution has it, [*enumerated, *plates]; `judged` as for `log_prob`."""
+        """log p as the distribution returns it, [*enumerated, *plates]; `judged` as for `log_prob`."""
         given = (self.value, self.intermediates) if self.intermediates else (self.value,)
         score = lambda: self.fn.log_prob(*given)
         if self.observed:
@@ -253,7 +253,7 @@ class Site:
         return log_prob
 
     def rows(self, axes: Axes | None = None) -> Array:
-        """The value laid out as [B, *enumerated, *inner, *event]; [1, *event] for a site outside the data plate."""
+        """The value in the layout [B, *enumerated, *inner, *event]; [1, *event] for a site outside the data plate."""
         if axes and axes.sizes:
             return self.laid_out(self.value, axes, len(self.fn.event_shape))
         value = jnp.broadcast_to(self.value, self.fn.batch_shape + self.fn.event_shape)
@@ -275,7 +275,7 @@ class Site:
         return jnp.reshape(x, (-1, *((1,) * (count - front) + batch[:front]), *inner, *event))
 
     def native(self, rows: Array) -> Array:
-        """The inverse of `rows`, of a value that is the same for all that is enumerated."""
+        """The inverse of `rows`, for a value that is the same for all enumerated values."""
         if self.axis is None:
             return rows[0]
         rest = [n for a, n in enumerate(self.batch_shape) if a != self.axis]
@@ -283,7 +283,7 @@ class Site:
 
 
 def written(plate: str) -> str:
-    """How a program makes the data plate."""
+    """How a program creates the data plate."""
     return f"numpyro.plate({plate!r}, x.shape[0])"
 
 
@@ -292,9 +292,9 @@ def place(msg: Message, plate: str, sizes: Sizes, axes: Axes | None = None) -> S
 
     Args:
         msg: of the site.
-        plate: over data.
+        plate: the data plate.
         sizes: plate -> its size and subsample_size.
-        axes: of what is enumerated.
+        axes: of the enumerated sites.
 
     Raises:
         ProgramError: an axis of its distribution belongs to no plate.
@@ -314,7 +314,7 @@ def place(msg: Message, plate: str, sizes: Sizes, axes: Axes | None = None) -> S
         raise _misfit(msg, sizes)
     axis = None if data is None else data + len(batch)
     inner = tuple(frames[d].size for d in dims if d in frames and d != data)
-    inner = inner if fits else tuple(batch)  # a latent of all data, of this shape
+    inner = inner if fits else tuple(batch)  # a latent of this shape, shared by all data
     plates, observed = {f.name: d for d, f in frames.items()}, msg["is_observed"]
     asks = not observed and enumeration.wanted(msg["name"], msg["infer"])
     given = msg["value"], msg["intermediates"]
@@ -352,12 +352,12 @@ def read(supply: Supply, key: Array, args: tuple[Any, ...], kwargs: Mapping[str,
 def without_plate(
     name: str, batch: tuple[int, ...], plate: str, others: Iterable[str] = (), observed: bool = False
 ) -> ProgramError:
-    """The error for a site outside the data plate that is one for each datum."""
+    """The error for a site outside the data plate that has one value for each row."""
     return mistakes.outside(name, batch, written(plate), others, observed)
 
 
 def no_plate(plate: str, known: Iterable[str]) -> ProgramError:
-    """The error for a pair whose data plate is not there, or has another name."""
+    """The error for a pair whose data plate is missing, or has another name."""
     found = ", ".join(map(repr, known)) or "none"
     return ProgramError(
         f"The pair has no plate {plate!r}; its plates: {found}. Name the one over data: "
@@ -379,7 +379,7 @@ def _check_value(site: Site, axes: Axes) -> None:
     fits = got[len(lead) :] == event and len(lead) <= len(batch)
     fits = fits and all(g in (1, b) for g, b in zip(reversed(lead), reversed(batch), strict=False))
     if fits and site.axis is not None and event and not site.auxiliary and len(lead) < len(batch) - site.axis:
-        fits = False  # an event without the data's axis: every datum would get the same
+        fits = False  # an event without the data's axis: every row would get the same
     if not fits:
         raise ProgramError(
             f"Site {site.name!r}: got {'data' if site.observed else 'a value from the guide'} of shape {got}, but its "
@@ -389,7 +389,7 @@ def _check_value(site: Site, axes: Axes) -> None:
 
 
 def _own_scale(site: Site, scale: Any, size: int, part: int | None) -> float:
-    """The scale of the user's own around a site, beside the data plate's N/B."""
+    """The user's own scale around a site, without the data plate's N/B."""
     expected = size / part if part and site.axis is not None else 1.0
     if scale is None or (isinstance(scale, int | float) and math.isclose(scale, expected)):
         return 1.0

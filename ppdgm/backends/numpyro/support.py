@@ -1,4 +1,4 @@
-"""Whether data lie in the supports of NumPyro's distributions, row by row; masked rows count as such that do."""
+"""Whether data are in the supports of NumPyro's distributions, row by row; masked rows count as inside."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _BOUNDS = tuple(
 
 
 def describe(seen: Seen, batch: Mapping[str, Array]) -> Observed:
-    """What is known of a site, where NumPyro's checks are on: validate_args=False says that any data are meant.
+    """What is known about a site if NumPyro's checks are on; with validate_args=False, any data are allowed.
 
     Args:
         seen: the site.
-        batch: holds the rows.
+        batch: contains the rows.
     """
     inner, masked = _inner(seen.dist), seen.mask is not None
     off = not inner._validate_args and not isinstance(inner, Density)
@@ -59,9 +59,9 @@ def rows_inside(seen: Seen) -> Array:
 
 
 def inside(d: Any, value: Array, bounds: bool = False) -> Array | None:
-    """Whether a value is in the support, like the distribution's batch; None where that isn't known.
+    """Whether a value is in the support, in the distribution's batch shape; None if that isn't known.
 
-    With `bounds`, only of supports that bound each number by itself: what has to sum to 1, say, does so up to rounding.
+    With `bounds`, only for supports that bound each number separately: a sum of 1, for example, has rounding errors.
     """
     if isinstance(d, dist.ExpandedDistribution):
         return inside(d.base_dist, value, bounds)
@@ -78,13 +78,13 @@ def inside(d: Any, value: Array, bounds: bool = False) -> Array | None:
 
 
 def confine(d: Any, value: Array, log_prob: Array) -> Array:
-    """log p of a latent where the guide has drawn it: −∞ outside bounds of its support, where formulas go on."""
+    """log p of a latent at the guide's draw: −∞ outside bounds of its support, where formulas still give numbers."""
     there = inside(d, value, bounds=True)
     return log_prob if there is None else jnp.where(there, log_prob, -jnp.inf)
 
 
 def observe(d: Any, value: Array, log_prob: Callable[[], Array]) -> Array:
-    """log p of data: −∞ outside a support that has parameters. What is outside another is refused before, by row."""
+    """log p of data: −∞ outside a support that has parameters. Outside any other, a row was refused before."""
     with warnings.catch_warnings() if d._validate_args else nullcontext():
         if d._validate_args:
             warnings.filterwarnings("ignore", "Out-of-support")
@@ -107,7 +107,7 @@ def support_of(d: Any) -> Any:
 
 
 def _base(support: Any) -> Any:
-    """Of each number by itself."""
+    """The support of each single number."""
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     return support

@@ -21,7 +21,7 @@ from ppdgm.reading import Gradients, closed_forms
 
 
 def arguments(what: str, fn: Callable[..., Any], data: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """How `fn` is called: with the array itself where x is the only field, else with the fields that it names."""
+    """How `fn` is called: with the array itself if x is the only field, else with the fields that it names."""
     signature = inspect.signature(fn)
     kinds = [p.kind for p in signature.parameters.values()]
     anything = inspect.Parameter.VAR_KEYWORD in kinds
@@ -39,7 +39,7 @@ def arguments(what: str, fn: Callable[..., Any], data: Batch) -> tuple[tuple[Any
 
 
 def check_fields(pair: Iterable[Callable[..., Any]], data: Batch) -> None:
-    """Refuse a field that neither function takes: most likely a slip in its name."""
+    """Refuse a field that neither function takes: most likely a mistake in its name."""
     signatures = [inspect.signature(fn).parameters for fn in pair]
     if list(data) == ["x"] or any(p.kind is p.VAR_KEYWORD for s in signatures for p in s.values()):
         return
@@ -55,7 +55,7 @@ def check_pair(guide: Reading, model: Reading) -> None:
 
 
 def check_place(msg: Message, guide: Site, plate: str, others: list[str]) -> None:
-    """Refuse a latent of the model that is not in the same place as in the guide."""
+    """Refuse a latent that is in one place in the model, and in another in the guide."""
     inside = any(f.name == plate for f in msg["cond_indep_stack"])
     if inside != (guide.axis is not None):
         raise apart(msg["name"], "model" if inside else "guide", f"numpyro.plate({plate!r}, x.shape[0])", others)
@@ -81,10 +81,10 @@ def check_pathwise(guide: Reading, given: Iterable[str], gradients: Gradients) -
 
 
 def terms(guide: Reading, model: Reading, kl: bool, judged: bool = False) -> Trace:
-    """The terms of one particle: per datum [B], KL [B, D], shared []; `judged` as for `Site.log_prob`.
+    """The terms of one particle: per row [B], KL [B, D], shared []; `judged` as for `Site.log_prob`.
 
-    What the guide scores beyond the model's latents (auxiliary draws, factors) is a part of log q: a site of its own
-    with log p = 0.
+    Whatever the guide scores besides the model's latents (auxiliary draws, factors) is part of log q: its own site with
+    log p = 0.
     """
     if model.axes.sizes:
         return summed_terms(guide, model, kl, judged)
@@ -121,7 +121,7 @@ def plain(fn: Any) -> Any:
 
 
 def points_of(msg: Message, latent: bool) -> tuple[Array, Array]:
-    """What is told of a site at its mean, and what others see of it, in the shape of a draw."""
+    """What is reported of a site at its mean, and what other sites see of it, in the shape of a draw."""
     fn = msg["fn"]
     told, seen = points(msg["name"], fn, latent)
     shape = fn.batch_shape + fn.event_shape

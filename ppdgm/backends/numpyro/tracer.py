@@ -1,4 +1,4 @@
-"""Direct readings of a program over JAX: pure functions of parameters, key and minibatch, to be jitted by others."""
+"""Direct readings of a program with JAX: pure functions of parameters, key and minibatch, to be jitted by others."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class ProgramTracer:
 
     subsamples = False  #: a minibatch is rows of the data, not indices for the program's own plate
     batch_size: int | None = None  #: any
-    own_rows: int | None = None  #: its parameters are of no data
-    scales: ClassVar[dict[str, float]] = {}  #: there is no word for any
+    own_rows: int | None = None  #: its parameters belong to no data
+    scales: ClassVar[dict[str, float]] = {}  #: a program can't set any
 
     def __init__(self, program: Any):
         self.program = program
@@ -51,7 +51,7 @@ class ProgramTracer:
         check_libraries(self.declared, "numpyro")
 
     def prepare(self, data: Batch) -> None:
-        """Nothing to find out: a program declares itself."""
+        """Nothing to do: a program declares itself."""
 
     def initialise(self, seed: int, data: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
         values: dict[str, np.ndarray] = self.program.initialise(seed, data, dtype)
@@ -69,10 +69,10 @@ class ProgramTracer:
         gradients: Gradients | None = None,
         stopped: bool = False,
     ) -> Trace:
-        """Per-site terms of K particles for each datum of the minibatch.
+        """Per-site terms of K particles for each row of the minibatch.
 
         Args:
-            stopped: whether the guide's densities carry no gradient to parameters, and only that to values.
+            stopped: whether the guide's densities have no gradient to parameters, and only one to values.
         """
         speak, reader, shape = self._speak(params, gradients), JaxReader(key, gradients), (k, len(index))
         guide = self._speak(jax.lax.stop_gradient(dict(params)), gradients) if stopped else speak
@@ -94,7 +94,7 @@ class ProgramTracer:
     def draws(
         self, params: Params, key: Array, batch: Batch, index: Array, k: int, given: Mapping[str, Array] | None = None
     ) -> Sites:
-        """Latents drawn from the guide, [K, B, *event], but for those that are given."""
+        """Latents drawn from the guide, [K, B, *event], except those that are given."""
         return read_draws(self.program, self._speak(params), JaxReader(key), batch, (k, len(index)), given)
 
     def guide(self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array]) -> Sites:
@@ -121,7 +121,7 @@ class ProgramTracer:
     def means(
         self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array] | None = None
     ) -> tuple[Sites, Sites]:
-        """Latents and observed sites at their means, [1, B, *event]; or all latents as they are given."""
+        """Latents and observed sites at their means, [1, B, *event]; or all latents as given."""
         return read_means(self.program, self._speak(params), JaxReader(None), batch, len(index), given)
 
     def prior(
@@ -134,11 +134,11 @@ class ProgramTracer:
         given: Mapping[str, Array] | None = None,
         apart: bool = False,
     ) -> tuple[Sites, Sites, Sites]:
-        """Latents and observed sites drawn from the model, [1, size, *event], and log p of those that are held.
+        """Latents and observed sites drawn from the model, [1, size, *event], and the log p of sites that are held.
 
         Args:
             fields: data, or None.
-            given, apart: sites that are held, or None for none, nor observed ones; see `read_prior`.
+            given, apart: sites that are held, or None for none, not even observed ones; see `read_prior`.
         """
         batch = {n: UNSEEN if v is None else v for n, v in fields.items()}
         return read_prior(self.program, self._speak(params), JaxReader(key), batch, size, mean, given, apart)
@@ -202,6 +202,6 @@ def make_tracing(
 
 
 def select(tracer: Any, data: Batch, index: Array) -> Batch:
-    """The minibatch as the tracer wants it: its rows, or all data where the program subsamples by itself."""
+    """The minibatch as the tracer needs it: its rows, or all data if the program itself subsamples."""
     tracer.prepare(data)
     return data if tracer.subsamples else {n: a.at[index].get(mode="promise_in_bounds") for n, a in data.items()}

@@ -1,4 +1,4 @@
-"""The vocabulary over JAX and NumPyro, and the direct reader of its distributions."""
+"""The vocabulary for JAX and NumPyro, and the direct reader of its distributions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 class JaxVocabulary(Vocabulary):
-    """P over JAX arrays and NumPyro's distributions."""
+    """P with JAX arrays and NumPyro's distributions."""
 
     xp: ClassVar[Any] = jnp
     dist: ClassVar[Any] = Distributions()
@@ -98,7 +98,7 @@ class JaxVocabulary(Vocabulary):
 
 
 class MixedVocabulary(JaxVocabulary):
-    """Likewise, but nets multiply in bfloat16; parameters and densities stay as they are."""
+    """The same, but nets multiply in bfloat16; parameters and densities keep their type."""
 
     def linear(self, x: Array, weight: Array, bias: Array) -> Array:
         return _wide(super().linear, x, weight, bias)
@@ -116,7 +116,7 @@ def _wide(product: Callable[..., Array], x: Array, weight: Array, bias: Array, *
 
 
 class JaxReader:
-    """Draws and densities of NumPyro's distributions; each draw has a key of its own, by its place in the program."""
+    """Draws and densities of NumPyro's distributions; each draw has its own key, by its place in the program."""
 
     native: ClassVar[type] = dist.Distribution
     arrays: ClassVar[tuple[type, ...]] = (jax.Array, np.ndarray)
@@ -201,15 +201,15 @@ LIBRARY = Library(
 
 
 def as_draw(d: Any, value: Array) -> Array:
-    """A value in the type of a draw: NumPyro's counts and classes are whole numbers, which may be indices."""
+    """A value in the type of a draw: NumPyro's counts and classes are whole numbers, which may be used as indices."""
     return jnp.asarray(value, jax.eval_shape(d.sample, jax.random.key(0)).dtype)
 
 
 def closed_form_kl(q: Any, p: Any) -> Array | None:
-    """KL(q‖p) [K or 1, B or 1, D], per dimension where both factorise; None where no closed form holds."""
+    """KL(q‖p) [K or 1, B or 1, D], per dimension if both factorise; None if no closed form holds."""
     return _flat(closed_form(q, p, LIBRARY))
 
 
 def _flat(form: Array | None) -> Array | None:
-    """[…, D] with at least K and B before D, which may be 1."""
+    """[…, D] with at least K and B before D; they may be 1."""
     return form if form is None else jnp.reshape(form, ((1,) * (3 - form.ndim) + form.shape))
