@@ -1,4 +1,4 @@
-"""What a program is asked: runs of its guide and model, over either backend's arrays; see `ppdgm.reading`."""
+"""Runs of a program's guide and model, over either backend's arrays, that answer questions; see `ppdgm.reading`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_pair(
     kl: bool,
     speak_guide: Callable[[Reading], Vocabulary] | None = None,
 ) -> Trace:
-    """Read the guide, then the model at the guide's values; `speak` makes the vocabulary for a reading."""
+    """Read the guide, then the model at the guide's values; `speak` makes the vocabulary of a reading."""
     guide = Reading(reader, shape, given)
     _run(program, "guide", (speak_guide or speak)(guide), batch, reader)
     mistakes.check_unobserved(guide.observed)
@@ -35,7 +35,7 @@ def read_observed(
 ) -> list[Seen]:
     """The observed sites of one particle, each with its distribution given a draw of the guide.
 
-    A row is right if it is for one value of what is enumerated: the others have probability 0.
+    A row is right if it is right for one value of an enumerated site: the other values have probability 0.
     """
     guide = Reading(reader, (1, size), {})
     _run(program, "guide", speak(guide), batch, reader)
@@ -55,7 +55,7 @@ def _run(program: PairLike, role: str, P: Vocabulary, batch: Batch, reader: Read
     """Call the program's model or guide.
 
     Raises:
-        ProgramError: for whatever the program raises, with the line that it comes from.
+        ProgramError: for any error that the program raises, with the line that it comes from.
     """
     before = reader.stamps(batch)
     try:
@@ -76,7 +76,7 @@ def read_draws(
     shape: tuple[int, int],
     given: Mapping[str, Array] | None = None,
 ) -> dict[str, Array]:
-    """The latents drawn from the guide, [K, B, *event]; discrete ones too; and those that are given, as they are."""
+    """The latents drawn from the guide, [K, B, *event], also discrete ones; and given latents, as they are."""
     guide = Reading(reader, shape, given or {}, axes=None)
     _run(program, "guide", speak(guide), batch, reader)
     return {n: guide.values[n] for n in guide.dists}
@@ -104,7 +104,7 @@ def read_model(
     shape: tuple[int, int],
     given: Mapping[str, Array],
 ) -> dict[str, Array]:
-    """log p of the model's sites at given latents, [K, B]; the guide is not read. What is enumerated is summed out."""
+    """log p of the model's sites at given latents, [K, B]; the guide is not read. Enumerated sites are summed out."""
     model = Reading(reader, shape, given)
     P = speak(model)
     _run(program, "model", P, batch, reader)
@@ -124,7 +124,7 @@ def read_predictive(
 ) -> dict[str, Array]:
     """Observed sites drawn from the model at given latents of the data, [K, B, *event].
 
-    What the model sums out is drawn from its posterior given these and the data.
+    Sites that the model sums out are drawn from their posterior given these and the data.
     """
     model = Reading(reader, shape, given, generate=True)
     _run(program, "model", speak(model), batch, reader)
@@ -144,9 +144,9 @@ def _summed(
     given: Mapping[str, Array],
     drawn: bool,
 ) -> dict[str, Array]:
-    """Sites that the model alone has and sums out, given the data and all other latents, [K, B, *event].
+    """Sites that only the model has and that it sums out, given the data and all other latents, [K, B, *event].
 
-    Either `drawn` from p(c|x, z), or each at its most probable value.
+    They are `drawn` from p(c|x, z), or each is at its most probable value.
     """
     model = Reading(reader, shape, given)
     P = speak(model)
@@ -172,7 +172,7 @@ def read_decoded(
     size: int,
     given: Mapping[str, Array],
 ) -> dict[str, Array]:
-    """Observed sites at their means given some latents, [1, B, *event]; other latents are at theirs, given those."""
+    """Observed sites at their means given some latents, [1, B, *event]; other latents at their means given those."""
     model = Reading(reader, (1, size), given, choose="mean", generate=True)
     _run(program, "model", speak(model), batch, reader)
     return {n: model.values[n] for n in model.observed}
@@ -189,7 +189,7 @@ def read_dream(
     """log q(z|x) of the guide's sites, [1, B], for latents and data drawn from the model.
 
     Raises:
-        ProgramError: an observed site has another name than its field, so that the guide can't be shown its draw.
+        ProgramError: an observed site and its field have different names, so the guide can't be given the draw.
     """
     model = Reading(reader, (1, size), {}, generate=True)
     _run(program, "model", speak(model), batch, reader)
@@ -214,8 +214,8 @@ def read_means(
     """Each latent at its mean given the means before it, and each observed site's mean given those; [1, B, *event].
 
     Or all latents of the guide as they are `given`, [1, B, *event].
-    Where nothing is latent, the model's deterministic values [B, …] stand for latents: an autoencoder's code. What the
-    model sums out is at its most probable value given the data and the latents.
+    If there are no latents, the model's deterministic values [B, …] are used as latents: an autoencoder's code. Sites
+    that the model sums out are at their most probable value given the data and the latents.
     """
     guide = Reading(reader, (1, size), {}, choose="mean")
     if not given:
@@ -245,9 +245,9 @@ def read_prior(
 ) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
     """Latents drawn from the model, and the observed sites drawn (or at their mean) given them; [1, B, *event].
 
-    With `given`, values of sites [1, B, *event] that are held, observed sites are held too where the batch has data;
-    without, the batch's data are what the model computes with, and no more. Last, log p of what is held, [1, B], which
-    is NaN for a value outside the support.
+    With `given`, values of sites [1, B, *event], these sites are held. Then observed sites are held too if the batch
+    has data. Without `given`, the batch's data are only the values that the model computes with. The last result is log
+    p of what is held, [1, B]; it is NaN for a value outside the support.
 
     Raises:
         ProgramError: a site that is held has one before it that is drawn, and is not known to be `apart` from it.
@@ -258,7 +258,7 @@ def read_prior(
     latents = {n: v for n, v in model.values.items() if n in model.dists and n not in model.observed}
     scores = {n: model.log_prob[n] for n in model.held}
     if mean:
-        at = {**(given or {}), **latents}  # which were drawn in the model's order
+        at = {**(given or {}), **latents}  # drawn in the model's order
         model = Reading(reader, (1, size), at, choose="mean", generate=True, holds=holds, apart=True)
         _run(program, "model", speak(model), batch, reader)
     return latents, {n: model.values[n] for n in model.observed}, scores

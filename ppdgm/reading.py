@@ -1,7 +1,7 @@
 """The direct reading of a program: no handlers, only draws and log-probabilities, over either backend's arrays.
 
-A guide is read, then the model at the guide's values; the two readings make a `Trace`. What is wrong with a program's
-sites is found here, and said in `ppdgm.mistakes`; whatever else a program raises is told with its line.
+A guide is read, then the model at the guide's values; the two readings make a `Trace`. Mistakes in a program's
+sites are found here, with messages in `ppdgm.mistakes`; any other error of a program is reported with its line.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class Gradients:
     """How gradients pass through the draws of a guide, in a reading that will be differentiated.
 
     Attributes:
-        relaxed: relaxations are drawn, where there are any; else what they stand for.
-        scored: where the sites are noted whose draws carry no gradient; None: they are refused.
+        relaxed: relaxations are drawn, if there are any; else the distributions that they stand for.
+        scored: a list for the sites whose draws carry no gradient; None: they are refused.
         enumerate: a discrete site takes all its values, whether it asks for it or not.
         walked: draws are where Markov chains begin, which need densities over all real numbers.
         mixed: nets multiply in bfloat16.
-        loose: where the sites are noted that are relaxed, or None.
+        loose: a list for the sites that are relaxed, or None.
     """
 
     relaxed: bool = True
@@ -45,7 +45,7 @@ class Seen(NamedTuple):
     Attributes:
         name: its own.
         dist: its distribution.
-        value: what it is observed at.
+        value: its observed value.
         mask: of the handlers around it, like the distribution's batch; None for none.
         rows: truth over the distribution's batch -> whether it holds for each row, [B].
     """
@@ -59,15 +59,16 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class Observed:
-    """What is known of an observed site before any row is looked at.
+    """The facts of an observed site before any row is checked.
 
     Attributes:
         name: its own.
-        field: of the data, if the site is observed at this as it is, or in another shape; None: at what is made of it.
+        field: of the data, if the site is observed at the field as it is, or in another shape; None: at a value that is
+            computed from fields.
         shape: of a row there.
-        support: of its numbers, native; None where every number is in it, or it isn't known.
+        support: of its numbers, native; None if every number is in it, or if it isn't known.
         bounds: arrays in the support, which can depend on data, parameters and draws.
-        told: distribution and support, for people.
+        told: distribution and support, as text for users.
         masked: whether some rows may not count.
     """
 
@@ -83,9 +84,9 @@ class Observed:
 class Reader(Protocol):
     """The operations on native distributions that a direct reading needs; one object per run."""
 
-    gradients: Gradients | None  #: None: none will be taken
+    gradients: Gradients | None  #: None: no gradients will be taken
     native: ClassVar[type]  #: of the backend's distributions
-    arrays: ClassVar[tuple[type, ...]]  #: that a site may be observed at
+    arrays: ClassVar[tuple[type, ...]]  #: types of the values that a site may be observed at
 
     def has_pathwise(self, dist: Any) -> bool:
         """Whether a draw is a differentiable function of the distribution's parameters."""
@@ -105,7 +106,7 @@ class Reader(Protocol):
         ...
 
     def kl(self, q: Any, p: Any) -> Array | None:
-        """Closed-form KL [..., B, D], or None where there is none."""
+        """Closed-form KL [..., B, D], or None if there is none."""
         ...
 
     def as_draw(self, dist: Any, value: Array) -> Array:
@@ -115,26 +116,26 @@ class Reader(Protocol):
     def broadcast(self, x: Array, shape: tuple[int, ...]) -> Array: ...
     def reshape(self, x: Array, shape: tuple[int, ...]) -> Array: ...
     def hold(self, dist: Any, value: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """A value from elsewhere, laid out and typed as a draw for each of [K, B], and its log-density.
+        """A given value, in the layout and type of a draw for each of [K, B], and its log-density.
 
-        Where it is outside the support there is a draw in its place, and the log-density is NaN.
+        If it is outside the support, a draw takes its place, and the log-density is NaN.
         """
         ...
 
     def stamps(self, batch: Batch) -> list[int]:
-        """What changes when a field of the batch is changed in place; nothing where that can't be."""
+        """Numbers that change when a field of the batch is changed in place; none if fields can't be."""
         ...
 
 
 class PairLike(Protocol):
-    """What a reading asks of a program."""
+    """The methods of a program that a reading calls."""
 
     def model(self, P: Any, **data: Array) -> Any: ...
     def guide(self, P: Any, **data: Array) -> Any: ...
 
 
 class _InPlate:
-    """Marks the statements inside the data plate. A plain class, as torch.compile traces those."""
+    """Marks the statements inside the data plate. It is a plain class, because torch.compile traces those."""
 
     def __init__(self, reading: Reading):
         self.reading = reading
@@ -150,7 +151,7 @@ class _InPlate:
 
 
 class Reading:
-    """One direct reading of a guide or a model: draws what is not given, and scores everything.
+    """One direct reading of a guide or a model: draws the sites that are not given, and scores everything.
 
     Args:
         reader: the backend's draws and densities.
@@ -158,10 +159,11 @@ class Reading:
         given: values of latent sites, [K, B, *event]; sites not in it are drawn.
         choose: `draw`, or `mean` to put each latent at its mean.
         generate: observed sites are drawn too; their data are ignored.
-        axes: sites that are enumerated already, with their number of values; None to enumerate nothing.
-        holds: data that are given, or None. Of what is generated, sites observed at them stay there. What is held, data
-            and `given`, may have no site before it that is drawn: its values would say something about that one.
-        apart: what is held is known not to depend on what is drawn before it.
+        axes: sites that are already enumerated, with their number of values; None to enumerate nothing.
+        holds: data that are given, or None. With `generate`, sites that are observed at them stay there. A value that
+            is held, of data or `given`, may have no site before it that is drawn, because it would say something about
+            that site.
+        apart: it is known that held values do not depend on sites drawn before them.
     """
 
     def __init__(
@@ -186,10 +188,10 @@ class Reading:
         self.observed: list[str] = []
         self.shared: list[str] = []
         self.penalties: dict[str, Array] = {}
-        self.seen: dict[str, Array] = {}  # what others see of a site at its mean
+        self.seen: dict[str, Array] = {}  # the values that other sites get of a site at its mean
         self.held: list[str] = []
         self.drawn: list[str] = []
-        self.summed: list[str] = []  # of what is generated, latents that ask to be summed out
+        self.summed: list[str] = []  # with `generate`, latents that ask to be summed out
 
     def plate(self, name: str, data: Array) -> AbstractContextManager[Any]:
         if self.inside:
@@ -234,12 +236,12 @@ class Reading:
             got, events = tuple(value.shape), len(dist.event_shape)
             if name in self.axes:  # [S, 1, …, 1, *event]
                 got = (*shape, *got[3 + list(self.axes).index(name) :])
-            elif self.axes:  # that the value depends on
+            elif self.axes:  # enumerated sites that the value depends on
                 got = got[len(self._lead(got[: len(got) - events])) :]
             mistakes.check_given(name, got, tuple(dist.event_shape), shape, self.inside)
             value, log_prob = self.reader.hold(dist, value, shape) if held else (value, self._score(name, dist, value))
         elif self.choose == "mean":
-            told, seen = points(name, dist, latent=obs is None)  # not scored: a mean need not lie in the support
+            told, seen = points(name, dist, latent=obs is None)  # not scored: a mean may lie outside the support
             self.values[name] = self.reader.broadcast(told, (*shape, *dist.event_shape))
             seen = told if seen is told else self.reader.as_draw(dist, seen)
             self.seen[name] = self.reader.broadcast(seen, self.values[name].shape)
@@ -258,7 +260,7 @@ class Reading:
         return value
 
     def _is_given(self, obs: Array | None, dist: Any) -> bool:
-        """Whether a site is observed at given data, or what is made of them: at no constant, nor what is generated."""
+        """Whether a site is observed at given data or values computed from them: not at a constant or a draw."""
         if self.holds is None or obs is None or obs is UNSEEN:
             return False
         return any(obs is data for data in self.holds) or obs.ndim > len(dist.event_shape)
@@ -271,7 +273,7 @@ class Reading:
         return held
 
     def _relaxed(self, name: str, dist: Any) -> Any:
-        """A relaxation, which is for draws in training only, or the discrete distribution that it stands for."""
+        """A relaxation, only for draws in training, or the discrete distribution that it stands for."""
         how = self.reader.gradients
         if name in self.axes or how is None or not how.relaxed or how.enumerate:
             return dist.discrete
@@ -284,7 +286,7 @@ class Reading:
         return how is not None and how.enumerate and not self.reader.has_pathwise(dist)
 
     def _check_pathwise(self, name: str, dist: Any) -> None:
-        """Refuse, or note, a draw that carries no gradient."""
+        """Refuse, or record, a draw that carries no gradient."""
         if (how := self.reader.gradients) is None:
             return
         if how.walked:
@@ -324,7 +326,7 @@ class Reading:
 
 
 def trace(guide: Reading, model: Reading, P: Vocabulary, kl: bool) -> Trace:
-    """The terms of a guide that was read, and then a model that was read with the guide's values.
+    """The terms of a guide, and of a model that was read with the guide's values.
 
     Raises:
         ProgramError: the two do not draw the same latent sites.
@@ -333,7 +335,7 @@ def trace(guide: Reading, model: Reading, P: Vocabulary, kl: bool) -> Trace:
     latent = [n for n in model.dists if n not in model.observed and n not in own]
     mistakes.check_sites(list(guide.dists), latent)
     local = [n for n in latent if n not in model.shared]
-    for name in latent:  # with one datum their shapes say nothing
+    for name in latent:  # with one row their shapes show nothing
         if (name in guide.shared) != (name in model.shared):
             raise mistakes.apart(name, "guide" if name in model.shared else "model")
     if reader.gradients and not kl:
@@ -345,7 +347,7 @@ def trace(guide: Reading, model: Reading, P: Vocabulary, kl: bool) -> Trace:
     if own:
         mistakes.check_penalties({n: v.ndim for n, v in penalties.items()}, 2 + len(guide.axes), own)
         log_p = enumeration.sum_out(log_p, model.observed, own, len(guide.axes), P.xp, P.logsumexp)
-        forms = {n: f for n, f in forms.items() if f.ndim <= 3 + len(guide.axes)}  # p depends on what was summed out
+        forms = {n: f for n, f in forms.items() if f.ndim <= 3 + len(guide.axes)}  # p depends on a summed-out site
     if guide.axes:
         log_p, log_q, forms, penalties, marginal = enumeration.average(
             log_p, log_q, forms, penalties, list(guide.axes), P.xp, P.logsumexp
@@ -369,7 +371,7 @@ def _shared_term(name: str, guide: Reading, model: Reading) -> Array:
 
 
 def split(log_p: Mapping[str, Array], latents: Container[str]) -> tuple[Array, Array]:
-    """log p(z), the sum over latents, and log p(x|z), that over the rest."""
+    """log p(z), the sum over latents, and log p(x|z), the sum over the rest."""
     prior: Array = sum(v for n, v in log_p.items() if n in latents)
     seen: Array = sum(v for n, v in log_p.items() if n not in latents)
     return prior, seen
@@ -382,9 +384,9 @@ def closed_forms(
     kl: Callable[[Any, Any], Array | None],
     enumerated: Container[str] = (),
 ) -> dict[str, Array]:
-    """The closed-form KL of each latent site where it is valid; enumerated ones need none.
+    """The closed-form KL of each latent site if it is valid; enumerated ones need none.
 
-    KL(q(z_i|·) ‖ p(z_i|·)) may stand for log q − log p only if every latent that precedes z_i in the model precedes
+    KL(q(z_i|·) ‖ p(z_i|·)) may replace log q − log p only if every latent that precedes z_i in the model precedes
     it in the guide: otherwise p's parents depend on the draw of z_i.
     """
     drawn, forms = list(q), {}

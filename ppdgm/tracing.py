@@ -1,4 +1,4 @@
-"""What an objective sees of one training step."""
+"""The view that an objective has of one training step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ppdgm.reading import Gradients
 from ppdgm.scales import scaled
 
 ACCEPT, GAIN = 0.8, 0.1  #: the acceptance that a step size is adapted to, and how fast its logarithm moves
-OWN = "engine/"  #: what names of an engine's own parameters and numbers begin with
+OWN = "engine/"  #: the prefix of names of an engine's own parameters and numbers
 
 
 @dataclass
@@ -58,11 +58,11 @@ class Tracing:
         Args:
             given: values of the latents, [K, B, *event], instead of draws.
             kl: whether to add closed forms.
-            stopped: whether the guide's densities carry no gradient to parameters, and only that to values.
+            stopped: whether the guide's densities carry gradients only to values, and not to parameters.
             weighed: whether the objective takes the scales of sites into account.
 
         Raises:
-            ProgramError: there are scales, and it doesn't.
+            ProgramError: there are scales, and the objective ignores them.
         """
         if self.scales and not weighed:
             raise scaled("this engine", next(iter(self.scales)))
@@ -84,8 +84,8 @@ class Tracing:
         Args:
             start: latents [K, B, *event], which move together.
             step_size: ε at first.
-            leaps: of a move.
-            moves: how many.
+            leaps: leapfrog steps of a move.
+            moves: number of moves.
 
         Returns:
             The latents, and the step size, adapted move by move to an acceptance of 0.8.
@@ -99,7 +99,7 @@ class Tracing:
 
 
 def at_whole(found: dict[str, Any], whole: Mapping[str, Array], stop: Callable[[Array], Array]) -> dict[str, Any]:
-    """A piece's objective at the means of the whole minibatch, which move with its own: f(M), and f'(M) ∇ m.
+    """A piece's objective at the means of the whole minibatch, which move with the piece's: f(M), and f'(M) ∇ m.
 
     Summed over pieces, by their shares of the data, it has the value and the gradient of the whole minibatch's.
 
@@ -115,12 +115,12 @@ def at_whole(found: dict[str, Any], whole: Mapping[str, Array], stop: Callable[[
 
 
 def adapted(accepted: Array, xp: Any) -> Array:
-    """What a step size is multiplied by after a move that was accepted with this probability."""
+    """The factor for a step size after a move that was accepted with this probability."""
     return xp.exp(GAIN * (accepted - ACCEPT))
 
 
 def knobs_of(knobs: Mapping[str, Array], phase: int) -> dict[str, Array]:
-    """Of the numbers of all phases, those of one: `name` of the first, `name@i` of the others."""
+    """The numbers of one phase, from those of all phases: `name` for the first phase, `name@i` for the others."""
     split = {n: n.partition("@") for n in knobs}
     return {split[n][0]: v for n, v in knobs.items() if (split[n][2] or "0") == str(phase)}
 
@@ -136,11 +136,11 @@ def groups_of(engine: Any, labels: Mapping[str, str]) -> list[tuple[Any, list[li
 
 
 def check_told(engine: Any, metrics: tuple[str, ...], found: Any) -> None:
-    """Refuse what an engine's objective returns, unless it is all its metrics, each a single number.
+    """Refuse what an engine's objective returns, unless it has all its metrics, each a single number.
 
     Args:
-        engine: whose objective it is.
-        metrics: that the run keeps.
+        engine: the engine with the objective.
+        metrics: the metrics that the run keeps.
         found: what the objective returned.
 
     Raises:
