@@ -14,7 +14,7 @@ from ppdgm.inference.feed import Feed
 from ppdgm.language import Trace
 
 ROWS, PARTICLES = 3, 2  # the same as in the first reading, so that JAX compiles no operation twice
-ALIKE = 1e-4  #: relative to 1 + |term|: far above rounding, far below what another row would change
+ALIKE = 1e-4  #: relative to 1 + |term|: far above rounding, far below the change from another row
 STIR = 0.05  #: of numbers that are all equal, such as the zeros of a last layer, which would hide dependence
 
 Arrays = dict[str, np.ndarray]

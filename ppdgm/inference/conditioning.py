@@ -1,4 +1,4 @@
-"""The values that `sample(given=…)` holds: exactly, or it is refused.
+"""The values that `sample(given=…)` holds: exactly, or the call is refused.
 
 A site at which values are held may not depend on a site before it that is drawn. Then the rest, drawn in the model's
 order, has the model's distribution given these values. To check this, the sites before are drawn again several times:

@@ -185,7 +185,7 @@ class Diagnosable:
         return log_evidence(self._subject(data, seed, "auto"), k)
 
     def loo(self, data: Any, draws: int = 1000, seed: int = 0) -> Loo:
-        """Leave-one-out predictive density, for latents that all data share: PSIS with an approximate posterior.
+        """Leave-one-out predictive density, for latents that all rows share: PSIS with an approximate posterior.
 
         Magnusson et al. 2019, arXiv:1904.10679. Refused if each row has its own latent: then it is ill-posed.
         """

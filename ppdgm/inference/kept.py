@@ -40,7 +40,7 @@ def check_known(
 
 
 def fingerprint(fields: Mapping[str, Any]) -> str:
-    """A checksum of data: of all bytes in memory, or of a thousand rows if data are streamed."""
+    """A checksum of data: of all bytes of fields in memory, and of a thousand rows of streamed fields."""
     digest = hashlib.sha256()
     for name in sorted(fields):
         value = fields[name]

@@ -328,7 +328,7 @@ class Subject:
         return latents, {n: np.asarray(fields[n], rows[n].dtype) for n in self.fields}
 
     def of(self, fields: Mapping[str, np.ndarray]) -> Subject:
-        """The same program at other data."""
+        """The same program with other data."""
         feed = Feed(self.runtime, fields)
         feed.check_known()
         return Subject(self.runtime, self.params, feed, self.fields, self.seed, self.memory)

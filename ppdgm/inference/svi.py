@@ -209,7 +209,7 @@ class SVI(Engine):
         weights: Array,
         knobs: Mapping[str, Array],
     ) -> dict[str, Any]:
-        """With the gradient of draws that carry none: E[(f − b) ∇ log q], where f is of the terms `weighed`."""
+        """Adds the gradient of draws that carry none: E[(f − b) ∇ log q], with f from the terms `weighed`."""
         names, xp = tracing.scored, tracing.xp
         # With another latent, a closed form may depend on a draw that is scored, and its gradient would be left out.
         if (self.capacity is not None or self.free_bits) and (len(trace.log_q) > 1 or names[0] not in trace.kl):

@@ -69,7 +69,7 @@ def trace(
     Args:
         values: latents [K, N, *event] to score instead of drawing them. For a relaxed latent, values and draws are
             those of the discrete distribution that it stands for.
-        kl: add closed-form KLs where they hold.
+        kl: add closed-form KLs if they are valid.
         others: as for `log_weights`.
     """
     runtime, native, feed = _ready(program, params, x, backend, device)

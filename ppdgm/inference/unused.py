@@ -9,7 +9,7 @@ import numpy as np
 from ppdgm.language import Trace
 
 NATS = 0.1  # per row; below it latents carry almost no information
-BLOCK, BLOCKS = 100, 3  # steps over which the mean KL is taken, and how many such means in a row are reported
+BLOCK, BLOCKS = 100, 3  # steps over which the mean KL is taken, and the number of low means in a row before a report
 
 
 @dataclass
