@@ -37,13 +37,13 @@ class Handlers:
         return pyro.sample(name, dist, obs=obs, infer=dict(infer or {}))
 
     def penalty(self, name: str, value: Array) -> None:
-        """No part of the joint density, which is what Pyro's and NumPyro's tools are about."""
+        """Not part of the joint density, which is all that Pyro's and NumPyro's tools need."""
 
     def param(self, name: str, value: Array) -> Array:
-        """A message that carries its own value, so that no store is asked for it."""
+        """A message that carries its own value, so that it is not looked up in a store."""
         if not value.requires_grad:
             return value  # a buffer
-        value.unconstrained = weakref.ref(value)  # what SVI asks of a param site
+        value.unconstrained = weakref.ref(value)  # the attribute that SVI reads on a param site
         read = effectful(type="param")(lambda *args, **kwargs: value)
         return read(name, constraint=dist.constraints.real, event_dim=None, name=name)
 
@@ -67,7 +67,7 @@ class Parameters(torch.nn.Module):
 
 
 class BoundProgram(torch.nn.Module):
-    """A model or a guide over `params`; call it with the data."""
+    """A model or a guide with `params`; call it with the data."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class BoundProgram(torch.nn.Module):
 def bind(
     program: Any, params: Mapping[str, np.ndarray], size: int | None = None, data_size: int | None = None
 ) -> tuple[BoundProgram, BoundProgram]:
-    """(model, guide) as modules over the same parameters."""
+    """(model, guide) as modules with the same parameters."""
     declared = program.declarations()
     check_libraries(declared, "pyro")
     trained = Parameters({n: v for n, v in params.items() if n in declared.params})

@@ -14,12 +14,12 @@ from ppdgm.language import Batch
 
 
 class Call:
-    """A function over named fields: `function(x)` where x is the only one, keywords that it takes otherwise.
+    """A function of named fields: `function(x)` if x is the only one, otherwise with the keywords that it takes.
 
     Args:
         program: the pair.
         role: "guide" or "model".
-        fields: names of the data's.
+        fields: names of the data's fields.
 
     Raises:
         ProgramError: the fields do not fit the function's arguments.

@@ -23,9 +23,9 @@ def walk(
     Args:
         log_density: of all latents together, a scalar.
         start: latents by name.
-        step_size: ε of the leapfrog at first.
-        leaps: of a move.
-        moves: how many.
+        step_size: the first ε of the leapfrog.
+        leaps: the number in a move.
+        moves: the number of moves.
     """
     with torch.enable_grad():
         kernel = HMC(potential_fn=lambda z: -log_density(z), adapt_step_size=False, adapt_mass_matrix=False)
@@ -51,8 +51,8 @@ def nuts(
     Args:
         log_density: of latents by name, a scalar.
         start: latents [chains, …].
-        draws: of each chain, after the warm-up.
-        warmup: draws that adapt step size and mass, and are left out.
+        draws: the number in each chain, after the warm-up.
+        warmup: the number of draws that adapt step size and mass, and are left out.
     """
     chains = []
     for i in range(len(next(iter(start.values())))):

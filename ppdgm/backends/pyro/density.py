@@ -1,4 +1,4 @@
-"""A density written over `xp`, as a Pyro distribution."""
+"""A density written with `xp`, as a Pyro distribution."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def draw(d: Any, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
 
 
 class Density(dist.TorchDistribution):
-    """A density written over `xp`. It remembers its last draw's log-density."""
+    """A density written with `xp`. It remembers the log-density of its last draw."""
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
 
@@ -106,7 +106,7 @@ class Density(dist.TorchDistribution):
         return self._rest["mean"]()
 
     def expand(self, batch_shape: tuple[int, ...], _instance: Any = None) -> Density:
-        # Pyro's own wrapper reshapes draws, by which they would lose their remembered density.
+        # Pyro's own wrapper reshapes draws, and so they would lose their remembered density.
         return Density(self._sample, self._log_prob, self.event_shape, tuple(batch_shape), self._like, **self._rest)
 
     def rsample(self, sample_shape: Any = ()) -> Array:

@@ -1,4 +1,4 @@
-"""Pyro's distributions with what must not differ from NumPyro put right, for programs and for plain pairs."""
+"""Pyro's distributions, corrected where they must not differ from NumPyro's, for programs and for plain pairs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.distributions import Distribution, constraints
 
 from ppdgm.language import Array
 
-# Densities at the ends of their supports: torch leaves one end out, or takes 0 · log 0 there.
+# Densities at the ends of their supports: torch leaves out one end, or computes 0 · log 0 there.
 
 
 def _power_of_zero(power: Array) -> Array:
@@ -22,7 +22,7 @@ def _power_of_zero(power: Array) -> Array:
 
 
 class Uniform(native.Uniform):
-    """Pyro's, at the upper end too."""
+    """Pyro's, also at the upper end."""
 
     mends = native.Uniform
 
@@ -34,7 +34,7 @@ class Uniform(native.Uniform):
 
 
 class Weibull(native.Weibull):
-    """Pyro's, at 0 too."""
+    """Pyro's, also at 0."""
 
     mends = native.Weibull
     support = constraints.nonnegative
@@ -47,7 +47,7 @@ class Weibull(native.Weibull):
 
 
 class Kumaraswamy(native.Kumaraswamy):
-    """Pyro's, at 0 and 1 too."""
+    """Pyro's, also at 0 and 1."""
 
     mends = native.Kumaraswamy
 
@@ -60,7 +60,7 @@ class Kumaraswamy(native.Kumaraswamy):
 
 
 class RowMultinomial(native.TorchDistribution):
-    """Counts with a total for each row, which Pyro's Multinomial does not take.
+    """Counts with a total for each row, which Pyro's Multinomial does not accept.
 
     Args:
         total_count: n, [*batch], whole numbers.
@@ -94,7 +94,7 @@ class RowMultinomial(native.TorchDistribution):
         return RowMultinomial(self.total_count.expand(batch_shape), logits=logits, validate_args=self._validate_args)
 
     def sample(self, sample_shape: Any = ()) -> Array:
-        """One share after the other, each binomial among what is left."""
+        """One share after the other, each binomial among the counts that are left."""
         with torch.no_grad():
             probs = self.probs.expand(*sample_shape, *self.probs.shape)
             left = self.total_count.expand(probs.shape[:-1]).to(probs.dtype)
@@ -105,7 +105,7 @@ class RowMultinomial(native.TorchDistribution):
             return torch.stack([*found, left], -1)
 
     def log_prob(self, value: Array) -> Array:
-        """log n! − Σ log x! + Σ x log p, −∞ where the counts do not add up to n."""
+        """log n! − Σ log x! + Σ x log p; −∞ if the counts do not add up to n."""
         if self._validate_args:
             self._validate_sample(value)
         x, logits = torch.broadcast_tensors(value, self._categorical.logits)
@@ -124,7 +124,7 @@ _MENDED: dict[type, type] = {m.mends: m for m in (Uniform, Weibull, Kumaraswamy)
 
 
 def mended(d: Any) -> Any:
-    """A distribution of the user's, with those of this file in the place of Pyro's, inside it too."""
+    """A distribution of the user's; Pyro's classes, also inside it, are replaced by those of this file."""
     inner = {n: mended(v) for n, v in vars(d).items() if isinstance(v, Distribution)}
     kind = _MENDED.get(type(d), type(d))
     if kind is type(d) and all(vars(d)[n] is v for n, v in inner.items()):

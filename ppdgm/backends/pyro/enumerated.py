@@ -1,4 +1,4 @@
-"""Per-datum terms of a plain Pyro pair with enumerated sites: exact sums over their values; see `ppdgm.elimination`."""
+"""Per-row terms of a plain Pyro pair with enumerated sites: exact sums over their values; see `ppdgm.elimination`."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Sizes = Mapping[str, int]
 def summed_terms(
     guide: Sites, model: Sites, layout: Layout, sizes: tuple[Sizes, Sizes], kl: bool, judged: bool = False
 ) -> Trace:
-    """What `terms` gives, with enumerated sites summed out of the model, or averaged over by the guide's probabilities.
+    """The result of `terms`, with enumerated sites summed out of the model, or averaged with the guide's probabilities.
 
     Args:
         guide, model: the runs' sites.
         layout: of the runs.
-        sizes: sites that the guide enumerates, with their number of values, in order; and those that the model does,
+        sizes: sites that the guide enumerates, with their number of values, in order; and those of both functions,
             the guide's first.
-        kl, judged: as for `terms`.
+        kl, judged: the same as for `terms`.
     """
     sums = _sums(layout, *sizes)
     latent, drawn = latents(guide, model, sums.own)
@@ -62,7 +62,7 @@ def summed_terms(
 
 
 def _term(site: Site, layout: Layout, sizes: Sizes, judged: bool = False) -> Term:
-    """A site's term as the run has it, in full over its plates."""
+    """A site's term as in the run, expanded over all its plates."""
     found = layout.log_prob(site, judged)
     plates = {n: f.dim for n, f in site.frames.items() if n != PARTICLES and f.dim is not None}
     layout.check_axes(site, tuple(found.shape), sizes)
@@ -73,7 +73,7 @@ def _term(site: Site, layout: Layout, sizes: Sizes, judged: bool = False) -> Ter
 
 
 def _forms(drawn: Sites, model: Sites, latent: list[str], layout: Layout, sums: Sums) -> dict[str, Array]:
-    """Closed-form KLs, averaged over what the guide enumerates; none of a p that depends on what is summed out."""
+    """Closed-form KLs, averaged over the guide's enumerated sites; none if p depends on a site that is summed out."""
 
     def form(q: Site, p: Site) -> Array | None:
         found = layout.form(q, p)
@@ -87,12 +87,12 @@ def _forms(drawn: Sites, model: Sites, latent: list[str], layout: Layout, sums: 
 
 
 def posteriors(model: Sites, layout: Layout, sizes: Sizes) -> tuple[dict[str, Array], dict[str, Site]]:
-    """Of the model's enumerated sites: the probabilities of their values given all else, and the most probable values.
+    """For the model's enumerated sites: probabilities of their values given all else, and the most probable values.
 
     A probability is the derivative of log Σ p by a value's log p.
 
     Args:
-        model: its run's sites, at values of the guide's that are not enumerated.
+        model: its run's sites, at values of the guide's sites; these are not enumerated.
         layout: of the run.
         sizes: the enumerated sites, with their number of values.
 
@@ -116,7 +116,7 @@ def posteriors(model: Sites, layout: Layout, sizes: Sizes) -> tuple[dict[str, Ar
 
 
 def at_chosen(runs: Sites, layout: Layout, sizes: Sizes) -> tuple[dict[str, Site], dict[int, Array]]:
-    """Latents at one value of each enumerated site, another one in each place; and which values these are.
+    """Latents at one value of each enumerated site, a different one in each place; and which values these are.
 
     Args:
         runs: all sites.
@@ -140,12 +140,12 @@ def at_chosen(runs: Sites, layout: Layout, sizes: Sizes) -> tuple[dict[str, Site
 
 
 def check_terms(enumerated: Sites, alone: Sites, layout: Layout, sizes: Sizes, chosen: Mapping[int, Array]) -> None:
-    """Refuse a text that takes a dimension of an enumerated site for another.
+    """Refuse a program that confuses the dimension of an enumerated site with another.
 
     Args:
-        enumerated: sites, where all values are taken at once.
-        alone: the same, where the chosen values are given.
-        layout, sizes, chosen: as for `at_chosen`.
+        enumerated: sites of a run with all values at once.
+        alone: the same sites of a run that is given the chosen values.
+        layout, sizes, chosen: the same as for `at_chosen`.
     """
     for n, s in enumerated.items():
         one, other = (_term(site, layout, sizes).log_prob for site in (s, alone[n]))
@@ -154,7 +154,7 @@ def check_terms(enumerated: Sites, alone: Sites, layout: Layout, sizes: Sizes, c
 
 
 def to_left(value: Array, axes: int) -> Array:
-    """A value [K, B, *axes, …] as [*axes, K, B, …], without axes on the left that it doesn't have."""
+    """A value [K, B, *axes, …] as [*axes, K, B, …], without the axes on the left that it doesn't have."""
     value = value.movedim(tuple(range(2, 2 + axes)), tuple(range(axes)))
     lost = next((i for i in range(axes) if value.shape[i] > 1), axes)
     return value.reshape(value.shape[lost:])
@@ -167,7 +167,7 @@ def _sums(layout: Layout, guide: Sizes, every: Sizes) -> Sums:
 
 
 def _shape(name: str, model: Sites, layout: Layout, sums: Sums) -> list[int]:
-    """Of an array with a number for each value of an enumerated site, in its plates."""
+    """The shape of an array with a number for each value of an enumerated site, in its plates."""
     shape = [1] * -sums.own[name]
     shape[0] = len(model[name].value)
     for n, frame in model[name].frames.items():

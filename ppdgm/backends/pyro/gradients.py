@@ -1,4 +1,4 @@
-"""Gradients of a function of a trace, to NumPy: what checks of programs are made of."""
+"""Gradients of a function of a trace, as NumPy arrays, for checks of programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def precision(dtype: str) -> AbstractContextManager[Any]:
-    """Nothing: torch computes in its arrays' own type."""
+    """Does nothing: torch computes in its arrays' own type."""
     return nullcontext()
 
 
@@ -32,7 +32,7 @@ def differentiable(
         runtime: of the program.
         k: particles.
         seed: of the draws, which are the same in each call.
-        kl: whether the trace holds closed forms.
+        kl: whether the trace has closed forms.
 
     Returns:
         (params, data, given values) -> (value, {"params", "data" and "given": gradients by name}).

@@ -1,4 +1,4 @@
-"""Training with torch: the direct reading, compiled where that pays, and a fused optimiser."""
+"""Training with torch: the direct reading, compiled if that is faster, and a fused optimiser."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Trainer:
 
     Args:
         runtime: of the program.
-        engine: each of its phases has an objective, and parameters that it moves.
+        engine: each of its phases has an objective, and parameters that it trains.
         optimiser: spec, or a function of parameters that makes a torch optimiser; each phase has its own.
         params: from `runtime.put`.
         seed: of all draws.
         data_size: N.
-        binarise: draw x ~ Bernoulli(x) anew for each minibatch.
+        binarise: draw x ~ Bernoulli(x) again for each minibatch.
         average: d of the moving average of the parameters, or None.
-        compile: compile the step, where that can be done.
-        insist: a program that torch can't compile is an error, rather than run eagerly.
-        own: the engine's own parameters and numbers, which are no part of the result.
-        pieces: parts of a minibatch that are worked on in turn; the gradient is of all.
+        compile: compile the step, if possible.
+        insist: raise an error for a program that torch can't compile, instead of running it eagerly.
+        own: the engine's own parameters and numbers, which are not part of the result.
+        pieces: the number of parts of a minibatch, computed one after the other; the gradient is that of all.
         mixed: nets multiply in bfloat16.
     """
 
@@ -66,19 +66,19 @@ class Trainer:
         self.phases = groups_of(engine, {**self.tracer.labels, **labels})
         self.compiled = compile and not runtime.why_not_compiled(engine, optimiser)
         self.optimiser, self.insist = optimiser, insist
-        self._steps, self._now = self._make_steps(), 0  # and the phase of the step that is being taken
+        self._steps, self._now = self._make_steps(), 0  # and the phase of the current step
         with seeded(runtime.device, seed):
             self._rng = _get_rng(runtime.device)
 
     def run(self, plan: Any, data: dict[str, Array]) -> dict[str, np.ndarray]:
-        """Take the plan's steps; return each objective's metrics per step. Nothing is read back in between.
+        """Take the plan's steps; return each objective's metrics per step. Nothing is read back between the steps.
 
         Args:
             plan: of a stretch.
-            data: that the plan's indices refer to, from `runtime.put`.
+            data: the data that the plan's indices refer to, from `runtime.put`.
 
         Raises:
-            TrainingError: torch can't compile the program, and `insist`; or a later phase of it, when steps are taken.
+            TrainingError: torch can't compile the program, with `insist`; or a later phase, after steps were taken.
         """
         try:
             return self._run(plan, data)
@@ -116,7 +116,7 @@ class Trainer:
                 history[i] = self._steps[self._now](data, index[i], weight[i], row, rates[i])
                 if moving:
                     torch._foreach_lerp_(moving, moved, 1.0 - (self.decay or 0.0))
-        for name in self.tracer.schedules:  # they stand among the parameters at their last value
+        for name in self.tracer.schedules:  # their last values are kept among the parameters
             if name in knobs:
                 self.params[name].detach().copy_(knobs[name][plan.count - 1])
         values = history.cpu().numpy()
@@ -124,11 +124,11 @@ class Trainer:
 
     @property
     def judged(self) -> dict[str, Array]:
-        """The parameters that stand for the run: their average, where one is kept."""
+        """The parameters that the run is evaluated with: their average, if one is kept."""
         return {n: v for n, v in {**self.params, **self.average}.items() if n not in self.own}
 
     def values(self) -> dict[str, np.ndarray]:
-        """The judged parameters, and the buffers, now."""
+        """The current values of the parameters that the run is evaluated with, and of the buffers."""
         return _copies(self.judged)
 
     def state_arrays(self) -> dict[str, np.ndarray]:
@@ -144,10 +144,10 @@ class Trainer:
         return {f"{part}/{n}": a for part, arrays in parts.items() for n, a in arrays.items()}
 
     def state_like(self, saved: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays of the names, shapes and types that `state_arrays` may have given for `saved`.
+        """Arrays with the names, shapes and types that `state_arrays` may have returned for `saved`.
 
         Raises:
-            CheckpointError: the state of torch's generator is none.
+            CheckpointError: the saved state is not one of torch's generator.
         """
         rng = torch.as_tensor(saved.get("rng/cpu", np.empty(0)))
         try:
@@ -158,7 +158,7 @@ class Trainer:
         for j, step in enumerate(self._steps):
             mine = step.state_like(self._of_step(j, saved))
             found |= {f"optimiser/{_of_phase(j)}{n}": a for n, a in mine.items()}
-        if "rng/gpu" in saved:  # of a GPU, which need not be this one's
+        if "rng/gpu" in saved:  # of a GPU, which may be another GPU than this one
             found["rng/gpu"] = saved["rng/gpu"]
         # A parameter that has had no gradient so far has no state.
         owner = lambda n: n.rpartition("/")[0]
@@ -166,7 +166,7 @@ class Trainer:
         return {n: a for n, a in found.items() if "state/" not in n or owner(n) in there}
 
     def _of_step(self, j: int, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What was saved of the optimiser of phase j, by its own names."""
+        """The saved state of the optimiser of phase j, by its own names."""
         saved = {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith("optimiser/")}
         others = tuple(map(_of_phase, range(1, len(self._steps))))
         mine = _of_phase(j)
@@ -175,7 +175,7 @@ class Trainer:
         }
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Continue from what `state_arrays` gave."""
+        """Continue from the result of `state_arrays`."""
         part = lambda name: {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith(f"{name}/")}
         with torch.no_grad():
             for own, saved in ((self.params, part("params")), (self.average, part("average"))):
@@ -187,19 +187,19 @@ class Trainer:
         self._rng = rng["cpu"], rng.get("gpu")
 
     def finite(self) -> bool:
-        """Whether all parameters are, and the state of an optimiser by name."""
+        """Whether all parameters are finite, and the state of an optimiser by name."""
         numbers = [*self.params.values(), *self.average.values()]
         return all_finite(numbers) and all(step.finite() for step in self._steps)
 
     def skip(self) -> None:
-        """Pass over a step: the next one has draws of its own."""
+        """Skip a step: the next one has its own draws."""
         with self._drawing():
             torch.rand(1, device=self.runtime.device)
 
     def diagnose(self, plan: Any, data: dict[str, Array]) -> tuple[Trace, dict[str, np.ndarray]]:
         """The terms and gradients of the plan's first step, which is not taken.
 
-        A compiled step has other draws, so that this one may find nothing.
+        A compiled step has other draws, so this one may not show the problem.
         """
         index, weight, knobs = self._put(plan)
         state, row = self.state_arrays(), {n: v[0] for n, v in knobs.items()}
@@ -224,7 +224,7 @@ class Trainer:
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
-        """Training's own generators, modes and settings; the process's come back afterwards."""
+        """Training's own generators, modes and settings; afterwards the process gets its own back."""
         device = self.runtime.device
         with seeded(device, 0), unvalidated(), flushed(), self.tracer.training(self.params):
             _set_rng(device, self._rng)
@@ -250,12 +250,12 @@ class Trainer:
         weight: Array,
         knobs: dict[str, Array],
     ) -> Losses:
-        """What each player of a phase makes small, its metrics, and the engine's own new numbers."""
+        """What each player of a phase minimises, its metrics, and the engine's own new numbers."""
         if self.pieces == 1:
             return self._as_losses(j, self._found(j, params, data, index, weight, knobs))
         pieces = [v.reshape(self.pieces, -1) for v in (index, weight)]
         shares = pieces[1].sum(1) / weight.sum()
-        whole = torch.where(shares[:, None] > 0, pieces[1], 1.0)  # a piece of padding alone counts for nothing
+        whole = torch.where(shares[:, None] > 0, pieces[1], 1.0)  # a piece with only padding counts for nothing
         pieces_found = [self._found(j, params, data, i, w, knobs) for i, w in zip(pieces[0], whole, strict=True)]
         add = lambda values: sum(torch.where(s > 0, s * v, 0.0) for s, v in zip(shares, values, strict=True))
         means = {n: add([f["means"][n] for f in pieces_found]) for n in pieces_found[0].get("means", {})}
@@ -272,7 +272,7 @@ class Trainer:
         weight: Array,
         knobs: dict[str, Array],
     ) -> dict[str, Any]:
-        """What the engine's objective gives for these data."""
+        """The result of the engine's objective for these data."""
         engine = self.phases[j][0]
         tracing = self._tracing(engine, params, data, index, knobs)
         found: dict[str, Any] = engine.objective(tracing, weight, knobs_of(knobs, j), self.data_size)

@@ -20,7 +20,7 @@ from ppdgm.language import Array
 
 
 def in_sight(function: Any) -> list[torch.nn.Module]:
-    """The modules that a function plainly refers to: itself, its object, what it closes over and names."""
+    """The modules that a function directly refers to: itself, its object, and those in its closure and its names."""
     while isinstance(function, functools.partial):
         function = function.func
     owner = getattr(function, "__self__", function)
@@ -39,7 +39,7 @@ class Modules:
     """Modules, and the parameters that they had when they were first seen.
 
     Args:
-        device: to which each is moved; None to leave it where it is.
+        device: the device to move each module to; None to leave it where it is.
     """
 
     def __init__(self, device: torch.device | None) -> None:
@@ -51,7 +51,7 @@ class Modules:
         return iter(self._modules.values())
 
     def add(self, root: torch.nn.Module) -> list[torch.nn.Module]:
-        """Take in a module and all inside it; those that are new come back."""
+        """Add a module and all modules inside it; return the new ones."""
         new = [m for m in root.modules() if id(m) not in self._modules]
         if new and self.device is not None:
             root.to(self.device)
@@ -62,7 +62,7 @@ class Modules:
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """Take in every module that is called, in evaluation mode; all modes and buffers come back afterwards."""
+        """Add every module that is called, in evaluation mode; afterwards all modes and buffers are restored."""
         before: list[Any] = []
 
         def enter(modules: list[torch.nn.Module]) -> None:
@@ -76,13 +76,13 @@ class Modules:
             yield
         finally:
             hook.remove()
-            for m, training, buffers in reversed(before):  # what was forgotten and seen again was entered twice
+            for m, training, buffers in reversed(before):  # a module forgotten and seen again was entered twice
                 m.training = training
                 _put_back(m, buffers)
 
     @contextmanager
     def forgetting(self) -> Iterator[None]:
-        """Forget the modules that are first seen inside: a trial run may make some that no later run uses."""
+        """Forget the modules that are first seen inside: a trial run may create some that no later run uses."""
         known = set(self._modules)
         try:
             yield
@@ -92,7 +92,7 @@ class Modules:
 
     @contextmanager
     def evaluating(self, dropout_only: bool = False) -> Iterator[None]:
-        """Modules (or only those that drop out) in evaluation mode; all modes and buffers come back afterwards."""
+        """Modules (or only the dropout ones) in evaluation mode; afterwards all modes and buffers are restored."""
         before = [(m, m.training, _copies(m)) for m in self]
         for m in self:
             m.training = m.training and dropout_only and not isinstance(m, _DropoutNd)
@@ -104,7 +104,7 @@ class Modules:
                 _put_back(m, buffers)
 
     def put_back_params(self) -> str | None:
-        """Undo Pyro's replacing of a module's parameter by another of the same name; return the first such name."""
+        """Undo Pyro's replacement of a module's parameter by another of the same name; return the first such name."""
         first = None
         for m in self:
             for n, p in self._params[id(m)].items():
@@ -141,13 +141,13 @@ class Modules:
 
 
 def labels_of(live: Mapping[str, Array], state: Container[str], of_guide: Container[str]) -> dict[str, str]:
-    """Whether each parameter is the guide's or the model's; of two names for one tensor one, and no state."""
+    """Whether each parameter is the guide's or the model's; if a tensor has two names, only one; and no state."""
     one = {id(t): n for n, t in sorted(live.items())}.values()
     return {n: "guide" if n in of_guide else "model" for n in live if n in one and n not in state}
 
 
 def _as_params(name: str, params: Iterable[str]) -> str:
-    """A buffer's name with Pyro's mark for a module where the parameters beside it have it, whatever was seen first."""
+    """A buffer's name, with Pyro's mark for a module if the parameters beside it have it, whatever was seen first."""
     plain = name.replace("$$$", ".")
     marked = {p[: p.index("$$$") + 3] for p in params if "$$$" in p}
     fits = [m for m in marked if plain.startswith(m.replace("$$$", "."))]
@@ -155,7 +155,7 @@ def _as_params(name: str, params: Iterable[str]) -> str:
 
 
 def _prefix(root: torch.nn.Module, names: Mapping[int, str]) -> str | None:
-    """What Pyro writes before the dotted names of this module's parameters."""
+    """The text that Pyro writes before the dotted names of this module's parameters."""
     for path, p in root.named_parameters():
         full = names.get(id(p), "")
         prefix = full.removesuffix(path)

@@ -21,7 +21,7 @@ class Watch:
     """Whether random numbers are drawn between sites.
 
     Args:
-        device: whose generator is watched, beside those of the host.
+        device: the device whose generator is watched, besides those of the host.
     """
 
     def __init__(self, device: torch.device):
@@ -37,18 +37,18 @@ class Watch:
         self._last = self._states()
 
     def _states(self) -> tuple[Any, ...]:
-        _, words, *places = np.random.get_state()  # noqa: NPY002  # of the user's own legacy calls
+        _, words, *places = np.random.get_state()  # noqa: NPY002  # for the user's calls of the old NumPy generator
         own = torch.cuda.get_rng_state(self.device).numpy().tobytes() if self.device.type == "cuda" else b""
         return torch.get_rng_state().numpy().tobytes(), own, np.asarray(words).tobytes(), places, random.getstate()
 
 
 def apart(one: Mapping[str, Array], other: Mapping[str, Array], tolerance: float = 1e-4) -> bool:
-    """Whether two runs of a model at the same latents made other numbers."""
+    """Whether two runs of a model at the same latents gave different numbers."""
     return any(not _same(one[n], other[n], tolerance) for n in one)
 
 
 def differ(one: Any, other: Any, tolerance: float = 1e-4) -> bool:
-    """Whether two readings at the same latents have other terms."""
+    """Whether two readings at the same latents have different terms."""
     both = [(a[n], b[n]) for a, b in zip(one[1:5], other[1:5], strict=True) for n in a]
     return any(not _same(a, b, tolerance) for a, b in both)
 

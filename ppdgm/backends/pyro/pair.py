@@ -1,4 +1,4 @@
-"""A plain Pyro pair: its own text under Pyro's handlers, its parameters where they live, read per datum."""
+"""A plain Pyro pair: the user's functions under Pyro's handlers, with their own parameters, read per row."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ Sites = dict[str, Array]
 
 
 class PairTracer:
-    """Readings of a plain pair. Parameters are unconstrained, under the names that they have in Pyro's store.
+    """Readings of a plain pair. Parameters are unconstrained, with the names that they have in Pyro's store.
 
-    The user's modules hold the values: training moves them, an evaluation of other values puts back what was there.
-    Pyro's global store is swapped for one of the pair's own for as long as the pair runs.
+    The user's modules have the values: training changes them; an evaluation with other values restores them.
+    While the pair runs, Pyro's global store is replaced by the pair's own.
 
     Args:
         program: a PlainPair.
@@ -54,27 +54,27 @@ class PairTracer:
             self.modules.add(module)
         home = next((p.device for m in self.modules for p in m.parameters()), torch.device("cpu"))
         self.device = device or home
-        self.schedules: dict[str, Any] = {}  #: none: a plain pair knows no steps
+        self.schedules: dict[str, Any] = {}  #: none: a plain pair has no steps
         self.labels: dict[str, str] = {}  #: of each parameter: "guide" if the guide has it, else "model"
         self._of_guide: set[str] = set()
         self.subsamples = False  #: whether the pair is called with all data and draws its minibatch by index
-        self.batch_size: int | None = None  #: B, where the plate fixes it
+        self.batch_size: int | None = None  #: B, if the plate fixes it
         self.scales: dict[str, float] = {}  #: of sites, in training
-        self.own_rows: int | None = None  #: N, where the pair keeps something for each of the data that it knows
+        self.own_rows: int | None = None  #: N, if the pair keeps something for each of the rows that it knows
         self.state_names: frozenset[str] = frozenset()
-        self.particles = "one at a time"  #: how several are read: also "in a plate", "as more data"
+        self.particles = "one at a time"  #: how several are read; also "in a plate", "as more data"
         self._known = False
-        self._carriers: list[str] | None = None  #: points of the guide that carry a draw of a site of its own
+        self._carriers: list[str] | None = None  #: points of the guide that carry a draw of another site of it
         self._live: dict[str, Array] = {}
         self._store: dict[str, Any] = {"params": {}, "constraints": {}}
 
     def initialise(self, seed: int, data: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
-        """Run the pair once, to find out its plate, parameters and modules; return the values that it has now.
+        """Run the pair once, to find its plate, parameters and modules; return the current values.
 
         Args:
             seed: draws come from torch's generator, which the caller has seeded.
             data: all data.
-            dtype: of the data; parameters keep the type that they have.
+            dtype: of the data; parameters keep their own type.
         """
         self._find_out({n: a.astype(dtype, copy=False) if a.dtype.kind == "f" else a for n, a in data.items()})
         if not self._live.keys() - self.state_names:
@@ -85,7 +85,7 @@ class PairTracer:
         return {n: t.detach().cpu().numpy().copy() for n, t in self._live.items()}
 
     def prepare(self, data: Mapping[str, np.ndarray]) -> None:
-        """Run the pair once, where `initialise` has not: its parameters come from elsewhere."""
+        """Run the pair once, if `initialise` has not: its parameters come from elsewhere."""
         if not self._known:
             self._find_out(data)
 
@@ -94,7 +94,7 @@ class PairTracer:
         return list(self.modules)
 
     def adopt(self, params: Params) -> dict[str, Array]:
-        """The pair's own tensors, set to `params`: training moves those."""
+        """The pair's own tensors, set to `params`: training changes those."""
         self._check_names(params)
         self._copy(params)
         return dict(self._live)
@@ -108,12 +108,12 @@ class PairTracer:
         finally:
             for n, (m, leaf) in self._owners.items():
                 if (now := tensor_of(m, leaf)) is not self._live[n] and leaf in m._buffers:
-                    self._live[n].copy_(now)  # a module that assigns its buffer anew
+                    self._live[n].copy_(now)  # a module that assigns a new buffer
                     m._buffers[leaf] = self._live[n]
 
     @contextmanager
     def evaluating(self, params: Params) -> Iterator[Params]:
-        """Modules in evaluation mode, at the values of `params`; afterwards everything is what it was."""
+        """Modules in evaluation mode, at the values of `params`; afterwards everything is restored."""
         self._check_names(params)
         other = {n: t.clone() for n, t in self._live.items() if params[n] is not t}
         with self.modules.evaluating(), self._entered():
@@ -135,9 +135,9 @@ class PairTracer:
         stopped: bool = False,
         sampled: bool = False,
     ) -> Trace:
-        """Per-site terms of K particles for each datum of the minibatch. The values are those of the live tensors.
+        """Per-site terms of K particles for each row of the minibatch. The values are those of the live tensors.
 
-        With `sampled`, the guide draws what it enumerates otherwise.
+        With `sampled`, the guide draws the sites that it would otherwise enumerate.
         """
         if stopped:
             raise UnsupportedByBackend(mistakes.NOT_STOPPED)
@@ -158,7 +158,7 @@ class PairTracer:
         return found._replace(values=values, log_p=log_p, log_q=log_q, kl=forms, marginal=summed, points=points)
 
     def _true_points(self, points: Sites, values: Sites, batch: Batch, index: Array) -> Sites | None:
-        """The points but for those that carry a draw: they are others in another run, with the other latents held."""
+        """The points without those that carry a draw: those differ in another run with the other latents held."""
         if self._carriers is None:
             latent = (n for n in self._latent if n not in points and n not in self._marked)
             layout, held = self._layout(None, len(index)), {n: values[n][:1] for n in latent}
@@ -176,7 +176,7 @@ class PairTracer:
         _, model, (_, axes) = self._runs(layout, batch, index, {})
 
         def rows(site: Site, inside: Array) -> Array:
-            found = layout.gather(site, inside, 0, len(axes))[0]  # right for one value of what is enumerated
+            found = layout.gather(site, inside, 0, len(axes))[0]  # right for one value of the enumerated sites
             found = found.reshape(*found.shape[: 1 + len(axes)], -1).all(-1)
             found = found.reshape(len(found), -1).any(-1).expand(layout.b)
             return found if order is None else found[torch.argsort(order)]
@@ -185,7 +185,7 @@ class PairTracer:
         return [Seen(s.name, s.fn, s.value, s.mask, partial(rows, s)) for s in inner]
 
     def watched(self, params: Params, batch: Batch, index: Array, given: Params, watch: Watch | None) -> Trace:
-        """The terms of one particle, with the values of all sites of the guide; `watch` sees what is drawn between."""
+        """The terms of one particle, with the values of all sites of the guide; `watch` sees draws between sites."""
         batch, index, given, _ = self._sort(batch, index, given)
         return self._read(self._layout(None, len(index)), batch, index, given, watch=watch, sampled=True)
 
@@ -196,17 +196,17 @@ class PairTracer:
     def draws(
         self, params: Params, batch: Batch, index: Array, k: int, given: Mapping[str, Array] | None = None
     ) -> dict[str, Array]:
-        """The latents drawn from the guide, [K, B, *event], but for those that are given."""
+        """The latents drawn from the guide, [K, B, *event], except those that are given."""
         terms = self.trace(params, batch, index, k, given, sampled=True)
         return {n: terms.values[n] for n in [*terms.log_q, *terms.shared] if n in terms.values}
 
     def means(
         self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array] | None = None
     ) -> tuple[Sites, Sites]:
-        """Latents and observed sites at their means, [1, B, *event]; or all latents as they are given.
+        """Latents and observed sites at their means, [1, B, *event]; or all latents as given.
 
-        A site that the model sums out has the probabilities of its values given the data and the other latents there,
-        [1, B, *inner, S], and observed sites are at the most probable one.
+        A site that the model sums out gets the probabilities of its values given the data and the other latents there,
+        [1, B, *inner, S], and observed sites are at the most probable value.
         """
         self._check_live(params)
         layout = self._layout(None, len(index))
@@ -236,9 +236,9 @@ class PairTracer:
         """Latents drawn from the model, and observed sites drawn, or at their means given these; [1, B, *event].
 
         Args:
-            fields: rows that stand for the data: of the minibatch, or of all where the pair subsamples.
+            fields: rows that are used as the data: of the minibatch, or of all data if the pair subsamples.
             size: B.
-            given: values of what all data share, [1, 1, *event].
+            given: values of latents shared by all data, [1, 1, *event].
         """
         if any(v is None for v in fields.values()):
             raise UnsupportedByBackend(mistakes.NO_PRIOR)
@@ -254,7 +254,7 @@ class PairTracer:
         return {n: layout.value(s) for n, s in latent.items()}, {n: layout.value(s) for n, s in seen.items()}, {}
 
     def model_twice(self, params: Params, fields: Mapping[str, Any], size: int) -> list[Sites]:
-        """What the model makes of the same latents twice: the means of observed sites, and log p of the latents."""
+        """Two runs of the model at the same latents: the means of observed sites, and log p of the latents."""
         self._check_live(params)
         layout, index = self._layout(None, size), torch.arange(size, device=self.device)
         model = self._run(self._model, fields, Recorder(layout, index, {}, {}, self._live, generate="draw"))
@@ -265,7 +265,7 @@ class PairTracer:
         return runs
 
     def _find_out(self, data: Mapping[str, np.ndarray]) -> None:
-        """Plate, parameters, modules and the way to several particles."""
+        """Find the plate, parameters, modules and the way to read several particles."""
         take = lambda rows: {n: torch.tensor(a[rows], device=self.device) for n, a in data.items()}
         size = len(next(iter(data.values())))
         self._guide, self._model = calls(self.program, data)
@@ -281,7 +281,7 @@ class PairTracer:
             index = torch.as_tensor(rows, device=self.device)
             with self._entered():
                 found = self._first_run(batch, index)
-        held = self._store["params"]  # a PyroModule may have made a Parameter of what was first held
+        held = self._store["params"]  # a PyroModule may have replaced the tensor by a Parameter
         found = {n: held.get(n, tensor) for n, tensor in found.items()}
         for tensor in found.values():
             tensor.data = tensor.data.to(self.device)
@@ -298,26 +298,26 @@ class PairTracer:
 
     @property
     def _plates(self) -> Call | None:
-        """What makes the guide's plates, as far as it can be run with a few rows."""
+        """The function that makes the guide's plates, if it can be run with a few rows."""
         own = getattr(self.program.guide, "create_plates", None)
         return self._guide if not self._set_up_by_data else None if own is None else self._guide.of(own)
 
     @property
     def _set_up_by_data(self) -> bool:
-        """Whether the guide keeps parameters for each datum that it sees first."""
+        """Whether the guide keeps parameters for each row of the first data that it sees."""
         return isinstance(self.program.guide, AutoGuide | EasyGuide)
 
     def _follows(self, first: Callable[[int], Batch], size: int) -> bool:
         """Whether the pair takes any number of rows, with the same parameters.
 
-        If not, it has something for each datum, or a number of rows is written into it: it takes all data.
+        If not, it has something for each row, or a number of rows is written in it: it takes all data.
         """
         shapes = []
         for n in few(size):
             try:
                 with pyro.get_param_store().scope(), torch.random.fork_rng(), self.modules.forgetting():
                     found = self._first_run(first(n), torch.arange(n, device=self.device))
-            except Exception:  # told by the run with all data, if that fails too
+            except Exception:  # reported by the run with all data, if that fails too
                 return False
             shapes.append({n: t.shape for n, t in found.items()})
         return shapes[0] == shapes[1]
@@ -352,13 +352,13 @@ class PairTracer:
         return found
 
     def _enumerated(self, gradients: Gradients | None, sampled: bool) -> list[str]:
-        """The sites of the guide of which all values are taken, if they aren't given."""
+        """The sites of the guide whose values are all taken, if they aren't given."""
         if sampled:
             return []
         return self._marked + [n for n in self._discrete if gradients and gradients.enumerate and n not in self._marked]
 
     def _check_autoguide(self, model: Mapping[str, Site], size: int) -> None:
-        """An autoguide over latents of each datum knows those data alone: the plate takes all, or draws of them."""
+        """An autoguide with latents for each row knows only those rows: the plate takes all, or draws from them."""
         guide, plate = self.program.guide, self.plate
         local = next((s for s in model.values() if plate in s.frames and not s.observed), None)
         if not self._set_up_by_data or local is None:
@@ -369,7 +369,7 @@ class PairTracer:
         self.own_rows = self.own_rows or local.frames[plate].full_size or size
 
     def _choose_particles(self, batch: Batch, index: Array) -> str:
-        """The fastest way to several particles that gives what one at a time gives, wherever training may go."""
+        """The fastest way to read several particles with the same result as one at a time, wherever training may go."""
         other = stirred({n: t.detach() for n, t in self._live.items() if n not in self.state_names})
         own = {n: self._live[n].detach().clone() for n in other}
         try:
@@ -377,7 +377,7 @@ class PairTracer:
             one = self._several("one at a time", 3, batch, index, {})
             drawn = {n: v for n, v in one.values.items() if n not in self._marked}
             for way in ("in a plate", "as more data"):
-                with suppress(Exception):  # a text that does not take one more dimension, or more rows
+                with suppress(Exception):  # a program that does not accept one more dimension, or more rows
                     if agree(one, self._several(way, 3, batch, index, drawn)):
                         return way
             return "one at a time"
@@ -434,7 +434,7 @@ class PairTracer:
         sampled: bool = False,
         held: Mapping[str, Site] = MappingProxyType({}),
     ) -> tuple[dict[str, Site], dict[str, Site], tuple[Sizes, Sizes]]:
-        """The sites of guide and model; and the enumerated ones, of the guide and of both, with their sizes."""
+        """The sites of guide and model; and the enumerated sites of the guide and of both, with their sizes."""
         axes: Sizes | None = None if sampled else {}
         first = Recorder(layout, index, given, held, self._live, gradients=gradients, watch=watch, axes=axes)
         guide = self._run(self._guide, batch, first)
@@ -452,7 +452,7 @@ class PairTracer:
     def _posteriors(
         self, layout: Layout, batch: Batch, index: Array, guide: dict[str, Site]
     ) -> tuple[Sites, dict[str, Site]]:
-        """Of the sites that the model sums out, given the guide's: probabilities, and the sites at the best value."""
+        """For the sites that the model sums out, given the guide's: probabilities, and the sites at the best value."""
         recorder = Recorder(layout, index, {}, guide, self._live, axes={})
         return posteriors(self._run(self._model, batch, recorder), layout, recorder.axes)
 
@@ -463,7 +463,7 @@ class PairTracer:
         return recorder.record(call, batch)
 
     def _sort(self, batch: Batch, index: Array, given: Params) -> tuple[Batch, Array, Params, Array | None]:
-        """The minibatch in the order of the data, if the pair may keep something for each datum in that order."""
+        """The minibatch in the order of the data, if the pair may keep something for each row in that order."""
         if self.subsamples or not self.batch_size:
             return batch, index, given, None
         order = torch.argsort(index)
@@ -473,7 +473,7 @@ class PairTracer:
         return Layout(self.plate, self._nesting, k, b)
 
     def _default_device(self) -> AbstractContextManager[Any]:
-        """Tensors that the user's text makes without a device are made where the pair runs."""
+        """Tensors that the user's code creates without a device are created where the pair runs."""
         return nullcontext() if self.device.type == "cpu" else self.device
 
     @contextmanager

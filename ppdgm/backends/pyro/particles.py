@@ -1,4 +1,4 @@
-"""Ways of reading a plain pair for K particles where a plate of particles does not serve."""
+"""Ways of reading a plain pair for K particles if a plate of particles does not work."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ppdgm.language import Array, Batch, Trace
 
 Values = Mapping[str, Array]
 Read = Callable[[Batch, Array, Values], Trace]  #: one particle: (batch, index, given) -> its terms
-TOLERANCE = 1e-4  #: relative, to which two ways of reading the same draws must agree
-STIR = 0.05  #: of parameters whose numbers are all equal, such as zeros, at which any two ways may agree
+TOLERANCE = 1e-4  #: relative; two ways of reading the same draws must agree up to this
+STIR = 0.05  #: for parameters whose numbers are all equal, such as zeros, with which any two ways may agree
 
 
 def one_at_a_time(read: Read, k: int, batch: Batch, index: Array, given: Values) -> Trace:
@@ -20,7 +20,7 @@ def one_at_a_time(read: Read, k: int, batch: Batch, index: Array, given: Values)
     runs = [read(batch, index, {n: v[i : i + 1] for n, v in given.items()}) for i in range(k)]
     if k == 1:
         return runs[0]
-    parts = zip(*(run[:5] for run in runs), strict=True)  # a plain pair's others are those below
+    parts = zip(*(run[:5] for run in runs), strict=True)  # a plain pair has only these, and those below
     values, log_p, log_q, kl, shared = ({n: torch.cat([part[n] for part in same]) for n in same[0]} for same in parts)
     marginals = [run.marginal for run in runs if run.marginal is not None]
     marginal = torch.cat(marginals) if marginals else None
@@ -28,7 +28,7 @@ def one_at_a_time(read: Read, k: int, batch: Batch, index: Array, given: Values)
 
 
 def as_more_data(read: Read, k: int, batch: Batch, index: Array, given: Values) -> Trace:
-    """One run over each datum K times: what nets see has no dimension more than usual."""
+    """One run with each row K times: nets see no more dimensions than usual."""
     b = len(index)
     rows = {n: a.repeat(k, *(1,) * (a.ndim - 1)) for n, a in batch.items()}
     trace = read(rows, index.repeat(k), {n: v.reshape(1, k * b, *v.shape[2:]) for n, v in given.items()})
@@ -41,7 +41,7 @@ def as_more_data(read: Read, k: int, batch: Batch, index: Array, given: Values) 
 
 
 def stirred(params: Values) -> dict[str, Array]:
-    """Parameters whose numbers are all equal, with a little noise, which moves no generator of the user's."""
+    """Parameters whose numbers are all equal, with a little noise, which does not use the user's generators."""
     noise, found = torch.Generator().manual_seed(0), {}
     for name, v in params.items():
         if v.is_floating_point() and v.numel() and bool((v == v.flatten()[0]).all()):
@@ -58,5 +58,5 @@ def agree(one: Trace, other: Trace) -> bool:
 
 
 def in_order(arrays: Values, order: Array | None, axis: int) -> dict[str, Array]:
-    """Rows in another order, if one is given; what is one for all data stays."""
+    """Rows in another order, if one is given; arrays that all rows share stay the same."""
     return {n: a if order is None or a.shape[axis] == 1 else a.index_select(axis, order) for n, a in arrays.items()}

@@ -15,15 +15,15 @@ from ppdgm.backends.pyro.calls import Call
 from ppdgm.errors import PpdgmError, ProgramError, closest, explain
 from ppdgm.language import Batch
 
-ROWS = 7  #: with which a pair is first run
+ROWS = 7  #: the number of rows with which a pair is first run
 
 
 class Plate(NamedTuple):
-    """What the data plate says when it is made.
+    """The facts that the data plate shows when it is created.
 
     Attributes:
-        size: its full size; None where it is given none, and takes what comes.
-        drawn: how many indices it takes of these, if it says so.
+        size: its full size; None if it is given none, and takes any number of rows.
+        drawn: the number of indices that it takes of these, if it says so.
         own: whether the indices are given to it.
     """
 
@@ -60,9 +60,9 @@ class _Probe(Messenger):
 
 
 def own_init(msg: Any) -> None:
-    """Let a new parameter start from a copy of its first value: training must not move a tensor of the user's.
+    """Let a new parameter start from a copy of its first value: training must not change a tensor of the user's.
 
-    A module's parameter is held as it is; of one that is not contiguous, Pyro would hold a copy.
+    A module's parameter is kept itself; if it is not contiguous, Pyro would keep a copy.
     """
     store = pyro.get_param_store()
     if len(msg["args"]) < 2 or msg["name"] in store:
@@ -82,18 +82,18 @@ def find_plate(
     """Run model and guide up to their data plates, twice.
 
     Args:
-        model, guide: over named data; no guide, if it can't be run with a few rows.
-        rows: so many rows of the data.
+        model, guide: functions of named data; no guide, if it can't be run with a few rows.
+        rows: gives any number of rows of the data.
         size: of the data.
         name: of the plate.
 
     Returns:
-        (whether it draws its minibatch by index from all data, B where the plate fixes it). A plate that follows the
-        rows handed over, with whatever scale, gives (False, None); one of fixed size that does not subsample, (False,
-        size). Where the guide alone subsamples, the model takes the guide's indices, as Pyro has it.
+        (whether it draws its minibatch by index from all data, B if the plate fixes it). A plate that follows the
+        given rows, with any scale, gives (False, None); one of fixed size that does not subsample, (False, size).
+        If only the guide subsamples, the model takes the guide's indices, as in Pyro.
 
     Raises:
-        ProgramError: no such plate, or one with indices of its own.
+        ProgramError: there is no such plate, or it has its own indices.
     """
     tried = few(size)
     plates = [_probe(model, rows(n), name) for n in tried]
@@ -106,7 +106,7 @@ def find_plate(
 
 
 def few(size: int) -> tuple[int, int]:
-    """Two numbers of rows with which a pair is first run, of data that have so many."""
+    """Two numbers of rows with which a pair is first run, for data with `size` rows."""
     many = min(size, ROWS)
     return many, max(1, many - 3)
 
@@ -140,7 +140,7 @@ def _look(function: Call, batch: Batch, name: str) -> tuple[_Probe, Exception | 
 
 def _probe(model: Call, batch: Batch, name: str) -> Plate:
     probe, failure = _look(model, batch, name)
-    if failure and not probe.others:  # else as likely as not for want of the plate
+    if failure and not probe.others:  # otherwise the missing plate may be the reason
         raise explain(model.program, failure) from failure
     if probe.plate is None:
         close = closest(name, probe.others)

@@ -1,4 +1,4 @@
-"""The messenger around a plain Pyro function: records its sites, and sets what the run is to take as given."""
+"""The messenger around a plain Pyro function: records its sites, and sets the values that the run is given."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class Recorder(Messenger):
 
     Args:
         layout: dimensions of the run.
-        index: what the data plate yields, for guide and model alike, if it subsamples.
+        index: the indices that the data plate yields, for guide and model, if it subsamples.
         given: values [K, B, *inner, *event] of latent sites.
-        replay: values of latent sites as the guide drew them.
-        params: parameter -> the tensor that training moves.
+        replay: values of latent sites, as drawn by the guide.
+        params: parameter -> the tensor that training changes.
         first: whether this run finds the parameters, and puts them into `params`.
-        gradients: where they will be taken: draws that carry none are refused, or noted.
+        gradients: the ones that will be taken: draws without a gradient are refused, or noted.
         mean: put each latent at its mean.
         generate: "mean" puts each observed site at its mean, "draw" draws it.
-        watch: told of each site, to find what is drawn between them.
-        axes: sites that are enumerated already, with their number of values; None to enumerate nothing.
+        watch: is notified of each site, to find draws between the sites.
+        axes: sites that are already enumerated, with their number of values; None to enumerate nothing.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class Recorder(Messenger):
         self.plates: set[str] = set()
         self.role = ""
         self.subsamples = False  #: whether the data plate draws its minibatch by index
-        self.borrowed = 0  #: N, where the model is given the indices of a guide that alone subsamples
-        self.rows: int | None = None  #: N, where a parameter has one row for each of the data
+        self.borrowed = 0  #: N, if only the guide subsamples, and the model is given its indices
+        self.rows: int | None = None  #: N, if a parameter has one row for each row of the data
 
     def record(self, function: Call, batch: Batch) -> dict[str, Site]:
         """Run the function, with a plate of particles around it if the layout has one.
 
         Raises:
-            ProgramError: a site has dimensions that no plate declares; or whatever the function raises, with its line.
+            ProgramError: a site has dimensions that no plate declares; or any error in the function, with its line.
         """
         self.role, before = function.role, stamps(batch)
         k, dim = self.layout.k, -1 - self.layout.nesting
@@ -122,7 +122,7 @@ class Recorder(Messenger):
         elif name in self.given:
             mistakes.check_rounded(name, fn)
             _set(msg, self.layout.spread(name, fn, self._frames(msg), self.given[name], len(self.axes)))
-        elif self.mean and not (self.given and msg["infer"].get("is_auxiliary")):  # all is given: nothing is below it
+        elif self.mean and not (self.given and msg["infer"].get("is_auxiliary")):  # if given, nothing depends on it
             _set(msg, self._point(name, fn, True))
         elif self.enumerates and self._is_enumerated(msg):
             value = enumeration.all_values(name, fn, self.axes, torch.reshape, self.layout.width)
@@ -132,7 +132,7 @@ class Recorder(Messenger):
             self._note(name, fn, self.gradients, msg)
 
     def _is_enumerated(self, msg: Any) -> bool:
-        """Whether a site is to take all its values: because it asks for it, or the estimator does."""
+        """Whether a site gets all its values, because the site or the estimator asks for it."""
         asks = enumeration.wanted(msg["name"], msg["infer"])
         if not asks and not (self.gradients and self.gradients.enumerate and not has_pathwise(msg["fn"])):
             return False
@@ -141,7 +141,7 @@ class Recorder(Messenger):
         return True
 
     def _point(self, name: str, fn: Any, latent: bool) -> Array:
-        """What others see of a site at its mean; what is told of it is kept."""
+        """What other sites see of a site at its mean; what is reported of it is stored."""
         told, seen = points(name, fn, latent)
         if latent and (mean := self._log_normal(name, told)) is not None:
             told = seen = mean
@@ -150,7 +150,7 @@ class Recorder(Messenger):
         return seen.broadcast_to(fn.shape())
 
     def _log_normal(self, name: str, told: Array) -> Array | None:
-        """The mean of exp(u), u the normal auxiliary draw that an AutoNormal has for a positive latent; else None."""
+        """The mean of exp(u), where u is AutoNormal's normal auxiliary draw for a positive latent; else None."""
         under = self.sites.get(f"{name}_unconstrained")
         if under is None or not under.auxiliary or not isinstance(base := mistakes.inner(under.fn), Normal):
             return None
@@ -159,7 +159,7 @@ class Recorder(Messenger):
         return log_normal_mean(torch.exp, base.loc, base.scale)
 
     def _note(self, name: str, fn: Any, gradients: Gradients, msg: Any) -> None:
-        """Refuse, or note, a draw that carries no gradient."""
+        """Refuse, or note, a draw that has no gradient."""
         inside = self.layout.plate in self._frames(msg)
         if gradients.walked:
             mistakes.check_walked(name, fn, inside)
@@ -221,7 +221,7 @@ class Recorder(Messenger):
         return frames
 
     def _sized(self, name: str, fn: Any, msg: Any) -> Any:
-        """A distribution in a data plate without a size, which Pyro leaves as it is, expanded over the minibatch.
+        """A distribution in a data plate without a size, which Pyro does not change, expanded over the minibatch.
 
         Raises:
             ProgramError: the guide draws one value for all data there.
@@ -245,7 +245,7 @@ class Recorder(Messenger):
         if msg["value"] is not None:
             part = len(msg["value"])
         elif self.subsamples and self.role == "model" and name == self.layout.plate and part is None:
-            part, self.borrowed = len(self.index), size  # those of the guide, which alone subsamples
+            part, self.borrowed = len(self.index), size  # those of the guide: only it subsamples
         if name == self.layout.plate:
             sizes = {"model": len(self.index), "guide": len(self.index), self.role: size if part is None else part}
             mistakes.check_sizes(name, sizes["model"], sizes["guide"])
@@ -265,7 +265,7 @@ class Recorder(Messenger):
         got, event, expected = tuple(guide.value.shape), tuple(fn.event_shape), tuple(fn.shape())
         if name in self.axes:
             got = got[max(0, len(got) - len(expected)) :]
-        elif self.axes:  # on which it may depend
+        elif self.axes:  # the site may depend on it
             got = got[min(len(self.axes), max(0, len(got) - len(event) - self.layout.width)) :]
         if len(got) > len(expected) or got[len(got) - len(event) :] != event:
             raise ProgramError(
@@ -312,7 +312,7 @@ def _is_bookkeeping(msg: Any) -> bool:
 
 
 def told(program: Any, error: Exception) -> PpdgmError:
-    """What a function of the user's raised, in one line; Pyro's own word on plates, with the site and the remedy."""
+    """An error from a user's function, in one line; for Pyro's own error about plates, with the site and what to do."""
     if str(error).startswith("Shape mismatch inside plate"):
         messages = [f.f_locals["msg"] for f, _ in walk_tb(error.__traceback__) if f.f_code.co_name == "apply_stack"]
         if messages:
@@ -331,7 +331,7 @@ def _check_observation(site: Site, layout: Layout) -> None:
     got, n = tuple(site.value.shape), len(event)
     lead, batch = got[: len(got) - n], tuple(site.fn.batch_shape)
     fits = len(lead) <= len(batch) and all(g in (1, b) for g, b in zip(lead[::-1], batch[::-1], strict=False))
-    if frame is not None and got and not isinstance(site.fn, Unit):  # else every datum would get the same
+    if frame is not None and got and not isinstance(site.fn, Unit):  # else every row would get the same
         fits = fits and len(lead) >= -frame.dim and lead[frame.dim] == frame.size
     if got[len(got) - n :] != event or not fits:
         raise ProgramError(

@@ -46,7 +46,7 @@ def find_device(name: str) -> torch.device:
 
 @contextmanager
 def seeded(device: torch.device, *seed: int) -> Iterator[None]:
-    """torch's generators started from `seed`; the user's own come back afterwards."""
+    """torch's generators started from `seed`; afterwards the user's own are restored."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
         yield
@@ -63,7 +63,7 @@ class Runtime:
     name = "pyro"
 
     def __init__(self, program: Any, device: str = "auto"):
-        self._quiet = False  # known to draw nothing outside its sites
+        self._quiet = False  # whether it is known to draw nothing outside its sites
         if hasattr(program, "data_plate"):
             self.tracer: Any = PairTracer(program, None if device == "auto" else find_device(device))
             self.device: torch.device = self.tracer.device
@@ -78,7 +78,7 @@ class Runtime:
         return values
 
     def prepare(self, data: Arrays) -> None:
-        """Let a plain pair be found out from data; nothing for a program."""
+        """Let a plain pair be analysed with data; nothing for a program."""
         with seeded(self.device, 0):
             self.tracer.prepare(data)
 
@@ -103,7 +103,7 @@ class Runtime:
         return found
 
     def glance(self, params: Any, data: Any, index: np.ndarray, k: int, given: Arrays) -> Trace:
-        """Terms of a few data as `trace` gives them."""
+        """Terms of a few rows as in `trace`."""
         return self.trace(params, data, index, k, 0, given, False)
 
     def evaluate(
@@ -127,7 +127,7 @@ class Runtime:
     def draws(
         self, params: Any, data: Any, index: np.ndarray, k: int, seed: int, given: Arrays | None = None
     ) -> dict[str, np.ndarray]:
-        """Latents drawn from the guide, [K, B, *event], but for those that are given."""
+        """Latents drawn from the guide, [K, B, *event], except those that are given."""
         with self._evaluating(params, seed) as params:
             rows, held = self._index(index), self.put(given or {})
             drawn = self.tracer.draws(params, select(self.tracer, data, rows), rows, k, held)
@@ -207,7 +207,7 @@ class Runtime:
     def refine(
         self, params: Any, data: Any, start: Arrays, draws: int, warmup: int, seed: int
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Draws of one datum's latents from the posterior by Pyro's NUTS; `start` [chains, *event].
+        """Draws of one row's latents from the posterior by Pyro's NUTS; `start` [chains, *event].
 
         Returns:
             Draws [chains, draws, *event] by site, and statistics [chains, draws].
@@ -232,7 +232,7 @@ class Runtime:
         mistakes.check_drawn(trace)
 
     def prior(self, params: Any, fields: Mapping[str, Any], size: int, seed: int, mean: bool) -> tuple[Any, Any]:
-        """Draws of latent and observed sites from the model, [1, size, *event], at `fields` that it computes with."""
+        """Draws of latent and observed sites from the model, [1, size, *event], with the data `fields`."""
         with self._evaluating(params, seed) as params:
             found: Any = self.fetch(self.tracer.prior(params, self._fields(fields), size, mean)[:2])
         return found
@@ -247,12 +247,12 @@ class Runtime:
         mean: bool,
         apart: bool = False,
     ) -> tuple[Any, Any, Any]:
-        """Likewise, with sites held at `given` [1, size, *event] and at data of `fields`; and log p of those.
+        """The same with sites held at `given` [1, size, *event] and at data in `fields`; and the log p of those sites.
 
-        Where these are known to be `apart` from what is drawn before them, they may come after it.
+        If these are known to be `apart` from the sites drawn before them, they may come after those.
         """
         with self._evaluating(params, seed) as params:
-            known = (True,) if apart else ()  # of a program
+            known = (True,) if apart else ()  # only a program has this
             found: Any = self.fetch(
                 self.tracer.prior(params, self._fields(fields), size, mean, self.put(given), *known)
             )
@@ -261,7 +261,7 @@ class Runtime:
     def sites(
         self, params: Any, fields: Mapping[str, Any], given: Arrays | None, size: int, apart: bool = False
     ) -> tuple[dict[str, tuple[tuple[int, ...], str]], list[str]]:
-        """Shape and type of each site's draws in `conditioned`, and what it holds; without `given`, in `prior`."""
+        """Shape and type of each site's draws in `conditioned`, and the held sites; without `given`, in `prior`."""
         held: Mapping[str, Any] = {}
         if given is None:
             latents, observed = self.prior(params, fields, size, 0, False)
@@ -270,12 +270,12 @@ class Runtime:
         return {n: (v.shape, str(v.dtype)) for n, v in (latents | observed).items()}, list(held)
 
     def _fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Data on the device, and None for what is not given."""
+        """Data on the device; None for fields that are not given."""
         native = self.put({n: v for n, v in fields.items() if v is not None})
         return {n: native.get(n) for n in fields}
 
     def validate(self, params: Any, data: Any, k: int, b: int) -> Trace:
-        """One reading, with the process's own setting of argument checks: on, unless the user has put them off."""
+        """One reading, with the process's own setting of argument checks: on, unless the user turned them off."""
         rows = self._index(np.arange(b) % len(next(iter(data.values()))))
         with torch.no_grad(), seeded(self.device, 0), self.tracer.evaluating(params) as params:
             before = {n: v._version for n, v in params.items()} if isinstance(self.tracer, ProgramTracer) else {}
@@ -286,14 +286,14 @@ class Runtime:
             return found
 
     def observed(self, params: Any, data: Any, index: np.ndarray, seed: int) -> list[Observed]:
-        """What is known of each observed site."""
+        """What is known about each observed site."""
         with self._evaluating(params, seed) as params:
             rows = self._index(index)
             batch = select(self.tracer, data, rows)
             try:
                 with unvalidated(False):
                     found = [describe(s, batch, True) for s in self.tracer.observed(params, batch, rows)]
-            except (PpdgmError, ValueError):  # of parameters, or draws, of which evaluations tell what becomes
+            except (PpdgmError, ValueError):  # errors of parameters or draws, which evaluations report
                 found = [describe(s, batch, False) for s in self.tracer.observed(params, batch, rows)]
             return [replace(o, bounds=self.fetch(o.bounds)) for o in found]
 
@@ -313,7 +313,7 @@ class Runtime:
     def noise(self, params: Any, data: Any, index: np.ndarray) -> str:
         """What to do about random numbers from outside the sample sites; "" if none count.
 
-        Some are drawn and thrown away: first values of a module that is filled afterwards.
+        Some are drawn and not used: first values of a module whose values are set later.
         """
         if self._quiet:
             return ""
@@ -327,12 +327,12 @@ class Runtime:
                 return ""
             try:
                 other = self.tracer.watched(params, batch, rows, one.values, None)
-            except (PpdgmError, NotImplementedError):  # its draws alone can be scored, as those of a one-way flow
+            except (PpdgmError, NotImplementedError):  # only its own draws can be scored, as for a one-way flow
                 return REMEDY
             return REMEDY if differ(one, other) else ""
 
     def model_noise(self, params: Any, fields: Mapping[str, Any], size: int) -> str:
-        """Likewise, of the model alone, as it is drawn from."""
+        """The same for draws from the model, without the guide."""
         with self._evaluating(params, 0) as params:
             native, watch = self._fields(fields), Watch(self.device)
             self.tracer.prior(params, native, size, False, watch=watch)
@@ -341,13 +341,13 @@ class Runtime:
                 return ""
             try:
                 return REMEDY if apart(*self.tracer.model_twice(params, native, size)) else ""
-            except (PpdgmError, NotImplementedError):  # a latent that only draws can be scored of
+            except (PpdgmError, NotImplementedError):  # only draws of a latent can be scored
                 return REMEDY
 
     def rehearse(
         self, engine: Any, params: Any, data: Any, b: int, knobs: Mapping[str, np.ndarray], data_size: int
     ) -> list[str]:
-        """The objective of each phase as in training, for what it objects to.
+        """The objective of each phase as in training, only to find its errors.
 
         Returns:
             The sites whose draws carry no gradient.
@@ -367,7 +367,7 @@ class Runtime:
         return scored
 
     def why_not_compiled(self, engine: Any, optimiser: Any) -> str:
-        """Why torch.compile can't take the steps of a run, in words; "" where it can."""
+        """Why torch.compile can't compile the steps of a run, in words; "" if it can."""
         if not self.tracer.compiles:
             return "torch.compile does not take Pyro's handlers, through which a plain pair runs"
         if not is_spec(optimiser):
@@ -378,9 +378,9 @@ class Runtime:
         return f"torch.compile does not take {alone[0]}" if alone else ""
 
     def batch_statistics(self, params: Any, data: Any, b: int) -> str | None:
-        """What in the program's modules depends on which data a minibatch holds, in words; None where nothing does.
+        """What in the program's modules depends on the rows of a minibatch, in words; None if nothing does.
 
-        These are batch norms, and buffers that a forward pass in training moves.
+        These are batch norms, and buffers that a forward pass in training changes.
         """
         for module in self.tracer.all_modules():
             if isinstance(module, _BatchNorm) and (module.training or not module.track_running_stats):
@@ -399,9 +399,9 @@ class Runtime:
         return f"each forward pass moves the buffer {moved[0]!r}" if moved else None
 
     def bytes_written(self, params: Any, data: Any, k: int, b: int) -> int:
-        """Bytes of all intermediate results of one reading with K particles and B data.
+        """Bytes of all intermediate results of one reading with K particles and B rows.
 
-        B is the pair's own where its data plate fixes it.
+        B is the pair's own if its data plate fixes it.
         """
         index = np.arange(self.tracer.batch_size or b) % len(next(iter(data.values())))
         with _Count() as count:

@@ -1,4 +1,4 @@
-"""The sites of a plain Pyro function, and their per-datum terms, whatever the dimensions of its plates."""
+"""The sites of a plain Pyro function, and their per-row terms, whatever the dimensions of its plates."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ppdgm.points import point_masses
 from ppdgm.reading import closed_forms
 from ppdgm.scales import constant_scales, scale_of
 
-PARTICLES = "_ppdgm_particles"  #: the plate that vectorises particles, left of all others
+PARTICLES = "_ppdgm_particles"  #: the plate that vectorises particles, to the left of all others
 
 
 @dataclass(frozen=True)
 class Site:
-    """A sample statement as it ran: its distribution is already expanded over the plates around it."""
+    """A sample statement from a run: its distribution is already expanded over the plates around it."""
 
     name: str
     fn: Any
@@ -43,12 +43,12 @@ class Site:
 class Layout:
     """Where the batch dimensions of a run are: Pyro has K, then plates in any order; a trace has [K, B, *inner].
 
-    Enumerated sites have dimensions left of all these; in values that are gathered, theirs follow B.
+    Enumerated sites have dimensions to the left of all these; in gathered values, their dimensions follow B.
 
     Args:
         plate: name of the data plate.
         nesting: number of plate dimensions.
-        k: particles; None for one, without a dimension of its own.
+        k: particles; None for one, without its own dimension.
         b: B.
     """
 
@@ -59,19 +59,19 @@ class Layout:
 
     @property
     def written(self) -> str:
-        """How a program makes the data plate."""
+        """How a program creates the data plate."""
         return f"pyro.plate({self.plate!r}, x.shape[0])"
 
     @property
     def width(self) -> int:
-        """Dimensions of a run, right of those of enumerated sites."""
+        """Dimensions of a run, to the right of those of enumerated sites."""
         return self.nesting + (self.k is not None)
 
     def gather(self, site: Site, x: Array, events: int, axes: int = 0) -> Array:
         """x [*axes, plates, *event] as [K, B, *axes, *inner, *event]; B = 1 for a site outside the data plate.
 
         Args:
-            site: whose value or terms x are.
+            site: x is its value or its terms.
             x: the array.
             events: dimensions of an event.
             axes: number of enumerated sites, whose dimensions x may have.
@@ -100,7 +100,7 @@ class Layout:
         data, kept = self._kept(frames)
         shape, events = tuple(fn.batch_shape), len(fn.event_shape)
         lead, expected = 1 + (data is not None), events + len(kept) + (data is None)
-        axes = axes if x.ndim == expected + axes else 0  # a value may be the same for all that is enumerated
+        axes = axes if x.ndim == expected + axes else 0  # a value may be the same for all enumerated values
         front = tuple(x.shape[2 : 2 + axes])
         if axes or len(shape) > self.width:
             shape = ((1,) * self.width + shape)[-self.width :]
@@ -115,16 +115,16 @@ class Layout:
         return x.reshape((*front, *shape, *fn.event_shape))
 
     def term(self, site: Site, judged: bool = False) -> Array:
-        """log p of a site per particle and datum, [K, B]; [K, 1] outside the data plate.
+        """log p of a site per particle and row, [K, B]; [K, 1] outside the data plate.
 
-        With `judged`, a latent's is −∞ outside its support.
+        With `judged`, the log p of a latent is −∞ outside its support.
         """
         log_prob = self.gather(site, self.log_prob(site, judged), 0)
         total = log_prob.reshape(*log_prob.shape[:2], -1).sum(-1)
         return total.broadcast_to(self.k or 1, self.b if self.local(site) else 1)
 
     def log_prob(self, site: Site, judged: bool = False) -> Array:
-        """log p of a site, as the run has it, [*axes, *plates]; `judged` as for `term`."""
+        """log p of a site, in the run's dimensions, [*axes, *plates]; `judged` as for `term`."""
         if site.observed:
             log_prob = observe(site.fn, site.value, lambda d, x: d.log_prob(x))
         else:
@@ -145,7 +145,7 @@ class Layout:
         return x.reshape(x.shape[0], -1).broadcast_to(self.k or 1, b)
 
     def check_axes(self, site: Site, shape: tuple[int, ...], sizes: Mapping[str, int]) -> None:
-        """Refuse a site with dimensions left of its plates that are none of what is enumerated."""
+        """Refuse a site with dimensions to the left of its plates that don't belong to enumerated sites."""
         lead = shape[: max(0, len(shape) - self.width)]
         if len(lead) > len(sizes) or any(n not in (1, s) for n, s in zip(lead[::-1], sizes.values(), strict=False)):
             raise self._undeclared(site)
@@ -159,12 +159,12 @@ class Layout:
         return self.gather(site, site.value, len(site.fn.event_shape), axes)
 
     def kl(self, q: Site, p: Site) -> Array | None:
-        """Closed-form KL [K, B, D] of a latent that lies in the data plate alone."""
+        """Closed-form KL [K, B, D] of a latent that is only in the data plate."""
         form = self.form(q, p)
         return None if form is None else self.gather(q, form.reshape(*q.fn.batch_shape, -1), 1)
 
     def form(self, q: Site, p: Site) -> Array | None:
-        """Likewise, with the run's dimensions, and D."""
+        """The same, with the run's dimensions, and D."""
         alone = all(set(s.frames) <= {self.plate, PARTICLES} and self.local(s) for s in (q, p))
         if not alone or any(s.mask is not None and s.mask is not True for s in (q, p)):
             return None
@@ -184,7 +184,7 @@ class Layout:
         return mistakes.outside(site.name, got, plate, others, site.observed)
 
     def scale(self, site: Site) -> float:
-        """The scale of the user's own around a site, beside what its plates explain."""
+        """The user's own scale around a site, without the part that its plates explain."""
         explained = 1.0
         for name, frame in site.frames.items():
             part = (frame.full_size or frame.size) / frame.size
@@ -226,9 +226,9 @@ def subsampled(name: str, plate: str) -> ProgramError:
 def terms(
     guide: Mapping[str, Site], model: Mapping[str, Site], layout: Layout, kl: bool, judged: bool = False
 ) -> Trace:
-    """The per-datum terms of a guide's run, and of a model's run at the guide's values; `judged` as for `term`.
+    """The per-row terms of a guide's run, and of a model's run at the guide's values; `judged` as for `term`.
 
-    Sites of the guide that the model does not have (auxiliary ones, factors) count in log q, with log p = 0.
+    Sites of the guide that the model does not have (auxiliary ones, factors) count in log q; their log p is 0.
 
     Raises:
         ProgramError: the two do not draw the same latent sites, or a site's dimensions do not fit its plates.
@@ -258,10 +258,10 @@ def terms(
 def latents(
     guide: Mapping[str, Site], model: Mapping[str, Site], summed: Container[str] = ()
 ) -> tuple[list[str], dict[str, Site]]:
-    """The latent sites of the model, but for those that are summed out of it; and of the guide, those that draw them.
+    """The latent sites of the model that are not summed out of it; and the sites of the guide that draw them.
 
     Raises:
-        ProgramError: the two do not draw the same.
+        ProgramError: the two do not draw the same sites.
     """
     latent = [n for n, s in model.items() if not s.observed and n not in summed]
     drawn = {n: s for n, s in guide.items() if n in latent or not s.auxiliary}

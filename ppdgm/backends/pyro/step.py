@@ -16,16 +16,16 @@ from ppdgm.language import Array
 Params = dict[str, Array]
 Losses = tuple[list[Array], Array, Params]  # of each player; metrics; the engine's own new numbers
 Loss = Callable[..., Losses]  # (params, data, index, weight, knobs) -> losses
-Groups = list[list[str]]  # the parameters that each player moves
+Groups = list[list[str]]  # the parameters that each player trains
 
 
 def is_spec(optimiser: Any) -> bool:
-    """Whether it is an `Optimiser` by name, whose learning rate is the run's."""
+    """Whether it is an `Optimiser` by name, with the run's learning rate."""
     return hasattr(optimiser, "clip_norm")
 
 
 def gradients(losses: Loss, params: Params, groups: Groups, *where: Any) -> tuple[Params, Array, Params]:
-    """Each player's gradient in its own parameters (those that it does not depend on are left out), and what else."""
+    """Each player's gradient in its own parameters (without those that have no effect on it), and the other results."""
     values, metrics, own = losses(params, *where)
     found: Params = {}
     for i, names in enumerate(groups):
@@ -38,18 +38,18 @@ def gradients(losses: Loss, params: Params, groups: Groups, *where: Any) -> tupl
 
 
 def _laid_out_as(param: Array, gradient: Array) -> Array:
-    """The gradient in its parameter's own memory layout: torch's fused optimisers misread any other, silently."""
+    """The gradient in its parameter's memory layout: torch's fused optimisers misread any other, without a warning."""
     return gradient if gradient.stride() == param.stride() else torch.empty_like(param).copy_(gradient)
 
 
 def clip(gradients: list[Array], most: float) -> None:
-    """g ← g min(1, c / ‖g‖) in place, ‖g‖ of all together. As optax does it; torch's own divides by ‖g‖ + 1e-6."""
+    """g ← g min(1, c / ‖g‖) in place, ‖g‖ of all together. As in optax; torch's own divides by ‖g‖ + 1e-6."""
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     torch._foreach_mul_(gradients, torch.clamp(most / norm, max=1.0))
 
 
 class EagerStep:
-    """Forward, backward, and one of torch's own optimisers: fused where there is a fused one."""
+    """Forward, backward, and one of torch's own optimisers: a fused one if there is one."""
 
     def __init__(self, loss: Loss, params: Params, groups: Groups, optimiser: Any):
         self.loss, self.params, self.groups, self.by_name = loss, params, groups, is_spec(optimiser)
@@ -59,14 +59,14 @@ class EagerStep:
         self.optimiser = torch_optimiser(optimiser, self.trained)
 
     def rates(self, rate: np.ndarray, device: torch.device) -> list[float]:
-        """What the optimiser needs of each of the next steps."""
+        """What the optimiser needs for each of the next steps."""
         return [float(r) for r in rate]
 
     def __call__(self, data: Params, index: Array, weight: Array, knobs: Params, rate: float) -> Array:
         grads, metrics, own = gradients(self.loss, self.params, self.groups, data, index, weight, knobs)
         for names in self.groups:
             for n in names:
-                none = torch.zeros_like(self.params[n]) if self.by_name else None  # adamw decays what has no gradient
+                none = torch.zeros_like(self.params[n]) if self.by_name else None  # adamw decays those without gradient
                 self.params[n].grad = grads.get(n, none)
         if self.clip_norm:
             clip([p.grad for p in self.trained if p.grad is not None], self.clip_norm)
@@ -83,7 +83,7 @@ class EagerStep:
         return _state_of(self.optimiser)
 
     def state_like(self, saved: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What `state_arrays` gives once all parameters have moved: torch makes an optimiser's state at its first step.
+        """The `state_arrays` once all parameters have moved: torch creates an optimiser's state at its first step.
 
         A fused optimiser writes past the end of a state that is smaller than its parameter.
         """
@@ -95,11 +95,11 @@ class EagerStep:
         except Exception:
             if self.by_name:
                 raise
-            return dict(saved)  # one of the user's own that can't be copied: its state is taken as it is
+            return dict(saved)  # the user's own optimiser, which can't be copied: its state is taken unchanged
         return _state_of(other)
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Continue from what `state_arrays` gave."""
+        """Continue from the result of `state_arrays`."""
         saved = self.optimiser.state_dict()
         state: dict[int, dict[str, Any]] = {}
         for name, value in arrays.items():
@@ -112,7 +112,7 @@ class EagerStep:
         self.optimiser.load_state_dict({**saved, "state": state})
 
     def finite(self) -> bool:
-        """Whether the state of an optimiser by name is."""
+        """Whether the state of an optimiser by name is finite."""
         states = [v for entry in self.optimiser.state.values() for v in entry.values()]
         return not self.by_name or all_finite(states)
 
@@ -127,7 +127,7 @@ def _state_of(optimiser: torch.optim.Optimizer) -> dict[str, np.ndarray]:
 class CompiledStep:
     """Gradient and update in one graph: no autograd engine, no optimiser object, each gradient used while it is hot.
 
-    Against a compiled loss with a fused Adam it takes three quarters of the time (784-200-200-50, B = 20).
+    It takes three quarters of the time of a compiled loss with a fused Adam (784-200-200-50, B = 20).
     """
 
     def __init__(self, loss: Loss, params: Params, groups: Groups, optimiser: Any):
@@ -165,15 +165,15 @@ class CompiledStep:
                 params[n].copy_(value)
             return metrics
 
-        # torch counts the graphs of a code object, in the whole process, and refuses the ninth: each run has its own.
+        # torch counts the graphs of a code object in the whole process, and refuses the ninth: each run has its own.
         step.__code__ = step.__code__.replace()
-        # torch.compile switches off distributions' validation for the whole process: put back what was.
+        # torch.compile turns off distributions' validation for the whole process: restore the setting.
         before = Distribution._validate_args
         self._step = torch.compile(step, fullgraph=True, dynamic=False)
         Distribution.set_default_validate_args(before)
 
     def rates(self, rate: np.ndarray, device: torch.device) -> Array:
-        """What the rule needs of each of the next steps, [S, 3]."""
+        """What the rule needs for each of the next steps, [S, 3]."""
         return torch.as_tensor(corrected(self.spec, rate, self.taken), device=device)
 
     def __call__(self, data: Params, index: Array, weight: Array, knobs: Params, rate: Array) -> Array:
@@ -189,18 +189,18 @@ class CompiledStep:
         return {n: _host(v) for n, v in named.items()} | {"taken": np.array(self.taken)}
 
     def state_like(self, saved: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays of the names, shapes and types that `state_arrays` gives."""
+        """Arrays with the names, shapes and types of those of `state_arrays`."""
         return self.state_arrays()
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Continue from what `state_arrays` gave."""
+        """Continue from the result of `state_arrays`."""
         self.taken = int(arrays["taken"])
         for part in ("first", "second"):
             for n, value in getattr(self, part).items():
                 value.copy_(torch.as_tensor(arrays[f"{part}/{n}"]))
 
     def finite(self) -> bool:
-        """Whether the averages of gradients are."""
+        """Whether the averages of gradients are finite."""
         return all_finite([*self.first.values(), *self.second.values()])
 
 
@@ -216,7 +216,7 @@ def _host(value: Any) -> np.ndarray:
 def corrected(spec: Any, rate: np.ndarray, taken: int) -> np.ndarray:
     """Learning rates with Adam's bias corrections: γ, γ / (1 − β₁ᵗ), 1 / √(1 − β₂ᵗ), float32 [S, 3].
 
-    Worked out here, as the graph would raise β to the power of t again for every element of every parameter.
+    Computed here, because the graph would compute the power βᵗ again for every element of every parameter.
     """
     t = taken + 1 + np.arange(len(rate))
     columns = rate, rate / (1.0 - spec.beta1**t), 1.0 / np.sqrt(1.0 - spec.beta2**t)
@@ -251,7 +251,7 @@ RULES: dict[str, Callable[..., None]] = {"adam": _adam, "adamw": _adamw, "adamax
 
 
 def torch_optimiser(spec: Any, params: list[Array]) -> torch.optim.Optimizer:
-    """torch.optim for an `Optimiser` spec, or what the user's own `optimiser(params)` returns."""
+    """torch.optim for an `Optimiser` spec, or the result of the user's own `optimiser(params)`."""
     if not is_spec(spec):
         made = spec(params) if callable(spec) else None
         if not isinstance(made, torch.optim.Optimizer):

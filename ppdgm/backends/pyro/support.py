@@ -1,4 +1,4 @@
-"""Whether data lie in the supports of Pyro's distributions, row by row; masked rows count as such that do."""
+"""Whether data are in the supports of Pyro's distributions, row by row; masked rows count as inside."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _BOUNDS = tuple(
 
 
 def describe(seen: Seen, batch: Mapping[str, Array], checked: bool) -> Observed:
-    """What is known of a site.
+    """What is known about a site.
 
     Args:
         seen: the site.
-        batch: holds the rows.
-        checked: whether distributions check their values, unless the program has put it off: validate_args=False says
-            that data outside the support are meant, as grey values of a Bernoulli.
+        batch: contains the rows.
+        checked: whether distributions check their values, unless the program turned this off: validate_args=False
+            means that data outside the support are allowed, such as grey values of a Bernoulli.
     """
     inner, masked = _inner(seen.dist), seen.mask is not None
     off = checked and not inner._validate_args and not isinstance(inner, Density)
@@ -61,7 +61,7 @@ def rows_inside(seen: Seen) -> Array:
 
 
 def inside(d: Any, value: Array, ask: Callable[[Any, Array], Array | None]) -> Array | None:
-    """What `ask` says of the distribution within, like the batch of the whole; None where that isn't known."""
+    """The answer of `ask` for the inner distribution, in the batch shape of the whole; None if that isn't known."""
     if isinstance(d, ExpandedDistribution):
         return inside(d.base_dist, value, ask)
     if isinstance(d, dist.MaskedDistribution):
@@ -75,20 +75,20 @@ def inside(d: Any, value: Array, ask: Callable[[Any, Array], Array | None]) -> A
 
 
 def observe(d: Any, value: Array, log_prob: Callable[[Any, Array], Array]) -> Array:
-    """log p of data: −∞ outside a support that has parameters. What is outside another is refused before, by row."""
+    """log p of data: −∞ outside a support that has parameters. Outside any other, a row was refused before."""
     found = log_prob(_unchecked(d) if d._validate_args else d, value)
     there = inside(d, value, _between)
     return found if there is None else torch.where(there, found, -torch.inf)
 
 
 def confine(d: Any, value: Array, log_prob: Array) -> Array:
-    """log p of a latent where the guide has drawn it: −∞ outside bounds of its support, where formulas go on."""
+    """log p of a latent at the guide's draw: −∞ outside bounds of its support, where formulas still give numbers."""
     there = inside(d, value, _in_bounds)
     return log_prob if there is None else torch.where(there, log_prob, -torch.inf)
 
 
 def _in_bounds(d: Any, value: Array) -> Array | None:
-    """Whether numbers are within bounds, each by itself: what has to sum to 1, say, does so up to rounding."""
+    """Whether numbers are within bounds, each separately: a sum of 1, for example, has rounding errors."""
     support = support_of(d)
     base = support
     while isinstance(base, constraints.independent):
@@ -97,9 +97,9 @@ def _in_bounds(d: Any, value: Array) -> Array | None:
 
 
 def _between(d: Any, value: Array) -> Array | None:
-    """Whether a value is within bounds that are parameters, where log_prob goes on beyond them; None for others.
+    """Whether a value is within bounds that are parameters, if log_prob gives numbers beyond them; None for others.
 
-    In words of its own, as torch.compile can't look into constraints.
+    Written out here, because torch.compile can't look into constraints.
     """
     if isinstance(d, dist.Binomial | dist.BetaBinomial):
         return (value >= 0) & (value <= d.total_count)
@@ -118,7 +118,7 @@ def _in_support(d: Any, value: Array) -> Array | None:
 
 
 def _unchecked(d: Any) -> Any:
-    """The same distribution, which takes any value."""
+    """The same distribution, but it accepts any value."""
     other = copy(d)
     other.__dict__ |= {n: _unchecked(v) for n, v in vars(d).items() if isinstance(v, torch.distributions.Distribution)}
     other._validate_args = False
@@ -154,6 +154,6 @@ def _arrays(part: Any) -> Iterator[Array]:
 
 
 def _same(value: Array, x: Array) -> bool:
-    """Whether a value is a field of the data, maybe in another shape."""
+    """Whether a value is a field of the data, perhaps in another shape."""
     alike = value.ndim > 0 and value.dtype == x.dtype and value.numel() == x.numel() and len(value) == len(x)
     return alike and value.data_ptr() == x.data_ptr() and value.is_contiguous() and x.is_contiguous()

@@ -1,4 +1,4 @@
-"""Direct readings of a program over torch: no handlers, only distributions and log-probabilities."""
+"""Direct readings of a program with torch: no handlers, only distributions and log-probabilities."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class ProgramTracer:
 
     subsamples = False  #: a minibatch is rows of the data, not indices for the program's own plate
     batch_size: int | None = None  #: any
-    own_rows: int | None = None  #: its parameters are of no data
-    scales: ClassVar[dict[str, float]] = {}  #: there is no word for any
+    own_rows: int | None = None  #: its parameters belong to no data
+    scales: ClassVar[dict[str, float]] = {}  #: a program can't set any
     compiles = True
 
     def __init__(self, program: Any):
@@ -62,19 +62,19 @@ class ProgramTracer:
         self.state_names = frozenset(self._buffers)
 
     def initialise(self, seed: int, data: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
-        """First values of parameters, and of buffers (such as running means), which training moves too."""
+        """First values of parameters, and of buffers (such as running means), which training also changes."""
         values: dict[str, np.ndarray] = self.program.initialise(seed, data, dtype)
         return values | {n: b.detach().cpu().numpy().copy() for n, b in self._buffers.items()}
 
     def prepare(self, data: Mapping[str, np.ndarray]) -> None:
-        """Nothing: a program declares everything."""
+        """Does nothing: a program declares everything."""
 
     def all_modules(self) -> list[torch.nn.Module]:
         """The program's own torch modules, and all inside them."""
         return [m for module in self._modules.values() for m in module.modules()]
 
     def adopt(self, params: Params) -> dict[str, Array]:
-        """Copies of `params` that training may move."""
+        """Copies of `params` that training may change."""
         return {
             n: v.detach().clone().requires_grad_(n not in self.state_names and n not in self.schedules)
             for n, v in params.items()
@@ -87,7 +87,7 @@ class ProgramTracer:
 
     @contextmanager
     def evaluating(self, params: Params) -> Iterator[Params]:
-        """Modules in evaluation mode, on copies of the buffers: an evaluation leaves no trace."""
+        """Modules in evaluation mode, on copies of the buffers: an evaluation changes nothing."""
         modes = [(m, m.training) for module in self._modules.values() for m in module.modules()]
         for m, _ in modes:
             m.training = False
@@ -108,10 +108,10 @@ class ProgramTracer:
         gradients: Gradients | None = None,
         stopped: bool = False,
     ) -> Trace:
-        """Per-site terms of K particles for each datum of the minibatch.
+        """Per-site terms of K particles for each row of the minibatch.
 
         Args:
-            stopped: whether the guide's densities carry no gradient to parameters, and only that to values.
+            stopped: whether the guide's densities have no gradient to parameters, and only one to values.
         """
         speak, reader, shape = self._speak(params, gradients), TorchReader(gradients), (k, index.shape[0])
         guide = self._speak({n: v.detach() for n, v in params.items()}, gradients) if stopped else speak
@@ -124,7 +124,7 @@ class ProgramTracer:
     def watched(
         self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array], watch: Watch | None
     ) -> Trace:
-        """The terms of one particle; `watch` sees what is drawn between sites."""
+        """The terms of one particle; `watch` sees draws between the sites."""
         reader = TorchReader(watch=watch)
         return read_pair(self.program, self._speak(params), reader, batch, (1, index.shape[0]), given, False)
 
@@ -138,7 +138,7 @@ class ProgramTracer:
     def draws(
         self, params: Params, batch: Batch, index: Array, k: int, given: Mapping[str, Array] | None = None
     ) -> Sites:
-        """Latents drawn from the guide, [K, B, *event], but for those that are given."""
+        """Latents drawn from the guide, [K, B, *event], except those that are given."""
         return read_draws(self.program, self._speak(params), TorchReader(), batch, (k, index.shape[0]), given)
 
     def guide(self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array]) -> Sites:
@@ -165,7 +165,7 @@ class ProgramTracer:
     def means(
         self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array] | None = None
     ) -> tuple[Sites, Sites]:
-        """Latents and observed sites at their means, [1, B, *event]; or all latents as they are given."""
+        """Latents and observed sites at their means, [1, B, *event]; or all latents as given."""
         return read_means(self.program, self._speak(params), TorchReader(), batch, index.shape[0], given)
 
     def prior(
@@ -178,17 +178,17 @@ class ProgramTracer:
         apart: bool = False,
         watch: Watch | None = None,
     ) -> tuple[Sites, Sites, Sites]:
-        """Latents and observed sites drawn from the model, [1, size, *event], and log p of those that are held.
+        """Latents and observed sites drawn from the model, [1, size, *event], and the log p of sites that are held.
 
         Args:
             fields: data, or None.
-            given, apart: sites that are held, or None for none, nor observed ones; see `read_prior`.
+            given, apart: sites that are held, or None for none, not even observed ones; see `read_prior`.
         """
         batch = {n: UNSEEN if v is None else v for n, v in fields.items()}
         return read_prior(self.program, self._speak(params), TorchReader(watch=watch), batch, size, mean, given, apart)
 
     def model_twice(self, params: Params, fields: Mapping[str, Any], size: int) -> list[Sites]:
-        """What the model makes of the same latents twice: the means of observed sites, and log p of the latents."""
+        """Two runs of the model at the same latents: the means of observed sites, and log p of the latents."""
         latents = self.prior(params, fields, size, False)[0]
         runs = [self.prior(params, fields, size, True, latents, True) for _ in range(2)]
         return [{**seen, **{f"log p of {n}": v for n, v in scores.items()}} for _, seen, scores in runs]
@@ -248,5 +248,5 @@ def make_tracing(tracer: Any, engine: Any, params: Params, batch: Batch, index: 
 
 
 def select(tracer: Any, data: Batch, index: Array) -> Batch:
-    """The minibatch as the tracer wants it: its rows, or all data where the program subsamples by itself."""
+    """The minibatch as the tracer needs it: its rows, or all data if the program itself subsamples."""
     return data if tracer.subsamples else {n: a.index_select(0, index) for n, a in data.items()}

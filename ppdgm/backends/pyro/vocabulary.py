@@ -1,4 +1,4 @@
-"""The vocabulary over torch and Pyro's distributions, and the direct reader of those."""
+"""The vocabulary for torch and Pyro's distributions, and the direct reader of those."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 class TorchVocabulary(Vocabulary):
-    """P over torch tensors and Pyro's distributions."""
+    """P with torch tensors and Pyro's distributions."""
 
     xp: ClassVar[Any] = xp
     dist: ClassVar[Any] = DISTRIBUTIONS
@@ -88,7 +88,7 @@ class TorchVocabulary(Vocabulary):
     def foreign(self, module: Any, x: Array, event_ndim: int) -> Array:
         n = len(self.prefix)
         own = {k[n:]: self.interpreter.param(k, v) for k, v in self.params.items() if k.startswith(self.prefix)}
-        lead = x.shape[: x.ndim - event_ndim]  # one batch dimension: what layers such as BatchNorm expect
+        lead = x.shape[: x.ndim - event_ndim]  # one batch dimension: layers such as BatchNorm expect that
         out = torch.func.functional_call(module, own, (x.reshape(-1, *x.shape[len(lead) :]),))
         return out.reshape(*lead, *out.shape[1:])
 
@@ -104,7 +104,7 @@ class TorchVocabulary(Vocabulary):
 
 
 class MixedVocabulary(TorchVocabulary):
-    """Likewise, but nets multiply in bfloat16; parameters and densities stay as they are."""
+    """The same, but nets multiply in bfloat16; parameters and densities keep their type."""
 
     def linear(self, x: Array, weight: Array, bias: Array) -> Array:
         return _wide(super().linear, x, weight, bias)
@@ -153,7 +153,7 @@ class TorchReader:
         return confine(d, value, log_prob)
 
     def as_draw(self, d: Any, value: Array) -> Array:
-        return value  # classes are whole numbers already, and all else is floating
+        return value  # classes are already whole numbers, and everything else is floating
 
     def broadcast(self, x: Array, shape: tuple[int, ...]) -> Array:
         return torch.broadcast_to(x, shape)
@@ -176,14 +176,14 @@ class TorchReader:
 
 
 def stamps(batch: Batch) -> list[int]:
-    """A number for each tensor, that grows when it is changed in place; only where distributions are checked too."""
+    """A number for each tensor, which grows if it is changed in place; only if distributions are also checked."""
     if not Distribution._validate_args or torch.compiler.is_compiling():
         return []
     return [t._version for t in batch.values() if isinstance(t, torch.Tensor) and not t.is_inference()]
 
 
 def has_pathwise(d: Any) -> bool:
-    """Whether a draw is a differentiable function of the parameters, and the gradient through it is the whole one."""
+    """Whether a draw is a differentiable function of the parameters, and its gradient is the complete one."""
     inner = d
     while isinstance(inner, dist.Independent | ExpandedDistribution | dist.MaskedDistribution):
         inner = inner.base_dist
@@ -206,7 +206,7 @@ LIBRARY = Library(
     delta=dist.Delta,
     transformed=torch.distributions.TransformedDistribution,
     formulas=pairs(
-        {  # left out are torch's for ContinuousBernoulli and Uniform: infinite where they are not
+        {  # torch's are left out for ContinuousBernoulli and Uniform: infinite where they are not
             "Bernoulli": "Bernoulli Poisson",
             "Beta": "Beta ContinuousBernoulli Exponential Gamma Normal Pareto Uniform",
             "Binomial": "Binomial",
@@ -239,18 +239,18 @@ LIBRARY = Library(
 
 
 def closed_form_kl(q: Any, p: Any) -> Array | None:
-    """KL(q‖p) [K or 1, B or 1, D], per dimension where both factorise; None where no closed form holds."""
+    """KL(q‖p) [K or 1, B or 1, D], per dimension if both factorise; None if no closed form holds."""
     return _flat(closed_form(q, p, LIBRARY))
 
 
 def _flat(form: Array | None) -> Array | None:
-    """[…, D] with at least K and B before D, which may be 1."""
+    """[…, D] with at least K and B before D; they may be 1."""
     return form if form is None else form.reshape((1,) * (3 - form.ndim) + tuple(form.shape))
 
 
 @contextmanager
 def unvalidated(off: bool = True) -> Iterator[None]:
-    """Distributions without argument checks, for the fast readings only: the process's own setting comes back."""
+    """Distributions without argument checks, only for the fast readings; then the process's setting is restored."""
     before = Distribution._validate_args
     Distribution.set_default_validate_args(not off)
     try:
@@ -261,8 +261,8 @@ def unvalidated(off: bool = True) -> Iterator[None]:
 
 @contextmanager
 def flushed() -> Iterator[None]:
-    """Denormal numbers as zeros, as XLA has them: an optimiser's averages of vanishing gradients slow a CPU down."""
-    before = bool(np.finfo(np.float32).tiny * np.float32(0.5) == 0)  # torch sets this flag, but can't tell it
+    """Denormal numbers as zeros, as in XLA: an optimiser's averages of vanishing gradients slow a CPU down."""
+    before = bool(np.finfo(np.float32).tiny * np.float32(0.5) == 0)  # torch sets this flag, but can't read it
     torch.set_flush_denormal(True)
     try:
         yield
