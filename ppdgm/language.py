@@ -1,9 +1,9 @@
 """The vocabulary P in which programs are written, what they declare, and the trace of a run.
 
-A program sees `P` and nothing else of a backend. The same text is read four ways: by Pyro's handlers, by NumPyro's
-handlers, and directly over torch and over JAX by `ppdgm.reading`, which does only arithmetic.
+A program sees `P` and nothing else of a backend. The same text is read in four ways: by Pyro's handlers, by NumPyro's
+handlers, and directly over torch and over JAX by `ppdgm.reading`, which only does arithmetic.
 
-Shapes: K particles, B data of the minibatch. Per-datum terms are [K, B].
+Shapes: K particles, B rows in the minibatch. Terms of each row are [K, B].
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Init = Callable[[np.random.Generator, tuple[int, ...], Mapping[str, np.ndarray] 
 
 
 class Unseen:
-    """A field that is not given. It has a place in `plate` and `obs=`; whatever would compute with it fails."""
+    """A field that is not given. `plate` and `obs=` take it; anything that computes with it fails."""
 
     def __repr__(self) -> str:
         return "a field that is not given"
@@ -33,8 +33,8 @@ class Unseen:
     def _refuse(self, *_: Any) -> Any:
         raise TypeError("the program computes with a field that is not given")
 
-    __eq__ = __ne__ = __bool__ = __len__ = _refuse  # Python would have an answer to these
-    __hash__ = None  # type: ignore[assignment]  # what has no equality has no hash
+    __eq__ = __ne__ = __bool__ = __len__ = _refuse  # without this, Python would give an answer
+    __hash__ = None  # type: ignore[assignment]  # an object without equality has no hash
 
 
 UNSEEN: Any = Unseen()  #: stands for data that are to be generated
@@ -50,13 +50,13 @@ class ParamSpec:
 
 
 class NetLike(Protocol):
-    """What the vocabulary asks of a net: one application, over P."""
+    """What the vocabulary needs from a net: one application, over P."""
 
     def apply(self, P: Vocabulary, x: Array, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Array: ...
 
 
 class NetUse(NamedTuple):
-    """A net with the event shapes that it maps between."""
+    """A net with its event shapes: from `inputs` to `outputs`."""
 
     spec: NetLike
     inputs: tuple[int, ...]
@@ -70,7 +70,7 @@ class Declarations:
     params: dict[str, ParamSpec] = field(default_factory=dict)
     nets: dict[str, NetUse] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    schedules: dict[str, Schedule] = field(default_factory=dict)  # parameters that a schedule moves, no optimiser
+    schedules: dict[str, Schedule] = field(default_factory=dict)  # parameters that a schedule sets, not an optimiser
 
 
 class Trace(NamedTuple):
@@ -81,11 +81,13 @@ class Trace(NamedTuple):
         log_p: site -> log p(site | its parents), [K, B]; latent and observed sites.
         log_q: site -> log q(site | its parents), [K, B]; latent sites.
         kl: site -> closed-form KL(q‖p), [K or 1, B, D], per dimension where p and q factorise (else D = 1).
-        shared: site -> log p − log q of a site outside the data plate (log p of an observed one), [K].
-        marginal: log w with enumerated sites summed out, [K, B]; None where there are none. All terms above are then
-            expectations over these sites under the guide, and values that depend on them have their axes left of K.
-        penalties: name -> what training makes small beside the bound, [B] or [K, B]; None where there is nothing.
-        points: latent -> its term, where the guide has a point mass and the model a density; None where there is none.
+        shared: site -> log p − log q of a site outside the data plate (log p if it is observed), [K].
+        marginal: log w with enumerated sites summed out, [K, B]; None if there are none. If there are some, all terms
+            above are expectations over these sites under the guide, and values that depend on them have their axes to
+            the left of K.
+        penalties: name -> a term that training makes small in addition to the bound, [B] or [K, B]; None if there are
+            none.
+        points: latent -> its term, if the guide has a point mass and the model a density; None if there are none.
     """
 
     values: dict[str, Array]
@@ -99,7 +101,7 @@ class Trace(NamedTuple):
 
 
 class Random(Protocol):
-    """The noise of densities: each call draws anew."""
+    """The noise of densities: each call draws new numbers."""
 
     def normal(self, shape: tuple[int, ...]) -> Array:
         """N(0, 1)."""
@@ -114,7 +116,7 @@ class Random(Protocol):
         ...
 
     def gamma(self, concentration: Array, shape: tuple[int, ...]) -> Array:
-        """Gamma(concentration, 1), of which the concentration broadcasts to the shape."""
+        """Gamma(concentration, 1); the concentration broadcasts to the shape."""
         ...
 
     def poisson(self, rate: Array, shape: tuple[int, ...]) -> Array:
@@ -122,12 +124,12 @@ class Random(Protocol):
         ...
 
     def draw(self, dist: Any, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """A draw of a native distribution, expanded to the batch shape, and its log-density: a flow's base."""
+        """A draw of a native distribution, expanded to the batch shape, and its log-density; for a flow's base."""
         ...
 
 
 class Interpreter(Protocol):
-    """What gives meaning to the statements of a program."""
+    """The object that gives meaning to the statements of a program."""
 
     def plate(self, name: str, data: Array) -> AbstractContextManager[Any]: ...
     def sample(self, name: str, dist: Any, obs: Array | None, infer: Mapping[str, Any] | None) -> Array: ...
@@ -159,23 +161,24 @@ class Vocabulary:
         raise AttributeError(f"P has no word {name!r}. {nearest(name, known)} Mathematics on arrays is in P.xp")
 
     def scope(self, name: str) -> Self:
-        """The same vocabulary, with names of parameters and nets under `name.`."""
+        """The same vocabulary, with `name.` before the names of parameters and nets."""
         return type(self)(self.interpreter, self.params, self.declared, f"{self.prefix}{name}.")
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the variable over which the part in scope is a distribution."""
+        """Shape of the variable of the part in scope (the part is a distribution over it)."""
         return self.declared.shapes[self.prefix[:-1]]
 
     def plate(self, name: str, data: Array) -> AbstractContextManager[Any]:
-        """The data plate: what is drawn inside is independent per datum. `data` is [B, …]."""
+        """The data plate: draws inside it are independent for each row. `data` is [B, …]."""
         return self.interpreter.plate(name, data)
 
     def sample(self, name: str, dist: Any, obs: Array | None = None, infer: Mapping[str, Any] | None = None) -> Array:
         """A random variable: latent, or observed with value `obs`.
 
-        A latent with `infer={"enumerate": "parallel"}` takes all its values at once, along an axis of its own to the
-        left of K. Drawn in the guide, it is averaged over with its probabilities; in the model alone, summed out.
+        A latent with `infer={"enumerate": "parallel"}` takes all its values at once, along its own axis to the left of
+        K. If the guide draws it, terms are averaged over it with its probabilities; if only the model draws it, it is
+        summed out.
         """
         return self.interpreter.sample(name, dist, obs, infer)
 
@@ -212,7 +215,7 @@ class Vocabulary:
         return self.interpreter.deterministic(name, value)
 
     def penalty(self, name: str, value: Array) -> None:
-        """A term [B] per datum that training makes small, outside the joint density: in no bound that is reported."""
+        """A term [B], one for each row, that training makes small. It is in no density and in no reported bound."""
         self.interpreter.penalty(name, value)
 
     def distribution(
@@ -235,20 +238,21 @@ class Vocabulary:
 
         Args:
             sample: (random, batch_shape) -> (value [*batch_shape, *event_shape], its log-density [*batch_shape], or
-                None to have `log_prob` compute it); `random` draws noise, see `Random`.
-            log_prob: value -> log-density, for values from elsewhere.
+                None if `log_prob` should compute it); `random` draws noise, see `Random`.
+            log_prob: value -> log-density, for values that `sample` did not draw.
             event_shape: shape of one draw.
             batch_shape: shape of independent, differently distributed draws.
-            support: of each number of a draw: "real", "positive", "unit_interval", "boolean", "nonnegative_integer",
-                or (low, high) for the whole numbers from low to high.
-            mean: () -> its mean, or a point that stands for it, [*batch_shape, *event_shape].
-            mode: () -> the most probable value, of a discrete variable: what others see where it stands at its mean.
+            support: the range of each number of a draw: "real", "positive", "unit_interval", "boolean",
+                "nonnegative_integer", or (low, high) for the whole numbers from low to high.
+            mean: () -> its mean, or a point that is used in its place, [*batch_shape, *event_shape].
+            mode: () -> the most probable value of a discrete variable. Other variables see it if this one is set to its
+                mean.
             pathwise: whether a draw is a differentiable function of the distribution's parameters.
-            kl: p -> closed-form KL(this‖p) [..., D], or None where there is none; p is the model's distribution.
-            about: what the `kl` of another distribution may want to know of this one, as its attribute `about`.
+            kl: p -> closed-form KL(this‖p) [..., D], or None if there is none; p is the model's distribution.
+            about: what the `kl` of another distribution may need to know about this one, as its attribute `about`.
             values: () -> all values of a discrete variable, [S, *event_shape], for enumeration.
-            discrete: of a relaxation, the discrete distribution that it stands for: training draws and scores the
-                relaxation, and everything else the discrete one.
+            discrete: for a relaxation, the discrete distribution that it represents. Training draws and scores the
+                relaxation, and everything else uses the discrete one.
         """
         raise NotImplementedError
 
@@ -287,7 +291,7 @@ class Vocabulary:
         raise NotImplementedError
 
     def logsumexp(self, x: Array, axis: int = -1) -> Array:
-        """log Σ exp(x) over an axis, without overflow; −∞ where all entries are."""
+        """log Σ exp(x) over an axis, without overflow; −∞ if all entries are −∞."""
         raise NotImplementedError
 
     def lgamma(self, x: Array) -> Array:
@@ -301,17 +305,17 @@ class Vocabulary:
     def concat(self, arrays: Sequence[Array]) -> Array:
         """Vectors side by side: [..., D₁], [..., D₂], … to [..., D₁ + D₂ + …], with the leading dimensions broadcast.
 
-        A latent has particles (and the axes of enumerated sites) where data have none.
+        A latent has axes of particles (and of enumerated sites); data do not have them.
         """
         lead = np.broadcast_shapes(*(tuple(a.shape[:-1]) for a in arrays))
         return self.xp.concat([self.xp.broadcast_to(a, (*lead, a.shape[-1])) for a in arrays], axis=-1)
 
     def repeat(self, count: int, body: Callable[[Array], Array], x: Array) -> Array:
-        """body(body(… body(x))), `count` times; on JAX as one loop, so that a long one compiles fast."""
+        """body(body(… body(x))), `count` times; on JAX this is one loop, so that a long one compiles fast."""
         raise NotImplementedError
 
     def foreign(self, module: Any, x: Array, event_ndim: int) -> Array:
-        """A user's own module applied to [..., *event], with the parameters in scope in place of its own."""
+        """A user's own module applied to [..., *event], with the parameters in scope instead of its own."""
         raise NotImplementedError
 
 

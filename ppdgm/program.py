@@ -27,7 +27,7 @@ def zeros(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) ->
 
 
 def constant(value: float) -> Init:
-    """An initial value of one number everywhere."""
+    """Initial values that are all the same number."""
 
     def init(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> np.ndarray:
         return np.full(shape, value)
@@ -55,10 +55,10 @@ class Context:
         inputs: tuple[int, ...] | None = None,
     ):
         self.declared, self.prefix, self.label = declared, prefix, label
-        self.inputs = inputs  #: shape of what the posterior of a prior's latent is a function of; None: of more than x
+        self.inputs = inputs  #: shape of the posterior's input, for a prior's latent; None if it depends on more than x
 
     def scope(self, name: str, label: str | None = None) -> Context:
-        """The same context, with names under `name.`."""
+        """The same context, with `name.` before every name."""
         return Context(self.declared, f"{self.prefix}{name}.", label or self.label, self.inputs)
 
     def param(self, name: str, shape: tuple[int, ...] = (), init: Init = zeros, label: str | None = None) -> None:
@@ -75,7 +75,7 @@ class Context:
         self.declared.params[name] = ParamSpec(tuple(shape), init, label or self.label)
 
     def schedule(self, name: str, schedule: Schedule) -> None:
-        """Declare a number that changes with the training step: `P.param(name)`, which no optimiser moves."""
+        """Declare a number that changes with the training step: `P.param(name)`, which no optimiser changes."""
         self.param(name, (), constant(float(schedule(np.zeros(1))[0])), label="schedule")
         self.declared.schedules[self.prefix + name] = schedule
 
@@ -91,11 +91,12 @@ class Context:
         """Declare a net from events of shape `inputs` to events of shape `outputs`.
 
         Args:
-            name: of the net.
+            name: the name of the net.
             net: the net.
             inputs, outputs: shapes of events.
-            label: of its parameters.
-            start: what is added to its output at the start, given data: an array of shape `outputs`, or None for none.
+            label: the label of its parameters.
+            start: a function of the data that gives what is added to the output at the start: an array of shape
+                `outputs`, or None for nothing.
         """
         _checked_name("net", name)
         if not isinstance(net, Net):
@@ -122,11 +123,11 @@ class Context:
 
         Args:
             part: a prior, posterior or likelihood.
-            shape: of one draw.
-            label: of its parameters.
+            shape: the shape of one draw.
+            label: the label of its parameters.
             name: its scope, by default its role.
-            inputs: of a prior, the shape of what the posterior of its variable is a function of, where there is one:
-                for priors that are made of posteriors, such as VampPrior.
+            inputs: for a prior, the shape of the input of its variable's posterior, if there is one. Priors that are
+                made of posteriors, such as VampPrior, need it.
 
         Returns:
             The shape of the net output (the head) that the part reads; () if it reads none.
@@ -141,7 +142,7 @@ class Context:
 
 
 def _started(init: Init, start: Callable[[Mapping[str, np.ndarray]], np.ndarray | None]) -> Init:
-    """First values of an output's bias, [outputs] or one for each channel, moved by what `start` gives of data."""
+    """First values of an output's bias, [outputs] or one for each channel, plus what `start` gives for the data."""
 
     def moved(rng: np.random.Generator, shape: tuple[int, ...], data: Mapping[str, np.ndarray] | None) -> np.ndarray:
         value = np.asarray(init(rng, shape, data), np.float64)
@@ -169,7 +170,7 @@ class Part(Spec):
     """
 
     role: ClassVar[str]
-    mean_is_a_point: ClassVar[bool] = False  #: whether what stands for its mean need not be its mean, as of a flow
+    mean_is_a_point: ClassVar[bool] = False  #: whether its `mean` may be a point other than the mean, as for a flow
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
@@ -204,8 +205,8 @@ class Part(Spec):
 class Program(Spec):
     """A generative model and its guide, written once over the vocabulary P.
 
-    A subclass has fields, and three methods: `build` declares parameters, nets and parts; `model(P, x, …)` and
-    `guide(P, x, …)` are the pair. A datum is a mapping of named arrays, handed over by name; a single array is `x`.
+    A subclass has fields and three methods. `build` declares parameters, nets and parts; `model(P, x, …)` and
+    `guide(P, x, …)` are the pair. Data are named arrays, passed by name; a single array is `x`.
     """
 
     @classmethod
@@ -220,7 +221,7 @@ class Program(Spec):
         """Declare every parameter, net and part, with its shape."""
 
     def model(self, P: Vocabulary, *data: Any, **fields: Any) -> Any:
-        """The generative model: `model(self, P, x)`, with an argument for each field of a datum."""
+        """The generative model: `model(self, P, x)`, with an argument for each field of the data."""
         raise ProgramError(f"{type(self).__name__} has no model(self, P, x).")
 
     def guide(self, P: Vocabulary, *data: Any, **fields: Any) -> Any:
@@ -228,18 +229,18 @@ class Program(Spec):
         raise ProgramError(f"{type(self).__name__} has no guide(self, P, x).")
 
     def check(self, data: Batch) -> None:
-        """Refuse data that the model can't have generated, before any work starts."""
+        """Refuse data that the model can't generate, before any work starts."""
 
     def independent(self) -> Any:
-        """The likelihood of which independent columns are what the model has to beat; None where it isn't known."""
+        """The likelihood whose independent columns the model has to beat; None if it is not known."""
         return getattr(self, "likelihood", None)
 
     def simulated(self, latents: Batch, data: Batch) -> dict[str, np.ndarray]:
-        """Fields of simulated data that are no site of the model, but say what a latent is, such as a label.
+        """Fields of simulated data that are not a site of the model but give the value of a latent, such as a label.
 
         Args:
-            latents: drawn from the model, [N, *event] by site.
-            data: rows of real data, [N, *event] by field, that tell what is missing, say.
+            latents: draws from the model, [N, *event] by site.
+            data: rows of real data, [N, *event] by field. They can show, for example, which values are missing.
         """
         return {}
 
@@ -259,20 +260,20 @@ class Program(Spec):
     ) -> dict[str, np.ndarray]:
         """First values of all parameters, the same on every backend.
 
-        Each parameter draws from a stream of its own, keyed by seed and name, so that adding one changes no other.
+        Each parameter has its own stream of random numbers, set by seed and name. So a new parameter changes no other.
 
         Args:
             seed: non-negative.
-            data: may set values (never shapes), such as pseudo-inputs.
+            data: may set values (never shapes), for example of pseudo-inputs.
             dtype: "float32" or "float64".
         """
         require("seed", seed, int, 0, "a whole number, at least 0")
         return {n: _first_value(n, s, seed, data, dtype) for n, s in self.declarations().params.items()}
 
     def fixes(self, data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Latents that fields of the data fix, by site, [N, *event]: a class that is known. `sample` holds them there.
+        """Latents that fields of the data fix, by site, [N, *event], such as a known class. `sample` keeps them fixed.
 
-        Only for fields that the guide alone reads; the model conditions on others by itself.
+        Use it only for fields that only the guide reads; the model conditions on other fields automatically.
         """
         return {}
 
@@ -289,14 +290,14 @@ class Program(Spec):
 
         Args:
             backend: "pyro" or "numpyro".
-            params: their values; by default `initialise(seed)`.
+            params: values of the parameters; by default `initialise(seed)`.
             seed: for the initial values.
-            size: B of the plate where the callable is called without data (prior predictive).
-            data_size: N, where a minibatch of B stands for a larger set: the plate scales by N/B.
+            size: B of the plate if the callable is called without data (prior predictive).
+            data_size: N, if a minibatch of B represents a larger set: the plate scales by N/B.
 
         Returns:
             (model, guide). On Pyro both are `torch.nn.Module`s over the same parameters, and the global parameter
-            store stays as it is. On NumPyro they are functions with `numpyro.param` sites.
+            store does not change. On NumPyro they are functions with `numpyro.param` sites.
         """
         values = self.initialise(seed) if params is None else self._checked(seed, params)
         pair: tuple[Callable[..., Any], Callable[..., Any]] = load_backend(backend).bind(
@@ -315,12 +316,12 @@ class Program(Spec):
 
     @staticmethod
     def from_pyro(model: Callable[..., Any], guide: Callable[..., Any], data_plate: str = "data") -> PlainPair:
-        """A plain Pyro pair, as it is, for every engine and evaluation that makes sense for it."""
+        """A plain Pyro pair, unchanged, for every engine and evaluation that makes sense for it."""
         return PlainPair(model, guide, data_plate, "pyro")
 
     @staticmethod
     def from_numpyro(model: Callable[..., Any], guide: Callable[..., Any], data_plate: str = "data") -> PlainPair:
-        """A plain NumPyro pair, as it is, for every engine and evaluation that makes sense for it."""
+        """A plain NumPyro pair, unchanged, for every engine and evaluation that makes sense for it."""
         return PlainPair(model, guide, data_plate, "numpyro")
 
 
@@ -351,7 +352,7 @@ def _first_value(name: str, spec: ParamSpec, seed: int, data: Any, dtype: str) -
 
 
 def check_program(program: Any) -> None:
-    """Refuse what is neither a Program nor a plain pair."""
+    """Refuse anything that is neither a Program nor a plain pair."""
     if not isinstance(program, Program | PlainPair):
         raise ProgramError(
             f"program: got {_shown(program)}, expected a Program such as VAE(…), or a plain pair from "
@@ -366,11 +367,11 @@ def _shown(value: Any) -> str:
 class PlainPair:
     """A user's own Pyro or NumPyro model and guide. Its parameters are found by running it once.
 
-    A NumPyro pair's parameters are drawn anew for each `fit`. A Pyro pair's live in the user's modules, which training
-    moves: a second `fit` starts from there. What `fit` returns holds values of its own.
+    The parameters of a NumPyro pair are drawn again for each `fit`. Those of a Pyro pair live in the user's modules,
+    and training changes them: a second `fit` starts from there. What `fit` returns has its own copy of the values.
 
     Args:
-        model, guide: callables over the data: `model(x)` for a single array, keywords for named fields.
+        model, guide: functions of the data: `model(x)` for a single array, keywords for named fields.
         data_plate: name of the plate over data, full or subsampled.
         backend: "pyro" or "numpyro".
     """
@@ -382,10 +383,10 @@ class PlainPair:
         self.model, self.guide, self.data_plate, self.backend = model, guide, data_plate, backend
 
     def independent(self) -> None:
-        """Nor of their likelihood."""
+        """The likelihood of a plain pair is not known."""
 
     def check(self, data: Batch) -> None:
-        """Plain pairs say nothing of their data's range."""
+        """Plain pairs do not declare the range of their data, so nothing is refused."""
 
     def __repr__(self) -> str:
         name = lambda f: getattr(f, "__qualname__", type(f).__name__)

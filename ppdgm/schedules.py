@@ -22,7 +22,7 @@ class Schedule(Spec):
 
     @abstractmethod
     def reached(self) -> int:
-        """The step from which the value stays what it is."""
+        """The step from which on the value no longer changes."""
 
 
 class Constant(Schedule):
@@ -46,7 +46,7 @@ class Linear(Schedule):
 
     Args:
         start, end: the first value, and the last.
-        steps: until the last value.
+        steps: the number of steps until the last value.
     """
 
     start: NonNegativeFloat = 0.0
@@ -61,13 +61,13 @@ class Linear(Schedule):
 
 
 class Sigmoid(Schedule):
-    """From near `start` to `end` along an S, start + (end − start) σ((step − middle) / width), then `end`.
+    """From near `start` to `end` in an S-shaped curve, start + (end − start) σ((step − middle) / width), then `end`.
 
     Bowman et al. 2016, arXiv:1511.06349.
 
     Args:
-        start, end: the values far before the middle, and from `steps` on.
-        steps: until the last value; the middle is at half of it, and the width a twelfth.
+        start, end: the value far before the middle, and the value from `steps` on.
+        steps: the number of steps until the last value. The middle is at half of it, and the width is a twelfth of it.
     """
 
     start: NonNegativeFloat = 0.0
@@ -83,15 +83,15 @@ class Sigmoid(Schedule):
 
 
 class Cyclical(Schedule):
-    """From `start` to `end` over and over: a rise in equal parts, then `end` for the rest of the cycle.
+    """From `start` to `end` again and again: a rise in equal parts, then `end` for the rest of the cycle.
 
     Fu et al. 2019, arXiv:1903.10145. After the last cycle it stays at `end`.
 
     Args:
         start, end: the first value of a cycle, and the last.
-        steps: of all cycles together.
-        cycles: how many.
-        rise: the share of a cycle that rises.
+        steps: the number of steps of all cycles together.
+        cycles: the number of cycles.
+        rise: the share of a cycle in which the value rises.
     """
 
     start: NonNegativeFloat = 0.0
@@ -114,8 +114,8 @@ class Cosine(Schedule):
 
     Args:
         peak, end: the largest value, and the last.
-        steps: until the last value, with the warm-up.
-        warmup: steps up to the peak.
+        steps: the number of steps until the last value, including the warm-up.
+        warmup: the number of steps up to the peak.
     """
 
     peak: PositiveFloat
@@ -138,7 +138,7 @@ class Exponential(Schedule):
     Args:
         start: the first value.
         rate: the factor by which it changes.
-        every: steps in which it changes by that factor.
+        every: the number of steps in which it changes by that factor.
     """
 
     start: PositiveFloat
@@ -158,7 +158,7 @@ def as_schedule(value: float | Schedule) -> Schedule:
 
 
 def unreached(schedules: Mapping[str, Schedule], steps: int, who: str = "the run") -> list[str]:
-    """What is to be said of each schedule with a warm-up that ends after all `steps`."""
+    """A message for each schedule whose warm-up needs more than `steps` steps."""
     return [
         f"{name}: the schedule needs {schedule.reached()} steps, but {who} has {steps}. Train longer, or shorten it: "
         f"steps={steps} at most."
@@ -168,10 +168,10 @@ def unreached(schedules: Mapping[str, Schedule], steps: int, who: str = "the run
 
 
 def check_reached(told: Iterable[str]) -> None:
-    """Refuse a run that ends before its warm-ups do, all at once.
+    """Refuse a run that ends before its warm-ups do, with all messages at once.
 
     Raises:
-        TrainingError: `told`, which `unreached` gives, is not empty.
+        TrainingError: `told`, the messages of `unreached`, is not empty.
     """
     if told := list(told):
         raise TrainingError(" ".join(told))

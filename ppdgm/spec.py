@@ -24,7 +24,7 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Shape = tuple[PositiveInt, ...]
 
-_WORDING = (  # of pydantic's messages, in plain words
+_WORDING = (  # plain words for pydantic's messages
     (r"a valid dictionary or instance of ([AEIOU])", r"an \1"),
     (r"a valid dictionary or instance of ", "a "),
     (r"a valid integer", "a whole number"),
@@ -42,11 +42,11 @@ SpecT = TypeVar("SpecT", bound="Spec")
 class Spec(BaseModel):
     """A frozen record whose fields are checked when it is made.
 
-    Two specs are equal when their classes and fields are. `to_json`/`from_json` and `to_toml`/`from_toml` round-trip;
-    a nested spec is a table with its class under `kind`.
+    Two specs are equal if their classes and fields are equal. `to_json`/`from_json` and `to_toml`/`from_toml` give back
+    an equal spec; a nested spec is a table with its class under `kind`.
 
     Raises:
-        SpecError: a field is unknown, missing or has a value that it can't have.
+        SpecError: a field is unknown, missing or has a value that is not allowed.
     """
 
     model_config = ConfigDict(
@@ -71,7 +71,7 @@ class Spec(BaseModel):
             super().__init__(**fields)
         except ValidationError as error:
             raise SpecError(_explain(type(self), error)) from None
-        except PydanticUserError as error:  # a field's type that Python doesn't find, in a class of the user's
+        except PydanticUserError as error:  # Python doesn't find the type of a field, in the user's own class
             raise SpecError(f"{type(self).__name__}: {str(error).partition(chr(10))[0]}") from None
         except TypeError as error:
             if family := re.search("abstract class ([A-Z][A-Za-z]*) ", str(error)):
@@ -83,7 +83,7 @@ class Spec(BaseModel):
             raise
         for name in type(self).model_fields:
             value = getattr(self, name)
-            if isinstance(value, list | dict | set | np.ndarray):  # a default that is not checked, as a list's
+            if isinstance(value, list | dict | set | np.ndarray):  # pydantic does not check defaults
                 raise SpecError(
                     f"{type(self).__name__}.{name}: got {shown(value)}, which can change. Specs do not: annotate the "
                     "field as a tuple, such as tuple[int, ...], and give it one by default."
@@ -101,12 +101,12 @@ class Spec(BaseModel):
         return {k: _plain(v) for k, v in fields.items()} if isinstance(fields, dict) else fields
 
     def replace(self, /, **changes: Any) -> Self:
-        """A copy with some fields changed, checked like a new one."""
+        """A copy with some fields changed. It is checked like a new spec."""
         return type(self)(**{**{n: getattr(self, n) for n in type(self).model_fields}, **changes})
 
     @classmethod
     def kind(cls) -> str:
-        """The name under which text refers to this class: bare for ppdgm's own, `module:Class` for others."""
+        """The name of this class in text: only the name for ppdgm's own classes, `module:Class` for others."""
         return cls.__qualname__ if cls.__module__.startswith("ppdgm.") else f"{cls.__module__}:{cls.__qualname__}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -124,8 +124,8 @@ class Spec(BaseModel):
 
         Args:
             table: what `to_dict` returned.
-            classes: classes of your own that it may name: the classes themselves, or `module:Class` paths, which are
-                imported. No other module is ever imported.
+            classes: your own classes that the table may name: the classes themselves, or `module:Class` paths, which
+                are imported. No other module is ever imported.
         """
         spec = _build(table, own_classes(classes))
         if not isinstance(spec, cls):
@@ -160,12 +160,12 @@ class Spec(BaseModel):
 
 
 def _check_names(cls: type[Spec]) -> None:
-    """Refuse a field with the name of a method or an attribute that ppdgm calls: the field's value would replace it.
+    """Refuse a field that has the name of a method or attribute of ppdgm, because its value would replace that.
 
     Raises:
-        SpecError: there is one.
+        SpecError: there is such a field.
     """
-    with suppress(NameError):  # of an annotation, which pydantic tells of
+    with suppress(NameError):  # from an annotation; pydantic reports it
         for name, annotation in inspect.get_annotations(cls).items():
             home = next((base for base in cls.__mro__[1:] if name in vars(base) and not _is_users(base)), None)
             declared = any(name in base.__pydantic_fields__ for base in cls.__mro__[1:] if issubclass(base, Spec))
@@ -193,10 +193,10 @@ def import_class(path: str) -> type[Spec]:
 
 
 def own_classes(given: Any) -> list[type[Spec]]:
-    """The classes that a user hands in, or names as `module:Class`; a single one may go without a list.
+    """The classes that a user passes, or names as `module:Class`; a single one needs no list.
 
     Raises:
-        SpecError: something else.
+        SpecError: something else was passed.
     """
     several = given if isinstance(given, Iterable) and not isinstance(given, str | type) else [given]
     found = [import_class(c) if isinstance(c, str) else c for c in several]
@@ -207,12 +207,12 @@ def own_classes(given: Any) -> list[type[Spec]]:
 
 
 def adopt(adopter: Callable[[Any], Spec | None]) -> None:
-    """Let `adopter` turn foreign objects that stand in a spec's field into specs (a torch module into a net)."""
+    """Let `adopter` turn foreign objects in a field of a spec into specs (a torch module into a net)."""
     _adopters.append(adopter)
 
 
 def known_specs() -> dict[str, type[Spec]]:
-    """Every spec class there is at the moment, by its kind."""
+    """Every spec class that exists at the moment, by its kind."""
     importlib.import_module("ppdgm.models")
     importlib.import_module("ppdgm.inference")
     found: dict[str, type[Spec]] = {}
@@ -225,7 +225,7 @@ def known_specs() -> dict[str, type[Spec]]:
 
 
 def _plain(value: Any) -> Any:
-    """Lists as tuples, NumPy scalars as Python's, tables as specs, foreign modules as specs."""
+    """Lists as tuples, NumPy scalars as Python values, foreign modules as specs."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, list | tuple):
@@ -267,7 +267,7 @@ def _build_field(cls: type[Spec], field: str, value: Any, classes: list[type[Spe
 
 
 def _is_name(cls: type[Spec], field: str, value: Any) -> bool:
-    """Whether text stands where nothing but a spec can: prior = "VampPrior"."""
+    """Whether the value is text in a field that only takes specs: prior = "VampPrior"."""
     return isinstance(value, str) and field in cls.model_fields and _is_family(cls.model_fields[field].annotation)
 
 
@@ -279,7 +279,7 @@ def find_kind(kind: str, classes: Iterable[type[Spec] | str] = ()) -> type[Spec]
     """The class that `kind` names: one of ppdgm's own, or of `classes`, as in `Spec.from_dict`.
 
     Raises:
-        SpecError: there is none, with the nearest name.
+        SpecError: there is no such class; the message suggests the nearest name.
     """
     if not isinstance(kind, str):
         raise SpecError(f"kind: got {kind!r}, expected the name of a class.")
@@ -288,9 +288,9 @@ def find_kind(kind: str, classes: Iterable[type[Spec] | str] = ()) -> type[Spec]
     known = {name: cls for name, cls in known_specs().items() if not inspect.isabstract(cls)}
     if kind in given:
         return given[kind]
-    if kind in known and ":" not in kind:  # ppdgm's own, whatever a class of the user's is called
+    if kind in known and ":" not in kind:  # ppdgm's own, even if a user's own class has the same name
         return known[kind]
-    for cls in own:  # a class that has another home since, or that stood in a script
+    for cls in own:  # a class that is in another module since then, or that was in a script
         if kind.rpartition(":")[2] == cls.__qualname__:
             return cls
     if kind in known:
@@ -315,7 +315,7 @@ def _explain(cls: type[Spec], error: ValidationError) -> str:
 
 
 def _merged(details: list[ErrorDetails]) -> list[ErrorDetails]:
-    """One entry per field: the branches of a union are joined, as 'expected this or that'."""
+    """One entry for each field: the branches of a union are joined to 'expected this or that'."""
     fields: dict[str, ErrorDetails] = {}
     for detail in details:
         name = str(detail["loc"][0]) if detail["loc"] else ""
@@ -337,7 +337,7 @@ def _explain_one(cls: type[Spec], detail: ErrorDetails) -> str:
     expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     for pattern, words in _WORDING:
         expected = re.sub(pattern, words, expected)
-    if not field and detail["type"] == "value_error":  # of a class's own check of several fields together
+    if not field and detail["type"] == "value_error":  # from a class's own check of several fields together
         return f"{owner}: {expected}"
     if detail["type"] == "model_type":
         expected = _members(detail["ctx"]["class_name"])
@@ -358,7 +358,7 @@ def _members(family: str) -> str:
     """A family of specs with some of its members, in words."""
     concrete = {name: spec for name, spec in known_specs().items() if not inspect.isabstract(spec)}
     members = [name for name, spec in concrete.items() if _is_a(spec, family) and name != family]
-    known = [name for name in members if name.isalnum() and name != "ForeignNet"]  # ppdgm's own that users write
+    known = [name for name in members if name.isalnum() and name != "ForeignNet"]  # ppdgm's own classes for users
     known.sort(key=lambda name: len(concrete[name].model_fields))  # the simplest first
     if not known:  # a class without others of its kind
         return f"{family}(…)"

@@ -1,4 +1,4 @@
-"""Programs and their parts. Each family lists its own public names."""
+"""Programs and their parts. Each family of parts lists its own public names."""
 
 from ppdgm import nets
 from ppdgm.models import flows, likelihoods, posteriors, priors

@@ -1,4 +1,4 @@
-"""The deterministic autoencoder, to compare with."""
+"""The deterministic autoencoder, for comparison with VAEs."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ppdgm.spec import PositiveInt, Shape
 class Autoencoder(Program):
     """Deterministic autoencoder, for comparison: z = encoder(x), x ~ likelihood(decoder(z)). Nothing is latent.
 
-    Its `elbo` and `log_likelihood` are the log-probability log p(x|z(x)) of a reconstruction, a score that no
-    generative model's may be compared with: it knows the datum. It has no prior, so it can't be sampled; `fit.encode`
-    gives the codes z.
+    Its `elbo` and `log_likelihood` are the log-probability log p(x|z(x)) of a reconstruction. Do not compare this score
+    with that of a generative model: the code z(x) was computed from x. The autoencoder has no prior, so it can't be
+    sampled; `fit.encode` gives the codes z.
 
     Args:
-        event_shape: shape of one datum.
+        event_shape: shape of one row of the data.
         latent: D, the width of the code z, or its shape.
         likelihood: p(x|z), given the decoder's output.
-        encoder, decoder: the nets, or modules of your own.
+        encoder, decoder: the nets, or your own modules.
     """
 
     event_shape: Shape

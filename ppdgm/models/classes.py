@@ -1,4 +1,4 @@
-"""What programs with classes share: the one-hot distribution, labels as one-hot vectors, nets that read both."""
+"""Shared by programs with classes: the one-hot distribution, labels as one-hot vectors, nets of x and a label."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def one_hot_categorical(P: Vocabulary, log_probs: Array) -> Any:
 
 
 def as_one_hot(P: Vocabulary, label: Array, classes: int) -> Array:
-    """Labels [B] as unit vectors [B, C]; −1, which stands for a missing one, as zeros."""
+    """Labels [B] as unit vectors [B, C]; −1, which means a missing label, as zeros."""
     if label is None or label is UNSEEN:
         raise ProgramError(
             "The program is conditional on 'label', which is not given. Hand over the classes: fit.sample(10, "
@@ -51,7 +51,7 @@ def as_one_hot(P: Vocabulary, label: Array, classes: int) -> Array:
 
 
 def check_labels(label: np.ndarray, classes: int, missing: bool = False) -> None:
-    """Refuse labels that are no classes, or not one per datum.
+    """Refuse labels that are not classes, or that are not one number for each row.
 
     Raises:
         DataError: with the index of the first bad label.
@@ -65,14 +65,14 @@ def check_labels(label: np.ndarray, classes: int, missing: bool = False) -> None
 
 
 def beside(net: Net, event: tuple[int, ...], width: int) -> tuple[int, ...]:
-    """What a net reads that sees data of shape `event` and a vector: one vector; of a `ConvEncoder`, more channels."""
+    """The input shape of a net of x [*event] and a vector: one longer vector, or more channels for a `ConvEncoder`."""
     if isinstance(net, ConvEncoder) and len(event) > 1:
         return (prod(event[:-2]) + width, *event[-2:])
     return (prod(event) + width,)
 
 
 def put_beside(P: Vocabulary, net: Net, x: Array, y: Array, event: tuple[int, ...]) -> Array:
-    """x [..., *event] and y [..., W] as `beside` says."""
+    """x [..., *event] and y [..., W] as one array, whose shape `beside` gives."""
     if not (isinstance(net, ConvEncoder) and len(event) > 1):
         return P.concat([flatten(P, x, event), y])
     image, planes = (prod(event[:-2]), *event[-2:]), y[..., None, None]

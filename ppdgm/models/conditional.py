@@ -17,26 +17,26 @@ from ppdgm.nets.base import flatten
 from ppdgm.program import Context, Program, constant, normal
 from ppdgm.spec import PositiveInt, Shape
 
-_MIN_SCALE = 1e-3  # of a class's prior
+_MIN_SCALE = 1e-3  # for the prior of each class
 
 
 class ConditionalVAE(Program):
     """Conditional VAE: z ~ p(z|y), x ~ likelihood(decoder(z, y)); q(z|x, y) = posterior(encoder(x, y)).
 
-    Sohn, Lee & Yan 2015. The field `label` y [N] holds classes, whole numbers from 0, and is always given: to draw
-    data, `fit.sample(3, given={"label": [7, 7, 1]})`. Parameters of a conditional prior: `classes.loc` and
+    Sohn, Lee & Yan 2015. The field `label` y [N] holds classes, whole numbers from 0. It is always needed: to draw
+    data, use `fit.sample(3, given={"label": [7, 7, 1]})`. Parameters of a conditional prior: `classes.loc` and
     `classes.raw_scale`, [C, *latent].
 
     Args:
-        event_shape: shape of one datum.
-        classes: C, how many classes there are.
+        event_shape: shape of one row of the data.
+        classes: C, the number of classes.
         latent: D, the width of z, or its shape.
-        prior: p(z), whatever the class.
+        prior: p(z), the same for every class.
         conditional_prior: p(z|y) = N(μ_y, diag σ_y²), with a learned mean and scale for each class, instead of `prior`.
         posterior: q(z|x, y), given the encoder's output.
         likelihood: p(x|z, y), given the decoder's output.
-        encoder: the net of x beside the one-hot label, [X + C]; a ConvEncoder sees C more channels.
-        decoder: the net of z beside the one-hot label, [D + C].
+        encoder: the net of x and the one-hot label, [X + C]; a ConvEncoder sees C more channels.
+        decoder: the net of z and the one-hot label, [D + C].
     """
 
     event_shape: Shape

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-_DETERMINED = 1e-12  # of a dimension's variance
-_CONSTANT = 1e-12  # of the largest dimension's: less than that is rounding
+_DETERMINED = 1e-12  # share of a dimension's variance
+_CONSTANT = 1e-12  # share of the largest dimension's variance: less is rounding
 
 
 def second_moments(kind: str, weights: np.ndarray, off: np.ndarray) -> np.ndarray:
     """Σ r ddᵀ over data for weights r [C, N] and off d [C, N, X]: [C, X, X].
 
-    Of it "tied" has the sum over components [1, X, X], "diagonal" the diagonal [C, X], "spherical" its mean [C, 1].
+    "tied" gives its sum over components [1, X, X], "diagonal" its diagonal [C, X], "spherical" the mean of that [C, 1].
     """
     if kind in ("full", "tied"):
         each = np.swapaxes(weights[:, :, None] * off, 1, 2) @ off
@@ -23,7 +23,7 @@ def second_moments(kind: str, weights: np.ndarray, off: np.ndarray) -> np.ndarra
 def regressions(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A [C, X, X] and s [C, X] with (I − A) Σ (I − A)ᵀ = diag(s²), for Σ [C, X, X]: Pourahmadi 1999.
 
-    Σ may be singular: a dimension that those before it determine has s = 0, and no part in those after it.
+    Σ may be singular: a dimension that is determined by the ones before it has s = 0 and no effect on those after it.
     """
     found = [_regression(each) for each in covariance]
     return np.array([regression for regression, _ in found]), np.array([scale for _, scale in found])
@@ -49,7 +49,7 @@ def _regression(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _least(covariance: np.ndarray) -> np.ndarray:
-    """What is left of each dimension's variance, given those before it, that counts as nothing, [X]."""
+    """The limit of each dimension's variance, given those before it, up to which it counts as 0, [X]."""
     variance = np.maximum(np.diagonal(covariance), 0.0)
     return _DETERMINED * np.maximum(variance, _CONSTANT * variance.max(initial=0.0))
 

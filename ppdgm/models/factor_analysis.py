@@ -1,4 +1,4 @@
-"""Factor analysis: PPCA with a noise of its own for each dimension."""
+"""Factor analysis: PPCA with a separate noise for each dimension."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ class FactorAnalysis(LinearGaussian):
 
     The posterior is N(M⁻¹WᵀΨ⁻¹(x − μ), M⁻¹) with M = WᵀΨ⁻¹W + I. Parameters: `weight` W [X, D], `loc` μ [X],
     `log_scale` ½ log Ψ [X]; with the linear guide also `guide.weight` A [D, X], `guide.bias`, `guide.log_scale` [D].
-    Closed forms of arrays: `exact_log_likelihood`, `exact_posterior`, `e_step`, `m_step`.
+    Closed forms on arrays: `exact_log_likelihood`, `exact_posterior`, `e_step`, `m_step`.
 
     Args:
-        event_shape: (X,), the width of a datum.
+        event_shape: (X,), the width of a row.
         latent: D.
-        posterior: "exact" is the full-covariance posterior above, with no parameters of its own; "linear" is
+        posterior: "exact" is the full-covariance posterior above, without its own parameters; "linear" is
             N(Ax + b, diag s²).
     """
 

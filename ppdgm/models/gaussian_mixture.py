@@ -21,21 +21,21 @@ _LEAST_COUNT = 10 * float(np.finfo(float).eps)
 
 
 class GaussianMixture(Program):
-    """Mixture of Gaussians: c ~ Cat(π), x ~ N(μ_c, Σ_c), of which the ELBO is log p(x) exactly.
+    """Mixture of Gaussians: c ~ Cat(π), x ~ N(μ_c, Σ_c). Its ELBO is exactly log p(x).
 
-    The site c, a one-hot vector, is enumerated. Covariances are kept as regressions of each dimension on those before
+    The site c, a one-hot vector, is enumerated. Covariances are stored as regressions of each dimension on those before
     it, (I − A) Σ (I − A)ᵀ = diag(s²) (Pourahmadi 1999). Parameters: `weight_logits` [C], `loc` μ [C, X], `raw_scale`
-    with s = min_scale + softplus, and `regression` A, of which the part below the diagonal counts.
-    Of arrays: `exact_log_likelihood`, `exact_posterior`, `parameters`, `e_step`, `m_step`. Training finds a local
-    optimum: take the best of several seeds.
+    with s = min_scale + softplus, and `regression` A, of which only the part below the diagonal is used.
+    Closed forms on arrays: `exact_log_likelihood`, `exact_posterior`, `parameters`, `e_step`, `m_step`. Training finds
+    a local optimum: take the best of several seeds.
 
     Args:
-        event_shape: (X,), the width of a datum, or its shape.
+        event_shape: (X,), the width of a row, or its shape.
         components: C.
-        covariance: Σ_c: "full", "diagonal" or "spherical" for each component, or "tied", one full one for all.
+        covariance: Σ_c: "full", "diagonal" or "spherical" for each component, or "tied", one full covariance for all.
         assignment: "exact" has c in the guide, with its exact probabilities p(c|x), which `fit.encode` gives; "summed"
             has an empty guide, and c is summed out of the model. The bound is the same.
-        min_scale: a floor under s, without which a component that falls onto one datum has an infinite density.
+        min_scale: a floor under s. Without it, a component that shrinks to one row has an infinite density.
     """
 
     event_shape: Shape
@@ -104,13 +104,13 @@ class GaussianMixture(Program):
         return self.min_scale + P.softplus(P.param("raw_scale"))
 
     def _regression(self, P: Vocabulary) -> Array | None:
-        """A [C or 1, X, X], zero on and above the diagonal; None where it is nowhere else."""
+        """A [C or 1, X, X], zero on and above the diagonal; None if all of it is zero."""
         if self.covariance not in ("full", "tied"):
             return None
         return P.param("regression") * P.constant(np.tri(prod(self.event_shape), k=-1))
 
     def _first_scale(self, rng: np.random.Generator, shape: tuple[int, ...], data: Params | None) -> np.ndarray:
-        """The data's own standard deviation, everywhere."""
+        """The standard deviation of the data for every component and dimension."""
         scale = 1.0 if data is None else np.sqrt(np.var(_flat(data["x"]), axis=0).mean())
         return np.full(shape, self._raw(np.asarray(scale)))
 
@@ -125,12 +125,12 @@ class GaussianMixture(Program):
     # The closed forms below are float64 NumPy.
 
     def parameters(self, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> dict[str, np.ndarray]:
-        """The parameters of a mixture that is known otherwise.
+        """The parameters of a mixture whose weights, means and covariances are known.
 
         Args:
             weights: π [C].
             means: [C, X].
-            covariances: [C, X, X], or "tied" [X, X], "diagonal" [C, X], "spherical" [C]: as scikit-learn has them.
+            covariances: [C, X, X], or "tied" [X, X], "diagonal" [C, X], "spherical" [C]: as in scikit-learn.
         """
         found = {"weight_logits": np.log(np.asarray(weights, float)), "loc": np.asarray(means, float)}
         if self.covariance in ("diagonal", "spherical"):
@@ -141,7 +141,7 @@ class GaussianMixture(Program):
         return found | {"raw_scale": self._raw(scale), "regression": regression}
 
     def exact_log_likelihood(self, params: Params, x: np.ndarray) -> np.ndarray:
-        """log p(x) per datum [N], in nats, for x [N, *event_shape]."""
+        """log p(x) of each row [N], in nats, for x [N, *event_shape]."""
         return np.asarray(np.logaddexp.reduce(self._log_joint(params, x), axis=1))
 
     def exact_posterior(self, params: Params, x: np.ndarray) -> np.ndarray:
@@ -152,8 +152,9 @@ class GaussianMixture(Program):
     def e_step(self, params: Params, x: np.ndarray) -> dict[str, np.ndarray]:
         """Statistics of p(c|x), summed over data. With r = p(c|x) and d = x − μ_c, both at `params`:
 
-        `count` N, `log_likelihood` Σ log p(x), `taken` Σ r [C], `first` Σ r d [C, X] and `second` Σ r ddᵀ [C, X, X];
-        of the latter "tied" has the sum over c [1, X, X], "diagonal" the diagonal [C, X], "spherical" its mean [C, 1].
+        `count` N, `log_likelihood` Σ log p(x), `taken` Σ r [C], `first` Σ r d [C, X] and `second` Σ r ddᵀ [C, X, X].
+        `second` is for "tied" the sum over c [1, X, X], for "diagonal" the diagonal [C, X], for "spherical" the mean of
+        the diagonal [C, 1].
         """
         joint = self._log_joint(params, x)
         each = np.logaddexp.reduce(joint, axis=1)
@@ -170,12 +171,12 @@ class GaussianMixture(Program):
     def m_step(self, params: Params, statistics: Params) -> dict[str, np.ndarray]:
         """All parameters, jointly the maximum of Σ E[log p(x, c)]: Dempster, Laird & Rubin 1977.
 
-        s is at least min_scale + 1e-6, and the rest is the maximum under that floor: so the log-likelihood never falls
-        from a start that is not below it, but may end under that of a mixture without a floor. A component that has
-        less than 2e-15 of a datum keeps its mean and covariance, and a weight as if it had that.
+        s is at least min_scale + 1e-6, and the other parameters are the maximum under that floor. So the log-likelihood
+        never falls if the start is not below the floor, but it may end lower than that of a mixture without a floor. A
+        component that has less than 2e-15 of a row keeps its mean and covariance, and gets the weight of that share.
 
         Args:
-            params: those of the E-step, which the statistics are relative to.
+            params: the parameters of the E-step; the statistics are relative to them.
             statistics: sums of what `e_step` gives.
         """
         lost, taken = statistics["taken"] < _LEAST_COUNT, np.maximum(statistics["taken"], _LEAST_COUNT)
@@ -210,9 +211,9 @@ def _flat(x: np.ndarray) -> np.ndarray:
 
 
 def _spread_rows(rng: np.random.Generator, shape: tuple[int, ...], data: Params | None) -> np.ndarray:
-    """Data that are far apart: each with a chance in proportion to its squared distance from those before it.
+    """Rows that are far apart: each is chosen in proportion to its squared distance from the rows chosen before.
 
-    Arthur & Vassilvitskii 2007 (k-means++). Standard normals where there are no data.
+    Arthur & Vassilvitskii 2007 (k-means++). Standard normals if there are no data.
     """
     if data is None:
         return rng.normal(size=shape)

@@ -1,4 +1,4 @@
-"""What PPCA and factor analysis share: a linear map of a normal latent, with normal noise."""
+"""Shared by PPCA and factor analysis: a linear map of a normal latent, with normal noise."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _LEAST_VARIANCE = 1e-12
 
 
 class LinearGaussian(Program):
-    """z ~ N(0, I), x ~ N(Wz + μ, Ψ), with Ψ = exp(2 log_scale) on the diagonal. A subclass gives the latter's shape.
+    """z ~ N(0, I), x ~ N(Wz + μ, Ψ), with Ψ = exp(2 log_scale) on the diagonal. A subclass gives log_scale's shape.
 
     Args:
-        event_shape: (X,), the width of a datum.
+        event_shape: (X,), the width of a row.
         latent: D.
         posterior: "exact" or "linear".
     """
@@ -89,10 +89,10 @@ class LinearGaussian(Program):
             row = int(np.argwhere(~np.isfinite(data["x"]))[0][0])
             raise DataError(f"Data 'x': datum {row} has NaN or infinite entries, expected finite numbers.")
 
-    # The closed forms below are float64 NumPy: the oracle for every bound and engine.
+    # The closed forms below are float64 NumPy. Every bound and engine is tested against them.
 
     def exact_log_likelihood(self, params: Params, x: np.ndarray) -> np.ndarray:
-        """log p(x) per datum [N], in nats, for x [N, *event_shape]."""
+        """log p(x) of each row [N], in nats, for x [N, *event_shape]."""
         weight, loc, variance = self._float64(params)
         centred = np.asarray(x, float).reshape(len(x), -1) - loc
         covariance = weight @ weight.T + np.diag(variance)
@@ -111,11 +111,11 @@ class LinearGaussian(Program):
         """Statistics of p(z|x), summed over data. With r = x − μ − Wz and z̃ = (z, 1), both at `params`:
 
         `count` N, `log_likelihood` Σ log p(x), `residual` Σ E[r²] [X], `cross` Σ E[r z̃ᵀ] [X, D + 1] and `second`
-        Σ E[z̃z̃ᵀ] [D + 1, D + 1]. All are O(N X D): by Woodbury's identity no array is [X, X].
+        Σ E[z̃z̃ᵀ] [D + 1, D + 1]. Each costs O(N X D): with Woodbury's identity no array is [X, X].
         """
         weight, loc, variance = self._float64(params)
         count, scale = len(x), np.sqrt(variance)
-        # M = V(I + s²)Vᵀ by this keeps its digits where the noise is small, as the inverse of M does not.
+        # M = V(I + s²)Vᵀ from this SVD stays precise if the noise is small; the inverse of M does not.
         u, s, v = np.linalg.svd(weight / scale[:, None], full_matrices=False)
         gain, explained = s / (1.0 + s**2), s**2 / (1.0 + s**2)
         white = (np.asarray(x, float).reshape(count, -1) - loc) / scale
@@ -137,11 +137,11 @@ class LinearGaussian(Program):
     def m_step(self, params: Params, statistics: Params) -> dict[str, np.ndarray]:
         """`weight`, `loc` and `log_scale`, jointly the maximum of Σ E[log p(x, z)]: Rubin & Thayer 1982.
 
-        (W, μ) move by Δ = Σ E[r z̃ᵀ] (Σ E[z̃z̃ᵀ])⁻¹, and NΨ = Σ E[r²] − diag(Δ Σ E[z̃rᵀ]), of which PPCA takes the mean.
-        Ψ is at least 1e-12. The log-likelihood never falls, from a start that is not below that.
+        (W, μ) change by Δ = Σ E[r z̃ᵀ] (Σ E[z̃z̃ᵀ])⁻¹, and NΨ = Σ E[r²] − diag(Δ Σ E[z̃rᵀ]), of which PPCA takes the
+        mean. Ψ is at least 1e-12. The log-likelihood never falls if the Ψ of the start is not below that.
 
         Args:
-            params: those of the E-step, which the statistics are relative to.
+            params: the parameters of the E-step; the statistics are relative to them.
             statistics: sums of what `e_step` gives.
         """
         weight, loc, _ = self._float64(params)

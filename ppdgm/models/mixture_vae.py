@@ -20,21 +20,21 @@ _ENUMERATE = {"enumerate": "parallel"}
 class MixtureVAE(Program):
     """VAE with clusters: c ~ Cat(π), z|c ~ N(μ_c, diag σ_c²), x ~ likelihood(decoder(z)); q(z|x) q(c|z) = p(c|z).
 
-    Jiang et al. 2017, arXiv:1611.05148 (VaDE). The site c, a one-hot vector, is enumerated, so that both ways of
+    Jiang et al. 2017, arXiv:1611.05148 (VaDE). The site c, a one-hot vector, is enumerated, so that both values of
     `assignment` have the same bound. Parameters: `cluster_logits` [C]; `clusters.loc` and `clusters.raw_scale`, [C, D],
     with σ = min_scale + softplus(s).
 
     Args:
-        event_shape: shape of one datum.
-        components: C, how many clusters there are.
+        event_shape: shape of one row of the data.
+        components: C, the number of clusters.
         latent: D, the width of z.
         assignment: "exact" has c in the guide, with its exact probabilities p(c|z), which `fit.encode(x)["c"]` gives;
-            "summed" leaves c to the model, where it is summed out.
+            "summed" has c only in the model, where it is summed out.
         min_scale: a floor under σ_c.
         posterior: q(z|x), given the encoder's output.
         likelihood: p(x|z), given the decoder's output.
-        encoder: the net from x to the posterior's head, or a module of your own.
-        decoder: the net from z to the likelihood's head, or a module of your own.
+        encoder: the net from x to the posterior's head, or your own module.
+        decoder: the net from z to the likelihood's head, or your own module.
     """
 
     event_shape: Shape

@@ -1,4 +1,4 @@
-"""Probabilistic PCA: the program whose likelihood and posterior are known exactly."""
+"""Probabilistic PCA: its likelihood and posterior are known exactly."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class PPCA(LinearGaussian):
 
     The posterior is N(M⁻¹Wᵀ(x − μ), σ²M⁻¹) with M = WᵀW + σ²I. Parameters: `weight` W [X, D], `loc` μ [X],
     `log_scale` log σ; with the linear guide also `guide.weight` A [D, X], `guide.bias`, `guide.log_scale` [D].
-    Closed forms of arrays: `exact_log_likelihood`, `exact_posterior`, `maximum_likelihood`, `e_step`, `m_step`.
+    Closed forms on arrays: `exact_log_likelihood`, `exact_posterior`, `maximum_likelihood`, `e_step`, `m_step`.
 
     Args:
-        event_shape: (X,), the width of a datum.
+        event_shape: (X,), the width of a row.
         latent: D.
-        posterior: "exact" is the full-covariance posterior above, with no parameters of its own; "linear" is
+        posterior: "exact" is the full-covariance posterior above, without its own parameters; "linear" is
             N(Ax + b, diag s²).
     """
 

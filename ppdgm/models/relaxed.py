@@ -1,7 +1,7 @@
 """Discrete latents and their relaxations, as values in which nothing underflows: log-simplices and log-odds.
 
-A discrete value is the logarithm of a one-hot vector, or the log-odds ±∞ of a bit, where `CERTAIN` stands for ∞.
-Densities are functions of the value alone, so that a draw's copy has the same.
+A discrete value is the logarithm of a one-hot vector, or the log-odds ±∞ of a bit; `CERTAIN` is used for ∞.
+Densities depend only on the value, so that a copy of a draw has the same density.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from ppdgm.program import Context, constant
 from ppdgm.schedules import Schedule
 from ppdgm.spec import PositiveFloat
 
-CERTAIN = 1000.0  # finite, as infinity times zero is NaN; exp(−1000) is 0 in every floating type
+CERTAIN = 1000.0  # finite, because infinity times zero is NaN; exp(−1000) is 0 in every floating type
 
 Temperature = PositiveFloat | Schedule | Literal["learned"]
 
 
 def check_enumerated(part: Any) -> None:
-    """Refuse settings of draws where nothing is drawn."""
+    """Refuse settings of draws if the part is enumerated, because then nothing is drawn."""
     fields = type(part).model_fields
     drawn = [n for n in ("straight_through", "temperature", "kl") if getattr(part, n) != fields[n].default]
     if part.enumerate and drawn:
@@ -70,7 +70,7 @@ def relaxed_categorical(P: Vocabulary, logits: Array, temperature: Array, closed
         P: scoped to the part.
         logits: [..., *latent, C].
         temperature: τ, a scalar.
-        closed_form: whether its KL is that of the discrete distributions, or none.
+        closed_form: whether its closed-form KL is that of the discrete distributions; otherwise it has none.
     """
     shape, discrete, xp = P.shape, categorical(P, logits), P.xp
     *latents, classes = shape
@@ -160,7 +160,7 @@ def hardened(P: Vocabulary, hard: Array, soft: Array) -> Array:
 
 
 def declare_temperature(context: Context, temperature: float | str | Schedule, floor: float) -> None:
-    """Declare what moves τ, if anything does."""
+    """Declare the schedule or the parameter of τ, if it has one."""
     if isinstance(temperature, Schedule):
         context.schedule("temperature", temperature)
     elif isinstance(temperature, str):

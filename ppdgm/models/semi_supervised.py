@@ -30,25 +30,25 @@ from ppdgm.spec import NonNegativeFloat, PositiveInt, Shape
 class SemiSupervisedVAE(Program):
     """M2: y ~ Cat(π), z ~ prior, x ~ likelihood(decoder(z, y)); q(y|x) = Cat(classifier(x)), q(z|x, y).
 
-    Kingma et al. 2014, arXiv:1406.5298. The field `label` y [N] holds classes, whole numbers from 0, and −1 where they
-    are missing; without the field, all are. The site y, a one-hot vector, is enumerated: the ELBO of a datum without
-    label is the exact expectation over q(y|x), and its `log_likelihood` log p(x). A known label is where q(y|x) has all
-    its mass, so that of labelled data the ELBO is that of log p(x, y). `fit.encode(x)["y"]` are the classes'
-    probabilities q(y|x). Parameter of a learned class prior: `class_logits`.
+    Kingma et al. 2014, arXiv:1406.5298. The field `label` y [N] holds classes, whole numbers from 0, and −1 if a label
+    is missing; without the field, all labels are missing. The site y, a one-hot vector, is enumerated: the ELBO of a
+    row without a label is the exact expectation over q(y|x), and its `log_likelihood` is log p(x). If a label is known,
+    q(y|x) has all its mass there, so that the ELBO of a labelled row is a bound on log p(x, y). `fit.encode(x)["y"]`
+    gives the probabilities q(y|x) of the classes. Parameter of a learned class prior: `class_logits`.
 
     Args:
-        event_shape: shape of one datum.
-        classes: C, how many classes there are.
+        event_shape: shape of one row of the data.
+        classes: C, the number of classes.
         latent: D, the width of z, or its shape.
-        alpha: α, the weight of −log q(y|x) in training, for each labelled datum. Kingma et al. have a tenth of the data
-            for each label: 50 where 100 of 50,000 have one.
+        alpha: α, the weight of −log q(y|x) in training, for each labelled row. Kingma et al. use 0.1 · (number of
+            rows) / (number of labels): 50 if 100 of 50,000 rows have a label.
         class_prior: π, "uniform" or "learned".
         prior: p(z).
         posterior: q(z|x, y), given the encoder's output.
         likelihood: p(x|z, y), given the decoder's output.
-        classifier: the net of x to the logits of q(y|x).
-        encoder: the net of x beside the one-hot label, [X + C]; a ConvEncoder sees C more channels.
-        decoder: the net of z beside the one-hot label, [D + C].
+        classifier: the net from x to the logits of q(y|x).
+        encoder: the net of x and the one-hot label, [X + C]; a ConvEncoder sees C more channels.
+        decoder: the net of z and the one-hot label, [D + C].
     """
 
     event_shape: Shape
@@ -101,7 +101,7 @@ class SemiSupervisedVAE(Program):
             P.sample("z", self.posterior(P, P.net("encoder")(both)), infer=self.posterior.infer)
 
     def fixes(self, data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """y, as a one-hot vector, where labels are given."""
+        """y, as a one-hot vector, if labels are given."""
         if "label" not in data:
             return {}
         label = np.asarray(data["label"])
@@ -109,7 +109,7 @@ class SemiSupervisedVAE(Program):
         return {"y": np.eye(self.classes)[label.astype(int)]}
 
     def simulated(self, latents: Batch, data: Batch) -> dict[str, np.ndarray]:
-        """The class that was drawn is the label, missing where the data's is."""
+        """The class that was drawn is the label; it is missing if the label of the data's row is missing."""
         known = np.argmax(latents["y"], axis=-1)
         return {"label": np.where(np.asarray(data["label"]) < 0, -1, known)} if "label" in data else {}
 

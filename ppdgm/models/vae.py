@@ -24,12 +24,12 @@ class VAE(Program):
     Kingma & Welling 2014, arXiv:1312.6114.
 
     Args:
-        event_shape: shape of one datum.
-        latent: D, the width of z, or its shape: (W, H) for a grid. Of a discrete posterior, the number of latents.
+        event_shape: shape of one row of the data.
+        latent: D, the width of z, or its shape: (W, H) for a grid. For a discrete posterior, the number of latents.
         prior: p(z).
         posterior: q(z|x), given the encoder's output.
         likelihood: p(x|z), given the decoder's output.
-        encoder, decoder: the nets, or modules of your own.
+        encoder, decoder: the nets, or your own modules.
     """
 
     event_shape: Shape
@@ -61,7 +61,7 @@ class VAE(Program):
             P.sample("z", self.posterior(P, self.encode(P, x)), infer=self.posterior.infer)
 
     def encode(self, P: Vocabulary, x: Array) -> Array:
-        """The posterior's head, of data or pseudo-inputs."""
+        """The posterior's head, for data or pseudo-inputs."""
         return P.net("encoder")(self.likelihood.encoded(P, x))
 
     def check(self, data: Batch) -> None:
@@ -69,15 +69,16 @@ class VAE(Program):
 
 
 def as_shape(latent: int | tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a latent of which the width or the shape is given."""
+    """The shape of a latent, from its width or its shape."""
     return (latent,) if isinstance(latent, int) else tuple(latent)
 
 
 def start_of(prior: Prior, likelihood: Likelihood) -> Callable[[Batch], np.ndarray | None] | None:
-    """Where a decoder's output starts: at the data's columns, under a prior that moves with the guide.
+    """Where a decoder's output starts: at the data's columns, if the prior moves with the guide.
 
-    A decoder that starts elsewhere first learns the columns' means, and so do the codes that it reads: the encoder
-    moves all of them far off together, and its units saturate. N(0, I) draws them back; a prior that follows doesn't.
+    A decoder that starts elsewhere first learns the means of the columns, and the codes that it reads help with that:
+    the encoder moves all of them far away together, and its units saturate. N(0, I) pulls the codes back, but a prior
+    that moves with the guide does not.
     """
     if not prior.follows:
         return None
