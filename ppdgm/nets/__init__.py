@@ -1,4 +1,4 @@
-"""Networks as data: what they are, their first values, and one application over P."""
+"""Networks as data: their parameters, first values, and one application over P."""
 
 from ppdgm.nets.base import ACTIVATIONS, Activation, Net
 from ppdgm.nets.conv import ConvDecoder, ConvEncoder

@@ -1,4 +1,4 @@
-"""What every net is, and the pieces that nets share: first values, norms, flattening."""
+"""The base class of nets, and the pieces that nets share: first values, norms, flattening."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from ppdgm.spec import Spec
 
 Activation = Literal["tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "sigmoid", "identity"]
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
-Depth = Annotated[int, Field(ge=0, le=1000)]  # of repeated blocks
+Depth = Annotated[int, Field(ge=0, le=1000)]  # number of repeated blocks
 Shapes = dict[str, tuple[tuple[int, ...], Init]]  # parameter -> shape, first values
 
 NORM_EPSILON = 1e-5
 
 
 class Net(Spec):
-    """A network as data: its parameters' shapes and first values, and one application over P."""
+    """A network as data: the shapes and first values of its parameters, and one application over P."""
 
     @property
     def last_bias(self) -> str | None:
-        """The parameter that is added to its output, of each number or each channel; None where there is none."""
+        """The name of the bias that is added to each number or channel of the output; None if there is none."""
         return None
 
     @abstractmethod
     def params(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
-        """Every parameter's shape and first values, for events of shape `inputs` mapped to `outputs`."""
+        """The shape and first values of every parameter, for a map from events of shape `inputs` to `outputs`."""
 
     @abstractmethod
     def apply(self, P: Vocabulary, x: Array, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Array:
@@ -58,13 +58,13 @@ def ones(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> 
 
 
 def dense(name: str, inputs: int, outputs: int, split: int = 1) -> Shapes:
-    """A linear layer's weight [inputs, outputs] and bias; `split` layers of equal width may lie side by side."""
+    """A linear layer's weight [inputs, outputs] and bias; it may be `split` layers of equal width, side by side."""
     init = glorot(inputs, outputs // split)
     return {f"{name}.weight": ((inputs, outputs), init), f"{name}.bias": ((outputs,), zeros)}
 
 
 def apply_dense(P: Vocabulary, name: str, x: Array) -> Array:
-    """The linear layer declared by `dense`."""
+    """The linear layer that `dense` declares."""
     return P.linear(x, P.param(f"{name}.weight"), P.param(f"{name}.bias"))
 
 

@@ -1,4 +1,4 @@
-"""Convolutional nets: an encoder of images, and a decoder to them."""
+"""Convolutional nets: an encoder of images, and a decoder to images."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ppdgm.spec import Shape
 class ConvEncoder(Convolutional):
     """Strided convolutions, then `residual` blocks of two 3×3 convolutions, then a linear layer.
 
-    Parameters: `convs.<i>.weight` [out, in, k, k], `.bias`; `blocks.<i>.<0|1>` likewise; `output`; a norm's
-    `.norm.scale` and `.norm.shift` stand beside the convolution. Gated, [2 out, …] holds W above V.
+    Parameters: `convs.<i>.weight` [out, in, k, k], `.bias`; `blocks.<i>.<0|1>` in the same way; `output`; and with a
+    norm `.norm.scale` and `.norm.shift` of each convolution. With gates, a weight [2 out, …] holds W, then V.
 
     Args:
-        channels: of each strided convolution, from the image inwards.
+        channels: the number of channels of each strided convolution, from the image inwards.
     """
 
     def params(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
@@ -48,7 +48,7 @@ class ConvDecoder(Convolutional):
     The mirror of `ConvEncoder`. Parameters: `input`; `blocks.<i>.<0|1>`; `convs.<i>.weight` [in, out, k, k], `.bias`.
 
     Args:
-        channels: before each transposed convolution, towards the image.
+        channels: the number of channels before each transposed convolution, towards the image.
     """
 
     channels: Shape = (64, 32)
@@ -73,7 +73,7 @@ class ConvDecoder(Convolutional):
         return shapes
 
     def _lost(self, small: int, large: int) -> int:
-        """Rows of the larger image that a strided convolution's rounding hides from its transpose."""
+        """The number of rows of the larger image that the transpose misses, because the convolution rounds down."""
         return large - ((small - 1) * self.stride - 2 * self.padding + self.kernel)
 
     def apply(self, P: Vocabulary, x: Array, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Array:

@@ -1,4 +1,4 @@
-"""What convolutional nets share, over images [C, H, W]; an event [H, W] is one channel."""
+"""Shared by convolutional nets, over images [C, H, W]; an event [H, W] is one channel."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from ppdgm.language import Array, Vocabulary
 from ppdgm.nets.base import Activation, Depth, Net, Shapes, glorot, group_norm, norm, zeros
 from ppdgm.spec import NonNegativeInt, PositiveInt, Shape
 
-_COLOURS, _WIDE = 4, 8  # channels of a picture, at most; its rows and columns, at least, where one can tell
+_COLOURS, _WIDE = 4, 8  # an image is taken for [H, W, C] if C is at most the first, and H and W at least the second
 
 
 class Convolutional(Net):
     """The fields that encoder and decoder share.
 
     Args:
-        channels: of each strided convolution.
+        channels: the number of channels of each strided convolution.
         kernel, stride, padding: of each strided convolution, in pixels.
-        activation: after each convolution.
+        activation: the function after each convolution.
         norm: "group" normalises before each activation, over `groups` groups of channels.
-        groups: of channels; a divisor of each number of them.
+        groups: the number of groups; it divides every number of channels.
         residual: number of residual blocks, h ← h + conv(a(conv(a(h)))).
-        gated: whether each convolution has a twin V that gates it, a(W ∗ h) · σ(V ∗ h): van den Oord et al. 2016,
-            arXiv:1606.05328. In a block only the second has; the decoder's linear layer has too.
-        narrow: whether images [C, H, W] of at most 4 columns are meant as such. Where C and H are 8 or more, they are
-            else taken for images [H, W, C], with their channels last, and refused.
+        gated: whether each convolution has a second one, V, that gates it, a(W ∗ h) · σ(V ∗ h): van den Oord et al.
+            2016, arXiv:1606.05328. In a block only the second convolution is gated; the decoder's linear layer is too.
+        narrow: whether images [C, H, W] of at most 4 columns are accepted. By default, if C and H are 8 or more, they
+            are taken for images [H, W, C], with their channels last, and refused.
     """
 
     channels: Shape = (32, 64)
@@ -106,7 +106,7 @@ def weights(P: Vocabulary, name: str) -> tuple[Array, Array]:
 
 
 def halves(h: Array) -> tuple[Array, Array]:
-    """Channels [n, 2 C, H, W] as what is gated and its gate."""
+    """Channels [n, 2 C, H, W] as two halves: the values, and the gate on them."""
     channels = h.shape[1] // 2
     return h[:, :channels], h[:, channels:]
 
@@ -115,7 +115,7 @@ def as_image(net: Convolutional, event: tuple[int, ...]) -> Image:
     """The event as [C, H, W]: leading dimensions are channels.
 
     Raises:
-        SpecError: no image, or one with its channels last.
+        SpecError: the event is not an image, or its channels are last.
     """
     if len(event) < 2:
         raise SpecError(

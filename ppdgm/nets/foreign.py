@@ -1,4 +1,4 @@
-"""A user's own torch module, Equinox or Flax NNX module in the place of a net."""
+"""A user's own torch, Equinox or Flax NNX module as a net."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ _BACKENDS = {"torch": "pyro", "equinox": "numpyro", "nnx": "numpyro"}
 
 
 class ForeignNet(Net):
-    """A module of another library, wrapped where it stands in a net's place. It ties the program to one backend.
+    """A module of another library, used as a net. With it, the program runs on one backend only.
 
-    Its parameters join the program's under the module's own dotted names. torch modules get [..., *inputs]; Equinox
-    modules, written for one datum, are mapped over the leading dimensions; NNX modules get [..., *inputs].
+    Its parameters become parameters of the program, under the module's own dotted names. torch modules get
+    [..., *inputs]; Equinox modules, written for one row, are mapped over the leading dimensions; NNX modules get
+    [..., *inputs].
 
     Args:
         module: the module, with the first values of its parameters.
@@ -35,7 +36,7 @@ class ForeignNet(Net):
     @model_validator(mode="before")
     @classmethod
     def _plain_values(cls, fields: Any) -> Any:
-        return fields  # the module stays itself: elsewhere it becomes a ForeignNet
+        return fields  # here the module stays a module; in other specs it becomes a ForeignNet
 
     @field_validator("module")
     @classmethod
@@ -58,15 +59,15 @@ class ForeignNet(Net):
         return out
 
     def to_dict(self) -> dict[str, Any]:
-        """What can be said of it in text. It can't be read back: hand the program in when loading."""
+        """A description as text. It can't be read back: pass the program itself when you load the run."""
         return {"kind": "ForeignNet", "module": type(self.module).__qualname__, "library": self.library}
 
 
 def check_libraries(declared: Declarations, backend: str) -> None:
-    """Refuse modules that run on another backend.
+    """Refuse modules that only run on another backend.
 
     Raises:
-        UnsupportedByBackend: naming the net, its library and its backend.
+        UnsupportedByBackend: there is one; the message names the net, its library and its backend.
     """
     for name, use in declared.nets.items():
         if isinstance(use.spec, ForeignNet) and (needed := _BACKENDS[use.spec.library]) != backend:

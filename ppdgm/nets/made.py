@@ -1,4 +1,4 @@
-"""Masked nets, whose output d sees only the inputs that come before d."""
+"""Masked nets: output d sees only the inputs that come before d."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ Ordering = Literal["natural", "reversed", "random"] | tuple[NonNegativeInt, ...]
 
 
 class MADE(Net):
-    """Masked perceptron: h ← a((W ∘ M) h + b); output d is a function of the inputs before d in an ordering alone.
+    """Masked perceptron: h ← a((W ∘ M) h + b); output d depends only on the inputs before d in an ordering.
 
-    Germain et al. 2015, arXiv:1502.03509. It maps inputs (D,) to outputs (…, D). Inputs (D + C,) end in C numbers of
-    context, which every output sees. The hidden units are shared out evenly over the positions in the ordering.
+    Germain et al. 2015, arXiv:1502.03509. It maps inputs (D,) to outputs (…, D). The last C of inputs (D + C,) are a
+    context, which every output sees. The hidden units are spread evenly over the positions in the ordering.
     Parameters: `layers.<i>.weight` [in, out] before the mask, `layers.<i>.bias`.
 
     Args:
-        hidden: widths of the hidden layers, each at least D for no output to miss an input; () for a linear map.
-        activation: after each hidden layer.
-        ordering: of the D inputs: "natural", "reversed", "random", or the inputs' numbers as they follow each other.
-        seed: of a random ordering.
+        hidden: widths of the hidden layers, each at least D so that no output misses an input; () for a linear map.
+        activation: the function after each hidden layer.
+        ordering: the order of the D inputs: "natural", "reversed", "random", or the indices of the inputs in their
+            order.
+        seed: the seed of a random ordering.
     """
 
     hidden: Shape = (200, 200)
@@ -89,7 +90,7 @@ class MADE(Net):
 def perceptron(
     P: Vocabulary, net: MLP | MADE, x: Array, context: Array | None, masks: list[Array] | None = None
 ) -> Array:
-    """The layers of a net on x [..., D] beside a context [..., C], which is not expanded to the particles of x."""
+    """The layers of a net of x [..., D] and a context [..., C], which is not expanded to the particles of x."""
     h = x
     for i in range(len(net.hidden) + 1):
         weight, bias = P.param(f"layers.{i}.weight"), P.param(f"layers.{i}.bias")
@@ -103,13 +104,13 @@ def perceptron(
 
 
 def _spread(units: int, width: int, conditional: bool) -> list[int]:
-    """How many inputs, in their order, each hidden unit may see: from 1, or from 0 where there is a context to see."""
+    """How many inputs, in their order, each hidden unit may see: from 1, or from 0 if there is a context to see."""
     least = 0 if conditional or width == 1 else 1
     return [least + k * (width - least) // units for k in range(units)]
 
 
 def _shuffled(width: int, seed: int) -> list[int]:
-    """Fisher and Yates' shuffle, by Lehmer's generator: plain whole numbers, which torch.compile can trace."""
+    """Fisher and Yates' shuffle, with Lehmer's generator: plain whole numbers, which torch.compile can trace."""
     order, state = list(range(width)), seed % 2147483646 + 1
     for last in range(width - 1, 0, -1):
         state = state * 48271 % 2147483647

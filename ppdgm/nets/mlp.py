@@ -25,11 +25,11 @@ from ppdgm.spec import PositiveInt, Shape
 class MLP(Net):
     """Multilayer perceptron: h ← a(norm(W h + b)) for each hidden layer, then a linear layer.
 
-    Parameters: `layers.<i>.weight` [in, out], `layers.<i>.bias`, and `norms.<i>.scale`, `.shift` with a norm.
+    Parameters: `layers.<i>.weight` [in, out], `layers.<i>.bias`, and with a norm `norms.<i>.scale`, `.shift`.
 
     Args:
         hidden: widths of the hidden layers; () for a linear map.
-        activation: after each hidden layer.
+        activation: the function after each hidden layer.
         norm: "layer" normalises each hidden layer before its activation.
     """
 
@@ -63,11 +63,11 @@ class MLP(Net):
 class GatedMLP(Net):
     """Gated perceptron: h ← a(W h + b) · σ(V h + c) for each hidden layer, then a linear layer.
 
-    The net of Tomczak & Welling 2018, arXiv:1705.07120. Parameters: `layers.<i>.weight` [in, 2 out] holds W beside V.
+    The net of Tomczak & Welling 2018, arXiv:1705.07120. Parameters: `layers.<i>.weight` [in, 2 out] holds W, then V.
 
     Args:
         hidden: widths of the hidden layers.
-        activation: of the ungated half.
+        activation: a, the function of the half that is gated.
     """
 
     hidden: Shape = (300, 300)
@@ -96,12 +96,12 @@ class ResidualMLP(Net):
     """Residual perceptron: h ← h + W₂ a(W₁ a(norm(h))), between an input and an output layer.
 
     He et al. 2016, arXiv:1603.05027. Parameters: `input`, `blocks.<i>.0`, `blocks.<i>.1`, `output`, each `.weight`
-    and `.bias`, and `norms.<i>.scale`, `.shift` with a norm.
+    and `.bias`, and with a norm `norms.<i>.scale`, `.shift`.
 
     Args:
-        width: of every layer.
+        width: the width of every layer.
         blocks: number of residual blocks.
-        activation: inside the blocks.
+        activation: a, inside the blocks and before the output layer.
         norm: "layer" normalises the input of each block.
     """
 

@@ -1,4 +1,4 @@
-"""Flows: invertible maps with a tractable Jacobian, of which flow posteriors and priors are made."""
+"""Flows: invertible maps with a tractable Jacobian, for flow posteriors and flow priors."""
 
 from ppdgm.models.flows.autoregressive import IAF, MAF
 from ppdgm.models.flows.base import Flow

@@ -17,13 +17,13 @@ from ppdgm.spec import NonNegativeInt, PositiveFloat, PositiveInt, Shape
 
 
 class _Autoregressive(Flow):
-    """Layers g(x)_d = s_d x_d + t_d with s and t functions of x_<d by a MADE; the ordering turns round between layers.
+    """Layers g(x)_d = s_d x_d + t_d; a MADE gives s and t from x_<d, and each layer reverses the ordering.
 
     Args:
         depth: number of layers.
-        hidden: widths of each layer's masked net.
-        activation: of these nets.
-        context: how many numbers per datum of the encoder's output these nets see, in a posterior.
+        hidden: widths of the masked net of each layer.
+        activation: the activation of these nets.
+        context: in a posterior, how many numbers of the encoder's output these nets see for each row.
     """
 
     depth: PositiveInt = 4
@@ -40,7 +40,7 @@ class _Autoregressive(Flow):
 
     @abstractmethod
     def _affine(self, P: Vocabulary, shift: Array, raw: Array) -> tuple[Array, Array]:
-        """log s and t [..., D] of the net's outputs."""
+        """log s and t [..., D] from the net's outputs."""
 
     def _numbers(self, P: Vocabulary, i: int, x: Array, context: Array | None) -> tuple[Array, Array]:
         out = conditioned(P, f"nets.{i}", x, context)
@@ -56,7 +56,7 @@ class _Autoregressive(Flow):
         return x, total
 
     def _many_passes(self, P: Vocabulary, y: Array, context: Array | None) -> tuple[Array, Array]:
-        """The inverse of `_one_pass` and its log|det|: one more coordinate is known after each pass through a net."""
+        """The inverse of `_one_pass` and its log|det|: each pass through a net gives one more coordinate."""
         leads = [tuple(a.shape[:-1]) for a in (y, context) if a is not None]
         y, total = P.xp.broadcast_to(y, (*np.broadcast_shapes(*leads), y.shape[-1])), 0.0
         for i in reversed(range(self.depth)):
@@ -69,7 +69,7 @@ class _Autoregressive(Flow):
         ranks = P.constant(list(range(width))[:: -1 if i % 2 else 1])
 
         def place(state: tuple[Array, Array]) -> tuple[Array, Array]:
-            x, known = state  # coordinates whose turn has not come are 0, so that no net sees a stray number
+            x, known = state  # coordinates that are not known yet are 0, so that no net sees a wrong number
             log_scale, shift = self._numbers(P, i, x, context)
             return P.xp.where(ranks == known, (y - shift) * P.xp.exp(-log_scale), x), known + 1.0
 
@@ -79,8 +79,8 @@ class _Autoregressive(Flow):
 class IAF(_Autoregressive):
     """Inverse autoregressive flow: z ← σ z + (1 − σ) m in each layer, with m_d, σ_d functions of z_<d and the context.
 
-    Kingma et al. 2016, arXiv:1606.04934. A draw takes one pass, so it is a posterior's flow; to score a given value
-    takes D passes. The gates start at σ = 0.88, and σ = min_scale + (1 − min_scale) sigmoid(2 + s).
+    Kingma et al. 2016, arXiv:1606.04934. Use it in a posterior: a draw takes one pass, but the density of a given value
+    takes D passes. σ = min_scale + (1 − min_scale) sigmoid(2 + s), which is 0.88 at the start.
 
     Args:
         min_scale: a floor under σ, so that the inverse stays finite.
@@ -103,8 +103,8 @@ class IAF(_Autoregressive):
 class MAF(_Autoregressive):
     """Masked autoregressive flow: f⁻¹ has layers x ← exp(a) x + t, with a_d, t_d functions of x_<d and the context.
 
-    Papamakarios et al. 2017, arXiv:1705.07057. To score a given value takes one pass, so it is a prior's flow; a draw
-    takes D passes. a = max_log_scale tanh(s / max_log_scale).
+    Papamakarios et al. 2017, arXiv:1705.07057. Use it in a prior: the density of a given value takes one pass, but a
+    draw takes D passes. a = max_log_scale tanh(s / max_log_scale).
 
     Args:
         max_log_scale: a bound on |a|, so that draws stay finite.

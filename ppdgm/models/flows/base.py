@@ -1,4 +1,4 @@
-"""What every flow is."""
+"""The base class of flows."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ppdgm.spec import Spec
 
 
 class Flow(Spec):
-    """An invertible map f of vectors [..., D] with a tractable |det J|, perhaps depending on a context.
+    """An invertible map f of vectors [..., D] with a tractable |det J|; it may depend on a context.
 
-    A flow has no parameters of its own outside a part: `FlowPosterior` and `FlowPrior` declare it in their scope. One
-    without an `inverse` is one-way: its draws can be scored, but no other values.
+    A flow is always used in a part: `FlowPosterior` and `FlowPrior` declare its parameters in their scope. A flow
+    without an `inverse` is one-way: only the density of its own draws is known, not that of other values.
     """
 
     fast: ClassVar[Literal["forward", "inverse", "both"]] = "both"  #: direction of one pass; the other takes D passes
@@ -32,12 +32,12 @@ class Flow(Spec):
         """Declare parameters and nets for vectors of `width`.
 
         Args:
-            context: in the flow's own scope.
+            context: the build context, in the flow's own scope.
             width: D.
-            conditional: whether the flow gets a context, of as many numbers per datum as are returned.
+            conditional: whether the flow gets a context. This method returns how wide it must be.
 
         Returns:
-            How many numbers of context per datum the flow reads; 0 where it is not conditional.
+            How many numbers of context the flow reads for each row; 0 if it is not conditional.
         """
 
     @abstractmethod
@@ -45,7 +45,7 @@ class Flow(Spec):
         """f(x) [..., D] and log |det ∂f/∂x| [...].
 
         Args:
-            P: in the flow's own scope.
+            P: the vocabulary, in the flow's own scope.
             x: [..., D].
             context: [..., C], whose leading dimensions broadcast with those of x; or None.
         """

@@ -1,4 +1,4 @@
-"""The nets that compute a flow's numbers: declared so that the flow starts near the identity."""
+"""The nets that compute the numbers of a flow. They start so that the flow is near the identity."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ppdgm.nets.base import unflatten
 from ppdgm.nets.made import perceptron
 from ppdgm.program import Context
 
-SMALL = 0.01  #: first values of the last layer, against a net's usual ones
+SMALL = 0.01  #: factor on the usual first values of the last layer
 
 
 def declare_conditioner(
@@ -27,9 +27,9 @@ def declare_conditioner(
 
 
 def conditioned(P: Vocabulary, name: str, x: Array, context: Array | None) -> Array:
-    """The declared net of x [..., D] beside a context [..., C] or None, which is not expanded to the particles of x."""
+    """The declared net of x [..., D] and a context [..., C] or None, which is not expanded to the particles of x."""
     use = P.declared.nets[P.prefix + name]
-    net: Any = use.spec  # made in `build`: torch.compile can't trace the making of a spec
+    net: Any = use.spec  # made in `build`, because torch.compile can't trace how a spec is made
     if isinstance(net, MADE):
         return net.conditioned(P.scope(name), x, context, use.outputs)
     return unflatten(P, perceptron(P.scope(name), net, x, context), use.outputs)

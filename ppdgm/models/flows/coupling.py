@@ -1,4 +1,4 @@
-"""Coupling flows: half of the vector stays, and sets what happens to the other half. One pass in both directions."""
+"""Coupling flows: half of the vector stays, and determines the map of the other half. One pass in both directions."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Coupling(Flow):
 
     Args:
         depth: number of layers; from 2 on, each coordinate is moved.
-        hidden: widths of each layer's net.
-        activation: of these nets.
-        context: how many numbers per datum of the encoder's output these nets see, in a posterior.
+        hidden: widths of the net of each layer.
+        activation: the activation of these nets.
+        context: in a posterior, how many numbers of the encoder's output these nets see for each row.
     """
 
     fast: ClassVar = "both"
@@ -35,11 +35,11 @@ class Coupling(Flow):
     @property
     @abstractmethod
     def rows(self) -> int:
-        """How many numbers of the net's output the map of one coordinate reads."""
+        """How many numbers of the net's output the map of one coordinate needs."""
 
     @abstractmethod
     def _move(self, P: Vocabulary, numbers: Array, x: Array, inverse: bool) -> tuple[Array, Array]:
-        """The map or its inverse of x [..., n] with its log-derivative, by numbers [..., rows, n] near 0 at first."""
+        """The map or its inverse at x [..., n], with its log-derivative. `numbers` [..., rows, n] are near 0 at first."""
 
     def build(self, context: Context, width: int, conditional: bool) -> int:
         if width < 2:

@@ -1,4 +1,4 @@
-"""Which flows are fast where: a training step must not take D passes by accident."""
+"""Which flows are fast in which direction, so that no training step takes D passes by accident."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _DOES = {"forward": "draws z", "inverse": "scores a given z"}
 
 
 def check_direction(part: Spec, flow: Flow, needed: Direction, allow_slow: bool) -> None:
-    """Refuse, or where that is allowed warn of, a flow that is slow in the direction that each training step needs.
+    """Refuse a flow that is slow in the direction that each training step needs; if it is allowed, only warn.
 
     Raises:
-        SpecError: naming flows that are fast there.
+        SpecError: the flow is slow; the message names flows that are fast in this direction.
     """
     if flow.fast in (needed, "both"):
         return
@@ -34,7 +34,7 @@ def check_direction(part: Spec, flow: Flow, needed: Direction, allow_slow: bool)
 
 
 def fast_flows(needed: Direction) -> list[str]:
-    """The names of ppdgm's flows that take one pass in a direction, and of which a density of given values is known."""
+    """Names of ppdgm's flows that take one pass in a direction; no one-way flows if the direction is "inverse"."""
     found, todo = set(), [Flow]
     while todo:
         for sub in todo.pop().__subclasses__():

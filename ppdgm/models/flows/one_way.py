@@ -1,4 +1,4 @@
-"""Flows without a known inverse, whose steps take their numbers straight from the encoder."""
+"""Flows without a known inverse; their steps take their numbers directly from the encoder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ppdgm.spec import PositiveInt
 
 
 class OneWay(Flow):
-    """Steps whose numbers are the context itself, or parameters where there is none.
+    """Steps whose numbers are the context itself, or parameters if there is no context.
 
     Args:
         depth: number of steps.

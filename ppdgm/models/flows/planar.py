@@ -11,11 +11,11 @@ _TINY = 1e-12
 
 
 class Planar(OneWay):
-    """z ← z + û tanh(wᵀz + b), depth times, with u, w, b of each step from the encoder. One way.
+    """z ← z + û tanh(wᵀz + b), depth times, with u, w, b of each step from the encoder. One-way.
 
-    Rezende & Mohamed 2015, arXiv:1505.05770. A step is invertible if wᵀû > −1, so û = u + (m(a) − a) w/‖w‖² with
-    a = wᵀu, by which wᵀû = m(a). Here m is the ELU (a above 0, eᵃ − 1 below) in the place of the paper's
-    −1 + softplus(a), whose û is infinite at w = 0: now û = u where a ≥ 0, and û → u as w → 0.
+    Rezende & Mohamed 2015, arXiv:1505.05770. A step is invertible if wᵀû > −1. Therefore û = u + (m(a) − a) w/‖w‖² with
+    a = wᵀu, which gives wᵀû = m(a). Here m is the ELU (a above 0, eᵃ − 1 below). The paper has −1 + softplus(a)
+    instead, whose û is infinite at w = 0; with the ELU û = u if a ≥ 0, and û → u as w → 0.
 
     Args:
         depth: number of steps.

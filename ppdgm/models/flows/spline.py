@@ -11,9 +11,9 @@ from ppdgm.language import Array, Vocabulary
 from ppdgm.models.flows.coupling import Coupling
 from ppdgm.spec import PositiveFloat
 
-FLOOR = 0.05  #: of a bin's share in width and height, against equal shares
+FLOOR = 0.05  #: the least width and height of a bin, as a fraction of an equal share
 MIN_SLOPE = 0.01
-_UNIT = log(expm1(1.0 - MIN_SLOPE))  # softplus of it is the slope that the identity has, less the floor
+_UNIT = log(expm1(1.0 - MIN_SLOPE))  # its softplus is the slope of the identity minus the floor
 
 
 class RQSpline(Coupling):
@@ -24,7 +24,7 @@ class RQSpline(Coupling):
 
     Args:
         bins: number of pieces of each spline.
-        bound: half the width of the interval that it bends, in units of z.
+        bound: half the width of the interval that the spline changes, in units of z.
     """
 
     bins: Annotated[int, Field(ge=2, le=100)] = 8
@@ -37,7 +37,7 @@ class RQSpline(Coupling):
     def _move(self, P: Vocabulary, numbers: Array, x: Array, inverse: bool) -> tuple[Array, Array]:
         xp, n = P.xp, self.bins
         inside = xp.abs(x) < self.bound
-        clipped = xp.where(inside, x, 0.0)  # so that the branch not taken is finite, and its gradient too
+        clipped = xp.where(inside, x, 0.0)  # so that the branch that is not used is finite, and its gradient too
         left, width = self._bins(P, numbers[..., :n, :])
         low, height = self._bins(P, numbers[..., n : 2 * n, :])
         piece = self._piece(P, clipped, (low if inverse else left), left, width, low, height, numbers[..., 2 * n :, :])
@@ -45,7 +45,7 @@ class RQSpline(Coupling):
         return xp.where(inside, y, x), xp.where(inside, log_slope, 0.0)
 
     def _bins(self, P: Vocabulary, raw: Array) -> tuple[Array, Array]:
-        """Where each bin begins, and its size; [..., bins, n]."""
+        """The beginning of each bin, and its size; [..., bins, n]."""
         shares = P.xp.exp(raw - P.xp.expand_dims(P.logsumexp(raw, -2), axis=-2))
         sizes = 2.0 * self.bound * (FLOOR / self.bins + (1.0 - FLOOR) * shares)
         begins = [P.xp.zeros_like(sizes[..., 0, :]) - self.bound]
@@ -54,7 +54,7 @@ class RQSpline(Coupling):
         return P.xp.stack(begins, axis=-2), sizes
 
     def _piece(self, P: Vocabulary, x: Array, begins: Array, *bins: Array) -> _Piece:
-        """The numbers of the bin that x lies in."""
+        """The numbers of the bin that contains x."""
         xp, (left, width, low, height, raw) = P.xp, bins
         inner = MIN_SLOPE + P.softplus(raw + _UNIT)
         one = xp.ones_like(inner[..., :1, :])  # at the ends: the slope of the tails
@@ -89,7 +89,7 @@ def _inverse(xp: Any, p: _Piece, y: Array) -> tuple[Array, Array]:
     bend = up * (p.before + p.after - 2.0 * slope)
     a, b, c = p.height * (slope - p.before) + bend, p.height * p.before - bend, -slope * up
     square = b**2 - 4.0 * a * c
-    at = 2.0 * c / (-b - xp.sqrt(xp.where(square > 0.0, square, 1e-20)))  # not negative but by rounding
+    at = 2.0 * c / (-b - xp.sqrt(xp.where(square > 0.0, square, 1e-20)))  # negative only by rounding
     below = slope + (p.before + p.after - 2.0 * slope) * at * (1.0 - at)
     return p.left + p.width * at, -_log_slope(xp, p, slope, at, below)
 

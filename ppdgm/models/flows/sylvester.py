@@ -13,22 +13,22 @@ from ppdgm.nets.base import unflatten
 from ppdgm.program import Context
 from ppdgm.spec import PositiveInt
 
-_MOST = 0.999  # of diagonal entries of R and R̃: their product stays above −1
+_MOST = 0.999  # bound on the diagonal entries of R and R̃: their product stays above −1
 _TINY = 1e-12
 
 
 class Sylvester(OneWay):
-    """z ← z + Q R tanh(R̃ Qᵀz + b), depth times, with Q, R, R̃, b of each step from the encoder. One way.
+    """z ← z + Q R tanh(R̃ Qᵀz + b), depth times, with Q, R, R̃, b of each step from the encoder. One-way.
 
     van den Berg et al. 2018, arXiv:1803.05649. The M columns of Q are orthonormal, and R and R̃ are upper triangular
     [M, M], so that det = Π_m (1 + tanh'(·)_m r_m r̃_m); r_m r̃_m > −1 on their diagonals makes a step invertible.
 
     Args:
         depth: number of steps.
-        basis: of Q. "orthogonal": M columns, made orthonormal as by Gram and Schmidt; "householder": M = D, a product
-            of reflections.
-        columns: M of an orthogonal basis; by default 16, or half of D where that is less.
-        reflections: of a Householder basis.
+        basis: how Q is made. "orthogonal": M columns, made orthonormal as by Gram and Schmidt; "householder": M = D, a
+            product of reflections.
+        columns: M of an orthogonal basis; by default 16, or half of D if that is less.
+        reflections: the number of reflections of a Householder basis.
     """
 
     depth: PositiveInt = 4
@@ -48,7 +48,7 @@ class Sylvester(OneWay):
         return width if self.basis == "householder" else self.columns or min(16, max(1, width // 2))
 
     def _sizes(self, width: int) -> tuple[int, int, int]:
-        """How many numbers of a step make Q; R and R̃ but for the diagonal of R̃; that diagonal and b."""
+        """How many numbers of a step are for Q; for R and R̃ without the diagonal of R̃; for that diagonal and b."""
         m = self._columns(width)
         return (self.reflections if self.basis == "householder" else m) * width, m * m, 2 * m
 
@@ -75,7 +75,7 @@ class Sylvester(OneWay):
         return z + self._back(P, basis, moved), log_det
 
     def _basis(self, P: Vocabulary, raw: Array, width: int) -> Array:
-        """Q [..., depth, D, M]; or the vectors of its reflections, [..., depth, H, D]."""
+        """Q [..., depth, D, M], or the vectors of its reflections, [..., depth, H, D]."""
         if self.basis == "householder":
             return unflatten(P, raw, (self.reflections, width))
         shape = (width, self._columns(width))
@@ -106,16 +106,17 @@ def _times(P: Vocabulary, x: Array, matrix: Array) -> Array:
 def orthonormal(P: Vocabulary, a: Array) -> Array:
     """Q of A = QR, R with a positive diagonal: the columns of a [..., D, M], made orthonormal one after the other.
 
-    By LAPACK: to rounding, whatever the condition. The paper's iteration Q ← Q (3I − QᵀQ)/2 takes 20 rounds where
-    columns are far from parallel, and 10 times as long (40×16, B = 100, on a CPU).
+    LAPACK computes it, exactly but for rounding, whatever the condition number. The paper's iteration
+    Q ← Q (3I − QᵀQ)/2 takes 20 rounds even if columns are far from parallel, and 10 times as long (40×16, B = 100, on
+    a CPU).
     """
     q, r = P.xp.linalg.qr(a)
-    sign = P.xp.where(P.xp.linalg.diagonal(r) < 0, -1.0, 1.0)  # LAPACK's own jumps as an entry of a passes 0
+    sign = P.xp.where(P.xp.linalg.diagonal(r) < 0, -1.0, 1.0)  # LAPACK's own sign jumps if an entry of a passes 0
     return q * sign[..., None, :]
 
 
 def reflect(P: Vocabulary, v: Array, y: Array) -> Array:
-    """y − 2 v vᵀy / ‖v‖², y itself where v is 0."""
+    """y − 2 v vᵀy / ‖v‖², or y itself if v is 0."""
     xp = P.xp
     square = xp.sum(v * v, axis=-1, keepdims=True)
     usable = square > _TINY

@@ -1,4 +1,4 @@
-"""The guides of a hierarchical VAE: what they declare, and how they draw z_1, …, z_L given x."""
+"""The guides of a hierarchical VAE: their nets and parts, and how they draw z_1, …, z_L given x."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ppdgm.nets import MLP, Net
 from ppdgm.nets.base import flatten
 from ppdgm.program import Context
 
-HEAD = MLP(hidden=())  #: of the ladder's levels, whose features are deep enough: deeper ones learn slowly
+HEAD = MLP(hidden=())  #: for the ladder's levels: their features are deep enough, and deeper heads learn slowly
 
 
 class Guide:
-    """One way to draw the latents of a program; here `spec`. Nets of level l are under `z<l>.`."""
+    """One way to draw the latents of the program `spec`. Nets of level l are under `z<l>.`."""
 
     def __init__(self, spec: Any):  # a HierarchicalVAE, whose file imports this one
         self.spec = spec
 
     @property
     def has_top(self) -> bool:
-        """Whether z_L is drawn given x alone."""
+        """Whether the draw of z_L depends only on x."""
         return True
 
     def build(self, context: Context) -> None:
@@ -31,11 +31,11 @@ class Guide:
         raise NotImplementedError
 
     def draw(self, P: Vocabulary, x: Array) -> None:
-        """Draw every level; x is as encoders see it."""
+        """Draw every level; x is already encoded for the nets (`likelihood.encoded`)."""
         raise NotImplementedError
 
     def top(self, P: Vocabulary, u: Array) -> Any:
-        """The q(z_L|u) that priors made of posteriors mix; u is as x."""
+        """The q(z_L|u) that priors made of posteriors mix; u is encoded like x."""
         scope = P.scope(f"z{self.spec.depth}")
         return self.spec.posterior.base(scope, scope.net("encoder")(u))
 
@@ -50,7 +50,7 @@ class Guide:
 
 
 class Factorised(Guide):
-    """Π q(z_l|x), drawn from the top down as the model is, so that each level's KL has a closed form that holds."""
+    """Π q(z_l|x), drawn from the top down like the model, so that the closed form of each level's KL is valid."""
 
     def build(self, context: Context) -> None:
         for level in range(1, self.spec.depth + 1):
@@ -62,7 +62,7 @@ class Factorised(Guide):
 
 
 class BottomUp(Guide):
-    """q(z_1|x) Π q(z_l|z_{l−1}); where the model has skips, each level is given x and every level below it."""
+    """q(z_1|x) Π q(z_l|z_{l−1}); if the model has skips, each level depends on x and every level below it."""
 
     @property
     def has_top(self) -> bool:
@@ -83,7 +83,7 @@ class BottomUp(Guide):
 
 
 class TopDown(Guide):
-    """The ladder: h_1, …, h_L climb from x; then q(z_L|h_L), and q(z_l|h_l, z_{l+1}), a residual of p(z_l|z_{l+1})."""
+    """The ladder: h_1, …, h_L go up from x; then q(z_L|h_L), and q(z_l|h_l, z_{l+1}), a residual of p(z_l|z_{l+1})."""
 
     def build(self, context: Context) -> None:
         spec, features = self.spec, (self.spec.features,)

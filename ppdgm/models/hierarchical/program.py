@@ -22,37 +22,37 @@ from ppdgm.spec import PositiveFloat, PositiveInt, Shape
 class HierarchicalVAE(Program):
     """Hierarchical VAE: z_L ~ prior, z_l ~ N(μ(z_{l+1}), diag σ(z_{l+1})²) for l = L−1, …, 1, x ~ likelihood(z_1).
 
-    The sites are z1, nearest the data, to zL. Guides:
+    The sites are z1, next to the data, to zL. Guides:
 
     "factorised" is Π q(z_l|x).
 
     "bottom_up" is q(z_1|x) Π q(z_l|z_{l−1}). Burda et al. 2016, arXiv:1509.00519.
 
-    "top_down", the ladder, is q(z_L|x) Π q(z_l|x, z_{l+1}): where the model has N(μ, σ²), the normalised product of it
-    and a N(m, s²) given x and z_{l+1}, which is N(μ + g(m − μ), g s²) with g = σ²/(σ² + s²). Sønderby et al. 2016,
+    "top_down", the ladder, is q(z_L|x) Π q(z_l|x, z_{l+1}): the normalised product of the model's N(μ, σ²) and a
+    N(m, s²) given x and z_{l+1}, which is N(μ + g(m − μ), g s²) with g = σ²/(σ² + s²). Sønderby et al. 2016,
     arXiv:1602.02282.
 
-    The KL of each level has a closed form where the guide draws from the top down, as the model does; in "bottom_up"
-    only that of z_L. The nets `z<l>.conditional` of p(z_l|z_{l+1}), which the ladder's guide reads too, are the model's
-    and labelled so. Deep ladders want a warm-up, SVI(beta=Linear(steps=…)), lest levels stay unused.
+    The KL of each level has a closed form if the guide draws from the top down, as the model does; in "bottom_up" only
+    the KL of z_L has one. The nets `z<l>.conditional` of p(z_l|z_{l+1}), which the ladder's guide reads too, belong to
+    the model and have its label. Deep ladders need a warm-up, SVI(beta=Linear(steps=…)), so that no level stays unused.
 
     Args:
-        event_shape: shape of one datum.
+        event_shape: shape of one row of the data.
         latent: widths of z_1, …, z_L.
         inference: the guide.
-        skip: "none"; "decoder": x depends on every level; "all": and each level on every one above it. With skips
-            "bottom_up" is q(z_1|x) Π q(z_l|x, z_1, …, z_{l−1}).
+        skip: "none"; "decoder": x depends on every level; "all": in addition, each level depends on every level above
+            it. With skips "bottom_up" is q(z_1|x) Π q(z_l|x, z_1, …, z_{l−1}).
         prior: p(z_L). VampPrior needs a q(z_L|x), which "bottom_up" does not have.
-        posterior: q of each level, given a net's output. In "top_down" a DiagonalNormal, and N(m, s²) of those below
-            z_L.
+        posterior: q of each level, given a net's output. In "top_down" it must be a DiagonalNormal; below z_L it is
+            N(m, s²).
         likelihood: p(x|z_1), given the decoder's output.
         encoder: the net from x to the head of q(z_l|x), one for each level; in "top_down" the net to h_1.
         decoder: the net from z_1, or with skips from all levels, to x.
         levels: the nets between levels, in model and guide.
-        features: of "top_down", width of what climbs from x to z_L: h_1 = a(encoder(x)), h_l = h_{l−1} +
+        features: for "top_down", the width of the features from x up to z_L: h_1 = a(encoder(x)), h_l = h_{l−1} +
             a(net(h_{l−1})), with the SiLU a(v) = v σ(v); m and s are linear in h_l and z_{l+1}.
         min_scale: a floor under σ(z_{l+1}).
-        max_scale: a ceiling over it, which it bends towards where it comes near.
+        max_scale: a ceiling over σ(z_{l+1}); near it, σ bends towards it.
     """
 
     event_shape: Shape
@@ -111,11 +111,11 @@ class HierarchicalVAE(Program):
         return len(self.latent)
 
     def width_above(self, level: int) -> int:
-        """The width of what z_l is conditioned on."""
+        """The width of the input of p(z_l|…): z_{l+1}, or all levels above."""
         return sum(self.latent[level:]) if self.skip == "all" else self.latent[level]
 
     def above(self, P: Vocabulary, z: list[Array]) -> Array:
-        """What the next level down is conditioned on, given the levels drawn so far, lowest first."""
+        """The input of the next level down, given the levels drawn so far, lowest first."""
         return P.concat(z) if self.skip == "all" else z[0]
 
     def conditional(self, P: Vocabulary, level: int, above: Array) -> tuple[Array, Array]:
