@@ -39,7 +39,7 @@ class Coupling(Flow):
 
     @abstractmethod
     def _move(self, P: Vocabulary, numbers: Array, x: Array, inverse: bool) -> tuple[Array, Array]:
-        """The map or its inverse at x [..., n], with its log-derivative; `numbers` [..., rows, n] are near 0 at first."""
+        """The map or its inverse at x [..., n], and its log-derivative; `numbers` [..., rows, n] start near 0."""
 
     def build(self, context: Context, width: int, conditional: bool) -> int:
         if width < 2:

@@ -1,4 +1,4 @@
-"""Likelihoods: distributions over a datum, given the decoder's output."""
+"""Likelihoods: distributions over a row of the data, given the decoder's output."""
 
 from ppdgm.models.likelihoods.base import BadData, Likelihood, refuse
 from ppdgm.models.likelihoods.bernoulli import Bernoulli

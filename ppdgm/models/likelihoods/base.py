@@ -1,4 +1,4 @@
-"""What every likelihood is, and how it refuses data."""
+"""The base class of likelihoods, and how they refuse data."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from ppdgm.language import Array, Support, Vocabulary
 from ppdgm.nets.base import lead
 from ppdgm.program import Part
 
-FEW = 10  #: data of which nothing is concluded from what they lack
+FEW = 10  #: with fewer rows, nothing is concluded from levels that do not occur
 
 
 class Likelihood(Part):
-    """A distribution over the datum, given the decoder's output."""
+    """A distribution over a row of the data, given the decoder's output."""
 
     role: ClassVar[str] = "likelihood"
 
     def encoded(self, P: Vocabulary, x: Array) -> Array:
-        """x as encoders see it: near 1 in size, whatever the numbers of the data."""
+        """x as encoders see it: numbers of size about 1, whatever the size of the numbers in the data."""
         return x
 
     def check(self, name: str, x: np.ndarray) -> None:
         """Refuse data outside the likelihood's support.
 
         Raises:
-            DataError: with the index of the first bad datum.
+            DataError: there are such data; the message has the index of the first bad number.
         """
         refuse(name, x, ~np.isfinite(x), "finite numbers")
 
@@ -70,15 +70,15 @@ def independent(
     mean: Callable[[], Array],
     support: Support,
 ) -> Any:
-    """Independent numbers as one distribution over the datum.
+    """Independent numbers as one distribution over a row of the data.
 
     Args:
-        P: scoped to the part, for its `shape`, the datum's.
-        head: any array [..., *event], for its leading dimensions.
+        P: scoped to the part; its `shape` is the shape of a row.
+        head: any array [..., *event]; only its leading dimensions are used.
         log_prob: x -> log-probability of each number, [..., *event].
         sample: (random, shape) -> a draw of each number.
         mean: () -> the mean of each number.
-        support: of each number.
+        support: the support of each number.
     """
     event = P.shape
     return P.distribution(
@@ -93,11 +93,11 @@ def independent(
 
 
 class BadData(DataError):
-    """Some data of a field that a likelihood can't take.
+    """A field has data that a likelihood does not accept.
 
     Attributes:
-        index: of the first bad number.
-        bad: how many data have one.
+        index: the index of the first bad number.
+        bad: the number of rows with a bad number.
     """
 
     def __init__(self, name: str, value: Any, index: tuple[int, ...], expected: str, bad: int, size: int):
@@ -110,12 +110,12 @@ class BadData(DataError):
         return BadData, (self.name, self.value, self.index, self.expected, self.bad, self.size)
 
     def moved(self, row: int, bad: int, size: int) -> BadData:
-        """The same, of a larger set: the first bad datum's row there, and how many are bad."""
+        """The same error for a larger data set: `row` is the first bad row there, and `bad` the number of bad rows."""
         return BadData(self.name, self.value, (row, *self.index[1:]), self.expected, bad, size)
 
 
 def refuse(name: str, x: np.ndarray, bad: np.ndarray, expected: str) -> None:
-    """Raise a DataError that names the first datum where `bad`."""
+    """Raise a DataError that names the first number that is `bad`, if there is one."""
     if bad.any():
         index = tuple(int(i) for i in np.argwhere(bad)[0])
         raise BadData(name, x[index], index, expected, int(bad.reshape(len(x), -1).any(1).sum()), len(x))

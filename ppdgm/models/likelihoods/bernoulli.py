@@ -1,4 +1,4 @@
-"""The Bernoulli likelihood, of binary data."""
+"""The Bernoulli likelihood, for binary data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The categorical likelihood, of whole numbers whose order it does not know."""
+"""The categorical likelihood, for whole numbers. It ignores their order."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A likelihood without latents: independent columns, each with numbers of its own, in closed form or by moments.
+"""A likelihood without latents: independent columns, each with its own parameters, in closed form or by moments.
 
-It is where a decoder may start, and what a model with latents has to beat.
+A decoder may start from it, and a model with latents has to beat it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from ppdgm.models.likelihoods.laplace import Laplace
 from ppdgm.models.likelihoods.logistic import DiscretisedLogistic, MixtureOfDiscretisedLogistics
 
 FOLDS = 10
-MOST = 10_000  #: data that a first output is taken from
-_EDGE = 0.01  # how near to 0 and 1 a decoder's probabilities start: at the ends themselves a sigmoid has no gradient
-_MOST_SLOPE = 500.0  # of a continuous Bernoulli's logit
+MOST = 10_000  #: the largest number of rows that a first output is computed from
+_EDGE = 0.01  # how near to 0 and 1 a decoder's probabilities start: at 0 and 1 themselves a sigmoid has no gradient
+_MOST_SLOPE = 500.0  # bound on the logit of a continuous Bernoulli
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Columns:
 
     Attributes:
         log_prob: x [N, *event] -> log p of each number, [N, *event].
-        head: the decoder's output that stands for them, [*head].
+        head: the decoder's output that gives them, [*head].
     """
 
     log_prob: Callable[[np.ndarray], np.ndarray]
@@ -43,12 +43,12 @@ class Columns:
 
 @singledispatch
 def columns(likelihood: Likelihood, x: np.ndarray) -> Columns | None:
-    """Independent columns of the likelihood's family, fitted to data [N, *event]; None for a family not known here."""
+    """Independent columns of the likelihood's family, fitted to data [N, *event]; None if the family is not known."""
     return None
 
 
 def held_out(likelihood: Likelihood, x: np.ndarray, seed: int = 0, folds: int = FOLDS) -> np.ndarray | None:
-    """log p of each datum under independent columns fitted to the others, by folds, [N]; None where none are known."""
+    """log p of each row under independent columns fitted to other folds, [N]; None if the family is not known."""
     x = np.asarray(x, np.float64)
     fold = np.random.default_rng(seed).permutation(len(x)) % min(folds, len(x))
     found = np.empty(len(x))
@@ -62,8 +62,8 @@ def held_out(likelihood: Likelihood, x: np.ndarray, seed: int = 0, folds: int = 
 
 
 def first_output(likelihood: Likelihood, x: np.ndarray) -> np.ndarray | None:
-    """The decoder's output that stands for the data's columns, [*head], within reach of gradients; None if unknown."""
-    rows = np.sort(np.random.default_rng(0).permutation(len(x))[:MOST])  # enough, of any order
+    """The decoder's output that gives the data's columns, [*head], where gradients are not 0; None if not known."""
+    rows = np.sort(np.random.default_rng(0).permutation(len(x))[:MOST])  # enough, whatever the order of the rows
     fitted = columns(likelihood, np.asarray(x[rows], np.float64))
     return None if fitted is None else fitted.head
 
@@ -111,7 +111,7 @@ def _(likelihood: Poisson, x: np.ndarray) -> Columns:
 
 @columns.register
 def _(likelihood: NegativeBinomial, x: np.ndarray) -> Columns:
-    """θ by moments, where it isn't fixed: μ + μ²/θ is the variance."""
+    """θ by moments, if it isn't fixed: μ + μ²/θ is the variance."""
     mean, kind = _mean_count(x), likelihood.inverse_dispersion
     over = np.maximum(x.var(0) - mean, 1e-6 * mean**2)
     each = np.maximum(mean**2 / over, max(likelihood.min_inverse_dispersion, 1e-3))
@@ -144,7 +144,7 @@ def _(likelihood: DiscretisedLogistic, x: np.ndarray) -> Columns:
 
 @columns.register
 def _(likelihood: MixtureOfDiscretisedLogistics, x: np.ndarray) -> Columns:
-    """One logistic, which is a mixture too."""
+    """A single logistic, because it is a mixture too."""
     loc, scale = _logistic(x, likelihood.levels)
     scale, wide = np.maximum(scale, likelihood.min_scale), (likelihood.components, *loc.shape)
     head = np.stack([np.zeros(wide), np.broadcast_to(loc, wide), np.zeros(wide)])
@@ -154,19 +154,19 @@ def _(likelihood: MixtureOfDiscretisedLogistics, x: np.ndarray) -> Columns:
 def _scale(
     kind: float | str, floor: float, each: np.ndarray, power: Callable[..., np.ndarray], root: Callable[..., np.ndarray]
 ) -> np.ndarray:
-    """A column's own scale, the one of all, or the number that it is fixed at."""
+    """The scales of the columns: one for each, one for all, or the fixed number."""
     if not isinstance(kind, str):
         return np.full(each.shape, kind)
     return np.maximum(np.full(each.shape, root(power(each).mean())) if kind == "learned" else each, max(floor, 1e-6))
 
 
 def _rows(kind: float | str, loc: np.ndarray) -> np.ndarray:
-    """The head: locations, and below them what scales come from."""
+    """The head: locations, and with scale="network" a second row, zeros, for the scales."""
     return np.stack([loc, np.zeros(loc.shape)]) if kind == "network" else loc
 
 
 def _mean_count(x: np.ndarray) -> np.ndarray:
-    return (x.sum(0) + 0.5) / (len(x) + 1)  # of a column of zeros, not 0
+    return (x.sum(0) + 0.5) / (len(x) + 1)  # not 0 even for a column of zeros
 
 
 def _link(likelihood: Counts, mean: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The continuous Bernoulli likelihood, of data between 0 and 1."""
+"""The continuous Bernoulli likelihood, for data between 0 and 1."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ppdgm.language import Array, Vocabulary
 from ppdgm.models.likelihoods.base import Likelihood, independent, refuse
 from ppdgm.program import Context
 
-# log(sinh(h/2) / (h/2)) = Σ B₂ₙ h²ⁿ / (2n (2n)!), with Bernoulli's numbers; up to |h| = ½ to 1e-14 of five terms
+# log(sinh(h/2) / (h/2)) = Σ B₂ₙ h²ⁿ / (2n (2n)!), with Bernoulli numbers; up to |h| = ½ five terms give 1e-14
 _SERIES = (1 / 24, -1 / 2880, 1 / 181440, -1 / 9676800, 1 / 479001600)
 _NEAR = 0.5
 
@@ -28,7 +28,7 @@ class ContinuousBernoulli(Likelihood):
         h, xp = head[0], P.xp
 
         def sample(random: Any, shape: tuple[int, ...]) -> Array:
-            """F⁻¹(u) = log(1 + u (exp(h) − 1)) / h; of −|h|, which can't overflow, and mirrored where h > 0."""
+            """F⁻¹(u) = log(1 + u (exp(h) − 1)) / h, computed for −|h|, which can't overflow, and mirrored if h > 0."""
             steep = xp.clip(xp.abs(h), 1e-6, None)
             low = xp.clip(-xp.log1p(random.uniform(shape) * xp.expm1(-steep)) / steep, 0.0, 1.0)
             return xp.where(h > 0, 1.0 - low, low)
@@ -50,7 +50,8 @@ class ContinuousBernoulli(Likelihood):
 def log_density(P: Vocabulary, x: Array, h: Array) -> Array:
     """h x − log((exp(h) − 1) / h), as −|h| y + log |h| − log(1 − exp(−|h|)), with y the distance to the nearer end.
 
-    Near h = 0 as h (x − ½) − log(sinh(h/2) / (h/2)), by its series: there the formula's gradient would be noise.
+    Near h = 0 it is h (x − ½) − log(sinh(h/2) / (h/2)), by a series, because there the gradient of the formula would be
+    noise.
     """
     xp = P.xp
     near, far = _split(P, h)
@@ -60,7 +61,7 @@ def log_density(P: Vocabulary, x: Array, h: Array) -> Array:
 
 
 def log_sinhc_slope(P: Vocabulary, h: Array) -> Array:
-    """½ coth(h/2) − 1/h, the derivative of log(sinh(h/2) / (h/2)), odd in h: the mean is ½ more."""
+    """½ coth(h/2) − 1/h, the derivative of log(sinh(h/2) / (h/2)), odd in h. The mean is this plus ½."""
     xp = P.xp
     near, far = _split(P, h)
     series = sum(2 * n * c * near ** (2 * n - 1) for n, c in enumerate(_SERIES, 1))
@@ -72,6 +73,6 @@ def _is_near(P: Vocabulary, h: Array) -> Array:
 
 
 def _split(P: Vocabulary, h: Array) -> tuple[Array, Array]:
-    """h where the series is taken, and |h| where the formula is; harmless numbers elsewhere."""
+    """h where the series is used, and |h| where the formula is used; harmless numbers elsewhere."""
     small = _is_near(P, h)
     return P.xp.where(small, h, 0.0 * h), P.xp.where(small, 1.0 + 0.0 * h, P.xp.abs(h))

@@ -1,4 +1,4 @@
-"""Likelihoods of counts: whole numbers from 0 on."""
+"""Likelihoods for counts: whole numbers from 0."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ppdgm.models.likelihoods.scale import Scale, declare_scale, read_scale, row
 from ppdgm.program import Context
 from ppdgm.spec import PositiveFloat
 
-_MOST = 20.0  # of a log mean: exp(20) is 5e8
-_MOST_RATE = 1e9  # of a draw, which some generators make in 32 bits
+_MOST = 20.0  # bound on a log mean: exp(20) is 5e8
+_MOST_RATE = 1e9  # bound on the rate of a draw, because some generators use 32 bits
 
 
 class Counts(Likelihood):
@@ -27,17 +27,17 @@ class Counts(Likelihood):
     link: Literal["softplus", "exp"] = "softplus"
 
     def means(self, P: Vocabulary, h: Array) -> tuple[Array, Array]:
-        """μ and log μ, which is finite for every h; each from h, as exp(log μ) would lose digits of a large μ."""
+        """μ and log μ, which is finite for every h. Both come from h, because exp(log μ) is not precise for a large μ."""
         xp = P.xp
         if self.link == "exp":
             log_mean = xp.clip(h, None, _MOST)
             return xp.exp(log_mean), log_mean
-        far = h < -15.0  # where log log(1 + exp h) = h − ½ exp(h) to rounding
+        far = h < -15.0  # here log log(1 + exp h) = h − ½ exp(h) up to rounding
         low, high = xp.where(far, h, -15.0), xp.where(far, 0.0, h)
         return P.softplus(h), xp.where(far, low - 0.5 * xp.exp(low), xp.log(P.softplus(high)))
 
     def encoded(self, P: Vocabulary, x: Array) -> Array:
-        return P.xp.log1p(P.xp.clip(x, 0.0, None))  # pseudo-inputs may stray
+        return P.xp.log1p(P.xp.clip(x, 0.0, None))  # pseudo-inputs may be negative
 
     def check(self, name: str, x: np.ndarray) -> None:
         super().check(name, x)
@@ -45,7 +45,7 @@ class Counts(Likelihood):
 
 
 class Poisson(Counts):
-    """p(x|z) = Π μ^x exp(−μ) / x!, for counts x; μ = softplus(h) or exp(h) of the decoder's output h."""
+    """p(x|z) = Π μ^x exp(−μ) / x!, for counts x; μ = softplus(h) or exp(h), and h is the decoder's output."""
 
     def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape
@@ -65,11 +65,11 @@ class Poisson(Counts):
 class NegativeBinomial(Counts):
     """p(x|z) = Π Γ(x+θ) / (x! Γ(θ)) (θ/(θ+μ))^θ (μ/(θ+μ))^x, for counts x with variance μ + μ²/θ.
 
-    μ comes from the decoder, and θ as it is said. Lopez et al. 2018, doi:10.1038/s41592-018-0229-2.
+    μ comes from the decoder, and θ as `inverse_dispersion` says. Lopez et al. 2018, doi:10.1038/s41592-018-0229-2.
 
     Args:
         inverse_dispersion: θ. A number (fixed), "learned" (one for all), "per_dimension" (one for each dimension of
-            x), or "network" (from the decoder, for each datum and dimension). The larger, the nearer to Poisson.
+            x), or "network" (from the decoder, for each row and dimension). The larger θ is, the nearer to Poisson.
         min_inverse_dispersion: a floor under a θ that is learned: θ = floor + softplus(s), 1 at the start.
     """
 
@@ -103,7 +103,8 @@ class NegativeBinomial(Counts):
 class ZeroInflatedNegativeBinomial(NegativeBinomial):
     """p(x|z) = Π π [x = 0] + (1 − π) NegativeBinomial(x; μ, θ), for counts x; μ and logit π come from the decoder.
 
-    Lopez et al. 2018, doi:10.1038/s41592-018-0229-2. There μ is a share of a cell's total count; here it is free.
+    Lopez et al. 2018, doi:10.1038/s41592-018-0229-2. In the paper μ is a share of a cell's total count; here it is
+    free.
     """
 
     def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -129,6 +130,6 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
 
 
 def draw(P: Vocabulary, random: Any, shape: tuple[int, ...], mean: Array, theta: Array) -> Array:
-    """Poisson, with a rate from Gamma(θ) of mean μ."""
+    """A draw of a Poisson whose rate is drawn from a Gamma with shape θ and mean μ."""
     rate = random.gamma(theta, shape) / theta * mean
     return random.poisson(P.xp.clip(rate, None, _MOST_RATE), shape)

@@ -1,4 +1,4 @@
-"""The Gaussian likelihood, of real data."""
+"""The Gaussian likelihood, for real data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Laplace likelihood, of real data with outliers."""
+"""The Laplace likelihood, for real data with outliers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ppdgm.models.likelihoods.scale import LocationScale
 
 
 class Laplace(LocationScale):
-    """p(x|z) = Π exp(−|x − μ| / σ) / 2σ, with μ the decoder's output: its mean and median."""
+    """p(x|z) = Π exp(−|x − μ| / σ) / 2σ. μ, the decoder's output, is the mean and the median."""
 
     def distribution(self, P: Vocabulary, *head: Array) -> Any:
         return P.dist.Laplace(*self.location_and_scale(P, head[0])).to_event(len(P.shape))

@@ -1,8 +1,8 @@
-"""Log-probabilities of counts without differences of large numbers: right in float32 at any size.
+"""Log-probabilities of counts without differences of large numbers: precise in float32 at any size.
 
-log Γ(x + θ) − log Γ(θ), or x log μ − μ − log x!, are small differences of numbers that grow as x log x. Stirling's
-formula takes the large parts out by hand: what is left are its errors, and deviances, which are sums of numbers of one
-sign. Loader 2000, "Fast and accurate computation of binomial probabilities".
+log Γ(x + θ) − log Γ(θ), or x log μ − μ − log x!, are small differences of numbers that grow as x log x. With Stirling's
+formula the large parts cancel by hand. Its errors remain, and deviances, which are sums of numbers of one sign.
+Loader 2000, "Fast and accurate computation of binomial probabilities".
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from math import log, pi
 
 from ppdgm.language import Array, Vocabulary
 
-# log Γ(a + 1) − (a + ½) log a + a − ½ log 2π = Σ Bₙ₊₁ / (n (n + 1) aⁿ) over odd n; from a = 8 on to 1e-14 of six terms,
-# and to 3e-10 of three
+# log Γ(a + 1) − (a + ½) log a + a − ½ log 2π = Σ Bₙ₊₁ / (n (n + 1) aⁿ) over odd n; from a = 8 on six terms give 1e-14,
+# and three give 3e-10
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)
 _LARGE = 8.0
 _ATANH = tuple(2 / (2 * n + 3) for n in range(6))  # (2 atanh w − 2 w) / w³, in w²
-# where u − log(1 + u) is a series in w = u / (2 + u), of six terms to 1e-14, of three to 2e-8; where 1 + u is small
+# |u| below the first: u − log(1 + u) is a series in w = u / (2 + u), six terms give 1e-14, three 2e-8; u below the
+# second: 1 + u is small
 _NEAR, _FAR = 0.2, -0.9
 
 
@@ -26,7 +27,7 @@ def log_poisson(P: Vocabulary, x: Array, mean: Array, log_mean: Array) -> Array:
     Args:
         P: vocabulary.
         x: counts.
-        mean: μ; it may be 0 where it is too small for a float.
+        mean: μ; it may be 0 if it is too small for a float.
         log_mean: log μ.
     """
     at, is_zero = _positive(P, x)
@@ -36,10 +37,10 @@ def log_poisson(P: Vocabulary, x: Array, mean: Array, log_mean: Array) -> Array:
 
 
 def log_negative_binomial(P: Vocabulary, x: Array, mean: Array, log_mean: Array, theta: Array) -> Array:
-    """log (Γ(x + θ) / (x! Γ(θ)) (θ/(θ + μ))^θ (μ/(θ + μ))^x), which is `log_poisson`'s for θ → ∞.
+    """log (Γ(x + θ) / (x! Γ(θ)) (θ/(θ + μ))^θ (μ/(θ + μ))^x), which tends to `log_poisson` as θ → ∞.
 
     It is −½ log 2πx − ½ log(1 + x/θ) + δ(x + θ) − δ(θ) − δ(x) − x (u − log(1 + u)) − θ (v − log(1 + v)), with x (1 + u)
-    and θ (1 + v) the shares of x + θ that are expected: u x = −v θ = (μ − x) θ / (θ + μ). At x = 0, −θ log(1 + μ/θ).
+    and θ (1 + v) the expected shares of x + θ: u x = −v θ = (μ − x) θ / (θ + μ). At x = 0 it is −θ log(1 + μ/θ).
 
     Args:
         P: vocabulary.
@@ -60,7 +61,7 @@ def log_negative_binomial(P: Vocabulary, x: Array, mean: Array, log_mean: Array,
 def stirling_error(P: Vocabulary, a: Array) -> Array:
     """δ(a) = log Γ(a + 1) − ((a + ½) log a − a + ½ log 2π), for a > 0: nearly 1 / 12a."""
     xp, large = P.xp, a >= _LARGE
-    low, inverse = xp.clip(a, None, _LARGE), 1.0 / xp.clip(a, _LARGE - 1.0, None)  # no slope is cut where it is taken
+    low, inverse = xp.clip(a, None, _LARGE), 1.0 / xp.clip(a, _LARGE - 1.0, None)  # no gradient is cut where it is used
     series = _horner(_STIRLING[: _terms(P, a)], inverse * inverse) * inverse
     return xp.where(large, series, P.lgamma(low + 1.0) - (low + 0.5) * xp.log(low) + low - 0.5 * log(2 * pi))
 
@@ -71,7 +72,7 @@ def excess(P: Vocabulary, u: Array, log_1p: Array) -> Array:
     Args:
         P: vocabulary.
         u: relative differences.
-        log_1p: log(1 + u), from elsewhere: taken where u is so near to −1 that it has lost its digits.
+        log_1p: log(1 + u), computed in another way; it is used if u is so near to −1 that 1 + u is not precise.
     """
     xp = P.xp
     small = xp.clip(u, -_NEAR, _NEAR)
@@ -83,7 +84,7 @@ def excess(P: Vocabulary, u: Array, log_1p: Array) -> Array:
 
 
 def _terms(P: Vocabulary, x: Array) -> int:
-    """How many terms of a series the type can tell from none."""
+    """How many terms of a series make a difference in the floating type of x."""
     return 3 if P.xp.finfo(x.dtype).eps > 1e-10 else 6
 
 
@@ -96,6 +97,6 @@ def _horner(coefficients: tuple[float, ...], x: Array) -> Array:
 
 
 def _positive(P: Vocabulary, x: Array) -> tuple[Array, Array]:
-    """x, with 1 in the place of 0, and where it is 0."""
+    """x with 1 instead of 0, and a mask of where it is 0."""
     is_zero = x == 0
     return x + is_zero, is_zero

@@ -1,4 +1,4 @@
-"""Discretised logistic likelihoods, of whole numbers in order, such as pixels of 256 grey levels."""
+"""Discretised logistic likelihoods, for ordered whole numbers, such as pixels with 256 grey levels."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ppdgm.spec import PositiveFloat, PositiveInt
 class DiscretisedLogistic(Levels, LocationScale):
     """p(x|z) = Π F(c + δ) − F(c − δ), with F the CDF of Logistic(μ, σ) and c = 2x / (levels − 1) − 1 in [−1, 1].
 
-    δ = 1 / (levels − 1) is half a level; the lowest and the highest level take all that lies beyond them. μ and σ are
-    in units of c. Kingma et al. 2016, arXiv:1606.04934.
+    δ = 1 / (levels − 1) is half a level; the lowest and the highest level also get the probability beyond them. μ and σ
+    are in units of c. Kingma et al. 2016, arXiv:1606.04934.
 
     Args:
         scale: σ. A number (fixed), "learned" (one for all), "per_dimension" (one for each dimension of x), or
-            "network" (from the decoder, for each datum and dimension: the surest pixels differ between images).
+            "network" (from the decoder, for each row and dimension: the most certain pixels differ between images).
     """
 
     scale: Scale = "network"
@@ -39,11 +39,11 @@ class DiscretisedLogistic(Levels, LocationScale):
 class MixtureOfDiscretisedLogistics(Levels):
     """p(x|z) = Π Σ_c π_c DiscretisedLogistic(x; μ_c, σ_c), with π, μ and σ from the decoder for each dimension.
 
-    Salimans et al. 2017, arXiv:1701.05517, without its autoregression over the colours of a pixel: dimensions are
+    Salimans et al. 2017, arXiv:1701.05517, without the autoregression over the colours of a pixel: dimensions are
     independent given z.
 
     Args:
-        components: how many logistics are mixed.
+        components: the number of logistics in the mixture.
         min_scale: a floor under each σ = min_scale + softplus(s), in units in which the levels span [−1, 1].
     """
 
@@ -77,7 +77,7 @@ class MixtureOfDiscretisedLogistics(Levels):
 def log_mass(P: Vocabulary, x: Array, loc: Array, scale: Array, levels: int) -> Array:
     """log of σ(b) − σ(a), from the lower edge a of x's level to the upper edge b; a is −∞ at 0, b is ∞ at the top.
 
-    As σ(b) σ(−a) (1 − exp(a − b)) it has no difference of nearly equal numbers.
+    It is computed as σ(b) σ(−a) (1 − exp(a − b)), which has no difference of nearly equal numbers.
     """
     xp, half = P.xp, 1.0 / (levels - 1)
     centre = (2.0 * x - (levels - 1)) / (levels - 1)
@@ -88,14 +88,14 @@ def log_mass(P: Vocabulary, x: Array, loc: Array, scale: Array, levels: int) -> 
 
 
 def draw(P: Vocabulary, random: Any, shape: tuple[int, ...], loc: Array, scale: Array, levels: int) -> Array:
-    """The level nearest to a draw of the logistic."""
+    """The level that is nearest to a draw of the logistic."""
     xp, u = P.xp, random.uniform(shape)
     c = loc + scale * (xp.log(u) - xp.log1p(-u))
     return xp.clip(xp.round((c + 1.0) * ((levels - 1) / 2)), 0.0, levels - 1.0)
 
 
 def mean_level(P: Vocabulary, loc: Array, scale: Array, levels: int) -> Array:
-    """Σ_{k ≥ 1} P(x ≥ k), a level at a time: memory for all of them at once would be `levels` times the image's."""
+    """Σ_{k ≥ 1} P(x ≥ k), one level at a time: all levels at once would need `levels` times the memory of the image."""
 
     def add(state: tuple[Array, Array]) -> tuple[Array, Array]:
         k, total = state

@@ -1,4 +1,4 @@
-"""Likelihoods with a location from the decoder, and a scale from there or of their own."""
+"""Likelihoods with a location from the decoder, and a scale from the decoder or a parameter."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LocationScale(Likelihood):
 
     Args:
         scale: σ. A number (fixed), "learned" (one for all), "per_dimension" (one for each dimension of x), or
-            "network" (from the decoder, for each datum and dimension).
+            "network" (from the decoder, for each row and dimension).
         min_scale: a floor under a σ that is learned: σ = min_scale + softplus(s), 1 at the start.
     """
 
@@ -33,7 +33,7 @@ class LocationScale(Likelihood):
         return (2, *shape) if self.scale == "network" else shape
 
     def location_and_scale(self, P: Vocabulary, head: Array) -> tuple[Array, Array]:
-        """Both, of the decoder's output."""
+        """μ and σ, from the decoder's output."""
         network = self.scale == "network"
         loc, raw = (row(head, P.shape, i) for i in (0, 1)) if network else (head, None)
         return loc, read_scale(P, "raw_scale", self.scale, self.min_scale, raw)
@@ -47,7 +47,7 @@ def declare_scale(context: Context, name: str, shape: tuple[int, ...], scale: fl
 
 
 def read_scale(P: Vocabulary, name: str, scale: float | str, floor: float, raw: Array | None) -> Array:
-    """A number, or floor + softplus(s): of the declared parameter, or of what comes from the network."""
+    """The fixed number, or floor + softplus(s), with s the declared parameter or the network's output."""
     if not isinstance(scale, str):
         return P.full(P.shape, scale)
     return floor + P.softplus(raw if scale == "network" else P.param(name))

@@ -1,4 +1,4 @@
-"""What every posterior is."""
+"""The base class of posteriors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from ppdgm.language import Array, Vocabulary
 from ppdgm.program import Part
 
-Family = Literal["real", "categorical", "binary"]  # of latent variables: prior and posterior must agree
+Family = Literal["real", "categorical", "binary"]  # kinds of latents: prior and posterior must have the same
 
 
 class Posterior(Part):
@@ -19,23 +19,23 @@ class Posterior(Part):
 
     @property
     def infer(self) -> Mapping[str, Any] | None:
-        """What the guide's site says of its inference: {"enumerate": "parallel"}, or None."""
+        """The `infer` argument of the guide's site: {"enumerate": "parallel"}, or None."""
         return None
 
     def variable(self, latent: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of the latent variable, for latents of the shape that a program asks for."""
+        """The shape of the latent variable, if the program has latents of shape `latent`."""
         return latent
 
     def code_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of what the decoder sees of a variable of `shape`."""
+        """The shape of the decoder's input, for a variable of `shape`."""
         return shape
 
     def code(self, P: Vocabulary, z: Array) -> Array:
-        """What the decoder sees of z: z itself, or the codebook's vectors of its classes."""
+        """The decoder's input: z itself, or the codebook's vectors of its classes."""
         return z
 
     def counterpart(self, prior: Any) -> Any:
-        """The prior's distribution as it scores this posterior's values: its discrete twin if they are enumerated."""
+        """The prior's distribution that scores this posterior's values: the discrete one if they are enumerated."""
         return getattr(prior, "discrete", None) or prior if self.infer else prior
 
     def base(self, P: Vocabulary, *head: Array) -> Any:

@@ -1,4 +1,4 @@
-"""Binary latents: the relaxed Bernoulli, or exact enumeration."""
+"""Binary latents: a relaxed Bernoulli, or exact enumeration."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class RelaxedBernoulli(Posterior):
     """q(b|x) = Π Bern(σ(a(x))), in training relaxed to σ((a + l)/τ), l logistic.
 
     Maddison et al. 2016, arXiv:1611.00712. The latent is the log-odds y: in training (a + l)/τ; in every evaluation
-    ±1000, which stands for ±∞. Parameters: `temperature` (scheduled) or `raw_temperature` (learned).
+    ±1000, which is used for ±∞. Parameters: `temperature` (scheduled) or `raw_temperature` (learned).
 
     Args:
-        straight_through: the decoder sees the bit y > 0, with the gradient of σ(y); else σ(y).
-        temperature: τ. A number (fixed), a schedule in steps (annealed), or "learned": with the discrete KL it tends to
-            rise, as draws then have less noise in training, though not in evaluation.
+        straight_through: if true, the decoder sees the bit y > 0, with the gradient of σ(y); otherwise it sees σ(y).
+        temperature: τ. A number (fixed), a schedule in steps (annealed), or "learned". With the discrete KL a learned τ
+            tends to rise, because draws then have less noise in training, but not in evaluation.
         min_temperature: a floor under a τ that is annealed, max(τ, floor), or learned, floor + softplus(s), 1 at the
             start.
-        kl: in training, "bernoulli" takes the closed-form KL(Bern(q)‖Bern(p)) of each latent, "relaxed" draws the KL
-            of the relaxations, which is larger. Evaluations are always of the Bernoulli.
+        kl: in training, "bernoulli" uses the closed-form KL(Bern(q)‖Bern(p)) of each latent. "relaxed" uses draws for
+            the KL of the relaxations, which is larger. Evaluations always use the Bernoulli.
         enumerate: sum over all 2^L joint values of L latents, exactly, also in training: no relaxation, no τ.
     """
 

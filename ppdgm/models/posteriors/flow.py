@@ -17,14 +17,14 @@ from ppdgm.program import Context
 class FlowPosterior(Posterior):
     """q(z|x): z = f(z₀; c(x)), z₀ ~ q₀(z₀|x), log q(z|x) = log q₀(z₀|x) − log|det ∂f/∂z₀|.
 
-    Rezende & Mohamed 2015, arXiv:1505.05770. The head is one vector: what q₀ reads, then the flow's context c. The
-    `mean` is the image f(E z₀) of q₀'s mean, a point that stands for the expectation. Priors made of posteriors, such
+    Rezende & Mohamed 2015, arXiv:1505.05770. The head is one vector: the numbers for q₀, then the flow's context c. The
+    `mean` is the image f(E z₀) of q₀'s mean, a point that is used for the expectation. Priors made of posteriors, such
     as VampPrior, mix q₀.
 
     Args:
         flow: f, over the latent as one vector of width D.
         initial: q₀, over latents of the same shape.
-        allow_slow: permits a flow that takes D passes to draw, in every training step; it only warns.
+        allow_slow: permits a flow that takes D passes for a draw, in every training step; then it only warns.
     """
 
     mean_is_a_point: ClassVar[bool] = True

@@ -19,7 +19,7 @@ class FullCovarianceNormal(ScaledPosterior):
 
     Args:
         min_scale: a floor under the diagonal of L, so that log q stays finite.
-        max_scale: a ceiling over it, which it bends towards where it comes near.
+        max_scale: a ceiling over the diagonal; near it, the diagonal bends towards it.
     """
 
     def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:

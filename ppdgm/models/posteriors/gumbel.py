@@ -30,16 +30,16 @@ class GumbelSoftmax(Posterior):
     one-hot vector. Parameters: `codebook` [C, E], `temperature` (scheduled) or `raw_temperature` (learned).
 
     Args:
-        classes: C, of each latent.
+        classes: C, the number of classes of each latent.
         embedding: E. The decoder sees Σ_k c_k e_k of each latent, [E, *latent] like an image's channels, from one
             codebook for all latents. None: it sees the vectors c themselves, [C, *latent].
-        straight_through: the decoder sees the one-hot vector of the largest c_k, with the gradient of c.
-        temperature: τ. A number (fixed), a schedule in steps (annealed), or "learned": with the discrete KL it tends to
-            rise, as draws then have less noise in training, though not in evaluation.
+        straight_through: if true, the decoder sees the one-hot vector of the largest c_k, with the gradient of c.
+        temperature: τ. A number (fixed), a schedule in steps (annealed), or "learned". With the discrete KL a learned τ
+            tends to rise, because draws then have less noise in training, but not in evaluation.
         min_temperature: a floor under a τ that is annealed, max(τ, floor), or learned, floor + softplus(s), 1 at the
             start.
-        kl: in training, "categorical" takes the closed-form KL(Cat(q)‖Cat(p)) of each latent (Jang et al.), "relaxed"
-            draws the KL of the relaxations (Maddison et al.), which is larger. Evaluations are always of the
+        kl: in training, "categorical" uses the closed-form KL(Cat(q)‖Cat(p)) of each latent (Jang et al.). "relaxed"
+            uses draws for the KL of the relaxations (Maddison et al.), which is larger. Evaluations always use the
             categorical.
         enumerate: sum over all C^L joint values of L latents, exactly, also in training: no relaxation, no τ.
     """

@@ -15,11 +15,11 @@ from ppdgm.program import Context
 
 
 class LocationScale(ScaledPosterior):
-    """q(z|x) = Π_d f((z_d − μ_d(x))/b_d(x))/b_d(x), b = min_scale + softplus(s(x)), for the density f of a noise."""
+    """q(z|x) = Π_d f((z_d − μ_d(x))/b_d(x))/b_d(x), b = min_scale + softplus(s(x)), with f the density of a noise."""
 
     @abstractmethod
     def noise(self, P: Vocabulary, random: Random, shape: tuple[int, ...]) -> Array:
-        """Draws of ε, whatever the posterior's parameters."""
+        """Draws of ε; they do not depend on the posterior's parameters."""
 
     @abstractmethod
     def log_density(self, P: Vocabulary, noise: Array) -> Array:
@@ -64,11 +64,11 @@ class DiagonalLaplace(LocationScale):
 
     Args:
         min_scale: a floor under b, so that log q stays finite.
-        max_scale: a ceiling over b, which bends towards it where it comes near.
+        max_scale: a ceiling over b; near it, b bends towards it.
     """
 
     def noise(self, P: Vocabulary, random: Random, shape: tuple[int, ...]) -> Array:
-        return P.xp.log(random.uniform(shape)) - P.xp.log(random.uniform(shape))  # two exponentials' difference
+        return P.xp.log(random.uniform(shape)) - P.xp.log(random.uniform(shape))  # the difference of two exponentials
 
     def log_density(self, P: Vocabulary, noise: Array) -> Array:
         return -P.xp.abs(noise) - log(2.0)
@@ -84,11 +84,11 @@ class DiagonalLogistic(LocationScale):
 
     Args:
         min_scale: a floor under b, so that log q stays finite.
-        max_scale: a ceiling over b, which bends towards it where it comes near.
+        max_scale: a ceiling over b; near it, b bends towards it.
     """
 
     def noise(self, P: Vocabulary, random: Random, shape: tuple[int, ...]) -> Array:
-        return random.gumbel(shape) - random.gumbel(shape)  # exact in both tails, where log u − log(1 − u) is in one
+        return random.gumbel(shape) - random.gumbel(shape)  # exact in both tails; log u − log(1 − u) only in one
 
     def log_density(self, P: Vocabulary, noise: Array) -> Array:
         return -noise - 2.0 * P.softplus(-noise)
@@ -105,7 +105,7 @@ class DiagonalStudentT(LocationScale):
     Args:
         df: degrees of freedom ν, more than 2: with fewer the variance, and the KL to a normal prior, are infinite.
         min_scale: a floor under b, so that log q stays finite.
-        max_scale: a ceiling over b, which bends towards it where it comes near.
+        max_scale: a ceiling over b; near it, b bends towards it.
     """
 
     df: Annotated[float, Field(gt=2)] = 5.0

@@ -15,9 +15,9 @@ from ppdgm.spec import NonNegativeFloat, PositiveFloat
 def bounded_scale(P: Vocabulary, raw: Array, low: float, high: float) -> Array:
     """σ = low + softplus(s) − softplus(s − c), c = high − low: rises with s from low to high.
 
-    Where σ is far from `high`, the last term is less than rounding, and σ = low + softplus(s) to the bit.
+    If σ is far from `high`, the last term is less than rounding, and σ = low + softplus(s) exactly, to the last bit.
     """
-    raw = P.xp.clip(raw, max=high + 30.0)  # σ = high there already; beyond, the difference would be of large numbers
+    raw = P.xp.clip(raw, max=high + 30.0)  # σ = high there already; above, it would be a difference of large numbers
     return low + P.softplus(raw) - P.softplus(raw - (high - low))
 
 
@@ -26,7 +26,7 @@ class ScaledPosterior(Posterior):
 
     Args:
         min_scale: a floor under the scales, so that log q stays finite.
-        max_scale: a ceiling over them, so that draws do.
+        max_scale: a ceiling over the scales, so that draws stay finite.
     """
 
     min_scale: NonNegativeFloat = 1e-4
@@ -40,7 +40,7 @@ class ScaledPosterior(Posterior):
         return high
 
     def scale(self, P: Vocabulary, raw: Array) -> Array:
-        """The scales of the numbers s that the encoder gives."""
+        """The scales, from the numbers s that the encoder gives."""
         return bounded_scale(P, raw, self.min_scale, self.max_scale)
 
 
@@ -49,7 +49,7 @@ class DiagonalNormal(ScaledPosterior):
 
     Args:
         min_scale: a floor under σ, so that log q stays finite.
-        max_scale: a ceiling over σ, which bends towards it where it comes near.
+        max_scale: a ceiling over σ; near it, σ bends towards it.
     """
 
     def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -16,19 +16,19 @@ from ppdgm.nets import MADE, Activation
 from ppdgm.program import Context
 from ppdgm.spec import PositiveFloat, PositiveInt, Shape
 
-UNIT = log(expm1(1.0))  # softplus of it is 1
+UNIT = log(expm1(1.0))  # its softplus is 1
 
 
 class AutoregressivePrior(Prior):
-    """p(z) = Π_d p(z_d|z_<d), each a mixture of normals, with weights, means and scales by a MADE over z_<d.
+    """p(z) = Π_d p(z_d|z_<d), each a mixture of normals; a MADE gives weights, means and scales from z_<d.
 
-    Germain et al. 2015, arXiv:1502.03509, with the mixtures of Uria et al. 2013, arXiv:1306.0186. To score takes one
-    pass, a draw D passes. Its `mean` is the chain of conditional means, a point that stands for the expectation.
+    Germain et al. 2015, arXiv:1502.03509, with the mixtures of Uria et al. 2013, arXiv:1306.0186. The density takes one
+    pass, and a draw D passes. Its `mean` is the chain of conditional means, a point that is used for the expectation.
 
     Args:
         hidden: widths of the masked net.
-        components: of each conditional.
-        activation: of the masked net.
+        components: the number of normals in each conditional.
+        activation: the activation of the masked net.
         min_scale: a floor under the scales.
     """
 
@@ -48,7 +48,7 @@ class AutoregressivePrior(Prior):
         return ()
 
     def _apart(self, rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> np.ndarray:
-        """Even weights, scales of 1, and means that differ: components that start equal would stay so."""
+        """Equal weights, scales of 1, and means that differ: components that start equal would stay equal."""
         spread = rng.normal(size=(self.components, shape[0] // (3 * self.components)))
         rows = np.zeros((3, *spread.shape))
         rows[1] = 0.5 * spread if self.components > 1 else 0.0
@@ -73,7 +73,7 @@ class AutoregressivePrior(Prior):
             return xp.sum(P.logsumexp(log_weight + log_normal, -2), axis=-1)
 
         def ancestral(next_of: Callable[[Array], Array], lead: tuple[int, ...]) -> Array:
-            """Each z_d by `next_of` its conditionals, in their order."""
+            """Each z_d in order, by `next_of`, which gets the z so far."""
 
             def place(state: tuple[Array, Array]) -> tuple[Array, Array]:
                 z, known = state
@@ -88,7 +88,7 @@ class AutoregressivePrior(Prior):
 
             def draw(z: Array) -> Array:
                 log_weight, loc, scale = conditionals(z)
-                scores = log_weight + gumbel  # whose largest is a draw of the component
+                scores = log_weight + gumbel  # the largest is a draw of the component
                 chosen = scores == xp.max(scores, axis=-2, keepdims=True)
                 return xp.sum(xp.where(chosen, loc + scale * normal[..., None, :], 0.0), axis=-2)
 

@@ -1,4 +1,4 @@
-"""What every prior is."""
+"""The base class of priors."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ppdgm.program import Part
 class Prior(Part):
     """A distribution over the latent variable.
 
-    Its `distribution` is handed the program's posterior too, as a function of inputs to distributions, where the latent
-    has one of the data alone. `build` knows the inputs' shape as `context.inputs`, which is None where there is none.
+    If the posterior of the latent depends only on the data, `distribution` gets it too, as a function from inputs to
+    distributions. `build` finds the shape of the inputs in `context.inputs`, which is None without such a posterior.
     """
 
     role: ClassVar[str] = "prior"
     family: ClassVar[Family] = "real"
     follows: ClassVar[bool] = (
-        False  #: whether it moves with the guide, so that nothing draws codes to a place of its own
+        False  #: whether it moves with the guide, so that nothing pulls the codes to a fixed place
     )

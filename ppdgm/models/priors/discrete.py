@@ -19,8 +19,8 @@ class CategoricalPrior(Prior):
     """p(c) = Π Cat(π), for posteriors such as GumbelSoftmax. Its parameter is `logits` [*latent, C], if π is learned.
 
     Args:
-        weights: π. "uniform", or "learned", for each latent its own.
-        temperature: τ of the prior's relaxation, which training uses where the posterior has kl="relaxed". Maddison et
+        weights: π. "uniform", or "learned", separately for each latent.
+        temperature: τ of the prior's relaxation, which training uses if the posterior has kl="relaxed". Maddison et
             al. 2016, arXiv:1611.00712.
     """
 
@@ -43,8 +43,8 @@ class BernoulliPrior(Prior):
     """p(b) = Π Bern(π), for posteriors such as RelaxedBernoulli. Its parameter is `logits` [*latent], if π is learned.
 
     Args:
-        probs: π. A number between 0 and 1, or "learned", for each latent its own, ½ at the start.
-        temperature: τ of the prior's relaxation, which training uses where the posterior has kl="relaxed". Maddison et
+        probs: π. A number between 0 and 1, or "learned", separately for each latent, ½ at the start.
+        temperature: τ of the prior's relaxation, which training uses if the posterior has kl="relaxed". Maddison et
             al. 2016, arXiv:1611.00712.
     """
 

@@ -16,11 +16,12 @@ from ppdgm.program import Context
 class FlowPrior(Prior):
     """p(z): z = f(z₀), z₀ ~ N(0, I), log p(z) = log N(f⁻¹(z)) + log|det ∂f⁻¹/∂z|. Dinh et al. 2017, arXiv:1605.08803.
 
-    Its `mean` is f(0), a point that stands for the expectation.
+    Its `mean` is f(0), a point that is used for the expectation.
 
     Args:
         flow: f, over the latent as one vector of width D; without a context.
-        allow_slow: permits a flow that takes D passes to score a given z, in every training step; it only warns.
+        allow_slow: permits a flow that takes D passes for the density of a given z, in every training step; then it
+            only warns.
     """
 
     mean_is_a_point: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Mixture priors: what they share, and the mixture of Gaussians."""
+"""Mixture priors: their base class, and the mixture of Gaussians."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class MixturePrior(Prior):
     weights: Literal["learned", "uniform"]
 
     def declare_weights(self, context: Context) -> None:
-        """The weights' parameter, where they have one."""
+        """Declare the weights' parameter, if they have one."""
         if self.weights == "learned":
             context.param("logits", (self.components,), zeros)
 
@@ -55,7 +55,7 @@ class MixturePrior(Prior):
             weights = P.xp.reshape(P.xp.exp(log_weights), (-1, 1, *(1,) * len(P.shape)))
             return P.xp.sum(weights * components.mean, axis=0)[0]
 
-        # Not pathwise: which component is drawn depends on the weights in jumps.
+        # Not pathwise: the component that is drawn jumps as the weights change.
         return P.distribution(sample, log_prob, P.shape, mean=mean, pathwise=False)
 
 
@@ -63,8 +63,8 @@ def log_components(P: Vocabulary, components: Any, z: Array) -> Array:
     """log p_m(z) [M, data] of components with batch [M, 1], for z [data, *event]."""
     if not (isinstance(components, P.dist.Independent) and isinstance(components.base_dist, P.dist.Normal)):
         return components.log_prob(z)
-    # A matrix product of squared distances and precisions for each component: its gradient is one too, where that of
-    # Normal.log_prob is sums over [M, data, D], which XLA's CPU does ten times slower inside a training loop.
+    # A matrix product of squared distances and precisions for each component. Its gradient is a matrix product too. The
+    # gradient of Normal.log_prob is sums over [M, data, D], ten times slower on XLA's CPU inside a training loop.
     xp, d, normal = P.xp, prod(P.shape), components.base_dist
     loc, scale = (xp.reshape(a, (-1, 1, d)) for a in (normal.loc, normal.scale))
     away = xp.reshape(z, (-1, d)) - loc
@@ -80,7 +80,7 @@ class MixtureOfGaussians(MixturePrior):
     Args:
         components: M.
         weights: "learned", w = softmax(logits), all 1/M at the start, or "uniform": w_m = 1/M.
-        spread: of the means at the start: μ_md ~ N(0, spread²).
+        spread: the spread of the means at the start: μ_md ~ N(0, spread²).
         scale: σ at the start.
         min_scale: a floor under σ.
     """

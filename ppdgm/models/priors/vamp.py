@@ -14,25 +14,26 @@ from ppdgm.models.priors.mixture import MixturePrior
 from ppdgm.program import Context
 from ppdgm.spec import PositiveInt
 
-_SLOPE = 4.0  # u = σ(4r) rises by 1 per unit of r in the middle, as a hard-tanh does
-_END = 0.01  # how near to 0 and 1 pseudo-inputs start: at the ends themselves a sigmoid has no gradient
-_NOISE = 0.01  # on data that pseudo-inputs start from, so that no two stay the same; of data's standard deviation
+_SLOPE = 4.0  # u = σ(4r) rises by 1 per unit of r in the middle, like a hard-tanh
+_END = 0.01  # how near to 0 and 1 pseudo-inputs start: at 0 and 1 themselves a sigmoid has no gradient
+_NOISE = 0.01  # noise on rows that pseudo-inputs start from, so that no two are equal; in standard deviations of rows
 
 
 class VampPrior(MixturePrior):
     """p(z) = Σ_m w_m q(z|u_m), the posterior at M learned pseudo-inputs u_m. Tomczak & Welling 2018, arXiv:1705.07120.
 
-    The encoder is trained through it too, and keeps its label. The prior follows the codes wherever they go, so that an
-    encoder that ignores x has a KL of 0. Hence a decoder's output starts at the means of the data's columns: otherwise
-    codes move far off, all alike, to stand for these, and stay there. Over a flow posterior it mixes the base
-    distributions q₀(z|u_m), as the flow's own density is not needed, or not known, at a z that it did not draw.
+    Training also changes the encoder through the prior; the encoder keeps its label. The prior moves with the codes, so
+    that an encoder that ignores x has a KL of 0. Therefore a decoder's output starts at the means of the data's
+    columns: otherwise all codes move far away together to produce these means, and stay there. With a flow posterior it
+    mixes the base distributions q₀(z|u_m): the flow's own density is not needed, or not known, at a z that it did not
+    draw.
 
     Args:
         components: M.
         weights: "uniform", w_m = 1/M, or "learned", w = softmax(logits), all 1/M at the start.
-        initial: pseudo-inputs start from "data", M of the training set with a little noise, or "random".
-        range: of the data. "unit": u = sigmoid(4r) in (0, 1), from 0.01 to 0.99 at the start; "real": u = r, without
-            bounds.
+        initial: pseudo-inputs start from "data", M rows of the training set with a little noise, or "random".
+        range: the range of the data. "unit": u = sigmoid(4r) in (0, 1); a start from data is clipped to 0.01 … 0.99.
+            "real": u = r, without bounds.
     """
 
     follows: ClassVar[bool] = True
