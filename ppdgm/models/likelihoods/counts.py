@@ -27,7 +27,7 @@ class Counts(Likelihood):
     link: Literal["softplus", "exp"] = "softplus"
 
     def means(self, P: Vocabulary, h: Array) -> tuple[Array, Array]:
-        """μ and log μ, which is finite for every h. Both come from h, because exp(log μ) is not precise for a large μ."""
+        """μ and log μ, which is finite for every h. Both come from h: exp(log μ) is not precise for a large μ."""
         xp = P.xp
         if self.link == "exp":
             log_mean = xp.clip(h, None, _MOST)
