@@ -52,7 +52,7 @@ class Source(Spec):
         fields: which arrays or columns are which fields: {"x": ["a", "b"], "label": "species"}. Write columns by name,
             or by number from 0; a single one gives [N], a list gives [N, columns]. By default only x, and for named
             arrays all but the label.
-        header: whether a table's first line has the names of its columns. By default it has if none of it is a number;
+        header: whether a table's first line has column names. By default it has, if none of its cells is a number;
             if its numbers look like names, you are asked.
         index: whether a table's first column has names or numbers of rows, and is left out of x. By default it is kept;
             if it has a blank name or counts the rows, you are asked.
