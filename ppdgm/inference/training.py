@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ppdgm.data import Dataset, load_data
-from ppdgm.errors import CheckpointError, DataError, PpdgmError, TrainingError, nearest, shown
+from ppdgm.errors import CheckpointError, DataError, PpdgmError, TrainingError, nearest, require, shown
 from ppdgm.inference.engine import Engine
 from ppdgm.inference.folder import find_saved, open_saved
 from ppdgm.inference.job import Callback, Job, Saved
@@ -140,6 +140,7 @@ def fit(
     )
     engine = SVI() if engine is None else as_engine(engine)
     _check_arguments(program, engine, params)
+    require("overwrite", overwrite, bool, None, "True or False")
     check_folder(training, out, overwrite)
     recipe = Recipe(program, training, engine, _choose_backend(program, backend), dataset.source if dataset else None)
     job = Job(recipe, data, validation, own, _callbacks(callbacks), progress, params)
