@@ -1,4 +1,4 @@
-"""The contract suite: what every part must keep, to be run on parts of your own."""
+"""The contract suite: properties that every part must have. Run it on your own parts."""
 
 from ppdgm.testing.contract import INVARIANTS, check
 from ppdgm.testing.report import Report, Result

@@ -1,4 +1,4 @@
-"""Invariants of a density by itself: it integrates to 1, its draws are its own, and nothing breaks at the extremes."""
+"""Invariants of one density: it integrates to 1, its draws agree with it, and nothing breaks at extreme values."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ppdgm.testing.mass import Mass, limits, measure
 from ppdgm.testing.subject import DATA, HEADS, PARTICLES, Subject
 from ppdgm.testing.wrappers import Mixed
 
-INTEGRAL = 2e-3  #: by how much an integral or a sum may miss 1
-LEVEL = 1e-4  #: of tests on draws
-ERRORS = 4.0  #: Monte Carlo errors that are no deviation
-FEW = 25.0  #: expected draws below which cells are joined
+INTEGRAL = 2e-3  #: by how much an integral or a sum may differ from 1
+LEVEL = 1e-4  #: level of the tests on draws
+ERRORS = 4.0  #: number of Monte Carlo errors that is still accepted
+FEW = 25.0  #: cells with fewer expected draws are joined
 EXTREME = 50.0
 
 
@@ -35,7 +35,7 @@ def density(subject: Subject, backend: str) -> str:
 
 
 def samples(subject: Subject, backend: str) -> str:
-    """Draws are distributed as the density says, and a draw's own log-density is that of its value."""
+    """Draws follow the density, and the log-density that comes with a draw is that of its value."""
     mass = subject.once(("mass", backend), lambda: measure(subject, backend))
     told = _draws(mass)
     if subject.one_way:
@@ -67,7 +67,7 @@ def _draws(mass: Mass) -> str:
 
 
 def _chi_square(expected: np.ndarray, found: np.ndarray) -> tuple[float, float]:
-    """Pearson's statistic and its degrees of freedom, with cells of few expected draws joined."""
+    """Pearson's statistic and its degrees of freedom; cells with few expected draws are joined."""
     expected = expected * found.sum() / max(expected.sum(), 1e-300)
     order = np.argsort(-expected)
     expected, found = expected[order], found[order]
@@ -81,7 +81,7 @@ def _chi_square(expected: np.ndarray, found: np.ndarray) -> tuple[float, float]:
 
 
 def extremes(subject: Subject, backend: str) -> str:
-    """At heads and values of ±50, or inputs of a net, all terms and gradients are finite, in float32."""
+    """At heads and values of ±50, or at such inputs of a net, all terms and gradients are finite, in float32."""
     if subject.alone is None:
         return _net_extremes(subject, backend)
     bench = subject.bench(subject.alone, backend)
@@ -125,7 +125,7 @@ def _pathwise(run: object, x: np.ndarray) -> bool:
 
 
 def _values(subject: Subject, backend: str) -> list[float]:
-    """Numbers that a value may consist of throughout: ±50 and 0, or what a likelihood takes."""
+    """Numbers with which a whole value is filled: ±50 and 0, or numbers that a likelihood accepts."""
     part = subject.part
     if subject.one_way or getattr(part, "family", "real") != "real":
         return []

@@ -1,4 +1,4 @@
-"""One program on one backend in one precision: its readings and gradients as functions of NumPy arrays."""
+"""One program on one backend: its readings and gradients as functions of NumPy arrays, in float64 or float32."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ppdgm.language import Array, Trace
 from ppdgm.registry import backend as load_backend
 
 Arrays = Mapping[str, np.ndarray]
-CHUNK = 2**14  #: values that are scored at once
+CHUNK = 2**14  #: number of values that are scored at once
 
 
 class Bench:
@@ -22,7 +22,7 @@ class Bench:
         program: a Program.
         backend: its name.
         params: float64 values of its parameters.
-        seed: of every draw.
+        seed: the seed of every draw.
 
     Raises:
         UnsupportedByBackend: the program does not run there.
@@ -48,7 +48,7 @@ class Bench:
         dtype: str = "float64",
         params: Arrays | None = None,
     ) -> Trace:
-        """The terms at given values, or at draws."""
+        """The terms at given values, or at draws if none are given."""
         with self.module.precision(dtype):
             index = np.arange(len(next(iter(data.values()))))
             given = {n: np.asarray(v).astype(dtype) for n, v in (values or {}).items()}
@@ -58,7 +58,7 @@ class Bench:
         return found
 
     def score(self, data: Arrays, z: np.ndarray, dtype: str = "float64") -> np.ndarray:
-        """log q(z) of any number of values [n, B, *event] of the site "z": [n, B]."""
+        """log q(z) [n, B], for any number of values [n, B, *event] of the site "z"."""
         n, padding = len(z), -len(z) % CHUNK
         z = np.concatenate([z, np.repeat(z[-1:], padding, axis=0)])
         starts = range(0, len(z), CHUNK)
@@ -75,7 +75,7 @@ class Bench:
         return self.both(data, dtype)[1]
 
     def both(self, data: Arrays, dtype: str = "float64") -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """The means of latents, and those of observed sites at these, [B, *event]."""
+        """The means of latents, and the means of observed sites given them, [B, *event]."""
         with self.module.precision(dtype):
             index = np.arange(len(next(iter(data.values()))))
             found = self.runtime.means(self._put(self.params, dtype), self._put(data, dtype), index)
@@ -91,7 +91,7 @@ class Bench:
     def differentiable(
         self, function: Callable[[Trace, Any], Array], k: int, kl: bool = False, dtype: str = "float64"
     ) -> Callable[..., tuple[float, dict[str, dict[str, np.ndarray]]]]:
-        """`run(data, values, params)`: the value and gradients of a function of a reading as in training."""
+        """`run(data, values, params)`: the value and gradients of a function of a reading, as in training."""
         run = self.module.differentiable(self.runtime, function, k, self.seed, kl)
         cast = lambda arrays: {
             n: a.astype(dtype) if np.issubdtype(a.dtype, np.floating) else a for n, a in arrays.items()
@@ -105,7 +105,7 @@ class Bench:
 
 
 def objective(trace: Trace, xp: Any) -> Array:
-    """What SVI makes large, with closed forms where they hold."""
+    """What SVI maximises, with closed forms where they are valid."""
     terms = next(iter(trace.log_p.values()))
     ones = xp.ones_like(terms[0])
     return SVI()(trace, xp, ones, {"beta": 1.0}, terms.shape[1])["objective"]

@@ -1,4 +1,4 @@
-"""How an invariant says that it does not hold, or could not be looked at."""
+"""The exceptions of an invariant: it does not hold, or it could not be checked."""
 
 
 class Broken(Exception):
@@ -6,4 +6,4 @@ class Broken(Exception):
 
 
 class NotHere(Exception):
-    """An invariant does not apply, or can't be looked at, for the reason given."""
+    """An invariant does not apply, or can't be checked; the message gives the reason."""

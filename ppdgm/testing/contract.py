@@ -19,11 +19,11 @@ from ppdgm.testing.subject import DataOf, Subject
 
 @dataclass(frozen=True)
 class Invariant:
-    """One thing that must hold.
+    """A property that must hold.
 
     Attributes:
-        look: (subject) or (subject, backend) -> what was measured; raises `Broken` or `NotHere`.
-        of: the families that it is about.
+        look: (subject) or (subject, backend) -> what was measured, as text; raises `Broken` or `NotHere`.
+        of: the families of specs that it applies to.
     """
 
     look: Callable[..., str]
@@ -31,12 +31,12 @@ class Invariant:
 
     @property
     def meaning(self) -> str:
-        """What holds, in a line."""
+        """The property, in one line."""
         return inspect.getdoc(self.look) or ""
 
     @property
     def each(self) -> bool:
-        """Whether it is looked at on each backend by itself."""
+        """Whether it is checked on each backend separately."""
         return len(inspect.signature(self.look).parameters) == 2
 
 
@@ -76,29 +76,29 @@ def check(
     backends: Iterable[str] | None = None,
     raises: bool = True,
 ) -> Report:
-    """Check a prior, posterior, likelihood, net, flow or program of your own against what ppdgm asks of it.
+    """Check your own prior, posterior, likelihood, net, flow or program: does it do all that ppdgm needs?
 
-    A part is put into small programs, with first values moved by noise. `INVARIANTS` says what must hold.
+    A part is put into small programs, and noise is added to its first values. `INVARIANTS` lists what must hold.
 
     Args:
         part: an instance. Give it small sizes: a few components, narrow nets.
-        shape: of one draw of a prior, a posterior, a likelihood or a flow, (2,) by default: densities of more than two
-            numbers are integrated by Monte Carlo only. Of a net, its outputs.
-        inputs: shape of a net's inputs; of a prior, of what posteriors are given that it may be made of.
-        data: of a program, by name, [N, …], or a function (rng, size) of them; by default its own draws.
-        still: parameters of which a gradient of zero is right, or "head", perhaps each with the reason.
-        skip: names of invariants that are not to hold.
-        tolerance: relative, of float32 numbers on the two backends.
-        seed: of everything random.
-        backends: on which; by default all that are installed.
+        shape: the shape of one draw of a prior, posterior, likelihood or flow, (2,) by default: densities of more than
+            two numbers are integrated by Monte Carlo only. For a net, the shape of its outputs.
+        inputs: the shape of a net's inputs; for a prior that is made of posteriors, the shape of their inputs.
+        data: data for a program, by name, [N, …], or a function (rng, size) that gives them; by default its own draws.
+        still: parameters whose gradient may be zero, or "head"; if you like, each with the reason.
+        skip: names of invariants that need not hold.
+        tolerance: relative difference that is allowed between float32 numbers on the two backends.
+        seed: the seed of everything random.
+        backends: the backends to check on; by default all that are installed.
         raises: whether a failure is an error.
 
     Returns:
         A report with one line for each invariant.
 
     Raises:
-        ContractError: some invariant does not hold; the message has them all.
-        PpdgmError: what was handed in can't be checked at all.
+        ContractError: some invariant does not hold; the message lists all of them.
+        PpdgmError: the argument can't be checked at all.
     """
     if not isinstance(part, Program | Prior | Posterior | Likelihood | Net | Flow):
         raise PpdgmError(
@@ -120,7 +120,7 @@ def check(
         backends=tuple(backends or INSTALL),
     )
     if isinstance(part, Program):
-        _ = subject.data  # refused before anything is looked at
+        _ = subject.data  # bad data are refused before anything is checked
     results = [Result("backend", name, None, reason) for name, reason in subject.missing.items()]
     for name, invariant in INVARIANTS.items():
         if isinstance(part, invariant.of):
@@ -136,7 +136,7 @@ def check(
 
 
 def _look(name: str, invariant: Invariant, subject: Subject, skipped: bool) -> list[Result]:
-    """The results of one invariant. Whatever a part raises is a failure, not an end."""
+    """The results of one invariant. An exception of a part is a failure, and the check goes on."""
     found = []
     for where in subject.backends if invariant.each else ("both",):
         if skipped:
@@ -145,7 +145,7 @@ def _look(name: str, invariant: Invariant, subject: Subject, skipped: bool) -> l
         passed: bool | None = True
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of numbers that are not finite: these are told as such
+                warnings.simplefilter("ignore")  # about numbers that are not finite: these are reported anyway
                 told = invariant.look(subject, where) if invariant.each else invariant.look(subject)
         except Broken as error:
             passed, told = False, str(error)

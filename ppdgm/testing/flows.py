@@ -1,4 +1,4 @@
-"""Invariants of a flow as a function: its log-determinant, and its inverse."""
+"""Invariants of a flow as a function: for its log-determinant and its inverse."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from ppdgm.testing.broken import Broken, NotHere
 from ppdgm.testing.subject import Subject
 
 POINTS, STEP = 16, 1e-5
-REACH = 5.0  #: |x| up to which the inverse is looked at
+REACH = 5.0  #: the inverse is checked for |x| up to this
 ROUND_TRIP = 1e-4
 
 
 def jacobian(subject: Subject, backend: str) -> str:
-    """log |det J| is that of numerical derivatives, in float64."""
+    """log |det J| agrees with numerical derivatives, in float64."""
     assert subject.flow is not None
     bench, data = subject.bench(subject.flow, backend), points(subject)
     d = data["x"].shape[1]
@@ -36,7 +36,7 @@ def jacobian(subject: Subject, backend: str) -> str:
 
 
 def inverse(subject: Subject, backend: str) -> str:
-    """The inverse undoes the flow on |x| ≤ 5, in float32, and its log-determinant is the opposite."""
+    """The inverse undoes the flow for |x| ≤ 5, in float32, and its log-determinant is minus that of the flow."""
     assert subject.flow is not None
     if subject.one_way:
         raise NotHere("no inverse is known")
@@ -54,7 +54,7 @@ def inverse(subject: Subject, backend: str) -> str:
 
 
 def points(subject: Subject) -> dict[str, np.ndarray]:
-    """Places and contexts at which a flow is looked at."""
+    """Points and contexts at which a flow is checked."""
     rng = subject.rng(6)
     width = int(np.prod(subject.shape))
     x = rng.uniform(-REACH, REACH, size=(POINTS, width))

@@ -1,4 +1,4 @@
-"""Invariants of gradients: they reach everything, and are finite differences."""
+"""Invariants of gradients: they reach everything, and agree with finite differences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ppdgm.testing.broken import Broken
 from ppdgm.testing.subject import PARTICLES, Subject
 
 TOLERANCE, STEPS = 1e-6, (1e-5, 1e-6, 1e-7)
-NOTHING = 1e-10  #: a gradient below it is none
+NOTHING = 1e-10  #: a gradient up to this counts as zero
 
 Groups = dict[str, dict[str, np.ndarray]]
 
@@ -23,9 +23,9 @@ class Slope:
     """A function with its gradient.
 
     Attributes:
-        place: where it is from, in words.
-        run: ({"params", "data", "given"}: arrays by name) -> (value, gradients likewise).
-        arrays: where it is looked at.
+        place: where the function comes from, in words.
+        run: ({"params", "data", "given"}: arrays by name) -> (value, gradients in the same form).
+        arrays: the arrays at which it is checked.
         moved: the groups of arrays of which it is a smooth function.
     """
 
@@ -36,7 +36,7 @@ class Slope:
 
 
 def gradient(subject: Subject, backend: str) -> str:
-    """What is trained gets a gradient: every parameter, and every number of a head."""
+    """Everything that is trained gets a gradient: every parameter, and every number of a head."""
     count, schedules = 0, subject.program.declarations().schedules
     for slope in _slopes(subject, backend):
         _, gradients = slope.run(slope.arrays)
@@ -58,7 +58,7 @@ def gradient(subject: Subject, backend: str) -> str:
 
 
 def slopes(subject: Subject, backend: str) -> str:
-    """Gradients are finite differences, in float64, along a random direction of each array."""
+    """Gradients agree with finite differences, in float64, along a random direction of each array."""
     worst, rng = 0.0, subject.rng(7)
     for slope in _slopes(subject, backend):
         _, gradients = slope.run(slope.arrays)
@@ -76,7 +76,7 @@ def slopes(subject: Subject, backend: str) -> str:
 def _compare(
     slope: Slope, gradient: np.ndarray, group: str, name: str, rng: np.random.Generator
 ) -> tuple[float, float, float]:
-    """How far the derivative along a random direction is from differences, relative; and both."""
+    """The relative error of the derivative along a random direction, the derivative, and the finite difference."""
     value = slope.arrays[group][name]
     direction = rng.normal(size=value.shape)
     direction /= np.linalg.norm(direction)
@@ -85,7 +85,7 @@ def _compare(
     def at(step: float) -> float:
         return slope.run({**slope.arrays, group: {**slope.arrays[group], name: value + step * direction}})[0]
 
-    for step in STEPS:  # a kink, as of a ReLU, may lie within one, but not within all
+    for step in STEPS:  # a kink, such as that of a ReLU, may lie within one step, but hardly within all
         expected = (at(step) - at(-step)) / (2 * step)
         found.append((abs(got - expected) / max(1.0, abs(expected)), got, expected))
         if found[-1][0] <= TOLERANCE:
@@ -94,7 +94,7 @@ def _compare(
 
 
 def _reached(slope: Slope, gradients: Groups) -> dict[str, float]:
-    """The largest gradient of each array that should have one; of a head, of its stillest number."""
+    """The largest gradient of each array that should have one; for a head, the least of its numbers' gradients."""
     if slope.place == "training":
         return {n: float(np.abs(g).max(initial=0.0)) for n, g in gradients["params"].items()}
     if "data" in slope.moved:
@@ -103,7 +103,7 @@ def _reached(slope: Slope, gradients: Groups) -> dict[str, float]:
 
 
 def _slopes(subject: Subject, backend: str) -> Iterator[Slope]:
-    """The objective as SVI has it, and log-densities at given values."""
+    """The objective of SVI, and log-densities at given values."""
     bench = subject.bench(subject.program, backend)
     run = subject.once(("objective", backend), lambda: bench.differentiable(objective, PARTICLES, kl=True))
     arrays = {"params": dict(bench.params), "data": subject.data, "given": {}}

@@ -1,4 +1,4 @@
-"""Grids over a distribution: where its draws are, fine in the middle and reaching far into the tails."""
+"""Grids over a distribution: they lie where its draws are, fine in the middle and far into the tails."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(3)
 
 @dataclass(frozen=True)
 class Grid:
-    """Nodes of a product rule, of one or two numbers, with the cells that draws are counted in.
+    """Nodes of a product rule over one or two numbers, with the cells in which draws are counted.
 
     Attributes:
-        edges: of each number's cells, inner ones.
+        edges: the inner edges of the cells, for each number.
         nodes: [n, D].
         weights: [n], so that Σ w f(node) is the integral of f.
-        cells: of each node, [n].
+        cells: the cell of each node, [n].
     """
 
     edges: list[np.ndarray]
@@ -34,12 +34,12 @@ class Grid:
 
     @property
     def size(self) -> int:
-        """How many cells there are."""
+        """The number of cells."""
         return int(np.prod([len(e) + 1 for e in self.edges]))
 
 
 def make_grid(draws: np.ndarray, low: float = -np.inf, high: float = np.inf) -> Grid:
-    """A grid over the distribution of draws [n, D], with D at most 2, on [low, high] in each number."""
+    """A grid over the distribution of draws [n, D], with D at most 2 and each number in [low, high]."""
     axes = [_axis(x, low, high) for x in draws.T]
     mesh = lambda part: np.stack([m.ravel() for m in np.meshgrid(*(a[part] for a in axes), indexing="ij")], -1)
     nodes = mesh(0)

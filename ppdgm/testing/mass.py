@@ -17,23 +17,23 @@ from ppdgm.testing.broken import Broken, NotHere
 from ppdgm.testing.grids import make_grid
 from ppdgm.testing.subject import DRAWS, HEADS, Subject
 
-MOST_WHOLE = 300  #: whole numbers from the lowest on that are summed over
-MOST_VALUES = 100_000  #: in all
-MOST_WIDE = 3  #: numbers of a density
+MOST_WHOLE = 300  #: the largest number of whole numbers, from the lowest on, that a sum goes over
+MOST_VALUES = 100_000  #: the largest number of values in a sum
+MOST_WIDE = 3  #: the largest number of dimensions of a density
 CENTRES, NEIGHBOURS, HALVES = 200, 200, 8
 
 
 @dataclass(frozen=True)
 class Mass:
-    """Of each head: what the density integrates to, and its cells.
+    """For each head: the integral of the density, and its cells.
 
     Attributes:
-        how: in words.
-        total: [HEADS].
+        how: the way it was measured, in words.
+        total: the integral or sum, [HEADS].
         error: Monte Carlo error of the total, [HEADS]; 0 for sums and integrals.
         expected: probabilities of cells, one array for each head.
-        found: how many draws fell into them; None where cells were weighed, and `scores` tells.
-        scores: deviation of each cell in Monte Carlo errors, where draws are weighed instead.
+        found: how many draws fell into them; None if draws were weighed: then see `scores`.
+        scores: the deviation of each cell in Monte Carlo errors, if draws were weighed.
     """
 
     how: str
@@ -45,10 +45,10 @@ class Mass:
 
 
 def measure(subject: Subject, backend: str) -> Mass:
-    """The mass of a part's density, by sums or integrals where these can be had.
+    """The mass of a part's density, by sums or integrals if possible.
 
     Raises:
-        NotHere: they can't, and neither can a Monte Carlo estimate.
+        NotHere: sums, integrals and Monte Carlo are all not possible.
     """
     assert subject.alone is not None
     bench, width = subject.bench(subject.alone, backend), prod(subject.alone.shape)
@@ -67,7 +67,7 @@ def measure(subject: Subject, backend: str) -> Mass:
 
 
 def limits(subject: Subject, z: np.ndarray) -> tuple[float, float]:
-    """The lowest and the highest number that a likelihood takes, around draws; infinite where there is none."""
+    """The lowest and the highest number that a likelihood accepts, around draws; infinite if there is no limit."""
     if not isinstance(subject.spec, Likelihood):
         return -np.inf, np.inf
     if not accepts(subject, z[0, :1]):
@@ -87,7 +87,7 @@ def limits(subject: Subject, z: np.ndarray) -> tuple[float, float]:
 
 
 def accepts(subject: Subject, x: np.ndarray) -> bool:
-    """Whether a likelihood takes data."""
+    """Whether a likelihood accepts the data."""
     try:
         subject.spec.check("x", x)  # type: ignore[attr-defined]  # a likelihood
     except DataError:
@@ -118,7 +118,7 @@ def _integrated(subject: Subject, bench: Bench, z: np.ndarray) -> Mass:
 
 
 def _whole(subject: Subject, bench: Bench, z: np.ndarray) -> Mass:
-    """Of a variable of whole numbers: the sum over all."""
+    """For a variable of whole numbers: the sum over them."""
     low, high = limits(subject, z)
     low = float(z.min()) if low == -np.inf else low
     high = min(low + MOST_WHOLE - 1, 3 * float(z.max()) + 20) if high == np.inf else high
@@ -140,7 +140,7 @@ def _whole(subject: Subject, bench: Bench, z: np.ndarray) -> Mass:
 
 
 def _enumerated(subject: Subject, backend: str, z: np.ndarray) -> Mass:
-    """Of a discrete latent: the sum over the values that enumeration takes."""
+    """For a discrete latent: the sum over the values that enumeration takes."""
     assert subject.alone is not None
     changes = {"enumerate": True} | ({} if subject.reads_no_head else {"standard": False})
     every = subject.bench(subject.alone.replace(**changes), backend)
@@ -156,7 +156,7 @@ def _enumerated(subject: Subject, backend: str, z: np.ndarray) -> Mass:
 
 
 def _nearest(z: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Which of the values each draw is."""
+    """The index of the value that each draw equals."""
     flat, known = z.reshape(len(z), -1), values.reshape(len(values), -1)
     codes = {tuple(np.round(v, 3)): i for i, v in enumerate(known)}
     try:
@@ -166,7 +166,7 @@ def _nearest(z: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _weighed(z: np.ndarray, log_q: np.ndarray) -> Mass:
-    """E_q[r/q] = 1 in all, and r's share of each half-space: all that draws alone can tell."""
+    """E_q[r/q] = 1 in total, and r's share of each half-space. This needs only draws and their log-densities."""
     flat = z.reshape(*z.shape[:2], -1)
     rng, total, error, scores = np.random.default_rng(0), [], [], []
     for h in range(HEADS):
@@ -188,7 +188,7 @@ def _weighed(z: np.ndarray, log_q: np.ndarray) -> Mass:
 def _blobs(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Means and covariances of r, a mixture of normals that are as small as the neighbourhoods of some draws.
 
-    Then r is large only where q is, also on a thin sheet, and r/q has a small variance.
+    Then r is large only where q is large, even if q lies on a thin sheet, and r/q has a small variance.
     """
     centres = draws[:CENTRES]
     _, near = cKDTree(draws[CENTRES:]).query(centres, NEIGHBOURS)

@@ -1,4 +1,4 @@
-"""Invariants of what a part gives beside its density: a closed-form KL, a mean, a most probable value."""
+"""Invariants of what a part gives in addition to its density: a closed-form KL, a mean, a most probable value."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ppdgm.testing.broken import Broken, NotHere
 from ppdgm.testing.subject import PARTICLES, Subject
 from ppdgm.testing.wrappers import Alone, Observed, Shown
 
-KL_DRAWS = 20_000  #: for each datum
-LOC, SCALE = 0.3, 1.7  #: of the prior that a posterior is held against
-ROUNDING = 1e-8  #: relative, of what has no spread
-SCORED = 1_000  #: draws that are no more probable than the mode
+KL_DRAWS = 20_000  #: number of draws for each row
+LOC, SCALE = 0.3, 1.7  #: of the prior that a posterior is compared with
+ROUNDING = 1e-8  #: relative error that counts as rounding
+SCORED = 1_000  #: number of draws that must not be more probable than the mode
 
 
 def closed_form(subject: Subject) -> str:
-    """A closed-form KL is the mean of log q − log p over draws; that backends agree on it, `parity` says."""
+    """A closed-form KL agrees with the mean of log q − log p over draws (`parity` checks that backends agree on it)."""
     if subject.one_way and subject.alone is not None:
         raise NotHere("its draws alone can be scored")
     bench, data = subject.bench(subject.program, subject.quick), subject.data
     if isinstance(subject.part, Posterior) and isinstance(subject.alone, Alone) and subject.alone.standard:
-        # A prior of which no number is 0 or 1, so that every term counts.
+        # A prior without parameters that are 0 or 1, so that every term matters.
         bench = subject.bench(subject.alone.replace(loc=LOC, scale=SCALE), subject.quick)
         data = {"x": subject.heads}
     few = bench.trace(data, PARTICLES, None, True)
@@ -32,12 +32,12 @@ def closed_form(subject: Subject) -> str:
         raise NotHere("no closed form" if not few.kl else "sites are enumerated")
     terms, told = bench.trace(data, KL_DRAWS, None, True), []
     for name, form in terms.kl.items():
-        apart = terms.log_q[name] - terms.log_p[name] - form.sum(-1)  # of mean 0, [K, B]
+        apart = terms.log_q[name] - terms.log_p[name] - form.sum(-1)  # has mean 0, [K, B]
         size = 1.0 + np.abs(terms.log_q[name]).max()
         each, all_data = (
             _errors(apart, size),
             _errors(apart.mean(1), size),
-        )  # data are independent: their mean is sharper
+        )  # rows are independent: their mean is more precise
         worst = max(float(each.max()), float(all_data))
         told.append(f"{worst:.1f} errors")
         if not worst <= norm.isf(LEVEL / 2 / (apart.shape[1] + 1)):
@@ -50,7 +50,7 @@ def closed_form(subject: Subject) -> str:
 
 
 def mean(subject: Subject, backend: str) -> str:
-    """The mean is that of draws."""
+    """The mean agrees with the mean of draws."""
     part = subject.part
     if getattr(part, "family", "real") != "real":
         raise NotHere("what is discrete stands at its most probable value: see `mode`")
@@ -76,7 +76,7 @@ def mean(subject: Subject, backend: str) -> str:
 
 
 def mode(subject: Subject, backend: str) -> str:
-    """A discrete latent stands at its most probable value."""
+    """The mode of a discrete latent is its most probable value."""
     if isinstance(subject.part, Likelihood) or getattr(subject.part, "family", "real") == "real":
         raise NotHere("what is not discrete stands at its mean: see `mean`")
     assert subject.alone is not None
@@ -93,7 +93,7 @@ def mode(subject: Subject, backend: str) -> str:
 
 
 def _shown(subject: Subject, backend: str) -> tuple[np.ndarray, np.ndarray]:
-    """The part's mean, and what others see of it, at each head: [HEADS, *shape]."""
+    """The part's mean, and the value that other variables see, at each head: [HEADS, *shape]."""
     alone = subject.alone
     assert alone is not None
 
@@ -109,7 +109,7 @@ def _shown(subject: Subject, backend: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _errors(apart: np.ndarray, size: np.ndarray | float) -> np.ndarray:
-    """By how many standard errors means over the first axis miss 0; rounding is no miss, and NaN is one."""
+    """By how many standard errors means over the first axis differ from 0: 0 for rounding, infinitely many for NaN."""
     off, error = np.abs(apart.mean(0)), apart.std(0, ddof=1) / len(apart) ** 0.5
     found: np.ndarray = np.where(off <= ROUNDING * size, 0.0, off / np.maximum(error, 1e-300))
     return np.where(np.isnan(found), np.inf, found)

@@ -1,4 +1,4 @@
-"""What a check found: one line for each invariant."""
+"""The report of a check: one line for each invariant."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Result:
     Attributes:
         invariant: its name, as in `INVARIANTS` and in `skip`.
         where: the backend, or "both".
-        passed: whether it holds; None where it was not looked at, for the reason in `measured`.
+        passed: whether it holds; None if it was not checked, for the reason in `measured`.
         measured: what was found, in words and numbers.
     """
 
@@ -32,7 +32,7 @@ class Report:
 
     Attributes:
         part: what was checked, as text.
-        results: one for each invariant, and for each backend where it is one backend's.
+        results: one for each invariant, or one for each invariant and backend if it is checked on each backend.
     """
 
     part: str
@@ -45,7 +45,7 @@ class Report:
 
     @property
     def failures(self) -> tuple[Result, ...]:
-        """What failed."""
+        """The results that failed."""
         return tuple(r for r in self.results if r.passed is False)
 
     def __str__(self) -> str:

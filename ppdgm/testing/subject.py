@@ -1,4 +1,4 @@
-"""What is checked: a part with the small programs around it, their parameters, and data."""
+"""The subject of a check: a part with the small programs around it, their parameters, and data."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from ppdgm.spec import Spec
 from ppdgm.testing.bench import Bench
 from ppdgm.testing.wrappers import Alone, AlonePrior, FlowMap, Mapped
 
-HEADS, DATA, PARTICLES = 3, 5, 4  #: sizes of which no two are equal, so that no axis passes for another
-DRAWS = 40_000  #: for each head
+HEADS, DATA, PARTICLES = 3, 5, 4  #: no two sizes are equal, so that no axis can be taken for another
+DRAWS = 40_000  #: number of draws for each head
 SMALL = MLP(hidden=(3,))
 DataOf = Mapping[str, Array] | Callable[[np.random.Generator, int], Mapping[str, Array]] | None
 
 
 @dataclass
 class Subject:
-    """A part, and the programs in which its invariants are looked at.
+    """A part, and the programs in which its invariants are checked.
 
     Attributes:
         spec: a prior, posterior, likelihood, net, flow or program.
-        shape: of one draw; of a net, of its outputs.
-        inputs: of a net; of a prior, of the posterior that it may be made of.
-        given: data of a program: by name, or a function (rng, size) of them.
-        still: parameters that training does not move, each with the reason.
-        tolerance: of float32 numbers, relative.
-        seed: of everything that is random.
-        backends: on which it is to run.
+        shape: the shape of one draw; for a net, of its outputs.
+        inputs: the shape of a net's inputs; for a prior, of the inputs of the posterior that it may be made of.
+        given: data for a program: by name, or a function (rng, size) that gives them.
+        still: parameters that training does not change, each with the reason.
+        tolerance: relative tolerance of float32 numbers.
+        seed: the seed of everything random.
+        backends: the backends to run on.
     """
 
     spec: Spec
@@ -64,14 +64,14 @@ class Subject:
             raise PpdgmError(f"No backend to check on. {' '.join(self.missing.values())}")
 
     def rng(self, *stream: int) -> np.random.Generator:
-        """A generator of its own for each use."""
+        """A separate generator for each use."""
         return np.random.default_rng([self.seed, *stream])
 
     # --- the programs -------------------------------------------------------------------------------------------------
 
     @property
     def part(self) -> Spec:
-        """What has a density: the part itself, or what a flow makes."""
+        """The part that has a density: the part itself, or the prior or posterior that is made of a flow."""
         if not isinstance(self.spec, Flow):
             return self.spec
         return FlowPrior(flow=self.spec) if self.spec.fast == "inverse" else FlowPosterior(flow=self.spec)
@@ -99,7 +99,7 @@ class Subject:
 
     @cached_property
     def alone(self) -> Alone | AlonePrior | None:
-        """The part as the only distribution of a program, where it is one."""
+        """A program whose only distribution is the part; None if the part is not a distribution."""
         part = self.part
         if isinstance(part, Prior):
             posterior = partner(Posterior, part.family)
@@ -116,7 +116,7 @@ class Subject:
 
     @property
     def context_width(self) -> int:
-        """Numbers of context that the flow reads."""
+        """How many numbers of context the flow reads."""
         assert isinstance(self.spec, Flow)
         return self.spec.build(Context(Declarations(), "flow."), int(np.prod(self.shape)), True)
 
@@ -127,7 +127,7 @@ class Subject:
 
     @property
     def as_text(self) -> bool:
-        """Whether text can tell the whole spec: not the modules of other libraries."""
+        """Whether text can hold the whole spec; it can't hold modules of other libraries."""
         return not any(isinstance(s, ForeignNet) for s in nested(self.spec))
 
     @property
@@ -138,24 +138,24 @@ class Subject:
 
     @property
     def quick(self) -> str:
-        """The backend that draws what any backend may draw: Pyro, which has nothing to compile."""
+        """The backend for draws that any backend can make: Pyro if possible, because it compiles nothing."""
         return "pyro" if "pyro" in self.backends else self.backends[0]
 
     # --- their parameters, data and backends --------------------------------------------------------------------------
 
     def bench(self, program: Program, backend: str) -> Bench:
-        """The program on a backend; one for equal programs, so that they share what was compiled."""
+        """The program on a backend; equal programs get the same one, so that they share compiled functions."""
         found: Bench = self.once((program, backend), lambda: Bench(program, backend, self.params(program), self.seed))
         return found
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
-        """What `make` gives, made once."""
+        """The result of `make`, which is called only once."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
 
     def params(self, program: Program) -> dict[str, np.ndarray]:
-        """First values, moved by noise: none is 0 or 1, and no two are equal."""
+        """First values plus noise: none is 0 or 1, and no two are equal."""
         declared, first = program.declarations(), program.initialise(self.seed, None, "float64")
         rng = self.rng(1)
         noise = lambda v: 0.3 * rng.normal(size=v.shape) / max(1, np.prod(v.shape[:-1])) ** 0.5
@@ -163,7 +163,7 @@ class Subject:
 
     @cached_property
     def heads(self) -> np.ndarray:
-        """Heads for the part alone, [HEADS, *head]; of a prior, only so many draws."""
+        """Heads for the program `alone`, [HEADS, *head]; for a prior, only HEADS matters, the number of draws."""
         return self.rng(2).normal(size=(HEADS, *self.head_shape))
 
     @property
@@ -173,14 +173,14 @@ class Subject:
 
     @property
     def head_shape(self) -> tuple[int, ...]:
-        """Shape of what the part reads."""
+        """Shape of the head that the part reads."""
         if not isinstance(self.alone, Alone):
             return (1,)
         return Context(Declarations()).part(self.alone.part, self.alone.shape)
 
     @cached_property
     def data(self) -> dict[str, np.ndarray]:
-        """DATA data for the program: as given, or drawn from the program itself."""
+        """DATA rows for the program: as given, or drawn from the program itself."""
         if callable(self.given):
             return _arrays(self.given(self.rng(3), DATA))
         if self.given is not None:
@@ -202,7 +202,7 @@ class Subject:
         return found
 
     def draws(self, backend: str) -> tuple[np.ndarray, np.ndarray]:
-        """Draws of the part alone, at each head, and their log-densities: [DRAWS, HEADS, …], [DRAWS, HEADS]."""
+        """Draws of the part at each head, and their log-densities: [DRAWS, HEADS, …], [DRAWS, HEADS]."""
         assert self.alone is not None
         bench = self.bench(self.alone, backend)
         found: tuple[np.ndarray, np.ndarray] = self.once(
@@ -212,7 +212,7 @@ class Subject:
 
     @property
     def elsewhere(self) -> np.ndarray:
-        """Values of the part alone: draws at each head, and at its neighbour's, [2 PARTICLES, HEADS, …]."""
+        """Values for the part: draws at each head, and draws at the next head, [2 PARTICLES, HEADS, …]."""
         z = self.draws(self.quick)[0][:PARTICLES]
         return np.concatenate([z, np.roll(z, 1, axis=1)])
 
@@ -225,7 +225,7 @@ def partner(base: type[Any], family: str) -> Any:
     """A public prior or posterior over a family of latents.
 
     Raises:
-        PpdgmError: there is none.
+        PpdgmError: there is no such part.
     """
     for cls in public_specs():
         required = any(f.is_required() for f in cls.model_fields.values())
@@ -235,7 +235,7 @@ def partner(base: type[Any], family: str) -> Any:
 
 
 def nested(spec: Any) -> Iterator[Spec]:
-    """A spec and those in its fields."""
+    """A spec and all specs in its fields."""
     if isinstance(spec, tuple):
         for item in spec:
             yield from nested(item)

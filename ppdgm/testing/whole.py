@@ -1,4 +1,4 @@
-"""Invariants of a program: the same numbers on both backends, gradients that are right, and runs that come back."""
+"""Invariants of a program: the same numbers on both backends, finite training, and runs that can be loaded again."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ppdgm.testing.broken import Broken, NotHere
 from ppdgm.testing.flows import points
 from ppdgm.testing.subject import DATA, PARTICLES, Subject
 
-ROUNDING = {"float64": 1e-10}  #: relative; of float32, the subject's tolerance
+ROUNDING = {"float64": 1e-10}  #: relative; for float32, the subject's tolerance
 STEPS = 20
 
 Values = dict[str, np.ndarray]
 
 
 def spec(subject: Subject) -> str:
-    """JSON and TOML give it back, equal and with the same hash."""
+    """JSON and TOML give the spec back, equal and with the same hash."""
     if not subject.as_text:
         raise NotHere("text can't tell modules of other libraries")
     own, classes = subject.spec, subject.classes
@@ -37,7 +37,7 @@ def spec(subject: Subject) -> str:
 
 
 def initial(subject: Subject) -> str:
-    """First values are finite, as declared, of their own seed, and the same on all backends."""
+    """First values are finite, have the declared shapes, and are the same on all backends."""
     program, seed = subject.program, subject.seed
     declared = program.declarations().params
     found = [subject.bench(program, b).runtime.initialise(seed, subject.data, "float32") for b in subject.backends]
@@ -103,7 +103,7 @@ def _flat(trace: Trace) -> Values:
 
 
 def latents(subject: Subject) -> Values:
-    """Draws of the latents of a program: the same for every reading. Those that are enumerated are left out."""
+    """Draws of the latents of a program: the same for every reading. Enumerated latents are left out."""
     terms = subject.once(
         "latents", lambda: subject.bench(subject.program, subject.quick).trace(subject.data, PARTICLES)
     )
@@ -115,7 +115,7 @@ def latents(subject: Subject) -> Values:
 
 
 def particles(subject: Subject, backend: str) -> str:
-    """The terms of a particle and a datum depend on these alone: they are the same among copies of it."""
+    """The terms of a particle and a row depend on nothing else: they are the same among copies of the row."""
     if subject.one_way:
         raise NotHere("its draws alone can be scored")
     bench, data, values = subject.bench(subject.program, backend), subject.data, latents(subject)
@@ -139,7 +139,7 @@ def particles(subject: Subject, backend: str) -> str:
 
 
 def training(subject: Subject, backend: str) -> str:
-    """Twenty steps leave everything finite."""
+    """After twenty training steps, everything is finite."""
     result = trained(subject, backend)
     if result.info["skipped"] or not np.isfinite(result.history["objective"]).all():
         raise Broken(f"{result.info['skipped']} of {STEPS} steps were not finite; expected none.")
@@ -156,7 +156,7 @@ def trained(subject: Subject, backend: str) -> Fit:
 
 
 def saved(subject: Subject) -> str:
-    """A run that was saved on one backend opens on the other, with the same parameters and log-weights."""
+    """A run that was saved on one backend loads on the other, with the same parameters and log-weights."""
     first, last = subject.backends[0], subject.backends[-1]
     result = trained(subject, first)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Small programs around a part: what a check needs of it, as something that both backends can run."""
+"""Small programs around a part, which a check runs on both backends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ppdgm.spec import PositiveInt, Shape
 
 
 def _declare(context: Context) -> None:
-    """A parameter that tells the floating type, where a part has none."""
+    """A parameter that sets the floating type, in case a part has none."""
     context.param("anchor")
 
 
@@ -20,15 +20,15 @@ def _standard(P: Vocabulary, shape: tuple[int, ...], loc: float = 0.0, scale: fl
 
 
 class Alone(Program):
-    """One posterior or likelihood over the site "z", of which the heads are the data: no net stands before it.
+    """One posterior or likelihood over the site "z". The data are its heads: there is no net before it.
 
     Args:
-        part: what is looked at.
-        shape: of z.
-        particles: the data hold a head for each of [B, K], rather than for each of [B].
-        standard: the model's z is N(loc, scale²) in each number; by default it is the part's too.
-        loc, scale: of that.
-        enumerate: all values of z at once.
+        part: the part that is checked.
+        shape: the shape of z.
+        particles: the data hold a head for each of [B, K], instead of one for each of [B].
+        standard: the model's z is N(loc, scale²) in each number; by default the model's z has the part's distribution.
+        loc, scale: location and scale of that normal.
+        enumerate: take all values of z at once.
     """
 
     part: Part
@@ -62,14 +62,14 @@ class Alone(Program):
 
 
 class AlonePrior(Program):
-    """One prior over the site "z", with a posterior where it wants one. The data say only how many draws there are.
+    """One prior over the site "z", with a posterior if it needs one. The data only give the number of draws.
 
     Args:
-        part: what is looked at.
-        shape: of z.
-        posterior: that priors made of posteriors mix.
-        inputs: of the posterior.
-        enumerate: all values of z at once.
+        part: the part that is checked.
+        shape: the shape of z.
+        posterior: the posterior for priors that are made of posteriors.
+        inputs: the shape of the posterior's inputs.
+        enumerate: take all values of z at once.
     """
 
     part: Prior
@@ -98,10 +98,10 @@ class AlonePrior(Program):
 
 
 class Shown(Program):
-    """What others see of z where it stands at its mean: the mean of "seen".
+    """The value that other variables see if z is set to its mean: the mean of "seen".
 
     Args:
-        of: the part alone.
+        of: the program with only the part.
     """
 
     of: Alone | AlonePrior
@@ -119,10 +119,10 @@ class Shown(Program):
 
 
 class Observed(Program):
-    """z by a likelihood, observed: what is told of it is its mean, whether it has a most probable value or not.
+    """z is observed, with a likelihood: its mean is reported, even if it has a most probable value.
 
     Args:
-        of: the part alone.
+        of: the program with only the part.
     """
 
     of: Alone
@@ -132,16 +132,16 @@ class Observed(Program):
 
     def model(self, P: Vocabulary, x: Array) -> Any:
         with P.plate("data", x):
-            P.sample("z", self.of.part(P, x), obs=P.full((1, *self.of.shape), 0.0))  # which means do not look at
+            P.sample("z", self.of.part(P, x), obs=P.full((1, *self.of.shape), 0.0))  # means do not depend on this
 
     def guide(self, P: Vocabulary, x: Array) -> Any:
         """Nothing is latent."""
 
 
 class Mixed(Program):
-    """log Σ_m q(z|head m), as priors made of posteriors have it: heads [M, …] at values [K, B, 1, …].
+    """log Σ_m q(z|head m), as in priors made of posteriors: heads [M, …] at values [K, B, 1, …].
 
-    The data are the heads, one for each of [M]; z is another's, [K, M, *shape].
+    The data are the heads, one for each of [M]; the values z [K, M, *shape] come from outside.
     """
 
     part: Part
@@ -173,9 +173,9 @@ class Mapped(Program):
     """A net between a latent and data: z ~ N(0, I), x ~ N(net(z), I); q(z) = N(m, I).
 
     Args:
-        net: what is looked at.
-        inputs: shape of z.
-        event_shape: of x.
+        net: the net that is checked.
+        inputs: the shape of z.
+        event_shape: the shape of x.
     """
 
     net: Net
@@ -200,10 +200,10 @@ class FlowMap(Program):
     """A flow as a function: the means of "y" and "log_det" are f(x; context) and log |det ∂f/∂x|.
 
     Args:
-        flow: what is looked at.
+        flow: the flow that is checked.
         width: D.
         conditional: whether it gets a context, the field `context`.
-        inverse: f⁻¹ in its place.
+        inverse: whether to use f⁻¹ instead.
     """
 
     flow: Flow
