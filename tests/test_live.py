@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from planted import data, fit_of
 from readings import BACKENDS
+from test_export import Mean
 from test_turns import Shift
 
 import ppdgm
@@ -81,8 +82,9 @@ def test_several_sites_each_have_their_own():
 
 
 def test_programs_without_a_latent_of_each_datum_are_refused():
-    with pytest.raises(TrainingError, match=r"diagnose_epochs: .*all data share.*Leave it out"):
-        ppdgm.fit(Shift(), X[:, :1], epochs=1, diagnose_epochs=1, progress=False)
+    for program, reason in ((Mean(), "all data share"), (Shift(), "the guide is a point mass")):
+        with pytest.raises(TrainingError, match=f"diagnose_epochs: .*{reason}.*Leave it out"):
+            ppdgm.fit(program, X[:, :1], epochs=1, diagnose_epochs=1, progress=False)
 
 
 def test_callbacks_get_them_by_name():

@@ -1,4 +1,4 @@
-"""The command line: `ppdgm fit | resume | evaluate | sample | models | data | runs | new`.
+"""The command line: `ppdgm fit | resume | evaluate | sample | diagnose | models | data | runs | new`.
 
 Nothing here imports torch or jax; slow imports are done by the command that needs them.
 """
