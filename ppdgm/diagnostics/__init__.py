@@ -1,4 +1,4 @@
-"""Diagnostics of a guide and a model from arrays alone: log-weights, encodings, draws."""
+"""Diagnostics of a guide and a model. They need only arrays: log-weights, encodings, draws."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Public names, imported when first used: ArviZ, xarray and SciPy take a while."""
+    """Public names, imported when first used, because ArviZ, xarray and SciPy take a while to import."""
     if name not in _HOMES:
         raise AttributeError(f"module 'ppdgm.diagnostics' has no attribute {name!r}")
     return getattr(importlib.import_module(f"ppdgm.diagnostics.{_HOMES[name]}"), name)

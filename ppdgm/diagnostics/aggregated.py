@@ -1,4 +1,4 @@
-"""The aggregated posterior q(z) = 1/N Σ_n q(z|x_n), in memory that grows with neither N nor the number of draws."""
+"""The aggregated posterior q(z) = 1/N Σ_n q(z|x_n). The memory does not grow with N or the number of draws."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ppdgm.diagnostics.arrays import checked, float64, same_shape
 from ppdgm.errors import DataError, PpdgmError, require
 
 _HALF_LOG_2_PI = 0.5 * np.log(2.0 * np.pi)
-_LEAST = 1e-50  # of a scale, below which its square underflows
-_ALLOWED = 1e-7  # nats, that a log-density may lose to cancellation
+_LEAST = 1e-50  # the square of a smaller scale underflows
+_ALLOWED = 1e-7  # nats that a log-density may lose to cancellation
 
 
 def gaussian_kl(loc: Any, scale: Any) -> np.ndarray:
-    """KL(N(μ, σ²) ‖ N(0, 1)) = (μ² + σ² − 1)/2 − log σ, for each datum and dimension.
+    """KL(N(μ, σ²) ‖ N(0, 1)) = (μ² + σ² − 1)/2 − log σ, for each row and dimension.
 
     Args:
         loc: μ, [N, D].
@@ -26,7 +26,7 @@ def gaussian_kl(loc: Any, scale: Any) -> np.ndarray:
         [N, D], nats.
 
     Raises:
-        DataError: no numbers [N, D] of one shape, or a scale that isn't positive.
+        DataError: the arrays are not numbers [N, D] of one shape, or a scale isn't positive.
     """
     loc, scale = _gaussians(loc, scale)
     return 0.5 * (loc**2 + scale**2 - 1.0) - np.log(scale)
@@ -35,21 +35,21 @@ def gaussian_kl(loc: Any, scale: Any) -> np.ndarray:
 def log_aggregated(draws: Any, loc: Any, scale: Any, chunk: int = 512) -> np.ndarray:
     """log q(z) = log 1/N Σ_n Π_d N(z_d; μ_nd, σ_nd²), for guides that are diagonal normals.
 
-    The quadratics come from two matrix products, z² · σ⁻² − 2 z · μσ⁻² + Σ μ²σ⁻², four times faster than differences
-    but with a rounding error of up to ε D (|z| + |μ|)² / σ². Where a bound on it passes 1e-7 nats (about σ < 0.01, or
-    an outlying draw), the data of the block are done by differences instead.
+    The quadratics come from two matrix products, z² · σ⁻² − 2 z · μσ⁻² + Σ μ²σ⁻². This is four times faster than
+    differences, but has a rounding error of up to ε D (|z| + |μ|)² / σ². If a bound on it is above 1e-7 nats (about
+    σ < 0.01, or an outlying draw), the rows of the block are computed with differences instead.
 
     Args:
         draws: z, [M, D].
         loc: μ, [N, D].
         scale: σ > 0, [N, D].
-        chunk: draws and data of a block; what is alive at once is a few arrays [chunk, chunk].
+        chunk: number of draws and of rows in a block; only a few arrays [chunk, chunk] are in memory at once.
 
     Returns:
         [M], nats.
 
     Raises:
-        DataError: no numbers of these shapes, or a scale that isn't positive.
+        DataError: the arrays are not numbers of these shapes, or a scale isn't positive.
     """
     loc, scale = _gaussians(loc, scale)
     z = float64("draws", draws, "M D")
@@ -78,17 +78,17 @@ def log_aggregated_of(log_density: Callable[[Any, slice], Any], draws: Any, n: i
     """log q(z) = log 1/N Σ_n q(z|x_n), for any guide.
 
     Args:
-        log_density: of draws [m, …] and a slice of the data, log q(z|x_n), [m, b], nats; −inf for a density of 0.
+        log_density: (draws [m, …], slice of the rows) -> log q(z|x_n), [m, b], nats; −inf for a density of 0.
         draws: z, [M, …], or a mapping of sites to such arrays, as `log_density` takes them.
-        n: N, how many data there are.
-        chunk: draws and data of a block.
+        n: N, the number of rows.
+        chunk: number of draws and of rows in a block.
 
     Returns:
-        [M], nats; −inf where no datum's guide reaches.
+        [M], nats; −inf if the density is 0 for every row.
 
     Raises:
-        DataError: no draws, or a log-density of another shape or with NaN or +inf.
-        PpdgmError: n or chunk is no positive whole number, or log_density can't be called.
+        DataError: there are no draws, or a log-density has another shape, NaN or +inf.
+        PpdgmError: n or chunk is not a positive whole number, or log_density can't be called.
     """
     if not callable(log_density):
         raise PpdgmError("log_density: got no function. Expected one of draws [m, …] and a slice of the data.")
@@ -110,7 +110,7 @@ def log_aggregated_of(log_density: Callable[[Any, slice], Any], draws: Any, n: i
                     "draws, then data of the slice."
                 )
             higher = np.maximum(top, terms.max(1))
-            base = np.where(np.isneginf(higher), 0.0, higher)  # where nothing has been reached yet
+            base = np.where(np.isneginf(higher), 0.0, higher)  # −∞ so far: no row has a density above 0
             mass = mass * np.exp(top - base) + np.exp(terms - base[:, None]).sum(1)
             top = higher
         with np.errstate(divide="ignore"):
@@ -123,7 +123,7 @@ def _called(log_density: Callable[[Any, slice], Any], draws: Any, rows: slice) -
         return log_density(draws, rows)
     except PpdgmError:
         raise
-    except Exception as error:  # of the user's function
+    except Exception as error:  # from the user's function
         raise DataError(f"log_density: raised {type(error).__name__}: {error}.") from error
 
 

@@ -14,13 +14,13 @@ from ppdgm.errors import DataError
 
 @dataclass(frozen=True)
 class Bracket:
-    """Stochastic bounds on log p(x), per datum, in nats.
+    """Stochastic bounds on log p(x) for each row, in nats.
 
     Attributes:
         lower: [N]; below log p(x) in expectation, and above it by b nats with probability at most e⁻ᵇ.
         lower_errors: its Monte Carlo errors, [N]; NaN for a single chain.
-        upper: [N], likewise from above; None without reverse chains.
-        upper_errors: its Monte Carlo errors, [N]; too small where a datum's chains start at one posterior draw.
+        upper: [N], in the same way from above; None without reverse chains.
+        upper_errors: its Monte Carlo errors, [N]; too small if all chains of a row start at the same posterior draw.
         chains: C.
     """
 
@@ -32,30 +32,30 @@ class Bracket:
 
     @property
     def mean(self) -> tuple[float, float]:
-        """The bounds' means over data; an infinite upper one without reverse chains."""
+        """The means of the bounds over data; the upper one is infinite without reverse chains."""
         return float(self.lower.mean()), float("inf") if self.upper is None else float(self.upper.mean())
 
     @property
     def standard_error(self) -> tuple[float, float]:
-        """Of the means, over data."""
+        """Standard errors of the means, over data."""
         return standard_error(self.lower), float("nan") if self.upper is None else standard_error(self.upper)
 
     @property
     def monte_carlo_error(self) -> tuple[float, float]:
-        """Of the means, over chains."""
+        """Monte Carlo errors of the means, over chains."""
         both = (self.lower_errors, self.upper_errors)
         low, high = (float("nan") if e is None else float(np.sqrt((e**2).sum()) / len(e)) for e in both)
         return low, high
 
     @property
     def gap(self) -> float:
-        """Upper less lower mean: how far either is from log p(x) at most, in expectation."""
+        """Upper mean minus lower mean: in expectation, neither is further than this from log p(x)."""
         return self.mean[1] - self.mean[0]
 
     @property
     def crossed(self) -> bool:
-        """Whether the mean bounds lie the wrong way round by more than chance allows: then chains don't mix, or the
-        reverse ones don't start at the posterior.
+        """Whether the lower mean is above the upper one by more than chance: then chains don't mix, or the reverse
+        chains don't start at the posterior.
         """
         if self.upper is None:
             return False
@@ -79,15 +79,15 @@ class Bracket:
 def bracket(forward: Any, reverse: Any = None) -> Bracket:
     """log 1/C Σ_c e^{f_c} ≤ log p(x) ≤ −log 1/C Σ_c e^{r_c}, each in expectation.
 
-    Forward chains go from the prior to the posterior, reverse ones from an exact posterior draw, which simulated data
-    have, back to the prior. Wu et al. 2017, arXiv:1611.04273; Grosse et al. 2015, arXiv:1511.02543.
+    Forward chains go from the prior to the posterior. Reverse chains go from an exact posterior draw, which is known
+    for simulated data, back to the prior. Wu et al. 2017, arXiv:1611.04273; Grosse et al. 2015, arXiv:1511.02543.
 
     Args:
         forward: log-weights f of the forward chains, with E[e^f] = p(x), [C, N], nats; −inf for a weight of 0.
-        reverse: log-weights r of the reverse chains, with E[e^r] = 1/p(x), [C', N], nats: of about the size of −f.
+        reverse: log-weights r of the reverse chains, with E[e^r] = 1/p(x), [C', N], nats: about as large as −f.
 
     Raises:
-        DataError: no numbers [C, N], or other data in reverse.
+        DataError: the arrays are not numbers [C, N], or `reverse` has another number of rows.
     """
     ahead = checked("forward", forward, "C N", zero_weight=True)
     lower, lower_errors = log_mean_exp(ahead)

@@ -1,4 +1,4 @@
-"""What every diagnostic asks of the arrays that it is handed, and how large ones are gone through."""
+"""Checks of the arrays that diagnostics get, and loops over blocks of large arrays."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 from ppdgm.errors import DataError, require, shown
 
-BLOCK_BYTES = 2**24  # of float64 that is worked on at a time
+BLOCK_BYTES = 2**24  # bytes of float64 in one block
 _LARGEST = 1e100  # above it squares overflow
-_ULPS = 256  # what sums of a few hundred rounded terms stay below; 0.003 nats for a log-weight of 100 in float32
-NO_MATTER = 0.01  # nats; a spread above it is told as one, even where rounding could have made it
+_ULPS = 256  # sums of a few hundred rounded terms stay below it; 0.003 nats for a log-weight of 100 in float32
+NO_MATTER = 0.01  # nats; a larger spread is reported, even if rounding could be its cause
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Measured:
 
     Attributes:
         value: the estimate.
-        error: its Monte Carlo standard error; NaN where the draws don't tell it.
+        error: its Monte Carlo standard error; NaN if the draws don't give it.
     """
 
     value: float
@@ -33,10 +33,10 @@ class Measured:
 
 
 def as_array(name: str, value: Any) -> np.ndarray:
-    """What NumPy makes of a value.
+    """The value as a NumPy array.
 
     Raises:
-        DataError: it makes nothing of it.
+        DataError: NumPy can't convert it.
     """
     try:
         return np.asarray(value)
@@ -49,14 +49,14 @@ def checked(name: str, value: Any, axes: str, zero_weight: bool = False, kinds: 
     """An array of numbers with the given axes, in its own type.
 
     Args:
-        name: for messages.
-        value: an array, or what NumPy makes one of.
-        axes: their names, such as "K N"; "N …" for any number after the first.
-        zero_weight: whether −∞ is allowed, the logarithm of a weight that is 0.
-        kinds: of NumPy's types, that are allowed.
+        name: the name for messages.
+        value: an array, or something that NumPy converts to one.
+        axes: the names of the axes, such as "K N"; "N …" for any number of axes after the first.
+        zero_weight: whether −∞ is allowed, the logarithm of a weight of 0.
+        kinds: the kinds of NumPy types that are allowed.
 
     Raises:
-        DataError: other axes, no numbers, an empty axis, or numbers that are not finite.
+        DataError: the array has other axes, an empty axis, no numbers, or numbers that are not finite.
     """
     array, names = as_array(name, value), axes.split()
     fixed = [n for n in names if n != "…"]
@@ -73,7 +73,7 @@ def checked(name: str, value: Any, axes: str, zero_weight: bool = False, kinds: 
 
 def _check_finite(name: str, array: np.ndarray, names: list[str], zero_weight: bool) -> None:
     most = min(_LARGEST, float(np.finfo(array.dtype).max))
-    if -most <= float(array.min()) and float(array.max()) <= most:  # no copy; and not so of NaN
+    if -most <= float(array.min()) and float(array.max()) <= most:  # no copy is made; false for NaN
         return
     fine = (array >= -most) & (array <= most)
     if zero_weight:
@@ -94,10 +94,10 @@ def float64(name: str, value: Any, axes: str, zero_weight: bool = False) -> np.n
 
 
 def same_shape(**arrays: np.ndarray) -> None:
-    """Refuse arrays that don't have one shape.
+    """Refuse arrays that don't all have the same shape.
 
     Raises:
-        DataError: names the first that differs.
+        DataError: shapes differ; the message names the first that does.
     """
     (first, like), *others = arrays.items()
     for name, array in others:
@@ -106,7 +106,7 @@ def same_shape(**arrays: np.ndarray) -> None:
 
 
 def over_data(array: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Blocks of [K, N] along N, in float64, each with its place."""
+    """Blocks of [K, N] along N, in float64, each with its slice."""
     step = max(1, BLOCK_BYTES // (8 * array.shape[0]))
     for start in range(0, array.shape[1], step):
         where = slice(start, min(start + step, array.shape[1]))
@@ -114,10 +114,10 @@ def over_data(array: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
 
 
 def check_share(name: str, value: Any, what: str) -> None:
-    """Refuse what isn't a number between 0 and 1, both left out.
+    """Refuse anything that isn't a number between 0 and 1; 0 and 1 themselves are refused too.
 
     Raises:
-        PpdgmError: says what was got.
+        PpdgmError: the value is refused; the message shows it.
     """
     require(name, value, (float, np.floating), 0.0, f"{what}, between 0 and 1")
     if not 0 < value < 1:
@@ -125,7 +125,7 @@ def check_share(name: str, value: Any, what: str) -> None:
 
 
 def log_sum_exp(terms: np.ndarray) -> np.ndarray:
-    """log Σ exp over the first axis; −∞ where all terms are."""
+    """log Σ exp over the first axis; −∞ if all terms are −∞."""
     top = terms.max(0)
     top = np.where(np.isfinite(top), top, 0.0)
     with np.errstate(divide="ignore"):
@@ -133,15 +133,15 @@ def log_sum_exp(terms: np.ndarray) -> np.ndarray:
 
 
 def standard_error(values: np.ndarray) -> float:
-    """Of the mean of independent values; NaN of a single one."""
+    """The standard error of the mean of independent values; NaN for a single value."""
     with np.errstate(invalid="ignore"):
         return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
 def rounding(terms: np.ndarray) -> np.ndarray:
-    """Nats up to which terms [K, n] count as equal over their first axis: rounding, but nothing that matters, [n].
+    """Nats up to which terms [K, n] count as equal over their first axis, [n]: rounding, but at most 0.01.
 
-    Values that float32 holds exactly were computed in it, whatever type they come in.
+    Values that float32 represents exactly are taken as computed in float32, whatever their type is.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         single = (terms.astype(np.float32) == terms).all(0)
@@ -151,7 +151,7 @@ def rounding(terms: np.ndarray) -> np.ndarray:
 
 
 def some_rows(size: int, most: int, seed: int = 0) -> np.ndarray:
-    """Indices of at most `most` of `size` rows, in order: a random choice, as the first ones may be of one class."""
+    """Indices of at most `most` of `size` rows, in order. The choice is random: the first rows may be of one class."""
     if size <= most:
         return np.arange(size)
     return np.sort(np.random.default_rng(seed).choice(size, most, replace=False))

@@ -1,4 +1,4 @@
-"""Simulation-based calibration: truth drawn from the model, data from it, and the guide's draws for those data."""
+"""Simulation-based calibration: latents (the truth) and data are drawn from the model, and the guide draws for them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ppdgm.errors import DataError, items, require, shown
 
 @dataclass(frozen=True)
 class Coverage:
-    """How often central intervals hold the truth.
+    """How often central intervals contain the truth.
 
     Attributes:
-        levels: nominal, [J].
-        shares: of the data whose interval holds the truth, for each dimension, [J, D].
-        standard_errors: binomial, of a share of N data where the nominal level is right, [J].
-        overall: mean over dimensions, [J].
-        overall_errors: its standard error over data, [J]; the dimensions of a datum are not independent.
+        levels: nominal levels, [J].
+        shares: the share of rows whose interval contains the truth, for each dimension, [J, D].
+        standard_errors: binomial standard errors of a share of N rows, if the nominal level is right, [J].
+        overall: mean of the shares over dimensions, [J].
+        overall_errors: its standard error over data, [J]; the dimensions of a row are not independent.
     """
 
     levels: np.ndarray
@@ -36,18 +36,18 @@ class Coverage:
 
 
 def ranks(draws: Any, truth: Any, seed: int = 0) -> np.ndarray:
-    """r = Σ_l 1[z_l < z], uniform on 0 … L if draws are of the posterior. Talts et al. 2018, arXiv:1804.06788.
+    """r = Σ_l 1[z_l < z], uniform on 0 … L if draws are from the posterior. Talts et al. 2018, arXiv:1804.06788.
 
     Args:
         draws: z_l ~ q(z|x_n), [L, N, D].
-        truth: z, from which the datum x_n was simulated, [N, D].
-        seed: ties, as of discrete latents, are broken at random.
+        truth: z, from which the row x_n was simulated, [N, D].
+        seed: the seed for ties, such as those of discrete latents, which are broken at random.
 
     Returns:
-        [N, D] of integers from 0 to L.
+        integers from 0 to L, [N, D].
 
     Raises:
-        DataError: no numbers of these shapes.
+        DataError: the arrays are not numbers of these shapes.
     """
     drawn, true = checked("draws", draws, "L N D"), checked("truth", truth, "N D")
     if drawn.shape[1:] != true.shape:
@@ -68,15 +68,15 @@ def pit(ranks: Any, draws: int, seed: int = 0) -> np.ndarray:
     """u = (r + U) / (L + 1), U uniform: ranks as numbers in [0, 1], exactly uniform if the guide is calibrated.
 
     Args:
-        ranks: of `ranks`, [N, D].
+        ranks: the result of `ranks`, [N, D].
         draws: L.
-        seed: of U.
+        seed: the seed of U.
 
     Returns:
         [N, D].
 
     Raises:
-        DataError: ranks that aren't whole numbers from 0 to L.
+        DataError: the ranks aren't whole numbers from 0 to L.
     """
     r = check_ranks(ranks, draws)
     require("seed", seed, int, 0, "a whole number, at least 0")
@@ -84,19 +84,19 @@ def pit(ranks: Any, draws: int, seed: int = 0) -> np.ndarray:
 
 
 def coverage(draws: Any, truth: Any, levels: Sequence[float] = (0.5, 0.8, 0.9, 0.95), seed: int = 0) -> Coverage:
-    """How often the central interval of the guide's draws holds the truth, for each level and dimension.
+    """How often the central interval of the guide's draws contains the truth, for each level and dimension.
 
     The interval is that of the randomised rank, |u − 1/2| ≤ level/2, so that the nominal share is exact for any number
-    of draws; with L draws, ends are resolved to 1/(L + 1).
+    of draws; with L draws, the ends have a resolution of 1/(L + 1).
 
     Args:
         draws: z_l ~ q(z|x_n), [L, N, D].
-        truth: z, from which the datum x_n was simulated, [N, D].
+        truth: z, from which the row x_n was simulated, [N, D].
         levels: nominal shares.
-        seed: of what is random in the ranks.
+        seed: the seed of the random part of the ranks.
 
     Raises:
-        DataError: no numbers of these shapes, or levels not between 0 and 1.
+        DataError: the arrays are not numbers of these shapes, or levels are not between 0 and 1.
     """
     if not isinstance(levels, Sequence | np.ndarray) or isinstance(levels, str) or not items(levels):
         raise DataError(f"levels: got {shown(levels)}, expected a list of shares, such as (0.5, 0.9).")
@@ -116,11 +116,11 @@ def coverage(draws: Any, truth: Any, levels: Sequence[float] = (0.5, 0.8, 0.9, 0
 
 
 def check_ranks(ranks: Any, draws: Any) -> np.ndarray:
-    """The ranks as [N, D] of integers.
+    """The ranks as integers [N, D].
 
     Raises:
         DataError: they aren't whole numbers from 0 to L.
-        PpdgmError: draws is no positive whole number.
+        PpdgmError: draws is not a positive whole number.
     """
     require("draws", draws, int, 1, "a positive whole number, L, of the draws that truth was ranked among")
     array = checked("ranks", ranks, "N D", kinds="iu")

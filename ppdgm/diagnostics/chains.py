@@ -1,4 +1,4 @@
-"""Diagnostics of Markov chains, which say nothing of a guide's independent draws."""
+"""Diagnostics of Markov chains. They have no meaning for a guide's independent draws."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _ALSO = {
 
 
 def withheld(name: str) -> str:
-    """Why ppdgm doesn't report a diagnostic of Markov chains, and what to ask for instead.
+    """Why ppdgm doesn't report a diagnostic of Markov chains, and what to use instead.
 
     Args:
-        name: as ArviZ has it, such as "r_hat" or "ess_bulk".
+        name: its name in ArviZ, such as "r_hat" or "ess_bulk".
 
     Raises:
-        DataError: a name that isn't one of them.
+        DataError: the name isn't one of these diagnostics.
     """
     key = _ALSO.get(name, name) if isinstance(name, str) else ""
     if key not in WITHHELD:

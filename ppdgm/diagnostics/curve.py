@@ -1,4 +1,4 @@
-"""Importance-weighted bounds from log-weights, over the number of particles, and draws resampled by them."""
+"""Importance-weighted bounds from log-weights, over the number of particles; and resampling by the weights."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ppdgm.errors import DataError, items, require, shown
 
 @dataclass(frozen=True)
 class BoundCurve:
-    """L_k for several k: at k = 1 the ELBO, and rising to log p(x).
+    """L_k for several k: the ELBO at k = 1, and it rises to log p(x).
 
     Attributes:
-        k: particles of a bound, [J], ascending.
-        values: L_k of each datum, [J, N], nats.
-        errors: its Monte Carlo error over particles, [J, N]; NaN from a single particle.
+        k: the number of particles of each bound, [J], ascending.
+        values: L_k of each row, [J, N], nats.
+        errors: its Monte Carlo error over particles, [J, N]; NaN for a single particle.
     """
 
     k: np.ndarray
@@ -35,12 +35,12 @@ class BoundCurve:
 
     @property
     def standard_error(self) -> np.ndarray:
-        """Of the mean over data, [J]: how it would vary with other data."""
+        """Standard error of the mean over data, [J]: how it would vary with other data."""
         return np.array([standard_error(v) for v in self.values])
 
     @property
     def monte_carlo_error(self) -> np.ndarray:
-        """Of the mean over data, [J]: how it would vary with other particles."""
+        """Monte Carlo error of the mean over data, [J]: how it would vary with other particles."""
         return np.sqrt((self.errors**2).sum(1)) / self.errors.shape[1]
 
     def __str__(self) -> str:
@@ -51,10 +51,10 @@ class BoundCurve:
 
 
 def log_mean_exp(log_weights: Any) -> tuple[np.ndarray, np.ndarray]:
-    """log 1/K Σ_k w_k for each datum, and its Monte Carlo error by the jackknife.
+    """log 1/K Σ_k w_k for each row, and its Monte Carlo error by the jackknife.
 
-    Burda et al. 2016, arXiv:1509.00519. The delta method's sd(w) / (√K mean(w)) would be too small where few weights
-    carry the sum.
+    Burda et al. 2016, arXiv:1509.00519. The delta method's sd(w) / (√K mean(w)) would be too small if a few weights
+    make up most of the sum.
 
     Args:
         log_weights: [K, N], nats; −inf for a weight of 0.
@@ -63,7 +63,7 @@ def log_mean_exp(log_weights: Any) -> tuple[np.ndarray, np.ndarray]:
         values [N] and errors [N]; NaN errors for a single particle.
 
     Raises:
-        DataError: no numbers [K, N].
+        DataError: the array is not numbers [K, N].
     """
     return log_mean(checked("log_weights", log_weights, "K N", zero_weight=True))[:2]
 
@@ -71,15 +71,15 @@ def log_mean_exp(log_weights: Any) -> tuple[np.ndarray, np.ndarray]:
 def bound_curve(log_weights: Any, ks: Iterable[int] | None = None) -> BoundCurve:
     """L_k = E[log 1/k Σ_j w_j], each k averaged over the K // k disjoint groups of k of the same K particles.
 
-    Burda et al. 2016, arXiv:1509.00519. The Monte Carlo error comes from the spread of the groups, or by the
-    jackknife where there is only one.
+    Burda et al. 2016, arXiv:1509.00519. The Monte Carlo error comes from the spread of the groups, or from the
+    jackknife if there is only one group.
 
     Args:
         log_weights: log p(x, z) − log q(z|x), [K, N], nats; −inf for a weight of 0.
         ks: numbers of particles, from 1 to K. By default 1, 2, 5, 10, … and K.
 
     Raises:
-        DataError: no numbers [K, N], or ks that K particles don't have.
+        DataError: the array is not numbers [K, N], or ks are not from 1 to K.
     """
     array = checked("log_weights", log_weights, "K N", zero_weight=True)
     draws, size = array.shape
@@ -95,21 +95,22 @@ def bound_curve(log_weights: Any, ks: Iterable[int] | None = None) -> BoundCurve
 def resample(log_weights: Any, n: int, seed: int = 0, first: int = 0) -> np.ndarray:
     """Which particles to take for n draws of the importance-weighted posterior, by their normalised weights.
 
-    q_IW(z|x) draws K of q and keeps one, j with probability w_j / Σ_k w_k; its ELBO is at least L_K. Cremer et al.
-    2017, arXiv:1704.02916. All n share a datum's K particles: they are draws of q_IW, independent only for K ≫ n.
+    q_IW(z|x) makes K draws from q and keeps one, j with probability w_j / Σ_k w_k; its ELBO is at least L_K. Cremer et
+    al. 2017, arXiv:1704.02916. All n draws of a row share its K particles. So they are draws from q_IW, but independent
+    only for K ≫ n.
 
     Args:
         log_weights: [K, N], nats; −inf for a weight of 0.
-        n: draws for each datum.
-        seed: of the draws. Each datum has random numbers of its own, so a chunk of data gets those of the whole.
-        first: index of the first datum, where log_weights are a chunk.
+        n: the number of draws for each row.
+        seed: the seed of the draws. Each row has its own random numbers, so that a chunk gets the same as in the whole.
+        first: index of the first row, if log_weights are a chunk.
 
     Returns:
         indices of particles, [n, N].
 
     Raises:
-        DataError: no numbers [K, N], or a datum whose weights are all 0.
-        PpdgmError: n, seed or first is no whole number of the right size.
+        DataError: the array is not numbers [K, N], or all weights of a row are 0.
+        PpdgmError: n, seed or first is not a whole number of the right size.
     """
     array = checked("log_weights", log_weights, "K N", zero_weight=True)
     require("n", n, int, 1, "a positive whole number of draws")
@@ -129,12 +130,12 @@ def resample(log_weights: Any, n: int, seed: int = 0, first: int = 0) -> np.ndar
 
 
 def _bound(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of [G, k, n] log-weights: the mean over groups of log mean w, [n], and its error, [n]."""
+    """From log-weights [G, k, n]: the mean over groups of log mean w, [n], and its error, [n]."""
     number, k, _ = groups.shape
     if number == 1:
         return log_mean(groups[0])[:2]
     each = log_sum_exp(np.swapaxes(groups, 0, 1)) - np.log(k)
-    with np.errstate(invalid="ignore"):  # bounds of −∞
+    with np.errstate(invalid="ignore"):  # bounds may be −∞
         return each.mean(0), each.std(0, ddof=1) / np.sqrt(number)
 
 

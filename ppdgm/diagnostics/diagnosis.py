@@ -1,4 +1,4 @@
-"""All that was found out about one trained program on some data, in one place."""
+"""All results of a diagnosis of one trained program on some data, in one place."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from ppdgm.diagnostics.verdict import Finding, verdict
 from ppdgm.diagnostics.weights import WeightQuality
 from ppdgm.errors import DataError
 
-SIMULATED = ("calibration", "annealing")  # parts of data that the model draws
+SIMULATED = ("calibration", "annealing")  # parts that use data drawn from the model
 
 
 @dataclass(frozen=True)
 class Gaps:
-    """What the guide loses on some data, and why. Cremer et al. 2018, arXiv:1801.03558.
+    """How much the guide loses on some data, and why. Cremer et al. 2018, arXiv:1801.03558.
 
     Inference gap = approximation gap + amortisation gap: log p(x) − L[q] = (log p(x) − L[q*]) + (L[q*] − L[q]), where
-    q* is the best of a family for each datum by itself.
+    q* is the best member of a family, found for each row separately.
 
     Attributes:
-        index: of the data, [n].
+        index: indices of the rows, [n].
         log_likelihood: log p(x), [n], nats.
         guide: L[q] of the encoder's posterior, [n].
         refitted: L[q*], [n].
-        family: of q*, "diagonal" or "full" covariance.
+        family: the family of q*, "diagonal" or "full" covariance.
         errors: Monte Carlo errors of log p(x), [n].
-        known: whether log p(x) could be had, [n]: elsewhere no sampler covers the posterior, and it is a lower bound
-            only. All data, by default.
+        known: whether log p(x) is known, [n]. If not, no sampler covers the posterior, and the value is only a lower
+            bound. By default it is known for all rows.
     """
 
     index: np.ndarray
@@ -52,7 +52,7 @@ class Gaps:
 
     @property
     def unknown(self) -> int:
-        """Of how many data log p(x) is a lower bound only, so that inference and approximation gap are too."""
+        """For how many rows log p(x) is only a lower bound; then so are their inference and approximation gaps."""
         return 0 if self.known is None else int((~self.known).sum())
 
     @property
@@ -62,12 +62,12 @@ class Gaps:
 
     @property
     def approximation(self) -> Measured:
-        """Mean of log p(x) − L[q*]: what no encoder of this family can take away."""
+        """Mean of log p(x) − L[q*]: no encoder of this family can remove it."""
         return _mean(self.log_likelihood - self.refitted)
 
     @property
     def amortisation(self) -> Measured:
-        """Mean of L[q*] − L[q]: what a better encoder would take away. Negative where the guide's family is richer."""
+        """Mean of L[q*] − L[q]: a better encoder would remove it. It is negative if the guide's family is richer."""
         return _mean(self.refitted - self.guide)
 
     def __str__(self) -> str:
@@ -82,40 +82,40 @@ class Gaps:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a model without latents gets: independent columns of the same likelihood, each datum by those of the others.
+    """The result of a model without latents: independent columns of the same likelihood, fitted to other rows.
 
     Attributes:
-        index: of the data, [n].
-        values: log p of each under the columns, [n], nats.
+        index: indices of the rows, [n].
+        values: log p of each row under the columns, [n], nats.
     """
 
     index: np.ndarray
     values: np.ndarray
 
     def gain(self, log_likelihood: np.ndarray) -> Measured:
-        """Mean of log p(x) of all data, [N], above the columns, with its standard error over data."""
+        """Mean of log p(x) minus that of the columns, for log p(x) of all rows [N]; with its error over data."""
         return _mean(log_likelihood[self.index] - self.values)
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Arrays that a report draws; what can't be had is None.
+    """Arrays that a report draws; arrays that are not available are None.
 
     Attributes:
         samples: means of the likelihood at draws of the prior, [n, *event_shape].
-        shown: indices of some data, chosen at random, [n]; traversals start from the first of them, and
+        shown: indices of some rows, chosen at random, [n]; traversals start from the first of them, and
             interpolations go between the first and the second, the third and the fourth, ….
-        data: these, [n, *event_shape].
-        reconstructions: of these.
-        worst: indices of the data with the largest k̂, the worst first.
-        worst_data, worst_reconstructions: these, [len(worst), *event_shape].
+        data: these rows, [n, *event_shape].
+        reconstructions: the reconstructions of these rows.
+        worst: indices of the rows with the largest k̂, the worst first.
+        worst_data, worst_reconstructions: these rows and their reconstructions, [len(worst), *event_shape].
         traversals: decoded along the most informative dimensions, [D', steps, *event_shape].
-        traversed: what these are, such as "z[3]", with their KL.
+        traversed: the names of these dimensions, such as "z[3]", with their KL.
         steps: values that are traversed, in standard deviations of the prior.
-        interpolations: decoded between the codes of pairs of data, [pairs, steps, *event_shape].
+        interpolations: decoded between the codes of pairs of rows, [pairs, steps, *event_shape].
         codes: means of the guide for each site, flat, [N, D].
-        labels: of the data, [N].
-        aggregated: draws of the guide, one a datum, for each site, flat, [N, D].
+        labels: labels of the rows, [N].
+        aggregated: draws of the guide, one for each row, for each site, flat, [N, D].
         prior: draws of the prior for each site, flat, [n, D].
     """
 
@@ -138,34 +138,34 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `fit.diagnose` found. What could not be had is None or empty, with its reason in `withheld`.
+    """The result of `fit.diagnose`. Parts that are not available are None or empty, with the reason in `withheld`.
 
     Attributes:
         title: the program, its backend, and how far it was trained.
-        size: N, data.
+        size: N, the number of rows.
         log_likelihood: importance-sampled log p(x): .values, .mean, .standard_error, .monte_carlo_error, in nats.
-        elbo: likewise, at β = 1.
+        elbo: the ELBO at β = 1, in the same form.
         baseline: log p of independent columns, which a model with latents has to beat.
         curve: L_k over k.
-        weights: k̂ and effective sample size, datum by datum.
-        use: of the latents: KL, active units, collapse.
+        weights: k̂ and effective sample size of each row.
+        use: the use of the latents: KL, active units, collapse.
         surgery: mutual information and marginal KL.
-        calibration: tests of the ranks for each site, of data simulated from the model.
-        coverage: of the guide's intervals for each site, likewise.
+        calibration: tests of the ranks for each site, on data simulated from the model.
+        coverage: the coverage of the guide's intervals for each site, on the same data.
         pit: these ranks as numbers in [0, 1], for each site, [N', D].
-        checks: posterior predictive.
-        prior_checks: prior predictive.
+        checks: posterior predictive checks.
+        prior_checks: prior predictive checks.
         gaps: inference, approximation and amortisation gap.
         bracket: annealed importance sampling from both sides, on simulated data.
-        withheld: what could not be had, and why.
-        pictures: for the report.
-        history: of training, as `fit.history`.
-        recipe: the run's, as TOML.
-        versions: of the packages.
-        seconds: what each part took.
-        units: of the predictive checks, in words; "" where x has one unit only.
-        columns: names of a table's columns, where they are known.
-        sizes: how many data were taken where not all were, by what for: chosen at random, or simulated.
+        withheld: the parts that are not available, each with the reason.
+        pictures: arrays for the report.
+        history: the history of training, as `fit.history`.
+        recipe: the recipe of the run, as TOML.
+        versions: versions of the packages.
+        seconds: how long each part took.
+        units: units of the predictive checks, in words; "" if x has only one unit.
+        columns: names of a table's columns, if they are known.
+        sizes: for each part that did not use all rows, how many it used; these were chosen at random, or simulated.
     """
 
     title: str
@@ -201,7 +201,7 @@ class Diagnosis:
 
     @property
     def verdict(self) -> tuple[Finding, ...]:
-        """In words: what is well, what is not, and what to try next; the worst first."""
+        """The diagnosis in words: what is good, what is not, and what to try next; the worst first."""
         return verdict(self)
 
     def __str__(self) -> str:
@@ -214,7 +214,7 @@ class Diagnosis:
 
     @property
     def taken(self) -> str:
-        """Which parts took some data only, in a sentence; "" where none did."""
+        """A sentence on the parts that used only some of the rows; "" if there are none."""
         sizes = {n: v for n, v in self.sizes.items() if n in SIMULATED or v < self.size}
         told = [f"{n} {v:,} {'simulated ones' if n in SIMULATED else 'chosen at random'}" for n, v in sizes.items()]
         return f"Of {self.size:,} data: {', '.join(told)}." if told else ""
@@ -232,7 +232,7 @@ class Diagnosis:
         cdf=lambda p: p, pit=True, confidence_bands=True)` and `plot_rank(found.pit["z"].T)`.
 
         Raises:
-            DataError: calibration was no part of the diagnosis, or withheld.
+            DataError: calibration was not part of the diagnosis, or is not available.
         """
         from ppdgm.diagnostics.inference_data import to_arviz
 
@@ -242,11 +242,11 @@ class Diagnosis:
         return to_arviz({"prior_sbc": self.pit})
 
     def report(self, path: str | Path, pictures: bool = False) -> Path:
-        """Write one HTML file that needs nothing else; with `pictures`, its figures as PNGs beside it.
+        """Write one HTML file that needs no other files; with `pictures`, also its figures as PNGs next to it.
 
         Args:
-            path: of the file, which ends in .html.
-            pictures: whether to write the figures too.
+            path: the path of the file; it ends in .html.
+            pictures: whether to write the figures as PNGs too.
         """
         from ppdgm.diagnostics.page import write
 
