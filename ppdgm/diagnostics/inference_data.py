@@ -1,4 +1,4 @@
-"""Draws, data and densities as ArviZ takes them, in either of its generations."""
+"""Draws, data and densities in the form that ArviZ takes, for both ArviZ 0.x and 1.x."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def to_arviz(
 ) -> Any:
     """Draws, data and densities with named axes: `InferenceData` with ArviZ 0.23, `xarray.DataTree` with 1.x.
 
-    Arrays are not copied. Independent draws are one chain. Axes after those that a group leads with are named after
-    the variable, z_dim or z_dim_0, z_dim_1, …; those of `x` as images', x_row and x_column, where there are two, with
-    x_channel before, where there are three.
+    Arrays are not copied. Independent draws are one chain. Each group has its first axes; further axes are named after
+    the variable, z_dim or z_dim_0, z_dim_1, …. Those of `x` are named as for images: x_row and x_column if there are
+    two, and x_channel, x_row and x_column if there are three.
 
     Args:
-        groups: arrays by group and variable. Of posterior, posterior_predictive, log_likelihood and sample_stats:
-            [S, N, …], or [S]; of prior, prior_predictive and prior_sbc: [S, …]; of observed_data and constant_data:
-            [N, …]. An iterator of chunks of data, [S, n, …] or [n, …], does as well, filled into one array where N is
-            known from coords or from another array.
-        dims: for a variable, its axes after chain and draw. For latents that all data share: without "datum".
-        coords: for an axis, its labels; "datum" for the data's index, by default 0, 1, ….
-        attrs: more to say of all groups.
+        groups: arrays by group and variable. For posterior, posterior_predictive, log_likelihood and sample_stats:
+            [S, N, …], or [S]; for prior, prior_predictive and prior_sbc: [S, …]; for observed_data and constant_data:
+            [N, …]. An iterator of chunks of rows, [S, n, …] or [n, …], is accepted too. It is filled into one array if
+            N is known from coords or from another array.
+        dims: for a variable, its axes after chain and draw. For latents that all rows share, leave out "datum".
+        coords: for an axis, its labels; "datum" is the axis of the rows, with labels 0, 1, … by default.
+        attrs: further attributes of all groups.
         inference_library: such as "numpyro".
-        chains: of Markov chains, one after another, that the draws of posterior, log_likelihood and sample_stats are.
+        chains: how many Markov chains, one after another, the draws of posterior, log_likelihood and sample_stats are.
 
     Raises:
-        DataError: an unknown group, no numbers, or sizes that don't agree.
+        DataError: a group is unknown, an array has no numbers, or sizes don't agree.
         PackageMissing: ArviZ is not installed.
     """
     import xarray
@@ -61,7 +61,7 @@ def to_arviz(
 
 
 def _notes(more: Mapping[str, Any], inference_library: str | None) -> dict[str, Any]:
-    """Attributes as ArviZ's schema names them; text and numbers, which every file format takes."""
+    """Attributes with the names of ArviZ's schema, as text and numbers, which every file format can store."""
     notes: dict[str, Any] = {
         "created_at": datetime.now(UTC).isoformat(),
         "creation_library": "ppdgm",

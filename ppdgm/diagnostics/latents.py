@@ -17,8 +17,8 @@ class ActiveUnits:
     """Burda's statistic of each dimension.
 
     Attributes:
-        variance: of the posterior means over data, [D].
-        threshold: above which a dimension is active.
+        variance: the variance of the posterior means over data, [D].
+        threshold: a dimension with a larger variance is active.
     """
 
     variance: np.ndarray
@@ -26,25 +26,25 @@ class ActiveUnits:
 
     @property
     def active(self) -> np.ndarray:
-        """[D] of booleans."""
+        """Whether each dimension is active, booleans [D]."""
         return self.variance > self.threshold
 
     @property
     def count(self) -> int:
-        """How many dimensions are active."""
+        """The number of active dimensions."""
         return int(self.active.sum())
 
 
 @dataclass(frozen=True)
 class SiteUse:
-    """What one site carries.
+    """The information that one site carries.
 
     Attributes:
-        name: of the site.
-        used: whether each dimension carries information on the data, [D].
-        variance: of the posterior means over data, [D]; None where no means were given.
-        kl: mean KL(q ‖ p) of each dimension, [D], nats; None where only the site's is known.
-        site_kl: mean KL of the site, nats; None where none was given.
+        name: the name of the site.
+        used: whether each dimension carries information about the data, [D].
+        variance: the variance of the posterior means over data, [D]; None if no means were given.
+        kl: mean KL(q ‖ p) of each dimension, [D], nats; None if only the KL of the site is known.
+        site_kl: mean KL of the site, nats; None if none was given.
     """
 
     name: str
@@ -55,12 +55,12 @@ class SiteUse:
 
     @property
     def collapsed(self) -> bool:
-        """Whether no dimension is used."""
+        """Whether no dimension of the site is used."""
         return not self.used.any()
 
     @property
     def by_kl(self) -> np.ndarray:
-        """The dimensions, the most informative first: by KL, else by the variance of the means, [D]."""
+        """The dimensions, the most informative first: by KL, or without it by the variance of the means, [D]."""
         for values in (self.kl, self.variance):
             if values is not None:
                 return np.argsort(-values, kind="stable")
@@ -69,12 +69,12 @@ class SiteUse:
 
 @dataclass(frozen=True)
 class LatentUse:
-    """What each site carries.
+    """The information that each site carries.
 
     Attributes:
-        sites: in the order given.
-        nats: the KL below which a dimension, or a site, carries nothing.
-        threshold: the variance of means above which a dimension is active.
+        sites: the sites, in the given order.
+        nats: a dimension or site with a smaller KL carries no information.
+        threshold: a dimension is active if the variance of its means is larger.
     """
 
     sites: tuple[SiteUse, ...]
@@ -83,7 +83,7 @@ class LatentUse:
 
     @property
     def collapsed(self) -> tuple[str, ...]:
-        """Names of the sites that carry nothing."""
+        """Names of the sites that carry no information."""
         return tuple(s.name for s in self.sites if s.collapsed)
 
     def __str__(self) -> str:
@@ -106,13 +106,13 @@ def active_units(means: Any, threshold: float = 0.01) -> ActiveUnits:
     """A_d = Var_x(E_q[z_d|x]), active above the threshold. Burda et al. 2016, arXiv:1509.00519.
 
     Args:
-        means: E_q[z|x_n], [N, D], N ≥ 2; of categorical latents the probabilities of C classes, [N, D, C], of which the
-            variances add up.
-        threshold: in the units of z², which are those of a prior with variance 1.
+        means: E_q[z|x_n], [N, D], N ≥ 2; for categorical latents the probabilities of C classes, [N, D, C], whose
+            variances are added up.
+        threshold: in the units of z²; the default is for a prior with variance 1.
 
     Raises:
-        DataError: no numbers [N, D], or a single datum.
-        PpdgmError: a negative threshold.
+        DataError: the array is not numbers [N, D], or has a single row.
+        PpdgmError: the threshold is negative.
     """
     require("threshold", threshold, (int, float), 0.0, "a variance, at least 0")
     return ActiveUnits(_variance("means", means), float(threshold))
@@ -123,20 +123,21 @@ def latent_use(
 ) -> LatentUse:
     """Which dimensions and sites carry information, and which have collapsed.
 
-    A dimension whose mean KL is below `nats` carries less information than that (I(x; z_d) ≤ E KL), however its means
-    vary, as those of a site whose prior moves do; one with a larger KL does, unless neither its means nor its KL vary
-    over data: then the guide departs from the prior alike for all of them. Where only a site's KL is known, it has
-    collapsed if that is below `nats`; and its dimensions, as all without a KL, are told by Burda's statistic.
+    A dimension whose mean KL is below `nats` carries less information than that (I(x; z_d) ≤ E KL), even if its means
+    vary, for example because its prior moves. A dimension with a larger KL carries information, unless neither its
+    means nor its KL vary over data: then the guide differs from the prior in the same way for all rows. If only the KL
+    of a site is known, the site has collapsed if that is below `nats`. Dimensions without their own KL are judged by
+    Burda's statistic.
 
     Args:
-        means: for each site E_q[z|x_n], [N, D], or [N, D, C] of categorical latents. A site may be left out that has a
-            KL per dimension.
-        kl: for each site KL(q(z|x_n) ‖ p), [N, D] per dimension, or [N] for the site, nats.
-        nats: below which a KL counts as none.
-        threshold: of the variance of means.
+        means: for each site E_q[z|x_n], [N, D], or [N, D, C] for categorical latents. A site with a KL for each
+            dimension needs no means.
+        kl: for each site KL(q(z|x_n) ‖ p), [N, D] for each dimension, or [N] for the site, nats.
+        nats: a smaller KL counts as zero.
+        threshold: the threshold for the variance of means.
 
     Raises:
-        DataError: no sites, no numbers of these shapes, or a single datum.
+        DataError: there are no sites, the arrays are not numbers of these shapes, or they have a single row.
         PpdgmError: nats or threshold is negative.
     """
     require("nats", nats, (int, float), 0.0, "a KL, at least 0")

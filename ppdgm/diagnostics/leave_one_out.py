@@ -1,4 +1,4 @@
-"""Leave-one-out cross-validation from a guide of latents that all data share."""
+"""Leave-one-out cross-validation, from a guide of latents that all rows share."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ppdgm.errors import DataError, require
 
 @dataclass(frozen=True)
 class Loo:
-    """Expected log predictive density of each datum, given all others, in nats.
+    """Expected log predictive density of each row, given all others, in nats.
 
     Attributes:
         values: log p(x_n | x_−n), [N].
-        p_loo_values: what it is short of log p(x_n | x), [N]; its sum is an effective number of parameters.
-        pareto_k: k̂ of each datum's weights, [N]; above 0.7 its value can't be relied on.
-        guide_k: k̂ of the guide's own weights p(z, x) / q(z), without leaving any datum out.
+        p_loo_values: log p(x_n | x) minus this value, [N]; the sum is an effective number of parameters.
+        pareto_k: k̂ of the weights of each row, [N]; if it is above 0.7, the value of the row is not reliable.
+        guide_k: k̂ of the guide's own weights p(z, x) / q(z), with no row left out.
         elpd: Σ_n values, with its Monte Carlo error over draws.
     """
 
@@ -32,7 +32,7 @@ class Loo:
 
     @property
     def standard_error(self) -> float:
-        """Of elpd, over data: √(N Var(values))."""
+        """Standard error of elpd over data: √(N Var(values))."""
         return float(np.sqrt(len(self.values) * self.values.var(ddof=1))) if len(self.values) > 1 else float("nan")
 
     @property
@@ -41,10 +41,10 @@ class Loo:
         return float(self.p_loo_values.sum())
 
     def worst(self, n: int = 10) -> np.ndarray:
-        """Indices of the n data with the largest k̂, the worst first.
+        """Indices of the n rows with the largest k̂, the worst first.
 
         Raises:
-            PpdgmError: n is no positive whole number.
+            PpdgmError: n is not a positive whole number.
         """
         require("n", n, int, 1, "a positive whole number of data")
         return np.argsort(-np.nan_to_num(self.pareto_k, nan=0.7), kind="stable")[:n]
@@ -65,9 +65,10 @@ class Loo:
 def loo(log_likelihood: Any, log_p: Any, log_q: Any) -> Loo:
     """log p(x_n | x_−n) = log Σ_s w_sn p(x_n|z_s) / Σ_s w_sn, w_sn ∝ p(z_s, x) / (q(z_s) p(x_n|z_s)), smoothed.
 
-    For latents z that all data share, from S draws of q(z): Magnusson et al. 2019, arXiv:1904.10679; Vehtari et al.
-    2017, arXiv:1507.04544. Not for a latent per datum, where leaving x_n out leaves its latent at the prior, so that no
-    weight of posterior draws is right. The Monte Carlo error is by the jackknife over draws, which all data share.
+    Use it for latents z that all rows share, with S draws from q(z): Magnusson et al. 2019, arXiv:1904.10679; Vehtari
+    et al. 2017, arXiv:1507.04544. It is not for models in which each row has its own latent: without x_n, that latent
+    has its prior again, so that no weights of posterior draws are right. The Monte Carlo error is from the jackknife
+    over draws, because all rows share them.
 
     Args:
         log_likelihood: log p(x_n|z_s), [S, N], nats.
@@ -75,7 +76,8 @@ def loo(log_likelihood: Any, log_p: Any, log_q: Any) -> Loo:
         log_q: log q(z_s), up to a constant, [S].
 
     Raises:
-        DataError: no numbers of these shapes, fewer than 30 draws, or densities per datum.
+        DataError: the arrays are not numbers of these shapes, there are fewer than 30 draws, or log_p or log_q has a
+            value for each row.
     """
     seen = checked("log_likelihood", log_likelihood, "S N")
     for name, value in (("log_p", log_p), ("log_q", log_q)):
@@ -93,7 +95,7 @@ def loo(log_likelihood: Any, log_p: Any, log_q: Any) -> Loo:
     correction -= correction.max()
     full, guide_k = fit_tail(correction[None], rounding(correction[:, None]))
     values, p_loo, k = np.empty((3, seen.shape[1]))
-    without = np.zeros(len(seen))  # elpd without each draw, less elpd
+    without = np.zeros(len(seen))  # elpd without each draw, minus elpd
     for where, block in over_data(seen):
         log_w = np.ascontiguousarray((correction[:, None] - block).T)
         smoothed, k[where] = fit_tail(log_w, rounding(log_w.T))
@@ -106,5 +108,5 @@ def loo(log_likelihood: Any, log_p: Any, log_q: Any) -> Loo:
 
 
 def _less(log_shares: np.ndarray) -> np.ndarray:
-    """log(1 − share), of shares that leave something of 1."""
+    """log(1 − share), with shares kept below 1."""
     return np.log1p(-np.minimum(np.exp(log_shares), 1.0 - np.finfo(np.float64).eps))

@@ -1,4 +1,4 @@
-"""A diagnosis as one HTML file that needs nothing else."""
+"""A diagnosis as one HTML file that needs no other files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ppdgm.diagnostics.figures import Drawing, draw, png, svg
 from ppdgm.diagnostics.page_style import CSS
 from ppdgm.errors import CheckpointError, shown
 
-#: Headings, and the figures under each.
+#: Headings, and the figures below each.
 _SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Samples and reconstructions", ("samples", "reconstructions")),
     ("Latent space", ("prior", "traversals", "interpolations", "codes")),
@@ -23,14 +23,14 @@ _SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Where the bound goes", ("surgery", "gaps")),
     ("Training curve", ("history",)),
 )
-_TABLES = {"surgery": parts.surgery, "gaps": parts.gaps, "coverage": parts.coverage}  # beside these figures
+_TABLES = {"surgery": parts.surgery, "gaps": parts.gaps, "coverage": parts.coverage}  # next to these figures
 
 
 def check_path(path: str | Path) -> Path:
     """The path of a report, if one can be written there.
 
     Raises:
-        CheckpointError: it doesn't end in .html, is a folder, or its folder is missing.
+        CheckpointError: the path doesn't end in .html, is a folder, or its folder is missing.
     """
     if not isinstance(path, str | Path):
         raise CheckpointError(f"path: got {shown(path)}, expected a path that ends in .html.")
@@ -47,18 +47,18 @@ def check_path(path: str | Path) -> Path:
 
 
 def write(diagnosis: Any, path: str | Path, pictures: bool = False) -> Path:
-    """Write a diagnosis as one HTML file; the file is whole, or as it was before.
+    """Write a diagnosis as one HTML file. If writing fails, an older file stays as it was.
 
     Args:
         diagnosis: a `Diagnosis`.
-        path: of the file, which ends in .html.
-        pictures: whether to write the figures as PNGs too, to a folder beside it, `<stem>_figures`.
+        path: the path of the file; it ends in .html.
+        pictures: whether to write the figures as PNGs too, to a folder next to it, `<stem>_figures`.
 
     Returns:
         The path.
 
     Raises:
-        CheckpointError: it can't be written there.
+        CheckpointError: the file can't be written.
     """
     target = check_path(path)
     drawn, failed = draw(diagnosis)

@@ -1,4 +1,4 @@
-"""The parts of a report's page that are no figures: verdict, numbers, tables, recipe."""
+"""The parts of a report's page that are not figures: verdict, numbers, tables, recipe."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _WORDS = {"good": "good", "warning": "to look at", "bad": "bad"}
 
 
 def words(text: object) -> str:
-    """Text for the page: escaped, with − for the minus of numbers."""
+    """Text for the page: escaped, with − as the minus of numbers."""
     return escape(re.sub(r"(?<![\w.)\]-])-(?=\.?\d)", "−", str(text)))
 
 
 def number(value: float, digits: int = 2) -> str:
-    """A number with so many digits; a dash where it is not finite."""
+    """A number with `digits` digits; a dash if it is not finite."""
     return f"{value:,.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
 
 
 def verdict(found: Any) -> str:
-    """The findings, the worst first, under one line that counts them."""
+    """The findings, the worst first, below one line that counts them."""
     findings = found.verdict
     if not findings:
         return '<p class="card">Nothing was asked that a verdict could be told from.</p>'
@@ -42,7 +42,7 @@ def verdict(found: Any) -> str:
 
 
 def key_numbers(found: Any) -> str:
-    """What one looks for first, in boxes."""
+    """The most important numbers, in boxes."""
     boxes = "".join(
         f"<div><dt>{words(name)}</dt><dd>{words(value)}<small>{words(beside)}</small></dd></div>"
         for name, value, beside in _numbers(found)
@@ -53,7 +53,7 @@ def key_numbers(found: Any) -> str:
 def _numbers(found: Any) -> Iterable[tuple[str, str, str]]:
     for value, name in ((found.log_likelihood, "log p(x)"), (found.elbo, "ELBO")):
         if value is not None:
-            error = value.standard_error  # which one row alone does not have
+            error = value.standard_error  # a single row has none
             yield name, number(value.mean), "nats" if error != error else f"± {number(error)} nats"
     if found.baseline is not None:
         yield "independent columns", number(float(found.baseline.values.mean())), "nats"
@@ -72,12 +72,12 @@ def _numbers(found: Any) -> Iterable[tuple[str, str, str]]:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], total: int | None = None) -> str:
-    """A table of text, of which all but the first column are flush right.
+    """A table of text; all columns but the first are aligned right.
 
     Args:
-        head: of the columns; none where empty.
+        head: the heads of the columns; if empty, the table has none.
         rows: text, which is escaped.
-        total: which row stands out.
+        total: index of the row that is highlighted.
     """
     first = "".join(f'<th scope="col">{words(h)}</th>' for h in head)
     body = ""
@@ -90,7 +90,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], total: int | None 
 
 
 def surgery(found: Any) -> str:
-    """The ELBO's parts."""
+    """The parts of the ELBO."""
     if (s := found.surgery) is None:
         return ""
     named = (
@@ -104,7 +104,7 @@ def surgery(found: Any) -> str:
 
 
 def gaps(found: Any) -> str:
-    """The inference gap's parts."""
+    """The parts of the inference gap."""
     if (g := found.gaps) is None:
         return ""
     least = ", at least" if g.unknown else ""
@@ -118,7 +118,7 @@ def gaps(found: Any) -> str:
 
 
 def coverage(found: Any) -> str:
-    """How often intervals hold the truth, by level and site."""
+    """How often intervals contain the truth, by level and site."""
     if not found.coverage:
         return ""
     levels = next(iter(found.coverage.values())).levels
@@ -137,13 +137,13 @@ def annealing(found: Any) -> str:
 
 
 def withheld(reasons: Mapping[str, str]) -> str:
-    """What could not be had, and why."""
+    """The parts that are not available, with the reasons."""
     rows = "".join(f"<p><strong>{words(name)}</strong>: {words(why)}</p>" for name, why in reasons.items())
     return f'<div class="card">{rows}</div>'
 
 
 def colophon(found: Any) -> str:
-    """Recipe, versions, and what the work took."""
+    """The recipe, the versions, and the time that each part took."""
     parts = []
     if found.recipe:
         text = f"<pre><code>{escape(found.recipe)}</code></pre>"

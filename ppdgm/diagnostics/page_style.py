@@ -1,4 +1,4 @@
-"""The look of a report's page: one style sheet, light and dark, for a phone and a laptop."""
+"""The style of a report's page: one style sheet, light and dark, for a phone and a laptop."""
 
 CSS = """
 :root {

@@ -1,4 +1,4 @@
-"""Prior and posterior predictive checks: do data that the model draws look like the data there are?"""
+"""Prior and posterior predictive checks: do data drawn from the model look like the real data?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from ppdgm.diagnostics.arrays import checked
 from ppdgm.errors import DataError, shown
 
-ALARM = 0.01  # rate at which a right model is told to be wrong
+ALARM = 0.01  # rate at which a right model is called wrong
 
 Statistic = Callable[[np.ndarray], Any]
 
@@ -29,11 +29,11 @@ class PredictiveCheck:
     """One statistic, of the data and of data sets drawn from the model.
 
     Attributes:
-        name: of the statistic.
+        name: the name of the statistic.
         observed: its value for the data.
         replicated: its value for each drawn data set, [S].
-        p: two-sided, 2 min(P(T ≥ t), P(T ≤ t)), at most 1. Near 0 the model hardly draws such data.
-        adjusted: p for all statistics that were looked at together: the probability that any of them is as far off.
+        p: two-sided, 2 min(P(T ≥ t), P(T ≤ t)), at most 1. If it is near 0, the model hardly ever draws such data.
+        adjusted: p for all statistics together: the probability that any of them is as far off.
     """
 
     name: str
@@ -44,12 +44,12 @@ class PredictiveCheck:
 
     @property
     def odd(self) -> bool:
-        """Whether the model is told to be wrong by this: `adjusted` is at most 0.01."""
+        """Whether this check calls the model wrong: `adjusted` is at most 0.01."""
         return self.adjusted <= ALARM
 
     @property
     def enough(self) -> bool:
-        """Whether there are data sets enough for that, 99 or more."""
+        """Whether there are enough data sets for that, 99 or more."""
         return 1 / (1 + len(self.replicated)) <= ALARM
 
     def __repr__(self) -> str:
@@ -65,15 +65,15 @@ def predictive_check(
 ) -> dict[str, PredictiveCheck]:
     """p = 2 min(P(T(x_rep) ≥ T(x)), P(T(x_rep) ≤ T(x))) for each statistic T, with x itself counted among S + 1.
 
-    Gelman, Meng & Stern 1996. x_rep from the posterior given x checks the fit, and is conservative; from the prior and
-    the model, it checks what the model as a whole draws. `adjusted` is for all statistics together: the share of the
-    S + 1 data sets with any statistic as far from its median, in deviations to that side (Westfall & Young 1993). x
-    and x_rep of a right model may be exchanged, so that one check or more is odd for 1 right model in 100 at most,
-    whatever the statistics and however they depend on each other.
+    Gelman, Meng & Stern 1996. If x_rep is drawn from the posterior given x, it checks the fit, and is conservative; if
+    x_rep is drawn from the prior and the model, it checks the data that the whole model draws. `adjusted` is for all
+    statistics together: the share of the S + 1 data sets with any statistic as far from its median, in deviations to
+    that side (Westfall & Young 1993). For a right model, x and x_rep are exchangeable. So at most 1 right model in 100
+    has one or more odd checks, whatever the statistics are and however they depend on each other.
 
     Args:
         observed: the data, [N, …].
-        replicated: data sets drawn from the model, [S, N, …], or an iterable of S of them, which are not kept.
+        replicated: data sets drawn from the model, [S, N, …], or an iterable of S data sets, which are not kept.
         statistics: functions of a data set [N, …] that return a number, by name. By default mean, standard deviation,
             minimum, maximum and share of zeros.
 
@@ -81,7 +81,7 @@ def predictive_check(
         a `PredictiveCheck` for each statistic, by name.
 
     Raises:
-        DataError: data sets of another shape, or a statistic that fails or returns no finite number: names which.
+        DataError: a data set has another shape, or a statistic fails or returns no finite number; the message names it.
     """
     data = checked("observed", observed, "N …")
     chosen = STATISTICS if statistics is None else functions(statistics)
@@ -97,7 +97,7 @@ def predictive_check(
 
 
 def _distances(values: np.ndarray) -> np.ndarray:
-    """From the median, in root mean squares of that side over all: each value has its part in them."""
+    """Distances from the median, divided by √2 times the root mean square, over all values, of those on that side."""
     away = values - np.median(values)
     scale = [np.sqrt(2 * np.mean(np.where(side, away, 0.0) ** 2)) for side in (away < 0, away > 0)]
     return np.abs(away) / np.maximum(np.where(away < 0, *scale), np.finfo(float).tiny)
@@ -128,7 +128,7 @@ def functions(statistics: Any) -> dict[str, Statistic]:
     """Statistics by name.
 
     Raises:
-        DataError: something else, or one that can't be called.
+        DataError: the argument is not a mapping, is empty, or a statistic can't be called.
     """
     if not isinstance(statistics, Mapping) or not statistics:
         raise DataError(f"statistics: got {shown(statistics)}, expected {{name: function of a data set}}.")
@@ -141,7 +141,7 @@ def functions(statistics: Any) -> dict[str, Statistic]:
 def _apply(name: str, function: Statistic, data: np.ndarray) -> float:
     try:
         value = function(data)
-    except Exception as error:  # of the user's function
+    except Exception as error:  # from the user's function
         text = f"{type(error).__name__}: {error}"
         raise DataError(f"statistics[{name!r}]: raised {text}, on a data set of shape {data.shape}.") from error
     array = np.asarray(value) if not isinstance(value, str | bytes) else np.empty(0)

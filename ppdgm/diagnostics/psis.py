@@ -1,4 +1,4 @@
-"""Pareto smoothed importance sampling, by ArviZ of either generation."""
+"""Pareto smoothed importance sampling, by ArviZ 0.x or 1.x."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from ppdgm.errors import DataError, PackageMissing, PpdgmError
 
-LEAST = 30  # draws: a tail is a fifth of few draws, and a fit takes six
+LEAST = 30  # the least number of draws: a tail is a fifth of the draws if they are few, and a fit needs six
 _UNDERFLOW = -np.log(np.finfo(np.float64).tiny)  # how far below the largest log-weight a weight counts as 0
 
 
@@ -21,12 +21,12 @@ def arviz() -> ModuleType:
     """ArviZ, imported when first needed: it takes a second or two.
 
     Raises:
-        PackageMissing: it is not installed.
-        PpdgmError: it can't write its cache folder, without which 0.23 doesn't load.
+        PackageMissing: ArviZ is not installed.
+        PpdgmError: ArviZ can't write its cache folder; without it 0.23 doesn't load.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # 0.23 tells of 1.0 once a day
+            warnings.simplefilter("ignore", FutureWarning)  # 0.23 announces 1.0 once a day
             return importlib.import_module("arviz")
     except ImportError as error:
         raise PackageMissing(f"This diagnostic uses ArviZ ({error}): pip install 'arviz>=0.23'.") from None
@@ -37,31 +37,31 @@ def arviz() -> ModuleType:
 
 
 def is_first_generation() -> bool:
-    """Whether ArviZ is 0.x, with InferenceData, rather than 1.x."""
+    """Whether ArviZ is 0.x, with InferenceData, and not 1.x."""
     return bool(arviz().__version__.startswith("0."))
 
 
 def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Normalised smoothed log-weights, and k̂, of draws along the last axis. Vehtari et al. 2024, arXiv:1507.02646."""
+    """Normalised smoothed log-weights, and k̂; draws are along the last axis. Vehtari et al. 2024, arXiv:1507.02646."""
     with np.errstate(all="ignore"):
         if is_first_generation():
             smoothed, k = arviz().psislw(log_weights)
-        else:  # of log-likelihoods: the negative of log-weights
+        else:  # it takes log-likelihoods: the negative of log-weights
             stats: Any = importlib.import_module("arviz_stats.base").array_stats
             smoothed, k = stats.psislw(-log_weights)
     return np.asarray(smoothed), np.asarray(k, dtype=np.float64)
 
 
 def fit_tail(log_weights: np.ndarray, tolerance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Normalised smoothed log-weights, and k̂, with an answer also where there is no tail to fit.
+    """Normalised smoothed log-weights, and k̂, with a result even if there is no tail to fit.
 
     Args:
         log_weights: [n, K], float64.
-        tolerance: [n], up to which log-weights count as equal.
+        tolerance: nats up to which log-weights count as equal, [n].
 
     Returns:
-        log-weights [n, K], and k̂ [n]: −∞ where the tail's weights are all equal (bounded weights), +∞ where most
-        of the tail is 0 beside the largest weight, NaN where there are too many ties for a fit.
+        log-weights [n, K], and k̂ [n]: −∞ if the tail's weights are all equal (bounded weights), +∞ if most of the
+        tail is 0 compared with the largest weight, NaN if there are too many ties for a fit.
     """
     draws = log_weights.shape[1]
     size = int(min(draws / 5, 3 * draws**0.5))
@@ -84,10 +84,10 @@ def fit_tail(log_weights: np.ndarray, tolerance: np.ndarray) -> tuple[np.ndarray
 
 
 def check_draws(name: str, draws: int, letter: str) -> None:
-    """Refuse fewer draws than a tail can be fitted to.
+    """Refuse too few draws for the fit of a tail.
 
     Raises:
-        DataError: says how many are needed.
+        DataError: there are too few; the message shows how many are needed.
     """
     if draws < LEAST:
         raise DataError(f"{name}: got {letter} = {draws}, expected at least {LEAST}: k̂ is fitted to the largest fifth.")

@@ -1,4 +1,4 @@
-"""Are the ranks of simulation-based calibration uniform? Two tests per dimension, and what of all dimensions."""
+"""Are the ranks of simulation-based calibration uniform? Two tests for each dimension, and one result for all."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from ppdgm.diagnostics.arrays import check_share
 from ppdgm.diagnostics.calibration import check_ranks
 from ppdgm.errors import DataError, require
 
-_LEAST = 40  # data: two bins of twenty
+_LEAST = 40  # the least number of rows: two bins of twenty
 _POINTS, _SIMULATIONS = 100, 20_000
 
 
 @dataclass(frozen=True)
 class Uniformity:
-    """Whether ranks are uniform, dimension by dimension.
+    """Whether the ranks of each dimension are uniform.
 
     Attributes:
-        chi2_p: of the counts in bins, [D].
-        ecdf_p: of the largest departure of the ECDF, [D].
+        chi2_p: p of the counts in bins, [D].
+        ecdf_p: p of the largest deviation of the ECDF, [D].
         p: twice the smaller of the two, at most 1, [D].
         adjusted: p after Holm's correction for D dimensions, [D].
         level: the chance that a calibrated guide is called miscalibrated.
         points: shares of the rank range, [J].
-        ecdf: the share of ranks below each point, [J, D]; of uniform ranks, the points themselves.
-        lower, upper: the band that holds all D curves with probability 1 − level if all are calibrated, [J].
+        ecdf: the share of ranks below each point, [J, D]; for uniform ranks, it equals the points.
+        lower, upper: the band that contains all D curves with probability 1 − level if all are calibrated, [J].
     """
 
     chi2_p: np.ndarray
@@ -44,12 +44,12 @@ class Uniformity:
 
     @property
     def calibrated(self) -> bool:
-        """Whether no dimension departs from uniform ranks at this level."""
+        """Whether all dimensions have uniform ranks at this level."""
         return bool((self.adjusted > self.level).all())
 
     @property
     def failing(self) -> np.ndarray:
-        """The dimensions that do, the smallest p first."""
+        """The dimensions whose ranks are not uniform, the smallest p first."""
         order = np.lexsort((self.p, self.adjusted))
         return order[self.adjusted[order] <= self.level]
 
@@ -68,19 +68,19 @@ class Uniformity:
 def uniformity(ranks: Any, draws: int, level: float = 0.01, bins: int | None = None, seed: int = 0) -> Uniformity:
     """Test ranks for uniformity on 0 … L: χ² over bins, and the ECDF in a simultaneous band.
 
-    Talts et al. 2018, arXiv:1804.06788; Säilynoja et al. 2021, arXiv:2103.10522. The ECDF's statistic is its smallest
-    pointwise binomial p-value over 100 points; its null distribution comes from 20,000 simulated sets of N ranks, so
-    that p is at least 5e-5.
+    Talts et al. 2018, arXiv:1804.06788; Säilynoja et al. 2021, arXiv:2103.10522. The statistic of the ECDF is its
+    smallest pointwise binomial p-value over 100 points. Its null distribution comes from 20,000 simulated sets of N
+    ranks, so that p is at least 5e-5.
 
     Args:
-        ranks: of `ranks`, [N, D], N ≥ 40.
+        ranks: the result of `ranks`, [N, D], N ≥ 40.
         draws: L.
         level: the chance that a calibrated guide is called miscalibrated, over all dimensions and both tests.
-        bins: of χ². By default N/20, from 2 to 20.
-        seed: of the simulated ranks.
+        bins: the number of bins of χ². By default N/20, from 2 to 20.
+        seed: the seed of the simulated ranks.
 
     Raises:
-        DataError: ranks that aren't whole numbers from 0 to L, too few of them, or bins that don't fit.
+        DataError: the ranks aren't whole numbers from 0 to L or are too few, or bins don't fit.
     """
     r = check_ranks(ranks, draws)
     check_share("level", level, "a probability")
@@ -107,7 +107,7 @@ def uniformity(ranks: Any, draws: int, level: float = 0.01, bins: int | None = N
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p-values adjusted for being several, by Holm's step-down rule. Holm 1979."""
+    """p-values, adjusted for their number by Holm's step-down rule. Holm 1979."""
     order = np.argsort(p, kind="stable")
     rising = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     adjusted = np.empty_like(rising)
@@ -123,7 +123,7 @@ def _chi2(ranks: np.ndarray, draws: int, bins: int) -> np.ndarray:
 
 
 def _two_sided(size: int, points: np.ndarray) -> np.ndarray:
-    """2 min(P(X ≤ j), P(X ≥ j)) of X ~ Binomial(N, point), for each j and point, [N + 1, J]."""
+    """2 min(P(X ≤ j), P(X ≥ j)) for X ~ Binomial(N, point), for each j and point, [N + 1, J]."""
     counts = np.arange(size + 1)[:, None]
     low = bdtr(counts.astype(float), size, points[None])
     high = np.vstack([np.ones(len(points)), 1.0 - low[:-1]])
@@ -132,8 +132,8 @@ def _two_sided(size: int, points: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _null(size: int, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Points as ranks and as shares, the table there, and the statistic of simulated uniform ranks, ascending."""
-    at = np.unique(np.linspace(1, draws, min(_POINTS, draws)).round().astype(np.int64))  # counts are of ranks below
+    """Points as ranks and as shares, the table at them, and the statistics of simulated uniform ranks, ascending."""
+    at = np.unique(np.linspace(1, draws, min(_POINTS, draws)).round().astype(np.int64))  # counts are of smaller ranks
     points = at / (draws + 1)
     table = _two_sided(size, points)
     gaps = np.diff(points, prepend=0.0, append=1.0)

@@ -12,9 +12,9 @@ _BY_DATUM = ("values", "errors")
 
 
 def table(diagnosis: Any) -> dict[str, Any]:
-    """The numbers of a diagnosis as values that JSON has; None stands for what is not finite, or could not be had.
+    """The numbers of a diagnosis as values for JSON; None means that a number is not finite or not available.
 
-    Bounds over k are told as means over data, and the history of training and the pictures are left out.
+    Bounds over k are given as means over data. The history of training and the pictures are left out.
 
     Args:
         diagnosis: a `Diagnosis`.

@@ -1,4 +1,4 @@
-"""ELBO surgery: what of the KL is information on the data, and what is a mismatch of the prior."""
+"""ELBO surgery: which part of the KL is information about the data, and which part is a mismatch of the prior."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Surgery:
         elbo: E[log p(x|z)] − KL.
         reconstruction: E[log p(x|z)].
         kl: E KL(q(z|x) ‖ p(z)), the sum of the next two.
-        mutual_information: of the datum's index and its code, E[log q(z|x) − log q(z)].
-        marginal_kl: KL(q(z) ‖ p(z)), which a better prior can take away.
-        most: log N, which no mutual information of N data exceeds.
-        saturation: the share of `most` from which mutual information counts as saturated.
+        mutual_information: of the index of a row and its code, E[log q(z|x) − log q(z)].
+        marginal_kl: KL(q(z) ‖ p(z)), which a better prior can remove.
+        most: log N; the mutual information of N rows is never above it.
+        saturation: the share of `most` from which on mutual information counts as saturated.
     """
 
     elbo: Measured
@@ -35,8 +35,8 @@ class Surgery:
 
     @property
     def saturated(self) -> bool:
-        """Whether mutual information is near log N: then nearly every code tells its datum, and N is too small to say
-        how much more there is; the marginal KL comes out too large by as much.
+        """Whether mutual information is near log N. Then nearly every code identifies its row, and N is too small to
+        show how much more information there is; the marginal KL is too large by the same amount.
         """
         return self.mutual_information.value >= self.saturation * self.most
 
@@ -55,19 +55,20 @@ class Surgery:
 def elbo_surgery(reconstruction: Any, own: Any, aggregated: Any, prior: Any, saturation: float = 0.95) -> Surgery:
     """ELBO = E[log p(x|z)] − I(n; z) − KL(q(z) ‖ p(z)), with q(z) = 1/N Σ_n q(z|x_n), z ~ q(z|x_n).
 
-    Hoffman & Johnson 2016, "ELBO surgery: yet another way to carve up the variational evidence lower bound". The N data
-    are all there is: with S > 1 draws the Monte Carlo error is that of the draws, √(Σ_n s_n² / S) / N, s_n² the
-    variance over datum n's draws. A single draw doesn't tell it; then it is sd / √N over data, which is larger.
+    Hoffman & Johnson 2016, "ELBO surgery: yet another way to carve up the variational evidence lower bound". The N rows
+    are taken as all data. With S > 1 draws the Monte Carlo error is that of the draws, √(Σ_n s_n² / S) / N, with s_n²
+    the variance over the draws of row n. With a single draw s_n² is not known; the error is then sd / √N over data,
+    which is larger.
 
     Args:
         reconstruction: log p(x_n|z_sn), [S, N], nats.
         own: log q(z_sn|x_n), [S, N].
-        aggregated: log q(z_sn), [S, N], of `log_aggregated` with the same N data.
+        aggregated: log q(z_sn), [S, N], from `log_aggregated` with the same N rows.
         prior: log p(z_sn), [S, N].
-        saturation: the share of log N from which mutual information counts as saturated.
+        saturation: the share of log N from which on mutual information counts as saturated.
 
     Raises:
-        DataError: no numbers [S, N] of one shape, or log q(z) that no mean of N densities can be.
+        DataError: the arrays are not numbers [S, N] of one shape, or log q(z) can't be a mean of N densities.
     """
     given = {"reconstruction": reconstruction, "own": own, "aggregated": aggregated, "prior": prior}
     terms = {name: float64(name, value, "S N") for name, value in given.items()}
@@ -96,9 +97,9 @@ def _measure(terms: np.ndarray) -> Measured:
 
 
 def _check_mean(information: np.ndarray, most: float) -> None:
-    """q(z) holds q(z|x_n)/N, so log q(z|x_n) − log q(z) is never above log N, but for rounding."""
+    """q(z) contains q(z|x_n)/N, so log q(z|x_n) − log q(z) is never above log N, except for rounding."""
     over = information - most
-    if over.max() > 0.05 * (1.0 + most):  # more than float32's rounding, and less than other data make of it
+    if over.max() > 0.05 * (1.0 + most):  # more than float32's rounding, and less than with other data
         s, n = (int(i) for i in np.unravel_index(int(over.argmax()), over.shape))
         raise DataError(
             f"aggregated: at draw {s} of datum {n}, own − aggregated is {information[s, n]:.3f} nats, above log N = "

@@ -11,7 +11,7 @@ from ppdgm.diagnostics.arrays import as_array
 from ppdgm.errors import DataError, nearest, shown
 
 _DATA = ("chain", "draw", "datum")
-GROUPS: dict[str, tuple[str, ...]] = {  # the axes that arrays of a group lead with
+GROUPS: dict[str, tuple[str, ...]] = {  # the first axes of the arrays of a group
     "posterior": _DATA,
     "posterior_predictive": _DATA,
     "log_likelihood": _DATA,
@@ -38,7 +38,7 @@ def tables(groups: Any, dims: Mapping[str, Any], coords: Mapping[str, np.ndarray
     """For each group: (axes, array) by variable, and labels by axis.
 
     Raises:
-        DataError: an unknown group, no numbers, or sizes that don't agree.
+        DataError: a group is unknown, an array has no numbers, or sizes don't agree.
     """
     if not isinstance(groups, Mapping) or not groups:
         raise DataError(f"groups: got {shown(groups)}, expected {{'posterior': {{'z': draws [S, N, D]}}, …}}.")
@@ -85,13 +85,13 @@ def _table(
 
 
 def _data_size(groups: Any, dims: Any, coords: Mapping[str, np.ndarray]) -> int | None:
-    """N, from the labels of data or from the first array that has an axis of them; None where only chunks have."""
+    """N, from the labels of rows or from the first array that has an axis of rows; None if only chunks have one."""
     if "datum" in coords:
         return len(coords["datum"])
     for group in sorted(groups, key=lambda g: g != "observed_data"):
         for name, value in groups[group].items():
             if not isinstance(value, Iterator):
-                one = "chain" in GROUPS[group]  # that the array doesn't have yet
+                one = "chain" in GROUPS[group]  # the array doesn't have this axis yet
                 axes = _axes(f"groups[{group!r}][{name!r}]", group, name, value.ndim + one, dims)
                 if "datum" in axes:
                     return int(value.shape[axes.index("datum") - one])
@@ -99,17 +99,17 @@ def _data_size(groups: Any, dims: Any, coords: Mapping[str, np.ndarray]) -> int 
 
 
 def _axes(where: str, group: str, name: Any, rank: int, dims: Any) -> tuple[str, ...]:
-    """Names for the axes of an array with `rank` of them, the chain's among these."""
+    """Names for the axes of an array with `rank` axes, including the chain."""
     lead = tuple(a for a in GROUPS[group] if a != "datum")
     if name in dims:
         if isinstance(dims[name], str) or not isinstance(dims[name], Iterable):
             raise DataError(f"dims[{name!r}]: got {shown(dims[name])}, expected names of axes: ['datum', …].")
         given = tuple(map(str, dims[name]))
         own = rank - len(lead)
-        if group == "log_likelihood":  # a datum's, summed over its axes
+        if group == "log_likelihood":  # one number for each row, summed over its axes
             given = given[:own]
         if len(given) != own:
-            given = tuple(a for a in given if a != "datum")  # as drawn from a prior
+            given = tuple(a for a in given if a != "datum")  # as for a draw from a prior
         if len(given) != own:
             raise DataError(f"dims[{name!r}]: got {dims[name]!r}, expected {own} axes after {lead}, as {where} has.")
         return (*lead, *given)
@@ -123,7 +123,7 @@ def _axes(where: str, group: str, name: Any, rank: int, dims: Any) -> tuple[str,
 
 
 def _read(group: str, name: Any, value: Any) -> Any:
-    """The value as an array, or as the iterator that it is."""
+    """The value as an array; an iterator stays as it is."""
     where = f"groups[{group!r}][{name!r}]"
     if not isinstance(name, str):
         raise DataError(f"{where}: got {shown(name)} for a name, expected text.")
@@ -138,7 +138,7 @@ def _read(group: str, name: Any, value: Any) -> Any:
 
 
 def _array(where: str, value: Any, group: str, size: int | None, chains: int) -> np.ndarray:
-    """The array, with an axis for the chains."""
+    """The array with an axis for the chains."""
     lead = GROUPS[group]
     if isinstance(value, Iterator):
         value = _filled(where, value, lead.index("datum") - ("chain" in lead), size)
@@ -150,7 +150,7 @@ def _array(where: str, value: Any, group: str, size: int | None, chains: int) ->
 
 
 def _filled(where: str, chunks: Iterator[Any], axis: int, size: int | None) -> np.ndarray:
-    """One array of chunks along an axis; of known size, with no more than a chunk beside it."""
+    """One array from chunks along an axis. If the size is known, only one more chunk is in memory."""
     held: list[np.ndarray] = []
     out, stop, first = None, 0, ()
     for i, chunk in enumerate(chunks):
@@ -172,7 +172,7 @@ def _filled(where: str, chunks: Iterator[Any], axis: int, size: int | None) -> n
 
 
 def _numbers(where: str, value: Any) -> np.ndarray:
-    """NaN and ±inf may stand here: what is missing is told as such."""
+    """An array of numbers; NaN and ±inf are allowed and show what is missing."""
     array = as_array(where, value)
     if array.dtype.kind not in "fbiu":
         raise DataError(f"{where}: got {shown(value) if array.ndim == 0 else array.dtype}, expected real numbers.")

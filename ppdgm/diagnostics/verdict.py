@@ -1,4 +1,4 @@
-"""A diagnosis in words: what is well, what is not, and what to try next."""
+"""A diagnosis in words: what is good, what is not, and what to try next."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Grade = Literal["bad", "warning", "good"]
 _ORDER = {"bad": 0, "warning": 1, "good": 2}
 _MARK = {"bad": "✗", "warning": "!", "good": "✓"}
 
-MOST_GAP = 1.0  #: nats of an inference gap above which something is to be done
-ENOUGH = 0.9  #: share of draws that count, from which a heavy tail of the weights is no trouble
-NO_KL = 0.1  #: nats of KL below which its parts tell nothing
-MANY = 0.05  #: share of data with a k̂ too large, above which the guide is not to be trusted
+MOST_GAP = 1.0  #: nats; if an inference gap is larger, something should be done
+ENOUGH = 0.9  #: share of effective draws; from this on a heavy tail of the weights is no problem
+NO_KL = 0.1  #: nats; the parts of a smaller KL have no meaning
+MANY = 0.05  #: if k̂ is too large for a larger share of rows, the guide is not reliable
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
+    """One result of a diagnosis, in words.
 
     Attributes:
-        about: what it is about, in a word or two.
+        about: the topic, in a word or two.
         grade: "good", "warning" or "bad".
         text: what was found.
         advice: what to try next, or "".
@@ -47,7 +47,7 @@ def verdict(found: Any) -> tuple[Finding, ...]:
 
 
 def share_of(which: np.ndarray) -> str:
-    """How many data these are, as a number: a share that is rounded to 0 % would hide the few."""
+    """How many rows these are, as a number and a share: a share that is rounded to 0 % would hide a few rows."""
     n, size = int(np.sum(which)), len(which)
     return f"{n:,} of the {size:,} data" + (f" ({n / size:.1%})" if n else "")
 
@@ -62,7 +62,7 @@ def _training(found: Any) -> Iterator[Finding]:
                 "Look at these data, and at the likelihood's support and scales.",
             )  # fmt: skip
     if found.log_likelihood is not None and np.isfinite(found.log_likelihood.mean):
-        error = found.log_likelihood.standard_error  # which one row alone does not have
+        error = found.log_likelihood.standard_error  # a single row has none
         text = f"log p(x) = {found.log_likelihood.mean:.2f}{'' if np.isnan(error) else f' ± {error:.2f}'} nats"
         if found.elbo is not None:
             text += f", ELBO {found.elbo.mean:.2f}"
@@ -70,13 +70,13 @@ def _training(found: Any) -> Iterator[Finding]:
 
 
 def _fit(found: Any, text: str) -> Finding:
-    """Beside what a model without latents gets, and no better than the other findings leave it."""
+    """The fit compared with a model without latents; its grade is not better than the other findings allow."""
     if found.baseline is not None:
         gain, plain = found.baseline.gain(found.log_likelihood.values), float(found.baseline.values.mean())
         text += f"; independent columns have {plain:.2f}"
         if _loses(found):
             advice = "The latents make the model no better: see Latents, train longer, or take a richer decoder."
-            if found.weights is None:  # the guide draws none
+            if found.weights is None:  # the guide draws no latents
                 advice = "Train longer, or take a richer model."
             return Finding("Fit", "bad", f"{text}, and the model has no clear gain over them ({gain} nats).", advice)
         text += f", and the model {gain} more"
@@ -88,7 +88,7 @@ def _fit(found: Any, text: str) -> Finding:
 
 
 def _loses(found: Any) -> bool:
-    """Whether a model without latents is as good."""
+    """Whether the model is not better than one without latents by more than two standard errors."""
     if found.baseline is None or found.log_likelihood is None:
         return False
     gain = found.baseline.gain(found.log_likelihood.values)
@@ -113,7 +113,7 @@ def _progress(found: Any) -> Iterator[Finding]:
 
 
 def _beta(found: Any) -> float:
-    """The fixed weight of the KL in training, where the recipe tells it."""
+    """The fixed weight of the KL in training, if the recipe has one."""
     try:
         beta = tomllib.loads(found.recipe).get("engine", {}).get("beta", 1.0)
     except tomllib.TOMLDecodeError:
@@ -135,7 +135,7 @@ def _use(found: Any) -> Iterator[Finding]:
         yield Finding("Latents", "bad", f"{found.use}: the model does without its latents.", advice)
     elif gone:
         yield Finding("Latents", "bad", f"{found.use}.", advice)
-    elif _loses(found):  # what they carry may come from the prior, the guide or the start
+    elif _loses(found):  # their information may come from the prior, the guide or the start
         text = f"{found.use}, but the model is no better than one without latents: see Fit."
         yield Finding("Latents", "warning", text)
     elif used < all_of:
@@ -171,7 +171,7 @@ def _weights(found: Any) -> Iterator[Finding]:
         yield Finding("Guide", "good" if share > 0.1 else "warning", text)
         return
     heavy = np.nan_to_num(w.pareto_k, nan=0.0) > 0.7
-    # Of nearly equal weights even a heavy tail weighs nothing.
+    # If weights are nearly equal, a heavy tail does not matter.
     over = float((heavy & (w.effective_sample_size < ENOUGH * w.k)).mean())
     worst = ", ".join(str(i) for i in w.worst(3))
     text = f"Pareto k̂ is above 0.7 for {share_of(heavy)}, with a median of {np.median(known):.2f}; worst: data {worst}."
@@ -206,12 +206,12 @@ def _calibration(found: Any) -> Iterator[Finding]:
         )  # fmt: skip
         kind = "too narrow" if narrow else "too wide"
         if any(_shifted(found.pit[n]) for n in failed if n in found.pit):
-            kind = "shifted, and perhaps too narrow" if narrow else "shifted"  # which holds the truth less often, too
+            kind = "shifted, and perhaps too narrow" if narrow else "shifted"  # a shift lowers coverage too
         advice = f"Its intervals are {kind}: "
         advice += "take a richer posterior, or resample draws by their weights (fit.posterior(…, how='importance'))."
         yield Finding("Calibration", "warning", text, advice)
         return
-    for name, c in found.coverage.items():  # over all dimensions together, which tells what no single one does
+    for name, c in found.coverage.items():  # all dimensions together show what no single one shows
         off = (c.overall - c.levels) / np.maximum(c.overall_errors, 1e-12)
         j = int(np.argmax(np.abs(off)))
         if abs(off[j]) > 4 and abs(c.overall[j] - c.levels[j]) > 0.01:
@@ -224,7 +224,7 @@ def _calibration(found: Any) -> Iterator[Finding]:
 
 
 def _shifted(pit: np.ndarray) -> bool:
-    """Whether the truth lies to one side of the draws, in some dimension: its mean rank is far from the middle."""
+    """Whether the truth lies on one side of the draws in some dimension: its mean rank is far from the middle."""
     return bool((np.abs(pit.mean(0) - 0.5) > 4 * pit.std(0) / np.sqrt(len(pit))).any())
 
 
@@ -254,7 +254,7 @@ def _gaps(found: Any) -> Iterator[Finding]:
 
 def _surgery(found: Any) -> Iterator[Finding]:
     if (s := found.surgery) is None or abs(s.kl.value) < NO_KL:
-        return  # nothing to take apart: what is told of the latents says so
+        return  # there is no KL to divide; the finding on the latents reports it
     information, marginal = s.mutual_information.value, s.marginal_kl.value
     text = f"of a KL of {s.kl.value:.2f} nats, {information:.2f} are information on the datum"
     text += f" (at most log N = {s.most:.2f})"

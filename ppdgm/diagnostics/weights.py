@@ -1,4 +1,4 @@
-"""Is the guide right? What importance weights tell of it, datum by datum."""
+"""Is the guide right? The importance weights of each row show it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ppdgm.errors import DataError, require, shown
 
 @dataclass(frozen=True)
 class WeightQuality:
-    """How far the weights of each datum's draws are from constant, as those of an exact guide are.
+    """How far the weights of each row's draws are from constant. The weights of an exact guide are constant.
 
     Attributes:
-        pareto_k: k̂, [N]. Below 0.5 the weights have a variance, above 0.7 no average over draws can be relied on.
+        pareto_k: k̂, [N]. Below 0.5 the weights have a variance; above 0.7 no average over draws is reliable.
         effective_sample_size: [N], from 1 to K.
-        exact: [N], whether the weights are constant to rounding, and to 0.01 nats at most.
-        k: K, draws per datum.
+        exact: [N], whether the weights are constant up to rounding, and up to 0.01 nats at most.
+        k: K, the number of draws for each row.
     """
 
     pareto_k: np.ndarray
@@ -30,14 +30,14 @@ class WeightQuality:
 
     @property
     def threshold(self) -> float:
-        """The largest k̂ for which K draws are enough: min(1 − 1 / log₁₀ K, 0.7)."""
+        """The largest k̂ at which K draws are enough: min(1 − 1 / log₁₀ K, 0.7)."""
         return float(min(1.0 - 1.0 / np.log10(self.k), 0.7))
 
     def worst(self, n: int = 10) -> np.ndarray:
-        """Indices of the n data with the largest k̂, the worst first; of equal k̂, the smallest sample size.
+        """Indices of the n rows with the largest k̂, the worst first; if k̂ is equal, the smaller sample size first.
 
         Raises:
-            PpdgmError: n is no positive whole number.
+            PpdgmError: n is not a positive whole number.
         """
         require("n", n, int, 1, "a positive whole number of data")
         k = np.where(np.isnan(self.pareto_k), self.threshold, self.pareto_k)
@@ -58,52 +58,53 @@ class WeightQuality:
 
 
 def effective_sample_size(log_weights: Any) -> np.ndarray:
-    """(Σ_k w_k)² / Σ_k w_k² for each datum: how many draws of the posterior K weighted ones are worth. Kong 1992.
+    """(Σ_k w_k)² / Σ_k w_k² for each row: K weighted draws are worth this many posterior draws. Kong 1992.
 
     Args:
         log_weights: log p(x, z) − log q(z|x), [K, N], nats; −inf for a weight of 0.
 
     Returns:
-        [N], from 1 to K; 0 where all weights are 0.
+        [N], from 1 to K; 0 if all weights are 0.
 
     Raises:
-        DataError: no numbers [K, N].
+        DataError: the array is not numbers [K, N].
     """
     array = checked("log_weights", log_weights, "K N", zero_weight=True)
     return np.concatenate([_effective(block) for _, block in over_data(array)])
 
 
 def pareto_k(log_weights: Any, tolerance: Any = None) -> np.ndarray:
-    """k̂ of each datum's weights, the shape of a generalised Pareto tail: w has 1/k moments.
+    """k̂ of the weights of each row, the shape of a generalised Pareto tail: w has 1/k moments.
 
-    Vehtari et al. 2024, arXiv:1507.02646; for judging variational guides Yao et al. 2018, arXiv:1802.02538. Computed
-    by ArviZ, whose two generations take tails that differ by one draw.
+    Vehtari et al. 2024, arXiv:1507.02646; to judge variational guides, Yao et al. 2018, arXiv:1802.02538. ArviZ
+    computes it; the tails of ArviZ 0.x and 1.x differ by one draw.
 
     Args:
         log_weights: log p(x, z) − log q(z|x), [K, N], nats; −inf for a weight of 0.
-        tolerance: nats, a number or [N], up to which a datum's log-weights count as equal. By default 256 units of
-            rounding of the largest of them, or of 1, in the precision that its values are written in, but never more
-            than 0.01: what is spread further than that matters, whatever it comes from.
+        tolerance: nats, a number or [N], up to which the log-weights of a row count as equal. By default 256 units of
+            rounding of the largest of them, or of 1, in the precision of the values, but never more than 0.01: a larger
+            spread matters, whatever its cause.
 
     Returns:
-        [N]: −inf where the weights, or all those in the tail, are equal; +inf where nearly all are 0 beside the
-        largest; NaN where ties, as of few discrete latents, leave nothing to fit: judge these by effective sample size.
+        [N]: −inf if the weights, or all those in the tail, are equal; +inf if nearly all are 0 compared with the
+        largest; NaN if ties, such as those of few discrete latents, leave nothing to fit: then use effective sample
+        size.
 
     Raises:
-        DataError: no numbers [K, N], or fewer than 30 draws.
+        DataError: the array is not numbers [K, N], or there are fewer than 30 draws.
     """
     return weight_quality(log_weights, tolerance).pareto_k
 
 
 def weight_quality(log_weights: Any, tolerance: Any = None) -> WeightQuality:
-    """k̂, effective sample size, and whether the weights are constant, for each datum.
+    """k̂, effective sample size, and whether the weights are constant, for each row.
 
     Args:
         log_weights: log p(x, z) − log q(z|x), [K, N], nats; −inf for a weight of 0.
         tolerance: as for `pareto_k`.
 
     Raises:
-        DataError: no numbers [K, N], or fewer than 30 draws.
+        DataError: the array is not numbers [K, N], or there are fewer than 30 draws.
     """
     array = checked("log_weights", log_weights, "K N", zero_weight=True)
     draws, size = array.shape
