@@ -1,4 +1,4 @@
-"""The figures of a report, in its order."""
+"""The figures of a report, in the order of the report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ppdgm.diagnostics.figures import bounds, checks, codes, guide, images, late
 from ppdgm.diagnostics.figures.canvas import Drawing, style
 from ppdgm.diagnostics.figures.rendering import png, svg
 
-#: Each gives a figure of a `Diagnosis`, or None where it has nothing to draw.
+#: Each gives a figure of a `Diagnosis`, or None if there is nothing to draw.
 FIGURES: tuple[Callable[[Any], Drawing | None], ...] = (
     images.samples,
     images.reconstructions,
@@ -35,8 +35,8 @@ def draw(diagnosis: Any) -> tuple[dict[str, Drawing], list[str]]:
     """All figures that a diagnosis has arrays for.
 
     Returns:
-        The figures by name, and a line for each that could not be drawn: hours of work may lie behind a diagnosis, so
-        one bad figure must not take the others along.
+        The figures by name, and a line for each figure that could not be drawn. A diagnosis may have taken hours, so
+        one bad figure must not stop the others.
     """
     drawn: dict[str, Drawing] = {}
     failed: list[str] = []

@@ -1,4 +1,4 @@
-"""Figures of bounds: over particles, over training, cut up, and their gaps."""
+"""Figures of bounds: over particles, over training, their parts, and their gaps."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def curve(found: Any) -> Drawing | None:
 
 
 def surgery(found: Any) -> Drawing | None:
-    """The KL's two parts in one bar, beside what N data can show."""
+    """The two parts of the KL in one bar, and the most information that N rows can show."""
     if found.surgery is None:
         return None
     s = found.surgery
@@ -84,7 +84,7 @@ def surgery(found: Any) -> Drawing | None:
 
 
 def gaps(found: Any) -> Drawing | None:
-    """For each datum how far the guide, and the best Gaussian, are below log p(x)."""
+    """For each row, how far the guide and the best Gaussian are below log p(x)."""
     if found.gaps is None or not len(found.gaps.index):
         return None
     g = found.gaps
@@ -131,7 +131,7 @@ def history(found: Any) -> Drawing | None:
 
 
 def _trace(axes: Any, name: str, history: Any) -> int:
-    """Draw one metric, and say how many steps a point is."""
+    """Draw one metric, and return how many steps each point stands for."""
     values = np.asarray(history[name], dtype=np.float64)
     window = max(1, -(-len(values) // _WINDOWS))
     padded = np.full(-(-len(values) // window) * window, np.nan)
@@ -149,7 +149,7 @@ def _trace(axes: Any, name: str, history: Any) -> int:
         axes.legend(loc="lower right")
         shown.append(finite(held[len(held) // 20 :]))
     seen = np.concatenate(shown)
-    if len(seen) > 5 and np.ptp(mean) > 3 * np.ptp(seen) > 0:  # the first steps would press the rest flat
+    if len(seen) > 5 and np.ptp(mean) > 3 * np.ptp(seen) > 0:  # the first steps would make the rest look flat
         axes.set_ylim(seen.min() - 0.1 * np.ptp(seen), seen.max() + 0.1 * np.ptp(seen))
     axes.set_title({"elbo": "ELBO", "kl": "KL"}.get(name, name))
     axes.set_ylabel("nats per datum" if name != "objective" else "objective")

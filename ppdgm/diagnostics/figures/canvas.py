@@ -1,4 +1,4 @@
-"""What all figures of a report share: size, colours, panels, legends."""
+"""Shared by all figures of a report: size, colours, panels, legends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ppdgm.plots import GREY as GREY
 from ppdgm.plots import ORANGE as ORANGE
 
 INK, MUTED, RULE, PAPER, RED = "#1f2429", "#5f6a76", "#e2e5e9", "#fefefd", "#c4314b"
-#: Each colour by the name that the page knows it under, where it is another one on a dark background.
+#: The page's name of each colour; on a dark background the page uses another colour for it.
 THEME = {
     INK: "ink",
     MUTED: "muted",
@@ -35,8 +35,8 @@ _SETTINGS: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": LARGE,
     "text.color": INK,
-    "text.parse_math": False,  # names of sites are a user's
-    "axes.formatter.useoffset": False,  # ticks are read as they stand
+    "text.parse_math": False,  # users choose the names of sites
+    "axes.formatter.useoffset": False,  # ticks show the full numbers
     "axes.titlesize": LARGE,
     "axes.titlelocation": "left",
     "axes.labelcolor": MUTED,
@@ -67,13 +67,13 @@ _SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with its words.
+    """A figure with its title and caption.
 
     Attributes:
-        name: for files and links.
+        name: the name for files and links.
         title: what it shows.
         caption: how to read it.
-        figure: of matplotlib.
+        figure: the figure of matplotlib.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Drawing:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The look of figures, whatever the user's own settings are; these are as before afterwards."""
+    """The style of figures, whatever the user's own settings are. Afterwards the user's settings are restored."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
@@ -96,14 +96,14 @@ def style() -> Iterator[None]:
 
 
 def blank(height: float) -> Any:
-    """An empty figure of the common width, so many inches high."""
+    """An empty figure of the common width and `height` inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
 def panels(count: int, across: int = 2, height: float = 1.45, extra: float = 0.3, **options: Any) -> tuple[Any, Any]:
-    """A figure with so many axes, row by row."""
+    """A figure with `count` axes, row by row."""
     across = min(across, count)
     rows = -(-count // across)
     figure = blank(rows * height * (1.6 if count == 1 else 1.0) + extra)
@@ -114,17 +114,17 @@ def panels(count: int, across: int = 2, height: float = 1.45, extra: float = 0.3
 
 
 def short(name: str, most: int = 14) -> str:
-    """A user's name for where there is little room."""
+    """A user's name, shortened for a place with little room."""
     return name if len(name) <= most else f"{name[: most // 2]}…{name[most // 2 + 1 - most :]}"
 
 
 def cut(shown: int, there: int, what: str) -> str:
-    """A sentence on what is left out, if anything is."""
+    """A sentence on what is left out; "" if nothing is."""
     return f" {shown} of {there} {what} are shown." if shown < there else ""
 
 
 def outer_labels(figure: Any, x: str = "", y: str = "") -> None:
-    """Labels of the axes that all panels share."""
+    """Axis labels that all panels share."""
     if x:
         figure.supxlabel(x, fontsize=LARGE, color=MUTED)
     if y:
@@ -132,7 +132,7 @@ def outer_labels(figure: Any, x: str = "", y: str = "") -> None:
 
 
 def key(figure: Any, axes: Any, **options: Any) -> None:
-    """A legend of one panel's parts, for all, below them."""
+    """One legend for all panels, below them."""
     handles, labels = axes.get_legend_handles_labels()
     if labels:
         rows = -(-len(labels) // 4)
@@ -140,7 +140,7 @@ def key(figure: Any, axes: Any, **options: Any) -> None:
 
 
 def edges(values: np.ndarray, bins: int = 30) -> np.ndarray:
-    """Of bins for a histogram of finite values: one for each of a few whole numbers."""
+    """Edges of bins for a histogram of finite values; if they are a few whole numbers, one bin for each."""
     seen = np.unique(values)
     if len(seen) <= 12 and np.array_equal(seen, np.round(seen)) and np.ptp(seen) < 40:
         return np.arange(seen[0], seen[-1] + 2) - 0.5
@@ -150,7 +150,7 @@ def edges(values: np.ndarray, bins: int = 30) -> np.ndarray:
 
 
 def finite(values: Any) -> np.ndarray:
-    """What is finite of an array, flat, in float64."""
+    """The finite numbers of an array, flat, in float64."""
     flat = np.asarray(values, dtype=np.float64).ravel()
     return flat[np.isfinite(flat)]
 

@@ -1,4 +1,4 @@
-"""Figures of predictive checks: statistics of data drawn from the model beside those of the data."""
+"""Figures of predictive checks: statistics of data drawn from the model, and those of the real data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST = 8
 
 
 def posterior(found: Any) -> Drawing | None:
-    """Drawn from the posteriors of the data."""
+    """Posterior predictive checks."""
     caption = (
         f"Data sets drawn anew from the posteriors of {_which(found)} (blue), beside the data themselves (line). A "
         "line outside of the blue, with p near 0, is what the model doesn't reproduce; ✗ stands where the p of all "
@@ -22,7 +22,7 @@ def posterior(found: Any) -> Drawing | None:
 
 
 def prior(found: Any) -> Drawing | None:
-    """Drawn from the prior."""
+    """Prior predictive checks."""
     caption = (
         f"Data sets drawn from the model as a whole (blue), beside {_which(found)} (line). A line outside of the "
         "blue, where the posterior's check is fine, is a prior that misses the codes of the data."
@@ -31,7 +31,7 @@ def prior(found: Any) -> Drawing | None:
 
 
 def _which(found: Any) -> str:
-    """The data that were checked."""
+    """The rows that were checked, in words."""
     size = found.sizes.get("predictive checks", found.size)
     return "these data" if size >= found.size else f"{size:,} of the {found.size:,} data, chosen at random"
 
@@ -62,7 +62,7 @@ def _checks(name: str, title: str, caption: str, checks: Any, units: str) -> Dra
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
-    """With a little space on either side, also where all values are the same."""
+    """The range of the values, with a little space on both sides, even if all values are the same."""
     values = values[np.isfinite(values)]
     low, high = float(values.min()), float(values.max())
     room = 0.1 * (high - low) or 0.05 * max(abs(low), 1.0)

@@ -1,4 +1,4 @@
-"""The figure of the codes: the guide's means in two dimensions, by label where there are."""
+"""The figure of the codes: the guide's means in two dimensions, by label if there are labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_POINTS, CLASSES, MOST_SITES = 5000, 20, 4
 
 
 def codes(found: Any) -> Drawing | None:
-    """Means of the guide in two dimensions, by label where there are."""
+    """Means of the guide in two dimensions, by label if there are labels."""
     labels = found.pictures.labels
     sites = {n: v for n, v in found.pictures.codes.items() if v.ndim == 2 and v.shape[1] and len(v) > 1}
     if not sites:
@@ -66,10 +66,10 @@ def _one_site(axes: Any, x: np.ndarray, labels: Any, named: tuple[np.ndarray, np
 
 
 def _spread(axes: Any, middles: list[np.ndarray], groups: list[tuple[str, np.ndarray]]) -> list[np.ndarray]:
-    """Places near the middles, within the panel, where words don't cover each other while there is room."""
+    """Places for words near the middles, within the panel; words don't cover each other if there is room."""
     low, high = (np.array(ends) for ends in zip(axes.get_xlim(), axes.get_ylim(), strict=True))
     size = high - low
-    letter = (0.03, 0.065) if len(axes.figure.axes) == 1 else (0.07, 0.13)  # of a panel, a box's and its room
+    letter = (0.03, 0.065) if len(axes.figure.axes) == 1 else (0.07, 0.13)  # in shares of a panel
     boxes = [size * [letter[0] * (1 + len(name)), letter[1]] for name, _ in groups]
     grid = np.stack(np.meshgrid(np.linspace(0, 1, 25), np.linspace(0, 1, 25)), -1).reshape(-1, 2)
     places = [m.copy() for m in middles]
@@ -116,7 +116,7 @@ def principal(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _classes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Names of the classes and the class of each datum, where there are few."""
+    """Names of the classes and the class of each row, if there are few classes."""
     names, which = np.unique(labels, return_inverse=True)
     return (names, which) if len(names) <= CLASSES else None
 

@@ -1,4 +1,4 @@
-"""Figures of data that are no images, column by column: histograms, scatters, lines."""
+"""Figures of data that are not images, column by column: histograms, scatters, lines."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ppdgm.diagnostics.figures.canvas import (
     short,
 )
 
-MOST = 9  # columns that are drawn, evenly spread over all there are
-FEW = 6  # up to which each has a line of its own
+MOST = 9  # the most columns that are drawn, evenly spread over all columns
+FEW = 6  # up to this number of columns, each has its own line
 
 
 def samples(found: Any) -> Drawing | None:
@@ -50,7 +50,7 @@ def samples(found: Any) -> Drawing | None:
 
 
 def reconstructions(found: Any) -> Drawing | None:
-    """Reconstruction against datum."""
+    """Reconstructions against data."""
     data, again = _flat(found.pictures.data), _flat(found.pictures.reconstructions)
     if data is None or again is None:
         return None
@@ -71,7 +71,7 @@ def reconstructions(found: Any) -> Drawing | None:
 
 
 def traversals(found: Any) -> Drawing | None:
-    """Lines over the steps, or over the columns where there are many."""
+    """Lines over the steps, or over the columns if there are many."""
     pictures = found.pictures
     x = pictures.traversals.reshape(*pictures.traversals.shape[:2], -1)[:6]
     figure, every = panels(len(x), 2, 2.3 if len(x) < 3 else 1.6)

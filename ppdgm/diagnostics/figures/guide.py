@@ -29,7 +29,7 @@ MOST_SITES, NAMED = 6, 3
 
 
 def pareto(found: Any) -> Drawing | None:
-    """k̂ of each datum against its effective sample size."""
+    """k̂ of each row against its effective sample size."""
     w = found.weights
     if w is None:
         return None
@@ -64,7 +64,7 @@ def pareto(found: Any) -> Drawing | None:
 
 
 def _name_worst(axes: Any, w: Any) -> None:
-    """The largest ones by number; one beside another is put lower, so that they don't overlap."""
+    """Label the rows with the largest k̂ by number. Of two labels close together, one is put lower to avoid overlap."""
     before: list[tuple[float, float]] = []
     line = 0.055 * np.ptp(axes.get_ylim())
     wide = 0.3 * np.ptp(np.log10(axes.get_xlim()))
@@ -85,7 +85,7 @@ def _simulated(found: Any) -> str:
 
 
 def calibration(found: Any) -> Drawing | None:
-    """The ranks' ECDF less the uniform one, with its band."""
+    """The ECDF of the ranks minus the uniform one, with its band."""
     if not found.calibration:
         return None
     names = list(found.calibration)[:MOST_SITES]
@@ -119,7 +119,7 @@ def _differences(axes: Any, u: Any) -> None:
 
 
 def coverage(found: Any) -> Drawing | None:
-    """How often central intervals hold the truth, less how often they should."""
+    """How often central intervals contain the truth, minus how often they should."""
     if not found.coverage:
         return None
     names = list(found.coverage)[:MOST_SITES]

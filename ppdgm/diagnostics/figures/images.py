@@ -1,4 +1,4 @@
-"""Figures of data that can be looked at: samples, reconstructions, traversals, interpolations, the worst data."""
+"""Figures of images: samples, reconstructions, traversals, interpolations, the worst rows."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ppdgm.diagnostics.figures import columns
 from ppdgm.diagnostics.figures.canvas import MUTED, SMALL, WIDTH, Drawing, blank, short
 from ppdgm.plots import grid, is_image
 
-_PIXELS = 300_000  # of a grid of images, so that large ones don't make a large page
+_PIXELS = 300_000  # the most pixels of a grid of images, so that large images don't make a large page
 
 
 def samples(found: Any) -> Drawing | None:
-    """What the model draws."""
+    """Samples of the model."""
     x = found.pictures.samples
     if x is None or not len(x):
         return None
@@ -32,7 +32,7 @@ def samples(found: Any) -> Drawing | None:
 
 
 def reconstructions(found: Any) -> Drawing | None:
-    """Data and, below each, what the model makes of its code."""
+    """Images of the data and, below each, its reconstruction."""
     data, again = found.pictures.data, found.pictures.reconstructions
     if data is None or again is None or not len(data) or data.shape[1:] != again.shape[1:]:
         return None
@@ -67,7 +67,7 @@ def traversals(found: Any) -> Drawing | None:
 
 
 def interpolations(found: Any) -> Drawing | None:
-    """Decoded between the codes of two data."""
+    """Decoded between the codes of two rows."""
     x = found.pictures.interpolations
     if x is None or not len(x) or not is_image(x.shape[2:]):
         return None
@@ -84,7 +84,7 @@ def interpolations(found: Any) -> Drawing | None:
 
 
 def worst(found: Any) -> Drawing | None:
-    """The data with the largest k̂, above what the model makes of them."""
+    """The rows with the largest k̂ and, below each, its reconstruction."""
     pictures, weights = found.pictures, found.weights
     data, again, which = pictures.worst_data, pictures.worst_reconstructions, pictures.worst
     if data is None or again is None or weights is None or data.shape != again.shape or not is_image(data.shape[1:]):
@@ -118,7 +118,7 @@ def _some(x: np.ndarray) -> np.ndarray:
 
 
 def _shade(pictures: Any, x: np.ndarray) -> np.ndarray:
-    """Values as shades from 0 to 1: as they are if the data are within them, else between the data's extremes."""
+    """Values as shades from 0 to 1: unchanged if the data are in [0, 1], otherwise between the data's extremes."""
     like = pictures.samples if pictures.data is None else pictures.data
     values = x if like is None else like
     values = values[np.isfinite(values)]
@@ -138,16 +138,16 @@ def _board(
     gap: float = 0.25,
     last: bool = False,
 ) -> Any:
-    """Images in rows, with words beside the rows and below the columns.
+    """Images in rows, with words next to the rows and below the columns.
 
     Args:
         x: images.
-        across: how many a row.
+        across: the number of images in a row.
         left, bottom: words at each row and column.
         below: label of the columns.
-        apart: rows that stay together.
-        gap: after these, in heights of a row.
-        last: also after the last ones.
+        apart: the number of rows that stay together.
+        gap: the gap after these, in heights of a row.
+        last: whether there is a gap after the last ones too.
     """
     pixels, middles = _stacked(x, across, apart, gap, last)
     height, width = pixels.shape[:2]
@@ -166,10 +166,10 @@ def _board(
 
 
 def _stacked(x: np.ndarray, across: int, apart: int, gap: float, last: bool) -> tuple[np.ndarray, np.ndarray]:
-    """One image of all, [·, ·, 4], which lets the page through between them; and where the middle of each row is."""
+    """All images as one, [·, ·, 4], with transparent gaps, and the position of the middle of each row."""
     rows, tall = -(-len(x) // across), x.shape[-2] + 1
     shades, there = grid(x, across)[:, :-1], grid(np.ones((len(x), *x.shape[-2:])), across)[:, :-1]
-    colours = shades if shades.ndim == 3 else np.repeat(1 - shades[..., None], 3, axis=2)  # grey ones are ink on paper
+    colours = shades if shades.ndim == 3 else np.repeat(1 - shades[..., None], 3, axis=2)  # grey: ink on paper
     pixels = np.concatenate([colours, there[..., None]], axis=2)
     middles = np.arange(rows) * tall + tall / 2 - 1
     if not apart:

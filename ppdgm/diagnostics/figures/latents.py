@@ -1,4 +1,4 @@
-"""Figures of the latents: prior beside aggregated posterior, and KL per dimension."""
+"""Figures of the latents: prior and aggregated posterior, and the KL of each dimension."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MOST_POINTS, MOST_SITES, SHOWN = 5000, 6, 6
 
 
 def aggregated(found: Any) -> Drawing | None:
-    """Draws of the guide over all data beside draws of the prior."""
+    """Draws of the guide over all rows, and draws of the prior."""
     posterior, prior = found.pictures.aggregated, found.pictures.prior
     sites = {n: posterior[n].shape[1] for n in posterior if n in prior and prior[n].shape[1:] == posterior[n].shape[1:]}
     if not sum(sites.values()):
@@ -81,7 +81,7 @@ def _plane(name: str, posterior: np.ndarray, prior: np.ndarray) -> Drawing:
 
 
 def divergence(found: Any) -> Drawing | None:
-    """KL per dimension, sorted, site by site."""
+    """The KL of each dimension, sorted, for each site."""
     if found.use is None:
         return None
     told = [s for s in found.use.sites if s.kl is not None or s.variance is not None]
@@ -111,7 +111,7 @@ def _bars(axes: Any, site: Any, use: Any) -> None:
     at = np.arange(len(order))
     axes.bar(at[used], heights[used], 0.8, color=BLUE)
     axes.bar(at[~used], heights[~used], 0.8, color=GREY)
-    if not used.all():  # an empty line that isn't clipped would have a place in the layout
+    if not used.all():  # an empty line that isn't clipped would take space in the layout
         ring = {"markerfacecolor": PAPER, "markersize": 4.5, "clip_on": False, "zorder": 3}
         axes.plot(at[~used], heights[~used], "o", color=MUTED, **ring)
     level = use.nats if site.kl is not None else use.threshold

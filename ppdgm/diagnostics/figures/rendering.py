@@ -1,4 +1,4 @@
-"""A figure as SVG in the page, or as a PNG beside it."""
+"""A figure as SVG in the page, or as a PNG file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from ppdgm.diagnostics.figures.canvas import MUTED, SMALL, THEME, Drawing, style
 
-_DPI = 160  # of PNGs
+_DPI = 160  # resolution of PNGs
 
 
 def svg(drawing: Drawing) -> str:
-    """The figure as an `<svg>` of the page, whose colours and letters are the page's."""
+    """The figure as an `<svg>` with the colours and fonts of the page."""
     buffer = io.StringIO()
     with style():
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -25,7 +25,7 @@ def svg(drawing: Drawing) -> str:
     body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, count=1, flags=re.DOTALL)
     body = re.sub(r'style="[^"]*"', _themed, body)
     body = re.sub(r' d="[^"]*"', _shortened, body).replace("base64,\n", "base64,").replace("xlink:href", "href")
-    body = re.sub(r"<image (?![^>]*image-rendering)", '<image class="cloud" ', body)  # rasterised points, no pictures
+    body = re.sub(r"<image (?![^>]*image-rendering)", '<image class="cloud" ', body)  # rasterised points, not images
     wanted = set(re.findall(r'(?:url\(#|href="#)([\w.-]+)', body))
     body = re.sub(r' id="([^"]*)"', lambda m: f' id="{drawing.name}-{m[1]}"' if m[1] in wanted else "", body)
     body = re.sub(r'(url\(#|href="#)', rf"\g<1>{drawing.name}-", body)
