@@ -37,7 +37,7 @@ class Unseen:
     __hash__ = None  # type: ignore[assignment]  # an object without equality has no hash
 
 
-UNSEEN: Any = Unseen()  #: stands for data that are to be generated
+UNSEEN: Any = Unseen()  #: the value of a field whose data the model generates
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,13 @@ class Declarations:
 
 
 class Trace(NamedTuple):
-    """The per-site terms of one run of guide, then model.
+    """The terms of each site, from one run of the guide and then the model.
 
     Attributes:
         values: site -> drawn value, [K, B, *event].
         log_p: site -> log p(site | its parents), [K, B]; latent and observed sites.
         log_q: site -> log q(site | its parents), [K, B]; latent sites.
-        kl: site -> closed-form KL(q‖p), [K or 1, B, D], per dimension where p and q factorise (else D = 1).
+        kl: site -> closed-form KL(q‖p), [K or 1, B, D], per dimension if p and q factorise (otherwise D = 1).
         shared: site -> log p − log q of a site outside the data plate (log p if it is observed), [K].
         marginal: log w with enumerated sites summed out, [K, B]; None if there are none. If there are some, all terms
             above are expectations over these sites under the guide, and values that depend on them have their axes to

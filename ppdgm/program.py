@@ -62,7 +62,7 @@ class Context:
         return Context(self.declared, f"{self.prefix}{name}.", label or self.label, self.inputs)
 
     def param(self, name: str, shape: tuple[int, ...] = (), init: Init = zeros, label: str | None = None) -> None:
-        """Declare a parameter; `init(rng, shape, data)` gives its first value as a NumPy array."""
+        """Declare a parameter; `init(rng, shape, data)` returns its first value as a NumPy array."""
         name = self.prefix + _checked_name("param", name)
         if name in self.declared.params:
             raise ProgramError(f"Parameter {name!r} is declared twice in build().")
@@ -95,8 +95,8 @@ class Context:
             net: the net.
             inputs, outputs: shapes of events.
             label: the label of its parameters.
-            start: a function of the data that gives what is added to the output at the start: an array of shape
-                `outputs`, or None for nothing.
+            start: a function of the data. It returns the array of shape `outputs` that is added to the output at the
+                start, or None for nothing.
         """
         _checked_name("net", name)
         if not isinstance(net, Net):

@@ -290,7 +290,7 @@ def find_kind(kind: str, classes: Iterable[type[Spec] | str] = ()) -> type[Spec]
         return given[kind]
     if kind in known and ":" not in kind:  # ppdgm's own, even if a user's own class has the same name
         return known[kind]
-    for cls in own:  # a class that is in another module since then, or that was in a script
+    for cls in own:  # the class is now in another module, or it was in a script
         if kind.rpartition(":")[2] == cls.__qualname__:
             return cls
     if kind in known:

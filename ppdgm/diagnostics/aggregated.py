@@ -55,7 +55,7 @@ def log_aggregated(draws: Any, loc: Any, scale: Any, chunk: int = 512) -> np.nda
     z = float64("draws", draws, "M D")
     if z.shape[1] != loc.shape[1]:
         raise DataError(f"draws: got {z.shape[1]} dimensions, expected {loc.shape[1]}, as loc and scale have.")
-    centre = loc.mean(0)  # smaller numbers cancel less
+    centre = loc.mean(0)  # with smaller numbers less is lost to cancellation
     z, loc = z - centre, loc - centre
     precision = scale**-2.0
     linear = loc * precision

@@ -13,7 +13,7 @@ from ppdgm.errors import DataError
 
 @dataclass(frozen=True)
 class Surgery:
-    """The parts of a mean ELBO, in nats per datum: reconstruction − mutual information − marginal KL.
+    """The parts of a mean ELBO, in nats per row: reconstruction − mutual information − marginal KL.
 
     Attributes:
         elbo: E[log p(x|z)] − KL.

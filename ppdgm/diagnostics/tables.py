@@ -172,7 +172,7 @@ def _filled(where: str, chunks: Iterator[Any], axis: int, size: int | None) -> n
 
 
 def _numbers(where: str, value: Any) -> np.ndarray:
-    """An array of numbers; NaN and ±inf are allowed and show what is missing."""
+    """An array of numbers. NaN and ±inf are allowed: they are kept and show what is missing."""
     array = as_array(where, value)
     if array.dtype.kind not in "fbiu":
         raise DataError(f"{where}: got {shown(value) if array.ndim == 0 else array.dtype}, expected real numbers.")

@@ -2,7 +2,7 @@
 
 
 class Broken(Exception):
-    """An invariant does not hold: what was got, what was expected, and what to do."""
+    """An invariant does not hold. The message shows what was found, what was expected, and what to do."""
 
 
 class NotHere(Exception):

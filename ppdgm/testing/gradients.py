@@ -85,7 +85,7 @@ def _compare(
     def at(step: float) -> float:
         return slope.run({**slope.arrays, group: {**slope.arrays[group], name: value + step * direction}})[0]
 
-    for step in STEPS:  # a kink, such as that of a ReLU, may lie within one step, but hardly within all
+    for step in STEPS:  # a kink, such as that of a ReLU, may lie within one step, but not within all
         expected = (at(step) - at(-step)) / (2 * step)
         found.append((abs(got - expected) / max(1.0, abs(expected)), got, expected))
         if found[-1][0] <= TOLERANCE:

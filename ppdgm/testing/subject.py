@@ -53,7 +53,7 @@ class Subject:
     _made: dict[Any, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Leave out the backends on which it can't run."""
+        """Leave out the backends on which the program can't run."""
         for name in self.backends:
             try:
                 self.bench(self.program, name)

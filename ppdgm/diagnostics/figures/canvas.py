@@ -30,7 +30,7 @@ WIDTH, LARGE, SMALL = (
     5.0,
     10.5,
     9.5,
-)  # inches, of which 72 units are shown on about 340 (phone) to 490 (laptop) pixels; points
+)  # inches (the figure is shown on about 340 (phone) to 490 (laptop) pixels); points
 _SETTINGS: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": LARGE,

@@ -11,7 +11,7 @@ from ppdgm.diagnostics.figures import columns
 from ppdgm.diagnostics.figures.canvas import MUTED, SMALL, WIDTH, Drawing, blank, short
 from ppdgm.plots import grid, is_image
 
-_PIXELS = 300_000  # the most pixels of a grid of images, so that large images don't make a large page
+_PIXELS = 300_000  # of a grid of images: with large images it shows fewer of them, so that the page stays small
 
 
 def samples(found: Any) -> Drawing | None:

@@ -19,7 +19,7 @@ class Flow(Spec):
     without an `inverse` is one-way: only the density of its own draws is known, not that of other values.
     """
 
-    fast: ClassVar[Literal["forward", "inverse", "both"]] = "both"  #: direction of one pass; the other takes D passes
+    fast: ClassVar[Literal["forward", "inverse", "both"]] = "both"  #: takes one pass; the other direction takes D
     one_way: ClassVar[bool] = False  #: set for a class that has no `inverse`
 
     @classmethod

@@ -19,7 +19,7 @@ SMALL = 0.01  #: factor on the usual first values of the last layer
 def declare_conditioner(
     context: Context, name: str, net: MLP | MADE, inputs: tuple[int, ...], outputs: tuple[int, ...]
 ) -> None:
-    """Declare a net whose outputs start near 0."""
+    """Declare a net whose outputs are near 0 at the start."""
     context.net(name, net, inputs, outputs)
     last = f"{context.prefix}{name}.layers.{len(net.hidden)}.weight"
     spec = context.declared.params[last]

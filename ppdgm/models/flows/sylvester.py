@@ -106,9 +106,9 @@ def _times(P: Vocabulary, x: Array, matrix: Array) -> Array:
 def orthonormal(P: Vocabulary, a: Array) -> Array:
     """Q of A = QR, R with a positive diagonal: the columns of a [..., D, M], made orthonormal one after the other.
 
-    LAPACK computes it, exactly but for rounding, whatever the condition number. The paper's iteration
-    Q ← Q (3I − QᵀQ)/2 takes 20 rounds even if columns are far from parallel, and 10 times as long (40×16, B = 100, on
-    a CPU).
+    LAPACK computes it. It is exact up to rounding, whatever the condition number. The paper's iteration
+    Q ← Q (3I − QᵀQ)/2 takes 20 rounds if columns are far from parallel, and 10 times as long (40×16, B = 100, on a
+    CPU).
     """
     q, r = P.xp.linalg.qr(a)
     sign = P.xp.where(P.xp.linalg.diagonal(r) < 0, -1.0, 1.0)  # LAPACK's own sign jumps if an entry of a passes 0

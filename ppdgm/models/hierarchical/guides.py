@@ -12,7 +12,7 @@ from ppdgm.nets import MLP, Net
 from ppdgm.nets.base import flatten
 from ppdgm.program import Context
 
-HEAD = MLP(hidden=())  #: for the ladder's levels: their features are deep enough, and deeper heads learn slowly
+HEAD = MLP(hidden=())  #: for the ladder's levels: their features are deep enough, and deeper nets learn slowly
 
 
 class Guide:

@@ -72,7 +72,7 @@ def excess(P: Vocabulary, u: Array, log_1p: Array) -> Array:
     Args:
         P: vocabulary.
         u: relative differences.
-        log_1p: log(1 + u), computed in another way; it is used if u is so near to −1 that 1 + u is not precise.
+        log_1p: log(1 + u), computed in another way. It is used if u is so near to −1 that 1 + u is not precise.
     """
     xp = P.xp
     small = xp.clip(u, -_NEAR, _NEAR)
