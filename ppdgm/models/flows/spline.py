@@ -60,7 +60,7 @@ class RQSpline(Coupling):
         one = xp.ones_like(inner[..., :1, :])  # at the ends: the slope of the tails
         before, after = xp.concat([one, inner], axis=-2), xp.concat([inner, one], axis=-2)
         passed = xp.astype(begins[..., 1:, :] <= x[..., None, :], x.dtype)
-        chosen = xp.concat([one, passed], axis=-2) - xp.concat([passed, 0.0 * one], axis=-2)  # 1 for its bin, otherwise 0
+        chosen = xp.concat([one, passed], axis=-2) - xp.concat([passed, 0.0 * one], axis=-2)  # 1 for its bin
         return _Piece(*(xp.sum(chosen * each, axis=-2) for each in (left, width, low, height, before, after)))
 
 
