@@ -15,7 +15,7 @@ import torch
 import ppdgm
 from ppdgm import Program
 from ppdgm.errors import ProgramError
-from ppdgm.inference import result
+from ppdgm.inference import means
 from ppdgm.inference.information import mutual_information
 
 ROWS = 8  # of a chunk
@@ -85,7 +85,7 @@ FITS = {
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(result, "_ENCODE_ROWS", ROWS)
+    monkeypatch.setattr(means, "ROWS", ROWS)
 
 
 @pytest.mark.parametrize("name", FITS)

@@ -33,6 +33,7 @@ from ppdgm.errors import (
     require,
     shown,
 )
+from ppdgm.inference import means
 from ppdgm.inference.chunks import SharedDraws, over_chunks
 from ppdgm.inference.codings import coding_arrays, coding_tables, read_codings
 from ppdgm.inference.conditioning import check_possible, check_texts, conditions
@@ -42,7 +43,6 @@ from ppdgm.inference.feed import Feed
 from ppdgm.inference.folder import Folder, find_saved, open_saved, versions
 from ppdgm.inference.kept import check_known, fingerprint
 from ppdgm.inference.layout import as_path, check_free
-from ppdgm.inference.means import means
 from ppdgm.inference.noise import check_quiet, check_quiet_model
 from ppdgm.inference.pair_draws import PairDraws
 from ppdgm.inference.recipe import Recipe
@@ -54,8 +54,6 @@ from ppdgm.program import PlainPair, Program, check_program
 from ppdgm.registry import INSTALL
 from ppdgm.registry import backend as load_backend
 from ppdgm.spec import Spec
-
-_ENCODE_ROWS = 512
 
 
 @dataclass
@@ -155,7 +153,7 @@ class Fit(Diagnosable):
         require("seed", seed, int, 0, "a whole number, at least 0")
         drawn = SharedDraws(self._runtime, self._native, k)
         draws = lambda native, index, i: drawn(native, index, seed + i * len(index))
-        return self._latents(self._by_rows(self._feed(data), draws))
+        return self._latents(self._by_rows(self._feed(data), draws, means.ROWS))
 
     def reconstruct(self, data: Any) -> Sites:
         """Mean of the observed sites given the latents' means, [N, *event_shape], in the units of the data.
@@ -316,9 +314,9 @@ class Fit(Diagnosable):
 
     def _means(self, data: Any, decode: bool = True) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         feed = self._feed(data)
-        return means(self._runtime, self._native, partial(self._by_rows, feed), decode)
+        return means.means(self._runtime, self._native, partial(self._by_rows, feed), decode)
 
-    def _by_rows(self, feed: Feed, function: Any, rows: int = _ENCODE_ROWS) -> dict[str, np.ndarray]:
+    def _by_rows(self, feed: Feed, function: Any, rows: int) -> dict[str, np.ndarray]:
         """What `function` gives for chunks of rows, joined along the data axis (1)."""
         return over_chunks(self._runtime, self._native, feed, function, feed.size, rows)
 
