@@ -242,7 +242,7 @@ def test_200_steps_on_digits_raise_the_elbo(backend, k, flow, prior):
 @pytest.mark.slow
 def test_torch_compiles_flows_and_masked_nets_as_one_graph():
     """All that is peculiar to them: splines both ways, masks, passes one after the other, a random ordering."""
-    options = {"depth": 2, "hidden": (5,), "context": 3}
+    options = {"depth": 1, "hidden": (5,), "context": 3}
     program = VAE(
         event_shape=(2,),
         latent=3,
