@@ -165,7 +165,11 @@ _SHAPES = (
     "right, h[..., i]."
 )
 _HINTS = (  # (pattern of "Type: text", what to do)
-    (r"\bUnseen\b", "The model computes with data that are not there yet: hand them over with given={{name: array}}."),
+    (
+        r"\bUnseen\b",
+        "The model computes with data that are not there yet. Give them: given={{name: array}}, or with `ppdgm sample` "
+        "--given name=7 or --given arrays.npz.",
+    ),
     (
         r"^(Tracer\w+Conversion|Concretization|NonConcrete)",
         "On numpyro a program is compiled before its values are known: use {xp}.where(…) for a Python `if`, and {xp} "
