@@ -2,7 +2,7 @@
 # # Bring your own pair
 #
 # You have a model and a guide in plain Pyro or NumPyro. ppdgm takes them as they are and trains them. Its bounds are
-# correct for each row: with any kind of plate, the scale N/B stays outside the log-sum-exp.
+# correct for each row, with any kind of plate: the scale N/B stays outside the log-sum-exp.
 
 # %%
 import os
@@ -35,8 +35,8 @@ N = len(data.train)
 # ## A plain Pyro pair
 #
 # This is the style of Pyro's own VAE example: the pair is two methods of one `nn.Module`. The encoder has a BatchNorm
-# layer. Its running means change only during training, and are saved with the parameters; evaluations do not change
-# them.
+# layer. The layer's running means change only during training; evaluations do not change them. They are saved with the
+# parameters.
 
 
 # %%
@@ -73,8 +73,8 @@ print("Pyro, test log-likelihood ", pyro_fit.log_likelihood(data.test, k=K))
 # ## A plain NumPyro pair
 #
 # This pair subsamples inside the model: it gets all data, and its plate draws minibatches of 100. ppdgm draws the
-# indices once per step, the same for guide and model. (NumPyro's own importance-weighted objective would put N/B inside
-# the log-sum-exp of such a pair.)
+# indices once per step, so guide and model get the same rows. (For such a pair, NumPyro's own importance-weighted
+# objective would put N/B inside the log-sum-exp.)
 
 
 # %%
@@ -108,8 +108,9 @@ print("NumPyro, test log-likelihood ", numpyro_fit.log_likelihood(data.test, k=K
 # %% [markdown]
 # ## A mixture: an exact sum over a discrete latent
 #
-# A site with `infer={"enumerate": "parallel"}` takes all its values at once. Here the model sums the site out, so the
-# guide is empty and nothing is sampled. The ELBO is exactly log p(x), without Monte Carlo error. `encode` gives p(c|x).
+# A site with `infer={"enumerate": "parallel"}` is summed over all its values. Here only the model has this site, so the
+# guide is empty and nothing is sampled. Then the ELBO is exactly log p(x), without Monte Carlo error. `encode` gives
+# p(c|x), the probability of each component.
 
 
 # %%
@@ -131,8 +132,8 @@ print(f"{pure:.0%} of the test images show the most frequent digit of their comp
 # %% [markdown]
 # ## What each pair learned
 #
-# The figure shows codes of test images: the two latent dimensions that vary most, with a colour for each digit. (The
-# pairs were trained without labels.)
+# The figure shows the codes of the test images, with a colour for each digit. Of each code, it shows the two latent
+# dimensions that vary most. (The pairs were trained without labels.)
 
 # %%
 figure, panels = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")

@@ -2,9 +2,9 @@
 # # A first VAE: ten lines, and what the numbers mean
 #
 # A variational autoencoder draws a code z ~ N(0, I). From the code, a network (the *decoder*) computes a probability
-# for each pixel, and the image x is drawn pixel by pixel. To train the decoder we need the codes that an image may come
-# from, p(z|x). There is no formula for p(z|x), so a second network (the *encoder*) approximates it by q(z|x). Both
-# networks are trained together.
+# for each pixel, and the image x is drawn pixel by pixel. To train the decoder, we need the codes that an image may
+# come from: their distribution is p(z|x). There is no formula for p(z|x), so a second network (the *encoder*)
+# approximates it by q(z|x). Both networks are trained together.
 #
 # The data are 1,797 handwritten digits of 8×8 pixels, black or white. Here are the ten lines:
 
@@ -31,9 +31,9 @@ print(f"test log-likelihood   {log_likelihood}")
 # ## Nats: how good is that?
 #
 # log p(x) is the logarithm of the probability of one test image among all 2⁶⁴ possible images. With the natural
-# logarithm, its unit is the nat. Larger (closer to 0) is better. One number says little, so we compare it with two
-# models that need no training: a fair coin for every pixel, and a separate coin for each pixel, which is black as often
-# as the pixel is.
+# logarithm, its unit is the nat. Larger (closer to 0) is better. One number alone means little, so we compare it with
+# two simple models that need no training. The first tosses a fair coin for every pixel. The second has a separate coin
+# for each pixel. This coin shows black as often as the pixel is black in the training images.
 
 # %%
 import numpy as np
@@ -50,18 +50,20 @@ print(f"The VAE gives a test image e^{gain:.1f} times the probability that coins
 # %% [markdown]
 # ## The ELBO: what training raises
 #
-# log p(x) itself is an integral over all codes. We can compute a lower bound, the *evidence lower bound*:
+# log p(x) itself is an integral over all codes, which we can't compute. But we can compute a lower bound, the *evidence
+# lower bound*:
 #
 # ELBO(x) = E_q[log p(x|z)] − KL(q(z|x) ‖ p(z)) = log p(x) − KL(q(z|x) ‖ p(z|x)).
 #
-# The middle has two terms: how well the codes from q explain the image, minus the cost of a code, which is the distance
-# of q from the prior. The right-hand side shows that the ELBO is lower than log p(x), and that the difference is the
-# error of q.
+# The first formula has two terms. The first term measures how well the codes from q explain the image. The second term
+# is the cost of a code: the KL of q from the prior. The second formula shows that the ELBO is lower than log p(x). The
+# difference is the error of q: its KL from p(z|x).
 #
 # ## The log-likelihood: the number that we want
 #
 # Draw K codes from q, and average their weights p(x, z)/q(z|x) *inside* the logarithm. For K → ∞ this is log p(x);
-# `exact_ppca.py` shows an example. So the difference between our two numbers shows how good the encoder is.
+# `exact_ppca.py` shows an example. So the difference between this number and the ELBO shows how good the encoder is:
+# the smaller, the better.
 
 # %%
 elbo_now, kl_now = (fit.history[name][-20:].mean() for name in ("elbo", "kl"))  # the last 20 steps
@@ -81,9 +83,10 @@ print(
 # * `monte_carlo_error`: how much would it change with *other draws of z*? It gets smaller with K. If it isn't small
 #   compared with the differences that you report, use more draws.
 #
-# We can check the second error: repeat an estimate that has few draws with other seeds, and look at the spread. A
-# spread of 20 values is itself known to about 16 %, that is 1/√(2 · 19), so the two numbers should agree to that. (To
-# compare two models on the *same* images, compare them image by image: `.values` has one number for each.)
+# We can check the second error: repeat an estimate that has few draws with other seeds, and look at the spread. The
+# spread of 20 values has itself an error of about 16 %, that is 1/√(2 · 19). So the spread and the reported error
+# should agree up to about 16 %. (To compare two models on the *same* images, compare them image by image: `.values` has
+# one number for each image.)
 
 # %%
 few = [fit.log_likelihood(data.test, k=20, seed=seed) for seed in range(4 if SMALL else 20)]
@@ -96,8 +99,8 @@ print(f"and their mean, {np.mean([e.mean for e in few]):.2f}, is lower than with
 # %% [markdown]
 # ## Which coordinates of the code are used?
 #
-# The KL is a sum over the latent's 16 coordinates. A coordinate with a KL of 0 carries no information: q is the prior
-# there.
+# The KL is a sum over the latent's 16 coordinates. A coordinate with a KL of 0 carries no information: for this
+# coordinate, q is the same as the prior.
 
 # %%
 kl = ppdgm.trace(program, fit.params, data.test, kl=True).kl["z"].mean((0, 1))  # [particles, images, coordinates]
