@@ -45,7 +45,7 @@ print(f"\nfair coins            {-64 * np.log(2):.1f} nats per image")
 print(f"a coin per pixel      {coins.mean():.1f}")
 print(f"this VAE              {log_likelihood.mean:.1f}")
 gain = log_likelihood.mean - coins.mean()
-print(f"The VAE gives a test image e^{gain:.1f} times the probability that coins do: it knows how pixels depend.")
+print(f"The VAE gives a test image e^{gain:.1f} times the probability of the coins: its pixels depend on each other.")
 
 # %% [markdown]
 # ## The ELBO: what training raises
