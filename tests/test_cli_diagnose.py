@@ -46,7 +46,7 @@ def here(made, tmp_path, monkeypatch):
 
 def test_a_report_and_a_verdict(here):
     found = cli("diagnose", "run", *QUICK, "--part", "pictures", "--pictures")
-    assert found.stdout.startswith("run on 20 data of some.npz (test, numpyro backend)\n")
+    assert found.stdout.startswith("run on 20 rows of some.npz (test, numpyro backend)\n")
     assert "Latents: " in found.stdout and "Fit: log p(x) = " in found.stdout
     assert "The report is in run/report.html, and figures in run/report_figures." in found.stdout
     assert [line.removeprefix("diagnosing: ") for line in found.stderr.splitlines()] == [

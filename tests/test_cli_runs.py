@@ -236,7 +236,7 @@ def test_other_data_are_prepared_as_the_runs_own(here):
     assert as_json("evaluate", "a", "--split", "all", "--k", 2)["n"] == 80
     assert "--split" in cli("evaluate", "a", "--split", "tset", code=2).stderr
     text = cli("evaluate", "a", "--k", 2).stdout
-    assert "ELBO" in text and "log-likelihood" in text and "8 test data of table.csv" in text
+    assert "ELBO" in text and "log-likelihood" in text and "8 test rows of table.csv" in text
 
 
 def test_a_field_of_one_number_each_is_told_in_words(here):
@@ -514,7 +514,7 @@ def test_runs(here):
     assert all(found[n]["state"] == "damaged" and found[n]["problem"] for n in ("odd", "old", "toml"))
     text = cli("runs", "all").stdout
     lines = text.splitlines()
-    assert lines[0].split() == ["run", "program", "engine", "backend", "step", "ELBO", "valid.", "state", "when"]
+    assert lines[0].split() == ["run", "program", "engine", "backend", "step", "ELBO", "validation", "state", "when"]
     assert "dead" in text and "5/10" in text and "-1.50" in text and "killed" in text
     assert any(line.startswith("old: ") and "format 1" in line for line in lines)
     assert cli("runs", "all/a").stdout.splitlines()[1].startswith("a ")

@@ -29,13 +29,13 @@ HELP = """Deep generative models as probabilistic programs, on Pyro and NumPyro.
 
 A first session:
   ppdgm fit vae --data digits --out runs/vae     train a VAE
-  ppdgm evaluate runs/vae                        its bound and likelihood
-  ppdgm diagnose runs/vae                        is it well? a report
-  ppdgm sample runs/vae --out samples.png        draw from it
-  ppdgm runs                                     what has been trained
-  ppdgm new my_program.py                        a program of your own
+  ppdgm evaluate runs/vae                        its ELBO and likelihood
+  ppdgm diagnose runs/vae                        check it; write a report
+  ppdgm sample runs/vae --out samples.png        draw new data from it
+  ppdgm runs                                     list the runs
+  ppdgm new my_program.py                        start your own program
 
-Each command has examples of its own: ppdgm fit --help"""
+The help of each command has examples: ppdgm fit --help"""
 
 
 class Group(TyperGroup):

@@ -13,7 +13,7 @@ from ppdgm.cli.output import emit, listing, paragraph, say
 def data(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME|PATH", help="A set, or a file or folder of data.", show_default=False),
+        typer.Argument(metavar="NAME|PATH", help="A data set, or a file or folder of data.", show_default=False),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -24,7 +24,7 @@ def data(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List the data sets; or say what is in one, and how it is prepared.
+    """List the data sets, or show what is in one and how it is prepared.
 
     Examples:
       ppdgm data
@@ -32,9 +32,9 @@ def data(
       ppdgm data table.csv --set scale=standardise
       ppdgm data arrays.npz --json
 
-    Files may be .npy, .npz, idx, .csv or .tsv; folders hold images. What --set
-    takes is in `ppdgm models Source`; `ppdgm fit` takes it as, for example,
-    --set data.scale=standardise.
+    Files can be .npy, .npz, idx, .csv or .tsv. Folders contain images.
+    `ppdgm models Source` shows the fields for --set. In `ppdgm fit`, their
+    paths begin with data, for example --set data.scale=standardise.
     """
     from dataclasses import asdict
 
@@ -50,7 +50,7 @@ def data(
             emit([asdict(entry) for entry in sets])
             return
         say(listing([(entry.name, f"{entry.meaning} ({entry.origin})") for entry in sets]))
-        say("\nAny .npy, .npz, idx or .csv file and any folder of images will do as well: ppdgm data PATH")
+        say("\nYou can also use a .npy, .npz, idx, .csv or .tsv file, or a folder of images: ppdgm data PATH")
         return
     describe(name, settings or [], told, as_json)
 

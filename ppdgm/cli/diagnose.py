@@ -43,20 +43,20 @@ def diagnose(
         str | None,
         typer.Option(
             metavar="PART",
-            help="train, validation, test or all; test by default, and all of a file given with --data.",
+            help="train, validation, test or all. Default: test; for a file given with --data, all.",
             show_default=False,
         ),
     ] = None,
     k: Annotated[
-        int, typer.Option("--k", parser=whole(1), metavar="INTEGER", help="Draws of the guide per datum.")
+        int, typer.Option("--k", parser=whole(1), metavar="INTEGER", help="Number of draws from the guide per row.")
     ] = 1000,
     parts: Annotated[
         list[str] | None,
         typer.Option(
             "--part",
             metavar="NAME",
-            help="likelihood, latents, surgery, calibration, predictive, gaps, annealing or pictures; may be repeated. "
-            "All by default.",
+            help="likelihood, latents, surgery, calibration, predictive, gaps, annealing or pictures. Repeat it "
+            "for more parts. Default: all.",
             show_default=False,
         ),
     ] = None,
@@ -64,7 +64,7 @@ def diagnose(
     backend: Backend = None,
     device: Device = "auto",
     memory: Annotated[
-        str, typer.Option(metavar="BYTES", help="Limit on intermediate results, such as 512MiB.")
+        str, typer.Option(metavar="BYTES", help="Memory limit for intermediate results, such as 512MiB.")
     ] = "auto",
     last: Last = False,
     own: Program = None,
@@ -75,14 +75,14 @@ def diagnose(
         str | None,
         typer.Option(
             metavar="FILE.html",
-            help="The report; report.html in the run's folder by default.",
+            help="The report. Default: report.html in the run's folder.",
             rich_help_panel=OUTPUT,
             show_default=False,
         ),
     ] = None,
-    pictures: Annotated[bool, flag("Write the figures as PNGs too, beside the report.", "--pictures")] = False,
+    pictures: Annotated[bool, flag("Also write the figures as PNG files, next to the report.", "--pictures")] = False,
     as_json: Json = False,
-    quiet: Annotated[bool, flag("No progress; print the report's path only.", "--quiet", "-q")] = False,
+    quiet: Annotated[bool, flag("Show no progress. Print only the report's path.", "--quiet", "-q")] = False,
     debug: Debug = False,
 ) -> None:
     """Diagnose a run: a verdict in words, and a report in one HTML file.
@@ -93,9 +93,9 @@ def diagnose(
       ppdgm diagnose runs/vae --part likelihood --part latents --json
       ppdgm diagnose runs/vae --k 5000 --backend pyro
 
-    Are the latents used, is the guide right, does the model draw such data?
-    Each part takes seconds to minutes. What a program can't tell is listed
-    with the reason. A report that is there is replaced.
+    Are the latents used? Is the guide right? Does the model draw such data?
+    Each part takes seconds to minutes. If a part is not available for the
+    program, the report shows the reason. An existing report is replaced.
     """
     import ppdgm
     from ppdgm.cli.opening import load_part, open_run
@@ -116,7 +116,7 @@ def diagnose(
     elif quiet:
         say(str(report))
     else:
-        _say(found, f"{run} on {found.size} data of {name} ({which}, {fit.backend} backend)", report, pictures)
+        _say(found, f"{run} on {found.size} rows of {name} ({which}, {fit.backend} backend)", report, pictures)
 
 
 def _report_path(run: str, out: str | None) -> Path:
@@ -172,7 +172,7 @@ def _say(found: Diagnosis, head: str, report: Path, pictures: bool) -> None:
 
     say(head)
     lines = [str(finding) for finding in found.verdict]
-    lines += [f"- {name} is not told: {why}" for name, why in found.withheld.items()]
+    lines += [f"- {name} is not available: {why}" for name, why in found.withheld.items()]
     for line in lines:
         say(textwrap.fill(line, width(), initial_indent="  ", subsequent_indent="    "))
     beside = f", and figures in {report.with_name(f'{report.stem}_figures')}" if pictures else ""

@@ -34,18 +34,21 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="PART",
-            help="train, validation, test or all; test by default, and all of a file given with --data.",
+            help="train, validation, test or all. Default: test; for a file given with --data, all.",
             show_default=False,
         ),
     ] = None,
     k: Annotated[
-        int, typer.Option("--k", parser=whole(1), metavar="INTEGER", help="Particles per datum, for the likelihood.")
+        int,
+        typer.Option(
+            "--k", parser=whole(1), metavar="INTEGER", help="Number of particles per row, for the likelihood."
+        ),
     ] = 5000,
     seed: Seed = 0,
     backend: Backend = None,
     device: Device = "auto",
     memory: Annotated[
-        str, typer.Option(metavar="BYTES", help="Limit on intermediate results, such as 512MiB.")
+        str, typer.Option(metavar="BYTES", help="Memory limit for intermediate results, such as 512MiB.")
     ] = "auto",
     last: Last = False,
     own: Program = None,
@@ -55,7 +58,7 @@ def evaluate(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Judge a run: its ELBO, and log p(x) by importance sampling, in nats per datum.
+    """Evaluate a run: its ELBO, and its log p(x) by importance sampling.
 
     Examples:
       ppdgm evaluate runs/vae
@@ -63,9 +66,10 @@ def evaluate(
       ppdgm evaluate runs/vae --split validation
       ppdgm evaluate runs/vae --data other.npz
 
-    What follows ± is the standard error over data; the Monte Carlo error is
-    that of the draws. The ELBO has β = 1, whatever was trained. Other data
-    are scaled and binarised as the run's own were.
+    Both are means over the rows of the data, in nats per row. The number
+    after ± is the standard error over the rows. The Monte Carlo error comes
+    from the random draws. The ELBO has β = 1, even if training used another β.
+    Other data are scaled and binarised like the run's own data.
     """
     import ppdgm
     from ppdgm.cli.following import as_plain
@@ -87,7 +91,7 @@ def evaluate(
     }
     if not as_json:
         which = f"all {result['n']}" if split == "all" else f"{result['n']} {split}"
-        say(f"{run} on {which} data of {name} ({fit.backend} backend)")
+        say(f"{run} on {which} rows of {name} ({fit.backend} backend)")
         say(f"  ELBO           {found}")
         tell(f"  log-likelihood with k = {k} …")
     try:
@@ -95,7 +99,7 @@ def evaluate(
     except ProgramError as error:  # one latent shared by all data: a row has no log p(x)
         result |= {"log_likelihood": None, "note": str(error)}
         if not as_json:
-            say(f"  log-likelihood  none: {error}")
+            say(f"  log-likelihood  not available: {error}")
     else:
         result["log_likelihood"] = as_plain(likelihood)
         if not as_json:

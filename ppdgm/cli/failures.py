@@ -13,12 +13,12 @@ _CODES = ((PackageMissing, BACKEND), (CheckpointError, FOLDER), (DataError, DATA
 
 EXIT_CODES = """Exit codes:
 0  done
-1  an error that is not yours: please report it
+1  a bug in ppdgm: please report it
 2  a wrong argument, recipe or program
-3  data that can't be read, or don't fit the program
-4  training could not go on: numbers not finite, or out of memory
-5  a run folder or file that is damaged, taken, missing or can't be written
-6  a backend, or another package, that is not installed
+3  data that can't be read, or that do not fit the program
+4  training that could not continue: numbers not finite, or out of memory
+5  a run's folder or file: missing, damaged, already there or not writable
+6  a backend or another package that is not installed
 130  Ctrl-C"""
 
 

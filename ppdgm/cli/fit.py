@@ -47,46 +47,48 @@ def fit(
     ],
     data: Annotated[
         str | None,
-        _text(f"A name (see: ppdgm data) or a path; the recipe's, or {DATA}.", "NAME|PATH", RUN),
+        _text(f"A name (see: ppdgm data) or a path. Default: the recipe's, or {DATA}.", "NAME|PATH", RUN),
     ] = None,
-    engine: Annotated[str | None, _text("How to train; the recipe's, or SVI.", "NAME", RUN)] = None,
+    engine: Annotated[str | None, _text("How to train. Default: the recipe's, or SVI.", "NAME", RUN)] = None,
     backend: Annotated[
-        str | None, _parsed("numpyro or pyro; the recipe's, or numpyro.", "NAME", known_backend, RUN)
+        str | None, _parsed("numpyro or pyro. Default: the recipe's, or numpyro.", "NAME", known_backend, RUN)
     ] = None,
     settings: Annotated[
         list[str] | None,
-        _text("Set any field of the recipe; may be repeated.", "PATH=VALUE", RUN, "--set"),
+        _text("Set any field of the recipe. Repeat it for more fields.", "PATH=VALUE", RUN, "--set"),
     ] = None,
     own: Annotated[
         str | None,
-        _text("File with the classes, or the pair, that the recipe names.", "FILE[:NAME]", RUN, "--program"),
+        _text("File with your own classes, or your pair, that the recipe uses.", "FILE[:NAME]", RUN, "--program"),
     ] = None,
     epochs: Epochs = None,
     steps: Steps = None,
-    batch_size: Annotated[int | None, _parsed("Data per step; 100 by default.", "INTEGER", whole(1))] = None,
-    optimiser: Annotated[str | None, _text("adam, adamw, adamax or sgd; adam by default.", "NAME", TRAINING)] = None,
-    learning_rate: Annotated[float | None, _parsed("0.001 by default.", "NUMBER", number)] = None,
+    batch_size: Annotated[int | None, _parsed("Number of rows per step. Default: 100.", "INTEGER", whole(1))] = None,
+    optimiser: Annotated[str | None, _text("adam, adamw, adamax or sgd. Default: adam.", "NAME", TRAINING)] = None,
+    learning_rate: Annotated[float | None, _parsed("Default: 0.001.", "NUMBER", number)] = None,
     early_stopping: Annotated[
-        int | None, _parsed("Stop after so many validations without a better ELBO.", "INTEGER", whole(1))
+        int | None, _parsed("Stop after this number of validations without a better ELBO.", "INTEGER", whole(1))
     ] = None,
     binarise: Annotated[
         str | None, _text("auto, none, threshold, static or dynamic (see: ppdgm models Source).", "HOW", TRAINING)
     ] = None,
-    seed: Annotated[int | None, _parsed("Of first values, order and draws; 0 by default.", "INTEGER", whole(0))] = None,
+    seed: Annotated[
+        int | None, _parsed("Seed of first values, order and draws. Default: 0.", "INTEGER", whole(0))
+    ] = None,
     device: Annotated[str | None, _text("auto, cpu, cuda or cuda:1.", "NAME", TRAINING)] = None,
     compile: Annotated[
         bool | None,
         typer.Option(
             "--compile/--no-compile",
             metavar="",
-            help="torch.compile, on the pyro backend; where the run is long enough, by default.",
+            help="Use torch.compile, on the pyro backend. Default: if the run is long enough.",
             rich_help_panel=TRAINING,
             show_default=False,
         ),
     ] = None,
     header: Header = None,
     index: Index = None,
-    out: Annotated[str | None, _text("Folder of the run; runs/PROGRAM-DATA-N by default.", "FOLDER", OUTPUT)] = None,
+    out: Annotated[str | None, _text("Folder of the run. Default: runs/PROGRAM-DATA-N.", "FOLDER", OUTPUT)] = None,
     overwrite: Annotated[bool, flag("Replace a run in --out.", "--overwrite")] = False,
     tensorboard: TensorBoard = False,
     wandb: WandB = None,
@@ -105,11 +107,11 @@ def fit(
       ppdgm fit runs/vae/recipe.toml --set engine.k=5 --out runs/vae-5
       ppdgm fit my_program.py:MyProgram --backend pyro
 
-    Defaults come first, then the recipe, then flags, then --set, which takes
-    every field that `ppdgm models` shows, by its path in the recipe; values
-    are written as in TOML. Without --epochs or --steps a run has 100 epochs,
-    and without --data it is trained on the digits. The recipe in the run's
-    folder repeats it. Ctrl-C keeps what was reached: `ppdgm resume` goes on.
+    --set overrides flags, flags override the recipe, and the recipe overrides
+    the defaults. --set takes each field that `ppdgm models` shows, by its path
+    in the recipe. Write values as in TOML. The default is 100 epochs on the
+    digits. The recipe in the run's folder repeats the run. Ctrl-C saves the
+    progress; to continue, use `ppdgm resume`.
     """
     from ppdgm.cli.following import Flags
     from ppdgm.cli.training import train

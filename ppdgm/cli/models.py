@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 def models(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="One of them, or FILE.py:NAME.", show_default=False)
+        str | None, typer.Argument(metavar="NAME", help="A name from the list, or FILE.py:NAME.", show_default=False)
     ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List every program, part, net, engine and schedule; or show the fields of one.
+    """List all programs, parts, nets, engines and schedules, or show one.
 
     Examples:
       ppdgm models
@@ -29,7 +29,7 @@ def models(
       ppdgm models my_program.py:MyProgram
       ppdgm models --json
 
-    Fields are what a recipe has and --set takes:
+    With a name, the fields are shown. Use them in a recipe or with --set:
       ppdgm fit vae --set program.latent=16
     """
     from dataclasses import asdict
@@ -45,7 +45,7 @@ def models(
             say(f"{group}")
             say(listing([(e.name, e.meaning) for e in entries if e.group == group]))
             say()
-        say("Fields, defaults and papers: ppdgm models NAME")
+        say("To see fields, defaults and papers: ppdgm models NAME")
         return
     entry = catalogue.describe(_own(name)) if ".py" in name or ":" in name else catalogue.find(name)
     if as_json:
@@ -63,7 +63,7 @@ def _show(entry: Entry) -> None:
     if not entry.fields:
         say(f'\nNo fields. In a recipe: {entry.place}.kind = "{entry.name}"')
         return
-    say(f"\nFields, as {entry.place}.{entry.fields[0].name} and so on in a recipe or with --set:")
+    say(f"\nFields. In a recipe or with --set, write {entry.place}.{entry.fields[0].name} and so on:")
     for field in entry.fields:
         default = "required" if field.required else f"default {_default(field.default)}"
         say(f"\n  {field.name}: {field.type}; {default}")

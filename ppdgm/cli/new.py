@@ -11,14 +11,18 @@ from ppdgm.cli.output import say
 
 
 def new(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The file to write: my_program.py", show_default=False)],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="The file to write, such as my_program.py.", show_default=False)
+    ],
     name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Of the class; my_program.py has MyProgram.", show_default=False),
+        typer.Option(
+            metavar="NAME", help="Name of the class. Default: MyProgram for my_program.py.", show_default=False
+        ),
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Write a commented program of your own, which trains at once.
+    """Write a file with your own program. It has comments, and trains as it is.
 
     Examples:
       ppdgm new my_program.py

@@ -55,27 +55,31 @@ def flag(help: str, *names: str) -> Any:
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]
 Debug = Annotated[bool, flag("Show the traceback of an error.", "--debug")]
-Json = Annotated[bool, flag("Print one JSON object, for machines.", "--json")]
-Quiet = Annotated[bool, flag("No progress; print the run's folder only.", "--quiet", "-q")]
+Json = Annotated[bool, flag("Print the result as JSON, for scripts.", "--json")]
+Quiet = Annotated[bool, flag("Show no progress. Print only the run's folder.", "--quiet", "-q")]
 Last = Annotated[
     bool,
-    typer.Option("--last", metavar="", help="The last parameters, where the best validated ones were kept."),
+    typer.Option("--last", metavar="", help="Use the last parameters, not those with the best validation ELBO."),
 ]
-Seed = Annotated[int, typer.Option(parser=whole(0), metavar="INTEGER", help="Seed of the draws.")]
+Seed = Annotated[int, typer.Option(parser=whole(0), metavar="INTEGER", help="Seed of the random draws.")]
 Epochs = Annotated[
     int | None,
-    typer.Option(parser=whole(1), metavar="INTEGER", help="Passes over the training data.", rich_help_panel=TRAINING),
+    typer.Option(
+        parser=whole(1), metavar="INTEGER", help="Number of passes over the training data.", rich_help_panel=TRAINING
+    ),
 ]
 Steps = Annotated[
     int | None,
-    typer.Option(parser=whole(1), metavar="INTEGER", help="Steps, instead of epochs.", rich_help_panel=TRAINING),
+    typer.Option(
+        parser=whole(1), metavar="INTEGER", help="Number of steps, instead of epochs.", rich_help_panel=TRAINING
+    ),
 ]
 Backend = Annotated[
     str | None,
     typer.Option(
         parser=known_backend,
         metavar="NAME",
-        help="numpyro or pyro; the one it was trained on, by default.",
+        help="numpyro or pyro. Default: the one it was trained on.",
         show_default=False,
     ),
 ]
@@ -85,11 +89,11 @@ Program = Annotated[
     typer.Option(
         "--program",
         metavar="FILE[:NAME]",
-        help="File with the classes, or the pair, that the run names.",
+        help="File with your own classes, or your pair, that the run uses.",
         show_default=False,
     ),
 ]
-TensorBoard = Annotated[bool, flag("Write what TensorBoard reads to the run.", "--tensorboard")]
+TensorBoard = Annotated[bool, flag("Write a TensorBoard log to the run's folder.", "--tensorboard")]
 WandB = Annotated[
     str | None,
     typer.Option(metavar="PROJECT", help="Log to this Weights & Biases project.", rich_help_panel=OUTPUT),
@@ -97,7 +101,7 @@ WandB = Annotated[
 OtherData = Annotated[
     str | None,
     typer.Option(
-        "--data", metavar="NAME|PATH", help="Other data than the run's, prepared as those were.", show_default=False
+        "--data", metavar="NAME|PATH", help="Use other data. They are prepared like the run's own.", show_default=False
     ),
 ]
 
@@ -105,7 +109,7 @@ Units = Annotated[
     str | None,
     typer.Option(
         metavar="own|prepared",
-        help="Of other data: the raw data's, or scaled already; the own ones by default.",
+        help="Units of other data: own (raw data) or prepared (already scaled). Default: own.",
         show_default=False,
     ),
 ]
@@ -116,8 +120,9 @@ def _of_table(help: str, *names: str) -> Any:
 
 
 Header = Annotated[
-    bool | None, _of_table("Whether its first line holds names; seen, or asked for.", "--header/--no-header")
+    bool | None,
+    _of_table("Whether the first line has names. Default: detected if it is clear.", "--header/--no-header"),
 ]
 Index = Annotated[
-    bool | None, _of_table("Whether its first column is left out, as names of rows.", "--index/--no-index")
+    bool | None, _of_table("Whether the first column has row names, and is left out.", "--index/--no-index")
 ]

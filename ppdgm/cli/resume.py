@@ -16,13 +16,11 @@ def resume(
     steps: Steps = None,
     checkpoint: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="A checkpoint of the run; the last one by default.", show_default=False),
+        typer.Option(metavar="FILE", help="A checkpoint of the run. Default: the last one.", show_default=False),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME|PATH", help="The data, where the run was handed them in Python.", show_default=False
-        ),
+        typer.Option(metavar="NAME|PATH", help="The data, if the run got them in Python.", show_default=False),
     ] = None,
     own: Program = None,
     header: Header = None,
@@ -33,16 +31,16 @@ def resume(
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
-    """Go on with a run that was stopped or killed, or train it for longer.
+    """Continue a run that was stopped or killed, or train it for longer.
 
     Examples:
       ppdgm resume runs/vae
       ppdgm resume runs/vae --epochs 400
       ppdgm resume runs/vae --checkpoint runs/vae/checkpoints/FILE
 
-    On a CPU the result is bit for bit that of a run that was never stopped.
-    --epochs and --steps say how long the whole run is to be, with what it has
-    done already.
+    On a CPU, the result has the same bits as a run that was never stopped.
+    --epochs and --steps set the length of the whole run, including the part
+    that is already done.
     """
     from pathlib import Path
 

@@ -13,23 +13,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-HEAD = ("run", "program", "engine", "backend", "step", "ELBO", "valid.", "state", "when")
+HEAD = ("run", "program", "engine", "backend", "step", "ELBO", "validation", "state", "when")
 
 
 def runs(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Where to look; below it too.")] = "runs",
+    folder: Annotated[
+        str, typer.Argument(metavar="DIR", help="The folder to search, with all folders in it.")
+    ] = "runs",
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show the runs below a folder: program, engine, steps, bound and state.
+    """List the runs in a folder: program, engine, steps, ELBO and state.
 
     Examples:
       ppdgm runs
       ppdgm runs experiments --json
 
-    ELBO is that of the last steps in training, valid. the latest one on the
-    validation data, in nats. A run that was killed, or is damaged, has a row
-    that says so.
+    The column ELBO shows the ELBO of the last training steps. The column
+    validation shows the latest ELBO on the validation data. Both are in nats
+    per row of the data. The column state shows if a run was killed or is
+    damaged.
     """
     from pathlib import Path
 
@@ -42,7 +45,7 @@ def runs(
     if as_json:
         emit(found)
     elif not found:
-        say(f"No runs below {folder}.")
+        say(f"No runs in {folder}.")
     else:
         say(table(HEAD, [_row(run) for run in found], right=(4, 5, 6)))
         for run in found:

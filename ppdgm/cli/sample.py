@@ -23,18 +23,23 @@ def sample(
     run: Run,
     n: Annotated[
         int | None,
-        typer.Option("--n", parser=whole(1), metavar="INTEGER", help="How many; 64 by default.", show_default=False),
+        typer.Option(
+            "--n", parser=whole(1), metavar="INTEGER", help="Number of samples. Default: 64.", show_default=False
+        ),
     ] = None,
-    out: Annotated[str, typer.Option(metavar="FILE", help="A file: .png, .npy, .npz or .csv.")] = "samples.png",
+    out: Annotated[
+        str, typer.Option(metavar="FILE", help="The file to write: .png, .npy, .npz or .csv.")
+    ] = "samples.png",
     seed: Seed = 0,
     mean: Annotated[
-        bool, typer.Option("--mean", metavar="", help="The likelihood's means, instead of draws from it.")
+        bool, typer.Option("--mean", metavar="", help="Write the likelihood's means, instead of draws.")
     ] = False,
     given: Annotated[
         str | None,
         typer.Option(
             metavar="FILE|NAME=VALUE,…",
-            help="Fields or sites that are given: an .npz file, or numbers or classes' names, one for all or one each.",
+            help="Given fields or sites: an .npz file, or numbers or class names. Give one for all, or one for each "
+            "sample.",
             show_default=False,
         ),
     ] = None,
@@ -46,7 +51,7 @@ def sample(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Draw new data from a run, into a file.
+    """Draw new data from a run, and write them to a file.
 
     Examples:
       ppdgm sample runs/vae --out samples.png
@@ -57,8 +62,8 @@ def sample(
       ppdgm sample runs/cvae --given labels.npz
 
     A picture shows images, or histograms of a table's columns. Arrays and
-    tables have the units of the data, as their scaling is undone; binarised
-    data stay 0 or 1.
+    tables have the units of your data, because the scaling is undone.
+    Binarised data stay 0 or 1.
     """
     from pathlib import Path
 
