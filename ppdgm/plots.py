@@ -254,7 +254,7 @@ def _curve(axes: Any, name: str, history: Mapping[str, np.ndarray]) -> list[str]
     axes.fill_between(at, low, high, color=BLUE, alpha=0.2, linewidth=0)
     axes.plot(at, mean, color=BLUE, marker="." if len(at) < 30 else None, label="training")
     axes.set_title(title, fontsize=9, loc="left")
-    axes.set_ylabel("nats per datum", fontsize=9)
+    axes.set_ylabel("nats per row", fontsize=9)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e5e5e5", linewidth=0.6)

@@ -91,14 +91,14 @@ def labels_of(drawing):
 def test_axes_have_units():
     drawn, _ = draw(diagnosis())
     for name, words in {
-        "bounds": ("particles k", "nats per datum"),
+        "bounds": ("particles k", "nats per row"),
         "kl": ("dimension", "nats"),
         "pareto-k": ("effective sample size of 100 draws", "Pareto k̂", "0.7"),
         "calibration": ("rank of the truth", "ECDF"),
         "coverage": ("nominal level", "points"),
-        "surgery": ("nats per datum", "mutual information", "marginal KL", "log N"),
+        "surgery": ("nats per row", "mutual information", "marginal KL", "log N"),
         "gaps": ("nats below log p(x)",),
-        "history": ("step", "nats per datum", "validation"),
+        "history": ("step", "nats per row", "validation"),
         "traversals": ("standard deviations of the prior", "z[0]", "1.25 nats"),
         "prior": ("density", "aggregated posterior", "z[0]"),
         "codes": ("component 1 (", "% of variance)"),

@@ -136,7 +136,7 @@ def test_the_bound_is_drawn_as_means_over_windows(drawn):
         starts = range(0, 1234, 7)
         np.testing.assert_allclose(y, [found[name][i : i + 7].mean() for i in starts])
         np.testing.assert_allclose(x, [found["step"][i : i + 7].mean() for i in starts])
-        assert axes.get_ylabel() == "nats per datum"
+        assert axes.get_ylabel() == "nats per row"
         assert [line.get_xdata()[0] for line in axes.lines[-2:]] == [41, 42]
     np.testing.assert_array_equal(elbo.lines[1].get_data(), [found["validation_step"], found["validation_elbo"]])
     low, high = elbo.get_ylim()

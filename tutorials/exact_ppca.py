@@ -153,7 +153,7 @@ for axes in (middle, inset):
 bars.set_label("$L_K$ ± 2 Monte Carlo errors")
 middle.axhline(log_p.mean() - gap, color=grey, lw=1.2, ls="--", label="exact ELBO: log p(x) − KL")
 middle.set_xticks(ks[::2], [str(k) for k in ks[::2]])
-middle.set(title="The K-sample bound", xlabel="K, draws per datum", ylabel="mean over data   [nats per datum]")
+middle.set(title="The K-sample bound", xlabel="K, draws per datum", ylabel="mean over data   [nats per row]")
 middle.set_ylim(log_p.mean() - 1.25 * gap, log_p.mean() + 0.45 * gap)
 inset.set(xlim=(28, 600), ylim=(log_p.mean() - 0.026, log_p.mean() + 0.008), xticks=[32, 128, 512])
 inset.set_xticklabels(["32", "128", "512"], fontsize=8)
@@ -174,7 +174,7 @@ right.errorbar(
 right.set_xscale("log")
 right.set_yscale("symlog", linthresh=0.01)
 right.set_ylim(-0.01, 100)
-right.set(title="SVI from a random start", xlabel="training step", ylabel="maximum − ELBO   [nats per datum]")
+right.set(title="SVI from a random start", xlabel="training step", ylabel="maximum − ELBO   [nats per row]")
 right.legend(loc="upper right", fontsize=9, frameon=False)
 
 caption = (

@@ -18,7 +18,7 @@ Rows = NDArray[np.int64]
 
 Stretch = Callable[[], Floats]
 """Takes one step per row, going on from where the last stretch ended, and returns each step's loss, `[S]`, in
-nats per datum. It returns when the work is done, so its wall time is what the steps cost."""
+nats per row. It returns when the work is done, so its wall time is what the steps cost."""
 
 Contestant = Callable[[Rows], Stretch]
 """Puts the rows on the device, outside the timed part, and returns the stretch that trains on them."""

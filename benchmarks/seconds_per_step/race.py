@@ -118,7 +118,7 @@ def _check_same_objective(entries: list[Entry]) -> None:
         astray = [f"{name} has {mean:.1f}" for name, mean in means.items() if not abs(mean - median) <= NATS]
         if astray:
             raise DifferentObjective(
-                f"Mean loss of {when}, in nats per datum: the median contestant has {median:.1f}, but "
+                f"Mean loss of {when}, in nats per row: the median contestant has {median:.1f}, but "
                 f"{', '.join(astray)} (allowed: {NATS} apart). They do not train the same objective, so "
                 "their speed is not compared."
             )

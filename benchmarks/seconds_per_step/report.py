@@ -12,7 +12,7 @@ from .race import Race
 from .table import lines, notes, rich_table
 
 FOOTNOTES = (
-    "Loss: negative ELBO in nats per datum, mean over steps 51 to 100 of the warm-up. Columns ÷: median "
+    "Loss: negative ELBO in nats per row, mean over steps 51 to 100 of the warm-up. Columns ÷: median "
     "over the rounds of the time relative to jax-scan's, torch-eager's or pyro-svi's in the same round; "
     "below 1 is faster.",
     "numpyro-svi.run has no place for a minibatch per step: its loss picks one of the same index rows at "

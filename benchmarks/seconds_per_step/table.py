@@ -37,7 +37,7 @@ class Line:
 
     name: str
     loss: float
-    """Mean over the settled part of the warm-up, nats per datum."""
+    """Mean over the settled part of the warm-up, nats per row."""
     steps: int
     """Steps in a stretch."""
     median: float

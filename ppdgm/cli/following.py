@@ -149,11 +149,11 @@ def _say_summary(result: dict[str, Any], place: str) -> None:
     ended = "" if result["stopped"] == "done" else f" ({result['stopped']})"
     say(f"Trained {result['program']} for {result['steps']} steps in {result['seconds']:.0f} s{ended}.")
     if result["validation_elbo"] is not None:
-        say(f"Best validation ELBO  {result['validation_elbo']:.2f} nats per datum")
+        say(f"Best validation ELBO  {result['validation_elbo']:.2f} nats per row")
     if "test" in result:
         elbo = result["test"]["elbo"]
         error = f" ± {elbo['standard_error']:.2f}" if math.isfinite(elbo["standard_error"]) else ""
-        say(f"Test ELBO             {elbo['mean']:.2f}{error} nats per datum, over {result['test']['n']} data held out")
+        say(f"Test ELBO             {elbo['mean']:.2f}{error} nats per row, over {result['test']['n']} test rows")
         say("  On average log p(x) is at least that: the higher, the better data are explained.")
     say(f"The run is in {result['out']}. Next:")
     say(f"  ppdgm evaluate {place}                  its likelihood too")

@@ -82,7 +82,9 @@ def sample(
     rows = {len(a) for a in known.values()} or {n or 64}
     if len(rows) > 1 or (n or 0) not in (0, *rows):
         sizes = ", ".join(f"{name} {len(a)}" for name, a in known.items())
-        raise DataError(f"--given: got rows of {sizes}, expected {n or 'the same number'} of each, a row for a datum.")
+        raise DataError(
+            f"--given: got rows of {sizes}, expected {n or 'the same number'} of each: one for each sample."
+        )
     (n,) = rows
     picture = path.suffix.lower() == ".png"
     found = fit.sample(n, seed=seed, mean=mean, given=known, units="prepared" if picture else "own")
@@ -114,7 +116,9 @@ def _read_given(given: str | None, n: int, classes: Mapping[str, tuple[str, ...]
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise DataError(f"--given: {given} can't be read as an .npz file of arrays ({error}).") from None
     if not found or any(a.ndim == 0 or not len(a) for a in found.values()):
-        raise DataError(f"--given: {given} has no rows. Expected an array for each field, with a row for each datum.")
+        raise DataError(
+            f"--given: {given} has no rows. Expected an array for each field, with a row for each sample."
+        )
     return found
 
 

@@ -101,7 +101,7 @@ def page(diagnosis: Any, drawn: dict[str, Drawing], failed: list[str]) -> str:
         f"<title>{title}: diagnosis</title><style>{CSS}</style></head>\n"
         f'<body><header><h1>{title}</h1><p class="about">{escape(about)}</p>'
         f'<nav aria-label="Parts of this report"><ul>{links}</ul></nav></header>\n'
-        f"<main>{body}</main>\n<footer>Written by ppdgm. All bounds and likelihoods are in nats per datum.</footer>"
+        f"<main>{body}</main>\n<footer>Written by ppdgm. All bounds and likelihoods are in nats per row.</footer>"
         "</body></html>\n"
     )
 

@@ -100,7 +100,7 @@ def surgery(found: Any) -> str:
         ("= ELBO", s.elbo),
     )
     rows = [(name, number(m.value), _error(m)) for name, m in named]
-    return table(("", "nats per datum", "± error"), rows, 3)
+    return table(("", "nats per row", "± error"), rows, 3)
 
 
 def gaps(found: Any) -> str:
@@ -114,7 +114,7 @@ def gaps(found: Any) -> str:
         (f"= inference gap{least}", g.inference),
     )
     rows = [(name, number(m.value), _error(m)) for name, m in named]
-    return table(("", "nats per datum", "± error"), rows, 2)
+    return table(("", "nats per row", "± error"), rows, 2)
 
 
 def coverage(found: Any) -> str:

@@ -24,7 +24,7 @@ def diverged(history: Mapping[str, np.ndarray]) -> str:
     first, last = float(elbo[0]), float(elbo[-min(LAST, len(elbo) // 2) :].mean())
     if last >= first - FAR * max(1.0, abs(first)):
         return ""
-    return f"Training diverged: the ELBO began at {first:.4g} nats per datum, and ended at {last:.4g}."
+    return f"Training diverged: the ELBO began at {first:.4g} nats per row, and ended at {last:.4g}."
 
 
 def describe(step: int, terms: Trace, gradients: Mapping[str, np.ndarray], rows: np.ndarray) -> str:

@@ -46,7 +46,7 @@ def curve(found: Any) -> Drawing | None:
         axes.annotate(_signed(mean[0], room), (k[0], mean[0] - 2 * error[0]), (2, -12), **words)
     axes.annotate(_signed(mean[-1], room), (k[-1], mean[-1] + 2 * error[-1]), (4, 6), ha="right", **words)
     axes.set_xlabel("particles k (log scale)")
-    axes.set_ylabel("nats per datum")
+    axes.set_ylabel("nats per row")
     caption = (
         "L_k is the ELBO at k = 1 and rises to log p(x); still rising at the right, it is above what is shown. Bars "
         "are two Monte Carlo errors; other data would move the whole curve "
@@ -74,7 +74,7 @@ def surgery(found: Any) -> Drawing | None:
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.grid(False)
-    axes.set_xlabel("nats per datum")
+    axes.set_xlabel("nats per row")
     figure.legend(loc="outside upper left", ncols=3, columnspacing=1.2, handlelength=1.4)
     caption = (
         "What the KL is paid for. Mutual information tells data apart, at most log N of them; the marginal KL buys "
@@ -152,7 +152,7 @@ def _trace(axes: Any, name: str, history: Any) -> int:
     if len(seen) > 5 and np.ptp(mean) > 3 * np.ptp(seen) > 0:  # the first steps would make the rest look flat
         axes.set_ylim(seen.min() - 0.1 * np.ptp(seen), seen.max() + 0.1 * np.ptp(seen))
     axes.set_title({"elbo": "ELBO", "kl": "KL"}.get(name, name))
-    axes.set_ylabel("nats per datum" if name != "objective" else "objective")
+    axes.set_ylabel("nats per row" if name != "objective" else "objective")
     return window
 
 
