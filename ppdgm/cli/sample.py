@@ -116,9 +116,7 @@ def _read_given(given: str | None, n: int, classes: Mapping[str, tuple[str, ...]
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise DataError(f"--given: {given} can't be read as an .npz file of arrays ({error}).") from None
     if not found or any(a.ndim == 0 or not len(a) for a in found.values()):
-        raise DataError(
-            f"--given: {given} has no rows. Expected an array for each field, with a row for each sample."
-        )
+        raise DataError(f"--given: {given} has no rows. Expected an array for each field, with a row for each sample.")
     return found
 
 
