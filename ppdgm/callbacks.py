@@ -23,15 +23,15 @@ class Callback:
 
     def open(self, step: int) -> None:
         """Get ready to write from this step on."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each writer has its own
 
     def write(self, values: dict[str, float], step: int) -> None:
         """Write named values at a step."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each writer has its own
 
     def close(self) -> None:
         """Write out what is left."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each writer has its own
 
     def __call__(self, now: Progress) -> None:
         """Write the metrics under `train/`, the validation ELBO if it is new, and the rate."""

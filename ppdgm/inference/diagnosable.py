@@ -41,11 +41,11 @@ class Diagnosable:
 
     def _feed(self, data: Any) -> Feed:
         """Data, checked and on the device; `Fit` implements it."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: `Fit` has it
 
     def _outward(self, data: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
         """A function that converts observed sites to the units of the data; `Fit` implements it."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: `Fit` has it
 
     def diagnose(
         self,

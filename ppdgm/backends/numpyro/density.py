@@ -105,7 +105,7 @@ class Density(dist.Distribution):
     @property
     def mean(self) -> Array:
         if self._rest["mean"] is None:
-            raise NotImplementedError
+            raise NotImplementedError  # the library's own sign for: the mean is not known
         return self._rest["mean"]()
 
     def expand(self, batch_shape: tuple[int, ...]) -> Density:

@@ -99,7 +99,7 @@ def support_of(d: Any) -> Any:
     """A distribution's support, unless it is all real numbers, or not known."""
     try:
         support = d.support
-    except (NotImplementedError, AttributeError, AssertionError):
+    except (NotImplementedError, AttributeError, AssertionError):  # NumPyro's signs for: it is not known
         return None
     base = _base(support)
     unknown = base is None or type(base).__name__ in ("_Dependent", "dependent_property", "_Real")

@@ -129,7 +129,7 @@ def support_of(d: Any) -> Any:
     """A distribution's support, unless it is all real numbers, or not known."""
     try:
         support = d.support
-    except (NotImplementedError, AttributeError):
+    except (NotImplementedError, AttributeError):  # torch's signs for: it is not known
         return None
     base = support
     while isinstance(base, constraints.independent):
