@@ -186,7 +186,7 @@ def test_a_column_with_decimal_commas_is_not_two_columns(tmp_path, form, count):
     cells = [form.format(abs(v) * 10).replace(".", ",") for v in COMMAS[:count]]
     cells = [c if "," in c else f"{c},0" for c in cells]
     (tmp_path / "t.csv").write_text("\n".join(cells))
-    with pytest.raises(DataError, match=r"two columns, or one with decimal commas\? If two, say fields"):
+    with pytest.raises(DataError, match=r"two columns, or one with decimal commas\? For two, give fields"):
         load_data(tmp_path / "t.csv")
     (tmp_path / "t.csv").write_text("\n".join(cells[:2]).replace(cells[0], "-0,5"))
     with pytest.raises(DataError, match="decimal commas"):
@@ -253,7 +253,7 @@ def test_bare_names_are_the_label_and_all_other_columns(tmp_path, label):
 def test_bare_names_where_the_first_column_may_be_an_index(tmp_path):
     rows = "".join(f"{i},{i / 2},{i % 3}\n" for i in range(12))
     (tmp_path / "d.csv").write_text(f"n,a,label\n{rows}")
-    with pytest.raises(DataError, match=r"'n', counts the rows.*index=True or index=False"):
+    with pytest.raises(DataError, match=r"'n', that counts the rows.*index=True or index=False"):
         load_data(tmp_path / "d.csv", fields=["x", "label"])
     for index, columns in ((True, 1), (False, 2)):
         found = load_data(tmp_path / "d.csv", fields=["x", "label"], index=index, validation=0, test=0)
@@ -270,7 +270,7 @@ def test_packed_tables(tmp_path, name):
         found = [load_data(tmp_path / n, fields=fields, header=True).train for n in (name, f"{name}.gz")]
         left, right = (as_fields(f) for f in found)
         assert left.keys() == right.keys() and all(np.array_equal(left[n], right[n]) for n in left)
-    for cut, told in ((whole[:40], "no whole gzip file"), (b"a,b\n1,2\n", "Not a gzipped file")):
+    for cut, told in ((whole[:40], "not a complete gzip file"), (b"a,b\n1,2\n", "Not a gzipped file")):
         (tmp_path / f"{name}.gz").write_bytes(cut)
         with pytest.raises(DataError, match=told):
             load_data(tmp_path / f"{name}.gz")
@@ -281,7 +281,7 @@ def test_a_blank_index_beside_names_that_are_numbers(tmp_path):
     path.write_text(INDEXED)
     with pytest.raises(DataError, match="line 1: got '', 0, 1, which may be names"):
         whole(path)
-    with pytest.raises(DataError, match=r"first column has no name, as pandas .* index=True"):
+    with pytest.raises(DataError, match=r"first column without a name, like an index that pandas .* index=True"):
         whole(path, header=True)
     assert whole(path, header=True, index=True).train.tolist() == TABLE
     words = "".join(f"{w}{line}\n" for w, line in zip(",abcde"[1:], NAMED.split("\n")[1:6], strict=True))
@@ -304,7 +304,7 @@ def test_tables_that_leave_no_question(tmp_path, text):
 def test_what_is_said_of_a_table_is_of_tables_alone(tmp_path):
     np.save(tmp_path / "x.npy", X)
     for name, option in ((tmp_path / "x.npy", "header"), ("digits", "index")):
-        with pytest.raises(DataError, match=rf"{option}: got True, but .* is no table"):
+        with pytest.raises(DataError, match=rf"{option}: got True, but .* is not a table"):
             load_data(name, **{option: True})
 
 
@@ -470,5 +470,5 @@ def test_a_file_that_becomes_shorter_while_it_is_read(tmp_path):
     data = whole(path, memory=1)
     with path.open("r+b") as file:
         file.truncate(300)
-    with pytest.raises(DataError, match=r"x\.npy has become shorter"):
+    with pytest.raises(DataError, match=r"x\.npy became shorter"):
         data.train[:]

@@ -177,11 +177,11 @@ IMAGES = "train-images-idx3-ubyte"
 WHOLE = FILES[IMAGES]
 DAMAGED = {
     "another set": (WHOLE[:-1] + b"\7", "sha256"),
-    "cut short": (WHOLE[:-1], "its header says 360"),
-    "too long": (WHOLE + b"\7", "its header says 360"),
-    "not an idx file": (b"<html>not found</html>", "is no idx file: it starts with 3c 68"),
-    "empty": (b"", "is no idx file: it starts with nothing"),
-    "half a header": (WHOLE[:9], "is cut short"),
+    "cut short": (WHOLE[:-1], "expected 360, from its header"),
+    "too long": (WHOLE + b"\7", "expected 360, from its header"),
+    "not an idx file": (b"<html>not found</html>", "is not an idx file: it starts with 3c 68"),
+    "empty": (b"", "is not an idx file: it starts with nothing"),
+    "half a header": (WHOLE[:9], "is incomplete: its header must have"),
 }
 
 

@@ -71,7 +71,7 @@ FILES = {
         npy(np.array([{}, []], object)),
         "d.npy",
         {},
-        ["d.npy holds Python objects", "np.save(path, np.asarray"],
+        ["d.npy: got Python objects", "np.save(path, np.asarray"],
     ),
     "rows of different lengths": (npy(np.array([[1], [2, 3]], object)), "d.npy", {}, ["Python objects"]),
     "objects in npz": (npz(x=np.array([{}], object)), "d.npz", {}, ["Python objects as 'x'", "np.save(path"]),
@@ -100,7 +100,7 @@ FILES = {
         {},
         ["got fields ['x'] for test, expected ['x', 'mask'], as for train"],
     ),
-    "no x": (npz(a=np.ones(3), b=np.ones(3)), "d.npz", {}, ["arrays 'a', 'b', of which none is named 'x'", "fields={"]),
+    "no x": (npz(a=np.ones(3), b=np.ones(3)), "d.npz", {}, ["arrays 'a', 'b', expected one named 'x'", "fields={"]),
     "no such array": (
         npz(image=np.ones(3)),
         "d.npz",
@@ -114,12 +114,12 @@ FILES = {
         ["got (0,), expected the name of an array"],
     ),
     "an empty npz": (npz(), "d.npz", {}, ["none"]),
-    "half an npy": (damaged("d.npy", 0.5), "d.npy", {}, ["d.npy is no whole .npy file"]),
-    "half an npy, streamed": (damaged("d.npy", 0.5), "d.npy", {"memory": 1}, ["d.npy is no whole .npy file"]),
-    "a piece of an npy": (damaged("d.npy", 0.05), "d.npy", {}, ["d.npy is no whole .npy file"]),
-    "half an npz": (damaged("d.npz", 0.5), "d.npz", {}, ["d.npz is no whole .npz file"]),
-    "an empty file": (text("", "d.npy"), "d.npy", {}, ["d.npy is no whole .npy file"]),
-    "another kind of file": (text("hello", "d.bin"), "d.bin", {}, ["none of .npy, .npz, .csv", "np.save"]),
+    "half an npy": (damaged("d.npy", 0.5), "d.npy", {}, ["d.npy is not a complete .npy file"]),
+    "half an npy, streamed": (damaged("d.npy", 0.5), "d.npy", {"memory": 1}, ["d.npy is not a complete .npy file"]),
+    "a piece of an npy": (damaged("d.npy", 0.05), "d.npy", {}, ["d.npy is not a complete .npy file"]),
+    "half an npz": (damaged("d.npz", 0.5), "d.npz", {}, ["d.npz is not a complete .npz file"]),
+    "an empty file": (text("", "d.npy"), "d.npy", {}, ["d.npy is not a complete .npy file"]),
+    "another kind of file": (text("hello", "d.bin"), "d.bin", {}, ["expected .npy, .npz, .csv", "np.save"]),
     "no file": (
         empty_folder,
         "e.npy",
@@ -145,7 +145,7 @@ FILES = {
         npy(np.array([0.5, 2])),
         "d.npy",
         {"binarise": "dynamic", "scale": "standardise"},
-        ["Got scale='standardise', but binarisation is of x in [0, 1]: give scale='unit'"],
+        ["Got scale='standardise', but binarise needs x in [0, 1]. Give scale='unit'"],
     ),
     "standardise huge numbers": (npy(np.array([1e308, -1e308])), "d.npy", {"scale": "standardise"}, ["too large"]),
     "standardise tiny numbers": (  # the first is no constant, though its variance is 0 in float64
@@ -164,32 +164,32 @@ FILES = {
         npz(a=np.ones(9)),
         "d.npz",
         {"fields": {"y": "a"}, "scale": "unit"},
-        ["scale and binarise are for the field 'x'"],
+        ["got scale or binarise, but there is no field 'x'"],
     ),
     "nothing left": (
         npy(np.ones(9)),
         "d.npy",
         {"validation": 5, "test": 4},
-        ["validation=5, test=4", "nothing of 9 rows"],
+        ["validation=5, test=4", "got 9 rows, and none is left"],
     ),
-    "more than there are": (npy(np.ones(9)), "d.npy", {"test": 10}, ["test=10", "nothing of 9 rows"]),
+    "more than there are": (npy(np.ones(9)), "d.npy", {"test": 10}, ["test=10", "got 9 rows, and none is left"]),
     "fractions of too much": (
         npy(np.ones(10)),
         "d.npy",
         {"validation": 0.5, "test": 0.5},
-        ["0.5", "nothing of 10 rows"],
+        ["0.5", "got 10 rows, and none is left"],
     ),
     "a fraction of too little": (
         npy(np.ones(9)),
         "d.npy",
         {"test": 0.01},
-        ["the fraction 0.01 of 9 rows, which is none"],
+        ["the fraction 0.01 of 9 rows, which is no row"],
     ),
     "more than the split has": (
         npz(x_train=np.ones(9), x_test=np.ones(4)),
         "d.npz",
         {"test": 5},
-        ["test: got 5, expected at most the 4 rows"],
+        ["test: got 5, expected at most 4, the rows"],
     ),
     # tables
     "a word": (
@@ -202,7 +202,7 @@ FILES = {
         text('a,note\n1,x\n2,"y\n3,z\n4,z\n'),
         "d.csv",
         {"fields": {"x": ["a"]}},
-        ["d.csv, line 3: got a quotation mark", "without another"],
+        ["d.csv, line 3: got a quotation mark", "that is not closed"],
     ),
     "rows within a quotation": (
         text('a,label\n1,"big\n2,small"\n3,big\n'),
@@ -214,7 +214,7 @@ FILES = {
         text("id,a,b\n7,1,2\n8,3,4\n"),
         "d.csv",
         {"index": True, "fields": {"x": [0, 1]}},
-        ["index: got True, but field 'x' takes the first column, 'id'"],
+        ["index: got True, but field 'x' uses the first column, 'id'"],
     ),
     "a word without header": (text("1,2\n3,x\n"), "d.csv", {}, ["line 2, column 1: got 'x'", '"label": 1']),
     "a word in the first line": (
@@ -246,7 +246,7 @@ FILES = {
     ),
     "a short row": (text("a,b\n1,2\n3\n"), "d.csv", {}, ["line 3: got 1 cells, expected 2"]),
     "a long row": (text("1,2\n3,4,5\n"), "d.csv", {}, ["line 2: got 3 cells, expected 2"]),
-    "an empty table": (text("\n\n"), "d.csv", {}, ["d.csv is empty"]),
+    "an empty table": (text("\n\n"), "d.csv", {}, ["d.csv: got an empty file"]),
     "a header alone": (text("a,b\n"), "d.csv", {}, ["d.csv has a header, but no rows"]),
     "a missing name": (
         text("a,g\n1,x\n2,\n"),
@@ -266,9 +266,14 @@ FILES = {
         text("1,2\n"),
         "d.csv",
         {"fields": {"x": "a"}},
-        ["has no header: columns go by number, 0 to 1"],
+        ["has no header: got column 'a', expected a number from 0 to 1"],
     ),
-    "a number too large": (text("1,2\n"), "d.csv", {"fields": {"x": [0, 2]}}, ["no column 2: it has 2, from 0 to 1"]),
+    "a number too large": (
+        text("1,2\n"),
+        "d.csv",
+        {"fields": {"x": [0, 2]}},
+        ["no column 2, expected a number from 0 to 1"],
+    ),
     "another encoding": (text("a,b\n1,é\n".encode("latin-1")), "d.csv", {}, ["is not text in UTF-8"]),
     "no text": (text(b"a,b\n1,\0\n"), "d.csv", {}, ["d.csv"]),
     # images
@@ -276,16 +281,16 @@ FILES = {
         images(a=GREY, b=GREY, c=GREY[:2]),
         "d",
         {},
-        ["c.png is 2×4, grey, 8 bits, expected 3×4", "as a.png"],
+        ["c.png: got 2×4, grey, 8 bits, expected 3×4", "like a.png"],
     ),
     "another mode": (
         images(a=GREY, b=np.stack([GREY] * 3, -1)),
         "d",
         {},
-        ["b.png is 3×4, in colour", "expected 3×4, grey"],
+        ["b.png: got 3×4, in colour", "expected 3×4, grey"],
     ),
-    "half an image": (images(a=GREY, b=b"\x89PNG\r\n\x1a\n0000"), "d", {}, ["b.png is no whole image"]),
-    "no class": (images(a=GREY, cat_b=GREY), "d", {}, ["a.png is in no class, but there are classes cat"]),
+    "half an image": (images(a=GREY, b=b"\x89PNG\r\n\x1a\n0000"), "d", {}, ["b.png is not a complete image"]),
+    "no class": (images(a=GREY, cat_b=GREY), "d", {}, ["a.png: got an image outside the folders of classes (cat"]),
     "no training images": (images(test_a=GREY), "d", {}, ["got the folders test, expected 'train' too"]),
     "an empty split": (images(train_a=GREY), "d", {}, []),
 }
@@ -320,11 +325,11 @@ CALLS = {
     "a scale": (lambda: load_data("digits", scale="uint"), "Source.scale: got 'uint'"),
     "all of it": (
         lambda: load_data("digits", test=1.0),
-        "to have all rows in one split, give validation=0, test=0 and take data.train.",
+        "to have all rows in one split, give validation=0, test=0 and use data.train.",
     ),
     "all rows": (
         lambda: load_data("digits", test=1797),
-        "to have all rows in one split, give validation=0, test=0 and take data.train.",
+        "To have all rows in one split, give validation=0, test=0 and use data.train.",
     ),
     "a fraction": (
         lambda: load_data("digits", test=1.5),
@@ -347,8 +352,8 @@ CALLS = {
         lambda: load_data("digits", transform=Transform("standardise", 1.0, np.zeros(3), np.ones(3)), binarise="none"),
         "got data of shape (8, 8), expected (3,)",
     ),
-    "binarised levels": (lambda: load_data("digits", scale="levels", binarise="static"), "give scale='unit'"),
-    "too much": (lambda: load_data("digits", validation=1500, test=297), "leaves nothing of 1797 rows to train on"),
+    "binarised levels": (lambda: load_data("digits", scale="levels", binarise="static"), "Give scale='unit'"),
+    "too much": (lambda: load_data("digits", validation=1500, test=297), "got 1797 rows, and none is left to train on"),
 }
 
 
@@ -377,7 +382,7 @@ def test_mistakes_in_arrays(case):
 
 
 def test_a_whole_set_where_a_split_is_meant():
-    with pytest.raises(DataError, match=r"got the whole of Dataset\('digits'.*data\.train"):
+    with pytest.raises(DataError, match=r"got Dataset\('digits'.*data\.train"):
         as_fields(load_data("digits"))
 
 

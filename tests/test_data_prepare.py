@@ -38,7 +38,7 @@ def test_digits(black_and_white):
         got = getattr(data, name)
         assert got.dtype == np.float32 and np.array_equal(got, x[rows])
         assert np.array_equal(data.labels[name], classes[rows])
-    assert repr(data) == "Dataset('digits': train 1347, validation 150, test 300 data of shape (8, 8))"
+    assert repr(data) == "Dataset('digits': train 1347, validation 150, test 300 rows of shape (8, 8))"
 
 
 def test_digits_otherwise():
@@ -49,7 +49,7 @@ def test_digits_otherwise():
     data = load_data("digits", fields=["x", "label"])
     assert set(data.train) == {"x", "label"} and np.array_equal(data.train["label"], data.labels["train"])
     assert set(as_fields(data.train)) == {"x", "label"} and as_fields(data.train)["label"].dtype.kind == "i"
-    assert repr(data).endswith("data of shape (8, 8), fields x, label)")
+    assert repr(data).endswith("rows of shape (8, 8), fields x, label)")
 
 
 def test_the_resolved_source_repeats_the_data():
@@ -232,7 +232,7 @@ def test_log_det_brings_densities_to_the_raw_numbers(tmp_path, scale):
 
 
 def test_log_det_of_what_has_none_is_refused(tmp_path):
-    with pytest.raises(DataError, match="x was binarised"):
+    with pytest.raises(DataError, match="got x binarised"):
         load_data("digits").transform.log_det((8, 8))
     with pytest.raises(DataError, match=r"log_det: got event_shape \(3,\), expected \(4,\)"):
         load_data(saved(tmp_path, TABLE), scale="standardise").transform.log_det((3,))

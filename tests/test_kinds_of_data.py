@@ -19,7 +19,7 @@ from ppdgm.models import MLP, VAE
 FRAME = pd.DataFrame(X, columns=["a", "b", "c"])
 WRONG = {  # name: (what is handed over, what is said)
     "a column of text": (FRAME.assign(s="u"), "column 's' has text, such as 'u' at index (0,)", "cat.codes"),
-    "columns of text": (FRAME.assign(s="u", t="v"), "so have 1 others ('t')", "select_dtypes('number')"),
+    "columns of text": (FRAME.assign(s="u", t="v"), "also 't'", "select_dtypes('number')"),
     "a column of classes": (FRAME.assign(c=pd.Categorical(list("uv") * 6)), "column 'c' has text", "cat.codes"),
     "a column of dates": (FRAME.assign(c=pd.Timestamp("2020-01-01")), "column 'c' has datetime64", "select_dtypes"),
     "a column of lists": (FRAME.assign(c=[[1]] * 12), "'c' has list, such as [1] at index (0,)", "select_dtypes"),
@@ -34,7 +34,7 @@ WRONG = {  # name: (what is handed over, what is said)
     "records": (np.zeros(12, [("a", "f4"), ("b", "f4")]), "with the columns a, b", "structured_to_unstructured"),
     "a sparse matrix": (scipy.sparse.csr_matrix(X), "a sparse matrix (csr_matrix)", "x.toarray()"),
     "a sparse array": (scipy.sparse.coo_array(X), "a sparse matrix (coo_array)", "x.toarray()"),
-    "bfloat16": (X.astype(ml_dtypes.bfloat16), "bfloat16, a type that NumPy lacks", "x.astype('float32')"),
+    "bfloat16": (X.astype(ml_dtypes.bfloat16), "bfloat16, a type that NumPy does not have", "x.astype('float32')"),
     "bfloat16 of JAX": (jax.numpy.asarray(X, jax.numpy.bfloat16), "bfloat16", "x.astype('float32')"),
     "bfloat16 of torch": (torch.tensor(X).bfloat16(), "BFloat16", "x.float()"),
     "float8": (X.astype(ml_dtypes.float8_e4m3fn), "float8_e4m3fn", "x.astype('float32')"),
@@ -42,7 +42,7 @@ WRONG = {  # name: (what is handed over, what is said)
     "a sparse tensor": (torch.tensor(X).to_sparse(), "Sparse layout", "to_dense"),
     "a data set of torch": (torch.utils.data.TensorDataset(torch.tensor(X)), "a TensorDataset", "np.stack("),
     "a loader": (torch.utils.data.DataLoader(X), "a DataLoader", "np.stack("),
-    "a generator": ((x for x in X), "a generator, which gives its rows once", "np.stack(list(rows))"),
+    "a generator": ((x for x in X), "a generator, which gives its rows only once", "np.stack(list(rows))"),
     "a pair": ((X, np.arange(12)), "arrays of shapes (12, 3), (12,) in one field", "{'x': x, 'label': y}"),
     "rows of different lengths": ([[1], [1, 2]], "rows of different lengths", "Pad them"),
     "a path": ("rows.csv", "the text 'rows.csv'", "ppdgm.load_data(path)"),

@@ -66,7 +66,7 @@ def test_what_comes_after_the_data_is_told(name, tmp_path):
     content, read = FILES[name]
     path = tmp_path / name
     path.write_bytes(content + (gzip.compress(b"more") if name.endswith("gz") else b"more"))
-    with pytest.raises(DataError, match=f"{name}.* bytes of data, its header says 240"):
+    with pytest.raises(DataError, match=f"{name}.* bytes of data, expected 240, from its header"):
         read(path)
 
 
@@ -75,6 +75,6 @@ def test_a_member_of_an_archive_has_the_size_of_its_header(change, tmp_path):
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("x.npy", packed(np.save, X).replace(*change))
     with pytest.raises(
-        DataError, match=r"x\.npz, x\.npy is no whole \.npy file: got 240 bytes of data, its header says"
+        DataError, match=r"x\.npz, x\.npy is not a complete \.npy file: got 240 bytes of data, expected"
     ):
         read_npz(tmp_path / "x.npz")

@@ -27,17 +27,19 @@ def read_npy(path: Path, memory: int) -> np.ndarray:
         with path.open("rb") as file:
             shape, fortran, dtype = _header(file)
             if dtype.hasobject:
-                raise DataError(f"{path} holds Python objects, expected numbers. {_PLAIN}")
+                raise DataError(f"{path}: got Python objects, expected numbers. {_PLAIN}")
             _check_size(path.stat().st_size - file.tell(), shape, dtype, str(path))
         if dtype.kind not in "fbiu" or int(np.prod(shape, dtype=object)) * floating(dtype).itemsize <= memory:
             return np.load(path, allow_pickle=False)
         if fortran and len(shape) > 1:
-            raise DataError(f"{path} is in Fortran order, too large to load: save it in C order, to have it streamed.")
+            raise DataError(
+                f"{path}: got an array in Fortran order that is too large to load. Save it in C order, to stream it."
+            )
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except DataError:
         raise
     except Exception as error:  # any error that NumPy raises for a damaged file
-        raise DataError(f"{path} is no whole .npy file: {_line(error)}.") from None
+        raise DataError(f"{path} is not a complete .npy file: {_line(error)}. Save or copy it again.") from None
 
 
 def read_npz(path: Path) -> dict[str, dict[str, np.ndarray]]:
@@ -60,7 +62,7 @@ def read_npz(path: Path) -> dict[str, dict[str, np.ndarray]]:
     except DataError:
         raise
     except Exception as error:  # any error that zipfile and NumPy raise for a damaged file
-        raise DataError(f"{path} is no whole .npz file: {_line(error)}.") from None
+        raise DataError(f"{path} is not a complete .npz file: {_line(error)}. Save or copy it again.") from None
     return by_split(named, str(path))
 
 
@@ -80,7 +82,10 @@ def _check_size(got: int, shape: tuple[int, ...], dtype: np.dtype, where: str) -
     """Refuse data whose size is not the one in their header; data after them would be left out without a warning."""
     size = int(np.prod(shape, dtype=object)) * dtype.itemsize
     if got != size:
-        raise DataError(f"{where} is no whole .npy file: got {got} bytes of data, its header says {size}.")
+        raise DataError(
+            f"{where} is not a complete .npy file: got {got} bytes of data, expected {size}, from its header. "
+            "Save or copy it again."
+        )
 
 
 def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
@@ -98,7 +103,7 @@ def _member(arrays: Any, name: str, path: Path) -> np.ndarray:
         return np.asarray(arrays[name])
     except ValueError as error:
         if "pickle" in str(error):
-            raise DataError(f"{path} holds Python objects as {name!r}, expected numbers. {_PLAIN}") from None
+            raise DataError(f"{path}: got Python objects as {name!r}, expected numbers. {_PLAIN}") from None
         raise
 
 

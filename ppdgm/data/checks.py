@@ -87,7 +87,7 @@ def check_fits(size: int, where: str, advice: str) -> None:
     except (AttributeError, ValueError, OSError):  # this system does not report it
         return
     if size > there:
-        raise DataError(f"{where} takes {size / 2**30:.1f} GiB, this machine has {there / 2**30:.1f} GiB. {advice}")
+        raise DataError(f"{where} needs {size / 2**30:.1f} GiB, but this machine has {there / 2**30:.1f} GiB. {advice}")
 
 
 def check_resolution(name: str, array: Any, kind: np.dtype, training: bool) -> None:
@@ -113,9 +113,9 @@ def check_resolution(name: str, array: Any, kind: np.dtype, training: bool) -> N
     first = tuple(int(i) for i in np.argwhere(bad)[0])
     column = f", column {', '.join(map(str, first))}" if first else ""
     told = (
-        f"Data {name!r}{column}: got numbers with a standard deviation of {spread[first]:.3g} where {kind} has steps "
-        f"of {step[first]:.3g}, so that rounding would change them. Take scale='standardise' in load_data, or subtract "
-        f"the mean yourself; or train with dtype='float64'. {int(bad.sum())} of {bad.size} columns are affected."
+        f"Data {name!r}{column}: got numbers with a standard deviation of {spread[first]:.3g}, but {kind} has steps "
+        f"of {step[first]:.3g} there: rounding would change them. Use scale='standardise' in load_data, subtract "
+        f"the mean yourself, or train with dtype='float64'. {int(bad.sum())} of {bad.size} columns are affected."
     )
     if training:
         raise DataError(told)

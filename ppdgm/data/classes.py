@@ -55,8 +55,8 @@ class Classes:
             known = ", ".join(n[:40] for n in self.names[:10]) + (", …" if len(self.names) > 10 else "")
             hint = f" Did you mean {close!r}?" if (close := closest(word, self.names)) else ""
             raise DataError(
-                f"Data {name!r}: got the class {word!r} at index {at}, which is none of those that were learned from: "
-                f"{known or 'none'}.{hint}"
+                f"Data {name!r}: got the class {word!r} at index {at}, expected one of the classes of the training "
+                f"data: {known or 'none'}.{hint}"
             )
         return Prepared(found[back], self)
 

@@ -45,7 +45,7 @@ class Dataset:
         sizes = ", ".join(f"{n} {len(next(iter(f.values())))}" for n in SPLITS if (f := self._fields(n)))
         extra = "" if set(fields) == {"x"} else f", fields {', '.join(fields)}"
         streamed = ", streamed" if self._streamed() else ""
-        return f"Dataset({self.name!r}: {sizes} data of shape {self.event_shape}{extra}{streamed})"
+        return f"Dataset({self.name!r}: {sizes} rows of shape {self.event_shape}{extra}{streamed})"
 
     @property
     def event_shape(self) -> tuple[int, ...]:

@@ -45,7 +45,7 @@ def find_file(entry: Entry, name: str) -> Path:
         raise DataError(
             f"{entry.name}: {name} is not in {tried}, and {entry.mirror}{name}.gz can't be downloaded ({reason}). Put "
             f"{', '.join(f'{n}.gz' for n in entry.sha256)} into a folder {entry.name}, and set PPDGM_DATA to the "
-            "folder above it."
+            "folder that contains it."
         ) from None
 
 
@@ -109,4 +109,4 @@ def _verify(path: Path, sha256: str, url: str) -> None:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{url}: got a damaged file ({error}). Try again.") from None
     if digest.hexdigest() != sha256:
-        raise DataError(f"{url}: its content, unpacked, has sha256 {digest.hexdigest()}, expected {sha256}. Try again.")
+        raise DataError(f"{url}: the unpacked content has sha256 {digest.hexdigest()}, expected {sha256}. Try again.")

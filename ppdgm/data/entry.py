@@ -21,13 +21,13 @@ UNITS = ("own", "prepared")
 OF_A_FIT = "fit.prepare(rows, units='prepared') if they are scaled, fit.prepare(rows, units='own') if not"
 OF_DATA = "ppdgm.data.Prepared(rows, data.transform) if they are scaled, data.transform.prepare(rows) if not"
 _TO_TRAIN = {
-    MIXED: "Load the others like the first, load_data(…, like=data), and join them then; or, where all are on one "
-    "scale already, join bare arrays, np.asarray(rows).",
-    RESCALED: "Train on bare arrays, np.asarray(rows), with no units; or, if they are on the old scale still, on "
-    "ppdgm.data.Prepared(rows, data.transform).",
+    MIXED: "Load the others like the first with load_data(…, like=data), and then join them. If all are already on "
+    "one scale, join bare arrays: np.asarray(rows).",
+    RESCALED: "Train on bare arrays, np.asarray(rows): they have no units. If the rows are still on the old scale, "
+    "train on ppdgm.data.Prepared(rows, data.transform).",
 }
 _TO_JUDGE = {
-    MIXED: "Prepare each part by itself, fit.prepare(rows), and join them then.",
+    MIXED: "Prepare each part with fit.prepare(rows), and then join them.",
     RESCALED: "Say which they are: {ways}.",
 }
 
@@ -85,9 +85,9 @@ def enter_beside(codings: Mapping[str, Any], data: Any) -> Any:
         for name, coding in codings_of(data).items():
             if name not in codings and (coding.text if isinstance(coding, Classes) else coding.changes):
                 raise DataError(
-                    f"validation: its {name!r} was prepared by load_data, and the training data don't know that "
-                    "theirs was: it may have another scale, or other numbers for classes. Give fit(program, data); or, "
-                    f"if it was prepared likewise, ppdgm.data.Prepared(rows, data.codings[{name!r}])."
+                    f"validation: got {name!r} as load_data prepared it, but training data that do not show how they "
+                    "were prepared: scale and class numbers may differ. Use fit(program, data). If the training rows "
+                    f"were prepared in the same way, give ppdgm.data.Prepared(rows, data.codings[{name!r}])."
                 )
     return enter(codings, data, ways=OF_DATA)
 
@@ -176,7 +176,7 @@ def _from_own(transform: Transform, name: str, value: Any, look: bool, ways: str
     if rows.dtype.kind not in "fbiu" or rows.ndim == 0 or 0 in rows.shape:
         return value  # refused when fields are read
     if transform.binary:
-        expected = "0 to 1, as the run's data were binarised: prepare rows in their own units, fit.prepare(rows)"
+        expected = "0 to 1, because the run's data were binarised. Prepare rows in their own units: fit.prepare(rows)"
         refuse_where(name, rows, lambda c: (c < 0) | (c > 1), expected)
         return rows
     if look:
@@ -191,9 +191,9 @@ def _from_other(transform: Transform, name: str, value: Any, its: Transform) -> 
     """Rows that were prepared in another way: first back to their own units, then to the run's scale."""
     if its.binary or transform.binary:
         raise DataError(
-            f"Data {name!r}: these rows were prepared otherwise than the run's (scale={its.kind!r}, binarise="
-            f"{its.binarise!r}; the run's {transform.kind!r}, {transform.binarise!r}), and what is binarised can't be "
-            "told from it. Load them as the run's: load_data(…, like=fit)."
+            f"Data {name!r}: got rows with scale={its.kind!r}, binarise={its.binarise!r}, expected "
+            f"{transform.kind!r}, {transform.binarise!r}, as in the run. Binarised data can't be converted. Load the "
+            "rows like the run's data: load_data(…, like=fit)."
         )
     if isinstance(value, Stream):
         return value.like(transform=transform, coding=transform)

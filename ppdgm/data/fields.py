@@ -15,10 +15,10 @@ from ppdgm.errors import DataError, one_of
 
 Fields = dict[str, Any]  # values are arrays [N, …] and Streams
 Use = Literal["train", "judge", "look"]
-_NO_LABEL = "A missing label is −1, for a program that takes these: np.where(np.isnan(label), -1, label)."
+_NO_LABEL = "A missing label is −1, for a program that accepts missing labels: np.where(np.isnan(label), -1, label)."
 _MISSING = (
-    "Where numbers are missing, fill them in, or leave out these rows or columns; or fill them in and give a mask of "
-    "what is there as a field of its own, which your own model uses: {'x': filled, 'mask': there} and dist.mask(mask)."
+    "If numbers are missing, fill them in, or leave out these rows or columns. For your own model, you can also give a "
+    "mask of the observed numbers as another field: {'x': filled, 'mask': there} and dist.mask(mask)."
 )
 
 
@@ -38,12 +38,12 @@ def as_fields(data: Any, dtype: str = "float32", use: Use = "look", typed: bool 
     """
     one_of("dtype", dtype, ("float32", "float64"))
     if isinstance(data, Dataset):
-        raise DataError(f"Data: got the whole of {data!r}, expected one of its splits, such as data.train.")
+        raise DataError(f"Data: got {data!r}, expected one of its splits, such as data.train.")
     named = data if isinstance(data, Mapping) else {"x": data}
     fields = {name: _field(name, value, dtype, use, typed) for name, value in named.items()}
     sizes = {n: len(a) for n, a in fields.items()}
     if not sizes or len(set(sizes.values())) != 1 or 0 in sizes.values():
-        raise DataError(f"Data: got fields of {sizes or 'no'} rows, expected the same number, at least one.")
+        raise DataError(f"Data: got fields of {sizes or 'no'} rows, expected the same number in each, at least one.")
     return fields
 
 
@@ -54,8 +54,8 @@ def _field(name: str, value: Any, dtype: str, use: Use, typed: bool) -> Any:
     if np.ma.is_masked(value):
         missing = int(np.ma.getmaskarray(value).sum())
         raise DataError(
-            f"Data {name!r}: got a masked array with {missing} missing numbers. Fill them in, x.filled(…), or "
-            "leave out their rows."
+            f"Data {name!r}: got a masked array with {missing} missing numbers. Fill them in with "
+            "x.filled(…), or leave out their rows."
         )
     floating = array.dtype.kind == "f" or (not typed and (array.dtype.kind == "b" or name == "x"))
     kind = np.dtype(dtype) if floating else _whole(array.dtype)

@@ -61,7 +61,7 @@ def index_columns(path: Path, names: Sequence[str], index: bool | None) -> int:
     """
     blank = next((i for i, name in enumerate(names) if name.lower() not in _BLANK), len(names))
     if index is None and blank:
-        raise DataError(f"{path}: its first column has no name, as pandas writes an index. {_ask_index()}")
+        raise DataError(f"{path}: got a first column without a name, like an index that pandas writes. {_ask_index()}")
     return max(1, blank) if index else 0
 
 
@@ -72,7 +72,7 @@ def check_counts(path: Path, column: np.ndarray, name: str | int) -> None:
         DataError: it does.
     """
     if len(column) >= ROWS and column[0] in (0, 1) and np.array_equal(column, column[0] + np.arange(len(column))):
-        raise DataError(f"{path}: its first column, {name!r}, counts the rows, as an index does. {_ask_index()}")
+        raise DataError(f"{path}: got a first column, {name!r}, that counts the rows, like an index. {_ask_index()}")
 
 
 def check_points(path: Path, rows: Sequence[Sequence[str]]) -> None:
@@ -90,13 +90,13 @@ def check_points(path: Path, rows: Sequence[Sequence[str]]) -> None:
     written = len(set(map(len, right))) == 1 or not any(cell.endswith("0") and cell != "0" for cell in right)
     if never_whole or (written and len(rows) >= ROWS):
         raise DataError(
-            f"{path}: got lines such as {','.join(rows[0])[:40]!r}: two columns, or one with decimal commas? If two, "
-            "say fields={'x': [0, 1]} (--set 'data.fields={x = [0, 1]}'); if one, write decimal points."
+            f"{path}: got lines such as {','.join(rows[0])[:40]!r}: two columns, or one with decimal commas? For two, "
+            "give fields={'x': [0, 1]} (--set 'data.fields={x = [0, 1]}'). For one, write decimal points."
         )
 
 
 def _ask_index() -> str:
-    return "Say whether it is to be left out: index=True or index=False (--index or --no-index)."
+    return "Say whether to leave it out: index=True or index=False (--index or --no-index)."
 
 
 def _like_names(first: Sequence[str], numbers: Sequence[int], below: Sequence[Sequence[str]]) -> bool:

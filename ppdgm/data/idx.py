@@ -35,7 +35,9 @@ def read_idx(path: Path, memory: int, sha256: str | None = None) -> np.ndarray:
             size = int(np.prod(shape, dtype=object)) * dtype.itemsize
             whole = path.stat().st_size - len(head) if not packed else None
             if whole is not None and whole != size:
-                raise DataError(f"{path}: got {whole} bytes of data, its header says {size}. {_again(sha256)}")
+                raise DataError(
+                    f"{path}: got {whole} bytes of data, expected {size}, from its header. {_again(sha256)}"
+                )
             if whole is not None and size // dtype.itemsize * floating(dtype).itemsize > memory:
                 _check(_hash(path), sha256, path)
                 return np.memmap(path, dtype, "r", len(head), shape)
@@ -45,7 +47,7 @@ def read_idx(path: Path, memory: int, sha256: str | None = None) -> np.ndarray:
         raise DataError(f"{path} can't be read: {error}. {_again(sha256)}") from None
     if len(content) != size:
         got = len(content) if len(content) < size else f"more than {size}"
-        raise DataError(f"{path}: got {got} bytes of data, its header says {size}. {_again(sha256)}")
+        raise DataError(f"{path}: got {got} bytes of data, expected {size}, from its header. {_again(sha256)}")
     digest = hashlib.sha256(head)
     digest.update(content)
     _check(digest.hexdigest(), sha256, path)
@@ -61,11 +63,11 @@ def _header(file: Any, path: Path) -> tuple[bytes, np.dtype, tuple[int, ...]]:
     head = file.read(4)
     if not is_idx(head):
         raise DataError(
-            f"{path} is no idx file: it starts with {head.hex(' ') or 'nothing'}, expected 00 00, type, axes."
+            f"{path} is not an idx file: it starts with {head.hex(' ') or 'nothing'}, expected 00 00, type, axes."
         )
     sizes = file.read(4 * head[3])
     if len(sizes) < 4 * head[3]:
-        raise DataError(f"{path} is cut short: its header has no {head[3]} axes.")
+        raise DataError(f"{path} is incomplete: its header must have {head[3]} axes. Get the file again.")
     return head + sizes, np.dtype(_TYPES[head[2]]), tuple(int(n) for n in np.frombuffer(sizes, ">u4"))
 
 
@@ -76,8 +78,10 @@ def _hash(path: Path) -> str:
 
 def _check(got: str, expected: str | None, path: Path) -> None:
     if expected is not None and got != expected:
-        raise DataError(f"{path}: its content, unpacked, has sha256 {got}, expected {expected}. {_again(expected)}")
+        raise DataError(f"{path}: the unpacked content has sha256 {got}, expected {expected}. {_again(expected)}")
 
 
 def _again(sha256: str | None) -> str:
-    return "Get the file again." if sha256 is None else "Delete the file, to have it downloaded, or get it again."
+    return (
+        "Get the file again." if sha256 is None else "Delete the file, so that it is downloaded again, or replace it."
+    )

@@ -56,7 +56,7 @@ def _check_folders(files: dict[str, list[tuple[Path, str | None]]], classes: tup
     loose = [p for found in files.values() for p, c in found if c is None]
     if loose and classes:
         raise DataError(
-            f"{loose[0]} is in no class, but there are classes {', '.join(classes[:4])}: move or remove it."
+            f"{loose[0]}: got an image outside the folders of classes ({', '.join(classes[:4])}). Move or remove it."
         )
 
 
@@ -85,7 +85,7 @@ def _open(path: Path) -> np.ndarray:
     except DataError:
         raise
     except Exception as error:  # any error that the decoder raises for a damaged file
-        raise DataError(f"{path} is no whole image: {error}. Replace or remove it.") from None
+        raise DataError(f"{path} is not a complete image: {error}. Replace or remove it.") from None
     pixels = pixels.astype(np.uint16 if wide else pixels.dtype.newbyteorder("="), copy=False)
     return pixels if grey else np.moveaxis(pixels, -1, 0)
 
@@ -94,11 +94,11 @@ def _lost(image: Any, wide: bool) -> str:
     """What an array [H, W] or [3, H, W] of an opened image's numbers would leave out, or nothing."""
     frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a camera's, with previews
     if frames > 1:
-        return f"got {frames} frames or pages, expected one image. Save each as a file of its own"
+        return f"got {frames} frames or pages, expected one image. Save each in a separate file"
     if wide and not image.mode.startswith("I"):
         return (
-            "got 16 bits per channel of a picture that isn't grey, of which Pillow reads 8. Save it with 8 bits, or "
-            "all pictures as an array with np.save"
+            "got a colour picture with 16 bits per channel, but Pillow reads only 8. Save it with 8 bits, or save all "
+            "pictures as an array with np.save"
         )
     clear = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     if clear and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
@@ -123,7 +123,7 @@ def _stack(files: list[Path], first: np.ndarray, first_path: Path) -> np.ndarray
         image = _open(path)
         if image.shape != first.shape or image.dtype != first.dtype:
             raise DataError(
-                f"{path} is {_size(image)}, expected {_size(first)}, as {first_path.name}: convert all to one size."
+                f"{path}: got {_size(image)}, expected {_size(first)}, like {first_path.name}. Convert all to one form."
             )
         found[i] = image
     return found

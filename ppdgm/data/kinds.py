@@ -12,7 +12,7 @@ import numpy as np
 from ppdgm.errors import DataError, listed, shown
 
 _SMALL = ("bfloat16", "float8", "float6", "float4", "int4", "uint4", "int2", "uint2")  # types that NumPy lacks
-_PAD = "Pad them to one length, and give their lengths or a mask as a field of its own."
+_PAD = "Pad them to one length, and give their lengths or a mask as another field."
 
 
 def numbers(name: str, value: Any) -> np.ndarray:
@@ -62,13 +62,13 @@ def _no_array(value: Any) -> tuple[str, str] | None:
     if value is None:
         return "nothing (None)", "Give an array of rows, or a dictionary of named arrays."
     if isinstance(value, str | bytes | PurePath):
-        return f"the text {shown(str(value))}", "Where it is a file, ppdgm.load_data(path) reads it."
+        return f"the text {shown(str(value))}", "If it is a file, read it with ppdgm.load_data(path)."
     if hasattr(value, "nnz") and hasattr(value, "toarray"):
         return f"a sparse matrix ({type(value).__name__})", "Give a dense one, x.toarray()."
     if homes & {"torch.Dataset", "torch.DataLoader"}:
         return f"a {type(value).__name__}", "Give its arrays: np.stack([np.asarray(x) for x, *_ in dataset])."
     if isinstance(value, Iterator):
-        return f"a {type(value).__name__}, which gives its rows once", "Give them together: np.stack(list(rows))."
+        return f"a {type(value).__name__}, which gives its rows only once", "Give them together: np.stack(list(rows))."
     if isinstance(value, Mapping):
         return "a dictionary within a field", "Give each field one array: {'x': x, 'label': y}."
     if isinstance(value, set | frozenset):
@@ -83,7 +83,7 @@ def _unreadable(value: Any, error: Exception) -> tuple[str, str]:
             return f"arrays of shapes {listed(map(str, shapes))} in one field", "Name them: {'x': x, 'label': y}."
         return "rows of different lengths", _PAD
     told = str(error).partition("\n")[0].rstrip(".")
-    dense = " Where it is bfloat16, give x.float()." if "BFloat16" in told else ""
+    dense = " If it is bfloat16, give x.float()." if "BFloat16" in told else ""
     return f"{shown(value)}, which NumPy can't read ({told})", f"Give a NumPy array.{dense}"
 
 
@@ -98,10 +98,10 @@ def _other_type(name: str, dtype: np.dtype) -> tuple[str, str]:
             )
         return (
             "text",
-            "Where it is numbers that are written as text, give x.astype('float64'); leave out other columns.",
+            "If it is numbers written as text, give x.astype('float64'). Leave out other columns.",
         )
     if kind == "c":
-        return f"{dtype}", "Give their parts: np.stack([x.real, x.imag], -1)."
+        return f"{dtype}", "Give the real and imaginary parts: np.stack([x.real, x.imag], -1)."
     if kind in "Mm":
         return f"{dtype}", "Give times as numbers: (t - t.min()).astype('m8[s]').astype(float) is in seconds."
     if dtype.names is not None:
@@ -111,7 +111,7 @@ def _other_type(name: str, dtype: np.dtype) -> tuple[str, str]:
             "Give one array: np.lib.recfunctions.structured_to_unstructured(x).",
         )
     if dtype.name.startswith(_SMALL):
-        return f"{dtype.name}, a type that NumPy lacks", "Give x.astype('float32')."
+        return f"{dtype.name}, a type that NumPy does not have", "Give x.astype('float32')."
     return f"{dtype}", "Give an array of real numbers."
 
 
@@ -126,12 +126,12 @@ def _of_frame(name: str, frame: Any) -> np.ndarray:
             wrong[str(column)] = _first_other(values) if values.dtype.kind == "O" else str(values.dtype)
     if wrong:
         column, what = next(iter(wrong.items()))
-        more = f"; so have {len(wrong) - 1} others ({listed(map(repr, list(wrong)[1:]))})" if len(wrong) > 1 else ""
+        more = f"; also {listed(map(repr, list(wrong)[1:]))}" if len(wrong) > 1 else ""
         raise refusal(
             name,
             f"a table whose column {column!r} has {what}{more}",
-            "Leave such columns out, frame.select_dtypes('number'), or make them numbers: "
-            "frame[column].astype('category').cat.codes numbers classes from 0, and is −1 where one is missing.",
+            "Leave out such columns with frame.select_dtypes('number'), or make them numbers: "
+            "frame[column].astype('category').cat.codes numbers classes from 0, with −1 for missing ones.",
         )
     return np.stack(found, -1) if found else np.empty((len(frame), 0))
 

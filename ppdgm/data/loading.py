@@ -58,7 +58,9 @@ def load_data(
     known = _known(like)
     check_units(units)
     if units is not None and "x" not in known:
-        raise DataError(f"units: got {units!r}, but there is no like=…, whose scale it is about. Leave it out.")
+        raise DataError(
+            f"units: got {units!r} without like=…, but units are only for data prepared like others. Leave it out."
+        )
     if like is not None:
         source, transform = _as_before(source, like, known), known.get("x", transform)
     entry = SETS.get(source.name)
@@ -89,7 +91,7 @@ def _as_before(source: Source, like: Any, known: Mapping[str, Any]) -> Source:
             source = source.replace(binarise=before.binarise)
     if "x" in known and source.scale not in ("auto", known["x"].kind):
         raise DataError(
-            f"scale: got {source.scale!r}, but with like=… it is as before, {known['x'].kind!r}. Leave it out."
+            f"scale: got {source.scale!r}, but data with like=… keep the scale {known['x'].kind!r}. Leave it out."
         )
     return source
 
@@ -100,7 +102,7 @@ def _check_table(source: Source) -> None:
     for name in ("header", "index"):
         if getattr(source, name) is not None and not table:
             raise DataError(
-                f"{name}: got {getattr(source, name)}, but {source.name} is no table (.csv, .tsv). Leave it out."
+                f"{name}: got {getattr(source, name)}, but {source.name} is not a table (.csv, .tsv). Leave it out."
             )
 
 
@@ -157,7 +159,7 @@ def _reader(path: Path, source: Source, known: Mapping[str, Any]) -> Callable[[]
         return lambda: choose({"train": {"x": arrays.read_npy(path, source.memory)}}, source)
     if idx.is_idx(head) or "idx" in path.name or path.name.removesuffix(".gz").endswith("ubyte"):
         return lambda: choose({"train": {"x": idx.read_idx(path, source.memory)}}, source)
-    raise DataError(f"{path}: got a file that is none of {_KNOWN}. Save arrays with np.save or np.savez.")
+    raise DataError(f"{path}: got an unknown kind of file, expected {_KNOWN}. Save arrays with np.save or np.savez.")
 
 
 def _read_folder(path: Path, source: Source) -> Raw:
@@ -192,6 +194,6 @@ def binarise(x: np.ndarray, seed: int = 0) -> np.ndarray:
     coding, x = coding_of(x), numbers("x", x)
     check_array("x", x)
     if not (np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1):
-        raise DataError(f"Got data between {x.min()} and {x.max()}, expected [0, 1]. Scale them first.")
+        raise DataError(f"x: got numbers between {x.min()} and {x.max()}, expected [0, 1]. Scale them first.")
     drawn = (np.random.default_rng(seed).random(x.shape) < x).astype(np.float32)
     return Prepared(drawn, replace(coding, binarise="static", seed=seed)) if isinstance(coding, Transform) else drawn

@@ -27,13 +27,13 @@ def check_own(name: str, transform: Any, rows: np.ndarray, ways: str) -> None:
     """
     if why := looks_prepared(transform, rows):
         raise DataError(
-            f"Data {name!r}: rows look as if they were scaled already: {why}. A run takes rows in the units of your "
-            f"own data. Say which they are: {ways}."
+            f"Data {name!r}: got rows that look already scaled: {why}. Expected rows in the units of your own data. "
+            f"Say which they are: {ways}."
         )
     if may_be_prepared(transform, rows):
         warnings.warn(
-            f"Data {name!r}: these rows don't know whether they were scaled, and may be either. They are taken to be "
-            f"in the units of your own data, and scaled. Say which they are: {ways}.",
+            f"Data {name!r}: got rows that may be already scaled or not. They are read in the units of your own data, "
+            f"and scaled. Say which they are: {ways}.",
             stacklevel=2,
         )
 
@@ -56,10 +56,10 @@ def looks_prepared(transform: Any, rows: np.ndarray) -> str:
     if transform.kind != "unit" or transform.divisor < 4 or not x.any() or x.min() < 0 or x.max() > 1:
         return ""
     if transform.whole and (x != np.rint(x)).any():
-        return f"they are fractions in [0, 1], where the run's were whole numbers up to {transform.divisor:g}"
+        return f"they are fractions in [0, 1], but the run's were whole numbers up to {transform.divisor:g}"
     nearer = transform.level and x.mean() > transform.level / np.sqrt(transform.divisor)
     near = transform.level and nearer and x.mean() < transform.level * np.sqrt(transform.divisor)
-    return f"they are in [0, 1], where the run's went up to {transform.divisor:g}" if near else ""
+    return f"they are in [0, 1], but the run's went up to {transform.divisor:g}" if near else ""
 
 
 def may_be_prepared(transform: Any, rows: np.ndarray) -> bool:
@@ -98,9 +98,9 @@ def _may_be_standardised(transform: Any, x: np.ndarray) -> bool:
 
 def _levels(transform: Any, x: np.ndarray) -> str:
     if transform.divisor < 1 and x.max() > 1:
-        return "they go beyond 1, where the run's were in [0, 1]"
+        return "they go beyond 1, but the run's were in [0, 1]"
     fractions = transform.divisor == 1 and (x != np.rint(x)).any()
-    return "they are no whole numbers, as the run's were" if fractions else ""
+    return "they are not whole numbers, but the run's were" if fractions else ""
 
 
 def _standardised(transform: Any, x: np.ndarray) -> str:
@@ -113,12 +113,12 @@ def _standardised(transform: Any, x: np.ndarray) -> str:
     outside = np.quantile(abs(z), 0.75) > 2 or abs(z).max() > 20  # more than a few outliers
     if (x**2).mean() < 4 and (z**2).mean() > 4 and outside and np.median(evidence) > np.log(100):
         far = np.sqrt((z**2).mean())
-        return f"they are {far:.3g} standard deviations from the run's mean, and near 0, as standardised rows are"
+        return f"they are {far:.3g} standard deviations from the run's mean, and near 0, like standardised rows"
     moves = (x.std(0) > 0) & (len(x) >= ENOUGH)
     if not moves.any():
         return ""
     spread, centre = x.std(0)[moves], x.mean(0)[moves]
     like_scaled = np.median(abs(np.log(spread))) < np.log(2) and np.median(abs(centre)) < 0.7
     if like_scaled and np.median(abs(np.log(spread / scale[moves]))) > np.log(2.5):
-        return "their columns have mean 0 and variance 1, as standardised rows have, and not the run's spread"
+        return "their columns have mean 0 and variance 1, like standardised rows, and not the run's spread"
     return ""

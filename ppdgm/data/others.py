@@ -8,7 +8,7 @@ from pathlib import Path
 _ARRAY = "np.save('rows.npy', rows)"
 _TABLE = ".to_csv('rows.csv', index=False)"
 _FORMATS = (  # (endings, what the file is, what to do)
-    ((".pt", ".pth", ".ckpt"), "a file of torch's", f"Convert it: rows = torch.load(path).numpy(); {_ARRAY}"),
+    ((".pt", ".pth", ".ckpt"), "a torch file", f"Convert it: rows = torch.load(path).numpy(); {_ARRAY}"),
     (
         (".pkl", ".pickle", ".joblib"),
         "a pickle, which ppdgm never opens because it can run code",
@@ -16,7 +16,7 @@ _FORMATS = (  # (endings, what the file is, what to do)
     ),
     (
         (".parquet", ".pq", ".feather", ".arrow", ".orc"),
-        "a table of Arrow's",
+        "an Arrow table",
         f"Convert it: pandas.read_parquet(path){_TABLE}",
     ),
     (
@@ -29,16 +29,16 @@ _FORMATS = (  # (endings, what the file is, what to do)
     (
         (".h5ad",),
         "annotated data",
-        f"Convert it: rows = anndata.read_h5ad(path).X, or X.toarray() where X is sparse; {_ARRAY}",
+        f"Convert it: rows = anndata.read_h5ad(path).X, or X.toarray() if X is sparse; {_ARRAY}",
     ),
-    ((".mat",), "a file of MATLAB's", f"Convert it: rows = scipy.io.loadmat(path)['name']; {_ARRAY}"),
+    ((".mat",), "a MATLAB file", f"Convert it: rows = scipy.io.loadmat(path)['name']; {_ARRAY}"),
     ((".mtx", ".mtx.gz"), "a sparse matrix", f"Convert it: rows = scipy.io.mmread(path).toarray(); {_ARRAY}"),
     (
         (".safetensors",),
         "a safetensors file",
         f"Convert it: rows = safetensors.numpy.load_file(path)['name']; {_ARRAY}",
     ),
-    ((".rds", ".rda", ".rdata", ".dta", ".sav", ".sas7bdat"), "a table of another program's", "Export it as .csv"),
+    ((".rds", ".rda", ".rdata", ".dta", ".sav", ".sas7bdat"), "a table of another program", "Export it as .csv"),
     ((".txt", ".dat", ".data", ".tab"), "text", "If it is a table with commas, semicolons or tabs, name it .csv"),
     (
         (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".bz2", ".xz", ".zst", ".npy.gz", ".npz.gz"),
@@ -61,6 +61,6 @@ def sparse(path: Path, names: Iterable[str]) -> str:
     if not {"format", "shape", "data"} <= set(names):
         return ""
     return (
-        f"{path}: got a sparse matrix of SciPy's, expected arrays of numbers. Convert it: "
+        f"{path}: got a sparse SciPy matrix, expected arrays of numbers. Convert it: "
         f"rows = scipy.sparse.load_npz(path).toarray(); {_ARRAY}."
     )

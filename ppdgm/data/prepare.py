@@ -87,8 +87,8 @@ def _numbers(raw: Raw, known: Mapping[str, Any]) -> Raw:
         before = known.get(name)
         if known and name in train and not isinstance(before, Classes):
             raise DataError(
-                f"Data {name!r}: got names, such as {str(everything[0])[:40]!r}, where the data prepared before had "
-                "numbers."
+                f"Data {name!r}: got names, such as {str(everything[0])[:40]!r}, expected numbers, as in the data "
+                "prepared before."
             )
         classes[name] = before if isinstance(before, Classes) else Classes.learn(name, everything)
         for part, values in words.items():
@@ -114,8 +114,8 @@ def _check_codes(raw: Raw, known: Mapping[str, Any]) -> None:
                 continue
             if (numbered := np.asarray(array)[np.asarray(array) != UNLABELLED]).size:
                 raise DataError(
-                    f"Data {name!r}: got numbers, such as {numbered.ravel()[0]}, where the classes of the data "
-                    f"prepared before had names: {listed(before.names)}. Give names: "
+                    f"Data {name!r}: got numbers, such as {numbered.ravel()[0]}, expected names of classes, as "
+                    f"in the data prepared before: {listed(before.names)}. Give names: "
                     f"np.array([…])[{name}], with the names in the order of your numbers."
                 )
 
@@ -144,7 +144,7 @@ def _check(raw: Raw) -> None:
                 )
         if len({len(a) for a in everything.values()}) > 1:
             sizes = {n: len(a) for n, a in everything.items()}
-            raise DataError(f"Data{of}: got fields of {sizes} rows, expected the same number.")
+            raise DataError(f"Data{of}: got fields of {sizes} rows, expected the same number in each.")
         check_finite({f"{n}{of}": a for n, a in everything.items() if not isinstance(a, np.memmap)})
 
 
@@ -159,7 +159,10 @@ def _prepared(
     xs = [fields["x"] for fields in raw.parts.values() if "x" in fields]
     if not xs:
         if source.scale not in ("auto", "none") or source.binarise not in ("auto", "none"):
-            raise DataError(f"{source.name}: scale and binarise are for the field 'x', which is not among the fields.")
+            raise DataError(
+                f"{source.name}: got scale or binarise, but there is no field 'x', and they are only for x. "
+                "Leave them out."
+            )
         return source.replace(scale="none", binarise="none"), Transform(columns=raw.columns)
     scale: str = source.scale
     drawn: str = source.binarise
@@ -187,7 +190,7 @@ def _with_facts(transform: Transform, train: Stream) -> Transform:
 
 def _check_probabilities(arrays: list[np.ndarray], transform: Transform) -> None:
     if transform.kind in ("levels", "standardise"):
-        raise DataError(f"Got scale={transform.kind!r}, but binarisation is of x in [0, 1]: give scale='unit'.")
+        raise DataError(f"Got scale={transform.kind!r}, but binarise needs x in [0, 1]. Give scale='unit'.")
 
     def outside(chunk: np.ndarray) -> np.ndarray:
         x = transform.apply(chunk)
@@ -195,7 +198,7 @@ def _check_probabilities(arrays: list[np.ndarray], transform: Transform) -> None
 
     for array in arrays:
         if not (array.dtype == np.uint8 and transform.divisor >= 255):
-            refuse_where("x", array, outside, "probabilities to binarise, in [0, 1]: give scale='unit'")
+            refuse_where("x", array, outside, "probabilities in [0, 1], to binarise them. Give scale='unit'")
 
 
 def _scaling(raw: Raw, transform: Transform, units: str | None) -> Transform:

@@ -10,8 +10,8 @@ import numpy as np
 MIXED = "mixed"  # the coding of rows that were joined from different ones, or from prepared rows and others
 RESCALED = "rescaled"  # the coding of results of prepared rows that may be on another scale: 2x − 1
 UNKNOWN = {
-    MIXED: "rows that were prepared in different ways, or not at all, were joined",
-    RESCALED: "these rows were computed from prepared ones, and may be on another scale",
+    MIXED: "got joined rows that were prepared in different ways, or partly not prepared",
+    RESCALED: "got rows that were computed from prepared ones, and may be on another scale",
 }
 
 _JOINS = {"concatenate", "stack", "vstack", "hstack", "dstack", "column_stack", "append", "insert", "block"}

@@ -85,14 +85,14 @@ def _default(named: Mapping[str, np.ndarray], source: Source) -> dict[str, Any]:
     others, labels = [n for n in named if n not in LABEL_NAMES], [n for n in named if n in LABEL_NAMES]
     if len(labels) > 1:
         raise DataError(
-            f"{source.name}: got arrays {' and '.join(map(repr, labels))}, of which only one can be the label. "
-            f'Say which are which fields, such as fields={{"x": "x", "label": "{labels[0]}"}}.'
+            f"{source.name}: got arrays {' and '.join(map(repr, labels))}, but only one can be the label. "
+            f'Give the array of each field, such as fields={{"x": "x", "label": "{labels[0]}"}}.'
         )
     x = next((n for n in X_NAMES if n in others), others[0] if len(others) == 1 else None)
     if x is None:
         raise DataError(
-            f"{source.name}: got arrays {', '.join(map(repr, named)) or 'none'}, of which none is named 'x'. Say which "
-            'are which fields, such as fields={"x": "…"}.'
+            f"{source.name}: got arrays {', '.join(map(repr, named)) or 'none'}, expected one named 'x'. Give the "
+            'array of each field, such as fields={"x": "…"}.'
         )
     return {"x": x, **{n: n for n in others if n != x}}
 

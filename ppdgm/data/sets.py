@@ -45,7 +45,7 @@ class Entry:
 
 _DIGITS = Entry(
     name="digits",
-    meaning="handwritten digits, 8×8 pixels of 17 grey levels; black and white by default",
+    meaning="handwritten digits, 8×8 pixels with 17 grey levels; black and white by default",
     rows={"train": 1797},
     shape=(8, 8),
     classes=tuple("0123456789"),
@@ -58,7 +58,7 @@ _DIGITS = Entry(
 
 _MNIST = Entry(
     name="mnist",
-    meaning="handwritten digits, 28×28 pixels of 256 grey levels; drawn once as black and white by default",
+    meaning="handwritten digits, 28×28 pixels with 256 grey levels; by default drawn once as black and white",
     rows={"train": 60_000, "test": 10_000},
     shape=(28, 28),
     classes=tuple("0123456789"),
@@ -76,7 +76,7 @@ _MNIST = Entry(
 
 _FASHION = Entry(
     name="fashion-mnist",
-    meaning="articles of clothing, 28×28 pixels of 256 grey levels; drawn once as black and white by default",
+    meaning="articles of clothing, 28×28 pixels with 256 grey levels; by default drawn once as black and white",
     rows={"train": 60_000, "test": 10_000},
     shape=(28, 28),
     classes=(
@@ -97,7 +97,7 @@ _FASHION = Entry(
 
 _COLLAPSE = Entry(
     name="collapse-full",
-    meaning="the collapse toy: Gaussian data of 10 dimensions with full covariance, which 3 latents explain",
+    meaning="toy data for collapse: Gaussian, 10 dimensions, full covariance; 3 latents explain them",
     rows={"train": 5000, "test": 1000},
     shape=(10,),
     classes=(),
@@ -111,7 +111,7 @@ _COLLAPSE = Entry(
 _COLLAPSE_DIAGONAL = replace(
     _COLLAPSE,
     name="collapse-diagonal",
-    meaning="the collapse toy with the same variances and no covariance, of which latents can say nothing",
+    meaning="toy data for collapse: the same variances without covariance; latents can't explain them",
 )
 
 SETS = {entry.name: entry for entry in (_DIGITS, _MNIST, _FASHION, _COLLAPSE, _COLLAPSE_DIAGONAL)}

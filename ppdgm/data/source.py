@@ -39,7 +39,7 @@ def _amount(value: Any) -> float | int | None:
     if value is None or whole or (isinstance(value, float) and 0 < value < 1):
         return value
     one = isinstance(value, int | float) and value == 1
-    every = "; to have all rows in one split, give validation=0, test=0 and take data.train" if one else ""
+    every = "; to have all rows in one split, give validation=0, test=0 and use data.train" if one else ""
     raise ValueError(f"a fraction between 0 and 1, a number of rows or None{every}")
 
 

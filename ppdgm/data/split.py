@@ -41,7 +41,7 @@ def split(
             count = _rows(name, amount, sizes[name], asked[name] is not None)
             if count > sizes[name]:
                 raise DataError(
-                    f"{name}: got {amount}, expected at most the {sizes[name]} rows that the set has for it."
+                    f"{name}: got {amount}, expected at most {sizes[name]}, the rows of this split in the set."
                 )
             order = np.random.default_rng(seed).permutation(sizes[name])
             found[name] = (name, order[:count]) if count else None
@@ -49,8 +49,8 @@ def split(
     if left < 1:
         taken = ", ".join(f"{n}={asked[n] if asked[n] is not None else c}" for n, c in drawn.items())
         raise DataError(
-            f"{taken}: leaves nothing of {sizes['train']} rows to train on. Ask for fewer rows; or, to "
-            "have all rows in one split, give validation=0, test=0 and take data.train."
+            f"{taken}: got {sizes['train']} rows, and none is left to train on. Ask for fewer rows. To have all rows "
+            "in one split, give validation=0, test=0 and use data.train."
         )
     mixed = np.random.default_rng(seed).permutation(sizes["train"])
     found["train"] = "train", mixed[:left] if left < sizes["train"] else None
@@ -66,5 +66,5 @@ def _rows(name: str, amount: float | int, size: int, explicit: bool) -> int:
         return amount
     count = round(amount * size)
     if count == 0 and explicit:
-        raise DataError(f"{name}: got the fraction {amount} of {size} rows, which is none. Give 0 to do without.")
+        raise DataError(f"{name}: got the fraction {amount} of {size} rows, which is no row. Give more, or 0 for none.")
     return count

@@ -200,7 +200,7 @@ class _File:
             while first < end:
                 got = os.preadv(self.handle, [view[first:end]], place)
                 if got == 0:
-                    raise DataError(f"{self.name} has become shorter while it was read.")
+                    raise DataError(f"{self.name} became shorter while it was read. Load the data again.")
                 first, place = first + got, place + got
         return found.view(self.dtype).reshape(len(rows), *self.shape[1:])
 

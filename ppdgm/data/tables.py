@@ -55,11 +55,13 @@ def read_table(path: Path, source: Source, known: Mapping[str, Any]) -> Raw:
         with _opened(path) as file:
             return _Table(path, _rows(file, path), source, known).read()
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}).") from None
+        raise DataError(
+            f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8."
+        ) from None
     except csv.Error as error:
-        raise DataError(f"{path} is no table: {error}.") from None
+        raise DataError(f"{path} is not a table: {error}.") from None
     except (EOFError, zlib.error) as error:  # of gzip; a bad header is an OSError
-        raise DataError(f"{path} is no whole gzip file: {error}.") from None
+        raise DataError(f"{path} is not a complete gzip file: {error}.") from None
 
 
 def _opened(path: Path) -> Any:
@@ -85,7 +87,9 @@ def _rows(file: Any, path: Path) -> Iterator[_Row]:
     except csv.Error as error:
         if "unexpected end" in str(error):
             line = reader.line_num - ended.count("\n", 0, -1)
-            raise DataError(f'{path}, line {line}: got a quotation mark, ", without another that ends it.') from None
+            raise DataError(
+                f'{path}, line {line}: got a quotation mark, ", that is not closed. Add the second one.'
+            ) from None
 
 
 def _kept(file: Any, seen: list[str]) -> Iterator[str]:
@@ -101,7 +105,7 @@ class _Table:
         self.path, self.source, self.known = path, source, known
         start = next(rows, None)
         if start is None:
-            raise DataError(f"{path} is empty, expected rows of numbers.")
+            raise DataError(f"{path}: got an empty file, expected rows of numbers.")
         below = list(islice(rows, PEEK))
         told = source.header
         self.header = has_header(path, start.line, start.cells, [r.cells for r in below]) if told is None else told
@@ -178,7 +182,7 @@ class _Table:
         first = index_columns(self.path, self.names, self.source.index)
         if left := tuple(i for i in range(first, self.width) if i not in aside):
             return left
-        raise DataError(f"{self.path} has no columns of data beside its index and its label.")
+        raise DataError(f"{self.path} has no columns of data except its index and its label.")
 
     def _names(self, field: str) -> tuple[str, ...]:
         """The columns of a field in data prepared before, if this table has names too."""
@@ -192,8 +196,8 @@ class _Table:
             if taken := [c for c in self._columns(columns) if c < first]:
                 column = self.names[taken[0]] if self.header else taken[0]
                 raise DataError(
-                    f"{self.path}: index: got True, but field {name!r} takes the first column, {column!r}. Leave one "
-                    "of them out; columns by number count from 0, the index too."
+                    f"{self.path}: index: got True, but field {name!r} uses the first column, {column!r}. Leave out "
+                    "one of them. Column numbers start at 0, and count the index too."
                 )
 
     def _by_name(self, field: str, wanted: Columns) -> Columns:
@@ -205,10 +209,10 @@ class _Table:
         if here == names:
             return wanted
         told = ", ".join(f"{c} is {h!r}, and was {n!r}" for c, h, n in zip(places, here, names, strict=True) if h != n)
-        where = f"{self.path}: field {field!r}: of the columns by number, {told[:200]} in the data prepared before"
+        where = f"{self.path}: field {field!r}: column numbers differ from the data prepared before: {told[:200]}"
         if any(self.names.count(n) != 1 for n in names):
             raise DataError(f"{where}. Give columns by name.")
-        warnings.warn(f"{where}: took them by these names.", UserWarning, stacklevel=2)
+        warnings.warn(f"{where}. The names from before are used.", UserWarning, stacklevel=2)
         return names if isinstance(wanted, tuple) else names[0]
 
     def _parse(self, columns: dict[str, list[int]], single: list[str]) -> tuple[Any, np.ndarray, dict[str, list[str]]]:
@@ -255,8 +259,8 @@ class _Table:
         if (isinstance(known, Classes) and known.text) or not all(map(is_number, set(there))) or not there:
             if self.known and known is None and is_field:
                 raise DataError(
-                    f"{self._place(lines[0], column)}: got names, such as {cells[0][:40]!r}, where the data prepared "
-                    "before had numbers."
+                    f"{self._place(lines[0], column)}: got names, such as {cells[0][:40]!r}, expected numbers, as in "
+                    "the data prepared before."
                 )
             named = known if isinstance(known, Classes) else None
             classes = named or Classes.learn(name, np.array(cells), (self.names[column],) if self.header else ())
@@ -268,8 +272,8 @@ class _Table:
         for at in map(int, np.flatnonzero(np.abs(values) >= 2**53)):  # a float can't tell it from its neighbours
             if re.fullmatch(r"[+-]?\d+", cells[at]) and int(cells[at]) != int(values[at]):
                 raise DataError(
-                    f"{self._place(lines[at], column)}: got {cells[at]}, a whole number beyond 2⁵³, which a float does "
-                    "not hold. Leave the column out, or write its values as names."
+                    f"{self._place(lines[at], column)}: got {cells[at]}, a whole number beyond 2⁵³, which a float "
+                    "can't hold exactly. Leave out the column, or write its values as names."
                 )
         whole = (values == np.rint(values)).all() and np.abs(values).max() < 2**53
         if not whole and len(there) < len(cells):
@@ -284,29 +288,33 @@ class _Table:
     def _column(self, wanted: str | int) -> int:
         if isinstance(wanted, int):
             if not -self.width <= wanted < self.width:
-                raise DataError(f"{self.path} has no column {wanted}: it has {self.width}, from 0 to {self.width - 1}.")
+                raise DataError(f"{self.path} has no column {wanted}, expected a number from 0 to {self.width - 1}.")
             return wanted % self.width
         if not self.header:
             raise DataError(
-                f"{self.path} has no header: columns go by number, 0 to {self.width - 1}, not {wanted!r}: "
-                'fields={"x": [0, 1], "label": 2}, say.'
+                f"{self.path} has no header: got column {wanted!r}, expected a number from 0 to {self.width - 1}, "
+                'such as fields={"x": [0, 1], "label": 2}.'
             )
         if self.names.count(wanted) != 1:
             problem = "several columns" if wanted in self.names else "no column"
             raise DataError(
-                f"{self.path} has {problem} {wanted!r}. {nearest(wanted, self.names)} Say which columns are which "
-                'fields: fields={"x": ["…", "…"], "label": "…"}.'
+                f"{self.path} has {problem} {wanted!r}. {nearest(wanted, self.names)} Give the columns of each "
+                'field: fields={"x": ["…", "…"], "label": "…"}.'
             )
         return self.names.index(wanted)
 
     def _refuse(self, row: _Row, columns: list[int]) -> None:
         column = next(c for c in columns if not is_number(row.cells[c]))
         cell, first = row.cells[column], row.line == 1 and not self.header
-        hint = " A header is a first line without any numbers; of another one, say header=True." if first else ""
+        hint = (
+            " If this first line has names, give header=True; only a line without numbers is a header automatically."
+            if first
+            else ""
+        )
         if cell.strip().lower() in MISSING:
             raise DataError(f"{self._place(row.line, column)}: got {cell!r}, a missing value. {_FILL}{hint}")
         raise DataError(
-            f"{self._place(row.line, column)}: got {cell!r}, expected a number. Leave the column out, or make it the "
+            f"{self._place(row.line, column)}: got {cell!r}, expected a number. Leave out the column, or make it the "
             f'label: fields={{"x": […], "label": {self.names[column] if self.header else column!r}}}, or '
             f"--set 'data.fields={{x = […], label = …}}'.{hint}"
         )

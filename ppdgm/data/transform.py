@@ -89,7 +89,7 @@ class Transform:
             if not ((x >= 0) & (x <= 1)).all():
                 raise DataError(
                     f"Data 'x': got numbers between {np.min(raw)} and {np.max(raw)}, expected 0 to {self.divisor:g}, "
-                    "to be binarised as the run's were."
+                    "because they are binarised like the run's data."
                 )
             drawn = np.random.default_rng(self.seed).random(x.shape) < x
             x = (x >= 0.5 if self.binarise == "threshold" else drawn).astype(x.dtype)
@@ -128,8 +128,8 @@ class Transform:
         """
         if self.binary:
             raise DataError(
-                f"log_det: x was binarised (binarise={self.binarise!r}): its log p(x) is of zeros and ones, not a "
-                "density of the raw numbers."
+                f"log_det: got x binarised (binarise={self.binarise!r}), so its log p(x) is a probability of zeros and "
+                "ones, not a density of the raw numbers. Use data with binarise='none'."
             )
         if self.scale is not None:
             if tuple(event_shape) != self.scale.shape:
@@ -170,7 +170,7 @@ class Transform:
             raise DataError(f"Transform: got columns {str(columns)[:80]}, expected a list of names.")
         facts = {n: table[n] for n, right in _FACTS.items() if n in table and right(table[n])}
         if wrong := [n for n in _FACTS if n in table and n not in facts]:
-            raise DataError(f"Transform: got {wrong[0]} {str(table[wrong[0]])[:80]}, which it can't be.")
+            raise DataError(f"Transform: got {wrong[0]} {str(table[wrong[0]])[:80]}, which is not allowed.")
         if kind != "standardise":
             return cls(kind, float(divisor), columns=tuple(columns), **facts)
         mean, scale = (np.asarray(arrays[n], np.float64) if n in arrays else None for n in ("mean", "scale"))
@@ -182,7 +182,7 @@ class Transform:
         shape = () if self.mean is None else self.mean.shape
         if values.shape[values.ndim - len(shape) :] != shape:
             raise DataError(
-                f"Data 'x': got data of shape {values.shape[1:]}, expected {shape}, which the transform was fitted on."
+                f"Data 'x': got data of shape {values.shape[1:]}, expected {shape}, like the data of its scaling."
             )
 
 
