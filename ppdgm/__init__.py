@@ -9,22 +9,24 @@ if TYPE_CHECKING:
     from ppdgm.data import load_data
     from ppdgm.errors import PpdgmError, UnsupportedByBackend
     from ppdgm.inference import SVI, Estimate, Fit, fit, load, log_weights, resume, trace
-    from ppdgm.language import Trace, Vocabulary
-    from ppdgm.program import Part, PlainPair, Program
+    from ppdgm.language.vocabulary import Trace, Vocabulary
+    from ppdgm.models import Part, Program
+    from ppdgm.program import PlainPair
 
 __version__ = "0.1.0"
 
+# A program that is read from text may name any model and part, so that `Program` comes with all of them.
 _HOMES = {
     "SVI": "inference",
     "Estimate": "inference",
     "Fit": "inference",
-    "Part": "program",
+    "Part": "models",
     "PlainPair": "program",
     "PpdgmError": "errors",
-    "Program": "program",
-    "Trace": "language",
+    "Program": "models",
+    "Trace": "language.vocabulary",
     "UnsupportedByBackend": "errors",
-    "Vocabulary": "language",
+    "Vocabulary": "language.vocabulary",
     "fit": "inference",
     "load": "inference",
     "load_data": "data",

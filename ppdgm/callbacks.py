@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ppdgm.errors import PackageMissing
-from ppdgm.report import Progress, Report
+from ppdgm.inference.runs.progress import Progress, Report
 
 
 class Callback:

@@ -14,9 +14,9 @@ from pydantic.fields import FieldInfo
 from ppdgm import inference, models
 from ppdgm.data import Source
 from ppdgm.errors import SpecError, nearest
-from ppdgm.inference.settings import Training
+from ppdgm.inference.runs.settings import Training
 from ppdgm.models import Flow, Likelihood, Net, Part, Posterior, Prior, Program
-from ppdgm.spec import Spec
+from ppdgm.specs import Kind, Spec
 
 #: Title, base class, the method that makes a class concrete, and the place of such a class in a recipe.
 GROUPS: tuple[tuple[str, type[Spec], str, str], ...] = (
@@ -82,7 +82,7 @@ def is_concrete(cls: type[Spec]) -> bool:
     return False
 
 
-def members(families: Iterable[type[Spec]]) -> list[str]:
+def members(families: Iterable[type[Kind]]) -> list[str]:
     """The names of the public classes of some families."""
     families = tuple(families)
     return [c.kind() for c in public_specs() if families and issubclass(c, families)]

@@ -11,14 +11,14 @@ from zlib import crc32
 import numpy as np
 
 from ppdgm.errors import PpdgmError, ProgramError, SpecError, explain, out_of_memory, require
-from ppdgm.language import Array, Declarations, Init, NetUse, ParamSpec, Vocabulary
+from ppdgm.language.vocabulary import Array, Declarations, Init, NetUse, ParamSpec, Vocabulary
 from ppdgm.nets import Net
 from ppdgm.registry import backend as load_backend
-from ppdgm.schedules import Schedule
-from ppdgm.spec import Spec
+from ppdgm.specs import Spec
+from ppdgm.specs.schedules import Schedule
 
 if TYPE_CHECKING:
-    from ppdgm.language import Batch
+    from ppdgm.language.vocabulary import Batch
 
 
 def zeros(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> np.ndarray:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from readings import BACKENDS, get_runtime
 
-from ppdgm.inference import bounds
-from ppdgm.language import Declarations
+from ppdgm.inference.engines import bounds
+from ppdgm.language.interpreter import Gradients
+from ppdgm.language.vocabulary import Declarations
 from ppdgm.models import MLP, VAE, BernoulliPrior, CategoricalPrior, Gaussian
 from ppdgm.program import Context
-from ppdgm.reading import Gradients
 
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 NET = MLP(hidden=(4,))

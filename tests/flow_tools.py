@@ -6,7 +6,7 @@ import torch
 
 from ppdgm.backends.numpyro.vocabulary import JaxVocabulary
 from ppdgm.backends.pyro.vocabulary import TorchVocabulary
-from ppdgm.language import Declarations
+from ppdgm.language.vocabulary import Declarations
 from ppdgm.program import Context
 
 

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from ppdgm.errors import PpdgmError
-from ppdgm.spec import known_specs
+from ppdgm.specs import known_specs
 
 KINDS = [*known_specs(), "none", "plain:pyro", "plain:", "mine:Class", "os:system"]
 NAMES = sorted({field for cls in known_specs().values() for field in cls.model_fields} | {"kind", "format", "versions"})

@@ -10,7 +10,7 @@ from readings import precision
 
 from ppdgm.backends.numpyro.vocabulary import JaxVocabulary
 from ppdgm.backends.pyro.vocabulary import TorchVocabulary
-from ppdgm.language import Declarations
+from ppdgm.language.vocabulary import Declarations
 from ppdgm.program import Context
 
 

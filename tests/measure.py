@@ -6,10 +6,10 @@ import torch
 from readings import RUNTIMES
 
 from ppdgm.inference import Optimiser
-from ppdgm.inference.batches import Batches, Plan
-from ppdgm.inference.engine import Composite, Engine, Phase, knobs_of_phases
+from ppdgm.inference.engines.engine import Composite, Engine, Phase, knobs_of_phases
+from ppdgm.inference.inputs.batches import Batches, Plan
+from ppdgm.language.step import OWN
 from ppdgm.registry import backend as load_backend
-from ppdgm.tracing import OWN
 
 RATE = 1e-8  # steps so small that the parameters stay where they are, to 1e-4 (over thousands of steps)
 BASELINE_RATE = 0.05

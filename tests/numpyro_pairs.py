@@ -13,9 +13,10 @@ from numpyro.distributions import constraints
 from scipy.stats import multivariate_normal
 
 from ppdgm.backends.numpyro import Runtime, Trainer
-from ppdgm.inference import SVI, bounds
-from ppdgm.inference.batches import Batches, Plan
-from ppdgm.inference.optimisers import Optimiser
+from ppdgm.inference import SVI
+from ppdgm.inference.engines import bounds
+from ppdgm.inference.engines.optimisers import Optimiser
+from ppdgm.inference.inputs.batches import Batches, Plan
 from ppdgm.program import Program
 
 N, B, X, D = 25, 8, 5, 2  # N mod B = 1

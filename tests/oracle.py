@@ -6,7 +6,7 @@ from scipy.stats import multivariate_normal
 import ppdgm
 from ppdgm.models import PPCA
 from ppdgm.program import Program, normal
-from ppdgm.spec import PositiveFloat, Shape
+from ppdgm.specs import PositiveFloat, Shape
 
 # --- PPCA with the linear guide ------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from ppdgm.models import (
     ResidualMLP,
 )
 from ppdgm.program import constant, normal
-from ppdgm.spec import PositiveInt, Shape
+from ppdgm.specs import PositiveInt, Shape
 
 
 class Coupling(Posterior):

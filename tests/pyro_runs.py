@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from ppdgm.backends.pyro import Runtime, Trainer
-from ppdgm.inference import bounds
-from ppdgm.inference.batches import Batches, Plan
-from ppdgm.inference.optimisers import Optimiser
-from ppdgm.inference.svi import SVI
+from ppdgm.inference.engines import bounds
+from ppdgm.inference.engines.optimisers import Optimiser
+from ppdgm.inference.engines.svi import SVI
+from ppdgm.inference.inputs.batches import Batches, Plan
 from ppdgm.program import Program
 
 N, B, K, X, Z = 12, 4, 3, pairs.X, pairs.Z

@@ -18,9 +18,9 @@ from pyro.poutine.util import site_is_subsample
 
 from ppdgm.backends import numpyro as jax_backend
 from ppdgm.backends import pyro as torch_backend
-from ppdgm.inference.batches import Plan
-from ppdgm.inference.optimisers import Optimiser
-from ppdgm.inference.svi import SVI
+from ppdgm.inference.engines.optimisers import Optimiser
+from ppdgm.inference.engines.svi import SVI
+from ppdgm.inference.inputs.batches import Plan
 
 MODULES = {"pyro": torch_backend, "numpyro": jax_backend}
 RUNTIMES = {name: module.Runtime for name, module in MODULES.items()}

@@ -12,8 +12,9 @@ from ppdgm.diagnostics import latent_use, weight_quality
 from ppdgm.diagnostics.diagnosis import Baseline, Diagnosis, Gaps
 from ppdgm.errors import DataError
 from ppdgm.inference import SVI, Fit
-from ppdgm.inference.evaluate import Estimate
-from ppdgm.inference.unused import Unused
+from ppdgm.inference.evaluation.estimates import Estimate
+from ppdgm.inference.runs.progress import Progress
+from ppdgm.inference.training.unused_latents import Unused
 from ppdgm.models import (
     MLP,
     VAE,
@@ -32,7 +33,6 @@ from ppdgm.models import (
     ZeroInflatedNegativeBinomial,
 )
 from ppdgm.models.likelihoods.columns import columns, held_out
-from ppdgm.report import Progress
 
 both = pytest.mark.parametrize("backend", BACKENDS)
 RNG = np.random.default_rng(0)

@@ -14,7 +14,7 @@ from readings import BACKENDS, get_runtime, run_trace, train
 from reference.programs import exact_log_likelihood
 
 from ppdgm.errors import ProgramError
-from ppdgm.inference import bounds
+from ppdgm.inference.engines import bounds
 from ppdgm.models import MLP, VAE, Program
 
 # A guide in another order than the model: Pyro and NumPyro warn that their mean-field ELBO does not hold.

@@ -6,10 +6,10 @@ from readings import BACKENDS
 
 import ppdgm
 from ppdgm.inference import SVI, Optimiser, Stage, VariationalEM
-from ppdgm.inference.batches import Batches
+from ppdgm.inference.inputs.batches import Batches
 from ppdgm.models import Program
 from ppdgm.program import normal
-from ppdgm.schedules import Cosine, Exponential, Linear
+from ppdgm.specs.schedules import Cosine, Exponential, Linear
 
 both = pytest.mark.parametrize("backend", BACKENDS)
 

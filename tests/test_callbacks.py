@@ -11,8 +11,8 @@ import pytest
 import ppdgm
 from ppdgm.callbacks import TensorBoard, WandB
 from ppdgm.errors import PackageMissing, PpdgmError
+from ppdgm.inference.runs.progress import Progress
 from ppdgm.models import MLP, VAE
-from ppdgm.report import Progress
 
 X = (np.random.default_rng(0).random((20, 6)) < 0.4).astype("float32")
 

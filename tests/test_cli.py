@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from ppdgm import catalogue
 from ppdgm.cli.app import app
-from ppdgm.spec import Spec
+from ppdgm.specs import Spec
 
 COMMANDS = ("fit", "resume", "evaluate", "diagnose", "sample", "runs", "models", "data", "new")
 PYTHON = [sys.executable, "-m", "ppdgm"]

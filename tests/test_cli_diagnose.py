@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import ppdgm
 from ppdgm.cli.app import app
-from ppdgm.inference.diagnose import PARTS
+from ppdgm.inference.evaluation.diagnose import PARTS
 
 SMALL = ("--set", "program.latent=3", "--set", "program.encoder.hidden=8", "--set", "program.decoder.hidden=8")
 QUICK = ("--k", "30", "--part", "latents", "--part", "likelihood")
@@ -80,7 +80,7 @@ def test_json_is_the_table_and_nothing_else(here):
 
 @pytest.mark.parametrize(("options", "size"), [((), 20), (("--data", "some.npz"), 200), (("--split", "all"), 200)])
 def test_labels_are_those_of_the_data(here, options, size, monkeypatch):
-    from ppdgm.inference.result import Fit
+    from ppdgm.inference.evaluation.result import Fit
 
     seen, diagnose = [], Fit.diagnose
 

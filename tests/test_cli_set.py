@@ -10,7 +10,7 @@ from ppdgm.cli.programs import Chosen, choose
 from ppdgm.cli.training import complete, prepare
 from ppdgm.errors import SpecError
 from ppdgm.inference import SVI, Cosine, Linear, Optimiser
-from ppdgm.inference.recipe import Recipe
+from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.models import IAF, MLP, PPCA, VAE, FlowPosterior, GatedMLP, Gaussian, VampPrior
 
 VAE_TABLE = {"program": {"kind": "VAE", "event_shape": [3]}}

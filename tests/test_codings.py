@@ -9,10 +9,10 @@ from scipy.stats import norm
 from typer.testing import CliRunner
 
 import ppdgm
-from ppdgm.checkpoint import read
 from ppdgm.cli.app import app
 from ppdgm.data import load_data
 from ppdgm.errors import DataError
+from ppdgm.inference.runs.checkpoint import read
 from ppdgm.models import SemiSupervisedVAE
 from ppdgm.program import Program, zeros
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from ppdgm.data import Transform, as_fields, check_finite, load_data
 from ppdgm.errors import DataError, PpdgmError
-from ppdgm.inference.evaluate import check_fields
+from ppdgm.inference.evaluation.estimates import check_fields
 from ppdgm.models import PPCA
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)

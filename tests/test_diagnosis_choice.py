@@ -8,9 +8,9 @@ from readings import BACKENDS
 import ppdgm
 from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.inference import Fit
-from ppdgm.inference.feed import SAMPLED, Feed
-from ppdgm.inference.information import mutual_information
-from ppdgm.inference.live import Live
+from ppdgm.inference.evaluation.information import mutual_information
+from ppdgm.inference.inputs.feed import SAMPLED, Feed
+from ppdgm.inference.training.monitor import Live
 from ppdgm.models import (
     MLP,
     VAE,

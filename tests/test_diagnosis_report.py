@@ -25,7 +25,7 @@ from ppdgm.diagnostics import (
 from ppdgm.diagnostics.diagnosis import Diagnosis, Gaps, Pictures
 from ppdgm.diagnostics.figures import draw
 from ppdgm.errors import CheckpointError
-from ppdgm.inference.evaluate import Estimate
+from ppdgm.inference.evaluation.estimates import Estimate
 
 N, S = 60, 9
 OF_PICTURES = ["samples", "reconstructions", "prior", "traversals", "interpolations", "codes"]

@@ -11,7 +11,7 @@ from test_diagnosis_report import ALL, OF_PICTURES, N, Page, diagnosis, written
 from ppdgm.diagnostics import bound_curve, latent_use, predictive_check, weight_quality
 from ppdgm.diagnostics.diagnosis import Diagnosis, Pictures
 from ppdgm.diagnostics.figures import draw, svg
-from ppdgm.inference.evaluate import Estimate
+from ppdgm.inference.evaluation.estimates import Estimate
 
 IMAGES = {
     "with labels": {"labels": np.arange(N) % 3},

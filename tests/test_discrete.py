@@ -28,7 +28,7 @@ from scipy.stats import chisquare
 
 import ppdgm
 from ppdgm.errors import ProgramError
-from ppdgm.inference import bounds
+from ppdgm.inference.engines import bounds
 from ppdgm.models import BernoulliPrior, CategoricalPrior, GumbelSoftmax, RelaxedBernoulli
 
 # --- densities and draws ---------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from scipy.stats import norm
 
 import ppdgm
 from ppdgm.errors import ProgramError, SpecError
-from ppdgm.inference import SVI, Exponential, Linear, bounds
+from ppdgm.inference import SVI, Exponential, Linear
+from ppdgm.inference.engines import bounds
 from ppdgm.models import (
     VAE,
     BernoulliPrior,

@@ -31,11 +31,11 @@ from ppdgm.inference import (
     Stages,
     VariationalEM,
     WakeSleep,
-    bounds,
 )
-from ppdgm.inference.batches import Batches, Plan
-from ppdgm.inference.engine import Engine, knobs_of_phases
-from ppdgm.inference.recipe import Recipe
+from ppdgm.inference.engines import bounds
+from ppdgm.inference.engines.engine import Engine, knobs_of_phases
+from ppdgm.inference.inputs.batches import Batches, Plan
+from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.models import (
     MLP,
     PPCA,
@@ -368,7 +368,7 @@ def test_exact_em_equals_scikit_learns_from_the_same_start():
 
 
 def test_exact_em_in_chunks_and_for_a_program_of_ones_own(monkeypatch):
-    from ppdgm.inference import exact
+    from ppdgm.inference.training import exact
 
     program = FactorAnalysis(event_shape=(5,), latent=1)
     whole = ppdgm.fit(program, LINEAR, engine=EM(), steps=7, progress=False)

@@ -18,7 +18,8 @@ from pyro.infer.autoguide import AutoDelta
 import ppdgm
 from ppdgm import Program
 from ppdgm.errors import ProgramError
-from ppdgm.inference import SVI, bounds
+from ppdgm.inference import SVI
+from ppdgm.inference.engines import bounds
 from ppdgm.registry import backend as load_backend
 
 DATA = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")

@@ -21,9 +21,9 @@ from readings import BACKENDS, get_runtime, precision, run_trace, train
 from scipy.special import log_softmax, softmax
 from scipy.stats import norm
 
-from ppdgm.inference import bounds
+from ppdgm.inference.engines import bounds
+from ppdgm.language.interpreter import Gradients
 from ppdgm.models import MLP, SemiSupervisedVAE
-from ppdgm.reading import Gradients
 
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 every_kind = pytest.mark.parametrize("kind", SITES, ids=lambda kind: kind.__name__)

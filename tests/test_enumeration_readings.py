@@ -22,13 +22,13 @@ from pyro.infer import TraceEnum_ELBO
 from readings import BACKENDS, get_runtime, run_trace, train
 
 import ppdgm
-from ppdgm import enumeration
 from ppdgm.backends.pyro import Trainer
 from ppdgm.errors import ProgramError
 from ppdgm.inference import SVI
-from ppdgm.inference.batches import Plan
-from ppdgm.inference.optimisers import Optimiser
-from ppdgm.inference.result import Fit
+from ppdgm.inference.engines.optimisers import Optimiser
+from ppdgm.inference.evaluation.result import Fit
+from ppdgm.inference.inputs.batches import Plan
+from ppdgm.language import enumeration
 from ppdgm.models import MLP, VAE, BernoulliPrior, CategoricalPrior, GumbelSoftmax, RelaxedBernoulli
 from ppdgm.models.classes import log_softmax, one_hot_categorical
 

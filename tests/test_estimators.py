@@ -43,7 +43,8 @@ from readings import BACKENDS
 
 import ppdgm
 from ppdgm.errors import ProgramError
-from ppdgm.inference import IWAE, SVI, ReweightedWakeSleep, WakeSleep, bounds, estimators
+from ppdgm.inference import IWAE, SVI, ReweightedWakeSleep, WakeSleep
+from ppdgm.inference.engines import bounds, estimators
 from ppdgm.models import Program
 from ppdgm.program import zeros
 

@@ -9,8 +9,8 @@ from planted import data, fit_of, log_likelihood
 
 import ppdgm
 from ppdgm.errors import PpdgmError
-from ppdgm.inference.evaluate import Estimate, Judge, parse_memory
-from ppdgm.inference.feed import Feed
+from ppdgm.inference.evaluation.estimates import Estimate, Judge, parse_memory
+from ppdgm.inference.inputs.feed import Feed
 from ppdgm.models import MLP, VAE
 from ppdgm.registry import backend as load_backend
 

@@ -40,7 +40,7 @@ def test_same_seed_gives_the_same_bits(backend):
 def test_stretches_do_not_matter(backend, monkeypatch):
     """However often training looks up, it takes the same steps."""
     whole = train(backend)
-    monkeypatch.setattr("ppdgm.inference.run.STRETCH_STEPS", 7)
+    monkeypatch.setattr("ppdgm.inference.training.loop.STRETCH_STEPS", 7)
     pieces = train(backend)
     assert all(np.array_equal(whole.params[n], pieces.params[n]) for n in whole.params)
 

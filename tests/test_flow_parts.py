@@ -13,7 +13,7 @@ from scipy.stats import chi2
 import ppdgm
 from ppdgm.errors import ProgramError, SpecError
 from ppdgm.inference import SVI
-from ppdgm.language import Declarations
+from ppdgm.language.vocabulary import Declarations
 from ppdgm.models import (
     IAF,
     MADE,

@@ -13,7 +13,7 @@ from programs import make_data
 from readings import BACKENDS, RUNTIMES, precision, run_trace, train
 
 from ppdgm.errors import SpecError, UnsupportedByBackend
-from ppdgm.inference.svi import SVI
+from ppdgm.inference.engines.svi import SVI
 from ppdgm.models import MLP, VAE, Bernoulli
 from ppdgm.nets import ForeignNet
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import ppdgm
-from ppdgm import checkpoint
 from ppdgm.errors import CheckpointError, PpdgmError
 from ppdgm.inference import SVI, LaggingInference
+from ppdgm.inference.runs import checkpoint
 from ppdgm.models import MLP, VAE
 
 X = np.round(np.random.default_rng(0).random((20, 6))).astype("float32")
@@ -33,7 +33,9 @@ def run(request, tmp_path_factory):
     whole = request.param == "pyro"
     engine = LaggingInference(window=2, most=4, every=1) if whole else SVI()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ppdgm.inference.keeper.Keeper.draw", lambda *_: None)  # pictures are slow, and no part of this
+        patch.setattr(
+            "ppdgm.inference.runs.recorder.Keeper.draw", lambda *_: None
+        )  # pictures are slow, and no part of this
         ppdgm.fit(
             SMALL, X, engine=engine, validation=X[:5], steps=8, batch_size=10, backend=request.param, compile=False,
             progress=False, out=out, checkpoint_steps=8, diagnose_epochs=1 if whole else None,
@@ -77,7 +79,7 @@ def test_every_field_of_a_page(run, monkeypatch):
     """Resumed, it is refused with the field's name, or is a page that a run could have written."""
     out, file, arrays, page = run
     arrived = []
-    monkeypatch.setattr("ppdgm.inference.job.Job.run", lambda job, *_, **__: arrived.append(job))
+    monkeypatch.setattr("ppdgm.inference.training.job.Job.run", lambda job, *_, **__: arrived.append(job))
     for path in places(page):
         for value in (*JUNK, MISSING):
             file.write_bytes(checkpoint.pack(arrays, forged(page, path, value)))
@@ -110,7 +112,7 @@ WRONG = {
 def test_every_array_of_a_checkpoint(run, monkeypatch):
     """Nothing is trained from arrays of other names, shapes or types, which libraries write past the ends of."""
     out, file, arrays, page = run
-    monkeypatch.setattr("ppdgm.inference.run.Run.go", lambda *_: pytest.fail("training went on"))
+    monkeypatch.setattr("ppdgm.inference.training.loop.Run.go", lambda *_: pytest.fail("training went on"))
 
     def refused(changed, word):
         file.write_bytes(checkpoint.pack(changed, page))

@@ -21,10 +21,10 @@ from ppdgm.cli.training import complete
 from ppdgm.data import Source
 from ppdgm.errors import TrainingError
 from ppdgm.inference import SVI, Cosine, Linear, Optimiser
-from ppdgm.inference.recipe import Recipe, read_table
-from ppdgm.inference.settings import Training
+from ppdgm.inference.runs.recipe import Recipe, read_table
+from ppdgm.inference.runs.settings import Training
 from ppdgm.models import MLP, VAE, ConvEncoder, Gaussian, Program
-from ppdgm.spec import Spec, known_specs
+from ppdgm.specs import Spec, known_specs
 
 # --- recipes ------------------------------------------------------------------------------------------------------
 

@@ -15,8 +15,8 @@ from hypothesis.extra import numpy as arrays
 import ppdgm
 from ppdgm.cli import runs as table_of_runs
 from ppdgm.inference import SVI, Linear
-from ppdgm.inference.job import Job
-from ppdgm.inference.layout import check_free, read_status
+from ppdgm.inference.runs.layout import check_free, read_status
+from ppdgm.inference.training.job import Job
 from ppdgm.models import MLP, VAE, Gaussian
 
 QUICK = {"steps": 2, "backend": "pyro", "compile": False, "progress": False}

@@ -9,9 +9,9 @@ from scipy.stats import multivariate_normal, norm
 
 from ppdgm.diagnostics.diagnosis import Diagnosis, Gaps
 from ppdgm.inference import Fit
-from ppdgm.inference.evidence import evidence
-from ppdgm.inference.gaussian import Gaussian
-from ppdgm.inference.refit import refit
+from ppdgm.inference.evaluation.evidence import evidence
+from ppdgm.inference.evaluation.gaussian import Gaussian
+from ppdgm.inference.evaluation.refit import refit
 from ppdgm.models import PPCA
 
 pytestmark = pytest.mark.statistical

@@ -12,10 +12,10 @@ from test_turns import Shift
 import ppdgm
 from ppdgm.callbacks import Callback
 from ppdgm.errors import TrainingError
-from ppdgm.inference.feed import Feed
-from ppdgm.inference.live import Live
+from ppdgm.inference.inputs.feed import Feed
+from ppdgm.inference.runs.progress import Progress
+from ppdgm.inference.training.monitor import Live
 from ppdgm.models import MLP, VAE, HierarchicalVAE
-from ppdgm.report import Progress
 
 both = pytest.mark.parametrize("backend", BACKENDS)
 X = (data(83) > 0).astype("float32")

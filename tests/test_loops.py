@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppdgm.inference import SVI, Linear, Optimiser
-from ppdgm.inference.batches import Batches, Plan
+from ppdgm.inference.inputs.batches import Batches, Plan
 from ppdgm.models import MLP, VAE
 from ppdgm.registry import backend as load_backend
 

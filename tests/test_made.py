@@ -9,7 +9,7 @@ from reference import forward
 
 from ppdgm.backends.numpyro.vocabulary import JaxVocabulary
 from ppdgm.errors import SpecError
-from ppdgm.language import Declarations
+from ppdgm.language.vocabulary import Declarations
 from ppdgm.models import MADE
 from ppdgm.program import Context
 

@@ -11,8 +11,8 @@ import torch
 import ppdgm
 from ppdgm import Program
 from ppdgm.errors import ProgramError
-from ppdgm.inference.apart import check_apart
-from ppdgm.inference.feed import Feed
+from ppdgm.inference.inputs.feed import Feed
+from ppdgm.inference.inputs.row_independence import check_apart
 from ppdgm.models import MLP, Bernoulli, DiagonalNormal, Net
 from ppdgm.registry import backend as load
 

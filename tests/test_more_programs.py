@@ -13,8 +13,8 @@ import ppdgm
 from ppdgm.cli.app import app
 from ppdgm.data import as_fields, catalogue, collapse, load_data
 from ppdgm.errors import DataError, PpdgmError, ProgramError, SpecError
-from ppdgm.inference import bounds
-from ppdgm.inference.result import Fit
+from ppdgm.inference.engines import bounds
+from ppdgm.inference.evaluation.result import Fit
 from ppdgm.models import (
     MLP,
     PPCA,

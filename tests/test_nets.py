@@ -16,11 +16,11 @@ from reference import forward
 from ppdgm.backends.numpyro.vocabulary import JaxVocabulary
 from ppdgm.backends.pyro.vocabulary import TorchVocabulary
 from ppdgm.errors import ProgramError, SpecError
-from ppdgm.language import Declarations
+from ppdgm.language.vocabulary import Declarations
 from ppdgm.models import MLP, VAE, ConditionalVAE, ConvDecoder, ConvEncoder, GatedMLP, Gaussian, ResidualMLP
 from ppdgm.nets import ACTIVATIONS
 from ppdgm.program import Context, Program, normal
-from ppdgm.spec import known_specs
+from ppdgm.specs import known_specs
 
 LEADING = [(), (4,), (3, 2), (2, 1, 3)]
 

@@ -36,8 +36,8 @@ from numpyro_pairs import (
 from ppdgm.backends.numpyro import Trainer
 from ppdgm.errors import NoMean, ProgramError, UnsupportedByBackend
 from ppdgm.inference import SVI
-from ppdgm.inference.batches import Plan
-from ppdgm.inference.optimisers import Optimiser
+from ppdgm.inference.engines.optimisers import Optimiser
+from ppdgm.inference.inputs.batches import Plan
 
 # --- where sites stand ------------------------------------------------------------------------------------------------
 

@@ -23,9 +23,9 @@ from ppdgm.inference import (
     ReweightedWakeSleep,
     VariationalEM,
 )
-from ppdgm.inference.batches import Plan
-from ppdgm.inference.engine import knobs_of_phases
-from ppdgm.language import Trace
+from ppdgm.inference.engines.engine import knobs_of_phases
+from ppdgm.inference.inputs.batches import Plan
+from ppdgm.language.vocabulary import Trace
 from ppdgm.models import MLP, VAE, FullCovarianceNormal, Program
 from ppdgm.program import normal
 from ppdgm.registry import backend as load_backend

@@ -10,7 +10,7 @@ from scipy.stats import norm
 from ppdgm.backends.numpyro.vocabulary import JaxVocabulary
 from ppdgm.backends.pyro.vocabulary import TorchVocabulary
 from ppdgm.errors import ProgramError, SpecError
-from ppdgm.language import Declarations
+from ppdgm.language.vocabulary import Declarations
 from ppdgm.models import FlowPrior, Planar, Sylvester
 from ppdgm.models.flows.planar import planar_step
 from ppdgm.models.flows.sylvester import orthonormal, reflect

@@ -22,7 +22,7 @@ from scipy.special import expit
 import ppdgm
 from ppdgm import Program
 from ppdgm.errors import NoMean, ProgramError
-from ppdgm.points import points
+from ppdgm.language.points import points
 
 P3 = [0.2, 0.5, 0.3]
 T, J = torch.tensor, jnp.asarray

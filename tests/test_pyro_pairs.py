@@ -15,8 +15,8 @@ from torch import nn
 import ppdgm
 from ppdgm import Program
 from ppdgm.errors import ProgramError, UnsupportedByBackend
-from ppdgm.inference import bounds
-from ppdgm.inference.svi import SVI
+from ppdgm.inference.engines import bounds
+from ppdgm.inference.engines.svi import SVI
 
 __all__ = ["quiet"]  # a fixture around every test
 

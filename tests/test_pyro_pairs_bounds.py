@@ -12,9 +12,10 @@ from pyro_runs import B, K, N, X, Z, draw, log_weights, quiet, start, train, tra
 import ppdgm
 from ppdgm import Program
 from ppdgm.errors import ProgramError
-from ppdgm.inference import IWAE, bounds
-from ppdgm.inference.batches import Batches
-from ppdgm.inference.svi import SVI
+from ppdgm.inference import IWAE
+from ppdgm.inference.engines import bounds
+from ppdgm.inference.engines.svi import SVI
+from ppdgm.inference.inputs.batches import Batches
 
 __all__ = ["quiet"]  # a fixture around every test
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from ppdgm.backends.pyro import Runtime
 from ppdgm.errors import ProgramError
-from ppdgm.inference.svi import SVI
+from ppdgm.inference.engines.svi import SVI
 from ppdgm.program import Program
 
 __all__ = ["quiet"]  # a fixture around every test

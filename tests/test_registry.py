@@ -28,7 +28,7 @@ from ppdgm.models import (
 from ppdgm.models.flows.one_way import OneWay
 from ppdgm.models.posteriors import halves
 from ppdgm.program import constant, normal, zeros
-from ppdgm.spec import Shape
+from ppdgm.specs import Shape
 from ppdgm.testing import INVARIANTS, check
 
 PARTS = {name: (part, options) for name, part, options in public_parts()}

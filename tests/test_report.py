@@ -12,13 +12,13 @@ from fcntl import ioctl
 
 import pytest
 
-from ppdgm import report
-from ppdgm.report import Progress, RunLog, clock, make_report
+from ppdgm.inference.runs import progress as report
+from ppdgm.inference.runs.progress import Progress, RunLog, clock, make_report
 
 SCRIPT = """
 import time
 from ppdgm import report
-from ppdgm.report import Progress, make_report
+from ppdgm.inference.runs.progress import Progress, make_report
 report.FIRST_SECONDS = 0.0
 with make_report({progress}) as shown:
     for i in range(1, 5):

@@ -210,7 +210,7 @@ def test_killed_at_random_and_resumed(backend, tmp_path):
             child.kill()
             kills += 1
         child.wait()
-    assert kills and ppdgm.checkpoint.__name__
+    assert kills and ppdgm.inference.runs.checkpoint.__name__
     final = ppdgm.resume(out, X, validation=V, progress=False)
     assert same(ppdgm.fit(PROGRAM, X, backend=backend, **EVERYTHING), final)
     left = {f.name for f in (out / "checkpoints").iterdir()}

@@ -17,11 +17,12 @@ import tomli_w
 from safetensors.numpy import save as save_arrays
 
 import ppdgm
-from ppdgm import checkpoint
+from ppdgm import files
 from ppdgm.errors import CheckpointError, ProgramError
 from ppdgm.inference import SVI, Linear
-from ppdgm.inference.folder import as_csv
-from ppdgm.inference.layout import check_free, read_status
+from ppdgm.inference.runs import checkpoint
+from ppdgm.inference.runs.folder import as_csv
+from ppdgm.inference.runs.layout import check_free, read_status
 from ppdgm.models import MLP, PPCA, VAE
 
 RNG = np.random.default_rng(0)
@@ -341,14 +342,14 @@ def test_an_old_runs_files_do_not_outlive_it(run, tmp_path):
 
 def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    checkpoint.write_atomically(path, b"old")
+    files.write_atomically(path, b"old")
 
     def crash(*_):
         raise OSError("no space")
 
     monkeypatch.setattr("os.fsync", crash)
     with pytest.raises(OSError, match="no space"):
-        checkpoint.write_atomically(path, b"new and longer")
+        files.write_atomically(path, b"new and longer")
     assert path.read_bytes() == b"old" and [f.name for f in tmp_path.iterdir()] == ["file"]
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from ppdgm.inference import SVI, LaggingInference, Stage, Stages, VariationalEM
-from ppdgm.inference.batches import Batches
-from ppdgm.inference.engine import knobs_of_phases, rates_of_phases
-from ppdgm.inference.watch import Watch
-from ppdgm.schedules import Constant, Cosine, Cyclical, Exponential, Linear, Sigmoid
+from ppdgm.inference.engines.engine import knobs_of_phases, rates_of_phases
+from ppdgm.inference.inputs.batches import Batches
+from ppdgm.inference.training.validation import Watch
+from ppdgm.specs.schedules import Constant, Cosine, Cyclical, Exponential, Linear, Sigmoid
 
 SCHEDULES = {
     Constant(value=0.3): ([0, 7], [0.3, 0.3]),
@@ -76,7 +76,7 @@ def test_validation_waits_as_long_as_it_says(monkeypatch):
     """The first of equal values is the best one, and looks before `warm` aren't counted against it."""
     values = iter([-3.0, -2.0, -4.0, -2.0, -5.0, -2.5])
     judge = SimpleNamespace(elbo=lambda k, seed: SimpleNamespace(mean=next(values)))
-    monkeypatch.setattr("ppdgm.inference.watch.replace", lambda judge, params: judge)
+    monkeypatch.setattr("ppdgm.inference.training.validation.replace", lambda judge, params: judge)
     trainer = SimpleNamespace(judged=None, now=0)
     trainer.values = lambda: {"step": trainer.now}
     watch, done = Watch(judge, patience=3, warm=40), []

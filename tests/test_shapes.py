@@ -9,8 +9,8 @@ from readings import BACKENDS, get_runtime, run_trace, train
 from scipy.special import expit, rel_entr
 
 from ppdgm.errors import ProgramError
-from ppdgm.inference import bounds
-from ppdgm.inference.svi import SVI
+from ppdgm.inference.engines import bounds
+from ppdgm.inference.engines.svi import SVI
 from ppdgm.models import MLP, Program
 from ppdgm.program import normal
 

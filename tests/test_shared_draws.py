@@ -15,8 +15,8 @@ import torch
 import ppdgm
 from ppdgm import Program
 from ppdgm.errors import ProgramError
-from ppdgm.inference import means
-from ppdgm.inference.information import mutual_information
+from ppdgm.inference.evaluation import means
+from ppdgm.inference.evaluation.information import mutual_information
 
 ROWS = 8  # of a chunk
 X = np.random.default_rng(0).normal(size=(2 * ROWS + 3, 1)).astype("float32")

@@ -5,7 +5,7 @@ import pytest
 
 import ppdgm
 from ppdgm import Program
-from ppdgm.inference.batches import Batches
+from ppdgm.inference.inputs.batches import Batches
 from ppdgm.models import MLP
 from ppdgm.program import constant
 
@@ -89,7 +89,7 @@ def test_skipping_does_not_depend_on_stretches_or_sessions(backend, field, monke
     whole = train(data, backend, binarise="dynamic")
     pieces = {}
     with monkeypatch.context() as patch:
-        patch.setattr("ppdgm.inference.run.STRETCH_STEPS", 3)
+        patch.setattr("ppdgm.inference.training.loop.STRETCH_STEPS", 3)
         pieces["stretches"] = train(data, backend, binarise="dynamic")
 
     def crash(now):

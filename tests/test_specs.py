@@ -11,7 +11,7 @@ import torch
 from programs import PROGRAMS, Coupling
 
 from ppdgm.errors import SpecError
-from ppdgm.inference.svi import SVI
+from ppdgm.inference.engines.svi import SVI
 from ppdgm.models import (
     MLP,
     PPCA,

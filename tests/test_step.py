@@ -46,7 +46,7 @@ def test_a_program_that_does_not_compile_runs_eagerly_unless_told():
     with pytest.raises(ppdgm.PpdgmError, match="can't compile this program"):
         ppdgm.fit(program, x, steps=3, compile=True, **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ppdgm.inference.job.COMPILE_FROM_STEPS", 3)
+        patch.setattr("ppdgm.inference.training.job.COMPILE_FROM_STEPS", 3)
         tried = ppdgm.fit(program, x, steps=3, compile="auto", **options)
     eager = ppdgm.fit(program, x, steps=3, compile=False, **options)
     assert tried.info["compile"] is False

@@ -6,7 +6,8 @@ import pytest
 import ppdgm
 from ppdgm import Program
 from ppdgm.errors import DataError
-from ppdgm.inference import SVI, feed
+from ppdgm.inference import SVI
+from ppdgm.inference.inputs import feed
 from ppdgm.models import MLP, VAE
 
 BACKENDS = ("numpyro", "pyro")

@@ -7,7 +7,7 @@ from scipy.special import log_softmax, logsumexp
 from scipy.stats import norm
 
 from ppdgm.errors import ProgramError
-from ppdgm.inference.result import Fit
+from ppdgm.inference.evaluation.result import Fit
 from ppdgm.program import Program
 
 every_backend = pytest.mark.parametrize("backend", BACKENDS)

@@ -20,8 +20,8 @@ from ppdgm.backends.numpyro.support import observe as observe_jax
 from ppdgm.backends.pyro.support import confine as confine_torch
 from ppdgm.backends.pyro.support import observe as observe_torch
 from ppdgm.errors import DataError
-from ppdgm.inference.feed import Feed
-from ppdgm.inference.support import check_support
+from ppdgm.inference.inputs.feed import Feed
+from ppdgm.inference.inputs.support import check_support
 from ppdgm.models import VAE, Bernoulli, likelihoods
 from ppdgm.program import constant
 from ppdgm.registry import backend as load

@@ -8,8 +8,8 @@ from scipy.stats import multivariate_normal
 import ppdgm
 from ppdgm import Program
 from ppdgm.inference import SVI, LaggingInference, Linear, VariationalEM
-from ppdgm.inference.feed import Feed
-from ppdgm.inference.information import mutual_information
+from ppdgm.inference.evaluation.information import mutual_information
+from ppdgm.inference.inputs.feed import Feed
 from ppdgm.models import PPCA
 from ppdgm.program import zeros
 from ppdgm.registry import backend as load_backend

@@ -16,7 +16,7 @@ from ppdgm.data.looks import looks_prepared, may_be_prepared
 from ppdgm.data.prepared import MIXED, RESCALED, coding_of
 from ppdgm.errors import DataError, PpdgmError
 from ppdgm.inference import Fit
-from ppdgm.inference.codings import read_codings
+from ppdgm.inference.runs.codings import read_codings
 from ppdgm.models import PPCA, VAE, Bernoulli, Gaussian
 from ppdgm.nets import MLP
 

@@ -123,7 +123,9 @@ SKIPPED = ("loo",)  # refused for a latent of each datum, whatever else is given
 
 @pytest.mark.parametrize("name", [n for n in METHODS if n not in SKIPPED])
 def test_what_a_fit_can_do(name, fit, monkeypatch):
-    monkeypatch.setattr("ppdgm.inference.diagnosable.Diagnosing", MagicMock())  # what is asked has been checked by then
+    monkeypatch.setattr(
+        "ppdgm.inference.evaluation.diagnosable.Diagnosing", MagicMock()
+    )  # what is asked has been checked by then
     assert swept(getattr(fit, name), METHODS[name], name) == []
 
 

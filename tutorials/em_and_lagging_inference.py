@@ -24,8 +24,8 @@ from sklearn.datasets import load_wine
 import ppdgm
 from ppdgm import Program
 from ppdgm.inference import EM, SVI, LaggingInference, Stage, VariationalEM
-from ppdgm.inference.feed import Feed
-from ppdgm.inference.information import mutual_information
+from ppdgm.inference.evaluation.information import mutual_information
+from ppdgm.inference.inputs.feed import Feed
 from ppdgm.models import PPCA
 from ppdgm.program import zeros
 from ppdgm.registry import backend

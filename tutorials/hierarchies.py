@@ -29,7 +29,7 @@ from scipy.stats import multivariate_normal
 
 import ppdgm
 from ppdgm.models import MLP, VAE, Gaussian, HierarchicalVAE
-from ppdgm.schedules import Cosine
+from ppdgm.specs.schedules import Cosine
 
 GUIDES = ("factorised", "bottom_up", "top_down")
 S, T, linear = 0.5, 0.6, MLP(hidden=())
@@ -79,7 +79,7 @@ for guide in GUIDES:
 
 # %%
 from ppdgm.inference import SVI
-from ppdgm.schedules import Linear
+from ppdgm.specs.schedules import Linear
 
 data = ppdgm.load_data("digits")
 steps, net = (40, MLP(hidden=(16,))) if SMALL else (2000, MLP(hidden=(100,)))

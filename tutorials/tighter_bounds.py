@@ -20,7 +20,7 @@ from sklearn.datasets import load_wine
 
 import ppdgm
 from ppdgm.inference import IWAE, SVI, Renyi, ReweightedWakeSleep, Stage
-from ppdgm.inference.bounds import renyi
+from ppdgm.inference.engines.bounds import renyi
 from ppdgm.models import MLP, PPCA, VAE
 
 SMALL = bool(os.environ.get("PPDGM_SMALL"))  # a quick pass, as in the test suite

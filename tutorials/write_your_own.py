@@ -18,7 +18,7 @@ from ppdgm.models import MLP, VAE, DiagonalNormal, Likelihood, Net, Posterior, P
 from ppdgm.models.likelihoods import refuse
 from ppdgm.nets.base import apply_dense, dense
 from ppdgm.program import constant, normal
-from ppdgm.spec import PositiveFloat, PositiveInt, Shape
+from ppdgm.specs import PositiveFloat, PositiveInt, Shape
 from ppdgm.testing import check
 
 matplotlib.use("Agg")

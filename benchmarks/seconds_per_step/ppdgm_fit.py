@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ppdgm.inference import SVI, Optimiser
-from ppdgm.inference.batches import Plan
+from ppdgm.inference.inputs.batches import Plan
 from ppdgm.models import VAE
 from ppdgm.models.posteriors import DiagonalNormal, halves
 from ppdgm.registry import backend as load_backend

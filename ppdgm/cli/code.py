@@ -15,7 +15,7 @@ from typing import Any
 
 from ppdgm.errors import ProgramError, SpecError, nearest
 from ppdgm.program import PlainPair, Program
-from ppdgm.spec import Spec
+from ppdgm.specs import Spec
 
 _loaded: set[str] = set()  # modules that came from files
 _added: list[str] = []  # to sys.path, for these modules

@@ -59,7 +59,7 @@ def describe(name: str, settings: list[str], told: dict[str, bool], as_json: boo
     """The contents of one set, as `fit` would load it."""
     from ppdgm.cli.overrides import apply, parse
     from ppdgm.data import load_data
-    from ppdgm.inference.recipe import source_of
+    from ppdgm.inference.runs.recipe import source_of
 
     given = [(f"data.{path.removeprefix('data.')}", value) for path, value in map(parse, settings)]
     table = apply({"data": {"name": name, **told}}, given, [])

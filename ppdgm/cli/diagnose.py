@@ -99,7 +99,7 @@ def diagnose(
     """
     import ppdgm
     from ppdgm.cli.opening import load_part, open_run
-    from ppdgm.inference.diagnose import check_parts
+    from ppdgm.inference.evaluation.diagnose import check_parts
 
     target = _report_path(run, out)
     chosen = check_parts(parts or None)

@@ -84,7 +84,7 @@ def _default(value: Any) -> str:
 def _own(name: str) -> Any:
     from ppdgm.cli.programs import choose
     from ppdgm.errors import SpecError
-    from ppdgm.spec import find_kind
+    from ppdgm.specs import find_kind
 
     chosen = choose(name)
     if chosen.program is not None and not hasattr(chosen.program, "model_fields"):

@@ -12,11 +12,11 @@ import numpy as np
 from ppdgm.cli.programs import names_own_code, own_code, own_code_missing
 from ppdgm.data import Dataset, Source, as_fields, catalogue, check_units, load_data
 from ppdgm.errors import CheckpointError, DataError, SpecError, nearest
-from ppdgm.inference.evaluate import leave_labels
-from ppdgm.inference.kept import fingerprint
-from ppdgm.inference.recipe import check_format, read_table, source_of
+from ppdgm.inference.evaluation.estimates import leave_labels
+from ppdgm.inference.inputs.own_rows import fingerprint
+from ppdgm.inference.runs.recipe import check_format, read_table, source_of
 from ppdgm.program import PlainPair
-from ppdgm.spec import Spec
+from ppdgm.specs import Spec
 
 SPLITS = ("train", "validation", "test", "all")
 

@@ -75,7 +75,7 @@ def _readable(text: str, stream: Any) -> str:
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        from ppdgm.report import readable
+        from ppdgm.inference.runs.progress import readable
 
         return readable(text, encoding)
     return text

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ast
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, get_args, get_origin
 
 from ppdgm.catalogue import alternatives, members
 from ppdgm.errors import SpecError, nearest
-from ppdgm.spec import Spec, find_kind
+from ppdgm.specs import Kind, Spec, find_kind
 
-Classes = list[type[Spec]]
+Classes = Sequence[type[Kind]]
 _NONE = {"kind": "none"}  # as in Spec.to_dict
 _IMPLIED = {"data": "Source", "engine": "SVI", "training": "Training"}  # kinds that need not be written
 _TOP = ("backend", "data", "engine", "program", "training")
@@ -94,7 +94,7 @@ def _elsewhere(table: Mapping[str, Any], path: str, classes: Classes) -> str:
     return f"There is {there}." if there else ""
 
 
-def _named(at: str, here: Mapping[str, Any], cls: type[Spec], name: str) -> list[str]:
+def _named(at: str, here: Mapping[str, Any], cls: type[Kind], name: str) -> list[str]:
     """A field of that name in a class, or in a part of it."""
     found = [f"{at}.{name}"] if name in cls.model_fields else []
     for part, field in cls.model_fields.items():
@@ -116,19 +116,19 @@ def _set_kind(here: dict[str, Any], value: Any, implied: str | None, path: str) 
     here["kind"] = value.strip("\"'")
 
 
-def _class(here: Mapping[str, Any], implied: str | None, path: str, classes: Classes) -> type[Spec]:
+def _class(here: Mapping[str, Any], implied: str | None, path: str, classes: Classes) -> type[Kind]:
     kind = here.get("kind", implied)
     if not isinstance(kind, str):
         raise SpecError(f"{path} has no kind. Say which it is first: --set {path}.kind=NAME.")
     return find_kind(kind, classes)
 
 
-def _check_field(cls: type[Spec], name: str, path: str) -> None:
+def _check_field(cls: type[Kind], name: str, path: str) -> None:
     if name not in cls.model_fields:
         raise SpecError(f"{path}: {cls.__name__} has no field {name!r}. {nearest(name, cls.model_fields)}")
 
 
-def _inner(here: dict[str, Any], cls: type[Spec], name: str, done: str, path: str) -> dict[str, Any]:
+def _inner(here: dict[str, Any], cls: type[Kind], name: str, done: str, path: str) -> dict[str, Any]:
     """The table at `name`; if there is none, it is made from the field's default."""
     _check_field(cls, name, path)
     field = cls.model_fields[name]
@@ -199,7 +199,7 @@ def _literals(annotation: Any) -> list[Any]:
     return [v for a in alternatives(annotation) if get_origin(a) is Literal for v in get_args(a)]
 
 
-def _families(annotation: Any) -> list[type[Spec]]:
+def _families(annotation: Any) -> list[type[Kind]]:
     """The spec classes that a field takes."""
     return [a for a in alternatives(annotation) if isinstance(a, type) and issubclass(a, Spec)]
 

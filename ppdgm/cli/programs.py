@@ -10,8 +10,9 @@ from typing import Any
 
 from ppdgm.cli.code import is_code, load_code, named, only, own_specs
 from ppdgm.errors import SpecError, nearest
-from ppdgm.program import PlainPair, Program
-from ppdgm.spec import Spec, known_specs
+from ppdgm.models import Program  # with all that text may name
+from ppdgm.program import PlainPair
+from ppdgm.specs import Spec, known_specs
 
 RECIPE = "recipe.toml"
 
@@ -44,7 +45,7 @@ def choose(text: str, own: str | None = None) -> Chosen:
         SpecError, ProgramError: there is no such program, or it can't be read.
     """
     from ppdgm.catalogue import public_specs
-    from ppdgm.inference.recipe import check_format, read_table
+    from ppdgm.inference.runs.recipe import check_format, read_table
 
     names = {c.__name__.lower(): c.__name__ for c in public_specs() if issubclass(c, Program)}
     if text.lower() in names:  # write ./vae for a run's folder of that name

@@ -49,7 +49,7 @@ def resume(
     from ppdgm.cli.opening import open_run
     from ppdgm.data import load_data
     from ppdgm.errors import CheckpointError, SpecError
-    from ppdgm.inference.layout import CHECKPOINTS
+    from ppdgm.inference.runs.layout import CHECKPOINTS
 
     if epochs is not None and steps is not None:
         raise SpecError("Got --epochs and --steps: give one of them, to say how long the whole run is to be.")

@@ -68,8 +68,8 @@ def find(top: Path) -> Iterator[Path]:
 def read(path: Path, top: Path) -> dict[str, Any]:
     """What is known about one run; "problem" says what can't be read."""
     from ppdgm.errors import PpdgmError
-    from ppdgm.inference.layout import read_status
-    from ppdgm.inference.recipe import check_format, read_table
+    from ppdgm.inference.runs.layout import read_status
+    from ppdgm.inference.runs.recipe import check_format, read_table
 
     found: dict[str, Any] = {"run": str(path), "name": str(path.relative_to(top)) if path != top else path.name}
     try:

@@ -12,7 +12,7 @@ from ppdgm.cli.options import DATA, EPOCHS
 from ppdgm.cli.overrides import apply, parse
 from ppdgm.cli.programs import Chosen, choose, names_own_code, own_code_missing
 from ppdgm.errors import CheckpointError, DataError, SpecError, nearest
-from ppdgm.spec import Spec
+from ppdgm.specs import Spec
 
 Settings = Sequence[tuple[str, Any]]
 _REMEDIES = (  # for mistakes in data, in the words of the command line
@@ -116,7 +116,7 @@ def _other_data(table: dict[str, Any], before: dict[str, Any], paths: set[str]) 
 def prepare(chosen: Chosen, table: dict[str, Any]) -> tuple[Any, Any]:
     """The recipe, checked, and its data, loaded."""
     from ppdgm.data import load_data
-    from ppdgm.inference.recipe import Recipe
+    from ppdgm.inference.runs.recipe import Recipe
 
     settings = {name: value for name, value in table.items() if name != "program"}
     source = Recipe.from_table(settings, chosen.classes, program=object()).data  # their mistakes come before data
@@ -126,7 +126,7 @@ def prepare(chosen: Chosen, table: dict[str, Any]) -> tuple[Any, Any]:
 
 def check_out(flags: Flags) -> None:
     """Refuse an --out that has a run in it, in the words of the command line."""
-    from ppdgm.inference.layout import holds_results
+    from ppdgm.inference.runs.layout import holds_results
 
     if flags.out and holds_results(Path(flags.out)) and not flags.overwrite:
         raise CheckpointError(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator
 
-from ppdgm.spec import NonNegativeInt, PositiveInt, Spec
+from ppdgm.specs import NonNegativeInt, PositiveInt, Spec
 
 Column = str | int
 Columns = Column | tuple[Column, ...]

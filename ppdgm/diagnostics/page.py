@@ -7,11 +7,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ppdgm.checkpoint import write_atomically
 from ppdgm.diagnostics import page_parts as parts
 from ppdgm.diagnostics.figures import Drawing, draw, png, svg
 from ppdgm.diagnostics.page_style import CSS
 from ppdgm.errors import CheckpointError, shown
+from ppdgm.files import write_atomically
 
 #: Headings, and the figures below each.
 _SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (

@@ -1,22 +1,22 @@
 """Engines, objectives, schedules and the training loop."""
 
-from ppdgm.inference.em import EM, MonteCarloEM, VariationalEM
-from ppdgm.inference.engine import Engine
-from ppdgm.inference.evaluate import Estimate
-from ppdgm.inference.importance import IWAE, Renyi
-from ppdgm.inference.lagging import LaggingInference
-from ppdgm.inference.optimisers import Optimiser
-from ppdgm.inference.recipe import Recipe
-from ppdgm.inference.result import Fit, load
-from ppdgm.inference.samplers import HMC, Resampled, Sampler
-from ppdgm.inference.settings import Training
-from ppdgm.inference.stages import Stage, Stages
-from ppdgm.inference.svi import SVI
-from ppdgm.inference.tools import log_weights, trace
-from ppdgm.inference.training import fit, resume
-from ppdgm.inference.wake_sleep import ReweightedWakeSleep, WakeSleep
-from ppdgm.report import Progress
-from ppdgm.schedules import Constant, Cosine, Cyclical, Exponential, Linear, Schedule, Sigmoid
+from ppdgm.inference.engines.em import EM, MonteCarloEM, VariationalEM
+from ppdgm.inference.engines.engine import Engine
+from ppdgm.inference.engines.importance import IWAE, Renyi
+from ppdgm.inference.engines.lagging import LaggingInference
+from ppdgm.inference.engines.optimisers import Optimiser
+from ppdgm.inference.engines.samplers import HMC, Resampled, Sampler
+from ppdgm.inference.engines.stages import Stage, Stages
+from ppdgm.inference.engines.svi import SVI
+from ppdgm.inference.engines.wake_sleep import ReweightedWakeSleep, WakeSleep
+from ppdgm.inference.evaluation.estimates import Estimate
+from ppdgm.inference.evaluation.result import Fit, load
+from ppdgm.inference.evaluation.tools import log_weights, trace
+from ppdgm.inference.runs.progress import Progress
+from ppdgm.inference.runs.recipe import Recipe
+from ppdgm.inference.runs.settings import Training
+from ppdgm.inference.training.fit import fit, resume
+from ppdgm.specs.schedules import Constant, Cosine, Cyclical, Exponential, Linear, Schedule, Sigmoid
 
 __all__ = [
     "EM",

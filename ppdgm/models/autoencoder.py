@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ppdgm.errors import ProgramError
-from ppdgm.language import UNSEEN, Array, Batch, Vocabulary
+from ppdgm.language.vocabulary import UNSEEN, Array, Batch, Vocabulary
 from ppdgm.models.likelihoods import Bernoulli, Likelihood
 from ppdgm.models.vae import as_shape
 from ppdgm.nets import MLP, Net
 from ppdgm.program import Context, Program
-from ppdgm.spec import PositiveInt, Shape
+from ppdgm.specs import PositiveInt, Shape
 
 
 class Autoencoder(Program):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ppdgm.errors import DataError, ProgramError
-from ppdgm.language import UNSEEN, Array, Vocabulary
+from ppdgm.language.vocabulary import UNSEEN, Array, Vocabulary
 from ppdgm.models.likelihoods import refuse
 from ppdgm.nets import ConvEncoder, Net
 from ppdgm.nets.base import flatten

@@ -6,7 +6,7 @@ from math import expm1, log, prod
 from typing import Any
 
 from ppdgm.errors import SpecError
-from ppdgm.language import Array, Batch, Vocabulary
+from ppdgm.language.vocabulary import Array, Batch, Vocabulary
 from ppdgm.models.classes import as_one_hot, beside, check_labels, put_beside
 from ppdgm.models.likelihoods import Bernoulli, Likelihood
 from ppdgm.models.posteriors import DiagonalNormal, Posterior
@@ -15,7 +15,7 @@ from ppdgm.models.vae import as_shape, check_family
 from ppdgm.nets import MLP, Net
 from ppdgm.nets.base import flatten
 from ppdgm.program import Context, Program, constant, normal
-from ppdgm.spec import PositiveInt, Shape
+from ppdgm.specs import PositiveInt, Shape
 
 _MIN_SCALE = 1e-3  # for the prior of each class
 

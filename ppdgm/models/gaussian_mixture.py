@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ppdgm.language import Array, Batch, Vocabulary
+from ppdgm.language.vocabulary import Array, Batch, Vocabulary
 from ppdgm.models.classes import log_softmax, one_hot_categorical
 from ppdgm.models.covariances import of_root, regressions, second_moments
 from ppdgm.models.likelihoods import Gaussian, Likelihood, refuse
 from ppdgm.program import Context, Program, zeros
-from ppdgm.spec import NonNegativeFloat, PositiveInt, Shape
+from ppdgm.specs import NonNegativeFloat, PositiveInt, Shape
 
 Params = Mapping[str, np.ndarray]
 _ENUMERATE = {"enumerate": "parallel"}

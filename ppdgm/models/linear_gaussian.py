@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from ppdgm.errors import DataError
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.likelihoods import Gaussian, Likelihood
 from ppdgm.program import Context, Program, normal, zeros
-from ppdgm.spec import PositiveInt, Shape
+from ppdgm.specs import PositiveInt, Shape
 
 Params = Mapping[str, np.ndarray]
 _LEAST_VARIANCE = 1e-12

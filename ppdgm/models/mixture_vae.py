@@ -6,13 +6,13 @@ from math import expm1, log
 from typing import Any, Literal
 
 from ppdgm.errors import SpecError
-from ppdgm.language import Array, Batch, Vocabulary
+from ppdgm.language.vocabulary import Array, Batch, Vocabulary
 from ppdgm.models.classes import log_softmax, one_hot_categorical
 from ppdgm.models.likelihoods import Bernoulli, Likelihood
 from ppdgm.models.posteriors import DiagonalNormal, Posterior
 from ppdgm.nets import MLP, Net
 from ppdgm.program import Context, Program, constant, normal, zeros
-from ppdgm.spec import PositiveFloat, PositiveInt, Shape
+from ppdgm.specs import PositiveFloat, PositiveInt, Shape
 
 _ENUMERATE = {"enumerate": "parallel"}
 

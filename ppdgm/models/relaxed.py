@@ -9,10 +9,10 @@ from __future__ import annotations
 from math import expm1, lgamma, log, prod
 from typing import Any, Literal
 
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.program import Context, constant
-from ppdgm.schedules import Schedule
-from ppdgm.spec import PositiveFloat
+from ppdgm.specs import PositiveFloat
+from ppdgm.specs.schedules import Schedule
 
 CERTAIN = 1000.0  # finite, because infinity times zero is NaN; exp(−1000) is 0 in every floating type
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ppdgm.language import Array, Batch, Vocabulary
+from ppdgm.language.vocabulary import Array, Batch, Vocabulary
 from ppdgm.models.classes import (
     as_one_hot,
     beside,
@@ -24,7 +24,7 @@ from ppdgm.models.vae import as_shape, check_family
 from ppdgm.nets import MLP, Net
 from ppdgm.nets.base import flatten
 from ppdgm.program import Context, Program, zeros
-from ppdgm.spec import NonNegativeFloat, PositiveInt, Shape
+from ppdgm.specs import NonNegativeFloat, PositiveInt, Shape
 
 
 class SemiSupervisedVAE(Program):

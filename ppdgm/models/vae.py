@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from ppdgm.errors import SpecError
-from ppdgm.language import Array, Batch, Vocabulary
+from ppdgm.language.vocabulary import Array, Batch, Vocabulary
 from ppdgm.models.likelihoods import Bernoulli, Likelihood
 from ppdgm.models.likelihoods.columns import first_output
 from ppdgm.models.posteriors import DiagonalNormal, Posterior
 from ppdgm.models.priors import Prior, StandardNormal
 from ppdgm.nets import MLP, Net
 from ppdgm.program import Context, Program
-from ppdgm.spec import PositiveInt, Shape
+from ppdgm.specs import PositiveInt, Shape
 
 
 class VAE(Program):

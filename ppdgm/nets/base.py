@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 from pydantic import Field
 
-from ppdgm.language import Array, Init, Vocabulary
-from ppdgm.spec import Spec
+from ppdgm.language.vocabulary import Array, Init, Vocabulary
+from ppdgm.specs import Spec
 
 Activation = Literal["tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "sigmoid", "identity"]
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)

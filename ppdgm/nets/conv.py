@@ -6,10 +6,10 @@ from itertools import pairwise
 from math import prod
 
 from ppdgm.errors import SpecError
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.nets.base import Shapes, apply_dense, dense, lead, unflatten
 from ppdgm.nets.convolutional import Convolutional, as_image, sizes_of, weights
-from ppdgm.spec import Shape
+from ppdgm.specs import Shape
 
 
 class ConvEncoder(Convolutional):

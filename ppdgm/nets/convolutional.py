@@ -6,9 +6,9 @@ from math import prod
 from typing import Literal, NamedTuple
 
 from ppdgm.errors import SpecError
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.nets.base import Activation, Depth, Net, Shapes, glorot, group_norm, norm, zeros
-from ppdgm.spec import NonNegativeInt, PositiveInt, Shape
+from ppdgm.specs import NonNegativeInt, PositiveInt, Shape
 
 _COLOURS, _WIDE = 4, 8  # an image is taken for [H, W, C] if C is at most the first, and H and W at least the second
 

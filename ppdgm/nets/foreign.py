@@ -8,10 +8,10 @@ import numpy as np
 from pydantic import field_validator, model_validator
 
 from ppdgm.errors import SpecError, UnsupportedByBackend
-from ppdgm.language import Array, Declarations, Init, Vocabulary
+from ppdgm.language.vocabulary import Array, Declarations, Init, Vocabulary
 from ppdgm.nets.base import Net, Shapes
 from ppdgm.registry import backend
-from ppdgm.spec import adopt
+from ppdgm.specs import adopt
 
 Library = Literal["torch", "equinox", "nnx"]
 _LIBRARIES: dict[str, Library] = {"torch.nn.modules": "torch", "equinox": "equinox", "flax.nnx": "nnx"}

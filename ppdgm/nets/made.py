@@ -9,10 +9,10 @@ from typing import Literal
 from pydantic import field_validator
 
 from ppdgm.errors import SpecError
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.nets.base import Activation, Net, Shapes, dense, unflatten
 from ppdgm.nets.mlp import MLP
-from ppdgm.spec import NonNegativeInt, Shape
+from ppdgm.specs import NonNegativeInt, Shape
 
 Ordering = Literal["natural", "reversed", "random"] | tuple[NonNegativeInt, ...]
 

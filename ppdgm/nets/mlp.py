@@ -6,7 +6,7 @@ from itertools import pairwise
 from math import prod
 from typing import Literal
 
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.nets.base import (
     Activation,
     Depth,
@@ -19,7 +19,7 @@ from ppdgm.nets.base import (
     norm,
     unflatten,
 )
-from ppdgm.spec import PositiveInt, Shape
+from ppdgm.specs import PositiveInt, Shape
 
 
 class MLP(Net):

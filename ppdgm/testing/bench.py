@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ppdgm.inference import SVI
-from ppdgm.language import Array, Trace
+from ppdgm.language.vocabulary import Array, Trace
 from ppdgm.registry import backend as load_backend
 
 Arrays = Mapping[str, np.ndarray]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ppdgm.errors import ContractError, PpdgmError, nearest, require
 from ppdgm.models import Flow, Likelihood, Net, Part, Posterior, Prior, Program
 from ppdgm.registry import INSTALL
-from ppdgm.spec import Spec
+from ppdgm.specs import Spec
 from ppdgm.testing import alone, flows, gradients, moments, whole
 from ppdgm.testing.broken import Broken, NotHere
 from ppdgm.testing.report import Report, Result

@@ -12,11 +12,11 @@ import numpy as np
 
 from ppdgm.catalogue import public_specs
 from ppdgm.errors import BackendMissing, PpdgmError, UnsupportedByBackend
-from ppdgm.language import Array, Declarations
+from ppdgm.language.vocabulary import Array, Declarations
 from ppdgm.models import MLP, VAE, Bernoulli, Flow, FlowPosterior, FlowPrior, Likelihood, Net, Posterior, Prior, Program
 from ppdgm.nets import ForeignNet
 from ppdgm.program import Context
-from ppdgm.spec import Spec
+from ppdgm.specs import Spec
 from ppdgm.testing.bench import Bench
 from ppdgm.testing.wrappers import Alone, AlonePrior, FlowMap, Mapped
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ppdgm.inference import Fit, fit, load
-from ppdgm.language import Trace
+from ppdgm.language.vocabulary import Trace
 from ppdgm.testing.bench import Bench
 from ppdgm.testing.broken import Broken, NotHere
 from ppdgm.testing.flows import points

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models import MLP, Flow, Net, Part, Posterior, Prior
 from ppdgm.program import Context, Program, normal
-from ppdgm.spec import PositiveInt, Shape
+from ppdgm.specs import PositiveInt, Shape
 
 
 def _declare(context: Context) -> None:

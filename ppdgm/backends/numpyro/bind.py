@@ -11,7 +11,7 @@ import numpyro
 
 from ppdgm.backends.numpyro.vocabulary import JaxVocabulary
 from ppdgm.errors import ProgramError
-from ppdgm.language import Array
+from ppdgm.language.vocabulary import Array
 from ppdgm.nets import check_libraries
 
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from numpyro.infer import HMC, NUTS
 
-from ppdgm.language import Array
-from ppdgm.tracing import adapted
+from ppdgm.language.step import adapted
+from ppdgm.language.vocabulary import Array
 
 
 def walk(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.typing import DTypeLike
 
-from ppdgm.language import Array, Support
+from ppdgm.language.vocabulary import Array, Support
 
 _CONSTRAINTS = {
     "real": dist.constraints.real,

@@ -11,7 +11,7 @@ import numpyro.distributions as native
 from jax.scipy.special import gammaln
 from numpyro.distributions import constraints
 
-from ppdgm.language import Array
+from ppdgm.language.vocabulary import Array
 
 
 class BernoulliLogits(native.BernoulliLogits):

@@ -1,4 +1,4 @@
-"""Per-row terms of a plain NumPyro pair with enumerated sites: exact sums over values; see `ppdgm.elimination`."""
+"""Per-row terms of a plain NumPyro pair with enumerated sites: exact sums over values (`language.elimination`)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 from ppdgm.backends.numpyro.sites import Axes, Reading, Site
 from ppdgm.backends.numpyro.vocabulary import closed_form_kl
-from ppdgm.elimination import Sums, Term, at_values, check_read
-from ppdgm.language import Array, Trace
-from ppdgm.points import point_masses
-from ppdgm.reading import closed_forms
+from ppdgm.language.elimination import Sums, Term, at_values, check_read
+from ppdgm.language.interpreter import closed_forms
+from ppdgm.language.points import point_masses
+from ppdgm.language.vocabulary import Array, Trace
 
 
 def summed_terms(guide: Reading, model: Reading, kl: bool, judged: bool = False) -> Trace:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppdgm.errors import UnsupportedByBackend
-from ppdgm.language import Array
+from ppdgm.language.vocabulary import Array
 
 
 def module_params(module: Any) -> dict[str, np.ndarray]:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppdgm.backends.numpyro.keys import make_key
-from ppdgm.language import Array, Trace
-from ppdgm.reading import Gradients
+from ppdgm.language.interpreter import Gradients
+from ppdgm.language.vocabulary import Array, Trace
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 
-from ppdgm.language import Array
+from ppdgm.language.vocabulary import Array
 
 
 def make_key(seed: int, *parts: int) -> Array:

@@ -14,8 +14,8 @@ import optax
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.tracer import make_tracing, select
 from ppdgm.errors import CheckpointError, SpecError
-from ppdgm.language import Array, Trace
-from ppdgm.tracing import Tracing, at_whole, groups_of, knobs_of
+from ppdgm.language.step import Tracing, at_whole, groups_of, knobs_of
+from ppdgm.language.vocabulary import Array, Trace
 
 
 def make_optimiser(spec: Any) -> optax.GradientTransformation:

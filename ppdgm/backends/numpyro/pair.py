@@ -17,7 +17,6 @@ from numpyro import handlers
 from numpyro.distributions import Unit, biject_to, constraints
 from numpyro.infer.autoguide import AutoContinuous, AutoGuide
 
-from ppdgm import mistakes, pair_mistakes
 from ppdgm.backends.numpyro.enumerated import at_chosen, check_terms, posteriors, to_left
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.noise import REMEDY, depends, in_inference, moved_by_key, without_dropout
@@ -34,8 +33,9 @@ from ppdgm.backends.numpyro.terms import (
     terms,
 )
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend, explain, nearest
-from ppdgm.language import Array, Batch, Trace
-from ppdgm.reading import Gradients, Seen
+from ppdgm.language import mistakes, pair_mistakes
+from ppdgm.language.interpreter import Gradients, Seen
+from ppdgm.language.vocabulary import Array, Batch, Trace
 
 Params = Mapping[str, Array]
 ROWS = 7  #: the number of rows in the check of enumerated sites

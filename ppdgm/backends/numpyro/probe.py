@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import biject_to, constraints
 
-from ppdgm import pair_mistakes
 from ppdgm.backends.numpyro.foreign import path_name
 from ppdgm.backends.numpyro.sites import Message, Reading
-from ppdgm.scales import constant_scales
+from ppdgm.language import pair_mistakes
+from ppdgm.language.scales import constant_scales
 
 Part = tuple[int, int | None]  # a plate's size and subsample_size
 

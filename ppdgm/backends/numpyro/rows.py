@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ppdgm.language import Array
+from ppdgm.language.vocabulary import Array
 
 
 def in_turn(function: Any) -> Any:

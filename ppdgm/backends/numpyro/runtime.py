@@ -15,16 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 
-from ppdgm import mistakes
 from ppdgm.backends.numpyro.chains import nuts
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.pair import PairTracer
 from ppdgm.backends.numpyro.support import describe, rows_inside, within
 from ppdgm.backends.numpyro.tracer import ProgramTracer, make_tracing, model_at, select
 from ppdgm.errors import PpdgmError, UnsupportedByBackend
-from ppdgm.language import Array, Trace
-from ppdgm.reading import Gradients, Observed, split
-from ppdgm.tracing import check_told, knobs_of
+from ppdgm.language import mistakes
+from ppdgm.language.interpreter import Gradients, Observed, split
+from ppdgm.language.step import check_told, knobs_of
+from ppdgm.language.vocabulary import Array, Trace
 
 Arrays = Mapping[str, np.ndarray]
 

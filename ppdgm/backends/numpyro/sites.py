@@ -14,13 +14,13 @@ import numpyro
 from numpyro.distributions import Unit
 from numpyro.primitives import _PYRO_STACK, Messenger
 
-from ppdgm import enumeration, mistakes
 from ppdgm.backends.numpyro.distributions import mended
 from ppdgm.backends.numpyro.support import confine, observe
-from ppdgm.elimination import escapes
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend
-from ppdgm.language import Array
-from ppdgm.scales import scale_of
+from ppdgm.language import enumeration, mistakes
+from ppdgm.language.elimination import escapes
+from ppdgm.language.scales import scale_of
+from ppdgm.language.vocabulary import Array
 
 Message = dict[str, Any]
 Messages = dict[str, Message]

@@ -14,8 +14,8 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from ppdgm.backends.numpyro.density import Density
-from ppdgm.language import Array
-from ppdgm.reading import Observed, Seen
+from ppdgm.language.interpreter import Observed, Seen
+from ppdgm.language.vocabulary import Array
 
 _BOUNDS = tuple(
     type(c)

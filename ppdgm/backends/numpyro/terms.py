@@ -9,15 +9,15 @@ from typing import Any
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from ppdgm import mistakes
 from ppdgm.backends.numpyro.enumerated import summed_terms
 from ppdgm.backends.numpyro.sites import Message, Reading, Site, without_plate
 from ppdgm.backends.numpyro.vocabulary import as_draw, closed_form_kl
 from ppdgm.errors import ProgramError, nearest
-from ppdgm.language import Array, Batch, Trace
-from ppdgm.mistakes import apart, check_sites, not_pathwise, scored_outside
-from ppdgm.points import is_discrete, point_masses, points
-from ppdgm.reading import Gradients, closed_forms
+from ppdgm.language import mistakes
+from ppdgm.language.interpreter import Gradients, closed_forms
+from ppdgm.language.mistakes import apart, check_sites, not_pathwise, scored_outside
+from ppdgm.language.points import is_discrete, point_masses, points
+from ppdgm.language.vocabulary import Array, Batch, Trace
 
 
 def arguments(what: str, fn: Callable[..., Any], data: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:

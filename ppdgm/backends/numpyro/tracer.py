@@ -12,9 +12,8 @@ import numpy as np
 
 from ppdgm.backends.numpyro.chains import walk
 from ppdgm.backends.numpyro.vocabulary import JaxReader, JaxVocabulary, MixedVocabulary
-from ppdgm.language import UNSEEN, Array, Batch, Trace
-from ppdgm.nets import check_libraries
-from ppdgm.questions import (
+from ppdgm.language.interpreter import Gradients, Reading, Seen
+from ppdgm.language.questions import (
     read_decoded,
     read_draws,
     read_dream,
@@ -26,8 +25,9 @@ from ppdgm.questions import (
     read_predictive,
     read_prior,
 )
-from ppdgm.reading import Gradients, Reading, Seen
-from ppdgm.tracing import Tracing
+from ppdgm.language.step import Tracing
+from ppdgm.language.vocabulary import UNSEEN, Array, Batch, Trace
+from ppdgm.nets import check_libraries
 
 Params = Mapping[str, Array]
 Sites = dict[str, Array]

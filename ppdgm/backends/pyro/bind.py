@@ -15,7 +15,7 @@ from pyro.poutine.runtime import effectful
 
 from ppdgm.backends.pyro.vocabulary import TorchVocabulary
 from ppdgm.errors import ProgramError
-from ppdgm.language import Array, Declarations
+from ppdgm.language.vocabulary import Array, Declarations
 from ppdgm.nets import check_libraries
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ppdgm.errors import ProgramError
-from ppdgm.language import Batch
+from ppdgm.language.vocabulary import Batch
 
 
 class Call:

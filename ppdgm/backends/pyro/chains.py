@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from pyro.infer.mcmc import HMC, NUTS
 
-from ppdgm.language import Array
-from ppdgm.tracing import adapted
+from ppdgm.language.step import adapted
+from ppdgm.language.vocabulary import Array
 
 
 def walk(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pyro.distributions as dist
 import torch
 
-from ppdgm.language import Array, Support
+from ppdgm.language.vocabulary import Array, Support
 
 _CONSTRAINTS = {
     "real": dist.constraints.real,

@@ -10,7 +10,7 @@ import pyro.distributions as native
 import torch
 from torch.distributions import Distribution, constraints
 
-from ppdgm.language import Array
+from ppdgm.language.vocabulary import Array
 
 # Densities at the ends of their supports: torch leaves out one end, or computes 0 · log 0 there.
 

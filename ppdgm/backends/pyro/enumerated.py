@@ -1,4 +1,4 @@
-"""Per-row terms of a plain Pyro pair with enumerated sites: exact sums over their values; see `ppdgm.elimination`."""
+"""Per-row terms of a plain Pyro pair with enumerated sites: exact sums over their values (`language.elimination`)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, latents
-from ppdgm.elimination import Sums, Term, at_values, check_read
-from ppdgm.language import Array, Trace
-from ppdgm.points import point_masses
-from ppdgm.reading import closed_forms
+from ppdgm.language.elimination import Sums, Term, at_values, check_read
+from ppdgm.language.interpreter import closed_forms
+from ppdgm.language.points import point_masses
+from ppdgm.language.vocabulary import Array, Trace
 
 Sites = Mapping[str, Site]
 Sizes = Mapping[str, int]

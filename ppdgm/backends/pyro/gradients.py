@@ -12,8 +12,8 @@ import torch
 
 from ppdgm.backends.pyro.runtime import seeded
 from ppdgm.backends.pyro.vocabulary import unvalidated
-from ppdgm.language import Array, Trace
-from ppdgm.reading import Gradients
+from ppdgm.language.interpreter import Gradients
+from ppdgm.language.vocabulary import Array, Trace
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -15,8 +15,8 @@ from ppdgm.backends.pyro.step import CompiledStep, EagerStep, Losses, all_finite
 from ppdgm.backends.pyro.tracer import make_tracing, select
 from ppdgm.backends.pyro.vocabulary import flushed, unvalidated
 from ppdgm.errors import CheckpointError, TrainingError
-from ppdgm.language import Array, Trace
-from ppdgm.tracing import Tracing, at_whole, groups_of, knobs_of
+from ppdgm.language.step import Tracing, at_whole, groups_of, knobs_of
+from ppdgm.language.vocabulary import Array, Trace
 
 
 class Trainer:

@@ -14,9 +14,9 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
 
-from ppdgm import pair_mistakes
 from ppdgm.errors import ProgramError, nearest
-from ppdgm.language import Array
+from ppdgm.language import pair_mistakes
+from ppdgm.language.vocabulary import Array
 
 
 def in_sight(function: Any) -> list[torch.nn.Module]:

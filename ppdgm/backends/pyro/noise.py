@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ppdgm.language import Array
+from ppdgm.language.vocabulary import Array
 
 REMEDY = (
     "torch's generator, or another, is used there: torch.nn.Dropout is off in evaluation, and so is "

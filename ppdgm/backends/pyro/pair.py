@@ -16,7 +16,6 @@ from pyro.contrib.easyguide import EasyGuide
 from pyro.distributions import Unit
 from pyro.infer.autoguide import AutoContinuous, AutoGuide
 
-from ppdgm import mistakes
 from ppdgm.backends.pyro.calls import Call, calls
 from ppdgm.backends.pyro.enumerated import Sizes, at_chosen, check_terms, posteriors, summed_terms, to_left
 from ppdgm.backends.pyro.modules import Modules, check_alike, in_sight, labels_of, tensor_of
@@ -27,8 +26,9 @@ from ppdgm.backends.pyro.recorder import Recorder, taken_twice
 from ppdgm.backends.pyro.sites import Layout, Site, scales, terms
 from ppdgm.backends.pyro.vocabulary import has_pathwise, unvalidated
 from ppdgm.errors import ProgramError, UnsupportedByBackend
-from ppdgm.language import Array, Batch, Trace
-from ppdgm.reading import Gradients, Seen
+from ppdgm.language import mistakes
+from ppdgm.language.interpreter import Gradients, Seen
+from ppdgm.language.vocabulary import Array, Batch, Trace
 
 Params = Mapping[str, Array]
 Sites = dict[str, Array]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from ppdgm.errors import ProgramError
-from ppdgm.language import Array, Batch, Trace
+from ppdgm.language.vocabulary import Array, Batch, Trace
 
 Values = Mapping[str, Array]
 Read = Callable[[Batch, Array, Values], Trace]  #: one particle: (batch, index, given) -> its terms

@@ -13,7 +13,7 @@ from pyro.poutine.subsample_messenger import _Subsample
 
 from ppdgm.backends.pyro.calls import Call
 from ppdgm.errors import PpdgmError, ProgramError, closest, explain
-from ppdgm.language import Batch
+from ppdgm.language.vocabulary import Batch
 
 ROWS = 7  #: the number of rows with which a pair is first run
 

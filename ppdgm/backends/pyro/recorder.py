@@ -14,7 +14,6 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch.distributions import Distribution, Normal
 
-from ppdgm import enumeration, mistakes, pair_mistakes
 from ppdgm.backends.pyro.calls import Call
 from ppdgm.backends.pyro.distributions import mended
 from ppdgm.backends.pyro.noise import Watch
@@ -22,9 +21,10 @@ from ppdgm.backends.pyro.plate import own_init
 from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, misfit, subsampled
 from ppdgm.backends.pyro.vocabulary import has_pathwise, stamps
 from ppdgm.errors import PpdgmError, ProgramError, explain, nearest
-from ppdgm.language import Array, Batch
-from ppdgm.points import log_normal_mean, points
-from ppdgm.reading import Gradients
+from ppdgm.language import enumeration, mistakes, pair_mistakes
+from ppdgm.language.interpreter import Gradients
+from ppdgm.language.points import log_normal_mean, points
+from ppdgm.language.vocabulary import Array, Batch
 
 
 class Recorder(Messenger):

@@ -14,7 +14,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ppdgm import mistakes
 from ppdgm.backends.pyro.chains import nuts
 from ppdgm.backends.pyro.noise import REMEDY, Watch, apart, differ
 from ppdgm.backends.pyro.pair import PairTracer
@@ -23,9 +22,10 @@ from ppdgm.backends.pyro.support import describe, rows_inside, within
 from ppdgm.backends.pyro.tracer import ProgramTracer, make_tracing, model_at, select
 from ppdgm.backends.pyro.vocabulary import unvalidated
 from ppdgm.errors import PpdgmError, UnsupportedByBackend
-from ppdgm.language import Array, Trace
-from ppdgm.reading import Gradients, Observed, split
-from ppdgm.tracing import OWN, check_told, knobs_of
+from ppdgm.language import mistakes
+from ppdgm.language.interpreter import Gradients, Observed, split
+from ppdgm.language.step import OWN, check_told, knobs_of
+from ppdgm.language.vocabulary import Array, Trace
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -11,15 +11,15 @@ import torch
 from pyro.distributions import Unit
 from pyro.distributions.util import scale_and_mask
 
-from ppdgm import mistakes, pair_mistakes
 from ppdgm.backends.pyro.support import confine, observe
 from ppdgm.backends.pyro.vocabulary import closed_form_kl
-from ppdgm.elimination import Term
 from ppdgm.errors import ProgramError
-from ppdgm.language import Array, Trace
-from ppdgm.points import point_masses
-from ppdgm.reading import closed_forms
-from ppdgm.scales import constant_scales, scale_of
+from ppdgm.language import mistakes, pair_mistakes
+from ppdgm.language.elimination import Term
+from ppdgm.language.interpreter import closed_forms
+from ppdgm.language.points import point_masses
+from ppdgm.language.scales import constant_scales, scale_of
+from ppdgm.language.vocabulary import Array, Trace
 
 PARTICLES = "_ppdgm_particles"  #: the plate that vectorises particles, to the left of all others
 

@@ -11,7 +11,7 @@ import torch
 from torch.distributions import Distribution
 
 from ppdgm.errors import SpecError
-from ppdgm.language import Array
+from ppdgm.language.vocabulary import Array
 
 Params = dict[str, Array]
 Losses = tuple[list[Array], Array, Params]  # of each player; metrics; the engine's own new numbers

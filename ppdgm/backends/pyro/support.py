@@ -12,8 +12,8 @@ from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch.distributions import constraints
 
 from ppdgm.backends.pyro.density import Density
-from ppdgm.language import Array
-from ppdgm.reading import Observed, Seen
+from ppdgm.language.interpreter import Observed, Seen
+from ppdgm.language.vocabulary import Array
 
 _BOUNDS = tuple(
     type(c)

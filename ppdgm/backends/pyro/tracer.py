@@ -14,9 +14,8 @@ import torch
 from ppdgm.backends.pyro.chains import walk
 from ppdgm.backends.pyro.noise import Watch
 from ppdgm.backends.pyro.vocabulary import MixedVocabulary, TorchReader, TorchVocabulary
-from ppdgm.language import UNSEEN, Array, Batch, Trace
-from ppdgm.nets import ForeignNet, check_libraries
-from ppdgm.questions import (
+from ppdgm.language.interpreter import Gradients, Reading, Seen
+from ppdgm.language.questions import (
     read_decoded,
     read_draws,
     read_dream,
@@ -28,8 +27,9 @@ from ppdgm.questions import (
     read_predictive,
     read_prior,
 )
-from ppdgm.reading import Gradients, Reading, Seen
-from ppdgm.tracing import Tracing
+from ppdgm.language.step import Tracing
+from ppdgm.language.vocabulary import UNSEEN, Array, Batch, Trace
+from ppdgm.nets import ForeignNet, check_libraries
 
 Params = Mapping[str, Array]
 Sites = dict[str, Array]

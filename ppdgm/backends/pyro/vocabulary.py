@@ -18,9 +18,9 @@ from ppdgm.backends.pyro.density import Density, draw
 from ppdgm.backends.pyro.distributions import DISTRIBUTIONS
 from ppdgm.backends.pyro.noise import Watch
 from ppdgm.backends.pyro.support import confine, observe
-from ppdgm.divergence import Library, closed_form, pairs
-from ppdgm.language import Array, Batch, Vocabulary
-from ppdgm.reading import Gradients
+from ppdgm.language.divergence import Library, closed_form, pairs
+from ppdgm.language.interpreter import Gradients
+from ppdgm.language.vocabulary import Array, Batch, Vocabulary
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": torch.tanh,

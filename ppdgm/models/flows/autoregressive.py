@@ -8,12 +8,12 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.flows.base import Flow
 from ppdgm.models.flows.conditioner import conditioned, declare_conditioner
 from ppdgm.nets import MADE, Activation
 from ppdgm.program import Context
-from ppdgm.spec import NonNegativeInt, PositiveFloat, PositiveInt, Shape
+from ppdgm.specs import NonNegativeInt, PositiveFloat, PositiveInt, Shape
 
 
 class _Autoregressive(Flow):

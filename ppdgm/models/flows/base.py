@@ -7,9 +7,9 @@ from inspect import isabstract
 from typing import Any, ClassVar, Literal
 
 from ppdgm.errors import ProgramError
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.program import Context
-from ppdgm.spec import Spec
+from ppdgm.specs import Spec
 
 
 class Flow(Spec):

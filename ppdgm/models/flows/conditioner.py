@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ppdgm.language import Array, Init, Vocabulary
+from ppdgm.language.vocabulary import Array, Init, Vocabulary
 from ppdgm.nets import MADE, MLP
 from ppdgm.nets.base import unflatten
 from ppdgm.nets.made import perceptron

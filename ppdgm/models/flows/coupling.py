@@ -6,12 +6,12 @@ from abc import abstractmethod
 from typing import ClassVar
 
 from ppdgm.errors import SpecError
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.flows.base import Flow
 from ppdgm.models.flows.conditioner import conditioned, declare_conditioner
 from ppdgm.nets import MLP, Activation
 from ppdgm.program import Context
-from ppdgm.spec import NonNegativeInt, PositiveFloat, PositiveInt, Shape
+from ppdgm.specs import NonNegativeInt, PositiveFloat, PositiveInt, Shape
 
 
 class Coupling(Flow):

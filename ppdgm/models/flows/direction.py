@@ -8,7 +8,7 @@ from typing import Literal
 
 from ppdgm.errors import SpecError
 from ppdgm.models.flows.base import Flow
-from ppdgm.spec import Spec
+from ppdgm.specs import Spec
 
 Direction = Literal["forward", "inverse"]
 _DOES = {"forward": "draws z", "inverse": "scores a given z"}

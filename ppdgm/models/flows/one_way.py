@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.flows.base import Flow
 from ppdgm.nets.base import unflatten
 from ppdgm.program import Context, normal
-from ppdgm.spec import PositiveInt
+from ppdgm.specs import PositiveInt
 
 
 class OneWay(Flow):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.flows.one_way import OneWay
-from ppdgm.spec import PositiveInt
+from ppdgm.specs import PositiveInt
 
 _FLAT = -20.0  # below it m(a) is −1 to rounding; det stays above e^−20
 _TINY = 1e-12

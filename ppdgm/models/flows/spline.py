@@ -7,9 +7,9 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.flows.coupling import Coupling
-from ppdgm.spec import PositiveFloat
+from ppdgm.specs import PositiveFloat
 
 FLOOR = 0.05  #: the least width and height of a bin, as a fraction of an equal share
 MIN_SLOPE = 0.01

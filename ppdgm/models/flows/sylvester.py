@@ -7,11 +7,11 @@ from typing import Literal
 import numpy as np
 
 from ppdgm.errors import SpecError
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.flows.one_way import OneWay
 from ppdgm.nets.base import unflatten
 from ppdgm.program import Context
-from ppdgm.spec import PositiveInt
+from ppdgm.specs import PositiveInt
 
 _MOST = 0.999  # bound on the diagonal entries of R and R̃: their product stays above −1
 _TINY = 1e-12

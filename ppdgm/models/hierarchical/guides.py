@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 from ppdgm.errors import SpecError
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.posteriors import DiagonalNormal, halves
 from ppdgm.nets import MLP, Net
 from ppdgm.nets.base import flatten

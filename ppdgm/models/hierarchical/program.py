@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from ppdgm.errors import SpecError
-from ppdgm.language import Array, Batch, Vocabulary
+from ppdgm.language.vocabulary import Array, Batch, Vocabulary
 from ppdgm.models.hierarchical.guides import GUIDES, Guide
 from ppdgm.models.likelihoods import Bernoulli, Likelihood
 from ppdgm.models.posteriors import DiagonalNormal, Posterior
@@ -16,7 +16,7 @@ from ppdgm.models.priors import Prior, StandardNormal, VampPrior
 from ppdgm.models.vae import check_family, start_of
 from ppdgm.nets import MLP, Net
 from ppdgm.program import Context, Program
-from ppdgm.spec import PositiveFloat, PositiveInt, Shape
+from ppdgm.specs import PositiveFloat, PositiveInt, Shape
 
 
 class HierarchicalVAE(Program):

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from ppdgm.errors import DataError
-from ppdgm.language import Array, Support, Vocabulary
+from ppdgm.language.vocabulary import Array, Support, Vocabulary
 from ppdgm.nets.base import lead
 from ppdgm.program import Part
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.likelihoods.base import Likelihood, independent, refuse
 from ppdgm.program import Context
 

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.likelihoods.base import Likelihood, independent, refuse
 from ppdgm.models.likelihoods.log_counts import log_negative_binomial, log_poisson
 from ppdgm.models.likelihoods.scale import Scale, declare_scale, read_scale, row
 from ppdgm.program import Context
-from ppdgm.spec import PositiveFloat
+from ppdgm.specs import PositiveFloat
 
 _MOST = 20.0  # bound on a log mean: exp(20) is 5e8
 _MOST_RATE = 1e9  # bound on the rate of a draw, because some generators use 32 bits

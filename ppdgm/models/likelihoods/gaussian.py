@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.likelihoods.scale import LocationScale
 
 

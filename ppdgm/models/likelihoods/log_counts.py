@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from math import log, pi
 
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 
 # log Γ(a + 1) − (a + ½) log a + a − ½ log 2π = Σ Bₙ₊₁ / (n (n + 1) aⁿ) over odd n; from a = 8 on six terms give 1e-14,
 # and three give 3e-10

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.likelihoods.base import Levels, independent
 from ppdgm.models.likelihoods.scale import LocationScale, Scale, row
 from ppdgm.program import Context
-from ppdgm.spec import PositiveFloat, PositiveInt
+from ppdgm.specs import PositiveFloat, PositiveInt
 
 
 class DiscretisedLogistic(Levels, LocationScale):

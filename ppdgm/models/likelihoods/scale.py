@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.likelihoods.base import Likelihood
 from ppdgm.program import Context, constant
-from ppdgm.spec import PositiveFloat
+from ppdgm.specs import PositiveFloat
 
 #: A number (fixed), one for all, one for each dimension of x, or from the decoder.
 Scale = Annotated[PositiveFloat | Literal["learned", "per_dimension", "network"], Field()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.program import Part
 
 Family = Literal["real", "categorical", "binary"]  # kinds of latents: prior and posterior must have the same

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.posteriors.base import Family, Posterior
 from ppdgm.models.relaxed import (
     Temperature,
@@ -19,7 +19,7 @@ from ppdgm.models.relaxed import (
     temperature_of,
 )
 from ppdgm.program import Context
-from ppdgm.spec import PositiveFloat
+from ppdgm.specs import PositiveFloat
 
 
 class RelaxedBernoulli(Posterior):

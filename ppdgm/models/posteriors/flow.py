@@ -6,7 +6,7 @@ from math import prod
 from typing import Any, ClassVar
 
 from ppdgm.errors import ProgramError, SpecError
-from ppdgm.language import Array, Random, Vocabulary
+from ppdgm.language.vocabulary import Array, Random, Vocabulary
 from ppdgm.models.flows import Flow
 from ppdgm.models.flows.direction import check_direction
 from ppdgm.models.posteriors.base import Posterior

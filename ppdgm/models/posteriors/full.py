@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ppdgm.language import Array, Random, Vocabulary
+from ppdgm.language.vocabulary import Array, Random, Vocabulary
 from ppdgm.models.posteriors.normal import ScaledPosterior
 from ppdgm.program import Context
 

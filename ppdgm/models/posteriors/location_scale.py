@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ppdgm.language import Array, Random, Vocabulary
+from ppdgm.language.vocabulary import Array, Random, Vocabulary
 from ppdgm.models.posteriors.base import halves
 from ppdgm.models.posteriors.normal import ScaledPosterior
 from ppdgm.program import Context

@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import ValidationInfo, field_validator
 
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.posteriors.base import Posterior, halves
 from ppdgm.program import Context
-from ppdgm.spec import NonNegativeFloat, PositiveFloat
+from ppdgm.specs import NonNegativeFloat, PositiveFloat
 
 
 def bounded_scale(P: Vocabulary, raw: Array, low: float, high: float) -> Array:

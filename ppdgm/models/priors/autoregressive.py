@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ppdgm.language import Array, Random, Vocabulary
+from ppdgm.language.vocabulary import Array, Random, Vocabulary
 from ppdgm.models.flows.conditioner import declare_conditioner
 from ppdgm.models.priors.base import Prior
 from ppdgm.nets import MADE, Activation
 from ppdgm.program import Context
-from ppdgm.spec import PositiveFloat, PositiveInt, Shape
+from ppdgm.specs import PositiveFloat, PositiveInt, Shape
 
 UNIT = log(expm1(1.0))  # its softplus is 1
 

@@ -7,12 +7,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ppdgm.language import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.posteriors import Family
 from ppdgm.models.priors.base import Prior
 from ppdgm.models.relaxed import relaxed_bernoulli, relaxed_categorical
 from ppdgm.program import Context, zeros
-from ppdgm.spec import PositiveFloat
+from ppdgm.specs import PositiveFloat
 
 
 class CategoricalPrior(Prior):

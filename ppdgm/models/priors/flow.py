@@ -6,7 +6,7 @@ from math import log, pi, prod
 from typing import Any, ClassVar
 
 from ppdgm.errors import SpecError
-from ppdgm.language import Array, Random, Vocabulary
+from ppdgm.language.vocabulary import Array, Random, Vocabulary
 from ppdgm.models.flows import Flow
 from ppdgm.models.flows.direction import check_direction, fast_flows
 from ppdgm.models.priors.base import Prior

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from pydantic import ValidationInfo, field_validator
 
-from ppdgm.language import Array, Random, Vocabulary
+from ppdgm.language.vocabulary import Array, Random, Vocabulary
 from ppdgm.models.priors.base import Prior
 from ppdgm.program import Context, constant, normal, zeros
-from ppdgm.spec import NonNegativeFloat, PositiveFloat, PositiveInt
+from ppdgm.specs import NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 class MixturePrior(Prior):

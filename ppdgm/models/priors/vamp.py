@@ -9,10 +9,10 @@ import numpy as np
 from scipy.special import expit, logit
 
 from ppdgm.errors import ProgramError, SpecError
-from ppdgm.language import Array, Random, Vocabulary
+from ppdgm.language.vocabulary import Array, Random, Vocabulary
 from ppdgm.models.priors.mixture import MixturePrior
 from ppdgm.program import Context
-from ppdgm.spec import PositiveInt
+from ppdgm.specs import PositiveInt
 
 _SLOPE = 4.0  # u = σ(4r) rises by 1 per unit of r in the middle, like a hard-tanh
 _END = 0.01  # how near to 0 and 1 pseudo-inputs start: at 0 and 1 themselves a sigmoid has no gradient

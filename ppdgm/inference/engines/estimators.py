@@ -1,0 +1,150 @@
+"""Gradient estimators: the score function with its baselines, and readings whose guide's densities are stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from ppdgm.errors import ProgramError
+from ppdgm.language.interpreter import Gradients
+from ppdgm.language.step import OWN, Tracing
+from ppdgm.language.vocabulary import Array, Trace
+
+Baseline = Literal["auto", "none", "running", "leave_one_out", "learned"]
+Bound = Callable[[Array], Array]  #: terms [K, …, B] -> [..., B], over the first axis
+
+HIDDEN = 64  #: units of a learned baseline
+DECAY = 0.9  #: of a running baseline
+_RUNNING = f"{OWN}baseline"
+_LEARNED = [f"{OWN}baseline.{n}" for n in ("w1", "b1", "w2", "b2")]
+
+
+def gradients_of(estimator: str) -> Gradients:
+    """How gradients pass through draws, for an estimator by name."""
+    if estimator == "enumerate":
+        return Gradients(relaxed=False, enumerate=True)
+    if estimator in ("score", "vimco"):
+        return Gradients(relaxed=False, scored=[])
+    return Gradients(scored=[] if estimator == "auto" else None, loose=[] if estimator == "relaxed" else None)
+
+
+def check_estimator(tracing: Tracing, trace: Trace, estimator: str) -> None:
+    """Refuse, after a reading, an estimator that has no effect."""
+    if estimator == "enumerate" and trace.marginal is None:
+        raise ProgramError(
+            "estimator='enumerate' is for discrete latents in the guide, and this program has none. Use 'reparam', or "
+            "leave it out."
+        )
+    if estimator == "relaxed" and not tracing.gradients.loose:
+        raise ProgramError(
+            "estimator='relaxed' is for discrete latents that a relaxation stands for in training (GumbelSoftmax, "
+            "RelaxedBernoulli), and this program has none. Use 'reparam', or leave it out."
+        )
+    if estimator in ("score", "vimco") and not tracing.scored:
+        raise ProgramError(
+            f"estimator={estimator!r} is for latents that are not reparameterised, and every latent of this program "
+            "is. Use 'reparam', which has a far smaller variance, or leave it out."
+        )
+
+
+def total(terms: Mapping[str, Array], names: list[str]) -> Array:
+    """Σ of the named sites' terms."""
+    return sum((terms[n] for n in names[1:]), start=terms[names[0]])
+
+
+def held(tracing: Tracing, trace: Trace) -> dict[str, Array]:
+    """A reading's latents, without their gradient."""
+    return {n: tracing.stop_gradient(v) for n, v in trace.values.items() if n in trace.log_q}
+
+
+def stopped(tracing: Tracing, trace: Trace) -> Trace:
+    """The same draws, scored by a guide whose densities carry no gradient to its parameters.
+
+    This leaves out ∇ log q(z; φ), whose mean is zero (sticking the landing, Roeder et al. 2017, arXiv:1703.09194).
+    """
+    drawn = {n: v for n, v in trace.values.items() if n in trace.log_q or n in trace.shared}  # shared ones too
+    return tracing.read(given=drawn, stopped=True)
+
+
+def scaled(tracing: Tracing, trace: Trace, factor: Array) -> Trace:
+    """The same, with gradients through the draws times `factor` [K, B]: doubly reparameterised (Tucker et al. 2019).
+
+    arXiv:1810.04152; for Rényi bounds Daudel et al. 2023, arXiv:2210.06226.
+    """
+    stop = tracing.stop_gradient
+
+    def rescale(z: Array) -> Array:
+        f = tracing.xp.reshape(factor, (*factor.shape, *(1,) * (z.ndim - 2)))
+        return stop(z) + f * (z - stop(z))
+
+    drawn = [n for n in trace.log_q if n in trace.values]  # other values come from the reading
+    return tracing.read(given={n: rescale(trace.values[n]) for n in drawn}, stopped=True)
+
+
+def score(tracing: Tracing, trace: Trace, signal: Array) -> Array:
+    """Σ_k signal_k log q(z_k) of the scored sites, [K, B]; its value is 0, and its gradient is the estimator's."""
+    log_q = total(trace.log_q, tracing.scored)
+    stop = tracing.stop_gradient
+    return stop(signal) * (log_q - stop(log_q))
+
+
+def without(tracing: Tracing, terms: Array, bound: Bound, replace: bool) -> Array:
+    """`bound` of K terms without the k-th, or with the mean of the others in its place (VIMCO), [K, …, B].
+
+    Mnih & Rezende 2016, arXiv:1602.06725.
+    """
+    xp, k = tracing.xp, terms.shape[0]
+    if k < 2:
+        raise ProgramError("Leaving one out needs at least two particles: give k=2 or more, or baseline='running'.")
+    if not replace:
+        return xp.stack([bound(xp.concat([terms[:i], terms[i + 1 :]], axis=0)) for i in range(k)])
+    others = (xp.sum(terms, axis=0) - terms) / (k - 1)
+    same = xp.reshape(xp.asarray(np.eye(k, dtype=bool)), (k, k, *(1,) * (terms.ndim - 1)))
+    return bound(xp.where(same, others[None], terms[:, None]))  # [K (terms), K (which is replaced), …]
+
+
+def baseline(tracing: Tracing, kind: str, like: Array) -> Array:
+    """The baseline [B] or [] of a row's objective, with its gradient if it is learned."""
+    if kind == "running":
+        return tracing.params[_RUNNING] if _RUNNING in tracing.params else 0.0 * like[0, 0]
+    if kind != "learned":
+        return 0.0 * like[0]
+    rows = tracing.rows()
+    x = rows[first_field(rows)]
+    w1, b1, w2, b2 = (tracing.params[n] for n in _LEARNED)
+    flat = tracing.xp.reshape(x, (x.shape[0], -1))
+    flat = tracing.xp.astype(flat, w1.dtype) if hasattr(tracing.xp, "astype") else flat
+    return (tracing.xp.tanh(flat @ w1 + b1) @ w2 + b2)[:, 0]
+
+
+def first_field(fields: Mapping[str, Any]) -> str:
+    """The field that a learned baseline reads: x, or the first by name, because JAX sorts dictionaries by name."""
+    return "x" if "x" in fields else min(fields)
+
+
+def first_values(kind: str, width: int) -> dict[str, np.ndarray]:
+    """First values of a baseline's own parameters or numbers."""
+    if kind == "running":
+        return {_RUNNING: np.zeros((), np.float32)}
+    if kind != "learned":
+        return {}
+    rng = np.random.default_rng(0)
+    shapes = (width, HIDDEN), (HIDDEN,), (HIDDEN, 1), (1,)
+    values = [rng.normal(size=s) * s[0] ** -0.5 * (len(s) > 1) for s in shapes]  # biases start at 0
+    return {n: v.astype(np.float32) for n, v in zip(_LEARNED, values, strict=True)}
+
+
+def labels_of(own: Any) -> dict[str, str]:
+    """Labels of a learned baseline's parameters: they move by gradient, with the guide's."""
+    return {n: "guide" for n in own if n in _LEARNED}
+
+
+def moved(tracing: Tracing, value: Array) -> dict[str, Array]:
+    """The running baseline's new value: c ← c + (1 − d)(value − c)."""
+    if _RUNNING not in tracing.params:
+        return {}
+    now = tracing.params[_RUNNING]
+    moved = now + (1.0 - DECAY) * (tracing.stop_gradient(value) - now)
+    return {_RUNNING: tracing.xp.astype(moved, now.dtype)}

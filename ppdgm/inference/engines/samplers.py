@@ -1,0 +1,129 @@
+"""M-steps at draws from the posterior: the guide's draws, resampled by their weights, or moved by Markov chains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ppdgm.errors import ProgramError
+from ppdgm.inference.engines import bounds
+from ppdgm.inference.engines.engine import Engine
+from ppdgm.language.interpreter import Gradients
+from ppdgm.language.step import OWN, Tracing
+from ppdgm.language.vocabulary import Array, Trace
+from ppdgm.specs import PositiveFloat, PositiveInt
+
+_STEP_SIZE = f"{OWN}step_size"
+
+
+class Sampler(Engine):
+    """The model maximises log p(x, z) at fixed draws z from p(z|x): the gradient is that of log p(x)."""
+
+    players: ClassVar[tuple[str, ...]] = ("model",)
+
+    def metrics_of(
+        self, tracing: Tracing, trace: Trace, weights: Array, joint: Array, penalties: Array
+    ) -> dict[str, Any]:
+        """The metrics that an objective returns.
+
+        Args:
+            tracing, trace: of the guide's draws.
+            weights: [B].
+            joint: log p(x, z) [·, B], which is maximised.
+            penalties: [·, B].
+        """
+        xp, mean = tracing.xp, lambda terms: bounds.mean(terms, weights, tracing.xp)
+        log_weights = tracing.stop_gradient(bounds.log_weights(trace, xp))
+        elbo, seen = mean(log_weights), mean(tracing.stop_gradient(bounds.reconstruction(trace, xp)))
+        value = mean(bounds.renyi(log_weights, 0.0, tracing.logsumexp)[None])
+        climbed = mean(joint) - mean(penalties)
+        value = value + climbed - tracing.stop_gradient(climbed)
+        return {"objective": value, "elbo": elbo, "kl": seen - elbo, "players": {"model": value}}
+
+    def read(self, tracing: Tracing) -> Trace:
+        """The guide's draws; refused if there are none."""
+        trace = tracing.read()
+        if not trace.log_q or trace.marginal is not None:
+            raise ProgramError(
+                f"{type(self).__name__} begins at draws of the guide, which draws none, or enumerates. Use SVI or EM."
+            )
+        return trace
+
+
+class Resampled(Sampler):
+    """Draws of the guide, resampled by their weights p(x, z) / q(z|x): draws of the posterior for K → ∞.
+
+    Args:
+        k: K, draws of the guide per row.
+        draws: R, the number of draws that are resampled from them.
+    """
+
+    weighs: ClassVar[bool] = True
+
+    k: PositiveInt = 50
+    draws: PositiveInt = 5
+
+    @property
+    def particles(self) -> int:
+        return self.k
+
+    def gradients(self) -> Gradients:
+        return Gradients(relaxed=False, scored=[])
+
+    def objective(
+        self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None
+    ) -> dict[str, Any]:
+        xp, trace = tracing.xp, self.read(tracing)
+        fixed = tracing.stop_gradient(bounds.log_weights(trace, xp))
+        noisy = fixed[None] + tracing.gumbel((self.draws, *fixed.shape))  # the largest is a draw by the weights
+        taken = xp.where(noisy >= xp.max(noisy, axis=1, keepdims=True), 1.0, 0.0)
+        density: Array = sum(trace.log_p.values())
+        joint = xp.sum(taken * density[None], axis=1)  # [R, B]
+        penalties = bounds.penalties(trace, xp) + 0.0 * fixed if trace.penalties else 0.0 * fixed
+        return self.metrics_of(tracing, trace, weights, joint, penalties)
+
+
+class HMC(Sampler):
+    """Chains that begin at draws of the guide, moved by Hamiltonian Monte Carlo: NumPyro's or Pyro's own kernel.
+
+    Hoffman 2017, "Learning deep latent Gaussian models with Markov chain Monte Carlo". The minibatch's latents move
+    together, and the step size is adapted to an acceptance of 0.8. For latents that can be any real number.
+
+    Args:
+        chains: per row.
+        moves: moves of a chain, each accepted or not.
+        leaps: leapfrog steps of a move.
+        step_size: ε at first.
+    """
+
+    chains: PositiveInt = 1
+    moves: PositiveInt = 5
+    leaps: PositiveInt = 5
+    step_size: PositiveFloat = 0.1
+
+    compiles: ClassVar[bool] = False
+    together: ClassVar[str] = "HMC moves the minibatch's latents together, and accepts or rejects them together"
+
+    @property
+    def particles(self) -> int:
+        return self.chains
+
+    def gradients(self) -> Gradients:
+        return Gradients(relaxed=False, scored=[], walked=True)
+
+    def own(self, width: int, scored: Iterable[str]) -> dict[str, np.ndarray]:
+        return {_STEP_SIZE: np.array(self.step_size, np.float32)}
+
+    def objective(
+        self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None
+    ) -> dict[str, Any]:
+        xp, trace = tracing.xp, self.read(tracing)
+        start = {n: tracing.stop_gradient(trace.values[n]) for n in trace.log_q}
+        step_size = tracing.params[_STEP_SIZE]
+        latents, adapted = tracing.walk(start, step_size, self.leaps, self.moves)
+        joint: Array = sum(tracing.model({n: tracing.stop_gradient(z) for n, z in latents.items()}).values())
+        penalties = bounds.penalties(trace, xp) + 0.0 * joint if trace.penalties else 0.0 * joint
+        found = self.metrics_of(tracing, trace, weights, joint, penalties)
+        return {**found, "own": {_STEP_SIZE: adapted}}

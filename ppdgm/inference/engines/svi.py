@@ -1,0 +1,234 @@
+"""Stochastic variational inference: the ELBO, with changes to its KL in training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Self
+
+import numpy as np
+from pydantic import model_validator
+
+from ppdgm.errors import ProgramError
+from ppdgm.inference.engines import bounds, estimators
+from ppdgm.inference.engines.engine import Engine
+from ppdgm.inference.engines.estimators import Baseline
+from ppdgm.inference.engines.no_effect import check_baseline, check_latents
+from ppdgm.language import mistakes
+from ppdgm.language.interpreter import Gradients
+from ppdgm.language.scales import scaled
+from ppdgm.language.step import Tracing
+from ppdgm.language.vocabulary import Array, Trace
+from ppdgm.specs import NonNegativeFloat, PositiveInt
+from ppdgm.specs.schedules import Schedule, as_schedule
+
+_SETTINGS_OF = {"gamma": "capacity", "free_bits_per": "free_bits", "free_bits_of": "free_bits"}
+
+
+class SVI(Engine):
+    """Maximise E_q[log p(x, z) − β (log q(z|x) − log p(z))], averaged over K particles and the minibatch.
+
+    Kingma & Welling 2014, arXiv:1312.6114. The reported `elbo` has β = 1, whatever is trained, and no scales: a plain
+    pair's constant scales (poutine.scale, handlers.scale) are only in the objective.
+
+    Args:
+        k: K, particles per row. If no site is drawn (nothing is latent, or all is summed over), all K are alike.
+        kl: "auto" uses the closed form of a latent's KL if there is one and it is valid, "monte_carlo" never
+            does, "analytic" refuses a program if the closed form is not valid for every latent.
+        beta: weight of the KL, a number or a schedule in steps (Higgins et al. 2017; cyclical, Fu et al. 2019).
+        capacity: C in nats, a number or a schedule: the KL's term becomes γ |KL − C| (Burgess et al. 2018,
+            arXiv:1804.03599), of the minibatch's mean KL, instead of β KL.
+        gamma: γ.
+        free_bits: λ in nats: the KL counts as max(λ, KL), so that below λ it has no gradient (Kingma et al. 2016,
+            arXiv:1606.04934).
+        free_bits_per: λ for each "site", or for each "dimension", which needs closed forms that split into dimensions:
+            those of a full covariance do not.
+        free_bits_of: the KL of each "datum", or the mean over the minibatch ("batch").
+        estimator: of the gradient. "auto": through draws if they are reparameterised or relaxed, else by the score
+            function. "reparam" refuses other draws; "stl" leaves out ∇ log q (Roeder et al. 2017), and is not for plain
+            Pyro pairs; "score" draws discrete latents as they are (Williams 1992); "enumerate" sums over them;
+            "relaxed" is like "reparam", and needs a relaxation.
+        baseline: of the score function: "none", "running" mean, "leave_one_out" (K ≥ 2), or "learned", a net of x;
+            "auto": "leave_one_out", or "running" if K = 1.
+
+    Raises:
+        ProgramError: in training, if a setting is not possible for the program, or would change nothing.
+    """
+
+    k: PositiveInt = 1
+    kl: Literal["auto", "monte_carlo", "analytic"] = "auto"
+    beta: NonNegativeFloat | Schedule = 1.0
+    capacity: NonNegativeFloat | Schedule | None = None
+    gamma: NonNegativeFloat = 1000.0
+    free_bits: NonNegativeFloat = 0.0
+    free_bits_per: Literal["site", "dimension"] = "site"
+    free_bits_of: Literal["datum", "batch"] = "batch"
+    estimator: Literal["auto", "reparam", "stl", "score", "enumerate", "relaxed"] = "auto"
+    baseline: Baseline = "auto"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.capacity is not None and self.free_bits:
+            raise ValueError("capacity and free_bits both change the KL. Give one of the two.")
+        if self.capacity is not None and self.beta != 1.0:
+            raise ValueError("capacity stands in the place of beta, which then weighs nothing. Give one of the two.")
+        for name, of in _SETTINGS_OF.items():
+            given = self.capacity is not None if of == "capacity" else of in self.model_fields_set  # 0 too, in a sweep
+            if not given and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} is a setting of {of}, which is not given. Give {of} too, or leave {name} out."
+                )
+        if self.estimator == "stl" and (self.kl == "analytic" or self.capacity is not None or self.free_bits):
+            raise ValueError("stl weighs draws: it goes with no closed-form KL, capacity or free_bits.")
+        if self.baseline == "leave_one_out" and self.k < 2:
+            raise ValueError("leave_one_out needs at least two particles: give k=2 or more.")
+        return self
+
+    @property
+    def particles(self) -> int:
+        return self.k
+
+    @property
+    def wants_kl(self) -> bool:
+        return self.kl != "monte_carlo" and self.estimator != "stl"
+
+    def gradients(self) -> Gradients:
+        return estimators.gradients_of(self.estimator)
+
+    def knobs(self, steps: np.ndarray) -> dict[str, np.ndarray]:
+        return {n: s(steps).astype(np.float32) for n, s in self.schedules().items()}
+
+    def schedules(self) -> dict[str, Schedule]:
+        capacity = {} if self.capacity is None else {"capacity": as_schedule(self.capacity)}
+        return {"beta": as_schedule(self.beta), **capacity}
+
+    def own(self, width: int, scored: Iterable[str]) -> dict[str, np.ndarray]:
+        return estimators.first_values(self._baseline(list(scored)), width)
+
+    def labels(self, own: Iterable[str]) -> dict[str, str]:
+        return estimators.labels_of(own)
+
+    def _baseline(self, scored: list[str]) -> str:
+        if self.baseline != "auto":
+            return self.baseline
+        return "none" if not scored else "leave_one_out" if self.k > 1 else "running"
+
+    def objective(
+        self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None
+    ) -> dict[str, Any]:
+        trace = tracing.read(kl=self.wants_kl, weighed=True)
+        if tracing.scales:
+            self._check_scales(tracing.scales)
+        estimators.check_estimator(tracing, trace, self.estimator)
+        check_baseline(tracing, self.baseline)
+        changed = {"beta": self.beta != 1.0, "capacity": self.capacity is not None, "free_bits": bool(self.free_bits)}
+        check_latents(trace, "SVI", {**changed, "estimator='stl'": self.estimator == "stl"})
+        if self.estimator == "stl" and trace.marginal is not None:
+            raise mistakes.weighs_draws("estimator='stl'", "Leave the estimator out")
+        if self.estimator == "stl":
+            trace = estimators.stopped(tracing, trace)._replace(penalties=trace.penalties)  # these keep their gradient
+        means = self._means(trace, tracing.xp, weights, data_size)
+        weighed = bounds.weighed(trace, tracing.scales) if tracing.scales else trace
+
+        def at(whole: Mapping[str, Array]) -> dict[str, Any]:
+            found: dict[str, Any] = self(trace, tracing.xp, weights, knobs, data_size, whole)
+            if tracing.scales:  # the bound and its KL are reported without scales
+                found["objective"] = self(weighed, tracing.xp, weights, knobs, data_size, whole)["objective"]
+            return self._scored(tracing, trace, weighed, found, weights, knobs) if tracing.scored else found
+
+        return {**at(means), **({"means": means, "at": at} if means else {})}
+
+    def __call__(
+        self,
+        trace: Trace,
+        xp: Any,
+        weights: Array,
+        knobs: Mapping[str, Array],
+        data_size: int | None,
+        means: Mapping[str, Array] | None = None,
+    ) -> dict[str, Array]:
+        """The metrics of a trace's terms, [K, B]; `means` are those of `_means`, perhaps over more data."""
+        latents = [*trace.log_q, *(n for n in trace.shared if n in trace.values)]  # shared latents have no closed form
+        if self.kl == "analytic" and (without := [n for n in latents if n not in trace.kl]):
+            raise ProgramError(
+                f"Site {without[0]!r} has no closed-form KL that holds here. Use SVI(kl='auto') or kl='monte_carlo'."
+            )
+        if trace.shared and not data_size:
+            raise ProgramError(
+                f"Site {next(iter(trace.shared))!r} is one latent for all data: its weight against the data's terms "
+                "depends on N. Give data_size=N."
+            )
+        mean = lambda terms: bounds.mean(terms, weights, xp)
+        once, size = bounds.shared_kl(trace, xp), data_size or 1
+        seen = mean(bounds.reconstruction(trace, xp)) + (bounds.shared(trace, xp) + once) / size
+        kl = mean(bounds.kl(trace, xp)) + once / size
+        means = self._means(trace, xp, weights, data_size) if means is None else means
+        objective = seen - self._made_small(trace, xp, weights, knobs, kl, means)
+        if trace.penalties:
+            objective = objective - mean(bounds.penalties(trace, xp) + 0.0 * weights[None])
+        return {"objective": objective, "elbo": seen - kl, "kl": kl}
+
+    def _means(self, trace: Trace, xp: Any, weights: Array, data_size: int | None) -> dict[str, Array]:
+        """Means over the minibatch, for an objective that is not a sum over rows: pieces need those of the whole."""
+        if self.capacity is not None:
+            return {
+                "kl": bounds.mean(bounds.kl(trace, xp), weights, xp) + bounds.shared_kl(trace, xp) / (data_size or 1)
+            }
+        if self.free_bits and self.free_bits_of == "batch":
+            return bounds.kl_parts(trace, xp, weights, self.free_bits_per, "batch")[0]
+        return {}
+
+    def _made_small(
+        self, trace: Trace, xp: Any, weights: Array, knobs: Mapping[str, Array], kl: Array, means: Mapping[str, Array]
+    ) -> Array:
+        """The term that stands for the KL in the objective."""
+        if self.capacity is not None:
+            return self.gamma * xp.abs(means["kl"] - knobs["capacity"])
+        if self.free_bits:
+            if trace.shared and not trace.log_q:
+                raise ProgramError(
+                    "free_bits: they are for the KL of each row's latents, and all latents here are shared by all "
+                    "rows. Leave free_bits out."
+                )
+            parts, share = (means, 1.0) if means else bounds.kl_parts(trace, xp, weights, self.free_bits_per, "datum")
+            floored = bounds.floored(parts, share, xp, self.free_bits)
+            return knobs["beta"] * (floored + kl - bounds.mean(bounds.kl(trace, xp), weights, xp))
+        return knobs["beta"] * kl
+
+    def _check_scales(self, scales: Mapping[str, float]) -> None:
+        """Refuse settings that change the meaning of the KL."""
+        given = {"capacity": self.capacity is not None, "free_bits": bool(self.free_bits)}
+        for name in (n for n, there in (given | {"estimator='stl'": self.estimator == "stl"}).items() if there):
+            raise scaled(f"SVI({name})", next(iter(scales)))
+
+    def _scored(
+        self,
+        tracing: Tracing,
+        trace: Trace,
+        weighed: Trace,
+        found: dict[str, Any],
+        weights: Array,
+        knobs: Mapping[str, Array],
+    ) -> dict[str, Any]:
+        """Adds the gradient of draws that carry none: E[(f − b) ∇ log q], with f from the terms `weighed`."""
+        names, xp = tracing.scored, tracing.xp
+        # With another latent, a closed form may depend on a draw that is scored, and its gradient would be left out.
+        if (self.capacity is not None or self.free_bits) and (len(trace.log_q) > 1 or names[0] not in trace.kl):
+            raise ProgramError(
+                f"Site {names[0]!r} is scored: capacity and free_bits, which are no means of the draws' terms, have "
+                "such a gradient only where it is the one latent, with a closed-form KL. Leave them out, or use a "
+                "relaxation."
+            )
+        beta = 0.0 if self.capacity is not None or self.free_bits else knobs["beta"]
+        f = bounds.elbo(weighed, xp, beta) - bounds.penalties(trace, xp)
+        kind = self._baseline(names)
+        if kind == "leave_one_out":
+            b = (xp.sum(f, axis=0) - f) / (self.k - 1)
+        else:
+            b = estimators.baseline(tracing, kind, f)
+        f, before = tracing.stop_gradient(f), tracing.stop_gradient(b)
+        gain = estimators.score(tracing, trace, (f - before) / self.k)
+        objective = found["objective"] + self.k * bounds.mean(gain, weights, xp)
+        if kind == "learned":
+            miss = -0.5 * bounds.mean((f - b) ** 2, weights, xp)
+            objective = objective + miss - tracing.stop_gradient(miss)
+        return {**found, "objective": objective, "own": estimators.moved(tracing, bounds.mean(f, weights, xp))}

@@ -1,0 +1,1 @@
+"""A trained program, and everything that it can be asked."""

@@ -1,0 +1,57 @@
+"""The baseline for a model with latents: independent columns of the same likelihood, fitted to the other folds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ppdgm.data import take
+from ppdgm.diagnostics.arrays import some_rows
+from ppdgm.diagnostics.diagnosis import Baseline
+from ppdgm.errors import PpdgmError, ProgramError
+from ppdgm.inference.evaluation.evaluator import Subject
+from ppdgm.models.likelihoods import Bernoulli, Gaussian, Likelihood, NegativeBinomial
+from ppdgm.models.likelihoods.columns import held_out
+
+MOST_NUMBERS, DRAWN = 20_000_000, 200
+
+
+def baseline(subject: Subject) -> Baseline:
+    """log p of data under independent columns, by folds.
+
+    Raises:
+        ProgramError: the likelihood isn't known, or has more than one field.
+    """
+    free = [n for n in subject.fields if n not in subject.conditions]
+    if len(free) != 1 or free[0] not in subject.drawn_as:
+        of = " and ".join(free) or "what the model computes of its fields"
+        raise ProgramError(f"log p is of {of}, and columns are of one field that the model draws.")
+    field = free[0]
+    if subject.drawn_as[field] in subject.masked:
+        raise ProgramError(
+            f"site {subject.drawn_as[field]!r} is masked: log p is of a part of the numbers in {field!r}."
+        )
+    width = max(1, int(np.prod(subject.feed.fields[field].shape[1:])))
+    index = some_rows(subject.size, max(2, MOST_NUMBERS // width), subject.stream("baseline"))
+    x = take(subject.feed.fields, index)[field]
+    likelihood = subject.runtime.tracer.program.independent() or _like(subject, field, x)
+    values = held_out(likelihood, x.reshape(len(x), *x.shape[1:]), subject.seed) if len(x) > 1 else None
+    if values is None:
+        raise ProgramError(f"independent columns of {type(likelihood).__name__} are not known.")
+    return Baseline(index, values)
+
+
+def _like(subject: Subject, field: str, x: np.ndarray) -> Likelihood:
+    """A likelihood for the same kind of numbers as the model draws: bits, counts or real numbers."""
+    try:
+        drawn = subject.simulated(DRAWN, subject.stream("kind"))[1][subject.drawn_as[field]]
+    except PpdgmError:
+        drawn = x  # of a plain pair, which whole numbers leave open: they may have a density too
+        if (x == np.rint(x)).all():
+            raise ProgramError("whether this pair's likelihood has a density isn't known.") from None
+    if (drawn != np.rint(drawn)).any():
+        return Gaussian(scale="per_dimension")
+    if ((drawn == 0) | (drawn == 1)).all():
+        return Bernoulli()
+    if drawn.min() >= 0:
+        return NegativeBinomial()
+    raise ProgramError("the family of this program's likelihood isn't known.")

@@ -1,0 +1,228 @@
+"""What a trained program can be asked: a diagnosis, draws of its posterior, an export to ArviZ."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ppdgm.data import own_units
+from ppdgm.diagnostics import Loo, predictive_check
+from ppdgm.diagnostics.arrays import as_array
+from ppdgm.diagnostics.diagnosis import Diagnosis
+from ppdgm.diagnostics.predictive import functions
+from ppdgm.errors import DataError, PpdgmError, one_of, require
+from ppdgm.inference.evaluation.diagnose import Depth, Diagnosing, check_parts
+from ppdgm.inference.evaluation.estimates import parse_memory
+from ppdgm.inference.evaluation.evaluator import Subject
+from ppdgm.inference.evaluation.export import export, leave_one_out
+from ppdgm.inference.evaluation.posterior import HOW, How, Posterior
+from ppdgm.inference.evaluation.posterior import draw as draw_posterior
+from ppdgm.inference.evaluation.whole_set import LogEvidence, log_evidence
+from ppdgm.inference.inputs.feed import Feed
+from ppdgm.inference.runs.folder import versions
+
+Sites = np.ndarray | dict[str, np.ndarray]
+
+
+class Diagnosable:
+    """The part of `Fit` that judges a posterior."""
+
+    program: Any
+    params: dict[str, np.ndarray]
+    backend: str
+    history: dict[str, np.ndarray]
+    recipe: Any
+    codings: Mapping[str, Any]
+    _runtime: Any
+    _native: Any
+
+    def _feed(self, data: Any) -> Feed:
+        """Data, checked and on the device; `Fit` implements it."""
+        raise NotImplementedError  # abstract: `Fit` has it
+
+    def _outward(self, data: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+        """A function that converts observed sites to the units of the data; `Fit` implements it."""
+        raise NotImplementedError  # abstract: `Fit` has it
+
+    def diagnose(
+        self,
+        data: Any,
+        *,
+        parts: Any = None,
+        labels: Any = None,
+        statistics: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        memory: int | str = "auto",
+        progress: bool = False,
+        **depth: Any,
+    ) -> Diagnosis:
+        """What works, what does not, and what to try next: likelihood, latents, surgery, calibration, gaps.
+
+        Args:
+            data: held-out data; array [N, *event_shape], or named arrays.
+            parts: which parts, of "likelihood", "latents", "surgery", "calibration", "predictive", "gaps", "annealing"
+                and "pictures"; all by default. Parts that are not available for the program are in `.withheld`, with
+                the reason.
+            labels: of the data, [N], for pictures.
+            statistics: for predictive checks: functions of a data set [N, *event_shape], by name. They see x in the
+                units of `data`.
+            seed: of all draws.
+            memory: limit on a chunk's intermediate results: bytes, "512 MiB" or "auto".
+            progress: show which part is running.
+            depth: how much work: k=1000 draws of the guide per row for log p(x), k̂ and bounds; draws=1 for surgery;
+                simulated=500 rows with ranks=99 draws each for calibration; replicated=200 data sets of
+                replicated_size=500 for predictive checks, which warn of 1 right model in 100 at most; few=32 rows
+                that are refitted, with refit_steps=400 and family="diagonal" or "full", and annealed, with chains=10,
+                heats=200 and leaps=10; nats=0.01 and active=0.01: a dimension below them carries nothing.
+
+        Returns:
+            Numbers, `.verdict` in words, `.table()` for JSON, `.report("report.html")`.
+
+        Raises:
+            PpdgmError: unknown parts or settings, or data that do not fit the program.
+        """
+        chosen, how = check_parts(parts), Depth(**depth)
+        require("progress", progress, bool, None, "True or False")
+        subject = self._subject(data, seed, memory)
+        if labels is None and isinstance(data, Mapping) and "label" in data:
+            labels = data["label"]
+        named = None if labels is None else as_array("labels", labels)
+        if named is not None and named.shape != (subject.size,):
+            raise DataError(f"labels: got shape {named.shape}, expected ({subject.size},), one for each datum.")
+        units = self._units_of(data, statistics is not None)
+        if statistics is not None:  # an error in a statistic is raised before the work begins
+            statistics = {n: self._of_units(f, data) for n, f in functions(statistics).items()}
+            first = np.asarray(next(iter(subject.feed.fields.values()))[:8])
+            predictive_check(first, [first], statistics)
+        told = (lambda name: print(f"diagnosing: {name}", file=sys.stderr)) if progress else (lambda name: None)
+        return Diagnosing(subject, how, named, statistics, told).run(
+            chosen, title=repr(self)[4:-1], history=self.history, recipe=self._recipe_text(), versions=versions(),
+            units=units, columns=self.codings["x"].columns if "x" in self.codings else (),
+        )  # fmt: skip
+
+    def posterior(
+        self,
+        data: Any,
+        draws: int = 100,
+        how: How = "importance",
+        *,
+        k: int = 1000,
+        warmup: int = 500,
+        chains: int = 4,
+        seed: int = 0,
+        memory: int | str = "auto",
+    ) -> Sites:
+        """Draws of the posterior of each row's latents, [S, N, *latent]; by name, if there are several sites.
+
+        Args:
+            data: array [N, *event_shape], or named arrays.
+            draws: S, per row. With "mcmc" it is the number of draws of each chain, and S = chains · draws.
+            how: "guide": its draws as they are; "importance": K of them, resampled by their weights, q_IW of Cremer et
+                al. 2017, arXiv:1704.02916; "mcmc": chains of NumPyro's or Pyro's own NUTS that begin at the guide's
+                draws, for a few rows (seconds each).
+            k: K.
+            warmup, chains: for "mcmc".
+            seed: of the draws.
+            memory: limit on a chunk's intermediate results.
+        """
+        return single(self._posterior(self._subject(data, seed, memory), draws, how, k, warmup, chains).latents)
+
+    def to_arviz(
+        self,
+        data: Any,
+        draws: int = 100,
+        how: How = "guide",
+        *,
+        predictive: int = 20,
+        prior: int = 500,
+        k: int = 1000,
+        warmup: int = 500,
+        chains: int = 4,
+        coords: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        memory: int | str = "auto",
+    ) -> Any:
+        """For ArviZ, `InferenceData` with 0.23, `xarray.DataTree` with 1.x: posterior, predictions, densities, data.
+
+        Data and predictions are in the units of `data`; densities are of the units that the program was trained in.
+        Groups: posterior, sample_stats (lp = log p(x, z), log_p_x = log p(x|z), and log_weight for the guide's draws),
+        posterior_predictive, prior, prior_predictive, observed_data, and constant_data: fields that the model does not
+        draw, such as the label of a ConditionalVAE. Axes: chain, draw, datum, and each site's own. A latent that all
+        rows share has no datum axis. Then there is one log_weight for the whole set, and no prior is drawn. If all
+        latents are shared, log p(x|z) is in the group log_likelihood. If each row has its own latents, this group is
+        left out, because `az.loo` would read log p(x|z) as a leave-one-out density.
+
+        Args:
+            data, draws, how, k, warmup, chains, seed, memory: as for `posterior`.
+            predictive: draws of the data, [predictive, N, *event_shape]; 0 for none.
+            prior: draws of the prior, and of data from it; 0 for none.
+            coords: labels of axes, such as {"datum": names}.
+        """
+        for name, value in (("predictive", predictive), ("prior", prior)):
+            require(name, value, int, 0, "a whole number of draws, at least 0")
+        subject = self._subject(data, seed, memory)
+        if isinstance(coords, Mapping) and "datum" in coords:
+            names = as_array("coords['datum']", coords["datum"])
+            if names.ndim == 1 and len(names) != subject.size:
+                raise DataError(f"coords['datum']: got {len(names)} labels, expected {subject.size}, one for each row.")
+        found = self._posterior(subject, draws, how, k, warmup, chains)
+        return export(subject, found, predictive, prior, coords, self.backend, self._outward(data))
+
+    def log_evidence(self, data: Any, k: int = 1000, seed: int = 0) -> LogEvidence:
+        """A lower bound on log p(X) of all rows together, for latents that all rows share: no row has its own bound.
+
+        There is one log-weight for the whole set: log 1/K Σ_k p(X, θ_k, Z_k) / q(θ_k, Z_k), with an error, and k̂,
+        which shows whether K draws are enough. With more rows the posterior is narrower, and the guide has to be
+        better.
+
+        Raises:
+            ProgramError: no latent is shared: use log_likelihood, row by row.
+        """
+        require("k", k, int, 2, "a whole number of particles, at least 2")
+        return log_evidence(self._subject(data, seed, "auto"), k)
+
+    def loo(self, data: Any, draws: int = 1000, seed: int = 0) -> Loo:
+        """Leave-one-out predictive density, for latents that all rows share: PSIS with an approximate posterior.
+
+        Magnusson et al. 2019, arXiv:1904.10679. Refused if each row has its own latent: then it is ill-posed.
+        """
+        require("draws", draws, int, 30, "a whole number of draws, at least 30")
+        return leave_one_out(self._subject(data, seed, "auto"), draws)
+
+    def _posterior(self, subject: Subject, draws: int, how: How, k: int, warmup: int, chains: int) -> Posterior:
+        one_of("how", how, HOW)
+        for name, value in (("draws", draws), ("k", k), ("warmup", warmup), ("chains", chains)):
+            require(name, value, int, 1, "a whole number, at least 1")
+        return draw_posterior(subject, draws, how, k, warmup, chains)
+
+    def _subject(self, data: Any, seed: int, memory: int | str) -> Subject:
+        require("seed", seed, int, 0, "a whole number, at least 0")
+        feed, limit = self._feed(data), parse_memory(memory, self._runtime.device)
+        return Subject(self._runtime, self._native, feed, tuple(feed.fields), seed, limit)
+
+    def _units_of(self, data: Any, own_statistics: bool) -> str:
+        """Units of predictive checks: the data's units if statistics are the user's own, else the program's."""
+        words = self.codings["x"].in_words() if "x" in self.codings else ""
+        if words and own_statistics and own_units(self.codings, data) == "own":
+            return "in your own units"
+        return f"of {words}" if words else ""
+
+    def _of_units(self, statistic: Any, data: Any) -> Any:
+        """A statistic that sees x in the units of the data."""
+        outward = self._outward(data)
+        return (lambda x: statistic(np.asarray(outward({"x": x})["x"]))) if callable(statistic) else statistic
+
+    def _recipe_text(self) -> str:
+        """The recipe as TOML; "" if the run can't be written as text."""
+        try:
+            return self.recipe.to_toml()
+        except PpdgmError:
+            return ""
+
+
+def single(sites: dict[str, np.ndarray]) -> Sites:
+    """The array itself if there is one site, arrays by name if there are several."""
+    return next(iter(sites.values())) if len(sites) == 1 else dict(sorted(sites.items()))  # as JAX sorts them

@@ -1,0 +1,267 @@
+"""All parts of a diagnosis: a trained program's results are passed as arrays to `ppdgm.diagnostics`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from ppdgm.diagnostics import (
+    bound_curve,
+    bracket,
+    coverage,
+    elbo_surgery,
+    latent_use,
+    pit,
+    predictive_check,
+    ranks,
+    uniformity,
+    weight_quality,
+)
+from ppdgm.diagnostics.diagnosis import Diagnosis
+from ppdgm.diagnostics.log_mean import log_mean
+from ppdgm.errors import PpdgmError, ProgramError, items, one_of, out_of_memory, shown
+from ppdgm.inference.evaluation.annealing import anneal, heats
+from ppdgm.inference.evaluation.baseline import baseline
+from ppdgm.inference.evaluation.drawing import pictures
+from ppdgm.inference.evaluation.estimates import Estimate
+from ppdgm.inference.evaluation.evaluator import Subject, Terms, flat
+from ppdgm.inference.evaluation.gaps import measure
+from ppdgm.inference.evaluation.latents import by_latent, per_latent
+from ppdgm.specs import PositiveFloat, PositiveInt, Spec
+
+Part = Literal["likelihood", "latents", "surgery", "calibration", "predictive", "gaps", "annealing", "pictures"]
+FEW = 20  # rows: with fewer, their aggregated posterior is not useful
+PARTS: tuple[str, ...] = get_args(Part)
+
+
+class Depth(Spec):
+    """How much work a diagnosis does.
+
+    Args:
+        k: K, draws of the guide per row for log p(x), k̂ and the bounds.
+        draws: S, draws of the guide per row for surgery.
+        simulated: rows simulated from the model, for calibration.
+        ranks: L, draws of the guide for each of them.
+        replicated: data sets drawn for predictive checks.
+        replicated_size: rows of each.
+        few: rows for which the posterior is refitted, and chains are annealed.
+        family: of the refitted Gaussian posteriors: "diagonal" or "full".
+        refit_steps: of Adam.
+        chains: C, of annealed importance sampling for each row.
+        heats: T, its temperatures.
+        leaps: leapfrog steps at each.
+        nats: a dimension with a KL below this carries nothing.
+        active: a dimension is active if the variance of its means is above this.
+    """
+
+    k: PositiveInt = 1000
+    draws: PositiveInt = 1
+    simulated: PositiveInt = 500
+    ranks: PositiveInt = 99
+    replicated: PositiveInt = 200
+    replicated_size: PositiveInt = 500
+    few: PositiveInt = 32
+    family: Literal["diagonal", "full"] = "diagonal"
+    refit_steps: PositiveInt = 400
+    chains: PositiveInt = 10
+    heats: PositiveInt = 200
+    leaps: PositiveInt = 10
+    nats: PositiveFloat = 0.01
+    active: PositiveFloat = 0.01
+
+
+class Diagnosing:
+    """The work on one subject. Parts are independent: if one fails, this is reported, and the others go on."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        depth: Depth,
+        labels: np.ndarray | None,
+        statistics: Mapping[str, Any] | None,
+        told: Callable[[str], None],
+    ):
+        self.subject, self.depth, self.labels, self.statistics, self.told = subject, depth, labels, statistics, told
+        self.found: dict[str, Any] = {}
+        self.withheld: dict[str, str] = {}
+        self.seconds: dict[str, float] = {}
+        self.sizes: dict[str, int] = {}  # of the parts that use only some rows, or simulated ones
+        self._terms: Terms | None = None
+
+    def run(self, parts: tuple[str, ...], **about: Any) -> Diagnosis:
+        """Run the parts, one after another."""
+        for name in PARTS:
+            if name not in parts:
+                continue
+            self.told(name)
+            started = time.perf_counter()
+            try:
+                getattr(self, f"_{name}")()
+            except PpdgmError as error:
+                self.withheld[name] = str(error)
+            except NotImplementedError as error:  # a distribution without a mean, a density at given values, …
+                self.withheld[name] = str(error) or "the program's distributions can't."
+            except Exception as error:
+                if (told := out_of_memory(error)) is None:
+                    raise
+                self.withheld[name] = str(told)
+            self.seconds[name] = time.perf_counter() - started
+        return Diagnosis(
+            size=self.subject.size,
+            withheld=self.withheld,
+            seconds=self.seconds,
+            sizes=self.sizes,
+            **self.found,
+            **about,
+        )
+
+    @property
+    def terms(self) -> Terms:
+        """Draws of the guide with their densities, made once."""
+        if self._terms is None:
+            self._terms = self.subject.terms(self.depth.draws)
+        return self._terms
+
+    def _likelihood(self) -> None:
+        k, seed = self.depth.k, self.subject.seed
+        self.found["elbo"] = self.subject.judge.elbo(min(k, 10), seed)
+        log_weights = self.subject.judge.log_weights(k, seed)
+        values, errors, biases = log_mean(log_weights)
+        self._baseline()
+        self.found["log_likelihood"] = Estimate(values, errors, k, biases=biases)
+        if not self._draws():
+            self.withheld["Pareto k̂"] = "the guide draws no latent, so that there are no weights."
+            return
+        if k >= 2:
+            self.found["curve"] = bound_curve(log_weights)
+        if k < 30:
+            self.withheld["Pareto k̂"] = f"it needs at least 30 draws per datum, got k = {k}."
+        else:
+            self.found["weights"] = weight_quality(log_weights)
+
+    def _baseline(self) -> None:
+        try:
+            self.found["baseline"] = baseline(self.subject)
+        except (PpdgmError, NotImplementedError) as error:
+            self.withheld["baseline"] = str(error)
+
+    def _draws(self) -> bool:
+        """Whether the guide has any latents."""
+        data, index = self.subject.feed.rows(self.subject.chunks(self.subject.size, 1)[0])
+        trace = self.subject.runtime.trace(self.subject.params, data, index, 1, 0, None, False)
+        return bool(trace.log_q) or trace.marginal is not None
+
+    def _latents(self) -> None:
+        terms, means = self.terms, self.subject.means()[0]
+        codes = {n: by_latent(v, terms.latents.get(n)) for n, v in means.items() if n in terms.kl}
+        kl = {n: per_latent(v, codes[n]) if n in codes else v for n, v in terms.kl.items()}
+        known = {n: v for n, v in codes.items() if kl[n] is not None}
+        told = {n: terms.kl[n] if v is None else v for n, v in kl.items()}
+        told = {n: v for n, v in told.items() if n in known or v.ndim == 2}
+        self.found["use"] = latent_use(known, told, self.depth.nats, self.depth.active)
+
+    def _surgery(self) -> None:
+        if self.subject.size < FEW:
+            raise PpdgmError(
+                f"the aggregated posterior of {self.subject.size} data says little: expected {FEW} or more."
+            )
+        t = self.terms
+        if self.subject.prior_moves(t):
+            raise PpdgmError(
+                "the prior of its latents depends on the datum, such as on its label, so that no one p(z) stands "
+                "beside the aggregated posterior. Diagnose the data of one label by themselves."
+            )
+        aggregated = self.subject.aggregated(t.latents)
+        self.found["surgery"] = elbo_surgery(t.seen, t.log_q, aggregated, t.log_p)
+
+    def _calibration(self) -> None:
+        subject, depth = self.subject, self.depth
+        truth, fresh = subject.simulated_data(depth.simulated, subject.stream("truth"))
+        other = subject.of(fresh)
+        self.sizes["calibration"] = depth.simulated
+
+        draws = subject.drawing(depth.ranks)
+
+        def draw(data: Any, index: np.ndarray, i: int) -> dict[str, np.ndarray]:
+            return draws(data, index, subject.stream("ranks", i))
+
+        drawn, true = flat(other.over(draw, depth.simulated, 128), 2), flat(truth)
+        alike = [n for n in true if n in drawn and drawn[n].shape[1:] == true[n].shape and len(true[n]) > 1]
+        if not alike:
+            raise PpdgmError(
+                "its latents are of all data together, so that a simulation has one truth, not one a datum."
+            )
+        for name in alike:
+            order = ranks(drawn[name], true[name], subject.seed)
+            self.found.setdefault("calibration", {})[name] = uniformity(order, depth.ranks)
+            self.found.setdefault("pit", {})[name] = pit(order, depth.ranks, subject.seed + 1)
+            self.found.setdefault("coverage", {})[name] = coverage(drawn[name], true[name])
+
+    def _predictive(self) -> None:
+        subject, depth = self.subject, self.depth
+        few, _ = subject.some(depth.replicated_size, "replicated")
+        size = few.size
+        self.sizes["predictive checks"] = size
+
+        draws = subject.drawing(depth.replicated)
+
+        def draw(data: Any, index: np.ndarray, i: int) -> dict[str, np.ndarray]:
+            z = draws(data, index, subject.stream("latents", i))
+            seed = subject.stream("predictive", i)
+            found: dict[str, np.ndarray] = subject.runtime.predictive(subject.params, data, index, z, seed)
+            return found
+
+        again = few.over(draw, size, max(1, min(128, 12_800 // depth.replicated)))
+        field, name = subject.shown(again)
+        if name in subject.masked:
+            raise ProgramError(f"site {name!r} is masked: numbers that were filled in would count as data.")
+        observed = np.asarray(few.feed.fields[field])
+        self.found["checks"] = tuple(predictive_check(observed, again[name], self.statistics).values())
+        whole = (few.simulated(size, subject.stream("prior", s))[1][name] for s in range(depth.replicated))
+        self.found["prior_checks"] = tuple(predictive_check(observed, whole, self.statistics).values())
+
+    def _gaps(self) -> None:
+        depth = self.depth
+        few, index = self.subject.some(depth.few, "refitted")
+        self.sizes["gaps"] = few.size
+        self.found["gaps"] = measure(few, index, depth.family, depth.refit_steps, depth.heats, depth.leaps)
+
+    def _annealing(self) -> None:
+        depth, seed = self.depth, self.subject.seed
+        if set(self.subject.fields) != {"x"}:
+            raise PpdgmError("annealing starts at the prior, and this program's depends on other fields than x.")
+        truth, fresh = self.subject.simulated_data(depth.few, self.subject.stream("annealed"))
+        self.sizes["annealing"] = depth.few
+        joint, _ = self.subject.of(fresh).joint(depth.few)
+        start, _ = self.subject.simulated(depth.few * depth.chains, self.subject.stream("chains"))
+        chains = {n: v.reshape(depth.chains, depth.few, *v.shape[1:]) for n, v in start.items()}
+        first = joint.latents.flat(chains)
+        exact = np.repeat(joint.latents.flat({n: v[None] for n, v in truth.items()}), depth.chains, axis=0)
+        beta = heats(depth.heats)
+        _, steps = anneal(joint, first, beta, depth.leaps, seed)  # a pilot run, for the step sizes
+        forward, _ = anneal(joint, first, beta, depth.leaps, seed + 1, steps)
+        back, _ = anneal(joint, exact, beta, depth.leaps, seed + 2, steps, reverse=True)
+        self.found["bracket"] = bracket(forward, back)
+
+    def _pictures(self) -> None:
+        use, weights = self.found.get("use"), self.found.get("weights")
+        self.found["pictures"] = pictures(self.subject, self._terms, use, weights, self.labels)
+
+
+def check_parts(parts: Any) -> tuple[str, ...]:
+    """The names of parts, or all of them.
+
+    Raises:
+        PpdgmError: an unknown one.
+    """
+    if parts is None:
+        return PARTS
+    chosen = [parts] if isinstance(parts, str) else items(parts)
+    if not chosen:
+        raise PpdgmError(f"parts: got {shown(parts)}, expected some of {', '.join(PARTS)}.")
+    for name in chosen:
+        one_of("parts", name, PARTS)
+    return tuple(chosen)

@@ -1,0 +1,360 @@
+"""Bounds and likelihoods of data under a program, chunked over particles and data within a memory limit."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ppdgm.data import check_finite, check_rows
+from ppdgm.diagnostics.log_mean import log_mean
+from ppdgm.errors import DataError, PpdgmError, nearest, out_of_memory, require, shown
+from ppdgm.inference.engines import bounds
+from ppdgm.inference.inputs.feed import Feed
+from ppdgm.language import mistakes
+from ppdgm.language.vocabulary import Array, Trace
+from ppdgm.models.likelihoods import refuse
+from ppdgm.program import Program
+
+_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def quiet() -> Any:
+    """No warnings about numbers that are not finite, because −∞ is reported as a result."""
+    return np.errstate(invalid="ignore", over="ignore")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A quantity per row, in nats, with its two kinds of error.
+
+    Attributes:
+        values: the estimate for each row, [N].
+        errors: its Monte Carlo standard error over particles, [N]; NaN for one particle.
+        k: particles per row.
+        common: Monte Carlo error of the mean if rows share draws (a latent outside the data plate), else None.
+        biases: for a log-likelihood, the difference of its expectation from log p(x), [N], by the jackknife; else None.
+        of: what the density is of, if not of the raw numbers: "standardised x". That of the raw numbers differs by the
+            constant `fit.transform.log_det(event_shape)`. "x, with z at a point" is no bound on log p(x): the guide has
+            no density of z (a Delta), and the reported density is that of x and z there.
+    """
+
+    values: np.ndarray
+    errors: np.ndarray
+    k: int
+    common: float | None = None
+    biases: np.ndarray | None = None
+    of: str = ""
+
+    @property
+    def mean(self) -> float:
+        """Mean over rows."""
+        with quiet():
+            return float(self.values.mean())
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean over rows: how it would vary with other data."""
+        with quiet():
+            return float(self.values.std(ddof=1) / np.sqrt(len(self.values))) if len(self.values) > 1 else float("nan")
+
+    @property
+    def monte_carlo_error(self) -> float:
+        """Standard error of the mean over particles: how it would vary with other draws."""
+        with quiet():
+            return float(np.sqrt((self.errors**2).sum()) / len(self.errors)) if self.common is None else self.common
+
+    @property
+    def bias(self) -> float:
+        """The error of the mean over rows in expectation; 0 for an ELBO, which estimates itself.
+
+        log (1/K) Σ_k w_k is below log p(x) in expectation, by about Var(w) / 2K for weights of mean 1. This is the
+        jackknife's estimate. If k̂ is above 0.7, no estimate is reliable: the bias is larger than this, and more
+        particles, or a better guide, are needed.
+        """
+        with quiet():
+            return 0.0 if self.biases is None else float(self.biases.mean())
+
+    def __repr__(self) -> str:
+        return f"Estimate({self})"
+
+    def __str__(self) -> str:
+        if odd := int((~np.isfinite(self.values)).sum()):
+            return f"{self.mean} nats, as {odd} of N = {len(self.values)} data have no finite value (k = {self.k})"
+        error = "unknown" if np.isnan(self.monte_carlo_error) else f"{self.monte_carlo_error:.4f}"
+        low = f", too low by {-self.bias:.4f} or more" if -self.bias > self.monte_carlo_error else ""
+        of = f" of {self.of}" if self.of else ""
+        return (
+            f"{told(self.mean, self.standard_error, 3)} nats{of} "
+            f"(N = {len(self.values)}, k = {self.k}, Monte Carlo error {error}{low})"
+        )
+
+
+def told(mean: float, error: float, digits: int) -> str:
+    """A mean with its standard error; a single row has no such error."""
+    return f"{mean:.{digits}f}" + ("" if np.isnan(error) else f" ± {error:.{digits}f}")
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A program with parameters and data on a device, ready to be evaluated.
+
+    Args:
+        runtime: of the program.
+        params: from `runtime.put`.
+        feed: of the data.
+        memory: bytes that a chunk's intermediate results may take.
+        chunks: sizes found so far, by K.
+    """
+
+    runtime: Any
+    params: Any
+    feed: Feed
+    memory: int
+    chunks: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return self.feed.size
+
+    def elbo(self, k: int, seed: int) -> Estimate:
+        """E_q[log p(x, z) − log q(z|x)] per row, with closed-form KLs if they are valid."""
+        totals: list[np.ndarray] = []  # over the rows of each chunk, [K]
+
+        def reduce(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            totals.append(terms.sum(1))
+            return _mean(terms)
+
+        values, errors = self._reduce(_Elbo(self.size), k, seed, True, reduce)
+        if k == 1:
+            return Estimate(values, errors, k)
+        one = self._one()
+        of = f"x, with {' and '.join(one.points)} at a point" if one.points else ""
+        if not one.shared:
+            return Estimate(values, errors, k, of=of)
+        with quiet():
+            variance = sum(t.var(ddof=1) / k for t in totals)  # rows of a chunk move together
+        return Estimate(values, errors, k, float(np.sqrt(variance)) / self.size, of=of)
+
+    def log_likelihood(self, k: int, seed: int) -> Estimate:
+        """log (1/K) Σ_k w_k per row: a lower bound on log p(x) in expectation that is exact as K → ∞."""
+        values, errors, biases = self._reduce(_log_weights, k, seed, False, log_mean)
+        return Estimate(values, errors, k, biases=biases)
+
+    def log_weights(self, k: int, seed: int) -> np.ndarray:
+        """log p(x, z) − log q(z|x), [K, N]."""
+        require("k", k, int, 1, "a whole number of particles, at least 1")
+        found, start = np.empty((k, self.size)), 0
+
+        def keep(terms: np.ndarray) -> tuple[np.ndarray, ...]:
+            nonlocal start
+            found[:, start : start + terms.shape[1]] = terms
+            start += terms.shape[1]
+            return (terms[0],)
+
+        self._reduce(_log_weights, k, seed, False, keep)
+        return found
+
+    def warn_outside(self, found: Estimate, seed: int) -> None:
+        """Warn if an estimate has values of −∞, with the latents that the guide drew outside their prior's support.
+
+        It makes the same draws again, and looks at the log p of each latent.
+        """
+        if not np.isneginf(found.values).any():
+            return
+        for name in self._one().log_q:
+            (rows,) = self._reduce(_LogPrior(name), found.k, seed, found.biases is None, _any_infinite)
+            if rows.any():
+                warnings.warn(
+                    f"Site {name!r}: the guide draws it outside its support in the model for {int(rows.sum())} of "
+                    f"{self.size} rows. There p(x, z) = 0, and the ELBO is -inf; training knows the density's formula "
+                    "alone, which goes on there. Give the guide a distribution with the support of the "
+                    "model's, such as a LogNormal for what is positive.",
+                    stacklevel=3,
+                )
+
+    def _one(self) -> Trace:
+        """Terms of one particle of a few rows."""
+        data, index = self.feed.rows(np.arange(self.runtime.tracer.batch_size or 1) % self.size)
+        found: Trace = self.runtime.trace(self.params, data, index, 1, 0, None, False)
+        return found
+
+    def _reduce(
+        self,
+        function: Callable[[Trace, Any], Array],
+        k: int,
+        seed: int,
+        kl: bool,
+        reduce: Callable[[np.ndarray], tuple[np.ndarray, ...]],
+    ) -> tuple[np.ndarray, ...]:
+        """Evaluate chunk by chunk, [k, b] each, and reduce over particles in float64."""
+        require("k", k, int, 1, "a whole number of particles, at least 1")
+        require("seed", seed, int, 0, "a whole number, at least 0")
+        if k not in self.chunks:
+            self.chunks[k] = self._chunk(k)
+        particles, rows = self.chunks[k]
+        found = []
+        for i, start in enumerate(range(0, self.size, rows)):
+            # A full chunk, so that shapes never change.
+            data, index = self.feed.rows(np.arange(start, start + rows) % self.size)
+            with memory_told():
+                parts = [
+                    self.runtime.evaluate(function, self.params, data, index, particles, (seed, i, j), kl)
+                    for j in range(-(-k // particles))
+                ]
+            terms = np.concatenate(parts)[:k, : min(rows, self.size - start)]
+            with quiet():
+                found.append(reduce(terms.astype(np.float64)))
+        return tuple(np.concatenate(each) for each in zip(*found, strict=True))
+
+    def _chunk(self, k: int) -> tuple[int, int]:
+        """The number of particles and rows whose intermediate results fit the memory."""
+        data = self.feed.some(self.runtime.tracer.batch_size or 4)
+        written = lambda k, b: self.runtime.bytes_written(self.params, data, k, b)
+        if fixed := self.runtime.tracer.batch_size:
+            pair = max(written(2, fixed) - written(1, fixed), 1) / fixed
+            return max(1, min(k, int(self.memory / (pair * fixed)))), fixed
+        pair = max((written(2, 2) - written(1, 2)) / 2, 1)  # a particle of a row
+        datum = max((written(1, 4) - written(1, 2)) / 2 - pair, 0)  # what the particles of a row share
+        rows = min(self.size, max(1, int(self.memory / (datum + min(k, 64) * pair))))
+        return max(1, min(k, int((self.memory - rows * datum) / (rows * pair)))), rows
+
+
+def _log_weights(trace: Trace, xp: Any) -> Array:
+    """log w, [K, B]."""
+    found = bounds.log_weights(trace, xp)
+    check_density(trace)
+    return found
+
+
+@dataclass(frozen=True)
+class _LogPrior:
+    """log p of a latent, [K, B]; also −∞ if the closed form of its KL is ∞."""
+
+    name: str
+
+    def __call__(self, trace: Trace, xp: Any) -> Array:
+        form = xp.sum(trace.kl[self.name], axis=-1) if self.name in trace.kl else 0.0
+        return trace.log_p[self.name] - form
+
+
+def check_density(trace: Trace) -> None:
+    """Refuse log-weights of a guide that is a point mass at a latent for which the model has a density."""
+    if trace.points:
+        raise mistakes.point_mass(next(iter(trace.points)))
+
+
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """If memory runs out, a TrainingError that explains what to do, whichever library reports it."""
+    try:
+        yield
+    except Exception as error:
+        if (told := out_of_memory(error)) is not None:
+            raise told from error
+        raise
+
+
+@dataclass(frozen=True)
+class _Elbo:
+    """The ELBO's terms [K, B]; a latent outside the plate counts 1/N for each row."""
+
+    size: int
+
+    def __call__(self, trace: Trace, xp: Any) -> Array:
+        # A closed-form KL may be finite if log q is not (a negative scale): then the ELBO is not valid.
+        terms = bounds.elbo(trace, xp) + 0.0 * sum(trace.log_q.values())
+        for value in trace.shared.values():
+            terms = terms + value[:, None] / self.size
+        return terms
+
+
+def _any_infinite(terms: np.ndarray) -> tuple[np.ndarray, ...]:
+    return (np.asarray(np.isneginf(terms).any(axis=0)),)
+
+
+def _mean(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    k = len(terms)
+    return terms.mean(0), terms.std(0, ddof=1) / np.sqrt(k) if k > 1 else np.full(terms.shape[1], np.nan)
+
+
+def parse_memory(memory: int | str, device: Any) -> int:
+    """Bytes: a number, "512 MiB", or "auto" (256 MiB on a CPU, 4 GiB elsewhere)."""
+    if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
+        return min(memory, 2**63 - 1)
+    if isinstance(memory, str) and memory == "auto":
+        return 2**28 if "cpu" in str(device).lower() else 2**32
+    text = memory.strip() if isinstance(memory, str) else ""
+    unit = next((u for u in sorted(_UNITS, key=len, reverse=True) if text.endswith(u)), "")
+    try:
+        value = int(float(text.removesuffix(unit)) * _UNITS.get(unit, 1))
+    except (ValueError, OverflowError):  # not a number, or an infinite one
+        value = 0
+    if value > 0:
+        return value
+    raise PpdgmError(f"memory: got {shown(memory)}, expected bytes as a number, or text such as '512 MiB' or 'auto'.")
+
+
+def dtype_of(params: Mapping[str, np.ndarray]) -> str:
+    """The floating type of parameters, which is also used for their data."""
+    return next((str(v.dtype) for v in params.values() if v.dtype.kind == "f"), "float32")
+
+
+def leave_labels(program: Any, data: Any) -> Any:
+    """Data without the field `label`, if a program has no use for it: many data sets include labels."""
+    if not (isinstance(program, Program) and isinstance(data, Mapping) and "label" in data and len(data) > 1):
+        return data
+    asked = inspect.signature(program.model).parameters
+    used = "label" in asked or any(p.kind is p.VAR_KEYWORD for p in asked.values())
+    return data if used else {n: v for n, v in data.items() if n != "label"}
+
+
+def _check_names(program: Program, got: list[str]) -> None:
+    """Refuse data without the fields that the model needs, or with fields that it does not know."""
+    asked = list(inspect.signature(program.model).parameters.values())[1:]
+    needed = [p.name for p in asked if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    known = [p.name for p in asked]
+    wrong = [n for n in needed if n not in got] + [n for n in got if n not in known]
+    if wrong and not any(p.kind is p.VAR_KEYWORD for p in asked):
+        hint = f" {nearest(wrong[0], known)}" if wrong[0] in got else ""
+        raise DataError(f"Data: got fields {got}, but the model of {type(program).__name__} takes {known}.{hint}")
+
+
+def check_fields(program: Any, fields: dict[str, np.ndarray], binarise: str = "none") -> None:
+    """Refuse data of the wrong shape, or outside the likelihood's support.
+
+    Raises:
+        DataError: with the field, what was got and what was expected.
+    """
+    if isinstance(program, Program):
+        _check_names(program, list(fields))
+    expected = getattr(program, "event_shape", None)
+    if expected is not None and "x" in fields and fields["x"].shape[1:] != tuple(expected):
+        if fields["x"].shape == tuple(expected):
+            raise DataError(
+                f"Data 'x': got one datum of shape {tuple(expected)}, expected rows of them. Take x[None] for one row."
+            )
+        raise DataError(
+            f"Data 'x': got data of shape {fields['x'].shape[1:]}, expected {tuple(expected)}, the program's "
+            f"event_shape. Reshape the data, or build the program with event_shape={fields['x'].shape[1:]}."
+        )
+    check_finite(fields)
+    if binarise == "dynamic":
+        check_rows(lambda rows: _check_probabilities(program, rows), fields)
+    else:
+        check_rows(program.check, fields)
+
+
+def _check_probabilities(program: Any, rows: dict[str, np.ndarray]) -> None:
+    """Check data that are drawn from probabilities: they will be 0 or 1, so the rounded probabilities are checked."""
+    if "x" not in rows:
+        raise DataError(f"Data: binarise='dynamic' binarises the field 'x', but got fields {sorted(rows)}.")
+    x = rows["x"]
+    refuse("x", x, ~((x >= 0) & (x <= 1)), "probabilities in [0, 1], as binarise='dynamic' needs; scale the data first")
+    program.check({**rows, "x": np.round(x)})

@@ -1,0 +1,155 @@
+"""The export to ArviZ: draws of the posterior and the prior, predictions, densities and data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ppdgm.diagnostics import Loo, loo, to_arviz
+from ppdgm.errors import PpdgmError, ProgramError
+from ppdgm.inference.evaluation.evaluator import Sites, Subject
+from ppdgm.inference.evaluation.posterior import Posterior
+
+_NO_LOO = (
+    "az.loo, az.waic and az.compare would take log p(x|z) of each datum's own latent for a leave-one-out density. It "
+    "is none: the narrower the guide, the better they find it. It is in sample_stats, as log_p_x. Compare by "
+    "fit.log_likelihood() of held-out data."
+)
+
+
+def export(
+    subject: Subject,
+    posterior: Posterior,
+    predictive: int,
+    prior: int,
+    coords: Mapping[str, Any] | None,
+    library: str,
+    outward: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+) -> Any:
+    """ArviZ's InferenceData, or DataTree; groups that a program can't give are left out, and named in `attrs`.
+
+    Args:
+        subject: program and data.
+        posterior: draws.
+        predictive: number of draws of the posterior for which data are drawn, evenly spaced.
+        prior: number of draws of the prior and of data from it.
+        coords: labels of axes.
+        library: the backend's name.
+        outward: converts observed sites to the user's units.
+    """
+    shown = lambda sites: {n: np.asarray(v) for n, v in outward(sites).items()}
+    observed = shown({n: np.asarray(v) for n, v in subject.feed.fields.items()})
+    drawn_from = {n: v[:, 0] if n in posterior.shared else v for n, v in posterior.latents.items()}
+    groups: dict[str, Mapping[str, Any]] = {"posterior": drawn_from}
+    groups |= {"sample_stats": posterior.statistics} if posterior.statistics else {}
+    of_each = any(n not in posterior.shared for n in posterior.latents)
+    left_out: dict[str, str] = {"log_likelihood": _NO_LOO} if of_each else {}
+
+    def add(names: tuple[str, ...], make: Any) -> None:
+        try:
+            found = make()
+        except (PpdgmError, NotImplementedError) as error:
+            left_out.update(dict.fromkeys(names, str(error)))
+        else:
+            groups.update({n: found[n] for n in names if found.get(n)})
+
+    seen = lambda: _seen(subject, posterior.latents) if posterior.seen is None else posterior.seen
+    if of_each:
+        add(("sample_stats",), lambda: {"sample_stats": {**posterior.statistics, "log_p_x": seen()}})
+    else:
+        add(("log_likelihood",), lambda: {"log_likelihood": {"x": seen()}})
+    if predictive:
+        # Evenly spaced, so that each of several chains, one after another, has its share.
+        taken = np.linspace(0, (size := len(next(iter(posterior.latents.values())))) - 1, min(predictive, size))
+        few = {n: v[np.rint(taken).astype(int)] for n, v in posterior.latents.items()}
+        add(("posterior_predictive",), lambda: {"posterior_predictive": shown(_predicted(subject, few))})
+    if prior and not posterior.shared:  # a simulation has one draw of them for all its rows
+        add(("prior", "prior_predictive"), lambda: _prior(subject, prior, shown))
+    drawn = set(_drawn(subject)) & set(observed)  # fields that nothing draws are given: a label, a mask
+    groups["observed_data"] = {n: v for n, v in observed.items() if n in drawn} or observed
+    if given := {n: v for n, v in observed.items() if n not in groups["observed_data"]}:
+        groups["constant_data"] = given
+    attrs = {f"left_out_{n}": why for n, why in left_out.items()}
+    if posterior.chains > 1:
+        attrs["sampling"] = f"{posterior.chains} Markov chains of each datum, one after another"
+    dims = {n: _own_axes(n, drawn_from[n].ndim - 1) for n in posterior.shared}
+    dims |= dict.fromkeys(posterior.statistics, ()) if posterior.shared else {}
+    return to_arviz(groups, dims, coords=coords, attrs=attrs, inference_library=library, chains=posterior.chains)
+
+
+def _own_axes(name: str, rank: int) -> tuple[str, ...]:
+    """Axes of a latent that all rows share."""
+    return (f"{name}_dim",) if rank == 1 else tuple(f"{name}_dim_{i}" for i in range(rank))
+
+
+def _drawn(subject: Subject) -> list[str]:
+    """The observed sites, from a reading of a few rows."""
+    data, index = subject.feed.rows(subject.chunks(subject.size, 2)[0])
+    return list(subject.runtime.trace(subject.params, data, index, 1, 0, None, False).log_p)
+
+
+def _given(latents: Sites, index: np.ndarray, start: int) -> Sites:
+    """Draws for these rows, in one shape for all chunks."""
+    rows = start + np.arange(len(index))
+    size = max(v.shape[1] for v in latents.values())  # 1 if all rows share it
+    return {n: v if v.shape[1] == 1 < size or size == 1 else v[:, rows % size] for n, v in latents.items()}
+
+
+def _seen(subject: Subject, latents: Sites) -> np.ndarray:
+    """log p(x|z), [S, N]."""
+    rows = max(1, min(512, 20_000 // len(next(iter(latents.values())))))
+
+    def each(data: Any, index: np.ndarray, i: int) -> Sites:
+        given = _given(latents, index, i * len(index))
+        return {"x": subject.runtime.joint(subject.params, data, index, given, np.zeros((), subject.dtype))[1]}
+
+    return subject.over(each, subject.size, rows)["x"]
+
+
+def _predicted(subject: Subject, latents: Sites) -> Sites:
+    rows = max(1, min(512, 20_000 // len(next(iter(latents.values())))))
+
+    def each(data: Any, index: np.ndarray, i: int) -> Sites:
+        given, seed = _given(latents, index, i * len(index)), subject.stream("predicted", i)
+        found: Sites = subject.runtime.predictive(subject.params, data, index, given, seed)
+        return found
+
+    return subject.over(each, subject.size, rows)
+
+
+def _prior(subject: Subject, draws: int, shown: Callable[[Sites], Sites]) -> dict[str, Sites]:
+    latents, observed = subject.simulated(draws, subject.stream("prior"))
+    return {"prior": latents, "prior_predictive": shown(observed)}
+
+
+def leave_one_out(subject: Subject, draws: int) -> Loo:
+    """PSIS-LOO with the guide's draws, for a program whose latents are shared by all rows.
+
+    Raises:
+        ProgramError: each row has its own latent, or there are no latents.
+    """
+    seen: list[np.ndarray] = []
+    correction = np.zeros(draws)
+    given: Sites = {}
+    for i, index in enumerate(subject.chunks(subject.size, 256)):
+        data, where = subject.feed.rows(index)
+        trace = subject.runtime.trace(subject.params, data, where, draws, subject.seed, given, False)
+        if trace.log_q or not trace.shared:
+            raise ProgramError(
+                "Leave-one-out needs latents that all data share"
+                + (
+                    f", and site {next(iter(trace.log_q))!r} is one of each datum"
+                    if trace.log_q
+                    else ", and there is none"
+                )
+                + ": leaving a datum out leaves its latent at the prior, so that no weights of posterior draws are "
+                "right. Judge by log_likelihood() of held-out data."
+            )
+        given = {n: trace.values[n] for n in trace.shared if n in trace.values}
+        keep = min(len(index), subject.size - i * len(index))
+        seen.append(np.asarray(sum(trace.log_p.values()), np.float64)[:, :keep])
+        correction = np.asarray(sum(trace.shared.values()), np.float64)  # log p(θ) − log q(θ)
+    every = np.concatenate(seen, axis=1)
+    return loo(every, correction + every.sum(1), np.zeros(draws))

@@ -1,0 +1,40 @@
+"""The mutual information of data and latents under a guide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+
+from ppdgm.diagnostics.arrays import some_rows
+from ppdgm.errors import ProgramError
+from ppdgm.inference.inputs.feed import Feed
+
+ROWS = 500
+
+
+def mutual_information(runtime: Any, params: Any, feed: Feed, seed: int = 0, rows: int = ROWS) -> float:
+    """I(x; z) = E[log q(z|x) − log q(z)], with q(z) = 1/B Σ_j q(z|x_j) over B rows; at most log B. In nats.
+
+    Hoffman & Johnson 2016. One draw of z for each row.
+
+    Args:
+        runtime: of the program.
+        params: from `runtime.put`.
+        feed: of the data; rows are chosen at random.
+        seed: of the draws, and of the choice.
+        rows: B.
+
+    Raises:
+        ProgramError: all rows share a latent.
+    """
+    rows = runtime.tracer.batch_size or min(rows, feed.size)
+    data, index = feed.rows(np.resize(some_rows(feed.size, rows, seed), rows))
+    drawn = runtime.draws(params, data, index, 1, seed)
+    if shared := [n for n, z in drawn.items() if z.shape[1] != rows]:
+        raise ProgramError(f"Site {shared[0]!r} is one latent for all data, and mutual information is of each datum's.")
+    # Particle i is the draw of row i, and is scored under every row.
+    given = {n: np.swapaxes(z, 0, 1) for n, z in drawn.items()}
+    log_q = np.asarray(runtime.guide(params, data, index, given), float)
+    return float(np.mean(np.diagonal(log_q) - logsumexp(log_q, axis=1) + np.log(rows)))

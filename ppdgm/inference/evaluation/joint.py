@@ -1,0 +1,44 @@
+"""log p(z), log p(x|z) and their gradient by z, as functions of one vector per particle and row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ppdgm.inference.evaluation.estimates import memory_told
+from ppdgm.inference.evaluation.latents import Latents
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A program's joint density at some rows.
+
+    Args:
+        runtime, params: of the program.
+        data: on the device.
+        index: of the B rows of `data`, [B].
+        latents: how vectors are split into sites.
+        dtype: of the program.
+    """
+
+    runtime: Any
+    params: Any
+    data: Any
+    index: np.ndarray
+    latents: Latents
+    dtype: str = "float32"
+
+    def __call__(self, z: np.ndarray, heat: Any = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """log p(z) [K, B], log p(x|z) [K, B], and ∇ (log p(z) + heat · log p(x|z)) [K, B, D]; in float64.
+
+        Args:
+            z: [K, B, D].
+            heat: [K, B] or a number.
+        """
+        with memory_told():
+            prior, seen, slopes = self.runtime.joint(
+                self.params, self.data, self.index, self.latents.sites(z, self.dtype), np.asarray(heat, self.dtype)
+            )
+        return prior.astype(np.float64), seen.astype(np.float64), self.latents.flat(slopes)

@@ -1,0 +1,107 @@
+"""Data drawn from a plain pair's model: it runs on rows that stand in for the data, and may not read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ppdgm.errors import DataError, PpdgmError, ProgramError
+from ppdgm.inference.inputs.stray_noise import check_quiet_model
+
+Arrays = Mapping[str, np.ndarray]
+Rows = Mapping[str, tuple[tuple[int, ...], str]]  #: by field: shape of a row, and type
+STAND_INS = (0, 1)  #: numbers in these rows: a model that does not read them draws the same with each
+
+
+def rows_of(fields: Arrays) -> dict[str, list[Any]]:
+    """Shape and type of a row of each field, in the form that a run saves them."""
+    return {n: [list(v.shape[1:]), str(v.dtype)] for n, v in fields.items()}
+
+
+class PairDraws:
+    """Draws from a plain pair's model.
+
+    Args:
+        runtime, params: of the pair, with its parameters.
+        rows: of the data that it was trained with.
+        data_size: number of these rows, N.
+        given: fields that the model reads, [n, …].
+        mean: observed sites at their means, given drawn latents.
+    """
+
+    def __init__(self, runtime: Any, params: Any, rows: Rows, data_size: int, given: Arrays, mean: bool):
+        self.runtime, self.params, self.rows, self.data_size = runtime, params, rows, data_size
+        self.given, self.mean = given, mean
+        if unknown := [n for n in given if n not in rows]:
+            raise DataError(f"given: {unknown[0]!r} is no field of the data, which are {', '.join(rows)}.")
+        few = {n: v[:1] for n, v in self._stand_ins(dict.fromkeys(rows, 0), 1).items()}
+        runtime.prepare({n: np.repeat(v, data_size, axis=0) for n, v in few.items()})
+
+    def draw(self, n: int, seed: int) -> dict[str, np.ndarray]:
+        """Observed sites, [n, *event]."""
+        b = self.runtime.tracer.batch_size or n
+        found: list[dict[str, np.ndarray]] = []
+        shared: dict[str, np.ndarray] = {}
+        for i, start in enumerate(range(0, n, b)):
+            rows = slice(start, start + b)
+            stream = seed if i == 0 else int(np.random.SeedSequence((seed, i)).generate_state(1)[0] >> 1)
+            latents, observed = self._run(dict.fromkeys(self.rows, STAND_INS[0]), rows, b, stream, shared)
+            if i == 0:
+                check_quiet_model(self.runtime, self.params, self._data(dict.fromkeys(self.rows, 0), rows, b), b)
+                self._check_unread(rows, b, stream, observed)
+                shared = {n: v for n, v in latents.items() if v.shape[1] == 1 < b}
+            found.append(observed)
+        return {name: np.concatenate([f[name][0] for f in found])[:n] for name in found[0]}
+
+    def _run(self, numbers: Mapping[str, int], rows: slice, b: int, seed: int, shared: Arrays) -> Any:
+        data = self._data(numbers, rows, b)
+        latents, observed, _ = self.runtime.conditioned(self.params, data, shared, b, seed, self.mean)
+        return latents, observed
+
+    def _data(self, numbers: Mapping[str, int], rows: slice, b: int) -> dict[str, np.ndarray]:
+        """The given fields, and stand-ins for the rest."""
+        data = self._stand_ins(numbers, self.data_size if self.runtime.tracer.subsamples else b)
+        for name, value in self.given.items():
+            if name in numbers and numbers[name] == STAND_INS[0]:
+                part = np.asarray(value[rows])
+                data[name][: len(part)] = part
+        return data
+
+    def _stand_ins(self, numbers: Mapping[str, int], size: int) -> dict[str, np.ndarray]:
+        return {n: np.full((size, *shape), numbers[n], kind) for n, (shape, kind) in self.rows.items()}
+
+    def _check_unread(self, rows: slice, b: int, seed: int, own: Arrays) -> None:
+        """Refuse a model that reads a field which is not given, or does not read one that is given.
+
+        Raises:
+            ProgramError: it reads the only field.
+            DataError: it reads another field, or does not read a given one.
+        """
+        for name in self.rows:
+            read = self._moves(name, rows, b, seed, own)
+            if name in self.given and not read:
+                raise DataError(
+                    f"given: the model does not read {name!r}, so that what is drawn would not depend on it. It is "
+                    "observed there, say. Leave it out; data that belong to rows come from fit.reconstruct(rows)."
+                )
+            if name not in self.given and read:
+                if len(self.rows) == 1:
+                    raise ProgramError(
+                        f"The model reads {name!r}, and not its shape alone, so that it can't be drawn from without "
+                        "data. Use the library's own Predictive with the model and rows."
+                    )
+                raise DataError(
+                    f"The model reads the field {name!r}, so that the others are drawn given it. Give its rows: "
+                    f"fit.sample(n, given={{{name!r}: …}})."
+                )
+
+    def _moves(self, name: str, rows: slice, b: int, seed: int, own: Arrays) -> bool:
+        numbers = {n: STAND_INS[n == name] for n in self.rows}
+        try:
+            _, other = self._run(numbers, rows, b, seed, {})
+        except PpdgmError:  # for example, a number that is not an index
+            return True
+        same = lambda a, b: a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+        return own.keys() != other.keys() or not all(same(own[n], other[n]) for n in own)

@@ -1,0 +1,160 @@
+"""Draws of the posterior: the guide's, resampled by their weights or not, or Markov chains that begin there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from ppdgm.diagnostics import resample
+from ppdgm.errors import DataError, ProgramError
+from ppdgm.inference.evaluation.estimates import check_density
+from ppdgm.inference.evaluation.evaluator import Sites, Subject
+from ppdgm.inference.evaluation.whole_set import whole
+
+How = Literal["guide", "importance", "mcmc"]
+HOW: tuple[str, ...] = get_args(How)
+_OF_ROWS = "The posterior's draws are of each datum's latents; this program has "
+MOST_CHAINED = 1000  # rows for which chains are run, one row after another
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Draws of the posterior for each row.
+
+    Attributes:
+        latents: by site, [S, N, *event].
+        statistics: of each draw, [S, N]: log-density of latents and data "lp", and other statistics of the sampler.
+        chains: number of Markov chains that the S draws come from, chain after chain; 1 for independent draws.
+        shared: latents that all rows share, [S, 1, *event]; then the statistics are of the whole set, [S].
+        seen: log p(x|z), [S, N], if it is known.
+    """
+
+    latents: Sites
+    statistics: Sites
+    chains: int = 1
+    shared: tuple[str, ...] = ()
+    seen: np.ndarray | None = None
+
+
+def draw(subject: Subject, draws: int, how: How, k: int, warmup: int, chains: int) -> Posterior:
+    """Draws of the posterior.
+
+    Args:
+        subject: program and data.
+        draws: S, per row; with chains, the draws of each chain.
+        how: "guide", "importance" (q_IW, Cremer et al. 2017, arXiv:1704.02916), or "mcmc" (NUTS, Hoffman & Gelman
+            2014, arXiv:1111.4246).
+        k: K, draws of the guide that are resampled.
+        warmup: of a chain.
+        chains: per row.
+
+    Raises:
+        ProgramError: latents that all rows share, or that chains can't move.
+    """
+    if how == "mcmc":
+        return _chained(subject, draws, warmup, chains)
+    if shared := _shared(subject):
+        return _of_all(subject, draws, k if how == "importance" else None, shared)
+    if how == "importance":
+        return _resampled(subject, draws, k)
+    return _weighed(subject, draws)
+
+
+def _shared(subject: Subject) -> tuple[str, ...]:
+    data, index = subject.feed.rows(subject.chunks(subject.size, 2)[0])
+    trace = subject.runtime.trace(subject.params, data, index, 1, 0, None, False)
+    return tuple(n for n in trace.shared if n in trace.values)
+
+
+def _of_all(subject: Subject, draws: int, k: int | None, shared: tuple[str, ...]) -> Posterior:
+    """Draws of shared latents, and of each row's latents given these; resampled from K draws by the set's weights."""
+    found = whole(subject, k or draws, "posterior")
+    if k is None:
+        return Posterior(found.latents, {"log_weight": found.log_weight}, 1, shared, found.seen)
+    taken = resample(found.log_weight[:, None], draws, subject.seed, 0)[:, 0]
+    return Posterior({n: v[taken] for n, v in found.latents.items()}, {}, 1, shared, found.seen[taken])
+
+
+def _trace(subject: Subject, data: Any, index: np.ndarray, k: int, seed: int) -> tuple[Sites, np.ndarray, np.ndarray]:
+    """Latents [K, B, *event], log p(x, z) and log q(z|x) [K, B]."""
+    trace = subject.runtime.trace(subject.params, data, index, k, seed, None, False)
+    check_density(trace)
+    if trace.shared or trace.marginal is not None or not trace.log_q:
+        raise ProgramError(_OF_ROWS + ("one that all data share." if trace.shared else "enumerated ones, or none."))
+    latents = {n: trace.values[n] for n in trace.log_q if n in trace.values}
+    return latents, sum(trace.log_p.values()), sum(trace.log_q.values())
+
+
+def _weighed(subject: Subject, draws: int) -> Posterior:
+    def each(data: Any, index: np.ndarray, i: int) -> Sites:
+        latents, p, q = _trace(subject, data, index, draws, subject.stream("posterior", i))
+        return {f"z/{n}": v for n, v in latents.items()} | {"lp": p, "log_weight": p - q}
+
+    return _parts(subject.over(each, subject.size, max(1, 20_000 // draws)))
+
+
+def _resampled(subject: Subject, draws: int, k: int) -> Posterior:
+    rows = max(1, min(256, 200_000 // k))
+
+    def each(data: Any, index: np.ndarray, i: int) -> Sites:
+        latents, p, q = _trace(subject, data, index, k, subject.stream("posterior", i))
+        taken = resample(p - q, draws, subject.seed, i * len(index))  # [S, B]
+        column = np.arange(taken.shape[1])
+        return {f"z/{n}": v[taken, column] for n, v in latents.items()} | {"lp": p[taken, column]}
+
+    return _parts(subject.over(each, subject.size, rows))
+
+
+def _chained(subject: Subject, draws: int, warmup: int, chains: int) -> Posterior:
+    if subject.size > MOST_CHAINED:
+        raise DataError(
+            f"Markov chains run for one datum after another: got {subject.size} data, expected at most {MOST_CHAINED}. "
+            "Hand over a few, or use how='importance'."
+        )
+    names = list(subject.feed.fields)
+    starts: list[tuple[Any, Sites]] = []
+    for n in range(subject.size):
+        one = subject.of({name: np.asarray(subject.feed.fields[name][n : n + 1]) for name in names})
+        data, index = one.feed.rows(np.zeros(1, int))
+        if n == 0:
+            subject.runtime.check_walked(subject.params, data, index)
+        start = subject.runtime.draws(subject.params, data, index, chains, subject.stream("starts", n))
+        if not start:
+            raise ProgramError(_OF_ROWS + "enumerated ones, or none.")
+        _check_proper(subject, data, index, start, n)
+        starts.append((data, {name: v[:, 0] for name, v in start.items()}))
+    found: list[Sites] = []
+    for n, (data, first) in enumerate(starts):
+        got, about = subject.runtime.refine(subject.params, data, first, draws, warmup, subject.stream("chains", n))
+        joined = {f"z/{name}": v for name, v in got.items()} | dict(about)
+        found.append({name: v.reshape(chains * draws, *v.shape[2:]) for name, v in joined.items()})
+    return _parts({name: np.stack([f[name] for f in found], axis=1) for name in found[0]}, chains)
+
+
+def _check_proper(subject: Subject, data: Any, index: np.ndarray, start: Sites, row: int) -> None:
+    """Refuse a latent that log p(x, z) does not depend on: there a chain never turns, and its trees do not end.
+
+    Args:
+        subject: program and data.
+        data, index: of the row.
+        start: latents [chains, 1, *event].
+        row: its number.
+
+    Raises:
+        ProgramError: with the site.
+    """
+    slopes = subject.runtime.joint(subject.params, data, index, start, np.asarray(1.0, subject.dtype))[2]
+    for name, slope in slopes.items():
+        if (slope == 0).all(axis=0).any():
+            raise ProgramError(
+                f"Site {name!r}: log p(x, z) does not depend on it for row {row}, as where it is masked (obs_mask= "
+                "makes a latent of what is missing, and masks it where it is not). Markov chains would never turn. "
+                "Use how='importance', or hand over rows in which nothing is masked."
+            )
+
+
+def _parts(found: Sites, chains: int = 1) -> Posterior:
+    latents = {n.removeprefix("z/"): v for n, v in found.items() if n.startswith("z/")}
+    return Posterior(latents, {n: v for n, v in found.items() if not n.startswith("z/")}, chains)

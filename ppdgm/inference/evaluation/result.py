@@ -1,0 +1,410 @@
+"""What training returns: the program with its parameters, to evaluate, to draw from, and to save."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sized
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ppdgm.data import (
+    Classes,
+    Source,
+    Transform,
+    as_fields,
+    check_units,
+    enter,
+    leave,
+    own_units,
+    prepare_rows,
+)
+from ppdgm.errors import (
+    CheckpointError,
+    DataError,
+    ProgramError,
+    SpecError,
+    UnsupportedByBackend,
+    nearest,
+    require,
+    shown,
+)
+from ppdgm.inference.engines.svi import SVI
+from ppdgm.inference.evaluation import means
+from ppdgm.inference.evaluation.chunks import SharedDraws, over_chunks
+from ppdgm.inference.evaluation.conditioning import check_possible, check_texts, conditions
+from ppdgm.inference.evaluation.diagnosable import Diagnosable, Sites, single
+from ppdgm.inference.evaluation.estimates import Estimate, Judge, check_fields, dtype_of, leave_labels, parse_memory
+from ppdgm.inference.evaluation.pair_draws import PairDraws
+from ppdgm.inference.inputs.feed import Feed
+from ppdgm.inference.inputs.own_rows import check_known, fingerprint
+from ppdgm.inference.inputs.stray_noise import check_quiet, check_quiet_model
+from ppdgm.inference.inputs.support import check_support
+from ppdgm.inference.runs.checkpoint import group, grouped, matching
+from ppdgm.inference.runs.codings import coding_arrays, coding_tables, read_codings
+from ppdgm.inference.runs.folder import Folder, find_saved, open_saved, versions
+from ppdgm.inference.runs.layout import as_path, check_free
+from ppdgm.inference.runs.recipe import Recipe
+from ppdgm.inference.runs.settings import Training
+from ppdgm.language.mistakes import NO_ROWS
+from ppdgm.program import PlainPair, Program, check_program
+from ppdgm.registry import INSTALL
+from ppdgm.registry import backend as load_backend
+from ppdgm.specs import Spec
+
+
+@dataclass
+class Fit(Diagnosable):
+    """A program with its parameters.
+
+    Attributes:
+        program: the program that was trained.
+        params: parameters and buffers by dotted name, NumPy arrays.
+        backend, device: where evaluations run.
+        engine: the engine that trained it, or None.
+        history: arrays: "step", the engine's metrics per step in nats per row, "validation_step", "validation_elbo".
+        info: facts of the run: "steps" taken, "skipped" ones, "compile", "data_size", "fields".
+        stopped: why training ended: "done", "early stopping", "interrupted", "callback", "not finite",
+            "diverged" (the ELBO ended far below where it began), "failed"; "running" for a checkpoint of a run that
+            didn't end.
+        training: the run's settings.
+        data: where its data came from, if that is known.
+        codings: how its data were prepared, by field: the `Transform` of x, the `Classes` of labels. Methods take and
+            return rows in the user's own units and names, with the help of these.
+        runtime: the backend's, if there is one already.
+    """
+
+    program: Any
+    params: dict[str, np.ndarray]
+    backend: str = "numpyro"
+    device: str = "auto"
+    engine: Any = None
+    history: dict[str, np.ndarray] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+    stopped: str = "done"
+    training: Training = Training()
+    data: Source | None = None
+    codings: Mapping[str, Any] = field(default_factory=dict)
+    runtime: Any = field(default=None, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state without what belongs to this process, for `pickle` and `copy.deepcopy`; a copy makes that again."""
+        return {n: v for n, v in vars(self).items() if n not in ("_runtime", "_native")} | {"runtime": None}
+
+    def __repr__(self) -> str:
+        program = type(self.program).__name__ if isinstance(self.program, Spec) else repr(self.program)
+        return f"Fit({program} on {self.backend}, {self.info.get('steps', 0)} steps, {self.stopped})"
+
+    @property
+    def transform(self) -> Transform | None:
+        """How raw numbers became x, if that is known."""
+        return self.codings.get("x")
+
+    @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """Names of the classes, by field."""
+        return {n: c.names for n, c in self.codings.items() if isinstance(c, Classes)}
+
+    def elbo(self, data: Any, k: int = 10, seed: int = 0, memory: int | str = "auto") -> Estimate:
+        """E_q[log p(x, z) − log q(z|x)] per row in nats, always with β = 1.
+
+        Args:
+            data: array [N, *event_shape], or named arrays: rows of `load_data`, or in the units and names of your own
+                data, as for `prepare`.
+            k: particles per row.
+            seed: of the draws.
+            memory: limit on a chunk's intermediate results: bytes, "512 MiB" or "auto".
+        """
+        judge = self._judge(data, memory)
+        found = judge.elbo(k, seed)
+        judge.warn_outside(found, seed)
+        return self._told(found)
+
+    def log_likelihood(self, data: Any, k: int = 5000, seed: int = 0, memory: int | str = "auto") -> Estimate:
+        """log p(x) per row in nats by importance sampling from the guide: log (1/K) Σ p(x, z_k) / q(z_k|x).
+
+        In expectation it is below log p(x), by at least `.bias`. Burda et al. 2016, arXiv:1509.00519. Arguments as for
+        `elbo`.
+        """
+        judge = self._judge(data, memory)
+        found = judge.log_likelihood(k, seed)
+        judge.warn_outside(found, seed)
+        return self._told(found)
+
+    def log_weights(self, data: Any, k: int = 1, seed: int = 0, memory: int | str = "auto") -> np.ndarray:
+        """log p(x, z_k) − log q(z_k|x), [K, N]. Arguments as for `elbo`."""
+        return self._judge(data, memory).log_weights(k, seed)
+
+    def encode(self, data: Any, k: int | None = None, seed: int = 0) -> Sites:
+        """Latents of data: means [N, *latent], or, with k, draws [K, N, *latent].
+
+        If a guide has several sites, each site gets the means of the sites before it. If such a site is discrete, the
+        sites after it get its most probable value; for a class number, which has no mean, this value is also returned.
+        If the mean of a latent is not known (a plain pair's flow, or a latent that is bounded on both sides), the means
+        are those of 1,000 draws, and a warning shows their error. One latent site is returned as an array, several by
+        name. A latent that all rows share has one mean [1, *latent], and K draws [K, 1, *latent] in all.
+        """
+        if k is None:
+            return self._latents(self._means(data, decode=False)[0])
+        require("k", k, int, 1, "a whole number of draws, at least 1")
+        require("seed", seed, int, 0, "a whole number, at least 0")
+        drawn = SharedDraws(self._runtime, self._native, k)
+        draws = lambda native, index, i: drawn(native, index, seed + i * len(index))
+        return self._latents(self._by_rows(self._feed(data), draws, means.ROWS))
+
+    def reconstruct(self, data: Any) -> Sites:
+        """Mean of the observed sites given the latents' means, [N, *event_shape], in the units of the data.
+
+        Latents as for `encode`.
+        """
+        return single(self._outward(data)(self._means(data)[1]))
+
+    def prepare(self, data: Any, units: Literal["own", "prepared"] | None = None) -> Any:
+        """Rows, prepared like this run's data: scaled, made 0 or 1 if those were, classes as whole numbers.
+
+        The result is marked as prepared. Every method also takes rows in the units of your own data, and prepares them
+        automatically, except if the run's data were binarised.
+
+        Args:
+            data: array [N, *event_shape], or named arrays.
+            units: of rows that are not marked: "own": the units of the raw data; "prepared": they are scaled already.
+                The default is "own", and rows that look scaled already are refused.
+        """
+        return prepare_rows(self.codings, data, units)
+
+    def sample(
+        self,
+        n: int,
+        seed: int = 0,
+        mean: bool = False,
+        given: Mapping[str, np.ndarray] | None = None,
+        units: Literal["own", "prepared"] = "own",
+    ) -> Sites:
+        """Data drawn from the model, [n, *event_shape].
+
+        Args:
+            n: the number of rows.
+            seed: of the draws.
+            mean: return the likelihood's means for drawn latents, instead of draws from it.
+            given: fields that the model conditions on (labels, for example), or values of sites: n rows each, or one
+                number or name for all rows. The rest is drawn given them, exactly. For a plain pair: only fields that
+                its model reads.
+            units: "own": the units of the raw data, with classes by their names; "prepared": those that the program was
+                trained in. Data that were binarised are 0 or 1 in both.
+
+        Raises:
+            ProgramError: a given site depends on one that is drawn. For example, the latents of data have a posterior.
+            DataError: `given` names neither a field nor a site, or the model does not read it; or the model reads a
+                field that is not given.
+        """
+        check_units(units)
+        require("n", n, int, 1, "a whole number of data, at least 1")
+        require("seed", seed, int, 0, "a whole number, at least 0")
+        fields = self.info.get("fields", ["x"])
+        if not isinstance(given, Mapping | None):
+            raise DataError(
+                f"given: got {type(given).__name__}, expected arrays by name, such as given={{'label': …}}."
+            )
+        require("mean", mean, bool, None, "True or False")
+        rows = {name: np.repeat(v, n) if _is_one(v) else v for name, v in (given or {}).items()}
+        for name, value in rows.items():
+            count = value.shape[0] if hasattr(value, "shape") else len(value)  # a sparse matrix has no len
+            if count != n:
+                raise DataError(f"given: got {count} rows of {name!r}, expected {n}, one for each row, or one number.")
+        if isinstance(self.program, PlainPair):
+            return single(leave(self.codings, self._pair_draws(rows, mean).draw(n, seed), fields, units))
+        if not rows:
+            check_quiet_model(self._runtime, self._native, dict.fromkeys(fields), 2)
+            observed = self._runtime.prior(self._native, dict.fromkeys(fields), n, seed, mean)[1]
+            return single(leave(self.codings, {name: v[0] for name, v in observed.items()}, fields, units))
+        check_texts(rows, fields, self.codings)
+        known = as_fields(enter(self.codings, rows), dtype_of(self.params))
+        with suppress(KeyError):  # fields that are to be drawn
+            self.program.check({n: v for n, v in known.items() if n in fields})
+        found = conditions(self.program, self._runtime, self._native, fields, known, n)
+        few = {name: v if v is None else v[[0, -1]] for name, v in found.fields.items()}
+        check_quiet_model(self._runtime, self._native, few, 2)
+        _, observed, scores = self._runtime.conditioned(
+            self._native, found.fields, found.sites, n, seed, mean, found.apart
+        )
+        check_possible(scores)
+        return single(leave(self.codings, {name: v[0] for name, v in observed.items()}, fields, units))
+
+    def _pair_draws(self, rows: Mapping[str, np.ndarray], mean: bool) -> PairDraws:
+        if "rows" not in self.info:
+            raise UnsupportedByBackend(NO_ROWS)
+        known = as_fields(enter(self.codings, rows), dtype_of(self.params), typed=True) if rows else {}
+        size = self.info.get("data_size", 1)
+        return PairDraws(self._runtime, self._native, self.info["rows"], size, known, mean)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that repeats the run."""
+        return Recipe(self.program, self.training, self.engine or SVI(), self.backend, self.data)
+
+    def save(self, out: str | Path, overwrite: bool = False) -> Path:
+        """Write recipe, parameters and history to the folder `out`; each file is whole or absent.
+
+        Raises:
+            CheckpointError: `out` holds something else, or holds a run and `overwrite` is not set.
+        """
+        check_free(as_path("out", out), overwrite)
+        folder = Folder(Path(out))
+        with folder.held():
+            check_free(folder.path, overwrite, held=True)
+            folder.clear()
+            folder.write_recipe(self.recipe, [] if self.data else ["Its data were handed over in Python."])
+            page = {
+                **self.info,
+                "recipe": self.recipe.table(),
+                "versions": versions(),
+                "step": self.info.get("steps", 0),
+                "stopped": self.stopped,
+                "skipped": [int(i) for i in self.history.get("skipped_step", ())],
+                **coding_tables(self.codings),
+            }
+            arrays = grouped("history", self.history) | coding_arrays(self.codings)
+            folder.write_weights({**self.params, **arrays}, page)
+            if "step" in self.history:
+                folder.write_history(self.history)
+        return folder.path
+
+    @cached_property
+    def _runtime(self) -> Any:
+        return self.runtime or load_backend(self.backend).Runtime(self.program, self.device)
+
+    @cached_property
+    def _native(self) -> Any:
+        return self._runtime.put(self.params)
+
+    def _feed(self, data: Any) -> Feed:
+        entered = enter(self.codings, leave_labels(self.program, data))
+        fields = as_fields(entered, dtype_of(self.params), "judge", isinstance(self.program, PlainPair))
+        check_fields(self.program, fields)
+        feed = Feed(self._runtime, fields)
+        self._runtime.prepare(feed.sample)
+        check_support(self.program, self._runtime, self.params, feed, False)
+        check_quiet(self._runtime, self._native, feed)
+        if size := self.info.get("data_size"):
+            known = lambda: self.info.get("fingerprint") in (None, fingerprint(fields))
+            check_known(self._runtime, self.params, feed, size, known)
+        return feed
+
+    def _outward(self, data: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+        """A function that converts observed sites to the units of the data."""
+        units, fields = own_units(self.codings, data), self.info.get("fields", ["x"])
+        return lambda sites: leave(self.codings, sites, fields, units)
+
+    def _told(self, found: Estimate) -> Estimate:
+        """The estimate, with a note on which x it is of."""
+        return replace(found, of=self.transform.in_words() + found.of.removeprefix("x")) if self.transform else found
+
+    def _judge(self, data: Any, memory: int | str) -> Judge:
+        return Judge(self._runtime, self._native, self._feed(data), parse_memory(memory, self._runtime.device))
+
+    def _latents(self, sites: dict[str, np.ndarray]) -> Sites:
+        if not sites:
+            raise ProgramError(
+                f"The guide of {type(self.program).__name__} draws no latent: there is nothing to encode."
+            )
+        return single(sites)
+
+    def _means(self, data: Any, decode: bool = True) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        feed = self._feed(data)
+        return means.means(self._runtime, self._native, partial(self._by_rows, feed), decode)
+
+    def _by_rows(self, feed: Feed, function: Any, rows: int) -> dict[str, np.ndarray]:
+        """What `function` gives for chunks of rows, joined along the data axis (1)."""
+        return over_chunks(self._runtime, self._native, feed, function, feed.size, rows)
+
+
+def _is_one(value: Any) -> bool:
+    """Whether the value is one number or name, and not an array or a list, which may be ragged."""
+    if hasattr(value, "shape"):
+        return len(value.shape) == 0
+    return isinstance(value, str) or not isinstance(value, Sized)
+
+
+def load(
+    path: str | Path,
+    backend: str | None = None,
+    *,
+    program: Any = None,
+    classes: Iterable[Any] = (),
+    device: str = "auto",
+    last: bool = False,
+) -> Fit:
+    """Open a run folder, without data or retraining, on the backend it was trained on or on the other one.
+
+    Args:
+        path: the folder that `fit(…, out=…)` or `Fit.save` wrote, or a checkpoint file in it.
+        backend: "numpyro" or "pyro"; by default the one it was trained on.
+        program: the program itself, if it can't be written as text: a plain pair, or one with your own modules.
+        classes: your own classes that the recipe names, or `module:Class` paths, which are then imported.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        last: use the last checkpoint's parameters, if the run kept the best validated ones.
+
+    Raises:
+        CheckpointError: not a run folder, damaged, of a newer version, or not this program's.
+    """
+    require("device", device, str, None, "text, such as 'auto', 'cpu' or 'cuda:1'")
+    if program is not None:
+        check_program(program)
+    file = find_saved(as_path("path", path), last)
+    arrays, page = open_saved(file)
+    own = getattr(program, "backend", None)
+    if own and backend not in (None, own):
+        raise CheckpointError(f"backend: got {backend!r}, but a plain {own} pair runs on {own!r} only.")
+    recipe = _read_recipe(file, page, program, classes)
+    name = recipe.backend if backend is None else backend
+    if not isinstance(name, str) or name not in INSTALL:
+        raise CheckpointError(f"backend: got {shown(name)}. {nearest(shown(name), INSTALL)}")
+    values = _values(arrays, recipe.training.keep_best and not last)
+    if isinstance(recipe.program, Program):
+        declared = recipe.program.declarations().params
+        matching({n: np.empty(s.shape) for n, s in declared.items()}, values, file)
+    return Fit(
+        program=recipe.program,
+        params=values,
+        backend=name,
+        device=device,
+        engine=recipe.engine,
+        history=group(arrays, "history"),
+        info={n: page[n] for n in ("data_size", "fields", "fingerprint", "compile") if n in page}
+        | {"steps": page["step"], "skipped": len(page["skipped"])},
+        stopped=page["stopped"],
+        training=recipe.training,
+        data=recipe.data,
+        codings=read_codings(arrays, page),
+    )
+
+
+def values_of(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The judged parameters within what a trainer's `state_arrays` gave."""
+    part = lambda name: {n.partition("/")[2]: a for n, a in state.items() if n.startswith(f"{name}/")}
+    return part("params") | part("average")
+
+
+def _values(arrays: Mapping[str, np.ndarray], keep_best: bool) -> dict[str, np.ndarray]:
+    """The parameters in a result or a checkpoint."""
+    if state := group(arrays, "trainer"):
+        return (keep_best and group(arrays, "best")) or values_of(state)
+    return {n: a for n, a in arrays.items() if not n.startswith("@")}
+
+
+def _read_recipe(file: Path, page: Mapping[str, Any], program: Any, classes: Iterable[Any]) -> Recipe:
+    kind, path = str(page["recipe"]["program"].get("kind", "")), str(file.parent)
+    if kind.startswith("plain:") and program is None:
+        raise CheckpointError(
+            f"{path} holds a plain pair's parameters. Hand the pair in: load({path!r}, program=pair)."
+        )
+    own = f"plain:{program.backend}" if isinstance(program, PlainPair) else ""
+    if program is not None and (kind if kind.startswith("plain:") else "") != own:
+        raise CheckpointError(f"program: got {program!r}, but {file} holds the parameters of a {kind!r} program.")
+    try:
+        return Recipe.from_table(page["recipe"], classes, program)
+    except SpecError as error:
+        raise CheckpointError(f"{file}: {error}") from None

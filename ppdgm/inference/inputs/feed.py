@@ -1,0 +1,102 @@
+"""Data for loops: on the device at once, or, if they are streamed from disk, a chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ppdgm.data import Stream, take
+from ppdgm.diagnostics.arrays import some_rows
+from ppdgm.errors import DataError
+from ppdgm.inference.inputs.batches import Plan
+from ppdgm.language import pair_mistakes
+
+CHUNK_BYTES = 2**26  # of streamed rows that are in memory at a time
+SAMPLED = 2000  # number of these, for first values
+
+
+class Feed:
+    """Named arrays or streams with N rows, and their rows on the device.
+
+    Args:
+        runtime: of the program.
+        fields: from `as_fields`.
+    """
+
+    def __init__(self, runtime: Any, fields: Mapping[str, np.ndarray | Stream]):
+        self.runtime, self.fields = runtime, fields
+        self.size = len(next(iter(fields.values())))
+        self.streamed = any(isinstance(v, Stream) for v in fields.values())
+
+    @cached_property
+    def sample(self) -> Mapping[str, np.ndarray | Stream]:
+        """Rows for the inspection of a plain pair, and for first values: all, or some at random of a stream."""
+        if not self.streamed:
+            return self.fields
+        most = int(np.clip(CHUNK_BYTES // max(self._row_bytes, 1), 1, SAMPLED))
+        return take(self.fields, some_rows(self.size, most))
+
+    @property
+    def _row_bytes(self) -> int:
+        return sum(prod(v.shape[1:]) * np.dtype(v.dtype).itemsize for v in self.fields.values())
+
+    @cached_property
+    def native(self) -> Any:
+        """All data, on the device."""
+        return self.runtime.put(self.fields)
+
+    def some(self, count: int) -> Any:
+        """The first rows, which show shapes, sizes and mistakes of a program; all rows if they are on the device."""
+        return self.rows(np.arange(count) % self.size)[0] if self.streamed else self.native
+
+    def rows(self, index: np.ndarray) -> tuple[Any, np.ndarray]:
+        """Data on the device, and the positions in them of the rows of `index`."""
+        if not self.streamed:
+            return self.native, index
+        return self.runtime.put(self._read(index)), np.arange(len(index))
+
+    def stretch(self, plan: Plan) -> tuple[Plan, Any]:
+        """The plan and the data that its indices refer to. Streamed chunks have one shape, whatever `plan.count` is."""
+        if not self.streamed:
+            return plan, self.native
+        index = np.zeros(plan.index.shape, plan.index.dtype)
+        index[: plan.count] = np.arange(plan.count * plan.index.shape[1]).reshape(plan.count, -1)
+        found = self._read(plan.index[: plan.count].ravel())
+        missing = plan.index.size - plan.count * plan.index.shape[1]
+        whole = {n: np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)]) for n, a in found.items()}
+        return replace(plan, index=index), self.runtime.put(whole)
+
+    def check_known(self) -> None:
+        """Refuse rows for which a plain pair has no parameters, if it has some for each row.
+
+        Raises:
+            ProgramError: the number of rows differs from the one that the pair knows.
+            DataError: the rows are streamed, so the pair never sees all of them.
+        """
+        known = self.runtime.tracer.own_rows
+        if known is not None and self.streamed:
+            raise DataError(
+                "Data: got a memory-mapped array, but a pair with parameters for each row needs them all: np.array(x)."
+            )
+        pair_mistakes.check_known(known, self.size)
+
+    def capacity(self, batch_size: int, most: int) -> int:
+        """The number of steps whose data may be in memory at a time."""
+        if not self.streamed:
+            return most
+        return int(np.clip(CHUNK_BYTES // max(self._row_bytes * batch_size, 1), 1, most))
+
+    def _read(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Rows from disk.
+
+        Raises:
+            DataError: the program itself draws its minibatch.
+        """
+        if self.runtime.tracer.subsamples:
+            raise DataError("Data: got a memory-mapped array, but a program that subsamples its data needs them all.")
+        return take(self.fields, index)

@@ -1,0 +1,80 @@
+"""Pairs that keep parameters for each row, by its place: they only know the data that they were trained on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ppdgm.errors import DataError, PpdgmError
+from ppdgm.inference.inputs.feed import Feed
+from ppdgm.inference.inputs.row_independence import PARTICLES, moved, turned
+
+
+def check_known(
+    runtime: Any, params: Mapping[str, np.ndarray], feed: Feed, size: int, known: Callable[[], bool]
+) -> None:
+    """Refuse data that a pair, such as an autoguide with latents of each row, has no parameters for.
+
+    Args:
+        runtime: of the program.
+        params: by name.
+        feed: of the data.
+        size: N of the training data.
+        known: () -> whether these are the training data.
+
+    Raises:
+        DataError: a row would be used with the parameters of another row.
+    """
+    if runtime.tracer.batch_size is None:
+        return
+    own = [n for n, v in params.items() if np.ndim(v) and len(v) == size]
+    if own and not known() and (_is_blind(runtime, params, feed) or _goes_by_place(runtime, params, feed)):
+        raise DataError(
+            f"Data: got other rows than the pair was trained on, and it keeps a row of parameter {own[0]!r} for each "
+            f"of those {size}, by its place. A row would be given what was learned of another. Hand over the training "
+            "data as they were, or use a guide that computes each datum's distribution from x."
+        )
+
+
+def fingerprint(fields: Mapping[str, Any]) -> str:
+    """A checksum of data: of all bytes of fields in memory, and of a thousand rows of streamed fields."""
+    digest = hashlib.sha256()
+    for name in sorted(fields):
+        value = fields[name]
+        digest.update(f"{name} {value.shape} {value.dtype}".encode())
+        some = value if isinstance(value, np.ndarray) else value[np.linspace(0, len(value) - 1, 1000).astype(int)]
+        digest.update(np.ascontiguousarray(some).data)
+    return digest.hexdigest()
+
+
+def _goes_by_place(runtime: Any, params: Mapping[str, np.ndarray], feed: Feed) -> bool:
+    """Whether the terms and latents of a row change if it is at another place."""
+    rows, native = np.arange(runtime.tracer.batch_size) % feed.size, runtime.put(params)
+
+    def read(by: int, given: Mapping[str, np.ndarray]) -> Any:
+        fields = {n: np.concatenate([np.roll(v[rows], by, 0), v[len(rows) :]]) for n, v in feed.fields.items()}
+        return runtime.trace(native, runtime.put(fields), rows, PARTICLES, 0, given, False)
+
+    own = read(0, {})
+    given = {n: v for n, v in own.values.items() if v.shape[:2] == (PARTICLES, len(rows)) or n in own.shared}
+    if len(given) < len(own.values) or len(rows) == 1:
+        return False  # a latent that is summed over can't be held
+    try:
+        return moved(read(0, given), read(1, {n: turned(v) for n, v in given.items()}), (0, 0), (0, 1)) is not None
+    except (PpdgmError, NotImplementedError):  # only its own draws can be scored, as for a one-way flow
+        return False
+
+
+def _is_blind(runtime: Any, params: Mapping[str, np.ndarray], feed: Feed) -> bool:
+    """Whether the guide's draws of each row's latents are the same for other data at its place."""
+    rows = np.arange(runtime.tracer.batch_size) % feed.size
+    native = runtime.put(params)
+    draws = []
+    for step in (1, -1):
+        fields = {n: np.concatenate([v[rows][::step], v[len(rows) :]]) for n, v in feed.fields.items()}
+        trace = runtime.trace(native, runtime.put(fields), rows, 1, 0, None, False)
+        draws.append({n: v for n, v in trace.values.items() if n not in trace.shared})
+    return bool(draws[0]) and all(np.array_equal(draws[0][n], draws[1][n]) for n in draws[0])

@@ -1,0 +1,135 @@
+"""Whether every row of the data is in the support of the distributions of its observed sites."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ppdgm.data import Stream, take
+from ppdgm.data.checks import pieces
+from ppdgm.errors import DataError
+from ppdgm.inference.inputs.feed import Feed
+from ppdgm.inference.inputs.row_independence import stirred
+from ppdgm.language.interpreter import Observed
+from ppdgm.models import likelihoods
+from ppdgm.models.likelihoods import Likelihood
+from ppdgm.program import Program
+
+ROWS = 512  #: rows that are read at a time
+FEW = 3
+OWN = likelihoods.__name__.rpartition(".")[0] + "."  #: programs and parts in this package look at all rows in `check`
+
+
+def check_support(
+    program: Any, runtime: Any, params: Mapping[str, np.ndarray], feed: Feed, training: bool, rounded: bool = False
+) -> None:
+    """Refuse data if a row is outside its distribution's support, where log p(x) is −∞ or a formula gives some number.
+
+    Rows for which a plain pair has no parameters are refused too.
+
+    If a support has its own bounds, these are used. If they come only from data, such as a Binomial's total, a row
+    outside is an error in the data. If they depend on parameters, such a row is refused before training, because there
+    is no gradient out of −∞, but later it is no error. A support that depends on draws is not checked. If rows are not
+    refused, log p(x) = −∞ shows them.
+
+    Args:
+        program: a Program or a plain pair.
+        runtime: its backend's.
+        params: values of its parameters, NumPy arrays.
+        feed: the data.
+        training: whether training begins here.
+        rounded: whether x is drawn from probabilities: then 0 or 1, by rounding, are checked.
+
+    Raises:
+        DataError: with the first such row, the site and the support.
+        ProgramError: the pair does not know these rows.
+    """
+    feed.check_known()
+    if _looks_itself(program):
+        return
+    look = _Look(runtime, params, feed, rounded)
+    if runtime.facts is None:
+        runtime.facts = [o for o in look.observed() if o.support is not None]
+    sites = [o for o in runtime.facts if not o.bounds or o.bounds[0] in (("data", "params") if training else ("data",))]
+    alone = [o for o in sites if o.field in feed.fields and not o.bounds and not o.masked]
+    for site in alone:
+        look.refuse(site, look.at_once(site))
+    if others := [o for o in sites if o not in alone]:
+        found = list(look.by_reading())
+        for site in others:
+            look.refuse(site, np.concatenate([f[site.name] for f in found])[: feed.size])
+
+
+def _looks_itself(program: Any) -> bool:
+    """Whether `check` already looks at all rows: in the package's own programs with its own likelihoods."""
+    if not isinstance(program, Program) or not type(program).__module__.startswith(OWN):
+        return False
+    parts = (getattr(program, name) for name in type(program).model_fields)
+    return all(type(p).__module__.startswith(OWN) for p in parts if isinstance(p, Likelihood))
+
+
+class _Look:
+    """The checks of a program and its data."""
+
+    def __init__(self, runtime: Any, params: Mapping[str, np.ndarray], feed: Feed, rounded: bool):
+        self.runtime, self.feed, self.rounded = runtime, feed, rounded
+        self.host, self.params = params, runtime.put(params)
+        self.fixed = runtime.tracer.batch_size
+
+    def observed(self) -> list[Observed]:
+        """The observed sites; each shows what the bounds of its support depend on, in place of the bounds."""
+        data, index = self._rows(np.arange(self.fixed or FEW) % self.feed.size)
+        sites = self.runtime.observed(self.params, data, index, 0)
+        if not any(o.bounds for o in sites):
+            return list(sites)
+        again = self.runtime.observed(self.params, data, index, 1)
+        other = self.runtime.put(stirred(self.host, self.runtime.tracer.labels, alike=False))
+        moved = self.runtime.observed(other, data, index, 0)
+        found = []
+        for o, a, m in zip(sites, again, moved, strict=True):
+            of = "data" if _same(o.bounds, m.bounds) else "params"
+            found.append(replace(o, bounds=(of if _same(o.bounds, a.bounds) else "draws",) if o.bounds else ()))
+        return found
+
+    def at_once(self, site: Observed) -> np.ndarray:
+        """Whether the rows of a field, as they are, are in the site's support, [N]."""
+        field = self.feed.fields[site.field or ""]
+        found = np.empty(self.feed.size, bool)
+        for index, chunk in pieces(field):
+            rows = np.round(chunk) if self.rounded and site.field == "x" else chunk
+            found[index] = self.runtime.within(site.support, rows.reshape(len(rows), *site.shape))
+        return found
+
+    def by_reading(self) -> Iterator[dict[str, np.ndarray]]:
+        """Whether the rows are in all sites' supports, with the sites' values as the program computes them."""
+        size = self.fixed or min(self.feed.size, ROWS)
+        for start in range(0, self.feed.size, size):
+            data, index = self._rows(np.arange(start, start + size) % self.feed.size)
+            yield self.runtime.inside(self.params, data, index, 0)
+
+    def refuse(self, site: Observed, inside: np.ndarray) -> None:
+        """Raise the error for a site that has rows outside its support."""
+        if inside.all():
+            return
+        row, some = int(np.argmin(inside)), int((~inside).sum())
+        now = ", as it is at the first parameter values" if site.bounds == ("params",) else ""
+        raise DataError(
+            f"Site {site.name!r}: got data outside the support of {site.told}{now}, first in row {row}; {some} of "
+            f"{len(inside)} rows are. Check the data, or choose a distribution that has them."
+        )
+
+    def _rows(self, index: np.ndarray) -> tuple[Any, np.ndarray]:
+        if self.runtime.tracer.subsamples:
+            data, at = self.feed.rows(index)
+            return (self._round(self.runtime.fetch(data)) if self.rounded else data), at
+        return self._round(take(self.feed.fields, index)), np.arange(len(index))
+
+    def _round(self, fields: Mapping[str, np.ndarray | Stream]) -> Any:
+        return self.runtime.put({n: np.round(v) if self.rounded and n == "x" else v for n, v in fields.items()})
+
+
+def _same(some: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(some, others, strict=True))

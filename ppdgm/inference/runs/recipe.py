@@ -1,0 +1,181 @@
+"""A run as text: one TOML file with data, program, engine, backend and training; the run can be repeated from it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import tomli_w
+
+from ppdgm.data import Source
+from ppdgm.errors import SpecError, nearest
+from ppdgm.inference.engines.engine import Engine
+from ppdgm.inference.engines.svi import SVI
+from ppdgm.inference.runs.settings import Training
+from ppdgm.models import Program  # with all that a recipe may name
+from ppdgm.registry import INSTALL
+from ppdgm.specs import Kind, Spec, find_kind, own_classes, with_article
+
+FORMAT = 2
+_IMPLIED = {"data": "Source", "engine": "SVI", "training": "Training"}  # kinds that may be left out
+_KEYS = ("format", "backend", "data", "program", "engine", "training", "versions")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a run consists of.
+
+    Attributes:
+        program: a Program, or a plain pair, which can't be written as text.
+        training, engine, backend: how it is trained.
+        data: where its data come from; None if arrays were given.
+    """
+
+    program: Any
+    training: Training
+    engine: Engine = SVI()
+    backend: str = "numpyro"
+    data: Source | None = None
+
+    def table(self) -> dict[str, Any]:
+        """Nested dictionaries of plain values."""
+        bare = lambda spec: {n: v for n, v in spec.to_dict().items() if n != "kind"}
+        plain = {"kind": f"plain:{self.backend}"}
+        return {
+            "format": FORMAT,
+            "backend": self.backend,
+            **({"data": bare(self.data)} if self.data else {}),
+            "program": self.program.to_dict() if isinstance(self.program, Spec) else plain,
+            "engine": self.engine.to_dict(),
+            "training": bare(self.training),
+        }
+
+    def to_toml(self) -> str:
+        """The recipe as TOML text."""
+        return tomli_w.dumps(self.table())
+
+    @classmethod
+    def from_table(
+        cls,
+        table: Mapping[str, Any],
+        classes: Iterable[type[Kind] | str] = (),
+        program: Any = None,
+        event_shape: tuple[int, ...] | None = None,
+    ) -> Recipe:
+        """The recipe that `table` describes.
+
+        Args:
+            table: as `Recipe.table` gives it; tables and fields with defaults may be absent.
+            classes: your own classes that it may name, as for `Spec.from_dict`.
+            program: the program itself, if it can't be written as text (plain pairs).
+            event_shape: of the data, for a program whose table doesn't give its own.
+
+        Raises:
+            SpecError: a key or a value is not known.
+        """
+        check_format(table)
+        backend = table.get("backend", "numpyro")
+        if not isinstance(backend, str) or backend not in INSTALL:
+            raise SpecError(f"backend: got {backend!r}. {nearest(str(backend), INSTALL)}")
+        classes = own_classes(classes)
+        found = {n: _spec(n, table[n], classes) for n in _IMPLIED if n in table}
+        if program is None:
+            program = _program(table.get("program"), classes, event_shape)
+        return cls(
+            program=program,
+            training=_expect(found.get("training", Training()), Training),
+            engine=_expect(found.get("engine", SVI()), Engine),
+            backend=backend,
+            data=_expect(found["data"], Source) if "data" in found else None,
+        )
+
+
+def read_table(path: str | Path) -> dict[str, Any]:
+    """The tables of a recipe file.
+
+    Raises:
+        SpecError: it can't be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"{path} can't be read ({error.strerror}).") from None
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, numbers of a thousand digits
+        raise SpecError(f"{path} is not a recipe in TOML: {error}.") from None
+
+
+def check_format(table: Mapping[str, Any]) -> None:
+    """Refuse a recipe of another version, or with keys that no recipe has."""
+    if (got := table.get("format", FORMAT)) != FORMAT:
+        older = isinstance(got, int) and got < FORMAT
+        remedy = "It is an older version's: write it anew." if older else "Update ppdgm."
+        raise SpecError(f"The recipe has format {got!r}, this version of ppdgm reads {FORMAT}. {remedy}")
+    for key, value in table.items():
+        if key not in _KEYS:
+            raise SpecError(f"A recipe has no {key!r}. {nearest(key, _KEYS)}")
+        if key not in ("format", "backend") and not isinstance(value, Mapping):
+            raise SpecError(f"{key}: got {value!r}, expected a table [{key}].")
+        _check_kinds(value, key)
+
+
+def _check_kinds(value: Any, path: str) -> None:
+    """Refuse a kind that is not text, anywhere in a table."""
+    if isinstance(value, Mapping) and path != "data.fields":  # there the names are the user's
+        if not isinstance(value.get("kind", ""), str):
+            raise SpecError(f"{path}.kind: got {value['kind']!r}, expected the name of a class.")
+        for name, inner in value.items():
+            _check_kinds(inner, f"{path}.{name if str(name).isprintable() else repr(name)}")
+    elif isinstance(value, list):
+        for inner in value:
+            _check_kinds(inner, path)
+
+
+def source_of(table: Mapping[str, Any]) -> Source:
+    """The source that a [data] table describes."""
+    source: Source = _expect(_spec("data", table, []), Source)
+    return source
+
+
+def _spec(name: str, table: Mapping[str, Any], classes: list[type[Kind]]) -> Spec:
+    table = {"kind": _IMPLIED[name], **table}
+    if name == "data" and isinstance(table.get("fields"), Mapping):  # a table of names, rather than a spec
+        table["fields"] = list(table["fields"].items())
+    return Spec.from_dict(_with_kinds(table, classes), classes)
+
+
+def _program(table: Any, classes: list[type[Kind]], event_shape: tuple[int, ...] | None) -> Any:
+    if not isinstance(table, Mapping) or not isinstance(table.get("kind"), str):
+        raise SpecError('The recipe has no [program] table with a kind, such as kind = "VAE".')
+    kind = table["kind"]
+    if kind.startswith("plain:"):
+        raise SpecError("The recipe is of a plain pair, which text can't tell. Hand the pair in: program=pair.")
+    if event_shape is not None and "event_shape" in find_kind(kind, classes).model_fields:
+        table = {"event_shape": list(event_shape), **table}
+    return _expect(Spec.from_dict(_with_kinds(table, classes), classes), Program)
+
+
+def _with_kinds(table: Mapping[str, Any], classes: list[type[Kind]]) -> dict[str, Any]:
+    """A spec's table, in which inner tables without a kind get the kind of their field's default."""
+    fields = find_kind(table["kind"], classes).model_fields
+    found = dict(table)
+    for name, value in table.items():
+        if isinstance(value, Mapping) and name in fields:
+            default = fields[name].default
+            value = {"kind": default.kind(), **value} if isinstance(default, Spec) else value
+            found[name] = _with_kinds(value, classes) if value.get("kind", "none") != "none" else value
+        elif isinstance(value, list) and name in fields:  # of specs of one class, such as stages
+            inner = [a for a in get_args(fields[name].annotation) if isinstance(a, type) and issubclass(a, Spec)]
+            own = {"kind": inner[0].kind()} if inner else {}
+            tables = [{**own, **v} if isinstance(v, Mapping) else v for v in value]
+            known = lambda v: isinstance(v, Mapping) and isinstance(v.get("kind"), str)
+            found[name] = [_with_kinds(v, classes) if known(v) else v for v in tables]
+    return found
+
+
+def _expect(value: Any, cls: type[Spec]) -> Any:
+    if not isinstance(value, cls):
+        raise SpecError(f"Got a {type(value).__name__}, expected {with_article(cls.__name__)}.")
+    return value

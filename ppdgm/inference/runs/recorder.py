@@ -1,0 +1,159 @@
+"""What a run saves in its folder, and when: checkpoints, status, log, history, result, pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ppdgm.inference.runs.checkpoint import grouped
+from ppdgm.inference.runs.codings import coding_arrays, coding_tables
+from ppdgm.inference.runs.folder import Folder, versions
+from ppdgm.inference.runs.layout import PICTURES
+from ppdgm.inference.runs.progress import Progress, RunLog
+from ppdgm.inference.runs.recipe import Recipe
+
+STATUS_SECONDS = 2.0
+
+
+class Keeper:
+    """Saves a run; for a run without a folder it does nothing.
+
+    Args:
+        folder: of the run, or None.
+        recipe: of the run.
+        codings: of its data, by field.
+        facts: other contents of a checkpoint: data, their size and fields.
+    """
+
+    def __init__(self, folder: Folder | None, recipe: Recipe, codings: Mapping[str, Any], facts: Mapping[str, Any]):
+        self.folder, self.recipe, self.codings, self.facts = folder, recipe, codings, dict(facts)
+        self.log = RunLog(folder.path / "log.txt") if folder else None
+        self._saved_at, self._saved_step, self._status_at = time.monotonic(), -1, 0.0
+
+    def start(self, run: Any, resumed_from: str) -> None:
+        """Log that the run starts, or goes on."""
+        found = " ".join(f"{n} {v}" for n, v in versions().items())
+        begins = f"resumed from {resumed_from}" if resumed_from else "started"
+        self.note(f"{begins} at step {run.step} of {run.total}, on the {self.recipe.backend} backend; {found}")
+        self.status(run, "running")
+
+    def note(self, message: str) -> None:
+        """Write a line to the log."""
+        if self.log:
+            self.log.write(message)
+
+    def next_step(self, step: int) -> int | None:
+        """The step after `step` at which a checkpoint must be saved, if checkpoints are counted in steps."""
+        every = self.recipe.training.checkpoint_steps
+        return step - step % every + every if self.folder and every else None
+
+    def look(self, run: Any, now: Progress) -> None:
+        """After each stretch: log, status, and a checkpoint if one is due."""
+        if not self.folder or not self.log:
+            return
+        self.log.progress(now)
+        if time.monotonic() - self._status_at > STATUS_SECONDS:
+            self.status(run, "running", now)
+        every, minutes = self.recipe.training.checkpoint_steps, self.recipe.training.checkpoint_minutes
+        due = run.step % every == 0 if every else time.monotonic() - self._saved_at > 60 * minutes
+        if due:
+            self.save(run)
+
+    def save(self, run: Any) -> None:
+        """Write a checkpoint of the present step, and the history so far."""
+        if not self.folder or run.step == self._saved_step:
+            return
+        best = run.watch.best_params if run.watch else None
+        arrays = grouped("trainer", run.state()) | grouped("best", best or {}) | self._common(run)
+        digest = self.folder.write_checkpoint(run.step, arrays, self.page(run))
+        self.folder.write_history(run.history())
+        self.note(f"checkpoint at step {run.step}, sha256 {digest}")
+        self.status(run, "running")
+        self._saved_at, self._saved_step = time.monotonic(), run.step
+
+    def finish(self, run: Any, values: Mapping[str, np.ndarray], checkpoint: bool = True) -> None:
+        """Write the result, and a last checkpoint to go on from."""
+        if not self.folder:
+            return
+        if checkpoint:
+            self.save(run)
+        self.folder.write_weights({**values, **self._common(run)}, self.page(run))
+        self.status(run, run.stopped)
+        best = f"; best validation ELBO {run.watch.best:.3f}" if run.watch and run.watch.values else ""
+        if run.live and run.live.steps:
+            share = run.live.seconds / max(run.seconds, 1e-9)
+            self.note(f"looked at the latents {len(run.live.steps)} times: {share:.1%} of the time")
+        self.note(f"ended at step {run.step} of {run.total}: {run.stopped}{best}")
+
+    def draw(self, fit: Any) -> None:
+        """Draw the bound and samples; if a picture fails, the run is not lost."""
+        if not self.folder:
+            return
+        from ppdgm import plots
+
+        path = self.folder.path / PICTURES
+        try:
+            path.mkdir(exist_ok=True)
+            plots.history_picture(path / "history.png", fit.history)
+            means = _one_site(fit.sample(64, mean=True, units="prepared"))
+            if plots.is_image(means.shape[1:]):
+                title = "Means of p(x|z), for 64 draws of z from the prior"
+                plots.samples_picture(path / "samples.png", plots.in_ink(means, fit.transform), title=title)
+            else:
+                names = fit.transform.columns if fit.transform else ()
+                plots.samples_picture(path / "samples.png", _one_site(fit.sample(1000)), names=names)
+        except Exception as error:
+            self.note(f"a picture could not be drawn: {type(error).__name__}: {error}")
+
+    def status(self, run: Any, state: str, now: Progress | None = None) -> None:
+        """Write the state of the run."""
+        if not self.folder:
+            return
+        elbo = run.parts[-1]["elbo"] if run.parts and "elbo" in run.parts[-1] else np.empty(0)
+        recent = elbo[-100:][np.isfinite(elbo[-100:])]
+        validation = None
+        if run.watch and run.watch.values:  # of the parameters that the run returns
+            validation = run.watch.best if self.recipe.training.keep_best else run.watch.values[-1]
+        self.folder.write_status(
+            state=state,
+            step=run.step,
+            steps=run.total,
+            elbo=_number(now.metrics.get("elbo") if now else recent.mean() if len(recent) else None),
+            validation_elbo=_number(validation),
+            skipped=len(run.skipped),
+        )
+        self._status_at = time.monotonic()
+
+    def page(self, run: Any) -> dict[str, Any]:
+        """The contents of a checkpoint besides its arrays."""
+        return {
+            **self.facts,
+            "recipe": self.recipe.table(),
+            "versions": versions(),
+            "step": run.step,
+            "steps": run.total,
+            "stopped": "running" if run.stopped == "done" and run.step < run.total else run.stopped,
+            "compile": run.trainer.compiled,
+            "skipped": run.skipped,
+            "in_a_row": run.in_a_row,
+            "seconds": run.seconds,
+            "director": run.director.page() if run.director is not None else None,
+            "watch": run.watch.page() if run.watch else None,
+            "live": run.live.page() if run.live else None,
+            **coding_tables(self.codings),
+        }
+
+    def _common(self, run: Any) -> dict[str, np.ndarray]:
+        return grouped("history", run.history()) | coding_arrays(self.codings)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def _one_site(sites: Any) -> np.ndarray:
+    found: np.ndarray = sites.get("x", next(iter(sites.values()))) if isinstance(sites, dict) else sites
+    return found

@@ -1,0 +1,83 @@
+"""The settings of a training run, as a spec: the arguments of `fit`, and a recipe's [training] table."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ppdgm.errors import TrainingError
+from ppdgm.inference.engines.optimisers import Optimiser, OptimiserName
+from ppdgm.specs import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Spec
+from ppdgm.specs.schedules import Schedule, as_schedule
+
+MOST_STEPS = 2**31 - 1  # they are counted in 32 bits
+Decay = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Training(Spec):
+    """How long, how fast, from which seed, and what is saved.
+
+    Args:
+        epochs, steps: how long; one of them.
+        batch_size: B; 100 by default, or the size of a plain pair's subsampled plate.
+        optimiser: its name, an `Optimiser`, or "own" for one that can't be written as text.
+        learning_rate: a number, or a schedule in steps; 1e-3 by default.
+        clip_norm: largest norm of the gradient.
+        accumulate: number of pieces that a minibatch is split into, to save memory; the step is of all of them.
+        weight_average: d of the exponential moving average θ̄ ← d θ̄ + (1 − d) θ over steps. The average is then judged
+            and returned.
+        binarise: "dynamic" draws x ~ Bernoulli(x) again for each minibatch.
+        early_stopping: stop after this many validations without a better ELBO, once warm-ups are over.
+        keep_best: return the parameters with the best validation ELBO, rather than the last ones.
+        max_skipped: a step that is not finite is skipped; after this many in a row training stops.
+        diagnose_epochs: number of epochs between two measurements of the KL and the active units of each site and the
+            mutual information of 500 rows; they go to the history.
+        checkpoint_steps, checkpoint_minutes: how often a run with a folder is saved, by one of the two.
+        seed: of first values, order of data, and draws.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        dtype: of parameters and data.
+        mixed_precision: nets multiply in bfloat16 in training; everything else, and every evaluation, is in `dtype`.
+            Faster on a GPU, not on a CPU.
+        compile: torch.compile on the pyro backend; "auto" if the run is long enough to gain from it; True is refused
+            if it can't be done, as on NumPyro, and False changes nothing there.
+    """
+
+    epochs: PositiveInt | None = None
+    steps: PositiveInt | None = None
+    batch_size: PositiveInt | None = None
+    optimiser: OptimiserName | Literal["own"] | Optimiser = "adam"
+    learning_rate: NonNegativeFloat | Schedule | None = None
+    clip_norm: PositiveFloat | None = None
+    accumulate: PositiveInt = 1
+    weight_average: Decay | None = None
+    binarise: Literal["none", "dynamic"] = "none"
+    early_stopping: PositiveInt | None = None
+    keep_best: bool = True
+    max_skipped: PositiveInt = 10
+    diagnose_epochs: PositiveInt | None = None
+    checkpoint_steps: PositiveInt | None = None
+    checkpoint_minutes: PositiveFloat = 5.0
+    seed: NonNegativeInt = 0
+    device: str = "auto"
+    dtype: Literal["float32", "float64"] = "float32"
+    mixed_precision: bool = False
+    compile: bool | Literal["auto"] = "auto"
+
+    @property
+    def rate(self) -> Schedule:
+        """The learning rate as a schedule."""
+        return as_schedule(1e-3 if self.learning_rate is None else self.learning_rate)
+
+    def length(self, steps_per_epoch: int) -> int:
+        """The planned number of steps.
+
+        Raises:
+            TrainingError: neither or both of epochs and steps are given, or there are too many.
+        """
+        if (self.epochs is None) == (self.steps is None):
+            raise TrainingError("Give either epochs=… or steps=…, to say how long to train.")
+        steps = self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
+        if steps > MOST_STEPS:
+            raise TrainingError(f"Got {steps} steps, expected at most {MOST_STEPS}. Give fewer steps or epochs.")
+        return steps

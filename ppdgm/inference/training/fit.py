@@ -1,0 +1,263 @@
+"""Training: `fit` and `resume`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ppdgm.data import Dataset, load_data
+from ppdgm.errors import CheckpointError, DataError, PpdgmError, TrainingError, nearest, require, shown
+from ppdgm.inference.engines.engine import Engine
+from ppdgm.inference.engines.samplers import Sampler
+from ppdgm.inference.engines.stages import Stage, as_engine
+from ppdgm.inference.engines.svi import SVI
+from ppdgm.inference.evaluation.result import Fit
+from ppdgm.inference.runs.folder import find_saved, open_saved
+from ppdgm.inference.runs.layout import CHECKPOINTS, as_path, check_free
+from ppdgm.inference.runs.recipe import Recipe, read_table
+from ppdgm.inference.runs.settings import Training
+from ppdgm.inference.training.job import Callback, Job, Saved
+from ppdgm.inference.training.no_effect import check_folder
+from ppdgm.program import check_program
+from ppdgm.specs import Spec
+from ppdgm.specs.schedules import Schedule
+
+
+def fit(
+    program: Any,
+    data: Any,
+    *,
+    validation: Any = None,
+    engine: Engine | list[Engine | Stage] | None = None,
+    backend: str | None = None,
+    epochs: int | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    optimiser: Any = "adam",
+    learning_rate: float | Schedule | None = None,
+    clip_norm: float | None = None,
+    accumulate: int = 1,
+    weight_average: float | None = None,
+    binarise: Literal["none", "dynamic"] | None = None,
+    early_stopping: int | None = None,
+    keep_best: bool = True,
+    max_skipped: int = 10,
+    diagnose_epochs: int | None = None,
+    callbacks: Iterable[Callback] = (),
+    params: Mapping[str, np.ndarray] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    dtype: Literal["float32", "float64"] = "float32",
+    mixed_precision: bool = False,
+    compile: bool | Literal["auto"] = "auto",
+    progress: bool | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    checkpoint_steps: int | None = None,
+    checkpoint_minutes: float = 5.0,
+    **unknown: Any,
+) -> Fit:
+    """Train a program.
+
+    Args:
+        program: a Program, or a plain pair from `Program.from_pyro` or `Program.from_numpyro`.
+        data: array [N, *event_shape], or a mapping of named arrays with N rows each; memory-mapped ones are streamed.
+            Or a `Dataset`, which has its own validation data, and is named in the run's recipe.
+        validation: the same, for validation data; its ELBO is computed after each epoch.
+        engine: how to train, `SVI()` by default; or a list of engines and `Stage`s, one after another.
+        backend: "numpyro" (default) or "pyro"; a plain pair has its own.
+        epochs, steps: how long; give one of them.
+        batch_size: B, 100 by default, or N if that is less; a plain pair with a subsampled plate has its own.
+        optimiser: "adam", "adamw", "adamax", "sgd", an `Optimiser`; or your own: an optax transformation, or a
+            function of parameters that makes a torch optimiser (these have their own learning rate).
+        learning_rate: a number (1e-3 by default), or a schedule in steps.
+        clip_norm: largest norm of the gradient.
+        accumulate: split each minibatch into this number of pieces, to save memory; the step is of all of them.
+        weight_average: d in (0, 1): judge and return the moving average θ̄ ← d θ̄ + (1 − d) θ of the parameters.
+        binarise: "dynamic" draws x ~ Bernoulli(x) again for each minibatch; x are probabilities.
+        early_stopping: stop after this many validations without a better ELBO, once warm-ups are over.
+        keep_best: return the parameters with the best validation ELBO, rather than the last ones; without validation
+            data, the last ones.
+        max_skipped: a step that is not finite is reported and skipped; after this many in a row, training stops.
+        diagnose_epochs: number of epochs between two measurements of the KL and the active units of each site and the
+            mutual information of 500 rows; they go to the history, the progress line and the callbacks.
+        callbacks: functions of a `Progress`, called after each stretch of steps (about half a second, or an epoch with
+            validation); if one returns True, training ends.
+        params: first values, by name, instead of `program.initialise(seed, data)`.
+        seed: of first values, order of data, and draws. The same seed gives the same bits on the same machine's CPU.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        dtype: of parameters and data.
+        mixed_precision: nets multiply in bfloat16 in training: faster on a GPU.
+        compile: torch.compile on the pyro backend; "auto" if the run is long enough to gain from it. True is refused
+            if nothing can be compiled in this way, as on NumPyro, whose steps JAX compiles in any case; False changes
+            nothing there.
+        progress: show progress; by default, yes.
+        out: folder for recipe, checkpoints, history, log, pictures and result; refused before training if it holds a
+            run, unless `overwrite`. A run that was killed goes on with `ppdgm.resume(out)`.
+        overwrite: replace a run in `out`.
+        checkpoint_steps, checkpoint_minutes: how often to save a run with `out`, by one of the two; every five minutes
+            by default.
+
+    Returns:
+        The trained program; after Ctrl-C, with the training so far. A request to end (SIGTERM) ends the process after
+        the run is saved.
+
+    Raises:
+        PpdgmError: arguments, data or a program that can't be used for training, before any work starts.
+    """
+    if unknown:
+        name = next(iter(unknown))
+        known = [*Training.model_fields, "validation", "engine", "backend", "callbacks", "params", "progress", "out"]
+        raise TrainingError(f"fit() has no argument {name!r}. {nearest(name, known)}")
+    own = None if isinstance(optimiser, str | Spec) else optimiser
+    dataset = data if isinstance(data, Dataset) else None
+    training = Training(
+        epochs=epochs,
+        steps=steps,
+        batch_size=batch_size,
+        optimiser="own" if own is not None else optimiser,
+        learning_rate=learning_rate,
+        clip_norm=clip_norm,
+        accumulate=accumulate,
+        weight_average=weight_average,
+        binarise=(dataset.binarise if dataset else "none") if binarise is None else binarise,  # type: ignore[arg-type]  # validated there
+        early_stopping=early_stopping,
+        keep_best=keep_best,
+        max_skipped=max_skipped,
+        diagnose_epochs=diagnose_epochs,
+        checkpoint_steps=checkpoint_steps,
+        checkpoint_minutes=checkpoint_minutes,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        mixed_precision=mixed_precision,
+        compile=compile,
+    )
+    engine = SVI() if engine is None else as_engine(engine)
+    _check_arguments(program, engine, params)
+    require("overwrite", overwrite, bool, None, "True or False")
+    check_folder(training, out, overwrite)
+    recipe = Recipe(program, training, engine, _choose_backend(program, backend), dataset.source if dataset else None)
+    job = Job(recipe, data, validation, own, _callbacks(callbacks), progress, params)
+    if out is None:
+        return job.run(None)
+    check_free(as_path("out", out), overwrite)
+    job.prepare()  # nothing is removed or written before all checks have passed
+    return job.run(Path(out), fresh=True, overwrite=overwrite)
+
+
+def resume(
+    path: str | Path,
+    data: Any = None,
+    *,
+    validation: Any = None,
+    program: Any = None,
+    classes: Iterable[Any] = (),
+    optimiser: Any = None,
+    epochs: int | None = None,
+    steps: int | None = None,
+    callbacks: Iterable[Callback] = (),
+    progress: bool | None = None,
+    checkpoint: str | Path | None = None,
+) -> Fit:
+    """Go on with a run that was stopped or killed: on the same machine's CPU, with the same bits as without a stop.
+
+    Args:
+        path: the run's folder.
+        data, validation: as they were given to `fit`; not needed if the recipe names them.
+        program: the program itself, if it can't be written as text (plain pairs).
+        classes: your own classes that the recipe names, as for `load`.
+        optimiser: your own, if the run was started with one.
+        epochs, steps: the length of the whole run, to train for longer than was planned.
+        callbacks, progress: as for `fit`.
+        checkpoint: a checkpoint file of the run; the last one by default.
+
+    Raises:
+        CheckpointError: there is nothing to go on from, or it is damaged (then the checkpoint before is offered).
+        DataError: the data are not those that the run was started with.
+    """
+    home = as_path("path", path)
+    if program is not None:
+        check_program(program)
+    file = find_saved(home if checkpoint is None else as_path("checkpoint", checkpoint), to_resume=True)
+    folder = file.parent.parent
+    own = home.is_file() or home.resolve() == folder.resolve()
+    if file.parent.name != CHECKPOINTS or not own:
+        raise CheckpointError(
+            f"{file} is no checkpoint of {path}: expected a file of the run's folder {CHECKPOINTS!r}."
+        )
+    arrays, page = open_saved(file, to_resume=True)
+    recipe = _resumed_recipe(folder, page, program, classes)
+    if epochs is not None or steps is not None:
+        recipe = replace(recipe, training=recipe.training.replace(epochs=epochs, steps=steps))
+    total = recipe.training.length(-(-page["data_size"] // (recipe.training.batch_size or 1)))
+    if total < page["step"]:
+        raise TrainingError(f"{folder}: the run is already at step {page['step']}, of {total} that were asked for.")
+    if (recipe.training.optimiser == "own") != (optimiser is not None):
+        what = "needs the optimiser of your own that it was started with" if optimiser is None else "has its optimiser"
+        raise TrainingError(f"{folder}: the run {what}: resume(…, optimiser=…).")
+    if data is None:
+        if recipe.data is None:
+            raise DataError(
+                f"{folder}: the run's data were handed over in Python. Hand them over again: resume(…, data)."
+            )
+        data = load_data(recipe.data)
+    job = Job(recipe, data, validation, optimiser, _callbacks(callbacks), progress, None)
+    return job.run(folder, saved=Saved(file, arrays, page))
+
+
+def _resumed_recipe(folder: Path, page: Mapping[str, Any], program: Any, classes: Iterable[Any]) -> Recipe:
+    """The recipe that was trained; where data are, and how long to train, are taken from the folder's recipe."""
+    table = dict(page["recipe"])
+    now = read_table(folder / "recipe.toml") if (folder / "recipe.toml").is_file() else table
+    length = {n: v for n, v in now.get("training", {}).items() if n in ("epochs", "steps")}
+    kept = {n: v for n, v in table["training"].items() if n not in ("epochs", "steps")}
+    table = {**table, "training": {**kept, **length}, **({"data": now["data"]} if "data" in now else {})}
+    try:
+        return Recipe.from_table(table, classes, program)
+    except PpdgmError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+
+
+def _callbacks(given: Any) -> tuple[Callback, ...]:
+    try:
+        found = tuple(given)
+    except TypeError:  # a single one
+        found = (given,)
+    if not all(callable(c) for c in found):
+        raise TrainingError(f"callbacks: got {shown(found)}, expected functions of a Progress.")
+    return found
+
+
+def _check_arguments(program: Any, engine: Any, params: Any) -> None:
+    check_program(program)
+    if not isinstance(engine, Engine):
+        name = engine if isinstance(engine, str) else getattr(engine, "__name__", "")
+        hint = f" {nearest(name, {c.__name__ for c in _engines(Engine)})}" if name else ""
+        raise TrainingError(f"engine: got {shown(engine)}, expected an engine such as SVI(), or a list.{hint}")
+    if isinstance(engine, Sampler):
+        kind = type(engine).__name__
+        raise TrainingError(f"engine: {kind} is a sampler of MonteCarloEM: MonteCarloEM(sampler={kind}(…)).")
+    if params is not None and not isinstance(params, Mapping):
+        raise TrainingError(f"params: got {type(params).__name__}, expected arrays by name, such as fit.params.")
+
+
+def _engines(base: type) -> list[type]:
+    """Public engines, which the user may have meant."""
+    below: list[type] = base.__subclasses__()
+    found = [c for s in below for c in (s, *_engines(s))]
+    return [c for c in found if not issubclass(c, Sampler) and not inspect.isabstract(c)]
+
+
+def _choose_backend(program: Any, backend: str | None) -> str:
+    own = getattr(program, "backend", None)
+    if backend is not None and not isinstance(backend, str):
+        raise TrainingError(f"backend: got {shown(backend)}, expected 'numpyro' or 'pyro'.")
+    if own and backend and own != backend:
+        raise TrainingError(f"backend: got {backend!r}, but this is a plain {own} pair, which runs on {own!r} only.")
+    return own or backend or "numpyro"

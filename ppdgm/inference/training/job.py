@@ -1,0 +1,441 @@
+"""One training run: it checks data, settings and program, then it trains and leaves its result."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppdgm.data import Dataset, as_fields, codings_of, enter_beside
+from ppdgm.errors import CheckpointError, DataError, PpdgmError, ProgramError, TrainingError, explain, out_of_memory
+from ppdgm.inference.engines.engine import knobs_of_phases
+from ppdgm.inference.engines.estimators import first_field
+from ppdgm.inference.engines.optimisers import as_optimiser
+from ppdgm.inference.evaluation.estimates import Judge, check_density, check_fields, leave_labels, parse_memory
+from ppdgm.inference.evaluation.information import mutual_information
+from ppdgm.inference.evaluation.pair_draws import rows_of
+from ppdgm.inference.evaluation.result import Fit, values_of
+from ppdgm.inference.inputs.batches import Batches
+from ppdgm.inference.inputs.feed import Feed
+from ppdgm.inference.inputs.own_rows import check_known, fingerprint
+from ppdgm.inference.inputs.parameters import as_params
+from ppdgm.inference.inputs.row_independence import check_apart, stirred
+from ppdgm.inference.inputs.stray_noise import check_quiet, noise_of
+from ppdgm.inference.inputs.support import check_support
+from ppdgm.inference.runs.checkpoint import matching
+from ppdgm.inference.runs.codings import read_codings
+from ppdgm.inference.runs.folder import Folder
+from ppdgm.inference.runs.layout import check_free
+from ppdgm.inference.runs.progress import Progress, make_report
+from ppdgm.inference.runs.recipe import Recipe
+from ppdgm.inference.runs.recorder import Keeper
+from ppdgm.inference.runs.settings import Training
+from ppdgm.inference.training.exact import ExactTrainer, check_steps
+from ppdgm.inference.training.loop import Interruption, Run, interruptible
+from ppdgm.inference.training.monitor import Live
+from ppdgm.inference.training.no_effect import check_compile, check_nets, check_rates
+from ppdgm.inference.training.unused_latents import Unused, has_latents
+from ppdgm.inference.training.validation import Watch
+from ppdgm.language.step import groups_of
+from ppdgm.nets import ForeignNet
+from ppdgm.program import PlainPair
+from ppdgm.registry import backend as load_backend
+from ppdgm.specs.schedules import as_schedule, check_reached, unreached
+
+COMPILE_FROM_STEPS = 10_000  # torch.compile takes some ten seconds, and saves about a millisecond per step
+Callback = Callable[[Progress], Any]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """An opened checkpoint."""
+
+    file: Path
+    arrays: dict[str, np.ndarray]
+    page: dict[str, Any]
+
+
+@dataclass
+class Job:
+    """The parts of a run; `prepare` checks them, `run` trains."""
+
+    recipe: Recipe
+    data: Any
+    validation: Any
+    own: Any
+    callbacks: tuple[Callback, ...]
+    progress: bool | None
+    params: Mapping[str, np.ndarray] | None
+
+    def prepare(self, known: Mapping[str, Any] | None = None) -> None:
+        """Check data, settings and program, and put everything on the device.
+
+        Args:
+            known: the codings of a run that goes on; they replace those of the data that are given again.
+        """
+        recipe, training = self.recipe, self.recipe.training
+        self.codings = {**(known or {}), **codings_of(self.data)}
+        if recipe.training.binarise == "dynamic" and "x" in self.codings:
+            _check_drawn(self.codings["x"].binarise)
+            self.codings["x"] = replace(self.codings["x"], binarise="dynamic")
+        if isinstance(self.data, Dataset):
+            held_out = _first(self.validation, self.data.validation)
+            self.data, self.validation = (leave_labels(recipe.program, d) for d in (self.data.train, held_out))
+        if training.early_stopping is not None and self.validation is None:
+            raise TrainingError("early_stopping needs validation=… data to watch.")
+        if training.mixed_precision:
+            _check_mixed(recipe)
+            check_nets(training, recipe.program)
+        typed = isinstance(recipe.program, PlainPair)
+        self.fields = as_fields(self.data, training.dtype, "train", typed)
+        held_out = None if self.validation is None else enter_beside(self.codings, self.validation)
+        self.held_out = None if held_out is None else as_fields(held_out, training.dtype, "judge", typed)
+        check_fields(recipe.program, self.fields, training.binarise)
+        if self.held_out is not None:
+            check_fields(recipe.program, self.held_out)
+        self.module = load_backend(recipe.backend)
+        self.runtime = self.module.Runtime(recipe.program, training.device)
+        self.feed = Feed(self.runtime, self.fields)
+        first = self.runtime.initialise(training.seed, self.feed.sample, training.dtype)
+        if self.params is not None:
+            first = matching(first, as_params(None, self.params))
+        size = self.feed.size
+        if recipe.engine.exact:
+            _check_exact(recipe, self.runtime.tracer.labels, size)
+        batch_size = size if recipe.engine.exact else _choose_batch(self.runtime, training.batch_size, size)
+        self.batches = Batches(size, batch_size, training.seed)
+        if self.batches.batch_size % training.accumulate:
+            raise TrainingError(
+                f"accumulate: got {training.accumulate}, which does not divide batch_size={self.batches.batch_size}."
+            )
+        if training.accumulate > 1:
+            _check_pieces(recipe, self.runtime.tracer.batch_size)
+        self.total = training.length(self.batches.per_epoch)
+        own = training.optimiser if self.own is None else self.own
+        self.optimiser = as_optimiser(own, training.clip_norm)
+        check_compile(training, recipe.engine.exact, self.runtime.why_not_compiled(recipe.engine, self.optimiser))
+        self._check_schedules()
+        self.native, self.first = self.runtime.put(first), first
+        self._first_reading()
+        if not first:
+            where = "with numpyro.param" if isinstance(recipe.program, PlainPair) else "in build()"
+            raise ProgramError(f"The program has no parameters: there is nothing to train. Declare them {where}.")
+        engine = recipe.engine
+        self.live: Live | None = None
+        if training.diagnose_epochs is not None:
+            held_out = self.feed if self.held_out is None else Feed(self.runtime, self.held_out)
+            self.live = Live(self.runtime, held_out, training.diagnose_epochs * self.batches.per_epoch)
+            self.live.check(self.native)
+        groups_of(engine, {**self.runtime.tracer.labels, **engine.labels(self.own_values)})  # refuses what none moves
+        by_name = self.own is None and any(phase.learning_rate is None for phase in engine.phases())
+        rate = 1e-3 if by_name and training.learning_rate is None else training.learning_rate
+        resolved = training.replace(batch_size=self.batches.batch_size, learning_rate=rate)
+        self.recipe = replace(recipe, training=resolved)
+
+    def run(self, out: Path | None, fresh: bool = False, saved: Saved | None = None, overwrite: bool = False) -> Fit:
+        """Train, from the first step or a checkpoint."""
+        if not hasattr(self, "feed"):
+            self.prepare(read_codings(saved.arrays, saved.page) if saved else {})
+        facts: dict[str, Any] = {"data_size": self.feed.size, "fields": sorted(self.fields)}
+        if isinstance(self.recipe.program, PlainPair):
+            facts["rows"] = rows_of(self.fields)
+        if out is not None or self.runtime.tracer.batch_size is not None:
+            facts["fingerprint"] = fingerprint(self.fields)
+        if saved:
+            _same_data(saved, facts)
+        with ExitStack() as stack:
+            folder = None if out is None else Folder(out)
+            if folder is not None:
+                stack.enter_context(folder.held())
+            if folder is not None and fresh:
+                check_free(folder.path, overwrite, held=True)  # another run may have been there after the first check
+                folder.clear()
+                folder.write_recipe(self.recipe, self._remarks())
+            report = stack.enter_context(make_report(self.progress))
+            for callback in self.callbacks:
+                if isinstance(callback, AbstractContextManager):
+                    stack.enter_context(callback)
+            keeper = Keeper(folder, self.recipe, self.codings, facts)
+            run = self._make(report, keeper, saved)
+            if saved:
+                self._restore(run, saved, folder)
+            keeper.start(run, saved.file.name if saved else "")
+            interrupted = self._go(run, keeper)
+            result = self._result(run, run.best())
+            keeper.finish(run, result.params)
+            keeper.draw(result)
+        interrupted.pass_on()
+        return result
+
+    def _restore(self, run: Run, saved: Saved, folder: Folder | None) -> None:
+        """Go on from a checkpoint; later files are removed when the checkpoint is known to be right."""
+        try:
+            run.restore(saved.arrays, saved.page)
+        except CheckpointError as error:
+            raise CheckpointError(f"{saved.file} is no checkpoint of this run: {error}") from None
+        if folder is not None:
+            folder.drop_after(saved.file)
+            if saved.page["recipe"] != self.recipe.table():  # longer than was planned
+                folder.write_recipe(self.recipe, self._remarks())
+
+    def _make(self, report: Any, keeper: Keeper, saved: Saved | None) -> Run:
+        training, name, exact = self.recipe.training, self.recipe.backend, self.recipe.engine.exact
+        compiled = saved.page["compile"] if saved else _choose_compile(training.compile, name, self.total)
+        trainer: Any = ExactTrainer(self.runtime, self.recipe.program, self.feed, self.first) if exact else None
+        trainer = trainer or self.module.Trainer(
+            self.runtime,
+            self.recipe.engine,
+            self.optimiser,
+            self.native,
+            training.seed,
+            self.feed.size,
+            training.binarise == "dynamic",
+            training.weight_average,
+            compiled,
+            training.compile is True,
+            self.own_values,
+            training.accumulate,
+            training.mixed_precision,
+        )
+        watch = None
+        if self.held_out is not None:
+            memory = parse_memory("auto", self.runtime.device)
+            judge = Judge(self.runtime, None, Feed(self.runtime, self.held_out), memory)
+            schedules = [*self.recipe.engine.schedules().values(), *self.runtime.tracer.schedules.values()]
+            warm = max((s.reached() for s in schedules), default=0)
+            watch = Watch(judge, training.early_stopping, warm)
+        rate = as_schedule(1.0) if self.own is not None else training.rate
+        return Run(
+            trainer, self.feed, self.batches, self.recipe.engine, training, self.total, watch, self.callbacks, report,
+            keeper, rate, self.recipe.engine.director(self.batches.per_epoch), self.live, self._unused(),
+        )  # fmt: skip
+
+    def _unused(self) -> Unused | None:
+        engine = self.recipe.engine
+        return Unused() if self.latent and "kl" in engine.metrics and not engine.exact else None
+
+    def _go(self, run: Run, keeper: Keeper) -> Interruption:
+        """Train; an error in a callback, or a second Ctrl-C, does not lose the training so far."""
+        try:
+            with interruptible() as interrupted:
+                run.go(interrupted)
+            return interrupted
+        except BaseException as error:
+            run.stopped = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            keeper.note(f"{type(error).__name__}: {error}")
+            if run.at_work:  # in the middle of a stretch: the last good state is all there is
+                run.go_back()
+            if not run.step:
+                keeper.status(run, run.stopped)
+            else:
+                keeper.finish(run, values_of(run.good[1]) if run.at_work else run.best(), not run.at_work)
+            if (told := self._explained(error, run)) is not None:
+                raise told from error
+            raise
+
+    def _explained(self, error: BaseException, run: Run) -> PpdgmError | None:
+        """The error to raise instead: of memory, or of the program within a stretch (a backward pass, say)."""
+        if run.at_work and isinstance(error, Exception) and not isinstance(error, PpdgmError):
+            return explain(self.recipe.program, error)
+        return out_of_memory(error)
+
+    def _result(self, run: Run, values: dict[str, np.ndarray]) -> Fit:
+        recipe = self.recipe
+        looked = {"diagnose_share": run.live.seconds / max(run.seconds, 1e-9)} if run.live else {}
+        info = {
+            **run.keeper.facts,
+            **looked,
+            "steps": run.step,
+            "compile": run.trainer.compiled,
+            "skipped": len(run.skipped),
+        }
+        return Fit(
+            recipe.program, values, recipe.backend, recipe.training.device, recipe.engine, run.history(), info,
+            run.stopped, recipe.training, recipe.data, self.codings, runtime=self.runtime,
+        )  # fmt: skip
+
+    def _check_schedules(self) -> None:
+        training, engine = self.recipe.training, self.recipe.engine
+        if self.own is not None and training.learning_rate is not None:
+            raise TrainingError("learning_rate: works with an optimiser by name; one of your own has its own.")
+        check_rates(engine, training, self.own is not None)
+        some = np.unique(np.linspace(0, self.total - 1, 10_000).astype(np.int64))
+        if (training.rate(some) < 0).any():
+            raise TrainingError(f"learning_rate: got {training.learning_rate!r}, expected numbers of at least 0.")
+        of_program = self.runtime.tracer.schedules
+        engine.check(self.total)
+        every = {**engine.schedules(), **of_program, "learning_rate": training.rate}
+        check_reached(unreached(every, self.total))
+
+    def _first_reading(self) -> None:
+        """Read a few rows, with the libraries' argument checks on, and with sizes that hide no shape mistake.
+
+        Then read them as in training: errors of the engine are raised before there is a run.
+        """
+        program, rows = self.recipe.program, self.runtime.tracer.batch_size or 3
+        data = self.feed.some(rows)
+        if self.recipe.training.binarise == "dynamic":
+            data = {**data, **self.runtime.put({"x": np.round(self.runtime.fetch(data["x"]))})}
+        engine = self.recipe.engine
+        try:
+            first_reading = self.runtime.validate(self.native, data, 2, rows)
+            if any(phase.engine.weighs for phase in engine.phases()) and not first_reading.shared:
+                check_density(first_reading)
+            self.latent = has_latents(first_reading)
+            self._check_rows()
+            if self.held_out is not None:
+                known = lambda: fingerprint(self.held_out or {}) == fingerprint(self.fields)
+                first, held = stirred(self.first, self.runtime.tracer.labels), Feed(self.runtime, self.held_out)
+                check_known(self.runtime, first, held, self.feed.size, known)
+            if self.held_out is not None or self.recipe.training.diagnose_epochs is not None:
+                check_quiet(self.runtime, self._stirred(), self.feed)
+            knobs, width = knobs_of_phases(engine, np.zeros(1)), self._width()
+            native = {**self.native, **self.runtime.put(engine.own(width, ()))}
+            scored = self.runtime.rehearse(engine, native, data, rows, knobs, self.feed.size)
+            self.own_values = engine.own(width, scored)
+            if self.recipe.training.accumulate > 1:
+                _check_state(self.runtime.batch_statistics(self.native, data, rows))
+            if engine.director(1) is not None:
+                mutual_information(self.runtime, self.native, self.feed, rows=2)  # the run will measure it
+        except PpdgmError:
+            raise
+        except Exception as error:
+            raise (out_of_memory(error) or explain(program, error)) from error
+
+    def _check_rows(self) -> None:
+        """All rows are in their distributions' supports, and their terms do not depend on other rows."""
+        program, dynamic = self.recipe.program, self.recipe.training.binarise == "dynamic"
+        check_support(program, self.runtime, self.first, self.feed, True, dynamic)
+        if self.held_out is not None:
+            check_support(program, self.runtime, self.first, Feed(self.runtime, self.held_out), False)
+        try:
+            check_apart(self.runtime, self.first, self.feed)
+        except ProgramError:
+            if not noise_of(self.runtime, self._stirred(), self.feed):  # such noise would move the terms of every row
+                raise
+
+    def _stirred(self) -> Any:
+        """First values without zeros, such as a last layer's, that would hide what the terms depend on."""
+        return self.runtime.put(stirred(self.first, self.runtime.tracer.labels))
+
+    def _width(self) -> int:
+        """The width of the field that a learned baseline reads, flat."""
+        return int(np.prod(self.fields[first_field(self.fields)].shape[1:]))
+
+    def _remarks(self) -> list[str]:
+        """The parts of the run that can't be written in the recipe."""
+        given = {
+            "its data": self.recipe.data is None,
+            "its first parameter values": self.params is not None,
+            "its optimiser": self.own is not None,
+            "its program": isinstance(self.recipe.program, PlainPair),
+        }
+        missing = [n for n, absent in given.items() if absent]
+        return [f"Handed over in Python, and not told here: {', '.join(missing)}."] if missing else []
+
+
+_OF_GRADIENTS = (
+    *("optimiser", "learning_rate", "clip_norm", "weight_average"),
+    *("binarise", "accumulate", "mixed_precision"),
+)
+
+
+def _check_exact(recipe: Recipe, labels: Mapping[str, str], size: int) -> None:
+    """Refuse a program without closed-form steps, and settings of gradient steps."""
+    check_steps(recipe.program, labels)
+    default, training = Training(), recipe.training
+    for name in _OF_GRADIENTS:
+        if getattr(training, name) != getattr(default, name):
+            raise TrainingError(f"{name}: EM() takes closed-form steps, which have none. Leave it out.")
+    if training.batch_size not in (None, size):  # `size` is what the recipe of such a run contains
+        raise TrainingError(
+            f"batch_size: got {training.batch_size}, but each step of EM() is of all {size} data. Leave it out."
+        )
+
+
+def _check_drawn(before: str) -> None:
+    """Refuse to draw x ~ Bernoulli(x) again if x are already 0 or 1: the draws would be x."""
+    if before in ("static", "threshold"):
+        raise TrainingError(
+            f"binarise: got 'dynamic', but these data were made 0 or 1 as they were loaded (binarise={before!r}), so "
+            "that nothing is left to draw. Say it of the data: load_data(…, binarise='dynamic'), or --binarise dynamic."
+        )
+
+
+def _check_pieces(recipe: Recipe, fixed: int | None) -> None:
+    """Refuse pieces of a minibatch if a step of the pieces differs from a step of the whole minibatch."""
+    together = [p.engine.together for p in recipe.engine.phases() if p.engine.together]
+    if together:
+        raise TrainingError(
+            f"accumulate: {together[0]}, so that a step of pieces is not that of the whole. Leave accumulate out, and "
+            "give a smaller batch_size."
+        )
+    if fixed is not None:
+        raise TrainingError(
+            f"accumulate: the program's own plate fixes the minibatch at {fixed} data, so that it can't be cut into "
+            "pieces. Leave accumulate out, or give the plate a smaller subsample_size."
+        )
+
+
+def _check_state(statistics: str | None) -> None:
+    if statistics is not None:
+        raise TrainingError(
+            f"accumulate: {statistics}, and would see one piece at a time: a step of pieces is not that of the whole. "
+            "Leave accumulate out, or use layer or group norm."
+        )
+
+
+def _check_mixed(recipe: Recipe) -> None:
+    """Refuse mixed precision if it would not do what it promises."""
+    if recipe.training.dtype == "float64":
+        raise TrainingError("mixed_precision: got it with dtype='float64'; expected one of the two.")
+    program = recipe.program
+    own = isinstance(program, PlainPair) or any(
+        isinstance(u.spec, ForeignNet) for u in program.declarations().nets.values()
+    )
+    if own:
+        raise TrainingError(
+            "mixed_precision: modules of your own, and plain pairs, multiply in the types that they were written with. "
+            "Leave it out, and write them with bfloat16."
+        )
+
+
+def _same_data(saved: Saved, facts: Mapping[str, Any]) -> None:
+    for name, what in (("fields", "fields"), ("data_size", "number of data"), ("fingerprint", "content")):
+        if saved.page.get(name) != facts[name]:
+            raise DataError(
+                f"Data: other data than the run was started with: their {what} was {saved.page.get(name)!r}, "
+                f"and is {facts[name]!r}. To go on with other data, start anew: fit(…, params=load(…).params)."
+            )
+
+
+def _first(*values: Any) -> Any:
+    return next((v for v in values if v is not None), None)
+
+
+def _choose_batch(runtime: Any, batch_size: int | None, size: int) -> int:
+    own, known = runtime.tracer.batch_size, runtime.tracer.own_rows
+    if own and own == known and batch_size not in (None, own):
+        raise TrainingError(
+            f"batch_size: got {batch_size}, but the pair takes all its {own} rows, as it has something for each: a "
+            "parameter, or an array that it closes over. Leave batch_size out; or subsample the plate, and take each "
+            "row's by its indices; or hand the array over as a field of the data."
+        )
+    if own and batch_size not in (None, own):
+        raise TrainingError(f"batch_size: got {batch_size}, but the program's own plate fixes it at {own}.")
+    if own and own > size:
+        raise TrainingError(f"The program's plate takes minibatches of {own}, but there are {size} data.")
+    return own or batch_size or 100
+
+
+def _choose_compile(compile: bool | str, backend: str, total: int) -> bool:
+    if backend != "pyro" or compile is False:
+        return backend != "pyro"
+    if compile == "auto":
+        return total >= COMPILE_FROM_STEPS and any(shutil.which(c) for c in ("c++", "g++", "clang++"))
+    return True

@@ -1,0 +1,91 @@
+"""What a run measures every few epochs: the KL of each site, active units, mutual information."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ppdgm.data import take
+from ppdgm.diagnostics import active_units
+from ppdgm.diagnostics.arrays import some_rows
+from ppdgm.errors import PpdgmError, TrainingError
+from ppdgm.inference.evaluation.estimates import parse_memory
+from ppdgm.inference.evaluation.evaluator import Subject
+from ppdgm.inference.evaluation.information import mutual_information
+from ppdgm.inference.evaluation.latents import by_latent
+from ppdgm.inference.inputs.feed import Feed
+
+ROWS, ACTIVE = 500, 0.01  # rows that are used, and a dimension is active if its means vary more than this
+
+
+@dataclass
+class Live:
+    """The measurements so far, on a random choice of the validation data, or of the training data if there are none.
+
+    Args:
+        runtime: of the program.
+        feed: of the data.
+        every: steps.
+    """
+
+    runtime: Any
+    feed: Feed
+    every: int
+    steps: list[int] = field(default_factory=list)
+    values: dict[str, list[float]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def look(self, params: Any, step: int) -> None:
+        """Measure, and save the values."""
+        started = time.perf_counter()
+        for name, value in self.measure(params).items():
+            self.values.setdefault(name, []).append(value)
+        self.steps.append(step)
+        self.seconds += time.perf_counter() - started
+
+    def measure(self, params: Any) -> dict[str, float]:
+        """By name: "live_kl_SITE" in nats, "live_active_SITE" and "live_information" in nats, at most log 500."""
+        few = Feed(self.runtime, take(self.feed.fields, some_rows(self.feed.size, ROWS)))
+        subject = Subject(self.runtime, params, few, tuple(few.fields), 0, parse_memory("auto", self.runtime.device))
+        terms, means = subject.terms(1), subject.means()[0]
+        found = {f"live_kl_{n}": float(v.mean(0).sum()) for n, v in terms.kl.items()}
+        codes = {n: by_latent(means[n], terms.latents.get(n)) for n in terms.kl if n in means}
+        found |= {f"live_active_{n}": float(active_units(v, ACTIVE).count) for n, v in codes.items()}
+        with suppress(PpdgmError):  # a flow without an inverse knows its density only at its own draws
+            found["live_information"] = mutual_information(self.runtime, params, few)
+        return found
+
+    def check(self, params: Any) -> None:
+        """Refuse a program for which nothing can be measured.
+
+        Raises:
+            TrainingError: latents that all rows share, enumerated ones, or none.
+        """
+        try:
+            self.measure(params)
+        except PpdgmError as error:
+            raise TrainingError(f"diagnose_epochs: {error} Leave it out.") from None
+
+    @property
+    def latest(self) -> dict[str, float]:
+        """The last measurement."""
+        return {n: self.values[n][-1] for n in sorted(self.values) if self.values[n]}
+
+    def history(self) -> dict[str, np.ndarray]:
+        """All measurements, as arrays."""
+        found = {n: np.array(self.values[n], float) for n in sorted(self.values)}  # a page is read in this order too
+        return {"live_step": np.array(self.steps, int), **found}
+
+    def page(self) -> dict[str, Any]:
+        """Its state as plain values."""
+        return {"steps": self.steps, "values": self.values, "seconds": self.seconds}
+
+    def restore(self, page: Mapping[str, Any]) -> None:
+        """Continue from what `page` gave."""
+        self.steps, self.seconds = list(page["steps"]), page["seconds"]
+        self.values = {n: list(v) for n, v in page["values"].items()}

@@ -1,0 +1,327 @@
+"""The vocabulary P in which programs are written, what they declare, and the trace of a run.
+
+A program sees `P` and nothing else of a backend. The same text is read in four ways: by Pyro's handlers, by NumPyro's
+handlers, and directly over torch and over JAX by `ppdgm.language.interpreter`, which only does arithmetic.
+
+Shapes: K particles, B rows in the minibatch. Terms of each row are [K, B].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
+
+import numpy as np
+
+from ppdgm.errors import ProgramError, listed, nearest
+from ppdgm.specs.schedules import Schedule
+
+Array = Any  # a NumPy, torch or JAX array: the vocabulary is the same over each
+Batch = Mapping[str, Array]
+Support = str | tuple[int, int]
+Init = Callable[[np.random.Generator, tuple[int, ...], Mapping[str, np.ndarray] | None], np.ndarray]
+
+
+class Unseen:
+    """A field that is not given. `plate` and `obs=` take it; anything that computes with it fails."""
+
+    def __repr__(self) -> str:
+        return "a field that is not given"
+
+    def _refuse(self, *_: Any) -> Any:
+        raise TypeError("the program computes with a field that is not given")
+
+    __eq__ = __ne__ = __bool__ = __len__ = _refuse  # without this, Python would give an answer
+    __hash__ = None  # type: ignore[assignment]  # an object without equality has no hash
+
+
+UNSEEN: Any = Unseen()  #: the value of a field whose data the model generates
+
+
+@dataclass(frozen=True)
+class ParamSpec:
+    """A parameter's shape, its initial values `init(rng, shape, data)`, and the label that engines' phases name."""
+
+    shape: tuple[int, ...]
+    init: Init
+    label: str
+
+
+class NetLike(Protocol):
+    """What the vocabulary needs from a net: one application, over P."""
+
+    def apply(self, P: Vocabulary, x: Array, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Array: ...
+
+
+class NetUse(NamedTuple):
+    """A net with its event shapes: from `inputs` to `outputs`."""
+
+    spec: NetLike
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass
+class Declarations:
+    """Everything that a program declares before any data is seen, by dotted name."""
+
+    params: dict[str, ParamSpec] = field(default_factory=dict)
+    nets: dict[str, NetUse] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    schedules: dict[str, Schedule] = field(default_factory=dict)  # parameters that a schedule sets, not an optimiser
+
+
+class Trace(NamedTuple):
+    """The terms of each site, from one run of the guide and then the model.
+
+    Attributes:
+        values: site -> drawn value, [K, B, *event].
+        log_p: site -> log p(site | its parents), [K, B]; latent and observed sites.
+        log_q: site -> log q(site | its parents), [K, B]; latent sites.
+        kl: site -> closed-form KL(q‖p), [K or 1, B, D], per dimension if p and q factorise (otherwise D = 1).
+        shared: site -> log p − log q of a site outside the data plate (log p if it is observed), [K].
+        marginal: log w with enumerated sites summed out, [K, B]; None if there are none. If there are some, all terms
+            above are expectations over these sites under the guide, and values that depend on them have their axes to
+            the left of K.
+        penalties: name -> a term that training makes small in addition to the bound, [B] or [K, B]; None if there are
+            none.
+        points: latent -> its term, if the guide has a point mass and the model a density; None if there are none.
+    """
+
+    values: dict[str, Array]
+    log_p: dict[str, Array]
+    log_q: dict[str, Array]
+    kl: dict[str, Array]
+    shared: dict[str, Array]
+    marginal: Array | None = None
+    penalties: dict[str, Array] | None = None
+    points: dict[str, Array] | None = None
+
+
+class Random(Protocol):
+    """The noise of densities: each call draws new numbers."""
+
+    def normal(self, shape: tuple[int, ...]) -> Array:
+        """N(0, 1)."""
+        ...
+
+    def uniform(self, shape: tuple[int, ...]) -> Array:
+        """On the open interval (0, 1)."""
+        ...
+
+    def gumbel(self, shape: tuple[int, ...]) -> Array:
+        """−log(−log u)."""
+        ...
+
+    def gamma(self, concentration: Array, shape: tuple[int, ...]) -> Array:
+        """Gamma(concentration, 1); the concentration broadcasts to the shape."""
+        ...
+
+    def poisson(self, rate: Array, shape: tuple[int, ...]) -> Array:
+        """Poisson(rate), as floating numbers; the rate broadcasts to the shape."""
+        ...
+
+    def draw(self, dist: Any, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """A draw of a native distribution, expanded to the batch shape, and its log-density; for a flow's base."""
+        ...
+
+
+class Interpreter(Protocol):
+    """The object that gives meaning to the statements of a program."""
+
+    def plate(self, name: str, data: Array) -> AbstractContextManager[Any]: ...
+    def sample(self, name: str, dist: Any, obs: Array | None, infer: Mapping[str, Any] | None) -> Array: ...
+    def penalty(self, name: str, value: Array) -> None: ...
+    def param(self, name: str, value: Array) -> Array: ...
+    def deterministic(self, name: str, value: Array) -> Array: ...
+
+
+class Vocabulary:
+    """The words of a program, bound to a backend's arrays, parameters and interpreter.
+
+    Subclasses (one per backend) add `xp`, `dist` and the operations that the array API lacks.
+    """
+
+    xp: ClassVar[Any]  #: array-API namespace
+    dist: ClassVar[Any]  #: native distributions
+
+    def __init__(self, interpreter: Interpreter, params: Mapping[str, Array], declared: Declarations, prefix: str = ""):
+        self.interpreter = interpreter
+        self.params = params
+        self.declared = declared
+        self.prefix = prefix
+
+    def __getattr__(self, name: str) -> Any:
+        for home in ("xp", "dist"):
+            if hasattr(getattr(type(self), home, None), name):
+                raise AttributeError(f"P has no word {name!r}, but P.{home} has: P.{home}.{name}")
+        known = [n for n in dir(type(self)) if not n.startswith("_")]
+        raise AttributeError(f"P has no word {name!r}. {nearest(name, known)} Mathematics on arrays is in P.xp")
+
+    def scope(self, name: str) -> Self:
+        """The same vocabulary, with `name.` before the names of parameters and nets."""
+        return type(self)(self.interpreter, self.params, self.declared, f"{self.prefix}{name}.")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the variable of the part in scope (the part is a distribution over it)."""
+        return self.declared.shapes[self.prefix[:-1]]
+
+    def plate(self, name: str, data: Array) -> AbstractContextManager[Any]:
+        """The data plate: draws inside it are independent for each row. `data` is [B, …]."""
+        return self.interpreter.plate(name, data)
+
+    def sample(self, name: str, dist: Any, obs: Array | None = None, infer: Mapping[str, Any] | None = None) -> Array:
+        """A random variable: latent, or observed with value `obs`.
+
+        A latent with `infer={"enumerate": "parallel"}` takes all its values at once, along its own axis to the left of
+        K. If the guide draws it, terms are averaged over it with its probabilities; if only the model draws it, it is
+        summed out.
+        """
+        return self.interpreter.sample(name, dist, obs, infer)
+
+    def param(self, name: str) -> Array:
+        """A declared parameter."""
+        name = self.prefix + name
+        if name not in self.params:
+            remedy = f"It is a net: P.net({name!r})(x)." if name in self.declared.nets else nearest(name, self.params)
+            raise ProgramError(f"Parameter {name!r} is not declared in build(). {remedy}")
+        return self.interpreter.param(name, self.params[name])
+
+    def net(self, name: str) -> Callable[[Array], Array]:
+        """A declared net, as a function of [..., *inputs] to [..., *outputs]."""
+        full = self.prefix + name
+        if full not in self.declared.nets:
+            known = self.declared.nets
+            remedy = f"It is a parameter: P.param({full!r})." if full in self.params else nearest(full, known)
+            if "Did you mean" in remedy and len(known) > 1:
+                remedy += f" Declared: {listed(known)}."
+            raise ProgramError(f"Net {full!r} is not declared in build(). {remedy}")
+        use = self.declared.nets[full]
+        scoped = self.scope(name)
+
+        def applied(x: Array) -> Array:
+            _check_events(f"Net {full!r}: got", x, use.inputs)
+            out = use.spec.apply(scoped, x, use.inputs, use.outputs)
+            _check_events(f"Net {full!r}: its outputs are", out, use.outputs)
+            return out
+
+        return applied
+
+    def deterministic(self, name: str, value: Array) -> Array:
+        """A named function of other variables."""
+        return self.interpreter.deterministic(name, value)
+
+    def penalty(self, name: str, value: Array) -> None:
+        """A term [B], one for each row, that training makes small. It is in no density and in no reported bound."""
+        self.interpreter.penalty(name, value)
+
+    def distribution(
+        self,
+        sample: Callable[[Random, tuple[int, ...]], tuple[Array, Array | None]],
+        log_prob: Callable[[Array], Array],
+        event_shape: tuple[int, ...],
+        batch_shape: tuple[int, ...] = (),
+        *,
+        support: Support = "real",
+        mean: Callable[[], Array] | None = None,
+        mode: Callable[[], Array] | None = None,
+        pathwise: bool = True,
+        kl: Callable[[Any], Array | None] | None = None,
+        about: Mapping[str, Any] | None = None,
+        values: Callable[[], Array] | None = None,
+        discrete: Any = None,
+    ) -> Any:
+        """A density written once over `xp`, as a native distribution.
+
+        Args:
+            sample: (random, batch_shape) -> (value [*batch_shape, *event_shape], its log-density [*batch_shape], or
+                None if `log_prob` should compute it); `random` draws noise, see `Random`.
+            log_prob: value -> log-density, for values that `sample` did not draw.
+            event_shape: shape of one draw.
+            batch_shape: shape of independent, differently distributed draws.
+            support: the range of each number of a draw: "real", "positive", "unit_interval", "boolean",
+                "nonnegative_integer", or (low, high) for the whole numbers from low to high.
+            mean: () -> its mean, or a point that is used in its place, [*batch_shape, *event_shape].
+            mode: () -> the most probable value of a discrete variable. Other variables see it if this one is set to its
+                mean.
+            pathwise: whether a draw is a differentiable function of the distribution's parameters.
+            kl: p -> closed-form KL(this‖p) [..., D], or None if there is none; p is the model's distribution.
+            about: what the `kl` of another distribution may need to know about this one, as its attribute `about`.
+            values: () -> all values of a discrete variable, [S, *event_shape], for enumeration.
+            discrete: for a relaxation, the discrete distribution that it represents. Training draws and scores the
+                relaxation, and everything else uses the discrete one.
+        """
+        raise NotImplementedError
+
+    def constant(self, value: Any) -> Array:
+        """Numbers or a NumPy array, in the program's floating type and on its device."""
+        raise NotImplementedError
+
+    def full(self, shape: tuple[int, ...], value: float) -> Array:
+        """An array filled with one number, in the program's floating type and on its device."""
+        raise NotImplementedError
+
+    def linear(self, x: Array, weight: Array, bias: Array) -> Array:
+        """x [..., I] · weight [I, O] + bias [O]."""
+        raise NotImplementedError
+
+    def conv2d(self, x: Array, weight: Array, bias: Array, stride: int, padding: int) -> Array:
+        """Cross-correlation of x [B, I, H, W] with weight [O, I, h, w]."""
+        raise NotImplementedError
+
+    def conv_transpose2d(
+        self, x: Array, weight: Array, bias: Array, stride: int, padding: int, output_padding: tuple[int, int]
+    ) -> Array:
+        """The transpose of `conv2d`: x [B, I, H, W], weight [I, O, h, w]; `output_padding` adds rows and columns."""
+        raise NotImplementedError
+
+    def activation(self, name: str, x: Array) -> Array:
+        """One of `nets.ACTIVATIONS`, elementwise."""
+        raise NotImplementedError
+
+    def softplus(self, x: Array) -> Array:
+        """log(1 + exp(x)), elementwise."""
+        return self.activation("softplus", x)
+
+    def stop_gradient(self, x: Array) -> Array:
+        """x, without its gradient."""
+        raise NotImplementedError
+
+    def logsumexp(self, x: Array, axis: int = -1) -> Array:
+        """log Σ exp(x) over an axis, without overflow; −∞ if all entries are −∞."""
+        raise NotImplementedError
+
+    def lgamma(self, x: Array) -> Array:
+        """log Γ(x), elementwise."""
+        raise NotImplementedError
+
+    def one_hot(self, index: Array, size: int) -> Array:
+        """Whole numbers [...] as unit vectors [..., size]."""
+        raise NotImplementedError
+
+    def concat(self, arrays: Sequence[Array]) -> Array:
+        """Vectors side by side: [..., D₁], [..., D₂], … to [..., D₁ + D₂ + …], with the leading dimensions broadcast.
+
+        A latent has axes of particles (and of enumerated sites); data do not have them.
+        """
+        lead = np.broadcast_shapes(*(tuple(a.shape[:-1]) for a in arrays))
+        return self.xp.concat([self.xp.broadcast_to(a, (*lead, a.shape[-1])) for a in arrays], axis=-1)
+
+    def repeat(self, count: int, body: Callable[[Array], Array], x: Array) -> Array:
+        """body(body(… body(x))), `count` times; on JAX this is one loop, so that a long one compiles fast."""
+        raise NotImplementedError
+
+    def foreign(self, module: Any, x: Array, event_ndim: int) -> Array:
+        """A user's own module applied to [..., *event], with the parameters in scope instead of its own."""
+        raise NotImplementedError
+
+
+def _check_events(what: str, x: Array, event: tuple[int, ...]) -> None:
+    """Refuse an array that is not [..., *event]."""
+    shape = tuple(getattr(x, "shape", ()))
+    if shape[len(shape) - len(event) :] != event:
+        expected = ", ".join(map(str, ("…", *event)))
+        raise ProgramError(f"{what} an array of shape {shape}, expected [{expected}] as declared in build().")
