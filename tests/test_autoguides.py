@@ -207,6 +207,8 @@ def test_a_point_is_no_posterior(backend):
             with pytest.raises(ProgramError, match=r"Site 'z': the guide is a point mass there \(Delta\)"):
                 ask(x)
         assert fit.elbo(x).of == "x, with z at a point"
+        marked = ppdgm.data.Prepared(x, ppdgm.data.Transform())  # on the scale of the raw numbers
+        assert ppdgm.fit(pair, marked, steps=1, progress=False).elbo(marked).of == "x, with z at a point"
         assert "likelihood" in fit.diagnose(x, k=30, parts=("likelihood",)).withheld
 
 

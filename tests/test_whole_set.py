@@ -3,6 +3,8 @@
 x_n ~ N(m + z_n, σ²), z_n ~ N(0, 1), m ~ N(0, 4): X is normal with covariance (σ² + 1) I + 4.
 """
 
+import importlib
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -11,6 +13,7 @@ import pyro
 import pyro.distributions as pyro_dist
 import pytest
 import torch
+from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
 
 import ppdgm
@@ -74,3 +77,25 @@ def test_what_all_rows_share_goes_to_arviz(how, backend):
     assert m.values.std() == pytest.approx(spread, rel=0.15)
     if how == "guide":
         assert idata["sample_stats"]["log_weight"].dims == ("chain", "draw")
+
+
+@pytest.mark.parametrize("backend", LIBRARIES)
+@pytest.mark.parametrize("guide", ["AutoNormal", "AutoMultivariateNormal"])
+def test_the_bound_of_an_autoguide_does_not_depend_on_chunks(guide, backend, monkeypatch):
+    """It draws u and puts m at f(u): the chunks after the first have this m, and no u of their own."""
+    lib, dist, xp = LIBRARIES[backend]
+
+    def model(x):
+        m = lib.sample("m", dist.HalfNormal(xp.ones(()) * 2.0))
+        with lib.plate("data", len(x)):
+            lib.sample("x", dist.Normal(m, SCALE), obs=x)
+
+    auto = getattr(importlib.import_module(f"{backend}.infer.autoguide"), guide)(model)
+    fit = ppdgm.fit(getattr(Program, f"from_{backend}")(model, auto), X, steps=100, learning_rate=0.05, progress=False)
+    at_once = fit.log_evidence(X, k=100)
+    monkeypatch.setattr("ppdgm.inference.whole.CHUNK_DRAWS", 500)  # 5 rows in a chunk, and the last one filled up
+    assert fit.log_evidence(X, k=100).value == pytest.approx(at_once.value, rel=1e-5)
+    loc = np.linspace(0, 12, 24_001)
+    density = norm(loc[:, None], SCALE).logpdf(X).sum(1) + norm(0, 2).logpdf(loc) + np.log(2)
+    right = logsumexp(density) + np.log(loc[1])
+    assert at_once.value == pytest.approx(right, abs=max(0.02, 4 * at_once.monte_carlo_error))

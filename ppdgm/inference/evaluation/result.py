@@ -300,7 +300,10 @@ class Fit(Diagnosable):
 
     def _told(self, found: Estimate) -> Estimate:
         """The estimate, with a note on which x it is of."""
-        return replace(found, of=self.transform.in_words() + found.of.removeprefix("x")) if self.transform else found
+        if not self.transform:
+            return found
+        words, at = self.transform.in_words(), found.of.removeprefix("x")
+        return replace(found, of=(words or "x") + at if at else words)
 
     def _judge(self, data: Any, memory: int | str) -> Judge:
         return Judge(self._runtime, self._native, self._feed(data), parse_memory(memory, self._runtime.device))

@@ -89,7 +89,8 @@ def whole(subject: Subject, k: int, name: str) -> Whole:
         log_p, log_q = _total(trace.log_p, keep), _total(trace.log_q, keep)
         own = trace.marginal
         weight += log_p - log_q if own is None else np.asarray(own, np.float64)[:, :keep].sum(1)
-        ratio = np.asarray(sum(trace.shared.values()), np.float64)
+        if i == 0:  # later the guide draws u of an autoguide's θ = f(u) again, which has no density at this θ
+            ratio = np.asarray(sum(trace.shared.values()), np.float64)
         local.append({n: trace.values[n][:, :keep] for n in trace.log_q if n in trace.values})
         observed = [v for n, v in trace.log_p.items() if n not in trace.log_q]
         seen.append(sum(observed, np.zeros((k, len(index))))[:, :keep])
