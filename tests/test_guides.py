@@ -1,5 +1,7 @@
-"""Every command in docs/ runs as it stands, with the exit code that it says and the output that is shown."""
+"""Every command and every example in docs/ runs as it stands, with the exit code and the output that are shown."""
 
+import contextlib
+import io
 import os
 import re
 import subprocess
@@ -9,8 +11,12 @@ from pathlib import Path
 import pytest
 from conftest import CACHED
 
-DOCS = Path(__file__).parents[1] / "docs"
+from ppdgm.errors import PpdgmError
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 GUIDES = sorted(p for p in DOCS.glob("*.md") if "```console" in p.read_text(encoding="utf-8"))
+PAGES = sorted(p for p in DOCS.glob("*.md") if "```text" in p.read_text(encoding="utf-8"))
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 
 
@@ -48,3 +54,55 @@ def test_a_wrong_guide_is_noticed():
     block = "$ ppdgm runs   # exits with 5\nppdgm: runs: 3 folders\n"
     assert list(commands(block)) == [("ppdgm runs", 5, "ppdgm: runs: 3 folders\n")]
     assert plain("ELBO  -1.5 nats, 2 min ago") == plain("ELBO -20.25 nats, now") != plain("KL -1.5 nats, now")
+
+
+def examples(page):
+    """(Python, output that is shown) of a page; an example without output prints nothing."""
+    blocks = BLOCK.findall(page)
+    for (kind, block), (after, shown) in zip(blocks, [*blocks[1:], ("", "")], strict=True):
+        if kind == "python":
+            yield block, shown if after == "text" else ""
+
+
+def printed(code, names):
+    """What an example prints; if ppdgm refuses something, the error is the last line."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        try:
+            exec(code, names)
+        except PpdgmError as error:
+            print(f"{type(error).__name__}: {error}")
+    return out.getvalue()
+
+
+def agrees(output, shown):
+    """Whether an output is the one that is shown, where … stands for any text within a line."""
+    found, expected = plain(output), plain(shown)
+    fits = lambda line, pattern: re.fullmatch(".*".join(map(re.escape, pattern.split("…"))), line)
+    return len(found) == len(expected) and all(map(fits, found, expected))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names, count = {"__name__": page.stem}, 0
+    for code, shown in examples(page.read_text(encoding="utf-8")):
+        output = printed(code, names)
+        assert agrees(output, shown), f"{code}\n{output}"
+        count += 1
+    assert count >= 5
+
+
+def test_a_wrong_page_is_noticed():
+    page = "```python\nprint(1.5, 'rows')\n```\n\n```text\n2.5 rows\n```\n```python\na = 1\n```\n"
+    assert list(examples(page)) == [("print(1.5, 'rows')\n", "2.5 rows\n"), ("a = 1\n", "")]
+    assert agrees(printed("print(1.5, 'rows')", {}), "2.5 rows")
+    assert agrees("DataError: got 3 rows. Give 4.", "DataError: got 5 …")
+    assert not agrees("DataError: got 3 columns", "DataError: got 3 rows …")
+    assert not agrees("1.5 rows\n2.5 rows\n", "1.5 rows") and not agrees("", "1.5 rows")
+
+
+def test_links_lead_to_files():
+    for page in (ROOT / "README.md", *DOCS.glob("*.md")):
+        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
