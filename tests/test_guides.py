@@ -31,6 +31,7 @@ def commands(block):
 def plain(output):
     """Output without what differs from machine to machine: numbers, widths of columns, and how long ago."""
     text = re.sub(r"\b(now|\d+ \w+ ago)\b", "now", output)
+    text = re.sub(r"(?<=\[) +| +(?=\])", "", text)  # NumPy's columns
     return [re.sub(r"-?\d[\d.,]*", "0", " ".join(line.split())) for line in text.splitlines() if line.strip()]
 
 
