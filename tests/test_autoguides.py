@@ -212,6 +212,30 @@ def test_a_point_is_no_posterior(backend):
         assert "likelihood" in fit.diagnose(x, k=30, parts=("likelihood",)).withheld
 
 
+@pytest.mark.parametrize("backend", LIBRARIES)
+def test_a_point_at_a_parameter_is_read_at_the_parameters_that_are_given(backend):
+    """The point is the parameter itself: its value must not be another's once the reading is over."""
+    lib, dist, _, xp = LIBRARIES[backend]
+    x = np.array([1, 2, 3, 4], "float32")
+
+    def model(x):
+        z = lib.sample("z", dist.Normal(0.0, 1.0 * xp.ones(())))
+        with lib.plate("data", x.shape[0]):
+            lib.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        lib.sample("z", dist.Delta(lib.param("point", 0.7 * xp.ones(()))))
+
+    pair = getattr(Program, f"from_{backend}")(model, guide)
+    early = ppdgm.fit(pair, x, steps=1, progress=False)
+    late = ppdgm.fit(pair, x, steps=200, learning_rate=0.05, progress=False)
+    assert abs(late.params["point"] - early.params["point"]) > 0.5
+    for fit in (early, late):
+        z = ppdgm.trace(pair, fit.params, x, k=2).values["z"]
+        np.testing.assert_array_equal(z, np.full((2, 1), fit.params["point"]))
+        np.testing.assert_array_equal(fit.encode(x), fit.params["point"][None])
+
+
 def test_a_flow_autoguide_has_the_same_names_in_each_runtime(tmp_path):
     """Its modules are seen in another order once it is set up; one tensor has two names, and is trained once."""
 

@@ -88,8 +88,9 @@ class Runtime:
         return {n: torch.tensor(cast(np.asarray(a)), device=self.device) for n, a in arrays.items()}
 
     def fetch(self, arrays: Any) -> Any:
-        """Device arrays as NumPy arrays."""
-        return tree_map(lambda t: t.detach().cpu().numpy() if isinstance(t, torch.Tensor) else t, arrays)
+        """Device arrays as NumPy arrays of their own: one that shares a parameter's memory would change with it."""
+        own = lambda t: t.detach().to("cpu", copy=True).numpy() if isinstance(t, torch.Tensor) else t
+        return tree_map(own, arrays)
 
     def trace(
         self, params: Any, data: Any, index: np.ndarray, k: int, seed: int, given: Arrays | None, kl: bool
