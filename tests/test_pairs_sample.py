@@ -3,6 +3,8 @@
 w ~ N(3, 0), z ~ N(0, 1), x ~ N(w z + b, σ²) with b = 1 or b[label]: x has mean b and variance 9 + σ², row by row.
 """
 
+import warnings
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -79,3 +81,54 @@ def test_what_the_model_reads_is_given(backend):
         fit.sample(8, given={"label": 1, "z": X[:8, 0]})
     with pytest.raises(ProgramError, match="The model reads 'x', and not its shape alone"):
         trained(pair_of(backend, reads=True)).sample(3)
+
+
+@pytest.mark.parametrize("backend", LIBRARIES)
+def test_a_given_field_holds_what_the_data_hold(backend):
+    """A field of whole numbers would cut 2.5 to 2, and a row of the wrong shape would go to each row of the data."""
+    lib, dist, xp = LIBRARIES[backend]
+
+    def model(x, dose, place):
+        slope = lib.param("slope", 2.0 * xp.ones(()))
+        with lib.plate("data", x.shape[0]):
+            lib.sample("x", dist.Normal(slope * dose + place.sum(-1), 1e-3), obs=x)
+
+    pair = getattr(Program, f"from_{backend}")(model, lambda x, dose, place: None)
+    place = np.zeros((N, 3), "float32")
+    fit = trained(pair, {"x": 2.0 * LABEL.astype("float32"), "dose": LABEL, "place": place})
+    rows = np.array([[0, 0, 0], [1, 1, 1], [2, 2, 2]])
+    found = fit.sample(3, given={"dose": np.array([2.0, 0.0, 5.0]), "place": rows})
+    np.testing.assert_allclose(found, [4.0, 3.0, 16.0], atol=0.01)
+    for dose, where, told in (
+        (2.5, rows, r"given: got 2.5 for 'dose', which is int64 in the data .*expected whole numbers"),
+        (2, np.arange(3), r"given: got 'place' of shape \(3,\), expected \(3, 3\)"),
+        (2, rows + np.nan, "Data 'place': got nan"),
+    ):
+        with pytest.raises(DataError, match=told):
+            fit.sample(3, given={"dose": dose, "place": where})
+
+
+@pytest.mark.parametrize("backend", LIBRARIES)
+def test_a_factor_that_draws_ignore_is_reported(backend):
+    """p(z) ∝ N(0, 1) for z > 0: a run of the model draws z < 0 too."""
+    lib, dist, xp = LIBRARIES[backend]
+
+    def model(x, of):
+        with lib.plate("data", x.shape[0]):
+            z = lib.sample("z", dist.Normal(xp.zeros(()), 1.0))
+            lib.factor("positive", xp.where(z > 0, 0.0, -xp.inf) if of == "z" else 0.0 * x - 2.0)
+            lib.sample("x", dist.Normal(z, 0.1), obs=x)
+
+    def guide(x):
+        with lib.plate("data", x.shape[0]):
+            lib.sample("z", dist.LogNormal(lib.param("m", xp.zeros(())), 0.1))
+
+    for of, told in (("z", True), ("x", False)):
+        pair = getattr(Program, f"from_{backend}")(lambda x, of=of: model(x, of), guide)
+        fit = trained(pair, np.abs(X[:, 0]))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fit.sample(4)
+        assert (
+            any("'positive' is a factor that depends on what the model draws" in str(w.message) for w in caught) == told
+        )

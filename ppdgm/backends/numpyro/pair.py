@@ -295,6 +295,8 @@ class PairTracer:
     ) -> tuple[Sites, Sites, Sites]:
         """Latents drawn from the model, and observed sites drawn, or at their means given these; [1, B, *event].
 
+        Last, the log of each factor there, by which nothing is weighed.
+
         Args:
             fields: rows that are used as the data: of the minibatch, or of all data if the pair subsamples.
             size: B.
@@ -328,7 +330,8 @@ class PairTracer:
         sites = model.sites.items()
         latents = {n: s.rows()[None] for n, s in sites if not s.observed}
         seen = {n: s.rows()[None] for n, s in sites if s.observed and s.axis is not None and not s.auxiliary}
-        return latents, {n: v for n, v in seen.items() if not isinstance(model.sites[n].fn, Unit)}, {}
+        factors = {n: s.log_prob()[None] for n, s in sites if isinstance(s.fn, Unit)}
+        return latents, {n: v for n, v in seen.items() if n not in factors}, factors
 
     def _sort(self, batch: Batch, index: Array) -> tuple[Batch, Array | None]:
         """The minibatch in the order of the data, if the pair may keep something for each row in that order."""

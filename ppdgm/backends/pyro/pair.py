@@ -235,6 +235,8 @@ class PairTracer:
     ) -> tuple[Sites, Sites, Sites]:
         """Latents drawn from the model, and observed sites drawn, or at their means given these; [1, B, *event].
 
+        Last, the log of each factor there, by which nothing is weighed.
+
         Args:
             fields: rows that are used as the data: of the minibatch, or of all data if the pair subsamples.
             size: B.
@@ -250,8 +252,9 @@ class PairTracer:
         if mean:
             again = Recorder(layout, index, {}, latent, self._live, generate="mean")
             model = self._run(self._model, fields, again)
-        seen = {n: s for n, s in model.items() if s.observed and layout.local(s) and not isinstance(s.fn, Unit)}
-        return {n: layout.value(s) for n, s in latent.items()}, {n: layout.value(s) for n, s in seen.items()}, {}
+        factors = {n: layout.term(s) for n, s in model.items() if isinstance(s.fn, Unit)}
+        seen = {n: s for n, s in model.items() if s.observed and layout.local(s) and n not in factors}
+        return {n: layout.value(s) for n, s in latent.items()}, {n: layout.value(s) for n, s in seen.items()}, factors
 
     def model_twice(self, params: Params, fields: Mapping[str, Any], size: int) -> list[Sites]:
         """Two runs of the model at the same latents: the means of observed sites, and log p of the latents."""

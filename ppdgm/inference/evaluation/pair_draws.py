@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from ppdgm.data.fields import check_finite
 from ppdgm.errors import DataError, PpdgmError, ProgramError
 from ppdgm.inference.inputs.stray_noise import check_quiet_model
 
 Arrays = Mapping[str, np.ndarray]
 Rows = Mapping[str, tuple[tuple[int, ...], str]]  #: by field: shape of a row, and type
 STAND_INS = (0, 1)  #: numbers in these rows: a model that does not read them draws the same with each
+OTHER_DRAWS = 4  #: to find a factor that depends on what is drawn
 
 
 def rows_of(fields: Arrays) -> dict[str, list[Any]]:
@@ -36,6 +39,9 @@ class PairDraws:
         self.given, self.mean = given, mean
         if unknown := [n for n in given if n not in rows]:
             raise DataError(f"given: {unknown[0]!r} is no field of the data, which are {', '.join(rows)}.")
+        check_finite(given)
+        for name, value in given.items():
+            _check_held(name, value, *rows[name])
         few = {n: v[:1] for n, v in self._stand_ins(dict.fromkeys(rows, 0), 1).items()}
         runtime.prepare({n: np.repeat(v, data_size, axis=0) for n, v in few.items()})
 
@@ -47,18 +53,18 @@ class PairDraws:
         for i, start in enumerate(range(0, n, b)):
             rows = slice(start, start + b)
             stream = seed if i == 0 else int(np.random.SeedSequence((seed, i)).generate_state(1)[0] >> 1)
-            latents, observed = self._run(dict.fromkeys(self.rows, STAND_INS[0]), rows, b, stream, shared)
+            latents, observed, factors = self._run(dict.fromkeys(self.rows, STAND_INS[0]), rows, b, stream, shared)
             if i == 0:
                 check_quiet_model(self.runtime, self.params, self._data(dict.fromkeys(self.rows, 0), rows, b), b)
                 self._check_unread(rows, b, stream, observed)
+                self._warn_of_factors(rows, b, stream, factors)
                 shared = {n: v for n, v in latents.items() if v.shape[1] == 1 < b}
             found.append(observed)
         return {name: np.concatenate([f[name][0] for f in found])[:n] for name in found[0]}
 
     def _run(self, numbers: Mapping[str, int], rows: slice, b: int, seed: int, shared: Arrays) -> Any:
         data = self._data(numbers, rows, b)
-        latents, observed, _ = self.runtime.conditioned(self.params, data, shared, b, seed, self.mean)
-        return latents, observed
+        return self.runtime.conditioned(self.params, data, shared, b, seed, self.mean)
 
     def _data(self, numbers: Mapping[str, int], rows: slice, b: int) -> dict[str, np.ndarray]:
         """The given fields, and stand-ins for the rest."""
@@ -97,11 +103,44 @@ class PairDraws:
                     f"fit.sample(n, given={{{name!r}: …}})."
                 )
 
+    def _warn_of_factors(self, rows: slice, b: int, seed: int, own: Arrays) -> None:
+        """Warn of a factor that depends on what is drawn: a run of the model is not weighed by it."""
+        if not own:
+            return
+        numbers = dict.fromkeys(self.rows, STAND_INS[0])
+        others = [self._run(numbers, rows, b, seed + 1 + i, {})[2] for i in range(OTHER_DRAWS)]
+        moved = [n for n, v in own.items() if not all(np.array_equal(v, o[n], equal_nan=True) for o in others)]
+        if moved:
+            warnings.warn(
+                f"Site {moved[0]!r} is a factor that depends on what the model draws. A draw of the model ignores it, "
+                "so that these rows do not have the distribution that bounds are of. Weigh or reject them by the "
+                "factor, or write it as the distribution of a site.",
+                stacklevel=4,
+            )
+
     def _moves(self, name: str, rows: slice, b: int, seed: int, own: Arrays) -> bool:
         numbers = {n: STAND_INS[n == name] for n in self.rows}
         try:
-            _, other = self._run(numbers, rows, b, seed, {})
+            _, other, _ = self._run(numbers, rows, b, seed, {})
         except PpdgmError:  # for example, a number that is not an index
             return True
         same = lambda a, b: a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
         return own.keys() != other.keys() or not all(same(own[n], other[n]) for n in own)
+
+
+def _check_held(name: str, value: np.ndarray, shape: tuple[int, ...], kind: str) -> None:
+    """Refuse rows of a given field that the data's own rows could not be.
+
+    Raises:
+        DataError: another shape; or numbers that are not whole, for a field of whole numbers.
+    """
+    if tuple(value.shape[1:]) != tuple(shape):
+        raise DataError(
+            f"given: got {name!r} of shape {value.shape}, expected {(len(value), *shape)}, as the field has in data."
+        )
+    if np.dtype(kind).kind in "biu" and (bad := value.astype(kind) != value).any():
+        expected = "True or False" if np.dtype(kind).kind == "b" else "whole numbers"
+        raise DataError(
+            f"given: got {value[bad][0]} for {name!r}, which is {kind} in the data the pair was trained on: expected "
+            f"{expected}."
+        )
