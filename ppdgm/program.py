@@ -65,7 +65,7 @@ class Context:
         """Declare a parameter; `init(rng, shape, data)` returns its first value as a NumPy array."""
         name = self.prefix + _checked_name("param", name)
         if name in self.declared.params:
-            raise ProgramError(f"Parameter {name!r} is declared twice in build().")
+            raise ProgramError(f"Parameter {name!r} is declared twice in build(). Give each parameter its own name.")
         _check_shape(f"Parameter {name!r}", shape)
         if not callable(init):
             raise ProgramError(
@@ -105,7 +105,7 @@ class Context:
         _check_shape(f"Net {name!r}: outputs", outputs)
         inputs, outputs = tuple(inputs), tuple(outputs)
         if self.prefix + name in self.declared.nets:
-            raise ProgramError(f"Net {self.prefix + name!r} is declared twice in build().")
+            raise ProgramError(f"Net {self.prefix + name!r} is declared twice in build(). Give each net its own name.")
         self.declared.nets[self.prefix + name] = NetUse(net, inputs, outputs)
         inner = self.scope(name, label)
         for param, (shape, init) in net.params(inputs, outputs).items():
@@ -154,7 +154,7 @@ def _started(init: Init, start: Callable[[Mapping[str, np.ndarray]], np.ndarray 
 
 def _checked_name(word: str, name: Any) -> str:
     if not isinstance(name, str):
-        raise ProgramError(f"context.{word}: got {name!r} in the place of the name, expected text first.")
+        raise ProgramError(f"context.{word}: got {name!r} instead of the name. Give the name first, as text.")
     return name
 
 
@@ -196,7 +196,7 @@ class Part(Spec):
         """
         if f"{P.prefix}{self.role}" not in P.declared.shapes:
             raise ProgramError(
-                f"The {self.role} {type(self).__name__} is not declared in build(): "
+                f"The {self.role} {type(self).__name__} is not declared in build(). Declare it: "
                 f"context.part({type(self).__name__}(…), shape)."
             )
         return self.distribution(P.scope(self.role), *head)

@@ -128,10 +128,12 @@ def test_a_guide_is_scored_again_at_its_own_draws_or_not_at_all():
     spread = np.log1p(np.exp(np.concatenate([v for n, v in fit.params.items() if "scale" in n])))
     np.testing.assert_allclose(spread, SCALE / np.sqrt(N + SCALE**2), rtol=0.05)  # exact at the optimum: no noise there
     for guide in ("AutoDiagonalNormal", "AutoMultivariateNormal"):
-        with pytest.raises(ProgramError, match=r"draws '_auto_latent', which is no latent of the model.*AutoNormal"):
+        with pytest.raises(ProgramError, match=r"draws '_auto_latent', which is not a latent of the model.*AutoNormal"):
             ppdgm.fit(make("numpyro", guide, shared=True), X, engine=SVI(estimator="stl"), **options)
     for shared, engine in ((True, SVI(estimator="stl")), (False, IWAE(k=2, estimator="dreg"))):
-        with pytest.raises(UnsupportedByBackend, match=r"'stl' and 'dreg' are not for plain Pyro pairs.*'reparam'"):
+        with pytest.raises(
+            UnsupportedByBackend, match=r"'stl' and 'dreg' do not work with plain Pyro pairs.*'reparam'"
+        ):
             ppdgm.fit(make("pyro", "AutoNormal", shared=shared), X, engine=engine, **options)
 
 

@@ -183,11 +183,11 @@ def test_ctrl_c_keeps_what_was_reached_and_says_how_to_go_on(here, sign):
     assert more["steps"] == found["step"] + 3 and more["stopped"] == "done"
 
 
-@pytest.mark.filterwarnings("always:Data 'x' hold whole numbers:UserWarning")
+@pytest.mark.filterwarnings("always:Data 'x' have whole numbers:UserWarning")
 def test_a_warning_is_a_line_told_once(here):
     levels = ("--set", "program.likelihood=Categorical")
     told = cli("fit", "vae", "--data", "bits.npy", "--steps", 1, *SMALL, *levels).stderr
-    assert told.count("ppdgm: Data 'x' hold whole numbers up to 1, of levels=256.") == 1
+    assert told.count("ppdgm: Data 'x' have whole numbers up to 1, but levels=256.") == 1
     assert "UserWarning" not in told
 
 

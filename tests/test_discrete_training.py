@@ -248,7 +248,7 @@ def test_an_engine_that_weighs_draws_refuses_a_closed_form_of_the_discrete(backe
 @pytest.mark.parametrize("drawn", [{"straight_through": True}, {"temperature": 0.1}, {"kl": "relaxed"}])
 @pytest.mark.parametrize("kind", [GumbelSoftmax, RelaxedBernoulli])
 def test_enumeration_refuses_what_is_about_draws(kind, drawn):
-    with pytest.raises(SpecError, match=f"enumerate=True draws nothing, so that {next(iter(drawn))} has no use"):
+    with pytest.raises(SpecError, match=f"enumerate=True draws nothing, so {next(iter(drawn))} would have no effect"):
         kind(enumerate=True, **drawn)
     assert kind(enumerate=True).infer and kind(**drawn)
 

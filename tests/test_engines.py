@@ -203,7 +203,7 @@ REFUSED = [
     (PROGRAM, EM(), "e_step.*VariationalEM"),
     (PPCA(event_shape=(6,), posterior="linear"), EM(), "moves the model alone"),
     (Autoencoder(event_shape=(6,), **NETS), WakeSleep(), "no latent"),
-    (BITS.replace(posterior=RelaxedBernoulli(enumerate=True)), ReweightedWakeSleep(), "Use SVI.*no enumerate=True"),
+    (BITS.replace(posterior=RelaxedBernoulli(enumerate=True)), ReweightedWakeSleep(), "Use SVI.*enumerate=True from"),
     (SEMI, IWAE(k=2, estimator="stl"), "IWAE weighs draws.*enumerates one.*Use SVI.*SemiSupervisedVAE.*always"),
     (SEMI, WakeSleep(), "WakeSleep weighs draws.*SemiSupervisedVAE.*always"),
     (SEMI, SVI(estimator="stl"), "Leave the estimator out"),
@@ -239,7 +239,7 @@ def own(told, *metrics):
 OWN = {  # what an objective returns, and what is said
     "no elbo": (own(lambda e, xp: {"objective": e, "kl": e}), "got 'objective', 'kl', expected 'elbo' too. Return it"),
     "no objective": (own(lambda e, xp: {"elbo": e, "kl": e}), "expected 'objective' too"),
-    "no metric of it": (own(lambda e, xp: {"elbo": e}, "elbo"), "without 'objective'. Name it among the metrics"),
+    "no metric of it": (own(lambda e, xp: {"elbo": e}, "elbo"), "without 'objective'. Add it to the metrics"),
     "nothing": (own(lambda e, xp: None), "got NoneType, expected a dictionary with 'objective', 'elbo', 'kl'"),
     "a number": (own(lambda e, xp: e), "expected a dictionary with 'objective', 'elbo', 'kl'"),
     "several": (

@@ -229,7 +229,7 @@ def says(*words):
     return keep
 
 
-@says("'c' is enumerated outside the data plate", "one over all data together")
+@says("'c' is enumerated outside the data plate", "a sum over all data together")
 def a_global(lib, dist, new, x):
     c = lib.sample("c", dist.Categorical(new([0.5, 0.5])), infer=ALL)
     with lib.plate("data", x.shape[0]):
@@ -255,14 +255,14 @@ def a_real_number(lib, dist, new, x):
         lib.sample("x", dist.Normal(c, 1.0), obs=x[:, 0])
 
 
-@says("enumeration would take 16384 joint values, and at most 10000")
+@says("enumeration would sum over 16384 joint values; at most 10000")
 def too_many(lib, dist, new, x):
     with lib.plate("data", x.shape[0]):
         total = sum(lib.sample(f"c{i}", dist.Bernoulli(new(0.5)), infer=ALL) for i in range(14))
         lib.sample("x", dist.Normal(total * lib.param("m", new(0.0)), 1.0), obs=x[:, 0])
 
 
-@says("'x': its term at a value of what is enumerated is not the one", "count dimensions from the right")
+@says("'x': its term at an enumerated value differs from its term when", "Count dimensions from the right")
 def from_the_left(lib, dist, new, x):
     with lib.plate("data", x.shape[0], dim=-1):
         with lib.plate("words", 3, dim=-2):
@@ -270,7 +270,7 @@ def from_the_left(lib, dist, new, x):
         lib.sample("x", dist.Normal(c.sum(0) * lib.param("m", new(1.0)), 1.0), obs=x[:, 0])
 
 
-@says("'x' depends on 'c', which is enumerated inside plate 'words', but is itself outside it")
+@says("'x' is outside plate 'words', but depends on 'c', which is enumerated inside it")
 def outside_of_its_plate(lib, dist, new, x):
     with lib.plate("data", x.shape[0], dim=-1):
         with lib.plate("words", 3, dim=-2):
@@ -300,5 +300,5 @@ def test_a_guide_that_enumerates_what_the_model_sums_over_words_is_refused(backe
         with lib.plate("data", x.shape[0], dim=-1), lib.plate("words", 2, dim=-2):
             lib.sample("b", dist.Categorical(new([0.2, 0.5, 0.3])), infer=ALL)
 
-    with pytest.raises(ProgramError, match="all joint values of 'b' in the plate"):
+    with pytest.raises(ProgramError, match="'b' can't be summed over first"):
         trace(opened(backend, model, guide))

@@ -263,7 +263,7 @@ def huge(P, x):
 
 
 REFUSED = {
-    "too many": (huge, "Site 'y': enumeration would take 16384 joint values, and at most 10000"),
+    "too many": (huge, "Site 'y': enumeration would sum over 16384 joint values; at most 10000"),
     "not discrete": (lambda P, x: P.dist.Normal(x[:, 0], 1.0), "Site 'y': Normal can't be enumerated"),
     "counts": (lambda P, x: P.dist.Poisson(P.xp.exp(x[:, 0])), "Site 'y': Poisson can't be enumerated"),
     "a vector": (lambda P, x: P.dist.Bernoulli(logits=x).to_event(1), "Site 'y': Independent can't be enumerated"),
@@ -312,7 +312,7 @@ def test_the_limit_is_on_the_product(backend):
     assert enumeration.LIMIT == 100 * 100
     found = run_trace(get_runtime(backend, Several()), params, data, 1)
     assert found.log_q["b"] == pytest.approx(-np.log(100), rel=1e-5)
-    with pytest.raises(ProgramError, match="Site 'b': enumeration would take 10201 joint values"):
+    with pytest.raises(ProgramError, match="Site 'b': enumeration would sum over 10201 joint values"):
         run_trace(get_runtime(backend, Several(count=101)), params, data, 1)
     with pytest.raises(ProgramError, match=r"'a' is enumerated outside the data plate.*Draw it inside"):
         run_trace(get_runtime(backend, Several(outside=True)), params, data, 1)

@@ -177,8 +177,8 @@ def test_a_one_way_flow_is_no_prior_and_scores_only_its_own_draws():
 
 
 SLOW = {
-    "posterior": (FlowPosterior, MAF(**_SMALL), "draws z, and MAF takes D passes", "IAF, "),
-    "prior": (FlowPrior, IAF(**_SMALL), "scores a given z, and IAF takes D passes", "MAF, "),
+    "posterior": (FlowPosterior, MAF(**_SMALL), "draws z, and MAF needs D passes", "IAF, "),
+    "prior": (FlowPrior, IAF(**_SMALL), "scores a given z, and IAF needs D passes", "MAF, "),
 }
 
 
@@ -207,7 +207,7 @@ def test_an_initial_distribution_of_discrete_latents_is_refused():
     class Coins(DiagonalNormal):
         family = "binary"
 
-    with pytest.raises(SpecError, match=r"FlowPosterior.initial: got Coins, which is over binary latents; expected"):
+    with pytest.raises(SpecError, match=r"FlowPosterior.initial: got Coins, which is for binary latents, expected"):
         FlowPosterior(flow=IAF(), initial=Coins())
 
 

@@ -170,7 +170,7 @@ def test_the_spline_is_the_identity_outside_its_bound_and_smooth_there():
 
 @pytest.mark.parametrize("name", ["realnvp", "spline"])
 def test_couplings_refuse_a_width_of_one(name):
-    with pytest.raises(SpecError, match="got a latent of width 1; expected at least 2: one half has to set"):
+    with pytest.raises(SpecError, match="got a latent of width 1, expected at least 2, because one half"):
         declare(FLOWS[name], 1, False)
 
 

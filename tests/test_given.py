@@ -153,6 +153,6 @@ def test_a_plain_pair_is_refused_with_and_without():
     for make in (Program.from_pyro, Program.from_numpyro):
         pair = make(lambda x: None, lambda x: None)
         for given in (None, {"x": 1.0}):
-            with pytest.raises(UnsupportedByBackend, match="does not know the shapes"):
+            with pytest.raises(UnsupportedByBackend, match="did not save these shapes"):
                 ppdgm.Fit(pair, {}, pair.backend).sample(2, given=given)
     assert issubclass(UnsupportedByBackend, PpdgmError)

@@ -177,7 +177,7 @@ def _program(**fields):
 
 REFUSED = {
     "no q(z_L|x)": ({"inference": "bottom_up", "prior": VampPrior()}, "prior: VampPrior .* draws z2 given z1"),
-    "a flow in the ladder": ({"posterior": FlowPosterior(flow=Planar())}, "product with a diagonal normal"),
+    "a flow in the ladder": ({"posterior": FlowPosterior(flow=Planar())}, "multiplies it by a diagonal normal"),
     "classes": ({"inference": "factorised", "posterior": GumbelSoftmax()}, "CategoricalPrior|categorical"),
     "bits": ({"inference": "bottom_up", "posterior": RelaxedBernoulli()}, "BernoulliPrior|binary"),
     "no level": ({"latent": ()}, "latent: got"),

@@ -294,7 +294,7 @@ REFUSED = {  # likelihood, a bad number, words
     "above 1": (ContinuousBernoulli(), 1.5, ["got 1.5 at index (3, 2)", "[0, 1]", "scale='unit'"]),
     "below 0": (ContinuousBernoulli(), -0.5, ["got -0.5 at index (3, 2)"]),
     "half a count": (Poisson(), 0.5, ["got 0.5 at index (3, 2)", "counts"]),
-    "a negative count": (NegativeBinomial(), -2.0, ["got -2.0 at index (3, 2)", "from 0 on"]),
+    "a negative count": (NegativeBinomial(), -2.0, ["got -2.0 at index (3, 2)", "whole numbers from 0, not scaled"]),
     "a scaled count": (ZeroInflatedNegativeBinomial(), 3.25, ["got 3.25 at index (3, 2)", "scale='none'"]),
     "an infinite count": (Poisson(), np.inf, ["got inf at index (3, 2)", "finite"]),
     "no number": (Laplace(), np.nan, ["got nan at index (3, 2)", "finite"]),
@@ -360,7 +360,7 @@ def test_grey_levels_come_as_the_likelihood_takes_them(tmp_path):
 
 
 def test_data_with_few_of_the_levels_are_remarked_on():
-    with pytest.warns(UserWarning, match=r"'x' hold whole numbers up to 1, of levels=256. Take levels=2; or"):
+    with pytest.warns(UserWarning, match=r"'x' have whole numbers up to 1, but levels=256. Use levels=2; or"):
         Categorical().check("x", np.eye(20))
     Categorical(levels=3).check("x", np.eye(20))  # most of them
     Categorical().check("x", np.eye(4))  # too few data to tell

@@ -105,7 +105,7 @@ PROGRAMS = {
     UndeclaredPart: "The prior StandardNormal is not declared in build()",
     SizeInPlate: "expected the data themselves",
     WrongWidth: "Net 'encoder': got an array of shape (3, 12), expected […, 6] as declared in build()",
-    NoSuchWord: "P has no word 'exp', but P.xp has: P.xp.exp",
+    NoSuchWord: "P has no attribute 'exp'. Use P.xp.exp",
     NoSuchNet: "Did you mean 'encoder'?",
     IntegerShape: "Net 'decoder': inputs: got shape 4",
     NotANet: "expected a Net, such as MLP()",

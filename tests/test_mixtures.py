@@ -242,7 +242,7 @@ class WithoutX(Program):
 
 
 def test_a_latent_that_does_not_come_from_x_alone_is_refused():
-    with pytest.raises(ProgramError, match=r"the guide does not give this z from x alone. Use MixtureOfGaussians"):
+    with pytest.raises(ProgramError, match=r"the guide does not draw this z from x only. Use MixtureOfGaussians"):
         WithoutX().declarations()
 
 

@@ -239,11 +239,9 @@ def test_what_are_no_classes_is_refused(label, message):
 
 def test_a_conditional_prior_of_what_is_discrete_is_refused():
     discrete = {"posterior": GumbelSoftmax(classes=3), "prior": CategoricalPrior()}
-    with pytest.raises(
-        SpecError, match="conditional_prior: got true, which takes the place of prior, but prior is Cat"
-    ):
+    with pytest.raises(SpecError, match="conditional_prior: got True, which replaces the prior, but prior=Cat"):
         conditional(conditional_prior=True, **discrete).initialise(0)
-    with pytest.raises(SpecError, match="conditional_prior: got true, which is over real latents"):
+    with pytest.raises(SpecError, match="conditional_prior: got True, which is for real latents"):
         conditional(conditional_prior=True, posterior=discrete["posterior"]).initialise(0)
     found = run_trace(get_runtime("pyro", conditional(**discrete)), *start(conditional(**discrete), LABELLED), 2)
     assert np.isfinite(bounds.log_weights(found, np)).all()
@@ -301,7 +299,7 @@ def test_the_likelihood_is_the_sum_over_labels(backend):
 
 def test_labels_of_the_semi_supervised_are_checked():
     program = SemiSupervisedVAE(event_shape=(5,), classes=3, latent=2, classifier=NET, **NETS)
-    with pytest.raises(DataError, match=r"'label': got -2 .*classes from 0 to 2, or -1 where missing"):
+    with pytest.raises(DataError, match=r"'label': got -2 .*classes from 0 to 2, or -1 if missing"):
         ppdgm.fit(program, {"x": X, "label": np.full(40, -2)}, steps=1, progress=False)
 
 
@@ -352,7 +350,7 @@ def test_clusters_are_summed_out(backend, assignment):
 
 def test_clusters_of_discrete_latents_are_refused():
     program = MixtureVAE(event_shape=(5,), posterior=GumbelSoftmax(classes=3), **NETS)
-    with pytest.raises(SpecError, match="clusters are of real ones"):
+    with pytest.raises(SpecError, match="clusters need real latents"):
         program.initialise(0)
 
 

@@ -155,12 +155,12 @@ REFUSED = {
     ],
     "overwrite": [(lambda: train(overwrite=True), "the run's folder, and there is none")],
     "compile": [
-        (lambda: train(compile=True), "on numpyro JAX compiles every step"),
+        (lambda: train(compile=True), "on numpyro, JAX always compiles every step"),
         (lambda: train(PPCA(event_shape=(4,)), engine=EM(), compile=True, backend="pyro"), "closed-form steps"),
         (lambda: train(PPCA(event_shape=(4,)), engine=EM(), compile=True), "closed-form steps"),
-        (lambda: train(engine=MonteCarloEM(sampler=HMC()), compile=True, backend="pyro"), "does not take HMC"),
-        (lambda: pair(compile=True), "through which a plain pair runs"),
-        (lambda: train(optimiser=lambda p: None, compile=True, backend="pyro"), "an optimiser of your own"),
+        (lambda: train(engine=MonteCarloEM(sampler=HMC()), compile=True, backend="pyro"), "can't compile HMC"),
+        (lambda: pair(compile=True), "which a plain pair needs"),
+        (lambda: train(optimiser=lambda p: None, compile=True, backend="pyro"), "can't compile your own optimiser"),
     ],
     "learning_rate": [
         (lambda: train(engine=OWN, learning_rate=0.1), "every stage has a learning rate"),

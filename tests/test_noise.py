@@ -137,9 +137,7 @@ def test_other_keys_are_refused_in_numpyros_evaluations(encode):
     program = numpyro_pair(encode)
     fit = ppdgm.fit(program, DATA, **QUICK)
     for call in (fit.elbo, fit.encode, lambda x: ppdgm.log_weights(program, fit.params, x)):
-        with pytest.raises(
-            ProgramError, match=r"random numbers outside its sample sites.*numpyro.prng_key\(\) is used"
-        ):
+        with pytest.raises(ProgramError, match=r"random numbers outside its sample sites.*uses numpyro.prng_key\(\)"):
             call(DATA)
     with pytest.raises(ProgramError, match="random numbers outside"):
         ppdgm.fit(program, DATA, validation=DATA, **QUICK)

@@ -120,17 +120,17 @@ def other_plate_in_the_guide(lib):
     return pair(lib)[0], pair(lib, name="batch")[1]
 
 
-@says("Plate 'data' takes 5 data at a time in the model, but 20 in the guide", "the same subsample_size in both")
+@says("Plate 'data' takes 5 rows at a time in the model, but 20 in the guide", "the same subsample_size in both")
 def guide_takes_all_data(lib):
     return pair(lib, size=N, part=B)[0], pair(lib, size=N)[1]
 
 
-@says("Plate 'data' takes 20 data at a time in the model, but 5 in the guide")
+@says("Plate 'data' takes 20 rows at a time in the model, but 5 in the guide")
 def model_takes_all_data(lib):
     return pair(lib, size=N)[0], pair(lib, size=N, part=B)[1]
 
 
-@says("Plate 'data' takes 5 data at a time in the model, but 4 in the guide")
+@says("Plate 'data' takes 5 rows at a time in the model, but 4 in the guide")
 def two_minibatch_sizes(lib):
     return pair(lib, size=N, part=B)[0], pair(lib, size=N, part=4)[1]
 
@@ -206,7 +206,7 @@ def one_datum_for_all(lib):
 # --- sites ------------------------------------------------------------------------------------------------------------
 
 
-@says("'z' has obs=… in the guide", "drop obs=…")
+@says("'z' has obs=… in the guide", "Remove obs=…")
 def guide_observes_its_latent(lib):
     return pair(lib, guide=lambda lib, x: lib.sample("z", posterior(lib, x), obs=x[:, :2]))
 

@@ -93,7 +93,7 @@ def test_what_is_no_constant_scale_is_refused(case, backend):
 @pytest.mark.parametrize("backend", LIBRARIES)
 @pytest.mark.parametrize("engine", [IWAE(k=2), SVI(capacity=1.0)])
 def test_engines_without_room_for_scales_say_so(engine, backend):
-    with pytest.raises(ProgramError, match=r"'z' is scaled.*has no room for"):
+    with pytest.raises(ProgramError, match=r"'z' is scaled.*does not support scales"):
         ppdgm.fit(pair_of(backend, 0.5), X, engine=engine, steps=1, progress=False)
 
 
@@ -116,7 +116,7 @@ def test_an_array_that_is_closed_over_knows_all_rows_alone(backend):
     fit = ppdgm.fit(pair, X, steps=1, learning_rate=1e-9, progress=False)
     masked = np.where(np.arange(N) % 2 == 0, -0.5 * np.log(2 * np.pi) - 0.5 * (X**2 + 1.0), 0.0)
     assert fit.elbo(X, k=2000).mean == pytest.approx(masked.mean(), abs=0.05)
-    with pytest.raises(ProgramError, match="something for each of the 30 rows"):
+    with pytest.raises(ProgramError, match=r"expected 30\. The pair has something for each row"):
         fit.elbo(X[:7])
     with pytest.raises(PpdgmError, match="batch_size: got 5, but the pair takes all its 30 rows"):
         ppdgm.fit(pair, X, steps=1, batch_size=5, progress=False)

@@ -396,8 +396,8 @@ def fixed_guide(x):
 
 REFUSED = {
     "hmc": (lambda: vae_with(NET), MonteCarloEM(sampler=HMC()), BACKENDS, "HMC moves the minibatch's latents together"),
-    "batch norm": (lambda: vae_with(torch_net(torch.nn.BatchNorm1d(4))), SVI(), ["pyro"], "BatchNorm1d takes"),
-    "a buffer that moves": (lambda: vae_with(torch_net(Counts(True))), SVI(), ["pyro"], "moves the buffer .*seen"),
+    "batch norm": (lambda: vae_with(torch_net(torch.nn.BatchNorm1d(4))), SVI(), ["pyro"], "BatchNorm1d computes"),
+    "a buffer that moves": (lambda: vae_with(torch_net(Counts(True))), SVI(), ["pyro"], "changes the buffer .*seen"),
     "a plate's own size": (
         lambda: Program.from_pyro(fixed_plate, fixed_guide, data_plate="data"), SVI(), ["pyro"],
         "fixes the minibatch at 4",

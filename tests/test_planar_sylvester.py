@@ -166,7 +166,7 @@ def test_reflections_keep_lengths():
 
 
 def test_more_columns_than_dimensions_are_refused():
-    with pytest.raises(SpecError, match=r"Sylvester.columns: got 5, expected at most the latent's width, 4"):
+    with pytest.raises(SpecError, match=r"Sylvester.columns: got 5, expected at most 4, the width of the latent"):
         Sylvester(columns=5).build(Context(Declarations()), 4, conditional=True)
 
 

@@ -47,7 +47,7 @@ def model_observes_outside(self, P, x):
     P.sample("x", self.likelihood(P, z), obs=x)
 
 
-@says("'first'", "data of shape (3,)", "once for all data", "Observe it inside `with P.plate(…):`")
+@says("'first'", "data of shape (3,)", "one event for all data", "Observe it inside `with P.plate(…):`")
 def model_observes_a_column_outside(self, P, x):
     P.sample("first", P.dist.Normal(P.full((), 0.0), P.full((), 1.0)), obs=x[:, 0])
     Right.model(self, P, x)
@@ -92,7 +92,7 @@ def model_plate_in_a_plate(self, P, x):
             P.sample("x", self.likelihood(P, z), obs=x)
 
 
-@says("A plate is no loop", "with P.plate(name, x):")
+@says("A plate is not a loop", "with P.plate(name, x):")
 def guide_loops_over_a_plate(self, P, x):
     for _ in P.plate("data", x):
         pass
@@ -116,12 +116,17 @@ def likelihood_without_event(self, P, z):
     return P.dist.Bernoulli(logits=P.net("decoder")(z))
 
 
-@says("'x'", "batch shape (2,)", "events of shape (3, 6) take in the dimension of the data", "make it .to_event(1)")
+@says("'x'", "batch shape (2,)", "events of shape (3, 6) contain the dimension of the data", "make it .to_event(1)")
 def likelihood_with_an_event_too_many(self, P, z):
     return P.dist.Bernoulli(logits=P.net("decoder")(z)).to_event(2)
 
 
-@says("'z'", "(2, 3, 3, 4) from the guide", "expected [K, B, *event] = (2, 3, 4)", "one less in .to_event(n)")
+@says(
+    "'z'",
+    "(2, 3, 3, 4) from the guide",
+    "expected [K, B, *event] = (2, 3, 4)",
+    "use a smaller n (by 1) in its .to_event(n)",
+)
 def posterior_with_an_event_too_many(self, P, x):
     return normal(P, P.net("encoder")(x)).to_event(2)
 
@@ -172,7 +177,7 @@ def model_observes_two_columns(self, P, x):
         P.sample("x", self.likelihood(P, P.sample("z", self.prior(P))), obs=x[:, :2])
 
 
-@says("'x'", "data of shape (6,)", "one for each of 3 data", "expected (3, 6)")
+@says("'x'", "data of shape (6,)", "one for each of 3 rows", "expected (3, 6)")
 def model_observes_one_datum_in_all(self, P, x):
     with P.plate("data", x):
         P.sample("x", self.likelihood(P, P.sample("z", self.prior(P))), obs=x[0])
@@ -192,14 +197,14 @@ def guide_slips_in_a_name(self, P, x):
         P.sample("Z", self.posterior(P, x))
 
 
-@says("'w' is drawn in the guide, but is no latent site of the model", "The latents of the model: z")
+@says("'w' is drawn in the guide, but is not a latent site of the model", "The latents of the model: z")
 def guide_draws_one_too_many(self, P, x):
     Right.guide(self, P, x)
     with P.plate("data", x):
         P.sample("w", self.posterior(P, x))
 
 
-@says("'z' is drawn twice", "a name of its own")
+@says("'z' is drawn twice", "its own name")
 def model_draws_twice(self, P, x):
     with P.plate("data", x):
         P.sample("z", self.prior(P))
@@ -212,7 +217,7 @@ def guide_names_a_function_like_its_latent(self, P, x):
     P.deterministic("z", x)
 
 
-@says("'z' has obs=… in the guide", "drop obs=…")
+@says("'z' has obs=… in the guide", "Remove obs=…")
 def guide_observes_its_latent(self, P, x):
     with P.plate("data", x):
         P.sample("z", self.posterior(P, x), obs=x[:, :4])
@@ -237,7 +242,7 @@ def model_without_data(self, P, x):
         P.sample("z", self.prior(P))
 
 
-@says("'x': got obs of list", "P.constant(…)")
+@says("'x': got list for obs", "P.constant(…)")
 def model_observes_a_list(self, P, x):
     with P.plate("data", x):
         P.sample("x", self.likelihood(P, P.sample("z", self.prior(P))), obs=[0.0] * 6)
@@ -254,7 +259,7 @@ def prior_of_another_support(self, P):
     return P.dist.Bernoulli(logits=P.full((4,), 0.0)).to_event(1)
 
 
-@says("P.sample: got Independent in the place of the site's name", 'P.sample("z", distribution)')
+@says("P.sample: got Independent instead of the site's name", 'P.sample("z", distribution)')
 def guide_without_a_name(self, P, x):
     P.sample(self.posterior(P, x), "z")
 
@@ -274,7 +279,7 @@ def posterior_that_is_a_class(self, P, x):
     return P.dist.Normal
 
 
-@says("'z': got StandardNormal, expected a distribution", "Call it")
+@says("'z': got StandardNormal, expected a distribution", "call it: StandardNormal(…)(P, …)")
 def prior_that_is_a_part(self, P):
     return StandardNormal()
 

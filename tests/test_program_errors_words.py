@@ -17,12 +17,16 @@ says = MISTAKES.says
 # --- Python, torch and JAX --------------------------------------------------------------------------------------------
 
 
-@says("'z': got Normal, expected a distribution", "It is one of torch's: take it from P.dist", on=("numpyro",))
+@says(
+    "'z': got Normal, expected a distribution", "It belongs to torch. Use the distribution from P.dist", on=("numpyro",)
+)
 def prior_from_pyro(self, P):
     return pyro_dist.Normal(torch.zeros(4), 1.0).to_event(1)
 
 
-@says("'z': got Normal, expected a distribution", "It is one of numpyro's: take it from P.dist", on=("pyro",))
+@says(
+    "'z': got Normal, expected a distribution", "It belongs to numpyro. Use the distribution from P.dist", on=("pyro",)
+)
 def prior_from_numpyro(self, P):
     return numpyro_dist.Normal(jnp.zeros(4), 1.0).to_event(1)
 
@@ -65,13 +69,13 @@ def guide_writes_into_an_array(self, P, x):
     Right.guide(self, P, h)
 
 
-@says("The guide changes its data in place", "Write x = x + … for x += …", on=("pyro",))
+@says("The guide changes its data in place", "Write x = x + … instead of x += …", on=("pyro",))
 def guide_writes_into_the_data(self, P, x):
     x *= 1.0
     Right.guide(self, P, x)
 
 
-@says("in-place operation", "write a = a + b for a += b", on=("pyro",))
+@says("in-place operation", "Write a = a + b instead of a += b", on=("pyro",))
 def prior_writes_into_a_parameter(self, P):
     loc = P.param("loc")
     loc += 1.0
@@ -101,17 +105,17 @@ def guide_calls_itself(self, P, x):
 # --- words and declarations -------------------------------------------------------------------------------------------
 
 
-@says("P has no word 'ful'. Did you mean 'full'?")
+@says("P has no attribute 'ful'. Did you mean 'full'?")
 def prior_slips_in_a_word(self, P):
     return P.ful((4,), 0.0)
 
 
-@says("P has no word 'zeros', but P.xp has: P.xp.zeros")
+@says("P has no attribute 'zeros'. Use P.xp.zeros")
 def prior_forgets_xp(self, P):
     return P.zeros(4)
 
 
-@says("P has no word 'Normal', but P.dist has: P.dist.Normal")
+@says("P has no attribute 'Normal'. Use P.dist.Normal")
 def prior_forgets_dist(self, P):
     return P.Normal(0.0, 1.0)
 
@@ -167,7 +171,7 @@ def prior_declares_a_parameter(self, P):
     return P.param("loc", P.full((4,), 0.0))
 
 
-@says("context.param: got 3 in the place of the name")
+@says("context.param: got 3 instead of the name")
 def build_without_names(self, c):
     c.param(3, (4,))
 

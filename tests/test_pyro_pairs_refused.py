@@ -122,17 +122,17 @@ def five(x):
     return pyro.plate("data", N, subsample_size=5)
 
 
-no_plate = ProgramError, r"no data plate 'data' .*Its plates: batch.*data_plate=…"
+no_plate = ProgramError, r"no plate 'data'.*Its plates: batch.*data_plate=…"
 REFUSED = {
     "no such plate": (pair_of(simple, plate=lambda x: pyro.plate("batch", x.shape[0])), no_plate[1]),
     "a plate with its own indices": (
         pair_of(simple, plate=lambda x: pyro.plate("data", 50, subsample=torch.arange(5))),
-        r"'data' has indices of its own .*subsample_size=B",
+        r"'data' has its own indices .*subsample_size=B",
     ),
-    "a plate one by one": ((sequential, sequential), "'data' runs one datum at a time"),
+    "a plate one by one": ((sequential, sequential), "'data' goes row by row"),
     "two minibatch sizes": (
         (pair_of(simple, plate=five)[0], pair_of(simple, plate=lambda x: pyro.plate("data", N, subsample_size=4))[1]),
-        "Plate 'data' takes 5 data at a time in the model, but 4 in the guide",
+        "Plate 'data' takes 5 rows at a time in the model, but 4 in the guide",
     ),
     "an inner plate that subsamples": (pair_of(inner_subsample), "'pixels' subsamples, but only the data plate"),
     "an inner plate that was made before": (
@@ -159,7 +159,10 @@ REFUSED = {
         pair_of(other_name),
         "'latent' is latent in the model, but the guide does not draw it",
     ),
-    "more in the guide": (pair_of(simple, extra), "'extra' is drawn in the guide, but is no latent site of the model"),
+    "more in the guide": (
+        pair_of(simple, extra),
+        "'extra' is drawn in the guide, but is not a latent site of the model",
+    ),
     "outside the plate": (
         (outside_model, outside_guide),
         rf"'z' is outside the data plate, but its distribution has batch shape \({N},\).*\.to_event\(1\)",
@@ -214,7 +217,7 @@ def test_a_parameter_that_appears_later_is_refused():
             observe(x)
 
     runtime, params, data = start((model, pair_of(simple)[1]), draw())
-    with pytest.raises(ProgramError, match="'late' appears only now"):
+    with pytest.raises(ProgramError, match="'late' did not exist when the pair was first run"):
         log_weights(runtime, params, data, np.arange(2), 1)
 
 

@@ -181,7 +181,7 @@ MISTAKES = {
     ObservationTooNarrow: ["'x'", "data of shape (3, 2)", "events of shape (4,)", "expected (3, 4)", ".to_event(n)"],
     ObservationOfScalars: ["'x'", "data of shape (3, 4)", "events of shape ()", "expected (3,)"],
     OtherName: ["'z' is latent in the model", "the guide does not draw it", "Did you mean 'zz'?", "obs="],
-    OneTooMany: ["'w' is drawn in the guide", "no latent site of the model"],
+    OneTooMany: ["'w' is drawn in the guide", "not a latent site of the model"],
     EmptyGuide: ["'z' is latent in the model", "the guide does not draw it"],
     OtherWidth: ["'z'", "values of shape (5, 3, 3)", "events of shape (2,)", "(5, 3, 2)", "width"],
     WidthThatWouldBroadcast: ["'z'", "values of shape (5, 3, 1)", "events of shape (2,)", "(5, 3, 2)"],

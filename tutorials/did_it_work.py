@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Did it work?
 #
-# The ELBO rose, and then it stopped. Is the model good? Is the guide, which replaces the posterior, right? Are the
-# latents used? One number can't answer these questions. `fit.diagnose` answers them one by one, with a summary in
+# The ELBO rose, and then it stopped. Is the model good? Is the guide close to the posterior? Are the latents used? One
+# number can't answer these questions. `fit.diagnose` answers them one by one, with a summary in
 # words:
 #
 # | question | method |
@@ -39,9 +39,9 @@ OUT.mkdir(parents=True, exist_ok=True)
 # %% [markdown]
 # ## A model where every answer is known
 #
-# The data are 178 wines with 13 columns. PPCA has two latents and its best parameters. The posterior is then normal
-# with a diagonal covariance, so that a linear guide q(z|x) = N(Ax + b, diag s²) can be exact. We can also make it
-# wrong, with s equal to f times the right value. We can compute what a diagnosis should find:
+# The data are 178 wines with 13 columns. We use PPCA with two latents, at its maximum-likelihood parameters. Its
+# posterior is normal with a diagonal covariance. So a linear guide q(z|x) = N(Ax + b, diag s²) can be exact. We can
+# also make it wrong, with s equal to f times the right value. We can compute what a diagnosis should find:
 #
 # * **weights** p(x, z)/q(z|x) have a tail of shape 1 − f², for f < 1. Pareto k̂ estimates this number. Above 0.7,
 #   averages over draws of the guide are not reliable. For f = 1 all weights are equal.
@@ -72,8 +72,8 @@ def with_scale(f):
 
 depth = {"k": 100, "simulated": 200} if SMALL else {"k": 2000, "simulated": 1000}
 parts = ("likelihood", "calibration") if SMALL else ("likelihood", "calibration", "gaps")
-print("PPCA, in pairs: what was found, and what the formula says")
-print("   f     Pareto k̂ (median)    90 % intervals hold    log p(x) − ELBO, nats    ranks uniform")
+print("PPCA. The columns with two numbers show the diagnosis, then the formula.")
+print("   f     Pareto k̂ (median)    in 90 % intervals      log p(x) − ELBO, nats    ranks uniform")
 known, formula = {}, {}
 for f in (1.0, 0.3) if SMALL else (1.0, 0.9, 0.7, 0.3):
     found = known[f] = with_scale(f).diagnose(x, parts=parts, **depth)
@@ -88,10 +88,10 @@ for f in (1.0, 0.3):
     print(f"\nIn words, for f = {f}:\n{known[f]}")
 
 # %% [markdown]
-# Gaps can be wrong by a hundredth of a nat, because the ELBO is an average over draws. For f = 1 all weights are log
-# p(x), and the gap is 0. Now look at f = 0.7. Pareto k̂ is well below its threshold, and the gap is only a fifth of a
-# nat, but a 90 % interval contains the true z in only 75 % of the data. So log p(x) is right, but the posterior is too
-# narrow. Whether a guide is good enough depends on its use.
+# Gaps can be wrong by a hundredth of a nat, because the ELBO is an average over draws. For f = 1 all log-weights are
+# equal to log p(x), and the gap is 0. Now look at f = 0.7. Pareto k̂ is well below its threshold, and the gap is only a
+# fifth of a nat, but a 90 % interval contains the true z in only 75 % of the data. So log p(x) is right, but the
+# posterior is too narrow. Whether a guide is good enough depends on its use.
 #
 # ## Three VAEs
 #
@@ -100,8 +100,8 @@ for f in (1.0, 0.3):
 # * **collapsed**: trained with β = 8, so that one nat of information costs eight nats. The decoder learns not to use z.
 # * **narrow**: the healthy model, but with a guide that is too narrow: we add a number to the encoder's last layer.
 #
-# With `diagnose_epochs=2`, training computes these numbers every second epoch, on validation images. It also warns that
-# the KL of the collapsed model stays near 0.
+# With `diagnose_epochs=2`, training computes KL, active units and information every second epoch, on validation images.
+# It also warns that the KL of the collapsed model stays near 0.
 
 # %%
 data = ppdgm.load_data("digits")  # 8×8 images, 0 or 1
@@ -124,7 +124,7 @@ bias[latent:] -= 1.0
 narrow = Fit(program, {**healthy.params, last: bias}, runtime=healthy.runtime)
 width = [fit.encode(data.test, k=200).std(0).mean() for fit in (narrow, healthy)]
 
-print("\nWhile they were trained     healthy                         collapsed")
+print("\nDuring training             healthy                         collapsed")
 print("epoch           KL, active, information (nats)     KL, active, information (nats)")
 looks = [fit.history for fit in (healthy, collapsed)]
 steps_per_epoch = looks[0]["validation_step"][0]
@@ -132,15 +132,15 @@ epoch = looks[0]["live_step"] / steps_per_epoch
 for i in range(0, len(epoch), 1 if SMALL else 7):
     row = [f"{h['live_kl_z'][i]:14.2f} {h['live_active_z'][i]:7.0f} {h['live_information'][i]:12.2f}" for h in looks]
     print(f"{epoch[i]:5.0f}" + "".join(row))
-print(f"These looks took {healthy.info['diagnose_share']:.1%} of the time.")
+print(f"These diagnoses took {healthy.info['diagnose_share']:.1%} of the time.")
 print(f"The narrow guide's standard deviations are {width[0] / width[1]:.2f} times the healthy one's, on average.")
 
 # %% [markdown]
 # ## The verdict in words
 #
-# `parts` selects parts of the diagnosis; by default all. For predictive checks a statistic is a function of a data set.
-# The default statistics are about single pixels; `edges` is how often neighbouring pixels differ. (With S drawn data
-# sets, the p-value is at least 2/(S + 1), so draw enough of them.)
+# `parts` selects parts of the diagnosis; the default is all parts. For predictive checks, a statistic is a function of
+# a data set. The default statistics are about single pixels; `edges` is how often neighbouring pixels differ. (With S
+# drawn data sets, the p-value is at least 2/(S + 1), so draw enough of them.)
 
 
 # %%
@@ -164,7 +164,7 @@ for name, diagnosis in found.items():
 
 # %% [markdown]
 # A ✗ is a serious problem, a ! is something to improve. The healthy model has no ✗, but it is not perfect: its ! marks
-# say that the encoder loses almost a nat, and that its images have too many edges. The two others have a ✗ each, in
+# show that the encoder loses almost a nat, and that its images have too many edges. The two others have a ✗ each, in
 # different places. The guide of the collapsed model is right: if x has no information about z, the posterior is the
 # prior, which is easy to learn. So tight bounds, calibrated ranks and small k̂ do not show a good model; and a good
 # model, such as the narrow one, can have a bad guide. Now we look at the numbers behind these words.
@@ -183,11 +183,12 @@ print("± draws  " + "".join(f"{curve.monte_carlo_error[-1]:12.3f}" for curve in
 print("± images " + "".join(f"{curve.standard_error[-1]:12.2f}" for curve in curves.values()))
 missing = found["healthy"].log_likelihood.mean - found["narrow"].log_likelihood.mean
 times = missing / curves["narrow"].monte_carlo_error[-1]
-print(f"Healthy and narrow are one model. The narrow guide is {missing:.2f} nats too low, {times:.0f} times its error.")
+print("Healthy and narrow are the same model with two guides.")
+print(f"With the narrow guide, log p(x) is {missing:.2f} nats too low: {times:.0f} times its reported error.")
 
 # %% [markdown]
-# An error that is estimated from draws can't see what all draws miss. Pareto k̂ can, image by image: it is large if a
-# few weights are much larger than all others.
+# An error that is estimated from draws does not include what all draws miss. Pareto k̂ shows this image by image: it is
+# large if a few weights are much larger than all others.
 
 # %%
 for name, diagnosis in found.items():
@@ -269,7 +270,7 @@ tail.set(title="PPCA: k̂ (dashed: by the formula)", xlabel="Pareto k̂", ylabel
 for (name, color), h in zip(colors.items(), looks, strict=False):
     live.plot(epoch, h["live_kl_z"], color=color, lw=1.5, label=f"{name}: KL")
     live.plot(epoch, h["live_information"], color=color, lw=1.5, ls="--", label=f"{name}: information")
-live.set(title="While they were trained", xlabel="epoch", ylabel="validation images   [nats]")
+live.set(title="During training", xlabel="epoch", ylabel="validation images   [nats]")
 
 for name, curve in curves.items():
     bound.fill_between(
@@ -300,7 +301,7 @@ for i, name in enumerate(("healthy", "collapsed")):
     parts.bar(i, s.mutual_information.value, 0.6, color=colors[name])
     parts.bar(i, s.marginal_kl.value, 0.6, bottom=s.mutual_information.value, color=colors[name], alpha=0.4)
     parts.text(i, s.most + 0.15, f"{s.mutual_information.value:.2f} + {s.marginal_kl.value:.2f}", ha="center")
-parts.axhline(s.most, color=grey, lw=1, ls="--", label="log N, the most there can be")
+parts.axhline(s.most, color=grey, lw=1, ls="--", label="log N, the maximum")
 parts.set_xticks([0, 1], ["healthy", "collapsed"])
 parts.set(title="The KL: information (dark) + mismatch (light)", ylabel="nats per image", ylim=(0, 1.3 * s.most))
 
@@ -311,7 +312,7 @@ for name in ("narrow", "healthy"):
 rank.fill_between(u.points, u.lower - u.points, u.upper - u.points, color="0.8", label="99 %, if calibrated")
 rank.set(title="Ranks of the true z, simulated data", xlabel="rank / (L + 1)", ylabel="ECDF − uniform")
 
-cover.plot([0.4, 1], [0.4, 1], color=grey, lw=1, ls=":", label="as they should")
+cover.plot([0.4, 1], [0.4, 1], color=grey, lw=1, ls=":", label="correct intervals")
 for name, diagnosis in found.items():
     c = diagnosis.coverage["z"]
     cover.errorbar(c.levels, c.overall, yerr=2 * c.overall_errors, fmt="o-", ms=4, color=colors[name], label=name)
@@ -335,7 +336,7 @@ both.set_ylabel("upper − lower bound   [nats]")
 
 for name in ("healthy", "collapsed"):
     e = found[name].checks[1]
-    check.hist(e.replicated, 20, color=colors[name], alpha=0.7, label=f"{name}: drawn anew")
+    check.hist(e.replicated, 20, color=colors[name], alpha=0.7, label=f"{name}: drawn again")
 check.axvline(e.observed, color="k", lw=2, label="the test images")
 check.set(title="Posterior predictive check", xlabel="edges: share of differing neighbours", ylabel="data sets")
 
@@ -344,11 +345,12 @@ for axes in panels.ravel():
         axes.legend(fontsize=9, frameon=False, loc={khat: "lower left", check: "upper center"}.get(axes, "best"))
 caption = (
     "Top: for PPCA, k̂ agrees with the formula. The collapsed VAE stops using its latents in the first epochs. "
-    "A bound that is flat at its end has reached log p(x); the narrow guide's has not, and its k̂ show it.\n"
+    "A bound that is flat at its end has reached log p(x). The narrow guide's bound has not, and its k̂ are large.\n"
     "Middle: images with the largest and the smallest k̂ of the healthy guide. All its dimensions carry information, "
-    "together at most log N; the collapsed model's carry none. Ranks should stay within the grey band.\n"
-    "Bottom: intervals should be on the dotted line. Light parts of a gap are the encoder's, dark ones the family's. "
-    "Upper minus lower bound: zero on average, if chains have mixed. Drawn images should be close to the black line."
+    "together at most log N; those of the collapsed model carry none. Ranks should stay within the grey band.\n"
+    "Bottom: intervals should be on the dotted line. In a gap, the dark part is due to the guide's family, the light "
+    "part to the encoder. Upper minus lower bound: zero on average, if chains have mixed. Drawn images should be close "
+    "to the black line."
 )
 figure.text(0.5, 0.012, caption, ha="center", va="bottom", fontsize=11, color=grey, linespacing=1.5)
 figure.tight_layout(rect=(0, 0.1, 1, 1), h_pad=2.5)

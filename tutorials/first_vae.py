@@ -2,9 +2,9 @@
 # # A first VAE: ten lines, and what the numbers mean
 #
 # A variational autoencoder draws a code z ~ N(0, I). From the code, a network (the *decoder*) computes a probability
-# for each pixel, and the image x is drawn pixel by pixel. To train the decoder, we need the codes that an image may
-# come from: their distribution is p(z|x). There is no formula for p(z|x), so a second network (the *encoder*)
-# approximates it by q(z|x). Both networks are trained together.
+# for each pixel, and the image x is drawn pixel by pixel. To train the decoder, we need to know which codes an image
+# may come from. The distribution of these codes is p(z|x). There is no formula for p(z|x), so a second network (the
+# *encoder*) approximates it by q(z|x). Both networks are trained together.
 #
 # The data are 1,797 handwritten digits of 8×8 pixels, black or white. Here are the ten lines:
 
@@ -45,7 +45,7 @@ print(f"\nfair coins            {-64 * np.log(2):.1f} nats per image")
 print(f"a coin per pixel      {coins.mean():.1f}")
 print(f"this VAE              {log_likelihood.mean:.1f}")
 gain = log_likelihood.mean - coins.mean()
-print(f"The VAE gives a test image e^{gain:.1f} times the probability of the coins: its pixels depend on each other.")
+print(f"A test image is e^{gain:.1f} times as probable under the VAE as under the coins, which ignore other pixels.")
 
 # %% [markdown]
 # ## The ELBO: what training raises
@@ -70,7 +70,7 @@ elbo_now, kl_now = (fit.history[name][-20:].mean() for name in ("elbo", "kl"))  
 print(f"\nE_q[log p(x|z)], training images     {elbo_now + kl_now:7.2f} nats   how well codes explain images")
 print(f"−KL(q(z|x) ‖ p(z)), training images  {-kl_now:7.2f}        the cost of the codes")
 print(f"their sum, the training ELBO         {elbo_now:7.2f}")
-print(f"validation ELBO, the best            {fit.history['validation_elbo'].max():7.2f}        lower: new images")
+print(f"validation ELBO, the best            {fit.history['validation_elbo'].max():7.2f}        lower: unseen images")
 print(
     f"test log-likelihood − test ELBO      {log_likelihood.mean - elbo.mean:7.2f}        KL(q(z|x) ‖ p(z|x)), roughly"
 )
@@ -83,10 +83,10 @@ print(
 # * `monte_carlo_error`: how much would it change with *other draws of z*? It gets smaller with K. If it isn't small
 #   compared with the differences that you report, use more draws.
 #
-# We can check the second error: repeat an estimate that has few draws with other seeds, and look at the spread. The
-# spread of 20 values has itself an error of about 16 %, that is 1/√(2 · 19). So the spread and the reported error
-# should agree up to about 16 %. (To compare two models on the *same* images, compare them image by image: `.values` has
-# one number for each image.)
+# We can check the second error. We repeat an estimate that has few draws, with other seeds, and look at the spread. A
+# spread of 20 values has an error too: about 16 %, which is 1/√(2 · 19). So the spread and the reported error should
+# agree up to about 16 %. (To compare two models on the *same* images, compare them image by image: `.values` has one
+# number for each image.)
 
 # %%
 few = [fit.log_likelihood(data.test, k=20, seed=seed) for seed in range(4 if SMALL else 20)]
@@ -94,7 +94,7 @@ spread = np.std([e.mean for e in few], ddof=1)
 error = np.mean([e.monte_carlo_error for e in few])
 known = spread / (2 * (len(few) - 1)) ** 0.5
 print(f"\nwith 20 draws: spread over {len(few)} seeds {spread:.3f} ± {known:.3f}, reported error {error:.3f} nats")
-print(f"and their mean, {np.mean([e.mean for e in few]):.2f}, is lower than with more draws: it is a lower bound.")
+print(f"Their mean, {np.mean([e.mean for e in few]):.2f}, is lower than with more draws: each is a lower bound.")
 
 # %% [markdown]
 # ## Which coordinates of the code are used?
@@ -147,7 +147,7 @@ for axes, images, title in (
 caption = (
     "Left: the bound on the training images keeps rising. When the bound on new images stops rising, the model starts "
     "to memorise its training images.\n"
-    "Middle: z is drawn from the prior; shown are the probabilities of the pixels given z (grey: uncertain).\n"
+    "Middle: z is drawn from the prior; the pictures show the probabilities of the pixels given z (grey: uncertain).\n"
     "Right: images and what the decoder makes of their codes, 16 numbers each."
 )
 figure.text(0.5, 0.02, caption, ha="center", va="bottom", fontsize=9, color="0.35", linespacing=1.5)

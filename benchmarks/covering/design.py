@@ -54,7 +54,7 @@ def refused(factors: dict[str, list[str]], refusal: Callable[[Row], str | None],
             if (pair := (i, a, j, b)) not in covered:
                 reasons = [refusal(row) for row in _all(pair, factors)]
                 assert all(reasons), pair
-                found[pair] = min(filter(None, reasons), key=lambda r: "which is over" in r)
+                found[pair] = min(filter(None, reasons), key=lambda r: "which is for" in r)
     return found
 
 

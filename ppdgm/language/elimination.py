@@ -164,9 +164,9 @@ class Sums:
                 plate = next(p for p in further if p in there)
                 raise ProgramError(
                     f"Site {name!r} depends on {site!r}, which is enumerated outside plate {plate!r}, and on "
-                    f"{other!r}, which is enumerated inside it and can't be summed over first: the sum would go over "
-                    f"all joint values of {other!r} in the plate. Enumerate both in the model, or draw one of them in "
-                    "the guide."
+                    f"{other!r}, which is enumerated inside it. {other!r} can't be summed over first, because the sum "
+                    "would be over all its joint values in the plate. Enumerate both in the model, or draw one of them "
+                    "in the guide."
                 )
         total = term.log_prob
         for dim in further.values():
@@ -214,9 +214,9 @@ def check_read(name: str, enumerated: np.ndarray, alone: np.ndarray) -> None:
         known = np.isfinite(enumerated) & np.isfinite(alone)
         if (known & (np.abs(enumerated - alone) > ALIKE * (1 + np.abs(alone)))).any():
             raise ProgramError(
-                f"Site {name!r}: its term at a value of what is enumerated is not the one that it has where this value "
-                "is drawn. An enumerated site's values have a dimension of their own, left of all plates: count "
-                "dimensions from the right, c.sum(-1) and h[..., 0, :], and take rows of a table by table[c]."
+                f"Site {name!r}: its term at an enumerated value differs from its term when this value is drawn. The "
+                "values of an enumerated site have their own dimension, left of all plates. Count dimensions from the "
+                "right (c.sum(-1), h[..., 0, :]), and take rows of a table with table[c]."
             )
 
 
@@ -227,19 +227,20 @@ def _depends(array: Array, axis: int) -> bool:
 def _check_alike(name: str, p: Term | None, q: Term) -> None:
     if p is None:
         raise ProgramError(
-            f"Site {name!r} is enumerated in the guide, but is auxiliary, no latent of the model: a sum over its "
-            "values would be inside log q. Draw it: without \"enumerate\", and with estimator='score' in training."
+            f"Site {name!r} is enumerated in the guide, but is auxiliary, not a latent of the model. A sum over its "
+            'values would be inside log q. Draw it: leave "enumerate" out, and train with '
+            "estimator='score'."
         )
     if p.plates.keys() != q.plates.keys():
         raise ProgramError(
-            f"Site {name!r} is enumerated, in the plates {', '.join(q.plates)} in the guide, but {', '.join(p.plates)} "
-            "in the model. Put it into the same plates in both."
+            f"Site {name!r} is enumerated in the plates {', '.join(q.plates)} in the guide, but in "
+            f"{', '.join(p.plates)} in the model. Put it into the same plates in both."
         )
 
 
 def escapes(name: str, site: str, plate: str) -> ProgramError:
     """The error for a site outside a plate that depends on one that is enumerated inside."""
     return ProgramError(
-        f"Site {name!r} depends on {site!r}, which is enumerated inside {plate}, but is itself outside it. Put both "
-        "into the same plates, or sum over the plate before."
+        f"Site {name!r} is outside {plate}, but depends on {site!r}, which is enumerated inside it. Put both into the "
+        "same plates, or sum over the plate first."
     )

@@ -30,8 +30,9 @@ def wanted(name: str, infer: Mapping[str, Any] | None) -> bool:
         raise ProgramError(f'Site {name!r}: got infer={{"enumerate": {how!r}}}, expected "parallel" or "sequential".')
     if how and (infer or {}).get("num_samples"):
         raise ProgramError(
-            f'Site {name!r}: infer["num_samples"] draws some of its values, and enumeration here sums over all. Leave '
-            "num_samples out, or draw the site: without \"enumerate\", and with estimator='score' in training."
+            f'Site {name!r}: infer["num_samples"] draws some of its values, but enumeration in ppdgm sums over all of '
+            'them. Leave num_samples out; or draw the site: leave "enumerate" out, and train with '
+            "estimator='score'."
         )
     return bool(how)
 
@@ -47,7 +48,7 @@ def all_values(name: str, dist: Any, sizes: Mapping[str, int], reshape: Callable
     count = least if values is None else len(values)
     if (total := count * prod([*sizes.values()])) > LIMIT:
         raise ProgramError(
-            f"Site {name!r}: enumeration would take {total} joint values, and at most {LIMIT} are allowed. Use fewer "
+            f"Site {name!r}: enumeration would sum over {total} joint values; at most {LIMIT} are allowed. Use fewer "
             "latents or classes, or a relaxation, such as GumbelSoftmax."
         )
     return reshape(values, (count, *(1,) * (len(sizes) + width), *dist.event_shape))
@@ -62,8 +63,8 @@ def _support(name: str, dist: Any) -> Array:
     while type(dist).__name__ in ("ExpandedDistribution", "MaskedDistribution"):
         dist = dist.base_dist
     raise ProgramError(
-        f"Site {name!r}: {type(dist).__name__} can't be enumerated: its values are not finitely many, or not "
-        "listed by the library. Use a Bernoulli or Categorical, a site for each number, or drop infer={'enumerate': …}."
+        f"Site {name!r}: {type(dist).__name__} can't be enumerated: it has infinitely many values, or the library does "
+        "not list them. Use a Bernoulli or Categorical, or a site for each number; or remove infer={'enumerate': …}."
     )
 
 

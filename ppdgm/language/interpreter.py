@@ -147,7 +147,7 @@ class _InPlate:
         self.reading.inside = False
 
     def __iter__(self) -> Iterator[Any]:
-        raise ProgramError("A plate is no loop: write `with P.plate(name, x):`, and treat all data at once.")
+        raise ProgramError("A plate is not a loop. Write `with P.plate(name, x):`, and compute with all rows at once.")
 
 
 class Reading:
@@ -196,8 +196,8 @@ class Reading:
     def plate(self, name: str, data: Array) -> AbstractContextManager[Any]:
         if self.inside:
             raise ProgramError(
-                f"Plate {name!r} is inside another. A program has one data plate: declare inner dimensions with "
-                ".to_event(n)."
+                f"Plate {name!r} is inside another plate. A program has only the data plate. Declare inner dimensions "
+                "with .to_event(n)."
             )
         if data is not UNSEEN and not getattr(data, "shape", ()):
             raise ProgramError(
@@ -205,8 +205,8 @@ class Reading:
             )
         if data is not UNSEEN and data.shape[0] != self.shape[1]:
             raise ProgramError(
-                f"Plate {name!r}: got data of {data.shape[0]} rows, expected {self.shape[1]}, the minibatch as it was "
-                "handed to model and guide."
+                f"Plate {name!r}: got data of {data.shape[0]} rows, expected {self.shape[1]}, the rows of the "
+                "minibatch that model and guide receive."
             )
         return _InPlate(self)
 

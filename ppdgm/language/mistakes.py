@@ -12,18 +12,18 @@ INSIDE = "Draw it inside `with P.plate(…):`"
 
 
 NO_DREAM = (
-    "A plain pair can't be sampled without data, as the sleep phase of wake-sleep needs. Use "
+    "The sleep phase of wake-sleep draws from the model without data, and a plain pair can't do this. Use "
     "ReweightedWakeSleep(wake_phi=1.0, sleep_phi=0.0), or write the program over P."
 )
 
 NO_PRIOR = (
-    "A plain pair is drawn from by fit.sample(n) alone. Use the library's own Predictive with the model (of Pyro, "
-    "pyro.poutine.uncondition(model)(x)), or write the program over P."
+    "The only way to draw from a plain pair is fit.sample(n). For other draws, use the library's own Predictive with "
+    "the model (in Pyro, pyro.poutine.uncondition(model)(x)), or write the program over P."
 )
 
 NO_ROWS = (
-    "This run does not know the shapes of the rows that it was trained with, over which a plain pair's model is run. "
-    "Use the library's own Predictive with the model."
+    "To draw from a plain pair, its model runs on rows of the same shapes as the training data. This run did not save "
+    "these shapes. Use the library's own Predictive with the model."
 )
 
 NO_PREDICTIVE = (
@@ -36,15 +36,14 @@ def check_statement(name: Any, dist: Any, obs: Any, native: type, arrays: tuple[
     """Refuse a site without a name, a distribution of another library, or an observation in another kind of array."""
     if not isinstance(name, str):
         raise ProgramError(
-            f"P.sample: got {type(name).__name__} in the place of the site's name, expected text first: "
+            f"P.sample: got {type(name).__name__} instead of the site's name. Give the name first: "
             'P.sample("z", distribution).'
         )
     if not isinstance(dist, native):
         raise not_a_distribution(name, dist, native)
     if obs is not None and not isinstance(obs, arrays):
         raise ProgramError(
-            f"Site {name!r}: got obs of {_kind(obs)}, expected data that were handed to the model as its arguments, or "
-            "P.constant(…)."
+            f"Site {name!r}: got {_kind(obs)} for obs, expected data from the model's arguments, or P.constant(…)."
         )
 
 
@@ -62,11 +61,11 @@ def not_a_distribution(name: str, got: Any, native: type, dist: str = "P.dist") 
     if isinstance(got, type):
         remedy = f"Give it its parameters: {got.__name__}(…)."
     elif other and any(c.__module__.startswith(other) for c in type(got).__mro__) and hasattr(got, "batch_shape"):
-        remedy = f"It is one of {other}'s: take it from {dist}."
+        remedy = f"It belongs to {other}. Use the distribution from {dist}."
     elif callable(got) and dist == "P.dist":
-        remedy = f"Call it: {type(got).__name__}(…)(P, …) is one, if it is a prior, posterior or likelihood."
+        remedy = f"If it is a prior, posterior or likelihood, call it: {type(got).__name__}(…)(P, …)."
     else:
-        remedy = f'A site takes a distribution: sample("{name}", {dist}.Normal(…)).'
+        remedy = f'Give a distribution: sample("{name}", {dist}.Normal(…)).'
     return ProgramError(f"Site {name!r}: got {_kind(inner(got))}, expected a distribution. {remedy}")
 
 
@@ -82,13 +81,14 @@ def check_sites(guide: list[str], model: list[str]) -> None:
     if missing := [n for n in model if n not in guide]:
         raise ProgramError(
             f"Site {missing[0]!r} is latent in the model, but the guide does not draw it. "
-            f"{_others('The guide draws', missing[0], guide)} Draw it in the guide, or give it obs=… in the "
-            'model; a discrete one may be summed over instead: infer={"enumerate": "parallel"} in the model.'
+            f"{_others('The guide draws', missing[0], guide)} Draw it in the guide, or give it obs=… in the model. A "
+            'discrete site can also be summed out: infer={"enumerate": "parallel"} in the model.'
         )
     if extra := [n for n in guide if n not in model]:
         raise ProgramError(
-            f"Site {extra[0]!r} is drawn in the guide, but is no latent site of the model. "
-            f"{_others('The latents of the model', extra[0], model)} Draw it in the model too, or leave it out."
+            f"Site {extra[0]!r} is drawn in the guide, but is not a latent site of the model. "
+            f"{_others('The latents of the model', extra[0], model)} Draw it in the model too, or remove it from the "
+            "guide."
         )
 
 
@@ -103,14 +103,14 @@ def check_unobserved(names: Iterable[str]) -> None:
     """Refuse a guide with observed sites."""
     for name in names:
         raise ProgramError(
-            f"Site {name!r} has obs=… in the guide. A guide draws latents, and sees data as its arguments: drop obs=…, "
-            "or observe the site in the model."
+            f"Site {name!r} has obs=… in the guide. A guide draws latents, and receives data as arguments. Remove "
+            "obs=…, or observe the site in the model."
         )
 
 
 def twice(name: str) -> ProgramError:
     """The error for one name of two sites."""
-    return ProgramError(f"Site {name!r} is drawn twice, or two sites have this name. Give each a name of its own.")
+    return ProgramError(f"Site {name!r} is drawn twice, or two sites have this name. Give each site its own name.")
 
 
 def apart(name: str, inside: str, plate: str = "P.plate(…)", others: Iterable[str] = ()) -> ProgramError:
@@ -124,7 +124,9 @@ def apart(name: str, inside: str, plate: str = "P.plate(…)", others: Iterable[
     """
     outside = "model" if inside == "guide" else "guide"
     named = ", ".join(map(repr, others))
-    remedy = f"The plates there: {named}. Name the one over data alike" if named else f"Draw it inside `with {plate}:`"
+    remedy = f"Draw it inside `with {plate}:`"
+    if named:
+        remedy = f"The plates there: {named}. Give the plate over data the same name"
     return ProgramError(
         f"Site {name!r} is inside the data plate in the {inside}, but outside it in the {outside}. {remedy} in both."
     )
@@ -134,16 +136,16 @@ def not_pathwise(name: str, dist: Any) -> ProgramError:
     """The error for a latent through which no gradient flows."""
     return ProgramError(
         f"Site {name!r}: {type(inner(dist)).__name__} is not reparameterised, so the gradient of its parameters would "
-        "be silently wrong. Use a reparameterised distribution in the guide; estimator='score'; or, for a few "
-        'discrete values, enumerate the site: infer={"enumerate": "parallel"}.'
+        "be silently wrong. Use a reparameterised distribution in the guide, or estimator='score'. If the site has few "
+        'values, enumerate it: infer={"enumerate": "parallel"}.'
     )
 
 
 def scored_outside(name: str, dist: Any) -> ProgramError:
     """The error for a latent shared by all data through which no gradient flows."""
     return ProgramError(
-        f"Site {name!r}: {type(inner(dist)).__name__} is not reparameterised, and outside the data plate, where no "
-        "score-function estimator is offered. Use a reparameterised distribution in the guide."
+        f"Site {name!r}: {type(inner(dist)).__name__} is not reparameterised, and the site is outside the data plate, "
+        "where ppdgm has no score-function estimator. Use a reparameterised distribution in the guide."
     )
 
 
@@ -159,19 +161,23 @@ def check_walked(name: str, dist: Any, inside: bool) -> None:
     """Refuse a latent that Hamiltonian Monte Carlo can't move: not real-valued, or shared by all data."""
     if not (is_real(dist) and dist.has_rsample):  # a discrete latent may get here as its log-odds
         raise ProgramError(
-            f"Site {name!r} is discrete, or bounded: Hamiltonian Monte Carlo needs a density over all real numbers. "
-            "Weigh the guide's draws instead: MonteCarloEM(sampler=Resampled()) to train, how='importance' for draws."
+            f"Site {name!r} is discrete or bounded. Hamiltonian Monte Carlo needs a density over all real numbers. Use "
+            "weighted draws of the guide instead: MonteCarloEM(sampler=Resampled()) to train, how='importance' for "
+            "draws."
         )
     if not inside:
         raise ProgramError(
-            f"Site {name!r} is outside the data plate: chains and refits here are of each datum's latents."
+            f"Site {name!r} is outside the data plate. Chains and refits work only with latents inside it, which "
+            "belong to one row each."
         )
 
 
 def check_drawn(trace: Any) -> None:
     """Refuse chains when the guide enumerates a latent."""
     if trace.marginal is not None:
-        raise ProgramError("The guide sums over a latent's values, and chains need draws of it.")
+        raise ProgramError(
+            "The guide sums over the values of a latent, but chains need draws of it. Use a guide that draws it."
+        )
 
 
 def held_below(name: str, drawn: list[str], observed: bool) -> ProgramError:
@@ -184,14 +190,14 @@ def held_below(name: str, drawn: list[str], observed: bool) -> ProgramError:
     """
     before = ", ".join(map(repr, drawn))
     remedy = (
-        "For data that belong to what you have, use fit.reconstruct(data), or draw latents by fit.posterior(data)"
+        "For data similar to those that you have, use fit.reconstruct(data), or draw latents with fit.posterior(data)"
         if observed
         else f"Give {before} too"
     )
     return ProgramError(
-        f"given: site {name!r} is drawn after {before} in the model, and may depend on it, so that {before} would have "
-        f"to come from the posterior given {name!r}: the model can't be sampled so. {remedy}. If {name!r} does not "
-        f"depend on {before}, draw {name!r} first in the model."
+        f"given: site {name!r} is drawn after {before} in the model, and may depend on it. Then {before} must come "
+        f"from the posterior given {name!r}, which sample can't do. {remedy}. If {name!r} does not depend on {before}, "
+        f"draw {name!r} first in the model."
     )
 
 
@@ -204,10 +210,10 @@ def mixed(name: str, what: str) -> ProgramError:
     """
     lead = "the data's rows" if what == "row" else "particles"
     return ProgramError(
-        f"Site {name!r}: the terms of one {what} change when the other {what}s do, so that {lead} are mixed. Values "
-        "are [K, B, …], with particles first, and data are [B, …]: index from the right, h[..., 0, :] for h[0], and "
-        "sum or average over dimensions of one row alone, x.mean(-1). Statistics of a minibatch belong in P.penalty or "
-        "in a module that evaluates with running ones, as BatchNorm does."
+        f"Site {name!r}: the terms of one {what} change when the other {what}s change, so {lead} are mixed. Values are "
+        "[K, B, …], with particles first; data are [B, …]. Index from the right (h[..., 0, :] instead of h[0]), and "
+        "sum or average only within a row (x.mean(-1)). Statistics of a minibatch belong in P.penalty, or in a module "
+        "that evaluates with running statistics, such as BatchNorm."
     )
 
 
@@ -215,14 +221,14 @@ def no_field(name: str, fields: list[str]) -> ProgramError:
     """The error for an observed site that is not a field of the data, so that the guide can't be shown its draw."""
     return ProgramError(
         f"Site {name!r} is observed, but no field of the data has its name ({', '.join(fields)}), so the guide can't "
-        "be shown what the model draws there. Name the site as the field."
+        "receive what the model draws there. Give the site the name of the field."
     )
 
 
 NOT_STOPPED = (
-    "The estimators 'stl' and 'dreg' are not for plain Pyro pairs: they score the guide without a gradient to its "
-    "parameters, and a Pyro pair's modules hold their own parameters. Use estimator='reparam', or bring the pair as a "
-    "NumPyro pair or as a Program of your own."
+    "The estimators 'stl' and 'dreg' do not work with plain Pyro pairs. They score the guide without a gradient to its "
+    "parameters, but the modules of a Pyro pair contain their own parameters. Use estimator='reparam', or write the "
+    "pair in NumPyro or as a Program."
 )
 
 
@@ -230,40 +236,43 @@ def check_replayed(others: list[str]) -> None:
     """Refuse to score a guide again at its draws if it draws more than the latents: the rest would be drawn again."""
     if others:
         raise ProgramError(
-            f"The guide draws {others[0]!r}, which is no latent of the model, so that the estimators 'stl' and 'dreg' "
-            "can't score it again at the same draws. Use estimator='reparam', or a guide that draws each latent by "
-            "itself, such as AutoNormal."
+            f"The guide draws {others[0]!r}, which is not a latent of the model, so the estimators 'stl' and 'dreg' "
+            "can't score the guide again at the same draws. Use estimator='reparam', or a guide that draws each latent "
+            "separately, such as AutoNormal."
         )
 
 
 def weighs_draws(what: str, do: str = "Use SVI, which sums over them exactly") -> ProgramError:
     """The error for a method that weighs draws, when the guide enumerates a site instead of drawing it."""
     return ProgramError(
-        f"{what} weighs draws of every latent, but the guide enumerates one: all its values are taken, and none is "
-        f"drawn. {do}; or let the guide draw it, where it can: no infer={{'enumerate': 'parallel'}} in a guide of "
-        "your own, no enumerate=True in GumbelSoftmax. SemiSupervisedVAE, MixtureVAE and GaussianMixture always "
-        "enumerate their classes."
+        f"{what} weighs draws of every latent, but the guide enumerates one: it sums over all values, and draws none. "
+        f"{do}. Or let the guide draw it: remove infer={{'enumerate': 'parallel'}} from your own guide, or "
+        "enumerate=True from GumbelSoftmax. SemiSupervisedVAE, MixtureVAE and GaussianMixture always enumerate their "
+        "classes."
     )
 
 
 def enumerated_outside(name: str, plate: str = "P.plate(…)") -> ProgramError:
     """The error for a latent shared by all data that is to be enumerated; `plate` is how the plate is written."""
     return ProgramError(
-        f"Site {name!r} is enumerated outside the data plate, where its values would have no datum: a sum over them is "
-        f"one over all data together. Draw it inside `with {plate}:`, or draw it in the guide, not enumerated."
+        f"Site {name!r} is enumerated outside the data plate. A sum over its values would be a sum over all data "
+        f"together, not row by row. Draw it inside `with {plate}:`, or draw it in the guide without enumeration."
     )
 
 
 def penalty_outside(name: str) -> ProgramError:
     """The error for a penalty that is not per row."""
-    return ProgramError(f"Penalty {name!r} is outside the data plate; expected one number per datum. {INSIDE}.")
+    return ProgramError(
+        f"Penalty {name!r} is outside the data plate; expected one number for each row. Add it inside `with "
+        "P.plate(…)`."
+    )
 
 
 def check_penalty(name: str, got: Shape, shape: tuple[int, int]) -> None:
     """Refuse a penalty that is not one number for each row (and particle), or one number for all."""
     if not _fits(got, shape):
         raise ProgramError(
-            f"Penalty {name!r}: got values of shape {got}, expected one number for each of {shape[1]} data, "
+            f"Penalty {name!r}: got values of shape {got}, expected one number for each of {shape[1]} rows, "
             f"{shape[1:]}. Sum or average over the other dimensions."
         )
 
@@ -274,7 +283,7 @@ def check_penalties(dimensions: Mapping[str, int], most: int, summed: Iterable[s
         if n > most:
             raise ProgramError(
                 f"Penalty {name!r} depends on {', '.join(map(repr, summed))}, which is summed out of the model. Draw "
-                "it in the guide, with whose probabilities the penalty can be averaged."
+                "it in the guide: then the penalty is averaged with the guide's probabilities."
             )
 
 
@@ -283,8 +292,8 @@ def check_relaxed(guide: Mapping[str, Any]) -> None:
     for name, q in guide.items():
         if getattr(q, "discrete", None) is not None and q.closed_form is not None:
             raise ProgramError(
-                f"Site {name!r}: it is relaxed, with the closed-form KL of the discrete, but the engine weighs draws. "
-                'Give the posterior kl="relaxed"; or SVI kl="auto", or IWAE estimator="vimco".'
+                f"Site {name!r} is relaxed, with the closed-form KL of the discrete distributions, but the engine "
+                'weighs draws. Use kl="relaxed" in the posterior, kl="auto" in SVI, or estimator="vimco" in IWAE.'
             )
 
 
@@ -310,7 +319,7 @@ def check_moved(
     for name, dist in model.items():
         if name in known or type(inner(guide[name])).__name__ != "Delta" or (auto and is_real(dist)):
             continue
-        raise NoMean(f"Site {name!r}: it is a function of an auxiliary draw, of which no mean is known.")
+        raise NoMean(f"Site {name!r} is a function of an auxiliary draw, so its mean is not known.")
 
 
 def inner(dist: Any) -> Any:
@@ -323,25 +332,25 @@ def inner(dist: Any) -> Any:
 def point_mass(name: str) -> ProgramError:
     """The error for log-weights when the guide has no density at a latent."""
     return ProgramError(
-        f"Site {name!r}: the guide is a point mass there (Delta), and the model has a density. The guide has none, so "
-        "there are no importance weights, and no bound on log p(x). elbo() gives the log-density at the point, which "
-        "may exceed log p(x). Use a guide with a density, such as AutoNormal or DiagonalNormal."
+        f"Site {name!r}: the guide is a point mass there (Delta), but the model has a density. So there are no "
+        "importance weights, and no bound on log p(x). elbo() gives the log-density at the point, which may exceed log "
+        "p(x). Use a guide with a density, such as AutoNormal or DiagonalNormal."
     )
 
 
 def changed(role: str) -> ProgramError:
     """The error for a function that overwrites its arguments."""
     return ProgramError(
-        f"The {role} changes its data in place, so that others see them changed. Write x = x + … for x += …, and copy "
-        "before you assign to x[…]."
+        f"The {role} changes its data in place, so others receive changed data. Write x = x + … instead of x += …, and "
+        "copy x before you assign to x[…]."
     )
 
 
 def overwritten(name: str) -> ProgramError:
     """The error for a program that overwrites a parameter."""
     return ProgramError(
-        f"The program changes the parameter {name!r} by an in-place operation, so that each reading sees another one: "
-        "write a = a + b for a += b, and copy before you assign to a[…]."
+        f"The program changes the parameter {name!r} by an in-place operation, so each reading has a different value. "
+        "Write a = a + b instead of a += b, and copy a before you assign to a[…]."
     )
 
 
@@ -358,8 +367,8 @@ def scored(name: str, dist: Any, log_prob: Callable[[], Any]) -> Any:
             raise
         alone = inner(dist)
         raise ProgramError(
-            f"Site {name!r}: the guide draws values outside the support of {type(alone).__name__}, {alone.support}, "
-            "its distribution in the model. Give it distributions with the same support in both."
+            f"Site {name!r}: the guide draws values outside the support of {type(alone).__name__} ({alone.support}), "
+            "its distribution in the model. Use distributions with the same support in both."
         ) from error
 
 
@@ -378,13 +387,13 @@ def check_batch_shape(
         )
     told = f"Site {name!r}: got a distribution of batch shape {got}, expected one that fits [K, B] = {shape}."
     if declared and len(got) < 2 and event and _fits((*got, event[0]), shape):
-        fewer = f"make it .to_event({declared - 1})" if declared > 1 else "drop .to_event(1)"
-        raise ProgramError(f"{told} Its events of shape {event} take in the dimension of the data: {fewer}.")
+        fewer = f"make it .to_event({declared - 1})" if declared > 1 else "remove .to_event(1)"
+        raise ProgramError(f"{told} Its events of shape {event} contain the dimension of the data: {fewer}.")
     n = next(n for n in range(1, len(got) + 1) if _fits(got[: len(got) - n], shape))
     more = f"make it .to_event({declared + n})" if declared else f"add .to_event({n})"
     if declared and n == len(got):
-        more += f". If {got} should be the dimension of the data, index from the right: h[..., 0, :]"
-    raise ProgramError(f"{told} Dimensions of one datum belong to the event: {more}.")
+        more += f". If {got} is the dimension of the data, index from the right: h[..., 0, :]"
+    raise ProgramError(f"{told} Dimensions within a row belong to the event: {more}.")
 
 
 def _fits(got: Shape, shape: tuple[int, int]) -> bool:
@@ -404,7 +413,7 @@ def check_given(name: str, got: Shape, event: Shape, shape: tuple[int, int], ins
         )
     remedy = "check .to_event(n) and the latent's width in both"
     if inside and got[2:] == (shape[1], *event):
-        remedy = "the guide's events take in the dimension of the data, so it wants one less in .to_event(n)"
+        remedy = "the guide's events contain the dimension of the data, so use a smaller n (by 1) in its .to_event(n)"
     raise ProgramError(
         f"Site {name!r}: got values of shape {got} from the guide, but the model's distribution is over events of "
         f"shape {event}, so expected [K, B, *event] = {(*shape, *event)}. Guide and model must agree: {remedy}."
@@ -420,11 +429,11 @@ def check_observation(name: str, got: Shape, event: Shape, shape: tuple[int, int
     lead = f"Site {name!r}: got data of shape {got}, but its distribution is over events of shape {event}"
     if not inside:
         raise ProgramError(
-            f"{lead}, once for all data: it is outside the data plate. Observe it inside `with P.plate(…):`, or check "
-            ".to_event(n)."
+            f"{lead}, and the site is outside the data plate, so expected one event for all data. Observe it inside "
+            "`with P.plate(…):`, or check .to_event(n)."
         )
     raise ProgramError(
-        f"{lead}, one for each of {shape[1]} data, so expected {(shape[1], *event)}. Check .to_event(n) and the shape "
+        f"{lead}, one for each of {shape[1]} rows, so expected {(shape[1], *event)}. Check .to_event(n) and the shape "
         "of the net's output."
     )
 
@@ -441,13 +450,13 @@ def misfit(name: str, dist: Any, plates: Frames) -> ProgramError:
         if size != full and len(got) >= -dim and got[dim] == full:
             return ProgramError(
                 f"Site {name!r}: got a distribution of batch shape {got}, but plate {plate!r} takes {size} of {full} "
-                f"data at a time. Take these of the data: `with plate({plate!r}, …) as i:` and x[i]."
+                f"rows at a time. Use only these rows of the data: `with plate({plate!r}, …) as i:` and x[i]."
             )
     around = ", ".join(f"{n!r} ({size} at dim {dim})" for n, (dim, size, _) in plates.items())
     n = declared + max(1, len(got) - max((-dim for dim, _, _ in plates.values()), default=0))
     return ProgramError(
         f"Site {name!r}: got a distribution of batch shape {got}, which does not fit its plates: {around or 'none'}. "
-        f"Dimensions of one datum belong to the event: {'make it' if declared else 'add'} .to_event({n})."
+        f"Dimensions within a row belong to the event: {'make it' if declared else 'add'} .to_event({n})."
     )
 
 
@@ -463,7 +472,7 @@ def outside(name: str, got: Shape, plate: str, others: Iterable[str], observed: 
     """
     remedy = f"Draw it inside `with {plate}:`"
     if named := ", ".join(map(repr, others)):
-        remedy = f"It is inside {named}: if that is the plate over data, name it with data_plate=…"
+        remedy = f"It is inside {named}: if that is the plate over data, give its name: data_plate=…"
     elif not observed:
         remedy += f", or, if it is one latent for all data, add .to_event({len(got)})"
     return ProgramError(
@@ -475,7 +484,7 @@ def check_sizes(plate: str, model: int, guide: int) -> None:
     """Refuse a model and a guide whose data plates take different numbers of rows."""
     if model != guide:
         raise ProgramError(
-            f"Plate {plate!r} takes {model} data at a time in the model, but {guide} in the guide. Give it the same "
+            f"Plate {plate!r} takes {model} rows at a time in the model, but {guide} in the guide. Give it the same "
             "size and the same subsample_size in both."
         )
 
@@ -485,14 +494,14 @@ def check_rounded(name: str, dist: Any) -> None:
     kind = type(inner(dist)).__name__
     if kind.endswith("StraightThrough"):
         raise ProgramError(
-            f"Site {name!r}: {kind} rounds its draws, and its density is that of the numbers before, which a given "
-            f"value doesn't have. Use {kind.removesuffix('StraightThrough')}, or leave the values out."
+            f"Site {name!r}: {kind} rounds its draws. Its density is that of the draws before rounding, which are not "
+            f"known for given values. Use {kind.removesuffix('StraightThrough')}, or leave the values out."
         )
 
 
 def in_one_vector(guide: str, plate: str) -> ProgramError:
     """The error for an autoguide that draws the latents of all data together."""
     return ProgramError(
-        f"The guide, {guide}, draws the latents of all data as one vector, which has no terms for each datum of plate "
-        f"{plate!r}. Use AutoNormal, or a guide that computes each datum's distribution from x."
+        f"The guide, {guide}, draws the latents of all data as one vector, so it has no separate terms for the rows of "
+        f"plate {plate!r}. Use AutoNormal, or a guide that computes each row's distribution from x."
     )

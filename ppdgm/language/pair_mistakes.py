@@ -13,9 +13,10 @@ def check_known(known: int | None, got: int) -> None:
     """Refuse data with another number of rows, if a pair keeps something for each row that it knows."""
     if known is not None and got != known:
         raise ProgramError(
-            f"The pair has something for each of the {known} rows that it was made with, in their order (a parameter, "
-            f"or an array that it closes over), and nothing for others: got {got} rows. Give all {known}, or a guide "
-            "that computes each row's distribution from x, and arrays as fields of the data."
+            f"Got {got} rows, expected {known}. The pair has something for each row that it was made with, in their "
+            "order (a parameter, or an array from outside its functions), and nothing for other rows. Give all "
+            f"{known} rows; or use a guide that computes each row's distribution from x, and pass arrays as fields of "
+            "the data."
         )
 
 
@@ -23,17 +24,17 @@ def check_shape(name: str, got: Shape, expected: Shape) -> None:
     """Refuse a parameter whose shape differs from the shape that a pair gives it with the data at hand."""
     if got != expected:
         raise ProgramError(
-            f"Parameter {name!r}: got shape {got}, but with these data the pair has it in shape {expected}. One that "
-            "has a row for each of the data fits only the data that it was trained with."
+            f"Parameter {name!r}: got shape {got}, expected {expected}, the shape that the pair gives it with these "
+            "data. A parameter with a row for each row of the data fits only the data that it was trained with."
         )
 
 
 def borrowed(plate: str, model: int, guide: int, error: Exception) -> ProgramError:
     """The error for a model that fails when only the guide subsamples, and the model is given its indices."""
     return ProgramError(
-        f"Plate {plate!r} takes {model} data at a time in the model, but {guide} in the guide, whose indices the model "
-        f"is then given. There: {error} Take the rows of these indices in the model, `with plate(…) as i:` and x[i]; "
-        "or give the plate the same size and the same subsample_size in both."
+        f"Plate {plate!r} takes {model} rows at a time in the model, but {guide} in the guide. The model then receives "
+        f"the guide's indices, and fails: {error} In the model, take the rows of these indices (`with plate(…) as i:` "
+        "and x[i]); or give the plate the same size and the same subsample_size in both."
     )
 
 
@@ -41,23 +42,24 @@ def unsized(name: str, dist: Any, plate: str, rows: int) -> ProgramError:
     """The error for a distribution that is not one for each row, in a data plate without a size."""
     return ProgramError(
         f"Site {name!r}: got a distribution of batch shape {tuple(dist.batch_shape)} inside plate {plate!r}, which has "
-        f"no size, so that Pyro does not expand it: expected one for each of {rows} data. Give the plate its size, "
-        f"pyro.plate({plate!r}, x.shape[0])."
+        f"no size, so Pyro does not expand the distribution. Expected one for each of {rows} rows. Give the plate its "
+        f"size, pyro.plate({plate!r}, x.shape[0])."
     )
 
 
 def misfit_mask(name: str, mask: Shape, shape: Shape) -> ProgramError:
     """The error for a mask that is not one for each row of the minibatch."""
     return ProgramError(
-        f"Site {name!r}: got a mask of shape {mask}, but its densities have shape {shape}. A mask that is closed over "
-        "knows nothing of the minibatch: hand it over as a field of the data, {'x': x, 'mask': mask}."
+        f"Site {name!r}: got a mask of shape {mask}, but its densities have shape {shape}. A mask from outside the "
+        "functions does not depend on the minibatch. Pass it as a field of the data, {'x': x, 'mask': mask}."
     )
 
 
 def by_place(name: str, rows: int) -> ProgramError:
     """The error for a pair that finds what it has for each row by the row's place in the minibatch."""
     return ProgramError(
-        f"Site {name!r}: the terms of a row change with its place in the minibatch. A parameter with {rows} rows, as "
-        "many as there are data, is taken by place. Use it without indices in a plate of all data; or subsample the "
-        "plate in both functions, plate(…, N, subsample_size=B) as i, and take the parameter's rows i."
+        f"Site {name!r}: the terms of a row change with its place in the minibatch. A parameter with {rows} rows, one "
+        "for each row of the data, is used in the order of the minibatch. Use it without indices in a plate of all "
+        "data; or subsample the plate in both functions, plate(…, N, subsample_size=B) as i, and take the parameter's "
+        "rows i."
     )

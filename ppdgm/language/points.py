@@ -128,13 +128,13 @@ def _mode(name: str, dist: Any) -> Array:
     inner = inside(dist)
     if hasattr(inner, "mode_of"):
         raise ProgramError(
-            f"Site {name!r}: a latent of whole numbers needs a most probable value, as its mean is none of its values: "
-            "P.distribution(…, mode=lambda: …)."
+            f"Site {name!r}: its values are whole numbers, and its mean is not one of them. Give its most probable "
+            "value: P.distribution(…, mode=lambda: …)."
         )
     if (kind := _kind(inner)) is None:
         raise ProgramError(
-            f"Site {name!r}: no most probable value of {type(inner).__name__} is known, and its mean is none of its "
-            "values. Draw instead: fit.encode(x, k=…), or fit.posterior(x)."
+            f"Site {name!r}: the most probable value of {type(inner).__name__} is not known, and its mean is not one "
+            "of its values. Use draws instead: fit.encode(x, k=…), or fit.posterior(x)."
         )
     return _MODES[kind](inner)
 

@@ -24,7 +24,7 @@ def constant_scales(
     if all(s == 1.0 for s in (*guide.values(), *model.values())):
         return {}
     if summed := list(summed):
-        raise scale_of(summed[0], every.get(summed[0], 1.0), "where sites are enumerated")
+        raise scale_of(summed[0], every.get(summed[0], 1.0), "but the site is enumerated")
     for name in latent:
         if guide[name] != model[name]:
             raise scale_of(name, model[name], f"in the model, and by {guide[name]:g} in the guide")
@@ -37,7 +37,7 @@ def constant_scales(
     of_latents = {every[n] for n in latent}
     for name, scale in guide.items():
         if name not in latent and one == 1.0 and {scale} != of_latents:
-            raise scale_of(name, scale, "in the guide alone")
+            raise scale_of(name, scale, "but only in the guide")
     return {n: s for n, s in every.items() if s != 1.0}
 
 
@@ -45,15 +45,15 @@ def scale_of(name: str, scale: float | str, where: str) -> ProgramError:
     """The error for a scale of the user's own that no objective supports."""
     told = scale if isinstance(scale, str) else f"{scale:g}"
     return ProgramError(
-        f"Site {name!r} is scaled by {told} (poutine.scale, handlers.scale), {where}. A scale is a constant number: "
-        "the same around all sites of guide and model; or around latents, the same in guide and model, as β is. Drop "
-        "it; to weigh the KL, use SVI(beta=…)."
+        f"Site {name!r} is scaled by {told} (poutine.scale, handlers.scale), {where}. A scale must be a constant "
+        "number, the same around all sites of guide and model; or around latents only, the same in guide and model "
+        "(like β). Remove it; to weigh the KL, use SVI(beta=…)."
     )
 
 
 def scaled(engine: str, name: str) -> ProgramError:
     """The error for an engine, or a setting, that does not support scales."""
     return ProgramError(
-        f"Site {name!r} is scaled (poutine.scale, handlers.scale), which {engine} has no room for. Drop the scale, or "
-        "use SVI, whose objective takes it."
+        f"Site {name!r} is scaled (poutine.scale, handlers.scale), but {engine} does not support scales. Remove the "
+        "scale, or use SVI, whose objective includes it."
     )

@@ -153,11 +153,11 @@ def check_told(engine: Any, metrics: tuple[str, ...], found: Any) -> None:
             f"{name}: got {type(found).__name__}, expected a dictionary with {listed(map(repr, wanted))}. Return one."
         )
     if "objective" not in metrics:
-        raise ProgramError(f"{name}: got metrics={metrics!r}, without 'objective'. Name it among the metrics.")
+        raise ProgramError(f"{name}: got metrics={metrics!r}, without 'objective'. Add it to the metrics.")
     if missing := [n for n in wanted if n not in found]:
         raise ProgramError(
-            f"{name}: got {listed(map(repr, found))}, expected {missing[0]!r} too. Return it; or, if the engine has "
-            f"none, leave it out of its metrics: metrics: ClassVar[tuple[str, ...]] = ('objective',)."
+            f"{name}: got {listed(map(repr, found))}, expected {missing[0]!r} too. Return it; or, if the engine does "
+            "not compute it, leave it out of the engine's metrics: metrics: ClassVar[tuple[str, ...]] = ('objective',)."
         )
     for n in wanted:
         shape = getattr(found[n], "shape", None)

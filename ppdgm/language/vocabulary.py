@@ -156,9 +156,9 @@ class Vocabulary:
     def __getattr__(self, name: str) -> Any:
         for home in ("xp", "dist"):
             if hasattr(getattr(type(self), home, None), name):
-                raise AttributeError(f"P has no word {name!r}, but P.{home} has: P.{home}.{name}")
+                raise AttributeError(f"P has no attribute {name!r}. Use P.{home}.{name}")
         known = [n for n in dir(type(self)) if not n.startswith("_")]
-        raise AttributeError(f"P has no word {name!r}. {nearest(name, known)} Mathematics on arrays is in P.xp")
+        raise AttributeError(f"P has no attribute {name!r}. {nearest(name, known)} Mathematics on arrays is in P.xp")
 
     def scope(self, name: str) -> Self:
         """The same vocabulary, with `name.` before the names of parameters and nets."""

@@ -42,7 +42,7 @@ class Autoencoder(Program):
         if x is None or x is UNSEEN:
             raise ProgramError(
                 "An Autoencoder has no prior over its codes, so no data can be drawn from it. It encodes and "
-                "reconstructs data; to draw new ones, train a VAE."
+                "reconstructs data; to draw new data, train a VAE."
             )
         with P.plate("data", x):
             z = P.deterministic("z", P.net("encoder")(self.likelihood.encoded(P, x)))

@@ -54,13 +54,13 @@ class ConditionalVAE(Program):
         if self.conditional_prior:
             if self.prior != StandardNormal():
                 raise SpecError(
-                    f"conditional_prior: got true, which takes the place of prior, but prior is {self.prior!r}. "
-                    "Give one of the two."
+                    f"conditional_prior: got True, which replaces the prior, but prior={self.prior!r} is given too. "
+                    "Give only one of them."
                 )
             if self.posterior.family != "real":
                 raise SpecError(
-                    f"conditional_prior: got true, which is over real latents, but {type(self.posterior).__name__} is "
-                    f"over {self.posterior.family} ones. Choose a posterior such as DiagonalNormal()."
+                    f"conditional_prior: got True, which is for real latents, but {type(self.posterior).__name__} is "
+                    f"for {self.posterior.family} latents. Choose a posterior such as DiagonalNormal()."
                 )
             table = context.scope("classes")
             table.param("loc", (c, *z), normal(0.1))

@@ -87,7 +87,7 @@ class LinearGaussian(Program):
     def check(self, data: Mapping[str, np.ndarray]) -> None:
         if not np.isfinite(data["x"]).all():
             row = int(np.argwhere(~np.isfinite(data["x"]))[0][0])
-            raise DataError(f"Data 'x': datum {row} has NaN or infinite entries, expected finite numbers.")
+            raise DataError(f"Data 'x': row {row} has NaN or infinite entries, expected finite numbers.")
 
     # The closed forms below are float64 NumPy. Every bound and engine is tested against them.
 

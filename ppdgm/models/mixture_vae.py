@@ -50,8 +50,8 @@ class MixtureVAE(Program):
     def build(self, context: Context) -> None:
         if self.posterior.family != "real":
             raise SpecError(
-                f"posterior: got {type(self.posterior).__name__}, which is over {self.posterior.family} latents, but "
-                "clusters are of real ones. Choose a posterior such as DiagonalNormal()."
+                f"posterior: got {type(self.posterior).__name__}, which is for {self.posterior.family} latents, but "
+                "clusters need real latents. Choose a posterior such as DiagonalNormal()."
             )
         d, c = (self.latent,), self.components
         context.param("cluster_logits", (c,), zeros)

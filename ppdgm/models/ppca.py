@@ -33,7 +33,10 @@ class PPCA(LinearGaussian):
         """
         flat = np.asarray(x, float).reshape(len(x), -1)
         if flat.shape[1] <= self.latent:
-            raise DataError(f"Got data of width {flat.shape[1]}, expected more than the latent width {self.latent}.")
+            raise DataError(
+                f"Data 'x': got width {flat.shape[1]}, expected more than the latent width {self.latent}. Use a "
+                "smaller latent."
+            )
         values, vectors = np.linalg.eigh(np.cov(flat.T, bias=True))
         kept, variance = values[::-1][: self.latent], values[::-1][self.latent :].mean()
         weight = vectors[:, ::-1][:, : self.latent] * np.sqrt(np.maximum(kept - variance, 0.0))

@@ -24,7 +24,7 @@ def check_enumerated(part: Any) -> None:
     fields = type(part).model_fields
     drawn = [n for n in ("straight_through", "temperature", "kl") if getattr(part, n) != fields[n].default]
     if part.enumerate and drawn:
-        raise ValueError(f"enumerate=True draws nothing, so that {drawn[0]} has no use. Give one of the two.")
+        raise ValueError(f"enumerate=True draws nothing, so {drawn[0]} would have no effect. Give only one of them.")
 
 
 # --- categorical: log-simplices [*latent, C] --------------------------------------------------------------------------

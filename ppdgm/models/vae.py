@@ -89,8 +89,8 @@ def check_family(prior: Prior, posterior: Posterior) -> None:
     """Refuse a prior and a posterior that are not over the same kind of variable."""
     if prior.family != posterior.family:
         raise SpecError(
-            f"prior: got {type(prior).__name__}, which is over {prior.family} latents, but the posterior "
-            f"{type(posterior).__name__} is over {posterior.family} ones. {_REMEDIES[posterior.family]}"
+            f"prior: got {type(prior).__name__}, which is for {prior.family} latents, but the posterior "
+            f"{type(posterior).__name__} is for {posterior.family} latents. {_REMEDIES[posterior.family]}"
         )
 
 

@@ -59,7 +59,7 @@ class ConvDecoder(Convolutional):
 
     def params(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
         if not self.channels:
-            raise SpecError("ConvDecoder.channels: got (); expected at least one.")
+            raise SpecError("ConvDecoder.channels: got (), expected at least one number of channels.")
         image = as_image(self, outputs)
         h, w = sizes_of(self, image)[-1]
         first, split = self.channels[0], 1 + self.gated

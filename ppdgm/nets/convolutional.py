@@ -119,15 +119,15 @@ def as_image(net: Convolutional, event: tuple[int, ...]) -> Image:
     """
     if len(event) < 2:
         raise SpecError(
-            f"{type(net).__name__} works on images: got an event of shape {event}, expected [H, W] or [C, H, W]. "
-            "Give event_shape=(28, 28), say, or use an MLP."
+            f"{type(net).__name__} works on images: got an event of shape {event}, expected [H, W] or [C, H, W]. Give "
+            "a shape such as event_shape=(28, 28), or use an MLP."
         )
     if len(event) > 2 and min(event[-3:-1]) >= _WIDE and event[-1] <= _COLOURS and not net.narrow:
         h, w, c = event[-3:]
         raise SpecError(
             f"{type(net).__name__}: got images of shape {event}, whose channels seem to be last; expected [C, H, W]. "
-            f"Move them: x = np.moveaxis(x, -1, 1), with event_shape={(c, h, w)}; load_data does so for a folder of "
-            f"images. If these are {h} channels of {w}×{c} pixels, say narrow=True."
+            f"Move them: x = np.moveaxis(x, -1, 1), with event_shape={(c, h, w)}; load_data does this for a folder of "
+            f"images. If these are {h} channels of {w}×{c} pixels, set narrow=True."
         )
     return Image(prod(event[:-2]), event[-2], event[-1])
 

@@ -42,7 +42,9 @@ class ForeignNet(Net):
     @classmethod
     def _is_module(cls, module: Any) -> Any:
         if isinstance(module, str):
-            raise ValueError("the module itself, which text can't hold: hand the program in, load(…, program=program)")
+            raise ValueError(
+                "the module itself, which can't be saved as text: pass the program, load(…, program=program)"
+            )
         return module
 
     def params(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:

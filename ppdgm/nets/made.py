@@ -49,7 +49,7 @@ class MADE(Net):
         if len(inputs) != 1 or inputs[0] < width:
             raise SpecError(
                 f"MADE: got inputs of shape {inputs} for outputs {outputs}; expected one vector of at least {width} "
-                "numbers, one for each of an output's columns; what is more is context."
+                "numbers, one for each column of an output. Further numbers are the context."
             )
         if not isinstance(self.ordering, str) and len(self.ordering) != width:
             raise SpecError(

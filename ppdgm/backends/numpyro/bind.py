@@ -24,7 +24,9 @@ class Handlers:
     def plate(self, name: str, data: Array) -> AbstractContextManager[Any]:
         size = self.size if data is None else data.shape[0]
         if size is None:
-            raise ProgramError(f"Plate {name!r} has no data, so no size. Give one: program.bind(…, size=B).")
+            raise ProgramError(
+                f"Plate {name!r} has no data, so its size is not known. Give the size: program.bind(…, size=B)."
+            )
         if self.data_size is None:
             return numpyro.plate(name, size, dim=-1)
         return _Both(numpyro.plate(name, size, dim=-1), numpyro.handlers.scale(scale=self.data_size / size))

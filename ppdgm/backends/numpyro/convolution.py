@@ -34,7 +34,7 @@ def conv2d(x: jax.Array, weight: jax.Array, stride: int, padding: int) -> jax.Ar
     """
     _check(x, weight, stride, padding, channels=weight.shape[1])
     if any(n + 2 * padding < k for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)):
-        raise ValueError(f"the kernel {weight.shape[2:]} exceeds the image {x.shape[2:]} padded by {padding}")
+        raise ValueError(f"the kernel {weight.shape[2:]} is larger than the image {x.shape[2:]} with padding {padding}")
     kernel = jnp.transpose(weight, (2, 3, 1, 0))
     return _channels_first(_narrow(_channels_last(x), kernel, stride, padding))
 
@@ -51,7 +51,7 @@ def conv_transpose2d(
     _check(x, weight, stride, padding, channels=weight.shape[0])
     extra = (output_padding, output_padding) if isinstance(output_padding, int) else output_padding
     if not all(0 <= e < stride for e in extra):  # otherwise no convolution leads back to the size of x
-        raise ValueError(f"output_padding must be at least 0 and below stride {stride}, got {output_padding}")
+        raise ValueError(f"output_padding must be at least 0 and less than stride {stride}, got {output_padding}")
     height, width = (
         (n - 1) * stride - 2 * padding + k + e for n, k, e in zip(x.shape[2:], weight.shape[2:], extra, strict=True)
     )

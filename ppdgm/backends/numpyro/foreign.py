@@ -78,9 +78,9 @@ def _refuse_state(module: Any) -> None:
         rest = nnx.split(module, nnx.Param, ...)[2]
         if jax.tree.leaves(rest):
             raise UnsupportedByBackend(
-                f"{type(module).__name__} keeps state beside its parameters (batch statistics, or generators for "
-                "dropout). The numpyro backend runs nets as pure functions of parameters and input: use layer or "
-                "group norm, and dropout-free nets, or the pyro backend."
+                f"{type(module).__name__} has state in addition to its parameters (batch statistics, or generators for "
+                "dropout). The numpyro backend runs nets as pure functions of parameters and input. Use layer norm or "
+                "group norm, and nets without dropout; or use the pyro backend."
             )
         return
     import equinox as eqx
@@ -88,9 +88,9 @@ def _refuse_state(module: Any) -> None:
     for layer in jax.tree.leaves(module, is_leaf=functools.partial(_is_stateful, eqx=eqx)):
         if _is_stateful(layer, eqx):
             raise UnsupportedByBackend(
-                f"{type(module).__name__} contains {type(layer).__name__}, which needs state or random numbers of its "
-                "own. The numpyro backend runs nets as pure functions of parameters and input: use layer or group "
-                "norm, set inference=True on dropout, or use the pyro backend."
+                f"{type(module).__name__} contains {type(layer).__name__}, which needs state, or its own random "
+                "numbers. The numpyro backend runs nets as pure functions of parameters and input. Use layer norm or "
+                "group norm, set inference=True on dropout, or use the pyro backend."
             )
 
 

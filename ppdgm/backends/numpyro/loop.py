@@ -151,7 +151,10 @@ class Trainer:
         self.average = {n: put(a) for n, a in part("average").items()}
         saved, (leaves, shape) = part("optimiser"), jax.tree.flatten(self.state)
         if len(saved) != len(leaves):
-            raise CheckpointError(f"The optimiser has {len(leaves)} arrays, but {len(saved)} were saved: another one?")
+            raise CheckpointError(
+                f"The optimiser has {len(leaves)} arrays, but the checkpoint has {len(saved)}. Give the optimiser that "
+                "the run was started with."
+            )
         found = [_like(leaf, put(saved[str(i)])) for i, leaf in enumerate(leaves)]
         self.state = jax.device_put(jax.tree.unflatten(shape, found), self.runtime.device)
 

@@ -13,8 +13,8 @@ from typing import Any
 import jax
 
 REMEDY = (
-    "numpyro.prng_key() is used: dropout of flax linen and of equinox (eqx_module) is off in evaluation, but nothing "
-    "else is. Take such layers out, or give NNX's Dropout deterministic=True."
+    "The program uses numpyro.prng_key(). Evaluation switches off dropout of flax linen and of equinox (eqx_module), "
+    "but nothing else. Remove other random layers, or give NNX's Dropout deterministic=True."
 )
 
 

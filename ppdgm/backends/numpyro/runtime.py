@@ -31,8 +31,8 @@ Arrays = Mapping[str, np.ndarray]
 
 if version("jaxlib") == "0.10.2":  # pip does not install it with ppdgm, but a user may install it later
     warnings.warn(
-        "jaxlib 0.10.2 computes wrong sums on CPU for tens of thousands of rows (jax issue 39103), so that no number "
-        "of a large batch can be trusted. Take another: pip install 'jax!=0.10.2' 'jaxlib!=0.10.2'",
+        "jaxlib 0.10.2 computes wrong sums on CPU for tens of thousands of rows (jax issue 39103), so numbers of large "
+        "batches can't be trusted. Install another version: pip install 'jax!=0.10.2' 'jaxlib!=0.10.2'",
         RuntimeWarning,
         stacklevel=2,
     )
@@ -323,7 +323,7 @@ class Runtime:
 
     def why_not_compiled(self, engine: Any, optimiser: Any) -> str:
         """Why torch.compile can't take the steps of a run, in words."""
-        return "that is torch.compile, of the pyro backend; on numpyro JAX compiles every step in any case"
+        return "this is for torch.compile on the pyro backend; on numpyro, JAX always compiles every step"
 
     def batch_statistics(self, params: Any, data: Any, b: int) -> str | None:
         """What in the program's modules depends on the rows of a minibatch: nothing, because they keep no state."""
@@ -419,8 +419,8 @@ def _check_whole(name: str, a: np.ndarray) -> None:
         return
     if not np.iinfo(held).min <= (far := max(a.max(), a.min(), key=abs)) <= np.iinfo(held).max:
         raise UnsupportedByBackend(
-            f"Data {name!r}: got the whole number {far}, but JAX is in 32-bit mode, and would keep its last 32 bits. "
-            "Number them from 0; or run inside `with jax.enable_x64(True):`, or set JAX_ENABLE_X64=1."
+            f"Data {name!r}: got the whole number {far}, but JAX is in 32-bit mode, and would keep only the last 32 "
+            "bits. Number the values from 0, or run inside `with jax.enable_x64(True):`, or set JAX_ENABLE_X64=1."
         )
 
 

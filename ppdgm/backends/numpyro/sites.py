@@ -26,12 +26,13 @@ Message = dict[str, Any]
 Messages = dict[str, Message]
 Sizes = Mapping[str, tuple[int, int | None]]
 _STATE = (
-    "Site {!r} keeps state beside the parameters (running statistics, or a generator for dropout). The numpyro backend "
-    "runs plain pairs as pure functions of parameters and data: use layer or group norm and dropout-free nets."
+    "Site {!r} has state in addition to the parameters (running statistics, or a generator for dropout). The numpyro "
+    "backend runs plain pairs as pure functions of parameters and data. Use layer norm or group norm, and nets without "
+    "dropout."
 )
 _LOOP = (
-    "The pair uses numpyro's own control flow (scan or cond). Its sites carry axes that no plate names, so their terms "
-    "can't be read per datum. Use a Python loop, or jax.lax.scan around code without sites."
+    "The pair uses numpyro's own control flow (scan or cond). Its sites have axes that belong to no plate, so they "
+    "have no separate terms for each row. Use a Python loop, or jax.lax.scan only around code without sites."
 )
 
 
@@ -153,8 +154,8 @@ class Supply(Messenger):
             msg["value"] = msg["value"] if self.index is None else self.index
         elif part not in (None, size):
             raise ProgramError(
-                f"Plate {name!r} draws {part} of {size}. A bound per datum needs every term of a datum, so only the "
-                f"data plate ({self.plate!r}) may subsample: drop subsample_size."
+                f"Plate {name!r}: got subsample_size={part} of {size}. The bound of a row needs all terms of the row, "
+                f"so only the data plate ({self.plate!r}) can subsample. Leave subsample_size out."
             )
 
     def _subsample(self, msg: Message) -> None:
@@ -360,7 +361,7 @@ def no_plate(plate: str, known: Iterable[str]) -> ProgramError:
     """The error for a pair whose data plate is missing, or has another name."""
     found = ", ".join(map(repr, known)) or "none"
     return ProgramError(
-        f"The pair has no plate {plate!r}; its plates: {found}. Name the one over data: "
+        f"The pair has no plate {plate!r}. Its plates: {found}. Give the name of the plate over data: "
         "Program.from_numpyro(model, guide, data_plate=…)."
     )
 
@@ -395,5 +396,5 @@ def _own_scale(site: Site, scale: Any, size: int, part: int | None) -> float:
         return 1.0
     if isinstance(scale, jax.core.Tracer) or jnp.ndim(scale):
         told = "an array" if jnp.ndim(scale) == 0 else f"numbers of shape {jnp.shape(scale)}"
-        raise scale_of(site.name, told, "where a Python number is a constant")
+        raise scale_of(site.name, told, "but only a Python number is a constant")
     return float(f"{float(scale) / expected:.6g}")

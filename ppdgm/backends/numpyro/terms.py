@@ -32,8 +32,8 @@ def arguments(what: str, fn: Callable[..., Any], data: Batch) -> tuple[tuple[Any
         signature.bind(*args, **kwargs)
     except TypeError as error:
         raise ProgramError(
-            f"The {what} is {getattr(fn, '__name__', what)}{signature}, and the data's fields are {', '.join(data)}: "
-            f"{error}. Name the fields of the data as its arguments."
+            f"The {what} is {getattr(fn, '__name__', what)}{signature}, but the data have the fields {', '.join(data)} "
+            f"({error}). Give the fields the names of its arguments."
         ) from None
     return args, kwargs
 
@@ -45,7 +45,10 @@ def check_fields(pair: Iterable[Callable[..., Any]], data: Batch) -> None:
         return
     known = {n for s in signatures for n in s}
     if unknown := [n for n in data if n not in known]:
-        raise ProgramError(f"Neither model nor guide takes the field {unknown[0]!r}. {nearest(unknown[0], known)}")
+        raise ProgramError(
+            f"Data field {unknown[0]!r}: neither the model nor the guide has an argument of this name. "
+            f"{nearest(unknown[0], known)}"
+        )
 
 
 def check_pair(guide: Reading, model: Reading) -> None:

@@ -28,7 +28,9 @@ class Handlers:
     def plate(self, name: str, data: Array) -> AbstractContextManager[Any]:
         size = self.size if data is None else data.shape[0]
         if size is None:
-            raise ProgramError(f"Plate {name!r} has no data, so no size. Give one: program.bind(…, size=B).")
+            raise ProgramError(
+                f"Plate {name!r} has no data, so its size is not known. Give the size: program.bind(…, size=B)."
+            )
         if self.data_size is None:
             return pyro.plate(name, size, dim=-1)
         return pyro.plate(name, self.data_size, subsample=torch.arange(size), dim=-1)

@@ -38,8 +38,8 @@ class Call:
             signature.bind(*args, **kwargs)
         except TypeError as error:
             raise ProgramError(
-                f"The {role} takes {signature}, but the data have the fields {', '.join(fields)} ({error}). Name the "
-                "fields as the arguments are named; a single array is x."
+                f"The {role} takes {signature}, but the data have the fields {', '.join(fields)} ({error}). Give the "
+                "fields the names of its arguments; a single array is the field x."
             ) from None
 
     def of(self, function: Any) -> Call:
@@ -65,7 +65,7 @@ def calls(program: Any, fields: Iterable[str]) -> tuple[Call, Call]:
     if unused := [n for n in fields if n not in guide.names and n not in model.names]:
         taken = sorted({*guide.names, *model.names})
         raise ProgramError(
-            f"Data field {unused[0]!r} is taken by neither model nor guide, which take {', '.join(taken) or 'none'}. "
-            "Leave it out, or name it as their argument."
+            f"Data field {unused[0]!r}: neither the model nor the guide has an argument of this name. Known: "
+            f"{', '.join(taken) or 'none'}. Leave the field out, or give it the name of an argument."
         )
     return guide, model

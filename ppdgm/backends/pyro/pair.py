@@ -79,8 +79,8 @@ class PairTracer:
         self._find_out({n: a.astype(dtype, copy=False) if a.dtype.kind == "f" else a for n, a in data.items()})
         if not self._live.keys() - self.state_names:
             raise ProgramError(
-                "The pair has no parameters, so there is nothing to train. A net is trained after pyro.module(name, "
-                "net) in model or guide, a tensor as pyro.param(name, tensor)."
+                "The pair has no parameters, so there is nothing to train. In model or guide, call pyro.module(name, "
+                "net) for nets, and pyro.param(name, tensor) for tensors."
             )
         return {n: t.detach().cpu().numpy().copy() for n, t in self._live.items()}
 
@@ -144,7 +144,8 @@ class PairTracer:
         self._check_live(params)
         if self.batch_size and len(index) != self.batch_size:
             raise ProgramError(
-                f"Plate {self.plate!r} takes {self.batch_size} data at a time, got {len(index)}. Pad the minibatch."
+                f"Plate {self.plate!r} takes minibatches of {self.batch_size} rows, got {len(index)}. Fill the "
+                "minibatch up with other rows."
             )
         way = self.particles if k > 1 else "one at a time"
         batch, index, given, order = self._sort(batch, index, given or {})
@@ -401,7 +402,7 @@ class PairTracer:
         if way == "in a plate":
             return self._read(self._layout(k, len(index)), batch, index, given, kl, gradients, sampled=sampled)
         if way == "as more data" and self.batch_size:
-            raise ProgramError("The plate fixes the number of data.")
+            raise ProgramError("The plate fixes the number of rows.")
 
         def read(batch: Batch, index: Array, given: Params) -> Trace:
             return self._read(self._layout(None, len(index)), batch, index, given, kl, gradients, sampled=sampled)
@@ -490,12 +491,18 @@ class PairTracer:
 
     def _check_names(self, params: Params) -> None:
         if not self._known:
-            raise ProgramError("A plain pair is known only once it has run: initialise or prepare(data) comes first.")
+            raise ProgramError(
+                "The parameters of a plain pair are not known before it has run once. Call initialise or prepare(data) "
+                "first."
+            )
         check_alike(params, self._live)
 
     def _check_live(self, params: Params) -> None:
         if any(params.get(n) is not t for n, t in self._live.items()):
-            raise ProgramError("A plain pair is read at its own tensors: adopt(params), or enter evaluating(params).")
+            raise ProgramError(
+                "A plain pair can be read only at its own tensors. Call adopt(params), or use `with "
+                "evaluating(params):`."
+            )
 
     def _copy(self, values: Params) -> None:
         with torch.no_grad():

@@ -33,7 +33,9 @@ def as_more_data(read: Read, k: int, batch: Batch, index: Array, given: Values) 
     rows = {n: a.repeat(k, *(1,) * (a.ndim - 1)) for n, a in batch.items()}
     trace = read(rows, index.repeat(k), {n: v.reshape(1, k * b, *v.shape[2:]) for n, v in given.items()})
     if trace.shared:
-        raise ProgramError("A latent for all data is drawn once for each particle.")
+        raise ProgramError(
+            "A latent that all data share is drawn once for each particle, so particles can't be read as more rows."
+        )
     apart = lambda t: t if t.shape[1] == 1 < k * b else t.reshape(k, b, *t.shape[2:])  # values of an enumerated site
     values, log_p, log_q, kl, shared = ({n: apart(t) for n, t in part.items()} for part in trace[:5])
     marginal = None if trace.marginal is None else apart(trace.marginal)

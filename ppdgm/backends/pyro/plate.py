@@ -117,8 +117,8 @@ def _kind(plates: list[Plate], tried: tuple[int, int], name: str) -> tuple[bool,
     full, drawn, own = plates[0]
     if own:
         raise ProgramError(
-            f"Plate {name!r} has indices of its own (subsample=…), so it can't be told which data to take. Use "
-            f"`with pyro.plate({name!r}, N, subsample_size=B) as i:` and these i."
+            f"Plate {name!r} has its own indices (subsample=…), so ppdgm can't choose its rows. Use `with "
+            f"pyro.plate({name!r}, N, subsample_size=B) as i:`, and take the rows i of the data."
         )
     return drawn is not None, full if drawn is None else drawn
 
@@ -145,9 +145,9 @@ def _probe(model: Call, batch: Batch, name: str) -> Plate:
     if probe.plate is None:
         close = closest(name, probe.others)
         raise ProgramError(
-            f"The model makes no data plate {name!r} when it is called. "
-            f"Its plates: {', '.join(probe.others) or 'none'}. {f'Did you mean {close!r}? ' if close else ''}"
-            "Name it in Program.from_pyro(model, guide, data_plate=…), or put what is drawn per datum inside "
-            f"`with pyro.plate({name!r}, x.shape[0]):`."
+            f"The model has no plate {name!r}. Its plates: {', '.join(probe.others) or 'none'}. "
+            f"{f'Did you mean {close!r}? ' if close else ''}Give the name of the plate over data, "
+            "Program.from_pyro(model, guide, data_plate=…), or draw what belongs to one row inside `with "
+            f"pyro.plate({name!r}, x.shape[0]):`."
         ) from failure
     return probe.plate

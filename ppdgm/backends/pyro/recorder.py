@@ -193,8 +193,8 @@ class Recorder(Messenger):
             own_init(msg)
         elif msg["name"] not in self.params:
             raise ProgramError(
-                f"Parameter {msg['name']!r} appears only now: it was not there when the pair was first run. Make every "
-                "parameter in every call. " + nearest(msg["name"], self.params)
+                f"Parameter {msg['name']!r} did not exist when the pair was first run. Create every parameter in every "
+                "call. " + nearest(msg["name"], self.params)
             )
 
     def _pyro_post_param(self, msg: Any) -> None:
@@ -281,21 +281,21 @@ class Recorder(Messenger):
             return
         if frame.dim is None:
             raise ProgramError(
-                f"Plate {plate!r} runs one datum at a time (`for i in pyro.plate(…)`). Use it as a context: "
-                f"`with pyro.plate({plate!r}, x.shape[0]):`."
+                f"Plate {plate!r} goes row by row (`for i in pyro.plate(…)`). Use it as a context instead: `with "
+                f"pyro.plate({plate!r}, x.shape[0]):`."
             )
         if plate not in self.plates:
             raise ProgramError(
-                f"Plate {plate!r} is not made in the call. Write `with pyro.plate({plate!r}, x.shape[0]):` in model "
-                "and guide, so that it can follow the minibatch."
+                f"Plate {plate!r} is not created in the call. Write `with pyro.plate({plate!r}, x.shape[0]):` in model "
+                "and guide, so that it has the size of the minibatch."
             )
 
 
 def taken_twice(name: str) -> ProgramError:
     """The error for one name of two parameters."""
     return ProgramError(
-        f"Parameter {name!r} belongs to two modules, of which Pyro would train one at most. Name them apart: "
-        "pyro.module('encoder', …), PyroModule(name='guide')."
+        f"Parameter {name!r} belongs to two modules, and Pyro would train at most one of them. Give the modules "
+        "different names: pyro.module('encoder', …), PyroModule(name='guide')."
     )
 
 
@@ -320,8 +320,9 @@ def told(program: Any, error: Exception) -> PpdgmError:
     found = explain(program, error)
     if str(error).startswith("inhomogeneous total_count"):
         return ProgramError(
-            f"{found} Pyro's Multinomial takes one total. Give it the largest, total_count=int(x.sum(-1).max()): its "
-            "density takes each row's own, the sum of its counts. P.dist.Multinomial, in a program over P, takes them."
+            f"{found} Pyro's Multinomial takes one total_count for all rows. Give the largest, "
+            "total_count=int(x.sum(-1).max()): the density uses each row's own total, the sum of its counts. In a "
+            "program over P, P.dist.Multinomial takes a total for each row."
         )
     return found
 

@@ -370,13 +370,13 @@ class Runtime:
     def why_not_compiled(self, engine: Any, optimiser: Any) -> str:
         """Why torch.compile can't compile the steps of a run, in words; "" if it can."""
         if not self.tracer.compiles:
-            return "torch.compile does not take Pyro's handlers, through which a plain pair runs"
+            return "torch.compile can't compile Pyro's handlers, which a plain pair needs"
         if not is_spec(optimiser):
-            return "torch.compile does not take an optimiser of your own"
+            return "torch.compile can't compile your own optimiser"
         if self.tracer.state_names:
-            return "torch.compile does not take modules whose buffers move in training"
+            return "torch.compile can't compile modules whose buffers change in training"
         alone = [type(p.engine).__name__ for p in engine.phases() if not p.engine.compiles]
-        return f"torch.compile does not take {alone[0]}" if alone else ""
+        return f"torch.compile can't compile {alone[0]}" if alone else ""
 
     def batch_statistics(self, params: Any, data: Any, b: int) -> str | None:
         """What in the program's modules depends on the rows of a minibatch, in words; None if nothing does.
@@ -385,7 +385,7 @@ class Runtime:
         """
         for module in self.tracer.all_modules():
             if isinstance(module, _BatchNorm) and (module.training or not module.track_running_stats):
-                return f"{type(module).__name__} takes statistics of the minibatch"
+                return f"{type(module).__name__} computes statistics of the minibatch"
         if not self.tracer.state_names:
             return None
         rows = self._index(np.arange(self.tracer.batch_size or b) % len(next(iter(data.values()))))
@@ -397,7 +397,7 @@ class Runtime:
             moved = [n for n, v in before.items() if not torch.equal(v, now[n])]
             for n, v in before.items():
                 now[n].copy_(v)
-        return f"each forward pass moves the buffer {moved[0]!r}" if moved else None
+        return f"each forward pass changes the buffer {moved[0]!r}" if moved else None
 
     def bytes_written(self, params: Any, data: Any, k: int, b: int) -> int:
         """Bytes of all intermediate results of one reading with K particles and B rows.

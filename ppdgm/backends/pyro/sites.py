@@ -193,7 +193,7 @@ class Layout:
             explained *= part
         scale = torch.as_tensor(site.scale)
         if scale.numel() != 1:
-            raise scale_of(site.name, f"numbers of shape {tuple(scale.shape)}", "one for each datum, say")
+            raise scale_of(site.name, f"numbers of shape {tuple(scale.shape)}", "but only one number is a constant")
         own = float(scale) / explained
         return 1.0 if abs(own - 1.0) < 1e-5 else float(f"{own:.6g}")
 
@@ -218,8 +218,8 @@ def misfit(name: str, fn: Any, frames: Mapping[str, Any]) -> ProgramError:
 def subsampled(name: str, plate: str) -> ProgramError:
     """The error for a second plate that subsamples."""
     return ProgramError(
-        f"Plate {name!r} subsamples, but only the data plate {plate!r} may: the scale of another would have to go "
-        f"inside each datum's bound, which is then wrong. Use all of {name!r}."
+        f"Plate {name!r} subsamples, but only the data plate {plate!r} can. The bound of a row needs all terms of the "
+        f"row. Use plate {name!r} without subsampling."
     )
 
 

@@ -159,12 +159,12 @@ class Weighted(Engine):
 
 
 class IWAE(Weighted):
-    """Maximise log 1/K Σ_k p(x, z_k) / q(z_k|x): between the ELBO (K = 1) and log p(x).
+    """Importance-weighted bound, log 1/K Σ_k p(x, z_k) / q(z_k|x): between the ELBO (K = 1) and log p(x).
 
     Burda et al. 2016, arXiv:1509.00519. With the other settings: β ELBO + (1 − β) mean over M groups of such bounds.
-    Each group has K particles (MIWAE, CIWAE). The guide's parameters can have other groups of the same particles
-    (PIWAE). Rainforth et al. 2018, arXiv:1802.04537. MIWAE is IWAE(k=8, groups=8), CIWAE is IWAE(k=64, elbo_share=0.5),
-    PIWAE is IWAE(k=64, guide_groups=8).
+    Each group has K particles. MIWAE is the mean of several such bounds: IWAE(k=8, groups=8). CIWAE mixes the bound
+    with the ELBO: IWAE(k=64, elbo_share=0.5). PIWAE trains the model on one bound, and the guide on the mean of several
+    bounds of the same particles: IWAE(k=64, guide_groups=8). Rainforth et al. 2018, arXiv:1802.04537.
 
     Args:
         k: K, particles of a group.
@@ -173,10 +173,10 @@ class IWAE(Weighted):
         guide_groups: number of groups that all K·M particles form for the guide's parameters; None: as for the model's.
         estimator: of the gradient. "auto": through draws if they are reparameterised or relaxed, else "vimco".
             "reparam" refuses other draws; "dreg" is doubly reparameterised: its signal-to-noise ratio does not fall
-            with K (Tucker et al. 2019, arXiv:1810.04152); "stl" leaves out ∇ log q, and is biased for K > 1; "dreg"
-            and "stl" are not for plain Pyro pairs; "score" is the score function; "vimco" gives each particle a
-            baseline made of the others (Mnih & Rezende 2016, arXiv:1602.06725); "relaxed" is like "reparam", and
-            needs a relaxation.
+            with K (Tucker et al. 2019, arXiv:1810.04152); "stl" (sticking the landing) leaves out ∇ log q, and is
+            biased for K > 1; "dreg" and "stl" are not for plain Pyro pairs; "score" is the score function; "vimco"
+            (variational inference for Monte Carlo objectives) gives each particle a baseline made of the others (Mnih &
+            Rezende 2016, arXiv:1602.06725); "relaxed" is like "reparam", and needs a relaxation.
         baseline: of the score function: "none", "running" mean, "leave_one_out", "learned"; "auto": the one of "vimco",
             or "running" if K = 1.
 

@@ -44,9 +44,9 @@ class SVI(Engine):
             those of a full covariance do not.
         free_bits_of: the KL of each "datum", or the mean over the minibatch ("batch").
         estimator: of the gradient. "auto": through draws if they are reparameterised or relaxed, else by the score
-            function. "reparam" refuses other draws; "stl" leaves out ∇ log q (Roeder et al. 2017), and is not for plain
-            Pyro pairs; "score" draws discrete latents as they are (Williams 1992); "enumerate" sums over them;
-            "relaxed" is like "reparam", and needs a relaxation.
+            function. "reparam" refuses other draws; "stl" (sticking the landing) leaves out ∇ log q (Roeder et al.
+            2017), and is not for plain Pyro pairs; "score" draws discrete latents as they are (Williams 1992);
+            "enumerate" sums over them; "relaxed" is like "reparam", and needs a relaxation.
         baseline: of the score function: "none", "running" mean, "leave_one_out" (K ≥ 2), or "learned", a net of x;
             "auto": "leave_one_out", or "running" if K = 1.
 

@@ -18,7 +18,7 @@ from ppdgm.specs import NonNegativeFloat, PositiveInt
 
 
 class ReweightedWakeSleep(Engine):
-    """The model maximises the IWAE bound; the guide, E[log q(z|x)] under the posterior and under the model's dreams.
+    """Reweighted wake-sleep (RWS): the model maximises the IWAE bound; the guide, E[log q(z|x)] at weighted draws.
 
     With w̃ the normalised weights of K draws of the guide: θ by Σ w̃_k ∇ log p(x, z_k); φ by
     wake_phi Σ w̃_k ∇ log q(z_k|x) + sleep_phi ∇ log q(z'|x'), with (x', z') drawn from the model. No gradient goes

@@ -57,4 +57,7 @@ class Flow(Spec):
             ProgramError: no inverse is known (`one_way`).
         """
         name = type(self).__name__
-        raise ProgramError(f"{name} has no known inverse: it scores its own draws only. Take IAF, say, or RQSpline.")
+        raise ProgramError(
+            f"{name} has no known inverse, so it can score only its own draws. Use another flow, such as IAF or "
+            "RQSpline."
+        )

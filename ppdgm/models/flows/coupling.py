@@ -44,8 +44,8 @@ class Coupling(Flow):
     def build(self, context: Context, width: int, conditional: bool) -> int:
         if width < 2:
             raise SpecError(
-                f"{type(self).__name__}: got a latent of width {width}; expected at least 2: one half has to set what "
-                "happens to the other. For width 1 take IAF or MAF."
+                f"{type(self).__name__}: got a latent of width {width}, expected at least 2, because one half is "
+                "transformed given the other. For width 1, use IAF or MAF."
             )
         seen = self.context if conditional else 0
         for i in range(self.depth):

@@ -23,13 +23,13 @@ def check_direction(part: Spec, flow: Flow, needed: Direction, allow_slow: bool)
     if flow.fast in (needed, "both"):
         return
     owner = type(part).__name__
-    slow = f"{type(flow).__name__} takes D passes through its nets to do so"
+    slow = f"{type(flow).__name__} needs D passes through its nets for this"
     if allow_slow:
         warnings.warn(f"{owner}: every training step {_DOES[needed]}, and {slow}.", stacklevel=3)
         return
     raise SpecError(
-        f"{owner}.flow: every training step {_DOES[needed]}, and {slow}. Fast here: {', '.join(fast_flows(needed))}. "
-        "Or permit it by allow_slow=True."
+        f"{owner}.flow: every training step {_DOES[needed]}, and {slow}. Use a flow that is fast here: "
+        f"{', '.join(fast_flows(needed))}. Or allow it with allow_slow=True."
     )
 
 

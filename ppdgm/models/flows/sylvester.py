@@ -38,7 +38,9 @@ class Sylvester(OneWay):
 
     def build(self, context: Context, width: int, conditional: bool) -> int:
         if self.columns is not None and self.columns > width:
-            raise SpecError(f"Sylvester.columns: got {self.columns}, expected at most the latent's width, {width}.")
+            raise SpecError(
+                f"Sylvester.columns: got {self.columns}, expected at most {width}, the width of the latent."
+            )
         return super().build(context, width, conditional)
 
     def size(self, width: int) -> int:

@@ -89,7 +89,7 @@ class TopDown(Guide):
         spec, features = self.spec, (self.spec.features,)
         if type(spec.posterior) is not DiagonalNormal:
             raise SpecError(
-                f"posterior: got {type(spec.posterior).__name__}, but each level of the ladder is a product with a "
+                f"posterior: got {type(spec.posterior).__name__}, but each level of the ladder multiplies it by a "
                 'diagonal normal. Use DiagonalNormal(), or inference="factorised" or "bottom_up".'
             )
         context.net("encoder", spec.encoder, spec.event_shape, features, label="guide")

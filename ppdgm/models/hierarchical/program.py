@@ -136,12 +136,12 @@ class HierarchicalVAE(Program):
         check_family(self.prior, self.posterior)
         if self.posterior.family != "real":
             raise SpecError(
-                f"posterior: got {type(self.posterior).__name__}, which is over {self.posterior.family} latents, but "
-                "the levels are normal given the ones above. Use DiagonalNormal(), or a VAE."
+                f"posterior: got {type(self.posterior).__name__}, which is for {self.posterior.family} latents, but "
+                "each level is normal given the levels above. Use DiagonalNormal(), or a VAE."
             )
         if isinstance(self.prior, VampPrior) and not self._way.has_top:
             raise SpecError(
-                f"prior: VampPrior mixes q(z{self.depth}|u) over inputs u, but {self.inference!r} draws z{self.depth} "
-                f'given z{self.depth - 1}, not given x. Use inference="top_down" or "factorised", or a prior such as '
-                "MixtureOfGaussians()."
+                f"prior: VampPrior mixes q(z{self.depth}|u) over inputs u, but inference={self.inference!r} draws "
+                f'z{self.depth} given z{self.depth - 1}, not given x. Use inference="top_down" or "factorised", or a '
+                "prior such as MixtureOfGaussians()."
             )

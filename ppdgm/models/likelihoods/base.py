@@ -52,12 +52,15 @@ class Levels(Likelihood):
     def check(self, name: str, x: np.ndarray) -> None:
         super().check(name, x)
         most = self.levels - 1
-        expected = f"whole numbers from 0 to {most}, as levels={self.levels} (scale='levels' makes 0 to 255 of images)"
+        expected = (
+            f"whole numbers from 0 to {most}, because levels={self.levels} (scale='levels' gives 0 to 255 for images)"
+        )
         refuse(name, x, (x < 0) | (x > most) | (x != np.rint(x)), expected)
         if len(x) >= FEW and x.max() < self.levels // 4:
             warnings.warn(
-                f"Data {name!r} hold whole numbers up to {x.max():g}, of levels={self.levels}. Take levels="
-                f"{int(x.max()) + 1}; or, for all of an image's, load_data(…, scale='levels', binarise='none').",
+                f"Data {name!r} have whole numbers up to {x.max():g}, but levels={self.levels}. Use "
+                f"levels={int(x.max()) + 1}; or, for images with all 256 values, load_data(…, scale='levels', "
+                "binarise='none').",
                 stacklevel=2,
             )
 

@@ -41,7 +41,7 @@ class Counts(Likelihood):
 
     def check(self, name: str, x: np.ndarray) -> None:
         super().check(name, x)
-        refuse(name, x, (x < 0) | (x != np.rint(x)), "counts: whole numbers from 0 on, not scaled (scale='none')")
+        refuse(name, x, (x < 0) | (x != np.rint(x)), "counts: whole numbers from 0, not scaled (scale='none')")
 
 
 class Poisson(Counts):

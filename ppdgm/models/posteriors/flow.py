@@ -37,8 +37,8 @@ class FlowPosterior(Posterior):
         super().__init__(*positional, **fields)
         if self.initial.family != "real":
             raise SpecError(
-                f"FlowPosterior.initial: got {type(self.initial).__name__}, which is over {self.initial.family} "
-                "latents; expected one over real latents, such as DiagonalNormal()."
+                f"FlowPosterior.initial: got {type(self.initial).__name__}, which is for {self.initial.family} "
+                "latents, expected one for real latents, such as DiagonalNormal()."
             )
         check_direction(self, self.flow, "forward", self.allow_slow)
 
@@ -74,8 +74,9 @@ class FlowPosterior(Posterior):
         def log_prob(z: Array) -> Array:
             if self.flow.one_way:
                 raise ProgramError(
-                    f"q(z|x) of a FlowPosterior with {type(self.flow).__name__} is known only at its own draws: the "
-                    "flow has no known inverse. To score other values, take one that has: IAF, say, or RQSpline."
+                    f"q(z|x) of a FlowPosterior with {type(self.flow).__name__} is known only at its own draws, "
+                    "because the flow has no known inverse. To score other values, use a flow that has one, such as "
+                    "IAF or RQSpline."
                 )
             first, log_det = self.flow.inverse(inner, flat(z), context)
             return initial.log_prob(unflat(first)) + log_det

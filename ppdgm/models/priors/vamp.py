@@ -46,7 +46,7 @@ class VampPrior(MixturePrior):
     def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
         if context.inputs is None:
             raise ProgramError(
-                "VampPrior mixes q(z|u) at pseudo-inputs u, but here the guide does not give this z from x alone. Use "
+                "VampPrior mixes q(z|u) at pseudo-inputs u, but here the guide does not draw this z from x only. Use "
                 "MixtureOfGaussians() or StandardNormal(), or a guide that draws this z first, from x."
             )
         self.declare_weights(context)
@@ -88,4 +88,6 @@ class VampPrior(MixturePrior):
                 f"VampPrior.range: got 'unit', but the data lie between {low:g} and {high:g}. Use range='real'."
             )
         if x.shape[1:] != shape[1:]:
-            raise SpecError(f"VampPrior: got data of shape {x.shape[1:]}, expected {shape[1:]}, as the program's.")
+            raise SpecError(
+                f"VampPrior: got data of shape {x.shape[1:]}, expected {shape[1:]}, the shape in the program."
+            )
