@@ -235,7 +235,7 @@ def test_a_positive_latent_is_told_at_its_mean_and_not_at_its_median(backend):
 def test_where_no_mean_is_known_it_is_that_of_draws_and_its_error_is_told(backend):
     """1,000 draws of each of 7 data: every mean within 4 standard errors, which the warning gives."""
     fit = by_itself(backend, bounded=True)
-    with pytest.warns(UserWarning, match=r"'u'.* mean (that is|is not) known.* Monte Carlo means of 1,000 draws") as told:
+    with pytest.warns(UserWarning, match=r"'u'.* mean (that is|is not) known.* means of 1,000 draws") as told:
         found = fit.encode(X[:, 0])
     density = lambda v, power: expit(LOGIT + SCALE * v) ** power * stats.norm.pdf(v)
     first, second = (integrate.quad(density, -12, 12, args=(p,))[0] for p in (1, 2))
