@@ -61,7 +61,7 @@ class Callback:
         except Exception as error:
             self._failed = True
             Report().warn(
-                f"{type(self).__name__} failed, and is left out from now on: {type(error).__name__}: "
+                f"{type(self).__name__} failed, and is not used for the rest of the run: {type(error).__name__}: "
                 f"{' '.join(str(error).split())[:300]}"
             )
         return not self._failed

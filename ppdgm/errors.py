@@ -167,38 +167,38 @@ _SHAPES = (
 _HINTS = (  # (pattern of "Type: text", what to do)
     (
         r"\bUnseen\b",
-        "The model computes with data that are not there yet. Give them: given={{name: array}}, or with `ppdgm sample` "
+        "The model computes with data that were not given. Give them: given={{name: array}}, or with `ppdgm sample` "
         "--given name=7 or --given arrays.npz.",
     ),
     (
         r"^(Tracer\w+Conversion|Concretization|NonConcrete)",
-        "On numpyro a program is compiled before its values are known: use {xp}.where(…) for a Python `if`, and {xp} "
-        "for float(), int() and NumPy's functions. Shapes are known.",
+        "On numpyro a program is compiled before its values are known (shapes are known). Use {xp}.where(…) instead of "
+        "a Python `if`, and {xp} instead of float(), int() and NumPy's functions.",
     ),
-    (r"^UnexpectedTracer", "It keeps a value of an earlier call: compute it anew in each call."),
+    (r"^UnexpectedTracer", "It keeps a value of an earlier call. Compute it again in each call."),
     (
         r"must be Tensor, not|as an abstract array|'Tensor' and '\w*(jax|Array|Tracer)|(ArrayImpl|Tracer)' and 'Tensor",
-        "Arrays are torch's on pyro and JAX's on numpyro: use {xp} for mathematics, and the same library's "
-        "distributions.",
+        "On pyro, arrays are torch's; on numpyro, they are JAX's. Use {xp} for mathematics, and distributions of the "
+        "same library.",
     ),
     (
         r"same dtype|found dtype|expected scalar type|expected \w+ but found",
-        "Booleans and whole numbers stay what they are in a plain pair: give those that a net reads as floating "
-        "numbers, x.astype('float32').",
+        "A plain pair gets booleans and whole numbers unchanged. If a net reads them, give floating numbers: "
+        "x.astype('float32').",
     ),
     (r"JAX arrays are immutable", "Make a new array: {xp}.where(…), {xp}.concat(…) or {xp}.stack(…)."),
-    (r"in-?place operation", "torch has no gradient through a change in place: write a = a + b for a += b."),
-    (r"requires grad\. Use|numpy\.ndarray|__array", "Use {xp} for NumPy's functions: NumPy has no gradients."),
+    (r"in-?place operation", "torch has no gradient through a change in place. Write a = a + b instead of a += b."),
+    (r"requires grad\. Use|numpy\.ndarray|__array", "Use {xp} instead of NumPy, which has no gradients."),
     (r"invalid scale|parameter scale", "A scale must be positive: softplus(…) makes it so, as P.softplus does."),
     (
         r"TypeError: \w*\.?(model|guide)\(\) (missing|takes|got)",
-        "Model and guide both take P, and then each field of the data by name.",
+        "Model and guide both take P first, and then each field of the data by name.",
     ),
     (r"P\.plate\(\) missing", 'It takes a name and the data: `with P.plate("data", x):`.'),
-    (r"P\.sample\(\)", 'It takes a name, a distribution, and data where there are: P.sample("x", dist, obs=x).'),
-    (r"P\.(param|net)\(\)", "It takes a name alone: shape and first value are declared in build()."),
-    (r"Context\.net\(\)", 'It takes name, net, and the shapes that it maps between: c.net("f", MLP(), (4,), (6,)).'),
-    (r"'Context' object has no", "In build(), declare with context.param, .net, .part and .scope; P is for the rest."),
+    (r"P\.sample\(\)", 'It takes a name, a distribution, and data if it is observed: P.sample("x", dist, obs=x).'),
+    (r"P\.(param|net)\(\)", "It takes only a name. Declare shape and first value in build()."),
+    (r"Context\.net\(\)", 'It takes a name, a net, and the shapes of input and output: c.net("f", MLP(), (4,), (6,)).'),
+    (r"'Context' object has no", "In build(), use context.param, .net, .part and .scope. P is for model and guide."),
 )
 _PAIR_HINTS = (  # the same for a plain pair, which has no P
     (r"invalid scale|parameter scale", "A scale must be positive: softplus(…) or exp(…) makes it so."),
@@ -220,7 +220,7 @@ def explain(program: object, error: Exception) -> PpdgmError:
     hints = _HINTS if backend is None else (*_PAIR_HINTS, *_HINTS)
     hint = next((h.format(xp=_XP[backend]) for p, h in hints if re.search(p, f"{kind}: {text}")), "")
     if backend == "pyro" and any("-packages/numpyro/" in f.filename for f in traceback.extract_tb(error.__traceback__)):
-        hint = "The pair uses numpyro: hand it to Program.from_numpyro(model, guide)."
+        hint = "The pair uses numpyro. Give it to Program.from_numpyro(model, guide)."
     if not hint:
         hint = _attribute(error, backend) or (_SHAPES if backend is None and _SHAPE_WORDS.search(text) else "")
     said = f"{text} ({kind})." if text else f"{kind}."
@@ -237,8 +237,8 @@ def _attribute(error: Exception, backend: str | None) -> str:
         return f"Did you mean {close!r}?" if close else ""
     if type(owner).__module__.partition(".")[0] in ("torch", "jax", "jaxlib", "numpy"):
         if backend is not None:
-            return f"Take it from {_XP[backend]}: the arrays of a pair on {backend} are its own."
-        return "torch's and JAX's arrays have few methods in common: use P.xp, which is the same on both."
+            return f"Use the function of {_XP[backend]}: a pair on {backend} has arrays of that library."
+        return "torch's and JAX's arrays have few methods in common. Use P.xp, which is the same on both backends."
     return ""
 
 
@@ -279,9 +279,8 @@ def out_of_memory(error: BaseException) -> TrainingError | None:
             line = re.sub(r"^\[enforce.*?DefaultCPUAllocator: |^RESOURCE_EXHAUSTED: (Out of memory )?", "", line)
             line = re.sub(r"(\d{7,}) bytes", lambda m: f"{int(m[1]) / 2**30:,.2f} GiB", line)
             return TrainingError(
-                f"Out of memory: {line[:200].rstrip('.')}. Take a smaller batch_size, fewer particles (k=…), a smaller "
-                "net, or memory='64 MiB' for an evaluation; data that are large themselves can stay on disk: "
-                "np.load(path, mmap_mode='r')."
+                f"Out of memory: {line[:200].rstrip('.')}. Use a smaller batch_size, fewer particles (k=…), a smaller "
+                "net; for an evaluation, memory='64 MiB'. Large data can stay on disk: np.load(path, mmap_mode='r')."
             )
     return None
 

@@ -100,7 +100,9 @@ def test_training_that_is_not_finite_ends_with_a_code_of_its_own(here, monkeypat
     code, out, err = run([*arguments, "--json"], monkeypatch, capsys)
     *_, line = err.splitlines()
     assert (
-        code == 4 and line.startswith("ppdgm: Training stopped, as numbers were not finite") and "new/log.txt" in line
+        code == 4
+        and line.startswith("ppdgm: Training stopped, because numbers were not finite")
+        and "new/log.txt" in line
     )
     assert json.loads(out)["error"]["message"] in line and "Traceback" not in err
     assert (here[0] / "new" / "weights.safetensors").is_file()

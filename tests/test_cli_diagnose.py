@@ -105,7 +105,7 @@ def test_labels_are_those_of_the_data(here, options, size, monkeypatch):
         (("run", "--backend", "numpy"), 2, "numpyro"),
         (("run", "--out", "report.pdf"), 5, "expected .html"),
         (("run", "--out", "missing/report.html"), 5, "does not exist"),
-        (("run", "--out", "own.html"), 5, "own.html exists, and is no report"),
+        (("run", "--out", "own.html"), 5, "own.html exists, and is not a ppdgm report"),
         (("nowhere",), 5, "there is no such run"),
         (("run", "--data", "table.npz"), 3, "shape"),
     ],

@@ -99,7 +99,7 @@ def test_a_run_is_not_overwritten_without_being_told(here):
     cli(*start, 3)
     before = (here / "runs/a/weights.safetensors").read_bytes()
     line = cli(*start, 4, code=5).stderr
-    assert all(w in line for w in ("runs/a holds a run already", "--overwrite", "ppdgm resume runs/a"))
+    assert all(w in line for w in ("runs/a already has a run", "--overwrite", "ppdgm resume runs/a"))
     assert (here / "runs/a/weights.safetensors").read_bytes() == before
     cli(*start, 4, "--overwrite")
     assert table_of(here / "runs/a")["training"]["steps"] == 4
@@ -177,7 +177,7 @@ def test_ctrl_c_keeps_what_was_reached_and_says_how_to_go_on(here, sign):
     found = json.loads(status.read_text())
     assert started.returncode == 130 and found["state"] == "interrupted" and found["step"] > 0
     assert sign == signal.SIGTERM or json.loads(out)["stopped"] == "interrupted"
-    assert told.splitlines()[-1].endswith("go on with: ppdgm resume 'long run'")
+    assert told.splitlines()[-1].endswith("To continue: ppdgm resume 'long run'")
     assert "interrupted" in cli("runs", ".").stdout
     more = as_json("resume", "long run", "--steps", found["step"] + 3)
     assert more["steps"] == found["step"] + 3 and more["stopped"] == "done"

@@ -246,7 +246,7 @@ def guide_that_samples_an_array(lib):
 # --- Python, and what is in no program --------------------------------------------------------------------------------
 
 
-@says("`if x.sum() > 0:`", "jax.numpy.where(…) for a Python `if`", on=("numpyro",))
+@says("`if x.sum() > 0:`", "jax.numpy.where(…) instead of a Python `if`", on=("numpyro",))
 def guide_asks_for_a_value(lib):
     def guide(lib, x):
         if x.sum() > 0:

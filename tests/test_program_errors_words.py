@@ -31,7 +31,7 @@ def prior_from_numpyro(self, P):
     return numpyro_dist.Normal(jnp.zeros(4), 1.0).to_event(1)
 
 
-@says("`return torch.tanh(x)`", "must be Tensor", "use P.xp for mathematics", on=("numpyro",))
+@says("`return torch.tanh(x)`", "must be Tensor", "Use P.xp for mathematics", on=("numpyro",))
 def guide_calls_torch(self, P, x):
     Right.guide(self, P, through_torch(x))
 
@@ -40,18 +40,18 @@ def through_torch(x):
     return torch.tanh(x)
 
 
-@says("as an abstract array", "use P.xp for mathematics", on=("pyro",))
+@says("as an abstract array", "Use P.xp for mathematics", on=("pyro",))
 def guide_calls_jax(self, P, x):
     Right.guide(self, P, jnp.tanh(x))
 
 
-@says("`if x.sum() > 0:", "P.xp.where(…) for a Python `if`", on=("numpyro",))
+@says("`if x.sum() > 0:", "P.xp.where(…) instead of a Python `if`", on=("numpyro",))
 def guide_asks_for_a_value(self, P, x):
     if x.sum() > 0:
         Right.guide(self, P, x)
 
 
-@says("`x = x + 0.0 * float(x.mean())`", "for float()", on=("numpyro",))
+@says("`x = x + 0.0 * float(x.mean())`", "instead of float()", on=("numpyro",))
 def guide_takes_a_value_out(self, P, x):
     x = x + 0.0 * float(x.mean())
     Right.guide(self, P, x)
@@ -82,7 +82,7 @@ def prior_writes_into_a_parameter(self, P):
     return P.dist.Normal(loc, P.full((4,), 1.0)).to_event(1)
 
 
-@says("has no attribute 'exp'", "use P.xp", on=("numpyro",))
+@says("has no attribute 'exp'", "Use P.xp", on=("numpyro",))
 def guide_uses_a_method_of_torch(self, P, x):
     Right.guide(self, P, x.exp())
 
@@ -166,7 +166,7 @@ def prior_takes_a_net_for_a_parameter(self, P):
     return P.param("encoder")
 
 
-@says("P.param() takes 2 positional arguments but 3 were given", "shape and first value are declared in build()")
+@says("P.param() takes 2 positional arguments but 3 were given", "Declare shape and first value in build()")
 def prior_declares_a_parameter(self, P):
     return P.param("loc", P.full((4,), 0.0))
 
@@ -176,12 +176,12 @@ def build_without_names(self, c):
     c.param(3, (4,))
 
 
-@says("'Context' object has no attribute 'sample'", "P is for the rest")
+@says("'Context' object has no attribute 'sample'", "P is for model and guide")
 def build_like_a_model(self, c):
     c.sample("z", 3)
 
 
-@says("missing 1 required positional argument: 'outputs'", "the shapes that it maps between")
+@says("missing 1 required positional argument: 'outputs'", "the shapes of input and output")
 def build_without_outputs(self, c):
     c.net("decoder", MLP(), (4,))
 

@@ -233,7 +233,10 @@ class Listed(MLP):
 
 
 def test_values_that_can_change_are_refused():
-    with pytest.raises(SpecError, match=r"Listed.sizes: got \[3\], which can change.*annotate the field as a tuple"):
+    with pytest.raises(
+        SpecError,
+        match=r"Listed.sizes: got \[3\] as the default, expected a value that can't change.*Annotate the field",
+    ):
         Listed()
     with pytest.raises(SpecError, match=r"Listed.sizes: got \(4,\); expected a tuple"):
         Listed(sizes=[4])

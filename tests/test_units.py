@@ -384,7 +384,7 @@ def test_the_command_line_scales_once(table, tmp_path, monkeypatch):
                 (("--data", "new.npy"), ("--data", "scaled.npy", "--units", "prepared")))  # fmt: skip
     assert one[0].split("±")[0] == two[0].split("±")[0]
     for command in ("evaluate", "diagnose"):
-        assert "It is of other data" in cli(command, "a", "--units", "own", code=2).stderr
+        assert "Give other data" in cli(command, "a", "--units", "own", code=2).stderr
         assert "units: got 'raw'" in cli(command, "a", "--units", "raw", code=2).stderr
 
 

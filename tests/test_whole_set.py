@@ -93,7 +93,9 @@ def test_the_bound_of_an_autoguide_does_not_depend_on_chunks(guide, backend, mon
     auto = getattr(importlib.import_module(f"{backend}.infer.autoguide"), guide)(model)
     fit = ppdgm.fit(getattr(Program, f"from_{backend}")(model, auto), X, steps=100, learning_rate=0.05, progress=False)
     at_once = fit.log_evidence(X, k=100)
-    monkeypatch.setattr("ppdgm.inference.evaluation.whole_set.CHUNK_DRAWS", 500)  # 5 rows in a chunk, and the last one filled up
+    monkeypatch.setattr(
+        "ppdgm.inference.evaluation.whole_set.CHUNK_DRAWS", 500
+    )  # 5 rows in a chunk, and the last one filled up
     assert fit.log_evidence(X, k=100).value == pytest.approx(at_once.value, rel=1e-5)
     loc = np.linspace(0, 12, 24_001)
     density = norm(loc[:, None], SCALE).logpdf(X).sum(1) + norm(0, 2).logpdf(loc) + np.log(2)

@@ -54,7 +54,7 @@ class Group(TyperGroup):
         args = [a for a in options if a != "--debug"] + args[len(options) :]  # before the command, or after it
         try:
             if not all(_is_text(a) for a in args):  # it would only fail when it is written to a recipe
-                raise typer.BadParameter("got an argument that is no text, expected UTF-8.")
+                raise typer.BadParameter("got an argument that is not text, expected UTF-8.")
             with (
                 results_only(as_json or bool({"-q", "--quiet"} & {*options})),
                 warnings_as_lines(),

@@ -51,7 +51,7 @@ def _find_in(folder: Path) -> None:
 def _from_file(path: Path) -> ModuleType:
     """The module of a file, under the file's name, as recipes refer to it."""
     if not path.is_file():
-        raise SpecError(f"{path}: there is no such file. ppdgm new {path} writes a program to start from.")
+        raise SpecError(f"{path}: there is no such file. To write an example program: ppdgm new {path}")
     name = re.sub(r"\W", "_", path.stem)
     check_name(name, path)
     _find_in(path.parent)  # the file may import from its own folder
@@ -114,7 +114,7 @@ def named(module: ModuleType, name: str) -> Any:
     if found is None:
         raise SpecError(f"{module.__name__} has no {name!r}. {nearest(name, known)}")
     if not _is_program(found):
-        raise SpecError(f"{module.__name__}:{name} is no program. {nearest(name, known)}")
+        raise SpecError(f"{module.__name__}:{name} is not a program. {nearest(name, known)}")
     return found
 
 
@@ -129,7 +129,7 @@ def only(module: ModuleType) -> Any:
         file = Path(module.__file__ or module.__name__).name
         raise SpecError(
             f"{file} has {'no program' if not own else 'several programs'}. "
-            + (f"Say which: {', '.join(f'{file}:{n}' for n in own)}." if own else "Expected a Program or a plain pair.")
+            + (f"Give one: {', '.join(f'{file}:{n}' for n in own)}." if own else "Expected a Program or a plain pair.")
         )
     return next(iter(own.values()))
 

@@ -44,7 +44,7 @@ def data(
     told = {n: v for n, v in {"header": header, "index": index}.items() if v is not None}
     if name is None:
         if settings or told:
-            raise SpecError("--set, --header and --index are of one set of data, and none is named: ppdgm data PATH …")
+            raise SpecError("--set, --header and --index need one data set. Name it: ppdgm data PATH …")
         sets = catalogue().values()
         if as_json:
             emit([asdict(entry) for entry in sets])

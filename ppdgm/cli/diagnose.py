@@ -132,10 +132,10 @@ def _report_path(run: str, out: str | None) -> Path:
 
     home = Path(run)
     if not home.exists():
-        raise CheckpointError(f"{run}: there is no such run. Expected a folder that ppdgm fit wrote: ppdgm runs DIR")
+        raise CheckpointError(f"{run}: there is no such run. Expected a folder of a run. To list runs: ppdgm runs DIR")
     target = check_path(out if out is not None else (home if home.is_dir() else home.parent) / "report.html")
     if target.exists() and b'name="generator" content="ppdgm"' not in target.read_bytes()[:2000]:
-        raise CheckpointError(f"--out: {target} exists, and is no report of ppdgm. Choose another file.")
+        raise CheckpointError(f"--out: {target} exists, and is not a ppdgm report. Choose another file.")
     return target
 
 

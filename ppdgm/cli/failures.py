@@ -62,8 +62,8 @@ def _explain(error: BaseException) -> tuple[int, str, str]:
         FAILED,
         name,
         (
-            f"{name}: {text or 'no message'}. This is an error in ppdgm, or in code of your own that it runs: the same "
-            "command with --debug shows where. Please report it, with that and `ppdgm --version`."
+            f"{name}: {text or 'no message'}. This is an error in ppdgm, or in your own code that it runs. To see "
+            "where, run the same command with --debug. Please report it, with that output and `ppdgm --version`."
         ),
     )
 

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from ppdgm.inference import Estimate, Fit
 
 _DIVERGED = (
-    "Training diverged: the ELBO ended far below where it began. What there is, is in {out}. Try a smaller "
+    "Training diverged: the ELBO ended far below where it began. The run is in {out}. Try a smaller "
     "--learning-rate, or --set training.clip_norm=1."
 )
 _NOT_FINITE = (
-    "Training stopped, as numbers were not finite, step after step: {out}/log.txt says where. The parameters before "
-    "them are kept. Try a smaller --learning-rate, or --set training.clip_norm=1."
+    "Training stopped, because numbers were not finite in too many steps in a row. {out}/log.txt shows where. The "
+    "last finite parameters are kept. Try a smaller --learning-rate, or --set training.clip_norm=1."
 )
 
 
@@ -99,7 +99,7 @@ def follow(run: Callable[[], Fit], data: Any, out: Path, flags: Flags) -> int:
         try:
             found = fit.elbo(data.test)
         except KeyboardInterrupt:
-            tell(f"ppdgm: interrupted, but the run is done: ppdgm evaluate {shlex.quote(str(out))}")
+            tell(f"ppdgm: interrupted, but the run is done. To evaluate it: ppdgm evaluate {shlex.quote(str(out))}")
             return failures.INTERRUPTED
         result["test"] = {"elbo": as_plain(found), "n": len(found.values)}
     if flags.as_json:
@@ -142,7 +142,7 @@ def _result(fit: Fit, out: Path, seconds: float) -> dict[str, Any]:
 
 
 def _tell_interrupted(out: Path) -> None:
-    tell(f"ppdgm: interrupted. What was reached is in {out}; go on with: ppdgm resume {shlex.quote(str(out))}")
+    tell(f"ppdgm: interrupted. The progress so far is in {out}. To continue: ppdgm resume {shlex.quote(str(out))}")
 
 
 def _say_summary(result: dict[str, Any], place: str) -> None:
@@ -154,8 +154,8 @@ def _say_summary(result: dict[str, Any], place: str) -> None:
         elbo = result["test"]["elbo"]
         error = f" ± {elbo['standard_error']:.2f}" if math.isfinite(elbo["standard_error"]) else ""
         say(f"Test ELBO             {elbo['mean']:.2f}{error} nats per row, over {result['test']['n']} test rows")
-        say("  On average log p(x) is at least that: the higher, the better data are explained.")
+        say("  The mean of log p(x) is at least this number. Higher is better.")
     say(f"The run is in {result['out']}. Next:")
-    say(f"  ppdgm evaluate {place}                  its likelihood too")
+    say(f"  ppdgm evaluate {place}                  estimate its likelihood")
     say(f"  ppdgm sample {place} --out samples.png  draw from it")
     say(f"  ppdgm resume {place} --epochs N         train for longer")

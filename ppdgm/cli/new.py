@@ -52,6 +52,6 @@ def new(
         with path.open("x", encoding="utf-8") as handle:
             handle.write(text.replace("MyProgram", name).replace("my_program.py", path.name))
     except FileExistsError:
-        raise CheckpointError(f"{file} exists, and is left as it is. Choose another name.") from None
-    say(f"{file} has the program {name}. It trains as it is:")
+        raise CheckpointError(f"{file} exists, and was not changed. Choose another name.") from None
+    say(f"{file} has the program {name}. To train it:")
     say(f"  ppdgm fit {shlex.quote(f'{file}:{name}')}")

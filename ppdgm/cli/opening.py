@@ -43,7 +43,7 @@ class Opened:
         table = dict(self.table.get("data", {}))
         if name is None and not table:
             again = shlex.join(["ppdgm", *command]) + " --data NAME|PATH"
-            raise DataError(f"{self.path}: the run was handed its data in Python, so its recipe names none: {again}")
+            raise DataError(f"{self.path}: the run got its data in Python, so its recipe has none. Give them: {again}")
         if name is not None and name != table.get("name"):
             own = ("validation", "test", "header", "index")  # are those of the other set
             table = {**{k: v for k, v in table.items() if k not in own}, "name": name}
@@ -60,11 +60,11 @@ def open_run(run: str, own: str | None, command: list[str], **told: bool | None)
     """
     path = Path(run)
     if not path.exists():
-        raise CheckpointError(f"{run}: there is no such run. Expected a folder that ppdgm fit wrote: ppdgm runs DIR")
+        raise CheckpointError(f"{run}: there is no such run. Expected a folder of a run. To list runs: ppdgm runs DIR")
     homes = [path] if path.is_dir() else [path.parent, path.parent.parent]
     recipe = next((home / "recipe.toml" for home in homes if (home / "recipe.toml").is_file()), None)
     if recipe is None:
-        raise CheckpointError(f"{run} is no run: there is no recipe.toml. Expected a folder that ppdgm fit wrote.")
+        raise CheckpointError(f"{run} is not a run: it has no recipe.toml. Expected a folder that ppdgm fit wrote.")
     try:
         table = read_table(recipe)
         check_format(table)
@@ -95,7 +95,7 @@ def load_part(
         raise SpecError(f"--split: got {split!r}. {nearest(str(split), SPLITS)}")
     check_units(units)
     if units is not None and name is None:
-        raise SpecError(f"--units: got {units!r}, but these are the run's own data. It is of other data: --data PATH.")
+        raise SpecError(f"--units: got {units!r}, but these are the run's own data. Give other data: --data PATH.")
     source = opened.source(name, command)
     if split is None:
         split = "all" if name is not None and name not in catalogue() else "test"
@@ -119,15 +119,15 @@ def _check_unchanged(data: Dataset, fit: Any) -> None:
     now = as_fields(leave_labels(fit.program, data.train), fit.training.dtype, typed=typed)
     if fingerprint(now) != known:
         raise DataError(
-            f"{data.name}: the data have changed since the run was trained, so that those to judge may have been "
-            f"trained on. To judge them all the same: --data {shlex.quote(data.name)} --split all"
+            f"{data.name}: the data have changed since the run was trained. They may contain rows that it was "
+            f"trained on. To evaluate them anyway: --data {shlex.quote(data.name)} --split all"
         )
 
 
 def _part(data: Dataset, split: str) -> Any:
     parts = {s: getattr(data, s) for s in SPLITS[:3] if getattr(data, s) is not None}
     if split != "all" and split not in parts:
-        raise DataError(f"--split {split}: {data.name} has no such data. Take one of: {', '.join([*parts, 'all'])}.")
+        raise DataError(f"--split {split}: {data.name} has no such data. Choose one of: {', '.join([*parts, 'all'])}.")
     if split in parts or len(parts) == 1:
         return parts.get(split, next(iter(parts.values())))
     whole = list(parts.values())

@@ -119,7 +119,7 @@ def _set_kind(here: dict[str, Any], value: Any, implied: str | None, path: str) 
 def _class(here: Mapping[str, Any], implied: str | None, path: str, classes: Classes) -> type[Kind]:
     kind = here.get("kind", implied)
     if not isinstance(kind, str):
-        raise SpecError(f"{path} has no kind. Say which it is first: --set {path}.kind=NAME.")
+        raise SpecError(f"{path} has no kind. Set it first: --set {path}.kind=NAME.")
     return find_kind(kind, classes)
 
 
@@ -146,7 +146,7 @@ def _inner(here: dict[str, Any], cls: type[Kind], name: str, done: str, path: st
     if not path.endswith(f"{name}.kind"):
         raise SpecError(
             f"{path}: {done}.{name} is {'not given' if inner in (None, _NONE) else repr(inner)}, which has no fields. "
-            f"Say which kind it is first: --set {done}.{name}.kind=NAME, of {', '.join(members(families))}."
+            f"Set its kind first: --set {done}.{name}.kind=NAME, one of {', '.join(members(families))}."
         )
     here[name] = {}
     return here[name]

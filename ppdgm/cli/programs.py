@@ -57,12 +57,12 @@ def choose(text: str, own: str | None = None) -> Chosen:
         classes, program = own_code(own, table)
         return Chosen(table, classes, program, recipe)
     if own:
-        raise SpecError(f"--program goes with a name, a recipe or a run; {text!r} is code of your own already.")
+        raise SpecError(f"--program is only for a name, a recipe or a run; {text!r} is your own code. Leave it out.")
     if is_code(text):
         return _from_code(text)
     raise SpecError(
-        f"No program is called {text!r}. {nearest(text, names.values())} Or give a recipe.toml, a run's folder, or a "
-        "file of your own (ppdgm new my_program.py writes one)."
+        f"No program is called {text!r}. {nearest(text, names.values())} Or give a recipe.toml, a run's folder, or "
+        "your own file (ppdgm new my_program.py writes one)."
     )
 
 
@@ -92,11 +92,11 @@ def names_own_code(table: Mapping[str, Any], classes: list[type[Spec]]) -> str |
 def own_code_missing(kind: str, command: list[str]) -> SpecError:
     """The error for a recipe that names a class or a pair of the user's, with a command line that works."""
     plain = _untold(kind)
-    what = "a pair or a module of your own, which text can't tell" if plain else f"{kind}, a class of your own"
+    what = "your own pair or module, which a recipe can't contain" if plain else f"your own class {kind}"
     file = "FILE.py:NAME" if plain else f"{kind.rpartition(':')[0].replace('.', '/')}.py"
     file = file if plain or Path(file).exists() else f"path/to/{file}"
     again = shlex.join(["ppdgm", *_without_program(command)]) + f" --program {file}"
-    return SpecError(f"The recipe names {what}, and code is run only from files that you name: {again}")
+    return SpecError(f"The recipe uses {what}. Code is run only from files that you name: {again}")
 
 
 def _without_program(command: list[str]) -> list[str]:
@@ -132,7 +132,7 @@ def _recipe(path: Path, text: str) -> Path | None:
     if is_run:
         return path / RECIPE
     if is_folder and looks_like_a_path:
-        raise SpecError(f"{text} is no run folder: it has no {RECIPE}.")
+        raise SpecError(f"{text} is not a run's folder: it has no {RECIPE}.")
     if looks_like_a_path and not is_code(text):
         raise SpecError(f"{text}: there is no such recipe, run or program file.")
     return None

@@ -52,7 +52,7 @@ def resume(
     from ppdgm.inference.runs.layout import CHECKPOINTS
 
     if epochs is not None and steps is not None:
-        raise SpecError("Got --epochs and --steps: give one of them, to say how long the whole run is to be.")
+        raise SpecError("Got --epochs and --steps: give one of them, for the length of the whole run.")
     if checkpoint is None and Path(run).is_file():  # a checkpoint of the run
         home = Path(run).parent
         run, checkpoint = str(home.parent if home.name == CHECKPOINTS else home), run

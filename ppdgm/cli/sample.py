@@ -81,10 +81,8 @@ def sample(
     known = _read_given(given, n or 64, fit.classes)
     rows = {len(a) for a in known.values()} or {n or 64}
     if len(rows) > 1 or (n or 0) not in (0, *rows):
-        sizes = ", ".join(f"{name} {len(a)}" for name, a in known.items())
-        raise DataError(
-            f"--given: got rows of {sizes}, expected {n or 'the same number'} of each: one for each sample."
-        )
+        sizes = ", ".join(f"{len(a)} of {name}" for name, a in known.items())
+        raise DataError(f"--given: got {sizes}, expected {n or 'the same number'} of each: one row for each sample.")
     (n,) = rows
     picture = path.suffix.lower() == ".png"
     found = fit.sample(n, seed=seed, mean=mean, given=known, units="prepared" if picture else "own")
@@ -153,7 +151,7 @@ def _write(path: Path, sites: dict[str, np.ndarray], transform: Any) -> None:
         samples_picture(path, in_ink(np.asarray(x), transform), names=named)
         return
     if kind != ".npz" and len(sites) > 1:
-        raise SpecError(f"--out: a {kind} file holds one site, and the program has {', '.join(sites)}. Take .npz.")
+        raise SpecError(f"--out: a {kind} file has one site, but the program has {', '.join(sites)}. Use .npz.")
     first = next(iter(sites.values()))
     with path.open("wb") as file:
         if kind == ".npz":

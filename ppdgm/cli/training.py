@@ -16,13 +16,13 @@ from ppdgm.specs import Spec
 
 Settings = Sequence[tuple[str, Any]]
 _REMEDIES = (  # for mistakes in data, in the words of the command line
-    ("0 or 1", "Take --set program.likelihood=Gaussian; or, for x in [0, 1], --binarise static."),
-    ("scale='levels'", "Take --set data.scale=levels --set data.binarise=none."),
-    ("scale='none'", "Take --set data.scale=none --set data.binarise=none."),
-    ("scale='unit'", "Take --set data.scale=unit."),
+    ("0 or 1", "Use --set program.likelihood=Gaussian; or, for x in [0, 1], --binarise static."),
+    ("scale='levels'", "Use --set data.scale=levels --set data.binarise=none."),
+    ("scale='none'", "Use --set data.scale=none --set data.binarise=none."),
+    ("scale='unit'", "Use --set data.scale=unit."),
     (
         "but the model of",
-        "Say which are its fields: --set data.fields=x,label for arrays, --set 'data.fields={x = …}' for columns.",
+        "Give its fields: --set data.fields=x,label for arrays, --set 'data.fields={x = …}' for columns.",
     ),
 )
 
@@ -71,13 +71,13 @@ def complete(chosen: Chosen, given: Settings, settings: Settings) -> dict[str, A
     paths = {path for path, _ in (*given, *settings)}
     flags = {path for path, _ in given}
     if {"training.epochs", "training.steps"} <= flags:
-        raise SpecError("Got --epochs and --steps: give one of them, to say how long to train.")
+        raise SpecError("Got --epochs and --steps: give one of them, for the length of training.")
     if hasattr(chosen.program, "data_plate") and any(p.startswith("program.") for p in paths):
         raise SpecError("--set program.…: a plain pair has no fields. Change it in its file.")
     table = dict(chosen.table)
     written = chosen.recipe and "versions" in table  # by a run
     if written and "data" not in table and "data.name" not in paths:
-        raise SpecError(f"{chosen.recipe} names no data: they were handed over in Python. Give them: --data NAME|PATH.")
+        raise SpecError(f"{chosen.recipe} has no data: the run got them in Python. Give them: --data NAME|PATH.")
     before = dict(table.get("data", {}))
     table = apply(apply(table, [_spelled(s) for s in given], chosen.classes), settings, chosen.classes)
     table.setdefault("data", {}).setdefault("name", DATA)
@@ -92,7 +92,7 @@ def complete(chosen: Chosen, given: Settings, settings: Settings) -> dict[str, A
         _other_data(table, before, paths)
     if training.get("optimiser") == "own":
         raise SpecError(
-            "The recipe's optimiser was handed over in Python, which text can't tell. Choose one: --optimiser adam."
+            "The recipe's optimiser is a Python object, which text can't contain. Choose one: --optimiser adam."
         )
     if chosen.program is not None and any(p.startswith("program.") for p in paths):
         chosen.program = Spec.from_dict(table["program"], chosen.classes)
@@ -130,8 +130,8 @@ def check_out(flags: Flags) -> None:
 
     if flags.out and holds_results(Path(flags.out)) and not flags.overwrite:
         raise CheckpointError(
-            f"--out: {flags.out} holds a run already. Choose another folder, replace it with --overwrite, or go on "
-            f"with it: ppdgm resume {shlex.quote(flags.out)}"
+            f"--out: {flags.out} already has a run. Choose another folder, replace the run with --overwrite, or "
+            f"continue it: ppdgm resume {shlex.quote(flags.out)}"
         )
 
 

@@ -51,7 +51,7 @@ def own_classes(given: Any) -> list[type[Kind]]:
     found = [import_class(c) if isinstance(c, str) else c for c in several]
     for cls in found:
         if not (isinstance(cls, type) and issubclass(cls, Kind)):
-            raise SpecError(f"classes: got {cls!r}, expected classes of your own, or text such as 'my_module:MyClass'.")
+            raise SpecError(f"classes: got {cls!r}, expected your own classes, or text such as 'my_module:MyClass'.")
     return found
 
 
@@ -82,7 +82,7 @@ def find_kind(kind: str, classes: Iterable[type[Kind] | str] = ()) -> type[Kind]
         return known[kind]
     if ":" in kind:
         raise SpecError(
-            f"{kind!r} is a class of your own. Hand it in: classes=[{kind.rpartition(':')[2]}], "
+            f"{kind!r} is your own class. Give it: classes=[{kind.rpartition(':')[2]}], "
             f"or allow its import: classes=[{kind!r}]."
         )
     own_names = [name for name in known if ":" not in name]
@@ -90,7 +90,7 @@ def find_kind(kind: str, classes: Iterable[type[Kind] | str] = ()) -> type[Kind]
     if family or closest(kind, own_names):
         raise SpecError(f"Unknown kind {kind!r}. {nearest(kind, family or own_names)}")
     raise SpecError(
-        f"Unknown kind {kind!r}. `ppdgm models` lists all there are; a class of your own comes with --program FILE.py, "
+        f"Unknown kind {kind!r}. `ppdgm models` lists all kinds. Give your own class with --program FILE.py, "
         "or with classes=[…] in Python."
     )
 

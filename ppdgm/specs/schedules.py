@@ -160,8 +160,8 @@ def as_schedule(value: float | Schedule) -> Schedule:
 def unreached(schedules: Mapping[str, Schedule], steps: int, who: str = "the run") -> list[str]:
     """A message for each schedule whose warm-up needs more than `steps` steps."""
     return [
-        f"{name}: the schedule needs {schedule.reached()} steps, but {who} has {steps}. Train longer, or shorten it: "
-        f"steps={steps} at most."
+        f"{name}: the schedule needs {schedule.reached()} steps, but {who} has {steps}. Train longer, or make the "
+        f"schedule shorter: steps={steps} or less."
         for name, schedule in schedules.items()
         if schedule.reached() > steps
     ]

@@ -50,7 +50,7 @@ class Spec(Kind):
     def __new__(cls, /, *positional: Any, **fields: Any) -> Self:
         if inspect.isabstract(cls):
             missing = ", ".join(sorted(cls.__abstractmethods__))
-            raise SpecError(f"{cls.__name__} is a base class: it has no {missing}. Write a subclass that has.")
+            raise SpecError(f"{cls.__name__} is a base class: it has no {missing}. Write a subclass that defines it.")
         return super().__new__(cls)
 
     def __init__(self, /, *positional: Any, **fields: Any) -> None:
@@ -68,15 +68,15 @@ class Spec(Kind):
                 raise SpecError(f"{type(self).__name__}: got a dictionary, expected {members(family[1])}.") from None
             for name, value in fields.items():
                 if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
-                    keys = f"{type(self).__name__}.{name}: got {value!r}, a dictionary whose keys aren't all text."
-                    raise SpecError(f"{keys} Its keys are names of fields.") from None
+                    keys = f"{type(self).__name__}.{name}: got {value!r}, a dictionary with keys that are not text."
+                    raise SpecError(f"{keys} Expected names of fields.") from None
             raise
         for name in type(self).model_fields:
             value = getattr(self, name)
             if isinstance(value, list | dict | set | np.ndarray):  # pydantic does not check defaults
                 raise SpecError(
-                    f"{type(self).__name__}.{name}: got {shown(value)}, which can change. Specs do not: annotate the "
-                    "field as a tuple, such as tuple[int, ...], and give it one by default."
+                    f"{type(self).__name__}.{name}: got {shown(value)} as the default, expected a value that can't "
+                    "change. Annotate the field as a tuple, such as tuple[int, ...], with a tuple as the default."
                 )
 
     def __str__(self) -> str:

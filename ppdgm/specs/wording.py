@@ -59,7 +59,7 @@ def _explain_one(cls: type[Kind], detail: ErrorDetails) -> str:
     elif field in cls.model_fields and type(None) in get_args(cls.model_fields[field].annotation):
         expected += "" if " or None" in expected else " or None"
     if detail["type"] in ("list_type", "dict_type", "set_type"):
-        expected = "a tuple: a spec does not change, so that its field is to be annotated as tuple[int, ...], say"
+        expected = "a tuple. A spec can't change: annotate its field as a tuple, such as tuple[int, ...]"
     if detail["type"] == "tuple_type":
         expected = "a tuple, such as (64,)"
     got = detail["input"]

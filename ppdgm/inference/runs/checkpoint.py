@@ -43,11 +43,11 @@ def unpack(content: bytes, path: Path) -> tuple[dict[str, np.ndarray], dict[str,
     about = header.get("__metadata__", {})
     told = isinstance(about, dict) and all(isinstance(about.get(n), str) for n in ("format", "page", "sha256"))
     if not told:
-        raise CheckpointError(f"{path} is no checkpoint of ppdgm's: it holds arrays, but not what they belong to.")
+        raise CheckpointError(f"{path} is not a ppdgm checkpoint: it has arrays, but no description of them.")
     place = content.find(_MARK) + len(_MARK)
     blank = content[:place] + _BLANK + content[place + len(_BLANK) :]
     if _digest(blank).decode() != about["sha256"] or content[place : place + 64] != about["sha256"].encode():
-        raise CheckpointError(f"{path} is damaged: its checksum is not that of its content.")
+        raise CheckpointError(f"{path} is damaged: its checksum does not match its content.")
     if about["format"] != str(FORMAT):
         raise CheckpointError(
             f"{path} has format {about['format']}, this version of ppdgm reads {FORMAT}. Update ppdgm."
@@ -110,7 +110,7 @@ def check_alike(expected: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray
         if name not in got:
             raise CheckpointError(f"array {name!r} is missing.")
         if name not in expected:
-            raise CheckpointError(f"array {name!r} is none of this run's. {nearest(name, expected)}")
+            raise CheckpointError(f"array {name!r} does not belong to this run. {nearest(name, expected)}")
         like, array = np.asarray(expected[name]), np.asarray(got[name])
         number = like.ndim == 0 and like.dtype.kind in "biuf" and array.dtype.kind in "biuf"
         if like.shape != array.shape or not (like.dtype == array.dtype or number):
@@ -121,11 +121,11 @@ def check_alike(expected: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray
 def _header(content: bytes, path: Path) -> dict[str, Any]:
     size = int.from_bytes(content[:8], "little")
     if len(content) < 8 or size > len(content) - 8:
-        raise CheckpointError(f"{path} is damaged: it has {len(content)} bytes, and ends before its header does.")
+        raise CheckpointError(f"{path} is damaged: it has {len(content)} bytes, and ends inside its header.")
     try:
         found = json.loads(content[8 : 8 + size])
     except (ValueError, RecursionError):
-        raise CheckpointError(f"{path} is damaged, or no checkpoint: its header is not JSON.") from None
+        raise CheckpointError(f"{path} is damaged, or not a checkpoint: its header is not JSON.") from None
     if not isinstance(found, dict):
         raise CheckpointError(f"{path} is damaged: its header is not a table.")
     return found
