@@ -286,8 +286,8 @@ ENGINES: dict[str, tuple[str, str, str, str]] = {
     ),
     "stl without the guide's penalty": (
         "ppdgm/inference/engines/svi.py",
-        "estimators.stopped(tracing, trace)._replace(penalties=trace.penalties)",
-        "estimators.stopped(tracing, trace)",
+        "estimators.stopped(step, trace)._replace(penalties=trace.penalties)",
+        "estimators.stopped(step, trace)",
         "tests/test_pieces.py -k whole and pyro and not numpyro and stl",
     ),
     "the guide goes by the model's groups": (

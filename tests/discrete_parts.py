@@ -10,7 +10,7 @@ import torch
 from readings import BACKENDS, get_runtime
 
 from ppdgm.inference.engines import bounds
-from ppdgm.language.interpreter import Gradients
+from ppdgm.language.reader import Gradients
 from ppdgm.language.vocabulary import Declarations
 from ppdgm.models import MLP, VAE, BernoulliPrior, CategoricalPrior, Gaussian
 from ppdgm.program import Context

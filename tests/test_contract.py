@@ -20,7 +20,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from ppdgm.inference.engines import bounds
-from ppdgm.language.interpreter import Gradients
+from ppdgm.language.reader import Gradients
 
 K = 3
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}

@@ -227,9 +227,9 @@ class Own(Engine):
     metrics: ClassVar[tuple[str, ...]] = ("objective", "elbo", "kl")
     told: ClassVar[Callable[[Any, Any], Any]]
 
-    def objective(self, tracing, weights, knobs, data_size):
-        trace = tracing.read()
-        return type(self).told(bounds.mean(bounds.log_weights(trace, tracing.xp), weights, tracing.xp), tracing.xp)
+    def objective(self, step, weights, knobs, data_size):
+        trace = step.trace()
+        return type(self).told(bounds.mean(bounds.log_weights(trace, step.xp), weights, step.xp), step.xp)
 
 
 def own(told, *metrics):

@@ -22,7 +22,7 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import norm
 
 from ppdgm.inference.engines import bounds
-from ppdgm.language.interpreter import Gradients
+from ppdgm.language.reader import Gradients
 from ppdgm.models import MLP, SemiSupervisedVAE
 
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}

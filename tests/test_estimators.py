@@ -203,21 +203,21 @@ class Uniform(ReweightedWakeSleep):
     reweighted = False
 
 
-def of_everyone(tracing, terms, bound, replace):
+def of_everyone(step, terms, bound, replace):
     """A particle's own term counts in what stands for it, or is not left out."""
     if not replace:
         return bound(terms)[None] + 0.0 * terms
     same = np.eye(len(terms), dtype=bool).reshape(len(terms), -1, *(1,) * (terms.ndim - 1))
-    return bound(tracing.xp.where(tracing.xp.asarray(same), terms.mean(0)[None, None], terms[:, None]))
+    return bound(step.xp.where(step.xp.asarray(same), terms.mean(0)[None, None], terms[:, None]))
 
 
-def without_gradients(tracing, trace):
-    return tracing.read(given=estimators.held(tracing, trace), stopped=True)
+def without_gradients(step, trace):
+    return step.trace(given=estimators.held(step, trace), stopped=True)
 
 
 def scaled_by(change):
     """The factor of gradients through draws, changed."""
-    return lambda right: lambda tracing, trace, factor: right(tracing, trace, change(factor))
+    return lambda right: lambda step, trace, factor: right(step, trace, change(factor))
 
 
 WRONG = {  # module, function, what makes a wrong one of it, and the case that it spoils

@@ -1,157 +1,107 @@
-"""The direct reading of a program: no handlers, only draws and log-probabilities, over either backend's arrays.
+"""The direct interpreter: it runs one function of a program without handlers, over either backend's arrays.
 
-A guide is read, then the model at the guide's values; the two readings make a `Trace`. Mistakes in a program's
-sites are found here, with messages in `mistakes`; any other error of a program is reported with its line.
+It only draws and scores. Mistakes in a program's sites are found here, with messages in `mistakes`; any other error of
+a program is reported with its line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any
 
-from ppdgm.errors import ProgramError
+from ppdgm.errors import PpdgmError, ProgramError, explain
 from ppdgm.language import enumeration, mistakes
-from ppdgm.language.points import point_masses, points
-from ppdgm.language.vocabulary import UNSEEN, Array, Batch, Trace, Vocabulary
+from ppdgm.language.points import points
+from ppdgm.language.reader import Reader
+from ppdgm.language.vocabulary import UNSEEN, Array, Batch, Declarations, Vocabulary
 
 
-@dataclass(frozen=True)
-class Gradients:
-    """How gradients pass through the draws of a guide, in a reading that will be differentiated.
+class Ask:
+    """Runs functions of a program at one set of parameters and data. Each run has draws of its own.
 
-    Attributes:
-        relaxed: relaxations are drawn, if there are any; else the distributions that they stand for.
-        scored: a list for the sites whose draws carry no gradient; None: they are refused.
-        enumerate: a discrete site takes all its values, whether it asks for it or not.
-        walked: draws are where Markov chains begin, which need densities over all real numbers.
-        mixed: nets multiply in bfloat16.
-        loose: a list for the sites that are relaxed, or None.
+    Args:
+        program: whose functions are run.
+        declared: its declarations.
+        words: the backend's vocabulary.
+        reader: the backend's draws and densities.
+        params: by name.
+        data: the minibatch, [B, …].
+        size: B.
+        stop: x -> x without its gradient.
     """
 
-    relaxed: bool = True
-    scored: list[str] | None = None
-    enumerate: bool = False
-    walked: bool = False
-    mixed: bool = False
-    loose: list[str] | None = None
+    def __init__(
+        self,
+        program: Any,
+        declared: Declarations,
+        words: type[Vocabulary],
+        reader: Reader,
+        params: Mapping[str, Array],
+        data: Batch,
+        size: int,
+        stop: Callable[[Array], Array],
+    ):
+        self.program, self.declared, self.words, self.reader = program, declared, words, reader
+        self.params, self.data, self.size, self.stop = params, data, size, stop
 
+    def run(
+        self,
+        role: str,
+        k: int = 1,
+        given: Mapping[str, Array] | None = None,
+        data: Batch | None = None,
+        stopped: bool = False,
+        **how: Any,
+    ) -> DirectInterpreter:
+        """One run of the program's function `role`.
 
-class Seen(NamedTuple):
-    """An observed site of a reading.
+        Args:
+            role: "model", "guide", or another function of the program.
+            k: K, particles.
+            given: values of latents, [K, B, *event], which are not drawn.
+            data: in the place of the minibatch.
+            stopped: whether the densities have no gradient to parameters, and only one to values.
+            how: what else `DirectInterpreter` takes.
 
-    Attributes:
-        name: its own.
-        dist: its distribution.
-        value: its observed value.
-        mask: of the handlers around it, like the distribution's batch; None for none.
-        rows: truth over the distribution's batch -> whether it holds for each row, [B].
-    """
-
-    name: str
-    dist: Any
-    value: Array
-    mask: Array | None
-    rows: Callable[[Array], Array]
-
-
-@dataclass(frozen=True)
-class Observed:
-    """The facts of an observed site before any row is checked.
-
-    Attributes:
-        name: its own.
-        field: of the data, if the site is observed at the field as it is, or in another shape; None: at a value that is
-            computed from fields.
-        shape: of a row there.
-        support: of its numbers, native; None if every number is in it, or if it isn't known.
-        bounds: arrays in the support, which can depend on data, parameters and draws.
-        told: distribution and support, as text for users.
-        masked: whether some rows may not count.
-    """
-
-    name: str
-    field: str | None
-    shape: tuple[int, ...]
-    support: Any
-    bounds: tuple[Any, ...]
-    told: str
-    masked: bool
-
-
-class Reader(Protocol):
-    """The operations on native distributions that a direct reading needs; one object per run."""
-
-    gradients: Gradients | None  #: None: no gradients will be taken
-    native: ClassVar[type]  #: of the backend's distributions
-    arrays: ClassVar[tuple[type, ...]]  #: types of the values that a site may be observed at
-
-    def has_pathwise(self, dist: Any) -> bool:
-        """Whether a draw is a differentiable function of the distribution's parameters."""
-        ...
-
-    def draw(self, dist: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """A fresh draw for each of [..., K, B], and its log-density."""
-        ...
-
-    def log_prob(self, dist: Any, value: Array) -> Array: ...
-    def observe(self, dist: Any, value: Array) -> Array:
-        """log p of data."""
-        ...
-
-    def confine(self, dist: Any, value: Array, log_prob: Array) -> Array:
-        """log p of a latent drawn elsewhere: −∞ outside its support."""
-        ...
-
-    def kl(self, q: Any, p: Any) -> Array | None:
-        """Closed-form KL [..., B, D], or None if there is none."""
-        ...
-
-    def as_draw(self, dist: Any, value: Array) -> Array:
-        """A value in the type of a draw."""
-        ...
-
-    def broadcast(self, x: Array, shape: tuple[int, ...]) -> Array: ...
-    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array: ...
-    def hold(self, dist: Any, value: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """A given value, in the layout and type of a draw for each of [K, B], and its log-density.
-
-        If it is outside the support, a draw takes its place, and the log-density is NaN.
+        Raises:
+            ProgramError: for any error that the program raises, with the line that it comes from.
         """
-        ...
-
-    def stamps(self, batch: Batch) -> list[int]:
-        """Numbers that change when a field of the batch is changed in place; none if fields can't be."""
-        ...
-
-
-class PairLike(Protocol):
-    """The methods of a program that a reading calls."""
-
-    def model(self, P: Any, **data: Array) -> Any: ...
-    def guide(self, P: Any, **data: Array) -> Any: ...
+        run = DirectInterpreter(self.reader, (k, self.size), given or {}, **how)
+        params = {n: self.stop(v) for n, v in self.params.items()} if stopped else self.params
+        run.P = self.words(run, params, self.declared)
+        batch = self.data if data is None else data
+        before = self.reader.stamps(batch)
+        try:
+            run.returned = getattr(self.program, role)(run.P, **batch)
+        except PpdgmError:
+            raise
+        except Exception as error:
+            raise explain(self.program, error) from error
+        if self.reader.stamps(batch) != before:
+            raise mistakes.changed(role)
+        return run
 
 
 class _InPlate:
     """Marks the statements inside the data plate. It is a plain class, because torch.compile traces those."""
 
-    def __init__(self, reading: Reading):
-        self.reading = reading
+    def __init__(self, interpreter: DirectInterpreter):
+        self.interpreter = interpreter
 
     def __enter__(self) -> None:
-        self.reading.inside = True
+        self.interpreter.inside = True
 
     def __exit__(self, *_: object) -> None:
-        self.reading.inside = False
+        self.interpreter.inside = False
 
     def __iter__(self) -> Iterator[Any]:
         raise ProgramError("A plate is not a loop. Write `with P.plate(name, x):`, and compute with all rows at once.")
 
 
-class Reading:
-    """One direct reading of a guide or a model: draws the sites that are not given, and scores everything.
+class DirectInterpreter:
+    """One run of one function of a program: it draws the sites that are not given, and scores everything.
 
     Args:
         reader: the backend's draws and densities.
@@ -164,7 +114,14 @@ class Reading:
             is held, of data or `given`, may have no site before it that is drawn, because it would say something about
             that site.
         apart: it is known that held values do not depend on sites drawn before them.
+
+    Attributes:
+        P: the vocabulary that the function was run with.
+        returned: what the function returned.
     """
+
+    P: Vocabulary
+    returned: Any = None
 
     def __init__(
         self,
@@ -323,77 +280,3 @@ class Reading:
             raise mistakes.twice(name)
         self.values[name] = value
         return value
-
-
-def trace(guide: Reading, model: Reading, P: Vocabulary, kl: bool) -> Trace:
-    """The terms of a guide, and of a model that was read with the guide's values.
-
-    Raises:
-        ProgramError: the two do not draw the same latent sites.
-    """
-    reader, own = guide.reader, [n for n in model.axes if n not in guide.axes]
-    latent = [n for n in model.dists if n not in model.observed and n not in own]
-    mistakes.check_sites(list(guide.dists), latent)
-    local = [n for n in latent if n not in model.shared]
-    for name in latent:  # with one row their shapes show nothing
-        if (name in guide.shared) != (name in model.shared):
-            raise mistakes.apart(name, "guide" if name in model.shared else "model")
-    if reader.gradients and not kl:
-        mistakes.check_relaxed(guide.dists)
-    log_p = {n: v for n, v in model.log_prob.items() if n not in model.shared}
-    log_q = {n: guide.log_prob[n] for n in local}
-    forms = closed_forms(guide.dists, model.dists, local, reader.kl, guide.axes) if kl else {}
-    penalties, marginal = {**guide.penalties, **model.penalties}, None
-    if own:
-        mistakes.check_penalties({n: v.ndim for n, v in penalties.items()}, 2 + len(guide.axes), own)
-        log_p = enumeration.sum_out(log_p, model.observed, own, len(guide.axes), P.xp, P.logsumexp)
-        forms = {n: f for n, f in forms.items() if f.ndim <= 3 + len(guide.axes)}  # p depends on a summed-out site
-    if guide.axes:
-        log_p, log_q, forms, penalties, marginal = enumeration.average(
-            log_p, log_q, forms, penalties, list(guide.axes), P.xp, P.logsumexp
-        )
-    masses = point_masses(guide.dists, model.dists) if reader.gradients is None else []
-    shared = {n: _shared_term(n, guide, model) for n in model.shared}
-    return Trace(
-        values={n: guide.values[n] for n in latent},
-        log_p=log_p,
-        log_q=log_q,
-        kl=forms,
-        shared=shared,
-        marginal=marginal,
-        penalties=penalties or None,
-        points={n: {**log_q, **shared}[n] for n in masses} or None,
-    )
-
-
-def _shared_term(name: str, guide: Reading, model: Reading) -> Array:
-    return (model.log_prob[name] - guide.log_prob.get(name, 0.0))[:, 0]
-
-
-def split(log_p: Mapping[str, Array], latents: Container[str]) -> tuple[Array, Array]:
-    """log p(z), the sum over latents, and log p(x|z), the sum over the rest."""
-    prior: Array = sum(v for n, v in log_p.items() if n in latents)
-    seen: Array = sum(v for n, v in log_p.items() if n not in latents)
-    return prior, seen
-
-
-def closed_forms(
-    q: Mapping[str, Any],
-    p: Mapping[str, Any],
-    latent: list[str],
-    kl: Callable[[Any, Any], Array | None],
-    enumerated: Container[str] = (),
-) -> dict[str, Array]:
-    """The closed-form KL of each latent site if it is valid; enumerated ones need none.
-
-    KL(q(z_i|·) ‖ p(z_i|·)) may replace log q − log p only if every latent that precedes z_i in the model precedes
-    it in the guide: otherwise p's parents depend on the draw of z_i.
-    """
-    drawn, forms = list(q), {}
-    for i, name in enumerate(latent):
-        earlier = drawn[: drawn.index(name)]
-        if name not in enumerated and all(parent in earlier for parent in latent[:i]):
-            form = kl(q[name], p[name])
-            if form is not None:
-                forms[name] = form
-    return forms

@@ -11,7 +11,7 @@ Shape = tuple[int, ...]
 INSIDE = "Draw it inside `with P.plate(…):`"
 
 
-NO_DREAM = (
+NO_SLEEP = (
     "The sleep phase of wake-sleep draws from the model without data, and a plain pair can't do this. Use "
     "ReweightedWakeSleep(wake_phi=1.0, sleep_phi=0.0), or write the program over P."
 )
@@ -24,6 +24,10 @@ NO_PRIOR = (
 NO_ROWS = (
     "To draw from a plain pair, its model runs on rows of the same shapes as the training data. This run did not save "
     "these shapes. Use the library's own Predictive with the model."
+)
+
+NO_FUNCTIONS = (
+    "A plain pair has a model and a guide, and no other functions that an objective can run. Write the program over P."
 )
 
 NO_PREDICTIVE = (

@@ -1,248 +1,147 @@
-"""Runs of a program's guide and model, over either backend's arrays, that answer questions."""
+"""What a program is asked: each question is a few runs of its functions; see `ppdgm.language.interpreter`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from ppdgm.errors import PpdgmError, explain
 from ppdgm.language import enumeration, mistakes
-from ppdgm.language.interpreter import PairLike, Reader, Reading, Seen, trace
-from ppdgm.language.vocabulary import UNSEEN, Array, Batch, Trace, Vocabulary
+from ppdgm.language.interpreter import Ask
+from ppdgm.language.reader import Seen
+from ppdgm.language.terms import terms
+from ppdgm.language.vocabulary import UNSEEN, Array, Trace
+
+Sites = dict[str, Array]
+Given = Mapping[str, Array] | None
 
 
-def read_pair(
-    program: PairLike,
-    speak: Callable[[Reading], Vocabulary],
-    reader: Reader,
-    batch: Batch,
-    shape: tuple[int, int],
-    given: Mapping[str, Array],
-    kl: bool,
-    speak_guide: Callable[[Reading], Vocabulary] | None = None,
-) -> Trace:
-    """Read the guide, then the model at the guide's values; `speak` makes the vocabulary of a reading."""
-    guide = Reading(reader, shape, given)
-    _run(program, "guide", (speak_guide or speak)(guide), batch, reader)
+def trace(ask: Ask, k: int, given: Given = None, kl: bool = False, stopped: bool = False) -> Trace:
+    """The terms of the guide, then of the model at the guide's values.
+
+    Args:
+        stopped: whether the guide's densities have no gradient to parameters, and only one to values.
+    """
+    guide = ask.run("guide", k, given, stopped=stopped)
     mistakes.check_unobserved(guide.observed)
-    model = Reading(reader, shape, guide.values, axes=guide.axes)
-    P = speak(model)
-    _run(program, "model", P, batch, reader)
-    return trace(guide, model, P, kl)
+    return terms(guide, ask.run("model", k, guide.values, axes=guide.axes), kl)
 
 
-def read_observed(
-    program: PairLike, speak: Callable[[Reading], Vocabulary], reader: Reader, batch: Batch, size: int
-) -> list[Seen]:
+def observed(ask: Ask) -> list[Seen]:
     """The observed sites of one particle, each with its distribution given a draw of the guide.
 
     A row is right if it is right for one value of an enumerated site: the other values have probability 0.
     """
-    guide = Reading(reader, (1, size), {})
-    _run(program, "guide", speak(guide), batch, reader)
-    model = Reading(reader, (1, size), guide.values, axes=guide.axes)
-    P = speak(model)
-    _run(program, "model", P, batch, reader)
+    guide = ask.run("guide")
+    model, reader = ask.run("model", given=guide.values, axes=guide.axes), ask.reader
 
     def rows(inside: Array) -> Array:
-        inside = reader.broadcast(inside, (*inside.shape[:-1], size))
-        return P.xp.any(reader.reshape(inside, (-1, size)), axis=0)
+        inside = reader.broadcast(inside, (*inside.shape[:-1], ask.size))
+        return ask.words.xp.any(reader.reshape(inside, (-1, ask.size)), axis=0)
 
     inner = [n for n in model.observed if n not in model.shared]
     return [Seen(n, model.dists[n], model.values[n], None, rows) for n in inner]
 
 
-def _run(program: PairLike, role: str, P: Vocabulary, batch: Batch, reader: Reader) -> None:
-    """Call the program's model or guide.
-
-    Raises:
-        ProgramError: for any error that the program raises, with the line that it comes from.
-    """
-    before = reader.stamps(batch)
-    try:
-        getattr(program, role)(P, **batch)
-    except PpdgmError:
-        raise
-    except Exception as error:
-        raise explain(program, error) from error
-    if reader.stamps(batch) != before:
-        raise mistakes.changed(role)
-
-
-def read_draws(
-    program: PairLike,
-    speak: Callable[[Reading], Vocabulary],
-    reader: Reader,
-    batch: Batch,
-    shape: tuple[int, int],
-    given: Mapping[str, Array] | None = None,
-) -> dict[str, Array]:
+def draws(ask: Ask, k: int, given: Given = None) -> Sites:
     """The latents drawn from the guide, [K, B, *event], also discrete ones; and given latents, as they are."""
-    guide = Reading(reader, shape, given or {}, axes=None)
-    _run(program, "guide", speak(guide), batch, reader)
+    guide = ask.run("guide", k, given, axes=None)
     return {n: guide.values[n] for n in guide.dists}
 
 
-def read_guide(
-    program: PairLike,
-    speak: Callable[[Reading], Vocabulary],
-    reader: Reader,
-    batch: Batch,
-    shape: tuple[int, int],
-    given: Mapping[str, Array],
-) -> dict[str, Array]:
-    """log q of the guide's sites at given latents, [K, B]; the model is not read."""
-    guide = Reading(reader, shape, given, axes=None)
-    _run(program, "guide", speak(guide), batch, reader)
-    return {n: v for n, v in guide.log_prob.items() if n not in guide.shared}
+def guide(ask: Ask, given: Mapping[str, Array]) -> Sites:
+    """log q of the guide's sites at given latents, [K, B]; the model is not run."""
+    run = ask.run("guide", _particles(given), given, axes=None)
+    return {n: v for n, v in run.log_prob.items() if n not in run.shared}
 
 
-def read_model(
-    program: PairLike,
-    speak: Callable[[Reading], Vocabulary],
-    reader: Reader,
-    batch: Batch,
-    shape: tuple[int, int],
-    given: Mapping[str, Array],
-) -> dict[str, Array]:
-    """log p of the model's sites at given latents, [K, B]; the guide is not read. Enumerated sites are summed out."""
-    model = Reading(reader, shape, given)
-    P = speak(model)
-    _run(program, "model", P, batch, reader)
-    own = list(model.axes)
-    mistakes.check_sites(list(given), [n for n in model.dists if n not in model.observed and n not in own])
-    log_p = {n: v for n, v in model.log_prob.items() if n not in model.shared}
-    return enumeration.sum_out(log_p, model.observed, own, 0, P.xp, P.logsumexp) if own else log_p
+def model(ask: Ask, given: Mapping[str, Array]) -> Sites:
+    """log p of the model's sites at given latents, [K, B]; the guide is not run. Enumerated sites are summed out."""
+    run = ask.run("model", _particles(given), given)
+    own = list(run.axes)
+    mistakes.check_sites(list(given), [n for n in run.dists if n not in run.observed and n not in own])
+    log_p = {n: v for n, v in run.log_prob.items() if n not in run.shared}
+    return enumeration.sum_out(log_p, run.observed, own, 0, run.P.xp, run.P.logsumexp) if own else log_p
 
 
-def read_predictive(
-    program: PairLike,
-    speak: Callable[[Reading], Vocabulary],
-    reader: Reader,
-    batch: Batch,
-    shape: tuple[int, int],
-    given: Mapping[str, Array],
-) -> dict[str, Array]:
+def predictive(ask: Ask, given: Mapping[str, Array]) -> Sites:
     """Observed sites drawn from the model at given latents of the data, [K, B, *event].
 
     Sites that the model sums out are drawn from their posterior given these and the data.
     """
-    model = Reading(reader, shape, given, generate=True)
-    _run(program, "model", speak(model), batch, reader)
-    if model.summed:
-        own = _summed(program, speak, reader, batch, shape, given, drawn=True)
-        model = Reading(reader, shape, {**given, **own}, generate=True)
-        _run(program, "model", speak(model), batch, reader)
-    return {n: model.values[n] for n in model.observed}
+    k = _particles(given)
+    run = ask.run("model", k, given, generate=True)
+    if run.summed:
+        run = ask.run("model", k, {**given, **_summed(ask, k, given, drawn=True)}, generate=True)
+    return {n: run.values[n] for n in run.observed}
 
 
-def _summed(
-    program: PairLike,
-    speak: Callable[[Reading], Vocabulary],
-    reader: Reader,
-    batch: Batch,
-    shape: tuple[int, int],
-    given: Mapping[str, Array],
-    drawn: bool,
-) -> dict[str, Array]:
+def _summed(ask: Ask, k: int, given: Mapping[str, Array], drawn: bool) -> Sites:
     """Sites that only the model has and that it sums out, given the data and all other latents, [K, B, *event].
 
     They are `drawn` from p(c|x, z), or each is at its most probable value.
     """
-    model = Reading(reader, shape, given)
-    P = speak(model)
-    _run(program, "model", P, batch, reader)
-    sizes = [*model.axes.values()]
-    total = sum(v for n, v in model.log_prob.items() if n not in model.shared)
+    run, reader, shape = ask.run("model", k, given), ask.reader, (k, ask.size)
+    P, sizes = run.P, [*run.axes.values()]
+    total = sum(v for n, v in run.log_prob.items() if n not in run.shared)
     if drawn:
         flat = P.xp.permute_dims(reader.reshape(total, (-1, *shape)), (1, 2, 0))
         joint, _ = reader.draw(P.dist.Categorical(logits=flat), shape)
         at = enumeration.places(joint, sizes)
     else:
         at = enumeration.most_probable(total, sizes, P.xp, P.logsumexp)
-    events = {n: tuple(model.dists[n].event_shape) for n in model.axes}
-    values = {n: reader.reshape(model.values[n], (s, *events[n])) for n, s in model.axes.items()}
+    events = {n: tuple(run.dists[n].event_shape) for n in run.axes}
+    values = {n: reader.reshape(run.values[n], (s, *events[n])) for n, s in run.axes.items()}
     return {n: v[at[i]] for i, (n, v) in enumerate(values.items())}
 
 
-def read_decoded(
-    program: PairLike,
-    speak: Callable[[Reading], Vocabulary],
-    reader: Reader,
-    batch: Batch,
-    size: int,
-    given: Mapping[str, Array],
-) -> dict[str, Array]:
+def decoded(ask: Ask, given: Mapping[str, Array]) -> Sites:
     """Observed sites at their means given some latents, [1, B, *event]; other latents at their means given those."""
-    model = Reading(reader, (1, size), given, choose="mean", generate=True)
-    _run(program, "model", speak(model), batch, reader)
-    return {n: model.values[n] for n in model.observed}
+    run = ask.run("model", given=given, choose="mean", generate=True)
+    return {n: run.values[n] for n in run.observed}
 
 
-def read_dream(
-    program: PairLike,
-    speak: Callable[[Reading], Vocabulary],
-    reader: Reader,
-    batch: Batch,
-    size: int,
-    stop: Callable[[Array], Array],
-) -> dict[str, Array]:
-    """log q(z|x) of the guide's sites, [1, B], for latents and data drawn from the model.
+def sleep(ask: Ask) -> Sites:
+    """log q(z|x) of the guide's sites, [1, B], for latents and data drawn from the model; the draws have no gradient.
 
     Raises:
         ProgramError: an observed site and its field have different names, so the guide can't be given the draw.
     """
-    model = Reading(reader, (1, size), {}, generate=True)
-    _run(program, "model", speak(model), batch, reader)
-    drawn = {n: stop(model.values[n]) for n in model.dists}
-    if missing := [n for n in model.observed if n not in batch]:
-        raise mistakes.no_field(missing[0], list(batch))
-    seen = {**batch, **{n: drawn[n][0] for n in model.observed}}
-    guide = Reading(reader, (1, size), {n: v for n, v in drawn.items() if n not in model.observed}, axes=None)
-    _run(program, "guide", speak(guide), seen, reader)
-    mistakes.check_sites(list(guide.dists), [n for n in model.dists if n not in model.observed])
+    run = ask.run("model", generate=True)
+    drawn = {n: ask.stop(run.values[n]) for n in run.dists}
+    if missing := [n for n in run.observed if n not in ask.data]:
+        raise mistakes.no_field(missing[0], list(ask.data))
+    data = {**ask.data, **{n: drawn[n][0] for n in run.observed}}
+    latents = {n: v for n, v in drawn.items() if n not in run.observed}
+    guide = ask.run("guide", given=latents, data=data, axes=None)
+    mistakes.check_sites(list(guide.dists), list(latents))
     return {n: guide.log_prob[n] for n in guide.dists}
 
 
-def read_means(
-    program: PairLike,
-    speak: Callable[[Reading], Vocabulary],
-    reader: Reader,
-    batch: Batch,
-    size: int,
-    given: Mapping[str, Array] | None = None,
-) -> tuple[dict[str, Array], dict[str, Array]]:
+def means(ask: Ask, given: Given = None) -> tuple[Sites, Sites]:
     """Each latent at its mean given the means before it, and each observed site's mean given those; [1, B, *event].
 
     Or all latents of the guide as they are `given`, [1, B, *event].
     If there are no latents, the model's deterministic values [B, …] are used as latents: an autoencoder's code. Sites
     that the model sums out are at their most probable value given the data and the latents.
     """
-    guide = Reading(reader, (1, size), {}, choose="mean")
-    if not given:
-        _run(program, "guide", speak(guide), batch, reader)
-    seen = given or guide.seen
-    model = Reading(reader, (1, size), seen, choose="mean", generate=True)
-    _run(program, "model", speak(model), batch, reader)
-    if model.summed:
-        seen = {**seen, **_summed(program, speak, reader, batch, (1, size), seen, drawn=False)}
-        model = Reading(reader, (1, size), seen, choose="mean", generate=True)
-        _run(program, "model", speak(model), batch, reader)
-    latents = {n: guide.values[n] for n in guide.dists}
-    if len(model.dists) == len(model.observed):
-        latents = {n: v[None] for n, v in model.values.items() if n not in model.dists}
-    return latents, {n: model.values[n] for n in model.observed}
+    found = {} if given else _at_means(ask)
+    seen = given or {n: v for n, (_, v) in found.items()}
+    run = ask.run("model", given=seen, choose="mean", generate=True)
+    if run.summed:
+        seen = {**seen, **_summed(ask, 1, seen, drawn=False)}
+        run = ask.run("model", given=seen, choose="mean", generate=True)
+    latents = {n: v for n, (v, _) in found.items()}
+    if len(run.dists) == len(run.observed):
+        latents = {n: v[None] for n, v in run.values.items() if n not in run.dists}
+    return latents, {n: run.values[n] for n in run.observed}
 
 
-def read_prior(
-    program: PairLike,
-    speak: Callable[[Reading], Vocabulary],
-    reader: Reader,
-    batch: Batch,
-    size: int,
-    mean: bool,
-    given: Mapping[str, Array] | None = None,
-    apart: bool = False,
-) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
+def _at_means(ask: Ask) -> dict[str, tuple[Array, Array]]:
+    """Each latent of the guide: its mean, and the value that other sites get of it."""
+    run = ask.run("guide", choose="mean")
+    return {n: (run.values[n], run.seen[n]) for n in run.dists}
+
+
+def prior(ask: Ask, mean: bool, given: Given = None, apart: bool = False) -> tuple[Sites, Sites, Sites]:
     """Latents drawn from the model, and the observed sites drawn (or at their mean) given them; [1, B, *event].
 
     With `given`, values of sites [1, B, *event], these sites are held. Then observed sites are held too if the batch
@@ -252,13 +151,15 @@ def read_prior(
     Raises:
         ProgramError: a site that is held has one before it that is drawn, and is not known to be `apart` from it.
     """
-    holds = None if given is None else tuple(v for v in batch.values() if v is not UNSEEN)
-    model = Reading(reader, (1, size), given or {}, generate=True, holds=holds, apart=apart)
-    _run(program, "model", speak(model), batch, reader)
-    latents = {n: v for n, v in model.values.items() if n in model.dists and n not in model.observed}
-    scores = {n: model.log_prob[n] for n in model.held}
+    holds = None if given is None else tuple(v for v in ask.data.values() if v is not UNSEEN)
+    run = ask.run("model", given=given, generate=True, holds=holds, apart=apart)
+    latents = {n: v for n, v in run.values.items() if n in run.dists and n not in run.observed}
+    scores = {n: run.log_prob[n] for n in run.held}
     if mean:
         at = {**(given or {}), **latents}  # drawn in the model's order
-        model = Reading(reader, (1, size), at, choose="mean", generate=True, holds=holds, apart=True)
-        _run(program, "model", speak(model), batch, reader)
-    return latents, {n: model.values[n] for n in model.observed}, scores
+        run = ask.run("model", given=at, choose="mean", generate=True, holds=holds, apart=True)
+    return latents, {n: run.values[n] for n in run.observed}, scores
+
+
+def _particles(given: Mapping[str, Array]) -> int:
+    return len(next(iter(given.values())))

@@ -2,58 +2,156 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar, Self
 
 from ppdgm.errors import ProgramError, listed
-from ppdgm.language.interpreter import Gradients
+from ppdgm.language.interpreter import DirectInterpreter
+from ppdgm.language.questions import Sites
+from ppdgm.language.reader import Gradients
 from ppdgm.language.scales import scaled
-from ppdgm.language.vocabulary import Array, Trace
+from ppdgm.language.tracer import Noise, Tracer
+from ppdgm.language.vocabulary import Array, Batch, Trace
 
 ACCEPT, GAIN = 0.8, 0.1  #: the acceptance that a step size is adapted to, and how fast its logarithm moves
+Density = Callable[[Sites], Array]
 OWN = "engine/"  #: the prefix of names of an engine's own parameters and numbers
 
 
-@dataclass
-class Tracing:
-    """Readings of a minibatch, and the arithmetic that the array API lacks.
+class Step(ABC):
+    """One training step, as an objective sees it: runs of the program on a minibatch, and arithmetic.
 
-    Attributes:
-        xp: array namespace.
-        stop_gradient: x -> x without its gradient.
-        logsumexp: (x, axis) -> log Σ exp x.
-        gumbel: shape -> Gumbel noise.
-        trace: (gradients, given, kl, stopped) -> a reading's terms; `dream` likewise.
-        models: (gradients, given) -> log p of the model's sites.
-        walks: (start, step_size, leaps, moves) -> latents after moves of HMC on p(z|x), and the new ε.
-        rows: () -> the minibatch's fields, [B, …].
-        params: the program's, and the engine's own.
+    Every run and every noise has draws of its own. A backend adds the operations that the array API lacks.
+
+    Args:
+        tracer: of the program.
+        particles: K.
         gradients: how they pass through draws.
-        scales: of a plain pair's sites, in training; see `constant_scales`.
+        params: the program's, and the engine's own.
+        noise: of this step.
+        batch: the minibatch as the tracer needs it.
+        index: its places in the data.
     """
 
-    xp: Any
-    stop_gradient: Callable[[Array], Array]
-    logsumexp: Callable[..., Array]
-    gumbel: Callable[[tuple[int, ...]], Array]
-    trace: Callable[..., Trace]
-    dreams: Callable[[Gradients], dict[str, Array]]
-    models: Callable[[Gradients, Mapping[str, Array]], dict[str, Array]]
-    walks: Callable[..., tuple[dict[str, Array], Array]]
-    rows: Callable[[], Mapping[str, Array]]
-    params: Mapping[str, Array]
-    gradients: Gradients
-    scales: Mapping[str, float] = field(default_factory=dict)
+    xp: ClassVar[Any]  #: array namespace
 
-    def read(
+    def __init__(
+        self,
+        tracer: Tracer,
+        particles: int,
+        gradients: Gradients,
+        params: Mapping[str, Array],
+        noise: Noise,
+        batch: Batch,
+        index: Array,
+    ):
+        self.tracer, self.particles, self.gradients = tracer, particles, gradients
+        self.params, self.noise, self.batch, self.index = params, noise, batch, index
+        self._taken: dict[str, int] = {}
+
+    @classmethod
+    def of(
+        cls,
+        tracer: Tracer,
+        engine: Any,
+        params: Mapping[str, Array],
+        noise: Noise,
+        batch: Batch,
+        index: Array,
+        mixed: bool = False,
+    ) -> Self:
+        """A step of an engine; with `mixed`, nets multiply in bfloat16."""
+        how = replace(engine.gradients(), mixed=mixed)
+        return cls(tracer, engine.particles, how, params, noise, batch, index)
+
+    @staticmethod
+    @abstractmethod
+    def stop_gradient(x: Array) -> Array:
+        """x without its gradient."""
+
+    @staticmethod
+    @abstractmethod
+    def logsumexp(x: Array, axis: int) -> Array:
+        """log Σ exp x over an axis."""
+
+    @abstractmethod
+    def fold(self, stream: str, number: int) -> Noise:
+        """The noise of the `number`-th use of a stream ("run", "sleep", "gumbel" or "hmc"); None on torch."""
+
+    def fixed_params(self) -> Mapping[str, Array]:
+        """The parameters, for a density whose gradient by them is not taken."""
+        return {n: self.stop_gradient(v) for n, v in self.params.items()}
+
+    @abstractmethod
+    def draw_gumbel(self, noise: Noise, shape: tuple[int, ...]) -> Array: ...
+
+    @abstractmethod
+    def move(
+        self, log_density: Density, start: Sites, noise: Noise, step_size: Array, num_leapfrog: int, moves: int
+    ) -> tuple[Sites, Array]:
+        """Latents after moves of HMC, and the new step size."""
+
+    def _fresh(self, stream: str) -> Noise:
+        number = self._taken.get(stream, 0)
+        self._taken[stream] = number + 1
+        return self.fold(stream, number)
+
+    @property
+    def scales(self) -> Mapping[str, float]:
+        """Constant scales of a plain pair's sites, in training; see `ppdgm.language.scales`."""
+        return self.tracer.scales
+
+    @property
+    def scored(self) -> list[str]:
+        """The sites of the last trace whose draws carry no gradient, each once."""
+        return list(dict.fromkeys(self.gradients.scored or ()))
+
+    def rows(self) -> Batch:
+        """The minibatch's fields, [B, …]."""
+        return {n: a[self.index] for n, a in self.batch.items()} if self.tracer.subsamples else self.batch
+
+    def run(
+        self,
+        role: str,
+        *,
+        data: Batch | None = None,
+        given: Mapping[str, Array] | None = None,
+        generate: bool = False,
+        choose: str = "draw",
+        k: int | None = None,
+        stopped: bool = False,
+    ) -> DirectInterpreter:
+        """One run of one function of the program, with draws of its own.
+
+        Args:
+            role: "model", "guide", or another function of the program.
+            data: fields in the place of the minibatch's, [B, …].
+            given: values of latents, [K, B, *event], which are not drawn.
+            generate: whether observed sites are drawn too.
+            choose: "draw", or "mean" to put each latent at its mean.
+            k: K; the engine's number of particles by default.
+            stopped: whether densities carry gradients only to values, and not to parameters.
+
+        Returns:
+            The run, with `returned`, and by site `values`, `log_prob` and `penalties`.
+
+        Raises:
+            UnsupportedByBackend: the program is a plain pair.
+        """
+        ask = self.tracer.ask(self.params, self._fresh("run"), self.rows(), self.index.shape[0], self.gradients)
+        k = self.particles if k is None else k
+        return ask.run(role, k, given, data, stopped, generate=generate, choose=choose)
+
+    def trace(
         self,
         given: Mapping[str, Array] | None = None,
         kl: bool = False,
         stopped: bool = False,
         weighed: bool = False,
     ) -> Trace:
-        """Guide, then model, at fresh draws.
+        """Guide, then model at the guide's values.
 
         Args:
             given: values of the latents, [K, B, *event], instead of draws.
@@ -66,36 +164,42 @@ class Tracing:
         """
         if self.scales and not weighed:
             raise scaled("this engine", next(iter(self.scales)))
-        return self.trace(self.gradients, given, kl, stopped)
+        noise = self._fresh("run")
+        return self.tracer.trace(
+            self.params, noise, self.batch, self.index, self.particles, given, kl, self.gradients, stopped
+        )
 
-    def dream(self) -> dict[str, Array]:
-        """log q of the guide's sites at latents and data drawn from the model, [1, B]; the draws carry no gradient."""
-        return self.dreams(self.gradients)
-
-    def model(self, given: Mapping[str, Array]) -> dict[str, Array]:
+    def model(self, given: Mapping[str, Array]) -> Sites:
         """log p of the model's sites at given latents [K, B, *event], [K, B]."""
-        return self.models(self.gradients, given)
+        return self.tracer.model(self.params, self.batch, self.index, given, self.gradients)
 
-    def walk(
-        self, start: Mapping[str, Array], step_size: Array, leaps: int, moves: int
-    ) -> tuple[dict[str, Array], Array]:
-        """Latents moved by Hamiltonian Monte Carlo on log p(x, z), which is the backend's own kernel; no gradient.
+    def sleep(self) -> Sites:
+        """log q of the guide's sites at latents and data drawn from the model, [1, B]; the draws carry no gradient."""
+        return self.tracer.sleep(self.params, self._fresh("sleep"), self.batch, self.index, self.gradients)
+
+    def gumbel(self, shape: tuple[int, ...]) -> Array:
+        """Gumbel noise."""
+        return self.draw_gumbel(self._fresh("gumbel"), shape)
+
+    def hmc(self, start: Sites, step_size: Array, num_leapfrog: int, moves: int) -> tuple[Sites, Array]:
+        """Latents moved by Hamiltonian Monte Carlo on log p(x, z), by the backend's own kernel; no gradient.
 
         Args:
             start: latents [K, B, *event], which move together.
             step_size: ε at first.
-            leaps: leapfrog steps of a move.
+            num_leapfrog: leapfrog steps of a move.
             moves: number of moves.
 
         Returns:
             The latents, and the step size, adapted move by move to an acceptance of 0.8.
         """
-        return self.walks(start, step_size, leaps, moves)
+        stop, params = self.stop_gradient, self.fixed_params()
 
-    @property
-    def scored(self) -> list[str]:
-        """The sites of the last reading whose draws carry no gradient, each once."""
-        return list(dict.fromkeys(self.gradients.scored or ()))
+        def log_density(z: Sites) -> Array:
+            return sum(v.sum() for v in self.tracer.model(params, self.batch, self.index, z).values())
+
+        start = {n: stop(v) for n, v in start.items()}
+        return self.move(log_density, start, self._fresh("hmc"), stop(step_size), num_leapfrog, moves)
 
 
 def at_whole(found: dict[str, Any], whole: Mapping[str, Array], stop: Callable[[Array], Array]) -> dict[str, Any]:
@@ -165,5 +269,5 @@ def check_told(engine: Any, metrics: tuple[str, ...], found: Any) -> None:
             got = f"{type(found[n]).__name__}" if shape is None else f"an array of shape {tuple(shape)}"
             raise ProgramError(
                 f"{name}: got {got} for {n!r}, expected one number as an array without axes. Take a mean over the "
-                "minibatch with tracing.xp, which keeps its gradient."
+                "minibatch with step.xp, which keeps its gradient."
             )

@@ -9,16 +9,17 @@ import jax
 import jax.numpy as jnp
 from numpyro.infer import HMC, NUTS
 
-from ppdgm.language.step import adapted
+from ppdgm.language.questions import Sites
+from ppdgm.language.step import Density, adapted
 from ppdgm.language.vocabulary import Array
 
 
 def walk(
-    log_density: Callable[[Mapping[str, Array]], Array],
-    start: Mapping[str, Array],
+    log_density: Density,
+    start: Sites,
     key: Array,
     step_size: Array,
-    leaps: int,
+    num_leapfrog: int,
     moves: int,
 ) -> tuple[dict[str, Array], Array]:
     """Moves of Hamiltonian Monte Carlo: where they end, and the adapted step size.
@@ -28,12 +29,12 @@ def walk(
         start: latents by name.
         key: of the draws.
         step_size: the first ε of the leapfrog.
-        leaps: the number in a move.
+        num_leapfrog: leapfrog steps of a move.
         moves: the number of moves.
     """
     dtype = jnp.result_type(step_size)  # NumPyro returns it in its own
     kernel = HMC(
-        potential_fn=lambda z: -log_density(z), step_size=step_size, num_steps=leaps, trajectory_length=None,
+        potential_fn=lambda z: -log_density(z), step_size=step_size, num_steps=num_leapfrog, trajectory_length=None,
         adapt_step_size=False, adapt_mass_matrix=False,
     )  # fmt: skip
     state = kernel.init(key, 0, dict(start), (), {})

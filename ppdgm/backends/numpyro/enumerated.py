@@ -11,8 +11,8 @@ import numpy as np
 from ppdgm.backends.numpyro.sites import Axes, Reading, Site
 from ppdgm.backends.numpyro.vocabulary import closed_form_kl
 from ppdgm.language.elimination import Sums, Term, at_values, check_read
-from ppdgm.language.interpreter import closed_forms
 from ppdgm.language.points import point_masses
+from ppdgm.language.terms import closed_forms
 from ppdgm.language.vocabulary import Array, Trace
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppdgm.backends.numpyro.keys import make_key
-from ppdgm.language.interpreter import Gradients
+from ppdgm.language.reader import Gradients
 from ppdgm.language.vocabulary import Array, Trace
 
 Arrays = Mapping[str, np.ndarray]

@@ -12,9 +12,10 @@ import numpy as np
 import optax
 
 from ppdgm.backends.numpyro.keys import make_key
-from ppdgm.backends.numpyro.tracer import make_tracing, select
+from ppdgm.backends.numpyro.tracer import JaxStep, select
 from ppdgm.errors import CheckpointError, SpecError
-from ppdgm.language.step import Tracing, at_whole, groups_of, knobs_of
+from ppdgm.language.runtime import traced
+from ppdgm.language.step import at_whole, groups_of, knobs_of
 from ppdgm.language.vocabulary import Array, Trace
 
 
@@ -170,7 +171,7 @@ class Trainer:
         row = jax.tree.map(lambda a: a[0], self._put(plan))
         j = int(plan.phase[0])
         engine = self.phases[j][0]
-        read = jax.jit(lambda params: self._tracing(engine, params, data, row).read(kl=engine.wants_kl))
+        read = jax.jit(lambda params: self._step_of(engine, params, data, row).trace(kl=engine.wants_kl))
         terms: Trace = self.runtime.fetch(read(self.params))
         _, _, grads = jax.jit(partial(self._gradient, j))(self.params, data, row)
         return terms, _copies(grads)
@@ -217,12 +218,12 @@ class Trainer:
     def _steps_singly(self, index: Array, data: dict[str, Array]) -> bool:
         """On a CPU, XLA runs convolutions inside a loop ten times slower than outside, except ours."""
         if self._singly is None:
-            read = partial(self.runtime.trace_native, given={}, k=1, kl=False)
+            read = partial(traced, self.runtime, given={}, k=1, kl=False)
             run = lambda: jax.make_jaxpr(read)(self.params, self.key, data, index[0]).jaxpr
             self._singly = self.runtime.device.platform == "cpu" and _convolves(run())
         return self._singly
 
-    def _tracing(self, engine: Any, params: Any, data: Any, row: Any) -> Tracing:
+    def _step_of(self, engine: Any, params: Any, data: Any, row: Any) -> JaxStep:
         batch = select(self.tracer, data, row["index"])
         if self.binarise:
             whole = batch["x"]
@@ -231,7 +232,7 @@ class Trainer:
             x = (jax.random.uniform(flip, x.shape, x.dtype) < x).astype(x.dtype)
             batch = {**batch, "x": whole.at[row["index"]].set(x) if self.tracer.subsamples else x}
         params = {**params, **{n: row["knobs"][n] for n in self.tracer.schedules if n in row["knobs"]}}
-        return make_tracing(self.tracer, engine, params, row["key"], batch, row["index"], self.mixed)
+        return JaxStep.of(self.tracer, engine, params, row["key"], batch, row["index"], self.mixed)
 
     def _gradient(self, j: int, params: Any, data: Any, row: Any) -> Any:
         """Metrics, the engine's own numbers, and the gradient of what each player minimises."""
@@ -266,8 +267,8 @@ class Trainer:
     def _found(self, j: int, params: Any, data: Any, row: Any) -> dict[str, Any]:
         """The result of the engine's objective for the data of one row of the plan."""
         engine = self.phases[j][0]
-        tracing = self._tracing(engine, params, data, row)
-        found: dict[str, Any] = engine.objective(tracing, row["weight"], knobs_of(row["knobs"], j), self.data_size)
+        step = self._step_of(engine, params, data, row)
+        found: dict[str, Any] = engine.objective(step, row["weight"], knobs_of(row["knobs"], j), self.data_size)
         return found
 
     def _piece(self, j: int, params: Any, data: Any, row: Any, means: Any = None) -> Any:

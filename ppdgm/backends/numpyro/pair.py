@@ -34,15 +34,15 @@ from ppdgm.backends.numpyro.terms import (
 )
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend, explain, nearest
 from ppdgm.language import mistakes, pair_mistakes
-from ppdgm.language.interpreter import Gradients, Seen
+from ppdgm.language.questions import Sites
+from ppdgm.language.reader import Gradients, Seen
+from ppdgm.language.tracer import Params, Tracer
 from ppdgm.language.vocabulary import Array, Batch, Trace
 
-Params = Mapping[str, Array]
 ROWS = 7  #: the number of rows in the check of enumerated sites
-Sites = dict[str, Array]
 
 
-class PairTracer:
+class PairTracer(Tracer):
     """Readings of a `PlainPair`. Parameters are unconstrained, named after their site and their place in it.
 
     `prepare` runs the pair abstractly once, to see its parameters and its data plate: a full plate takes the rows of
@@ -232,12 +232,6 @@ class PairTracer:
         inner = [s for s in model.sites.values() if s.observed and s.axis is not None and not isinstance(s.fn, Unit)]
         return [Seen(s.name, s.fn, s.value, None, partial(rows, s)) for s in inner]
 
-    def dream(
-        self, params: Params, key: Array, batch: Batch, index: Array, gradients: Gradients | None = None
-    ) -> Sites:
-        """Not for plain pairs."""
-        raise UnsupportedByBackend(mistakes.NO_DREAM)
-
     def draws(
         self, params: Params, key: Array, batch: Batch, index: Array, k: int, given: Mapping[str, Array] | None = None
     ) -> dict[str, Array]:
@@ -294,7 +288,14 @@ class PairTracer:
         return self._noise
 
     def prior(
-        self, params: Params, key: Array, fields: Mapping[str, Any], size: int, mean: bool, given: Any = None
+        self,
+        params: Params,
+        key: Array,
+        fields: Mapping[str, Any],
+        size: int,
+        mean: bool,
+        given: Any = None,
+        apart: bool = False,
     ) -> tuple[Sites, Sites, Sites]:
         """Latents drawn from the model, and observed sites drawn, or at their means given these; [1, B, *event].
 

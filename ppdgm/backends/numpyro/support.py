@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from ppdgm.backends.numpyro.density import Density
-from ppdgm.language.interpreter import Observed, Seen
+from ppdgm.language.reader import Observed, Seen
 from ppdgm.language.vocabulary import Array
 
 _BOUNDS = tuple(

@@ -14,9 +14,10 @@ from ppdgm.backends.numpyro.sites import Message, Reading, Site, without_plate
 from ppdgm.backends.numpyro.vocabulary import as_draw, closed_form_kl
 from ppdgm.errors import ProgramError, nearest
 from ppdgm.language import mistakes
-from ppdgm.language.interpreter import Gradients, closed_forms
 from ppdgm.language.mistakes import apart, check_sites, not_pathwise, scored_outside
 from ppdgm.language.points import is_discrete, point_masses, points
+from ppdgm.language.reader import Gradients
+from ppdgm.language.terms import closed_forms
 from ppdgm.language.vocabulary import Array, Batch, Trace
 
 

@@ -17,7 +17,7 @@ from ppdgm.backends.numpyro.distributions import Distributions
 from ppdgm.backends.numpyro.foreign import apply_module
 from ppdgm.backends.numpyro.support import confine, observe
 from ppdgm.language.divergence import Library, closed_form, pairs
-from ppdgm.language.interpreter import Gradients
+from ppdgm.language.reader import Gradients
 from ppdgm.language.vocabulary import Array, Batch, Vocabulary
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {

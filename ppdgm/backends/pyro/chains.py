@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping
 import torch
 from pyro.infer.mcmc import HMC, NUTS
 
-from ppdgm.language.step import adapted
+from ppdgm.language.questions import Sites
+from ppdgm.language.step import Density, adapted
 from ppdgm.language.vocabulary import Array
 
 
 def walk(
-    log_density: Callable[[Mapping[str, Array]], Array],
-    start: Mapping[str, Array],
+    log_density: Density,
+    start: Sites,
     step_size: Array,
-    leaps: int,
+    num_leapfrog: int,
     moves: int,
 ) -> tuple[dict[str, Array], Array]:
     """Moves of Hamiltonian Monte Carlo, drawn from torch's generator: where they end, and the adapted step size.
@@ -24,7 +25,7 @@ def walk(
         log_density: of all latents together, a scalar.
         start: latents by name.
         step_size: the first ε of the leapfrog.
-        leaps: the number in a move.
+        num_leapfrog: leapfrog steps of a move.
         moves: the number of moves.
     """
     with torch.enable_grad():
@@ -34,7 +35,7 @@ def walk(
         kernel.setup(0)
         for _ in range(moves):
             kernel._adapter.step_size = float(step_size)
-            kernel.trajectory_length = (leaps + 0.5) * kernel.step_size  # Pyro rounds their ratio down
+            kernel.trajectory_length = (num_leapfrog + 0.5) * kernel.step_size  # Pyro rounds their ratio down
             kernel._mean_accept_prob, kernel._t = 0.0, 0  # so that the mean is this move's
             z = kernel.sample(z)
             step_size = step_size * adapted(torch.as_tensor(kernel._mean_accept_prob), torch)

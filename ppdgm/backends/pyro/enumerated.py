@@ -11,8 +11,8 @@ import torch
 
 from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, latents
 from ppdgm.language.elimination import Sums, Term, at_values, check_read
-from ppdgm.language.interpreter import closed_forms
 from ppdgm.language.points import point_masses
+from ppdgm.language.terms import closed_forms
 from ppdgm.language.vocabulary import Array, Trace
 
 Sites = Mapping[str, Site]

@@ -12,7 +12,7 @@ import torch
 
 from ppdgm.backends.pyro.runtime import seeded
 from ppdgm.backends.pyro.vocabulary import unvalidated
-from ppdgm.language.interpreter import Gradients
+from ppdgm.language.reader import Gradients
 from ppdgm.language.vocabulary import Array, Trace
 
 Arrays = Mapping[str, np.ndarray]
@@ -44,7 +44,9 @@ def differentiable(
         names = [(g, n) for g, arrays in groups.items() for n, a in arrays.items() if a.is_floating_point()]
         index = torch.arange(len(next(iter(groups["data"].values()))), device=runtime.device)
         with unvalidated(), seeded(runtime.device, seed), runtime.tracer.evaluating(groups["params"]) as native:
-            terms = runtime.tracer.trace(native, groups["data"], index, k, groups["given"], kl, gradients=Gradients())
+            terms = runtime.tracer.trace(
+                native, None, groups["data"], index, k, groups["given"], kl, gradients=Gradients()
+            )
             value = function(terms, xp)
         found = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
         gradients: dict[str, dict[str, np.ndarray]] = {g: {} for g in groups}

@@ -12,10 +12,10 @@ import torch
 
 from ppdgm.backends.pyro.runtime import seeded
 from ppdgm.backends.pyro.step import CompiledStep, EagerStep, Losses, all_finite, gradients
-from ppdgm.backends.pyro.tracer import make_tracing, select
+from ppdgm.backends.pyro.tracer import TorchStep, select
 from ppdgm.backends.pyro.vocabulary import flushed, unvalidated
 from ppdgm.errors import CheckpointError, TrainingError
-from ppdgm.language.step import Tracing, at_whole, groups_of, knobs_of
+from ppdgm.language.step import at_whole, groups_of, knobs_of
 from ppdgm.language.vocabulary import Array, Trace
 
 
@@ -207,7 +207,7 @@ class Trainer:
         engine = self.phases[j][0]
         with self._drawing():
             rng = torch.get_rng_state()
-            found = self._tracing(engine, self.params, data, index[0], row).read(kl=engine.wants_kl)
+            found = self._step_of(engine, self.params, data, index[0], row).trace(kl=engine.wants_kl)
             torch.set_rng_state(rng)  # the objective's first reading has the same draws
             grads = gradients(
                 partial(self._losses_of, j), self.params, self.phases[j][1], data, index[0], weight[0], row
@@ -231,15 +231,15 @@ class Trainer:
             yield
             self._rng = _get_rng(device)
 
-    def _tracing(
+    def _step_of(
         self, engine: Any, params: dict[str, Array], data: dict[str, Array], index: Array, knobs: dict[str, Array]
-    ) -> Tracing:
+    ) -> TorchStep:
         batch = select(self.tracer, data, index)
         if self.binarise:
             x = batch["x"]
             batch = {**batch, "x": (torch.rand_like(x) < x).to(x.dtype)}
         params = {**params, **{n: knobs[n] for n in self.tracer.schedules if n in knobs}}
-        return make_tracing(self.tracer, engine, params, batch, index, self.mixed)
+        return TorchStep.of(self.tracer, engine, params, None, batch, index, self.mixed)
 
     def _losses_of(
         self,
@@ -274,8 +274,8 @@ class Trainer:
     ) -> dict[str, Any]:
         """The result of the engine's objective for these data."""
         engine = self.phases[j][0]
-        tracing = self._tracing(engine, params, data, index, knobs)
-        found: dict[str, Any] = engine.objective(tracing, weight, knobs_of(knobs, j), self.data_size)
+        step = self._step_of(engine, params, data, index, knobs)
+        found: dict[str, Any] = engine.objective(step, weight, knobs_of(knobs, j), self.data_size)
         return found
 
     def _as_losses(self, j: int, found: dict[str, Any]) -> Losses:

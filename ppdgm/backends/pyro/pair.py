@@ -27,14 +27,13 @@ from ppdgm.backends.pyro.sites import Layout, Site, scales, terms
 from ppdgm.backends.pyro.vocabulary import has_pathwise, unvalidated
 from ppdgm.errors import ProgramError, UnsupportedByBackend
 from ppdgm.language import mistakes
-from ppdgm.language.interpreter import Gradients, Seen
+from ppdgm.language.questions import Sites
+from ppdgm.language.reader import Gradients, Seen
+from ppdgm.language.tracer import Params, Tracer
 from ppdgm.language.vocabulary import Array, Batch, Trace
 
-Params = Mapping[str, Array]
-Sites = dict[str, Array]
 
-
-class PairTracer:
+class PairTracer(Tracer):
     """Readings of a plain pair. Parameters are unconstrained, with the names that they have in Pyro's store.
 
     The user's modules have the values: training changes them; an evaluation with other values restores them.
@@ -126,6 +125,7 @@ class PairTracer:
     def trace(
         self,
         params: Params,
+        noise: None,
         batch: Batch,
         index: Array,
         k: int,
@@ -169,7 +169,7 @@ class PairTracer:
             self._carriers = [n for n in points if not torch.equal(one[n].value, other[n].value)]
         return {n: v for n, v in points.items() if n not in self._carriers} or None
 
-    def observed(self, params: Params, batch: Batch, index: Array) -> list[Seen]:
+    def observed(self, params: Params, noise: None, batch: Batch, index: Array) -> list[Seen]:
         """The observed sites, given a draw of the guide."""
         self._check_live(params)
         layout = self._layout(None, len(index))
@@ -190,15 +190,11 @@ class PairTracer:
         batch, index, given, _ = self._sort(batch, index, given)
         return self._read(self._layout(None, len(index)), batch, index, given, watch=watch, sampled=True)
 
-    def dream(self, params: Params, batch: Batch, index: Array, gradients: Gradients | None = None) -> Sites:
-        """Not for plain pairs."""
-        raise UnsupportedByBackend(mistakes.NO_DREAM)
-
     def draws(
-        self, params: Params, batch: Batch, index: Array, k: int, given: Mapping[str, Array] | None = None
+        self, params: Params, noise: None, batch: Batch, index: Array, k: int, given: Mapping[str, Array] | None = None
     ) -> dict[str, Array]:
         """The latents drawn from the guide, [K, B, *event], except those that are given."""
-        terms = self.trace(params, batch, index, k, given, sampled=True)
+        terms = self.trace(params, noise, batch, index, k, given, sampled=True)
         return {n: terms.values[n] for n in [*terms.log_q, *terms.shared] if n in terms.values}
 
     def means(
@@ -225,13 +221,19 @@ class PairTracer:
         back = None if order is None else torch.argsort(order)
         return in_order(latent, back, 1), in_order({n: layout.value(s) for n, s in seen.items()}, back, 1)
 
+    def watched_prior(self, params: Params, fields: Mapping[str, Any], size: int, watch: Watch) -> None:
+        """Draws from the model; `watch` sees draws between the sites."""
+        self.prior(params, None, fields, size, False, watch=watch)
+
     def prior(
         self,
         params: Params,
+        noise: None,
         fields: Mapping[str, Any],
         size: int,
         mean: bool,
         given: Any = None,
+        apart: bool = False,
         watch: Watch | None = None,
     ) -> tuple[Sites, Sites, Sites]:
         """Latents drawn from the model, and observed sites drawn, or at their means given these; [1, B, *event].

@@ -22,8 +22,8 @@ from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, misfit, subsample
 from ppdgm.backends.pyro.vocabulary import has_pathwise, stamps
 from ppdgm.errors import PpdgmError, ProgramError, explain, nearest
 from ppdgm.language import enumeration, mistakes, pair_mistakes
-from ppdgm.language.interpreter import Gradients
 from ppdgm.language.points import log_normal_mean, points
+from ppdgm.language.reader import Gradients
 from ppdgm.language.vocabulary import Array, Batch
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import array_api_compat.torch as xp
 import numpy as np
@@ -19,15 +19,17 @@ from ppdgm.backends.pyro.noise import REMEDY, Watch, apart, differ
 from ppdgm.backends.pyro.pair import PairTracer
 from ppdgm.backends.pyro.step import is_spec
 from ppdgm.backends.pyro.support import describe, rows_inside, within
-from ppdgm.backends.pyro.tracer import ProgramTracer, make_tracing, model_at, select
+from ppdgm.backends.pyro.tracer import TorchStep, TorchTracer, select
 from ppdgm.backends.pyro.vocabulary import unvalidated
-from ppdgm.errors import PpdgmError, UnsupportedByBackend
+from ppdgm.errors import PpdgmError
 from ppdgm.language import mistakes
-from ppdgm.language.interpreter import Gradients, Observed, split
+from ppdgm.language.reader import Gradients, Observed, Seen
+from ppdgm.language.runtime import Arrays, Native, Question
+from ppdgm.language.runtime import Runtime as AnyRuntime
 from ppdgm.language.step import OWN, check_told, knobs_of
+from ppdgm.language.terms import split
+from ppdgm.language.tracer import Params
 from ppdgm.language.vocabulary import Array, Trace
-
-Arrays = Mapping[str, np.ndarray]
 
 
 def find_device(name: str) -> torch.device:
@@ -52,7 +54,7 @@ def seeded(device: torch.device, *seed: int) -> Iterator[None]:
         yield
 
 
-class Runtime:
+class Runtime(AnyRuntime):
     """Runs one program with torch.
 
     Args:
@@ -60,16 +62,17 @@ class Runtime:
         device: "auto", "cpu", "cuda", "cuda:1". "auto" leaves the modules of a plain pair where they are.
     """
 
-    name = "pyro"
+    name: ClassVar[str] = "pyro"
+    xp: ClassVar[Any] = xp
 
     def __init__(self, program: Any, device: str = "auto"):
         self._quiet = False  # whether it is known to draw nothing outside its sites
         if hasattr(program, "data_plate"):
-            self.tracer: Any = PairTracer(program, None if device == "auto" else find_device(device))
-            self.device: torch.device = self.tracer.device
+            pair = PairTracer(program, None if device == "auto" else find_device(device))
+            self.tracer: TorchTracer | PairTracer = pair
+            self.device: torch.device = pair.device
         else:
-            self.tracer, self.device = ProgramTracer(program), find_device(device)
-        self.facts: list[Observed] | None = None  #: of the observed sites, once they are known
+            self.tracer, self.device = TorchTracer(program), find_device(device)
 
     def initialise(self, seed: int, data: Arrays, dtype: str) -> dict[str, np.ndarray]:
         """First values of all parameters and buffers."""
@@ -92,117 +95,42 @@ class Runtime:
         own = lambda t: t.detach().to("cpu", copy=True).numpy() if isinstance(t, torch.Tensor) else t
         return tree_map(own, arrays)
 
-    def trace(
-        self, params: Any, data: Any, index: np.ndarray, k: int, seed: int, given: Arrays | None, kl: bool
-    ) -> Trace:
-        """The per-site terms as NumPy arrays."""
-        with self._evaluating(params, seed) as params:
-            rows = self._index(index)
-            native = self.put(given or {})
-            terms = self.tracer.trace(params, select(self.tracer, data, rows), rows, k, native, kl)
-            found: Trace = self.fetch(terms)
-        return found
+    def ask(self, question: Question, params: Params, seed: tuple[int, ...] | None, *at: Any, **how: Any) -> Any:
+        with self._evaluating(params, *(seed or (0,))) as params:
+            return self.fetch(question(self, params, None, *at, **how))
+
+    def index(self, rows: np.ndarray) -> Array:
+        return torch.as_tensor(rows, dtype=torch.int64, device=self.device)
+
+    def select(self, data: Native, index: Array) -> Native:
+        return dict(select(self.tracer, data, index))
+
+    def rows_inside(self, site: Seen) -> Array:
+        return rows_inside(site)
 
     def glance(self, params: Any, data: Any, index: np.ndarray, k: int, given: Arrays) -> Trace:
         """Terms of a few rows as in `trace`."""
         return self.trace(params, data, index, k, 0, given, False)
 
-    def evaluate(
-        self,
-        function: Callable[[Trace, Any], Array],
-        params: Any,
-        data: Any,
-        index: np.ndarray,
-        k: int,
-        seed: tuple[int, ...],
-        kl: bool,
-    ) -> np.ndarray:
-        """`function(trace, xp)` [K, B], as a NumPy array."""
-        with self._evaluating(params, *seed) as params:
-            rows = self._index(index)
-            out: np.ndarray = self.fetch(
-                function(self.tracer.trace(params, select(self.tracer, data, rows), rows, k, None, kl), xp)
-            )
-        return out
-
-    def draws(
-        self, params: Any, data: Any, index: np.ndarray, k: int, seed: int, given: Arrays | None = None
-    ) -> dict[str, np.ndarray]:
-        """Latents drawn from the guide, [K, B, *event], except those that are given."""
-        with self._evaluating(params, seed) as params:
-            rows, held = self._index(index), self.put(given or {})
-            drawn = self.tracer.draws(params, select(self.tracer, data, rows), rows, k, held)
-            found: dict[str, np.ndarray] = self.fetch(drawn)
-        return found
-
-    def means(self, params: Any, data: Any, index: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Latent and observed sites at their means, [1, B, *event]."""
-        with self._evaluating(params, 0) as params:
-            rows = self._index(index)
-            found: tuple[Any, Any] = self.fetch(self.tracer.means(params, select(self.tracer, data, rows), rows))
-        return found
-
-    def seen_at(self, params: Any, data: Any, index: np.ndarray, latents: Arrays) -> dict[str, np.ndarray]:
-        """Observed sites at their means given the data and all latents of the guide, [1, B, *event]."""
-        with self._evaluating(params, 0) as params:
-            rows = self._index(index)
-            found = self.tracer.means(params, select(self.tracer, data, rows), rows, self.put(latents))
-            seen: dict[str, np.ndarray] = self.fetch(found[1])
-        return seen
-
-    def guide(self, params: Any, data: Any, index: np.ndarray, given: Arrays) -> np.ndarray:
-        """log q(z|x) at given latents [K, B or 1, *event], [K, B]."""
-        with self._evaluating(params, 0) as params:
-            rows, z = self._index(index), self.put(given)
-            batch, k = select(self.tracer, data, rows), len(next(iter(z.values())))
-            z = {n: v.expand(k, len(rows), *v.shape[2:]) for n, v in z.items()}
-            if hasattr(self.tracer, "guide"):
-                terms = self.tracer.guide(params, batch, rows, z)
-            else:
-                terms = self.tracer.trace(params, batch, rows, k, z).log_q
-            found: np.ndarray = self.fetch(sum(terms.values()))
-        return found
-
     def joint(
-        self, params: Any, data: Any, index: np.ndarray, given: Arrays, heat: np.ndarray
+        self, params: Any, data: Any, index: np.ndarray, given: Arrays, temperature: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """log p(z) and log p(x|z) at given latents, [K, B], and the gradient of log p(z) + heat · log p(x|z) by them.
+        """log p(z) and log p(x|z) at given latents, [K, B], and the gradient of log p(z) + τ · log p(x|z) by them.
 
         Args:
             given: latents [K, B, *event].
-            heat: [K, B] or [].
+            temperature: τ, [K, B] or [].
         """
         with self._evaluating(params, 0) as params, torch.enable_grad():
-            rows, z = self._index(index), self.put(given)
+            rows, z = self.index(index), self.put(given)
             moved = [v.requires_grad_() for v in z.values() if v.is_floating_point()]
-            prior, seen = split(model_at(self.tracer, params, select(self.tracer, data, rows), rows, z), z)
-            heated = torch.as_tensor(heat, dtype=prior.dtype, device=self.device)
+            prior, seen = split(self.tracer.model(params, select(self.tracer, data, rows), rows, z), z)
+            heated = torch.as_tensor(temperature, dtype=prior.dtype, device=self.device)
             total = (prior + heated * seen).sum()
             slopes = iter(torch.autograd.grad(total, moved, allow_unused=True) if total.requires_grad else ())
             found_at = {n: next(slopes, None) if v.is_floating_point() else None for n, v in z.items()}
             known = {n: torch.zeros_like(z[n]) if s is None else s for n, s in found_at.items()}
         found: Any = self.fetch((prior, seen, known))
-        return found
-
-    def predictive(self, params: Any, data: Any, index: np.ndarray, given: Arrays, seed: int) -> dict[str, np.ndarray]:
-        """Observed sites drawn from the model at given latents, [K, B, *event]."""
-        if not hasattr(self.tracer, "predictive"):
-            raise UnsupportedByBackend(mistakes.NO_PREDICTIVE)
-        with self._evaluating(params, seed) as params:
-            rows = self._index(index)
-            drawn = self.tracer.predictive(params, select(self.tracer, data, rows), rows, self.put(given))
-            found: dict[str, np.ndarray] = self.fetch(drawn)
-        return found
-
-    def decoded(self, params: Any, data: Any, index: np.ndarray, given: Arrays) -> dict[str, np.ndarray]:
-        """Observed sites at their means given some latents, [1, B, *event]."""
-        if not hasattr(self.tracer, "decoded"):
-            raise UnsupportedByBackend(mistakes.NO_PREDICTIVE)
-        with self._evaluating(params, 0) as params:
-            rows = self._index(index)
-            found: dict[str, np.ndarray] = self.fetch(
-                self.tracer.decoded(params, select(self.tracer, data, rows), rows, self.put(given))
-            )
         return found
 
     def refine(
@@ -214,12 +142,12 @@ class Runtime:
             Draws [chains, draws, *event] by site, and statistics [chains, draws].
         """
         with self._evaluating(params, seed) as params:
-            rows = self._index(np.zeros(1, int))
+            rows = self.index(np.zeros(1, int))
             batch = select(self.tracer, data, rows)
 
             def log_density(z: Any) -> Array:
                 given = {n: v[None, None] for n, v in z.items()}
-                return sum(v.sum() for v in model_at(self.tracer, params, batch, rows, given).values())
+                return sum(v.sum() for v in self.tracer.model(params, batch, rows, given).values())
 
             found: Any = self.fetch(nuts(log_density, self.put(start), draws, warmup))
         return found
@@ -228,36 +156,9 @@ class Runtime:
         """Refuse latents that Hamiltonian Monte Carlo can't move."""
         how = Gradients(relaxed=False, scored=[], walked=True)
         with self._evaluating(params, 0) as params:
-            rows = self._index(index)
-            trace = self.tracer.trace(params, select(self.tracer, data, rows), rows, 1, gradients=how)
+            rows = self.index(index)
+            trace = self.tracer.trace(params, None, select(self.tracer, data, rows), rows, 1, gradients=how)
         mistakes.check_drawn(trace)
-
-    def prior(self, params: Any, fields: Mapping[str, Any], size: int, seed: int, mean: bool) -> tuple[Any, Any]:
-        """Draws of latent and observed sites from the model, [1, size, *event], with the data `fields`."""
-        with self._evaluating(params, seed) as params:
-            found: Any = self.fetch(self.tracer.prior(params, self._fields(fields), size, mean)[:2])
-        return found
-
-    def conditioned(
-        self,
-        params: Any,
-        fields: Mapping[str, Any],
-        given: Arrays,
-        size: int,
-        seed: int,
-        mean: bool,
-        apart: bool = False,
-    ) -> tuple[Any, Any, Any]:
-        """The same with sites held at `given` [1, size, *event] and at data in `fields`; and the log p of those sites.
-
-        If these are known to be `apart` from the sites drawn before them, they may come after those.
-        """
-        with self._evaluating(params, seed) as params:
-            known = (True,) if apart else ()  # only a program has this
-            found: Any = self.fetch(
-                self.tracer.prior(params, self._fields(fields), size, mean, self.put(given), *known)
-            )
-        return found
 
     def sites(
         self, params: Any, fields: Mapping[str, Any], given: Arrays | None, size: int, apart: bool = False
@@ -270,17 +171,12 @@ class Runtime:
             latents, observed, held = self.conditioned(params, fields, given, size, 0, False, apart)
         return {n: (v.shape, str(v.dtype)) for n, v in (latents | observed).items()}, list(held)
 
-    def _fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Data on the device; None for fields that are not given."""
-        native = self.put({n: v for n, v in fields.items() if v is not None})
-        return {n: native.get(n) for n in fields}
-
     def validate(self, params: Any, data: Any, k: int, b: int) -> Trace:
         """One reading, with the process's own setting of argument checks: on, unless the user turned them off."""
-        rows = self._index(np.arange(b) % len(next(iter(data.values()))))
+        rows = self.index(np.arange(b) % len(next(iter(data.values()))))
         with torch.no_grad(), seeded(self.device, 0), self.tracer.evaluating(params) as params:
-            before = {n: v._version for n, v in params.items()} if isinstance(self.tracer, ProgramTracer) else {}
-            found: Trace = self.tracer.trace(params, select(self.tracer, data, rows), rows, k, None, True)
+            before = {n: v._version for n, v in params.items()} if isinstance(self.tracer, TorchTracer) else {}
+            found: Trace = self.tracer.trace(params, None, select(self.tracer, data, rows), rows, k, None, True)
             for name, version in before.items():
                 if params[name]._version != version:
                     raise mistakes.overwritten(name)
@@ -289,22 +185,14 @@ class Runtime:
     def observed(self, params: Any, data: Any, index: np.ndarray, seed: int) -> list[Observed]:
         """What is known about each observed site."""
         with self._evaluating(params, seed) as params:
-            rows = self._index(index)
+            rows = self.index(index)
             batch = select(self.tracer, data, rows)
             try:
                 with unvalidated(False):
-                    found = [describe(s, batch, True) for s in self.tracer.observed(params, batch, rows)]
+                    found = [describe(s, batch, True) for s in self.tracer.observed(params, None, batch, rows)]
             except (PpdgmError, ValueError):  # errors of parameters or draws, which evaluations report
-                found = [describe(s, batch, False) for s in self.tracer.observed(params, batch, rows)]
+                found = [describe(s, batch, False) for s in self.tracer.observed(params, None, batch, rows)]
             return [replace(o, bounds=self.fetch(o.bounds)) for o in found]
-
-    def inside(self, params: Any, data: Any, index: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-        """Whether the value of each observed site is in its support, given a draw of the guide, [B]."""
-        with self._evaluating(params, seed) as params:
-            rows = self._index(index)
-            sites = self.tracer.observed(params, select(self.tracer, data, rows), rows)
-            found: dict[str, np.ndarray] = self.fetch({s.name: rows_inside(s) for s in sites})
-        return found
 
     def within(self, support: Any, rows: np.ndarray) -> np.ndarray:
         """Whether all numbers of each row are in a support that has no arrays, [N]."""
@@ -319,7 +207,7 @@ class Runtime:
         if self._quiet:
             return ""
         with self._evaluating(params, 0) as params:
-            rows = self._index(index)
+            rows = self.index(index)
             batch, watch = select(self.tracer, data, rows), Watch(self.device)
             one = self.tracer.watched(params, batch, rows, {}, watch)
             watch.site()
@@ -335,13 +223,14 @@ class Runtime:
     def model_noise(self, params: Any, fields: Mapping[str, Any], size: int) -> str:
         """The same for draws from the model, without the guide."""
         with self._evaluating(params, 0) as params:
-            native, watch = self._fields(fields), Watch(self.device)
-            self.tracer.prior(params, native, size, False, watch=watch)
+            native, watch = self.fields(fields), Watch(self.device)
+            self.tracer.watched_prior(params, native, size, watch)
             watch.site()
             if not watch.used:
                 return ""
             try:
-                return REMEDY if apart(*self.tracer.model_twice(params, native, size)) else ""
+                one, other = self.tracer.model_twice(params, native, size)
+                return REMEDY if apart(one, other) else ""
             except (PpdgmError, NotImplementedError):  # only draws of a latent can be scored
                 return REMEDY
 
@@ -353,18 +242,18 @@ class Runtime:
         Returns:
             The sites whose draws carry no gradient.
         """
-        rows = self._index(np.arange(b) % len(next(iter(data.values()))))
+        rows = self.index(np.arange(b) % len(next(iter(data.values()))))
         now = {n: torch.as_tensor(v[0], device=self.device) for n, v in knobs.items()}
         own = {n: v for n, v in params.items() if n.startswith(OWN)}
         scored: list[str] = []
         with self._evaluating({n: v for n, v in params.items() if n not in own}, 0) as params:
             batch = select(self.tracer, data, rows)
             for j, phase in enumerate(engine.phases()):
-                tracing = make_tracing(self.tracer, phase.engine, {**params, **own}, batch, rows)
+                step = TorchStep.of(self.tracer, phase.engine, {**params, **own}, None, batch, rows)
                 ones = torch.ones(b, device=self.device)
-                told = phase.engine.objective(tracing, ones, knobs_of(now, j), data_size)
+                told = phase.engine.objective(step, ones, knobs_of(now, j), data_size)
                 check_told(phase.engine, engine.metrics, told)
-                scored += tracing.scored
+                scored += step.scored
         return scored
 
     def why_not_compiled(self, engine: Any, optimiser: Any) -> str:
@@ -388,12 +277,12 @@ class Runtime:
                 return f"{type(module).__name__} computes statistics of the minibatch"
         if not self.tracer.state_names:
             return None
-        rows = self._index(np.arange(self.tracer.batch_size or b) % len(next(iter(data.values()))))
+        rows = self.index(np.arange(self.tracer.batch_size or b) % len(next(iter(data.values()))))
         with torch.no_grad(), seeded(self.device, 0):
             now = self.tracer.adopt(params)
             before = {n: now[n].clone() for n in self.tracer.state_names}
             with self.tracer.training(now):
-                self.tracer.trace(now, select(self.tracer, data, rows), rows, 1)
+                self.tracer.trace(now, None, select(self.tracer, data, rows), rows, 1)
             moved = [n for n, v in before.items() if not torch.equal(v, now[n])]
             for n, v in before.items():
                 now[n].copy_(v)
@@ -408,9 +297,6 @@ class Runtime:
         with _Count() as count:
             self.trace(params, data, index, k, 0, None, True)
         return count.bytes
-
-    def _index(self, index: np.ndarray) -> Array:
-        return torch.as_tensor(index, dtype=torch.int64, device=self.device)
 
     @contextmanager
     def _evaluating(self, params: Any, *seed: int) -> Iterator[Any]:

@@ -16,9 +16,9 @@ from ppdgm.backends.pyro.vocabulary import closed_form_kl
 from ppdgm.errors import ProgramError
 from ppdgm.language import mistakes, pair_mistakes
 from ppdgm.language.elimination import Term
-from ppdgm.language.interpreter import closed_forms
 from ppdgm.language.points import point_masses
 from ppdgm.language.scales import constant_scales, scale_of
+from ppdgm.language.terms import closed_forms
 from ppdgm.language.vocabulary import Array, Trace
 
 PARTICLES = "_ppdgm_particles"  #: the plate that vectorises particles, to the left of all others

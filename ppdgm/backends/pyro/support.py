@@ -12,7 +12,7 @@ from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch.distributions import constraints
 
 from ppdgm.backends.pyro.density import Density
-from ppdgm.language.interpreter import Observed, Seen
+from ppdgm.language.reader import Observed, Seen
 from ppdgm.language.vocabulary import Array
 
 _BOUNDS = tuple(

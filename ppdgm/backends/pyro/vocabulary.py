@@ -19,7 +19,7 @@ from ppdgm.backends.pyro.distributions import DISTRIBUTIONS
 from ppdgm.backends.pyro.noise import Watch
 from ppdgm.backends.pyro.support import confine, observe
 from ppdgm.language.divergence import Library, closed_form, pairs
-from ppdgm.language.interpreter import Gradients
+from ppdgm.language.reader import Gradients
 from ppdgm.language.vocabulary import Array, Batch, Vocabulary
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {

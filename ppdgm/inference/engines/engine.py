@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ppdgm.errors import TrainingError, nearest
-from ppdgm.language.interpreter import Gradients
-from ppdgm.language.step import Tracing
+from ppdgm.language.reader import Gradients
+from ppdgm.language.step import Step
 from ppdgm.language.vocabulary import Array
 from ppdgm.specs import Spec
 from ppdgm.specs.schedules import Schedule
@@ -132,12 +132,12 @@ class Engine(Spec):
 
     @abstractmethod
     def objective(
-        self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None
+        self, step: Step, weights: Array, knobs: Mapping[str, Array], data_size: int | None
     ) -> dict[str, Any]:
         """The `metrics`, means over the minibatch in nats per row; "objective" is maximised.
 
         Args:
-            tracing: readings of the minibatch.
+            step: readings of the minibatch.
             weights: [B], 1 for a row and 0 for padding.
             knobs: this step's values of `knobs`.
             data_size: N; a latent outside the data plate counts once in N rows.
@@ -153,7 +153,7 @@ class Engine(Spec):
 class Composite(Engine):
     """An engine that is made of other engines' phases, and has no objective itself."""
 
-    def objective(self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None) -> Any:
+    def objective(self, step: Step, weights: Array, knobs: Mapping[str, Array], data_size: int | None) -> Any:
         raise TypeError(f"{type(self).__name__} has no objective: its phases have.")
 
     @abstractmethod

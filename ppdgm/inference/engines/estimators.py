@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ppdgm.errors import ProgramError
-from ppdgm.language.interpreter import Gradients
-from ppdgm.language.step import OWN, Tracing
+from ppdgm.language.reader import Gradients
+from ppdgm.language.step import OWN, Step
 from ppdgm.language.vocabulary import Array, Trace
 
 Baseline = Literal["auto", "none", "running", "leave_one_out", "learned"]
@@ -30,19 +30,19 @@ def gradients_of(estimator: str) -> Gradients:
     return Gradients(scored=[] if estimator == "auto" else None, loose=[] if estimator == "relaxed" else None)
 
 
-def check_estimator(tracing: Tracing, trace: Trace, estimator: str) -> None:
+def check_estimator(step: Step, trace: Trace, estimator: str) -> None:
     """Refuse, after a reading, an estimator that has no effect."""
     if estimator == "enumerate" and trace.marginal is None:
         raise ProgramError(
             "estimator='enumerate' is for discrete latents in the guide, and this program has none. Use 'reparam', or "
             "leave it out."
         )
-    if estimator == "relaxed" and not tracing.gradients.loose:
+    if estimator == "relaxed" and not step.gradients.loose:
         raise ProgramError(
             "estimator='relaxed' is for discrete latents that a relaxation stands for in training (GumbelSoftmax, "
             "RelaxedBernoulli), and this program has none. Use 'reparam', or leave it out."
         )
-    if estimator in ("score", "vimco") and not tracing.scored:
+    if estimator in ("score", "vimco") and not step.scored:
         raise ProgramError(
             f"estimator={estimator!r} is for latents that are not reparameterised, and every latent of this program "
             "is. Use 'reparam', which has a far smaller variance, or leave it out."
@@ -54,48 +54,48 @@ def total(terms: Mapping[str, Array], names: list[str]) -> Array:
     return sum((terms[n] for n in names[1:]), start=terms[names[0]])
 
 
-def held(tracing: Tracing, trace: Trace) -> dict[str, Array]:
+def held(step: Step, trace: Trace) -> dict[str, Array]:
     """A reading's latents, without their gradient."""
-    return {n: tracing.stop_gradient(v) for n, v in trace.values.items() if n in trace.log_q}
+    return {n: step.stop_gradient(v) for n, v in trace.values.items() if n in trace.log_q}
 
 
-def stopped(tracing: Tracing, trace: Trace) -> Trace:
+def stopped(step: Step, trace: Trace) -> Trace:
     """The same draws, scored by a guide whose densities carry no gradient to its parameters.
 
     This leaves out ∇ log q(z; φ), whose mean is zero (sticking the landing, Roeder et al. 2017, arXiv:1703.09194).
     """
     drawn = {n: v for n, v in trace.values.items() if n in trace.log_q or n in trace.shared}  # shared ones too
-    return tracing.read(given=drawn, stopped=True)
+    return step.trace(given=drawn, stopped=True)
 
 
-def scaled(tracing: Tracing, trace: Trace, factor: Array) -> Trace:
+def scaled(step: Step, trace: Trace, factor: Array) -> Trace:
     """The same, with gradients through the draws times `factor` [K, B]: doubly reparameterised (Tucker et al. 2019).
 
     arXiv:1810.04152; for Rényi bounds Daudel et al. 2023, arXiv:2210.06226.
     """
-    stop = tracing.stop_gradient
+    stop = step.stop_gradient
 
     def rescale(z: Array) -> Array:
-        f = tracing.xp.reshape(factor, (*factor.shape, *(1,) * (z.ndim - 2)))
+        f = step.xp.reshape(factor, (*factor.shape, *(1,) * (z.ndim - 2)))
         return stop(z) + f * (z - stop(z))
 
     drawn = [n for n in trace.log_q if n in trace.values]  # other values come from the reading
-    return tracing.read(given={n: rescale(trace.values[n]) for n in drawn}, stopped=True)
+    return step.trace(given={n: rescale(trace.values[n]) for n in drawn}, stopped=True)
 
 
-def score(tracing: Tracing, trace: Trace, signal: Array) -> Array:
+def score(step: Step, trace: Trace, signal: Array) -> Array:
     """Σ_k signal_k log q(z_k) of the scored sites, [K, B]; its value is 0, and its gradient is the estimator's."""
-    log_q = total(trace.log_q, tracing.scored)
-    stop = tracing.stop_gradient
+    log_q = total(trace.log_q, step.scored)
+    stop = step.stop_gradient
     return stop(signal) * (log_q - stop(log_q))
 
 
-def without(tracing: Tracing, terms: Array, bound: Bound, replace: bool) -> Array:
+def without(step: Step, terms: Array, bound: Bound, replace: bool) -> Array:
     """`bound` of K terms without the k-th, or with the mean of the others in its place (VIMCO), [K, …, B].
 
     Mnih & Rezende 2016, arXiv:1602.06725.
     """
-    xp, k = tracing.xp, terms.shape[0]
+    xp, k = step.xp, terms.shape[0]
     if k < 2:
         raise ProgramError("Leaving one out needs at least two particles: give k=2 or more, or baseline='running'.")
     if not replace:
@@ -105,18 +105,18 @@ def without(tracing: Tracing, terms: Array, bound: Bound, replace: bool) -> Arra
     return bound(xp.where(same, others[None], terms[:, None]))  # [K (terms), K (which is replaced), …]
 
 
-def baseline(tracing: Tracing, kind: str, like: Array) -> Array:
+def baseline(step: Step, kind: str, like: Array) -> Array:
     """The baseline [B] or [] of a row's objective, with its gradient if it is learned."""
     if kind == "running":
-        return tracing.params[_RUNNING] if _RUNNING in tracing.params else 0.0 * like[0, 0]
+        return step.params[_RUNNING] if _RUNNING in step.params else 0.0 * like[0, 0]
     if kind != "learned":
         return 0.0 * like[0]
-    rows = tracing.rows()
+    rows = step.rows()
     x = rows[first_field(rows)]
-    w1, b1, w2, b2 = (tracing.params[n] for n in _LEARNED)
-    flat = tracing.xp.reshape(x, (x.shape[0], -1))
-    flat = tracing.xp.astype(flat, w1.dtype) if hasattr(tracing.xp, "astype") else flat
-    return (tracing.xp.tanh(flat @ w1 + b1) @ w2 + b2)[:, 0]
+    w1, b1, w2, b2 = (step.params[n] for n in _LEARNED)
+    flat = step.xp.reshape(x, (x.shape[0], -1))
+    flat = step.xp.astype(flat, w1.dtype) if hasattr(step.xp, "astype") else flat
+    return (step.xp.tanh(flat @ w1 + b1) @ w2 + b2)[:, 0]
 
 
 def first_field(fields: Mapping[str, Any]) -> str:
@@ -141,10 +141,10 @@ def labels_of(own: Any) -> dict[str, str]:
     return {n: "guide" for n in own if n in _LEARNED}
 
 
-def moved(tracing: Tracing, value: Array) -> dict[str, Array]:
+def moved(step: Step, value: Array) -> dict[str, Array]:
     """The running baseline's new value: c ← c + (1 − d)(value − c)."""
-    if _RUNNING not in tracing.params:
+    if _RUNNING not in step.params:
         return {}
-    now = tracing.params[_RUNNING]
-    moved = now + (1.0 - DECAY) * (tracing.stop_gradient(value) - now)
-    return {_RUNNING: tracing.xp.astype(moved, now.dtype)}
+    now = step.params[_RUNNING]
+    moved = now + (1.0 - DECAY) * (step.stop_gradient(value) - now)
+    return {_RUNNING: step.xp.astype(moved, now.dtype)}

@@ -13,8 +13,8 @@ from ppdgm.inference.engines.engine import Engine
 from ppdgm.inference.engines.estimators import Baseline
 from ppdgm.inference.engines.no_effect import check_baseline, has_kl
 from ppdgm.language import mistakes
-from ppdgm.language.interpreter import Gradients
-from ppdgm.language.step import Tracing
+from ppdgm.language.reader import Gradients
+from ppdgm.language.step import Step
 from ppdgm.language.vocabulary import Array, Trace
 from ppdgm.specs import PositiveInt
 
@@ -68,94 +68,94 @@ class Weighted(Engine):
         return "none" if not scored else "vimco" if self.k > 1 else "running"
 
     def objective(
-        self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None
+        self, step: Step, weights: Array, knobs: Mapping[str, Array], data_size: int | None
     ) -> dict[str, Any]:
-        xp, trace = tracing.xp, tracing.read()
+        xp, trace = step.xp, step.trace()
         if not has_kl(trace):
             raise ProgramError(
                 f"The guide draws no latent, so that {type(self).__name__} has no draws to weigh: its bound is log p "
                 "for every k. Use SVI."
             )
-        estimators.check_estimator(tracing, trace, self.estimator)
-        check_baseline(tracing, self.baseline)
-        scored = tracing.scored
+        estimators.check_estimator(step, trace, self.estimator)
+        check_baseline(step, self.baseline)
+        scored = step.scored
         if trace.marginal is not None:
             raise mistakes.weighs_draws(type(self).__name__)
         drawn = bounds.log_weights(trace, xp)
-        log_w = self._again(tracing, trace, drawn, self._player_groups("model"))
+        log_w = self._again(step, trace, drawn, self._player_groups("model"))
         mean = lambda values: xp.sum(values * weights) / xp.sum(weights)
-        value = self._bound(tracing, log_w, self.groups)
+        value = self._bound(step, log_w, self.groups)
         elbo = bounds.mean(log_w, weights, xp)
         seen = bounds.mean(bounds.reconstruction(trace, xp), weights, xp)
         found: dict[str, Any] = {"objective": mean(value), "elbo": elbo, "kl": seen - elbo}
-        rest = self._rest(tracing, trace, log_w, weights, scored, self._player_groups("model"))
+        rest = self._rest(step, trace, log_w, weights, scored, self._player_groups("model"))
         found["objective"] = found["objective"] + rest[0]
         if self.players:
             groups = self._player_groups("guide")  # a parameter of the model that the guide reads moves as the model's
-            log_w = self._again(tracing, trace, drawn, groups)
-            guide = mean(self._bound(tracing, log_w, groups))
-            guide = guide + self._rest(tracing, trace, log_w, weights, scored, groups)[0]
+            log_w = self._again(step, trace, drawn, groups)
+            guide = mean(self._bound(step, log_w, groups))
+            guide = guide + self._rest(step, trace, log_w, weights, scored, groups)[0]
             found["players"] = {"model": found["objective"], "guide": guide}
         return found | ({"own": rest[1]} if rest[1] else {})
 
     def _player_groups(self, label: str) -> int:
         return self.groups
 
-    def _split(self, tracing: Tracing, log_w: Array, groups: int) -> Array:
+    def _split(self, step: Step, log_w: Array, groups: int) -> Array:
         """[K·M, B] as [K, M, B]."""
-        return tracing.xp.reshape(log_w, (log_w.shape[0] // groups, groups, *log_w.shape[1:]))
+        return step.xp.reshape(log_w, (log_w.shape[0] // groups, groups, *log_w.shape[1:]))
 
-    def _of_group(self, tracing: Tracing, log_w: Array) -> Array:
+    def _of_group(self, step: Step, log_w: Array) -> Array:
         """The bound over the particles, which are the first axis."""
-        bound = bounds.renyi(log_w, self._alpha, tracing.logsumexp)
+        bound = bounds.renyi(log_w, self._alpha, step.logsumexp)
         return bound if not self._beta else self._beta * log_w.mean(0) + (1.0 - self._beta) * bound
 
-    def _bound(self, tracing: Tracing, log_w: Array, groups: int) -> Array:
+    def _bound(self, step: Step, log_w: Array, groups: int) -> Array:
         """The bound of each row, [B]."""
-        return tracing.xp.mean(self._of_group(tracing, self._split(tracing, log_w, groups)), axis=0)
+        return step.xp.mean(self._of_group(step, self._split(step, log_w, groups)), axis=0)
 
     def _rest(
-        self, tracing: Tracing, trace: Trace, log_w: Array, weights: Array, scored: list[str], groups: int
+        self, step: Step, trace: Trace, log_w: Array, weights: Array, scored: list[str], groups: int
     ) -> tuple[Array, dict[str, Array]]:
         """Penalties, and what the score function adds."""
-        xp = tracing.xp
+        xp = step.xp
         rest = 0.0 - bounds.mean(bounds.penalties(trace, xp) + 0.0 * log_w, weights, xp) if trace.penalties else 0.0
         if not scored:
             return rest, {}
-        split = tracing.stop_gradient(self._split(tracing, log_w, groups))
-        value = self._of_group(tracing, split)  # [M, B]
+        split = step.stop_gradient(self._split(step, log_w, groups))
+        value = self._of_group(step, split)  # [M, B]
         kind = self._baseline(scored)
         if kind in ("vimco", "leave_one_out"):
-            b = estimators.without(tracing, split, lambda t: self._of_group(tracing, t), kind == "vimco")
+            b = estimators.without(step, split, lambda t: self._of_group(step, t), kind == "vimco")
         else:
-            b = estimators.baseline(tracing, kind, log_w)
-        signal = (value - tracing.stop_gradient(b) + 0.0 * split) / groups
-        gain = estimators.score(tracing, trace, xp.reshape(signal, log_w.shape))
+            b = estimators.baseline(step, kind, log_w)
+        signal = (value - step.stop_gradient(b) + 0.0 * split) / groups
+        gain = estimators.score(step, trace, xp.reshape(signal, log_w.shape))
         rest = rest + log_w.shape[0] * bounds.mean(gain, weights, xp)
         if kind == "learned":
             miss = -0.5 * bounds.mean((xp.mean(value, axis=0) - b)[None] ** 2, weights, xp)
-            rest = rest + miss - tracing.stop_gradient(miss)
-        return rest, estimators.moved(tracing, bounds.mean(value, weights, xp))
+            rest = rest + miss - step.stop_gradient(miss)
+        return rest, estimators.moved(step, bounds.mean(value, weights, xp))
 
-    def _again(self, tracing: Tracing, trace: Trace, log_w: Array, groups: int) -> Array:
+    def _again(self, step: Step, trace: Trace, log_w: Array, groups: int) -> Array:
         """The log-weights, with the estimator's gradient for particles in groups."""
         if self.estimator == "stl":
-            return bounds.log_weights(estimators.stopped(tracing, trace), tracing.xp)
+            return bounds.log_weights(estimators.stopped(step, trace), step.xp)
         if self.estimator == "dreg":
-            return bounds.log_weights(self._dreg(tracing, trace, log_w, groups), tracing.xp)
+            return bounds.log_weights(self._dreg(step, trace, log_w, groups), step.xp)
         return log_w
 
-    def _dreg(self, tracing: Tracing, trace: Trace, log_w: Array, groups: int) -> Trace:
+    def _dreg(self, step: Step, trace: Trace, log_w: Array, groups: int) -> Trace:
         """The gradient through each draw, times the factor that the identity for ∇ log q gives for its weight."""
-        xp, a, b = tracing.xp, self._alpha, self._beta
-        split = tracing.stop_gradient(self._split(tracing, log_w, groups))
+        xp, a, b = step.xp, self._alpha, self._beta
+        split = step.stop_gradient(self._split(step, log_w, groups))
         powers = (1.0 - a) * split
-        w = xp.exp(powers - tracing.logsumexp(powers, 0)[None])
+        w = xp.exp(powers - step.logsumexp(powers, 0)[None])
         factor = a + (1.0 - a) * w
         if b:
             k = split.shape[0]
             factor = (b / k + (1.0 - b) * w * factor) / (b / k + (1.0 - b) * w)
-        return estimators.scaled(tracing, trace, xp.reshape(factor, log_w.shape))
+        return estimators.scaled(step, trace, xp.reshape(factor, log_w.shape))
 
 
 class IWAE(Weighted):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ppdgm.errors import ProgramError
-from ppdgm.language.step import Tracing
+from ppdgm.language.step import Step
 from ppdgm.language.vocabulary import Trace
 
 
@@ -36,13 +36,13 @@ def check_latents(trace: Trace, engine: str, weighed: Mapping[str, bool]) -> Non
         )
 
 
-def check_baseline(tracing: Tracing, baseline: str) -> None:
+def check_baseline(step: Step, baseline: str) -> None:
     """Refuse a baseline if no gradient uses the score function.
 
     Raises:
         ProgramError: every latent is reparameterised, relaxed or summed over.
     """
-    if baseline != "auto" and not tracing.scored:
+    if baseline != "auto" and not step.scored:
         raise ProgramError(
             f"baseline={baseline!r} is for gradients by the score function, and no latent of this program has one: all "
             "are reparameterised, relaxed or summed over. Leave baseline out; or draw discrete latents as they are, "

@@ -10,8 +10,8 @@ import numpy as np
 from ppdgm.errors import ProgramError
 from ppdgm.inference.engines import bounds
 from ppdgm.inference.engines.engine import Engine
-from ppdgm.language.interpreter import Gradients
-from ppdgm.language.step import OWN, Tracing
+from ppdgm.language.reader import Gradients
+from ppdgm.language.step import OWN, Step
 from ppdgm.language.vocabulary import Array, Trace
 from ppdgm.specs import PositiveFloat, PositiveInt
 
@@ -23,28 +23,26 @@ class Sampler(Engine):
 
     players: ClassVar[tuple[str, ...]] = ("model",)
 
-    def metrics_of(
-        self, tracing: Tracing, trace: Trace, weights: Array, joint: Array, penalties: Array
-    ) -> dict[str, Any]:
+    def metrics_of(self, step: Step, trace: Trace, weights: Array, joint: Array, penalties: Array) -> dict[str, Any]:
         """The metrics that an objective returns.
 
         Args:
-            tracing, trace: of the guide's draws.
+            step, trace: of the guide's draws.
             weights: [B].
             joint: log p(x, z) [·, B], which is maximised.
             penalties: [·, B].
         """
-        xp, mean = tracing.xp, lambda terms: bounds.mean(terms, weights, tracing.xp)
-        log_weights = tracing.stop_gradient(bounds.log_weights(trace, xp))
-        elbo, seen = mean(log_weights), mean(tracing.stop_gradient(bounds.reconstruction(trace, xp)))
-        value = mean(bounds.renyi(log_weights, 0.0, tracing.logsumexp)[None])
+        xp, mean = step.xp, lambda terms: bounds.mean(terms, weights, step.xp)
+        log_weights = step.stop_gradient(bounds.log_weights(trace, xp))
+        elbo, seen = mean(log_weights), mean(step.stop_gradient(bounds.reconstruction(trace, xp)))
+        value = mean(bounds.renyi(log_weights, 0.0, step.logsumexp)[None])
         climbed = mean(joint) - mean(penalties)
-        value = value + climbed - tracing.stop_gradient(climbed)
+        value = value + climbed - step.stop_gradient(climbed)
         return {"objective": value, "elbo": elbo, "kl": seen - elbo, "players": {"model": value}}
 
-    def read(self, tracing: Tracing) -> Trace:
+    def read(self, step: Step) -> Trace:
         """The guide's draws; refused if there are none."""
-        trace = tracing.read()
+        trace = step.trace()
         if not trace.log_q or trace.marginal is not None:
             raise ProgramError(
                 f"{type(self).__name__} begins at draws of the guide, which draws none, or enumerates. Use SVI or EM."
@@ -73,16 +71,16 @@ class Resampled(Sampler):
         return Gradients(relaxed=False, scored=[])
 
     def objective(
-        self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None
+        self, step: Step, weights: Array, knobs: Mapping[str, Array], data_size: int | None
     ) -> dict[str, Any]:
-        xp, trace = tracing.xp, self.read(tracing)
-        fixed = tracing.stop_gradient(bounds.log_weights(trace, xp))
-        noisy = fixed[None] + tracing.gumbel((self.draws, *fixed.shape))  # the largest is a draw by the weights
+        xp, trace = step.xp, self.read(step)
+        fixed = step.stop_gradient(bounds.log_weights(trace, xp))
+        noisy = fixed[None] + step.gumbel((self.draws, *fixed.shape))  # the largest is a draw by the weights
         taken = xp.where(noisy >= xp.max(noisy, axis=1, keepdims=True), 1.0, 0.0)
         density: Array = sum(trace.log_p.values())
         joint = xp.sum(taken * density[None], axis=1)  # [R, B]
         penalties = bounds.penalties(trace, xp) + 0.0 * fixed if trace.penalties else 0.0 * fixed
-        return self.metrics_of(tracing, trace, weights, joint, penalties)
+        return self.metrics_of(step, trace, weights, joint, penalties)
 
 
 class HMC(Sampler):
@@ -117,13 +115,13 @@ class HMC(Sampler):
         return {_STEP_SIZE: np.array(self.step_size, np.float32)}
 
     def objective(
-        self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None
+        self, step: Step, weights: Array, knobs: Mapping[str, Array], data_size: int | None
     ) -> dict[str, Any]:
-        xp, trace = tracing.xp, self.read(tracing)
-        start = {n: tracing.stop_gradient(trace.values[n]) for n in trace.log_q}
-        step_size = tracing.params[_STEP_SIZE]
-        latents, adapted = tracing.walk(start, step_size, self.leaps, self.moves)
-        joint: Array = sum(tracing.model({n: tracing.stop_gradient(z) for n, z in latents.items()}).values())
+        xp, trace = step.xp, self.read(step)
+        start = {n: step.stop_gradient(trace.values[n]) for n in trace.log_q}
+        step_size = step.params[_STEP_SIZE]
+        latents, adapted = step.hmc(start, step_size, self.leaps, self.moves)
+        joint: Array = sum(step.model({n: step.stop_gradient(z) for n, z in latents.items()}).values())
         penalties = bounds.penalties(trace, xp) + 0.0 * joint if trace.penalties else 0.0 * joint
-        found = self.metrics_of(tracing, trace, weights, joint, penalties)
+        found = self.metrics_of(step, trace, weights, joint, penalties)
         return {**found, "own": {_STEP_SIZE: adapted}}

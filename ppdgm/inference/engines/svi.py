@@ -14,9 +14,9 @@ from ppdgm.inference.engines.engine import Engine
 from ppdgm.inference.engines.estimators import Baseline
 from ppdgm.inference.engines.no_effect import check_baseline, check_latents
 from ppdgm.language import mistakes
-from ppdgm.language.interpreter import Gradients
+from ppdgm.language.reader import Gradients
 from ppdgm.language.scales import scaled
-from ppdgm.language.step import Tracing
+from ppdgm.language.step import Step
 from ppdgm.language.vocabulary import Array, Trace
 from ppdgm.specs import NonNegativeFloat, PositiveInt
 from ppdgm.specs.schedules import Schedule, as_schedule
@@ -113,27 +113,27 @@ class SVI(Engine):
         return "none" if not scored else "leave_one_out" if self.k > 1 else "running"
 
     def objective(
-        self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None
+        self, step: Step, weights: Array, knobs: Mapping[str, Array], data_size: int | None
     ) -> dict[str, Any]:
-        trace = tracing.read(kl=self.wants_kl, weighed=True)
-        if tracing.scales:
-            self._check_scales(tracing.scales)
-        estimators.check_estimator(tracing, trace, self.estimator)
-        check_baseline(tracing, self.baseline)
+        trace = step.trace(kl=self.wants_kl, weighed=True)
+        if step.scales:
+            self._check_scales(step.scales)
+        estimators.check_estimator(step, trace, self.estimator)
+        check_baseline(step, self.baseline)
         changed = {"beta": self.beta != 1.0, "capacity": self.capacity is not None, "free_bits": bool(self.free_bits)}
         check_latents(trace, "SVI", {**changed, "estimator='stl'": self.estimator == "stl"})
         if self.estimator == "stl" and trace.marginal is not None:
             raise mistakes.weighs_draws("estimator='stl'", "Leave the estimator out")
         if self.estimator == "stl":
-            trace = estimators.stopped(tracing, trace)._replace(penalties=trace.penalties)  # these keep their gradient
-        means = self._means(trace, tracing.xp, weights, data_size)
-        weighed = bounds.weighed(trace, tracing.scales) if tracing.scales else trace
+            trace = estimators.stopped(step, trace)._replace(penalties=trace.penalties)  # these keep their gradient
+        means = self._means(trace, step.xp, weights, data_size)
+        weighed = bounds.weighed(trace, step.scales) if step.scales else trace
 
         def at(whole: Mapping[str, Array]) -> dict[str, Any]:
-            found: dict[str, Any] = self(trace, tracing.xp, weights, knobs, data_size, whole)
-            if tracing.scales:  # the bound and its KL are reported without scales
-                found["objective"] = self(weighed, tracing.xp, weights, knobs, data_size, whole)["objective"]
-            return self._scored(tracing, trace, weighed, found, weights, knobs) if tracing.scored else found
+            found: dict[str, Any] = self(trace, step.xp, weights, knobs, data_size, whole)
+            if step.scales:  # the bound and its KL are reported without scales
+                found["objective"] = self(weighed, step.xp, weights, knobs, data_size, whole)["objective"]
+            return self._scored(step, trace, weighed, found, weights, knobs) if step.scored else found
 
         return {**at(means), **({"means": means, "at": at} if means else {})}
 
@@ -202,7 +202,7 @@ class SVI(Engine):
 
     def _scored(
         self,
-        tracing: Tracing,
+        step: Step,
         trace: Trace,
         weighed: Trace,
         found: dict[str, Any],
@@ -210,7 +210,7 @@ class SVI(Engine):
         knobs: Mapping[str, Array],
     ) -> dict[str, Any]:
         """Adds the gradient of draws that carry none: E[(f − b) ∇ log q], with f from the terms `weighed`."""
-        names, xp = tracing.scored, tracing.xp
+        names, xp = step.scored, step.xp
         # With another latent, a closed form may depend on a draw that is scored, and its gradient would be left out.
         if (self.capacity is not None or self.free_bits) and (len(trace.log_q) > 1 or names[0] not in trace.kl):
             raise ProgramError(
@@ -224,11 +224,11 @@ class SVI(Engine):
         if kind == "leave_one_out":
             b = (xp.sum(f, axis=0) - f) / (self.k - 1)
         else:
-            b = estimators.baseline(tracing, kind, f)
-        f, before = tracing.stop_gradient(f), tracing.stop_gradient(b)
-        gain = estimators.score(tracing, trace, (f - before) / self.k)
+            b = estimators.baseline(step, kind, f)
+        f, before = step.stop_gradient(f), step.stop_gradient(b)
+        gain = estimators.score(step, trace, (f - before) / self.k)
         objective = found["objective"] + self.k * bounds.mean(gain, weights, xp)
         if kind == "learned":
             miss = -0.5 * bounds.mean((f - b) ** 2, weights, xp)
-            objective = objective + miss - tracing.stop_gradient(miss)
-        return {**found, "objective": objective, "own": estimators.moved(tracing, bounds.mean(f, weights, xp))}
+            objective = objective + miss - step.stop_gradient(miss)
+        return {**found, "objective": objective, "own": estimators.moved(step, bounds.mean(f, weights, xp))}

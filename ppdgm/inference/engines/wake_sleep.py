@@ -11,8 +11,8 @@ from ppdgm.errors import ProgramError
 from ppdgm.inference.engines import bounds, estimators
 from ppdgm.inference.engines.engine import Engine
 from ppdgm.language import mistakes
-from ppdgm.language.interpreter import Gradients
-from ppdgm.language.step import Tracing
+from ppdgm.language.reader import Gradients
+from ppdgm.language.step import Step
 from ppdgm.language.vocabulary import Array
 from ppdgm.specs import NonNegativeFloat, PositiveInt
 
@@ -55,29 +55,29 @@ class ReweightedWakeSleep(Engine):
         return Gradients(relaxed=False, scored=[])
 
     def objective(
-        self, tracing: Tracing, weights: Array, knobs: Mapping[str, Array], data_size: int | None
+        self, step: Step, weights: Array, knobs: Mapping[str, Array], data_size: int | None
     ) -> dict[str, Any]:
-        xp, trace = tracing.xp, tracing.read()
+        xp, trace = step.xp, step.trace()
         if not trace.log_q:
             raise ProgramError(f"The guide draws no latent, so that {type(self).__name__} has none to learn. Use SVI.")
         log_w = bounds.log_weights(trace, xp)
         if trace.marginal is not None:
             raise mistakes.weighs_draws(type(self).__name__)
-        fixed = tracing.stop_gradient(log_w)
-        share = self.k * xp.exp(fixed - tracing.logsumexp(fixed, 0)[None]) if self.reweighted else 1.0  # of mean 1
+        fixed = step.stop_gradient(log_w)
+        share = self.k * xp.exp(fixed - step.logsumexp(fixed, 0)[None]) if self.reweighted else 1.0  # of mean 1
         mean = lambda terms: bounds.mean(terms, weights, xp)
         rest = mean(bounds.penalties(trace, xp) + 0.0 * log_w) if trace.penalties else 0.0
-        value = mean(bounds.renyi(fixed, 0.0, tracing.logsumexp)[None])
+        value = mean(bounds.renyi(fixed, 0.0, step.logsumexp)[None])
         # A guide may read the model's parameters, as a ladder's does: their gradient too is only that of log p.
-        same = trace if set(trace.log_q) <= set(tracing.scored) else tracing.read(estimators.held(tracing, trace))
+        same = trace if set(trace.log_q) <= set(step.scored) else step.trace(estimators.held(step, trace))
         joint = mean(share * sum(same.log_p.values()))
         guide = 0.0 * joint
         if self.wake_phi:
             guide = guide + self.wake_phi * mean(share * sum(same.log_q.values()))
         if self.sleep_phi:
-            guide = guide + self.sleep_phi * mean(sum(tracing.dream().values()))
+            guide = guide + self.sleep_phi * mean(sum(step.sleep().values()))
         elbo = mean(fixed)
-        seen = mean(tracing.stop_gradient(bounds.reconstruction(trace, xp)))
+        seen = mean(step.stop_gradient(bounds.reconstruction(trace, xp)))
         found = {"objective": value, "elbo": elbo, "kl": seen - elbo}
         return {**found, "players": {"model": joint - rest, "guide": guide - rest}}
 

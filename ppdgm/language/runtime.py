@@ -1,0 +1,216 @@
+"""A program on a device: the questions that training and evaluation ask, with NumPy arrays as answers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ppdgm.language.reader import Observed, Seen
+from ppdgm.language.tracer import Noise, Params, Tracer
+from ppdgm.language.vocabulary import Array, Trace
+
+Arrays = Mapping[str, np.ndarray]
+Values = dict[str, np.ndarray]
+Native = dict[str, Array]
+Question = Callable[..., Any]  #: (runtime, params, noise, *native arrays, **what else) -> native arrays
+
+
+class Runtime(ABC):
+    """Runs one program with one backend. A backend supplies `ask`, and where arrays live.
+
+    Attributes:
+        tracer: of the program.
+        facts: of the observed sites, once they are known.
+    """
+
+    name: ClassVar[str]
+    xp: ClassVar[Any]  #: array-API namespace
+    tracer: Tracer
+    facts: list[Observed] | None = None
+
+    @abstractmethod
+    def ask(self, question: Question, params: Params, seed: tuple[int, ...] | None, *at: Any, **how: Any) -> Any:
+        """The answer to `question(self, params, noise, *at, **how)`, as NumPy arrays.
+
+        Args:
+            question: a function of native arrays.
+            seed: of the draws; None if there are none.
+            at: native arrays.
+            how: everything else, which JAX compiles for.
+        """
+
+    @abstractmethod
+    def put(self, arrays: Arrays, dtype: str | None = None) -> Native:
+        """Arrays on the device; floating ones as `dtype`."""
+
+    @abstractmethod
+    def fetch(self, arrays: Any) -> Any:
+        """Device arrays as NumPy arrays."""
+
+    @abstractmethod
+    def index(self, rows: np.ndarray) -> Array:
+        """Places of rows, on the device."""
+
+    @abstractmethod
+    def select(self, data: Native, index: Array) -> Native:
+        """The minibatch as the tracer needs it: its rows, or all data if the program itself subsamples."""
+
+    @abstractmethod
+    def rows_inside(self, site: Seen) -> Array:
+        """Whether the value of an observed site is in its support, [B]."""
+
+    def trace(
+        self, params: Params, data: Native, rows: np.ndarray, k: int, seed: int, given: Arrays | None, kl: bool
+    ) -> Trace:
+        """The terms of each site."""
+        found: Trace = self.ask(traced, params, (seed,), data, self.index(rows), self.put(given or {}), k=k, kl=kl)
+        return found
+
+    def evaluate(
+        self,
+        function: Callable[[Trace, Any], Array],
+        params: Params,
+        data: Native,
+        rows: np.ndarray,
+        k: int,
+        seed: tuple[int, ...],
+        kl: bool,
+    ) -> np.ndarray:
+        """`function(trace, xp)` [K, B]."""
+        found: np.ndarray = self.ask(_evaluated, params, seed, data, self.index(rows), function=function, k=k, kl=kl)
+        return found
+
+    def draws(
+        self, params: Params, data: Native, rows: np.ndarray, k: int, seed: int, given: Arrays | None = None
+    ) -> Values:
+        """Latents drawn from the guide, [K, B, *event], except those that are given."""
+        found: Values = self.ask(_drawn, params, (seed,), data, self.index(rows), self.put(given or {}), k=k)
+        return found
+
+    def means(self, params: Params, data: Native, rows: np.ndarray) -> tuple[Values, Values]:
+        """Latent and observed sites at their means, [1, B, *event]."""
+        found: tuple[Values, Values] = self.ask(_at_means, params, None, data, self.index(rows), {})
+        return found
+
+    def seen_at(self, params: Params, data: Native, rows: np.ndarray, latents: Arrays) -> Values:
+        """Observed sites at their means given the data and all latents of the guide, [1, B, *event]."""
+        found: Values = self.ask(_at_means, params, None, data, self.index(rows), self.put(latents))[1]
+        return found
+
+    def guide(self, params: Params, data: Native, rows: np.ndarray, given: Arrays) -> np.ndarray:
+        """log q(z|x) at given latents [K, B or 1, *event], [K, B]."""
+        found: np.ndarray = self.ask(_log_q, params, None, data, self.index(rows), self.put(given))
+        return found
+
+    def predictive(self, params: Params, data: Native, rows: np.ndarray, given: Arrays, seed: int) -> Values:
+        """Observed sites drawn from the model at given latents, [K, B, *event]."""
+        found: Values = self.ask(_predicted, params, (seed,), data, self.index(rows), self.put(given))
+        return found
+
+    def decoded(self, params: Params, data: Native, rows: np.ndarray, given: Arrays) -> Values:
+        """Observed sites at their means given some latents, [1, B, *event]."""
+        found: Values = self.ask(_decoded, params, None, data, self.index(rows), self.put(given))
+        return found
+
+    def prior(
+        self, params: Params, fields: Mapping[str, Any], size: int, seed: int, mean: bool
+    ) -> tuple[Values, Values]:
+        """Draws of latent and observed sites from the model, [1, size, *event], with the data `fields`."""
+        native = self.fields(fields)
+        found: Any = self.ask(from_prior, params, (seed,), native, None, size=size, mean=mean, apart=False)
+        return found[:2]
+
+    def conditioned(
+        self,
+        params: Params,
+        fields: Mapping[str, Any],
+        given: Arrays,
+        size: int,
+        seed: int,
+        mean: bool,
+        apart: bool = False,
+    ) -> tuple[Values, Values, Values]:
+        """The same with sites held at `given` [1, size, *event] and at data in `fields`; and the log p of those sites.
+
+        If these are known to be `apart` from the sites drawn before them, they may come after those.
+        """
+        native, held = self.fields(fields), self.put(given)
+        found: Any = self.ask(from_prior, params, (seed,), native, held, size=size, mean=mean, apart=apart)
+        return found
+
+    def inside(self, params: Params, data: Native, rows: np.ndarray, seed: int) -> Values:
+        """Whether the value of each observed site is in its support, given a draw of the guide, [B]."""
+        found: Values = self.ask(_inside, params, (seed,), data, self.index(rows))
+        return found
+
+    def fields(self, fields: Mapping[str, Any]) -> dict[str, Array | None]:
+        """Data on the device; None for fields that are not given."""
+        native = self.put({n: v for n, v in fields.items() if v is not None})
+        return {n: native.get(n) for n in fields}
+
+
+def traced(
+    runtime: Runtime, params: Params, noise: Noise, data: Native, index: Array, given: Native, k: int, kl: bool
+) -> Trace:
+    """The terms of each site, as native arrays."""
+    return runtime.tracer.trace(params, noise, runtime.select(data, index), index, k, given, kl)
+
+
+def _evaluated(
+    runtime: Runtime,
+    params: Params,
+    noise: Noise,
+    data: Native,
+    index: Array,
+    function: Callable[[Trace, Any], Array],
+    k: int,
+    kl: bool,
+) -> Array:
+    return function(traced(runtime, params, noise, data, index, {}, k, kl), runtime.xp)
+
+
+def _drawn(runtime: Runtime, params: Params, noise: Noise, data: Native, index: Array, given: Native, k: int) -> Native:
+    return runtime.tracer.draws(params, noise, runtime.select(data, index), index, k, given)
+
+
+def _at_means(
+    runtime: Runtime, params: Params, noise: Noise, data: Native, index: Array, given: Native
+) -> tuple[Native, Native]:
+    return runtime.tracer.means(params, runtime.select(data, index), index, given)
+
+
+def _log_q(runtime: Runtime, params: Params, noise: Noise, data: Native, index: Array, given: Native) -> Array:
+    k, b = len(next(iter(given.values()))), index.shape[0]
+    given = {n: runtime.xp.broadcast_to(v, (k, b, *v.shape[2:])) for n, v in given.items()}
+    terms: Array = sum(runtime.tracer.guide(params, runtime.select(data, index), index, given).values())
+    return terms
+
+
+def _predicted(runtime: Runtime, params: Params, noise: Noise, data: Native, index: Array, given: Native) -> Native:
+    return runtime.tracer.predictive(params, noise, runtime.select(data, index), index, given)
+
+
+def _decoded(runtime: Runtime, params: Params, noise: Noise, data: Native, index: Array, given: Native) -> Native:
+    return runtime.tracer.decoded(params, runtime.select(data, index), index, given)
+
+
+def from_prior(
+    runtime: Runtime,
+    params: Params,
+    noise: Noise,
+    fields: Mapping[str, Array | None],
+    given: Native | None,
+    size: int,
+    mean: bool,
+    apart: bool,
+) -> tuple[Native, Native, Native]:
+    """Draws from the model, as native arrays; see `Tracer.prior`."""
+    return runtime.tracer.prior(params, noise, fields, size, mean, given, apart)
+
+
+def _inside(runtime: Runtime, params: Params, noise: Noise, data: Native, index: Array) -> Native:
+    sites = runtime.tracer.observed(params, noise, runtime.select(data, index), index)
+    return {s.name: runtime.rows_inside(s) for s in sites}
