@@ -54,9 +54,9 @@ def test_a_guide_for_each_datum_finds_its_posterior(plate, backend):
     np.testing.assert_allclose(fit.encode(X), means, rtol=1e-6)
     for other in (X[::-1].copy(), -X):  # whose rows would get the posteriors of X[0], X[1], …
         for ask in (fit.encode, fit.elbo, fit.log_likelihood, fit.reconstruct):
-            with pytest.raises(DataError, match=r"other rows than the pair was trained on.*for each of those 20"):
+            with pytest.raises(DataError, match=r"other rows than the 20 that the pair was trained on"):
                 ask(other)
-    with pytest.raises(DataError, match="other rows than the pair was trained on"):
+    with pytest.raises(DataError, match=r"other rows than the .* that the pair was trained on"):
         ppdgm.fit(make(backend, "AutoNormal", **PLATES[plate]), X, validation=-X, steps=1, progress=False)
 
 
@@ -93,7 +93,7 @@ def test_rows_do_not_meet_what_was_learned_of_others(role, backend):
         if role == "neither":
             ask(-x)
             continue
-        with pytest.raises(DataError, match=r"other rows than the pair was trained on.*for each of those 20"):
+        with pytest.raises(DataError, match=r"other rows than the 20 that the pair was trained on"):
             ask(-x)
 
 

@@ -244,7 +244,7 @@ MISTAKES = {
     "a program twice": (["fit", "two.py:A", "--program", "two.py"], 2, ["--program is only for a name, a recipe"]),
     "no program file": (["fit", "vae", "--program", "two"], 2, ["--program: got 'two'", "my_program.py"]),
     "a path to nowhere": (["fit", "no/where"], 2, ["no/where"]),
-    "not a run": (["fit", "./folder"], 2, ["no recipe.toml"]),
+    "not from a run": (["fit", "./folder"], 2, ["no recipe.toml"]),
     "out is a file": (["fit", "vae", "--out", "x.npy", "--steps", 1], 5, ["x.npy is a file"]),
     "out is taken": (["fit", "vae", "--out", "folder", "--steps", 1], 5, ["folder holds files"]),
     "out that can't be made": (["fit", "vae", "--out", "/proc/x", "--steps", 1], 5, ["/proc/x can't be made"]),

@@ -244,7 +244,7 @@ def test_labels_that_a_model_conditions_on_are_kept(backend):
     fit = Fit(program, program.initialise(0), backend)
     fields = {"x": (X > 0).astype("float32"), "label": np.arange(len(X)) % 3}
     found = fit.diagnose(fields, **QUICK)
-    assert set(found.withheld) == {"annealing"} and "other fields than x" in found.withheld["annealing"]
+    assert set(found.withheld) == {"annealing"} and "other fields besides x" in found.withheld["annealing"]
     assert (found.pictures.labels == fields["label"]).all()
     with pytest.raises(DataError, match="not asked for"):
         fit.diagnose(fields, parts="latents").to_arviz()
@@ -267,7 +267,7 @@ def test_surgery_is_withheld_where_the_prior_depends_on_the_label(backend):
         program, {**params, "classes.loc": loc, "classes.raw_scale": raw, "encoder.layers.0.weight": weight}, backend
     )
     found = fit.diagnose({"x": x, "label": labels}, parts=("latents", "surgery"))
-    assert found.surgery is None and "depends on the datum" in found.withheld["surgery"]
+    assert found.surgery is None and "differs between rows" in found.withheld["surgery"]
     one = fit.diagnose(
         {"x": x[:30], "label": labels[:30]}, parts="surgery", draws=200
     ).surgery  # q(z|x) = N(−4 + x₀/2, 1)
@@ -290,7 +290,7 @@ def test_bad_settings_are_refused_at_once():
             fit.diagnose(X, **wrong)
     with pytest.raises(PpdgmError, match=r"how: got 'mcm'.*mcmc"):
         fit.posterior(X, how="mcm")
-    with pytest.raises(DataError, match=r"one datum after another.*importance"):
+    with pytest.raises(DataError, match=r"one row after another.*importance"):
         fit.posterior(np.tile(X, (6, 1)), how="mcmc")
 
 

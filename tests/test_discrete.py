@@ -264,5 +264,5 @@ def test_a_trace_takes_values_of_the_discrete_program_alone(backend, kind):
     again = ppdgm.trace(program, params, X, k=2, backend=backend, values={"z": own.values["z"]})
     np.testing.assert_allclose(again.log_q["z"], own.log_q["z"], rtol=1e-6)
     between = log_softmax(np.random.default_rng(0).normal(size=own.values["z"].shape), -1).astype("float32")
-    with pytest.raises(ProgramError, match="got numbers between its values"):
+    with pytest.raises(ProgramError, match="got numbers between the values"):
         ppdgm.trace(program, params, X, k=2, backend=backend, values={"z": between})

@@ -137,13 +137,13 @@ def test_leave_one_out_where_all_data_share_a_latent(backend):
 def test_a_program_without_a_latent_of_each_datum_is_diagnosed_as_far_as_that_goes():
     fit = Fit(Mean(), {"loc": np.zeros(1, "float32"), "log_scale": np.zeros(1, "float32")})
     found = fit.diagnose(X[:, :1], k=40, simulated=50, replicated=10, few=3, refit_steps=5)
-    assert {"likelihood", "latents", "surgery"} <= set(found.withheld) and "all data share" in found.withheld["latents"]
+    assert {"likelihood", "latents", "surgery"} <= set(found.withheld) and "all rows share" in found.withheld["latents"]
     assert found.pictures.codes == {}
     assert str(found) and found.table()
 
 
 def test_leave_one_out_is_refused_for_a_latent_of_each_datum():
-    with pytest.raises(ProgramError, match=r"'z' is one of each datum.*log_likelihood"):
+    with pytest.raises(ProgramError, match=r"each row has its own latent 'z'.*log_likelihood"):
         fit_of().loo(X)
     shared = Fit(Mean(), {"loc": np.zeros(1, "float32"), "log_scale": np.zeros(1, "float32")})
     assert "log_likelihood" in groups(shared.to_arviz(X[:, :1], draws=5, predictive=0))  # there it is well-posed

@@ -117,11 +117,11 @@ def test_m2_draws_the_class_that_is_given(backend, tmp_path):
         fit.program, fit.params, backend, info=fit.info, codings={"label": Classes(("cat", "collie", "fox"))}
     )
     assert (named.sample(5, given={"label": "collie"}).argmax(1) == 1).all()
-    with pytest.raises(DataError, match=r"got text for 'y'.*by the field 'label': given="):
+    with pytest.raises(DataError, match=r"got text for 'y'.*through the field 'label': given="):
         named.sample(5, given={"y": "collie"})
     with pytest.raises(DataError, match="classes from 0 to 2"):
         fit.sample(2, given={"label": -1})
-    with pytest.raises(DataError, match="'y' is given, and by label too"):
+    with pytest.raises(DataError, match="'y' is given twice: directly, and through label"):
         fit.sample(5, given={"label": label, "y": np.eye(3)[label]})
     with pytest.raises(DataError, match="'y' in row 0 is outside its support"):
         fit.sample(1, given={"y": np.full((1, 3), 0.3)})

@@ -53,7 +53,7 @@ def test_looks_go_to_the_history_and_change_nothing_else(backend, tmp_path):
     assert named == pytest.approx(last, rel=1e-5) and set(named) == {"live_kl_z", "live_active_z", "live_information"}
     assert seen[-1].live == named and f"active {int(named['live_active_z'])}  information" in seen[-1].bound
     assert 0 < fit.info["diagnose_share"] < 1
-    assert "looked at the latents 3 times" in (tmp_path / "run" / "log.txt").read_text()
+    assert "measured the latents 3 times" in (tmp_path / "run" / "log.txt").read_text()
     rows = list(csv.DictReader((tmp_path / "run" / "history.csv").read_text().splitlines()))
     assert [float(r["live_kl_z"]) for r in rows if r["live_kl_z"]] == pytest.approx(fit.history["live_kl_z"])
     again = ppdgm.load(tmp_path / "run")

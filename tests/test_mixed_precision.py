@@ -56,7 +56,7 @@ def test_what_is_evaluated_is_in_full_precision(backend):
 def test_it_is_refused_where_it_would_do_nothing():
     with pytest.raises(TrainingError, match="float64"):
         ppdgm.fit(PROGRAM, X, steps=1, mixed_precision=True, dtype="float64")
-    with pytest.raises(TrainingError, match="mixed_precision: it is for nets"):
+    with pytest.raises(TrainingError, match="mixed_precision: is for nets"):
         ppdgm.fit(PPCA(event_shape=(6,), posterior="exact"), X, steps=1, engine=EM(), mixed_precision=True)
     pair = ppdgm.Program.from_numpyro(lambda x: None, lambda x: None)
     with pytest.raises(TrainingError, match="plain pairs"):

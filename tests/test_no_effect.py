@@ -55,7 +55,7 @@ class Mean(Program):
         pass
 
 
-SCORE, LATENT = "is for gradients by the score function", "would change nothing, as the guide draws no latent"
+SCORE, LATENT = "is for score-function gradients", "would change nothing, because the guide draws no latent"
 BASELINES = ("none", "running", "leave_one_out", "learned")
 IN_TRAINING = [
     *((SMOOTH, SVI(k=2, baseline=b), SCORE) for b in BASELINES),
@@ -76,14 +76,14 @@ IN_TRAINING = [
     (NOTHING, Renyi(k=3, alpha=2.0), "no draws to weigh"),
 ]
 AT_ONCE = [
-    (lambda: SVI(capacity=1.0, beta=2.0), "capacity stands in the place of beta"),
-    (lambda: SVI(capacity=1.0, beta=Linear(steps=5)), "capacity stands in the place of beta"),
+    (lambda: SVI(capacity=1.0, beta=2.0), "capacity replaces beta"),
+    (lambda: SVI(capacity=1.0, beta=Linear(steps=5)), "capacity replaces beta"),
     (lambda: SVI(gamma=3.0), "gamma is a setting of capacity"),
     (lambda: SVI(free_bits_per="dimension"), "free_bits_per is a setting of free_bits"),
     (lambda: SVI(free_bits_of="datum"), "free_bits_of is a setting of free_bits"),
-    (lambda: IWAE(k=2, estimator="vimco", baseline="running"), "vimco has a baseline of its own"),
-    (lambda: WakeSleep(sleep_phi=0.0), "the guide would never move"),
-    (lambda: ReweightedWakeSleep(wake_phi=0.0), "the guide would never move"),
+    (lambda: IWAE(k=2, estimator="vimco", baseline="running"), "estimator='vimco' has its own baseline"),
+    (lambda: WakeSleep(sleep_phi=0.0), "the guide would never be trained"),
+    (lambda: ReweightedWakeSleep(wake_phi=0.0), "the guide would never be trained"),
     (lambda: LaggingInference(window=5, most=4), "a window of 5 steps would never be full"),
 ]
 MATTERS = {  # fields that say something wherever their engine is taken, or are refused by tests of their own
@@ -148,12 +148,12 @@ OWN = Stages(stages=(Stage(engine=SVI(), steps=1, learning_rate=0.1), Stage(engi
 FIRST = Stages(stages=(Stage(engine=SVI(), steps=1, learning_rate=0.1), Stage(engine=SVI())))
 REFUSED = {
     "early_stopping": [(lambda: train(early_stopping=3), "needs validation")],
-    "checkpoint_steps": [(lambda: train(checkpoint_steps=3), "the run's folder, and there is none")],
+    "checkpoint_steps": [(lambda: train(checkpoint_steps=3), "the run's folder, but there is no folder")],
     "checkpoint_minutes": [
-        (lambda: train(checkpoint_minutes=1.0), "the run's folder, and there is none"),
-        (lambda: train(checkpoint_minutes=1.0, checkpoint_steps=2, out="never"), "Give one of the two"),
+        (lambda: train(checkpoint_minutes=1.0), "the run's folder, but there is no folder"),
+        (lambda: train(checkpoint_minutes=1.0, checkpoint_steps=2, out="never"), "Give only one of them"),
     ],
-    "overwrite": [(lambda: train(overwrite=True), "the run's folder, and there is none")],
+    "overwrite": [(lambda: train(overwrite=True), "the run's folder, but there is no folder")],
     "compile": [
         (lambda: train(compile=True), "on numpyro, JAX always compiles every step"),
         (lambda: train(PPCA(event_shape=(4,)), engine=EM(), compile=True, backend="pyro"), "closed-form steps"),
@@ -163,13 +163,13 @@ REFUSED = {
         (lambda: train(optimiser=lambda p: None, compile=True, backend="pyro"), "can't compile your own optimiser"),
     ],
     "learning_rate": [
-        (lambda: train(engine=OWN, learning_rate=0.1), "every stage has a learning rate"),
-        (lambda: train(engine=FIRST, optimiser=optax.adam(0.1)), "Stage: learning_rate works with an optimiser by"),
-        (lambda: train(optimiser=optax.adam(0.1), learning_rate=0.1), "one of your own has its own"),
+        (lambda: train(engine=OWN, learning_rate=0.1), "every stage has its own learning rate"),
+        (lambda: train(engine=FIRST, optimiser=optax.adam(0.1)), "Stage: learning_rate works only with an optimiser"),
+        (lambda: train(optimiser=optax.adam(0.1), learning_rate=0.1), "your own optimiser has its own"),
     ],
-    "clip_norm": [(lambda: train(optimiser=optax.adam(0.1), clip_norm=1.0), "with an optimiser by name")],
+    "clip_norm": [(lambda: train(optimiser=optax.adam(0.1), clip_norm=1.0), "with an optimiser that is given by name")],
     "mixed_precision": [
-        (lambda: train(Mean(), mixed_precision=True), "it is for nets, and this program has none"),
+        (lambda: train(Mean(), mixed_precision=True), "is for nets, and this program has none"),
         (lambda: train(mixed_precision=True, dtype="float64"), "float64"),
     ],
     "batch_size": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), batch_size=3), "is of all 20")],

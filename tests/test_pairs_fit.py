@@ -116,7 +116,7 @@ def test_a_plain_pair_goes_through_everything(name, tmp_path):
     assert fit.reconstruct(X).shape == (N, 6)
     again = ppdgm.load(tmp_path / "run", program=PAIRS[name]())  # the pair anew, at its first values
     assert np.array_equal(again.log_likelihood(X, k=400).values, likelihood.values)
-    with pytest.raises(CheckpointError, match="Hand the pair in"):
+    with pytest.raises(CheckpointError, match="Give the pair"):
         ppdgm.load(tmp_path / "run")
     assert fit.sample(3).shape == (3, 6)  # its values: tests/test_pairs_sample.py
     assert len(pyro.get_param_store()) == 0

@@ -154,7 +154,7 @@ def test_each_row_finds_its_own_posterior_and_other_rows_have_none(backend, kind
 def test_a_pair_of_each_row_takes_all_of_them(backend):
     with pytest.raises(ProgramError, match=r"Got 7 rows, expected 40\. The pair has something for each row "):
         ppdgm.fit(OWN["autoguide"](backend), X, validation=X[:7], steps=5, progress=False)
-    with pytest.raises(PpdgmError, match=r"batch_size: got 10, but the pair takes all its 40 rows"):
+    with pytest.raises(PpdgmError, match=r"batch_size: got 10, but the pair needs all its 40 rows"):
         ppdgm.fit(OWN["a parameter for each datum"](backend), X, batch_size=10, steps=5, progress=False)
 
 

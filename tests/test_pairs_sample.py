@@ -77,9 +77,9 @@ def test_what_the_model_reads_is_given(backend):
         fit.sample(8)
     with pytest.raises(DataError, match="does not read 'x'"):
         fit.sample(8, given={"label": 1, "x": X[:8]})
-    with pytest.raises(DataError, match="'z' is no field of the data, which are"):
+    with pytest.raises(DataError, match="got 'z', expected a field of the data"):
         fit.sample(8, given={"label": 1, "z": X[:8, 0]})
-    with pytest.raises(ProgramError, match="The model reads 'x', and not its shape alone"):
+    with pytest.raises(ProgramError, match="The model uses the values of 'x', not only its shape"):
         trained(pair_of(backend, reads=True)).sample(3)
 
 

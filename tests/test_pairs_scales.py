@@ -118,5 +118,5 @@ def test_an_array_that_is_closed_over_knows_all_rows_alone(backend):
     assert fit.elbo(X, k=2000).mean == pytest.approx(masked.mean(), abs=0.05)
     with pytest.raises(ProgramError, match=r"expected 30\. The pair has something for each row"):
         fit.elbo(X[:7])
-    with pytest.raises(PpdgmError, match="batch_size: got 5, but the pair takes all its 30 rows"):
+    with pytest.raises(PpdgmError, match="batch_size: got 5, but the pair needs all its 30 rows"):
         ppdgm.fit(pair, X, steps=1, batch_size=5, progress=False)

@@ -430,5 +430,5 @@ def test_buffers_that_stay_are_no_matter():
 
 
 def test_pieces_must_divide_the_minibatch():
-    with pytest.raises(TrainingError, match="5, which does not divide batch_size=8"):
+    with pytest.raises(TrainingError, match="5, expected a divisor of batch_size=8"):
         ppdgm.fit(vae_with(NET), np.ones((8, 3), "float32"), steps=1, accumulate=5, progress=False)

@@ -236,7 +236,7 @@ def model_without_obs(self, P, x):
         P.sample("x", self.likelihood(P, P.sample("z", self.prior(P))))
 
 
-@says("No observed site", "obs=…")
+@says("no observed site", "obs=…")
 def model_without_data(self, P, x):
     with P.plate("data", x):
         P.sample("z", self.prior(P))

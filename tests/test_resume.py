@@ -236,7 +236,7 @@ def test_two_sessions_cannot_write_one_folder(tmp_path):
                 found.append(str(error.value))
 
     ppdgm.fit(PROGRAM, X, out=out, callbacks=[intrude], checkpoint_steps=7, **EVERYTHING)
-    assert len(found) == 2 and all("still goes on" in message for message in found)
+    assert len(found) == 2 and all("still writing to it" in message for message in found)
 
 
 def test_what_resume_refuses(tmp_path):
@@ -244,12 +244,12 @@ def test_what_resume_refuses(tmp_path):
     with pytest.raises(Crash):
         ppdgm.fit(PROGRAM, X, out=out, callbacks=[crash_at(20)], checkpoint_steps=7, **EVERYTHING)
     cases = {
-        "handed over in Python": lambda: ppdgm.resume(out),
+        "data were given in Python": lambda: ppdgm.resume(out),
         "content was": lambda: ppdgm.resume(out, 1 - X, validation=V),
-        "number of data was 41, and is 40": lambda: ppdgm.resume(out, X[:40], validation=V),
+        "number of rows was 41, and is now 40": lambda: ppdgm.resume(out, X[:40], validation=V),
         "needs validation": lambda: ppdgm.resume(out, X),
-        "has its optimiser": lambda: ppdgm.resume(out, X, validation=V, optimiser=optax.adam(0.1)),
-        "no run folder": lambda: ppdgm.resume(tmp_path, X),
+        "already has one": lambda: ppdgm.resume(out, X, validation=V, optimiser=optax.adam(0.1)),
+        "not a run's folder": lambda: ppdgm.resume(tmp_path, X),
         "already at step": lambda: ppdgm.resume(out, X, validation=V, steps=3),
     }
     for message, call in cases.items():

@@ -86,7 +86,7 @@ def test_a_run_is_not_overwritten_without_being_told(run, tmp_path):
 
 def test_other_peoples_folders_are_never_written_to(run, tmp_path):
     (tmp_path / "thesis.txt").write_text("important")
-    with pytest.raises(CheckpointError, match="not a run"):
+    with pytest.raises(CheckpointError, match="not from a run"):
         run[0].save(tmp_path, overwrite=True)
 
 
@@ -108,12 +108,12 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_is_begun_anew(run, tm
         if not name.endswith("/"):
             path.write_text(text)
     for call in (ppdgm.load, lambda out: ppdgm.resume(out, X)):
-        with pytest.raises(CheckpointError, match=r"has no checkpoint: nothing to go on from\. Start it anew: .*fit"):
+        with pytest.raises(CheckpointError, match=r"has no checkpoint to continue from\. Start the run again: .*fit"):
             call(tmp_path / "run")
     run[0].save(tmp_path / "run")
     assert ppdgm.load(tmp_path / "run").info["steps"] == 10
     (tmp_path / "run/recipe.toml").unlink()  # its results are never lost unasked
-    with pytest.raises(CheckpointError, match="holds a run already"):
+    with pytest.raises(CheckpointError, match="already has a run"):
         run[0].save(tmp_path / "run")
 
 
@@ -138,7 +138,7 @@ def test_a_kill_at_any_moment_of_overwriting_leaves_a_run_or_a_folder_to_begin_i
         try:
             assert ppdgm.load(folder).info["steps"] in (9, 10, 2), folder
         except CheckpointError as error:
-            assert "Start it anew" in str(error)
+            assert "Start the run again" in str(error)
             check_free(folder, overwrite=False)  # nothing is there to be lost
 
 
@@ -234,7 +234,7 @@ def test_foreign_and_newer_files_are_told_apart(run, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "FORMAT", 3)
         path.write_bytes(checkpoint.pack({"a": np.zeros(3)}, {}))
-    with pytest.raises(CheckpointError, match="has format 3, this version of ppdgm reads 2"):
+    with pytest.raises(CheckpointError, match="has format 3, but this version of ppdgm reads format 2"):
         ppdgm.load(tmp_path / "run")
 
 
@@ -321,12 +321,12 @@ def test_a_recipe_that_someone_wrote_is_not_taken_for_a_failed_run(run, tmp_path
     out, program = tmp_path / "run", run[0].program
     out.mkdir()
     (out / "recipe.toml").write_text("# mine")
-    with pytest.raises(CheckpointError, match="holds a run already"):
+    with pytest.raises(CheckpointError, match="already has a run"):
         ppdgm.fit(program, X, steps=3, progress=False, out=out)
     assert (out / "recipe.toml").read_text() == "# mine"
     (out / "status.json").write_text(json.dumps({"state": "failed", "step": 0}))
     assert ppdgm.fit(program, X, steps=3, progress=False, out=out).info["steps"] == 3
-    with pytest.raises(CheckpointError, match="holds a run already"):
+    with pytest.raises(CheckpointError, match="already has a run"):
         ppdgm.fit(program, X, steps=3, progress=False, out=out)
 
 

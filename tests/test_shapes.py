@@ -270,7 +270,7 @@ class Unobserved(Right):
 
 @every_backend
 def test_a_model_without_observations_is_not_trained(backend):
-    with pytest.raises(ProgramError, match=r"No observed site.*obs="):
+    with pytest.raises(ProgramError, match=r"no observed site.*obs="):
         train(backend, Unobserved(), DATA)
 
 

@@ -107,7 +107,9 @@ def test_a_latent_of_all_data_that_is_made_of_the_rows_at_hand_is_refused(backen
     assert fit.encode(X[:ROWS])["theta"].shape == (1,)
     with pytest.raises(ProgramError, match="'theta' is one latent for all data"):
         mutual_information(fit._runtime, fit._native, fit._feed(X))
-    with pytest.raises(ProgramError, match=r"theta.* is one for all data, but the guide makes it of the rows"):
+    with pytest.raises(
+        ProgramError, match=r"theta.* is one latent for all data, but the guide computes it from the current rows"
+    ):
         fit.encode(X)
 
 

@@ -67,9 +67,9 @@ def test_just_the_bad_steps_are_skipped(backend, field, capsys):
     report = capsys.readouterr().err
     assert f"Step {expected[0]} was skipped" in report and report.count("was skipped") == 5  # the others are counted
     if field == "root":
-        assert "the gradient of 'gain' is nan, though all terms are finite" in report
+        assert "the gradient of 'gain' is nan, although all terms are finite" in report
     else:
-        assert "log p of site 'x' is" in report and f"for data [{BAD}] (1 of the minibatch's 8)" in report
+        assert "log p of site 'x' is" in report and f"for data [{BAD}] (1 of the 8 in the minibatch)" in report
         assert np.isnan(fit.history["objective"][expected]).all()
 
 

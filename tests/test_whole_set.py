@@ -59,7 +59,7 @@ def test_the_set_has_one_bound(backend):
     assert fit.elbo(X, k=200).mean * N < right
     with pytest.raises(ProgramError, match=r"log_evidence"):
         fit.log_likelihood(X)
-    with pytest.raises(ProgramError, match="there is none"):
+    with pytest.raises(ProgramError, match="there are none"):
         fitted(backend, shared=False).log_evidence(X)
 
 

@@ -21,14 +21,15 @@ def log_weights(trace: Trace, xp: Any) -> Array:
     """
     if trace.shared and not any(n in trace.values for n in trace.shared):
         raise ProgramError(
-            f"Site {next(iter(trace.shared))!r} is outside the data plate, a factor or an observation: a term of all "
-            "data has no share in a row's log-weight. Put it inside the plate, row by row; or judge by elbo(data)."
+            f"Site {next(iter(trace.shared))!r} is a factor or an observation outside the data plate: a term of all "
+            "data can't be divided among the log-weights of rows. Put it inside the plate, row by row, or use "
+            "elbo(data)."
         )
     if trace.shared:
         first = next(n for n in trace.shared if n in trace.values)
         raise ProgramError(
-            f"Site {first!r} is one latent for all data, so there is no log-weight per row. Train "
-            "such a program with SVI, and judge it by elbo(data); log_evidence(data) bounds log p of all rows together."
+            f"Site {first!r} is one latent for all data, so there is no log-weight per row. Train such a program "
+            "with SVI, and evaluate it with elbo(data); log_evidence(data) bounds log p of all rows together."
         )
     if trace.marginal is not None:
         return trace.marginal
@@ -39,7 +40,7 @@ def reconstruction(trace: Trace, xp: Any) -> Array:
     """log p of the observed sites, [K, B]."""
     observed = [v for n, v in trace.log_p.items() if n not in trace.log_q]
     if not observed:
-        raise ProgramError("No observed site inside the data plate. Give one obs=… in the model.")
+        raise ProgramError("The model has no observed site inside the data plate. Give one of its sites obs=….")
     return sum(observed)
 
 
@@ -89,15 +90,15 @@ def kl_parts(trace: Trace, xp: Any, weights: Array, per: str, of: str) -> tuple[
 def _check_dimensions(trace: Trace, name: str) -> None:
     if name not in trace.kl:
         raise ProgramError(
-            f"Site {name!r} has no closed-form KL that holds here, and so none for each dimension. Use "
+            f"Site {name!r} has no closed-form KL that is valid here, so there is no KL per dimension. Use "
             "free_bits_per='site', with λ for the whole site."
         )
     parts = trace.kl[name].shape[-1]
     size = 1 if trace.marginal is not None else prod(trace.values[name].shape[2:])
     if parts == 1 < size:
         raise ProgramError(
-            f"Site {name!r} has {size} dimensions, but one KL for all of them: they depend on each other, as with a "
-            "full covariance, and the KL does not split. Use free_bits_per='site', with λ for the whole site."
+            f"Site {name!r} has {size} dimensions that depend on each other (for example through a full covariance), "
+            "so its KL does not split into dimensions. Use free_bits_per='site', with λ for the whole site."
         )
 
 

@@ -44,20 +44,21 @@ class Phase:
         """
         for pattern in self.freeze:
             if not any(fnmatchcase(n, pattern) for n in labels):
-                raise TrainingError(f"freeze: {pattern!r} fits no parameter. {nearest(pattern, labels)}")
+                raise TrainingError(f"freeze: {pattern!r} matches no parameter. {nearest(pattern, labels)}")
         frozen = lambda n: any(fnmatchcase(n, pattern) for pattern in self.freeze)
         found = [n for n, label in labels.items() if (not self.labels or label in self.labels) and not frozen(n)]
         if not found:
-            named = " and ".join(self.labels or ("anything",))
+            labelled = f" labelled {' or '.join(self.labels)}" if self.labels else ""
             raise TrainingError(
-                f"{type(self.engine).__name__} is to move parameters labelled {named}, and there is none. Use an "
-                "engine that moves all, such as SVI, or freeze less."
+                f"{type(self.engine).__name__} has no parameters{labelled} that it can train. Freeze fewer parameters, "
+                "or use an engine that trains all of them at once, such as SVI()."
             )
         players = self.engine.players
         if alone := [n for n in found if players and labels[n] not in players]:
             raise TrainingError(
-                f"{type(self.engine).__name__} moves parameters labelled {' and '.join(players)}, but {alone[0]!r} is "
-                f"labelled {labels[alone[0]]!r}: no objective is its own. Use SVI or IWAE, or label it in build()."
+                f"{type(self.engine).__name__} trains parameters labelled {' and '.join(players)}, but {alone[0]!r} "
+                f"is labelled {labels[alone[0]]!r}, so no objective would train it. Use SVI or IWAE, or change its "
+                "label in build()."
             )
         return found
 

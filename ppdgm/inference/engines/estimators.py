@@ -34,18 +34,18 @@ def check_estimator(step: Step, trace: Trace, estimator: str) -> None:
     """Refuse, after a reading, an estimator that has no effect."""
     if estimator == "enumerate" and trace.marginal is None:
         raise ProgramError(
-            "estimator='enumerate' is for discrete latents in the guide, and this program has none. Use 'reparam', or "
-            "leave it out."
+            "estimator='enumerate' is for discrete latents in the guide, but this program has none. Use 'reparam', "
+            "or leave estimator out."
         )
     if estimator == "relaxed" and not step.gradients.loose:
         raise ProgramError(
-            "estimator='relaxed' is for discrete latents that a relaxation stands for in training (GumbelSoftmax, "
-            "RelaxedBernoulli), and this program has none. Use 'reparam', or leave it out."
+            "estimator='relaxed' is for discrete latents that are relaxed in training (GumbelSoftmax, "
+            "RelaxedBernoulli), but this program has none. Use 'reparam', or leave estimator out."
         )
     if estimator in ("score", "vimco") and not step.scored:
         raise ProgramError(
-            f"estimator={estimator!r} is for latents that are not reparameterised, and every latent of this program "
-            "is. Use 'reparam', which has a far smaller variance, or leave it out."
+            f"estimator={estimator!r} is for latents that are not reparameterised, but every latent of this program "
+            "is reparameterised. Use 'reparam', which has a much smaller variance, or leave estimator out."
         )
 
 
@@ -97,7 +97,9 @@ def without(step: Step, terms: Array, bound: Bound, replace: bool) -> Array:
     """
     xp, k = step.xp, terms.shape[0]
     if k < 2:
-        raise ProgramError("Leaving one out needs at least two particles: give k=2 or more, or baseline='running'.")
+        raise ProgramError(
+            "baseline='leave_one_out' needs at least two particles. Give k=2 or more, or baseline='running'."
+        )
     if not replace:
         return xp.stack([bound(xp.concat([terms[:i], terms[i + 1 :]], axis=0)) for i in range(k)])
     others = (xp.sum(terms, axis=0) - terms) / (k - 1)

@@ -34,11 +34,11 @@ class Weighted(Engine):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.estimator == "vimco" and self.k < 2:
-            raise ValueError("vimco leaves one particle out, so it needs at least two: give k=2 or more.")
+            raise ValueError("estimator='vimco' leaves one particle out, so it needs at least two. Give k=2 or more.")
         if self.estimator == "vimco" and self.baseline != "auto":
-            raise ValueError("vimco has a baseline of its own. Leave baseline out, or give estimator='score'.")
+            raise ValueError("estimator='vimco' has its own baseline. Leave baseline out, or give estimator='score'.")
         if self.baseline == "leave_one_out" and self.k < 2:
-            raise ValueError("leave_one_out needs at least two particles: give k=2 or more.")
+            raise ValueError("baseline='leave_one_out' needs at least two particles. Give k=2 or more.")
         return self
 
     @property
@@ -73,8 +73,8 @@ class Weighted(Engine):
         xp, trace = step.xp, step.trace()
         if not has_kl(trace):
             raise ProgramError(
-                f"The guide draws no latent, so that {type(self).__name__} has no draws to weigh: its bound is log p "
-                "for every k. Use SVI."
+                f"The guide draws no latent, so {type(self).__name__} has no draws to weight: its bound is log p for "
+                "every k. Use SVI."
             )
         estimators.check_estimator(step, trace, self.estimator)
         check_baseline(step, self.baseline)
@@ -190,7 +190,9 @@ class IWAE(Weighted):
     @model_validator(mode="after")
     def _divides(self) -> Self:
         if self.guide_groups and self.particles % self.guide_groups:
-            raise ValueError(f"guide_groups={self.guide_groups} does not divide k·groups = {self.particles} particles.")
+            raise ValueError(
+                f"guide_groups: got {self.guide_groups}, expected a divisor of k·groups = {self.particles} particles."
+            )
         return self
 
     @property

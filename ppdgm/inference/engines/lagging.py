@@ -38,7 +38,7 @@ class LaggingInference(InTurns):
     def _compares(self) -> Self:
         if self.most < self.window:
             raise ValueError(
-                f"most: got {self.most}, so that a window of {self.window} steps would never be full. Give "
+                f"most: got {self.most}, so a window of {self.window} steps would never be full. Give "
                 f"most={self.window} or more, or a smaller window."
             )
         return self

@@ -32,7 +32,8 @@ def check_latents(trace: Trace, engine: str, weighed: Mapping[str, bool]) -> Non
         return
     if given := next((n for n, changed in weighed.items() if changed), None):
         raise ProgramError(
-            f"{engine}: {given} would change nothing, as the guide draws no latent, and there is no KL. Leave it out."
+            f"{engine}: {given} would change nothing, because the guide draws no latent and there is no KL. Leave it "
+            "out."
         )
 
 
@@ -44,7 +45,7 @@ def check_baseline(step: Step, baseline: str) -> None:
     """
     if baseline != "auto" and not step.scored:
         raise ProgramError(
-            f"baseline={baseline!r} is for gradients by the score function, and no latent of this program has one: all "
-            "are reparameterised, relaxed or summed over. Leave baseline out; or draw discrete latents as they are, "
-            "with estimator='score'."
+            f"baseline={baseline!r} is for score-function gradients, but no latent of this program has one: all are "
+            "reparameterised, relaxed or summed over. Leave baseline out; or use discrete latents without a "
+            "relaxation, with estimator='score'."
         )

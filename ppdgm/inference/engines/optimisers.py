@@ -42,7 +42,9 @@ class Optimiser(Spec):
         for names, of in _OF.items():
             for name in names:
                 if self.name not in of and getattr(self, name) != fields[name].default:
-                    raise ValueError(f"{name}: {self.name} has none; it is of {' and '.join(of)}. Leave it out.")
+                    raise ValueError(
+                        f"{name}: is a setting of {' and '.join(of)}, but not of {self.name}. Leave it out."
+                    )
         return self
 
 
@@ -55,7 +57,7 @@ def as_optimiser(value: Any, clip_norm: float | None) -> Any:
         raise SpecError(f"optimiser: got {value!r}. {nearest(value, get_args(OptimiserName))}")
     if clip_norm is not None:
         raise SpecError(
-            "clip_norm: works with an optimiser by name. In one of your own, clip there "
+            "clip_norm: works only with an optimiser that is given by name. Clip in your own optimiser "
             "(Optimiser(clip_norm=…), optax.clip_by_global_norm)."
         )
     return value

@@ -45,7 +45,8 @@ class Sampler(Engine):
         trace = step.trace()
         if not trace.log_q or trace.marginal is not None:
             raise ProgramError(
-                f"{type(self).__name__} begins at draws of the guide, which draws none, or enumerates. Use SVI or EM."
+                f"{type(self).__name__} starts from draws of the guide, but this guide draws no latent, or "
+                "enumerates it. Use SVI or EM."
             )
         return trace
 

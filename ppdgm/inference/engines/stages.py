@@ -45,14 +45,17 @@ class Stages(Composite):
     @model_validator(mode="after")
     def _ends(self) -> Self:
         if not self.stages:
-            raise ValueError("no stages. Give at least one.")
+            raise ValueError("got no stages. Give at least one.")
         if any(s.steps is None for s in self.stages[:-1]):
             raise ValueError(
-                "only the last stage may go on for as long as the run does. Give the others a number of steps: "
-                "Stage(engine=SVI(), steps=1000)."
+                "only the last stage can have no number of steps. Give steps to the others: Stage(engine=SVI(), "
+                "steps=1000)."
             )
         if any(s.engine.exact or isinstance(s.engine, Stages) for s in self.stages):
-            raise ValueError("a stage is an engine that goes by gradients, and no list of stages.")
+            raise ValueError(
+                "a stage needs one engine that uses gradients, not a list of stages and not EM(). Give one such "
+                "as SVI()."
+            )
         return self
 
     @property
@@ -98,8 +101,8 @@ class Stages(Composite):
         starts = self._starts
         if starts[-1] >= steps:
             raise TrainingError(
-                f"The stages before the last take {starts[-1]} steps, but the run has {steps}: none is left for it. "
-                "Train longer, or shorten them."
+                f"The stages before the last take {starts[-1]} steps, but the run has {steps} steps, so no step is "
+                "left for the last stage. Train longer, or give these stages fewer steps."
             )
         told: list[str] = []
         for stage, start, end in zip(self.stages, starts, [*starts[1:], steps], strict=True):

@@ -68,9 +68,9 @@ class SVI(Engine):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.capacity is not None and self.free_bits:
-            raise ValueError("capacity and free_bits both change the KL. Give one of the two.")
+            raise ValueError("capacity and free_bits both change the KL. Give only one of them.")
         if self.capacity is not None and self.beta != 1.0:
-            raise ValueError("capacity stands in the place of beta, which then weighs nothing. Give one of the two.")
+            raise ValueError("capacity replaces beta, so beta would change nothing. Give only one of them.")
         for name, of in _SETTINGS_OF.items():
             given = self.capacity is not None if of == "capacity" else of in self.model_fields_set  # 0 too, in a sweep
             if not given and getattr(self, name) != type(self).model_fields[name].default:
@@ -78,9 +78,11 @@ class SVI(Engine):
                     f"{name} is a setting of {of}, which is not given. Give {of} too, or leave {name} out."
                 )
         if self.estimator == "stl" and (self.kl == "analytic" or self.capacity is not None or self.free_bits):
-            raise ValueError("stl weighs draws: it goes with no closed-form KL, capacity or free_bits.")
+            raise ValueError(
+                "estimator='stl' needs the KL from draws. Leave out kl='analytic', capacity and free_bits."
+            )
         if self.baseline == "leave_one_out" and self.k < 2:
-            raise ValueError("leave_one_out needs at least two particles: give k=2 or more.")
+            raise ValueError("baseline='leave_one_out' needs at least two particles. Give k=2 or more.")
         return self
 
     @property
@@ -150,12 +152,12 @@ class SVI(Engine):
         latents = [*trace.log_q, *(n for n in trace.shared if n in trace.values)]  # shared latents have no closed form
         if self.kl == "analytic" and (without := [n for n in latents if n not in trace.kl]):
             raise ProgramError(
-                f"Site {without[0]!r} has no closed-form KL that holds here. Use SVI(kl='auto') or kl='monte_carlo'."
+                f"Site {without[0]!r} has no closed-form KL that is valid here. Use SVI(kl='auto') or kl='monte_carlo'."
             )
         if trace.shared and not data_size:
             raise ProgramError(
-                f"Site {next(iter(trace.shared))!r} is one latent for all data: its weight against the data's terms "
-                "depends on N. Give data_size=N."
+                f"Site {next(iter(trace.shared))!r} is one latent for all data, so its weight relative to the rows "
+                "depends on their number N. Give data_size=N."
             )
         mean = lambda terms: bounds.mean(terms, weights, xp)
         once, size = bounds.shared_kl(trace, xp), data_size or 1
@@ -186,8 +188,8 @@ class SVI(Engine):
         if self.free_bits:
             if trace.shared and not trace.log_q:
                 raise ProgramError(
-                    "free_bits: they are for the KL of each row's latents, and all latents here are shared by all "
-                    "rows. Leave free_bits out."
+                    "free_bits: is for the KL of each row's latents, but here all rows share all latents. Leave "
+                    "free_bits out."
                 )
             parts, share = (means, 1.0) if means else bounds.kl_parts(trace, xp, weights, self.free_bits_per, "datum")
             floored = bounds.floored(parts, share, xp, self.free_bits)
@@ -214,9 +216,8 @@ class SVI(Engine):
         # With another latent, a closed form may depend on a draw that is scored, and its gradient would be left out.
         if (self.capacity is not None or self.free_bits) and (len(trace.log_q) > 1 or names[0] not in trace.kl):
             raise ProgramError(
-                f"Site {names[0]!r} is scored: capacity and free_bits, which are no means of the draws' terms, have "
-                "such a gradient only where it is the one latent, with a closed-form KL. Leave them out, or use a "
-                "relaxation."
+                f"Site {names[0]!r} has a score-function gradient, with which capacity and free_bits work only if it "
+                "is the only latent and has a closed-form KL. Leave them out, or use a relaxation."
             )
         beta = 0.0 if self.capacity is not None or self.free_bits else knobs["beta"]
         f = bounds.elbo(weighed, xp, beta) - bounds.penalties(trace, xp)

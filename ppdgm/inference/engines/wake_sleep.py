@@ -44,7 +44,10 @@ class ReweightedWakeSleep(Engine):
     @model_validator(mode="after")
     def _teaches(self) -> Self:
         if not self.wake_phi and not self.sleep_phi:
-            raise ValueError("wake_phi and sleep_phi are both 0: the guide would never move. Give one of them.")
+            raise ValueError(
+                "wake_phi and sleep_phi are both 0, so the guide would never be trained. Give one of them a "
+                "positive weight."
+            )
         return self
 
     @property
@@ -59,7 +62,9 @@ class ReweightedWakeSleep(Engine):
     ) -> dict[str, Any]:
         xp, trace = step.xp, step.trace()
         if not trace.log_q:
-            raise ProgramError(f"The guide draws no latent, so that {type(self).__name__} has none to learn. Use SVI.")
+            raise ProgramError(
+                f"The guide draws no latent, so {type(self).__name__} has nothing to train it with. Use SVI."
+            )
         log_w = bounds.log_weights(trace, xp)
         if trace.marginal is not None:
             raise mistakes.weighs_draws(type(self).__name__)

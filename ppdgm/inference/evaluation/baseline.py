@@ -23,12 +23,12 @@ def baseline(subject: Subject) -> Baseline:
     """
     free = [n for n in subject.fields if n not in subject.conditions]
     if len(free) != 1 or free[0] not in subject.drawn_as:
-        of = " and ".join(free) or "what the model computes of its fields"
-        raise ProgramError(f"log p is of {of}, and columns are of one field that the model draws.")
+        of = " and ".join(free) or "what the model computes from its fields"
+        raise ProgramError(f"log p is the density of {of}; independent columns need one field that the model draws.")
     field = free[0]
     if subject.drawn_as[field] in subject.masked:
         raise ProgramError(
-            f"site {subject.drawn_as[field]!r} is masked: log p is of a part of the numbers in {field!r}."
+            f"site {subject.drawn_as[field]!r} is masked: log p covers only a part of the numbers in {field!r}."
         )
     width = max(1, int(np.prod(subject.feed.fields[field].shape[1:])))
     index = some_rows(subject.size, max(2, MOST_NUMBERS // width), subject.stream("baseline"))
@@ -36,7 +36,7 @@ def baseline(subject: Subject) -> Baseline:
     likelihood = subject.runtime.tracer.program.independent() or _like(subject, field, x)
     values = held_out(likelihood, x.reshape(len(x), *x.shape[1:]), subject.seed) if len(x) > 1 else None
     if values is None:
-        raise ProgramError(f"independent columns of {type(likelihood).__name__} are not known.")
+        raise ProgramError(f"there is no model of independent columns for {type(likelihood).__name__}.")
     return Baseline(index, values)
 
 
@@ -47,11 +47,11 @@ def _like(subject: Subject, field: str, x: np.ndarray) -> Likelihood:
     except PpdgmError:
         drawn = x  # of a plain pair, which whole numbers leave open: they may have a density too
         if (x == np.rint(x)).all():
-            raise ProgramError("whether this pair's likelihood has a density isn't known.") from None
+            raise ProgramError("ppdgm does not know whether this pair's likelihood has a density.") from None
     if (drawn != np.rint(drawn)).any():
         return Gaussian(scale="per_dimension")
     if ((drawn == 0) | (drawn == 1)).all():
         return Bernoulli()
     if drawn.min() >= 0:
         return NegativeBinomial()
-    raise ProgramError("the family of this program's likelihood isn't known.")
+    raise ProgramError("ppdgm does not know the family of this program's likelihood.")

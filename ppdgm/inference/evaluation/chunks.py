@@ -88,7 +88,7 @@ def _check_alike(name: str, parts: list[np.ndarray]) -> None:
     size = max(float(np.abs(first).max(initial=0.0)), 1e-30)
     if any(np.abs(p - first).max(initial=0.0) > _ALIKE * size for p in parts):
         raise ProgramError(
-            f"Site {name.partition('/')[2] or name!r} is one for all data, but the guide makes it of the rows that it "
-            "is shown at a time, so that it is another for each chunk of them. Make it of parameters alone, or draw it "
-            "inside the data plate."
+            f"Site {name.partition('/')[2] or name!r} is one latent for all data, but the guide computes it from the "
+            "current rows, so it differs between chunks of rows. Compute it only from parameters, or draw it inside "
+            "the data plate."
         )

@@ -52,7 +52,9 @@ def conditions(program: Any, runtime: Any, params: Any, fields: Iterable[str], g
     fixing = [name for name in given if program.fixes({name: given[name]})]
     fixed = program.fixes({name: given[name] for name in fixing})
     if both := [site for site in fixed if site in given]:
-        raise DataError(f"given: site {both[0]!r} is given, and by {', '.join(fixing)} too. Give one of the two.")
+        raise DataError(
+            f"given: site {both[0]!r} is given twice: directly, and through {', '.join(fixing)}. Give only one of them."
+        )
     arguments = {name: given.get(name) if name not in fixing else None for name in fields}
     values = {n: v for n, v in given.items() if n not in arguments and n not in fixing} | fixed
     known, _ = runtime.sites(params, _rows(arguments, 2), None, 2) if values else ({}, [])
@@ -76,8 +78,12 @@ def check_texts(given: Mapping[str, Any], fields: Iterable[str], codings: Mappin
     named = [field for field, coding in codings.items() if isinstance(coding, Classes)]
     for name, value in given.items():
         if name not in fields and any(isinstance(v, str) for v in value):
-            where = f"by the field {named[0]!r}: given={{{named[0]!r}: …}}" if named else "by a field that has them"
-            raise DataError(f"given: got text for {name!r}, which is no field. Names of classes are given {where}.")
+            where = (
+                f"through the field {named[0]!r}: given={{{named[0]!r}: …}}"
+                if named
+                else ("through a field that has names of classes")
+            )
+            raise DataError(f"given: got text for {name!r}, which is not a field. Give names of classes {where}.")
 
 
 def _held(runtime: Any, params: Any, found: Conditions) -> list[str]:
@@ -121,11 +127,13 @@ def _as_site(name: str, value: np.ndarray, known: Mapping[str, Any], fields: Ite
     (_, rows, *event), dtype = known[name]
     if rows != 2:
         raise DataError(
-            f"given: site {name!r} is one for all data, and given holds a row for each datum. Condition on it by the "
-            "library's own tools: program.bind(…)."
+            f"given: site {name!r} is one latent for all data, but given has one value for each row. Condition on it "
+            "with the library's own tools: program.bind(…)."
         )
     if value.shape != (n, *event):
-        raise DataError(f"given: got {name!r} of shape {value.shape}, expected {(n, *event)}, as the model draws it.")
+        raise DataError(
+            f"given: got {name!r} of shape {value.shape}, expected {(n, *event)}, the shape that the model draws."
+        )
     return np.asarray(value, dtype)[None]
 
 
@@ -137,6 +145,6 @@ def _check_read(runtime: Any, params: Any, found: Conditions, name: str, held: l
         return
     if set(still) == set(held):
         raise DataError(
-            f"given: the model does not read the field {name!r}, so that its values would change nothing. Draw without "
-            "it, or give the values of a site."
+            f"given: the model does not read the field {name!r}, so its values would change nothing. Leave it out, "
+            "or give the values of a site."
         )

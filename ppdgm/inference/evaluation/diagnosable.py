@@ -91,7 +91,7 @@ class Diagnosable:
             labels = data["label"]
         named = None if labels is None else as_array("labels", labels)
         if named is not None and named.shape != (subject.size,):
-            raise DataError(f"labels: got shape {named.shape}, expected ({subject.size},), one for each datum.")
+            raise DataError(f"labels: got shape {named.shape}, expected ({subject.size},), one for each row.")
         units = self._units_of(data, statistics is not None)
         if statistics is not None:  # an error in a statistic is raised before the work begins
             statistics = {n: self._of_units(f, data) for n, f in functions(statistics).items()}

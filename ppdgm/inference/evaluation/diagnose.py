@@ -103,7 +103,7 @@ class Diagnosing:
             except PpdgmError as error:
                 self.withheld[name] = str(error)
             except NotImplementedError as error:  # a distribution without a mean, a density at given values, …
-                self.withheld[name] = str(error) or "the program's distributions can't."
+                self.withheld[name] = str(error) or "the program's distributions do not support it."
             except Exception as error:
                 if (told := out_of_memory(error)) is None:
                     raise
@@ -133,12 +133,12 @@ class Diagnosing:
         self._baseline()
         self.found["log_likelihood"] = Estimate(values, errors, k, biases=biases)
         if not self._draws():
-            self.withheld["Pareto k̂"] = "the guide draws no latent, so that there are no weights."
+            self.withheld["Pareto k̂"] = "the guide draws no latent, so there are no weights."
             return
         if k >= 2:
             self.found["curve"] = bound_curve(log_weights)
         if k < 30:
-            self.withheld["Pareto k̂"] = f"it needs at least 30 draws per datum, got k = {k}."
+            self.withheld["Pareto k̂"] = f"it needs at least 30 draws per row, got k = {k}. Give k=30 or more."
         else:
             self.found["weights"] = weight_quality(log_weights)
 
@@ -166,13 +166,13 @@ class Diagnosing:
     def _surgery(self) -> None:
         if self.subject.size < FEW:
             raise PpdgmError(
-                f"the aggregated posterior of {self.subject.size} data says little: expected {FEW} or more."
+                f"the aggregated posterior of {self.subject.size} rows shows little. Give {FEW} rows or more."
             )
         t = self.terms
         if self.subject.prior_moves(t):
             raise PpdgmError(
-                "the prior of its latents depends on the datum, such as on its label, so that no one p(z) stands "
-                "beside the aggregated posterior. Diagnose the data of one label by themselves."
+                "the prior of its latents differs between rows (for example by label), so there is no single p(z) to "
+                "compare with the aggregated posterior. Diagnose the rows of one label separately."
             )
         aggregated = self.subject.aggregated(t.latents)
         self.found["surgery"] = elbo_surgery(t.seen, t.log_q, aggregated, t.log_p)
@@ -192,7 +192,7 @@ class Diagnosing:
         alike = [n for n in true if n in drawn and drawn[n].shape[1:] == true[n].shape and len(true[n]) > 1]
         if not alike:
             raise PpdgmError(
-                "its latents are of all data together, so that a simulation has one truth, not one a datum."
+                "all rows share its latents, so a simulated data set has only one true value, not one for each row."
             )
         for name in alike:
             order = ranks(drawn[name], true[name], subject.seed)
@@ -217,7 +217,7 @@ class Diagnosing:
         again = few.over(draw, size, max(1, min(128, 12_800 // depth.replicated)))
         field, name = subject.shown(again)
         if name in subject.masked:
-            raise ProgramError(f"site {name!r} is masked: numbers that were filled in would count as data.")
+            raise ProgramError(f"site {name!r} is masked: numbers that are only filled in would count as data.")
         observed = np.asarray(few.feed.fields[field])
         self.found["checks"] = tuple(predictive_check(observed, again[name], self.statistics).values())
         whole = (few.simulated(size, subject.stream("prior", s))[1][name] for s in range(depth.replicated))
@@ -232,7 +232,10 @@ class Diagnosing:
     def _annealing(self) -> None:
         depth, seed = self.depth, self.subject.seed
         if set(self.subject.fields) != {"x"}:
-            raise PpdgmError("annealing starts at the prior, and this program's depends on other fields than x.")
+            raise PpdgmError(
+                "annealing starts at the prior, and this program has other fields besides x, on which the prior "
+                "may depend."
+            )
         truth, fresh = self.subject.simulated_data(depth.few, self.subject.stream("annealed"))
         self.sizes["annealing"] = depth.few
         joint, _ = self.subject.of(fresh).joint(depth.few)

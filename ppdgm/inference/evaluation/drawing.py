@@ -77,7 +77,7 @@ def _interpolations(subject: Subject, latents: Sites, name: str) -> np.ndarray:
             between[n] = ((1 - weight) * v[2 * i] + weight * v[2 * i + 1]).astype(v.dtype)
         rows.append(_decoded(subject, between, name))
     if not rows or not latents:
-        raise PpdgmError("there are no two codes to go between.")
+        raise PpdgmError("interpolation needs the codes of two rows.")
     return np.stack(rows)
 
 

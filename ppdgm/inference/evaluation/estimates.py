@@ -85,7 +85,7 @@ class Estimate:
 
     def __str__(self) -> str:
         if odd := int((~np.isfinite(self.values)).sum()):
-            return f"{self.mean} nats, as {odd} of N = {len(self.values)} data have no finite value (k = {self.k})"
+            return f"{self.mean} nats, because {odd} of N = {len(self.values)} rows have no finite value (k = {self.k})"
         error = "unknown" if np.isnan(self.monte_carlo_error) else f"{self.monte_carlo_error:.4f}"
         low = f", too low by {-self.bias:.4f} or more" if -self.bias > self.monte_carlo_error else ""
         of = f" of {self.of}" if self.of else ""
@@ -172,10 +172,10 @@ class Judge:
             (rows,) = self._reduce(_LogPrior(name), found.k, seed, found.biases is None, _any_infinite)
             if rows.any():
                 warnings.warn(
-                    f"Site {name!r}: the guide draws it outside its support in the model for {int(rows.sum())} of "
-                    f"{self.size} rows. There p(x, z) = 0, and the ELBO is -inf; training knows the density's formula "
-                    "alone, which goes on there. Give the guide a distribution with the support of the "
-                    "model's, such as a LogNormal for what is positive.",
+                    f"Site {name!r}: in {int(rows.sum())} of {self.size} rows the guide draws values outside the "
+                    "support that the site has in the model. There p(x, z) = 0, and the ELBO is -inf. Training does "
+                    "not see this, because it uses the density's formula everywhere. Give the guide a distribution "
+                    "with the same support as the model's, such as LogNormal for positive values.",
                     stacklevel=3,
                 )
 
@@ -338,7 +338,8 @@ def check_fields(program: Any, fields: dict[str, np.ndarray], binarise: str = "n
     if expected is not None and "x" in fields and fields["x"].shape[1:] != tuple(expected):
         if fields["x"].shape == tuple(expected):
             raise DataError(
-                f"Data 'x': got one datum of shape {tuple(expected)}, expected rows of them. Take x[None] for one row."
+                f"Data 'x': got one row of shape {tuple(expected)}, expected an array of rows. Use x[None] for a "
+                "single row."
             )
         raise DataError(
             f"Data 'x': got data of shape {fields['x'].shape[1:]}, expected {tuple(expected)}, the program's "
@@ -354,7 +355,12 @@ def check_fields(program: Any, fields: dict[str, np.ndarray], binarise: str = "n
 def _check_probabilities(program: Any, rows: dict[str, np.ndarray]) -> None:
     """Check data that are drawn from probabilities: they will be 0 or 1, so the rounded probabilities are checked."""
     if "x" not in rows:
-        raise DataError(f"Data: binarise='dynamic' binarises the field 'x', but got fields {sorted(rows)}.")
+        raise DataError(
+            f"Data: binarise='dynamic' binarises the field 'x', but got fields {sorted(rows)}. Name the field "
+            "'x', or leave binarise out."
+        )
     x = rows["x"]
-    refuse("x", x, ~((x >= 0) & (x <= 1)), "probabilities in [0, 1], as binarise='dynamic' needs; scale the data first")
+    refuse(
+        "x", x, ~((x >= 0) & (x <= 1)), ("probabilities in [0, 1], because of binarise='dynamic'; scale the data first")
+    )
     program.check({**rows, "x": np.round(x)})

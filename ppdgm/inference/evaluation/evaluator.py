@@ -131,8 +131,8 @@ class Subject:
             check_density(trace)
             if trace.shared or trace.marginal is not None or not trace.log_q:
                 raise ProgramError(
-                    "this needs a latent of each datum, drawn by the guide; this program has "
-                    + ("latents that all data share." if trace.shared else "enumerated ones, or none.")
+                    "it needs a latent for each row, drawn by the guide, but this program has "
+                    + ("latents that all rows share." if trace.shared else "enumerated ones, or none.")
                 )
             sites = list(trace.log_q)
             apart = {n: trace.log_q[n] - trace.log_p.get(n, 0.0) for n in sites}
@@ -295,8 +295,8 @@ class Subject:
             if self.drawn_as[field] in sites:
                 return field, self.drawn_as[field]
         raise ProgramError(
-            f"no site of the model is known to draw one of the fields {', '.join(self.fields)}. Name the site as the "
-            'field: P.sample("x", …, obs=x).'
+            f"ppdgm does not know which site of the model draws a field ({', '.join(self.fields)}). Give the site "
+            'the name of its field: P.sample("x", …, obs=x).'
         )
 
     def simulated_data(self, size: int, seed: int) -> tuple[Sites, Sites]:
@@ -311,8 +311,8 @@ class Subject:
         """
         if lost := self._roles[2]:
             raise ProgramError(
-                f"site {lost[0]!r} is observed at what the model computes of its fields, or at a field that it also "
-                f"computes with ({', '.join(self.conditions)}), so that a simulation draws no such data."
+                f"site {lost[0]!r} observes a value that the model computes from its fields, or a field that it also "
+                f"uses otherwise ({', '.join(self.conditions)}), so the model can't simulate such data."
             )
         latents, observed = self.simulated(size, seed)
         rows = self.rows_for(size, seed)
@@ -322,8 +322,9 @@ class Subject:
         fields |= {n: v for n, v in said.items() if n in self.fields and n not in fields}
         if missing := [n for n in self.fields if n not in fields]:
             raise ProgramError(
-                f"the field {missing[0]!r} is neither drawn by the model nor needed to draw the others, so that a "
-                "simulated datum has none. Give the program simulated(latents, data), which makes it of the latents."
+                f"the field {missing[0]!r} is neither drawn by the model nor needed to draw the others, so simulated "
+                "rows would not have it. Give the program a method simulated(latents, data) that computes it from "
+                "the latents."
             )
         return latents, {n: np.asarray(fields[n], rows[n].dtype) for n in self.fields}
 

@@ -13,9 +13,9 @@ from ppdgm.inference.evaluation.evaluator import Sites, Subject
 from ppdgm.inference.evaluation.posterior import Posterior
 
 _NO_LOO = (
-    "az.loo, az.waic and az.compare would take log p(x|z) of each datum's own latent for a leave-one-out density. It "
-    "is none: the narrower the guide, the better they find it. It is in sample_stats, as log_p_x. Compare by "
-    "fit.log_likelihood() of held-out data."
+    "Each row has its own latent, so log p(x|z) is not a leave-one-out density, but az.loo, az.waic and az.compare "
+    "would use it as one: a guide that is too narrow would get the best score. It is in sample_stats, as log_p_x. "
+    "Compare models by fit.log_likelihood() of held-out data."
 )
 
 
@@ -73,7 +73,7 @@ def export(
         groups["constant_data"] = given
     attrs = {f"left_out_{n}": why for n, why in left_out.items()}
     if posterior.chains > 1:
-        attrs["sampling"] = f"{posterior.chains} Markov chains of each datum, one after another"
+        attrs["sampling"] = f"{posterior.chains} Markov chains for each row, one after another"
     dims = {n: _own_axes(n, drawn_from[n].ndim - 1) for n in posterior.shared}
     dims |= dict.fromkeys(posterior.statistics, ()) if posterior.shared else {}
     return to_arviz(groups, dims, coords=coords, attrs=attrs, inference_library=library, chains=posterior.chains)
@@ -138,14 +138,16 @@ def leave_one_out(subject: Subject, draws: int) -> Loo:
         trace = subject.runtime.trace(subject.params, data, where, draws, subject.seed, given, False)
         if trace.log_q or not trace.shared:
             raise ProgramError(
-                "Leave-one-out needs latents that all data share"
+                "Leave-one-out needs latents that all rows share"
                 + (
-                    f", and site {next(iter(trace.log_q))!r} is one of each datum"
+                    f", but each row has its own latent {next(iter(trace.log_q))!r}"
                     if trace.log_q
-                    else ", and there is none"
+                    else ", but there are none"
                 )
-                + ": leaving a datum out leaves its latent at the prior, so that no weights of posterior draws are "
-                "right. Judge by log_likelihood() of held-out data."
+                + (
+                    ". If a row is left out, the posterior of its latent is the prior, and weights of posterior "
+                    "draws can't show that. Use log_likelihood() of held-out data."
+                )
             )
         given = {n: trace.values[n] for n in trace.shared if n in trace.values}
         keep = min(len(index), subject.size - i * len(index))

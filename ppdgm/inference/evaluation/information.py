@@ -33,7 +33,9 @@ def mutual_information(runtime: Any, params: Any, feed: Feed, seed: int = 0, row
     data, index = feed.rows(np.resize(some_rows(feed.size, rows, seed), rows))
     drawn = runtime.draws(params, data, index, 1, seed)
     if shared := [n for n, z in drawn.items() if z.shape[1] != rows]:
-        raise ProgramError(f"Site {shared[0]!r} is one latent for all data, and mutual information is of each datum's.")
+        raise ProgramError(
+            f"Site {shared[0]!r} is one latent for all data, but mutual information needs a latent for each row."
+        )
     # Particle i is the draw of row i, and is scored under every row.
     given = {n: np.swapaxes(z, 0, 1) for n, z in drawn.items()}
     log_q = np.asarray(runtime.guide(params, data, index, given), float)

@@ -61,10 +61,10 @@ def _drawn(runtime: Any, params: Any, over: Over, decode: bool, reason: NoMean) 
     found = over(of_chunk, DRAWN_ROWS)
     if bad := [n for n, e in errors.items() if not np.isfinite(e)]:
         raise ProgramError(f"{reason} The mean of {DRAWS:,} draws of {bad[0]!r} is not finite either.")
-    told = ", ".join(f"{e:.2g} of {n!r}" for n, e in errors.items())
+    told = ", ".join(f"{e:.2g} for {n!r}" for n, e in errors.items())
     warnings.warn(
-        f"{reason} Latents are Monte Carlo means of {DRAWS:,} draws of the guide, with standard errors of at most "
-        f"{told}.",
+        f"{reason} The latents are Monte Carlo means of {DRAWS:,} draws of the guide, with standard errors of at "
+        f"most {told}.",
         stacklevel=4,
     )
     return found
@@ -74,8 +74,8 @@ def _check_between(name: str, draws: np.ndarray) -> None:
     """Refuse the mean of whole numbers: it is none of the site's values."""
     if np.isfinite(draws).all() and (draws == np.round(draws)).all():
         raise ProgramError(
-            f"Site {name!r} is of whole numbers, beside a latent without a mean that is known: the mean of draws is "
-            "none of its values. Decode draws of the guide instead: fit.posterior(x)."
+            f"Site {name!r} has whole numbers, so the mean of draws is not one of its values, and another latent has "
+            "no known mean. Decode draws of the guide instead: fit.posterior(x)."
         )
 
 

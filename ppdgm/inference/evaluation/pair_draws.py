@@ -38,7 +38,7 @@ class PairDraws:
         self.runtime, self.params, self.rows, self.data_size = runtime, params, rows, data_size
         self.given, self.mean = given, mean
         if unknown := [n for n in given if n not in rows]:
-            raise DataError(f"given: {unknown[0]!r} is no field of the data, which are {', '.join(rows)}.")
+            raise DataError(f"given: got {unknown[0]!r}, expected a field of the data: {', '.join(rows)}.")
         check_finite(given)
         for name, value in given.items():
             _check_held(name, value, *rows[name])
@@ -89,18 +89,18 @@ class PairDraws:
             read = self._moves(name, rows, b, seed, own)
             if name in self.given and not read:
                 raise DataError(
-                    f"given: the model does not read {name!r}, so that what is drawn would not depend on it. It is "
-                    "observed there, say. Leave it out; data that belong to rows come from fit.reconstruct(rows)."
+                    f"given: the model does not read {name!r}, so the draws would not depend on it. Perhaps the "
+                    "model only observes it. Leave it out; to get data for given rows, use fit.reconstruct(rows)."
                 )
             if name not in self.given and read:
                 if len(self.rows) == 1:
                     raise ProgramError(
-                        f"The model reads {name!r}, and not its shape alone, so that it can't be drawn from without "
-                        "data. Use the library's own Predictive with the model and rows."
+                        f"The model uses the values of {name!r}, not only its shape, so ppdgm can't draw from it "
+                        "without data. Use the library's own Predictive with the model and rows."
                     )
                 raise DataError(
-                    f"The model reads the field {name!r}, so that the others are drawn given it. Give its rows: "
-                    f"fit.sample(n, given={{{name!r}: …}})."
+                    f"The model draws the other fields given {name!r}. Give its rows: fit.sample(n, "
+                    f"given={{{name!r}: …}})."
                 )
 
     def _warn_of_factors(self, rows: slice, b: int, seed: int, own: Arrays) -> None:
@@ -113,8 +113,8 @@ class PairDraws:
         if moved:
             warnings.warn(
                 f"Site {moved[0]!r} is a factor that depends on what the model draws. A draw of the model ignores it, "
-                "so that these rows do not have the distribution that bounds are of. Weigh or reject them by the "
-                "factor, or write it as the distribution of a site.",
+                "so these rows do not have the distribution that the bounds use. Weight or reject them by the factor, "
+                "or write it as the distribution of a site.",
                 stacklevel=4,
             )
 

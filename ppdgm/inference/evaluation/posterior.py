@@ -15,7 +15,7 @@ from ppdgm.inference.evaluation.whole_set import whole
 
 How = Literal["guide", "importance", "mcmc"]
 HOW: tuple[str, ...] = get_args(How)
-_OF_ROWS = "The posterior's draws are of each datum's latents; this program has "
+_OF_ROWS = "Draws of the posterior need a latent for each row, but this program has "
 MOST_CHAINED = 1000  # rows for which chains are run, one row after another
 
 
@@ -82,7 +82,7 @@ def _trace(subject: Subject, data: Any, index: np.ndarray, k: int, seed: int) ->
     trace = subject.runtime.trace(subject.params, data, index, k, seed, None, False)
     check_density(trace)
     if trace.shared or trace.marginal is not None or not trace.log_q:
-        raise ProgramError(_OF_ROWS + ("one that all data share." if trace.shared else "enumerated ones, or none."))
+        raise ProgramError(_OF_ROWS + ("one that all rows share." if trace.shared else "enumerated ones, or none."))
     latents = {n: trace.values[n] for n in trace.log_q if n in trace.values}
     return latents, sum(trace.log_p.values()), sum(trace.log_q.values())
 
@@ -110,8 +110,8 @@ def _resampled(subject: Subject, draws: int, k: int) -> Posterior:
 def _chained(subject: Subject, draws: int, warmup: int, chains: int) -> Posterior:
     if subject.size > MOST_CHAINED:
         raise DataError(
-            f"Markov chains run for one datum after another: got {subject.size} data, expected at most {MOST_CHAINED}. "
-            "Hand over a few, or use how='importance'."
+            f"how='mcmc' runs Markov chains for one row after another: got {subject.size} rows, expected at most "
+            f"{MOST_CHAINED}. Give fewer rows, or use how='importance'."
         )
     names = list(subject.feed.fields)
     starts: list[tuple[Any, Sites]] = []
@@ -149,9 +149,9 @@ def _check_proper(subject: Subject, data: Any, index: np.ndarray, start: Sites, 
     for name, slope in slopes.items():
         if (slope == 0).all(axis=0).any():
             raise ProgramError(
-                f"Site {name!r}: log p(x, z) does not depend on it for row {row}, as where it is masked (obs_mask= "
-                "makes a latent of what is missing, and masks it where it is not). Markov chains would never turn. "
-                "Use how='importance', or hand over rows in which nothing is masked."
+                f"Site {name!r}: log p(x, z) does not depend on it for row {row}, perhaps because it is masked there "
+                "(obs_mask= makes a latent of missing values, and masks it in rows that have a value). Markov chains "
+                "would not end. Use how='importance', or give rows in which nothing is masked."
             )
 
 

@@ -201,7 +201,7 @@ class Fit(Diagnosable):
                 field that is not given.
         """
         check_units(units)
-        require("n", n, int, 1, "a whole number of data, at least 1")
+        require("n", n, int, 1, "a whole number of rows, at least 1")
         require("seed", seed, int, 0, "a whole number, at least 0")
         fields = self.info.get("fields", ["x"])
         if not isinstance(given, Mapping | None):
@@ -256,7 +256,7 @@ class Fit(Diagnosable):
         with folder.held():
             check_free(folder.path, overwrite, held=True)
             folder.clear()
-            folder.write_recipe(self.recipe, [] if self.data else ["Its data were handed over in Python."])
+            folder.write_recipe(self.recipe, [] if self.data else ["Its data were given in Python."])
             page = {
                 **self.info,
                 "recipe": self.recipe.table(),
@@ -311,7 +311,7 @@ class Fit(Diagnosable):
     def _latents(self, sites: dict[str, np.ndarray]) -> Sites:
         if not sites:
             raise ProgramError(
-                f"The guide of {type(self.program).__name__} draws no latent: there is nothing to encode."
+                f"The guide of {type(self.program).__name__} draws no latent, so there is nothing to encode."
             )
         return single(sites)
 
@@ -360,7 +360,7 @@ def load(
     arrays, page = open_saved(file)
     own = getattr(program, "backend", None)
     if own and backend not in (None, own):
-        raise CheckpointError(f"backend: got {backend!r}, but a plain {own} pair runs on {own!r} only.")
+        raise CheckpointError(f"backend: got {backend!r}, but a plain {own} pair runs only on {own!r}.")
     recipe = _read_recipe(file, page, program, classes)
     name = recipe.backend if backend is None else backend
     if not isinstance(name, str) or name not in INSTALL:
@@ -402,11 +402,11 @@ def _read_recipe(file: Path, page: Mapping[str, Any], program: Any, classes: Ite
     kind, path = str(page["recipe"]["program"].get("kind", "")), str(file.parent)
     if kind.startswith("plain:") and program is None:
         raise CheckpointError(
-            f"{path} holds a plain pair's parameters. Hand the pair in: load({path!r}, program=pair)."
+            f"{path} has the parameters of a plain pair. Give the pair: load({path!r}, program=pair)."
         )
     own = f"plain:{program.backend}" if isinstance(program, PlainPair) else ""
     if program is not None and (kind if kind.startswith("plain:") else "") != own:
-        raise CheckpointError(f"program: got {program!r}, but {file} holds the parameters of a {kind!r} program.")
+        raise CheckpointError(f"program: got {program!r}, but {file} has the parameters of a {kind!r} program.")
     try:
         return Recipe.from_table(page["recipe"], classes, program)
     except SpecError as error:

@@ -99,11 +99,11 @@ def _check_discrete(name: str, value: np.ndarray, drawn: np.ndarray) -> None:
     fits = (at.sum(-1) == 1) & (at | far).all(-1) if classes else far
     if not fits.all():
         expected = (
-            f"log one-hot vectors, with one 0 and else −{CERTAIN:g} or so" if classes else f"log-odds of ±{CERTAIN:g}"
+            f"log one-hot vectors: one 0, and about −{CERTAIN:g} elsewhere" if classes else f"log-odds of ±{CERTAIN:g}"
         )
         raise ProgramError(
-            f"values: site {name!r} is discrete, as its relaxation is for training alone; got numbers between its "
-            f"values, such as a relaxed draw's, expected {expected}, as trace(…).values has them."
+            f"values: site {name!r}: got numbers between the values of this discrete site, such as a relaxed draw, "
+            f"expected {expected}. Use trace(…).values; the relaxation is only for training."
         )
 
 

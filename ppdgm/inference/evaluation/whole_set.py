@@ -38,9 +38,9 @@ class LogEvidence:
     size: int
 
     def __str__(self) -> str:
-        doubt = "" if self.pareto_k < RELIED else f"; k̂ is {self.pareto_k:.2f}, so that it may be far too low"
+        doubt = "" if self.pareto_k < RELIED else f"; k̂ is {self.pareto_k:.2f}, so it may be much too low"
         return (
-            f"{self.value:.3f} nats of all N = {self.size} rows together (k = {self.k}, Monte Carlo error "
+            f"{self.value:.3f} nats for all N = {self.size} rows together (k = {self.k}, Monte Carlo error "
             f"{self.monte_carlo_error:.3f}, too low by {max(-self.bias, 0.0):.3f} or more{doubt})"
         )
 
@@ -81,7 +81,7 @@ def whole(subject: Subject, k: int, name: str) -> Whole:
         check_density(trace)
         if not trace.shared:
             raise ProgramError(
-                "This is of latents that all data share, and there is none. Each row has a bound of its own: "
+                "This needs latents that all rows share, but there are none. Each row has its own bound: use "
                 "log_likelihood(data)."
             )
         given = {n: trace.values[n] for n in trace.shared if n in trace.values}

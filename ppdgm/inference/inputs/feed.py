@@ -81,7 +81,8 @@ class Feed:
         known = self.runtime.tracer.own_rows
         if known is not None and self.streamed:
             raise DataError(
-                "Data: got a memory-mapped array, but a pair with parameters for each row needs them all: np.array(x)."
+                "Data: got a memory-mapped array, but a pair with parameters for each row needs all rows in memory. "
+                "Give np.array(x)."
             )
         pair_mistakes.check_known(known, self.size)
 
@@ -98,5 +99,8 @@ class Feed:
             DataError: the program itself draws its minibatch.
         """
         if self.runtime.tracer.subsamples:
-            raise DataError("Data: got a memory-mapped array, but a program that subsamples its data needs them all.")
+            raise DataError(
+                "Data: got a memory-mapped array, but a program that subsamples its data needs all rows in "
+                "memory. Give np.array(x)."
+            )
         return take(self.fields, index)

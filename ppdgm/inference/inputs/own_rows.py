@@ -33,9 +33,9 @@ def check_known(
     own = [n for n, v in params.items() if np.ndim(v) and len(v) == size]
     if own and not known() and (_is_blind(runtime, params, feed) or _goes_by_place(runtime, params, feed)):
         raise DataError(
-            f"Data: got other rows than the pair was trained on, and it keeps a row of parameter {own[0]!r} for each "
-            f"of those {size}, by its place. A row would be given what was learned of another. Hand over the training "
-            "data as they were, or use a guide that computes each datum's distribution from x."
+            f"Data: got other rows than the {size} that the pair was trained on, but parameter {own[0]!r} belongs to "
+            "those rows, by position. A new row would get another row's values. Give the training data unchanged, or "
+            "use a guide that computes each row's distribution from x."
         )
 
 

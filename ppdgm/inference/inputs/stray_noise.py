@@ -28,9 +28,9 @@ def check_quiet(runtime: Any, params: Any, feed: Feed) -> None:
     """
     if remedy := noise_of(runtime, params, feed):
         raise ProgramError(
-            "Model or guide draws random numbers outside its sample sites, so that the same latents and data have "
-            f"another bound at every evaluation. {remedy} Or draw the noise in a sample site. Training, without "
-            "validation data, takes it as it is."
+            "The model or the guide draws random numbers outside its sample sites, so the bound would differ at "
+            f"every evaluation, even at the same latents and data. {remedy} Or draw the noise in a sample site. Only "
+            "training without validation data accepts such noise."
         )
 
 
@@ -47,8 +47,8 @@ def check_quiet_model(runtime: Any, params: Any, fields: Mapping[str, Any], size
     """
     if remedy := runtime.model_noise(params, fields, size):
         raise ProgramError(
-            "The model draws random numbers outside its sample sites, so that what is drawn would not have the "
-            f"distribution that evaluations are of. {remedy} Or draw the noise in a sample site."
+            "The model draws random numbers outside its sample sites, so its draws would not have the distribution "
+            f"that evaluations use. {remedy} Or draw the noise in a sample site."
         )
 
 

@@ -115,10 +115,10 @@ class _Look:
         if inside.all():
             return
         row, some = int(np.argmin(inside)), int((~inside).sum())
-        now = ", as it is at the first parameter values" if site.bounds == ("params",) else ""
+        now = ", at the first values of the parameters" if site.bounds == ("params",) else ""
         raise DataError(
-            f"Site {site.name!r}: got data outside the support of {site.told}{now}, first in row {row}; {some} of "
-            f"{len(inside)} rows are. Check the data, or choose a distribution that has them."
+            f"Site {site.name!r}: got data outside the support of {site.told}{now}, first in row {row}. {some} of "
+            f"{len(inside)} rows are affected. Check the data, or choose a distribution with a larger support."
         )
 
     def _rows(self, index: np.ndarray) -> tuple[Any, np.ndarray]:

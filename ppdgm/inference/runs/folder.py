@@ -73,7 +73,9 @@ class Folder:
         try:
             (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CheckpointError(f"out: {path} can't be made ({error.strerror}). Choose another folder.") from None
+            raise CheckpointError(
+                f"out: the folder {path} can't be made ({error.strerror}). Choose another folder."
+            ) from None
 
     def clear(self) -> None:
         """Remove the files of an older run: its files by name, and no others.
@@ -155,7 +157,9 @@ class Folder:
                     break
                 time.sleep(0.05)
             if not held:
-                raise CheckpointError(f"{self.path} is being written by another run that still goes on.")
+                raise CheckpointError(
+                    f"{self.path} is in use: another run is still writing to it. Choose another folder."
+                )
             yield
 
 
@@ -170,7 +174,7 @@ def check_history(history: Mapping[str, np.ndarray], where: str) -> None:
         live = name.startswith("live_") and "live_step"
         like = {"validation_elbo": "validation_step", "validation_step": "validation_elbo"}.get(name, live)
         if length < 0 or (like and length != size.get(like)):
-            beside = f", as many as {like!r}" if like else ""
+            beside = f", the same number as in {like!r}" if like else ""
             raise CheckpointError(f"{where}: history {name!r}: got {shown(history[name])}, expected numbers{beside}.")
 
 
@@ -209,12 +213,14 @@ def find_saved(path: Path, to_resume: bool = False) -> Path:
         if path.is_file():
             return path
         if not path.is_dir():
-            raise CheckpointError(f"{path} is no run folder: there is none. Expected what fit(…, out=…) wrote.")
+            raise CheckpointError(f"{path} does not exist. Give a folder that fit(…, out=…) wrote.")
         check_kinds(path)
         if not (path / RECIPE).is_file():
             if has_begun(path) and not holds_results(path):
                 raise _nothing_saved(path)
-            raise CheckpointError(f"{path} is no run folder: it has no {RECIPE}. Expected what fit(…, out=…) wrote.")
+            raise CheckpointError(
+                f"{path} is not a run's folder: it has no {RECIPE}. Give a folder that fit(…, out=…) wrote."
+            )
         saved = checkpoints_in(path)
         weights = path / WEIGHTS
         if to_resume or not weights.is_file():
@@ -226,10 +232,12 @@ def find_saved(path: Path, to_resume: bool = False) -> Path:
 
 def _nothing_saved(path: Path) -> CheckpointError:
     if is_held(path):
-        return CheckpointError(f"{path} has no checkpoint yet: its run still goes on. Wait for the first one.")
+        return CheckpointError(
+            f"{path} has no checkpoint yet: its run is still going on. Wait for the first checkpoint."
+        )
     again = f"ppdgm fit {path}, or " if (path / RECIPE).is_file() else ""
     anew = f"{again}fit(…, out={str(path)!r})"
-    return CheckpointError(f"{path} has no checkpoint: nothing to go on from. Start it anew: {anew}.")
+    return CheckpointError(f"{path} has no checkpoint to continue from. Start the run again: {anew}.")
 
 
 def open_saved(file: Path, to_resume: bool = False) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -251,10 +259,11 @@ def open_saved(file: Path, to_resume: bool = False) -> tuple[dict[str, np.ndarra
     try:
         read_codings(arrays, page)
     except DataError as error:
-        raise CheckpointError(f"{file} is no checkpoint of a run: {error}") from None
+        raise CheckpointError(f"{file} is not a checkpoint of a run: {error}") from None
     if to_resume and not checkpoint.group(arrays, "trainer"):
         raise CheckpointError(
-            f"{file} is a run's result under another name: it has nothing that training goes on from."
+            f"{file} is a run's result under another name: training can't continue from it, because it has no state "
+            "of the optimiser. Give a checkpoint."
         )
     if to_resume:
         check_page(page, file, resumable=True)
@@ -273,7 +282,7 @@ def _offer(file: Path) -> str:
             except CheckpointError:
                 continue
             return (
-                f" {other.name} is whole: ppdgm resume {folder} --checkpoint {other}, or "
+                f" {other.name} is complete. Use it: ppdgm resume {folder} --checkpoint {other}, or "
                 f"ppdgm.resume({str(folder)!r}, checkpoint={str(other)!r})."
             )
     return ""
@@ -292,8 +301,8 @@ def _check_recipe(path: Path, trained: Mapping[str, Any]) -> None:
     for key in [*now, *then]:
         if now.get(key) != then.get(key):
             raise CheckpointError(
-                f"{path} was changed after training: {key} is {now.get(key)!r}, and was {then.get(key)!r}. A changed "
-                "recipe is a new run: ppdgm fit recipe.toml --out another/folder."
+                f"{path} was changed after training: {key} was {then.get(key)!r}, and is now {now.get(key)!r}. A "
+                "changed recipe is a new run: ppdgm fit recipe.toml --out another/folder."
             )
 
 

@@ -50,15 +50,15 @@ def check_free(out: Path, overwrite: bool, held: bool = False) -> None:
         names = sorted(p.name for p in out.iterdir())
     check_kinds(out)
     if not held and is_held(out):
-        raise CheckpointError(f"out: {out} is being written by a run that still goes on.")
+        raise CheckpointError(f"out: {out} is in use: a run is still writing to it. Choose another folder.")
     whole = RECIPE in names
     if names and not whole and not has_begun(out):
         others = [n for n in names if not _is_own(n)]
-        which = f" ({shown((others or names)[0])}, say)"
-        raise CheckpointError(f"out: {out} holds files that are not a run{which}. Choose another folder.")
+        which = f" (such as {shown((others or names)[0])})"
+        raise CheckpointError(f"out: {out} has files that are not from a run{which}. Choose another folder.")
     if not overwrite and holds_results(out):
-        go_on = f", or go on with it: ppdgm.resume({str(out)!r})" if whole else ""
-        raise CheckpointError(f"out: {out} holds a run already. Choose another folder, give overwrite=True{go_on}.")
+        go_on = f", or continue it: ppdgm.resume({str(out)!r})" if whole else ""
+        raise CheckpointError(f"out: {out} already has a run. Choose another folder, give overwrite=True{go_on}.")
 
 
 def holds_results(out: Path) -> bool:

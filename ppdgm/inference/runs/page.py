@@ -72,7 +72,7 @@ class LivePage(_Record):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not _ascend(self.steps) or any(len(v) > len(self.steps) for v in self.values.values()):
-            raise ValueError("values for each of its steps, in order")
+            raise ValueError("a value for each of its steps, in order")
         return self
 
 
@@ -120,12 +120,12 @@ class Page(_Record):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not _ascend(self.skipped) or any(s >= self.step for s in self.skipped):
-            raise ValueError("skipped: steps that were taken, in order")
+            raise ValueError("steps in 'skipped' that were taken, in order")
         if self.in_a_row > len(self.skipped):
-            raise ValueError("in_a_row: some of the steps that were skipped")
+            raise ValueError("an 'in_a_row' of at most the number of skipped steps")
         looked = [*(self.watch.steps if self.watch else []), *(self.live.steps if self.live else [])]
         if any(s > self.step for s in looked):
-            raise ValueError("watch, live: looks at steps that were taken")
+            raise ValueError("steps in 'watch' and 'live' that were taken")
         return self
 
 
@@ -159,10 +159,10 @@ def check_page(page: Any, file: object, resumable: bool = False) -> Mapping[str,
         detail = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in detail["loc"])
         if detail["type"] == "missing":
-            raise CheckpointError(f"{file} is no checkpoint of a run: it does not tell its {where}.") from None
+            raise CheckpointError(f"{file} is not a checkpoint of a run: it has no {where!r}.") from None
         expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         got = f"{where}: got {shown(detail['input'])}, " if where else ""
-        raise CheckpointError(f"{file} is no checkpoint of a run: {got}expected {expected}.") from None
+        raise CheckpointError(f"{file} is not a checkpoint of a run: {got}expected {expected}.") from None
     return page
 
 

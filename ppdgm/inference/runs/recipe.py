@@ -111,8 +111,8 @@ def check_format(table: Mapping[str, Any]) -> None:
     """Refuse a recipe of another version, or with keys that no recipe has."""
     if (got := table.get("format", FORMAT)) != FORMAT:
         older = isinstance(got, int) and got < FORMAT
-        remedy = "It is an older version's: write it anew." if older else "Update ppdgm."
-        raise SpecError(f"The recipe has format {got!r}, this version of ppdgm reads {FORMAT}. {remedy}")
+        remedy = "It is from an older version. Write the recipe again." if older else "Update ppdgm."
+        raise SpecError(f"The recipe has format {got!r}, but this version of ppdgm reads format {FORMAT}. {remedy}")
     for key, value in table.items():
         if key not in _KEYS:
             raise SpecError(f"A recipe has no {key!r}. {nearest(key, _KEYS)}")
@@ -151,7 +151,7 @@ def _program(table: Any, classes: list[type[Kind]], event_shape: tuple[int, ...]
         raise SpecError('The recipe has no [program] table with a kind, such as kind = "VAE".')
     kind = table["kind"]
     if kind.startswith("plain:"):
-        raise SpecError("The recipe is of a plain pair, which text can't tell. Hand the pair in: program=pair.")
+        raise SpecError("The recipe is for a plain pair, which can't be written as text. Give the pair: program=pair.")
     if event_shape is not None and "event_shape" in find_kind(kind, classes).model_fields:
         table = {"event_shape": list(event_shape), **table}
     return _expect(Spec.from_dict(_with_kinds(table, classes), classes), Program)

@@ -85,7 +85,7 @@ class Keeper:
         best = f"; best validation ELBO {run.watch.best:.3f}" if run.watch and run.watch.values else ""
         if run.live and run.live.steps:
             share = run.live.seconds / max(run.seconds, 1e-9)
-            self.note(f"looked at the latents {len(run.live.steps)} times: {share:.1%} of the time")
+            self.note(f"measured the latents {len(run.live.steps)} times, in {share:.1%} of the time")
         self.note(f"ended at step {run.step} of {run.total}: {run.stopped}{best}")
 
     def draw(self, fit: Any) -> None:

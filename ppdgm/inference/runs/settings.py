@@ -76,8 +76,8 @@ class Training(Spec):
             TrainingError: neither or both of epochs and steps are given, or there are too many.
         """
         if (self.epochs is None) == (self.steps is None):
-            raise TrainingError("Give either epochs=… or steps=…, to say how long to train.")
+            raise TrainingError("Give one of epochs=… and steps=…, for the length of training.")
         steps = self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
         if steps > MOST_STEPS:
-            raise TrainingError(f"Got {steps} steps, expected at most {MOST_STEPS}. Give fewer steps or epochs.")
+            raise TrainingError(f"steps: got {steps}, expected at most {MOST_STEPS}. Give fewer steps or epochs.")
         return steps

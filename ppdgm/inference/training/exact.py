@@ -86,11 +86,11 @@ def check_steps(program: Any, labels: Mapping[str, str]) -> None:
     missing = [n for n in ("e_step", "m_step") if not callable(getattr(program, n, None))]
     if missing:
         raise ProgramError(
-            f"{type(program).__name__} has no {missing[0]}, so EM() can not be exact. Use VariationalEM() or SVI(), or "
-            "give the program e_step(params, x) and m_step(params, statistics)."
+            f"{type(program).__name__} has no {missing[0]}, which EM() needs. Use VariationalEM() or SVI(), or give "
+            "the program e_step(params, x) and m_step(params, statistics)."
         )
     if own := [n for n, label in labels.items() if label == "guide"]:
         raise ProgramError(
-            f"EM() moves the model alone, and the guide has parameters of its own ({own[0]!r}), which would stay "
-            "as they are. Use VariationalEM(), or a guide without, such as posterior='exact'."
+            f"EM() trains only the model, but the guide has its own parameters ({own[0]!r}), which would never "
+            "change. Use VariationalEM(), or a guide without parameters, such as posterior='exact'."
         )

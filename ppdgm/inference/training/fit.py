@@ -188,23 +188,28 @@ def resume(
     folder = file.parent.parent
     own = home.is_file() or home.resolve() == folder.resolve()
     if file.parent.name != CHECKPOINTS or not own:
-        raise CheckpointError(
-            f"{file} is no checkpoint of {path}: expected a file of the run's folder {CHECKPOINTS!r}."
-        )
+        raise CheckpointError(f"checkpoint: got {file}, expected a file in the folder {CHECKPOINTS!r} of {path}.")
     arrays, page = open_saved(file, to_resume=True)
     recipe = _resumed_recipe(folder, page, program, classes)
     if epochs is not None or steps is not None:
         recipe = replace(recipe, training=recipe.training.replace(epochs=epochs, steps=steps))
     total = recipe.training.length(-(-page["data_size"] // (recipe.training.batch_size or 1)))
     if total < page["step"]:
-        raise TrainingError(f"{folder}: the run is already at step {page['step']}, of {total} that were asked for.")
+        raise TrainingError(
+            f"{folder}: the run is already at step {page['step']}, and {total} steps were asked for. Give more "
+            "steps or epochs."
+        )
     if (recipe.training.optimiser == "own") != (optimiser is not None):
-        what = "needs the optimiser of your own that it was started with" if optimiser is None else "has its optimiser"
-        raise TrainingError(f"{folder}: the run {what}: resume(…, optimiser=…).")
+        if optimiser is not None:
+            raise TrainingError(f"optimiser: the run in {folder} already has one. Leave it out.")
+        raise TrainingError(
+            f"{folder}: the run was started with your own optimiser, which is not saved. Give it again: "
+            "resume(…, optimiser=…)."
+        )
     if data is None:
         if recipe.data is None:
             raise DataError(
-                f"{folder}: the run's data were handed over in Python. Hand them over again: resume(…, data)."
+                f"{folder}: the run's data were given in Python, and are not saved. Give them again: resume(…, data)."
             )
         data = load_data(recipe.data)
     job = Job(recipe, data, validation, optimiser, _callbacks(callbacks), progress, None)
@@ -259,5 +264,5 @@ def _choose_backend(program: Any, backend: str | None) -> str:
     if backend is not None and not isinstance(backend, str):
         raise TrainingError(f"backend: got {shown(backend)}, expected 'numpyro' or 'pyro'.")
     if own and backend and own != backend:
-        raise TrainingError(f"backend: got {backend!r}, but this is a plain {own} pair, which runs on {own!r} only.")
+        raise TrainingError(f"backend: got {backend!r}, but a plain {own} pair runs only on {own!r}.")
     return own or backend or "numpyro"

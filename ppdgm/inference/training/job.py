@@ -87,7 +87,7 @@ class Job:
             held_out = _first(self.validation, self.data.validation)
             self.data, self.validation = (leave_labels(recipe.program, d) for d in (self.data.train, held_out))
         if training.early_stopping is not None and self.validation is None:
-            raise TrainingError("early_stopping needs validation=… data to watch.")
+            raise TrainingError("early_stopping needs validation data. Give validation=…, or leave early_stopping out.")
         if training.mixed_precision:
             _check_mixed(recipe)
             check_nets(training, recipe.program)
@@ -111,7 +111,7 @@ class Job:
         self.batches = Batches(size, batch_size, training.seed)
         if self.batches.batch_size % training.accumulate:
             raise TrainingError(
-                f"accumulate: got {training.accumulate}, which does not divide batch_size={self.batches.batch_size}."
+                f"accumulate: got {training.accumulate}, expected a divisor of batch_size={self.batches.batch_size}."
             )
         if training.accumulate > 1:
             _check_pieces(recipe, self.runtime.tracer.batch_size)
@@ -124,7 +124,9 @@ class Job:
         self._first_reading()
         if not first:
             where = "with numpyro.param" if isinstance(recipe.program, PlainPair) else "in build()"
-            raise ProgramError(f"The program has no parameters: there is nothing to train. Declare them {where}.")
+            raise ProgramError(
+                f"The program has no parameters, so there is nothing to train. Declare parameters {where}."
+            )
         engine = recipe.engine
         self.live: Live | None = None
         if training.diagnose_epochs is not None:
@@ -177,7 +179,7 @@ class Job:
         try:
             run.restore(saved.arrays, saved.page)
         except CheckpointError as error:
-            raise CheckpointError(f"{saved.file} is no checkpoint of this run: {error}") from None
+            raise CheckpointError(f"{saved.file} is not a checkpoint of this run: {error}") from None
         if folder is not None:
             folder.drop_after(saved.file)
             if saved.page["recipe"] != self.recipe.table():  # longer than was planned
@@ -262,11 +264,16 @@ class Job:
     def _check_schedules(self) -> None:
         training, engine = self.recipe.training, self.recipe.engine
         if self.own is not None and training.learning_rate is not None:
-            raise TrainingError("learning_rate: works with an optimiser by name; one of your own has its own.")
+            raise TrainingError(
+                "learning_rate: works only with an optimiser that is given by name; your own optimiser has its "
+                "own rate. Leave it out."
+            )
         check_rates(engine, training, self.own is not None)
         some = np.unique(np.linspace(0, self.total - 1, 10_000).astype(np.int64))
         if (training.rate(some) < 0).any():
-            raise TrainingError(f"learning_rate: got {training.learning_rate!r}, expected numbers of at least 0.")
+            raise TrainingError(
+                f"learning_rate: got {training.learning_rate!r}, expected numbers that are not negative."
+            )
         of_program = self.runtime.tracer.schedules
         engine.check(self.total)
         every = {**engine.schedules(), **of_program, "learning_rate": training.rate}
@@ -336,7 +343,7 @@ class Job:
             "its program": isinstance(self.recipe.program, PlainPair),
         }
         missing = [n for n, absent in given.items() if absent]
-        return [f"Handed over in Python, and not told here: {', '.join(missing)}."] if missing else []
+        return [f"This recipe does not contain what was given in Python: {', '.join(missing)}."] if missing else []
 
 
 _OF_GRADIENTS = (
@@ -351,10 +358,10 @@ def _check_exact(recipe: Recipe, labels: Mapping[str, str], size: int) -> None:
     default, training = Training(), recipe.training
     for name in _OF_GRADIENTS:
         if getattr(training, name) != getattr(default, name):
-            raise TrainingError(f"{name}: EM() takes closed-form steps, which have none. Leave it out.")
+            raise TrainingError(f"{name}: EM() takes closed-form steps, which do not use it. Leave it out.")
     if training.batch_size not in (None, size):  # `size` is what the recipe of such a run contains
         raise TrainingError(
-            f"batch_size: got {training.batch_size}, but each step of EM() is of all {size} data. Leave it out."
+            f"batch_size: got {training.batch_size}, but each step of EM() uses all {size} rows. Leave it out."
         )
 
 
@@ -362,8 +369,8 @@ def _check_drawn(before: str) -> None:
     """Refuse to draw x ~ Bernoulli(x) again if x are already 0 or 1: the draws would be x."""
     if before in ("static", "threshold"):
         raise TrainingError(
-            f"binarise: got 'dynamic', but these data were made 0 or 1 as they were loaded (binarise={before!r}), so "
-            "that nothing is left to draw. Say it of the data: load_data(…, binarise='dynamic'), or --binarise dynamic."
+            "binarise: got 'dynamic', but these data are already 0 or 1, because they were loaded with "
+            f"binarise={before!r}. Load them with load_data(…, binarise='dynamic') or --binarise dynamic."
         )
 
 
@@ -372,12 +379,12 @@ def _check_pieces(recipe: Recipe, fixed: int | None) -> None:
     together = [p.engine.together for p in recipe.engine.phases() if p.engine.together]
     if together:
         raise TrainingError(
-            f"accumulate: {together[0]}, so that a step of pieces is not that of the whole. Leave accumulate out, and "
-            "give a smaller batch_size."
+            f"accumulate: {together[0]}, so pieces give another step than the whole minibatch. Leave accumulate out, "
+            "and give a smaller batch_size."
         )
     if fixed is not None:
         raise TrainingError(
-            f"accumulate: the program's own plate fixes the minibatch at {fixed} data, so that it can't be cut into "
+            f"accumulate: the program's own plate fixes the minibatch at {fixed} rows, so it can't be cut into "
             "pieces. Leave accumulate out, or give the plate a smaller subsample_size."
         )
 
@@ -385,32 +392,33 @@ def _check_pieces(recipe: Recipe, fixed: int | None) -> None:
 def _check_state(statistics: str | None) -> None:
     if statistics is not None:
         raise TrainingError(
-            f"accumulate: {statistics}, and would see one piece at a time: a step of pieces is not that of the whole. "
-            "Leave accumulate out, or use layer or group norm."
+            f"accumulate: {statistics}, and would see one piece at a time, so pieces give another step than the "
+            "whole minibatch. Leave accumulate out, or use layer or group norm."
         )
 
 
 def _check_mixed(recipe: Recipe) -> None:
     """Refuse mixed precision if it would not do what it promises."""
     if recipe.training.dtype == "float64":
-        raise TrainingError("mixed_precision: got it with dtype='float64'; expected one of the two.")
+        raise TrainingError("mixed_precision: got True with dtype='float64'. Give only one of them.")
     program = recipe.program
     own = isinstance(program, PlainPair) or any(
         isinstance(u.spec, ForeignNet) for u in program.declarations().nets.values()
     )
     if own:
         raise TrainingError(
-            "mixed_precision: modules of your own, and plain pairs, multiply in the types that they were written with. "
-            "Leave it out, and write them with bfloat16."
+            "mixed_precision: does not change your own modules and plain pairs, which multiply in the types that you "
+            "wrote. Leave it out, and use bfloat16 in your code."
         )
 
 
 def _same_data(saved: Saved, facts: Mapping[str, Any]) -> None:
-    for name, what in (("fields", "fields"), ("data_size", "number of data"), ("fingerprint", "content")):
+    for name, what in (("fields", "fields"), ("data_size", "number of rows"), ("fingerprint", "content")):
         if saved.page.get(name) != facts[name]:
             raise DataError(
-                f"Data: other data than the run was started with: their {what} was {saved.page.get(name)!r}, "
-                f"and is {facts[name]!r}. To go on with other data, start anew: fit(…, params=load(…).params)."
+                f"Data: got other data than the run was started with: the {what} was {saved.page.get(name)!r}, and "
+                f"is now {facts[name]!r}. To train on other data, start a new run from the parameters: fit(…, "
+                "params=load(…).params)."
             )
 
 
@@ -422,14 +430,19 @@ def _choose_batch(runtime: Any, batch_size: int | None, size: int) -> int:
     own, known = runtime.tracer.batch_size, runtime.tracer.own_rows
     if own and own == known and batch_size not in (None, own):
         raise TrainingError(
-            f"batch_size: got {batch_size}, but the pair takes all its {own} rows, as it has something for each: a "
-            "parameter, or an array that it closes over. Leave batch_size out; or subsample the plate, and take each "
-            "row's by its indices; or hand the array over as a field of the data."
+            f"batch_size: got {batch_size}, but the pair needs all its {own} rows at once, because it has a "
+            "parameter for each row, or an array with all rows. Leave batch_size out; or subsample the plate and "
+            "index by row; or give the array as a field of the data."
         )
     if own and batch_size not in (None, own):
-        raise TrainingError(f"batch_size: got {batch_size}, but the program's own plate fixes it at {own}.")
+        raise TrainingError(
+            f"batch_size: got {batch_size}, but the program's own plate fixes it at {own}. Leave it out."
+        )
     if own and own > size:
-        raise TrainingError(f"The program's plate takes minibatches of {own}, but there are {size} data.")
+        raise TrainingError(
+            f"The program's plate takes minibatches of {own} rows, but the data have only {size} rows. Change "
+            "the plate's size."
+        )
     return own or batch_size or 100
 
 

@@ -139,15 +139,16 @@ class Run:
     def _check_history(self, history: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> None:
         """Refuse a history that does not belong to the steps that were taken."""
         if (self.director is None) != (page["director"] is None):
-            raise CheckpointError(f"director: got {shown(page['director'])}, which is not this engine's.")
+            raise CheckpointError(f"director: got {shown(page['director'])}, which does not belong to this engine.")
         turns = [] if self.director is None else ["phase"]
         for name in ("step", *self.engine.metrics, *turns):
             if len(history.get(name, ())) != page["step"]:
                 raise CheckpointError(
-                    f"history {name!r}: got {len(history.get(name, ()))} numbers, expected {page['step']}, one a step."
+                    f"history {name!r}: got {len(history.get(name, ()))} numbers, expected {page['step']}, one per "
+                    "step."
                 )
         if turns and not np.isin(history["phase"], np.arange(len(self.engine.phases()))).all():
-            raise CheckpointError("history 'phase': got numbers that are no phases of this engine.")
+            raise CheckpointError("history 'phase': got numbers that are not phases of this engine.")
 
     def go_back(self) -> None:
         """Count only the steps up to the last good state."""
@@ -219,7 +220,11 @@ class Run:
         feed = self.watch.judge.feed if self.watch else self.feed
         information = mutual_information(self.trainer.runtime, self.trainer.judged, feed)
         self.director.look(information)
-        state = "the guide lags no longer" if not self.director.aggressive else "the guide goes first"
+        state = (
+            "the guide no longer lags, both are trained together"
+            if not self.director.aggressive
+            else ("the guide is trained before the model")
+        )
         self.keeper.note(f"mutual information {information:.3f} nats at step {self.step}: {state}")
 
     def _advance_by(self, count: int) -> None:
@@ -278,7 +283,8 @@ class Run:
         if self.in_a_row >= self.training.max_skipped:
             self.stopped = "not finite"
             message = (
-                f"{self.in_a_row} steps in a row were not finite: training stops, with the parameters before them."
+                f"{self.in_a_row} steps in a row were not finite. Training stops, and returns the parameters from "
+                "before these steps."
             )
             self.report.warn(f"{message} {ADVICE}")
             self.keeper.note(message)

@@ -25,10 +25,11 @@ def check_folder(training: Training, out: Any, overwrite: bool) -> None:
     changed = [n for n in OF_RUNS_WITH_FOLDERS if getattr(training, n) != getattr(default, n)]
     if out is None and (given := [*changed, *(["overwrite"] if overwrite else [])]):
         raise TrainingError(
-            f"{given[0]}: it is about the run's folder, and there is none. Give out=…, or leave it out."
+            f"{given[0]}: is a setting of the run's folder, but there is no folder. Give out=…, or leave {given[0]} "
+            "out."
         )
     if len(changed) == len(OF_RUNS_WITH_FOLDERS):
-        raise TrainingError("checkpoint_minutes: checkpoint_steps says already when to save. Give one of the two.")
+        raise TrainingError("checkpoint_minutes: got checkpoint_steps too. Give only one of them.")
 
 
 def check_rates(engine: Engine, training: Training, own: bool) -> None:
@@ -45,12 +46,13 @@ def check_rates(engine: Engine, training: Training, own: bool) -> None:
     theirs = [phase.learning_rate is not None for phase in engine.phases()]
     if own and any(theirs):
         raise TrainingError(
-            "Stage: learning_rate works with an optimiser by name; one of your own has its own. Leave it out."
+            "Stage: learning_rate works only with an optimiser that is given by name; your own optimiser has its own "
+            "rate. Leave it out."
         )
     if theirs and all(theirs) and training.learning_rate is not None:
         raise TrainingError(
-            "learning_rate: every stage has a learning rate of its own, so that no step would take this one. Leave it "
-            "out, or leave it out of a stage."
+            "learning_rate: every stage has its own learning rate, so no step would use this one. Leave it out, here "
+            "or in a stage."
         )
 
 
@@ -79,5 +81,5 @@ def check_nets(training: Training, program: Any) -> None:
     """
     if training.mixed_precision and not isinstance(program, PlainPair) and not program.declarations().nets:
         raise TrainingError(
-            "mixed_precision: it is for nets, and this program has none, so that it would change nothing. Leave it out."
+            "mixed_precision: is for nets, and this program has none, so it would change nothing. Leave it out."
         )

@@ -9,7 +9,10 @@ import numpy as np
 
 from ppdgm.language.vocabulary import Trace
 
-ADVICE = "Try a smaller learning_rate, clip_norm=…, or a larger min_scale; and see that these data can be."
+ADVICE = (
+    "Try a smaller learning_rate, clip_norm=…, or a larger min_scale, and check that these data are possible "
+    "under the model."
+)
 
 
 FAR, LAST = 100.0, 100  # allowed fall in first ELBOs (at least 1 nat); last steps that are averaged
@@ -24,7 +27,7 @@ def diverged(history: Mapping[str, np.ndarray]) -> str:
     first, last = float(elbo[0]), float(elbo[-min(LAST, len(elbo) // 2) :].mean())
     if last >= first - FAR * max(1.0, abs(first)):
         return ""
-    return f"Training diverged: the ELBO began at {first:.4g} nats per row, and ended at {last:.4g}."
+    return f"Training diverged: the ELBO was {first:.4g} nats per row at the start, and {last:.4g} at the end."
 
 
 def describe(step: int, terms: Trace, gradients: Mapping[str, np.ndarray], rows: np.ndarray) -> str:
@@ -51,14 +54,19 @@ def _cause(terms: Trace, gradients: Mapping[str, np.ndarray], rows: np.ndarray) 
             data = sorted({int(i) for i in rows[found]})
             shown = f"{data[:8]}"[:-1] + (", …]" if len(data) > 8 else "]")
             number = value[:, found][bad[:, found]].flat[0]
-            return f"{what} of site {site!r} is {number} for data {shown} ({len(data)} of the minibatch's {len(rows)})"
+            return (
+                f"{what} of site {site!r} is {number} in rows {shown} ({len(data)} of the {len(rows)} in the minibatch)"
+            )
     for name, value in gradients.items():
         if not np.isfinite(value).all():
-            return f"the gradient of {name!r} is {value[~np.isfinite(value)].flat[0]}, though all terms are finite"
+            return f"the gradient of {name!r} is {value[~np.isfinite(value)].flat[0]}, although all terms are finite"
     largest = max(gradients, key=lambda n: np.abs(gradients[n]).max(initial=0.0), default="")
     if largest and (size := float(np.abs(gradients[largest]).max())) > 1e15:
         return f"the gradient of {largest!r} is as large as {size:.1e}, which overflows in the optimiser"
-    return "the objective or its gradient is not finite, by draws that can't be repeated outside the compiled step"
+    return (
+        "the objective or its gradient is not finite, but a repetition outside the compiled step was finite, so "
+        "the cause is not known"
+    )
 
 
 def _quantities(terms: Trace) -> list[tuple[str, str, np.ndarray]]:

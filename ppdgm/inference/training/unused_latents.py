@@ -51,9 +51,9 @@ class Unused:
         if not self.told:
             return f"the KL is above {NATS:g} nats again at step {step:,}: the latents are in use"
         return (
-            f"The KL has stayed below {NATS:g} nats per row for {self.steps:,} steps, at step {step:,}: the model is "
-            "trained as one without latents. Stop it, and try a KL warm-up (beta=Linear(start=0, steps=…)), free bits "
-            "(free_bits=0.1), LaggingInference(), a smaller β, or a weaker decoder."
+            f"The KL has stayed below {NATS:g} nats per row for {self.steps:,} steps, at step {step:,}: the model "
+            "learns to ignore its latents. Stop training, and try a KL warm-up (beta=Linear(start=0, steps=…)), free "
+            "bits (free_bits=0.1), LaggingInference(), a smaller β, or a weaker decoder."
         )
 
 
