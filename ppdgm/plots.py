@@ -80,7 +80,7 @@ def samples_picture(
     if data is not None:
         data = _rows("data", data)
         if data.shape[1:] != samples.shape[1:]:
-            raise DataError(f"data: got shape {data.shape[1:]}, expected {samples.shape[1:]}, as samples have.")
+            raise DataError(f"data: got shape {data.shape[1:]}, expected {samples.shape[1:]}, the shape of samples.")
     if is_image(samples.shape[1:]):
         return _image_samples(path, samples[:MOST_IMAGES], title or _counted(len(samples)))
     return _table_samples(path, samples, data, names)
@@ -106,7 +106,7 @@ def history_picture(path: str | Path, history: Mapping[str, np.ndarray]) -> Path
     )
     names = [n for n in names if n in history and len(history[n])][:2]
     if not names:
-        raise DataError(f"Got a history of {', '.join(history) or 'nothing'}, expected metrics over steps.")
+        raise DataError(f"history: got {', '.join(history) or 'nothing'}, expected metrics over steps.")
     figure = _figure(8, 1.2 + 2.6 * len(names))
     panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
     window = _window(len(history[names[0]]))
@@ -206,7 +206,7 @@ def _table_samples(path: str | Path, samples: np.ndarray, data: np.ndarray | Non
             axes.set_title(column_name(names, i, drawn.shape[1]), fontsize=8, loc="left")
     if seen is not None:
         panels[0].legend(fontsize=7, frameon=False)
-    what = f"{len(drawn):,} samples of the model" + ("" if seen is None else f", and {len(seen):,} data")
+    what = f"{len(drawn):,} samples of the model" + ("" if seen is None else f", and {len(seen):,} rows of data")
     more = f", columns 0 to {shown - 1} of {drawn.shape[1]}" if shown < drawn.shape[1] else ""
     figure.suptitle(what + more, fontsize=9)
     figure.supylabel("density", fontsize=8)
@@ -241,7 +241,7 @@ def _curve(axes: Any, name: str, history: Mapping[str, np.ndarray]) -> list[str]
     """Draw a metric, and return the remarks on it."""
     title = {
         "elbo": "ELBO: a lower bound on log p(x); higher is better",
-        "kl": "KL(q(z|x) ‖ p(z)): what the latents tell of x; near 0, they are not used",
+        "kl": "KL(q(z|x) ‖ p(z)): the information on x in the latents; if it is near 0, they are not used",
     }.get(name, name)
     values = np.asarray(history[name], float)
     window = _window(len(values))
@@ -264,11 +264,13 @@ def _curve(axes: Any, name: str, history: Mapping[str, np.ndarray]) -> list[str]
         axes.plot(history["validation_step"], held, "o", color=ORANGE, markersize=3.5, label="validation")
         axes.legend(fontsize=8, frameon=False, loc="lower right")
         shown.append(held[np.isfinite(held)][len(held) // 20 :])
-        notes.append("Validation well below training, and falling, is overfitting.")
+        notes.append("If validation is far below training, and falls, the model is overfitting.")
     for step in history.get("skipped_step", ()):
         axes.axvline(step + 1, color=GREY, linewidth=0.6, alpha=0.5)
     if len(history.get("skipped_step", ())) and name == "elbo":
-        notes.append(f"Grey lines: {len(history['skipped_step'])} steps that were skipped, as they were not finite.")
+        notes.append(
+            f"Grey lines: {len(history['skipped_step'])} steps that were skipped, because they were not finite."
+        )
     return notes + _limits(axes, name, np.concatenate(shown), mean)
 
 

@@ -230,7 +230,7 @@ def test_what_a_program_can_not_give_is_withheld_with_the_reason(backend):
     x = (X > 0).astype("float32")
     found = fit.diagnose(x, **QUICK)
     assert set(found.withheld) == {"gaps", "annealing"} and "discrete" in found.withheld["gaps"]
-    assert "Not told, gaps" in str(found)
+    assert "Not available, gaps" in str(found)
     assert found.use is not None and found.surgery is not None and found.calibration
     single = ppdgm.models.Autoencoder(event_shape=(6,), latent=2, encoder=MLP(hidden=(4,)), decoder=MLP(hidden=(4,)))
     told = Fit(single, single.initialise(0), backend).diagnose(x, **QUICK)
@@ -305,7 +305,7 @@ def test_numbers_that_are_not_finite_are_told_first():
 def test_a_verdict_names_the_cause():
     rng, about = np.random.default_rng(0), lambda found: {f.about: f for f in found.verdict}
     rising = Diagnosis("VAE", 10, history={"elbo": np.linspace(-40, -20, 100) + rng.normal(size=100)})
-    assert about(rising)["Training"].grade == "warning" and "Train longer" in about(rising)["Training"].advice
+    assert about(rising)["Training"].grade == "warning" and "First train longer" in about(rising)["Training"].advice
     assert "Training" not in about(Diagnosis("VAE", 10, history={"elbo": -20 + rng.normal(size=100)}))
     held = {"elbo": np.linspace(-40, -20, 100), "validation_elbo": np.array([-30, -25, -24, -24, -24, -24.0])}
     assert "Training" not in about(Diagnosis("VAE", 10, history=held))  # the validation's is what counts

@@ -45,7 +45,7 @@ def test_data_in_order_are_no_wrong_family(backend):
     fit = fit_of("exact", backend=backend)
     found = fit.diagnose(IN_ORDER, parts="predictive", replicated=99, replicated_size=200)
     assert {f.about: f.grade for f in found.verdict} == {"Posterior predictive": "good", "Prior predictive": "good"}
-    assert "of 200 of the 2,000 data, chosen at random" in str(found) and found.sizes["predictive checks"] == 200
+    assert "of 200 of the 2,000 rows, chosen at random" in str(found) and found.sizes["predictive checks"] == 200
     first = fit.diagnose(IN_ORDER[:200], parts="predictive", replicated=99, replicated_size=200)  # a wrong twin
     assert {f.grade for f in first.verdict} == {"warning"}
 

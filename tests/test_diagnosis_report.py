@@ -152,9 +152,9 @@ def test_the_page_has_everything_once_and_needs_nothing(whole):
     assert len(headings) == len(set(headings))
     for heading in ("VAE on numpyro, 50 steps, done", "Verdict", "Samples", "Data and reconstructions", "Latent space",
                     "Prior and aggregated posterior", "Latent traversals", "Interpolations", "Codes of the data",
-                    "Bound over particles", "KL per dimension", "Pareto k̂ of each datum", "Calibration",
+                    "Bound over particles", "KL per dimension", "Pareto k̂ of each row", "Calibration",
                     "Coverage of intervals", "Posterior predictive checks", "Prior predictive checks", "ELBO surgery",
-                    "Inference gap, datum by datum", "Training curve", "What is not told, and why",
+                    "Inference gap, row by row", "Training curve", "What is not available, and why",
                     "Recipe and versions"):  # fmt: skip
         assert headings.count(heading) == 1, heading
     assert [tag for tag, _ in page.headings][:2] == ["h1", "h2"]

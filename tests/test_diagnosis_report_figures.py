@@ -145,7 +145,7 @@ def test_what_is_drawn_is_what_was_measured():
     points = drawn["pareto-k"].figure.axes[0].collections[0].get_offsets()
     np.testing.assert_allclose(points, np.c_[found.weights.effective_sample_size, found.weights.pareto_k])
     worst = found.weights.worst(3)
-    assert all(f"datum {i}" in labels_of(drawn["pareto-k"]) for i in worst)
+    assert all(f"row {i}" in labels_of(drawn["pareto-k"]) for i in worst)
     u = found.calibration["z"]
     red = [line for line in drawn["calibration"].figure.axes[0].lines if line.get_linewidth() == 1.5]
     assert len(red) == len(u.failing) == 3 and "z: 3 of 3 fail" in labels_of(drawn["calibration"])

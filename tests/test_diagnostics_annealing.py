@@ -76,7 +76,7 @@ def test_a_wrong_sign_is_seen_as_crossed_bounds():
 
 
 def test_bad_chains_are_refused():
-    with pytest.raises(DataError, match="reverse: got N = 3 data, expected 5"):
+    with pytest.raises(DataError, match="reverse: got N = 3 rows, expected 5"):
         bracket(np.zeros((2, 5)), np.zeros((2, 3)))
     with pytest.raises(DataError, match="forward: got nan"):
         bracket(np.full((2, 5), np.nan))
@@ -157,7 +157,7 @@ def test_a_narrow_guide_is_told_to_be_refined():
     assert found.guide_k > 0.7 and (found.pareto_k > 0.7).any() and "refine it first" in str(found)
     worst = found.worst(3)
     assert found.pareto_k[worst[0]] == found.pareto_k.max() and len(worst) == 3
-    assert f"the worst datum {worst[0]}." in str(found)
+    assert f"the worst is row {worst[0]}." in str(found)
 
 
 def test_values_are_those_of_arviz(monkeypatch):
@@ -182,7 +182,7 @@ def test_values_are_those_of_arviz(monkeypatch):
 def test_a_latent_per_datum_is_refused_with_the_reason():
     seen, log_p, log_q = guide(number=100)
     with pytest.raises(
-        DataError, match=r"log_p: got shape \(100, 30\), a density per datum.*leaves its latent at the prior"
+        DataError, match=r"log_p: got shape \(100, 30\), a density per row.*the posterior of its latent is the prior"
     ):
         loo(seen, seen, log_q)
     with pytest.raises(DataError, match=r"log_q: got shape \(100, 30\)"):

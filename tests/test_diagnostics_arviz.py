@@ -236,7 +236,9 @@ def test_what_is_of_chains_is_withheld_with_a_reason():
     assert "effective_sample_size" in withheld("ess_bulk")
     for name in ("mcse", "energy", "divergences", "trace", "rank", "autocorr"):
         assert withheld(name).endswith(".")
-    with pytest.raises(DataError, match=r"name: got 'r_hot', which isn't withheld. Did you mean 'r_hat'"):
+    with pytest.raises(
+        DataError, match=r"name: got 'r_hot', expected the name of a diagnostic of chains. Did you mean 'r_hat'"
+    ):
         withheld("r_hot")
     with pytest.raises(DataError, match="name: got 3"):
         withheld(3)
@@ -272,7 +274,7 @@ REFUSED = {
     "other data": (
         {"observed_data": {"x": np.zeros((N, 2))}, "posterior": {"theta": np.zeros((S, 7))}},
         {},
-        "groups['posterior']['theta']: got 7 along 'datum', expected 12. Where it has no axis of data, give dims={",
+        "groups['posterior']['theta']: got 7 along 'datum', expected 12. If it has no axis of data, give dims={",
     ),
     "other draws": ({"prior": {"a": np.zeros(3), "b": np.zeros(4)}}, {}, "['b']: got 4 along 'draw', expected 3"),
     "too few labels": (
@@ -283,7 +285,7 @@ REFUSED = {
     "labels of no axis": (
         {"posterior": {"z": np.zeros((S, N, D))}},
         {"coords": {"z_dims": ["a", "b", "c"]}},
-        "coords: got 'z_dims', which is no axis of these arrays. Did you mean 'z_dim'?",
+        "coords: got 'z_dims', which is not an axis of these arrays. Did you mean 'z_dim'?",
     ),
     "too many axes": (
         {"posterior": {"z": np.zeros((S, N, D))}},
@@ -294,14 +296,14 @@ REFUSED = {
     "chunks that don't fit": (
         {"posterior": {"z": iter([np.zeros((3, 2)), np.zeros((4, 2))])}},
         {},
-        "groups['posterior']['z'], chunk 1: got shape (4, 2), which doesn't go with (3, 2)",
+        "groups['posterior']['z'], chunk 1: got shape (4, 2), which doesn't match (3, 2)",
     ),
     "too many chunks": (
         {"posterior": {"z": iter([np.zeros((3, 2)), np.zeros((3, 2))])}},
         {"coords": {"datum": [1, 2, 3]}},
-        "groups['posterior']['z']: got chunks of 4 data in all, expected 3",
+        "groups['posterior']['z']: got chunks of 4 rows in all, expected 3",
     ),
-    "no chunks": ({"posterior": {"z": iter([])}}, {}, "got chunks of 0 data in all, expected at least one"),
+    "no chunks": ({"posterior": {"z": iter([])}}, {}, "got chunks of 0 rows in all, expected at least one"),
 }
 
 
@@ -332,7 +334,7 @@ def test_arvizs_daily_warning_is_not_passed_on(tmp_path):
     assert fresh.returncode == 0 and fresh.stderr == ""
     if FIRST:
         (tmp_path / "file").touch()
-        assert "Set XDG_CACHE_HOME to one that it can." in run(tmp_path / "file").stderr
+        assert "Set XDG_CACHE_HOME to a folder that can be written." in run(tmp_path / "file").stderr
 
 
 def test_importing_is_light_and_names_are_there():

@@ -155,7 +155,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     np.testing.assert_allclose(found.standard_errors, np.sqrt(found.levels * (1 - found.levels) / 1000))
     assert (np.abs(found.shares - found.levels[:, None]) < 4 * found.standard_errors[:, None]).all()
     assert (np.abs(found.overall - found.levels) < 4 * found.overall_errors).all()
-    assert str(found).startswith("50% intervals hold ")
+    assert str(found).startswith("50% intervals contain ")
 
 
 @pytest.mark.statistical
@@ -264,7 +264,7 @@ def test_bad_ranks_are_refused():
         uniformity(ranks(*EXACT), 50)
     with pytest.raises(DataError, match="ranks: got float64, expected whole numbers"):
         uniformity(pit(ranks(*EXACT), 99), 99)
-    with pytest.raises(DataError, match="N = 39 data, expected at least 40"):
+    with pytest.raises(DataError, match="N = 39 rows, expected at least 40"):
         uniformity(ranks(*EXACT)[:39], 99)
     for bins in (1, 101, "a"):
         with pytest.raises(PpdgmError, match="bins: got"):

@@ -110,9 +110,9 @@ def test_bad_input_is_refused():
         "expected mappings": (means, None),
         r"kl\['z'\]: got shape \(5, 3\), expected \[N, D = 2\]": ({"z": means}, {"z": np.zeros((5, 3))}),
         r"kl\['z'\]: got shape \(5, 2, 2\)": ({}, {"z": np.zeros((5, 2, 2))}),
-        "got one datum": ({"z": means[:1]}, None),
-        r"kl\['z'\]: got one datum": ({}, {"z": means[:1]}),
-        "means: got none for site 'z'": ({}, {"z": np.zeros(5)}),
+        "got one row": ({"z": means[:1]}, None),
+        r"kl\['z'\]: got one row": ({}, {"z": means[:1]}),
+        "means: got no means for site 'z'": ({}, {"z": np.zeros(5)}),
         r"means\['z'\]: got nan": ({"z": means * np.nan}, None),
     }
     for told, (given, kl) in cases.items():

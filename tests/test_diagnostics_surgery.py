@@ -131,7 +131,7 @@ def test_bad_terms_are_refused():
         elbo_surgery(one, one, one, np.zeros((3, 5)))
     with pytest.raises(DataError, match="own: got nan at index"):
         elbo_surgery(one, one * np.nan, one, one)
-    with pytest.raises(DataError, match=r"aggregated: at draw 0 of datum 0, .* above log N = 1.609"):
+    with pytest.raises(DataError, match=r"aggregated: at draw 0 of row 0, .* above log N = 1.609"):
         elbo_surgery(one, one, one - 3.0, one)
     with pytest.raises(PpdgmError, match="saturation: got 2"):
         elbo_surgery(one, one, one, one, saturation=2.0)

@@ -167,7 +167,7 @@ def test_the_worst_data_are_named():
     )
     assert list(quality.worst(4)) == [1, 3, 2, 0]
     assert quality.threshold == 0.5
-    assert "datum 1" in str(quality) and "3 above 0.7" in str(quality)
+    assert "row 1" in str(quality) and "3 above 0.7" in str(quality)
 
 
 # --- effective sample size --------------------------------------------------------------------------------------------
@@ -397,7 +397,7 @@ def test_other_bad_arguments_are_refused():
     for arguments in ({"n": 0}, {"n": 1.5}, {"n": 1, "seed": -1}, {"n": 1, "first": "a"}):
         with pytest.raises(PpdgmError, match="expected"):
             resample(NORMAL, **arguments)
-    with pytest.raises(DataError, match="all weights of datum 1 are 0"):
+    with pytest.raises(DataError, match="all weights of observation 1 are 0"):
         resample(np.array([[0.0, -np.inf]] * 3), 2)
     with pytest.raises(PpdgmError, match="n: got 0"):
         weight_quality(NORMAL).worst(0)

@@ -224,7 +224,9 @@ def test_what_nothing_draws_is_constant_data(backend):
     assert found.constant_data["label"].values.tolist() == rows["label"].tolist()
     with pytest.raises(DataError, match=r"coords\['datum'\]: got 9 labels, expected 10, one for each row"):
         fit.to_arviz(rows, coords={"datum": range(9)})
-    with pytest.raises(DataError, match=r"coords: got .datm., which is no axis of these arrays\. Did you mean .datum."):
+    with pytest.raises(
+        DataError, match=r"coords: got .datm., which is not an axis of these arrays\. Did you mean .datum."
+    ):
         fit.to_arviz(rows, draws=4, predictive=0, prior=0, coords={"datm": range(10)})
     assert "± nan" not in str(fit.elbo({n: v[:1] for n, v in rows.items()})) + str(
         fit.diagnose({n: v[:1] for n, v in rows.items()}, parts="likelihood", k=40)

@@ -257,7 +257,7 @@ def test_recipes_that_do_not_fit_are_refused(run, tmp_path, case):
     with pytest.raises(CheckpointError) as error:
         ppdgm.load(out)
     assert message in str(error.value) and str(out / "recipe.toml") in str(error.value)
-    with pytest.raises(CheckpointError, match="no run folder"):
+    with pytest.raises(CheckpointError, match="not a run's folder"):
         ppdgm.load(tmp_path)
 
 

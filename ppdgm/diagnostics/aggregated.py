@@ -92,7 +92,7 @@ def log_aggregated_of(log_density: Callable[[Any, slice], Any], draws: Any, n: i
     """
     if not callable(log_density):
         raise PpdgmError("log_density: got no function. Expected one of draws [m, …] and a slice of the data.")
-    require("n", n, int, 1, "a positive whole number of data")
+    require("n", n, int, 1, "a positive whole number of rows")
     require("chunk", chunk, int, 1, "a positive whole number")
     sites = _sites(draws)
     total = len(next(iter(sites.values())))
@@ -106,8 +106,8 @@ def log_aggregated_of(log_density: Callable[[Any, slice], Any], draws: Any, n: i
             terms = float64("log_density(…)", _called(log_density, block, where), "m b", zero_weight=True)
             if terms.shape != (len(top), where.stop - first):
                 raise DataError(
-                    f"log_density(…): got shape {terms.shape}, expected ({len(top)}, {where.stop - first}): "
-                    "draws, then data of the slice."
+                    f"log_density(…): got shape {terms.shape}, expected ({len(top)}, {where.stop - first}): draws, "
+                    "then rows of the slice."
                 )
             higher = np.maximum(top, terms.max(1))
             base = np.where(np.isneginf(higher), 0.0, higher)  # −∞ so far: no row has a density above 0

@@ -95,6 +95,6 @@ def bracket(forward: Any, reverse: Any = None) -> Bracket:
         return Bracket(lower, lower_errors, None, None, len(ahead))
     back = checked("reverse", reverse, "C N", zero_weight=True)
     if back.shape[1] != ahead.shape[1]:
-        raise DataError(f"reverse: got N = {back.shape[1]} data, expected {ahead.shape[1]}, as forward has.")
+        raise DataError(f"reverse: got N = {back.shape[1]} rows, expected {ahead.shape[1]}, the same as forward.")
     upper, upper_errors = log_mean_exp(back)
     return Bracket(lower, lower_errors, -upper, upper_errors, len(ahead))

@@ -102,7 +102,7 @@ def same_shape(**arrays: np.ndarray) -> None:
     (first, like), *others = arrays.items()
     for name, array in others:
         if array.shape != like.shape:
-            raise DataError(f"{name}: got shape {array.shape}, expected {like.shape}, as that of {first}.")
+            raise DataError(f"{name}: got shape {array.shape}, expected {like.shape}, the shape of {first}.")
 
 
 def over_data(array: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:

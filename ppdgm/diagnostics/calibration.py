@@ -32,7 +32,7 @@ class Coverage:
 
     def __str__(self) -> str:
         rows = zip(self.levels, self.overall, self.overall_errors, strict=True)
-        return "\n".join(f"{level:.0%} intervals hold {share:.1%} ± {error:.1%}" for level, share, error in rows)
+        return "\n".join(f"{level:.0%} intervals contain {share:.1%} ± {error:.1%}" for level, share, error in rows)
 
 
 def ranks(draws: Any, truth: Any, seed: int = 0) -> np.ndarray:
@@ -52,7 +52,7 @@ def ranks(draws: Any, truth: Any, seed: int = 0) -> np.ndarray:
     drawn, true = checked("draws", draws, "L N D"), checked("truth", truth, "N D")
     if drawn.shape[1:] != true.shape:
         raise DataError(
-            f"draws: got shape {drawn.shape}, expected (L, *{true.shape}), as truth has shape {true.shape}."
+            f"draws: got shape {drawn.shape}, expected (L, *{true.shape}), because truth has shape {true.shape}."
         )
     require("seed", seed, int, 0, "a whole number, at least 0")
     less, ties = np.zeros((2, *true.shape), dtype=np.int64)
@@ -122,7 +122,7 @@ def check_ranks(ranks: Any, draws: Any) -> np.ndarray:
         DataError: they aren't whole numbers from 0 to L.
         PpdgmError: draws is not a positive whole number.
     """
-    require("draws", draws, int, 1, "a positive whole number, L, of the draws that truth was ranked among")
+    require("draws", draws, int, 1, "a positive whole number L, the number of draws that truth was compared with")
     array = checked("ranks", ranks, "N D", kinds="iu")
     if array.min() < 0 or array.max() > draws:
         raise DataError(f"ranks: got {array.min()} to {array.max()}, expected 0 to L = {draws} draws.")

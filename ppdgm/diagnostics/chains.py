@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from ppdgm.errors import DataError, nearest, shown
 
-_INDEPENDENT = "the draws of a guide are independent: they make one chain, with nothing to converge or to mix"
+_INDEPENDENT = "draws of a guide are independent, so there are no chains that could fail to converge or mix"
 WITHHELD = {
-    "r_hat": f"R̂ compares chains, but {_INDEPENDENT}. Ask for Pareto k̂ (pareto_k) and calibration (uniformity).",
-    "ess": f"The effective sample size of chains corrects for autocorrelation, but {_INDEPENDENT}. Ask for that of "
-    "importance weights: effective_sample_size(log_weights).",
-    "mcse": f"ArviZ's Monte Carlo errors rest on chains, but {_INDEPENDENT}. With S draws it is sd / √S.",
+    "r_hat": f"R̂ compares chains, but {_INDEPENDENT}. Use Pareto k̂ (pareto_k) and calibration (uniformity).",
+    "ess": (
+        f"The effective sample size of chains corrects for autocorrelation, but {_INDEPENDENT}. Use that of "
+        "importance weights: effective_sample_size(log_weights)."
+    ),
+    "mcse": f"ArviZ's Monte Carlo errors need chains, but {_INDEPENDENT}. With S draws the error is sd / √S.",
     "autocorr": f"There is no autocorrelation: {_INDEPENDENT}.",
     "trace": f"A trace plot shows chains, but {_INDEPENDENT}.",
-    "rank": f"Rank plots of draws compare chains, but {_INDEPENDENT}. Ranks of simulated truths are another thing: "
-    "ranks(draws, truth).",
-    "bfmi": "Energy is a quantity of Hamiltonian Monte Carlo: a guide has none.",
-    "divergences": "Divergences are failures of Hamiltonian Monte Carlo: a guide has none.",
+    "rank": (
+        f"Rank plots of draws compare chains, but {_INDEPENDENT}. For ranks of simulated true values, use "
+        "ranks(draws, truth)."
+    ),
+    "bfmi": "Energy is a quantity of Hamiltonian Monte Carlo; a guide has no energy.",
+    "divergences": "Divergences are failures of Hamiltonian Monte Carlo; a guide has no divergences.",
 }
 _ALSO = {
     "rhat": "r_hat",
@@ -39,5 +43,7 @@ def withheld(name: str) -> str:
     """
     key = _ALSO.get(name, name) if isinstance(name, str) else ""
     if key not in WITHHELD:
-        raise DataError(f"name: got {shown(name)}, which isn't withheld. {nearest(str(name), WITHHELD)}")
+        raise DataError(
+            f"name: got {shown(name)}, expected the name of a diagnostic of chains. {nearest(str(name), WITHHELD)}"
+        )
     return WITHHELD[key]

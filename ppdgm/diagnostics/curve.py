@@ -115,13 +115,16 @@ def resample(log_weights: Any, n: int, seed: int = 0, first: int = 0) -> np.ndar
     array = checked("log_weights", log_weights, "K N", zero_weight=True)
     require("n", n, int, 1, "a positive whole number of draws")
     require("seed", seed, int, 0, "a whole number, at least 0")
-    require("first", first, int, 0, "the index of the first datum")
+    require("first", first, int, 0, "the index of the first observation")
     found = np.empty((n, array.shape[1]), dtype=np.intp)
     for where, block in over_data(array):
         top = block.max(0)
         if np.isneginf(top).any():
             datum = where.start + int(np.argmin(top))
-            raise DataError(f"log_weights: all weights of datum {datum} are 0, so none can be resampled. Leave it out.")
+            raise DataError(
+                f"log_weights: all weights of observation {datum} are 0, so they can't be resampled. Leave this "
+                "observation out."
+            )
         rising = np.cumsum(np.exp(block - top), axis=0).T
         for j, total in zip(range(where.start, where.stop), rising, strict=True):
             drawn = np.random.default_rng((seed, first + j)).random(n) * total[-1]
@@ -148,5 +151,5 @@ def _chosen(ks: Iterable[int] | None, draws: int) -> list[int]:
         return [*chosen, draws]
     given = [ks] if isinstance(ks, int | np.integer) else items(ks)
     if not given or not all(isinstance(k, int | np.integer) and 1 <= k <= draws for k in given):
-        raise DataError(f"ks: got {shown(ks)}, expected whole numbers from 1 to K = {draws}, the particles there.")
+        raise DataError(f"ks: got {shown(ks)}, expected whole numbers from 1 to K = {draws}, the number of particles.")
     return sorted({int(k) for k in given})

@@ -71,9 +71,12 @@ class Gaps:
         return _mean(self.refitted - self.guide)
 
     def __str__(self) -> str:
-        about = f"{len(self.index)} data, {self.family} covariance"
+        about = f"{len(self.index)} rows, {self.family} covariance"
         if self.unknown:
-            about += f"; of {self.unknown} of them log p(x) is a lower bound only, and the first two gaps are larger"
+            about += (
+                f"; for {self.unknown} of them log p(x) is only a lower bound, so the first two gaps are larger "
+                "than shown"
+            )
         return (
             f"inference gap {self.inference} nats = approximation gap {self.approximation} + amortisation gap "
             f"{self.amortisation} ({about})"
@@ -209,7 +212,7 @@ class Diagnosis:
         if self.taken:
             lines += ["", self.taken]
         if self.withheld:
-            lines += ["", *(f"Not told, {name}: {why}" for name, why in self.withheld.items())]
+            lines += ["", *(f"Not available, {name}: {why}" for name, why in self.withheld.items())]
         return "\n".join(lines)
 
     @property
@@ -217,7 +220,7 @@ class Diagnosis:
         """A sentence on the parts that used only some of the rows; "" if there are none."""
         sizes = {n: v for n, v in self.sizes.items() if n in SIMULATED or v < self.size}
         told = [f"{n} {v:,} {'simulated ones' if n in SIMULATED else 'chosen at random'}" for n, v in sizes.items()]
-        return f"Of {self.size:,} data: {', '.join(told)}." if told else ""
+        return f"Of {self.size:,} rows, some parts used fewer: {', '.join(told)}." if told else ""
 
     def table(self) -> dict[str, Any]:
         """All numbers as plain values, for JSON."""
@@ -237,7 +240,7 @@ class Diagnosis:
         from ppdgm.diagnostics.inference_data import to_arviz
 
         if not self.pit:
-            why = self.withheld.get("calibration", "it was not asked for: diagnose(…, parts='calibration').")
+            why = self.withheld.get("calibration", "it was not asked for. Use diagnose(…, parts='calibration').")
             raise DataError(f"There are no ranks: {why}")
         return to_arviz({"prior_sbc": self.pit})
 

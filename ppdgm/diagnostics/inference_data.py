@@ -50,7 +50,7 @@ def to_arviz(
     labels = {axis: as_array(f"coords[{axis!r}]", v) for axis, v in (coords or {}).items()}
     for axis, array in labels.items():
         if array.ndim != 1:
-            raise DataError(f"coords[{axis!r}]: got {shown(array)}, expected a label for each place, [{axis}].")
+            raise DataError(f"coords[{axis!r}]: got {shown(array)}, expected a label for each position, [{axis}].")
     require("chains", chains, int, 1, "a positive whole number")
     found = tables(groups, dims or {}, labels, chains)
     notes = _notes(attrs or {}, inference_library)

@@ -153,11 +153,11 @@ def _site(name: str, means: Any, kl: Any, nats: float, threshold: float) -> Site
     variance = None if means is None else _variance(f"means[{name!r}]", means)
     each = None if kl is None else float64(f"kl[{name!r}]", kl, "N …")
     if each is not None and len(each) < 2:
-        raise DataError(f"kl[{name!r}]: got one datum, expected several.")
+        raise DataError(f"kl[{name!r}]: got one row, expected several.")
     if each is None or each.ndim == 1:
         if variance is None:
             raise DataError(
-                f"means: got none for site {name!r}, whose kl is not per dimension. Give its means, [N, D]."
+                f"means: got no means for site {name!r}, whose kl is not per dimension. Give its means, [N, D]."
             )
         total = None if each is None else float(each.mean())
         carries = total is None or total >= nats
@@ -176,7 +176,7 @@ def _variance(name: str, means: Any) -> np.ndarray:
     classes = array.ndim == 3
     array = float64(name, array, "N D C" if classes else "N D")
     if len(array) < 2:
-        raise DataError(f"{name}: got one datum, expected several: the statistic is a variance over data.")
+        raise DataError(f"{name}: got one row, expected several: the statistic is a variance over rows.")
     variance = array.var(0, ddof=1)
     return variance.sum(-1) if classes else variance
 

@@ -46,13 +46,13 @@ class Loo:
         Raises:
             PpdgmError: n is not a positive whole number.
         """
-        require("n", n, int, 1, "a positive whole number of data")
+        require("n", n, int, 1, "a positive whole number of rows")
         return np.argsort(-np.nan_to_num(self.pareto_k, nan=0.7), kind="stable")[:n]
 
     def __str__(self) -> str:
         bad = int((self.pareto_k > 0.7).sum())
-        told = f"k̂ is above 0.7 for {bad} of {len(self.values)} data" + (
-            f", the worst datum {int(self.worst(1)[0])}." if bad else "."
+        told = f"k̂ is above 0.7 for {bad} of {len(self.values)} rows" + (
+            f", the worst is row {int(self.worst(1)[0])}." if bad else "."
         )
         if self.guide_k > 0.7:
             told += f" The guide itself is too far from the posterior (k̂ = {self.guide_k:.2f}): refine it first."
@@ -84,12 +84,12 @@ def loo(log_likelihood: Any, log_p: Any, log_q: Any) -> Loo:
         shape = as_array(name, value).shape
         if len(shape) == 2:
             raise DataError(
-                f"{name}: got shape {shape}, a density per datum; expected [S], of latents that all data share. With a "
-                "latent per datum, leaving a datum out leaves its latent at the prior, and no weights of posterior "
-                "draws are right: judge such a program by log_likelihood() of held-out data."
+                f"{name}: got shape {shape}, a density per row; expected [S], for latents that all rows share. If "
+                "each row has its own latent and a row is left out, the posterior of its latent is the prior, and "
+                "weights of posterior draws can't show that. Use log_likelihood() of held-out data."
             )
         if len(shape) == 1 and shape != (len(seen),):
-            raise DataError(f"{name}: got {shape[0]} draws, expected S = {len(seen)}, as log_likelihood has.")
+            raise DataError(f"{name}: got {shape[0]} draws, expected S = {len(seen)}, the same as log_likelihood.")
     correction = float64("log_p", log_p, "S") - float64("log_q", log_q, "S")
     check_draws("log_likelihood", len(seen), "S")
     correction -= correction.max()

@@ -20,7 +20,7 @@ _SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Bound and information", ("bounds", "kl")),
     ("Is the guide right?", ("pareto-k", "worst-data", "calibration", "coverage")),
     ("Predictive checks", ("posterior-predictive", "prior-predictive")),
-    ("Where the bound goes", ("surgery", "gaps")),
+    ("What the bound loses", ("surgery", "gaps")),
     ("Training curve", ("history",)),
 )
 _TABLES = {"surgery": parts.surgery, "gaps": parts.gaps, "coverage": parts.coverage}  # next to these figures
@@ -85,7 +85,7 @@ def page(diagnosis: Any, drawn: dict[str, Drawing], failed: list[str]) -> str:
             sections.append((heading, f'<div class="figures">{"".join(cards)}</div>{note}' if cards else note))
     reasons = {**diagnosis.withheld, **{f"figure {i}": line for i, line in enumerate(failed, 1)}}
     if reasons:
-        sections.append(("What is not told, and why", parts.withheld(reasons)))
+        sections.append(("What is not available, and why", parts.withheld(reasons)))
     if last := parts.colophon(diagnosis):
         sections.append(("Recipe and versions", last))
     anchors = {heading: f"part-{i}" for i, (heading, _) in enumerate(sections)}
@@ -94,7 +94,7 @@ def page(diagnosis: Any, drawn: dict[str, Drawing], failed: list[str]) -> str:
         f'<section aria-labelledby="{anchors[h]}"><h2 id="{anchors[h]}">{h}</h2>{content}</section>'
         for h, content in sections
     )
-    title, about = escape(diagnosis.title), f"Diagnosis on {diagnosis.size:,} data. {diagnosis.taken}".strip()
+    title, about = escape(diagnosis.title), f"Diagnosis on {diagnosis.size:,} rows of data. {diagnosis.taken}".strip()
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="generator" content="ppdgm">'

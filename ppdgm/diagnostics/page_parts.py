@@ -27,7 +27,7 @@ def verdict(found: Any) -> str:
     """The findings, the worst first, below one line that counts them."""
     findings = found.verdict
     if not findings:
-        return '<p class="card">Nothing was asked that a verdict could be told from.</p>'
+        return '<p class="card">There is no verdict: none of the chosen parts leads to one.</p>'
     count = {grade: sum(f.grade == grade for f in findings) for grade in ("bad", "warning", "good")}
     told = ", ".join(f"{n} {_WORDS[grade]}" for grade, n in count.items() if n)
     rows = []
@@ -65,7 +65,7 @@ def _numbers(found: Any) -> Iterable[tuple[str, str, str]]:
         yield "latents in use", f"{used} of {size}", "dimensions"
     if (w := found.weights) is not None:
         k = np.where(np.isnan(w.pareto_k), -np.inf, w.pareto_k)
-        yield "k̂ above 0.7", f"{np.sum(k > 0.7):,}", f"of {len(k):,} data"
+        yield "k̂ above 0.7", f"{np.sum(k > 0.7):,}", f"of {len(k):,} rows"
         yield "median ESS", number(float(np.median(w.effective_sample_size)), 0), f"of {w.k:,} draws"
     if found.gaps is not None:
         yield "inference gap", number(found.gaps.inference.value), "nats"
@@ -131,8 +131,8 @@ def annealing(found: Any) -> str:
     if (b := found.bracket) is None:
         return ""
     return (
-        f"<p><strong>Annealed importance sampling</strong>, on data simulated from the model: {words(b)}. "
-        "It bounds log p(x) from both sides without the guide; these data are others than those above.</p>"
+        f"<p><strong>Annealed importance sampling</strong>, on data simulated from the model: {words(b)}. It bounds "
+        "log p(x) from both sides without the guide. These are not the data of the table above.</p>"
     )
 
 

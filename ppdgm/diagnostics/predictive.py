@@ -118,7 +118,9 @@ def _data_sets(replicated: Any, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
     for number, value in enumerate(replicated, 1):
         one = checked(f"replicated[{number - 1}]", value, "N …")
         if one.shape != shape:
-            raise DataError(f"replicated[{number - 1}]: got shape {one.shape}, expected {shape}, as observed has.")
+            raise DataError(
+                f"replicated[{number - 1}]: got shape {one.shape}, expected {shape}, the shape of observed."
+            )
         yield one
     if number == 0:
         raise DataError("replicated: got no data sets, expected at least one, [S, N, …].")

@@ -32,7 +32,7 @@ def arviz() -> ModuleType:
         raise PackageMissing(f"This diagnostic uses ArviZ ({error}): pip install 'arviz>=0.23'.") from None
     except OSError as error:
         raise PpdgmError(
-            f"ArviZ can't write its cache folder ({error}). Set XDG_CACHE_HOME to one that it can."
+            f"ArviZ can't write to its cache folder ({error}). Set XDG_CACHE_HOME to a folder that can be written."
         ) from None
 
 
@@ -90,4 +90,6 @@ def check_draws(name: str, draws: int, letter: str) -> None:
         DataError: there are too few; the message shows how many are needed.
     """
     if draws < LEAST:
-        raise DataError(f"{name}: got {letter} = {draws}, expected at least {LEAST}: k̂ is fitted to the largest fifth.")
+        raise DataError(
+            f"{name}: got {letter} = {draws}, expected at least {LEAST}: k̂ is fitted to the largest fifth of them."
+        )

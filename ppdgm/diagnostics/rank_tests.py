@@ -87,12 +87,12 @@ def uniformity(ranks: Any, draws: int, level: float = 0.01, bins: int | None = N
     require("seed", seed, int, 0, "a whole number, at least 0")
     size, width = r.shape
     if size < _LEAST:
-        raise DataError(f"ranks: got those of N = {size} data, expected at least {_LEAST}. Simulate more.")
+        raise DataError(f"ranks: got N = {size} rows, expected at least {_LEAST}. Simulate more rows.")
     if bins is None:
         bins = int(np.clip(size // 20, 2, min(20, draws + 1)))
     require("bins", bins, int, 2, f"a whole number from 2 to L + 1 = {draws + 1}")
     if bins > draws + 1:
-        raise DataError(f"bins: got {bins}, expected 2 to L + 1 = {draws + 1}, the ranks that there are.")
+        raise DataError(f"bins: got {bins}, expected 2 to L + 1 = {draws + 1}, the number of possible ranks.")
     chi2_p = _chi2(r, draws, bins)
 
     at, points, table, null = _null(size, draws, seed)

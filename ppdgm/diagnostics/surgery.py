@@ -46,8 +46,8 @@ class Surgery:
         lines.append(f"log N: {self.most:.3f} nats")
         if self.saturated:
             lines.append(
-                "The mutual information is saturated: it is close to log N, the most that N data can show. Take more "
-                "data to tell information from mismatch."
+                "The mutual information is saturated: it is close to log N, the largest value that N rows can show. "
+                "Use more data to separate information from mismatch."
             )
         return "\n".join(lines)
 
@@ -102,7 +102,7 @@ def _check_mean(information: np.ndarray, most: float) -> None:
     if over.max() > 0.05 * (1.0 + most):  # more than float32's rounding, and less than with other data
         s, n = (int(i) for i in np.unravel_index(int(over.argmax()), over.shape))
         raise DataError(
-            f"aggregated: at draw {s} of datum {n}, own − aggregated is {information[s, n]:.3f} nats, above log N = "
-            f"{most:.3f}. Expected log q(z) = log 1/N Σ_n q(z|x_n) of the same N data: use log_aggregated(draws, loc, "
-            "scale), and give both the same draws."
+            f"aggregated: at draw {s} of row {n}, own − aggregated is {information[s, n]:.3f} nats, above log N = "
+            f"{most:.3f}. Expected log q(z) = log 1/N Σ_n q(z|x_n) of the same N rows: use log_aggregated(draws, "
+            "loc, scale), and give both the same draws."
         )

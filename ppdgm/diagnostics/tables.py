@@ -53,7 +53,9 @@ def tables(groups: Any, dims: Mapping[str, Any], coords: Mapping[str, np.ndarray
     found = {group: _table(group, own, dims, coords, size, several(group)) for group, own in arrays.items()}
     used = {axis for _, labels in found.values() for axis in labels}
     if unknown := [axis for axis in coords if axis not in used]:
-        raise DataError(f"coords: got {unknown[0]!r}, which is no axis of these arrays. {nearest(unknown[0], used)}")
+        raise DataError(
+            f"coords: got {unknown[0]!r}, which is not an axis of these arrays. {nearest(unknown[0], used)}"
+        )
     return found
 
 
@@ -70,10 +72,10 @@ def _table(
             expected = len(coords[axis]) if axis in coords else lengths.setdefault(axis, length)
             if length != expected and axis in coords:
                 raise DataError(
-                    f"coords[{axis!r}]: got {expected} labels, expected {length}, as {where} has along {axis!r}."
+                    f"coords[{axis!r}]: got {expected} labels, expected {length}, the length of {where} along {axis!r}."
                 )
             if length != expected:
-                hint = f" Where it has no axis of data, give dims={{{name!r}: […]}}." if axis == "datum" else ""
+                hint = f" If it has no axis of data, give dims={{{name!r}: […]}}." if axis == "datum" else ""
                 raise DataError(f"{where}: got {length} along {axis!r}, expected {expected}.{hint}")
         if name in axes or name in _DATA:
             raise DataError(f"{where}: a variable can't have the name of an axis. Give it another.")
@@ -111,7 +113,9 @@ def _axes(where: str, group: str, name: Any, rank: int, dims: Any) -> tuple[str,
         if len(given) != own:
             given = tuple(a for a in given if a != "datum")  # as for a draw from a prior
         if len(given) != own:
-            raise DataError(f"dims[{name!r}]: got {dims[name]!r}, expected {own} axes after {lead}, as {where} has.")
+            raise DataError(
+                f"dims[{name!r}]: got {dims[name]!r}, expected {own} axes after {lead}, the number that {where} has."
+            )
         return (*lead, *given)
     lead = GROUPS[group][:rank]
     rest = rank - len(lead)
@@ -126,7 +130,7 @@ def _read(group: str, name: Any, value: Any) -> Any:
     """The value as an array; an iterator stays as it is."""
     where = f"groups[{group!r}][{name!r}]"
     if not isinstance(name, str):
-        raise DataError(f"{where}: got {shown(name)} for a name, expected text.")
+        raise DataError(f"{where}: got the name {shown(name)}, expected text.")
     if isinstance(value, Iterator):
         if "datum" not in GROUPS[group]:
             raise DataError(f"{where}: got an iterator, expected an array: {group} has no axis of data to chunk.")
@@ -157,7 +161,7 @@ def _filled(where: str, chunks: Iterator[Any], axis: int, size: int | None) -> n
         part = _numbers(f"{where}, chunk {i}", chunk)
         first = part.shape if i == 0 else first
         if part.ndim <= axis or part.shape[:axis] + part.shape[axis + 1 :] != first[:axis] + first[axis + 1 :]:
-            raise DataError(f"{where}, chunk {i}: got shape {part.shape}, which doesn't go with {first}.")
+            raise DataError(f"{where}, chunk {i}: got shape {part.shape}, which doesn't match {first}.")
         start, stop = stop, stop + part.shape[axis]
         if size is None:
             held.append(part)
@@ -167,7 +171,7 @@ def _filled(where: str, chunks: Iterator[Any], axis: int, size: int | None) -> n
         if stop <= size:
             out[(slice(None),) * axis + (slice(start, stop),)] = part
     if stop == 0 or stop != (size or stop):
-        raise DataError(f"{where}: got chunks of {stop} data in all, expected {size or 'at least one'}.")
+        raise DataError(f"{where}: got chunks of {stop} rows in all, expected {size or 'at least one'}.")
     return np.concatenate(held, axis) if out is None else out
 
 

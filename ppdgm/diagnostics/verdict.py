@@ -49,7 +49,7 @@ def verdict(found: Any) -> tuple[Finding, ...]:
 def share_of(which: np.ndarray) -> str:
     """How many rows these are, as a number and a share: a share that is rounded to 0 % would hide a few rows."""
     n, size = int(np.sum(which)), len(which)
-    return f"{n:,} of the {size:,} data" + (f" ({n / size:.1%})" if n else "")
+    return f"{n:,} of the {size:,} rows" + (f" ({n / size:.1%})" if n else "")
 
 
 def _training(found: Any) -> Iterator[Finding]:
@@ -58,32 +58,36 @@ def _training(found: Any) -> Iterator[Finding]:
         if value is not None and not np.isfinite(value.values).all():
             bad = int((~np.isfinite(value.values)).sum())
             yield Finding(
-                "Numbers", "bad", f"the {what} of {bad} of {found.size} data is not finite.",
-                "Look at these data, and at the likelihood's support and scales.",
+                "Numbers", "bad", f"the {what} of {bad} of {found.size} rows is not finite.",
+                "Check these rows, and the likelihood's support and scales.",
             )  # fmt: skip
     if found.log_likelihood is not None and np.isfinite(found.log_likelihood.mean):
         error = found.log_likelihood.standard_error  # a single row has none
         text = f"log p(x) = {found.log_likelihood.mean:.2f}{'' if np.isnan(error) else f' ± {error:.2f}'} nats"
         if found.elbo is not None:
             text += f", ELBO {found.elbo.mean:.2f}"
-        yield _fit(found, f"{text}, mean of {found.size:,} data")
+        yield _fit(found, f"{text}, mean over {found.size:,} rows")
 
 
 def _fit(found: Any, text: str) -> Finding:
     """The fit compared with a model without latents; its grade is not better than the other findings allow."""
     if found.baseline is not None:
         gain, plain = found.baseline.gain(found.log_likelihood.values), float(found.baseline.values.mean())
-        text += f"; independent columns have {plain:.2f}"
+        text += f"; a model of independent columns has {plain:.2f}"
         if _loses(found):
-            advice = "The latents make the model no better: see Latents, train longer, or take a richer decoder."
+            advice = "The latents do not improve the model: see Latents, train longer, or use a richer decoder."
             if found.weights is None:  # the guide draws no latents
-                advice = "Train longer, or take a richer model."
-            return Finding("Fit", "bad", f"{text}, and the model has no clear gain over them ({gain} nats).", advice)
-        text += f", and the model {gain} more"
+                advice = "Train longer, or use a richer model."
+            return Finding("Fit", "bad", f"{text}, and this model is not clearly better (gain {gain} nats).", advice)
+        text += f", and this model gains {gain} over it"
     elif found.use is not None and len(found.use.collapsed) == len(found.use.sites):
-        return Finding("Fit", "warning", f"{text}, of a model that does without its latents.")
+        return Finding("Fit", "warning", f"{text}. The model ignores its latents.")
     if any(f.grade == "bad" for f in _weights(found)):
-        return Finding("Fit", "warning", f"{text}. It is too low, as the guide's draws miss the posterior: see Guide.")
+        return Finding(
+            "Fit",
+            "warning",
+            (f"{text}. This estimate is too low, because the guide's draws miss the posterior: see Guide."),
+        )
     return Finding("Fit", "good", f"{text}.")
 
 
@@ -108,8 +112,11 @@ def _progress(found: Any) -> Iterator[Finding]:
     spread = float(np.hypot(values[-fifth:].std(), values[-2 * fifth : -fifth].std()) / np.sqrt(fifth))
     if rise > max(0.1, 3 * spread if name == "elbo" else 0.0):
         told = "the validation ELBO" if name == "validation_elbo" else "the ELBO"
-        text = f"{told} rose by {rise:.2f} nats from the last fifth of training but one to the last."
-        yield Finding("Training", "warning", text, "Train longer before anything else: what follows may mend itself.")
+        text = (
+            f"{told} was still rising: in the last fifth of training it was {rise:.2f} nats higher than in the "
+            "fifth before."
+        )
+        yield Finding("Training", "warning", text, "First train longer. This may also solve the other problems.")
 
 
 def _beta(found: Any) -> float:
@@ -130,16 +137,16 @@ def _use(found: Any) -> Iterator[Finding]:
         "Try a KL warm-up (beta=Linear(steps=…)), free bits (free_bits=0.1), LaggingInference(), or a weaker decoder."
     )
     if (beta := _beta(found)) > 1.5 and used < all_of:
-        advice = f"It was trained at β = {beta:g}, which presses the KL down: try beta=1."
+        advice = f"It was trained at β = {beta:g}, which makes the KL smaller: try beta=1."
     if len(gone) == len(sites):
-        yield Finding("Latents", "bad", f"{found.use}: the model does without its latents.", advice)
+        yield Finding("Latents", "bad", f"{found.use}: the model ignores its latents.", advice)
     elif gone:
         yield Finding("Latents", "bad", f"{found.use}.", advice)
     elif _loses(found):  # their information may come from the prior, the guide or the start
         text = f"{found.use}, but the model is no better than one without latents: see Fit."
         yield Finding("Latents", "warning", text)
     elif used < all_of:
-        text = f"{found.use}: the others say nothing of the data."
+        text = f"{found.use}; the others carry no information on the data."
         yield Finding(
             "Latents",
             "warning" if used <= all_of / 4 else "good",
@@ -153,20 +160,26 @@ def _use(found: Any) -> Iterator[Finding]:
 def _smaller(used: int, all_of: int) -> str:
     if used >= all_of / 2:
         return ""
-    return f"A latent of about {max(2, used + used // 4)} would do as well; a KL warm-up or free bits may wake more."
+    return (
+        f"About {max(2, used + used // 4)} dimensions would be enough. To use more of them, try a KL warm-up or "
+        "free bits."
+    )
 
 
 def _weights(found: Any) -> Iterator[Finding]:
     if (w := found.weights) is None:
         return
     if w.exact.all():
-        yield Finding("Guide", "good", f"it is the exact posterior: all importance weights are equal (K = {w.k}).")
+        yield Finding(
+            "Guide", "good", (f"the guide is the exact posterior: all importance weights are equal (K = {w.k}).")
+        )
         return
     known = w.pareto_k[~np.isnan(w.pareto_k)]
     share = float(np.median(w.effective_sample_size)) / w.k
     if not len(known):
         text = (
-            f"the effective sample size is {share:.1%} of the draws (median); the weights have too many ties for a k̂."
+            f"the effective sample size is {share:.1%} of the draws (median); k̂ is not known, because too many "
+            "weights are equal."
         )
         yield Finding("Guide", "good" if share > 0.1 else "warning", text)
         return
@@ -174,13 +187,13 @@ def _weights(found: Any) -> Iterator[Finding]:
     # If weights are nearly equal, a heavy tail does not matter.
     over = float((heavy & (w.effective_sample_size < ENOUGH * w.k)).mean())
     worst = ", ".join(str(i) for i in w.worst(3))
-    text = f"Pareto k̂ is above 0.7 for {share_of(heavy)}, with a median of {np.median(known):.2f}; worst: data {worst}."
+    text = f"Pareto k̂ is above 0.7 for {share_of(heavy)}, with a median of {np.median(known):.2f}; worst rows: {worst}."
     if heavy.mean() > over + 0.01:
         text += f" {f'For all but {over:.1%} that' if over else 'That'} is no trouble, as nearly all draws count."
     if over > MANY:
         advice = (
-            "The guide is far from the posterior there: take a larger encoder, a richer posterior (FlowPosterior, "
-            "FullCovarianceNormal), or IWAE. log p(x) of these data is estimated too low."
+            "In these rows the guide is far from the posterior, and log p(x) is estimated too low. Use a larger "
+            "encoder, a richer posterior (FlowPosterior, FullCovarianceNormal), or IWAE."
         )
         yield Finding("Guide", "bad" if over > 0.3 else "warning", text, advice)
     else:
@@ -196,7 +209,9 @@ def _calibration(found: Any) -> Iterator[Finding]:
         if name in found.coverage:
             c = found.coverage[name]
             j = int(np.argmin(np.abs(c.levels - 0.9)))
-            said.append(f"{c.levels[j]:.0%} intervals of {name} hold the truth in {c.overall[j]:.1%} of the data")
+            said.append(
+                f"{c.levels[j]:.0%} intervals of {name} contain the true value in {c.overall[j]:.1%} of the rows"
+            )
     if failed:
         text = f"the posterior of {' and '.join(failed)} is not calibrated on data simulated from the model"
         text += f": {'; '.join(said)}." if said else "."
@@ -208,17 +223,20 @@ def _calibration(found: Any) -> Iterator[Finding]:
         if any(_shifted(found.pit[n]) for n in failed if n in found.pit):
             kind = "shifted, and perhaps too narrow" if narrow else "shifted"  # a shift lowers coverage too
         advice = f"Its intervals are {kind}: "
-        advice += "take a richer posterior, or resample draws by their weights (fit.posterior(…, how='importance'))."
+        advice += "use a richer posterior, or resample draws by their weights (fit.posterior(…, how='importance'))."
         yield Finding("Calibration", "warning", text, advice)
         return
     for name, c in found.coverage.items():  # all dimensions together show what no single one shows
         off = (c.overall - c.levels) / np.maximum(c.overall_errors, 1e-12)
         j = int(np.argmax(np.abs(off)))
         if abs(off[j]) > 4 and abs(c.overall[j] - c.levels[j]) > 0.01:
-            text = f"no dimension's ranks fail by themselves, but {c.levels[j]:.0%} intervals of {name} hold the truth "
+            text = (
+                f"no single dimension fails the test of ranks, but {c.levels[j]:.0%} intervals of {name} contain "
+                "the true value "
+            )
             narrow = c.overall[j] < c.levels[j]
             advice = f"The posterior is a little too {'narrow' if narrow else 'wide'}: a richer one may help."
-            yield Finding("Calibration", "warning", f"{text}in {c.overall[j]:.1%} of the data.", advice)
+            yield Finding("Calibration", "warning", f"{text}in {c.overall[j]:.1%} of the rows.", advice)
             return
     yield Finding("Calibration", "good", "on data simulated from the model, the posterior's ranks are uniform.")
 
@@ -237,17 +255,20 @@ def _gaps(found: Any) -> Iterator[Finding]:
     large = g.inference.value > MOST_GAP
     if g.amortisation.value < -0.1:
         text = (
-            f"an inference gap of {g.inference} nats; a Gaussian of {g.family} covariance, refitted to each datum, is "
+            f"the inference gap is {g.inference} nats. A Gaussian with {g.family} covariance, fitted to each row, is "
         )
-        text += f"worse than the guide by {-g.amortisation.value:.2f}, so that it tells no amortisation gap."
-        other = "Ask for family='full'." if g.family == "diagonal" else ""
+        text += f"{-g.amortisation.value:.2f} nats worse than the guide, so the amortisation gap is not known."
+        other = "Use family='full'." if g.family == "diagonal" else ""
         yield Finding("Gaps", "warning" if large else "good", text, other)
         return
     amortised = g.amortisation.value > g.approximation.value
     advice = (
-        "Most of it is the encoder's: make it larger, or train it longer (VariationalEM, LaggingInference)."
+        "Most of the gap comes from the encoder. Make it larger, or train it longer (VariationalEM, LaggingInference)."
         if amortised
-        else "Most of it is the family's: take a richer posterior (FlowPosterior, FullCovarianceNormal)."
+        else (
+            "Most of the gap comes from the guide's family. Use a richer posterior (FlowPosterior, "
+            "FullCovarianceNormal)."
+        )
     )
     yield Finding("Gaps", "warning" if large else "good", f"{g}.", advice if large else "")
 
@@ -256,14 +277,19 @@ def _surgery(found: Any) -> Iterator[Finding]:
     if (s := found.surgery) is None or abs(s.kl.value) < NO_KL:
         return  # there is no KL to divide; the finding on the latents reports it
     information, marginal = s.mutual_information.value, s.marginal_kl.value
-    text = f"of a KL of {s.kl.value:.2f} nats, {information:.2f} are information on the datum"
+    text = f"of a KL of {s.kl.value:.2f} nats, {information:.2f} are information on the data"
     text += f" (at most log N = {s.most:.2f})"
-    text += f", and {marginal:.2f} a mismatch of prior and aggregated posterior"
+    text += f", and {marginal:.2f} are mismatch between prior and aggregated posterior"
     if s.saturated:
-        yield Finding("Prior", "good", f"{text}. The information is at its limit: more data would tell the two apart.")
+        yield Finding(
+            "Prior", "good", (f"{text}. The information has reached its limit. More data would separate the two.")
+        )
     elif marginal > max(1.0, 0.2 * s.kl.value) or (marginal > 0.5 * s.kl.value and s.kl.value > 0.1):
         yield Finding(
-            "Prior", "warning", f"{text}.", f"A better prior could win up to {marginal:.1f} nats: VampPrior, FlowPrior."
+            "Prior",
+            "warning",
+            f"{text}.",
+            (f"A better prior could gain up to {marginal:.1f} nats: VampPrior, FlowPrior."),
         )
     else:
         yield Finding("Prior", "good", f"{text}.")
@@ -271,7 +297,7 @@ def _surgery(found: Any) -> Iterator[Finding]:
 
 def _checks(found: Any) -> Iterator[Finding]:
     size = found.sizes.get("predictive checks", found.size)
-    some = f"{size:,} of the {found.size:,} data, chosen at random" if size < found.size else ""
+    some = f"{size:,} of the {found.size:,} rows, chosen at random" if size < found.size else ""
     told = "; ".join(t for t in (found.units, some and f"of {some}") if t)
     of = f" ({told})" if told else ""
     for checks, kind in ((found.checks, "posterior"), (found.prior_checks, "prior")):
@@ -280,24 +306,28 @@ def _checks(found: Any) -> Iterator[Finding]:
         odd = [c for c in checks if c.odd]
         if not checks[0].enough:
             text = (
-                f"{len(checks[0].replicated)} data sets drawn anew are too few to tell a wrong model from a right one."
+                f"{len(checks[0].replicated)} new data sets are too few to distinguish a wrong model from a right one."
             )
             yield Finding(f"{kind.capitalize()} predictive", "warning", text, "Draw 99 or more: replicated=200.")
         elif odd:
             text = ", ".join(f"{c.name} {c.observed:.3g}, replicated {np.mean(c.replicated):.3g}" for c in odd) + of
             advice = "The likelihood may be of the wrong family or scale." if kind == "posterior" else (
-                "What the model draws differs from the data: a better prior, or a longer training."
+                "What the model draws differs from the data. Use a better prior, or train longer."
             )  # fmt: skip
             yield Finding(f"{kind.capitalize()} predictive", "warning", f"{text}.", advice)
         else:
             names = ", ".join(c.name for c in checks)
-            yield Finding(f"{kind.capitalize()} predictive", "good", f"data drawn anew agree in {names}{of}.")
+            yield Finding(
+                f"{kind.capitalize()} predictive",
+                "good",
+                (f"new data drawn from the model agree with the data in {names}{of}."),
+            )
 
 
 def _bracket(found: Any) -> Iterator[Finding]:
     if (b := found.bracket) is None:
         return
     if b.crossed:
-        yield Finding("Annealing", "warning", f"the two bounds cross: {b}.", "Take more temperatures: heats=1000.")
+        yield Finding("Annealing", "warning", f"the two bounds cross: {b}.", "Use more temperatures: heats=1000.")
     else:
         yield Finding("Annealing", "good", f"on simulated data, {b}.")

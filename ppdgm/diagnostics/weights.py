@@ -39,20 +39,20 @@ class WeightQuality:
         Raises:
             PpdgmError: n is not a positive whole number.
         """
-        require("n", n, int, 1, "a positive whole number of data")
+        require("n", n, int, 1, "a positive whole number of rows")
         k = np.where(np.isnan(self.pareto_k), self.threshold, self.pareto_k)
         return np.lexsort((self.effective_sample_size, -k))[:n]
 
     def __str__(self) -> str:
         n, k = len(self.pareto_k), self.pareto_k
         if self.exact.all():
-            return f"The guide is exact: the weights of all {n} data are constant to rounding (K = {self.k})."
+            return f"The guide is exact: the weights of all {n} rows are constant, up to rounding (K = {self.k})."
         worst, parts = int(self.worst(1)[0]), [f"{int((k < 0.5).sum())} below 0.5", f"{int((k > 0.7).sum())} above 0.7"]
         parts += [f"{int(np.isnan(k).sum())} unknown"] if np.isnan(k).any() else []
         parts += [f"{int(self.exact.sum())} exact"] if self.exact.any() else []
         return (
-            f"Pareto k̂ of {n} data: {', '.join(parts)}; median {np.median(np.nan_to_num(k, nan=np.inf)):.2f}, worst "
-            f"{k[worst]:.2f} (datum {worst}). Effective sample size: median "
+            f"Pareto k̂ of {n} rows: {', '.join(parts)}; median {np.median(np.nan_to_num(k, nan=np.inf)):.2f}, worst "
+            f"{k[worst]:.2f} (row {worst}). Effective sample size: median "
             f"{np.median(self.effective_sample_size):.0f} of {self.k}."
         )
 

@@ -48,8 +48,8 @@ def curve(found: Any) -> Drawing | None:
     axes.set_xlabel("particles k (log scale)")
     axes.set_ylabel("nats per row")
     caption = (
-        "L_k is the ELBO at k = 1 and rises to log p(x); still rising at the right, it is above what is shown. Bars "
-        "are two Monte Carlo errors; other data would move the whole curve "
+        "L_k is the ELBO at k = 1, and rises towards log p(x) as k grows. If the curve still rises at the right, log "
+        "p(x) is higher than shown. Bars are two Monte Carlo errors. With other data the whole curve would move "
         f"(standard error {found.curve.standard_error[-1]:.2f} nats)."
     )
     return Drawing("bounds", "Bound over particles", caption, figure)
@@ -77,8 +77,8 @@ def surgery(found: Any) -> Drawing | None:
     axes.set_xlabel("nats per row")
     figure.legend(loc="outside upper left", ncols=3, columnspacing=1.2, handlelength=1.4)
     caption = (
-        "What the KL is paid for. Mutual information tells data apart, at most log N of them; the marginal KL buys "
-        "nothing, and a prior nearer to the aggregated posterior takes it away."
+        "The two parts of the KL. Mutual information is what the latents show about the data, at most log N. The "
+        "marginal KL is the distance between prior and aggregated posterior; a better prior would remove it."
     )
     return Drawing("surgery", "ELBO surgery", caption, figure)
 
@@ -101,14 +101,14 @@ def gaps(found: Any) -> Drawing | None:
     axes.plot(at, whole, "o", color=ORANGE, markersize=4, label="the encoder's posterior")
     axes.plot(at, best, "D", color=BLUE, markersize=3.5, label=f"its best Gaussian ({g.family})")
     axes.set_xticks([])
-    axes.set_xlabel(f"{len(at)} data of {found.size:,}, by their gap")
+    axes.set_xlabel(f"{len(at)} of {found.size:,} rows, sorted by gap")
     axes.set_ylabel("nats below log p(x)")
     figure.legend(loc="outside upper left", ncols=2)
     caption = (
-        "From 0 to a diamond is the approximation gap, which a richer family takes away; from there to the circle is "
-        "the amortisation gap, which a better encoder takes away."
+        "From 0 to the diamond is the approximation gap, which a richer family would remove. From the diamond to the "
+        "circle is the amortisation gap, which a better encoder would remove."
     )
-    return Drawing("gaps", "Inference gap, datum by datum", caption, figure)
+    return Drawing("gaps", "Inference gap, row by row", caption, figure)
 
 
 def history(found: Any) -> Drawing | None:
@@ -123,8 +123,10 @@ def history(found: Any) -> Drawing | None:
     every[-1].set_xlabel("step")
     caption = f"Each point is the mean of {windows[0]:,} steps. " if windows[0] > 1 else ""
     if "elbo" in names:
-        caption += "A curve that still rises asks for more steps. A validation ELBO that falls while training rises "
-        caption += "is overfitting. "
+        caption += (
+            "If a curve still rises, train for more steps. If the validation ELBO falls while the training ELBO rises, "
+        )
+        caption += "the model is overfitting. "
     if "kl" in names:
         caption += "A KL near 0 means that the latents are not used."
     return Drawing("history", "ELBO and KL over training", caption.strip(), figure)

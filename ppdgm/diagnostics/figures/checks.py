@@ -14,9 +14,9 @@ MOST = 8
 def posterior(found: Any) -> Drawing | None:
     """Posterior predictive checks."""
     caption = (
-        f"Data sets drawn anew from the posteriors of {_which(found)} (blue), beside the data themselves (line). A "
-        "line outside of the blue, with p near 0, is what the model doesn't reproduce; ✗ stands where the p of all "
-        "statistics together is at most 0.01."
+        f"New data sets, drawn from the posteriors of {_which(found)} (blue), and the data themselves (line). If the "
+        "line is outside the blue and p is near 0, the model does not reproduce this statistic. ✗ marks statistics "
+        "that fail at level 0.01, corrected for their number."
     )
     return _checks("posterior-predictive", "Posterior predictive checks", caption, found.checks, found.units)
 
@@ -24,8 +24,8 @@ def posterior(found: Any) -> Drawing | None:
 def prior(found: Any) -> Drawing | None:
     """Prior predictive checks."""
     caption = (
-        f"Data sets drawn from the model as a whole (blue), beside {_which(found)} (line). A line outside of the "
-        "blue, where the posterior's check is fine, is a prior that misses the codes of the data."
+        f"New data sets, drawn from the prior (blue), and {_which(found)} (line). If the line is outside the blue "
+        "but the posterior's check is good, the prior does not fit the codes of the data."
     )
     return _checks("prior-predictive", "Prior predictive checks", caption, found.prior_checks, found.units)
 
@@ -33,7 +33,7 @@ def prior(found: Any) -> Drawing | None:
 def _which(found: Any) -> str:
     """The rows that were checked, in words."""
     size = found.sizes.get("predictive checks", found.size)
-    return "these data" if size >= found.size else f"{size:,} of the {found.size:,} data, chosen at random"
+    return "these data" if size >= found.size else f"{size:,} of the {found.size:,} rows, chosen at random"
 
 
 def _checks(name: str, title: str, caption: str, checks: Any, units: str) -> Drawing | None:

@@ -30,15 +30,19 @@ def codes(found: Any) -> Drawing | None:
         if len(names) > 1:
             axes.set_title(short(name))
     wide = any(sites[n].shape[1] > 2 for n in names)
-    what = "The guide's means, one point a datum" + (", on their first two principal components" if wide else "") + ". "
+    what = (
+        "The guide's means, one point for each row"
+        + (", on their first two principal components" if wide else "")
+        + ". "
+    )
     if labels is None:
-        what += "Clusters are groups of like data; a round cloud is as the prior has it."
+        what += "Clusters are groups of similar rows. A standard normal prior gives a round cloud."
     else:
-        what += "Colours are labels, which the model was not told of unless it takes them." if named is None else (
-            "Boxes and colours are labels: groups that stand apart can be told from the code."
+        what += "Colours are labels. The model sees them only if they are among its fields." if named is None else (
+            "Boxes and colours are labels. If the groups are separate, the code shows the label."
         )  # fmt: skip
     if len(shown) < len(sites[names[0]]):
-        what += f" {len(shown):,} of {len(sites[names[0]]):,} data are shown, chosen at random."
+        what += f" {len(shown):,} of {len(sites[names[0]]):,} rows are shown, chosen at random."
     what += cut(len(names), len(sites), "sites")
     return Drawing("codes", "Codes of the data", what, figure)
 

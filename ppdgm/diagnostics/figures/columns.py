@@ -43,8 +43,8 @@ def samples(found: Any) -> Drawing | None:
         axes.locator_params(axis="x", nbins=4)
     key(figure, every[0])
     caption = (
-        f"{_which(len(chosen), drawn.shape[1])}: means of p(x|z) for z drawn from the prior, beside data. Means "
-        "lack the likelihood's own noise, so they may be narrower than the data; the middle should agree."
+        f"{_which(len(chosen), drawn.shape[1])}: means of p(x|z) for z drawn from the prior, and data. Means do not "
+        "contain the likelihood's noise, so they may be narrower than the data, but their centres should agree."
     )
     return Drawing("samples", "Samples", caption, figure)
 
@@ -65,7 +65,8 @@ def reconstructions(found: Any) -> Drawing | None:
         axes.locator_params(nbins=4)
     outer_labels(figure, "datum", "mean of p(x|z)")
     caption = (
-        f"{_which(len(chosen), data.shape[1])}: near the line the code tells the datum; flat clouds are not coded."
+        f"{_which(len(chosen), data.shape[1])}: if points are near the line, the code contains this column; if the "
+        "cloud is flat, it does not."
     )
     return Drawing("reconstructions", "Data and reconstructions", caption, figure)
 
@@ -88,10 +89,10 @@ def traversals(found: Any) -> Drawing | None:
     outer_labels(figure, "column" if many else "standard deviations of the prior", "mean of p(x|z)")
     if not many:
         key(figure, every[0], loc="outside upper center")
-    lines = "one line a step, dark to light over the prior" if many else "one line a column"
+    lines = "one line for each step, from dark to light over the prior" if many else "one line for each column"
     caption = (
-        f"Each panel moves one dimension of one datum's code, and no other; {lines}. The dimensions with the "
-        "largest KL come first; lines that stay put are not told by it."
+        f"Each panel changes only one dimension of one row's code; {lines}. The dimensions with the largest KL come "
+        "first. A line that does not move does not depend on the dimension."
     )
     return Drawing("traversals", "Latent traversals", caption, figure)
 

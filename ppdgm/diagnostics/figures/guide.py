@@ -55,12 +55,13 @@ def pareto(found: Any) -> Drawing | None:
     axes.set_ylabel("Pareto k̂")
     hidden = int((~there).sum())
     caption = (
-        "Each point is a datum. Below 0.5 the guide's draws stand well for the posterior; above 0.7 (red) they don't, "
-        f"and log p(x) comes out too low. Worst data: {', '.join(str(i) for i in w.worst(5))}."
+        "Each point is one row. If k̂ is below 0.5, the guide's draws represent the posterior well. If it is above "
+        "0.7 (red), they do not, and log p(x) is estimated too low. Worst rows: "
+        f"{', '.join(str(i) for i in w.worst(5))}."
     )
     if hidden:
-        caption += f" {hidden:,} data are not shown: their weights are equal, or leave no tail to fit."
-    return Drawing("pareto-k", "Pareto k̂ of each datum", caption, figure)
+        caption += f" {hidden:,} rows are not shown: their weights are equal, or have no tail to which k̂ can be fitted."
+    return Drawing("pareto-k", "Pareto k̂ of each row", caption, figure)
 
 
 def _name_worst(axes: Any, w: Any) -> None:
@@ -77,11 +78,11 @@ def _name_worst(axes: Any, w: Any) -> None:
         before.append(at)
         left = np.log10(x / axes.get_xlim()[0]) > 2.2 * wide
         place: dict[str, Any] = {"xytext": (-6 if left else 6, 0), "ha": "right" if left else "left", "va": "center"}
-        axes.annotate(f"datum {i}", at, textcoords="offset points", fontsize=SMALL, color=INK, **place)
+        axes.annotate(f"row {i}", at, textcoords="offset points", fontsize=SMALL, color=INK, **place)
 
 
 def _simulated(found: Any) -> str:
-    return f"{found.sizes['calibration']:,} data" if "calibration" in found.sizes else "data"
+    return f"{found.sizes['calibration']:,} rows" if "calibration" in found.sizes else "data"
 
 
 def calibration(found: Any) -> Drawing | None:
@@ -97,9 +98,10 @@ def calibration(found: Any) -> Drawing | None:
     outer_labels(figure, "rank of the truth among the guide's draws, from 0 to 1", "ECDF − uniform")
     level = next(iter(found.calibration.values())).level
     caption = (
-        f"On {_simulated(found)} simulated from the model. If the guide is calibrated, all lines stay in the band with "
-        f"probability {1 - level:.0%}. Red dimensions fail this test, or the one of counts in bins. An S that first "
-        "rises is a guide too narrow, one that first falls too wide; a hump on one side of 0 is a guide shifted."
+        f"On {_simulated(found)} simulated from the model. If the guide is calibrated, all lines stay in the band "
+        f"with probability {1 - level:.0%}. Red dimensions fail this test, or the test of counts in bins. A line "
+        "that rises above 0 and then falls below it shows a guide that is too narrow; the opposite order shows a "
+        "guide that is too wide. A line on only one side of 0 shows a shifted guide."
     ) + cut(len(names), len(found.calibration), "sites")
     return Drawing("calibration", "Calibration", caption, figure)
 
@@ -143,7 +145,8 @@ def coverage(found: Any) -> Drawing | None:
     if len(names) > 1:
         key(figure, axes, loc="outside upper left")
     caption = (
-        "On data simulated from the model: how often the guide's central intervals hold the truth. Below 0 they are "
-        "too narrow, above too wide. Bars are two standard errors of the mean over dimensions; dashes are dimensions."
+        "On data simulated from the model: how often the guide's central intervals contain the true value. Below 0 "
+        "the intervals are too narrow, above 0 too wide. Bars are two standard errors of the mean over dimensions; "
+        "dashes are single dimensions."
     ) + cut(len(names), len(found.coverage), "sites")
     return Drawing("coverage", "Coverage of intervals", caption, figure)

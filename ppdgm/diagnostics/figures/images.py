@@ -26,7 +26,7 @@ def samples(found: Any) -> Drawing | None:
     return Drawing(
         "samples",
         "Samples",
-        "Means of p(x|z) for z drawn from the prior. They should look like the data, and be as varied.",
+        "Means of p(x|z) for z drawn from the prior. They should look like the data, and vary as much.",
         _board(_shade(found.pictures, x), across),
     )
 
@@ -44,7 +44,10 @@ def reconstructions(found: Any) -> Drawing | None:
     figure = _board(
         _shade(found.pictures, both.reshape(-1, *data.shape[1:])), across, ["data", "model"] * len(both), apart=2
     )
-    caption = "Held-out data, and below each the mean of p(x|z) at its code. What is missing there is not in the code."
+    caption = (
+        "Held-out data, and below them the mean of p(x|z) at each code. What is missing in this mean is not in "
+        "the code."
+    )
     return Drawing("reconstructions", "Data and reconstructions", caption, figure)
 
 
@@ -60,8 +63,8 @@ def traversals(found: Any) -> Drawing | None:
     below = "standard deviations of the prior"
     figure = _board(_shade(found.pictures, x.reshape(-1, *x.shape[2:])), x.shape[1], rows, ticks, below)
     caption = (
-        "Each row moves one dimension of one datum's code, and no other: what changes is what it stands for. "
-        "The dimensions with the largest KL come first; rows without change are not used."
+        "Each row of images changes only one dimension of one code, so it shows what this dimension means. The "
+        "dimensions with the largest KL come first. If a row does not change, the model does not use this dimension."
     )
     return Drawing("traversals", "Latent traversals", caption, figure)
 
@@ -73,12 +76,12 @@ def interpolations(found: Any) -> Drawing | None:
         return None
     figure = _board(_shade(found.pictures, x.reshape(-1, *x.shape[2:])), x.shape[1], bottom=[""] * x.shape[1])
     axes = figure.axes[0]
-    axes.set_xticks(axes.get_xlim(), ["one datum", "another"])
+    axes.set_xticks(axes.get_xlim(), ["one image", "another"])
     for label, side in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
         label.set_horizontalalignment(side)
     caption = (
-        "Decoded on straight lines between the codes of two data. Smooth changes through likely data speak for the "
-        "latent space; blurs and jumps in between are holes in it."
+        "Decoded points on straight lines between the codes of two images. In a good latent space the images change "
+        "smoothly and remain plausible. Blurs and jumps show holes in the latent space."
     )
     return Drawing("interpolations", "Interpolations", caption, figure)
 
@@ -107,8 +110,8 @@ def worst(found: Any) -> Drawing | None:
             f"{which[j]}: {weights.pareto_k[which[j]]:.2f}", place, ha="center", va="top", fontsize=SMALL, color=MUTED
         )
     caption = (
-        "Number and k̂ of the worst data, above what the model makes of them: often rare, odd or mislabelled ones, for "
-        "which the guide's draws miss the posterior."
+        "The rows with the highest k̂: data, and below them their reconstructions, with the row's number and k̂. In "
+        "these rows the guide's draws miss the posterior. They are often rare, unusual or mislabelled."
     )
     return Drawing("worst-data", "Data where the guide fits worst", caption, figure)
 

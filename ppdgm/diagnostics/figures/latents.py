@@ -53,8 +53,8 @@ def aggregated(found: Any) -> Drawing | None:
     total = sum(sites.values())
     which = f"The {len(ranked)} most informative of {total} dimensions. " if total > len(ranked) else ""
     caption = (
-        f"{which}Where the two differ, the model draws codes that no datum has, or misses codes that data have: a "
-        "richer prior helps."
+        f"{which}If the two differ, the model draws codes that no row has, or does not draw codes that rows have. "
+        "Then a richer prior helps."
     )
     return Drawing("prior", "Prior and aggregated posterior", caption, figure)
 
@@ -74,8 +74,8 @@ def _plane(name: str, posterior: np.ndarray, prior: np.ndarray) -> Drawing:
     for handle in axes.get_figure().legend(loc="outside lower center", ncols=2, markerscale=2).legend_handles:
         handle.set(alpha=1, rasterized=False)
     caption = (
-        "Each point is a draw. Where one colour has no points of the other, the model draws codes that no datum has, "
-        "or misses codes that data have: a richer prior helps."
+        "Each point is a draw. If there are regions with only one colour, the model draws codes that no row has, or "
+        "does not draw codes that rows have. Then a richer prior helps."
     )
     return Drawing("prior", "Prior and aggregated posterior", caption, figure)
 
@@ -99,8 +99,8 @@ def divergence(found: Any) -> Drawing | None:
     what = " or ".join(["mean KL"] * any(known) + ["variance of the guide's means"] * (not all(known)))
     level = found.use.nats if any(known) else found.use.threshold
     caption = (
-        f"{what[0].upper()}{what[1:]} of each dimension, the most informative first. Those with a ring carry no "
-        f"information on the data: they are below the line, at {level:g}, or the same for all data."
+        f"{what[0].upper()}{what[1:]} of each dimension, the most informative first. Dimensions with a ring carry no "
+        f"information on the data: they are below the line, at {level:g}, or the same for all rows."
     ) + cut(len(sites), len(told), "sites")
     return Drawing("kl", "KL per dimension" if any(known) else "Use of each dimension", caption, figure)
 
