@@ -441,7 +441,7 @@ def test_chains_refuse_latents_that_they_can_not_move(backend):
         ({"optimiser": "sgd"}, "optimiser: EM"),
         ({"optimiser": Optimiser(beta1=0.5)}, "optimiser: EM"),
         ({"optimiser": optax.sgd(1.0)}, "optimiser: EM"),
-        ({"batch_size": 10}, f"batch_size: got 10, but each step of EM.* uses all {len(LINEAR)} data"),
+        ({"batch_size": 10}, f"batch_size: got 10, but each step of EM.* uses all {len(LINEAR)} rows"),
     ],
 )
 def test_settings_of_gradient_steps_are_refused_in_exact_em(setting, told):
