@@ -388,7 +388,7 @@ def test_a_whole_set_where_a_split_is_meant():
 
 def test_one_row_where_rows_are_meant():
     program = PPCA(event_shape=(3,), latent=1)
-    with pytest.raises(DataError, match=r"one datum of shape \(3,\).*x\[None\]"):
+    with pytest.raises(DataError, match=r"one row of shape \(3,\).*x\[None\]"):
         check_fields(program, as_fields([1.0, 2.0, 3.0]))
 
 

@@ -324,7 +324,7 @@ def test_mistakes_are_told_before_the_work():
     with pytest.raises(PpdgmError, match=r"parts: got \(\), expected some of"):
         fit.diagnose(X, parts=())
     few = fit.diagnose(X[:5], parts="surgery")
-    assert few.surgery is None and "5 data says little" in few.withheld["surgery"]
+    assert few.surgery is None and "5 rows shows little" in few.withheld["surgery"]
 
 
 @both

@@ -269,7 +269,7 @@ REFUSED = {
         {"coords": {"draw": 3}},
         "coords['draw']: got array(3), expected a label",
     ),
-    "a name that's no text": ({"prior": {3: np.zeros(3)}}, {}, "got 3 for a name"),
+    "a name that's no text": ({"prior": {3: np.zeros(3)}}, {}, "got the name 3"),
     "an axis' name": ({"prior": {"draw": np.zeros(3)}}, {}, "groups['prior']['draw']: a variable can't have the name"),
     "other data": (
         {"observed_data": {"x": np.zeros((N, 2))}, "posterior": {"theta": np.zeros((S, 7))}},
@@ -280,7 +280,7 @@ REFUSED = {
     "too few labels": (
         {"posterior": {"z": np.zeros((S, N, D))}},
         {"coords": {"z_dim": ["a"]}},
-        "coords['z_dim']: got 1 labels, expected 3, as groups['posterior']['z'] has along 'z_dim'",
+        "coords['z_dim']: got 1 labels, expected 3, the length of groups['posterior']['z'] along 'z_dim'",
     ),
     "labels of no axis": (
         {"posterior": {"z": np.zeros((S, N, D))}},

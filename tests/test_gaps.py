@@ -146,6 +146,6 @@ def test_gaps_say_of_which_data_they_are_a_lower_bound_only():
     n = np.zeros(4)
     known = np.array([True, False, True, False])
     gaps = Gaps(np.arange(4), n, n - 0.05, n - 0.02, "diagonal", n, known)
-    assert gaps.unknown == 2 and "of 2 of them log p(x) is a lower bound only" in str(gaps)
+    assert gaps.unknown == 2 and "for 2 of them log p(x) is only a lower bound" in str(gaps)
     verdict = {f.about: str(f) for f in Diagnosis("fit", 4, gaps=gaps).verdict}["Gaps"]
     assert "lower bound" in verdict and "tight" not in verdict

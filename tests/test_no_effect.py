@@ -72,8 +72,8 @@ IN_TRAINING = [
     (NOTHING, SVI(capacity=1.0), f"capacity {LATENT}"),
     (NOTHING, SVI(free_bits=0.1), f"free_bits {LATENT}"),
     (NOTHING, SVI(estimator="stl"), f"estimator='stl' {LATENT}"),
-    (NOTHING, IWAE(k=3), "no draws to weigh"),
-    (NOTHING, Renyi(k=3, alpha=2.0), "no draws to weigh"),
+    (NOTHING, IWAE(k=3), "no draws to weight"),
+    (NOTHING, Renyi(k=3, alpha=2.0), "no draws to weight"),
 ]
 AT_ONCE = [
     (lambda: SVI(capacity=1.0, beta=2.0), "capacity replaces beta"),
@@ -172,7 +172,7 @@ REFUSED = {
         (lambda: train(Mean(), mixed_precision=True), "is for nets, and this program has none"),
         (lambda: train(mixed_precision=True, dtype="float64"), "float64"),
     ],
-    "batch_size": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), batch_size=3), "is of all 20")],
+    "batch_size": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), batch_size=3), "uses all 20")],
     "accumulate": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), accumulate=2), "closed-form steps")],
     "weight_average": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), weight_average=0.9), "closed-form")],
     "binarise": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), binarise="dynamic"), "closed-form")],

@@ -73,7 +73,7 @@ def test_what_the_model_reads_is_given(backend):
     fit = trained(pair_of(backend, labelled=True), {"x": X, "label": LABEL})
     found = fit.sample(400, given={"label": np.arange(400) % 2}, mean=True)["x"][:, 0]
     assert abs(found[1::2].mean() - found[::2].mean() - 10.0) < 5 * 3 * np.sqrt(2 / 200)
-    with pytest.raises(DataError, match=r"reads the field 'label'.*given=\{'label': …\}"):
+    with pytest.raises(DataError, match=r"draws the other fields given 'label'.*given=\{'label': …\}"):
         fit.sample(8)
     with pytest.raises(DataError, match="does not read 'x'"):
         fit.sample(8, given={"label": 1, "x": X[:8]})

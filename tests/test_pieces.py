@@ -341,7 +341,7 @@ def test_free_bits_per_dimension_of_a_kl_that_does_not_split():
     """A full covariance's KL is one number for the site; a categorical latent's is one for each variable."""
     one = kl_trace(np.ones((2, 1)), event=(3,))
     engine = SVI(free_bits=2.0, free_bits_per="dimension")
-    with pytest.raises(ProgramError, match=r"'z' has 3 dimensions, but one KL for all.*free_bits_per='site'"):
+    with pytest.raises(ProgramError, match=r"'z' has 3 dimensions that depend on each other.*free_bits_per='site'"):
         engine(one, np, np.ones(2), {"beta": 1.0}, None)
     for right in (kl_trace(np.ones((2, 1)), event=(1,)), kl_trace(np.ones((2, 2)), event=(2, 5))):
         assert engine(right, np, np.ones(2), {"beta": 1.0}, None)["objective"] == -2.0 * right.kl["z"].shape[-1]

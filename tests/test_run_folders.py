@@ -226,7 +226,7 @@ def test_foreign_and_newer_files_are_told_apart(run, tmp_path):
     with pytest.raises(CheckpointError, match="not a ppdgm checkpoint"):
         ppdgm.load(tmp_path / "run")
     path.write_bytes(checkpoint.pack({"a": np.zeros(3)}, {"step": 3}))
-    with pytest.raises(CheckpointError, match="no checkpoint of a run: it does not tell its recipe"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of a run: it has no 'recipe'"):
         ppdgm.load(tmp_path / "run")
     path.write_bytes(b"PK\x03\x04" + bytes(100))
     with pytest.raises(CheckpointError, match="damaged"):

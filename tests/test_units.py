@@ -108,7 +108,7 @@ def test_what_is_diagnosed_and_exported_has_the_units_of_the_rows(runs):
             )
         assert found.checks[-1].observed == pytest.approx(expected.max(), rel=1e-5)
         told = "in your own units" if rows is raw else "of standardised x"
-        assert found.units == told and "3 data sets drawn anew are too few" in str(found)
+        assert found.units == told and "3 new data sets are too few" in str(found)
     assert fit.elbo(raw, k=1).mean + data.transform.log_det((3,)) == pytest.approx(
         exact(fit, data, raw).mean() - np.log(data.transform.scale).sum(), abs=2e-3
     )
