@@ -371,7 +371,7 @@ RUNS = {
     "samples over a file": ("sample whole --out bits.npy", 5, "--out: bits.npy exists", "--overwrite"),
     "samples below a file": ("sample whole --out bits.npy/new.npy", 5, "bits.npy"),
     "a folder that is taken": (f"{BITS} --out whole", 5, "whole already has a run", "--overwrite", "resume whole"),
-    "a folder that is no run's": (f"{BITS} --steps 1 --out thesis --overwrite", 5, "thesis holds files that are not"),
+    "a folder that is no run's": (f"{BITS} --steps 1 --out thesis --overwrite", 5, "thesis has files that are not"),
     "a file for a folder": (f"{BITS} --steps 1 --out bits.npy", 5, "bits.npy is a file, expected a folder"),
     "a folder below a file": (f"{BITS} --steps 1 --out bits.npy/run", 5, "bits.npy/run can't be made"),
     "a folder where none can be": (f"{BITS} --steps 1 --out /proc/run", 5, "/proc/run can't be made", "another folder"),
