@@ -234,7 +234,7 @@ def test_foreign_and_newer_files_are_told_apart(run, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "FORMAT", 3)
         path.write_bytes(checkpoint.pack({"a": np.zeros(3)}, {}))
-    with pytest.raises(CheckpointError, match="has format 3, but this version of ppdgm reads format 2"):
+    with pytest.raises(CheckpointError, match="has format 3, this version of ppdgm reads 2"):
         ppdgm.load(tmp_path / "run")
 
 
@@ -242,8 +242,8 @@ RECIPES = {
     "not toml": (lambda text: text.replace("=", "", 1), "not a recipe in TOML"),
     "newer": (lambda text: text.replace("format = 2", "format = 3"), "Update ppdgm"),
     "no backend": (lambda text: text.replace("backend = ", "back = "), "recipe.toml is damaged"),
-    "other class": (lambda text: text.replace('"VAE"', '"VEA"'), "program.kind is 'VEA', and was 'VAE'"),
-    "other field": (lambda text: text.replace("latent = 2", "latent = 3"), "program.latent is 3, and was 2"),
+    "other class": (lambda text: text.replace('"VAE"', '"VEA"'), "program.kind was 'VAE', and is now 'VEA'"),
+    "other field": (lambda text: text.replace("latent = 2", "latent = 3"), "program.latent was 2, and is now 3"),
     "not text": (lambda text: b"\xff\xfe" + text.encode(), "not a recipe in TOML"),
 }
 
