@@ -330,7 +330,12 @@ RUNS = {
         "step-0000000002.safetensors is complete. Use it: ppdgm resume last_damaged --checkpoint last_damaged/",
     ),
     "no whole checkpoint": ("resume all_damaged --steps 8", 5, "step-0000000004.safetensors is damaged"),
-    "a changed recipe": ("evaluate changed", 5, "changed after training: program.latent was 2, and is now 3", "ppdgm fit"),
+    "a changed recipe": (
+        "evaluate changed",
+        5,
+        "changed after training: program.latent was 2, and is now 3",
+        "ppdgm fit",
+    ),
     "a newer recipe": ("evaluate from_the_future", 5, "format 99", "Update ppdgm"),
     "a broken recipe": ("resume unreadable", 5, "unreadable/recipe.toml is not a recipe in TOML"),
     "no recipe": ("evaluate without_recipe", 5, "without_recipe is not a run: it has no recipe.toml"),
