@@ -493,7 +493,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "lagging inference forgets what it saw": Mutation(
         "ppdgm/inference/training/loop.py",
-        '            self.director.restore(page["director"])\n',
+        '            self.controller.restore(page["director"])\n',
         "",
         "tests/test_engines.py -k resumes and lagging",
     ),
@@ -577,7 +577,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "looks are lost when a run is resumed": Mutation(
         "ppdgm/inference/training/loop.py",
-        '            self.live.restore(page["live"])\n',
+        '            self.monitor.restore(page["live"])\n',
         "            pass\n",
         "tests/test_live.py -k resumed",
     ),

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ppdgm.errors import PackageMissing
-from ppdgm.inference.runs.progress import Progress, Report
+from ppdgm.inference.runs.progress import Display, Progress
 
 
 class Callback:
@@ -60,7 +60,7 @@ class Callback:
             action()
         except Exception as error:
             self._failed = True
-            Report().warn(
+            Display().warn(
                 f"{type(self).__name__} failed, and is not used for the rest of the run: {type(error).__name__}: "
                 f"{' '.join(str(error).split())[:300]}"
             )

@@ -52,7 +52,7 @@ class FieldEntry:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Description:
     """A spec class: its group, one-line meaning, the rest of its text, papers, fields, and its place in a recipe."""
 
     name: str
@@ -88,7 +88,7 @@ def members(families: Iterable[type[Kind]]) -> list[str]:
     return [c.kind() for c in public_specs() if families and issubclass(c, families)]
 
 
-def find(name: str) -> Entry:
+def find(name: str) -> Description:
     """The entry of a class, found by its name; upper and lower case don't matter.
 
     Raises:
@@ -101,7 +101,7 @@ def find(name: str) -> Entry:
     raise SpecError(f"No program, part, net or engine is called {name!r}. {nearest(name, known)}")
 
 
-def describe(cls: type[Spec]) -> Entry:
+def describe(cls: type[Spec]) -> Description:
     """What a class and its docstring say."""
     text = _text(cls)
     head, _, _ = _split(text)
@@ -116,7 +116,7 @@ def describe(cls: type[Spec]) -> Entry:
         FieldEntry(n, in_words(f.annotation, f.metadata), f.is_required(), _plain(f), explained.get(n, ""))
         for n, f in cls.model_fields.items()
     )
-    return Entry(cls.__name__, group, place, meaning, details, papers, fields)
+    return Description(cls.__name__, group, place, meaning, details, papers, fields)
 
 
 def _text(cls: type) -> str:

@@ -10,7 +10,7 @@ from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.inference import Fit
 from ppdgm.inference.evaluation.information import mutual_information
 from ppdgm.inference.inputs.feed import SAMPLED, Feed
-from ppdgm.inference.training.monitor import Live
+from ppdgm.inference.training.monitor import Monitor
 from ppdgm.models import (
     MLP,
     VAE,
@@ -61,7 +61,7 @@ def test_gaps_pictures_and_looks_are_of_a_random_choice(backend):
     again = fit.reconstruct(IN_ORDER[found.pictures.shown])
     assert np.abs(found.pictures.reconstructions - again).max() < 1e-5
     assert found.table()["sizes"] == {"gaps": 16}
-    live = Live(fit._runtime, Feed(fit._runtime, {"x": IN_ORDER}), 1).measure(fit._native)
+    live = Monitor(fit._runtime, Feed(fit._runtime, {"x": IN_ORDER}), 1).measure(fit._native)
     kl = found_kl(fit, IN_ORDER)
     assert abs(live["live_kl_z"] - kl.mean()) < 4 * kl.std() / np.sqrt(500) < 4 * abs(kl[:500].mean() - kl.mean())
     whole = mutual_information(fit._runtime, fit._native, Feed(fit._runtime, {"x": IN_ORDER}), rows=100)
@@ -201,7 +201,7 @@ def test_latents_are_counted_by_latent_and_not_by_class(parts, number, backend):
     params["encoder.layers.0.bias"] = -x.mean(0) @ params["encoder.layers.0.weight"]
     fit = Fit(program, params, backend)
     use = fit.diagnose(x, parts="latents").use
-    live = Live(fit._runtime, Feed(fit._runtime, {"x": x}), 1).measure(fit._native)
+    live = Monitor(fit._runtime, Feed(fit._runtime, {"x": x}), 1).measure(fit._native)
     assert len(use.sites[0].used) == number and live["live_active_z"] == use.sites[0].used.sum() == number
 
 

@@ -34,7 +34,7 @@ def run(request, tmp_path_factory):
     engine = LaggingInference(window=2, most=4, every=1) if whole else SVI()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "ppdgm.inference.runs.recorder.Keeper.draw", lambda *_: None
+            "ppdgm.inference.runs.recorder.Recorder.draw", lambda *_: None
         )  # pictures are slow, and no part of this
         ppdgm.fit(
             SMALL, X, engine=engine, validation=X[:5], steps=8, batch_size=10, backend=request.param, compile=False,

@@ -14,7 +14,7 @@ from ppdgm.callbacks import Callback
 from ppdgm.errors import TrainingError
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.runs.progress import Progress
-from ppdgm.inference.training.monitor import Live
+from ppdgm.inference.training.monitor import Monitor
 from ppdgm.models import MLP, VAE, HierarchicalVAE
 
 both = pytest.mark.parametrize("backend", BACKENDS)
@@ -27,7 +27,7 @@ PROGRAM = VAE(event_shape=(6,), latent=2, **NETS)
 def test_numbers_are_those_of_closed_forms(backend):
     """An exact linear guide: its KL, the variances of its means and its information are formulas."""
     fit, x = fit_of(backend=backend), data(500)
-    found = Live(fit._runtime, Feed(fit._runtime, {"x": x}), 1).measure(fit._native)
+    found = Monitor(fit._runtime, Feed(fit._runtime, {"x": x}), 1).measure(fit._native)
     p = fit.params
     means, scale = x @ p["guide.weight"].T + p["guide.bias"], np.exp(p["guide.log_scale"])
     kl = (0.5 * (means**2 + scale**2 - 1) - np.log(scale)).sum(1).mean()
@@ -48,7 +48,7 @@ def test_looks_go_to_the_history_and_change_nothing_else(backend, tmp_path):
     assert all(np.array_equal(plain.params[n], v) for n, v in fit.params.items())
     assert all(np.array_equal(plain.history[n], fit.history[n]) for n in plain.history)
     assert fit.history["live_step"].tolist() == [15, 30, 35]  # five steps are an epoch; and the end
-    last = Live(fit._runtime, Feed(fit._runtime, {"x": X[:40]}), 1).measure(fit._runtime.put(fit.params))
+    last = Monitor(fit._runtime, Feed(fit._runtime, {"x": X[:40]}), 1).measure(fit._runtime.put(fit.params))
     named = {n: v[-1] for n, v in fit.history.items() if n.startswith("live_") and n != "live_step"}
     assert named == pytest.approx(last, rel=1e-5) and set(named) == {"live_kl_z", "live_active_z", "live_information"}
     assert seen[-1].live == named and f"active {int(named['live_active_z'])}  information" in seen[-1].bound

@@ -207,11 +207,11 @@ def test_what_is_left_is_taken(backend):
 
 def test_steps_of_the_guide_are_at_most_so_many():
     """`most` in the middle of a window, too."""
-    director = LaggingInference(window=4, most=6).director(per_epoch=100)
+    controller = LaggingInference(window=4, most=6).controller(per_epoch=100)
     taken, value = [], 0.0
     while len(taken) < 14:
-        turns = director.next(100)
-        director.seen(turns, value + np.arange(len(turns)))  # ever better
+        turns = controller.next(100)
+        controller.seen(turns, value + np.arange(len(turns)))  # ever better
         value += len(turns)
         taken += turns.tolist()
     assert taken == [*[0] * 6, 1, *[0] * 6, 1]

@@ -12,15 +12,15 @@ from fcntl import ioctl
 
 import pytest
 
-from ppdgm.inference.runs import progress as report
-from ppdgm.inference.runs.progress import Progress, RunLog, clock, make_report
+from ppdgm.inference.runs import progress
+from ppdgm.inference.runs.progress import Progress, RunLog, clock, make_display
 
 SCRIPT = """
 import time
-from ppdgm import report
-from ppdgm.inference.runs.progress import Progress, make_report
-report.FIRST_SECONDS = 0.0
-with make_report({progress}) as shown:
+from ppdgm.inference.runs import progress
+from ppdgm.inference.runs.progress import Progress, make_display
+progress.FIRST_SECONDS = 0.0
+with make_display({progress}) as shown:
     for i in range(1, 5):
         metrics = {{"elbo": -123.456, "kl": 23.45}}
         shown.update(Progress(12500 * i, 50000, 12.5 * i, 10.0 * i, 1250.0, metrics, -125.6 if i > 1 else None, i // 2))
@@ -156,9 +156,9 @@ def test_an_error_stream_that_is_closed_full_or_broken_ends_no_run(ending, tmp_p
 
 def test_plain_lines_come_seldom(monkeypatch, capsys):
     clock = [0.0]
-    monkeypatch.setattr(report.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(report, "_is_terminal", lambda: False)
-    with make_report(None) as shown:
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(progress, "_is_terminal", lambda: False)
+    with make_display(None) as shown:
         for clock[0] in range(20):
             shown.update(now(step=1 + int(clock[0])))
     steps = re.findall(r"step (\d+)/", capsys.readouterr().err)
@@ -185,7 +185,7 @@ def test_the_log_is_appended_to_line_by_line(tmp_path):
 
 def test_the_log_tells_of_progress_every_ten_seconds(tmp_path, monkeypatch):
     clock = [100.0]
-    monkeypatch.setattr(report.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     log = RunLog(tmp_path / "log.txt")
     for seconds in range(25):
         clock[0] = 100.0 + seconds

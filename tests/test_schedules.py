@@ -8,7 +8,7 @@ import pytest
 from ppdgm.inference import SVI, LaggingInference, Stage, Stages, VariationalEM
 from ppdgm.inference.engines.engine import knobs_of_phases, rates_of_phases
 from ppdgm.inference.inputs.batches import Batches
-from ppdgm.inference.training.validation import Watch
+from ppdgm.inference.training.validation import Validation
 from ppdgm.specs.schedules import Constant, Cosine, Cyclical, Exponential, Linear, Sigmoid
 
 SCHEDULES = {
@@ -79,7 +79,7 @@ def test_validation_waits_as_long_as_it_says(monkeypatch):
     monkeypatch.setattr("ppdgm.inference.training.validation.replace", lambda judge, params: judge)
     trainer = SimpleNamespace(judged=None, now=0)
     trainer.values = lambda: {"step": trainer.now}
-    watch, done = Watch(judge, patience=3, warm=40), []
+    watch, done = Validation(judge, patience=3, warm=40), []
     for trainer.now in range(10, 70, 10):
         done.append(watch.look(trainer, trainer.now))
     assert done == [False, False, False, False, False, True]  # of steps 40, 50 and 60
@@ -88,24 +88,24 @@ def test_validation_waits_as_long_as_it_says(monkeypatch):
 
 def test_lagging_inference_takes_its_turns():
     """Windows of φ until one is no better, then a step of θ; with no more information, both."""
-    director = LaggingInference(window=2, most=20).director(per_epoch=2)
+    controller = LaggingInference(window=2, most=20).controller(per_epoch=2)
     guide, model, both_ = 0, 1, 2
     taken = []
     objective = iter([1, 3, 2, 4, 2, 4, -9, 1, 1, 0, 1, -9])  # window means 2, 3, 3: then θ; 1, 0.5: then θ
 
     def go():
-        turns = director.next(5)
+        turns = controller.next(5)
         taken.extend(turns.tolist())
-        return director.seen(turns, np.array([float(next(objective)) for _ in turns]))
+        return controller.seen(turns, np.array([float(next(objective)) for _ in turns]))
 
     looks = [go() for _ in range(7)]
     assert taken == [guide] * 6 + [model] + [guide] * 4 + [model]
     assert looks == [False] * 6 + [True]  # after two steps of θ
     for information, aggressive in ((0.1, True), (0.3, True), (0.2, False)):
-        director.look(information)
-        assert director.aggressive is aggressive
-    assert director.next(3).tolist() == [both_] * 3
-    short = LaggingInference(window=2, most=4).director(per_epoch=1)
+        controller.look(information)
+        assert controller.aggressive is aggressive
+    assert controller.next(3).tolist() == [both_] * 3
+    short = LaggingInference(window=2, most=4).controller(per_epoch=1)
     for k in range(2):  # ever better, but four steps at most
         short.seen(short.next(5), np.array([k, k + 1.0]))
     assert short.next(5).tolist() == [model]

@@ -10,7 +10,7 @@ from ppdgm.cli.options import Debug, Json
 from ppdgm.cli.output import emit, listing, paragraph, say
 
 if TYPE_CHECKING:
-    from ppdgm.catalogue import Entry
+    from ppdgm.catalogue import Description
 
 
 def models(
@@ -54,7 +54,7 @@ def models(
         _show(entry)
 
 
-def _show(entry: Entry) -> None:
+def _show(entry: Description) -> None:
     say(paragraph(f"{entry.name}: {entry.meaning}"))
     for text in entry.details.split("\n\n") if entry.details else ():
         say(f"\n{paragraph(text)}")

@@ -6,7 +6,7 @@ from ppdgm.data.entry import check_units, codings_of, enter, enter_beside, leave
 from ppdgm.data.fields import as_fields, check_finite, check_rows, take
 from ppdgm.data.loading import binarise, load_data
 from ppdgm.data.prepared import Prepared
-from ppdgm.data.sets import Entry, catalogue
+from ppdgm.data.sets import KnownDataset, catalogue
 from ppdgm.data.source import Source
 from ppdgm.data.stream import Stream
 from ppdgm.data.transform import Transform
@@ -14,7 +14,7 @@ from ppdgm.data.transform import Transform
 __all__ = [
     "Classes",
     "Dataset",
-    "Entry",
+    "KnownDataset",
     "Prepared",
     "Source",
     "Stream",

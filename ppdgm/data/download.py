@@ -14,13 +14,13 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from ppdgm.data.sets import Entry
+from ppdgm.data.sets import KnownDataset
 from ppdgm.errors import DataError
 
 TIMEOUT, _BLOCK = 30.0, 2**18
 
 
-def find_file(entry: Entry, name: str) -> Path:
+def find_file(entry: KnownDataset, name: str) -> Path:
     """The file `name` of a set, gzipped or not.
 
     It is looked for in $PPDGM_DATA and in the cache. If it is in neither, it is downloaded to the cache.
@@ -54,7 +54,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ppdgm"
 
 
-def _download(entry: Entry, name: str, folder: Path) -> Path:
+def _download(entry: KnownDataset, name: str, folder: Path) -> Path:
     """A file from the set's mirror; it is put in `folder` only when it is complete and correct."""
     url, target = f"{entry.mirror}{name}.gz", folder / f"{name}.gz"
     folder.mkdir(parents=True, exist_ok=True)

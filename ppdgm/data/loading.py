@@ -20,7 +20,7 @@ from ppdgm.data.others import other_format
 from ppdgm.data.prepare import prepare
 from ppdgm.data.prepared import Prepared, coding_of
 from ppdgm.data.raw import Raw, choose
-from ppdgm.data.sets import MNIST_FILES, SETS, Entry
+from ppdgm.data.sets import MNIST_FILES, SETS, KnownDataset
 from ppdgm.data.source import Source
 from ppdgm.data.transform import Transform
 from ppdgm.errors import DataError, nearest, require
@@ -106,7 +106,7 @@ def _check_table(source: Source) -> None:
             )
 
 
-def _read_known(entry: Entry, source: Source) -> Raw:
+def _read_known(entry: KnownDataset, source: Source) -> Raw:
     if entry.name == "digits":
         from sklearn.datasets import load_digits
 

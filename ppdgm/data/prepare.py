@@ -16,7 +16,7 @@ from ppdgm.data.looks import SOME, check_own
 from ppdgm.data.prepared import Prepared
 from ppdgm.data.raw import Raw
 from ppdgm.data.scaling import choose_scale, extremes, fit_transform
-from ppdgm.data.sets import Entry
+from ppdgm.data.sets import KnownDataset
 from ppdgm.data.source import Source
 from ppdgm.data.split import SPLITS, Rows, split
 from ppdgm.data.stream import Stream
@@ -29,7 +29,7 @@ Chosen = Mapping[str, tuple[str, Rows] | None]
 def prepare(
     raw: Raw,
     source: Source,
-    entry: Entry | None,
+    entry: KnownDataset | None,
     transform: Transform | None,
     known: Mapping[str, Any],
     units: str | None,
@@ -153,7 +153,7 @@ def _family(array: np.ndarray) -> str:
 
 
 def _prepared(
-    raw: Raw, source: Source, entry: Entry | None, transform: Transform | None, chosen: Chosen
+    raw: Raw, source: Source, entry: KnownDataset | None, transform: Transform | None, chosen: Chosen
 ) -> tuple[Source, Transform]:
     """The source with its choices made, and the transform."""
     xs = [fields["x"] for fields in raw.parts.values() if "x" in fields]

@@ -12,7 +12,7 @@ MNIST_FILES = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class KnownDataset:
     """A set that has a name.
 
     Attributes:
@@ -43,7 +43,7 @@ class Entry:
     binarise: str = "static"
 
 
-_DIGITS = Entry(
+_DIGITS = KnownDataset(
     name="digits",
     meaning="handwritten digits, 8×8 pixels with 17 grey levels; black and white by default",
     rows={"train": 1797},
@@ -56,7 +56,7 @@ _DIGITS = Entry(
     binarise="threshold",
 )
 
-_MNIST = Entry(
+_MNIST = KnownDataset(
     name="mnist",
     meaning="handwritten digits, 28×28 pixels with 256 grey levels; by default drawn once as black and white",
     rows={"train": 60_000, "test": 10_000},
@@ -74,7 +74,7 @@ _MNIST = Entry(
     validation=10_000,
 )
 
-_FASHION = Entry(
+_FASHION = KnownDataset(
     name="fashion-mnist",
     meaning="articles of clothing, 28×28 pixels with 256 grey levels; by default drawn once as black and white",
     rows={"train": 60_000, "test": 10_000},
@@ -95,7 +95,7 @@ _FASHION = Entry(
     validation=10_000,
 )
 
-_COLLAPSE = Entry(
+_COLLAPSE = KnownDataset(
     name="collapse-full",
     meaning="toy data for collapse: Gaussian, 10 dimensions, full covariance; 3 latents explain them",
     rows={"train": 5000, "test": 1000},
@@ -117,6 +117,6 @@ _COLLAPSE_DIAGONAL = replace(
 SETS = {entry.name: entry for entry in (_DIGITS, _MNIST, _FASHION, _COLLAPSE, _COLLAPSE_DIAGONAL)}
 
 
-def catalogue() -> dict[str, Entry]:
+def catalogue() -> dict[str, KnownDataset]:
     """The sets that `load_data` knows by name; nothing is loaded."""
     return dict(SETS)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppdgm.backends.numpyro.sites import Axes, Reading, Site
+from ppdgm.backends.numpyro.sites import Axes, PairRun, Site
 from ppdgm.backends.numpyro.vocabulary import closed_form_kl
 from ppdgm.language.elimination import Sums, Term, at_values, check_read
 from ppdgm.language.points import point_masses
@@ -16,7 +16,7 @@ from ppdgm.language.terms import closed_forms
 from ppdgm.language.vocabulary import Array, Trace
 
 
-def summed_terms(guide: Reading, model: Reading, kl: bool, judged: bool = False) -> Trace:
+def summed_terms(guide: PairRun, model: PairRun, kl: bool, judged: bool = False) -> Trace:
     """The result of `terms`, with enumerated sites summed out of the model, or averaged with the guide's probabilities.
 
     Values are [B, *axes of the guide's enumerated sites, *inner, *event].
@@ -54,7 +54,7 @@ def summed_terms(guide: Reading, model: Reading, kl: bool, judged: bool = False)
     )
 
 
-def posteriors(model: Reading) -> tuple[dict[str, Array], dict[str, Array]]:
+def posteriors(model: PairRun) -> tuple[dict[str, Array], dict[str, Array]]:
     """For the model's enumerated sites: probabilities of their values given all else, and the most probable values.
 
     A probability is the derivative of log Σ p by a value's log p.
@@ -82,7 +82,7 @@ def posteriors(model: Reading) -> tuple[dict[str, Array], dict[str, Array]]:
     return probabilities, best
 
 
-def at_chosen(guide: Reading, model: Reading) -> tuple[dict[str, Array], dict[int, Array]]:
+def at_chosen(guide: PairRun, model: PairRun) -> tuple[dict[str, Array], dict[int, Array]]:
     """Latents at one value of each enumerated site, a different one in each place; and which values these are."""
     axes, rng, chosen = model.axes, np.random.default_rng(0), dict[int, Array]()
     latent = {n: s for n, s in {**model.sites, **guide.sites}.items() if not s.observed}
@@ -98,7 +98,7 @@ def at_chosen(guide: Reading, model: Reading) -> tuple[dict[str, Array], dict[in
     return held, chosen
 
 
-def check_terms(enumerated: Reading, alone: Reading, width: int, chosen: Mapping[int, Array]) -> None:
+def check_terms(enumerated: PairRun, alone: PairRun, width: int, chosen: Mapping[int, Array]) -> None:
     """Refuse a run whose terms at the chosen values differ from those of a run that is given these values."""
     for n, s in enumerated.sites.items():
         if s.axis is not None:
@@ -127,7 +127,7 @@ def _term(site: Site, judged: bool = False) -> Term:
     return Term(jnp.broadcast_to(found, jnp.broadcast_shapes(jnp.shape(found), site.batch_shape)), site.plates)
 
 
-def _forms(guide: Reading, model: Reading, latent: list[str], sums: Sums) -> dict[str, Array]:
+def _forms(guide: PairRun, model: PairRun, latent: list[str], sums: Sums) -> dict[str, Array]:
     """Closed-form KLs, averaged over the guide's enumerated sites; none if p depends on a site that is summed out."""
 
     def form(q: Site, p: Site) -> Array | None:

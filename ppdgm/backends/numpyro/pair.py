@@ -1,4 +1,4 @@
-"""Readings of a plain NumPyro pair, as its author wrote it: pure functions of parameters, key and minibatch."""
+"""Runs of a plain NumPyro pair, as its author wrote it: pure functions of parameters, key and minibatch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.noise import REMEDY, depends, in_inference, moved_by_key, without_dropout
 from ppdgm.backends.numpyro.probe import Leaves, Probe, first_values, has_rows, leaves_of, scales_of, shapes_of
 from ppdgm.backends.numpyro.rows import in_turn, take, unsort
-from ppdgm.backends.numpyro.sites import Axes, Message, Reading, Site, Supply, no_plate, place, read, without_plate
+from ppdgm.backends.numpyro.sites import Axes, Message, PairRun, Site, Supply, no_plate, place, read, without_plate
 from ppdgm.backends.numpyro.terms import (
     arguments,
     check_fields,
@@ -43,7 +43,7 @@ ROWS = 7  #: the number of rows in the check of enumerated sites
 
 
 class PairTracer(Tracer):
-    """Readings of a `PlainPair`. Parameters are unconstrained, named after their site and their place in it.
+    """Runs of a `PlainPair`. Parameters are unconstrained, named after their site and their place in it.
 
     `prepare` runs the pair abstractly once, to see its parameters and its data plate: a full plate takes the rows of
     the minibatch, a subsampled one takes all data and indices.
@@ -280,7 +280,7 @@ class PairTracer(Tracer):
         def run(key: Array) -> Any:
             at, values = self._at(index), self._values(params)
             pair = self._pair(jax.random.key(0), batch, at, values, {}, noise=lambda: key)
-            return [site.log_prob() for reading in pair for site in reading.sites.values()]
+            return [site.log_prob() for part in pair for site in part.sites.values()]
 
         if self._noise is None:
             found = jax.make_jaxpr(run)(jax.random.key(1)).jaxpr if self._keyed else None
@@ -318,7 +318,7 @@ class PairTracer(Tracer):
                 return place(msg, self.plate, {}).native(given[msg["name"]][0])
             return points_of(msg, False)[0] if known and msg["name"] in supply.generated else None
 
-        def run() -> Reading:
+        def run() -> PairRun:
             return self._read("model", supply, key, fields)
 
         plate = (0, size) if self.subsamples else None
@@ -357,7 +357,7 @@ class PairTracer(Tracer):
         noise: Any = None,
         axes: Axes | None = None,
         best: Mapping[str, Array] = MappingProxyType({}),
-    ) -> tuple[Reading, Reading]:
+    ) -> tuple[PairRun, PairRun]:
         """Guide, then model at the guide's values.
 
         `at` answers for the data plate and `param` for parameters; `own` for the guide's parameters, if they differ;
@@ -380,7 +380,7 @@ class PairTracer(Tracer):
         noise: Any,
         axes: Axes | None,
         best: Mapping[str, Array],
-    ) -> tuple[Reading, Reading]:
+    ) -> tuple[PairRun, PairRun]:
         first, second = jax.random.split(key)
 
         def at_mean(msg: Message, latent: bool) -> Array | None:
@@ -427,7 +427,7 @@ class PairTracer(Tracer):
         check_pair(guide, model)
         return guide, model
 
-    def _read(self, role: str, supply: Supply, key: Array, batch: Batch) -> Reading:
+    def _read(self, role: str, supply: Supply, key: Array, batch: Batch) -> PairRun:
         """Run the guide or the model.
 
         Raises:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from numpyro.distributions import biject_to, constraints
 
 from ppdgm.backends.numpyro.foreign import path_name
-from ppdgm.backends.numpyro.sites import Message, Reading
+from ppdgm.backends.numpyro.sites import Message, PairRun
 from ppdgm.language import pair_mistakes
 from ppdgm.language.scales import constant_scales
 
@@ -60,7 +60,7 @@ class Probe:
     error: Exception | None = None
 
 
-def scales_of(guide: Reading, model: Reading) -> dict[str, float]:
+def scales_of(guide: PairRun, model: PairRun) -> dict[str, float]:
     """Constant scales of the user's own; see `constant_scales`."""
     latent = [n for n in model.drawn() if n in guide.sites]
     asked = [n for r in (guide, model) for n, s in r.sites.items() if s.asks]

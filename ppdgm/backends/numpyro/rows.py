@@ -1,4 +1,4 @@
-"""Rows and particles of a plain pair's readings."""
+"""Rows and particles of a plain pair's runs."""
 
 from __future__ import annotations
 

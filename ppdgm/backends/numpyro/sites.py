@@ -323,7 +323,7 @@ def place(msg: Message, plate: str, sizes: Sizes, axes: Axes | None = None) -> S
 
 
 @dataclass
-class Reading:
+class PairRun:
     """The sample sites of one run, in order, and the messages of its parameters."""
 
     sites: dict[str, Site] = field(default_factory=dict)
@@ -336,18 +336,18 @@ class Reading:
         return [n for n, s in self.sites.items() if not s.observed and n not in self.summed]
 
 
-def read(supply: Supply, key: Array, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Reading:
+def read(supply: Supply, key: Array, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> PairRun:
     """One run, with its sites checked: plates, shapes, values and scales."""
-    messages, reading = run(supply, key, args, kwargs), Reading(axes=supply.axes)
+    messages, pair_run = run(supply, key, args, kwargs), PairRun(axes=supply.axes)
     for name, msg in messages.items():
         if msg["type"] == "param":
-            reading.params[name] = msg
+            pair_run.params[name] = msg
         elif msg["type"] == "sample":
-            site = reading.sites[name] = place(msg, supply.plate, supply.sizes, supply.axes)
+            site = pair_run.sites[name] = place(msg, supply.plate, supply.sizes, supply.axes)
             site.observed = site.observed or name in supply.generated
             _check_value(site, supply.axes)
             site.scale = _own_scale(site, msg["scale"], *supply.sizes.get(supply.plate, (1, None)))
-    return reading
+    return pair_run
 
 
 def without_plate(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from ppdgm.backends.numpyro.enumerated import summed_terms
-from ppdgm.backends.numpyro.sites import Message, Reading, Site, without_plate
+from ppdgm.backends.numpyro.sites import Message, PairRun, Site, without_plate
 from ppdgm.backends.numpyro.vocabulary import as_draw, closed_form_kl
 from ppdgm.errors import ProgramError, nearest
 from ppdgm.language import mistakes
@@ -52,7 +52,7 @@ def check_fields(pair: Iterable[Callable[..., Any]], data: Batch) -> None:
         )
 
 
-def check_pair(guide: Reading, model: Reading) -> None:
+def check_pair(guide: PairRun, model: PairRun) -> None:
     """Refuse a guide and a model that do not draw the same sites."""
     latent = model.drawn()
     check_sites([n for n in guide.drawn() if n in latent or not guide.sites[n].auxiliary], latent)
@@ -68,7 +68,7 @@ def check_place(msg: Message, guide: Site, plate: str, others: list[str]) -> Non
         raise without_plate(msg["name"], there, plate, others)
 
 
-def check_pathwise(guide: Reading, given: Iterable[str], gradients: Gradients) -> None:
+def check_pathwise(guide: PairRun, given: Iterable[str], gradients: Gradients) -> None:
     """Refuse, or note, draws through which no gradient flows."""
     scored = gradients.scored
     for name in guide.drawn():
@@ -84,7 +84,7 @@ def check_pathwise(guide: Reading, given: Iterable[str], gradients: Gradients) -
         scored.append(name)
 
 
-def terms(guide: Reading, model: Reading, kl: bool, judged: bool = False) -> Trace:
+def terms(guide: PairRun, model: PairRun, kl: bool, judged: bool = False) -> Trace:
     """The terms of one particle: per row [B], KL [B, D], shared []; `judged` as for `Site.log_prob`.
 
     Whatever the guide scores besides the model's latents (auxiliary draws, factors) is part of log q: its own site with
@@ -133,7 +133,7 @@ def points_of(msg: Message, latent: bool) -> tuple[Array, Array]:
     return told, jnp.broadcast_to(as_draw(fn, seen), shape) if latent and is_discrete(fn) else told
 
 
-def _closed_forms(guide: Reading, model: Reading) -> dict[str, Array]:
+def _closed_forms(guide: PairRun, model: PairRun) -> dict[str, Array]:
     q = {n: guide.sites[n].fn for n in guide.drawn()}
     p = {n: s.fn for n, s in model.sites.items()}
     latent = model.drawn()

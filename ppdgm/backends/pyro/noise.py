@@ -17,7 +17,7 @@ REMEDY = (
 )
 
 
-class Watch:
+class GeneratorWatch:
     """Whether random numbers are drawn between sites.
 
     Args:

@@ -19,10 +19,10 @@ from pyro.infer.autoguide import AutoContinuous, AutoGuide
 from ppdgm.backends.pyro.calls import Call, calls
 from ppdgm.backends.pyro.enumerated import Sizes, at_chosen, check_terms, posteriors, summed_terms, to_left
 from ppdgm.backends.pyro.modules import Modules, check_alike, in_sight, labels_of, tensor_of
-from ppdgm.backends.pyro.noise import Watch
+from ppdgm.backends.pyro.noise import GeneratorWatch
 from ppdgm.backends.pyro.particles import agree, as_more_data, in_order, one_at_a_time, stirred
 from ppdgm.backends.pyro.plate import few, find_plate
-from ppdgm.backends.pyro.recorder import Recorder, taken_twice
+from ppdgm.backends.pyro.recorder import SiteRecorder, taken_twice
 from ppdgm.backends.pyro.sites import Layout, Site, scales, terms
 from ppdgm.backends.pyro.vocabulary import has_pathwise, unvalidated
 from ppdgm.errors import ProgramError, UnsupportedByBackend
@@ -34,7 +34,7 @@ from ppdgm.language.vocabulary import Array, Batch, Trace
 
 
 class PairTracer(Tracer):
-    """Readings of a plain pair. Parameters are unconstrained, with the names that they have in Pyro's store.
+    """Runs of a plain pair. Parameters are unconstrained, with the names that they have in Pyro's store.
 
     The user's modules have the values: training changes them; an evaluation with other values restores them.
     While the pair runs, Pyro's global store is replaced by the pair's own.
@@ -163,7 +163,7 @@ class PairTracer(Tracer):
         if self._carriers is None:
             latent = (n for n in self._latent if n not in points and n not in self._marked)
             layout, held = self._layout(None, len(index)), {n: values[n][:1] for n in latent}
-            run = lambda: self._run(self._guide, batch, Recorder(layout, index, held, {}, self._live))
+            run = lambda: self._run(self._guide, batch, SiteRecorder(layout, index, held, {}, self._live))
             with torch.random.fork_rng():
                 one, other = run(), run()
             self._carriers = [n for n in points if not torch.equal(one[n].value, other[n].value)]
@@ -185,7 +185,7 @@ class PairTracer(Tracer):
         inner = [s for s in model.values() if s.observed and layout.local(s) and not isinstance(s.fn, Unit)]
         return [Seen(s.name, s.fn, s.value, s.mask, partial(rows, s)) for s in inner]
 
-    def watched(self, params: Params, batch: Batch, index: Array, given: Params, watch: Watch | None) -> Trace:
+    def watched(self, params: Params, batch: Batch, index: Array, given: Params, watch: GeneratorWatch | None) -> Trace:
         """The terms of one particle, with the values of all sites of the guide; `watch` sees draws between sites."""
         batch, index, given, _ = self._sort(batch, index, given)
         return self._read(self._layout(None, len(index)), batch, index, given, watch=watch, sampled=True)
@@ -208,10 +208,10 @@ class PairTracer(Tracer):
         self._check_live(params)
         layout = self._layout(None, len(index))
         batch, index, held, order = self._sort(batch, index, given or {})
-        first = Recorder(layout, index, held, {}, self._live, mean=True)
+        first = SiteRecorder(layout, index, held, {}, self._live, mean=True)
         guide = self._run(self._guide, batch, first)
         own, at = self._posteriors(layout, batch, index, guide) if self._summed else ({}, {})
-        recorder = Recorder(layout, index, {}, {**guide, **at}, self._live, mean=True, generate="mean")
+        recorder = SiteRecorder(layout, index, {}, {**guide, **at}, self._live, mean=True, generate="mean")
         model = self._run(self._model, batch, recorder)
         drawn = {n: s.fn for n, s in model.items() if not s.observed and n not in own}
         fns, hidden = {n: s.fn for n, s in guide.items()}, [n for n, s in guide.items() if s.auxiliary]
@@ -221,7 +221,7 @@ class PairTracer(Tracer):
         back = None if order is None else torch.argsort(order)
         return in_order(latent, back, 1), in_order({n: layout.value(s) for n, s in seen.items()}, back, 1)
 
-    def watched_prior(self, params: Params, fields: Mapping[str, Any], size: int, watch: Watch) -> None:
+    def watched_prior(self, params: Params, fields: Mapping[str, Any], size: int, watch: GeneratorWatch) -> None:
         """Draws from the model; `watch` sees draws between the sites."""
         self.prior(params, None, fields, size, False, watch=watch)
 
@@ -234,7 +234,7 @@ class PairTracer(Tracer):
         mean: bool,
         given: Any = None,
         apart: bool = False,
-        watch: Watch | None = None,
+        watch: GeneratorWatch | None = None,
     ) -> tuple[Sites, Sites, Sites]:
         """Latents drawn from the model, and observed sites drawn, or at their means given these; [1, B, *event].
 
@@ -249,11 +249,11 @@ class PairTracer(Tracer):
             raise UnsupportedByBackend(mistakes.NO_PRIOR)
         self._check_live(params)
         layout, index = self._layout(None, size), torch.arange(size, device=self.device)
-        recorder = Recorder(layout, index, given or {}, {}, self._live, generate="draw", watch=watch)
+        recorder = SiteRecorder(layout, index, given or {}, {}, self._live, generate="draw", watch=watch)
         model = self._run(self._model, fields, recorder)
         latent = {n: s for n, s in model.items() if not s.observed}
         if mean:
-            again = Recorder(layout, index, {}, latent, self._live, generate="mean")
+            again = SiteRecorder(layout, index, {}, latent, self._live, generate="mean")
             model = self._run(self._model, fields, again)
         factors = {n: layout.term(s) for n, s in model.items() if isinstance(s.fn, Unit)}
         seen = {n: s for n, s in model.items() if s.observed and layout.local(s) and n not in factors}
@@ -263,10 +263,10 @@ class PairTracer(Tracer):
         """Two runs of the model at the same latents: the means of observed sites, and log p of the latents."""
         self._check_live(params)
         layout, index = self._layout(None, size), torch.arange(size, device=self.device)
-        model = self._run(self._model, fields, Recorder(layout, index, {}, {}, self._live, generate="draw"))
+        model = self._run(self._model, fields, SiteRecorder(layout, index, {}, {}, self._live, generate="draw"))
         latent, runs = {n: s for n, s in model.items() if not s.observed}, []
         for _ in range(2):
-            again = self._run(self._model, fields, Recorder(layout, index, {}, latent, self._live, generate="mean"))
+            again = self._run(self._model, fields, SiteRecorder(layout, index, {}, latent, self._live, generate="mean"))
             runs.append({n: s.value if s.observed else s.fn.log_prob(s.value) for n, s in again.items()})
         return runs
 
@@ -332,10 +332,10 @@ class PairTracer(Tracer):
         layout = Layout(self.plate, 1, None, len(index))
         found: dict[str, Array] = {}
         try:
-            first = Recorder(layout, index, {}, {}, found, first=True)
+            first = SiteRecorder(layout, index, {}, {}, found, first=True)
             guide = self._run(self._guide, batch, first)
             self._of_guide = set(found)
-            then = Recorder(layout, index, {}, guide, found, first=True)
+            then = SiteRecorder(layout, index, {}, guide, found, first=True)
             model = self._run(self._model, batch, then)
         finally:
             replaced = self.modules.put_back_params()
@@ -419,7 +419,7 @@ class PairTracer(Tracer):
         given: Params,
         kl: bool = False,
         gradients: Gradients | None = None,
-        watch: Watch | None = None,
+        watch: GeneratorWatch | None = None,
         sampled: bool = False,
     ) -> Trace:
         """Guide, then model; values are [K, B, *axes of enumerated sites, *inner, *event]."""
@@ -436,15 +436,15 @@ class PairTracer(Tracer):
         index: Array,
         given: Params,
         gradients: Gradients | None = None,
-        watch: Watch | None = None,
+        watch: GeneratorWatch | None = None,
         sampled: bool = False,
         held: Mapping[str, Site] = MappingProxyType({}),
     ) -> tuple[dict[str, Site], dict[str, Site], tuple[Sizes, Sizes]]:
         """The sites of guide and model; and the enumerated sites of the guide and of both, with their sizes."""
         axes: Sizes | None = None if sampled else {}
-        first = Recorder(layout, index, given, held, self._live, gradients=gradients, watch=watch, axes=axes)
+        first = SiteRecorder(layout, index, given, held, self._live, gradients=gradients, watch=watch, axes=axes)
         guide = self._run(self._guide, batch, first)
-        second = Recorder(layout, index, {}, {**held, **guide}, self._live, watch=watch, axes=first.axes)
+        second = SiteRecorder(layout, index, {}, {**held, **guide}, self._live, watch=watch, axes=first.axes)
         return guide, self._run(self._model, batch, second), (first.axes, second.axes)
 
     def _check_enumerated(self, batch: Batch, index: Array) -> None:
@@ -459,10 +459,10 @@ class PairTracer(Tracer):
         self, layout: Layout, batch: Batch, index: Array, guide: dict[str, Site]
     ) -> tuple[Sites, dict[str, Site]]:
         """For the sites that the model sums out, given the guide's: probabilities, and the sites at the best value."""
-        recorder = Recorder(layout, index, {}, guide, self._live, axes={})
+        recorder = SiteRecorder(layout, index, {}, guide, self._live, axes={})
         return posteriors(self._run(self._model, batch, recorder), layout, recorder.axes)
 
-    def _run(self, call: Call, batch: Batch, recorder: Recorder) -> dict[str, Site]:
+    def _run(self, call: Call, batch: Batch, recorder: SiteRecorder) -> dict[str, Site]:
         recorder.subsamples = self.subsamples
         if not self.subsamples:
             recorder.index = torch.arange(recorder.layout.b, device=self.device)

@@ -16,7 +16,7 @@ from torch.distributions import Distribution, Normal
 
 from ppdgm.backends.pyro.calls import Call
 from ppdgm.backends.pyro.distributions import mended
-from ppdgm.backends.pyro.noise import Watch
+from ppdgm.backends.pyro.noise import GeneratorWatch
 from ppdgm.backends.pyro.plate import own_init
 from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, misfit, subsampled
 from ppdgm.backends.pyro.vocabulary import has_pathwise, stamps
@@ -27,7 +27,7 @@ from ppdgm.language.reader import Gradients
 from ppdgm.language.vocabulary import Array, Batch
 
 
-class Recorder(Messenger):
+class SiteRecorder(Messenger):
     """Records every site; sets the minibatch's indices, given and replayed values, or means.
 
     Args:
@@ -55,7 +55,7 @@ class Recorder(Messenger):
         gradients: Gradients | None = None,
         mean: bool = False,
         generate: str = "",
-        watch: Watch | None = None,
+        watch: GeneratorWatch | None = None,
         axes: Mapping[str, int] | None = None,
     ):
         super().__init__()
@@ -93,7 +93,7 @@ class Recorder(Messenger):
         return self.sites
 
     def _told(self, program: Any, error: Exception) -> PpdgmError:
-        found = error if isinstance(error, PpdgmError) else told(program, error)
+        found = error if isinstance(error, PpdgmError) else explained(program, error)
         return (
             pair_mistakes.borrowed(self.layout.plate, self.borrowed, len(self.index), found) if self.borrowed else found
         )
@@ -311,7 +311,7 @@ def _is_bookkeeping(msg: Any) -> bool:
     return bool(msg["infer"].get("_deterministic")) or isinstance(msg["fn"], Unit)
 
 
-def told(program: Any, error: Exception) -> PpdgmError:
+def explained(program: Any, error: Exception) -> PpdgmError:
     """An error from a user's function, in one line; for Pyro's own error about plates, with the site and what to do."""
     if str(error).startswith("Shape mismatch inside plate"):
         messages = [f.f_locals["msg"] for f, _ in walk_tb(error.__traceback__) if f.f_code.co_name == "apply_stack"]

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ppdgm.backends.pyro.chains import nuts
-from ppdgm.backends.pyro.noise import REMEDY, Watch, apart, differ
+from ppdgm.backends.pyro.noise import REMEDY, GeneratorWatch, apart, differ
 from ppdgm.backends.pyro.pair import PairTracer
 from ppdgm.backends.pyro.step import is_spec
 from ppdgm.backends.pyro.support import describe, rows_inside, within
@@ -208,7 +208,7 @@ class Runtime(AnyRuntime):
             return ""
         with self._evaluating(params, 0) as params:
             rows = self.index(index)
-            batch, watch = select(self.tracer, data, rows), Watch(self.device)
+            batch, watch = select(self.tracer, data, rows), GeneratorWatch(self.device)
             one = self.tracer.watched(params, batch, rows, {}, watch)
             watch.site()
             self._quiet = not watch.used
@@ -223,7 +223,7 @@ class Runtime(AnyRuntime):
     def model_noise(self, params: Any, fields: Mapping[str, Any], size: int) -> str:
         """The same for draws from the model, without the guide."""
         with self._evaluating(params, 0) as params:
-            native, watch = self.fields(fields), Watch(self.device)
+            native, watch = self.fields(fields), GeneratorWatch(self.device)
             self.tracer.watched_prior(params, native, size, watch)
             watch.site()
             if not watch.used:

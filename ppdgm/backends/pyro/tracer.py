@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ppdgm.backends.pyro.chains import walk
-from ppdgm.backends.pyro.noise import Watch
+from ppdgm.backends.pyro.noise import GeneratorWatch
 from ppdgm.backends.pyro.vocabulary import MixedVocabulary, TorchReader, TorchVocabulary
 from ppdgm.language import questions
 from ppdgm.language.interpreter import Ask
@@ -83,15 +83,15 @@ class TorchTracer(ProgramTracer):
             for m, training in modes:
                 m.training = training
 
-    def watched(self, params: Params, batch: Batch, index: Array, given: Params, watch: Watch | None) -> Trace:
+    def watched(self, params: Params, batch: Batch, index: Array, given: Params, watch: GeneratorWatch | None) -> Trace:
         """The terms of one particle; `watch` sees draws between the sites."""
         return questions.trace(self._watching(params, batch, index.shape[0], watch), 1, given)
 
-    def watched_prior(self, params: Params, fields: Mapping[str, Any], size: int, watch: Watch) -> None:
+    def watched_prior(self, params: Params, fields: Mapping[str, Any], size: int, watch: GeneratorWatch) -> None:
         """Draws from the model; `watch` sees draws between the sites."""
         questions.prior(self._watching(params, fields, size, watch), False)
 
-    def _watching(self, params: Params, fields: Mapping[str, Any], size: int, watch: Watch | None) -> Ask:
+    def _watching(self, params: Params, fields: Mapping[str, Any], size: int, watch: GeneratorWatch | None) -> Ask:
         batch = {n: UNSEEN if v is None else v for n, v in fields.items()}
         return Ask(self.program, self.declared, self.words, TorchReader(watch=watch), params, batch, size, self.stop)
 

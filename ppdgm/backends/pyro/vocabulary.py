@@ -16,7 +16,7 @@ from torch.distributions import Distribution, kl_divergence
 
 from ppdgm.backends.pyro.density import Density, draw
 from ppdgm.backends.pyro.distributions import DISTRIBUTIONS
-from ppdgm.backends.pyro.noise import Watch
+from ppdgm.backends.pyro.noise import GeneratorWatch
 from ppdgm.backends.pyro.support import confine, observe
 from ppdgm.language.divergence import Library, closed_form, pairs
 from ppdgm.language.reader import Gradients
@@ -127,7 +127,7 @@ class TorchReader:
     native: ClassVar[type] = Distribution
     arrays: ClassVar[tuple[type, ...]] = (torch.Tensor,)
 
-    def __init__(self, gradients: Gradients | None = None, watch: Watch | None = None):
+    def __init__(self, gradients: Gradients | None = None, watch: GeneratorWatch | None = None):
         self.gradients, self.watch = gradients, watch
 
     def draw(self, d: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:

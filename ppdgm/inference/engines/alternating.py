@@ -12,7 +12,7 @@ from ppdgm.inference.engines.svi import SVI
 from ppdgm.specs.schedules import Schedule
 
 
-class InTurns(Composite):
+class Alternating(Composite):
     """One engine's objective, maximised by phases that move different parameters."""
 
     engine: SVI | Weighted = SVI()

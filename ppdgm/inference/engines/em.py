@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ppdgm.inference.engines.alternating import InTurns
+from ppdgm.inference.engines.alternating import Alternating
 from ppdgm.inference.engines.engine import Composite, Phase
 from ppdgm.inference.engines.samplers import HMC, Resampled
 from ppdgm.specs import PositiveInt
@@ -28,7 +28,7 @@ class EM(Composite):
         return ()
 
 
-class VariationalEM(InTurns):
+class VariationalEM(Alternating):
     """E-steps that move only the guide's parameters φ, then M-steps that move only the model's θ, in turns.
 
     Coordinate ascent on one bound. Neal & Hinton 1998. If θ has a prior, draw θ outside the plate in the model, and

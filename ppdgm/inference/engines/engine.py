@@ -120,7 +120,7 @@ class Engine(Spec):
         """The number of each step's phase."""
         return np.zeros(len(steps), np.int32)
 
-    def director(self, per_epoch: int) -> Any:
+    def controller(self, per_epoch: int) -> Any:
         """The object that chooses the phases if they depend on the training so far; else None."""
         return None
 

@@ -9,14 +9,14 @@ from typing import Any, Self
 import numpy as np
 from pydantic import model_validator
 
-from ppdgm.inference.engines.alternating import InTurns
+from ppdgm.inference.engines.alternating import Alternating
 from ppdgm.inference.engines.engine import Phase
 from ppdgm.specs import PositiveInt
 
 GUIDE, MODEL, BOTH = 0, 1, 2  #: phases
 
 
-class LaggingInference(InTurns):
+class LaggingInference(Alternating):
     """Many steps of the guide's φ before each step of the model's θ, then ordinary training. He et al. 2019.
 
     arXiv:1901.05534: a guide that lags behind the model's posterior is a cause of its collapse onto the prior. Steps of
@@ -46,12 +46,12 @@ class LaggingInference(InTurns):
     def phases(self) -> tuple[Phase, ...]:
         return Phase(self.engine, ("guide",)), Phase(self.engine, ("model",)), Phase(self.engine)
 
-    def director(self, per_epoch: int) -> Director:
-        return Director(self, self.every or per_epoch)
+    def controller(self, per_epoch: int) -> PhaseController:
+        return PhaseController(self, self.every or per_epoch)
 
 
 @dataclass
-class Director:
+class PhaseController:
     """Chooses the phase that comes next, from the training so far."""
 
     engine: LaggingInference

@@ -70,7 +70,7 @@ class Stages(Composite):
         named: dict[str, Schedule] = {}
         for stage, start in zip(self.stages, self._starts, strict=True):
             for name, schedule in stage.engine.schedules().items():
-                named[f"stage {len(named)} {name}" if name in named else name] = Later(of=schedule, first=start)
+                named[f"stage {len(named)} {name}" if name in named else name] = Delayed(of=schedule, first=start)
         return named
 
     def own(self, width: int, scored: Iterable[str]) -> dict[str, np.ndarray]:
@@ -112,7 +112,7 @@ class Stages(Composite):
         check_reached(told)
 
 
-class Later(Schedule):
+class Delayed(Schedule):
     """A schedule that begins at a later step.
 
     Args:

@@ -18,7 +18,7 @@ from ppdgm.inference.evaluation.diagnose import Depth, Diagnosing, check_parts
 from ppdgm.inference.evaluation.estimates import parse_memory
 from ppdgm.inference.evaluation.evaluator import Subject
 from ppdgm.inference.evaluation.export import export, leave_one_out
-from ppdgm.inference.evaluation.posterior import HOW, How, Posterior
+from ppdgm.inference.evaluation.posterior import HOW, How, PosteriorDraws
 from ppdgm.inference.evaluation.posterior import draw as draw_posterior
 from ppdgm.inference.evaluation.whole_set import LogEvidence, log_evidence
 from ppdgm.inference.inputs.feed import Feed
@@ -192,7 +192,7 @@ class Diagnosable:
         require("draws", draws, int, 30, "a whole number of draws, at least 30")
         return leave_one_out(self._subject(data, seed, "auto"), draws)
 
-    def _posterior(self, subject: Subject, draws: int, how: How, k: int, warmup: int, chains: int) -> Posterior:
+    def _posterior(self, subject: Subject, draws: int, how: How, k: int, warmup: int, chains: int) -> PosteriorDraws:
         one_of("how", how, HOW)
         for name, value in (("draws", draws), ("k", k), ("warmup", warmup), ("chains", chains)):
             require(name, value, int, 1, "a whole number, at least 1")

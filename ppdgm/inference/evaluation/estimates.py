@@ -90,12 +90,12 @@ class Estimate:
         low = f", too low by {-self.bias:.4f} or more" if -self.bias > self.monte_carlo_error else ""
         of = f" of {self.of}" if self.of else ""
         return (
-            f"{told(self.mean, self.standard_error, 3)} nats{of} "
+            f"{plus_minus(self.mean, self.standard_error, 3)} nats{of} "
             f"(N = {len(self.values)}, k = {self.k}, Monte Carlo error {error}{low})"
         )
 
 
-def told(mean: float, error: float, digits: int) -> str:
+def plus_minus(mean: float, error: float, digits: int) -> str:
     """A mean with its standard error; a single row has no such error."""
     return f"{mean:.{digits}f}" + ("" if np.isnan(error) else f" ± {error:.{digits}f}")
 

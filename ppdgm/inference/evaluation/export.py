@@ -10,7 +10,7 @@ import numpy as np
 from ppdgm.diagnostics import Loo, loo, to_arviz
 from ppdgm.errors import PpdgmError, ProgramError
 from ppdgm.inference.evaluation.evaluator import Sites, Subject
-from ppdgm.inference.evaluation.posterior import Posterior
+from ppdgm.inference.evaluation.posterior import PosteriorDraws
 
 _NO_LOO = (
     "Each row has its own latent, so log p(x|z) is not a leave-one-out density, but az.loo, az.waic and az.compare "
@@ -21,7 +21,7 @@ _NO_LOO = (
 
 def export(
     subject: Subject,
-    posterior: Posterior,
+    posterior: PosteriorDraws,
     predictive: int,
     prior: int,
     coords: Mapping[str, Any] | None,

@@ -20,7 +20,7 @@ MOST_CHAINED = 1000  # rows for which chains are run, one row after another
 
 
 @dataclass(frozen=True)
-class Posterior:
+class PosteriorDraws:
     """Draws of the posterior for each row.
 
     Attributes:
@@ -38,7 +38,7 @@ class Posterior:
     seen: np.ndarray | None = None
 
 
-def draw(subject: Subject, draws: int, how: How, k: int, warmup: int, chains: int) -> Posterior:
+def draw(subject: Subject, draws: int, how: How, k: int, warmup: int, chains: int) -> PosteriorDraws:
     """Draws of the posterior.
 
     Args:
@@ -68,13 +68,13 @@ def _shared(subject: Subject) -> tuple[str, ...]:
     return tuple(n for n in trace.shared if n in trace.values)
 
 
-def _of_all(subject: Subject, draws: int, k: int | None, shared: tuple[str, ...]) -> Posterior:
+def _of_all(subject: Subject, draws: int, k: int | None, shared: tuple[str, ...]) -> PosteriorDraws:
     """Draws of shared latents, and of each row's latents given these; resampled from K draws by the set's weights."""
     found = whole(subject, k or draws, "posterior")
     if k is None:
-        return Posterior(found.latents, {"log_weight": found.log_weight}, 1, shared, found.seen)
+        return PosteriorDraws(found.latents, {"log_weight": found.log_weight}, 1, shared, found.seen)
     taken = resample(found.log_weight[:, None], draws, subject.seed, 0)[:, 0]
-    return Posterior({n: v[taken] for n, v in found.latents.items()}, {}, 1, shared, found.seen[taken])
+    return PosteriorDraws({n: v[taken] for n, v in found.latents.items()}, {}, 1, shared, found.seen[taken])
 
 
 def _trace(subject: Subject, data: Any, index: np.ndarray, k: int, seed: int) -> tuple[Sites, np.ndarray, np.ndarray]:
@@ -87,7 +87,7 @@ def _trace(subject: Subject, data: Any, index: np.ndarray, k: int, seed: int) ->
     return latents, sum(trace.log_p.values()), sum(trace.log_q.values())
 
 
-def _weighed(subject: Subject, draws: int) -> Posterior:
+def _weighed(subject: Subject, draws: int) -> PosteriorDraws:
     def each(data: Any, index: np.ndarray, i: int) -> Sites:
         latents, p, q = _trace(subject, data, index, draws, subject.stream("posterior", i))
         return {f"z/{n}": v for n, v in latents.items()} | {"lp": p, "log_weight": p - q}
@@ -95,7 +95,7 @@ def _weighed(subject: Subject, draws: int) -> Posterior:
     return _parts(subject.over(each, subject.size, max(1, 20_000 // draws)))
 
 
-def _resampled(subject: Subject, draws: int, k: int) -> Posterior:
+def _resampled(subject: Subject, draws: int, k: int) -> PosteriorDraws:
     rows = max(1, min(256, 200_000 // k))
 
     def each(data: Any, index: np.ndarray, i: int) -> Sites:
@@ -107,7 +107,7 @@ def _resampled(subject: Subject, draws: int, k: int) -> Posterior:
     return _parts(subject.over(each, subject.size, rows))
 
 
-def _chained(subject: Subject, draws: int, warmup: int, chains: int) -> Posterior:
+def _chained(subject: Subject, draws: int, warmup: int, chains: int) -> PosteriorDraws:
     if subject.size > MOST_CHAINED:
         raise DataError(
             f"how='mcmc' runs Markov chains for one row after another: got {subject.size} rows, expected at most "
@@ -155,6 +155,6 @@ def _check_proper(subject: Subject, data: Any, index: np.ndarray, start: Sites, 
             )
 
 
-def _parts(found: Sites, chains: int = 1) -> Posterior:
+def _parts(found: Sites, chains: int = 1) -> PosteriorDraws:
     latents = {n.removeprefix("z/"): v for n, v in found.items() if n.startswith("z/")}
-    return Posterior(latents, {n: v for n, v in found.items() if not n.startswith("z/")}, chains)
+    return PosteriorDraws(latents, {n: v for n, v in found.items() if not n.startswith("z/")}, chains)

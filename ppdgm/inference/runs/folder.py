@@ -30,13 +30,13 @@ from ppdgm.inference.runs.layout import (
     RECIPE,
     STATUS,
     WEIGHTS,
+    as_checkpoint_error,
     check_kinds,
     checkpoints_in,
     has_begun,
     holds_results,
     is_held,
     lock,
-    told,
 )
 from ppdgm.inference.runs.page import check_page
 from ppdgm.inference.runs.recipe import Recipe, check_format, read_table
@@ -90,7 +90,7 @@ class Folder:
     def _remove(self, files: Iterable[Path]) -> None:
         for file in list(files):
             if not file.is_dir():
-                with told(f"{file} can't be removed"):
+                with as_checkpoint_error(f"{file} can't be removed"):
                     file.unlink(missing_ok=True)
 
     def write_recipe(self, recipe: Recipe, remarks: list[str]) -> None:
@@ -150,7 +150,7 @@ class Folder:
             CheckpointError: another process holds it.
         """
         with ExitStack() as stack:
-            with told(f"{self.path / LOCK} can't be written"):
+            with as_checkpoint_error(f"{self.path / LOCK} can't be written"):
                 file = stack.enter_context((self.path / LOCK).open("w"))
             for _ in range(10):  # a process that asks for the status holds it for a moment
                 if held := lock(file):
@@ -207,7 +207,7 @@ def as_csv(history: Mapping[str, np.ndarray]) -> str:
 
 def find_saved(path: Path, to_resume: bool = False) -> Path:
     """The file to open: the result, or the last checkpoint if training went on after the result (or never ended)."""
-    with told(str(path)):
+    with as_checkpoint_error(str(path)):
         if path.is_file() and path.name == RECIPE:
             raise CheckpointError(f"{path} is a recipe. Give its folder: {str(path.parent)!r}.")
         if path.is_file():

@@ -42,7 +42,7 @@ def check_free(out: Path, overwrite: bool, held: bool = False) -> None:
     Raises:
         CheckpointError: with what is there.
     """
-    with told(f"out: {out}"):
+    with as_checkpoint_error(f"out: {out}"):
         if not out.exists():
             return
         if not out.is_dir():
@@ -83,7 +83,7 @@ def _is_own(name: str) -> bool:
 
 def check_kinds(path: Path) -> None:
     """Refuse folders in the place of a run's files, and files in the place of its folders."""
-    with told(str(path)):
+    with as_checkpoint_error(str(path)):
         for file in (*(path / n for n in FILES), *(path / CHECKPOINTS).glob("step-*.safetensors")):
             if file.is_dir():
                 raise CheckpointError(f"{file} is a folder, expected a file. Move it away.")
@@ -93,7 +93,7 @@ def check_kinds(path: Path) -> None:
 
 
 @contextmanager
-def told(where: str) -> Iterator[None]:
+def as_checkpoint_error(where: str) -> Iterator[None]:
     """Raise the system's errors about a file as errors of ppdgm."""
     try:
         yield

@@ -33,8 +33,8 @@ class _Record(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
 
 
-class DirectorPage(_Record):
-    """State of an engine's director."""
+class ControllerPage(_Record):
+    """State of the phase controller of an engine."""
 
     aggressive: bool
     turn: Annotated[int, Field(ge=0, le=2)]
@@ -45,7 +45,7 @@ class DirectorPage(_Record):
     information: list[Number]
 
 
-class WatchPage(_Record):
+class ValidationPage(_Record):
     """State of the validation."""
 
     steps: list[Count]
@@ -62,7 +62,7 @@ class WatchPage(_Record):
         return self
 
 
-class LivePage(_Record):
+class MonitorPage(_Record):
     """State of the measurements of latents."""
 
     steps: list[Count]
@@ -111,9 +111,10 @@ class Page(_Record):
     in_a_row: Count = 0
     seconds: Annotated[float, Field(ge=0)] = 0.0
     versions: dict[str, str] | None = None
-    director: DirectorPage | None = None
-    watch: WatchPage | None = None
-    live: LivePage | None = None
+    # Files keep these three keys, which are older than the names of the classes.
+    director: ControllerPage | None = None
+    watch: ValidationPage | None = None
+    live: MonitorPage | None = None
     transform: TransformPage | None = None
     classes: dict[str, ClassesPage] | None = None
 
@@ -138,8 +139,8 @@ class Resumable(Page):
     compile: bool
     in_a_row: Count
     seconds: Annotated[float, Field(ge=0)]
-    director: DirectorPage | None
-    watch: WatchPage | None
+    director: ControllerPage | None
+    watch: ValidationPage | None
 
 
 def check_page(page: Any, file: object, resumable: bool = False) -> Mapping[str, Any]:

@@ -99,7 +99,7 @@ def clock(seconds: float) -> str:
     return f"{days} d {h}:{m:02}:{s:02}" if days else f"{h}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
 
 
-class Report:
+class Display:
     """Shows only warnings. If an output is closed, or can't show a character, the run does not stop."""
 
     def __enter__(self) -> Self:
@@ -121,7 +121,7 @@ class Report:
         _tell(lambda: print(readable(message), file=sys.stderr, flush=True))
 
 
-class PlainReport(Report):
+class PlainDisplay(Display):
     """A line every few seconds, for logs."""
 
     def __init__(self) -> None:
@@ -150,7 +150,7 @@ class PlainReport(Report):
         self.warn(f"{now.place}  {now.pace}  {now.bound}")
 
 
-class LiveReport(Report):
+class LiveDisplay(Display):
     """Two lines that are redrawn: a bar with steps, rate and time left; and the bound."""
 
     def __init__(self, console: Console):
@@ -200,13 +200,13 @@ class _Console(Console):
         self.quiet = True
 
 
-def make_report(progress: bool | None) -> Report:
+def make_display(progress: bool | None) -> Display:
     """Live lines in a terminal, plain lines elsewhere; nothing if `progress` is False."""
     if progress is False:
-        return Report()
+        return Display()
     console = _Console(stderr=True, highlight=False)
     live = _is_terminal() and console.is_interactive and not console.is_dumb_terminal
-    return LiveReport(console) if live else PlainReport()
+    return LiveDisplay(console) if live else PlainDisplay()
 
 
 def _is_terminal() -> bool:

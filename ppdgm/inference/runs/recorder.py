@@ -18,7 +18,7 @@ from ppdgm.inference.runs.recipe import Recipe
 STATUS_SECONDS = 2.0
 
 
-class Keeper:
+class Recorder:
     """Saves a run; for a run without a folder it does nothing.
 
     Args:
@@ -66,7 +66,7 @@ class Keeper:
         """Write a checkpoint of the present step, and the history so far."""
         if not self.folder or run.step == self._saved_step:
             return
-        best = run.watch.best_params if run.watch else None
+        best = run.validation.best_params if run.validation else None
         arrays = grouped("trainer", run.state()) | grouped("best", best or {}) | self._common(run)
         digest = self.folder.write_checkpoint(run.step, arrays, self.page(run))
         self.folder.write_history(run.history())
@@ -82,10 +82,10 @@ class Keeper:
             self.save(run)
         self.folder.write_weights({**values, **self._common(run)}, self.page(run))
         self.status(run, run.stopped)
-        best = f"; best validation ELBO {run.watch.best:.3f}" if run.watch and run.watch.values else ""
-        if run.live and run.live.steps:
-            share = run.live.seconds / max(run.seconds, 1e-9)
-            self.note(f"measured the latents {len(run.live.steps)} times, in {share:.1%} of the time")
+        best = f"; best validation ELBO {run.validation.best:.3f}" if run.validation and run.validation.values else ""
+        if run.monitor and run.monitor.steps:
+            share = run.monitor.seconds / max(run.seconds, 1e-9)
+            self.note(f"measured the latents {len(run.monitor.steps)} times, in {share:.1%} of the time")
         self.note(f"ended at step {run.step} of {run.total}: {run.stopped}{best}")
 
     def draw(self, fit: Any) -> None:
@@ -115,8 +115,8 @@ class Keeper:
         elbo = run.parts[-1]["elbo"] if run.parts and "elbo" in run.parts[-1] else np.empty(0)
         recent = elbo[-100:][np.isfinite(elbo[-100:])]
         validation = None
-        if run.watch and run.watch.values:  # of the parameters that the run returns
-            validation = run.watch.best if self.recipe.training.keep_best else run.watch.values[-1]
+        if run.validation and run.validation.values:  # of the parameters that the run returns
+            validation = run.validation.best if self.recipe.training.keep_best else run.validation.values[-1]
         self.folder.write_status(
             state=state,
             step=run.step,
@@ -140,9 +140,10 @@ class Keeper:
             "skipped": run.skipped,
             "in_a_row": run.in_a_row,
             "seconds": run.seconds,
-            "director": run.director.page() if run.director is not None else None,
-            "watch": run.watch.page() if run.watch else None,
-            "live": run.live.page() if run.live else None,
+            # The keys "director", "watch" and "live" are older than the names of the classes: files keep them.
+            "director": run.controller.page() if run.controller is not None else None,
+            "watch": run.validation.page() if run.validation else None,
+            "live": run.monitor.page() if run.monitor else None,
             **coding_tables(self.codings),
         }
 

@@ -31,16 +31,16 @@ from ppdgm.inference.runs.checkpoint import matching
 from ppdgm.inference.runs.codings import read_codings
 from ppdgm.inference.runs.folder import Folder
 from ppdgm.inference.runs.layout import check_free
-from ppdgm.inference.runs.progress import Progress, make_report
+from ppdgm.inference.runs.progress import Progress, make_display
 from ppdgm.inference.runs.recipe import Recipe
-from ppdgm.inference.runs.recorder import Keeper
+from ppdgm.inference.runs.recorder import Recorder
 from ppdgm.inference.runs.settings import Training
 from ppdgm.inference.training.exact import ExactTrainer, check_steps
 from ppdgm.inference.training.loop import Interruption, Run, interruptible
-from ppdgm.inference.training.monitor import Live
+from ppdgm.inference.training.monitor import Monitor
 from ppdgm.inference.training.no_effect import check_compile, check_nets, check_rates
 from ppdgm.inference.training.unused_latents import Unused, has_latents
-from ppdgm.inference.training.validation import Watch
+from ppdgm.inference.training.validation import Validation
 from ppdgm.language.step import groups_of
 from ppdgm.nets import ForeignNet
 from ppdgm.program import PlainPair
@@ -128,11 +128,11 @@ class Job:
                 f"The program has no parameters, so there is nothing to train. Declare parameters {where}."
             )
         engine = recipe.engine
-        self.live: Live | None = None
+        self.monitor: Monitor | None = None
         if training.diagnose_epochs is not None:
             held_out = self.feed if self.held_out is None else Feed(self.runtime, self.held_out)
-            self.live = Live(self.runtime, held_out, training.diagnose_epochs * self.batches.per_epoch)
-            self.live.check(self.native)
+            self.monitor = Monitor(self.runtime, held_out, training.diagnose_epochs * self.batches.per_epoch)
+            self.monitor.check(self.native)
         groups_of(engine, {**self.runtime.tracer.labels, **engine.labels(self.own_values)})  # refuses what none moves
         by_name = self.own is None and any(phase.learning_rate is None for phase in engine.phases())
         rate = 1e-3 if by_name and training.learning_rate is None else training.learning_rate
@@ -158,19 +158,19 @@ class Job:
                 check_free(folder.path, overwrite, held=True)  # another run may have been there after the first check
                 folder.clear()
                 folder.write_recipe(self.recipe, self._remarks())
-            report = stack.enter_context(make_report(self.progress))
+            display = stack.enter_context(make_display(self.progress))
             for callback in self.callbacks:
                 if isinstance(callback, AbstractContextManager):
                     stack.enter_context(callback)
-            keeper = Keeper(folder, self.recipe, self.codings, facts)
-            run = self._make(report, keeper, saved)
+            recorder = Recorder(folder, self.recipe, self.codings, facts)
+            run = self._make(display, recorder, saved)
             if saved:
                 self._restore(run, saved, folder)
-            keeper.start(run, saved.file.name if saved else "")
-            interrupted = self._go(run, keeper)
+            recorder.start(run, saved.file.name if saved else "")
+            interrupted = self._go(run, recorder)
             result = self._result(run, run.best())
-            keeper.finish(run, result.params)
-            keeper.draw(result)
+            recorder.finish(run, result.params)
+            recorder.draw(result)
         interrupted.pass_on()
         return result
 
@@ -185,7 +185,7 @@ class Job:
             if saved.page["recipe"] != self.recipe.table():  # longer than was planned
                 folder.write_recipe(self.recipe, self._remarks())
 
-    def _make(self, report: Any, keeper: Keeper, saved: Saved | None) -> Run:
+    def _make(self, display: Any, recorder: Recorder, saved: Saved | None) -> Run:
         training, name, exact = self.recipe.training, self.recipe.backend, self.recipe.engine.exact
         compiled = saved.page["compile"] if saved else _choose_compile(training.compile, name, self.total)
         trainer: Any = ExactTrainer(self.runtime, self.recipe.program, self.feed, self.first) if exact else None
@@ -204,24 +204,25 @@ class Job:
             training.accumulate,
             training.mixed_precision,
         )
-        watch = None
+        validation = None
         if self.held_out is not None:
             memory = parse_memory("auto", self.runtime.device)
             judge = Judge(self.runtime, None, Feed(self.runtime, self.held_out), memory)
             schedules = [*self.recipe.engine.schedules().values(), *self.runtime.tracer.schedules.values()]
             warm = max((s.reached() for s in schedules), default=0)
-            watch = Watch(judge, training.early_stopping, warm)
+            validation = Validation(judge, training.early_stopping, warm)
         rate = as_schedule(1.0) if self.own is not None else training.rate
         return Run(
-            trainer, self.feed, self.batches, self.recipe.engine, training, self.total, watch, self.callbacks, report,
-            keeper, rate, self.recipe.engine.director(self.batches.per_epoch), self.live, self._unused(),
+            trainer, self.feed, self.batches, self.recipe.engine, training, self.total, validation, self.callbacks,
+            display, recorder, rate, self.recipe.engine.controller(self.batches.per_epoch), self.monitor,
+            self._unused(),
         )  # fmt: skip
 
     def _unused(self) -> Unused | None:
         engine = self.recipe.engine
         return Unused() if self.latent and "kl" in engine.metrics and not engine.exact else None
 
-    def _go(self, run: Run, keeper: Keeper) -> Interruption:
+    def _go(self, run: Run, recorder: Recorder) -> Interruption:
         """Train; an error in a callback, or a second Ctrl-C, does not lose the training so far."""
         try:
             with interruptible() as interrupted:
@@ -229,13 +230,13 @@ class Job:
             return interrupted
         except BaseException as error:
             run.stopped = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            keeper.note(f"{type(error).__name__}: {error}")
+            recorder.note(f"{type(error).__name__}: {error}")
             if run.at_work:  # in the middle of a stretch: the last good state is all there is
                 run.go_back()
             if not run.step:
-                keeper.status(run, run.stopped)
+                recorder.status(run, run.stopped)
             else:
-                keeper.finish(run, values_of(run.good[1]) if run.at_work else run.best(), not run.at_work)
+                recorder.finish(run, values_of(run.good[1]) if run.at_work else run.best(), not run.at_work)
             if (told := self._explained(error, run)) is not None:
                 raise told from error
             raise
@@ -248,9 +249,9 @@ class Job:
 
     def _result(self, run: Run, values: dict[str, np.ndarray]) -> Fit:
         recipe = self.recipe
-        looked = {"diagnose_share": run.live.seconds / max(run.seconds, 1e-9)} if run.live else {}
+        looked = {"diagnose_share": run.monitor.seconds / max(run.seconds, 1e-9)} if run.monitor else {}
         info = {
-            **run.keeper.facts,
+            **run.recorder.facts,
             **looked,
             "steps": run.step,
             "compile": run.trainer.compiled,
@@ -307,7 +308,7 @@ class Job:
             self.own_values = engine.own(width, scored)
             if self.recipe.training.accumulate > 1:
                 _check_state(self.runtime.batch_statistics(self.native, data, rows))
-            if engine.director(1) is not None:
+            if engine.controller(1) is not None:
                 mutual_information(self.runtime, self.native, self.feed, rows=2)  # the run will measure it
         except PpdgmError:
             raise

@@ -18,13 +18,13 @@ from ppdgm.inference.evaluation.information import mutual_information
 from ppdgm.inference.inputs.batches import Batches, Plan
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.runs import checkpoint
-from ppdgm.inference.runs.progress import Progress, Report
-from ppdgm.inference.runs.recorder import Keeper
+from ppdgm.inference.runs.progress import Display, Progress
+from ppdgm.inference.runs.recorder import Recorder
 from ppdgm.inference.runs.settings import Training
-from ppdgm.inference.training.monitor import Live
+from ppdgm.inference.training.monitor import Monitor
 from ppdgm.inference.training.non_finite import ADVICE, describe, diverged
 from ppdgm.inference.training.unused_latents import Unused
-from ppdgm.inference.training.validation import Watch
+from ppdgm.inference.training.validation import Validation
 
 STRETCH_SECONDS = 0.5  # length of a stretch, without a look in between
 STRETCH_STEPS = 1000
@@ -48,13 +48,13 @@ class Run:
     engine: Any
     training: Training
     total: int
-    watch: Watch | None
+    validation: Validation | None
     callbacks: tuple[Callable[[Progress], Any], ...]
-    report: Report
-    keeper: Keeper
+    display: Display
+    recorder: Recorder
     rate: Any
-    director: Any = None  # of an engine whose phases depend on the training so far
-    live: Live | None = None
+    controller: Any = None  # of an engine whose phases depend on the training so far
+    monitor: Monitor | None = None
     unused: Unused | None = None  # of an engine that measures the KL of latents
     turns: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
     step: int = 0
@@ -94,12 +94,12 @@ class Run:
             count = max(1, grown) if self.step - first == count else min(32, capacity)
         if self.stopped == "done" and (message := diverged(self.history())):
             self.stopped = "diverged"
-            self.report.warn(f"{message} {ADVICE}")
-            self.keeper.note(message)
+            self.display.warn(f"{message} {ADVICE}")
+            self.recorder.note(message)
 
     def best(self) -> Arrays:
         """The parameters with the best validation ELBO, or the last ones if there was no validation."""
-        kept = self.watch.best_params if self.watch and self.training.keep_best else None
+        kept = self.validation.best_params if self.validation and self.training.keep_best else None
         return self.trainer.values() if kept is None else kept
 
     def state(self) -> Arrays:
@@ -126,21 +126,21 @@ class Run:
         if self.unused and self.step:
             self.unused.see(history["kl"])
             self.unused.told = bool(self.unused.steps)
-        if self.director is not None:
-            self.director.restore(page["director"])
+        if self.controller is not None:
+            self.controller.restore(page["director"])
             self.turns = np.asarray(history["phase"], np.int32)
-        if self.live and page.get("live"):
-            self.live.restore(page["live"])
-        if self.watch and page["watch"]:
-            self.watch.restore(page["watch"], best)
-            if self.watch.done:
+        if self.monitor and page.get("live"):
+            self.monitor.restore(page["live"])
+        if self.validation and page["watch"]:
+            self.validation.restore(page["watch"], best)
+            if self.validation.done:
                 self.stopped = "early stopping"
 
     def _check_history(self, history: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> None:
         """Refuse a history that does not belong to the steps that were taken."""
-        if (self.director is None) != (page["director"] is None):
+        if (self.controller is None) != (page["director"] is None):
             raise CheckpointError(f"director: got {shown(page['director'])}, which does not belong to this engine.")
-        turns = [] if self.director is None else ["phase"]
+        turns = [] if self.controller is None else ["phase"]
         for name in ("step", *self.engine.metrics, *turns):
             if len(history.get(name, ())) != page["step"]:
                 raise CheckpointError(
@@ -161,24 +161,24 @@ class Run:
         found = {n: np.concatenate([p[n] for p in self.parts or empty]) for n in self.engine.metrics}
         self.parts = [found] if self.parts else []
         found = {**found, "step": np.arange(1, self.step + 1)}
-        if self.director is not None:
+        if self.controller is not None:
             found["phase"] = self.turns[: self.step]
         if self.skipped:
             found["skipped_step"] = np.array(self.skipped)
-        if self.live:
-            found |= self.live.history()
-        if self.watch:
-            found["validation_step"] = np.array(self.watch.steps, int)
-            found["validation_elbo"] = np.array(self.watch.values, float)
+        if self.monitor:
+            found |= self.monitor.history()
+        if self.validation:
+            found["validation_step"] = np.array(self.validation.steps, int)
+            found["validation_elbo"] = np.array(self.validation.values, float)
         return found
 
     def _until_look(self) -> int:
         """Steps until the next validation, checkpoint, or the end."""
-        ends = [self.total, self.keeper.next_step(self.step) or self.total]
-        if self.watch:
+        ends = [self.total, self.recorder.next_step(self.step) or self.total]
+        if self.validation:
             ends.append(self.step - self.step % self.batches.per_epoch + self.batches.per_epoch)
-        if self.live:
-            ends.append(self.step - self.step % self.live.every + self.live.every)
+        if self.monitor:
+            ends.append(self.step - self.step % self.monitor.every + self.monitor.every)
         return min(ends) - self.step
 
     def _plan(self, first: int, count: int) -> Plan:
@@ -192,8 +192,8 @@ class Run:
         return Plan(index, weight, rate, knobs, first, count, turns)
 
     def _turns_of(self, first: int, capacity: int, steps: np.ndarray) -> np.ndarray:
-        """The phases of these steps: from the director, if there is one."""
-        if self.director is None:
+        """The phases of these steps: from the controller, if there is one."""
+        if self.controller is None:
             return self.engine.turns(steps)
         known = self.turns[first : first + capacity]
         return np.concatenate([known, np.zeros(capacity - len(known), np.int32)])
@@ -206,26 +206,26 @@ class Run:
     def _advance(self, count: int) -> None:
         """Take `count` steps; fewer if one is not finite, which is then skipped."""
         first = self.step
-        if self.director is not None:
-            turns = self.director.next(count)
+        if self.controller is not None:
+            turns = self.controller.next(count)
             count = len(turns)
             self.turns = np.concatenate([self.turns[:first], turns])
         self._advance_by(count)
-        if self.director is not None:
+        if self.controller is not None:
             taken = self.step - first
-            if self.director.seen(turns[:taken], self.parts[-1]["objective"][:taken]):
+            if self.controller.seen(turns[:taken], self.parts[-1]["objective"][:taken]):
                 self._look_at_information()
 
     def _look_at_information(self) -> None:
-        feed = self.watch.judge.feed if self.watch else self.feed
+        feed = self.validation.judge.feed if self.validation else self.feed
         information = mutual_information(self.trainer.runtime, self.trainer.judged, feed)
-        self.director.look(information)
+        self.controller.look(information)
         state = (
             "the guide no longer lags, both are trained together"
-            if not self.director.aggressive
+            if not self.controller.aggressive
             else ("the guide is trained before the model")
         )
-        self.keeper.note(f"mutual information {information:.3f} nats at step {self.step}: {state}")
+        self.recorder.note(f"mutual information {information:.3f} nats at step {self.step}: {state}")
 
     def _advance_by(self, count: int) -> None:
         metrics = self._take(self.step, count)
@@ -273,8 +273,8 @@ class Run:
             rows, _ = self.batches.rows(step, 1, 1)
             terms, gradients = self.trainer.diagnose(plan, data)
             message = describe(step, terms, gradients, rows[0])
-            self.report.warn(f"{message} {ADVICE}" if not self.skipped else message)
-            self.keeper.note(message)
+            self.display.warn(f"{message} {ADVICE}" if not self.skipped else message)
+            self.recorder.note(message)
         self.trainer.skip()
         self.in_a_row = self.in_a_row + 1 if self.skipped and self.skipped[-1] == step - 1 else 1
         self.skipped.append(step)
@@ -286,8 +286,8 @@ class Run:
                 f"{self.in_a_row} steps in a row were not finite. Training stops, and returns the parameters from "
                 "before these steps."
             )
-            self.report.warn(f"{message} {ADVICE}")
-            self.keeper.note(message)
+            self.display.warn(f"{message} {ADVICE}")
+            self.recorder.note(message)
 
     def _remember(self) -> None:
         """Keep the present state, if that takes little of the time since the last one was kept."""
@@ -308,16 +308,16 @@ class Run:
 
     def _look_up(self, seconds: float, first: int, interrupted: threading.Event) -> None:
         looks = self.step % self.batches.per_epoch == 0 or self.step == self.total
-        if self.watch and looks and self.watch.look(self.trainer, self.step) and self.stopped == "done":
+        if self.validation and looks and self.validation.look(self.trainer, self.step) and self.stopped == "done":
             self.stopped = "early stopping"
-        if self.live and (self.step % self.live.every == 0 or self.step == self.total):
-            self.live.look(self.trainer.judged, self.step)
+        if self.monitor and (self.step % self.monitor.every == 0 or self.step == self.total):
+            self.monitor.look(self.trainer.judged, self.step)
         seen = self.parts[-1]
         if self.unused:
             self.unused.see(seen["kl"])
             if news := self.unused.news(self.step):
-                (self.report.warn if self.unused.told else self.report.note)(news)
-                self.keeper.note(news)
+                (self.display.warn if self.unused.told else self.display.note)(news)
+                self.recorder.note(news)
         mean = lambda v: float(v[np.isfinite(v)].mean()) if np.isfinite(v).any() else float("nan")
         now = Progress(
             step=self.step,
@@ -326,18 +326,18 @@ class Run:
             seconds=self.seconds,
             rate=self._rate(seconds),
             metrics={n: mean(v) for n, v in seen.items()},
-            validation_elbo=self.watch.values[-1] if self.watch and self.watch.values else None,
+            validation_elbo=self.validation.values[-1] if self.validation and self.validation.values else None,
             skipped=len(self.skipped),
-            live=self.live.latest if self.live else {},
+            live=self.monitor.latest if self.monitor else {},
             unused=self.unused.steps if self.unused else 0,
         )
-        self.report.update(now)
+        self.display.update(now)
         for callback in self.callbacks:
             if callback(now) is True and self.stopped == "done":
                 self.stopped = "callback"
         if interrupted.is_set() and self.stopped == "done":
             self.stopped = "interrupted"
-        self.keeper.look(self, now)
+        self.recorder.look(self, now)
 
 
 class Interruption(threading.Event):

@@ -24,7 +24,7 @@ ROWS, ACTIVE = 500, 0.01  # rows that are used, and a dimension is active if its
 
 
 @dataclass
-class Live:
+class Monitor:
     """The measurements so far, on a random choice of the validation data, or of the training data if there are none.
 
     Args:

@@ -12,7 +12,7 @@ from ppdgm.inference.evaluation.estimates import Judge
 
 
 @dataclass
-class Watch:
+class Validation:
     """The validation ELBO so far.
 
     Args:

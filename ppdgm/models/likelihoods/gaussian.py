@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ppdgm.language.vocabulary import Array, Vocabulary
-from ppdgm.models.likelihoods.scale import LocationScale
+from ppdgm.models.likelihoods.scale import LocationScaleLikelihood
 
 
-class Gaussian(LocationScale):
+class Gaussian(LocationScaleLikelihood):
     """p(x|z) = N(μ, diag σ²), with μ the decoder's output."""
 
     def distribution(self, P: Vocabulary, *head: Array) -> Any:

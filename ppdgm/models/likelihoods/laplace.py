@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ppdgm.language.vocabulary import Array, Vocabulary
-from ppdgm.models.likelihoods.scale import LocationScale
+from ppdgm.models.likelihoods.scale import LocationScaleLikelihood
 
 
-class Laplace(LocationScale):
+class Laplace(LocationScaleLikelihood):
     """p(x|z) = Π exp(−|x − μ| / σ) / 2σ. μ, the decoder's output, is the mean and the median."""
 
     def distribution(self, P: Vocabulary, *head: Array) -> Any:

@@ -6,12 +6,12 @@ from typing import Any
 
 from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.likelihoods.base import Levels, independent
-from ppdgm.models.likelihoods.scale import LocationScale, Scale, row
+from ppdgm.models.likelihoods.scale import LocationScaleLikelihood, Scale, row
 from ppdgm.program import Context
 from ppdgm.specs import PositiveFloat, PositiveInt
 
 
-class DiscretisedLogistic(Levels, LocationScale):
+class DiscretisedLogistic(Levels, LocationScaleLikelihood):
     """p(x|z) = Π F(c + δ) − F(c − δ), with F the CDF of Logistic(μ, σ) and c = 2x / (levels − 1) − 1 in [−1, 1].
 
     δ = 1 / (levels − 1) is half a level; the lowest and the highest level also get the probability beyond them. μ and σ

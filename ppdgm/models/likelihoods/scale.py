@@ -16,7 +16,7 @@ from ppdgm.specs import PositiveFloat
 Scale = Annotated[PositiveFloat | Literal["learned", "per_dimension", "network"], Field()]
 
 
-class LocationScale(Likelihood):
+class LocationScaleLikelihood(Likelihood):
     """A likelihood with a location, the decoder's output, and a scale.
 
     Args:

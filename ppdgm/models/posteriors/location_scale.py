@@ -14,7 +14,7 @@ from ppdgm.models.posteriors.normal import ScaledPosterior
 from ppdgm.program import Context
 
 
-class LocationScale(ScaledPosterior):
+class LocationScalePosterior(ScaledPosterior):
     """q(z|x) = Π_d f((z_d − μ_d(x))/b_d(x))/b_d(x), b = min_scale + softplus(s(x)), with f the density of a noise."""
 
     @abstractmethod
@@ -57,7 +57,7 @@ class LocationScale(ScaledPosterior):
         return P.distribution(sample, lambda z: log_q((z - loc) / scale), shape, batch_shape, mean=lambda: loc, kl=kl)
 
 
-class DiagonalLaplace(LocationScale):
+class DiagonalLaplace(LocationScalePosterior):
     """q(z|x) = Π_d exp(−|z_d − μ_d|/b_d)/(2 b_d), with μ(x), b(x) = min_scale + softplus(s(x)).
 
     Kingma & Welling 2014, arXiv:1312.6114.
@@ -77,7 +77,7 @@ class DiagonalLaplace(LocationScale):
         return 2.0, 1.0 + log(2.0)
 
 
-class DiagonalLogistic(LocationScale):
+class DiagonalLogistic(LocationScalePosterior):
     """q(z|x) = Π_d f((z_d − μ_d)/b_d)/b_d, f(ε) = e^−ε/(1 + e^−ε)², with μ(x), b(x) = min_scale + softplus(s(x)).
 
     Kingma & Welling 2014, arXiv:1312.6114.
@@ -97,7 +97,7 @@ class DiagonalLogistic(LocationScale):
         return pi**2 / 3.0, 2.0
 
 
-class DiagonalStudentT(LocationScale):
+class DiagonalStudentT(LocationScalePosterior):
     """q(z|x) = Π_d t_ν((z_d − μ_d)/b_d)/b_d, f(ε) ∝ (1 + ε²/ν)^−(ν+1)/2, with μ(x), b(x) = min_scale + softplus(s(x)).
 
     Kingma & Welling 2014, arXiv:1312.6114.
