@@ -97,6 +97,38 @@ def test_rows_do_not_meet_what_was_learned_of_others(role, backend):
             ask(-x)
 
 
+@pytest.mark.parametrize("backend", LIBRARIES)
+@pytest.mark.parametrize("kind", ["another axis", "one vector", "closed over", "nothing"])
+def test_rows_that_are_not_the_first_axis_of_a_parameter_are_known_too(kind, backend):
+    """Parameters [D, N] and [N * D]; an array of the program's own; and a plate of N that keeps nothing for a row."""
+    lib, dist, guides, xp = LIBRARIES[backend]
+    if (kind, backend) == ("one vector", "numpyro"):
+        return  # NumPyro's autoguides of one vector are refused in a plate
+    place = xp.linspace(-3.0, 3.0, N) if kind == "closed over" else xp.zeros(N)
+
+    def model(x):
+        scale = lib.param("scale", xp.ones(()))
+        with lib.plate("columns", D, dim=-2), lib.plate("data", N, dim=-1):
+            z = lib.sample("z", dist.Normal(place, 1.0))
+            lib.sample("x", dist.Normal(z, 0.1 + scale**2), obs=x.T)
+
+    def guide(x):
+        with lib.plate("columns", D, dim=-2), lib.plate("data", N, dim=-1):
+            loc = lib.param("loc", xp.zeros(2)).sum() + (x.T if kind == "closed over" else 0.0)
+            lib.sample("z", dist.Normal(loc, 0.5))
+
+    auto = {"another axis": "AutoNormal", "one vector": "AutoDiagonalNormal"}.get(kind)
+    pair = getattr(Program, f"from_{backend}")(model, getattr(guides, auto)(model) if auto else guide)
+    fit = ppdgm.fit(pair, X, steps=2, learning_rate=0.1, progress=False)
+    for ask in (fit.encode, fit.elbo):
+        ask(X)
+        if kind == "nothing":
+            ask(-X)
+            continue
+        with pytest.raises(DataError, match=r"other rows than the 20 that the pair was trained on"):
+            ask(-X)
+
+
 def test_parameters_of_a_pyro_pair_meet_their_own_data():
     """Minibatches come in any order: what is kept for each datum in the data's order must not meet another."""
 

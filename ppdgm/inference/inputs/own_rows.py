@@ -30,13 +30,21 @@ def check_known(
     """
     if runtime.tracer.batch_size is None:
         return
-    own = [n for n, v in params.items() if np.ndim(v) and len(v) == size]
-    if own and not known() and (_is_blind(runtime, params, feed) or _goes_by_place(runtime, params, feed)):
+    own = [n for n, v in params.items() if _has_rows(np.shape(v), size, runtime.tracer.own_rows)]
+    if known():
+        return
+    if (own and _is_blind(runtime, params, feed)) or _goes_by_place(runtime, params, feed, sure=bool(own)):
+        what = f"parameter {own[0]!r}" if own else "something in it, such as an array of its own,"
         raise DataError(
-            f"Data: got other rows than the {size} that the pair was trained on, but parameter {own[0]!r} belongs to "
-            "those rows, by position. A new row would get another row's values. Give the training data unchanged, or "
-            "use a guide that computes each row's distribution from x."
+            f"Data: got other rows than the {size} that the pair was trained on, but {what} belongs to those rows, by "
+            "position. A new row would get another row's values. Give the training data unchanged, or use a guide that "
+            "computes each row's distribution from x."
         )
+
+
+def _has_rows(shape: tuple[int, ...], size: int, known: int | None) -> bool:
+    """Whether a parameter has a row for each row of the data: along any axis, or in one vector, as in autoguides."""
+    return size in shape or (known is not None and len(shape) == 1 and shape[0] > 0 and shape[0] % size == 0)
 
 
 def fingerprint(fields: Mapping[str, Any]) -> str:
@@ -50,20 +58,27 @@ def fingerprint(fields: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _goes_by_place(runtime: Any, params: Mapping[str, np.ndarray], feed: Feed) -> bool:
-    """Whether the terms and latents of a row change if it is at another place."""
+def _goes_by_place(runtime: Any, params: Mapping[str, np.ndarray], feed: Feed, sure: bool) -> bool:
+    """Whether the terms and latents of a row change if it is at another place.
+
+    If it is not `sure` that something is kept for each row, the terms must not change with other draws of a guide's
+    auxiliary sites, which belong to a place.
+    """
     rows, native = np.arange(runtime.tracer.batch_size) % feed.size, runtime.put(params)
 
-    def read(by: int, given: Mapping[str, np.ndarray]) -> Any:
+    def read(by: int, given: Mapping[str, np.ndarray], seed: int = 0) -> Any:
         fields = {n: np.concatenate([np.roll(v[rows], by, 0), v[len(rows) :]]) for n, v in feed.fields.items()}
-        return runtime.trace(native, runtime.put(fields), rows, PARTICLES, 0, given, False)
+        return runtime.trace(native, runtime.put(fields), rows, PARTICLES, seed, given, False)
 
     own = read(0, {})
     given = {n: v for n, v in own.values.items() if v.shape[:2] == (PARTICLES, len(rows)) or n in own.shared}
     if len(given) < len(own.values) or len(rows) == 1:
         return False  # a latent that is summed over can't be held
     try:
-        return moved(read(0, given), read(1, {n: turned(v) for n, v in given.items()}), (0, 0), (0, 1)) is not None
+        held = read(0, given)
+        if not sure and moved(held, read(0, given, 1), (0, 0)) is not None:
+            return False
+        return moved(held, read(1, {n: turned(v) for n, v in given.items()}), (0, 0), (0, 1)) is not None
     except (PpdgmError, NotImplementedError):  # only its own draws can be scored, as for a one-way flow
         return False
 
