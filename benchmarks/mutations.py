@@ -581,7 +581,7 @@ MUTATIONS: dict[str, Mutation] = {
         "            pass\n",
         "tests/test_live.py -k resumed",
     ),
-    "slopes at another heat": Mutation(
+    "slopes at another temperature": Mutation(
         "ppdgm/backends/pyro/runtime.py",
         "(prior + heated * seen).sum()",
         "(prior + seen).sum()",

@@ -13,17 +13,13 @@ import numpy as np
 from ppdgm.errors import PpdgmError, ProgramError, SpecError, explain, out_of_memory, require
 from ppdgm.language.vocabulary import Array, Declarations, Init, NetUse, ParamSpec, Vocabulary
 from ppdgm.nets import Net
+from ppdgm.nets.base import zeros as zeros  # an initial value of programs too
 from ppdgm.registry import backend as load_backend
 from ppdgm.specs import Spec
 from ppdgm.specs.schedules import Schedule
 
 if TYPE_CHECKING:
     from ppdgm.language.vocabulary import Batch
-
-
-def zeros(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> np.ndarray:
-    """An initial value of zeros."""
-    return np.zeros(shape)
 
 
 def constant(value: float) -> Init:

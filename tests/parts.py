@@ -53,7 +53,7 @@ FAMILIES = (Prior, Posterior, Likelihood, Flow, Net, Program)
 NET = MLP(hidden=(4,))
 VAES = {"event_shape": (3,), "latent": 2, "encoder": NET, "decoder": NET}
 CONV = {"channels": (2,), "kernel": 3, "activation": "silu"}
-FLOW = {"depth": 2, "hidden": (4,), "context": 2, "activation": "tanh"}
+FLOW = {"depth": 2, "hidden": (4,), "context_size": 2, "activation": "tanh"}
 
 
 def binary(rng, size):

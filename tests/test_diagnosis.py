@@ -18,7 +18,7 @@ from ppdgm.models import MLP, PPCA, VAE, Gaussian, HierarchicalVAE
 both = pytest.mark.parametrize("backend", BACKENDS)
 statistical = pytest.mark.statistical
 X = data()
-QUICK = {"k": 200, "simulated": 200, "replicated": 20, "few": 8, "chains": 8, "heats": 60, "refit_steps": 150}
+QUICK = {"k": 200, "simulated": 200, "replicated": 20, "few": 8, "chains": 8, "temperatures": 60, "refit_steps": 150}
 
 
 @both
@@ -120,7 +120,7 @@ def test_a_guide_that_is_too_narrow_is_not_calibrated(backend):
 @statistical
 def test_the_annealed_bracket_holds_the_likelihood_and_the_gaps_are_those_of_closed_forms(backend):
     fit = fit_of(shrink=0.5, shift=0.3, backend=backend)
-    found = fit.diagnose(X, parts=("gaps", "annealing"), **{**QUICK, "heats": 100})
+    found = fit.diagnose(X, parts=("gaps", "annealing"), **{**QUICK, "temperatures": 100})
     subject = fit._subject(X, 0, "auto")
     _, fresh = subject.simulated(QUICK["few"], subject.stream("annealed"))
     exact, bracket = log_likelihood(fresh["x"]), found.bracket
@@ -282,7 +282,7 @@ def test_bad_settings_are_refused_at_once():
     for wrong, error, words in (
         ({"parts": "surgry"}, PpdgmError, "surgery"),
         ({"k": 0}, SpecError, "k"),
-        ({"heat": 3}, SpecError, "heats"),
+        ({"temperature": 3}, SpecError, "temperatures"),
         ({"labels": [1, 2]}, DataError, r"labels: got shape \(2,\)"),
         ({"seed": -1}, PpdgmError, "seed"),
     ):

@@ -414,7 +414,7 @@ def model_gradients(sampler, backend):
 
 @statistical
 @both
-@pytest.mark.parametrize("sampler", [Resampled(k=200, draws=10), HMC(chains=10, moves=20, leaps=20)], ids=repr)
+@pytest.mark.parametrize("sampler", [Resampled(k=200, draws=10), HMC(chains=10, moves=20, num_leapfrog=20)], ids=repr)
 def test_the_gradient_at_draws_of_the_posterior_is_that_of_the_likelihood(sampler, backend):
     for mean, error, exact, norm in model_gradients(sampler, backend):
         assert (np.abs(mean - exact) < 4 * error + 1e-2).all()  # neither K nor a chain is infinite
@@ -423,7 +423,7 @@ def test_the_gradient_at_draws_of_the_posterior_is_that_of_the_likelihood(sample
 
 @both
 def test_chains_that_hardly_move_give_another_gradient(backend):
-    found = model_gradients(HMC(chains=10, moves=1, leaps=1, step_size=1e-6), backend)
+    found = model_gradients(HMC(chains=10, moves=1, num_leapfrog=1, step_size=1e-6), backend)
     assert any((np.abs(mean - exact) > 10 * error + 0.1).any() for mean, error, exact, _ in found)
 
 
@@ -526,7 +526,7 @@ RESUMED = {
     "dreg": (PROGRAM, IWAE(k=3, estimator="dreg")),
     "rws": (PROGRAM, ReweightedWakeSleep(k=3, sleep_phi=0.5)),
     "variational em": (PROGRAM, VariationalEM(e_steps=3, m_steps=2)),
-    "chains": (PROGRAM, MonteCarloEM(e_steps=1, sampler=HMC(moves=2, leaps=2))),
+    "chains": (PROGRAM, MonteCarloEM(e_steps=1, sampler=HMC(moves=2, num_leapfrog=2))),
     "lagging": (PROGRAM, LaggingInference(window=3, most=9, every=2)),
     "stages": (PROGRAM, Stages(stages=(Stage(engine=SVI(), steps=20), Stage(engine=IWAE(k=3), freeze=("encoder.*",))))),
     "em": (PPCA(event_shape=(6,), latent=2), EM()),

@@ -31,7 +31,7 @@ from ppdgm.models import (
 )
 from ppdgm.program import Context
 
-_SMALL = {"depth": 2, "hidden": (6,), "activation": "tanh", "context": 2}
+_SMALL = {"depth": 2, "hidden": (6,), "activation": "tanh", "context_size": 2}
 FLOWS = {"iaf": IAF(**_SMALL), "realnvp": RealNVP(**_SMALL), "spline": RQSpline(**_SMALL, bins=4)}
 PARTS = {f"posterior {n}": FlowPosterior(flow=f) for n, f in FLOWS.items()} | {
     "prior maf": FlowPrior(flow=MAF(**_SMALL, max_log_scale=1.0)),
@@ -219,7 +219,7 @@ def test_an_initial_distribution_of_discrete_latents_is_refused():
     [("pyro", 1, IAF, MAF), ("pyro", 3, RQSpline, RealNVP), ("numpyro", 3, IAF, MAF)],
 )
 def test_200_steps_on_digits_raise_the_elbo(backend, k, flow, prior):
-    options = {"depth": 2, "hidden": (20,), "context": 8}
+    options = {"depth": 2, "hidden": (20,), "context_size": 8}
     data, net = ppdgm.load_data("digits"), MLP(hidden=(50,))
     program = VAE(
         event_shape=data.event_shape,
@@ -242,7 +242,7 @@ def test_200_steps_on_digits_raise_the_elbo(backend, k, flow, prior):
 @pytest.mark.slow
 def test_torch_compiles_flows_and_masked_nets_as_one_graph():
     """All that is peculiar to them: splines both ways, masks, passes one after the other, a random ordering."""
-    options = {"depth": 1, "hidden": (5,), "context": 3}
+    options = {"depth": 1, "hidden": (5,), "context_size": 3}
     program = VAE(
         event_shape=(2,),
         latent=3,

@@ -11,7 +11,7 @@ from readings import BACKENDS, precision
 from ppdgm.errors import SpecError
 from ppdgm.models import IAF, MAF, RealNVP, RQSpline
 
-_SMALL = {"depth": 3, "hidden": (8,), "activation": "tanh", "context": 2}
+_SMALL = {"depth": 3, "hidden": (8,), "activation": "tanh", "context_size": 2}
 FLOWS = {
     "iaf": IAF(**_SMALL),
     "maf": MAF(**_SMALL, max_log_scale=1.5),

@@ -33,9 +33,9 @@ class Linear:
         covariance = self.W @ self.W.T + SIGMA**2 * np.eye(width)
         self.evidence = multivariate_normal(np.zeros(width), covariance).logpdf(self.x)
 
-    def __call__(self, z, heat=1.0):
+    def __call__(self, z, beta=1.0):
         residual = self.x - z @ self.W.T
-        slope = -z + heat * residual @ self.W / SIGMA**2
+        slope = -z + beta * residual @ self.W / SIGMA**2
         return norm.logpdf(z).sum(2), norm.logpdf(residual, 0, SIGMA).sum(2), slope
 
     def draws(self, number, seed=0):
@@ -81,10 +81,10 @@ GRID = np.stack(np.meshgrid(*2 * [np.linspace(-7, 7, 1401)], indexing="ij"), -1)
 def banana(x):
     """x ~ N(z₂ − z₁², ¼²): the posterior is a ridge along a parabola."""
 
-    def joint(z, heat=1.0):
+    def joint(z, beta=1.0):
         off = x - z[..., 1] + z[..., 0] ** 2
         slope = np.stack([-2 * z[..., 0] * off, off], -1) * 16
-        return norm.logpdf(z).sum(2), norm.logpdf(off, 0, 0.25), -z + heat * slope
+        return norm.logpdf(z).sum(2), norm.logpdf(off, 0, 0.25), -z + beta * slope
 
     return joint
 
@@ -92,10 +92,10 @@ def banana(x):
 def two_modes(x):
     """x ~ N(z₁², ½²): two modes in z₁ for x > 0, of which the guide knows one."""
 
-    def joint(z, heat=1.0):
+    def joint(z, beta=1.0):
         off = x - z[..., 0] ** 2
         slope = np.stack([2 * z[..., 0] * off, 0 * off], -1) * 4
-        return norm.logpdf(z).sum(2), norm.logpdf(off, 0, 0.5), -z + heat * slope
+        return norm.logpdf(z).sum(2), norm.logpdf(off, 0, 0.5), -z + beta * slope
 
     return joint
 

@@ -98,7 +98,7 @@ MATTERS = {  # fields that say something wherever their engine is taken, or are 
     LaggingInference: {"every", "engine"},
     Stages: set(),
     Resampled: {"k", "draws"},
-    HMC: {"chains", "moves", "leaps", "step_size"},
+    HMC: {"chains", "moves", "num_leapfrog", "step_size"},
 }
 
 

@@ -463,7 +463,7 @@ def test_every_invariant_has_a_wrong_twin():
 def test_the_right_twins_pass():
     check(Shift())
     check(Own(), skip=only("kl", "mean", "density"))
-    check(IAF(depth=1, hidden=(3,), context=2), skip=only("jacobian", "inverse"))
+    check(IAF(depth=1, hidden=(3,), context_size=2), skip=only("jacobian", "inverse"))
 
 
 # --- the report, and what is refused ----------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ log_p = np.array([logsumexp(log_joint(x)) + log_cell for x in x_test[:, 0]])
 #   through a monotone spline, whose knots are a function of the first half.
 
 # %%
-small = {"depth": 2 if SMALL else 4, "hidden": (32,), "context": 16}
+small = {"depth": 2 if SMALL else 4, "hidden": (32,), "context_size": 16}
 POSTERIORS = {
     "diagonal normal": DiagonalNormal(),
     "full covariance": FullCovarianceNormal(),

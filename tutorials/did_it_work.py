@@ -149,9 +149,9 @@ def edges(images):
     return np.abs(np.diff(images, axis=1)).mean()
 
 
-depth = {"statistics": {"black pixels": np.mean, "edges": edges}, "replicated": 300, "heats": 150}
+depth = {"statistics": {"black pixels": np.mean, "edges": edges}, "replicated": 300, "temperatures": 150}
 if SMALL:
-    depth |= {"k": 50, "simulated": 60, "replicated": 10, "few": 4, "refit_steps": 10, "chains": 2, "heats": 5}
+    depth |= {"k": 50, "simulated": 60, "replicated": 10, "few": 4, "refit_steps": 10, "chains": 2, "temperatures": 5}
 test = data.test[:60] if SMALL else data.test
 guide = ("likelihood", "calibration", "gaps")
 found = {

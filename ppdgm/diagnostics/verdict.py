@@ -328,6 +328,6 @@ def _bracket(found: Any) -> Iterator[Finding]:
     if (b := found.bracket) is None:
         return
     if b.crossed:
-        yield Finding("Annealing", "warning", f"the two bounds cross: {b}.", "Use more temperatures: heats=1000.")
+        yield Finding("Annealing", "warning", f"the two bounds cross: {b}.", "Use more: temperatures=1000.")
     else:
         yield Finding("Annealing", "good", f"on simulated data, {b}.")

@@ -48,12 +48,12 @@ def glorot(fan_in: int, fan_out: int) -> Init:
 
 
 def zeros(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> np.ndarray:
-    """Zeros."""
+    """Initial values of zeros."""
     return np.zeros(shape)
 
 
 def ones(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> np.ndarray:
-    """Ones."""
+    """Initial values of ones."""
     return np.ones(shape)
 
 

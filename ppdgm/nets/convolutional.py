@@ -44,7 +44,7 @@ class Convolutional(Net):
         """Norm and activation after a convolution, and its gate."""
         if not self.gated:
             return self._activate(P, name, h)
-        h, gate = halves(h)
+        h, gate = channel_halves(h)
         return self._activate(P, name, h) * P.activation("sigmoid", gate)
 
     def _activate(self, P: Vocabulary, name: str, h: Array) -> Array:
@@ -86,7 +86,7 @@ class Convolutional(Net):
                 r = self._activate(P, f"blocks.{i}.{j}", r)
                 r = P.conv2d(r, *weights(P, f"blocks.{i}.{j}"), 1, 1)
             if self.gated:
-                r, gate = halves(r)
+                r, gate = channel_halves(r)
                 r = r * P.activation("sigmoid", gate)
             h = h + r
         return h
@@ -105,7 +105,7 @@ def weights(P: Vocabulary, name: str) -> tuple[Array, Array]:
     return P.param(f"{name}.weight"), P.param(f"{name}.bias")
 
 
-def halves(h: Array) -> tuple[Array, Array]:
+def channel_halves(h: Array) -> tuple[Array, Array]:
     """Channels [n, 2 C, H, W] as two halves: the values, and the gate on them."""
     channels = h.shape[1] // 2
     return h[:, :channels], h[:, channels:]

@@ -25,6 +25,12 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 Shape = tuple[PositiveInt, ...]
 
 _NONE = {"kind": "none"}  # TOML has no null
+#: (class, its field's name in files of earlier versions) -> the name now
+_OLD_FIELDS = {
+    ("HMC", "leaps"): "num_leapfrog",
+    ("_Autoregressive", "context"): "context_size",
+    ("Coupling", "context"): "context_size",
+}
 _adopters: list[Callable[[Any], Spec | None]] = []
 SpecT = TypeVar("SpecT", bound="Spec")
 
@@ -200,7 +206,15 @@ def _build(value: Any, classes: list[type[Kind]]) -> Any:
     if "kind" not in value:
         raise SpecError(f'Got a table without a kind: {dict(value)!r}. Expected kind = "…", such as "MLP".')
     cls = find_kind(value["kind"], classes)
+    value = _with_new_names(cls, value)
     return cls(**{k: _build_field(cls, k, v, classes) for k, v in value.items() if k != "kind"})
+
+
+def _with_new_names(cls: type[Kind], table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table with old names of fields replaced. If it has the new name too, the old one stays, and is refused."""
+    ours = {base.__name__ for base in cls.__mro__ if not _is_users(base)}
+    new = {old: name for (owner, old), name in _OLD_FIELDS.items() if owner in ours and old not in cls.model_fields}
+    return {field if new.get(field) in table else new.get(field, field): value for field, value in table.items()}
 
 
 def _build_field(cls: type[Kind], field: str, value: Any, classes: list[type[Kind]]) -> Any:

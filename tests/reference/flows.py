@@ -124,7 +124,7 @@ def flow_posterior(program, params, x, z):
     posterior, event = program["posterior"], z.shape[2:]
     assert kind(posterior["initial"]) == "DiagonalNormal"
     width, flow = prod(event), posterior["flow"]
-    seen = SIZES.get(kind(flow), lambda flow, width: flow["context"])(flow, width)
+    seen = SIZES.get(kind(flow), lambda flow, width: flow["context_size"])(flow, width)
     head = for_each_particle(forward(program["encoder"], params, "encoder", x, (2 * width + seen,)), len(z))
 
     def log_q(z, head):

@@ -16,7 +16,7 @@ from ppdgm.models import (
     RQSpline,
 )
 
-_SMALL = {"depth": 2, "hidden": (4,), "activation": "tanh", "context": 2}
+_SMALL = {"depth": 2, "hidden": (4,), "activation": "tanh", "context_size": 2}
 
 
 _NET = MLP(hidden=(4,))
@@ -45,7 +45,7 @@ ZOO = {
     ),
     "flow over matrices": _instance(
         latent=(2, 1),
-        posterior=FlowPosterior(flow=IAF(**_SMALL | {"context": 0}, min_scale=0.2)),
+        posterior=FlowPosterior(flow=IAF(**_SMALL | {"context_size": 0}, min_scale=0.2)),
         prior=FlowPrior(flow=MAF(**_SMALL)),
     ),
     "autoregressive over matrices": _instance(

@@ -93,13 +93,13 @@ class HMC(Sampler):
     Args:
         chains: per row.
         moves: moves of a chain, each accepted or not.
-        leaps: leapfrog steps of a move.
+        num_leapfrog: leapfrog steps of a move.
         step_size: ε at first.
     """
 
     chains: PositiveInt = 1
     moves: PositiveInt = 5
-    leaps: PositiveInt = 5
+    num_leapfrog: PositiveInt = 5
     step_size: PositiveFloat = 0.1
 
     compiles: ClassVar[bool] = False
@@ -121,7 +121,7 @@ class HMC(Sampler):
         xp, trace = step.xp, self.read(step)
         start = {n: step.stop_gradient(trace.values[n]) for n in trace.log_q}
         step_size = step.params[_STEP_SIZE]
-        latents, adapted = step.hmc(start, step_size, self.leaps, self.moves)
+        latents, adapted = step.hmc(start, step_size, self.num_leapfrog, self.moves)
         joint: Array = sum(step.model({n: step.stop_gradient(z) for n, z in latents.items()}).values())
         penalties = bounds.penalties(trace, xp) + 0.0 * joint if trace.penalties else 0.0 * joint
         found = self.metrics_of(step, trace, weights, joint, penalties)

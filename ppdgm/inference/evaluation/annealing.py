@@ -11,7 +11,7 @@ Density = Callable[[np.ndarray, Any], tuple[np.ndarray, np.ndarray, np.ndarray]]
 ACCEPT, GAIN = 0.65, 0.1  # the acceptance that step sizes are adapted to, and how fast their logarithms move
 
 
-def heats(count: int) -> np.ndarray:
+def inverse_temperatures(count: int) -> np.ndarray:
     """β_0 = 0 < … < β_T = 1, close together at both ends: a sigmoid, as in Wu et al."""
     s = 1.0 / (1.0 + np.exp(-4.0 * np.linspace(-1.0, 1.0, count + 1)))
     return (s - s[0]) / (s[-1] - s[0])
@@ -21,7 +21,7 @@ def anneal(
     joint: Density,
     start: np.ndarray,
     beta: np.ndarray,
-    leaps: int = 10,
+    num_leapfrog: int = 10,
     seed: int = 0,
     steps: np.ndarray | None = None,
     reverse: bool = False,
@@ -36,7 +36,7 @@ def anneal(
             any two densities: the logarithm of one, and the logarithm of their ratio.
         start: draws of the prior, or in reverse of the posterior, [C, B, D].
         beta: [T + 1], from 0 to 1.
-        leaps: leapfrog steps of a move, one move for each β.
+        num_leapfrog: leapfrog steps of a move, one move for each β.
         seed: of the draws.
         steps: ε for each β and row, [T + 1, B]. Without it they are adapted on the way, and the weights are only
             roughly right: this is a pilot run, and the real run uses its step sizes.
@@ -55,7 +55,7 @@ def anneal(
         if not reverse:
             weights += change * seen
         if reverse or t < len(beta) - 1:  # a last move would change nothing
-            z, seen, accepted = _move(joint, z, float(beta[t]), used[t], leaps, rng)
+            z, seen, accepted = _move(joint, z, float(beta[t]), used[t], num_leapfrog, rng)
             if steps is None and t + 1 < len(beta):
                 used[t + 1] = used[t] * np.exp(GAIN * (accepted.mean(0) - ACCEPT))
         if reverse:
@@ -66,23 +66,23 @@ def anneal(
 
 
 def _move(
-    joint: Density, z: np.ndarray, heat: float, step: np.ndarray, leaps: int, rng: np.random.Generator
+    joint: Density, z: np.ndarray, beta: float, step: np.ndarray, num_leapfrog: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One move of each chain, accepted or not for each chain: its end, log p(x|z) there, and the acceptance [C, B]."""
     epsilon = step[None, :, None]
-    prior, seen, slope = joint(z, heat)
-    before = prior + heat * seen
+    prior, seen, slope = joint(z, beta)
+    before = prior + beta * seen
     momentum = rng.normal(size=z.shape)
     kinetic = 0.5 * (momentum**2).sum(2)
     new, p, new_slope, at = z, momentum, slope, (prior, seen)
     with np.errstate(over="ignore", invalid="ignore"):  # a trajectory that diverges is not accepted
-        for _ in range(leaps):
+        for _ in range(num_leapfrog):
             p = p + 0.5 * epsilon * new_slope
             new = new + epsilon * p
-            first, second, new_slope = joint(new, heat)
+            first, second, new_slope = joint(new, beta)
             at = first, second
             p = p + 0.5 * epsilon * new_slope
-        change = at[0] + heat * at[1] - before - 0.5 * (p**2).sum(2) + kinetic
+        change = at[0] + beta * at[1] - before - 0.5 * (p**2).sum(2) + kinetic
         probability = np.exp(np.minimum(np.nan_to_num(change, nan=-np.inf), 0.0))
     taken = rng.random(probability.shape) < probability
     return np.where(taken[..., None], new, z), np.where(taken, at[1], seen), probability

@@ -76,7 +76,7 @@ class Diagnosable:
                 simulated=500 rows with ranks=99 draws each for calibration; replicated=200 data sets of
                 replicated_size=500 for predictive checks, which warn of 1 right model in 100 at most; few=32 rows
                 that are refitted, with refit_steps=400 and family="diagonal" or "full", and annealed, with chains=10,
-                heats=200 and leaps=10; nats=0.01 and active=0.01: a dimension below them carries nothing.
+                temperatures=200 and num_leapfrog=10; nats=0.01 and active=0.01: a dimension below them carries nothing.
 
         Returns:
             Numbers, `.verdict` in words, `.table()` for JSON, `.report("report.html")`.

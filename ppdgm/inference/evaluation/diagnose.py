@@ -23,7 +23,7 @@ from ppdgm.diagnostics import (
 from ppdgm.diagnostics.diagnosis import Diagnosis
 from ppdgm.diagnostics.log_mean import log_mean
 from ppdgm.errors import PpdgmError, ProgramError, items, one_of, out_of_memory, shown
-from ppdgm.inference.evaluation.annealing import anneal, heats
+from ppdgm.inference.evaluation.annealing import anneal, inverse_temperatures
 from ppdgm.inference.evaluation.baseline import baseline
 from ppdgm.inference.evaluation.drawing import pictures
 from ppdgm.inference.evaluation.estimates import Estimate
@@ -51,8 +51,8 @@ class Depth(Spec):
         family: of the refitted Gaussian posteriors: "diagonal" or "full".
         refit_steps: of Adam.
         chains: C, of annealed importance sampling for each row.
-        heats: T, its temperatures.
-        leaps: leapfrog steps at each.
+        temperatures: T, the number of its temperatures.
+        num_leapfrog: leapfrog steps at each.
         nats: a dimension with a KL below this carries nothing.
         active: a dimension is active if the variance of its means is above this.
     """
@@ -67,8 +67,8 @@ class Depth(Spec):
     family: Literal["diagonal", "full"] = "diagonal"
     refit_steps: PositiveInt = 400
     chains: PositiveInt = 10
-    heats: PositiveInt = 200
-    leaps: PositiveInt = 10
+    temperatures: PositiveInt = 200
+    num_leapfrog: PositiveInt = 10
     nats: PositiveFloat = 0.01
     active: PositiveFloat = 0.01
 
@@ -227,7 +227,8 @@ class Diagnosing:
         depth = self.depth
         few, index = self.subject.some(depth.few, "refitted")
         self.sizes["gaps"] = few.size
-        self.found["gaps"] = measure(few, index, depth.family, depth.refit_steps, depth.heats, depth.leaps)
+        annealing = depth.temperatures, depth.num_leapfrog
+        self.found["gaps"] = measure(few, index, depth.family, depth.refit_steps, *annealing)
 
     def _annealing(self) -> None:
         depth, seed = self.depth, self.subject.seed
@@ -243,10 +244,10 @@ class Diagnosing:
         chains = {n: v.reshape(depth.chains, depth.few, *v.shape[1:]) for n, v in start.items()}
         first = joint.latents.flat(chains)
         exact = np.repeat(joint.latents.flat({n: v[None] for n, v in truth.items()}), depth.chains, axis=0)
-        beta = heats(depth.heats)
-        _, steps = anneal(joint, first, beta, depth.leaps, seed)  # a pilot run, for the step sizes
-        forward, _ = anneal(joint, first, beta, depth.leaps, seed + 1, steps)
-        back, _ = anneal(joint, exact, beta, depth.leaps, seed + 2, steps, reverse=True)
+        beta = inverse_temperatures(depth.temperatures)
+        _, steps = anneal(joint, first, beta, depth.num_leapfrog, seed)  # a pilot run, for the step sizes
+        forward, _ = anneal(joint, first, beta, depth.num_leapfrog, seed + 1, steps)
+        back, _ = anneal(joint, exact, beta, depth.num_leapfrog, seed + 2, steps, reverse=True)
         self.found["bracket"] = bracket(forward, back)
 
     def _pictures(self) -> None:

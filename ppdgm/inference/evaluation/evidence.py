@@ -10,7 +10,7 @@ from scipy.special import gammaln, logsumexp
 
 from ppdgm.diagnostics import weight_quality
 from ppdgm.diagnostics.log_mean import log_mean
-from ppdgm.inference.evaluation.annealing import anneal, heats
+from ppdgm.inference.evaluation.annealing import anneal, inverse_temperatures
 from ppdgm.inference.evaluation.gaussian import LOG_2_PI, Gaussian
 from ppdgm.inference.evaluation.joint import Joint
 from ppdgm.inference.evaluation.refit import TOGETHER
@@ -42,7 +42,7 @@ def evidence(
     log_guide: Callable[[np.ndarray], np.ndarray],
     draws: int = 2000,
     temperatures: int = 100,
-    leaps: int = 10,
+    num_leapfrog: int = 10,
     seed: int = 0,
 ) -> Evidence:
     """log 1/S Σ_s p(x, z_s) / m(z_s), z_s from the mixture m of a Gaussian, a Student t around it, guide and prior.
@@ -60,7 +60,7 @@ def evidence(
         log_guide: log q(z|x) at [K, B, D], K = 50, of which all numbers of draws are multiples.
         draws: of the Gaussian and of the t together, at least 100.
         temperatures: of annealing.
-        leaps: leapfrog steps at each.
+        num_leapfrog: leapfrog steps at each.
         seed: of the draws.
     """
     rng, (size, width) = np.random.default_rng(seed), posterior.mean.shape
@@ -91,7 +91,7 @@ def evidence(
     known = _known(errors, weight_quality(log_weights).pareto_k)
     if known.all():
         return Evidence(values, errors, known)
-    chains, its_errors, _ = log_mean(_annealed(joint, posterior, temperatures, leaps, seed))
+    chains, its_errors, _ = log_mean(_annealed(joint, posterior, temperatures, num_leapfrog, seed))
     missed = values > chains + 3.0 * np.hypot(errors, its_errors)  # say, a mode: both are too low rather than too high
     keep = known | missed
     found = np.where(keep, values, chains), np.where(keep, errors, its_errors)
@@ -110,16 +110,16 @@ def _log_student(noise: np.ndarray) -> np.ndarray:
     return found
 
 
-def _annealed(joint: Joint, posterior: Gaussian, temperatures: int, leaps: int, seed: int) -> np.ndarray:
+def _annealed(joint: Joint, posterior: Gaussian, temperatures: int, num_leapfrog: int, seed: int) -> np.ndarray:
     """Log-weights of chains from the Gaussian, widened, to the posterior, [C, B]; in its own coordinates ε."""
 
-    def density(noise: np.ndarray, heat: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def density(noise: np.ndarray, beta: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         prior, seen, slope = joint(posterior.at(noise))
         start = -0.5 * (noise**2).sum(2) / WIDER**2 - noise.shape[2] * (0.5 * LOG_2_PI + np.log(WIDER))
         rise = prior + seen + posterior.log_det - start
-        return start, rise, heat * posterior.pulled(slope) - (1.0 - heat) * noise / WIDER**2
+        return start, rise, beta * posterior.pulled(slope) - (1.0 - beta) * noise / WIDER**2
 
     start = WIDER * np.random.default_rng(seed + 1).normal(size=(TOGETHER, *posterior.mean.shape))
-    beta = heats(temperatures)
-    _, steps = anneal(density, start, beta, leaps, seed + 2)  # a pilot, for the step sizes
-    return anneal(density, start, beta, leaps, seed + 3, steps)[0]
+    beta = inverse_temperatures(temperatures)
+    _, steps = anneal(density, start, beta, num_leapfrog, seed + 2)  # a pilot, for the step sizes
+    return anneal(density, start, beta, num_leapfrog, seed + 3, steps)[0]

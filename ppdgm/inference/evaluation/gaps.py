@@ -22,7 +22,12 @@ MOST = 2**14  # numbers of a draw of all rows; above it there are fewer draws
 
 
 def measure(
-    few: Subject, index: np.ndarray, family: Family = "diagonal", steps: int = 400, heats: int = 200, leaps: int = 10
+    few: Subject,
+    index: np.ndarray,
+    family: Family = "diagonal",
+    steps: int = 400,
+    temperatures: int = 200,
+    num_leapfrog: int = 10,
 ) -> Gaps:
     """log p(x), the guide's ELBO, and that of the best Gaussian, row by row.
 
@@ -31,9 +36,9 @@ def measure(
         index: of these among all rows.
         family: of the refitted Gaussian.
         steps: of its fit.
-        heats: T of annealed importance sampling, if nothing else reaches log p(x): half of them are used, because it
-            begins near the posterior.
-        leaps: leapfrog steps at each.
+        temperatures: T of annealed importance sampling, if nothing else reaches log p(x): half of them are used,
+            because it begins near the posterior.
+        num_leapfrog: leapfrog steps at each.
 
     Raises:
         ProgramError: latents are not of each row, or not real.
@@ -49,9 +54,9 @@ def measure(
         whole = best
         if family == "diagonal" and 1 < drawn.shape[2] <= WIDEST:
             whole = refit(joint, drawn, "full", steps, seed=seed + 1)
-        half = max(1, heats // 2)
+        half = max(1, temperatures // 2)
         found = evidence(
-            joint, whole.posterior, scored, _dreamt(few, joint), log_guide, 2 * DRAWS, half, leaps, seed + 5
+            joint, whole.posterior, scored, _dreamt(few, joint), log_guide, 2 * DRAWS, half, num_leapfrog, seed + 5
         )
     log_likelihood = np.where(exact, guide, found.values)
     errors = np.where(exact, 0.0, found.errors)

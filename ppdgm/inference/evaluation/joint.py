@@ -30,15 +30,15 @@ class Joint:
     latents: Latents
     dtype: str = "float32"
 
-    def __call__(self, z: np.ndarray, heat: Any = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """log p(z) [K, B], log p(x|z) [K, B], and ∇ (log p(z) + heat · log p(x|z)) [K, B, D]; in float64.
+    def __call__(self, z: np.ndarray, beta: Any = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """log p(z) [K, B], log p(x|z) [K, B], and ∇ (log p(z) + beta · log p(x|z)) [K, B, D]; in float64.
 
         Args:
             z: [K, B, D].
-            heat: [K, B] or a number.
+            beta: inverse temperatures, [K, B] or a number.
         """
         with memory_told():
             prior, seen, slopes = self.runtime.joint(
-                self.params, self.data, self.index, self.latents.sites(z, self.dtype), np.asarray(heat, self.dtype)
+                self.params, self.data, self.index, self.latents.sites(z, self.dtype), np.asarray(beta, self.dtype)
             )
         return prior.astype(np.float64), seen.astype(np.float64), self.latents.flat(slopes)

@@ -23,19 +23,19 @@ class _Autoregressive(Flow):
         depth: number of layers.
         hidden: widths of the masked net of each layer.
         activation: the activation of these nets.
-        context: in a posterior, how many numbers of the encoder's output these nets see for each row.
+        context_size: in a posterior, how many numbers of the encoder's output these nets see for each row.
     """
 
     depth: PositiveInt = 4
     hidden: Shape = (200,)
     activation: Activation = "relu"
-    context: NonNegativeInt = 64
+    context_size: NonNegativeInt = 64
 
-    def build(self, context: Context, width: int, conditional: bool) -> int:
-        seen = self.context if conditional else 0
+    def build(self, scope: Context, width: int, conditional: bool) -> int:
+        seen = self.context_size if conditional else 0
         for i in range(self.depth):
             net = MADE(hidden=self.hidden, activation=self.activation, ordering="reversed" if i % 2 else "natural")
-            declare_conditioner(context, f"nets.{i}", net, (width + seen,), (2, width))
+            declare_conditioner(scope, f"nets.{i}", net, (width + seen,), (2, width))
         return seen
 
     @abstractmethod

@@ -24,15 +24,16 @@ class Flow(Spec):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)  # by which `known_specs` has it
         if not isabstract(cls) and cls.inverse is Flow.inverse:
             cls.one_way, cls.fast = True, "forward"
 
     @abstractmethod
-    def build(self, context: Context, width: int, conditional: bool) -> int:
+    def build(self, scope: Context, width: int, conditional: bool) -> int:
         """Declare parameters and nets for vectors of `width`.
 
         Args:
-            context: the build context, in the flow's own scope.
+            scope: the build context, in the flow's own scope.
             width: D.
             conditional: whether the flow gets a context. This method returns how wide it must be.
 

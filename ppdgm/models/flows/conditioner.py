@@ -17,13 +17,13 @@ SMALL = 0.01  #: factor on the usual first values of the last layer
 
 
 def declare_conditioner(
-    context: Context, name: str, net: MLP | MADE, inputs: tuple[int, ...], outputs: tuple[int, ...]
+    scope: Context, name: str, net: MLP | MADE, inputs: tuple[int, ...], outputs: tuple[int, ...]
 ) -> None:
     """Declare a net whose outputs are near 0 at the start."""
-    context.net(name, net, inputs, outputs)
-    last = f"{context.prefix}{name}.layers.{len(net.hidden)}.weight"
-    spec = context.declared.params[last]
-    context.declared.params[last] = replace(spec, init=_small(spec.init))
+    scope.net(name, net, inputs, outputs)
+    last = f"{scope.prefix}{name}.layers.{len(net.hidden)}.weight"
+    spec = scope.declared.params[last]
+    scope.declared.params[last] = replace(spec, init=_small(spec.init))
 
 
 def conditioned(P: Vocabulary, name: str, x: Array, context: Array | None) -> Array:

@@ -23,14 +23,14 @@ class Coupling(Flow):
         depth: number of layers; from 2 on, each coordinate is moved.
         hidden: widths of the net of each layer.
         activation: the activation of these nets.
-        context: in a posterior, how many numbers of the encoder's output these nets see for each row.
+        context_size: in a posterior, how many numbers of the encoder's output these nets see for each row.
     """
 
     fast: ClassVar = "both"
     depth: PositiveInt = 4
     hidden: Shape = (200,)
     activation: Activation = "relu"
-    context: NonNegativeInt = 64
+    context_size: NonNegativeInt = 64
 
     @property
     @abstractmethod
@@ -41,18 +41,18 @@ class Coupling(Flow):
     def _move(self, P: Vocabulary, numbers: Array, x: Array, inverse: bool) -> tuple[Array, Array]:
         """The map or its inverse at x [..., n], and its log-derivative; `numbers` [..., rows, n] start near 0."""
 
-    def build(self, context: Context, width: int, conditional: bool) -> int:
+    def build(self, scope: Context, width: int, conditional: bool) -> int:
         if width < 2:
             raise SpecError(
                 f"{type(self).__name__}: got a latent of width {width}, expected at least 2, because one half is "
                 "transformed given the other. For width 1, use IAF or MAF."
             )
-        seen = self.context if conditional else 0
+        seen = self.context_size if conditional else 0
         for i in range(self.depth):
             moved = self._moved(i, width)
             kept = width - (moved.stop - moved.start)
             net = MLP(hidden=self.hidden, activation=self.activation)
-            declare_conditioner(context, f"nets.{i}", net, (kept + seen,), (self.rows, width - kept))
+            declare_conditioner(scope, f"nets.{i}", net, (kept + seen,), (self.rows, width - kept))
         return seen
 
     @staticmethod

@@ -28,9 +28,9 @@ class OneWay(Flow):
     def steps(self, P: Vocabulary, x: Array, numbers: Array) -> tuple[Array, Array]:
         """f(x) and log |det ∂f/∂x|, for numbers [..., depth, size]."""
 
-    def build(self, context: Context, width: int, conditional: bool) -> int:
+    def build(self, scope: Context, width: int, conditional: bool) -> int:
         if not conditional:
-            context.param("numbers", (self.depth * self.size(width),), normal(0.1))
+            scope.param("numbers", (self.depth * self.size(width),), normal(0.1))
         return self.depth * self.size(width) if conditional else 0
 
     def forward(self, P: Vocabulary, x: Array, context: Array | None) -> tuple[Array, Array]:

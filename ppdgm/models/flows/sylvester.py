@@ -36,12 +36,12 @@ class Sylvester(OneWay):
     columns: PositiveInt | None = None
     reflections: PositiveInt = 8
 
-    def build(self, context: Context, width: int, conditional: bool) -> int:
+    def build(self, scope: Context, width: int, conditional: bool) -> int:
         if self.columns is not None and self.columns > width:
             raise SpecError(
                 f"Sylvester.columns: got {self.columns}, expected at most {width}, the width of the latent."
             )
-        return super().build(context, width, conditional)
+        return super().build(scope, width, conditional)
 
     def size(self, width: int) -> int:
         return sum(self._sizes(width))
