@@ -82,7 +82,7 @@ def test_several_sites_each_have_their_own():
 
 
 def test_programs_without_a_latent_of_each_datum_are_refused():
-    for program, reason in ((Mean(), "all data share"), (Shift(), "the guide is a point mass")):
+    for program, reason in ((Mean(), "all rows share"), (Shift(), "the guide is a point mass")):
         with pytest.raises(TrainingError, match=f"diagnose_epochs: .*{reason}.*Leave it out"):
             ppdgm.fit(program, X[:, :1], epochs=1, diagnose_epochs=1, progress=False)
 
