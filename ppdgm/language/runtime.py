@@ -23,12 +23,14 @@ class Runtime(ABC):
 
     Attributes:
         tracer: of the program.
+        device: the library's own.
         facts: of the observed sites, once they are known.
     """
 
     name: ClassVar[str]
     xp: ClassVar[Any]  #: array-API namespace
     tracer: Tracer
+    device: Any
     facts: list[Observed] | None = None
 
     @abstractmethod
@@ -40,6 +42,24 @@ class Runtime(ABC):
             seed: of the draws; None if there are none.
             at: native arrays.
             how: everything else, which JAX compiles for.
+        """
+
+    @abstractmethod
+    def rehearse(
+        self, engine: Any, params: Params, data: Native, b: int, plan: Any, data_size: int
+    ) -> tuple[list[str], list[str]]:
+        """The objective of each phase as in training, only to find its errors.
+
+        Args:
+            engine: with the phases.
+            params: the program's, and the engine's own.
+            data: on the device.
+            b: number of rows.
+            plan: hyperparameters of each phase, [S] each; the first are used.
+            data_size: N.
+
+        Returns:
+            The sites whose draws carry no gradient, and the names of the objectives' numbers.
         """
 
     @abstractmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from ppdgm.errors import ProgramError, listed
 from ppdgm.language.interpreter import DirectInterpreter
@@ -16,6 +16,7 @@ from ppdgm.language.tracer import Noise, Tracer
 from ppdgm.language.vocabulary import Array, Batch, Trace
 
 ACCEPT, GAIN = 0.8, 0.1  #: the acceptance that a step size is adapted to, and how fast its logarithm moves
+RESERVED = ("players", "state", "means", "at")  #: what an objective returns beside its numbers
 Density = Callable[[Sites], Array]
 OWN = "engine/"  #: the prefix of names of an engine's own parameters and numbers
 
@@ -27,12 +28,18 @@ class Step(ABC):
 
     Args:
         tracer: of the program.
-        particles: K.
-        gradients: how they pass through draws.
         params: the program's, and the engine's own.
         noise: of this step.
         batch: the minibatch as the tracer needs it.
         index: its places in the data.
+        weights: [B], 1 for a row and 0 for padding.
+        hyperparameters: the scheduled numbers of the engine's fields, now.
+        data_size: N; a latent outside the data plate counts once in N rows.
+        mixed: whether nets multiply in bfloat16.
+
+    Attributes:
+        gradients: how they pass through draws; set by `trace`, and kept for the runs that follow.
+        first: the first trace of this step.
     """
 
     xp: ClassVar[Any]  #: array namespace
@@ -40,31 +47,20 @@ class Step(ABC):
     def __init__(
         self,
         tracer: Tracer,
-        particles: int,
-        gradients: Gradients,
         params: Mapping[str, Array],
         noise: Noise,
         batch: Batch,
         index: Array,
-    ):
-        self.tracer, self.particles, self.gradients = tracer, particles, gradients
-        self.params, self.noise, self.batch, self.index = params, noise, batch, index
-        self._taken: dict[str, int] = {}
-
-    @classmethod
-    def of(
-        cls,
-        tracer: Tracer,
-        engine: Any,
-        params: Mapping[str, Array],
-        noise: Noise,
-        batch: Batch,
-        index: Array,
+        weights: Array,
+        hyperparameters: Mapping[str, Array],
+        data_size: int | None,
         mixed: bool = False,
-    ) -> Self:
-        """A step of an engine; with `mixed`, nets multiply in bfloat16."""
-        how = replace(engine.gradients(), mixed=mixed)
-        return cls(tracer, engine.particles, how, params, noise, batch, index)
+    ):
+        self.tracer, self.params, self.noise, self.batch, self.index = tracer, params, noise, batch, index
+        self.weights, self.hyperparameters, self.data_size, self.mixed = weights, hyperparameters, data_size, mixed
+        self.k, self.gradients = 1, Gradients(scored=[], mixed=mixed)
+        self.first: Trace | None = None
+        self._taken: dict[str, int] = {}
 
     @staticmethod
     @abstractmethod
@@ -131,7 +127,7 @@ class Step(ABC):
             given: values of latents, [K, B, *event], which are not drawn.
             generate: whether observed sites are drawn too.
             choose: "draw", or "mean" to put each latent at its mean.
-            k: K; the engine's number of particles by default.
+            k: K; by default that of the last trace, or 1.
             stopped: whether densities carry gradients only to values, and not to parameters.
 
         Returns:
@@ -141,21 +137,25 @@ class Step(ABC):
             UnsupportedByBackend: the program is a plain pair.
         """
         ask = self.tracer.ask(self.params, self._fresh("run"), self.rows(), self.index.shape[0], self.gradients)
-        k = self.particles if k is None else k
-        return ask.run(role, k, given, data, stopped, generate=generate, choose=choose)
+        return ask.run(role, self.k if k is None else k, given, data, stopped, generate=generate, choose=choose)
 
     def trace(
         self,
+        k: int | None = None,
+        *,
         given: Mapping[str, Array] | None = None,
         kl: bool = False,
+        gradients: Gradients | None = None,
         stopped: bool = False,
         weighed: bool = False,
     ) -> Trace:
         """Guide, then model at the guide's values.
 
         Args:
+            k: K, particles; by default those of the last trace, or 1.
             given: values of the latents, [K, B, *event], instead of draws.
             kl: whether to add closed forms.
+            gradients: how they pass through draws; by default as in the last trace.
             stopped: whether the guide's densities carry gradients only to values, and not to parameters.
             weighed: whether the objective takes the scales of sites into account.
 
@@ -164,10 +164,16 @@ class Step(ABC):
         """
         if self.scales and not weighed:
             raise scaled("this engine", next(iter(self.scales)))
+        if k is not None:
+            self.k = k
+        if gradients is not None:
+            self.gradients = replace(gradients, mixed=self.mixed)
         noise = self._fresh("run")
-        return self.tracer.trace(
-            self.params, noise, self.batch, self.index, self.particles, given, kl, self.gradients, stopped
+        found = self.tracer.trace(
+            self.params, noise, self.batch, self.index, self.k, given, kl, self.gradients, stopped
         )
+        self.first = self.first or found
+        return found
 
     def model(self, given: Mapping[str, Array]) -> Sites:
         """log p of the model's sites at given latents [K, B, *event], [K, B]."""
@@ -223,47 +229,25 @@ def adapted(accepted: Array, xp: Any) -> Array:
     return xp.exp(GAIN * (accepted - ACCEPT))
 
 
-def knobs_of(knobs: Mapping[str, Array], phase: int) -> dict[str, Array]:
-    """The numbers of one phase, from those of all phases: `name` for the first phase, `name@i` for the others."""
-    split = {n: n.partition("@") for n in knobs}
-    return {split[n][0]: v for n, v in knobs.items() if (split[n][2] or "0") == str(phase)}
-
-
-def groups_of(engine: Any, labels: Mapping[str, str]) -> list[tuple[Any, list[list[str]]]]:
-    """Each phase's engine, with the parameters that each of its players moves."""
-    found = []
-    for phase in engine.phases():
-        moving = phase.moving(labels)
-        players = phase.engine.players
-        found.append((phase.engine, [[n for n in moving if labels[n] == p] for p in players] or [moving]))
-    return found
-
-
-def check_told(engine: Any, metrics: tuple[str, ...], found: Any) -> None:
-    """Refuse what an engine's objective returns, unless it has all its metrics, each a single number.
+def check_found(engine: str, found: Any) -> list[str]:
+    """The names of the numbers that an objective returned.
 
     Args:
-        engine: the engine with the objective.
-        metrics: the metrics that the run keeps.
-        found: what the objective returned.
+        engine: the name of its class.
+        found: what it returned.
 
     Raises:
         ProgramError: what was got, and what was expected.
     """
-    name = f"{type(engine).__name__}.objective"
-    wanted = dict.fromkeys(("objective", *metrics))
+    name = f"{engine}.objective"
     if not isinstance(found, Mapping):
+        raise ProgramError(f"{name}: got {type(found).__name__}, expected a dictionary with 'objective'. Return one.")
+    names = [n for n in found if n not in RESERVED]
+    if "objective" not in names:
         raise ProgramError(
-            f"{name}: got {type(found).__name__}, expected a dictionary with {listed(map(repr, wanted))}. Return one."
+            f"{name}: got {listed(map(repr, names))}, expected 'objective' too, which is maximised. Return it."
         )
-    if "objective" not in metrics:
-        raise ProgramError(f"{name}: got metrics={metrics!r}, without 'objective'. Add it to the metrics.")
-    if missing := [n for n in wanted if n not in found]:
-        raise ProgramError(
-            f"{name}: got {listed(map(repr, found))}, expected {missing[0]!r} too. Return it; or, if the engine does "
-            "not compute it, leave it out of the engine's metrics: metrics: ClassVar[tuple[str, ...]] = ('objective',)."
-        )
-    for n in wanted:
+    for n in names:
         shape = getattr(found[n], "shape", None)
         if shape is None or tuple(shape) != ():
             got = f"{type(found[n]).__name__}" if shape is None else f"an array of shape {tuple(shape)}"
@@ -271,3 +255,4 @@ def check_told(engine: Any, metrics: tuple[str, ...], found: Any) -> None:
                 f"{name}: got {got} for {n!r}, expected one number as an array without axes. Take a mean over the "
                 "minibatch with step.xp, which keeps its gradient."
             )
+    return names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Annotated
+from typing import Annotated, get_args
 
 import numpy as np
 from pydantic import Field
@@ -155,6 +155,16 @@ class Exponential(Schedule):
 def as_schedule(value: float | Schedule) -> Schedule:
     """A number as a constant schedule."""
     return value if isinstance(value, Schedule) else Constant(value=value)
+
+
+def schedules_of(spec: Spec) -> dict[str, Schedule]:
+    """The fields of a spec that take a schedule, with a number as a constant one; fields that are None are left out."""
+    found = {}
+    for name, field in type(spec).model_fields.items():
+        value = getattr(spec, name)
+        if Schedule in get_args(field.annotation) and value is not None:
+            found[name] = as_schedule(value)
+    return found
 
 
 def unreached(schedules: Mapping[str, Schedule], steps: int, who: str = "the run") -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -14,8 +15,9 @@ import optax
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.tracer import JaxStep, select
 from ppdgm.errors import CheckpointError, SpecError
-from ppdgm.language.runtime import traced
-from ppdgm.language.step import at_whole, groups_of, knobs_of
+from ppdgm.language.runtime import Runtime, traced
+from ppdgm.language.step import at_whole
+from ppdgm.language.trainer import TrainerSettings
 from ppdgm.language.vocabulary import Array, Trace
 
 
@@ -34,6 +36,7 @@ def make_optimiser(spec: Any) -> optax.GradientTransformation:
         "adamw": lambda: optax.adamw(1.0, b1, b2, eps, weight_decay=spec.weight_decay),
         "adamax": lambda: optax.adamax(1.0, b1, b2, eps),
         "sgd": lambda: optax.sgd(1.0, spec.momentum or None),
+        "rmsprop": lambda: optax.rmsprop(1.0, spec.decay, eps, eps_in_sqrt=False),
     }[spec.name]()
     return optax.chain(optax.clip_by_global_norm(spec.clip_norm), rule) if spec.clip_norm else rule
 
@@ -47,48 +50,37 @@ class Trainer:
     Args:
         runtime: of the program.
         engine: each of its phases has an objective, and parameters that it trains.
-        optimiser: spec or optax transformation; each phase has its own state.
         params: from `runtime.put`.
-        seed: of all draws.
-        data_size: N.
-        binarise: draw x ~ Bernoulli(x) again for each minibatch.
-        average: d of the moving average of the parameters, or None.
-        own: the engine's own parameters and numbers, which are not part of the result.
-        pieces: the number of parts of a minibatch, computed one after the other; the gradient is that of all.
-        mixed: nets multiply in bfloat16.
+        settings: of the run.
+        state: the engine's own parameters and numbers, which are not part of the result.
     """
 
     def __init__(
         self,
-        runtime: Any,
+        runtime: Runtime,
         engine: Any,
-        optimiser: Any,
         params: dict[str, Array],
-        seed: int,
-        data_size: int,
-        binarise: bool = False,
-        average: float | None = None,
-        compile: bool = True,
-        insist: bool = True,
-        own: Mapping[str, np.ndarray] | None = None,
-        pieces: int = 1,
-        mixed: bool = False,
+        settings: TrainerSettings,
+        state: Mapping[str, Any] = MappingProxyType({}),
     ):
-        self.runtime, self.tracer, self.engine = runtime, runtime.tracer, engine
-        self.own, self.pieces = frozenset(own or ()), pieces
-        self.mixed = mixed
-        self.data_size, self.binarise, self.decay = data_size, binarise, average
+        self.runtime, self.tracer, self.engine, self.settings = runtime, runtime.tracer, engine, settings
         self.compiled = True  # always; `compile` and `insist` are for the other backend
-        self.transform, self.by_name = make_optimiser(optimiser), hasattr(optimiser, "clip_norm")
-        self.average = {} if average is None else jax.tree.map(jnp.copy, params)
-        params = {**params, **runtime.put(own or {})}
+        self.own, self.decay = frozenset(state), settings.average
+        self.average = {} if settings.average is None else jax.tree.map(jnp.copy, params)
+        params = {**params, **runtime.put({n: s.value for n, s in state.items()})}
         self.params = jax.tree.map(jnp.copy, params)  # stretches donate their input: never donate the caller's arrays
-        self.phases = groups_of(engine, {**self.tracer.labels, **engine.labels(own or ())})
+        labels = {**self.tracer.labels, **{n: s.label for n, s in state.items() if s.label is not None}}
+        self.phases = engine.phases()
+        self.groups = [phase.groups(labels) for phase in self.phases]
+        chosen = [phase.optimiser or settings.optimiser for phase in self.phases]
+        self.transforms, self.by_name = [make_optimiser(o) for o in chosen], [hasattr(o, "clip_norm") for o in chosen]
         # Placed like the result of a stretch: counters and zeros, which depend on no parameter, would not be, and
         # the second stretch would be compiled again.
-        first = jax.jit(self.transform.init)
-        self.state = [jax.device_put(first(self._moving(groups)), runtime.device) for _, groups in self.phases]
-        self.key = jax.device_put(make_key(seed), runtime.device)
+        self.state = [
+            jax.device_put(jax.jit(transform.init)(self._moving(groups)), runtime.device)
+            for transform, groups in zip(self.transforms, self.groups, strict=True)
+        ]
+        self.key = jax.device_put(make_key(settings.seed), runtime.device)
         self._keys = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
         self._stretch = jax.jit(self._run_stretch, donate_argnums=0)
         self._single = jax.jit(self._step, donate_argnums=0)
@@ -104,7 +96,7 @@ class Trainer:
         """
         arrays = self._put(plan)
         put = lambda a: jax.device_put(a, self.runtime.device)
-        history = put(np.zeros((len(plan.rate), len(self.engine.metrics)), np.float32))
+        history = put(np.zeros((len(plan.rate), len(self.settings.metrics)), np.float32))
         carry = (put(np.int32(0)), self.params, self.state, self.average, history)
         if self._steps_singly(arrays["index"], data):
             for _ in range(plan.count):
@@ -112,16 +104,16 @@ class Trainer:
         else:
             carry = self._stretch(carry, data, arrays, put(np.int32(plan.count)))
         _, self.params, self.state, self.average, history = carry
-        self._keep_scheduled(arrays["knobs"], plan.count - 1)
+        self._keep_scheduled(arrays["scheduled"], plan.count - 1)
         values = np.asarray(jax.device_get(history))[: plan.count]
-        return {n: values[:, j] for j, n in enumerate(self.engine.metrics)}
+        return {n: values[:, j] for j, n in enumerate(self.settings.metrics)}
 
     def _moving(self, groups: Any) -> dict[str, Array]:
         return {n: self.params[n] for names in groups for n in names}
 
-    def _keep_scheduled(self, knobs: Any, last: int) -> None:
+    def _keep_scheduled(self, scheduled: Any, last: int) -> None:
         """The last value of a parameter that a schedule changes is kept among the parameters."""
-        now = {n: knobs[n][last].astype(self.params[n].dtype) for n in self.tracer.schedules if n in knobs}
+        now = {n: v[last].astype(self.params[n].dtype) for n, v in scheduled.items()}
         self.params = {**self.params, **now}
         self.average = {**self.average, **now} if self.average else {}
 
@@ -161,7 +153,8 @@ class Trainer:
 
     def finite(self) -> bool:
         """Whether all parameters are finite, and the state of an optimiser by name."""
-        return bool(self._finite((self.params, self.average, self.state if self.by_name else ())))
+        states = [s for s, by_name in zip(self.state, self.by_name, strict=True) if by_name]
+        return bool(self._finite((self.params, self.average, states)))
 
     def skip(self) -> None:
         """Skip a step: nothing to do, because draws belong to the step."""
@@ -170,9 +163,13 @@ class Trainer:
         """The terms and gradients of the plan's first step, which is not taken."""
         row = jax.tree.map(lambda a: a[0], self._put(plan))
         j = int(plan.phase[0])
-        engine = self.phases[j][0]
-        read = jax.jit(lambda params: self._step_of(engine, params, data, row).trace(kl=engine.wants_kl))
-        terms: Trace = self.runtime.fetch(read(self.params))
+
+        def first_trace(params: Any) -> Any:
+            step = self._step_of(j, params, data, row)
+            self.phases[j].engine.objective(step)
+            return step.first
+
+        terms: Trace = self.runtime.fetch(jax.jit(first_trace)(self.params))
         _, _, grads = jax.jit(partial(self._gradient, j))(self.params, data, row)
         return terms, _copies(grads)
 
@@ -184,7 +181,8 @@ class Trainer:
             "weight": put(plan.weight),
             "rate": put(plan.rate),
             "phase": put(plan.phase),
-            "knobs": {n: put(v) for n, v in plan.knobs.items()},
+            "hyperparameters": jax.tree.map(put, plan.hyperparameters),
+            "scheduled": jax.tree.map(put, plan.scheduled),
             "key": self._keys(self.key, steps),  # draws belong to the step, wherever stretches end
         }
 
@@ -204,15 +202,17 @@ class Trainer:
         else:
             metrics, params, state = jax.lax.switch(row["phase"], turns, params, state, data, row)
         average = {n: a + (1.0 - (self.decay or 0.0)) * (params[n] - a) for n, a in average.items()}
-        seen = jnp.stack([metrics[n] for n in self.engine.metrics]).astype(history.dtype)
+        seen = jnp.stack([metrics[n] for n in self.settings.metrics]).astype(history.dtype)
         return i + 1, params, state, average, history.at[i].set(seen)
 
     def _turn(self, j: int, params: Any, state: Any, data: Any, row: Any) -> Any:
         """One step of one phase, which changes its own parameters."""
         metrics, own, grads = self._gradient(j, params, data, row)
         moving = {n: params[n] for n in grads}
-        updates, new = self.transform.update(grads, state[j], moving)
+        updates, new = self.transforms[j].update(grads, state[j], moving)
         moved = jax.tree.map(lambda p, u: p + (row["rate"] * u).astype(p.dtype), moving, updates)
+        if (project := self.phases[j].projection) is not None:
+            moved = {n: project(jnp, p) for n, p in moved.items()}
         return metrics, {**params, **moved, **own}, [new if i == j else s for i, s in enumerate(state)]
 
     def _steps_singly(self, index: Array, data: dict[str, Array]) -> bool:
@@ -223,28 +223,31 @@ class Trainer:
             self._singly = self.runtime.device.platform == "cpu" and _convolves(run())
         return self._singly
 
-    def _step_of(self, engine: Any, params: Any, data: Any, row: Any) -> JaxStep:
+    def _step_of(self, j: int, params: Any, data: Any, row: Any) -> JaxStep:
         batch = select(self.tracer, data, row["index"])
-        if self.binarise:
+        if self.settings.binarise:
             whole = batch["x"]
             x = whole[row["index"]] if self.tracer.subsamples else whole
             flip = jax.random.fold_in(row["key"], _FLIP)
             x = (jax.random.uniform(flip, x.shape, x.dtype) < x).astype(x.dtype)
             batch = {**batch, "x": whole.at[row["index"]].set(x) if self.tracer.subsamples else x}
-        params = {**params, **{n: row["knobs"][n] for n in self.tracer.schedules if n in row["knobs"]}}
-        return JaxStep.of(self.tracer, engine, params, row["key"], batch, row["index"], self.mixed)
+        params, now = {**params, **row["scheduled"]}, row["hyperparameters"][j]
+        settings = self.settings
+        return JaxStep(
+            self.tracer, params, row["key"], batch, row["index"], row["weight"], now, settings.data_size, settings.mixed
+        )
 
     def _gradient(self, j: int, params: Any, data: Any, row: Any) -> Any:
         """Metrics, the engine's own numbers, and the gradient of what each player minimises."""
-        if self.pieces == 1:
+        if self.settings.pieces == 1:
             return self._piece(j, params, data, row)
-        cut = lambda a: jnp.reshape(a, (self.pieces, -1))
+        cut = lambda a: jnp.reshape(a, (self.settings.pieces, -1))
         weight = cut(row["weight"])
         shares = weight.sum(1) / weight.sum()
         # A piece with only padding counts for nothing, and must not be divided by 0.
         weight = jnp.where(shares[:, None] > 0, weight, 1.0)
 
-        each = (cut(row["index"]), weight, self._keys(row["key"], jnp.arange(self.pieces)), shares)
+        each = (cut(row["index"]), weight, self._keys(row["key"], jnp.arange(self.settings.pieces)), shares)
 
         def total(of_piece: Callable[[Any], Any]) -> Any:
             """Σ over pieces, weighted by their shares; the same draws each time."""
@@ -265,20 +268,19 @@ class Trainer:
         return total(lambda row: self._piece(j, params, data, row, means))
 
     def _found(self, j: int, params: Any, data: Any, row: Any) -> dict[str, Any]:
-        """The result of the engine's objective for the data of one row of the plan."""
-        engine = self.phases[j][0]
-        step = self._step_of(engine, params, data, row)
-        found: dict[str, Any] = engine.objective(step, row["weight"], knobs_of(row["knobs"], j), self.data_size)
-        return found
+        """The result of the phase's objective for the data of one row of the plan."""
+        return dict(self.phases[j].engine.objective(self._step_of(j, params, data, row)))
 
     def _piece(self, j: int, params: Any, data: Any, row: Any, means: Any = None) -> Any:
-        engine, groups = self.phases[j]
+        players, groups = self.phases[j].players, self.groups[j]
 
         def losses(moving: Any) -> Any:
             found = self._found(j, {**params, **moving}, data, row)
             found = at_whole(found, means, jax.lax.stop_gradient) if means else found
-            made_small = [-found["players"][n] for n in engine.players] or [-found["objective"]]
-            return made_small, ({n: found[n] for n in self.engine.metrics}, found.get("own", {}))
+            made_small = [-found["players"][n] for n in players] or [-found["objective"]]
+            missing = jnp.full_like(found["objective"], jnp.nan)  # of another phase
+            metrics = {n: found.get(n, missing) for n in self.settings.metrics}
+            return made_small, (metrics, found.get("state", {}))
 
         moving = {n: params[n] for names in groups for n in names}
         values, pull, (metrics, own) = jax.vjp(losses, moving, has_aux=True)

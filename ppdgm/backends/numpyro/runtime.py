@@ -25,7 +25,7 @@ from ppdgm.language import mistakes
 from ppdgm.language.reader import Gradients, Observed, Seen
 from ppdgm.language.runtime import Arrays, Native, Question, traced
 from ppdgm.language.runtime import Runtime as AnyRuntime
-from ppdgm.language.step import check_told, knobs_of
+from ppdgm.language.step import check_found
 from ppdgm.language.terms import split
 from ppdgm.language.tracer import Params
 from ppdgm.language.vocabulary import Array, Trace
@@ -204,28 +204,22 @@ class Runtime(AnyRuntime):
         return self.noise(params, self.fields(fields), np.arange(size))
 
     def rehearse(
-        self, engine: Any, params: Any, data: Any, b: int, knobs: Mapping[str, np.ndarray], data_size: int
-    ) -> list[str]:
-        """The objective of each phase as in training, only to find its errors; nothing is computed.
-
-        Returns:
-            The sites whose draws carry no gradient.
-        """
+        self, engine: Any, params: Any, data: Any, b: int, plan: Any, data_size: int
+    ) -> tuple[list[str], list[str]]:
+        """The objective of each phase as in training, only to find its errors; nothing is computed."""
         index = self.index(np.arange(b) % len(next(iter(data.values()))))
-        now = {n: jnp.asarray(v[0]) for n, v in knobs.items()}
-
         scored: list[str] = []
-        metrics = engine.metrics
+        names: list[str] = []
 
         def run(params: Any, j: int, engine: Any) -> None:
-            batch = select(self.tracer, data, index)
-            step = JaxStep.of(self.tracer, engine, params, jax.random.key(0), batch, index)
-            check_told(engine, metrics, engine.objective(step, jnp.ones(b), knobs_of(now, j), data_size))
+            batch, now = select(self.tracer, data, index), jax.tree.map(lambda v: jnp.asarray(v[0]), plan[j])
+            step = JaxStep(self.tracer, params, jax.random.key(0), batch, index, jnp.ones(b), now, data_size)
+            names.extend(check_found(type(engine).__name__, engine.objective(step)))
             scored.extend(step.scored)
 
         for j, phase in enumerate(engine.phases()):
             jax.eval_shape(partial(run, j=j, engine=phase.engine), params)
-        return scored
+        return scored, list(dict.fromkeys(names))
 
     def why_not_compiled(self, engine: Any, optimiser: Any) -> str:
         """Why torch.compile can't take the steps of a run, in words."""

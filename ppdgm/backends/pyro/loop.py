@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 
-from ppdgm.backends.pyro.runtime import seeded
+from ppdgm.backends.pyro.runtime import Runtime, seeded
 from ppdgm.backends.pyro.step import CompiledStep, EagerStep, Losses, all_finite, gradients
 from ppdgm.backends.pyro.tracer import TorchStep, select
 from ppdgm.backends.pyro.vocabulary import flushed, unvalidated
 from ppdgm.errors import CheckpointError, TrainingError
-from ppdgm.language.step import at_whole, groups_of, knobs_of
+from ppdgm.language.step import at_whole
+from ppdgm.language.trainer import TrainerSettings
 from ppdgm.language.vocabulary import Array, Trace
+
+Row = tuple[dict[str, Array], dict[str, Array]]  #: hyperparameters, and scheduled parameters, of a step
 
 
 class Trainer:
@@ -25,49 +29,32 @@ class Trainer:
     Args:
         runtime: of the program.
         engine: each of its phases has an objective, and parameters that it trains.
-        optimiser: spec, or a function of parameters that makes a torch optimiser; each phase has its own.
         params: from `runtime.put`.
-        seed: of all draws.
-        data_size: N.
-        binarise: draw x ~ Bernoulli(x) again for each minibatch.
-        average: d of the moving average of the parameters, or None.
-        compile: compile the step, if possible.
-        insist: raise an error for a program that torch can't compile, instead of running it eagerly.
-        own: the engine's own parameters and numbers, which are not part of the result.
-        pieces: the number of parts of a minibatch, computed one after the other; the gradient is that of all.
-        mixed: nets multiply in bfloat16.
+        settings: of the run.
+        state: the engine's own parameters and numbers, which are not part of the result.
     """
 
     def __init__(
         self,
-        runtime: Any,
+        runtime: Runtime,
         engine: Any,
-        optimiser: Any,
         params: dict[str, Array],
-        seed: int,
-        data_size: int,
-        binarise: bool = False,
-        average: float | None = None,
-        compile: bool = False,
-        insist: bool = False,
-        own: Mapping[str, np.ndarray] | None = None,
-        pieces: int = 1,
-        mixed: bool = False,
+        settings: TrainerSettings,
+        state: Mapping[str, Any] = MappingProxyType({}),
     ):
-        self.runtime, self.tracer, self.engine = runtime, runtime.tracer, engine
-        self.own, self.pieces = frozenset(own or ()), pieces
-        self.mixed = mixed
-        self.data_size, self.binarise, self.decay = data_size, binarise, average
+        self.runtime, self.tracer, self.engine, self.settings = runtime, runtime.tracer, engine, settings
+        self.own, self.decay = frozenset(state), settings.average
         self.params = self.tracer.adopt(params)
         trained = {n: p for n, p in self.params.items() if p.requires_grad}
-        self.average = {} if average is None else {n: p.detach().clone() for n, p in trained.items()}
-        labels = engine.labels(own or ())
-        self.params |= {n: v.requires_grad_(n in labels) for n, v in runtime.put(own or {}).items()}
-        self.phases = groups_of(engine, {**self.tracer.labels, **labels})
-        self.compiled = compile and not runtime.why_not_compiled(engine, optimiser)
-        self.optimiser, self.insist = optimiser, insist
+        self.average = {} if self.decay is None else {n: p.detach().clone() for n, p in trained.items()}
+        labels = {n: s.label for n, s in state.items() if s.label is not None}
+        put = runtime.put({n: s.value for n, s in state.items()})
+        self.params |= {n: v.requires_grad_(n in labels) for n, v in put.items()}
+        self.phases = engine.phases()
+        self.groups = [phase.groups({**self.tracer.labels, **labels}) for phase in self.phases]
+        self.compiled = settings.compile and not runtime.why_not_compiled(engine, settings.optimiser)
         self._steps, self._now = self._make_steps(), 0  # and the phase of the current step
-        with seeded(runtime.device, seed):
+        with seeded(runtime.device, settings.seed):
             self._rng = _get_rng(runtime.device)
 
     def run(self, plan: Any, data: dict[str, Array]) -> dict[str, np.ndarray]:
@@ -85,7 +72,7 @@ class Trainer:
         except Exception as error:
             if not self.compiled or self._steps[self._now].works:
                 raise
-            if self.insist or any(step.works for step in self._steps):
+            if self.settings.insist or any(step.works for step in self._steps):
                 lines = [line.strip() for line in str(error).splitlines() if line.strip()]
                 said = next((line for line in lines if not line.endswith("raised:")), "")
                 raise TrainingError(
@@ -99,28 +86,32 @@ class Trainer:
     def _make_steps(self) -> list[Any]:
         kind = CompiledStep if self.compiled else EagerStep
         return [
-            kind(partial(self._losses_of, j), self.params, groups, self.optimiser)
-            for j, (_, groups) in enumerate(self.phases)
+            kind(
+                partial(self._losses_of, j),
+                self.params,
+                self.groups[j],
+                phase.optimiser or self.settings.optimiser,
+                phase.projection,
+            )
+            for j, phase in enumerate(self.phases)
         ]
 
     def _run(self, plan: Any, data: dict[str, Array]) -> dict[str, np.ndarray]:
         device = self.runtime.device
-        index, weight, knobs = self._put(plan)
-        history = torch.empty(plan.count, len(self.engine.metrics), device=device)
+        index, weight, rows = self._put(plan)
+        history = torch.empty(plan.count, len(self.settings.metrics), device=device)
         rates = _rates(self._steps, plan, device)
         moving, moved = list(self.average.values()), [self.params[n].detach() for n in self.average]
         with self._drawing():
             for i in range(plan.count):
-                row = {n: v[i] for n, v in knobs.items()}
-                self._now = int(plan.phase[i])
-                history[i] = self._steps[self._now](data, index[i], weight[i], row, rates[i])
+                self._now = j = int(plan.phase[i])
+                history[i] = self._steps[j](data, index[i], weight[i], rows(j, i), rates[i])
                 if moving:
                     torch._foreach_lerp_(moving, moved, 1.0 - (self.decay or 0.0))
-        for name in self.tracer.schedules:  # their last values are kept among the parameters
-            if name in knobs:
-                self.params[name].detach().copy_(knobs[name][plan.count - 1])
-        values = history.cpu().numpy()
-        return {n: values[:, j] for j, n in enumerate(self.engine.metrics)}
+        for name, values in plan.scheduled.items():  # their last values are kept among the parameters
+            self.params[name].detach().copy_(torch.as_tensor(values[plan.count - 1]))
+        seen = history.cpu().numpy()
+        return {n: seen[:, j] for j, n in enumerate(self.settings.metrics)}
 
     @property
     def judged(self) -> dict[str, Array]:
@@ -201,26 +192,28 @@ class Trainer:
 
         A compiled step has other draws, so this one may not show the problem.
         """
-        index, weight, knobs = self._put(plan)
-        state, row = self.state_arrays(), {n: v[0] for n, v in knobs.items()}
-        j = int(plan.phase[0])
-        engine = self.phases[j][0]
+        index, weight, rows = self._put(plan)
+        state, j = self.state_arrays(), int(plan.phase[0])
+        row = rows(j, 0)
         with self._drawing():
             rng = torch.get_rng_state()
-            found = self._step_of(engine, self.params, data, index[0], row).trace(kl=engine.wants_kl)
-            torch.set_rng_state(rng)  # the objective's first reading has the same draws
-            grads = gradients(
-                partial(self._losses_of, j), self.params, self.phases[j][1], data, index[0], weight[0], row
-            )
+            step = self._step_of(self.params, data, index[0], weight[0], row)
+            self.phases[j].engine.objective(step)
+            found = step.first
+            torch.set_rng_state(rng)  # the same draws again
+            grads = gradients(partial(self._losses_of, j), self.params, self.groups[j], data, index[0], weight[0], row)
         self.restore(state)
         terms: Trace = self.runtime.fetch(found)
         return terms, _copies(grads[0])
 
-    def _put(self, plan: Any) -> tuple[Array, Array, dict[str, Array]]:
+    def _put(self, plan: Any) -> tuple[Array, Array, Callable[[int, int], Row]]:
         device = self.runtime.device
         index = torch.as_tensor(plan.index, dtype=torch.int64, device=device)
         weight = torch.as_tensor(plan.weight, device=device)
-        return index, weight, {n: torch.as_tensor(v, device=device) for n, v in plan.knobs.items()}
+        put = lambda arrays: {n: torch.as_tensor(v, device=device) for n, v in arrays.items()}
+        hyperparameters, scheduled = [put(h) for h in plan.hyperparameters], put(plan.scheduled)
+        at = lambda arrays, i: {n: v[i] for n, v in arrays.items()}
+        return index, weight, lambda j, i: (at(hyperparameters[j], i), at(scheduled, i))
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
@@ -232,14 +225,15 @@ class Trainer:
             self._rng = _get_rng(device)
 
     def _step_of(
-        self, engine: Any, params: dict[str, Array], data: dict[str, Array], index: Array, knobs: dict[str, Array]
+        self, params: dict[str, Array], data: dict[str, Array], index: Array, weight: Array, row: Row
     ) -> TorchStep:
         batch = select(self.tracer, data, index)
-        if self.binarise:
+        if self.settings.binarise:
             x = batch["x"]
             batch = {**batch, "x": (torch.rand_like(x) < x).to(x.dtype)}
-        params = {**params, **{n: knobs[n] for n in self.tracer.schedules if n in knobs}}
-        return TorchStep.of(self.tracer, engine, params, None, batch, index, self.mixed)
+        now, scheduled = row
+        size, mixed = self.settings.data_size, self.settings.mixed
+        return TorchStep(self.tracer, {**params, **scheduled}, None, batch, index, weight, now, size, mixed)
 
     def _losses_of(
         self,
@@ -248,15 +242,15 @@ class Trainer:
         data: dict[str, Array],
         index: Array,
         weight: Array,
-        knobs: dict[str, Array],
+        row: Row,
     ) -> Losses:
         """What each player of a phase minimises, its metrics, and the engine's own new numbers."""
-        if self.pieces == 1:
-            return self._as_losses(j, self._found(j, params, data, index, weight, knobs))
-        pieces = [v.reshape(self.pieces, -1) for v in (index, weight)]
+        if self.settings.pieces == 1:
+            return self._as_losses(j, self._found(j, params, data, index, weight, row))
+        pieces = [v.reshape(self.settings.pieces, -1) for v in (index, weight)]
         shares = pieces[1].sum(1) / weight.sum()
         whole = torch.where(shares[:, None] > 0, pieces[1], 1.0)  # a piece with only padding counts for nothing
-        pieces_found = [self._found(j, params, data, i, w, knobs) for i, w in zip(pieces[0], whole, strict=True)]
+        pieces_found = [self._found(j, params, data, i, w, row) for i, w in zip(pieces[0], whole, strict=True)]
         add = lambda values: sum(torch.where(s > 0, s * v, 0.0) for s, v in zip(shares, values, strict=True))
         means = {n: add([f["means"][n] for f in pieces_found]) for n in pieces_found[0].get("means", {})}
         found = [self._as_losses(j, at_whole(f, means, torch.Tensor.detach)) for f in pieces_found]
@@ -270,19 +264,16 @@ class Trainer:
         data: dict[str, Array],
         index: Array,
         weight: Array,
-        knobs: dict[str, Array],
+        row: Row,
     ) -> dict[str, Any]:
-        """The result of the engine's objective for these data."""
-        engine = self.phases[j][0]
-        step = self._step_of(engine, params, data, index, knobs)
-        found: dict[str, Any] = engine.objective(step, weight, knobs_of(knobs, j), self.data_size)
-        return found
+        """The result of the phase's objective for these data."""
+        return dict(self.phases[j].engine.objective(self._step_of(params, data, index, weight, row)))
 
     def _as_losses(self, j: int, found: dict[str, Any]) -> Losses:
-        engine = self.phases[j][0]
-        stacked = torch.stack([found[n].detach().to(torch.float32) for n in self.engine.metrics])
-        losses = [-found["players"][n] for n in engine.players] or [-found["objective"]]
-        return losses, stacked, {n: v.detach() for n, v in found.get("own", {}).items()}
+        missing = torch.full_like(found["objective"], torch.nan)  # of another phase
+        metrics = [found.get(n, missing).detach().to(torch.float32) for n in self.settings.metrics]
+        losses = [-found["players"][n] for n in self.phases[j].players] or [-found["objective"]]
+        return losses, torch.stack(metrics), {n: v.detach() for n, v in found.get("state", {}).items()}
 
 
 def _of_phase(j: int) -> str:

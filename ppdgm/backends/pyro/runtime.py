@@ -26,7 +26,7 @@ from ppdgm.language import mistakes
 from ppdgm.language.reader import Gradients, Observed, Seen
 from ppdgm.language.runtime import Arrays, Native, Question
 from ppdgm.language.runtime import Runtime as AnyRuntime
-from ppdgm.language.step import OWN, check_told, knobs_of
+from ppdgm.language.step import OWN, check_found
 from ppdgm.language.terms import split
 from ppdgm.language.tracer import Params
 from ppdgm.language.vocabulary import Array, Trace
@@ -235,36 +235,31 @@ class Runtime(AnyRuntime):
                 return REMEDY
 
     def rehearse(
-        self, engine: Any, params: Any, data: Any, b: int, knobs: Mapping[str, np.ndarray], data_size: int
-    ) -> list[str]:
-        """The objective of each phase as in training, only to find its errors.
-
-        Returns:
-            The sites whose draws carry no gradient.
-        """
-        rows = self.index(np.arange(b) % len(next(iter(data.values()))))
-        now = {n: torch.as_tensor(v[0], device=self.device) for n, v in knobs.items()}
+        self, engine: Any, params: Any, data: Any, b: int, plan: Any, data_size: int
+    ) -> tuple[list[str], list[str]]:
+        """The objective of each phase as in training, only to find its errors."""
+        rows, ones = self.index(np.arange(b) % len(next(iter(data.values())))), torch.ones(b, device=self.device)
         own = {n: v for n, v in params.items() if n.startswith(OWN)}
         scored: list[str] = []
+        names: list[str] = []
         with self._evaluating({n: v for n, v in params.items() if n not in own}, 0) as params:
             batch = select(self.tracer, data, rows)
             for j, phase in enumerate(engine.phases()):
-                step = TorchStep.of(self.tracer, phase.engine, {**params, **own}, None, batch, rows)
-                ones = torch.ones(b, device=self.device)
-                told = phase.engine.objective(step, ones, knobs_of(now, j), data_size)
-                check_told(phase.engine, engine.metrics, told)
+                now = {n: torch.as_tensor(v[0], device=self.device) for n, v in plan[j].items()}
+                step = TorchStep(self.tracer, {**params, **own}, None, batch, rows, ones, now, data_size)
+                names += check_found(type(phase.engine).__name__, phase.engine.objective(step))
                 scored += step.scored
-        return scored
+        return scored, list(dict.fromkeys(names))
 
     def why_not_compiled(self, engine: Any, optimiser: Any) -> str:
         """Why torch.compile can't compile the steps of a run, in words; "" if it can."""
         if not self.tracer.compiles:
             return "torch.compile can't compile Pyro's handlers, which a plain pair needs"
-        if not is_spec(optimiser):
+        if not is_spec(optimiser) and not all(p.optimiser for p in engine.phases()):
             return "torch.compile can't compile your own optimiser"
         if self.tracer.state_names:
             return "torch.compile can't compile modules whose buffers change in training"
-        alone = [type(p.engine).__name__ for p in engine.phases() if not p.engine.compiles]
+        alone = [type(p.engine).__name__ for p in engine.phases() if p.together]
         return f"torch.compile can't compile {alone[0]}" if alone else ""
 
     def batch_statistics(self, params: Any, data: Any, b: int) -> str | None:

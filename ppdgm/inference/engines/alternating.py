@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import replace
 
-import numpy as np
-
-from ppdgm.inference.engines.engine import Composite
+from ppdgm.inference.engines.engine import Composite, Engine, Phase
 from ppdgm.inference.engines.importance import Weighted
 from ppdgm.inference.engines.svi import SVI
-from ppdgm.specs.schedules import Schedule
 
 
 class Alternating(Composite):
@@ -17,19 +14,8 @@ class Alternating(Composite):
 
     engine: SVI | Weighted = SVI()
 
-    @property
-    def particles(self) -> int:
-        return self.engine.particles
 
-    @property
-    def wants_kl(self) -> bool:
-        return self.engine.wants_kl
-
-    def schedules(self) -> dict[str, Schedule]:
-        return self.engine.schedules()
-
-    def own(self, width: int, scored: Iterable[str]) -> dict[str, np.ndarray]:
-        return self.engine.own(width, scored)
-
-    def labels(self, own: Iterable[str]) -> dict[str, str]:
-        return self.engine.labels(own)
+def for_label(engine: Engine, label: str) -> Phase:
+    """The engine's one phase, which now moves only the parameters of this label."""
+    (phase,) = engine.phases()
+    return replace(phase, labels=(label,))

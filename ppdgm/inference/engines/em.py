@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import ClassVar
-
 import numpy as np
 
-from ppdgm.inference.engines.alternating import Alternating
+from ppdgm.inference.engines.alternating import Alternating, for_label
 from ppdgm.inference.engines.engine import Composite, Phase
 from ppdgm.inference.engines.samplers import HMC, Resampled
 from ppdgm.specs import PositiveInt
@@ -21,8 +18,6 @@ class EM(Composite):
     `FactorAnalysis` and `GaussianMixture` have them, and your own program can. Steps run in float64 NumPy on both
     backends; an epoch is one step.
     """
-
-    exact: ClassVar[bool] = True
 
     def phases(self) -> tuple[Phase, ...]:
         return ()
@@ -44,9 +39,9 @@ class VariationalEM(Alternating):
     m_steps: PositiveInt = 1
 
     def phases(self) -> tuple[Phase, ...]:
-        return Phase(self.engine, ("guide",)), Phase(self.engine, ("model",))
+        return for_label(self.engine, "guide"), for_label(self.engine, "model")
 
-    def turns(self, steps: np.ndarray) -> np.ndarray:
+    def phase_of(self, steps: np.ndarray) -> np.ndarray:
         return (steps % (self.e_steps + self.m_steps) >= self.e_steps).astype(np.int32)
 
 
@@ -66,7 +61,4 @@ class MonteCarloEM(VariationalEM):
     sampler: Resampled | HMC = Resampled()
 
     def phases(self) -> tuple[Phase, ...]:
-        return Phase(self.engine, ("guide",)), Phase(self.sampler, ("model",))
-
-    def own(self, width: int, scored: Iterable[str]) -> dict[str, np.ndarray]:
-        return {**self.engine.own(width, scored), **self.sampler.own(width, scored)}
+        return for_label(self.engine, "guide"), self.sampler.phase()

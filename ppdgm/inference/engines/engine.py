@@ -3,38 +3,52 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar
+from typing import Any, Protocol
 
 import numpy as np
 
 from ppdgm.errors import TrainingError, nearest
-from ppdgm.language.reader import Gradients
+from ppdgm.inference.engines.optimisers import Optimiser
 from ppdgm.language.step import Step
 from ppdgm.language.vocabulary import Array
 from ppdgm.specs import Spec
-from ppdgm.specs.schedules import Schedule
+from ppdgm.specs.schedules import Schedule, check_reached, schedules_of, unreached
+
+Projection = Callable[[Any, Array], Array]  #: (array namespace, parameter) -> parameter
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of an engine's steps: an objective, the parameters that it moves, and how fast.
+    """A part of an engine's steps: an objective, the parameters that it moves, and how.
 
     Attributes:
-        engine: the engine that has the `objective`.
+        engine: the engine that has the `objective`; its fields have the schedules.
         labels: labels of the parameters that it moves; None for all.
         freeze: patterns of names of parameters that it does not move, such as "decoder.*".
         first: the step from which its schedules count.
-        learning_rate: the phase's own, counted from `first`; None for the run's.
+        last: the step before which it ends; None: the run's end.
+        players: labels that maximise objectives of their own, one each; none: one objective for all.
+        learning_rate: its own, counted from `first`; None for the run's.
+        optimiser: its own; None for the run's.
+        projection: of each parameter that it moved, after each step, such as weight clipping.
+        weighs: whether it weighs draws by p(x, z) / q(z|x), or learns log q, so that the guide needs a density.
+        together: why a minibatch can't be split into pieces, nor a step be compiled by torch; empty if both can.
     """
 
     engine: Engine
     labels: tuple[str, ...] | None = None
     freeze: tuple[str, ...] = ()
     first: int = 0
+    last: int | None = None
+    players: tuple[str, ...] = ()
     learning_rate: Schedule | None = None
+    optimiser: Optimiser | None = None
+    projection: Projection | None = None
+    weighs: bool = False
+    together: str = ""
 
     def moving(self, labels: Mapping[str, str]) -> list[str]:
         """The names of the parameters that it moves.
@@ -53,7 +67,7 @@ class Phase:
                 f"{type(self.engine).__name__} has no parameters{labelled} that it can train. Freeze fewer parameters, "
                 "or use an engine that trains all of them at once, such as SVI()."
             )
-        players = self.engine.players
+        players = self.players
         if alone := [n for n in found if players and labels[n] not in players]:
             raise TrainingError(
                 f"{type(self.engine).__name__} trains parameters labelled {' and '.join(players)}, but {alone[0]!r} "
@@ -62,45 +76,90 @@ class Phase:
             )
         return found
 
+    def groups(self, labels: Mapping[str, str]) -> list[list[str]]:
+        """The parameters that each of its players moves."""
+        moving = self.moving(labels)
+        return [[n for n in moving if labels[n] == p] for p in self.players] or [moving]
+
     def later(self, steps: int) -> Phase:
         """The same phase, this many steps later."""
         return replace(self, first=self.first + steps)
 
 
+@dataclass(frozen=True)
+class State:
+    """A number or an array of an engine's own, which is saved with the run.
+
+    Attributes:
+        value: its first value.
+        label: of the parameters that it moves with, by gradient; None: the objective gives its next value.
+    """
+
+    value: np.ndarray
+    label: str | None = None
+
+
+class PhaseController(Protocol):
+    """Chooses the phases from the training so far."""
+
+    aggressive: bool
+
+    def next(self, count: int) -> np.ndarray:
+        """The phases of the next steps, at most `count`."""
+        ...
+
+    def seen(self, phases: np.ndarray, objective: np.ndarray) -> bool:
+        """Record steps that were taken; returns whether the mutual information is to be measured now."""
+        ...
+
+    def look(self, information: float) -> None:
+        """Record the mutual information."""
+        ...
+
+    def page(self) -> dict[str, Any]:
+        """Its state as plain values."""
+        ...
+
+    def restore(self, page: Mapping[str, Any]) -> None:
+        """Continue from what `page` gave."""
+        ...
+
+
 class Engine(Spec):
-    """How a program is trained: what is maximised, with how many particles, and with which schedules."""
+    """How a program is trained: what is maximised, by which parameters, and how fast.
 
-    metrics: ClassVar[tuple[str, ...]] = ("objective", "elbo", "kl")  #: named scalars that an objective returns
-    players: ClassVar[tuple[str, ...]] = ()  #: labels with their own objectives; none: one objective for all
-    exact: ClassVar[bool] = False  #: closed-form steps over all data, without gradients
-    compiles: ClassVar[bool] = True  #: whether torch.compile can compile the objective
-    weighs: ClassVar[bool] = False  #: weighs draws by p(x, z) / q(z|x), or learns log q: the guide needs a density
-    together: ClassVar[str] = ""  #: why a minibatch can't be split into pieces; empty if it can
+    An engine of your own needs `objective` alone. Fields that take a schedule are given to it at each step, as
+    `step.hyperparameters`.
+    """
 
-    @property
-    def particles(self) -> int:
-        """K, draws from the guide per row."""
-        return 1
+    @abstractmethod
+    def objective(self, step: Step) -> Mapping[str, Any]:
+        """Named numbers, means over the minibatch in nats per row; "objective" is maximised.
 
-    @property
-    def wants_kl(self) -> bool:
-        """Whether closed-form KLs are wanted."""
-        return False
+        Args:
+            step: runs of the program on the minibatch.
 
-    def gradients(self) -> Gradients:
-        """How gradients pass through draws."""
-        return Gradients(scored=[])
+        Returns:
+            The numbers, which become the history. If the phase has players, also "players": label -> what it
+            maximises. If the engine has a state, also "state": its new values. If the objective is not a mean over rows
+            but a function of such means, also "means", by name, and "at": means -> all of this at the means of a
+            minibatch of which these rows are a piece.
+        """
 
-    def schedules(self) -> dict[str, Schedule]:
-        """Schedules by name, for which a run must be long enough."""
-        return {}
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases that the engine consists of; none if its steps are closed-form ones over all data."""
+        return (Phase(self),)
 
-    def knobs(self, steps: np.ndarray) -> dict[str, np.ndarray]:
-        """Numbers that the objective needs at each step, each an array like `steps`."""
-        return {}
+    def phase_of(self, steps: np.ndarray) -> np.ndarray:
+        """The number of each step's phase."""
+        return np.zeros(len(steps), np.int32)
 
-    def own(self, width: int, scored: Iterable[str]) -> dict[str, np.ndarray]:
-        """First values of the engine's own parameters and numbers, such as a baseline's.
+    def controller(self, per_epoch: int) -> PhaseController | None:
+        """The object that chooses the phases, if they depend on the training so far; `per_epoch` steps are an epoch."""
+        return None
+
+    def state(self, width: int, scored: Iterable[str]) -> dict[str, State]:
+        """The engine's own parameters and numbers, such as a baseline's, by names that begin with "engine/".
 
         Args:
             width: of a row, flat.
@@ -108,53 +167,11 @@ class Engine(Spec):
         """
         return {}
 
-    def labels(self, own: Iterable[str]) -> dict[str, str]:
-        """Labels of those of its own parameters that move by gradient."""
-        return {}
-
-    def phases(self) -> tuple[Phase, ...]:
-        """The phases that the engine consists of."""
-        return (Phase(self),)
-
-    def turns(self, steps: np.ndarray) -> np.ndarray:
-        """The number of each step's phase."""
-        return np.zeros(len(steps), np.int32)
-
-    def controller(self, per_epoch: int) -> Any:
-        """The object that chooses the phases if they depend on the training so far; else None."""
-        return None
-
-    def check(self, steps: int) -> None:
-        """Refuse a run of this number of steps.
-
-        Raises:
-            TrainingError: it is too short for what is planned.
-        """
-
-    @abstractmethod
-    def objective(
-        self, step: Step, weights: Array, knobs: Mapping[str, Array], data_size: int | None
-    ) -> dict[str, Any]:
-        """The `metrics`, means over the minibatch in nats per row; "objective" is maximised.
-
-        Args:
-            step: readings of the minibatch.
-            weights: [B], 1 for a row and 0 for padding.
-            knobs: this step's values of `knobs`.
-            data_size: N; a latent outside the data plate counts once in N rows.
-
-        Returns:
-            The metrics. With players, also "players": label -> what it maximises. If the engine has its own numbers,
-            also "own": their new values. If the objective is not a mean over rows but a function of such means, also
-            "means", by name, and "at": means -> all of this at the means of a minibatch of which these rows are a
-            piece.
-        """
-
 
 class Composite(Engine):
     """An engine that is made of other engines' phases, and has no objective itself."""
 
-    def objective(self, step: Step, weights: Array, knobs: Mapping[str, Array], data_size: int | None) -> Any:
+    def objective(self, step: Step) -> Any:
         raise TypeError(f"{type(self).__name__} has no objective: its phases have.")
 
     @abstractmethod
@@ -162,19 +179,62 @@ class Composite(Engine):
         """The phases that the engine consists of."""
 
 
-def knobs_of_phases(engine: Engine, steps: np.ndarray) -> dict[str, np.ndarray]:
-    """The numbers that all phases' objectives need at each step, by the names that `knobs_of` reads."""
-    found: dict[str, np.ndarray] = {}
-    for i, phase in enumerate(engine.phases()):
-        own = phase.engine.knobs(np.maximum(steps - phase.first, 0))
-        found |= {f"{n}@{i}" if i else n: v for n, v in own.items()}
-    return found
+def states_of(engine: Engine, width: int, scored: Iterable[str]) -> dict[str, State]:
+    """The states of the engine and of all its phases' engines."""
+    scored = list(scored)
+    found: dict[str, State] = {}
+    for phase in engine.phases():
+        found |= phase.engine.state(width, scored)
+    return found | engine.state(width, scored)
 
 
-def rates_of_phases(engine: Engine, rate: Schedule, steps: np.ndarray, turns: np.ndarray) -> np.ndarray:
+def hyperparameters_of(engine: Engine, steps: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
+    """The scheduled numbers of each phase's engine at each step, by the names of its fields."""
+    return tuple(
+        {
+            name: schedule(np.maximum(steps - phase.first, 0)).astype(np.float32)
+            for name, schedule in schedules_of(phase.engine).items()
+        }
+        for phase in engine.phases()
+    )
+
+
+def rates_of(engine: Engine, rate: Schedule, steps: np.ndarray, phases: np.ndarray) -> np.ndarray:
     """The learning rate of each step: its phase's own, or the run's."""
     found = rate(steps)
     for i, phase in enumerate(engine.phases()):
         if phase.learning_rate is not None:
-            found = np.where(turns == i, phase.learning_rate(np.maximum(steps - phase.first, 0)), found)
+            found = np.where(phases == i, phase.learning_rate(np.maximum(steps - phase.first, 0)), found)
     return found.astype(np.float32)
+
+
+def last_reached(engine: Engine) -> int:
+    """The step at which the last warm-up of its phases' hyperparameters ends."""
+    return max((p.first + s.reached() for p in engine.phases() for s in schedules_of(p.engine).values()), default=0)
+
+
+def check_length(engine: Engine, steps: int, others: Mapping[str, Schedule]) -> None:
+    """Refuse a run of this number of steps if a phase would not begin, or a schedule not be reached.
+
+    Args:
+        engine: of the run.
+        steps: the run's number of steps.
+        others: schedules by name that count from the run's first step.
+
+    Raises:
+        TrainingError: with what is too short.
+    """
+    phases = engine.phases()
+    if phases and (latest := max(p.first for p in phases)) >= steps:
+        raise TrainingError(
+            f"The stages before the last take {latest} steps, but the run has {steps} steps, so no step is "
+            "left for the last stage. Train longer, or give these stages fewer steps."
+        )
+    messages: dict[str, None] = {}  # each once: phases can share an engine
+    for phase in phases:
+        whole = phase.first == 0 and phase.last is None
+        length = (steps if phase.last is None else phase.last) - phase.first
+        own = {} if phase.learning_rate is None else {"learning_rate": phase.learning_rate}
+        schedules = {**schedules_of(phase.engine), **own}
+        messages |= dict.fromkeys(unreached(schedules, length, "the run" if whole else "its stage"))
+    check_reached([*messages, *unreached(others, steps)])

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ppdgm.errors import ProgramError
+from ppdgm.inference.engines.engine import State
 from ppdgm.language.reader import Gradients
 from ppdgm.language.step import OWN, Step
 from ppdgm.language.vocabulary import Array, Trace
@@ -126,21 +127,16 @@ def first_field(fields: Mapping[str, Any]) -> str:
     return "x" if "x" in fields else min(fields)
 
 
-def first_values(kind: str, width: int) -> dict[str, np.ndarray]:
-    """First values of a baseline's own parameters or numbers."""
+def first_state(kind: str, width: int) -> dict[str, State]:
+    """First values of a baseline's own parameters, which move with the guide's, or number."""
     if kind == "running":
-        return {_RUNNING: np.zeros((), np.float32)}
+        return {_RUNNING: State(np.zeros((), np.float32))}
     if kind != "learned":
         return {}
     rng = np.random.default_rng(0)
     shapes = (width, HIDDEN), (HIDDEN,), (HIDDEN, 1), (1,)
     values = [rng.normal(size=s) * s[0] ** -0.5 * (len(s) > 1) for s in shapes]  # biases start at 0
-    return {n: v.astype(np.float32) for n, v in zip(_LEARNED, values, strict=True)}
-
-
-def labels_of(own: Any) -> dict[str, str]:
-    """Labels of a learned baseline's parameters: they move by gradient, with the guide's."""
-    return {n: "guide" for n in own if n in _LEARNED}
+    return {n: State(v.astype(np.float32), label="guide") for n, v in zip(_LEARNED, values, strict=True)}
 
 
 def moved(step: Step, value: Array) -> dict[str, Array]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from ppdgm.errors import ProgramError
 from ppdgm.inference.engines import bounds, estimators
-from ppdgm.inference.engines.engine import Engine
+from ppdgm.inference.engines.engine import Engine, Phase, State
 from ppdgm.inference.engines.estimators import Baseline
 from ppdgm.inference.engines.no_effect import check_baseline, has_kl
 from ppdgm.language import mistakes
-from ppdgm.language.reader import Gradients
 from ppdgm.language.step import Step
 from ppdgm.language.vocabulary import Array, Trace
 from ppdgm.specs import PositiveInt
@@ -23,8 +22,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 class Weighted(Engine):
     """β ELBO + (1 − β) mean over M groups of 1/(1 − α) log 1/K Σ_k w_k^(1−α), with w = p(x, z) / q(z|x)."""
-
-    weighs: ClassVar[bool] = True
 
     k: PositiveInt = 50
     groups: PositiveInt = 1
@@ -51,26 +48,28 @@ class Weighted(Engine):
 
     @property
     def particles(self) -> int:
+        """K·M, draws from the guide per row."""
         return self.k * self.groups
 
-    def gradients(self) -> Gradients:
-        return estimators.gradients_of(self.estimator)
+    @property
+    def _players(self) -> tuple[str, ...]:
+        """Labels with objectives of their own."""
+        return ()
 
-    def own(self, width: int, scored: Iterable[str]) -> dict[str, Any]:
-        return estimators.first_values(self._baseline(list(scored)), width)
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase(self, players=self._players, weighs=True),)
 
-    def labels(self, own: Iterable[str]) -> dict[str, str]:
-        return estimators.labels_of(own)
+    def state(self, width: int, scored: Iterable[str]) -> dict[str, State]:
+        return estimators.first_state(self._baseline(list(scored)), width)
 
     def _baseline(self, scored: list[str]) -> str:
         if self.baseline != "auto":
             return self.baseline
         return "none" if not scored else "vimco" if self.k > 1 else "running"
 
-    def objective(
-        self, step: Step, weights: Array, knobs: Mapping[str, Array], data_size: int | None
-    ) -> dict[str, Any]:
-        xp, trace = step.xp, step.trace()
+    def objective(self, step: Step) -> dict[str, Any]:
+        xp, weights = step.xp, step.weights
+        trace = step.trace(self.particles, gradients=estimators.gradients_of(self.estimator))
         if not has_kl(trace):
             raise ProgramError(
                 f"The guide draws no latent, so {type(self).__name__} has no draws to weight: its bound is log p for "
@@ -90,13 +89,13 @@ class Weighted(Engine):
         found: dict[str, Any] = {"objective": mean(value), "elbo": elbo, "kl": seen - elbo}
         rest = self._rest(step, trace, log_w, weights, scored, self._player_groups("model"))
         found["objective"] = found["objective"] + rest[0]
-        if self.players:
+        if self._players:
             groups = self._player_groups("guide")  # a parameter of the model that the guide reads moves as the model's
             log_w = self._again(step, trace, drawn, groups)
             guide = mean(self._bound(step, log_w, groups))
             guide = guide + self._rest(step, trace, log_w, weights, scored, groups)[0]
             found["players"] = {"model": found["objective"], "guide": guide}
-        return found | ({"own": rest[1]} if rest[1] else {})
+        return found | ({"state": rest[1]} if rest[1] else {})
 
     def _player_groups(self, label: str) -> int:
         return self.groups
@@ -200,7 +199,7 @@ class IWAE(Weighted):
         return self.elbo_share
 
     @property
-    def players(self) -> tuple[str, ...]:  # type: ignore[override]  # they depend on the settings
+    def _players(self) -> tuple[str, ...]:
         return ("model", "guide") if self.guide_groups else ()
 
     def _player_groups(self, label: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from pydantic import model_validator
 
-from ppdgm.inference.engines.alternating import Alternating
+from ppdgm.inference.engines.alternating import Alternating, for_label
 from ppdgm.inference.engines.engine import Phase
 from ppdgm.specs import PositiveInt
 
@@ -44,14 +44,15 @@ class LaggingInference(Alternating):
         return self
 
     def phases(self) -> tuple[Phase, ...]:
-        return Phase(self.engine, ("guide",)), Phase(self.engine, ("model",)), Phase(self.engine)
+        both = self.engine.phases()[0]
+        return for_label(self.engine, "guide"), for_label(self.engine, "model"), both
 
-    def controller(self, per_epoch: int) -> PhaseController:
-        return PhaseController(self, self.every or per_epoch)
+    def controller(self, per_epoch: int) -> LaggingController:
+        return LaggingController(self, self.every or per_epoch)
 
 
 @dataclass
-class PhaseController:
+class LaggingController:
     """Chooses the phase that comes next, from the training so far."""
 
     engine: LaggingInference

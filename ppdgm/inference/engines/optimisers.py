@@ -9,9 +9,11 @@ from pydantic import model_validator
 from ppdgm.errors import SpecError, nearest
 from ppdgm.specs import NonNegativeFloat, PositiveFloat, Spec
 
-OptimiserName = Literal["adam", "adamw", "adamax", "sgd"]
+OptimiserName = Literal["adam", "adamw", "adamax", "rmsprop", "sgd"]
 _OF: dict[tuple[str, ...], tuple[str, ...]] = {  # optimisers that have these settings
-    ("beta1", "beta2", "eps"): ("adam", "adamw", "adamax"),
+    ("beta1", "beta2"): ("adam", "adamw", "adamax"),
+    ("eps",): ("adam", "adamw", "adamax", "rmsprop"),
+    ("decay",): ("rmsprop",),
     ("momentum",): ("sgd",),
     ("weight_decay",): ("adamw",),
 }
@@ -21,8 +23,11 @@ class Optimiser(Spec):
     """A gradient step, by its name. The learning rate is set for the run.
 
     Args:
-        name: "adam" (Kingma & Ba 2015, arXiv:1412.6980), "adamw", "adamax" or "sgd".
-        beta1, beta2, eps: of the Adam family.
+        name: "adam" (Kingma & Ba 2015, arXiv:1412.6980), "adamw", "adamax", "rmsprop" (Hinton 2012: g / (√v + ε)) or
+            "sgd".
+        beta1, beta2: of the Adam family.
+        eps: of the Adam family and rmsprop.
+        decay: of the running mean v of squares of the gradient, in rmsprop.
         momentum: of sgd.
         weight_decay: of adamw.
         clip_norm: largest norm of the whole gradient; None for no clipping.
@@ -32,6 +37,7 @@ class Optimiser(Spec):
     beta1: NonNegativeFloat = 0.9
     beta2: NonNegativeFloat = 0.999
     eps: PositiveFloat = 1e-8
+    decay: NonNegativeFloat = 0.9
     momentum: NonNegativeFloat = 0.0
     weight_decay: NonNegativeFloat = 0.01
     clip_norm: PositiveFloat | None = None

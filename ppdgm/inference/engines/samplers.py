@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from ppdgm.errors import ProgramError
 from ppdgm.inference.engines import bounds
-from ppdgm.inference.engines.engine import Engine
+from ppdgm.inference.engines.engine import Engine, Phase, State
 from ppdgm.language.reader import Gradients
 from ppdgm.language.step import OWN, Step
 from ppdgm.language.vocabulary import Array, Trace
@@ -21,18 +22,19 @@ _STEP_SIZE = f"{OWN}step_size"
 class Sampler(Engine):
     """The model maximises log p(x, z) at fixed draws z from p(z|x): the gradient is that of log p(x)."""
 
-    players: ClassVar[tuple[str, ...]] = ("model",)
+    def phase(self) -> Phase:
+        """The phase in which the model moves."""
+        return Phase(self, ("model",), players=("model",))
 
-    def metrics_of(self, step: Step, trace: Trace, weights: Array, joint: Array, penalties: Array) -> dict[str, Any]:
+    def metrics_of(self, step: Step, trace: Trace, joint: Array, penalties: Array) -> dict[str, Any]:
         """The metrics that an objective returns.
 
         Args:
             step, trace: of the guide's draws.
-            weights: [B].
             joint: log p(x, z) [·, B], which is maximised.
             penalties: [·, B].
         """
-        xp, mean = step.xp, lambda terms: bounds.mean(terms, weights, step.xp)
+        xp, mean = step.xp, lambda terms: bounds.mean(terms, step.weights, step.xp)
         log_weights = step.stop_gradient(bounds.log_weights(trace, xp))
         elbo, seen = mean(log_weights), mean(step.stop_gradient(bounds.reconstruction(trace, xp)))
         value = mean(bounds.renyi(log_weights, 0.0, step.logsumexp)[None])
@@ -40,9 +42,9 @@ class Sampler(Engine):
         value = value + climbed - step.stop_gradient(climbed)
         return {"objective": value, "elbo": elbo, "kl": seen - elbo, "players": {"model": value}}
 
-    def read(self, step: Step) -> Trace:
-        """The guide's draws; refused if there are none."""
-        trace = step.trace()
+    def read(self, step: Step, k: int, hmc: bool = False) -> Trace:
+        """K draws of the guide; refused if there are none."""
+        trace = step.trace(k, gradients=Gradients(relaxed=False, scored=[], walked=hmc))
         if not trace.log_q or trace.marginal is not None:
             raise ProgramError(
                 f"{type(self).__name__} starts from draws of the guide, but this guide draws no latent, or "
@@ -59,29 +61,21 @@ class Resampled(Sampler):
         draws: R, the number of draws that are resampled from them.
     """
 
-    weighs: ClassVar[bool] = True
-
     k: PositiveInt = 50
     draws: PositiveInt = 5
 
-    @property
-    def particles(self) -> int:
-        return self.k
+    def phase(self) -> Phase:
+        return replace(super().phase(), weighs=True)
 
-    def gradients(self) -> Gradients:
-        return Gradients(relaxed=False, scored=[])
-
-    def objective(
-        self, step: Step, weights: Array, knobs: Mapping[str, Array], data_size: int | None
-    ) -> dict[str, Any]:
-        xp, trace = step.xp, self.read(step)
+    def objective(self, step: Step) -> dict[str, Any]:
+        xp, trace = step.xp, self.read(step, self.k)
         fixed = step.stop_gradient(bounds.log_weights(trace, xp))
         noisy = fixed[None] + step.gumbel((self.draws, *fixed.shape))  # the largest is a draw by the weights
         taken = xp.where(noisy >= xp.max(noisy, axis=1, keepdims=True), 1.0, 0.0)
         density: Array = sum(trace.log_p.values())
         joint = xp.sum(taken * density[None], axis=1)  # [R, B]
         penalties = bounds.penalties(trace, xp) + 0.0 * fixed if trace.penalties else 0.0 * fixed
-        return self.metrics_of(step, trace, weights, joint, penalties)
+        return self.metrics_of(step, trace, joint, penalties)
 
 
 class HMC(Sampler):
@@ -102,27 +96,19 @@ class HMC(Sampler):
     num_leapfrog: PositiveInt = 5
     step_size: PositiveFloat = 0.1
 
-    compiles: ClassVar[bool] = False
-    together: ClassVar[str] = "HMC moves the minibatch's latents together, and accepts or rejects them together"
+    def phase(self) -> Phase:
+        why = "HMC moves the minibatch's latents together, and accepts or rejects them together"
+        return replace(super().phase(), together=why)
 
-    @property
-    def particles(self) -> int:
-        return self.chains
+    def state(self, width: int, scored: Iterable[str]) -> dict[str, State]:
+        return {_STEP_SIZE: State(np.array(self.step_size, np.float32))}
 
-    def gradients(self) -> Gradients:
-        return Gradients(relaxed=False, scored=[], walked=True)
-
-    def own(self, width: int, scored: Iterable[str]) -> dict[str, np.ndarray]:
-        return {_STEP_SIZE: np.array(self.step_size, np.float32)}
-
-    def objective(
-        self, step: Step, weights: Array, knobs: Mapping[str, Array], data_size: int | None
-    ) -> dict[str, Any]:
-        xp, trace = step.xp, self.read(step)
+    def objective(self, step: Step) -> dict[str, Any]:
+        xp, trace = step.xp, self.read(step, self.chains, hmc=True)
         start = {n: step.stop_gradient(trace.values[n]) for n in trace.log_q}
         step_size = step.params[_STEP_SIZE]
         latents, adapted = step.hmc(start, step_size, self.num_leapfrog, self.moves)
         joint: Array = sum(step.model({n: step.stop_gradient(z) for n, z in latents.items()}).values())
         penalties = bounds.penalties(trace, xp) + 0.0 * joint if trace.penalties else 0.0 * joint
-        found = self.metrics_of(step, trace, weights, joint, penalties)
-        return {**found, "own": {_STEP_SIZE: adapted}}
+        found = self.metrics_of(step, trace, joint, penalties)
+        return {**found, "state": {_STEP_SIZE: adapted}}

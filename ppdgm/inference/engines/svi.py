@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
-import numpy as np
 from pydantic import model_validator
 
 from ppdgm.errors import ProgramError
 from ppdgm.inference.engines import bounds, estimators
-from ppdgm.inference.engines.engine import Engine
+from ppdgm.inference.engines.engine import Engine, State
 from ppdgm.inference.engines.estimators import Baseline
 from ppdgm.inference.engines.no_effect import check_baseline, check_latents
 from ppdgm.language import mistakes
-from ppdgm.language.reader import Gradients
 from ppdgm.language.scales import scaled
 from ppdgm.language.step import Step
 from ppdgm.language.vocabulary import Array, Trace
 from ppdgm.specs import NonNegativeFloat, PositiveInt
-from ppdgm.specs.schedules import Schedule, as_schedule
+from ppdgm.specs.schedules import Schedule
 
 _SETTINGS_OF = {"gamma": "capacity", "free_bits_per": "free_bits", "free_bits_of": "free_bits"}
 
@@ -85,39 +83,18 @@ class SVI(Engine):
             raise ValueError("baseline='leave_one_out' needs at least two particles. Give k=2 or more.")
         return self
 
-    @property
-    def particles(self) -> int:
-        return self.k
-
-    @property
-    def wants_kl(self) -> bool:
-        return self.kl != "monte_carlo" and self.estimator != "stl"
-
-    def gradients(self) -> Gradients:
-        return estimators.gradients_of(self.estimator)
-
-    def knobs(self, steps: np.ndarray) -> dict[str, np.ndarray]:
-        return {n: s(steps).astype(np.float32) for n, s in self.schedules().items()}
-
-    def schedules(self) -> dict[str, Schedule]:
-        capacity = {} if self.capacity is None else {"capacity": as_schedule(self.capacity)}
-        return {"beta": as_schedule(self.beta), **capacity}
-
-    def own(self, width: int, scored: Iterable[str]) -> dict[str, np.ndarray]:
-        return estimators.first_values(self._baseline(list(scored)), width)
-
-    def labels(self, own: Iterable[str]) -> dict[str, str]:
-        return estimators.labels_of(own)
+    def state(self, width: int, scored: Iterable[str]) -> dict[str, State]:
+        return estimators.first_state(self._baseline(list(scored)), width)
 
     def _baseline(self, scored: list[str]) -> str:
         if self.baseline != "auto":
             return self.baseline
         return "none" if not scored else "leave_one_out" if self.k > 1 else "running"
 
-    def objective(
-        self, step: Step, weights: Array, knobs: Mapping[str, Array], data_size: int | None
-    ) -> dict[str, Any]:
-        trace = step.trace(kl=self.wants_kl, weighed=True)
+    def objective(self, step: Step) -> dict[str, Any]:
+        weights, now, data_size = step.weights, step.hyperparameters, step.data_size
+        wants_kl = self.kl != "monte_carlo" and self.estimator != "stl"
+        trace = step.trace(self.k, kl=wants_kl, gradients=estimators.gradients_of(self.estimator), weighed=True)
         if step.scales:
             self._check_scales(step.scales)
         estimators.check_estimator(step, trace, self.estimator)
@@ -132,10 +109,10 @@ class SVI(Engine):
         weighed = bounds.weighed(trace, step.scales) if step.scales else trace
 
         def at(whole: Mapping[str, Array]) -> dict[str, Any]:
-            found: dict[str, Any] = self(trace, step.xp, weights, knobs, data_size, whole)
+            found: dict[str, Any] = self(trace, step.xp, weights, now, data_size, whole)
             if step.scales:  # the bound and its KL are reported without scales
-                found["objective"] = self(weighed, step.xp, weights, knobs, data_size, whole)["objective"]
-            return self._scored(step, trace, weighed, found, weights, knobs) if step.scored else found
+                found["objective"] = self(weighed, step.xp, weights, now, data_size, whole)["objective"]
+            return self._scored(step, trace, weighed, found, weights, now) if step.scored else found
 
         return {**at(means), **({"means": means, "at": at} if means else {})}
 
@@ -144,7 +121,7 @@ class SVI(Engine):
         trace: Trace,
         xp: Any,
         weights: Array,
-        knobs: Mapping[str, Array],
+        now: Mapping[str, Array],
         data_size: int | None,
         means: Mapping[str, Array] | None = None,
     ) -> dict[str, Array]:
@@ -164,7 +141,7 @@ class SVI(Engine):
         seen = mean(bounds.reconstruction(trace, xp)) + (bounds.shared(trace, xp) + once) / size
         kl = mean(bounds.kl(trace, xp)) + once / size
         means = self._means(trace, xp, weights, data_size) if means is None else means
-        objective = seen - self._made_small(trace, xp, weights, knobs, kl, means)
+        objective = seen - self._made_small(trace, xp, weights, now, kl, means)
         if trace.penalties:
             objective = objective - mean(bounds.penalties(trace, xp) + 0.0 * weights[None])
         return {"objective": objective, "elbo": seen - kl, "kl": kl}
@@ -180,11 +157,11 @@ class SVI(Engine):
         return {}
 
     def _made_small(
-        self, trace: Trace, xp: Any, weights: Array, knobs: Mapping[str, Array], kl: Array, means: Mapping[str, Array]
+        self, trace: Trace, xp: Any, weights: Array, now: Mapping[str, Array], kl: Array, means: Mapping[str, Array]
     ) -> Array:
         """The term that stands for the KL in the objective."""
         if self.capacity is not None:
-            return self.gamma * xp.abs(means["kl"] - knobs["capacity"])
+            return self.gamma * xp.abs(means["kl"] - now["capacity"])
         if self.free_bits:
             if trace.shared and not trace.log_q:
                 raise ProgramError(
@@ -193,8 +170,8 @@ class SVI(Engine):
                 )
             parts, share = (means, 1.0) if means else bounds.kl_parts(trace, xp, weights, self.free_bits_per, "datum")
             floored = bounds.floored(parts, share, xp, self.free_bits)
-            return knobs["beta"] * (floored + kl - bounds.mean(bounds.kl(trace, xp), weights, xp))
-        return knobs["beta"] * kl
+            return now["beta"] * (floored + kl - bounds.mean(bounds.kl(trace, xp), weights, xp))
+        return now["beta"] * kl
 
     def _check_scales(self, scales: Mapping[str, float]) -> None:
         """Refuse settings that change the meaning of the KL."""
@@ -209,7 +186,7 @@ class SVI(Engine):
         weighed: Trace,
         found: dict[str, Any],
         weights: Array,
-        knobs: Mapping[str, Array],
+        now: Mapping[str, Array],
     ) -> dict[str, Any]:
         """Adds the gradient of draws that carry none: E[(f − b) ∇ log q], with f from the terms `weighed`."""
         names, xp = step.scored, step.xp
@@ -219,7 +196,7 @@ class SVI(Engine):
                 f"Site {names[0]!r} has a score-function gradient, with which capacity and free_bits work only if it "
                 "is the only latent and has a closed-form KL. Leave them out, or use a relaxation."
             )
-        beta = 0.0 if self.capacity is not None or self.free_bits else knobs["beta"]
+        beta = 0.0 if self.capacity is not None or self.free_bits else now["beta"]
         f = bounds.elbo(weighed, xp, beta) - bounds.penalties(trace, xp)
         kind = self._baseline(names)
         if kind == "leave_one_out":
@@ -232,4 +209,4 @@ class SVI(Engine):
         if kind == "learned":
             miss = -0.5 * bounds.mean((f - b) ** 2, weights, xp)
             objective = objective + miss - step.stop_gradient(miss)
-        return {**found, "objective": objective, "own": estimators.moved(step, bounds.mean(f, weights, xp))}
+        return {**found, "objective": objective, "state": estimators.moved(step, bounds.mean(f, weights, xp))}

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
 
 from ppdgm.errors import ProgramError
 from ppdgm.inference.engines import bounds, estimators
-from ppdgm.inference.engines.engine import Engine
+from ppdgm.inference.engines.engine import Engine, Phase
 from ppdgm.language import mistakes
 from ppdgm.language.reader import Gradients
 from ppdgm.language.step import Step
-from ppdgm.language.vocabulary import Array
 from ppdgm.specs import NonNegativeFloat, PositiveInt
 
 
@@ -33,9 +31,7 @@ class ReweightedWakeSleep(Engine):
         ProgramError: in training, if a site is enumerated, or lies outside the data plate.
     """
 
-    players: ClassVar[tuple[str, ...]] = ("model", "guide")
     reweighted: ClassVar[bool] = True
-    weighs: ClassVar[bool] = True
 
     k: PositiveInt = 10
     wake_phi: NonNegativeFloat = 1.0
@@ -50,17 +46,12 @@ class ReweightedWakeSleep(Engine):
             )
         return self
 
-    @property
-    def particles(self) -> int:
-        return self.k
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase(self, players=("model", "guide"), weighs=True),)
 
-    def gradients(self) -> Gradients:
-        return Gradients(relaxed=False, scored=[])
-
-    def objective(
-        self, step: Step, weights: Array, knobs: Mapping[str, Array], data_size: int | None
-    ) -> dict[str, Any]:
-        xp, trace = step.xp, step.trace()
+    def objective(self, step: Step) -> dict[str, Any]:
+        xp, weights = step.xp, step.weights
+        trace = step.trace(self.k, gradients=Gradients(relaxed=False, scored=[]))
         if not trace.log_q:
             raise ProgramError(
                 f"The guide draws no latent, so {type(self).__name__} has nothing to train it with. Use SVI."
@@ -74,7 +65,7 @@ class ReweightedWakeSleep(Engine):
         rest = mean(bounds.penalties(trace, xp) + 0.0 * log_w) if trace.penalties else 0.0
         value = mean(bounds.renyi(fixed, 0.0, step.logsumexp)[None])
         # A guide may read the model's parameters, as a ladder's does: their gradient too is only that of log p.
-        same = trace if set(trace.log_q) <= set(step.scored) else step.trace(estimators.held(step, trace))
+        same = trace if set(trace.log_q) <= set(step.scored) else step.trace(given=estimators.held(step, trace))
         joint = mean(share * sum(same.log_p.values()))
         guide = 0.0 * joint
         if self.wake_phi:

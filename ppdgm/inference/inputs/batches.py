@@ -16,18 +16,20 @@ class Plan:
             statistics are always those of B rows.
         weight: 1 for a row, 0 for padding, [S, B].
         rate: learning rate, [S].
-        knobs: the numbers that the objective needs at each step, each [S].
+        hyperparameters: of each phase, the scheduled numbers of its engine at each step, each [S].
         first, count: the steps.
         phase: the number of each step's phase in the engine, [S]; by default the first one's.
+        scheduled: parameters that a schedule of the program sets, at each step, each [S].
     """
 
     index: np.ndarray
     weight: np.ndarray
     rate: np.ndarray
-    knobs: dict[str, np.ndarray]
+    hyperparameters: tuple[dict[str, np.ndarray], ...]
     first: int
     count: int
     phase: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
+    scheduled: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not len(self.phase):

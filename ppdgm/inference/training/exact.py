@@ -11,6 +11,7 @@ from ppdgm.data import take
 from ppdgm.errors import ProgramError
 from ppdgm.inference.inputs.feed import Feed
 
+EXACT_METRICS = ("objective", "elbo", "kl")
 ROWS = 4096  #: rows whose statistics are computed at a time
 
 

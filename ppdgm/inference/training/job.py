@@ -13,7 +13,7 @@ import numpy as np
 
 from ppdgm.data import Dataset, as_fields, codings_of, enter_beside
 from ppdgm.errors import CheckpointError, DataError, PpdgmError, ProgramError, TrainingError, explain, out_of_memory
-from ppdgm.inference.engines.engine import knobs_of_phases
+from ppdgm.inference.engines.engine import check_length, hyperparameters_of, last_reached, states_of
 from ppdgm.inference.engines.estimators import first_field
 from ppdgm.inference.engines.optimisers import as_optimiser
 from ppdgm.inference.evaluation.estimates import Judge, check_density, check_fields, leave_labels, parse_memory
@@ -35,17 +35,17 @@ from ppdgm.inference.runs.progress import Progress, make_display
 from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.inference.runs.recorder import Recorder
 from ppdgm.inference.runs.settings import Training
-from ppdgm.inference.training.exact import ExactTrainer, check_steps
+from ppdgm.inference.training.exact import EXACT_METRICS, ExactTrainer, check_steps
 from ppdgm.inference.training.loop import Interruption, Run, interruptible
 from ppdgm.inference.training.monitor import Monitor
 from ppdgm.inference.training.no_effect import check_compile, check_nets, check_rates
 from ppdgm.inference.training.unused_latents import Unused, has_latents
 from ppdgm.inference.training.validation import Validation
-from ppdgm.language.step import groups_of
+from ppdgm.language.trainer import TrainerSettings
 from ppdgm.nets import ForeignNet
 from ppdgm.program import PlainPair
 from ppdgm.registry import backend as load_backend
-from ppdgm.specs.schedules import as_schedule, check_reached, unreached
+from ppdgm.specs.schedules import as_schedule
 
 COMPILE_FROM_STEPS = 10_000  # torch.compile takes some ten seconds, and saves about a millisecond per step
 Callback = Callable[[Progress], Any]
@@ -104,10 +104,10 @@ class Job:
         first = self.runtime.initialise(training.seed, self.feed.sample, training.dtype)
         if self.params is not None:
             first = matching(first, as_params(None, self.params))
-        size = self.feed.size
-        if recipe.engine.exact:
+        size, exact = self.feed.size, not recipe.engine.phases()
+        if exact:
             _check_exact(recipe, self.runtime.tracer.labels, size)
-        batch_size = size if recipe.engine.exact else _choose_batch(self.runtime, training.batch_size, size)
+        batch_size = size if exact else _choose_batch(self.runtime, training.batch_size, size)
         self.batches = Batches(size, batch_size, training.seed)
         if self.batches.batch_size % training.accumulate:
             raise TrainingError(
@@ -118,7 +118,7 @@ class Job:
         self.total = training.length(self.batches.per_epoch)
         own = training.optimiser if self.own is None else self.own
         self.optimiser = as_optimiser(own, training.clip_norm)
-        check_compile(training, recipe.engine.exact, self.runtime.why_not_compiled(recipe.engine, self.optimiser))
+        check_compile(training, exact, self.runtime.why_not_compiled(recipe.engine, self.optimiser))
         self._check_schedules()
         self.native, self.first = self.runtime.put(first), first
         self._first_reading()
@@ -133,7 +133,9 @@ class Job:
             held_out = self.feed if self.held_out is None else Feed(self.runtime, self.held_out)
             self.monitor = Monitor(self.runtime, held_out, training.diagnose_epochs * self.batches.per_epoch)
             self.monitor.check(self.native)
-        groups_of(engine, {**self.runtime.tracer.labels, **engine.labels(self.own_values)})  # refuses what none moves
+        own = {n: s.label for n, s in self.state.items() if s.label is not None}
+        for phase in engine.phases():
+            phase.moving({**self.runtime.tracer.labels, **own})  # refuses a phase that moves nothing
         by_name = self.own is None and any(phase.learning_rate is None for phase in engine.phases())
         rate = 1e-3 if by_name and training.learning_rate is None else training.learning_rate
         resolved = training.replace(batch_size=self.batches.batch_size, learning_rate=rate)
@@ -186,41 +188,30 @@ class Job:
                 folder.write_recipe(self.recipe, self._remarks())
 
     def _make(self, display: Any, recorder: Recorder, saved: Saved | None) -> Run:
-        training, name, exact = self.recipe.training, self.recipe.backend, self.recipe.engine.exact
+        training, name, exact = self.recipe.training, self.recipe.backend, not self.recipe.engine.phases()
         compiled = saved.page["compile"] if saved else _choose_compile(training.compile, name, self.total)
         trainer: Any = ExactTrainer(self.runtime, self.recipe.program, self.feed, self.first) if exact else None
-        trainer = trainer or self.module.Trainer(
-            self.runtime,
-            self.recipe.engine,
-            self.optimiser,
-            self.native,
-            training.seed,
-            self.feed.size,
-            training.binarise == "dynamic",
-            training.weight_average,
-            compiled,
-            training.compile is True,
-            self.own_values,
-            training.accumulate,
-            training.mixed_precision,
-        )
+        settings = TrainerSettings(
+            training.seed, self.feed.size, self.optimiser, self.metrics, training.binarise == "dynamic",
+            training.weight_average, compiled, training.compile is True, training.accumulate, training.mixed_precision,
+        )  # fmt: skip
+        trainer = trainer or self.module.Trainer(self.runtime, self.recipe.engine, self.native, settings, self.state)
         validation = None
         if self.held_out is not None:
             memory = parse_memory("auto", self.runtime.device)
             judge = Judge(self.runtime, None, Feed(self.runtime, self.held_out), memory)
-            schedules = [*self.recipe.engine.schedules().values(), *self.runtime.tracer.schedules.values()]
-            warm = max((s.reached() for s in schedules), default=0)
+            of_program = [s.reached() for s in self.runtime.tracer.schedules.values()]
+            warm = max([last_reached(self.recipe.engine), *of_program])
             validation = Validation(judge, training.early_stopping, warm)
         rate = as_schedule(1.0) if self.own is not None else training.rate
         return Run(
             trainer, self.feed, self.batches, self.recipe.engine, training, self.total, validation, self.callbacks,
-            display, recorder, rate, self.recipe.engine.controller(self.batches.per_epoch), self.monitor,
+            display, recorder, rate, self.metrics, self.recipe.engine.controller(self.batches.per_epoch), self.monitor,
             self._unused(),
         )  # fmt: skip
 
     def _unused(self) -> Unused | None:
-        engine = self.recipe.engine
-        return Unused() if self.latent and "kl" in engine.metrics and not engine.exact else None
+        return Unused() if self.latent and "kl" in self.metrics and self.recipe.engine.phases() else None
 
     def _go(self, run: Run, recorder: Recorder) -> Interruption:
         """Train; an error in a callback, or a second Ctrl-C, does not lose the training so far."""
@@ -275,10 +266,7 @@ class Job:
             raise TrainingError(
                 f"learning_rate: got {training.learning_rate!r}, expected numbers that are not negative."
             )
-        of_program = self.runtime.tracer.schedules
-        engine.check(self.total)
-        every = {**engine.schedules(), **of_program, "learning_rate": training.rate}
-        check_reached(unreached(every, self.total))
+        check_length(engine, self.total, {**self.runtime.tracer.schedules, "learning_rate": training.rate})
 
     def _first_reading(self) -> None:
         """Read a few rows, with the libraries' argument checks on, and with sizes that hide no shape mistake.
@@ -292,7 +280,7 @@ class Job:
         engine = self.recipe.engine
         try:
             first_reading = self.runtime.validate(self.native, data, 2, rows)
-            if any(phase.engine.weighs for phase in engine.phases()) and not first_reading.shared:
+            if any(phase.weighs for phase in engine.phases()) and not first_reading.shared:
                 check_density(first_reading)
             self.latent = has_latents(first_reading)
             self._check_rows()
@@ -302,10 +290,10 @@ class Job:
                 check_known(self.runtime, first, held, self.feed.size, known)
             if self.held_out is not None or self.recipe.training.diagnose_epochs is not None:
                 check_quiet(self.runtime, self._stirred(), self.feed)
-            knobs, width = knobs_of_phases(engine, np.zeros(1)), self._width()
-            native = {**self.native, **self.runtime.put(engine.own(width, ()))}
-            scored = self.runtime.rehearse(engine, native, data, rows, knobs, self.feed.size)
-            self.own_values = engine.own(width, scored)
+            now, width = hyperparameters_of(engine, np.zeros(1)), self._width()
+            own = self.runtime.put({n: s.value for n, s in states_of(engine, width, ()).items()})
+            scored, names = self.runtime.rehearse(engine, {**self.native, **own}, data, rows, now, self.feed.size)
+            self.state, self.metrics = states_of(engine, width, scored), tuple(names) or EXACT_METRICS
             if self.recipe.training.accumulate > 1:
                 _check_state(self.runtime.batch_statistics(self.native, data, rows))
             if engine.controller(1) is not None:
@@ -377,7 +365,7 @@ def _check_drawn(before: str) -> None:
 
 def _check_pieces(recipe: Recipe, fixed: int | None) -> None:
     """Refuse pieces of a minibatch if a step of the pieces differs from a step of the whole minibatch."""
-    together = [p.engine.together for p in recipe.engine.phases() if p.engine.together]
+    together = [p.together for p in recipe.engine.phases() if p.together]
     if together:
         raise TrainingError(
             f"accumulate: {together[0]}, so pieces give another step than the whole minibatch. Leave accumulate out, "

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ppdgm.errors import CheckpointError, shown
-from ppdgm.inference.engines.engine import knobs_of_phases, rates_of_phases
+from ppdgm.inference.engines.engine import Engine, PhaseController, hyperparameters_of, rates_of
 from ppdgm.inference.evaluation.information import mutual_information
 from ppdgm.inference.inputs.batches import Batches, Plan
 from ppdgm.inference.inputs.feed import Feed
@@ -25,6 +25,8 @@ from ppdgm.inference.training.monitor import Monitor
 from ppdgm.inference.training.non_finite import ADVICE, describe, diverged
 from ppdgm.inference.training.unused_latents import Unused
 from ppdgm.inference.training.validation import Validation
+from ppdgm.language.trainer import Trainer
+from ppdgm.specs.schedules import Schedule
 
 STRETCH_SECONDS = 0.5  # length of a stretch, without a look in between
 STRETCH_STEPS = 1000
@@ -42,18 +44,19 @@ class Run:
     nothing extra, and the skipped steps do not depend on where stretches end.
     """
 
-    trainer: Any
+    trainer: Trainer
     feed: Feed
     batches: Batches
-    engine: Any
+    engine: Engine
     training: Training
     total: int
     validation: Validation | None
     callbacks: tuple[Callable[[Progress], Any], ...]
     display: Display
     recorder: Recorder
-    rate: Any
-    controller: Any = None  # of an engine whose phases depend on the training so far
+    rate: Schedule
+    metrics: tuple[str, ...]
+    controller: PhaseController | None = None  # of an engine whose phases depend on the training so far
     monitor: Monitor | None = None
     unused: Unused | None = None  # of an engine that measures the KL of latents
     turns: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
@@ -72,7 +75,7 @@ class Run:
     @property
     def capacity(self) -> int:
         """The longest stretch: arrays of a stretch are padded to it, so that nothing is compiled twice."""
-        most = 1 if self.engine.exact else min(self.total, STRETCH_STEPS)
+        most = min(self.total, STRETCH_STEPS) if self.engine.phases() else 1
         return self.feed.capacity(self.batches.batch_size, most)
 
     def go(self, interrupted: threading.Event) -> None:
@@ -121,7 +124,7 @@ class Run:
         if page["step"] and not self.trainer.finite():
             raise CheckpointError("its numbers are not finite.")
         self.step, self.skipped, self.in_a_row = page["step"], list(page["skipped"]), page["in_a_row"]
-        self.parts = [{n: history[n] for n in self.engine.metrics}] if self.step else []
+        self.parts = [{n: history[n] for n in self.metrics}] if self.step else []
         self.seconds = page["seconds"]
         if self.unused and self.step:
             self.unused.see(history["kl"])
@@ -141,7 +144,7 @@ class Run:
         if (self.controller is None) != (page["director"] is None):
             raise CheckpointError(f"director: got {shown(page['director'])}, which does not belong to this engine.")
         turns = [] if self.controller is None else ["phase"]
-        for name in ("step", *self.engine.metrics, *turns):
+        for name in ("step", *self.metrics, *turns):
             if len(history.get(name, ())) != page["step"]:
                 raise CheckpointError(
                     f"history {name!r}: got {len(history.get(name, ()))} numbers, expected {page['step']}, one per "
@@ -153,12 +156,12 @@ class Run:
     def go_back(self) -> None:
         """Count only the steps up to the last good state."""
         whole, step = self.history(), self.good[0]
-        self.step, self.parts = step, [{n: whole[n][:step] for n in self.engine.metrics}] if step else []
+        self.step, self.parts = step, [{n: whole[n][:step] for n in self.metrics}] if step else []
 
     def history(self) -> Arrays:
         """Everything that was measured, as arrays."""
-        empty = [{n: np.empty(0, np.float32) for n in self.engine.metrics}]
-        found = {n: np.concatenate([p[n] for p in self.parts or empty]) for n in self.engine.metrics}
+        empty = [{n: np.empty(0, np.float32) for n in self.metrics}]
+        found = {n: np.concatenate([p[n] for p in self.parts or empty]) for n in self.metrics}
         self.parts = [found] if self.parts else []
         found = {**found, "step": np.arange(1, self.step + 1)}
         if self.controller is not None:
@@ -186,15 +189,14 @@ class Run:
         index, weight = self.batches.rows(first, count, capacity)
         steps = np.arange(first, first + capacity)
         turns = self._turns_of(first, capacity, steps)
-        rate = rates_of_phases(self.engine, self.rate, steps, turns)
-        moved = {n: s(steps).astype(np.float32) for n, s in self.trainer.tracer.schedules.items()}
-        knobs = {**knobs_of_phases(self.engine, steps), **moved}
-        return Plan(index, weight, rate, knobs, first, count, turns)
+        rate = rates_of(self.engine, self.rate, steps, turns)
+        moved = {n: s(steps).astype(np.float32) for n, s in self.trainer.runtime.tracer.schedules.items()}
+        return Plan(index, weight, rate, hyperparameters_of(self.engine, steps), first, count, turns, moved)
 
     def _turns_of(self, first: int, capacity: int, steps: np.ndarray) -> np.ndarray:
         """The phases of these steps: from the controller, if there is one."""
         if self.controller is None:
-            return self.engine.turns(steps)
+            return self.engine.phase_of(steps)
         known = self.turns[first : first + capacity]
         return np.concatenate([known, np.zeros(capacity - len(known), np.int32)])
 
@@ -214,15 +216,15 @@ class Run:
         if self.controller is not None:
             taken = self.step - first
             if self.controller.seen(turns[:taken], self.parts[-1]["objective"][:taken]):
-                self._look_at_information()
+                self._look_at_information(self.controller)
 
-    def _look_at_information(self) -> None:
+    def _look_at_information(self, controller: PhaseController) -> None:
         feed = self.validation.judge.feed if self.validation else self.feed
         information = mutual_information(self.trainer.runtime, self.trainer.judged, feed)
-        self.controller.look(information)
+        controller.look(information)
         state = (
             "the guide no longer lags, both are trained together"
-            if not self.controller.aggressive
+            if not controller.aggressive
             else ("the guide is trained before the model")
         )
         self.recorder.note(f"mutual information {information:.3f} nats at step {self.step}: {state}")
