@@ -4,12 +4,12 @@ import numpy as np
 import optax
 import torch
 from readings import RUNTIMES
+from trainers import make_plan, make_trainer
 
 from ppdgm.inference import Optimiser
-from ppdgm.inference.engines.engine import Composite, Engine, Phase, knobs_of_phases
-from ppdgm.inference.inputs.batches import Batches, Plan
+from ppdgm.inference.engines.engine import Composite, Engine, states_of
+from ppdgm.inference.inputs.batches import Batches
 from ppdgm.language.step import OWN
-from ppdgm.registry import backend as load_backend
 
 RATE = 1e-8  # steps so small that the parameters stay where they are, to 1e-4 (over thousands of steps)
 BASELINE_RATE = 0.05
@@ -22,14 +22,13 @@ def measure_steps(program, params, x, engine, backend, batch_size, seed=0, epoch
     """
     runtime = RUNTIMES[backend](program, "cpu")
     data = runtime.put({"x": x})
-    trainer = load_backend(backend).Trainer(runtime, engine, Optimiser(name="sgd"), runtime.put(params), seed, len(x))
+    trainer = make_trainer(runtime, engine, runtime.put(params), seed, len(x), Optimiser(name="sgd"))
     batches = Batches(len(x), batch_size, seed)
     steps = epochs * batches.per_epoch
     objectives, gradients, before = [], {n: [] for n in params}, params
     for repeat in range(repeats):
         index, weight = batches.rows(repeat * steps, steps, steps)
-        knobs = engine.knobs(np.arange(steps))
-        plan = Plan(index, weight, np.full(steps, RATE, np.float32), knobs, repeat * steps, steps)
+        plan = make_plan(engine, index, weight, np.full(steps, RATE, np.float32), repeat * steps, steps)
         objectives.append(trainer.run(plan, data)["objective"].mean(dtype=float))
         after = trainer.values()
         for name, found in gradients.items():
@@ -44,13 +43,7 @@ class InTurn(Composite):
     engines: tuple[Engine, ...]
 
     def phases(self):
-        return tuple(Phase(engine) for engine in self.engines)
-
-    def own(self, width, scored):
-        return {n: v for engine in self.engines for n, v in engine.own(width, scored).items()}
-
-    def labels(self, own):
-        return {n: v for engine in self.engines for n, v in engine.labels(own).items()}
+        return tuple(phase for engine in self.engines for phase in engine.phases())
 
 
 def sample_gradients(program, params, x, engines, backend, copies=1000, skip=0, scored=(), seed=0):
@@ -61,20 +54,17 @@ def sample_gradients(program, params, x, engines, backend, copies=1000, skip=0, 
     """
     turn = InTurn(engines=tuple(engine for engine, _ in engines.values()))
     runtime = RUNTIMES[backend](program, "cpu")
-    data, own = runtime.put({"x": x}), turn.own(x[0].size, scored)
-    optimiser = _optimiser(backend, len(turn.labels(own)))
-    trainer = load_backend(backend).Trainer(runtime, turn, optimiser, runtime.put(params), seed, len(x), own=own)
+    data, state = runtime.put({"x": x}), states_of(turn, x[0].size, scored)
+    optimiser = _optimiser(backend, sum(s.label is not None for s in state.values()))
+    trainer = make_trainer(runtime, turn, runtime.put(params), seed, len(x), optimiser, state)
     index = np.resize(np.arange(len(x), dtype=np.int32), (1, copies * len(x)))
     first, before, found = 0, params, {}
     for phase, (key, (_, size)) in enumerate(engines.items()):
         found[key] = {n: [] for n in params}
-        unseen = skip if turn.engines[phase].own(1, scored) else 0
+        unseen = skip if turn.engines[phase].state(1, scored) else 0
         for i in range(unseen + size):
-            step = np.array([first])
-            knobs = knobs_of_phases(turn, step)
-            where = Plan(
-                index, np.ones(index.shape, np.float32), np.ones(1, np.float32), knobs, first, 1, 0 * step + phase
-            )
+            ones, rate = np.ones(index.shape, np.float32), np.ones(1, np.float32)
+            where = make_plan(turn, index, ones, rate, first, 1, np.array([phase]))
             trainer.run(where, data)
             after, first = trainer.values(), first + 1
             for name, samples in found[key].items() if i >= unseen else ():

@@ -11,12 +11,12 @@ from flax import nnx
 from numpyro.contrib.module import eqx_module, flax_module, nnx_module
 from numpyro.distributions import constraints
 from scipy.stats import multivariate_normal
+from trainers import make_plan, make_trainer
 
-from ppdgm.backends.numpyro import Runtime, Trainer
+from ppdgm.backends.numpyro import Runtime
 from ppdgm.inference import SVI
 from ppdgm.inference.engines import bounds
-from ppdgm.inference.engines.optimisers import Optimiser
-from ppdgm.inference.inputs.batches import Batches, Plan
+from ppdgm.inference.inputs.batches import Batches
 from ppdgm.program import Program
 
 N, B, X, D = 25, 8, 5, 2  # N mod B = 1
@@ -52,16 +52,15 @@ class Training:
         runtime, params, data = opened
         size = len(data["x"])
         self.engine, self.rate = engine or SVI(), rate
-        self.trainer = Trainer(runtime, self.engine, optimiser or Optimiser(), params, seed, size)
+        self.trainer = make_trainer(runtime, self.engine, params, seed, size, optimiser)
         self.data = data
         self.batches = Batches(size, runtime.tracer.batch_size or batch_size, seed)
         self.step = 0
 
     def run(self, count):
-        steps = np.arange(self.step, self.step + count)
         index, weight = self.batches.rows(self.step, count, count)
         rate = np.full(count, self.rate, np.float32)
-        history = self.trainer.run(Plan(index, weight, rate, self.engine.knobs(steps), self.step, count), self.data)
+        history = self.trainer.run(make_plan(self.engine, index, weight, rate, self.step, count), self.data)
         self.step += count
         return history
 

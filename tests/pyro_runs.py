@@ -6,12 +6,12 @@ import pyro.distributions as dist
 import pyro_pairs as pairs
 import pytest
 import torch
+from trainers import make_plan, make_trainer
 
-from ppdgm.backends.pyro import Runtime, Trainer
+from ppdgm.backends.pyro import Runtime
 from ppdgm.inference.engines import bounds
-from ppdgm.inference.engines.optimisers import Optimiser
 from ppdgm.inference.engines.svi import SVI
-from ppdgm.inference.inputs.batches import Batches, Plan
+from ppdgm.inference.inputs.batches import Batches
 from ppdgm.program import Program
 
 N, B, K, X, Z = 12, 4, 3, pairs.X, pairs.Z
@@ -48,13 +48,13 @@ def log_weights(runtime, params, data, index, k, seed=0):
 
 def train(trainer, steps, b, n=N, first=0, rate=1e-2, seed=0):
     index, weight = Batches(n, b, seed).rows(first, steps, steps)
-    knobs = trainer.engine.knobs(np.arange(first, first + steps))
-    return trainer.run(Plan(index, weight, np.full(steps, rate, np.float32), knobs, first, steps), trainer.data)
+    plan = make_plan(trainer.engine, index, weight, np.full(steps, rate, np.float32), first, steps)
+    return trainer.run(plan, trainer.data)
 
 
 def trainer_of(started, engine=None, seed=0, n=N):
     runtime, params, data = started
-    trainer = Trainer(runtime, engine or SVI(), Optimiser(), params, seed, n)
+    trainer = make_trainer(runtime, engine or SVI(), params, seed, n)
     trainer.data = data  # for `train`
     return trainer
 

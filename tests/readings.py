@@ -15,12 +15,12 @@ import torch
 from numpyro import handlers
 from pyro import poutine
 from pyro.poutine.util import site_is_subsample
+from trainers import make_plan, make_trainer
 
 from ppdgm.backends import numpyro as jax_backend
 from ppdgm.backends import pyro as torch_backend
 from ppdgm.inference.engines.optimisers import Optimiser
 from ppdgm.inference.engines.svi import SVI
-from ppdgm.inference.inputs.batches import Plan
 
 MODULES = {"pyro": torch_backend, "numpyro": jax_backend}
 RUNTIMES = {name: module.Runtime for name, module in MODULES.items()}
@@ -110,10 +110,8 @@ def train(backend, program, data, params=None, steps=3, rate=0.1, engine=None, s
     size = len(next(iter(data.values())))
     first = runtime.initialise(0, data, "float32") | (params or {})
     run_trace(runtime, first, data, 1, kl=True)  # as `fit` does: torch can't compile its first look at a KL formula
-    trainer = MODULES[backend].Trainer(
-        runtime, engine, Optimiser(name=optimiser), runtime.put(first), seed, size, compile=compile
-    )
+    trainer = make_trainer(runtime, engine, runtime.put(first), seed, size, Optimiser(name=optimiser), compile=compile)
     index = np.tile(np.arange(size, dtype=np.int32), (steps, 1))
     weight, rates = np.ones((steps, size), np.float32), np.full(steps, rate, np.float32)
-    history = trainer.run(Plan(index, weight, rates, engine.knobs(np.arange(steps)), 0, steps), runtime.put(data))
+    history = trainer.run(make_plan(engine, index, weight, rates, 0, steps), runtime.put(data))
     return trainer.values(), history

@@ -12,6 +12,7 @@ from oracle import gradient, ppca, ppca_elbo, ppca_log_likelihood
 from readings import BACKENDS, precision
 from scipy.special import logsumexp
 from sklearn.mixture import GaussianMixture as SklearnMixture
+from trainers import make_plan, make_trainer
 
 import ppdgm
 from ppdgm.errors import PpdgmError, ProgramError, SpecError, TrainingError
@@ -33,8 +34,8 @@ from ppdgm.inference import (
     WakeSleep,
 )
 from ppdgm.inference.engines import bounds
-from ppdgm.inference.engines.engine import Engine, knobs_of_phases
-from ppdgm.inference.inputs.batches import Batches, Plan
+from ppdgm.inference.engines.engine import Engine
+from ppdgm.inference.inputs.batches import Batches
 from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.models import (
     MLP,
@@ -64,19 +65,14 @@ LINEAR = (RNG.normal(size=(60, 2)) @ RNG.normal(size=(2, 5)) + 0.5 * RNG.normal(
 
 
 def trainer_of(program, params, engine, backend, data_size, seed=0, rate=1e-3, **options):
-    module = load_backend(backend)
-    runtime = module.Runtime(program, "cpu")
-    optimiser = options.pop("optimiser", Optimiser())
-    return module.Trainer(runtime, engine, optimiser, runtime.put(params), seed, data_size, **options)
+    runtime = load_backend(backend).Runtime(program, "cpu")
+    return make_trainer(runtime, engine, runtime.put(params), seed, data_size, **options)
 
 
 def steps_of(trainer, x, count, batch, first=0, rate=1e-3):
     """The metrics of some steps of a trainer."""
     index, weight = Batches(len(x), batch, 0).rows(first, count, count)
-    steps = np.arange(first, first + count)
-    engine = trainer.engine
-    rates = np.full(count, rate, np.float32)
-    plan = Plan(index, weight, rates, knobs_of_phases(engine, steps), first, count, engine.turns(steps))
+    plan = make_plan(trainer.engine, index, weight, np.full(count, rate, np.float32), first, count)
     return trainer.run(plan, trainer.runtime.put({"x": x}))
 
 
@@ -224,29 +220,26 @@ def test_what_does_not_fit_is_refused_before_training(backend, case):
 class Own(Engine):
     """An engine of one's own: `told` says what it returns of the ELBO."""
 
-    metrics: ClassVar[tuple[str, ...]] = ("objective", "elbo", "kl")
     told: ClassVar[Callable[[Any, Any], Any]]
 
-    def objective(self, step, weights, knobs, data_size):
-        trace = step.trace()
-        return type(self).told(bounds.mean(bounds.log_weights(trace, step.xp), weights, step.xp), step.xp)
+    def objective(self, step):
+        log_w = bounds.log_weights(step.trace(), step.xp)
+        return type(self).told(bounds.mean(log_w, step.weights, step.xp), step.xp)
 
 
-def own(told, *metrics):
-    return type("Mine", (Own,), {"told": staticmethod(told), "__module__": __name__, "metrics": metrics or Own.metrics})
+def own(told):
+    return type("Mine", (Own,), {"told": staticmethod(told), "__module__": __name__})
 
 
 OWN = {  # what an objective returns, and what is said
-    "no elbo": (own(lambda e, xp: {"objective": e, "kl": e}), "got 'objective', 'kl', expected 'elbo' too. Return it"),
     "no objective": (own(lambda e, xp: {"elbo": e, "kl": e}), "expected 'objective' too"),
-    "no metric of it": (own(lambda e, xp: {"elbo": e}, "elbo"), "without 'objective'. Add it to the metrics"),
-    "nothing": (own(lambda e, xp: None), "got NoneType, expected a dictionary with 'objective', 'elbo', 'kl'"),
-    "a number": (own(lambda e, xp: e), "expected a dictionary with 'objective', 'elbo', 'kl'"),
+    "nothing": (own(lambda e, xp: None), "got NoneType, expected a dictionary with 'objective'"),
+    "a number": (own(lambda e, xp: e), "expected a dictionary with 'objective'"),
     "several": (
-        own(lambda e, xp: {"objective": xp.stack([e, e])}, "objective"),
+        own(lambda e, xp: {"objective": xp.stack([e, e])}),
         "an array of shape (2,) for 'objective'",
     ),
-    "no array": (own(lambda e, xp: {"objective": 3.0}, "objective"), "got float for 'objective', expected one number"),
+    "no array": (own(lambda e, xp: {"objective": 3.0}), "got float for 'objective', expected one number"),
 }
 
 
@@ -262,7 +255,7 @@ def test_what_an_engine_of_ones_own_returns_is_checked_before_training(backend, 
 @both
 def test_an_engine_of_ones_own_without_an_elbo(backend, tmp_path, capsys):
     """It trains, with a line of progress, validation, checkpoints and pictures; its history has what it returns."""
-    engine = own(lambda e, xp: {"objective": e}, "objective")()
+    engine = own(lambda e, xp: {"objective": e})()
     options = {
         "validation": X[:9],
         "early_stopping": 3,
@@ -397,8 +390,7 @@ def model_gradients(sampler, backend):
     tiled, likelihood = np.tile(x, (50, 1)), lambda p: ppca_log_likelihood(p, x).mean()
     engine = MonteCarloEM(e_steps=1, m_steps=1, sampler=sampler)
     with precision("float64"):
-        own = engine.own(3, ())
-        trainer = trainer_of(program, params, engine, backend, len(tiled), optimiser=Optimiser(name="sgd"), own=own)
+        trainer = trainer_of(program, params, engine, backend, len(tiled), optimiser=Optimiser(name="sgd"))
         found = []
         for step in range(1, 61, 2):  # the model's turns
             before = trainer.values()

@@ -20,14 +20,13 @@ from enumerated import (
 )
 from pyro.infer import TraceEnum_ELBO
 from readings import BACKENDS, get_runtime, run_trace, train
+from trainers import make_plan, make_trainer
 
 import ppdgm
-from ppdgm.backends.pyro import Trainer
 from ppdgm.errors import ProgramError
 from ppdgm.inference import SVI
 from ppdgm.inference.engines.optimisers import Optimiser
 from ppdgm.inference.evaluation.result import Fit
-from ppdgm.inference.inputs.batches import Plan
 from ppdgm.language import enumeration
 from ppdgm.models import MLP, VAE, BernoulliPrior, CategoricalPrior, GumbelSoftmax, RelaxedBernoulli
 from ppdgm.models.classes import log_softmax, one_hot_categorical
@@ -183,13 +182,12 @@ def test_a_compiled_step_is_an_eager_one(kind):
     runtime, engine = get_runtime("pyro", program), SVI()
     native = runtime.put(data)
     index, weight = np.tile(np.arange(4, dtype=np.int32), (3, 1)), np.ones((3, 4), np.float32)
-    plan = Plan(index, weight, np.full(3, 0.05, np.float32), engine.knobs(np.arange(3)), 0, 3)
+    plan = make_plan(engine, index, weight, np.full(3, 0.05, np.float32), 0, 3)
     run_trace(runtime, params, data, 1, kl=True)
     found = []
     for compile in (False, True):
-        trainer = Trainer(
-            runtime, engine, Optimiser(name="sgd"), runtime.put(params), 0, 4, compile=compile, insist=compile
-        )
+        plain = Optimiser(name="sgd")
+        trainer = make_trainer(runtime, engine, runtime.put(params), 0, 4, plain, compile=compile, insist=compile)
         found.append((trainer.run(plan, native), trainer.values()))
         assert trainer.compiled == compile
     (one, eager), (other, compiled) = found

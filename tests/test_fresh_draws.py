@@ -1,7 +1,5 @@
 """Every run and every noise of a step has draws of its own; a run of one function answers as the trace does."""
 
-from typing import ClassVar
-
 import numpy as np
 import pytest
 
@@ -63,15 +61,11 @@ NOISES = {
 class Twice(Engine):
     """Draws twice by one kind of noise, and shows how far apart the two are."""
 
-    metrics: ClassVar[tuple[str, ...]] = ("objective", "elbo", "kl", "apart")
-
     noise: str
 
-    def gradients(self):
-        return Gradients(relaxed=False, scored=[], walked=self.noise == "hmc")
-
-    def objective(self, step, weights, knobs, data_size):
-        draw = NOISES[self.noise](step)
+    def objective(self, step):
+        step.trace(gradients=Gradients(relaxed=False, scored=[], walked=self.noise == "hmc"))
+        draw, weights = NOISES[self.noise](step), step.weights
         apart = distance(draw(), draw(), step.xp)
         elbo = bounds.mean(bounds.elbo(step.trace(), step.xp), weights, step.xp)
         return {"objective": elbo, "elbo": elbo, "kl": 0.0 * elbo, "apart": apart + 0.0 * elbo}
@@ -87,16 +81,10 @@ def test_two_uses_of_a_noise_differ(backend, noise):
 class Roles(Engine):
     """Compares runs of single functions with the trace at the same latents, and with the function itself."""
 
-    metrics: ClassVar[tuple[str, ...]] = ("objective", "elbo", "log_q", "log_p", "critic", "mean", "stopped")
-
     k: int = 3
 
-    @property
-    def particles(self):
-        return self.k
-
-    def objective(self, step, weights, knobs, data_size):
-        xp, trace = step.xp, step.trace()
+    def objective(self, step):
+        xp, trace, weights = step.xp, step.trace(self.k), step.weights
         given = {"z": step.stop_gradient(trace.values["z"])}
         x = step.rows()["x"]
         other = {"x": x + 1.0}

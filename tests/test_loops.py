@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from trainers import make_plan, make_trainer
 
 from ppdgm.inference import SVI, Linear, Optimiser
 from ppdgm.inference.inputs.batches import Batches, Plan
@@ -25,7 +26,7 @@ def make(backend, compile=False, engine=None, **options):
     params = runtime.put(program.initialise(0))
     engine = engine or SVI(k=3, beta=Linear(steps=7))
     optimiser = options.pop("optimiser", Optimiser(clip_norm=1.0))
-    return module.Trainer(runtime, engine, optimiser, params, 0, len(X), compile=compile, **options)
+    return make_trainer(runtime, engine, params, 0, len(X), optimiser, compile=compile, **options)
 
 
 def run(trainer, *where):
@@ -35,9 +36,7 @@ def run(trainer, *where):
 def plan(trainer, first, count, capacity=9, batch=8):
     """41 = 5·8 + 1: a stretch of six steps or more has a ragged minibatch of one datum."""
     index, weight = Batches(len(X), batch, 0).rows(first, count, capacity)
-    steps = np.arange(first, first + capacity)
-    rate = np.full(capacity, 1e-3, np.float32)
-    return Plan(index, weight, rate, trainer.engine.knobs(steps), first, count)
+    return make_plan(trainer.engine, index, weight, np.full(capacity, 1e-3, np.float32), first, count)
 
 
 @pytest.mark.parametrize("binarise", [False, True])
@@ -94,7 +93,7 @@ def test_padding_has_no_influence(backend):
     trainer, other = make(backend), make(backend)
     row = plan(trainer, 5, 1)
     assert row.weight[0].tolist() == [1] + [0] * 7
-    shuffled = Plan(row.index.copy(), row.weight, row.rate, row.knobs, row.first, row.count)
+    shuffled = Plan(row.index.copy(), row.weight, row.rate, row.hyperparameters, row.first, row.count)
     shuffled.index[0, 1:] = row.index[0, 1:][::-1]
     data = trainer.runtime.put({"x": X})
     a, b = trainer.run(row, data), other.run(shuffled, data)
@@ -120,7 +119,7 @@ def test_the_callers_parameters_are_left_alone(backend):
     runtime = module.Runtime(program)
     first = program.initialise(0)
     params = runtime.put(first)
-    trainer = module.Trainer(runtime, SVI(), Optimiser(), params, 0, len(X))
+    trainer = make_trainer(runtime, SVI(), params, 0, len(X))
     run(trainer, 0, 3)
     kept = runtime.fetch(params)
     assert all(np.array_equal(kept[n], first[n]) for n in first)

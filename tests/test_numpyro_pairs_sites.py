@@ -32,12 +32,10 @@ from numpyro_pairs import (
     standard,
     vae,
 )
+from trainers import make_plan, make_trainer
 
-from ppdgm.backends.numpyro import Trainer
 from ppdgm.errors import NoMean, ProgramError, UnsupportedByBackend
 from ppdgm.inference import SVI
-from ppdgm.inference.engines.optimisers import Optimiser
-from ppdgm.inference.inputs.batches import Plan
 
 # --- where sites stand ------------------------------------------------------------------------------------------------
 
@@ -180,9 +178,9 @@ def test_one_latent_for_all_data():
     values = training.trainer.values()
     np.testing.assert_allclose(values["loc"], DATA.sum(0) / (N + 1), atol=0.02)
     np.testing.assert_allclose(np.exp(values["scale"]), (N + 1) ** -0.5, rtol=0.05)
-    trainer = Trainer(opened[0], SVI(), Optimiser(), opened[1], seed=0, data_size=None)
+    trainer = make_trainer(opened[0], SVI(), opened[1])
     with pytest.raises(ProgramError, match=r"'mu'.*data_size"):
-        plan = Plan(*training.batches.rows(0, 1, 1), np.ones(1, np.float32), SVI().knobs(np.arange(1)), 0, 1)
+        plan = make_plan(SVI(), *training.batches.rows(0, 1, 1), np.ones(1, np.float32), 0, 1)
         trainer.run(plan, opened[2])
 
 

@@ -9,6 +9,7 @@ import pyro
 import pytest
 import torch
 from readings import BACKENDS, precision
+from trainers import make_plan, make_trainer
 
 import ppdgm
 from ppdgm.errors import ProgramError, TrainingError
@@ -23,8 +24,7 @@ from ppdgm.inference import (
     ReweightedWakeSleep,
     VariationalEM,
 )
-from ppdgm.inference.engines.engine import knobs_of_phases
-from ppdgm.inference.inputs.batches import Plan
+from ppdgm.inference.engines.engine import State, states_of
 from ppdgm.language.vocabulary import Trace
 from ppdgm.models import MLP, VAE, FullCovarianceNormal, Program
 from ppdgm.program import normal
@@ -133,18 +133,19 @@ def step_of(program, engine, backend, pieces, phase=0, **options):
     """Metrics of one step of plain gradient ascent at rate 1, and how far it went."""
     params = {n: v.astype(float) for n, v in program.initialise(1).items()}
     scored = [] if getattr(program, "pathwise", True) else ["z"]
-    own = {n: v.astype(float) + 0.1 for n, v in engine.own(3, scored).items()}
+    state = {n: State(s.value.astype(float) + 0.1, s.label) for n, s in states_of(engine, 3, scored).items()}
     with precision("float64"):
         runtime = load_backend(backend).Runtime(program, "cpu")
-        plan = Plan(
-            np.arange(B, dtype=np.int32)[None], WEIGHT, np.ones(1), knobs_of_phases(engine, np.zeros(1)), 0, 1,
-            np.full(1, phase, np.int32),
-        )  # fmt: skip
-        trainer = load_backend(backend).Trainer(
-            runtime, engine, Optimiser(name="sgd"), runtime.put(params), 0, 50, own=own, pieces=pieces, **options
+        index = np.arange(B, dtype=np.int32)[None]
+        plan = make_plan(engine, index, WEIGHT, np.ones(1), 0, 1, np.full(1, phase, np.int32))
+        trainer = make_trainer(
+            runtime, engine, runtime.put(params), 0, 50, Optimiser(name="sgd"), state, pieces=pieces, **options
         )
         metrics = trainer.run(plan, runtime.put(DATA))
-        moved = {n: np.asarray(runtime.fetch(dict(trainer.params))[n]) - v for n, v in {**params, **own}.items()}
+        moved = {
+            n: np.asarray(runtime.fetch(dict(trainer.params))[n]) - v
+            for n, v in {**params, **{n: s.value for n, s in state.items()}}.items()
+        }
     return {n: v[0] for n, v in metrics.items()}, moved
 
 

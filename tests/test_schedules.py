@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ppdgm.inference import SVI, LaggingInference, Stage, Stages, VariationalEM
-from ppdgm.inference.engines.engine import knobs_of_phases, rates_of_phases
+from ppdgm.inference.engines.engine import hyperparameters_of, last_reached, rates_of
 from ppdgm.inference.inputs.batches import Batches
 from ppdgm.inference.training.validation import Validation
 from ppdgm.specs.schedules import Constant, Cosine, Cyclical, Exponential, Linear, Sigmoid
@@ -40,23 +40,21 @@ def test_schedules_at_their_corners(schedule):
 
 
 def test_stages_count_from_their_own_first_step():
-    """Rates, knobs and turns of each step; the run's rate where a stage has none."""
+    """Rates, hyperparameters and phases of each step; the run's rate where a stage has none."""
     first = SVI(beta=Linear(end=1.0, steps=4))
     inner = VariationalEM(e_steps=2, m_steps=1, engine=SVI(beta=Linear(start=0.5, end=1.0, steps=5)))
     ramp = Linear(start=0.1, end=0.5, steps=4)
     engine = Stages(stages=(Stage(engine=first, steps=4), Stage(engine=inner, learning_rate=ramp)))
     steps = np.arange(11)
-    turns = engine.turns(steps)
+    turns = engine.phase_of(steps)
     assert turns.tolist() == [0, 0, 0, 0, 1, 1, 2, 1, 1, 2, 1]
-    rates = rates_of_phases(engine, Exponential(start=1.0, rate=0.5), steps, turns)
+    rates = rates_of(engine, Exponential(start=1.0, rate=0.5), steps, turns)
     np.testing.assert_allclose(rates, [1, 0.5, 0.25, 0.125, 0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.5], rtol=1e-6)
-    knobs = knobs_of_phases(engine, steps)
-    np.testing.assert_allclose(knobs["beta"], [0, 0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1], rtol=1e-6)
-    for name in ("beta@1", "beta@2"):
-        np.testing.assert_allclose(knobs[name], [0.5] * 5 + [0.6, 0.7, 0.8, 0.9, 1.0, 1.0], rtol=1e-6)
-    assert [s.reached() for s in engine.schedules().values()] == [4, 9]
-    for schedule, told in zip(engine.schedules().values(), ("beta", "beta@1"), strict=True):
-        np.testing.assert_allclose(schedule(steps), knobs[told], rtol=1e-6)
+    first, *others = hyperparameters_of(engine, steps)
+    np.testing.assert_allclose(first["beta"], [0, 0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1], rtol=1e-6)
+    for other in others:
+        np.testing.assert_allclose(other["beta"], [0.5] * 5 + [0.6, 0.7, 0.8, 0.9, 1.0, 1.0], rtol=1e-6)
+    assert last_reached(engine) == 9
     assert [p.labels for p in engine.phases()] == [None, ("guide",), ("model",)]
 
 

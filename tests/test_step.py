@@ -11,7 +11,7 @@ from ppdgm.models import MLP, VAE
 
 
 @pytest.mark.parametrize(
-    ("name", "momentum"), [("adam", 0.0), ("adamw", 0.0), ("adamax", 0.0), ("sgd", 0.0), ("sgd", 0.9)]
+    ("name", "momentum"), [("adam", 0.0), ("adamw", 0.0), ("adamax", 0.0), ("rmsprop", 0.0), ("sgd", 0.0), ("sgd", 0.9)]
 )
 def test_rules_equal_torchs_optimisers(name, momentum):
     spec = Optimiser(name=name, momentum=momentum)

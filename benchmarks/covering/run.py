@@ -15,6 +15,7 @@ from benchmarks.covering.baselines import baseline
 from benchmarks.covering.choices import BATCH, ENGINES, FACTORS, RATE, STEPS, Row, data_for, make_program
 from benchmarks.covering.design import cover, pairs_of, refused
 from ppdgm.errors import PpdgmError
+from ppdgm.inference.engines.engine import hyperparameters_of
 from ppdgm.registry import backend as load_backend
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -65,7 +66,7 @@ def _refusal(prior: str, posterior: str, engine: str) -> str | None:
         runtime, data = load_backend("pyro").Runtime(program, "cpu"), {"x": np.zeros((4, 8, 8), np.float32)}
         params = runtime.put(runtime.initialise(0, data, "float32"))
         spec = ENGINES[engine]
-        runtime.rehearse(spec, params, runtime.put(data), 4, spec.knobs(np.zeros(1)), 4)
+        runtime.rehearse(spec, params, runtime.put(data), 4, hyperparameters_of(spec, np.zeros(1)), 4)
     except PpdgmError as error:
         return f"{type(error).__name__}: {error}"
     return None

@@ -46,7 +46,7 @@ def measure(row: Row) -> dict[str, Any]:
     if program in ("ppca", "factor analysis"):
         steps *= LINEAR_FACTOR
     settings: dict[str, Any] = {"steps": steps, "learning_rate": 3e-3, "batch_size": 100}
-    if engine.exact:
+    if not engine.phases():  # closed-form steps
         settings = {"steps": EXACT_STEPS}
     before = time.perf_counter()
     try:

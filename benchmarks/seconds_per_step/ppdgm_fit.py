@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from ppdgm.inference import SVI, Optimiser
+from ppdgm.inference.engines.engine import hyperparameters_of
 from ppdgm.inference.inputs.batches import Plan
+from ppdgm.language.trainer import TrainerSettings
 from ppdgm.models import VAE
 from ppdgm.models.posteriors import DiagonalNormal, halves
 from ppdgm.registry import backend as load_backend
@@ -38,15 +40,8 @@ def _contestant(problem: Problem, name: str) -> Contestant:
     backend = load_backend(name)
     runtime = backend.Runtime(VAE(event_shape=(PIXELS,), latent=LATENT, posterior=ExpNormal()), "cpu")
     engine = SVI(k=problem.particles, kl="monte_carlo")  # the others draw their KL too
-    trainer = backend.Trainer(
-        runtime,
-        engine,
-        Optimiser(name="adam"),
-        runtime.put(_initial(problem)),
-        seed=0,
-        data_size=DATA,
-        compile=True,
-    )
+    settings = TrainerSettings(seed=0, data_size=DATA, optimiser=Optimiser(name="adam"), compile=True)
+    trainer = backend.Trainer(runtime, engine, runtime.put(_initial(problem)), settings)
     data, taken = runtime.put({"x": problem.data}), 0
 
     def contestant(rows: Rows) -> Stretch:
@@ -55,8 +50,8 @@ def _contestant(problem: Problem, name: str) -> Contestant:
 
         def stretch() -> Floats:
             nonlocal taken
-            knobs = engine.knobs(np.arange(taken, taken + count))
-            plan = Plan(rows.astype(np.int32), weight, rate, knobs, first=taken, count=count)
+            now = hyperparameters_of(engine, np.arange(taken, taken + count))
+            plan = Plan(rows.astype(np.int32), weight, rate, now, first=taken, count=count)
             taken += count
             return -trainer.run(plan, data)["elbo"]
 

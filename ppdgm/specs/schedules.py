@@ -159,10 +159,11 @@ def as_schedule(value: float | Schedule) -> Schedule:
 
 def schedules_of(spec: Spec) -> dict[str, Schedule]:
     """The fields of a spec that take a schedule, with a number as a constant one; fields that are None are left out."""
+    scheduled = lambda t: isinstance(t, type) and issubclass(t, Schedule)
     found = {}
     for name, field in type(spec).model_fields.items():
         value = getattr(spec, name)
-        if Schedule in get_args(field.annotation) and value is not None:
+        if any(map(scheduled, (field.annotation, *get_args(field.annotation)))) and value is not None:
             found[name] = as_schedule(value)
     return found
 
