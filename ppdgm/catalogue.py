@@ -82,13 +82,13 @@ def is_concrete(cls: type[Spec]) -> bool:
     return False
 
 
-def members(families: Iterable[type[Kind]]) -> list[str]:
+def public_names(families: Iterable[type[Kind]]) -> list[str]:
     """The names of the public classes of some families."""
     families = tuple(families)
     return [c.kind() for c in public_specs() if families and issubclass(c, families)]
 
 
-def find(name: str) -> Description:
+def find_class(name: str) -> Description:
     """The entry of a class, found by its name; upper and lower case don't matter.
 
     Raises:
@@ -97,11 +97,11 @@ def find(name: str) -> Description:
     known = {c.__name__: c for c in public_specs()}
     for own, cls in known.items():
         if own.lower() == name.lower():
-            return describe(cls)
+            return describe_class(cls)
     raise SpecError(f"No program, part, net or engine is called {name!r}. {nearest(name, known)}")
 
 
-def describe(cls: type[Spec]) -> Description:
+def describe_class(cls: type[Spec]) -> Description:
     """What a class and its docstring say."""
     text = _text(cls)
     head, _, _ = _split(text)
@@ -183,7 +183,7 @@ def _or(words: Iterable[str]) -> str:
 def _family(cls: type[Spec]) -> str:
     """For a class of which a field takes any member: the class, with its members."""
     article = "an" if cls.__name__[0] in "AEIOU" else "a"
-    found = [name for name in members([cls]) if name != cls.__name__]
+    found = [name for name in public_names([cls]) if name != cls.__name__]
     return f"{article} {cls.__name__} ({', '.join(found)})" if found else f"{article} {cls.__name__}"
 
 

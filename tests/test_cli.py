@@ -105,7 +105,7 @@ def test_every_public_spec_is_in_the_catalogue_and_explained():
     named = {n for home in (models, inference) for n in home.__all__ if isinstance(vars(home)[n], type)}
     specs = {n for n in named if issubclass(getattr(models, n, None) or getattr(inference, n), Spec)}
     bases = {"Engine", "Flow", "Likelihood", "Net", "Part", "Posterior", "Prior", "Program", "Sampler", "Schedule"}
-    entries = [catalogue.describe(cls) for cls in catalogue.public_specs()]
+    entries = [catalogue.describe_class(cls) for cls in catalogue.public_specs()]
     assert {e.name for e in entries} == (specs - bases) | {"Training", "Source"}
     for entry in entries:
         assert len(entry.meaning) > 10, entry.name
@@ -116,23 +116,23 @@ def test_every_public_spec_is_in_the_catalogue_and_explained():
 
 
 def test_the_catalogue_tells_types_ranges_defaults_and_papers():
-    vae = {f.name: f for f in catalogue.find("vae").fields}
+    vae = {f.name: f for f in catalogue.find_class("vae").fields}
     assert vae["event_shape"].required and vae["event_shape"].type == "list of whole numbers > 0"
     assert (vae["latent"].type, vae["latent"].default) == ("whole number > 0 or list of whole numbers > 0", 50)
     assert vae["likelihood"].type.startswith("a Likelihood (Bernoulli, Categorical")
     assert vae["posterior"].default == {"kind": "DiagonalNormal", "min_scale": 1e-4, "max_scale": 100.0}
-    assert catalogue.find("VAE").papers == ("Kingma & Welling 2014, arXiv:1312.6114",)
-    training = {f.name: f for f in catalogue.find("Training").fields}
+    assert catalogue.find_class("VAE").papers == ("Kingma & Welling 2014, arXiv:1312.6114",)
+    training = {f.name: f for f in catalogue.find_class("Training").fields}
     assert training["clip_norm"].type == "number > 0 or none"
     assert training["weight_average"].type == "number > 0 and < 1 or none"
     assert training["compile"].type == "true or false or 'auto'"
-    conv = {f.name: f for f in catalogue.find("ConvDecoder").fields}  # explained where they are inherited from
+    conv = {f.name: f for f in catalogue.find_class("ConvDecoder").fields}  # explained where they are inherited from
     assert conv["stride"].meaning and conv["channels"].meaning != vae["latent"].meaning
 
 
 def test_models():
     text = ppdgm("models").stdout
-    for entry in map(catalogue.describe, catalogue.public_specs()):
+    for entry in map(catalogue.describe_class, catalogue.public_specs()):
         assert f"  {entry.name} " in text
     found = json.loads(ppdgm("models", "--json").stdout)
     assert {e["name"] for e in found} >= {"VAE", "PPCA", "MLP", "SVI", "Linear"}
@@ -312,8 +312,8 @@ def test_an_error_of_ours_says_how_to_report_it(monkeypatch):
     def broken(*_):
         raise KeyError("a bug")
 
-    monkeypatch.setattr("ppdgm.cli.programs.choose", broken)
-    monkeypatch.setattr("ppdgm.cli.training.choose", broken)
+    monkeypatch.setattr("ppdgm.cli.programs.choose_program", broken)
+    monkeypatch.setattr("ppdgm.cli.training.choose_program", broken)
     line = ppdgm("fit", "vae", code=1).stderr
     assert line.count("\n") == 1 and "KeyError" in line and "--debug" in line and "report" in line
 
@@ -333,7 +333,7 @@ def test_errors_of_the_machine(monkeypatch, error, code, words):
     def broken(*_):
         raise error
 
-    monkeypatch.setattr("ppdgm.cli.training.choose", broken)
+    monkeypatch.setattr("ppdgm.cli.training.choose_program", broken)
     line = ppdgm("fit", "vae", code=code).stderr
     assert line.count("\n") == 1 and all(word in line for word in words)
 
@@ -391,11 +391,11 @@ def test_a_table_fits_a_narrow_terminal(monkeypatch):
     from ppdgm.cli import output
 
     rows = [["a/very/long/name/of/a/run/in/a/deep/folder", "VAE", "1"], ["b", "PPCA", "22"]]
-    whole = output.table(("run", "program", "n"), rows, right=(2,)).splitlines()
+    whole = output.text_table(("run", "program", "n"), rows, right=(2,)).splitlines()
     assert whole[1].startswith(rows[0][0]) and whole[2].endswith(" 22") and whole[1].endswith("  1")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "40")
-    narrow = output.table(("run", "program", "n"), rows, right=(2,)).splitlines()
+    narrow = output.text_table(("run", "program", "n"), rows, right=(2,)).splitlines()
     assert all(len(line) <= 40 for line in narrow) and narrow[1].startswith("...") and "deep/folder  VAE" in narrow[1]
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from ppdgm.cli.following import Flags
 from ppdgm.cli.overrides import apply, parse
-from ppdgm.cli.programs import Chosen, choose
-from ppdgm.cli.training import complete, prepare
+from ppdgm.cli.programs import Chosen, choose_program
+from ppdgm.cli.training import complete, prepare_run
 from ppdgm.errors import SpecError
 from ppdgm.inference import SVI, Cosine, Linear, Optimiser
 from ppdgm.inference.runs.recipe import Recipe
@@ -224,8 +224,8 @@ def test_draws_that_the_recipe_asks_for_stay_unless_the_data_brought_them():
 
 
 def test_the_shape_comes_from_the_data():
-    chosen = choose("PPCA")
-    recipe, data = prepare(chosen, complete(chosen, [], []))
+    chosen = choose_program("PPCA")
+    recipe, data = prepare_run(chosen, complete(chosen, [], []))
     assert recipe.program == PPCA(event_shape=(8, 8)) and data.event_shape == (8, 8)
 
 

@@ -12,7 +12,7 @@ import ppdgm
 from ppdgm.cli.app import app
 from ppdgm.data import load_data
 from ppdgm.errors import DataError
-from ppdgm.inference.runs.checkpoint import read
+from ppdgm.inference.runs.checkpoint import read_checkpoint
 from ppdgm.models import SemiSupervisedVAE
 from ppdgm.program import Program, zeros
 
@@ -114,7 +114,7 @@ def test_classes_are_those_of_the_run_on_the_command_line(flowers, tmp_path):
     )
     own = ("--program", "mine.py", "--json")
     found = json.loads(cli("evaluate", "a", "--data", "b.csv", "--k", 1, *own).stdout)
-    loc = read(tmp_path / "a" / "weights.safetensors")[0]["loc"]
+    loc = read_checkpoint(tmp_path / "a" / "weights.safetensors")[0]["loc"]
     assert found["elbo"]["mean"] == pytest.approx(norm(loc[1], 1).logpdf(flowers).mean(), rel=1e-5)
     assert "got the class 'bb'" in cli("evaluate", "a", "--data", "d.csv", *own, code=3).stderr
     cli("sample", "a", "--given", "label=c", "--n", 400, "--out", "c.npy", *own)

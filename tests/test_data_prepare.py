@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from sklearn.datasets import load_digits
 
 from ppdgm.data import Source, Transform, as_fields, binarise, catalogue, load_data
-from ppdgm.data.split import split
+from ppdgm.data.split import split_rows
 from ppdgm.errors import DataError, PpdgmError
 
 RNG = np.random.default_rng(0)
@@ -103,7 +103,7 @@ def test_splits_are_disjoint_and_cover(sizes, own, seed, asked, default):
     sizes = {n: s for i, (n, s) in enumerate(zip(names, sizes, strict=True)) if i in {0, *own}}
     asked, default = (dict(zip(names[1:], a, strict=True)) for a in (asked, default))
     try:
-        found = split(sizes, asked, default, seed)
+        found = split_rows(sizes, asked, default, seed)
     except DataError:
         return
     rows = {}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ppdgm.data import Stream, Transform, as_fields, check_finite, check_rows, load_data, take
 from ppdgm.data.prepared import Prepared, coding_of
-from ppdgm.data.stream import draws
+from ppdgm.data.stream import uniform_rows
 from ppdgm.errors import DataError
 from ppdgm.models import Bernoulli, Gaussian
 
@@ -92,7 +92,7 @@ def test_what_is_returned_is_the_callers_own(mapped):
 @given(rows=st.lists(st.integers(0, 5000), unique=True).map(sorted), width=st.integers(1, 3))
 def test_draws_of_some_rows_are_those_of_all(rows, width):
     everything = np.random.default_rng((3, 1)).random((5001, width))
-    np.testing.assert_array_equal(draws((3, 1), np.array(rows, int), (width,)), everything[rows])
+    np.testing.assert_array_equal(uniform_rows((3, 1), np.array(rows, int), (width,)), everything[rows])
 
 
 def test_data_that_are_single_numbers():

@@ -23,7 +23,7 @@ from ppdgm.diagnostics import (
     weight_quality,
 )
 from ppdgm.diagnostics.diagnosis import Diagnosis, Gaps, Pictures
-from ppdgm.diagnostics.figures import draw
+from ppdgm.diagnostics.figures import draw_figures
 from ppdgm.errors import CheckpointError
 from ppdgm.inference.evaluation.estimates import Estimate
 
@@ -198,7 +198,7 @@ def test_what_is_not_there_is_left_out(keep, tmp_path):
     few = Diagnosis("Nothing", 5, **{name: getattr(found, name) for name in keep})
     page = Page(written(tmp_path, few, pictures=True))
     figures = sum(tag == "figure" for tag, _ in page.tags)
-    assert figures == len(draw(few)[0]) == len(list(tmp_path.glob("report_figures/*.png")))
+    assert figures == len(draw_figures(few)[0]) == len(list(tmp_path.glob("report_figures/*.png")))
     headings = [h for _, h in page.headings]
     assert "Recipe and versions" not in headings and "Training curve" not in headings
     assert json.loads(json.dumps(few.table()))["title"] == "Nothing"

@@ -10,7 +10,7 @@ from test_diagnosis_report import ALL, OF_PICTURES, N, Page, diagnosis, written
 
 from ppdgm.diagnostics import bound_curve, latent_use, predictive_check, weight_quality
 from ppdgm.diagnostics.diagnosis import Diagnosis, Pictures
-from ppdgm.diagnostics.figures import draw, svg
+from ppdgm.diagnostics.figures import draw_figures, svg
 from ppdgm.inference.evaluation.estimates import Estimate
 
 IMAGES = {
@@ -49,14 +49,14 @@ def check_figures(drawn):
 def of_pictures(**options):
     """What is drawn of the pictures alone."""
     whole = diagnosis(**options)
-    drawn, failed = draw(Diagnosis("a", N, use=whole.use, pictures=whole.pictures))
+    drawn, failed = draw_figures(Diagnosis("a", N, use=whole.use, pictures=whole.pictures))
     assert not failed
     drawn.pop("kl")
     return drawn
 
 
 def test_every_figure_is_drawn():
-    drawn, failed = draw(diagnosis())
+    drawn, failed = draw_figures(diagnosis())
     assert not failed and list(drawn) == ALL
     check_figures(drawn)
 
@@ -77,7 +77,7 @@ def test_data_that_are_no_images_are_drawn(case):
 
 @pytest.mark.parametrize("case", SITES)
 def test_latents_of_any_number_are_drawn(case):
-    drawn, failed = draw(diagnosis(sites=SITES[case]))
+    drawn, failed = draw_figures(diagnosis(sites=SITES[case]))
     assert not failed
     check_figures({n: drawn[n] for n in ("prior", "codes", "kl", "calibration", "coverage")})
 
@@ -89,7 +89,7 @@ def labels_of(drawing):
 
 
 def test_axes_have_units():
-    drawn, _ = draw(diagnosis())
+    drawn, _ = draw_figures(diagnosis())
     for name, words in {
         "bounds": ("particles k", "nats per row"),
         "kl": ("dimension", "nats"),
@@ -112,7 +112,7 @@ def test_axes_have_units():
 def test_names_of_classes_stay_in_their_panel_and_apart(classes, sites):
     """All classes have their middle at one place: the names have to go somewhere else, and not over the caption."""
     labels = np.array([f"no {i}" for i in range(classes)])[np.arange(N) % classes]
-    figure = draw(diagnosis(labels=labels, sites=sites))[0]["codes"].figure
+    figure = draw_figures(diagnosis(labels=labels, sites=sites))[0]["codes"].figure
     FigureCanvasAgg(figure).draw()
     axes = figure.axes[0]
     boxes = [text.get_window_extent() for text in axes.texts]
@@ -124,17 +124,17 @@ def test_names_of_classes_stay_in_their_panel_and_apart(classes, sites):
 def test_columns_and_units_have_their_names():
     names = ("height", "price in $ of $", "c", "d")
     found = dataclasses.replace(diagnosis((4,)), columns=names, units="of standardised x")
-    drawn, _ = draw(found)
+    drawn, _ = draw_figures(found)
     for name in ("samples", "reconstructions", "traversals"):
         assert all(n in labels_of(drawn[name]) for n in names), name
     assert "value of the statistic, of standardised x" in labels_of(drawn["posterior-predictive"])
-    drawn, _ = draw(dataclasses.replace(found, columns=names[:3]))  # of other data
+    drawn, _ = draw_figures(dataclasses.replace(found, columns=names[:3]))  # of other data
     assert "column 3" in labels_of(drawn["samples"]) and "height" not in labels_of(drawn["samples"])
 
 
 def test_what_is_drawn_is_what_was_measured():
     found = diagnosis()
-    drawn, _ = draw(found)
+    drawn, _ = draw_figures(found)
     line = drawn["bounds"].figure.axes[0].lines[0]
     np.testing.assert_allclose(line.get_ydata(), found.curve.mean)
     np.testing.assert_array_equal(line.get_xdata(), found.curve.k)
@@ -156,7 +156,7 @@ def test_what_is_drawn_is_what_was_measured():
 
 def test_images_are_in_their_places():
     found = diagnosis()
-    drawn, _ = draw(found)
+    drawn, _ = draw_figures(found)
     shown = np.asarray(drawn["samples"].figure.axes[0].images[0].get_array())
     np.testing.assert_allclose(1 - shown[:6, :5, 0], found.pictures.samples[0], atol=1e-6)
     assert (shown[:6, :5, 3] == 1).all() and not shown[6, :, 3].any()  # the page shows through between images
@@ -171,7 +171,7 @@ def test_images_are_in_their_places():
 def test_shades_are_between_the_extremes_of_the_data():
     rng = np.random.default_rng(1)
     found = diagnosis(pictures=Pictures(samples=rng.normal(size=(9, 6, 6)) * 500, data=rng.uniform(0, 255, (9, 6, 6))))
-    shown = np.asarray(draw(found)[0]["samples"].figure.axes[0].images[0].get_array())
+    shown = np.asarray(draw_figures(found)[0]["samples"].figure.axes[0].images[0].get_array())
     assert shown.min() == 0 and shown.max() == 1 and np.median(shown[..., 0]) > 0.2
 
 
@@ -224,8 +224,8 @@ def test_other_settings_of_matplotlib_change_nothing_and_stay():
     import matplotlib
 
     found = Diagnosis("a", N, use=diagnosis().use, curve=diagnosis().curve)
-    expected = {n: svg(d) for n, d in draw(found)[0].items()}
+    expected = {n: svg(d) for n, d in draw_figures(found)[0].items()}
     with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 30.0, "text.parse_math": True}):
-        again = {n: svg(d) for n, d in draw(found)[0].items()}
+        again = {n: svg(d) for n, d in draw_figures(found)[0].items()}
         assert matplotlib.rcParams["font.size"] == 30.0
     assert again == expected

@@ -29,7 +29,8 @@ from ppdgm.inference.engines.optimisers import Optimiser
 from ppdgm.inference.evaluation.result import Fit
 from ppdgm.language import enumeration
 from ppdgm.models import MLP, VAE, BernoulliPrior, CategoricalPrior, GumbelSoftmax, RelaxedBernoulli
-from ppdgm.models.classes import log_softmax, one_hot_categorical
+from ppdgm.models.classes import one_hot_categorical
+from ppdgm.models.relaxed import log_softmax
 
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 

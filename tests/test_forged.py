@@ -42,7 +42,7 @@ def run(request, tmp_path_factory):
         )  # fmt: skip
     (out / "weights.safetensors").unlink()
     (file,) = (out / "checkpoints").iterdir()
-    return (out, file, *checkpoint.read(file))
+    return (out, file, *checkpoint.read_checkpoint(file))
 
 
 def places(value, path=()):

@@ -21,7 +21,7 @@ from ppdgm.cli.training import complete
 from ppdgm.data import Source
 from ppdgm.errors import TrainingError
 from ppdgm.inference import SVI, Cosine, Linear, Optimiser
-from ppdgm.inference.runs.recipe import Recipe, read_table
+from ppdgm.inference.runs.recipe import Recipe, read_recipe
 from ppdgm.inference.runs.settings import Training
 from ppdgm.models import MLP, VAE, ConvEncoder, Gaussian, Program
 from ppdgm.specs import Spec, known_specs
@@ -112,7 +112,7 @@ TEXT = Recipe.from_table(WHOLE).to_toml().encode()
 def test_any_bytes_in_a_recipe(changed, tmp_path):
     content = changed(TEXT)
     (tmp_path / "recipe.toml").write_bytes(content)
-    table = attempt(lambda: read_table(tmp_path / "recipe.toml"))
+    table = attempt(lambda: read_recipe(tmp_path / "recipe.toml"))
     if table is not None:
         reads(table)
     attempt(lambda: Program.from_toml(content.decode(errors="replace")))

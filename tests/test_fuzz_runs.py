@@ -231,7 +231,7 @@ def test_any_damage_to_a_run(name, changed, run):
     before = contents(folder)
     opened = attempt(lambda: ppdgm.load(folder))
     assert isinstance(read_status(folder), dict)
-    assert table_of_runs.read(folder, folder.parent)["run"] == str(folder)
+    assert table_of_runs.read_run(folder, folder.parent)["run"] == str(folder)
     assert contents(folder) == before
     for found in (opened, attempt(lambda: ppdgm.resume(folder, X, progress=False))):
         if found is not None and found.info["steps"] == 2:
@@ -247,5 +247,5 @@ def test_any_damage_to_a_run(name, changed, run):
 def test_any_status(status, run):
     folder = restore(run)
     (folder / "status.json").write_text(json.dumps(status, default=str))
-    table_of_runs._row(table_of_runs.read(folder, folder.parent))
+    table_of_runs._row(table_of_runs.read_run(folder, folder.parent))
     check_free(folder, overwrite=True)

@@ -10,7 +10,7 @@ from scipy.stats import multivariate_normal, norm
 from ppdgm.diagnostics.diagnosis import Diagnosis, Gaps
 from ppdgm.inference import Fit
 from ppdgm.inference.evaluation.evidence import evidence
-from ppdgm.inference.evaluation.gaussian import Gaussian
+from ppdgm.inference.evaluation.gaussian import RowGaussians
 from ppdgm.inference.evaluation.refit import refit
 from ppdgm.models import PPCA
 
@@ -67,7 +67,7 @@ def test_where_the_mixture_does_not_cover_the_posterior_chains_do_or_it_is_told(
     """A Gaussian a third as wide as the posterior, and two widths of that away from it, in twelve dimensions."""
     model = Linear(12)
     root = np.linalg.cholesky(np.linalg.inv(model.precision))
-    off = Gaussian(model.mean + 2 * root.sum(1) / np.sqrt(12), np.broadcast_to(root / 3, (8, 12, 12)))
+    off = RowGaussians(model.mean + 2 * root.sum(1) / np.sqrt(12), np.broadcast_to(root / 3, (8, 12, 12)))
     found = evidence(model, off, None, None, model.log_guide, temperatures=300)
     error = np.sqrt((found.errors**2).sum()) / 8
     assert found.known.all() and abs((found.values - model.evidence).mean()) < 4 * error < 0.25

@@ -213,7 +213,7 @@ def test_any_damage_is_found_and_the_checkpoint_before_is_offered(run, tmp_path,
     if "step-" in name:  # what is offered works: the same steps are taken again
         again = ppdgm.resume(copy, X, checkpoint=before, progress=False)
         assert all(np.array_equal(again.params[n], run[0].params[n]) for n in again.params)
-        (a, _), (b, _) = checkpoint.read(path), checkpoint.unpack(content, path)
+        (a, _), (b, _) = checkpoint.read_checkpoint(path), checkpoint.unpack(content, path)
         assert a.keys() == b.keys() and all(np.array_equal(a[n], b[n]) for n in a)
     path.unlink()
     assert ppdgm.load(copy).info["steps"] == (9 if "step-" in name else 10) or name.startswith("check")
@@ -404,7 +404,7 @@ def test_a_custom_class_loads_by_hand_or_by_import_path(tmp_path, monkeypatch):
 def test_a_run_folder_cannot_name_just_any_code(run, tmp_path):
     """A stranger's folder, whole and consistent in itself."""
     out = run[0].save(tmp_path / "run")
-    arrays, page = checkpoint.read(out / "weights.safetensors")
+    arrays, page = checkpoint.read_checkpoint(out / "weights.safetensors")
     for program in ("antigravity:fly", "os:system"):
         page["recipe"]["program"] = {"kind": program}
         (out / "weights.safetensors").write_bytes(checkpoint.pack(arrays, page))

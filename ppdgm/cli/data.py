@@ -52,10 +52,10 @@ def data(
         say(listing([(entry.name, f"{entry.meaning} ({entry.origin})") for entry in sets]))
         say("\nYou can also use a .npy, .npz, idx, .csv or .tsv file, or a folder of images: ppdgm data PATH")
         return
-    describe(name, settings or [], told, as_json)
+    describe_set(name, settings or [], told, as_json)
 
 
-def describe(name: str, settings: list[str], told: dict[str, bool], as_json: bool) -> None:
+def describe_set(name: str, settings: list[str], told: dict[str, bool], as_json: bool) -> None:
     """The contents of one set, as `fit` would load it."""
     from ppdgm.cli.overrides import apply, parse
     from ppdgm.data import load_data

@@ -21,7 +21,7 @@ from ppdgm.cli.options import (
     Seed,
     Units,
     flag,
-    whole,
+    whole_number,
 )
 from ppdgm.cli.output import emit, say, width
 
@@ -48,7 +48,8 @@ def diagnose(
         ),
     ] = None,
     k: Annotated[
-        int, typer.Option("--k", parser=whole(1), metavar="INTEGER", help="Number of draws from the guide per row.")
+        int,
+        typer.Option("--k", parser=whole_number(1), metavar="INTEGER", help="Number of draws from the guide per row."),
     ] = 1000,
     parts: Annotated[
         list[str] | None,

@@ -19,7 +19,7 @@ from ppdgm.cli.options import (
     Run,
     Seed,
     Units,
-    whole,
+    whole_number,
 )
 from ppdgm.cli.output import emit, say, tell
 
@@ -41,7 +41,7 @@ def evaluate(
     k: Annotated[
         int,
         typer.Option(
-            "--k", parser=whole(1), metavar="INTEGER", help="Number of particles per row, for the likelihood."
+            "--k", parser=whole_number(1), metavar="INTEGER", help="Number of particles per row, for the likelihood."
         ),
     ] = 5000,
     seed: Seed = 0,

@@ -20,10 +20,10 @@ from ppdgm.cli.options import (
     Steps,
     TensorBoard,
     WandB,
+    finite_number,
     flag,
     known_backend,
-    number,
-    whole,
+    whole_number,
 )
 
 
@@ -63,17 +63,19 @@ def fit(
     ] = None,
     epochs: Epochs = None,
     steps: Steps = None,
-    batch_size: Annotated[int | None, _parsed("Number of rows per step. Default: 100.", "INTEGER", whole(1))] = None,
+    batch_size: Annotated[
+        int | None, _parsed("Number of rows per step. Default: 100.", "INTEGER", whole_number(1))
+    ] = None,
     optimiser: Annotated[str | None, _text("adam, adamw, adamax or sgd. Default: adam.", "NAME", TRAINING)] = None,
-    learning_rate: Annotated[float | None, _parsed("Default: 0.001.", "NUMBER", number)] = None,
+    learning_rate: Annotated[float | None, _parsed("Default: 0.001.", "NUMBER", finite_number)] = None,
     early_stopping: Annotated[
-        int | None, _parsed("Stop after this number of validations without a better ELBO.", "INTEGER", whole(1))
+        int | None, _parsed("Stop after this number of validations without a better ELBO.", "INTEGER", whole_number(1))
     ] = None,
     binarise: Annotated[
         str | None, _text("auto, none, threshold, static or dynamic (see: ppdgm models Source).", "HOW", TRAINING)
     ] = None,
     seed: Annotated[
-        int | None, _parsed("Seed of first values, order and draws. Default: 0.", "INTEGER", whole(0))
+        int | None, _parsed("Seed of first values, order and draws. Default: 0.", "INTEGER", whole_number(0))
     ] = None,
     device: Annotated[str | None, _text("auto, cpu, cuda or cuda:1.", "NAME", TRAINING)] = None,
     compile: Annotated[

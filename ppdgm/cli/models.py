@@ -37,7 +37,7 @@ def models(
     from ppdgm import catalogue
 
     if name is None:
-        entries = [catalogue.describe(cls) for cls in catalogue.public_specs()]
+        entries = [catalogue.describe_class(cls) for cls in catalogue.public_specs()]
         if as_json:
             emit([asdict(entry) for entry in entries])
             return
@@ -47,7 +47,7 @@ def models(
             say()
         say("To see fields, defaults and papers: ppdgm models NAME")
         return
-    entry = catalogue.describe(_own(name)) if ".py" in name or ":" in name else catalogue.find(name)
+    entry = catalogue.describe_class(_own(name)) if ".py" in name or ":" in name else catalogue.find_class(name)
     if as_json:
         emit(asdict(entry))
     else:
@@ -82,11 +82,11 @@ def _default(value: Any) -> str:
 
 
 def _own(name: str) -> Any:
-    from ppdgm.cli.programs import choose
+    from ppdgm.cli.programs import choose_program
     from ppdgm.errors import SpecError
     from ppdgm.specs import find_kind
 
-    chosen = choose(name)
+    chosen = choose_program(name)
     if chosen.program is not None and not hasattr(chosen.program, "model_fields"):
         raise SpecError(f"{name} is a plain pair, which has no fields.")
     kind = chosen.table["program"]["kind"]

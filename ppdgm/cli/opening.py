@@ -14,7 +14,7 @@ from ppdgm.data import Dataset, Source, as_fields, catalogue, check_units, load_
 from ppdgm.errors import CheckpointError, DataError, SpecError, nearest
 from ppdgm.inference.evaluation.estimates import leave_labels
 from ppdgm.inference.inputs.own_rows import fingerprint
-from ppdgm.inference.runs.recipe import check_format, read_table, source_of
+from ppdgm.inference.runs.recipe import check_format, read_recipe, source_of
 from ppdgm.program import PlainPair
 from ppdgm.specs import Spec
 
@@ -66,7 +66,7 @@ def open_run(run: str, own: str | None, command: list[str], **told: bool | None)
     if recipe is None:
         raise CheckpointError(f"{run} is not a run: it has no recipe.toml. Expected a folder that ppdgm fit wrote.")
     try:
-        table = read_table(recipe)
+        table = read_recipe(recipe)
         check_format(table)
     except SpecError as error:
         raise CheckpointError(str(error)) from None

@@ -11,7 +11,7 @@ from ppdgm.errors import nearest
 from ppdgm.registry import INSTALL
 
 
-def whole(least: int) -> Callable[[str], int]:
+def whole_number(least: int) -> Callable[[str], int]:
     """A parser of whole numbers from `least` on."""
 
     def parse(text: Any) -> int:
@@ -26,7 +26,7 @@ def whole(least: int) -> Callable[[str], int]:
     return parse
 
 
-def number(text: Any) -> float:
+def finite_number(text: Any) -> float:
     """A parser of finite numbers."""
     try:
         value = float(text)
@@ -61,17 +61,20 @@ Last = Annotated[
     bool,
     typer.Option("--last", metavar="", help="Use the last parameters, not those with the best validation ELBO."),
 ]
-Seed = Annotated[int, typer.Option(parser=whole(0), metavar="INTEGER", help="Seed of the random draws.")]
+Seed = Annotated[int, typer.Option(parser=whole_number(0), metavar="INTEGER", help="Seed of the random draws.")]
 Epochs = Annotated[
     int | None,
     typer.Option(
-        parser=whole(1), metavar="INTEGER", help="Number of passes over the training data.", rich_help_panel=TRAINING
+        parser=whole_number(1),
+        metavar="INTEGER",
+        help="Number of passes over the training data.",
+        rich_help_panel=TRAINING,
     ),
 ]
 Steps = Annotated[
     int | None,
     typer.Option(
-        parser=whole(1), metavar="INTEGER", help="Number of steps, instead of epochs.", rich_help_panel=TRAINING
+        parser=whole_number(1), metavar="INTEGER", help="Number of steps, instead of epochs.", rich_help_panel=TRAINING
     ),
 ]
 Backend = Annotated[

@@ -83,19 +83,19 @@ def _readable(text: str, stream: Any) -> str:
 
 def emit(value: Any) -> None:
     """Write one JSON value to stdout."""
-    print(json.dumps(plain(value), indent=2), file=_stdout())
+    print(json.dumps(plain_values(value), indent=2), file=_stdout())
 
 
-def plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
     """Values as JSON has them: NumPy's as Python's; a number that is not finite becomes null."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): plain_values(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
+        return [plain_values(v) for v in value]
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
@@ -104,7 +104,7 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """Rows under a heading, in columns; `right` are the columns that are flush right.
 
     If the terminal is too narrow for it, the first column loses its beginning.

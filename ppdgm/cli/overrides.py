@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, get_args, get_origin
 
-from ppdgm.catalogue import alternatives, members
+from ppdgm.catalogue import alternatives, public_names
 from ppdgm.errors import SpecError, nearest
 from ppdgm.specs import Kind, Spec, find_kind
 
@@ -75,7 +75,7 @@ def _descend(table: dict[str, Any], first: str, rest: list[str], value: Any, pat
         if hint := _elsewhere(table, path, classes):
             raise SpecError(f"{error} {hint}") from None
         raise
-    here[last] = read(value, cls.model_fields[last].annotation) if isinstance(value, str) else value
+    here[last] = read_value(value, cls.model_fields[last].annotation) if isinstance(value, str) else value
     if done == "training" and last in _OTHER:
         here.pop(_OTHER[last], None)
 
@@ -146,13 +146,13 @@ def _inner(here: dict[str, Any], cls: type[Kind], name: str, done: str, path: st
     if not path.endswith(f"{name}.kind"):
         raise SpecError(
             f"{path}: {done}.{name} is {'not given' if inner in (None, _NONE) else repr(inner)}, which has no fields. "
-            f"Set its kind first: --set {done}.{name}.kind=NAME, one of {', '.join(members(families))}."
+            f"Set its kind first: --set {done}.{name}.kind=NAME, one of {', '.join(public_names(families))}."
         )
     here[name] = {}
     return here[name]
 
 
-def read(text: str, annotation: Any = Any) -> Any:
+def read_value(text: str, annotation: Any = Any) -> Any:
     """A value as TOML writes it, or as Python does; else the text itself. A list needs no brackets."""
     allowed = alternatives(annotation)
     if allowed == [str] or text in _literals(annotation):
@@ -160,7 +160,7 @@ def read(text: str, annotation: Any = Any) -> Any:
     value = _plain(text)
     if value in (None, "none") and type(None) in allowed:
         return _NONE
-    if isinstance(value, str) and value in members(_families(annotation)):
+    if isinstance(value, str) and value in public_names(_families(annotation)):
         return {"kind": value}
     if "," not in text and any(a in (int, float) for a in allowed):
         return value

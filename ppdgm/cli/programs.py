@@ -34,7 +34,7 @@ class Chosen:
     recipe: Path | None = None
 
 
-def choose(text: str, own: str | None = None) -> Chosen:
+def choose_program(text: str, own: str | None = None) -> Chosen:
     """The program that a command line asks to train.
 
     Args:
@@ -45,14 +45,14 @@ def choose(text: str, own: str | None = None) -> Chosen:
         SpecError, ProgramError: there is no such program, or it can't be read.
     """
     from ppdgm.catalogue import public_specs
-    from ppdgm.inference.runs.recipe import check_format, read_table
+    from ppdgm.inference.runs.recipe import check_format, read_recipe
 
     names = {c.__name__.lower(): c.__name__ for c in public_specs() if issubclass(c, Program)}
     if text.lower() in names:  # write ./vae for a run's folder of that name
         table = {"program": {"kind": names[text.lower()]}}
         return Chosen(table, own_code(own, table)[0])
     if recipe := _recipe(Path(text), text):
-        table = read_table(recipe)
+        table = read_recipe(recipe)
         check_format(table)
         classes, program = own_code(own, table)
         return Chosen(table, classes, program, recipe)

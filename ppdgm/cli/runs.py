@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppdgm.cli.options import Debug, Json
-from ppdgm.cli.output import emit, one_line, say, table
+from ppdgm.cli.output import emit, one_line, say, text_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,19 +41,19 @@ def runs(
     top = Path(folder)
     if not top.is_dir():
         raise CheckpointError(f"{folder}: there is no such folder. ppdgm fit writes its runs to runs/ by default.")
-    found = [read(path, top) for path in find(top)]
+    found = [read_run(path, top) for path in find_runs(top)]
     if as_json:
         emit(found)
     elif not found:
         say(f"No runs in {folder}.")
     else:
-        say(table(HEAD, [_row(run) for run in found], right=(4, 5, 6)))
+        say(text_table(HEAD, [_row(run) for run in found], right=(4, 5, 6)))
         for run in found:
             if "problem" in run:
                 say(f"{run['name']}: {run['problem']}")
 
 
-def find(top: Path) -> Iterator[Path]:
+def find_runs(top: Path) -> Iterator[Path]:
     """Folders with a recipe or a status, sorted by name; a run's own folders are not searched."""
     import os
     from pathlib import Path
@@ -65,15 +65,15 @@ def find(top: Path) -> Iterator[Path]:
         folders[:] = sorted(f for f in folders if not f.startswith("."))
 
 
-def read(path: Path, top: Path) -> dict[str, Any]:
+def read_run(path: Path, top: Path) -> dict[str, Any]:
     """What is known about one run; "problem" says what can't be read."""
     from ppdgm.errors import PpdgmError
     from ppdgm.inference.runs.layout import read_status
-    from ppdgm.inference.runs.recipe import check_format, read_table
+    from ppdgm.inference.runs.recipe import check_format, read_recipe
 
     found: dict[str, Any] = {"run": str(path), "name": str(path.relative_to(top)) if path != top else path.name}
     try:
-        recipe = read_table(path / "recipe.toml")
+        recipe = read_recipe(path / "recipe.toml")
         found |= {n: _inside(recipe, n, "kind") for n in ("program", "engine")}
         found |= {"data": _inside(recipe, "data", "name"), "backend": recipe.get("backend")}
         check_format(recipe)

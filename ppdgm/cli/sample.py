@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ppdgm.cli.options import Backend, Debug, Device, Json, Last, Program, Run, Seed, flag, whole
+from ppdgm.cli.options import Backend, Debug, Device, Json, Last, Program, Run, Seed, flag, whole_number
 from ppdgm.cli.output import emit, say
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def sample(
     n: Annotated[
         int | None,
         typer.Option(
-            "--n", parser=whole(1), metavar="INTEGER", help="Number of samples. Default: 64.", show_default=False
+            "--n", parser=whole_number(1), metavar="INTEGER", help="Number of samples. Default: 64.", show_default=False
         ),
     ] = None,
     out: Annotated[

@@ -10,7 +10,7 @@ from typing import Any
 from ppdgm.cli.following import Begins, Flags, follow, loggers, name_of
 from ppdgm.cli.options import DATA, EPOCHS
 from ppdgm.cli.overrides import apply, parse
-from ppdgm.cli.programs import Chosen, choose, names_own_code, own_code_missing
+from ppdgm.cli.programs import Chosen, choose_program, names_own_code, own_code_missing
 from ppdgm.errors import CheckpointError, DataError, SpecError, nearest
 from ppdgm.specs import Spec
 
@@ -29,12 +29,12 @@ _REMEDIES = (  # for mistakes in data, in the words of the command line
 
 def train(program: str, own: str | None, given: Settings, settings: list[str], flags: Flags) -> int:
     """`ppdgm fit`, after its command line is read."""
-    chosen = choose(program, own)
+    chosen = choose_program(program, own)
     table = complete(chosen, given, [parse(s) for s in settings])
     if chosen.program is None and (kind := names_own_code(table, chosen.classes)):
         raise own_code_missing(kind, flags.command)
     check_out(flags)
-    recipe, data = prepare(chosen, table)
+    recipe, data = prepare_run(chosen, table)
 
     import ppdgm
 
@@ -113,7 +113,7 @@ def _other_data(table: dict[str, Any], before: dict[str, Any], paths: set[str]) 
         table["data"] = {k: v for k, v in table["data"].items() if k in kept or f"data.{k}" in paths}
 
 
-def prepare(chosen: Chosen, table: dict[str, Any]) -> tuple[Any, Any]:
+def prepare_run(chosen: Chosen, table: dict[str, Any]) -> tuple[Any, Any]:
     """The recipe, checked, and its data, loaded."""
     from ppdgm.data import load_data
     from ppdgm.inference.runs.recipe import Recipe
@@ -140,10 +140,10 @@ def _spelled(setting: tuple[str, Any]) -> tuple[str, Any]:
     path, value = setting
     if path != "engine.kind":
         return setting
-    from ppdgm.catalogue import members
+    from ppdgm.catalogue import public_names
     from ppdgm.inference import Engine
 
-    known = {name.lower(): name for name in members([Engine])}
+    known = {name.lower(): name for name in public_names([Engine])}
     if value.lower() not in known:
         raise SpecError(f"--engine: got {value!r}. {nearest(value, known.values())}")
     return path, known[value.lower()]

@@ -18,7 +18,7 @@ def covariance(kind: str) -> np.ndarray:
     return full if kind == "full" else np.diag(np.diag(full))
 
 
-def draw(kind: str) -> dict[str, dict[str, np.ndarray]]:
+def draw_collapse(kind: str) -> dict[str, dict[str, np.ndarray]]:
     """x ~ N(0, Σ), by split, always the same."""
     rng, root = np.random.default_rng(2469), np.linalg.cholesky(covariance(kind))
     return {split: {"x": (rng.normal(size=(rows, WIDTH)) @ root.T).astype(np.float32)} for split, rows in ROWS.items()}

@@ -115,7 +115,7 @@ def _read_known(entry: KnownDataset, source: Source) -> Raw:
     elif entry.name.startswith("collapse-"):
         from ppdgm.data import collapse
 
-        parts = collapse.draw(entry.name.removeprefix("collapse-"))
+        parts = collapse.draw_collapse(entry.name.removeprefix("collapse-"))
     else:
         from ppdgm.data.download import find_file
 

@@ -18,7 +18,7 @@ from ppdgm.data.raw import Raw
 from ppdgm.data.scaling import choose_scale, extremes, fit_transform
 from ppdgm.data.sets import KnownDataset
 from ppdgm.data.source import Source
-from ppdgm.data.split import SPLITS, Rows, split
+from ppdgm.data.split import SPLITS, Rows, split_rows
 from ppdgm.data.stream import Stream
 from ppdgm.data.transform import Transform
 from ppdgm.errors import DataError, listed
@@ -53,7 +53,7 @@ def prepare(
     sizes = {part: len(next(iter(fields.values()))) for part, fields in raw.parts.items()}
     asked = {"validation": source.validation, "test": source.test}
     default = {n: getattr(entry, n, None) for n in asked}
-    chosen = split(sizes, asked, default, source.seed)
+    chosen = split_rows(sizes, asked, default, source.seed)
     source, transform = _prepared(raw, source, entry, transform, chosen)
     scaling = _scaling(raw, transform, units) if "x" in known else transform
     if source.binarise != "none":

@@ -15,7 +15,7 @@ Amount = float | int | None
 Rows = np.ndarray | None  # None: all of them, in order
 
 
-def split(
+def split_rows(
     sizes: Mapping[str, int], asked: Mapping[str, Amount], default: Mapping[str, Amount], seed: int
 ) -> dict[str, tuple[str, Rows] | None]:
     """For each split, the part that it is taken from and its rows; None if it has no data.

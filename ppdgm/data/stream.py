@@ -140,11 +140,11 @@ class Stream:
         if self.binarise == "threshold":
             x = x >= 0.5
         elif self.binarise == "static":
-            x = draws(self.seed, _numbers(rows), self.shape[1:]) < x
+            x = uniform_rows(self.seed, _numbers(rows), self.shape[1:]) < x
         return x.astype(self.dtype, order="C", copy=False)
 
 
-def draws(seed: tuple[int, ...], rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def uniform_rows(seed: tuple[int, ...], rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The `rows`, ascending, of `np.random.default_rng(seed).random((M, *shape))`; the others are not drawn."""
     width = int(np.prod(shape))
     found = np.empty((len(rows), width))

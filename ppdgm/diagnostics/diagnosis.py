@@ -224,9 +224,9 @@ class Diagnosis:
 
     def table(self) -> dict[str, Any]:
         """All numbers as plain values, for JSON."""
-        from ppdgm.diagnostics.summary import table
+        from ppdgm.diagnostics.summary import summary_table
 
-        return table(self)
+        return summary_table(self)
 
     def to_arviz(self) -> Any:
         """The ranks of simulation-based calibration for ArviZ's own rank and ECDF plots, as its group prior_sbc.

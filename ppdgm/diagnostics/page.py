@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ppdgm.diagnostics import page_parts as parts
-from ppdgm.diagnostics.figures import Drawing, draw, png, svg
+from ppdgm.diagnostics.figures import Drawing, draw_figures, png, svg
 from ppdgm.diagnostics.page_style import CSS
 from ppdgm.errors import CheckpointError, shown
 from ppdgm.files import write_atomically
@@ -61,7 +61,7 @@ def write(diagnosis: Any, path: str | Path, pictures: bool = False) -> Path:
         CheckpointError: the file can't be written.
     """
     target = check_path(path)
-    drawn, failed = draw(diagnosis)
+    drawn, failed = draw_figures(diagnosis)
     try:
         write_atomically(target, page(diagnosis, drawn, failed).encode())
         if pictures:

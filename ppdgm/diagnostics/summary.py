@@ -11,7 +11,7 @@ import numpy as np
 _BY_DATUM = ("values", "errors")
 
 
-def table(diagnosis: Any) -> dict[str, Any]:
+def summary_table(diagnosis: Any) -> dict[str, Any]:
     """The numbers of a diagnosis as values for JSON; None means that a number is not finite or not available.
 
     Bounds over k are given as means over data. The history of training and the pictures are left out.

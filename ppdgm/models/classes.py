@@ -14,11 +14,6 @@ from ppdgm.nets import ConvEncoder, Net
 from ppdgm.nets.base import flatten
 
 
-def log_softmax(P: Vocabulary, logits: Array) -> Array:
-    """log (exp h / Σ exp h), over the last axis."""
-    return logits - P.logsumexp(logits, -1)[..., None]
-
-
 def one_hot_categorical(P: Vocabulary, log_probs: Array) -> Any:
     """Cat(exp(log_probs)) over unit vectors, for log-probabilities [..., C] that may be −∞."""
     size = log_probs.shape[-1]

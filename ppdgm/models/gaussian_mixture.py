@@ -9,9 +9,10 @@ from typing import Any, Literal
 import numpy as np
 
 from ppdgm.language.vocabulary import Array, Batch, Vocabulary
-from ppdgm.models.classes import log_softmax, one_hot_categorical
+from ppdgm.models.classes import one_hot_categorical
 from ppdgm.models.covariances import of_root, regressions, second_moments
 from ppdgm.models.likelihoods import Gaussian, Likelihood, refuse
+from ppdgm.models.relaxed import log_softmax
 from ppdgm.program import Context, Program, zeros
 from ppdgm.specs import NonNegativeFloat, PositiveInt, Shape
 

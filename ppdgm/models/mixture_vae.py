@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from ppdgm.errors import SpecError
 from ppdgm.language.vocabulary import Array, Batch, Vocabulary
-from ppdgm.models.classes import log_softmax, one_hot_categorical
+from ppdgm.models.classes import one_hot_categorical
 from ppdgm.models.likelihoods import Bernoulli, Likelihood
 from ppdgm.models.posteriors import DiagonalNormal, Posterior
+from ppdgm.models.relaxed import log_softmax
 from ppdgm.nets import MLP, Net
 from ppdgm.program import Context, Program, constant, normal, zeros
 from ppdgm.specs import PositiveFloat, PositiveInt, Shape

@@ -13,13 +13,13 @@ from ppdgm.models.classes import (
     as_one_hot,
     beside,
     check_labels,
-    log_softmax,
     one_hot_categorical,
     put_beside,
 )
 from ppdgm.models.likelihoods import Bernoulli, Likelihood
 from ppdgm.models.posteriors import DiagonalNormal, Posterior
 from ppdgm.models.priors import Prior, StandardNormal
+from ppdgm.models.relaxed import log_softmax
 from ppdgm.models.vae import as_shape, check_family
 from ppdgm.nets import MLP, Net
 from ppdgm.nets.base import flatten

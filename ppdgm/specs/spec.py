@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, PydanticUserError, ValidationError, mode
 
 from ppdgm.errors import SpecError, shown
 from ppdgm.specs.kinds import Kind, find_kind, is_family, own_classes
-from ppdgm.specs.wording import explain, members, with_article
+from ppdgm.specs.wording import explain_fields, members, with_article
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -66,7 +66,7 @@ class Spec(Kind):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            raise SpecError(explain(type(self), error)) from None
+            raise SpecError(explain_fields(type(self), error)) from None
         except PydanticUserError as error:  # Python doesn't find the type of a field, in the user's own class
             raise SpecError(f"{type(self).__name__}: {str(error).partition(chr(10))[0]}") from None
         except TypeError as error:

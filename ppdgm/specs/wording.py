@@ -24,7 +24,7 @@ _WORDING = (  # plain words for pydantic's messages
 )
 
 
-def explain(cls: type[Kind], error: ValidationError) -> str:
+def explain_fields(cls: type[Kind], error: ValidationError) -> str:
     """The sentences for an error of a spec's fields."""
     return " ".join(_explain_one(cls, detail) for detail in _merged(error.errors(include_url=False)))
 

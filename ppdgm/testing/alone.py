@@ -8,7 +8,7 @@ from scipy.stats import chi2, norm
 
 from ppdgm.errors import ProgramError
 from ppdgm.models import Likelihood, Posterior, Prior
-from ppdgm.testing.bench import against_standard, log_density, objective
+from ppdgm.testing.bench import against_standard, guide_log_density, objective
 from ppdgm.testing.broken import Broken, NotHere
 from ppdgm.testing.mass import Mass, limits, measure
 from ppdgm.testing.subject import DATA, HEADS, PARTICLES, Subject
@@ -34,7 +34,7 @@ def density(subject: Subject, backend: str) -> str:
     return told
 
 
-def samples(subject: Subject, backend: str) -> str:
+def draws_follow_density(subject: Subject, backend: str) -> str:
     """Draws follow the density, and the log-density that comes with a draw is that of its value."""
     mass = subject.once(("mass", backend), lambda: measure(subject, backend))
     told = _draws(mass)
@@ -80,7 +80,7 @@ def _chi_square(expected: np.ndarray, found: np.ndarray) -> tuple[float, float]:
     return float(((f - e) ** 2 / np.maximum(e, 1e-12)).sum()), float(max(len(e) - 1, 0))
 
 
-def extremes(subject: Subject, backend: str) -> str:
+def finite_at_extremes(subject: Subject, backend: str) -> str:
     """At heads and values of ±50, or at such inputs of a net, all terms and gradients are finite, in float32."""
     if subject.alone is None:
         return _net_extremes(subject, backend)
@@ -92,7 +92,7 @@ def extremes(subject: Subject, backend: str) -> str:
     given = [np.full((1, HEADS, *shape), v) for v in _values(subject, backend)]
     if isinstance(part, Prior):
         cases = {"values of ±50": heads}
-    run = bench.differentiable(log_density, 1, dtype="float32")
+    run = bench.differentiable(guide_log_density, 1, dtype="float32")
     own = bench.differentiable(against_standard, 1, dtype="float32")
     looked = 0
     for where, x in cases.items():
@@ -150,7 +150,7 @@ def _check_finite(place: str, value: float, gradients: dict[str, np.ndarray]) ->
             )
 
 
-def leading(subject: Subject, backend: str) -> str:
+def leading_dimensions(subject: Subject, backend: str) -> str:
     """Heads [B, …], [K, B, …] and [M, …] give the same numbers."""
     alone = subject.alone
     assert alone is not None

@@ -111,7 +111,7 @@ def objective(trace: Trace, xp: Any) -> Array:
     return SVI()(trace, xp, ones, {"beta": 1.0}, terms.shape[1])["objective"]
 
 
-def log_density(trace: Trace, xp: Any) -> Array:
+def guide_log_density(trace: Trace, xp: Any) -> Array:
     """Σ log q of the site "z"."""
     return xp.sum(trace.log_q["z"])
 

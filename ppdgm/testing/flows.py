@@ -15,7 +15,7 @@ ROUND_TRIP = 1e-4
 def jacobian(subject: Subject, backend: str) -> str:
     """log |det J| agrees with numerical derivatives, in float64."""
     assert subject.flow is not None
-    bench, data = subject.bench(subject.flow, backend), points(subject)
+    bench, data = subject.bench(subject.flow, backend), flow_points(subject)
     d = data["x"].shape[1]
     found = bench.means(data)
     steps = STEP * np.concatenate([np.eye(d), -np.eye(d)])
@@ -40,7 +40,7 @@ def inverse(subject: Subject, backend: str) -> str:
     assert subject.flow is not None
     if subject.one_way:
         raise NotHere("no inverse is known")
-    data = points(subject)
+    data = flow_points(subject)
     there = subject.bench(subject.flow, backend).means(data, "float32")
     back = subject.bench(subject.flow.replace(inverse=True), backend).means(
         {"x": there["y"], "context": data["context"]}, "float32"
@@ -53,7 +53,7 @@ def inverse(subject: Subject, backend: str) -> str:
     return f"x within {off:.0e}, log-determinants within {slope:.0e}"
 
 
-def points(subject: Subject) -> dict[str, np.ndarray]:
+def flow_points(subject: Subject) -> dict[str, np.ndarray]:
     """Points and contexts at which a flow is checked."""
     rng = subject.rng(6)
     width = int(np.prod(subject.shape))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ppdgm.models import Likelihood
-from ppdgm.testing.bench import log_density, objective
+from ppdgm.testing.bench import guide_log_density, objective
 from ppdgm.testing.broken import Broken
 from ppdgm.testing.subject import PARTICLES, Subject
 
@@ -111,7 +111,7 @@ def _slopes(subject: Subject, backend: str) -> Iterator[Slope]:
     if subject.alone is None or subject.one_way or getattr(subject.part, "family", "real") != "real":
         return
     alone, z = subject.bench(subject.alone, backend), subject.elsewhere
-    score = subject.once(("log-density", backend), lambda: alone.differentiable(log_density, len(z)))
+    score = subject.once(("log-density", backend), lambda: alone.differentiable(guide_log_density, len(z)))
     arrays = {"params": dict(alone.params), "data": {"x": subject.heads}, "given": {"z": z}}
     moved = ["params"] if subject.reads_no_head else ["params", "data"]
     if not isinstance(subject.part, Likelihood):

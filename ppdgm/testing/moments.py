@@ -10,7 +10,7 @@ from ppdgm.models import Likelihood, Posterior
 from ppdgm.testing.alone import LEVEL
 from ppdgm.testing.broken import Broken, NotHere
 from ppdgm.testing.subject import PARTICLES, Subject
-from ppdgm.testing.wrappers import Alone, Observed, Shown
+from ppdgm.testing.wrappers import Alone, ObservedSite, Shown
 
 KL_DRAWS = 20_000  #: number of draws for each row
 LOC, SCALE = 0.3, 1.7  #: of the prior that a posterior is compared with
@@ -18,7 +18,7 @@ ROUNDING = 1e-8  #: relative error that counts as rounding
 SCORED = 1_000  #: number of draws that must not be more probable than the mode
 
 
-def closed_form(subject: Subject) -> str:
+def kl_agrees(subject: Subject) -> str:
     """A closed-form KL agrees with the mean of log q − log p over draws (`parity` checks that backends agree on it)."""
     if subject.one_way and subject.alone is not None:
         raise NotHere("its draws alone can be scored")
@@ -49,7 +49,7 @@ def closed_form(subject: Subject) -> str:
     return f"within {', '.join(told)}"
 
 
-def mean(subject: Subject, backend: str) -> str:
+def mean_agrees(subject: Subject, backend: str) -> str:
     """The mean agrees with the mean of draws."""
     part = subject.part
     if getattr(part, "family", "real") != "real":
@@ -99,7 +99,7 @@ def _shown(subject: Subject, backend: str) -> tuple[np.ndarray, np.ndarray]:
 
     def look() -> tuple[np.ndarray, np.ndarray]:
         if isinstance(subject.part, Likelihood) and isinstance(alone, Alone):
-            seen = subject.bench(Observed(of=alone), backend).both({"x": subject.heads})[1]["z"]
+            seen = subject.bench(ObservedSite(of=alone), backend).both({"x": subject.heads})[1]["z"]
             return seen, seen
         found = subject.bench(Shown(of=alone), backend).both({"x": subject.heads})
         return found[0]["z"], found[1]["seen"]

@@ -13,7 +13,7 @@ from ppdgm.inference import Fit, fit, load
 from ppdgm.language.vocabulary import Trace
 from ppdgm.testing.bench import Bench
 from ppdgm.testing.broken import Broken, NotHere
-from ppdgm.testing.flows import points
+from ppdgm.testing.flows import flow_points
 from ppdgm.testing.subject import DATA, PARTICLES, Subject
 
 ROUNDING = {"float64": 1e-10}  #: relative; for float32, the subject's tolerance
@@ -85,10 +85,10 @@ def _terms(subject: Subject, dtype: str) -> dict[str, dict[str, np.ndarray]]:
 
     for b in subject.backends:
         if subject.flow is not None:
-            note(b, subject.bench(subject.flow, b).means(points(subject), dtype))
+            note(b, subject.bench(subject.flow, b).means(flow_points(subject), dtype))
         if not subject.one_way:
             bench = subject.bench(subject.program, b)
-            note(b, _flat(bench.trace(subject.data, PARTICLES, latents(subject), True, dtype)))
+            note(b, _flat(bench.trace(subject.data, PARTICLES, latent_draws(subject), True, dtype)))
             if subject.alone is not None:
                 alone = subject.bench(subject.alone, b)
                 note(b, {"log-density": alone.score({"x": subject.heads}, subject.elsewhere, dtype)})
@@ -102,7 +102,7 @@ def _flat(trace: Trace) -> Values:
     return terms if trace.marginal is None else {**terms, "log w": trace.marginal}
 
 
-def latents(subject: Subject) -> Values:
+def latent_draws(subject: Subject) -> Values:
     """Draws of the latents of a program: the same for every reading. Enumerated latents are left out."""
     terms = subject.once(
         "latents", lambda: subject.bench(subject.program, subject.quick).trace(subject.data, PARTICLES)
@@ -118,7 +118,7 @@ def particles(subject: Subject, backend: str) -> str:
     """The terms of a particle and a row depend on nothing else: they are the same among copies of the row."""
     if subject.one_way:
         raise NotHere("its draws alone can be scored")
-    bench, data, values = subject.bench(subject.program, backend), subject.data, latents(subject)
+    bench, data, values = subject.bench(subject.program, backend), subject.data, latent_draws(subject)
     if any(v.shape[:2] != (PARTICLES, DATA) for v in values.values()):
         raise NotHere("values depend on what is enumerated")
     own = _flat(bench.trace(data, PARTICLES, values, True))
@@ -170,7 +170,7 @@ def saved(subject: Subject) -> str:
         raise Broken(f"got {opened.program!r} after load, expected the same program.")
     if subject.one_way:
         return f"{first} to {last}: parameters"
-    values, worst = latents(subject), 0.0
+    values, worst = latent_draws(subject), 0.0
     benches = subject.bench(subject.program, first), Bench(opened.program, last, opened.params, subject.seed)
     mine, its = (_flat(b.trace(subject.data, PARTICLES, values, True, "float32", result.params)) for b in benches)
     for name in mine.keys() & its.keys():

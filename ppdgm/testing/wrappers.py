@@ -118,7 +118,7 @@ class Shown(Program):
         self.of.guide(P, x)
 
 
-class Observed(Program):
+class ObservedSite(Program):
     """z is observed, with a likelihood: its mean is reported, even if it has a most probable value.
 
     Args:

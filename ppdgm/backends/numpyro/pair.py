@@ -20,12 +20,12 @@ from numpyro.infer.autoguide import AutoContinuous, AutoGuide
 from ppdgm.backends.numpyro.enumerated import at_chosen, check_terms, posteriors, to_left
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.noise import REMEDY, depends, in_inference, moved_by_key, without_dropout
-from ppdgm.backends.numpyro.probe import Leaves, Probe, first_values, has_rows, leaves_of, scales_of, shapes_of
-from ppdgm.backends.numpyro.rows import in_turn, take, unsort
+from ppdgm.backends.numpyro.probe import Leaves, Probe, first_site_values, has_rows, leaves_of, scales_of, shapes_of
+from ppdgm.backends.numpyro.rows import in_turn, reorder, unsort
 from ppdgm.backends.numpyro.sites import Axes, Message, PairRun, Site, Supply, no_plate, place, read, without_plate
 from ppdgm.backends.numpyro.terms import (
     arguments,
-    check_fields,
+    check_field_names,
     check_pair,
     check_pathwise,
     check_place,
@@ -176,7 +176,7 @@ class PairTracer(Tracer):
         """
         self.prepare(batch)
         batch, order = self._sort(batch, index)
-        given = take(given or {}, order, 1)
+        given = reorder(given or {}, order, 1)
         own = self._values(jax.lax.stop_gradient(dict(params)), gradients is not None) if stopped else None
         everything, axes = gradients is not None and gradients.enumerate, dict[str, int]()
 
@@ -252,7 +252,7 @@ class PairTracer(Tracer):
         batch, order = self._sort(batch, index)
         key, latents, observed = jax.random.key(0), {}, {}
         at, values, told = self._at(index), self._values(params), dict[str, Array]()
-        held = {n: v[0] for n, v in take(given or {}, order, 1).items()}
+        held = {n: v[0] for n, v in reorder(given or {}, order, 1).items()}
         best: Sites = {}
         if self._summed:
             _, model = self._pair(key, batch, at, values, held, told={}, axes=replace(self._axes, sizes={}))
@@ -342,7 +342,7 @@ class PairTracer(Tracer):
         if not self._in_order:
             return batch, None
         order = jnp.argsort(index)
-        return take(batch, order, 0), order
+        return reorder(batch, order, 0), order
 
     def _pair(
         self,
@@ -498,7 +498,7 @@ class PairTracer(Tracer):
 
         like = {n: jax.ShapeDtypeStruct((rows, *a.shape[1:]), canonicalize_dtype(a.dtype)) for n, a in data.items()}
         try:
-            check_fields((self.program.model, self.program.guide), data)
+            check_field_names((self.program.model, self.program.guide), data)
             jax.eval_shape(look, jax.random.key(0), like)
         except Exception as error:
             seen.error = error
@@ -507,5 +507,5 @@ class PairTracer(Tracer):
     def _first_values(self, key: Array, batch: Batch) -> dict[str, Array]:
         at = lambda size, part: None if part in (None, size) else jnp.zeros(part, jnp.int32)
         pair = self._pair(key, batch, at, lambda msg: None, {}, training=True)
-        found = [first_values(self._params[site], msg) for r in pair for site, msg in r.params.items()]
+        found = [first_site_values(self._params[site], msg) for r in pair for site, msg in r.params.items()]
         return {n: v for values in found for n, v in values.items()}

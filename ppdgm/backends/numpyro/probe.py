@@ -87,7 +87,7 @@ def shapes_of(params: Mapping[str, Leaves]) -> dict[str, list[tuple[int, ...]]]:
     return {site: leaves.shapes for site, leaves in params.items()}
 
 
-def first_values(leaves: Leaves, msg: Mapping[str, Any]) -> dict[str, Any]:
+def first_site_values(leaves: Leaves, msg: Mapping[str, Any]) -> dict[str, Any]:
     """The first values of a parameter site, unconstrained, as the pair itself makes them."""
     free = biject_to(msg["kwargs"].get("constraint", constraints.real)).inv
     return {n: free(jnp.asarray(v)) for n, v in zip(leaves.names, jax.tree.leaves(msg["value"]), strict=True)}

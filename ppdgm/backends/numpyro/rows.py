@@ -22,11 +22,11 @@ def in_turn(function: Any) -> Any:
     return mapped
 
 
-def take(arrays: Mapping[str, Array], order: Array | None, axis: int) -> dict[str, Array]:
+def reorder(arrays: Mapping[str, Array], order: Array | None, axis: int) -> dict[str, Array]:
     """Rows in another order, if one is given; arrays that all rows share stay the same."""
     return {n: a if order is None or a.shape[axis] == 1 else jnp.take(a, order, axis) for n, a in arrays.items()}
 
 
 def unsort(arrays: Mapping[str, Array], order: Array | None) -> dict[str, Array]:
     """Rows [K, B, …] back in the order that they had before."""
-    return take(arrays, None if order is None else jnp.argsort(order), 1)
+    return reorder(arrays, None if order is None else jnp.argsort(order), 1)

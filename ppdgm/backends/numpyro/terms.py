@@ -39,7 +39,7 @@ def arguments(what: str, fn: Callable[..., Any], data: Batch) -> tuple[tuple[Any
     return args, kwargs
 
 
-def check_fields(pair: Iterable[Callable[..., Any]], data: Batch) -> None:
+def check_field_names(pair: Iterable[Callable[..., Any]], data: Batch) -> None:
     """Refuse a field that neither function takes: most likely a mistake in its name."""
     signatures = [inspect.signature(fn).parameters for fn in pair]
     if list(data) == ["x"] or any(p.kind is p.VAR_KEYWORD for s in signatures for p in s.values()):

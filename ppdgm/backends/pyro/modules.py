@@ -140,7 +140,7 @@ class Modules:
         return named | {f"module{places[i]}.{leaf}": held for (i, leaf), held in own.items()}
 
 
-def labels_of(live: Mapping[str, Array], state: Container[str], of_guide: Container[str]) -> dict[str, str]:
+def labels_of_params(live: Mapping[str, Array], state: Container[str], of_guide: Container[str]) -> dict[str, str]:
     """Whether each parameter is the guide's or the model's; if a tensor has two names, only one; and no state."""
     one = {id(t): n for n, t in sorted(live.items())}.values()
     return {n: "guide" if n in of_guide else "model" for n in live if n in one and n not in state}

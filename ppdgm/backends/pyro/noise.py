@@ -42,7 +42,7 @@ class GeneratorWatch:
         return torch.get_rng_state().numpy().tobytes(), own, np.asarray(words).tobytes(), places, random.getstate()
 
 
-def apart(one: Mapping[str, Array], other: Mapping[str, Array], tolerance: float = 1e-4) -> bool:
+def runs_differ(one: Mapping[str, Array], other: Mapping[str, Array], tolerance: float = 1e-4) -> bool:
     """Whether two runs of a model at the same latents gave different numbers."""
     return any(not _same(one[n], other[n], tolerance) for n in one)
 

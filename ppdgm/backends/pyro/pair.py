@@ -18,9 +18,9 @@ from pyro.infer.autoguide import AutoContinuous, AutoGuide
 
 from ppdgm.backends.pyro.calls import Call, calls
 from ppdgm.backends.pyro.enumerated import Sizes, at_chosen, check_terms, posteriors, summed_terms, to_left
-from ppdgm.backends.pyro.modules import Modules, check_alike, in_sight, labels_of, tensor_of
+from ppdgm.backends.pyro.modules import Modules, check_alike, in_sight, labels_of_params, tensor_of
 from ppdgm.backends.pyro.noise import GeneratorWatch
-from ppdgm.backends.pyro.particles import agree, as_more_data, in_order, one_at_a_time, stirred
+from ppdgm.backends.pyro.particles import agree, as_more_data, in_order, one_at_a_time, stir_equal
 from ppdgm.backends.pyro.plate import few, find_plate
 from ppdgm.backends.pyro.recorder import SiteRecorder, taken_twice
 from ppdgm.backends.pyro.sites import Layout, Site, scales, terms
@@ -295,7 +295,7 @@ class PairTracer(Tracer):
         self._live = found | {n: tensor_of(m, leaf) for n, (m, leaf) in self._owners.items()}
         self._known = True
         self.state_names = frozenset(self._owners)
-        self.labels = labels_of(self._live, self._owners, self._of_guide)
+        self.labels = labels_of_params(self._live, self._owners, self._of_guide)
         if self._marked or self._summed:
             with torch.no_grad(), unvalidated(), self.modules.evaluating(), self._entered():
                 self._check_enumerated(batch, index)
@@ -376,7 +376,7 @@ class PairTracer(Tracer):
 
     def _choose_particles(self, batch: Batch, index: Array) -> str:
         """The fastest way to read several particles with the same result as one at a time, wherever training may go."""
-        other = stirred({n: t.detach() for n, t in self._live.items() if n not in self.state_names})
+        other = stir_equal({n: t.detach() for n, t in self._live.items() if n not in self.state_names})
         own = {n: self._live[n].detach().clone() for n in other}
         try:
             self._copy(other)

@@ -42,7 +42,7 @@ def as_more_data(read: Read, k: int, batch: Batch, index: Array, given: Values) 
     return Trace(values, log_p, log_q, kl, shared, marginal, points=trace.points)
 
 
-def stirred(params: Values) -> dict[str, Array]:
+def stir_equal(params: Values) -> dict[str, Array]:
     """Parameters whose numbers are all equal, with a little noise, which does not use the user's generators."""
     noise, found = torch.Generator().manual_seed(0), {}
     for name, v in params.items():

@@ -18,7 +18,7 @@ from ppdgm.backends.pyro.calls import Call
 from ppdgm.backends.pyro.distributions import mended
 from ppdgm.backends.pyro.noise import GeneratorWatch
 from ppdgm.backends.pyro.plate import own_init
-from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, misfit, subsampled
+from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, plate_misfit, subsampled
 from ppdgm.backends.pyro.vocabulary import has_pathwise, stamps
 from ppdgm.errors import PpdgmError, ProgramError, explain, nearest
 from ppdgm.language import enumeration, mistakes, pair_mistakes
@@ -316,7 +316,7 @@ def explained(program: Any, error: Exception) -> PpdgmError:
     if str(error).startswith("Shape mismatch inside plate"):
         messages = [f.f_locals["msg"] for f, _ in walk_tb(error.__traceback__) if f.f_code.co_name == "apply_stack"]
         if messages:
-            return misfit(messages[-1]["name"], messages[-1]["fn"], _frames(messages[-1]))
+            return plate_misfit(messages[-1]["name"], messages[-1]["fn"], _frames(messages[-1]))
     found = explain(program, error)
     if str(error).startswith("inhomogeneous total_count"):
         return ProgramError(

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ppdgm.backends.pyro.chains import nuts
-from ppdgm.backends.pyro.noise import REMEDY, GeneratorWatch, apart, differ
+from ppdgm.backends.pyro.noise import REMEDY, GeneratorWatch, differ, runs_differ
 from ppdgm.backends.pyro.pair import PairTracer
 from ppdgm.backends.pyro.step import is_spec
 from ppdgm.backends.pyro.support import describe, rows_inside, within
@@ -230,7 +230,7 @@ class Runtime(AnyRuntime):
                 return ""
             try:
                 one, other = self.tracer.model_twice(params, native, size)
-                return REMEDY if apart(one, other) else ""
+                return REMEDY if runs_differ(one, other) else ""
             except (PpdgmError, NotImplementedError):  # only draws of a latent can be scored
                 return REMEDY
 

@@ -178,7 +178,7 @@ class Layout:
 
     def _undeclared(self, site: Site) -> ProgramError:
         if self.local(site):
-            return misfit(site.name, site.fn, site.frames)
+            return plate_misfit(site.name, site.fn, site.frames)
         others = [n for n in site.frames if n != PARTICLES]
         got, plate = tuple(site.fn.batch_shape), f"pyro.plate({self.plate!r}, x.shape[0])"
         return mistakes.outside(site.name, got, plate, others, site.observed)
@@ -209,7 +209,7 @@ def scales(guide: Mapping[str, Site], model: Mapping[str, Site], layout: Layout,
     return constant_scales(of(guide), of(model), latent, [n for n in (*model, *guide) if n in summed])
 
 
-def misfit(name: str, fn: Any, frames: Mapping[str, Any]) -> ProgramError:
+def plate_misfit(name: str, fn: Any, frames: Mapping[str, Any]) -> ProgramError:
     """The error for a distribution whose batch shape is not that of the plates around it."""
     around = {n: (f.dim, f.size, f.full_size or f.size) for n, f in frames.items() if n != PARTICLES and f.dim}
     return mistakes.misfit(name, fn, around)

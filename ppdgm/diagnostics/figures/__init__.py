@@ -31,7 +31,7 @@ FIGURES: tuple[Callable[[Any], Drawing | None], ...] = (
 )
 
 
-def draw(diagnosis: Any) -> tuple[dict[str, Drawing], list[str]]:
+def draw_figures(diagnosis: Any) -> tuple[dict[str, Drawing], list[str]]:
     """All figures that a diagnosis has arrays for.
 
     Returns:
@@ -54,4 +54,4 @@ def draw(diagnosis: Any) -> tuple[dict[str, Drawing], list[str]]:
     return drawn, failed
 
 
-__all__ = ["FIGURES", "Drawing", "draw", "png", "svg"]
+__all__ = ["FIGURES", "Drawing", "draw_figures", "png", "svg"]

@@ -69,7 +69,7 @@ def stopped(step: Step, trace: Trace) -> Trace:
     return step.trace(given=drawn, stopped=True)
 
 
-def scaled(step: Step, trace: Trace, factor: Array) -> Trace:
+def with_scaled_draws(step: Step, trace: Trace, factor: Array) -> Trace:
     """The same, with gradients through the draws times `factor` [K, B]: doubly reparameterised (Tucker et al. 2019).
 
     arXiv:1810.04152; for Rényi bounds Daudel et al. 2023, arXiv:2210.06226.

@@ -154,7 +154,7 @@ class Weighted(Engine):
         if b:
             k = split.shape[0]
             factor = (b / k + (1.0 - b) * w * factor) / (b / k + (1.0 - b) * w)
-        return estimators.scaled(step, trace, xp.reshape(factor, log_w.shape))
+        return estimators.with_scaled_draws(step, trace, xp.reshape(factor, log_w.shape))
 
 
 class IWAE(Weighted):

@@ -15,7 +15,7 @@ from ppdgm.models.likelihoods.columns import held_out
 MOST_NUMBERS, DRAWN = 20_000_000, 200
 
 
-def baseline(subject: Subject) -> Baseline:
+def baseline_log_likelihood(subject: Subject) -> Baseline:
     """log p of data under independent columns, by folds.
 
     Raises:

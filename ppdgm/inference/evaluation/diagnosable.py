@@ -19,7 +19,7 @@ from ppdgm.inference.evaluation.estimates import parse_memory
 from ppdgm.inference.evaluation.evaluator import Subject
 from ppdgm.inference.evaluation.export import export, leave_one_out
 from ppdgm.inference.evaluation.posterior import HOW, How, PosteriorDraws
-from ppdgm.inference.evaluation.posterior import draw as draw_posterior
+from ppdgm.inference.evaluation.posterior import draw_posterior as draw_posterior
 from ppdgm.inference.evaluation.whole_set import LogEvidence, log_evidence
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.runs.folder import versions

@@ -24,11 +24,11 @@ from ppdgm.diagnostics.diagnosis import Diagnosis
 from ppdgm.diagnostics.log_mean import log_mean
 from ppdgm.errors import PpdgmError, ProgramError, items, one_of, out_of_memory, shown
 from ppdgm.inference.evaluation.annealing import anneal, inverse_temperatures
-from ppdgm.inference.evaluation.baseline import baseline
+from ppdgm.inference.evaluation.baseline import baseline_log_likelihood
 from ppdgm.inference.evaluation.drawing import pictures
 from ppdgm.inference.evaluation.estimates import Estimate
 from ppdgm.inference.evaluation.evaluator import Subject, Terms, flat
-from ppdgm.inference.evaluation.gaps import measure
+from ppdgm.inference.evaluation.gaps import measure_gaps
 from ppdgm.inference.evaluation.latents import by_latent, per_latent
 from ppdgm.specs import PositiveFloat, PositiveInt, Spec
 
@@ -144,7 +144,7 @@ class Diagnosing:
 
     def _baseline(self) -> None:
         try:
-            self.found["baseline"] = baseline(self.subject)
+            self.found["baseline"] = baseline_log_likelihood(self.subject)
         except (PpdgmError, NotImplementedError) as error:
             self.withheld["baseline"] = str(error)
 
@@ -228,7 +228,7 @@ class Diagnosing:
         few, index = self.subject.some(depth.few, "refitted")
         self.sizes["gaps"] = few.size
         annealing = depth.temperatures, depth.num_leapfrog
-        self.found["gaps"] = measure(few, index, depth.family, depth.refit_steps, *annealing)
+        self.found["gaps"] = measure_gaps(few, index, depth.family, depth.refit_steps, *annealing)
 
     def _annealing(self) -> None:
         depth, seed = self.depth, self.subject.seed

@@ -18,7 +18,7 @@ from ppdgm.inference.evaluation.chunks import SharedDraws, chunks, over_chunks
 from ppdgm.inference.evaluation.estimates import Judge, check_density, memory_told
 from ppdgm.inference.evaluation.joint import Joint
 from ppdgm.inference.evaluation.latents import Latents
-from ppdgm.inference.evaluation.means import means
+from ppdgm.inference.evaluation.means import means_of_rows
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.inputs.row_independence import ALIKE
 from ppdgm.program import PlainPair
@@ -155,7 +155,7 @@ class Subject:
         over = lambda function, rows: self.over(function, self.size, rows)
         with warnings.catch_warnings():  # the means of draws are good enough for pictures and variances
             warnings.simplefilter("ignore", UserWarning)
-            return means(self.runtime, self.params, over)
+            return means_of_rows(self.runtime, self.params, over)
 
     def aggregated(self, latents: Sites) -> np.ndarray:
         """log q(z) = log 1/N Σ_n q(z|x_n) at draws [S, N, *event], [S, N]."""

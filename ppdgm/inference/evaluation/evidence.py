@@ -11,7 +11,7 @@ from scipy.special import gammaln, logsumexp
 from ppdgm.diagnostics import weight_quality
 from ppdgm.diagnostics.log_mean import log_mean
 from ppdgm.inference.evaluation.annealing import anneal, inverse_temperatures
-from ppdgm.inference.evaluation.gaussian import LOG_2_PI, Gaussian
+from ppdgm.inference.evaluation.gaussian import LOG_2_PI, RowGaussians
 from ppdgm.inference.evaluation.joint import Joint
 from ppdgm.inference.evaluation.refit import TOGETHER
 
@@ -36,7 +36,7 @@ class Evidence:
 
 def evidence(
     joint: Joint,
-    posterior: Gaussian,
+    posterior: RowGaussians,
     drawn: np.ndarray | None,
     dreamt: np.ndarray | None,
     log_guide: Callable[[np.ndarray], np.ndarray],
@@ -110,7 +110,7 @@ def _log_student(noise: np.ndarray) -> np.ndarray:
     return found
 
 
-def _annealed(joint: Joint, posterior: Gaussian, temperatures: int, num_leapfrog: int, seed: int) -> np.ndarray:
+def _annealed(joint: Joint, posterior: RowGaussians, temperatures: int, num_leapfrog: int, seed: int) -> np.ndarray:
     """Log-weights of chains from the Gaussian, widened, to the posterior, [C, B]; in its own coordinates ε."""
 
     def density(noise: np.ndarray, beta: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ WIDEST = 128  # number of latents, up to which a full covariance is fitted for l
 MOST = 2**14  # numbers of a draw of all rows; above it there are fewer draws
 
 
-def measure(
+def measure_gaps(
     few: Subject,
     index: np.ndarray,
     family: Family = "diagonal",

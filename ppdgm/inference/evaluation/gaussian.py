@@ -11,7 +11,7 @@ LOG_2_PI = float(np.log(2.0 * np.pi))
 
 
 @dataclass(frozen=True)
-class Gaussian:
+class RowGaussians:
     """N(m, LLᵀ) for each of B rows.
 
     Attributes:

@@ -17,7 +17,7 @@ DRAWS = 1000
 ROWS, DRAWN_ROWS = 512, 50
 
 
-def means(runtime: Any, params: Any, over: Over, decode: bool = True) -> tuple[Sites, Sites]:
+def means_of_rows(runtime: Any, params: Any, over: Over, decode: bool = True) -> tuple[Sites, Sites]:
     """Latents [N, *event] at their means under the guide, and observed sites at theirs given these, [N, *event].
 
     If the mean of a latent of the guide is not known (a flow, a bounded latent), all latents are the means of `DRAWS`

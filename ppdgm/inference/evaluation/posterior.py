@@ -11,7 +11,7 @@ from ppdgm.diagnostics import resample
 from ppdgm.errors import DataError, ProgramError
 from ppdgm.inference.evaluation.estimates import check_density
 from ppdgm.inference.evaluation.evaluator import Sites, Subject
-from ppdgm.inference.evaluation.whole_set import whole
+from ppdgm.inference.evaluation.whole_set import draw_whole_set
 
 How = Literal["guide", "importance", "mcmc"]
 HOW: tuple[str, ...] = get_args(How)
@@ -38,7 +38,7 @@ class PosteriorDraws:
     seen: np.ndarray | None = None
 
 
-def draw(subject: Subject, draws: int, how: How, k: int, warmup: int, chains: int) -> PosteriorDraws:
+def draw_posterior(subject: Subject, draws: int, how: How, k: int, warmup: int, chains: int) -> PosteriorDraws:
     """Draws of the posterior.
 
     Args:
@@ -70,7 +70,7 @@ def _shared(subject: Subject) -> tuple[str, ...]:
 
 def _of_all(subject: Subject, draws: int, k: int | None, shared: tuple[str, ...]) -> PosteriorDraws:
     """Draws of shared latents, and of each row's latents given these; resampled from K draws by the set's weights."""
-    found = whole(subject, k or draws, "posterior")
+    found = draw_whole_set(subject, k or draws, "posterior")
     if k is None:
         return PosteriorDraws(found.latents, {"log_weight": found.log_weight}, 1, shared, found.seen)
     taken = resample(found.log_weight[:, None], draws, subject.seed, 0)[:, 0]

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from ppdgm.inference.evaluation.gaussian import Gaussian
+from ppdgm.inference.evaluation.gaussian import RowGaussians
 from ppdgm.inference.evaluation.joint import Joint
 
 Family = Literal["diagonal", "full"]
@@ -27,7 +27,7 @@ class Refitted:
 
     elbo: np.ndarray
     errors: np.ndarray
-    posterior: Gaussian
+    posterior: RowGaussians
 
 
 def refit(
@@ -79,7 +79,7 @@ def refit(
         if told is not None:
             told(step / steps)
     found = _gaussian(values)
-    best = Gaussian(mean + unit * found.mean, (unit[..., None] if full else unit) * found.root)
+    best = RowGaussians(mean + unit * found.mean, (unit[..., None] if full else unit) * found.root)
     return Refitted(*_judged(joint, best, judged, rng), best)
 
 
@@ -115,7 +115,9 @@ def _curved(
     return root, shift * way[far, 0]
 
 
-def _judged(joint: Joint, posterior: Gaussian, draws: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _judged(
+    joint: Joint, posterior: RowGaussians, draws: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """The ELBO and its error, from pairs of draws that mirror one another."""
     pairs, (size, width) = [], posterior.mean.shape
     for _ in range(max(1, draws // TOGETHER)):
@@ -128,11 +130,11 @@ def _judged(joint: Joint, posterior: Gaussian, draws: int, rng: np.random.Genera
     return found.mean(0), found.std(0, ddof=1) / np.sqrt(len(found))
 
 
-def _gaussian(values: dict[str, np.ndarray]) -> Gaussian:
+def _gaussian(values: dict[str, np.ndarray]) -> RowGaussians:
     scale = np.exp(values["log"])
     if "below" not in values:
-        return Gaussian(values["shift"], scale)
-    return Gaussian(values["shift"], values["below"] + scale[..., None] * np.eye(scale.shape[1]))
+        return RowGaussians(values["shift"], scale)
+    return RowGaussians(values["shift"], values["below"] + scale[..., None] * np.eye(scale.shape[1]))
 
 
 def _adam(

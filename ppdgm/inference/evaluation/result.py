@@ -40,7 +40,7 @@ from ppdgm.inference.evaluation.diagnosable import Diagnosable, Sites, single
 from ppdgm.inference.evaluation.estimates import Estimate, Judge, check_fields, dtype_of, leave_labels, parse_memory
 from ppdgm.inference.evaluation.pair_draws import PairDraws
 from ppdgm.inference.inputs.feed import Feed
-from ppdgm.inference.inputs.own_rows import check_known, fingerprint
+from ppdgm.inference.inputs.own_rows import check_own_rows, fingerprint
 from ppdgm.inference.inputs.stray_noise import check_quiet, check_quiet_model
 from ppdgm.inference.inputs.support import check_support
 from ppdgm.inference.runs.checkpoint import group, grouped, matching
@@ -290,7 +290,7 @@ class Fit(Diagnosable):
         check_quiet(self._runtime, self._native, feed)
         if size := self.info.get("data_size"):
             known = lambda: self.info.get("fingerprint") in (None, fingerprint(fields))
-            check_known(self._runtime, self.params, feed, size, known)
+            check_own_rows(self._runtime, self.params, feed, size, known)
         return feed
 
     def _outward(self, data: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
@@ -317,7 +317,7 @@ class Fit(Diagnosable):
 
     def _means(self, data: Any, decode: bool = True) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         feed = self._feed(data)
-        return means.means(self._runtime, self._native, partial(self._by_rows, feed), decode)
+        return means.means_of_rows(self._runtime, self._native, partial(self._by_rows, feed), decode)
 
     def _by_rows(self, feed: Feed, function: Any, rows: int) -> dict[str, np.ndarray]:
         """What `function` gives for chunks of rows, joined along the data axis (1)."""

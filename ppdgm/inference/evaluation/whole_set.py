@@ -60,7 +60,7 @@ class Whole:
     log_weight: np.ndarray
 
 
-def whole(subject: Subject, k: int, name: str) -> Whole:
+def draw_whole_set(subject: Subject, k: int, name: str) -> Whole:
     """Draws of the guide for all rows: shared latents are drawn once, and each row's latents given those.
 
     Args:
@@ -100,7 +100,7 @@ def whole(subject: Subject, k: int, name: str) -> Whole:
 
 def log_evidence(subject: Subject, k: int) -> LogEvidence:
     """The importance-weighted bound of all rows together; see `LogEvidence`."""
-    terms = whole(subject, k, "evidence").log_weight[:, None]
+    terms = draw_whole_set(subject, k, "evidence").log_weight[:, None]
     value, error, bias = (float(v[0]) for v in log_mean(terms))
     return LogEvidence(value, error, bias, float(pareto_k(terms)[0]), k, subject.size)
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from ppdgm.errors import DataError, PpdgmError
 from ppdgm.inference.inputs.feed import Feed
-from ppdgm.inference.inputs.row_independence import PARTICLES, moved, turned
+from ppdgm.inference.inputs.row_independence import PARTICLES, first_difference, turned
 
 
-def check_known(
+def check_own_rows(
     runtime: Any, params: Mapping[str, np.ndarray], feed: Feed, size: int, known: Callable[[], bool]
 ) -> None:
     """Refuse data that a pair, such as an autoguide with latents of each row, has no parameters for.
@@ -76,9 +76,9 @@ def _goes_by_place(runtime: Any, params: Mapping[str, np.ndarray], feed: Feed, s
         return False  # a latent that is summed over can't be held
     try:
         held = read(0, given)
-        if not sure and moved(held, read(0, given, 1), (0, 0)) is not None:
+        if not sure and first_difference(held, read(0, given, 1), (0, 0)) is not None:
             return False
-        return moved(held, read(1, {n: turned(v) for n, v in given.items()}), (0, 0), (0, 1)) is not None
+        return first_difference(held, read(1, {n: turned(v) for n, v in given.items()}), (0, 0), (0, 1)) is not None
     except (PpdgmError, NotImplementedError):  # only its own draws can be scored, as for a one-way flow
         return False
 

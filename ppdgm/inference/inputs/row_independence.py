@@ -34,7 +34,7 @@ def check_apart(runtime: Any, first: Mapping[str, np.ndarray], feed: Feed) -> No
     Raises:
         ProgramError: with the site.
     """
-    look = _Look(runtime, runtime.put(stirred(first, runtime.tracer.labels)), feed)
+    look = _ChangedRows(runtime, runtime.put(stirred(first, runtime.tracer.labels)), feed)
     try:
         own = look.read(look.rows, {})
         given = {n: v for n, v in own.values.items() if v.shape[:2] == look.shape or _shared(n, v, own)}
@@ -47,18 +47,18 @@ def check_apart(runtime: Any, first: Mapping[str, np.ndarray], feed: Feed) -> No
             other = look.read(*look.changed(given, at))
             if drawn and not _same_draws(own, other, at):
                 continue
-            if (site := moved(own, other, at)) is not None:
+            if (site := first_difference(own, other, at)) is not None:
                 alone = look.read(*look.changed(given, at, particles=False))
-                raise mistakes.mixed(site, "row" if moved(own, alone, at) else "particle")
+                raise mistakes.mixed(site, "row" if first_difference(own, alone, at) else "particle")
         if not drawn and _may_go_by_place(runtime, first, feed):
             shifted = look.read(np.roll(look.rows, 1), {n: turned(v) for n, v in given.items()})
-            if (site := moved(own, shifted, (0, 0), (0, 1))) is not None:
+            if (site := first_difference(own, shifted, (0, 0), (0, 1))) is not None:
                 raise pair_mistakes.by_place(site, feed.size)
     except NotImplementedError:
         return  # a density can't be read here: the first reading reports it, if it matters
 
 
-class _Look:
+class _ChangedRows:
     """Readings of some rows, in which all rows but one can be changed."""
 
     def __init__(self, runtime: Any, params: Any, feed: Feed):
@@ -131,7 +131,7 @@ def _at(terms: np.ndarray, place: tuple[int, int]) -> float:
     return float(np.broadcast_to(terms, (PARTICLES, terms.shape[-1]))[place[0], place[1] if terms.shape[-1] > 1 else 0])
 
 
-def moved(own: Trace, other: Trace, at: tuple[int, int], there: tuple[int, int] | None = None) -> str | None:
+def first_difference(own: Trace, other: Trace, at: tuple[int, int], there: tuple[int, int] | None = None) -> str | None:
     """The first site whose terms differ at one place; `there` is the place in the other trace, if it is another one."""
     for (name, *terms), (_, there_too) in zip(_terms(own), _terms(other), strict=True):
         a, b = _at(terms[0], at), _at(there_too, there or at)

@@ -50,7 +50,7 @@ def check_support(
     feed.check_known()
     if _looks_itself(program):
         return
-    look = _Look(runtime, params, feed, rounded)
+    look = _Checks(runtime, params, feed, rounded)
     if runtime.facts is None:
         runtime.facts = [o for o in look.observed() if o.support is not None]
     sites = [o for o in runtime.facts if not o.bounds or o.bounds[0] in (("data", "params") if training else ("data",))]
@@ -71,7 +71,7 @@ def _looks_itself(program: Any) -> bool:
     return all(type(p).__module__.startswith(OWN) for p in parts if isinstance(p, Likelihood))
 
 
-class _Look:
+class _Checks:
     """The checks of a program and its data."""
 
     def __init__(self, runtime: Any, params: Mapping[str, np.ndarray], feed: Feed, rounded: bool):

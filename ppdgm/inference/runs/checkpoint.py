@@ -64,7 +64,7 @@ def checksum(content: bytes) -> str:
     return content[place : place + len(_BLANK)].decode()
 
 
-def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays and page of the checkpoint file at `path`; raises as `unpack` does."""
     try:
         return unpack(path.read_bytes(), path)
@@ -98,7 +98,7 @@ def matching(
     return {n: np.asarray(v) for n, v in got.items()}
 
 
-def check_alike(expected: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray]) -> None:
+def check_same_arrays(expected: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray]) -> None:
     """Refuse arrays whose names, shapes and types differ from those of others.
 
     Libraries rely on these: torch's fused optimisers write past the end of a state that is smaller than its parameter.

@@ -39,7 +39,7 @@ from ppdgm.inference.runs.layout import (
     lock,
 )
 from ppdgm.inference.runs.page import check_page
-from ppdgm.inference.runs.recipe import Recipe, check_format, read_table
+from ppdgm.inference.runs.recipe import Recipe, check_format, read_recipe
 
 KEPT = 2  # checkpoints: the last two
 CSV_ROWS = 10_000
@@ -251,7 +251,7 @@ def open_saved(file: Path, to_resume: bool = False) -> tuple[dict[str, np.ndarra
         CheckpointError: damaged, not from a run, of a newer version, or with a recipe that was changed since.
     """
     try:
-        arrays, page = checkpoint.read(file)
+        arrays, page = checkpoint.read_checkpoint(file)
     except CheckpointError as error:
         raise CheckpointError(f"{error}{_offer(file)}") from None
     check_page(page, file)
@@ -278,7 +278,7 @@ def _offer(file: Path) -> str:
     for other in reversed(checkpoints_in(folder)):
         if other != file:
             try:
-                checkpoint.read(other)
+                checkpoint.read_checkpoint(other)
             except CheckpointError:
                 continue
             return (
@@ -291,7 +291,7 @@ def _offer(file: Path) -> str:
 def _check_recipe(path: Path, trained: Mapping[str, Any]) -> None:
     """Refuse a recipe that is not the trained one; only the place of the data and the length of training may change."""
     try:
-        table = read_table(path)
+        table = read_recipe(path)
         check_format(table)
     except SpecError as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None

@@ -93,7 +93,7 @@ class Recipe:
         )
 
 
-def read_table(path: str | Path) -> dict[str, Any]:
+def read_recipe(path: str | Path) -> dict[str, Any]:
     """The tables of a recipe file.
 
     Raises:

@@ -19,7 +19,7 @@ from ppdgm.inference.engines.svi import SVI
 from ppdgm.inference.evaluation.result import Fit
 from ppdgm.inference.runs.folder import find_saved, open_saved
 from ppdgm.inference.runs.layout import CHECKPOINTS, as_path, check_free
-from ppdgm.inference.runs.recipe import Recipe, read_table
+from ppdgm.inference.runs.recipe import Recipe, read_recipe
 from ppdgm.inference.runs.settings import Training
 from ppdgm.inference.training.job import Callback, Job, Saved
 from ppdgm.inference.training.no_effect import check_folder
@@ -219,7 +219,7 @@ def resume(
 def _resumed_recipe(folder: Path, page: Mapping[str, Any], program: Any, classes: Iterable[Any]) -> Recipe:
     """The recipe that was trained; where data are, and how long to train, are taken from the folder's recipe."""
     table = dict(page["recipe"])
-    now = read_table(folder / "recipe.toml") if (folder / "recipe.toml").is_file() else table
+    now = read_recipe(folder / "recipe.toml") if (folder / "recipe.toml").is_file() else table
     length = {n: v for n, v in now.get("training", {}).items() if n in ("epochs", "steps")}
     kept = {n: v for n, v in table["training"].items() if n not in ("epochs", "steps")}
     table = {**table, "training": {**kept, **length}, **({"data": now["data"]} if "data" in now else {})}

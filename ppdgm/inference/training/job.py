@@ -22,7 +22,7 @@ from ppdgm.inference.evaluation.pair_draws import rows_of
 from ppdgm.inference.evaluation.result import Fit, values_of
 from ppdgm.inference.inputs.batches import Batches
 from ppdgm.inference.inputs.feed import Feed
-from ppdgm.inference.inputs.own_rows import check_known, fingerprint
+from ppdgm.inference.inputs.own_rows import check_own_rows, fingerprint
 from ppdgm.inference.inputs.parameters import as_params
 from ppdgm.inference.inputs.row_independence import check_apart, stirred
 from ppdgm.inference.inputs.stray_noise import check_quiet, noise_of
@@ -287,7 +287,7 @@ class Job:
             if self.held_out is not None:
                 known = lambda: fingerprint(self.held_out or {}) == fingerprint(self.fields)
                 first, held = stirred(self.first, self.runtime.tracer.labels), Feed(self.runtime, self.held_out)
-                check_known(self.runtime, first, held, self.feed.size, known)
+                check_own_rows(self.runtime, first, held, self.feed.size, known)
             if self.held_out is not None or self.recipe.training.diagnose_epochs is not None:
                 check_quiet(self.runtime, self._stirred(), self.feed)
             now, width = hyperparameters_of(engine, np.zeros(1)), self._width()

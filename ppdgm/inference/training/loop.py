@@ -22,7 +22,7 @@ from ppdgm.inference.runs.progress import Display, Progress
 from ppdgm.inference.runs.recorder import Recorder
 from ppdgm.inference.runs.settings import Training
 from ppdgm.inference.training.monitor import Monitor
-from ppdgm.inference.training.non_finite import ADVICE, describe, diverged
+from ppdgm.inference.training.non_finite import ADVICE, describe_non_finite, diverged
 from ppdgm.inference.training.unused_latents import Unused
 from ppdgm.inference.training.validation import Validation
 from ppdgm.language.trainer import Trainer
@@ -116,10 +116,10 @@ class Run:
             CheckpointError: it is another run's, or not complete.
         """
         state, history, best = (checkpoint.group(arrays, n) for n in ("trainer", "history", "best"))
-        checkpoint.check_alike(self.trainer.state_like(state), state)
+        checkpoint.check_same_arrays(self.trainer.state_like(state), state)
         self._check_history(history, page)
         if best:
-            checkpoint.check_alike(self.trainer.values(), best)
+            checkpoint.check_same_arrays(self.trainer.values(), best)
         self.trainer.restore(state)
         if page["step"] and not self.trainer.finite():
             raise CheckpointError("its numbers are not finite.")
@@ -274,7 +274,7 @@ class Run:
             plan, data = self.feed.stretch(self._plan(step, 1))
             rows, _ = self.batches.rows(step, 1, 1)
             terms, gradients = self.trainer.diagnose(plan, data)
-            message = describe(step, terms, gradients, rows[0])
+            message = describe_non_finite(step, terms, gradients, rows[0])
             self.display.warn(f"{message} {ADVICE}" if not self.skipped else message)
             self.recorder.note(message)
         self.trainer.skip()

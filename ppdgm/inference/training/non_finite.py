@@ -30,7 +30,7 @@ def diverged(history: Mapping[str, np.ndarray]) -> str:
     return f"Training diverged: the ELBO was {first:.4g} nats per row at the start, and {last:.4g} at the end."
 
 
-def describe(step: int, terms: Trace, gradients: Mapping[str, np.ndarray], rows: np.ndarray) -> str:
+def describe_non_finite(step: int, terms: Trace, gradients: Mapping[str, np.ndarray], rows: np.ndarray) -> str:
     """One line: the first quantity of the step that is not finite, where, and for which rows.
 
     Args:

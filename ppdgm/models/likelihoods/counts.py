@@ -88,7 +88,7 @@ class NegativeBinomial(Counts):
             P,
             mean,
             lambda x: log_negative_binomial(P, x, mean, log_mean, theta),
-            lambda random, shape: draw(P, random, shape, mean, theta),
+            lambda random, shape: draw_negative_binomial(P, random, shape, mean, theta),
             lambda: mean,
             "nonnegative_integer",
         )
@@ -123,13 +123,13 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
             return xp.where(x == 0, xp.logaddexp(log_more, counted), counted)
 
         def sample(random: Any, shape: tuple[int, ...]) -> Array:
-            counted = draw(P, random, shape, mean, theta)
+            counted = draw_negative_binomial(P, random, shape, mean, theta)
             return xp.where(random.uniform(shape) < P.activation("sigmoid", logit), 0.0, counted)
 
         return independent(P, h, log_prob, sample, lambda: mean * xp.exp(log_kept), "nonnegative_integer")
 
 
-def draw(P: Vocabulary, random: Any, shape: tuple[int, ...], mean: Array, theta: Array) -> Array:
+def draw_negative_binomial(P: Vocabulary, random: Any, shape: tuple[int, ...], mean: Array, theta: Array) -> Array:
     """A draw of a Poisson whose rate is drawn from a Gamma with shape θ and mean μ."""
     rate = random.gamma(theta, shape) / theta * mean
     return random.poisson(P.xp.clip(rate, None, _MOST_RATE), shape)

@@ -30,7 +30,7 @@ class DiscretisedLogistic(Levels, LocationScaleLikelihood):
             P,
             loc,
             lambda x: log_mass(P, x, loc, scale, self.levels),
-            lambda random, shape: draw(P, random, shape, loc, scale, self.levels),
+            lambda random, shape: draw_level(P, random, shape, loc, scale, self.levels),
             lambda: mean_level(P, loc, scale, self.levels),
             (0, self.levels - 1),
         )
@@ -66,7 +66,7 @@ class MixtureOfDiscretisedLogistics(Levels):
         def sample(random: Any, shape: tuple[int, ...]) -> Array:
             chosen = xp.argmax(log_weights + random.gumbel((*shape, self.components)), axis=-1)
             of = lambda each: xp.sum(each * P.one_hot(chosen, self.components), axis=-1)
-            return draw(P, random, shape, of(loc), of(scale), self.levels)
+            return draw_level(P, random, shape, of(loc), of(scale), self.levels)
 
         def mean() -> Array:
             return xp.sum(xp.exp(log_weights) * mean_level(P, loc, scale, self.levels), axis=-1)
@@ -87,7 +87,7 @@ def log_mass(P: Vocabulary, x: Array, loc: Array, scale: Array, levels: int) -> 
     return -xp.where(first, 0.0, below) - xp.where(last, 0.0, above) + xp.where(first | last, 0.0, width)
 
 
-def draw(P: Vocabulary, random: Any, shape: tuple[int, ...], loc: Array, scale: Array, levels: int) -> Array:
+def draw_level(P: Vocabulary, random: Any, shape: tuple[int, ...], loc: Array, scale: Array, levels: int) -> Array:
     """The level that is nearest to a draw of the logistic."""
     xp, u = P.xp, random.uniform(shape)
     c = loc + scale * (xp.log(u) - xp.log1p(-u))
