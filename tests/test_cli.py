@@ -246,7 +246,7 @@ MISTAKES = {
     "a path to nowhere": (["fit", "no/where"], 2, ["no/where"]),
     "not from a run": (["fit", "./folder"], 2, ["no recipe.toml"]),
     "out is a file": (["fit", "vae", "--out", "x.npy", "--steps", 1], 5, ["x.npy is a file"]),
-    "out is taken": (["fit", "vae", "--out", "folder", "--steps", 1], 5, ["folder holds files"]),
+    "out is taken": (["fit", "vae", "--out", "folder", "--steps", 1], 5, ["folder has files"]),
     "out that can't be made": (["fit", "vae", "--out", "/proc/x", "--steps", 1], 5, ["/proc/x can't be made"]),
     "new that can't be written": (["new", "/proc/x.py"], 5, ["/proc/x.py: No such file"]),
     "no run": (["evaluate", "nowhere"], 5, ["nowhere", "no such run"]),
