@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from enumerated import (
+    ALL,
     SITES,
     After,
     Child,
@@ -24,6 +25,7 @@ from scipy.stats import norm
 from ppdgm.inference.engines import bounds
 from ppdgm.language.reader import Gradients
 from ppdgm.models import MLP, SemiSupervisedVAE
+from ppdgm.program import Program
 
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 every_kind = pytest.mark.parametrize("kind", SITES, ids=lambda kind: kind.__name__)
@@ -235,3 +237,53 @@ def test_labels_train_the_classifier_alone_where_only_they_speak(backend):
         moved, _ = train(backend, m2(alpha=alpha), data, dict(first), steps=1)
         changed = {n.partition(".")[0] for n in first if (moved[n] != first[n]).any()}
         assert ("classifier" in changed) == moves and {"encoder", "decoder"} <= changed
+
+
+# --- masks ---------------------------------------------------------------------------------------------------------
+
+
+class Masked(Program):
+    """c ~ Cat, x|c ~ N, each under a mask for each row or number; c is summed out, or in the guide."""
+
+    guided: bool
+
+    def build(self, c):
+        c.param("prior", (3,))
+        c.param("mean", (3, 2))
+        c.param("guess", (3,))
+
+    def model(self, P, x, known, seen):
+        with P.plate("data", x):
+            c = P.sample("c", P.dist.Categorical(logits=self.rows(P, "prior", x)).mask(known > 0), infer=ALL)
+            normal = P.dist.Normal(P.one_hot(c, 3) @ P.param("mean"), P.full((2,), 1.0))
+            P.sample("x", normal.mask(seen > 0).to_event(1), obs=x)
+
+    def guide(self, P, x, known, seen):
+        with P.plate("data", x):
+            if self.guided:
+                P.sample("c", P.dist.Categorical(logits=self.rows(P, "guess", x)).mask(known > 0), infer=ALL)
+
+    def rows(self, P, name, x):
+        return P.param(name) + 0.0 * x[..., :1]
+
+
+@pytest.mark.parametrize("guided", [True, False], ids=["in the guide", "summed out"])
+@every_backend
+def test_a_masked_site_that_is_enumerated_adds_nothing(backend, guided):
+    """A row of which nothing is known has log p = 0, and not log S: c is then at its first value."""
+    rng = np.random.default_rng(5)
+    params = {n: rng.normal(size=s) for n, s in (("prior", 3), ("mean", (3, 2)), ("guess", 3))}
+    known, seen = np.array([1.0, 1.0, 0.0, 0.0]), np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
+    data = {"x": rng.normal(size=(4, 2)), "known": known, "seen": seen}
+    with precision("float64"):
+        found = run_trace(get_runtime(backend, Masked(guided=guided)), params, data, 2)
+    given = (norm.logpdf(data["x"][:, None], params["mean"]) * seen[:, None]).sum(-1)  # [4, 3]
+    prior, q = log_softmax(params["prior"]), log_softmax(params["guess"])
+    log_p = np.where(known > 0, np.logaddexp.reduce(given + prior, axis=1), given[:, 0])
+    np.testing.assert_allclose(bounds.log_weights(found, np), np.stack([log_p] * 2), atol=1e-12)
+    elbo = np.where(known > 0, (np.exp(q) * (given + prior - q)).sum(1), given[:, 0]) if guided else log_p
+    np.testing.assert_allclose(bounds.elbo(found, np), np.stack([elbo] * 2), atol=1e-12)
+    single = {n: v.astype("float32") for n, v in params.items()}
+    data32 = {n: v.astype("float32") for n, v in data.items()}
+    moved, _ = train(backend, Masked(guided=guided), data32, dict(single), steps=1)
+    assert all(np.isfinite(v).all() for v in moved.values()) and (moved["mean"] != single["mean"]).any()

@@ -395,7 +395,27 @@ def fixed_guide(x):
         pyro.sample("z", pyro.distributions.Normal(loc, 1.0))
 
 
+class Moments(Program):
+    """x ~ N(0, 1), with a small penalty on the mean of a·x: of all rows of the minibatch, or of each row."""
+
+    alone: bool = False
+
+    def build(self, context):
+        context.param("a", (), normal(1.0))
+
+    def model(self, P, x):
+        with P.plate("data", x):
+            scaled = P.param("a") * x
+            mean = P.xp.mean(scaled, axis=-1) if self.alone else P.xp.mean(scaled) + 0 * x[:, 0]
+            P.penalty("moment", 1e-6 * mean**2)
+            P.sample("x", P.dist.Normal(0.0 * x, P.full((), 1.0)).to_event(1), obs=x)
+
+    def guide(self, P, x):
+        pass
+
+
 REFUSED = {
+    "a penalty": (Moments, SVI(), BACKENDS, "penalty 'moment' of a row depends on the other rows"),
     "hmc": (lambda: vae_with(NET), MonteCarloEM(sampler=HMC()), BACKENDS, "HMC moves the minibatch's latents together"),
     "batch norm": (lambda: vae_with(torch_net(torch.nn.BatchNorm1d(4))), SVI(), ["pyro"], "BatchNorm1d computes"),
     "a buffer that moves": (lambda: vae_with(torch_net(Counts(True))), SVI(), ["pyro"], "changes the buffer .*seen"),
@@ -420,6 +440,21 @@ def test_batch_norms_without_running_means_mix_the_rows(accumulate):
     program, x = vae_with(torch_net(torch.nn.BatchNorm1d(4, track_running_stats=False))), np.eye(8, 3, dtype="float32")
     with pytest.raises(ProgramError, match="the data's rows are mixed"):
         ppdgm.fit(program, x, steps=1, batch_size=4, accumulate=accumulate, backend="pyro", progress=False)
+
+
+@both
+def test_penalties_of_each_row_add_up(backend):
+    x = RNG.random((8, 3)).astype("float32")
+    whole, pieces = (
+        ppdgm.fit(
+            Moments(alone=True), x, steps=1, optimiser="sgd", learning_rate=1e5, accumulate=n, backend=backend,
+            progress=False,
+        ).params["a"]
+        for n in (1, 2)
+    )  # fmt: skip
+    first = Moments().initialise(0)["a"]
+    assert whole == pytest.approx(first * (1 - 0.2 * (x.mean(1) ** 2).mean()), rel=1e-5)
+    assert pieces == pytest.approx(whole, rel=1e-5)
 
 
 def test_buffers_that_stay_are_no_matter():

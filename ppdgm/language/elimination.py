@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ppdgm.errors import ProgramError
-from ppdgm.language.enumeration import LogSumExp
+from ppdgm.language.enumeration import LogSumExp, clamped
 from ppdgm.language.vocabulary import Array
 
 
@@ -85,8 +85,8 @@ class Sums:
 
         The terms that depend on c become one: of the observed site among them, or of the last latent. Others become 0.
         """
-        clamped = {n: self._clamped(log_p[n], axis) for n, axis in self.own.items()}
-        return self._eliminate({**log_p, **clamped}, self.own, observed)
+        own = {n: self._clamped(log_p[n], axis) for n, axis in self.own.items()}
+        return self._eliminate({**log_p, **own}, self.own, observed)
 
     def expect(self, name: str, term: Term, further: int = 0) -> Term:
         """A term's expectation under the guide's sites; `further` dimensions follow those of the plates."""
@@ -183,13 +183,8 @@ class Sums:
         return found
 
     def _clamped(self, term: Term, axis: int) -> Term:
-        """log-probabilities; masked ones, 0 for all values, become those of a site that has its first value."""
-        xp, log_prob = self.xp, term.log_prob
-        if not _depends(log_prob, axis):
-            return term
-        masked = xp.all(log_prob == 0.0, axis=axis, keepdims=True)
-        others = xp.cumulative_sum(xp.ones_like(log_prob), axis=axis) > 1.0
-        return Term(xp.where(masked & others, -float("inf"), log_prob), term.plates)
+        """A term whose masked rows have all their probability at the site's first value."""
+        return Term(clamped(term.log_prob, axis, self.xp), term.plates)
 
 
 def at_values(x: Array, chosen: Mapping[int, Array], xp: Any, further: int = 0) -> Array:

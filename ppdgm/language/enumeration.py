@@ -75,6 +75,19 @@ def leading(shape: tuple[int, ...], sizes: Mapping[str, int]) -> tuple[int, ...]
     return lead if fits else ()
 
 
+def clamped(log_prob: Array, axis: int, xp: Any) -> Array:
+    """A site's log-probabilities over its values; masked ones, 0 for all values, become those of its first value.
+
+    Its probabilities must sum to 1: with 0 for all S values, a masked row would gain log S.
+    """
+    if log_prob.ndim < -axis or log_prob.shape[axis] == 1:
+        return log_prob
+    before = (slice(None),) * (log_prob.ndim + axis)
+    first, others = log_prob[(*before, slice(0, 1))], log_prob[(*before, slice(1, None))]
+    masked = xp.all(log_prob == 0.0, axis=axis, keepdims=True)
+    return xp.concat([first, xp.where(masked, -float("inf"), others)], axis=axis)
+
+
 def sum_out(
     log_p: Mapping[str, Array], observed: Iterable[str], names: list[str], first: int, xp: Any, logsumexp: LogSumExp
 ) -> Terms:
@@ -93,7 +106,8 @@ def sum_out(
     for i, name in reversed(list(enumerate(names))):
         axis = -(3 + first + i)
         inside = [n for n, t in terms.items() if t.ndim >= -axis and n != name]
-        total = logsumexp(sum((terms[n] for n in inside), start=terms.pop(name)), axis)
+        own = clamped(terms.pop(name), axis, xp)
+        total = logsumexp(sum((terms[n] for n in inside), start=own), axis)
         if not inside:
             continue  # nothing depends on it: its probabilities sum to 1
         home = next((n for n in inside if n in set(observed)), inside[-1])
@@ -146,7 +160,7 @@ def average(
         log_p, log_q, kl, penalties: [K, B], and [K or 1, B, D].
         log Σ_y p(x, z, y) / q(z|x, y): [K, B].
     """
-    log_probs = sum(log_q[n] for n in names)
+    log_probs = sum(clamped(log_q[n], -(3 + i), xp) for i, n in enumerate(names))
     possible = log_probs > -float("inf")
     probs = xp.exp(log_probs)
     axes = tuple(range(-2 - len(names), -2))

@@ -58,6 +58,35 @@ def check_apart(runtime: Any, first: Mapping[str, np.ndarray], feed: Feed) -> No
         return  # a density can't be read here: the first reading reports it, if it matters
 
 
+def mixing_penalty(runtime: Any, first: Mapping[str, np.ndarray], feed: Feed) -> str | None:
+    """The first penalty of a row that changes when the other rows change; None if there is none.
+
+    Args:
+        runtime: of the program.
+        first: its parameters' first values.
+        feed: of the data.
+    """
+    look = _ChangedRows(runtime, runtime.put(stirred(first, runtime.tracer.labels)), feed)
+    own = look.read(look.rows, {})
+    if not own.penalties:
+        return None
+    given = {n: v for n, v in own.values.items() if v.shape[:2] == look.shape or _shared(n, v, own)}
+    try:
+        own = look.read(look.rows, given)
+    except (PpdgmError, NotImplementedError):
+        given = {}
+    for at in ((1, look.shape[1] - 1), (0, 0)):
+        other = look.read(*look.changed(given, at, particles=False))
+        if len(given) < len(own.values) and not _same_draws(own, other, at):
+            continue
+        for name, a in (own.penalties or {}).items():
+            b = (other.penalties or {})[name]
+            size = max(np.abs(a).max(), np.abs(b).max())  # not 1 more: its weight in the loss may be small
+            if np.isfinite(size) and abs(_at(a, at) - _at(b, at)) > ALIKE * size:
+                return name
+    return None
+
+
 class _ChangedRows:
     """Readings of some rows, in which all rows but one can be changed."""
 

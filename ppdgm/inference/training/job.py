@@ -24,7 +24,7 @@ from ppdgm.inference.inputs.batches import Batches
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.inputs.own_rows import check_own_rows, fingerprint
 from ppdgm.inference.inputs.parameters import as_params
-from ppdgm.inference.inputs.row_independence import check_apart, stirred
+from ppdgm.inference.inputs.row_independence import check_apart, mixing_penalty, stirred
 from ppdgm.inference.inputs.stray_noise import check_quiet, noise_of
 from ppdgm.inference.inputs.support import check_support
 from ppdgm.inference.runs.checkpoint import matching
@@ -296,6 +296,9 @@ class Job:
             self.state, self.metrics = states_of(engine, width, scored), tuple(names) or EXACT_METRICS
             if self.recipe.training.accumulate > 1:
                 _check_state(self.runtime.batch_statistics(self.native, data, rows))
+                mixed = mixing_penalty(self.runtime, self.first, self.feed)
+                if mixed is not None and not noise_of(self.runtime, self._stirred(), self.feed):
+                    raise _in_pieces(mixed)
             if engine.controller(1) is not None:
                 mutual_information(self.runtime, self.native, self.feed, rows=2)  # the run will measure it
         except PpdgmError:
@@ -384,6 +387,15 @@ def _check_state(statistics: str | None) -> None:
             f"accumulate: {statistics}, and would see one piece at a time, so pieces give another step than the "
             "whole minibatch. Leave accumulate out, or use layer or group norm."
         )
+
+
+def _in_pieces(name: str) -> TrainingError:
+    """The error for a penalty that needs the whole minibatch."""
+    return TrainingError(
+        f"accumulate: penalty {name!r} of a row depends on the other rows of the minibatch, and would see one piece at "
+        "a time: a step of pieces is not that of the whole. Leave accumulate out, or make the penalty of a row from "
+        "that row only."
+    )
 
 
 def _check_mixed(recipe: Recipe) -> None:
