@@ -266,7 +266,7 @@ REFUSED = {
     "not discrete": (lambda P, x: P.dist.Normal(x[:, 0], 1.0), "Site 'y': Normal can't be enumerated"),
     "counts": (lambda P, x: P.dist.Poisson(P.xp.exp(x[:, 0])), "Site 'y': Poisson can't be enumerated"),
     "a vector": (lambda P, x: P.dist.Bernoulli(logits=x).to_event(1), "Site 'y': Independent can't be enumerated"),
-    "a large one-hot": (lambda P, x: P.dist.OneHotCategorical(logits=P.full((300_000,), 0.0)), "take 300000 joint"),
+    "a large one-hot": (lambda P, x: P.dist.OneHotCategorical(logits=P.full((300_000,), 0.0)), "sum over 300000 joint"),
 }
 
 
