@@ -43,7 +43,7 @@ class Tracer(ABC):
     scales: Mapping[str, float] = {}  # each pair has its own; a program has none
     state_names: frozenset[str] = frozenset()
     compiles: bool = True
-    still: ClassVar[Noise] = None
+    still: Noise = None
 
     @abstractmethod
     def initialise(self, seed: int, data: Mapping[str, Any], dtype: str) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class PairTracer(Tracer):
 
     def __init__(self, program: Any):
         self.program, self.plate = program, program.data_plate
+        self.still = jax.random.key(0)
         self.schedules: dict[str, Any] = {}  #: none: a plain pair has no steps
         self.labels: dict[str, str] = {}  #: of each parameter: "guide" if the guide has it, else "model"
         self.subsamples = False
