@@ -86,10 +86,10 @@ ENGINES: dict[str, tuple[str, str, str, str]] = {
         '"x": (torch.full_like(x, 0.5) < x)',
         "tests/test_by_hand.py -k noise and bits and pyro and not numpyro",
     ),
-    "knobs from the run's start": (
+    "hyperparameters from the run's start": (
         "ppdgm/inference/engines/engine.py",
-        "phase.engine.knobs(np.maximum(steps - phase.first, 0))",
-        "phase.engine.knobs(steps)",
+        "name: schedule(np.maximum(steps - phase.first, 0)).astype",
+        "name: schedule(steps).astype",
         "tests/test_schedules.py",
     ),
     "one E-step too many": (
@@ -140,10 +140,10 @@ ENGINES: dict[str, tuple[str, str, str, str]] = {
         "self.theta % 1 == 0",
         "tests/test_schedules.py",
     ),
-    "later is not later": (
-        "ppdgm/inference/engines/stages.py",
-        "return self.of(np.maximum(steps - self.first, 0))",
-        "return self.of(steps)",
+    "the end of a warm-up counted from its stage": (
+        "ppdgm/inference/engines/engine.py",
+        "max((p.first + s.reached() for p",
+        "max((s.reached() for p",
         "tests/test_schedules.py",
     ),
     "patience counts warm-up": (
@@ -160,7 +160,7 @@ ENGINES: dict[str, tuple[str, str, str, str]] = {
     ),
     "free bits without β": (
         "ppdgm/inference/engines/svi.py",
-        'return knobs["beta"] * (floored',
+        'return now["beta"] * (floored',
         "return (floored",
         "tests/test_pieces.py -k worth",
     ),
@@ -274,8 +274,8 @@ ENGINES: dict[str, tuple[str, str, str, str]] = {
     ),
     "pieces share their draws (numpyro)": (
         "ppdgm/backends/numpyro/loop.py",
-        'self._keys(row["key"], jnp.arange(self.pieces))',
-        'self._keys(row["key"], jnp.arange(self.pieces) * 0)',
+        'self._keys(row["key"], jnp.arange(self.settings.pieces))',
+        'self._keys(row["key"], jnp.arange(self.settings.pieces) * 0)',
         "tests/test_by_hand.py -k noise and draws and 2 and numpyro",
     ),
     "means of pieces without their shares": (
@@ -304,18 +304,18 @@ ENGINES: dict[str, tuple[str, str, str, str]] = {
     ),
     "clipped by element (pyro)": (
         "ppdgm/backends/pyro/step.py",
-        "torch.nn.utils.clip_grad_norm_(self.trained, self.clip_norm)",
+        "clip([p.grad for p in self.trained if p.grad is not None], self.clip_norm)",
         "torch.nn.utils.clip_grad_value_(self.trained, self.clip_norm)",
         "tests/test_by_hand.py -k stages_are and pyro and not numpyro",
     ),
     "average of the step before (pyro)": (
         "ppdgm/backends/pyro/loop.py",
-        "                history[i] = self._steps[self._now](data, index[i], weight[i], row, rates[i])\n"
+        "                history[i] = self._steps[j](data, index[i], weight[i], rows(j, i), rates[i])\n"
         "                if moving:\n"
         "                    torch._foreach_lerp_(moving, moved, 1.0 - (self.decay or 0.0))",
         "                if moving:\n"
         "                    torch._foreach_lerp_(moving, moved, 1.0 - (self.decay or 0.0))\n"
-        "                history[i] = self._steps[self._now](data, index[i], weight[i], row, rates[i])",
+        "                history[i] = self._steps[j](data, index[i], weight[i], rows(j, i), rates[i])",
         "tests/test_by_hand.py -k stages_are and pyro and not numpyro",
     ),
     "rates by the first of the stretch (pyro)": (
@@ -344,8 +344,8 @@ ENGINES: dict[str, tuple[str, str, str, str]] = {
     ),
     "temperature stays at its first value (pyro)": (
         "ppdgm/backends/pyro/loop.py",
-        "knobs[name][plan.count - 1])",
-        "knobs[name][0])",
+        "torch.as_tensor(values[plan.count - 1])",
+        "torch.as_tensor(values[0])",
         "tests/test_discrete_training.py -k pyro and not numpyro",
     ),
     "chunks of particles share their draws": (
@@ -368,14 +368,14 @@ ENGINES: dict[str, tuple[str, str, str, str]] = {
     ),
     "warm-up ends with the first schedule": (
         "ppdgm/inference/training/job.py",
-        "warm = max((s.reached() for s in schedules), default=0)",
-        "warm = min((s.reached() for s in schedules), default=0)",
+        "warm = max([last_reached(self.recipe.engine), *of_program])",
+        "warm = min([last_reached(self.recipe.engine), *of_program])",
         "tests/test_by_hand.py -k warm_up",
     ),
     "seed of the run is not that of draws": (
         "ppdgm/inference/training/job.py",
-        "self.native,\n            training.seed,",
-        "self.native,\n            0,",
+        "TrainerSettings(\n            training.seed,",
+        "TrainerSettings(\n            0,",
         "tests/test_by_hand.py -k seed and pyro and not numpyro",
     ),
 }
