@@ -11,7 +11,7 @@ from ppdgm.models import Likelihood, Posterior, Prior
 from ppdgm.testing.bench import against_standard, guide_log_density, objective
 from ppdgm.testing.broken import Broken, NotHere
 from ppdgm.testing.mass import Mass, limits, measure
-from ppdgm.testing.subject import DATA, HEADS, PARTICLES, Subject
+from ppdgm.testing.part_case import DATA, HEADS, PARTICLES, PartCase
 from ppdgm.testing.wrappers import Mixed
 
 INTEGRAL = 2e-3  #: by how much an integral or a sum may differ from 1
@@ -21,9 +21,9 @@ FEW = 25.0  #: cells with fewer expected draws are joined
 EXTREME = 50.0
 
 
-def density(subject: Subject, backend: str) -> str:
+def density(case: PartCase, backend: str) -> str:
     """It integrates, or sums, to 1 for each head."""
-    mass = subject.once(("mass", backend), lambda: measure(subject, backend))
+    mass = case.once(("mass", backend), lambda: measure(case, backend))
     off = np.abs(mass.total - 1)
     allowed = np.where(mass.error > 0, ERRORS * mass.error, INTEGRAL)
     told = f"{mass.how} = {mass.total[np.argmax(off - allowed)]:.5f}" + (
@@ -34,16 +34,16 @@ def density(subject: Subject, backend: str) -> str:
     return told
 
 
-def draws_follow_density(subject: Subject, backend: str) -> str:
+def draws_follow_density(case: PartCase, backend: str) -> str:
     """Draws follow the density, and the log-density that comes with a draw is that of its value."""
-    mass = subject.once(("mass", backend), lambda: measure(subject, backend))
+    mass = case.once(("mass", backend), lambda: measure(case, backend))
     told = _draws(mass)
-    if subject.one_way:
+    if case.one_way:
         return told
-    assert subject.alone is not None
-    bench = subject.bench(subject.alone, backend)
-    z, own = (a[:1000] for a in subject.draws(backend))
-    again = bench.score({"x": subject.heads}, z)
+    assert case.alone is not None
+    bench = case.bench(case.alone, backend)
+    z, own = (a[:1000] for a in case.draws(backend))
+    again = bench.score({"x": case.heads}, z)
     off = np.abs(again - own).max() / (1 + np.abs(own).max())
     if not off <= 1e-6:
         raise Broken(f"a draw's log-density and that of its value differ by {off:.1e}, relative; expected rounding.")
@@ -80,16 +80,16 @@ def _chi_square(expected: np.ndarray, found: np.ndarray) -> tuple[float, float]:
     return float(((f - e) ** 2 / np.maximum(e, 1e-12)).sum()), float(max(len(e) - 1, 0))
 
 
-def finite_at_extremes(subject: Subject, backend: str) -> str:
+def finite_at_extremes(case: PartCase, backend: str) -> str:
     """At heads and values of ±50, or at such inputs of a net, all terms and gradients are finite, in float32."""
-    if subject.alone is None:
-        return _net_extremes(subject, backend)
-    bench = subject.bench(subject.alone, backend)
-    shape, part = subject.alone.shape, subject.part
-    rng, heads = subject.rng(4), subject.heads
+    if case.alone is None:
+        return _net_extremes(case, backend)
+    bench = case.bench(case.alone, backend)
+    shape, part = case.alone.shape, case.part
+    rng, heads = case.rng(4), case.heads
     signs = rng.choice([-EXTREME, EXTREME], size=heads.shape)
     cases = {"heads of 50": heads * 0 + EXTREME, "heads of −50": heads * 0 - EXTREME, "heads of ±50": signs}
-    given = [np.full((1, HEADS, *shape), v) for v in _values(subject, backend)]
+    given = [np.full((1, HEADS, *shape), v) for v in _values(case, backend)]
     if isinstance(part, Prior):
         cases = {"values of ±50": heads}
     run = bench.differentiable(guide_log_density, 1, dtype="float32")
@@ -107,11 +107,11 @@ def finite_at_extremes(subject: Subject, backend: str) -> str:
     return f"finite in {looked} cases"
 
 
-def _net_extremes(subject: Subject, backend: str) -> str:
-    run = subject.bench(subject.program, backend).differentiable(objective, 1, kl=True, dtype="float32")
-    signs = subject.rng(4).choice([-EXTREME, EXTREME], size=(1, DATA, *subject.inputs))
+def _net_extremes(case: PartCase, backend: str) -> str:
+    run = case.bench(case.program, backend).differentiable(objective, 1, kl=True, dtype="float32")
+    signs = case.rng(4).choice([-EXTREME, EXTREME], size=(1, DATA, *case.inputs))
     for where, z in (("50", 0 * signs + EXTREME), ("−50", 0 * signs - EXTREME), ("±50", signs)):
-        value, gradients = run(subject.data, {"z": z})
+        value, gradients = run(case.data, {"z": z})
         _check_finite(f"inputs of {where}", value, {**gradients["params"], **gradients["given"]})
     return "finite in 3 cases"
 
@@ -124,15 +124,15 @@ def _pathwise(run: object, x: np.ndarray) -> bool:
     return True
 
 
-def _values(subject: Subject, backend: str) -> list[float]:
+def _values(case: PartCase, backend: str) -> list[float]:
     """Numbers with which a whole value is filled: ±50 and 0, or numbers that a likelihood accepts."""
-    part = subject.part
-    if subject.one_way or getattr(part, "family", "real") != "real":
+    part = case.part
+    if case.one_way or getattr(part, "family", "real") != "real":
         return []
     if not isinstance(part, Likelihood):
         return [-EXTREME, 0.0, EXTREME]
-    z, _ = subject.draws(backend)
-    low, high = limits(subject, z)
+    z, _ = case.draws(backend)
+    low, high = limits(case, z)
     inside = [v for v in (-EXTREME, EXTREME) if low <= v <= high]
     return [*(v for v in (low, high) if np.isfinite(v)), *inside, float(z.ravel()[0])]
 
@@ -150,30 +150,30 @@ def _check_finite(place: str, value: float, gradients: dict[str, np.ndarray]) ->
             )
 
 
-def leading_dimensions(subject: Subject, backend: str) -> str:
+def leading_dimensions(case: PartCase, backend: str) -> str:
     """Heads [B, …], [K, B, …] and [M, …] give the same numbers."""
-    alone = subject.alone
+    alone = case.alone
     assert alone is not None
     if "particles" not in type(alone).model_fields:
         raise NotHere("a prior reads no head")
-    bench, wide = (subject.bench(a, backend) for a in (alone, alone.replace(particles=True)))
-    heads = subject.rng(5).normal(size=(HEADS, PARTICLES, *subject.head_shape))
-    if subject.one_way:
+    bench, wide = (case.bench(a, backend) for a in (alone, alone.replace(particles=True)))
+    heads = case.rng(5).normal(size=(HEADS, PARTICLES, *case.head_shape))
+    if case.one_way:
         wide.draws({"x": heads}, PARTICLES)
         return "heads [K, B, …] are drawn from"
-    z = subject.elsewhere[:PARTICLES]
+    z = case.elsewhere[:PARTICLES]
     expected = [bench.score({"x": heads[:, k]}, z[k : k + 1])[0] for k in range(PARTICLES)]
     _same("heads [K, B, …]", wide.trace({"x": heads}, PARTICLES, {"z": z}).log_q["z"], np.stack(expected))
-    if not isinstance(subject.part, Posterior) or subject.part.family != "real":
+    if not isinstance(case.part, Posterior) or case.part.family != "real":
         return "heads [K, B, …] as [B, …]"
-    _same("heads [M, …] at values [K, B, 1, …]", *_mixed(subject, backend, z))
+    _same("heads [M, …] at values [K, B, 1, …]", *_mixed(case, backend, z))
     return "heads [K, B, …] and [M, …] as [B, …]"
 
 
-def _mixed(subject: Subject, backend: str, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    assert subject.alone is not None and isinstance(subject.part, Posterior)
-    bench, heads = subject.bench(subject.alone, backend), subject.heads
-    mixed = subject.bench(Mixed(part=subject.part, shape=subject.alone.shape), backend)
+def _mixed(case: PartCase, backend: str, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    assert case.alone is not None and isinstance(case.part, Posterior)
+    bench, heads = case.bench(case.alone, backend), case.heads
+    mixed = case.bench(Mixed(part=case.part, shape=case.alone.shape), backend)
     found = mixed.trace({"x": heads}, PARTICLES, {"z": z}).log_p["z"]
     each = [bench.score({"x": np.roll(heads, i, axis=0)}, z) for i in range(HEADS)]
     return found, logsumexp(each, axis=0)

@@ -13,8 +13,8 @@ from ppdgm.registry import INSTALL
 from ppdgm.specs import Spec
 from ppdgm.testing import alone, flows, gradients, moments, whole
 from ppdgm.testing.broken import Broken, NotHere
+from ppdgm.testing.part_case import DataOf, PartCase
 from ppdgm.testing.report import Report, Result
-from ppdgm.testing.subject import DataOf, Subject
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Invariant:
     """A property that must hold.
 
     Attributes:
-        look: (subject) or (subject, backend) -> what was measured, as text; raises `Broken` or `NotHere`.
+        look: (case) or (case, backend) -> what was measured, as text; raises `Broken` or `NotHere`.
         of: the families of specs that it applies to.
     """
 
@@ -109,7 +109,7 @@ def check(
     skip = (skip,) if isinstance(skip, str) else tuple(skip)
     if unknown := [n for n in skip if n not in INVARIANTS]:
         raise PpdgmError(f"skip: no invariant is called {unknown[0]!r}. {nearest(unknown[0], INVARIANTS)}")
-    subject = Subject(
+    case = PartCase(
         spec=part,
         shape=tuple(shape or (2,)),
         inputs=tuple(inputs or (3,)),
@@ -120,11 +120,11 @@ def check(
         backends=tuple(backends or INSTALL),
     )
     if isinstance(part, Program):
-        _ = subject.data  # bad data are refused before anything is checked
-    results = [Result("backend", name, None, reason) for name, reason in subject.missing.items()]
+        _ = case.data  # bad data are refused before anything is checked
+    results = [Result("backend", name, None, reason) for name, reason in case.missing.items()]
     for name, invariant in INVARIANTS.items():
         if isinstance(part, invariant.of):
-            results += _look(name, invariant, subject, name in skip)
+            results += _look(name, invariant, case, name in skip)
     report = Report(repr(part), tuple(results))
     if raises and not report.passed:
         causes: dict[str, list[str]] = {}
@@ -135,10 +135,10 @@ def check(
     return report
 
 
-def _look(name: str, invariant: Invariant, subject: Subject, skipped: bool) -> list[Result]:
+def _look(name: str, invariant: Invariant, case: PartCase, skipped: bool) -> list[Result]:
     """The results of one invariant. An exception of a part is a failure, and the check goes on."""
     found = []
-    for where in subject.backends if invariant.each else ("both",):
+    for where in case.backends if invariant.each else ("both",):
         if skipped:
             found.append(Result(name, where, None, "skipped"))
             continue
@@ -146,7 +146,7 @@ def _look(name: str, invariant: Invariant, subject: Subject, skipped: bool) -> l
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about numbers that are not finite: these are reported anyway
-                told = invariant.look(subject, where) if invariant.each else invariant.look(subject)
+                told = invariant.look(case, where) if invariant.each else invariant.look(case)
         except Broken as error:
             passed, told = False, str(error)
         except NotHere as error:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from ppdgm.testing.broken import Broken, NotHere
-from ppdgm.testing.subject import Subject
+from ppdgm.testing.part_case import PartCase
 
 POINTS, STEP = 16, 1e-5
 REACH = 5.0  #: the inverse is checked for |x| up to this
 ROUND_TRIP = 1e-4
 
 
-def jacobian(subject: Subject, backend: str) -> str:
+def jacobian(case: PartCase, backend: str) -> str:
     """log |det J| agrees with numerical derivatives, in float64."""
-    assert subject.flow is not None
-    bench, data = subject.bench(subject.flow, backend), flow_points(subject)
+    assert case.flow is not None
+    bench, data = case.bench(case.flow, backend), flow_points(case)
     d = data["x"].shape[1]
     found = bench.means(data)
     steps = STEP * np.concatenate([np.eye(d), -np.eye(d)])
@@ -35,14 +35,14 @@ def jacobian(subject: Subject, backend: str) -> str:
     return f"log |det J| within {off:.0e} of numerical derivatives"
 
 
-def inverse(subject: Subject, backend: str) -> str:
+def inverse(case: PartCase, backend: str) -> str:
     """The inverse undoes the flow for |x| ≤ 5, in float32, and its log-determinant is minus that of the flow."""
-    assert subject.flow is not None
-    if subject.one_way:
+    assert case.flow is not None
+    if case.one_way:
         raise NotHere("no inverse is known")
-    data = flow_points(subject)
-    there = subject.bench(subject.flow, backend).means(data, "float32")
-    back = subject.bench(subject.flow.replace(inverse=True), backend).means(
+    data = flow_points(case)
+    there = case.bench(case.flow, backend).means(data, "float32")
+    back = case.bench(case.flow.replace(inverse=True), backend).means(
         {"x": there["y"], "context": data["context"]}, "float32"
     )
     off, slope = np.abs(back["y"] - data["x"]).max(), np.abs(back["log_det"] + there["log_det"]).max()
@@ -53,9 +53,9 @@ def inverse(subject: Subject, backend: str) -> str:
     return f"x within {off:.0e}, log-determinants within {slope:.0e}"
 
 
-def flow_points(subject: Subject) -> dict[str, np.ndarray]:
+def flow_points(case: PartCase) -> dict[str, np.ndarray]:
     """Points and contexts at which a flow is checked."""
-    rng = subject.rng(6)
-    width = int(np.prod(subject.shape))
+    rng = case.rng(6)
+    width = int(np.prod(case.shape))
     x = rng.uniform(-REACH, REACH, size=(POINTS, width))
-    return {"x": x, "context": rng.normal(size=(POINTS, max(1, subject.context_width)))}
+    return {"x": x, "context": rng.normal(size=(POINTS, max(1, case.context_width)))}

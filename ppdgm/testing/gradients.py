@@ -10,7 +10,7 @@ import numpy as np
 from ppdgm.models import Likelihood
 from ppdgm.testing.bench import guide_log_density, objective
 from ppdgm.testing.broken import Broken
-from ppdgm.testing.subject import PARTICLES, Subject
+from ppdgm.testing.part_case import PARTICLES, PartCase
 
 TOLERANCE, STEPS = 1e-6, (1e-5, 1e-6, 1e-7)
 NOTHING = 1e-10  #: a gradient up to this counts as zero
@@ -35,32 +35,32 @@ class Slope:
     moved: tuple[str, ...]
 
 
-def gradient(subject: Subject, backend: str) -> str:
+def gradient(case: PartCase, backend: str) -> str:
     """Everything that is trained gets a gradient: every parameter, and every number of a head."""
-    count, schedules = 0, subject.program.declarations().schedules
-    for slope in _slopes(subject, backend):
+    count, schedules = 0, case.program.declarations().schedules
+    for slope in _slopes(case, backend):
         _, gradients = slope.run(slope.arrays)
         for name, g in ((n, g) for group in slope.moved for n, g in gradients[group].items()):
             if not np.isfinite(g).all():
                 raise Broken(f"{slope.place}: the gradient of {name!r} is not finite.")
         reached = _reached(slope, gradients)
-        cut = [n for n, size in reached.items() if size <= NOTHING and n not in {*subject.still, *schedules}]
+        cut = [n for n, size in reached.items() if size <= NOTHING and n not in {*case.still, *schedules}]
         if cut:
             what = "some number of the head" if cut == ["head"] else ", ".join(map(repr, cut))
             raise Broken(
                 f"{slope.place}: no gradient reaches {what}. Is it used, and not behind stop_gradient? If it is known "
                 f"not to matter, say so: check(part, still={cut!r})."
             )
-        if moving := [n for n in subject.still if reached.get(n, 0.0) > NOTHING]:
+        if moving := [n for n in case.still if reached.get(n, 0.0) > NOTHING]:
             raise Broken(f"{moving[0]!r} is said to be still, but gets a gradient of {reached[moving[0]]:.1e}.")
         count += len(reached)
     return f"reaches {count} arrays"
 
 
-def slopes(subject: Subject, backend: str) -> str:
+def slopes(case: PartCase, backend: str) -> str:
     """Gradients agree with finite differences, in float64, along a random direction of each array."""
-    worst, rng = 0.0, subject.rng(7)
-    for slope in _slopes(subject, backend):
+    worst, rng = 0.0, case.rng(7)
+    for slope in _slopes(case, backend):
         _, gradients = slope.run(slope.arrays)
         for group, name in ((g, n) for g in slope.moved for n in slope.arrays[g] if slope.arrays[g][n].size):
             off, got, expected = _compare(slope, gradients[group][name], group, name, rng)
@@ -102,18 +102,18 @@ def _reached(slope: Slope, gradients: Groups) -> dict[str, float]:
     return {}
 
 
-def _slopes(subject: Subject, backend: str) -> Iterator[Slope]:
+def _slopes(case: PartCase, backend: str) -> Iterator[Slope]:
     """The objective of SVI, and log-densities at given values."""
-    bench = subject.bench(subject.program, backend)
-    run = subject.once(("objective", backend), lambda: bench.differentiable(objective, PARTICLES, kl=True))
-    arrays = {"params": dict(bench.params), "data": subject.data, "given": {}}
+    bench = case.bench(case.program, backend)
+    run = case.once(("objective", backend), lambda: bench.differentiable(objective, PARTICLES, kl=True))
+    arrays = {"params": dict(bench.params), "data": case.data, "given": {}}
     yield Slope("training", lambda a: run(a["data"], a["given"], a["params"]), arrays, ("params",))
-    if subject.alone is None or subject.one_way or getattr(subject.part, "family", "real") != "real":
+    if case.alone is None or case.one_way or getattr(case.part, "family", "real") != "real":
         return
-    alone, z = subject.bench(subject.alone, backend), subject.elsewhere
-    score = subject.once(("log-density", backend), lambda: alone.differentiable(guide_log_density, len(z)))
-    arrays = {"params": dict(alone.params), "data": {"x": subject.heads}, "given": {"z": z}}
-    moved = ["params"] if subject.reads_no_head else ["params", "data"]
-    if not isinstance(subject.part, Likelihood):
+    alone, z = case.bench(case.alone, backend), case.elsewhere
+    score = case.once(("log-density", backend), lambda: alone.differentiable(guide_log_density, len(z)))
+    arrays = {"params": dict(alone.params), "data": {"x": case.heads}, "given": {"z": z}}
+    moved = ["params"] if case.reads_no_head else ["params", "data"]
+    if not isinstance(case.part, Likelihood):
         moved.append("given")
     yield Slope("log-density", lambda a: score(a["data"], a["given"], a["params"]), arrays, tuple(moved))

@@ -15,7 +15,7 @@ from ppdgm.models import Likelihood
 from ppdgm.testing.bench import Bench
 from ppdgm.testing.broken import Broken, NotHere
 from ppdgm.testing.grids import make_grid
-from ppdgm.testing.subject import DRAWS, HEADS, Subject
+from ppdgm.testing.part_case import DRAWS, HEADS, PartCase
 
 MOST_WHOLE = 300  #: the largest number of whole numbers, from the lowest on, that a sum goes over
 MOST_VALUES = 100_000  #: the largest number of values in a sum
@@ -44,68 +44,68 @@ class Mass:
     scores: np.ndarray | None = None
 
 
-def measure(subject: Subject, backend: str) -> Mass:
+def measure(case: PartCase, backend: str) -> Mass:
     """The mass of a part's density, by sums or integrals if possible.
 
     Raises:
         NotHere: sums, integrals and Monte Carlo are all not possible.
     """
-    assert subject.alone is not None
-    bench, width = subject.bench(subject.alone, backend), prod(subject.alone.shape)
-    z, log_q = subject.draws(backend)
+    assert case.alone is not None
+    bench, width = case.bench(case.alone, backend), prod(case.alone.shape)
+    z, log_q = case.draws(backend)
     if not np.isfinite(log_q).all():
         raise Broken(f"log-densities of draws: got {log_q[~np.isfinite(log_q)][0]}, expected finite numbers.")
-    if getattr(subject.part, "family", "real") != "real":
-        return _enumerated(subject, backend, z)
+    if getattr(case.part, "family", "real") != "real":
+        return _enumerated(case, backend, z)
     if (z == np.rint(z)).all():
-        return _whole(subject, bench, z)
+        return _whole(case, bench, z)
     if width > MOST_WIDE:
         raise NotHere(f"a density of {width} numbers: give a smaller shape=…, such as (2,)")
-    if subject.one_way or width > 2:
+    if case.one_way or width > 2:
         return _weighed(z, log_q)
-    return _integrated(subject, bench, z)
+    return _integrated(case, bench, z)
 
 
-def limits(subject: Subject, z: np.ndarray) -> tuple[float, float]:
+def limits(case: PartCase, z: np.ndarray) -> tuple[float, float]:
     """The lowest and the highest number that a likelihood accepts, around draws; infinite if there is no limit."""
-    if not isinstance(subject.spec, Likelihood):
+    if not isinstance(case.spec, Likelihood):
         return -np.inf, np.inf
-    if not accepts(subject, z[0, :1]):
+    if not accepts(case, z[0, :1]):
         raise Broken(f"draws such as {z[0, 0].ravel()[0]:.4g} are refused by its own check(): make the two agree.")
     whole = bool((z == np.rint(z)).all())
     inside, ends = float(z.ravel()[0]), []
     for end in (-1e6, 1e6):
         good, bad = inside, end
-        if accepts(subject, np.full_like(z[0, :1], end)):
+        if accepts(case, np.full_like(z[0, :1], end)):
             ends.append(end * np.inf)
             continue
         for _ in range(60):
             middle = np.rint((good + bad) / 2) if whole else (good + bad) / 2
-            good, bad = (middle, bad) if accepts(subject, np.full_like(z[0, :1], middle)) else (good, middle)
+            good, bad = (middle, bad) if accepts(case, np.full_like(z[0, :1], middle)) else (good, middle)
         ends.append(good)
     return ends[0], ends[1]
 
 
-def accepts(subject: Subject, x: np.ndarray) -> bool:
+def accepts(case: PartCase, x: np.ndarray) -> bool:
     """Whether a likelihood accepts the data."""
     try:
-        subject.spec.check("x", x)  # type: ignore[attr-defined]  # a likelihood
+        case.spec.check("x", x)  # type: ignore[attr-defined]  # a likelihood
     except DataError:
         return False
     return True
 
 
-def _integrated(subject: Subject, bench: Bench, z: np.ndarray) -> Mass:
-    low, high = limits(subject, z)
+def _integrated(case: PartCase, bench: Bench, z: np.ndarray) -> Mass:
+    low, high = limits(case, z)
     shape = z.shape[2:]
     flat = z.reshape(*z.shape[:2], -1)
     grids = [make_grid(flat[: DRAWS // 2, h], low, high) for h in range(HEADS)]
     longest = max(len(g.nodes) for g in grids)
     nodes = np.stack([np.resize(g.nodes, (longest, flat.shape[-1])) for g in grids], axis=1)
-    scores = bench.score({"x": subject.heads}, nodes.reshape(longest, HEADS, *shape))
+    scores = bench.score({"x": case.heads}, nodes.reshape(longest, HEADS, *shape))
     if np.isnan(scores).any() or (scores == np.inf).any():
         worst = np.argwhere(~(scores < np.inf))[0]
-        hint = " If data can't be so, refuse them in check(name, x)." if isinstance(subject.spec, Likelihood) else ""
+        hint = " If data can't be so, refuse them in check(name, x)." if isinstance(case.spec, Likelihood) else ""
         raise Broken(f"log-density at {nodes[tuple(worst)]}: got {scores[tuple(worst)]}, expected a number.{hint}")
     mass = [g.weights * np.exp(scores[: len(g.nodes), h]) for h, g in enumerate(grids)]
     return Mass(
@@ -117,12 +117,12 @@ def _integrated(subject: Subject, bench: Bench, z: np.ndarray) -> Mass:
     )
 
 
-def _whole(subject: Subject, bench: Bench, z: np.ndarray) -> Mass:
+def _whole(case: PartCase, bench: Bench, z: np.ndarray) -> Mass:
     """For a variable of whole numbers: the sum over them."""
-    low, high = limits(subject, z)
+    low, high = limits(case, z)
     low = float(z.min()) if low == -np.inf else low
     high = min(low + MOST_WHOLE - 1, 3 * float(z.max()) + 20) if high == np.inf else high
-    if not isinstance(subject.spec, Likelihood):
+    if not isinstance(case.spec, Likelihood):
         high = float(z.max())
     width, numbers = prod(z.shape[2:]), np.arange(low, high + 1)
     if len(numbers) ** width > MOST_VALUES:
@@ -130,7 +130,7 @@ def _whole(subject: Subject, bench: Bench, z: np.ndarray) -> Mass:
     mesh = np.meshgrid(*[numbers] * width, indexing="ij")
     values = np.stack([m.ravel() for m in mesh], axis=-1)
     given = np.repeat(values.reshape(-1, 1, *z.shape[2:]), HEADS, axis=1)
-    mass = np.exp(bench.score({"x": subject.heads}, given)).T
+    mass = np.exp(bench.score({"x": case.heads}, given)).T
     place = np.zeros(z.shape[:2], int)
     for i in range(width):
         place = place * len(numbers) + (z.reshape(*z.shape[:2], -1)[..., i] - low).astype(int)
@@ -139,17 +139,17 @@ def _whole(subject: Subject, bench: Bench, z: np.ndarray) -> Mass:
     return Mass(f"sum over {len(values)} values", mass.sum(1), np.zeros(HEADS), list(mass), found)
 
 
-def _enumerated(subject: Subject, backend: str, z: np.ndarray) -> Mass:
+def _enumerated(case: PartCase, backend: str, z: np.ndarray) -> Mass:
     """For a discrete latent: the sum over the values that enumeration takes."""
-    assert subject.alone is not None
-    changes = {"enumerate": True} | ({} if subject.reads_no_head else {"standard": False})
-    every = subject.bench(subject.alone.replace(**changes), backend)
+    assert case.alone is not None
+    changes = {"enumerate": True} | ({} if case.reads_no_head else {"standard": False})
+    every = case.bench(case.alone.replace(**changes), backend)
     try:
-        values = every.trace({"x": subject.heads}, 1).values["z"].reshape(-1, *z.shape[2:])
+        values = every.trace({"x": case.heads}, 1).values["z"].reshape(-1, *z.shape[2:])
     except ProgramError:
-        return _whole(subject, subject.bench(subject.alone, backend), z)
+        return _whole(case, case.bench(case.alone, backend), z)
     given = np.repeat(values[:, None], HEADS, axis=1)
-    mass = np.exp(subject.bench(subject.alone, backend).score({"x": subject.heads}, given)).T
+    mass = np.exp(case.bench(case.alone, backend).score({"x": case.heads}, given)).T
     near = np.stack([_nearest(z[:, h], values) for h in range(HEADS)])
     found = [np.bincount(n, minlength=len(values)) for n in near]
     return Mass(f"sum over {len(values)} values", mass.sum(1), np.zeros(HEADS), list(mass), found)

@@ -9,7 +9,7 @@ from ppdgm.errors import ProgramError
 from ppdgm.models import Likelihood, Posterior
 from ppdgm.testing.alone import LEVEL
 from ppdgm.testing.broken import Broken, NotHere
-from ppdgm.testing.subject import PARTICLES, Subject
+from ppdgm.testing.part_case import PARTICLES, PartCase
 from ppdgm.testing.wrappers import Alone, ObservedSite, Shown
 
 KL_DRAWS = 20_000  #: number of draws for each row
@@ -18,15 +18,15 @@ ROUNDING = 1e-8  #: relative error that counts as rounding
 SCORED = 1_000  #: number of draws that must not be more probable than the mode
 
 
-def kl_agrees(subject: Subject) -> str:
+def kl_agrees(case: PartCase) -> str:
     """A closed-form KL agrees with the mean of log q − log p over draws (`parity` checks that backends agree on it)."""
-    if subject.one_way and subject.alone is not None:
+    if case.one_way and case.alone is not None:
         raise NotHere("its draws alone can be scored")
-    bench, data = subject.bench(subject.program, subject.quick), subject.data
-    if isinstance(subject.part, Posterior) and isinstance(subject.alone, Alone) and subject.alone.standard:
+    bench, data = case.bench(case.program, case.quick), case.data
+    if isinstance(case.part, Posterior) and isinstance(case.alone, Alone) and case.alone.standard:
         # A prior without parameters that are 0 or 1, so that every term matters.
-        bench = subject.bench(subject.alone.replace(loc=LOC, scale=SCALE), subject.quick)
-        data = {"x": subject.heads}
+        bench = case.bench(case.alone.replace(loc=LOC, scale=SCALE), case.quick)
+        data = {"x": case.heads}
     few = bench.trace(data, PARTICLES, None, True)
     if not few.kl or few.marginal is not None:
         raise NotHere("no closed form" if not few.kl else "sites are enumerated")
@@ -49,20 +49,20 @@ def kl_agrees(subject: Subject) -> str:
     return f"within {', '.join(told)}"
 
 
-def mean_agrees(subject: Subject, backend: str) -> str:
+def mean_agrees(case: PartCase, backend: str) -> str:
     """The mean agrees with the mean of draws."""
-    part = subject.part
+    part = case.part
     if getattr(part, "family", "real") != "real":
         raise NotHere("what is discrete stands at its most probable value: see `mode`")
     if getattr(part, "mean_is_a_point", False):
         raise NotHere("what it gives for its mean is a point that stands for it")
     try:
-        found, _ = _shown(subject, backend)
+        found, _ = _shown(case, backend)
     except ProgramError as error:
         if "has no mean" not in str(error):
             raise
         raise NotHere(str(error)) from None
-    z, _ = subject.draws(backend)
+    z, _ = case.draws(backend)
     errors = _errors(z - found, 1.0 + np.abs(found))
     allowed = norm.isf(LEVEL / 2 / errors.size)
     if not errors.max() <= allowed:
@@ -75,14 +75,14 @@ def mean_agrees(subject: Subject, backend: str) -> str:
     return f"within {errors.max():.1f} errors, of {allowed:.1f}"
 
 
-def mode(subject: Subject, backend: str) -> str:
+def mode(case: PartCase, backend: str) -> str:
     """The mode of a discrete latent is its most probable value."""
-    if isinstance(subject.part, Likelihood) or getattr(subject.part, "family", "real") == "real":
+    if isinstance(case.part, Likelihood) or getattr(case.part, "family", "real") == "real":
         raise NotHere("what is not discrete stands at its mean: see `mean`")
-    assert subject.alone is not None
-    _, seen = _shown(subject, backend)
-    bench, heads = subject.bench(subject.alone, backend), {"x": subject.heads}
-    own, others = bench.score(heads, seen[None])[0], subject.draws(backend)[1][:SCORED].max(0)
+    assert case.alone is not None
+    _, seen = _shown(case, backend)
+    bench, heads = case.bench(case.alone, backend), {"x": case.heads}
+    own, others = bench.score(heads, seen[None])[0], case.draws(backend)[1][:SCORED].max(0)
     if not (own >= others - ROUNDING * (1 + np.abs(others))).all():
         i = int(np.argmin(own - others))
         raise Broken(
@@ -92,19 +92,19 @@ def mode(subject: Subject, backend: str) -> str:
     return "as probable as any draw"
 
 
-def _shown(subject: Subject, backend: str) -> tuple[np.ndarray, np.ndarray]:
+def _shown(case: PartCase, backend: str) -> tuple[np.ndarray, np.ndarray]:
     """The part's mean, and the value that other variables see, at each head: [HEADS, *shape]."""
-    alone = subject.alone
+    alone = case.alone
     assert alone is not None
 
     def look() -> tuple[np.ndarray, np.ndarray]:
-        if isinstance(subject.part, Likelihood) and isinstance(alone, Alone):
-            seen = subject.bench(ObservedSite(of=alone), backend).both({"x": subject.heads})[1]["z"]
+        if isinstance(case.part, Likelihood) and isinstance(alone, Alone):
+            seen = case.bench(ObservedSite(of=alone), backend).both({"x": case.heads})[1]["z"]
             return seen, seen
-        found = subject.bench(Shown(of=alone), backend).both({"x": subject.heads})
+        found = case.bench(Shown(of=alone), backend).both({"x": case.heads})
         return found[0]["z"], found[1]["seen"]
 
-    found: tuple[np.ndarray, np.ndarray] = subject.once(("shown", backend), look)
+    found: tuple[np.ndarray, np.ndarray] = case.once(("shown", backend), look)
     return found
 
 

@@ -14,19 +14,19 @@ from ppdgm.language.vocabulary import Trace
 from ppdgm.testing.bench import Bench
 from ppdgm.testing.broken import Broken, NotHere
 from ppdgm.testing.flows import flow_points
-from ppdgm.testing.subject import DATA, PARTICLES, Subject
+from ppdgm.testing.part_case import DATA, PARTICLES, PartCase
 
-ROUNDING = {"float64": 1e-10}  #: relative; for float32, the subject's tolerance
+ROUNDING = {"float64": 1e-10}  #: relative; for float32, the case's tolerance
 STEPS = 20
 
 Values = dict[str, np.ndarray]
 
 
-def spec(subject: Subject) -> str:
+def spec(case: PartCase) -> str:
     """JSON and TOML give the spec back, equal and with the same hash."""
-    if not subject.as_text:
+    if not case.as_text:
         raise NotHere("text can't tell modules of other libraries")
-    own, classes = subject.spec, subject.classes
+    own, classes = case.spec, case.classes
     for text, back in (
         ("JSON", type(own).from_json(own.to_json(), classes)),
         ("TOML", type(own).from_toml(own.to_toml(), classes)),
@@ -36,11 +36,11 @@ def spec(subject: Subject) -> str:
     return "JSON and TOML"
 
 
-def initial(subject: Subject) -> str:
+def initial(case: PartCase) -> str:
     """First values are finite, have the declared shapes, and are the same on all backends."""
-    program, seed = subject.program, subject.seed
+    program, seed = case.program, case.seed
     declared = program.declarations().params
-    found = [subject.bench(program, b).runtime.initialise(seed, subject.data, "float32") for b in subject.backends]
+    found = [case.bench(program, b).runtime.initialise(seed, case.data, "float32") for b in case.backends]
     for name, described in declared.items():
         values = [f[name] for f in found]
         if not all(v.shape == described.shape and np.isfinite(v).all() for v in values):
@@ -50,14 +50,14 @@ def initial(subject: Subject) -> str:
     return f"{len(declared)} parameters"
 
 
-def parity(subject: Subject) -> str:
+def parity(case: PartCase) -> str:
     """At the same values all terms are the same on both backends, in float32 and in float64."""
-    if len(subject.backends) < 2:
+    if len(case.backends) < 2:
         raise NotHere("one backend only")
     worst: dict[str, float] = {}
     for dtype in ("float32", "float64"):
-        allowed = ROUNDING.get(dtype, subject.tolerance)
-        for what, found in _terms(subject, dtype).items():
+        allowed = ROUNDING.get(dtype, case.tolerance)
+        for what, found in _terms(case, dtype).items():
             first, *others = found.values()
             off = max(_apart(first, other) for other in others)
             worst[dtype] = max(worst.get(dtype, 0.0), off)
@@ -75,7 +75,7 @@ def _apart(first: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(first - other).max() / (1 + np.abs(first).max()))
 
 
-def _terms(subject: Subject, dtype: str) -> dict[str, dict[str, np.ndarray]]:
+def _terms(case: PartCase, dtype: str) -> dict[str, dict[str, np.ndarray]]:
     """Term -> backend -> numbers."""
     found: dict[str, dict[str, np.ndarray]] = {}
 
@@ -83,16 +83,16 @@ def _terms(subject: Subject, dtype: str) -> dict[str, dict[str, np.ndarray]]:
         for name, value in terms.items():
             found.setdefault(name, {})[backend] = value
 
-    for b in subject.backends:
-        if subject.flow is not None:
-            note(b, subject.bench(subject.flow, b).means(flow_points(subject), dtype))
-        if not subject.one_way:
-            bench = subject.bench(subject.program, b)
-            note(b, _flat(bench.trace(subject.data, PARTICLES, latent_draws(subject), True, dtype)))
-            if subject.alone is not None:
-                alone = subject.bench(subject.alone, b)
-                note(b, {"log-density": alone.score({"x": subject.heads}, subject.elsewhere, dtype)})
-    return {n: v for n, v in found.items() if len(v) == len(subject.backends)}
+    for b in case.backends:
+        if case.flow is not None:
+            note(b, case.bench(case.flow, b).means(flow_points(case), dtype))
+        if not case.one_way:
+            bench = case.bench(case.program, b)
+            note(b, _flat(bench.trace(case.data, PARTICLES, latent_draws(case), True, dtype)))
+            if case.alone is not None:
+                alone = case.bench(case.alone, b)
+                note(b, {"log-density": alone.score({"x": case.heads}, case.elsewhere, dtype)})
+    return {n: v for n, v in found.items() if len(v) == len(case.backends)}
 
 
 def _flat(trace: Trace) -> Values:
@@ -102,11 +102,9 @@ def _flat(trace: Trace) -> Values:
     return terms if trace.marginal is None else {**terms, "log w": trace.marginal}
 
 
-def latent_draws(subject: Subject) -> Values:
+def latent_draws(case: PartCase) -> Values:
     """Draws of the latents of a program: the same for every reading. Enumerated latents are left out."""
-    terms = subject.once(
-        "latents", lambda: subject.bench(subject.program, subject.quick).trace(subject.data, PARTICLES)
-    )
+    terms = case.once("latents", lambda: case.bench(case.program, case.quick).trace(case.data, PARTICLES))
     enumerated = lambda v: terms.marginal is not None and v.shape[1:3] == (1, 1)
     return {n: v for n, v in terms.values.items() if not enumerated(v)}
 
@@ -114,11 +112,11 @@ def latent_draws(subject: Subject) -> Values:
 # --- particles, training, saving --------------------------------------------------------------------------------------
 
 
-def particles(subject: Subject, backend: str) -> str:
+def particles(case: PartCase, backend: str) -> str:
     """The terms of a particle and a row depend on nothing else: they are the same among copies of the row."""
-    if subject.one_way:
+    if case.one_way:
         raise NotHere("its draws alone can be scored")
-    bench, data, values = subject.bench(subject.program, backend), subject.data, latent_draws(subject)
+    bench, data, values = case.bench(case.program, backend), case.data, latent_draws(case)
     if any(v.shape[:2] != (PARTICLES, DATA) for v in values.values()):
         raise NotHere("values depend on what is enumerated")
     own = _flat(bench.trace(data, PARTICLES, values, True))
@@ -138,43 +136,43 @@ def particles(subject: Subject, backend: str) -> str:
     return "each of [K, B] by itself"
 
 
-def training(subject: Subject, backend: str) -> str:
+def training(case: PartCase, backend: str) -> str:
     """After twenty training steps, everything is finite."""
-    result = trained(subject, backend)
+    result = trained(case, backend)
     if result.info["skipped"] or not np.isfinite(result.history["objective"]).all():
         raise Broken(f"{result.info['skipped']} of {STEPS} steps were not finite; expected none.")
     return f"{STEPS} steps, ELBO {result.history['elbo'][0]:.2f} to {result.history['elbo'][-1]:.2f}"
 
 
-def trained(subject: Subject, backend: str) -> Fit:
+def trained(case: PartCase, backend: str) -> Fit:
     """The program after some steps."""
-    options: dict[str, Any] = {"steps": STEPS, "batch_size": DATA, "seed": subject.seed, "device": "cpu"}
-    found: Fit = subject.once(
-        ("fit", backend), lambda: fit(subject.program, subject.data, backend=backend, progress=False, **options)
+    options: dict[str, Any] = {"steps": STEPS, "batch_size": DATA, "seed": case.seed, "device": "cpu"}
+    found: Fit = case.once(
+        ("fit", backend), lambda: fit(case.program, case.data, backend=backend, progress=False, **options)
     )
     return found
 
 
-def saved(subject: Subject) -> str:
+def saved(case: PartCase) -> str:
     """A run that was saved on one backend loads on the other, with the same parameters and log-weights."""
-    first, last = subject.backends[0], subject.backends[-1]
-    result = trained(subject, first)
+    first, last = case.backends[0], case.backends[-1]
+    result = trained(case, first)
     with tempfile.TemporaryDirectory() as folder:
         path = result.save(Path(folder) / "run")
-        program = None if subject.as_text else subject.program
-        opened = load(path, last, program=program, classes=subject.classes, device="cpu")
+        program = None if case.as_text else case.program
+        opened = load(path, last, program=program, classes=case.classes, device="cpu")
     same = opened.params.keys() == result.params.keys()
     if not same or any(opened.params[n].tobytes() != v.tobytes() for n, v in result.params.items()):
         raise Broken("parameters are not the same after load; every one must be declared in build().")
-    if subject.as_text and opened.program != subject.program:
+    if case.as_text and opened.program != case.program:
         raise Broken(f"got {opened.program!r} after load, expected the same program.")
-    if subject.one_way:
+    if case.one_way:
         return f"{first} to {last}: parameters"
-    values, worst = latent_draws(subject), 0.0
-    benches = subject.bench(subject.program, first), Bench(opened.program, last, opened.params, subject.seed)
-    mine, its = (_flat(b.trace(subject.data, PARTICLES, values, True, "float32", result.params)) for b in benches)
+    values, worst = latent_draws(case), 0.0
+    benches = case.bench(case.program, first), Bench(opened.program, last, opened.params, case.seed)
+    mine, its = (_flat(b.trace(case.data, PARTICLES, values, True, "float32", result.params)) for b in benches)
     for name in mine.keys() & its.keys():
         worst = max(worst, _apart(mine[name], its[name]))
-    if not worst <= subject.tolerance:
-        raise Broken(f"terms differ by {worst:.1e}, relative, after load on {last}; expected {subject.tolerance:.0e}.")
+    if not worst <= case.tolerance:
+        raise Broken(f"terms differ by {worst:.1e}, relative, after load on {last}; expected {case.tolerance:.0e}.")
     return f"{first} to {last}: terms within {worst:.0e}"

@@ -107,9 +107,18 @@ def floored(parts: Mapping[str, Array], share: Array | float, xp: Any, floor: fl
     return sum(xp.sum(xp.where(kl > floor, kl, 0.0 * kl + floor) * share) for kl in parts.values())
 
 
+def elbo_terms(trace: Trace, xp: Any) -> tuple[Array, Array]:
+    """Reconstruction and KL, each [K, B]: the ELBO that training climbs and the one that is reported are made of these.
+
+    Terms of sites outside the data plate are added around them.
+    """
+    return reconstruction(trace, xp), kl(trace, xp)
+
+
 def elbo(trace: Trace, xp: Any, beta: Any = 1.0) -> Array:
     """Reconstruction − β KL, [K, B]. Its mean over K estimates the ELBO (β = 1)."""
-    return reconstruction(trace, xp) - beta * kl(trace, xp)
+    seen, latent = elbo_terms(trace, xp)
+    return seen - beta * latent
 
 
 def weighed(trace: Trace, scales: Mapping[str, float]) -> Trace:

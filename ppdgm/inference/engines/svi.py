@@ -138,8 +138,8 @@ class SVI(Engine):
             )
         mean = lambda terms: bounds.mean(terms, weights, xp)
         once, size = bounds.shared_kl(trace, xp), data_size or 1
-        seen = mean(bounds.reconstruction(trace, xp)) + (bounds.shared(trace, xp) + once) / size
-        kl = mean(bounds.kl(trace, xp)) + once / size
+        seen, kl = map(mean, bounds.elbo_terms(trace, xp))
+        seen, kl = seen + (bounds.shared(trace, xp) + once) / size, kl + once / size
         means = self._means(trace, xp, weights, data_size) if means is None else means
         objective = seen - self._made_small(trace, xp, weights, now, kl, means)
         if trace.penalties:

@@ -1,4 +1,4 @@
-"""The subject of a check: a part with the small programs around it, their parameters, and data."""
+"""The case that a check runs on: a part with the small programs around it, their parameters, and data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DataOf = Mapping[str, Array] | Callable[[np.random.Generator, int], Mapping[str,
 
 
 @dataclass
-class Subject:
+class PartCase:
     """A part, and the programs in which its invariants are checked.
 
     Attributes:
