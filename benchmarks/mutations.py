@@ -552,15 +552,15 @@ MUTATIONS: dict[str, Mutation] = {
         "tests/test_gaps.py -k quadrature",
     ),
     "the aggregated posterior of other data": Mutation(
-        "ppdgm/inference/evaluation/evaluator.py",
-        "index = np.arange(where.start, where.start + chunk) % self.size",
-        "index = np.arange(where.start + 1, where.start + chunk + 1) % (self.size // 2)",
+        "ppdgm/inference/evaluation/terms.py",
+        "index = np.arange(where.start, where.start + chunk) % evaluator.size",
+        "index = np.arange(where.start + 1, where.start + chunk + 1) % (evaluator.size // 2)",
         "tests/test_diagnosis.py -k surgery",
     ),
     "resampled without weights": Mutation(
         "ppdgm/inference/evaluation/posterior.py",
-        "taken = resample(p - q, draws, subject.seed, i * len(index))  # [S, B]",
-        "taken = resample(0.0 * p, draws, subject.seed, i * len(index))  # [S, B]",
+        "taken = resample(p - q, draws, evaluator.seed, i * len(index))  # [S, B]",
+        "taken = resample(0.0 * p, draws, evaluator.seed, i * len(index))  # [S, B]",
         "tests/test_diagnosis.py -k resampled",
     ),
     "predictions of other draws": Mutation(

@@ -349,9 +349,9 @@ ENGINES: dict[str, tuple[str, str, str, str]] = {
         "tests/test_discrete_training.py -k pyro and not numpyro",
     ),
     "chunks of particles share their draws": (
-        "ppdgm/inference/evaluation/estimates.py",
-        "(seed, i, j), kl)",
-        "(seed, i, 0), kl)",
+        "ppdgm/inference/evaluation/evaluator.py",
+        "(self.seed, i, j), kl)",
+        "(self.seed, i, 0), kl)",
         "tests/test_evaluate.py -k pyro and not numpyro",
     ),
     "bias correction a step late": (
@@ -361,9 +361,9 @@ ENGINES: dict[str, tuple[str, str, str, str]] = {
         "tests/test_step.py -k rules",
     ),
     "chunks of data share their draws": (
-        "ppdgm/inference/evaluation/estimates.py",
-        "(seed, i, j), kl)",
-        "(seed, 0, j), kl)",
+        "ppdgm/inference/evaluation/evaluator.py",
+        "(self.seed, i, j), kl)",
+        "(self.seed, 0, j), kl)",
         "tests/test_by_hand.py -k chunks_of",
     ),
     "warm-up ends with the first schedule": (

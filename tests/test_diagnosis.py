@@ -13,6 +13,8 @@ from ppdgm.diagnostics.diagnosis import Diagnosis
 from ppdgm.diagnostics.verdict import verdict
 from ppdgm.errors import DataError, PpdgmError, SpecError
 from ppdgm.inference import Fit
+from ppdgm.inference.evaluation.joint import joint_of
+from ppdgm.inference.evaluation.terms import aggregated_log_density
 from ppdgm.models import MLP, PPCA, VAE, Gaussian, HierarchicalVAE
 
 both = pytest.mark.parametrize("backend", BACKENDS)
@@ -65,10 +67,9 @@ def test_surgery_adds_up_and_its_marginal_kl_is_that_of_quadrature(backend):
     assert abs(marginal - kl) > 0.5  # neither is all of it
     draws = np.linspace(-2, 2, 300).reshape(2, 150, 1).astype("float32")
     exact = logsumexp(norm.logpdf(draws[..., 0][..., None], loc, scale), axis=-1) - np.log(len(x))
-    subject = fit._subject(x, 0, "auto")
-    assert np.abs(subject.aggregated({"z": draws}) - exact).max() < 1e-4
-    small = fit._subject(x, 0, 1)  # the smallest chunks, of which the last is not full
-    assert np.abs(small.aggregated({"z": draws}) - exact).max() < 1e-4
+    assert np.abs(aggregated_log_density(fit._evaluator(x), {"z": draws}) - exact).max() < 1e-4
+    small = fit._evaluator(x, memory=1)  # the smallest chunks, of which the last is not full
+    assert np.abs(aggregated_log_density(small, {"z": draws}) - exact).max() < 1e-4
 
 
 @both
@@ -121,8 +122,8 @@ def test_a_guide_that_is_too_narrow_is_not_calibrated(backend):
 def test_the_annealed_bracket_holds_the_likelihood_and_the_gaps_are_those_of_closed_forms(backend):
     fit = fit_of(shrink=0.5, shift=0.3, backend=backend)
     found = fit.diagnose(X, parts=("gaps", "annealing"), **{**QUICK, "temperatures": 100})
-    subject = fit._subject(X, 0, "auto")
-    _, fresh = subject.simulated(QUICK["few"], subject.stream("annealed"))
+    evaluator = fit._evaluator(X)
+    _, fresh = evaluator.simulated(QUICK["few"], evaluator.stream("annealed"))
     exact, bracket = log_likelihood(fresh["x"]), found.bracket
     assert not bracket.crossed and -0.1 < bracket.gap < 0.5
     slack = 4 * np.array(bracket.monte_carlo_error)
@@ -203,9 +204,9 @@ def test_joint_densities_and_slopes_at_given_latents(backend):
     x = (np.random.default_rng(0).random((3, 5)) < 0.5).astype("float64")
     with precision("float64"):
         fit = Fit(program, {n: v.astype("float64") for n, v in program.initialise(0).items()}, backend)
-        subject = fit._subject(x, 0, "auto")
-        joint, drawn = subject.joint(3)
-        data, rows = subject.feed.rows(np.arange(3))
+        evaluator = fit._evaluator(x)
+        joint, drawn = joint_of(evaluator)
+        data, rows = evaluator.feed.rows(np.arange(3))
         few = {n: v[:4] for n, v in drawn.items()}
         z = joint.latents.flat(few)
         assert all(np.array_equal(few[n], v) for n, v in joint.latents.sites(z, "float64").items())

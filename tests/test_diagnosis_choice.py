@@ -119,8 +119,8 @@ def test_an_exact_guide_of_labelled_data_is_calibrated(backend):
         assert found.withheld == {}
         if label.min() == 0:
             assert found.calibration["z"].calibrated and found.sizes["calibration"] == 500
-    subject = fit._subject({"x": drawn, "label": np.where(np.arange(300) < 150, -1, 0)}, 0, "auto")
-    latents, fresh = subject.simulated_data(200, 1)
+    evaluator = fit._evaluator({"x": drawn, "label": np.where(np.arange(300) < 150, -1, 0)})
+    latents, fresh = evaluator.simulated_data(200, 1)
     known = fresh["label"] >= 0
     assert 60 < known.sum() < 140 and (fresh["label"] == latents["y"].argmax(1))[known].all()
 
@@ -130,9 +130,9 @@ def test_what_a_model_conditions_on_is_of_the_data_and_nothing_else(backend):
     program = ConditionalVAE(event_shape=(6,), latent=2, classes=3, **NETS)
     fit = Fit(program, program.initialise(0), backend)
     x, label = (data(90) > 0).astype("float32"), np.repeat([0, 1, 2], 30)
-    subject = fit._subject({"x": x, "label": label}, 0, "auto")
-    _, fresh = subject.simulated_data(60, 1)
-    assert subject.conditions == ("label",) and set(fresh["label"].tolist()) == {0, 1, 2}
+    evaluator = fit._evaluator({"x": x, "label": label})
+    _, fresh = evaluator.simulated_data(60, 1)
+    assert evaluator.conditions == ("label",) and set(fresh["label"].tolist()) == {0, 1, 2}
     assert not any((row == x).all(1).any() for row in fresh["x"]) or not np.array_equal(fresh["x"], x[:60])
 
 

@@ -9,7 +9,8 @@ from planted import data, fit_of, log_likelihood
 
 import ppdgm
 from ppdgm.errors import PpdgmError
-from ppdgm.inference.evaluation.estimates import Estimate, Judge, parse_memory
+from ppdgm.inference.evaluation.estimates import Estimate, parse_memory
+from ppdgm.inference.evaluation.evaluator import Evaluator
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.models import MLP, VAE
 from ppdgm.registry import backend as load_backend
@@ -25,7 +26,7 @@ def test_chunks_fit_the_memory(backend, memory, k):
     """What a chunk's reading writes stays within the limit, and isn't a tenth of it where there is more to do."""
     runtime = load_backend(backend).Runtime(PROGRAM)
     params, feed = runtime.put(PROGRAM.initialise(0)), Feed(runtime, {"x": X})
-    particles, rows = Judge(runtime, params, feed, memory)._chunk(k)
+    particles, rows = Evaluator(runtime, params, feed, memory)._plan(k)
     written = runtime.bytes_written(params, feed.native, particles, rows)
     assert written <= memory * 1.25 or (particles, rows) == (1, 1)
     assert written > 0.1 * memory or (particles, rows) == (k, len(X))

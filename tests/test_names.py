@@ -18,7 +18,6 @@ TWINS = {
     "Exponential": "a distribution with the name of NumPyro's, which it replaces, and a schedule",
     "trace": "the question, and the function of ppdgm that asks it for all rows",
     "log_weights": "of a trace, for an engine of one's own, and the function of ppdgm for all rows",
-    "Subject": "what is evaluated, and what is tested",
     "fit": "the command and the function that do the same",
     "resume": "the command and the function that do the same",
     "prior": "the figures of prior predictive checks, and the question",

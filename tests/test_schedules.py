@@ -73,11 +73,13 @@ def test_batches_hold_each_datum_once_an_epoch_in_another_order():
 def test_validation_waits_as_long_as_it_says(monkeypatch):
     """The first of equal values is the best one, and looks before `warm` aren't counted against it."""
     values = iter([-3.0, -2.0, -4.0, -2.0, -5.0, -2.5])
-    judge = SimpleNamespace(elbo=lambda k, seed: SimpleNamespace(mean=next(values)))
-    monkeypatch.setattr("ppdgm.inference.training.validation.replace", lambda judge, params: judge)
+    monkeypatch.setattr("ppdgm.inference.training.validation.replace", lambda evaluator, params: evaluator)
+    monkeypatch.setattr(
+        "ppdgm.inference.training.validation.elbo_of_rows", lambda evaluator, k: SimpleNamespace(mean=next(values))
+    )
     trainer = SimpleNamespace(judged=None, now=0)
     trainer.values = lambda: {"step": trainer.now}
-    watch, done = Validation(judge, patience=3, warm=40), []
+    watch, done = Validation(None, patience=3, warm=40), []
     for trainer.now in range(10, 70, 10):
         done.append(watch.look(trainer, trainer.now))
     assert done == [False, False, False, False, False, True]  # of steps 40, 50 and 60

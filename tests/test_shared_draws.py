@@ -15,7 +15,7 @@ import torch
 import ppdgm
 from ppdgm import Program
 from ppdgm.errors import ProgramError
-from ppdgm.inference.evaluation import means
+from ppdgm.inference.evaluation import evaluator
 from ppdgm.inference.evaluation.information import mutual_information
 
 ROWS = 8  # of a chunk
@@ -85,7 +85,7 @@ FITS = {
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(means, "ROWS", ROWS)
+    monkeypatch.setattr(evaluator, "ROWS", ROWS)
 
 
 @pytest.mark.parametrize("name", FITS)
@@ -106,7 +106,7 @@ def test_a_latent_of_all_data_that_is_made_of_the_rows_at_hand_is_refused(backen
     fit = own(backend, of_data=True)
     assert fit.encode(X[:ROWS])["theta"].shape == (1,)
     with pytest.raises(ProgramError, match="'theta' is one latent for all data"):
-        mutual_information(fit._runtime, fit._native, fit._feed(X))
+        mutual_information(fit._runtime, fit._native, fit._evaluator(X).feed)
     with pytest.raises(
         ProgramError, match=r"theta.* is one latent for all data, but the guide computes it from the current rows"
     ):
@@ -117,15 +117,15 @@ def test_a_latent_of_all_data_that_is_made_of_the_rows_at_hand_is_refused(backen
 def test_predictive_checks_see_one_draw_of_what_data_share(backend):
     """Replicated data of all chunks move together: their mean has the spread of θ, and not of an average of θs."""
     fit = own(backend)
-    subject = fit._subject(X, 0, "auto")
-    drawing, seen = subject.drawing(50), []
+    at = fit._evaluator(X)
+    drawing, seen = at.drawing(50), []
 
     def draw(data, index, i):
-        z = drawing(data, index, subject.stream("latents", i))
+        z = drawing(data, index, at.stream("latents", i))
         seen.append(z["theta"])
         return fit._runtime.predictive(fit._native, data, index, z, i)
 
-    again = subject.over(draw, len(X), ROWS)["x"]
+    again = at.over(draw, ROWS)["x"]
     assert again.shape == (50, len(X), 1)
     assert all(np.array_equal(theta, seen[0]) for theta in seen)
     noise = np.sqrt(1.0 / len(X))

@@ -108,10 +108,7 @@ def floored(parts: Mapping[str, Array], share: Array | float, xp: Any, floor: fl
 
 
 def elbo_terms(trace: Trace, xp: Any) -> tuple[Array, Array]:
-    """Reconstruction and KL, each [K, B]: the ELBO that training climbs and the one that is reported are made of these.
-
-    Terms of sites outside the data plate are added around them.
-    """
+    """Reconstruction and KL, [K, B]: the ELBO that training climbs and the reported one are both made of these."""
     return reconstruction(trace, xp), kl(trace, xp)
 
 

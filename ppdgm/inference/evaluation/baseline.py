@@ -8,42 +8,42 @@ from ppdgm.data import take
 from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.diagnostics.diagnosis import Baseline
 from ppdgm.errors import PpdgmError, ProgramError
-from ppdgm.inference.evaluation.evaluator import Subject
+from ppdgm.inference.evaluation.evaluator import Evaluator
 from ppdgm.models.likelihoods import Bernoulli, Gaussian, Likelihood, NegativeBinomial
 from ppdgm.models.likelihoods.columns import held_out
 
 MOST_NUMBERS, DRAWN = 20_000_000, 200
 
 
-def baseline_log_likelihood(subject: Subject) -> Baseline:
+def baseline_log_likelihood(evaluator: Evaluator) -> Baseline:
     """log p of data under independent columns, by folds.
 
     Raises:
         ProgramError: the likelihood isn't known, or has more than one field.
     """
-    free = [n for n in subject.fields if n not in subject.conditions]
-    if len(free) != 1 or free[0] not in subject.drawn_as:
+    free = [n for n in evaluator.fields if n not in evaluator.conditions]
+    if len(free) != 1 or free[0] not in evaluator.drawn_as:
         of = " and ".join(free) or "what the model computes from its fields"
         raise ProgramError(f"log p is the density of {of}; independent columns need one field that the model draws.")
     field = free[0]
-    if subject.drawn_as[field] in subject.masked:
+    if evaluator.drawn_as[field] in evaluator.masked:
         raise ProgramError(
-            f"site {subject.drawn_as[field]!r} is masked: log p covers only a part of the numbers in {field!r}."
+            f"site {evaluator.drawn_as[field]!r} is masked: log p covers only a part of the numbers in {field!r}."
         )
-    width = max(1, int(np.prod(subject.feed.fields[field].shape[1:])))
-    index = some_rows(subject.size, max(2, MOST_NUMBERS // width), subject.stream("baseline"))
-    x = take(subject.feed.fields, index)[field]
-    likelihood = subject.runtime.tracer.program.independent() or _like(subject, field, x)
-    values = held_out(likelihood, x.reshape(len(x), *x.shape[1:]), subject.seed) if len(x) > 1 else None
+    width = max(1, int(np.prod(evaluator.feed.fields[field].shape[1:])))
+    index = some_rows(evaluator.size, max(2, MOST_NUMBERS // width), evaluator.stream("baseline"))
+    x = take(evaluator.feed.fields, index)[field]
+    likelihood = evaluator.runtime.tracer.program.independent() or _like(evaluator, field, x)
+    values = held_out(likelihood, x.reshape(len(x), *x.shape[1:]), evaluator.seed) if len(x) > 1 else None
     if values is None:
         raise ProgramError(f"there is no model of independent columns for {type(likelihood).__name__}.")
     return Baseline(index, values)
 
 
-def _like(subject: Subject, field: str, x: np.ndarray) -> Likelihood:
+def _like(evaluator: Evaluator, field: str, x: np.ndarray) -> Likelihood:
     """A likelihood for the same kind of numbers as the model draws: bits, counts or real numbers."""
     try:
-        drawn = subject.simulated(DRAWN, subject.stream("kind"))[1][subject.drawn_as[field]]
+        drawn = evaluator.simulated(DRAWN, evaluator.stream("kind"))[1][evaluator.drawn_as[field]]
     except PpdgmError:
         drawn = x  # of a plain pair, which whole numbers leave open: they may have a density too
         if (x == np.rint(x)).all():

@@ -15,13 +15,10 @@ from ppdgm.diagnostics.diagnosis import Diagnosis
 from ppdgm.diagnostics.predictive import functions
 from ppdgm.errors import DataError, PpdgmError, one_of, require
 from ppdgm.inference.evaluation.diagnose import Depth, Diagnosing, check_parts
-from ppdgm.inference.evaluation.estimates import parse_memory
-from ppdgm.inference.evaluation.evaluator import Subject
+from ppdgm.inference.evaluation.evaluator import Evaluator
 from ppdgm.inference.evaluation.export import export, leave_one_out
-from ppdgm.inference.evaluation.posterior import HOW, How, PosteriorDraws
-from ppdgm.inference.evaluation.posterior import draw_posterior as draw_posterior
+from ppdgm.inference.evaluation.posterior import HOW, How, PosteriorDraws, draw_posterior
 from ppdgm.inference.evaluation.whole_set import LogEvidence, log_evidence
-from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.runs.folder import versions
 
 Sites = np.ndarray | dict[str, np.ndarray]
@@ -36,11 +33,9 @@ class Diagnosable:
     history: dict[str, np.ndarray]
     recipe: Any
     codings: Mapping[str, Any]
-    _runtime: Any
-    _native: Any
 
-    def _feed(self, data: Any) -> Feed:
-        """Data, checked and on the device; `Fit` implements it."""
+    def _evaluator(self, data: Any, seed: int = 0, memory: int | str = "auto") -> Evaluator:
+        """The program at data, checked and on the device; `Fit` implements it."""
         raise NotImplementedError  # abstract: `Fit` has it
 
     def _outward(self, data: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
@@ -86,19 +81,19 @@ class Diagnosable:
         """
         chosen, how = check_parts(parts), Depth(**depth)
         require("progress", progress, bool, None, "True or False")
-        subject = self._subject(data, seed, memory)
+        evaluator = self._evaluator(data, seed, memory)
         if labels is None and isinstance(data, Mapping) and "label" in data:
             labels = data["label"]
         named = None if labels is None else as_array("labels", labels)
-        if named is not None and named.shape != (subject.size,):
-            raise DataError(f"labels: got shape {named.shape}, expected ({subject.size},), one for each row.")
+        if named is not None and named.shape != (evaluator.size,):
+            raise DataError(f"labels: got shape {named.shape}, expected ({evaluator.size},), one for each row.")
         units = self._units_of(data, statistics is not None)
         if statistics is not None:  # an error in a statistic is raised before the work begins
             statistics = {n: self._of_units(f, data) for n, f in functions(statistics).items()}
-            first = np.asarray(next(iter(subject.feed.fields.values()))[:8])
+            first = np.asarray(next(iter(evaluator.feed.fields.values()))[:8])
             predictive_check(first, [first], statistics)
         told = (lambda name: print(f"diagnosing: {name}", file=sys.stderr)) if progress else (lambda name: None)
-        return Diagnosing(subject, how, named, statistics, told).run(
+        return Diagnosing(evaluator, how, named, statistics, told).run(
             chosen, title=repr(self)[4:-1], history=self.history, recipe=self._recipe_text(), versions=versions(),
             units=units, columns=self.codings["x"].columns if "x" in self.codings else (),
         )  # fmt: skip
@@ -128,7 +123,7 @@ class Diagnosable:
             seed: of the draws.
             memory: limit on a chunk's intermediate results.
         """
-        return single(self._posterior(self._subject(data, seed, memory), draws, how, k, warmup, chains).latents)
+        return single(self._posterior(self._evaluator(data, seed, memory), draws, how, k, warmup, chains).latents)
 
     def to_arviz(
         self,
@@ -163,13 +158,15 @@ class Diagnosable:
         """
         for name, value in (("predictive", predictive), ("prior", prior)):
             require(name, value, int, 0, "a whole number of draws, at least 0")
-        subject = self._subject(data, seed, memory)
+        evaluator = self._evaluator(data, seed, memory)
         if isinstance(coords, Mapping) and "datum" in coords:
             names = as_array("coords['datum']", coords["datum"])
-            if names.ndim == 1 and len(names) != subject.size:
-                raise DataError(f"coords['datum']: got {len(names)} labels, expected {subject.size}, one for each row.")
-        found = self._posterior(subject, draws, how, k, warmup, chains)
-        return export(subject, found, predictive, prior, coords, self.backend, self._outward(data))
+            if names.ndim == 1 and len(names) != evaluator.size:
+                raise DataError(
+                    f"coords['datum']: got {len(names)} labels, expected {evaluator.size}, one for each row."
+                )
+        found = self._posterior(evaluator, draws, how, k, warmup, chains)
+        return export(evaluator, found, predictive, prior, coords, self.backend, self._outward(data))
 
     def log_evidence(self, data: Any, k: int = 1000, seed: int = 0) -> LogEvidence:
         """A lower bound on log p(X) of all rows together, for latents that all rows share: no row has its own bound.
@@ -182,7 +179,7 @@ class Diagnosable:
             ProgramError: no latent is shared: use log_likelihood, row by row.
         """
         require("k", k, int, 2, "a whole number of particles, at least 2")
-        return log_evidence(self._subject(data, seed, "auto"), k)
+        return log_evidence(self._evaluator(data, seed, "auto"), k)
 
     def loo(self, data: Any, draws: int = 1000, seed: int = 0) -> Loo:
         """Leave-one-out predictive density, for latents that all rows share: PSIS with an approximate posterior.
@@ -190,18 +187,15 @@ class Diagnosable:
         Magnusson et al. 2019, arXiv:1904.10679. Refused if each row has its own latent: then it is ill-posed.
         """
         require("draws", draws, int, 30, "a whole number of draws, at least 30")
-        return leave_one_out(self._subject(data, seed, "auto"), draws)
+        return leave_one_out(self._evaluator(data, seed, "auto"), draws)
 
-    def _posterior(self, subject: Subject, draws: int, how: How, k: int, warmup: int, chains: int) -> PosteriorDraws:
+    def _posterior(
+        self, evaluator: Evaluator, draws: int, how: How, k: int, warmup: int, chains: int
+    ) -> PosteriorDraws:
         one_of("how", how, HOW)
         for name, value in (("draws", draws), ("k", k), ("warmup", warmup), ("chains", chains)):
             require(name, value, int, 1, "a whole number, at least 1")
-        return draw_posterior(subject, draws, how, k, warmup, chains)
-
-    def _subject(self, data: Any, seed: int, memory: int | str) -> Subject:
-        require("seed", seed, int, 0, "a whole number, at least 0")
-        feed, limit = self._feed(data), parse_memory(memory, self._runtime.device)
-        return Subject(self._runtime, self._native, feed, tuple(feed.fields), seed, limit)
+        return draw_posterior(evaluator, draws, how, k, warmup, chains)
 
     def _units_of(self, data: Any, own_statistics: bool) -> str:
         """Units of predictive checks: the data's units if statistics are the user's own, else the program's."""

@@ -26,10 +26,13 @@ from ppdgm.errors import PpdgmError, ProgramError, items, one_of, out_of_memory,
 from ppdgm.inference.evaluation.annealing import anneal, inverse_temperatures
 from ppdgm.inference.evaluation.baseline import baseline_log_likelihood
 from ppdgm.inference.evaluation.drawing import pictures
-from ppdgm.inference.evaluation.estimates import Estimate
-from ppdgm.inference.evaluation.evaluator import Subject, Terms, flat
+from ppdgm.inference.evaluation.estimates import Estimate, elbo_of_rows, log_weights_of_rows
+from ppdgm.inference.evaluation.evaluator import Evaluator, flat
 from ppdgm.inference.evaluation.gaps import measure_gaps
+from ppdgm.inference.evaluation.joint import joint_of
 from ppdgm.inference.evaluation.latents import by_latent, per_latent
+from ppdgm.inference.evaluation.means import plain_means
+from ppdgm.inference.evaluation.terms import Terms, aggregated_log_density, prior_moves, read_terms
 from ppdgm.specs import PositiveFloat, PositiveInt, Spec
 
 Part = Literal["likelihood", "latents", "surgery", "calibration", "predictive", "gaps", "annealing", "pictures"]
@@ -74,17 +77,17 @@ class Depth(Spec):
 
 
 class Diagnosing:
-    """The work on one subject. Parts are independent: if one fails, this is reported, and the others go on."""
+    """The work on one evaluator. Parts are independent: if one fails, this is reported, and the others go on."""
 
     def __init__(
         self,
-        subject: Subject,
+        evaluator: Evaluator,
         depth: Depth,
         labels: np.ndarray | None,
         statistics: Mapping[str, Any] | None,
         told: Callable[[str], None],
     ):
-        self.subject, self.depth, self.labels, self.statistics, self.told = subject, depth, labels, statistics, told
+        self.evaluator, self.depth, self.labels, self.statistics, self.told = evaluator, depth, labels, statistics, told
         self.found: dict[str, Any] = {}
         self.withheld: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
@@ -110,7 +113,7 @@ class Diagnosing:
                 self.withheld[name] = str(told)
             self.seconds[name] = time.perf_counter() - started
         return Diagnosis(
-            size=self.subject.size,
+            size=self.evaluator.size,
             withheld=self.withheld,
             seconds=self.seconds,
             sizes=self.sizes,
@@ -122,40 +125,38 @@ class Diagnosing:
     def terms(self) -> Terms:
         """Draws of the guide with their densities, made once."""
         if self._terms is None:
-            self._terms = self.subject.terms(self.depth.draws)
+            self._terms = read_terms(self.evaluator, self.depth.draws)
         return self._terms
 
     def _likelihood(self) -> None:
-        k, seed = self.depth.k, self.subject.seed
-        self.found["elbo"] = self.subject.judge.elbo(min(k, 10), seed)
-        log_weights = self.subject.judge.log_weights(k, seed)
-        values, errors, biases = log_mean(log_weights)
+        k = self.depth.k
+        self.found["elbo"] = elbo_of_rows(self.evaluator, min(k, 10))
+        weights = log_weights_of_rows(self.evaluator, k)
+        values, errors, biases = log_mean(weights)
         self._baseline()
         self.found["log_likelihood"] = Estimate(values, errors, k, biases=biases)
         if not self._draws():
             self.withheld["Pareto k̂"] = "the guide draws no latent, so there are no weights."
             return
         if k >= 2:
-            self.found["curve"] = bound_curve(log_weights)
+            self.found["curve"] = bound_curve(weights)
         if k < 30:
             self.withheld["Pareto k̂"] = f"it needs at least 30 draws per row, got k = {k}. Give k=30 or more."
         else:
-            self.found["weights"] = weight_quality(log_weights)
+            self.found["weights"] = weight_quality(weights)
 
     def _baseline(self) -> None:
         try:
-            self.found["baseline"] = baseline_log_likelihood(self.subject)
+            self.found["baseline"] = baseline_log_likelihood(self.evaluator)
         except (PpdgmError, NotImplementedError) as error:
             self.withheld["baseline"] = str(error)
 
     def _draws(self) -> bool:
         """Whether the guide has any latents."""
-        data, index = self.subject.feed.rows(self.subject.chunks(self.subject.size, 1)[0])
-        trace = self.subject.runtime.trace(self.subject.params, data, index, 1, 0, None, False)
-        return bool(trace.log_q) or trace.marginal is not None
+        return bool(self.evaluator.one.log_q) or self.evaluator.one.marginal is not None
 
     def _latents(self) -> None:
-        terms, means = self.terms, self.subject.means()[0]
+        terms, means = self.terms, plain_means(self.evaluator)[0]
         codes = {n: by_latent(v, terms.latents.get(n)) for n, v in means.items() if n in terms.kl}
         kl = {n: per_latent(v, codes[n]) if n in codes else v for n, v in terms.kl.items()}
         known = {n: v for n, v in codes.items() if kl[n] is not None}
@@ -164,83 +165,84 @@ class Diagnosing:
         self.found["use"] = latent_use(known, told, self.depth.nats, self.depth.active)
 
     def _surgery(self) -> None:
-        if self.subject.size < FEW:
+        if self.evaluator.size < FEW:
             raise PpdgmError(
-                f"the aggregated posterior of {self.subject.size} rows shows little. Give {FEW} rows or more."
+                f"the aggregated posterior of {self.evaluator.size} rows shows little. Give {FEW} rows or more."
             )
         t = self.terms
-        if self.subject.prior_moves(t):
+        if prior_moves(self.evaluator, t):
             raise PpdgmError(
                 "the prior of its latents differs between rows (for example by label), so there is no single p(z) to "
                 "compare with the aggregated posterior. Diagnose the rows of one label separately."
             )
-        aggregated = self.subject.aggregated(t.latents)
-        self.found["surgery"] = elbo_surgery(t.seen, t.log_q, aggregated, t.log_p)
+        self.found["surgery"] = elbo_surgery(
+            t.seen, t.log_q, aggregated_log_density(self.evaluator, t.latents), t.log_p
+        )
 
     def _calibration(self) -> None:
-        subject, depth = self.subject, self.depth
-        truth, fresh = subject.simulated_data(depth.simulated, subject.stream("truth"))
-        other = subject.of(fresh)
+        evaluator, depth = self.evaluator, self.depth
+        truth, fresh = evaluator.simulated_data(depth.simulated, evaluator.stream("truth"))
+        other = evaluator.of(fresh)
         self.sizes["calibration"] = depth.simulated
 
-        draws = subject.drawing(depth.ranks)
+        draws = evaluator.drawing(depth.ranks)
 
         def draw(data: Any, index: np.ndarray, i: int) -> dict[str, np.ndarray]:
-            return draws(data, index, subject.stream("ranks", i))
+            return draws(data, index, evaluator.stream("ranks", i))
 
-        drawn, true = flat(other.over(draw, depth.simulated, 128), 2), flat(truth)
+        drawn, true = flat(other.over(draw, 128), 2), flat(truth)
         alike = [n for n in true if n in drawn and drawn[n].shape[1:] == true[n].shape and len(true[n]) > 1]
         if not alike:
             raise PpdgmError(
                 "all rows share its latents, so a simulated data set has only one true value, not one for each row."
             )
         for name in alike:
-            order = ranks(drawn[name], true[name], subject.seed)
+            order = ranks(drawn[name], true[name], evaluator.seed)
             self.found.setdefault("calibration", {})[name] = uniformity(order, depth.ranks)
-            self.found.setdefault("pit", {})[name] = pit(order, depth.ranks, subject.seed + 1)
+            self.found.setdefault("pit", {})[name] = pit(order, depth.ranks, evaluator.seed + 1)
             self.found.setdefault("coverage", {})[name] = coverage(drawn[name], true[name])
 
     def _predictive(self) -> None:
-        subject, depth = self.subject, self.depth
-        few, _ = subject.some(depth.replicated_size, "replicated")
+        evaluator, depth = self.evaluator, self.depth
+        few, _ = evaluator.some(depth.replicated_size, "replicated")
         size = few.size
         self.sizes["predictive checks"] = size
 
-        draws = subject.drawing(depth.replicated)
+        draws = evaluator.drawing(depth.replicated)
 
         def draw(data: Any, index: np.ndarray, i: int) -> dict[str, np.ndarray]:
-            z = draws(data, index, subject.stream("latents", i))
-            seed = subject.stream("predictive", i)
-            found: dict[str, np.ndarray] = subject.runtime.predictive(subject.params, data, index, z, seed)
+            z = draws(data, index, evaluator.stream("latents", i))
+            seed = evaluator.stream("predictive", i)
+            found: dict[str, np.ndarray] = evaluator.runtime.predictive(evaluator.params, data, index, z, seed)
             return found
 
-        again = few.over(draw, size, max(1, min(128, 12_800 // depth.replicated)))
-        field, name = subject.shown(again)
-        if name in subject.masked:
+        again = few.over(draw, max(1, min(128, 12_800 // depth.replicated)))
+        field, name = evaluator.shown(again)
+        if name in evaluator.masked:
             raise ProgramError(f"site {name!r} is masked: numbers that are only filled in would count as data.")
         observed = np.asarray(few.feed.fields[field])
         self.found["checks"] = tuple(predictive_check(observed, again[name], self.statistics).values())
-        whole = (few.simulated(size, subject.stream("prior", s))[1][name] for s in range(depth.replicated))
+        whole = (few.simulated(size, evaluator.stream("prior", s))[1][name] for s in range(depth.replicated))
         self.found["prior_checks"] = tuple(predictive_check(observed, whole, self.statistics).values())
 
     def _gaps(self) -> None:
         depth = self.depth
-        few, index = self.subject.some(depth.few, "refitted")
+        few, index = self.evaluator.some(depth.few, "refitted")
         self.sizes["gaps"] = few.size
         annealing = depth.temperatures, depth.num_leapfrog
         self.found["gaps"] = measure_gaps(few, index, depth.family, depth.refit_steps, *annealing)
 
     def _annealing(self) -> None:
-        depth, seed = self.depth, self.subject.seed
-        if set(self.subject.fields) != {"x"}:
+        depth, seed = self.depth, self.evaluator.seed
+        if set(self.evaluator.fields) != {"x"}:
             raise PpdgmError(
                 "annealing starts at the prior, and this program has other fields besides x, on which the prior "
                 "may depend."
             )
-        truth, fresh = self.subject.simulated_data(depth.few, self.subject.stream("annealed"))
+        truth, fresh = self.evaluator.simulated_data(depth.few, self.evaluator.stream("annealed"))
         self.sizes["annealing"] = depth.few
-        joint, _ = self.subject.of(fresh).joint(depth.few)
-        start, _ = self.subject.simulated(depth.few * depth.chains, self.subject.stream("chains"))
+        joint, _ = joint_of(self.evaluator.of(fresh))
+        start, _ = self.evaluator.simulated(depth.few * depth.chains, self.evaluator.stream("chains"))
         chains = {n: v.reshape(depth.chains, depth.few, *v.shape[1:]) for n, v in start.items()}
         first = joint.latents.flat(chains)
         exact = np.repeat(joint.latents.flat({n: v[None] for n, v in truth.items()}), depth.chains, axis=0)
@@ -252,7 +254,7 @@ class Diagnosing:
 
     def _pictures(self) -> None:
         use, weights = self.found.get("use"), self.found.get("weights")
-        self.found["pictures"] = pictures(self.subject, self._terms, use, weights, self.labels)
+        self.found["pictures"] = pictures(self.evaluator, self._terms, use, weights, self.labels)
 
 
 def check_parts(parts: Any) -> tuple[str, ...]:

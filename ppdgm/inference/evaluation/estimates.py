@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ppdgm.data import check_finite, check_rows
 from ppdgm.diagnostics.log_mean import log_mean
-from ppdgm.errors import DataError, PpdgmError, nearest, out_of_memory, require, shown
+from ppdgm.errors import DataError, PpdgmError, nearest, require, shown
 from ppdgm.inference.engines import bounds
-from ppdgm.inference.inputs.feed import Feed
+from ppdgm.inference.evaluation.evaluator import Evaluator, quiet
 from ppdgm.language import mistakes
 from ppdgm.language.vocabulary import Array, Trace
 from ppdgm.models.likelihoods import refuse
 from ppdgm.program import Program
 
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
-
-
-def quiet() -> Any:
-    """No warnings about numbers that are not finite, because −∞ is reported as a result."""
-    return np.errstate(invalid="ignore", over="ignore")
 
 
 @dataclass(frozen=True)
@@ -100,130 +94,64 @@ def plus_minus(mean: float, error: float, digits: int) -> str:
     return f"{mean:.{digits}f}" + ("" if np.isnan(error) else f" ± {error:.{digits}f}")
 
 
-@dataclass(frozen=True)
-class Judge:
-    """A program with parameters and data on a device, ready to be evaluated.
+def elbo_of_rows(evaluator: Evaluator, k: int) -> Estimate:
+    """E_q[log p(x, z) − log q(z|x)] per row, with closed-form KLs if they are valid."""
+    totals: list[np.ndarray] = []  # over the rows of each chunk, [K]
 
-    Args:
-        runtime: of the program.
-        params: from `runtime.put`.
-        feed: of the data.
-        memory: bytes that a chunk's intermediate results may take.
-        chunks: sizes found so far, by K.
+    def reduce(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        totals.append(terms.sum(1))
+        return _mean(terms)
+
+    values, errors = evaluator.reduce(_Elbo(evaluator.size), k, True, reduce)
+    if k == 1:
+        return Estimate(values, errors, k)
+    one = evaluator.one
+    of = f"x, with {' and '.join(one.points)} at a point" if one.points else ""
+    if not one.shared:
+        return Estimate(values, errors, k, of=of)
+    with quiet():
+        variance = sum(t.var(ddof=1) / k for t in totals)  # rows of a chunk move together
+    return Estimate(values, errors, k, float(np.sqrt(variance)) / evaluator.size, of=of)
+
+
+def log_likelihood_of_rows(evaluator: Evaluator, k: int) -> Estimate:
+    """log (1/K) Σ_k w_k per row: a lower bound on log p(x) in expectation that is exact as K → ∞."""
+    values, errors, biases = evaluator.reduce(_log_weights, k, False, log_mean)
+    return Estimate(values, errors, k, biases=biases)
+
+
+def log_weights_of_rows(evaluator: Evaluator, k: int) -> np.ndarray:
+    """log p(x, z) − log q(z|x), [K, N]."""
+    require("k", k, int, 1, "a whole number of particles, at least 1")
+    found, start = np.empty((k, evaluator.size)), 0
+
+    def keep(terms: np.ndarray) -> tuple[np.ndarray, ...]:
+        nonlocal start
+        found[:, start : start + terms.shape[1]] = terms
+        start += terms.shape[1]
+        return (terms[0],)
+
+    evaluator.reduce(_log_weights, k, False, keep)
+    return found
+
+
+def warn_outside(evaluator: Evaluator, found: Estimate) -> None:
+    """Warn if an estimate has values of −∞, with the latents that the guide drew outside their prior's support.
+
+    It makes the same draws again, and looks at the log p of each latent.
     """
-
-    runtime: Any
-    params: Any
-    feed: Feed
-    memory: int
-    chunks: dict[int, tuple[int, int]] = field(default_factory=dict)
-
-    @property
-    def size(self) -> int:
-        """N."""
-        return self.feed.size
-
-    def elbo(self, k: int, seed: int) -> Estimate:
-        """E_q[log p(x, z) − log q(z|x)] per row, with closed-form KLs if they are valid."""
-        totals: list[np.ndarray] = []  # over the rows of each chunk, [K]
-
-        def reduce(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            totals.append(terms.sum(1))
-            return _mean(terms)
-
-        values, errors = self._reduce(_Elbo(self.size), k, seed, True, reduce)
-        if k == 1:
-            return Estimate(values, errors, k)
-        one = self._one()
-        of = f"x, with {' and '.join(one.points)} at a point" if one.points else ""
-        if not one.shared:
-            return Estimate(values, errors, k, of=of)
-        with quiet():
-            variance = sum(t.var(ddof=1) / k for t in totals)  # rows of a chunk move together
-        return Estimate(values, errors, k, float(np.sqrt(variance)) / self.size, of=of)
-
-    def log_likelihood(self, k: int, seed: int) -> Estimate:
-        """log (1/K) Σ_k w_k per row: a lower bound on log p(x) in expectation that is exact as K → ∞."""
-        values, errors, biases = self._reduce(_log_weights, k, seed, False, log_mean)
-        return Estimate(values, errors, k, biases=biases)
-
-    def log_weights(self, k: int, seed: int) -> np.ndarray:
-        """log p(x, z) − log q(z|x), [K, N]."""
-        require("k", k, int, 1, "a whole number of particles, at least 1")
-        found, start = np.empty((k, self.size)), 0
-
-        def keep(terms: np.ndarray) -> tuple[np.ndarray, ...]:
-            nonlocal start
-            found[:, start : start + terms.shape[1]] = terms
-            start += terms.shape[1]
-            return (terms[0],)
-
-        self._reduce(_log_weights, k, seed, False, keep)
-        return found
-
-    def warn_outside(self, found: Estimate, seed: int) -> None:
-        """Warn if an estimate has values of −∞, with the latents that the guide drew outside their prior's support.
-
-        It makes the same draws again, and looks at the log p of each latent.
-        """
-        if not np.isneginf(found.values).any():
-            return
-        for name in self._one().log_q:
-            (rows,) = self._reduce(_LogPrior(name), found.k, seed, found.biases is None, _any_infinite)
-            if rows.any():
-                warnings.warn(
-                    f"Site {name!r}: in {int(rows.sum())} of {self.size} rows the guide draws values outside the "
-                    "support that the site has in the model. There p(x, z) = 0, and the ELBO is -inf. Training does "
-                    "not see this, because it uses the density's formula everywhere. Give the guide a distribution "
-                    "with the same support as the model's, such as LogNormal for positive values.",
-                    stacklevel=3,
-                )
-
-    def _one(self) -> Trace:
-        """Terms of one particle of a few rows."""
-        data, index = self.feed.rows(np.arange(self.runtime.tracer.batch_size or 1) % self.size)
-        found: Trace = self.runtime.trace(self.params, data, index, 1, 0, None, False)
-        return found
-
-    def _reduce(
-        self,
-        function: Callable[[Trace, Any], Array],
-        k: int,
-        seed: int,
-        kl: bool,
-        reduce: Callable[[np.ndarray], tuple[np.ndarray, ...]],
-    ) -> tuple[np.ndarray, ...]:
-        """Evaluate chunk by chunk, [k, b] each, and reduce over particles in float64."""
-        require("k", k, int, 1, "a whole number of particles, at least 1")
-        require("seed", seed, int, 0, "a whole number, at least 0")
-        if k not in self.chunks:
-            self.chunks[k] = self._chunk(k)
-        particles, rows = self.chunks[k]
-        found = []
-        for i, start in enumerate(range(0, self.size, rows)):
-            # A full chunk, so that shapes never change.
-            data, index = self.feed.rows(np.arange(start, start + rows) % self.size)
-            with memory_told():
-                parts = [
-                    self.runtime.evaluate(function, self.params, data, index, particles, (seed, i, j), kl)
-                    for j in range(-(-k // particles))
-                ]
-            terms = np.concatenate(parts)[:k, : min(rows, self.size - start)]
-            with quiet():
-                found.append(reduce(terms.astype(np.float64)))
-        return tuple(np.concatenate(each) for each in zip(*found, strict=True))
-
-    def _chunk(self, k: int) -> tuple[int, int]:
-        """The number of particles and rows whose intermediate results fit the memory."""
-        data = self.feed.some(self.runtime.tracer.batch_size or 4)
-        written = lambda k, b: self.runtime.bytes_written(self.params, data, k, b)
-        if fixed := self.runtime.tracer.batch_size:
-            pair = max(written(2, fixed) - written(1, fixed), 1) / fixed
-            return max(1, min(k, int(self.memory / (pair * fixed)))), fixed
-        pair = max((written(2, 2) - written(1, 2)) / 2, 1)  # a particle of a row
-        datum = max((written(1, 4) - written(1, 2)) / 2 - pair, 0)  # what the particles of a row share
-        rows = min(self.size, max(1, int(self.memory / (datum + min(k, 64) * pair))))
-        return max(1, min(k, int((self.memory - rows * datum) / (rows * pair)))), rows
+    if not np.isneginf(found.values).any():
+        return
+    for name in evaluator.one.log_q:
+        (rows,) = evaluator.reduce(_LogPrior(name), found.k, found.biases is None, _any_infinite)
+        if rows.any():
+            warnings.warn(
+                f"Site {name!r}: in {int(rows.sum())} of {evaluator.size} rows the guide draws values outside the "
+                "support that the site has in the model. There p(x, z) = 0, and the ELBO is -inf. Training does "
+                "not see this, because it uses the density's formula everywhere. Give the guide a distribution "
+                "with the same support as the model's, such as LogNormal for positive values.",
+                stacklevel=4,
+            )
 
 
 def _log_weights(trace: Trace, xp: Any) -> Array:
@@ -248,17 +176,6 @@ def check_density(trace: Trace) -> None:
     """Refuse log-weights of a guide that is a point mass at a latent for which the model has a density."""
     if trace.points:
         raise mistakes.point_mass(next(iter(trace.points)))
-
-
-@contextmanager
-def memory_told() -> Iterator[None]:
-    """If memory runs out, a TrainingError that explains what to do, whichever library reports it."""
-    try:
-        yield
-    except Exception as error:
-        if (told := out_of_memory(error)) is not None:
-            raise told from error
-        raise
 
 
 @dataclass(frozen=True)

@@ -1,80 +1,77 @@
-"""A trained program and data in a diagnosis: the program is run chunk by chunk, with arrays as results."""
+"""A trained program and data: everything that is evaluated runs the program over the data chunk by chunk."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ppdgm.data import take
-from ppdgm.diagnostics import log_aggregated_of
 from ppdgm.diagnostics.arrays import some_rows
-from ppdgm.errors import PpdgmError, ProgramError
-from ppdgm.inference.evaluation.chunks import SharedDraws, chunks, over_chunks
-from ppdgm.inference.evaluation.estimates import Judge, check_density, memory_told
-from ppdgm.inference.evaluation.joint import Joint
-from ppdgm.inference.evaluation.latents import Latents
-from ppdgm.inference.evaluation.means import means_of_rows
+from ppdgm.errors import PpdgmError, ProgramError, out_of_memory, require
 from ppdgm.inference.inputs.feed import Feed
-from ppdgm.inference.inputs.row_independence import ALIKE
+from ppdgm.language.vocabulary import Array, Trace
 from ppdgm.program import PlainPair
 
-ROWS = 512  # rows of a chunk
-ONCE = 200  # draws of the guide for each of a few rows: one number, so that they are compiled once
 Sites = dict[str, np.ndarray]
+Drawing = Callable[[Any, np.ndarray, int], Sites]  #: (data, index, seed) -> latents
+ROWS = 512  # rows of a chunk
+_ALIKE = 1e-4  # relative to the larger number: means from chunks of other data, in float32
+
+
+def quiet() -> Any:
+    """No warnings about numbers that are not finite, because −∞ is reported as a result."""
+    return np.errstate(invalid="ignore", over="ignore")
+
+
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """If memory runs out, a TrainingError that explains what to do, whichever library reports it."""
+    try:
+        yield
+    except Exception as error:
+        if (told := out_of_memory(error)) is not None:
+            raise told from error
+        raise
 
 
 @dataclass(frozen=True)
-class Terms:
-    """Draws of the guide with their densities.
-
-    Attributes:
-        latents: [S, N, *event] by site.
-        kl: closed forms, or log q − log p, of each site: [N, D], or [N].
-        log_p, log_q: of the latents, [S, N].
-        seen: log p(x|z), [S, N].
-    """
-
-    latents: Sites
-    kl: Sites
-    log_p: np.ndarray
-    log_q: np.ndarray
-    seen: np.ndarray
-
-
-@dataclass(frozen=True)
-class Subject:
+class Evaluator:
     """A program with parameters and data on a device.
 
     Args:
         runtime: of the program.
         params: from `runtime.put`.
         feed: of the data.
-        fields: names of the data's fields.
-        seed: of all draws.
         memory: bytes that a chunk's intermediate results may take.
+        seed: of all draws.
+        planned: numbers of particles and rows of a chunk that fit the memory, by K.
     """
 
     runtime: Any
     params: Any
     feed: Feed
-    fields: tuple[str, ...]
-    seed: int
     memory: int
+    seed: int = 0
+    planned: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a seed that is none."""
+        require("seed", self.seed, int, 0, "a whole number, at least 0")
 
     @property
     def size(self) -> int:
         """N."""
         return self.feed.size
 
-    @cached_property
-    def judge(self) -> Judge:
-        """The judge of bounds and log-weights."""
-        return Judge(self.runtime, self.params, self.feed, self.memory)
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the data's fields."""
+        return tuple(self.feed.fields)
 
     @cached_property
     def dtype(self) -> str:
@@ -87,127 +84,116 @@ class Subject:
         words = (self.seed, i, *name.encode())
         return int(np.random.SeedSequence(words).generate_state(1)[0] >> 1)
 
-    def chunks(self, size: int, rows: int = ROWS) -> list[np.ndarray]:
+    def indices(self, rows: int) -> list[np.ndarray]:
         """Indices of rows, in chunks of one size: the last chunk is filled up from the first rows."""
-        return chunks(self.runtime, size, rows)
+        rows = self.runtime.tracer.batch_size or min(self.size, rows)
+        return [np.arange(start, start + rows) % self.size for start in range(0, self.size, rows)]
 
-    def some(self, most: int, name: str) -> tuple[Subject, np.ndarray]:
-        """The same program at a random choice of rows, and their indices: the first rows may all be of one class."""
-        index = some_rows(self.size, most, self.stream(name))
-        return (self if len(index) == self.size else self.of(take(self.feed.fields, index))), index
+    def chunks(self, rows: int) -> Iterator[tuple[int, Any, np.ndarray, int]]:
+        """Each chunk's number, its data, the places of its rows in these, and how many rows are not filled up."""
+        for i, index in enumerate(self.indices(rows)):
+            yield i, *self.feed.rows(index), min(len(index), self.size - i * len(index))
 
-    def over(self, function: Callable[[Any, np.ndarray, int], Sites], size: int, rows: int = ROWS) -> Sites:
-        """Join the results of `function(data, index, chunk)`, [·, B, …] each, over the first rows of `some`."""
-        return over_chunks(self.runtime, self.params, self.feed, function, size, rows)
+    @cached_property
+    def few(self) -> tuple[Any, np.ndarray]:
+        """Two rows, which show a program's sites: an axis of one belongs to a latent that all rows share."""
+        return self.feed.rows(self.indices(2)[0])
 
-    def draws(self, data: Any, index: np.ndarray, k: int, seed: int) -> Sites:
-        """Latents drawn from the guide for one chunk of data; see `drawing`."""
-        return self.drawing(k)(data, index, seed)
+    @cached_property
+    def one(self) -> Trace:
+        """The terms of one particle of a few rows."""
+        found: Trace = self.runtime.trace(self.params, *self.few, 1, 0, None, False)
+        return found
 
-    def drawing(self, k: int) -> Callable[[Any, np.ndarray, int], Sites]:
+    def reduce(
+        self,
+        function: Callable[[Trace, Any], Array],
+        k: int,
+        kl: bool,
+        reduce: Callable[[np.ndarray], tuple[np.ndarray, ...]],
+    ) -> tuple[np.ndarray, ...]:
+        """`function(trace, xp)` in chunks within the memory, [k, b] each, reduced over particles in float64."""
+        require("k", k, int, 1, "a whole number of particles, at least 1")
+        if k not in self.planned:
+            self.planned[k] = self._plan(k)
+        particles, rows = self.planned[k]
+        parts = []
+        for i, data, index, count in self.chunks(rows):
+            with memory_told():
+                terms = np.concatenate([
+                    self.runtime.evaluate(function, self.params, data, index, particles, (self.seed, i, j), kl)
+                    for j in range(-(-k // particles))
+                ])  # fmt: skip
+            with quiet():
+                parts.append(reduce(terms[:k, :count].astype(np.float64)))
+        return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
+
+    def over(self, function: Callable[[Any, np.ndarray, int], Sites], rows: int | None = None) -> Sites:
+        """Join the results of `function(data, index, chunk)`, [·, B, …] each, along the rows.
+
+        Results that all rows share, [·, 1, …], must be the same for each chunk. Names may have a prefix before a "/".
+
+        Raises:
+            ProgramError: a shared result differs between chunks.
+        """
+        parts: list[Sites] = []
+        for i, data, index, _ in self.chunks(max(rows or ROWS, 2)):
+            with memory_told():
+                parts.append(function(data, index, i))
+        shared = self._shared(data, index, parts[0]) if len(parts) > 1 else []
+        for name in shared:
+            _check_alike(name, [p[name] for p in parts])
+        join = lambda name: np.concatenate([p[name] for p in parts], axis=1)[:, : self.size]
+        return {n: first if n in shared else join(n) for n, first in parts[0].items()}
+
+    def drawing(self, k: int) -> Drawing:
         """(data, index, seed) -> latents drawn from the guide, [K, B, *event]; shared latents are drawn once.
 
         Raises:
             ProgramError: the guide draws no latents.
         """
-        drawn = SharedDraws(self.runtime, self.params, k)
+        first: Sites = {}
+        held: Sites | None = None
 
         def draws(data: Any, index: np.ndarray, seed: int) -> Sites:
-            if not (found := drawn(data, index, seed)):
-                raise ProgramError("the guide draws no latent.")
+            nonlocal first, held
+            if first and held is None:
+                held = {n: first[n] for n in self._shared(data, index, first)}
+            found: Sites = self.runtime.draws(self.params, data, index, k, seed, held)
+            first = first or check_latents_drawn(self.runtime.tracer.program, found)
             return found
 
         return draws
 
-    def terms(self, draws: int) -> Terms:
-        """Draws of the guide for all data, with their densities.
+    def _shared(self, data: Any, index: np.ndarray, found: Sites) -> list[str]:
+        """Names of the latents that all rows share, among those found for a chunk."""
+        if len(index) > 1:
+            return [n for n, v in found.items() if v.shape[1] == 1]
+        names = self.runtime.trace(self.params, data, index, 1, 0, None, False).shared
+        return [n for n in found if n in names or n.partition("/")[2] in names]
 
-        Raises:
-            ProgramError: latents that all rows share, enumerated ones, or none.
-        """
-
-        def read(data: Any, index: np.ndarray, i: int) -> Sites:
-            trace = self.runtime.trace(self.params, data, index, draws, self.stream("terms", i), None, True)
-            check_density(trace)
-            if trace.shared or trace.marginal is not None or not trace.log_q:
-                raise ProgramError(
-                    "it needs a latent for each row, drawn by the guide, but this program has "
-                    + ("latents that all rows share." if trace.shared else "enumerated ones, or none.")
-                )
-            sites = list(trace.log_q)
-            apart = {n: trace.log_q[n] - trace.log_p.get(n, 0.0) for n in sites}
-            forms = {n: f.mean(0) if f.ndim == 3 else f for n, f in trace.kl.items()}
-            each = {n: _rows(forms[n], len(index)) if n in forms else apart[n].mean(0) for n in sites}
-            return {
-                **{f"z/{n}": trace.values[n] for n in sites if n in trace.values},
-                **{f"kl/{n}": v[None] for n, v in each.items()},
-                "p": sum(trace.log_p.get(n, 0.0) for n in sites) + np.zeros_like(trace.log_q[sites[0]]),
-                "q": sum(trace.log_q.values()),
-                "x": sum((v for n, v in trace.log_p.items() if n not in sites), np.zeros_like(trace.log_q[sites[0]])),
-            }
-
-        found = self.over(read, self.size, min(ROWS, max(1, ROWS * 4 // draws)))
-        part = lambda name: {n.partition("/")[2]: v for n, v in found.items() if n.startswith(f"{name}/")}
-        return Terms(part("z"), {n: v[0] for n, v in part("kl").items()}, found["p"], found["q"], found["x"])
-
-    def means(self) -> tuple[Sites, Sites]:
-        """Latents at their means, and observed sites at theirs given these, [N, *event]."""
-        over = lambda function, rows: self.over(function, self.size, rows)
-        with warnings.catch_warnings():  # the means of draws are good enough for pictures and variances
-            warnings.simplefilter("ignore", UserWarning)
-            return means_of_rows(self.runtime, self.params, over)
-
-    def aggregated(self, latents: Sites) -> np.ndarray:
-        """log q(z) = log 1/N Σ_n q(z|x_n) at draws [S, N, *event], [S, N]."""
-        first = next(iter(latents.values()))
-        width = sum(int(np.prod(v.shape[2:])) for v in latents.values())
-        chunk = int(np.clip(np.sqrt(self.memory / (32 * max(width, 4))), 64, 1024))
-        chunk = min(chunk, max(self.size, 64))
+    def _plan(self, k: int) -> tuple[int, int]:
+        """The number of particles and rows whose intermediate results fit the memory."""
+        data = self.feed.some(self.runtime.tracer.batch_size or 4)
+        written = lambda k, b: self.runtime.bytes_written(self.params, data, k, b)
         if fixed := self.runtime.tracer.batch_size:
-            chunk = fixed
-        flat = {n: v.reshape(-1, *v.shape[2:]) for n, v in latents.items()}
+            pair = max(written(2, fixed) - written(1, fixed), 1) / fixed
+            return max(1, min(k, int(self.memory / (pair * fixed)))), fixed
+        pair = max((written(2, 2) - written(1, 2)) / 2, 1)  # a particle of a row
+        datum = max((written(1, 4) - written(1, 2)) / 2 - pair, 0)  # what the particles of a row share
+        rows = min(self.size, max(1, int(self.memory / (datum + min(k, 64) * pair))))
+        return max(1, min(k, int((self.memory - rows * datum) / (rows * pair)))), rows
 
-        def log_density(draws: Mapping[str, np.ndarray], where: slice) -> np.ndarray:
-            index = np.arange(where.start, where.start + chunk) % self.size
-            data, rows = self.feed.rows(index)
-            short = chunk - len(next(iter(draws.values())))  # one shape, so that nothing is compiled twice
-            padded = {n: np.concatenate([v, np.repeat(v[:1], short, 0)]) for n, v in draws.items()}
-            given = {n: v[:, None] for n, v in padded.items()}
-            with memory_told():
-                found: np.ndarray = self.runtime.guide(self.params, data, rows, given)
-            return found[: chunk - short, : where.stop - where.start]
+    def some(self, most: int, name: str) -> tuple[Evaluator, np.ndarray]:
+        """The same program at a random choice of rows, and their indices: the first rows may all be of one class."""
+        index = some_rows(self.size, most, self.stream(name))
+        return (self if len(index) == self.size else self.of(take(self.feed.fields, index))), index
 
-        found = log_aggregated_of(log_density, flat, self.size, chunk)
-        return found.reshape(first.shape[:2])
-
-    def prior_moves(self, terms: Terms) -> bool:
-        """Whether log p(z) depends on a row's other fields, as that of p(z|y) does; checked with other rows' fields."""
-        if len(self.fields) == 1 or not terms.latents:
-            return False
-        other = np.random.default_rng(self.stream("other")).permutation(self.size)
-        for index in self.chunks(self.size):
-            data, rows = self.feed.rows(other[index])
-            given = {n: v[:1, index] for n, v in terms.latents.items()}
-            with memory_told():
-                trace = self.runtime.trace(self.params, data, rows, 1, 0, given, False)
-            own, there = terms.log_p[0, index], sum(trace.log_p.get(n, 0.0) for n in trace.log_q)
-            if (np.abs(there - own) > ALIKE * (1 + np.abs(own))).any():
-                return True
-        return False
-
-    def joint(self, size: int) -> tuple[Joint, Sites]:
-        """The joint density at the first rows, and draws of the guide, [ONCE, B, *event]; for real latents.
-
-        To use other rows, take `some` first.
-
-        Raises:
-            ProgramError: latents are not real.
-        """
-        index = np.arange(size) % self.size
-        data, rows = self.feed.rows(index)
-        self.runtime.check_walked(self.params, data, rows)
-        drawn = self.draws(data, rows, ONCE, self.stream("joint"))
-        return Joint(self.runtime, self.params, data, rows, Latents.of(drawn), self.dtype), drawn
+    def of(self, fields: Mapping[str, np.ndarray]) -> Evaluator:
+        """The same program with other data."""
+        feed = Feed(self.runtime, fields)
+        feed.check_known()
+        return replace(self, feed=feed, planned={})
 
     def simulated(self, size: int, seed: int, mean: bool = False) -> tuple[Sites, Sites]:
         """Latents and observed sites drawn from the model, [size, *event].
@@ -255,8 +241,7 @@ class Subject:
         return sites, tuple(needed), tuple(n for n in every if n not in latents and n not in sites.values())
 
     def _named(self) -> dict[str, str]:
-        data, index = self.feed.rows(self.chunks(self.size, 1)[0])
-        trace = self.runtime.trace(self.params, data, index, 1, 0, None, False)
+        trace = self.one
         sites = [n for n in (*trace.log_p, *trace.shared) if n not in trace.log_q and n not in trace.values]
         found = {n: n for n in self.fields if n in sites}
         others, left = [n for n in self.fields if n not in found], [n for n in sites if n not in found]
@@ -282,8 +267,7 @@ class Subject:
     @cached_property
     def masked(self) -> tuple[str, ...]:
         """Observed sites under a mask: some numbers of their fields may not be data."""
-        data, index = self.feed.rows(self.chunks(self.size, 2)[0])
-        return tuple(o.name for o in self.runtime.observed(self.params, data, index, 0) if o.masked)
+        return tuple(o.name for o in self.runtime.observed(self.params, *self.few, 0) if o.masked)
 
     def shown(self, sites: Container[str]) -> tuple[str, str]:
         """The field that is checked and drawn (x, if there is one), and its site.
@@ -291,9 +275,9 @@ class Subject:
         Raises:
             ProgramError: no field is among the sites.
         """
-        for field in sorted(self.drawn_as, key=lambda n: n != "x"):
-            if self.drawn_as[field] in sites:
-                return field, self.drawn_as[field]
+        for name in sorted(self.drawn_as, key=lambda n: n != "x"):
+            if self.drawn_as[name] in sites:
+                return name, self.drawn_as[name]
         raise ProgramError(
             f"ppdgm does not know which site of the model draws a field ({', '.join(self.fields)}). Give the site "
             'the name of its field: P.sample("x", …, obs=x).'
@@ -328,11 +312,16 @@ class Subject:
             )
         return latents, {n: np.asarray(fields[n], rows[n].dtype) for n in self.fields}
 
-    def of(self, fields: Mapping[str, np.ndarray]) -> Subject:
-        """The same program with other data."""
-        feed = Feed(self.runtime, fields)
-        feed.check_known()
-        return Subject(self.runtime, self.params, feed, self.fields, self.seed, self.memory)
+
+def check_latents_drawn(program: Any, sites: Sites) -> Sites:
+    """The latents, if there are any.
+
+    Raises:
+        ProgramError: with the program.
+    """
+    if not sites:
+        raise ProgramError(f"The guide of {type(program).__name__} draws no latent.")
+    return sites
 
 
 def flat(sites: Mapping[str, np.ndarray], lead: int = 1) -> Sites:
@@ -340,6 +329,12 @@ def flat(sites: Mapping[str, np.ndarray], lead: int = 1) -> Sites:
     return {n: np.reshape(v, (*v.shape[:lead], -1)) for n, v in sites.items()}
 
 
-def _rows(form: np.ndarray, size: int) -> np.ndarray:
-    """[B, D], if a closed form has one row for all."""
-    return np.broadcast_to(form, (size, *form.shape[1:]))
+def _check_alike(name: str, parts: list[np.ndarray]) -> None:
+    first = parts[0].astype(float)
+    size = max(float(np.abs(first).max(initial=0.0)), 1e-30)
+    if any(np.abs(p - first).max(initial=0.0) > _ALIKE * size for p in parts):
+        raise ProgramError(
+            f"Site {name.partition('/')[2] or name!r} is one latent for all data, but the guide computes it from the "
+            "current rows, so it differs between chunks of rows. Compute it only from parameters, or draw it inside "
+            "the data plate."
+        )

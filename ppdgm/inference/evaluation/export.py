@@ -9,7 +9,7 @@ import numpy as np
 
 from ppdgm.diagnostics import Loo, loo, to_arviz
 from ppdgm.errors import PpdgmError, ProgramError
-from ppdgm.inference.evaluation.evaluator import Sites, Subject
+from ppdgm.inference.evaluation.evaluator import Evaluator, Sites
 from ppdgm.inference.evaluation.posterior import PosteriorDraws
 
 _NO_LOO = (
@@ -20,7 +20,7 @@ _NO_LOO = (
 
 
 def export(
-    subject: Subject,
+    evaluator: Evaluator,
     posterior: PosteriorDraws,
     predictive: int,
     prior: int,
@@ -31,7 +31,7 @@ def export(
     """ArviZ's InferenceData, or DataTree; groups that a program can't give are left out, and named in `attrs`.
 
     Args:
-        subject: program and data.
+        evaluator: program and data.
         posterior: draws.
         predictive: number of draws of the posterior for which data are drawn, evenly spaced.
         prior: number of draws of the prior and of data from it.
@@ -40,7 +40,7 @@ def export(
         outward: converts observed sites to the user's units.
     """
     shown = lambda sites: {n: np.asarray(v) for n, v in outward(sites).items()}
-    observed = shown({n: np.asarray(v) for n, v in subject.feed.fields.items()})
+    observed = shown({n: np.asarray(v) for n, v in evaluator.feed.fields.items()})
     drawn_from = {n: v[:, 0] if n in posterior.shared else v for n, v in posterior.latents.items()}
     groups: dict[str, Mapping[str, Any]] = {"posterior": drawn_from}
     groups |= {"sample_stats": posterior.statistics} if posterior.statistics else {}
@@ -55,7 +55,7 @@ def export(
         else:
             groups.update({n: found[n] for n in names if found.get(n)})
 
-    seen = lambda: _seen(subject, posterior.latents) if posterior.seen is None else posterior.seen
+    seen = lambda: _seen(evaluator, posterior.latents) if posterior.seen is None else posterior.seen
     if of_each:
         add(("sample_stats",), lambda: {"sample_stats": {**posterior.statistics, "log_p_x": seen()}})
     else:
@@ -64,10 +64,10 @@ def export(
         # Evenly spaced, so that each of several chains, one after another, has its share.
         taken = np.linspace(0, (size := len(next(iter(posterior.latents.values())))) - 1, min(predictive, size))
         few = {n: v[np.rint(taken).astype(int)] for n, v in posterior.latents.items()}
-        add(("posterior_predictive",), lambda: {"posterior_predictive": shown(_predicted(subject, few))})
+        add(("posterior_predictive",), lambda: {"posterior_predictive": shown(_predicted(evaluator, few))})
     if prior and not posterior.shared:  # a simulation has one draw of them for all its rows
-        add(("prior", "prior_predictive"), lambda: _prior(subject, prior, shown))
-    drawn = set(_drawn(subject)) & set(observed)  # fields that nothing draws are given: a label, a mask
+        add(("prior", "prior_predictive"), lambda: _prior(evaluator, prior, shown))
+    drawn = set(evaluator.one.log_p) & set(observed)  # fields that nothing draws are given: a label, a mask
     groups["observed_data"] = {n: v for n, v in observed.items() if n in drawn} or observed
     if given := {n: v for n, v in observed.items() if n not in groups["observed_data"]}:
         groups["constant_data"] = given
@@ -84,12 +84,6 @@ def _own_axes(name: str, rank: int) -> tuple[str, ...]:
     return (f"{name}_dim",) if rank == 1 else tuple(f"{name}_dim_{i}" for i in range(rank))
 
 
-def _drawn(subject: Subject) -> list[str]:
-    """The observed sites, from a reading of a few rows."""
-    data, index = subject.feed.rows(subject.chunks(subject.size, 2)[0])
-    return list(subject.runtime.trace(subject.params, data, index, 1, 0, None, False).log_p)
-
-
 def _given(latents: Sites, index: np.ndarray, start: int) -> Sites:
     """Draws for these rows, in one shape for all chunks."""
     rows = start + np.arange(len(index))
@@ -97,34 +91,34 @@ def _given(latents: Sites, index: np.ndarray, start: int) -> Sites:
     return {n: v if v.shape[1] == 1 < size or size == 1 else v[:, rows % size] for n, v in latents.items()}
 
 
-def _seen(subject: Subject, latents: Sites) -> np.ndarray:
+def _seen(evaluator: Evaluator, latents: Sites) -> np.ndarray:
     """log p(x|z), [S, N]."""
     rows = max(1, min(512, 20_000 // len(next(iter(latents.values())))))
 
     def each(data: Any, index: np.ndarray, i: int) -> Sites:
         given = _given(latents, index, i * len(index))
-        return {"x": subject.runtime.joint(subject.params, data, index, given, np.zeros((), subject.dtype))[1]}
+        return {"x": evaluator.runtime.joint(evaluator.params, data, index, given, np.zeros((), evaluator.dtype))[1]}
 
-    return subject.over(each, subject.size, rows)["x"]
+    return evaluator.over(each, rows)["x"]
 
 
-def _predicted(subject: Subject, latents: Sites) -> Sites:
+def _predicted(evaluator: Evaluator, latents: Sites) -> Sites:
     rows = max(1, min(512, 20_000 // len(next(iter(latents.values())))))
 
     def each(data: Any, index: np.ndarray, i: int) -> Sites:
-        given, seed = _given(latents, index, i * len(index)), subject.stream("predicted", i)
-        found: Sites = subject.runtime.predictive(subject.params, data, index, given, seed)
+        given, seed = _given(latents, index, i * len(index)), evaluator.stream("predicted", i)
+        found: Sites = evaluator.runtime.predictive(evaluator.params, data, index, given, seed)
         return found
 
-    return subject.over(each, subject.size, rows)
+    return evaluator.over(each, rows)
 
 
-def _prior(subject: Subject, draws: int, shown: Callable[[Sites], Sites]) -> dict[str, Sites]:
-    latents, observed = subject.simulated(draws, subject.stream("prior"))
+def _prior(evaluator: Evaluator, draws: int, shown: Callable[[Sites], Sites]) -> dict[str, Sites]:
+    latents, observed = evaluator.simulated(draws, evaluator.stream("prior"))
     return {"prior": latents, "prior_predictive": shown(observed)}
 
 
-def leave_one_out(subject: Subject, draws: int) -> Loo:
+def leave_one_out(evaluator: Evaluator, draws: int) -> Loo:
     """PSIS-LOO with the guide's draws, for a program whose latents are shared by all rows.
 
     Raises:
@@ -133,9 +127,8 @@ def leave_one_out(subject: Subject, draws: int) -> Loo:
     seen: list[np.ndarray] = []
     correction = np.zeros(draws)
     given: Sites = {}
-    for i, index in enumerate(subject.chunks(subject.size, 256)):
-        data, where = subject.feed.rows(index)
-        trace = subject.runtime.trace(subject.params, data, where, draws, subject.seed, given, False)
+    for _, data, index, keep in evaluator.chunks(256):
+        trace = evaluator.runtime.trace(evaluator.params, data, index, draws, evaluator.seed, given, False)
         if trace.log_q or not trace.shared:
             raise ProgramError(
                 "Leave-one-out needs latents that all rows share"
@@ -150,7 +143,6 @@ def leave_one_out(subject: Subject, draws: int) -> Loo:
                 )
             )
         given = {n: trace.values[n] for n in trace.shared if n in trace.values}
-        keep = min(len(index), subject.size - i * len(index))
         seen.append(np.asarray(sum(trace.log_p.values()), np.float64)[:, :keep])
         correction = np.asarray(sum(trace.shared.values()), np.float64)  # log p(θ) − log q(θ)
     every = np.concatenate(seen, axis=1)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from ppdgm.diagnostics.arrays import rounding
 from ppdgm.diagnostics.diagnosis import Gaps
 from ppdgm.errors import PpdgmError
-from ppdgm.inference.evaluation.estimates import quiet
-from ppdgm.inference.evaluation.evaluator import ONCE, Subject
+from ppdgm.inference.evaluation.estimates import elbo_of_rows, log_weights_of_rows
+from ppdgm.inference.evaluation.evaluator import Evaluator, quiet
 from ppdgm.inference.evaluation.evidence import Evidence, evidence
-from ppdgm.inference.evaluation.joint import Joint
+from ppdgm.inference.evaluation.joint import ONCE, Joint, joint_of
 from ppdgm.inference.evaluation.refit import TOGETHER, Family, refit
 
 Score = Callable[[np.ndarray], np.ndarray]
@@ -22,7 +23,7 @@ MOST = 2**14  # numbers of a draw of all rows; above it there are fewer draws
 
 
 def measure_gaps(
-    few: Subject,
+    few: Evaluator,
     index: np.ndarray,
     family: Family = "diagonal",
     steps: int = 400,
@@ -43,7 +44,7 @@ def measure_gaps(
     Raises:
         ProgramError: latents are not of each row, or not real.
     """
-    joint, sites = few.joint(few.size)
+    joint, sites = joint_of(few)
     drawn, seed = joint.latents.flat(sites), few.seed
     best = refit(joint, drawn, family, steps, seed=seed)
     scored, log_guide = _scored(few, joint)
@@ -63,11 +64,11 @@ def measure_gaps(
     return Gaps(index, log_likelihood, guide, best.elbo, family, errors, exact | found.known)
 
 
-def _guide(few: Subject, joint: Joint, scored: np.ndarray | None, log_guide: Score) -> tuple[np.ndarray, np.ndarray]:
+def _guide(few: Evaluator, joint: Joint, scored: np.ndarray | None, log_guide: Score) -> tuple[np.ndarray, np.ndarray]:
     """The guide's ELBO, by closed-form KLs or log-weights, whichever varies less, and where weights are constant."""
-    closed = few.judge.elbo(DRAWS, few.seed + 4)
+    closed = elbo_of_rows(replace(few, seed=few.seed + 4), DRAWS)
     if scored is None:
-        weights = few.judge.log_weights(DRAWS, few.seed + 3)
+        weights = log_weights_of_rows(replace(few, seed=few.seed + 3), DRAWS)
     else:  # nothing more is compiled
         weights = np.concatenate([sum(joint(z)[:2]) - log_guide(z) for z in np.split(scored, len(scored) // TOGETHER)])
     with quiet():
@@ -76,7 +77,7 @@ def _guide(few: Subject, joint: Joint, scored: np.ndarray | None, log_guide: Sco
     return np.where(exact | (errors < closed.errors), weights.mean(0), closed.values), exact
 
 
-def _scored(few: Subject, joint: Joint) -> tuple[np.ndarray | None, Score]:
+def _scored(few: Evaluator, joint: Joint) -> tuple[np.ndarray | None, Score]:
     """Draws of the guide, and its log-density at any z; no draws if they can't be scored or are points."""
 
     def log_density(z: np.ndarray) -> np.ndarray:
@@ -85,7 +86,7 @@ def _scored(few: Subject, joint: Joint) -> tuple[np.ndarray | None, Score]:
         return np.asarray(found, np.float64)
 
     number = _number(few, joint) // ONCE
-    parts = [few.draws(joint.data, joint.index, ONCE, few.stream("scored", i)) for i in range(number)]
+    parts = [few.drawing(ONCE)(joint.data, joint.index, few.stream("scored", i)) for i in range(number)]
     drawn = np.concatenate([joint.latents.flat(part) for part in parts])
     try:
         log_density(drawn[:TOGETHER])
@@ -94,11 +95,11 @@ def _scored(few: Subject, joint: Joint) -> tuple[np.ndarray | None, Score]:
     return (drawn if (drawn.std(0) > 0).all() else None), log_density  # a point has no density
 
 
-def _number(few: Subject, joint: Joint) -> int:
+def _number(few: Evaluator, joint: Joint) -> int:
     return DRAWS if few.size * joint.latents.width <= MOST else ONCE
 
 
-def _dreamt(few: Subject, joint: Joint) -> np.ndarray | None:
+def _dreamt(few: Evaluator, joint: Joint) -> np.ndarray | None:
     """Draws of the prior for each row; None if it depends on other fields, or can't be drawn from."""
     if set(few.fields) != {"x"}:
         return None

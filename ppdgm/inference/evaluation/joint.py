@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ppdgm.inference.evaluation.estimates import memory_told
+from ppdgm.inference.evaluation.evaluator import Evaluator, Sites, memory_told
 from ppdgm.inference.evaluation.latents import Latents
+
+ONCE = 200  # draws of the guide for each of a few rows: one number, so that they are compiled once
 
 
 @dataclass(frozen=True)
@@ -42,3 +44,15 @@ class Joint:
                 self.params, self.data, self.index, self.latents.sites(z, self.dtype), np.asarray(beta, self.dtype)
             )
         return prior.astype(np.float64), seen.astype(np.float64), self.latents.flat(slopes)
+
+
+def joint_of(evaluator: Evaluator) -> tuple[Joint, Sites]:
+    """The joint density at all rows, and draws of the guide, [ONCE, N, *event]; for real latents.
+
+    Raises:
+        ProgramError: latents are not real.
+    """
+    data, index = evaluator.feed.rows(np.arange(evaluator.size))
+    evaluator.runtime.check_walked(evaluator.params, data, index)
+    drawn = evaluator.drawing(ONCE)(data, index, evaluator.stream("joint"))
+    return Joint(evaluator.runtime, evaluator.params, data, index, Latents.of(drawn), evaluator.dtype), drawn

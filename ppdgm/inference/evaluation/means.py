@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ppdgm.errors import NoMean, ProgramError
-from ppdgm.inference.evaluation.chunks import SharedDraws
+from ppdgm.inference.evaluation.evaluator import Evaluator, Sites
 
-Sites = dict[str, np.ndarray]
-Over = Callable[[Callable[[Any, np.ndarray, int], Sites], int], Sites]  # (of a chunk, rows) -> joined over data
-DRAWS = 1000
-ROWS, DRAWN_ROWS = 512, 50
+DRAWS, DRAWN_ROWS = 1000, 50
 
 
-def means_of_rows(runtime: Any, params: Any, over: Over, decode: bool = True) -> tuple[Sites, Sites]:
+def means_of_rows(evaluator: Evaluator, decode: bool = True) -> tuple[Sites, Sites]:
     """Latents [N, *event] at their means under the guide, and observed sites at theirs given these, [N, *event].
 
     If the mean of a latent of the guide is not known (a flow, a bounded latent), all latents are the means of `DRAWS`
     draws of the guide, and a warning shows their error.
 
     Args:
-        runtime, params: of the program.
-        over: joins the results for chunks of data.
+        evaluator: of the program and its data.
         decode: whether observed sites are wanted.
 
     Raises:
@@ -33,19 +28,26 @@ def means_of_rows(runtime: Any, params: Any, over: Over, decode: bool = True) ->
     """
 
     def exact(data: Any, index: np.ndarray, i: int) -> Sites:
-        latents, observed = runtime.means(params, data, index)
+        latents, observed = evaluator.runtime.means(evaluator.params, data, index)
         return _named("q", latents) | _named("p", observed)
 
     try:
-        found = over(exact, ROWS)
+        found = evaluator.over(exact)
     except NoMean as error:
-        found = _drawn(runtime, params, over, decode, error)
+        found = _drawn(evaluator, decode, error)
     pick = lambda role: {n[2:]: v[0] for n, v in found.items() if n[0] == role}
     return pick("q"), pick("p")
 
 
-def _drawn(runtime: Any, params: Any, over: Over, decode: bool, reason: NoMean) -> Sites:
-    draw = SharedDraws(runtime, params, DRAWS)
+def plain_means(evaluator: Evaluator) -> tuple[Sites, Sites]:
+    """The same without a warning: the means of draws are good enough for pictures and variances."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return means_of_rows(evaluator)
+
+
+def _drawn(evaluator: Evaluator, decode: bool, reason: NoMean) -> Sites:
+    draw = evaluator.drawing(DRAWS)
     errors: dict[str, float] = {}
 
     def of_chunk(data: Any, index: np.ndarray, i: int) -> Sites:
@@ -56,9 +58,10 @@ def _drawn(runtime: Any, params: Any, over: Over, decode: bool, reason: NoMean) 
             errors[n] = max(errors.get(n, 0.0), worst)
             if decode:
                 _check_between(n, v)
-        return _named("q", latents) | (_named("p", runtime.seen_at(params, data, index, latents)) if decode else {})
+        seen = evaluator.runtime.seen_at(evaluator.params, data, index, latents) if decode else {}
+        return _named("q", latents) | _named("p", seen)
 
-    found = over(of_chunk, DRAWN_ROWS)
+    found = evaluator.over(of_chunk, DRAWN_ROWS)
     if bad := [n for n, e in errors.items() if not np.isfinite(e)]:
         raise ProgramError(f"{reason} The mean of {DRAWS:,} draws of {bad[0]!r} is not finite either.")
     told = ", ".join(f"{e:.2g} for {n!r}" for n, e in errors.items())

@@ -10,7 +10,7 @@ import numpy as np
 from ppdgm.diagnostics import resample
 from ppdgm.errors import DataError, ProgramError
 from ppdgm.inference.evaluation.estimates import check_density
-from ppdgm.inference.evaluation.evaluator import Sites, Subject
+from ppdgm.inference.evaluation.evaluator import Evaluator, Sites
 from ppdgm.inference.evaluation.whole_set import draw_whole_set
 
 How = Literal["guide", "importance", "mcmc"]
@@ -38,11 +38,11 @@ class PosteriorDraws:
     seen: np.ndarray | None = None
 
 
-def draw_posterior(subject: Subject, draws: int, how: How, k: int, warmup: int, chains: int) -> PosteriorDraws:
+def draw_posterior(evaluator: Evaluator, draws: int, how: How, k: int, warmup: int, chains: int) -> PosteriorDraws:
     """Draws of the posterior.
 
     Args:
-        subject: program and data.
+        evaluator: program and data.
         draws: S, per row; with chains, the draws of each chain.
         how: "guide", "importance" (q_IW, Cremer et al. 2017, arXiv:1704.02916), or "mcmc" (NUTS, Hoffman & Gelman
             2014, arXiv:1111.4246).
@@ -54,32 +54,28 @@ def draw_posterior(subject: Subject, draws: int, how: How, k: int, warmup: int, 
         ProgramError: latents that all rows share, or that chains can't move.
     """
     if how == "mcmc":
-        return _chained(subject, draws, warmup, chains)
-    if shared := _shared(subject):
-        return _of_all(subject, draws, k if how == "importance" else None, shared)
+        return _chained(evaluator, draws, warmup, chains)
+    if shared := tuple(n for n in evaluator.one.shared if n in evaluator.one.values):
+        return _of_all(evaluator, draws, k if how == "importance" else None, shared)
     if how == "importance":
-        return _resampled(subject, draws, k)
-    return _weighed(subject, draws)
+        return _resampled(evaluator, draws, k)
+    return _weighed(evaluator, draws)
 
 
-def _shared(subject: Subject) -> tuple[str, ...]:
-    data, index = subject.feed.rows(subject.chunks(subject.size, 2)[0])
-    trace = subject.runtime.trace(subject.params, data, index, 1, 0, None, False)
-    return tuple(n for n in trace.shared if n in trace.values)
-
-
-def _of_all(subject: Subject, draws: int, k: int | None, shared: tuple[str, ...]) -> PosteriorDraws:
+def _of_all(evaluator: Evaluator, draws: int, k: int | None, shared: tuple[str, ...]) -> PosteriorDraws:
     """Draws of shared latents, and of each row's latents given these; resampled from K draws by the set's weights."""
-    found = draw_whole_set(subject, k or draws, "posterior")
+    found = draw_whole_set(evaluator, k or draws, "posterior")
     if k is None:
         return PosteriorDraws(found.latents, {"log_weight": found.log_weight}, 1, shared, found.seen)
-    taken = resample(found.log_weight[:, None], draws, subject.seed, 0)[:, 0]
+    taken = resample(found.log_weight[:, None], draws, evaluator.seed, 0)[:, 0]
     return PosteriorDraws({n: v[taken] for n, v in found.latents.items()}, {}, 1, shared, found.seen[taken])
 
 
-def _trace(subject: Subject, data: Any, index: np.ndarray, k: int, seed: int) -> tuple[Sites, np.ndarray, np.ndarray]:
+def _trace(
+    evaluator: Evaluator, data: Any, index: np.ndarray, k: int, seed: int
+) -> tuple[Sites, np.ndarray, np.ndarray]:
     """Latents [K, B, *event], log p(x, z) and log q(z|x) [K, B]."""
-    trace = subject.runtime.trace(subject.params, data, index, k, seed, None, False)
+    trace = evaluator.runtime.trace(evaluator.params, data, index, k, seed, None, False)
     check_density(trace)
     if trace.shared or trace.marginal is not None or not trace.log_q:
         raise ProgramError(_OF_ROWS + ("one that all rows share." if trace.shared else "enumerated ones, or none."))
@@ -87,57 +83,59 @@ def _trace(subject: Subject, data: Any, index: np.ndarray, k: int, seed: int) ->
     return latents, sum(trace.log_p.values()), sum(trace.log_q.values())
 
 
-def _weighed(subject: Subject, draws: int) -> PosteriorDraws:
+def _weighed(evaluator: Evaluator, draws: int) -> PosteriorDraws:
     def each(data: Any, index: np.ndarray, i: int) -> Sites:
-        latents, p, q = _trace(subject, data, index, draws, subject.stream("posterior", i))
+        latents, p, q = _trace(evaluator, data, index, draws, evaluator.stream("posterior", i))
         return {f"z/{n}": v for n, v in latents.items()} | {"lp": p, "log_weight": p - q}
 
-    return _parts(subject.over(each, subject.size, max(1, 20_000 // draws)))
+    return _parts(evaluator.over(each, max(1, 20_000 // draws)))
 
 
-def _resampled(subject: Subject, draws: int, k: int) -> PosteriorDraws:
+def _resampled(evaluator: Evaluator, draws: int, k: int) -> PosteriorDraws:
     rows = max(1, min(256, 200_000 // k))
 
     def each(data: Any, index: np.ndarray, i: int) -> Sites:
-        latents, p, q = _trace(subject, data, index, k, subject.stream("posterior", i))
-        taken = resample(p - q, draws, subject.seed, i * len(index))  # [S, B]
+        latents, p, q = _trace(evaluator, data, index, k, evaluator.stream("posterior", i))
+        taken = resample(p - q, draws, evaluator.seed, i * len(index))  # [S, B]
         column = np.arange(taken.shape[1])
         return {f"z/{n}": v[taken, column] for n, v in latents.items()} | {"lp": p[taken, column]}
 
-    return _parts(subject.over(each, subject.size, rows))
+    return _parts(evaluator.over(each, rows))
 
 
-def _chained(subject: Subject, draws: int, warmup: int, chains: int) -> PosteriorDraws:
-    if subject.size > MOST_CHAINED:
+def _chained(evaluator: Evaluator, draws: int, warmup: int, chains: int) -> PosteriorDraws:
+    if evaluator.size > MOST_CHAINED:
         raise DataError(
-            f"how='mcmc' runs Markov chains for one row after another: got {subject.size} rows, expected at most "
+            f"how='mcmc' runs Markov chains for one row after another: got {evaluator.size} rows, expected at most "
             f"{MOST_CHAINED}. Give fewer rows, or use how='importance'."
         )
-    names = list(subject.feed.fields)
+    names = list(evaluator.feed.fields)
     starts: list[tuple[Any, Sites]] = []
-    for n in range(subject.size):
-        one = subject.of({name: np.asarray(subject.feed.fields[name][n : n + 1]) for name in names})
+    for n in range(evaluator.size):
+        one = evaluator.of({name: np.asarray(evaluator.feed.fields[name][n : n + 1]) for name in names})
         data, index = one.feed.rows(np.zeros(1, int))
         if n == 0:
-            subject.runtime.check_walked(subject.params, data, index)
-        start = subject.runtime.draws(subject.params, data, index, chains, subject.stream("starts", n))
+            evaluator.runtime.check_walked(evaluator.params, data, index)
+        start = evaluator.runtime.draws(evaluator.params, data, index, chains, evaluator.stream("starts", n))
         if not start:
             raise ProgramError(_OF_ROWS + "enumerated ones, or none.")
-        _check_proper(subject, data, index, start, n)
+        _check_proper(evaluator, data, index, start, n)
         starts.append((data, {name: v[:, 0] for name, v in start.items()}))
     found: list[Sites] = []
     for n, (data, first) in enumerate(starts):
-        got, about = subject.runtime.refine(subject.params, data, first, draws, warmup, subject.stream("chains", n))
+        got, about = evaluator.runtime.refine(
+            evaluator.params, data, first, draws, warmup, evaluator.stream("chains", n)
+        )
         joined = {f"z/{name}": v for name, v in got.items()} | dict(about)
         found.append({name: v.reshape(chains * draws, *v.shape[2:]) for name, v in joined.items()})
     return _parts({name: np.stack([f[name] for f in found], axis=1) for name in found[0]}, chains)
 
 
-def _check_proper(subject: Subject, data: Any, index: np.ndarray, start: Sites, row: int) -> None:
+def _check_proper(evaluator: Evaluator, data: Any, index: np.ndarray, start: Sites, row: int) -> None:
     """Refuse a latent that log p(x, z) does not depend on: there a chain never turns, and its trees do not end.
 
     Args:
-        subject: program and data.
+        evaluator: program and data.
         data, index: of the row.
         start: latents [chains, 1, *event].
         row: its number.
@@ -145,7 +143,7 @@ def _check_proper(subject: Subject, data: Any, index: np.ndarray, start: Sites, 
     Raises:
         ProgramError: with the site.
     """
-    slopes = subject.runtime.joint(subject.params, data, index, start, np.asarray(1.0, subject.dtype))[2]
+    slopes = evaluator.runtime.joint(evaluator.params, data, index, start, np.asarray(1.0, evaluator.dtype))[2]
     for name, slope in slopes.items():
         if (slope == 0).all(axis=0).any():
             raise ProgramError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sized
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,6 @@ from ppdgm.data import (
 from ppdgm.errors import (
     CheckpointError,
     DataError,
-    ProgramError,
     SpecError,
     UnsupportedByBackend,
     nearest,
@@ -33,11 +32,12 @@ from ppdgm.errors import (
     shown,
 )
 from ppdgm.inference.engines.svi import SVI
-from ppdgm.inference.evaluation import means
-from ppdgm.inference.evaluation.chunks import SharedDraws, over_chunks
+from ppdgm.inference.evaluation import estimates
 from ppdgm.inference.evaluation.conditioning import check_possible, check_texts, conditions
 from ppdgm.inference.evaluation.diagnosable import Diagnosable, Sites, single
-from ppdgm.inference.evaluation.estimates import Estimate, Judge, check_fields, dtype_of, leave_labels, parse_memory
+from ppdgm.inference.evaluation.estimates import Estimate, check_fields, dtype_of, leave_labels, parse_memory
+from ppdgm.inference.evaluation.evaluator import Evaluator, check_latents_drawn
+from ppdgm.inference.evaluation.means import means_of_rows
 from ppdgm.inference.evaluation.pair_draws import PairDraws
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.inputs.own_rows import check_own_rows, fingerprint
@@ -118,10 +118,8 @@ class Fit(Diagnosable):
             seed: of the draws.
             memory: limit on a chunk's intermediate results: bytes, "512 MiB" or "auto".
         """
-        judge = self._judge(data, memory)
-        found = judge.elbo(k, seed)
-        judge.warn_outside(found, seed)
-        return self._told(found)
+        evaluator = self._evaluator(data, seed, memory)
+        return self._told(evaluator, estimates.elbo_of_rows(evaluator, k))
 
     def log_likelihood(self, data: Any, k: int = 5000, seed: int = 0, memory: int | str = "auto") -> Estimate:
         """log p(x) per row in nats by importance sampling from the guide: log (1/K) Σ p(x, z_k) / q(z_k|x).
@@ -129,14 +127,12 @@ class Fit(Diagnosable):
         In expectation it is below log p(x), by at least `.bias`. Burda et al. 2016, arXiv:1509.00519. Arguments as for
         `elbo`.
         """
-        judge = self._judge(data, memory)
-        found = judge.log_likelihood(k, seed)
-        judge.warn_outside(found, seed)
-        return self._told(found)
+        evaluator = self._evaluator(data, seed, memory)
+        return self._told(evaluator, estimates.log_likelihood_of_rows(evaluator, k))
 
     def log_weights(self, data: Any, k: int = 1, seed: int = 0, memory: int | str = "auto") -> np.ndarray:
         """log p(x, z_k) − log q(z_k|x), [K, N]. Arguments as for `elbo`."""
-        return self._judge(data, memory).log_weights(k, seed)
+        return estimates.log_weights_of_rows(self._evaluator(data, seed, memory), k)
 
     def encode(self, data: Any, k: int | None = None, seed: int = 0) -> Sites:
         """Latents of data: means [N, *latent], or, with k, draws [K, N, *latent].
@@ -147,20 +143,19 @@ class Fit(Diagnosable):
         are those of 1,000 draws, and a warning shows their error. One latent site is returned as an array, several by
         name. A latent that all rows share has one mean [1, *latent], and K draws [K, 1, *latent] in all.
         """
+        evaluator = self._evaluator(data, seed)
         if k is None:
-            return self._latents(self._means(data, decode=False)[0])
+            return single(check_latents_drawn(self.program, means_of_rows(evaluator, decode=False)[0]))
         require("k", k, int, 1, "a whole number of draws, at least 1")
-        require("seed", seed, int, 0, "a whole number, at least 0")
-        drawn = SharedDraws(self._runtime, self._native, k)
-        draws = lambda native, index, i: drawn(native, index, seed + i * len(index))
-        return self._latents(self._by_rows(self._feed(data), draws, means.ROWS))
+        drawn = evaluator.drawing(k)
+        return single(evaluator.over(lambda native, index, i: drawn(native, index, seed + i * len(index))))
 
     def reconstruct(self, data: Any) -> Sites:
         """Mean of the observed sites given the latents' means, [N, *event_shape], in the units of the data.
 
         Latents as for `encode`.
         """
-        return single(self._outward(data)(self._means(data)[1]))
+        return single(self._outward(data)(means_of_rows(self._evaluator(data))[1]))
 
     def prepare(self, data: Any, units: Literal["own", "prepared"] | None = None) -> Any:
         """Rows, prepared like this run's data: scaled, made 0 or 1 if those were, classes as whole numbers.
@@ -280,7 +275,7 @@ class Fit(Diagnosable):
     def _native(self) -> Any:
         return self._runtime.put(self.params)
 
-    def _feed(self, data: Any) -> Feed:
+    def _evaluator(self, data: Any, seed: int = 0, memory: int | str = "auto") -> Evaluator:
         entered = enter(self.codings, leave_labels(self.program, data))
         fields = as_fields(entered, dtype_of(self.params), "judge", isinstance(self.program, PlainPair))
         check_fields(self.program, fields)
@@ -291,37 +286,20 @@ class Fit(Diagnosable):
         if size := self.info.get("data_size"):
             known = lambda: self.info.get("fingerprint") in (None, fingerprint(fields))
             check_own_rows(self._runtime, self.params, feed, size, known)
-        return feed
+        return Evaluator(self._runtime, self._native, feed, parse_memory(memory, self._runtime.device), seed)
 
     def _outward(self, data: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
         """A function that converts observed sites to the units of the data."""
         units, fields = own_units(self.codings, data), self.info.get("fields", ["x"])
         return lambda sites: leave(self.codings, sites, fields, units)
 
-    def _told(self, found: Estimate) -> Estimate:
-        """The estimate, with a note on which x it is of."""
+    def _told(self, evaluator: Evaluator, found: Estimate) -> Estimate:
+        """The estimate, with a note on which x it is of; a warning says why it is −∞."""
+        estimates.warn_outside(evaluator, found)
         if not self.transform:
             return found
         words, at = self.transform.in_words(), found.of.removeprefix("x")
         return replace(found, of=(words or "x") + at if at else words)
-
-    def _judge(self, data: Any, memory: int | str) -> Judge:
-        return Judge(self._runtime, self._native, self._feed(data), parse_memory(memory, self._runtime.device))
-
-    def _latents(self, sites: dict[str, np.ndarray]) -> Sites:
-        if not sites:
-            raise ProgramError(
-                f"The guide of {type(self.program).__name__} draws no latent, so there is nothing to encode."
-            )
-        return single(sites)
-
-    def _means(self, data: Any, decode: bool = True) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        feed = self._feed(data)
-        return means.means_of_rows(self._runtime, self._native, partial(self._by_rows, feed), decode)
-
-    def _by_rows(self, feed: Feed, function: Any, rows: int) -> dict[str, np.ndarray]:
-        """What `function` gives for chunks of rows, joined along the data axis (1)."""
-        return over_chunks(self._runtime, self._native, feed, function, feed.size, rows)
 
 
 def _is_one(value: Any) -> bool:

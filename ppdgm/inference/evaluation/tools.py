@@ -9,7 +9,8 @@ import numpy as np
 
 from ppdgm.data import as_fields
 from ppdgm.errors import PpdgmError, ProgramError, require
-from ppdgm.inference.evaluation.estimates import Judge, check_fields, dtype_of, parse_memory
+from ppdgm.inference.evaluation.estimates import check_fields, dtype_of, log_weights_of_rows, parse_memory
+from ppdgm.inference.evaluation.evaluator import Evaluator
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.inputs.parameters import as_params
 from ppdgm.inference.inputs.stray_noise import check_quiet
@@ -48,7 +49,7 @@ def log_weights(
         device: "auto", "cpu", "cuda", "cuda:1".
     """
     runtime, native, feed = _ready(program, params, x, backend, device)
-    return Judge(runtime, native, feed, parse_memory(memory, runtime.device)).log_weights(k, seed)
+    return log_weights_of_rows(Evaluator(runtime, native, feed, parse_memory(memory, runtime.device), seed), k)
 
 
 def trace(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from ppdgm.diagnostics import pareto_k
 from ppdgm.diagnostics.log_mean import log_mean
 from ppdgm.errors import ProgramError
 from ppdgm.inference.evaluation.estimates import check_density
-from ppdgm.inference.evaluation.evaluator import Sites, Subject
+from ppdgm.inference.evaluation.evaluator import Evaluator, Sites
 
 CHUNK_DRAWS = 20_000  #: rows times particles of a chunk
 RELIED = 0.7  #: k̂ above which no error is reliable (Vehtari et al. 2024, arXiv:1507.02646)
@@ -60,11 +59,11 @@ class Whole:
     log_weight: np.ndarray
 
 
-def draw_whole_set(subject: Subject, k: int, name: str) -> Whole:
+def draw_whole_set(evaluator: Evaluator, k: int, name: str) -> Whole:
     """Draws of the guide for all rows: shared latents are drawn once, and each row's latents given those.
 
     Args:
-        subject: program and data.
+        evaluator: program and data.
         k: K.
         name: the use of the draws.
 
@@ -75,9 +74,8 @@ def draw_whole_set(subject: Subject, k: int, name: str) -> Whole:
     local: list[Sites] = []
     seen: list[np.ndarray] = []
     weight, ratio = np.zeros(k), np.zeros(k)  # for rows, and for the latents that they share
-    for i, index in _chunks(subject, k):
-        data, where = subject.feed.rows(index)
-        trace = subject.runtime.trace(subject.params, data, where, k, subject.stream(name, i), given, False)
+    for i, data, index, keep in evaluator.chunks(max(2, CHUNK_DRAWS // k)):
+        trace = evaluator.runtime.trace(evaluator.params, data, index, k, evaluator.stream(name, i), given, False)
         check_density(trace)
         if not trace.shared:
             raise ProgramError(
@@ -85,7 +83,6 @@ def draw_whole_set(subject: Subject, k: int, name: str) -> Whole:
                 "log_likelihood(data)."
             )
         given = {n: trace.values[n] for n in trace.shared if n in trace.values}
-        keep = min(len(index), subject.size - i * len(index))
         log_p, log_q = _total(trace.log_p, keep), _total(trace.log_q, keep)
         own = trace.marginal
         weight += log_p - log_q if own is None else np.asarray(own, np.float64)[:, :keep].sum(1)
@@ -98,15 +95,11 @@ def draw_whole_set(subject: Subject, k: int, name: str) -> Whole:
     return Whole(given | each, np.concatenate(seen, axis=1), weight + ratio)
 
 
-def log_evidence(subject: Subject, k: int) -> LogEvidence:
+def log_evidence(evaluator: Evaluator, k: int) -> LogEvidence:
     """The importance-weighted bound of all rows together; see `LogEvidence`."""
-    terms = draw_whole_set(subject, k, "evidence").log_weight[:, None]
+    terms = draw_whole_set(evaluator, k, "evidence").log_weight[:, None]
     value, error, bias = (float(v[0]) for v in log_mean(terms))
-    return LogEvidence(value, error, bias, float(pareto_k(terms)[0]), k, subject.size)
-
-
-def _chunks(subject: Subject, k: int) -> Iterator[tuple[int, np.ndarray]]:
-    return enumerate(subject.chunks(subject.size, max(2, CHUNK_DRAWS // k)))
+    return LogEvidence(value, error, bias, float(pareto_k(terms)[0]), k, evaluator.size)
 
 
 def _total(terms: dict[str, np.ndarray], keep: int) -> np.ndarray | float:

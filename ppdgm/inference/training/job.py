@@ -16,7 +16,8 @@ from ppdgm.errors import CheckpointError, DataError, PpdgmError, ProgramError, T
 from ppdgm.inference.engines.engine import check_length, hyperparameters_of, last_reached, states_of
 from ppdgm.inference.engines.estimators import first_field
 from ppdgm.inference.engines.optimisers import as_optimiser
-from ppdgm.inference.evaluation.estimates import Judge, check_density, check_fields, leave_labels, parse_memory
+from ppdgm.inference.evaluation.estimates import check_density, check_fields, leave_labels, parse_memory
+from ppdgm.inference.evaluation.evaluator import Evaluator
 from ppdgm.inference.evaluation.information import mutual_information
 from ppdgm.inference.evaluation.pair_draws import rows_of
 from ppdgm.inference.evaluation.result import Fit, values_of
@@ -199,10 +200,10 @@ class Job:
         validation = None
         if self.held_out is not None:
             memory = parse_memory("auto", self.runtime.device)
-            judge = Judge(self.runtime, None, Feed(self.runtime, self.held_out), memory)
+            evaluator = Evaluator(self.runtime, None, Feed(self.runtime, self.held_out), memory)
             of_program = [s.reached() for s in self.runtime.tracer.schedules.values()]
             warm = max([last_reached(self.recipe.engine), *of_program])
-            validation = Validation(judge, training.early_stopping, warm)
+            validation = Validation(evaluator, training.early_stopping, warm)
         rate = as_schedule(1.0) if self.own is not None else training.rate
         return Run(
             trainer, self.feed, self.batches, self.recipe.engine, training, self.total, validation, self.callbacks,

@@ -219,7 +219,7 @@ class Run:
                 self._look_at_information(self.controller)
 
     def _look_at_information(self, controller: PhaseController) -> None:
-        feed = self.validation.judge.feed if self.validation else self.feed
+        feed = self.validation.evaluator.feed if self.validation else self.feed
         information = mutual_information(self.trainer.runtime, self.trainer.judged, feed)
         controller.look(information)
         state = (

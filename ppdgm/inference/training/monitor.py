@@ -15,9 +15,11 @@ from ppdgm.diagnostics import active_units
 from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.errors import PpdgmError, TrainingError
 from ppdgm.inference.evaluation.estimates import parse_memory
-from ppdgm.inference.evaluation.evaluator import Subject
+from ppdgm.inference.evaluation.evaluator import Evaluator
 from ppdgm.inference.evaluation.information import mutual_information
 from ppdgm.inference.evaluation.latents import by_latent
+from ppdgm.inference.evaluation.means import plain_means
+from ppdgm.inference.evaluation.terms import read_terms
 from ppdgm.inference.inputs.feed import Feed
 
 ROWS, ACTIVE = 500, 0.01  # rows that are used, and a dimension is active if its means vary more than this
@@ -51,8 +53,8 @@ class Monitor:
     def measure(self, params: Any) -> dict[str, float]:
         """By name: "live_kl_SITE" in nats, "live_active_SITE" and "live_information" in nats, at most log 500."""
         few = Feed(self.runtime, take(self.feed.fields, some_rows(self.feed.size, ROWS)))
-        subject = Subject(self.runtime, params, few, tuple(few.fields), 0, parse_memory("auto", self.runtime.device))
-        terms, means = subject.terms(1), subject.means()[0]
+        evaluator = Evaluator(self.runtime, params, few, parse_memory("auto", self.runtime.device))
+        terms, means = read_terms(evaluator, 1), plain_means(evaluator)[0]
         found = {f"live_kl_{n}": float(v.mean(0).sum()) for n, v in terms.kl.items()}
         codes = {n: by_latent(means[n], terms.latents.get(n)) for n in terms.kl if n in means}
         found |= {f"live_active_{n}": float(active_units(v, ACTIVE).count) for n, v in codes.items()}

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ppdgm.inference.evaluation.estimates import Judge
+from ppdgm.inference.evaluation.estimates import elbo_of_rows
+from ppdgm.inference.evaluation.evaluator import Evaluator
 
 
 @dataclass
@@ -16,12 +17,12 @@ class Validation:
     """The validation ELBO so far.
 
     Args:
-        judge: of the validation data; its parameters are replaced at each validation.
+        evaluator: of the validation data; its parameters are replaced at each validation.
         patience: number of validations without a better ELBO before training stops, or None.
         warm: the step from which these are counted.
     """
 
-    judge: Judge
+    evaluator: Evaluator
     patience: int | None
     warm: int
     steps: list[int] = field(default_factory=list)
@@ -32,7 +33,7 @@ class Validation:
 
     def look(self, trainer: Any, step: int) -> bool:
         """Compute the validation ELBO; True if it has not improved for long enough."""
-        value = replace(self.judge, params=trainer.judged).elbo(1, 0).mean
+        value = elbo_of_rows(replace(self.evaluator, params=trainer.judged), 1).mean
         self.steps.append(step)
         self.values.append(value)
         if value > self.best:
