@@ -64,8 +64,8 @@ class Phase:
         if not found:
             labelled = f" labelled {' or '.join(self.labels)}" if self.labels else ""
             raise TrainingError(
-                f"{type(self.engine).__name__} has no parameters{labelled} that it can train. Freeze fewer parameters, "
-                "or use an engine that trains all of them at once, such as SVI()."
+                f"One phase of the engine ({type(self.engine).__name__}) trains parameters{labelled}, and there are none "
+                "that are not frozen. Freeze fewer parameters, or train all of them in one phase: engine=SVI()."
             )
         players = self.players
         if alone := [n for n in found if players and labels[n] not in players]:
@@ -128,7 +128,7 @@ class PhaseController(Protocol):
 class Engine(Spec):
     """How a program is trained: what is maximised, by which parameters, and how fast.
 
-    An engine of your own needs `objective` alone. Fields that take a schedule are given to it at each step, as
+    An engine of your own only needs `objective`. Fields that take a schedule are given to it at each step, as
     `step.hyperparameters`.
     """
 
