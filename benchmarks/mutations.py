@@ -132,8 +132,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "plate's scale upside down": Mutation(
         "ppdgm/backends/numpyro/bind.py",
-        "scale=self.data_size / size",
-        "scale=size / self.data_size",
+        "scale=data_size / size",
+        "scale=size / data_size",
         "tests/test_bind.py -k data_size",
     ),
     "validation left on": Mutation(
@@ -582,8 +582,8 @@ MUTATIONS: dict[str, Mutation] = {
         "tests/test_live.py -k resumed",
     ),
     "slopes at another temperature": Mutation(
-        "ppdgm/backends/pyro/runtime.py",
-        "(prior + heated * seen).sum()",
+        "ppdgm/language/runtime.py",
+        "(prior + xp.astype(temperature, prior.dtype) * seen).sum()",
         "(prior + seen).sum()",
         "tests/test_diagnosis.py -k slopes",
     ),

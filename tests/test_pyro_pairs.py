@@ -70,7 +70,7 @@ def test_one_particle_is_pyros_own_elbo_and_gradient(name):
     live = tracer.adopt(params)
     with tracer.training(live):
         torch.manual_seed(1)
-        trace = tracer.trace(live, data, index, 1)
+        trace = tracer.trace(live, None, data, index, 1)
         ours = bounds.elbo(trace, torch).sum() + N * bounds.shared(trace, torch) / N
         torch.manual_seed(1)
         theirs = -Trace_ELBO().differentiable_loss(tracer.program.model, tracer.program.guide, data["x"])

@@ -104,7 +104,7 @@ def test_every_support_is_looked_at(case, backend):
     make, good, bad = CASES[case]
     look(Observing(make=make), rows(good), backend)
     for training in (True, False):
-        with pytest.raises(DataError, match=rf"Site 'x': got data outside the support.*in row {BAD}; 1 of {N} rows"):
+        with pytest.raises(DataError, match=rf"Site 'x': got data outside the support.*in row {BAD}. 1 of {N} rows"):
             look(Observing(make=make), rows(good, bad), backend, training)
 
 
@@ -269,7 +269,7 @@ def numpyro_pair(how, part=None):
 @pytest.mark.parametrize("pair, backend", [(pyro_pair, "pyro"), (numpyro_pair, "numpyro")])
 def test_pairs(pair, backend, how, part):
     look(pair(how, part), rows([0.5] * 4), backend)
-    with pytest.raises(DataError, match=f"in row {BAD}; 1 of {N} rows"):
+    with pytest.raises(DataError, match=f"in row {BAD}. 1 of {N} rows"):
         look(pair(how, part), rows([0.5] * 4, [0.5, 0.5, 0.5, -1]), backend)
     if how == "mask":
         look(pair(how, part), rows([0.5] * 4, [-1, 0.5, 0.5, 0.5]), backend)

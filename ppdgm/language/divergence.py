@@ -32,7 +32,6 @@ class Library:
         one_to_one: whether a transform is one to one.
         alike: names of transforms without parameters, which are one to one.
         broadcast: (shape, shape) -> shape.
-        spread: (array, shape) -> the array in that shape.
     """
 
     xp: Any
@@ -47,10 +46,15 @@ class Library:
     one_to_one: Callable[[Any], bool]
     alike: frozenset[str]
     broadcast: Callable[..., tuple[int, ...]]
-    spread: Callable[[Array, tuple[int, ...]], Array]
 
 
 def closed_form(q: Any, p: Any, library: Library) -> Array | None:
+    """KL(q‖p) [K or 1, B or 1, D], per dimension if both factorise; None if no closed form holds."""
+    form = _closed_form(q, p, library)
+    return None if form is None else library.xp.reshape(form, ((1,) * (3 - form.ndim) + tuple(form.shape)))
+
+
+def _closed_form(q: Any, p: Any, library: Library) -> Array | None:
     """KL(q‖p), [*batch, D]: per dimension if both factorise, else D = 1; None if no closed form holds.
 
     Under a mask there is none: the masks of guide and model may differ, and then E(m log q − m' log p) is not a KL.
@@ -65,7 +69,7 @@ def closed_form(q: Any, p: Any, library: Library) -> Array | None:
     if form is None:
         return None
     batch = library.broadcast(tuple(q.batch_shape), tuple(p.batch_shape))
-    return library.spread(form, (*batch, form.shape[-1]))
+    return library.xp.broadcast_to(form, (*batch, form.shape[-1]))
 
 
 def _form(q: Any, p: Any, library: Library) -> Array | None:
@@ -81,7 +85,7 @@ def _form(q: Any, p: Any, library: Library) -> Array | None:
     if isinstance(q, library.independent) and isinstance(p, library.independent):
         return _factors(q, p, library)
     if _same_transforms(q, p, library):
-        return closed_form(q.base_dist, p.base_dist, library)
+        return _closed_form(q.base_dist, p.base_dist, library)
     return None
 
 
@@ -89,7 +93,7 @@ def _factors(q: Any, p: Any, library: Library) -> Array | None:
     """Σ KL of the factors; one by one if they are scalars."""
     n = min(q.reinterpreted_batch_ndims, p.reinterpreted_batch_ndims)
     q, p = (_peeled(d, n, library) for d in (q, p))
-    form = closed_form(q, p, library)
+    form = _closed_form(q, p, library)
     if form is None:
         return None
     batch = form.shape[: form.ndim - n - 1]

@@ -8,7 +8,7 @@ arXiv:1902.03210).
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -54,6 +54,13 @@ class Sums:
     xp: Any
     logsumexp: LogSumExp
     probs: Mapping[str, Term] = field(default_factory=dict)
+
+    @classmethod
+    def over(cls, guide: Iterable[str], every: Iterable[str], width: int, xp: Any, logsumexp: LogSumExp) -> Sums:
+        """Sums over the guide's enumerated sites, and over all of them, whose dimensions follow `width` of plates."""
+        axes, guide = {n: -(width + 1 + i) for i, n in enumerate(every)}, list(guide)
+        own = {n: axis for n, axis in axes.items() if n not in guide}
+        return cls({n: axes[n] for n in guide}, own, xp, logsumexp)
 
     def terms(
         self, log_p: Mapping[str, Term], log_q: Mapping[str, Term], observed: Container[str]
@@ -201,6 +208,13 @@ def at_values(x: Array, chosen: Mapping[int, Array], xp: Any, further: int = 0) 
             mask = xp.reshape(mask, (*mask.shape, *(1,) * further))
             x = xp.sum(xp.where(mask, x, xp.zeros_like(x)), axis=axis - further, keepdims=True)
     return x
+
+
+def to_left(value: Array, axes: int, xp: Any) -> Array:
+    """A value [K, B, *axes, …] as [*axes, K, B, …], without the axes on the left that it doesn't have."""
+    value = xp.moveaxis(value, tuple(range(2, 2 + axes)), tuple(range(axes)))
+    lost = next((i for i in range(axes) if value.shape[i] > 1), axes)
+    return xp.reshape(value, value.shape[lost:])
 
 
 def check_read(name: str, enumerated: np.ndarray, alone: np.ndarray) -> None:

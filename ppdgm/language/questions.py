@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ppdgm.language import enumeration, mistakes
 from ppdgm.language.interpreter import Ask
-from ppdgm.language.reader import Seen
+from ppdgm.language.supports import Seen
 from ppdgm.language.terms import terms
 from ppdgm.language.vocabulary import UNSEEN, Array, Trace
 

@@ -1,11 +1,13 @@
-"""What a run of a program needs of a backend's distributions, and what is known of observed sites."""
+"""What a run of a program needs of a backend's distributions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar
 
+from ppdgm.language.divergence import Library, closed_form
+from ppdgm.language.supports import Supports
 from ppdgm.language.vocabulary import Array, Batch
 
 
@@ -30,89 +32,69 @@ class Gradients:
     loose: list[str] | None = None
 
 
-class Seen(NamedTuple):
-    """An observed site of a reading.
+class Reader(ABC):
+    """The operations on native distributions that a direct reading needs; one object per run.
 
     Attributes:
-        name: its own.
-        dist: its distribution.
-        value: its observed value.
-        mask: of the handlers around it, like the distribution's batch; None for none.
-        rows: truth over the distribution's batch -> whether it holds for each row, [B].
+        xp: array-API namespace.
+        library: the backend's distributions, for closed-form KLs.
+        supports: what is known of their supports.
+        native: class of these distributions.
+        arrays: types of the values that a site may be observed at.
+        gradients: None: no gradients will be taken.
     """
 
-    name: str
-    dist: Any
-    value: Array
-    mask: Array | None
-    rows: Callable[[Array], Array]
+    xp: ClassVar[Any]
+    library: ClassVar[Library]
+    supports: ClassVar[Supports]
+    native: ClassVar[type]
+    arrays: ClassVar[tuple[type, ...]]
+    gradients: Gradients | None
 
-
-@dataclass(frozen=True)
-class Observed:
-    """The facts of an observed site before any row is checked.
-
-    Attributes:
-        name: its own.
-        field: of the data, if the site is observed at the field as it is, or in another shape; None: at a value that is
-            computed from fields.
-        shape: of a row there.
-        support: of its numbers, native; None if every number is in it, or if it isn't known.
-        bounds: arrays in the support, which can depend on data, parameters and draws.
-        told: distribution and support, as text for users.
-        masked: whether some rows may not count.
-    """
-
-    name: str
-    field: str | None
-    shape: tuple[int, ...]
-    support: Any
-    bounds: tuple[Any, ...]
-    told: str
-    masked: bool
-
-
-class Reader(Protocol):
-    """The operations on native distributions that a direct reading needs; one object per run."""
-
-    gradients: Gradients | None  #: None: no gradients will be taken
-    native: ClassVar[type]  #: of the backend's distributions
-    arrays: ClassVar[tuple[type, ...]]  #: types of the values that a site may be observed at
-
-    def has_pathwise(self, dist: Any) -> bool:
+    @abstractmethod
+    def has_pathwise(self, d: Any) -> bool:
         """Whether a draw is a differentiable function of the distribution's parameters."""
-        ...
 
-    def draw(self, dist: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    @abstractmethod
+    def draw(self, d: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
         """A fresh draw for each of [..., K, B], and its log-density."""
-        ...
 
-    def log_prob(self, dist: Any, value: Array) -> Array: ...
-    def observe(self, dist: Any, value: Array) -> Array:
+    @abstractmethod
+    def observe(self, d: Any, value: Array) -> Array:
         """log p of data."""
-        ...
 
-    def confine(self, dist: Any, value: Array, log_prob: Array) -> Array:
+    @abstractmethod
+    def as_draw(self, d: Any, value: Array) -> Array:
+        """A value in the type of a draw."""
+
+    def log_prob(self, d: Any, value: Array) -> Array:
+        return d.log_prob(value)
+
+    def confine(self, d: Any, value: Array, log_prob: Array) -> Array:
         """log p of a latent drawn elsewhere: −∞ outside its support."""
-        ...
+        return self.supports.confine(d, value, log_prob)
 
     def kl(self, q: Any, p: Any) -> Array | None:
         """Closed-form KL [..., B, D], or None if there is none."""
-        ...
+        return closed_form(q, p, self.library)
 
-    def as_draw(self, dist: Any, value: Array) -> Array:
-        """A value in the type of a draw."""
-        ...
+    def broadcast(self, x: Array, shape: tuple[int, ...]) -> Array:
+        return self.xp.broadcast_to(x, shape)
 
-    def broadcast(self, x: Array, shape: tuple[int, ...]) -> Array: ...
-    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array: ...
-    def hold(self, dist: Any, value: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
+        return self.xp.reshape(x, shape)
+
+    def hold(self, d: Any, value: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
         """A given value, in the layout and type of a draw for each of [K, B], and its log-density.
 
         If it is outside the support, a draw takes its place, and the log-density is NaN.
         """
-        ...
+        xp, drawn = self.xp, self.draw(d, shape)[0]
+        value = xp.astype(xp.broadcast_to(value, drawn.shape), drawn.dtype)
+        inside = xp.all(xp.reshape(self.supports.check(d.support, value), (*shape, -1)), axis=-1)
+        value = xp.where(xp.reshape(inside, (*shape, *(1,) * len(d.event_shape))), value, drawn)
+        return value, xp.where(inside, self.log_prob(d, value), float("nan"))
 
     def stamps(self, batch: Batch) -> list[int]:
         """Numbers that change when a field of the batch is changed in place; none if fields can't be."""
-        ...
+        return []

@@ -8,7 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ppdgm.language.reader import Observed, Seen
+from ppdgm.language import mistakes
+from ppdgm.language.reader import Gradients
+from ppdgm.language.supports import Observed, Supports
+from ppdgm.language.terms import split
 from ppdgm.language.tracer import Noise, Params, Tracer
 from ppdgm.language.vocabulary import Array, Trace
 
@@ -29,6 +32,7 @@ class Runtime(ABC):
 
     name: ClassVar[str]
     xp: ClassVar[Any]  #: array-API namespace
+    supports: ClassVar[Supports]
     tracer: Tracer
     device: Any
     facts: list[Observed] | None = None
@@ -43,6 +47,20 @@ class Runtime(ABC):
             at: native arrays.
             how: everything else, which JAX compiles for.
         """
+
+    @abstractmethod
+    def look(self, question: Question, params: Params, *at: Any, **how: Any) -> Any:
+        """The same as native arrays, of which only shapes, types and errors count: on JAX nothing is computed."""
+
+    @abstractmethod
+    def slopes(self, function: Callable[[Any], tuple[Array, Any]], z: dict[Any, Array]) -> tuple[dict[Any, Array], Any]:
+        """The gradient of a function's value by each array of z; and what it returns besides the value."""
+
+    @abstractmethod
+    def nuts(
+        self, log_density: Callable[[Mapping[str, Array]], Array], start: Native, noise: Noise, draws: int, warmup: int
+    ) -> tuple[Native, Native]:
+        """Draws by the library's No-U-Turn sampler, [chains, draws, …], and statistics."""
 
     @abstractmethod
     def rehearse(
@@ -77,10 +95,6 @@ class Runtime(ABC):
     @abstractmethod
     def select(self, data: Native, index: Array) -> Native:
         """The minibatch as the tracer needs it: its rows, or all data if the program itself subsamples."""
-
-    @abstractmethod
-    def rows_inside(self, site: Seen) -> Array:
-        """Whether the value of an observed site is in its support, [B]."""
 
     def trace(
         self, params: Params, data: Native, rows: np.ndarray, k: int, seed: int, given: Arrays | None, kl: bool
@@ -161,10 +175,45 @@ class Runtime(ABC):
         found: Any = self.ask(from_prior, params, (seed,), native, held, size=size, mean=mean, apart=apart)
         return found
 
+    def joint(
+        self, params: Params, data: Native, rows: np.ndarray, given: Arrays, temperature: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, Values]:
+        """log p(z) and log p(x|z) at given latents, [K, B], and the gradient of log p(z) + τ · log p(x|z) by them.
+
+        Args:
+            given: latents [K, B, *event].
+            temperature: τ, [K, B] or [].
+        """
+        kinds = (str(v.dtype).removeprefix("torch.") for v in params.values())
+        heat = self.put({"": temperature}, next((kind for kind in kinds if "float" in kind), "float32"))[""]
+        found: Any = self.ask(_tempered, params, None, data, self.index(rows), self.put(given), heat)
+        return found
+
+    def refine(
+        self, params: Params, data: Native, start: Arrays, draws: int, warmup: int, seed: int
+    ) -> tuple[Values, Values]:
+        """Draws of one row's latents from the posterior by the library's NUTS; `start` [chains, *event].
+
+        Returns:
+            Draws [chains, draws, *event] by site, and statistics [chains, draws].
+        """
+        index = self.index(np.zeros(1, int))
+        found: Any = self.ask(_chains, params, (seed,), data, index, self.put(start), draws=draws, warmup=warmup)
+        return found
+
+    def check_walked(self, params: Params, data: Native, rows: np.ndarray) -> None:
+        """Refuse latents that Hamiltonian Monte Carlo can't move."""
+        mistakes.check_drawn(self.look(_walked, params, data, self.index(rows)))
+
     def inside(self, params: Params, data: Native, rows: np.ndarray, seed: int) -> Values:
         """Whether the value of each observed site is in its support, given a draw of the guide, [B]."""
         found: Values = self.ask(_inside, params, (seed,), data, self.index(rows))
         return found
+
+    def within(self, support: Any, rows: np.ndarray) -> np.ndarray:
+        """Whether all numbers of each row are in a support that has no arrays, [N]."""
+        found: np.ndarray = np.asarray(self.supports.check(support, rows)).reshape(len(rows), -1)
+        return np.all(found, axis=-1)
 
     def fields(self, fields: Mapping[str, Any]) -> dict[str, Array | None]:
         """Data on the device; None for fields that are not given."""
@@ -190,6 +239,45 @@ def _evaluated(
     kl: bool,
 ) -> Array:
     return function(traced(runtime, params, noise, data, index, {}, k, kl), runtime.xp)
+
+
+def _walked(runtime: Runtime, params: Params, noise: Noise, data: Native, index: Array) -> Trace:
+    how = Gradients(relaxed=False, scored=[], walked=True)
+    return runtime.tracer.trace(params, noise, runtime.select(data, index), index, 1, gradients=how)
+
+
+def _tempered(
+    runtime: Runtime, params: Params, noise: Noise, data: Native, index: Array, given: Native, temperature: Array
+) -> tuple[Array, Array, Native]:
+    batch, xp = runtime.select(data, index), runtime.xp
+    moved = {n: v for n, v in given.items() if xp.isdtype(v.dtype, "real floating")}  # others have no slopes
+
+    def total(z: Native) -> tuple[Array, Any]:
+        every = {n: z.get(n, v) for n, v in given.items()}
+        prior, seen = split(runtime.tracer.model(params, batch, index, every), every)
+        return (prior + xp.astype(temperature, prior.dtype) * seen).sum(), (prior, seen)
+
+    slopes, (prior, seen) = runtime.slopes(total, moved)
+    return prior, seen, {n: slopes[n] if n in slopes else xp.zeros_like(v) for n, v in given.items()}
+
+
+def _chains(
+    runtime: Runtime,
+    params: Params,
+    noise: Noise,
+    data: Native,
+    index: Array,
+    start: Native,
+    draws: int,
+    warmup: int,
+) -> tuple[Native, Native]:
+    batch = runtime.select(data, index)
+
+    def log_density(z: Mapping[str, Array]) -> Array:
+        given = {n: v[None, None] for n, v in z.items()}  # one particle of one row
+        return sum(v.sum() for v in runtime.tracer.model(params, batch, index, given).values())
+
+    return runtime.nuts(log_density, start, noise, draws, warmup)
 
 
 def _drawn(runtime: Runtime, params: Params, noise: Noise, data: Native, index: Array, given: Native, k: int) -> Native:
@@ -233,4 +321,4 @@ def from_prior(
 
 def _inside(runtime: Runtime, params: Params, noise: Noise, data: Native, index: Array) -> Native:
     sites = runtime.tracer.observed(params, noise, runtime.select(data, index), index)
-    return {s.name: runtime.rows_inside(s) for s in sites}
+    return {s.name: runtime.supports.rows_inside(s) for s in sites}

@@ -10,7 +10,8 @@ from ppdgm.errors import UnsupportedByBackend
 from ppdgm.language import mistakes, questions
 from ppdgm.language.interpreter import Ask
 from ppdgm.language.questions import Given, Sites
-from ppdgm.language.reader import Gradients, Reader, Seen
+from ppdgm.language.reader import Gradients, Reader
+from ppdgm.language.supports import Seen
 from ppdgm.language.vocabulary import UNSEEN, Array, Batch, Trace, Vocabulary
 from ppdgm.specs.schedules import Schedule
 
@@ -23,7 +24,7 @@ class Tracer(ABC):
 
     Attributes:
         program: a Program or a PlainPair.
-        labels: label of each parameter.
+        labels: label of each parameter; of a plain pair, "guide" if the guide has it, else "model".
         schedules: parameters that a schedule sets.
         subsamples: whether the pair itself takes a minibatch, by index, out of all data.
         batch_size: B, if a pair fixes it.
@@ -35,8 +36,8 @@ class Tracer(ABC):
     """
 
     program: Any
-    labels: dict[str, str]
-    schedules: Mapping[str, Schedule]
+    labels: Mapping[str, str] = {}
+    schedules: Mapping[str, Schedule] = {}  # a plain pair has no steps
     subsamples: bool = False
     batch_size: int | None = None
     own_rows: int | None = None

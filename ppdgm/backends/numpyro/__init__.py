@@ -2,8 +2,8 @@
 
 from ppdgm.backends.numpyro.bind import bind
 from ppdgm.backends.numpyro.foreign import module_params
-from ppdgm.backends.numpyro.gradients import differentiable, precision
 from ppdgm.backends.numpyro.loop import Trainer
-from ppdgm.backends.numpyro.runtime import Runtime
+from ppdgm.backends.numpyro.runtime import Runtime, precision
+from ppdgm.language.gradients import differentiable
 
 __all__ = ["Runtime", "Trainer", "bind", "differentiable", "module_params", "precision"]

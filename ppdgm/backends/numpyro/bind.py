@@ -2,61 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import numpy as np
 import numpyro
 
 from ppdgm.backends.numpyro.vocabulary import JaxVocabulary
-from ppdgm.errors import ProgramError
+from ppdgm.language.handlers import StatementHandlers
 from ppdgm.language.vocabulary import Array
 from ppdgm.nets import check_libraries
 
 
-class Handlers:
+class Handlers(StatementHandlers):
     """Statements as NumPyro's primitives."""
 
-    def __init__(self, size: int | None, data_size: int | None):
-        self.size, self.data_size = size, data_size
+    library: ClassVar[Any] = numpyro
 
-    def plate(self, name: str, data: Array) -> AbstractContextManager[Any]:
-        size = self.size if data is None else data.shape[0]
-        if size is None:
-            raise ProgramError(
-                f"Plate {name!r} has no data, so its size is not known. Give the size: program.bind(…, size=B)."
-            )
-        if self.data_size is None:
-            return numpyro.plate(name, size, dim=-1)
-        return _Both(numpyro.plate(name, size, dim=-1), numpyro.handlers.scale(scale=self.data_size / size))
-
-    def sample(self, name: str, dist: Any, obs: Array | None, infer: Mapping[str, Any] | None) -> Array:
-        return numpyro.sample(name, dist, obs=obs, infer=dict(infer or {}))
-
-    def penalty(self, name: str, value: Array) -> None:
-        """Not part of the joint density, which is all that Pyro's and NumPyro's tools need."""
+    @contextmanager
+    def subsampled(self, name: str, size: int, data_size: int) -> Iterator[None]:
+        with numpyro.plate(name, size, dim=-1), numpyro.handlers.scale(scale=data_size / size):
+            yield
 
     def param(self, name: str, value: Array) -> Array:
         return numpyro.param(name, value)
-
-    def deterministic(self, name: str, value: Array) -> Array:
-        return numpyro.deterministic(name, value)
-
-
-class _Both:
-    """Two context managers as one."""
-
-    def __init__(self, outer: Any, inner: Any):
-        self.outer, self.inner = outer, inner
-
-    def __enter__(self) -> None:
-        self.outer.__enter__()
-        self.inner.__enter__()
-
-    def __exit__(self, *exception: Any) -> None:
-        self.inner.__exit__(*exception)
-        self.outer.__exit__(*exception)
 
 
 def bind(

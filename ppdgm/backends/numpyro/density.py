@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -10,15 +9,8 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.typing import DTypeLike
 
-from ppdgm.language.vocabulary import Array, Support
-
-_CONSTRAINTS = {
-    "real": dist.constraints.real,
-    "positive": dist.constraints.positive,
-    "unit_interval": dist.constraints.unit_interval,
-    "boolean": dist.constraints.boolean,
-    "nonnegative_integer": dist.constraints.nonnegative_integer,
-}
+from ppdgm.language.density import WrittenDensity
+from ppdgm.language.vocabulary import Array
 
 
 class JaxRandom:
@@ -58,61 +50,15 @@ def draw(d: Any, key: Array, batch_shape: tuple[int, ...]) -> tuple[Array, Array
     return value, wide.log_prob(value, intermediates) if intermediates else wide.log_prob(value)
 
 
-class Density(dist.Distribution):
+class Density(WrittenDensity, dist.Distribution):
     """A density written with `xp`. A draw keeps its log-density as its intermediate."""
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}
+    xp: ClassVar[Any] = jnp
+    constraints: ClassVar[Any] = dist.constraints
     reparametrized_params: ClassVar[list[str]] = []
 
-    def __init__(
-        self,
-        sample: Callable[[Any, tuple[int, ...]], tuple[Array, Array | None]],
-        log_prob: Callable[[Array], Array],
-        event_shape: tuple[int, ...],
-        batch_shape: tuple[int, ...],
-        dtype: DTypeLike,
-        support: Support = "real",
-        mean: Callable[[], Array] | None = None,
-        mode: Callable[[], Array] | None = None,
-        pathwise: bool = True,
-        kl: Callable[[Any], Array | None] | None = None,
-        about: Mapping[str, Any] | None = None,
-        values: Callable[[], Array] | None = None,
-        discrete: Any = None,
-    ):
-        self._sample, self._log_prob, self._dtype = sample, log_prob, dtype
-        self._rest = {
-            "support": support, "mean": mean, "mode": mode, "pathwise": pathwise, "kl": kl, "about": about,
-            "values": values, "discrete": discrete,
-        }  # fmt: skip
-        self.about, self.closed_form, self.discrete, self.mode_of = about or {}, kl, discrete, mode
-        super().__init__(tuple(batch_shape), tuple(event_shape), validate_args=False)
-
-    @property
-    def support(self) -> Any:
-        kind = self._rest["support"]
-        known = _CONSTRAINTS[kind] if isinstance(kind, str) else dist.constraints.integer_interval(*kind)
-        return dist.constraints.independent(known, len(self.event_shape))
-
-    @property
-    def has_rsample(self) -> bool:
-        return bool(self._rest["pathwise"])
-
-    @property
-    def has_enumerate_support(self) -> bool:
-        return self._rest["values"] is not None
-
-    @property
-    def mean(self) -> Array:
-        if self._rest["mean"] is None:
-            raise NotImplementedError  # the library's own sign for: the mean is not known
-        return self._rest["mean"]()
-
-    def expand(self, batch_shape: tuple[int, ...]) -> Density:
-        return Density(self._sample, self._log_prob, self.event_shape, tuple(batch_shape), self._dtype, **self._rest)
-
     def sample_with_intermediates(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, list[Array]]:
-        value, log_prob = self._sample(JaxRandom(key, self._dtype), (*sample_shape, *self.batch_shape))
+        value, log_prob = self._sample(JaxRandom(key, self._like), (*sample_shape, *self.batch_shape))
         if not self.has_rsample:
             return jax.lax.stop_gradient(value), []
         return value, [] if log_prob is None else [log_prob]
@@ -125,9 +71,3 @@ class Density(dist.Distribution):
 
     def log_prob(self, value: Array, intermediates: list[Array] | None = None) -> Array:
         return intermediates[0] if intermediates else self._log_prob(value)
-
-    def enumerate_support(self, expand: bool = True) -> Array:
-        """All values, [S, 1, …, *event_shape]."""
-        values = self._rest["values"]()
-        values = jnp.reshape(values, (len(values), *(1,) * len(self.batch_shape), *self.event_shape))
-        return jnp.broadcast_to(values, (len(values), *self.batch_shape, *self.event_shape)) if expand else values

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,8 @@ import numpyro.distributions as native
 from jax.scipy.special import gammaln
 from numpyro.distributions import constraints
 
+from ppdgm.language import density
+from ppdgm.language.density import power_of_zero
 from ppdgm.language.vocabulary import Array
 
 
@@ -53,11 +54,6 @@ _log_prob.defjvp(_score_jvp)
 # Densities at 0: NumPyro leaves out the end of the support (Pyro and SciPy have it), or computes 0 · log 0 there.
 
 
-def _power_of_zero(power: Array) -> Array:
-    """log v^power at v = 0."""
-    return jnp.where(power == 0, 0.0, jnp.where(power > 0, -jnp.inf, jnp.inf))
-
-
 def _checked(d: Any, value: Array, log_prob: Array) -> Array:
     """−∞ outside the support, if the distribution checks its values."""
     return jnp.where(d._validate_sample(value), log_prob, -jnp.inf) if d._validate_args else log_prob
@@ -91,7 +87,7 @@ class Gamma(native.Gamma):
         """a log b − log Γ(a) + (a − 1) log x − b x."""
         at_zero = self.concentration * jnp.log(self.rate) - gammaln(self.concentration)
         inner = super().log_prob(jnp.where(value == 0, 1.0, value))
-        return jnp.where(value == 0, at_zero + _power_of_zero(self.concentration - 1.0), inner)
+        return jnp.where(value == 0, at_zero + power_of_zero(jnp, self.concentration - 1.0), inner)
 
 
 class Chi2(Gamma, native.Chi2):
@@ -100,17 +96,12 @@ class Chi2(Gamma, native.Chi2):
     mends = native.Chi2
 
 
-class Weibull(native.Weibull):
+class Weibull(density.WeibullEnds, native.Weibull):
     """NumPyro's, also at 0."""
 
+    xp: ClassVar[Any] = jnp
     mends = native.Weibull
     support = constraints.nonnegative
-
-    def log_prob(self, value: Array) -> Array:
-        """log c − c log s + (c − 1) log x − (x / s)ᶜ."""
-        at_zero = jnp.log(self.concentration) - self.concentration * jnp.log(self.scale)
-        inner = super().log_prob(jnp.where(value == 0, 1.0, value))
-        return jnp.where(value == 0, at_zero + _power_of_zero(self.concentration - 1.0), inner)
 
 
 class Dirichlet(native.Dirichlet):
@@ -121,20 +112,15 @@ class Dirichlet(native.Dirichlet):
     def log_prob(self, value: Array) -> Array:
         """log Γ(Σ a) + Σ (a − 1) log x − log Γ(a)."""
         power = self.concentration - 1.0
-        terms = jnp.where(value == 0, _power_of_zero(power), jnp.log(jnp.where(value == 0, 1.0, value)) * power)
+        terms = jnp.where(value == 0, power_of_zero(jnp, power), jnp.log(jnp.where(value == 0, 1.0, value)) * power)
         normaliser = jnp.sum(gammaln(self.concentration), axis=-1) - gammaln(jnp.sum(self.concentration, axis=-1))
         return _checked(self, value, jnp.sum(terms, axis=-1) - normaliser)
 
 
-class Kumaraswamy(native.Kumaraswamy):
+class Kumaraswamy(density.KumaraswamyEnds, native.Kumaraswamy):
     """NumPyro's, which clips 1 − xᵃ at 1."""
 
-    def log_prob(self, value: Array) -> Array:
-        """log a + log b + (a − 1) log x + (b − 1) log(1 − xᵃ)."""
-        a, b = self.concentration1, self.concentration0
-        end = (value == 0) | (value == 1)
-        at_end = jnp.log(a) + jnp.log(b) + _power_of_zero(jnp.where(value == 0, a, b) - 1.0)
-        return jnp.where(end, at_end, super().log_prob(jnp.where(end, 0.5, value)))
+    xp: ClassVar[Any] = jnp
 
 
 class Pareto(native.Pareto):
@@ -189,36 +175,17 @@ class OrderedLogistic(_Classes, native.OrderedLogistic):
 
 
 _MENDED: dict[type, type] = {
-    of: mended
+    getattr(native, mended.__name__): mended
     for mended in (
-        Exponential,
-        HalfNormal,
-        HalfCauchy,
-        Gamma,
-        Chi2,
-        Weibull,
-        Dirichlet,
-        Kumaraswamy,
-        Pareto,
-        GeometricProbs,
-        CategoricalProbs,
-        CategoricalLogits,
-        OrderedLogistic,
+        Exponential, HalfNormal, HalfCauchy, Gamma, Chi2, Weibull, Dirichlet, Kumaraswamy, Pareto, GeometricProbs,
+        CategoricalProbs, CategoricalLogits, OrderedLogistic,
     )
-    for of in (getattr(native, mended.__name__),)
-}
+}  # fmt: skip
 
 
 def mended(d: Any) -> Any:
     """A distribution of the user's; NumPyro's classes, also inside it, are replaced by those of this file."""
-    inner = {n: mended(v) for n, v in vars(d).items() if isinstance(v, native.Distribution)}
-    kind = _MENDED.get(type(d), type(d))
-    if kind is type(d) and all(vars(d)[n] is v for n, v in inner.items()):
-        return d
-    found = copy.copy(d)
-    found.__class__ = kind
-    found.__dict__.update(inner)
-    return found
+    return density.mend(d, _MENDED, native.Distribution)
 
 
 class Distributions:

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppdgm.backends.numpyro.sites import Axes, PairRun, Site
+from ppdgm.backends.numpyro.sites import Axes, PairRun, Site, is_local
 from ppdgm.backends.numpyro.vocabulary import closed_form_kl
+from ppdgm.language import pair_terms
 from ppdgm.language.elimination import Sums, Term, at_values, check_read
-from ppdgm.language.points import point_masses
+from ppdgm.language.pair_terms import SiteReads
 from ppdgm.language.terms import closed_forms
 from ppdgm.language.vocabulary import Array, Trace
 
@@ -21,37 +22,18 @@ def summed_terms(guide: PairRun, model: PairRun, kl: bool, judged: bool = False)
 
     Values are [B, *axes of the guide's enumerated sites, *inner, *event].
     """
-    sums, latent = _sums(guide.axes, model.axes), model.drawn()
-    log_p: dict[str, Term] = {}
-    log_q: dict[str, Term] = {}
-    shared: dict[str, Term] = {}
-    for n, s in model.sites.items():
-        (shared if s.axis is None else log_p)[n] = _term(s, judged)
-    for n, s in guide.sites.items():
-        own, term = n if n in latent or n not in model.sites else f"{n} (guide)", _term(s)
-        if s.axis is None:
-            shared[own] = Term((shared[own].log_prob if own in shared else 0.0) - term.log_prob, term.plates)
-        else:
-            log_q[own] = term
-    sums, log_p, log_q, marginal = sums.terms(log_p, log_q, [n for n, s in model.sites.items() if s.observed])
+    latent, sums = model.drawn(), _sums(guide.axes, model.axes)
 
     def per_datum(term: Term) -> Array:
         """A term without the dimensions of enumerated sites, [B]."""
         x = term.log_prob
         return jnp.sum(x, [a for a in range(x.ndim) if a != x.ndim + term.plates[model.axes.plate]])
 
-    inside = {n: per_datum(t) for n, t in log_q.items()}
-    outside = {n: t.log_prob for n, t in shared.items()}
-    masses = point_masses(*({n: s.fn for n, s in r.sites.items()} for r in (guide, model))) if judged else []
-    return Trace(
-        values={n: guide.sites[n].rows(guide.axes) for n in latent},
-        log_p={n: per_datum(t) for n, t in log_p.items()},
-        log_q=inside,
-        kl=_forms(guide, model, latent, sums) if kl else {},
-        shared=outside,
-        marginal=None if marginal is None else sum(per_datum(t) for t in marginal),
-        points={n: {**inside, **outside}[n] for n in masses} or None,
-    )
+    reads = SiteReads(is_local, lambda s: _term(s, judged), _term, lambda s: s.rows(guide.axes))
+    forms = lambda sums: _forms(guide, model, latent, sums) if kl else {}
+    outside = lambda term: term.log_prob
+    sites = guide.sites, model.sites
+    return pair_terms.summed_trace(*sites, latent, latent, reads, forms, judged, sums, per_datum, outside)
 
 
 def posteriors(model: PairRun) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -106,17 +88,8 @@ def check_terms(enumerated: PairRun, alone: PairRun, width: int, chosen: Mapping
             check_read(n, *(np.asarray(x).reshape(x.shape[-width:]) for x in (one, other)))
 
 
-def to_left(value: Array, axes: int) -> Array:
-    """A value [K, B, *axes, …] as [*axes, K, B, …], without the axes on the left that it doesn't have."""
-    value = jnp.moveaxis(value, range(2, 2 + axes), range(axes))
-    lost = next((i for i in range(axes) if value.shape[i] > 1), axes)
-    return jnp.reshape(value, value.shape[lost:])
-
-
 def _sums(guide: Axes, every: Axes) -> Sums:
-    axes = {n: -(every.width + 1 + i) for i, n in enumerate(every.sizes)}
-    own = {n: axis for n, axis in axes.items() if n not in guide.sizes}
-    return Sums({n: axes[n] for n in guide.sizes}, own, jnp, jax.nn.logsumexp)
+    return Sums.over(guide.sizes, every.sizes, every.width, jnp, jax.nn.logsumexp)
 
 
 def _term(site: Site, judged: bool = False) -> Term:
@@ -137,7 +110,7 @@ def _forms(guide: PairRun, model: PairRun, latent: list[str], sums: Sums) -> dic
         if found is None or sums.depends_on_own(found, 1):
             return None
         found = sums.expect(q.name, Term(found, q.plates), 1).log_prob
-        return jnp.reshape(found, (int(q.batch_shape[q.axis]), -1))
+        return jnp.reshape(found, (q.size, -1))
 
     return closed_forms(guide.sites, model.sites, latent, form, sums.guide)
 

@@ -17,7 +17,7 @@ from numpyro import handlers
 from numpyro.distributions import Unit, biject_to, constraints
 from numpyro.infer.autoguide import AutoContinuous, AutoGuide
 
-from ppdgm.backends.numpyro.enumerated import at_chosen, check_terms, posteriors, to_left
+from ppdgm.backends.numpyro.enumerated import at_chosen, check_terms, posteriors
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.noise import REMEDY, depends, in_inference, moved_by_key, without_dropout
 from ppdgm.backends.numpyro.probe import Leaves, Probe, first_site_values, has_rows, leaves_of, scales_of, shapes_of
@@ -34,8 +34,10 @@ from ppdgm.backends.numpyro.terms import (
 )
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend, explain, nearest
 from ppdgm.language import mistakes, pair_mistakes
+from ppdgm.language.elimination import to_left
 from ppdgm.language.questions import Sites
-from ppdgm.language.reader import Gradients, Seen
+from ppdgm.language.reader import Gradients
+from ppdgm.language.supports import Seen
 from ppdgm.language.tracer import Params, Tracer
 from ppdgm.language.vocabulary import Array, Batch, Trace
 
@@ -52,12 +54,6 @@ class PairTracer(Tracer):
     def __init__(self, program: Any):
         self.program, self.plate = program, program.data_plate
         self.still = jax.random.key(0)
-        self.schedules: dict[str, Any] = {}  #: none: a plain pair has no steps
-        self.labels: dict[str, str] = {}  #: of each parameter: "guide" if the guide has it, else "model"
-        self.subsamples = False
-        self.batch_size: int | None = None  #: None: any
-        self.scales: dict[str, float] = {}  #: of sites, in training
-        self.own_rows: int | None = None  #: N, if the pair keeps something for each of the rows that it knows
         self._params: dict[str, Leaves] = {}
         self._in_order = False  #: a full plate that takes all data: its size, or a parameter's size, is N
         self._local = False  #: whether an autoguide has parameters for each row
@@ -205,7 +201,7 @@ class PairTracer(Tracer):
         points = self._true_points(found, params, batch, self._at(index), axes) if found.points else None
         values, log_p, log_q, forms = (unsort(part, order) for part in found[:4])
         marginal = None if found.marginal is None else unsort({"": found.marginal}, order)[""]
-        values = {n: to_left(v[:1] if n in axes else v, len(axes)) for n, v in values.items()}
+        values = {n: to_left(v[:1] if n in axes else v, len(axes), jnp) for n, v in values.items()}
         return found._replace(values=values, log_p=log_p, log_q=log_q, kl=forms, marginal=marginal, points=points)
 
     def _true_points(self, found: Trace, params: Params, batch: Batch, at: Any, axes: Any) -> Sites | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -18,15 +19,13 @@ import numpyro
 from ppdgm.backends.numpyro.chains import nuts
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.pair import PairTracer
-from ppdgm.backends.numpyro.support import describe, rows_inside, within
+from ppdgm.backends.numpyro.support import SUPPORTS
 from ppdgm.backends.numpyro.tracer import JaxStep, JaxTracer, select
 from ppdgm.errors import PpdgmError, UnsupportedByBackend
-from ppdgm.language import mistakes
-from ppdgm.language.reader import Gradients, Observed, Seen
 from ppdgm.language.runtime import Arrays, Native, Question, traced
 from ppdgm.language.runtime import Runtime as AnyRuntime
 from ppdgm.language.step import check_found
-from ppdgm.language.terms import split
+from ppdgm.language.supports import Observed, Supports
 from ppdgm.language.tracer import Params
 from ppdgm.language.vocabulary import Array, Trace
 
@@ -51,6 +50,11 @@ def find_device(name: str) -> Any:
         raise PpdgmError(f"No device {name!r} for JAX. Found: {found}. For a GPU: pip install 'ppdgm[cuda]'.") from None
 
 
+def precision(dtype: str) -> AbstractContextManager[Any]:
+    """JAX's 64-bit mode inside a block, if `dtype` is float64."""
+    return jax.enable_x64(True) if dtype == "float64" else nullcontext()
+
+
 class Runtime(AnyRuntime):
     """Runs one program with JAX.
 
@@ -61,6 +65,7 @@ class Runtime(AnyRuntime):
 
     name: ClassVar[str] = "numpyro"
     xp: ClassVar[Any] = jnp
+    supports: ClassVar[Supports] = SUPPORTS
 
     def __init__(self, program: Any, device: str = "auto"):
         self.device = find_device(device)
@@ -79,9 +84,6 @@ class Runtime(AnyRuntime):
 
     def select(self, data: Native, index: Array) -> Native:
         return dict(select(self.tracer, data, index))
-
-    def rows_inside(self, site: Seen) -> Array:
-        return rows_inside(site)
 
     def initialise(self, seed: int, data: Arrays, dtype: str) -> dict[str, np.ndarray]:
         """First values of all parameters."""
@@ -115,37 +117,17 @@ class Runtime(AnyRuntime):
         found: Trace = self.fetch(traced(self, params, key, data, self.index(index), native, k, False))
         return found
 
-    def joint(
-        self, params: Any, data: Any, index: np.ndarray, given: Arrays, temperature: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """log p(z) and log p(x|z) at given latents, [K, B], and the gradient of log p(z) + τ · log p(x|z) by them.
+    def look(self, question: Question, params: Params, *at: Any, **how: Any) -> Any:
+        return jax.eval_shape(lambda p: question(self, p, jax.random.key(0), *at, **how), params)
 
-        Args:
-            given: latents [K, B, *event].
-            temperature: τ, [K, B] or [].
-        """
-        tau = jnp.asarray(temperature, self._floating(params))
-        found: Any = self.ask(_slopes, params, None, data, self.index(index), self.put(given), tau)
+    def slopes(self, function: Callable[[Any], tuple[Array, Any]], z: dict[Any, Array]) -> tuple[dict[Any, Array], Any]:
+        found: tuple[dict[Any, Array], Any] = jax.grad(function, has_aux=True)(z)
         return found
 
-    def refine(
-        self, params: Any, data: Any, start: Arrays, draws: int, warmup: int, seed: int
-    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Draws of one row's latents from the posterior by NumPyro's NUTS; `start` [chains, *event].
-
-        Returns:
-            Draws [chains, draws, *event] by site, and statistics [chains, draws].
-        """
-        index = self.index(np.zeros(1, int))
-        found: Any = self.ask(_chains, params, (seed,), data, index, self.put(start), draws=draws, warmup=warmup)
-        return found
-
-    def check_walked(self, params: Any, data: Any, index: np.ndarray) -> None:
-        """Refuse latents that Hamiltonian Monte Carlo can't move."""
-        how = Gradients(relaxed=False, scored=[], walked=True)
-        rows = self.index(index)
-        run = lambda p: self.tracer.trace(p, jax.random.key(0), select(self.tracer, data, rows), rows, 1, gradients=how)
-        mistakes.check_drawn(jax.eval_shape(run, params))
+    def nuts(
+        self, log_density: Callable[[Mapping[str, Array]], Array], start: Native, noise: Array, draws: int, warmup: int
+    ) -> tuple[Native, Native]:
+        return nuts(log_density, start, noise, draws, warmup)
 
     def sites(
         self, params: Any, fields: Mapping[str, Any], given: Arrays | None, size: int, apart: bool = False
@@ -173,7 +155,7 @@ class Runtime(AnyRuntime):
         def look(params: Any) -> Any:
             batch, rows = select(self.tracer, data, self.index(index)), self.index(index)
             sites = self.tracer.observed(params, make_key(seed), batch, rows)
-            found[:] = [describe(site, batch) for site in sites]
+            found[:] = [SUPPORTS.describe(site, batch) for site in sites]
             return [o.bounds for o in found]
 
         with numpyro.validation_enabled():
@@ -181,11 +163,6 @@ class Runtime(AnyRuntime):
                 return list(found)
             bounds = self.fetch(jax.jit(look)(params))
         return [replace(o, bounds=b) for o, b in zip(found, bounds, strict=True)]
-
-    def within(self, support: Any, rows: np.ndarray) -> np.ndarray:
-        """Whether all numbers of each row are in a support that has no arrays, [N]."""
-        found: np.ndarray = within(support, rows)
-        return found
 
     def noise(self, params: Any, data: Any, index: np.ndarray) -> str:
         """What to do about random numbers from outside the sample sites; "" if none count.
@@ -239,34 +216,6 @@ class Runtime(AnyRuntime):
         run = partial(traced, self, given={}, k=k, kl=True)
         return _bytes(jax.make_jaxpr(run)(params, jax.random.key(0), data, index).jaxpr)
 
-    def _floating(self, params: Any) -> Any:
-        return next((v.dtype for v in params.values() if jnp.issubdtype(v.dtype, jnp.floating)), np.float32)
-
-
-def _slopes(runtime: AnyRuntime, params: Any, _: None, data: Any, index: Array, given: Any, temperature: Array) -> Any:
-    batch = runtime.select(data, index)
-    whole = {n: v for n, v in given.items() if not jnp.issubdtype(v.dtype, jnp.floating)}  # these have no slopes
-
-    def tempered(z: Any) -> Any:
-        every = {n: whole.get(n, z.get(n)) for n in given}
-        prior, seen = split(runtime.tracer.model(params, batch, index, every), every)
-        return (prior + temperature * seen).sum(), (prior, seen)
-
-    moved = {n: v for n, v in given.items() if n not in whole}
-    slopes, (prior, seen) = jax.grad(tempered, has_aux=True)(moved)
-    return prior, seen, slopes | {n: jnp.zeros_like(v) for n, v in whole.items()}
-
-
-def _chains(
-    runtime: AnyRuntime, params: Any, key: Array, data: Any, index: Array, start: Any, draws: int, warmup: int
-) -> Any:
-    batch = runtime.select(data, index)
-
-    def log_density(z: Any) -> Array:
-        return sum(v.sum() for v in runtime.tracer.model(params, batch, index, _lone(z)).values())
-
-    return nuts(log_density, start, key, draws, warmup)
-
 
 def _check_whole(name: str, a: np.ndarray) -> None:
     """Refuse whole numbers of which JAX would keep only the last 32 bits, without a warning."""
@@ -278,11 +227,6 @@ def _check_whole(name: str, a: np.ndarray) -> None:
             f"Data {name!r}: got the whole number {far}, but JAX is in 32-bit mode, and would keep only the last 32 "
             "bits. Number the values from 0, or run inside `with jax.enable_x64(True):`, or set JAX_ENABLE_X64=1."
         )
-
-
-def _lone(z: Mapping[str, Array]) -> dict[str, Array]:
-    """One particle of one row, [1, 1, *event]."""
-    return {n: v[None, None] for n, v in z.items()}
 
 
 def _bytes(jaxpr: Any) -> int:

@@ -225,6 +225,11 @@ class Site:
         return None if self.axis is None else self.axis - len(self.batch_shape)
 
     @property
+    def size(self) -> int:
+        """B; 1 for a site outside the data plate."""
+        return 1 if self.axis is None else int(self.batch_shape[self.axis])
+
+    @property
     def inner_dims(self) -> list[int]:
         """The dimensions of the other plates."""
         return sorted(dim for dim in self.plates.values() if dim != self.data_dim)
@@ -281,6 +286,11 @@ class Site:
             return rows[0]
         rest = [n for a, n in enumerate(self.batch_shape) if a != self.axis]
         return jnp.moveaxis(jnp.reshape(rows, (rows.shape[0], *rest, *self.fn.event_shape)), 0, self.axis)
+
+
+def is_local(site: Site) -> bool:
+    """Whether a site is inside the data plate."""
+    return site.axis is not None
 
 
 def written(plate: str) -> str:

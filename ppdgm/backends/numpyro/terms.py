@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax.numpy as jnp
-import numpyro.distributions as dist
 
 from ppdgm.backends.numpyro.enumerated import summed_terms
-from ppdgm.backends.numpyro.sites import Message, PairRun, Site, without_plate
+from ppdgm.backends.numpyro.sites import Message, PairRun, Site, is_local, without_plate
 from ppdgm.backends.numpyro.vocabulary import as_draw, closed_form_kl
 from ppdgm.errors import ProgramError, nearest
-from ppdgm.language import mistakes
+from ppdgm.language import mistakes, pair_terms
 from ppdgm.language.mistakes import apart, check_sites, not_pathwise, scored_outside
-from ppdgm.language.points import is_discrete, point_masses, points
+from ppdgm.language.pair_terms import SiteReads
+from ppdgm.language.points import is_discrete, points
 from ppdgm.language.reader import Gradients
 from ppdgm.language.terms import closed_forms
 from ppdgm.language.vocabulary import Array, Batch, Trace
@@ -85,43 +85,12 @@ def check_pathwise(guide: PairRun, given: Iterable[str], gradients: Gradients) -
 
 
 def terms(guide: PairRun, model: PairRun, kl: bool, judged: bool = False) -> Trace:
-    """The terms of one particle: per row [B], KL [B, D], shared []; `judged` as for `Site.log_prob`.
-
-    Whatever the guide scores besides the model's latents (auxiliary draws, factors) is part of log q: its own site with
-    log p = 0.
-    """
+    """The terms of one particle: per row [B], KL [B, D], shared []; `judged` as for `Site.log_prob`."""
     if model.axes.sizes:
         return summed_terms(guide, model, kl, judged)
-    latent = model.drawn()
-    log_p: dict[str, Array] = {}
-    log_q: dict[str, Array] = {}
-    shared: dict[str, Array] = {}
-    for name, site in model.sites.items():
-        if site.axis is not None:
-            log_p[name] = site.log_prob(judged)
-        else:
-            shared[name] = site.log_prob(judged) - (guide.sites[name].log_prob() if name in latent else 0.0)
-    for name, site in guide.sites.items():
-        own = name if name not in model.sites else f"{name} (guide)"
-        if name in latent:
-            if site.axis is not None:
-                log_q[name] = site.log_prob()
-        elif site.axis is not None:
-            log_q[own] = site.log_prob()
-            log_p[own] = jnp.zeros_like(log_q[own])
-        else:
-            shared[own] = -site.log_prob()
-    values = {n: guide.sites[n].rows() for n in latent}
-    forms = _closed_forms(guide, model) if kl else {}
-    masses = point_masses(*({n: s.fn for n, s in r.sites.items()} for r in (guide, model))) if judged else []
-    return Trace(values, log_p, log_q, forms, shared, points={n: {**log_q, **shared}[n] for n in masses} or None)
-
-
-def plain(fn: Any) -> Any:
-    """The distribution inside those that plates and masks put around it."""
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
-        fn = fn.base_dist
-    return fn
+    latent, forms = model.drawn(), _closed_forms(guide, model) if kl else {}
+    reads = SiteReads(is_local, lambda s: s.log_prob(judged), Site.log_prob, Site.rows)
+    return pair_terms.pair_trace(guide.sites, model.sites, latent, latent, reads, forms, judged, jnp)
 
 
 def points_of(msg: Message, latent: bool) -> tuple[Array, Array]:
@@ -136,14 +105,6 @@ def points_of(msg: Message, latent: bool) -> tuple[Array, Array]:
 def _closed_forms(guide: PairRun, model: PairRun) -> dict[str, Array]:
     q = {n: guide.sites[n].fn for n in guide.drawn()}
     p = {n: s.fn for n, s in model.sites.items()}
-    latent = model.drawn()
-    forms = closed_forms(q, p, latent, closed_form_kl)
-    return {n: jnp.reshape(f, (_data(guide.sites[n]), -1)) for n, f in forms.items() if _alone(guide.sites[n])}
-
-
-def _alone(site: Site) -> bool:
-    return site.axis is not None and not site.inner
-
-
-def _data(site: Site) -> int:
-    return int(site.fn.batch_shape[site.axis])
+    sites, forms = guide.sites, closed_forms(q, p, model.drawn(), closed_form_kl)
+    alone = {n: f for n, f in forms.items() if is_local(sites[n]) and not sites[n].inner}
+    return {n: jnp.reshape(f, (sites[n].size, -1)) for n, f in alone.items()}

@@ -15,10 +15,11 @@ from ppdgm.backends.numpyro.convolution import conv2d, conv_transpose2d
 from ppdgm.backends.numpyro.density import Density, draw
 from ppdgm.backends.numpyro.distributions import Distributions
 from ppdgm.backends.numpyro.foreign import apply_module
-from ppdgm.backends.numpyro.support import confine, observe
+from ppdgm.backends.numpyro.support import SUPPORTS, observe
 from ppdgm.language.divergence import Library, closed_form, pairs
-from ppdgm.language.reader import Gradients
-from ppdgm.language.vocabulary import Array, Batch, Vocabulary
+from ppdgm.language.reader import Gradients, Reader
+from ppdgm.language.supports import Supports
+from ppdgm.language.vocabulary import Array, MixedPrecision, Vocabulary
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
@@ -97,72 +98,8 @@ class JaxVocabulary(Vocabulary):
         return Density(sample, log_prob, event_shape, batch_shape, self._dtype, **facts)
 
 
-class MixedVocabulary(JaxVocabulary):
-    """The same, but nets multiply in bfloat16; parameters and densities keep their type."""
-
-    def linear(self, x: Array, weight: Array, bias: Array) -> Array:
-        return _wide(super().linear, x, weight, bias)
-
-    def conv2d(self, x: Array, weight: Array, bias: Array, *how: Any) -> Array:
-        return _wide(super().conv2d, x, weight, bias, *how)
-
-    def conv_transpose2d(self, x: Array, weight: Array, bias: Array, *how: Any) -> Array:
-        return _wide(super().conv_transpose2d, x, weight, bias, *how)
-
-
-def _wide(product: Callable[..., Array], x: Array, weight: Array, bias: Array, *how: Any) -> Array:
-    narrow = lambda a: a.astype(jnp.bfloat16)
-    return product(narrow(x), narrow(weight), narrow(bias), *how).astype(bias.dtype)
-
-
-class JaxReader:
-    """Draws and densities of NumPyro's distributions; each draw has its own key, by its place in the program."""
-
-    native: ClassVar[type] = dist.Distribution
-    arrays: ClassVar[tuple[type, ...]] = (jax.Array, np.ndarray)
-
-    def __init__(self, key: Array | None, gradients: Gradients | None = None):
-        self.key, self.gradients, self.draws = key, gradients, 0
-
-    def draw(self, d: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
-        key = jax.random.fold_in(self.key, self.draws)
-        self.draws += 1
-        return draw(d, key, shape)
-
-    def has_pathwise(self, d: Any) -> bool:
-        return bool(d.has_rsample)
-
-    def log_prob(self, d: Any, value: Array) -> Array:
-        return d.log_prob(value)
-
-    def observe(self, d: Any, value: Array) -> Array:
-        return observe(d, value, lambda: d.log_prob(value))
-
-    def confine(self, d: Any, value: Array, log_prob: Array) -> Array:
-        return confine(d, value, log_prob)
-
-    def as_draw(self, d: Any, value: Array) -> Array:
-        return as_draw(d, value)
-
-    def broadcast(self, x: Array, shape: tuple[int, ...]) -> Array:
-        return jnp.broadcast_to(x, shape)
-
-    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
-        return jnp.reshape(x, shape)
-
-    def hold(self, d: Any, value: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
-        drawn, _ = self.draw(d, shape)
-        value = jnp.broadcast_to(value, drawn.shape).astype(drawn.dtype)
-        inside = d.support(value)
-        inside = jnp.all(inside, axis=tuple(range(len(shape), inside.ndim)))
-        value = jnp.where(jnp.reshape(inside, (*shape, *(1,) * len(d.event_shape))), value, drawn)
-        return value, jnp.where(inside, d.log_prob(value), jnp.nan)
-
-    def kl(self, q: Any, p: Any) -> Array | None:
-        return closed_form_kl(q, p)
-
-    def stamps(self, batch: Batch) -> list[int]:
-        return []  # JAX's arrays never change
+class MixedVocabulary(MixedPrecision, JaxVocabulary):
+    """The same, with nets that multiply in bfloat16."""
 
 
 _ONE_TO_ONE = {
@@ -196,7 +133,6 @@ LIBRARY = Library(
     one_to_one=lambda transform: type(transform).__name__ in _ONE_TO_ONE,
     alike=frozenset({"ExpTransform", "SigmoidTransform"}),
     broadcast=jnp.broadcast_shapes,
-    spread=jnp.broadcast_to,
 )
 
 
@@ -207,9 +143,31 @@ def as_draw(d: Any, value: Array) -> Array:
 
 def closed_form_kl(q: Any, p: Any) -> Array | None:
     """KL(q‖p) [K or 1, B or 1, D], per dimension if both factorise; None if no closed form holds."""
-    return _flat(closed_form(q, p, LIBRARY))
+    return closed_form(q, p, LIBRARY)
 
 
-def _flat(form: Array | None) -> Array | None:
-    """[…, D] with at least K and B before D; they may be 1."""
-    return form if form is None else jnp.reshape(form, ((1,) * (3 - form.ndim) + form.shape))
+class JaxReader(Reader):
+    """Draws and densities of NumPyro's distributions; each draw has its own key, by its place in the program."""
+
+    xp: ClassVar[Any] = jnp
+    library: ClassVar[Library] = LIBRARY
+    supports: ClassVar[Supports] = SUPPORTS
+    native: ClassVar[type] = dist.Distribution
+    arrays: ClassVar[tuple[type, ...]] = (jax.Array, np.ndarray)
+
+    def __init__(self, key: Array | None, gradients: Gradients | None = None):
+        self.key, self.gradients, self.draws = key, gradients, 0
+
+    def draw(self, d: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        key = jax.random.fold_in(self.key, self.draws)
+        self.draws += 1
+        return draw(d, key, shape)
+
+    def has_pathwise(self, d: Any) -> bool:
+        return bool(d.has_rsample)
+
+    def observe(self, d: Any, value: Array) -> Array:
+        return observe(d, value, lambda: d.log_prob(value))
+
+    def as_draw(self, d: Any, value: Array) -> Array:
+        return as_draw(d, value)

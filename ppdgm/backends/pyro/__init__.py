@@ -1,9 +1,9 @@
 """The Pyro backend: the one place that imports torch and Pyro."""
 
 from ppdgm.backends.pyro.bind import bind
-from ppdgm.backends.pyro.gradients import differentiable, precision
 from ppdgm.backends.pyro.loop import Trainer
-from ppdgm.backends.pyro.runtime import Runtime
+from ppdgm.backends.pyro.runtime import Runtime, precision
 from ppdgm.backends.pyro.tracer import module_params
+from ppdgm.language.gradients import differentiable
 
 __all__ = ["Runtime", "Trainer", "bind", "differentiable", "module_params", "precision"]

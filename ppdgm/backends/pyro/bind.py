@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyro
@@ -14,32 +14,18 @@ import torch
 from pyro.poutine.runtime import effectful
 
 from ppdgm.backends.pyro.vocabulary import TorchVocabulary
-from ppdgm.errors import ProgramError
+from ppdgm.language.handlers import StatementHandlers
 from ppdgm.language.vocabulary import Array, Declarations
 from ppdgm.nets import check_libraries
 
 
-class Handlers:
+class Handlers(StatementHandlers):
     """Statements as Pyro's primitives."""
 
-    def __init__(self, size: int | None, data_size: int | None):
-        self.size, self.data_size = size, data_size
+    library: ClassVar[Any] = pyro
 
-    def plate(self, name: str, data: Array) -> AbstractContextManager[Any]:
-        size = self.size if data is None else data.shape[0]
-        if size is None:
-            raise ProgramError(
-                f"Plate {name!r} has no data, so its size is not known. Give the size: program.bind(…, size=B)."
-            )
-        if self.data_size is None:
-            return pyro.plate(name, size, dim=-1)
-        return pyro.plate(name, self.data_size, subsample=torch.arange(size), dim=-1)
-
-    def sample(self, name: str, dist: Any, obs: Array | None, infer: Mapping[str, Any] | None) -> Array:
-        return pyro.sample(name, dist, obs=obs, infer=dict(infer or {}))
-
-    def penalty(self, name: str, value: Array) -> None:
-        """Not part of the joint density, which is all that Pyro's and NumPyro's tools need."""
+    def subsampled(self, name: str, size: int, data_size: int) -> AbstractContextManager[Any]:
+        return pyro.plate(name, data_size, subsample=torch.arange(size), dim=-1)
 
     def param(self, name: str, value: Array) -> Array:
         """A message that carries its own value, so that it is not looked up in a store."""
@@ -48,9 +34,6 @@ class Handlers:
         value.unconstrained = weakref.ref(value)  # the attribute that SVI reads on a param site
         read = effectful(type="param")(lambda *args, **kwargs: value)
         return read(name, constraint=dist.constraints.real, event_dim=None, name=name)
-
-    def deterministic(self, name: str, value: Array) -> Array:
-        return pyro.deterministic(name, value)
 
 
 class Parameters(torch.nn.Module):

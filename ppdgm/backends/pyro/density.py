@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import array_api_compat.torch as xp
 import pyro.distributions as dist
 import torch
 
-from ppdgm.language.vocabulary import Array, Support
-
-_CONSTRAINTS = {
-    "real": dist.constraints.real,
-    "positive": dist.constraints.positive,
-    "unit_interval": dist.constraints.unit_interval,
-    "boolean": dist.constraints.boolean,
-    "nonnegative_integer": dist.constraints.nonnegative_integer,
-}
+from ppdgm.language.density import WrittenDensity
+from ppdgm.language.vocabulary import Array
 
 
 class TorchRandom:
@@ -55,59 +48,13 @@ def draw(d: Any, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
     return value, wide.log_prob(value)
 
 
-class Density(dist.TorchDistribution):
+class Density(WrittenDensity, dist.TorchDistribution):
     """A density written with `xp`. It remembers the log-density of its last draw."""
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}
-
-    def __init__(
-        self,
-        sample: Callable[[Any, tuple[int, ...]], tuple[Array, Array | None]],
-        log_prob: Callable[[Array], Array],
-        event_shape: tuple[int, ...],
-        batch_shape: tuple[int, ...],
-        like: dict[str, Any],
-        support: Support = "real",
-        mean: Callable[[], Array] | None = None,
-        mode: Callable[[], Array] | None = None,
-        pathwise: bool = True,
-        kl: Callable[[Any], Array | None] | None = None,
-        about: Mapping[str, Any] | None = None,
-        values: Callable[[], Array] | None = None,
-        discrete: Any = None,
-    ):
-        self._sample, self._log_prob, self._like = sample, log_prob, like
-        self._rest = {
-            "support": support, "mean": mean, "mode": mode, "pathwise": pathwise, "kl": kl, "about": about,
-            "values": values, "discrete": discrete,
-        }  # fmt: skip
-        self.about, self.closed_form, self.discrete, self.mode_of = about or {}, kl, discrete, mode
-        self._last: tuple[Array, Array] | None = None
-        super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
-
-    @property
-    def support(self) -> Any:
-        kind = self._rest["support"]
-        known = _CONSTRAINTS[kind] if isinstance(kind, str) else dist.constraints.integer_interval(*kind)
-        return dist.constraints.independent(known, len(self.event_shape))
-
-    @property
-    def has_rsample(self) -> bool:
-        return bool(self._rest["pathwise"])
-
-    @property
-    def has_enumerate_support(self) -> bool:
-        return self._rest["values"] is not None
-
-    @property
-    def mean(self) -> Array:
-        if self._rest["mean"] is None:
-            raise NotImplementedError  # the library's own sign for: the mean is not known
-        return self._rest["mean"]()
-
-    def expand(self, batch_shape: tuple[int, ...], _instance: Any = None) -> Density:
-        # Pyro's own wrapper reshapes draws, and so they would lose their remembered density.
-        return Density(self._sample, self._log_prob, self.event_shape, tuple(batch_shape), self._like, **self._rest)
+    xp: ClassVar[Any] = xp
+    constraints: ClassVar[Any] = dist.constraints
+    shape_type: ClassVar[type] = torch.Size
+    _last: tuple[Array, Array] | None = None
 
     def rsample(self, sample_shape: Any = ()) -> Array:
         value, log_prob = self._sample(TorchRandom(self._like), (*sample_shape, *self.batch_shape))
@@ -129,9 +76,3 @@ class Density(dist.TorchDistribution):
             return self._last[1]
         found = self._log_prob(value)
         return found.expand(torch.broadcast_shapes(found.shape, self.batch_shape))  # Pyro's enumeration asks for it
-
-    def enumerate_support(self, expand: bool = True) -> Array:
-        """All values, [S, 1, …, *event_shape]."""
-        values = self._rest["values"]()
-        values = values.reshape(len(values), *(1,) * len(self.batch_shape), *self.event_shape)
-        return values.expand(len(values), *self.batch_shape, *self.event_shape) if expand else values

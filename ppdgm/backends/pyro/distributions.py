@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from types import ModuleType
 from typing import Any, ClassVar
 
+import array_api_compat.torch as xp
 import pyro.distributions as native
 import torch
 from torch.distributions import Distribution, constraints
 
+from ppdgm.language import density
 from ppdgm.language.vocabulary import Array
 
 # Densities at the ends of their supports: torch leaves out one end, or computes 0 · log 0 there.
-
-
-def _power_of_zero(power: Array) -> Array:
-    """log v^power at v = 0."""
-    infinite = torch.where(power > 0, -torch.inf, torch.inf)
-    return torch.where(power == 0, 0.0, infinite).to(power.dtype)
 
 
 class Uniform(native.Uniform):
@@ -33,30 +28,19 @@ class Uniform(native.Uniform):
         return torch.where((self.low <= value) & (value <= self.high), -torch.log(self.high - self.low), -torch.inf)
 
 
-class Weibull(native.Weibull):
+class Weibull(density.WeibullEnds, native.Weibull):
     """Pyro's, also at 0."""
 
+    xp: ClassVar[Any] = xp
     mends = native.Weibull
     support = constraints.nonnegative
 
-    def log_prob(self, value: Array) -> Array:
-        """log c − c log s + (c − 1) log x − (x / s)ᶜ."""
-        at_zero = torch.log(self.concentration) - self.concentration * torch.log(self.scale)
-        inner = super().log_prob(torch.where(value == 0, 1.0, value))
-        return torch.where(value == 0, at_zero + _power_of_zero(self.concentration - 1.0), inner)
 
-
-class Kumaraswamy(native.Kumaraswamy):
+class Kumaraswamy(density.KumaraswamyEnds, native.Kumaraswamy):
     """Pyro's, also at 0 and 1."""
 
+    xp: ClassVar[Any] = xp
     mends = native.Kumaraswamy
-
-    def log_prob(self, value: Array) -> Array:
-        """log a + log b + (a − 1) log x + (b − 1) log(1 − xᵃ)."""
-        a, b = self.concentration1, self.concentration0
-        end = (value == 0) | (value == 1)
-        at_end = torch.log(a) + torch.log(b) + _power_of_zero(torch.where(value == 0, a, b) - 1.0)
-        return torch.where(end, at_end, super().log_prob(torch.where(end, 0.5, value)))
 
 
 class RowMultinomial(native.TorchDistribution):
@@ -125,14 +109,7 @@ _MENDED: dict[type, type] = {m.mends: m for m in (Uniform, Weibull, Kumaraswamy)
 
 def mended(d: Any) -> Any:
     """A distribution of the user's; Pyro's classes, also inside it, are replaced by those of this file."""
-    inner = {n: mended(v) for n, v in vars(d).items() if isinstance(v, Distribution)}
-    kind = _MENDED.get(type(d), type(d))
-    if kind is type(d) and all(vars(d)[n] is v for n, v in inner.items()):
-        return d
-    found = copy.copy(d)
-    found.__class__ = kind
-    found.__dict__.update(inner)
-    return found
+    return density.mend(d, _MENDED, Distribution)
 
 
 DISTRIBUTIONS = ModuleType(native.__name__)  #: `pyro.distributions`, with the above; torch.compile sees into a module

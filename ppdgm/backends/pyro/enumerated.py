@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, latents
+from ppdgm.language import pair_terms
 from ppdgm.language.elimination import Sums, Term, at_values, check_read
-from ppdgm.language.points import point_masses
 from ppdgm.language.terms import closed_forms
 from ppdgm.language.vocabulary import Array, Trace
 
@@ -33,32 +33,16 @@ def summed_terms(
     """
     sums = _sums(layout, *sizes)
     latent, drawn = latents(guide, model, sums.own)
-    log_p: dict[str, Term] = {}
-    log_q: dict[str, Term] = {}
-    shared: dict[str, Term] = {}
-    for n, s in model.items():
-        (log_p if layout.local(s) else shared)[n] = _term(s, layout, sizes[1], judged)
-    for n, s in guide.items():
-        own = n if n in latent or n not in model else f"{n} (guide)"
-        term = _term(s, layout, sizes[0])
-        if layout.local(s):
-            log_q[own] = term
-        else:
-            shared[own] = Term((shared[own].log_prob if own in shared else 0.0) - term.log_prob, term.plates)
-    sums.check_shared(shared)
-    sums, log_p, log_q, marginal = sums.terms(log_p, log_q, [n for n, s in model.items() if s.observed])
-    inside = {n: layout.per_datum(t) for n, t in log_q.items()}
-    outside = {n: layout.per_datum(t)[:, 0] for n, t in shared.items()}
-    masses = point_masses(*({n: s.fn for n, s in r.items()} for r in (guide, model))) if judged else []
-    return Trace(
-        values={n: layout.value(s, len(sizes[0])) for n, s in guide.items() if not s.observed},
-        log_p={n: layout.per_datum(t) for n, t in log_p.items()},
-        log_q=inside,
-        kl=_forms(drawn, model, latent, layout, sums) if kl else {},
-        shared=outside,
-        marginal=None if marginal is None else sum(layout.per_datum(t) for t in marginal),
-        points={n: {**inside, **outside}[n] for n in masses} or None,
+    reads = pair_terms.SiteReads(
+        layout.local,
+        lambda s: _term(s, layout, sizes[1], judged),
+        lambda s: _term(s, layout, sizes[0]),
+        lambda s: layout.value(s, len(sizes[0])),
     )
+    values = [n for n, s in guide.items() if not s.observed]
+    forms = lambda sums: _forms(drawn, model, latent, layout, sums) if kl else {}
+    outside = lambda term: layout.per_datum(term)[:, 0]
+    return pair_terms.summed_trace(guide, model, latent, values, reads, forms, judged, sums, layout.per_datum, outside)
 
 
 def _term(site: Site, layout: Layout, sizes: Sizes, judged: bool = False) -> Term:
@@ -153,17 +137,8 @@ def check_terms(enumerated: Sites, alone: Sites, layout: Layout, sizes: Sizes, c
         check_read(n, *(x.detach().reshape(x.shape[-layout.width :]).cpu().numpy() for x in (one, other)))
 
 
-def to_left(value: Array, axes: int) -> Array:
-    """A value [K, B, *axes, …] as [*axes, K, B, …], without the axes on the left that it doesn't have."""
-    value = value.movedim(tuple(range(2, 2 + axes)), tuple(range(axes)))
-    lost = next((i for i in range(axes) if value.shape[i] > 1), axes)
-    return value.reshape(value.shape[lost:])
-
-
 def _sums(layout: Layout, guide: Sizes, every: Sizes) -> Sums:
-    axes = {n: -(layout.width + 1 + i) for i, n in enumerate(every)}
-    own = {n: axis for n, axis in axes.items() if n not in guide}
-    return Sums({n: axes[n] for n in guide}, own, xp, torch.logsumexp)
+    return Sums.over(guide, every, layout.width, xp, torch.logsumexp)
 
 
 def _shape(name: str, model: Sites, layout: Layout, sums: Sums) -> list[int]:

@@ -9,6 +9,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+import array_api_compat.torch as xp
 import numpy as np
 import pyro
 import torch
@@ -17,7 +18,7 @@ from pyro.distributions import Unit
 from pyro.infer.autoguide import AutoContinuous, AutoGuide
 
 from ppdgm.backends.pyro.calls import Call, calls
-from ppdgm.backends.pyro.enumerated import Sizes, at_chosen, check_terms, posteriors, summed_terms, to_left
+from ppdgm.backends.pyro.enumerated import Sizes, at_chosen, check_terms, posteriors, summed_terms
 from ppdgm.backends.pyro.modules import Modules, check_alike, in_sight, labels_of_params, tensor_of
 from ppdgm.backends.pyro.noise import GeneratorWatch
 from ppdgm.backends.pyro.particles import agree, as_more_data, in_order, one_at_a_time, stir_equal
@@ -27,8 +28,10 @@ from ppdgm.backends.pyro.sites import Layout, Site, scales, terms
 from ppdgm.backends.pyro.vocabulary import has_pathwise, unvalidated
 from ppdgm.errors import ProgramError, UnsupportedByBackend
 from ppdgm.language import mistakes
+from ppdgm.language.elimination import to_left
 from ppdgm.language.questions import Sites
-from ppdgm.language.reader import Gradients, Seen
+from ppdgm.language.reader import Gradients
+from ppdgm.language.supports import Seen
 from ppdgm.language.tracer import Params, Tracer
 from ppdgm.language.vocabulary import Array, Batch, Trace
 
@@ -53,14 +56,7 @@ class PairTracer(Tracer):
             self.modules.add(module)
         home = next((p.device for m in self.modules for p in m.parameters()), torch.device("cpu"))
         self.device = device or home
-        self.schedules: dict[str, Any] = {}  #: none: a plain pair has no steps
-        self.labels: dict[str, str] = {}  #: of each parameter: "guide" if the guide has it, else "model"
         self._of_guide: set[str] = set()
-        self.subsamples = False  #: whether the pair is called with all data and draws its minibatch by index
-        self.batch_size: int | None = None  #: B, if the plate fixes it
-        self.scales: dict[str, float] = {}  #: of sites, in training
-        self.own_rows: int | None = None  #: N, if the pair keeps something for each of the rows that it knows
-        self.state_names: frozenset[str] = frozenset()
         self.particles = "one at a time"  #: how several are read; also "in a plate", "as more data"
         self._known = False
         self._carriers: list[str] | None = None  #: points of the guide that carry a draw of another site of it
@@ -155,7 +151,7 @@ class PairTracer(Tracer):
         values, log_p, log_q, forms = (in_order(part, back, 1) for part in found[:4])
         summed = None if found.marginal is None else in_order({"": found.marginal}, back, 1)[""]
         axes = [n for n in self._enumerated(gradients, sampled) if n not in given]
-        values = {n: to_left(v[:1] if n in axes else v, len(axes)) for n, v in values.items() if n in self._latent}
+        values = {n: to_left(v[:1] if n in axes else v, len(axes), xp) for n, v in values.items() if n in self._latent}
         return found._replace(values=values, log_p=log_p, log_q=log_q, kl=forms, marginal=summed, points=points)
 
     def _true_points(self, points: Sites, values: Sites, batch: Batch, index: Array) -> Sites | None:

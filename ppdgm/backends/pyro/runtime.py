@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -18,16 +18,15 @@ from ppdgm.backends.pyro.chains import nuts
 from ppdgm.backends.pyro.noise import REMEDY, GeneratorWatch, differ, runs_differ
 from ppdgm.backends.pyro.pair import PairTracer
 from ppdgm.backends.pyro.step import is_spec
-from ppdgm.backends.pyro.support import describe, rows_inside, within
+from ppdgm.backends.pyro.support import SUPPORTS
 from ppdgm.backends.pyro.tracer import TorchStep, TorchTracer, select
 from ppdgm.backends.pyro.vocabulary import unvalidated
 from ppdgm.errors import PpdgmError
 from ppdgm.language import mistakes
-from ppdgm.language.reader import Gradients, Observed, Seen
 from ppdgm.language.runtime import Arrays, Native, Question
 from ppdgm.language.runtime import Runtime as AnyRuntime
 from ppdgm.language.step import OWN, check_found
-from ppdgm.language.terms import split
+from ppdgm.language.supports import Observed, Supports
 from ppdgm.language.tracer import Params
 from ppdgm.language.vocabulary import Array, Trace
 
@@ -54,6 +53,11 @@ def seeded(device: torch.device, *seed: int) -> Iterator[None]:
         yield
 
 
+def precision(dtype: str) -> AbstractContextManager[Any]:
+    """Does nothing: torch computes in its arrays' own type."""
+    return nullcontext()
+
+
 class Runtime(AnyRuntime):
     """Runs one program with torch.
 
@@ -64,6 +68,7 @@ class Runtime(AnyRuntime):
 
     name: ClassVar[str] = "pyro"
     xp: ClassVar[Any] = xp
+    supports: ClassVar[Supports] = SUPPORTS
 
     def __init__(self, program: Any, device: str = "auto"):
         self._quiet = False  # whether it is known to draw nothing outside its sites
@@ -105,60 +110,27 @@ class Runtime(AnyRuntime):
     def select(self, data: Native, index: Array) -> Native:
         return dict(select(self.tracer, data, index))
 
-    def rows_inside(self, site: Seen) -> Array:
-        return rows_inside(site)
-
     def glance(self, params: Any, data: Any, index: np.ndarray, k: int, given: Arrays) -> Trace:
         """Terms of a few rows as in `trace`."""
         return self.trace(params, data, index, k, 0, given, False)
 
-    def joint(
-        self, params: Any, data: Any, index: np.ndarray, given: Arrays, temperature: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """log p(z) and log p(x|z) at given latents, [K, B], and the gradient of log p(z) + τ · log p(x|z) by them.
-
-        Args:
-            given: latents [K, B, *event].
-            temperature: τ, [K, B] or [].
-        """
-        with self._evaluating(params, 0) as params, torch.enable_grad():
-            rows, z = self.index(index), self.put(given)
-            moved = [v.requires_grad_() for v in z.values() if v.is_floating_point()]
-            prior, seen = split(self.tracer.model(params, select(self.tracer, data, rows), rows, z), z)
-            heated = torch.as_tensor(temperature, dtype=prior.dtype, device=self.device)
-            total = (prior + heated * seen).sum()
-            slopes = iter(torch.autograd.grad(total, moved, allow_unused=True) if total.requires_grad else ())
-            found_at = {n: next(slopes, None) if v.is_floating_point() else None for n, v in z.items()}
-            known = {n: torch.zeros_like(z[n]) if s is None else s for n, s in found_at.items()}
-        found: Any = self.fetch((prior, seen, known))
-        return found
-
-    def refine(
-        self, params: Any, data: Any, start: Arrays, draws: int, warmup: int, seed: int
-    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Draws of one row's latents from the posterior by Pyro's NUTS; `start` [chains, *event].
-
-        Returns:
-            Draws [chains, draws, *event] by site, and statistics [chains, draws].
-        """
-        with self._evaluating(params, seed) as params:
-            rows = self.index(np.zeros(1, int))
-            batch = select(self.tracer, data, rows)
-
-            def log_density(z: Any) -> Array:
-                given = {n: v[None, None] for n, v in z.items()}
-                return sum(v.sum() for v in self.tracer.model(params, batch, rows, given).values())
-
-            found: Any = self.fetch(nuts(log_density, self.put(start), draws, warmup))
-        return found
-
-    def check_walked(self, params: Any, data: Any, index: np.ndarray) -> None:
-        """Refuse latents that Hamiltonian Monte Carlo can't move."""
-        how = Gradients(relaxed=False, scored=[], walked=True)
+    def look(self, question: Question, params: Params, *at: Any, **how: Any) -> Any:
         with self._evaluating(params, 0) as params:
-            rows = self.index(index)
-            trace = self.tracer.trace(params, None, select(self.tracer, data, rows), rows, 1, gradients=how)
-        mistakes.check_drawn(trace)
+            return question(self, params, None, *at, **how)
+
+    def slopes(self, function: Callable[[Any], tuple[Array, Any]], z: dict[Any, Array]) -> tuple[dict[Any, Array], Any]:
+        with torch.enable_grad():
+            moved = {n: v.detach().requires_grad_() for n, v in z.items()}
+            value, rest = function(moved)
+            unknown = [None] * len(moved)
+            found = torch.autograd.grad(value, [*moved.values()], allow_unused=True) if value.requires_grad else unknown
+        pairs = zip(z, found, strict=True)
+        return {n: torch.zeros_like(z[n]) if slope is None else slope for n, slope in pairs}, rest
+
+    def nuts(
+        self, log_density: Callable[[Mapping[str, Array]], Array], start: Native, noise: None, draws: int, warmup: int
+    ) -> tuple[Native, Native]:
+        return nuts(log_density, start, draws, warmup)
 
     def sites(
         self, params: Any, fields: Mapping[str, Any], given: Arrays | None, size: int, apart: bool = False
@@ -189,15 +161,10 @@ class Runtime(AnyRuntime):
             batch = select(self.tracer, data, rows)
             try:
                 with unvalidated(False):
-                    found = [describe(s, batch, True) for s in self.tracer.observed(params, None, batch, rows)]
+                    found = [SUPPORTS.describe(s, batch) for s in self.tracer.observed(params, None, batch, rows)]
             except (PpdgmError, ValueError):  # errors of parameters or draws, which evaluations report
-                found = [describe(s, batch, False) for s in self.tracer.observed(params, None, batch, rows)]
+                found = [SUPPORTS.describe(s, batch, False) for s in self.tracer.observed(params, None, batch, rows)]
             return [replace(o, bounds=self.fetch(o.bounds)) for o in found]
-
-    def within(self, support: Any, rows: np.ndarray) -> np.ndarray:
-        """Whether all numbers of each row are in a support that has no arrays, [N]."""
-        found: np.ndarray = within(support, torch.as_tensor(rows)).numpy()
-        return found
 
     def noise(self, params: Any, data: Any, index: np.ndarray) -> str:
         """What to do about random numbers from outside the sample sites; "" if none count.

@@ -7,6 +7,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import array_api_compat.torch as xp
 import torch
 from pyro.distributions import Unit
 from pyro.distributions.util import scale_and_mask
@@ -14,9 +15,8 @@ from pyro.distributions.util import scale_and_mask
 from ppdgm.backends.pyro.support import confine, observe
 from ppdgm.backends.pyro.vocabulary import closed_form_kl
 from ppdgm.errors import ProgramError
-from ppdgm.language import mistakes, pair_mistakes
+from ppdgm.language import mistakes, pair_mistakes, pair_terms
 from ppdgm.language.elimination import Term
-from ppdgm.language.points import point_masses
 from ppdgm.language.scales import constant_scales, scale_of
 from ppdgm.language.terms import closed_forms
 from ppdgm.language.vocabulary import Array, Trace
@@ -228,31 +228,19 @@ def terms(
 ) -> Trace:
     """The per-row terms of a guide's run, and of a model's run at the guide's values; `judged` as for `term`.
 
-    Sites of the guide that the model does not have (auxiliary ones, factors) count in log q; their log p is 0.
-
     Raises:
         ProgramError: the two do not draw the same latent sites, or a site's dimensions do not fit its plates.
     """
     latent, drawn = latents(guide, model)
-    log_p: dict[str, Array] = {}
-    log_q: dict[str, Array] = {}
-    shared: dict[str, Array] = {}
-    for n, s in model.items():
-        if layout.local(s):
-            log_p[n] = layout.term(s, judged)
-        else:
-            shared[n] = layout.term(s, judged)[:, 0]
-    for n, s in guide.items():
-        own = n if n in latent or n not in model else f"{n} (guide)"
-        if layout.local(s):
-            log_q[own] = layout.term(s)
-            log_p.setdefault(own, torch.zeros_like(log_q[own]))
-        else:
-            shared[own] = shared.get(own, 0.0) - layout.term(s)[:, 0]
-    values = {n: layout.value(s) for n, s in guide.items() if not s.observed}
+
+    def term(site: Site, judged: bool = False) -> Array:
+        found = layout.term(site, judged)
+        return found if layout.local(site) else found[:, 0]
+
+    reads = pair_terms.SiteReads(layout.local, lambda s: term(s, judged), term, layout.value)
+    values = [n for n, s in guide.items() if not s.observed]
     forms = closed_forms(drawn, model, latent, layout.kl) if kl else {}
-    masses = point_masses(*({n: s.fn for n, s in r.items()} for r in (guide, model))) if judged else []
-    return Trace(values, log_p, log_q, forms, shared, points={n: {**log_q, **shared}[n] for n in masses} or None)
+    return pair_terms.pair_trace(guide, model, latent, values, reads, forms, judged, xp)
 
 
 def latents(

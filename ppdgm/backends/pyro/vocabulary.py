@@ -17,10 +17,11 @@ from torch.distributions import Distribution, kl_divergence
 from ppdgm.backends.pyro.density import Density, draw
 from ppdgm.backends.pyro.distributions import DISTRIBUTIONS
 from ppdgm.backends.pyro.noise import GeneratorWatch
-from ppdgm.backends.pyro.support import confine, observe
+from ppdgm.backends.pyro.support import SUPPORTS, observe
 from ppdgm.language.divergence import Library, closed_form, pairs
-from ppdgm.language.reader import Gradients
-from ppdgm.language.vocabulary import Array, Batch, Vocabulary
+from ppdgm.language.reader import Gradients, Reader
+from ppdgm.language.supports import Supports
+from ppdgm.language.vocabulary import Array, Batch, MixedPrecision, Vocabulary
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": torch.tanh,
@@ -103,76 +104,8 @@ class TorchVocabulary(Vocabulary):
         return Density(sample, log_prob, event_shape, batch_shape, self._like, **facts)
 
 
-class MixedVocabulary(TorchVocabulary):
-    """The same, but nets multiply in bfloat16; parameters and densities keep their type."""
-
-    def linear(self, x: Array, weight: Array, bias: Array) -> Array:
-        return _wide(super().linear, x, weight, bias)
-
-    def conv2d(self, x: Array, weight: Array, bias: Array, *how: Any) -> Array:
-        return _wide(super().conv2d, x, weight, bias, *how)
-
-    def conv_transpose2d(self, x: Array, weight: Array, bias: Array, *how: Any) -> Array:
-        return _wide(super().conv_transpose2d, x, weight, bias, *how)
-
-
-def _wide(product: Callable[..., Array], x: Array, weight: Array, bias: Array, *how: Any) -> Array:
-    narrow = lambda a: a.to(torch.bfloat16)
-    return product(narrow(x), narrow(weight), narrow(bias), *how).to(bias.dtype)
-
-
-class TorchReader:
-    """Draws and densities of Pyro's distributions, from torch's generator."""
-
-    native: ClassVar[type] = Distribution
-    arrays: ClassVar[tuple[type, ...]] = (torch.Tensor,)
-
-    def __init__(self, gradients: Gradients | None = None, watch: GeneratorWatch | None = None):
-        self.gradients, self.watch = gradients, watch
-
-    def draw(self, d: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
-        if self.watch is None:
-            return draw(d, shape)
-        self.watch.site()
-        found = draw(d, shape)
-        self.watch.drawn()
-        return found
-
-    def has_pathwise(self, d: Any) -> bool:
-        return has_pathwise(d)
-
-    def log_prob(self, d: Any, value: Array) -> Array:
-        if isinstance(d, torch.distributions.Categorical):  # Pyro's own compares ids, which torch.compile can't trace
-            return torch.distributions.Categorical.log_prob(d, value)
-        return d.log_prob(value)
-
-    def observe(self, d: Any, value: Array) -> Array:
-        return observe(d, value, self.log_prob)
-
-    def confine(self, d: Any, value: Array, log_prob: Array) -> Array:
-        return confine(d, value, log_prob)
-
-    def as_draw(self, d: Any, value: Array) -> Array:
-        return value  # classes are already whole numbers, and everything else is floating
-
-    def broadcast(self, x: Array, shape: tuple[int, ...]) -> Array:
-        return torch.broadcast_to(x, shape)
-
-    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
-        return x.reshape(shape)
-
-    def hold(self, d: Any, value: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
-        drawn, _ = self.draw(d, shape)
-        value = torch.broadcast_to(value, drawn.shape).to(drawn.dtype)
-        inside = d.support.check(value).reshape(*shape, -1).all(-1)
-        value = torch.where(inside.reshape(*shape, *(1,) * len(d.event_shape)), value, drawn)
-        return value, self.log_prob(d, value).masked_fill(~inside, float("nan"))
-
-    def kl(self, q: Any, p: Any) -> Array | None:
-        return closed_form_kl(q, p)
-
-    def stamps(self, batch: Batch) -> list[int]:
-        return stamps(batch)
+class MixedVocabulary(MixedPrecision, TorchVocabulary):
+    """The same, with nets that multiply in bfloat16."""
 
 
 def stamps(batch: Batch) -> list[int]:
@@ -184,10 +117,7 @@ def stamps(batch: Batch) -> list[int]:
 
 def has_pathwise(d: Any) -> bool:
     """Whether a draw is a differentiable function of the parameters, and its gradient is the complete one."""
-    inner = d
-    while isinstance(inner, dist.Independent | ExpandedDistribution | dist.MaskedDistribution):
-        inner = inner.base_dist
-    return bool(d.has_rsample) and not isinstance(inner, dist.Rejector)
+    return bool(d.has_rsample) and not isinstance(SUPPORTS.inner(d), dist.Rejector)
 
 
 def _kl(q: Any, p: Any) -> Array:
@@ -234,18 +164,50 @@ LIBRARY = Library(
     one_to_one=lambda transform: bool(transform.bijective),
     alike=frozenset({"ExpTransform", "SigmoidTransform"}),
     broadcast=torch.broadcast_shapes,
-    spread=torch.broadcast_to,
 )
 
 
 def closed_form_kl(q: Any, p: Any) -> Array | None:
     """KL(q‖p) [K or 1, B or 1, D], per dimension if both factorise; None if no closed form holds."""
-    return _flat(closed_form(q, p, LIBRARY))
+    return closed_form(q, p, LIBRARY)
 
 
-def _flat(form: Array | None) -> Array | None:
-    """[…, D] with at least K and B before D; they may be 1."""
-    return form if form is None else form.reshape((1,) * (3 - form.ndim) + tuple(form.shape))
+class TorchReader(Reader):
+    """Draws and densities of Pyro's distributions, from torch's generator."""
+
+    xp: ClassVar[Any] = xp
+    library: ClassVar[Library] = LIBRARY
+    supports: ClassVar[Supports] = SUPPORTS
+    native: ClassVar[type] = Distribution
+    arrays: ClassVar[tuple[type, ...]] = (torch.Tensor,)
+
+    def __init__(self, gradients: Gradients | None = None, watch: GeneratorWatch | None = None):
+        self.gradients, self.watch = gradients, watch
+
+    def draw(self, d: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        if self.watch is None:
+            return draw(d, shape)
+        self.watch.site()
+        found = draw(d, shape)
+        self.watch.drawn()
+        return found
+
+    def has_pathwise(self, d: Any) -> bool:
+        return has_pathwise(d)
+
+    def log_prob(self, d: Any, value: Array) -> Array:
+        if isinstance(d, torch.distributions.Categorical):  # Pyro's own compares ids, which torch.compile can't trace
+            return torch.distributions.Categorical.log_prob(d, value)
+        return d.log_prob(value)
+
+    def observe(self, d: Any, value: Array) -> Array:
+        return observe(d, value, self.log_prob)
+
+    def as_draw(self, d: Any, value: Array) -> Array:
+        return value  # classes are already whole numbers, and everything else is floating
+
+    def stamps(self, batch: Batch) -> list[int]:
+        return stamps(batch)
 
 
 @contextmanager

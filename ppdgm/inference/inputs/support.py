@@ -13,7 +13,7 @@ from ppdgm.data.checks import pieces
 from ppdgm.errors import DataError
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.inputs.row_independence import stirred
-from ppdgm.language.reader import Observed
+from ppdgm.language.supports import Observed
 from ppdgm.models import likelihoods
 from ppdgm.models.likelihoods import Likelihood
 from ppdgm.program import Program
