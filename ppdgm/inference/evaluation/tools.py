@@ -9,16 +9,12 @@ import numpy as np
 
 from ppdgm.data import as_fields
 from ppdgm.errors import PpdgmError, ProgramError, require
-from ppdgm.inference.evaluation.estimates import check_fields, dtype_of, log_weights_of_rows, parse_memory
-from ppdgm.inference.evaluation.evaluator import Evaluator
-from ppdgm.inference.inputs.feed import Feed
+from ppdgm.inference.evaluation.estimates import dtype_of, log_weights_of_rows
+from ppdgm.inference.evaluation.result import Fit
 from ppdgm.inference.inputs.parameters import as_params
-from ppdgm.inference.inputs.stray_noise import check_quiet
-from ppdgm.inference.inputs.support import check_support
 from ppdgm.language.vocabulary import Trace
 from ppdgm.models.relaxed import CERTAIN
 from ppdgm.program import PlainPair, check_program
-from ppdgm.registry import backend as load_backend
 
 FAR = 36.0  #: log-odds beyond which a probability is 0 or 1 to rounding in float64
 
@@ -48,8 +44,7 @@ def log_weights(
         memory: limit on a chunk's intermediate results: bytes, "512 MiB" or "auto".
         device: "auto", "cpu", "cuda", "cuda:1".
     """
-    runtime, native, feed = _ready(program, params, x, backend, device)
-    return log_weights_of_rows(Evaluator(runtime, native, feed, parse_memory(memory, runtime.device), seed), k)
+    return log_weights_of_rows(_fit(program, params, backend, device)._evaluator(x, seed, memory), k)
 
 
 def trace(
@@ -73,15 +68,14 @@ def trace(
         kl: add closed-form KLs if they are valid.
         others: as for `log_weights`.
     """
-    runtime, native, feed = _ready(program, params, x, backend, device)
+    evaluator = _fit(program, params, backend, device)._evaluator(x, seed)
     require("k", k, int, 1, "a whole number of particles, at least 1")
-    require("seed", seed, int, 0, "a whole number, at least 0")
     if values is not None and _named("values", values):
         values = as_fields(values, dtype_of(params), typed=isinstance(program, PlainPair))
-    data, index = feed.rows(np.arange(feed.size))
-    found: Trace = runtime.trace(native, data, index, k, seed, values, kl)
+    at = evaluator.params, *evaluator.feed.rows(np.arange(evaluator.size))
+    found: Trace = evaluator.runtime.trace(*at, k, seed, values, kl)
     if values and not isinstance(program, PlainPair):
-        drawn = runtime.trace(native, data, index, 1, seed, None, False).values
+        drawn = evaluator.runtime.trace(*at, 1, seed, None, False).values
         for name in values.keys() & drawn.keys():
             _check_discrete(name, np.asarray(values[name]), drawn[name])
     return found
@@ -108,20 +102,11 @@ def _check_discrete(name: str, value: np.ndarray, drawn: np.ndarray) -> None:
         )
 
 
-def _ready(program: Any, params: Mapping[str, np.ndarray], x: Any, backend: str | None, device: str) -> Any:
+def _fit(program: Any, params: Mapping[str, np.ndarray], backend: str | None, device: str) -> Fit:
     check_program(program)
     require("device", device, str, None, "text, such as 'auto', 'cpu' or 'cuda:1'")
-    params = as_params(program, _named("params", params))
-    fields = as_fields(x, dtype_of(params), "judge", isinstance(program, PlainPair))
-    check_fields(program, fields)
     name = getattr(program, "backend", None) or ("numpyro" if backend is None else backend)
-    runtime = load_backend(name).Runtime(program, device)
-    feed = Feed(runtime, fields)
-    runtime.prepare(feed.sample)
-    check_support(program, runtime, params, feed, False)
-    native = runtime.put(params)
-    check_quiet(runtime, native, feed)
-    return runtime, native, feed
+    return Fit(program, dict(as_params(program, _named("params", params))), name, device)
 
 
 def _named(name: str, arrays: Any) -> Mapping[str, np.ndarray]:
