@@ -596,4 +596,4 @@ def test_a_bad_step_of_any_phase_is_skipped_and_told(backend, capsys):
     x[5] = 1e38  # Gaussian: finite data, of which the likelihood overflows
     program = VAE(event_shape=(6,), latent=2, likelihood=ppdgm.models.Gaussian(), **NETS)
     fit = ppdgm.fit(program, x, engine=VariationalEM(e_steps=2), steps=12, batch_size=8, backend=backend, max_skipped=3)
-    assert len(fit.history["skipped_step"]) == 2 and "data [5]" in capsys.readouterr().err
+    assert len(fit.history["skipped_step"]) == 2 and "in rows [5]" in capsys.readouterr().err

@@ -69,7 +69,7 @@ def test_just_the_bad_steps_are_skipped(backend, field, capsys):
     if field == "root":
         assert "the gradient of 'gain' is nan, although all terms are finite" in report
     else:
-        assert "log p of site 'x' is" in report and f"for data [{BAD}] (1 of the 8 in the minibatch)" in report
+        assert "log p of site 'x' is" in report and f"in rows [{BAD}] (1 of the 8 in the minibatch)" in report
         assert np.isnan(fit.history["objective"][expected]).all()
 
 
