@@ -11,31 +11,6 @@ Shape = tuple[int, ...]
 INSIDE = "Draw it inside `with P.plate(…):`"
 
 
-NO_SLEEP = (
-    "The sleep phase of wake-sleep draws from the model without data, and a plain pair can't do this. Use "
-    "ReweightedWakeSleep(wake_phi=1.0, sleep_phi=0.0), or write the program over P."
-)
-
-NO_PRIOR = (
-    "The only way to draw from a plain pair is fit.sample(n). For other draws, use the library's own Predictive with "
-    "the model (in Pyro, pyro.poutine.uncondition(model)(x)), or write the program over P."
-)
-
-NO_ROWS = (
-    "To draw from a plain pair, its model runs on rows of the same shapes as the training data. This run did not save "
-    "these shapes. Use the library's own Predictive with the model."
-)
-
-NO_FUNCTIONS = (
-    "A plain pair has a model and a guide, and no other functions that an objective can run. Write the program over P."
-)
-
-NO_PREDICTIVE = (
-    "A plain pair's observed sites can't be drawn at given latents. Use the library's own Predictive with the model, "
-    "or write the program over P."
-)
-
-
 def check_statement(name: Any, dist: Any, obs: Any, native: type, arrays: tuple[type, ...]) -> None:
     """Refuse a site without a name, a distribution of another library, or an observation in another kind of array."""
     if not isinstance(name, str):
@@ -227,13 +202,6 @@ def no_field(name: str, fields: list[str]) -> ProgramError:
         f"Site {name!r} is observed, but no field of the data has its name ({', '.join(fields)}), so the guide can't "
         "receive what the model draws there. Give the site the name of the field."
     )
-
-
-NOT_STOPPED = (
-    "The estimators 'stl' and 'dreg' do not work with plain Pyro pairs. They score the guide without a gradient to its "
-    "parameters, but the modules of a Pyro pair contain their own parameters. Use estimator='reparam', or write the "
-    "pair in NumPyro or as a Program."
-)
 
 
 def check_replayed(others: list[str]) -> None:

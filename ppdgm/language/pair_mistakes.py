@@ -8,6 +8,36 @@ from ppdgm.errors import ProgramError
 
 Shape = tuple[int, ...]
 
+NO_SLEEP = (
+    "The sleep phase of wake-sleep draws from the model without data, and a plain pair can't do this. Use "
+    "ReweightedWakeSleep(wake_phi=1.0, sleep_phi=0.0), or write the program over P."
+)
+
+NO_PRIOR = (
+    "The only way to draw from a plain pair is fit.sample(n). For other draws, use the library's own Predictive with "
+    "the model (in Pyro, pyro.poutine.uncondition(model)(x)), or write the program over P."
+)
+
+NO_ROWS = (
+    "To draw from a plain pair, its model runs on rows of the same shapes as the training data. This run did not save "
+    "these shapes. Use the library's own Predictive with the model."
+)
+
+NO_FUNCTIONS = (
+    "A plain pair has a model and a guide, and no other functions that an objective can run. Write the program over P."
+)
+
+NO_PREDICTIVE = (
+    "A plain pair's observed sites can't be drawn at given latents. Use the library's own Predictive with the model, "
+    "or write the program over P."
+)
+
+NOT_STOPPED = (
+    "The estimators 'stl' and 'dreg' do not work with plain Pyro pairs. They score the guide without a gradient to its "
+    "parameters, but the modules of a Pyro pair contain their own parameters. Use estimator='reparam', or write the "
+    "pair in NumPyro or as a Program."
+)
+
 
 def check_known(known: int | None, got: int) -> None:
     """Refuse data with another number of rows, if a pair keeps something for each row that it knows."""
@@ -62,4 +92,43 @@ def by_place(name: str, rows: int) -> ProgramError:
         "for each row of the data, is used in the order of the minibatch. Use it without indices in a plate of all "
         "data; or subsample the plate in both functions, plate(…, N, subsample_size=B) as i, and take the parameter's "
         "rows i."
+    )
+
+
+def another_minibatch(
+    plate: str, batch_size: int | None, got: int, whole: tuple[int, int | None] | None = None
+) -> ProgramError:
+    """The error for a minibatch that the pair's plate does not take; `whole` is the plate's size and subsample."""
+    sizes = "" if whole is None else f" has size={whole[0]}, subsample_size={whole[1]}, and"
+    return ProgramError(
+        f"Plate {plate!r}{sizes} takes minibatches of {batch_size or 'any number of'} rows, got {got}. Fill the "
+        "minibatch up with other rows."
+    )
+
+
+def not_known() -> ProgramError:
+    """The error for parameters of a pair that has not run yet."""
+    return ProgramError(
+        "The parameters of a plain pair are not known before it has run once. Call initialise or prepare(data) first."
+    )
+
+
+def not_live() -> ProgramError:
+    """The error for a run of a Pyro pair at other tensors than its own."""
+    return ProgramError(
+        "A plain pair can be read only at its own tensors. Call adopt(params), or use `with evaluating(params):`."
+    )
+
+
+def came_later(name: str) -> ProgramError:
+    """The error for a parameter that a pair creates in some calls only."""
+    return ProgramError(
+        f"Parameter {name!r} did not exist when the pair was first run. Create every parameter in every call."
+    )
+
+
+def wrong_start(name: str) -> ProgramError:
+    """The error for a parameter whose first value can't be used."""
+    return ProgramError(
+        f"Parameter {name!r}: its first value is not finite, or outside its constraint. Give another first value."
     )

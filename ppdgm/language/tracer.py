@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ppdgm.errors import UnsupportedByBackend
-from ppdgm.language import mistakes, questions
+from ppdgm.language import pair_mistakes, questions
 from ppdgm.language.interpreter import Ask
 from ppdgm.language.questions import Given, Sites
 from ppdgm.language.reader import Gradients, Reader
@@ -125,19 +125,19 @@ class Tracer(ABC):
 
     def predictive(self, params: Params, noise: Noise, batch: Batch, index: Array, given: Mapping[str, Array]) -> Sites:
         """Observed sites drawn at given latents, [K, B, *event]."""
-        raise UnsupportedByBackend(mistakes.NO_PREDICTIVE)
+        raise UnsupportedByBackend(pair_mistakes.NO_PREDICTIVE)
 
     def decoded(self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array]) -> Sites:
         """Observed sites at their means given some latents, [1, B, *event]."""
-        raise UnsupportedByBackend(mistakes.NO_PREDICTIVE)
+        raise UnsupportedByBackend(pair_mistakes.NO_PREDICTIVE)
 
     def sleep(self, params: Params, noise: Noise, batch: Batch, index: Array, gradients: Gradients) -> Sites:
         """log q of the guide's sites at latents and data drawn from the model, [1, B]."""
-        raise UnsupportedByBackend(mistakes.NO_SLEEP)
+        raise UnsupportedByBackend(pair_mistakes.NO_SLEEP)
 
     def ask(self, params: Params, noise: Noise, batch: Batch, size: int, gradients: Gradients | None = None) -> Ask:
         """What runs the program's functions at these parameters and data."""
-        raise UnsupportedByBackend(mistakes.NO_FUNCTIONS)
+        raise UnsupportedByBackend(pair_mistakes.NO_FUNCTIONS)
 
 
 class ProgramTracer(Tracer):

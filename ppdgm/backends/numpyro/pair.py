@@ -134,10 +134,7 @@ class PairTracer(Tracer):
             data = {n: np.resize(a, (self.batch_size, *a.shape[1:])) for n, a in data.items()}
         found = {n: np.asarray(v) for n, v in jax.jit(self._first_values)(make_key(seed), dict(data)).items()}
         if wrong := [n for n, v in found.items() if not np.isfinite(v).all()]:
-            raise ProgramError(
-                f"Parameter {wrong[0]!r}: its first value is not finite, or outside its constraint. Give another first "
-                "value."
-            )
+            raise pair_mistakes.wrong_start(wrong[0])
         values = {n: v.astype(dtype) if np.issubdtype(v.dtype, np.floating) else v for n, v in found.items()}
         self._check_enumerated(values, data)
         return values
@@ -304,7 +301,7 @@ class PairTracer(Tracer):
             given: values of latents shared by all data, [1, 1, *event].
         """
         if any(v is None for v in fields.values()):
-            raise UnsupportedByBackend(mistakes.NO_PRIOR)
+            raise UnsupportedByBackend(pair_mistakes.NO_PRIOR)
         self.prepare(fields)
         known: Sites = {}
 
@@ -445,11 +442,7 @@ class PairTracer(Tracer):
         def at(size: int, part: int | None) -> Array | None:
             rows, wanted = len(index), part if self.subsamples else size
             if rows != wanted or (part not in (None, size) and not self.subsamples):
-                raise ProgramError(
-                    f"Plate {self.plate!r} has size={size}, subsample_size={part}, but the minibatch has {rows} rows. "
-                    f"The plate takes minibatches of {self.batch_size or 'any number of'} rows. Fill the minibatch up "
-                    "with other rows."
-                )
+                raise pair_mistakes.another_minibatch(self.plate, self.batch_size, rows, (size, part))
             return index if self.subsamples else None
 
         return at
@@ -458,10 +451,7 @@ class PairTracer(Tracer):
         def value(msg: Message) -> Any:
             leaves = self._params.get(msg["name"])
             if leaves is None:
-                raise ProgramError(
-                    f"Parameter {msg['name']!r} did not exist when the pair was first run. Create every parameter in "
-                    "every call."
-                )
+                raise pair_mistakes.came_later(msg["name"])
             if missing := [n for n in leaves.names if n not in params]:
                 raise ProgramError(f"Parameter {missing[0]!r} has no value. {nearest(missing[0], params)}")
             found = leaves.at(params, biject_to(msg["kwargs"].get("constraint", constraints.real)))

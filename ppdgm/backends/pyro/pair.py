@@ -27,7 +27,7 @@ from ppdgm.backends.pyro.recorder import SiteRecorder, taken_twice
 from ppdgm.backends.pyro.sites import Layout, Site, scales, terms
 from ppdgm.backends.pyro.vocabulary import has_pathwise, unvalidated
 from ppdgm.errors import ProgramError, UnsupportedByBackend
-from ppdgm.language import mistakes
+from ppdgm.language import mistakes, pair_mistakes
 from ppdgm.language.elimination import to_left
 from ppdgm.language.questions import Sites
 from ppdgm.language.reader import Gradients
@@ -136,13 +136,10 @@ class PairTracer(Tracer):
         With `sampled`, the guide draws the sites that it would otherwise enumerate.
         """
         if stopped:
-            raise UnsupportedByBackend(mistakes.NOT_STOPPED)
+            raise UnsupportedByBackend(pair_mistakes.NOT_STOPPED)
         self._check_live(params)
         if self.batch_size and len(index) != self.batch_size:
-            raise ProgramError(
-                f"Plate {self.plate!r} takes minibatches of {self.batch_size} rows, got {len(index)}. Fill the "
-                "minibatch up with other rows."
-            )
+            raise pair_mistakes.another_minibatch(self.plate, self.batch_size, len(index))
         way = self.particles if k > 1 else "one at a time"
         batch, index, given, order = self._sort(batch, index, given or {})
         found = self._several(way, k, batch, index, given, kl, gradients, sampled)
@@ -242,7 +239,7 @@ class PairTracer(Tracer):
             given: values of latents shared by all data, [1, 1, *event].
         """
         if any(v is None for v in fields.values()):
-            raise UnsupportedByBackend(mistakes.NO_PRIOR)
+            raise UnsupportedByBackend(pair_mistakes.NO_PRIOR)
         self._check_live(params)
         layout, index = self._layout(None, size), torch.arange(size, device=self.device)
         recorder = SiteRecorder(layout, index, given or {}, {}, self._live, generate="draw", watch=watch)
@@ -489,18 +486,12 @@ class PairTracer(Tracer):
 
     def _check_names(self, params: Params) -> None:
         if not self._known:
-            raise ProgramError(
-                "The parameters of a plain pair are not known before it has run once. Call initialise or prepare(data) "
-                "first."
-            )
+            raise pair_mistakes.not_known()
         check_alike(params, self._live)
 
     def _check_live(self, params: Params) -> None:
         if any(params.get(n) is not t for n, t in self._live.items()):
-            raise ProgramError(
-                "A plain pair can be read only at its own tensors. Call adopt(params), or use `with "
-                "evaluating(params):`."
-            )
+            raise pair_mistakes.not_live()
 
     def _copy(self, values: Params) -> None:
         with torch.no_grad():

@@ -64,8 +64,8 @@ class Phase:
         if not found:
             labelled = f" labelled {' or '.join(self.labels)}" if self.labels else ""
             raise TrainingError(
-                f"One phase of the engine ({type(self.engine).__name__}) trains parameters{labelled}, and there are none "
-                "that are not frozen. Freeze fewer parameters, or train all of them in one phase: engine=SVI()."
+                f"One phase of the engine ({type(self.engine).__name__}) trains parameters{labelled}, and all of them "
+                "are frozen, or there are none. Freeze fewer, or train all parameters in one phase: engine=SVI()."
             )
         players = self.players
         if alone := [n for n in found if players and labels[n] not in players]:

@@ -49,7 +49,7 @@ from ppdgm.inference.runs.folder import Folder, find_saved, open_saved, versions
 from ppdgm.inference.runs.layout import as_path, check_free
 from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.inference.runs.settings import Training
-from ppdgm.language.mistakes import NO_ROWS
+from ppdgm.language.pair_mistakes import NO_ROWS
 from ppdgm.program import PlainPair, Program, check_program
 from ppdgm.registry import INSTALL
 from ppdgm.registry import backend as load_backend
