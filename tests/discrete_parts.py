@@ -82,7 +82,7 @@ def training_trace(backend, program, params, x, k=2, kl=True, seed=0):
     if backend == "pyro":
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            found = runtime.tracer.trace(params, data, torch.tensor(index), k, None, kl, gradients=Gradients())
+            found = runtime.tracer.trace(params, None, data, torch.tensor(index), k, None, kl, gradients=Gradients())
     else:
         found = runtime.tracer.trace(params, jax.random.key(seed), data, index, k, None, kl, gradients=Gradients())
     return runtime.fetch(found)
@@ -108,7 +108,7 @@ def gradient(backend, program, x, k, function=bounds.log_weights, given=None, kl
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             found = tracer.trace(
-                leaves, {"x": torch.tensor(x)}, torch.arange(len(x)), k, values, kl, gradients=Gradients()
+                leaves, None, {"x": torch.tensor(x)}, torch.arange(len(x)), k, values, kl, gradients=Gradients()
             )
         value = function(found, torch).mean()
         grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True, materialize_grads=True)

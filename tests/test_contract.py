@@ -131,7 +131,7 @@ def loss_over_torch(tracer, data, given, seed):
         leaves = {n: torch.tensor(v, requires_grad=True) for n, v in params.items()}
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            terms = tracer.trace(leaves, data, index, K, given, gradients=Gradients())
+            terms = tracer.trace(leaves, None, data, index, K, given, gradients=Gradients())
         value = bounds.log_weights(terms, torch).mean()
         grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True, materialize_grads=True)
         return value.item(), {n: g.numpy() for n, g in zip(leaves, grads, strict=True)}

@@ -124,7 +124,7 @@ def gradient(backend, kind, bound, seed=7, k=2):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             out = bound(
-                tracer.trace(leaves, batch, torch.arange(4), k, None, True, gradients=Gradients()), torch
+                tracer.trace(leaves, None, batch, torch.arange(4), k, None, True, gradients=Gradients()), torch
             ).mean()
         grads = torch.autograd.grad(out, list(leaves.values()), allow_unused=True, materialize_grads=True)
         return out.item(), {n: g.numpy() for n, g in zip(leaves, grads, strict=True)}

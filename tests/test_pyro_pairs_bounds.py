@@ -132,7 +132,7 @@ def test_loss_and_gradient_do_not_depend_on_the_batch_size(subsampled):
         with tracer.training(live):
             for rows, w in zip(torch.as_tensor(index, dtype=torch.int64), torch.as_tensor(weight), strict=True):
                 batch = data if tracer.subsamples else {"x": data["x"][rows]}
-                trace = tracer.trace(live, batch, rows, 1, {"z": torch.tensor(z)[:, rows]})
+                trace = tracer.trace(live, None, batch, rows, 1, {"z": torch.tensor(z)[:, rows]})
                 total = total + engine(trace, torch, w, {"beta": 1.0}, 11)["objective"] * w.sum() / 11
             grads = torch.autograd.grad(total, list(live.values()))
         return total.item(), dict(zip(live, grads, strict=True))

@@ -347,7 +347,7 @@ def test_parameters_of_another_pair_are_refused():
 def test_a_trace_reads_no_other_parameters_than_it_was_handed():
     runtime, params, data = start(pairs.Functions().pair, draw())
     with pytest.raises(ProgramError, match=r"adopt\(params\), or use `with evaluating\(params\):`"):
-        runtime.tracer.trace(params, data, torch.arange(N), 1)
+        runtime.tracer.trace(params, None, data, torch.arange(N), 1)
 
 
 def test_a_fresh_runtime_finds_out_what_it_needs():
