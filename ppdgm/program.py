@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 from zlib import crc32
 
@@ -202,7 +203,8 @@ class Program(Spec):
     """A generative model and its guide, written once over the vocabulary P.
 
     A subclass has fields and three methods. `build` declares parameters, nets and parts; `model(P, x, …)` and
-    `guide(P, x, …)` are the pair. Data are named arrays, passed by name; a single array is `x`.
+    `guide(P, x, …)` are the pair. Data are named arrays, passed by name; a single array is `x`. A program whose latents
+    are all summed out, or that has none, needs no guide. Other functions (`critic(P, x)`) are run by engines.
     """
 
     @classmethod
@@ -221,8 +223,7 @@ class Program(Spec):
         raise ProgramError(f"{type(self).__name__} has no model(self, P, x).")
 
     def guide(self, P: Vocabulary, *data: Any, **fields: Any) -> Any:
-        """The approximate posterior, with the same arguments."""
-        raise ProgramError(f"{type(self).__name__} has no guide(self, P, x).")
+        """The approximate posterior, with the same arguments; without latents, none is needed: the ELBO is log p."""
 
     def check(self, data: Batch) -> None:
         """Refuse data that the model can't generate, before any work starts."""
@@ -311,13 +312,23 @@ class Program(Spec):
         return dict(params)
 
     @staticmethod
-    def from_pyro(model: Callable[..., Any], guide: Callable[..., Any], data_plate: str = "data") -> PlainPair:
-        """A plain Pyro pair, unchanged, for every engine and evaluation that makes sense for it."""
+    def from_pyro(
+        model: Callable[..., Any], guide: Callable[..., Any] | None = None, data_plate: str = "data"
+    ) -> PlainPair:
+        """A plain Pyro pair, unchanged, for every engine and evaluation that makes sense for it.
+
+        A model whose latents are all summed out, or that has none, needs no guide.
+        """
         return PlainPair(model, guide, data_plate, "pyro")
 
     @staticmethod
-    def from_numpyro(model: Callable[..., Any], guide: Callable[..., Any], data_plate: str = "data") -> PlainPair:
-        """A plain NumPyro pair, unchanged, for every engine and evaluation that makes sense for it."""
+    def from_numpyro(
+        model: Callable[..., Any], guide: Callable[..., Any] | None = None, data_plate: str = "data"
+    ) -> PlainPair:
+        """A plain NumPyro pair, unchanged, for every engine and evaluation that makes sense for it.
+
+        A model whose latents are all summed out, or that has none, needs no guide.
+        """
         return PlainPair(model, guide, data_plate, "numpyro")
 
 
@@ -360,6 +371,16 @@ def _shown(value: Any) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
+def _draws_nothing(model: Callable[..., Any]) -> Callable[..., None]:
+    """A guide without latents, for the same data."""
+
+    def guide(*data: Any, **fields: Any) -> None: ...
+
+    with suppress(TypeError, ValueError):  # a callable without a signature
+        guide.__signature__ = inspect.signature(getattr(model, "forward", model))  # type: ignore[attr-defined]  # PEP 362
+    return guide
+
+
 class PlainPair:
     """A user's own Pyro or NumPyro model and guide. Its parameters are found by running it once.
 
@@ -367,12 +388,14 @@ class PlainPair:
     and training changes them: a second `fit` starts from there. What `fit` returns has its own copy of the values.
 
     Args:
-        model, guide: functions of the data: `model(x)` for a single array, keywords for named fields.
+        model, guide: functions of the data: `model(x)` for a single array, keywords for named fields. None: no guide.
         data_plate: name of the plate over data, full or subsampled.
         backend: "pyro" or "numpyro".
     """
 
-    def __init__(self, model: Callable[..., Any], guide: Callable[..., Any], data_plate: str, backend: str):
+    def __init__(self, model: Callable[..., Any], guide: Callable[..., Any] | None, data_plate: str, backend: str):
+        if guide is None and callable(model):
+            guide = _draws_nothing(model)
         for role, function in (("model", model), ("guide", guide)):
             if not callable(function):
                 raise SpecError(f"{role}: got {type(function).__name__}, expected a function of the data.")

@@ -289,7 +289,7 @@ PROGRAMS = {
     "a field with a taken name": ("fit taken_name.py", 2, "Mine.check", "taken by Program.check", "check_value"),
     "a field of no type": (MINE.format("unknown_type.py"), 2, "Mine", "NoSuchType"),
     "a method without arguments": ("fit few_arguments.py", 2, "Mine.model(self): expected model(self, P, x)"),
-    "no guide": (MINE.format("no_guide.py"), 2, "Mine has no guide(self, P, x)"),
+    "no guide": (MINE.format("no_guide.py"), 2, "'z' is latent in the model", "guide draws: none"),
     "no plate": (MINE.format("no_plate.py"), 2, "Site 'z' is outside the data plate", "with P.plate(…):"),
     "no to_event": (MINE.format("no_event.py"), 2, "Site 'z'", "batch shape (3, 2)", "add .to_event(1)"),
     "no to_event, in torch": (MINE.format("no_event.py") + " --backend pyro", 2, "Site 'z'", "add .to_event(1)"),

@@ -110,6 +110,11 @@ def prior_slips_in_a_word(self, P):
     return P.ful((4,), 0.0)
 
 
+@says("P has no attribute 'random'", "Mathematics on arrays is in P.xp")
+def prior_takes_a_module_of_one_library(self, P):
+    return P.random.normal((2,))
+
+
 @says("P has no attribute 'zeros'. Use P.xp.zeros")
 def prior_forgets_xp(self, P):
     return P.zeros(4)

@@ -15,7 +15,6 @@ import numpy as np
 
 import ppdgm
 from ppdgm.models import MLP, VAE, DiagonalNormal, Likelihood, Net, Posterior, Prior, Program, StandardNormal
-from ppdgm.models.likelihoods import refuse
 from ppdgm.nets.base import apply_dense, dense
 from ppdgm.program import constant, normal
 from ppdgm.specs import PositiveFloat, PositiveInt, Shape
@@ -60,8 +59,9 @@ class Binomial(Likelihood):
     def encoded(self, P, x):  # what encoders see
         return x / self.n
 
-    def check(self, name, x):
-        refuse(name, x, (x < 0) | (x > self.n) | (x != np.rint(x)), f"counts from 0 to {self.n}")
+    @property
+    def support(self):  # other data are refused
+        return 0, self.n
 
 
 print(check(Binomial(n=3), backends=BACKENDS))

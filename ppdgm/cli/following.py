@@ -116,7 +116,7 @@ def follow(run: Callable[[], Fit], data: Any, out: Path, flags: Flags) -> int:
 
 def as_plain(found: Estimate) -> dict[str, Any]:
     """An estimate as plain values."""
-    names = ("mean", "standard_error", "monte_carlo_error", "k") + (() if found.biases is None else ("bias",))
+    names = ("mean", "standard_error", "monte_carlo_error", "k", "exact") + (() if found.biases is None else ("bias",))
     return {n: getattr(found, n) for n in names}
 
 

@@ -24,6 +24,9 @@ Support = str | tuple[int, int]
 Init = Callable[[np.random.Generator, tuple[int, ...], Mapping[str, np.ndarray] | None], np.ndarray]
 
 
+_NAMESPACES = (("xp", "linalg"), ("xp", "fft"))
+
+
 class Unseen:
     """A field that is not given. `plate` and `obs=` take it; anything that computes with it fails."""
 
@@ -154,8 +157,8 @@ class Vocabulary:
         self.prefix = prefix
 
     def __getattr__(self, name: str) -> Any:
-        for home in ("xp", "dist"):
-            if hasattr(getattr(type(self), home, None), name):
+        for home in ("xp", "dist"):  # a module of one library, such as torch.random, would be no answer on the other
+            if callable(getattr(getattr(type(self), home, None), name, None)) or (home, name) in _NAMESPACES:
                 raise AttributeError(f"P has no attribute {name!r}. Use P.{home}.{name}")
         known = [n for n in dir(type(self)) if not n.startswith("_")]
         raise AttributeError(f"P has no attribute {name!r}. {nearest(name, known)} Mathematics on arrays is in P.xp")

@@ -36,6 +36,7 @@ class Estimate:
         of: what the density is of, if not of the raw numbers: "standardised x". That of the raw numbers differs by the
             constant `fit.transform.log_det(event_shape)`. "x, with z at a point" is no bound on log p(x): the guide has
             no density of z (a Delta), and the reported density is that of x and z there.
+        exact: whether the value does not depend on draws, as for a program without latents: its ELBO is log p(x).
     """
 
     values: np.ndarray
@@ -44,6 +45,7 @@ class Estimate:
     common: float | None = None
     biases: np.ndarray | None = None
     of: str = ""
+    exact: bool = False
 
     @property
     def mean(self) -> float:
@@ -80,9 +82,11 @@ class Estimate:
     def __str__(self) -> str:
         if odd := int((~np.isfinite(self.values)).sum()):
             return f"{self.mean} nats, because {odd} of N = {len(self.values)} rows have no finite value (k = {self.k})"
+        of = f" of {self.of}" if self.of else ""
+        if self.exact:
+            return f"{plus_minus(self.mean, self.standard_error, 3)} nats{of} (N = {len(self.values)}, exact)"
         error = "unknown" if np.isnan(self.monte_carlo_error) else f"{self.monte_carlo_error:.4f}"
         low = f", too low by {-self.bias:.4f} or more" if -self.bias > self.monte_carlo_error else ""
-        of = f" of {self.of}" if self.of else ""
         return (
             f"{plus_minus(self.mean, self.standard_error, 3)} nats{of} "
             f"(N = {len(self.values)}, k = {self.k}, Monte Carlo error {error}{low})"
@@ -98,13 +102,15 @@ def elbo_of_rows(evaluator: Evaluator, k: int) -> Estimate:
     """E_q[log p(x, z) − log q(z|x)] per row, with closed-form KLs if they are valid."""
     totals: list[np.ndarray] = []  # over the rows of each chunk, [K]
 
-    def reduce(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def reduce(terms: np.ndarray) -> tuple[np.ndarray, ...]:
         totals.append(terms.sum(1))
-        return _mean(terms)
+        return *_mean(terms), _alike(terms)
 
-    values, errors = evaluator.reduce(_Elbo(evaluator.size), k, True, reduce)
+    values, errors, alike = evaluator.reduce(_Elbo(evaluator.size), k, True, reduce)
     if k == 1:
         return Estimate(values, errors, k)
+    if alike.all():
+        return Estimate(values, np.zeros_like(errors), k, exact=True)
     one = evaluator.one
     of = f"x, with {' and '.join(one.points)} at a point" if one.points else ""
     if not one.shared:
@@ -116,7 +122,11 @@ def elbo_of_rows(evaluator: Evaluator, k: int) -> Estimate:
 
 def log_likelihood_of_rows(evaluator: Evaluator, k: int) -> Estimate:
     """log (1/K) Σ_k w_k per row: a lower bound on log p(x) in expectation that is exact as K → ∞."""
-    values, errors, biases = evaluator.reduce(_log_weights, k, False, log_mean)
+    reduce = lambda terms: (*log_mean(terms), _alike(terms))
+    values, errors, biases, alike = evaluator.reduce(_log_weights, k, False, reduce)
+    if k > 1 and alike.all():
+        none = np.zeros_like(values)
+        return Estimate(values, none, k, biases=none, exact=True)
     return Estimate(values, errors, k, biases=biases)
 
 
@@ -194,6 +204,11 @@ class _Elbo:
 
 def _any_infinite(terms: np.ndarray) -> tuple[np.ndarray, ...]:
     return (np.asarray(np.isneginf(terms).any(axis=0)),)
+
+
+def _alike(terms: np.ndarray) -> np.ndarray:
+    """Whether all particles of a row have the same finite number: then no draw changes it."""
+    return np.isfinite(terms[0]) & (terms == terms[0]).all(0)
 
 
 def _mean(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -26,6 +26,16 @@ class Likelihood(Part):
         """x as encoders see it: numbers of size about 1, whatever the size of the numbers in the data."""
         return x
 
+    @property
+    def support(self) -> Support:
+        """The range of each number of x, as in `P.distribution`: stated once, for draws and for data."""
+        return "real"
+
+    @property
+    def expected_data(self) -> str:
+        """What the data must be, in words, and how they become so."""
+        return described(self.support)
+
     def check(self, name: str, x: np.ndarray) -> None:
         """Refuse data outside the likelihood's support.
 
@@ -33,6 +43,7 @@ class Likelihood(Part):
             DataError: there are such data; the message has the index of the first bad number.
         """
         refuse(name, x, ~np.isfinite(x), "finite numbers")
+        refuse(name, x, outside(self.support, x), self.expected_data)
 
 
 class Levels(Likelihood):
@@ -49,13 +60,17 @@ class Levels(Likelihood):
     def encoded(self, P: Vocabulary, x: Array) -> Array:
         return x / (self.levels - 1)
 
+    @property
+    def support(self) -> Support:
+        return 0, self.levels - 1
+
+    @property
+    def expected_data(self) -> str:
+        because = f"because levels={self.levels} (scale='levels' gives 0 to 255 for images)"
+        return f"{super().expected_data}, {because}"
+
     def check(self, name: str, x: np.ndarray) -> None:
         super().check(name, x)
-        most = self.levels - 1
-        expected = (
-            f"whole numbers from 0 to {most}, because levels={self.levels} (scale='levels' gives 0 to 255 for images)"
-        )
-        refuse(name, x, (x < 0) | (x > most) | (x != np.rint(x)), expected)
         if len(x) >= FEW and x.max() < self.levels // 4:
             warnings.warn(
                 f"Data {name!r} have whole numbers up to {x.max():g}, but levels={self.levels}. Use "
@@ -63,6 +78,28 @@ class Levels(Likelihood):
                 "binarise='none').",
                 stacklevel=2,
             )
+
+
+_OUTSIDE: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
+    "real": (lambda x: np.zeros(x.shape, bool), "finite numbers"),
+    "positive": (lambda x: x <= 0, "positive numbers"),
+    "unit_interval": (lambda x: (x < 0) | (x > 1), "numbers in [0, 1]"),
+    "boolean": (lambda x: (x != 0) & (x != 1), "0 or 1"),
+    "nonnegative_integer": (lambda x: (x < 0) | (x != np.rint(x)), "whole numbers from 0"),
+}
+
+
+def outside(support: Support, x: np.ndarray) -> np.ndarray:
+    """Whether each number is outside a support."""
+    if isinstance(support, str):
+        return _OUTSIDE[support][0](x)
+    low, high = support
+    return (x < low) | (x > high) | (x != np.rint(x))
+
+
+def described(support: Support) -> str:
+    """A support in words."""
+    return _OUTSIDE[support][1] if isinstance(support, str) else f"whole numbers from {support[0]} to {support[1]}"
 
 
 def independent(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from ppdgm.language.vocabulary import Array, Vocabulary
-from ppdgm.models.likelihoods.base import Likelihood, refuse
+from ppdgm.language.vocabulary import Array, Support, Vocabulary
+from ppdgm.models.likelihoods.base import Likelihood
 from ppdgm.program import Context
 
 
@@ -20,6 +18,10 @@ class Bernoulli(Likelihood):
     def distribution(self, P: Vocabulary, *head: Array) -> Any:
         return P.dist.Bernoulli(logits=head[0]).to_event(len(P.shape))
 
-    def check(self, name: str, x: np.ndarray) -> None:
-        super().check(name, x)
-        refuse(name, x, (x != 0) & (x != 1), "0 or 1 (binarise the data first: ppdgm.data.binarise)")
+    @property
+    def support(self) -> Support:
+        return "boolean"
+
+    @property
+    def expected_data(self) -> str:
+        return f"{super().expected_data} (binarise the data first: ppdgm.data.binarise)"

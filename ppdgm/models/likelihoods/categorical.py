@@ -33,4 +33,4 @@ class Categorical(Levels):
         def mean() -> Array:
             return xp.sum(xp.exp(logits - log_total[..., None]) * levels, axis=-1)
 
-        return independent(P, log_total, log_prob, sample, mean, (0, self.levels - 1))
+        return independent(P, log_total, log_prob, sample, mean, self.support)

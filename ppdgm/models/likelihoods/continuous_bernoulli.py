@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from ppdgm.language.vocabulary import Array, Vocabulary
-from ppdgm.models.likelihoods.base import Likelihood, independent, refuse
+from ppdgm.language.vocabulary import Array, Support, Vocabulary
+from ppdgm.models.likelihoods.base import Likelihood, independent
 from ppdgm.program import Context
 
 # log(sinh(h/2) / (h/2)) = Σ B₂ₙ h²ⁿ / (2n (2n)!), with Bernoulli numbers; up to |h| = ½ five terms give 1e-14
@@ -39,12 +37,16 @@ class ContinuousBernoulli(Likelihood):
             lambda x: log_density(P, x, h),
             sample,
             lambda: 0.5 + log_sinhc_slope(P, h),
-            "unit_interval",
+            self.support,
         )
 
-    def check(self, name: str, x: np.ndarray) -> None:
-        super().check(name, x)
-        refuse(name, x, (x < 0) | (x > 1), "numbers in [0, 1] (scale the data first: scale='unit')")
+    @property
+    def support(self) -> Support:
+        return "unit_interval"
+
+    @property
+    def expected_data(self) -> str:
+        return f"{super().expected_data} (scale the data first: scale='unit')"
 
 
 def log_density(P: Vocabulary, x: Array, h: Array) -> Array:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import numpy as np
-
-from ppdgm.language.vocabulary import Array, Vocabulary
-from ppdgm.models.likelihoods.base import Likelihood, independent, refuse
+from ppdgm.language.vocabulary import Array, Support, Vocabulary
+from ppdgm.models.likelihoods.base import Likelihood, independent
 from ppdgm.models.likelihoods.log_counts import log_negative_binomial, log_poisson
 from ppdgm.models.likelihoods.scale import Scale, declare_scale, read_scale, row
 from ppdgm.program import Context
@@ -39,9 +37,13 @@ class Counts(Likelihood):
     def encoded(self, P: Vocabulary, x: Array) -> Array:
         return P.xp.log1p(P.xp.clip(x, 0.0, None))  # pseudo-inputs may be negative
 
-    def check(self, name: str, x: np.ndarray) -> None:
-        super().check(name, x)
-        refuse(name, x, (x < 0) | (x != np.rint(x)), "counts: whole numbers from 0, not scaled (scale='none')")
+    @property
+    def support(self) -> Support:
+        return "nonnegative_integer"
+
+    @property
+    def expected_data(self) -> str:
+        return f"counts: {super().expected_data}, not scaled (scale='none')"
 
 
 class Poisson(Counts):
@@ -58,7 +60,7 @@ class Poisson(Counts):
             lambda x: log_poisson(P, x, mean, log_mean),
             lambda random, shape: random.poisson(mean, shape),
             lambda: mean,
-            "nonnegative_integer",
+            self.support,
         )
 
 
@@ -90,7 +92,7 @@ class NegativeBinomial(Counts):
             lambda x: log_negative_binomial(P, x, mean, log_mean, theta),
             lambda random, shape: draw_negative_binomial(P, random, shape, mean, theta),
             lambda: mean,
-            "nonnegative_integer",
+            self.support,
         )
 
     def _declare(self, context: Context, shape: tuple[int, ...]) -> None:
@@ -126,7 +128,7 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
             counted = draw_negative_binomial(P, random, shape, mean, theta)
             return xp.where(random.uniform(shape) < P.activation("sigmoid", logit), 0.0, counted)
 
-        return independent(P, h, log_prob, sample, lambda: mean * xp.exp(log_kept), "nonnegative_integer")
+        return independent(P, h, log_prob, sample, lambda: mean * xp.exp(log_kept), self.support)
 
 
 def draw_negative_binomial(P: Vocabulary, random: Any, shape: tuple[int, ...], mean: Array, theta: Array) -> Array:

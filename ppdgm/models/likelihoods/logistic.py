@@ -32,7 +32,7 @@ class DiscretisedLogistic(Levels, LocationScaleLikelihood):
             lambda x: log_mass(P, x, loc, scale, self.levels),
             lambda random, shape: draw_level(P, random, shape, loc, scale, self.levels),
             lambda: mean_level(P, loc, scale, self.levels),
-            (0, self.levels - 1),
+            self.support,
         )
 
 
@@ -71,7 +71,7 @@ class MixtureOfDiscretisedLogistics(Levels):
         def mean() -> Array:
             return xp.sum(xp.exp(log_weights) * mean_level(P, loc, scale, self.levels), axis=-1)
 
-        return independent(P, loc[..., 0], log_prob, sample, mean, (0, self.levels - 1))
+        return independent(P, loc[..., 0], log_prob, sample, mean, self.support)
 
 
 def log_mass(P: Vocabulary, x: Array, loc: Array, scale: Array, levels: int) -> Array:
