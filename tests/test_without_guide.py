@@ -66,6 +66,8 @@ def test_a_mixture_by_gradient(backend, tmp_path, capsys):
     start = log_density({n: np.asarray(v) for n, v in Mixture().initialise(0).items()}, X)
     assert right.mean() > start.mean() + 0.1
     np.testing.assert_allclose(np.sort(fit.params["loc"]), [-2.0, 1.0], atol=0.25)
+    verdict = str(fit.diagnose(X, parts=("likelihood",), k=20))
+    assert f"log p(x) = {right.mean():.2f}" in verdict and "(exact)" in verdict
     drawn = fit.sample(2000)
     assert abs(drawn.mean() - X.mean()) < 5 * X.std() * (1 / 2000 + 1 / 300) ** 0.5
     ppdgm.load(tmp_path / "run", classes=[Mixture])

@@ -64,7 +64,9 @@ def _training(found: Any) -> Iterator[Finding]:
     if found.log_likelihood is not None and np.isfinite(found.log_likelihood.mean):
         error = found.log_likelihood.standard_error  # a single row has none
         text = f"log p(x) = {found.log_likelihood.mean:.2f}{'' if np.isnan(error) else f' ± {error:.2f}'} nats"
-        if found.elbo is not None:
+        if found.log_likelihood.exact:  # the ELBO is the same number
+            text += " (exact)"
+        elif found.elbo is not None:
             text += f", ELBO {found.elbo.mean:.2f}"
         yield _fit(found, f"{text}, mean over {found.size:,} rows")
 

@@ -21,12 +21,11 @@ from ppdgm.diagnostics import (
     weight_quality,
 )
 from ppdgm.diagnostics.diagnosis import Diagnosis
-from ppdgm.diagnostics.log_mean import log_mean
 from ppdgm.errors import PpdgmError, ProgramError, items, one_of, out_of_memory, shown
 from ppdgm.inference.evaluation.annealing import anneal, inverse_temperatures
 from ppdgm.inference.evaluation.baseline import baseline_log_likelihood
 from ppdgm.inference.evaluation.drawing import pictures
-from ppdgm.inference.evaluation.estimates import Estimate, elbo_of_rows, log_weights_of_rows
+from ppdgm.inference.evaluation.estimates import elbo_of_rows, log_weights_of_rows
 from ppdgm.inference.evaluation.evaluator import Evaluator, flat
 from ppdgm.inference.evaluation.gaps import measure_gaps
 from ppdgm.inference.evaluation.joint import joint_of
@@ -132,9 +131,8 @@ class Diagnosing:
         k = self.depth.k
         self.found["elbo"] = elbo_of_rows(self.evaluator, min(k, 10))
         weights = log_weights_of_rows(self.evaluator, k)
-        values, errors, biases = log_mean(weights)
         self._baseline()
-        self.found["log_likelihood"] = Estimate(values, errors, k, biases=biases)
+        self.found["log_likelihood"] = as_likelihood(likelihood_terms(weights), k)
         if not self._draws():
             self.withheld["Pareto k̂"] = "the guide draws no latent, so there are no weights."
             return

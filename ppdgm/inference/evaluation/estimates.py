@@ -122,8 +122,17 @@ def elbo_of_rows(evaluator: Evaluator, k: int) -> Estimate:
 
 def log_likelihood_of_rows(evaluator: Evaluator, k: int) -> Estimate:
     """log (1/K) Σ_k w_k per row: a lower bound on log p(x) in expectation that is exact as K → ∞."""
-    reduce = lambda terms: (*log_mean(terms), _alike(terms))
-    values, errors, biases, alike = evaluator.reduce(_log_weights, k, False, reduce)
+    return as_likelihood(evaluator.reduce(_log_weights, k, False, likelihood_terms), k)
+
+
+def likelihood_terms(log_weights: np.ndarray) -> tuple[np.ndarray, ...]:
+    """For `as_likelihood`, from [K, n]: log of the mean weight, its error and bias, and whether all are equal."""
+    return *log_mean(log_weights), _alike(log_weights)
+
+
+def as_likelihood(terms: tuple[np.ndarray, ...], k: int) -> Estimate:
+    """The estimate of log p(x) from K log-weights, exact if no draw changes them."""
+    values, errors, biases, alike = terms
     if k > 1 and alike.all():
         none = np.zeros_like(values)
         return Estimate(values, none, k, biases=none, exact=True)
