@@ -25,7 +25,12 @@ from ppdgm.errors import PpdgmError, ProgramError, items, one_of, out_of_memory,
 from ppdgm.inference.evaluation.annealing import anneal, inverse_temperatures
 from ppdgm.inference.evaluation.baseline import baseline_log_likelihood
 from ppdgm.inference.evaluation.drawing import pictures
-from ppdgm.inference.evaluation.estimates import elbo_of_rows, log_weights_of_rows
+from ppdgm.inference.evaluation.estimates import (
+    as_likelihood,
+    elbo_of_rows,
+    likelihood_terms,
+    log_weights_of_rows,
+)
 from ppdgm.inference.evaluation.evaluator import Evaluator, flat
 from ppdgm.inference.evaluation.gaps import measure_gaps
 from ppdgm.inference.evaluation.joint import joint_of
