@@ -190,7 +190,7 @@ def test_the_few_bad_data_are_counted():
     weights[:, :4] = 10 * rng.standard_cauchy((2000, 4))
     found = Diagnosis("VAE", 1000, weights=weight_quality(weights))
     red = int((np.nan_to_num(found.weights.pareto_k) > 0.7).sum())
-    assert red >= 4 and f"{red} of the 1,000 data" in about(found)["Guide"].text and "0%" not in str(found)
+    assert red >= 4 and f"{red} of the 1,000 rows" in about(found)["Guide"].text and "0%" not in str(found)
 
 
 # --- a start that works, and runs whose latents are not used ----------------------------------------------------------

@@ -233,7 +233,7 @@ def test_analytic_and_monte_carlo_elbo_agree(name, backend):
 def test_a_closed_form_in_the_wrong_order_would_be_seen(backend, monkeypatch):
     """The wrong twin: KL(q(z2|x)‖p(z2|z1)) at a z1 that was drawn after z2 is biased, by far more than 4 errors."""
     order = lambda q, p, latent, kl, enumerated: {n: kl(q[n], p[n]) for n in latent}
-    monkeypatch.setattr("ppdgm.language.interpreter.closed_forms", order)
+    monkeypatch.setattr("ppdgm.language.terms.closed_forms", order)
     runtime = RUNTIMES[backend](PROGRAMS["reversed"](), "cpu")  # not the shared one, which knows the right order
     trace = run_trace(runtime, make_params("reversed"), make_data("reversed"), 20_000, seed=1, kl=True)
     assert set(trace.kl) == {"z1", "z2"}

@@ -221,9 +221,9 @@ def scaled_by(change):
 
 
 WRONG = {  # module, function, what makes a wrong one of it, and the case that it spoils
-    "dreg, weighed once": (estimators, "scaled", scaled_by(lambda w: 1.0 + 0.0 * w), "iwae, dreg"),
-    "dreg, weighed thrice": (estimators, "scaled", scaled_by(lambda w: w**2), "iwae, dreg"),
-    "dreg of another bound": (estimators, "scaled", scaled_by(lambda w: 2.0 * w - 1.0), "renyi, dreg"),
+    "dreg, weighed once": (estimators, "with_scaled_draws", scaled_by(lambda w: 1.0 + 0.0 * w), "iwae, dreg"),
+    "dreg, weighed thrice": (estimators, "with_scaled_draws", scaled_by(lambda w: w**2), "iwae, dreg"),
+    "dreg of another bound": (estimators, "with_scaled_draws", scaled_by(lambda w: 2.0 * w - 1.0), "renyi, dreg"),
     "stl, stopped draws": (estimators, "stopped", lambda right: without_gradients, "svi, stl"),
     "vimco, of everyone": (estimators, "without", lambda right: of_everyone, "iwae, vimco, 8"),
     "leave none out": (estimators, "without", lambda right: of_everyone, "iwae, leave one out, 2"),

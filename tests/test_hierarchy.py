@@ -135,7 +135,7 @@ def test_a_closed_form_of_a_level_below_would_be_seen(backend, monkeypatch):
     difference, error, _ = kl_error(right)
     assert abs(difference) <= SIGMAS * error
     every_form = lambda q, p, latent, kl, enumerated: {n: kl(q[n], p[n]) for n in latent}
-    monkeypatch.setattr("ppdgm.language.interpreter.closed_forms", every_form)
+    monkeypatch.setattr("ppdgm.language.terms.closed_forms", every_form)
     wrong = run_trace(RUNTIMES[backend](program, "cpu"), params, {"x": X}, 20_000, seed=1, kl=True)
     assert set(wrong.kl) == {"z1", "z2"}
     difference, error, _ = kl_error(wrong)
