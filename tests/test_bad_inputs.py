@@ -93,6 +93,20 @@ def test_bad_inputs(case, here, monkeypatch, capsys):
     assert contents(folder) == before
 
 
+def is_fit(case):
+    arguments = TABLE[case][0]
+    return case.startswith(("data: ", "program: ")) and arguments[0] == "fit" and "--backend" not in arguments
+
+
+@pytest.mark.parametrize("case", [c for c in TABLE if is_fit(c)])
+def test_pyro_refuses_the_same_data_and_programs(case, here, monkeypatch, capsys):
+    arguments, expected, words = TABLE[case]
+    code, out, err = run([*arguments, "--backend", "pyro"], monkeypatch, capsys)
+    assert code == expected and err.startswith("ppdgm: ") and "Traceback" not in err and not out, err
+    for word in words:
+        assert word in err
+
+
 def test_training_that_is_not_finite_ends_with_a_code_of_its_own(here, monkeypatch, capsys):
     """The run is kept, with the parameters before."""
     rate = ("--set", "training.learning_rate=1e30", "--set", "training.max_skipped=2", "--backend", "pyro")
