@@ -413,7 +413,10 @@ def test_a_program_with_fields_beside_x(here, backend):
     assert as_json(*draw, "--given", "labels.npz")["shapes"] == {"x": [7, 5]}
     for wrong in ("none.npz", "bits.npy", "table.csv"):
         assert "--given" in cli(*draw, "--overwrite", "--given", wrong, code=3).stderr
-    assert "label 7, expected 3" in cli(*draw, "--overwrite", "--given", "labels.npz", "--n", 3, code=3).stderr
+    assert (
+        "got 7 of label, expected 3 of each"
+        in cli(*draw, "--overwrite", "--given", "labels.npz", "--n", 3, code=3).stderr
+    )
 
 
 OBJECTS = """

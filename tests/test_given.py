@@ -71,7 +71,7 @@ def test_what_is_given_is_held_and_the_rest_is_drawn_given_it(fit):
 REFUSED = {
     "data with latents before them": ({"x": 1.0, "s": 0.0}, ProgramError, ["'y'", "'c', 'u', 'z'", "reconstruct"]),
     "a latent after others": ({"z": 1.0, "s": 0.0}, ProgramError, ["'z' is drawn after 'c', 'u'", "Give 'c', 'u' too"]),
-    "text for a site": ({"c": "one", "s": 0.0}, DataError, ["got text for 'c', which is no field"]),
+    "text for a site": ({"c": "one", "s": 0.0}, DataError, ["got text for 'c', which is not a field"]),
     "an argument that the model does not read": ({"t": 1.0, "s": 0.0}, DataError, ["does not read the field 't'"]),
     "no name of the program's": ({"sz": 1.0, "s": 0.0}, DataError, ["no site 'sz'"]),
     "another shape": ({"c": np.zeros((3, 2)), "s": 0.0}, DataError, ["(3, 2)", "expected (3,)"]),

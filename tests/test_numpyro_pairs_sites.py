@@ -254,12 +254,14 @@ def test_a_full_plate_of_fixed_size_keeps_the_order_of_the_data():
     np.testing.assert_allclose(again.log_p["x"], found.log_p["x"], rtol=1e-5)
     latents, observed = opened[0].means(*opened[1:], order)
     np.testing.assert_allclose([latents["z"][0], observed["x"][0]], [DATA[order]] * 2)
-    with pytest.raises(ProgramError, match=r"'data' has size=25.*has 8 rows.*takes minibatches of 25 rows"):
+    with pytest.raises(ProgramError, match=r"'data' has size=25.*takes minibatches of 25 rows, got 8"):
         read(opened, range(8))
 
 
 def test_short_minibatch_is_refused():
-    with pytest.raises(ProgramError, match=r"subsample_size=8, but the minibatch has 5 rows.*Fill the minibatch up"):
+    with pytest.raises(
+        ProgramError, match=r"subsample_size=8, and takes minibatches of 8 rows, got 5.*Fill the minibatch up"
+    ):
         read(open_pair(*linear(B)), range(5))
 
 
