@@ -110,7 +110,7 @@ def prior_slips_in_a_word(self, P):
     return P.ful((4,), 0.0)
 
 
-@says("P has no attribute 'random'", "Mathematics on arrays is in P.xp")
+@says("P has no attribute 'random'. Mathematics on arrays is in P.xp, distributions are in P.dist")
 def prior_takes_a_module_of_one_library(self, P):
     return P.random.normal((2,))
 

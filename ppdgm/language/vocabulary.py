@@ -161,7 +161,9 @@ class Vocabulary:
             if callable(getattr(getattr(type(self), home, None), name, None)) or (home, name) in _NAMESPACES:
                 raise AttributeError(f"P has no attribute {name!r}. Use P.{home}.{name}")
         known = [n for n in dir(type(self)) if not n.startswith("_")]
-        raise AttributeError(f"P has no attribute {name!r}. {nearest(name, known)} Mathematics on arrays is in P.xp")
+        hint, rest = nearest(name, known), "Mathematics on arrays is in P.xp, distributions are in P.dist."
+        first, then = (hint, rest) if "Did you mean" in hint else (rest, hint)  # a long list is cut at its end
+        raise AttributeError(f"P has no attribute {name!r}. {first} {then}")
 
     def scope(self, name: str) -> Self:
         """The same vocabulary, with `name.` before the names of parameters and nets."""

@@ -43,7 +43,7 @@ class Likelihood(Part):
             DataError: there are such data; the message has the index of the first bad number.
         """
         refuse(name, x, ~np.isfinite(x), "finite numbers")
-        refuse(name, x, outside(self.support, x), self.expected_data)
+        refuse(name, x, outside_support(self.support, x), self.expected_data)
 
 
 class Levels(Likelihood):
@@ -89,7 +89,7 @@ _OUTSIDE: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
 }
 
 
-def outside(support: Support, x: np.ndarray) -> np.ndarray:
+def outside_support(support: Support, x: np.ndarray) -> np.ndarray:
     """Whether each number is outside a support."""
     if isinstance(support, str):
         return _OUTSIDE[support][0](x)
