@@ -76,7 +76,7 @@ def test_a_program_that_mixes_rows_or_particles_is_refused(backend, how):
         return
     with pytest.raises(ProgramError, match=PARTICLE if how == "z[0]" else ROW) as told:
         run()
-    assert "index from the right" in str(told.value)
+    assert "Index from the right" in str(told.value)
 
 
 def pyro_pair(how, part=None):
