@@ -229,7 +229,7 @@ CALLS = {
         "works only with an optimiser that is given by name",
     ),
     "momentum of adam": (lambda: Optimiser(momentum=0.9), "Optimiser: momentum: is a setting of sgd, but not of adam"),
-    "decay of adamax": (lambda: Optimiser(name="adamax", weight_decay=0.1), "weight_decay: is a setting of adamw, but not of adamax"),
+    "decay of adamax": (lambda: Optimiser(name="adamax", weight_decay=0.1), "weight_decay: is a setting of adamw"),
     "beta1 of sgd": (lambda: Optimiser(name="sgd", beta1=0.5), "beta1: is a setting of adam and adamw and"),
     "compile": (lambda: train(compile="yes"), "compile: got 'yes'"),
     "callbacks": (lambda: train(callbacks=["x"]), "callbacks: got"),

@@ -208,7 +208,7 @@ def test_any_damage_is_found_and_the_checkpoint_before_is_offered(run, tmp_path,
             open_run()
         assert str(path) in str(error.value), what
         offered = "step-0000000009" if "step-" in name else "step-0000000010"
-        assert f"{offered}.safetensors is whole" in str(error.value), what
+        assert f"{offered}.safetensors is complete" in str(error.value), what
     before = copy / "checkpoints" / "step-0000000009.safetensors"
     if "step-" in name:  # what is offered works: the same steps are taken again
         again = ppdgm.resume(copy, X, checkpoint=before, progress=False)

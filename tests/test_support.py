@@ -426,7 +426,7 @@ def test_a_guide_that_leaves_the_support_is_told_of_with_its_rows(backend):
     fit = ppdgm.fit(Leaving(), x, steps=1, learning_rate=0.0, backend=backend, progress=False)
     with pytest.warns(UserWarning, match=r"'z': in .* the guide draws values outside the support") as told:
         found = fit.elbo(x, k=k)
-    (rows,) = re.search(r"for (\d+) of 60 rows", str(told[0].message)).groups()
+    (rows,) = re.search(r"in (\d+) of 60 rows", str(told[0].message)).groups()
     leave = 1 - norm.cdf(3) ** k  # a row with a draw below 0; of Pyro's closed form, KL = ∞, any row
     assert int(rows) == np.isneginf(found.values).sum()
     assert int(rows) == 60 or abs(int(rows) - 60 * leave) < 4 * (60 * leave * (1 - leave)) ** 0.5
