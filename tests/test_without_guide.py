@@ -120,3 +120,48 @@ def test_a_plain_model_without_a_guide(backend):
     np.testing.assert_allclose(found.values, norm.logpdf(X, loc, scale)[:, 0], rtol=1e-5, atol=1e-5)
     assert found.exact
     np.testing.assert_allclose([loc[0], scale[0]], [X.mean(), X.std()], rtol=0.02, atol=0.02)
+
+
+class Bit(Program):
+    """A discrete latent whose draws are nearly all alike, and a guide that is not exact."""
+
+    event_shape: tuple[int, ...] = (1,)
+
+    def build(self, context):
+        context.param("logit", (1,), lambda rng, shape, data: np.full(shape, -8.0), label="guide")
+        context.param("loc", (1,), lambda rng, shape, data: np.ones(shape))
+
+    def model(self, P, x):
+        with P.plate("data", x):
+            z = P.sample("z", P.dist.Bernoulli(logits=P.full((1,), 0.0)).to_event(1))
+            P.sample("x", P.dist.Normal(P.param("loc") * z, P.full((1,), 1.0)).to_event(1), obs=x)
+
+    def guide(self, P, x):
+        with P.plate("data", x):
+            P.sample("z", P.dist.Bernoulli(logits=P.param("logit")).to_event(1))
+
+
+class Point(Latent):
+    """A guide that is a point: its bound is a density of x and z there."""
+
+    def build(self, context):
+        super().build(context)
+        context.param("at", (1,), lambda rng, shape, data: np.zeros(shape), label="guide")
+
+    def guide(self, P, x):
+        with P.plate("data", x):
+            P.sample("z", P.dist.Delta(P.param("at")).to_event(1))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("program", [Bit, Point])
+def test_draws_that_are_all_alike_are_not_exact(program, backend):
+    """Few draws of a discrete latent, and points: the same number each time, and not log p(x)."""
+    fit = ppdgm.fit(program(), X[:3], backend=backend, steps=1, learning_rate=0.0, progress=False)
+    found = fit.elbo(X[:3], k=4)
+    assert (found.errors == 0).all() and not found.exact and "exact" not in str(found)
+    if program is Bit:
+        assert not fit.log_likelihood(X[:3], k=4).exact
+        assert "(exact)" not in str(fit.diagnose(X[:3], parts=("likelihood",), k=4))
+    else:
+        assert "with z at a point" in str(found)

@@ -21,6 +21,7 @@ from ppdgm.diagnostics import (
     weight_quality,
 )
 from ppdgm.diagnostics.diagnosis import Diagnosis
+from ppdgm.diagnostics.log_mean import log_mean
 from ppdgm.errors import PpdgmError, ProgramError, items, one_of, out_of_memory, shown
 from ppdgm.inference.evaluation.annealing import anneal, inverse_temperatures
 from ppdgm.inference.evaluation.baseline import baseline_log_likelihood
@@ -28,7 +29,6 @@ from ppdgm.inference.evaluation.drawing import pictures
 from ppdgm.inference.evaluation.estimates import (
     as_likelihood,
     elbo_of_rows,
-    likelihood_terms,
     log_weights_of_rows,
 )
 from ppdgm.inference.evaluation.evaluator import Evaluator, flat
@@ -137,7 +137,7 @@ class Diagnosing:
         self.found["elbo"] = elbo_of_rows(self.evaluator, min(k, 10))
         weights = log_weights_of_rows(self.evaluator, k)
         self._baseline()
-        self.found["log_likelihood"] = as_likelihood(likelihood_terms(weights), k)
+        self.found["log_likelihood"] = as_likelihood(self.evaluator, log_mean(weights), k)
         if not self._draws():
             self.withheld["Pareto k̂"] = "the guide draws no latent, so there are no weights."
             return

@@ -20,6 +20,7 @@ from ppdgm.language.vocabulary import Array, Trace
 from ppdgm.models.likelihoods import refuse
 from ppdgm.program import Program
 
+_ROUNDING = 1e-9  # nats: errors of equal log-weights are below it
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -36,7 +37,7 @@ class Estimate:
         of: what the density is of, if not of the raw numbers: "standardised x". That of the raw numbers differs by the
             constant `fit.transform.log_det(event_shape)`. "x, with z at a point" is no bound on log p(x): the guide has
             no density of z (a Delta), and the reported density is that of x and z there.
-        exact: whether the value does not depend on draws, as for a program without latents: its ELBO is log p(x).
+        exact: whether the values are log p(x): the program draws nothing, as it has no latents, or sums them out.
     """
 
     values: np.ndarray
@@ -104,13 +105,13 @@ def elbo_of_rows(evaluator: Evaluator, k: int) -> Estimate:
 
     def reduce(terms: np.ndarray) -> tuple[np.ndarray, ...]:
         totals.append(terms.sum(1))
-        return *_mean(terms), _alike(terms)
+        return _mean(terms)
 
-    values, errors, alike = evaluator.reduce(_Elbo(evaluator.size), k, True, reduce)
+    values, errors = evaluator.reduce(_Elbo(evaluator.size), k, True, reduce)
     if k == 1:
         return Estimate(values, errors, k)
-    if alike.all():
-        return Estimate(values, np.zeros_like(errors), k, exact=True)
+    if evaluator.draws_nothing:
+        return Estimate(values, np.zeros_like(errors), k, exact=bool(np.isfinite(values).all()))
     one = evaluator.one
     of = f"x, with {' and '.join(one.points)} at a point" if one.points else ""
     if not one.shared:
@@ -122,18 +123,14 @@ def elbo_of_rows(evaluator: Evaluator, k: int) -> Estimate:
 
 def log_likelihood_of_rows(evaluator: Evaluator, k: int) -> Estimate:
     """log (1/K) Σ_k w_k per row: a lower bound on log p(x) in expectation that is exact as K → ∞."""
-    return as_likelihood(evaluator.reduce(_log_weights, k, False, likelihood_terms), k)
+    return as_likelihood(evaluator, evaluator.reduce(_log_weights, k, False, log_mean), k)
 
 
-def likelihood_terms(log_weights: np.ndarray) -> tuple[np.ndarray, ...]:
-    """For `as_likelihood`, from [K, n]: log of the mean weight, its error and bias, and whether all are equal."""
-    return *log_mean(log_weights), _alike(log_weights)
-
-
-def as_likelihood(terms: tuple[np.ndarray, ...], k: int) -> Estimate:
-    """The estimate of log p(x) from K log-weights, exact if no draw changes them."""
-    values, errors, biases, alike = terms
-    if k > 1 and alike.all():
+def as_likelihood(evaluator: Evaluator, found: tuple[np.ndarray, ...], k: int) -> Estimate:
+    """The estimate of log p(x) from what `log_mean` gives of K log-weights; exact if the program draws nothing."""
+    values, errors, biases = found
+    alike = np.isfinite(values).all() and (errors < _ROUNDING).all()  # not so with one particle
+    if alike and evaluator.draws_nothing:  # few draws of a discrete latent can be alike too
         none = np.zeros_like(values)
         return Estimate(values, none, k, biases=none, exact=True)
     return Estimate(values, errors, k, biases=biases)
@@ -213,11 +210,6 @@ class _Elbo:
 
 def _any_infinite(terms: np.ndarray) -> tuple[np.ndarray, ...]:
     return (np.asarray(np.isneginf(terms).any(axis=0)),)
-
-
-def _alike(terms: np.ndarray) -> np.ndarray:
-    """Whether all particles of a row have the same finite number: then no draw changes it."""
-    return np.isfinite(terms[0]) & (terms == terms[0]).all(0)
 
 
 def _mean(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

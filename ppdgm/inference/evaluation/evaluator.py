@@ -105,6 +105,11 @@ class Evaluator:
         found: Trace = self.runtime.trace(self.params, *self.few, 1, 0, None, False)
         return found
 
+    @cached_property
+    def draws_nothing(self) -> bool:
+        """Whether the program has no latents, or sums all of them out: then every bound is log p(x)."""
+        return not self.one.log_q and not self.one.shared
+
     def reduce(
         self,
         function: Callable[[Trace, Any], Array],
