@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +12,7 @@ from ppdgm.errors import PackageMissing
 from ppdgm.inference.runs.progress import Display, Progress
 
 
-class Callback:
+class Callback(ABC):
     """Passes each `Progress` on to a library. If this fails, there is one warning, and the run goes on.
 
     A subclass opens its output at the first call, writes to it, and closes it.
@@ -21,17 +22,17 @@ class Callback:
         self._opened, self._failed = False, False
         self._validation: float | None = None
 
+    @abstractmethod
     def open(self, step: int) -> None:
         """Get ready to write from this step on."""
-        raise NotImplementedError  # abstract: each writer has its own
 
+    @abstractmethod
     def write(self, values: dict[str, float], step: int) -> None:
         """Write named values at a step."""
-        raise NotImplementedError  # abstract: each writer has its own
 
+    @abstractmethod
     def close(self) -> None:
         """Write out what is left."""
-        raise NotImplementedError  # abstract: each writer has its own
 
     def __call__(self, now: Progress) -> None:
         """Write the metrics under `train/`, the validation ELBO if it is new, and the rate."""

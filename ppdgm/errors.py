@@ -54,7 +54,7 @@ class CheckpointError(PpdgmError, ValueError):
 
 
 class UnsupportedByBackend(PpdgmError, NotImplementedError):
-    """What one backend can't do, with the reason."""
+    """What one backend can't do, with the reason. It is also Python's own error for what is not implemented."""
 
 
 class ContractError(PpdgmError, AssertionError):

@@ -19,14 +19,14 @@ class Kind(BaseModel):
     """A record whose class has a name in text."""
 
     @classmethod
-    def __pydantic_init_subclass__(cls, **options: Any) -> None:
-        super().__pydantic_init_subclass__(**options)
-        _known[cls.kind()] = cls
-
-    @classmethod
     def kind(cls) -> str:
         """The name of this class in text: only the name for ppdgm's own classes, `module:Class` for others."""
         return cls.__qualname__ if cls.__module__.startswith("ppdgm.") else f"{cls.__module__}:{cls.__qualname__}"
+
+
+def remember(cls: type[Kind]) -> None:
+    """Let text name a class, for as long as it exists."""
+    _known[cls.kind()] = cls
 
 
 def import_class(path: str) -> type[Kind]:

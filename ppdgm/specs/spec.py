@@ -15,7 +15,7 @@ import tomli_w
 from pydantic import ConfigDict, Field, PydanticUserError, ValidationError, model_validator
 
 from ppdgm.errors import SpecError, shown
-from ppdgm.specs.kinds import Kind, find_kind, is_family, own_classes
+from ppdgm.specs.kinds import Kind, find_kind, is_family, own_classes, remember
 from ppdgm.specs.wording import explain_fields, members, with_article
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -52,6 +52,7 @@ class Spec(Kind):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         _check_names(cls)
+        remember(cls)
 
     def __new__(cls, /, *positional: Any, **fields: Any) -> Self:
         if inspect.isabstract(cls):

@@ -34,6 +34,7 @@ class JaxSupports(Supports):
             constraints.softplus_positive,
         )
     )  # fmt: skip
+    # A user's distribution may have no support: the libraries' sign, Python's, and NumPyro's assertion around such one.
     unknown: ClassVar[tuple[type[Exception], ...]] = (NotImplementedError, AttributeError, AssertionError)
 
     def check(self, support: Any, value: Array) -> Array:

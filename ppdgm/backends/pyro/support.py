@@ -33,6 +33,7 @@ class TorchSupports(Supports):
             constraints.nonnegative_integer,
         )
     )  # fmt: skip
+    # A user's distribution may have no support: the libraries' sign, and Python's.
     unknown: ClassVar[tuple[type[Exception], ...]] = (NotImplementedError, AttributeError)
 
     def check(self, support: Any, value: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ from ppdgm.inference.runs.folder import versions
 Sites = np.ndarray | dict[str, np.ndarray]
 
 
-class Diagnosable:
+class Diagnosable(ABC):
     """The part of `Fit` that judges a posterior."""
 
     program: Any
@@ -34,13 +35,13 @@ class Diagnosable:
     recipe: Any
     codings: Mapping[str, Any]
 
+    @abstractmethod
     def _evaluator(self, data: Any, seed: int = 0, memory: int | str = "auto") -> Evaluator:
         """The program at data, checked and on the device; `Fit` implements it."""
-        raise NotImplementedError  # abstract: `Fit` has it
 
+    @abstractmethod
     def _outward(self, data: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
         """A function that converts observed sites to the units of the data; `Fit` implements it."""
-        raise NotImplementedError  # abstract: `Fit` has it
 
     def diagnose(
         self,

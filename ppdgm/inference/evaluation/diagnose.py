@@ -151,7 +151,7 @@ class Diagnosing:
     def _baseline(self) -> None:
         try:
             self.found["baseline"] = baseline_log_likelihood(self.evaluator)
-        except (PpdgmError, NotImplementedError) as error:
+        except (PpdgmError, NotImplementedError) as error:  # a likelihood that can't be fitted to columns
             self.withheld["baseline"] = str(error)
 
     def _draws(self) -> bool:

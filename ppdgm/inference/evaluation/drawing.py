@@ -94,5 +94,5 @@ def _or(function: Callable[[], Any], other: Any) -> Any:
     """The function's result, or `other` if the program or the backend does not support it."""
     try:
         return function()
-    except (PpdgmError, NotImplementedError):
+    except (PpdgmError, NotImplementedError):  # the libraries' sign for what a distribution does not have
         return other

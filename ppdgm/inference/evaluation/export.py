@@ -50,7 +50,7 @@ def export(
     def add(names: tuple[str, ...], make: Any) -> None:
         try:
             found = make()
-        except (PpdgmError, NotImplementedError) as error:
+        except (PpdgmError, NotImplementedError) as error:  # the libraries' sign for what a distribution does not have
             left_out.update(dict.fromkeys(names, str(error)))
         else:
             groups.update({n: found[n] for n in names if found.get(n)})

@@ -24,7 +24,7 @@ class Flow(Spec):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
-        super().__pydantic_init_subclass__(**options)  # by which `known_specs` has it
+        super().__pydantic_init_subclass__(**options)
         if not isabstract(cls) and cls.inverse is Flow.inverse:
             cls.one_way, cls.fast = True, "forward"
 
