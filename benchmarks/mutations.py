@@ -34,6 +34,30 @@ class Mutation:
 
 
 MUTATIONS: dict[str, Mutation] = {
+    "a second run repeats the draws of the first": Mutation(
+        "ppdgm/backends/numpyro/tracer.py",
+        "return key if not number else",
+        "return key if True else",
+        "tests/test_fresh_draws.py -k two_uses and numpyro",
+    ),
+    "a phase with the run's optimiser": Mutation(
+        "ppdgm/backends/numpyro/loop.py",
+        "chosen = [phase.optimiser or settings.optimiser for phase in self.phases]",
+        "chosen = [settings.optimiser for phase in self.phases]",
+        "tests/test_phases.py -k numpyro",
+    ),
+    "a projection left out (pyro)": Mutation(
+        "ppdgm/backends/pyro/step.py",
+        "                    p.copy_(self.projection(xp, p))",
+        "                    pass",
+        "tests/test_phases.py -k by_hand and pyro and not numpyro",
+    ),
+    "draws that are alike are exact": Mutation(
+        "ppdgm/inference/evaluation/evaluator.py",
+        "return not self.one.log_q and not self.one.shared",
+        "return True",
+        "tests/test_without_guide.py -k alike",
+    ),
     "closed form where it is invalid": Mutation(
         "ppdgm/language/terms.py",
         "        if name not in enumerated and all(parent in earlier for parent in latent[:i]):",
