@@ -86,7 +86,7 @@ def test_tables_are_drawn_column_by_column(drawn):
     samples[:, 1], data[:, 1] = RNG.integers(0, 3, 500), RNG.integers(0, 3, 2000)
     figure = drawn(plots.samples_picture, samples, data)
     assert len(figure.axes) == 16
-    assert figure.get_suptitle() == "500 samples of the model, and 2,000 data, columns 0 to 15 of 20"
+    assert figure.get_suptitle() == "500 samples of the model, and 2,000 rows of data, columns 0 to 15 of 20"
     bars = [bar.get_height() for bar in figure.axes[1].patches[:3]]
     np.testing.assert_allclose(bars, np.bincount(samples[:, 1].astype(int)) / 500)
     area = sum(bar.get_height() * bar.get_width() for bar in figure.axes[0].patches[:30])
