@@ -142,8 +142,8 @@ ENGINES: dict[str, tuple[str, str, str, str]] = {
     ),
     "the end of a warm-up counted from its stage": (
         "ppdgm/inference/engines/engine.py",
-        "max((p.first + s.reached() for p",
-        "max((s.reached() for p",
+        "max((first + reached for first",
+        "max((reached for first",
         "tests/test_schedules.py",
     ),
     "patience counts warm-up": (

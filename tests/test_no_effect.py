@@ -22,6 +22,7 @@ from ppdgm.inference import (
     LaggingInference,
     Linear,
     MonteCarloEM,
+    Optimiser,
     Renyi,
     Resampled,
     ReweightedWakeSleep,
@@ -146,6 +147,18 @@ def pair(**settings):
 
 OWN = Stages(stages=(Stage(engine=SVI(), steps=1, learning_rate=0.1), Stage(engine=IWAE(k=2), learning_rate=0.1)))
 FIRST = Stages(stages=(Stage(engine=SVI(), steps=1, learning_rate=0.1), Stage(engine=SVI())))
+
+
+def named(count, rate=None):
+    """Two stages, of which so many have an optimiser of their own."""
+    adam = [Optimiser()] * count + [None] * (2 - count)
+    first, last = (None if o is None else rate for o in adam)
+    return Stages(stages=(
+        Stage(engine=SVI(), steps=1, optimiser=adam[0], learning_rate=first),
+        Stage(engine=SVI(), optimiser=adam[1], learning_rate=last),
+    ))  # fmt: skip
+
+
 REFUSED = {
     "early_stopping": [(lambda: train(early_stopping=3), "needs validation")],
     "checkpoint_steps": [(lambda: train(checkpoint_steps=3), "the run's folder, but there is no folder")],
@@ -166,8 +179,12 @@ REFUSED = {
         (lambda: train(engine=OWN, learning_rate=0.1), "every stage has its own learning rate"),
         (lambda: train(engine=FIRST, optimiser=optax.adam(0.1)), "Stage: learning_rate works only with an optimiser"),
         (lambda: train(optimiser=optax.adam(0.1), learning_rate=0.1), "your own optimiser has its own"),
+        (lambda: train(engine=named(1), optimiser=optax.adam(0.1)), "Give the stage a learning_rate"),
     ],
-    "clip_norm": [(lambda: train(optimiser=optax.adam(0.1), clip_norm=1.0), "with an optimiser that is given by name")],
+    "clip_norm": [
+        (lambda: train(optimiser=optax.adam(0.1), clip_norm=1.0), "with an optimiser that is given by name"),
+        (lambda: train(engine=named(2), clip_norm=1.0), "clip_norm: every stage has its own optimiser"),
+    ],
     "mixed_precision": [
         (lambda: train(Mean(), mixed_precision=True), "is for nets, and this program has none"),
         (lambda: train(mixed_precision=True, dtype="float64"), "float64"),
@@ -176,7 +193,11 @@ REFUSED = {
     "accumulate": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), accumulate=2), "closed-form steps")],
     "weight_average": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), weight_average=0.9), "closed-form")],
     "binarise": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), binarise="dynamic"), "closed-form")],
-    "optimiser": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), optimiser="sgd"), "closed-form")],
+    "optimiser": [
+        (lambda: train(PPCA(event_shape=(4,)), engine=EM(), optimiser="sgd"), "closed-form"),
+        (lambda: train(engine=named(2), optimiser="sgd"), "optimiser: every stage has its own optimiser"),
+        (lambda: train(engine=named(2, 0.1), optimiser=optax.adam(0.1)), "every stage has its own optimiser"),
+    ],
 }
 ALWAYS = {  # that say something in every run, or say what they change (`keep_best` without validation data)
     *("program", "data", "validation", "engine", "backend", "epochs", "steps", "keep_best", "max_skipped", "seed"),

@@ -55,6 +55,7 @@ def test_stages_count_from_their_own_first_step():
     for other in others:
         np.testing.assert_allclose(other["beta"], [0.5] * 5 + [0.6, 0.7, 0.8, 0.9, 1.0, 1.0], rtol=1e-6)
     assert last_reached(engine) == 9
+    assert last_reached(engine.replace(stages=(engine.stages[0], Stage(engine=SVI())))) == 4  # a constant ends nowhere
     assert [p.labels for p in engine.phases()] == [None, ("guide",), ("model",)]
 
 

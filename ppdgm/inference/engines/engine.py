@@ -210,7 +210,8 @@ def rates_of(engine: Engine, rate: Schedule, steps: np.ndarray, phases: np.ndarr
 
 def last_reached(engine: Engine) -> int:
     """The step at which the last warm-up of its phases' hyperparameters ends."""
-    return max((p.first + s.reached() for p in engine.phases() for s in schedules_of(p.engine).values()), default=0)
+    found = ((p.first, s.reached()) for p in engine.phases() for s in schedules_of(p.engine).values())
+    return max((first + reached for first, reached in found if reached), default=0)
 
 
 def check_length(engine: Engine, steps: int, others: Mapping[str, Schedule]) -> None:

@@ -33,7 +33,7 @@ def check_folder(training: Training, out: Any, overwrite: bool) -> None:
 
 
 def check_rates(engine: Engine, training: Training, own: bool) -> None:
-    """Refuse learning rates that no step would use.
+    """Refuse learning rates and optimisers that no step would use, and a phase whose rate is not known.
 
     Args:
         engine: whose phases may have learning rates of their own.
@@ -43,12 +43,26 @@ def check_rates(engine: Engine, training: Training, own: bool) -> None:
     Raises:
         TrainingError: with the reason.
     """
-    theirs = [phase.learning_rate is not None for phase in engine.phases()]
-    if own and any(theirs):
+    phases = engine.phases()
+    theirs = [phase.learning_rate is not None for phase in phases]
+    if own and any(phase.learning_rate is not None and phase.optimiser is None for phase in phases):
         raise TrainingError(
             "Stage: learning_rate works only with an optimiser that is given by name; your own optimiser has its own "
             "rate. Leave it out."
         )
+    if own and any(phase.optimiser is not None and phase.learning_rate is None for phase in phases):
+        raise TrainingError(
+            "Stage: an optimiser by name needs a learning rate, and the run has none beside your own optimiser. Give "
+            "the stage a learning_rate."
+        )
+    if phases and all(phase.optimiser is not None for phase in phases):
+        default = Training()
+        if own or training.optimiser != default.optimiser or training.clip_norm is not None:
+            name = "clip_norm" if training.clip_norm is not None else "optimiser"
+            raise TrainingError(
+                f"{name}: every stage has its own optimiser, so no step would use this setting. Leave it out here, or "
+                "leave the optimiser out of a stage."
+            )
     if theirs and all(theirs) and training.learning_rate is not None:
         raise TrainingError(
             "learning_rate: every stage has its own learning rate, so no step would use this one. Leave it out, here "
