@@ -244,7 +244,7 @@ def test_where_no_mean_is_known_it_is_that_of_draws_and_its_error_is_told(backen
     for name, (mean, sd) in right.items():
         error = sd / 1000**0.5
         assert np.abs(found[name] - mean).max() < 4 * error
-        (said,) = re.findall(rf"([\d.e-]+) of '{name}'", str(told[0].message))
+        (said,) = re.findall(rf"([\d.e-]+) for '{name}'", str(told[0].message))
         assert float(said) == pytest.approx(error, rel=0.5)  # the largest of seven estimates
     with pytest.warns(UserWarning, match="Monte Carlo"):
         seen = fit.reconstruct(X[:, 0])
