@@ -240,7 +240,7 @@ MISTAKES = {
     "a file that exits": (["fit", "quits.py"], 2, ["quits.py can't be imported", "SystemExit"]),
     "a missing import": (["fit", "unknown.py"], 2, ["'no_such_package'", "unknown.py, line 1"]),
     "a field without a type": (["fit", "plain.py"], 2, ["latent", "annotation"]),
-    "no guide": (["fit", "two.py:A", "--steps", 1], 2, ["A has no guide"]),
+    "a shape the data don't have": (["fit", "two.py:A", "--steps", 1], 2, ["two.py:10", "reinterpreted_batch_ndims"]),
     "a program twice": (["fit", "two.py:A", "--program", "two.py"], 2, ["--program is only for a name, a recipe"]),
     "no program file": (["fit", "vae", "--program", "two"], 2, ["--program: got 'two'", "my_program.py"]),
     "a path to nowhere": (["fit", "no/where"], 2, ["no/where"]),

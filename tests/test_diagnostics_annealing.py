@@ -121,7 +121,7 @@ def test_leaving_one_out_is_exact_for_a_normal_mean(change):
     assert found.standard_error == pytest.approx(np.sqrt(30) * found.values.std(ddof=1))
     assert (found.pareto_k < 0.7).all() and found.guide_k < 0.7
     assert (found.guide_k == -np.inf) == (not change)
-    assert str(found).startswith("elpd ") and "k̂ is above 0.7 for 0 of 30 data." in str(found)
+    assert str(found).startswith("elpd ") and "k̂ is above 0.7 for 0 of 30 rows." in str(found)
 
 
 @pytest.mark.statistical

@@ -144,7 +144,7 @@ def guide_forgets_the_indices(lib):
     return pair(lib, size=N, part=B)[0], guide
 
 
-@says("minibatches of 50", "20 data")
+@says("minibatches of 50", "20 rows")
 def minibatch_larger_than_the_data(lib):
     return pair(lib, size=N, part=50)
 

@@ -1,12 +1,16 @@
 """Each phase has its own optimiser, learning rate, schedule and projection; against steps by hand."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import ppdgm
-from ppdgm import Program
+from ppdgm import Program, specs
 from ppdgm.errors import SpecError
-from ppdgm.inference import SVI, Constant, Linear, Optimiser, Stage, Stages
+from ppdgm.inference import SVI, Constant, Linear, Optimiser, Schedule, Stage, Stages
+from ppdgm.inference.engines import bounds
 from ppdgm.inference.engines.engine import Engine, Phase
 from ppdgm.models import MLP, VAE
 
@@ -98,3 +102,18 @@ def test_rmsprop_has_its_own_settings():
         Optimiser(name="rmsprop", beta1=0.5)
     with pytest.raises(SpecError, match="decay"):
         Optimiser(name="adam", decay=0.5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_engine_in_contributing(backend):
+    """Its text runs as it stands, and its ELBO is that of SVI without closed forms, for the same draws."""
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    names = {"Engine": Engine, "bounds": bounds, "Schedule": Schedule, **vars(specs)}
+    exec(re.search(r"```python\n(class Annealed.*?)```", text, re.S)[1], names)
+    program = VAE(event_shape=(1,), latent=1, encoder=MLP(hidden=(2,)), decoder=MLP(hidden=(2,)))
+    settings = {"backend": backend, "progress": False, "compile": False, "steps": 3, "learning_rate": 0.0}
+    beta, x = Linear(start=0.5, end=1.0, steps=2), (X > 0).astype("float32")
+    ours = ppdgm.fit(program, x, engine=names["Annealed"](k=2, beta=beta), **settings).history
+    svi = ppdgm.fit(program, x, engine=SVI(k=2, beta=beta, kl="monte_carlo"), **settings).history
+    np.testing.assert_allclose(ours["elbo"], svi["elbo"], rtol=1e-5)
+    assert (np.abs(ours["objective"] - ours["elbo"])[0] > 1e-3) and ours["objective"][2] == ours["elbo"][2]
