@@ -23,6 +23,7 @@ class StatementHandlers(ABC):
     """
 
     library: ClassVar[Any]
+    looping: bool = False
 
     def __init__(self, size: int | None, data_size: int | None):
         self.size, self.data_size = size, data_size
@@ -47,6 +48,10 @@ class StatementHandlers(ABC):
 
     def sample(self, name: str, dist: Any, obs: Array | None, infer: Mapping[str, Any] | None) -> Array:
         return self.library.sample(name, dist, obs=obs, infer=dict(infer or {}))
+
+    @abstractmethod
+    def noise(self) -> Any:
+        """What `P.random` draws from."""
 
     def penalty(self, name: str, value: Array) -> None:  # noqa: B027  # it does nothing
         """Not part of the joint density, which is all that Pyro's and NumPyro's tools need."""

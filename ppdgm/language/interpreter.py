@@ -13,6 +13,7 @@ from typing import Any
 
 from ppdgm.errors import PpdgmError, ProgramError, explain
 from ppdgm.language import enumeration, mistakes
+from ppdgm.language.implicit import is_implicit, no_density
 from ppdgm.language.points import points
 from ppdgm.language.reader import Reader
 from ppdgm.language.vocabulary import UNSEEN, Array, Batch, Declarations, Vocabulary
@@ -138,7 +139,7 @@ class DirectInterpreter:
         self.apart = apart
         self.axes, self.enumerates = dict(axes or {}), axes is not None and not generate
         self.choose, self.generate = choose, generate
-        self.inside = False
+        self.inside, self.looping = False, False
         self.values: dict[str, Array] = {}
         self.log_prob: dict[str, Array] = {}
         self.dists: dict[str, Any] = {}
@@ -209,6 +210,9 @@ class DirectInterpreter:
             value = enumeration.all_values(name, dist, self.axes, self.reader.reshape)
             self.axes[name] = len(value)
             log_prob = self._score(name, dist, value)
+        elif is_implicit(dist):
+            self.values[name] = self.reader.broadcast(dist.mean, (*lead, *shape, *dist.event_shape))
+            return self.values[name]
         else:
             self._check_pathwise(name, dist)
             value, log_prob = self.reader.draw(dist, (*lead, *shape))
@@ -266,7 +270,12 @@ class DirectInterpreter:
         mistakes.check_penalty(name, tuple(value.shape)[len(self._lead(tuple(value.shape))) :], self.shape)
         self.penalties[name] = value
 
+    def noise(self) -> Any:
+        return self.reader.noise()
+
     def _score(self, name: str, dist: Any, value: Array) -> Array:
+        if is_implicit(dist):
+            raise no_density(name)
         if name in self.observed:
             return self.reader.observe(dist, value)
         found = mistakes.scored(name, dist, lambda: self.reader.log_prob(dist, value))

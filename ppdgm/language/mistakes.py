@@ -6,6 +6,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 from ppdgm.errors import NoMean, ProgramError, closest
+from ppdgm.language.wrapped import inner
 
 Shape = tuple[int, ...]
 INSIDE = "Draw it inside `with P.plate(…):`"
@@ -292,13 +293,6 @@ def check_moved(
         if name in known or type(inner(guide[name])).__name__ != "Delta" or (auto and is_real(dist)):
             continue
         raise NoMean(f"Site {name!r} is a function of an auxiliary draw, so its mean is not known.")
-
-
-def inner(dist: Any) -> Any:
-    """The distribution inside those that plates, masks and events put around it."""
-    while type(dist).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
-        dist = dist.base_dist
-    return dist
 
 
 def point_mass(name: str) -> ProgramError:

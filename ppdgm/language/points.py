@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ppdgm.errors import NoMean, ProgramError
-from ppdgm.language.mistakes import inner as inside
+from ppdgm.language.implicit import is_implicit
 from ppdgm.language.vocabulary import Array
+from ppdgm.language.wrapped import inner as inside
 
 #: class -> its most probable value, if the two libraries have no such formula, or break a tie in another way
 _MODES: dict[str, Callable[[Any], Array]] = {
@@ -39,6 +40,8 @@ def points(name: str, dist: Any, latent: bool) -> tuple[Array, Array]:
             return (mean := _mean(name, dist)), mean
         except NoMean as error:
             raise ProgramError(str(error)) from None
+    if is_implicit(dist):
+        raise NoMean(f"Site {name!r} is a draw without a density (P.implicit), so its mean is not known.")
     mean, own = _mean(name, dist), getattr(inside(dist), "mode_of", None)
     if own is not None:
         return mean, own()

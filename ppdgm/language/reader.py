@@ -50,6 +50,7 @@ class Reader(ABC):
     native: ClassVar[type]
     arrays: ClassVar[tuple[type, ...]]
     gradients: Gradients | None
+    noises: int = 0  #: how often the program took noise of its own
 
     @abstractmethod
     def has_pathwise(self, d: Any) -> bool:
@@ -66,6 +67,10 @@ class Reader(ABC):
     @abstractmethod
     def as_draw(self, d: Any, value: Array) -> Array:
         """A value in the type of a draw."""
+
+    @abstractmethod
+    def noise(self) -> Any:
+        """What `P.random` draws from: a key that is used once, or None for the library's generator."""
 
     def log_prob(self, d: Any, value: Array) -> Array:
         return d.log_prob(value)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from ppdgm.language import enumeration, mistakes
+from ppdgm.language.implicit import check_densities
 from ppdgm.language.interpreter import DirectInterpreter
 from ppdgm.language.points import point_masses
 from ppdgm.language.vocabulary import Array, Trace
@@ -20,6 +21,8 @@ def terms(guide: DirectInterpreter, model: DirectInterpreter, kl: bool) -> Trace
     P, reader, own = model.P, guide.reader, [n for n in model.axes if n not in guide.axes]
     latent = [n for n in model.dists if n not in model.observed and n not in own]
     mistakes.check_sites(list(guide.dists), latent)
+    check_densities(guide.dists, latent)
+    check_densities(model.dists, model.dists)
     local = [n for n in latent if n not in model.shared]
     for name in latent:  # with one row their shapes show nothing
         if (name in guide.shared) != (name in model.shared):

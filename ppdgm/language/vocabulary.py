@@ -16,6 +16,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self
 import numpy as np
 
 from ppdgm.errors import ProgramError, listed, nearest
+from ppdgm.language.implicit import no_density
+from ppdgm.language.masks import masked
 from ppdgm.specs.schedules import Schedule
 
 Array = Any  # a NumPy, torch or JAX array: the vocabulary is the same over each
@@ -126,19 +128,30 @@ class Random(Protocol):
         """Poisson(rate), as floating numbers; the rate broadcasts to the shape."""
         ...
 
+    def permutation(self, n: int) -> Array:
+        """The whole numbers below n, in random order."""
+        ...
+
     def draw(self, dist: Any, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
         """A draw of a native distribution, expanded to the batch shape, and its log-density; for a flow's base."""
         ...
 
 
 class Interpreter(Protocol):
-    """The object that gives meaning to the statements of a program."""
+    """The object that gives meaning to the statements of a program.
+
+    Attributes:
+        looping: whether the body of `P.repeat` is running.
+    """
+
+    looping: bool
 
     def plate(self, name: str, data: Array) -> AbstractContextManager[Any]: ...
     def sample(self, name: str, dist: Any, obs: Array | None, infer: Mapping[str, Any] | None) -> Array: ...
     def penalty(self, name: str, value: Array) -> None: ...
     def param(self, name: str, value: Array) -> Array: ...
     def deterministic(self, name: str, value: Array) -> Array: ...
+    def noise(self) -> Any: ...
 
 
 class Vocabulary:
@@ -178,14 +191,57 @@ class Vocabulary:
         """The data plate: draws inside it are independent for each row. `data` is [B, …]."""
         return self.interpreter.plate(name, data)
 
-    def sample(self, name: str, dist: Any, obs: Array | None = None, infer: Mapping[str, Any] | None = None) -> Array:
+    def sample(
+        self,
+        name: str,
+        dist: Any,
+        obs: Array | None = None,
+        infer: Mapping[str, Any] | None = None,
+        mask: Array | None = None,
+    ) -> Array:
         """A random variable: latent, or observed with value `obs`.
+
+        Rows of data where the `mask` [B] or [K, B] is False (or 0) are missing: their terms are 0, in training and in
+        every report, whatever `obs` has there.
 
         A latent with `infer={"enumerate": "parallel"}` takes all its values at once, along its own axis to the left of
         K. If the guide draws it, terms are averaged over it with its probabilities; if only the model draws it, it is
         summed out.
         """
+        if self.interpreter.looping:
+            raise _in_loop(f"P.sample({name!r}, …)")
+        if mask is not None and not isinstance(mask, Unseen):  # without the field, all rows are drawn
+            dist = masked(name, dist, obs, mask, self.xp)
         return self.interpreter.sample(name, dist, obs, infer)
+
+    @property
+    def random(self) -> Random:
+        """Noise outside a distribution, such as diffusion times or projections: `P.random.normal(shape)`, `uniform`,
+        `gumbel`, `permutation(n)`, …
+
+        Each call draws new numbers. Terms of the model and the guide may not depend on it in an evaluation.
+        """
+        if self.interpreter.looping:
+            raise _in_loop("P.random")
+        return self._random(self.interpreter.noise())
+
+    def _random(self, noise: Any) -> Random:
+        """Random numbers from what the interpreter gives: a key, or None for the library's own generator."""
+        raise NotImplementedError
+
+    def implicit(self, value: Array) -> Any:
+        """A draw without a density, as a distribution, such as a generator's output: `P.implicit(x).to_event(1)`.
+
+        Whatever asks for its log-probability is refused. Mohamed & Lakshminarayanan 2016, arXiv:1610.03483.
+        """
+        return self.distribution(
+            lambda _, shape: (self.xp.broadcast_to(value, shape), None),
+            _refuse,
+            (),
+            tuple(value.shape),
+            mean=lambda: value,
+            about={"implicit": True},
+        )
 
     def param(self, name: str) -> Array:
         """A declared parameter."""
@@ -315,8 +371,28 @@ class Vocabulary:
         lead = np.broadcast_shapes(*(tuple(a.shape[:-1]) for a in arrays))
         return self.xp.concat([self.xp.broadcast_to(a, (*lead, a.shape[-1])) for a in arrays], axis=-1)
 
-    def repeat(self, count: int, body: Callable[[Array], Array], x: Array) -> Array:
-        """body(body(… body(x))), `count` times; on JAX this is one loop, so that a long one compiles fast."""
+    def vjp(self, f: Callable[[Array], Array], x: Array) -> tuple[Array, Callable[[Array], Array]]:
+        """f(x), and the function v ↦ vᵀ ∂f/∂x, v of the shape of f(x). Both can be differentiated again.
+
+        If row i of f(x) depends only on row i of x, one call gives every row its own gradient: ∇ Σᵢ fᵢ for v = 1.
+        """
+        raise NotImplementedError
+
+    def repeat(self, count: int, body: Callable[[Any], Any], x: Any) -> Any:
+        """body(body(… body(x))), `count` times, x an array or a tuple of arrays.
+
+        On JAX this is one loop, so that a long one compiles fast. The body has no sites and no noise.
+        """
+
+        def inside(x: Any) -> Any:
+            outside, self.interpreter.looping = self.interpreter.looping, True
+            x = body(x)
+            self.interpreter.looping = outside
+            return x
+
+        return self._loop(count, inside, x)
+
+    def _loop(self, count: int, body: Callable[[Any], Any], x: Any) -> Any:
         raise NotImplementedError
 
     def foreign(self, module: Any, x: Array, event_ndim: int) -> Array:
@@ -339,6 +415,18 @@ class MixedPrecision(Vocabulary):
     def _wide(self, product: Callable[..., Array], x: Array, weight: Array, bias: Array, *how: Any) -> Array:
         narrow = lambda a: self.xp.astype(a, self.xp.bfloat16, copy=False)
         return self.xp.astype(product(narrow(x), narrow(weight), narrow(bias), *how), bias.dtype, copy=False)
+
+
+def _refuse(value: Array) -> Array:
+    """The log-probability of `P.implicit`."""
+    raise no_density()
+
+
+def _in_loop(word: str) -> ProgramError:
+    return ProgramError(
+        f"{word} is in the body of P.repeat, which only computes: on JAX it is read once, and each repetition would "
+        "get the same draw. Use P.scan for sites at each time, or draw before the loop."
+    )
 
 
 def _check_events(what: str, x: Array, event: tuple[int, ...]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpyro
 
 from ppdgm.backends.numpyro.vocabulary import JaxVocabulary
+from ppdgm.errors import ProgramError
 from ppdgm.language.handlers import StatementHandlers
 from ppdgm.language.vocabulary import Array
 from ppdgm.nets import check_libraries
@@ -27,6 +28,13 @@ class Handlers(StatementHandlers):
 
     def param(self, name: str, value: Array) -> Array:
         return numpyro.param(name, value)
+
+    def noise(self) -> Array:
+        if (key := numpyro.prng_key()) is None:
+            raise ProgramError(
+                "P.random: NumPyro has no key here. Run the model inside numpyro.handlers.seed(model, rng_seed=0)."
+            )
+        return key
 
 
 def bind(

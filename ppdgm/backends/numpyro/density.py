@@ -39,6 +39,9 @@ class JaxRandom:
     def poisson(self, rate: Array, shape: tuple[int, ...]) -> Array:
         return jax.random.poisson(self._next(), jnp.broadcast_to(rate, shape), shape).astype(self.dtype)
 
+    def permutation(self, n: int) -> Array:
+        return jax.random.permutation(self._next(), n)
+
     def draw(self, d: Any, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
         return draw(d, self._next(), batch_shape)
 

@@ -18,6 +18,7 @@ import numpyro
 
 from ppdgm.backends.numpyro.chains import nuts
 from ppdgm.backends.numpyro.keys import make_key
+from ppdgm.backends.numpyro.own_noise import noise_of_draws, noise_of_terms
 from ppdgm.backends.numpyro.pair import PairTracer
 from ppdgm.backends.numpyro.support import SUPPORTS
 from ppdgm.backends.numpyro.tracer import JaxStep, JaxTracer, select
@@ -165,20 +166,18 @@ class Runtime(AnyRuntime):
         return [replace(o, bounds=b) for o, b in zip(found, bounds, strict=True)]
 
     def noise(self, params: Any, data: Any, index: np.ndarray) -> str:
-        """What to do about random numbers from outside the sample sites; "" if none count.
-
-        A program that uses P has no key for any.
-        """
-        if not isinstance(self.tracer, PairTracer):
-            return ""
+        """What to do about random numbers from outside the sample sites; "" if none count."""
         rows = self.index(index)
-        return self.tracer.noise(params, select(self.tracer, data, rows), rows)
+        batch = select(self.tracer, data, rows)
+        if isinstance(self.tracer, PairTracer):
+            return self.tracer.noise(params, batch, rows)
+        return noise_of_terms(self.tracer, params, batch, len(index))
 
     def model_noise(self, params: Any, fields: Mapping[str, Any], size: int) -> str:
         """The same for draws from the model; for a plain pair, with its guide."""
-        if not isinstance(self.tracer, PairTracer):
-            return ""
-        return self.noise(params, self.fields(fields), np.arange(size))
+        if isinstance(self.tracer, PairTracer):
+            return self.noise(params, self.fields(fields), np.arange(size))
+        return noise_of_draws(self.tracer, params, self.fields(fields), size)
 
     def rehearse(
         self, engine: Any, params: Any, data: Any, b: int, plan: Any, data_size: int

@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from jax.typing import DTypeLike
 
 from ppdgm.backends.numpyro.convolution import conv2d, conv_transpose2d
-from ppdgm.backends.numpyro.density import Density, draw
+from ppdgm.backends.numpyro.density import Density, JaxRandom, draw
 from ppdgm.backends.numpyro.distributions import Distributions
 from ppdgm.backends.numpyro.foreign import apply_module
 from ppdgm.backends.numpyro.support import SUPPORTS, observe
@@ -77,7 +77,14 @@ class JaxVocabulary(Vocabulary):
     def one_hot(self, index: Array, size: int) -> Array:
         return jax.nn.one_hot(index, size, dtype=self._dtype)
 
-    def repeat(self, count: int, body: Callable[[Array], Array], x: Array) -> Array:
+    def _random(self, noise: Array) -> JaxRandom:
+        return JaxRandom(noise, self._dtype)
+
+    def vjp(self, f: Callable[[Array], Array], x: Array) -> tuple[Array, Callable[[Array], Array]]:
+        value, pull = jax.vjp(f, x)
+        return value, lambda v: pull(jnp.broadcast_to(v, value.shape).astype(value.dtype))[0]
+
+    def _loop(self, count: int, body: Callable[[Any], Any], x: Any) -> Any:
         return jax.lax.fori_loop(0, count, lambda _, x: body(x), x)
 
     def foreign(self, module: Any, x: Array, event_ndim: int) -> Array:
@@ -162,6 +169,12 @@ class JaxReader(Reader):
         key = jax.random.fold_in(self.key, self.draws)
         self.draws += 1
         return draw(d, key, shape)
+
+    def noise(self) -> Array:
+        key = jax.random.key(0) if self.key is None else jax.random.fold_in(self.key, self.draws)
+        self.draws += 1
+        self.noises += 1
+        return key
 
     def has_pathwise(self, d: Any) -> bool:
         return bool(d.has_rsample)

@@ -35,6 +35,9 @@ class Handlers(StatementHandlers):
         read = effectful(type="param")(lambda *args, **kwargs: value)
         return read(name, constraint=dist.constraints.real, event_dim=None, name=name)
 
+    def noise(self) -> None:
+        return None
+
 
 class Parameters(torch.nn.Module):
     """Arrays under dotted names, as nested modules."""

@@ -35,6 +35,9 @@ class TorchRandom:
     def poisson(self, rate: Array, shape: tuple[int, ...]) -> Array:
         return torch.poisson(torch.broadcast_to(rate, shape).contiguous())
 
+    def permutation(self, n: int) -> Array:
+        return torch.randperm(n, device=self.like.get("device"))
+
     def draw(self, d: Any, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
         return draw(d, batch_shape)
 

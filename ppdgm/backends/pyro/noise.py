@@ -12,8 +12,8 @@ import torch
 from ppdgm.language.vocabulary import Array
 
 REMEDY = (
-    "The program draws from torch's, NumPy's or Python's generator. Evaluation switches off torch.nn.Dropout and "
-    "F.dropout(x, p, training=self.training), but F.dropout(x, p) is always on."
+    "The program uses P.random, or draws from torch's, NumPy's or Python's generator. Evaluation switches off "
+    "torch.nn.Dropout and F.dropout(x, p, training=self.training), but F.dropout(x, p) is always on."
 )
 
 

@@ -25,6 +25,7 @@ from ppdgm.language import enumeration, mistakes, pair_mistakes
 from ppdgm.language.points import log_normal_mean, points
 from ppdgm.language.reader import Gradients
 from ppdgm.language.vocabulary import Array, Batch
+from ppdgm.language.wrapped import inner
 
 
 class SiteRecorder(Messenger):
@@ -152,7 +153,7 @@ class SiteRecorder(Messenger):
     def _log_normal(self, name: str, told: Array) -> Array | None:
         """The mean of exp(u), where u is AutoNormal's normal auxiliary draw for a positive latent; else None."""
         under = self.sites.get(f"{name}_unconstrained")
-        if under is None or not under.auxiliary or not isinstance(base := mistakes.inner(under.fn), Normal):
+        if under is None or not under.auxiliary or not isinstance(base := inner(under.fn), Normal):
             return None
         if under.value.shape != told.shape or not torch.equal(under.value.exp(), told):
             return None

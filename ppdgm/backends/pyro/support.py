@@ -59,9 +59,33 @@ confine = SUPPORTS.confine
 
 def observe(d: Any, value: Array, log_prob: Callable[[Any, Array], Array]) -> Array:
     """log p of data: −∞ outside a support that has parameters. Outside any other, a row was refused before."""
+    value = _filled(d, value)
     found = log_prob(_unchecked(d) if d._validate_args else d, value)
     there = SUPPORTS.inside(d, value, _between)
     return found if there is None else torch.where(there, found, -torch.inf)
+
+
+def _filled(d: Any, value: Array) -> Array:
+    """Data in which masked values are some point of the support: the gradient of 0 · log p(NaN) would be NaN."""
+    if isinstance(d, dist.MaskedDistribution) and isinstance(d._mask, torch.Tensor):
+        mask = d._mask.reshape(*d._mask.shape, *(1,) * len(d.event_shape))
+        return torch.where(mask, value, _point_of(d, value))
+    return _filled(d.base_dist, value) if isinstance(d, torch.distributions.Independent) else value
+
+
+def _point_of(d: Any, value: Array) -> Array:
+    """A point of a distribution's support, of the shape of an event."""
+    zeros = lambda shape: torch.zeros(shape, dtype=value.dtype, device=value.device)
+    try:
+        support = d.support
+        if not support.is_discrete:
+            to = torch.distributions.transform_to(support)
+            return to(zeros(to.inverse_shape(d.event_shape)))
+    except SUPPORTS.unknown:
+        return zeros(d.event_shape)
+    if support is constraints.one_hot:
+        return torch.eye(d.event_shape[-1], dtype=value.dtype, device=value.device)[0]
+    return zeros(d.event_shape) + getattr(SUPPORTS.of_each(support), "lower_bound", 0)
 
 
 def _between(d: Any, value: Array) -> Array | None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch.distributions import Distribution, kl_divergence
 
-from ppdgm.backends.pyro.density import Density, draw
+from ppdgm.backends.pyro.density import Density, TorchRandom, draw
 from ppdgm.backends.pyro.distributions import DISTRIBUTIONS
 from ppdgm.backends.pyro.noise import GeneratorWatch
 from ppdgm.backends.pyro.support import SUPPORTS, observe
@@ -81,7 +81,14 @@ class TorchVocabulary(Vocabulary):
     def one_hot(self, index: Array, size: int) -> Array:
         return F.one_hot(index.long(), size).to(**self._like)
 
-    def repeat(self, count: int, body: Callable[[Array], Array], x: Array) -> Array:
+    def _random(self, noise: None) -> TorchRandom:
+        return TorchRandom(self._like)
+
+    def vjp(self, f: Callable[[Array], Array], x: Array) -> tuple[Array, Callable[[Array], Array]]:
+        value, pull = torch.func.vjp(f, x)
+        return value, lambda v: pull(v.to(value.dtype).expand(value.shape))[0]
+
+    def _loop(self, count: int, body: Callable[[Any], Any], x: Any) -> Any:
         for _ in range(count):
             x = body(x)
         return x
@@ -191,6 +198,9 @@ class TorchReader(Reader):
         found = draw(d, shape)
         self.watch.drawn()
         return found
+
+    def noise(self) -> None:
+        self.noises += 1
 
     def has_pathwise(self, d: Any) -> bool:
         return has_pathwise(d)

@@ -1,0 +1,49 @@
+"""Noise that a program takes by `P.random`: whether the terms of its sites, or its draws, depend on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from ppdgm.backends.numpyro.noise import moved_by_key
+from ppdgm.backends.numpyro.tracer import JaxTracer
+from ppdgm.errors import PpdgmError
+from ppdgm.language import questions
+from ppdgm.language.vocabulary import UNSEEN, Array, Batch
+
+REMEDY = "The program uses P.random."
+
+
+def noise_of_terms(tracer: JaxTracer, params: Any, batch: Batch, size: int) -> str:
+    """What to do about it; "" if no term of guide and model depends on it, at the same latents."""
+    ask = tracer.ask(params, jax.random.key(0), batch, size)
+    values = jax.eval_shape(lambda: questions.trace(ask, 1).values)
+    if not ask.reader.noises:
+        return ""
+    given = {n: jax.numpy.zeros(v.shape, v.dtype) for n, v in values.items()}
+
+    def terms(key: Array) -> dict[str, Array]:
+        found = questions.trace(tracer.ask(params, key, batch, size), 1, given)
+        return {f"{i}{n}": v for i, part in enumerate(found[1:5]) for n, v in part.items()}
+
+    return _remedy(terms)
+
+
+def noise_of_draws(tracer: JaxTracer, params: Any, fields: Mapping[str, Array | None], size: int) -> str:
+    """The same of draws from the model, at the same latents."""
+    batch = {n: UNSEEN if v is None else v for n, v in fields.items()}
+    ask = tracer.ask(params, jax.random.key(0), batch, size)
+    latents = jax.eval_shape(lambda: questions.prior(ask, False)[0])
+    if not ask.reader.noises:
+        return ""
+    given = {n: jax.numpy.zeros(v.shape, v.dtype) for n, v in latents.items()}
+    return _remedy(lambda key: questions.prior(tracer.ask(params, key, batch, size), True, given, True)[1])
+
+
+def _remedy(run: Any) -> str:
+    try:
+        return REMEDY if moved_by_key(run) else ""
+    except (PpdgmError, NotImplementedError):  # only its own draws can be scored, as for a one-way flow
+        return REMEDY

@@ -1,0 +1,36 @@
+"""Data that are missing: which rows of an observed site have a term."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ppdgm.errors import ProgramError
+
+Array = Any  # the vocabulary imports this file
+
+
+def masked(name: str, dist: Any, obs: Array | None, mask: Array, xp: Any) -> Any:
+    """The distribution with log p = 0 for the rows that have no data.
+
+    Args:
+        name: of the site.
+        dist: its distribution.
+        obs: its data.
+        mask: [B] or [K, B], True or 1 for rows that have data, False or 0 for others.
+        xp: array-API namespace.
+
+    Raises:
+        ProgramError: the site is latent, or the mask is not one of rows.
+    """
+    if obs is None:
+        raise ProgramError(
+            f"Site {name!r}: mask= is for data that are missing, but the site has no obs=. A latent is drawn for each "
+            "row; mask the sites that depend on it."
+        )
+    shape = tuple(getattr(mask, "shape", ()))
+    if not 1 <= len(shape) <= 2:
+        raise ProgramError(
+            f"Site {name!r}: got a mask of shape {shape}, expected [B] or [K, B], one boolean for each row. For single "
+            "numbers of a row, mask the distribution: P.dist.Normal(…).mask(m).to_event(1)."
+        )
+    return dist.mask(mask if xp.isdtype(mask.dtype, "bool") else mask != 0)  # fields of booleans come as numbers

@@ -1,0 +1,12 @@
+"""Distributions that are wrapped in others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def inner(dist: Any) -> Any:
+    """The distribution inside those that plates, masks and events put around it."""
+    while type(dist).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
+        dist = dist.base_dist
+    return dist
