@@ -21,6 +21,8 @@ from ppdgm.language.masks import masked
 from ppdgm.specs.schedules import Schedule
 
 Array = Any  # a NumPy, torch or JAX array: the vocabulary is the same over each
+Dist = Any  # a distribution of torch, Pyro or NumPyro
+Namespace = Any  # the array API's functions over torch or JAX
 Batch = Mapping[str, Array]
 Support = str | tuple[int, int]
 Init = Callable[[np.random.Generator, tuple[int, ...], Mapping[str, np.ndarray] | None], np.ndarray]
