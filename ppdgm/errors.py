@@ -166,7 +166,7 @@ _SHAPES = (
 )
 _HINTS = (  # (pattern of "Type: text", what to do)
     (
-        r"\bUnseen\b",
+        r"\bUnseen\b|a field that is not given$",
         "The model computes with data that were not given. Give them: given={{name: array}}, or with `ppdgm sample` "
         "--given name=7 or --given arrays.npz.",
     ),

@@ -16,7 +16,8 @@ from ppdgm.language import enumeration, mistakes
 from ppdgm.language.implicit import is_implicit, no_density
 from ppdgm.language.points import points
 from ppdgm.language.reader import Reader
-from ppdgm.language.vocabulary import UNSEEN, Array, Batch, Declarations, Vocabulary
+from ppdgm.language.unseen import Unseen, is_given
+from ppdgm.language.vocabulary import Array, Batch, Declarations, Vocabulary
 
 
 class Ask:
@@ -157,11 +158,11 @@ class DirectInterpreter:
                 f"Plate {name!r} is inside another plate. A program has only the data plate. Declare inner dimensions "
                 "with .to_event(n)."
             )
-        if data is not UNSEEN and not getattr(data, "shape", ()):
+        if not isinstance(data, Unseen) and not getattr(data, "shape", ()):
             raise ProgramError(
                 f"Plate {name!r}: got {data!r}, expected the data themselves, [B, …]: P.plate({name!r}, x)."
             )
-        if data is not UNSEEN and data.shape[0] != self.shape[1]:
+        if is_given(data) and data.shape[0] != self.shape[1]:
             raise ProgramError(
                 f"Plate {name!r}: got data of {data.shape[0]} rows, expected {self.shape[1]}, the rows of the "
                 "minibatch that model and guide receive."
@@ -222,7 +223,7 @@ class DirectInterpreter:
 
     def _is_given(self, obs: Array | None, dist: Any) -> bool:
         """Whether a site is observed at given data or values computed from them: not at a constant or a draw."""
-        if self.holds is None or obs is None or obs is UNSEEN:
+        if self.holds is None or obs is None or isinstance(obs, Unseen):
             return False
         return any(obs is data for data in self.holds) or obs.ndim > len(dist.event_shape)
 

@@ -8,7 +8,8 @@ from ppdgm.language import enumeration, mistakes
 from ppdgm.language.interpreter import Ask
 from ppdgm.language.supports import Seen
 from ppdgm.language.terms import terms
-from ppdgm.language.vocabulary import UNSEEN, Array, Trace
+from ppdgm.language.unseen import is_given
+from ppdgm.language.vocabulary import Array, Trace
 
 Sites = dict[str, Array]
 Given = Mapping[str, Array] | None
@@ -152,7 +153,7 @@ def prior(ask: Ask, mean: bool, given: Given = None, apart: bool = False) -> tup
     Raises:
         ProgramError: a site that is held has one before it that is drawn, and is not known to be `apart` from it.
     """
-    holds = None if given is None else tuple(v for v in ask.data.values() if v is not UNSEEN)
+    holds = None if given is None else tuple(v for v in ask.data.values() if is_given(v))
     run = ask.run("model", given=given, generate=True, holds=holds, apart=apart)
     latents = {n: v for n, v in run.values.items() if n in run.dists and n not in run.observed}
     scores = {n: run.log_prob[n] for n in run.held}

@@ -13,6 +13,7 @@ from ppdgm.language.reader import Gradients
 from ppdgm.language.supports import Observed, Supports
 from ppdgm.language.terms import split
 from ppdgm.language.tracer import Noise, Params, Tracer
+from ppdgm.language.unseen import is_given
 from ppdgm.language.vocabulary import Array, Trace
 
 Arrays = Mapping[str, np.ndarray]
@@ -216,9 +217,9 @@ class Runtime(ABC):
         return np.all(found, axis=-1)
 
     def fields(self, fields: Mapping[str, Any]) -> dict[str, Array | None]:
-        """Data on the device; None for fields that are not given."""
-        native = self.put({n: v for n, v in fields.items() if v is not None})
-        return {n: native.get(n) for n in fields}
+        """Data on the device; `Unseen` or None for fields that are not given."""
+        native = self.put({n: v for n, v in fields.items() if is_given(v)})
+        return {n: native.get(n, v) for n, v in fields.items()}
 
 
 def traced(

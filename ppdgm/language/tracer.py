@@ -12,7 +12,8 @@ from ppdgm.language.interpreter import Ask
 from ppdgm.language.questions import Given, Sites
 from ppdgm.language.reader import Gradients, Reader
 from ppdgm.language.supports import Seen
-from ppdgm.language.vocabulary import UNSEEN, Array, Batch, Trace, Vocabulary
+from ppdgm.language.unseen import Unseen, is_given
+from ppdgm.language.vocabulary import Array, Batch, Trace, Vocabulary
 from ppdgm.specs.schedules import Schedule
 
 Params = Mapping[str, Array]
@@ -103,7 +104,7 @@ class Tracer(ABC):
         """Latents and observed sites drawn from the model, [1, size, *event], and the log p of sites that are held.
 
         Args:
-            fields: data, or None for a field that is not given.
+            fields: data, or `Unseen` (or None) for a field that is not given.
             mean: whether observed sites are at their means.
             given, apart: sites that are held, or None for none, not even observed ones; see `questions.prior`.
         """
@@ -138,6 +139,12 @@ class Tracer(ABC):
     def ask(self, params: Params, noise: Noise, batch: Batch, size: int, gradients: Gradients | None = None) -> Ask:
         """What runs the program's functions at these parameters and data."""
         raise UnsupportedByBackend(pair_mistakes.NO_FUNCTIONS)
+
+
+def sized(fields: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """Fields of B rows, with `Unseen` for those that are not given."""
+    blank = lambda v: (Unseen() if v is None else v).sized(size) if not is_given(v) else v
+    return {n: blank(v) for n, v in fields.items()}
 
 
 class ProgramTracer(Tracer):
@@ -202,8 +209,7 @@ class ProgramTracer(Tracer):
         given: Given = None,
         apart: bool = False,
     ) -> tuple[Sites, Sites, Sites]:
-        batch = {n: UNSEEN if v is None else v for n, v in fields.items()}
-        return questions.prior(self.ask(params, noise, batch, size), mean, given, apart)
+        return questions.prior(self.ask(params, noise, sized(fields, size), size), mean, given, apart)
 
     def guide(self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array]) -> Sites:
         return questions.guide(self.ask(params, None, batch, index.shape[0]), given)

@@ -18,6 +18,7 @@ import numpy as np
 from ppdgm.errors import ProgramError, listed, nearest
 from ppdgm.language.implicit import no_density
 from ppdgm.language.masks import masked
+from ppdgm.language.unseen import Unseen
 from ppdgm.specs.schedules import Schedule
 
 Array = Any  # a NumPy, torch or JAX array: the vocabulary is the same over each
@@ -29,22 +30,6 @@ Init = Callable[[np.random.Generator, tuple[int, ...], Mapping[str, np.ndarray] 
 
 
 _NAMESPACES = (("xp", "linalg"), ("xp", "fft"))
-
-
-class Unseen:
-    """A field that is not given. `plate` and `obs=` take it; anything that computes with it fails."""
-
-    def __repr__(self) -> str:
-        return "a field that is not given"
-
-    def _refuse(self, *_: Any) -> Any:
-        raise TypeError("the program computes with a field that is not given")
-
-    __eq__ = __ne__ = __bool__ = __len__ = _refuse  # without this, Python would give an answer
-    __hash__ = None  # type: ignore[assignment]  # an object without equality has no hash
-
-
-UNSEEN: Any = Unseen()  #: the value of a field whose data the model generates
 
 
 @dataclass(frozen=True)

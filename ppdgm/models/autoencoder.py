@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ppdgm.errors import ProgramError
-from ppdgm.language.vocabulary import UNSEEN, Array, Batch, Vocabulary
+from ppdgm.language.unseen import is_given
+from ppdgm.language.vocabulary import Array, Batch, Vocabulary
 from ppdgm.models.likelihoods import Bernoulli, Likelihood
 from ppdgm.models.vae import as_shape
 from ppdgm.nets import MLP, Net
@@ -39,7 +40,7 @@ class Autoencoder(Program):
         context.net("encoder", self.encoder, self.event_shape, code)
 
     def model(self, P: Vocabulary, x: Array) -> Any:
-        if x is None or x is UNSEEN:
+        if not is_given(x):
             raise ProgramError(
                 "An Autoencoder has no prior over its codes, so no data can be drawn from it. It encodes and "
                 "reconstructs data; to draw new data, train a VAE."

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ppdgm.errors import DataError, ProgramError
-from ppdgm.language.vocabulary import UNSEEN, Array, Vocabulary
+from ppdgm.language.unseen import is_given
+from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.likelihoods import refuse
 from ppdgm.nets import ConvEncoder, Net
 from ppdgm.nets.base import flatten
@@ -37,7 +38,7 @@ def one_hot_categorical(P: Vocabulary, log_probs: Array) -> Any:
 
 def as_one_hot(P: Vocabulary, label: Array, classes: int) -> Array:
     """Labels [B] as unit vectors [B, C]; −1, which means a missing label, as zeros."""
-    if label is None or label is UNSEEN:
+    if not is_given(label):
         raise ProgramError(
             "The program is conditional on 'label', which is not given. Give the classes: fit.sample(10, "
             "given={'label': range(10)}); on the command line, ppdgm sample --given label=7, or a file."

@@ -11,7 +11,8 @@ from ppdgm.backends.numpyro.noise import moved_by_key
 from ppdgm.backends.numpyro.tracer import JaxTracer
 from ppdgm.errors import PpdgmError
 from ppdgm.language import questions
-from ppdgm.language.vocabulary import UNSEEN, Array, Batch
+from ppdgm.language.tracer import sized
+from ppdgm.language.vocabulary import Array, Batch
 
 REMEDY = "The program uses P.random."
 
@@ -33,7 +34,7 @@ def noise_of_terms(tracer: JaxTracer, params: Any, batch: Batch, size: int) -> s
 
 def noise_of_draws(tracer: JaxTracer, params: Any, fields: Mapping[str, Array | None], size: int) -> str:
     """The same of draws from the model, at the same latents."""
-    batch = {n: UNSEEN if v is None else v for n, v in fields.items()}
+    batch = sized(fields, size)
     ask = tracer.ask(params, jax.random.key(0), batch, size)
     latents = jax.eval_shape(lambda: questions.prior(ask, False)[0])
     if not ask.reader.noises:

@@ -28,6 +28,7 @@ from ppdgm.language.runtime import Runtime as AnyRuntime
 from ppdgm.language.step import check_found
 from ppdgm.language.supports import Observed, Supports
 from ppdgm.language.tracer import Params
+from ppdgm.language.unseen import Unseen
 from ppdgm.language.vocabulary import Array, Trace
 
 if version("jaxlib") == "0.10.2":  # pip does not install it with ppdgm, but a user may install it later
@@ -37,6 +38,9 @@ if version("jaxlib") == "0.10.2":  # pip does not install it with ppdgm, but a u
         RuntimeWarning,
         stacklevel=2,
     )
+
+# What stands for a field without data has no arrays; compiled functions depend on its shape.
+jax.tree_util.register_pytree_node(Unseen, lambda u: ((), (u.event, u.size)), lambda known, _: Unseen(*known))
 
 
 def find_device(name: str) -> Any:

@@ -18,8 +18,8 @@ from ppdgm.language.interpreter import Ask
 from ppdgm.language.questions import Sites
 from ppdgm.language.reader import Gradients
 from ppdgm.language.step import Density, Step
-from ppdgm.language.tracer import Params, ProgramTracer, Tracer
-from ppdgm.language.vocabulary import UNSEEN, Array, Batch, Trace, Vocabulary
+from ppdgm.language.tracer import Params, ProgramTracer, Tracer, sized
+from ppdgm.language.vocabulary import Array, Batch, Trace, Vocabulary
 from ppdgm.nets import ForeignNet, check_libraries
 
 
@@ -92,8 +92,8 @@ class TorchTracer(ProgramTracer):
         questions.prior(self._watching(params, fields, size, watch), False)
 
     def _watching(self, params: Params, fields: Mapping[str, Any], size: int, watch: GeneratorWatch | None) -> Ask:
-        batch = {n: UNSEEN if v is None else v for n, v in fields.items()}
-        return Ask(self.program, self.declared, self.words, TorchReader(watch=watch), params, batch, size, self.stop)
+        reader, batch = TorchReader(watch=watch), sized(fields, size)
+        return Ask(self.program, self.declared, self.words, reader, params, batch, size, self.stop)
 
     def model_twice(self, params: Params, fields: Mapping[str, Any], size: int) -> list[Sites]:
         """Two runs of the model at the same latents: the means of observed sites, and log p of the latents."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from ppdgm.data import Classes
 from ppdgm.errors import DataError, PpdgmError, ProgramError, nearest
+from ppdgm.language.unseen import Unseen, is_given
 
 Arrays = Mapping[str, np.ndarray]
 OTHER_DRAWS = 4  # of the sites before one that is held
@@ -25,23 +26,25 @@ class Conditions:
     """The given values, in the form that a runtime takes.
 
     Attributes:
-        fields: data of the model's arguments, [n, …], or None.
+        fields: data of the model's arguments, [n, …], or `Unseen`.
         sites: values of sites, [1, n, *event].
         apart: whether there are sites before them that are drawn, and on which they do not depend.
     """
 
-    fields: dict[str, np.ndarray | None]
+    fields: dict[str, Any]
     sites: dict[str, np.ndarray]
     apart: bool = False
 
 
-def conditions(program: Any, runtime: Any, params: Any, fields: Iterable[str], given: Arrays, n: int) -> Conditions:
+def conditions(
+    program: Any, runtime: Any, params: Any, fields: Mapping[str, Unseen], given: Arrays, n: int
+) -> Conditions:
     """Find out what each name in `given` is in the model: an argument or a site.
 
     Args:
         program: a Program.
         runtime, params: of the program, with its parameters.
-        fields: names of the data's fields.
+        fields: the data's fields without their data.
         given: arrays [n, …] by name.
         n: number of rows to draw.
 
@@ -55,7 +58,7 @@ def conditions(program: Any, runtime: Any, params: Any, fields: Iterable[str], g
         raise DataError(
             f"given: site {both[0]!r} is given twice: directly, and through {', '.join(fixing)}. Give only one of them."
         )
-    arguments = {name: given.get(name) if name not in fixing else None for name in fields}
+    arguments = {name: given.get(name, blank) if name not in fixing else blank for name, blank in fields.items()}
     values = {n: v for n, v in given.items() if n not in arguments and n not in fixing} | fixed
     known, _ = runtime.sites(params, _rows(arguments, 2), None, 2) if values else ({}, [])
     sites = {name: _as_site(name, value, known, arguments, n) for name, value in values.items()}
@@ -68,8 +71,8 @@ def conditions(program: Any, runtime: Any, params: Any, fields: Iterable[str], g
             raise
         held = _held(runtime, params, found)
     for name in given:
-        if arguments.get(name) is not None:
-            _check_read(runtime, params, found, name, held)
+        if is_given(arguments.get(name)):
+            _check_read(runtime, params, replace(found, fields={**found.fields, name: fields[name]}), name, held)
     return found
 
 
@@ -114,9 +117,10 @@ def check_possible(scores: Arrays) -> None:
             raise DataError(f"given: the value of site {name!r} in row {int(np.argmax(bad))} {what}.")
 
 
-def _rows(arguments: Mapping[str, np.ndarray | None], count: int) -> dict[str, np.ndarray | None]:
+def _rows(arguments: Mapping[str, Any], count: int) -> dict[str, Any]:
     """The first and the last of the given rows."""
-    return {n: v if v is None else v[np.linspace(0, len(v) - 1, count).astype(int)] for n, v in arguments.items()}
+    at = lambda v: v[np.linspace(0, len(v) - 1, count).astype(int)]
+    return {n: at(v) if is_given(v) else v for n, v in arguments.items()}
 
 
 def _as_site(name: str, value: np.ndarray, known: Mapping[str, Any], fields: Iterable[str], n: int) -> np.ndarray:
@@ -137,10 +141,10 @@ def _as_site(name: str, value: np.ndarray, known: Mapping[str, Any], fields: Ite
     return np.asarray(value, dtype)[None]
 
 
-def _check_read(runtime: Any, params: Any, found: Conditions, name: str, held: list[str]) -> None:
-    """Refuse an argument that the model neither computes with nor observes."""
+def _check_read(runtime: Any, params: Any, without: Conditions, name: str, held: list[str]) -> None:
+    """Refuse an argument that the model neither computes with nor observes; `without` does not have it."""
     try:
-        still = _held(runtime, params, replace(found, fields={**found.fields, name: None}))
+        still = _held(runtime, params, without)
     except PpdgmError:  # it computes with the field
         return
     if set(still) == set(held):

@@ -14,6 +14,7 @@ from ppdgm.data import take
 from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.errors import PpdgmError, ProgramError, out_of_memory, require
 from ppdgm.inference.inputs.feed import Feed
+from ppdgm.language.unseen import blanks
 from ppdgm.language.vocabulary import Array, Trace
 from ppdgm.program import PlainPair
 
@@ -72,6 +73,13 @@ class Evaluator:
     def fields(self) -> tuple[str, ...]:
         """Names of the data's fields."""
         return tuple(self.feed.fields)
+
+    @property
+    def blank(self) -> dict[str, Any]:
+        """The fields without their data, with the shapes of their rows; nothing for a plain pair, which needs data."""
+        if isinstance(self.runtime.tracer.program, PlainPair):
+            return dict.fromkeys(self.fields)
+        return dict(blanks({n: v.shape[1:] for n, v in self.feed.fields.items()}))
 
     @cached_property
     def dtype(self) -> str:
@@ -205,7 +213,7 @@ class Evaluator:
 
         The fields that the model conditions on are those of `rows_for(size, seed)`.
         """
-        names, given = dict.fromkeys(self.fields), {}
+        names, given = self.blank, {}
         if self.conditions:
             given = {n: v for n, v in self.rows_for(size, seed).items() if n in self.conditions}
         latents, observed = self.runtime.prior(self.params, names | given, size, seed, mean)
@@ -237,12 +245,13 @@ class Evaluator:
         sites, needed = {}, []
         for name in self.fields:
             try:
-                without = held({**rows, name: None})
+                without = held({**rows, name: self.blank[name]})
             except PpdgmError:  # it computes with the field
                 needed.append(name)
                 continue
-            if own := [n for n in every if n not in without]:
-                sites[name] = own[0]
+            own = [n for n in every if n not in without]
+            if len(own) == 1 or name in own:  # several may draw parts of it, as of a sequence
+                sites[name] = name if name in own else own[0]
         return sites, tuple(needed), tuple(n for n in every if n not in latents and n not in sites.values())
 
     def _named(self) -> dict[str, str]:
@@ -254,7 +263,7 @@ class Evaluator:
 
     def _needed(self) -> tuple[str, ...]:
         try:
-            self.runtime.prior(self.params, dict.fromkeys(self.fields), 1, 0, False)
+            self.runtime.prior(self.params, self.blank, 1, 0, False)
         except PpdgmError:
             return tuple(n for n in self.fields if n not in self._named())
         return ()

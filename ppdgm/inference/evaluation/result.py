@@ -50,6 +50,7 @@ from ppdgm.inference.runs.layout import as_path, check_free
 from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.inference.runs.settings import Training
 from ppdgm.language.pair_mistakes import NO_ROWS
+from ppdgm.language.unseen import blanks, is_given, shapes_known
 from ppdgm.program import PlainPair, Program, check_program
 from ppdgm.registry import INSTALL
 from ppdgm.registry import backend as load_backend
@@ -66,7 +67,7 @@ class Fit(Diagnosable):
         backend, device: where evaluations run.
         engine: the engine that trained it, or None.
         history: arrays: "step", the engine's metrics per step in nats per row, "validation_step", "validation_elbo".
-        info: facts of the run: "steps" taken, "skipped" ones, "compile", "data_size", "fields".
+        info: facts of the run: "steps" taken, "skipped" ones, "compile", "data_size", "fields", "shapes" of their rows.
         stopped: why training ended: "done", "early stopping", "interrupted", "callback", "not finite",
             "diverged" (the ELBO ended far below where it began), "failed"; "running" for a checkpoint of a run that
             didn't end.
@@ -211,16 +212,17 @@ class Fit(Diagnosable):
                 raise DataError(f"given: got {count} rows of {name!r}, expected {n}, one for each row, or one number.")
         if isinstance(self.program, PlainPair):
             return single(leave(self.codings, self._pair_draws(rows, mean).draw(n, seed), fields, units))
+        blank = blanks(shapes_known(self.program, dict.fromkeys(fields) | self.info.get("shapes", {})))
         if not rows:
-            check_quiet_model(self._runtime, self._native, dict.fromkeys(fields), 2)
-            observed = self._runtime.prior(self._native, dict.fromkeys(fields), n, seed, mean)[1]
+            check_quiet_model(self._runtime, self._native, blank, 2)
+            observed = self._runtime.prior(self._native, blank, n, seed, mean)[1]
             return single(leave(self.codings, {name: v[0] for name, v in observed.items()}, fields, units))
         check_texts(rows, fields, self.codings)
         known = as_fields(enter(self.codings, rows), dtype_of(self.params))
         with suppress(KeyError):  # fields that are to be drawn
             self.program.check({n: v for n, v in known.items() if n in fields})
-        found = conditions(self.program, self._runtime, self._native, fields, known, n)
-        few = {name: v if v is None else v[[0, -1]] for name, v in found.fields.items()}
+        found = conditions(self.program, self._runtime, self._native, blank, known, n)
+        few = {name: v[[0, -1]] if is_given(v) else v for name, v in found.fields.items()}
         check_quiet_model(self._runtime, self._native, few, 2)
         _, observed, scores = self._runtime.conditioned(
             self._native, found.fields, found.sites, n, seed, mean, found.apart
@@ -354,7 +356,7 @@ def load(
         device=device,
         engine=recipe.engine,
         history=group(arrays, "history"),
-        info={n: page[n] for n in ("data_size", "fields", "fingerprint", "compile") if n in page}
+        info={n: page[n] for n in ("data_size", "fields", "shapes", "fingerprint", "compile") if n in page}
         | {"steps": page["step"], "skipped": len(page["skipped"])},
         stopped=page["stopped"],
         training=recipe.training,

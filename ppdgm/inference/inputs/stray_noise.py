@@ -39,7 +39,7 @@ def check_quiet_model(runtime: Any, params: Any, fields: Mapping[str, Any], size
 
     Args:
         runtime, params: of the program.
-        fields: fields that the model computes with, `size` rows each, or None.
+        fields: fields that the model computes with, `size` rows each, or `Unseen`.
         size: number of rows in the run of the model that is checked.
 
     Raises:

@@ -106,6 +106,7 @@ class Page(_Record):
     steps: Count | None = None
     data_size: Annotated[int, Field(ge=1, le=2**63)] | None = None
     fields: Annotated[list[str], Field(min_length=1)] | None = None
+    shapes: dict[str, list[Count]] | None = None
     fingerprint: str | None = None
     compile: bool | None = None
     in_a_row: Count = 0

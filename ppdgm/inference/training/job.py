@@ -149,6 +149,8 @@ class Job:
         facts: dict[str, Any] = {"data_size": self.feed.size, "fields": sorted(self.fields)}
         if isinstance(self.recipe.program, PlainPair):
             facts["rows"] = rows_of(self.fields)
+        else:
+            facts["shapes"] = {n: list(v.shape[1:]) for n, v in self.fields.items()}
         if out is not None or self.runtime.tracer.batch_size is not None:
             facts["fingerprint"] = fingerprint(self.fields)
         if saved:
