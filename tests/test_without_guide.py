@@ -1,7 +1,9 @@
 """Programs and pairs without a guide: nothing is left to draw, and the bound is log p(x), "exact"."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,3 +167,15 @@ def test_draws_that_are_all_alike_are_not_exact(program, backend):
         assert "(exact)" not in str(fit.diagnose(X[:3], parts=("likelihood",), k=4))
     else:
         assert "with z at a point" in str(found)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_program_in_contributing(backend):
+    """Its text runs as it stands, and its ELBO is the closed form, "exact"."""
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    names = {"Program": Program}
+    exec(re.search(r"```python\n(class TwoNormals.*?)```", text, re.S)[1], names)
+    fit = ppdgm.fit(names["TwoNormals"](), X, backend=backend, steps=5, progress=False, compile=False)
+    found = fit.elbo(X)
+    exact = logsumexp(norm.logpdf(X, fit.params["loc"]), axis=1) - np.log(2)
+    assert found.mean == pytest.approx(exact.mean(), abs=1e-5) and "exact" in str(found)
