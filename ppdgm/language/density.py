@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from ppdgm.language.vocabulary import Array, Support
+from ppdgm.language.vocabulary import Array, Dist, Namespace, Random, Support
+
+if TYPE_CHECKING:
+    from ppdgm.language.native import Constraint
 
 _NAMED = ("real", "positive", "unit_interval", "boolean", "nonnegative_integer")
 
@@ -20,16 +23,16 @@ class WrittenDensity:
         shape_type: of shapes there.
     """
 
-    xp: ClassVar[Any]
+    xp: ClassVar[Namespace]
     constraints: ClassVar[Any]
     shape_type: ClassVar[type] = tuple
-    arg_constraints: ClassVar[dict[str, Any]] = {}
-    event_shape: Any
-    batch_shape: Any
+    arg_constraints: ClassVar[dict[str, Constraint]] = {}
+    event_shape: tuple[int, ...]
+    batch_shape: tuple[int, ...]
 
     def __init__(
         self,
-        sample: Callable[[Any, tuple[int, ...]], tuple[Array, Array | None]],
+        sample: Callable[[Random, tuple[int, ...]], tuple[Array, Array | None]],
         log_prob: Callable[[Array], Array],
         event_shape: tuple[int, ...],
         batch_shape: tuple[int, ...],
@@ -38,13 +41,13 @@ class WrittenDensity:
         mean: Callable[[], Array] | None = None,
         mode: Callable[[], Array] | None = None,
         pathwise: bool = True,
-        kl: Callable[[Any], Array | None] | None = None,
-        about: Mapping[str, Any] | None = None,
+        kl: Callable[[Dist], Array | None] | None = None,
+        about: Mapping[str, object] | None = None,
         values: Callable[[], Array] | None = None,
-        discrete: Any = None,
+        discrete: Dist | None = None,
     ):
         self._sample, self._log_prob, self._like = sample, log_prob, like
-        self._rest = {
+        self._rest: dict[str, Any] = {
             "support": support, "mean": mean, "mode": mode, "pathwise": pathwise, "kl": kl, "about": about,
             "values": values, "discrete": discrete,
         }  # fmt: skip
@@ -53,7 +56,7 @@ class WrittenDensity:
         super().__init__(*shapes, validate_args=False)  # type: ignore[call-arg]  # the library's base class
 
     @property
-    def support(self) -> Any:
+    def support(self) -> Constraint:
         kind, constraints = self._rest["support"], self.constraints
         if isinstance(kind, str):
             known = {n: getattr(constraints, n) for n in _NAMED}[kind]
@@ -75,7 +78,7 @@ class WrittenDensity:
             raise NotImplementedError  # the library's own sign for: the mean is not known
         return self._rest["mean"]()
 
-    def expand(self, batch_shape: tuple[int, ...], _instance: Any = None) -> Self:
+    def expand(self, batch_shape: tuple[int, ...], _instance: Dist | None = None) -> Self:
         # Pyro's own wrapper reshapes draws, and so they would lose their remembered density.
         return type(self)(self._sample, self._log_prob, self.event_shape, batch_shape, self._like, **self._rest)
 
@@ -87,13 +90,13 @@ class WrittenDensity:
         return self.xp.broadcast_to(values, wide) if expand else values
 
 
-def power_of_zero(xp: Any, power: Array) -> Array:
+def power_of_zero(xp: Namespace, power: Array) -> Array:
     """log v^power at v = 0."""
     infinite = xp.full_like(power, float("inf"))
     return xp.where(power == 0, 0.0, xp.where(power > 0, -infinite, infinite))
 
 
-def mend(d: Any, kinds: Mapping[type, type], native: type) -> Any:
+def mend(d: Dist, kinds: Mapping[type, type], native: type) -> Dist:
     """A distribution of the user's; the library's classes, also inside it, are replaced by our own.
 
     Args:
@@ -114,7 +117,7 @@ def mend(d: Any, kinds: Mapping[type, type], native: type) -> Any:
 class WeibullEnds:
     """The library's, also at 0. Like the next class, it comes before the library's."""
 
-    xp: ClassVar[Any]
+    xp: ClassVar[Namespace]
     concentration: Array
     scale: Array
 
@@ -129,7 +132,7 @@ class WeibullEnds:
 class KumaraswamyEnds:
     """The library's, also at 0 and 1: torch leaves them out, NumPyro clips 1 − xᵃ at 1."""
 
-    xp: ClassVar[Any]
+    xp: ClassVar[Namespace]
     concentration0: Array
     concentration1: Array
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-from ppdgm.language.vocabulary import Array
+from ppdgm.language.vocabulary import Array, Dist, Namespace
+
+if TYPE_CHECKING:
+    from ppdgm.language.native import DistClass, Transform
 
 
 def pairs(table: Mapping[str, str]) -> frozenset[tuple[str, str]]:
@@ -34,27 +37,27 @@ class Library:
         broadcast: (shape, shape) -> shape.
     """
 
-    xp: Any
+    xp: Namespace
     home: tuple[str, ...]
-    independent: Any
-    expanded: Any
-    masked: Any
-    delta: Any
-    transformed: Any
+    independent: DistClass
+    expanded: DistClass
+    masked: DistClass
+    delta: DistClass
+    transformed: DistClass
     formulas: frozenset[tuple[str, str]]
-    kl: Callable[[Any, Any], Any]
-    one_to_one: Callable[[Any], bool]
+    kl: Callable[[Dist, Dist], Array]
+    one_to_one: Callable[[Transform], bool]
     alike: frozenset[str]
     broadcast: Callable[..., tuple[int, ...]]
 
 
-def closed_form(q: Any, p: Any, library: Library) -> Array | None:
+def closed_form(q: Dist, p: Dist, library: Library) -> Array | None:
     """KL(q‖p) [K or 1, B or 1, D], per dimension if both factorise; None if no closed form holds."""
     form = _closed_form(q, p, library)
     return None if form is None else library.xp.reshape(form, ((1,) * (3 - form.ndim) + tuple(form.shape)))
 
 
-def _closed_form(q: Any, p: Any, library: Library) -> Array | None:
+def _closed_form(q: Dist, p: Dist, library: Library) -> Array | None:
     """KL(q‖p), [*batch, D]: per dimension if both factorise, else D = 1; None if no closed form holds.
 
     Under a mask there is none: the masks of guide and model may differ, and then E(m log q − m' log p) is not a KL.
@@ -72,7 +75,7 @@ def _closed_form(q: Any, p: Any, library: Library) -> Array | None:
     return library.xp.broadcast_to(form, (*batch, form.shape[-1]))
 
 
-def _form(q: Any, p: Any, library: Library) -> Array | None:
+def _form(q: Dist, p: Dist, library: Library) -> Array | None:
     if isinstance(q, library.delta):  # log q − log p at the only value
         form: Array = (q.log_density - p.log_prob(q.v))[..., None]
         return form
@@ -89,7 +92,7 @@ def _form(q: Any, p: Any, library: Library) -> Array | None:
     return None
 
 
-def _factors(q: Any, p: Any, library: Library) -> Array | None:
+def _factors(q: Dist, p: Dist, library: Library) -> Array | None:
     """Σ KL of the factors; one by one if they are scalars."""
     n = min(q.reinterpreted_batch_ndims, p.reinterpreted_batch_ndims)
     q, p = (_peeled(d, n, library) for d in (q, p))
@@ -101,12 +104,12 @@ def _factors(q: Any, p: Any, library: Library) -> Array | None:
     return library.xp.sum(form, axis=-1, keepdims=True) if q.event_shape else form
 
 
-def _peeled(d: Any, n: int, library: Library) -> Any:
+def _peeled(d: Dist, n: int, library: Library) -> Dist:
     left = d.reinterpreted_batch_ndims - n
     return library.independent(d.base_dist, left) if left else d.base_dist
 
 
-def _bare(d: Any, library: Library) -> Any:
+def _bare(d: Dist, library: Library) -> Dist:
     """Without the expansions around it; None under a mask."""
     while isinstance(d, library.expanded | library.masked):
         if isinstance(d, library.masked) and d._mask is not True:
@@ -115,7 +118,7 @@ def _bare(d: Any, library: Library) -> Any:
     return d
 
 
-def _names(d: Any, library: Library) -> list[str]:
+def _names(d: Dist, library: Library) -> list[str]:
     """The library's classes that have this density; a subclass with its own density has none of them."""
     if isinstance(d, library.independent):
         return [f"{name}s" for name in _names(d.base_dist, library)] if d.reinterpreted_batch_ndims == 1 else []
@@ -124,7 +127,7 @@ def _names(d: Any, library: Library) -> list[str]:
     return [c.__name__ for c in own if getattr(c, "log_prob", None) is kind.log_prob]
 
 
-def _same_transforms(q: Any, p: Any, library: Library) -> bool:
+def _same_transforms(q: Dist, p: Dist, library: Library) -> bool:
     """Whether both are mapped by the same one-to-one transform, which does not change the KL."""
     if any(type(d).log_prob is not library.transformed.log_prob for d in (q, p)):
         return False

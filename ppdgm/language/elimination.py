@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
 from ppdgm.errors import ProgramError
 from ppdgm.language.enumeration import LogSumExp, clamped
-from ppdgm.language.vocabulary import Array
+from ppdgm.language.vocabulary import Array, Namespace
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,12 @@ class Sums:
 
     guide: Mapping[str, int]
     own: Mapping[str, int]
-    xp: Any
+    xp: Namespace
     logsumexp: LogSumExp
     probs: Mapping[str, Term] = field(default_factory=dict)
 
     @classmethod
-    def over(cls, guide: Iterable[str], every: Iterable[str], width: int, xp: Any, logsumexp: LogSumExp) -> Sums:
+    def over(cls, guide: Iterable[str], every: Iterable[str], width: int, xp: Namespace, logsumexp: LogSumExp) -> Sums:
         """Sums over the guide's enumerated sites, and over all of them, whose dimensions follow `width` of plates."""
         axes, guide = {n: -(width + 1 + i) for i, n in enumerate(every)}, list(guide)
         own = {n: axis for n, axis in axes.items() if n not in guide}
@@ -194,7 +193,7 @@ class Sums:
         return Term(clamped(term.log_prob, axis, self.xp), term.plates)
 
 
-def at_values(x: Array, chosen: Mapping[int, Array], xp: Any, further: int = 0) -> Array:
+def at_values(x: Array, chosen: Mapping[int, Array], xp: Namespace, further: int = 0) -> Array:
     """An array [*enumerated, *plates, …] at one value of each enumerated site.
 
     Args:
@@ -210,7 +209,7 @@ def at_values(x: Array, chosen: Mapping[int, Array], xp: Any, further: int = 0) 
     return x
 
 
-def to_left(value: Array, axes: int, xp: Any) -> Array:
+def to_left(value: Array, axes: int, xp: Namespace) -> Array:
     """A value [K, B, *axes, …] as [*axes, K, B, …], without the axes on the left that it doesn't have."""
     value = xp.moveaxis(value, tuple(range(2, 2 + axes)), tuple(range(axes)))
     lost = next((i for i in range(axes) if value.shape[i] > 1), axes)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from math import prod
-from typing import Any
 
 from ppdgm.errors import ProgramError
-from ppdgm.language.vocabulary import Array
+from ppdgm.language.vocabulary import Array, Dist, Namespace
 
 LIMIT = 10_000  #: joint values of all enumerated sites
 
@@ -19,7 +18,7 @@ Terms = dict[str, Array]
 LogSumExp = Callable[[Array, int], Array]
 
 
-def wanted(name: str, infer: Mapping[str, Any] | None) -> bool:
+def wanted(name: str, infer: Mapping[str, object] | None) -> bool:
     """Whether a site asks to be enumerated: at once ("parallel"); "sequential" is done in parallel too.
 
     Raises:
@@ -37,7 +36,7 @@ def wanted(name: str, infer: Mapping[str, Any] | None) -> bool:
     return bool(how)
 
 
-def all_values(name: str, dist: Any, sizes: Mapping[str, int], reshape: Callable[..., Array], width: int = 2) -> Array:
+def all_values(name: str, dist: Dist, sizes: Mapping[str, int], reshape: Callable[..., Array], width: int = 2) -> Array:
     """Every value of a site, [S, 1, …, 1, 1, *event], for the axes so far, which are to the left of `width` others.
 
     Raises:
@@ -54,7 +53,7 @@ def all_values(name: str, dist: Any, sizes: Mapping[str, int], reshape: Callable
     return reshape(values, (count, *(1,) * (len(sizes) + width), *dist.event_shape))
 
 
-def _support(name: str, dist: Any) -> Array:
+def _support(name: str, dist: Dist) -> Array:
     try:
         if getattr(dist, "has_enumerate_support", False):
             return dist.enumerate_support(expand=False)
@@ -75,7 +74,7 @@ def leading(shape: tuple[int, ...], sizes: Mapping[str, int]) -> tuple[int, ...]
     return lead if fits else ()
 
 
-def clamped(log_prob: Array, axis: int, xp: Any) -> Array:
+def clamped(log_prob: Array, axis: int, xp: Namespace) -> Array:
     """A site's log-probabilities over its values; masked ones, 0 for all values, become those of its first value.
 
     Its probabilities must sum to 1: with 0 for all S values, a masked row would gain log S.
@@ -89,7 +88,12 @@ def clamped(log_prob: Array, axis: int, xp: Any) -> Array:
 
 
 def sum_out(
-    log_p: Mapping[str, Array], observed: Iterable[str], names: list[str], first: int, xp: Any, logsumexp: LogSumExp
+    log_p: Mapping[str, Array],
+    observed: Iterable[str],
+    names: list[str],
+    first: int,
+    xp: Namespace,
+    logsumexp: LogSumExp,
 ) -> Terms:
     """The model's terms with its own enumerated sites summed out: log Σ_c p(c) Π p(site|c).
 
@@ -116,7 +120,7 @@ def sum_out(
     return terms
 
 
-def most_probable(log_p: Array, sizes: list[int], xp: Any, logsumexp: LogSumExp) -> list[Array]:
+def most_probable(log_p: Array, sizes: list[int], xp: Namespace, logsumexp: LogSumExp) -> list[Array]:
     """For each enumerated site, the index of its most probable value, [K, B].
 
     Args:
@@ -149,7 +153,7 @@ def average(
     kl: Mapping[str, Array],
     penalties: Mapping[str, Array],
     names: list[str],
-    xp: Any,
+    xp: Namespace,
     logsumexp: LogSumExp,
 ) -> tuple[Terms, Terms, Terms, Terms, Array]:
     """Expectations of all terms under the guide's enumerated sites, and log w with these summed out.

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
 from ppdgm.language.reader import Gradients
 from ppdgm.language.runtime import Arrays, Native, Runtime
-from ppdgm.language.tracer import Noise, Params
-from ppdgm.language.vocabulary import Array, Trace
+from ppdgm.language.tracer import Params
+from ppdgm.language.vocabulary import Array, Namespace, Noise, Trace
 
 
 def differentiable(
-    runtime: Runtime, function: Callable[[Trace, Any], Array], k: int, seed: int, kl: bool
+    runtime: Runtime, function: Callable[[Trace, Namespace], Array], k: int, seed: int, kl: bool
 ) -> Callable[[Arrays, Arrays, Arrays], tuple[float, dict[str, dict[str, np.ndarray]]]]:
     """A scalar `function(trace, xp)` of a reading as in training, with its gradient.
 
@@ -32,7 +31,7 @@ def differentiable(
     def on_numpy(params: Arrays, data: Arrays, given: Arrays) -> tuple[float, dict[str, dict[str, np.ndarray]]]:
         native = [runtime.put(arrays) for arrays in (params, data, given)]
         index = runtime.index(np.arange(len(next(iter(data.values())))))
-        how: dict[str, Any] = {"function": function, "k": k, "kl": kl}
+        how: dict[str, object] = {"function": function, "k": k, "kl": kl}
         value, gradients = runtime.ask(_slopes, native[0], (seed,), *native[1:], index, **how)
         return float(value), gradients
 
@@ -46,7 +45,7 @@ def _slopes(
     data: Native,
     given: Native,
     index: Array,
-    function: Callable[[Trace, Any], Array],
+    function: Callable[[Trace, Namespace], Array],
     k: int,
     kl: bool,
 ) -> tuple[Array, dict[str, Native]]:
@@ -54,7 +53,7 @@ def _slopes(
     floating = lambda v: runtime.xp.isdtype(v.dtype, "real floating")
     moved = {(g, n): v for g, arrays in groups.items() for n, v in arrays.items() if floating(v)}
 
-    def value(z: Any) -> tuple[Array, Array]:
+    def value(z: dict[tuple[str, str], Array]) -> tuple[Array, Array]:
         now = {g: {n: z.get((g, n), v) for n, v in arrays.items()} for g, arrays in groups.items()}
         trace = runtime.tracer.trace(
             now["params"], noise, now["data"], index, k, now["given"], kl, gradients=Gradients()

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 from ppdgm.errors import ProgramError
-from ppdgm.language.vocabulary import Array
+from ppdgm.language.vocabulary import Array, Dist, Noise
 
 
 class StatementHandlers(ABC):
@@ -29,13 +29,13 @@ class StatementHandlers(ABC):
         self.size, self.data_size = size, data_size
 
     @abstractmethod
-    def subsampled(self, name: str, size: int, data_size: int) -> AbstractContextManager[Any]:
+    def subsampled(self, name: str, size: int, data_size: int) -> AbstractContextManager[object]:
         """A plate whose rows count data_size / size times."""
 
     @abstractmethod
     def param(self, name: str, value: Array) -> Array: ...
 
-    def plate(self, name: str, data: Array) -> AbstractContextManager[Any]:
+    def plate(self, name: str, data: Array) -> AbstractContextManager[object]:
         size = self.size if data is None else data.shape[0]
         if size is None:
             raise ProgramError(
@@ -43,14 +43,14 @@ class StatementHandlers(ABC):
             )
         if self.data_size is not None:
             return self.subsampled(name, size, self.data_size)
-        plate: AbstractContextManager[Any] = self.library.plate(name, size, dim=-1)
+        plate: AbstractContextManager[object] = self.library.plate(name, size, dim=-1)
         return plate
 
-    def sample(self, name: str, dist: Any, obs: Array | None, infer: Mapping[str, Any] | None) -> Array:
+    def sample(self, name: str, dist: Dist, obs: Array | None, infer: Mapping[str, object] | None) -> Array:
         return self.library.sample(name, dist, obs=obs, infer=dict(infer or {}))
 
     @abstractmethod
-    def noise(self) -> Any:
+    def noise(self) -> Noise:
         """What `P.random` draws from."""
 
     def penalty(self, name: str, value: Array) -> None:  # noqa: B027  # it does nothing

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from ppdgm.errors import ProgramError
+from ppdgm.language.native import Dist
 from ppdgm.language.wrapped import inner
 
 
-def is_implicit(dist: Any) -> bool:
+def is_implicit(dist: Dist) -> bool:
     """Whether a distribution is a draw without a density, from `P.implicit`."""
     about = getattr(inner(dist), "about", None)
     return isinstance(about, Mapping) and "implicit" in about
@@ -24,7 +24,7 @@ def no_density(name: str | None = None) -> ProgramError:
     )
 
 
-def check_densities(dists: Mapping[str, Any], names: Iterable[str]) -> None:
+def check_densities(dists: Mapping[str, Dist], names: Iterable[str]) -> None:
     """Refuse sites that have no density."""
     for name in names:
         if is_implicit(dists[name]):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ppdgm.errors import ProgramError
+from ppdgm.language.native import Array, Dist, Namespace
 
-Array = Any  # the vocabulary imports this file
 
-
-def masked(name: str, dist: Any, obs: Array | None, mask: Array, xp: Any) -> Any:
+def masked(name: str, dist: Dist, obs: Array | None, mask: Array, xp: Namespace) -> Dist:
     """The distribution with log p = 0 for the rows that have no data.
 
     Args:

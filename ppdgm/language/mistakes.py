@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
-from typing import Any
+from typing import TypeVar
 
 from ppdgm.errors import NoMean, ProgramError, closest
+from ppdgm.language.vocabulary import Dist, Trace
 from ppdgm.language.wrapped import inner
 
 Shape = tuple[int, ...]
 INSIDE = "Draw it inside `with P.plate(…):`"
 
+Result = TypeVar("Result")
 
-def check_statement(name: Any, dist: Any, obs: Any, native: type, arrays: tuple[type, ...]) -> None:
+
+def check_statement(name: object, dist: object, obs: object, native: type, arrays: tuple[type, ...]) -> None:
     """Refuse a site without a name, a distribution of another library, or an observation in another kind of array."""
     if not isinstance(name, str):
         raise ProgramError(
@@ -27,7 +30,7 @@ def check_statement(name: Any, dist: Any, obs: Any, native: type, arrays: tuple[
         )
 
 
-def not_a_distribution(name: str, got: Any, native: type, dist: str = "P.dist") -> ProgramError:
+def not_a_distribution(name: str, got: object, native: type, dist: str = "P.dist") -> ProgramError:
     """The error for a site that is sampled from something other than a distribution of the backend.
 
     Args:
@@ -49,7 +52,7 @@ def not_a_distribution(name: str, got: Any, native: type, dist: str = "P.dist") 
     return ProgramError(f"Site {name!r}: got {_kind(inner(got))}, expected a distribution. {remedy}")
 
 
-def _kind(got: Any) -> str:
+def _kind(got: object) -> str:
     if isinstance(got, type):
         return f"the class {got.__name__}"
     shape = getattr(got, "shape", None)
@@ -112,7 +115,7 @@ def apart(name: str, inside: str, plate: str = "P.plate(…)", others: Iterable[
     )
 
 
-def not_pathwise(name: str, dist: Any) -> ProgramError:
+def not_pathwise(name: str, dist: Dist) -> ProgramError:
     """The error for a latent through which no gradient flows."""
     return ProgramError(
         f"Site {name!r}: {type(inner(dist)).__name__} is not reparameterised, so the gradient of its parameters would "
@@ -121,7 +124,7 @@ def not_pathwise(name: str, dist: Any) -> ProgramError:
     )
 
 
-def scored_outside(name: str, dist: Any) -> ProgramError:
+def scored_outside(name: str, dist: Dist) -> ProgramError:
     """The error for a latent shared by all data through which no gradient flows."""
     return ProgramError(
         f"Site {name!r}: {type(inner(dist)).__name__} is not reparameterised, and the site is outside the data plate, "
@@ -129,7 +132,7 @@ def scored_outside(name: str, dist: Any) -> ProgramError:
     )
 
 
-def is_real(dist: Any) -> bool:
+def is_real(dist: Dist) -> bool:
     """Whether its support is all real numbers, or vectors of real numbers."""
     support = dist.support
     while hasattr(support, "base_constraint"):
@@ -137,7 +140,7 @@ def is_real(dist: Any) -> bool:
     return type(support).__name__.lower().startswith(("_real", "realvector"))
 
 
-def check_walked(name: str, dist: Any, inside: bool) -> None:
+def check_walked(name: str, dist: Dist, inside: bool) -> None:
     """Refuse a latent that Hamiltonian Monte Carlo can't move: not real-valued, or shared by all data."""
     if not (is_real(dist) and dist.has_rsample):  # a discrete latent may get here as its log-odds
         raise ProgramError(
@@ -152,7 +155,7 @@ def check_walked(name: str, dist: Any, inside: bool) -> None:
         )
 
 
-def check_drawn(trace: Any) -> None:
+def check_drawn(trace: Trace) -> None:
     """Refuse chains when the guide enumerates a latent."""
     if trace.marginal is not None:
         raise ProgramError(
@@ -260,7 +263,7 @@ def check_penalties(dimensions: Mapping[str, int], most: int, summed: Iterable[s
             )
 
 
-def check_relaxed(guide: Mapping[str, Any]) -> None:
+def check_relaxed(guide: Mapping[str, Dist]) -> None:
     """Refuse a relaxation whose KL is that of its discrete distributions if no closed form is asked for."""
     for name, q in guide.items():
         if getattr(q, "discrete", None) is not None and q.closed_form is not None:
@@ -271,7 +274,7 @@ def check_relaxed(guide: Mapping[str, Any]) -> None:
 
 
 def check_moved(
-    guide: Mapping[str, Any], auxiliary: Iterable[str], model: Mapping[str, Any], known: Container[str], auto: bool
+    guide: Mapping[str, Dist], auxiliary: Iterable[str], model: Mapping[str, Dist], known: Container[str], auto: bool
 ) -> None:
     """Refuse to give a mean if a guide puts a latent at a function of an auxiliary draw: f(mean) is not its mean.
 
@@ -320,7 +323,7 @@ def overwritten(name: str) -> ProgramError:
     )
 
 
-def scored(name: str, dist: Any, log_prob: Callable[[], Any]) -> Any:
+def scored(name: str, dist: Dist, log_prob: Callable[[], Result]) -> Result:
     """The result of `log_prob` at a draw of the guide.
 
     Raises:
@@ -339,7 +342,7 @@ def scored(name: str, dist: Any, log_prob: Callable[[], Any]) -> Any:
 
 
 def check_batch_shape(
-    name: str, dist: Any, shape: tuple[int, int], inside: bool, observed: bool, lead: Shape = ()
+    name: str, dist: Dist, shape: tuple[int, int], inside: bool, observed: bool, lead: Shape = ()
 ) -> None:
     """Refuse a distribution that is not one for each of [K, B], after the axes `lead` of enumerated sites."""
     got, event = tuple(dist.batch_shape)[len(lead) :], tuple(dist.event_shape)
@@ -409,7 +412,7 @@ def check_observation(name: str, got: Shape, event: Shape, shape: tuple[int, int
 Frames = Mapping[str, tuple[int, int, int]]  # plate -> its dimension, the number of indices at a time, its size
 
 
-def misfit(name: str, dist: Any, plates: Frames) -> ProgramError:
+def misfit(name: str, dist: Dist, plates: Frames) -> ProgramError:
     """The error for a distribution whose batch shape is not that of the plates around it."""
     got, declared = tuple(dist.batch_shape), getattr(dist, "reinterpreted_batch_ndims", 0)
     for plate, (dim, size, full) in plates.items():
@@ -455,7 +458,7 @@ def check_sizes(plate: str, model: int, guide: int) -> None:
         )
 
 
-def check_rounded(name: str, dist: Any) -> None:
+def check_rounded(name: str, dist: Dist) -> None:
     """Refuse values for a distribution whose density is that of a draw before it was rounded."""
     kind = type(inner(dist)).__name__
     if kind.endswith("StraightThrough"):

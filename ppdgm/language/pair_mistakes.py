@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ppdgm.errors import ProgramError
+from ppdgm.language.vocabulary import Dist
 
 Shape = tuple[int, ...]
 
@@ -68,7 +67,7 @@ def borrowed(plate: str, model: int, guide: int, error: Exception) -> ProgramErr
     )
 
 
-def unsized(name: str, dist: Any, plate: str, rows: int) -> ProgramError:
+def unsized(name: str, dist: Dist, plate: str, rows: int) -> ProgramError:
     """The error for a distribution that is not one for each row, in a data plate without a size."""
     return ProgramError(
         f"Site {name!r}: got a distribution of batch shape {tuple(dist.batch_shape)} inside plate {plate!r}, which has "

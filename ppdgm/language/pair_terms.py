@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, Protocol, TypeVar
 
 from ppdgm.language.elimination import Sums, Term
 from ppdgm.language.points import point_masses
-from ppdgm.language.vocabulary import Array, Trace
+from ppdgm.language.vocabulary import Array, Dist, Namespace, Trace
 
-Sites = Mapping[str, Any]  #: name -> a backend's site: its distribution `fn`, its value, whether it is `observed`
+
+class SiteLike(Protocol):
+    """A backend's site."""
+
+    @property
+    def fn(self) -> Dist: ...
+    @property
+    def observed(self) -> bool: ...
+
+
+Site = TypeVar("Site", bound=SiteLike)
 
 
 @dataclass(frozen=True)
-class SiteReads:
+class SiteReads(Generic[Site]):
     """How a backend reads one site of a plain pair.
 
     Attributes:
@@ -23,21 +33,21 @@ class SiteReads:
         value: a site's value.
     """
 
-    local: Callable[[Any], bool]
-    of_model: Callable[[Any], Any]
-    of_guide: Callable[[Any], Any]
-    value: Callable[[Any], Array]
+    local: Callable[[Site], bool]
+    of_model: Callable[[Site], Array]
+    of_guide: Callable[[Site], Array]
+    value: Callable[[Site], Array]
 
 
 def pair_trace(
-    guide: Sites,
-    model: Sites,
+    guide: Mapping[str, Site],
+    model: Mapping[str, Site],
     latent: Container[str],
     values: Iterable[str],
-    reads: SiteReads,
+    reads: SiteReads[Site],
     forms: Mapping[str, Array],
     judged: bool,
-    xp: Any,
+    xp: Namespace,
 ) -> Trace:
     """The terms of a run of the guide, and of a run of the model at the guide's values.
 
@@ -58,11 +68,11 @@ def pair_trace(
 
 
 def summed_trace(
-    guide: Sites,
-    model: Sites,
+    guide: Mapping[str, Site],
+    model: Mapping[str, Site],
     latent: Container[str],
     values: Iterable[str],
-    reads: SiteReads,
+    reads: SiteReads[Site],
     forms: Callable[[Sums], Mapping[str, Array]],
     judged: bool,
     sums: Sums,
@@ -97,13 +107,15 @@ def summed_trace(
     )
 
 
-def _sorted(guide: Sites, model: Sites, latent: Container[str], reads: SiteReads) -> tuple[dict[str, Any], ...]:
+def _sorted(
+    guide: Mapping[str, Site], model: Mapping[str, Site], latent: Container[str], reads: SiteReads[Site]
+) -> tuple[dict[str, Array], ...]:
     """log p and log q of sites inside the data plate, and then of those outside.
 
     Whatever the guide scores besides the model's latents (auxiliary draws, factors) is part of log q: its own site with
     log p = 0.
     """
-    log_p, log_q, outside_p, outside_q = dict[str, Any](), dict[str, Any](), dict[str, Any](), dict[str, Any]()
+    log_p, log_q, outside_p, outside_q = dict[str, Array](), dict[str, Array](), dict[str, Array](), dict[str, Array]()
     for n, s in model.items():
         (log_p if reads.local(s) else outside_p)[n] = reads.of_model(s)
     for n, s in guide.items():
@@ -112,6 +124,8 @@ def _sorted(guide: Sites, model: Sites, latent: Container[str], reads: SiteReads
     return log_p, log_q, outside_p, outside_q
 
 
-def _points(guide: Sites, model: Sites, found: Mapping[str, Array]) -> dict[str, Array] | None:
+def _points(
+    guide: Mapping[str, Site], model: Mapping[str, Site], found: Mapping[str, Array]
+) -> dict[str, Array] | None:
     masses = point_masses(*({n: s.fn for n, s in sites.items()} for sites in (guide, model)))
     return {n: found[n] for n in masses} or None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from ppdgm.errors import NoMean, ProgramError
 from ppdgm.language.implicit import is_implicit
-from ppdgm.language.vocabulary import Array
+from ppdgm.language.vocabulary import Array, Dist
 from ppdgm.language.wrapped import inner as inside
 
+if TYPE_CHECKING:
+    from ppdgm.language.native import Transform
+
 #: class -> its most probable value, if the two libraries have no such formula, or break a tie in another way
-_MODES: dict[str, Callable[[Any], Array]] = {
+_MODES: dict[str, Callable[[Dist], Array]] = {
     "Categorical": lambda d: d.probs.argmax(-1),
     "Bernoulli": lambda d: 0.0 * d.probs + (d.probs > 0.5),
     "Binomial": lambda d: _at_most((d.total_count + 1) * d.probs // 1, d.total_count),
@@ -24,7 +27,7 @@ _MODES: dict[str, Callable[[Any], Array]] = {
 }
 
 
-def points(name: str, dist: Any, latent: bool) -> tuple[Array, Array]:
+def points(name: str, dist: Dist, latent: bool) -> tuple[Array, Array]:
     """What is reported of a site, and what other sites see of it: its mean twice; for a discrete latent, mean and mode.
 
     A class number has no mean: its mode is reported too. Your own distribution can define its mode itself.
@@ -48,7 +51,7 @@ def points(name: str, dist: Any, latent: bool) -> tuple[Array, Array]:
     return (mean, _mode(name, dist)) if is_discrete(dist) else (mean, mean)
 
 
-def is_discrete(dist: Any) -> bool:
+def is_discrete(dist: Dist) -> bool:
     """Whether its values are whole numbers, or vectors of such."""
     try:
         return bool(dist.support.is_discrete)
@@ -56,7 +59,7 @@ def is_discrete(dist: Any) -> bool:
         return False
 
 
-def point_masses(q: Mapping[str, Any], p: Mapping[str, Any]) -> list[str]:
+def point_masses(q: Mapping[str, Dist], p: Mapping[str, Dist]) -> list[str]:
     """The latents at which the guide has a point mass and the model a density: there log p − log q is not a log-weight.
 
     An autoguide's `Delta` that carries a draw of another site, which the model does not have, is not a point mass.
@@ -70,7 +73,7 @@ def point_masses(q: Mapping[str, Any], p: Mapping[str, Any]) -> list[str]:
     return [n for n in points if not is_point(p[n]) and not is_discrete(p[n])]
 
 
-def _mean(name: str, dist: Any) -> Array:
+def _mean(name: str, dist: Dist) -> Array:
     inner = inside(dist)
     if _kind(inner) == "Categorical":  # both libraries return NaN
         return _MODES["Categorical"](inner)
@@ -87,7 +90,7 @@ def no_mean(name: str, what: str) -> NoMean:
     return NoMean(f"Site {name!r}: {what} has no mean that is known.")
 
 
-def _moved(name: str, dist: Any) -> Array | None:
+def _moved(name: str, dist: Dist) -> Array | None:
     """The mean of a base distribution that transforms move, if it is known."""
     if not hasattr(dist, "transforms"):
         return None
@@ -114,7 +117,7 @@ def log_normal_mean(exp: Callable[[Array], Array], loc: Array, scale: Array) -> 
     return exp(loc + 0.5 * scale * scale)
 
 
-def _one_by_one(transforms: Any) -> list[Any]:
+def _one_by_one(transforms: Iterable[Transform]) -> list[Transform]:
     """Transforms without those that hold others."""
     found = []
     for transform in transforms:
@@ -127,7 +130,7 @@ def _one_by_one(transforms: Any) -> list[Any]:
     return found
 
 
-def _mode(name: str, dist: Any) -> Array:
+def _mode(name: str, dist: Dist) -> Array:
     inner = inside(dist)
     if hasattr(inner, "mode_of"):
         raise ProgramError(
@@ -142,7 +145,7 @@ def _mode(name: str, dist: Any) -> Array:
     return _MODES[kind](inner)
 
 
-def _kind(dist: Any) -> str | None:
+def _kind(dist: Dist) -> str | None:
     """The name of its class in the table, whatever its library appends to the name or derives from the class."""
     names = (c.__name__.removesuffix("Probs").removesuffix("Logits") for c in type(dist).__mro__)
     return next((n for n in names if n in _MODES), None)

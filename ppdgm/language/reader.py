@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ppdgm.language.divergence import Library, closed_form
 from ppdgm.language.supports import Supports
-from ppdgm.language.vocabulary import Array, Batch
+from ppdgm.language.vocabulary import Array, Batch, Dist, Namespace, Noise
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Reader(ABC):
         gradients: None: no gradients will be taken.
     """
 
-    xp: ClassVar[Any]
+    xp: ClassVar[Namespace]
     library: ClassVar[Library]
     supports: ClassVar[Supports]
     native: ClassVar[type]
@@ -53,33 +53,33 @@ class Reader(ABC):
     noises: int = 0  #: how often the program took noise of its own
 
     @abstractmethod
-    def has_pathwise(self, d: Any) -> bool:
+    def has_pathwise(self, d: Dist) -> bool:
         """Whether a draw is a differentiable function of the distribution's parameters."""
 
     @abstractmethod
-    def draw(self, d: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    def draw(self, d: Dist, shape: tuple[int, ...]) -> tuple[Array, Array]:
         """A fresh draw for each of [..., K, B], and its log-density."""
 
     @abstractmethod
-    def observe(self, d: Any, value: Array) -> Array:
+    def observe(self, d: Dist, value: Array) -> Array:
         """log p of data."""
 
     @abstractmethod
-    def as_draw(self, d: Any, value: Array) -> Array:
+    def as_draw(self, d: Dist, value: Array) -> Array:
         """A value in the type of a draw."""
 
     @abstractmethod
-    def noise(self) -> Any:
+    def noise(self) -> Noise:
         """What `P.random` draws from: a key that is used once, or None for the library's generator."""
 
-    def log_prob(self, d: Any, value: Array) -> Array:
+    def log_prob(self, d: Dist, value: Array) -> Array:
         return d.log_prob(value)
 
-    def confine(self, d: Any, value: Array, log_prob: Array) -> Array:
+    def confine(self, d: Dist, value: Array, log_prob: Array) -> Array:
         """log p of a latent drawn elsewhere: −∞ outside its support."""
         return self.supports.confine(d, value, log_prob)
 
-    def kl(self, q: Any, p: Any) -> Array | None:
+    def kl(self, q: Dist, p: Dist) -> Array | None:
         """Closed-form KL [..., B, D], or None if there is none."""
         return closed_form(q, p, self.library)
 
@@ -89,7 +89,7 @@ class Reader(ABC):
     def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
         return self.xp.reshape(x, shape)
 
-    def hold(self, d: Any, value: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    def hold(self, d: Dist, value: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
         """A given value, in the layout and type of a draw for each of [K, B], and its log-density.
 
         If it is outside the support, a draw takes its place, and the log-density is NaN.

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
 from ppdgm.language import mistakes
+from ppdgm.language.phases import EngineLike, Hyperparameters
 from ppdgm.language.reader import Gradients
 from ppdgm.language.supports import Observed, Supports
 from ppdgm.language.terms import split
-from ppdgm.language.tracer import Noise, Params, Tracer
-from ppdgm.language.unseen import is_given
-from ppdgm.language.vocabulary import Array, Trace
+from ppdgm.language.tracer import Params, Tracer
+from ppdgm.language.unseen import Unseen, is_given
+from ppdgm.language.vocabulary import Array, Namespace, Noise, Trace
+
+if TYPE_CHECKING:
+    from ppdgm.language.native import Constraint, Device
 
 Arrays = Mapping[str, np.ndarray]
 Values = dict[str, np.ndarray]
 Native = dict[str, Array]
+Fields = Mapping[str, np.ndarray | Unseen | None]  #: `Unseen` or None for a field that is not given
+Name = TypeVar("Name")
+Rest = TypeVar("Rest")
 Question = Callable[..., Any]  #: (runtime, params, noise, *native arrays, **what else) -> native arrays
 
 
@@ -32,11 +39,19 @@ class Runtime(ABC):
     """
 
     name: ClassVar[str]
-    xp: ClassVar[Any]  #: array-API namespace
+    xp: ClassVar[Namespace]  #: array-API namespace
     supports: ClassVar[Supports]
     tracer: Tracer
-    device: Any
+    device: Device
     facts: list[Observed] | None = None
+
+    @abstractmethod
+    def initialise(self, seed: int, data: Arrays, dtype: str) -> Values:
+        """First values of all parameters and buffers."""
+
+    @abstractmethod
+    def prepare(self, data: Arrays) -> None:
+        """Let a plain pair be analysed with data; nothing for a program."""
 
     @abstractmethod
     def ask(self, question: Question, params: Params, seed: tuple[int, ...] | None, *at: Any, **how: Any) -> Any:
@@ -54,7 +69,9 @@ class Runtime(ABC):
         """The same as native arrays, of which only shapes, types and errors count: on JAX nothing is computed."""
 
     @abstractmethod
-    def slopes(self, function: Callable[[Any], tuple[Array, Any]], z: dict[Any, Array]) -> tuple[dict[Any, Array], Any]:
+    def slopes(
+        self, function: Callable[[dict[Name, Array]], tuple[Array, Rest]], z: dict[Name, Array]
+    ) -> tuple[dict[Name, Array], Rest]:
         """The gradient of a function's value by each array of z; and what it returns besides the value."""
 
     @abstractmethod
@@ -64,8 +81,49 @@ class Runtime(ABC):
         """Draws by the library's No-U-Turn sampler, [chains, draws, …], and statistics."""
 
     @abstractmethod
+    def glance(self, params: Params, data: Native, index: np.ndarray, k: int, given: Arrays) -> Trace:
+        """The terms of a few rows as in `trace`; nothing is compiled."""
+
+    @abstractmethod
+    def validate(self, params: Params, data: Native, k: int, b: int) -> Trace:
+        """One reading, step by step, with the library's checks of arguments and values on."""
+
+    @abstractmethod
+    def sites(
+        self, params: Params, fields: Fields, given: Arrays | None, size: int, apart: bool = False
+    ) -> tuple[dict[str, tuple[tuple[int, ...], str]], list[str]]:
+        """Shape and type of each site's draws in `conditioned`, and the held sites; without `given`, in `prior`."""
+
+    @abstractmethod
+    def observed(self, params: Params, data: Native, index: np.ndarray, seed: int) -> list[Observed]:
+        """What is known about each observed site."""
+
+    @abstractmethod
+    def noise(self, params: Params, data: Native, index: np.ndarray) -> str:
+        """What to do about random numbers from outside the sample sites; "" if none count."""
+
+    @abstractmethod
+    def model_noise(self, params: Params, fields: Fields, size: int) -> str:
+        """The same for draws from the model."""
+
+    @abstractmethod
+    def batch_statistics(self, params: Params, data: Native, b: int) -> str | None:
+        """What in the program's modules depends on the rows of a minibatch, in words; None if nothing does."""
+
+    @abstractmethod
+    def bytes_written(self, params: Params, data: Native, k: int, b: int) -> int:
+        """Bytes of all intermediate results of one reading with K particles and B rows.
+
+        B is the pair's own if its data plate fixes it.
+        """
+
+    @abstractmethod
+    def why_not_compiled(self, engine: EngineLike, optimiser: Any) -> str:
+        """Why torch.compile can't compile the steps of a run, in words; "" if it can."""
+
+    @abstractmethod
     def rehearse(
-        self, engine: Any, params: Params, data: Native, b: int, plan: Any, data_size: int
+        self, engine: EngineLike, params: Params, data: Native, b: int, plan: Hyperparameters, data_size: int
     ) -> tuple[list[str], list[str]]:
         """The objective of each phase as in training, only to find its errors.
 
@@ -106,7 +164,7 @@ class Runtime(ABC):
 
     def evaluate(
         self,
-        function: Callable[[Trace, Any], Array],
+        function: Callable[[Trace, Namespace], Array],
         params: Params,
         data: Native,
         rows: np.ndarray,
@@ -150,18 +208,18 @@ class Runtime(ABC):
         found: Values = self.ask(_decoded, params, None, data, self.index(rows), self.put(given))
         return found
 
-    def prior(
-        self, params: Params, fields: Mapping[str, Any], size: int, seed: int, mean: bool
-    ) -> tuple[Values, Values]:
+    def prior(self, params: Params, fields: Fields, size: int, seed: int, mean: bool) -> tuple[Values, Values]:
         """Draws of latent and observed sites from the model, [1, size, *event], with the data `fields`."""
         native = self.fields(fields)
-        found: Any = self.ask(from_prior, params, (seed,), native, None, size=size, mean=mean, apart=False)
-        return found[:2]
+        found: tuple[Values, ...] = self.ask(
+            from_prior, params, (seed,), native, None, size=size, mean=mean, apart=False
+        )
+        return found[0], found[1]
 
     def conditioned(
         self,
         params: Params,
-        fields: Mapping[str, Any],
+        fields: Fields,
         given: Arrays,
         size: int,
         seed: int,
@@ -173,7 +231,9 @@ class Runtime(ABC):
         If these are known to be `apart` from the sites drawn before them, they may come after those.
         """
         native, held = self.fields(fields), self.put(given)
-        found: Any = self.ask(from_prior, params, (seed,), native, held, size=size, mean=mean, apart=apart)
+        found: tuple[Values, Values, Values] = self.ask(
+            from_prior, params, (seed,), native, held, size=size, mean=mean, apart=apart
+        )
         return found
 
     def joint(
@@ -187,7 +247,9 @@ class Runtime(ABC):
         """
         kinds = (str(v.dtype).removeprefix("torch.") for v in params.values())
         heat = self.put({"": temperature}, next((kind for kind in kinds if "float" in kind), "float32"))[""]
-        found: Any = self.ask(_tempered, params, None, data, self.index(rows), self.put(given), heat)
+        found: tuple[np.ndarray, np.ndarray, Values] = self.ask(
+            _tempered, params, None, data, self.index(rows), self.put(given), heat
+        )
         return found
 
     def refine(
@@ -199,7 +261,9 @@ class Runtime(ABC):
             Draws [chains, draws, *event] by site, and statistics [chains, draws].
         """
         index = self.index(np.zeros(1, int))
-        found: Any = self.ask(_chains, params, (seed,), data, index, self.put(start), draws=draws, warmup=warmup)
+        found: tuple[Values, Values] = self.ask(
+            _chains, params, (seed,), data, index, self.put(start), draws=draws, warmup=warmup
+        )
         return found
 
     def check_walked(self, params: Params, data: Native, rows: np.ndarray) -> None:
@@ -211,12 +275,12 @@ class Runtime(ABC):
         found: Values = self.ask(_inside, params, (seed,), data, self.index(rows))
         return found
 
-    def within(self, support: Any, rows: np.ndarray) -> np.ndarray:
+    def within(self, support: Constraint, rows: np.ndarray) -> np.ndarray:
         """Whether all numbers of each row are in a support that has no arrays, [N]."""
         found: np.ndarray = np.asarray(self.supports.check(support, rows)).reshape(len(rows), -1)
         return np.all(found, axis=-1)
 
-    def fields(self, fields: Mapping[str, Any]) -> dict[str, Array | None]:
+    def fields(self, fields: Fields) -> dict[str, Array | None]:
         """Data on the device; `Unseen` or None for fields that are not given."""
         native = self.put({n: v for n, v in fields.items() if is_given(v)})
         return {n: native.get(n, v) for n, v in fields.items()}
@@ -235,7 +299,7 @@ def _evaluated(
     noise: Noise,
     data: Native,
     index: Array,
-    function: Callable[[Trace, Any], Array],
+    function: Callable[[Trace, Namespace], Array],
     k: int,
     kl: bool,
 ) -> Array:
@@ -253,7 +317,7 @@ def _tempered(
     batch, xp = runtime.select(data, index), runtime.xp
     moved = {n: v for n, v in given.items() if xp.isdtype(v.dtype, "real floating")}  # others have no slopes
 
-    def total(z: Native) -> tuple[Array, Any]:
+    def total(z: Native) -> tuple[Array, tuple[Array, Array]]:
         every = {n: z.get(n, v) for n, v in given.items()}
         prior, seen = split(runtime.tracer.model(params, batch, index, every), every)
         return (prior + xp.astype(temperature, prior.dtype) * seen).sum(), (prior, seen)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
 from ppdgm.language.density import WrittenDensity
-from ppdgm.language.vocabulary import Array
+from ppdgm.language.vocabulary import Array, Dist, Namespace
+
+if TYPE_CHECKING:
+    from ppdgm.language.native import Constraint, DistClass
 
 
 class Seen(NamedTuple):
@@ -25,7 +28,7 @@ class Seen(NamedTuple):
     """
 
     name: str
-    dist: Any
+    dist: Dist
     value: Array
     mask: Array | None
     rows: Callable[[Array], Array]
@@ -49,8 +52,8 @@ class Observed:
     name: str
     field: str | None
     shape: tuple[int, ...]
-    support: Any
-    bounds: tuple[Any, ...]
+    support: Constraint
+    bounds: tuple[Array, ...]
     told: str
     masked: bool
 
@@ -66,25 +69,25 @@ class Supports(ABC):
         unknown: the errors by which the library says that a support is not known.
     """
 
-    xp: ClassVar[Any]
+    xp: ClassVar[Namespace]
     array: ClassVar[type]
     constraint: ClassVar[type]
-    independent: ClassVar[Any]
-    expanded: ClassVar[Any]
-    masked: ClassVar[Any]
+    independent: ClassVar[DistClass]
+    expanded: ClassVar[DistClass]
+    masked: ClassVar[DistClass]
     bounds: ClassVar[tuple[type, ...]]
     unknown: ClassVar[tuple[type[Exception], ...]]
 
     @abstractmethod
-    def check(self, support: Any, value: Array) -> Array:
+    def check(self, support: Constraint, value: Array) -> Array:
         """Whether values are in a support."""
 
     @abstractmethod
-    def of_each(self, support: Any) -> Any:
+    def of_each(self, support: Constraint) -> Constraint:
         """The support of each single number."""
 
     @abstractmethod
-    def truth(self, mask: Any, like: Array) -> Array:
+    def truth(self, mask: Array | bool, like: Array) -> Array:
         """A mask as an array, where another one is."""
 
     @abstractmethod
@@ -117,7 +120,7 @@ class Supports(ABC):
         found = self.truth(np.ones(1, bool), seen.value) if found is None else found
         return seen.rows(found if seen.mask is None else found | ~self.truth(seen.mask, found))
 
-    def inside(self, d: Any, value: Array, ask: Callable[[Any, Array], Array | None]) -> Array | None:
+    def inside(self, d: Dist, value: Array, ask: Callable[[Dist, Array], Array | None]) -> Array | None:
         """The answer of `ask` for the inner distribution, in the whole's batch shape; None if that isn't known."""
         if not isinstance(d, self.independent | self.expanded | self.masked):
             return ask(d, value)
@@ -129,28 +132,28 @@ class Supports(ABC):
         n = d.reinterpreted_batch_ndims
         return self.xp.all(found, axis=tuple(range(-n, 0))) if n else found
 
-    def inner(self, d: Any) -> Any:
+    def inner(self, d: Dist) -> Dist:
         """The distribution inside those that wrap it."""
         while isinstance(d, self.independent | self.expanded | self.masked):
             d = d.base_dist
         return d
 
-    def in_support(self, d: Any, value: Array) -> Array | None:
+    def in_support(self, d: Dist, value: Array) -> Array | None:
         """Whether a value is in the support."""
         support = self.of(d)
         return None if support is None else self.check(support, value)
 
-    def in_bounds(self, d: Any, value: Array) -> Array | None:
+    def in_bounds(self, d: Dist, value: Array) -> Array | None:
         """The same for supports that bound each number separately."""
         support = self.of(d)
         return self.check(support, value) if isinstance(self.of_each(support), self.bounds) else None
 
-    def confine(self, d: Any, value: Array, log_prob: Array) -> Array:
+    def confine(self, d: Dist, value: Array, log_prob: Array) -> Array:
         """log p of a latent drawn elsewhere: −∞ outside bounds of its support, where formulas still give numbers."""
         there = self.inside(d, value, self.in_bounds)
         return log_prob if there is None else self.xp.where(there, log_prob, -float("inf"))
 
-    def of(self, d: Any) -> Any:
+    def of(self, d: Dist) -> Constraint:
         """A distribution's support, unless it is all real numbers, or not known."""
         try:
             support = d.support
@@ -161,7 +164,7 @@ class Supports(ABC):
         unknown = base is None or kinds[0] == "_Real" or not {"_Dependent", "dependent_property"}.isdisjoint(kinds)
         return None if unknown else support
 
-    def arrays(self, part: Any) -> Iterator[Array]:
+    def arrays(self, part: Constraint) -> Iterator[Array]:
         """The arrays in a support."""
         if isinstance(part, self.array):
             yield part

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
+
+import numpy as np
 
 from ppdgm.errors import UnsupportedByBackend
 from ppdgm.language import pair_mistakes, questions
@@ -13,11 +15,11 @@ from ppdgm.language.questions import Given, Sites
 from ppdgm.language.reader import Gradients, Reader
 from ppdgm.language.supports import Seen
 from ppdgm.language.unseen import Unseen, is_given
-from ppdgm.language.vocabulary import Array, Batch, Trace, Vocabulary
+from ppdgm.language.vocabulary import Array, Batch, PairLike, ProgramLike, Trace, Vocabulary
+from ppdgm.language.vocabulary import Noise as Noise
 from ppdgm.specs.schedules import Schedule
 
 Params = Mapping[str, Array]
-Noise = Any  #: a JAX key; None on torch, which has a generator, and for runs that draw nothing
 
 
 class Tracer(ABC):
@@ -36,7 +38,7 @@ class Tracer(ABC):
         still: the noise of runs that draw nothing.
     """
 
-    program: Any
+    program: ProgramLike | PairLike
     labels: Mapping[str, str] = {}
     schedules: Mapping[str, Schedule] = {}  # a plain pair has no steps
     subsamples: bool = False
@@ -48,10 +50,10 @@ class Tracer(ABC):
     still: Noise = None
 
     @abstractmethod
-    def initialise(self, seed: int, data: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    def initialise(self, seed: int, data: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
         """First values of parameters and buffers, as NumPy arrays."""
 
-    def prepare(self, data: Mapping[str, Any]) -> None:  # noqa: B027  # a program has nothing to analyse
+    def prepare(self, data: Mapping[str, Array]) -> None:  # noqa: B027  # a program has nothing to analyse
         """Analyse a plain pair with data; a program declares everything."""
 
     @abstractmethod
@@ -141,7 +143,7 @@ class Tracer(ABC):
         raise UnsupportedByBackend(pair_mistakes.NO_FUNCTIONS)
 
 
-def sized(fields: Mapping[str, Any], size: int) -> dict[str, Any]:
+def sized(fields: Mapping[str, Array | None], size: int) -> dict[str, Array]:
     """Fields of B rows, with `Unseen` for those that are not given."""
     blank = lambda v: (Unseen() if v is None else v).sized(size) if not is_given(v) else v
     return {n: blank(v) for n, v in fields.items()}
@@ -150,10 +152,11 @@ def sized(fields: Mapping[str, Any], size: int) -> dict[str, Any]:
 class ProgramTracer(Tracer):
     """A `Program`: every question is a few direct runs of its functions. A backend adds its words and draws."""
 
+    program: ProgramLike
     words: ClassVar[type[Vocabulary]]
     mixed_words: ClassVar[type[Vocabulary]]  #: nets multiply in bfloat16
 
-    def __init__(self, program: Any):
+    def __init__(self, program: ProgramLike):
         self.program = program
         self.declared = program.declarations()
         self.schedules = self.declared.schedules
@@ -168,9 +171,8 @@ class ProgramTracer(Tracer):
     def stop(x: Array) -> Array:
         """x without its gradient."""
 
-    def initialise(self, seed: int, data: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-        values: dict[str, Any] = self.program.initialise(seed, data, dtype)
-        return values
+    def initialise(self, seed: int, data: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+        return self.program.initialise(seed, data, dtype)
 
     def ask(self, params: Params, noise: Noise, batch: Batch, size: int, gradients: Gradients | None = None) -> Ask:
         words = self.mixed_words if gradients is not None and gradients.mixed else self.words

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ppdgm.language.phases import PlanLike
 from ppdgm.language.runtime import Arrays, Native, Runtime
 from ppdgm.language.vocabulary import Trace
 
@@ -47,7 +48,7 @@ class Trainer(Protocol):
     runtime: Runtime
     compiled: bool
 
-    def run(self, plan: Any, data: Native) -> dict[str, np.ndarray]:
+    def run(self, plan: PlanLike, data: Native) -> dict[str, np.ndarray]:
         """Take the plan's steps; returns the metrics of each. Nothing is read back between the steps."""
         ...
 
@@ -80,6 +81,6 @@ class Trainer(Protocol):
         """Skip a step: the next one has its own draws."""
         ...
 
-    def diagnose(self, plan: Any, data: Native) -> tuple[Trace, dict[str, np.ndarray]]:
+    def diagnose(self, plan: PlanLike, data: Native) -> tuple[Trace, dict[str, np.ndarray]]:
         """The terms and gradients of the plan's first step, which is not taken."""
         ...

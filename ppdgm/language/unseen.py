@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import NoReturn, Self, TypeGuard
 
 import numpy as np
+
+from ppdgm.language.native import Array, Index
 
 Shape = tuple[int, ...]
 
@@ -53,7 +55,7 @@ class Unseen:
             self._refuse()  # torch takes it for a nested sequence
         return self.shape[0]
 
-    def __getitem__(self, index: Any) -> Self:
+    def __getitem__(self, index: Index) -> Self:
         parts = tuple(_plain(i) for i in index) if isinstance(index, tuple) else _plain(index)
         found = np.broadcast_to(np.empty((), bool), self.shape)[parts]  # one byte in all
         return type(self)(found.shape)
@@ -61,7 +63,7 @@ class Unseen:
     def __iter__(self) -> Iterator[Self]:
         return (self[i] for i in range(len(self)))
 
-    def _refuse(self, *_: Any, **__: Any) -> Any:
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise TypeError("the program computes with a field that is not given")
 
     __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = _refuse  # without this, Python would answer
@@ -69,7 +71,7 @@ class Unseen:
     __hash__ = None  # type: ignore[assignment]  # an object without equality has no hash
 
 
-def is_given(value: Any) -> bool:
+def is_given(value: object) -> TypeGuard[Array]:
     """Whether a field has data: it is neither None nor `Unseen`."""
     return value is not None and not isinstance(value, Unseen)
 
@@ -79,7 +81,7 @@ def blanks(shapes: Mapping[str, Shape | None]) -> dict[str, Unseen]:
     return {name: Unseen(shape) for name, shape in shapes.items()}
 
 
-def shapes_known(program: Any, fields: Mapping[str, Any]) -> dict[str, Shape | None]:
+def shapes_known(program: object, fields: Mapping[str, Shape | None]) -> dict[str, Shape | None]:
     """The shape of each field's rows, if it is known: that of x is the program's `event_shape`.
 
     Args:
@@ -90,7 +92,7 @@ def shapes_known(program: Any, fields: Mapping[str, Any]) -> dict[str, Shape | N
     return {n: own.get(n) if shape is None else tuple(shape) for n, shape in fields.items()}
 
 
-def _plain(index: Any) -> Any:
+def _plain(index: Index) -> Index:
     """An index as NumPy takes it; of a library's array only the shape counts."""
     if not hasattr(index, "shape") or isinstance(index, np.ndarray | np.generic):
         return index

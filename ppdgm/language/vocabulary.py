@@ -11,22 +11,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 
 from ppdgm.errors import ProgramError, listed, nearest
 from ppdgm.language.implicit import no_density
 from ppdgm.language.masks import masked
+from ppdgm.language.native import Array as Array
+from ppdgm.language.native import Batch as Batch
+from ppdgm.language.native import Dist as Dist
+from ppdgm.language.native import Module as Module
+from ppdgm.language.native import Namespace as Namespace
+from ppdgm.language.native import Noise as Noise
 from ppdgm.language.unseen import Unseen
 from ppdgm.specs.schedules import Schedule
 
-Array = Any  # a NumPy, torch or JAX array: the vocabulary is the same over each
-Dist = Any  # a distribution of torch, Pyro or NumPyro
-Namespace = Any  # the array API's functions over torch or JAX
-Batch = Mapping[str, Array]
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
 Support = str | tuple[int, int]
 Init = Callable[[np.random.Generator, tuple[int, ...], Mapping[str, np.ndarray] | None], np.ndarray]
+Carry = TypeVar("Carry")  # of a loop: an array, or a tuple of arrays
 
 
 _NAMESPACES = (("xp", "linalg"), ("xp", "fft"))
@@ -53,6 +59,25 @@ class NetUse(NamedTuple):
     spec: NetLike
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+
+
+class ProgramLike(Protocol):
+    """What is needed from a program; its other functions are run by name."""
+
+    def declarations(self) -> Declarations: ...
+    def initialise(
+        self, seed: int = 0, data: Mapping[str, np.ndarray] | None = None, dtype: str = "float32"
+    ) -> dict[str, np.ndarray]: ...
+    def model(self, P: Vocabulary, *data: Array, **fields: Array) -> Array: ...
+    def guide(self, P: Vocabulary, *data: Array, **fields: Array) -> Array: ...
+
+
+class PairLike(Protocol):
+    """What is needed from a plain pair: the library's own functions, and the name of the plate over data."""
+
+    model: Callable[..., Any]
+    guide: Callable[..., Any]
+    data_plate: str
 
 
 @dataclass
@@ -119,7 +144,7 @@ class Random(Protocol):
         """The whole numbers below n, in random order."""
         ...
 
-    def draw(self, dist: Any, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
+    def draw(self, dist: Dist, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
         """A draw of a native distribution, expanded to the batch shape, and its log-density; for a flow's base."""
         ...
 
@@ -133,12 +158,12 @@ class Interpreter(Protocol):
 
     looping: bool
 
-    def plate(self, name: str, data: Array) -> AbstractContextManager[Any]: ...
-    def sample(self, name: str, dist: Any, obs: Array | None, infer: Mapping[str, Any] | None) -> Array: ...
+    def plate(self, name: str, data: Array) -> AbstractContextManager[object]: ...
+    def sample(self, name: str, dist: Dist, obs: Array | None, infer: Mapping[str, object] | None) -> Array: ...
     def penalty(self, name: str, value: Array) -> None: ...
     def param(self, name: str, value: Array) -> Array: ...
     def deterministic(self, name: str, value: Array) -> Array: ...
-    def noise(self) -> Any: ...
+    def noise(self) -> Noise: ...
 
 
 class Vocabulary:
@@ -147,7 +172,7 @@ class Vocabulary:
     Subclasses (one per backend) add `xp`, `dist` and the operations that the array API lacks.
     """
 
-    xp: ClassVar[Any]  #: array-API namespace
+    xp: ClassVar[Namespace]  #: array-API namespace
     dist: ClassVar[Any]  #: native distributions
 
     def __init__(self, interpreter: Interpreter, params: Mapping[str, Array], declared: Declarations, prefix: str = ""):
@@ -174,16 +199,16 @@ class Vocabulary:
         """Shape of the variable of the part in scope (the part is a distribution over it)."""
         return self.declared.shapes[self.prefix[:-1]]
 
-    def plate(self, name: str, data: Array) -> AbstractContextManager[Any]:
+    def plate(self, name: str, data: Array) -> AbstractContextManager[object]:
         """The data plate: draws inside it are independent for each row. `data` is [B, …]."""
         return self.interpreter.plate(name, data)
 
     def sample(
         self,
         name: str,
-        dist: Any,
+        dist: Dist,
         obs: Array | None = None,
-        infer: Mapping[str, Any] | None = None,
+        infer: Mapping[str, object] | None = None,
         mask: Array | None = None,
     ) -> Array:
         """A random variable: latent, or observed with value `obs`.
@@ -212,11 +237,11 @@ class Vocabulary:
             raise _in_loop("P.random")
         return self._random(self.interpreter.noise())
 
-    def _random(self, noise: Any) -> Random:
+    def _random(self, noise: Noise) -> Random:
         """Random numbers from what the interpreter gives: a key, or None for the library's own generator."""
         raise NotImplementedError
 
-    def implicit(self, value: Array) -> Any:
+    def implicit(self, value: Array) -> Dist:
         """A draw without a density, as a distribution, such as a generator's output: `P.implicit(x).to_event(1)`.
 
         Whatever asks for its log-probability is refused. Mohamed & Lakshminarayanan 2016, arXiv:1610.03483.
@@ -277,11 +302,11 @@ class Vocabulary:
         mean: Callable[[], Array] | None = None,
         mode: Callable[[], Array] | None = None,
         pathwise: bool = True,
-        kl: Callable[[Any], Array | None] | None = None,
-        about: Mapping[str, Any] | None = None,
+        kl: Callable[[Dist], Array | None] | None = None,
+        about: Mapping[str, object] | None = None,
         values: Callable[[], Array] | None = None,
-        discrete: Any = None,
-    ) -> Any:
+        discrete: Dist | None = None,
+    ) -> Dist:
         """A density written once over `xp`, as a native distribution.
 
         Args:
@@ -304,7 +329,7 @@ class Vocabulary:
         """
         raise NotImplementedError
 
-    def constant(self, value: Any) -> Array:
+    def constant(self, value: ArrayLike) -> Array:
         """Numbers or a NumPy array, in the program's floating type and on its device."""
         raise NotImplementedError
 
@@ -365,13 +390,13 @@ class Vocabulary:
         """
         raise NotImplementedError
 
-    def repeat(self, count: int, body: Callable[[Any], Any], x: Any) -> Any:
+    def repeat(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:
         """body(body(… body(x))), `count` times, x an array or a tuple of arrays.
 
         On JAX this is one loop, so that a long one compiles fast. The body has no sites and no noise.
         """
 
-        def inside(x: Any) -> Any:
+        def inside(x: Carry) -> Carry:
             outside, self.interpreter.looping = self.interpreter.looping, True
             x = body(x)
             self.interpreter.looping = outside
@@ -379,10 +404,10 @@ class Vocabulary:
 
         return self._loop(count, inside, x)
 
-    def _loop(self, count: int, body: Callable[[Any], Any], x: Any) -> Any:
+    def _loop(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:
         raise NotImplementedError
 
-    def foreign(self, module: Any, x: Array, event_ndim: int) -> Array:
+    def foreign(self, module: Module, x: Array, event_ndim: int) -> Array:
         """A user's own module applied to [..., *event], with the parameters in scope instead of its own."""
         raise NotImplementedError
 
@@ -393,13 +418,15 @@ class MixedPrecision(Vocabulary):
     def linear(self, x: Array, weight: Array, bias: Array) -> Array:
         return self._wide(super().linear, x, weight, bias)
 
-    def conv2d(self, x: Array, weight: Array, bias: Array, *how: Any) -> Array:
+    def conv2d(self, x: Array, weight: Array, bias: Array, *how: int | tuple[int, int]) -> Array:
         return self._wide(super().conv2d, x, weight, bias, *how)
 
-    def conv_transpose2d(self, x: Array, weight: Array, bias: Array, *how: Any) -> Array:
+    def conv_transpose2d(self, x: Array, weight: Array, bias: Array, *how: int | tuple[int, int]) -> Array:
         return self._wide(super().conv_transpose2d, x, weight, bias, *how)
 
-    def _wide(self, product: Callable[..., Array], x: Array, weight: Array, bias: Array, *how: Any) -> Array:
+    def _wide(
+        self, product: Callable[..., Array], x: Array, weight: Array, bias: Array, *how: int | tuple[int, int]
+    ) -> Array:
         narrow = lambda a: self.xp.astype(a, self.xp.bfloat16, copy=False)
         return self.xp.astype(product(narrow(x), narrow(weight), narrow(bias), *how), bias.dtype, copy=False)
 

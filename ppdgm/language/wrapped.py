@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from ppdgm.language.native import Dist
 
 
-def inner(dist: Any) -> Any:
+def inner(dist: Dist) -> Dist:
     """The distribution inside those that plates, masks and events put around it."""
     while type(dist).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
         dist = dist.base_dist
