@@ -12,7 +12,7 @@ from zlib import crc32
 import numpy as np
 
 from ppdgm.errors import PpdgmError, ProgramError, SpecError, explain, out_of_memory, require
-from ppdgm.language.vocabulary import Array, Declarations, Init, NetUse, ParamSpec, Vocabulary
+from ppdgm.language.vocabulary import Array, Declarations, Dist, Init, NetUse, ParamSpec, Vocabulary
 from ppdgm.nets import Net
 from ppdgm.nets.base import zeros as zeros  # an initial value of programs too
 from ppdgm.registry import backend as load_backend
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 def constant(value: float) -> Init:
     """Initial values that are all the same number."""
 
-    def init(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> np.ndarray:
+    def init(
+        rng: np.random.Generator, shape: tuple[int, ...], data: Mapping[str, np.ndarray] | None = None
+    ) -> np.ndarray:
         return np.full(shape, value)
 
     return init
@@ -35,7 +37,9 @@ def constant(value: float) -> Init:
 def normal(scale: float) -> Init:
     """Initial values from N(0, scale²)."""
 
-    def init(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> np.ndarray:
+    def init(
+        rng: np.random.Generator, shape: tuple[int, ...], data: Mapping[str, np.ndarray] | None = None
+    ) -> np.ndarray:
         return rng.normal(scale=scale, size=shape)
 
     return init
@@ -149,13 +153,13 @@ def _started(init: Init, start: Callable[[Mapping[str, np.ndarray]], np.ndarray 
     return moved
 
 
-def _checked_name(word: str, name: Any) -> str:
+def _checked_name(word: str, name: object) -> str:
     if not isinstance(name, str):
         raise ProgramError(f"context.{word}: got {name!r} instead of the name. Give the name first, as text.")
     return name
 
 
-def _check_shape(what: str, shape: Any) -> None:
+def _check_shape(what: str, shape: object) -> None:
     if not isinstance(shape, tuple | list) or not all(isinstance(n, int) and n > 0 for n in shape):
         raise ProgramError(f"{what}: got shape {shape!r}, expected a tuple of positive whole numbers, such as (4,).")
 
@@ -182,10 +186,10 @@ class Part(Spec):
         return ()
 
     @abstractmethod
-    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+    def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         """The distribution, given the net's output."""
 
-    def __call__(self, P: Vocabulary, *head: Array) -> Any:
+    def __call__(self, P: Vocabulary, *head: Array) -> Dist:
         """The distribution, with the part's own parameters in scope.
 
         Raises:
@@ -218,17 +222,17 @@ class Program(Spec):
     def build(self, context: Context) -> None:
         """Declare every parameter, net and part, with its shape."""
 
-    def model(self, P: Vocabulary, *data: Any, **fields: Any) -> Any:
+    def model(self, P: Vocabulary, *data: Array, **fields: Array) -> Array:
         """The generative model: `model(self, P, x)`, with an argument for each field of the data."""
         raise ProgramError(f"{type(self).__name__} has no model(self, P, x).")
 
-    def guide(self, P: Vocabulary, *data: Any, **fields: Any) -> Any:
+    def guide(self, P: Vocabulary, *data: Array, **fields: Array) -> Array:
         """The approximate posterior, with the same arguments; without latents, none is needed: the ELBO is log p."""
 
     def check(self, data: Batch) -> None:
         """Refuse data that the model can't generate, before any work starts."""
 
-    def independent(self) -> Any:
+    def independent(self) -> Part | None:
         """The likelihood whose independent columns the model has to beat; None if it is not known."""
         return getattr(self, "likelihood", None)
 
@@ -344,7 +348,9 @@ def _check_arguments(program: type, role: str, function: Callable[..., Any], exa
         raise ProgramError(f"{program.__name__}.{role}{signature}: expected {role}({example}){end}.")
 
 
-def _first_value(name: str, spec: ParamSpec, seed: int, data: Any, dtype: str) -> np.ndarray:
+def _first_value(
+    name: str, spec: ParamSpec, seed: int, data: Mapping[str, np.ndarray] | None, dtype: str
+) -> np.ndarray:
     rng = np.random.default_rng([seed, crc32(name.encode())])
     try:
         value = np.asarray(spec.init(rng, spec.shape, data), dtype=dtype)
@@ -358,7 +364,7 @@ def _first_value(name: str, spec: ParamSpec, seed: int, data: Any, dtype: str) -
     return value
 
 
-def check_program(program: Any) -> None:
+def check_program(program: object) -> None:
     """Refuse anything that is neither a Program nor a plain pair."""
     if not isinstance(program, Program | PlainPair):
         raise ProgramError(
@@ -367,14 +373,14 @@ def check_program(program: Any) -> None:
         )
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def _draws_nothing(model: Callable[..., Any]) -> Callable[..., None]:
     """A guide without latents, for the same data."""
 
-    def guide(*data: Any, **fields: Any) -> None: ...
+    def guide(*data: Array, **fields: Array) -> None: ...
 
     with suppress(TypeError, ValueError):  # a callable without a signature
         guide.__signature__ = inspect.signature(getattr(model, "forward", model))  # type: ignore[attr-defined]  # PEP 362
@@ -410,3 +416,6 @@ class PlainPair:
     def __repr__(self) -> str:
         name = lambda f: getattr(f, "__qualname__", type(f).__name__)
         return f"PlainPair({name(self.model)}, {name(self.guide)}, {self.data_plate!r}, {self.backend!r})"
+
+
+AnyProgram = Program | PlainPair

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -24,6 +24,9 @@ from ppdgm.cli.output import close_pipe, results_only, say, tell, tolerate_any_e
 from ppdgm.cli.resume import resume
 from ppdgm.cli.runs import runs
 from ppdgm.cli.sample import sample
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 HELP = """Deep generative models as probabilistic programs, on Pyro and NumPyro.
 
@@ -84,7 +87,7 @@ def _ends_at_once(options: set[str]) -> Iterator[None]:
         yield
         return
 
-    def leave(number: int, frame: Any) -> None:
+    def leave(number: int, frame: FrameType | None) -> None:
         tell("ppdgm: interrupted.")
         os._exit(failures.INTERRUPTED)
 

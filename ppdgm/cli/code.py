@@ -8,17 +8,19 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Callable
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TypeGuard, TypeVar
 
 from ppdgm.errors import ProgramError, SpecError, nearest
-from ppdgm.program import PlainPair, Program
+from ppdgm.program import AnyProgram, PlainPair, Program
 from ppdgm.specs import Spec
 
 _loaded: set[str] = set()  # modules that came from files
 _added: list[str] = []  # to sys.path, for these modules
+Loaded = TypeVar("Loaded")
 
 
 def is_code(text: str) -> bool:
@@ -80,7 +82,7 @@ def check_name(name: str, path: Path) -> None:
         raise SpecError(f"{path} would hide the Python module {name!r}. Give it another name, such as my_{name}.py.")
 
 
-def _running(where: str, load: Any) -> Any:
+def _running(where: str, load: Callable[[], Loaded]) -> Loaded:
     """Run a user's file; an error is reported with its line."""
     try:
         return load()
@@ -107,7 +109,7 @@ def _near(file: str | None) -> str:
     return (file or "").removeprefix(f"{Path.cwd()}{os.sep}")
 
 
-def named(module: ModuleType, name: str) -> Any:
+def named(module: ModuleType, name: str) -> AnyProgram | type[Program]:
     """The program of this name: a class, an object or a plain pair."""
     known = [n for n, v in vars(module).items() if _is_program(v) and v is not Program]
     found = getattr(module, name, None)
@@ -118,7 +120,7 @@ def named(module: ModuleType, name: str) -> Any:
     return found
 
 
-def only(module: ModuleType) -> Any:
+def only(module: ModuleType) -> AnyProgram | type[Program]:
     """The one program of a file; what it imports from elsewhere doesn't count."""
     own = {
         n: v
@@ -134,7 +136,7 @@ def only(module: ModuleType) -> Any:
     return next(iter(own.values()))
 
 
-def _is_program(value: Any) -> bool:
+def _is_program(value: object) -> TypeGuard[AnyProgram | type[Program]]:
     return isinstance(value, Program | PlainPair) or (isinstance(value, type) and issubclass(value, Program))
 
 

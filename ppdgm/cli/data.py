@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ppdgm.cli.options import Debug, Header, Index, Json
 from ppdgm.cli.output import emit, listing, paragraph, say
+
+if TYPE_CHECKING:
+    from ppdgm.specs import Table
 
 
 def data(
@@ -63,7 +66,7 @@ def describe_set(name: str, settings: list[str], told: dict[str, bool], as_json:
 
     given = [(f"data.{path.removeprefix('data.')}", value) for path, value in map(parse, settings)]
     table = apply({"data": {"name": name, **told}}, given, [])
-    found: dict[str, Any] = load_data(source_of(table["data"])).describe()
+    found: Table = load_data(source_of(table["data"])).describe()
     if as_json:
         emit(found)
         return
@@ -72,7 +75,7 @@ def describe_set(name: str, settings: list[str], told: dict[str, bool], as_json:
         say(f"{key:<14}{text}")
 
 
-def _in_words(value: Any) -> str:
+def _in_words(value: object) -> str:
     if isinstance(value, dict):
         nested = any(isinstance(v, dict) for v in value.values())
         return ("; " if nested else ", ").join(f"{k}: {_in_words(v)}" for k, v in value.items()) or "none"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -141,7 +141,13 @@ def _report_path(run: str, out: str | None) -> Path:
 
 
 def _labels(
-    opened: Opened, fit: Fit, name: str | None, split: str, whole: bool, command: list[str], units: Any
+    opened: Opened,
+    fit: Fit,
+    name: str | None,
+    split: str,
+    whole: bool,
+    command: list[str],
+    units: str | None,
 ) -> np.ndarray | None:
     """The labels of the data that `load_part` returned, if there are any; programs need not use them.
 
@@ -157,7 +163,11 @@ def _labels(
     source = opened.source(name, command)
     if whole and split == "all":
         source = source.replace(validation=0, test=0)
-    data = load_data(source, like=fit, units=units) if name is not None else load_data(source)
+    data = (
+        load_data(source, like=fit, units=cast("Literal['own', 'prepared'] | None", units))
+        if name is not None
+        else load_data(source)
+    )
     wanted = [s for s in ("train", "validation", "test") if getattr(data, s) is not None and split in (s, "all")]
     if any(s not in data.labels for s in wanted):
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -79,7 +79,7 @@ def evaluate(
     opened = open_run(run, own, context.obj, header=header, index=index)
     fit = ppdgm.load(run, backend, program=opened.program, classes=opened.classes, device=device, last=last)
     part, name, split = load_part(opened, fit, data, split, context.obj, units)
-    result: dict[str, Any] = {"run": run, "data": name, "split": split}
+    result: dict[str, object] = {"run": run, "data": name, "split": split}
     found = fit.elbo(part, k=min(k, ELBO_PARTICLES), seed=seed, memory=memory)
     result |= {
         "n": len(found.values),

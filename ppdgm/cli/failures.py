@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ppdgm.cli.output import emit, one_line, tell
 from ppdgm.errors import CheckpointError, DataError, PackageMissing, PpdgmError, out_of_memory
+
+if TYPE_CHECKING:
+    pass
 
 FAILED, USAGE, DATA, TRAINING, FOLDER, BACKEND, INTERRUPTED, PIPE = 1, 2, 3, 4, 5, 6, 130, 141
 _CODES = ((PackageMissing, BACKEND), (CheckpointError, FOLDER), (DataError, DATA), (PpdgmError, USAGE))

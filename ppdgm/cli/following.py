@@ -8,13 +8,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ppdgm.cli import failures
 from ppdgm.cli.output import emit, say, tell
 
 if TYPE_CHECKING:
+    from ppdgm.callbacks import Callback
+    from ppdgm.data import Dataset
     from ppdgm.inference import Estimate, Fit
+    from ppdgm.inference.runs.progress import Progress
+    from ppdgm.program import AnyProgram
+    from ppdgm.specs import Table
 
 _DIVERGED = (
     "Training diverged: the ELBO ended far below where it began. The run is in {out}. Try a smaller "
@@ -57,11 +62,11 @@ class Begins:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def __call__(self, now: Any) -> None:
+    def __call__(self, now: Progress) -> None:
         pass
 
 
-def loggers(flags: Flags, out: Path) -> list[Any]:
+def loggers(flags: Flags, out: Path) -> list[Callback]:
     """The callbacks that flags ask for."""
     if not (flags.tensorboard or flags.wandb):
         return []
@@ -71,7 +76,7 @@ def loggers(flags: Flags, out: Path) -> list[Any]:
     return board + ([WandB(flags.wandb, name=out.name)] if flags.wandb else [])
 
 
-def follow(run: Callable[[], Fit], data: Any, out: Path, flags: Flags) -> int:
+def follow(run: Callable[[], Fit], data: Dataset, out: Path, flags: Flags) -> int:
     """Run a training, report how it ended, and return the exit code.
 
     Args:
@@ -114,18 +119,18 @@ def follow(run: Callable[[], Fit], data: Any, out: Path, flags: Flags) -> int:
     return 0
 
 
-def as_plain(found: Estimate) -> dict[str, Any]:
+def as_plain(found: Estimate) -> dict[str, object]:
     """An estimate as plain values."""
     names = ("mean", "standard_error", "monte_carlo_error", "k", "exact") + (() if found.biases is None else ("bias",))
     return {n: getattr(found, n) for n in names}
 
 
-def name_of(program: Any) -> str:
+def name_of(program: AnyProgram) -> str:
     """The name of a program in a line of text, or in a folder's name."""
     return "pair" if hasattr(program, "data_plate") else type(program).__name__
 
 
-def _result(fit: Fit, out: Path, seconds: float) -> dict[str, Any]:
+def _result(fit: Fit, out: Path, seconds: float) -> dict[str, object]:
     validations = [float(v) for v in fit.history.get("validation_elbo", ()) if math.isfinite(v)]
     return {
         "out": str(out),
@@ -145,7 +150,7 @@ def _tell_interrupted(out: Path) -> None:
     tell(f"ppdgm: interrupted. The progress so far is in {out}. To continue: ppdgm resume {shlex.quote(str(out))}")
 
 
-def _say_summary(result: dict[str, Any], place: str) -> None:
+def _say_summary(result: Table, place: str) -> None:
     ended = "" if result["stopped"] == "done" else f" ({result['stopped']})"
     say(f"Trained {result['program']} for {result['steps']} steps in {result['seconds']:.0f} s{ended}.")
     if result["validation_elbo"] is not None:

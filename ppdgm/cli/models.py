@@ -71,7 +71,7 @@ def _show(entry: Description) -> None:
             say(paragraph(field.meaning, indent=6))
 
 
-def _default(value: Any) -> str:
+def _default(value: object) -> str:
     if isinstance(value, dict):
         kind, *rest = value.items()
         inner = ", ".join(f"{n} = {_default(v)}" for n, v in rest)

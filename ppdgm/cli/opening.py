@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
@@ -15,9 +15,14 @@ from ppdgm.errors import CheckpointError, DataError, SpecError, nearest
 from ppdgm.inference.evaluation.estimates import leave_labels
 from ppdgm.inference.inputs.own_rows import fingerprint
 from ppdgm.inference.runs.recipe import check_format, read_recipe, source_of
-from ppdgm.program import PlainPair
-from ppdgm.specs import Spec
+from ppdgm.program import AnyProgram, PlainPair
+from ppdgm.specs import Spec, Table
 
+if TYPE_CHECKING:
+    from ppdgm.data.aliases import Data
+    from ppdgm.inference import Fit
+
+Units = Literal["own", "prepared"] | None
 SPLITS = ("train", "validation", "test", "all")
 
 
@@ -33,9 +38,9 @@ class Opened:
     """
 
     path: str
-    table: dict[str, Any]
+    table: Table
     classes: list[type[Spec]]
-    program: Any
+    program: AnyProgram | None
     told: dict[str, bool | None] = field(default_factory=dict)
 
     def source(self, name: str | None, command: list[str]) -> Source:
@@ -77,8 +82,13 @@ def open_run(run: str, own: str | None, command: list[str], **told: bool | None)
 
 
 def load_part(
-    opened: Opened, fit: Any, name: str | None, split: str | None, command: list[str], units: Any = None
-) -> tuple[Any, str, str]:
+    opened: Opened,
+    fit: Fit,
+    name: str | None,
+    split: str | None,
+    command: list[str],
+    units: str | None = None,
+) -> tuple[Data, str, str]:
     """Data to evaluate a run on.
 
     Args:
@@ -104,13 +114,13 @@ def load_part(
     if split in ("train", "all") and source.binarise == "dynamic":
         source = source.replace(binarise="static")  # training data would otherwise not be drawn
     if name is not None:
-        return _part(load_data(source, like=fit, units=units), split), source.name, split
+        return _part(load_data(source, like=fit, units=cast(Units, units)), split), source.name, split
     data = load_data(source)
     _check_unchanged(data, fit)
     return _part(data, split), source.name, split
 
 
-def _check_unchanged(data: Dataset, fit: Any) -> None:
+def _check_unchanged(data: Dataset, fit: Fit) -> None:
     """Refuse the run's own data if they have changed: their test data would not be held out."""
     known = fit.info.get("fingerprint")
     if known is None or data.binarise != fit.training.binarise:
@@ -124,7 +134,7 @@ def _check_unchanged(data: Dataset, fit: Any) -> None:
         )
 
 
-def _part(data: Dataset, split: str) -> Any:
+def _part(data: Dataset, split: str) -> Data:
     parts = {s: getattr(data, s) for s in SPLITS[:3] if getattr(data, s) is not None}
     if split != "all" and split not in parts:
         raise DataError(f"--split {split}: {data.name} has no such data. Choose one of: {', '.join([*parts, 'all'])}.")

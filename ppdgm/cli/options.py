@@ -14,7 +14,7 @@ from ppdgm.registry import INSTALL
 def whole_number(least: int) -> Callable[[str], int]:
     """A parser of whole numbers from `least` on."""
 
-    def parse(text: Any) -> int:
+    def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
@@ -26,7 +26,7 @@ def whole_number(least: int) -> Callable[[str], int]:
     return parse
 
 
-def finite_number(text: Any) -> float:
+def finite_number(text: str) -> float:
     """A parser of finite numbers."""
     try:
         value = float(text)
@@ -37,7 +37,7 @@ def finite_number(text: Any) -> float:
     return value
 
 
-def known_backend(text: Any) -> str:
+def known_backend(text: str) -> str:
     """A parser of backends' names."""
     if text not in INSTALL:
         raise typer.BadParameter(f"got {text!r}. {nearest(text, INSTALL)}")

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
-_results: list[Any] = []  # the true stdout, while a user's prints go elsewhere
+_results: list[TextIO] = []  # the true stdout, while a user's prints go elsewhere
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def results_only(wanted: bool) -> Iterator[None]:
         _results.pop()
 
 
-def _stdout() -> Any:
+def _stdout() -> TextIO:
     return _results[-1] if _results else sys.stdout
 
 
@@ -69,7 +69,7 @@ def warnings_as_lines() -> Iterator[None]:
         yield
 
 
-def _readable(text: str, stream: Any) -> str:
+def _readable(text: str, stream: TextIO) -> str:
     """The text; characters that the stream's encoding lacks are written in another way."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
@@ -81,12 +81,12 @@ def _readable(text: str, stream: Any) -> str:
     return text
 
 
-def emit(value: Any) -> None:
+def emit(value: object) -> None:
     """Write one JSON value to stdout."""
     print(json.dumps(plain_values(value), indent=2), file=_stdout())
 
 
-def plain_values(value: Any) -> Any:
+def plain_values(value: object) -> Any:
     """Values as JSON has them: NumPy's as Python's; a number that is not finite becomes null."""
     if hasattr(value, "tolist"):
         value = value.tolist()

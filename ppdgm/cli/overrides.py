@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from ppdgm.catalogue import alternatives, public_names
 from ppdgm.errors import SpecError, nearest
-from ppdgm.specs import Kind, Spec, find_kind
+from ppdgm.specs import Kind, Spec, Table, find_kind
 
 Classes = Sequence[type[Kind]]
 _NONE = {"kind": "none"}  # as in Spec.to_dict
@@ -59,7 +59,7 @@ def apply(table: dict[str, Any], settings: Iterable[tuple[str, Any]], classes: C
     return table
 
 
-def _descend(table: dict[str, Any], first: str, rest: list[str], value: Any, path: str, classes: Classes) -> None:
+def _descend(table: dict[str, Any], first: str, rest: list[str], value: object, path: str, classes: Classes) -> None:
     here, implied, done = table.setdefault(first, {}), _IMPLIED.get(first), first
     for name in rest[:-1]:
         here = _inner(here, _class(here, implied, done, classes), name, done, path)
@@ -80,7 +80,7 @@ def _descend(table: dict[str, Any], first: str, rest: list[str], value: Any, pat
         here.pop(_OTHER[last], None)
 
 
-def _elsewhere(table: Mapping[str, Any], path: str, classes: Classes) -> str:
+def _elsewhere(table: Table, path: str, classes: Classes) -> str:
     """The settings of that name in other tables of the recipe, in a sentence; "" if there are none."""
     name = path.rpartition(".")[2]
     found: list[str] = []
@@ -94,7 +94,7 @@ def _elsewhere(table: Mapping[str, Any], path: str, classes: Classes) -> str:
     return f"There is {there}." if there else ""
 
 
-def _named(at: str, here: Mapping[str, Any], cls: type[Kind], name: str) -> list[str]:
+def _named(at: str, here: Table, cls: type[Kind], name: str) -> list[str]:
     """A field of that name in a class, or in a part of it."""
     found = [f"{at}.{name}"] if name in cls.model_fields else []
     for part, field in cls.model_fields.items():
@@ -107,7 +107,7 @@ def _named(at: str, here: Mapping[str, Any], cls: type[Kind], name: str) -> list
     return found
 
 
-def _set_kind(here: dict[str, Any], value: Any, implied: str | None, path: str) -> None:
+def _set_kind(here: dict[str, Any], value: object, implied: str | None, path: str) -> None:
     """Another class starts with its own defaults."""
     if not isinstance(value, str) or not value:
         raise SpecError(f"{path}: got {value!r}, expected the name of a class, such as MLP.")
@@ -116,7 +116,7 @@ def _set_kind(here: dict[str, Any], value: Any, implied: str | None, path: str) 
     here["kind"] = value.strip("\"'")
 
 
-def _class(here: Mapping[str, Any], implied: str | None, path: str, classes: Classes) -> type[Kind]:
+def _class(here: Table, implied: str | None, path: str, classes: Classes) -> type[Kind]:
     kind = here.get("kind", implied)
     if not isinstance(kind, str):
         raise SpecError(f"{path} has no kind. Set it first: --set {path}.kind=NAME.")
@@ -152,7 +152,7 @@ def _inner(here: dict[str, Any], cls: type[Kind], name: str, done: str, path: st
     return here[name]
 
 
-def read_value(text: str, annotation: Any = Any) -> Any:
+def read_value(text: str, annotation: object = Any) -> Any:
     """A value as TOML writes it, or as Python does; else the text itself. A list needs no brackets."""
     allowed = alternatives(annotation)
     if allowed == [str] or text in _literals(annotation):
@@ -195,16 +195,16 @@ def _python(text: str) -> Any:
     return value if value is None or isinstance(value, str | int | float) else text
 
 
-def _literals(annotation: Any) -> list[Any]:
+def _literals(annotation: object) -> list[object]:
     return [v for a in alternatives(annotation) if get_origin(a) is Literal for v in get_args(a)]
 
 
-def _families(annotation: Any) -> list[type[Kind]]:
+def _families(annotation: object) -> list[type[Kind]]:
     """The spec classes that a field takes."""
     return [a for a in alternatives(annotation) if isinstance(a, type) and issubclass(a, Spec)]
 
 
-def _copy(value: Any) -> Any:
+def _copy(value: object) -> Any:
     if isinstance(value, Mapping):
         return {k: _copy(v) for k, v in value.items()}
     return [_copy(v) for v in value] if isinstance(value, list | tuple) else value

@@ -6,13 +6,12 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ppdgm.cli.code import is_code, load_code, named, only, own_specs
 from ppdgm.errors import SpecError, nearest
 from ppdgm.models import Program  # with all that text may name
-from ppdgm.program import PlainPair
-from ppdgm.specs import Spec, known_specs
+from ppdgm.program import AnyProgram, PlainPair
+from ppdgm.specs import Spec, Table, known_specs
 
 RECIPE = "recipe.toml"
 
@@ -28,9 +27,9 @@ class Chosen:
         recipe: the file that the table came from.
     """
 
-    table: dict[str, Any] = field(default_factory=dict)
+    table: Table = field(default_factory=dict)
     classes: list[type[Spec]] = field(default_factory=list)
-    program: Any = None
+    program: AnyProgram | None = None
     recipe: Path | None = None
 
 
@@ -49,7 +48,7 @@ def choose_program(text: str, own: str | None = None) -> Chosen:
 
     names = {c.__name__.lower(): c.__name__ for c in public_specs() if issubclass(c, Program)}
     if text.lower() in names:  # write ./vae for a run's folder of that name
-        table = {"program": {"kind": names[text.lower()]}}
+        table: Table = {"program": {"kind": names[text.lower()]}}
         return Chosen(table, own_code(own, table)[0])
     if recipe := _recipe(Path(text), text):
         table = read_recipe(recipe)
@@ -66,7 +65,7 @@ def choose_program(text: str, own: str | None = None) -> Chosen:
     )
 
 
-def own_code(own: str | None, table: Mapping[str, Any]) -> tuple[list[type[Spec]], Any]:
+def own_code(own: str | None, table: Table) -> tuple[list[type[Spec]], AnyProgram | None]:
     """The classes in --program FILE[:NAME] for a recipe, and the program if text can't describe it."""
     if not own:
         return [], None
@@ -80,7 +79,7 @@ def own_code(own: str | None, table: Mapping[str, Any]) -> tuple[list[type[Spec]
     return own_specs(module), None
 
 
-def names_own_code(table: Mapping[str, Any], classes: list[type[Spec]]) -> str | None:
+def names_own_code(table: Table, classes: list[type[Spec]]) -> str | None:
     """The first class, or pair, in a recipe that the user must give, or None."""
     if not _text_tells(table):
         return next(k for k in _kinds(table["program"]) if _untold(k))
@@ -105,7 +104,7 @@ def _without_program(command: list[str]) -> list[str]:
     return [w for i, w in enumerate(command) if i not in after and w.partition("=")[0] != "--program"]
 
 
-def _text_tells(table: Mapping[str, Any]) -> bool:
+def _text_tells(table: Table) -> bool:
     return not any(map(_untold, _kinds(table.get("program", {}))))
 
 
@@ -113,7 +112,7 @@ def _untold(kind: str) -> bool:
     return kind == "ForeignNet" or kind.startswith("plain:")
 
 
-def _kinds(value: Any) -> list[str]:
+def _kinds(value: object) -> list[str]:
     if isinstance(value, Mapping):
         own = [value["kind"]] if isinstance(value.get("kind"), str) else []
         return own + [k for v in value.values() for k in _kinds(v)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeGuard
 
 import typer
 
@@ -12,6 +12,8 @@ from ppdgm.cli.output import emit, one_line, say, text_table
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from ppdgm.specs import Table
 
 HEAD = ("run", "program", "engine", "backend", "step", "ELBO", "validation", "state", "when")
 
@@ -65,7 +67,7 @@ def find_runs(top: Path) -> Iterator[Path]:
         folders[:] = sorted(f for f in folders if not f.startswith("."))
 
 
-def read_run(path: Path, top: Path) -> dict[str, Any]:
+def read_run(path: Path, top: Path) -> Table:
     """What is known about one run; "problem" says what can't be read."""
     from ppdgm.errors import PpdgmError
     from ppdgm.inference.runs.layout import read_status
@@ -87,12 +89,12 @@ def read_run(path: Path, top: Path) -> dict[str, Any]:
     }
 
 
-def _inside(recipe: dict[str, Any], name: str, key: str) -> Any:
+def _inside(recipe: Table, name: str, key: str) -> object:
     table = recipe.get(name)
     return table.get(key) if isinstance(table, dict) else None
 
 
-def _row(run: dict[str, Any]) -> list[str]:
+def _row(run: Table) -> list[str]:
     step, steps = run.get("step"), run.get("steps")
     return [
         run["name"],
@@ -105,15 +107,15 @@ def _row(run: dict[str, Any]) -> list[str]:
     ]
 
 
-def _number(value: Any) -> str:
+def _number(value: object) -> str:
     return f"{value:.2f}" if _is_number(value) else "-"
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and -1e300 < value < 1e300
 
 
-def _ago(then: Any) -> str:
+def _ago(then: object) -> str:
     import time
 
     if not _is_number(then):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
+
+    from ppdgm.data.transform import Transform
 
 SUFFIXES = (".png", ".npy", ".npz", ".csv")
 
@@ -86,7 +88,7 @@ def sample(
     (n,) = rows
     picture = path.suffix.lower() == ".png"
     found = fit.sample(n, seed=seed, mean=mean, given=known, units="prepared" if picture else "own")
-    sites: dict[str, Any] = found if isinstance(found, dict) else {"x": found}
+    sites: dict[str, np.ndarray] = found if isinstance(found, dict) else {"x": found}
     path.parent.mkdir(parents=True, exist_ok=True)
     _write(path, sites, fit.transform)
     shapes = {name: list(value.shape) for name, value in sites.items()}
@@ -138,7 +140,7 @@ def _values(text: str, names: tuple[str, ...]) -> np.ndarray:
     return found.astype(int) if np.isfinite(found).all() and (found == np.rint(found)).all() else found
 
 
-def _write(path: Path, sites: dict[str, np.ndarray], transform: Any) -> None:
+def _write(path: Path, sites: dict[str, np.ndarray], transform: Transform | None) -> None:
     import numpy as np
 
     from ppdgm.errors import SpecError

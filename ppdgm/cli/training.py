@@ -5,14 +5,21 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ppdgm.cli.following import Begins, Flags, follow, loggers, name_of
 from ppdgm.cli.options import DATA, EPOCHS
 from ppdgm.cli.overrides import apply, parse
 from ppdgm.cli.programs import Chosen, choose_program, names_own_code, own_code_missing
 from ppdgm.errors import CheckpointError, DataError, SpecError, nearest
-from ppdgm.specs import Spec
+from ppdgm.specs import Spec, Table
+
+if TYPE_CHECKING:
+    from ppdgm.data import Source
+    from ppdgm.data.dataset import Dataset
+    from ppdgm.inference import Fit
+    from ppdgm.inference.runs.recipe import Recipe
+    from ppdgm.program import AnyProgram, Program
 
 Settings = Sequence[tuple[str, Any]]
 _REMEDIES = (  # for mistakes in data, in the words of the command line
@@ -42,7 +49,7 @@ def train(program: str, own: str | None, given: Settings, settings: list[str], f
     training = {n: getattr(recipe.training, n) for n in table["training"] if n != "kind"}
     begins = Begins("" if flags.quiet else f"Training {name_of(recipe.program)} on {data.name}: {out}")
 
-    def run() -> Any:
+    def run() -> Fit:
         return ppdgm.fit(
             recipe.program,
             data,
@@ -95,11 +102,11 @@ def complete(chosen: Chosen, given: Settings, settings: Settings) -> dict[str, A
             "The recipe's optimiser is a Python object, which text can't contain. Choose one: --optimiser adam."
         )
     if chosen.program is not None and any(p.startswith("program.") for p in paths):
-        chosen.program = Spec.from_dict(table["program"], chosen.classes)
+        chosen.program = cast("Program", Spec.from_dict(table["program"], chosen.classes))  # or it is refused later
     return table
 
 
-def _other_data(table: dict[str, Any], before: dict[str, Any], paths: set[str]) -> None:
+def _other_data(table: dict[str, Any], before: Table, paths: set[str]) -> None:
     """With other data, drop what was found from the old data: shape, form of a table, preparation of a known set."""
     from ppdgm.data import catalogue
 
@@ -113,13 +120,14 @@ def _other_data(table: dict[str, Any], before: dict[str, Any], paths: set[str]) 
         table["data"] = {k: v for k, v in table["data"].items() if k in kept or f"data.{k}" in paths}
 
 
-def prepare_run(chosen: Chosen, table: dict[str, Any]) -> tuple[Any, Any]:
+def prepare_run(chosen: Chosen, table: dict[str, Any]) -> tuple[Recipe, Dataset]:
     """The recipe, checked, and its data, loaded."""
     from ppdgm.data import load_data
     from ppdgm.inference.runs.recipe import Recipe
 
     settings = {name: value for name, value in table.items() if name != "program"}
-    source = Recipe.from_table(settings, chosen.classes, program=object()).data  # their mistakes come before data
+    stand_in = cast("AnyProgram", object())  # nothing looks at it
+    source = Recipe.from_table(settings, chosen.classes, program=stand_in).data  # their mistakes come before data
     data = load_data(source or DATA)
     return Recipe.from_table(table, chosen.classes, chosen.program, data.event_shape), data
 
@@ -149,11 +157,11 @@ def _spelled(setting: tuple[str, Any]) -> tuple[str, Any]:
     return path, known[value.lower()]
 
 
-def _folder(flags: Flags, recipe: Any) -> tuple[Path, list[Path]]:
+def _folder(flags: Flags, recipe: Recipe) -> tuple[Path, list[Path]]:
     """The run's folder: --out, or the first free runs/PROGRAM-DATA-N; and the folders that were made here."""
     if flags.out:
         return Path(flags.out), []
-    data = Path(recipe.data.name).stem or "data"
+    data = Path(cast(Source, recipe.data).name).stem or "data"  # the command line always gives one
     n = 1
     while True:
         out = Path("runs") / f"{name_of(recipe.program).lower()}-{data}-{n}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from ppdgm.data.others import sparse
 from ppdgm.data.raw import by_split
 from ppdgm.data.transform import floating
 from ppdgm.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.lib.npyio import NpzFile
 
 _PLAIN = "Save it as numbers: np.save(path, np.asarray(rows, dtype=np.float32))."
 
@@ -72,7 +75,7 @@ def read_npy_folder(path: Path, memory: int) -> dict[str, dict[str, np.ndarray]]
     return by_split({p.stem: read_npy(p, memory) for p in files}, str(path))
 
 
-def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     return read(file)
@@ -98,7 +101,7 @@ def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path)
             _check_size(member.file_size - file.tell(), shape, dtype, f"{path}, {member.filename}")
 
 
-def _member(arrays: Any, name: str, path: Path) -> np.ndarray:
+def _member(arrays: NpzFile, name: str, path: Path) -> np.ndarray:
     try:
         return np.asarray(arrays[name])
     except ValueError as error:

@@ -16,7 +16,7 @@ from ppdgm.errors import DataError
 
 
 def refuse_where(
-    name: str, array: Any, bad: Callable[[np.ndarray], np.ndarray], expected: str, missing: str = ""
+    name: str, array: np.ndarray | Stream, bad: Callable[[np.ndarray], np.ndarray], expected: str, missing: str = ""
 ) -> None:
     """Refuse an array or a Stream that has bad numbers.
 
@@ -46,7 +46,7 @@ def refuse_where(
         )
 
 
-def pieces(array: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def pieces(array: np.ndarray | Stream) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Indices, ascending, and the rows there; each piece has a limited number of bytes."""
     if isinstance(array, Stream):
         return ((index, array[index]) for index in array.chunks())
@@ -64,7 +64,7 @@ def check_array(name: str, array: np.ndarray) -> None:
     check_rows_of_numbers(name, as_numbers(name, array))
 
 
-def check_rows_of_numbers(name: str, array: Any) -> None:
+def check_rows_of_numbers(name: str, array: np.ndarray | Stream) -> None:
     """Refuse numbers without rows.
 
     Raises:
@@ -90,7 +90,7 @@ def check_fits(size: int, where: str, advice: str) -> None:
         raise DataError(f"{where} needs {size / 2**30:.1f} GiB, but this machine has {there / 2**30:.1f} GiB. {advice}")
 
 
-def check_resolution(name: str, array: Any, kind: np.dtype, training: bool) -> None:
+def check_resolution(name: str, array: np.ndarray | Stream, kind: np.dtype, training: bool) -> None:
     """Refuse columns whose spread is too small for the steps of a floating type near their numbers: s < 100 steps.
 
     Rounding then adds less than (0.003 s)² to the variance. Data that are only evaluated need not have the spread of
@@ -122,7 +122,7 @@ def check_resolution(name: str, array: Any, kind: np.dtype, training: bool) -> N
     warnings.warn(told, stacklevel=2)
 
 
-def _spread(array: Any, kind: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+def _spread(array: np.ndarray | Stream, kind: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """For each column, the distance between the type's numbers at the largest number, and the standard deviation.
 
     The standard deviation is computed where it can be small: s ≥ (max − min) / √(2N); elsewhere this bound is returned.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ppdgm.data.headers import MISSING
 from ppdgm.data.prepared import Prepared, coding_of
 from ppdgm.errors import DataError, closest
+from ppdgm.language.native import Array
 
 UNLABELLED = -1
 _NONE = {*MISSING, "-1", "-1.0"}
@@ -37,7 +37,7 @@ class Classes:
         unique = [str(w) for w in np.unique(words)]
         return cls(tuple(w for w in unique if not _missing(name, w)), True, columns)
 
-    def encode(self, name: str, words: Any) -> Prepared:
+    def encode(self, name: str, words: Array) -> Prepared:
         """Names as whole numbers; a missing label (−1, NA, empty) becomes −1.
 
         Raises:
@@ -60,12 +60,12 @@ class Classes:
             )
         return Prepared(found[back], self)
 
-    def decode(self, codes: Any) -> np.ndarray:
+    def decode(self, codes: Array) -> np.ndarray:
         """The names of whole numbers; an empty text for −1."""
         found: np.ndarray = np.array([*self.names, ""])[np.asarray(codes).astype(np.int64)]
         return found
 
-    def enter(self, name: str, values: Any) -> Any:
+    def enter(self, name: str, values: Array) -> Array:
         """Rows as codes; the rows may be names, codes of other classes, or already codes.
 
         Raises:
@@ -85,12 +85,12 @@ class Classes:
             array = np.array(["" if v is None else str(v) for v in array.ravel()]).reshape(array.shape)
         return self.encode(name, array) if array.dtype.kind in "US" else values
 
-    def to_table(self) -> dict[str, Any]:
+    def to_table(self) -> dict[str, list[str] | bool]:
         """Its plain values."""
         return {"names": list(self.names), "text": self.text, "columns": list(self.columns)}
 
     @classmethod
-    def from_table(cls, field: str, table: Any) -> Classes:
+    def from_table(cls, field: str, table: object) -> Classes:
         """The classes of `to_table()`.
 
         Raises:
@@ -108,7 +108,7 @@ def _missing(name: str, word: str) -> bool:
     return name == "label" and word.strip().lower() in _NONE
 
 
-def _as_array(values: Any) -> np.ndarray:
+def _as_array(values: object) -> np.ndarray:
     try:
         return np.asarray(values)
     except (ValueError, TypeError, RuntimeError):  # not an array: refused when fields are read

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,8 @@ from ppdgm.data.source import Source
 from ppdgm.data.split import SPLITS
 from ppdgm.data.stream import Stream
 from ppdgm.data.transform import Transform
+
+Split = np.ndarray | Stream | dict[str, np.ndarray | Stream] | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -31,9 +32,9 @@ class Dataset:
     """
 
     name: str
-    train: Any
-    validation: Any
-    test: Any
+    train: Split
+    validation: Split
+    test: Split
     labels: Mapping[str, np.ndarray]
     source: Source
     transform: Transform = field(default_factory=Transform)
@@ -59,12 +60,12 @@ class Dataset:
         return {n: c.names for n, c in self.codes.items()}
 
     @property
-    def codings(self) -> dict[str, Any]:
+    def codings(self) -> dict[str, Transform | Classes]:
         """All that was learned from these data: by field, how raw rows become numbers."""
         fields = self._fields("train")
         return {**({"x": self.transform} if "x" in fields else {}), **self.codes}
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """The contents, as plain values. The range is None if data are streamed, because they would have to be read."""
         fields = self._fields("train")
         x = fields.get("x")
@@ -80,7 +81,7 @@ class Dataset:
             "labels": {n: self._counts(v) for n, v in self.labels.items()},
         }
 
-    def _fields(self, split: str) -> dict[str, Any]:
+    def _fields(self, split: str) -> dict[str, np.ndarray | Stream]:
         data = getattr(self, split)
         return {} if data is None else dict(data) if isinstance(data, Mapping) else {"x": data}
 

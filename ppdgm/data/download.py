@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from ppdgm.data.sets import KnownDataset
 from ppdgm.errors import DataError
@@ -74,7 +74,7 @@ def _download(entry: KnownDataset, name: str, folder: Path) -> Path:
     return target
 
 
-def _receive(url: str, file: Any, title: str) -> tuple[int, int | None]:
+def _receive(url: str, file: BinaryIO, title: str) -> tuple[int, int | None]:
     """The number of bytes that were received, and the number that was announced."""
     try:
         answer = urllib.request.urlopen(url, timeout=TIMEOUT)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -16,6 +16,10 @@ from ppdgm.data.prepared import MIXED, RESCALED, UNKNOWN, Prepared, coding_of, g
 from ppdgm.data.stream import Stream
 from ppdgm.data.transform import Transform
 from ppdgm.errors import DataError, PpdgmError, nearest, shown
+from ppdgm.language.native import Array
+
+if TYPE_CHECKING:
+    from ppdgm.data.aliases import Coding, Codings, Data
 
 UNITS = ("own", "prepared")
 OF_A_FIT = "fit.prepare(rows, units='prepared') if they are scaled, fit.prepare(rows, units='own') if not"
@@ -32,7 +36,7 @@ _TO_JUDGE = {
 }
 
 
-def codings_of(data: Any) -> dict[str, Any]:
+def codings_of(data: Data | Dataset) -> dict[str, Coding]:
     """What was learned from data, by field: the codings of a Dataset, or of the arrays of a split.
 
     A transform for each dimension is not valid for data of another shape, such as a selection of the columns.
@@ -48,10 +52,10 @@ def codings_of(data: Any) -> dict[str, Any]:
             raise DataError(f"Data {str(name)!r}: {UNKNOWN[its]}. {_TO_TRAIN[its]}")
     found = {str(n): coding_of(v) for n, v in named.items()}
     fits = lambda n, c: isinstance(c, Classes) or (isinstance(c, Transform) and n == "x" and _fits(c, named[n]))
-    return {n: c for n, c in found.items() if fits(n, c)}
+    return cast("dict[str, Coding]", {n: c for n, c in found.items() if fits(n, c)})  # `fits` looks at their types
 
 
-def enter(codings: Mapping[str, Any], data: Any, units: str | None = None, ways: str = OF_A_FIT) -> Any:
+def enter(codings: Codings, data: Data, units: str | None = None, ways: str = OF_A_FIT) -> Data:
     """Rows as a program takes them: prepared rows unchanged, other rows from the user's own units and names.
 
     Args:
@@ -75,7 +79,7 @@ def enter(codings: Mapping[str, Any], data: Any, units: str | None = None, ways:
     return {n: _entered(codings[n], n, v, units, ways) if n in codings else v for n, v in named.items()}
 
 
-def enter_beside(codings: Mapping[str, Any], data: Any) -> Any:
+def enter_beside(codings: Codings, data: Data) -> Data:
     """Validation rows as `enter` takes them, with the codings of the training data.
 
     Raises:
@@ -92,7 +96,9 @@ def enter_beside(codings: Mapping[str, Any], data: Any) -> Any:
     return enter(codings, data, ways=OF_DATA)
 
 
-def leave(codings: Mapping[str, Any], sites: Mapping[str, Any], fields: Any, units: str = "own") -> dict[str, Any]:
+def leave(
+    codings: Codings, sites: Mapping[str, np.ndarray], fields: Iterable[str], units: str = "own"
+) -> dict[str, np.ndarray]:
     """The values at observed sites, [n, …], in the user's own units and names, or as prepared rows.
 
     Args:
@@ -113,13 +119,13 @@ def leave(codings: Mapping[str, Any], sites: Mapping[str, Any], fields: Any, uni
     return found
 
 
-def prepare_rows(codings: Mapping[str, Any], data: Any, units: str | None) -> Any:
+def prepare_rows(codings: Codings, data: Data, units: str | None) -> Data:
     """Rows in the user's own units and names, prepared (and binarised) as a run's were; they carry the coding."""
     check_units(units)
     named = gathered(data)
     found = dict(enter({n: c for n, c in codings.items() if n != "x"}, named))
     if "x" in named and "x" in codings:
-        transform, x = codings["x"], named["x"]
+        transform, x = cast(Transform, codings["x"]), named["x"]  # that of x always is one
         its = coding_of(x)
         bare = (its is None or (its == RESCALED and units == "own")) and not isinstance(x, Stream)
         if bare and units != "prepared" and transform.binary:
@@ -130,13 +136,13 @@ def prepare_rows(codings: Mapping[str, Any], data: Any, units: str | None) -> An
     return found if isinstance(data, Mapping) else found["x"]
 
 
-def own_units(codings: Mapping[str, Any], data: Any) -> str:
+def own_units(codings: Codings, data: Data) -> str:
     """The units that x came in: "prepared" if the rows carry a coding."""
     x = gathered(data).get("x")
     return "own" if coding_of(x) is None or "x" not in codings else "prepared"
 
 
-def check_units(units: Any) -> None:
+def check_units(units: object) -> None:
     """Refuse units that are neither "own" nor "prepared".
 
     Raises:
@@ -146,17 +152,17 @@ def check_units(units: Any) -> None:
         raise PpdgmError(f"units: got {shown(units)}. {nearest(str(units), UNITS)}")
 
 
-def _fits(transform: Transform, values: Any) -> bool:
+def _fits(transform: Transform, values: Array) -> bool:
     return transform.mean is None or tuple(np.shape(values)[1:]) == transform.mean.shape
 
 
-def _ends(transform: Transform, values: Any) -> bool:
+def _ends(transform: Transform, values: Array) -> bool:
     """The same for drawn values, [..., *event_shape]."""
     shape = () if transform.mean is None else transform.mean.shape
     return tuple(values.shape[values.ndim - len(shape) :]) == shape
 
 
-def _entered(coding: Any, name: str, value: Any, units: str | None, ways: str) -> Any:
+def _entered(coding: Coding, name: str, value: Array, units: str | None, ways: str) -> Array:
     if isinstance(coding, Classes):
         return coding.enter(name, value)
     its = coding_of(value)
@@ -167,7 +173,7 @@ def _entered(coding: Any, name: str, value: Any, units: str | None, ways: str) -
     return _from_other(coding, name, value, its)
 
 
-def _from_own(transform: Transform, name: str, value: Any, look: bool, ways: str) -> Any:
+def _from_own(transform: Transform, name: str, value: Array, look: bool, ways: str) -> Array:
     """Rows in the user's own units, moved to the run's scale."""
     if not (transform.changes or transform.binary or transform.kind == "levels") or np.ma.is_masked(value):
         return value
@@ -187,7 +193,7 @@ def _from_own(transform: Transform, name: str, value: Any, look: bool, ways: str
     return stream.like(transform=transform, coding=transform, dtype=None)
 
 
-def _from_other(transform: Transform, name: str, value: Any, its: Transform) -> Any:
+def _from_other(transform: Transform, name: str, value: Array, its: Transform) -> Array:
     """Rows that were prepared in another way: first back to their own units, then to the run's scale."""
     if its.binary or transform.binary:
         raise DataError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -12,8 +12,12 @@ from ppdgm.data.dataset import Dataset
 from ppdgm.data.kinds import as_numbers, numbers
 from ppdgm.data.stream import Stream
 from ppdgm.errors import DataError, one_of
+from ppdgm.language.native import Array
 
-Fields = dict[str, Any]  # values are arrays [N, …] and Streams
+if TYPE_CHECKING:
+    from ppdgm.data.aliases import Data
+
+Fields = dict[str, Array]  # values are arrays [N, …] and Streams
 Use = Literal["train", "judge", "look"]
 _NO_LABEL = "A missing label is −1, for a program that accepts missing labels: np.where(np.isnan(label), -1, label)."
 _MISSING = (
@@ -22,7 +26,7 @@ _MISSING = (
 )
 
 
-def as_fields(data: Any, dtype: str = "float32", use: Use = "look", typed: bool = False) -> Fields:
+def as_fields(data: Data | Dataset, dtype: str = "float32", use: Use = "look", typed: bool = False) -> Fields:
     """Data as named arrays; a single one is `x`. Booleans and `x` become floating; other whole numbers become signed.
 
     Streams stay Streams, and memory-mapped arrays become Streams: nothing of them is kept in memory.
@@ -47,9 +51,9 @@ def as_fields(data: Any, dtype: str = "float32", use: Use = "look", typed: bool 
     return fields
 
 
-def _field(name: str, value: Any, dtype: str, use: Use, typed: bool) -> Any:
+def _field(name: str, value: Array, dtype: str, use: Use, typed: bool) -> Array:
     lazy = isinstance(value, Stream | np.memmap)
-    array: Any = as_numbers(name, value) if lazy else numbers(name, value)
+    array: Array = as_numbers(name, value) if lazy else numbers(name, value)
     check_rows_of_numbers(name, array)
     if np.ma.is_masked(value):
         missing = int(np.ma.getmaskarray(value).sum())
@@ -82,19 +86,19 @@ def _whole(dtype: np.dtype) -> np.dtype:
     return dtype.newbyteorder("=")
 
 
-def _check_held(name: str, array: Any, dtype: str, use: Use) -> None:
+def _check_held(name: str, array: Array, dtype: str, use: Use) -> None:
     """Refuse numbers that `dtype` can't hold; whole numbers too, whatever a program does with them."""
     kind, size = np.dtype(dtype), array.dtype.itemsize
     if use != "look" and len(array) > 1 and (size > kind.itemsize or (array.dtype.kind in "iu" and size >= 4)):
         check_resolution(name, array, kind, use == "train")
 
 
-def take(fields: Mapping[str, Any], index: Any) -> dict[str, np.ndarray]:
+def take(fields: Mapping[str, Array], index: slice | np.ndarray) -> dict[str, np.ndarray]:
     """The rows at an index (a slice, or whole numbers) of every field; of Streams, nothing else is read."""
     return {n: np.asarray(a[index] if isinstance(a, Stream) else np.asarray(a)[index]) for n, a in fields.items()}
 
 
-def check_finite(fields: Mapping[str, Any]) -> None:
+def check_finite(fields: Mapping[str, Array]) -> None:
     """Refuse fields with numbers that are not finite.
 
     Raises:
@@ -106,7 +110,7 @@ def check_finite(fields: Mapping[str, Any]) -> None:
             refuse_where(name, array, lambda c: ~np.isfinite(c), "finite numbers", missing)
 
 
-def check_rows(check: Callable[[dict[str, np.ndarray]], None], fields: Mapping[str, Any], rows: int = 8192) -> None:
+def check_rows(check: Callable[[dict[str, np.ndarray]], None], fields: Mapping[str, Array], rows: int = 8192) -> None:
     """Call `check` with data in memory: with all of them, or chunk by chunk if some are streamed.
 
     Args:

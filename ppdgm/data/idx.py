@@ -6,13 +6,16 @@ import gzip
 import hashlib
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppdgm.data.checks import check_fits
 from ppdgm.data.transform import floating
 from ppdgm.errors import DataError
+
+if TYPE_CHECKING:
+    from io import BufferedIOBase
 
 _TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
@@ -59,7 +62,7 @@ def is_idx(head: bytes) -> bool:
     return len(head) >= 4 and head[:2] == b"\0\0" and head[2] in _TYPES and 1 <= head[3] <= 8
 
 
-def _header(file: Any, path: Path) -> tuple[bytes, np.dtype, tuple[int, ...]]:
+def _header(file: BufferedIOBase, path: Path) -> tuple[bytes, np.dtype, tuple[int, ...]]:
     head = file.read(4)
     if not is_idx(head):
         raise DataError(

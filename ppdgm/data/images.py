@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppdgm.data.checks import check_fits
 from ppdgm.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 _ORIENTATION = 0x0112  # EXIF's tag for how to turn a picture; 1: not at all
@@ -78,9 +81,9 @@ def _open(path: Path) -> np.ndarray:
             if lost := _lost(image, wide):
                 raise DataError(f"{path}: {lost}.")
             turned = image.getexif().get(_ORIENTATION, 1) != 1
-            upright: Any = ImageOps.exif_transpose(image) if turned else image
+            upright: Image.Image = ImageOps.exif_transpose(image) if turned else image
             grey = image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16")
-            converted: Any = upright.convert("L") if image.mode in ("1", "LA") else upright
+            converted: Image.Image = upright.convert("L") if image.mode in ("1", "LA") else upright
             pixels = np.asarray(converted if grey else upright.convert("RGB"))
     except DataError:
         raise
@@ -90,7 +93,7 @@ def _open(path: Path) -> np.ndarray:
     return pixels if grey else np.moveaxis(pixels, -1, 0)
 
 
-def _lost(image: Any, wide: bool) -> str:
+def _lost(image: Image.Image, wide: bool) -> str:
     """What an array [H, W] or [3, H, W] of an opened image's numbers would leave out, or nothing."""
     frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a camera's, with previews
     if frames > 1:
@@ -101,7 +104,7 @@ def _lost(image: Any, wide: bool) -> str:
             "pictures as an array with np.save"
         )
     clear = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-    if clear and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+    if clear and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:  # type: ignore[operator]  # of one channel: (low, high)
         return "got transparent pixels, expected opaque ones. Put the picture on a background, without alpha"
     return ""
 

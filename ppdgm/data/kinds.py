@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from ppdgm.errors import DataError, listed, shown
+from ppdgm.language.native import Array
 
 _SMALL = ("bfloat16", "float8", "float6", "float4", "int4", "uint4", "int2", "uint2")  # types that NumPy lacks
 _PAD = "Pad them to one length, and give their lengths or a mask as another field."
 
 
-def numbers(name: str, value: Any) -> np.ndarray:
+def numbers(name: str, value: object) -> np.ndarray:
     """Real numbers as an array, of any shape. A table's columns are the last axis, and its missing values are NaN.
 
     Args:
@@ -37,7 +38,7 @@ def numbers(name: str, value: Any) -> np.ndarray:
     return found
 
 
-def as_numbers(name: str, array: Any) -> Any:
+def as_numbers(name: str, array: Array) -> Array:
     """An array (or a Stream) whose type is one of real numbers, or whose objects are real numbers.
 
     Raises:
@@ -56,7 +57,7 @@ def refusal(name: str, got: str, do: str) -> DataError:
     return DataError(f"Data {name!r}: got {got}, expected real numbers. {do}")
 
 
-def _no_array(value: Any) -> tuple[str, str] | None:
+def _no_array(value: object) -> tuple[str, str] | None:
     """For values that are no array at all: what they are, and what to do; None for others."""
     homes = {c.__module__.partition(".")[0] + "." + c.__name__ for c in type(value).__mro__}
     if value is None:
@@ -76,7 +77,7 @@ def _no_array(value: Any) -> tuple[str, str] | None:
     return None
 
 
-def _unreadable(value: Any, error: Exception) -> tuple[str, str]:
+def _unreadable(value: object, error: Exception) -> tuple[str, str]:
     if isinstance(value, list | tuple) and isinstance(error, ValueError):
         shapes = [tuple(v.shape) for v in value if hasattr(v, "shape")]
         if len(shapes) == len(value) and len({s[:1] for s in shapes}) == 1:

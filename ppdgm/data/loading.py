@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from ppdgm.data.source import Source
 from ppdgm.data.transform import Transform
 from ppdgm.errors import DataError, nearest, require
 
+if TYPE_CHECKING:
+    from ppdgm.data.aliases import Codings
+
 Parts = dict[str, dict[str, np.ndarray]]
 _KNOWN = ".npy, .npz, .csv, .tsv, idx (the last three also .gz), or a folder of images or .npy files"
 
@@ -32,7 +35,7 @@ _KNOWN = ".npy, .npz, .csv, .tsv, idx (the last three also .gz), or a folder of 
 def load_data(
     name: str | PathLike[str] | Source,
     *,
-    like: Any = None,
+    like: object = None,
     units: Literal["own", "prepared"] | None = None,
     transform: Transform | None = None,
     **options: Any,
@@ -62,7 +65,8 @@ def load_data(
             f"units: got {units!r} without like=…, but units are only for data prepared like others. Leave it out."
         )
     if like is not None:
-        source, transform = _as_before(source, like, known), known.get("x", transform)
+        source = _as_before(source, like, known)
+        transform = cast("Transform | None", known.get("x", transform))  # that of x always is one
     entry = SETS.get(source.name)
     _check_table(source)
     try:
@@ -72,7 +76,7 @@ def load_data(
     return prepare(raw, source, entry, transform, known, units)
 
 
-def _known(like: Any) -> Mapping[str, Any]:
+def _known(like: object) -> Codings:
     if like is None:
         return {}
     known = getattr(like, "codings", None)
@@ -81,7 +85,7 @@ def _known(like: Any) -> Mapping[str, Any]:
     return known
 
 
-def _as_before(source: Source, like: Any, known: Mapping[str, Any]) -> Source:
+def _as_before(source: Source, like: object, known: Codings) -> Source:
     """The source; what it does not say is taken from data prepared before."""
     before = getattr(like, "source", None) or getattr(like, "data", None)
     if isinstance(before, Source):
@@ -89,10 +93,9 @@ def _as_before(source: Source, like: Any, known: Mapping[str, Any]) -> Source:
             source = source.replace(fields=before.fields)
         if source.binarise == "auto":
             source = source.replace(binarise=before.binarise)
-    if "x" in known and source.scale not in ("auto", known["x"].kind):
-        raise DataError(
-            f"scale: got {source.scale!r}, but data with like=… keep the scale {known['x'].kind!r}. Leave it out."
-        )
+    its = known.get("x")
+    if isinstance(its, Transform) and source.scale not in ("auto", its.kind):
+        raise DataError(f"scale: got {source.scale!r}, but data with like=… keep the scale {its.kind!r}. Leave it out.")
     return source
 
 
@@ -125,7 +128,7 @@ def _read_known(entry: KnownDataset, source: Source) -> Raw:
     return Raw(raw.parts, raw.labels, {"label": Classes(entry.classes, text=False)} if entry.classes else {})
 
 
-def _read_file(source: Source, known: Mapping[str, Any]) -> Raw:
+def _read_file(source: Source, known: Codings) -> Raw:
     try:
         path = Path(source.name).expanduser()
     except RuntimeError as error:  # ~nobody
@@ -144,7 +147,7 @@ def _read_file(source: Source, known: Mapping[str, Any]) -> Raw:
         raise DataError(f"{path} can't be read ({error.strerror or error}).") from None
 
 
-def _reader(path: Path, source: Source, known: Mapping[str, Any]) -> Callable[[], Raw]:
+def _reader(path: Path, source: Source, known: Codings) -> Callable[[], Raw]:
     """How to read a file: by its name, or else by its first bytes."""
     with path.open("rb") as file:
         head = file.read(8)

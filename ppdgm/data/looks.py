@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from ppdgm.errors import DataError
 
+if TYPE_CHECKING:
+    from ppdgm.language.native import Array
+
 SOME, ENOUGH = 1000, 10  # rows that are looked at, and the least number for looking at their spread
 FAR, NEAR = 9.0, 0.1  # mean square from which rows are not scaled ones; distance at which scales agree
 
 
-def check_own(name: str, transform: Any, rows: np.ndarray, ways: str) -> None:
+class Scaling(Protocol):
+    """A `Transform` whose `mean` and `scale` are arrays if its kind is "standardise"."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def divisor(self) -> float: ...
+    @property
+    def mean(self) -> Array: ...
+    @property
+    def scale(self) -> Array: ...
+    @property
+    def whole(self) -> bool: ...
+    @property
+    def level(self) -> float: ...
+    @property
+    def changes(self) -> bool: ...
+
+
+def check_own(name: str, transform: Scaling, rows: np.ndarray, ways: str) -> None:
     """Rows without a mark count as the user's own units: refuse scaled rows, and warn if they may be either.
 
     Args:
@@ -38,7 +60,7 @@ def check_own(name: str, transform: Any, rows: np.ndarray, ways: str) -> None:
         )
 
 
-def looks_prepared(transform: Any, rows: np.ndarray) -> str:
+def looks_prepared(transform: Scaling, rows: np.ndarray) -> str:
     """Why rows seem to be on the scale that a transform gives, or nothing.
 
     Args:
@@ -62,7 +84,7 @@ def looks_prepared(transform: Any, rows: np.ndarray) -> str:
     return f"they are in [0, 1], but the run's went up to {transform.divisor:g}" if near else ""
 
 
-def may_be_prepared(transform: Any, rows: np.ndarray) -> bool:
+def may_be_prepared(transform: Scaling, rows: np.ndarray) -> bool:
     """Whether rows in the user's own units may also be scaled ones, and it would make a difference.
 
     Args:
@@ -82,7 +104,7 @@ def may_be_prepared(transform: Any, rows: np.ndarray) -> bool:
     return bool(x.max() <= 1 < transform.divisor)
 
 
-def _may_be_standardised(transform: Any, x: np.ndarray) -> bool:
+def _may_be_standardised(transform: Scaling, x: np.ndarray) -> bool:
     """Near 0, moved when they are scaled, and without clearly the spread of the run's own rows."""
     z = ((x - transform.mean) / transform.scale).reshape(len(x), -1)
     x, mean, scale = x.reshape(len(x), -1), transform.mean.ravel(), transform.scale.ravel()
@@ -96,14 +118,14 @@ def _may_be_standardised(transform: Any, x: np.ndarray) -> bool:
     return bool(2 * away((centre - mean) / scale, spread / scale) > away(centre, spread))
 
 
-def _levels(transform: Any, x: np.ndarray) -> str:
+def _levels(transform: Scaling, x: np.ndarray) -> str:
     if transform.divisor < 1 and x.max() > 1:
         return "they go beyond 1, but the run's were in [0, 1]"
     fractions = transform.divisor == 1 and (x != np.rint(x)).any()
     return "they are not whole numbers, but the run's were" if fractions else ""
 
 
-def _standardised(transform: Any, x: np.ndarray) -> str:
+def _standardised(transform: Scaling, x: np.ndarray) -> str:
     """Likely on the scaled range and not on the own one: by each row, or by the means and spreads of several rows."""
     if x.shape[1:] != transform.mean.shape:
         return ""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppdgm.data.checks import check_array, refuse_where
 from ppdgm.data.classes import UNLABELLED, Classes
-from ppdgm.data.dataset import Dataset
-from ppdgm.data.fields import check_finite
+from ppdgm.data.dataset import Dataset, Split
+from ppdgm.data.fields import Fields, check_finite
 from ppdgm.data.looks import SOME, check_own
 from ppdgm.data.prepared import Prepared
 from ppdgm.data.raw import Raw
@@ -23,6 +23,9 @@ from ppdgm.data.stream import Stream
 from ppdgm.data.transform import Transform
 from ppdgm.errors import DataError, listed
 
+if TYPE_CHECKING:
+    from ppdgm.data.aliases import Coding, Codings
+
 Chosen = Mapping[str, tuple[str, Rows] | None]
 
 
@@ -31,7 +34,7 @@ def prepare(
     source: Source,
     entry: KnownDataset | None,
     transform: Transform | None,
-    known: Mapping[str, Any],
+    known: Codings,
     units: str | None,
 ) -> Dataset:
     """The data set of a source.
@@ -74,11 +77,11 @@ def prepare(
     )
 
 
-def _numbers(raw: Raw, known: Mapping[str, Any]) -> Raw:
+def _numbers(raw: Raw, known: Codings) -> Raw:
     """Text fields except x as whole numbers, the same in all parts, and the same as in data prepared before."""
     train, classes = raw.parts["train"], dict(raw.classes)
     parts, labels = {p: dict(f) for p, f in raw.parts.items()}, dict(raw.labels)
-    tables: dict[str, dict[str, Any]] = {n: {p: f[n] for p, f in parts.items()} for n in train if n != "x"}
+    tables: dict[str, dict[str, np.ndarray]] = {n: {p: f[n] for p, f in parts.items()} for n in train if n != "x"}
     for name, arrays in {**tables, "label": labels}.items():
         words = {p: _words(name, a, raw.classes.get(name), known.get(name)) for p, a in arrays.items()}
         if not words or any(w is None for w in words.values()):
@@ -100,7 +103,7 @@ def _numbers(raw: Raw, known: Mapping[str, Any]) -> Raw:
     return Raw(parts, labels, classes, raw.columns)
 
 
-def _check_codes(raw: Raw, known: Mapping[str, Any]) -> None:
+def _check_codes(raw: Raw, known: Codings) -> None:
     """Refuse whole numbers if the classes before had names: their order may be different.
 
     Raises:
@@ -120,7 +123,7 @@ def _check_codes(raw: Raw, known: Mapping[str, Any]) -> None:
                 )
 
 
-def _words(name: str, array: Any, its: Classes | None, known: Any) -> np.ndarray | None:
+def _words(name: str, array: np.ndarray, its: Classes | None, known: Coding | None) -> np.ndarray | None:
     """The names in a field of text, or in one that was read with other classes than before; None: neither."""
     if array.dtype.kind in "US" and np.ndim(array) == 1:
         return np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
@@ -225,12 +228,12 @@ def _split_data(
     source: Source,
     transform: Transform,
     coding: Transform,
-) -> Any:
+) -> Split:
     """What `fit` takes: an array, or named arrays if there are fields beside x."""
     if taken is None:
         return None
     part, rows = taken
-    found: dict[str, Any] = {}
+    found: Fields = {}
     for field, array in raw.parts[part].items():
         if field == "x":
             drawn = source.binarise
@@ -243,7 +246,7 @@ def _split_data(
     return found["x"] if set(found) == {"x"} else found
 
 
-def _whole(array: np.ndarray, rows: Rows, classes: Classes | None) -> Any:
+def _whole(array: np.ndarray, rows: Rows, classes: Classes | None) -> np.ndarray:
     """Rows of a field other than x, in memory, with its classes."""
     found = Stream(array, rows, dtype=array.dtype.newbyteorder("=")).load()
     return found if classes is None else Prepared(found, classes)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+
+from ppdgm.language.native import Array
 
 MIXED = "mixed"  # the coding of rows that were joined from different ones, or from prepared rows and others
 RESCALED = "rescaled"  # the coding of results of prepared rows that may be on another scale: 2x − 1
@@ -51,18 +53,18 @@ class Prepared(np.ndarray):
     `np.load` of a saved array. `Prepared(rows, coding)` gives them one.
     """
 
-    coding: Any
+    coding: object
 
-    def __new__(cls, array: Any, coding: Any) -> Prepared:
+    def __new__(cls, array: Array, coding: object) -> Prepared:
         """The same numbers, with a coding."""
         found = np.asarray(array).view(cls)
         found.coding = coding
         return found
 
-    def __array_finalize__(self, parent: Any) -> None:
+    def __array_finalize__(self, parent: object) -> None:
         self.coding = getattr(parent, "coding", None)
 
-    def __array_ufunc__(self, ufunc: Any, method: Any, *inputs: Any, **kwargs: Any) -> Any:
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         out = kwargs.get("out")
         bare = {} if out is None else {"out": tuple(_bare(o) for o in out)}
         found = getattr(ufunc, method)(*map(_bare, inputs), **{**kwargs, **bare})
@@ -82,7 +84,9 @@ class Prepared(np.ndarray):
             found.coding = self.coding if all(map(_is_whole, index[1:])) else _moved(self.coding)
         return found
 
-    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+    def __array_function__(
+        self, func: Callable[..., Any], types: Iterable[type], args: Iterable[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
         if not all(issubclass(t, np.ndarray) for t in types):
             return NotImplemented
         found = func(*_bare(args), **_bare(kwargs))
@@ -110,25 +114,25 @@ class Prepared(np.ndarray):
         found = getattr(_bare(self), name)(*args, **_bare(kwargs))
         return found if kwargs.get("out") is not None else _coded(found, self.coding)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[type[Prepared], tuple[np.ndarray, object]]:
         return Prepared, (np.asarray(self), self.coding)
 
-    def __deepcopy__(self, memo: Any) -> Prepared:
+    def __deepcopy__(self, memo: object) -> Prepared:
         return Prepared(np.array(self), self.coding)
 
 
-def coding_of(array: Any) -> Any:
+def coding_of(array: object) -> object:
     """The coding of an array or a Stream; None of others."""
     return getattr(array, "coding", None)
 
 
-def gathered(data: Any) -> dict[Any, Any]:
+def gathered(data: Array | Mapping[str, Array]) -> dict[str, Array]:
     """Named arrays; a single array is x. Lists of prepared rows become one prepared array."""
     named = data if isinstance(data, Mapping) else {"x": data}
     return {n: _gathered(v) for n, v in named.items()}
 
 
-def _gathered(value: Any) -> Any:
+def _gathered(value: Array) -> Array:
     if not (type(value) in (list, tuple) and any(coding_of(v) is not None for v in value)):
         return value
     try:
@@ -156,7 +160,7 @@ def _arrays(value: Any) -> Iterator[np.ndarray]:
         yield from _arrays(tuple(value.values()))
 
 
-def _shared(arrays: list[np.ndarray], joined: bool) -> Any:
+def _shared(arrays: list[np.ndarray], joined: bool) -> object:
     """The coding that arrays have in common; if rows are joined, each must have it."""
     codings = [c for c in map(coding_of, arrays) if c is not None]
     if not codings:
@@ -166,7 +170,7 @@ def _shared(arrays: list[np.ndarray], joined: bool) -> Any:
     return codings[0] if alike and whole else MIXED
 
 
-def _same_scale(name: str, inputs: Any) -> bool:
+def _same_scale(name: str, inputs: Iterable[Array]) -> bool:
     """Whether the result of an operation on rows is on their scale: with noise of the rows' shape, or a mask."""
     if name in ("add", "subtract"):
         return all(np.ndim(i) > 1 for i in inputs) and len({np.shape(i) for i in inputs}) == 1
@@ -174,16 +178,16 @@ def _same_scale(name: str, inputs: Any) -> bool:
     return name in _SAME or (name == "multiply" and bool(others) and all(((o == 0) | (o == 1)).all() for o in others))
 
 
-def _moved(coding: Any) -> Any:
+def _moved(coding: object) -> object:
     """The coding of rows whose dimensions were moved: unknown if each dimension has its own scale."""
     return coding if getattr(coding, "mean", None) is None else RESCALED
 
 
-def _is_whole(index: Any) -> bool:
+def _is_whole(index: object) -> bool:
     return index is Ellipsis or index is None or (isinstance(index, slice) and index == slice(None))
 
 
-def _coded(found: Any, coding: Any) -> Any:
+def _coded(found: Any, coding: object) -> Any:
     if isinstance(found, list | tuple):
         return type(found)(_coded(f, coding) for f in found)
     numbers = isinstance(found, np.ndarray) and found.ndim > 0 and found.dtype.kind in "fiu"

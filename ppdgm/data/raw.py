@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -80,7 +79,7 @@ def choose(parts: Mapping[str, Mapping[str, np.ndarray]], source: Source) -> Raw
     return Raw(chosen, labels)
 
 
-def _default(named: Mapping[str, np.ndarray], source: Source) -> dict[str, Any]:
+def _default(named: Mapping[str, np.ndarray], source: Source) -> dict[str, str]:
     """x under its usual names, or the only array; the others, except the label, keep their names."""
     others, labels = [n for n in named if n not in LABEL_NAMES], [n for n in named if n in LABEL_NAMES]
     if len(labels) > 1:
@@ -97,7 +96,7 @@ def _default(named: Mapping[str, np.ndarray], source: Source) -> dict[str, Any]:
     return {"x": x, **{n: n for n in others if n != x}}
 
 
-def _named(named: Mapping[str, np.ndarray], wanted: Any, source: Source) -> np.ndarray:
+def _named(named: Mapping[str, np.ndarray], wanted: object, source: Source) -> np.ndarray:
     if isinstance(wanted, str) and wanted in named:
         return named[wanted]
     if not isinstance(wanted, str):

@@ -25,7 +25,7 @@ def _pairs(value: Any) -> tuple[tuple[str, Columns], ...] | None:
     raise ValueError('fields with their arrays or columns, such as {"x": ["a", "b"], "label": "species"}')
 
 
-def _pair(pair: Any) -> tuple[str, Columns] | None:
+def _pair(pair: object) -> tuple[str, Columns] | None:
     if not (isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str)):
         return None
     name, columns = pair[0], tuple(pair[1]) if isinstance(pair[1], list) else pair[1]

@@ -5,14 +5,19 @@ from __future__ import annotations
 import mmap
 import os
 import weakref
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ppdgm.data.prepared import Prepared
 from ppdgm.data.transform import Transform, floating
 from ppdgm.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+    from ppdgm.language.native import Array, Index
 
 CHUNK_BYTES = 2**25  # the most bytes that a pass over the data holds at a time
 _ARGUMENTS = ("rows", "transform", "binarise", "seed", "dtype", "coding")  # of a Stream, except its array
@@ -39,7 +44,7 @@ class Stream:
         transform: Transform | None = None,
         binarise: str = "none",
         seed: tuple[int, ...] = (0,),
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
         coding: Transform | None = None,
     ):
         self.array = array
@@ -67,15 +72,15 @@ class Stream:
         step = self._step(None)
         return (row for i in range(0, len(self), step) for row in self[i : i + step])
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[Callable[..., Stream], tuple[object, ...]]:
         """A copy opens the file again: a handle belongs to one process, and is closed with its owner."""
         changes = {n: getattr(self, n) for n in _ARGUMENTS}
         return _revived, (_place(self.array) or np.asarray(self.array), changes)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.load()).astype(dtype or self.dtype, copy=False)
 
-    def __getitem__(self, index: Any) -> np.ndarray:
+    def __getitem__(self, index: Index) -> np.ndarray:
         """The rows at an index, a slice, or an array of indices or of booleans."""
         if isinstance(index, slice):
             chosen = range(*index.indices(len(self)))
@@ -96,11 +101,11 @@ class Stream:
         found = self._gather(np.where(wanted < 0, wanted + len(self), wanted).reshape(-1))
         return self._known(found.reshape((*wanted.shape, *self.shape[1:])))
 
-    def subset(self, index: Any) -> Stream:
+    def subset(self, index: Index) -> Stream:
         """The stream of some of the rows; nothing is read."""
         return self.like(rows=(np.arange(len(self)) if self.rows is None else self.rows)[index])
 
-    def astype(self, dtype: Any) -> Stream:
+    def astype(self, dtype: DTypeLike | None) -> Stream:
         """The stream of the same numbers in another type."""
         return self.like(dtype=dtype)
 
@@ -134,7 +139,7 @@ class Stream:
             return self._read(slice(int(unique[0]), int(unique[-1]) + 1))[back]
         return self._read(unique)[back]
 
-    def _read(self, rows: Any) -> np.ndarray:
+    def _read(self, rows: slice | np.ndarray) -> np.ndarray:
         raw = self._source[rows]
         x = np.array(raw, self.dtype) if self.transform is None else self.transform.scaled(raw)
         if self.binarise == "threshold":
@@ -157,7 +162,7 @@ def uniform_rows(seed: tuple[int, ...], rows: np.ndarray, shape: tuple[int, ...]
     return found.reshape(len(rows), *shape)
 
 
-def _rows_of(array: Any) -> Any:
+def _rows_of(array: Array) -> np.ndarray | _File:
     """What an array's rows are read from: its file, if the array is the whole of it, and the file is still there."""
     if _place(array) and hasattr(os, "preadv"):
         file = _File(array)
@@ -166,7 +171,7 @@ def _rows_of(array: Any) -> Any:
     return array.view(np.ndarray)
 
 
-def _place(array: Any) -> tuple[Any, ...]:
+def _place(array: Array) -> tuple[Any, ...]:
     """What is needed to open an array's file again, if the array is the whole of it and the file is there; else ()."""
     mapped = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap) and array.mode == "r"
     if mapped and array.flags.c_contiguous and os.path.isfile(str(array.filename)):
@@ -174,7 +179,7 @@ def _place(array: Any) -> tuple[Any, ...]:
     return ()
 
 
-def _revived(place: Any, changes: dict[str, Any]) -> Stream:
+def _revived(place: tuple[Any, ...] | np.ndarray, changes: dict[str, Any]) -> Stream:
     return Stream(np.memmap(*place) if isinstance(place, tuple) else place, **changes)
 
 
@@ -184,13 +189,13 @@ class _File:
     Pages of a map that were read count as this process's memory, and the process crashes if the file becomes shorter.
     """
 
-    def __init__(self, array: Any):
+    def __init__(self, array: Array):
         self.name, self.offset, self.shape, self.dtype = array.filename, array.offset, array.shape, array.dtype
         self.width = array[:1].nbytes
         self.handle = os.open(str(self.name), os.O_RDONLY)
         weakref.finalize(self, os.close, self.handle)
 
-    def __getitem__(self, rows: Any) -> np.ndarray:
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
         rows = _numbers(rows)
         found = np.empty((len(rows), self.width), np.uint8)
         view = found.reshape(-1).data
@@ -205,7 +210,7 @@ class _File:
         return found.view(self.dtype).reshape(len(rows), *self.shape[1:])
 
 
-def _numbers(rows: Any) -> np.ndarray:
+def _numbers(rows: slice | np.ndarray) -> np.ndarray:
     return np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
 
 

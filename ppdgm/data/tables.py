@@ -9,11 +9,11 @@ import re
 import warnings
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from ppdgm.data.headers import MISSING, PEEK, check_counts, check_points, has_he
 from ppdgm.data.raw import Raw
 from ppdgm.data.source import Column, Columns, Source
 from ppdgm.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    from ppdgm.data.aliases import Codings
 
 _LABELS = ("label", "labels")
 _FILL = "Fill it in, or leave out the row or the column."
@@ -40,7 +43,7 @@ def is_table(path: Path) -> bool:
     return path.name.lower().endswith((".csv", ".tsv", ".csv.gz", ".tsv.gz"))
 
 
-def read_table(path: Path, source: Source, known: Mapping[str, Any]) -> Raw:
+def read_table(path: Path, source: Source, known: Codings) -> Raw:
     """The fields of a table.
 
     Args:
@@ -64,18 +67,18 @@ def read_table(path: Path, source: Source, known: Mapping[str, Any]) -> Raw:
         raise DataError(f"{path} is not a complete gzip file: {error}.") from None
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path) -> TextIO:
     if path.suffix.lower() == ".gz":
         return gzip.open(path, "rt", newline="", encoding="utf-8-sig")
     return path.open(newline="", encoding="utf-8-sig")
 
 
-def _rows(file: Any, path: Path) -> Iterator[_Row]:
+def _rows(file: TextIO, path: Path) -> Iterator[_Row]:
     first = file.readline()
     delimiter = "\t" if ".tsv" in path.suffixes[-2:] else max(",;\t", key=first.count)
     file.seek(0)
     seen: list[str] = []  # lines of the row that is being read
-    form: Any = {"delimiter": delimiter, "skipinitialspace": True}
+    form: dict[str, Any] = {"delimiter": delimiter, "skipinitialspace": True}
     reader, ended = csv.reader(_kept(file, seen), **form), ""
     for cells in reader:
         ended = "".join(seen)
@@ -92,7 +95,7 @@ def _rows(file: Any, path: Path) -> Iterator[_Row]:
             ) from None
 
 
-def _kept(file: Any, seen: list[str]) -> Iterator[str]:
+def _kept(file: TextIO, seen: list[str]) -> Iterator[str]:
     for line in file:
         seen.append(line)
         yield line
@@ -101,7 +104,7 @@ def _kept(file: Any, seen: list[str]) -> Iterator[str]:
 class _Table:
     """Rows that are read once, and the names of their columns."""
 
-    def __init__(self, path: Path, rows: Iterator[_Row], source: Source, known: Mapping[str, Any]):
+    def __init__(self, path: Path, rows: Iterator[_Row], source: Source, known: Codings):
         self.path, self.source, self.known = path, source, known
         start = next(rows, None)
         if start is None:
@@ -215,7 +218,9 @@ class _Table:
         warnings.warn(f"{where}. The names from before are used.", UserWarning, stacklevel=2)
         return names if isinstance(wanted, tuple) else names[0]
 
-    def _parse(self, columns: dict[str, list[int]], single: list[str]) -> tuple[Any, np.ndarray, dict[str, list[str]]]:
+    def _parse(
+        self, columns: dict[str, list[int]], single: list[str]
+    ) -> tuple[array[int], np.ndarray, dict[str, list[str]]]:
         """Line numbers, all columns of numbers side by side, and the cells of single columns."""
         chosen = [c for n, cs in columns.items() if n not in single for c in cs]
         lines, numbers = array("q"), array("d")
@@ -248,7 +253,7 @@ class _Table:
         return lines, table, texts
 
     def _single(
-        self, name: str, cells: list[str], column: int, lines: Any, is_field: bool
+        self, name: str, cells: list[str], column: int, lines: array[int], is_field: bool
     ) -> tuple[np.ndarray, Classes | None]:
         """A column of whole numbers, of numbers, or of names as whole numbers; a missing label is −1."""
         known = self.known.get(name)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ppdgm.data.kinds import numbers
 from ppdgm.data.prepared import Prepared
 from ppdgm.errors import DataError, nearest
+from ppdgm.language.native import Array
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 STEPS = 100  #: steps of a floating type in a column's standard deviation, so that rounding doesn't matter
 KINDS = ("none", "unit", "levels", "standardise")
-_FACTS: dict[str, Any] = {  # their valid values in a table
+_FACTS: dict[str, Callable[[Any], bool]] = {  # their valid values in a table
     "binarise": lambda v: v in ("none", "threshold", "static", "dynamic"),
     "seed": lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0,
     "whole": lambda v: isinstance(v, bool),
@@ -22,7 +26,7 @@ _FACTS: dict[str, Any] = {  # their valid values in a table
 }
 
 
-def floating(dtype: Any) -> np.dtype:
+def floating(dtype: DTypeLike) -> np.dtype:
     """The floating type that holds numbers of `dtype`: float32 or float64."""
     return min(np.result_type(dtype, np.float32), np.dtype(np.float64), key=lambda d: d.itemsize)
 
@@ -70,7 +74,7 @@ class Transform:
         """Whether x has other units than the raw numbers; 0 or 1 counts as the same units."""
         return not self.binary and not (self.divisor == 1.0 and self.kind in ("none", "unit", "levels"))
 
-    def apply(self, raw: Any) -> Prepared:
+    def apply(self, raw: Array) -> Prepared:
         """Raw numbers [..., *event_shape] as x, floating; the result carries this transform.
 
         Raises:
@@ -78,7 +82,7 @@ class Transform:
         """
         return Prepared(self.scaled(raw), self)
 
-    def prepare(self, raw: Any) -> Prepared:
+    def prepare(self, raw: Array) -> Prepared:
         """Raw numbers [N, *event_shape] as x, binarised if the training data were.
 
         Raises:
@@ -95,7 +99,7 @@ class Transform:
             x = (x >= 0.5 if self.binarise == "threshold" else drawn).astype(x.dtype)
         return Prepared(x, self)
 
-    def scaled(self, raw: Any) -> np.ndarray:
+    def scaled(self, raw: Array) -> np.ndarray:
         """The same as `apply`, as a bare array."""
         raw = numbers("x", raw)
         dtype = floating(raw.dtype)
@@ -108,7 +112,7 @@ class Transform:
         scaled = np.divide(raw, self.divisor, dtype=dtype)
         return np.rint(scaled) if self.kind == "levels" else scaled
 
-    def invert(self, x: Any) -> np.ndarray:
+    def invert(self, x: Array) -> np.ndarray:
         """The raw numbers of x [..., *event_shape], floating; of "levels", up to rounding.
 
         They are float64 if float32 would blur them, such as Julian days.
@@ -144,7 +148,7 @@ class Transform:
         words = {"standardise": "standardised x", "unit": f"x / {self.divisor:g}", "levels": "levels of x"}
         return words.get(self.kind, "scaled x")
 
-    def to_table(self) -> dict[str, Any]:
+    def to_table(self) -> dict[str, object]:
         """Its plain values."""
         facts = {"binarise": self.binarise, "seed": self.seed, "whole": self.whole, "level": float(self.level)}
         return {"kind": self.kind, "divisor": float(self.divisor), "columns": list(self.columns), **facts}

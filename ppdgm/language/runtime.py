@@ -46,11 +46,11 @@ class Runtime(ABC):
     facts: list[Observed] | None = None
 
     @abstractmethod
-    def initialise(self, seed: int, data: Arrays, dtype: str) -> Values:
+    def initialise(self, seed: int, data: Mapping[str, Array], dtype: str) -> Values:
         """First values of all parameters and buffers."""
 
     @abstractmethod
-    def prepare(self, data: Arrays) -> None:
+    def prepare(self, data: Mapping[str, Array]) -> None:
         """Let a plain pair be analysed with data; nothing for a program."""
 
     @abstractmethod
@@ -140,7 +140,7 @@ class Runtime(ABC):
         """
 
     @abstractmethod
-    def put(self, arrays: Arrays, dtype: str | None = None) -> Native:
+    def put(self, arrays: Mapping[str, Array], dtype: str | None = None) -> Native:
         """Arrays on the device; floating ones as `dtype`."""
 
     @abstractmethod

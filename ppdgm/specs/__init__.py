@@ -1,6 +1,6 @@
 """Specs: immutable, validated records that describe programs, parts, nets, engines and schedules."""
 
-from ppdgm.specs.kinds import Kind, find_kind, known_specs, own_classes
+from ppdgm.specs.kinds import Kind, Table, find_kind, known_specs, own_classes
 from ppdgm.specs.schedules import (
     Constant,
     Cosine,
@@ -37,6 +37,7 @@ __all__ = [
     "Shape",
     "Sigmoid",
     "Spec",
+    "Table",
     "adopt",
     "as_schedule",
     "find_kind",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeGuard
 from weakref import WeakValueDictionary
 
@@ -13,6 +13,8 @@ from pydantic import BaseModel
 from ppdgm.errors import SpecError, closest, nearest
 
 _known: WeakValueDictionary[str, type[Kind]] = WeakValueDictionary()
+
+Table = Mapping[str, Any]  #: plain values as in JSON and TOML, also nested; whoever reads them checks what they are
 
 
 class Kind(BaseModel):

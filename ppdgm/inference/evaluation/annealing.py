@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-Density = Callable[[np.ndarray, Any], tuple[np.ndarray, np.ndarray, np.ndarray]]
+Density = Callable[[np.ndarray, float], tuple[np.ndarray, np.ndarray, np.ndarray]]
 ACCEPT, GAIN = 0.65, 0.1  # the acceptance that step sizes are adapted to, and how fast their logarithms move
 
 

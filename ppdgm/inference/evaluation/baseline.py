@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
 from ppdgm.data import take
@@ -33,7 +35,7 @@ def baseline_log_likelihood(evaluator: Evaluator) -> Baseline:
     width = max(1, int(np.prod(evaluator.feed.fields[field].shape[1:])))
     index = some_rows(evaluator.size, max(2, MOST_NUMBERS // width), evaluator.stream("baseline"))
     x = take(evaluator.feed.fields, index)[field]
-    likelihood = evaluator.runtime.tracer.program.independent() or _like(evaluator, field, x)
+    likelihood = cast(Likelihood | None, evaluator.program.independent()) or _like(evaluator, field, x)  # of parts, one
     values = held_out(likelihood, x.reshape(len(x), *x.shape[1:]), evaluator.seed) if len(x) > 1 else None
     if values is None:
         raise ProgramError(f"there is no model of independent columns for {type(likelihood).__name__}.")

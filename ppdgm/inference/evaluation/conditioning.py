@@ -9,13 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppdgm.data import Classes
 from ppdgm.errors import DataError, PpdgmError, ProgramError, nearest
 from ppdgm.language.unseen import Unseen, is_given
+from ppdgm.language.vocabulary import Array
+
+if TYPE_CHECKING:
+    from ppdgm.data.aliases import Codings
+    from ppdgm.language.runtime import Fields, Runtime
+    from ppdgm.language.tracer import Params
+    from ppdgm.program import Program
 
 Arrays = Mapping[str, np.ndarray]
 OTHER_DRAWS = 4  # of the sites before one that is held
@@ -31,13 +38,13 @@ class Conditions:
         apart: whether there are sites before them that are drawn, and on which they do not depend.
     """
 
-    fields: dict[str, Any]
+    fields: dict[str, np.ndarray | Unseen]
     sites: dict[str, np.ndarray]
     apart: bool = False
 
 
 def conditions(
-    program: Any, runtime: Any, params: Any, fields: Mapping[str, Unseen], given: Arrays, n: int
+    program: Program, runtime: Runtime, params: Params, fields: Mapping[str, Unseen], given: Arrays, n: int
 ) -> Conditions:
     """Find out what each name in `given` is in the model: an argument or a site.
 
@@ -76,7 +83,7 @@ def conditions(
     return found
 
 
-def check_texts(given: Mapping[str, Any], fields: Iterable[str], codings: Mapping[str, Any]) -> None:
+def check_texts(given: Mapping[str, Array], fields: Iterable[str], codings: Codings) -> None:
     """Refuse names of classes that are given for a site: they must be given for its field."""
     named = [field for field, coding in codings.items() if isinstance(coding, Classes)]
     for name, value in given.items():
@@ -89,14 +96,14 @@ def check_texts(given: Mapping[str, Any], fields: Iterable[str], codings: Mappin
             raise DataError(f"given: got text for {name!r}, which is not a field. Give names of classes {where}.")
 
 
-def _held(runtime: Any, params: Any, found: Conditions) -> list[str]:
+def _held(runtime: Runtime, params: Params, found: Conditions) -> list[str]:
     """The sites that are held; the first and the last row are enough to find them."""
     sites = {s: v[:, [0, -1]] for s, v in found.sites.items()}
     held: list[str] = runtime.sites(params, _rows(found.fields, 2), sites, 2, found.apart)[1]
     return held
 
 
-def _depends(runtime: Any, params: Any, found: Conditions, n: int) -> bool:
+def _depends(runtime: Runtime, params: Params, found: Conditions, n: int) -> bool:
     """Whether log p of the held values changes with the draws of other sites."""
     first, *others = (
         runtime.conditioned(params, found.fields, found.sites, n, seed, False, True)[2] for seed in range(OTHER_DRAWS)
@@ -117,13 +124,15 @@ def check_possible(scores: Arrays) -> None:
             raise DataError(f"given: the value of site {name!r} in row {int(np.argmax(bad))} {what}.")
 
 
-def _rows(arguments: Mapping[str, Any], count: int) -> dict[str, Any]:
+def _rows(arguments: Fields, count: int) -> dict[str, np.ndarray | Unseen | None]:
     """The first and the last of the given rows."""
     at = lambda v: v[np.linspace(0, len(v) - 1, count).astype(int)]
     return {n: at(v) if is_given(v) else v for n, v in arguments.items()}
 
 
-def _as_site(name: str, value: np.ndarray, known: Mapping[str, Any], fields: Iterable[str], n: int) -> np.ndarray:
+def _as_site(
+    name: str, value: np.ndarray, known: Mapping[str, tuple[tuple[int, ...], str]], fields: Iterable[str], n: int
+) -> np.ndarray:
     """[1, n, *event], in the type of the site's draws."""
     if name not in known:
         names = [*dict.fromkeys([*fields, *known])]
@@ -141,7 +150,7 @@ def _as_site(name: str, value: np.ndarray, known: Mapping[str, Any], fields: Ite
     return np.asarray(value, dtype)[None]
 
 
-def _check_read(runtime: Any, params: Any, without: Conditions, name: str, held: list[str]) -> None:
+def _check_read(runtime: Runtime, params: Params, without: Conditions, name: str, held: list[str]) -> None:
     """Refuse an argument that the model neither computes with nor observes; `without` does not have it."""
     try:
         still = _held(runtime, params, without)

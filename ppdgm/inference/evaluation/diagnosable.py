@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppdgm.data import own_units
+from ppdgm.data import Transform, own_units
 from ppdgm.diagnostics import Loo, predictive_check
 from ppdgm.diagnostics.arrays import as_array
 from ppdgm.diagnostics.diagnosis import Diagnosis
-from ppdgm.diagnostics.predictive import functions
+from ppdgm.diagnostics.predictive import Statistic, functions
 from ppdgm.errors import DataError, PpdgmError, one_of, require
 from ppdgm.inference.evaluation.diagnose import Depth, Diagnosing, check_parts
 from ppdgm.inference.evaluation.evaluator import Evaluator
@@ -21,6 +21,12 @@ from ppdgm.inference.evaluation.export import export, leave_one_out
 from ppdgm.inference.evaluation.posterior import HOW, How, PosteriorDraws, draw_posterior
 from ppdgm.inference.evaluation.whole_set import LogEvidence, log_evidence
 from ppdgm.inference.runs.folder import versions
+from ppdgm.language.vocabulary import Array
+
+if TYPE_CHECKING:
+    from ppdgm.data.aliases import Codings, Data, Outward
+    from ppdgm.inference.runs.recipe import Recipe
+    from ppdgm.program import AnyProgram
 
 Sites = np.ndarray | dict[str, np.ndarray]
 
@@ -28,28 +34,32 @@ Sites = np.ndarray | dict[str, np.ndarray]
 class Diagnosable(ABC):
     """The part of `Fit` that judges a posterior."""
 
-    program: Any
+    program: AnyProgram
     params: dict[str, np.ndarray]
     backend: str
     history: dict[str, np.ndarray]
-    recipe: Any
-    codings: Mapping[str, Any]
+    codings: Codings
+
+    @property
+    @abstractmethod
+    def recipe(self) -> Recipe:
+        """The recipe that repeats the run; `Fit` has it."""
 
     @abstractmethod
-    def _evaluator(self, data: Any, seed: int = 0, memory: int | str = "auto") -> Evaluator:
+    def _evaluator(self, data: Data, seed: int = 0, memory: int | str = "auto") -> Evaluator:
         """The program at data, checked and on the device; `Fit` implements it."""
 
     @abstractmethod
-    def _outward(self, data: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    def _outward(self, data: Data) -> Outward:
         """A function that converts observed sites to the units of the data; `Fit` implements it."""
 
     def diagnose(
         self,
-        data: Any,
+        data: Data,
         *,
-        parts: Any = None,
-        labels: Any = None,
-        statistics: Mapping[str, Any] | None = None,
+        parts: str | Iterable[str] | None = None,
+        labels: Array | None = None,
+        statistics: Mapping[str, Statistic] | None = None,
         seed: int = 0,
         memory: int | str = "auto",
         progress: bool = False,
@@ -101,7 +111,7 @@ class Diagnosable(ABC):
 
     def posterior(
         self,
-        data: Any,
+        data: Data,
         draws: int = 100,
         how: How = "importance",
         *,
@@ -128,7 +138,7 @@ class Diagnosable(ABC):
 
     def to_arviz(
         self,
-        data: Any,
+        data: Data,
         draws: int = 100,
         how: How = "guide",
         *,
@@ -137,7 +147,7 @@ class Diagnosable(ABC):
         k: int = 1000,
         warmup: int = 500,
         chains: int = 4,
-        coords: Mapping[str, Any] | None = None,
+        coords: Mapping[str, Array] | None = None,
         seed: int = 0,
         memory: int | str = "auto",
     ) -> Any:
@@ -169,7 +179,7 @@ class Diagnosable(ABC):
         found = self._posterior(evaluator, draws, how, k, warmup, chains)
         return export(evaluator, found, predictive, prior, coords, self.backend, self._outward(data))
 
-    def log_evidence(self, data: Any, k: int = 1000, seed: int = 0) -> LogEvidence:
+    def log_evidence(self, data: Data, k: int = 1000, seed: int = 0) -> LogEvidence:
         """A lower bound on log p(X) of all rows together, for latents that all rows share: no row has its own bound.
 
         There is one log-weight for the whole set: log 1/K Σ_k p(X, θ_k, Z_k) / q(θ_k, Z_k), with an error, and k̂,
@@ -182,7 +192,7 @@ class Diagnosable(ABC):
         require("k", k, int, 2, "a whole number of particles, at least 2")
         return log_evidence(self._evaluator(data, seed, "auto"), k)
 
-    def loo(self, data: Any, draws: int = 1000, seed: int = 0) -> Loo:
+    def loo(self, data: Data, draws: int = 1000, seed: int = 0) -> Loo:
         """Leave-one-out predictive density, for latents that all rows share: PSIS with an approximate posterior.
 
         Magnusson et al. 2019, arXiv:1904.10679. Refused if each row has its own latent: then it is ill-posed.
@@ -198,14 +208,15 @@ class Diagnosable(ABC):
             require(name, value, int, 1, "a whole number, at least 1")
         return draw_posterior(evaluator, draws, how, k, warmup, chains)
 
-    def _units_of(self, data: Any, own_statistics: bool) -> str:
+    def _units_of(self, data: Data, own_statistics: bool) -> str:
         """Units of predictive checks: the data's units if statistics are the user's own, else the program's."""
-        words = self.codings["x"].in_words() if "x" in self.codings else ""
+        transform = self.codings.get("x")
+        words = transform.in_words() if isinstance(transform, Transform) else ""
         if words and own_statistics and own_units(self.codings, data) == "own":
             return "in your own units"
         return f"of {words}" if words else ""
 
-    def _of_units(self, statistic: Any, data: Any) -> Any:
+    def _of_units(self, statistic: Statistic, data: Data) -> Statistic:
         """A statistic that sees x in the units of the data."""
         outward = self._outward(data)
         return (lambda x: statistic(np.asarray(outward({"x": x})["x"]))) if callable(statistic) else statistic

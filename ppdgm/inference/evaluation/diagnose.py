@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -38,6 +38,10 @@ from ppdgm.inference.evaluation.latents import by_latent, per_latent
 from ppdgm.inference.evaluation.means import plain_means
 from ppdgm.inference.evaluation.terms import Terms, aggregated_log_density, prior_moves, read_terms
 from ppdgm.specs import PositiveFloat, PositiveInt, Spec
+
+if TYPE_CHECKING:
+    from ppdgm.diagnostics.predictive import Statistic
+    from ppdgm.language.runtime import Native
 
 Part = Literal["likelihood", "latents", "surgery", "calibration", "predictive", "gaps", "annealing", "pictures"]
 FEW = 20  # rows: with fewer, their aggregated posterior is not useful
@@ -88,7 +92,7 @@ class Diagnosing:
         evaluator: Evaluator,
         depth: Depth,
         labels: np.ndarray | None,
-        statistics: Mapping[str, Any] | None,
+        statistics: Mapping[str, Statistic] | None,
         told: Callable[[str], None],
     ):
         self.evaluator, self.depth, self.labels, self.statistics, self.told = evaluator, depth, labels, statistics, told
@@ -190,7 +194,7 @@ class Diagnosing:
 
         draws = evaluator.drawing(depth.ranks)
 
-        def draw(data: Any, index: np.ndarray, i: int) -> dict[str, np.ndarray]:
+        def draw(data: Native, index: np.ndarray, i: int) -> dict[str, np.ndarray]:
             return draws(data, index, evaluator.stream("ranks", i))
 
         drawn, true = flat(other.over(draw, 128), 2), flat(truth)
@@ -213,7 +217,7 @@ class Diagnosing:
 
         draws = evaluator.drawing(depth.replicated)
 
-        def draw(data: Any, index: np.ndarray, i: int) -> dict[str, np.ndarray]:
+        def draw(data: Native, index: np.ndarray, i: int) -> dict[str, np.ndarray]:
             z = draws(data, index, evaluator.stream("latents", i))
             seed = evaluator.stream("predictive", i)
             found: dict[str, np.ndarray] = evaluator.runtime.predictive(evaluator.params, data, index, z, seed)
@@ -260,7 +264,7 @@ class Diagnosing:
         self.found["pictures"] = pictures(self.evaluator, self._terms, use, weights, self.labels)
 
 
-def check_parts(parts: Any) -> tuple[str, ...]:
+def check_parts(parts: object) -> tuple[str, ...]:
     """The names of parts, or all of them.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -15,11 +15,23 @@ from ppdgm.inference.evaluation.evaluator import Evaluator, Sites, flat
 from ppdgm.inference.evaluation.means import plain_means
 from ppdgm.inference.evaluation.terms import Terms
 
+if TYPE_CHECKING:
+    from ppdgm.diagnostics.latents import LatentUse
+    from ppdgm.diagnostics.weights import WeightQuality
+
 SHOWN, WORST, PRIOR, ALONG, STEPS, PAIRS = 64, 12, 2000, 10, 9, 6
+Value = TypeVar("Value")
+Other = TypeVar("Other")
 REACH = 2.5  # standard deviations of the prior that a traversal extends to each side
 
 
-def pictures(evaluator: Evaluator, terms: Terms | None, use: Any, weights: Any, labels: np.ndarray | None) -> Pictures:
+def pictures(
+    evaluator: Evaluator,
+    terms: Terms | None,
+    use: LatentUse | None,
+    weights: WeightQuality | None,
+    labels: np.ndarray | None,
+) -> Pictures:
     """The arrays that a report draws; those that are not available for the program are left out."""
     latents, observed = plain_means(evaluator)
     latents = {n: v for n, v in latents.items() if len(v) == evaluator.size}  # without those that all rows share
@@ -48,12 +60,14 @@ def pictures(evaluator: Evaluator, terms: Terms | None, use: Any, weights: Any, 
     return Pictures(**found)
 
 
-def _traversals(evaluator: Evaluator, latents: Sites, prior: Sites, use: Any, name: str) -> dict[str, Any]:
+def _traversals(
+    evaluator: Evaluator, latents: Sites, prior: Sites, use: LatentUse, name: str
+) -> dict[str, np.ndarray | tuple[str, ...]]:
     """Decoded values along each of the most informative dimensions, from the first code; sites above are left out."""
     ranked = sorted(
         ((by[d], s.name, int(d), unit) for s in use.sites
          if s.name in prior and s.name in latents and len(s.used) == latents[s.name][0].size  # and not classes
-         for by, unit in [(s.kl, "nats") if s.kl is not None else (s.variance, "variance of means")]
+         for by, unit in [(s.kl, "nats") if s.kl is not None else (cast(np.ndarray, s.variance), "variance of means")]
          for d in s.by_kl[:ALONG]),
         reverse=True,
     )[:ALONG]  # fmt: skip
@@ -90,7 +104,7 @@ def _decoded(evaluator: Evaluator, sites: Sites, name: str) -> np.ndarray:
     return found
 
 
-def _or(function: Callable[[], Any], other: Any) -> Any:
+def _or(function: Callable[[], Value], other: Other) -> Value | Other:
     """The function's result, or `other` if the program or the backend does not support it."""
     try:
         return function()

@@ -6,7 +6,7 @@ import inspect
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,9 +16,13 @@ from ppdgm.errors import DataError, PpdgmError, nearest, require, shown
 from ppdgm.inference.engines import bounds
 from ppdgm.inference.evaluation.evaluator import Evaluator, quiet
 from ppdgm.language import mistakes
-from ppdgm.language.vocabulary import Array, Trace
+from ppdgm.language.native import Device
+from ppdgm.language.vocabulary import Array, Namespace, Trace
 from ppdgm.models.likelihoods import refuse
-from ppdgm.program import Program
+from ppdgm.program import AnyProgram, Program
+
+if TYPE_CHECKING:
+    from ppdgm.data.aliases import Data
 
 _ROUNDING = 1e-9  # nats: errors of equal log-weights are below it
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -170,7 +174,7 @@ def warn_outside(evaluator: Evaluator, found: Estimate) -> None:
             )
 
 
-def _log_weights(trace: Trace, xp: Any) -> Array:
+def _log_weights(trace: Trace, xp: Namespace) -> Array:
     """log w, [K, B]."""
     found = bounds.log_weights(trace, xp)
     check_density(trace)
@@ -183,7 +187,7 @@ class _LogPrior:
 
     name: str
 
-    def __call__(self, trace: Trace, xp: Any) -> Array:
+    def __call__(self, trace: Trace, xp: Namespace) -> Array:
         form = xp.sum(trace.kl[self.name], axis=-1) if self.name in trace.kl else 0.0
         return trace.log_p[self.name] - form
 
@@ -200,7 +204,7 @@ class _Elbo:
 
     size: int
 
-    def __call__(self, trace: Trace, xp: Any) -> Array:
+    def __call__(self, trace: Trace, xp: Namespace) -> Array:
         # A closed-form KL may be finite if log q is not (a negative scale): then the ELBO is not valid.
         terms = bounds.elbo(trace, xp) + 0.0 * sum(trace.log_q.values())
         for value in trace.shared.values():
@@ -217,7 +221,7 @@ def _mean(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return terms.mean(0), terms.std(0, ddof=1) / np.sqrt(k) if k > 1 else np.full(terms.shape[1], np.nan)
 
 
-def parse_memory(memory: int | str, device: Any) -> int:
+def parse_memory(memory: int | str, device: Device) -> int:
     """Bytes: a number, "512 MiB", or "auto" (256 MiB on a CPU, 4 GiB elsewhere)."""
     if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
         return min(memory, 2**63 - 1)
@@ -239,7 +243,7 @@ def dtype_of(params: Mapping[str, np.ndarray]) -> str:
     return next((str(v.dtype) for v in params.values() if v.dtype.kind == "f"), "float32")
 
 
-def leave_labels(program: Any, data: Any) -> Any:
+def leave_labels(program: AnyProgram, data: Data) -> Data:
     """Data without the field `label`, if a program has no use for it: many data sets include labels."""
     if not (isinstance(program, Program) and isinstance(data, Mapping) and "label" in data and len(data) > 1):
         return data
@@ -259,7 +263,7 @@ def _check_names(program: Program, got: list[str]) -> None:
         raise DataError(f"Data: got fields {got}, but the model of {type(program).__name__} takes {known}.{hint}")
 
 
-def check_fields(program: Any, fields: dict[str, np.ndarray], binarise: str = "none") -> None:
+def check_fields(program: AnyProgram, fields: dict[str, np.ndarray], binarise: str = "none") -> None:
     """Refuse data of the wrong shape, or outside the likelihood's support.
 
     Raises:
@@ -285,7 +289,7 @@ def check_fields(program: Any, fields: dict[str, np.ndarray], binarise: str = "n
         check_rows(program.check, fields)
 
 
-def _check_probabilities(program: Any, rows: dict[str, np.ndarray]) -> None:
+def _check_probabilities(program: AnyProgram, rows: dict[str, np.ndarray]) -> None:
     """Check data that are drawn from probabilities: they will be 0 or 1, so the rounded probabilities are checked."""
     if "x" not in rows:
         raise DataError(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -14,17 +14,21 @@ from ppdgm.data import take
 from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.errors import PpdgmError, ProgramError, out_of_memory, require
 from ppdgm.inference.inputs.feed import Feed
-from ppdgm.language.unseen import blanks
-from ppdgm.language.vocabulary import Array, Trace
-from ppdgm.program import PlainPair
+from ppdgm.language.unseen import Unseen, blanks
+from ppdgm.language.vocabulary import Array, Namespace, Trace
+from ppdgm.program import AnyProgram, PlainPair, Program
+
+if TYPE_CHECKING:
+    from ppdgm.language.runtime import Native, Runtime
+    from ppdgm.language.tracer import Params
 
 Sites = dict[str, np.ndarray]
-Drawing = Callable[[Any, np.ndarray, int], Sites]  #: (data, index, seed) -> latents
+Drawing = Callable[[Native, np.ndarray, int], Sites]  #: (data, index, seed) -> latents
 ROWS = 512  # rows of a chunk
 _ALIKE = 1e-4  # relative to the larger number: means from chunks of other data, in float32
 
 
-def quiet() -> Any:
+def quiet() -> AbstractContextManager[object]:
     """No warnings about numbers that are not finite, because −∞ is reported as a result."""
     return np.errstate(invalid="ignore", over="ignore")
 
@@ -53,8 +57,8 @@ class Evaluator:
         planned: numbers of particles and rows of a chunk that fit the memory, by K.
     """
 
-    runtime: Any
-    params: Any
+    runtime: Runtime
+    params: Params
     feed: Feed
     memory: int
     seed: int = 0
@@ -63,6 +67,11 @@ class Evaluator:
     def __post_init__(self) -> None:
         """Refuse a seed that is none."""
         require("seed", self.seed, int, 0, "a whole number, at least 0")
+
+    @property
+    def program(self) -> AnyProgram:
+        """The program."""
+        return cast("AnyProgram", self.runtime.tracer.program)  # of which the language knows less
 
     @property
     def size(self) -> int:
@@ -75,9 +84,9 @@ class Evaluator:
         return tuple(self.feed.fields)
 
     @property
-    def blank(self) -> dict[str, Any]:
+    def blank(self) -> dict[str, Unseen | None]:
         """The fields without their data, with the shapes of their rows; nothing for a plain pair, which needs data."""
-        if isinstance(self.runtime.tracer.program, PlainPair):
+        if isinstance(self.program, PlainPair):
             return dict.fromkeys(self.fields)
         return dict(blanks({n: v.shape[1:] for n, v in self.feed.fields.items()}))
 
@@ -97,13 +106,13 @@ class Evaluator:
         rows = self.runtime.tracer.batch_size or min(self.size, rows)
         return [np.arange(start, start + rows) % self.size for start in range(0, self.size, rows)]
 
-    def chunks(self, rows: int) -> Iterator[tuple[int, Any, np.ndarray, int]]:
+    def chunks(self, rows: int) -> Iterator[tuple[int, Native, np.ndarray, int]]:
         """Each chunk's number, its data, the places of its rows in these, and how many rows are not filled up."""
         for i, index in enumerate(self.indices(rows)):
             yield i, *self.feed.rows(index), min(len(index), self.size - i * len(index))
 
     @cached_property
-    def few(self) -> tuple[Any, np.ndarray]:
+    def few(self) -> tuple[Native, np.ndarray]:
         """Two rows, which show a program's sites: an axis of one belongs to a latent that all rows share."""
         return self.feed.rows(self.indices(2)[0])
 
@@ -120,7 +129,7 @@ class Evaluator:
 
     def reduce(
         self,
-        function: Callable[[Trace, Any], Array],
+        function: Callable[[Trace, Namespace], Array],
         k: int,
         kl: bool,
         reduce: Callable[[np.ndarray], tuple[np.ndarray, ...]],
@@ -141,7 +150,7 @@ class Evaluator:
                 parts.append(reduce(terms[:k, :count].astype(np.float64)))
         return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
 
-    def over(self, function: Callable[[Any, np.ndarray, int], Sites], rows: int | None = None) -> Sites:
+    def over(self, function: Callable[[Native, np.ndarray, int], Sites], rows: int | None = None) -> Sites:
         """Join the results of `function(data, index, chunk)`, [·, B, …] each, along the rows.
 
         Results that all rows share, [·, 1, …], must be the same for each chunk. Names may have a prefix before a "/".
@@ -168,17 +177,17 @@ class Evaluator:
         first: Sites = {}
         held: Sites | None = None
 
-        def draws(data: Any, index: np.ndarray, seed: int) -> Sites:
+        def draws(data: Native, index: np.ndarray, seed: int) -> Sites:
             nonlocal first, held
             if first and held is None:
                 held = {n: first[n] for n in self._shared(data, index, first)}
             found: Sites = self.runtime.draws(self.params, data, index, k, seed, held)
-            first = first or check_latents_drawn(self.runtime.tracer.program, found)
+            first = first or check_latents_drawn(self.program, found)
             return found
 
         return draws
 
-    def _shared(self, data: Any, index: np.ndarray, found: Sites) -> list[str]:
+    def _shared(self, data: Native, index: np.ndarray, found: Sites) -> list[str]:
         """Names of the latents that all rows share, among those found for a chunk."""
         if len(index) > 1:
             return [n for n, v in found.items() if v.shape[1] == 1]
@@ -213,10 +222,10 @@ class Evaluator:
 
         The fields that the model conditions on are those of `rows_for(size, seed)`.
         """
-        names, given = self.blank, {}
+        names, given = self.blank, dict[str, np.ndarray]()
         if self.conditions:
             given = {n: v for n, v in self.rows_for(size, seed).items() if n in self.conditions}
-        latents, observed = self.runtime.prior(self.params, names | given, size, seed, mean)
+        latents, observed = self.runtime.prior(self.params, {**names, **given}, size, seed, mean)
         return {n: v[0] for n, v in latents.items()}, {n: v[0] for n, v in observed.items()}
 
     def rows_for(self, size: int, seed: int) -> Sites:
@@ -232,7 +241,7 @@ class Evaluator:
         Last, observed sites that draw no field: at values computed from fields, or at a field that the model computes
         with. This is found with two rows and their latents held, by leaving out one field after another.
         """
-        if isinstance(self.runtime.tracer.program, PlainPair):  # it can't be sampled
+        if isinstance(self.program, PlainPair):  # it can't be sampled
             return self._named(), (), ()
         index = np.linspace(0, self.size - 1, 2).astype(int)
         rows, (data, where) = take(self.feed.fields, index), self.feed.rows(index)
@@ -316,7 +325,7 @@ class Evaluator:
         rows = self.rows_for(size, seed)
         fields = {n: observed[s] for n, s in self.drawn_as.items() if s in observed}
         fields |= {n: rows[n] for n in self.conditions}
-        said = self.runtime.tracer.program.simulated(latents, rows)
+        said = cast(Program, self.program).simulated(latents, rows)  # a pair can't draw its data
         fields |= {n: v for n, v in said.items() if n in self.fields and n not in fields}
         if missing := [n for n in self.fields if n not in fields]:
             raise ProgramError(
@@ -327,7 +336,7 @@ class Evaluator:
         return latents, {n: np.asarray(fields[n], rows[n].dtype) for n in self.fields}
 
 
-def check_latents_drawn(program: Any, sites: Sites) -> Sites:
+def check_latents_drawn(program: object, sites: Sites) -> Sites:
     """The latents, if there are any.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,11 @@ from ppdgm.diagnostics import Loo, loo, to_arviz
 from ppdgm.errors import PpdgmError, ProgramError
 from ppdgm.inference.evaluation.evaluator import Evaluator, Sites
 from ppdgm.inference.evaluation.posterior import PosteriorDraws
+from ppdgm.language.vocabulary import Array
+
+if TYPE_CHECKING:
+    from ppdgm.data.aliases import Outward
+    from ppdgm.language.runtime import Native
 
 _NO_LOO = (
     "Each row has its own latent, so log p(x|z) is not a leave-one-out density, but az.loo, az.waic and az.compare "
@@ -24,9 +29,9 @@ def export(
     posterior: PosteriorDraws,
     predictive: int,
     prior: int,
-    coords: Mapping[str, Any] | None,
+    coords: Mapping[str, Array] | None,
     library: str,
-    outward: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    outward: Outward,
 ) -> Any:
     """ArviZ's InferenceData, or DataTree; groups that a program can't give are left out, and named in `attrs`.
 
@@ -42,12 +47,12 @@ def export(
     shown = lambda sites: {n: np.asarray(v) for n, v in outward(sites).items()}
     observed = shown({n: np.asarray(v) for n, v in evaluator.feed.fields.items()})
     drawn_from = {n: v[:, 0] if n in posterior.shared else v for n, v in posterior.latents.items()}
-    groups: dict[str, Mapping[str, Any]] = {"posterior": drawn_from}
+    groups: dict[str, Mapping[str, np.ndarray]] = {"posterior": drawn_from}
     groups |= {"sample_stats": posterior.statistics} if posterior.statistics else {}
     of_each = any(n not in posterior.shared for n in posterior.latents)
     left_out: dict[str, str] = {"log_likelihood": _NO_LOO} if of_each else {}
 
-    def add(names: tuple[str, ...], make: Any) -> None:
+    def add(names: tuple[str, ...], make: Callable[[], Mapping[str, Mapping[str, np.ndarray]]]) -> None:
         try:
             found = make()
         except (PpdgmError, NotImplementedError) as error:  # the libraries' sign for what a distribution does not have
@@ -95,7 +100,7 @@ def _seen(evaluator: Evaluator, latents: Sites) -> np.ndarray:
     """log p(x|z), [S, N]."""
     rows = max(1, min(512, 20_000 // len(next(iter(latents.values())))))
 
-    def each(data: Any, index: np.ndarray, i: int) -> Sites:
+    def each(data: Native, index: np.ndarray, i: int) -> Sites:
         given = _given(latents, index, i * len(index))
         return {"x": evaluator.runtime.joint(evaluator.params, data, index, given, np.zeros((), evaluator.dtype))[1]}
 
@@ -105,7 +110,7 @@ def _seen(evaluator: Evaluator, latents: Sites) -> np.ndarray:
 def _predicted(evaluator: Evaluator, latents: Sites) -> Sites:
     rows = max(1, min(512, 20_000 // len(next(iter(latents.values())))))
 
-    def each(data: Any, index: np.ndarray, i: int) -> Sites:
+    def each(data: Native, index: np.ndarray, i: int) -> Sites:
         given, seed = _given(latents, index, i * len(index)), evaluator.stream("predicted", i)
         found: Sites = evaluator.runtime.predictive(evaluator.params, data, index, given, seed)
         return found

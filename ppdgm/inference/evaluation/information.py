@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import logsumexp
@@ -11,10 +11,14 @@ from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.errors import ProgramError
 from ppdgm.inference.inputs.feed import Feed
 
+if TYPE_CHECKING:
+    from ppdgm.language.runtime import Runtime
+    from ppdgm.language.tracer import Params
+
 ROWS = 500
 
 
-def mutual_information(runtime: Any, params: Any, feed: Feed, seed: int = 0, rows: int = ROWS) -> float:
+def mutual_information(runtime: Runtime, params: Params, feed: Feed, seed: int = 0, rows: int = ROWS) -> float:
     """I(x; z) = E[log q(z|x) − log q(z)], with q(z) = 1/B Σ_j q(z|x_j) over B rows; at most log B. In nats.
 
     Hoffman & Johnson 2016. One draw of z for each row.

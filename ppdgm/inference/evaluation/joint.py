@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppdgm.inference.evaluation.evaluator import Evaluator, Sites, memory_told
 from ppdgm.inference.evaluation.latents import Latents
+
+if TYPE_CHECKING:
+    from ppdgm.language.runtime import Native, Runtime
+    from ppdgm.language.tracer import Params
 
 ONCE = 200  # draws of the guide for each of a few rows: one number, so that they are compiled once
 
@@ -25,14 +29,14 @@ class Joint:
         dtype: of the program.
     """
 
-    runtime: Any
-    params: Any
-    data: Any
+    runtime: Runtime
+    params: Params
+    data: Native
     index: np.ndarray
     latents: Latents
     dtype: str = "float32"
 
-    def __call__(self, z: np.ndarray, beta: Any = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __call__(self, z: np.ndarray, beta: float | np.ndarray = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """log p(z) [K, B], log p(x|z) [K, B], and ∇ (log p(z) + beta · log p(x|z)) [K, B, D]; in float64.
 
         Args:

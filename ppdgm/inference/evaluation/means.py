@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppdgm.errors import NoMean, ProgramError
 from ppdgm.inference.evaluation.evaluator import Evaluator, Sites
+
+if TYPE_CHECKING:
+    from ppdgm.language.runtime import Native
 
 DRAWS, DRAWN_ROWS = 1000, 50
 
@@ -27,7 +30,7 @@ def means_of_rows(evaluator: Evaluator, decode: bool = True) -> tuple[Sites, Sit
         ProgramError: the means of draws are not finite; or the site is of whole numbers, and the mean is none of them.
     """
 
-    def exact(data: Any, index: np.ndarray, i: int) -> Sites:
+    def exact(data: Native, index: np.ndarray, i: int) -> Sites:
         latents, observed = evaluator.runtime.means(evaluator.params, data, index)
         return _named("q", latents) | _named("p", observed)
 
@@ -50,7 +53,7 @@ def _drawn(evaluator: Evaluator, decode: bool, reason: NoMean) -> Sites:
     draw = evaluator.drawing(DRAWS)
     errors: dict[str, float] = {}
 
-    def of_chunk(data: Any, index: np.ndarray, i: int) -> Sites:
+    def of_chunk(data: Native, index: np.ndarray, i: int) -> Sites:
         drawn = draw(data, index, i * len(index))
         latents = {n: v.mean(0, keepdims=True, dtype=np.float64).astype(v.dtype) for n, v in drawn.items()}
         for n, v in drawn.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,13 +12,17 @@ from ppdgm.data.fields import check_finite
 from ppdgm.errors import DataError, PpdgmError, ProgramError
 from ppdgm.inference.inputs.stray_noise import check_quiet_model
 
+if TYPE_CHECKING:
+    from ppdgm.language.runtime import Runtime, Values
+    from ppdgm.language.tracer import Params
+
 Arrays = Mapping[str, np.ndarray]
 Rows = Mapping[str, tuple[tuple[int, ...], str]]  #: by field: shape of a row, and type
 STAND_INS = (0, 1)  #: numbers in these rows: a model that does not read them draws the same with each
 OTHER_DRAWS = 4  #: to find a factor that depends on what is drawn
 
 
-def rows_of(fields: Arrays) -> dict[str, list[Any]]:
+def rows_of(fields: Arrays) -> dict[str, list[list[int] | str]]:
     """Shape and type of a row of each field, in the form that a run saves them."""
     return {n: [list(v.shape[1:]), str(v.dtype)] for n, v in fields.items()}
 
@@ -34,7 +38,7 @@ class PairDraws:
         mean: observed sites at their means, given drawn latents.
     """
 
-    def __init__(self, runtime: Any, params: Any, rows: Rows, data_size: int, given: Arrays, mean: bool):
+    def __init__(self, runtime: Runtime, params: Params, rows: Rows, data_size: int, given: Arrays, mean: bool):
         self.runtime, self.params, self.rows, self.data_size = runtime, params, rows, data_size
         self.given, self.mean = given, mean
         if unknown := [n for n in given if n not in rows]:
@@ -62,7 +66,9 @@ class PairDraws:
             found.append(observed)
         return {name: np.concatenate([f[name][0] for f in found])[:n] for name in found[0]}
 
-    def _run(self, numbers: Mapping[str, int], rows: slice, b: int, seed: int, shared: Arrays) -> Any:
+    def _run(
+        self, numbers: Mapping[str, int], rows: slice, b: int, seed: int, shared: Arrays
+    ) -> tuple[Values, Values, Values]:
         data = self._data(numbers, rows, b)
         return self.runtime.conditioned(self.params, data, shared, b, seed, self.mean)
 

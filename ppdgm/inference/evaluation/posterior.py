@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -12,6 +12,10 @@ from ppdgm.errors import DataError, ProgramError
 from ppdgm.inference.evaluation.estimates import check_density
 from ppdgm.inference.evaluation.evaluator import Evaluator, Sites
 from ppdgm.inference.evaluation.whole_set import draw_whole_set
+from ppdgm.language.vocabulary import Array
+
+if TYPE_CHECKING:
+    from ppdgm.language.runtime import Native
 
 How = Literal["guide", "importance", "mcmc"]
 HOW: tuple[str, ...] = get_args(How)
@@ -72,7 +76,7 @@ def _of_all(evaluator: Evaluator, draws: int, k: int | None, shared: tuple[str, 
 
 
 def _trace(
-    evaluator: Evaluator, data: Any, index: np.ndarray, k: int, seed: int
+    evaluator: Evaluator, data: Native, index: np.ndarray, k: int, seed: int
 ) -> tuple[Sites, np.ndarray, np.ndarray]:
     """Latents [K, B, *event], log p(x, z) and log q(z|x) [K, B]."""
     trace = evaluator.runtime.trace(evaluator.params, data, index, k, seed, None, False)
@@ -80,11 +84,13 @@ def _trace(
     if trace.shared or trace.marginal is not None or not trace.log_q:
         raise ProgramError(_OF_ROWS + ("one that all rows share." if trace.shared else "enumerated ones, or none."))
     latents = {n: trace.values[n] for n in trace.log_q if n in trace.values}
-    return latents, sum(trace.log_p.values()), sum(trace.log_q.values())
+    log_p: Array = sum(trace.log_p.values())
+    log_q: Array = sum(trace.log_q.values())
+    return latents, log_p, log_q
 
 
 def _weighed(evaluator: Evaluator, draws: int) -> PosteriorDraws:
-    def each(data: Any, index: np.ndarray, i: int) -> Sites:
+    def each(data: Native, index: np.ndarray, i: int) -> Sites:
         latents, p, q = _trace(evaluator, data, index, draws, evaluator.stream("posterior", i))
         return {f"z/{n}": v for n, v in latents.items()} | {"lp": p, "log_weight": p - q}
 
@@ -94,7 +100,7 @@ def _weighed(evaluator: Evaluator, draws: int) -> PosteriorDraws:
 def _resampled(evaluator: Evaluator, draws: int, k: int) -> PosteriorDraws:
     rows = max(1, min(256, 200_000 // k))
 
-    def each(data: Any, index: np.ndarray, i: int) -> Sites:
+    def each(data: Native, index: np.ndarray, i: int) -> Sites:
         latents, p, q = _trace(evaluator, data, index, k, evaluator.stream("posterior", i))
         taken = resample(p - q, draws, evaluator.seed, i * len(index))  # [S, B]
         column = np.arange(taken.shape[1])
@@ -110,7 +116,7 @@ def _chained(evaluator: Evaluator, draws: int, warmup: int, chains: int) -> Post
             f"{MOST_CHAINED}. Give fewer rows, or use how='importance'."
         )
     names = list(evaluator.feed.fields)
-    starts: list[tuple[Any, Sites]] = []
+    starts: list[tuple[Native, Sites]] = []
     for n in range(evaluator.size):
         one = evaluator.of({name: np.asarray(evaluator.feed.fields[name][n : n + 1]) for name in names})
         data, index = one.feed.rows(np.zeros(1, int))
@@ -131,7 +137,7 @@ def _chained(evaluator: Evaluator, draws: int, warmup: int, chains: int) -> Post
     return _parts({name: np.stack([f[name] for f in found], axis=1) for name in found[0]}, chains)
 
 
-def _check_proper(evaluator: Evaluator, data: Any, index: np.ndarray, start: Sites, row: int) -> None:
+def _check_proper(evaluator: Evaluator, data: Native, index: np.ndarray, start: Sites, row: int) -> None:
     """Refuse a latent that log p(x, z) does not depend on: there a chain never turns, and its trees do not end.
 
     Args:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Iterable, Mapping, Sized
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -51,10 +51,15 @@ from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.inference.runs.settings import Training
 from ppdgm.language.pair_mistakes import NO_ROWS
 from ppdgm.language.unseen import blanks, is_given, shapes_known
-from ppdgm.program import PlainPair, Program, check_program
+from ppdgm.program import AnyProgram, PlainPair, Program, check_program
 from ppdgm.registry import INSTALL
 from ppdgm.registry import backend as load_backend
-from ppdgm.specs import Spec
+from ppdgm.specs import Kind, Spec, Table
+
+if TYPE_CHECKING:
+    from ppdgm.data.aliases import Codings, Data, Outward
+    from ppdgm.inference.engines.engine import Engine
+    from ppdgm.language.runtime import Native, Runtime
 
 
 @dataclass
@@ -78,20 +83,20 @@ class Fit(Diagnosable):
         runtime: the backend's, if there is one already.
     """
 
-    program: Any
+    program: AnyProgram
     params: dict[str, np.ndarray]
     backend: str = "numpyro"
     device: str = "auto"
-    engine: Any = None
+    engine: Engine | None = None
     history: dict[str, np.ndarray] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     stopped: str = "done"
     training: Training = Training()
     data: Source | None = None
-    codings: Mapping[str, Any] = field(default_factory=dict)
-    runtime: Any = field(default=None, repr=False, compare=False)
+    codings: Codings = field(default_factory=dict)
+    runtime: Runtime | None = field(default=None, repr=False, compare=False)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """The state without what belongs to this process, for `pickle` and `copy.deepcopy`; a copy makes that again."""
         return {n: v for n, v in vars(self).items() if n not in ("_runtime", "_native")} | {"runtime": None}
 
@@ -102,14 +107,14 @@ class Fit(Diagnosable):
     @property
     def transform(self) -> Transform | None:
         """How raw numbers became x, if that is known."""
-        return self.codings.get("x")
+        return cast("Transform | None", self.codings.get("x"))  # that of x always is one
 
     @property
     def classes(self) -> dict[str, tuple[str, ...]]:
         """Names of the classes, by field."""
         return {n: c.names for n, c in self.codings.items() if isinstance(c, Classes)}
 
-    def elbo(self, data: Any, k: int = 10, seed: int = 0, memory: int | str = "auto") -> Estimate:
+    def elbo(self, data: Data, k: int = 10, seed: int = 0, memory: int | str = "auto") -> Estimate:
         """E_q[log p(x, z) − log q(z|x)] per row in nats, always with β = 1.
 
         Args:
@@ -122,7 +127,7 @@ class Fit(Diagnosable):
         evaluator = self._evaluator(data, seed, memory)
         return self._told(evaluator, estimates.elbo_of_rows(evaluator, k))
 
-    def log_likelihood(self, data: Any, k: int = 5000, seed: int = 0, memory: int | str = "auto") -> Estimate:
+    def log_likelihood(self, data: Data, k: int = 5000, seed: int = 0, memory: int | str = "auto") -> Estimate:
         """log p(x) per row in nats by importance sampling from the guide: log (1/K) Σ p(x, z_k) / q(z_k|x).
 
         In expectation it is below log p(x), by at least `.bias`. Burda et al. 2016, arXiv:1509.00519. Arguments as for
@@ -131,11 +136,11 @@ class Fit(Diagnosable):
         evaluator = self._evaluator(data, seed, memory)
         return self._told(evaluator, estimates.log_likelihood_of_rows(evaluator, k))
 
-    def log_weights(self, data: Any, k: int = 1, seed: int = 0, memory: int | str = "auto") -> np.ndarray:
+    def log_weights(self, data: Data, k: int = 1, seed: int = 0, memory: int | str = "auto") -> np.ndarray:
         """log p(x, z_k) − log q(z_k|x), [K, N]. Arguments as for `elbo`."""
         return estimates.log_weights_of_rows(self._evaluator(data, seed, memory), k)
 
-    def encode(self, data: Any, k: int | None = None, seed: int = 0) -> Sites:
+    def encode(self, data: Data, k: int | None = None, seed: int = 0) -> Sites:
         """Latents of data: means [N, *latent], or, with k, draws [K, N, *latent].
 
         If a guide has several sites, each site gets the means of the sites before it. If such a site is discrete, the
@@ -151,14 +156,14 @@ class Fit(Diagnosable):
         drawn = evaluator.drawing(k)
         return single(evaluator.over(lambda native, index, i: drawn(native, index, seed + i * len(index))))
 
-    def reconstruct(self, data: Any) -> Sites:
+    def reconstruct(self, data: Data) -> Sites:
         """Mean of the observed sites given the latents' means, [N, *event_shape], in the units of the data.
 
         Latents as for `encode`.
         """
         return single(self._outward(data)(means_of_rows(self._evaluator(data))[1]))
 
-    def prepare(self, data: Any, units: Literal["own", "prepared"] | None = None) -> Any:
+    def prepare(self, data: Data, units: Literal["own", "prepared"] | None = None) -> Data:
         """Rows, prepared like this run's data: scaled, made 0 or 1 if those were, classes as whole numbers.
 
         The result is marked as prepared. Every method also takes rows in the units of your own data, and prepares them
@@ -270,14 +275,14 @@ class Fit(Diagnosable):
         return folder.path
 
     @cached_property
-    def _runtime(self) -> Any:
+    def _runtime(self) -> Runtime:
         return self.runtime or load_backend(self.backend).Runtime(self.program, self.device)
 
     @cached_property
-    def _native(self) -> Any:
+    def _native(self) -> Native:
         return self._runtime.put(self.params)
 
-    def _evaluator(self, data: Any, seed: int = 0, memory: int | str = "auto") -> Evaluator:
+    def _evaluator(self, data: Data, seed: int = 0, memory: int | str = "auto") -> Evaluator:
         entered = enter(self.codings, leave_labels(self.program, data))
         fields = as_fields(entered, dtype_of(self.params), "judge", isinstance(self.program, PlainPair))
         check_fields(self.program, fields)
@@ -290,7 +295,7 @@ class Fit(Diagnosable):
             check_own_rows(self._runtime, self.params, feed, size, known)
         return Evaluator(self._runtime, self._native, feed, parse_memory(memory, self._runtime.device), seed)
 
-    def _outward(self, data: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    def _outward(self, data: Data) -> Outward:
         """A function that converts observed sites to the units of the data."""
         units, fields = own_units(self.codings, data), self.info.get("fields", ["x"])
         return lambda sites: leave(self.codings, sites, fields, units)
@@ -304,7 +309,7 @@ class Fit(Diagnosable):
         return replace(found, of=(words or "x") + at if at else words)
 
 
-def _is_one(value: Any) -> bool:
+def _is_one(value: object) -> bool:
     """Whether the value is one number or name, and not an array or a list, which may be ragged."""
     if hasattr(value, "shape"):
         return len(value.shape) == 0
@@ -315,8 +320,8 @@ def load(
     path: str | Path,
     backend: str | None = None,
     *,
-    program: Any = None,
-    classes: Iterable[Any] = (),
+    program: AnyProgram | None = None,
+    classes: Iterable[type[Kind] | str] = (),
     device: str = "auto",
     last: bool = False,
 ) -> Fit:
@@ -378,7 +383,7 @@ def _values(arrays: Mapping[str, np.ndarray], keep_best: bool) -> dict[str, np.n
     return {n: a for n, a in arrays.items() if not n.startswith("@")}
 
 
-def _read_recipe(file: Path, page: Mapping[str, Any], program: Any, classes: Iterable[Any]) -> Recipe:
+def _read_recipe(file: Path, page: Table, program: AnyProgram | None, classes: Iterable[type[Kind] | str]) -> Recipe:
     kind, path = str(page["recipe"]["program"].get("kind", "")), str(file.parent)
     if kind.startswith("plain:") and program is None:
         raise CheckpointError(

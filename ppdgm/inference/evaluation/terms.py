@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from ppdgm.errors import ProgramError
 from ppdgm.inference.evaluation.estimates import check_density
 from ppdgm.inference.evaluation.evaluator import ROWS, Evaluator, Sites, memory_told
 from ppdgm.inference.inputs.row_independence import ALIKE
+
+if TYPE_CHECKING:
+    from ppdgm.language.runtime import Native
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def read_terms(evaluator: Evaluator, draws: int) -> Terms:
         ProgramError: latents that all rows share, enumerated ones, or none.
     """
 
-    def read(data: Any, index: np.ndarray, i: int) -> Sites:
+    def read(data: Native, index: np.ndarray, i: int) -> Sites:
         trace = evaluator.runtime.trace(evaluator.params, data, index, draws, evaluator.stream("terms", i), None, True)
         check_density(trace)
         if trace.shared or trace.marginal is not None or not trace.log_q:

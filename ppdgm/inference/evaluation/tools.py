@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,15 +14,18 @@ from ppdgm.inference.evaluation.result import Fit
 from ppdgm.inference.inputs.parameters import as_params
 from ppdgm.language.vocabulary import Trace
 from ppdgm.models.relaxed import CERTAIN
-from ppdgm.program import PlainPair, check_program
+from ppdgm.program import AnyProgram, PlainPair, check_program
+
+if TYPE_CHECKING:
+    from ppdgm.data.aliases import Data
 
 FAR = 36.0  #: log-odds beyond which a probability is 0 or 1 to rounding in float64
 
 
 def log_weights(
-    program: Any,
+    program: AnyProgram,
     params: Mapping[str, np.ndarray],
-    x: Any,
+    x: Data,
     k: int = 1,
     backend: str | None = None,
     seed: int = 0,
@@ -48,9 +51,9 @@ def log_weights(
 
 
 def trace(
-    program: Any,
+    program: AnyProgram,
     params: Mapping[str, np.ndarray],
-    x: Any,
+    x: Data,
     k: int = 1,
     backend: str | None = None,
     seed: int = 0,
@@ -102,14 +105,14 @@ def _check_discrete(name: str, value: np.ndarray, drawn: np.ndarray) -> None:
         )
 
 
-def _fit(program: Any, params: Mapping[str, np.ndarray], backend: str | None, device: str) -> Fit:
+def _fit(program: AnyProgram, params: Mapping[str, np.ndarray], backend: str | None, device: str) -> Fit:
     check_program(program)
     require("device", device, str, None, "text, such as 'auto', 'cpu' or 'cuda:1'")
     name = getattr(program, "backend", None) or ("numpyro" if backend is None else backend)
     return Fit(program, dict(as_params(program, _named("params", params))), name, device)
 
 
-def _named(name: str, arrays: Any) -> Mapping[str, np.ndarray]:
+def _named(name: str, arrays: object) -> Mapping[str, np.ndarray]:
     if not isinstance(arrays, Mapping):
         raise PpdgmError(f"{name}: got {type(arrays).__name__}, expected arrays by name, such as fit.params.")
     return arrays

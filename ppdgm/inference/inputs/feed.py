@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.errors import DataError
 from ppdgm.inference.inputs.batches import Plan
 from ppdgm.language import pair_mistakes
+
+if TYPE_CHECKING:
+    from ppdgm.language.runtime import Native, Runtime
 
 CHUNK_BYTES = 2**26  # of streamed rows that are in memory at a time
 SAMPLED = 2000  # number of these, for first values
@@ -28,7 +31,7 @@ class Feed:
         fields: from `as_fields`.
     """
 
-    def __init__(self, runtime: Any, fields: Mapping[str, np.ndarray | Stream]):
+    def __init__(self, runtime: Runtime, fields: Mapping[str, np.ndarray | Stream]):
         self.runtime, self.fields = runtime, fields
         self.size = len(next(iter(fields.values())))
         self.streamed = any(isinstance(v, Stream) for v in fields.values())
@@ -46,21 +49,21 @@ class Feed:
         return sum(prod(v.shape[1:]) * np.dtype(v.dtype).itemsize for v in self.fields.values())
 
     @cached_property
-    def native(self) -> Any:
+    def native(self) -> Native:
         """All data, on the device."""
         return self.runtime.put(self.fields)
 
-    def some(self, count: int) -> Any:
+    def some(self, count: int) -> Native:
         """The first rows, which show shapes, sizes and mistakes of a program; all rows if they are on the device."""
         return self.rows(np.arange(count) % self.size)[0] if self.streamed else self.native
 
-    def rows(self, index: np.ndarray) -> tuple[Any, np.ndarray]:
+    def rows(self, index: np.ndarray) -> tuple[Native, np.ndarray]:
         """Data on the device, and the positions in them of the rows of `index`."""
         if not self.streamed:
             return self.native, index
         return self.runtime.put(self._read(index)), np.arange(len(index))
 
-    def stretch(self, plan: Plan) -> tuple[Plan, Any]:
+    def stretch(self, plan: Plan) -> tuple[Plan, Native]:
         """The plan and the data that its indices refer to. Streamed chunks have one shape, whatever `plan.count` is."""
         if not self.streamed:
             return plan, self.native

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from ppdgm.errors import DataError, PpdgmError
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.inputs.row_independence import PARTICLES, first_difference, turned
+from ppdgm.language.vocabulary import Array, Trace
+
+if TYPE_CHECKING:
+    from ppdgm.language.runtime import Runtime
 
 
 def check_own_rows(
-    runtime: Any, params: Mapping[str, np.ndarray], feed: Feed, size: int, known: Callable[[], bool]
+    runtime: Runtime, params: Mapping[str, np.ndarray], feed: Feed, size: int, known: Callable[[], bool]
 ) -> None:
     """Refuse data that a pair, such as an autoguide with latents of each row, has no parameters for.
 
@@ -47,7 +51,7 @@ def _has_rows(shape: tuple[int, ...], size: int, known: int | None) -> bool:
     return size in shape or (known is not None and len(shape) == 1 and shape[0] > 0 and shape[0] % size == 0)
 
 
-def fingerprint(fields: Mapping[str, Any]) -> str:
+def fingerprint(fields: Mapping[str, Array]) -> str:
     """A checksum of data: of all bytes of fields in memory, and of a thousand rows of streamed fields."""
     digest = hashlib.sha256()
     for name in sorted(fields):
@@ -58,15 +62,15 @@ def fingerprint(fields: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _goes_by_place(runtime: Any, params: Mapping[str, np.ndarray], feed: Feed, sure: bool) -> bool:
+def _goes_by_place(runtime: Runtime, params: Mapping[str, np.ndarray], feed: Feed, sure: bool) -> bool:
     """Whether the terms and latents of a row change if it is at another place.
 
     If it is not `sure` that something is kept for each row, the terms must not change with other draws of a guide's
     auxiliary sites, which belong to a place.
     """
-    rows, native = np.arange(runtime.tracer.batch_size) % feed.size, runtime.put(params)
+    rows, native = np.arange(cast(int, runtime.tracer.batch_size)) % feed.size, runtime.put(params)  # a pair with one
 
-    def read(by: int, given: Mapping[str, np.ndarray], seed: int = 0) -> Any:
+    def read(by: int, given: Mapping[str, np.ndarray], seed: int = 0) -> Trace:
         fields = {n: np.concatenate([np.roll(v[rows], by, 0), v[len(rows) :]]) for n, v in feed.fields.items()}
         return runtime.trace(native, runtime.put(fields), rows, PARTICLES, seed, given, False)
 
@@ -83,9 +87,9 @@ def _goes_by_place(runtime: Any, params: Mapping[str, np.ndarray], feed: Feed, s
         return False
 
 
-def _is_blind(runtime: Any, params: Mapping[str, np.ndarray], feed: Feed) -> bool:
+def _is_blind(runtime: Runtime, params: Mapping[str, np.ndarray], feed: Feed) -> bool:
     """Whether the guide's draws of each row's latents are the same for other data at its place."""
-    rows = np.arange(runtime.tracer.batch_size) % feed.size
+    rows = np.arange(cast(int, runtime.tracer.batch_size)) % feed.size  # a pair with one
     native = runtime.put(params)
     draws = []
     for step in (1, -1):

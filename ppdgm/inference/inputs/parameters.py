@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from ppdgm.data.kinds import numbers
 from ppdgm.errors import DataError, ProgramError
 from ppdgm.inference.runs.checkpoint import matching
-from ppdgm.program import Program
+from ppdgm.language.vocabulary import Array
+from ppdgm.program import AnyProgram, Program
 
 
-def as_params(program: Any, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def as_params(program: AnyProgram | None, given: Mapping[str, Array]) -> dict[str, np.ndarray]:
     """Parameters by name, as arrays.
 
     Args:
@@ -31,7 +31,7 @@ def as_params(program: Any, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return found
 
 
-def _numbers(name: str, value: Any) -> np.ndarray:
+def _numbers(name: str, value: object) -> np.ndarray:
     try:
         return numbers(name, value)
     except DataError as error:

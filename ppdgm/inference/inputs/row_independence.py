@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,10 @@ from ppdgm.inference.inputs.feed import Feed
 from ppdgm.language import mistakes, pair_mistakes
 from ppdgm.language.vocabulary import Trace
 
+if TYPE_CHECKING:
+    from ppdgm.language.runtime import Runtime
+    from ppdgm.language.tracer import Params
+
 ROWS, PARTICLES = 3, 2  # the same as in the first reading, so that JAX compiles no operation twice
 ALIKE = 1e-4  #: relative to 1 + |term|: far above rounding, far below the change from another row
 STIR = 0.05  #: of numbers that are all equal, such as the zeros of a last layer, which would hide dependence
@@ -20,7 +24,7 @@ STIR = 0.05  #: of numbers that are all equal, such as the zeros of a last layer
 Arrays = dict[str, np.ndarray]
 
 
-def check_apart(runtime: Any, first: Mapping[str, np.ndarray], feed: Feed) -> None:
+def check_apart(runtime: Runtime, first: Mapping[str, np.ndarray], feed: Feed) -> None:
     """Refuse a program in which the terms of a row, or of a particle, depend on the others: it mixes the minibatch.
 
     Terms are read as in evaluations, so that modules with their own batch statistics (BatchNorm) use the running ones.
@@ -58,7 +62,7 @@ def check_apart(runtime: Any, first: Mapping[str, np.ndarray], feed: Feed) -> No
         return  # a density can't be read here: the first reading reports it, if it matters
 
 
-def mixing_penalty(runtime: Any, first: Mapping[str, np.ndarray], feed: Feed) -> str | None:
+def mixing_penalty(runtime: Runtime, first: Mapping[str, np.ndarray], feed: Feed) -> str | None:
     """The first penalty of a row that changes when the other rows change; None if there is none.
 
     Args:
@@ -90,7 +94,7 @@ def mixing_penalty(runtime: Any, first: Mapping[str, np.ndarray], feed: Feed) ->
 class _ChangedRows:
     """Readings of some rows, in which all rows but one can be changed."""
 
-    def __init__(self, runtime: Any, params: Any, feed: Feed):
+    def __init__(self, runtime: Runtime, params: Params, feed: Feed):
         self.runtime, self.params, self.feed = runtime, params, feed
         b = runtime.tracer.batch_size or ROWS
         self.shape = (PARTICLES, b)
@@ -145,7 +149,7 @@ def _terms(trace: Trace) -> Iterator[tuple[str, np.ndarray]]:
         yield next(iter(trace.log_p)), trace.marginal
 
 
-def _may_go_by_place(runtime: Any, first: Mapping[str, np.ndarray], feed: Feed) -> bool:
+def _may_go_by_place(runtime: Runtime, first: Mapping[str, np.ndarray], feed: Feed) -> bool:
     """Whether a parameter has as many rows as the data, in a pair that takes any minibatch, without indices."""
     return runtime.tracer.batch_size is None and any(feed.size in v.shape for v in first.values())
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppdgm.errors import ProgramError
 from ppdgm.inference.inputs.feed import Feed
 
+if TYPE_CHECKING:
+    from ppdgm.language.runtime import Fields, Runtime
+    from ppdgm.language.tracer import Params
+
 ROWS = 3
 
 
-def check_quiet(runtime: Any, params: Any, feed: Feed) -> None:
+def check_quiet(runtime: Runtime, params: Params, feed: Feed) -> None:
     """Refuse to evaluate a program if its terms change at the same latents, because it draws its own random numbers.
 
     Layers that the libraries can switch off (dropout of torch, of flax linen, of equinox) are off in this check.
@@ -34,7 +37,7 @@ def check_quiet(runtime: Any, params: Any, feed: Feed) -> None:
         )
 
 
-def check_quiet_model(runtime: Any, params: Any, fields: Mapping[str, Any], size: int) -> None:
+def check_quiet_model(runtime: Runtime, params: Params, fields: Fields, size: int) -> None:
     """Refuse to draw from a model that draws random numbers outside its sample sites: no distribution contains them.
 
     Args:
@@ -52,7 +55,7 @@ def check_quiet_model(runtime: Any, params: Any, fields: Mapping[str, Any], size
         )
 
 
-def noise_of(runtime: Any, params: Any, feed: Feed) -> str:
+def noise_of(runtime: Runtime, params: Params, feed: Feed) -> str:
     """What to do about a program's random numbers outside its sample sites; "" if they change no term."""
     index = np.arange(runtime.tracer.batch_size or min(ROWS, feed.size)) % feed.size
     data, where = feed.rows(index)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ppdgm.data import Stream, take
+from ppdgm.data import take
 from ppdgm.data.checks import pieces
 from ppdgm.errors import DataError
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.inputs.row_independence import stirred
 from ppdgm.language.supports import Observed
+from ppdgm.language.vocabulary import Array
 from ppdgm.models import likelihoods
 from ppdgm.models.likelihoods import Likelihood
-from ppdgm.program import Program
+from ppdgm.program import AnyProgram, Program
+
+if TYPE_CHECKING:
+    from ppdgm.language.runtime import Native, Runtime
 
 ROWS = 512  #: rows that are read at a time
 FEW = 3
@@ -24,7 +28,12 @@ OWN = likelihoods.__name__.rpartition(".")[0] + "."  #: programs and parts in th
 
 
 def check_support(
-    program: Any, runtime: Any, params: Mapping[str, np.ndarray], feed: Feed, training: bool, rounded: bool = False
+    program: AnyProgram,
+    runtime: Runtime,
+    params: Mapping[str, np.ndarray],
+    feed: Feed,
+    training: bool,
+    rounded: bool = False,
 ) -> None:
     """Refuse data if a row is outside its distribution's support, where log p(x) is −∞ or a formula gives some number.
 
@@ -63,7 +72,7 @@ def check_support(
             look.refuse(site, np.concatenate([f[site.name] for f in found])[: feed.size])
 
 
-def _looks_itself(program: Any) -> bool:
+def _looks_itself(program: AnyProgram) -> bool:
     """Whether `check` already looks at all rows: in the package's own programs with its own likelihoods."""
     if not isinstance(program, Program) or not type(program).__module__.startswith(OWN):
         return False
@@ -74,7 +83,7 @@ def _looks_itself(program: Any) -> bool:
 class _Checks:
     """The checks of a program and its data."""
 
-    def __init__(self, runtime: Any, params: Mapping[str, np.ndarray], feed: Feed, rounded: bool):
+    def __init__(self, runtime: Runtime, params: Mapping[str, np.ndarray], feed: Feed, rounded: bool):
         self.runtime, self.feed, self.rounded = runtime, feed, rounded
         self.host, self.params = params, runtime.put(params)
         self.fixed = runtime.tracer.batch_size
@@ -121,15 +130,15 @@ class _Checks:
             f"{len(inside)} rows are affected. Check the data, or choose a distribution with a larger support."
         )
 
-    def _rows(self, index: np.ndarray) -> tuple[Any, np.ndarray]:
+    def _rows(self, index: np.ndarray) -> tuple[Native, np.ndarray]:
         if self.runtime.tracer.subsamples:
             data, at = self.feed.rows(index)
             return (self._round(self.runtime.fetch(data)) if self.rounded else data), at
         return self._round(take(self.feed.fields, index)), np.arange(len(index))
 
-    def _round(self, fields: Mapping[str, np.ndarray | Stream]) -> Any:
+    def _round(self, fields: Mapping[str, Array]) -> Native:
         return self.runtime.put({n: np.round(v) if self.rounded and n == "x" else v for n, v in fields.items()})
 
 
-def _same(some: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
+def _same(some: tuple[np.ndarray, ...], others: tuple[np.ndarray, ...]) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(some, others, strict=True))

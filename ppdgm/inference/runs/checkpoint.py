@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError
@@ -15,12 +15,15 @@ from safetensors.numpy import save as save_arrays
 
 from ppdgm.errors import CheckpointError, nearest
 
+if TYPE_CHECKING:
+    from ppdgm.specs import Table
+
 FORMAT = 2
 _BLANK = b"0" * 64
 _MARK = b'"sha256":"'
 
 
-def pack(arrays: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> bytes:
+def pack(arrays: Mapping[str, np.ndarray], page: Mapping[str, object]) -> bytes:
     """The content of a checkpoint file: arrays by name, and a page of plain values.
 
     The checksum is that of the whole file with 64 zeros in place of the checksum, so any changed byte is found.
@@ -33,7 +36,7 @@ def pack(arrays: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> bytes:
     return content[:place] + _digest(content) + content[place + len(_BLANK) :]
 
 
-def unpack(content: bytes, path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def unpack(content: bytes, path: Path) -> tuple[dict[str, np.ndarray], Table]:
     """Arrays and page of a checkpoint file.
 
     Raises:
@@ -64,7 +67,7 @@ def checksum(content: bytes) -> str:
     return content[place : place + len(_BLANK)].decode()
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], Table]:
     """Arrays and page of the checkpoint file at `path`; raises as `unpack` does."""
     try:
         return unpack(path.read_bytes(), path)
@@ -118,7 +121,7 @@ def check_same_arrays(expected: Mapping[str, np.ndarray], got: Mapping[str, np.n
             raise CheckpointError(f"array {name!r}: got {found}, expected {wanted}.")
 
 
-def _header(content: bytes, path: Path) -> dict[str, Any]:
+def _header(content: bytes, path: Path) -> Table:
     size = int.from_bytes(content[:8], "little")
     if len(content) < 8 or size > len(content) - 8:
         raise CheckpointError(f"{path} is damaged: it has {len(content)} bytes, and ends inside its header.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -11,23 +11,27 @@ from ppdgm.data import Classes, Transform
 from ppdgm.errors import DataError
 from ppdgm.inference.runs.checkpoint import group, grouped
 
+if TYPE_CHECKING:
+    from ppdgm.data.aliases import Coding, Codings
+    from ppdgm.specs import Table
 
-def coding_tables(codings: Mapping[str, Any]) -> dict[str, Any]:
+
+def coding_tables(codings: Codings) -> dict[str, object]:
     """Codings for a page: "transform", of x, and "classes", by field."""
-    transform = codings.get("x")
+    transform = cast("Transform | None", codings.get("x"))  # that of x always is one
     return {
         "transform": transform.to_table() if transform else None,
         "classes": {n: c.to_table() for n, c in codings.items() if isinstance(c, Classes)},
     }
 
 
-def coding_arrays(codings: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def coding_arrays(codings: Codings) -> dict[str, np.ndarray]:
     """Their arrays, saved beside the parameters."""
-    transform = codings.get("x")
+    transform = cast("Transform | None", codings.get("x"))  # that of x always is one
     return grouped("transform", transform.arrays() if transform else {})
 
 
-def read_codings(arrays: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> dict[str, Any]:
+def read_codings(arrays: Mapping[str, np.ndarray], page: Table) -> dict[str, Coding]:
     """The codings that `coding_tables` and `coding_arrays` saved.
 
     Raises:
@@ -40,5 +44,5 @@ def read_codings(arrays: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> d
         recipe = page.get("recipe")
         data = recipe.get("data", {}) if isinstance(recipe, Mapping) else {}
         transform = {**transform, "binarise": data.get("binarise", "none") if isinstance(data, Mapping) else "none"}
-    found: dict[str, Any] = {n: Classes.from_table(n, table) for n, table in classes.items()}
+    found: dict[str, Coding] = {n: Classes.from_table(n, table) for n, table in classes.items()}
     return found | ({"x": Transform.from_parts(transform, group(arrays, "transform"))} if transform else {})

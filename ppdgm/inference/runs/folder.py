@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tomli_w
@@ -40,6 +40,9 @@ from ppdgm.inference.runs.layout import (
 )
 from ppdgm.inference.runs.page import check_page
 from ppdgm.inference.runs.recipe import Recipe, check_format, read_recipe
+
+if TYPE_CHECKING:
+    from ppdgm.specs import Table
 
 KEPT = 2  # checkpoints: the last two
 CSV_ROWS = 10_000
@@ -99,14 +102,14 @@ class Folder:
         text = "\n".join(lines) + "\n\n" + tomli_w.dumps({**recipe.table(), "versions": versions()})
         self.write(RECIPE, text.encode())
 
-    def write_checkpoint(self, step: int, arrays: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> str:
+    def write_checkpoint(self, step: int, arrays: Mapping[str, np.ndarray], page: Mapping[str, object]) -> str:
         """Write a checkpoint, remove all but the last two, and return the checksum of the new one."""
         content = checkpoint.pack(arrays, page)
         self.write(f"{CHECKPOINTS}/step-{step:010d}.safetensors", content)
         self._remove(self.checkpoints()[:-KEPT])
         return checkpoint.checksum(content)
 
-    def write_weights(self, arrays: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> None:
+    def write_weights(self, arrays: Mapping[str, np.ndarray], page: Mapping[str, object]) -> None:
         """Write the result."""
         self.write(WEIGHTS, checkpoint.pack(arrays, page))
 
@@ -114,7 +117,7 @@ class Folder:
         """Write the history as CSV."""
         self.write(HISTORY, as_csv(history).encode())
 
-    def write_status(self, **values: Any) -> None:
+    def write_status(self, **values: object) -> None:
         """Write the state of the run; if the status can't be written, in a crash or on a full disk, the run goes on."""
         path = self.path / f".{STATUS}.new"
         with suppress(OSError):
@@ -240,7 +243,7 @@ def _nothing_saved(path: Path) -> CheckpointError:
     return CheckpointError(f"{path} has no checkpoint to continue from. Start the run again: {anew}.")
 
 
-def open_saved(file: Path, to_resume: bool = False) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def open_saved(file: Path, to_resume: bool = False) -> tuple[dict[str, np.ndarray], Table]:
     """Arrays and page of a checkpoint or result; if it is damaged, the checkpoint before is offered.
 
     Args:
@@ -288,7 +291,7 @@ def _offer(file: Path) -> str:
     return ""
 
 
-def _check_recipe(path: Path, trained: Mapping[str, Any]) -> None:
+def _check_recipe(path: Path, trained: Table) -> None:
     """Refuse a recipe that is not the trained one; only the place of the data and the length of training may change."""
     try:
         table = read_recipe(path)
@@ -306,7 +309,7 @@ def _check_recipe(path: Path, trained: Mapping[str, Any]) -> None:
             )
 
 
-def _flatten(table: Any, prefix: str = "") -> dict[str, Any]:
+def _flatten(table: object, prefix: str = "") -> dict[str, object]:
     if not isinstance(table, Mapping):
         return {prefix[:-1]: table}
     return {k: v for name, value in table.items() for k, v in _flatten(value, f"{prefix}{name}.").items()}

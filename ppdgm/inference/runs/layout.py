@@ -7,16 +7,21 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING
 
 from ppdgm.errors import CheckpointError, shown
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from ppdgm.specs import Table
 
 RECIPE, WEIGHTS, HISTORY, LOG, STATUS = "recipe.toml", "weights.safetensors", "history.csv", "log.txt", "status.json"
 CHECKPOINTS, PICTURES, LOCK = "checkpoints", "pictures", ".lock"
 FILES = (RECIPE, WEIGHTS, HISTORY, LOG, STATUS, LOCK)
 
 
-def as_path(name: str, value: Any) -> Path:
+def as_path(name: str, value: str | PathLike[str]) -> Path:
     """The path of an argument.
 
     Raises:
@@ -106,7 +111,7 @@ def checkpoints_in(path: Path) -> list[Path]:
     return sorted((path / CHECKPOINTS).glob("step-*.safetensors"))
 
 
-def read_status(path: Path) -> dict[str, Any]:
+def read_status(path: Path) -> Table:
     """The state of the run in a folder: "state", "step", "steps", "elbo", …; {} if there is no status.
 
     If its process ended without writing a last status, the run is "killed".
@@ -122,7 +127,7 @@ def read_status(path: Path) -> dict[str, Any]:
     return found
 
 
-def lock(file: Any) -> bool:
+def lock(file: IO[str]) -> bool:
     """Lock an open file, if no other process has; returns whether it worked, or True if this can't be known."""
     try:
         import fcntl

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ppdgm.errors import CheckpointError, shown
 from ppdgm.inference.runs.settings import MOST_STEPS
+
+if TYPE_CHECKING:
+    from ppdgm.specs import Table
 
 Count = Annotated[int, Field(ge=0, le=MOST_STEPS)]
 Number = Annotated[float, Field(allow_inf_nan=True)]  # a bound may be −∞
@@ -144,7 +146,7 @@ class Resumable(Page):
     watch: ValidationPage | None
 
 
-def check_page(page: Any, file: object, resumable: bool = False) -> Mapping[str, Any]:
+def check_page(page: Table, file: object, resumable: bool = False) -> Table:
     """The page, if it is valid.
 
     Args:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -231,7 +231,7 @@ def readable(text: str, encoding: str | None = None) -> str:
     return text
 
 
-def _tell(action: Callable[[], Any]) -> None:
+def _tell(action: Callable[[], object]) -> None:
     with suppress(OSError, ValueError):  # closed, broken or full
         if sys.stderr is not None:
             action()

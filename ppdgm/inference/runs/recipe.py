@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import tomli_w
 
@@ -17,7 +17,11 @@ from ppdgm.inference.engines.svi import SVI
 from ppdgm.inference.runs.settings import Training
 from ppdgm.models import Program  # with all that a recipe may name
 from ppdgm.registry import INSTALL
-from ppdgm.specs import Kind, Spec, find_kind, own_classes, with_article
+from ppdgm.specs import Kind, Spec, Table, find_kind, own_classes, with_article
+
+if TYPE_CHECKING:
+    from ppdgm.program import AnyProgram
+    from ppdgm.specs.spec import SpecT
 
 FORMAT = 2
 _IMPLIED = {"data": "Source", "engine": "SVI", "training": "Training"}  # kinds that may be left out
@@ -34,13 +38,13 @@ class Recipe:
         data: where its data come from; None if arrays were given.
     """
 
-    program: Any
+    program: AnyProgram
     training: Training
     engine: Engine = SVI()
     backend: str = "numpyro"
     data: Source | None = None
 
-    def table(self) -> dict[str, Any]:
+    def table(self) -> Table:
         """Nested dictionaries of plain values."""
         bare = lambda spec: {n: v for n, v in spec.to_dict().items() if n != "kind"}
         plain = {"kind": f"plain:{self.backend}"}
@@ -60,9 +64,9 @@ class Recipe:
     @classmethod
     def from_table(
         cls,
-        table: Mapping[str, Any],
+        table: Table,
         classes: Iterable[type[Kind] | str] = (),
-        program: Any = None,
+        program: AnyProgram | None = None,
         event_shape: tuple[int, ...] | None = None,
     ) -> Recipe:
         """The recipe that `table` describes.
@@ -87,13 +91,13 @@ class Recipe:
         return cls(
             program=program,
             training=_expect(found.get("training", Training()), Training),
-            engine=_expect(found.get("engine", SVI()), Engine),
+            engine=_expect(found.get("engine", SVI()), Engine),  # type: ignore[type-abstract]  # it is not made
             backend=backend,
             data=_expect(found["data"], Source) if "data" in found else None,
         )
 
 
-def read_recipe(path: str | Path) -> dict[str, Any]:
+def read_recipe(path: str | Path) -> Table:
     """The tables of a recipe file.
 
     Raises:
@@ -107,7 +111,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         raise SpecError(f"{path} is not a recipe in TOML: {error}.") from None
 
 
-def check_format(table: Mapping[str, Any]) -> None:
+def check_format(table: Table) -> None:
     """Refuse a recipe of another version, or with keys that no recipe has."""
     if (got := table.get("format", FORMAT)) != FORMAT:
         older = isinstance(got, int) and got < FORMAT
@@ -121,7 +125,7 @@ def check_format(table: Mapping[str, Any]) -> None:
         _check_kinds(value, key)
 
 
-def _check_kinds(value: Any, path: str) -> None:
+def _check_kinds(value: object, path: str) -> None:
     """Refuse a kind that is not text, anywhere in a table."""
     if isinstance(value, Mapping) and path != "data.fields":  # there the names are the user's
         if not isinstance(value.get("kind", ""), str):
@@ -133,20 +137,20 @@ def _check_kinds(value: Any, path: str) -> None:
             _check_kinds(inner, path)
 
 
-def source_of(table: Mapping[str, Any]) -> Source:
+def source_of(table: Table) -> Source:
     """The source that a [data] table describes."""
     source: Source = _expect(_spec("data", table, []), Source)
     return source
 
 
-def _spec(name: str, table: Mapping[str, Any], classes: list[type[Kind]]) -> Spec:
+def _spec(name: str, table: Table, classes: list[type[Kind]]) -> Spec:
     table = {"kind": _IMPLIED[name], **table}
     if name == "data" and isinstance(table.get("fields"), Mapping):  # a table of names, rather than a spec
         table["fields"] = list(table["fields"].items())
     return Spec.from_dict(_with_kinds(table, classes), classes)
 
 
-def _program(table: Any, classes: list[type[Kind]], event_shape: tuple[int, ...] | None) -> Any:
+def _program(table: object, classes: list[type[Kind]], event_shape: tuple[int, ...] | None) -> Program:
     if not isinstance(table, Mapping) or not isinstance(table.get("kind"), str):
         raise SpecError('The recipe has no [program] table with a kind, such as kind = "VAE".')
     kind = table["kind"]
@@ -157,7 +161,7 @@ def _program(table: Any, classes: list[type[Kind]], event_shape: tuple[int, ...]
     return _expect(Spec.from_dict(_with_kinds(table, classes), classes), Program)
 
 
-def _with_kinds(table: Mapping[str, Any], classes: list[type[Kind]]) -> dict[str, Any]:
+def _with_kinds(table: Table, classes: list[type[Kind]]) -> Table:
     """A spec's table, in which inner tables without a kind get the kind of their field's default."""
     fields = find_kind(table["kind"], classes).model_fields
     found = dict(table)
@@ -175,7 +179,7 @@ def _with_kinds(table: Mapping[str, Any], classes: list[type[Kind]]) -> dict[str
     return found
 
 
-def _expect(value: Any, cls: type[Spec]) -> Any:
+def _expect(value: object, cls: type[SpecT]) -> SpecT:
     if not isinstance(value, cls):
         raise SpecError(f"Got a {type(value).__name__}, expected {with_article(cls.__name__)}.")
     return value

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -15,7 +15,77 @@ from ppdgm.inference.runs.layout import PICTURES
 from ppdgm.inference.runs.progress import Progress, RunLog
 from ppdgm.inference.runs.recipe import Recipe
 
+if TYPE_CHECKING:
+    from ppdgm.data.aliases import Codings
+    from ppdgm.data.transform import Transform
+    from ppdgm.inference.engines.engine import PhaseController
+    from ppdgm.language.trainer import Trainer
+    from ppdgm.specs import Table
+
 STATUS_SECONDS = 2.0
+
+
+class ValidationLike(Protocol):
+    """What is saved of the validation."""
+
+    @property
+    def values(self) -> Sequence[float]: ...
+    @property
+    def best(self) -> float: ...
+    @property
+    def best_params(self) -> Mapping[str, np.ndarray] | None: ...
+    def page(self) -> Table: ...
+
+
+class MonitorLike(Protocol):
+    """What is saved of the measurements of latents."""
+
+    @property
+    def steps(self) -> Sequence[int]: ...
+    @property
+    def seconds(self) -> float: ...
+    def page(self) -> Table: ...
+
+
+class RunLike(Protocol):
+    """What is saved of a run."""
+
+    @property
+    def trainer(self) -> Trainer: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+    @property
+    def stopped(self) -> str: ...
+    @property
+    def skipped(self) -> Sequence[int]: ...
+    @property
+    def in_a_row(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def parts(self) -> Sequence[Mapping[str, np.ndarray]]: ...
+    @property
+    def controller(self) -> PhaseController | None: ...
+    @property
+    def validation(self) -> ValidationLike | None: ...
+    @property
+    def monitor(self) -> MonitorLike | None: ...
+    def state(self) -> Mapping[str, np.ndarray]: ...
+    def history(self) -> Mapping[str, np.ndarray]: ...
+
+
+class FitLike(Protocol):
+    """What is drawn of a run's result."""
+
+    @property
+    def history(self) -> Mapping[str, np.ndarray]: ...
+    @property
+    def transform(self) -> Transform | None: ...
+    def sample(
+        self, n: int, *, mean: bool = False, units: Literal["own", "prepared"] = "own"
+    ) -> np.ndarray | dict[str, np.ndarray]: ...
 
 
 class Recorder:
@@ -28,12 +98,12 @@ class Recorder:
         facts: other contents of a checkpoint: data, their size and fields.
     """
 
-    def __init__(self, folder: Folder | None, recipe: Recipe, codings: Mapping[str, Any], facts: Mapping[str, Any]):
+    def __init__(self, folder: Folder | None, recipe: Recipe, codings: Codings, facts: Mapping[str, object]):
         self.folder, self.recipe, self.codings, self.facts = folder, recipe, codings, dict(facts)
         self.log = RunLog(folder.path / "log.txt") if folder else None
         self._saved_at, self._saved_step, self._status_at = time.monotonic(), -1, 0.0
 
-    def start(self, run: Any, resumed_from: str) -> None:
+    def start(self, run: RunLike, resumed_from: str) -> None:
         """Log that the run starts, or goes on."""
         found = " ".join(f"{n} {v}" for n, v in versions().items())
         begins = f"resumed from {resumed_from}" if resumed_from else "started"
@@ -50,7 +120,7 @@ class Recorder:
         every = self.recipe.training.checkpoint_steps
         return step - step % every + every if self.folder and every else None
 
-    def look(self, run: Any, now: Progress) -> None:
+    def look(self, run: RunLike, now: Progress) -> None:
         """After each stretch: log, status, and a checkpoint if one is due."""
         if not self.folder or not self.log:
             return
@@ -62,7 +132,7 @@ class Recorder:
         if due:
             self.save(run)
 
-    def save(self, run: Any) -> None:
+    def save(self, run: RunLike) -> None:
         """Write a checkpoint of the present step, and the history so far."""
         if not self.folder or run.step == self._saved_step:
             return
@@ -74,7 +144,7 @@ class Recorder:
         self.status(run, "running")
         self._saved_at, self._saved_step = time.monotonic(), run.step
 
-    def finish(self, run: Any, values: Mapping[str, np.ndarray], checkpoint: bool = True) -> None:
+    def finish(self, run: RunLike, values: Mapping[str, np.ndarray], checkpoint: bool = True) -> None:
         """Write the result, and a last checkpoint to go on from."""
         if not self.folder:
             return
@@ -88,7 +158,7 @@ class Recorder:
             self.note(f"measured the latents {len(run.monitor.steps)} times, in {share:.1%} of the time")
         self.note(f"ended at step {run.step} of {run.total}: {run.stopped}{best}")
 
-    def draw(self, fit: Any) -> None:
+    def draw(self, fit: FitLike) -> None:
         """Draw the bound and samples; if a picture fails, the run is not lost."""
         if not self.folder:
             return
@@ -108,7 +178,7 @@ class Recorder:
         except Exception as error:
             self.note(f"a picture could not be drawn: {type(error).__name__}: {error}")
 
-    def status(self, run: Any, state: str, now: Progress | None = None) -> None:
+    def status(self, run: RunLike, state: str, now: Progress | None = None) -> None:
         """Write the state of the run."""
         if not self.folder:
             return
@@ -127,7 +197,7 @@ class Recorder:
         )
         self._status_at = time.monotonic()
 
-    def page(self, run: Any) -> dict[str, Any]:
+    def page(self, run: RunLike) -> dict[str, object]:
         """The contents of a checkpoint besides its arrays."""
         return {
             **self.facts,
@@ -147,14 +217,14 @@ class Recorder:
             **coding_tables(self.codings),
         }
 
-    def _common(self, run: Any) -> dict[str, np.ndarray]:
+    def _common(self, run: RunLike) -> dict[str, np.ndarray]:
         return grouped("history", run.history()) | coding_arrays(self.codings)
 
 
-def _number(value: Any) -> float | None:
+def _number(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else float(value)
 
 
-def _one_site(sites: Any) -> np.ndarray:
+def _one_site(sites: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
     found: np.ndarray = sites.get("x", next(iter(sites.values()))) if isinstance(sites, dict) else sites
     return found

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -48,6 +48,9 @@ from ppdgm.program import PlainPair
 from ppdgm.registry import backend as load_backend
 from ppdgm.specs.schedules import as_schedule
 
+if TYPE_CHECKING:
+    from ppdgm.specs import Table
+
 COMPILE_FROM_STEPS = 10_000  # torch.compile takes some ten seconds, and saves about a millisecond per step
 Callback = Callable[[Progress], Any]
 
@@ -58,7 +61,7 @@ class Saved:
 
     file: Path
     arrays: dict[str, np.ndarray]
-    page: dict[str, Any]
+    page: Table
 
 
 @dataclass
@@ -202,7 +205,7 @@ class Job:
         validation = None
         if self.held_out is not None:
             memory = parse_memory("auto", self.runtime.device)
-            evaluator = Evaluator(self.runtime, None, Feed(self.runtime, self.held_out), memory)
+            evaluator = Evaluator(self.runtime, {}, Feed(self.runtime, self.held_out), memory)
             of_program = [s.reached() for s in self.runtime.tracer.schedules.values()]
             warm = max([last_reached(self.recipe.engine), *of_program])
             validation = Validation(evaluator, training.early_stopping, warm)
