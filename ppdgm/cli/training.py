@@ -161,7 +161,7 @@ def _folder(flags: Flags, recipe: Recipe) -> tuple[Path, list[Path]]:
     """The run's folder: --out, or the first free runs/PROGRAM-DATA-N; and the folders that were made here."""
     if flags.out:
         return Path(flags.out), []
-    data = Path(cast(Source, recipe.data).name).stem or "data"  # the command line always gives one
+    data = Path(cast("Source", recipe.data).name).stem or "data"  # the command line always gives one
     n = 1
     while True:
         out = Path("runs") / f"{name_of(recipe.program).lower()}-{data}-{n}"

@@ -14,12 +14,13 @@ from ppdgm.data import take
 from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.errors import PpdgmError, ProgramError, out_of_memory, require
 from ppdgm.inference.inputs.feed import Feed
+from ppdgm.language.runtime import Native
 from ppdgm.language.unseen import Unseen, blanks
 from ppdgm.language.vocabulary import Array, Namespace, Trace
 from ppdgm.program import AnyProgram, PlainPair, Program
 
 if TYPE_CHECKING:
-    from ppdgm.language.runtime import Native, Runtime
+    from ppdgm.language.runtime import Runtime
     from ppdgm.language.tracer import Params
 
 Sites = dict[str, np.ndarray]
