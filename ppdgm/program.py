@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ppdgm.language.vocabulary import Batch
 
 
+STATE = "state"  #: the label of states, which no phase of an engine moves
+
+
 def constant(value: float) -> Init:
     """Initial values that are all the same number."""
 
@@ -64,16 +67,29 @@ class Context:
 
     def param(self, name: str, shape: tuple[int, ...] = (), init: Init = zeros, label: str | None = None) -> None:
         """Declare a parameter; `init(rng, shape, data)` returns its first value as a NumPy array."""
-        name = self.prefix + _checked_name("param", name)
+        self._declare("param", name, shape, init, label or self.label)
+
+    def state(self, name: str, shape: tuple[int, ...] = (), init: Init = zeros) -> None:
+        """Declare numbers that training moves and no optimiser does, such as a running mean.
+
+        `P.param(name)` reads them, and `P.update(name, value)` moves them. They are saved as parameters are.
+        """
+        self.declared.states.add(self._declare("state", name, shape, init, STATE))
+
+    def _declare(self, word: str, name: Any, shape: Any, init: Any, label: str) -> str:
+        """Its whole name."""
+        name, what = self.prefix + _checked_name(word, name), {"param": "Parameter", "state": "State"}[word]
         if name in self.declared.params:
-            raise ProgramError(f"Parameter {name!r} is declared twice in build(). Give each parameter its own name.")
-        _check_shape(f"Parameter {name!r}", shape)
+            kind = "parameter" if word == "param" else "parameter and each state"
+            raise ProgramError(f"{what} {name!r} is declared twice in build(). Give each {kind} its own name.")
+        _check_shape(f"{what} {name!r}", shape)
         if not callable(init):
             raise ProgramError(
-                f"Parameter {name!r}: got init={init!r}, expected a function init(rng, shape, data), such as "
+                f"{what} {name!r}: got init={init!r}, expected a function init(rng, shape, data), such as "
                 "ppdgm.program.constant(0.0), normal(0.1) or zeros."
             )
-        self.declared.params[name] = ParamSpec(tuple(shape), init, label or self.label)
+        self.declared.params[name] = ParamSpec(tuple(shape), init, label)
+        return name
 
     def schedule(self, name: str, schedule: Schedule) -> None:
         """Declare a number that changes with the training step: `P.param(name)`, which no optimiser changes."""
@@ -286,6 +302,7 @@ class Program(Spec):
         seed: int = 0,
         size: int | None = None,
         data_size: int | None = None,
+        hold_states: bool = False,
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """Plain `model` and `guide` callables for Pyro's or NumPyro's own tools.
 
@@ -295,14 +312,19 @@ class Program(Spec):
             seed: for the initial values.
             size: B of the plate if the callable is called without data (prior predictive).
             data_size: N, if a minibatch of B represents a larger set: the plate scales by N/B.
+            hold_states: whether states keep their values; otherwise `P.update` is refused, because these tools have no
+                training step that could move them.
 
         Returns:
             (model, guide). On Pyro both are `torch.nn.Module`s over the same parameters, and the global parameter
             store does not change. On NumPyro they are functions with `numpyro.param` sites.
         """
         values = self.initialise(seed) if params is None else self._checked(seed, params)
+        require("hold_states", hold_states, bool, None, "True or False")
+        if hold_states and not self.declarations().states:
+            raise ProgramError("hold_states: got True, but the program declares no states. Leave hold_states out.")
         pair: tuple[Callable[..., Any], Callable[..., Any]] = load_backend(backend).bind(
-            self, values, size=size, data_size=data_size
+            self, values, size=size, data_size=data_size, hold_states=hold_states
         )
         return pair
 
@@ -361,6 +383,11 @@ def _first_value(
         raise out_of_memory(error) or failed from error
     if value.shape != spec.shape:
         raise ProgramError(f"Parameter {name!r}: init gave shape {value.shape}, expected {spec.shape}.")
+    if spec.label == STATE and not np.isfinite(value).all():
+        raise ProgramError(
+            f"State {name!r}: init gave {value[~np.isfinite(value)].flat[0]}, expected finite numbers: a step that "
+            "leaves other numbers is skipped."
+        )
     return value
 
 

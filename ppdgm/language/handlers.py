@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 from ppdgm.errors import ProgramError
-from ppdgm.language.vocabulary import Array, Dist, Noise
+from ppdgm.language import states
+from ppdgm.language.vocabulary import Array, Dist, Namespace, Noise
 
 
 class StatementHandlers(ABC):
@@ -17,16 +18,19 @@ class StatementHandlers(ABC):
     Args:
         size: B, for plates without data.
         data_size: N, if B rows stand for more.
+        hold_states: whether states keep their values.
 
     Attributes:
         library: the module with its primitives.
+        arrays: the types of arrays.
     """
 
     library: ClassVar[Any]
+    arrays: ClassVar[tuple[type, ...]]
     looping: bool = False
 
-    def __init__(self, size: int | None, data_size: int | None):
-        self.size, self.data_size = size, data_size
+    def __init__(self, size: int | None, data_size: int | None, hold_states: bool):
+        self.size, self.data_size, self.hold_states = size, data_size, hold_states
 
     @abstractmethod
     def subsampled(self, name: str, size: int, data_size: int) -> AbstractContextManager[object]:
@@ -55,6 +59,20 @@ class StatementHandlers(ABC):
 
     def penalty(self, name: str, value: Array) -> None:  # noqa: B027  # it does nothing
         """Not part of the joint density, which is all that Pyro's and NumPyro's tools need."""
+
+    def update(self, name: str, value: Array, state: Array) -> None:
+        """Nothing, if states are held: the library's tools have no step that could move them."""
+        if not self.hold_states:
+            raise ProgramError(
+                f"P.update({name!r}): the tools of {self.library.__name__} have no training step that moves states. "
+                "Train with ppdgm.fit. To use the trained program with its states as they are: program.bind(…, "
+                "fit.params, hold_states=True)."
+            )
+        states.check_update(name, value, state, (), self.arrays)
+
+    def batch_mean(self, value: Array, event_ndim: int, otherwise: Array | None, xp: Namespace) -> Array:
+        lead = states.axes_before(value, event_ndim, otherwise, None, self.arrays, xp)
+        return states.mean_of_rows(value, lead, None, xp) if otherwise is None else otherwise
 
     def deterministic(self, name: str, value: Array) -> Array:
         return self.library.deterministic(name, value)

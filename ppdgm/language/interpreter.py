@@ -12,12 +12,12 @@ from types import MappingProxyType
 from typing import Any
 
 from ppdgm.errors import PpdgmError, ProgramError, explain
-from ppdgm.language import enumeration, mistakes
+from ppdgm.language import enumeration, mistakes, states
 from ppdgm.language.implicit import is_implicit, no_density
 from ppdgm.language.points import points
 from ppdgm.language.reader import Reader
 from ppdgm.language.unseen import Unseen, is_given
-from ppdgm.language.vocabulary import Array, Batch, Declarations, Vocabulary
+from ppdgm.language.vocabulary import Array, Batch, Declarations, Namespace, Vocabulary
 
 
 class Ask:
@@ -120,6 +120,7 @@ class DirectInterpreter:
     Attributes:
         P: the vocabulary that the function was run with.
         returned: what the function returned.
+        updates: state -> the new value that this run gave.
     """
 
     P: Vocabulary
@@ -147,6 +148,7 @@ class DirectInterpreter:
         self.observed: list[str] = []
         self.shared: list[str] = []
         self.penalties: dict[str, Array] = {}
+        self.updates: dict[str, Array] = {}
         self.seen: dict[str, Array] = {}  # the values that other sites get of a site at its mean
         self.held: list[str] = []
         self.drawn: list[str] = []
@@ -284,6 +286,23 @@ class DirectInterpreter:
 
     def param(self, name: str, value: Array) -> Array:
         return value
+
+    @property
+    def _minibatch(self) -> states.Minibatch | None:
+        return None if self.reader.gradients is None else self.reader.gradients.minibatch
+
+    def update(self, name: str, value: Array, state: Array) -> None:
+        states.check_update(name, value, state, self.updates, self.reader.arrays)
+        self.updates[name] = self.P.stop_gradient(value)
+        if self._minibatch is not None:
+            self._minibatch.update(name, self.updates[name])
+
+    def batch_mean(self, value: Array, event_ndim: int, otherwise: Array | None, xp: Namespace) -> Array:
+        lead = states.axes_before(value, event_ndim, otherwise, self.shape, self.reader.arrays, xp)
+        if self._minibatch is None:
+            return states.mean_of_rows(value, lead, None, xp) if otherwise is None else otherwise
+        self._minibatch.whole.append("the program takes P.batch_mean")
+        return states.mean_of_rows(value, lead, self._minibatch.weights, xp)
 
     def deterministic(self, name: str, value: Array) -> Array:
         if name in self.values:

@@ -195,8 +195,8 @@ def mixed(name: str, what: str) -> ProgramError:
     return ProgramError(
         f"Site {name!r}: the terms of one {what} change when the other {what}s change, so {lead} are mixed. Values are "
         "[K, B, …], with particles first; data are [B, …]. Index from the right (h[..., 0, :] instead of h[0]), and "
-        "sum or average only within a row (x.mean(-1)). Statistics of a minibatch belong in P.penalty, or in a module "
-        "that evaluates with running statistics, such as BatchNorm."
+        "sum or average only within a row (x.mean(-1)). Statistics of a minibatch belong in P.penalty, or they need "
+        "running statistics for evaluations: P.batch_mean(…, otherwise=P.param(…)), or a module such as BatchNorm."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -53,7 +53,8 @@ class PhaseLike(Protocol):
     def projection(self) -> Callable[[Namespace, Array], Array] | None: ...
     @property
     def together(self) -> str: ...
-    def groups(self, labels: Mapping[str, str]) -> list[list[str]]: ...
+    def groups(self, labels: Mapping[str, str], states: Iterable[str] = ()) -> list[list[str]]: ...
+    def kept(self, updates: Mapping[str, Array]) -> Mapping[str, Array]: ...
 
 
 class EngineLike(Protocol):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ppdgm.language.divergence import Library, closed_form
+from ppdgm.language.states import Minibatch
 from ppdgm.language.supports import Supports
 from ppdgm.language.vocabulary import Array, Batch, Dist, Namespace, Noise
 
@@ -22,6 +23,7 @@ class Gradients:
         walked: draws are where Markov chains begin, which need densities over all real numbers.
         mixed: nets multiply in bfloat16.
         loose: a list for the sites that are relaxed, or None.
+        minibatch: of a training step; None outside of one.
     """
 
     relaxed: bool = True
@@ -30,6 +32,7 @@ class Gradients:
     walked: bool = False
     mixed: bool = False
     loose: list[str] | None = None
+    minibatch: Minibatch | None = None
 
 
 class Reader(ABC):

@@ -124,7 +124,7 @@ class Runtime(ABC):
     @abstractmethod
     def rehearse(
         self, engine: EngineLike, params: Params, data: Native, b: int, plan: Hyperparameters, data_size: int
-    ) -> tuple[list[str], list[str]]:
+    ) -> tuple[list[str], list[str], list[str]]:
         """The objective of each phase as in training, only to find its errors.
 
         Args:
@@ -136,7 +136,8 @@ class Runtime(ABC):
             data_size: N.
 
         Returns:
-            The sites whose draws carry no gradient, and the names of the objectives' numbers.
+            The sites whose draws carry no gradient, the names of the objectives' numbers, and what needs the whole
+            minibatch, in words.
         """
 
     @abstractmethod

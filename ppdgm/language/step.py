@@ -12,6 +12,7 @@ from ppdgm.language.interpreter import DirectInterpreter
 from ppdgm.language.questions import Sites
 from ppdgm.language.reader import Gradients
 from ppdgm.language.scales import scaled
+from ppdgm.language.states import Minibatch
 from ppdgm.language.tracer import Noise, Tracer
 from ppdgm.language.vocabulary import Array, Batch, Trace
 
@@ -40,6 +41,7 @@ class Step(ABC):
     Attributes:
         gradients: how they pass through draws; set by `trace`, and kept for the runs that follow.
         first: the first trace of this step.
+        minibatch: the weights of its rows, and what the runs of the program said of states.
     """
 
     xp: ClassVar[Any]  #: array namespace
@@ -58,7 +60,8 @@ class Step(ABC):
     ):
         self.tracer, self.params, self.noise, self.batch, self.index = tracer, params, noise, batch, index
         self.weights, self.hyperparameters, self.data_size, self.mixed = weights, hyperparameters, data_size, mixed
-        self.k, self.gradients = 1, Gradients(scored=[], mixed=mixed)
+        self.minibatch = Minibatch(weights)
+        self.k, self.gradients = 1, Gradients(scored=[], mixed=mixed, minibatch=self.minibatch)
         self.first: Trace | None = None
         self._taken: dict[str, int] = {}
 
@@ -104,6 +107,11 @@ class Step(ABC):
         """The sites of the last trace whose draws carry no gradient, each once."""
         return list(dict.fromkeys(self.gradients.scored or ()))
 
+    @property
+    def updates(self) -> Mapping[str, Array]:
+        """The new values of states so far: for each, the first one that a run gave."""
+        return self.minibatch.updates
+
     def rows(self) -> Batch:
         """The minibatch's fields, [B, …]."""
         return {n: a[self.index] for n, a in self.batch.items()} if self.tracer.subsamples else self.batch
@@ -131,7 +139,7 @@ class Step(ABC):
             stopped: whether densities carry gradients only to values, and not to parameters.
 
         Returns:
-            The run, with `returned`, and by site `values`, `log_prob` and `penalties`.
+            The run, with `returned`, and by name `values`, `log_prob`, `penalties` and `updates`.
 
         Raises:
             UnsupportedByBackend: the program is a plain pair.
@@ -167,7 +175,7 @@ class Step(ABC):
         if k is not None:
             self.k = k
         if gradients is not None:
-            self.gradients = replace(gradients, mixed=self.mixed)
+            self.gradients = replace(gradients, mixed=self.mixed, minibatch=self.minibatch)
         noise = self._fresh("run")
         found = self.tracer.trace(
             self.params, noise, self.batch, self.index, self.k, given, kl, self.gradients, stopped

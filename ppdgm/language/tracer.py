@@ -33,7 +33,8 @@ class Tracer(ABC):
         batch_size: B, if a pair fixes it.
         own_rows: N, if a pair keeps something for each of the rows that it knows.
         scales: of a pair's sites, in training.
-        state_names: buffers of modules, which training moves and no optimiser does.
+        states: parameters that only `P.update` moves.
+        state_names: these, and buffers of modules: training moves them, and no optimiser does.
         compiles: whether torch.compile can compile it.
         still: the noise of runs that draw nothing.
     """
@@ -45,6 +46,7 @@ class Tracer(ABC):
     batch_size: int | None = None
     own_rows: int | None = None
     scales: Mapping[str, float] = {}  # each pair has its own; a program has none
+    states: frozenset[str] = frozenset()
     state_names: frozenset[str] = frozenset()
     compiles: bool = True
     still: Noise = None
@@ -160,7 +162,9 @@ class ProgramTracer(Tracer):
         self.program = program
         self.declared = program.declarations()
         self.schedules = self.declared.schedules
-        self.labels = {n: p.label for n, p in self.declared.params.items() if n not in self.schedules}
+        self.states = self.state_names = frozenset(self.declared.states)
+        still = self.states.union(self.schedules)
+        self.labels = {n: p.label for n, p in self.declared.params.items() if n not in still}
 
     @abstractmethod
     def reader(self, noise: Noise, gradients: Gradients | None) -> Reader:

@@ -81,6 +81,6 @@ class Trainer(Protocol):
         """Skip a step: the next one has its own draws."""
         ...
 
-    def diagnose(self, plan: PlanLike, data: Native) -> tuple[Trace, dict[str, np.ndarray]]:
-        """The terms and gradients of the plan's first step, which is not taken."""
+    def diagnose(self, plan: PlanLike, data: Native) -> tuple[Trace, dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """The terms, gradients and new states of the plan's first step, which is not taken."""
         ...

@@ -88,6 +88,7 @@ class Declarations:
     nets: dict[str, NetUse] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     schedules: dict[str, Schedule] = field(default_factory=dict)  # parameters that a schedule sets, not an optimiser
+    states: set[str] = field(default_factory=set)  # parameters that only P.update moves
 
 
 class Trace(NamedTuple):
@@ -164,6 +165,8 @@ class Interpreter(Protocol):
     def param(self, name: str, value: Array) -> Array: ...
     def deterministic(self, name: str, value: Array) -> Array: ...
     def noise(self) -> Noise: ...
+    def update(self, name: str, value: Array, state: Array) -> None: ...
+    def batch_mean(self, value: Array, event_ndim: int, otherwise: Array | None, xp: Namespace) -> Array: ...
 
 
 class Vocabulary:
@@ -256,12 +259,52 @@ class Vocabulary:
         )
 
     def param(self, name: str) -> Array:
-        """A declared parameter."""
+        """A declared parameter; or a state, which carries no gradient."""
         name = self.prefix + name
+        if name in self.declared.states:
+            return self.stop_gradient(self.params[name])
         if name not in self.params:
             remedy = f"It is a net: P.net({name!r})(x)." if name in self.declared.nets else nearest(name, self.params)
             raise ProgramError(f"Parameter {name!r} is not declared in build(). {remedy}")
         return self.interpreter.param(name, self.params[name])
+
+    def update(self, name: str, value: Array) -> None:
+        """The new value of a state, from the next step on; `P.param` returns the old one in all runs of this step.
+
+        The first run of a training step that updates a state moves it. Evaluations move nothing.
+        """
+        full = self.prefix + name
+        if full not in self.declared.states:
+            raise ProgramError(f"P.update: state {full!r} is not declared in build(). {self._no_state(full)}")
+        if self.interpreter.looping:
+            raise ProgramError(
+                f"P.update({full!r}, …) is in the body of P.repeat, which only computes. Return the value from "
+                "the body, and update the state after the loop."
+            )
+        self.interpreter.update(full, value, self.params[full])
+
+    def _no_state(self, name: str) -> str:
+        if name in self.declared.schedules:
+            return "It is a parameter that a schedule sets."
+        if name in self.declared.params:
+            return "It is a parameter, which an optimiser moves. Declare it with context.state(…) instead."
+        if name in self.declared.nets:
+            return "It is a net, whose parameters an optimiser moves."
+        known = self.declared.states
+        return nearest(name, known) if known else "Declare it there: context.state(name, shape)."
+
+    def batch_mean(self, value: Array, event_ndim: int, otherwise: Array | None = None) -> Array:
+        """The mean over particles and over the minibatch's rows, without those that only fill it, [*event].
+
+        In evaluations, it is the mean over the rows that are evaluated together. `fit` refuses a program in which a
+        density depends on that: then give `otherwise`.
+
+        Args:
+            value: [B, *event] or [K, B, *event].
+            event_ndim: number of axes of an event: 0 for numbers, 1 for vectors.
+            otherwise: what evaluations use instead, [*event], such as a state that is a running mean.
+        """
+        return self.interpreter.batch_mean(value, event_ndim, otherwise, self.xp)
 
     def net(self, name: str) -> Callable[[Array], Array]:
         """A declared net, as a function of [..., *inputs] to [..., *outputs]."""

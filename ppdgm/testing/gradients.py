@@ -37,14 +37,15 @@ class Slope:
 
 def gradient(case: PartCase, backend: str) -> str:
     """Everything that is trained gets a gradient: every parameter, and every number of a head."""
-    count, schedules = 0, case.program.declarations().schedules
+    count, declared = 0, case.program.declarations()
+    still = {*case.still, *declared.schedules, *declared.states}
     for slope in _slopes(case, backend):
         _, gradients = slope.run(slope.arrays)
         for name, g in ((n, g) for group in slope.moved for n, g in gradients[group].items()):
             if not np.isfinite(g).all():
                 raise Broken(f"{slope.place}: the gradient of {name!r} is not finite.")
         reached = _reached(slope, gradients)
-        cut = [n for n, size in reached.items() if size <= NOTHING and n not in {*case.still, *schedules}]
+        cut = [n for n, size in reached.items() if size <= NOTHING and n not in still]
         if cut:
             what = "some number of the head" if cut == ["head"] else ", ".join(map(repr, cut))
             raise Broken(
@@ -60,9 +61,11 @@ def gradient(case: PartCase, backend: str) -> str:
 def slopes(case: PartCase, backend: str) -> str:
     """Gradients agree with finite differences, in float64, along a random direction of each array."""
     worst, rng = 0.0, case.rng(7)
+    states = {("params", n) for n in case.program.declarations().states}  # they carry no gradient
     for slope in _slopes(case, backend):
         _, gradients = slope.run(slope.arrays)
-        for group, name in ((g, n) for g in slope.moved for n in slope.arrays[g] if slope.arrays[g][n].size):
+        arrays = ((g, n) for g in slope.moved for n in slope.arrays[g] if slope.arrays[g][n].size)
+        for group, name in ((g, n) for g, n in arrays if (g, n) not in states):
             off, got, expected = _compare(slope, gradients[group][name], group, name, rng)
             worst = max(worst, off)
             if not off <= TOLERANCE:

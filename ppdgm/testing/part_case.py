@@ -159,7 +159,8 @@ class PartCase:
         declared, first = program.declarations(), program.initialise(self.seed, None, "float64")
         rng = self.rng(1)
         noise = lambda v: 0.3 * rng.normal(size=v.shape) / max(1, np.prod(v.shape[:-1])) ** 0.5
-        return {n: v if n in declared.schedules else v + noise(v) for n, v in first.items()}
+        still = {*declared.schedules, *declared.states}  # a state may have values that only updates reach
+        return {n: v if n in still else v + noise(v) for n, v in first.items()}
 
     @cached_property
     def heads(self) -> np.ndarray:

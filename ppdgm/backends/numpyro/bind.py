@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 
@@ -20,6 +22,7 @@ class Handlers(StatementHandlers):
     """Statements as NumPyro's primitives."""
 
     library: ClassVar[Any] = numpyro
+    arrays: ClassVar[tuple[type, ...]] = (jax.Array, np.ndarray)
 
     @contextmanager
     def subsampled(self, name: str, size: int, data_size: int) -> Iterator[None]:
@@ -38,15 +41,21 @@ class Handlers(StatementHandlers):
 
 
 def bind(
-    program: Any, params: Mapping[str, np.ndarray], size: int | None = None, data_size: int | None = None
+    program: Any,
+    params: Mapping[str, np.ndarray],
+    size: int | None = None,
+    data_size: int | None = None,
+    hold_states: bool = False,
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """(model, guide) as functions of the data, with a `numpyro.param` site for each parameter."""
     declared = program.declarations()
     check_libraries(declared, "numpyro")
 
+    values: dict[str, Any] = {n: jnp.asarray(v) if n in declared.states else v for n, v in params.items()}
+
     def plain(statements: Callable[..., Any]) -> Callable[..., Any]:
         def run(x: Array = None, **data: Array) -> Any:
-            P = JaxVocabulary(Handlers(size, data_size), params, declared)
+            P = JaxVocabulary(Handlers(size, data_size, hold_states), values, declared)
             return statements(P, x, **data)
 
         run.__name__ = run.__qualname__ = statements.__name__

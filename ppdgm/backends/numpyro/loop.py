@@ -16,6 +16,7 @@ from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.tracer import JaxStep, select
 from ppdgm.errors import CheckpointError, SpecError
 from ppdgm.language.runtime import Runtime, traced
+from ppdgm.language.states import next_value
 from ppdgm.language.step import at_whole
 from ppdgm.language.trainer import TrainerSettings
 from ppdgm.language.vocabulary import Array, Trace
@@ -66,12 +67,13 @@ class Trainer:
         self.runtime, self.tracer, self.engine, self.settings = runtime, runtime.tracer, engine, settings
         self.compiled = True  # always; `compile` and `insist` are for the other backend
         self.own, self.decay = frozenset(state), settings.average
-        self.average = {} if settings.average is None else jax.tree.map(jnp.copy, params)
+        averaged = {n: v for n, v in params.items() if n not in self.tracer.states}
+        self.average = {} if settings.average is None else jax.tree.map(jnp.copy, averaged)
         params = {**params, **runtime.put({n: s.value for n, s in state.items()})}
         self.params = jax.tree.map(jnp.copy, params)  # stretches donate their input: never donate the caller's arrays
         labels = {**self.tracer.labels, **{n: s.label for n, s in state.items() if s.label is not None}}
         self.phases = engine.phases()
-        self.groups = [phase.groups(labels) for phase in self.phases]
+        self.groups = [phase.groups(labels, self.tracer.states) for phase in self.phases]
         chosen = [phase.optimiser or settings.optimiser for phase in self.phases]
         self.transforms, self.by_name = [make_optimiser(o) for o in chosen], [hasattr(o, "clip_norm") for o in chosen]
         # Placed like the result of a stretch: counters and zeros, which depend on no parameter, would not be, and
@@ -120,7 +122,7 @@ class Trainer:
     @property
     def judged(self) -> dict[str, Array]:
         """The parameters that the run is evaluated with: their average, if one is kept."""
-        return self.average or {n: v for n, v in self.params.items() if n not in self.own}
+        return {n: v for n, v in {**self.params, **self.average}.items() if n not in self.own}
 
     def values(self) -> dict[str, np.ndarray]:
         """The current values of the parameters that the run is evaluated with."""
@@ -159,19 +161,19 @@ class Trainer:
     def skip(self) -> None:
         """Skip a step: nothing to do, because draws belong to the step."""
 
-    def diagnose(self, plan: Any, data: dict[str, Array]) -> tuple[Trace, dict[str, np.ndarray]]:
-        """The terms and gradients of the plan's first step, which is not taken."""
+    def diagnose(self, plan: Any, data: dict[str, Array]) -> tuple[Trace, dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """The terms, gradients and new states of the plan's first step, which is not taken."""
         row = jax.tree.map(lambda a: a[0], self._put(plan))
         j = int(plan.phase[0])
 
         def first_trace(params: Any) -> Any:
             step = self._step_of(j, params, data, row)
             self.phases[j].engine.objective(step)
-            return step.first
+            return step.first, dict(step.updates)
 
-        terms: Trace = self.runtime.fetch(jax.jit(first_trace)(self.params))
+        terms, updates = self.runtime.fetch(jax.jit(first_trace)(self.params))
         _, _, grads = jax.jit(partial(self._gradient, j))(self.params, data, row)
-        return terms, _copies(grads)
+        return terms, _copies(grads), updates
 
     def _put(self, plan: Any) -> dict[str, Any]:
         put = lambda a: jax.device_put(a, self.runtime.device)
@@ -268,8 +270,11 @@ class Trainer:
         return total(lambda row: self._piece(j, params, data, row, means))
 
     def _found(self, j: int, params: Any, data: Any, row: Any) -> dict[str, Any]:
-        """The result of the phase's objective for the data of one row of the plan."""
-        return dict(self.phases[j].engine.objective(self._step_of(j, params, data, row)))
+        """The result of the phase's objective for the data of one row of the plan; new states are with the engine's."""
+        step = self._step_of(j, params, data, row)
+        found = dict(self.phases[j].engine.objective(step))
+        moved = {n: next_value(params[n], v, jnp) for n, v in self.phases[j].kept(step.updates).items()}
+        return {**found, "state": {**found.get("state", {}), **moved}} if moved else found
 
     def _piece(self, j: int, params: Any, data: Any, row: Any, means: Any = None) -> Any:
         players, groups = self.phases[j].players, self.groups[j]

@@ -185,21 +185,23 @@ class Runtime(AnyRuntime):
 
     def rehearse(
         self, engine: Any, params: Any, data: Any, b: int, plan: Any, data_size: int
-    ) -> tuple[list[str], list[str]]:
+    ) -> tuple[list[str], list[str], list[str]]:
         """The objective of each phase as in training, only to find its errors; nothing is computed."""
         index = self.index(np.arange(b) % len(next(iter(data.values()))))
         scored: list[str] = []
         names: list[str] = []
+        whole: list[str] = []
 
         def run(params: Any, j: int, engine: Any) -> None:
             batch, now = select(self.tracer, data, index), jax.tree.map(lambda v: jnp.asarray(v[0]), plan[j])
             step = JaxStep(self.tracer, params, jax.random.key(0), batch, index, jnp.ones(b), now, data_size)
             names.extend(check_found(type(engine).__name__, engine.objective(step)))
             scored.extend(step.scored)
+            whole.extend(step.minibatch.whole)
 
         for j, phase in enumerate(engine.phases()):
             jax.eval_shape(partial(run, j=j, engine=phase.engine), params)
-        return scored, list(dict.fromkeys(names))
+        return scored, list(dict.fromkeys(names)), whole
 
     def why_not_compiled(self, engine: Any, optimiser: Any) -> str:
         """Why torch.compile can't take the steps of a run, in words."""

@@ -23,6 +23,7 @@ class Handlers(StatementHandlers):
     """Statements as Pyro's primitives."""
 
     library: ClassVar[Any] = pyro
+    arrays: ClassVar[tuple[type, ...]] = (torch.Tensor,)
 
     def subsampled(self, name: str, size: int, data_size: int) -> AbstractContextManager[Any]:
         return pyro.plate(name, data_size, subsample=torch.arange(size), dim=-1)
@@ -75,14 +76,19 @@ class BoundProgram(torch.nn.Module):
 
 
 def bind(
-    program: Any, params: Mapping[str, np.ndarray], size: int | None = None, data_size: int | None = None
+    program: Any,
+    params: Mapping[str, np.ndarray],
+    size: int | None = None,
+    data_size: int | None = None,
+    hold_states: bool = False,
 ) -> tuple[BoundProgram, BoundProgram]:
     """(model, guide) as modules with the same parameters."""
     declared = program.declarations()
     check_libraries(declared, "pyro")
-    trained = Parameters({n: v for n, v in params.items() if n in declared.params})
-    buffers = {n: torch.tensor(v) for n, v in params.items() if n not in declared.params}
-    handlers = Handlers(size, data_size)
+    moved = declared.params.keys() - declared.states
+    trained = Parameters({n: v for n, v in params.items() if n in moved})
+    buffers = {n: torch.tensor(v) for n, v in params.items() if n not in moved}
+    handlers = Handlers(size, data_size, hold_states)
     return (
         BoundProgram(program.model, trained, declared, buffers, handlers),
         BoundProgram(program.guide, trained, declared, buffers, handlers),

@@ -16,6 +16,7 @@ from ppdgm.backends.pyro.step import CompiledStep, EagerStep, Losses, all_finite
 from ppdgm.backends.pyro.tracer import TorchStep, select
 from ppdgm.backends.pyro.vocabulary import flushed, unvalidated
 from ppdgm.errors import CheckpointError, TrainingError
+from ppdgm.language.states import next_value
 from ppdgm.language.step import at_whole
 from ppdgm.language.trainer import TrainerSettings
 from ppdgm.language.vocabulary import Array, Trace
@@ -51,7 +52,7 @@ class Trainer:
         put = runtime.put({n: s.value for n, s in state.items()})
         self.params |= {n: v.requires_grad_(n in labels) for n, v in put.items()}
         self.phases = engine.phases()
-        self.groups = [phase.groups({**self.tracer.labels, **labels}) for phase in self.phases]
+        self.groups = [phase.groups({**self.tracer.labels, **labels}, self.tracer.states) for phase in self.phases]
         self.compiled = settings.compile and not runtime.why_not_compiled(engine, settings.optimiser)
         self._steps, self._now = self._make_steps(), 0  # and the phase of the current step
         with seeded(runtime.device, settings.seed):
@@ -187,8 +188,8 @@ class Trainer:
         with self._drawing():
             torch.rand(1, device=self.runtime.device)
 
-    def diagnose(self, plan: Any, data: dict[str, Array]) -> tuple[Trace, dict[str, np.ndarray]]:
-        """The terms and gradients of the plan's first step, which is not taken.
+    def diagnose(self, plan: Any, data: dict[str, Array]) -> tuple[Trace, dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """The terms, gradients and new states of the plan's first step, which is not taken.
 
         A compiled step has other draws, so this one may not show the problem.
         """
@@ -204,7 +205,7 @@ class Trainer:
             grads = gradients(partial(self._losses_of, j), self.params, self.groups[j], data, index[0], weight[0], row)
         self.restore(state)
         terms: Trace = self.runtime.fetch(found)
-        return terms, _copies(grads[0])
+        return terms, _copies(grads[0]), _copies(step.updates)
 
     def _put(self, plan: Any) -> tuple[Array, Array, Callable[[int, int], Row]]:
         device = self.runtime.device
@@ -266,8 +267,11 @@ class Trainer:
         weight: Array,
         row: Row,
     ) -> dict[str, Any]:
-        """The result of the phase's objective for these data."""
-        return dict(self.phases[j].engine.objective(self._step_of(params, data, index, weight, row)))
+        """The result of the phase's objective for these data; new states are with the engine's."""
+        step = self._step_of(params, data, index, weight, row)
+        found = dict(self.phases[j].engine.objective(step))
+        moved = {n: next_value(params[n], v, self.runtime.xp) for n, v in self.phases[j].kept(step.updates).items()}
+        return {**found, "state": {**found.get("state", {}), **moved}} if moved else found
 
     def _as_losses(self, j: int, found: dict[str, Any]) -> Losses:
         missing = torch.full_like(found["objective"], torch.nan)  # of another phase

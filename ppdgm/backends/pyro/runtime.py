@@ -203,12 +203,13 @@ class Runtime(AnyRuntime):
 
     def rehearse(
         self, engine: Any, params: Any, data: Any, b: int, plan: Any, data_size: int
-    ) -> tuple[list[str], list[str]]:
+    ) -> tuple[list[str], list[str], list[str]]:
         """The objective of each phase as in training, only to find its errors."""
         rows, ones = self.index(np.arange(b) % len(next(iter(data.values())))), torch.ones(b, device=self.device)
         own = {n: v for n, v in params.items() if n.startswith(OWN)}
         scored: list[str] = []
         names: list[str] = []
+        whole: list[str] = []
         with self._evaluating({n: v for n, v in params.items() if n not in own}, 0) as params:
             batch = select(self.tracer, data, rows)
             for j, phase in enumerate(engine.phases()):
@@ -216,7 +217,8 @@ class Runtime(AnyRuntime):
                 step = TorchStep(self.tracer, {**params, **own}, None, batch, rows, ones, now, data_size)
                 names += check_found(type(phase.engine).__name__, phase.engine.objective(step))
                 scored += step.scored
-        return scored, list(dict.fromkeys(names))
+                whole += step.minibatch.whole
+        return scored, list(dict.fromkeys(names)), whole
 
     def why_not_compiled(self, engine: Any, optimiser: Any) -> str:
         """Why torch.compile can't compile the steps of a run, in words; "" if it can."""
@@ -224,7 +226,7 @@ class Runtime(AnyRuntime):
             return "torch.compile can't compile Pyro's handlers, which a plain pair needs"
         if not is_spec(optimiser) and not all(p.optimiser for p in engine.phases()):
             return "torch.compile can't compile your own optimiser"
-        if self.tracer.state_names:
+        if self.tracer.state_names - self.tracer.states:
             return "torch.compile can't compile modules whose buffers change in training"
         alone = [type(p.engine).__name__ for p in engine.phases() if p.together]
         return f"torch.compile can't compile {alone[0]}" if alone else ""

@@ -41,7 +41,7 @@ class TorchTracer(ProgramTracer):
             n: u.spec.module for n, u in self.declared.nets.items() if isinstance(u.spec, ForeignNet)
         }
         self._buffers = {f"{n}.{b}": v for n, m in self._modules.items() for b, v in m.named_buffers()}
-        self.state_names = frozenset(self._buffers)
+        self.state_names |= self._buffers.keys()
 
     def reader(self, noise: None, gradients: Gradients | None) -> TorchReader:
         return TorchReader(gradients)

@@ -27,7 +27,7 @@ class Phase:
     Attributes:
         engine: the engine that has the `objective`; its fields have the schedules.
         labels: labels of the parameters that it moves; None for all.
-        freeze: patterns of names of parameters that it does not move, such as "decoder.*".
+        freeze: patterns of names of parameters and states that it does not move, such as "decoder.*".
         first: the step from which its schedules count.
         last: the step before which it ends; None: the run's end.
         players: labels that maximise objectives of their own, one each; none: one objective for all.
@@ -50,17 +50,28 @@ class Phase:
     weighs: bool = False
     together: str = ""
 
-    def moving(self, labels: Mapping[str, str]) -> list[str]:
+    def frozen(self, name: str) -> bool:
+        """Whether a pattern of `freeze` matches this name."""
+        return any(fnmatchcase(name, pattern) for pattern in self.freeze)
+
+    def kept(self, updates: Mapping[str, Array]) -> dict[str, Array]:
+        """The new values of states that are not frozen."""
+        return {n: v for n, v in updates.items() if not self.frozen(n)}
+
+    def moving(self, labels: Mapping[str, str], states: Iterable[str] = ()) -> list[str]:
         """The names of the parameters that it moves.
 
+        Args:
+            labels: of all parameters.
+            states: names of states, which a pattern may match too.
+
         Raises:
-            TrainingError: a pattern matches no parameter, or no parameter is left to move.
+            TrainingError: a pattern matches nothing, or no parameter is left to move.
         """
         for pattern in self.freeze:
-            if not any(fnmatchcase(n, pattern) for n in labels):
-                raise TrainingError(f"freeze: {pattern!r} matches no parameter. {nearest(pattern, labels)}")
-        frozen = lambda n: any(fnmatchcase(n, pattern) for pattern in self.freeze)
-        found = [n for n, label in labels.items() if (not self.labels or label in self.labels) and not frozen(n)]
+            if not any(fnmatchcase(n, pattern) for n in (*labels, *states)):
+                raise TrainingError(f"freeze: {pattern!r} matches no parameter. {nearest(pattern, (*labels, *states))}")
+        found = [n for n, label in labels.items() if (not self.labels or label in self.labels) and not self.frozen(n)]
         if not found:
             labelled = f" labelled {' or '.join(self.labels)}" if self.labels else ""
             raise TrainingError(
@@ -76,9 +87,9 @@ class Phase:
             )
         return found
 
-    def groups(self, labels: Mapping[str, str]) -> list[list[str]]:
+    def groups(self, labels: Mapping[str, str], states: Iterable[str] = ()) -> list[list[str]]:
         """The parameters that each of its players moves."""
-        moving = self.moving(labels)
+        moving = self.moving(labels, states)
         return [[n for n in moving if labels[n] == p] for p in self.players] or [moving]
 
     def later(self, steps: int) -> Phase:

@@ -20,7 +20,7 @@ class Stage(Spec):
     Args:
         engine: which engine.
         steps: number of steps; None for the last stage: all that remain.
-        freeze: patterns of names of parameters that stay as they are, such as "decoder.*".
+        freeze: patterns of names of parameters and states that stay as they are, such as "decoder.*".
         learning_rate: a number, or a schedule counted from the stage's first step; None: the run's.
         optimiser: of this stage, with its own `clip_norm`; None: the run's.
     """

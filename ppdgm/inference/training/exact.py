@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -79,16 +79,21 @@ class ExactTrainer:
         """The terms of the plan's first rows; there is no gradient."""
         few = self.feed.some(3)
         index = np.arange(min(3, self.feed.size))
-        return self.runtime.trace(self.runtime.put(self.values()), few, index, 1, 0, None, False), {}
+        return self.runtime.trace(self.runtime.put(self.values()), few, index, 1, 0, None, False), {}, {}
 
 
-def check_steps(program: Any, labels: Mapping[str, str]) -> None:
-    """Refuse a program without closed-form steps, or with a guide that these steps would not train."""
+def check_steps(program: Any, labels: Mapping[str, str], states: Collection[str]) -> None:
+    """Refuse a program without closed-form steps, or with a guide or states that these steps would not move."""
     missing = [n for n in ("e_step", "m_step") if not callable(getattr(program, n, None))]
     if missing:
         raise ProgramError(
             f"{type(program).__name__} has no {missing[0]}, which EM() needs. Use VariationalEM() or SVI(), or give "
             "the program e_step(params, x) and m_step(params, statistics)."
+        )
+    if states:
+        raise ProgramError(
+            f"EM() takes closed-form steps, which run no P.update, so the state {min(states)!r} would never change. "
+            "Use VariationalEM() or SVI(), or declare it with context.param, so that m_step moves it."
         )
     if own := [n for n, label in labels.items() if label == "guide"]:
         raise ProgramError(

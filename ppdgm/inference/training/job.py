@@ -110,7 +110,7 @@ class Job:
             first = matching(first, as_params(None, self.params))
         size, exact = self.feed.size, not recipe.engine.phases()
         if exact:
-            _check_exact(recipe, self.runtime.tracer.labels, size)
+            _check_exact(recipe, self.runtime.tracer, size)
         batch_size = size if exact else _choose_batch(self.runtime, training.batch_size, size)
         self.batches = Batches(size, batch_size, training.seed)
         if self.batches.batch_size % training.accumulate:
@@ -138,8 +138,9 @@ class Job:
             self.monitor = Monitor(self.runtime, held_out, training.diagnose_epochs * self.batches.per_epoch)
             self.monitor.check(self.native)
         own = {n: s.label for n, s in self.state.items() if s.label is not None}
+        tracer = self.runtime.tracer
         for phase in engine.phases():
-            phase.moving({**self.runtime.tracer.labels, **own})  # refuses a phase that moves nothing
+            phase.moving({**tracer.labels, **own}, tracer.states)  # refuses a phase that moves nothing
         by_name = self.own is None and any(phase.learning_rate is None for phase in engine.phases())
         rate = 1e-3 if by_name and training.learning_rate is None else training.learning_rate
         resolved = training.replace(batch_size=self.batches.batch_size, learning_rate=rate)
@@ -298,9 +299,11 @@ class Job:
                 check_quiet(self.runtime, self._stirred(), self.feed)
             now, width = hyperparameters_of(engine, np.zeros(1)), self._width()
             own = self.runtime.put({n: s.value for n, s in states_of(engine, width, ()).items()})
-            scored, names = self.runtime.rehearse(engine, {**self.native, **own}, data, rows, now, self.feed.size)
+            rehearsed = self.runtime.rehearse(engine, {**self.native, **own}, data, rows, now, self.feed.size)
+            scored, names, whole = rehearsed
             self.state, self.metrics = states_of(engine, width, scored), tuple(names) or EXACT_METRICS
             if self.recipe.training.accumulate > 1:
+                _check_whole(whole)
                 _check_state(self.runtime.batch_statistics(self.native, data, rows))
                 mixed = mixing_penalty(self.runtime, self.first, self.feed)
                 if mixed is not None and not noise_of(self.runtime, self._stirred(), self.feed):
@@ -350,9 +353,9 @@ _OF_GRADIENTS = (
 )
 
 
-def _check_exact(recipe: Recipe, labels: Mapping[str, str], size: int) -> None:
+def _check_exact(recipe: Recipe, tracer: Any, size: int) -> None:
     """Refuse a program without closed-form steps, and settings of gradient steps."""
-    check_steps(recipe.program, labels)
+    check_steps(recipe.program, tracer.labels, tracer.states)
     default, training = Training(), recipe.training
     for name in _OF_GRADIENTS:
         if getattr(training, name) != getattr(default, name):
@@ -384,6 +387,14 @@ def _check_pieces(recipe: Recipe, fixed: int | None) -> None:
         raise TrainingError(
             f"accumulate: the program's own plate fixes the minibatch at {fixed} rows, so it can't be cut into "
             "pieces. Leave accumulate out, or give the plate a smaller subsample_size."
+        )
+
+
+def _check_whole(reasons: list[str]) -> None:
+    if reasons:
+        raise TrainingError(
+            f"accumulate: {reasons[0]}, which needs the whole minibatch, and would see one piece at a time, so pieces "
+            "give another step. Leave accumulate out, and give a smaller batch_size."
         )
 
 

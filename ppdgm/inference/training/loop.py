@@ -273,8 +273,8 @@ class Run:
         if len(self.skipped) < REPORTS:
             plan, data = self.feed.stretch(self._plan(step, 1))
             rows, _ = self.batches.rows(step, 1, 1)
-            terms, gradients = self.trainer.diagnose(plan, data)
-            message = describe_non_finite(step, terms, gradients, rows[0])
+            terms, gradients, updates = self.trainer.diagnose(plan, data)
+            message = describe_non_finite(step, terms, gradients, rows[0], updates)
             self.display.warn(f"{message} {ADVICE}" if not self.skipped else message)
             self.recorder.note(message)
         self.trainer.skip()

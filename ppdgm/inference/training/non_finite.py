@@ -30,7 +30,9 @@ def diverged(history: Mapping[str, np.ndarray]) -> str:
     return f"Training diverged: the ELBO was {first:.4g} nats per row at the start, and {last:.4g} at the end."
 
 
-def describe_non_finite(step: int, terms: Trace, gradients: Mapping[str, np.ndarray], rows: np.ndarray) -> str:
+def describe_non_finite(
+    step: int, terms: Trace, gradients: Mapping[str, np.ndarray], rows: np.ndarray, updates: Mapping[str, np.ndarray]
+) -> str:
     """One line: the first quantity of the step that is not finite, where, and for which rows.
 
     Args:
@@ -38,11 +40,14 @@ def describe_non_finite(step: int, terms: Trace, gradients: Mapping[str, np.ndar
         terms: of guide and model, [K, B].
         gradients: by parameter.
         rows: the numbers of the rows, [B].
+        updates: new values of states.
     """
-    return f"Step {step} was skipped: {_cause(terms, gradients, rows)}."
+    return f"Step {step} was skipped: {_cause(terms, gradients, rows, updates)}."
 
 
-def _cause(terms: Trace, gradients: Mapping[str, np.ndarray], rows: np.ndarray) -> str:
+def _cause(
+    terms: Trace, gradients: Mapping[str, np.ndarray], rows: np.ndarray, updates: Mapping[str, np.ndarray]
+) -> str:
     for what, site, value in _quantities(terms):
         bad = ~np.isfinite(value)
         if site in terms.shared or value.ndim < 2:
@@ -60,6 +65,10 @@ def _cause(terms: Trace, gradients: Mapping[str, np.ndarray], rows: np.ndarray) 
     for name, value in gradients.items():
         if not np.isfinite(value).all():
             return f"the gradient of {name!r} is {value[~np.isfinite(value)].flat[0]}, although all terms are finite"
+    for name, value in updates.items():
+        if not np.isfinite(value).all():
+            bad = value[~np.isfinite(value)].flat[0]
+            return f"the update of the state {name!r} is {bad}, although all terms and gradients are finite"
     largest = max(gradients, key=lambda n: np.abs(gradients[n]).max(initial=0.0), default="")
     if largest and (size := float(np.abs(gradients[largest]).max())) > 1e15:
         return f"the gradient of {largest!r} is as large as {size:.1e}, which overflows in the optimiser"
