@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -54,7 +55,7 @@ class Callback(ABC):
             self._try(self.close)
         self._opened, self._validation = False, None
 
-    def _try(self, action: Any) -> bool:
+    def _try(self, action: Callable[[], object]) -> bool:
         if self._failed:
             return False
         try:

@@ -47,7 +47,7 @@ class FieldEntry:
     name: str
     type: str
     required: bool
-    default: Any
+    default: object
     meaning: str
 
 
@@ -148,7 +148,7 @@ def _without(text: str, papers: Iterable[str]) -> str:
     return text.strip()
 
 
-def _plain(field: FieldInfo) -> Any:
+def _plain(field: FieldInfo) -> object:
     value = field.default
     if field.is_required():
         return None
@@ -157,7 +157,7 @@ def _plain(field: FieldInfo) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def in_words(annotation: Any, metadata: Iterable[Any] = ()) -> str:
+def in_words(annotation: Any, metadata: Iterable[object] = ()) -> str:
     """A field's type and range, in words."""
     if hasattr(annotation, "__metadata__"):
         inner = [m for extra in annotation.__metadata__ for m in getattr(extra, "metadata", [extra])]
@@ -187,7 +187,7 @@ def _family(cls: type[Spec]) -> str:
     return f"{article} {cls.__name__} ({', '.join(found)})" if found else f"{article} {cls.__name__}"
 
 
-def _range(metadata: Iterable[Any]) -> str:
+def _range(metadata: Iterable[object]) -> str:
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
     limits = [(s, getattr(m, n)) for m in metadata for n, s in signs.items() if getattr(m, n, None) is not None]
     return " and".join(f" {sign} {limit}" for sign, limit in limits)

@@ -86,7 +86,7 @@ def require(name: str, value: Any, kind: type | tuple[type, ...], least: float |
         raise PpdgmError(f"{name}: got {shown(value)}; expected {expected}.")
 
 
-def one_of(name: str, value: Any, known: Iterable[str]) -> None:
+def one_of(name: str, value: object, known: Iterable[str]) -> None:
     """Refuse an argument that is none of the known words.
 
     Raises:
@@ -105,7 +105,7 @@ def items(value: Any) -> list[Any] | None:
         return None
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as Python writes it, or only its type if that is too long for a line, or fails."""
     try:
         text = _ADDRESS.sub("", repr(value))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ppdgm.errors import BackendMissing, PpdgmError, nearest, shown
+
+if TYPE_CHECKING:
+    from ppdgm.language.backend import Backend
 
 INSTALL = {"numpyro": "pip install ppdgm", "pyro": 'pip install "ppdgm[pyro]"'}
 
 
-def backend(name: str) -> Any:
+def backend(name: str) -> Backend:
     """The backend module `ppdgm.backends.<name>`.
 
     Raises:

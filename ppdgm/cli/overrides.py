@@ -152,7 +152,7 @@ def _inner(here: dict[str, Any], cls: type[Kind], name: str, done: str, path: st
     return here[name]
 
 
-def read_value(text: str, annotation: object = Any) -> Any:
+def read_value(text: str, annotation: Any = Any) -> Any:
     """A value as TOML writes it, or as Python does; else the text itself. A list needs no brackets."""
     allowed = alternatives(annotation)
     if allowed == [str] or text in _literals(annotation):
@@ -195,11 +195,11 @@ def _python(text: str) -> Any:
     return value if value is None or isinstance(value, str | int | float) else text
 
 
-def _literals(annotation: object) -> list[object]:
+def _literals(annotation: Any) -> list[Any]:
     return [v for a in alternatives(annotation) if get_origin(a) is Literal for v in get_args(a)]
 
 
-def _families(annotation: object) -> list[type[Kind]]:
+def _families(annotation: Any) -> list[type[Kind]]:
     """The spec classes that a field takes."""
     return [a for a in alternatives(annotation) if isinstance(a, type) and issubclass(a, Spec)]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ppdgm.errors import ProgramError
 from ppdgm.language.unseen import is_given
 from ppdgm.language.vocabulary import Array, Batch, Vocabulary
@@ -39,7 +37,7 @@ class Autoencoder(Program):
         context.net("decoder", self.decoder, code, context.part(self.likelihood, self.event_shape))
         context.net("encoder", self.encoder, self.event_shape, code)
 
-    def model(self, P: Vocabulary, x: Array) -> Any:
+    def model(self, P: Vocabulary, x: Array) -> None:
         if not is_given(x):
             raise ProgramError(
                 "An Autoencoder has no prior over its codes, so no data can be drawn from it. It encodes and "
@@ -49,7 +47,7 @@ class Autoencoder(Program):
             z = P.deterministic("z", P.net("encoder")(self.likelihood.encoded(P, x)))
             P.sample("x", self.likelihood(P, P.net("decoder")(z)), obs=x)
 
-    def guide(self, P: Vocabulary, x: Array) -> Any:
+    def guide(self, P: Vocabulary, x: Array) -> None:
         """Nothing is latent."""
 
     def check(self, data: Batch) -> None:

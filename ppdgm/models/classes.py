@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import numpy as np
 
 from ppdgm.errors import DataError, ProgramError
 from ppdgm.language.unseen import is_given
-from ppdgm.language.vocabulary import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Random, Vocabulary
 from ppdgm.models.likelihoods import refuse
 from ppdgm.nets import ConvEncoder, Net
 from ppdgm.nets.base import flatten
 
 
-def one_hot_categorical(P: Vocabulary, log_probs: Array) -> Any:
+def one_hot_categorical(P: Vocabulary, log_probs: Array) -> Dist:
     """Cat(exp(log_probs)) over unit vectors, for log-probabilities [..., C] that may be −∞."""
     size = log_probs.shape[-1]
 
-    def sample(random: Any, batch: tuple[int, ...]) -> tuple[Array, None]:
+    def sample(random: Random, batch: tuple[int, ...]) -> tuple[Array, None]:
         return P.one_hot(P.xp.argmax(log_probs + random.gumbel((*batch, size)), axis=-1), size), None
 
     return P.distribution(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from math import expm1, log, prod
-from typing import Any
 
 from ppdgm.errors import SpecError
-from ppdgm.language.vocabulary import Array, Batch, Vocabulary
+from ppdgm.language.vocabulary import Array, Batch, Dist, Vocabulary
 from ppdgm.models.classes import as_one_hot, beside, check_labels, put_beside
 from ppdgm.models.likelihoods import Bernoulli, Likelihood
 from ppdgm.models.posteriors import DiagonalNormal, Posterior
@@ -77,7 +76,7 @@ class ConditionalVAE(Program):
     def _latent(self) -> tuple[int, ...]:
         return self.posterior.variable(as_shape(self.latent))
 
-    def model(self, P: Vocabulary, x: Array, label: Array) -> Any:
+    def model(self, P: Vocabulary, x: Array, label: Array) -> None:
         y = as_one_hot(P, label, self.classes)
         with P.plate("data", x):
             prior = self._conditional(P.scope("classes"), y) if self.conditional_prior else self.prior(P)
@@ -85,13 +84,13 @@ class ConditionalVAE(Program):
             code = flatten(P, self.posterior.code(P, z), self.posterior.code_shape(self._latent))
             P.sample("x", self.likelihood(P, P.net("decoder")(P.concat([code, y]))), obs=x)
 
-    def _conditional(self, P: Vocabulary, y: Array) -> Any:
+    def _conditional(self, P: Vocabulary, y: Array) -> Dist:
         """N(μ_y, diag σ_y²)."""
         z, c = self._latent, self.classes
         row = lambda name: P.xp.reshape(y @ P.xp.reshape(P.param(name), (c, -1)), (*y.shape[:-1], *z))
         return P.dist.Normal(row("loc"), _MIN_SCALE + P.softplus(row("raw_scale"))).to_event(len(z))
 
-    def guide(self, P: Vocabulary, x: Array, label: Array) -> Any:
+    def guide(self, P: Vocabulary, x: Array, label: Array) -> None:
         y = as_one_hot(P, label, self.classes)
         with P.plate("data", x):
             both = put_beside(P, self.encoder, self.likelihood.encoded(P, x), y, self.event_shape)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import log, pi, prod
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from ppdgm.language.vocabulary import Array, Batch, Vocabulary
+from ppdgm.language.vocabulary import Array, Batch, Dist, Random, Vocabulary
 from ppdgm.models.classes import one_hot_categorical
 from ppdgm.models.covariances import of_root, regressions, second_moments
 from ppdgm.models.likelihoods import Gaussian, Likelihood, refuse
@@ -58,24 +58,24 @@ class GaussianMixture(Program):
         if self.covariance in ("full", "tied"):
             context.param("regression", (c if self.covariance == "full" else 1, x, x), zeros)
 
-    def model(self, P: Vocabulary, x: Array) -> Any:
+    def model(self, P: Vocabulary, x: Array) -> None:
         with P.plate("data", x):
             log_weights = log_softmax(P, P.param("weight_logits"))
             c = P.sample("c", one_hot_categorical(P, log_weights), infer=_ENUMERATE)
             P.sample("x", self._component(P, c), obs=x)
 
-    def guide(self, P: Vocabulary, x: Array) -> Any:
+    def guide(self, P: Vocabulary, x: Array) -> None:
         if self.assignment == "exact":
             with P.plate("data", x):
                 joint = log_softmax(P, P.param("weight_logits")) + self._log_densities(P, x)
                 P.sample("c", one_hot_categorical(P, log_softmax(P, joint)), infer=_ENUMERATE)
 
-    def _component(self, P: Vocabulary, c: Array) -> Any:
+    def _component(self, P: Vocabulary, c: Array) -> Dist:
         """N(μ_c, Σ_c) over x [..., *event], for one-hot c [..., C]."""
         xp, loc, width = P.xp, P.param("loc"), prod(self.event_shape)
         shaped = lambda x: xp.reshape(x, (*x.shape[:-1], *self.event_shape))
 
-        def sample(random: Any, batch: tuple[int, ...]) -> tuple[Array, None]:
+        def sample(random: Random, batch: tuple[int, ...]) -> tuple[Array, None]:
             noise = xp.reshape(random.normal((*batch, width)), (-1, width)) * self._scale(P)[:, None]  # [C, N, X]
             if (regression := self._regression(P)) is not None:
                 noise = noise @ xp.linalg.matrix_transpose(xp.linalg.inv(P.constant(np.eye(width)) - regression))

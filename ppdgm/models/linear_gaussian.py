@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from math import log, pi
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from ppdgm.errors import DataError
-from ppdgm.language.vocabulary import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Vocabulary
 from ppdgm.models.likelihoods import Gaussian, Likelihood
 from ppdgm.program import Context, Program, normal, zeros
 from ppdgm.specs import PositiveInt, Shape
@@ -57,7 +57,7 @@ class LinearGaussian(Program):
     def _flat(self, P: Vocabulary, x: Array) -> Array:
         return P.xp.reshape(x, (x.shape[0], self._width)) if len(self.event_shape) != 1 else x
 
-    def model(self, P: Vocabulary, x: Array) -> Any:
+    def model(self, P: Vocabulary, x: Array) -> None:
         d = self.latent
         with P.plate("data", x):
             z = P.sample("z", P.dist.Normal(P.full((d,), 0.0), P.full((d,), 1.0)).to_event(1))
@@ -67,11 +67,11 @@ class LinearGaussian(Program):
             scale = P.xp.reshape(scale, self.event_shape) if scale.ndim else scale
             P.sample("x", P.dist.Normal(mean, scale).to_event(len(self.event_shape)), obs=x)
 
-    def guide(self, P: Vocabulary, x: Array) -> Any:
+    def guide(self, P: Vocabulary, x: Array) -> None:
         with P.plate("data", x):
             P.sample("z", self._exact(P, x) if self.posterior == "exact" else self._linear(P.scope("guide"), x))
 
-    def _exact(self, P: Vocabulary, x: Array) -> Any:
+    def _exact(self, P: Vocabulary, x: Array) -> Dist:
         """N(M⁻¹WᵀΨ⁻¹(x − μ), M⁻¹) with M = WᵀΨ⁻¹W + I."""
         weight, precision = P.param("weight"), P.xp.exp(-2.0 * P.param("log_scale"))
         scaled = (precision[:, None] if precision.ndim else precision) * weight
@@ -80,7 +80,7 @@ class LinearGaussian(Program):
         mean = (self._flat(P, x) - P.param("loc")) @ scaled @ inverse
         return P.dist.MultivariateNormal(mean, scale_tril=P.xp.linalg.cholesky(inverse))
 
-    def _linear(self, P: Vocabulary, x: Array) -> Any:
+    def _linear(self, P: Vocabulary, x: Array) -> Dist:
         mean = P.linear(self._flat(P, x), P.param("weight").T, P.param("bias"))
         return P.dist.Normal(mean, P.xp.exp(P.param("log_scale"))).to_event(1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import expm1, log
-from typing import Any, Literal
+from typing import Literal
 
 from ppdgm.errors import SpecError
 from ppdgm.language.vocabulary import Array, Batch, Vocabulary
@@ -63,14 +63,14 @@ class MixtureVAE(Program):
         context.net("decoder", self.decoder, d, context.part(self.likelihood, self.event_shape))
         context.net("encoder", self.encoder, self.event_shape, head, label="guide")
 
-    def model(self, P: Vocabulary, x: Array) -> Any:
+    def model(self, P: Vocabulary, x: Array) -> None:
         log_weights, loc, scale = self._clusters(P)
         with P.plate("data", x):
             c = P.sample("c", one_hot_categorical(P, log_weights), infer=_ENUMERATE)
             z = P.sample("z", P.dist.Normal(c @ loc, c @ scale).to_event(1))
             P.sample("x", self.likelihood(P, P.net("decoder")(z)), obs=x)
 
-    def guide(self, P: Vocabulary, x: Array) -> Any:
+    def guide(self, P: Vocabulary, x: Array) -> None:
         with P.plate("data", x):
             z = P.sample("z", self.posterior(P, P.net("encoder")(self.likelihood.encoded(P, x))))
             if self.assignment == "exact":

@@ -6,22 +6,31 @@ Densities depend only on the value, so that a copy of a draw has the same densit
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from math import expm1, lgamma, log, prod
-from typing import Any, Literal
+from typing import Literal, Protocol, cast
 
-from ppdgm.language.vocabulary import Array, Vocabulary
-from ppdgm.program import Context, constant
+from ppdgm.language.vocabulary import Array, Dist, Random, Vocabulary
+from ppdgm.program import Context, Part, constant
 from ppdgm.specs import PositiveFloat
 from ppdgm.specs.schedules import Schedule
 
 CERTAIN = 1000.0  # finite, because infinity times zero is NaN; exp(−1000) is 0 in every floating type
 
+Sample = Callable[[Random, tuple[int, ...]], tuple[Array, None]]
 Temperature = PositiveFloat | Schedule | Literal["learned"]
 
 
-def check_enumerated(part: Any) -> None:
+class Relaxed(Protocol):
+    """A posterior that can be enumerated."""
+
+    @property
+    def enumerate(self) -> bool: ...
+
+
+def check_enumerated(part: Relaxed) -> None:
     """Refuse settings of draws if the part is enumerated, because then nothing is drawn."""
-    fields = type(part).model_fields
+    fields = cast(type[Part], type(part)).model_fields
     drawn = [n for n in ("straight_through", "temperature", "kl") if getattr(part, n) != fields[n].default]
     if part.enumerate and drawn:
         raise ValueError(f"enumerate=True draws nothing, so {drawn[0]} would have no effect. Give only one of them.")
@@ -30,7 +39,7 @@ def check_enumerated(part: Any) -> None:
 # --- categorical: log-simplices [*latent, C] --------------------------------------------------------------------------
 
 
-def categorical(P: Vocabulary, logits: Array) -> Any:
+def categorical(P: Vocabulary, logits: Array) -> Dist:
     """Π Cat(softmax(logits)) over log one-hot vectors, for logits [..., *latent, C]; P is scoped to the part."""
     shape, log_probs = P.shape, log_softmax(P, logits)
     *latents, classes = shape
@@ -38,10 +47,10 @@ def categorical(P: Vocabulary, logits: Array) -> Any:
     def log_one_hot(index: Array) -> Array:
         return CERTAIN * (P.one_hot(index, classes) - 1.0)
 
-    def sample(random: Any, batch: tuple[int, ...]) -> tuple[Array, None]:
+    def sample(random: Random, batch: tuple[int, ...]) -> tuple[Array, None]:
         return log_one_hot(P.xp.argmax(log_probs + random.gumbel((*batch, *shape)), axis=-1)), None
 
-    def kl(p: Any) -> Array | None:
+    def kl(p: Dist) -> Array | None:
         """KL(Cat(q)‖Cat(p)) of each latent."""
         if "log_probs" not in getattr(p, "about", {}):
             return None
@@ -61,7 +70,7 @@ def categorical(P: Vocabulary, logits: Array) -> Any:
     )
 
 
-def relaxed_categorical(P: Vocabulary, logits: Array, temperature: Array, closed_form: bool) -> Any:
+def relaxed_categorical(P: Vocabulary, logits: Array, temperature: Array, closed_form: bool) -> Dist:
     """ExpConcrete(logits, τ): y = log softmax((logits + g) / τ), Maddison et al. 2016, arXiv:1611.00712.
 
     p(y) = Γ(C) τ^(C−1) Π_k softmax(logits − τ y)_k for each latent, a density of y's log-ratios to any class.
@@ -75,7 +84,7 @@ def relaxed_categorical(P: Vocabulary, logits: Array, temperature: Array, closed
     shape, discrete, xp = P.shape, categorical(P, logits), P.xp
     *latents, classes = shape
 
-    def sample(random: Any, batch: tuple[int, ...]) -> tuple[Array, None]:
+    def sample(random: Random, batch: tuple[int, ...]) -> tuple[Array, None]:
         return log_softmax(P, (logits + random.gumbel((*batch, *shape))) / temperature), None
 
     def log_prob(y: Array) -> Array:
@@ -88,17 +97,17 @@ def relaxed_categorical(P: Vocabulary, logits: Array, temperature: Array, closed
 # --- binary: log-odds [*latent] ---------------------------------------------------------------------------------------
 
 
-def bernoulli(P: Vocabulary, log_odds: Array) -> Any:
+def bernoulli(P: Vocabulary, log_odds: Array) -> Dist:
     """Π Bern(σ(log_odds)) over the log-odds ±∞ of bits; P is scoped to the part."""
     shape, xp = P.shape, P.xp
 
     def certain(bits: Array) -> Array:
         return xp.where(bits, P.full((), CERTAIN), P.full((), -CERTAIN))
 
-    def sample(random: Any, batch: tuple[int, ...]) -> tuple[Array, None]:
+    def sample(random: Random, batch: tuple[int, ...]) -> tuple[Array, None]:
         return certain(log_odds + _logistic(random, (*batch, *shape)) > 0.0), None
 
-    def kl(p: Any) -> Array | None:
+    def kl(p: Dist) -> Array | None:
         """KL(Bern(q)‖Bern(p)) of each latent."""
         if "log_odds" not in getattr(p, "about", {}):
             return None
@@ -121,14 +130,14 @@ def bernoulli(P: Vocabulary, log_odds: Array) -> Any:
     )
 
 
-def relaxed_bernoulli(P: Vocabulary, log_odds: Array, temperature: Array, closed_form: bool) -> Any:
+def relaxed_bernoulli(P: Vocabulary, log_odds: Array, temperature: Array, closed_form: bool) -> Dist:
     """BinConcrete(log_odds, τ) as log-odds: y = (log_odds + l) / τ with l ~ Logistic.
 
     Maddison et al. 2016, arXiv:1611.00712. Arguments as for `relaxed_categorical`.
     """
     shape = P.shape
 
-    def sample(random: Any, batch: tuple[int, ...]) -> tuple[Array, None]:
+    def sample(random: Random, batch: tuple[int, ...]) -> tuple[Array, None]:
         return (log_odds + _logistic(random, (*batch, *shape))) / temperature, None
 
     def log_prob(y: Array) -> Array:
@@ -138,7 +147,7 @@ def relaxed_bernoulli(P: Vocabulary, log_odds: Array, temperature: Array, closed
     return _relaxation(P, sample, log_prob, bernoulli(P, log_odds), closed_form)
 
 
-def _logistic(random: Any, shape: tuple[int, ...]) -> Array:
+def _logistic(random: Random, shape: tuple[int, ...]) -> Array:
     return random.gumbel(shape) - random.gumbel(shape)
 
 
@@ -176,7 +185,9 @@ def temperature_of(P: Vocabulary, temperature: float | str | Schedule, floor: fl
     return P.full((), temperature)
 
 
-def _relaxation(P: Vocabulary, sample: Any, log_prob: Any, discrete: Any, closed_form: bool) -> Any:
+def _relaxation(
+    P: Vocabulary, sample: Sample, log_prob: Callable[[Array], Array], discrete: Dist, closed_form: bool
+) -> Dist:
     return P.distribution(
         sample,
         log_prob,
@@ -189,7 +200,7 @@ def _relaxation(P: Vocabulary, sample: Any, log_prob: Any, discrete: Any, closed
     )
 
 
-def _counted(P: Vocabulary, latents: Any, classes: int) -> Array:
+def _counted(P: Vocabulary, latents: Sequence[int], classes: int) -> Array:
     """All joint values of the latents, as whole numbers [S, *latents]."""
     n = prod(latents)
     count = P.xp.arange(classes**n)

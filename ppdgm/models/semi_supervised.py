@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -79,7 +79,7 @@ class SemiSupervisedVAE(Program):
     def _latent(self) -> tuple[int, ...]:
         return self.posterior.variable(as_shape(self.latent))
 
-    def model(self, P: Vocabulary, x: Array, label: Array | None = None) -> Any:
+    def model(self, P: Vocabulary, x: Array, label: Array | None = None) -> None:
         logits = P.param("class_logits") if self.class_prior == "learned" else P.full((self.classes,), 0.0)
         with P.plate("data", x):
             y = P.sample("y", one_hot_categorical(P, log_softmax(P, logits)))
@@ -87,7 +87,7 @@ class SemiSupervisedVAE(Program):
             code = flatten(P, self.posterior.code(P, z), self.posterior.code_shape(self._latent))
             P.sample("x", self.likelihood(P, P.net("decoder")(P.concat([code, y]))), obs=x)
 
-    def guide(self, P: Vocabulary, x: Array, label: Array | None = None) -> Any:
+    def guide(self, P: Vocabulary, x: Array, label: Array | None = None) -> None:
         seen = self.likelihood.encoded(P, x)
         log_probs = log_softmax(P, P.net("classifier")(seen))
         with P.plate("data", x):

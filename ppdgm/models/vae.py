@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -50,13 +49,13 @@ class VAE(Program):
         context.net("decoder", self.decoder, code, outputs, start=start)
         context.net("encoder", self.encoder, self.event_shape, head, label="guide")
 
-    def model(self, P: Vocabulary, x: Array) -> Any:
+    def model(self, P: Vocabulary, x: Array) -> None:
         with P.plate("data", x):
             prior = self.prior(P, lambda u: self.posterior.base(P, self.encode(P, u)))
             z = P.sample("z", self.posterior.counterpart(prior))
             P.sample("x", self.likelihood(P, P.net("decoder")(self.posterior.code(P, z))), obs=x)
 
-    def guide(self, P: Vocabulary, x: Array) -> Any:
+    def guide(self, P: Vocabulary, x: Array) -> None:
         with P.plate("data", x):
             P.sample("z", self.posterior(P, self.encode(P, x)), infer=self.posterior.infer)
 

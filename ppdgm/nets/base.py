@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from math import prod
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from pydantic import Field
@@ -41,18 +42,20 @@ def glorot(fan_in: int, fan_out: int) -> Init:
     """Uniform on ±sqrt(6 / (fan_in + fan_out)). Glorot & Bengio 2010."""
     limit = (6.0 / (fan_in + fan_out)) ** 0.5
 
-    def init(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> np.ndarray:
+    def init(
+        rng: np.random.Generator, shape: tuple[int, ...], data: Mapping[str, np.ndarray] | None = None
+    ) -> np.ndarray:
         return rng.uniform(-limit, limit, size=shape)
 
     return init
 
 
-def zeros(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> np.ndarray:
+def zeros(rng: np.random.Generator, shape: tuple[int, ...], data: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
     """Initial values of zeros."""
     return np.zeros(shape)
 
 
-def ones(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> np.ndarray:
+def ones(rng: np.random.Generator, shape: tuple[int, ...], data: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
     """Initial values of ones."""
     return np.ones(shape)
 

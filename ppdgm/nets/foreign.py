@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 from pydantic import field_validator, model_validator
 
 from ppdgm.errors import SpecError, UnsupportedByBackend
+from ppdgm.language.native import Module
 from ppdgm.language.vocabulary import Array, Declarations, Init, Vocabulary
 from ppdgm.nets.base import Net, Shapes
 from ppdgm.registry import backend
@@ -30,17 +32,17 @@ class ForeignNet(Net):
         library: "torch", "equinox" or "nnx".
     """
 
-    module: Any
+    module: Module
     library: Library
 
     @model_validator(mode="before")
     @classmethod
-    def _plain_values(cls, fields: Any) -> Any:
+    def _plain_values(cls, fields: object) -> object:
         return fields  # here the module stays a module; in other specs it becomes a ForeignNet
 
     @field_validator("module")
     @classmethod
-    def _is_module(cls, module: Any) -> Any:
+    def _is_module(cls, module: Module) -> Module:
         if isinstance(module, str):
             raise ValueError(
                 "the module itself, which can't be saved as text: pass the program, load(…, program=program)"
@@ -60,7 +62,7 @@ class ForeignNet(Net):
             )
         return out
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """A description as text. It can't be read back: pass the program itself when you load the run."""
         return {"kind": "ForeignNet", "module": type(self.module).__qualname__, "library": self.library}
 
@@ -80,13 +82,15 @@ def check_libraries(declared: Declarations, backend: str) -> None:
 
 
 def _given(value: np.ndarray) -> Init:
-    def init(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> np.ndarray:
+    def init(
+        rng: np.random.Generator, shape: tuple[int, ...], data: Mapping[str, np.ndarray] | None = None
+    ) -> np.ndarray:
         return value
 
     return init
 
 
-def _wrap(value: Any) -> ForeignNet | None:
+def _wrap(value: object) -> ForeignNet | None:
     for cls in type(value).__mro__:
         for prefix, library in _LIBRARIES.items():
             if cls.__module__.startswith(prefix) and cls.__name__ == "Module":

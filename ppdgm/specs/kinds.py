@@ -43,7 +43,7 @@ def import_class(path: str) -> type[Kind]:
     return found
 
 
-def own_classes(given: Any) -> list[type[Kind]]:
+def own_classes(given: Iterable[type[Kind] | str] | type[Kind] | str) -> list[type[Kind]]:
     """The classes that a user passes, or names as `module:Class`; a single one needs no list.
 
     Raises:
@@ -102,6 +102,6 @@ def is_a(spec: type[Kind], family: str) -> bool:
     return any(base.__name__ == family for base in spec.__mro__)
 
 
-def is_family(expected: Any) -> TypeGuard[type[Kind]]:
+def is_family(expected: object) -> TypeGuard[type[Kind]]:
     """Whether the type of a field is a spec class, which text may name."""
     return isinstance(expected, type) and issubclass(expected, Kind)

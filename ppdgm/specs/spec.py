@@ -15,7 +15,7 @@ import tomli_w
 from pydantic import ConfigDict, Field, PydanticUserError, ValidationError, model_validator
 
 from ppdgm.errors import SpecError, shown
-from ppdgm.specs.kinds import Kind, find_kind, is_family, own_classes, remember
+from ppdgm.specs.kinds import Kind, Table, find_kind, is_family, own_classes, remember
 from ppdgm.specs.wording import explain_fields, members, with_article
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -31,7 +31,7 @@ _OLD_FIELDS = {
     ("_Autoregressive", "context"): "context_size",
     ("Coupling", "context"): "context_size",
 }
-_adopters: list[Callable[[Any], Spec | None]] = []
+_adopters: list[Callable[[object], Spec | None]] = []
 SpecT = TypeVar("SpecT", bound="Spec")
 
 
@@ -54,13 +54,13 @@ class Spec(Kind):
         _check_names(cls)
         remember(cls)
 
-    def __new__(cls, /, *positional: Any, **fields: Any) -> Self:
+    def __new__(cls, /, *positional: object, **fields: Any) -> Self:
         if inspect.isabstract(cls):
             missing = ", ".join(sorted(cls.__abstractmethods__))
             raise SpecError(f"{cls.__name__} is a base class: it has no {missing}. Write a subclass that defines it.")
         return super().__new__(cls)
 
-    def __init__(self, /, *positional: Any, **fields: Any) -> None:
+    def __init__(self, /, *positional: object, **fields: Any) -> None:
         if positional:
             names = ", ".join(f"{n}=…" for n in type(self).model_fields)
             raise SpecError(f"{type(self).__name__} takes its fields by name: {type(self).__name__}({names}).")
@@ -89,12 +89,12 @@ class Spec(Kind):
     def __str__(self) -> str:
         return repr(self)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         raise SpecError(f"{type(self).__name__} is immutable. Use .replace({name}=…) for a changed copy.")
 
     @model_validator(mode="before")
     @classmethod
-    def _plain_values(cls, fields: Any) -> Any:
+    def _plain_values(cls, fields: object) -> object:
         return {k: _plain(v) for k, v in fields.items()} if isinstance(fields, dict) else fields
 
     def replace(self, /, **changes: Any) -> Self:
@@ -111,7 +111,7 @@ class Spec(Kind):
         }
 
     @classmethod
-    def from_dict(cls: type[SpecT], table: Mapping[str, Any], classes: Iterable[type[Kind] | str] = ()) -> SpecT:
+    def from_dict(cls: type[SpecT], table: Table, classes: Iterable[type[Kind] | str] = ()) -> SpecT:
         """The spec that `to_dict` wrote.
 
         Args:
@@ -172,12 +172,12 @@ def _is_users(base: type) -> bool:
     return base.__module__.partition(".")[0] not in ("ppdgm", "pydantic", "builtins")
 
 
-def adopt(adopter: Callable[[Any], Spec | None]) -> None:
+def adopt(adopter: Callable[[object], Spec | None]) -> None:
     """Let `adopter` turn foreign objects in a field of a spec into specs (a torch module into a net)."""
     _adopters.append(adopter)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Lists as tuples, NumPy scalars as Python values, foreign modules as specs."""
     if isinstance(value, np.generic):
         return value.item()
@@ -189,7 +189,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _dump(value: Any) -> Any:
+def _dump(value: object) -> object:
     if value is None:
         return _NONE
     if isinstance(value, Spec):
@@ -197,7 +197,7 @@ def _dump(value: Any) -> Any:
     return [_dump(v) for v in value] if isinstance(value, tuple) else value
 
 
-def _build(value: Any, classes: list[type[Kind]]) -> Any:
+def _build(value: object, classes: list[type[Kind]]) -> Any:
     if isinstance(value, list):
         return tuple(_build(v, classes) for v in value)
     if not isinstance(value, Mapping):
@@ -211,14 +211,14 @@ def _build(value: Any, classes: list[type[Kind]]) -> Any:
     return cls(**{k: _build_field(cls, k, v, classes) for k, v in value.items() if k != "kind"})
 
 
-def _with_new_names(cls: type[Kind], table: Mapping[str, Any]) -> dict[str, Any]:
+def _with_new_names(cls: type[Kind], table: Table) -> Table:
     """The table with old names of fields replaced. If it has the new name too, the old one stays, and is refused."""
     ours = {base.__name__ for base in cls.__mro__ if not _is_users(base)}
     new = {old: name for (owner, old), name in _OLD_FIELDS.items() if owner in ours and old not in cls.model_fields}
     return {field if new.get(field) in table else new.get(field, field): value for field, value in table.items()}
 
 
-def _build_field(cls: type[Kind], field: str, value: Any, classes: list[type[Kind]]) -> Any:
+def _build_field(cls: type[Kind], field: str, value: object, classes: list[type[Kind]]) -> Any:
     if not _is_name(cls, field, value):
         return _build(value, classes)
     try:
@@ -227,6 +227,6 @@ def _build_field(cls: type[Kind], field: str, value: Any, classes: list[type[Kin
         raise SpecError(f"{cls.__name__}.{field}: {error}") from None
 
 
-def _is_name(cls: type[Kind], field: str, value: Any) -> bool:
+def _is_name(cls: type[Kind], field: str, value: object) -> bool:
     """Whether the value is text in a field that only takes specs: prior = "VampPrior"."""
     return isinstance(value, str) and field in cls.model_fields and is_family(cls.model_fields[field].annotation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -32,7 +32,9 @@ class Bench:
         self.program, self.backend, self.seed = program, backend, seed
         self.module = load_backend(backend)
         self.runtime = self.module.Runtime(program, "cpu")
-        first = self.runtime.initialise(seed, None, "float64")
+        first = self.runtime.initialise(
+            seed, cast("Arrays", None), "float64"
+        )  # the first values of a program without data
         self.params = {n: params.get(n, v) for n, v in first.items()}
 
     def _put(self, arrays: Arrays, dtype: str) -> dict[str, Array]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -29,14 +30,16 @@ def declare_conditioner(
 def conditioned(P: Vocabulary, name: str, x: Array, context: Array | None) -> Array:
     """The declared net of x [..., D] and a context [..., C] or None, which is not expanded to the particles of x."""
     use = P.declared.nets[P.prefix + name]
-    net: Any = use.spec  # made in `build`, because torch.compile can't trace how a spec is made
+    net = cast("MLP | MADE", use.spec)  # made in `build`, because torch.compile can't trace how a spec is made
     if isinstance(net, MADE):
         return net.conditioned(P.scope(name), x, context, use.outputs)
     return unflatten(P, perceptron(P.scope(name), net, x, context), use.outputs)
 
 
 def _small(first: Init) -> Init:
-    def init(rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> np.ndarray:
+    def init(
+        rng: np.random.Generator, shape: tuple[int, ...], data: Mapping[str, np.ndarray] | None = None
+    ) -> np.ndarray:
         return SMALL * first(rng, shape, data)
 
     return init

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from math import expm1, log
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from ppdgm.language.vocabulary import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Namespace, Vocabulary
 from ppdgm.models.flows.coupling import Coupling
 from ppdgm.specs import PositiveFloat
 
@@ -75,7 +75,7 @@ class _Piece(NamedTuple):
     after: Array
 
 
-def _forward(xp: Any, p: _Piece, x: Array) -> tuple[Array, Array]:
+def _forward(xp: Namespace, p: _Piece, x: Array) -> tuple[Array, Array]:
     """y and log dy/dx. Equations 4 and 5 of the paper."""
     slope, at = p.height / p.width, (x - p.left) / p.width
     across = at * (1.0 - at)
@@ -83,7 +83,7 @@ def _forward(xp: Any, p: _Piece, x: Array) -> tuple[Array, Array]:
     return p.low + p.height * (slope * at**2 + p.before * across) / below, _log_slope(xp, p, slope, at, below)
 
 
-def _inverse(xp: Any, p: _Piece, y: Array) -> tuple[Array, Array]:
+def _inverse(xp: Namespace, p: _Piece, y: Array) -> tuple[Array, Array]:
     """x and log dx/dy: the root of a quadratic. Equations 6 to 8 of the paper."""
     slope, up = p.height / p.width, y - p.low
     bend = up * (p.before + p.after - 2.0 * slope)
@@ -94,6 +94,6 @@ def _inverse(xp: Any, p: _Piece, y: Array) -> tuple[Array, Array]:
     return p.left + p.width * at, -_log_slope(xp, p, slope, at, below)
 
 
-def _log_slope(xp: Any, p: _Piece, slope: Array, at: Array, below: Array) -> Array:
+def _log_slope(xp: Namespace, p: _Piece, slope: Array, at: Array, below: Array) -> Array:
     above = p.after * at**2 + 2.0 * slope * at * (1.0 - at) + p.before * (1.0 - at) ** 2
     return 2.0 * xp.log(slope) + xp.log(above) - 2.0 * xp.log(below)

@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 from ppdgm.errors import SpecError
-from ppdgm.language.vocabulary import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Vocabulary
 from ppdgm.models.posteriors import DiagonalNormal, halves
 from ppdgm.nets import MLP, Net
 from ppdgm.nets.base import flatten
@@ -34,7 +34,7 @@ class Guide:
         """Draw every level; x is already encoded for the nets (`likelihood.encoded`)."""
         raise NotImplementedError
 
-    def top(self, P: Vocabulary, u: Array) -> Any:
+    def top(self, P: Vocabulary, u: Array) -> Dist:
         """The q(z_L|u) that priors made of posteriors mix; u is encoded like x."""
         scope = P.scope(f"z{self.spec.depth}")
         return self.spec.posterior.base(scope, scope.net("encoder")(u))
@@ -44,7 +44,7 @@ class Guide:
         scope = context.scope(f"z{level}", label="guide")
         scope.net("encoder", net, inputs, scope.part(self.spec.posterior, (self.spec.latent[level - 1],)))
 
-    def _posterior(self, P: Vocabulary, level: int, given: Array) -> Any:
+    def _posterior(self, P: Vocabulary, level: int, given: Array) -> Dist:
         scope = P.scope(f"z{level}")
         return self.spec.posterior(scope, scope.net("encoder")(given))
 
@@ -111,7 +111,7 @@ class TopDown(Guide):
             q = P.dist.Normal(loc + gate * (own - loc), own_scale * P.xp.sqrt(gate)).to_event(1)
             z.insert(0, P.sample(f"z{level}", q))
 
-    def top(self, P: Vocabulary, u: Array) -> Any:
+    def top(self, P: Vocabulary, u: Array) -> Dist:
         return super().top(P, self._features(P, u)[-1])
 
     def _features(self, P: Vocabulary, x: Array) -> list[Array]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from ppdgm.errors import SpecError
-from ppdgm.language.vocabulary import Array, Batch, Vocabulary
+from ppdgm.language.vocabulary import Array, Batch, Dist, Vocabulary
 from ppdgm.models.hierarchical.guides import GUIDES, Guide
 from ppdgm.models.likelihoods import Bernoulli, Likelihood
 from ppdgm.models.posteriors import DiagonalNormal, Posterior
@@ -87,7 +87,7 @@ class HierarchicalVAE(Program):
         context.net("decoder", self.decoder, (seen,), outputs, start=start)
         self._way.build(context)
 
-    def model(self, P: Vocabulary, x: Array) -> Any:
+    def model(self, P: Vocabulary, x: Array) -> None:
         with P.plate("data", x):
             z = [P.sample(f"z{self.depth}", self._top(P))]
             for level in range(self.depth - 1, 0, -1):
@@ -96,7 +96,7 @@ class HierarchicalVAE(Program):
             seen = z[0] if self.skip == "none" else P.concat(z)
             P.sample("x", self.likelihood(P, P.net("decoder")(seen)), obs=x)
 
-    def guide(self, P: Vocabulary, x: Array) -> Any:
+    def guide(self, P: Vocabulary, x: Array) -> None:
         with P.plate("data", x):
             self._way.draw(P, self.likelihood.encoded(P, x))
 
@@ -123,7 +123,7 @@ class HierarchicalVAE(Program):
         head = P.net(f"z{level}.conditional")(above)
         return head[..., 0, :], bounded_scale(P, head[..., 1, :], self.min_scale, self.max_scale)
 
-    def _top(self, P: Vocabulary) -> Any:
+    def _top(self, P: Vocabulary) -> Dist:
         if not self._way.has_top:
             return self.prior(P)
         return self.prior(P, lambda u: self._way.top(P, self.likelihood.encoded(P, u)))

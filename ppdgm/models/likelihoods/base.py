@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from ppdgm.errors import DataError
-from ppdgm.language.vocabulary import Array, Support, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Random, Support, Vocabulary
 from ppdgm.nets.base import lead
 from ppdgm.program import Part
 
@@ -106,10 +106,10 @@ def independent(
     P: Vocabulary,
     head: Array,
     log_prob: Callable[[Array], Array],
-    sample: Callable[[Any, tuple[int, ...]], Array],
+    sample: Callable[[Random, tuple[int, ...]], Array],
     mean: Callable[[], Array],
     support: Support,
-) -> Any:
+) -> Dist:
     """Independent numbers as one distribution over a row of the data.
 
     Args:
@@ -140,13 +140,13 @@ class BadData(DataError):
         bad: the number of rows with a bad number.
     """
 
-    def __init__(self, name: str, value: Any, index: tuple[int, ...], expected: str, bad: int, size: int):
+    def __init__(self, name: str, value: np.generic, index: tuple[int, ...], expected: str, bad: int, size: int):
         super().__init__(
             f"Data {name!r}: got {value} at index {index}, expected {expected}. {bad} of {size} rows are affected."
         )
         self.name, self.value, self.index, self.expected, self.bad, self.size = name, value, index, expected, bad, size
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[type[BadData], tuple[object, ...]]:
         return BadData, (self.name, self.value, self.index, self.expected, self.bad, self.size)
 
     def moved(self, row: int, bad: int, size: int) -> BadData:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ppdgm.language.vocabulary import Array, Support, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Support, Vocabulary
 from ppdgm.models.likelihoods.base import Likelihood
 from ppdgm.program import Context
 
@@ -15,7 +13,7 @@ class Bernoulli(Likelihood):
     def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape
 
-    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+    def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         return P.dist.Bernoulli(logits=head[0]).to_event(len(P.shape))
 
     @property

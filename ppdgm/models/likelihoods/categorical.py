@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from ppdgm.language.vocabulary import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Random, Vocabulary
 from ppdgm.models.likelihoods.base import Levels, independent
 from ppdgm.program import Context
 
@@ -17,7 +15,7 @@ class Categorical(Levels):
     def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (self.levels, *shape)
 
-    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+    def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         xp, levels = P.xp, P.constant(np.arange(self.levels))
         logits = xp.moveaxis(head[0], -1 - len(P.shape), -1)  # [..., *event, levels]
         log_total = P.logsumexp(logits, -1)
@@ -26,7 +24,7 @@ class Categorical(Levels):
             of_x = xp.where(x[..., None] == levels, logits, 0.0)
             return xp.sum(of_x, axis=-1) - log_total
 
-        def sample(random: Any, shape: tuple[int, ...]) -> Array:
+        def sample(random: Random, shape: tuple[int, ...]) -> Array:
             drawn = xp.argmax(logits + random.gumbel((*shape, self.levels)), axis=-1)
             return xp.astype(drawn, logits.dtype)
 

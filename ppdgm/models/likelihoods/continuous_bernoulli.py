@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ppdgm.language.vocabulary import Array, Support, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Random, Support, Vocabulary
 from ppdgm.models.likelihoods.base import Likelihood, independent
 from ppdgm.program import Context
 
@@ -22,10 +20,10 @@ class ContinuousBernoulli(Likelihood):
     def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape
 
-    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+    def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         h, xp = head[0], P.xp
 
-        def sample(random: Any, shape: tuple[int, ...]) -> Array:
+        def sample(random: Random, shape: tuple[int, ...]) -> Array:
             """F⁻¹(u) = log(1 + u (exp(h) − 1)) / h, computed for −|h|, which can't overflow, and mirrored if h > 0."""
             steep = xp.clip(xp.abs(h), 1e-6, None)
             low = xp.clip(-xp.log1p(random.uniform(shape) * xp.expm1(-steep)) / steep, 0.0, 1.0)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from ppdgm.language.vocabulary import Array, Support, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Random, Support, Vocabulary
 from ppdgm.models.likelihoods.base import Likelihood, independent
 from ppdgm.models.likelihoods.log_counts import log_negative_binomial, log_poisson
 from ppdgm.models.likelihoods.scale import Scale, declare_scale, read_scale, row
@@ -52,7 +52,7 @@ class Poisson(Counts):
     def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape
 
-    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+    def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         mean, log_mean = self.means(P, head[0])
         return independent(
             P,
@@ -82,7 +82,7 @@ class NegativeBinomial(Counts):
         self._declare(context, shape)
         return (2, *shape) if self.inverse_dispersion == "network" else shape
 
-    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+    def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         network = self.inverse_dispersion == "network"
         h, raw = (row(head[0], P.shape, i) for i in (0, 1)) if network else (head[0], None)
         (mean, log_mean), theta = self.means(P, h), self._theta(P, raw)
@@ -113,7 +113,7 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
         self._declare(context, shape)
         return (3 if self.inverse_dispersion == "network" else 2, *shape)
 
-    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+    def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         xp = P.xp
         h, logit = (row(head[0], P.shape, i) for i in (0, 1))
         raw = row(head[0], P.shape, 2) if self.inverse_dispersion == "network" else None
@@ -124,14 +124,14 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
             counted = log_kept + log_negative_binomial(P, x, mean, log_mean, theta)
             return xp.where(x == 0, xp.logaddexp(log_more, counted), counted)
 
-        def sample(random: Any, shape: tuple[int, ...]) -> Array:
+        def sample(random: Random, shape: tuple[int, ...]) -> Array:
             counted = draw_negative_binomial(P, random, shape, mean, theta)
             return xp.where(random.uniform(shape) < P.activation("sigmoid", logit), 0.0, counted)
 
         return independent(P, h, log_prob, sample, lambda: mean * xp.exp(log_kept), self.support)
 
 
-def draw_negative_binomial(P: Vocabulary, random: Any, shape: tuple[int, ...], mean: Array, theta: Array) -> Array:
+def draw_negative_binomial(P: Vocabulary, random: Random, shape: tuple[int, ...], mean: Array, theta: Array) -> Array:
     """A draw of a Poisson whose rate is drawn from a Gamma with shape θ and mean μ."""
     rate = random.gamma(theta, shape) / theta * mean
     return random.poisson(P.xp.clip(rate, None, _MOST_RATE), shape)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ppdgm.language.vocabulary import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Vocabulary
 from ppdgm.models.likelihoods.scale import LocationScaleLikelihood
 
 
 class Laplace(LocationScaleLikelihood):
     """p(x|z) = Π exp(−|x − μ| / σ) / 2σ. μ, the decoder's output, is the mean and the median."""
 
-    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+    def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         return P.dist.Laplace(*self.location_and_scale(P, head[0])).to_event(len(P.shape))

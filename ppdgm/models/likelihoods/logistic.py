@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ppdgm.language.vocabulary import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Random, Vocabulary
 from ppdgm.models.likelihoods.base import Levels, independent
 from ppdgm.models.likelihoods.scale import LocationScaleLikelihood, Scale, row
 from ppdgm.program import Context
@@ -24,7 +22,7 @@ class DiscretisedLogistic(Levels, LocationScaleLikelihood):
 
     scale: Scale = "network"
 
-    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+    def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         loc, scale = self.location_and_scale(P, head[0])
         return independent(
             P,
@@ -53,7 +51,7 @@ class MixtureOfDiscretisedLogistics(Levels):
     def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (3, self.components, *shape)
 
-    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+    def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         xp, events = P.xp, len(P.shape)
         wide = (self.components, *P.shape)
         logits, loc, raw = (xp.moveaxis(row(head[0], wide, i), -1 - events, -1) for i in range(3))
@@ -63,7 +61,7 @@ class MixtureOfDiscretisedLogistics(Levels):
         def log_prob(x: Array) -> Array:
             return P.logsumexp(log_weights + log_mass(P, x[..., None], loc, scale, self.levels), -1)
 
-        def sample(random: Any, shape: tuple[int, ...]) -> Array:
+        def sample(random: Random, shape: tuple[int, ...]) -> Array:
             chosen = xp.argmax(log_weights + random.gumbel((*shape, self.components)), axis=-1)
             of = lambda each: xp.sum(each * P.one_hot(chosen, self.components), axis=-1)
             return draw_level(P, random, shape, of(loc), of(scale), self.levels)
@@ -87,7 +85,7 @@ def log_mass(P: Vocabulary, x: Array, loc: Array, scale: Array, levels: int) -> 
     return -xp.where(first, 0.0, below) - xp.where(last, 0.0, above) + xp.where(first | last, 0.0, width)
 
 
-def draw_level(P: Vocabulary, random: Any, shape: tuple[int, ...], loc: Array, scale: Array, levels: int) -> Array:
+def draw_level(P: Vocabulary, random: Random, shape: tuple[int, ...], loc: Array, scale: Array, levels: int) -> Array:
     """The level that is nearest to a draw of the logistic."""
     xp, u = P.xp, random.uniform(shape)
     c = loc + scale * (xp.log(u) - xp.log1p(-u))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from ppdgm.language.vocabulary import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Vocabulary
 from ppdgm.program import Part
 
 Family = Literal["real", "categorical", "binary"]  # kinds of latents: prior and posterior must have the same
@@ -18,7 +18,7 @@ class Posterior(Part):
     family: ClassVar[Family] = "real"
 
     @property
-    def infer(self) -> Mapping[str, Any] | None:
+    def infer(self) -> Mapping[str, object] | None:
         """The `infer` argument of the guide's site: {"enumerate": "parallel"}, or None."""
         return None
 
@@ -34,11 +34,11 @@ class Posterior(Part):
         """The decoder's input: z itself, or the codebook's vectors of its classes."""
         return z
 
-    def counterpart(self, prior: Any) -> Any:
+    def counterpart(self, prior: Dist) -> Dist:
         """The prior's distribution that scores this posterior's values: the discrete one if they are enumerated."""
         return getattr(prior, "discrete", None) or prior if self.infer else prior
 
-    def base(self, P: Vocabulary, *head: Array) -> Any:
+    def base(self, P: Vocabulary, *head: Array) -> Dist:
         """The distribution that priors made of posteriors mix: the posterior itself, or a flow's base."""
         return self(P, *head)
 

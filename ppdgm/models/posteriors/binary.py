@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ppdgm.language.vocabulary import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Vocabulary
 from ppdgm.models.posteriors.base import Family, Posterior
 from ppdgm.models.relaxed import (
     Temperature,
@@ -53,7 +53,7 @@ class RelaxedBernoulli(Posterior):
         return self
 
     @property
-    def infer(self) -> Mapping[str, Any] | None:
+    def infer(self) -> Mapping[str, object] | None:
         return {"enumerate": "parallel"} if self.enumerate else None
 
     def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -61,7 +61,7 @@ class RelaxedBernoulli(Posterior):
             declare_temperature(context, self.temperature, self.min_temperature)
         return shape
 
-    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+    def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         if self.enumerate:
             return bernoulli(P, head[0])
         temperature = temperature_of(P, self.temperature, self.min_temperature)

@@ -6,7 +6,7 @@ from math import prod
 from typing import Any, ClassVar
 
 from ppdgm.errors import ProgramError, SpecError
-from ppdgm.language.vocabulary import Array, Random, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Random, Vocabulary
 from ppdgm.models.flows import Flow
 from ppdgm.models.flows.direction import check_direction
 from ppdgm.models.posteriors.base import Posterior
@@ -47,15 +47,15 @@ class FlowPosterior(Posterior):
         context.declared.shapes[f"{context.prefix}initial.head"] = head  # `P.scope("initial.head").shape`
         return (prod(head) + self.flow.build(context.scope("flow"), prod(shape), conditional=True),)
 
-    def base(self, P: Vocabulary, *head: Array) -> Any:
+    def base(self, P: Vocabulary, *head: Array) -> Dist:
         return self._initial(P.scope(self.role), head[0])
 
-    def _initial(self, P: Vocabulary, head: Array) -> Any:
+    def _initial(self, P: Vocabulary, head: Array) -> Dist:
         shape = P.scope("initial.head").shape
         own = P.xp.reshape(head[..., : prod(shape)], (*head.shape[:-1], *shape))
         return self.initial.distribution(P.scope("initial"), own)
 
-    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+    def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         initial, inner, event = self._initial(P, head[0]), P.scope("flow"), P.shape
         rest = head[0][..., prod(P.scope("initial.head").shape) :]
         context = rest if rest.shape[-1] else None

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from math import log, pi, prod
-from typing import Any
 
 import numpy as np
 
-from ppdgm.language.vocabulary import Array, Random, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Random, Vocabulary
 from ppdgm.models.posteriors.normal import ScaledPosterior
 from ppdgm.program import Context
 
@@ -25,7 +24,7 @@ class FullCovarianceNormal(ScaledPosterior):
     def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (1 + prod(shape), prod(shape))
 
-    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+    def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         xp, shape, d = P.xp, P.shape, prod(P.shape)
         loc, raw = head[0][..., 0, :], head[0][..., 1:, :]
         scale = self.scale(P, xp.linalg.diagonal(raw))  # [..., D]
@@ -44,7 +43,7 @@ class FullCovarianceNormal(ScaledPosterior):
         def log_prob(z: Array) -> Array:
             return native.log_prob(xp.reshape(z, (*z.shape[: len(z.shape) - len(shape)], d)))
 
-        def kl(p: Any) -> Array | None:
+        def kl(p: Dist) -> Array | None:
             """½ Σ_d [(Σ_j L_dj² + (μ_d − m_d)²)/s_d² − 1 + log s_d²] − Σ log L_dd, for p = N(m, diag s²)."""
             if not (isinstance(p, P.dist.Independent) and isinstance(p.base_dist, P.dist.Normal)):
                 return None

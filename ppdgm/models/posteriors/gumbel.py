@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ppdgm.language.vocabulary import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Vocabulary
 from ppdgm.models.posteriors.base import Family, Posterior
 from ppdgm.models.relaxed import (
     Temperature,
@@ -60,7 +60,7 @@ class GumbelSoftmax(Posterior):
         return self
 
     @property
-    def infer(self) -> Mapping[str, Any] | None:
+    def infer(self) -> Mapping[str, object] | None:
         return {"enumerate": "parallel"} if self.enumerate else None
 
     def variable(self, latent: tuple[int, ...]) -> tuple[int, ...]:
@@ -73,7 +73,7 @@ class GumbelSoftmax(Posterior):
             declare_temperature(context, self.temperature, self.min_temperature)
         return shape
 
-    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+    def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         if self.enumerate:
             return categorical(P, head[0])
         temperature = temperature_of(P, self.temperature, self.min_temperature)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from math import lgamma, log, pi
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
-from ppdgm.language.vocabulary import Array, Random, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Random, Vocabulary
 from ppdgm.models.posteriors.base import halves
 from ppdgm.models.posteriors.normal import ScaledPosterior
 from ppdgm.program import Context
@@ -32,7 +32,7 @@ class LocationScalePosterior(ScaledPosterior):
     def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (2, *shape)
 
-    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+    def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         xp, shape = P.xp, P.shape
         loc, raw = halves(head[0], shape)
         scale, axes = self.scale(P, raw), tuple(range(-len(shape), 0))
@@ -44,7 +44,7 @@ class LocationScalePosterior(ScaledPosterior):
             noise = self.noise(P, random, (*batch_shape, *shape))
             return loc + scale * noise, log_q(noise)
 
-        def kl(p: Any) -> Array | None:
+        def kl(p: Dist) -> Array | None:
             """−H(ε) − log b + ½ log(2π s²) + (b² Var(ε) + (μ − m)²)/(2 s²) per dimension, for p = N(m, diag s²)."""
             if not (isinstance(p, P.dist.Independent) and isinstance(p.base_dist, P.dist.Normal)):
                 return None

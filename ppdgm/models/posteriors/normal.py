@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import ValidationInfo, field_validator
 
-from ppdgm.language.vocabulary import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Vocabulary
 from ppdgm.models.posteriors.base import Posterior, halves
 from ppdgm.program import Context
 from ppdgm.specs import NonNegativeFloat, PositiveFloat
@@ -55,6 +53,6 @@ class DiagonalNormal(ScaledPosterior):
     def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (2, *shape)
 
-    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+    def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         loc, raw = halves(head[0], P.shape)
         return P.dist.Normal(loc, self.scale(P, raw)).to_event(len(P.shape))

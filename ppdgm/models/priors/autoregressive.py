@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import expm1, log, pi, prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from ppdgm.language.vocabulary import Array, Random, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Random, Vocabulary
 from ppdgm.models.flows.conditioner import declare_conditioner
 from ppdgm.models.priors.base import Prior
 from ppdgm.nets import MADE, Activation
@@ -47,14 +47,16 @@ class AutoregressivePrior(Prior):
         context.declared.params[bias] = replace(context.declared.params[bias], init=self._apart)
         return ()
 
-    def _apart(self, rng: np.random.Generator, shape: tuple[int, ...], data: Any = None) -> np.ndarray:
+    def _apart(
+        self, rng: np.random.Generator, shape: tuple[int, ...], data: Mapping[str, np.ndarray] | None = None
+    ) -> np.ndarray:
         """Equal weights, scales of 1, and means that differ: components that start equal would stay equal."""
         spread = rng.normal(size=(self.components, shape[0] // (3 * self.components)))
         rows = np.zeros((3, *spread.shape))
         rows[1] = 0.5 * spread if self.components > 1 else 0.0
         return rows.ravel()
 
-    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+    def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         xp, event, width = P.xp, P.shape, prod(P.shape)
         ranks = P.constant(list(range(width)))
 

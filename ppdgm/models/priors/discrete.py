@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from math import log, log1p
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from ppdgm.language.vocabulary import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Vocabulary
 from ppdgm.models.posteriors import Family
 from ppdgm.models.priors.base import Prior
 from ppdgm.models.relaxed import relaxed_bernoulli, relaxed_categorical
@@ -34,7 +34,7 @@ class CategoricalPrior(Prior):
             context.param("logits", shape, zeros)
         return ()
 
-    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+    def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         logits = P.param("logits") if self.weights == "learned" else P.full(P.shape, 0.0)
         return relaxed_categorical(P, logits, P.full((), self.temperature), closed_form=False)
 
@@ -58,7 +58,7 @@ class BernoulliPrior(Prior):
             context.param("logits", shape, zeros)
         return ()
 
-    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+    def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         if isinstance(self.probs, str):
             log_odds = P.param("logits")
         else:

@@ -6,7 +6,7 @@ from math import log, pi, prod
 from typing import Any, ClassVar
 
 from ppdgm.errors import SpecError
-from ppdgm.language.vocabulary import Array, Random, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Random, Vocabulary
 from ppdgm.models.flows import Flow
 from ppdgm.models.flows.direction import check_direction, fast_flows
 from ppdgm.models.priors.base import Prior
@@ -42,7 +42,7 @@ class FlowPrior(Prior):
         self.flow.build(context.scope("flow"), prod(shape), conditional=False)
         return ()
 
-    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+    def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         inner, event, width = P.scope("flow"), P.shape, prod(P.shape)
 
         def log_normal(first: Array) -> Array:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import expm1, log, pi, prod
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ValidationInfo, field_validator
 
-from ppdgm.language.vocabulary import Array, Random, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Random, Vocabulary
 from ppdgm.models.priors.base import Prior
 from ppdgm.program import Context, constant, normal, zeros
 from ppdgm.specs import NonNegativeFloat, PositiveFloat, PositiveInt
@@ -30,7 +30,7 @@ class MixturePrior(Prior):
         if self.weights == "learned":
             context.param("logits", (self.components,), zeros)
 
-    def mixture(self, P: Vocabulary, components: Any, draw: Callable[[Random, Array], Array]) -> Any:
+    def mixture(self, P: Vocabulary, components: Dist, draw: Callable[[Random, Array], Array]) -> Dist:
         """The mixture as a distribution.
 
         Args:
@@ -59,7 +59,7 @@ class MixturePrior(Prior):
         return P.distribution(sample, log_prob, P.shape, mean=mean, pathwise=False)
 
 
-def log_components(P: Vocabulary, components: Any, z: Array) -> Array:
+def log_components(P: Vocabulary, components: Dist, z: Array) -> Array:
     """log p_m(z) [M, data] of components with batch [M, 1], for z [data, *event]."""
     if not (isinstance(components, P.dist.Independent) and isinstance(components.base_dist, P.dist.Normal)):
         return components.log_prob(z)
@@ -105,7 +105,7 @@ class MixtureOfGaussians(MixturePrior):
         context.param("raw_scale", (self.components, *shape), constant(raw))
         return ()
 
-    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+    def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         loc, scale = P.param("loc"), self.min_scale + P.softplus(P.param("raw_scale"))
 
         def draw(random: Random, m: Array) -> Array:

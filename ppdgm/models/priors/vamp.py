@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from scipy.special import expit, logit
 
 from ppdgm.errors import ProgramError, SpecError
-from ppdgm.language.vocabulary import Array, Random, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Random, Vocabulary
 from ppdgm.models.priors.mixture import MixturePrior
 from ppdgm.program import Context
 from ppdgm.specs import PositiveInt
@@ -53,7 +53,7 @@ class VampPrior(MixturePrior):
         context.param("pseudo_inputs", (self.components, *context.inputs), self._first)
         return ()
 
-    def distribution(self, P: Vocabulary, *head: Array) -> Any:
+    def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         posterior, raw = head[0], P.param("pseudo_inputs")
         inputs = P.activation("sigmoid", _SLOPE * raw) if self.range == "unit" else raw
 

@@ -1,0 +1,34 @@
+"""What the package needs from a backend's module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from ppdgm.language.native import Module
+from ppdgm.language.phases import EngineLike, StateLike
+from ppdgm.language.runtime import Native, Values
+from ppdgm.language.runtime import Runtime as AnyRuntime
+from ppdgm.language.trainer import Trainer as AnyTrainer
+from ppdgm.language.trainer import TrainerSettings
+from ppdgm.language.vocabulary import PairLike, ProgramLike
+
+
+class Backend(Protocol):
+    """What the package needs from a backend's module."""
+
+    @property
+    def Runtime(self) -> Callable[[ProgramLike | PairLike, str], AnyRuntime]: ...
+    @property
+    def Trainer(
+        self,
+    ) -> Callable[[AnyRuntime, EngineLike, Native, TrainerSettings, Mapping[str, StateLike]], AnyTrainer]: ...
+    @property
+    def bind(self) -> Callable[..., tuple[Callable[..., Any], Callable[..., Any]]]: ...
+    @property
+    def differentiable(self) -> Callable[..., Callable[..., tuple[float, dict[str, Values]]]]: ...
+    @property
+    def module_params(self) -> Callable[[Module], Values]: ...
+    @property
+    def precision(self) -> Callable[[str], AbstractContextManager[object]]: ...
