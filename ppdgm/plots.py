@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ppdgm.errors import DataError, shown
 
 TABLE_COLUMNS, MOST_IMAGES, WINDOWS = 16, 400, 200  # columns of a table, images, and points of a curve that are drawn
+Figure = Any  # of matplotlib, as the next ones
+Axes = Any
+Axis = Any
 BLUE, ORANGE, GREY = "#2468a4", "#d2691e", "#8a8a8a"
 _INK: dict[str, Any] = {"cmap": "gray_r", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+
+
+class Inverse(Protocol):
+    """A map of raw numbers to x that can be undone."""
+
+    @property
+    def kind(self) -> str: ...
+    def invert(self, x: np.ndarray) -> np.ndarray: ...
 
 
 def is_image(event_shape: tuple[int, ...]) -> bool:
@@ -22,7 +33,7 @@ def is_image(event_shape: tuple[int, ...]) -> bool:
     return len(sides) == 2 and channels in ((), (1,), (3,)) and min(sides) >= 5
 
 
-def in_ink(x: np.ndarray, transform: Any) -> np.ndarray:
+def in_ink(x: np.ndarray, transform: Inverse | None) -> np.ndarray:
     """Images in [0, 1], as pictures need them; tables in the units of the data.
 
     Args:
@@ -133,13 +144,13 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
     return tiles.reshape(rows * (h + 1), columns * (w + 1), *colours)
 
 
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib import figure
 
-    return Figure(figsize=(width, height), layout="constrained", dpi=120)
+    return figure.Figure(figsize=(width, height), layout="constrained", dpi=120)
 
 
-def _write(figure: Any, path: str | Path) -> Path:
+def _write(figure: Figure, path: str | Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     try:
@@ -149,13 +160,13 @@ def _write(figure: Any, path: str | Path) -> Path:
     return Path(path)
 
 
-def _check_path(path: Any) -> None:
+def _check_path(path: object) -> None:
     """Refuse something that is not a path, before anything is drawn."""
     if not isinstance(path, str | PathLike):
         raise DataError(f"path: got {shown(path)}, expected the path of a PNG.")
 
 
-def _rows(name: str, value: Any) -> np.ndarray:
+def _rows(name: str, value: object) -> np.ndarray:
     """Real numbers [n, …], at least one."""
     try:
         array = np.asarray(value)
@@ -213,7 +224,7 @@ def _table_samples(path: str | Path, samples: np.ndarray, data: np.ndarray | Non
     return _write(figure, path)
 
 
-def _histograms(axes: Any, drawn: np.ndarray, seen: np.ndarray | None) -> None:
+def _histograms(axes: Axes, drawn: np.ndarray, seen: np.ndarray | None) -> None:
     finite = [v[np.isfinite(v)].astype(float) for v in (drawn, drawn if seen is None else seen)]
     both = np.concatenate(finite)
     if not len(both):
@@ -237,7 +248,7 @@ def _window(steps: int) -> int:
     return max(1, -(-steps // WINDOWS))
 
 
-def _curve(axes: Any, name: str, history: Mapping[str, np.ndarray]) -> list[str]:
+def _curve(axes: Axes, name: str, history: Mapping[str, np.ndarray]) -> list[str]:
     """Draw a metric, and return the remarks on it."""
     title = {
         "elbo": "ELBO: a lower bound on log p(x); higher is better",
@@ -281,7 +292,7 @@ def _ends(parts: np.ndarray, steps: int, window: int) -> np.ndarray:
     return middle[np.isfinite(parts).any(1)]
 
 
-def _limits(axes: Any, name: str, shown: np.ndarray, mean: np.ndarray) -> list[str]:
+def _limits(axes: Axes, name: str, shown: np.ndarray, mean: np.ndarray) -> list[str]:
     """Leave out the first steps if they would make the rest look flat, and say so."""
     if not len(shown) or not len(mean):
         return []

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ppdgm.diagnostics.arrays import checked, float64, same_shape
 from ppdgm.errors import DataError, PpdgmError, require
+from ppdgm.language.native import Array
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 _HALF_LOG_2_PI = 0.5 * np.log(2.0 * np.pi)
 _LEAST = 1e-50  # the square of a smaller scale underflows
 _ALLOWED = 1e-7  # nats that a log-density may lose to cancellation
+LogDensity = Callable[[Any, slice], Array]  # of draws [m, …], or of sites by name, as they are given
 
 
-def gaussian_kl(loc: Any, scale: Any) -> np.ndarray:
+def gaussian_kl(loc: Array, scale: Array) -> np.ndarray:
     """KL(N(μ, σ²) ‖ N(0, 1)) = (μ² + σ² − 1)/2 − log σ, for each row and dimension.
 
     Args:
@@ -32,7 +37,7 @@ def gaussian_kl(loc: Any, scale: Any) -> np.ndarray:
     return 0.5 * (loc**2 + scale**2 - 1.0) - np.log(scale)
 
 
-def log_aggregated(draws: Any, loc: Any, scale: Any, chunk: int = 512) -> np.ndarray:
+def log_aggregated(draws: Array, loc: Array, scale: Array, chunk: int = 512) -> np.ndarray:
     """log q(z) = log 1/N Σ_n Π_d N(z_d; μ_nd, σ_nd²), for guides that are diagonal normals.
 
     The quadratics come from two matrix products, z² · σ⁻² − 2 z · μσ⁻² + Σ μ²σ⁻². This is four times faster than
@@ -74,7 +79,9 @@ def log_aggregated(draws: Any, loc: Any, scale: Any, chunk: int = 512) -> np.nda
     return log_aggregated_of(density, z, len(loc), chunk)
 
 
-def log_aggregated_of(log_density: Callable[[Any, slice], Any], draws: Any, n: int, chunk: int = 256) -> np.ndarray:
+def log_aggregated_of(
+    log_density: LogDensity, draws: ArrayLike | Mapping[str, ArrayLike], n: int, chunk: int = 256
+) -> np.ndarray:
     """log q(z) = log 1/N Σ_n q(z|x_n), for any guide.
 
     Args:
@@ -118,7 +125,7 @@ def log_aggregated_of(log_density: Callable[[Any, slice], Any], draws: Any, n: i
     return found
 
 
-def _called(log_density: Callable[[Any, slice], Any], draws: Any, rows: slice) -> Any:
+def _called(log_density: LogDensity, draws: np.ndarray | dict[str, np.ndarray], rows: slice) -> ArrayLike:
     try:
         return log_density(draws, rows)
     except PpdgmError:
@@ -137,7 +144,7 @@ def _by_differences(z: np.ndarray, loc: np.ndarray, scale: np.ndarray) -> np.nda
     return -0.5 * found - np.log(scale).sum(1) - _HALF_LOG_2_PI * z.shape[1]
 
 
-def _gaussians(loc: Any, scale: Any) -> tuple[np.ndarray, np.ndarray]:
+def _gaussians(loc: ArrayLike, scale: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     loc, scale = float64("loc", loc, "N D"), float64("scale", scale, "N D")
     same_shape(loc=loc, scale=scale)
     if scale.min() < _LEAST:
@@ -146,7 +153,7 @@ def _gaussians(loc: Any, scale: Any) -> tuple[np.ndarray, np.ndarray]:
     return loc, scale
 
 
-def _sites(draws: Any) -> dict[str, np.ndarray]:
+def _sites(draws: ArrayLike | Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
     if not isinstance(draws, Mapping):
         return {"": checked("draws", draws, "M …")}
     sites = {str(name): checked(f"draws[{name!r}]", z, "M …") for name, z in draws.items()}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppdgm.diagnostics.arrays import checked, standard_error
 from ppdgm.diagnostics.curve import log_mean_exp
 from ppdgm.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Bracket:
         )
 
 
-def bracket(forward: Any, reverse: Any = None) -> Bracket:
+def bracket(forward: ArrayLike, reverse: ArrayLike | None = None) -> Bracket:
     """log 1/C Σ_c e^{f_c} ≤ log p(x) ≤ −log 1/C Σ_c e^{r_c}, each in expectation.
 
     Forward chains go from the prior to the posterior. Reverse chains go from an exact posterior draw, which is known

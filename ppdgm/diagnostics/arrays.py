@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -32,7 +31,7 @@ class Measured:
         return f"{self.value:.3f}" if np.isnan(self.error) else f"{self.value:.3f} ± {self.error:.3f}"
 
 
-def as_array(name: str, value: Any) -> np.ndarray:
+def as_array(name: str, value: object) -> np.ndarray:
     """The value as a NumPy array.
 
     Raises:
@@ -45,7 +44,7 @@ def as_array(name: str, value: Any) -> np.ndarray:
         raise DataError(f"{name}: got {shown(value)}, which NumPy can't read ({told}). Give an array.") from None
 
 
-def checked(name: str, value: Any, axes: str, zero_weight: bool = False, kinds: str = "fbiu") -> np.ndarray:
+def checked(name: str, value: object, axes: str, zero_weight: bool = False, kinds: str = "fbiu") -> np.ndarray:
     """An array of numbers with the given axes, in its own type.
 
     Args:
@@ -88,7 +87,7 @@ def _check_finite(name: str, array: np.ndarray, names: list[str], zero_weight: b
     )
 
 
-def float64(name: str, value: Any, axes: str, zero_weight: bool = False) -> np.ndarray:
+def float64(name: str, value: object, axes: str, zero_weight: bool = False) -> np.ndarray:
     """As `checked`, in float64."""
     return np.asarray(checked(name, value, axes, zero_weight), dtype=np.float64)
 
@@ -113,7 +112,7 @@ def over_data(array: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         yield where, np.asarray(array[:, where], dtype=np.float64)
 
 
-def check_share(name: str, value: Any, what: str) -> None:
+def check_share(name: str, value: float, what: str) -> None:
     """Refuse anything that isn't a number between 0 and 1; 0 and 1 themselves are refused too.
 
     Raises:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppdgm.diagnostics.arrays import BLOCK_BYTES, check_share, checked
 from ppdgm.errors import DataError, items, require, shown
+from ppdgm.language.native import Array
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Coverage:
         return "\n".join(f"{level:.0%} intervals contain {share:.1%} ± {error:.1%}" for level, share, error in rows)
 
 
-def ranks(draws: Any, truth: Any, seed: int = 0) -> np.ndarray:
+def ranks(draws: ArrayLike, truth: ArrayLike, seed: int = 0) -> np.ndarray:
     """r = Σ_l 1[z_l < z], uniform on 0 … L if draws are from the posterior. Talts et al. 2018, arXiv:1804.06788.
 
     Args:
@@ -64,7 +68,7 @@ def ranks(draws: Any, truth: Any, seed: int = 0) -> np.ndarray:
     return less + np.random.default_rng(seed).integers(0, ties + 1)
 
 
-def pit(ranks: Any, draws: int, seed: int = 0) -> np.ndarray:
+def pit(ranks: ArrayLike, draws: int, seed: int = 0) -> np.ndarray:
     """u = (r + U) / (L + 1), U uniform: ranks as numbers in [0, 1], exactly uniform if the guide is calibrated.
 
     Args:
@@ -83,7 +87,9 @@ def pit(ranks: Any, draws: int, seed: int = 0) -> np.ndarray:
     return (r + np.random.default_rng(seed).random(r.shape)) / (draws + 1)
 
 
-def coverage(draws: Any, truth: Any, levels: Sequence[float] = (0.5, 0.8, 0.9, 0.95), seed: int = 0) -> Coverage:
+def coverage(
+    draws: Array, truth: ArrayLike, levels: Sequence[float] = (0.5, 0.8, 0.9, 0.95), seed: int = 0
+) -> Coverage:
     """How often the central interval of the guide's draws contains the truth, for each level and dimension.
 
     The interval is that of the randomised rank, |u − 1/2| ≤ level/2, so that the nominal share is exact for any number
@@ -115,7 +121,7 @@ def coverage(draws: Any, truth: Any, levels: Sequence[float] = (0.5, 0.8, 0.9, 0
     return Coverage(nominal, np.array(shares), binomial, np.array(overall), np.array(errors))
 
 
-def check_ranks(ranks: Any, draws: Any) -> np.ndarray:
+def check_ranks(ranks: ArrayLike, draws: int) -> np.ndarray:
     """The ranks as integers [N, D].
 
     Raises:

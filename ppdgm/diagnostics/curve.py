@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppdgm.diagnostics.arrays import checked, log_sum_exp, over_data, standard_error
 from ppdgm.diagnostics.log_mean import log_mean
 from ppdgm.errors import DataError, items, require, shown
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class BoundCurve:
         )
 
 
-def log_mean_exp(log_weights: Any) -> tuple[np.ndarray, np.ndarray]:
+def log_mean_exp(log_weights: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """log 1/K Σ_k w_k for each row, and its Monte Carlo error by the jackknife.
 
     Burda et al. 2016, arXiv:1509.00519. The delta method's sd(w) / (√K mean(w)) would be too small if a few weights
@@ -68,7 +71,7 @@ def log_mean_exp(log_weights: Any) -> tuple[np.ndarray, np.ndarray]:
     return log_mean(checked("log_weights", log_weights, "K N", zero_weight=True))[:2]
 
 
-def bound_curve(log_weights: Any, ks: Iterable[int] | None = None) -> BoundCurve:
+def bound_curve(log_weights: ArrayLike, ks: Iterable[int] | None = None) -> BoundCurve:
     """L_k = E[log 1/k Σ_j w_j], each k averaged over the K // k disjoint groups of k of the same K particles.
 
     Burda et al. 2016, arXiv:1509.00519. The Monte Carlo error comes from the spread of the groups, or from the
@@ -92,7 +95,7 @@ def bound_curve(log_weights: Any, ks: Iterable[int] | None = None) -> BoundCurve
     return BoundCurve(np.array(chosen), values, errors)
 
 
-def resample(log_weights: Any, n: int, seed: int = 0, first: int = 0) -> np.ndarray:
+def resample(log_weights: ArrayLike, n: int, seed: int = 0, first: int = 0) -> np.ndarray:
     """Which particles to take for n draws of the importance-weighted posterior, by their normalised weights.
 
     q_IW(z|x) makes K draws from q and keeps one, j with probability w_j / Σ_k w_k; its ELBO is at least L_K. Cremer et

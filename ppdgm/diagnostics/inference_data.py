@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ppdgm.diagnostics.arrays import as_array
 from ppdgm.diagnostics.psis import arviz, is_first_generation
 from ppdgm.diagnostics.tables import tables
 from ppdgm.errors import DataError, require, shown
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
 
 def to_arviz(
-    groups: Mapping[str, Mapping[str, Any]],
+    groups: Mapping[str, Mapping[str, ArrayLike | Iterator[ArrayLike]]],
     dims: Mapping[str, Sequence[str]] | None = None,
-    coords: Mapping[str, Any] | None = None,
-    attrs: Mapping[str, Any] | None = None,
+    coords: Mapping[str, ArrayLike] | None = None,
+    attrs: Mapping[str, object] | None = None,
     inference_library: str | None = None,
     chains: int = 1,
 ) -> Any:
@@ -60,9 +63,9 @@ def to_arviz(
     return xarray.DataTree.from_dict({"/": xarray.Dataset(attrs=notes), **sets})
 
 
-def _notes(more: Mapping[str, Any], inference_library: str | None) -> dict[str, Any]:
+def _notes(more: Mapping[str, object], inference_library: str | None) -> dict[str, str | int | float]:
     """Attributes with the names of ArviZ's schema, as text and numbers, which every file format can store."""
-    notes: dict[str, Any] = {
+    notes: dict[str, str | int | float] = {
         "created_at": datetime.now(UTC).isoformat(),
         "creation_library": "ppdgm",
         "creation_library_version": sys.modules["ppdgm"].__version__,

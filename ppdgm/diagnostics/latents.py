@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppdgm.diagnostics.arrays import as_array, float64
 from ppdgm.errors import DataError, require
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class LatentUse:
         return "; ".join(parts)
 
 
-def active_units(means: Any, threshold: float = 0.01) -> ActiveUnits:
+def active_units(means: ArrayLike, threshold: float = 0.01) -> ActiveUnits:
     """A_d = Var_x(E_q[z_d|x]), active above the threshold. Burda et al. 2016, arXiv:1509.00519.
 
     Args:
@@ -119,7 +122,10 @@ def active_units(means: Any, threshold: float = 0.01) -> ActiveUnits:
 
 
 def latent_use(
-    means: Mapping[str, Any], kl: Mapping[str, Any] | None = None, nats: float = 0.01, threshold: float = 0.01
+    means: Mapping[str, ArrayLike],
+    kl: Mapping[str, ArrayLike] | None = None,
+    nats: float = 0.01,
+    threshold: float = 0.01,
 ) -> LatentUse:
     """Which dimensions and sites carry information, and which have collapsed.
 
@@ -149,7 +155,7 @@ def latent_use(
     return LatentUse(tuple(sites), float(nats), float(threshold))
 
 
-def _site(name: str, means: Any, kl: Any, nats: float, threshold: float) -> SiteUse:
+def _site(name: str, means: ArrayLike | None, kl: ArrayLike | None, nats: float, threshold: float) -> SiteUse:
     variance = None if means is None else _variance(f"means[{name!r}]", means)
     each = None if kl is None else float64(f"kl[{name!r}]", kl, "N …")
     if each is not None and len(each) < 2:
@@ -171,7 +177,7 @@ def _site(name: str, means: Any, kl: Any, nats: float, threshold: float) -> Site
     return SiteUse(name, (each.mean(0) >= nats) & varies, variance, each.mean(0), float(each.sum(1).mean()))
 
 
-def _variance(name: str, means: Any) -> np.ndarray:
+def _variance(name: str, means: ArrayLike) -> np.ndarray:
     array = as_array(name, means)
     classes = array.ndim == 3
     array = float64(name, array, "N D C" if classes else "N D")
@@ -181,6 +187,6 @@ def _variance(name: str, means: Any) -> np.ndarray:
     return variance.sum(-1) if classes else variance
 
 
-def _list(words: Any) -> str:
+def _list(words: Iterable[str]) -> str:
     words = list(words)
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppdgm.diagnostics.arrays import Measured, as_array, checked, float64, log_sum_exp, over_data, rounding
 from ppdgm.diagnostics.psis import check_draws, fit_tail
 from ppdgm.errors import DataError, require
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Loo:
         )
 
 
-def loo(log_likelihood: Any, log_p: Any, log_q: Any) -> Loo:
+def loo(log_likelihood: ArrayLike, log_p: ArrayLike, log_q: ArrayLike) -> Loo:
     """log p(x_n | x_−n) = log Σ_s w_sn p(x_n|z_s) / Σ_s w_sn, w_sn ∝ p(z_s, x) / (q(z_s) p(x_n|z_s)), smoothed.
 
     Use it for latents z that all rows share, with S draws from q(z): Magnusson et al. 2019, arXiv:1904.10679; Vehtari

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ppdgm.diagnostics import page_parts as parts
 from ppdgm.diagnostics.figures import Drawing, draw_figures, png, svg
 from ppdgm.diagnostics.page_style import CSS
 from ppdgm.errors import CheckpointError, shown
 from ppdgm.files import write_atomically
+
+if TYPE_CHECKING:
+    from ppdgm.diagnostics.found import Found
 
 #: Headings, and the figures below each.
 _SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -46,7 +49,7 @@ def check_path(path: str | Path) -> Path:
     return target
 
 
-def write(diagnosis: Any, path: str | Path, pictures: bool = False) -> Path:
+def write(diagnosis: Found, path: str | Path, pictures: bool = False) -> Path:
     """Write a diagnosis as one HTML file. If writing fails, an older file stays as it was.
 
     Args:
@@ -74,7 +77,7 @@ def write(diagnosis: Any, path: str | Path, pictures: bool = False) -> Path:
     return target
 
 
-def page(diagnosis: Any, drawn: dict[str, Drawing], failed: list[str]) -> str:
+def page(diagnosis: Found, drawn: dict[str, Drawing], failed: list[str]) -> str:
     """The page's HTML."""
     sections = [("Verdict", parts.verdict(diagnosis) + parts.key_numbers(diagnosis))]
     for heading, names in _SECTIONS:
@@ -106,7 +109,7 @@ def page(diagnosis: Any, drawn: dict[str, Drawing], failed: list[str]) -> str:
     )
 
 
-def _card(drawing: Drawing, diagnosis: Any) -> str:
+def _card(drawing: Drawing, diagnosis: Found) -> str:
     more = _TABLES[drawing.name](diagnosis) if drawing.name in _TABLES else ""
     return (
         f'<figure class="card"><h3>{escape(drawing.title)}</h3>{svg(drawing)}{more}'

@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from ppdgm.diagnostics.arrays import Measured
+    from ppdgm.diagnostics.found import Found
 
 _MARKS = {"good": "✓", "warning": "!", "bad": "✗"}
 _WORDS = {"good": "good", "warning": "to look at", "bad": "bad"}
@@ -23,7 +27,7 @@ def number(value: float, digits: int = 2) -> str:
     return f"{value:,.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
 
 
-def verdict(found: Any) -> str:
+def verdict(found: Found) -> str:
     """The findings, the worst first, below one line that counts them."""
     findings = found.verdict
     if not findings:
@@ -41,7 +45,7 @@ def verdict(found: Any) -> str:
     return f'<p class="count">{told}</p><ul class="card verdict">{"".join(rows)}</ul>'
 
 
-def key_numbers(found: Any) -> str:
+def key_numbers(found: Found) -> str:
     """The most important numbers, in boxes."""
     boxes = "".join(
         f"<div><dt>{words(name)}</dt><dd>{words(value)}<small>{words(beside)}</small></dd></div>"
@@ -50,7 +54,7 @@ def key_numbers(found: Any) -> str:
     return f'<dl class="card numbers">{boxes}</dl>' if boxes else ""
 
 
-def _numbers(found: Any) -> Iterable[tuple[str, str, str]]:
+def _numbers(found: Found) -> Iterable[tuple[str, str, str]]:
     for value, name in ((found.log_likelihood, "log p(x)"), (found.elbo, "ELBO")):
         if value is not None:
             error = value.standard_error  # a single row has none
@@ -89,7 +93,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], total: int | None 
     return f"<table>{heading}<tbody>{body}</tbody></table>"
 
 
-def surgery(found: Any) -> str:
+def surgery(found: Found) -> str:
     """The parts of the ELBO."""
     if (s := found.surgery) is None:
         return ""
@@ -103,7 +107,7 @@ def surgery(found: Any) -> str:
     return table(("", "nats per row", "± error"), rows, 3)
 
 
-def gaps(found: Any) -> str:
+def gaps(found: Found) -> str:
     """The parts of the inference gap."""
     if (g := found.gaps) is None:
         return ""
@@ -117,7 +121,7 @@ def gaps(found: Any) -> str:
     return table(("", "nats per row", "± error"), rows, 2)
 
 
-def coverage(found: Any) -> str:
+def coverage(found: Found) -> str:
     """How often intervals contain the truth, by level and site."""
     if not found.coverage:
         return ""
@@ -126,7 +130,7 @@ def coverage(found: Any) -> str:
     return table(("intervals of", *(f"{level:.0%}" for level in levels)), rows)
 
 
-def annealing(found: Any) -> str:
+def annealing(found: Found) -> str:
     """The bracket, in words."""
     if (b := found.bracket) is None:
         return ""
@@ -142,7 +146,7 @@ def withheld(reasons: Mapping[str, str]) -> str:
     return f'<div class="card">{rows}</div>'
 
 
-def colophon(found: Any) -> str:
+def colophon(found: Found) -> str:
     """The recipe, the versions, and the time that each part took."""
     parts = []
     if found.recipe:
@@ -160,5 +164,5 @@ def colophon(found: Any) -> str:
     return "".join(parts)
 
 
-def _error(measured: Any) -> str:
+def _error(measured: Measured) -> str:
     return number(measured.error)

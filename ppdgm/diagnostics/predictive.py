@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppdgm.diagnostics.arrays import checked
 from ppdgm.errors import DataError, shown
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
 ALARM = 0.01  # rate at which a right model is called wrong
 
-Statistic = Callable[[np.ndarray], Any]
+Statistic = Callable[[np.ndarray], float | np.ndarray]
 
 STATISTICS: dict[str, Statistic] = {
     "mean": lambda x: np.mean(x, dtype=np.float64),
@@ -61,7 +64,7 @@ class PredictiveCheck:
 
 
 def predictive_check(
-    observed: Any, replicated: Any, statistics: Mapping[str, Statistic] | None = None
+    observed: ArrayLike, replicated: ArrayLike | Iterable[ArrayLike], statistics: Mapping[str, Statistic] | None = None
 ) -> dict[str, PredictiveCheck]:
     """p = 2 min(P(T(x_rep) ≥ T(x)), P(T(x_rep) ≤ T(x))) for each statistic T, with x itself counted among S + 1.
 
@@ -109,7 +112,7 @@ def _check(name: str, observed: float, replicated: np.ndarray, adjusted: float) 
     return PredictiveCheck(name, observed, replicated, float(min(1.0, p)), adjusted)
 
 
-def _data_sets(replicated: Any, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+def _data_sets(replicated: object, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
     """Each drawn data set, checked."""
     numbers = isinstance(replicated, np.ndarray) and not replicated.ndim
     if not isinstance(replicated, Iterable) or isinstance(replicated, str | Mapping) or numbers:
@@ -126,7 +129,7 @@ def _data_sets(replicated: Any, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
         raise DataError("replicated: got no data sets, expected at least one, [S, N, …].")
 
 
-def functions(statistics: Any) -> dict[str, Statistic]:
+def functions(statistics: object) -> dict[str, Statistic]:
     """Statistics by name.
 
     Raises:

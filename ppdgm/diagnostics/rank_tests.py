@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import bdtr, chdtrc
@@ -12,6 +12,9 @@ from scipy.special import bdtr, chdtrc
 from ppdgm.diagnostics.arrays import check_share
 from ppdgm.diagnostics.calibration import check_ranks
 from ppdgm.errors import DataError, require
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 _LEAST = 40  # the least number of rows: two bins of twenty
 _POINTS, _SIMULATIONS = 100, 20_000
@@ -65,7 +68,7 @@ class Uniformity:
         )
 
 
-def uniformity(ranks: Any, draws: int, level: float = 0.01, bins: int | None = None, seed: int = 0) -> Uniformity:
+def uniformity(ranks: ArrayLike, draws: int, level: float = 0.01, bins: int | None = None, seed: int = 0) -> Uniformity:
     """Test ranks for uniformity on 0 … L: χ² over bins, and the ECDF in a simultaneous band.
 
     Talts et al. 2018, arXiv:1804.06788; Säilynoja et al. 2021, arXiv:2103.10522. The statistic of the ECDF is its

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from ppdgm.diagnostics.annealing import Bracket
+    from ppdgm.diagnostics.found import EstimateLike, Found, Gaps
+    from ppdgm.diagnostics.latents import LatentUse
+    from ppdgm.diagnostics.rank_tests import Uniformity
+    from ppdgm.diagnostics.surgery import Surgery
 
 _BY_DATUM = ("values", "errors")
 
 
-def summary_table(diagnosis: Any) -> dict[str, Any]:
+def summary_table(diagnosis: Found) -> dict[str, object]:
     """The numbers of a diagnosis as values for JSON; None means that a number is not finite or not available.
 
     Bounds over k are given as means over data. The history of training and the pictures are left out.
@@ -20,7 +27,7 @@ def summary_table(diagnosis: Any) -> dict[str, Any]:
         diagnosis: a `Diagnosis`.
     """
     d = diagnosis
-    found: dict[str, Any] = {
+    found: dict[str, object] = {
         "title": d.title,
         "size": d.size,
         "verdict": [_of(f, ("about", "grade", "text", "advice")) for f in d.verdict],
@@ -46,26 +53,26 @@ def summary_table(diagnosis: Any) -> dict[str, Any]:
         "seconds": d.seconds,
         "sizes": d.sizes,
     }
-    plain: dict[str, Any] = _plain(found)
+    plain: dict[str, object] = _plain(found)
     return plain
 
 
-def _of(part: Any, names: Iterable[str]) -> dict[str, Any] | None:
+def _of(part: object, names: Iterable[str]) -> dict[str, object] | None:
     return None if part is None else {name: getattr(part, name) for name in names}
 
 
-def _estimate(part: Any) -> dict[str, Any] | None:
+def _estimate(part: EstimateLike | None) -> dict[str, object] | None:
     return _of(part, ("mean", "standard_error", "monte_carlo_error", "bias", "k", *_BY_DATUM))
 
 
-def _use(use: Any) -> dict[str, Any] | None:
+def _use(use: LatentUse | None) -> dict[str, object] | None:
     if use is None:
         return None
     names = ("name", "used", "collapsed", "variance", "kl", "site_kl")
     return {"nats": use.nats, "threshold": use.threshold, "sites": [_of(s, names) for s in use.sites]}
 
 
-def _surgery(surgery: Any) -> dict[str, Any] | None:
+def _surgery(surgery: Surgery | None) -> dict[str, object] | None:
     if surgery is None:
         return None
     parts = ("elbo", "reconstruction", "kl", "mutual_information", "marginal_kl")
@@ -73,12 +80,12 @@ def _surgery(surgery: Any) -> dict[str, Any] | None:
     return {**measured, "most": surgery.most, "saturation": surgery.saturation, "saturated": surgery.saturated}
 
 
-def _uniformity(u: Any) -> dict[str, Any] | None:
+def _uniformity(u: Uniformity) -> dict[str, object] | None:
     names = ("calibrated", "failing", "level", "p", "adjusted", "chi2_p", "ecdf_p", "points", "ecdf", "lower", "upper")
     return _of(u, names)
 
 
-def _gaps(gaps: Any) -> dict[str, Any] | None:
+def _gaps(gaps: Gaps | None) -> dict[str, object] | None:
     if gaps is None:
         return None
     measured = {n: _of(getattr(gaps, n), ("value", "error")) for n in ("inference", "approximation", "amortisation")}
@@ -88,12 +95,12 @@ def _gaps(gaps: Any) -> dict[str, Any] | None:
     }
 
 
-def _bracket(bracket: Any) -> dict[str, Any] | None:
+def _bracket(bracket: Bracket | None) -> dict[str, object] | None:
     names = ("mean", "standard_error", "monte_carlo_error", "gap", "crossed", "chains")
     return _of(bracket, (*names, "lower", "lower_errors", "upper", "upper_errors"))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, float):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppdgm.diagnostics.arrays import Measured, check_share, float64, same_shape, standard_error
 from ppdgm.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,9 @@ class Surgery:
         return "\n".join(lines)
 
 
-def elbo_surgery(reconstruction: Any, own: Any, aggregated: Any, prior: Any, saturation: float = 0.95) -> Surgery:
+def elbo_surgery(
+    reconstruction: ArrayLike, own: ArrayLike, aggregated: ArrayLike, prior: ArrayLike, saturation: float = 0.95
+) -> Surgery:
     """ELBO = E[log p(x|z)] − I(n; z) − KL(q(z) ‖ p(z)), with q(z) = 1/N Σ_n q(z|x_n), z ~ q(z|x_n).
 
     Hoffman & Johnson 2016, "ELBO surgery: yet another way to carve up the variational evidence lower bound". The N rows

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppdgm.diagnostics.arrays import as_array
 from ppdgm.errors import DataError, nearest, shown
+from ppdgm.language.native import Array
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 _DATA = ("chain", "draw", "datum")
 GROUPS: dict[str, tuple[str, ...]] = {  # the first axes of the arrays of a group
@@ -31,10 +35,12 @@ _OF_DATA = (
 _CHAINED = ("posterior", "log_likelihood", "sample_stats")
 _IMAGE = ("channel", "row", "column")
 
-Table = tuple[dict[str, Any], dict[str, np.ndarray]]
+Dims = Mapping[str, Iterable[str]]
+Group = Mapping[str, np.ndarray | Iterator[Array]]
+Table = tuple[dict[str, tuple[tuple[str, ...], np.ndarray]], dict[str, np.ndarray]]
 
 
-def tables(groups: Any, dims: Mapping[str, Any], coords: Mapping[str, np.ndarray], chains: int = 1) -> dict[str, Table]:
+def tables(groups: object, dims: Dims, coords: Mapping[str, np.ndarray], chains: int = 1) -> dict[str, Table]:
     """For each group: (axes, array) by variable, and labels by axis.
 
     Raises:
@@ -60,9 +66,9 @@ def tables(groups: Any, dims: Mapping[str, Any], coords: Mapping[str, np.ndarray
 
 
 def _table(
-    group: str, variables: Any, dims: Any, coords: Mapping[str, np.ndarray], size: int | None, chains: int
+    group: str, variables: Group, dims: Dims, coords: Mapping[str, np.ndarray], size: int | None, chains: int
 ) -> Table:
-    found: dict[str, Any] = {}
+    found: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
     lengths = {} if size is None else {"datum": size}
     for name, value in variables.items():
         where = f"groups[{group!r}][{name!r}]"
@@ -86,7 +92,7 @@ def _table(
     return found, {axis: coords.get(axis, np.arange(n)) for axis, n in used.items()}
 
 
-def _data_size(groups: Any, dims: Any, coords: Mapping[str, np.ndarray]) -> int | None:
+def _data_size(groups: Mapping[str, Group], dims: Dims, coords: Mapping[str, np.ndarray]) -> int | None:
     """N, from the labels of rows or from the first array that has an axis of rows; None if only chunks have one."""
     if "datum" in coords:
         return len(coords["datum"])
@@ -100,7 +106,7 @@ def _data_size(groups: Any, dims: Any, coords: Mapping[str, np.ndarray]) -> int 
     return None
 
 
-def _axes(where: str, group: str, name: Any, rank: int, dims: Any) -> tuple[str, ...]:
+def _axes(where: str, group: str, name: str, rank: int, dims: Dims) -> tuple[str, ...]:
     """Names for the axes of an array with `rank` axes, including the chain."""
     lead = tuple(a for a in GROUPS[group] if a != "datum")
     if name in dims:
@@ -126,7 +132,7 @@ def _axes(where: str, group: str, name: Any, rank: int, dims: Any) -> tuple[str,
     return (*lead, *(f"{name}_dim_{i}" for i in range(rest)))
 
 
-def _read(group: str, name: Any, value: Any) -> Any:
+def _read(group: str, name: object, value: object) -> np.ndarray | Iterator[ArrayLike]:
     """The value as an array; an iterator stays as it is."""
     where = f"groups[{group!r}][{name!r}]"
     if not isinstance(name, str):
@@ -141,7 +147,9 @@ def _read(group: str, name: Any, value: Any) -> Any:
     return array
 
 
-def _array(where: str, value: Any, group: str, size: int | None, chains: int) -> np.ndarray:
+def _array(
+    where: str, value: np.ndarray | Iterator[ArrayLike], group: str, size: int | None, chains: int
+) -> np.ndarray:
     """The array with an axis for the chains."""
     lead = GROUPS[group]
     if isinstance(value, Iterator):
@@ -153,7 +161,7 @@ def _array(where: str, value: Any, group: str, size: int | None, chains: int) ->
     return value.reshape(chains, -1, *value.shape[1:])
 
 
-def _filled(where: str, chunks: Iterator[Any], axis: int, size: int | None) -> np.ndarray:
+def _filled(where: str, chunks: Iterator[ArrayLike], axis: int, size: int | None) -> np.ndarray:
     """One array from chunks along an axis. If the size is known, only one more chunk is in memory."""
     held: list[np.ndarray] = []
     out, stop, first = None, 0, ()
@@ -175,7 +183,7 @@ def _filled(where: str, chunks: Iterator[Any], axis: int, size: int | None) -> n
     return np.concatenate(held, axis) if out is None else out
 
 
-def _numbers(where: str, value: Any) -> np.ndarray:
+def _numbers(where: str, value: object) -> np.ndarray:
     """An array of numbers. NaN and ±inf are allowed: they are kept and show what is missing."""
     array = as_array(where, value)
     if array.dtype.kind not in "fbiu":

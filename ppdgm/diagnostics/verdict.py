@@ -5,9 +5,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
+
+from ppdgm.diagnostics.found import EstimateLike
+
+if TYPE_CHECKING:
+    from ppdgm.diagnostics.found import Found
 
 Grade = Literal["bad", "warning", "good"]
 _ORDER = {"bad": 0, "warning": 1, "good": 2}
@@ -39,7 +44,7 @@ class Finding:
         return f"{_MARK[self.grade]} {self.about}: {self.text}" + (f" {self.advice}" if self.advice else "")
 
 
-def verdict(found: Any) -> tuple[Finding, ...]:
+def verdict(found: Found) -> tuple[Finding, ...]:
     """The findings of a `Diagnosis`, the worst first."""
     parts = (_training, _progress, _use, _weights, _calibration, _gaps, _surgery, _checks, _bracket)
     each = [f for part in parts for f in part(found)]
@@ -52,7 +57,7 @@ def share_of(which: np.ndarray) -> str:
     return f"{n:,} of the {size:,} rows" + (f" ({n / size:.1%})" if n else "")
 
 
-def _training(found: Any) -> Iterator[Finding]:
+def _training(found: Found) -> Iterator[Finding]:
     for name, what in (("log_likelihood", "log p(x)"), ("elbo", "ELBO")):
         value = getattr(found, name)
         if value is not None and not np.isfinite(value.values).all():
@@ -71,10 +76,11 @@ def _training(found: Any) -> Iterator[Finding]:
         yield _fit(found, f"{text}, mean over {found.size:,} rows")
 
 
-def _fit(found: Any, text: str) -> Finding:
+def _fit(found: Found, text: str) -> Finding:
     """The fit compared with a model without latents; its grade is not better than the other findings allow."""
     if found.baseline is not None:
-        gain, plain = found.baseline.gain(found.log_likelihood.values), float(found.baseline.values.mean())
+        bound = cast(EstimateLike, found.log_likelihood)  # `_training` has looked at it
+        gain, plain = found.baseline.gain(bound.values), float(found.baseline.values.mean())
         text += f"; a model of independent columns has {plain:.2f}"
         if _loses(found):
             advice = "The latents do not improve the model: see Latents, train longer, or use a richer decoder."
@@ -93,7 +99,7 @@ def _fit(found: Any, text: str) -> Finding:
     return Finding("Fit", "good", f"{text}.")
 
 
-def _loses(found: Any) -> bool:
+def _loses(found: Found) -> bool:
     """Whether the model is not better than one without latents by more than two standard errors."""
     if found.baseline is None or found.log_likelihood is None:
         return False
@@ -101,7 +107,7 @@ def _loses(found: Any) -> bool:
     return not gain.value > 2 * np.nan_to_num(gain.error)
 
 
-def _progress(found: Any) -> Iterator[Finding]:
+def _progress(found: Found) -> Iterator[Finding]:
     """Whether the bound was still rising when training ended."""
     history = found.history
     name = "validation_elbo" if len(history.get("validation_elbo", ())) >= 5 else "elbo"
@@ -121,7 +127,7 @@ def _progress(found: Any) -> Iterator[Finding]:
         yield Finding("Training", "warning", text, "First train longer. This may also solve the other problems.")
 
 
-def _beta(found: Any) -> float:
+def _beta(found: Found) -> float:
     """The fixed weight of the KL in training, if the recipe has one."""
     try:
         beta = tomllib.loads(found.recipe).get("engine", {}).get("beta", 1.0)
@@ -130,7 +136,7 @@ def _beta(found: Any) -> float:
     return float(beta) if isinstance(beta, int | float) else 1.0
 
 
-def _use(found: Any) -> Iterator[Finding]:
+def _use(found: Found) -> Iterator[Finding]:
     if found.use is None:
         return
     gone, sites = found.use.collapsed, found.use.sites
@@ -168,7 +174,7 @@ def _smaller(used: int, all_of: int) -> str:
     )
 
 
-def _weights(found: Any) -> Iterator[Finding]:
+def _weights(found: Found) -> Iterator[Finding]:
     if (w := found.weights) is None:
         return
     if w.exact.all():
@@ -202,7 +208,7 @@ def _weights(found: Any) -> Iterator[Finding]:
         yield Finding("Guide", "good", text)
 
 
-def _calibration(found: Any) -> Iterator[Finding]:
+def _calibration(found: Found) -> Iterator[Finding]:
     if not found.calibration:
         return
     failed = [n for n, u in found.calibration.items() if not u.calibrated]
@@ -248,7 +254,7 @@ def _shifted(pit: np.ndarray) -> bool:
     return bool((np.abs(pit.mean(0) - 0.5) > 4 * pit.std(0) / np.sqrt(len(pit))).any())
 
 
-def _gaps(found: Any) -> Iterator[Finding]:
+def _gaps(found: Found) -> Iterator[Finding]:
     if (g := found.gaps) is None:
         return
     if g.inference.value < 0.1 and not g.unknown:
@@ -275,7 +281,7 @@ def _gaps(found: Any) -> Iterator[Finding]:
     yield Finding("Gaps", "warning" if large else "good", f"{g}.", advice if large else "")
 
 
-def _surgery(found: Any) -> Iterator[Finding]:
+def _surgery(found: Found) -> Iterator[Finding]:
     if (s := found.surgery) is None or abs(s.kl.value) < NO_KL:
         return  # there is no KL to divide; the finding on the latents reports it
     information, marginal = s.mutual_information.value, s.marginal_kl.value
@@ -297,7 +303,7 @@ def _surgery(found: Any) -> Iterator[Finding]:
         yield Finding("Prior", "good", f"{text}.")
 
 
-def _checks(found: Any) -> Iterator[Finding]:
+def _checks(found: Found) -> Iterator[Finding]:
     size = found.sizes.get("predictive checks", found.size)
     some = f"{size:,} of the {found.size:,} rows, chosen at random" if size < found.size else ""
     told = "; ".join(t for t in (found.units, some and f"of {some}") if t)
@@ -326,7 +332,7 @@ def _checks(found: Any) -> Iterator[Finding]:
             )
 
 
-def _bracket(found: Any) -> Iterator[Finding]:
+def _bracket(found: Found) -> Iterator[Finding]:
     if (b := found.bracket) is None:
         return
     if b.crossed:

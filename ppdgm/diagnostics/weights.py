@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppdgm.diagnostics.arrays import checked, over_data, rounding
 from ppdgm.diagnostics.psis import check_draws, fit_tail
 from ppdgm.errors import DataError, require, shown
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class WeightQuality:
         )
 
 
-def effective_sample_size(log_weights: Any) -> np.ndarray:
+def effective_sample_size(log_weights: ArrayLike) -> np.ndarray:
     """(Σ_k w_k)² / Σ_k w_k² for each row: K weighted draws are worth this many posterior draws. Kong 1992.
 
     Args:
@@ -73,7 +76,7 @@ def effective_sample_size(log_weights: Any) -> np.ndarray:
     return np.concatenate([_effective(block) for _, block in over_data(array)])
 
 
-def pareto_k(log_weights: Any, tolerance: Any = None) -> np.ndarray:
+def pareto_k(log_weights: ArrayLike, tolerance: ArrayLike | None = None) -> np.ndarray:
     """k̂ of the weights of each row, the shape of a generalised Pareto tail: w has 1/k moments.
 
     Vehtari et al. 2024, arXiv:1507.02646; to judge variational guides, Yao et al. 2018, arXiv:1802.02538. ArviZ
@@ -96,7 +99,7 @@ def pareto_k(log_weights: Any, tolerance: Any = None) -> np.ndarray:
     return weight_quality(log_weights, tolerance).pareto_k
 
 
-def weight_quality(log_weights: Any, tolerance: Any = None) -> WeightQuality:
+def weight_quality(log_weights: ArrayLike, tolerance: ArrayLike | None = None) -> WeightQuality:
     """k̂, effective sample size, and whether the weights are constant, for each row.
 
     Args:
@@ -129,7 +132,7 @@ def _effective(block: np.ndarray) -> np.ndarray:
     return np.divide(total**2, (w**2).sum(0), out=np.zeros_like(total), where=total > 0)
 
 
-def _allowed(tolerance: Any, size: int) -> np.ndarray | None:
+def _allowed(tolerance: ArrayLike | None, size: int) -> np.ndarray | None:
     if tolerance is None:
         return None
     array = checked("tolerance", tolerance, "…")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ppdgm.diagnostics.figures import bounds, checks, codes, guide, images, latents
 from ppdgm.diagnostics.figures.canvas import Drawing, style
 from ppdgm.diagnostics.figures.rendering import png, svg
 
+if TYPE_CHECKING:
+    from ppdgm.diagnostics.found import Found
+
 #: Each gives a figure of a `Diagnosis`, or None if there is nothing to draw.
-FIGURES: tuple[Callable[[Any], Drawing | None], ...] = (
+FIGURES: tuple[Callable[[Found], Drawing | None], ...] = (
     images.samples,
     images.reconstructions,
     latents.aggregated,
@@ -31,7 +34,7 @@ FIGURES: tuple[Callable[[Any], Drawing | None], ...] = (
 )
 
 
-def draw_figures(diagnosis: Any) -> tuple[dict[str, Drawing], list[str]]:
+def draw_figures(diagnosis: Found) -> tuple[dict[str, Drawing], list[str]]:
     """All figures that a diagnosis has arrays for.
 
     Returns:

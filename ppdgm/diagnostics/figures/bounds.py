@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,10 +21,14 @@ from ppdgm.diagnostics.figures.canvas import (
     plain_logarithm,
 )
 
+if TYPE_CHECKING:
+    from ppdgm.diagnostics.found import Found
+    from ppdgm.plots import Axes
+
 _WINDOWS = 150  # points of a training curve
 
 
-def curve(found: Any) -> Drawing | None:
+def curve(found: Found) -> Drawing | None:
     """L_k over k."""
     if found.curve is None:
         return None
@@ -55,7 +60,7 @@ def curve(found: Any) -> Drawing | None:
     return Drawing("bounds", "Bound over particles", caption, figure)
 
 
-def surgery(found: Any) -> Drawing | None:
+def surgery(found: Found) -> Drawing | None:
     """The two parts of the KL in one bar, and the most information that N rows can show."""
     if found.surgery is None:
         return None
@@ -83,7 +88,7 @@ def surgery(found: Any) -> Drawing | None:
     return Drawing("surgery", "ELBO surgery", caption, figure)
 
 
-def gaps(found: Any) -> Drawing | None:
+def gaps(found: Found) -> Drawing | None:
     """For each row, how far the guide and the best Gaussian are below log p(x)."""
     if found.gaps is None or not len(found.gaps.index):
         return None
@@ -111,7 +116,7 @@ def gaps(found: Any) -> Drawing | None:
     return Drawing("gaps", "Inference gap, row by row", caption, figure)
 
 
-def history(found: Any) -> Drawing | None:
+def history(found: Found) -> Drawing | None:
     """The ELBO and the KL over training."""
     names = [n for n in ("elbo", "kl") if len(finite(found.history.get(n, ())))]
     if not names and len(finite(found.history.get("objective", ()))):
@@ -132,7 +137,7 @@ def history(found: Any) -> Drawing | None:
     return Drawing("history", "ELBO and KL over training", caption.strip(), figure)
 
 
-def _trace(axes: Any, name: str, history: Any) -> int:
+def _trace(axes: Axes, name: str, history: Mapping[str, np.ndarray]) -> int:
     """Draw one metric, and return how many steps each point stands for."""
     values = np.asarray(history[name], dtype=np.float64)
     window = max(1, -(-len(values) // _WINDOWS))

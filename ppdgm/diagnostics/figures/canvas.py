@@ -6,13 +6,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ppdgm.plots import BLUE as BLUE
 from ppdgm.plots import GREY as GREY
 from ppdgm.plots import ORANGE as ORANGE
+from ppdgm.plots import Axes, Axis, Figure
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 INK, MUTED, RULE, PAPER, RED = "#1f2429", "#5f6a76", "#e2e5e9", "#fefefd", "#c4314b"
 #: The page's name of each colour; on a dark background the page uses another colour for it.
@@ -79,7 +83,7 @@ class Drawing:
     name: str
     title: str
     caption: str
-    figure: Any
+    figure: Figure
 
 
 @contextmanager
@@ -95,14 +99,16 @@ def style() -> Iterator[None]:
         yield
 
 
-def blank(height: float) -> Any:
+def blank(height: float) -> Figure:
     """An empty figure of the common width and `height` inches."""
-    from matplotlib.figure import Figure
+    from matplotlib import figure
 
-    return Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure.Figure(figsize=(WIDTH, height), layout="constrained")
 
 
-def panels(count: int, across: int = 2, height: float = 1.45, extra: float = 0.3, **options: Any) -> tuple[Any, Any]:
+def panels(
+    count: int, across: int = 2, height: float = 1.45, extra: float = 0.3, **options: Any
+) -> tuple[Figure, np.ndarray]:
     """A figure with `count` axes, row by row."""
     across = min(across, count)
     rows = -(-count // across)
@@ -123,7 +129,7 @@ def cut(shown: int, there: int, what: str) -> str:
     return f" {shown} of {there} {what} are shown." if shown < there else ""
 
 
-def outer_labels(figure: Any, x: str = "", y: str = "") -> None:
+def outer_labels(figure: Figure, x: str = "", y: str = "") -> None:
     """Axis labels that all panels share."""
     if x:
         figure.supxlabel(x, fontsize=LARGE, color=MUTED)
@@ -131,7 +137,7 @@ def outer_labels(figure: Any, x: str = "", y: str = "") -> None:
         figure.supylabel(y, fontsize=LARGE, color=MUTED)
 
 
-def key(figure: Any, axes: Any, **options: Any) -> None:
+def key(figure: Figure, axes: Axes, **options: Any) -> None:
     """One legend for all panels, below them."""
     handles, labels = axes.get_legend_handles_labels()
     if labels:
@@ -149,13 +155,13 @@ def edges(values: np.ndarray, bins: int = 30) -> np.ndarray:
     return np.linspace(low, high, bins + 1) if high - low > room else low + np.linspace(-1, 1, bins + 1) * 10 * room
 
 
-def finite(values: Any) -> np.ndarray:
+def finite(values: ArrayLike) -> np.ndarray:
     """The finite numbers of an array, flat, in float64."""
     flat = np.asarray(values, dtype=np.float64).ravel()
     return flat[np.isfinite(flat)]
 
 
-def plain_logarithm(axis: Any, low: float, high: float) -> None:
+def plain_logarithm(axis: Axis, low: float, high: float) -> None:
     """Ticks of a logarithmic axis at 1, 10, 100, …, written out."""
     axis.set_major_locator(
         _fixed([10.0**i for i in range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)])

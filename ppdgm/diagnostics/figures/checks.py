@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppdgm.diagnostics.figures.canvas import BLUE, ORANGE, SMALL, Drawing, edges, finite, outer_labels, panels
 
+if TYPE_CHECKING:
+    from ppdgm.diagnostics.found import Found
+    from ppdgm.diagnostics.predictive import PredictiveCheck
+
 MOST = 8
 
 
-def posterior(found: Any) -> Drawing | None:
+def posterior(found: Found) -> Drawing | None:
     """Posterior predictive checks."""
     caption = (
         f"New data sets, drawn from the posteriors of {_which(found)} (blue), and the data themselves (line). If the "
@@ -21,7 +26,7 @@ def posterior(found: Any) -> Drawing | None:
     return _checks("posterior-predictive", "Posterior predictive checks", caption, found.checks, found.units)
 
 
-def prior(found: Any) -> Drawing | None:
+def prior(found: Found) -> Drawing | None:
     """Prior predictive checks."""
     caption = (
         f"New data sets, drawn from the prior (blue), and {_which(found)} (line). If the line is outside the blue "
@@ -30,13 +35,13 @@ def prior(found: Any) -> Drawing | None:
     return _checks("prior-predictive", "Prior predictive checks", caption, found.prior_checks, found.units)
 
 
-def _which(found: Any) -> str:
+def _which(found: Found) -> str:
     """The rows that were checked, in words."""
     size = found.sizes.get("predictive checks", found.size)
     return "these data" if size >= found.size else f"{size:,} of the {found.size:,} rows, chosen at random"
 
 
-def _checks(name: str, title: str, caption: str, checks: Any, units: str) -> Drawing | None:
+def _checks(name: str, title: str, caption: str, checks: Sequence[PredictiveCheck], units: str) -> Drawing | None:
     if not checks:
         return None
     figure, every = panels(min(len(checks), MOST), 2, 1.05)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.diagnostics.figures.canvas import BLUE, INK, PAPER, SMALL, Drawing, cut, edges, panels, short
 
+if TYPE_CHECKING:
+    from ppdgm.diagnostics.found import Found
+    from ppdgm.plots import Axes
+
 MOST_POINTS, CLASSES, MOST_SITES = 5000, 20, 4
 
 
-def codes(found: Any) -> Drawing | None:
+def codes(found: Found) -> Drawing | None:
     """Means of the guide in two dimensions, by label if there are labels."""
     labels = found.pictures.labels
     sites = {n: v for n, v in found.pictures.codes.items() if v.ndim == 2 and v.shape[1] and len(v) > 1}
@@ -47,7 +51,9 @@ def codes(found: Any) -> Drawing | None:
     return Drawing("codes", "Codes of the data", what, figure)
 
 
-def _one_site(axes: Any, x: np.ndarray, labels: Any, named: tuple[np.ndarray, np.ndarray] | None, of: str) -> None:
+def _one_site(
+    axes: Axes, x: np.ndarray, labels: np.ndarray | None, named: tuple[np.ndarray, np.ndarray] | None, of: str
+) -> None:
     axes.grid(False)
     x = np.where(np.isfinite(x), x, 0.0)
     colours = _colours(labels, named, len(x))
@@ -69,7 +75,7 @@ def _one_site(axes: Any, x: np.ndarray, labels: Any, named: tuple[np.ndarray, np
         axes.text(*place, name, ha="center", va="center", fontsize=SMALL, fontweight="bold", color=INK, bbox=box)
 
 
-def _spread(axes: Any, middles: list[np.ndarray], groups: list[tuple[str, np.ndarray]]) -> list[np.ndarray]:
+def _spread(axes: Axes, middles: list[np.ndarray], groups: list[tuple[str, np.ndarray]]) -> list[np.ndarray]:
     """Places for words near the middles, within the panel; words don't cover each other if there is room."""
     low, high = (np.array(ends) for ends in zip(axes.get_xlim(), axes.get_ylim(), strict=True))
     size = high - low
@@ -91,7 +97,7 @@ def _spread(axes: Any, middles: list[np.ndarray], groups: list[tuple[str, np.nda
     return places
 
 
-def _along_a_line(axes: Any, x: np.ndarray, named: tuple[np.ndarray, np.ndarray] | None) -> None:
+def _along_a_line(axes: Axes, x: np.ndarray, named: tuple[np.ndarray, np.ndarray] | None) -> None:
     bins, groups = edges(x), _groups(named)
     if not groups:
         axes.hist(x, bins, color=BLUE, alpha=0.7)
@@ -131,7 +137,7 @@ def _groups(named: tuple[np.ndarray, np.ndarray] | None) -> list[tuple[str, np.n
     return [(f"{n:g}" if isinstance(n, np.number) else short(str(n)), named[1] == i) for i, n in enumerate(named[0])]
 
 
-def _colours(labels: Any, named: tuple[np.ndarray, np.ndarray] | None, size: int) -> dict[str, Any]:
+def _colours(labels: np.ndarray | None, named: tuple[np.ndarray, np.ndarray] | None, size: int) -> dict[str, Any]:
     if labels is None or (np.asarray(labels).dtype.kind not in "fbiu" and named is None):
         return {"color": BLUE}
     if named is None:
@@ -139,7 +145,7 @@ def _colours(labels: Any, named: tuple[np.ndarray, np.ndarray] | None, size: int
     return {"c": np.array([_palette(i) for i in named[1]])}
 
 
-def _palette(i: int) -> Any:
+def _palette(i: int) -> tuple[float, float, float, float]:
     import matplotlib
 
     return matplotlib.colormaps["tab20"]((2 * i) % 20 + (i >= 10))

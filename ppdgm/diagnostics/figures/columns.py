@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -19,11 +19,14 @@ from ppdgm.diagnostics.figures.canvas import (
     short,
 )
 
+if TYPE_CHECKING:
+    from ppdgm.diagnostics.found import Found
+
 MOST = 9  # the most columns that are drawn, evenly spread over all columns
 FEW = 6  # up to this number of columns, each has its own line
 
 
-def samples(found: Any) -> Drawing | None:
+def samples(found: Found) -> Drawing | None:
     """Histograms of samples and data."""
     drawn, seen = _flat(found.pictures.samples), _flat(found.pictures.data)
     if drawn is None:
@@ -49,7 +52,7 @@ def samples(found: Any) -> Drawing | None:
     return Drawing("samples", "Samples", caption, figure)
 
 
-def reconstructions(found: Any) -> Drawing | None:
+def reconstructions(found: Found) -> Drawing | None:
     """Reconstructions against data."""
     data, again = _flat(found.pictures.data), _flat(found.pictures.reconstructions)
     if data is None or again is None:
@@ -71,10 +74,11 @@ def reconstructions(found: Any) -> Drawing | None:
     return Drawing("reconstructions", "Data and reconstructions", caption, figure)
 
 
-def traversals(found: Any) -> Drawing | None:
+def traversals(found: Found) -> Drawing | None:
     """Lines over the steps, or over the columns if there are many."""
     pictures = found.pictures
-    x = pictures.traversals.reshape(*pictures.traversals.shape[:2], -1)[:6]
+    along = cast(np.ndarray, pictures.traversals)  # `images.traversals` has looked at it
+    x = along.reshape(*along.shape[:2], -1)[:6]
     figure, every = panels(len(x), 2, 2.3 if len(x) < 3 else 1.6)
     for axes, values, name in zip(every, x, pictures.traversed, strict=False):
         if x.shape[2] <= FEW:
@@ -97,7 +101,7 @@ def traversals(found: Any) -> Drawing | None:
     return Drawing("traversals", "Latent traversals", caption, figure)
 
 
-def _name(found: Any, d: int, width: int) -> str:
+def _name(found: Found, d: int, width: int) -> str:
     return short(found.columns[d], 26) if len(found.columns) == width else f"column {d}"
 
 
@@ -113,13 +117,13 @@ def _which(shown: int, width: int) -> str:
     return f"{shown} of {width} columns" if shown < width else f"{width} columns" if width > 1 else "The column"
 
 
-def _line(i: int) -> Any:
+def _line(i: int) -> tuple[float, float, float, float]:
     import matplotlib
 
     return matplotlib.colormaps["tab10"](i)
 
 
-def _step(share: float) -> Any:
+def _step(share: float) -> tuple[float, float, float, float]:
     import matplotlib
 
     return matplotlib.colormaps["viridis"](0.3 + 0.5 * share)

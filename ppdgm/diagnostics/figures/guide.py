@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,10 +25,16 @@ from ppdgm.diagnostics.figures.canvas import (
     short,
 )
 
+if TYPE_CHECKING:
+    from ppdgm.diagnostics.found import Found
+    from ppdgm.diagnostics.rank_tests import Uniformity
+    from ppdgm.diagnostics.weights import WeightQuality
+    from ppdgm.plots import Axes
+
 MOST_SITES, NAMED = 6, 3
 
 
-def pareto(found: Any) -> Drawing | None:
+def pareto(found: Found) -> Drawing | None:
     """k̂ of each row against its effective sample size."""
     w = found.weights
     if w is None:
@@ -64,7 +70,7 @@ def pareto(found: Any) -> Drawing | None:
     return Drawing("pareto-k", "Pareto k̂ of each row", caption, figure)
 
 
-def _name_worst(axes: Any, w: Any) -> None:
+def _name_worst(axes: Axes, w: WeightQuality) -> None:
     """Label the rows with the largest k̂ by number. Of two labels close together, one is put lower to avoid overlap."""
     before: list[tuple[float, float]] = []
     line = 0.055 * np.ptp(axes.get_ylim())
@@ -81,11 +87,11 @@ def _name_worst(axes: Any, w: Any) -> None:
         axes.annotate(f"row {i}", at, textcoords="offset points", fontsize=SMALL, color=INK, **place)
 
 
-def _simulated(found: Any) -> str:
+def _simulated(found: Found) -> str:
     return f"{found.sizes['calibration']:,} rows" if "calibration" in found.sizes else "data"
 
 
-def calibration(found: Any) -> Drawing | None:
+def calibration(found: Found) -> Drawing | None:
     """The ECDF of the ranks minus the uniform one, with its band."""
     if not found.calibration:
         return None
@@ -106,7 +112,7 @@ def calibration(found: Any) -> Drawing | None:
     return Drawing("calibration", "Calibration", caption, figure)
 
 
-def _differences(axes: Any, u: Any) -> None:
+def _differences(axes: Axes, u: Uniformity) -> None:
     x = np.concatenate([[0.0], u.points, [1.0]])
     pad = lambda values: np.concatenate([[0.0], values, [0.0]])
     axes.fill_between(x, pad(u.lower - u.points), pad(u.upper - u.points), color=RULE, linewidth=0)
@@ -120,7 +126,7 @@ def _differences(axes: Any, u: Any) -> None:
     axes.set_xlim(0, 1)
 
 
-def coverage(found: Any) -> Drawing | None:
+def coverage(found: Found) -> Drawing | None:
     """How often central intervals contain the truth, minus how often they should."""
     if not found.coverage:
         return None

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from ppdgm.diagnostics.figures import columns
 from ppdgm.diagnostics.figures.canvas import MUTED, SMALL, WIDTH, Drawing, blank, short
-from ppdgm.plots import grid, is_image
+from ppdgm.plots import Figure, grid, is_image
+
+if TYPE_CHECKING:
+    from ppdgm.diagnostics.found import Found, Pictures
 
 _PIXELS = 300_000  # of a grid of images: with large images it shows fewer of them, so that the page stays small
 
 
-def samples(found: Any) -> Drawing | None:
+def samples(found: Found) -> Drawing | None:
     """Samples of the model."""
     x = found.pictures.samples
     if x is None or not len(x):
@@ -31,7 +34,7 @@ def samples(found: Any) -> Drawing | None:
     )
 
 
-def reconstructions(found: Any) -> Drawing | None:
+def reconstructions(found: Found) -> Drawing | None:
     """Images of the data and, below each, its reconstruction."""
     data, again = found.pictures.data, found.pictures.reconstructions
     if data is None or again is None or not len(data) or data.shape[1:] != again.shape[1:]:
@@ -51,7 +54,7 @@ def reconstructions(found: Any) -> Drawing | None:
     return Drawing("reconstructions", "Data and reconstructions", caption, figure)
 
 
-def traversals(found: Any) -> Drawing | None:
+def traversals(found: Found) -> Drawing | None:
     """Decoded along single dimensions, the most informative first."""
     x, steps = found.pictures.traversals, found.pictures.steps
     if x is None or not len(x) or steps is None:
@@ -69,7 +72,7 @@ def traversals(found: Any) -> Drawing | None:
     return Drawing("traversals", "Latent traversals", caption, figure)
 
 
-def interpolations(found: Any) -> Drawing | None:
+def interpolations(found: Found) -> Drawing | None:
     """Decoded between the codes of two rows."""
     x = found.pictures.interpolations
     if x is None or not len(x) or not is_image(x.shape[2:]):
@@ -86,10 +89,11 @@ def interpolations(found: Any) -> Drawing | None:
     return Drawing("interpolations", "Interpolations", caption, figure)
 
 
-def worst(found: Any) -> Drawing | None:
+def worst(found: Found) -> Drawing | None:
     """The rows with the largest k̂ and, below each, its reconstruction."""
     pictures, weights = found.pictures, found.weights
-    data, again, which = pictures.worst_data, pictures.worst_reconstructions, pictures.worst
+    data, again = pictures.worst_data, pictures.worst_reconstructions
+    which = cast(np.ndarray, pictures.worst)  # with the data
     if data is None or again is None or weights is None or data.shape != again.shape or not is_image(data.shape[1:]):
         return None
     order = [j for j, i in enumerate(which) if np.isfinite(weights.pareto_k[i])]
@@ -120,7 +124,7 @@ def _some(x: np.ndarray) -> np.ndarray:
     return x[: max(8, min(64, _PIXELS // int(np.prod(x.shape[-2:]))))]
 
 
-def _shade(pictures: Any, x: np.ndarray) -> np.ndarray:
+def _shade(pictures: Pictures, x: np.ndarray) -> np.ndarray:
     """Values as shades from 0 to 1: unchanged if the data are in [0, 1], otherwise between the data's extremes."""
     like = pictures.samples if pictures.data is None else pictures.data
     values = x if like is None else like
@@ -140,7 +144,7 @@ def _board(
     apart: int = 0,
     gap: float = 0.25,
     last: bool = False,
-) -> Any:
+) -> Figure:
     """Images in rows, with words next to the rows and below the columns.
 
     Args:

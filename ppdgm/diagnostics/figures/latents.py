@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -25,10 +25,15 @@ from ppdgm.diagnostics.figures.canvas import (
     short,
 )
 
+if TYPE_CHECKING:
+    from ppdgm.diagnostics.found import Found
+    from ppdgm.diagnostics.latents import LatentUse, SiteUse
+    from ppdgm.plots import Axes
+
 MOST_POINTS, MOST_SITES, SHOWN = 5000, 6, 6
 
 
-def aggregated(found: Any) -> Drawing | None:
+def aggregated(found: Found) -> Drawing | None:
     """Draws of the guide over all rows, and draws of the prior."""
     posterior, prior = found.pictures.aggregated, found.pictures.prior
     sites = {n: posterior[n].shape[1] for n in posterior if n in prior and prior[n].shape[1:] == posterior[n].shape[1:]}
@@ -80,7 +85,7 @@ def _plane(name: str, posterior: np.ndarray, prior: np.ndarray) -> Drawing:
     return Drawing("prior", "Prior and aggregated posterior", caption, figure)
 
 
-def divergence(found: Any) -> Drawing | None:
+def divergence(found: Found) -> Drawing | None:
     """The KL of each dimension, sorted, for each site."""
     if found.use is None:
         return None
@@ -105,8 +110,8 @@ def divergence(found: Any) -> Drawing | None:
     return Drawing("kl", "KL per dimension" if any(known) else "Use of each dimension", caption, figure)
 
 
-def _bars(axes: Any, site: Any, use: Any) -> None:
-    values, order = site.kl if site.kl is not None else site.variance, site.by_kl
+def _bars(axes: Axes, site: SiteUse, use: LatentUse) -> None:
+    values, order = site.kl if site.kl is not None else cast(np.ndarray, site.variance), site.by_kl  # it has one
     heights, used = np.nan_to_num(values[order], posinf=0.0), site.used[order]
     at = np.arange(len(order))
     axes.bar(at[used], heights[used], 0.8, color=BLUE)
@@ -127,7 +132,7 @@ def _bars(axes: Any, site: Any, use: Any) -> None:
     axes.set_ylabel("variance" if site.kl is None else "nats")
 
 
-def _ranked(use: Any, sites: dict[str, int]) -> list[tuple[str, int]]:
+def _ranked(use: LatentUse | None, sites: dict[str, int]) -> list[tuple[str, int]]:
     """Dimensions (site, d), the most informative first."""
     every = [(n, d) for n, width in sites.items() for d in range(width)]
     if use is None:

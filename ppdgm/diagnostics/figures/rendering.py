@@ -6,9 +6,13 @@ import io
 import re
 import textwrap
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ppdgm.diagnostics.figures.canvas import MUTED, SMALL, THEME, Drawing, style
+from ppdgm.language.native import Array
+
+if TYPE_CHECKING:
+    pass
 
 _DPI = 160  # resolution of PNGs
 
@@ -67,7 +71,7 @@ def png(drawing: Drawing) -> bytes:
     return buffer.getvalue()
 
 
-def _read(picture: io.BytesIO) -> Any:
+def _read(picture: io.BytesIO) -> Array:
     from matplotlib.image import imread
 
     return imread(picture, format="png")
