@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from ppdgm.inference import SVI
-from ppdgm.language.vocabulary import Array, Trace
+from ppdgm.language.vocabulary import Array, Namespace, Trace
 from ppdgm.registry import backend as load_backend
+
+if TYPE_CHECKING:
+    from ppdgm.language.runtime import Fields
+    from ppdgm.program import AnyProgram
 
 Arrays = Mapping[str, np.ndarray]
 CHUNK = 2**14  #: number of values that are scored at once
@@ -28,7 +32,7 @@ class Bench:
         UnsupportedByBackend: the program does not run there.
     """
 
-    def __init__(self, program: Any, backend: str, params: Arrays, seed: int):
+    def __init__(self, program: AnyProgram, backend: str, params: Arrays, seed: int):
         self.program, self.backend, self.seed = program, backend, seed
         self.module = load_backend(backend)
         self.runtime = self.module.Runtime(program, "cpu")
@@ -84,14 +88,14 @@ class Bench:
         latents, observed = ({n: v[0] for n, v in sites.items()} for sites in found)
         return latents, observed
 
-    def generate(self, fields: Mapping[str, Any], size: int) -> dict[str, np.ndarray]:
+    def generate(self, fields: Fields, size: int) -> dict[str, np.ndarray]:
         """Data drawn from the model, [size, *event]."""
         params = self._put(self.params, "float32")
         _, observed = self.runtime.prior(params, fields, size, self.seed, False)
         return {n: np.asarray(v[0], np.float32) for n, v in observed.items()}
 
     def differentiable(
-        self, function: Callable[[Trace, Any], Array], k: int, kl: bool = False, dtype: str = "float64"
+        self, function: Callable[[Trace, Namespace], Array], k: int, kl: bool = False, dtype: str = "float64"
     ) -> Callable[..., tuple[float, dict[str, dict[str, np.ndarray]]]]:
         """`run(data, values, params)`: the value and gradients of a function of a reading, as in training."""
         run = self.module.differentiable(self.runtime, function, k, self.seed, kl)
@@ -99,25 +103,27 @@ class Bench:
             n: a.astype(dtype) if np.issubdtype(a.dtype, np.floating) else a for n, a in arrays.items()
         }
 
-        def on_numpy(data: Arrays, values: Arrays | None = None, params: Arrays | None = None) -> Any:
+        def on_numpy(
+            data: Arrays, values: Arrays | None = None, params: Arrays | None = None
+        ) -> tuple[float, dict[str, dict[str, np.ndarray]]]:
             with self.module.precision(dtype):
                 return run(cast(self.params if params is None else params), cast(data), cast(values or {}))
 
         return on_numpy
 
 
-def objective(trace: Trace, xp: Any) -> Array:
+def objective(trace: Trace, xp: Namespace) -> Array:
     """What SVI maximises, with closed forms where they are valid."""
     terms = next(iter(trace.log_p.values()))
     ones = xp.ones_like(terms[0])
     return SVI()(trace, xp, ones, {"beta": 1.0}, terms.shape[1])["objective"]
 
 
-def guide_log_density(trace: Trace, xp: Any) -> Array:
+def guide_log_density(trace: Trace, xp: Namespace) -> Array:
     """Σ log q of the site "z"."""
     return xp.sum(trace.log_q["z"])
 
 
-def against_standard(trace: Trace, xp: Any) -> Array:
+def against_standard(trace: Trace, xp: Namespace) -> Array:
     """Σ log N(z; 0, I) − log q of the site "z"."""
     return xp.sum(trace.log_p["z"] - trace.log_q["z"])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,8 @@ HEADS, DATA, PARTICLES = 3, 5, 4  #: no two sizes are equal, so that no axis can
 DRAWS = 40_000  #: number of draws for each head
 SMALL = MLP(hidden=(3,))
 DataOf = Mapping[str, Array] | Callable[[np.random.Generator, int], Mapping[str, Array]] | None
+Made = TypeVar("Made")
+PartT = TypeVar("PartT")
 
 
 @dataclass
@@ -50,7 +52,7 @@ class PartCase:
     seed: int
     backends: tuple[str, ...]
     missing: dict[str, str] = field(default_factory=dict)
-    _made: dict[Any, Any] = field(default_factory=dict)
+    _made: dict[Hashable, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Leave out the backends on which the program can't run."""
@@ -148,7 +150,7 @@ class PartCase:
         found: Bench = self.once((program, backend), lambda: Bench(program, backend, self.params(program), self.seed))
         return found
 
-    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """The result of `make`, which is called only once."""
         if key not in self._made:
             self._made[key] = make()
@@ -218,11 +220,11 @@ class PartCase:
         return np.concatenate([z, np.roll(z, 1, axis=1)])
 
 
-def _arrays(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _arrays(fields: Mapping[str, Array]) -> dict[str, np.ndarray]:
     return {n: np.asarray(a, np.float32) for n, a in fields.items()}
 
 
-def partner(base: type[Any], family: str) -> Any:
+def partner(base: type[PartT], family: str) -> PartT:
     """A public prior or posterior over a family of latents.
 
     Raises:
@@ -235,7 +237,7 @@ def partner(base: type[Any], family: str) -> Any:
     raise PpdgmError(f"check: ppdgm has no {base.__name__.lower()} over {family} latents to put beside the part.")
 
 
-def nested(spec: Any) -> Iterator[Spec]:
+def nested(spec: object) -> Iterator[Spec]:
     """A spec and all specs in its fields."""
     if isinstance(spec, tuple):
         for item in spec:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ppdgm.language.vocabulary import Array, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Random, Vocabulary
 from ppdgm.models import MLP, Flow, Net, Part, Posterior, Prior
 from ppdgm.program import Context, Program, normal
 from ppdgm.specs import PositiveInt, Shape
@@ -15,7 +13,7 @@ def _declare(context: Context) -> None:
     context.param("anchor")
 
 
-def _standard(P: Vocabulary, shape: tuple[int, ...], loc: float = 0.0, scale: float = 1.0) -> Any:
+def _standard(P: Vocabulary, shape: tuple[int, ...], loc: float = 0.0, scale: float = 1.0) -> Dist:
     return P.dist.Normal(P.full(shape, loc), P.full(shape, scale)).to_event(len(shape))
 
 
@@ -49,14 +47,14 @@ class Alone(Program):
             head = P.xp.permute_dims(head, (1, 0, *range(2, head.ndim)))
         return P.sample("z", self.part(P, head), infer={"enumerate": "parallel"} if self.enumerate else None)
 
-    def model(self, P: Vocabulary, x: Array) -> Any:
+    def model(self, P: Vocabulary, x: Array) -> None:
         with P.plate("data", x):
             if self.standard:
                 P.sample("z", _standard(P, self.shape, self.loc, self.scale))
             else:
                 self.draw(P, x)
 
-    def guide(self, P: Vocabulary, x: Array) -> Any:
+    def guide(self, P: Vocabulary, x: Array) -> None:
         with P.plate("data", x):
             self.draw(P, x)
 
@@ -89,11 +87,11 @@ class AlonePrior(Program):
         d = self.part(P, lambda u: self.posterior.base(P, P.net("encoder")(u)))
         return P.sample("z", d, infer={"enumerate": "parallel"} if self.enumerate else None)
 
-    def model(self, P: Vocabulary, x: Array) -> Any:
+    def model(self, P: Vocabulary, x: Array) -> None:
         with P.plate("data", x):
             self.draw(P, x)
 
-    def guide(self, P: Vocabulary, x: Array) -> Any:
+    def guide(self, P: Vocabulary, x: Array) -> None:
         self.model(P, x)
 
 
@@ -109,12 +107,12 @@ class Shown(Program):
     def build(self, context: Context) -> None:
         self.of.build(context)
 
-    def model(self, P: Vocabulary, x: Array) -> Any:
+    def model(self, P: Vocabulary, x: Array) -> None:
         with P.plate("data", x):
             z = self.of.draw(P, x)
             P.sample("seen", P.dist.Normal(z, P.full((), 1.0)).to_event(len(self.of.shape)), obs=x)
 
-    def guide(self, P: Vocabulary, x: Array) -> Any:
+    def guide(self, P: Vocabulary, x: Array) -> None:
         self.of.guide(P, x)
 
 
@@ -130,11 +128,11 @@ class ObservedSite(Program):
     def build(self, context: Context) -> None:
         self.of.build(context)
 
-    def model(self, P: Vocabulary, x: Array) -> Any:
+    def model(self, P: Vocabulary, x: Array) -> None:
         with P.plate("data", x):
             P.sample("z", self.of.part(P, x), obs=P.full((1, *self.of.shape), 0.0))  # means do not depend on this
 
-    def guide(self, P: Vocabulary, x: Array) -> Any:
+    def guide(self, P: Vocabulary, x: Array) -> None:
         """Nothing is latent."""
 
 
@@ -151,20 +149,20 @@ class Mixed(Program):
         _declare(context)
         context.part(self.part, self.shape)
 
-    def model(self, P: Vocabulary, x: Array) -> Any:
+    def model(self, P: Vocabulary, x: Array) -> None:
         components, n = self.part(P, x), len(self.shape)
 
         def log_prob(z: Array) -> Array:
             wide = P.xp.reshape(z, (*z.shape[: z.ndim - n], 1, *self.shape))
             return P.logsumexp(components.log_prob(wide), -1)
 
-        def sample(random: Any, batch: tuple[int, ...]) -> tuple[Array, None]:
+        def sample(random: Random, batch: tuple[int, ...]) -> tuple[Array, None]:
             return random.normal((*batch, *self.shape)), None  # never drawn: the guide draws
 
         with P.plate("data", x):
             P.sample("z", P.distribution(sample, log_prob, self.shape))
 
-    def guide(self, P: Vocabulary, x: Array) -> Any:
+    def guide(self, P: Vocabulary, x: Array) -> None:
         with P.plate("data", x):
             P.sample("z", _standard(P, self.shape))
 
@@ -186,12 +184,12 @@ class Mapped(Program):
         context.net("net", self.net, self.inputs, self.event_shape)
         context.param("loc", self.inputs, normal(1.0), label="guide")
 
-    def model(self, P: Vocabulary, x: Array) -> Any:
+    def model(self, P: Vocabulary, x: Array) -> None:
         with P.plate("data", x):
             out = P.net("net")(P.sample("z", _standard(P, self.inputs)))
             P.sample("x", P.dist.Normal(out, P.full((), 1.0)).to_event(len(self.event_shape)), obs=x)
 
-    def guide(self, P: Vocabulary, x: Array) -> Any:
+    def guide(self, P: Vocabulary, x: Array) -> None:
         with P.plate("data", x):
             P.sample("z", P.dist.Normal(P.param("loc"), P.full((), 1.0)).to_event(len(self.inputs)))
 
@@ -215,12 +213,12 @@ class FlowMap(Program):
         _declare(context)
         self.flow.build(context.scope("flow"), self.width, self.conditional)
 
-    def model(self, P: Vocabulary, x: Array, context: Array) -> Any:
+    def model(self, P: Vocabulary, x: Array, context: Array) -> None:
         way = self.flow.inverse if self.inverse else self.flow.forward
         y, log_det = way(P.scope("flow"), x, context if self.conditional and context.shape[-1] else None)
         with P.plate("data", x):
             P.sample("y", P.dist.Normal(y, P.full((), 1.0)).to_event(1), obs=x)
             P.sample("log_det", P.dist.Normal(log_det, P.full((), 1.0)), obs=log_det)
 
-    def guide(self, P: Vocabulary, x: Array, context: Array) -> Any:
+    def guide(self, P: Vocabulary, x: Array, context: Array) -> None:
         """No latents."""
