@@ -91,9 +91,10 @@ class PartCase:
             return VAE(**{**fields, "event_shape": self.shape, "latent": 2}, likelihood=part)
         fields["likelihood"] = Bernoulli()
         if isinstance(part, Posterior):
-            return VAE(**fields, posterior=part, prior=partner(Prior, part.family))
+            return VAE(**fields, posterior=part, prior=partner(Prior, part.family))  # type: ignore[type-abstract]  # a concrete one
         if isinstance(part, Prior):
-            return VAE(**{**fields, "event_shape": self.inputs}, prior=part, posterior=partner(Posterior, part.family))
+            guide = partner(Posterior, part.family)  # type: ignore[type-abstract]  # a concrete one
+            return VAE(**{**fields, "event_shape": self.inputs}, prior=part, posterior=guide)
         raise PpdgmError(
             f"check: got {type(part).__name__}, expected a prior, posterior, likelihood, flow, net or program, such as "
             "MyPrior()."
@@ -104,7 +105,7 @@ class PartCase:
         """A program whose only distribution is the part; None if the part is not a distribution."""
         part = self.part
         if isinstance(part, Prior):
-            posterior = partner(Posterior, part.family)
+            posterior = partner(Posterior, part.family)  # type: ignore[type-abstract]  # a concrete one
             return AlonePrior(part=part, shape=posterior.variable(self.shape), posterior=posterior, inputs=self.inputs)
         if isinstance(part, Posterior):
             shape = part.variable(self.shape)
