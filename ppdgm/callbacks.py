@@ -36,11 +36,12 @@ class Callback(ABC):
         """Write out what is left."""
 
     def __call__(self, now: Progress) -> None:
-        """Write the metrics under `train/`, the validation ELBO if it is new, and the rate."""
+        """Write the metrics under `train/`, the validation if it is new, such as `validation/elbo`, and the rate."""
         values = {**{f"train/{n}": v for n, v in now.metrics.items()}, "rate": now.rate}
         values |= {f"live/{n.removeprefix('live_')}": v for n, v in now.live.items()}
-        if now.validation_elbo is not None and now.validation_elbo != self._validation:
-            values["validation/elbo"] = self._validation = now.validation_elbo
+        if now.validation is not None and now.validation != self._validation:
+            name = "elbo" if now.criterion == "ELBO" else now.criterion
+            values[f"validation/{name}"] = self._validation = now.validation
         if not self._opened:
             self._opened = self._try(lambda: self.open(now.step))
         self._try(lambda: self.write(values, now.step))

@@ -98,21 +98,21 @@ def samples_picture(
 
 
 def history_picture(path: str | Path, history: Mapping[str, np.ndarray]) -> Path:
-    """Write a PNG of a run: the ELBO, with the validation ELBO, above the KL, over the steps.
+    """Write a PNG of a run over the steps: the ELBO above the KL, or other metrics; each with its validation.
 
     Args:
         path: of the PNG.
         history: arrays over steps, as in `fit.history`: "elbo" and "kl", or other metrics, and, if they are there,
-            "validation_step", "validation_elbo" and "skipped_step".
+            "validation_step", "validation_elbo" (or that of another metric) and "skipped_step".
     """
     _check_path(path)
     if not isinstance(history, Mapping) or not all(isinstance(n, str) for n in history):
         raise DataError(f"history: got {shown(history)}, expected arrays by name, such as fit.history.")
     history = {n: _rows(f"history {n!r}", v) for n, v in history.items() if len(v)}
-    apart = ("step", "validation_step", "validation_elbo", "skipped_step", "objective")
+    apart = ("step", "phase", "skipped_step", "objective")
     names: list[str] = (
         [n for n in ("elbo", "kl") if n in history]
-        or [n for n in history if n not in apart and not n.startswith("live_")]
+        or [n for n in history if n not in apart and not n.startswith(("live_", "validation_"))]
         or ["objective"]
     )
     names = [n for n in names if n in history and len(history[n])][:2]
@@ -265,17 +265,18 @@ def _curve(axes: Axes, name: str, history: Mapping[str, np.ndarray]) -> list[str
     axes.fill_between(at, low, high, color=BLUE, alpha=0.2, linewidth=0)
     axes.plot(at, mean, color=BLUE, marker="." if len(at) < 30 else None, label="training")
     axes.set_title(title, fontsize=9, loc="left")
-    axes.set_ylabel("nats per row", fontsize=9)
+    axes.set_ylabel("nats per row" if name in ("elbo", "kl") else name, fontsize=9)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e5e5e5", linewidth=0.6)
     notes, shown = [], [low[len(low) // 20 :], high[len(high) // 20 :]]
-    if name == "elbo" and len(history.get("validation_elbo", ())):
-        held = np.asarray(history["validation_elbo"], float)
+    if len(history.get(f"validation_{name}", ())):
+        held = np.asarray(history[f"validation_{name}"], float)
         axes.plot(history["validation_step"], held, "o", color=ORANGE, markersize=3.5, label="validation")
         axes.legend(fontsize=8, frameon=False, loc="lower right")
         shown.append(held[np.isfinite(held)][len(held) // 20 :])
-        notes.append("If validation is far below training, and falls, the model is overfitting.")
+        if name == "elbo":
+            notes.append("If validation is far below training, and falls, the model is overfitting.")
     for step in history.get("skipped_step", ()):
         axes.axvline(step + 1, color=GREY, linewidth=0.6, alpha=0.5)
     if len(history.get("skipped_step", ())) and name == "elbo":

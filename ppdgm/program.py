@@ -224,7 +224,8 @@ class Program(Spec):
 
     A subclass has fields and three methods. `build` declares parameters, nets and parts; `model(P, x, …)` and
     `guide(P, x, …)` are the pair. Data are named arrays, passed by name; a single array is `x`. A program whose latents
-    are all summed out, or that has none, needs no guide. Other functions (`critic(P, x)`) are run by engines.
+    are all summed out, or that has none, needs no guide. Other functions (`critic(P, x)`, `loss(P, x)`) are run by
+    engines; a program that is trained only by these needs no model.
     """
 
     @classmethod
@@ -240,7 +241,7 @@ class Program(Spec):
 
     def model(self, P: Vocabulary, *data: Array, **fields: Array) -> Array:
         """The generative model: `model(self, P, x)`, with an argument for each field of the data."""
-        raise ProgramError(f"{type(self).__name__} has no model(self, P, x).")
+        raise no_model(self)
 
     def guide(self, P: Vocabulary, *data: Array, **fields: Array) -> Array:
         """The approximate posterior, with the same arguments; without latents, none is needed: the ELBO is log p."""
@@ -389,6 +390,19 @@ def _first_value(
             "leaves other numbers is skipped."
         )
     return value
+
+
+def has_model(program: object) -> bool:
+    """Whether a program has a model, and not only functions that an engine of its own runs."""
+    return not isinstance(program, Program) or type(program).model is not Program.model
+
+
+def no_model(program: object) -> ProgramError:
+    """The error for something that needs the model of a program that has none."""
+    return ProgramError(
+        f"{type(program).__name__} has no model(self, P, x), so it has no likelihood, ELBO, latents or draws. "
+        "Define a model; to train only its loss(self, P, x), use Minimise()."
+    )
 
 
 def check_program(program: object) -> None:

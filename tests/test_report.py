@@ -79,7 +79,7 @@ def lines(shown):
 
 def test_progress_in_words():
     assert now().bound == "ELBO -10.00  KL 2.00"
-    assert now(validation_elbo=-11.0, skipped=1).bound == "ELBO -10.00  KL 2.00  validation -11.00  1 step skipped"
+    assert now(validation=-11.0, skipped=1).bound == "ELBO -10.00  KL 2.00  validation -11.00  1 step skipped"
     assert now(metrics={"objective": 3.0}, skipped=1200).bound == "objective 3.00  1,200 steps skipped"
     assert now().place == "step 300/1,000  epoch 3.0/10"
     assert now(epochs=12).place == "step 300/1,000  epoch 3.0/12"
@@ -189,7 +189,7 @@ def test_the_log_tells_of_progress_every_ten_seconds(tmp_path, monkeypatch):
     log = RunLog(tmp_path / "log.txt")
     for seconds in range(25):
         clock[0] = 100.0 + seconds
-        log.progress(now(step=1 + seconds, validation_elbo=-11.0))
+        log.progress(now(step=1 + seconds, validation=-11.0))
     found = (tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()
     assert [re.search(r"step (\d+)/", line)[1] for line in found] == ["1", "11", "21"]
     assert found[0].endswith("step 1/1,000  epoch 0.0/10  50/s  0:20 left  ELBO -10.00  KL 2.00  validation -11.00")

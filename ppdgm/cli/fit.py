@@ -69,7 +69,7 @@ def fit(
     optimiser: Annotated[str | None, _text("adam, adamw, adamax or sgd. Default: adam.", "NAME", TRAINING)] = None,
     learning_rate: Annotated[float | None, _parsed("Default: 0.001.", "NUMBER", finite_number)] = None,
     early_stopping: Annotated[
-        int | None, _parsed("Stop after this number of validations without a better ELBO.", "INTEGER", whole_number(1))
+        int | None, _parsed("Stop after this number of validations without a better one.", "INTEGER", whole_number(1))
     ] = None,
     binarise: Annotated[
         str | None, _text("auto, none, threshold, static or dynamic (see: ppdgm models Source).", "HOW", TRAINING)

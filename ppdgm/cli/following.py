@@ -16,13 +16,14 @@ from ppdgm.cli.output import emit, say, tell
 if TYPE_CHECKING:
     from ppdgm.callbacks import Callback
     from ppdgm.data import Dataset
-    from ppdgm.inference import Estimate, Fit
+    from ppdgm.data.aliases import Data
+    from ppdgm.inference import Criterion, Estimate, Fit
     from ppdgm.inference.runs.progress import Progress
     from ppdgm.program import AnyProgram
     from ppdgm.specs import Table
 
 _DIVERGED = (
-    "Training diverged: the ELBO ended far below where it began. The run is in {out}. Try a smaller "
+    "Training diverged: what is maximised ended far below where it began. The run is in {out}. Try a smaller "
     "--learning-rate, or --set training.clip_norm=1."
 )
 _NOT_FINITE = (
@@ -85,6 +86,8 @@ def follow(run: Callable[[], Fit], data: Dataset, out: Path, flags: Flags) -> in
         out: the run's folder.
         flags: of the command line.
     """
+    from ppdgm.program import has_model
+
     began = time.monotonic()
     try:
         fit = run()
@@ -100,13 +103,15 @@ def follow(run: Callable[[], Fit], data: Dataset, out: Path, flags: Flags) -> in
         if flags.as_json:
             emit({**result, "error": {"type": "TrainingError", "message": message}})
         return failures.TRAINING
-    if fit.stopped != "interrupted" and data.test is not None:
+    criterion, model = _criterion(fit), has_model(fit.program)
+    computed = criterion is not None and (model or criterion.of is not None)
+    if fit.stopped != "interrupted" and data.test is not None and criterion is not None and computed:
         try:
-            found = fit.elbo(data.test)
+            test = _test(fit, data.test, criterion)
         except KeyboardInterrupt:
             tell(f"ppdgm: interrupted, but the run is done. To evaluate it: ppdgm evaluate {shlex.quote(str(out))}")
             return failures.INTERRUPTED
-        result["test"] = {"elbo": as_plain(found), "n": len(found.values)}
+        result["test"] = test
     if flags.as_json:
         emit(result)
     elif flags.quiet:
@@ -115,7 +120,7 @@ def follow(run: Callable[[], Fit], data: Dataset, out: Path, flags: Flags) -> in
         _tell_interrupted(out)
         return failures.INTERRUPTED
     if not (flags.as_json or flags.quiet):
-        _say_summary(result, shlex.quote(str(out)))
+        _say_summary(result, shlex.quote(str(out)), criterion, model)
     return 0
 
 
@@ -130,8 +135,25 @@ def name_of(program: AnyProgram) -> str:
     return "pair" if hasattr(program, "data_plate") else type(program).__name__
 
 
+def _criterion(fit: Fit) -> Criterion | None:
+    return None if fit.engine is None else fit.engine.criterion()
+
+
+def _test(fit: Fit, rows: Data, criterion: Criterion) -> dict[str, object]:
+    """The ELBO of test data, or the mean of the engine's own criterion."""
+    if criterion.of is None:
+        found = fit.elbo(rows)
+        return {"elbo": as_plain(found), "n": len(found.values)}
+    values = fit.criterion(rows)
+    error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+    return {criterion.name: {"mean": float(values.mean()), "standard_error": error}, "n": len(values)}
+
+
 def _result(fit: Fit, out: Path, seconds: float) -> dict[str, object]:
-    validations = [float(v) for v in fit.history.get("validation_elbo", ()) if math.isfinite(v)]
+    criterion = _criterion(fit)
+    held = fit.history.get(criterion.key, ()) if criterion else ()
+    validations = [float(v) for v in held if math.isfinite(v)]
+    best = (min if criterion and criterion.smaller else max)(validations, default=None)
     return {
         "out": str(out),
         "program": name_of(fit.program),
@@ -142,7 +164,9 @@ def _result(fit: Fit, out: Path, seconds: float) -> dict[str, object]:
         "skipped": fit.info["skipped"],
         "stopped": fit.stopped,
         "seconds": round(seconds, 3),
-        "validation_elbo": max(validations, default=None),
+        "criterion": criterion.name if criterion else None,
+        "validation": best,
+        "validation_elbo": best if criterion and criterion.of is None else None,
     }
 
 
@@ -150,17 +174,26 @@ def _tell_interrupted(out: Path) -> None:
     tell(f"ppdgm: interrupted. The progress so far is in {out}. To continue: ppdgm resume {shlex.quote(str(out))}")
 
 
-def _say_summary(result: Table, place: str) -> None:
+def _say_summary(result: Table, place: str, criterion: Criterion | None, model: bool) -> None:
     ended = "" if result["stopped"] == "done" else f" ({result['stopped']})"
     say(f"Trained {result['program']} for {result['steps']} steps in {result['seconds']:.0f} s{ended}.")
     if result["validation_elbo"] is not None:
         say(f"Best validation ELBO  {result['validation_elbo']:.2f} nats per row")
-    if "test" in result:
+    elif result["validation"] is not None:
+        say(f"Best validation {result['criterion']}  {result['validation']:.4g}")
+    if "test" in result and criterion is not None and criterion.of is not None:
+        found = result["test"][criterion.name]
+        error = f" ± {found['standard_error']:.2g}" if math.isfinite(found["standard_error"]) else ""
+        better = "Lower" if criterion.smaller else "Higher"
+        say(f"Test {criterion.name}  {found['mean']:.4g}{error}, over {result['test']['n']} test rows")
+        say(f"  {better} is better.")
+    elif "test" in result:
         elbo = result["test"]["elbo"]
         error = f" ± {elbo['standard_error']:.2f}" if math.isfinite(elbo["standard_error"]) else ""
         say(f"Test ELBO             {elbo['mean']:.2f}{error} nats per row, over {result['test']['n']} test rows")
         say("  The mean of log p(x) is at least this number. Higher is better.")
     say(f"The run is in {result['out']}. Next:")
-    say(f"  ppdgm evaluate {place}                  estimate its likelihood")
-    say(f"  ppdgm sample {place} --out samples.png  draw from it")
+    if model:
+        say(f"  ppdgm evaluate {place}                  estimate its likelihood")
+        say(f"  ppdgm sample {place} --out samples.png  draw from it")
     say(f"  ppdgm resume {place} --epochs N         train for longer")

@@ -31,10 +31,11 @@ def runs(
       ppdgm runs
       ppdgm runs experiments --json
 
-    The column ELBO shows the ELBO of the last training steps. The column
-    validation shows the latest ELBO on the validation data. Both are in nats
-    per row of the data. The column state shows if a run was killed or is
-    damaged.
+    The column ELBO shows the ELBO of the last training steps, if the engine
+    has one. The column validation shows the ELBO of the validation data; both
+    are in nats per row of the data. An engine that watches another number is
+    shown with its name, such as "loss 0.53". The column state shows if a run
+    was killed or is damaged.
     """
     from pathlib import Path
 
@@ -84,9 +85,12 @@ def read_run(path: Path, top: Path) -> Table:
         return {**found, "state": "damaged", "problem": one_line(error)}
     if not status:
         return {**found, "state": "unknown", "problem": "it has no status.json."}
-    return found | {
-        n: status.get(n) for n in ("step", "steps", "elbo", "validation_elbo", "skipped", "state", "updated")
-    }
+    names = ("step", "steps", "elbo", "objective", "validation_elbo", "skipped", "state", "updated")
+    criterion = status.get("criterion")
+    if criterion is None and status.get("validation_elbo") is not None:  # of an older run
+        criterion = "elbo"
+    watched = {"criterion": criterion, "validation": status.get("validation", status.get("validation_elbo"))}
+    return found | {n: status.get(n) for n in names} | watched
 
 
 def _inside(recipe: Table, name: str, key: str) -> object:
@@ -101,10 +105,18 @@ def _row(run: Table) -> list[str]:
         *(str(run.get(n) or "?").rpartition(":")[2] for n in ("program", "engine", "backend")),
         "-" if step is None else str(step) if step == steps else f"{step}/{steps}",
         _number(run.get("elbo")),
-        _number(run.get("validation_elbo")),
+        _validation(run),
         str(run["state"]),
         _ago(run.get("updated")),
     ]
+
+
+def _validation(run: Table) -> str:
+    """The criterion's value, with its name if it is not the ELBO."""
+    name, value = run.get("criterion"), run.get("validation")
+    if name in (None, "elbo") or not _is_number(value):
+        return _number(value)
+    return f"{name} {value:.4g}"
 
 
 def _number(value: object) -> str:

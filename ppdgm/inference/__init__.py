@@ -1,9 +1,11 @@
 """Engines, objectives, schedules and the training loop."""
 
+from ppdgm.inference.engines.criteria import Criterion
 from ppdgm.inference.engines.em import EM, MonteCarloEM, VariationalEM
 from ppdgm.inference.engines.engine import Engine
 from ppdgm.inference.engines.importance import IWAE, Renyi
 from ppdgm.inference.engines.lagging import LaggingInference
+from ppdgm.inference.engines.minimise import Minimise
 from ppdgm.inference.engines.optimisers import Optimiser
 from ppdgm.inference.engines.samplers import HMC, Resampled, Sampler
 from ppdgm.inference.engines.stages import Stage, Stages
@@ -25,6 +27,7 @@ __all__ = [
     "SVI",
     "Constant",
     "Cosine",
+    "Criterion",
     "Cyclical",
     "Engine",
     "Estimate",
@@ -32,6 +35,7 @@ __all__ = [
     "Fit",
     "LaggingInference",
     "Linear",
+    "Minimise",
     "MonteCarloEM",
     "Optimiser",
     "Progress",

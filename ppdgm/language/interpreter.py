@@ -16,6 +16,7 @@ from ppdgm.language import enumeration, mistakes, states
 from ppdgm.language.implicit import is_implicit, no_density
 from ppdgm.language.points import points
 from ppdgm.language.reader import Reader
+from ppdgm.language.roles import no_function, wrong_fields
 from ppdgm.language.unseen import Unseen, is_given
 from ppdgm.language.vocabulary import Array, Batch, Declarations, Namespace, Vocabulary
 
@@ -68,19 +69,25 @@ class Ask:
             how: what else `DirectInterpreter` takes.
 
         Raises:
-            ProgramError: for any error that the program raises, with the line that it comes from.
+            ProgramError: the program has no such function; or any error that it raises, with the line that it comes
+                from.
         """
         run = DirectInterpreter(self.reader, (k, self.size), given or {}, **how)
         params = {n: self.stop(v) for n, v in self.params.items()} if stopped else self.params
         run.P = self.words(run, params, self.declared)
         batch = self.data if data is None else data
         before = self.reader.stamps(batch)
+        function = getattr(self.program, role, None)
+        if not callable(function):
+            raise no_function(self.program, role)
         try:
-            run.returned = getattr(self.program, role)(run.P, **batch)
+            run.returned = function(run.P, **batch)
         except PpdgmError:
             raise
         except Exception as error:
-            raise explain(self.program, error) from error
+            own = isinstance(error, TypeError) and role not in ("model", "guide")
+            wrong = wrong_fields(self.program, role, batch) if own else None
+            raise wrong or explain(self.program, error) from error
         if self.reader.stamps(batch) != before:
             raise mistakes.changed(role)
         return run

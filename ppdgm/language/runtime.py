@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
 from ppdgm.language import mistakes
 from ppdgm.language.phases import EngineLike, Hyperparameters
 from ppdgm.language.reader import Gradients
+from ppdgm.language.step import Step
 from ppdgm.language.supports import Observed, Supports
 from ppdgm.language.terms import split
 from ppdgm.language.tracer import Params, Tracer
@@ -29,6 +30,22 @@ Rest = TypeVar("Rest")
 Question = Callable[..., Any]  #: (runtime, params, noise, *native arrays, **what else) -> native arrays
 
 
+class Rehearsal(NamedTuple):
+    """What the objectives of an engine do.
+
+    Attributes:
+        scored: the sites whose draws carry no gradient.
+        names: of the objectives' numbers.
+        roles: the functions of the program that they run, except to generate data.
+        whole: what needs the whole minibatch, in words.
+    """
+
+    scored: list[str]
+    names: list[str]
+    roles: list[str]
+    whole: list[str]
+
+
 class Runtime(ABC):
     """Runs one program with one backend. A backend supplies `ask`, and where arrays live.
 
@@ -41,6 +58,7 @@ class Runtime(ABC):
     name: ClassVar[str]
     xp: ClassVar[Namespace]  #: array-API namespace
     supports: ClassVar[Supports]
+    steps: ClassVar[type[Step]]  #: what an objective and a criterion see
     tracer: Tracer
     device: Device
     facts: list[Observed] | None = None
@@ -124,7 +142,7 @@ class Runtime(ABC):
     @abstractmethod
     def rehearse(
         self, engine: EngineLike, params: Params, data: Native, b: int, plan: Hyperparameters, data_size: int
-    ) -> tuple[list[str], list[str], list[str]]:
+    ) -> Rehearsal:
         """The objective of each phase as in training, only to find its errors.
 
         Args:
@@ -134,10 +152,6 @@ class Runtime(ABC):
             b: number of rows.
             plan: hyperparameters of each phase, [S] each; the first are used.
             data_size: N.
-
-        Returns:
-            The sites whose draws carry no gradient, the names of the objectives' numbers, and what needs the whole
-            minibatch, in words.
         """
 
     @abstractmethod

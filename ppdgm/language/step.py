@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,12 +19,16 @@ from ppdgm.language.vocabulary import Array, Batch, Trace
 
 ACCEPT, GAIN = 0.8, 0.1  #: the acceptance that a step size is adapted to, and how fast its logarithm moves
 RESERVED = ("players", "state", "means", "at")  #: what an objective returns beside its numbers
+OF_HISTORY = re.compile(r"step|phase|skipped_step|(validation|live)_.*")  #: names of other columns of a history
 Density = Callable[[Sites], Array]
+ROLES = ("guide", "model")
 OWN = "engine/"  #: the prefix of names of an engine's own parameters and numbers
 
 
 class Step(ABC):
     """One training step, as an objective sees it: runs of the program on a minibatch, and arithmetic.
+
+    A criterion sees rows of validation data in the same way.
 
     Every run and every noise has draws of its own. A backend adds the operations that the array API lacks.
 
@@ -39,9 +44,12 @@ class Step(ABC):
         mixed: whether nets multiply in bfloat16.
 
     Attributes:
-        gradients: how they pass through draws; set by `trace`, and kept for the runs that follow.
+        gradients: how they pass through draws; set by `trace`, and kept for the runs that follow; None: no gradient
+            is taken.
         first: the first trace of this step.
         minibatch: the weights of its rows, and what the runs of the program said of states.
+        scores: the functions of the program that were run, except to generate data.
+        returned: what each of them returned first, if it is an array.
     """
 
     xp: ClassVar[Any]  #: array namespace
@@ -61,8 +69,11 @@ class Step(ABC):
         self.tracer, self.params, self.noise, self.batch, self.index = tracer, params, noise, batch, index
         self.weights, self.hyperparameters, self.data_size, self.mixed = weights, hyperparameters, data_size, mixed
         self.minibatch = Minibatch(weights)
-        self.k, self.gradients = 1, Gradients(scored=[], mixed=mixed, minibatch=self.minibatch)
+        self.k = 1
+        self.gradients: Gradients | None = Gradients(scored=[], mixed=mixed, minibatch=self.minibatch)
         self.first: Trace | None = None
+        self.scores: list[str] = []
+        self.returned: dict[str, Array] = {}
         self._taken: dict[str, int] = {}
 
     @staticmethod
@@ -105,7 +116,7 @@ class Step(ABC):
     @property
     def scored(self) -> list[str]:
         """The sites of the last trace whose draws carry no gradient, each once."""
-        return list(dict.fromkeys(self.gradients.scored or ()))
+        return list(dict.fromkeys((self.gradients and self.gradients.scored) or ()))
 
     @property
     def updates(self) -> Mapping[str, Array]:
@@ -145,7 +156,12 @@ class Step(ABC):
             UnsupportedByBackend: the program is a plain pair.
         """
         ask = self.tracer.ask(self.params, self._fresh("run"), self.rows(), self.index.shape[0], self.gradients)
-        return ask.run(role, self.k if k is None else k, given, data, stopped, generate=generate, choose=choose)
+        run = ask.run(role, self.k if k is None else k, given, data, stopped, generate=generate, choose=choose)
+        if not generate:
+            self.scores.append(role)
+            if role not in self.returned and hasattr(run.returned, "shape"):
+                self.returned[role] = run.returned
+        return run
 
     def trace(
         self,
@@ -170,7 +186,8 @@ class Step(ABC):
         Raises:
             ProgramError: there are scales, and the objective ignores them.
         """
-        if self.scales and not weighed:
+        self.scores += ROLES
+        if self.scales and not weighed and self.gradients is not None:
             raise scaled("this engine", next(iter(self.scales)))
         if k is not None:
             self.k = k
@@ -185,11 +202,14 @@ class Step(ABC):
 
     def model(self, given: Mapping[str, Array]) -> Sites:
         """log p of the model's sites at given latents [K, B, *event], [K, B]."""
+        self.scores += ROLES  # a plain pair's guide is run too
         return self.tracer.model(self.params, self.batch, self.index, given, self.gradients)
 
     def sleep(self) -> Sites:
         """log q of the guide's sites at latents and data drawn from the model, [1, B]; the draws carry no gradient."""
-        return self.tracer.sleep(self.params, self._fresh("sleep"), self.batch, self.index, self.gradients)
+        self.scores += ROLES
+        how = self.gradients or Gradients(scored=[])
+        return self.tracer.sleep(self.params, self._fresh("sleep"), self.batch, self.index, how)
 
     def gumbel(self, shape: tuple[int, ...]) -> Array:
         """Gumbel noise."""
@@ -256,6 +276,8 @@ def check_found(engine: str, found: Any) -> list[str]:
             f"{name}: got {listed(map(repr, names))}, expected 'objective' too, which is maximised. Return it."
         )
     for n in names:
+        if not isinstance(n, str) or OF_HISTORY.fullmatch(n):
+            raise ProgramError(f"{name}: got the name {n!r}, which the history uses otherwise. Give it another name.")
         shape = getattr(found[n], "shape", None)
         if shape is None or tuple(shape) != ():
             got = f"{type(found[n]).__name__}" if shape is None else f"an array of shape {tuple(shape)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -40,6 +40,22 @@ class TrainerSettings:
     insist: bool = False
     pieces: int = 1
     mixed: bool = False
+
+
+class Symptoms(NamedTuple):
+    """The quantities of a step, to find one that is not finite.
+
+    Attributes:
+        terms: the first trace, [K, B]; None if the objective has none.
+        returned: what the program's functions returned, by name.
+        gradients: by parameter.
+        updates: new values of states.
+    """
+
+    terms: Trace | None
+    returned: dict[str, np.ndarray]
+    gradients: dict[str, np.ndarray]
+    updates: dict[str, np.ndarray]
 
 
 class Trainer(Protocol):
@@ -81,6 +97,6 @@ class Trainer(Protocol):
         """Skip a step: the next one has its own draws."""
         ...
 
-    def diagnose(self, plan: PlanLike, data: Native) -> tuple[Trace, dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """The terms, gradients and new states of the plan's first step, which is not taken."""
+    def diagnose(self, plan: PlanLike, data: Native) -> Symptoms:
+        """The quantities of the plan's first step, which is not taken."""
         ...

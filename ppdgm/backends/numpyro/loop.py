@@ -15,11 +15,11 @@ import optax
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.tracer import JaxStep, select
 from ppdgm.errors import CheckpointError, SpecError
-from ppdgm.language.runtime import Runtime, traced
+from ppdgm.language.runtime import Runtime
 from ppdgm.language.states import next_value
 from ppdgm.language.step import at_whole
-from ppdgm.language.trainer import TrainerSettings
-from ppdgm.language.vocabulary import Array, Trace
+from ppdgm.language.trainer import Symptoms, TrainerSettings
+from ppdgm.language.vocabulary import Array
 
 
 def make_optimiser(spec: Any) -> optax.GradientTransformation:
@@ -100,7 +100,7 @@ class Trainer:
         put = lambda a: jax.device_put(a, self.runtime.device)
         history = put(np.zeros((len(plan.rate), len(self.settings.metrics)), np.float32))
         carry = (put(np.int32(0)), self.params, self.state, self.average, history)
-        if self._steps_singly(arrays["index"], data):
+        if self._steps_singly(arrays, data):
             for _ in range(plan.count):
                 carry = self._single(carry, data, arrays)
         else:
@@ -161,19 +161,19 @@ class Trainer:
     def skip(self) -> None:
         """Skip a step: nothing to do, because draws belong to the step."""
 
-    def diagnose(self, plan: Any, data: dict[str, Array]) -> tuple[Trace, dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """The terms, gradients and new states of the plan's first step, which is not taken."""
+    def diagnose(self, plan: Any, data: dict[str, Array]) -> Symptoms:
+        """The quantities of the plan's first step, which is not taken."""
         row = jax.tree.map(lambda a: a[0], self._put(plan))
         j = int(plan.phase[0])
 
-        def first_trace(params: Any) -> Any:
+        def quantities(params: Any) -> Any:
             step = self._step_of(j, params, data, row)
             self.phases[j].engine.objective(step)
-            return step.first, dict(step.updates)
+            return step.first, step.returned, dict(step.updates)
 
-        terms, updates = self.runtime.fetch(jax.jit(first_trace)(self.params))
+        terms, returned, updates = self.runtime.fetch(jax.jit(quantities)(self.params))
         _, _, grads = jax.jit(partial(self._gradient, j))(self.params, data, row)
-        return terms, _copies(grads), updates
+        return Symptoms(terms, returned, _copies(grads), updates)
 
     def _put(self, plan: Any) -> dict[str, Any]:
         put = lambda a: jax.device_put(a, self.runtime.device)
@@ -217,12 +217,13 @@ class Trainer:
             moved = {n: project(jnp, p) for n, p in moved.items()}
         return metrics, {**params, **moved, **own}, [new if i == j else s for i, s in enumerate(state)]
 
-    def _steps_singly(self, index: Array, data: dict[str, Array]) -> bool:
+    def _steps_singly(self, arrays: dict[str, Any], data: dict[str, Array]) -> bool:
         """On a CPU, XLA runs convolutions inside a loop ten times slower than outside, except ours."""
         if self._singly is None:
-            read = partial(traced, self.runtime, given={}, k=1, kl=False)
-            run = lambda: jax.make_jaxpr(read)(self.params, self.key, data, index[0]).jaxpr
-            self._singly = self.runtime.device.platform == "cpu" and _convolves(run())
+            row = jax.tree.map(lambda a: a[0], arrays)
+            read = lambda j: jax.make_jaxpr(lambda p: self._found(j, p, data, row)["objective"])(self.params).jaxpr
+            on_cpu = self.runtime.device.platform == "cpu"
+            self._singly = on_cpu and any(_convolves(read(j)) for j in range(len(self.phases)))
         return self._singly
 
     def _step_of(self, j: int, params: Any, data: Any, row: Any) -> JaxStep:

@@ -23,9 +23,9 @@ from ppdgm.backends.numpyro.pair import PairTracer
 from ppdgm.backends.numpyro.support import SUPPORTS
 from ppdgm.backends.numpyro.tracer import JaxStep, JaxTracer, select
 from ppdgm.errors import PpdgmError, UnsupportedByBackend
-from ppdgm.language.runtime import Arrays, Native, Question, traced
+from ppdgm.language.runtime import Arrays, Native, Question, Rehearsal, traced
 from ppdgm.language.runtime import Runtime as AnyRuntime
-from ppdgm.language.step import check_found
+from ppdgm.language.step import Step, check_found
 from ppdgm.language.supports import Observed, Supports
 from ppdgm.language.tracer import Params
 from ppdgm.language.unseen import Unseen
@@ -71,6 +71,7 @@ class Runtime(AnyRuntime):
     name: ClassVar[str] = "numpyro"
     xp: ClassVar[Any] = jnp
     supports: ClassVar[Supports] = SUPPORTS
+    steps: ClassVar[type[Step]] = JaxStep
 
     def __init__(self, program: Any, device: str = "auto"):
         self.device = find_device(device)
@@ -183,25 +184,25 @@ class Runtime(AnyRuntime):
             return self.noise(params, self.fields(fields), np.arange(size))
         return noise_of_draws(self.tracer, params, self.fields(fields), size)
 
-    def rehearse(
-        self, engine: Any, params: Any, data: Any, b: int, plan: Any, data_size: int
-    ) -> tuple[list[str], list[str], list[str]]:
+    def rehearse(self, engine: Any, params: Any, data: Any, b: int, plan: Any, data_size: int) -> Rehearsal:
         """The objective of each phase as in training, only to find its errors; nothing is computed."""
         index = self.index(np.arange(b) % len(next(iter(data.values()))))
         scored: list[str] = []
         names: list[str] = []
         whole: list[str] = []
+        roles: list[str] = []
 
         def run(params: Any, j: int, engine: Any) -> None:
             batch, now = select(self.tracer, data, index), jax.tree.map(lambda v: jnp.asarray(v[0]), plan[j])
             step = JaxStep(self.tracer, params, jax.random.key(0), batch, index, jnp.ones(b), now, data_size)
             names.extend(check_found(type(engine).__name__, engine.objective(step)))
             scored.extend(step.scored)
+            roles.extend(step.scores)
             whole.extend(step.minibatch.whole)
 
         for j, phase in enumerate(engine.phases()):
             jax.eval_shape(partial(run, j=j, engine=phase.engine), params)
-        return scored, list(dict.fromkeys(names)), whole
+        return Rehearsal(scored, list(dict.fromkeys(names)), list(dict.fromkeys(roles)), whole)
 
     def why_not_compiled(self, engine: Any, optimiser: Any) -> str:
         """Why torch.compile can't take the steps of a run, in words."""

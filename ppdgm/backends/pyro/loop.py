@@ -18,8 +18,8 @@ from ppdgm.backends.pyro.vocabulary import flushed, unvalidated
 from ppdgm.errors import CheckpointError, TrainingError
 from ppdgm.language.states import next_value
 from ppdgm.language.step import at_whole
-from ppdgm.language.trainer import TrainerSettings
-from ppdgm.language.vocabulary import Array, Trace
+from ppdgm.language.trainer import Symptoms, TrainerSettings
+from ppdgm.language.vocabulary import Array
 
 Row = tuple[dict[str, Array], dict[str, Array]]  #: hyperparameters, and scheduled parameters, of a step
 
@@ -188,8 +188,8 @@ class Trainer:
         with self._drawing():
             torch.rand(1, device=self.runtime.device)
 
-    def diagnose(self, plan: Any, data: dict[str, Array]) -> tuple[Trace, dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """The terms, gradients and new states of the plan's first step, which is not taken.
+    def diagnose(self, plan: Any, data: dict[str, Array]) -> Symptoms:
+        """The quantities of the plan's first step, which is not taken.
 
         A compiled step has other draws, so this one may not show the problem.
         """
@@ -200,12 +200,12 @@ class Trainer:
             rng = torch.get_rng_state()
             step = self._step_of(self.params, data, index[0], weight[0], row)
             self.phases[j].engine.objective(step)
-            found = step.first
+            found = step.first, step.returned
             torch.set_rng_state(rng)  # the same draws again
             grads = gradients(partial(self._losses_of, j), self.params, self.groups[j], data, index[0], weight[0], row)
         self.restore(state)
-        terms: Trace = self.runtime.fetch(found)
-        return terms, _copies(grads[0]), _copies(step.updates)
+        terms, returned = self.runtime.fetch(found)
+        return Symptoms(terms, returned, _copies(grads[0]), _copies(step.updates))
 
     def _put(self, plan: Any) -> tuple[Array, Array, Callable[[int, int], Row]]:
         device = self.runtime.device

@@ -23,9 +23,9 @@ from ppdgm.backends.pyro.tracer import TorchStep, TorchTracer, select
 from ppdgm.backends.pyro.vocabulary import unvalidated
 from ppdgm.errors import PpdgmError
 from ppdgm.language import mistakes
-from ppdgm.language.runtime import Arrays, Native, Question
+from ppdgm.language.runtime import Arrays, Native, Question, Rehearsal
 from ppdgm.language.runtime import Runtime as AnyRuntime
-from ppdgm.language.step import OWN, check_found
+from ppdgm.language.step import OWN, Step, check_found
 from ppdgm.language.supports import Observed, Supports
 from ppdgm.language.tracer import Params
 from ppdgm.language.vocabulary import Array, Trace
@@ -69,6 +69,7 @@ class Runtime(AnyRuntime):
     name: ClassVar[str] = "pyro"
     xp: ClassVar[Any] = xp
     supports: ClassVar[Supports] = SUPPORTS
+    steps: ClassVar[type[Step]] = TorchStep
 
     def __init__(self, program: Any, device: str = "auto"):
         self._quiet = False  # whether it is known to draw nothing outside its sites
@@ -201,15 +202,14 @@ class Runtime(AnyRuntime):
             except (PpdgmError, NotImplementedError):  # only draws of a latent can be scored
                 return REMEDY
 
-    def rehearse(
-        self, engine: Any, params: Any, data: Any, b: int, plan: Any, data_size: int
-    ) -> tuple[list[str], list[str], list[str]]:
+    def rehearse(self, engine: Any, params: Any, data: Any, b: int, plan: Any, data_size: int) -> Rehearsal:
         """The objective of each phase as in training, only to find its errors."""
         rows, ones = self.index(np.arange(b) % len(next(iter(data.values())))), torch.ones(b, device=self.device)
         own = {n: v for n, v in params.items() if n.startswith(OWN)}
         scored: list[str] = []
         names: list[str] = []
         whole: list[str] = []
+        roles: list[str] = []
         with self._evaluating({n: v for n, v in params.items() if n not in own}, 0) as params:
             batch = select(self.tracer, data, rows)
             for j, phase in enumerate(engine.phases()):
@@ -217,8 +217,9 @@ class Runtime(AnyRuntime):
                 step = TorchStep(self.tracer, {**params, **own}, None, batch, rows, ones, now, data_size)
                 names += check_found(type(phase.engine).__name__, phase.engine.objective(step))
                 scored += step.scored
+                roles += step.scores
                 whole += step.minibatch.whole
-        return scored, list(dict.fromkeys(names)), whole
+        return Rehearsal(scored, list(dict.fromkeys(names)), list(dict.fromkeys(roles)), whole)
 
     def why_not_compiled(self, engine: Any, optimiser: Any) -> str:
         """Why torch.compile can't compile the steps of a run, in words; "" if it can."""

@@ -149,8 +149,8 @@ def _trace(axes: Axes, name: str, history: Mapping[str, np.ndarray]) -> int:
     mean = np.nanmean(parts[there], axis=1)
     axes.plot(at, mean, color=BLUE, label="training", marker="." if len(at) < 30 else None)
     shown = [mean[len(mean) // 20 :]]
-    if name == "elbo" and len(finite(history.get("validation_elbo", ()))):
-        held = np.asarray(history["validation_elbo"], dtype=np.float64)
+    if len(finite(history.get(f"validation_{name}", ()))):
+        held = np.asarray(history[f"validation_{name}"], dtype=np.float64)
         marks: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(held) <= 40 else {}
         axes.plot(history["validation_step"], held, color=ORANGE, label="validation", **marks)
         axes.legend(loc="lower right")

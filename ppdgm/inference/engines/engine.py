@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ppdgm.errors import TrainingError, nearest
+from ppdgm.inference.engines.criteria import ELBO, Criterion
 from ppdgm.inference.engines.optimisers import Optimiser
 from ppdgm.language.step import Step
 from ppdgm.language.vocabulary import Array
@@ -178,9 +179,16 @@ class Engine(Spec):
         """
         return {}
 
+    def criterion(self) -> Criterion | None:
+        """What validation watches: early stopping, keep-best and the history follow it. None: validation is refused."""
+        return ELBO
+
 
 class Composite(Engine):
-    """An engine that is made of other engines' phases, and has no objective itself."""
+    """An engine that is made of other engines' phases, and has no objective itself.
+
+    Its criterion is that of its last phase's engine.
+    """
 
     def objective(self, step: Step) -> Any:
         raise TypeError(f"{type(self).__name__} has no objective: its phases have.")
@@ -188,6 +196,10 @@ class Composite(Engine):
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:
         """The phases that the engine consists of."""
+
+    def criterion(self) -> Criterion | None:
+        phases = self.phases()
+        return phases[-1].engine.criterion() if phases else ELBO
 
 
 def states_of(engine: Engine, width: int, scored: Iterable[str]) -> dict[str, State]:
@@ -223,6 +235,12 @@ def last_reached(engine: Engine) -> int:
     """The step at which the last warm-up of its phases' hyperparameters ends."""
     found = ((p.first, s.reached()) for p in engine.phases() for s in schedules_of(p.engine).values())
     return max((first + reached for first, reached in found if reached), default=0)
+
+
+def first_watched(engine: Engine) -> int:
+    """The step from which the run's criterion is that of the engine in turn: stages before may have another one."""
+    name = lambda e: getattr(e.criterion(), "name", None)
+    return max((p.last for p in engine.phases() if p.last and name(p.engine) != name(engine)), default=0)
 
 
 def check_length(engine: Engine, steps: int, others: Mapping[str, Schedule]) -> None:

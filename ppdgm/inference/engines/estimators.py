@@ -38,7 +38,7 @@ def check_estimator(step: Step, trace: Trace, estimator: str) -> None:
             "estimator='enumerate' is for discrete latents in the guide, but this program has none. Use 'reparam', "
             "or leave estimator out."
         )
-    if estimator == "relaxed" and not step.gradients.loose:
+    if estimator == "relaxed" and not (step.gradients and step.gradients.loose):
         raise ProgramError(
             "estimator='relaxed' is for discrete latents that are relaxed in training (GumbelSoftmax, "
             "RelaxedBernoulli), but this program has none. Use 'reparam', or leave estimator out."

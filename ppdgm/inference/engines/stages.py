@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import BeforeValidator, model_validator
 
+from ppdgm.inference.engines.criteria import Criterion
 from ppdgm.inference.engines.engine import Composite, Engine, Phase
 from ppdgm.inference.engines.optimisers import Optimiser
 from ppdgm.specs import NonNegativeFloat, PositiveInt, Spec
@@ -35,7 +36,8 @@ class Stage(Spec):
 class Stages(Composite):
     """Engines one after another, on the same parameters: say SVI with a warm-up, then IWAE with a frozen encoder.
 
-    Each stage begins with a new optimiser, and counts its schedules from its own first step.
+    Each stage begins with a new optimiser, and counts its schedules from its own first step. Validation watches the
+    last stage's criterion in all stages; early stopping counts from the first stage with that criterion.
 
     Args:
         stages: the stages; all but the last have a number of steps.
@@ -81,6 +83,9 @@ class Stages(Composite):
             found = np.where(steps >= start, number + stage.engine.phase_of(np.maximum(steps - start, 0)), found)
             number += len(stage.engine.phases())
         return found.astype(np.int32)
+
+    def criterion(self) -> Criterion | None:
+        return self.stages[-1].engine.criterion()
 
 
 def as_engine(value: Any) -> Any:

@@ -17,9 +17,10 @@ from ppdgm.inference.engines import bounds
 from ppdgm.inference.evaluation.evaluator import Evaluator, quiet
 from ppdgm.language import mistakes
 from ppdgm.language.native import Device
+from ppdgm.language.roles import functions_of
 from ppdgm.language.vocabulary import Array, Namespace, Trace
 from ppdgm.models.likelihoods import refuse
-from ppdgm.program import AnyProgram, Program
+from ppdgm.program import AnyProgram, Program, has_model
 
 if TYPE_CHECKING:
     from ppdgm.data.aliases import Data
@@ -247,8 +248,9 @@ def leave_labels(program: AnyProgram, data: Data) -> Data:
     """Data without the field `label`, if a program has no use for it: many data sets include labels."""
     if not (isinstance(program, Program) and isinstance(data, Mapping) and "label" in data and len(data) > 1):
         return data
-    asked = inspect.signature(program.model).parameters
-    used = "label" in asked or any(p.kind is p.VAR_KEYWORD for p in asked.values())
+    functions = [program.model] if has_model(program) else functions_of(program).values()
+    asked = [p for f in functions for p in inspect.signature(f).parameters.values()]
+    used = any(p.name == "label" or p.kind is p.VAR_KEYWORD for p in asked)
     return data if used else {n: v for n, v in data.items() if n != "label"}
 
 
@@ -269,7 +271,7 @@ def check_fields(program: AnyProgram, fields: dict[str, np.ndarray], binarise: s
     Raises:
         DataError: with the field, what was got and what was expected.
     """
-    if isinstance(program, Program):
+    if isinstance(program, Program) and has_model(program):
         _check_names(program, list(fields))
     expected = getattr(program, "event_shape", None)
     if expected is not None and "x" in fields and fields["x"].shape[1:] != tuple(expected):

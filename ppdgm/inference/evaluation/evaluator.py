@@ -20,7 +20,7 @@ from ppdgm.language.vocabulary import Array, Namespace, Trace
 from ppdgm.program import AnyProgram, PlainPair, Program
 
 if TYPE_CHECKING:
-    from ppdgm.language.runtime import Runtime
+    from ppdgm.language.runtime import Question, Runtime
     from ppdgm.language.tracer import Params
 
 Sites = dict[str, np.ndarray]
@@ -150,6 +150,19 @@ class Evaluator:
             with quiet():
                 parts.append(reduce(terms[:k, :count].astype(np.float64)))
         return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
+
+    def each_row(self, question: Question, **how: object) -> np.ndarray:
+        """The answer to `question(runtime, params, noise, data, index, **how)`, a number of each row, [N] in float64.
+
+        Chunks have at most 512 rows, each with noise of its own, which is the same at each call.
+        """
+        parts = []
+        for i, data, index, count in self.chunks(ROWS):
+            with memory_told():
+                at = data, self.runtime.index(index)
+                found = self.runtime.ask(question, self.params, (self.seed, i), *at, **how)
+            parts.append(np.asarray(found, np.float64)[:count])
+        return np.concatenate(parts)
 
     def over(self, function: Callable[[Native, np.ndarray, int], Sites], rows: int | None = None) -> Sites:
         """Join the results of `function(data, index, chunk)`, [·, B, …] each, along the rows.

@@ -25,6 +25,7 @@ from ppdgm.data import (
 from ppdgm.errors import (
     CheckpointError,
     DataError,
+    ProgramError,
     SpecError,
     UnsupportedByBackend,
     nearest,
@@ -39,6 +40,7 @@ from ppdgm.inference.evaluation.estimates import Estimate, check_fields, dtype_o
 from ppdgm.inference.evaluation.evaluator import Evaluator, check_latents_drawn
 from ppdgm.inference.evaluation.means import means_of_rows
 from ppdgm.inference.evaluation.pair_draws import PairDraws
+from ppdgm.inference.evaluation.watched import watched
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.inputs.own_rows import check_own_rows, fingerprint
 from ppdgm.inference.inputs.stray_noise import check_quiet, check_quiet_model
@@ -51,7 +53,7 @@ from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.inference.runs.settings import Training
 from ppdgm.language.pair_mistakes import NO_ROWS
 from ppdgm.language.unseen import blanks, is_given, shapes_known
-from ppdgm.program import AnyProgram, PlainPair, Program, check_program
+from ppdgm.program import AnyProgram, PlainPair, Program, check_program, has_model, no_model
 from ppdgm.registry import INSTALL
 from ppdgm.registry import backend as load_backend
 from ppdgm.specs import Kind, Spec, Table
@@ -71,11 +73,12 @@ class Fit(Diagnosable):
         params: parameters and buffers by dotted name, NumPy arrays.
         backend, device: where evaluations run.
         engine: the engine that trained it, or None.
-        history: arrays: "step", the engine's metrics per step in nats per row, "validation_step", "validation_elbo".
+        history: arrays: "step", the engine's metrics per step in nats per row, "validation_step", "validation_elbo" (or
+            another criterion of the engine's, such as "validation_loss").
         info: facts of the run: "steps" taken, "skipped" ones, "compile", "data_size", "fields", "shapes" of their rows.
-        stopped: why training ended: "done", "early stopping", "interrupted", "callback", "not finite",
-            "diverged" (the ELBO ended far below where it began), "failed"; "running" for a checkpoint of a run that
-            didn't end.
+        stopped: why training ended: "done", "early stopping", "interrupted", "callback", "not finite", "diverged" (the
+            ELBO, or the only objective, ended far below where it began), "failed"; "running" for a checkpoint of a run
+            that didn't end.
         training: the run's settings.
         data: where its data came from, if that is known.
         codings: how its data were prepared, by field: the `Transform` of x, the `Classes` of labels. Methods take and
@@ -135,6 +138,20 @@ class Fit(Diagnosable):
         """
         evaluator = self._evaluator(data, seed, memory)
         return self._told(evaluator, estimates.log_likelihood_of_rows(evaluator, k))
+
+    def criterion(self, data: Data, seed: int = 0, memory: int | str = "auto") -> np.ndarray:
+        """The number of each row that validation watches, [N]: for most engines, an ELBO from one particle.
+
+        Arguments as for `elbo`.
+
+        Raises:
+            ProgramError: the engine watches nothing, or there is none.
+        """
+        found = None if self.engine is None else self.engine.criterion()
+        if found is None:
+            kind = "This fit has no engine" if self.engine is None else f"{type(self.engine).__name__} has no criterion"
+            raise ProgramError(f"{kind}, so validation watches nothing. Use elbo(data).")
+        return watched(self._evaluator(data, seed, memory, model=found.of is None), found)
 
     def log_weights(self, data: Data, k: int = 1, seed: int = 0, memory: int | str = "auto") -> np.ndarray:
         """log p(x, z_k) − log q(z_k|x), [K, N]. Arguments as for `elbo`."""
@@ -204,6 +221,8 @@ class Fit(Diagnosable):
         check_units(units)
         require("n", n, int, 1, "a whole number of rows, at least 1")
         require("seed", seed, int, 0, "a whole number, at least 0")
+        if not has_model(self.program):
+            raise no_model(self.program)
         fields = self.info.get("fields", ["x"])
         if not isinstance(given, Mapping | None):
             raise DataError(
@@ -221,6 +240,11 @@ class Fit(Diagnosable):
         if not rows:
             check_quiet_model(self._runtime, self._native, blank, 2)
             observed = self._runtime.prior(self._native, blank, n, seed, mean)[1]
+            if not observed:
+                raise ProgramError(
+                    f"The model of {type(self.program).__name__} has no observed site, so it draws no data. Give one "
+                    "of its sites obs=…."
+                )
             return single(leave(self.codings, {name: v[0] for name, v in observed.items()}, fields, units))
         check_texts(rows, fields, self.codings)
         known = as_fields(enter(self.codings, rows), dtype_of(self.params))
@@ -282,18 +306,24 @@ class Fit(Diagnosable):
     def _native(self) -> Native:
         return self._runtime.put(self.params)
 
-    def _evaluator(self, data: Data, seed: int = 0, memory: int | str = "auto") -> Evaluator:
+    def _evaluator(self, data: Data, seed: int = 0, memory: int | str = "auto", model: bool = True) -> Evaluator:
+        """The program at data, checked and on the device; with `model`, also for what its model says about them."""
+        if model and not has_model(self.program):
+            raise no_model(self.program)
         entered = enter(self.codings, leave_labels(self.program, data))
         fields = as_fields(entered, dtype_of(self.params), "judge", isinstance(self.program, PlainPair))
         check_fields(self.program, fields)
         feed = Feed(self._runtime, fields)
         self._runtime.prepare(feed.sample)
+        memory = parse_memory(memory, self._runtime.device)
+        if not model:
+            return Evaluator(self._runtime, self._native, feed, memory, seed)
         check_support(self.program, self._runtime, self.params, feed, False)
         check_quiet(self._runtime, self._native, feed)
         if size := self.info.get("data_size"):
             known = lambda: self.info.get("fingerprint") in (None, fingerprint(fields))
             check_own_rows(self._runtime, self.params, feed, size, known)
-        return Evaluator(self._runtime, self._native, feed, parse_memory(memory, self._runtime.device), seed)
+        return Evaluator(self._runtime, self._native, feed, memory, seed)
 
     def _outward(self, data: Data) -> Outward:
         """A function that converts observed sites to the units of the data."""

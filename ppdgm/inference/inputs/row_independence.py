@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -89,6 +89,40 @@ def mixing_penalty(runtime: Runtime, first: Mapping[str, np.ndarray], feed: Feed
             if np.isfinite(size) and abs(_at(a, at) - _at(b, at)) > ALIKE * size:
                 return name
     return None
+
+
+def mixing_function(runtime: Any, params: Any, feed: Feed, roles: Iterable[str]) -> str | None:
+    """The first of a program's functions whose number of a row changes when the other rows change; None if none does.
+
+    Args:
+        runtime: of the program.
+        params: from `runtime.put`.
+        feed: of the data.
+        roles: the functions. Those that need other arguments than the data, or return no number of each row, are left
+            out.
+    """
+    look, at = _ChangedRows(runtime, params, feed), 0
+    index = runtime.index(np.arange(look.shape[1]))
+    for role in roles:
+        try:
+            own, other = (
+                runtime.ask(_returned, params, (0,), runtime.put(take(feed.fields, rows)), index, role=role)[..., at]
+                for rows in (look.rows, look.changed({}, (0, at))[0])
+            )
+        except PpdgmError:
+            continue
+        size = max(np.abs(own).max(initial=0.0), np.abs(other).max(initial=0.0))
+        if np.isfinite(size) and np.abs(own - other).max(initial=0.0) > ALIKE * size:
+            return role
+    return None
+
+
+def _returned(runtime: Any, params: Any, noise: Any, data: Any, index: Any, role: str) -> Any:
+    """What a function of the program returns, if it is a number of each row, [..., B]; else zeros."""
+    size, xp = index.shape[0], runtime.xp
+    found = runtime.tracer.ask(params, noise, runtime.select(data, index), size).run(role).returned
+    of_rows = hasattr(found, "shape") and tuple(found.shape)[-1:] == (size,)
+    return found if of_rows else xp.zeros_like(index, dtype=xp.float32)
 
 
 class _ChangedRows:

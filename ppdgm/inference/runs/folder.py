@@ -173,9 +173,10 @@ def check_history(history: Mapping[str, np.ndarray], where: str) -> None:
         CheckpointError: with the first array that is wrong.
     """
     size = {n: len(v) if np.ndim(v) == 1 and np.asarray(v).dtype.kind in "biuf" else -1 for n, v in history.items()}
+    validated = [n for n in size if n.startswith("validation_") and n != "validation_step"] or ["validation_elbo"]
     for name, length in size.items():
         live = name.startswith("live_") and "live_step"
-        like = {"validation_elbo": "validation_step", "validation_step": "validation_elbo"}.get(name, live)
+        like = "validation_step" if name in validated else validated[0] if name == "validation_step" else live
         if length < 0 or (like and length != size.get(like)):
             beside = f", the same number as in {like!r}" if like else ""
             raise CheckpointError(f"{where}: history {name!r}: got {shown(history[name])}, expected numbers{beside}.")
@@ -188,12 +189,14 @@ def as_csv(history: Mapping[str, np.ndarray]) -> str:
     """
     size = len(history["step"])
     width = max(1, -(-size // CSV_ROWS))
-    apart = ("step", "skipped_step", "validation_step", "validation_elbo")
+    apart = ("step", "skipped_step")
     first = {n: i for i, n in enumerate(("objective", "elbo", "kl"))}
     columns = sorted(history, key=lambda n: (first.get(n, len(first)), n))
-    names = [n for n in columns if len(history[n]) == size and n not in apart and not n.startswith("live_")]
-    validated = zip(history.get("validation_step", ()), history.get("validation_elbo", ()), strict=True)
-    seen = {"validation_elbo": dict(validated)}
+    names = [
+        n for n in columns if len(history[n]) == size and n not in apart and not n.startswith(("live_", "validation_"))
+    ]
+    held = [n for n in columns if n.startswith("validation_") and n != "validation_step"]
+    seen = {n: dict(zip(history["validation_step"], history[n], strict=True)) for n in held}
     live = [n for n in columns if n.startswith("live_") and n != "live_step"]
     seen |= {n: dict(zip(history["live_step"], history[n], strict=True)) for n in live}
     looks = {n: at for n, at in seen.items() if at}

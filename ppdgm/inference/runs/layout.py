@@ -112,7 +112,7 @@ def checkpoints_in(path: Path) -> list[Path]:
 
 
 def read_status(path: Path) -> Table:
-    """The state of the run in a folder: "state", "step", "steps", "elbo", …; {} if there is no status.
+    """The state of the run in a folder: "state", "step", "steps", "elbo", "validation", …; {} if there is no status.
 
     If its process ended without writing a last status, the run is "killed".
     """

@@ -54,12 +54,15 @@ class ValidationPage(_Record):
     values: list[Number]
     best: Number
     waited: Count
+    name: str = "elbo"  # pages of runs that watch the ELBO may have neither
+    smaller: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len(self.steps) != len(self.values) or not _ascend(self.steps) or self.waited > len(self.steps):
             raise ValueError("a value for each step of a validation, in order")
-        if self.best != max((v for v in self.values if not math.isnan(v)), default=-math.inf):
+        best, worst = (min, math.inf) if self.smaller else (max, -math.inf)
+        if self.best != best((v for v in self.values if not math.isnan(v)), default=worst):
             raise ValueError("the best of its values")
         return self
 

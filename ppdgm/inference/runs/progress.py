@@ -37,12 +37,13 @@ class Progress:
         seconds: since the start.
         rate: steps per second, without the first stretch, which compiles.
         metrics: means over the last stretch, in nats per row; "elbo" has β = 1.
-        validation_elbo: the latest, if any.
+        validation: the latest value of the engine's criterion, if any.
         skipped: steps that were left out, because they were not finite.
         epochs: planned, if that is known.
         live: the latest of what `fit(diagnose_epochs=…)` measures: "live_kl_SITE", "live_active_SITE" and
             "live_information".
         unused: the number of steps for which the KL of latents has stayed near 0, once it reaches 300; else 0.
+        criterion: the name of what validation watches.
     """
 
     step: int
@@ -51,21 +52,32 @@ class Progress:
     seconds: float
     rate: float
     metrics: dict[str, float] = field(default_factory=dict)
-    validation_elbo: float | None = None
+    validation: float | None = None
     skipped: int = 0
     epochs: float | None = None
     live: dict[str, float] = field(default_factory=dict)
     unused: int = 0
+    criterion: str = "ELBO"
+
+    @property
+    def validation_elbo(self) -> float | None:
+        """The latest validation ELBO, if the criterion is the ELBO."""
+        return self.validation if self.criterion == "ELBO" else None
 
     @property
     def bound(self) -> str:
-        """The current bound and KL, the validation ELBO, and how many steps were skipped, in words."""
+        """The current bound and KL, the validation, and how many steps were skipped, in words.
+
+        If there is no ELBO, the objective is shown. A criterion other than the ELBO is named.
+        """
         named = {"elbo": "ELBO", "kl": "KL"}
-        found = [f"{named[n]} {self.metrics[n]:.2f}" for n in named if n in self.metrics]
-        if not found and "objective" in self.metrics:
-            found = [f"objective {self.metrics['objective']:.2f}"]
-        if self.validation_elbo is not None:
-            found.append(f"validation {self.validation_elbo:.2f}")
+        seen = {n: v for n, v in self.metrics.items() if not math.isnan(v)} or self.metrics  # others: of other phases
+        found = [f"{named[n]} {seen[n]:.2f}" for n in named if n in seen]
+        if not found and "objective" in seen:
+            found = [f"objective {digits(seen['objective'])}"]
+        if self.validation is not None:
+            name = "" if self.criterion == "ELBO" else f"{self.criterion} "
+            found.append(f"validation {name}{digits(self.validation)}")
         active = [f"{int(v)}" for n, v in self.live.items() if n.startswith("live_active_")]
         found += [f"active {'+'.join(active)}"] if active else []
         found += [f"information {self.live['live_information']:.2f}"] if "live_information" in self.live else []
@@ -89,6 +101,11 @@ class Progress:
         rate = f"{self.rate:,.0f}/s" if self.rate >= 10 else f"{self.rate:.2g}/s"
         left = max(self.steps - self.step, 0) / self.rate
         return f"{rate}  {clock(left)} left" if left else f"{rate}  took {clock(self.seconds)}"
+
+
+def digits(value: float) -> str:
+    """A number with two decimals, or, if it is small, with three digits."""
+    return f"{value:.2f}" if not 0 < abs(value) < 1 else f"{value:.3g}"
 
 
 def clock(seconds: float) -> str:

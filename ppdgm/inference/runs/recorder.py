@@ -14,10 +14,12 @@ from ppdgm.inference.runs.folder import Folder, versions
 from ppdgm.inference.runs.layout import PICTURES
 from ppdgm.inference.runs.progress import Progress, RunLog
 from ppdgm.inference.runs.recipe import Recipe
+from ppdgm.program import has_model
 
 if TYPE_CHECKING:
     from ppdgm.data.aliases import Codings
     from ppdgm.data.transform import Transform
+    from ppdgm.inference.engines.criteria import Criterion
     from ppdgm.inference.engines.engine import PhaseController
     from ppdgm.language.trainer import Trainer
     from ppdgm.specs import Table
@@ -28,6 +30,8 @@ STATUS_SECONDS = 2.0
 class ValidationLike(Protocol):
     """What is saved of the validation."""
 
+    @property
+    def criterion(self) -> Criterion: ...
     @property
     def values(self) -> Sequence[float]: ...
     @property
@@ -152,14 +156,15 @@ class Recorder:
             self.save(run)
         self.folder.write_weights({**values, **self._common(run)}, self.page(run))
         self.status(run, run.stopped)
-        best = f"; best validation ELBO {run.validation.best:.3f}" if run.validation and run.validation.values else ""
+        watched = run.validation if run.validation and run.validation.values else None
+        best = f"; best validation {watched.criterion.words} {watched.best:.6g}" if watched else ""
         if run.monitor and run.monitor.steps:
             share = run.monitor.seconds / max(run.seconds, 1e-9)
             self.note(f"measured the latents {len(run.monitor.steps)} times, in {share:.1%} of the time")
         self.note(f"ended at step {run.step} of {run.total}: {run.stopped}{best}")
 
     def draw(self, fit: FitLike) -> None:
-        """Draw the bound and samples; if a picture fails, the run is not lost."""
+        """Draw the history, and samples if there is a model; if a picture fails, the run is not lost."""
         if not self.folder:
             return
         from ppdgm import plots
@@ -168,6 +173,8 @@ class Recorder:
         try:
             path.mkdir(exist_ok=True)
             plots.history_picture(path / "history.png", fit.history)
+            if not has_model(self.recipe.program):
+                return
             means = _one_site(fit.sample(64, mean=True, units="prepared"))
             if plots.is_image(means.shape[1:]):
                 title = "Means of p(x|z), for 64 draws of z from the prior"
@@ -182,17 +189,20 @@ class Recorder:
         """Write the state of the run."""
         if not self.folder:
             return
-        elbo = run.parts[-1]["elbo"] if run.parts and "elbo" in run.parts[-1] else np.empty(0)
-        recent = elbo[-100:][np.isfinite(elbo[-100:])]
+        latest = lambda name: _number(now.metrics.get(name) if now else _recent(run.parts, name))
+        watched = run.validation if run.validation and run.validation.values else None
         validation = None
-        if run.validation and run.validation.values:  # of the parameters that the run returns
-            validation = run.validation.best if self.recipe.training.keep_best else run.validation.values[-1]
+        if watched:  # of the parameters that the run returns
+            validation = _number(watched.best if self.recipe.training.keep_best else watched.values[-1])
         self.folder.write_status(
             state=state,
             step=run.step,
             steps=run.total,
-            elbo=_number(now.metrics.get("elbo") if now else recent.mean() if len(recent) else None),
-            validation_elbo=_number(validation),
+            elbo=latest("elbo"),
+            objective=latest("objective"),
+            criterion=watched.criterion.name if watched else None,
+            validation=validation,
+            validation_elbo=validation if watched and watched.criterion.of is None else None,
             skipped=len(run.skipped),
         )
         self._status_at = time.monotonic()
@@ -219,6 +229,13 @@ class Recorder:
 
     def _common(self, run: RunLike) -> dict[str, np.ndarray]:
         return grouped("history", run.history()) | coding_arrays(self.codings)
+
+
+def _recent(parts: Sequence[Mapping[str, np.ndarray]], name: str) -> float | None:
+    """The mean of the last steps."""
+    last = parts[-1][name][-100:] if parts and name in parts[-1] else np.empty(0)
+    last = last[np.isfinite(last)]
+    return float(last.mean()) if len(last) else None
 
 
 def _number(value: float | None) -> float | None:

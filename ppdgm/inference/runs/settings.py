@@ -28,8 +28,9 @@ class Training(Spec):
         weight_average: d of the exponential moving average θ̄ ← d θ̄ + (1 − d) θ over steps. The average is then judged
             and returned.
         binarise: "dynamic" draws x ~ Bernoulli(x) again for each minibatch.
-        early_stopping: stop after this many validations without a better ELBO, once warm-ups are over.
-        keep_best: return the parameters with the best validation ELBO, rather than the last ones.
+        early_stopping: stop after this many validations without a better value of what the engine watches (for most,
+            the ELBO), once warm-ups are over.
+        keep_best: return the parameters with the best validation, rather than the last ones.
         max_skipped: a step that is not finite is skipped; after this many in a row training stops.
         diagnose_epochs: number of epochs between two measurements of the KL and the active units of each site and the
             mutual information of 500 rows; they go to the history.

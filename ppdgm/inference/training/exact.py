@@ -10,6 +10,7 @@ import numpy as np
 from ppdgm.data import take
 from ppdgm.errors import ProgramError
 from ppdgm.inference.inputs.feed import Feed
+from ppdgm.language.trainer import Symptoms
 
 EXACT_METRICS = ("objective", "elbo", "kl")
 ROWS = 4096  #: rows whose statistics are computed at a time
@@ -75,11 +76,12 @@ class ExactTrainer:
     def skip(self) -> None:
         """Skip a step: nothing to do, because there are no draws."""
 
-    def diagnose(self, plan: Any, data: Any) -> Any:
+    def diagnose(self, plan: Any, data: Any) -> Symptoms:
         """The terms of the plan's first rows; there is no gradient."""
         few = self.feed.some(3)
         index = np.arange(min(3, self.feed.size))
-        return self.runtime.trace(self.runtime.put(self.values()), few, index, 1, 0, None, False), {}, {}
+        terms = self.runtime.trace(self.runtime.put(self.values()), few, index, 1, 0, None, False)
+        return Symptoms(terms, {}, {}, {})
 
 
 def check_steps(program: Any, labels: Mapping[str, str], states: Collection[str]) -> None:

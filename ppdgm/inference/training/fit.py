@@ -68,7 +68,8 @@ def fit(
         program: a Program, or a plain pair from `Program.from_pyro` or `Program.from_numpyro`.
         data: array [N, *event_shape], or a mapping of named arrays with N rows each; memory-mapped ones are streamed.
             Or a `Dataset`, which has its own validation data, and is named in the run's recipe.
-        validation: the same, for validation data; its ELBO is computed after each epoch.
+        validation: the same, for validation data; after each epoch, the number that the engine watches is computed:
+            its ELBO, or for `Minimise` its loss. Refused for an engine without a criterion.
         engine: how to train, `SVI()` by default; or a list of engines and `Stage`s, one after another.
         backend: "numpyro" (default) or "pyro"; a plain pair has its own.
         epochs, steps: how long; give one of them.
@@ -80,9 +81,9 @@ def fit(
         accumulate: split each minibatch into this number of pieces, to save memory; the step is of all of them.
         weight_average: d in (0, 1): judge and return the moving average θ̄ ← d θ̄ + (1 − d) θ of the parameters.
         binarise: "dynamic" draws x ~ Bernoulli(x) again for each minibatch; x are probabilities.
-        early_stopping: stop after this many validations without a better ELBO, once warm-ups are over.
-        keep_best: return the parameters with the best validation ELBO, rather than the last ones; without validation
-            data, the last ones.
+        early_stopping: stop after this many validations without a better value, once warm-ups are over.
+        keep_best: return the parameters with the best validation, rather than the last ones; without validation data,
+            the last ones.
         max_skipped: a step that is not finite is reported and skipped; after this many in a row, training stops.
         diagnose_epochs: number of epochs between two measurements of the KL and the active units of each site and the
             mutual information of 500 rows; they go to the history, the progress line and the callbacks.

@@ -13,7 +13,7 @@ import numpy as np
 
 from ppdgm.data import Dataset, as_fields, codings_of, enter_beside
 from ppdgm.errors import CheckpointError, DataError, PpdgmError, ProgramError, TrainingError, explain, out_of_memory
-from ppdgm.inference.engines.engine import check_length, hyperparameters_of, last_reached, states_of
+from ppdgm.inference.engines.engine import check_length, first_watched, hyperparameters_of, last_reached, states_of
 from ppdgm.inference.engines.estimators import first_field
 from ppdgm.inference.engines.optimisers import as_optimiser
 from ppdgm.inference.evaluation.estimates import check_density, check_fields, leave_labels, parse_memory
@@ -25,7 +25,7 @@ from ppdgm.inference.inputs.batches import Batches
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.inputs.own_rows import check_own_rows, fingerprint
 from ppdgm.inference.inputs.parameters import as_params
-from ppdgm.inference.inputs.row_independence import check_apart, mixing_penalty, stirred
+from ppdgm.inference.inputs.row_independence import check_apart, stirred
 from ppdgm.inference.inputs.stray_noise import check_quiet, noise_of
 from ppdgm.inference.inputs.support import check_support
 from ppdgm.inference.runs.checkpoint import matching
@@ -40,11 +40,16 @@ from ppdgm.inference.training.exact import EXACT_METRICS, ExactTrainer, check_st
 from ppdgm.inference.training.loop import Interruption, Run, interruptible
 from ppdgm.inference.training.monitor import Monitor
 from ppdgm.inference.training.no_effect import check_compile, check_nets, check_rates
+from ppdgm.inference.training.pieces import check_pieces, check_rows_apart, check_whole
 from ppdgm.inference.training.unused_latents import Unused, has_latents
 from ppdgm.inference.training.validation import Validation
+from ppdgm.inference.training.watching import check_wanted, check_watchable, criterion_of
+from ppdgm.language.runtime import Rehearsal
+from ppdgm.language.step import ROLES
 from ppdgm.language.trainer import TrainerSettings
+from ppdgm.language.vocabulary import Trace
 from ppdgm.nets import ForeignNet
-from ppdgm.program import PlainPair
+from ppdgm.program import PlainPair, has_model
 from ppdgm.registry import backend as load_backend
 from ppdgm.specs.schedules import as_schedule
 
@@ -87,11 +92,17 @@ class Job:
         if recipe.training.binarise == "dynamic" and "x" in self.codings:
             _check_drawn(self.codings["x"].binarise)
             self.codings["x"] = replace(self.codings["x"], binarise="dynamic")
+        self.criterion, self.notes = criterion_of(recipe.engine), []
         if isinstance(self.data, Dataset):
-            held_out = _first(self.validation, self.data.validation)
+            beside = self.data.validation
+            if self.criterion is None and beside is not None:
+                self.notes = [
+                    f"{type(recipe.engine).__name__} has no criterion: the data's validation rows are not used"
+                ]
+                beside = None
+            held_out = _first(self.validation, beside)
             self.data, self.validation = (leave_labels(recipe.program, d) for d in (self.data.train, held_out))
-        if training.early_stopping is not None and self.validation is None:
-            raise TrainingError("early_stopping needs validation data. Give validation=…, or leave early_stopping out.")
+        check_wanted(recipe.engine, self.criterion, self.validation, training.early_stopping)
         if training.mixed_precision:
             _check_mixed(recipe)
             check_nets(training, recipe.program)
@@ -118,7 +129,7 @@ class Job:
                 f"accumulate: got {training.accumulate}, expected a divisor of batch_size={self.batches.batch_size}."
             )
         if training.accumulate > 1:
-            _check_pieces(recipe, self.runtime.tracer.batch_size)
+            check_pieces(recipe.engine, self.runtime.tracer.batch_size)
         self.total = training.length(self.batches.per_epoch)
         own = training.optimiser if self.own is None else self.own
         self.optimiser = as_optimiser(own, training.clip_norm)
@@ -176,6 +187,9 @@ class Job:
             if saved:
                 self._restore(run, saved, folder)
             recorder.start(run, saved.file.name if saved else "")
+            for note in self.notes:
+                display.note(note)
+                recorder.note(note)
             interrupted = self._go(run, recorder)
             result = self._result(run, run.best())
             recorder.finish(run, result.params)
@@ -204,12 +218,12 @@ class Job:
         )  # fmt: skip
         trainer = trainer or self.module.Trainer(self.runtime, self.recipe.engine, self.native, settings, self.state)
         validation = None
-        if self.held_out is not None:
+        if self.held_out is not None and self.criterion is not None:
             memory = parse_memory("auto", self.runtime.device)
             evaluator = Evaluator(self.runtime, {}, Feed(self.runtime, self.held_out), memory)
             of_program = [s.reached() for s in self.runtime.tracer.schedules.values()]
-            warm = max([last_reached(self.recipe.engine), *of_program])
-            validation = Validation(evaluator, training.early_stopping, warm)
+            warm = max([last_reached(self.recipe.engine), first_watched(self.recipe.engine), *of_program])
+            validation = Validation(self.criterion, evaluator, training.early_stopping, warm)
         rate = as_schedule(1.0) if self.own is not None else training.rate
         return Run(
             trainer, self.feed, self.batches, self.recipe.engine, training, self.total, validation, self.callbacks,
@@ -278,42 +292,75 @@ class Job:
     def _first_reading(self) -> None:
         """Read a few rows, with the libraries' argument checks on, and with sizes that hide no shape mistake.
 
-        Then read them as in training: errors of the engine are raised before there is a run.
+        Then read them as in training: errors of the engine are raised before there is a run. A model whose density
+        neither the engine nor its criterion needs is not read.
         """
         program, rows = self.recipe.program, self.runtime.tracer.batch_size or 3
-        data = self.feed.some(rows)
+        data, reading = self.feed.some(rows), None
         if self.recipe.training.binarise == "dynamic":
             data = {**data, **self.runtime.put({"x": np.round(self.runtime.fetch(data["x"]))})}
-        engine = self.recipe.engine
+        engine, criterion, watches = self.recipe.engine, self.criterion, self.held_out is not None
+        elbo, found = criterion is not None and criterion.of is None, None
         try:
-            first_reading = self.runtime.validate(self.native, data, 2, rows)
-            if any(phase.weighs for phase in engine.phases()) and not first_reading.shared:
-                check_density(first_reading)
-            self.latent = has_latents(first_reading)
-            self._check_rows()
-            if self.held_out is not None:
-                known = lambda: fingerprint(self.held_out or {}) == fingerprint(self.fields)
-                first, held = stirred(self.first, self.runtime.tracer.labels), Feed(self.runtime, self.held_out)
-                check_own_rows(self.runtime, first, held, self.feed.size, known)
-            if self.held_out is not None or self.recipe.training.diagnose_epochs is not None:
-                check_quiet(self.runtime, self._stirred(), self.feed)
-            now, width = hyperparameters_of(engine, np.zeros(1)), self._width()
-            own = self.runtime.put({n: s.value for n, s in states_of(engine, width, ()).items()})
-            rehearsed = self.runtime.rehearse(engine, {**self.native, **own}, data, rows, now, self.feed.size)
-            scored, names, whole = rehearsed
-            self.state, self.metrics = states_of(engine, width, scored), tuple(names) or EXACT_METRICS
+            if not has_model(program) or not elbo:  # what the engine runs decides what there is to check
+                found = self._rehearse(data, rows)
+            if found is None or set(found.roles) & set(ROLES) or (watches and elbo and has_model(program)):
+                reading = self._read_model(data, rows, found is None and not watches)
+            self.latent = reading is not None and has_latents(reading)
+            if watches and criterion is not None:
+                held = Feed(self.runtime, self.held_out or {})
+                check_watchable(engine, criterion, self.runtime, self.native, held, rows, reading)
+            found = found or self._rehearse(data, rows)
+            self.state = states_of(engine, self._width(), found.scored)
+            self.metrics = tuple(found.names) or EXACT_METRICS
             if self.recipe.training.accumulate > 1:
-                _check_whole(whole)
-                _check_state(self.runtime.batch_statistics(self.native, data, rows))
-                mixed = mixing_penalty(self.runtime, self.first, self.feed)
-                if mixed is not None and not noise_of(self.runtime, self._stirred(), self.feed):
-                    raise _in_pieces(mixed)
+                check_whole(found.whole)
+                check_rows_apart(self.runtime, self.first, self.feed, found.roles, data, rows, reading is not None)
             if engine.controller(1) is not None:
                 mutual_information(self.runtime, self.native, self.feed, rows=2)  # the run will measure it
         except PpdgmError:
             raise
         except Exception as error:
             raise (out_of_memory(error) or explain(program, error)) from error
+
+    def _rehearse(self, data: Any, rows: int) -> Rehearsal:
+        """Every phase's objective, as in training."""
+        engine = self.recipe.engine
+        now = hyperparameters_of(engine, np.zeros(1))
+        own = self.runtime.put({n: s.value for n, s in states_of(engine, self._width(), ()).items()})
+        return self.runtime.rehearse(engine, {**self.native, **own}, data, rows, now, self.feed.size)
+
+    def _read_model(self, data: Any, rows: int, maybe: bool) -> Trace | None:
+        """Guide and model at a few rows; the data and the bound that they give are checked.
+
+        With `maybe`, they are only checked if the engine runs them; if it doesn't, and they fail, there is no reading.
+        """
+        try:
+            return self._checked_model(data, rows)
+        except Exception:
+            if not maybe or self._runs_model(data, rows):
+                raise
+            return None
+
+    def _runs_model(self, data: Any, rows: int) -> bool:
+        try:
+            return bool(set(self._rehearse(data, rows).roles) & set(ROLES))
+        except Exception:  # by the model's mistake, or another one that comes after it
+            return True
+
+    def _checked_model(self, data: Any, rows: int) -> Trace:
+        reading: Trace = self.runtime.validate(self.native, data, 2, rows)
+        if any(phase.weighs for phase in self.recipe.engine.phases()) and not reading.shared:
+            check_density(reading)
+        self._check_rows()
+        if self.held_out is not None:
+            known = lambda: fingerprint(self.held_out or {}) == fingerprint(self.fields)
+            first, held = stirred(self.first, self.runtime.tracer.labels), Feed(self.runtime, self.held_out)
+            check_own_rows(self.runtime, first, held, self.feed.size, known)
+        elbo = self.held_out is not None and self.criterion is not None and self.criterion.of is None
+        if elbo or self.recipe.training.diagnose_epochs is not None:
+            check_quiet(self.runtime, self._stirred(), self.feed)
+        return reading
 
     def _check_rows(self) -> None:
         """All rows are in their distributions' supports, and their terms do not depend on other rows."""
@@ -373,46 +420,6 @@ def _check_drawn(before: str) -> None:
             "binarise: got 'dynamic', but these data are already 0 or 1, because they were loaded with "
             f"binarise={before!r}. Load them with load_data(…, binarise='dynamic') or --binarise dynamic."
         )
-
-
-def _check_pieces(recipe: Recipe, fixed: int | None) -> None:
-    """Refuse pieces of a minibatch if a step of the pieces differs from a step of the whole minibatch."""
-    together = [p.together for p in recipe.engine.phases() if p.together]
-    if together:
-        raise TrainingError(
-            f"accumulate: {together[0]}, so pieces give another step than the whole minibatch. Leave accumulate out, "
-            "and give a smaller batch_size."
-        )
-    if fixed is not None:
-        raise TrainingError(
-            f"accumulate: the program's own plate fixes the minibatch at {fixed} rows, so it can't be cut into "
-            "pieces. Leave accumulate out, or give the plate a smaller subsample_size."
-        )
-
-
-def _check_whole(reasons: list[str]) -> None:
-    if reasons:
-        raise TrainingError(
-            f"accumulate: {reasons[0]}, which needs the whole minibatch, and would see one piece at a time, so pieces "
-            "give another step. Leave accumulate out, and give a smaller batch_size."
-        )
-
-
-def _check_state(statistics: str | None) -> None:
-    if statistics is not None:
-        raise TrainingError(
-            f"accumulate: {statistics}, and would see one piece at a time, so pieces give another step than the "
-            "whole minibatch. Leave accumulate out, or use layer or group norm."
-        )
-
-
-def _in_pieces(name: str) -> TrainingError:
-    """The error for a penalty that needs the whole minibatch."""
-    return TrainingError(
-        f"accumulate: penalty {name!r} of a row depends on the other rows of the minibatch, and would see one piece at "
-        "a time: a step of pieces is not that of the whole. Leave accumulate out, or make the penalty of a row from "
-        "that row only."
-    )
 
 
 def _check_mixed(recipe: Recipe) -> None:

@@ -95,13 +95,13 @@ class Run:
             self._look_up(now - started, first, interrupted)
             grown = min(capacity, 4 * count, int(count * STRETCH_SECONDS / max(now - before, 1e-6)))
             count = max(1, grown) if self.step - first == count else min(32, capacity)
-        if self.stopped == "done" and (message := diverged(self.history())):
+        if self.stopped == "done" and (message := diverged(self.history(), len(self.engine.phases()) < 2)):
             self.stopped = "diverged"
             self.display.warn(f"{message} {ADVICE}")
             self.recorder.note(message)
 
     def best(self) -> Arrays:
-        """The parameters with the best validation ELBO, or the last ones if there was no validation."""
+        """The parameters with the best value of the criterion, or the last ones if there was no validation."""
         kept = self.validation.best_params if self.validation and self.training.keep_best else None
         return self.trainer.values() if kept is None else kept
 
@@ -171,8 +171,7 @@ class Run:
         if self.monitor:
             found |= self.monitor.history()
         if self.validation:
-            found["validation_step"] = np.array(self.validation.steps, int)
-            found["validation_elbo"] = np.array(self.validation.values, float)
+            found |= self.validation.history()
         return found
 
     def _until_look(self) -> int:
@@ -273,8 +272,7 @@ class Run:
         if len(self.skipped) < REPORTS:
             plan, data = self.feed.stretch(self._plan(step, 1))
             rows, _ = self.batches.rows(step, 1, 1)
-            terms, gradients, updates = self.trainer.diagnose(plan, data)
-            message = describe_non_finite(step, terms, gradients, rows[0], updates)
+            message = describe_non_finite(step, self.trainer.diagnose(plan, data), rows[0])
             self.display.warn(f"{message} {ADVICE}" if not self.skipped else message)
             self.recorder.note(message)
         self.trainer.skip()
@@ -328,7 +326,8 @@ class Run:
             seconds=self.seconds,
             rate=self._rate(seconds),
             metrics={n: mean(v) for n, v in seen.items()},
-            validation_elbo=self.validation.values[-1] if self.validation and self.validation.values else None,
+            validation=self.validation.values[-1] if self.validation and self.validation.values else None,
+            criterion=self.validation.criterion.words if self.validation else "ELBO",
             skipped=len(self.skipped),
             live=self.monitor.latest if self.monitor else {},
             unused=self.unused.steps if self.unused else 0,

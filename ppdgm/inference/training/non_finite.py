@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ppdgm.language.trainer import Symptoms
 from ppdgm.language.vocabulary import Trace
 
 ADVICE = (
@@ -18,54 +19,53 @@ ADVICE = (
 FAR, LAST = 100.0, 100  # allowed fall in first ELBOs (at least 1 nat); last steps that are averaged
 
 
-def diverged(history: Mapping[str, np.ndarray]) -> str:
-    """The message on a run whose bound ended far below where it began; "" for other runs."""
-    elbo = np.asarray(history.get("elbo", ()), np.float64)
-    elbo = elbo[np.isfinite(elbo)]
-    if len(elbo) < 2:
+def diverged(history: Mapping[str, np.ndarray], one: bool = True) -> str:
+    """The message on a run whose ELBO ended far below where it began; "" for other runs.
+
+    Args:
+        history: of the run. If it has no ELBO, the objective counts.
+        one: whether all steps climb one objective: those of players may fall.
+    """
+    name = "elbo" if "elbo" in history else "objective" if one else ""
+    climbed = np.asarray(history.get(name, ()), np.float64)
+    climbed = climbed[np.isfinite(climbed)]
+    if len(climbed) < 2:
         return ""
-    first, last = float(elbo[0]), float(elbo[-min(LAST, len(elbo) // 2) :].mean())
+    first, last = float(climbed[0]), float(climbed[-min(LAST, len(climbed) // 2) :].mean())
     if last >= first - FAR * max(1.0, abs(first)):
         return ""
-    return f"Training diverged: the ELBO was {first:.4g} nats per row at the start, and {last:.4g} at the end."
+    what, unit = ("ELBO", " nats per row") if name == "elbo" else ("objective", "")
+    return f"Training diverged: the {what} was {first:.4g}{unit} at the start, and {last:.4g} at the end."
 
 
-def describe_non_finite(
-    step: int, terms: Trace, gradients: Mapping[str, np.ndarray], rows: np.ndarray, updates: Mapping[str, np.ndarray]
-) -> str:
+def describe_non_finite(step: int, found: Symptoms, rows: np.ndarray) -> str:
     """One line: the first quantity of the step that is not finite, where, and for which rows.
 
     Args:
         step: its number.
-        terms: of guide and model, [K, B].
-        gradients: by parameter.
+        found: its quantities.
         rows: the numbers of the rows, [B].
-        updates: new values of states.
     """
-    return f"Step {step} was skipped: {_cause(terms, gradients, rows, updates)}."
+    return f"Step {step} was skipped: {_cause(found, rows)}."
 
 
-def _cause(
-    terms: Trace, gradients: Mapping[str, np.ndarray], rows: np.ndarray, updates: Mapping[str, np.ndarray]
-) -> str:
-    for what, site, value in _quantities(terms):
-        bad = ~np.isfinite(value)
-        if site in terms.shared or value.ndim < 2:
-            if bad.any():
+def _cause(found: Symptoms, rows: np.ndarray) -> str:
+    terms, gradients = found.terms, found.gradients
+    shared = terms.shared if terms else {}
+    for what, site, value in _quantities(terms) if terms else []:
+        if site in shared or value.ndim < 2:
+            if (bad := ~np.isfinite(value)).any():
                 return f"{what} of site {site!r} is {value[bad].flat[0]}"
-            continue
-        found = bad.any(axis=tuple(i for i in range(bad.ndim) if i != 1))
-        if found.any():
-            data = sorted({int(i) for i in rows[found]})
-            shown = f"{data[:8]}"[:-1] + (", …]" if len(data) > 8 else "]")
-            number = value[:, found][bad[:, found]].flat[0]
-            return (
-                f"{what} of site {site!r} is {number} in rows {shown} ({len(data)} of the {len(rows)} in the minibatch)"
-            )
+        elif where := _where(value, 1, rows):
+            return f"{what} of site {site!r} is {where}"
+    for role, value in found.returned.items():
+        of_rows = value.ndim in (1, 2) and value.shape[-1] == len(rows)
+        if of_rows and value.dtype.kind == "f" and (where := _where(value, value.ndim - 1, rows)):
+            return f"what {role!r} returned is {where}"
     for name, value in gradients.items():
         if not np.isfinite(value).all():
             return f"the gradient of {name!r} is {value[~np.isfinite(value)].flat[0]}, although all terms are finite"
-    for name, value in updates.items():
+    for name, value in found.updates.items():
         if not np.isfinite(value).all():
             bad = value[~np.isfinite(value)].flat[0]
             return f"the update of the state {name!r} is {bad}, although all terms and gradients are finite"
@@ -76,6 +76,18 @@ def _cause(
         "the objective or its gradient is not finite, but a repetition outside the compiled step was finite, so "
         "the cause is not known"
     )
+
+
+def _where(value: np.ndarray, axis: int, rows: np.ndarray) -> str:
+    """The first number that is not finite, and its rows, along an axis; "" if all are finite."""
+    bad = np.moveaxis(~np.isfinite(value), axis, 0)
+    found = bad.reshape(len(bad), -1).any(1)
+    if not found.any():
+        return ""
+    data = sorted({int(i) for i in rows[found]})
+    shown = f"{data[:8]}"[:-1] + (", …]" if len(data) > 8 else "]")
+    number = value[np.moveaxis(bad, 0, axis)].flat[0]
+    return f"{number} in rows {shown} ({len(data)} of the {len(rows)} in the minibatch)"
 
 
 def _quantities(terms: Trace) -> list[tuple[str, str, np.ndarray]]:
