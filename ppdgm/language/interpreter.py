@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 from ppdgm.errors import PpdgmError, ProgramError, explain
 from ppdgm.language import enumeration, mistakes, states
@@ -18,7 +18,7 @@ from ppdgm.language.points import points
 from ppdgm.language.reader import Reader
 from ppdgm.language.roles import no_function, wrong_fields
 from ppdgm.language.unseen import Unseen, is_given
-from ppdgm.language.vocabulary import Array, Batch, Declarations, Namespace, Vocabulary
+from ppdgm.language.vocabulary import Array, Batch, Declarations, Dist, Namespace, Noise, ProgramLike, Vocabulary
 
 
 class Ask:
@@ -37,7 +37,7 @@ class Ask:
 
     def __init__(
         self,
-        program: Any,
+        program: ProgramLike,
         declared: Declarations,
         words: type[Vocabulary],
         reader: Reader,
@@ -105,7 +105,7 @@ class _InPlate:
     def __exit__(self, *_: object) -> None:
         self.interpreter.inside = False
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[NoReturn]:
         raise ProgramError("A plate is not a loop. Write `with P.plate(name, x):`, and compute with all rows at once.")
 
 
@@ -131,7 +131,7 @@ class DirectInterpreter:
     """
 
     P: Vocabulary
-    returned: Any = None
+    returned: Array = None
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class DirectInterpreter:
         self.inside, self.looping = False, False
         self.values: dict[str, Array] = {}
         self.log_prob: dict[str, Array] = {}
-        self.dists: dict[str, Any] = {}
+        self.dists: dict[str, Dist] = {}
         self.observed: list[str] = []
         self.shared: list[str] = []
         self.penalties: dict[str, Array] = {}
@@ -161,7 +161,7 @@ class DirectInterpreter:
         self.drawn: list[str] = []
         self.summed: list[str] = []  # with `generate`, latents that ask to be summed out
 
-    def plate(self, name: str, data: Array) -> AbstractContextManager[Any]:
+    def plate(self, name: str, data: Array) -> AbstractContextManager[object]:
         if self.inside:
             raise ProgramError(
                 f"Plate {name!r} is inside another plate. A program has only the data plate. Declare inner dimensions "
@@ -178,7 +178,9 @@ class DirectInterpreter:
             )
         return _InPlate(self)
 
-    def sample(self, name: str, dist: Any, obs: Array | None = None, infer: Mapping[str, Any] | None = None) -> Array:
+    def sample(
+        self, name: str, dist: Dist, obs: Array | None = None, infer: Mapping[str, object] | None = None
+    ) -> Array:
         data = obs if not self.generate or self._is_given(obs, dist) else None
         mistakes.check_statement(name, dist, data, self.reader.native, self.reader.arrays)
         if name in self.dists or name in self.values:
@@ -230,7 +232,7 @@ class DirectInterpreter:
         self.log_prob[name] = self.reader.broadcast(log_prob, (*self._lead(tuple(log_prob.shape)), *shape))
         return value
 
-    def _is_given(self, obs: Array | None, dist: Any) -> bool:
+    def _is_given(self, obs: Array | None, dist: Dist) -> bool:
         """Whether a site is observed at given data or values computed from them: not at a constant or a draw."""
         if self.holds is None or obs is None or isinstance(obs, Unseen):
             return False
@@ -243,7 +245,7 @@ class DirectInterpreter:
         (self.held if held else self.drawn).append(name)
         return held
 
-    def _relaxed(self, name: str, dist: Any) -> Any:
+    def _relaxed(self, name: str, dist: Dist) -> Dist:
         """A relaxation, only for draws in training, or the discrete distribution that it stands for."""
         how = self.reader.gradients
         if name in self.axes or how is None or not how.relaxed or how.enumerate:
@@ -252,11 +254,11 @@ class DirectInterpreter:
             how.loose.append(name)
         return dist
 
-    def _must_enumerate(self, dist: Any) -> bool:
+    def _must_enumerate(self, dist: Dist) -> bool:
         how = self.reader.gradients
         return how is not None and how.enumerate and not self.reader.has_pathwise(dist)
 
-    def _check_pathwise(self, name: str, dist: Any) -> None:
+    def _check_pathwise(self, name: str, dist: Dist) -> None:
         """Refuse, or record, a draw that carries no gradient."""
         if (how := self.reader.gradients) is None:
             return
@@ -280,10 +282,10 @@ class DirectInterpreter:
         mistakes.check_penalty(name, tuple(value.shape)[len(self._lead(tuple(value.shape))) :], self.shape)
         self.penalties[name] = value
 
-    def noise(self) -> Any:
+    def noise(self) -> Noise:
         return self.reader.noise()
 
-    def _score(self, name: str, dist: Any, value: Array) -> Array:
+    def _score(self, name: str, dist: Dist, value: Array) -> Array:
         if is_implicit(dist):
             raise no_density(name)
         if name in self.observed:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from ppdgm.language.step import Step
+from ppdgm.language.step import Objective, Step
 from ppdgm.language.vocabulary import Array, Namespace
 
 Hyperparameters = Sequence[Mapping[str, np.ndarray]]  #: of each phase, the scheduled numbers of its engine, [S] each
@@ -16,7 +16,7 @@ Hyperparameters = Sequence[Mapping[str, np.ndarray]]  #: of each phase, the sche
 class ObjectiveLike(Protocol):
     """What is maximised."""
 
-    def objective(self, step: Step) -> Mapping[str, Any]: ...
+    def objective(self, step: Step) -> Objective: ...
 
 
 class OptimiserLike(Protocol):

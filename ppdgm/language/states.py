@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass, field
-from typing import Any
 
 from ppdgm.errors import ProgramError, shown
 from ppdgm.language.vocabulary import Array, Namespace
@@ -30,7 +29,7 @@ class Minibatch:
         self.whole.append(f"the program updates the state {name!r}")
 
 
-def check_update(name: str, value: Any, state: Array, given: Container[str], arrays: Any) -> None:
+def check_update(name: str, value: Array, state: Array, given: Container[str], arrays: tuple[type[Array], ...]) -> None:
     """Refuse a new value that does not fit its state, or is given for the second time.
 
     Args:
@@ -67,7 +66,12 @@ def check_update(name: str, value: Any, state: Array, given: Container[str], arr
 
 
 def axes_before(
-    value: Any, event_ndim: Any, otherwise: Any, shape: tuple[int, int] | None, arrays: Any, xp: Namespace
+    value: Array,
+    event_ndim: int,
+    otherwise: Array | None,
+    shape: tuple[int, int] | None,
+    arrays: tuple[type[Array], ...],
+    xp: Namespace,
 ) -> int:
     """Refuse a value whose axes are not [B, *event] or [K, B, *event]; returns the number of axes before the event.
 

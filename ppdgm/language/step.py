@@ -14,8 +14,8 @@ from ppdgm.language.questions import Sites
 from ppdgm.language.reader import Gradients
 from ppdgm.language.scales import scaled
 from ppdgm.language.states import Minibatch
-from ppdgm.language.tracer import Noise, Tracer
-from ppdgm.language.vocabulary import Array, Batch, Trace
+from ppdgm.language.tracer import Tracer
+from ppdgm.language.vocabulary import Array, Batch, Namespace, Noise, Trace
 
 ACCEPT, GAIN = 0.8, 0.1  #: the acceptance that a step size is adapted to, and how fast its logarithm moves
 RESERVED = ("players", "state", "means", "at")  #: what an objective returns beside its numbers
@@ -23,6 +23,8 @@ OF_HISTORY = re.compile(r"step|phase|skipped_step|(validation|live)_.*")  #: nam
 Density = Callable[[Sites], Array]
 ROLES = ("guide", "model")
 OWN = "engine/"  #: the prefix of names of an engine's own parameters and numbers
+#: what an engine's objective gives: numbers by name; and "players", "state", "means" and "at", see `Engine.objective`
+Objective = Mapping[str, Any]
 
 
 class Step(ABC):
@@ -52,7 +54,7 @@ class Step(ABC):
         returned: what each of them returned first, if it is an array.
     """
 
-    xp: ClassVar[Any]  #: array namespace
+    xp: ClassVar[Namespace]  #: array namespace
 
     def __init__(
         self,
@@ -236,7 +238,7 @@ class Step(ABC):
         return self.move(log_density, start, self._fresh("hmc"), stop(step_size), num_leapfrog, moves)
 
 
-def at_whole(found: dict[str, Any], whole: Mapping[str, Array], stop: Callable[[Array], Array]) -> dict[str, Any]:
+def at_whole(found: Objective, whole: Mapping[str, Array], stop: Callable[[Array], Array]) -> Objective:
     """A piece's objective at the means of the whole minibatch, which move with the piece's: f(M), and f'(M) ∇ m.
 
     Summed over pieces, by their shares of the data, it has the value and the gradient of the whole minibatch's.
@@ -248,16 +250,16 @@ def at_whole(found: dict[str, Any], whole: Mapping[str, Array], stop: Callable[[
     """
     if "at" not in found:
         return found
-    moved: dict[str, Any] = found["at"]({n: m + stop(whole[n] - m) for n, m in found["means"].items()})
+    moved: Objective = found["at"]({n: m + stop(whole[n] - m) for n, m in found["means"].items()})
     return moved
 
 
-def adapted(accepted: Array, xp: Any) -> Array:
+def adapted(accepted: Array, xp: Namespace) -> Array:
     """The factor for a step size after a move that was accepted with this probability."""
     return xp.exp(GAIN * (accepted - ACCEPT))
 
 
-def check_found(engine: str, found: Any) -> list[str]:
+def check_found(engine: str, found: object) -> list[str]:
     """The names of the numbers that an objective returned.
 
     Args:

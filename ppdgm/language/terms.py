@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
-from typing import Any
 
 from ppdgm.language import enumeration, mistakes
 from ppdgm.language.implicit import check_densities
 from ppdgm.language.interpreter import DirectInterpreter
 from ppdgm.language.points import point_masses
-from ppdgm.language.vocabulary import Array, Trace
+from ppdgm.language.vocabulary import Array, Dist, Trace
 
 
 def terms(guide: DirectInterpreter, model: DirectInterpreter, kl: bool) -> Trace:
@@ -67,10 +66,10 @@ def split(log_p: Mapping[str, Array], latents: Container[str]) -> tuple[Array, A
 
 
 def closed_forms(
-    q: Mapping[str, Any],
-    p: Mapping[str, Any],
+    q: Mapping[str, Dist],
+    p: Mapping[str, Dist],
     latent: list[str],
-    kl: Callable[[Any, Any], Array | None],
+    kl: Callable[[Dist, Dist], Array | None],
     enumerated: Container[str] = (),
 ) -> dict[str, Array]:
     """The closed-form KL of each latent site if it is valid; enumerated ones need none.

@@ -15,8 +15,7 @@ from ppdgm.language.questions import Given, Sites
 from ppdgm.language.reader import Gradients, Reader
 from ppdgm.language.supports import Seen
 from ppdgm.language.unseen import Unseen, is_given
-from ppdgm.language.vocabulary import Array, Batch, PairLike, ProgramLike, Trace, Vocabulary
-from ppdgm.language.vocabulary import Noise as Noise
+from ppdgm.language.vocabulary import Array, Batch, Noise, PairLike, ProgramLike, Trace, Vocabulary
 from ppdgm.specs.schedules import Schedule
 
 Params = Mapping[str, Array]

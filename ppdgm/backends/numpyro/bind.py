@@ -14,7 +14,7 @@ import numpyro
 from ppdgm.backends.numpyro.vocabulary import JaxVocabulary
 from ppdgm.errors import ProgramError
 from ppdgm.language.handlers import StatementHandlers
-from ppdgm.language.vocabulary import Array
+from ppdgm.language.vocabulary import Array, ProgramLike
 from ppdgm.nets import check_libraries
 
 
@@ -41,20 +41,20 @@ class Handlers(StatementHandlers):
 
 
 def bind(
-    program: Any,
+    program: ProgramLike,
     params: Mapping[str, np.ndarray],
     size: int | None = None,
     data_size: int | None = None,
     hold_states: bool = False,
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
+) -> tuple[Callable[..., Array], Callable[..., Array]]:
     """(model, guide) as functions of the data, with a `numpyro.param` site for each parameter."""
     declared = program.declarations()
     check_libraries(declared, "numpyro")
 
-    values: dict[str, Any] = {n: jnp.asarray(v) if n in declared.states else v for n, v in params.items()}
+    values: dict[str, Array] = {n: jnp.asarray(v) if n in declared.states else v for n, v in params.items()}
 
-    def plain(statements: Callable[..., Any]) -> Callable[..., Any]:
-        def run(x: Array = None, **data: Array) -> Any:
+    def plain(statements: Callable[..., Array]) -> Callable[..., Array]:
+        def run(x: Array = None, **data: Array) -> Array:
             P = JaxVocabulary(Handlers(size, data_size, hold_states), values, declared)
             return statements(P, x, **data)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from numpyro.infer import HMC, NUTS
 
+from ppdgm.language.native import Tree
 from ppdgm.language.questions import Sites
 from ppdgm.language.step import Density, adapted
 from ppdgm.language.vocabulary import Array
@@ -39,7 +39,7 @@ def walk(
     )  # fmt: skip
     state = kernel.init(key, 0, dict(start), (), {})
 
-    def move(_: Array, state: Any) -> Any:
+    def move(_: Array, state: Tree) -> Tree:
         state = kernel.sample(state, (), {})
         step = state.adapt_state.step_size
         return state._replace(adapt_state=state.adapt_state._replace(step_size=step * adapted(state.accept_prob, jnp)))
@@ -66,7 +66,7 @@ def nuts(
     """
     kernel = NUTS(potential_fn=lambda z: -log_density(z))
 
-    def chain(key: Array, z: dict[str, Array]) -> Any:
+    def chain(key: Array, z: dict[str, Array]) -> Tree:
         step = lambda state, _: (kernel.sample(state, (), {}),) * 2
         state = kernel.init(key, warmup, z, (), {})
         state = jax.lax.fori_loop(0, warmup, lambda _, s: step(s, None)[0], state)

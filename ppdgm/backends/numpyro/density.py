@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 from jax.typing import DTypeLike
 
 from ppdgm.language.density import WrittenDensity
-from ppdgm.language.vocabulary import Array
+from ppdgm.language.vocabulary import Array, Dist, Namespace
 
 
 class JaxRandom:
@@ -42,11 +42,11 @@ class JaxRandom:
     def permutation(self, n: int) -> Array:
         return jax.random.permutation(self._next(), n)
 
-    def draw(self, d: Any, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
+    def draw(self, d: Dist, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
         return draw(d, self._next(), batch_shape)
 
 
-def draw(d: Any, key: Array, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
+def draw(d: Dist, key: Array, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
     """A draw of a distribution, expanded to the batch shape, and its log-density, in one pass."""
     wide = d.expand(batch_shape)
     value, intermediates = wide(rng_key=key, sample_intermediates=True)
@@ -56,7 +56,7 @@ def draw(d: Any, key: Array, batch_shape: tuple[int, ...]) -> tuple[Array, Array
 class Density(WrittenDensity, dist.Distribution):
     """A density written with `xp`. A draw keeps its log-density as its intermediate."""
 
-    xp: ClassVar[Any] = jnp
+    xp: ClassVar[Namespace] = jnp
     constraints: ClassVar[Any] = dist.constraints
     reparametrized_params: ClassVar[list[str]] = []
 

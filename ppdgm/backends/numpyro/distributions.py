@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -12,7 +13,8 @@ from numpyro.distributions import constraints
 
 from ppdgm.language import density
 from ppdgm.language.density import power_of_zero
-from ppdgm.language.vocabulary import Array
+from ppdgm.language.native import Constraint
+from ppdgm.language.vocabulary import Array, Dist, Namespace
 
 
 class BernoulliLogits(native.BernoulliLogits):
@@ -54,7 +56,7 @@ _log_prob.defjvp(_score_jvp)
 # Densities at 0: NumPyro leaves out the end of the support (Pyro and SciPy have it), or computes 0 · log 0 there.
 
 
-def _checked(d: Any, value: Array, log_prob: Array) -> Array:
+def _checked(d: Dist, value: Array, log_prob: Array) -> Array:
     """−∞ outside the support, if the distribution checks its values."""
     return jnp.where(d._validate_sample(value), log_prob, -jnp.inf) if d._validate_args else log_prob
 
@@ -99,7 +101,7 @@ class Chi2(Gamma, native.Chi2):
 class Weibull(density.WeibullEnds, native.Weibull):
     """NumPyro's, also at 0."""
 
-    xp: ClassVar[Any] = jnp
+    xp: ClassVar[Namespace] = jnp
     mends = native.Weibull
     support = constraints.nonnegative
 
@@ -120,7 +122,7 @@ class Dirichlet(native.Dirichlet):
 class Kumaraswamy(density.KumaraswamyEnds, native.Kumaraswamy):
     """NumPyro's, which clips 1 − xᵃ at 1."""
 
-    xp: ClassVar[Any] = jnp
+    xp: ClassVar[Namespace] = jnp
 
 
 class Pareto(native.Pareto):
@@ -131,7 +133,7 @@ class Pareto(native.Pareto):
         self.__dict__["base_dist"] = mended(self.__dict__["base_dist"])  # an Exponential at 0
 
     @constraints.dependent_property(is_discrete=False, event_dim=0)  # type: ignore[untyped-decorator]  # NumPyro's own
-    def support(self) -> Any:
+    def support(self) -> Constraint:
         return constraints.greater_than_eq(self.scale)
 
 
@@ -149,7 +151,7 @@ class _Classes:
 
     def log_prob(self, value: Array) -> Array:
         """log p of a class number; −∞ if a floating number is not one."""
-        score: Any = super().log_prob  # type: ignore[misc]  # NumPyro's, which comes after this class
+        score: Callable[[Array], Array] = super().log_prob  # type: ignore[misc]  # NumPyro's, which comes after this class
         if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
             return score(value)
         whole = value == jnp.floor(value)
@@ -183,7 +185,7 @@ _MENDED: dict[type, type] = {
 }  # fmt: skip
 
 
-def mended(d: Any) -> Any:
+def mended(d: Dist) -> Dist:
     """A distribution of the user's; NumPyro's classes, also inside it, are replaced by those of this file."""
     return density.mend(d, _MENDED, native.Distribution)
 
@@ -192,17 +194,17 @@ class Distributions:
     """`numpyro.distributions`, with some of its classes replaced by those of this file."""
 
     @staticmethod
-    def Bernoulli(probs: Any = None, logits: Any = None, **options: Any) -> Any:
+    def Bernoulli(probs: Array | None = None, logits: Array | None = None, **options: Any) -> Dist:
         """Bernoulli by probabilities or by logits."""
         return native.Bernoulli(probs, **options) if logits is None else BernoulliLogits(logits, **options)
 
     @staticmethod
-    def Categorical(probs: Any = None, logits: Any = None, **options: Any) -> Any:
+    def Categorical(probs: Array | None = None, logits: Array | None = None, **options: Any) -> Dist:
         """Categorical by probabilities or by logits."""
         return CategoricalProbs(probs, **options) if logits is None else CategoricalLogits(logits, **options)
 
     @staticmethod
-    def Geometric(probs: Any = None, logits: Any = None, **options: Any) -> Any:
+    def Geometric(probs: Array | None = None, logits: Array | None = None, **options: Any) -> Dist:
         """Geometric by probabilities or by logits."""
         return GeometricProbs(probs, **options) if logits is None else native.GeometricLogits(logits, **options)
 

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppdgm.errors import UnsupportedByBackend
-from ppdgm.language.vocabulary import Array
+from ppdgm.language.native import Tree
+from ppdgm.language.vocabulary import Array, Module
 
 
-def module_params(module: Any) -> dict[str, np.ndarray]:
+def module_params(module: Module) -> dict[str, np.ndarray]:
     """The module's trainable arrays by dotted name.
 
     Raises:
@@ -25,7 +26,7 @@ def module_params(module: Any) -> dict[str, np.ndarray]:
     return {name: np.asarray(leaf) for name, leaf in _named_leaves(module)}
 
 
-def apply_module(module: Any, params: Mapping[str, Array], x: Array, event_ndim: int) -> Array:
+def apply_module(module: Module, params: Mapping[str, Array], x: Array, event_ndim: int) -> Array:
     """The module with `params` in place of its own, applied to [..., *event]."""
     if _is_nnx(module):
         from flax import nnx
@@ -41,12 +42,12 @@ def apply_module(module: Any, params: Mapping[str, Array], x: Array, event_ndim:
     return jnp.reshape(out, (*lead, *out.shape[1:]))
 
 
-def _is_nnx(module: Any) -> bool:
+def _is_nnx(module: Module) -> bool:
     nnx = sys.modules.get("flax.nnx")
     return nnx is not None and isinstance(module, nnx.Module)
 
 
-def _trainable(module: Any) -> Any:
+def _trainable(module: Module) -> Tree:
     if _is_nnx(module):
         from flax import nnx
 
@@ -56,12 +57,12 @@ def _trainable(module: Any) -> Any:
     return eqx.filter(module, eqx.is_inexact_array)
 
 
-def _named_leaves(module: Any) -> list[tuple[str, Array]]:
+def _named_leaves(module: Module) -> list[tuple[str, Array]]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(_trainable(module))
     return [(path_name(path), leaf) for path, leaf in leaves]
 
 
-def _replace(tree: Any, params: Mapping[str, Array]) -> Any:
+def _replace(tree: Tree, params: Mapping[str, Array]) -> Tree:
     return jax.tree_util.tree_map_with_path(lambda path, leaf: params[path_name(path)], tree)
 
 
@@ -71,7 +72,7 @@ def path_name(path: tuple[Any, ...]) -> str:
     return name.removesuffix(".value").strip(".")
 
 
-def _refuse_state(module: Any) -> None:
+def _refuse_state(module: Module) -> None:
     if _is_nnx(module):
         from flax import nnx
 
@@ -94,7 +95,7 @@ def _refuse_state(module: Any) -> None:
             )
 
 
-def _is_stateful(layer: Any, eqx: Any) -> bool:
+def _is_stateful(layer: Module, eqx: Any) -> bool:
     if isinstance(layer, eqx.nn.Dropout):
         return not layer.inference
     return isinstance(layer, eqx.nn.StatefulLayer) and not isinstance(layer, eqx.nn.Sequential)

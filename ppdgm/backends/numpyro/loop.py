@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -15,11 +15,16 @@ import optax
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.tracer import JaxStep, select
 from ppdgm.errors import CheckpointError, SpecError
-from ppdgm.language.runtime import Runtime
+from ppdgm.language.native import Tree
+from ppdgm.language.phases import EngineLike, PlanLike, StateLike
+from ppdgm.language.runtime import Native, Runtime
 from ppdgm.language.states import next_value
-from ppdgm.language.step import at_whole
+from ppdgm.language.step import Objective, at_whole
+from ppdgm.language.tracer import Params
 from ppdgm.language.trainer import Symptoms, TrainerSettings
 from ppdgm.language.vocabulary import Array
+
+Row = dict[str, Tree]  # what the loop needs of a plan, or of one of its steps
 
 
 def make_optimiser(spec: Any) -> optax.GradientTransformation:
@@ -59,10 +64,10 @@ class Trainer:
     def __init__(
         self,
         runtime: Runtime,
-        engine: Any,
+        engine: EngineLike,
         params: dict[str, Array],
         settings: TrainerSettings,
-        state: Mapping[str, Any] = MappingProxyType({}),
+        state: Mapping[str, StateLike] = MappingProxyType({}),
     ):
         self.runtime, self.tracer, self.engine, self.settings = runtime, runtime.tracer, engine, settings
         self.compiled = True  # always; `compile` and `insist` are for the other backend
@@ -89,7 +94,7 @@ class Trainer:
         self._finite = jax.jit(_all_finite)
         self._singly: bool | None = None  # chosen once, from the program and the device
 
-    def run(self, plan: Any, data: dict[str, Array]) -> dict[str, np.ndarray]:
+    def run(self, plan: PlanLike, data: dict[str, Array]) -> dict[str, np.ndarray]:
         """Take the plan's steps; return each objective's metrics per step. Nothing is read back between the steps.
 
         Args:
@@ -110,10 +115,10 @@ class Trainer:
         values = np.asarray(jax.device_get(history))[: plan.count]
         return {n: values[:, j] for j, n in enumerate(self.settings.metrics)}
 
-    def _moving(self, groups: Any) -> dict[str, Array]:
+    def _moving(self, groups: Iterable[Iterable[str]]) -> dict[str, Array]:
         return {n: self.params[n] for names in groups for n in names}
 
-    def _keep_scheduled(self, scheduled: Any, last: int) -> None:
+    def _keep_scheduled(self, scheduled: Mapping[str, Array], last: int) -> None:
         """The last value of a parameter that a schedule changes is kept among the parameters."""
         now = {n: v[last].astype(self.params[n].dtype) for n, v in scheduled.items()}
         self.params = {**self.params, **now}
@@ -161,12 +166,12 @@ class Trainer:
     def skip(self) -> None:
         """Skip a step: nothing to do, because draws belong to the step."""
 
-    def diagnose(self, plan: Any, data: dict[str, Array]) -> Symptoms:
+    def diagnose(self, plan: PlanLike, data: dict[str, Array]) -> Symptoms:
         """The quantities of the plan's first step, which is not taken."""
         row = jax.tree.map(lambda a: a[0], self._put(plan))
         j = int(plan.phase[0])
 
-        def quantities(params: Any) -> Any:
+        def quantities(params: Params) -> Tree:
             step = self._step_of(j, params, data, row)
             self.phases[j].engine.objective(step)
             return step.first, step.returned, dict(step.updates)
@@ -175,7 +180,7 @@ class Trainer:
         _, _, grads = jax.jit(partial(self._gradient, j))(self.params, data, row)
         return Symptoms(terms, returned, _copies(grads), updates)
 
-    def _put(self, plan: Any) -> dict[str, Any]:
+    def _put(self, plan: PlanLike) -> Row:
         put = lambda a: jax.device_put(a, self.runtime.device)
         steps = put(np.arange(plan.first, plan.first + len(plan.rate), dtype=np.int32))
         return {
@@ -192,10 +197,10 @@ class Trainer:
         """The number of times that training was compiled."""
         return int(self._stretch._cache_size() + self._single._cache_size())
 
-    def _run_stretch(self, carry: Any, data: Any, plan: Any, count: Array) -> Any:
+    def _run_stretch(self, carry: Tree, data: Native, plan: Row, count: Array) -> Tree:
         return jax.lax.fori_loop(0, count, lambda _, now: self._step(now, data, plan), carry)
 
-    def _step(self, carry: Any, data: Any, plan: Any) -> Any:
+    def _step(self, carry: Tree, data: Native, plan: Row) -> Tree:
         i, params, state, average, history = carry
         row = jax.tree.map(lambda a: a[i], plan)
         turns = [partial(self._turn, j) for j in range(len(self.phases))]
@@ -207,7 +212,9 @@ class Trainer:
         seen = jnp.stack([metrics[n] for n in self.settings.metrics]).astype(history.dtype)
         return i + 1, params, state, average, history.at[i].set(seen)
 
-    def _turn(self, j: int, params: Any, state: Any, data: Any, row: Any) -> Any:
+    def _turn(
+        self, j: int, params: Params, state: list[Tree], data: Native, row: Row
+    ) -> tuple[Native, Native, list[Tree]]:
         """One step of one phase, which changes its own parameters."""
         metrics, own, grads = self._gradient(j, params, data, row)
         moving = {n: params[n] for n in grads}
@@ -217,7 +224,7 @@ class Trainer:
             moved = {n: project(jnp, p) for n, p in moved.items()}
         return metrics, {**params, **moved, **own}, [new if i == j else s for i, s in enumerate(state)]
 
-    def _steps_singly(self, arrays: dict[str, Any], data: dict[str, Array]) -> bool:
+    def _steps_singly(self, arrays: Row, data: dict[str, Array]) -> bool:
         """On a CPU, XLA runs convolutions inside a loop ten times slower than outside, except ours."""
         if self._singly is None:
             row = jax.tree.map(lambda a: a[0], arrays)
@@ -226,7 +233,7 @@ class Trainer:
             self._singly = on_cpu and any(_convolves(read(j)) for j in range(len(self.phases)))
         return self._singly
 
-    def _step_of(self, j: int, params: Any, data: Any, row: Any) -> JaxStep:
+    def _step_of(self, j: int, params: Params, data: Native, row: Row) -> JaxStep:
         batch = select(self.tracer, data, row["index"])
         if self.settings.binarise:
             whole = batch["x"]
@@ -240,7 +247,7 @@ class Trainer:
             self.tracer, params, row["key"], batch, row["index"], row["weight"], now, settings.data_size, settings.mixed
         )
 
-    def _gradient(self, j: int, params: Any, data: Any, row: Any) -> Any:
+    def _gradient(self, j: int, params: Params, data: Native, row: Row) -> tuple[Native, Native, Native]:
         """Metrics, the engine's own numbers, and the gradient of what each player minimises."""
         if self.settings.pieces == 1:
             return self._piece(j, params, data, row)
@@ -252,10 +259,10 @@ class Trainer:
 
         each = (cut(row["index"]), weight, self._keys(row["key"], jnp.arange(self.settings.pieces)), shares)
 
-        def total(of_piece: Callable[[Any], Any]) -> Any:
+        def total(of_piece: Callable[[Row], Tree]) -> Tree:
             """Σ over pieces, weighted by their shares; the same draws each time."""
 
-            def add(total: Any, piece: Any) -> Any:
+            def add(total: Tree, piece: Tree) -> tuple[Tree, None]:
                 index, weight, key, share = piece
                 found = of_piece({**row, "index": index, "weight": weight, "key": key})
                 return jax.tree.map(
@@ -270,17 +277,19 @@ class Trainer:
         means = total(lambda row: self._found(j, params, data, row).get("means", {}))
         return total(lambda row: self._piece(j, params, data, row, means))
 
-    def _found(self, j: int, params: Any, data: Any, row: Any) -> dict[str, Any]:
+    def _found(self, j: int, params: Params, data: Native, row: Row) -> Objective:
         """The result of the phase's objective for the data of one row of the plan; new states are with the engine's."""
         step = self._step_of(j, params, data, row)
         found = dict(self.phases[j].engine.objective(step))
         moved = {n: next_value(params[n], v, jnp) for n, v in self.phases[j].kept(step.updates).items()}
         return {**found, "state": {**found.get("state", {}), **moved}} if moved else found
 
-    def _piece(self, j: int, params: Any, data: Any, row: Any, means: Any = None) -> Any:
+    def _piece(
+        self, j: int, params: Params, data: Native, row: Row, means: Native | None = None
+    ) -> tuple[Native, Native, Native]:
         players, groups = self.phases[j].players, self.groups[j]
 
-        def losses(moving: Any) -> Any:
+        def losses(moving: Params) -> tuple[list[Array], tuple[Native, Native]]:
             found = self._found(j, {**params, **moving}, data, row)
             found = at_whole(found, means, jax.lax.stop_gradient) if means else found
             made_small = [-found["players"][n] for n in players] or [-found["objective"]]
@@ -297,7 +306,7 @@ class Trainer:
         return metrics, own, grads
 
 
-def _copies(arrays: Any) -> Any:
+def _copies(arrays: Tree) -> Tree:
     """NumPy arrays in their own memory: what a stretch donates may be overwritten."""
     return jax.tree.map(lambda a: np.array(a, copy=True), jax.device_get(arrays))
 
@@ -306,16 +315,16 @@ def _is_key(leaf: Array) -> bool:
     return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 
-def _plain(leaf: Any) -> Array:
+def _plain(leaf: Array) -> Array:
     leaf = jnp.asarray(leaf)
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
-def _like(leaf: Any, saved: Array) -> Array:
+def _like(leaf: Array, saved: Array) -> Array:
     return jax.random.wrap_key_data(saved) if _is_key(jnp.asarray(leaf)) else saved
 
 
-def _all_finite(tree: Any) -> Array:
+def _all_finite(tree: Tree) -> Array:
     floats = [a for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.floating)]
     return jnp.stack([jnp.isfinite(a).all() for a in floats]).all() if floats else jnp.array(True)
 

@@ -12,6 +12,9 @@ from typing import Any
 
 import jax
 
+from ppdgm.language.native import Tree
+from ppdgm.language.vocabulary import Array
+
 REMEDY = (
     "The program uses numpyro.prng_key(). Evaluation switches off dropout of flax linen and of equinox (eqx_module), "
     "but nothing else. Remove other random layers, or give NNX's Dropout deterministic=True."
@@ -29,7 +32,7 @@ def without_dropout() -> Iterator[None]:
         yield
 
 
-def _deterministic(method: Any, args: tuple[Any, ...], kwargs: dict[str, Any], context: Any) -> Any:
+def _deterministic(method: Callable[..., Tree], args: tuple[Any, ...], kwargs: dict[str, Any], context: Any) -> Tree:
     layer = context.module
     if not type(layer).__module__.startswith("flax.linen") or not hasattr(layer, "deterministic"):
         return method(*args, **kwargs)
@@ -41,7 +44,7 @@ def _deterministic(method: Any, args: tuple[Any, ...], kwargs: dict[str, Any], c
         object.__setattr__(layer, "deterministic", before)
 
 
-def in_inference(tree: Any) -> Any:
+def in_inference(tree: Tree) -> Tree:
     """The parameters of an equinox module with `inference=True` in its layers, whatever the module itself says."""
     eqx = sys.modules.get("equinox")
     if eqx is None or not isinstance(tree, eqx.Module):
@@ -51,7 +54,7 @@ def in_inference(tree: Any) -> Any:
     return eqx.tree_at(where, tree, replace_fn=lambda _: True, is_leaf=lambda v: v is None) if where(tree) else tree
 
 
-def moved_by_key(run: Callable[[Any], dict[str, Any]]) -> list[str]:
+def moved_by_key(run: Callable[[Array], dict[str, Array]]) -> list[str]:
     """The names in the result of `run(key)` that may depend on the key."""
     found, names = jax.make_jaxpr(run, return_shape=True)(jax.random.key(0))
     moved = depends(found.jaxpr, found.jaxpr.invars[0])

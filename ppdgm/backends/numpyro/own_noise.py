@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import jax
 
@@ -11,13 +10,13 @@ from ppdgm.backends.numpyro.noise import moved_by_key
 from ppdgm.backends.numpyro.tracer import JaxTracer
 from ppdgm.errors import PpdgmError
 from ppdgm.language import questions
-from ppdgm.language.tracer import sized
+from ppdgm.language.tracer import Params, sized
 from ppdgm.language.vocabulary import Array, Batch
 
 REMEDY = "The program uses P.random."
 
 
-def noise_of_terms(tracer: JaxTracer, params: Any, batch: Batch, size: int) -> str:
+def noise_of_terms(tracer: JaxTracer, params: Params, batch: Batch, size: int) -> str:
     """What to do about it; "" if no term of guide and model depends on it, at the same latents."""
     ask = tracer.ask(params, jax.random.key(0), batch, size)
     values = jax.eval_shape(lambda: questions.trace(ask, 1).values)
@@ -32,7 +31,7 @@ def noise_of_terms(tracer: JaxTracer, params: Any, batch: Batch, size: int) -> s
     return _remedy(terms)
 
 
-def noise_of_draws(tracer: JaxTracer, params: Any, fields: Mapping[str, Array | None], size: int) -> str:
+def noise_of_draws(tracer: JaxTracer, params: Params, fields: Mapping[str, Array | None], size: int) -> str:
     """The same of draws from the model, at the same latents."""
     batch = sized(fields, size)
     ask = tracer.ask(params, jax.random.key(0), batch, size)
@@ -43,7 +42,7 @@ def noise_of_draws(tracer: JaxTracer, params: Any, fields: Mapping[str, Array | 
     return _remedy(lambda key: questions.prior(tracer.ask(params, key, batch, size), True, given, True)[1])
 
 
-def _remedy(run: Any) -> str:
+def _remedy(run: Callable[[Array], dict[str, Array]]) -> str:
     try:
         return REMEDY if moved_by_key(run) else ""
     except (PpdgmError, NotImplementedError):  # only its own draws can be scored, as for a one-way flow

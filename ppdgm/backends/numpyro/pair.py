@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,13 +34,16 @@ from ppdgm.backends.numpyro.terms import (
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend, explain, nearest
 from ppdgm.language import mistakes, pair_mistakes
 from ppdgm.language.elimination import to_left
+from ppdgm.language.native import Tree
 from ppdgm.language.questions import Sites
 from ppdgm.language.reader import Gradients
 from ppdgm.language.supports import Seen
 from ppdgm.language.tracer import Params, Tracer
-from ppdgm.language.vocabulary import Array, Batch, Trace
+from ppdgm.language.vocabulary import Array, Batch, PairLike, Trace
 
 ROWS = 7  #: the number of rows in the check of enumerated sites
+Places = Callable[[int, int | None], Array | None]  # answers for the data plate
+Values = Callable[[Message], Tree]  # answers for parameters
 
 
 class PairTracer(Tracer):
@@ -51,7 +53,9 @@ class PairTracer(Tracer):
     the minibatch, a subsampled one takes all data and indices.
     """
 
-    def __init__(self, program: Any):
+    program: PairLike
+
+    def __init__(self, program: PairLike):
         self.program, self.plate = program, program.data_plate
         self.still = jax.random.key(0)
         self._params: dict[str, Leaves] = {}
@@ -121,7 +125,7 @@ class PairTracer(Tracer):
             if isinstance(guide, AutoContinuous) and "local latent" in str(error):
                 raise mistakes.in_one_vector(type(guide).__name__, self.plate) from error
             raise explain(self.program, error) from error
-        prototype: Any = guide.prototype_trace
+        prototype: Mapping[str, Message] = guide.prototype_trace
         drawn = [m for m in prototype.values() if m["type"] == "sample" and not m["is_observed"]]
         self._local = any(f.name == self.plate for m in drawn for f in m["cond_indep_stack"])
         if self._local and isinstance(guide, AutoContinuous):
@@ -201,7 +205,9 @@ class PairTracer(Tracer):
         values = {n: to_left(v[:1] if n in axes else v, len(axes), jnp) for n, v in values.items()}
         return found._replace(values=values, log_p=log_p, log_q=log_q, kl=forms, marginal=marginal, points=points)
 
-    def _true_points(self, found: Trace, params: Params, batch: Batch, at: Any, axes: Any) -> Sites | None:
+    def _true_points(
+        self, found: Trace, params: Params, batch: Batch, at: Places, axes: Mapping[str, int]
+    ) -> Sites | None:
         """The points without those that carry a draw: those depend on the key when the other latents are held."""
         points = found.points or {}
         if self._carriers is None:
@@ -271,7 +277,7 @@ class PairTracer(Tracer):
         self.prepare(batch)
         batch, _ = self._sort(batch, index)
 
-        def run(key: Array) -> Any:
+        def run(key: Array) -> list[Array]:
             at, values = self._at(index), self._values(params)
             pair = self._pair(jax.random.key(0), batch, at, values, {}, noise=lambda: key)
             return [site.log_prob() for part in pair for site in part.sites.values()]
@@ -285,10 +291,10 @@ class PairTracer(Tracer):
         self,
         params: Params,
         key: Array,
-        fields: Mapping[str, Any],
+        fields: Mapping[str, Array | None],
         size: int,
         mean: bool,
-        given: Any = None,
+        given: Mapping[str, Array] | None = None,
         apart: bool = False,
     ) -> tuple[Sites, Sites, Sites]:
         """Latents drawn from the model, and observed sites drawn, or at their means given these; [1, B, *event].
@@ -342,13 +348,13 @@ class PairTracer(Tracer):
         self,
         key: Array,
         batch: Batch,
-        at: Any,
-        param: Any,
+        at: Places,
+        param: Values,
         given: Mapping[str, Array],
         told: Sites | None = None,
-        own: Any = None,
+        own: Values | None = None,
         training: bool = False,
-        noise: Any = None,
+        noise: Callable[[], Array] | None = None,
         axes: Axes | None = None,
         best: Mapping[str, Array] = MappingProxyType({}),
     ) -> tuple[PairRun, PairRun]:
@@ -366,12 +372,12 @@ class PairTracer(Tracer):
         self,
         key: Array,
         batch: Batch,
-        at: Any,
-        param: Any,
+        at: Places,
+        param: Values,
         given: Mapping[str, Array],
         told: Sites | None,
-        own: Any,
-        noise: Any,
+        own: Values | None,
+        noise: Callable[[], Array] | None,
         axes: Axes | None,
         best: Mapping[str, Array],
     ) -> tuple[PairRun, PairRun]:
@@ -438,7 +444,7 @@ class PairTracer(Tracer):
                 raise
             raise found from error
 
-    def _at(self, index: Array) -> Any:
+    def _at(self, index: Array) -> Places:
         def at(size: int, part: int | None) -> Array | None:
             rows, wanted = len(index), part if self.subsamples else size
             if rows != wanted or (part not in (None, size) and not self.subsamples):
@@ -447,8 +453,8 @@ class PairTracer(Tracer):
 
         return at
 
-    def _values(self, params: Params, training: bool = False) -> Any:
-        def value(msg: Message) -> Any:
+    def _values(self, params: Params, training: bool = False) -> Values:
+        def value(msg: Message) -> Tree:
             leaves = self._params.get(msg["name"])
             if leaves is None:
                 raise pair_mistakes.came_later(msg["name"])

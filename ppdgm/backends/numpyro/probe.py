@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,10 @@ from numpyro.distributions import biject_to, constraints
 from ppdgm.backends.numpyro.foreign import path_name
 from ppdgm.backends.numpyro.sites import Message, PairRun
 from ppdgm.language import pair_mistakes
+from ppdgm.language.native import Tree
 from ppdgm.language.scales import constant_scales
+from ppdgm.language.tracer import Params
+from ppdgm.language.vocabulary import Array
 
 Part = tuple[int, int | None]  # a plate's size and subsample_size
 
@@ -21,11 +24,11 @@ Part = tuple[int, int | None]  # a plate's size and subsample_size
 class Leaves(NamedTuple):
     """The content of a parameter site: its pytree, and its leaves' dotted names and shapes."""
 
-    tree: Any
+    tree: Tree  # the structure
     names: list[str]
     shapes: list[tuple[int, ...]]
 
-    def at(self, params: Mapping[str, Any], constrain: Callable[[Any], Any]) -> Any:
+    def at(self, params: Params, constrain: Callable[[Array], Array]) -> Tree:
         """The pytree at these values, which are unconstrained."""
         values = [constrain(params[n]) for n in self.names]
         for name, value, shape in zip(self.names, values, self.shapes, strict=True):
@@ -74,7 +77,7 @@ def has_rows(msg: Message, plate: str) -> bool:
     return inside and msg["kwargs"].get("event_dim") is not None
 
 
-def leaves_of(site: str, value: Any) -> Leaves:
+def leaves_of(site: str, value: Tree) -> Leaves:
     """The content of a parameter site."""
     found, tree = jax.tree_util.tree_flatten_with_path(value)
     base = site.removesuffix("$params")
@@ -87,7 +90,7 @@ def shapes_of(params: Mapping[str, Leaves]) -> dict[str, list[tuple[int, ...]]]:
     return {site: leaves.shapes for site, leaves in params.items()}
 
 
-def first_site_values(leaves: Leaves, msg: Mapping[str, Any]) -> dict[str, Any]:
+def first_site_values(leaves: Leaves, msg: Message) -> dict[str, Array]:
     """The first values of a parameter site, unconstrained, as the pair itself makes them."""
     free = biject_to(msg["kwargs"].get("constraint", constraints.real)).inv
     return {n: free(jnp.asarray(v)) for n, v in zip(leaves.names, jax.tree.leaves(msg["value"]), strict=True)}

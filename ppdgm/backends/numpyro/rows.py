@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 
+from ppdgm.language.native import Tree
 from ppdgm.language.vocabulary import Array
 
 
-def in_turn(function: Any) -> Any:
+def in_turn(function: Callable[..., Tree]) -> Callable[..., Tree]:
     """Like `jax.vmap`, with concrete values."""
 
-    def mapped(*args: Any) -> Any:
+    def mapped(*args: Tree) -> Tree:
         n = len(args[0])
         parts = [function(*jax.tree.map(lambda a, i=i: a[i], args)) for i in range(n)]
         return jax.tree.map(lambda *same: jnp.stack(same), *parts)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +23,15 @@ from ppdgm.backends.numpyro.pair import PairTracer
 from ppdgm.backends.numpyro.support import SUPPORTS
 from ppdgm.backends.numpyro.tracer import JaxStep, JaxTracer, select
 from ppdgm.errors import PpdgmError, UnsupportedByBackend
-from ppdgm.language.runtime import Arrays, Native, Question, Rehearsal, traced
+from ppdgm.language.native import Device
+from ppdgm.language.phases import EngineLike, Hyperparameters, ObjectiveLike
+from ppdgm.language.runtime import Arrays, Fields, Name, Native, Question, Rehearsal, Rest, traced
 from ppdgm.language.runtime import Runtime as AnyRuntime
 from ppdgm.language.step import Step, check_found
 from ppdgm.language.supports import Observed, Supports
 from ppdgm.language.tracer import Params
 from ppdgm.language.unseen import Unseen
-from ppdgm.language.vocabulary import Array, Trace
+from ppdgm.language.vocabulary import Array, Namespace, PairLike, ProgramLike, Trace
 
 if version("jaxlib") == "0.10.2":  # pip does not install it with ppdgm, but a user may install it later
     warnings.warn(
@@ -43,7 +45,7 @@ if version("jaxlib") == "0.10.2":  # pip does not install it with ppdgm, but a u
 jax.tree_util.register_pytree_node(Unseen, lambda u: ((), (u.event, u.size)), lambda known, _: Unseen(*known))
 
 
-def find_device(name: str) -> Any:
+def find_device(name: str) -> Device:
     """The JAX device of a name: "auto", "cpu", "cuda" or "cuda:1"."""
     if name == "auto":
         return jax.devices()[0]
@@ -55,7 +57,7 @@ def find_device(name: str) -> Any:
         raise PpdgmError(f"No device {name!r} for JAX. Found: {found}. For a GPU: pip install 'ppdgm[cuda]'.") from None
 
 
-def precision(dtype: str) -> AbstractContextManager[Any]:
+def precision(dtype: str) -> AbstractContextManager[object]:
     """JAX's 64-bit mode inside a block, if `dtype` is float64."""
     return jax.enable_x64(True) if dtype == "float64" else nullcontext()
 
@@ -69,14 +71,16 @@ class Runtime(AnyRuntime):
     """
 
     name: ClassVar[str] = "numpyro"
-    xp: ClassVar[Any] = jnp
+    xp: ClassVar[Namespace] = jnp
     supports: ClassVar[Supports] = SUPPORTS
     steps: ClassVar[type[Step]] = JaxStep
 
-    def __init__(self, program: Any, device: str = "auto"):
+    def __init__(self, program: ProgramLike | PairLike, device: str = "auto"):
         self.device = find_device(device)
         is_pair = hasattr(program, "data_plate")
-        self.tracer: JaxTracer | PairTracer = PairTracer(program) if is_pair else JaxTracer(program)
+        self.tracer: JaxTracer | PairTracer = (
+            PairTracer(cast(PairLike, program)) if is_pair else JaxTracer(cast(ProgramLike, program))
+        )
         self._compiled: dict[Callable[..., Any], Any] = {}
 
     def ask(self, question: Question, params: Params, seed: tuple[int, ...] | None, *at: Any, **how: Any) -> Any:
@@ -117,7 +121,7 @@ class Runtime(AnyRuntime):
         """Device arrays as NumPy arrays."""
         return jax.tree.map(np.asarray, jax.device_get(arrays))
 
-    def glance(self, params: Any, data: Any, index: np.ndarray, k: int, given: Arrays) -> Trace:
+    def glance(self, params: Params, data: Native, index: np.ndarray, k: int, given: Arrays) -> Trace:
         """Terms of a few rows as in `trace`, step by step: nothing is compiled."""
         native, key = self.put(given, None), jax.random.key(0)
         found: Trace = self.fetch(traced(self, params, key, data, self.index(index), native, k, False))
@@ -126,8 +130,10 @@ class Runtime(AnyRuntime):
     def look(self, question: Question, params: Params, *at: Any, **how: Any) -> Any:
         return jax.eval_shape(lambda p: question(self, p, jax.random.key(0), *at, **how), params)
 
-    def slopes(self, function: Callable[[Any], tuple[Array, Any]], z: dict[Any, Array]) -> tuple[dict[Any, Array], Any]:
-        found: tuple[dict[Any, Array], Any] = jax.grad(function, has_aux=True)(z)
+    def slopes(
+        self, function: Callable[[dict[Name, Array]], tuple[Array, Rest]], z: dict[Name, Array]
+    ) -> tuple[dict[Name, Array], Rest]:
+        found: tuple[dict[Name, Array], Rest] = jax.grad(function, has_aux=True)(z)
         return found
 
     def nuts(
@@ -136,7 +142,7 @@ class Runtime(AnyRuntime):
         return nuts(log_density, start, noise, draws, warmup)
 
     def sites(
-        self, params: Any, fields: Mapping[str, Any], given: Arrays | None, size: int, apart: bool = False
+        self, params: Params, fields: Fields, given: Arrays | None, size: int, apart: bool = False
     ) -> tuple[dict[str, tuple[tuple[int, ...], str]], list[str]]:
         """Shape and type of each site's draws in `conditioned`, and the held sites; without `given`, in `prior`.
 
@@ -147,18 +153,18 @@ class Runtime(AnyRuntime):
         latents, observed, held = jax.eval_shape(run, params, jax.random.key(0), native, given=held_at)
         return {n: (tuple(v.shape), str(v.dtype)) for n, v in (latents | observed).items()}, list(held)
 
-    def validate(self, params: Any, data: Any, k: int, b: int) -> Trace:
+    def validate(self, params: Params, data: Native, k: int, b: int) -> Trace:
         """One reading, step by step, with NumPyro's checks of arguments and values on."""
         index = np.arange(b) % len(next(iter(data.values())))
         with numpyro.validation_enabled(), warnings.catch_warnings():
             warnings.filterwarnings("error", "Out-of-support")  # NumPyro's only warning about such values
             return traced(self, params, jax.random.key(0), data, self.index(index), {}, k, False)
 
-    def observed(self, params: Any, data: Any, index: np.ndarray, seed: int) -> list[Observed]:
+    def observed(self, params: Params, data: Native, index: np.ndarray, seed: int) -> list[Observed]:
         """What is known about each observed site; arrays are computed only for the bounds of supports."""
         found: list[Observed] = []
 
-        def look(params: Any) -> Any:
+        def look(params: Params) -> list[tuple[Array, ...]]:
             batch, rows = select(self.tracer, data, self.index(index)), self.index(index)
             sites = self.tracer.observed(params, make_key(seed), batch, rows)
             found[:] = [SUPPORTS.describe(site, batch) for site in sites]
@@ -170,7 +176,7 @@ class Runtime(AnyRuntime):
             bounds = self.fetch(jax.jit(look)(params))
         return [replace(o, bounds=b) for o, b in zip(found, bounds, strict=True)]
 
-    def noise(self, params: Any, data: Any, index: np.ndarray) -> str:
+    def noise(self, params: Params, data: Native, index: np.ndarray) -> str:
         """What to do about random numbers from outside the sample sites; "" if none count."""
         rows = self.index(index)
         batch = select(self.tracer, data, rows)
@@ -178,13 +184,15 @@ class Runtime(AnyRuntime):
             return self.tracer.noise(params, batch, rows)
         return noise_of_terms(self.tracer, params, batch, len(index))
 
-    def model_noise(self, params: Any, fields: Mapping[str, Any], size: int) -> str:
+    def model_noise(self, params: Params, fields: Fields, size: int) -> str:
         """The same for draws from the model; for a plain pair, with its guide."""
         if isinstance(self.tracer, PairTracer):
             return self.noise(params, self.fields(fields), np.arange(size))
         return noise_of_draws(self.tracer, params, self.fields(fields), size)
 
-    def rehearse(self, engine: Any, params: Any, data: Any, b: int, plan: Any, data_size: int) -> Rehearsal:
+    def rehearse(
+        self, engine: EngineLike, params: Params, data: Native, b: int, plan: Hyperparameters, data_size: int
+    ) -> Rehearsal:
         """The objective of each phase as in training, only to find its errors; nothing is computed."""
         index = self.index(np.arange(b) % len(next(iter(data.values()))))
         scored: list[str] = []
@@ -192,7 +200,7 @@ class Runtime(AnyRuntime):
         whole: list[str] = []
         roles: list[str] = []
 
-        def run(params: Any, j: int, engine: Any) -> None:
+        def run(params: Params, j: int, engine: ObjectiveLike) -> None:
             batch, now = select(self.tracer, data, index), jax.tree.map(lambda v: jnp.asarray(v[0]), plan[j])
             step = JaxStep(self.tracer, params, jax.random.key(0), batch, index, jnp.ones(b), now, data_size)
             names.extend(check_found(type(engine).__name__, engine.objective(step)))
@@ -204,15 +212,15 @@ class Runtime(AnyRuntime):
             jax.eval_shape(partial(run, j=j, engine=phase.engine), params)
         return Rehearsal(scored, list(dict.fromkeys(names)), list(dict.fromkeys(roles)), whole)
 
-    def why_not_compiled(self, engine: Any, optimiser: Any) -> str:
+    def why_not_compiled(self, engine: EngineLike, optimiser: Any) -> str:
         """Why torch.compile can't take the steps of a run, in words."""
         return "this is for torch.compile on the pyro backend; on numpyro, JAX always compiles every step"
 
-    def batch_statistics(self, params: Any, data: Any, b: int) -> str | None:
+    def batch_statistics(self, params: Params, data: Native, b: int) -> str | None:
         """What in the program's modules depends on the rows of a minibatch: nothing, because they keep no state."""
         return None
 
-    def bytes_written(self, params: Any, data: Any, k: int, b: int) -> int:
+    def bytes_written(self, params: Params, data: Native, k: int, b: int) -> int:
         """Bytes of all intermediate results of one reading with K particles and B rows; nothing is computed.
 
         B is the pair's own if its data plate fixes it.

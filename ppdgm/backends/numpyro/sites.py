@@ -19,10 +19,10 @@ from ppdgm.backends.numpyro.support import confine, observe
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend
 from ppdgm.language import enumeration, mistakes
 from ppdgm.language.elimination import escapes
+from ppdgm.language.native import Message as Message
 from ppdgm.language.scales import scale_of
-from ppdgm.language.vocabulary import Array
+from ppdgm.language.vocabulary import Array, Dist
 
-Message = dict[str, Any]
 Messages = dict[str, Message]
 Sizes = Mapping[str, tuple[int, int | None]]
 _STATE = (
@@ -103,7 +103,7 @@ class Supply(Messenger):
         fn: Callable[..., Any],
         plate: str,
         index: Callable[[int, int | None], Array | None],
-        param: Callable[[Message], Any],
+        param: Callable[[Message], object],
         choose: Callable[[Message], Array | None],
         guide: tuple[int, int | None] | None = None,
         noise: Callable[[], Array] | None = None,
@@ -207,9 +207,9 @@ class Site:
     """
 
     name: str
-    fn: Any
+    fn: Dist
     value: Array
-    intermediates: Any
+    intermediates: Any  # NumPyro's own
     observed: bool
     auxiliary: bool
     axis: int | None
@@ -399,7 +399,7 @@ def _check_value(site: Site, axes: Axes) -> None:
         )
 
 
-def _own_scale(site: Site, scale: Any, size: int, part: int | None) -> float:
+def _own_scale(site: Site, scale: Array | float | None, size: int, part: int | None) -> float:
     """The user's own scale around a site, without the data plate's N/B."""
     expected = size / part if part and site.axis is not None else 1.0
     if scale is None or (isinstance(scale, int | float) and math.isclose(scale, expected)):

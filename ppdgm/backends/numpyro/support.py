@@ -5,21 +5,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
+from ppdgm.language.native import Constraint
 from ppdgm.language.supports import Supports
-from ppdgm.language.vocabulary import Array
+from ppdgm.language.vocabulary import Array, Dist, Namespace
 
 
 class JaxSupports(Supports):
     """Supports of NumPyro's distributions."""
 
-    xp: ClassVar[Any] = jnp
+    xp: ClassVar[Namespace] = jnp
     array: ClassVar[type] = jax.Array
     constraint: ClassVar[type] = constraints.Constraint
     independent: ClassVar[type] = dist.Independent
@@ -37,15 +38,15 @@ class JaxSupports(Supports):
     # A user's distribution may have no support: the libraries' sign, Python's, and NumPyro's assertion around such one.
     unknown: ClassVar[tuple[type[Exception], ...]] = (NotImplementedError, AttributeError, AssertionError)
 
-    def check(self, support: Any, value: Array) -> Array:
+    def check(self, support: Constraint, value: Array) -> Array:
         return jnp.asarray(support(value))
 
-    def of_each(self, support: Any) -> Any:
+    def of_each(self, support: Constraint) -> Constraint:
         while hasattr(support, "base_constraint"):
             support = support.base_constraint
         return support
 
-    def truth(self, mask: Any, like: Array) -> Array:
+    def truth(self, mask: Array | bool, like: Array) -> Array:
         return jnp.asarray(mask)
 
     def is_field(self, value: Array, x: Array) -> bool:
@@ -56,7 +57,7 @@ SUPPORTS = JaxSupports()
 confine = SUPPORTS.confine
 
 
-def observe(d: Any, value: Array, log_prob: Callable[[], Array]) -> Array:
+def observe(d: Dist, value: Array, log_prob: Callable[[], Array]) -> Array:
     """log p of data: −∞ outside a support that has parameters. Outside any other, a row was refused before."""
     with warnings.catch_warnings() if d._validate_args else nullcontext():
         if d._validate_args:

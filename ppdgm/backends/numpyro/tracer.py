@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from ppdgm.language.questions import Sites
 from ppdgm.language.reader import Gradients
 from ppdgm.language.step import Density, Step
 from ppdgm.language.tracer import ProgramTracer, Tracer
-from ppdgm.language.vocabulary import Array, Batch, Vocabulary
+from ppdgm.language.vocabulary import Array, Batch, Namespace, ProgramLike, Vocabulary
 from ppdgm.nets import check_libraries
 
 # Folded into a step's key; sites have the numbers from 0.
@@ -27,7 +27,7 @@ class JaxTracer(ProgramTracer):
     words: ClassVar[type[Vocabulary]] = JaxVocabulary
     mixed_words: ClassVar[type[Vocabulary]] = MixedVocabulary
 
-    def __init__(self, program: Any):
+    def __init__(self, program: ProgramLike):
         super().__init__(program)
         check_libraries(self.declared, "numpyro")
 
@@ -42,7 +42,7 @@ class JaxTracer(ProgramTracer):
 class JaxStep(Step):
     """One step; its key belongs to the step, and every stream of draws has a key of its own."""
 
-    xp: ClassVar[Any] = jnp
+    xp: ClassVar[Namespace] = jnp
 
     @staticmethod
     def stop_gradient(x: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,10 @@ from ppdgm.backends.numpyro.support import SUPPORTS, observe
 from ppdgm.language.divergence import Library, closed_form, pairs
 from ppdgm.language.reader import Gradients, Reader
 from ppdgm.language.supports import Supports
-from ppdgm.language.vocabulary import Array, MixedPrecision, Vocabulary
+from ppdgm.language.vocabulary import Array, Carry, Dist, MixedPrecision, Module, Namespace, Random, Vocabulary
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
@@ -37,14 +40,14 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 class JaxVocabulary(Vocabulary):
     """P with JAX arrays and NumPyro's distributions."""
 
-    xp: ClassVar[Any] = jnp
+    xp: ClassVar[Namespace] = jnp
     dist: ClassVar[Any] = Distributions()
 
     @property
     def _dtype(self) -> DTypeLike:
         return next((v.dtype for v in self.params.values()), jnp.result_type(float))
 
-    def constant(self, value: Any) -> Array:
+    def constant(self, value: ArrayLike) -> Array:
         return jnp.asarray(value, dtype=self._dtype)
 
     def full(self, shape: tuple[int, ...], value: float) -> Array:
@@ -84,10 +87,10 @@ class JaxVocabulary(Vocabulary):
         value, pull = jax.vjp(f, x)
         return value, lambda v: pull(jnp.broadcast_to(v, value.shape).astype(value.dtype))[0]
 
-    def _loop(self, count: int, body: Callable[[Any], Any], x: Any) -> Any:
+    def _loop(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:
         return jax.lax.fori_loop(0, count, lambda _, x: body(x), x)
 
-    def foreign(self, module: Any, x: Array, event_ndim: int) -> Array:
+    def foreign(self, module: Module, x: Array, event_ndim: int) -> Array:
         n = len(self.prefix)
         own = {name[n:]: v for name, v in self.params.items() if name.startswith(self.prefix)}
         return apply_module(
@@ -96,12 +99,12 @@ class JaxVocabulary(Vocabulary):
 
     def distribution(
         self,
-        sample: Callable[[Any, tuple[int, ...]], tuple[Array, Array | None]],
+        sample: Callable[[Random, tuple[int, ...]], tuple[Array, Array | None]],
         log_prob: Callable[[Array], Array],
         event_shape: tuple[int, ...],
         batch_shape: tuple[int, ...] = (),
         **facts: Any,
-    ) -> Any:
+    ) -> Dist:
         return Density(sample, log_prob, event_shape, batch_shape, self._dtype, **facts)
 
 
@@ -143,12 +146,12 @@ LIBRARY = Library(
 )
 
 
-def as_draw(d: Any, value: Array) -> Array:
+def as_draw(d: Dist, value: Array) -> Array:
     """A value in the type of a draw: NumPyro's counts and classes are whole numbers, which may be used as indices."""
     return jnp.asarray(value, jax.eval_shape(d.sample, jax.random.key(0)).dtype)
 
 
-def closed_form_kl(q: Any, p: Any) -> Array | None:
+def closed_form_kl(q: Dist, p: Dist) -> Array | None:
     """KL(q‖p) [K or 1, B or 1, D], per dimension if both factorise; None if no closed form holds."""
     return closed_form(q, p, LIBRARY)
 
@@ -156,7 +159,7 @@ def closed_form_kl(q: Any, p: Any) -> Array | None:
 class JaxReader(Reader):
     """Draws and densities of NumPyro's distributions; each draw has its own key, by its place in the program."""
 
-    xp: ClassVar[Any] = jnp
+    xp: ClassVar[Namespace] = jnp
     library: ClassVar[Library] = LIBRARY
     supports: ClassVar[Supports] = SUPPORTS
     native: ClassVar[type] = dist.Distribution
@@ -165,7 +168,7 @@ class JaxReader(Reader):
     def __init__(self, key: Array | None, gradients: Gradients | None = None):
         self.key, self.gradients, self.draws = key, gradients, 0
 
-    def draw(self, d: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    def draw(self, d: Dist, shape: tuple[int, ...]) -> tuple[Array, Array]:
         key = jax.random.fold_in(self.key, self.draws)
         self.draws += 1
         return draw(d, key, shape)
@@ -176,11 +179,11 @@ class JaxReader(Reader):
         self.noises += 1
         return key
 
-    def has_pathwise(self, d: Any) -> bool:
+    def has_pathwise(self, d: Dist) -> bool:
         return bool(d.has_rsample)
 
-    def observe(self, d: Any, value: Array) -> Array:
+    def observe(self, d: Dist, value: Array) -> Array:
         return observe(d, value, lambda: d.log_prob(value))
 
-    def as_draw(self, d: Any, value: Array) -> Array:
+    def as_draw(self, d: Dist, value: Array) -> Array:
         return as_draw(d, value)

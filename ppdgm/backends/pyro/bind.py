@@ -15,7 +15,7 @@ from pyro.poutine.runtime import effectful
 
 from ppdgm.backends.pyro.vocabulary import TorchVocabulary
 from ppdgm.language.handlers import StatementHandlers
-from ppdgm.language.vocabulary import Array, Declarations
+from ppdgm.language.vocabulary import Array, Declarations, ProgramLike
 from ppdgm.nets import check_libraries
 
 
@@ -25,7 +25,7 @@ class Handlers(StatementHandlers):
     library: ClassVar[Any] = pyro
     arrays: ClassVar[tuple[type, ...]] = (torch.Tensor,)
 
-    def subsampled(self, name: str, size: int, data_size: int) -> AbstractContextManager[Any]:
+    def subsampled(self, name: str, size: int, data_size: int) -> AbstractContextManager[object]:
         return pyro.plate(name, data_size, subsample=torch.arange(size), dim=-1)
 
     def param(self, name: str, value: Array) -> Array:
@@ -60,7 +60,7 @@ class BoundProgram(torch.nn.Module):
 
     def __init__(
         self,
-        statements: Callable[..., Any],
+        statements: Callable[..., Array],
         params: Parameters,
         declared: Declarations,
         buffers: Mapping[str, Array],
@@ -70,13 +70,13 @@ class BoundProgram(torch.nn.Module):
         self.params = params
         self.statements, self.declared, self.handlers, self.extra = statements, declared, handlers, buffers
 
-    def forward(self, x: Array = None, **data: Array) -> Any:
+    def forward(self, x: Array = None, **data: Array) -> Array:
         params = {**dict(self.params.named_parameters()), **self.extra}
         return self.statements(TorchVocabulary(self.handlers, params, self.declared), x, **data)
 
 
 def bind(
-    program: Any,
+    program: ProgramLike,
     params: Mapping[str, np.ndarray],
     size: int | None = None,
     data_size: int | None = None,

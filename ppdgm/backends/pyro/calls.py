@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from copy import copy
-from typing import Any
 
 import torch
 
 from ppdgm.errors import ProgramError
-from ppdgm.language.vocabulary import Batch
+from ppdgm.language.vocabulary import Batch, PairLike
 
 
 class Call:
@@ -25,7 +24,7 @@ class Call:
         ProgramError: the fields do not fit the function's arguments.
     """
 
-    def __init__(self, program: Any, role: str, fields: Iterable[str]):
+    def __init__(self, program: PairLike, role: str, fields: Iterable[str]):
         self.program, self.role, self.function = program, role, getattr(program, role)
         function, fields = self.function, list(fields)
         self.positional = fields == ["x"]
@@ -42,19 +41,19 @@ class Call:
                 "fields the names of its arguments; a single array is the field x."
             ) from None
 
-    def of(self, function: Any) -> Call:
+    def of(self, function: Callable[..., object]) -> Call:
         """The same call of another function."""
         other = copy(self)
         other.function = function
         return other
 
-    def __call__(self, batch: Batch) -> Any:
+    def __call__(self, batch: Batch) -> object:
         if self.positional:
             return self.function(batch["x"])
         return self.function(**{n: batch[n] for n in self.names})
 
 
-def calls(program: Any, fields: Iterable[str]) -> tuple[Call, Call]:
+def calls(program: PairLike, fields: Iterable[str]) -> tuple[Call, Call]:
     """(guide, model) of a pair.
 
     Raises:

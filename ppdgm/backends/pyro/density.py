@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import torch
 
 from ppdgm.language.density import WrittenDensity
-from ppdgm.language.vocabulary import Array
+from ppdgm.language.vocabulary import Array, Dist, Namespace
 
 
 class TorchRandom:
@@ -38,11 +38,11 @@ class TorchRandom:
     def permutation(self, n: int) -> Array:
         return torch.randperm(n, device=self.like.get("device"))
 
-    def draw(self, d: Any, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
+    def draw(self, d: Dist, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
         return draw(d, batch_shape)
 
 
-def draw(d: Any, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
+def draw(d: Dist, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
     """A draw of a distribution, expanded to the batch shape, and its log-density, in one pass."""
     wide = d.expand(torch.Size(batch_shape))
     if isinstance(wide, Density):
@@ -54,17 +54,17 @@ def draw(d: Any, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
 class Density(WrittenDensity, dist.TorchDistribution):
     """A density written with `xp`. It remembers the log-density of its last draw."""
 
-    xp: ClassVar[Any] = xp
+    xp: ClassVar[Namespace] = xp
     constraints: ClassVar[Any] = dist.constraints
     shape_type: ClassVar[type] = torch.Size
     _last: tuple[Array, Array] | None = None
 
-    def rsample(self, sample_shape: Any = ()) -> Array:
+    def rsample(self, sample_shape: tuple[int, ...] = ()) -> Array:
         value, log_prob = self._sample(TorchRandom(self._like), (*sample_shape, *self.batch_shape))
         self._last = None if log_prob is None else (value, log_prob)
         return value
 
-    def sample(self, sample_shape: Any = ()) -> Array:
+    def sample(self, sample_shape: tuple[int, ...] = ()) -> Array:
         with torch.no_grad():
             return self.rsample(sample_shape)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import array_api_compat.torch as xp
 import pyro.distributions as native
@@ -11,7 +11,8 @@ import torch
 from torch.distributions import Distribution, constraints
 
 from ppdgm.language import density
-from ppdgm.language.vocabulary import Array
+from ppdgm.language.native import Constraint
+from ppdgm.language.vocabulary import Array, Dist, Namespace
 
 # Densities at the ends of their supports: torch leaves out one end, or computes 0 · log 0 there.
 
@@ -31,7 +32,7 @@ class Uniform(native.Uniform):
 class Weibull(density.WeibullEnds, native.Weibull):
     """Pyro's, also at 0."""
 
-    xp: ClassVar[Any] = xp
+    xp: ClassVar[Namespace] = xp
     mends = native.Weibull
     support = constraints.nonnegative
 
@@ -39,7 +40,7 @@ class Weibull(density.WeibullEnds, native.Weibull):
 class Kumaraswamy(density.KumaraswamyEnds, native.Kumaraswamy):
     """Pyro's, also at 0 and 1."""
 
-    xp: ClassVar[Any] = xp
+    xp: ClassVar[Namespace] = xp
     mends = native.Kumaraswamy
 
 
@@ -51,10 +52,14 @@ class RowMultinomial(native.TorchDistribution):
         probs: p, [*batch, D]; or `logits`.
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}
+    arg_constraints: ClassVar[dict[str, Constraint]] = {}
 
     def __init__(
-        self, total_count: Array, probs: Array | None = None, logits: Array | None = None, validate_args: Any = None
+        self,
+        total_count: Array,
+        probs: Array | None = None,
+        logits: Array | None = None,
+        validate_args: bool | None = None,
     ):
         categorical = torch.distributions.Categorical(probs=probs, logits=logits)
         shape = torch.broadcast_shapes(total_count.shape, categorical.batch_shape)
@@ -62,7 +67,7 @@ class RowMultinomial(native.TorchDistribution):
         super().__init__(shape, categorical.param_shape[-1:], validate_args=validate_args)
 
     @constraints.dependent_property(is_discrete=True, event_dim=1)  # type: ignore[untyped-decorator]  # torch's own
-    def support(self) -> Any:
+    def support(self) -> Constraint:
         return constraints.multinomial(self.total_count)
 
     @property
@@ -73,11 +78,11 @@ class RowMultinomial(native.TorchDistribution):
     def mean(self) -> Array:
         return self.probs * self.total_count.unsqueeze(-1)
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> RowMultinomial:
+    def expand(self, batch_shape: tuple[int, ...], _instance: RowMultinomial | None = None) -> RowMultinomial:
         logits = self._categorical.logits
         return RowMultinomial(self.total_count.expand(batch_shape), logits=logits, validate_args=self._validate_args)
 
-    def sample(self, sample_shape: Any = ()) -> Array:
+    def sample(self, sample_shape: tuple[int, ...] = ()) -> Array:
         """One share after the other, each binomial among the counts that are left."""
         with torch.no_grad():
             probs = self.probs.expand(*sample_shape, *self.probs.shape)
@@ -98,7 +103,12 @@ class RowMultinomial(native.TorchDistribution):
         return torch.where(x.sum(-1) == self.total_count, form, -torch.inf)
 
 
-def multinomial(total_count: Any = 1, probs: Any = None, logits: Any = None, validate_args: Any = None) -> Any:
+def multinomial(
+    total_count: Array | int = 1,
+    probs: Array | None = None,
+    logits: Array | None = None,
+    validate_args: bool | None = None,
+) -> Dist:
     """Multinomial with one total, or with one for each row."""
     kind = RowMultinomial if isinstance(total_count, torch.Tensor) and total_count.ndim else native.Multinomial
     return kind(total_count, probs, logits, validate_args)
@@ -107,7 +117,7 @@ def multinomial(total_count: Any = 1, probs: Any = None, logits: Any = None, val
 _MENDED: dict[type, type] = {m.mends: m for m in (Uniform, Weibull, Kumaraswamy)}
 
 
-def mended(d: Any) -> Any:
+def mended(d: Dist) -> Dist:
     """A distribution of the user's; Pyro's classes, also inside it, are replaced by those of this file."""
     return density.mend(d, _MENDED, Distribution)
 

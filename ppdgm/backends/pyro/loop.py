@@ -16,8 +16,9 @@ from ppdgm.backends.pyro.step import CompiledStep, EagerStep, Losses, all_finite
 from ppdgm.backends.pyro.tracer import TorchStep, select
 from ppdgm.backends.pyro.vocabulary import flushed, unvalidated
 from ppdgm.errors import CheckpointError, TrainingError
+from ppdgm.language.phases import EngineLike, PlanLike, StateLike
 from ppdgm.language.states import next_value
-from ppdgm.language.step import at_whole
+from ppdgm.language.step import Objective, at_whole
 from ppdgm.language.trainer import Symptoms, TrainerSettings
 from ppdgm.language.vocabulary import Array
 
@@ -38,10 +39,10 @@ class Trainer:
     def __init__(
         self,
         runtime: Runtime,
-        engine: Any,
+        engine: EngineLike,
         params: dict[str, Array],
         settings: TrainerSettings,
-        state: Mapping[str, Any] = MappingProxyType({}),
+        state: Mapping[str, StateLike] = MappingProxyType({}),
     ):
         self.runtime, self.tracer, self.engine, self.settings = runtime, runtime.tracer, engine, settings
         self.own, self.decay = frozenset(state), settings.average
@@ -58,7 +59,7 @@ class Trainer:
         with seeded(runtime.device, settings.seed):
             self._rng = _get_rng(runtime.device)
 
-    def run(self, plan: Any, data: dict[str, Array]) -> dict[str, np.ndarray]:
+    def run(self, plan: PlanLike, data: dict[str, Array]) -> dict[str, np.ndarray]:
         """Take the plan's steps; return each objective's metrics per step. Nothing is read back between the steps.
 
         Args:
@@ -84,7 +85,7 @@ class Trainer:
         self._steps = self._make_steps()
         return self._run(plan, data)
 
-    def _make_steps(self) -> list[Any]:
+    def _make_steps(self) -> list[EagerStep | CompiledStep]:
         kind = CompiledStep if self.compiled else EagerStep
         return [
             kind(
@@ -97,7 +98,7 @@ class Trainer:
             for j, phase in enumerate(self.phases)
         ]
 
-    def _run(self, plan: Any, data: dict[str, Array]) -> dict[str, np.ndarray]:
+    def _run(self, plan: PlanLike, data: dict[str, Array]) -> dict[str, np.ndarray]:
         device = self.runtime.device
         index, weight, rows = self._put(plan)
         history = torch.empty(plan.count, len(self.settings.metrics), device=device)
@@ -188,7 +189,7 @@ class Trainer:
         with self._drawing():
             torch.rand(1, device=self.runtime.device)
 
-    def diagnose(self, plan: Any, data: dict[str, Array]) -> Symptoms:
+    def diagnose(self, plan: PlanLike, data: dict[str, Array]) -> Symptoms:
         """The quantities of the plan's first step, which is not taken.
 
         A compiled step has other draws, so this one may not show the problem.
@@ -207,7 +208,7 @@ class Trainer:
         terms, returned = self.runtime.fetch(found)
         return Symptoms(terms, returned, _copies(grads[0]), _copies(step.updates))
 
-    def _put(self, plan: Any) -> tuple[Array, Array, Callable[[int, int], Row]]:
+    def _put(self, plan: PlanLike) -> tuple[Array, Array, Callable[[int, int], Row]]:
         device = self.runtime.device
         index = torch.as_tensor(plan.index, dtype=torch.int64, device=device)
         weight = torch.as_tensor(plan.weight, device=device)
@@ -266,14 +267,14 @@ class Trainer:
         index: Array,
         weight: Array,
         row: Row,
-    ) -> dict[str, Any]:
+    ) -> Objective:
         """The result of the phase's objective for these data; new states are with the engine's."""
         step = self._step_of(params, data, index, weight, row)
         found = dict(self.phases[j].engine.objective(step))
         moved = {n: next_value(params[n], v, self.runtime.xp) for n, v in self.phases[j].kept(step.updates).items()}
         return {**found, "state": {**found.get("state", {}), **moved}} if moved else found
 
-    def _as_losses(self, j: int, found: dict[str, Any]) -> Losses:
+    def _as_losses(self, j: int, found: Objective) -> Losses:
         missing = torch.full_like(found["objective"], torch.nan)  # of another phase
         metrics = [found.get(n, missing).detach().to(torch.float32) for n in self.settings.metrics]
         losses = [-found["players"][n] for n in self.phases[j].players] or [-found["objective"]]
@@ -284,7 +285,7 @@ def _of_phase(j: int) -> str:
     return f"phase{j}/" if j else ""
 
 
-def _rates(steps: list[Any], plan: Any, device: torch.device) -> list[Any]:
+def _rates(steps: list[EagerStep | CompiledStep], plan: PlanLike, device: torch.device) -> list[Any]:
     """What each step's optimiser needs, by its own count of the steps that it has taken."""
     found: list[Any] = [None] * plan.count
     for j, step in enumerate(steps):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dis
 import functools
 import inspect
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import torch
 from torch.nn.modules.dropout import _DropoutNd
@@ -19,7 +18,7 @@ from ppdgm.language import pair_mistakes
 from ppdgm.language.vocabulary import Array
 
 
-def in_sight(function: Any) -> list[torch.nn.Module]:
+def in_sight(function: Callable[..., object]) -> list[torch.nn.Module]:
     """The modules that a function directly refers to: itself, its object, and those in its closure and its names."""
     while isinstance(function, functools.partial):
         function = function.func
@@ -45,7 +44,7 @@ class Modules:
     def __init__(self, device: torch.device | None) -> None:
         self.device = device
         self._modules: dict[int, torch.nn.Module] = {}
-        self._params: dict[int, dict[str, Any]] = {}
+        self._params: dict[int, dict[str, Array]] = {}
 
     def __iter__(self) -> Iterator[torch.nn.Module]:
         return iter(self._modules.values())
@@ -63,7 +62,7 @@ class Modules:
     @contextmanager
     def collecting(self) -> Iterator[None]:
         """Add every module that is called, in evaluation mode; afterwards all modes and buffers are restored."""
-        before: list[Any] = []
+        before: list[tuple[torch.nn.Module, bool, dict[str, Array]]] = []
 
         def enter(modules: list[torch.nn.Module]) -> None:
             for m in modules:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 
-from ppdgm.language.vocabulary import Array
+from ppdgm.language.vocabulary import Array, Trace
 
 REMEDY = (
     "The program uses P.random, or draws from torch's, NumPy's or Python's generator. Evaluation switches off "
@@ -36,7 +35,7 @@ class GeneratorWatch:
         """A site has its value."""
         self._last = self._states()
 
-    def _states(self) -> tuple[Any, ...]:
+    def _states(self) -> tuple[object, ...]:
         _, words, *places = np.random.get_state()  # noqa: NPY002  # for the user's calls of the old NumPy generator
         own = torch.cuda.get_rng_state(self.device).numpy().tobytes() if self.device.type == "cuda" else b""
         return torch.get_rng_state().numpy().tobytes(), own, np.asarray(words).tobytes(), places, random.getstate()
@@ -47,7 +46,7 @@ def runs_differ(one: Mapping[str, Array], other: Mapping[str, Array], tolerance:
     return any(not _same(one[n], other[n], tolerance) for n in one)
 
 
-def differ(one: Any, other: Any, tolerance: float = 1e-4) -> bool:
+def differ(one: Trace, other: Trace, tolerance: float = 1e-4) -> bool:
     """Whether two readings at the same latents have different terms."""
     both = [(a[n], b[n]) for a, b in zip(one[1:5], other[1:5], strict=True) for n in a]
     return any(not _same(a, b, tolerance) for a, b in both)

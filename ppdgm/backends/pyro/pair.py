@@ -33,7 +33,7 @@ from ppdgm.language.questions import Sites
 from ppdgm.language.reader import Gradients
 from ppdgm.language.supports import Seen
 from ppdgm.language.tracer import Params, Tracer
-from ppdgm.language.vocabulary import Array, Batch, Trace
+from ppdgm.language.vocabulary import Array, Batch, PairLike, Trace
 
 
 class PairTracer(Tracer):
@@ -47,9 +47,10 @@ class PairTracer(Tracer):
         device: where to run; by default where the pair's modules are.
     """
 
+    program: PairLike
     compiles = False
 
-    def __init__(self, program: Any, device: torch.device | None = None):
+    def __init__(self, program: PairLike, device: torch.device | None = None):
         self.program, self.plate = program, program.data_plate
         self.modules = Modules(device)
         for module in (*in_sight(program.model), *in_sight(program.guide)):
@@ -214,7 +215,9 @@ class PairTracer(Tracer):
         back = None if order is None else torch.argsort(order)
         return in_order(latent, back, 1), in_order({n: layout.value(s) for n, s in seen.items()}, back, 1)
 
-    def watched_prior(self, params: Params, fields: Mapping[str, Any], size: int, watch: GeneratorWatch) -> None:
+    def watched_prior(
+        self, params: Params, fields: Mapping[str, Array | None], size: int, watch: GeneratorWatch
+    ) -> None:
         """Draws from the model; `watch` sees draws between the sites."""
         self.prior(params, None, fields, size, False, watch=watch)
 
@@ -222,10 +225,10 @@ class PairTracer(Tracer):
         self,
         params: Params,
         noise: None,
-        fields: Mapping[str, Any],
+        fields: Mapping[str, Array | None],
         size: int,
         mean: bool,
-        given: Any = None,
+        given: Mapping[str, Array] | None = None,
         apart: bool = False,
         watch: GeneratorWatch | None = None,
     ) -> tuple[Sites, Sites, Sites]:
@@ -252,7 +255,7 @@ class PairTracer(Tracer):
         seen = {n: s for n, s in model.items() if s.observed and layout.local(s) and n not in factors}
         return {n: layout.value(s) for n, s in latent.items()}, {n: layout.value(s) for n, s in seen.items()}, factors
 
-    def model_twice(self, params: Params, fields: Mapping[str, Any], size: int) -> list[Sites]:
+    def model_twice(self, params: Params, fields: Mapping[str, Array | None], size: int) -> list[Sites]:
         """Two runs of the model at the same latents: the means of observed sites, and log p of the latents."""
         self._check_live(params)
         layout, index = self._layout(None, size), torch.arange(size, device=self.device)
@@ -471,7 +474,7 @@ class PairTracer(Tracer):
     def _layout(self, k: int | None, b: int) -> Layout:
         return Layout(self.plate, self._nesting, k, b)
 
-    def _default_device(self) -> AbstractContextManager[Any]:
+    def _default_device(self) -> AbstractContextManager[object]:
         """Tensors that the user's code creates without a device are created where the pair runs."""
         return nullcontext() if self.device.type == "cpu" else self.device
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyro
 import torch
@@ -13,6 +13,7 @@ from pyro.poutine.subsample_messenger import _Subsample
 
 from ppdgm.backends.pyro.calls import Call
 from ppdgm.errors import PpdgmError, ProgramError, closest, explain
+from ppdgm.language.native import Message
 from ppdgm.language.vocabulary import Batch
 
 ROWS = 7  #: the number of rows with which a pair is first run
@@ -42,7 +43,7 @@ class _Probe(Messenger):
         self.name, self.others = name, list[str]()
         self.plate: Plate | None = None
 
-    def _pyro_sample(self, msg: Any) -> None:
+    def _pyro_sample(self, msg: Message) -> None:
         if not isinstance(msg["fn"], _Subsample):
             if any(f.name == self.name and f.size == -1 for f in msg["cond_indep_stack"]):
                 self.plate = Plate(None, None, False)
@@ -55,11 +56,11 @@ class _Probe(Messenger):
         self.plate = Plate(int(msg["fn"].size), len(msg["value"]) if own else msg["fn"].subsample_size, own)
         raise _Found
 
-    def _pyro_param(self, msg: Any) -> None:
+    def _pyro_param(self, msg: Message) -> None:
         own_init(msg)
 
 
-def own_init(msg: Any) -> None:
+def own_init(msg: Message) -> None:
     """Let a new parameter start from a copy of its first value: training must not change a tensor of the user's.
 
     A module's parameter is kept itself; if it is not contiguous, Pyro would keep a copy.

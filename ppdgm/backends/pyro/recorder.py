@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import nullcontext
 from traceback import walk_tb
-from typing import Any
 
 import pyro
 import torch
@@ -22,9 +21,10 @@ from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, plate_misfit, sub
 from ppdgm.backends.pyro.vocabulary import has_pathwise, stamps
 from ppdgm.errors import PpdgmError, ProgramError, explain, nearest
 from ppdgm.language import enumeration, mistakes, pair_mistakes
+from ppdgm.language.native import Frame, Message
 from ppdgm.language.points import log_normal_mean, points
 from ppdgm.language.reader import Gradients
-from ppdgm.language.vocabulary import Array, Batch
+from ppdgm.language.vocabulary import Array, Batch, Dist, PairLike
 from ppdgm.language.wrapped import inner
 
 
@@ -93,13 +93,13 @@ class SiteRecorder(Messenger):
             raise mistakes.changed(self.role)
         return self.sites
 
-    def _told(self, program: Any, error: Exception) -> PpdgmError:
+    def _told(self, program: PairLike, error: Exception) -> PpdgmError:
         found = error if isinstance(error, PpdgmError) else explained(program, error)
         return (
             pair_mistakes.borrowed(self.layout.plate, self.borrowed, len(self.index), found) if self.borrowed else found
         )
 
-    def _pyro_sample(self, msg: Any) -> None:
+    def _pyro_sample(self, msg: Message) -> None:
         if self.watch:
             self.watch.site()
         name, fn = msg["name"], msg["fn"]
@@ -132,7 +132,7 @@ class SiteRecorder(Messenger):
         elif self.gradients:
             self._note(name, fn, self.gradients, msg)
 
-    def _is_enumerated(self, msg: Any) -> bool:
+    def _is_enumerated(self, msg: Message) -> bool:
         """Whether a site gets all its values, because the site or the estimator asks for it."""
         asks = enumeration.wanted(msg["name"], msg["infer"])
         if not asks and not (self.gradients and self.gradients.enumerate and not has_pathwise(msg["fn"])):
@@ -141,7 +141,7 @@ class SiteRecorder(Messenger):
             raise mistakes.enumerated_outside(msg["name"], self.layout.written)
         return True
 
-    def _point(self, name: str, fn: Any, latent: bool) -> Array:
+    def _point(self, name: str, fn: Dist, latent: bool) -> Array:
         """What other sites see of a site at its mean; what is reported of it is stored."""
         told, seen = points(name, fn, latent)
         if latent and (mean := self._log_normal(name, told)) is not None:
@@ -159,7 +159,7 @@ class SiteRecorder(Messenger):
             return None
         return log_normal_mean(torch.exp, base.loc, base.scale)
 
-    def _note(self, name: str, fn: Any, gradients: Gradients, msg: Any) -> None:
+    def _note(self, name: str, fn: Dist, gradients: Gradients, msg: Message) -> None:
         """Refuse, or note, a draw that has no gradient."""
         inside = self.layout.plate in self._frames(msg)
         if gradients.walked:
@@ -172,7 +172,7 @@ class SiteRecorder(Messenger):
             raise mistakes.scored_outside(name, fn)
         gradients.scored.append(name)
 
-    def _pyro_post_sample(self, msg: Any) -> None:
+    def _pyro_post_sample(self, msg: Message) -> None:
         if self.watch:
             self.watch.drawn()
         name, fn, infer = msg["name"], msg["fn"], msg["infer"]
@@ -189,7 +189,7 @@ class SiteRecorder(Messenger):
             _check_observation(site, self.layout)
         self.sites[name] = site
 
-    def _pyro_param(self, msg: Any) -> None:
+    def _pyro_param(self, msg: Message) -> None:
         if self.first:
             own_init(msg)
         elif msg["name"] not in self.params:
@@ -198,7 +198,7 @@ class SiteRecorder(Messenger):
                 "call. " + nearest(msg["name"], self.params)
             )
 
-    def _pyro_post_param(self, msg: Any) -> None:
+    def _pyro_post_param(self, msg: Message) -> None:
         if not self.first:
             return
         name, value = msg["name"], msg["value"]
@@ -214,14 +214,14 @@ class SiteRecorder(Messenger):
             if len(shape) >= -dim and shape[dim] == frame.full_size:
                 self.rows = frame.full_size
 
-    def _frames(self, msg: Any) -> dict[str, Any]:
+    def _frames(self, msg: Message) -> dict[str, Frame]:
         """The plates around a statement; a data plate without a size has that of the minibatch."""
         frames, name = _frames(msg), self.layout.plate
         if name in frames and frames[name].size == -1:
             frames[name] = frames[name]._replace(size=self.layout.b, full_size=self.layout.b)
         return frames
 
-    def _sized(self, name: str, fn: Any, msg: Any) -> Any:
+    def _sized(self, name: str, fn: Dist, msg: Message) -> Dist:
         """A distribution in a data plate without a size, which Pyro does not change, expanded over the minibatch.
 
         Raises:
@@ -240,7 +240,7 @@ class SiteRecorder(Messenger):
         shape[frame.dim] = b
         return fn.expand(torch.Size(shape))
 
-    def _set_plate(self, msg: Any) -> None:
+    def _set_plate(self, msg: Message) -> None:
         name, size, part = msg["name"], msg["fn"].size, msg["fn"].subsample_size
         self.plates.add(name)
         if msg["value"] is not None:
@@ -256,7 +256,7 @@ class SiteRecorder(Messenger):
         if part is not None and part < size and name != self.layout.plate:
             raise subsampled(name, self.layout.plate)
 
-    def _check_replayed(self, msg: Any, guide: Site) -> None:
+    def _check_replayed(self, msg: Message, guide: Site) -> None:
         name, fn, plate, frames = msg["name"], msg["fn"], self.layout.plate, self._frames(msg)
         if (plate in frames) != (plate in guide.frames):
             inside, there = ("model", guide.frames) if plate in frames else ("guide", frames)
@@ -300,19 +300,19 @@ def taken_twice(name: str) -> ProgramError:
     )
 
 
-def _frames(msg: Any) -> dict[str, Any]:
+def _frames(msg: Message) -> dict[str, Frame]:
     return {f.name: f for f in msg["cond_indep_stack"]}
 
 
-def _set(msg: Any, value: Array) -> None:
+def _set(msg: Message, value: Array) -> None:
     msg["value"], msg["done"] = value, True
 
 
-def _is_bookkeeping(msg: Any) -> bool:
+def _is_bookkeeping(msg: Message) -> bool:
     return bool(msg["infer"].get("_deterministic")) or isinstance(msg["fn"], Unit)
 
 
-def explained(program: Any, error: Exception) -> PpdgmError:
+def explained(program: PairLike, error: Exception) -> PpdgmError:
     """An error from a user's function, in one line; for Pyro's own error about plates, with the site and what to do."""
     if str(error).startswith("Shape mismatch inside plate"):
         messages = [f.f_locals["msg"] for f, _ in walk_tb(error.__traceback__) if f.f_code.co_name == "apply_stack"]

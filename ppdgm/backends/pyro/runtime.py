@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import array_api_compat.torch as xp
 import numpy as np
@@ -23,12 +23,13 @@ from ppdgm.backends.pyro.tracer import TorchStep, TorchTracer, select
 from ppdgm.backends.pyro.vocabulary import unvalidated
 from ppdgm.errors import PpdgmError
 from ppdgm.language import mistakes
-from ppdgm.language.runtime import Arrays, Native, Question, Rehearsal
+from ppdgm.language.phases import EngineLike, Hyperparameters
+from ppdgm.language.runtime import Arrays, Fields, Name, Native, Question, Rehearsal, Rest
 from ppdgm.language.runtime import Runtime as AnyRuntime
 from ppdgm.language.step import OWN, Step, check_found
 from ppdgm.language.supports import Observed, Supports
 from ppdgm.language.tracer import Params
-from ppdgm.language.vocabulary import Array, Trace
+from ppdgm.language.vocabulary import Array, Namespace, PairLike, ProgramLike, Trace
 
 
 def find_device(name: str) -> torch.device:
@@ -53,7 +54,7 @@ def seeded(device: torch.device, *seed: int) -> Iterator[None]:
         yield
 
 
-def precision(dtype: str) -> AbstractContextManager[Any]:
+def precision(dtype: str) -> AbstractContextManager[object]:
     """Does nothing: torch computes in its arrays' own type."""
     return nullcontext()
 
@@ -67,14 +68,14 @@ class Runtime(AnyRuntime):
     """
 
     name: ClassVar[str] = "pyro"
-    xp: ClassVar[Any] = xp
+    xp: ClassVar[Namespace] = xp
     supports: ClassVar[Supports] = SUPPORTS
     steps: ClassVar[type[Step]] = TorchStep
 
-    def __init__(self, program: Any, device: str = "auto"):
+    def __init__(self, program: ProgramLike | PairLike, device: str = "auto"):
         self._quiet = False  # whether it is known to draw nothing outside its sites
         if hasattr(program, "data_plate"):
-            pair = PairTracer(program, None if device == "auto" else find_device(device))
+            pair = PairTracer(cast(PairLike, program), None if device == "auto" else find_device(device))
             self.tracer: TorchTracer | PairTracer = pair
             self.device: torch.device = pair.device
         else:
@@ -111,7 +112,7 @@ class Runtime(AnyRuntime):
     def select(self, data: Native, index: Array) -> Native:
         return dict(select(self.tracer, data, index))
 
-    def glance(self, params: Any, data: Any, index: np.ndarray, k: int, given: Arrays) -> Trace:
+    def glance(self, params: Params, data: Native, index: np.ndarray, k: int, given: Arrays) -> Trace:
         """Terms of a few rows as in `trace`."""
         return self.trace(params, data, index, k, 0, given, False)
 
@@ -119,7 +120,9 @@ class Runtime(AnyRuntime):
         with self._evaluating(params, 0) as params:
             return question(self, params, None, *at, **how)
 
-    def slopes(self, function: Callable[[Any], tuple[Array, Any]], z: dict[Any, Array]) -> tuple[dict[Any, Array], Any]:
+    def slopes(
+        self, function: Callable[[dict[Name, Array]], tuple[Array, Rest]], z: dict[Name, Array]
+    ) -> tuple[dict[Name, Array], Rest]:
         with torch.enable_grad():
             moved = {n: v.detach().requires_grad_() for n, v in z.items()}
             value, rest = function(moved)
@@ -134,17 +137,17 @@ class Runtime(AnyRuntime):
         return nuts(log_density, start, draws, warmup)
 
     def sites(
-        self, params: Any, fields: Mapping[str, Any], given: Arrays | None, size: int, apart: bool = False
+        self, params: Params, fields: Fields, given: Arrays | None, size: int, apart: bool = False
     ) -> tuple[dict[str, tuple[tuple[int, ...], str]], list[str]]:
         """Shape and type of each site's draws in `conditioned`, and the held sites; without `given`, in `prior`."""
-        held: Mapping[str, Any] = {}
+        held: Mapping[str, Array] = {}
         if given is None:
             latents, observed = self.prior(params, fields, size, 0, False)
         else:
             latents, observed, held = self.conditioned(params, fields, given, size, 0, False, apart)
         return {n: (v.shape, str(v.dtype)) for n, v in (latents | observed).items()}, list(held)
 
-    def validate(self, params: Any, data: Any, k: int, b: int) -> Trace:
+    def validate(self, params: Params, data: Native, k: int, b: int) -> Trace:
         """One reading, with the process's own setting of argument checks: on, unless the user turned them off."""
         rows = self.index(np.arange(b) % len(next(iter(data.values()))))
         with torch.no_grad(), seeded(self.device, 0), self.tracer.evaluating(params) as params:
@@ -155,7 +158,7 @@ class Runtime(AnyRuntime):
                     raise mistakes.overwritten(name)
             return found
 
-    def observed(self, params: Any, data: Any, index: np.ndarray, seed: int) -> list[Observed]:
+    def observed(self, params: Params, data: Native, index: np.ndarray, seed: int) -> list[Observed]:
         """What is known about each observed site."""
         with self._evaluating(params, seed) as params:
             rows = self.index(index)
@@ -167,7 +170,7 @@ class Runtime(AnyRuntime):
                 found = [SUPPORTS.describe(s, batch, False) for s in self.tracer.observed(params, None, batch, rows)]
             return [replace(o, bounds=self.fetch(o.bounds)) for o in found]
 
-    def noise(self, params: Any, data: Any, index: np.ndarray) -> str:
+    def noise(self, params: Params, data: Native, index: np.ndarray) -> str:
         """What to do about random numbers from outside the sample sites; "" if none count.
 
         Some are drawn and not used: first values of a module whose values are set later.
@@ -188,7 +191,7 @@ class Runtime(AnyRuntime):
                 return REMEDY
             return REMEDY if differ(one, other) else ""
 
-    def model_noise(self, params: Any, fields: Mapping[str, Any], size: int) -> str:
+    def model_noise(self, params: Params, fields: Fields, size: int) -> str:
         """The same for draws from the model, without the guide."""
         with self._evaluating(params, 0) as params:
             native, watch = self.fields(fields), GeneratorWatch(self.device)
@@ -202,7 +205,9 @@ class Runtime(AnyRuntime):
             except (PpdgmError, NotImplementedError):  # only draws of a latent can be scored
                 return REMEDY
 
-    def rehearse(self, engine: Any, params: Any, data: Any, b: int, plan: Any, data_size: int) -> Rehearsal:
+    def rehearse(
+        self, engine: EngineLike, params: Params, data: Native, b: int, plan: Hyperparameters, data_size: int
+    ) -> Rehearsal:
         """The objective of each phase as in training, only to find its errors."""
         rows, ones = self.index(np.arange(b) % len(next(iter(data.values())))), torch.ones(b, device=self.device)
         own = {n: v for n, v in params.items() if n.startswith(OWN)}
@@ -221,7 +226,7 @@ class Runtime(AnyRuntime):
                 whole += step.minibatch.whole
         return Rehearsal(scored, list(dict.fromkeys(names)), list(dict.fromkeys(roles)), whole)
 
-    def why_not_compiled(self, engine: Any, optimiser: Any) -> str:
+    def why_not_compiled(self, engine: EngineLike, optimiser: Any) -> str:
         """Why torch.compile can't compile the steps of a run, in words; "" if it can."""
         if not self.tracer.compiles:
             return "torch.compile can't compile Pyro's handlers, which a plain pair needs"
@@ -232,7 +237,7 @@ class Runtime(AnyRuntime):
         alone = [type(p.engine).__name__ for p in engine.phases() if p.together]
         return f"torch.compile can't compile {alone[0]}" if alone else ""
 
-    def batch_statistics(self, params: Any, data: Any, b: int) -> str | None:
+    def batch_statistics(self, params: Params, data: Native, b: int) -> str | None:
         """What in the program's modules depends on the rows of a minibatch, in words; None if nothing does.
 
         These are batch norms, and buffers that a forward pass in training changes.
@@ -253,7 +258,7 @@ class Runtime(AnyRuntime):
                 now[n].copy_(v)
         return f"each forward pass changes the buffer {moved[0]!r}" if moved else None
 
-    def bytes_written(self, params: Any, data: Any, k: int, b: int) -> int:
+    def bytes_written(self, params: Params, data: Native, k: int, b: int) -> int:
         """Bytes of all intermediate results of one reading with K particles and B rows.
 
         B is the pair's own if its data plate fixes it.
@@ -264,7 +269,7 @@ class Runtime(AnyRuntime):
         return count.bytes
 
     @contextmanager
-    def _evaluating(self, params: Any, *seed: int) -> Iterator[Any]:
+    def _evaluating(self, params: Params, *seed: int) -> Iterator[Params]:
         with (
             torch.no_grad(),
             unvalidated(),

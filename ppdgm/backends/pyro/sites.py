@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import array_api_compat.torch as xp
 import torch
@@ -17,9 +16,10 @@ from ppdgm.backends.pyro.vocabulary import closed_form_kl
 from ppdgm.errors import ProgramError
 from ppdgm.language import mistakes, pair_mistakes, pair_terms
 from ppdgm.language.elimination import Term
+from ppdgm.language.native import Frame
 from ppdgm.language.scales import constant_scales, scale_of
 from ppdgm.language.terms import closed_forms
-from ppdgm.language.vocabulary import Array, Trace
+from ppdgm.language.vocabulary import Array, Dist, Trace
 
 PARTICLES = "_ppdgm_particles"  #: the plate that vectorises particles, to the left of all others
 
@@ -29,13 +29,13 @@ class Site:
     """A sample statement from a run: its distribution is already expanded over the plates around it."""
 
     name: str
-    fn: Any
+    fn: Dist
     value: Array
-    mask: Any
-    scale: Any
+    mask: Array | bool | None
+    scale: Array | float
     observed: bool
     auxiliary: bool
-    frames: Mapping[str, Any]
+    frames: Mapping[str, Frame]
     asks: bool = False  #: to be enumerated
 
 
@@ -95,7 +95,7 @@ class Layout:
         x = x.reshape(*x.shape[: len(order)], *x.shape[axes + width :])
         return x if data is not None else x.unsqueeze(1)
 
-    def spread(self, name: str, fn: Any, frames: Mapping[str, Any], x: Array, axes: int = 0) -> Array:
+    def spread(self, name: str, fn: Dist, frames: Mapping[str, Frame], x: Array, axes: int = 0) -> Array:
         """The inverse of `gather`, for a value of the site."""
         data, kept = self._kept(frames)
         shape, events = tuple(fn.batch_shape), len(fn.event_shape)
@@ -170,7 +170,7 @@ class Layout:
             return None
         return closed_form_kl(q.fn, p.fn)
 
-    def _kept(self, frames: Mapping[str, Any]) -> tuple[int | None, list[int]]:
+    def _kept(self, frames: Mapping[str, Frame]) -> tuple[int | None, list[int]]:
         place = {n: self.nesting + 1 + f.dim for n, f in frames.items() if f.dim is not None}
         data = place.get(self.plate)
         inner = sorted(i for n, i in place.items() if n not in (self.plate, PARTICLES))
@@ -202,14 +202,16 @@ def _fits(mask: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     return len(mask) <= len(shape) and all(m in (1, s) for m, s in zip(mask[::-1], shape[::-1], strict=False))
 
 
-def scales(guide: Mapping[str, Site], model: Mapping[str, Site], layout: Layout, summed: Container[str]) -> Any:
+def scales(
+    guide: Mapping[str, Site], model: Mapping[str, Site], layout: Layout, summed: Container[str]
+) -> dict[str, float]:
     """Constant scales of the user's own; see `constant_scales`."""
     latent = [n for n, s in model.items() if not s.observed and n in guide]
     of = lambda sites: {n: layout.scale(s) for n, s in sites.items()}
     return constant_scales(of(guide), of(model), latent, [n for n in (*model, *guide) if n in summed])
 
 
-def plate_misfit(name: str, fn: Any, frames: Mapping[str, Any]) -> ProgramError:
+def plate_misfit(name: str, fn: Dist, frames: Mapping[str, Frame]) -> ProgramError:
     """The error for a distribution whose batch shape is not that of the plates around it."""
     around = {n: (f.dim, f.size, f.full_size or f.size) for n, f in frames.items() if n != PARTICLES and f.dim}
     return mistakes.misfit(name, fn, around)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from typing import Any
+from typing import Any, TypeGuard
 
 import array_api_compat.torch as xp
 import numpy as np
@@ -12,20 +12,23 @@ import torch
 from torch.distributions import Distribution
 
 from ppdgm.errors import SpecError
-from ppdgm.language.vocabulary import Array
+from ppdgm.language.phases import OptimiserLike
+from ppdgm.language.vocabulary import Array, Namespace
 
 Params = dict[str, Array]
 Losses = tuple[list[Array], Array, Params]  # of each player; metrics; the engine's own new numbers
 Loss = Callable[..., Losses]  # (params, data, index, weight, row) -> losses
+Row = tuple[Params, Params]  # hyperparameters, and scheduled parameters, of a step
+Projection = Callable[[Namespace, Array], Array]
 Groups = list[list[str]]  # the parameters that each player trains
 
 
-def is_spec(optimiser: Any) -> bool:
+def is_spec(optimiser: OptimiserLike | torch.optim.Optimizer) -> TypeGuard[OptimiserLike]:
     """Whether it is an `Optimiser` by name, with the run's learning rate."""
     return hasattr(optimiser, "clip_norm")
 
 
-def gradients(losses: Loss, params: Params, groups: Groups, *where: Any) -> tuple[Params, Array, Params]:
+def gradients(losses: Loss, params: Params, groups: Groups, *where: object) -> tuple[Params, Array, Params]:
     """Each player's gradient in its own parameters (without those that have no effect on it), and the other results."""
     values, metrics, own = losses(params, *where)
     found: Params = {}
@@ -52,7 +55,9 @@ def clip(gradients: list[Array], most: float) -> None:
 class EagerStep:
     """Forward, backward, and one of torch's own optimisers: a fused one if there is one."""
 
-    def __init__(self, loss: Loss, params: Params, groups: Groups, optimiser: Any, projection: Any = None):
+    def __init__(
+        self, loss: Loss, params: Params, groups: Groups, optimiser: Any, projection: Projection | None = None
+    ):
         self.loss, self.params, self.groups, self.by_name = loss, params, groups, is_spec(optimiser)
         self.projection = projection
         self.works = True
@@ -64,7 +69,7 @@ class EagerStep:
         """What the optimiser needs for each of the next steps."""
         return [float(r) for r in rate]
 
-    def __call__(self, data: Params, index: Array, weight: Array, row: Any, rate: float) -> Array:
+    def __call__(self, data: Params, index: Array, weight: Array, row: Row, rate: float) -> Array:
         grads, metrics, own = gradients(self.loss, self.params, self.groups, data, index, weight, row)
         for names in self.groups:
             for n in names:
@@ -107,7 +112,7 @@ class EagerStep:
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Continue from the result of `state_arrays`."""
         saved = self.optimiser.state_dict()
-        state: dict[int, dict[str, Any]] = {}
+        state: dict[int, dict[str, Array]] = {}
         for name, value in arrays.items():
             part, number, key = name.split("/", 2)
             if part == "state":
@@ -136,7 +141,9 @@ class CompiledStep:
     It takes three quarters of the time of a compiled loss with a fused Adam (784-200-200-50, B = 20).
     """
 
-    def __init__(self, loss: Loss, params: Params, groups: Groups, optimiser: Any, projection: Any = None):
+    def __init__(
+        self, loss: Loss, params: Params, groups: Groups, optimiser: Any, projection: Projection | None = None
+    ):
         self.params = {n: p.detach() for n, p in params.items()}  # the same memory: updates are in place
         moving = [n for names in groups for n in names]
         self.first = {n: torch.zeros_like(self.params[n]) for n in moving}
@@ -146,9 +153,9 @@ class CompiledStep:
 
         def step(
             params: Params, first: Params, second: Params, rate: Array, data: Params, index: Array, weight: Array,
-            row: Any,
+            row: Row,
         ) -> Array:  # fmt: skip
-            def made_small(moved: Params) -> Any:
+            def made_small(moved: Params) -> Array:
                 values, metrics, own = loss({**params, **moved}, data, index, weight, row)
                 return (values[0] if len(groups) == 1 else tuple(values)), (metrics, own)
 
@@ -185,7 +192,7 @@ class CompiledStep:
         """What the rule needs for each of the next steps, [S, 3]."""
         return torch.as_tensor(corrected(self.spec, rate, self.taken), device=device)
 
-    def __call__(self, data: Params, index: Array, weight: Array, row: Any, rate: Array) -> Array:
+    def __call__(self, data: Params, index: Array, weight: Array, row: Row, rate: Array) -> Array:
         with torch.no_grad():
             metrics: Array = self._step(self.params, self.first, self.second, rate, data, index, weight, row)
         self.works = True
@@ -213,16 +220,16 @@ class CompiledStep:
         return all_finite([*self.first.values(), *self.second.values()])
 
 
-def all_finite(values: Iterable[Any]) -> bool:
+def all_finite(values: Iterable[Array]) -> bool:
     """Whether all numbers of all floating tensors are finite."""
     return all(bool(torch.isfinite(v).all()) for v in values if isinstance(v, torch.Tensor) and v.is_floating_point())
 
 
-def _host(value: Any) -> np.ndarray:
+def _host(value: Array) -> np.ndarray:
     return value.detach().cpu().numpy().copy() if isinstance(value, torch.Tensor) else np.array(value)
 
 
-def corrected(spec: Any, rate: np.ndarray, taken: int) -> np.ndarray:
+def corrected(spec: OptimiserLike, rate: np.ndarray, taken: int) -> np.ndarray:
     """Learning rates with Adam's bias corrections: γ, γ / (1 − β₁ᵗ), 1 / √(1 − β₂ᵗ), float32 [S, 3].
 
     Computed here, because the graph would compute the power βᵗ again for every element of every parameter.
@@ -232,31 +239,31 @@ def corrected(spec: Any, rate: np.ndarray, taken: int) -> np.ndarray:
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _adam(spec: Any, p: Array, g: Array, m: Array, v: Array, rate: Array) -> None:
+def _adam(spec: OptimiserLike, p: Array, g: Array, m: Array, v: Array, rate: Array) -> None:
     m.lerp_(g, 1.0 - spec.beta1)
     v.mul_(spec.beta2).addcmul_(g, g, value=1.0 - spec.beta2)
     p.sub_(rate[1] * m / (torch.sqrt(v) * rate[2] + spec.eps))
 
 
-def _adamw(spec: Any, p: Array, g: Array, m: Array, v: Array, rate: Array) -> None:
+def _adamw(spec: OptimiserLike, p: Array, g: Array, m: Array, v: Array, rate: Array) -> None:
     p.mul_(1.0 - rate[0] * spec.weight_decay)
     _adam(spec, p, g, m, v, rate)
 
 
-def _adamax(spec: Any, p: Array, g: Array, m: Array, v: Array, rate: Array) -> None:
+def _adamax(spec: OptimiserLike, p: Array, g: Array, m: Array, v: Array, rate: Array) -> None:
     m.lerp_(g, 1.0 - spec.beta1)
     v.copy_(torch.maximum(spec.beta2 * v, g.abs() + spec.eps))
     p.sub_(rate[1] * m / v)
 
 
-def _sgd(spec: Any, p: Array, g: Array, m: Array, v: Array, rate: Array) -> None:
+def _sgd(spec: OptimiserLike, p: Array, g: Array, m: Array, v: Array, rate: Array) -> None:
     if spec.momentum:
         m.mul_(spec.momentum).add_(g)
         g = m
     p.sub_(rate[0] * g)
 
 
-def _rmsprop(spec: Any, p: Array, g: Array, m: Array, v: Array, rate: Array) -> None:
+def _rmsprop(spec: OptimiserLike, p: Array, g: Array, m: Array, v: Array, rate: Array) -> None:
     v.mul_(spec.decay).addcmul_(g, g, value=1.0 - spec.decay)
     p.sub_(rate[0] * g / (torch.sqrt(v) + spec.eps))
 
@@ -266,7 +273,7 @@ RULES: dict[str, Callable[..., None]] = {
 }  # fmt: skip
 
 
-def torch_optimiser(spec: Any, params: list[Array]) -> torch.optim.Optimizer:
+def torch_optimiser(spec: OptimiserLike, params: list[Array]) -> torch.optim.Optimizer:
     """torch.optim for an `Optimiser` spec, or the result of the user's own `optimiser(params)`."""
     if not is_spec(spec):
         made = spec(params) if callable(spec) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import array_api_compat.torch as xp
 import pyro.distributions as dist
@@ -12,14 +12,15 @@ import torch
 from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch.distributions import constraints
 
+from ppdgm.language.native import Constraint
 from ppdgm.language.supports import Supports
-from ppdgm.language.vocabulary import Array
+from ppdgm.language.vocabulary import Array, Dist, Namespace
 
 
 class TorchSupports(Supports):
     """Supports of torch's and Pyro's distributions."""
 
-    xp: ClassVar[Any] = xp
+    xp: ClassVar[Namespace] = xp
     array: ClassVar[type] = torch.Tensor
     constraint: ClassVar[type] = constraints.Constraint
     independent: ClassVar[type] = torch.distributions.Independent
@@ -36,15 +37,15 @@ class TorchSupports(Supports):
     # A user's distribution may have no support: the libraries' sign, and Python's.
     unknown: ClassVar[tuple[type[Exception], ...]] = (NotImplementedError, AttributeError)
 
-    def check(self, support: Any, value: Array) -> Array:
+    def check(self, support: Constraint, value: Array) -> Array:
         return support.check(torch.as_tensor(value))
 
-    def of_each(self, support: Any) -> Any:
+    def of_each(self, support: Constraint) -> Constraint:
         while isinstance(support, constraints.independent):
             support = support.base_constraint
         return support
 
-    def truth(self, mask: Any, like: Array) -> Array:
+    def truth(self, mask: Array | bool, like: Array) -> Array:
         return torch.as_tensor(mask, device=like.device)
 
     def is_field(self, value: Array, x: Array) -> bool:
@@ -57,7 +58,7 @@ SUPPORTS = TorchSupports()
 confine = SUPPORTS.confine
 
 
-def observe(d: Any, value: Array, log_prob: Callable[[Any, Array], Array]) -> Array:
+def observe(d: Dist, value: Array, log_prob: Callable[[Dist, Array], Array]) -> Array:
     """log p of data: −∞ outside a support that has parameters. Outside any other, a row was refused before."""
     value = _filled(d, value)
     found = log_prob(_unchecked(d) if d._validate_args else d, value)
@@ -65,7 +66,7 @@ def observe(d: Any, value: Array, log_prob: Callable[[Any, Array], Array]) -> Ar
     return found if there is None else torch.where(there, found, -torch.inf)
 
 
-def _filled(d: Any, value: Array) -> Array:
+def _filled(d: Dist, value: Array) -> Array:
     """Data in which masked values are some point of the support: the gradient of 0 · log p(NaN) would be NaN."""
     if isinstance(d, dist.MaskedDistribution) and isinstance(d._mask, torch.Tensor):
         mask = d._mask.reshape(*d._mask.shape, *(1,) * len(d.event_shape))
@@ -73,7 +74,7 @@ def _filled(d: Any, value: Array) -> Array:
     return _filled(d.base_dist, value) if isinstance(d, torch.distributions.Independent) else value
 
 
-def _point_of(d: Any, value: Array) -> Array:
+def _point_of(d: Dist, value: Array) -> Array:
     """A point of a distribution's support, of the shape of an event."""
     zeros = lambda shape: torch.zeros(shape, dtype=value.dtype, device=value.device)
     try:
@@ -88,7 +89,7 @@ def _point_of(d: Any, value: Array) -> Array:
     return zeros(d.event_shape) + getattr(SUPPORTS.of_each(support), "lower_bound", 0)
 
 
-def _between(d: Any, value: Array) -> Array | None:
+def _between(d: Dist, value: Array) -> Array | None:
     """Whether a value is within bounds that are parameters, if log_prob gives numbers beyond them; None for others.
 
     Written out here, because torch.compile can't look into constraints.
@@ -104,7 +105,7 @@ def _between(d: Any, value: Array) -> Array | None:
     return value >= d.scale if isinstance(d, dist.Pareto) else None
 
 
-def _unchecked(d: Any) -> Any:
+def _unchecked(d: Dist) -> Dist:
     """The same distribution, but it accepts any value."""
     other = copy(d)
     other.__dict__ |= {n: _unchecked(v) for n, v in vars(d).items() if isinstance(v, torch.distributions.Distribution)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import array_api_compat.torch as xp
 import numpy as np
@@ -19,7 +19,7 @@ from ppdgm.language.questions import Sites
 from ppdgm.language.reader import Gradients
 from ppdgm.language.step import Density, Step
 from ppdgm.language.tracer import Params, ProgramTracer, Tracer, sized
-from ppdgm.language.vocabulary import Array, Batch, Trace, Vocabulary
+from ppdgm.language.vocabulary import Array, Batch, Namespace, ProgramLike, Trace, Vocabulary
 from ppdgm.nets import ForeignNet, check_libraries
 
 
@@ -34,7 +34,7 @@ class TorchTracer(ProgramTracer):
     words: ClassVar[type[Vocabulary]] = TorchVocabulary
     mixed_words: ClassVar[type[Vocabulary]] = MixedVocabulary
 
-    def __init__(self, program: Any):
+    def __init__(self, program: ProgramLike):
         super().__init__(program)
         check_libraries(self.declared, "pyro")
         self._modules: dict[str, torch.nn.Module] = {
@@ -87,15 +87,19 @@ class TorchTracer(ProgramTracer):
         """The terms of one particle; `watch` sees draws between the sites."""
         return questions.trace(self._watching(params, batch, index.shape[0], watch), 1, given)
 
-    def watched_prior(self, params: Params, fields: Mapping[str, Any], size: int, watch: GeneratorWatch) -> None:
+    def watched_prior(
+        self, params: Params, fields: Mapping[str, Array | None], size: int, watch: GeneratorWatch
+    ) -> None:
         """Draws from the model; `watch` sees draws between the sites."""
         questions.prior(self._watching(params, fields, size, watch), False)
 
-    def _watching(self, params: Params, fields: Mapping[str, Any], size: int, watch: GeneratorWatch | None) -> Ask:
+    def _watching(
+        self, params: Params, fields: Mapping[str, Array | None], size: int, watch: GeneratorWatch | None
+    ) -> Ask:
         reader, batch = TorchReader(watch=watch), sized(fields, size)
         return Ask(self.program, self.declared, self.words, reader, params, batch, size, self.stop)
 
-    def model_twice(self, params: Params, fields: Mapping[str, Any], size: int) -> list[Sites]:
+    def model_twice(self, params: Params, fields: Mapping[str, Array | None], size: int) -> list[Sites]:
         """Two runs of the model at the same latents: the means of observed sites, and log p of the latents."""
         latents = self.prior(params, None, fields, size, False)[0]
         runs = [self.prior(params, None, fields, size, True, latents, True) for _ in range(2)]
@@ -105,7 +109,7 @@ class TorchTracer(ProgramTracer):
 class TorchStep(Step):
     """One step; its draws come from torch's generator."""
 
-    xp: ClassVar[Any] = xp
+    xp: ClassVar[Namespace] = xp
 
     @staticmethod
     def stop_gradient(x: Array) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import array_api_compat.torch as xp
 import numpy as np
@@ -21,7 +21,10 @@ from ppdgm.backends.pyro.support import SUPPORTS, observe
 from ppdgm.language.divergence import Library, closed_form, pairs
 from ppdgm.language.reader import Gradients, Reader
 from ppdgm.language.supports import Supports
-from ppdgm.language.vocabulary import Array, Batch, MixedPrecision, Vocabulary
+from ppdgm.language.vocabulary import Array, Batch, Carry, Dist, MixedPrecision, Module, Namespace, Random, Vocabulary
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": torch.tanh,
@@ -39,7 +42,7 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 class TorchVocabulary(Vocabulary):
     """P with torch tensors and Pyro's distributions."""
 
-    xp: ClassVar[Any] = xp
+    xp: ClassVar[Namespace] = xp
     dist: ClassVar[Any] = DISTRIBUTIONS
 
     @property
@@ -49,7 +52,7 @@ class TorchVocabulary(Vocabulary):
                 return {"dtype": value.dtype, "device": value.device}
         return {}
 
-    def constant(self, value: Any) -> Array:
+    def constant(self, value: ArrayLike) -> Array:
         return torch.as_tensor(value, **self._like)
 
     def full(self, shape: tuple[int, ...], value: float) -> Array:
@@ -88,12 +91,12 @@ class TorchVocabulary(Vocabulary):
         value, pull = torch.func.vjp(f, x)
         return value, lambda v: pull(v.to(value.dtype).expand(value.shape))[0]
 
-    def _loop(self, count: int, body: Callable[[Any], Any], x: Any) -> Any:
+    def _loop(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:
         for _ in range(count):
             x = body(x)
         return x
 
-    def foreign(self, module: Any, x: Array, event_ndim: int) -> Array:
+    def foreign(self, module: Module, x: Array, event_ndim: int) -> Array:
         n = len(self.prefix)
         own = {k[n:]: self.interpreter.param(k, v) for k, v in self.params.items() if k.startswith(self.prefix)}
         lead = x.shape[: x.ndim - event_ndim]  # one batch dimension: layers such as BatchNorm expect that
@@ -102,12 +105,12 @@ class TorchVocabulary(Vocabulary):
 
     def distribution(
         self,
-        sample: Callable[[Any, tuple[int, ...]], tuple[Array, Array | None]],
+        sample: Callable[[Random, tuple[int, ...]], tuple[Array, Array | None]],
         log_prob: Callable[[Array], Array],
         event_shape: tuple[int, ...],
         batch_shape: tuple[int, ...] = (),
         **facts: Any,
-    ) -> Any:
+    ) -> Dist:
         return Density(sample, log_prob, event_shape, batch_shape, self._like, **facts)
 
 
@@ -122,12 +125,12 @@ def stamps(batch: Batch) -> list[int]:
     return [t._version for t in batch.values() if isinstance(t, torch.Tensor) and not t.is_inference()]
 
 
-def has_pathwise(d: Any) -> bool:
+def has_pathwise(d: Dist) -> bool:
     """Whether a draw is a differentiable function of the parameters, and its gradient is the complete one."""
     return bool(d.has_rsample) and not isinstance(SUPPORTS.inner(d), dist.Rejector)
 
 
-def _kl(q: Any, p: Any) -> Array:
+def _kl(q: Dist, p: Dist) -> Array:
     if not isinstance(q, dist.Normal):  # some of torch's formulas, such as Bernoulli's, do not broadcast
         shape = torch.broadcast_shapes(q.batch_shape, p.batch_shape)
         q, p = q.expand(shape), p.expand(shape)
@@ -174,7 +177,7 @@ LIBRARY = Library(
 )
 
 
-def closed_form_kl(q: Any, p: Any) -> Array | None:
+def closed_form_kl(q: Dist, p: Dist) -> Array | None:
     """KL(q‖p) [K or 1, B or 1, D], per dimension if both factorise; None if no closed form holds."""
     return closed_form(q, p, LIBRARY)
 
@@ -182,7 +185,7 @@ def closed_form_kl(q: Any, p: Any) -> Array | None:
 class TorchReader(Reader):
     """Draws and densities of Pyro's distributions, from torch's generator."""
 
-    xp: ClassVar[Any] = xp
+    xp: ClassVar[Namespace] = xp
     library: ClassVar[Library] = LIBRARY
     supports: ClassVar[Supports] = SUPPORTS
     native: ClassVar[type] = Distribution
@@ -191,7 +194,7 @@ class TorchReader(Reader):
     def __init__(self, gradients: Gradients | None = None, watch: GeneratorWatch | None = None):
         self.gradients, self.watch = gradients, watch
 
-    def draw(self, d: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    def draw(self, d: Dist, shape: tuple[int, ...]) -> tuple[Array, Array]:
         if self.watch is None:
             return draw(d, shape)
         self.watch.site()
@@ -202,18 +205,18 @@ class TorchReader(Reader):
     def noise(self) -> None:
         self.noises += 1
 
-    def has_pathwise(self, d: Any) -> bool:
+    def has_pathwise(self, d: Dist) -> bool:
         return has_pathwise(d)
 
-    def log_prob(self, d: Any, value: Array) -> Array:
+    def log_prob(self, d: Dist, value: Array) -> Array:
         if isinstance(d, torch.distributions.Categorical):  # Pyro's own compares ids, which torch.compile can't trace
             return torch.distributions.Categorical.log_prob(d, value)
         return d.log_prob(value)
 
-    def observe(self, d: Any, value: Array) -> Array:
+    def observe(self, d: Dist, value: Array) -> Array:
         return observe(d, value, self.log_prob)
 
-    def as_draw(self, d: Any, value: Array) -> Array:
+    def as_draw(self, d: Dist, value: Array) -> Array:
         return value  # classes are already whole numbers, and everything else is floating
 
     def stamps(self, batch: Batch) -> list[int]:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import log, prod
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ppdgm.errors import ProgramError
-from ppdgm.language.vocabulary import Array, Trace
+from ppdgm.language.vocabulary import Array, Namespace, Trace
+
+if TYPE_CHECKING:
+    from ppdgm.language.enumeration import LogSumExp
 
 
-def log_weights(trace: Trace, xp: Any) -> Array:
+def log_weights(trace: Trace, xp: Namespace) -> Array:
     """log w = Σ log p − Σ log q, [K, B], with enumerated sites summed out.
 
     Raises:
@@ -36,7 +39,7 @@ def log_weights(trace: Trace, xp: Any) -> Array:
     return sum(trace.log_p.values()) - sum(trace.log_q.values())
 
 
-def reconstruction(trace: Trace, xp: Any) -> Array:
+def reconstruction(trace: Trace, xp: Namespace) -> Array:
     """log p of the observed sites, [K, B]."""
     observed = [v for n, v in trace.log_p.items() if n not in trace.log_q]
     if not observed:
@@ -44,7 +47,7 @@ def reconstruction(trace: Trace, xp: Any) -> Array:
     return sum(observed)
 
 
-def kl(trace: Trace, xp: Any) -> Array:
+def kl(trace: Trace, xp: Namespace) -> Array:
     """The latent sites' KL(q‖p), [K, B]: closed forms if the trace has them, else log q − log p."""
     terms = [
         xp.sum(trace.kl[n], axis=-1) if n in trace.kl else log_q - trace.log_p[n] for n, log_q in trace.log_q.items()
@@ -53,12 +56,12 @@ def kl(trace: Trace, xp: Any) -> Array:
     return sum(terms, start=xp.zeros_like(like))  # not 0 · log p, which is NaN if log p is −∞
 
 
-def mean(terms: Array, weights: Array, xp: Any) -> Array:
+def mean(terms: Array, weights: Array, xp: Namespace) -> Array:
     """Mean over particles, and over the rows that count: terms [K, B], weights [B]."""
     return xp.sum(xp.mean(terms, axis=0) * weights) / xp.sum(weights)
 
 
-def renyi(log_w: Array, alpha: float, logsumexp: Any) -> Array:
+def renyi(log_w: Array, alpha: float, logsumexp: LogSumExp) -> Array:
     """1/(1 − α) log 1/K Σ_k w_k^(1−α) over the first axis: the importance-weighted bound at α = 0, the ELBO at α = 1.
 
     Li & Turner 2016, arXiv:1602.02311; Burda et al. 2016, arXiv:1509.00519.
@@ -68,7 +71,7 @@ def renyi(log_w: Array, alpha: float, logsumexp: Any) -> Array:
     return (logsumexp((1.0 - alpha) * log_w, 0) - log(log_w.shape[0])) / (1.0 - alpha)
 
 
-def kl_parts(trace: Trace, xp: Any, weights: Array, per: str, of: str) -> tuple[dict[str, Array], Array | float]:
+def kl_parts(trace: Trace, xp: Namespace, weights: Array, per: str, of: str) -> tuple[dict[str, Array], Array | float]:
     """The KL of each site or dimension, for each "datum" [B, D] or the mean over the "batch" [1, D]; and its weights.
 
     Raises:
@@ -102,17 +105,17 @@ def _check_dimensions(trace: Trace, name: str) -> None:
         )
 
 
-def floored(parts: Mapping[str, Array], share: Array | float, xp: Any, floor: float) -> Array | float:
+def floored(parts: Mapping[str, Array], share: Array | float, xp: Namespace, floor: float) -> Array | float:
     """Σ max(λ, KL) over sites or dimensions; the mean over rows. See `kl_parts`."""
     return sum(xp.sum(xp.where(kl > floor, kl, 0.0 * kl + floor) * share) for kl in parts.values())
 
 
-def elbo_terms(trace: Trace, xp: Any) -> tuple[Array, Array]:
+def elbo_terms(trace: Trace, xp: Namespace) -> tuple[Array, Array]:
     """Reconstruction and KL, [K, B]: the ELBO that training climbs and the reported one are both made of these."""
     return reconstruction(trace, xp), kl(trace, xp)
 
 
-def elbo(trace: Trace, xp: Any, beta: Any = 1.0) -> Array:
+def elbo(trace: Trace, xp: Namespace, beta: Array | float = 1.0) -> Array:
     """Reconstruction − β KL, [K, B]. Its mean over K estimates the ELBO (β = 1)."""
     seen, latent = elbo_terms(trace, xp)
     return seen - beta * latent
@@ -124,16 +127,16 @@ def weighed(trace: Trace, scales: Mapping[str, float]) -> Trace:
     return trace._replace(log_p=by(trace.log_p), log_q=by(trace.log_q), kl=by(trace.kl), shared=by(trace.shared))
 
 
-def shared(trace: Trace, xp: Any) -> Array | float:
+def shared(trace: Trace, xp: Namespace) -> Array | float:
     """Σ log p − log q of the sites outside the data plate, averaged over particles; 0 if there are none."""
     return sum(xp.mean(v) for v in trace.shared.values()) if trace.shared else 0.0
 
 
-def shared_kl(trace: Trace, xp: Any) -> Array | float:
+def shared_kl(trace: Trace, xp: Namespace) -> Array | float:
     """Σ log q − log p of the latents among them, averaged over particles; 0 if there are none."""
     return -sum(xp.mean(v) for n, v in trace.shared.items() if n in trace.values)
 
 
-def penalties(trace: Trace, xp: Any) -> Array | float:
+def penalties(trace: Trace, xp: Namespace) -> Array | float:
     """The terms that training minimises in addition to the bound, [B] or [K, B]; 0 if there are none."""
     return sum((trace.penalties or {}).values())

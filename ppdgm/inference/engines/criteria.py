@@ -10,8 +10,8 @@ from typing import Any
 from ppdgm.errors import ProgramError, SpecError, shown
 from ppdgm.language.runtime import Runtime
 from ppdgm.language.step import Step
-from ppdgm.language.tracer import Noise, Params
-from ppdgm.language.vocabulary import Array, Batch
+from ppdgm.language.tracer import Params
+from ppdgm.language.vocabulary import Array, Batch, Noise
 
 
 @dataclass(frozen=True, eq=False)

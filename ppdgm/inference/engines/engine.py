@@ -6,19 +6,19 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 
 from ppdgm.errors import TrainingError, nearest
 from ppdgm.inference.engines.criteria import ELBO, Criterion
 from ppdgm.inference.engines.optimisers import Optimiser
-from ppdgm.language.step import Step
-from ppdgm.language.vocabulary import Array
-from ppdgm.specs import Spec
+from ppdgm.language.step import Objective, Step
+from ppdgm.language.vocabulary import Array, Namespace
+from ppdgm.specs import Spec, Table
 from ppdgm.specs.schedules import Schedule, check_reached, schedules_of, unreached
 
-Projection = Callable[[Any, Array], Array]  #: (array namespace, parameter) -> parameter
+Projection = Callable[[Namespace, Array], Array]  #: (array namespace, parameter) -> parameter
 
 
 @dataclass(frozen=True)
@@ -128,11 +128,11 @@ class PhaseController(Protocol):
         """Record the mutual information."""
         ...
 
-    def page(self) -> dict[str, Any]:
+    def page(self) -> dict[str, object]:
         """Its state as plain values."""
         ...
 
-    def restore(self, page: Mapping[str, Any]) -> None:
+    def restore(self, page: Table) -> None:
         """Continue from what `page` gave."""
         ...
 
@@ -145,7 +145,7 @@ class Engine(Spec):
     """
 
     @abstractmethod
-    def objective(self, step: Step) -> Mapping[str, Any]:
+    def objective(self, step: Step) -> Objective:
         """Named numbers, means over the minibatch in nats per row; "objective" is maximised.
 
         Args:
@@ -190,7 +190,7 @@ class Composite(Engine):
     Its criterion is that of its last phase's engine.
     """
 
-    def objective(self, step: Step) -> Any:
+    def objective(self, step: Step) -> NoReturn:
         raise TypeError(f"{type(self).__name__} has no objective: its phases have.")
 
     @abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -122,7 +122,7 @@ def baseline(step: Step, kind: str, like: Array) -> Array:
     return (step.xp.tanh(flat @ w1 + b1) @ w2 + b2)[:, 0]
 
 
-def first_field(fields: Mapping[str, Any]) -> str:
+def first_field(fields: Mapping[str, Array]) -> str:
     """The field that a learned baseline reads: x, or the first by name, because JAX sorts dictionaries by name."""
     return "x" if "x" in fields else min(fields)
 

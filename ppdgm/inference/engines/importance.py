@@ -13,7 +13,7 @@ from ppdgm.inference.engines.engine import Engine, Phase, State
 from ppdgm.inference.engines.estimators import Baseline
 from ppdgm.inference.engines.no_effect import check_baseline, has_kl
 from ppdgm.language import mistakes
-from ppdgm.language.step import Step
+from ppdgm.language.step import Objective, Step
 from ppdgm.language.vocabulary import Array, Trace
 from ppdgm.specs import PositiveInt
 
@@ -67,7 +67,7 @@ class Weighted(Engine):
             return self.baseline
         return "none" if not scored else "vimco" if self.k > 1 else "running"
 
-    def objective(self, step: Step) -> dict[str, Any]:
+    def objective(self, step: Step) -> Objective:
         xp, weights = step.xp, step.weights
         trace = step.trace(self.particles, gradients=estimators.gradients_of(self.estimator))
         if not has_kl(trace):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from pydantic import model_validator
 
 from ppdgm.inference.engines.alternating import Alternating, for_label
 from ppdgm.inference.engines.engine import Phase
-from ppdgm.specs import PositiveInt
+from ppdgm.specs import PositiveInt, Table
 
 GUIDE, MODEL, BOTH = 0, 1, 2  #: phases
 
@@ -97,14 +96,14 @@ class LaggingController:
         self.aggressive = not self.information or information > self.information[-1]
         self.information.append(information)
 
-    def page(self) -> dict[str, Any]:
+    def page(self) -> dict[str, object]:
         """Its state as plain values."""
         return {
             "aggressive": self.aggressive, "turn": self.turn, "taken": self.taken, "window": self.window,
             "before": self.before, "theta": self.theta, "information": self.information,
         }  # fmt: skip
 
-    def restore(self, page: Mapping[str, Any]) -> None:
+    def restore(self, page: Table) -> None:
         """Continue from what `page` gave."""
         for name, value in page.items():
             setattr(self, name, list(value) if isinstance(value, list) else value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from ppdgm.errors import ProgramError
 from ppdgm.inference.engines import bounds
 from ppdgm.inference.engines.engine import Engine, Phase, State
 from ppdgm.language.reader import Gradients
-from ppdgm.language.step import OWN, Step
+from ppdgm.language.step import OWN, Objective, Step
 from ppdgm.language.vocabulary import Array, Trace
 from ppdgm.specs import PositiveFloat, PositiveInt
 
@@ -26,7 +25,7 @@ class Sampler(Engine):
         """The phase in which the model moves."""
         return Phase(self, ("model",), players=("model",))
 
-    def metrics_of(self, step: Step, trace: Trace, joint: Array, penalties: Array) -> dict[str, Any]:
+    def metrics_of(self, step: Step, trace: Trace, joint: Array, penalties: Array) -> Objective:
         """The metrics that an objective returns.
 
         Args:
@@ -67,7 +66,7 @@ class Resampled(Sampler):
     def phase(self) -> Phase:
         return replace(super().phase(), weighs=True)
 
-    def objective(self, step: Step) -> dict[str, Any]:
+    def objective(self, step: Step) -> Objective:
         xp, trace = step.xp, self.read(step, self.k)
         fixed = step.stop_gradient(bounds.log_weights(trace, xp))
         noisy = fixed[None] + step.gumbel((self.draws, *fixed.shape))  # the largest is a draw by the weights
@@ -103,7 +102,7 @@ class HMC(Sampler):
     def state(self, width: int, scored: Iterable[str]) -> dict[str, State]:
         return {_STEP_SIZE: State(np.array(self.step_size, np.float32))}
 
-    def objective(self, step: Step) -> dict[str, Any]:
+    def objective(self, step: Step) -> Objective:
         xp, trace = step.xp, self.read(step, self.chains, hmc=True)
         start = {n: step.stop_gradient(trace.values[n]) for n in trace.log_q}
         step_size = step.params[_STEP_SIZE]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 import numpy as np
 from pydantic import BeforeValidator, model_validator
@@ -88,8 +89,8 @@ class Stages(Composite):
         return self.stages[-1].engine.criterion()
 
 
-def as_engine(value: Any) -> Any:
+def as_engine(value: Engine | Sequence[Engine | Stage]) -> Engine:
     """A list of engines and stages as `Stages`."""
     if not isinstance(value, list | tuple):
-        return value
+        return cast(Engine, value)  # or it is refused later
     return Stages(stages=tuple(v if isinstance(v, Stage) else Stage(engine=v) for v in value))

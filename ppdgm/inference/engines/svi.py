@@ -14,8 +14,8 @@ from ppdgm.inference.engines.estimators import Baseline
 from ppdgm.inference.engines.no_effect import check_baseline, check_latents
 from ppdgm.language import mistakes
 from ppdgm.language.scales import scaled
-from ppdgm.language.step import Step
-from ppdgm.language.vocabulary import Array, Trace
+from ppdgm.language.step import Objective, Step
+from ppdgm.language.vocabulary import Array, Namespace, Trace
 from ppdgm.specs import NonNegativeFloat, PositiveInt
 from ppdgm.specs.schedules import Schedule
 
@@ -91,7 +91,7 @@ class SVI(Engine):
             return self.baseline
         return "none" if not scored else "leave_one_out" if self.k > 1 else "running"
 
-    def objective(self, step: Step) -> dict[str, Any]:
+    def objective(self, step: Step) -> Objective:
         weights, now, data_size = step.weights, step.hyperparameters, step.data_size
         wants_kl = self.kl != "monte_carlo" and self.estimator != "stl"
         trace = step.trace(self.k, kl=wants_kl, gradients=estimators.gradients_of(self.estimator), weighed=True)
@@ -108,7 +108,7 @@ class SVI(Engine):
         means = self._means(trace, step.xp, weights, data_size)
         weighed = bounds.weighed(trace, step.scales) if step.scales else trace
 
-        def at(whole: Mapping[str, Array]) -> dict[str, Any]:
+        def at(whole: Mapping[str, Array]) -> Objective:
             found: dict[str, Any] = self(trace, step.xp, weights, now, data_size, whole)
             if step.scales:  # the bound and its KL are reported without scales
                 found["objective"] = self(weighed, step.xp, weights, now, data_size, whole)["objective"]
@@ -119,7 +119,7 @@ class SVI(Engine):
     def __call__(
         self,
         trace: Trace,
-        xp: Any,
+        xp: Namespace,
         weights: Array,
         now: Mapping[str, Array],
         data_size: int | None,
@@ -146,7 +146,7 @@ class SVI(Engine):
             objective = objective - mean(bounds.penalties(trace, xp) + 0.0 * weights[None])
         return {"objective": objective, "elbo": seen - kl, "kl": kl}
 
-    def _means(self, trace: Trace, xp: Any, weights: Array, data_size: int | None) -> dict[str, Array]:
+    def _means(self, trace: Trace, xp: Namespace, weights: Array, data_size: int | None) -> dict[str, Array]:
         """Means over the minibatch, for an objective that is not a sum over rows: pieces need those of the whole."""
         if self.capacity is not None:
             return {
@@ -157,7 +157,13 @@ class SVI(Engine):
         return {}
 
     def _made_small(
-        self, trace: Trace, xp: Any, weights: Array, now: Mapping[str, Array], kl: Array, means: Mapping[str, Array]
+        self,
+        trace: Trace,
+        xp: Namespace,
+        weights: Array,
+        now: Mapping[str, Array],
+        kl: Array,
+        means: Mapping[str, Array],
     ) -> Array:
         """The term that stands for the KL in the objective."""
         if self.capacity is not None:
@@ -184,10 +190,10 @@ class SVI(Engine):
         step: Step,
         trace: Trace,
         weighed: Trace,
-        found: dict[str, Any],
+        found: Objective,
         weights: Array,
         now: Mapping[str, Array],
-    ) -> dict[str, Any]:
+    ) -> Objective:
         """Adds the gradient of draws that carry none: E[(f − b) ∇ log q], with f from the terms `weighed`."""
         names, xp = step.scored, step.xp
         # With another latent, a closed form may depend on a draw that is scored, and its gradient would be left out.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from pydantic import model_validator
 
@@ -11,7 +11,7 @@ from ppdgm.inference.engines import bounds, estimators
 from ppdgm.inference.engines.engine import Engine, Phase
 from ppdgm.language import mistakes
 from ppdgm.language.reader import Gradients
-from ppdgm.language.step import Step
+from ppdgm.language.step import Objective, Step
 from ppdgm.specs import NonNegativeFloat, PositiveInt
 
 
@@ -49,7 +49,7 @@ class ReweightedWakeSleep(Engine):
     def phases(self) -> tuple[Phase, ...]:
         return (Phase(self, players=("model", "guide"), weighs=True),)
 
-    def objective(self, step: Step) -> dict[str, Any]:
+    def objective(self, step: Step) -> Objective:
         xp, weights = step.xp, step.weights
         trace = step.trace(self.k, gradients=Gradients(relaxed=False, scored=[]))
         if not trace.log_q:

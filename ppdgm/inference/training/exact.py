@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
 from ppdgm.data import take
 from ppdgm.errors import ProgramError
 from ppdgm.inference.inputs.feed import Feed
+from ppdgm.language.phases import PlanLike
+from ppdgm.language.runtime import Native, Runtime
 from ppdgm.language.trainer import Symptoms
 
 EXACT_METRICS = ("objective", "elbo", "kl")
 ROWS = 4096  #: rows whose statistics are computed at a time
+
+
+class Exact(Protocol):
+    """A program with closed-form steps."""
+
+    def e_step(self, params: Mapping[str, np.ndarray], **fields: np.ndarray) -> Mapping[str, np.ndarray]: ...
+    def m_step(
+        self, params: Mapping[str, np.ndarray], statistics: Mapping[str, np.ndarray]
+    ) -> Mapping[str, np.ndarray]: ...
 
 
 class ExactTrainer:
@@ -28,12 +39,12 @@ class ExactTrainer:
 
     compiled = False
 
-    def __init__(self, runtime: Any, program: Any, feed: Feed, params: Mapping[str, np.ndarray]):
+    def __init__(self, runtime: Runtime, program: Exact, feed: Feed, params: Mapping[str, np.ndarray]):
         self.runtime, self.tracer, self.program, self.feed = runtime, runtime.tracer, program, feed
         self.dtypes = {n: v.dtype for n, v in params.items()}
         self.params = {n: np.asarray(v, float) for n, v in params.items()}
 
-    def run(self, plan: Any, data: Any) -> dict[str, np.ndarray]:
+    def run(self, plan: PlanLike, data: Native) -> dict[str, np.ndarray]:
         """Take the plan's steps; the objective of each is the mean log p(x) before it."""
         found = [self._step() for _ in range(plan.count)]
         return {"objective": np.array(found), "elbo": np.array(found), "kl": np.zeros(len(found))}
@@ -48,7 +59,7 @@ class ExactTrainer:
         return float(total["log_likelihood"]) / self.feed.size
 
     @property
-    def judged(self) -> Any:
+    def judged(self) -> Native:
         """The parameters, on the device."""
         return self.runtime.put(self.values())
 
@@ -76,7 +87,7 @@ class ExactTrainer:
     def skip(self) -> None:
         """Skip a step: nothing to do, because there are no draws."""
 
-    def diagnose(self, plan: Any, data: Any) -> Symptoms:
+    def diagnose(self, plan: PlanLike, data: Native) -> Symptoms:
         """The terms of the plan's first rows; there is no gradient."""
         few = self.feed.some(3)
         index = np.arange(min(3, self.feed.size))
@@ -84,7 +95,7 @@ class ExactTrainer:
         return Symptoms(terms, {}, {}, {})
 
 
-def check_steps(program: Any, labels: Mapping[str, str], states: Collection[str]) -> None:
+def check_steps(program: object, labels: Mapping[str, str], states: Collection[str]) -> None:
     """Refuse a program without closed-form steps, or with a guide or states that these steps would not move."""
     missing = [n for n in ("e_step", "m_step") if not callable(getattr(program, n, None))]
     if missing:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -23,16 +23,19 @@ from ppdgm.inference.runs.recipe import Recipe, read_recipe
 from ppdgm.inference.runs.settings import Training
 from ppdgm.inference.training.job import Callback, Job, Saved
 from ppdgm.inference.training.no_effect import check_folder
-from ppdgm.program import check_program
-from ppdgm.specs import Spec
+from ppdgm.program import AnyProgram, check_program
+from ppdgm.specs import Kind, Spec, Table
 from ppdgm.specs.schedules import Schedule
+
+if TYPE_CHECKING:
+    from ppdgm.data.aliases import Data
 
 
 def fit(
-    program: Any,
-    data: Any,
+    program: AnyProgram,
+    data: Data | Dataset,
     *,
-    validation: Any = None,
+    validation: Data | None = None,
     engine: Engine | list[Engine | Stage] | None = None,
     backend: str | None = None,
     epochs: int | None = None,
@@ -154,11 +157,11 @@ def fit(
 
 def resume(
     path: str | Path,
-    data: Any = None,
+    data: Data | Dataset | None = None,
     *,
-    validation: Any = None,
-    program: Any = None,
-    classes: Iterable[Any] = (),
+    validation: Data | None = None,
+    program: AnyProgram | None = None,
+    classes: Iterable[type[Kind] | str] = (),
     optimiser: Any = None,
     epochs: int | None = None,
     steps: int | None = None,
@@ -217,7 +220,9 @@ def resume(
     return job.run(folder, saved=Saved(file, arrays, page))
 
 
-def _resumed_recipe(folder: Path, page: Mapping[str, Any], program: Any, classes: Iterable[Any]) -> Recipe:
+def _resumed_recipe(
+    folder: Path, page: Table, program: AnyProgram | None, classes: Iterable[type[Kind] | str]
+) -> Recipe:
     """The recipe that was trained; where data are, and how long to train, are taken from the folder's recipe."""
     table = dict(page["recipe"])
     now = read_recipe(folder / "recipe.toml") if (folder / "recipe.toml").is_file() else table
@@ -240,7 +245,7 @@ def _callbacks(given: Any) -> tuple[Callback, ...]:
     return found
 
 
-def _check_arguments(program: Any, engine: Any, params: Any) -> None:
+def _check_arguments(program: object, engine: object, params: object) -> None:
     check_program(program)
     if not isinstance(engine, Engine):
         name = engine if isinstance(engine, str) else getattr(engine, "__name__", "")
@@ -260,7 +265,7 @@ def _engines(base: type) -> list[type]:
     return [c for c in found if not issubclass(c, Sampler) and not inspect.isabstract(c)]
 
 
-def _choose_backend(program: Any, backend: str | None) -> str:
+def _choose_backend(program: AnyProgram, backend: str | None) -> str:
     own = getattr(program, "backend", None)
     if backend is not None and not isinstance(backend, str):
         raise TrainingError(f"backend: got {shown(backend)}, expected 'numpyro' or 'pyro'.")

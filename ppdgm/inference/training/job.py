@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
 from ppdgm.data import Dataset, as_fields, codings_of, enter_beside
+from ppdgm.data.transform import Transform
 from ppdgm.errors import CheckpointError, DataError, PpdgmError, ProgramError, TrainingError, explain, out_of_memory
 from ppdgm.inference.engines.engine import check_length, first_watched, hyperparameters_of, last_reached, states_of
 from ppdgm.inference.engines.estimators import first_field
@@ -32,11 +33,11 @@ from ppdgm.inference.runs.checkpoint import matching
 from ppdgm.inference.runs.codings import read_codings
 from ppdgm.inference.runs.folder import Folder
 from ppdgm.inference.runs.layout import check_free
-from ppdgm.inference.runs.progress import Progress, make_display
+from ppdgm.inference.runs.progress import Display, Progress, make_display
 from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.inference.runs.recorder import Recorder
 from ppdgm.inference.runs.settings import Training
-from ppdgm.inference.training.exact import EXACT_METRICS, ExactTrainer, check_steps
+from ppdgm.inference.training.exact import EXACT_METRICS, Exact, ExactTrainer, check_steps
 from ppdgm.inference.training.loop import Interruption, Run, interruptible
 from ppdgm.inference.training.monitor import Monitor
 from ppdgm.inference.training.no_effect import check_compile, check_nets, check_rates
@@ -44,9 +45,10 @@ from ppdgm.inference.training.pieces import check_pieces, check_rows_apart, chec
 from ppdgm.inference.training.unused_latents import Unused, has_latents
 from ppdgm.inference.training.validation import Validation
 from ppdgm.inference.training.watching import check_wanted, check_watchable, criterion_of
-from ppdgm.language.runtime import Rehearsal
+from ppdgm.language.runtime import Native, Rehearsal, Runtime
 from ppdgm.language.step import ROLES
-from ppdgm.language.trainer import TrainerSettings
+from ppdgm.language.tracer import Tracer
+from ppdgm.language.trainer import Trainer, TrainerSettings
 from ppdgm.language.vocabulary import Trace
 from ppdgm.nets import ForeignNet
 from ppdgm.program import PlainPair, has_model
@@ -54,10 +56,12 @@ from ppdgm.registry import backend as load_backend
 from ppdgm.specs.schedules import as_schedule
 
 if TYPE_CHECKING:
+    from ppdgm.data.aliases import Codings, Data
     from ppdgm.specs import Table
 
 COMPILE_FROM_STEPS = 10_000  # torch.compile takes some ten seconds, and saves about a millisecond per step
-Callback = Callable[[Progress], Any]
+Value = TypeVar("Value")
+Callback = Callable[[Progress], object]
 
 
 @dataclass(frozen=True)
@@ -74,14 +78,14 @@ class Job:
     """The parts of a run; `prepare` checks them, `run` trains."""
 
     recipe: Recipe
-    data: Any
-    validation: Any
-    own: Any
+    data: Data | Dataset
+    validation: Data | None
+    own: Any  # an optimiser of the library
     callbacks: tuple[Callback, ...]
     progress: bool | None
     params: Mapping[str, np.ndarray] | None
 
-    def prepare(self, known: Mapping[str, Any] | None = None) -> None:
+    def prepare(self, known: Codings | None = None) -> None:
         """Check data, settings and program, and put everything on the device.
 
         Args:
@@ -90,8 +94,9 @@ class Job:
         recipe, training = self.recipe, self.recipe.training
         self.codings = {**(known or {}), **codings_of(self.data)}
         if recipe.training.binarise == "dynamic" and "x" in self.codings:
-            _check_drawn(self.codings["x"].binarise)
-            self.codings["x"] = replace(self.codings["x"], binarise="dynamic")
+            transform = cast(Transform, self.codings["x"])  # that of x always is one
+            _check_drawn(transform.binarise)
+            self.codings["x"] = replace(transform, binarise="dynamic")
         self.criterion, self.notes = criterion_of(recipe.engine), []
         if isinstance(self.data, Dataset):
             beside = self.data.validation
@@ -161,7 +166,7 @@ class Job:
         """Train, from the first step or a checkpoint."""
         if not hasattr(self, "feed"):
             self.prepare(read_codings(saved.arrays, saved.page) if saved else {})
-        facts: dict[str, Any] = {"data_size": self.feed.size, "fields": sorted(self.fields)}
+        facts: dict[str, object] = {"data_size": self.feed.size, "fields": sorted(self.fields)}
         if isinstance(self.recipe.program, PlainPair):
             facts["rows"] = rows_of(self.fields)
         else:
@@ -208,10 +213,12 @@ class Job:
             if saved.page["recipe"] != self.recipe.table():  # longer than was planned
                 folder.write_recipe(self.recipe, self._remarks())
 
-    def _make(self, display: Any, recorder: Recorder, saved: Saved | None) -> Run:
+    def _make(self, display: Display, recorder: Recorder, saved: Saved | None) -> Run:
         training, name, exact = self.recipe.training, self.recipe.backend, not self.recipe.engine.phases()
         compiled = saved.page["compile"] if saved else _choose_compile(training.compile, name, self.total)
-        trainer: Any = ExactTrainer(self.runtime, self.recipe.program, self.feed, self.first) if exact else None
+        trainer: Trainer | None = (
+            ExactTrainer(self.runtime, cast(Exact, self.recipe.program), self.feed, self.first) if exact else None
+        )
         settings = TrainerSettings(
             training.seed, self.feed.size, self.optimiser, self.metrics, training.binarise == "dynamic",
             training.weight_average, compiled, training.compile is True, training.accumulate, training.mixed_precision,
@@ -323,14 +330,14 @@ class Job:
         except Exception as error:
             raise (out_of_memory(error) or explain(program, error)) from error
 
-    def _rehearse(self, data: Any, rows: int) -> Rehearsal:
+    def _rehearse(self, data: Native, rows: int) -> Rehearsal:
         """Every phase's objective, as in training."""
         engine = self.recipe.engine
         now = hyperparameters_of(engine, np.zeros(1))
         own = self.runtime.put({n: s.value for n, s in states_of(engine, self._width(), ()).items()})
         return self.runtime.rehearse(engine, {**self.native, **own}, data, rows, now, self.feed.size)
 
-    def _read_model(self, data: Any, rows: int, maybe: bool) -> Trace | None:
+    def _read_model(self, data: Native, rows: int, maybe: bool) -> Trace | None:
         """Guide and model at a few rows; the data and the bound that they give are checked.
 
         With `maybe`, they are only checked if the engine runs them; if it doesn't, and they fail, there is no reading.
@@ -342,13 +349,13 @@ class Job:
                 raise
             return None
 
-    def _runs_model(self, data: Any, rows: int) -> bool:
+    def _runs_model(self, data: Native, rows: int) -> bool:
         try:
             return bool(set(self._rehearse(data, rows).roles) & set(ROLES))
         except Exception:  # by the model's mistake, or another one that comes after it
             return True
 
-    def _checked_model(self, data: Any, rows: int) -> Trace:
+    def _checked_model(self, data: Native, rows: int) -> Trace:
         reading: Trace = self.runtime.validate(self.native, data, 2, rows)
         if any(phase.weighs for phase in self.recipe.engine.phases()) and not reading.shared:
             check_density(reading)
@@ -374,7 +381,7 @@ class Job:
             if not noise_of(self.runtime, self._stirred(), self.feed):  # such noise would move the terms of every row
                 raise
 
-    def _stirred(self) -> Any:
+    def _stirred(self) -> Native:
         """First values without zeros, such as a last layer's, that would hide what the terms depend on."""
         return self.runtime.put(stirred(self.first, self.runtime.tracer.labels))
 
@@ -400,7 +407,7 @@ _OF_GRADIENTS = (
 )
 
 
-def _check_exact(recipe: Recipe, tracer: Any, size: int) -> None:
+def _check_exact(recipe: Recipe, tracer: Tracer, size: int) -> None:
     """Refuse a program without closed-form steps, and settings of gradient steps."""
     check_steps(recipe.program, tracer.labels, tracer.states)
     default, training = Training(), recipe.training
@@ -437,7 +444,7 @@ def _check_mixed(recipe: Recipe) -> None:
         )
 
 
-def _same_data(saved: Saved, facts: Mapping[str, Any]) -> None:
+def _same_data(saved: Saved, facts: Mapping[str, object]) -> None:
     for name, what in (("fields", "fields"), ("data_size", "number of rows"), ("fingerprint", "content")):
         if saved.page.get(name) != facts[name]:
             raise DataError(
@@ -447,11 +454,11 @@ def _same_data(saved: Saved, facts: Mapping[str, Any]) -> None:
             )
 
 
-def _first(*values: Any) -> Any:
+def _first(*values: Value | None) -> Value | None:
     return next((v for v in values if v is not None), None)
 
 
-def _choose_batch(runtime: Any, batch_size: int | None, size: int) -> int:
+def _choose_batch(runtime: Runtime, batch_size: int | None, size: int) -> int:
     own, known = runtime.tracer.batch_size, runtime.tracer.own_rows
     if own and own == known and batch_size not in (None, own):
         raise TrainingError(

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +27,11 @@ from ppdgm.inference.training.unused_latents import Unused
 from ppdgm.inference.training.validation import Validation
 from ppdgm.language.trainer import Trainer
 from ppdgm.specs.schedules import Schedule
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from ppdgm.specs import Table
 
 STRETCH_SECONDS = 0.5  # length of a stretch, without a look in between
 STRETCH_STEPS = 1000
@@ -51,7 +56,7 @@ class Run:
     training: Training
     total: int
     validation: Validation | None
-    callbacks: tuple[Callable[[Progress], Any], ...]
+    callbacks: tuple[Callable[[Progress], object], ...]
     display: Display
     recorder: Recorder
     rate: Schedule
@@ -109,7 +114,7 @@ class Run:
         """Everything that the next step depends on, as arrays."""
         return self.good[1] if self.good[0] == self.step else self.trainer.state_arrays()
 
-    def restore(self, arrays: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> None:
+    def restore(self, arrays: Mapping[str, np.ndarray], page: Table) -> None:
         """Go on from a checkpoint.
 
         Raises:
@@ -139,7 +144,7 @@ class Run:
             if self.validation.done:
                 self.stopped = "early stopping"
 
-    def _check_history(self, history: Mapping[str, np.ndarray], page: Mapping[str, Any]) -> None:
+    def _check_history(self, history: Mapping[str, np.ndarray], page: Table) -> None:
         """Refuse a history that does not belong to the steps that were taken."""
         if (self.controller is None) != (page["director"] is None):
             raise CheckpointError(f"director: got {shown(page['director'])}, which does not belong to this engine.")
@@ -364,7 +369,7 @@ def interruptible() -> Iterator[Interruption]:
         signals.pop()  # under nohup a terminal that closes must change nothing
     before = [signal.getsignal(s) for s in signals]
 
-    def handle(number: int, frame: Any) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         if interrupted.is_set():
             raise KeyboardInterrupt
         interrupted.number = number

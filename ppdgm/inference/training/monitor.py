@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +20,11 @@ from ppdgm.inference.evaluation.latents import by_latent
 from ppdgm.inference.evaluation.means import plain_means
 from ppdgm.inference.evaluation.terms import read_terms
 from ppdgm.inference.inputs.feed import Feed
+from ppdgm.language.runtime import Runtime
+from ppdgm.language.tracer import Params
+
+if TYPE_CHECKING:
+    from ppdgm.specs import Table
 
 ROWS, ACTIVE = 500, 0.01  # rows that are used, and a dimension is active if its means vary more than this
 
@@ -35,14 +39,14 @@ class Monitor:
         every: steps.
     """
 
-    runtime: Any
+    runtime: Runtime
     feed: Feed
     every: int
     steps: list[int] = field(default_factory=list)
     values: dict[str, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
 
-    def look(self, params: Any, step: int) -> None:
+    def look(self, params: Params, step: int) -> None:
         """Measure, and save the values."""
         started = time.perf_counter()
         for name, value in self.measure(params).items():
@@ -50,7 +54,7 @@ class Monitor:
         self.steps.append(step)
         self.seconds += time.perf_counter() - started
 
-    def measure(self, params: Any) -> dict[str, float]:
+    def measure(self, params: Params) -> dict[str, float]:
         """By name: "live_kl_SITE" in nats, "live_active_SITE" and "live_information" in nats, at most log 500."""
         few = Feed(self.runtime, take(self.feed.fields, some_rows(self.feed.size, ROWS)))
         evaluator = Evaluator(self.runtime, params, few, parse_memory("auto", self.runtime.device))
@@ -62,7 +66,7 @@ class Monitor:
             found["live_information"] = mutual_information(self.runtime, params, few)
         return found
 
-    def check(self, params: Any) -> None:
+    def check(self, params: Params) -> None:
         """Refuse a program for which nothing can be measured.
 
         Raises:
@@ -83,11 +87,11 @@ class Monitor:
         found = {n: np.array(self.values[n], float) for n in sorted(self.values)}  # a page is read in this order too
         return {"live_step": np.array(self.steps, int), **found}
 
-    def page(self) -> dict[str, Any]:
+    def page(self) -> dict[str, object]:
         """Its state as plain values."""
         return {"steps": self.steps, "values": self.values, "seconds": self.seconds}
 
-    def restore(self, page: Mapping[str, Any]) -> None:
+    def restore(self, page: Table) -> None:
         """Continue from what `page` gave."""
         self.steps, self.seconds = list(page["steps"]), page["seconds"]
         self.values = {n: list(v) for n, v in page["values"].items()}

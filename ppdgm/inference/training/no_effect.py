@@ -5,17 +5,20 @@ Accepted are `keep_best` without validation data, a batch size above N, and comp
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ppdgm.errors import TrainingError
 from ppdgm.inference.engines.engine import Engine
 from ppdgm.inference.runs.settings import Training
-from ppdgm.program import PlainPair
+from ppdgm.program import AnyProgram, PlainPair
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 OF_RUNS_WITH_FOLDERS = ("checkpoint_steps", "checkpoint_minutes")
 
 
-def check_folder(training: Training, out: Any, overwrite: bool) -> None:
+def check_folder(training: Training, out: str | Path | None, overwrite: bool) -> None:
     """Refuse settings of a run's folder if there is no folder, and minutes if checkpoints are counted in steps.
 
     Raises:
@@ -87,7 +90,7 @@ def check_compile(training: Training, exact: bool, why_not: str) -> None:
         raise TrainingError(f"compile: got True, but {reason}. Leave compile out.")
 
 
-def check_nets(training: Training, program: Any) -> None:
+def check_nets(training: Training, program: AnyProgram) -> None:
     """Refuse mixed precision in a program that has no nets.
 
     Raises:

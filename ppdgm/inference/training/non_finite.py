@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from ppdgm.language.trainer import Symptoms
-from ppdgm.language.vocabulary import Trace
+from ppdgm.language.vocabulary import Array, Trace
 
 ADVICE = (
     "Try a smaller learning_rate, clip_norm=…, or a larger min_scale, and check that these data are possible "
@@ -98,7 +97,7 @@ def _quantities(terms: Trace) -> list[tuple[str, str, np.ndarray]]:
     """
     lead = next((t.shape for t in {**terms.log_q, **terms.log_p}.values()), None)
     drawn = {n: v for n, v in terms.values.items() if n in terms.shared or (n in terms.log_q and v.shape[:2] == lead)}
-    order: list[tuple[str, Mapping[str, Any]]] = [
+    order: list[tuple[str, Mapping[str, Array]]] = [
         ("the value", drawn),
         ("log q", terms.log_q),
         ("log p", terms.log_p),

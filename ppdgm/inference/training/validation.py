@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +11,10 @@ from ppdgm.errors import CheckpointError
 from ppdgm.inference.engines.criteria import Criterion
 from ppdgm.inference.evaluation.evaluator import Evaluator, quiet
 from ppdgm.inference.evaluation.watched import watched
+
+if TYPE_CHECKING:
+    from ppdgm.language.trainer import Trainer
+    from ppdgm.specs import Table
 
 
 @dataclass
@@ -38,7 +41,7 @@ class Validation:
     def __post_init__(self) -> None:
         self.best = self.criterion.worst
 
-    def look(self, trainer: Any, step: int) -> bool:
+    def look(self, trainer: Trainer, step: int) -> bool:
         """Compute the criterion; True if it has not improved for long enough."""
         rows = watched(replace(self.evaluator, params=trainer.judged), self.criterion)
         with quiet():
@@ -60,12 +63,12 @@ class Validation:
         """All values, as arrays: "validation_step", and "validation_NAME"."""
         return {"validation_step": np.array(self.steps, int), self.criterion.key: np.array(self.values, float)}
 
-    def page(self) -> dict[str, Any]:
+    def page(self) -> dict[str, object]:
         """Its state as plain values; `best_params` are saved as arrays."""
         own = {"steps": self.steps, "values": self.values, "best": self.best, "waited": self.waited}
         return {**own, "name": self.criterion.name, "smaller": self.criterion.smaller}
 
-    def restore(self, page: Mapping[str, Any], best_params: dict[str, np.ndarray]) -> None:
+    def restore(self, page: Table, best_params: dict[str, np.ndarray]) -> None:
         """Continue from what `page` gave.
 
         Raises:
