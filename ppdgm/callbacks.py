@@ -6,7 +6,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Self
 
 from ppdgm.errors import PackageMissing
@@ -130,7 +130,7 @@ class WandB(Callback):
         self._run.finish()
 
 
-def _first_of(names: tuple[str, ...], what: str, install: str) -> Any:
+def _first_of(names: tuple[str, ...], what: str, install: str) -> ModuleType:
     """The first of some modules that can be imported."""
     for name in names:
         try:

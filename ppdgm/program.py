@@ -6,7 +6,7 @@ import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from zlib import crc32
 
 import numpy as np
@@ -76,7 +76,7 @@ class Context:
         """
         self.declared.states.add(self._declare("state", name, shape, init, STATE))
 
-    def _declare(self, word: str, name: Any, shape: Any, init: Any, label: str) -> str:
+    def _declare(self, word: str, name: str, shape: tuple[int, ...], init: Init, label: str) -> str:
         """Its whole name."""
         name, what = self.prefix + _checked_name(word, name), {"param": "Parameter", "state": "State"}[word]
         if name in self.declared.params:
@@ -190,7 +190,7 @@ class Part(Spec):
     mean_is_a_point: ClassVar[bool] = False  #: whether its `mean` may be a point other than the mean, as for a flow
 
     @classmethod
-    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+    def __pydantic_init_subclass__(cls, **options: object) -> None:
         super().__pydantic_init_subclass__(**options)
         for role, example in (("build", "self, context, shape"), ("distribution", "self, P, *head")):
             function = vars(cls).get(role)
@@ -229,7 +229,7 @@ class Program(Spec):
     """
 
     @classmethod
-    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+    def __pydantic_init_subclass__(cls, **options: object) -> None:
         super().__pydantic_init_subclass__(**options)
         for role, example in (("build", "self, context"), ("model", "self, P, x"), ("guide", "self, P, x")):
             function = vars(cls).get(role)
@@ -304,7 +304,7 @@ class Program(Spec):
         size: int | None = None,
         data_size: int | None = None,
         hold_states: bool = False,
-    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    ) -> tuple[Callable[..., Array], Callable[..., Array]]:
         """Plain `model` and `guide` callables for Pyro's or NumPyro's own tools.
 
         Args:
@@ -324,7 +324,7 @@ class Program(Spec):
         require("hold_states", hold_states, bool, None, "True or False")
         if hold_states and not self.declarations().states:
             raise ProgramError("hold_states: got True, but the program declares no states. Leave hold_states out.")
-        pair: tuple[Callable[..., Any], Callable[..., Any]] = load_backend(backend).bind(
+        pair: tuple[Callable[..., Array], Callable[..., Array]] = load_backend(backend).bind(
             self, values, size=size, data_size=data_size, hold_states=hold_states
         )
         return pair
@@ -340,7 +340,7 @@ class Program(Spec):
 
     @staticmethod
     def from_pyro(
-        model: Callable[..., Any], guide: Callable[..., Any] | None = None, data_plate: str = "data"
+        model: Callable[..., object], guide: Callable[..., object] | None = None, data_plate: str = "data"
     ) -> PlainPair:
         """A plain Pyro pair, unchanged, for every engine and evaluation that makes sense for it.
 
@@ -350,7 +350,7 @@ class Program(Spec):
 
     @staticmethod
     def from_numpyro(
-        model: Callable[..., Any], guide: Callable[..., Any] | None = None, data_plate: str = "data"
+        model: Callable[..., object], guide: Callable[..., object] | None = None, data_plate: str = "data"
     ) -> PlainPair:
         """A plain NumPyro pair, unchanged, for every engine and evaluation that makes sense for it.
 
@@ -359,7 +359,7 @@ class Program(Spec):
         return PlainPair(model, guide, data_plate, "numpyro")
 
 
-def _check_arguments(program: type, role: str, function: Callable[..., Any], example: str) -> None:
+def _check_arguments(program: type, role: str, function: Callable[..., object], example: str) -> None:
     """Refuse a method that takes fewer arguments than the example."""
     signature = inspect.signature(function)
     kinds = [p.kind for p in signature.parameters.values()]
@@ -418,7 +418,7 @@ def _shown(value: object) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
-def _draws_nothing(model: Callable[..., Any]) -> Callable[..., None]:
+def _draws_nothing(model: Callable[..., object]) -> Callable[..., None]:
     """A guide without latents, for the same data."""
 
     def guide(*data: Array, **fields: Array) -> None: ...
@@ -440,7 +440,9 @@ class PlainPair:
         backend: "pyro" or "numpyro".
     """
 
-    def __init__(self, model: Callable[..., Any], guide: Callable[..., Any] | None, data_plate: str, backend: str):
+    def __init__(
+        self, model: Callable[..., object], guide: Callable[..., object] | None, data_plate: str, backend: str
+    ):
         if guide is None and callable(model):
             guide = _draws_nothing(model)
         for role, function in (("model", model), ("guide", guide)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -31,7 +32,7 @@ def _text(help: str, metavar: str, panel: str, *names: str) -> Any:
     return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=panel, show_default=False)
 
 
-def _parsed(help: str, metavar: str, parser: Any, panel: str = TRAINING) -> Any:
+def _parsed(help: str, metavar: str, parser: Callable[[str], object], panel: str = TRAINING) -> Any:
     return typer.Option(help=help, metavar=metavar, parser=parser, rich_help_panel=panel, show_default=False)
 
 

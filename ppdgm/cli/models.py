@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -11,6 +11,7 @@ from ppdgm.cli.output import emit, listing, paragraph, say
 
 if TYPE_CHECKING:
     from ppdgm.catalogue import Description
+    from ppdgm.specs import Spec
 
 
 def models(
@@ -81,7 +82,7 @@ def _default(value: object) -> str:
     return "none" if value is None else repr(value) if isinstance(value, str) else str(value).lower()
 
 
-def _own(name: str) -> Any:
+def _own(name: str) -> type[Spec]:
     from ppdgm.cli.programs import choose_program
     from ppdgm.errors import SpecError
     from ppdgm.specs import find_kind
@@ -90,4 +91,5 @@ def _own(name: str) -> Any:
     if chosen.program is not None and not hasattr(chosen.program, "model_fields"):
         raise SpecError(f"{name} is a plain pair, which has no fields.")
     kind = chosen.table["program"]["kind"]
-    return find_kind(kind, chosen.classes) if chosen.program is None else type(chosen.program)
+    found = find_kind(kind, chosen.classes) if chosen.program is None else type(chosen.program)
+    return cast("type[Spec]", found)  # no pair, by now

@@ -11,7 +11,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import Any, TextIO
+from typing import TextIO
 
 _results: list[TextIO] = []  # the true stdout, while a user's prints go elsewhere
 
@@ -86,7 +86,7 @@ def emit(value: object) -> None:
     print(json.dumps(plain_values(value), indent=2), file=_stdout())
 
 
-def plain_values(value: object) -> Any:
+def plain_values(value: object) -> object:
     """Values as JSON has them: NumPy's as Python's; a number that is not finite becomes null."""
     if hasattr(value, "tolist"):
         value = value.tolist()

@@ -152,7 +152,7 @@ def _inner(here: dict[str, Any], cls: type[Kind], name: str, done: str, path: st
     return here[name]
 
 
-def read_value(text: str, annotation: Any = Any) -> Any:
+def read_value(text: str, annotation: Any = Any) -> object:
     """A value as TOML writes it, or as Python does; else the text itself. A list needs no brackets."""
     allowed = alternatives(annotation)
     if allowed == [str] or text in _literals(annotation):
@@ -169,12 +169,12 @@ def read_value(text: str, annotation: Any = Any) -> Any:
     return value
 
 
-def _plain(text: str) -> Any:
+def _plain(text: str) -> object:
     value = _toml(text)
     return _python(text) if value is text else value
 
 
-def _toml(text: str) -> Any:
+def _toml(text: str) -> object:
     try:
         found = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
@@ -184,7 +184,7 @@ def _toml(text: str) -> Any:
     return value if len(found) == 1 and simple else text
 
 
-def _python(text: str) -> Any:
+def _python(text: str) -> object:
     """Tuples, True, None, .5: as people who know Python write them."""
     try:
         value = ast.literal_eval(text)

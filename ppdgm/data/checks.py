@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from ppdgm.data.kinds import as_numbers
 from ppdgm.data.stream import CHUNK_BYTES, Stream
 from ppdgm.data.transform import STEPS
 from ppdgm.errors import DataError
+from ppdgm.language.vocabulary import Array
 
 
 def refuse_where(
@@ -31,7 +31,7 @@ def refuse_where(
         DataError: with the index of the first bad number, and the number of rows that have one.
     """
     count: int = 0
-    value: Any = None
+    value: Array = None
     first: tuple[int, ...] = (len(array),)
     for index, chunk in pieces(array):
         if (mask := bad(chunk)).any():

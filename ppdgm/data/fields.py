@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import numpy as np
 
@@ -24,6 +24,15 @@ _MISSING = (
     "If numbers are missing, fill them in, or leave out these rows or columns. For your own model, you can also give a "
     "mask of the observed numbers as another field: {'x': filled, 'mask': there} and dist.mask(mask)."
 )
+
+
+class BadRows(Protocol):
+    """The error for some rows."""
+
+    index: tuple[int, ...]
+    bad: int
+
+    def moved(self, row: int, bad: int, size: int) -> DataError: ...
 
 
 def as_fields(data: Data | Dataset, dtype: str = "float32", use: Use = "look", typed: bool = False) -> Fields:
@@ -125,13 +134,13 @@ def check_rows(check: Callable[[dict[str, np.ndarray]], None], fields: Mapping[s
     if not streams:
         return check(dict(fields))
     widest = max(streams, key=lambda s: int(np.prod(s.shape[1:])))
-    first: Any = None
+    first: BadRows | None = None
     count, at = 0, len(widest)
     for index in widest.chunks(rows):
         try:
             check(take(fields, index))
         except DataError as error:
-            refused: Any = error
+            refused = cast(BadRows, error)  # which has `moved`, if it is one
             if not hasattr(refused, "moved"):  # not some of the rows, but their shape, for example
                 raise
             count += refused.bad

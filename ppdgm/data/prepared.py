@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ppdgm.language.native import Array
+from ppdgm.language.native import Array, Index
 
 MIXED = "mixed"  # the coding of rows that were joined from different ones, or from prepared rows and others
 RESCALED = "rescaled"  # the coding of results of prepared rows that may be on another scale: 2x − 1
@@ -64,7 +64,7 @@ class Prepared(np.ndarray):
     def __array_finalize__(self, parent: object) -> None:
         self.coding = getattr(parent, "coding", None)
 
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Array, **kwargs: Any) -> Array:
         out = kwargs.get("out")
         bare = {} if out is None else {"out": tuple(_bare(o) for o in out)}
         found = getattr(ufunc, method)(*map(_bare, inputs), **{**kwargs, **bare})
@@ -78,7 +78,7 @@ class Prepared(np.ndarray):
         keeps = method == "__call__" and ufunc.signature is None
         return _coded(found, coding) if keeps else found
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: Index) -> Array:
         found = super().__getitem__(index)
         if isinstance(index, tuple) and isinstance(found, Prepared) and found.shape[1:] == self.shape[1:]:
             found.coding = self.coding if all(map(_is_whole, index[1:])) else _moved(self.coding)
@@ -86,7 +86,7 @@ class Prepared(np.ndarray):
 
     def __array_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: Iterable[Any], kwargs: Mapping[str, Any]
-    ) -> Any:
+    ) -> Array:
         if not all(issubclass(t, np.ndarray) for t in types):
             return NotImplemented
         found = func(*_bare(args), **_bare(kwargs))
@@ -98,19 +98,19 @@ class Prepared(np.ndarray):
         coding = _shared(list(_arrays((args, kwargs))), name in _JOINS)
         return _coded(found, _moved(coding) if name in _MOVES else coding)
 
-    def mean(self, *args: Any, **kwargs: Any) -> Any:
+    def mean(self, *args: Any, **kwargs: Any) -> Array:
         """As for any array; means of rows are on their scale."""
         return self._place("mean", *args, **kwargs)
 
-    def min(self, *args: Any, **kwargs: Any) -> Any:
+    def min(self, *args: Any, **kwargs: Any) -> Array:
         """As for any array, on the rows' scale."""
         return self._place("min", *args, **kwargs)
 
-    def max(self, *args: Any, **kwargs: Any) -> Any:
+    def max(self, *args: Any, **kwargs: Any) -> Array:
         """As for any array, on the rows' scale."""
         return self._place("max", *args, **kwargs)
 
-    def _place(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    def _place(self, name: str, *args: Any, **kwargs: Any) -> Array:
         found = getattr(_bare(self), name)(*args, **_bare(kwargs))
         return found if kwargs.get("out") is not None else _coded(found, self.coding)
 
@@ -141,7 +141,7 @@ def _gathered(value: Array) -> Array:
         return value
 
 
-def _bare(value: Any) -> Any:
+def _bare(value: Array) -> Array:
     """Without codings, also inside lists."""
     if isinstance(value, Prepared):
         return value.view(np.ndarray)
@@ -150,7 +150,7 @@ def _bare(value: Any) -> Any:
     return type(value)(map(_bare, value)) if type(value) in (list, tuple) else value
 
 
-def _arrays(value: Any) -> Iterator[np.ndarray]:
+def _arrays(value: Array) -> Iterator[np.ndarray]:
     if isinstance(value, np.ndarray):
         yield value
     elif type(value) in (list, tuple):
@@ -187,7 +187,7 @@ def _is_whole(index: object) -> bool:
     return index is Ellipsis or index is None or (isinstance(index, slice) and index == slice(None))
 
 
-def _coded(found: Any, coding: object) -> Any:
+def _coded(found: Array, coding: object) -> Array:
     if isinstance(found, list | tuple):
         return type(found)(_coded(f, coding) for f in found)
     numbers = isinstance(found, np.ndarray) and found.ndim > 0 and found.dtype.kind in "fiu"

@@ -16,6 +16,8 @@ from ppdgm.language.native import Array
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
+    from ppdgm.specs import Table
+
 STEPS = 100  #: steps of a floating type in a column's standard deviation, so that rounding doesn't matter
 KINDS = ("none", "unit", "levels", "standardise")
 _FACTS: dict[str, Callable[[Any], bool]] = {  # their valid values in a table
@@ -158,7 +160,7 @@ class Transform:
         return {n: v for n, v in (("mean", self.mean), ("scale", self.scale)) if v is not None}
 
     @classmethod
-    def from_parts(cls, table: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Transform:
+    def from_parts(cls, table: Table, arrays: Mapping[str, np.ndarray]) -> Transform:
         """The transform of `to_table()` and `arrays()`.
 
         Raises:

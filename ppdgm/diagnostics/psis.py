@@ -6,7 +6,6 @@ import importlib
 import warnings
 from functools import cache
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
@@ -47,7 +46,7 @@ def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if is_first_generation():
             smoothed, k = arviz().psislw(log_weights)
         else:  # it takes log-likelihoods: the negative of log-weights
-            stats: Any = importlib.import_module("arviz_stats.base").array_stats
+            stats = importlib.import_module("arviz_stats.base").array_stats
             smoothed, k = stats.psislw(-log_weights)
     return np.asarray(smoothed), np.asarray(k, dtype=np.float64)
 

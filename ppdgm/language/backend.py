@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
 from ppdgm.language.native import Module
 from ppdgm.language.phases import EngineLike, StateLike
@@ -12,7 +12,7 @@ from ppdgm.language.runtime import Native, Values
 from ppdgm.language.runtime import Runtime as AnyRuntime
 from ppdgm.language.trainer import Trainer as AnyTrainer
 from ppdgm.language.trainer import TrainerSettings
-from ppdgm.language.vocabulary import PairLike, ProgramLike
+from ppdgm.language.vocabulary import Array, PairLike, ProgramLike
 
 
 class Backend(Protocol):
@@ -25,7 +25,7 @@ class Backend(Protocol):
         self,
     ) -> Callable[[AnyRuntime, EngineLike, Native, TrainerSettings, Mapping[str, StateLike]], AnyTrainer]: ...
     @property
-    def bind(self) -> Callable[..., tuple[Callable[..., Any], Callable[..., Any]]]: ...
+    def bind(self) -> Callable[..., tuple[Callable[..., Array], Callable[..., Array]]]: ...
     @property
     def differentiable(self) -> Callable[..., Callable[..., tuple[float, dict[str, Values]]]]: ...
     @property

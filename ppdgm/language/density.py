@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from ppdgm.language.vocabulary import Array, Dist, Namespace, Random, Support
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from ppdgm.language.native import Constraint
 
 _NAMED = ("real", "positive", "unit_interval", "boolean", "nonnegative_integer")
@@ -24,7 +26,7 @@ class WrittenDensity:
     """
 
     xp: ClassVar[Namespace]
-    constraints: ClassVar[Any]
+    constraints: ClassVar[ModuleType]
     shape_type: ClassVar[type] = tuple
     arg_constraints: ClassVar[dict[str, Constraint]] = {}
     event_shape: tuple[int, ...]

@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ppdgm.errors import ProgramError
 from ppdgm.language import states
 from ppdgm.language.vocabulary import Array, Dist, Namespace, Noise
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 
 class StatementHandlers(ABC):
@@ -25,7 +28,7 @@ class StatementHandlers(ABC):
         arrays: the types of arrays.
     """
 
-    library: ClassVar[Any]
+    library: ClassVar[ModuleType]
     arrays: ClassVar[tuple[type, ...]]
     looping: bool = False
 

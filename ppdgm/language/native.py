@@ -16,6 +16,7 @@ Device = Any  # a torch or JAX device
 Message = dict[str, Any]  # a message of Pyro's or NumPyro's handlers
 Frame = Any  # a plate around a site, in such a message
 Tree = Any  # arrays in JAX's containers
+OwnOptimiser = Any  # a user's, of torch or optax
 Index = Any  # what an array of theirs, or of NumPy's, takes in []
 Noise = Any  # a JAX key; None on torch, which has a generator, and for runs that draw nothing
 Batch = Mapping[str, Array]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from ppdgm.errors import ProgramError, listed, nearest
+from ppdgm.language.vocabulary import Array
 
 
-def functions_of(program: Any) -> dict[str, Callable[..., Any]]:
+def functions_of(program: object) -> dict[str, Callable[..., Array]]:
     """The program's own functions of P and data, by name; `model` and `guide` only if it defines them."""
-    found: dict[str, Callable[..., Any]] = {}
+    found: dict[str, Callable[..., Array]] = {}
     for home in reversed(type(program).__mro__):
         if home.__name__ == "Program" and home.__module__.startswith("ppdgm."):  # its model and guide stand for none
             continue
@@ -21,7 +21,7 @@ def functions_of(program: Any) -> dict[str, Callable[..., Any]]:
     return found
 
 
-def no_function(program: Any, role: str) -> ProgramError:
+def no_function(program: object, role: str) -> ProgramError:
     """The error for a function that an engine runs, and that the program does not have."""
     kind = type(program).__name__
     if hasattr(program, role):
@@ -33,7 +33,7 @@ def no_function(program: Any, role: str) -> ProgramError:
     )
 
 
-def wrong_fields(program: Any, role: str, fields: Iterable[str]) -> ProgramError | None:
+def wrong_fields(program: object, role: str, fields: Iterable[str]) -> ProgramError | None:
     """The error if a function of the program does not take the fields of the data; None if it does."""
     names, asked = list(fields), inspect.signature(getattr(program, role))
     try:

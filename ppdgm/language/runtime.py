@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
 from ppdgm.language import mistakes
-from ppdgm.language.phases import EngineLike, Hyperparameters
+from ppdgm.language.native import Tree
+from ppdgm.language.phases import EngineLike, Hyperparameters, OptimiserLike
 from ppdgm.language.reader import Gradients
 from ppdgm.language.step import Step
 from ppdgm.language.supports import Observed, Supports
@@ -19,7 +20,7 @@ from ppdgm.language.unseen import Unseen, is_given
 from ppdgm.language.vocabulary import Array, Namespace, Noise, Trace
 
 if TYPE_CHECKING:
-    from ppdgm.language.native import Constraint, Device
+    from ppdgm.language.native import Constraint, Device, OwnOptimiser
 
 Arrays = Mapping[str, np.ndarray]
 Values = dict[str, np.ndarray]
@@ -27,7 +28,7 @@ Native = dict[str, Array]
 Fields = Mapping[str, np.ndarray | Unseen | None]  #: `Unseen` or None for a field that is not given
 Name = TypeVar("Name")
 Rest = TypeVar("Rest")
-Question = Callable[..., Any]  #: (runtime, params, noise, *native arrays, **what else) -> native arrays
+Question = Callable[..., Tree]  #: (runtime, params, noise, *native arrays, **what else) -> native arrays
 
 
 class Rehearsal(NamedTuple):
@@ -72,7 +73,7 @@ class Runtime(ABC):
         """Let a plain pair be analysed with data; nothing for a program."""
 
     @abstractmethod
-    def ask(self, question: Question, params: Params, seed: tuple[int, ...] | None, *at: Any, **how: Any) -> Any:
+    def ask(self, question: Question, params: Params, seed: tuple[int, ...] | None, *at: Tree, **how: object) -> Tree:
         """The answer to `question(self, params, noise, *at, **how)`, as NumPy arrays.
 
         Args:
@@ -83,7 +84,7 @@ class Runtime(ABC):
         """
 
     @abstractmethod
-    def look(self, question: Question, params: Params, *at: Any, **how: Any) -> Any:
+    def look(self, question: Question, params: Params, *at: Tree, **how: object) -> Tree:
         """The same as native arrays, of which only shapes, types and errors count: on JAX nothing is computed."""
 
     @abstractmethod
@@ -136,7 +137,7 @@ class Runtime(ABC):
         """
 
     @abstractmethod
-    def why_not_compiled(self, engine: EngineLike, optimiser: Any) -> str:
+    def why_not_compiled(self, engine: EngineLike, optimiser: OptimiserLike | OwnOptimiser) -> str:
         """Why torch.compile can't compile the steps of a run, in words; "" if it can."""
 
     @abstractmethod
@@ -159,7 +160,7 @@ class Runtime(ABC):
         """Arrays on the device; floating ones as `dtype`."""
 
     @abstractmethod
-    def fetch(self, arrays: Any) -> Any:
+    def fetch(self, arrays: Tree) -> Tree:
         """Device arrays as NumPy arrays."""
 
     @abstractmethod

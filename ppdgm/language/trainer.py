@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from ppdgm.language.phases import PlanLike
+from ppdgm.language.native import OwnOptimiser
+from ppdgm.language.phases import OptimiserLike, PlanLike
 from ppdgm.language.runtime import Arrays, Native, Runtime
 from ppdgm.language.vocabulary import Trace
 
@@ -32,7 +33,7 @@ class TrainerSettings:
 
     seed: int
     data_size: int | None
-    optimiser: Any
+    optimiser: OptimiserLike | OwnOptimiser
     metrics: tuple[str, ...] = ("objective", "elbo", "kl")
     binarise: bool = False
     average: float | None = None

@@ -75,8 +75,8 @@ class ProgramLike(Protocol):
 class PairLike(Protocol):
     """What is needed from a plain pair: the library's own functions, and the name of the plate over data."""
 
-    model: Callable[..., Any]
-    guide: Callable[..., Any]
+    model: Callable[..., object]
+    guide: Callable[..., object]
     data_plate: str
 
 

@@ -54,13 +54,13 @@ class Spec(Kind):
         _check_names(cls)
         remember(cls)
 
-    def __new__(cls, /, *positional: object, **fields: Any) -> Self:
+    def __new__(cls, /, *positional: object, **fields: object) -> Self:
         if inspect.isabstract(cls):
             missing = ", ".join(sorted(cls.__abstractmethods__))
             raise SpecError(f"{cls.__name__} is a base class: it has no {missing}. Write a subclass that defines it.")
         return super().__new__(cls)
 
-    def __init__(self, /, *positional: object, **fields: Any) -> None:
+    def __init__(self, /, *positional: object, **fields: object) -> None:
         if positional:
             names = ", ".join(f"{n}=…" for n in type(self).model_fields)
             raise SpecError(f"{type(self).__name__} takes its fields by name: {type(self).__name__}({names}).")
@@ -97,11 +97,11 @@ class Spec(Kind):
     def _plain_values(cls, fields: object) -> object:
         return {k: _plain(v) for k, v in fields.items()} if isinstance(fields, dict) else fields
 
-    def replace(self, /, **changes: Any) -> Self:
+    def replace(self, /, **changes: object) -> Self:
         """A copy with some fields changed. It is checked like a new spec."""
         return type(self)(**{**{n: getattr(self, n) for n in type(self).model_fields}, **changes})
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Nested dictionaries of plain values, with the class under `kind`."""
         fields = type(self).model_fields
         values = {n: getattr(self, n) for n in fields}
@@ -197,7 +197,7 @@ def _dump(value: object) -> object:
     return [_dump(v) for v in value] if isinstance(value, tuple) else value
 
 
-def _build(value: object, classes: list[type[Kind]]) -> Any:
+def _build(value: object, classes: list[type[Kind]]) -> object:
     if isinstance(value, list):
         return tuple(_build(v, classes) for v in value)
     if not isinstance(value, Mapping):
@@ -218,7 +218,7 @@ def _with_new_names(cls: type[Kind], table: Table) -> Table:
     return {field if new.get(field) in table else new.get(field, field): value for field, value in table.items()}
 
 
-def _build_field(cls: type[Kind], field: str, value: object, classes: list[type[Kind]]) -> Any:
+def _build_field(cls: type[Kind], field: str, value: object, classes: list[type[Kind]]) -> object:
     if not _is_name(cls, field, value):
         return _build(value, classes)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,14 @@ from ppdgm.language.handlers import StatementHandlers
 from ppdgm.language.vocabulary import Array, ProgramLike
 from ppdgm.nets import check_libraries
 
+if TYPE_CHECKING:
+    from types import ModuleType
+
 
 class Handlers(StatementHandlers):
     """Statements as NumPyro's primitives."""
 
-    library: ClassVar[Any] = numpyro
+    library: ClassVar[ModuleType] = numpyro
     arrays: ClassVar[tuple[type, ...]] = (jax.Array, np.ndarray)
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,9 @@ from jax.typing import DTypeLike
 
 from ppdgm.language.density import WrittenDensity
 from ppdgm.language.vocabulary import Array, Dist, Namespace
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 
 class JaxRandom:
@@ -57,7 +60,7 @@ class Density(WrittenDensity, dist.Distribution):
     """A density written with `xp`. A draw keeps its log-density as its intermediate."""
 
     xp: ClassVar[Namespace] = jnp
-    constraints: ClassVar[Any] = dist.constraints
+    constraints: ClassVar[ModuleType] = dist.constraints
     reparametrized_params: ClassVar[list[str]] = []
 
     def sample_with_intermediates(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, list[Array]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,9 @@ import numpy as np
 from ppdgm.errors import UnsupportedByBackend
 from ppdgm.language.native import Tree
 from ppdgm.language.vocabulary import Array, Module
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 
 def module_params(module: Module) -> dict[str, np.ndarray]:
@@ -66,7 +69,7 @@ def _replace(tree: Tree, params: Mapping[str, Array]) -> Tree:
     return jax.tree_util.tree_map_with_path(lambda path, leaf: params[path_name(path)], tree)
 
 
-def path_name(path: tuple[Any, ...]) -> str:
+def path_name(path: tuple[Tree, ...]) -> str:
     """A pytree path as a dotted name."""
     name = jax.tree_util.keystr(path, simple=True, separator=".")
     return name.removesuffix(".value").strip(".")
@@ -95,7 +98,7 @@ def _refuse_state(module: Module) -> None:
             )
 
 
-def _is_stateful(layer: Module, eqx: Any) -> bool:
+def _is_stateful(layer: Module, eqx: ModuleType) -> bool:
     if isinstance(layer, eqx.nn.Dropout):
         return not layer.inference
     return isinstance(layer, eqx.nn.StatefulLayer) and not isinstance(layer, eqx.nn.Sequential)

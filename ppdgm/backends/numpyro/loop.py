@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,8 @@ import optax
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.tracer import JaxStep, select
 from ppdgm.errors import CheckpointError, SpecError
-from ppdgm.language.native import Tree
-from ppdgm.language.phases import EngineLike, PlanLike, StateLike
+from ppdgm.language.native import OwnOptimiser, Tree
+from ppdgm.language.phases import EngineLike, OptimiserLike, PlanLike, StateLike
 from ppdgm.language.runtime import Native, Runtime
 from ppdgm.language.states import next_value
 from ppdgm.language.step import Objective, at_whole
@@ -24,10 +24,13 @@ from ppdgm.language.tracer import Params
 from ppdgm.language.trainer import Symptoms, TrainerSettings
 from ppdgm.language.vocabulary import Array
 
+if TYPE_CHECKING:
+    from jax.extend.core import Jaxpr
+
 Row = dict[str, Tree]  # what the loop needs of a plan, or of one of its steps
 
 
-def make_optimiser(spec: Any) -> optax.GradientTransformation:
+def make_optimiser(spec: OptimiserLike | OwnOptimiser) -> optax.GradientTransformation:
     """optax for an `Optimiser` spec, at learning rate 1 (steps are scaled by the schedule), or the user's own."""
     if isinstance(spec, optax.GradientTransformation):
         return spec
@@ -329,7 +332,7 @@ def _all_finite(tree: Tree) -> Array:
     return jnp.stack([jnp.isfinite(a).all() for a in floats]).all() if floats else jnp.array(True)
 
 
-def _convolves(jaxpr: Any) -> bool:
+def _convolves(jaxpr: Jaxpr) -> bool:
     """Whether it has a convolution that is not one of ours (ours have their own derivatives)."""
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "conv_general_dilated":

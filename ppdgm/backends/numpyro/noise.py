@@ -8,12 +8,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
 from ppdgm.language.native import Tree
 from ppdgm.language.vocabulary import Array
+
+if TYPE_CHECKING:
+    from jax.extend.core import Jaxpr, Var
 
 REMEDY = (
     "The program uses numpyro.prng_key(). Evaluation switches off dropout of flax linen and of equinox (eqx_module), "
@@ -61,7 +64,7 @@ def moved_by_key(run: Callable[[Array], dict[str, Array]]) -> list[str]:
     return [n for n, moves in zip(sorted(names), moved, strict=True) if moves]
 
 
-def depends(jaxpr: Any, of: Any) -> list[bool]:
+def depends(jaxpr: Jaxpr, of: Var) -> list[bool]:
     """Whether each result of a program may depend on one of its arguments."""
     reached = {id(of)}
     for equation in jaxpr.eqns:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from math import prod
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,8 @@ from ppdgm.backends.numpyro.pair import PairTracer
 from ppdgm.backends.numpyro.support import SUPPORTS
 from ppdgm.backends.numpyro.tracer import JaxStep, JaxTracer, select
 from ppdgm.errors import PpdgmError, UnsupportedByBackend
-from ppdgm.language.native import Device
-from ppdgm.language.phases import EngineLike, Hyperparameters, ObjectiveLike
+from ppdgm.language.native import Device, OwnOptimiser, Tree
+from ppdgm.language.phases import EngineLike, Hyperparameters, ObjectiveLike, OptimiserLike
 from ppdgm.language.runtime import Arrays, Fields, Name, Native, Question, Rehearsal, Rest, traced
 from ppdgm.language.runtime import Runtime as AnyRuntime
 from ppdgm.language.step import Step, check_found
@@ -32,6 +32,9 @@ from ppdgm.language.supports import Observed, Supports
 from ppdgm.language.tracer import Params
 from ppdgm.language.unseen import Unseen
 from ppdgm.language.vocabulary import Array, Namespace, PairLike, ProgramLike, Trace
+
+if TYPE_CHECKING:
+    from jax.extend.core import Jaxpr
 
 if version("jaxlib") == "0.10.2":  # pip does not install it with ppdgm, but a user may install it later
     warnings.warn(
@@ -81,9 +84,9 @@ class Runtime(AnyRuntime):
         self.tracer: JaxTracer | PairTracer = (
             PairTracer(cast(PairLike, program)) if is_pair else JaxTracer(cast(ProgramLike, program))
         )
-        self._compiled: dict[Callable[..., Any], Any] = {}
+        self._compiled: dict[Question, Question] = {}
 
-    def ask(self, question: Question, params: Params, seed: tuple[int, ...] | None, *at: Any, **how: Any) -> Any:
+    def ask(self, question: Question, params: Params, seed: tuple[int, ...] | None, *at: Tree, **how: object) -> Tree:
         if question not in self._compiled:
             self._compiled[question] = jax.jit(partial(question, self), static_argnames=tuple(how))
         key = None if seed is None else make_key(*seed)
@@ -117,7 +120,7 @@ class Runtime(AnyRuntime):
             _check_whole(name, a)
         return {n: jax.device_put(a, self.device) for n, a in host.items()}
 
-    def fetch(self, arrays: Any) -> Any:
+    def fetch(self, arrays: Tree) -> Tree:
         """Device arrays as NumPy arrays."""
         return jax.tree.map(np.asarray, jax.device_get(arrays))
 
@@ -127,7 +130,7 @@ class Runtime(AnyRuntime):
         found: Trace = self.fetch(traced(self, params, key, data, self.index(index), native, k, False))
         return found
 
-    def look(self, question: Question, params: Params, *at: Any, **how: Any) -> Any:
+    def look(self, question: Question, params: Params, *at: Tree, **how: object) -> Tree:
         return jax.eval_shape(lambda p: question(self, p, jax.random.key(0), *at, **how), params)
 
     def slopes(
@@ -212,7 +215,7 @@ class Runtime(AnyRuntime):
             jax.eval_shape(partial(run, j=j, engine=phase.engine), params)
         return Rehearsal(scored, list(dict.fromkeys(names)), list(dict.fromkeys(roles)), whole)
 
-    def why_not_compiled(self, engine: EngineLike, optimiser: Any) -> str:
+    def why_not_compiled(self, engine: EngineLike, optimiser: OptimiserLike | OwnOptimiser) -> str:
         """Why torch.compile can't take the steps of a run, in words."""
         return "this is for torch.compile on the pyro backend; on numpyro, JAX always compiles every step"
 
@@ -243,7 +246,7 @@ def _check_whole(name: str, a: np.ndarray) -> None:
         )
 
 
-def _bytes(jaxpr: Any) -> int:
+def _bytes(jaxpr: Jaxpr) -> int:
     total = 0
     for eqn in jaxpr.eqns:
         inner = [getattr(v, "jaxpr", v) for v in eqn.params.values() if hasattr(getattr(v, "jaxpr", v), "eqns")]

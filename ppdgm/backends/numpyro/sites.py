@@ -100,7 +100,7 @@ class Supply(Messenger):
 
     def __init__(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., object],
         plate: str,
         index: Callable[[int, int | None], Array | None],
         param: Callable[[Message], object],
@@ -173,7 +173,7 @@ class Supply(Messenger):
         msg["type"] = "subsampled"  # so the plate does not change it
 
 
-def run(supply: Supply, key: Array, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Messages:
+def run(supply: Supply, key: Array, args: tuple[Array, ...], kwargs: Mapping[str, Array]) -> Messages:
     """The messages of one run, by name.
 
     Raises:
@@ -346,7 +346,7 @@ class PairRun:
         return [n for n, s in self.sites.items() if not s.observed and n not in self.summed]
 
 
-def read(supply: Supply, key: Array, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> PairRun:
+def read(supply: Supply, key: Array, args: tuple[Array, ...], kwargs: Mapping[str, Array]) -> PairRun:
     """One run, with its sites checked: plates, shapes, values and scales."""
     messages, pair_run = run(supply, key, args, kwargs), PairRun(axes=supply.axes)
     for name, msg in messages.items():

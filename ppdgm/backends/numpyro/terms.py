@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import jax.numpy as jnp
 
@@ -21,7 +20,7 @@ from ppdgm.language.terms import closed_forms
 from ppdgm.language.vocabulary import Array, Batch, Trace
 
 
-def arguments(what: str, fn: Callable[..., Any], data: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def arguments(what: str, fn: Callable[..., object], data: Batch) -> tuple[tuple[Array, ...], dict[str, Array]]:
     """How `fn` is called: with the array itself if x is the only field, else with the fields that it names."""
     signature = inspect.signature(fn)
     kinds = [p.kind for p in signature.parameters.values()]
@@ -39,7 +38,7 @@ def arguments(what: str, fn: Callable[..., Any], data: Batch) -> tuple[tuple[Any
     return args, kwargs
 
 
-def check_field_names(pair: Iterable[Callable[..., Any]], data: Batch) -> None:
+def check_field_names(pair: Iterable[Callable[..., object]], data: Batch) -> None:
     """Refuse a field that neither function takes: most likely a mistake in its name."""
     signatures = [inspect.signature(fn).parameters for fn in pair]
     if list(data) == ["x"] or any(p.kind is p.VAR_KEYWORD for s in signatures for p in s.values()):

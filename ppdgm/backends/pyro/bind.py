@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pyro
@@ -18,11 +18,14 @@ from ppdgm.language.handlers import StatementHandlers
 from ppdgm.language.vocabulary import Array, Declarations, ProgramLike
 from ppdgm.nets import check_libraries
 
+if TYPE_CHECKING:
+    from types import ModuleType
+
 
 class Handlers(StatementHandlers):
     """Statements as Pyro's primitives."""
 
-    library: ClassVar[Any] = pyro
+    library: ClassVar[ModuleType] = pyro
     arrays: ClassVar[tuple[type, ...]] = (torch.Tensor,)
 
     def subsampled(self, name: str, size: int, data_size: int) -> AbstractContextManager[object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import array_api_compat.torch as xp
 import pyro.distributions as dist
@@ -11,11 +11,14 @@ import torch
 from ppdgm.language.density import WrittenDensity
 from ppdgm.language.vocabulary import Array, Dist, Namespace
 
+if TYPE_CHECKING:
+    from types import ModuleType
+
 
 class TorchRandom:
     """Noise from torch's generator."""
 
-    def __init__(self, like: dict[str, Any]):
+    def __init__(self, like: dict[str, torch.dtype | torch.device]):
         self.like = like
 
     def normal(self, shape: tuple[int, ...]) -> Array:
@@ -55,7 +58,7 @@ class Density(WrittenDensity, dist.TorchDistribution):
     """A density written with `xp`. It remembers the log-density of its last draw."""
 
     xp: ClassVar[Namespace] = xp
-    constraints: ClassVar[Any] = dist.constraints
+    constraints: ClassVar[ModuleType] = dist.constraints
     shape_type: ClassVar[type] = torch.Size
     _last: tuple[Array, Array] | None = None
 

@@ -23,7 +23,8 @@ from ppdgm.backends.pyro.tracer import TorchStep, TorchTracer, select
 from ppdgm.backends.pyro.vocabulary import unvalidated
 from ppdgm.errors import PpdgmError
 from ppdgm.language import mistakes
-from ppdgm.language.phases import EngineLike, Hyperparameters
+from ppdgm.language.native import OwnOptimiser, Tree
+from ppdgm.language.phases import EngineLike, Hyperparameters, OptimiserLike
 from ppdgm.language.runtime import Arrays, Fields, Name, Native, Question, Rehearsal, Rest
 from ppdgm.language.runtime import Runtime as AnyRuntime
 from ppdgm.language.step import OWN, Step, check_found
@@ -97,12 +98,12 @@ class Runtime(AnyRuntime):
         cast = lambda a: a.astype(dtype) if dtype and np.issubdtype(a.dtype, np.floating) else a
         return {n: torch.tensor(cast(np.asarray(a)), device=self.device) for n, a in arrays.items()}
 
-    def fetch(self, arrays: Any) -> Any:
+    def fetch(self, arrays: Tree) -> Tree:
         """Device arrays as NumPy arrays of their own: one that shares a parameter's memory would change with it."""
         own = lambda t: t.detach().to("cpu", copy=True).numpy() if isinstance(t, torch.Tensor) else t
         return tree_map(own, arrays)
 
-    def ask(self, question: Question, params: Params, seed: tuple[int, ...] | None, *at: Any, **how: Any) -> Any:
+    def ask(self, question: Question, params: Params, seed: tuple[int, ...] | None, *at: Tree, **how: object) -> Tree:
         with self._evaluating(params, *(seed or (0,))) as params:
             return self.fetch(question(self, params, None, *at, **how))
 
@@ -116,7 +117,7 @@ class Runtime(AnyRuntime):
         """Terms of a few rows as in `trace`."""
         return self.trace(params, data, index, k, 0, given, False)
 
-    def look(self, question: Question, params: Params, *at: Any, **how: Any) -> Any:
+    def look(self, question: Question, params: Params, *at: Tree, **how: object) -> Tree:
         with self._evaluating(params, 0) as params:
             return question(self, params, None, *at, **how)
 
@@ -226,7 +227,7 @@ class Runtime(AnyRuntime):
                 whole += step.minibatch.whole
         return Rehearsal(scored, list(dict.fromkeys(names)), list(dict.fromkeys(roles)), whole)
 
-    def why_not_compiled(self, engine: EngineLike, optimiser: Any) -> str:
+    def why_not_compiled(self, engine: EngineLike, optimiser: OptimiserLike | OwnOptimiser) -> str:
         """Why torch.compile can't compile the steps of a run, in words; "" if it can."""
         if not self.tracer.compiles:
             return "torch.compile can't compile Pyro's handlers, which a plain pair needs"

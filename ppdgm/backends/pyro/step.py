@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import array_api_compat.torch as xp
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch.distributions import Distribution
 
 from ppdgm.errors import SpecError
+from ppdgm.language.native import OwnOptimiser
 from ppdgm.language.phases import OptimiserLike
 from ppdgm.language.vocabulary import Array, Namespace
 
@@ -56,7 +57,12 @@ class EagerStep:
     """Forward, backward, and one of torch's own optimisers: a fused one if there is one."""
 
     def __init__(
-        self, loss: Loss, params: Params, groups: Groups, optimiser: Any, projection: Projection | None = None
+        self,
+        loss: Loss,
+        params: Params,
+        groups: Groups,
+        optimiser: OptimiserLike | OwnOptimiser,
+        projection: Projection | None = None,
     ):
         self.loss, self.params, self.groups, self.by_name = loss, params, groups, is_spec(optimiser)
         self.projection = projection
@@ -142,7 +148,12 @@ class CompiledStep:
     """
 
     def __init__(
-        self, loss: Loss, params: Params, groups: Groups, optimiser: Any, projection: Projection | None = None
+        self,
+        loss: Loss,
+        params: Params,
+        groups: Groups,
+        optimiser: OptimiserLike | OwnOptimiser,
+        projection: Projection | None = None,
     ):
         self.params = {n: p.detach() for n, p in params.items()}  # the same memory: updates are in place
         moving = [n for names in groups for n in names]

@@ -46,7 +46,7 @@ class TorchVocabulary(Vocabulary):
     dist: ClassVar[Any] = DISTRIBUTIONS
 
     @property
-    def _like(self) -> dict[str, Any]:
+    def _like(self) -> dict[str, torch.dtype | torch.device]:
         for value in self.params.values():
             if value.is_floating_point():
                 return {"dtype": value.dtype, "device": value.device}

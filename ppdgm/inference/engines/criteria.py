@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from ppdgm.errors import ProgramError, SpecError, shown
 from ppdgm.language.runtime import Runtime
@@ -78,7 +77,7 @@ def of_rows(runtime: Runtime, params: Params, noise: Noise, data: Batch, index: 
     ones = xp.ones_like(index, dtype=xp.float32)
     step = runtime.steps(runtime.tracer, params, noise, batch, index, ones, {}, None)
     step.gradients = None
-    found: Any = None if criterion.of is None else criterion.of(step)
+    found: Array = None if criterion.of is None else criterion.of(step)
     shape = getattr(found, "shape", None)
     if shape is None or tuple(shape) != tuple(index.shape):
         got = type(found).__name__ if shape is None else f"an array of shape {tuple(shape)}"

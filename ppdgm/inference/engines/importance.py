@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -86,7 +86,7 @@ class Weighted(Engine):
         value = self._bound(step, log_w, self.groups)
         elbo = bounds.mean(log_w, weights, xp)
         seen = bounds.mean(bounds.reconstruction(trace, xp), weights, xp)
-        found: dict[str, Any] = {"objective": mean(value), "elbo": elbo, "kl": seen - elbo}
+        found: dict[str, Array] = {"objective": mean(value), "elbo": elbo, "kl": seen - elbo}
         rest = self._rest(step, trace, log_w, weights, scored, self._player_groups("model"))
         found["objective"] = found["objective"] + rest[0]
         if self._players:

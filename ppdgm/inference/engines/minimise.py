@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ppdgm.errors import ProgramError
 from ppdgm.inference.engines import bounds
 from ppdgm.inference.engines.criteria import Criterion
 from ppdgm.inference.engines.engine import Engine
 from ppdgm.language.interpreter import DirectInterpreter
-from ppdgm.language.step import Step
+from ppdgm.language.step import Objective, Step
 from ppdgm.language.vocabulary import Array
 
 
@@ -30,7 +28,7 @@ class Minimise(Engine):
 
     role: str = "loss"
 
-    def objective(self, step: Step) -> dict[str, Any]:
+    def objective(self, step: Step) -> Objective:
         run = step.run(self.role)
         if step.scored:
             raise ProgramError(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 from pydantic import model_validator
 
 from ppdgm.errors import SpecError, nearest
+from ppdgm.language.native import OwnOptimiser
 from ppdgm.specs import NonNegativeFloat, PositiveFloat, Spec
 
 OptimiserName = Literal["adam", "adamw", "adamax", "rmsprop", "sgd"]
@@ -54,7 +55,7 @@ class Optimiser(Spec):
         return self
 
 
-def as_optimiser(value: Any, clip_norm: float | None) -> Any:
+def as_optimiser(value: str | Optimiser | OwnOptimiser, clip_norm: float | None) -> Optimiser | OwnOptimiser:
     """A name as an `Optimiser`; any other value is checked by the backend."""
     if isinstance(value, str):
         for name in get_args(OptimiserName):

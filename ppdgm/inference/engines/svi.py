@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
@@ -109,7 +109,7 @@ class SVI(Engine):
         weighed = bounds.weighed(trace, step.scales) if step.scales else trace
 
         def at(whole: Mapping[str, Array]) -> Objective:
-            found: dict[str, Any] = self(trace, step.xp, weights, now, data_size, whole)
+            found: dict[str, Array] = self(trace, step.xp, weights, now, data_size, whole)
             if step.scales:  # the bound and its KL are reported without scales
                 found["objective"] = self(weighed, step.xp, weights, now, data_size, whole)["objective"]
             return self._scored(step, trace, weighed, found, weights, now) if step.scored else found

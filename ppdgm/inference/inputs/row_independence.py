@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,10 +11,10 @@ from ppdgm.data import take
 from ppdgm.errors import PpdgmError
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.language import mistakes, pair_mistakes
-from ppdgm.language.vocabulary import Trace
+from ppdgm.language.vocabulary import Array, Noise, Trace
 
 if TYPE_CHECKING:
-    from ppdgm.language.runtime import Runtime
+    from ppdgm.language.runtime import Native, Runtime
     from ppdgm.language.tracer import Params
 
 ROWS, PARTICLES = 3, 2  # the same as in the first reading, so that JAX compiles no operation twice
@@ -91,7 +91,7 @@ def mixing_penalty(runtime: Runtime, first: Mapping[str, np.ndarray], feed: Feed
     return None
 
 
-def mixing_function(runtime: Any, params: Any, feed: Feed, roles: Iterable[str]) -> str | None:
+def mixing_function(runtime: Runtime, params: Params, feed: Feed, roles: Iterable[str]) -> str | None:
     """The first of a program's functions whose number of a row changes when the other rows change; None if none does.
 
     Args:
@@ -117,7 +117,7 @@ def mixing_function(runtime: Any, params: Any, feed: Feed, roles: Iterable[str])
     return None
 
 
-def _returned(runtime: Any, params: Any, noise: Any, data: Any, index: Any, role: str) -> Any:
+def _returned(runtime: Runtime, params: Params, noise: Noise, data: Native, index: Array, role: str) -> Array:
     """What a function of the program returns, if it is a number of each row, [..., B]; else zeros."""
     size, xp = index.shape[0], runtime.xp
     found = runtime.tracer.ask(params, noise, runtime.select(data, index), size).run(role).returned

@@ -23,12 +23,14 @@ from ppdgm.inference.runs.recipe import Recipe, read_recipe
 from ppdgm.inference.runs.settings import Training
 from ppdgm.inference.training.job import Callback, Job, Saved
 from ppdgm.inference.training.no_effect import check_folder
+from ppdgm.language.native import OwnOptimiser
 from ppdgm.program import AnyProgram, check_program
 from ppdgm.specs import Kind, Spec, Table
 from ppdgm.specs.schedules import Schedule
 
 if TYPE_CHECKING:
     from ppdgm.data.aliases import Data
+    from ppdgm.inference.engines.optimisers import Optimiser, OptimiserName
 
 
 def fit(
@@ -41,7 +43,7 @@ def fit(
     epochs: int | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
-    optimiser: Any = "adam",
+    optimiser: OptimiserName | Optimiser | OwnOptimiser = "adam",
     learning_rate: float | Schedule | None = None,
     clip_norm: float | None = None,
     accumulate: int = 1,
@@ -63,7 +65,7 @@ def fit(
     overwrite: bool = False,
     checkpoint_steps: int | None = None,
     checkpoint_minutes: float = 5.0,
-    **unknown: Any,
+    **unknown: object,
 ) -> Fit:
     """Train a program.
 
@@ -162,7 +164,7 @@ def resume(
     validation: Data | None = None,
     program: AnyProgram | None = None,
     classes: Iterable[type[Kind] | str] = (),
-    optimiser: Any = None,
+    optimiser: OwnOptimiser | None = None,
     epochs: int | None = None,
     steps: int | None = None,
     callbacks: Iterable[Callback] = (),

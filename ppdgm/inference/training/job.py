@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
@@ -45,6 +45,7 @@ from ppdgm.inference.training.pieces import check_pieces, check_rows_apart, chec
 from ppdgm.inference.training.unused_latents import Unused, has_latents
 from ppdgm.inference.training.validation import Validation
 from ppdgm.inference.training.watching import check_wanted, check_watchable, criterion_of
+from ppdgm.language.native import OwnOptimiser
 from ppdgm.language.runtime import Native, Rehearsal, Runtime
 from ppdgm.language.step import ROLES
 from ppdgm.language.tracer import Tracer
@@ -80,7 +81,7 @@ class Job:
     recipe: Recipe
     data: Data | Dataset
     validation: Data | None
-    own: Any  # an optimiser of the library
+    own: OwnOptimiser | None
     callbacks: tuple[Callback, ...]
     progress: bool | None
     params: Mapping[str, np.ndarray] | None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from ppdgm.inference.engines.engine import Engine
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.inputs.row_independence import mixing_function, mixing_penalty, stirred
 from ppdgm.inference.inputs.stray_noise import noise_of
+from ppdgm.language.runtime import Native, Runtime
 
 
 def check_pieces(engine: Engine, fixed: int | None) -> None:
@@ -38,7 +38,7 @@ def check_pieces(engine: Engine, fixed: int | None) -> None:
 
 
 def check_rows_apart(
-    runtime: Any, first: Mapping[str, np.ndarray], feed: Feed, roles: list[str], data: Any, rows: int, read: bool
+    runtime: Runtime, first: Mapping[str, np.ndarray], feed: Feed, roles: list[str], data: Native, rows: int, read: bool
 ) -> None:
     """Refuse pieces if something of a row depends on the whole minibatch.
 

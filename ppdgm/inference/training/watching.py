@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ppdgm.errors import ProgramError, TrainingError
@@ -11,6 +9,8 @@ from ppdgm.inference.engines import bounds
 from ppdgm.inference.engines.criteria import Criterion, of_rows
 from ppdgm.inference.engines.engine import Engine
 from ppdgm.inference.inputs.feed import Feed
+from ppdgm.language.runtime import Runtime
+from ppdgm.language.tracer import Params
 from ppdgm.language.vocabulary import Trace
 from ppdgm.program import has_model
 
@@ -29,7 +29,7 @@ def criterion_of(engine: Engine) -> Criterion | None:
     return found
 
 
-def check_wanted(engine: Engine, criterion: Criterion | None, validation: Any, early_stopping: int | None) -> None:
+def check_wanted(engine: Engine, criterion: Criterion | None, validation: object, early_stopping: int | None) -> None:
     """Refuse validation data and early stopping for an engine without a criterion, and early stopping without data.
 
     Args:
@@ -53,7 +53,7 @@ def check_wanted(engine: Engine, criterion: Criterion | None, validation: Any, e
 
 
 def check_watchable(
-    engine: Engine, criterion: Criterion, runtime: Any, params: Any, feed: Feed, rows: int, reading: Trace | None
+    engine: Engine, criterion: Criterion, runtime: Runtime, params: Params, feed: Feed, rows: int, reading: Trace | None
 ) -> None:
     """Refuse a criterion that can't be computed for a program.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from inspect import isabstract
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from ppdgm.errors import ProgramError
 from ppdgm.language.vocabulary import Array, Vocabulary
@@ -23,7 +23,7 @@ class Flow(Spec):
     one_way: ClassVar[bool] = False  #: set for a class that has no `inverse`
 
     @classmethod
-    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+    def __pydantic_init_subclass__(cls, **options: object) -> None:
         super().__pydantic_init_subclass__(**options)
         if not isabstract(cls) and cls.inverse is Flow.inverse:
             cls.one_way, cls.fast = True, "forward"

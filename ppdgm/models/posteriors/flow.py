@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ppdgm.errors import ProgramError, SpecError
 from ppdgm.language.vocabulary import Array, Dist, Random, Vocabulary
@@ -33,7 +33,7 @@ class FlowPosterior(Posterior):
     initial: Posterior = DiagonalNormal()
     allow_slow: bool = False
 
-    def __init__(self, *positional: Any, **fields: Any) -> None:
+    def __init__(self, *positional: object, **fields: object) -> None:
         super().__init__(*positional, **fields)
         if self.initial.family != "real":
             raise SpecError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import log, pi, prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ppdgm.errors import SpecError
 from ppdgm.language.vocabulary import Array, Dist, Random, Vocabulary
@@ -29,7 +29,7 @@ class FlowPrior(Prior):
     flow: Flow
     allow_slow: bool = False
 
-    def __init__(self, *positional: Any, **fields: Any) -> None:
+    def __init__(self, *positional: object, **fields: object) -> None:
         super().__init__(*positional, **fields)
         if self.flow.one_way:
             raise SpecError(
