@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -231,9 +232,10 @@ class Game(Program):
 
 class Side(Engine):
     sign: float = 1.0
+    offset: float = 0.0
 
     def objective(self, step):
-        return {"objective": self.sign * step.xp.mean(step.run("value").returned)}
+        return {"objective": self.sign * step.xp.mean(step.run("value").returned) + self.offset}
 
     def criterion(self):
         return None
@@ -243,7 +245,7 @@ class Play(Composite):
     """Three steps of the critic, then one of the maker."""
 
     def phases(self):
-        return Phase(Side(), ("critic",)), Phase(Side(sign=-1.0), ("maker",))
+        return Phase(Side(), ("critic",)), Phase(Side(sign=-1.0, offset=-1e5), ("maker",))  # far below the critic's
 
     def phase_of(self, steps):
         return (steps % 4 == 3).astype(np.int32)
@@ -304,6 +306,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(backend, tmp_path):
     assert "could not be drawn" not in (tmp_path / "whole/log.txt").read_text()
     opened = ppdgm.load(tmp_path / "whole", classes=[Line], backend="pyro" if backend == "numpyro" else "numpyro")
     np.testing.assert_allclose(opened.criterion(HELD).mean(), whole.history["validation_loss"].min(), rtol=1e-5)
+    same = pickle.loads(pickle.dumps(opened))
+    np.testing.assert_array_equal(same.criterion(HELD), opened.criterion(HELD))
 
 
 def test_a_run_that_watched_something_else_is_not_resumed(tmp_path, monkeypatch):

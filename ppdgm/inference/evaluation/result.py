@@ -60,6 +60,7 @@ from ppdgm.specs import Kind, Spec, Table
 
 if TYPE_CHECKING:
     from ppdgm.data.aliases import Codings, Data, Outward
+    from ppdgm.inference.engines.criteria import Criterion
     from ppdgm.inference.engines.engine import Engine
     from ppdgm.language.runtime import Native, Runtime
 
@@ -101,7 +102,9 @@ class Fit(Diagnosable):
 
     def __getstate__(self) -> dict[str, object]:
         """The state without what belongs to this process, for `pickle` and `copy.deepcopy`; a copy makes that again."""
-        return {n: v for n, v in vars(self).items() if n not in ("_runtime", "_native")} | {"runtime": None}
+        return {n: v for n, v in vars(self).items() if n not in ("_runtime", "_native", "_criterion")} | {
+            "runtime": None
+        }
 
     def __repr__(self) -> str:
         program = type(self.program).__name__ if isinstance(self.program, Spec) else repr(self.program)
@@ -147,8 +150,7 @@ class Fit(Diagnosable):
         Raises:
             ProgramError: the engine watches nothing, or there is none.
         """
-        found = None if self.engine is None else self.engine.criterion()
-        if found is None:
+        if (found := self._criterion) is None:
             kind = "This fit has no engine" if self.engine is None else f"{type(self.engine).__name__} has no criterion"
             raise ProgramError(f"{kind}, so validation watches nothing. Use elbo(data).")
         return watched(self._evaluator(data, seed, memory, model=found.of is None), found)
@@ -301,6 +303,11 @@ class Fit(Diagnosable):
     @cached_property
     def _runtime(self) -> Runtime:
         return self.runtime or load_backend(self.backend).Runtime(self.program, self.device)
+
+    @cached_property
+    def _criterion(self) -> Criterion | None:
+        """One object, because JAX compiles for it."""
+        return None if self.engine is None else self.engine.criterion()
 
     @cached_property
     def _native(self) -> Native:
