@@ -20,7 +20,7 @@ from ppdgm.backends.numpyro.enumerated import at_chosen, check_terms, posteriors
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.noise import REMEDY, depends, in_inference, moved_by_key, without_dropout
 from ppdgm.backends.numpyro.probe import Leaves, Probe, first_site_values, has_rows, leaves_of, scales_of, shapes_of
-from ppdgm.backends.numpyro.rows import in_turn, reorder, unsort
+from ppdgm.backends.numpyro.rows import Places, Values, in_turn, reorder, unsort
 from ppdgm.backends.numpyro.sites import Axes, Message, PairRun, Site, Supply, no_plate, place, read, without_plate
 from ppdgm.backends.numpyro.terms import (
     arguments,
@@ -42,8 +42,6 @@ from ppdgm.language.tracer import Params, Tracer
 from ppdgm.language.vocabulary import Array, Batch, PairLike, Trace
 
 ROWS = 7  #: the number of rows in the check of enumerated sites
-Places = Callable[[int, int | None], Array | None]  # answers for the data plate
-Values = Callable[[Message], Tree]  # answers for parameters
 
 
 class PairTracer(Tracer):
@@ -52,8 +50,6 @@ class PairTracer(Tracer):
     `prepare` runs the pair abstractly once, to see its parameters and its data plate: a full plate takes the rows of
     the minibatch, a subsampled one takes all data and indices.
     """
-
-    program: PairLike
 
     def __init__(self, program: PairLike):
         self.program, self.plate = program, program.data_plate

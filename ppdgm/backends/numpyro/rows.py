@@ -7,8 +7,11 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from ppdgm.language.native import Tree
+from ppdgm.language.native import Message, Tree
 from ppdgm.language.vocabulary import Array
+
+Places = Callable[[int, int | None], Array | None]  # answers for the data plate
+Values = Callable[[Message], Tree]  # answers for parameters
 
 
 def in_turn(function: Callable[..., Tree]) -> Callable[..., Tree]:

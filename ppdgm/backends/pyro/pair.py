@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any
 
 import array_api_compat.torch as xp
 import numpy as np
@@ -62,7 +61,7 @@ class PairTracer(Tracer):
         self._known = False
         self._carriers: list[str] | None = None  #: points of the guide that carry a draw of another site of it
         self._live: dict[str, Array] = {}
-        self._store: dict[str, Any] = {"params": {}, "constraints": {}}
+        self._store: dict[str, dict[str, object]] = {"params": {}, "constraints": {}}
 
     def initialise(self, seed: int, data: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
         """Run the pair once, to find its plate, parameters and modules; return the current values.
@@ -215,9 +214,7 @@ class PairTracer(Tracer):
         back = None if order is None else torch.argsort(order)
         return in_order(latent, back, 1), in_order({n: layout.value(s) for n, s in seen.items()}, back, 1)
 
-    def watched_prior(
-        self, params: Params, fields: Mapping[str, Array | None], size: int, watch: GeneratorWatch
-    ) -> None:
+    def watched_prior(self, params: Params, fields: Batch, size: int, watch: GeneratorWatch) -> None:
         """Draws from the model; `watch` sees draws between the sites."""
         self.prior(params, None, fields, size, False, watch=watch)
 
