@@ -114,7 +114,7 @@ def load_part(
     if split in ("train", "all") and source.binarise == "dynamic":
         source = source.replace(binarise="static")  # training data would otherwise not be drawn
     if name is not None:
-        return _part(load_data(source, like=fit, units=cast(Units, units)), split), source.name, split
+        return _part(load_data(source, like=fit, units=cast(Units, units)), split), source.name, split  # checked above
     data = load_data(source)
     _check_unchanged(data, fit)
     return _part(data, split), source.name, split

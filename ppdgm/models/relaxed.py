@@ -30,7 +30,7 @@ class Relaxed(Protocol):
 
 def check_enumerated(part: Relaxed) -> None:
     """Refuse settings of draws if the part is enumerated, because then nothing is drawn."""
-    fields = cast(type[Part], type(part)).model_fields
+    fields = cast(type[Part], type(part)).model_fields  # it is a posterior, whose file imports this one
     drawn = [n for n in ("straight_through", "temperature", "kl") if getattr(part, n) != fields[n].default]
     if part.enumerate and drawn:
         raise ValueError(f"enumerate=True draws nothing, so {drawn[0]} would have no effect. Give only one of them.")

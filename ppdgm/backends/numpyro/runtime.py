@@ -80,7 +80,7 @@ class Runtime(AnyRuntime):
 
     def __init__(self, program: ProgramLike | PairLike, device: str = "auto"):
         self.device = find_device(device)
-        is_pair = hasattr(program, "data_plate")
+        is_pair = hasattr(program, "data_plate")  # so the casts are right
         self.tracer: JaxTracer | PairTracer = (
             PairTracer(cast(PairLike, program)) if is_pair else JaxTracer(cast(ProgramLike, program))
         )

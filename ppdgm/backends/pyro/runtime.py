@@ -76,7 +76,9 @@ class Runtime(AnyRuntime):
     def __init__(self, program: ProgramLike | PairLike, device: str = "auto"):
         self._quiet = False  # whether it is known to draw nothing outside its sites
         if hasattr(program, "data_plate"):
-            pair = PairTracer(cast(PairLike, program), None if device == "auto" else find_device(device))
+            pair = PairTracer(
+                cast(PairLike, program), None if device == "auto" else find_device(device)
+            )  # it has a plate
             self.tracer: TorchTracer | PairTracer = pair
             self.device: torch.device = pair.device
         else:

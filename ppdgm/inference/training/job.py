@@ -218,7 +218,9 @@ class Job:
         training, name, exact = self.recipe.training, self.recipe.backend, not self.recipe.engine.phases()
         compiled = saved.page["compile"] if saved else _choose_compile(training.compile, name, self.total)
         trainer: Trainer | None = (
-            ExactTrainer(self.runtime, cast(Exact, self.recipe.program), self.feed, self.first) if exact else None
+            ExactTrainer(self.runtime, cast(Exact, self.recipe.program), self.feed, self.first)  # `prepare` has checked
+            if exact
+            else None
         )
         settings = TrainerSettings(
             training.seed, self.feed.size, self.optimiser, self.metrics, training.binarise == "dynamic",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def declare_conditioner(
 def conditioned(P: Vocabulary, name: str, x: Array, context: Array | None) -> Array:
     """The declared net of x [..., D] and a context [..., C] or None, which is not expanded to the particles of x."""
     use = P.declared.nets[P.prefix + name]
-    net = cast("MLP | MADE", use.spec)  # made in `build`, because torch.compile can't trace how a spec is made
+    net: Any = use.spec  # an MLP or a MADE, without `cast`, which torch.compile may not trace; made in `build`, because torch.compile can't trace how a spec is made
     if isinstance(net, MADE):
         return net.conditioned(P.scope(name), x, context, use.outputs)
     return unflatten(P, perceptron(P.scope(name), net, x, context), use.outputs)

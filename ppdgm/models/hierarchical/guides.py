@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import Protocol
 
 from ppdgm.errors import SpecError
 from ppdgm.language.vocabulary import Array, Dist, Vocabulary
-from ppdgm.models.posteriors import DiagonalNormal, halves
+from ppdgm.models.posteriors import DiagonalNormal, Posterior, halves
 from ppdgm.nets import MLP, Net
 from ppdgm.nets.base import flatten
 from ppdgm.program import Context
@@ -15,10 +15,34 @@ from ppdgm.program import Context
 HEAD = MLP(hidden=())  #: for the ladder's levels: their features are deep enough, and deeper nets learn slowly
 
 
+class Hierarchy(Protocol):
+    """A HierarchicalVAE, whose file imports this one."""
+
+    @property
+    def event_shape(self) -> tuple[int, ...]: ...
+    @property
+    def latent(self) -> tuple[int, ...]: ...
+    @property
+    def skip(self) -> str: ...
+    @property
+    def features(self) -> int: ...
+    @property
+    def posterior(self) -> Posterior: ...
+    @property
+    def encoder(self) -> Net: ...
+    @property
+    def levels(self) -> Net: ...
+    @property
+    def depth(self) -> int: ...
+    def width_above(self, level: int) -> int: ...
+    def above(self, P: Vocabulary, z: list[Array]) -> Array: ...
+    def conditional(self, P: Vocabulary, level: int, above: Array) -> tuple[Array, Array]: ...
+
+
 class Guide:
     """One way to draw the latents of the program `spec`. Nets of level l are under `z<l>.`."""
 
-    def __init__(self, spec: Any):  # a HierarchicalVAE, whose file imports this one
+    def __init__(self, spec: Hierarchy):
         self.spec = spec
 
     @property
@@ -106,7 +130,7 @@ class TopDown(Guide):
             above = spec.above(P, z)
             loc, scale = spec.conditional(P, level, above)
             own, raw = halves(P.net(f"z{level}.encoder")(P.concat([h[level - 1], above])), (spec.latent[level - 1],))
-            own_scale = spec.posterior.scale(P, raw)
+            own_scale = spec.posterior.scale(P, raw)  # type: ignore[attr-defined]  # a DiagonalNormal: `build` looks
             gate = scale**2 / (scale**2 + own_scale**2)
             q = P.dist.Normal(loc + gate * (own - loc), own_scale * P.xp.sqrt(gate)).to_event(1)
             z.insert(0, P.sample(f"z{level}", q))
