@@ -30,7 +30,8 @@ def declare_conditioner(
 def conditioned(P: Vocabulary, name: str, x: Array, context: Array | None) -> Array:
     """The declared net of x [..., D] and a context [..., C] or None, which is not expanded to the particles of x."""
     use = P.declared.nets[P.prefix + name]
-    net: Any = use.spec  # an MLP or a MADE, without `cast`, which torch.compile may not trace; made in `build`, because torch.compile can't trace how a spec is made
+    # An MLP or a MADE, made in `build`: torch.compile can trace neither how a spec is made nor, perhaps, `cast`.
+    net: Any = use.spec
     if isinstance(net, MADE):
         return net.conditioned(P.scope(name), x, context, use.outputs)
     return unflatten(P, perceptron(P.scope(name), net, x, context), use.outputs)
