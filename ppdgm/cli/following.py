@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ppdgm.specs import Table
 
 _DIVERGED = (
-    "Training diverged: what is maximised ended far below where it began. The run is in {out}. Try a smaller "
+    "Training diverged: the {what} ended far below where it began. The run is in {out}. Try a smaller "
     "--learning-rate, or --set training.clip_norm=1."
 )
 _NOT_FINITE = (
@@ -98,7 +98,8 @@ def follow(run: Callable[[], Fit], data: Dataset, out: Path, flags: Flags) -> in
         return failures.INTERRUPTED
     result = _result(fit, out, time.monotonic() - began)
     if fit.stopped in ("not finite", "diverged"):
-        message = (_NOT_FINITE if fit.stopped == "not finite" else _DIVERGED).format(out=out)
+        what = "ELBO" if "elbo" in fit.history else "objective"
+        message = (_NOT_FINITE if fit.stopped == "not finite" else _DIVERGED).format(out=out, what=what)
         tell(f"ppdgm: {message}")
         if flags.as_json:
             emit({**result, "error": {"type": "TrainingError", "message": message}})
