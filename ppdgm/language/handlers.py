@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ppdgm.errors import ProgramError
 from ppdgm.language import states
-from ppdgm.language.vocabulary import Array, Dist, Namespace, Noise
+from ppdgm.language.scan import Body
+from ppdgm.language.steps import Tree
+from ppdgm.language.unrolled import unrolled
+from ppdgm.language.vocabulary import Array, Dist, Namespace, Noise, Vocabulary
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -59,6 +62,23 @@ class StatementHandlers(ABC):
     @abstractmethod
     def noise(self) -> Noise:
         """What `P.random` draws from."""
+
+    def scan(
+        self, P: Vocabulary, body: Body, carry: Tree, xs: Tree, length: int | None, mask: Array | None
+    ) -> tuple[Tree, Tree]:
+        return unrolled(self, P, body, carry, xs, length, mask)
+
+    @abstractmethod
+    def sizes(self) -> dict[int, int]:
+        """The sizes of the plates around a statement, by dimension."""
+
+    @abstractmethod
+    def masked(self, mask: Array) -> AbstractContextManager[object]:
+        """The library's handler that leaves out the terms of rows where the mask is False."""
+
+    @abstractmethod
+    def filled(self, dist: Dist, value: Array, mask: Array) -> Array:
+        """Data that the library can score, also where the mask is False."""
 
     def penalty(self, name: str, value: Array) -> None:  # noqa: B027  # it does nothing
         """Not part of the joint density, which is all that Pyro's and NumPyro's tools need."""

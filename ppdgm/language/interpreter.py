@@ -17,6 +17,8 @@ from ppdgm.language.implicit import is_implicit, no_density
 from ppdgm.language.points import points
 from ppdgm.language.reader import Reader
 from ppdgm.language.roles import no_function, wrong_fields
+from ppdgm.language.scan import Body, Scan
+from ppdgm.language.steps import Tree
 from ppdgm.language.unseen import Unseen, is_given
 from ppdgm.language.vocabulary import Array, Batch, Declarations, Dist, Namespace, Noise, ProgramLike, Vocabulary
 
@@ -76,6 +78,7 @@ class Ask:
         params = {n: self.stop(v) for n, v in self.params.items()} if stopped else self.params
         run.P = self.words(run, params, self.declared)
         batch = self.data if data is None else data
+        run.fields = tuple(batch.values())
         before = self.reader.stamps(batch)
         function = getattr(self.program, role, None)
         if not callable(function):
@@ -123,6 +126,7 @@ class DirectInterpreter:
             is held, of data or `given`, may have no site before it that is drawn, because it would say something about
             that site.
         apart: it is known that held values do not depend on sites drawn before them.
+        looks: whether a scan finds the rows that are in the supports of its observed sites.
 
     Attributes:
         P: the vocabulary that the function was run with.
@@ -143,9 +147,10 @@ class DirectInterpreter:
         axes: Mapping[str, int] | None = MappingProxyType({}),
         holds: tuple[Array, ...] | None = None,
         apart: bool = False,
+        looks: bool = False,
     ):
         self.reader, self.shape, self.given, self.holds = reader, shape, given, holds
-        self.apart = apart
+        self.apart, self.looks = apart, looks
         self.axes, self.enumerates = dict(axes or {}), axes is not None and not generate
         self.choose, self.generate = choose, generate
         self.inside, self.looping = False, False
@@ -160,6 +165,9 @@ class DirectInterpreter:
         self.held: list[str] = []
         self.drawn: list[str] = []
         self.summed: list[str] = []  # with `generate`, latents that ask to be summed out
+        self.fields: tuple[Array | Unseen, ...] = ()  # the data
+        self.scanned: list[Array] = []  # outputs of scans
+        self.scans = 0
 
     def plate(self, name: str, data: Array) -> AbstractContextManager[object]:
         if self.inside:
@@ -292,6 +300,15 @@ class DirectInterpreter:
             return self.reader.observe(dist, value)
         found = mistakes.scored(name, dist, lambda: self.reader.log_prob(dist, value))
         return found if self.reader.gradients else self.reader.confine(dist, value, found)
+
+    def sibling(self, reader: Reader, given: Mapping[str, Array]) -> DirectInterpreter:
+        """A run like this one for one time of a scan; it enumerates nothing."""
+        return DirectInterpreter(reader, self.shape, given, self.choose, self.generate, None, self.holds, self.apart)
+
+    def scan(
+        self, P: Vocabulary, body: Body, carry: Tree, xs: Tree, length: int | None, mask: Array | None
+    ) -> tuple[Tree, Tree]:
+        return Scan(self, P, body, carry, xs, length, mask).result()
 
     def param(self, name: str, value: Array) -> Array:
         return value

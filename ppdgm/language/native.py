@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 Array = Any  # a NumPy, torch or JAX array: the vocabulary is the same over each
 Dist = Any  # a distribution of torch, Pyro or NumPyro
@@ -20,3 +20,35 @@ OwnOptimiser = Any  # a user's, of torch or optax
 Index = Any  # what an array of theirs, or of NumPy's, takes in []
 Noise = Any  # a JAX key; None on torch, which has a generator, and for runs that draw nothing
 Batch = Mapping[str, Array]
+
+
+class Random(Protocol):
+    """The noise of densities: each call draws new numbers."""
+
+    def normal(self, shape: tuple[int, ...]) -> Array:
+        """N(0, 1)."""
+        ...
+
+    def uniform(self, shape: tuple[int, ...]) -> Array:
+        """On the open interval (0, 1)."""
+        ...
+
+    def gumbel(self, shape: tuple[int, ...]) -> Array:
+        """−log(−log u)."""
+        ...
+
+    def gamma(self, concentration: Array, shape: tuple[int, ...]) -> Array:
+        """Gamma(concentration, 1); the concentration broadcasts to the shape."""
+        ...
+
+    def poisson(self, rate: Array, shape: tuple[int, ...]) -> Array:
+        """Poisson(rate), as floating numbers; the rate broadcasts to the shape."""
+        ...
+
+    def permutation(self, n: int) -> Array:
+        """The whole numbers below n, in random order."""
+        ...
+
+    def draw(self, dist: Dist, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """A draw of a native distribution, expanded to the batch shape, and its log-density; for a flow's base."""
+        ...

@@ -32,7 +32,7 @@ def observed(ask: Ask) -> list[Seen]:
     A row is right if it is right for one value of an enumerated site: the other values have probability 0.
     """
     guide = ask.run("guide")
-    model, reader = ask.run("model", given=guide.values, axes=guide.axes), ask.reader
+    model, reader = ask.run("model", given=guide.values, axes=guide.axes, looks=True), ask.reader
 
     def rows(inside: Array) -> Array:
         inside = reader.broadcast(inside, (*inside.shape[:-1], ask.size))

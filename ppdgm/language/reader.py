@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from ppdgm.language.divergence import Library, closed_form
 from ppdgm.language.states import Minibatch
+from ppdgm.language.steps import Tree, check_carry, mapped, stacked
 from ppdgm.language.supports import Supports
+from ppdgm.language.unseen import Unseen
 from ppdgm.language.vocabulary import Array, Batch, Dist, Namespace, Noise
 
 
@@ -102,6 +107,50 @@ class Reader(ABC):
         inside = xp.all(xp.reshape(self.supports.check(d.support, value), (*shape, -1)), axis=-1)
         value = xp.where(xp.reshape(inside, (*shape, *(1,) * len(d.event_shape))), value, drawn)
         return value, xp.where(inside, self.log_prob(d, value), float("nan"))
+
+    def fork(self) -> Noise:
+        """The noise of a scan; None if all draws come from one generator."""
+        return None
+
+    def at(self, noise: Noise, t: Array) -> Reader:
+        """A reader with the draws of one time of a scan."""
+        return self
+
+    def times(self, length: int) -> Array | None:
+        """The numbers of times that `at` takes; None if it needs none."""
+        return None
+
+    def loop(
+        self, step: Callable[[Tree, Tree], tuple[Tree, Tree]], carry: Tree, at: Tree, length: int
+    ) -> tuple[Tree, Tree]:
+        """step(… step(step(carry, at₀), at₁) …): the last carry, and what the steps gave, [T, …]."""
+        found = []
+        for t in range(length):
+            before = carry
+            carry, given = step(carry, mapped(lambda a, t=t: a if isinstance(a, Unseen) else a[t], at))
+            check_carry(before, carry, t == 0)
+            found.append(given)
+        return carry, stacked(found, self._together)
+
+    def keep(self, d: Dist) -> object:
+        """A distribution as a step of a loop can give it; None if it can't."""
+        return d
+
+    def over(self, function: Callable[..., Array | None], *kept: object) -> Array | None:
+        """The function of each time's distributions, [T, …]; None if it is None."""
+        found = [function(*each) for each in zip(*kept, strict=True)]
+        return None if any(v is None for v in found) else self._together(found)
+
+    def _together(self, each: list[Array]) -> Array | list[Array]:
+        """Arrays of all times as one, [T, …]; the first may be smaller, because the first carry is."""
+        if not isinstance(each[0], self.arrays):
+            return each
+        shape = np.broadcast_shapes(*(tuple(a.shape) for a in each))
+        return self.xp.stack([self.broadcast(a, shape) for a in each], axis=0)
+
+    def same(self, a: Array, b: Array) -> bool | None:
+        """Whether two arrays have the same numbers; None if they are not known, or in training."""
+        return None
 
     def stamps(self, batch: Batch) -> list[int]:
         """Numbers that change when a field of the batch is changed in place; none if fields can't be."""

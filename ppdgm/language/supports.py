@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import numpy as np
 
 from ppdgm.language.density import WrittenDensity
+from ppdgm.language.steps import Steps
 from ppdgm.language.vocabulary import Array, Dist, Namespace
 
 if TYPE_CHECKING:
@@ -103,19 +104,24 @@ class Supports(ABC):
             checked: whether distributions check their values, unless the program turned this off: validate_args=False
                 means that data outside the support are allowed, such as grey values of a Bernoulli.
         """
-        alone, masked = self.inner(seen.dist), seen.mask is not None
+        scan = seen.dist if isinstance(seen.dist, Steps) else None
+        dist = seen.dist if scan is None else scan.base_dist
+        alone, masked = self.inner(dist), seen.mask is not None or (scan is not None and scan.mask is not None)
         off = checked and not alone._validate_args and not isinstance(alone, WrittenDensity)
         support = None if off else self.of(alone)
-        wrapped = seen.dist
+        wrapped = dist
         while wrapped is not alone:
             masked, wrapped = masked or isinstance(wrapped, self.masked), wrapped.base_dist
         field = next((n for n, x in batch.items() if self.is_field(seen.value, x)), None)
         bounds, shape = tuple(self.arrays(support)), tuple(np.shape(seen.value)[1:])
+        bounds = bounds if scan is None or not bounds else scan.bounds
         text = type(support).__name__.strip("_") if bounds else f"{support}"
         return Observed(seen.name, field, shape, support, bounds, f"{type(alone).__name__}, {text}", masked)
 
     def rows_inside(self, seen: Seen) -> Array:
         """Whether each row is in the site's support, [B]."""
+        if isinstance(seen.dist, Steps):
+            return seen.dist.inside  # found at each time
         found = self.inside(seen.dist, seen.value, self.in_support)
         found = self.truth(np.ones(1, bool), seen.value) if found is None else found
         return seen.rows(found if seen.mask is None else found | ~self.truth(seen.mask, found))

@@ -8,6 +8,8 @@ from ppdgm.language import enumeration, mistakes
 from ppdgm.language.implicit import check_densities
 from ppdgm.language.interpreter import DirectInterpreter
 from ppdgm.language.points import point_masses
+from ppdgm.language.scan import closed_form
+from ppdgm.language.steps import check_masks, valid_order
 from ppdgm.language.vocabulary import Array, Dist, Trace
 
 
@@ -22,6 +24,7 @@ def terms(guide: DirectInterpreter, model: DirectInterpreter, kl: bool) -> Trace
     mistakes.check_sites(list(guide.dists), latent)
     check_densities(guide.dists, latent)
     check_densities(model.dists, model.dists)
+    check_masks(guide.dists, model.dists, reader.same)
     local = [n for n in latent if n not in model.shared]
     for name in latent:  # with one row their shapes show nothing
         if (name in guide.shared) != (name in model.shared):
@@ -30,7 +33,8 @@ def terms(guide: DirectInterpreter, model: DirectInterpreter, kl: bool) -> Trace
         mistakes.check_relaxed(guide.dists)
     log_p = {n: v for n, v in model.log_prob.items() if n not in model.shared}
     log_q = {n: guide.log_prob[n] for n in local}
-    forms = closed_forms(guide.dists, model.dists, local, reader.kl, guide.axes) if kl else {}
+    form = lambda q, p: closed_form(q, p, reader)
+    forms = closed_forms(guide.dists, model.dists, local, form, guide.axes) if kl else {}
     penalties, marginal = {**guide.penalties, **model.penalties}, None
     if own:
         mistakes.check_penalties({n: v.ndim for n, v in penalties.items()}, 2 + len(guide.axes), own)
@@ -77,10 +81,9 @@ def closed_forms(
     KL(q(z_i|·) ‖ p(z_i|·)) may replace log q − log p only if every latent that precedes z_i in the model precedes
     it in the guide: otherwise p's parents depend on the draw of z_i.
     """
-    drawn, forms = list(q), {}
-    for i, name in enumerate(latent):
-        earlier = drawn[: drawn.index(name)]
-        if name not in enumerated and all(parent in earlier for parent in latent[:i]):
+    forms = {}
+    for name in latent:
+        if name not in enumerated and valid_order(name, latent, q, p):
             form = kl(q[name], p[name])
             if form is not None:
                 forms[name] = form

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -36,6 +36,7 @@ class Tracer(ABC):
         state_names: these, and buffers of modules: training moves them, and no optimiser does.
         compiles: whether torch.compile can compile it.
         still: the noise of runs that draw nothing.
+        looped: not empty after a run with P.scan.
     """
 
     program: ProgramLike | PairLike
@@ -49,6 +50,7 @@ class Tracer(ABC):
     state_names: frozenset[str] = frozenset()
     compiles: bool = True
     still: Noise = None
+    looped: Sequence[bool] = ()
 
     @abstractmethod
     def initialise(self, seed: int, data: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:

@@ -24,6 +24,8 @@ from ppdgm.language.native import Dist as Dist
 from ppdgm.language.native import Module as Module
 from ppdgm.language.native import Namespace as Namespace
 from ppdgm.language.native import Noise as Noise
+from ppdgm.language.native import Random as Random
+from ppdgm.language.native import Tree
 from ppdgm.language.unseen import Unseen
 from ppdgm.specs.schedules import Schedule
 
@@ -118,38 +120,6 @@ class Trace(NamedTuple):
     points: dict[str, Array] | None = None
 
 
-class Random(Protocol):
-    """The noise of densities: each call draws new numbers."""
-
-    def normal(self, shape: tuple[int, ...]) -> Array:
-        """N(0, 1)."""
-        ...
-
-    def uniform(self, shape: tuple[int, ...]) -> Array:
-        """On the open interval (0, 1)."""
-        ...
-
-    def gumbel(self, shape: tuple[int, ...]) -> Array:
-        """−log(−log u)."""
-        ...
-
-    def gamma(self, concentration: Array, shape: tuple[int, ...]) -> Array:
-        """Gamma(concentration, 1); the concentration broadcasts to the shape."""
-        ...
-
-    def poisson(self, rate: Array, shape: tuple[int, ...]) -> Array:
-        """Poisson(rate), as floating numbers; the rate broadcasts to the shape."""
-        ...
-
-    def permutation(self, n: int) -> Array:
-        """The whole numbers below n, in random order."""
-        ...
-
-    def draw(self, dist: Dist, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """A draw of a native distribution, expanded to the batch shape, and its log-density; for a flow's base."""
-        ...
-
-
 class Interpreter(Protocol):
     """The object that gives meaning to the statements of a program.
 
@@ -167,6 +137,15 @@ class Interpreter(Protocol):
     def noise(self) -> Noise: ...
     def update(self, name: str, value: Array, state: Array) -> None: ...
     def batch_mean(self, value: Array, event_ndim: int, otherwise: Array | None, xp: Namespace) -> Array: ...
+    def scan(
+        self,
+        P: Any,
+        body: Callable[..., tuple[Tree, Tree]],
+        carry: Tree,
+        xs: Tree,
+        length: int | None,
+        mask: Array | None,
+    ) -> tuple[Tree, Tree]: ...
 
 
 class Vocabulary:
@@ -196,6 +175,10 @@ class Vocabulary:
     def scope(self, name: str) -> Self:
         """The same vocabulary, with `name.` before the names of parameters and nets."""
         return type(self)(self.interpreter, self.params, self.declared, f"{self.prefix}{name}.")
+
+    def told_to(self, interpreter: Interpreter) -> Self:
+        """The same vocabulary, whose statements go to another interpreter."""
+        return type(self)(interpreter, self.params, self.declared, self.prefix)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -449,6 +432,29 @@ class Vocabulary:
 
     def _loop(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:
         raise NotImplementedError
+
+    def scan(
+        self, body: Callable[..., Any], carry: Tree, xs: Tree = None, length: int | None = None, mask: Array = None
+    ) -> tuple[Tree, Tree]:
+        """body(P, carry, x) -> (carry, output) at each time; on JAX this is one loop, so that a long one compiles fast.
+
+        A site of the body has values [K, B, T, *event], and its term is the sum over times. In the body values are
+        [K, B, …], and x is [1, B, …]. Where the mask is False, the carry stays as it is, and all terms are 0: data
+        there may be any finite number, and a latent there has a value without a meaning.
+
+        Args:
+            body: statements, with arithmetic.
+            carry: of the first time: an array, or a tuple or dictionary of arrays.
+            xs: the same of data or outputs, [B, T, …], or [1, 1, T, …] for all rows; None: then x is None.
+            length: T; by default that of xs.
+            mask: [B, T], booleans.
+
+        Returns:
+            The last carry, and all outputs, [K or 1, B, T, …].
+        """
+        if self.interpreter.looping:
+            raise _in_loop("P.scan")
+        return self.interpreter.scan(self, body, carry, xs, length, mask)
 
     def foreign(self, module: Module, x: Array, event_ndim: int) -> Array:
         """A user's own module applied to [..., *event], with the parameters in scope instead of its own."""

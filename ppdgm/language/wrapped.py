@@ -7,6 +7,6 @@ from ppdgm.language.native import Dist
 
 def inner(dist: Dist) -> Dist:
     """The distribution inside those that plates, masks and events put around it."""
-    while type(dist).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
+    while type(dist).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution", "Steps"):
         dist = dist.base_dist
     return dist

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+from numpyro.primitives import _PYRO_STACK
 
 from ppdgm.backends.numpyro.vocabulary import JaxVocabulary
 from ppdgm.errors import ProgramError
 from ppdgm.language.handlers import StatementHandlers
-from ppdgm.language.vocabulary import Array, ProgramLike
+from ppdgm.language.vocabulary import Array, Dist, ProgramLike
 from ppdgm.nets import check_libraries
 
 if TYPE_CHECKING:
@@ -34,6 +35,16 @@ class Handlers(StatementHandlers):
 
     def param(self, name: str, value: Array) -> Array:
         return numpyro.param(name, value)
+
+    def sizes(self) -> dict[int, int]:
+        return {f.dim: f.subsample_size for f in _PYRO_STACK if isinstance(f, numpyro.plate)}
+
+    def masked(self, mask: Array) -> AbstractContextManager[object]:
+        found: AbstractContextManager[object] = numpyro.handlers.mask(mask=mask)
+        return found
+
+    def filled(self, dist: Dist, value: Array, mask: Array) -> Array:
+        return value  # NumPyro's own masked distributions do this
 
     def noise(self) -> Array:
         if (key := numpyro.prng_key()) is None:

@@ -66,8 +66,25 @@ def moved_by_key(run: Callable[[Array], dict[str, Array]]) -> list[str]:
 
 def depends(jaxpr: Jaxpr, of: Var) -> list[bool]:
     """Whether each result of a program may depend on one of its arguments."""
-    reached = {id(of)}
+    return _reached(jaxpr, {id(of)})
+
+
+def _reached(jaxpr: Any, reached: set[int]) -> list[bool]:
     for equation in jaxpr.eqns:
-        if any(id(v) in reached for v in equation.invars):
-            reached.update(id(v) for v in equation.outvars)
+        moved = [id(v) in reached for v in equation.invars]
+        if any(moved):
+            loop = equation.primitive.name == "scan"
+            found = _through_loop(equation, moved) if loop else [True] * len(equation.outvars)
+            reached.update(id(v) for v, moves in zip(equation.outvars, found, strict=True) if moves)
     return [id(v) in reached for v in jaxpr.outvars]
+
+
+def _through_loop(equation: Any, moved: list[bool]) -> list[bool]:
+    """The same of a scan: what a carry depends on, it depends on at all later times."""
+    body, consts, carries = (equation.params[n] for n in ("jaxpr", "num_consts", "num_carry"))
+    while True:
+        found = _reached(body.jaxpr, {id(v) for v, moves in zip(body.jaxpr.invars, moved, strict=True) if moves})
+        after = [a or b for a, b in zip(moved[consts : consts + carries], found[:carries], strict=True)]
+        if after == moved[consts : consts + carries]:
+            return found
+        moved = [*moved[:consts], *after, *moved[consts + carries :]]

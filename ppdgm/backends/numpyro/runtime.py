@@ -125,7 +125,9 @@ class Runtime(AnyRuntime):
         return jax.tree.map(np.asarray, jax.device_get(arrays))
 
     def glance(self, params: Params, data: Native, index: np.ndarray, k: int, given: Arrays) -> Trace:
-        """Terms of a few rows as in `trace`, step by step: nothing is compiled."""
+        """Terms of a few rows as in `trace`, step by step: nothing is compiled, except for a program with scans."""
+        if self.tracer.looped:  # each scan would be compiled in each reading
+            return self.trace(params, data, index, k, 0, given, False)
         native, key = self.put(given, None), jax.random.key(0)
         found: Trace = self.fetch(traced(self, params, key, data, self.index(index), native, k, False))
         return found
@@ -251,6 +253,6 @@ def _bytes(jaxpr: Jaxpr) -> int:
     for eqn in jaxpr.eqns:
         inner = [getattr(v, "jaxpr", v) for v in eqn.params.values() if hasattr(getattr(v, "jaxpr", v), "eqns")]
         total += sum(_bytes(j) for j in inner)
-        if not inner:
-            total += sum(prod(v.aval.shape) * getattr(v.aval.dtype, "itemsize", 8) for v in eqn.outvars)
+        kept = eqn.outvars if not inner else eqn.outvars[eqn.params.get("num_carry", len(eqn.outvars)) :]  # of a scan
+        total += sum(prod(v.aval.shape) * getattr(v.aval.dtype, "itemsize", 8) for v in kept)
     return total

@@ -15,9 +15,11 @@ from ppdgm.backends.numpyro.convolution import conv2d, conv_transpose2d
 from ppdgm.backends.numpyro.density import Density, JaxRandom, draw
 from ppdgm.backends.numpyro.distributions import Distributions
 from ppdgm.backends.numpyro.foreign import apply_module
+from ppdgm.backends.numpyro.loops import keep, loop
 from ppdgm.backends.numpyro.support import SUPPORTS, observe
 from ppdgm.language.divergence import Library, closed_form, pairs
 from ppdgm.language.reader import Gradients, Reader
+from ppdgm.language.steps import Tree
 from ppdgm.language.supports import Supports
 from ppdgm.language.vocabulary import Array, Carry, Dist, MixedPrecision, Module, Namespace, Random, Vocabulary
 
@@ -165,8 +167,9 @@ class JaxReader(Reader):
     native: ClassVar[type] = dist.Distribution
     arrays: ClassVar[tuple[type, ...]] = (jax.Array, np.ndarray)
 
-    def __init__(self, key: Array | None, gradients: Gradients | None = None):
+    def __init__(self, key: Array | None, gradients: Gradients | None = None, looped: list[bool] | None = None):
         self.key, self.gradients, self.draws = key, gradients, 0
+        self.looped = [] if looped is None else looped  # whether there is a scan
 
     def draw(self, d: Dist, shape: tuple[int, ...]) -> tuple[Array, Array]:
         key = jax.random.fold_in(self.key, self.draws)
@@ -179,6 +182,32 @@ class JaxReader(Reader):
         self.noises += 1
         return key
 
+    def fork(self) -> Array | None:
+        self.draws += 1
+        return None if self.key is None else jax.random.fold_in(self.key, self.draws - 1)
+
+    def at(self, noise: Array | None, t: Array) -> JaxReader:
+        return TimeReader(noise, t, self.gradients)
+
+    def times(self, length: int) -> Array:
+        return jnp.arange(length)
+
+    def loop(
+        self, step: Callable[[Tree, Tree], tuple[Tree, Tree]], carry: Tree, at: Tree, length: int
+    ) -> tuple[Tree, Tree]:
+        self.looped[:] = [True]
+        return loop(step, carry, at, length)
+
+    def keep(self, d: Dist) -> Any:
+        return keep(d)
+
+    def over(self, function: Callable[..., Array | None], *kept: Any) -> Array | None:
+        return jax.vmap(function)(*kept)
+
+    def same(self, a: Array, b: Array) -> bool | None:
+        known = self.gradients is None and not isinstance(a, jax.core.Tracer) and not isinstance(b, jax.core.Tracer)
+        return bool(jnp.array_equal(a, b)) if known else None
+
     def has_pathwise(self, d: Dist) -> bool:
         return bool(d.has_rsample)
 
@@ -187,3 +216,23 @@ class JaxReader(Reader):
 
     def as_draw(self, d: Dist, value: Array) -> Array:
         return as_draw(d, value)
+
+
+class TimeReader(JaxReader):
+    """The draws of one time of a scan. Its key is made when it is needed: values that are given depend on no key."""
+
+    def __init__(self, noise: Array | None, t: Array, gradients: Gradients | None):
+        super().__init__(None, gradients)
+        self.of_scan, self.t = noise, t
+
+    def draw(self, d: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        self._wake()
+        return super().draw(d, shape)
+
+    def noise(self) -> Array:
+        self._wake()
+        return super().noise()
+
+    def _wake(self) -> None:
+        if self.key is None and self.of_scan is not None:
+            self.key = jax.random.fold_in(self.of_scan, self.t)

@@ -11,11 +11,12 @@ import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.poutine.runtime import effectful
+from pyro.poutine.runtime import _PYRO_STACK, effectful
 
+from ppdgm.backends.pyro.support import filled
 from ppdgm.backends.pyro.vocabulary import TorchVocabulary
 from ppdgm.language.handlers import StatementHandlers
-from ppdgm.language.vocabulary import Array, Declarations, ProgramLike
+from ppdgm.language.vocabulary import Array, Declarations, Dist, ProgramLike
 from ppdgm.nets import check_libraries
 
 if TYPE_CHECKING:
@@ -38,6 +39,16 @@ class Handlers(StatementHandlers):
         value.unconstrained = weakref.ref(value)  # the attribute that SVI reads on a param site
         read = effectful(type="param")(lambda *args, **kwargs: value)
         return read(name, constraint=dist.constraints.real, event_dim=None, name=name)
+
+    def sizes(self) -> dict[int, int]:
+        return {f.dim: f.subsample_size for f in _PYRO_STACK if isinstance(f, pyro.plate)}
+
+    def masked(self, mask: Array) -> AbstractContextManager[object]:
+        found: AbstractContextManager[object] = pyro.poutine.mask(mask=mask)
+        return found
+
+    def filled(self, dist: Dist, value: Array, mask: Array) -> Array:
+        return filled(dist, value, mask)
 
     def noise(self) -> None:
         return None

@@ -55,6 +55,8 @@ class Trainer:
         self.phases = engine.phases()
         self.groups = [phase.groups({**self.tracer.labels, **labels}, self.tracer.states) for phase in self.phases]
         self.compiled = settings.compile and not runtime.why_not_compiled(engine, settings.optimiser)
+        if runtime.tracer.looped and not settings.insist:  # it is unrolled: compiling takes minutes for a few times
+            self.compiled = False
         self._steps, self._now = self._make_steps(), 0  # and the phase of the current step
         with seeded(runtime.device, settings.seed):
             self._rng = _get_rng(runtime.device)

@@ -69,9 +69,13 @@ def observe(d: Dist, value: Array, log_prob: Callable[[Dist, Array], Array]) -> 
 def _filled(d: Dist, value: Array) -> Array:
     """Data in which masked values are some point of the support: the gradient of 0 · log p(NaN) would be NaN."""
     if isinstance(d, dist.MaskedDistribution) and isinstance(d._mask, torch.Tensor):
-        mask = d._mask.reshape(*d._mask.shape, *(1,) * len(d.event_shape))
-        return torch.where(mask, value, _point_of(d, value))
+        return _filled(d.base_dist, filled(d, value, d._mask))
     return _filled(d.base_dist, value) if isinstance(d, torch.distributions.Independent) else value
+
+
+def filled(d: Dist, value: Array, mask: Array) -> Array:
+    """Data in which values are some point of the support where the mask [*batch] is False."""
+    return torch.where(mask.reshape(*mask.shape, *(1,) * len(d.event_shape)), value, _point_of(d, value))
 
 
 def _point_of(d: Dist, value: Array) -> Array:

@@ -37,6 +37,7 @@ class TorchTracer(ProgramTracer):
     def __init__(self, program: ProgramLike):
         super().__init__(program)
         check_libraries(self.declared, "pyro")
+        self.looped: list[bool] = []
         self._modules: dict[str, torch.nn.Module] = {
             n: u.spec.module for n, u in self.declared.nets.items() if isinstance(u.spec, ForeignNet)
         }
@@ -44,7 +45,7 @@ class TorchTracer(ProgramTracer):
         self.state_names |= self._buffers.keys()
 
     def reader(self, noise: None, gradients: Gradients | None) -> TorchReader:
-        return TorchReader(gradients)
+        return TorchReader(gradients, looped=self.looped)
 
     @staticmethod
     def stop(x: Array) -> Array:

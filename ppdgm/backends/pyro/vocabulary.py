@@ -191,8 +191,14 @@ class TorchReader(Reader):
     native: ClassVar[type] = Distribution
     arrays: ClassVar[tuple[type, ...]] = (torch.Tensor,)
 
-    def __init__(self, gradients: Gradients | None = None, watch: GeneratorWatch | None = None):
+    def __init__(
+        self,
+        gradients: Gradients | None = None,
+        watch: GeneratorWatch | None = None,
+        looped: list[bool] | None = None,
+    ):
         self.gradients, self.watch = gradients, watch
+        self.looped = [] if looped is None else looped  # whether there is a scan
 
     def draw(self, d: Dist, shape: tuple[int, ...]) -> tuple[Array, Array]:
         if self.watch is None:
@@ -204,6 +210,13 @@ class TorchReader(Reader):
 
     def noise(self) -> None:
         self.noises += 1
+
+    def fork(self) -> None:
+        if not torch.compiler.is_compiling():
+            self.looped[:] = [True]
+
+    def same(self, a: Array, b: Array) -> bool | None:
+        return None if self.gradients is not None or torch.compiler.is_compiling() else torch.equal(a, b)
 
     def has_pathwise(self, d: Dist) -> bool:
         return has_pathwise(d)

@@ -261,7 +261,7 @@ class Evaluator:
         rows, (data, where) = take(self.feed.fields, index), self.feed.rows(index)
         try:
             latents = self.runtime.draws(self.params, data, where, 1, 0)
-            held = lambda fields: self.runtime.sites(self.params, fields, latents, 2)[1]
+            held = lambda fields: self.runtime.sites(self.params, fields, latents, 2, True)[1]
             every = held(rows)
         except PpdgmError:  # latents that the guide doesn't draw
             return self._named(), self._needed(), ()
