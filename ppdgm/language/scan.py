@@ -22,7 +22,7 @@ from ppdgm.language.vocabulary import Array, Dist, Namespace, Noise, Vocabulary
 Body = Callable[[Vocabulary, Tree, Tree], tuple[Tree, Tree]]
 
 
-class Run(Protocol):
+class ScannedRun(Protocol):
     """What a scan needs of a direct interpreter, which see for its attributes."""
 
     reader: Reader
@@ -45,7 +45,7 @@ class Run(Protocol):
     held: list[str]
     drawn: list[str]
 
-    def sibling(self, reader: Reader, given: Mapping[str, Array]) -> Run: ...
+    def sibling(self, reader: Reader, given: Mapping[str, Array]) -> ScannedRun: ...
     def sample(self, name: str, dist: Dist, obs: Array | None, infer: Mapping[str, object] | None) -> Array: ...
     def penalty(self, name: str, value: Array) -> None: ...
     def param(self, name: str, value: Array) -> Array: ...
@@ -64,7 +64,7 @@ class AtTime:
 
     looping = False
 
-    def __init__(self, run: Run, mask: Array | None, looks: bool):
+    def __init__(self, run: ScannedRun, mask: Array | None, looks: bool):
         self.run, self.mask, self.looks = run, mask, looks
         self.inside: dict[str, Array] = {}
         self.bounds: dict[str, tuple[Array, ...]] = {}
@@ -114,7 +114,7 @@ class AtTime:
         raise scan_mistakes.state_in_scan("P.batch_mean")
 
     def scan(self, *_: object) -> NoReturn:
-        raise scan_mistakes.nested()
+        raise scan_mistakes.nested_scan()
 
 
 def wide(obs: Array, dist: Dist, reader: Reader) -> Array:
@@ -249,7 +249,7 @@ class Scan:
 
     def __init__(
         self,
-        outer: Run,
+        outer: ScannedRun,
         P: Vocabulary,
         body: Body,
         carry: Tree,
@@ -268,7 +268,7 @@ class Scan:
         self.length = check_arguments(xs, length, mask, self.b)
         number = lambda v: P.constant(v) if isinstance(v, int | float) else v
         self.carry, self.noise = mapped(number, carry), self.reader.fork()
-        self.run: Run  # of one time
+        self.run: ScannedRun  # of one time
         front = lambda v, axis: v if isinstance(v, Unseen) else xp.moveaxis(v, axis, 0)
         at_first = lambda v: v if v.event is None else v[:, :, 0]
         ready = lambda v: at_first(self._by_row(v)) if isinstance(v, Unseen) else front(self._by_row(v), 2)
@@ -316,7 +316,7 @@ class Scan:
             "bounds": inner.bounds,
         }
 
-    def _whole(self, name: str, value: Array, run: Run) -> Array:
+    def _whole(self, name: str, value: Array, run: ScannedRun) -> Array:
         """The value of a site as [K or 1, B, *event]: one that is observed may have fewer axes."""
         if name not in run.dists:
             return value
@@ -357,7 +357,7 @@ class Scan:
             outer.penalties[name] = outer.penalties.get(name, 0.0) + xp.sum(value, axis=0)
 
 
-def closed_form(q: Dist | Steps, p: Dist | Steps, reader: Reader) -> Array | None:
+def closed_form_over_time(q: Dist | Steps, p: Dist | Steps, reader: Reader) -> Array | None:
     """KL(q‖p) [K or 1, B, D]: of all times, if both are sites of scans; None if there is no closed form.
 
     The dimensions of all times are side by side, as in the flattened value [T, *event]. A time without data has 0.

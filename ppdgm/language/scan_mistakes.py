@@ -58,7 +58,7 @@ def check_inside(inside: bool) -> None:
         )
 
 
-def nested() -> ProgramError:
+def nested_scan() -> ProgramError:
     """The error for a scan in a scan."""
     return ProgramError(
         "P.scan is inside the body of another P.scan, which is not supported. Write the inner loop with P.repeat, or "

@@ -8,7 +8,7 @@ from ppdgm.language import enumeration, mistakes
 from ppdgm.language.implicit import check_densities
 from ppdgm.language.interpreter import DirectInterpreter
 from ppdgm.language.points import point_masses
-from ppdgm.language.scan import closed_form
+from ppdgm.language.scan import closed_form_over_time
 from ppdgm.language.steps import check_masks, valid_order
 from ppdgm.language.vocabulary import Array, Dist, Trace
 
@@ -33,7 +33,7 @@ def terms(guide: DirectInterpreter, model: DirectInterpreter, kl: bool) -> Trace
         mistakes.check_relaxed(guide.dists)
     log_p = {n: v for n, v in model.log_prob.items() if n not in model.shared}
     log_q = {n: guide.log_prob[n] for n in local}
-    form = lambda q, p: closed_form(q, p, reader)
+    form = lambda q, p: closed_form_over_time(q, p, reader)
     forms = closed_forms(guide.dists, model.dists, local, form, guide.axes) if kl else {}
     penalties, marginal = {**guide.penalties, **model.penalties}, None
     if own:

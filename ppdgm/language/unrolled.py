@@ -24,7 +24,7 @@ from ppdgm.language.unseen import Unseen
 from ppdgm.language.vocabulary import Array, Dist, Namespace, Noise, Vocabulary
 
 
-class Library(Protocol):
+class Primitives(Protocol):
     """What the loop needs of a library's handlers."""
 
     def sample(self, name: str, dist: Dist, obs: Array | None, infer: Mapping[str, object] | None) -> Array: ...
@@ -47,7 +47,7 @@ class Timed:
 
     looping = False
 
-    def __init__(self, handlers: Library, t: int, mask: Array | None):
+    def __init__(self, handlers: Primitives, t: int, mask: Array | None):
         self.handlers, self.t, self.mask = handlers, t, mask
 
     def plate(self, name: str, data: Array) -> NoReturn:
@@ -84,11 +84,11 @@ class Timed:
         raise scan_mistakes.state_in_scan("P.batch_mean")
 
     def scan(self, *_: object) -> NoReturn:
-        raise scan_mistakes.nested()
+        raise scan_mistakes.nested_scan()
 
 
 def unrolled(
-    handlers: Library, P: Vocabulary, body: Body, carry: Tree, xs: Tree, length: int | None, mask: Array | None
+    handlers: Primitives, P: Vocabulary, body: Body, carry: Tree, xs: Tree, length: int | None, mask: Array | None
 ) -> tuple[Tree, Tree]:
     """The last carry, and the outputs of all times; see `Vocabulary.scan`.
 
