@@ -217,6 +217,38 @@ def test_rows_without_data_count_for_nothing(backend, law, fill):
     assert whole.sample(3).shape == (3, 1) and np.isfinite(whole.sample(3)).all()
 
 
+class Bounds(Program):
+    """The support of x depends on a latent."""
+
+    def build(self, context):
+        context.param("m", (1,))
+
+    def model(self, P, x, there):
+        with P.plate("data", x):
+            z = P.sample("z", P.dist.Normal(P.param("m"), P.full((1,), 1.0)).to_event(1))
+            P.sample("x", P.dist.Uniform(-1.0 - z**2, 1.0 + z**2).to_event(1), obs=x, mask=there)
+
+    def guide(self, P, x, there):
+        with P.plate("data", x):
+            P.sample("z", P.dist.Normal(0.0 * x, P.full((1,), 1.0)).to_event(1))
+
+
+@both
+def test_masked_supports_may_depend_on_latents(backend):
+    there = np.arange(4) % 2
+    data = {"x": np.where(there, 0.5, 99.0).astype("float32")[:, None], "there": there}
+    params = {"m": np.zeros(1, "float32")}
+    trace = ppdgm.trace(Bounds(), params, data, k=3, backend=backend)
+    half = 1.0 + trace.values["z"][..., 0] ** 2
+    np.testing.assert_allclose(trace.log_p["x"], stats.uniform.logpdf(0.5, -half, 2 * half) * there, rtol=1e-5)
+    if backend == "numpyro":
+        from numpyro import handlers
+
+        model = handlers.substitute(Bounds().bind(backend, params)[0], {"z": trace.values["z"][0]})
+        site = handlers.trace(model).get_trace(**data)["x"]
+        np.testing.assert_allclose(site["fn"].log_prob(site["value"]), trace.log_p["x"][0], rtol=1e-5)
+
+
 @both
 def test_masks_are_of_rows_and_of_data(backend):
     def fit(statement):

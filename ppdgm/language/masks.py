@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ppdgm.errors import ProgramError
 from ppdgm.language.native import Array, Dist, Namespace
 
@@ -31,3 +33,17 @@ def masked(name: str, dist: Dist, obs: Array | None, mask: Array, xp: Namespace)
             "numbers of a row, mask the distribution: P.dist.Normal(…).mask(m).to_event(1)."
         )
     return dist.mask(mask if xp.isdtype(mask.dtype, "bool") else mask != 0)  # fields of booleans come as numbers
+
+
+def wide(obs: Array, dist: Dist, xp: Namespace) -> Array:
+    """Data in the batch shape of their distribution, whose support may have its own; unchanged if they do not fit.
+
+    NumPyro's masked distributions need it: they put a point of the support in the place of missing data.
+    """
+    event = tuple(dist.event_shape)
+    try:
+        lead = np.broadcast_shapes(tuple(obs.shape)[: obs.ndim - len(event)], tuple(dist.batch_shape))
+        np.broadcast_shapes(tuple(obs.shape), (*lead, *event))
+    except ValueError:
+        return obs  # which is reported
+    return xp.broadcast_to(obs, (*lead, *event))

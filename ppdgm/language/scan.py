@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import NoReturn, Protocol
 
-import numpy as np
-
 from ppdgm.errors import ProgramError
 from ppdgm.language import enumeration, mistakes, scan_mistakes
+from ppdgm.language.masks import wide
 from ppdgm.language.reader import Reader
 from ppdgm.language.steps import Steps, Tree, alike, as_mask, in_place, leaves, mapped, row_axis, told
 from ppdgm.language.unseen import Unseen
@@ -84,7 +83,7 @@ class AtTime:
                 raise scan_mistakes.walked_under_mask(name)
         ours = isinstance(dist, reader.native) and isinstance(obs, reader.arrays)  # else it is refused
         if self.mask is not None and ours:
-            obs, dist = wide(obs, dist, reader), dist.mask(self.mask)  # a masked value is not scored: 0 · NaN is NaN
+            obs, dist = wide(obs, dist, reader.xp), dist.mask(self.mask)  # a masked value is not scored: 0 · NaN is NaN
         value: Array = run.sample(name, dist, obs, infer)
         if self.looks and obs is not None and not isinstance(obs, Unseen):
             inside = reader.supports.inside(dist, value, reader.supports.in_support)
@@ -115,17 +114,6 @@ class AtTime:
 
     def scan(self, *_: object) -> NoReturn:
         raise scan_mistakes.nested_scan()
-
-
-def wide(obs: Array, dist: Dist, reader: Reader) -> Array:
-    """Data in the batch shape of their distribution, whose support may have its own; unchanged if they do not fit."""
-    event = tuple(dist.event_shape)
-    try:
-        lead = np.broadcast_shapes(tuple(obs.shape)[: obs.ndim - len(event)], tuple(dist.batch_shape))
-        np.broadcast_shapes(tuple(obs.shape), (*lead, *event))
-    except ValueError:
-        return obs  # which is reported
-    return reader.broadcast(obs, (*lead, *event))
 
 
 def check_site(name: str, dist: Dist, latent: bool, infer: Mapping[str, object] | None) -> None:

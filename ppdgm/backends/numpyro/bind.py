@@ -12,9 +12,11 @@ import numpy as np
 import numpyro
 from numpyro.primitives import _PYRO_STACK
 
+from ppdgm.backends.numpyro.support import is_masked
 from ppdgm.backends.numpyro.vocabulary import JaxVocabulary
 from ppdgm.errors import ProgramError
 from ppdgm.language.handlers import StatementHandlers
+from ppdgm.language.masks import wide
 from ppdgm.language.vocabulary import Array, Dist, ProgramLike
 from ppdgm.nets import check_libraries
 
@@ -32,6 +34,10 @@ class Handlers(StatementHandlers):
     def subsampled(self, name: str, size: int, data_size: int) -> Iterator[None]:
         with numpyro.plate(name, size, dim=-1), numpyro.handlers.scale(scale=data_size / size):
             yield
+
+    def sample(self, name: str, dist: Dist, obs: Array | None, infer: Mapping[str, object] | None) -> Array:
+        obs = wide(obs, dist, jnp) if obs is not None and is_masked(dist) else obs
+        return super().sample(name, dist, obs, infer)
 
     def param(self, name: str, value: Array) -> Array:
         return numpyro.param(name, value)

@@ -57,6 +57,13 @@ SUPPORTS = JaxSupports()
 confine = SUPPORTS.confine
 
 
+def is_masked(d: Dist) -> bool:
+    """Whether a distribution is masked, or its single numbers are."""
+    while isinstance(d, dist.Independent):
+        d = d.base_dist
+    return isinstance(d, dist.MaskedDistribution)
+
+
 def observe(d: Dist, value: Array, log_prob: Callable[[], Array]) -> Array:
     """log p of data: −∞ outside a support that has parameters. Outside any other, a row was refused before."""
     with warnings.catch_warnings() if d._validate_args else nullcontext():

@@ -16,8 +16,9 @@ from ppdgm.backends.numpyro.density import Density, JaxRandom, draw
 from ppdgm.backends.numpyro.distributions import Distributions
 from ppdgm.backends.numpyro.foreign import apply_module
 from ppdgm.backends.numpyro.loops import keep, loop
-from ppdgm.backends.numpyro.support import SUPPORTS, observe
+from ppdgm.backends.numpyro.support import SUPPORTS, is_masked, observe
 from ppdgm.language.divergence import Library, closed_form, pairs
+from ppdgm.language.masks import wide
 from ppdgm.language.reader import Gradients, Reader
 from ppdgm.language.steps import Tree
 from ppdgm.language.supports import Supports
@@ -212,6 +213,7 @@ class JaxReader(Reader):
         return bool(d.has_rsample)
 
     def observe(self, d: Dist, value: Array) -> Array:
+        value = wide(value, d, jnp) if is_masked(d) else value
         return observe(d, value, lambda: d.log_prob(value))
 
     def as_draw(self, d: Dist, value: Array) -> Array:
