@@ -13,6 +13,7 @@ import torch
 import ppdgm
 from ppdgm import Program
 from ppdgm.errors import CheckpointError, PpdgmError
+from ppdgm.inference import IWAE
 
 N, D = 41, 2
 X = (np.random.default_rng(0).random((N, 6)) < 0.4).astype("float32")
@@ -157,3 +158,33 @@ def test_arguments_that_do_not_fit_a_pair():
     with pytest.raises(PpdgmError, match="'rows'"):
         pair = pyro_buffers()
         ppdgm.fit(Program.from_pyro(pair.model, pair.guide, data_plate="rows"), X, steps=1)
+
+
+def test_many_particles_are_one_run_on_numpyro():
+    """In rehearsal, in training and at given latents: the model is called as often for K = 30 as for K = 2."""
+    from ppdgm.registry import backend
+
+    calls, counts, x = [], [], np.ones(3, "float32")
+
+    def model(x):
+        calls.append(1)
+        with numpyro.plate("data", len(x)):
+            z = numpyro.sample("z", ndist.Normal(jnp.zeros(len(x)), 1.0))
+            numpyro.sample("x", ndist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with numpyro.plate("data", len(x)):
+            numpyro.sample("z", ndist.Normal(numpyro.param("a", 0.5) * x, 1.0))
+
+    for k in (2, 30):
+        calls.clear()
+        pair = Program.from_numpyro(model, guide)
+        fit = ppdgm.fit(pair, x, engine=IWAE(k=k), backend="numpyro", steps=1, progress=False)
+        fit.log_likelihood(x, k=k)
+        runtime = backend("numpyro").Runtime(pair, "cpu")
+        params, data = runtime.put(fit.params), runtime.put({"x": x})
+        prior, _, slopes = runtime.joint(params, data, np.arange(3), {"z": np.ones((k, 3), "float32")}, np.ones(()))
+        assert prior.shape == (k, 3) and slopes["z"].shape == (k, 3)
+        np.testing.assert_allclose(slopes["z"], -1.0, rtol=1e-6)  # −z + (x − z), at 1
+        counts.append(len(calls))
+    assert counts[1] <= counts[0] + 1

@@ -20,7 +20,7 @@ from ppdgm.backends.numpyro.enumerated import at_chosen, check_terms, posteriors
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.noise import REMEDY, depends, in_inference, moved_by_key, without_dropout
 from ppdgm.backends.numpyro.probe import Leaves, Probe, first_site_values, has_rows, leaves_of, scales_of, shapes_of
-from ppdgm.backends.numpyro.rows import Places, Values, in_turn, reorder, unsort
+from ppdgm.backends.numpyro.rows import Places, Values, over_particles, reorder, unsort
 from ppdgm.backends.numpyro.sites import Axes, Message, PairRun, Site, Supply, no_plate, place, read, without_plate
 from ppdgm.backends.numpyro.terms import (
     arguments,
@@ -193,7 +193,7 @@ class PairTracer(Tracer):
                 mistakes.check_replayed([n for n in guide.drawn() if n not in given])
             return terms(guide, model, kl, judged=not training)
 
-        each = jax.vmap if isinstance(key, jax.core.Tracer) else in_turn  # NumPyro's checks need concrete values
+        each = over_particles(key, *params.values(), *batch.values(), *given.values())
         found = each(one)(jax.random.split(key, k), given)
         points = self._true_points(found, params, batch, self._at(index), axes) if found.points else None
         values, log_p, log_q, forms = (unsort(part, order) for part in found[:4])

@@ -14,7 +14,12 @@ Places = Callable[[int, int | None], Array | None]  # answers for the data plate
 Values = Callable[[Message], Tree]  # answers for parameters
 
 
-def in_turn(function: Callable[..., Tree]) -> Callable[..., Tree]:
+def over_particles(*arrays: Array) -> Callable[..., Callable[..., Tree]]:
+    """`jax.vmap`; or one particle after the other if none of the arrays is traced: NumPyro's checks need numbers."""
+    return jax.vmap if any(isinstance(a, jax.core.Tracer) for a in arrays) else _in_turn
+
+
+def _in_turn(function: Callable[..., Tree]) -> Callable[..., Tree]:
     """Like `jax.vmap`, with concrete values."""
 
     def mapped(*args: Tree) -> Tree:
