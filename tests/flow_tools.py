@@ -13,6 +13,8 @@ from ppdgm.program import Context
 class Plain:
     """Parameters as they are."""
 
+    looping = False
+
     def param(self, name, value):
         return value
 

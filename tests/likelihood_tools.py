@@ -15,6 +15,8 @@ from ppdgm.program import Context
 
 
 class Plain:
+    looping = False
+
     def param(self, name, value):
         return value
 
