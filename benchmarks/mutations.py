@@ -34,6 +34,36 @@ class Mutation:
 
 
 MUTATIONS: dict[str, Mutation] = {
+    "data that are missing are scored": Mutation(
+        "ppdgm/backends/pyro/support.py",
+        "    value = _filled(d, value)",
+        "    value = value",
+        "tests/test_words.py -k rows_without and pyro and not numpyro",
+    ),
+    "terms may depend on noise": Mutation(
+        "ppdgm/backends/numpyro/runtime.py",
+        "return noise_of_terms(self.tracer, params, batch, len(index))",
+        'return ""',
+        "tests/test_words.py -k depend_on_noise and numpyro",
+    ),
+    "particles of a pair one after the other": Mutation(
+        "ppdgm/backends/numpyro/rows.py",
+        "any(isinstance(a, jax.core.Tracer) for a in arrays)",
+        "isinstance(arrays[0], jax.core.Tracer)",
+        "tests/test_pairs_fit.py -k many_particles",
+    ),
+    "a state moves at each run": Mutation(
+        "ppdgm/language/states.py",
+        "self.updates.setdefault(name, value)",
+        "self.updates[name] = value",
+        "tests/test_states.py -k numpyro",
+    ),
+    "a masked time counts": Mutation(
+        "ppdgm/language/scan.py",
+        "term = lambda v: v if mask is None else xp.where(mask, v, 0.0)",
+        "term = lambda v: v",
+        "tests/test_scan.py -k numpyro",
+    ),
     "a second run repeats the draws of the first": Mutation(
         "ppdgm/backends/numpyro/tracer.py",
         "return key if not number else",
@@ -60,7 +90,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "closed form where it is invalid": Mutation(
         "ppdgm/language/terms.py",
-        "        if name not in enumerated and all(parent in earlier for parent in latent[:i]):",
+        "        if name not in enumerated and valid_order(name, latent, q, p):",
         "        if name not in enumerated:",
         "tests/test_contract.py -k analytic and reversed",
     ),
@@ -271,7 +301,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "the last parameters instead of the best": Mutation(
         "ppdgm/inference/training/validation.py",
-        "if value > self.best:",
+        "if self.criterion.better(value, self.best):",
         "if True:",
         "tests/test_fit.py -k keep_best",
     ),
@@ -493,8 +523,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "frozen parameters move": Mutation(
         "ppdgm/inference/engines/engine.py",
-        "frozen = lambda n: any(fnmatchcase(n, pattern) for pattern in self.freeze)",
-        "frozen = lambda n: False",
+        "return any(fnmatchcase(name, pattern) for pattern in self.freeze)",
+        "return False",
         "tests/test_engines.py -k frozen",
     ),
     "pieces all count alike": Mutation(

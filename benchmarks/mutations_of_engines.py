@@ -111,9 +111,9 @@ ENGINES: dict[str, tuple[str, str, str, str]] = {
         "tests/test_schedules.py",
     ),
     "equal is better": (
-        "ppdgm/inference/training/validation.py",
-        "if value > self.best:",
-        "if value >= self.best:",
+        "ppdgm/inference/engines/criteria.py",
+        "return value < than if self.smaller else value > than",
+        "return value < than if self.smaller else value >= than",
         "tests/test_schedules.py",
     ),
     "mean over padding": (
@@ -368,8 +368,8 @@ ENGINES: dict[str, tuple[str, str, str, str]] = {
     ),
     "warm-up ends with the first schedule": (
         "ppdgm/inference/training/job.py",
-        "warm = max([last_reached(self.recipe.engine), *of_program])",
-        "warm = min([last_reached(self.recipe.engine), *of_program])",
+        "warm = max([last_reached(self.recipe.engine), first_watched(self.recipe.engine), *of_program])",
+        "warm = min([last_reached(self.recipe.engine), first_watched(self.recipe.engine), *of_program])",
         "tests/test_by_hand.py -k warm_up",
     ),
     "seed of the run is not that of draws": (

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ppdgm.inference import SVI, LaggingInference, Stage, Stages, VariationalEM
+from ppdgm.inference.engines.criteria import ELBO
 from ppdgm.inference.engines.engine import hyperparameters_of, last_reached, rates_of
 from ppdgm.inference.inputs.batches import Batches
 from ppdgm.inference.training.validation import Validation
@@ -76,11 +77,11 @@ def test_validation_waits_as_long_as_it_says(monkeypatch):
     values = iter([-3.0, -2.0, -4.0, -2.0, -5.0, -2.5])
     monkeypatch.setattr("ppdgm.inference.training.validation.replace", lambda evaluator, params: evaluator)
     monkeypatch.setattr(
-        "ppdgm.inference.training.validation.elbo_of_rows", lambda evaluator, k: SimpleNamespace(mean=next(values))
+        "ppdgm.inference.training.validation.watched", lambda evaluator, criterion: np.array([next(values)])
     )
     trainer = SimpleNamespace(judged=None, now=0)
     trainer.values = lambda: {"step": trainer.now}
-    watch, done = Validation(None, patience=3, warm=40), []
+    watch, done = Validation(ELBO, None, patience=3, warm=40), []
     for trainer.now in range(10, 70, 10):
         done.append(watch.look(trainer, trainer.now))
     assert done == [False, False, False, False, False, True]  # of steps 40, 50 and 60
