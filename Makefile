@@ -20,7 +20,7 @@ BASE := $(VENV)/.ppdgm-base
 DEV := $(VENV)/.ppdgm-dev
 SAY = @printf '\n== %s\n'
 
-.PHONY: help demo test lint format bench clean distclean
+.PHONY: help demo test quick lint format bench clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -33,6 +33,10 @@ demo: $(BASE)  ## train a VAE on real data, on the default backend (about a minu
 test: lint  ## linting, type check, import rules, and all tests on both backends
 	$(SAY) "pytest, $(WORKERS) process(es)"
 	@$(THREADS) $(PY) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+quick: $(DEV)  ## the tests of tests/quick.txt: two minutes, and most breakage is found
+	$(SAY) "pytest, $(WORKERS) process(es)"
+	@$(THREADS) $(PY) -m pytest -n $(WORKERS) --dist worksteal @tests/quick.txt $(PYTEST_ARGS)
 
 lint: $(DEV)  ## ruff, mypy and the import rules, without the tests
 	$(SAY) "ruff check"
