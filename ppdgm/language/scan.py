@@ -52,7 +52,22 @@ class ScannedRun(Protocol):
     def noise(self) -> Noise: ...
 
 
-class AtTime:
+class BodyStatements:
+    """The statements that no body of a scan can have."""
+
+    looping = False
+
+    def update(self, name: str, value: Array, state: Array) -> None:
+        raise scan_mistakes.state_in_scan(f"P.update({name!r})")
+
+    def batch_mean(self, value: Array, event_ndim: int, otherwise: Array | None, xp: Namespace) -> Array:
+        raise scan_mistakes.state_in_scan("P.batch_mean")
+
+    def scan(self, *_: object) -> NoReturn:
+        raise scan_mistakes.nested_scan()
+
+
+class AtTime(BodyStatements):
     """The statements of a body at one time: they are those of a run of this time, under the mask.
 
     Args:
@@ -60,8 +75,6 @@ class AtTime:
         mask: [B], or None.
         looks: whether to find the rows that are in the supports.
     """
-
-    looping = False
 
     def __init__(self, run: ScannedRun, mask: Array | None, looks: bool):
         self.run, self.mask, self.looks = run, mask, looks
@@ -105,15 +118,6 @@ class AtTime:
 
     def noise(self) -> Noise:
         return self.run.noise()
-
-    def update(self, name: str, value: Array, state: Array) -> None:
-        raise scan_mistakes.state_in_scan(f"P.update({name!r})")
-
-    def batch_mean(self, value: Array, event_ndim: int, otherwise: Array | None, xp: Namespace) -> Array:
-        raise scan_mistakes.state_in_scan("P.batch_mean")
-
-    def scan(self, *_: object) -> NoReturn:
-        raise scan_mistakes.nested_scan()
 
 
 def check_site(name: str, dist: Dist, latent: bool, infer: Mapping[str, object] | None) -> None:

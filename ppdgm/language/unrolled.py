@@ -13,6 +13,7 @@ from ppdgm.errors import ProgramError
 from ppdgm.language import scan_mistakes
 from ppdgm.language.scan import (
     Body,
+    BodyStatements,
     by_row,
     check_arguments,
     check_body,
@@ -36,7 +37,7 @@ class Primitives(Protocol):
     def filled(self, dist: Dist, value: Array, mask: Array) -> Array: ...
 
 
-class Timed:
+class Timed(BodyStatements):
     """The statements of a body at one time.
 
     Args:
@@ -44,8 +45,6 @@ class Timed:
         t: the time.
         mask: [B], or None.
     """
-
-    looping = False
 
     def __init__(self, handlers: Primitives, t: int, mask: Array | None):
         self.handlers, self.t, self.mask = handlers, t, mask
@@ -76,15 +75,6 @@ class Timed:
 
     def noise(self) -> Noise:
         return self.handlers.noise()
-
-    def update(self, name: str, value: Array, state: Array) -> None:
-        raise scan_mistakes.state_in_scan(f"P.update({name!r})")
-
-    def batch_mean(self, value: Array, event_ndim: int, otherwise: Array | None, xp: Namespace) -> Array:
-        raise scan_mistakes.state_in_scan("P.batch_mean")
-
-    def scan(self, *_: object) -> NoReturn:
-        raise scan_mistakes.nested_scan()
 
 
 def unrolled(

@@ -77,7 +77,7 @@ def mixing_penalty(runtime: Runtime, first: Mapping[str, np.ndarray], feed: Feed
     given = {n: v for n, v in own.values.items() if v.shape[:2] == look.shape or _shared(n, v, own)}
     try:
         own = look.read(look.rows, given)
-    except (PpdgmError, NotImplementedError):
+    except (PpdgmError, NotImplementedError):  # only its own draws can be scored, as for a one-way flow
         given = {}
     for at in ((1, look.shape[1] - 1), (0, 0)):
         other = look.read(*look.changed(given, at, particles=False))
