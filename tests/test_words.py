@@ -151,15 +151,18 @@ def test_terms_that_depend_on_noise_are_not_evaluated(backend):
 
 
 @both
-@pytest.mark.parametrize("word", ["noise", "site"])
+@pytest.mark.parametrize("word", ["noise", "site", "penalty", "deterministic", "scan"])
 def test_the_body_of_repeat_only_computes(backend, word):
     def body(P):
         return {
             "noise": lambda z: z + P.random.normal((4, 2)),
             "site": lambda z: P.sample("z", P.dist.Normal(z, 1.0).to_event(1)),
+            "penalty": lambda z: P.penalty("p", z[:, 0]) or z,
+            "deterministic": lambda z: P.deterministic("d", z),
+            "scan": lambda z: P.scan(lambda P, carry, x: (carry, x), z, length=2)[0],
         }[word]
 
-    with pytest.raises(ProgramError, match=r"P\.(random|sample.*) is in the body of P.repeat.*draw before the loop"):
+    with pytest.raises(ProgramError, match=r"P\.\w+(\(.*\))? is in the body of P.repeat.*before or after the loop"):
         asked(lambda P, x: P.repeat(3, body(P), x), backend, X)
 
 

@@ -206,8 +206,7 @@ class Vocabulary:
         K. If the guide draws it, terms are averaged over it with its probabilities; if only the model draws it, it is
         summed out.
         """
-        if self.interpreter.looping:
-            raise _in_loop(f"P.sample({name!r}, …)")
+        self._check_outside_loop(f"P.sample({name!r}, …)")
         if mask is not None and not isinstance(mask, Unseen):  # without the field, all rows are drawn
             dist = masked(name, dist, obs, mask, self.xp)
         return self.interpreter.sample(name, dist, obs, infer)
@@ -219,8 +218,7 @@ class Vocabulary:
 
         Each call draws new numbers. Terms of the model and the guide may not depend on it in an evaluation.
         """
-        if self.interpreter.looping:
-            raise _in_loop("P.random")
+        self._check_outside_loop("P.random")
         return self._random(self.interpreter.noise())
 
     def _random(self, noise: Noise) -> Random:
@@ -311,11 +309,20 @@ class Vocabulary:
 
     def deterministic(self, name: str, value: Array) -> Array:
         """A named function of other variables."""
+        self._check_outside_loop(f"P.deterministic({name!r}, …)")
         return self.interpreter.deterministic(name, value)
 
     def penalty(self, name: str, value: Array) -> None:
         """A term [B], one for each row, that training makes small. It is in no density and in no reported bound."""
+        self._check_outside_loop(f"P.penalty({name!r}, …)")
         self.interpreter.penalty(name, value)
+
+    def _check_outside_loop(self, word: str) -> None:
+        if self.interpreter.looping:
+            raise ProgramError(
+                f"{word} is in the body of P.repeat, which only computes: on JAX the body is read once for all "
+                "repetitions. Write it before or after the loop, or use P.scan, which has statements at each time."
+            )
 
     def distribution(
         self,
@@ -452,8 +459,7 @@ class Vocabulary:
         Returns:
             The last carry, and all outputs, [K or 1, B, T, …].
         """
-        if self.interpreter.looping:
-            raise _in_loop("P.scan")
+        self._check_outside_loop("P.scan")
         return self.interpreter.scan(self, body, carry, xs, length, mask)
 
     def foreign(self, module: Module, x: Array, event_ndim: int) -> Array:
@@ -483,13 +489,6 @@ class MixedPrecision(Vocabulary):
 def _refuse(value: Array) -> Array:
     """The log-probability of `P.implicit`."""
     raise no_density()
-
-
-def _in_loop(word: str) -> ProgramError:
-    return ProgramError(
-        f"{word} is in the body of P.repeat, which only computes: on JAX it is read once, and each repetition would "
-        "get the same draw. Use P.scan for sites at each time, or draw before the loop."
-    )
 
 
 def _check_events(what: str, x: Array, event: tuple[int, ...]) -> None:
