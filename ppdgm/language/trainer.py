@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
 from ppdgm.language.native import OwnOptimiser
-from ppdgm.language.phases import OptimiserLike, PlanLike
+from ppdgm.language.phases import EngineLike, OptimiserLike, PlanLike, StateLike
 from ppdgm.language.runtime import Arrays, Native, Runtime
-from ppdgm.language.vocabulary import Trace
+from ppdgm.language.states import next_value
+from ppdgm.language.step import Objective, Step
+from ppdgm.language.tracer import Params
+from ppdgm.language.vocabulary import Array, Trace
 
 
 @dataclass(frozen=True)
@@ -59,45 +64,129 @@ class Symptoms(NamedTuple):
     updates: dict[str, np.ndarray]
 
 
-class Trainer(Protocol):
+class Trainer(ABC):
     """The state of training, and the loop over a stretch of steps."""
 
     runtime: Runtime
     compiled: bool
 
+    @abstractmethod
     def run(self, plan: PlanLike, data: Native) -> dict[str, np.ndarray]:
-        """Take the plan's steps; returns the metrics of each. Nothing is read back between the steps."""
-        ...
+        """Take the plan's steps; return the metrics of each. Nothing is read back between the steps.
+
+        Args:
+            plan: of a stretch.
+            data: the data that the plan's indices refer to, from `runtime.put`.
+        """
 
     @property
+    @abstractmethod
     def judged(self) -> Native:
         """The parameters that the run is evaluated with: their average, if one is kept."""
-        ...
 
+    @abstractmethod
     def values(self) -> dict[str, np.ndarray]:
         """The current values of these parameters, and of buffers."""
-        ...
 
+    @abstractmethod
     def state_arrays(self) -> dict[str, np.ndarray]:
         """Everything that the next step depends on."""
-        ...
 
     def state_like(self, saved: Arrays) -> dict[str, np.ndarray]:
         """Arrays with the names, shapes and types that `state_arrays` may have returned for `saved`."""
-        ...
+        return self.state_arrays()
 
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+    @abstractmethod
+    def restore(self, arrays: Arrays) -> None:
         """Continue from the result of `state_arrays`."""
-        ...
 
+    @abstractmethod
     def finite(self) -> bool:
         """Whether all parameters are finite, and the state of an optimiser by name."""
-        ...
 
+    @abstractmethod
     def skip(self) -> None:
         """Skip a step: the next one has its own draws."""
-        ...
 
+    @abstractmethod
     def diagnose(self, plan: PlanLike, data: Native) -> Symptoms:
         """The quantities of the plan's first step, which is not taken."""
-        ...
+
+
+class GradientTrainer(Trainer):
+    """Steps along gradients. A backend supplies the optimisers and the loop.
+
+    Args:
+        runtime: of the program.
+        engine: each of its phases has an objective, and parameters that it trains.
+        params: from `runtime.put`.
+        settings: of the run.
+        state: the engine's own parameters and numbers, which are not part of the result.
+
+    Attributes:
+        params, average: all parameters; and moving averages of those of the result, if they are kept.
+        own: names of the engine's own.
+        groups: of each phase, the parameters that each player trains.
+    """
+
+    params: Native
+    average: Native
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        engine: EngineLike,
+        params: Native,
+        settings: TrainerSettings,
+        state: Mapping[str, StateLike] = MappingProxyType({}),
+    ):
+        self.runtime, self.tracer, self.engine, self.settings = runtime, runtime.tracer, engine, settings
+        self.own, self.decay = frozenset(state), settings.average
+        self.phases = engine.phases()
+        labels = {**self.tracer.labels, **{n: s.label for n, s in state.items() if s.label is not None}}
+        self.groups = [phase.groups(labels, self.tracer.states) for phase in self.phases]
+        self.start(params, state)
+
+    @abstractmethod
+    def start(self, params: Native, state: Mapping[str, StateLike]) -> None:
+        """Set parameters, averages, optimisers and draws to what they are before the first step."""
+
+    @staticmethod
+    @abstractmethod
+    def copies(arrays: Native) -> dict[str, np.ndarray]:
+        """NumPy arrays in their own memory: the next step may overwrite those of the device."""
+
+    @abstractmethod
+    def further(self) -> dict[str, dict[str, np.ndarray]]:
+        """What the next step depends on besides the parameters, such as the optimisers' states, by part and name."""
+
+    @property
+    def judged(self) -> Native:
+        return {n: v for n, v in {**self.params, **self.average}.items() if n not in self.own}
+
+    def values(self) -> dict[str, np.ndarray]:
+        return self.copies(self.judged)
+
+    def state_arrays(self) -> dict[str, np.ndarray]:
+        parts = {"params": self.copies(self.params), "average": self.copies(self.average), **self.further()}
+        return {f"{part}/{n}": a for part, arrays in parts.items() for n, a in arrays.items()}
+
+    def objective(self, j: int, params: Params, step: Step) -> Objective:
+        """The result of phase j's objective for a step; new states are with the engine's."""
+        found = dict(self.phases[j].engine.objective(step))
+        moved = {n: next_value(params[n], v, step.xp) for n, v in self.phases[j].kept(step.updates).items()}
+        return {**found, "state": {**found.get("state", {}), **moved}} if moved else found
+
+    def losses(self, j: int, found: Objective) -> list[Array]:
+        """What each player of phase j minimises."""
+        return [-found["players"][n] for n in self.phases[j].players] or [-found["objective"]]
+
+    def metrics(self, found: Objective) -> list[Array]:
+        """The numbers of an objective that are kept; NaN for those of another phase."""
+        missing = self.runtime.xp.full_like(found["objective"], float("nan"))
+        return [found.get(n, missing) for n in self.settings.metrics]
+
+
+def part_of(arrays: Arrays, part: str) -> dict[str, np.ndarray]:
+    """One part of the result of `state_arrays`."""
+    return {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith(f"{part}/")}

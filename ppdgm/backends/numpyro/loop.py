@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import jax
@@ -16,12 +15,11 @@ from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.tracer import JaxStep, select
 from ppdgm.errors import CheckpointError, SpecError
 from ppdgm.language.native import OwnOptimiser, Tree
-from ppdgm.language.phases import EngineLike, OptimiserLike, PlanLike, StateLike
-from ppdgm.language.runtime import Native, Runtime
-from ppdgm.language.states import next_value
+from ppdgm.language.phases import OptimiserLike, PlanLike, StateLike
+from ppdgm.language.runtime import Native
 from ppdgm.language.step import Objective, at_whole
 from ppdgm.language.tracer import Params
-from ppdgm.language.trainer import Symptoms, TrainerSettings
+from ppdgm.language.trainer import GradientTrainer, Symptoms, part_of
 from ppdgm.language.vocabulary import Array
 
 if TYPE_CHECKING:
@@ -53,35 +51,22 @@ def make_optimiser(spec: OptimiserLike | OwnOptimiser) -> optax.GradientTransfor
 _FLIP = 2**31 - 1  # folded into a step's key for binarisation; sites have the numbers from 0
 
 
-class Trainer:
-    """The training state on the device, and the compiled stretch that changes it.
+def _copies(arrays: Tree) -> Tree:
+    """NumPy arrays in their own memory: what a stretch donates may be overwritten."""
+    return jax.tree.map(lambda a: np.array(a, copy=True), jax.device_get(arrays))
 
-    Args:
-        runtime: of the program.
-        engine: each of its phases has an objective, and parameters that it trains.
-        params: from `runtime.put`.
-        settings: of the run.
-        state: the engine's own parameters and numbers, which are not part of the result.
-    """
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        engine: EngineLike,
-        params: dict[str, Array],
-        settings: TrainerSettings,
-        state: Mapping[str, StateLike] = MappingProxyType({}),
-    ):
-        self.runtime, self.tracer, self.engine, self.settings = runtime, runtime.tracer, engine, settings
-        self.compiled = True  # always; `compile` and `insist` are for the other backend
-        self.own, self.decay = frozenset(state), settings.average
+class Trainer(GradientTrainer):
+    """The training state on the device, and the compiled stretch that changes it."""
+
+    compiled = True  # always; `compile` and `insist` are for the other backend
+
+    def start(self, params: Native, state: Mapping[str, StateLike]) -> None:
+        runtime, settings = self.runtime, self.settings
         averaged = {n: v for n, v in params.items() if n not in self.tracer.states}
         self.average = {} if settings.average is None else jax.tree.map(jnp.copy, averaged)
         params = {**params, **runtime.put({n: s.value for n, s in state.items()})}
         self.params = jax.tree.map(jnp.copy, params)  # stretches donate their input: never donate the caller's arrays
-        labels = {**self.tracer.labels, **{n: s.label for n, s in state.items() if s.label is not None}}
-        self.phases = engine.phases()
-        self.groups = [phase.groups(labels, self.tracer.states) for phase in self.phases]
         chosen = [phase.optimiser or settings.optimiser for phase in self.phases]
         self.transforms, self.by_name = [make_optimiser(o) for o in chosen], [hasattr(o, "clip_norm") for o in chosen]
         # Placed like the result of a stretch: counters and zeros, which depend on no parameter, would not be, and
@@ -97,13 +82,7 @@ class Trainer:
         self._finite = jax.jit(_all_finite)
         self._singly: bool | None = None  # chosen once, from the program and the device
 
-    def run(self, plan: PlanLike, data: dict[str, Array]) -> dict[str, np.ndarray]:
-        """Take the plan's steps; return each objective's metrics per step. Nothing is read back between the steps.
-
-        Args:
-            plan: of a stretch.
-            data: the data that the plan's indices refer to, from `runtime.put`.
-        """
+    def run(self, plan: PlanLike, data: Native) -> dict[str, np.ndarray]:
         arrays = self._put(plan)
         put = lambda a: jax.device_put(a, self.runtime.device)
         history = put(np.zeros((len(plan.rate), len(self.settings.metrics)), np.float32))
@@ -127,32 +106,17 @@ class Trainer:
         self.params = {**self.params, **now}
         self.average = {**self.average, **now} if self.average else {}
 
-    @property
-    def judged(self) -> dict[str, Array]:
-        """The parameters that the run is evaluated with: their average, if one is kept."""
-        return {n: v for n, v in {**self.params, **self.average}.items() if n not in self.own}
+    copies = staticmethod(_copies)
 
-    def values(self) -> dict[str, np.ndarray]:
-        """The current values of the parameters that the run is evaluated with."""
-        return _copies(self.judged)
-
-    def state_arrays(self) -> dict[str, np.ndarray]:
-        """Everything that the next step depends on; draws depend only on seed and step."""
-        leaves = {str(i): _plain(leaf) for i, leaf in enumerate(jax.tree.leaves(self.state))}
-        named = {"params": self.params, "average": self.average, "optimiser": leaves}
-        return {f"{part}/{n}": a for part, arrays in named.items() for n, a in _copies(arrays).items()}
-
-    def state_like(self, saved: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays with the names, shapes and types of those of `state_arrays`."""
-        return self.state_arrays()
+    def further(self) -> dict[str, dict[str, np.ndarray]]:
+        """Draws depend only on seed and step."""
+        return {"optimiser": _copies({str(i): _plain(leaf) for i, leaf in enumerate(jax.tree.leaves(self.state))})}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Continue from the result of `state_arrays`."""
-        part = lambda name: {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith(f"{name}/")}
         put = lambda a: jax.device_put(jnp.array(a), self.runtime.device)
-        self.params = {n: put(a) for n, a in part("params").items()}
-        self.average = {n: put(a) for n, a in part("average").items()}
-        saved, (leaves, shape) = part("optimiser"), jax.tree.flatten(self.state)
+        self.params = {n: put(a) for n, a in part_of(arrays, "params").items()}
+        self.average = {n: put(a) for n, a in part_of(arrays, "average").items()}
+        saved, (leaves, shape) = part_of(arrays, "optimiser"), jax.tree.flatten(self.state)
         if len(saved) != len(leaves):
             raise CheckpointError(
                 f"The optimiser has {len(leaves)} arrays, but the checkpoint has {len(saved)}. Give the optimiser that "
@@ -162,15 +126,13 @@ class Trainer:
         self.state = jax.device_put(jax.tree.unflatten(shape, found), self.runtime.device)
 
     def finite(self) -> bool:
-        """Whether all parameters are finite, and the state of an optimiser by name."""
         states = [s for s, by_name in zip(self.state, self.by_name, strict=True) if by_name]
         return bool(self._finite((self.params, self.average, states)))
 
     def skip(self) -> None:
-        """Skip a step: nothing to do, because draws belong to the step."""
+        """Nothing to do, because draws belong to the step."""
 
-    def diagnose(self, plan: PlanLike, data: dict[str, Array]) -> Symptoms:
-        """The quantities of the plan's first step, which is not taken."""
+    def diagnose(self, plan: PlanLike, data: Native) -> Symptoms:
         row = jax.tree.map(lambda a: a[0], self._put(plan))
         j = int(plan.phase[0])
 
@@ -212,12 +174,12 @@ class Trainer:
         else:
             metrics, params, state = jax.lax.switch(row["phase"], turns, params, state, data, row)
         average = {n: a + (1.0 - (self.decay or 0.0)) * (params[n] - a) for n, a in average.items()}
-        seen = jnp.stack([metrics[n] for n in self.settings.metrics]).astype(history.dtype)
+        seen = jnp.stack(metrics).astype(history.dtype)
         return i + 1, params, state, average, history.at[i].set(seen)
 
     def _turn(
         self, j: int, params: Params, state: list[Tree], data: Native, row: Row
-    ) -> tuple[Native, Native, list[Tree]]:
+    ) -> tuple[list[Array], Native, list[Tree]]:
         """One step of one phase, which changes its own parameters."""
         metrics, own, grads = self._gradient(j, params, data, row)
         moving = {n: params[n] for n in grads}
@@ -227,7 +189,7 @@ class Trainer:
             moved = {n: project(jnp, p) for n, p in moved.items()}
         return metrics, {**params, **moved, **own}, [new if i == j else s for i, s in enumerate(state)]
 
-    def _steps_singly(self, arrays: Row, data: dict[str, Array]) -> bool:
+    def _steps_singly(self, arrays: Row, data: Native) -> bool:
         """On a CPU, XLA runs convolutions inside a loop ten times slower than outside, except ours."""
         if self._singly is None:
             row = jax.tree.map(lambda a: a[0], arrays)
@@ -250,7 +212,7 @@ class Trainer:
             self.tracer, params, row["key"], batch, row["index"], row["weight"], now, settings.data_size, settings.mixed
         )
 
-    def _gradient(self, j: int, params: Params, data: Native, row: Row) -> tuple[Native, Native, Native]:
+    def _gradient(self, j: int, params: Params, data: Native, row: Row) -> tuple[list[Array], Native, Native]:
         """Metrics, the engine's own numbers, and the gradient of what each player minimises."""
         if self.settings.pieces == 1:
             return self._piece(j, params, data, row)
@@ -281,24 +243,18 @@ class Trainer:
         return total(lambda row: self._piece(j, params, data, row, means))
 
     def _found(self, j: int, params: Params, data: Native, row: Row) -> Objective:
-        """The result of the phase's objective for the data of one row of the plan; new states are with the engine's."""
-        step = self._step_of(j, params, data, row)
-        found = dict(self.phases[j].engine.objective(step))
-        moved = {n: next_value(params[n], v, jnp) for n, v in self.phases[j].kept(step.updates).items()}
-        return {**found, "state": {**found.get("state", {}), **moved}} if moved else found
+        """The result of the phase's objective for the data of one row of the plan."""
+        return self.objective(j, params, self._step_of(j, params, data, row))
 
     def _piece(
         self, j: int, params: Params, data: Native, row: Row, means: Native | None = None
-    ) -> tuple[Native, Native, Native]:
-        players, groups = self.phases[j].players, self.groups[j]
+    ) -> tuple[list[Array], Native, Native]:
+        groups = self.groups[j]
 
-        def losses(moving: Params) -> tuple[list[Array], tuple[Native, Native]]:
+        def losses(moving: Params) -> tuple[list[Array], tuple[list[Array], Native]]:
             found = self._found(j, {**params, **moving}, data, row)
             found = at_whole(found, means, jax.lax.stop_gradient) if means else found
-            made_small = [-found["players"][n] for n in players] or [-found["objective"]]
-            missing = jnp.full_like(found["objective"], jnp.nan)  # of another phase
-            metrics = {n: found.get(n, missing) for n in self.settings.metrics}
-            return made_small, (metrics, found.get("state", {}))
+            return self.losses(j, found), (self.metrics(found), found.get("state", {}))
 
         moving = {n: params[n] for names in groups for n in names}
         values, pull, (metrics, own) = jax.vjp(losses, moving, has_aux=True)
@@ -307,11 +263,6 @@ class Trainer:
             found = pull([jnp.full(v.shape, i == k, v.dtype) for k, v in enumerate(values)])[0]
             grads |= {n: found[n] for n in names}
         return metrics, own, grads
-
-
-def _copies(arrays: Tree) -> Tree:
-    """NumPy arrays in their own memory: what a stretch donates may be overwritten."""
-    return jax.tree.map(lambda a: np.array(a, copy=True), jax.device_get(arrays))
 
 
 def _is_key(leaf: Array) -> bool:

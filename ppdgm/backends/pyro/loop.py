@@ -5,68 +5,51 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 
-from ppdgm.backends.pyro.runtime import Runtime, seeded
+from ppdgm.backends.pyro.pair import PairTracer
+from ppdgm.backends.pyro.runtime import seeded
 from ppdgm.backends.pyro.step import CompiledStep, EagerStep, Losses, all_finite, gradients
-from ppdgm.backends.pyro.tracer import TorchStep, select
+from ppdgm.backends.pyro.tracer import TorchStep, TorchTracer, select
 from ppdgm.backends.pyro.vocabulary import flushed, unvalidated
 from ppdgm.errors import CheckpointError, TrainingError
-from ppdgm.language.phases import EngineLike, PlanLike, StateLike
-from ppdgm.language.states import next_value
+from ppdgm.language.phases import PlanLike, StateLike
+from ppdgm.language.runtime import Native
 from ppdgm.language.step import Objective, at_whole
-from ppdgm.language.trainer import Symptoms, TrainerSettings
+from ppdgm.language.trainer import GradientTrainer, Symptoms, part_of
 from ppdgm.language.vocabulary import Array
 
 Row = tuple[dict[str, Array], dict[str, Array]]  #: hyperparameters, and scheduled parameters, of a step
 
 
-class Trainer:
-    """The training state, and the loop over a stretch of steps.
+def _copies(arrays: Mapping[str, Array]) -> dict[str, np.ndarray]:
+    return {n: a.detach().cpu().numpy().copy() for n, a in arrays.items()}
 
-    Args:
-        runtime: of the program.
-        engine: each of its phases has an objective, and parameters that it trains.
-        params: from `runtime.put`.
-        settings: of the run.
-        state: the engine's own parameters and numbers, which are not part of the result.
-    """
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        engine: EngineLike,
-        params: dict[str, Array],
-        settings: TrainerSettings,
-        state: Mapping[str, StateLike] = MappingProxyType({}),
-    ):
-        self.runtime, self.tracer, self.engine, self.settings = runtime, runtime.tracer, engine, settings
-        self.own, self.decay = frozenset(state), settings.average
+class Trainer(GradientTrainer):
+    """The training state, and the loop over a stretch of steps."""
+
+    tracer: TorchTracer | PairTracer
+
+    def start(self, params: Native, state: Mapping[str, StateLike]) -> None:
+        runtime, settings = self.runtime, self.settings
         self.params = self.tracer.adopt(params)
         trained = {n: p for n, p in self.params.items() if p.requires_grad}
         self.average = {} if self.decay is None else {n: p.detach().clone() for n, p in trained.items()}
-        labels = {n: s.label for n, s in state.items() if s.label is not None}
         put = runtime.put({n: s.value for n, s in state.items()})
-        self.params |= {n: v.requires_grad_(n in labels) for n, v in put.items()}
-        self.phases = engine.phases()
-        self.groups = [phase.groups({**self.tracer.labels, **labels}, self.tracer.states) for phase in self.phases]
-        self.compiled = settings.compile and not runtime.why_not_compiled(engine, settings.optimiser)
-        if runtime.tracer.looped and not settings.insist:  # it is unrolled: compiling takes minutes for a few times
+        self.params |= {n: v.requires_grad_(state[n].label is not None) for n, v in put.items()}
+        self.compiled = settings.compile and not runtime.why_not_compiled(self.engine, settings.optimiser)
+        if self.tracer.looped and not settings.insist:  # it is unrolled: compiling takes minutes for a few times
             self.compiled = False
         self._steps, self._now = self._make_steps(), 0  # and the phase of the current step
         with seeded(runtime.device, settings.seed):
             self._rng = _get_rng(runtime.device)
 
-    def run(self, plan: PlanLike, data: dict[str, Array]) -> dict[str, np.ndarray]:
-        """Take the plan's steps; return each objective's metrics per step. Nothing is read back between the steps.
-
-        Args:
-            plan: of a stretch.
-            data: the data that the plan's indices refer to, from `runtime.put`.
+    def run(self, plan: PlanLike, data: Native) -> dict[str, np.ndarray]:
+        """The same as for the base class.
 
         Raises:
             TrainingError: torch can't compile the program, with `insist`; or a later phase, after steps were taken.
@@ -100,7 +83,7 @@ class Trainer:
             for j, phase in enumerate(self.phases)
         ]
 
-    def _run(self, plan: PlanLike, data: dict[str, Array]) -> dict[str, np.ndarray]:
+    def _run(self, plan: PlanLike, data: Native) -> dict[str, np.ndarray]:
         device = self.runtime.device
         index, weight, rows = self._put(plan)
         history = torch.empty(plan.count, len(self.settings.metrics), device=device)
@@ -117,29 +100,17 @@ class Trainer:
         seen = history.cpu().numpy()
         return {n: seen[:, j] for j, n in enumerate(self.settings.metrics)}
 
-    @property
-    def judged(self) -> dict[str, Array]:
-        """The parameters that the run is evaluated with: their average, if one is kept."""
-        return {n: v for n, v in {**self.params, **self.average}.items() if n not in self.own}
+    copies = staticmethod(_copies)
 
-    def values(self) -> dict[str, np.ndarray]:
-        """The current values of the parameters that the run is evaluated with, and of the buffers."""
-        return _copies(self.judged)
-
-    def state_arrays(self) -> dict[str, np.ndarray]:
-        """Everything that the next step depends on."""
+    def further(self) -> dict[str, dict[str, np.ndarray]]:
+        """Also the state of the generators."""
         cpu, gpu = self._rng
         rng = {"cpu": cpu.numpy().copy()} | ({} if gpu is None else {"gpu": gpu.numpy().copy()})
-        parts = {
-            "params": _copies(self.params),
-            "average": _copies(self.average),
-            "optimiser": {_of_phase(j) + n: a for j, s in enumerate(self._steps) for n, a in s.state_arrays().items()},
-            "rng": rng,
-        }
-        return {f"{part}/{n}": a for part, arrays in parts.items() for n, a in arrays.items()}
+        states = {_of_phase(j) + n: a for j, s in enumerate(self._steps) for n, a in s.state_arrays().items()}
+        return {"optimiser": states, "rng": rng}
 
     def state_like(self, saved: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays with the names, shapes and types that `state_arrays` may have returned for `saved`.
+        """The same as for the base class.
 
         Raises:
             CheckpointError: the saved state is not one of torch's generator.
@@ -162,7 +133,7 @@ class Trainer:
 
     def _of_step(self, j: int, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The saved state of the optimiser of phase j, by its own names."""
-        saved = {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith("optimiser/")}
+        saved = part_of(arrays, "optimiser")
         others = tuple(map(_of_phase, range(1, len(self._steps))))
         mine = _of_phase(j)
         return {
@@ -170,29 +141,25 @@ class Trainer:
         }
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Continue from the result of `state_arrays`."""
-        part = lambda name: {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith(f"{name}/")}
         with torch.no_grad():
-            for own, saved in ((self.params, part("params")), (self.average, part("average"))):
+            for part, own in (("params", self.params), ("average", self.average)):
                 for name, value in own.items():
-                    value.copy_(torch.as_tensor(saved[name]))
+                    value.copy_(torch.as_tensor(arrays[f"{part}/{name}"]))
         for j, step in enumerate(self._steps):
             step.restore(self._of_step(j, arrays))
-        rng = {n: torch.tensor(a) for n, a in part("rng").items()}
+        rng = {n: torch.tensor(a) for n, a in part_of(arrays, "rng").items()}
         self._rng = rng["cpu"], rng.get("gpu")
 
     def finite(self) -> bool:
-        """Whether all parameters are finite, and the state of an optimiser by name."""
         numbers = [*self.params.values(), *self.average.values()]
         return all_finite(numbers) and all(step.finite() for step in self._steps)
 
     def skip(self) -> None:
-        """Skip a step: the next one has its own draws."""
         with self._drawing():
             torch.rand(1, device=self.runtime.device)
 
-    def diagnose(self, plan: PlanLike, data: dict[str, Array]) -> Symptoms:
-        """The quantities of the plan's first step, which is not taken.
+    def diagnose(self, plan: PlanLike, data: Native) -> Symptoms:
+        """The same as for the base class.
 
         A compiled step has other draws, so this one may not show the problem.
         """
@@ -228,9 +195,7 @@ class Trainer:
             yield
             self._rng = _get_rng(device)
 
-    def _step_of(
-        self, params: dict[str, Array], data: dict[str, Array], index: Array, weight: Array, row: Row
-    ) -> TorchStep:
+    def _step_of(self, params: dict[str, Array], data: Native, index: Array, weight: Array, row: Row) -> TorchStep:
         batch = select(self.tracer, data, index)
         if self.settings.binarise:
             x = batch["x"]
@@ -243,44 +208,28 @@ class Trainer:
         self,
         j: int,
         params: dict[str, Array],
-        data: dict[str, Array],
+        data: Native,
         index: Array,
         weight: Array,
         row: Row,
     ) -> Losses:
         """What each player of a phase minimises, its metrics, and the engine's own new numbers."""
         if self.settings.pieces == 1:
-            return self._as_losses(j, self._found(j, params, data, index, weight, row))
+            return self._as_losses(j, self.objective(j, params, self._step_of(params, data, index, weight, row)))
         pieces = [v.reshape(self.settings.pieces, -1) for v in (index, weight)]
         shares = pieces[1].sum(1) / weight.sum()
         whole = torch.where(shares[:, None] > 0, pieces[1], 1.0)  # a piece with only padding counts for nothing
-        pieces_found = [self._found(j, params, data, i, w, row) for i, w in zip(pieces[0], whole, strict=True)]
+        steps = [self._step_of(params, data, i, w, row) for i, w in zip(pieces[0], whole, strict=True)]
+        pieces_found = [self.objective(j, params, step) for step in steps]
         add = lambda values: sum(torch.where(s > 0, s * v, 0.0) for s, v in zip(shares, values, strict=True))
         means = {n: add([f["means"][n] for f in pieces_found]) for n in pieces_found[0].get("means", {})}
         found = [self._as_losses(j, at_whole(f, means, torch.Tensor.detach)) for f in pieces_found]
         losses = [add(values) for values in zip(*(f[0] for f in found), strict=True)]
         return losses, add([f[1] for f in found]), {n: add([f[2][n] for f in found]) for n in found[0][2]}
 
-    def _found(
-        self,
-        j: int,
-        params: dict[str, Array],
-        data: dict[str, Array],
-        index: Array,
-        weight: Array,
-        row: Row,
-    ) -> Objective:
-        """The result of the phase's objective for these data; new states are with the engine's."""
-        step = self._step_of(params, data, index, weight, row)
-        found = dict(self.phases[j].engine.objective(step))
-        moved = {n: next_value(params[n], v, self.runtime.xp) for n, v in self.phases[j].kept(step.updates).items()}
-        return {**found, "state": {**found.get("state", {}), **moved}} if moved else found
-
     def _as_losses(self, j: int, found: Objective) -> Losses:
-        missing = torch.full_like(found["objective"], torch.nan)  # of another phase
-        metrics = [found.get(n, missing).detach().to(torch.float32) for n in self.settings.metrics]
-        losses = [-found["players"][n] for n in self.phases[j].players] or [-found["objective"]]
-        return losses, torch.stack(metrics), {n: v.detach() for n, v in found.get("state", {}).items()}
+        metrics = torch.stack([number.detach().to(torch.float32) for number in self.metrics(found)])
+        return self.losses(j, found), metrics, {n: v.detach() for n, v in found.get("state", {}).items()}
 
 
 def _of_phase(j: int) -> str:
@@ -295,10 +244,6 @@ def _rates(steps: list[EagerStep | CompiledStep], plan: PlanLike, device: torch.
         for i, rate in zip(mine, step.rates(plan.rate[mine], device), strict=True):
             found[i] = rate
     return found
-
-
-def _copies(arrays: Mapping[str, Array]) -> dict[str, np.ndarray]:
-    return {n: a.detach().cpu().numpy().copy() for n, a in arrays.items()}
 
 
 def _get_rng(device: torch.device) -> tuple[Array, Array | None]:

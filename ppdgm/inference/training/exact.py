@@ -12,7 +12,7 @@ from ppdgm.errors import ProgramError
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.language.phases import PlanLike
 from ppdgm.language.runtime import Native, Runtime
-from ppdgm.language.trainer import Symptoms
+from ppdgm.language.trainer import Symptoms, Trainer
 
 EXACT_METRICS = ("objective", "elbo", "kl")
 ROWS = 4096  #: rows whose statistics are computed at a time
@@ -27,8 +27,8 @@ class Exact(Protocol):
     ) -> Mapping[str, np.ndarray]: ...
 
 
-class ExactTrainer:
-    """Training state and steps, with the interface of the backends' trainers.
+class ExactTrainer(Trainer):
+    """Training state and steps, without gradients.
 
     Args:
         runtime: of the program, for evaluations.
@@ -69,19 +69,12 @@ class ExactTrainer:
             return {n: v.astype(self.dtypes[n]) for n, v in self.params.items()}
 
     def state_arrays(self) -> dict[str, np.ndarray]:
-        """Everything that the next step depends on."""
         return {f"params/{n}": v.copy() for n, v in self.params.items()}
 
-    def state_like(self, saved: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays of the names, shapes and types that `state_arrays` gives."""
-        return self.state_arrays()
-
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Continue from what `state_arrays` gave."""
         self.params = {n.partition("/")[2]: np.asarray(a, float) for n, a in arrays.items()}
 
     def finite(self) -> bool:
-        """Whether all parameters are finite."""
         return all(bool(np.isfinite(v).all()) for v in self.values().values())
 
     def skip(self) -> None:
