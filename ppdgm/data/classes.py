@@ -61,8 +61,19 @@ class Classes:
         return Prepared(found[back], self)
 
     def decode(self, codes: Array) -> np.ndarray:
-        """The names of whole numbers; an empty text for −1."""
-        found: np.ndarray = np.array([*self.names, ""])[np.asarray(codes).astype(np.int64)]
+        """The names of whole numbers; an empty text for −1. A mean is named as the class nearest to it.
+
+        Raises:
+            DataError: there is no such class: a model may draw more of them than the data have.
+        """
+        at = np.rint(np.asarray(codes, np.float64))
+        if (bad := ~((at >= UNLABELLED) & (at < len(self.names)))).any():
+            raise DataError(
+                f"got class {at[bad][0]:g}, but the data have only the {len(self.names)} classes "
+                f"{', '.join(n[:40] for n in self.names[:10])}. Let the model draw only these; or use "
+                "units='prepared', which gives numbers."
+            )
+        found: np.ndarray = np.array([*self.names, ""])[at.astype(np.int64)]
         return found
 
     def enter(self, name: str, values: Array) -> Array:

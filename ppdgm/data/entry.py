@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -97,20 +97,19 @@ def enter_beside(codings: Codings, data: Data) -> Data:
 
 
 def leave(
-    codings: Codings, sites: Mapping[str, np.ndarray], fields: Iterable[str], units: str = "own"
+    codings: Codings, sites: Mapping[str, np.ndarray], places: Mapping[str, str], units: str = "own"
 ) -> dict[str, np.ndarray]:
     """The values at observed sites, [n, …], in the user's own units and names, or as prepared rows.
 
     Args:
         codings: of the run, by field.
         sites: arrays by the sites' names.
-        fields: names of the data's fields; if x is the only field, a single site has the coding of x.
+        places: the site that draws each field.
         units: "own" or "prepared".
     """
     found = dict(sites)
-    for site, value in sites.items():
-        name = "x" if len(sites) == 1 and list(fields) == ["x"] else site
-        coding = codings.get(name)
+    for name, site in places.items():
+        coding, value = codings.get(name), sites[site]
         if isinstance(coding, Classes) and coding.text and value.ndim == 1:
             found[site] = coding.decode(value) if units == "own" else Prepared(value, coding)
         elif isinstance(coding, Transform) and _ends(coding, value):

@@ -31,7 +31,7 @@ _OF_DATA = (
     "prior_predictive",
     "observed_data",
     "constant_data",
-)  # groups whose variables may be images
+)  # groups whose variables may be images, or names of classes
 _CHAINED = ("posterior", "log_likelihood", "sample_stats")
 _IMAGE = ("channel", "row", "column")
 
@@ -141,7 +141,7 @@ def _read(group: str, name: object, value: object) -> np.ndarray | Iterator[Arra
         if "datum" not in GROUPS[group]:
             raise DataError(f"{where}: got an iterator, expected an array: {group} has no axis of data to chunk.")
         return value
-    array = _numbers(where, value)
+    array = _numbers(where, value, group in _OF_DATA)
     if array.ndim == 0:
         raise DataError(f"{where}: got a single number, expected an array of {GROUPS[group][-1]}s.")
     return array
@@ -183,9 +183,9 @@ def _filled(where: str, chunks: Iterator[ArrayLike], axis: int, size: int | None
     return np.concatenate(held, axis) if out is None else out
 
 
-def _numbers(where: str, value: object) -> np.ndarray:
-    """An array of numbers. NaN and ±inf are allowed: they are kept and show what is missing."""
+def _numbers(where: str, value: object, names: bool = False) -> np.ndarray:
+    """An array of numbers, or of `names` of classes. NaN and ±inf are kept: they show what is missing."""
     array = as_array(where, value)
-    if array.dtype.kind not in "fbiu":
+    if array.dtype.kind not in ("fbiuU" if names else "fbiu"):
         raise DataError(f"{where}: got {shown(value) if array.ndim == 0 else array.dtype}, expected real numbers.")
     return array

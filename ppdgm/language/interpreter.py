@@ -6,7 +6,7 @@ a program is reported with its line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -126,6 +126,7 @@ class DirectInterpreter:
             is held, of data or `given`, may have no site before it that is drawn, because it would say something about
             that site.
         apart: it is known that held values do not depend on sites drawn before them.
+        follows: observed sites that are put at their means, while what comes after them sees the values in `given`.
         looks: whether a scan finds the rows that are in the supports of its observed sites.
 
     Attributes:
@@ -147,10 +148,11 @@ class DirectInterpreter:
         axes: Mapping[str, int] | None = MappingProxyType({}),
         holds: tuple[Array, ...] | None = None,
         apart: bool = False,
+        follows: Container[str] = (),
         looks: bool = False,
     ):
         self.reader, self.shape, self.given, self.holds = reader, shape, given, holds
-        self.apart, self.looks = apart, looks
+        self.apart, self.follows, self.looks = apart, follows, looks
         self.axes, self.enumerates = dict(axes or {}), axes is not None and not generate
         self.choose, self.generate = choose, generate
         self.inside, self.looping = False, False
@@ -209,7 +211,7 @@ class DirectInterpreter:
         if data is not None:
             mistakes.check_observation(name, tuple(data.shape), tuple(dist.event_shape), shape, self.inside)
             value, log_prob = self.reader.hold(dist, data, shape) if held else (data, self._score(name, dist, data))
-        elif name in self.given:
+        elif name in self.given and name not in self.follows:
             value = self.given[name]
             got, events = tuple(value.shape), len(dist.event_shape)
             if name in self.axes:  # [S, 1, …, 1, *event]
@@ -221,7 +223,7 @@ class DirectInterpreter:
         elif self.choose == "mean":
             told, seen = points(name, dist, latent=obs is None)  # not scored: a mean may lie outside the support
             self.values[name] = self.reader.broadcast(told, (*shape, *dist.event_shape))
-            seen = told if seen is told else self.reader.as_draw(dist, seen)
+            seen = self._followed(name, obs, dist, told) if seen is told else self.reader.as_draw(dist, seen)
             self.seen[name] = self.reader.broadcast(seen, self.values[name].shape)
             return self.seen[name]
         elif self.enumerates and (enumeration.wanted(name, infer) or self._must_enumerate(dist)):
@@ -239,6 +241,18 @@ class DirectInterpreter:
         self.values[name] = value
         self.log_prob[name] = self.reader.broadcast(log_prob, (*self._lead(tuple(log_prob.shape)), *shape))
         return value
+
+    def _followed(self, name: str, obs: Array | None, dist: Dist, mean: Array) -> Array:
+        """What comes after a site at its mean sees of it: of an observed one its data, as in the density, or its draw.
+
+        The mean of a class or of a bit is none of its values, and f(mean) is not the mean of f.
+        """
+        if name in self.follows:
+            return self.given[name]
+        if not is_given(obs) or self.holds is not None:
+            return mean
+        mistakes.check_observation(name, tuple(obs.shape), tuple(dist.event_shape), self.shape, self.inside)
+        return obs
 
     def _is_given(self, obs: Array | None, dist: Dist) -> bool:
         """Whether a site is observed at given data or values computed from them: not at a constant or a draw."""
@@ -303,7 +317,8 @@ class DirectInterpreter:
 
     def sibling(self, reader: Reader, given: Mapping[str, Array]) -> DirectInterpreter:
         """A run like this one for one time of a scan; it enumerates nothing."""
-        return DirectInterpreter(reader, self.shape, given, self.choose, self.generate, None, self.holds, self.apart)
+        how = self.choose, self.generate, None, self.holds, self.apart, self.follows
+        return DirectInterpreter(reader, self.shape, given, *how)
 
     def scan(
         self, P: Vocabulary, body: Body, carry: Tree, xs: Tree, length: int | None, mask: Array | None

@@ -121,6 +121,8 @@ def sleep(ask: Ask) -> Sites:
 def means(ask: Ask, given: Given = None) -> tuple[Sites, Sites]:
     """Each latent at its mean given the means before it, and each observed site's mean given those; [1, B, *event].
 
+    What comes after an observed site sees its data.
+
     Or all latents of the guide as they are `given`, [1, B, *event].
     If there are no latents, the model's deterministic values [B, …] are used as latents: an autoencoder's code. Sites
     that the model sums out are at their most probable value given the data and the latents.
@@ -146,9 +148,10 @@ def _at_means(ask: Ask) -> dict[str, tuple[Array, Array]]:
 def prior(ask: Ask, mean: bool, given: Given = None, apart: bool = False) -> tuple[Sites, Sites, Sites]:
     """Latents drawn from the model, and the observed sites drawn (or at their mean) given them; [1, B, *event].
 
-    With `given`, values of sites [1, B, *event], these sites are held. Then observed sites are held too if the batch
-    has data. Without `given`, the batch's data are only the values that the model computes with. The last result is log
-    p of what is held, [1, B]; it is NaN for a value outside the support.
+    What comes after an observed site at its mean sees a draw of it. With `given`, values of sites [1, B, *event], these
+    sites are held. Then observed sites are held too if the batch has data. Without `given`, the batch's data are only
+    the values that the model computes with. The last result is log p of what is held, [1, B]; it is NaN for a value
+    outside the support.
 
     Raises:
         ProgramError: a site that is held has one before it that is drawn, and is not known to be `apart` from it.
@@ -158,8 +161,9 @@ def prior(ask: Ask, mean: bool, given: Given = None, apart: bool = False) -> tup
     latents = {n: v for n, v in run.values.items() if n in run.dists and n not in run.observed}
     scores = {n: run.log_prob[n] for n in run.held}
     if mean:
-        at = {**(given or {}), **latents}  # drawn in the model's order
-        run = ask.run("model", given=at, choose="mean", generate=True, holds=holds, apart=True)
+        seen = {n: run.values[n] for n in run.observed if n not in run.held}
+        at = {**(given or {}), **latents, **seen}  # drawn in the model's order
+        run = ask.run("model", given=at, choose="mean", generate=True, holds=holds, apart=True, follows=seen)
     return latents, {n: run.values[n] for n in run.observed}, scores
 
 

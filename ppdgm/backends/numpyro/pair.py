@@ -263,9 +263,9 @@ class PairTracer(Tracer):
             if name in best:
                 continue
             if not site.observed:
-                latents[name] = replace(guide.sites[name], value=told.get(name, guide.sites[name].value)).rows()[None]
+                latents[name] = guide.sites[name].rows_at(told)[None]
             elif not site.auxiliary:
-                observed[name] = site.rows()[None]
+                observed[name] = site.rows_at(told)[None]
         return unsort(latents, order), unsort(observed, order)
 
     def noise(self, params: Params, batch: Batch, index: Array) -> str:
@@ -305,14 +305,14 @@ class PairTracer(Tracer):
         if any(v is None for v in fields.values()):
             raise UnsupportedByBackend(pair_mistakes.NO_PRIOR)
         self.prepare(fields)
-        known: Sites = {}
+        known, told = Sites(), Sites()
 
         def choose(msg: Message) -> Array | None:
+            if msg["name"] in known and msg["name"] in supply.generated:
+                told[msg["name"]] = points_of(msg, False)[0]
             if msg["name"] in known:
                 return known[msg["name"]]
-            if given and msg["name"] in given:
-                return place(msg, self.plate, {}).native(given[msg["name"]][0])
-            return points_of(msg, False)[0] if known and msg["name"] in supply.generated else None
+            return place(msg, self.plate, {}).native(given[msg["name"]][0]) if given and msg["name"] in given else None
 
         def run() -> PairRun:
             return self._read("model", supply, key, fields)
@@ -324,14 +324,14 @@ class PairTracer(Tracer):
         with without_dropout():
             model = run()
             if mean:
-                known = {n: model.sites[n].value for n in model.drawn()} or {"": key}
+                known = {n: model.sites[n].value for n in (*model.drawn(), *supply.generated)}
                 supply = make()
                 model = run()
         sites = model.sites.items()
         latents = {n: s.rows()[None] for n, s in sites if not s.observed}
-        seen = {n: s.rows()[None] for n, s in sites if s.observed and s.axis is not None and not s.auxiliary}
         factors = {n: s.log_prob()[None] for n, s in sites if isinstance(s.fn, Unit)}
-        return latents, {n: v for n, v in seen.items() if n not in factors}, factors
+        found = {n: s for n, s in sites if s.observed and s.axis is not None and not s.auxiliary and n not in factors}
+        return latents, {n: s.rows_at(told)[None] for n, s in found.items()}, factors
 
     def _sort(self, batch: Batch, index: Array) -> tuple[Batch, Array | None]:
         """The minibatch in the order of the data, if the pair may keep something for each row in that order."""
@@ -383,7 +383,7 @@ class PairTracer(Tracer):
             if told is None:
                 return None
             told[msg["name"]], seen = points_of(msg, latent)
-            return seen
+            return seen if latent else None  # what comes after an observed site sees its data
 
         def draw(msg: Message) -> Array | None:
             if msg["name"] in best and not msg["is_observed"]:

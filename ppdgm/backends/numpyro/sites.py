@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from traceback import walk_tb
 from typing import Any
 
@@ -265,6 +265,10 @@ class Site:
         value = jnp.broadcast_to(self.value, self.fn.batch_shape + self.fn.event_shape)
         rows = value[None] if self.axis is None else jnp.moveaxis(value, self.axis, 0)
         return jnp.reshape(rows, (rows.shape[0], *self.inner, *self.fn.event_shape))
+
+    def rows_at(self, told: Mapping[str, Array]) -> Array:
+        """The same; or what is `told` of the site."""
+        return replace(self, value=told.get(self.name, self.value)).rows()
 
     def laid_out(self, x: Array, axes: Axes, events: int) -> Array:
         """x [*enumerated, *plates, *event] as [B, *enumerated, *inner, *event]."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
@@ -205,14 +204,14 @@ class PairTracer(Tracer):
         guide = self._run(self._guide, batch, first)
         own, at = self._posteriors(layout, batch, index, guide) if self._summed else ({}, {})
         recorder = SiteRecorder(layout, index, {}, {**guide, **at}, self._live, mean=True, generate="mean")
-        model = self._run(self._model, batch, recorder)
+        model, told = self._run(self._model, batch, recorder), recorder.told
         drawn = {n: s.fn for n, s in model.items() if not s.observed and n not in own}
         fns, hidden = {n: s.fn for n, s in guide.items()}, [n for n, s in guide.items() if s.auxiliary]
         mistakes.check_moved(fns, hidden, drawn, {*first.moved, *held}, isinstance(self.program.guide, AutoGuide))
-        latent = {n: layout.value(replace(guide[n], value=first.told.get(n, guide[n].value))) for n in drawn} | own
+        latent = {n: layout.value_at(guide[n], first.told) for n in drawn} | own
         seen = {n: s for n, s in model.items() if s.observed and layout.local(s) and not isinstance(s.fn, Unit)}
         back = None if order is None else torch.argsort(order)
-        return in_order(latent, back, 1), in_order({n: layout.value(s) for n, s in seen.items()}, back, 1)
+        return in_order(latent, back, 1), in_order({n: layout.value_at(s, told) for n, s in seen.items()}, back, 1)
 
     def watched_prior(self, params: Params, fields: Batch, size: int, watch: GeneratorWatch) -> None:
         """Draws from the model; `watch` sees draws between the sites."""
@@ -244,23 +243,25 @@ class PairTracer(Tracer):
         layout, index = self._layout(None, size), torch.arange(size, device=self.device)
         recorder = SiteRecorder(layout, index, given or {}, {}, self._live, generate="draw", watch=watch)
         model = self._run(self._model, fields, recorder)
-        latent = {n: s for n, s in model.items() if not s.observed}
+        latent, told = {n: s for n, s in model.items() if not s.observed}, dict[str, Array]()
         if mean:
-            again = SiteRecorder(layout, index, {}, latent, self._live, generate="mean")
-            model = self._run(self._model, fields, again)
+            second = SiteRecorder(layout, index, {}, model, self._live, generate="mean")
+            model, told = self._run(self._model, fields, second), second.told
         factors = {n: layout.term(s) for n, s in model.items() if isinstance(s.fn, Unit)}
         seen = {n: s for n, s in model.items() if s.observed and layout.local(s) and n not in factors}
-        return {n: layout.value(s) for n, s in latent.items()}, {n: layout.value(s) for n, s in seen.items()}, factors
+        means = {n: layout.value_at(s, told) for n, s in seen.items()}
+        return {n: layout.value(s) for n, s in latent.items()}, means, factors
 
     def model_twice(self, params: Params, fields: Mapping[str, Array | None], size: int) -> list[Sites]:
         """Two runs of the model at the same latents: the means of observed sites, and log p of the latents."""
         self._check_live(params)
         layout, index = self._layout(None, size), torch.arange(size, device=self.device)
         model = self._run(self._model, fields, SiteRecorder(layout, index, {}, {}, self._live, generate="draw"))
-        latent, runs = {n: s for n, s in model.items() if not s.observed}, []
+        runs = []
         for _ in range(2):
-            again = self._run(self._model, fields, SiteRecorder(layout, index, {}, latent, self._live, generate="mean"))
-            runs.append({n: s.value if s.observed else s.fn.log_prob(s.value) for n, s in again.items()})
+            again = SiteRecorder(layout, index, {}, model, self._live, generate="mean")
+            sites, told = self._run(self._model, fields, again).items(), again.told
+            runs.append({n: told.get(n, s.value) if s.observed else s.fn.log_prob(s.value) for n, s in sites})
         return runs
 
     def _find_out(self, data: Mapping[str, np.ndarray]) -> None:

@@ -35,12 +35,12 @@ class SiteRecorder(Messenger):
         layout: dimensions of the run.
         index: the indices that the data plate yields, for guide and model, if it subsamples.
         given: values [K, B, *inner, *event] of latent sites.
-        replay: values of latent sites, as drawn by the guide.
+        replay: values of latent sites, as drawn by the guide; of observed ones, what comes after them sees.
         params: parameter -> the tensor that training changes.
         first: whether this run finds the parameters, and puts them into `params`.
         gradients: the ones that will be taken: draws without a gradient are refused, or noted.
         mean: put each latent at its mean.
-        generate: "mean" puts each observed site at its mean, "draw" draws it.
+        generate: "mean" reports each observed site at its mean, in `told`; "draw" draws it.
         watch: is notified of each site, to find draws between the sites.
         axes: sites that are already enumerated, with their number of values; None to enumerate nothing.
     """
@@ -112,9 +112,11 @@ class SiteRecorder(Messenger):
         if msg["is_observed"]:
             if self.generate and not _is_bookkeeping(msg):
                 msg["is_observed"], msg["infer"]["_was_observed"] = False, True
-                msg["value"] = None
-                if self.generate == "mean":
-                    _set(msg, self._point(name, fn, False))
+                if self.generate == "mean":  # what comes after it sees its data, or its draw
+                    self._point(name, fn, False)
+                    _set(msg, self.replay[name].value if name in self.replay else msg["value"])
+                else:
+                    msg["value"] = None
         elif msg["done"] or msg["value"] is not None:
             return
         elif name in self.replay:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import array_api_compat.torch as xp
 import torch
@@ -157,6 +157,10 @@ class Layout:
     def value(self, site: Site, axes: int = 0) -> Array:
         """The site's value, [K, B, *axes, *inner, *event]."""
         return self.gather(site, site.value, len(site.fn.event_shape), axes)
+
+    def value_at(self, site: Site, told: Mapping[str, Array]) -> Array:
+        """The same, or what is `told` of the site, [K, B, *inner, *event]."""
+        return self.value(site if site.name not in told else replace(site, value=told[site.name]))
 
     def kl(self, q: Site, p: Site) -> Array | None:
         """Closed-form KL [K, B, D] of a latent that is only in the data plate."""

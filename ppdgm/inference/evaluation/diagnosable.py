@@ -50,7 +50,7 @@ class Diagnosable(ABC):
         """The program at data, checked and on the device; `Fit` implements it."""
 
     @abstractmethod
-    def _outward(self, data: Data) -> Outward:
+    def _outward(self, data: Data, evaluator: Evaluator) -> Outward:
         """A function that converts observed sites to the units of the data; `Fit` implements it."""
 
     def diagnose(
@@ -100,8 +100,10 @@ class Diagnosable(ABC):
             raise DataError(f"labels: got shape {named.shape}, expected ({evaluator.size},), one for each row.")
         units = self._units_of(data, statistics is not None)
         if statistics is not None:  # an error in a statistic is raised before the work begins
-            statistics = {n: self._of_units(f, data) for n, f in functions(statistics).items()}
-            first = np.asarray(next(iter(evaluator.feed.fields.values()))[:8])
+            fields = evaluator.feed.fields
+            name = next((n for n in sorted(evaluator.drawn_as, key=lambda n: n != "x")), next(iter(fields)))
+            statistics = {n: self._of_units(f, name, data, evaluator) for n, f in functions(statistics).items()}
+            first = np.asarray(fields[name][:8])
             predictive_check(first, [first], statistics)
         told = (lambda name: print(f"diagnosing: {name}", file=sys.stderr)) if progress else (lambda name: None)
         return Diagnosing(evaluator, how, named, statistics, told).run(
@@ -177,7 +179,7 @@ class Diagnosable(ABC):
                     f"coords['datum']: got {len(names)} labels, expected {evaluator.size}, one for each row."
                 )
         found = self._posterior(evaluator, draws, how, k, warmup, chains)
-        return export(evaluator, found, predictive, prior, coords, self.backend, self._outward(data))
+        return export(evaluator, found, predictive, prior, coords, self.backend, self._outward(data, evaluator))
 
     def log_evidence(self, data: Data, k: int = 1000, seed: int = 0) -> LogEvidence:
         """A lower bound on log p(X) of all rows together, for latents that all rows share: no row has its own bound.
@@ -216,10 +218,10 @@ class Diagnosable(ABC):
             return "in your own units"
         return f"of {words}" if words else ""
 
-    def _of_units(self, statistic: Statistic, data: Data) -> Statistic:
-        """A statistic that sees x in the units of the data."""
-        outward = self._outward(data)
-        return (lambda x: statistic(np.asarray(outward({"x": x})["x"]))) if callable(statistic) else statistic
+    def _of_units(self, statistic: Statistic, name: str, data: Data, evaluator: Evaluator) -> Statistic:
+        """A statistic that sees the field that is checked, x, in the units of the data."""
+        outward = self._outward(data, evaluator)
+        return (lambda x: statistic(np.asarray(outward({name: x})[name]))) if callable(statistic) else statistic
 
     def _recipe_text(self) -> str:
         """The recipe as TOML; "" if the run can't be written as text."""

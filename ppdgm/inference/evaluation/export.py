@@ -69,10 +69,10 @@ def export(
         # Evenly spaced, so that each of several chains, one after another, has its share.
         taken = np.linspace(0, (size := len(next(iter(posterior.latents.values())))) - 1, min(predictive, size))
         few = {n: v[np.rint(taken).astype(int)] for n, v in posterior.latents.items()}
-        add(("posterior_predictive",), lambda: {"posterior_predictive": shown(_predicted(evaluator, few))})
+        add(("posterior_predictive",), lambda: {"posterior_predictive": _of_each(_predicted(evaluator, few), shown)})
     if prior and not posterior.shared:  # a simulation has one draw of them for all its rows
         add(("prior", "prior_predictive"), lambda: _prior(evaluator, prior, shown))
-    drawn = set(evaluator.one.log_p) & set(observed)  # fields that nothing draws are given: a label, a mask
+    drawn = (set(evaluator.one.log_p) | set(evaluator.drawn_as)) & set(observed)  # others are given: a label, a mask
     groups["observed_data"] = {n: v for n, v in observed.items() if n in drawn} or observed
     if given := {n: v for n, v in observed.items() if n not in groups["observed_data"]}:
         groups["constant_data"] = given
@@ -116,6 +116,12 @@ def _predicted(evaluator: Evaluator, latents: Sites) -> Sites:
         return found
 
     return evaluator.over(each, rows)
+
+
+def _of_each(sites: Sites, shown: Callable[[Sites], Sites]) -> Sites:
+    """Sites [S, N, …] in the user's units, draw by draw: names of classes are for arrays [N]."""
+    draws = [shown({n: v[s] for n, v in sites.items()}) for s in range(len(next(iter(sites.values()))))]
+    return {n: np.stack([d[n] for d in draws]) for n in sites}
 
 
 def _prior(evaluator: Evaluator, draws: int, shown: Callable[[Sites], Sites]) -> dict[str, Sites]:

@@ -18,7 +18,6 @@ from ppdgm.data import (
     as_fields,
     check_units,
     enter,
-    leave,
     own_units,
     prepare_rows,
 )
@@ -39,6 +38,7 @@ from ppdgm.inference.evaluation.diagnosable import Diagnosable, Sites, single
 from ppdgm.inference.evaluation.estimates import Estimate, check_fields, dtype_of, leave_labels, parse_memory
 from ppdgm.inference.evaluation.evaluator import Evaluator, check_latents_drawn
 from ppdgm.inference.evaluation.means import means_of_rows
+from ppdgm.inference.evaluation.own_units import drawn_by, in_units, left_over
 from ppdgm.inference.evaluation.pair_draws import PairDraws
 from ppdgm.inference.evaluation.watched import watched
 from ppdgm.inference.inputs.feed import Feed
@@ -178,9 +178,10 @@ class Fit(Diagnosable):
     def reconstruct(self, data: Data) -> Sites:
         """Mean of the observed sites given the latents' means, [N, *event_shape], in the units of the data.
 
-        Latents as for `encode`.
+        Latents as for `encode`. If an observed site comes before another, the other's mean is the one given its data.
         """
-        return single(self._outward(data)(means_of_rows(self._evaluator(data))[1]))
+        evaluator = self._evaluator(data)
+        return single(self._outward(data, evaluator)(means_of_rows(evaluator)[1]))
 
     def prepare(self, data: Data, units: Literal["own", "prepared"] | None = None) -> Data:
         """Rows, prepared like this run's data: scaled, made 0 or 1 if those were, classes as whole numbers.
@@ -208,7 +209,8 @@ class Fit(Diagnosable):
         Args:
             n: the number of rows.
             seed: of the draws.
-            mean: return the likelihood's means for drawn latents, instead of draws from it.
+            mean: return the likelihood's means for drawn latents, instead of draws from it. If an observed site comes
+                before another, the other's mean is the one given a draw of it.
             given: fields that the model conditions on (labels, for example), or values of sites: n rows each, or one
                 number or name for all rows. The rest is drawn given them, exactly. For a plain pair: only fields that
                 its model reads.
@@ -237,7 +239,8 @@ class Fit(Diagnosable):
             if count != n:
                 raise DataError(f"given: got {count} rows of {name!r}, expected {n}, one for each row, or one number.")
         if isinstance(self.program, PlainPair):
-            return single(leave(self.codings, self._pair_draws(rows, mean).draw(n, seed), fields, units))
+            drawn = self._pair_draws(rows, mean).draw(n, seed)
+            return single(in_units(self.codings, drawn, fields, units, lambda: (left_over(fields, drawn, rows), rows)))
         blank = blanks(shapes_known(self.program, dict.fromkeys(fields) | self.info.get("shapes", {})))
         if not rows:
             check_quiet_model(self._runtime, self._native, blank, 2)
@@ -247,7 +250,8 @@ class Fit(Diagnosable):
                     f"The model of {type(self.program).__name__} has no observed site, so it draws no data. Give one "
                     "of its sites obs=…."
                 )
-            return single(leave(self.codings, {name: v[0] for name, v in observed.items()}, fields, units))
+            alone = lambda: (drawn_by(self._runtime, self._native, blank, {}), ())
+            return single(in_units(self.codings, {name: v[0] for name, v in observed.items()}, fields, units, alone))
         check_texts(rows, fields, self.codings)
         known = as_fields(enter(self.codings, rows), dtype_of(self.params))
         with suppress(KeyError):  # fields that are to be drawn
@@ -259,7 +263,9 @@ class Fit(Diagnosable):
             self._native, found.fields, found.sites, n, seed, mean, found.apart
         )
         check_possible(scores)
-        return single(leave(self.codings, {name: v[0] for name, v in observed.items()}, fields, units))
+        ends = {name: v[:, [0, -1]] for name, v in found.sites.items()}
+        beside = lambda: (drawn_by(self._runtime, self._native, few, ends), rows)
+        return single(in_units(self.codings, {name: v[0] for name, v in observed.items()}, fields, units, beside))
 
     def _pair_draws(self, rows: Mapping[str, np.ndarray], mean: bool) -> PairDraws:
         if "rows" not in self.info:
@@ -332,10 +338,10 @@ class Fit(Diagnosable):
             check_own_rows(self._runtime, self.params, feed, size, known)
         return Evaluator(self._runtime, self._native, feed, memory, seed)
 
-    def _outward(self, data: Data) -> Outward:
+    def _outward(self, data: Data, evaluator: Evaluator) -> Outward:
         """A function that converts observed sites to the units of the data."""
-        units, fields = own_units(self.codings, data), self.info.get("fields", ["x"])
-        return lambda sites: leave(self.codings, sites, fields, units)
+        units, roles = own_units(self.codings, data), lambda: (evaluator.drawn_as, evaluator.conditions)
+        return lambda sites: in_units(self.codings, sites, evaluator.fields, units, roles)
 
     def _told(self, evaluator: Evaluator, found: Estimate) -> Estimate:
         """The estimate, with a note on which x it is of; a warning says why it is −∞."""
