@@ -1,6 +1,8 @@
 """Enumerated sites in other readings, under the libraries' own enumeration, compiled, and where they are refused."""
 
+import jax
 import numpy as np
+import numpyro
 import pyro
 import pytest
 import torch
@@ -23,7 +25,7 @@ from readings import BACKENDS, get_runtime, run_trace, train
 from trainers import make_plan, make_trainer
 
 import ppdgm
-from ppdgm.errors import ProgramError
+from ppdgm.errors import ProgramError, UnsupportedByBackend
 from ppdgm.inference import SVI
 from ppdgm.inference.engines.optimisers import Optimiser
 from ppdgm.inference.evaluation.result import Fit
@@ -155,6 +157,33 @@ def test_pyros_own_enumeration_of_the_model_agrees():
     model, _ = program.bind("pyro", params)
     got = pyro_elbo(pyro.condition(model, {"z": torch.tensor(z)}), lambda **data: None, data)
     assert got == pytest.approx(sum(found.log_p.values()).sum(), rel=1e-5)
+
+
+def numpyro_elbo(model, guide, data):
+    elbo = numpyro.infer.TraceEnum_ELBO(max_plate_nesting=1)
+    return -elbo.loss(jax.random.key(0), {}, model, guide, **data)
+
+
+def test_numpyros_own_enumeration_of_the_guide_agrees():
+    program, params, data = make(Discrete, "float32")
+    expected = by_hand(Discrete, params, data, {})[0].sum()
+    assert numpyro_elbo(*program.bind("numpyro", params), data) == pytest.approx(expected, rel=1e-5)
+
+
+def test_numpyros_own_enumeration_of_the_model_agrees():
+    """log p(x, w, z) at one z, with y summed out."""
+    program, params, data = make(Summed, "float32")
+    z = np.random.default_rng(5).normal(size=(4, 2)).astype(np.float32)
+    found = run_trace(get_runtime("numpyro", program), params, data, 1, latents={"z": z[None]})
+    model, _ = program.bind("numpyro", params)
+    got = numpyro_elbo(numpyro.handlers.condition(model, {"z": z}), lambda **data: None, data)
+    assert got == pytest.approx(sum(found.log_p.values()).sum(), rel=1e-5)
+
+
+def test_numpyros_own_enumeration_knows_no_one_hots():
+    program, params, data = make(Hot, "float32")
+    with pytest.raises(UnsupportedByBackend, match="gives class numbers, but the values of this site are vectors"):
+        numpyro_elbo(*program.bind("numpyro", params), data)
 
 
 @pytest.mark.parametrize("posterior", [GumbelSoftmax(classes=3, enumerate=True), RelaxedBernoulli(enumerate=True)])

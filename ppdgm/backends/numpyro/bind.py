@@ -14,7 +14,7 @@ from numpyro.primitives import _PYRO_STACK
 
 from ppdgm.backends.numpyro.support import is_masked
 from ppdgm.backends.numpyro.vocabulary import JaxVocabulary
-from ppdgm.errors import ProgramError
+from ppdgm.errors import ProgramError, UnsupportedByBackend
 from ppdgm.language.handlers import StatementHandlers
 from ppdgm.language.masks import wide
 from ppdgm.language.vocabulary import Array, Dist, ProgramLike
@@ -36,6 +36,13 @@ class Handlers(StatementHandlers):
             yield
 
     def sample(self, name: str, dist: Dist, obs: Array | None, infer: Mapping[str, object] | None) -> Array:
+        enumerated = (infer or {}).get("enumerate") and any("funsor" in type(f).__module__ for f in _PYRO_STACK)
+        if enumerated and obs is None and dist.event_dim:
+            raise UnsupportedByBackend(
+                f"Site {name!r}: NumPyro's enumeration gives class numbers, but the values of this site are vectors (one-"
+                "hot). ppdgm sums over them itself, in fit and in elbo. For NumPyro's TraceEnum_ELBO, write a program "
+                "with P.dist.Categorical."
+            )
         obs = wide(obs, dist, jnp) if obs is not None and is_masked(dist) else obs
         return super().sample(name, dist, obs, infer)
 

@@ -127,7 +127,11 @@ class Trainer(GradientTrainer):
 
     def finite(self) -> bool:
         states = [s for s, by_name in zip(self.state, self.by_name, strict=True) if by_name]
-        return bool(self._finite((self.params, self.average, states)))
+        leaves = jax.tree.leaves((self.params, self.average, states))
+        floats = [a for a in leaves if jnp.issubdtype(a.dtype, jnp.floating)]
+        if self.runtime.device.platform == "cpu":  # where NumPy needs no compilation and no copy
+            return all(np.isfinite(np.asarray(a)).all() for a in floats)
+        return bool(self._finite(floats))
 
     def skip(self) -> None:
         """Nothing to do, because draws belong to the step."""
@@ -192,8 +196,8 @@ class Trainer(GradientTrainer):
     def _steps_singly(self, arrays: Row, data: Native) -> bool:
         """On a CPU, XLA runs convolutions inside a loop ten times slower than outside, except ours."""
         if self._singly is None:
-            row = jax.tree.map(lambda a: a[0], arrays)
-            read = lambda j: jax.make_jaxpr(lambda p: self._found(j, p, data, row)["objective"])(self.params).jaxpr
+            row = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), arrays)
+            read = lambda j: jax.make_jaxpr(lambda p, r: self._found(j, p, data, r)["objective"])(self.params, row).jaxpr
             on_cpu = self.runtime.device.platform == "cpu"
             self._singly = on_cpu and any(_convolves(read(j)) for j in range(len(self.phases)))
         return self._singly
@@ -278,9 +282,8 @@ def _like(leaf: Array, saved: Array) -> Array:
     return jax.random.wrap_key_data(saved) if _is_key(jnp.asarray(leaf)) else saved
 
 
-def _all_finite(tree: Tree) -> Array:
-    floats = [a for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.floating)]
-    return jnp.stack([jnp.isfinite(a).all() for a in floats]).all() if floats else jnp.array(True)
+def _all_finite(arrays: list[Array]) -> Array:
+    return jnp.stack([jnp.isfinite(a).all() for a in arrays]).all() if arrays else jnp.array(True)
 
 
 def _convolves(jaxpr: Jaxpr) -> bool:
