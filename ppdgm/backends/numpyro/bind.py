@@ -39,9 +39,9 @@ class Handlers(StatementHandlers):
         enumerated = (infer or {}).get("enumerate") and any("funsor" in type(f).__module__ for f in _PYRO_STACK)
         if enumerated and obs is None and dist.event_dim:
             raise UnsupportedByBackend(
-                f"Site {name!r}: NumPyro's enumeration gives class numbers, but the values of this site are vectors (one-"
-                "hot). ppdgm sums over them itself, in fit and in elbo. For NumPyro's TraceEnum_ELBO, write a program "
-                "with P.dist.Categorical."
+                f"Site {name!r}: NumPyro's enumeration gives class numbers, but the values of this site are vectors "
+                "(one-hot). ppdgm sums over them itself, in fit and in elbo. For NumPyro's TraceEnum_ELBO, write a "
+                "program with P.dist.Categorical."
             )
         obs = wide(obs, dist, jnp) if obs is not None and is_masked(dist) else obs
         return super().sample(name, dist, obs, infer)

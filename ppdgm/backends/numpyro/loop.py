@@ -197,9 +197,9 @@ class Trainer(GradientTrainer):
         """On a CPU, XLA runs convolutions inside a loop ten times slower than outside, except ours."""
         if self._singly is None:
             row = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), arrays)
-            read = lambda j: jax.make_jaxpr(lambda p, r: self._found(j, p, data, r)["objective"])(self.params, row).jaxpr
-            on_cpu = self.runtime.device.platform == "cpu"
-            self._singly = on_cpu and any(_convolves(read(j)) for j in range(len(self.phases)))
+            objective = lambda j: lambda params, row: self._found(j, params, data, row)["objective"]
+            read = (jax.make_jaxpr(objective(j))(self.params, row).jaxpr for j in range(len(self.phases)))
+            self._singly = self.runtime.device.platform == "cpu" and any(map(_convolves, read))
         return self._singly
 
     def _step_of(self, j: int, params: Params, data: Native, row: Row) -> JaxStep:
