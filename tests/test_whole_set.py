@@ -101,3 +101,50 @@ def test_the_bound_of_an_autoguide_does_not_depend_on_chunks(guide, backend, mon
     density = norm(loc[:, None], SCALE).logpdf(X).sum(1) + norm(0, 2).logpdf(loc) + np.log(2)
     right = logsumexp(density) + np.log(loc[1])
     assert at_once.value == pytest.approx(right, abs=max(0.02, 4 * at_once.monte_carlo_error))
+
+
+@pytest.mark.parametrize("backend", LIBRARIES)
+def test_leaving_one_out_weighs_the_draws_of_the_first_chunk(backend):
+    """An exact guide: m, then v = c + s u at a point that carries u. In a later chunk u is another one."""
+    lib, dist, xp = LIBRARIES[backend]
+    x, y = np.random.default_rng(1).normal([[0.3], [-1.0]], size=(2, 300)).astype("float32")
+    precision = 0.25 + 300 / SCALE**2  # of the posterior of m, and of v
+    means = [float(a.sum() / SCALE**2 / precision) for a in (x, y)]
+
+    def model(x, y):
+        m, v = (lib.sample(n, dist.Normal(xp.zeros(()), 2.0)) for n in "mv")
+        with lib.plate("data", len(x)):
+            lib.sample("x", dist.Normal(m, SCALE), obs=x)
+            lib.sample("y", dist.Normal(v, SCALE), obs=y)
+
+    def guide(x, y):
+        scale = lib.param("scale", xp.ones(()) * precision**-0.5)
+        lib.sample("m", dist.Normal(xp.zeros(()) + means[0], scale))
+        u = lib.sample("u", dist.Normal(xp.zeros(()), 1.0), infer={"is_auxiliary": True})
+        lib.sample("v", dist.Delta(means[1] + scale * u, log_density=-xp.log(scale)))
+
+    rows = {"x": x, "y": y}
+    fit = ppdgm.fit(getattr(Program, f"from_{backend}")(model, guide), rows, steps=1, learning_rate=0.0, progress=False)
+    found, right = fit.loo(rows, draws=500), 0.0
+    for a, mean in zip((x.astype(float), y.astype(float)), means, strict=True):
+        rest = precision - 1 / SCALE**2
+        right += norm((mean * precision - a / SCALE**2) / rest, (SCALE**2 + 1 / rest) ** 0.5).logpdf(a).sum()
+    assert found.elpd.value == pytest.approx(right, abs=4 * found.elpd.error)
+    assert found.elpd.error < 0.15 and not found.guide_k > 0.3  # constant weights have no tail
+
+
+@pytest.mark.parametrize("backend", LIBRARIES)
+def test_a_point_leaves_nothing_out(backend):
+    """All draws are one: log p(x_n | θ̂) of every row was reported, without an error."""
+    lib, dist, xp = LIBRARIES[backend]
+
+    def model(x):
+        m = lib.sample("m", dist.Normal(xp.zeros(()), 2.0))
+        with lib.plate("data", len(x)):
+            lib.sample("x", dist.Normal(m, SCALE), obs=x)
+
+    for guide in ("AutoDelta", "AutoLaplaceApproximation"):
+        auto = getattr(importlib.import_module(f"{backend}.infer.autoguide"), guide)(model)
+        fit = ppdgm.fit(getattr(Program, f"from_{backend}")(model, auto), X, steps=1, progress=False)
+        with pytest.raises(ProgramError, match="Site 'm': the guide is a point mass there"):
+            fit.loo(X)

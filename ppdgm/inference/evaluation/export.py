@@ -9,6 +9,7 @@ import numpy as np
 
 from ppdgm.diagnostics import Loo, loo, to_arviz
 from ppdgm.errors import PpdgmError, ProgramError
+from ppdgm.inference.evaluation.estimates import check_density
 from ppdgm.inference.evaluation.evaluator import Evaluator, Sites
 from ppdgm.inference.evaluation.posterior import PosteriorDraws
 from ppdgm.language.vocabulary import Array
@@ -153,8 +154,10 @@ def leave_one_out(evaluator: Evaluator, draws: int) -> Loo:
                     "draws can't show that. Use log_likelihood() of held-out data."
                 )
             )
-        given = {n: trace.values[n] for n in trace.shared if n in trace.values}
+        check_density(trace)
         seen.append(np.asarray(sum(trace.log_p.values()), np.float64)[:, :keep])
-        correction = np.asarray(sum(trace.shared.values()), np.float64)  # log p(θ) − log q(θ)
+        if not given:  # later the guide draws u of an autoguide's θ = f(u) again, which has no density at this θ
+            correction = np.asarray(sum(trace.shared.values()), np.float64)  # log p(θ) − log q(θ)
+            given = {n: trace.values[n] for n in trace.shared if n in trace.values}
     every = np.concatenate(seen, axis=1)
     return loo(every, correction + every.sum(1), np.zeros(draws))

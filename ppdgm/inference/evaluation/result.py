@@ -40,7 +40,7 @@ from ppdgm.inference.evaluation.evaluator import Evaluator, check_latents_drawn
 from ppdgm.inference.evaluation.means import means_of_rows
 from ppdgm.inference.evaluation.own_units import drawn_by, in_units, left_over
 from ppdgm.inference.evaluation.pair_draws import PairDraws
-from ppdgm.inference.evaluation.watched import watched
+from ppdgm.inference.evaluation.watched import check_of_each_row, watched
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.inputs.own_rows import check_own_rows, fingerprint
 from ppdgm.inference.inputs.stray_noise import check_quiet, check_quiet_model
@@ -153,7 +153,10 @@ class Fit(Diagnosable):
         if (found := self._criterion) is None:
             kind = "This fit has no engine" if self.engine is None else f"{type(self.engine).__name__} has no criterion"
             raise ProgramError(f"{kind}, so validation watches nothing. Use elbo(data).")
-        return watched(self._evaluator(data, seed, memory, model=found.of is None), found)
+        evaluator = self._evaluator(data, seed, memory, model=found.of is None)
+        if found.of is not None:
+            check_of_each_row(self._runtime, self._native, evaluator.feed, found)
+        return watched(evaluator, found)
 
     def log_weights(self, data: Data, k: int = 1, seed: int = 0, memory: int | str = "auto") -> np.ndarray:
         """log p(x, z_k) − log q(z_k|x), [K, N]. Arguments as for `elbo`."""

@@ -14,7 +14,7 @@ from ppdgm.language import mistakes, pair_mistakes
 from ppdgm.language.vocabulary import Array, Noise, Trace
 
 if TYPE_CHECKING:
-    from ppdgm.language.runtime import Native, Runtime
+    from ppdgm.language.runtime import Native, Question, Runtime
     from ppdgm.language.tracer import Params
 
 ROWS, PARTICLES = 3, 2  # the same as in the first reading, so that JAX compiles no operation twice
@@ -117,6 +117,23 @@ def mixing_function(runtime: Runtime, params: Params, feed: Feed, roles: Iterabl
     return None
 
 
+def mixes_rows(runtime: Runtime, params: Params, feed: Feed, question: Question, **how: object) -> bool:
+    """Whether the answer of a row, [B], changes when the other rows change.
+
+    Args:
+        runtime: of the program.
+        params: from `runtime.put`.
+        feed: of the data.
+        question: to the runtime, and `how`: see `Evaluator.each_row`.
+    """
+    look = _ChangedRows(runtime, params, feed)
+    own, other = (
+        float(runtime.ask(question, params, (0,), data, runtime.index(index), **how)[0])
+        for data, index in (look.at(look.rows), look.at(look.changed({}, (0, 0))[0]))
+    )
+    return np.isfinite(own) and np.isfinite(other) and abs(own - other) > ALIKE * max(abs(own), abs(other))
+
+
 def _returned(runtime: Runtime, params: Params, noise: Noise, data: Native, index: Array, role: str) -> Array:
     """What a function of the program returns, if it is a number of each row, [..., B]; else zeros."""
     size, xp = index.shape[0], runtime.xp
@@ -139,13 +156,16 @@ class _ChangedRows:
             self.others = np.roll(self.rows, 1)
 
     def read(self, rows: np.ndarray, given: Arrays) -> Trace:
-        """Terms of these rows, [K, B]. A pair that draws its own minibatch gets indices; others get only the rows."""
-        if self.runtime.tracer.subsamples:
-            data, index = self.feed.rows(rows)
-        else:  # as a separate data set: a pair may keep something for each place in it
-            data, index = self.runtime.put(take(self.feed.fields, rows)), np.arange(len(rows))
-        found: Trace = self.runtime.glance(self.params, data, index, PARTICLES, given)
+        """Terms of these rows, [K, B]."""
+        found: Trace = self.runtime.glance(self.params, *self.at(rows), PARTICLES, given)
         return found
+
+    def at(self, rows: np.ndarray) -> tuple[Native, np.ndarray]:
+        """Data and indices of these rows. A pair that draws its own minibatch gets indices; others only the rows."""
+        if self.runtime.tracer.subsamples:
+            return self.feed.rows(rows)
+        # As a separate data set: a pair may keep something for each place in it.
+        return self.runtime.put(take(self.feed.fields, rows)), np.arange(len(rows))
 
     def changed(self, given: Arrays, at: tuple[int, int], particles: bool = True) -> tuple[np.ndarray, Arrays]:
         """Other rows and other latents, everywhere except at one particle (or all of them) of one row."""

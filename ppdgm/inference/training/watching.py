@@ -8,7 +8,9 @@ from ppdgm.errors import ProgramError, TrainingError
 from ppdgm.inference.engines import bounds
 from ppdgm.inference.engines.criteria import Criterion, of_rows
 from ppdgm.inference.engines.engine import Engine
+from ppdgm.inference.evaluation.watched import check_of_each_row
 from ppdgm.inference.inputs.feed import Feed
+from ppdgm.inference.inputs.row_independence import stirred
 from ppdgm.language.runtime import Runtime
 from ppdgm.language.tracer import Params
 from ppdgm.language.vocabulary import Trace
@@ -71,6 +73,8 @@ def check_watchable(
     if criterion.of is not None:
         data, index = feed.rows(np.arange(rows) % feed.size)
         runtime.look(of_rows, params, data, runtime.index(index), criterion=criterion)
+        first = stirred(runtime.fetch(params), runtime.tracer.labels)
+        check_of_each_row(runtime, runtime.put(first), feed, criterion)
         return
     program = runtime.tracer.program
     if not has_model(program):
