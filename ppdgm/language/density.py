@@ -144,3 +144,29 @@ class KumaraswamyEnds:
         end, score = (value == 0) | (value == 1), super().log_prob  # type: ignore[misc]  # the library's
         at_end = xp.log(a) + xp.log(b) + power_of_zero(xp, xp.where(value == 0, a, b) - 1.0)
         return xp.where(end, at_end, score(xp.where(end, 0.5, value)))
+
+
+class OrderedLogits:
+    """The library's ordered classes, also far from the cut points: it takes logarithms of differences of sigmoids.
+
+    In float32, these lose all digits if η is 16 or more from a cut point: Pyro then has −15.9, NumPyro −∞.
+    """
+
+    xp: ClassVar[Namespace]
+    predictor: Array
+    cutpoints: Array
+
+    @property
+    def logits(self) -> Array:
+        """log [σ(b) − σ(a)] = log σ(b) + log σ(−a) + log(1 − exp(a − b)) of neighbours a < b in c − η, [*batch, K]."""
+        xp = self.xp
+        at = self.cutpoints - self.predictor[..., None]
+        zero = xp.zeros_like(at)
+        below, above = -xp.logaddexp(zero, -at), -xp.logaddexp(zero, at)  # log σ and log (1 − σ)
+        gaps = xp.log(-xp.expm1(at[..., :-1] - at[..., 1:]))
+        inner = below[..., 1:] + above[..., :-1] + gaps
+        return xp.concat((below[..., :1], inner, above[..., -1:]), axis=-1)
+
+    @logits.setter
+    def logits(self, value: Array) -> None:
+        """Nothing: torch's Categorical would copy its own."""

@@ -170,17 +170,38 @@ class CategoricalLogits(_Classes, native.CategoricalLogits):
     mends = native.CategoricalLogits
 
 
-class OrderedLogistic(_Classes, native.OrderedLogistic):
-    """NumPyro's, also for floating data."""
+class OrderedLogistic(_Classes, density.OrderedLogits, native.OrderedLogistic):
+    """NumPyro's, also for floating data, and far from the cut points."""
 
+    xp: ClassVar[Namespace] = jnp
     mends = native.OrderedLogistic
+
+
+class TwoSidedTruncatedDistribution(native.TwoSidedTruncatedDistribution):
+    """NumPyro's, also above the mean: there it takes the difference of two probabilities close to 1, which is 0."""
+
+    mends = native.TwoSidedTruncatedDistribution
+
+    @property
+    def _log_diff_tail_probs(self) -> Array:
+        """log [F(high) − F(low)], from the side on which F is small; the base is symmetric."""
+        base, log_cdf = self.base_dist, getattr(self.base_dist, "log_cdf", None)
+        if log_cdf is None:
+            return super()._log_diff_tail_probs
+        up = self.low > base.loc
+        outer, inner = (
+            jnp.where(up, 2 * base.loc - self.high, self.low),
+            jnp.where(up, 2 * base.loc - self.low, self.high),
+        )
+        top = log_cdf(inner)
+        return top + jnp.log(-jnp.expm1(log_cdf(outer) - top))
 
 
 _MENDED: dict[type, type] = {
     getattr(native, mended.__name__): mended
     for mended in (
         Exponential, HalfNormal, HalfCauchy, Gamma, Chi2, Weibull, Dirichlet, Kumaraswamy, Pareto, GeometricProbs,
-        CategoricalProbs, CategoricalLogits, OrderedLogistic,
+        CategoricalProbs, CategoricalLogits, OrderedLogistic, TwoSidedTruncatedDistribution,
     )
 }  # fmt: skip
 
@@ -207,6 +228,16 @@ class Distributions:
     def Geometric(probs: Array | None = None, logits: Array | None = None, **options: Any) -> Dist:
         """Geometric by probabilities or by logits."""
         return GeometricProbs(probs, **options) if logits is None else native.GeometricLogits(logits, **options)
+
+    @staticmethod
+    def TruncatedNormal(*args: Array, **options: Any) -> Dist:
+        """A normal between two bounds, or above or below one."""
+        return mended(native.TruncatedNormal(*args, **options))
+
+    @staticmethod
+    def TruncatedDistribution(*args: Any, **options: Any) -> Dist:
+        """A symmetric distribution between two bounds, or above or below one."""
+        return mended(native.TruncatedDistribution(*args, **options))
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(native, name)

@@ -44,6 +44,13 @@ class Kumaraswamy(density.KumaraswamyEnds, native.Kumaraswamy):
     mends = native.Kumaraswamy
 
 
+class OrderedLogistic(density.OrderedLogits, native.OrderedLogistic):
+    """Pyro's, also far from the cut points."""
+
+    xp: ClassVar[Namespace] = xp
+    mends = native.OrderedLogistic
+
+
 class RowMultinomial(native.TorchDistribution):
     """Counts with a total for each row, which Pyro's Multinomial does not accept.
 
@@ -114,7 +121,7 @@ def multinomial(
     return kind(total_count, probs, logits, validate_args)
 
 
-_MENDED: dict[type, type] = {m.mends: m for m in (Uniform, Weibull, Kumaraswamy)}
+_MENDED: dict[type, type] = {m.mends: m for m in (Uniform, Weibull, Kumaraswamy, OrderedLogistic)}
 
 
 def mended(d: Dist) -> Dist:
