@@ -115,6 +115,73 @@ def test_statistics_see_the_field_that_is_checked(backend):
     assert (np.array(seen) > 500).all()
 
 
+def pair(backend):
+    """The same as a plain pair, without t and the classes."""
+    if backend == "numpyro":
+        import jax.numpy as np_
+        import numpyro as library
+        from numpyro import distributions as dist
+    else:
+        import pyro as library
+        import torch as np_
+        from pyro import distributions as dist
+
+    def model(x, bit):
+        one = library.param("one", np_.ones(()))
+        with library.plate("data", x.shape[0]):
+            z = library.sample("z", dist.Normal(np_.zeros(()), one))
+            b = library.sample("bit", dist.Bernoulli(0.9 * np_.ones(())), obs=bit)
+            library.sample("seen", dist.Normal(z + 10 * (b == 1), 0.4), obs=x)
+
+    def guide(x, bit):
+        with library.plate("data", x.shape[0]):
+            library.sample("z", dist.Normal(2 * x, 1.0))
+
+    return (Program.from_numpyro if backend == "numpyro" else Program.from_pyro)(model, guide)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_pairs_see_data_and_draws_too(backend):
+    """As in the first two tests; the site of x has another name, and x is standardised."""
+    data, T = rows(), Transform("standardise", mean=np.array(1000.0), scale=np.array(50.0))
+    x, bit = data["x"][:, 0], data["bit"]
+    fit = ppdgm.fit(pair(backend), {"x": x, "bit": bit}, epochs=1, learning_rate=1e-9, progress=False, compile=False)
+    made = fit.reconstruct({"x": x, "bit": bit})
+    np.testing.assert_allclose(made["seen"], 2 * x + 10 * bit, atol=1e-5)
+    np.testing.assert_allclose(made["bit"], 0.9, rtol=1e-6)
+    drawn = fit.sample(500, seed=1, mean=True)["seen"]
+    assert abs(drawn.mean() - 9.0) < 5 * np.sqrt(10 / 500)
+    fit.codings["x"] = T
+    np.testing.assert_allclose(fit.sample(500, seed=1, mean=True)["seen"], 50 * drawn + 1000, rtol=1e-5)
+    np.testing.assert_allclose(fit.reconstruct({"x": T.invert(x), "bit": bit})["seen"], 50 * made["seen"] + 1000, 1e-4)
+    assert fit.elbo({"x": T.invert(x), "bit": bit}).of == "standardised x"
+
+
+class Regression(Program):
+    """y | x, z: nothing draws x."""
+
+    def build(self, c):
+        c.param("one", (), lambda rng, shape, data: np.ones(shape))
+
+    def model(self, P, x, y):
+        with P.plate("data", x):
+            z = P.sample("z", P.dist.Normal(P.full((), 0.0), P.param("one")))
+            P.sample("y", P.dist.Normal(x[..., 0] + z, 1.0), obs=y)
+
+    def guide(self, P, x, y):
+        with P.plate("data", x):
+            P.sample("z", P.dist.Normal(0.5 * (y - x[..., 0]), 1.0))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_density_of_other_fields_is_not_one_of_standardised_x(backend):
+    codings = {"x": CODINGS["x"]}
+    fit = ppdgm.Fit(Regression(), {"one": np.float32(1)}, backend, info={"fields": ["x", "y"]}, codings=codings)
+    data = {"x": CODINGS["x"].invert(rows()["x"]), "y": rows()["t"]}
+    assert fit.elbo(data).of == "" and " nats (N = 40" in str(fit.log_likelihood(data, k=10))
+    assert fit.diagnose(data, parts="predictive", replicated=2).units == ""
+
+
 def test_a_class_without_a_name_is_refused():
     with pytest.raises(DataError, match="got class 2, but the data have only the 2 classes no, yes"):
         CODINGS["bit"].decode(np.array([0, 2]))

@@ -98,7 +98,7 @@ class Diagnosable(ABC):
         named = None if labels is None else as_array("labels", labels)
         if named is not None and named.shape != (evaluator.size,):
             raise DataError(f"labels: got shape {named.shape}, expected ({evaluator.size},), one for each row.")
-        units = self._units_of(data, statistics is not None)
+        units = self._units_of(data, evaluator, statistics is not None)
         if statistics is not None:  # an error in a statistic is raised before the work begins
             fields = evaluator.feed.fields
             name = next((n for n in sorted(evaluator.drawn_as, key=lambda n: n != "x")), next(iter(fields)))
@@ -210,10 +210,12 @@ class Diagnosable(ABC):
             require(name, value, int, 1, "a whole number, at least 1")
         return draw_posterior(evaluator, draws, how, k, warmup, chains)
 
-    def _units_of(self, data: Data, own_statistics: bool) -> str:
+    def _units_of(self, data: Data, evaluator: Evaluator, own_statistics: bool) -> str:
         """Units of predictive checks: the data's units if statistics are the user's own, else the program's."""
         transform = self.codings.get("x")
         words = transform.in_words() if isinstance(transform, Transform) else ""
+        if words and not evaluator.may_draw("x"):
+            return ""
         if words and own_statistics and own_units(self.codings, data) == "own":
             return "in your own units"
         return f"of {words}" if words else ""

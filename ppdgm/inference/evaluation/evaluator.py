@@ -277,9 +277,13 @@ class Evaluator:
                 sites[name] = name if name in own else own[0]
         return sites, tuple(needed), tuple(n for n in every if n not in latents and n not in sites.values())
 
-    def _named(self) -> dict[str, str]:
+    @property
+    def _observed(self) -> list[str]:
         trace = self.one
-        sites = [n for n in (*trace.log_p, *trace.shared) if n not in trace.log_q and n not in trace.values]
+        return [n for n in (*trace.log_p, *trace.shared) if n not in trace.log_q and n not in trace.values]
+
+    def _named(self) -> dict[str, str]:
+        sites = self._observed
         found = {n: n for n in self.fields if n in sites}
         others, left = [n for n in self.fields if n not in found], [n for n in sites if n not in found]
         return found if len(others) != 1 or len(left) != 1 else {**found, others[0]: left[0]}
@@ -300,6 +304,14 @@ class Evaluator:
     def conditions(self) -> tuple[str, ...]:
         """The fields that the model needs to draw the others."""
         return self._roles[1]
+
+    def may_draw(self, name: str) -> bool:
+        """Whether the model draws a field, as far as is known; of a plain pair's site with another name it is not."""
+        if self.fields == (name,) or name in self.drawn_as:
+            return True
+        if isinstance(self.program, PlainPair):
+            return bool(set(self._observed) - set(self.drawn_as.values()))
+        return name not in self.conditions
 
     @cached_property
     def masked(self) -> tuple[str, ...]:

@@ -352,6 +352,8 @@ class Fit(Diagnosable):
         if not self.transform:
             return found
         words, at = self.transform.in_words(), found.of.removeprefix("x")
+        if words and not evaluator.may_draw("x"):
+            return found  # x only conditions what is drawn
         return replace(found, of=(words or "x") + at if at else words)
 
 
