@@ -14,6 +14,7 @@ from enumerated_pairs import ALL, KINDS, TABLES, After, Before, Chain, GuidedWor
 from numpyro import handlers
 from pyro.infer import TraceEnum_ELBO, config_enumerate
 from pyro.infer.autoguide import AutoDelta
+from scipy.stats import norm
 
 import ppdgm
 from ppdgm import Program
@@ -194,6 +195,32 @@ def test_labels_that_are_partly_known(backend):
     joint = np.stack([[Mixture.log_joint(NUMBERS, row, y) for y in range(3)] for row in DATA])
     expected = np.where(known, joint[np.arange(5), labels], np.logaddexp.reduce(joint, 1))
     np.testing.assert_allclose(found, expected, rtol=0, atol=3e-6)
+
+
+@both
+def test_a_masked_site_with_a_factor_in_place_of_its_prior(backend):
+    """NumPyro's tutorial on imputation: a factor holds the known values, and all values of the others count."""
+    lib, dist, new = LIBRARIES[backend]
+    xp = jnp if backend == "numpyro" else torch
+    seen = np.array([0.0, 1.0, -1.0, 0.0, -1.0])
+
+    def model(x):
+        with lib.plate("data", x.shape[0]):
+            at, y = x[:, 0], x[:, 1]
+            flat = dist.Bernoulli(new(0.5)).mask(False)
+            a = lib.sample("a", flat, infer=ALL)
+            log_p = dist.Bernoulli(logits=at).log_prob(a + 0.0 * at)
+            lib.factor("known", xp.where((y >= 0) & (a != y), new(-np.inf), log_p))
+            lib.sample("x", dist.Normal(lib.param("slope", new(1.5)) * a, 0.8), obs=at)
+
+    data = np.stack([DATA[:, 0], seen], 1).astype("float32")
+    found = trace(opened(backend, model, lambda x: None, data))
+    log_q = np.stack([-np.logaddexp(0, data[:, 0]), -np.logaddexp(0, -data[:, 0])], 1)
+    joint = log_q + norm.logpdf(data[:, :1], 1.5 * np.arange(2), 0.8)
+    joint[(seen[:, None] >= 0) & (seen[:, None] != np.arange(2))] = -np.inf
+    np.testing.assert_allclose(bounds.elbo(found, np)[0], np.logaddexp.reduce(joint, 1), rtol=0, atol=3e-6)
+    fit = ppdgm.fit(of(backend, model, lambda x: None), data, steps=5, batch_size=5, progress=False)
+    assert np.isfinite(fit.history["elbo"]).all() and fit.params["slope"] != 1.5
 
 
 def test_an_autoguide_over_what_all_data_share():

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ppdgm.errors import ProgramError
-from ppdgm.language.enumeration import LogSumExp, clamped
+from ppdgm.language.enumeration import LogSumExp, clamped, log_sum
 from ppdgm.language.vocabulary import Array, Namespace
 
 
@@ -91,8 +91,7 @@ class Sums:
 
         The terms that depend on c become one: of the observed site among them, or of the last latent. Others become 0.
         """
-        own = {n: self._clamped(log_p[n], axis) for n, axis in self.own.items()}
-        return self._eliminate({**log_p, **own}, self.own, observed)
+        return self._eliminate(log_p, self.own, observed)
 
     def expect(self, name: str, term: Term, further: int = 0) -> Term:
         """A term's expectation under the guide's sites; `further` dimensions follow those of the plates."""
@@ -153,7 +152,7 @@ class Sums:
             total = own.log_prob
             for n in inside:
                 total = total + self._within(n, terms[n], name, own.plates, left)
-            total = self.logsumexp(total, axis)
+            total = log_sum(total, own.log_prob, axis, self.xp, self.logsumexp)
             total = self.xp.expand_dims(total, axis=total.ndim + 1 + axis)
             home = next((n for n in inside if n in observed), inside[-1])
             for n in inside:

@@ -7,12 +7,13 @@ sites that only the model has are summed out of the joint density.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from math import prod
+from math import log, prod
 
 from ppdgm.errors import ProgramError
 from ppdgm.language.vocabulary import Array, Dist, Namespace
 
 LIMIT = 10_000  #: joint values of all enumerated sites
+ROUNDING = 1e-5  #: relative to 1 + |term|
 
 Terms = dict[str, Array]
 LogSumExp = Callable[[Array, int], Array]
@@ -87,6 +88,25 @@ def clamped(log_prob: Array, axis: int, xp: Namespace) -> Array:
     return xp.concat([first, xp.where(masked, -float("inf"), others)], axis=axis)
 
 
+def log_sum(total: Array, own: Array, axis: int, xp: Namespace, logsumexp: LogSumExp) -> Array:
+    """log Σ over the values of a site that only the model has; masked rows are as if all values had weight 1.
+
+    A masked row to which the value makes no difference, such as one with a known label, gains nothing, not log S.
+
+    Args:
+        total: the site's log-probabilities and all that depends on it, [..., S, ..., K, B].
+        own: the site's log-probabilities.
+        axis: of its values.
+        xp, logsumexp: the array operations.
+    """
+    found = logsumexp(total, axis)
+    if own.ndim < -axis or own.shape[axis] == 1:
+        return found
+    most, least = xp.max(total, axis=axis), xp.min(total, axis=axis)
+    without_effect = xp.all(own == 0.0, axis=axis) & (most - least <= ROUNDING * (1 + xp.abs(most)))
+    return xp.where(without_effect, found - log(own.shape[axis]), found)
+
+
 def sum_out(
     log_p: Mapping[str, Array],
     observed: Iterable[str],
@@ -110,8 +130,8 @@ def sum_out(
     for i, name in reversed(list(enumerate(names))):
         axis = -(3 + first + i)
         inside = [n for n, t in terms.items() if t.ndim >= -axis and n != name]
-        own = clamped(terms.pop(name), axis, xp)
-        total = logsumexp(sum((terms[n] for n in inside), start=own), axis)
+        own = terms.pop(name)
+        total = log_sum(sum((terms[n] for n in inside), start=own), own, axis, xp, logsumexp)
         if not inside:
             continue  # nothing depends on it: its probabilities sum to 1
         home = next((n for n in inside if n in set(observed)), inside[-1])

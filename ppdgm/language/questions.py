@@ -82,8 +82,7 @@ def _summed(ask: Ask, k: int, given: Mapping[str, Array], drawn: bool) -> Sites:
     """
     run, reader, shape = ask.run("model", k, given), ask.reader, (k, ask.size)
     P, sizes = run.P, [*run.axes.values()]
-    own = {n: enumeration.clamped(run.log_prob[n], -(3 + i), P.xp) for i, n in enumerate(run.axes)}
-    total = sum(v for n, v in {**run.log_prob, **own}.items() if n not in run.shared)
+    total = sum(v for n, v in run.log_prob.items() if n not in run.shared)
     if drawn:
         flat = P.xp.permute_dims(reader.reshape(total, (-1, *shape)), (1, 2, 0))
         joint, _ = reader.draw(P.dist.Categorical(logits=flat), shape)
