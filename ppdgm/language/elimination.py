@@ -91,7 +91,7 @@ class Sums:
 
         The terms that depend on c become one: of the observed site among them, or of the last latent. Others become 0.
         """
-        return self._eliminate(log_p, self.own, observed)
+        return self._eliminate({**log_p}, self.own, observed)
 
     def expect(self, name: str, term: Term, further: int = 0) -> Term:
         """A term's expectation under the guide's sites; `further` dimensions follow those of the plates."""
