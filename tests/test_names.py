@@ -13,7 +13,6 @@ ROOT = Path(ppdgm.__file__).parent
 TWINS = {
     "Runtime": "each backend's, and the base class of both",
     "Trainer": "each backend's, and the base class of both",
-    "terms": "each backend's for a plain pair, and that of the direct interpreter",
     "module_params": "each backend's, beside its own kind of module",
     "Exponential": "a distribution with the name of NumPyro's, which it replaces, and a schedule",
     "trace": "the question, and the function of ppdgm that asks it for all rows",

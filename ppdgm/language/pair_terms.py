@@ -2,130 +2,142 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Container, Mapping
+from typing import TypeVar
 
+from ppdgm.language import mistakes
 from ppdgm.language.elimination import Sums, Term
+from ppdgm.language.pair_sites import Layout, Site
+from ppdgm.language.pair_sums import Sites, Sizes, sums_of
 from ppdgm.language.points import point_masses
-from ppdgm.language.vocabulary import Array, Dist, Namespace, Trace
+from ppdgm.language.terms import closed_forms
+from ppdgm.language.vocabulary import Array, Trace
+
+Read = TypeVar("Read")  # an array, or a `Term`
 
 
-class SiteLike(Protocol):
-    """A backend's site."""
-
-    @property
-    def fn(self) -> Dist: ...
-    @property
-    def observed(self) -> bool: ...
-
-
-Site = TypeVar("Site", bound=SiteLike)
-
-
-@dataclass(frozen=True)
-class SiteReads(Generic[Site]):
-    """How a backend reads one site of a plain pair.
-
-    Attributes:
-        local: whether a site is inside the data plate.
-        of_model, of_guide: a site's term in a run of the model, and of the guide.
-        value: a site's value.
-    """
-
-    local: Callable[[Site], bool]
-    of_model: Callable[[Site], Array]
-    of_guide: Callable[[Site], Array]
-    value: Callable[[Site], Array]
-
-
-def pair_trace(
-    guide: Mapping[str, Site],
-    model: Mapping[str, Site],
-    latent: Container[str],
-    values: Iterable[str],
-    reads: SiteReads[Site],
-    forms: Mapping[str, Array],
-    judged: bool,
-    xp: Namespace,
+def terms_of_pair(
+    guide: Sites,
+    model: Sites,
+    layout: Layout,
+    sizes: tuple[Sizes, Sizes] = ({}, {}),
+    kl: bool = False,
+    judged: bool = False,
 ) -> Trace:
-    """The terms of a run of the guide, and of a run of the model at the guide's values.
+    """The per-row terms of a run of the guide, and of a run of the model at the guide's values.
+
+    Enumerated sites are summed out of the model, or averaged with the guide's probabilities.
 
     Args:
         guide, model: the runs' sites.
-        latent: sites of the model that the guide draws.
-        values: sites of the guide whose values are wanted.
-        reads: reads a site.
-        forms: closed-form KLs.
-        judged: whether points of the guide are looked for.
-        xp: array-API namespace.
+        layout: of the runs.
+        sizes: sites that the guide enumerates, with their number of values, in order; and those of both functions,
+            the guide's first.
+        kl: whether to add closed-form KLs.
+        judged: whether the log p of a latent is −∞ outside its support, and points of the guide are looked for.
+
+    Returns:
+        With the values of all latents of the guide, [K, B, *axes of its enumerated sites, *inner, *event].
+
+    Raises:
+        ProgramError: the two do not draw the same latent sites, or a site's dimensions do not fit its plates.
     """
-    log_p, log_q, p, q = _sorted(guide, model, latent, reads)
-    log_p |= {n: xp.zeros_like(term) for n, term in log_q.items() if n not in log_p}
+    if sizes[1]:
+        return _summed(guide, model, layout, sizes, kl, judged)
+    latent, drawn = latents_of(guide, model)
+
+    def term(site: Site, judged: bool = False) -> Array:
+        found = layout.term(site, judged)
+        return found if layout.local(site) else found[:, 0]
+
+    forms = closed_forms(drawn, model, latent, layout.kl) if kl else {}
+    log_p, log_q, p, q = _sorted(guide, model, latent, layout, lambda s: term(s, judged), term)
+    log_p |= {n: layout.xp.zeros_like(t) for n, t in log_q.items() if n not in log_p}
     shared = {n: p.get(n, 0.0) - q.get(n, 0.0) for n in {**p, **q}}
     points = _points(guide, model, {**log_q, **shared}) if judged else None
-    return Trace({n: reads.value(guide[n]) for n in values}, log_p, log_q, dict(forms), shared, points=points)
+    return Trace(_values(guide, layout, 0), log_p, log_q, forms, shared, points=points)
 
 
-def summed_trace(
-    guide: Mapping[str, Site],
-    model: Mapping[str, Site],
-    latent: Container[str],
-    values: Iterable[str],
-    reads: SiteReads[Site],
-    forms: Callable[[Sums], Mapping[str, Array]],
-    judged: bool,
-    sums: Sums,
-    per_datum: Callable[[Term], Array],
-    outside: Callable[[Term], Array],
-) -> Trace:
-    """The same, with enumerated sites summed out of the model, or averaged with the guide's probabilities.
-
-    Args:
-        guide, model, latent, values, judged: the same as for `pair_trace`.
-        reads: the same, with terms as `Term`s.
-        forms: closed-form KLs, averaged.
-        sums: over the enumerated sites.
-        per_datum: a term without the dimensions of enumerated sites.
-        outside: the same for a term outside the data plate.
-    """
-    log_p, log_q, p, q = _sorted(guide, model, latent, reads)
+def _summed(guide: Sites, model: Sites, layout: Layout, sizes: tuple[Sizes, Sizes], kl: bool, judged: bool) -> Trace:
+    sums = sums_of(layout, *sizes)
+    latent, drawn = latents_of(guide, model, sums.own)
+    of_model, of_guide = lambda s: layout.in_run(s, sizes[1], judged), lambda s: layout.in_run(s, sizes[0])
+    log_p, log_q, p, q = _sorted(guide, model, latent, layout, of_model, of_guide)
     shared = dict(p)
     for n, term in q.items():
         shared[n] = Term((p[n].log_prob if n in p else 0.0) - term.log_prob, term.plates)
     sums.check_shared(shared)
     sums, log_p, log_q, marginal = sums.terms(log_p, log_q, [n for n, s in model.items() if s.observed])
-    inside, around = {n: per_datum(t) for n, t in log_q.items()}, {n: outside(t) for n, t in shared.items()}
+    inside = {n: layout.per_datum(t) for n, t in log_q.items()}
+    outside = {n: layout.per_datum(t)[:, 0] for n, t in shared.items()}
     return Trace(
-        values={n: reads.value(guide[n]) for n in values},
-        log_p={n: per_datum(t) for n, t in log_p.items()},
+        values=_values(guide, layout, len(sizes[0])),
+        log_p={n: layout.per_datum(t) for n, t in log_p.items()},
         log_q=inside,
-        kl=dict(forms(sums)),
-        shared=around,
-        marginal=None if marginal is None else sum(per_datum(t) for t in marginal),
-        points=_points(guide, model, {**inside, **around}) if judged else None,
+        kl=_averaged_forms(drawn, model, latent, layout, sums) if kl else {},
+        shared=outside,
+        marginal=None if marginal is None else sum(layout.per_datum(t) for t in marginal),
+        points=_points(guide, model, {**inside, **outside}) if judged else None,
     )
 
 
+def latents_of(guide: Sites, model: Sites, summed: Container[str] = ()) -> tuple[list[str], dict[str, Site]]:
+    """The latent sites of the model that are not summed out of it; and the sites of the guide that draw them.
+
+    Raises:
+        ProgramError: the two do not draw the same sites.
+    """
+    latent = [n for n, s in model.items() if not s.observed and n not in summed]
+    drawn = {n: s for n, s in guide.items() if n in latent or not s.auxiliary}
+    check_unobserved(guide)
+    mistakes.check_sites(list(drawn), latent)
+    return latent, drawn
+
+
+def check_unobserved(guide: Sites) -> None:
+    """Refuse a guide that observes something; factors are allowed."""
+    mistakes.check_unobserved(n for n, s in guide.items() if s.observed and type(s.fn).__name__ != "Unit")
+
+
+def _values(guide: Sites, layout: Layout, axes: int) -> dict[str, Array]:
+    return {n: layout.value(s, axes) for n, s in guide.items() if not s.observed}
+
+
+def _averaged_forms(drawn: Sites, model: Sites, latent: list[str], layout: Layout, sums: Sums) -> dict[str, Array]:
+    """Closed-form KLs, averaged over the guide's enumerated sites; none if p depends on a site that is summed out."""
+
+    def form(q: Site, p: Site) -> Array | None:
+        found = layout.form(q, p)
+        if found is None or sums.depends_on_own(found, 1):
+            return None
+        found = sums.expect(q.name, Term(found, q.plates), 1).log_prob
+        return layout.gather(q, found.reshape(found.shape[-1 - layout.width :]), 1)
+
+    return closed_forms(drawn, model, latent, form, sums.guide)
+
+
 def _sorted(
-    guide: Mapping[str, Site], model: Mapping[str, Site], latent: Container[str], reads: SiteReads[Site]
-) -> tuple[dict[str, Array], ...]:
+    guide: Sites,
+    model: Sites,
+    latent: Container[str],
+    layout: Layout,
+    of_model: Callable[[Site], Read],
+    of_guide: Callable[[Site], Read],
+) -> tuple[dict[str, Read], ...]:
     """log p and log q of sites inside the data plate, and then of those outside.
 
     Whatever the guide scores besides the model's latents (auxiliary draws, factors) is part of log q: its own site with
     log p = 0.
     """
-    log_p, log_q, outside_p, outside_q = dict[str, Array](), dict[str, Array](), dict[str, Array](), dict[str, Array]()
+    log_p, log_q, outside_p, outside_q = dict[str, Read](), dict[str, Read](), dict[str, Read](), dict[str, Read]()
     for n, s in model.items():
-        (log_p if reads.local(s) else outside_p)[n] = reads.of_model(s)
+        (log_p if layout.local(s) else outside_p)[n] = of_model(s)
     for n, s in guide.items():
         own = n if n in latent or n not in model else f"{n} (guide)"
-        (log_q if reads.local(s) else outside_q)[own] = reads.of_guide(s)
+        (log_q if layout.local(s) else outside_q)[own] = of_guide(s)
     return log_p, log_q, outside_p, outside_q
 
 
-def _points(
-    guide: Mapping[str, Site], model: Mapping[str, Site], found: Mapping[str, Array]
-) -> dict[str, Array] | None:
+def _points(guide: Sites, model: Sites, found: Mapping[str, Array]) -> dict[str, Array] | None:
     masses = point_masses(*({n: s.fn for n, s in sites.items()} for sites in (guide, model)))
     return {n: found[n] for n in masses} or None

@@ -16,25 +16,29 @@ from numpyro import handlers
 from numpyro.distributions import Unit, biject_to, constraints
 from numpyro.infer.autoguide import AutoContinuous, AutoGuide
 
-from ppdgm.backends.numpyro.enumerated import at_chosen, check_terms, posteriors
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.noise import REMEDY, depends, in_inference, moved_by_key, without_dropout
 from ppdgm.backends.numpyro.probe import Leaves, Probe, first_site_values, has_rows, leaves_of, scales_of, shapes_of
 from ppdgm.backends.numpyro.rows import Places, Values, over_particles, reorder, unsort
-from ppdgm.backends.numpyro.sites import Axes, Message, PairRun, Site, Supply, no_plate, place, read, without_plate
-from ppdgm.backends.numpyro.terms import (
-    arguments,
-    check_field_names,
-    check_pair,
-    check_pathwise,
-    check_place,
-    points_of,
-    terms,
+from ppdgm.backends.numpyro.sites import (
+    Axes,
+    JaxLayout,
+    Message,
+    PairRun,
+    Supply,
+    no_plate,
+    place,
+    read,
+    without_plate,
 )
+from ppdgm.backends.numpyro.terms import arguments, check_field_names, check_pathwise, check_place, points_of
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend, explain, nearest
 from ppdgm.language import mistakes, pair_mistakes
 from ppdgm.language.elimination import to_left
 from ppdgm.language.native import Tree
+from ppdgm.language.pair_sites import Site
+from ppdgm.language.pair_sums import at_chosen, check_terms, posteriors
+from ppdgm.language.pair_terms import check_unobserved, latents_of, terms_of_pair
 from ppdgm.language.questions import Sites
 from ppdgm.language.reader import Gradients
 from ppdgm.language.supports import Seen
@@ -147,9 +151,12 @@ class PairTracer(Tracer):
         batch = {n: jnp.asarray(a if self.subsamples else a[rows]) for n, a in data.items()}
         key, at, values = jax.random.key(0), self._at(jnp.asarray(rows)), self._values(params)
         guide, model = self._pair(key, batch, at, values, {}, axes=replace(self._axes, sizes={}))
-        held, chosen = at_chosen(guide, model)
-        for one, other in zip((guide, model), self._pair(key, batch, at, values, {}, best=held), strict=True):
-            check_terms(one, other, self._axes.width, chosen)
+        layout, sites = self._layout(len(rows)), {**model.sites, **guide.sites}
+        inside = lambda sites: {n: s for n, s in sites.items() if layout.local(s)}
+        held, chosen = at_chosen(inside(sites), layout, model.axes.sizes)
+        best = {n: s.value for n, s in {**sites, **held}.items() if not s.observed}
+        for one, other in zip((guide, model), self._pair(key, batch, at, values, {}, best=best), strict=True):
+            check_terms(inside(one.sites), other.sites, layout, model.axes.sizes, chosen)
 
     def trace(
         self,
@@ -173,6 +180,7 @@ class PairTracer(Tracer):
         given = reorder(given or {}, order, 1)
         own = self._values(jax.lax.stop_gradient(dict(params)), gradients is not None) if stopped else None
         everything, axes = gradients is not None and gradients.enumerate, dict[str, int]()
+        layout = self._layout(len(index))
 
         def one(key: Array, given: Sites) -> Trace:
             training = gradients is not None
@@ -191,7 +199,10 @@ class PairTracer(Tracer):
                 check_pathwise(guide, given, gradients)
             if stopped:
                 mistakes.check_replayed([n for n in guide.drawn() if n not in given])
-            return terms(guide, model, kl, judged=not training)
+            sizes = guide.axes.sizes, model.axes.sizes
+            found = terms_of_pair(guide.sites, model.sites, layout, sizes, kl, judged=not training)
+            values = {n: found.values[n] for n in model.drawn()}
+            return jax.tree.map(lambda a: a[0], found._replace(values=values))  # without the axis of particles
 
         each = over_particles(key, *params.values(), *batch.values(), *given.values())
         found = each(one)(jax.random.split(key, k), given)
@@ -218,14 +229,13 @@ class PairTracer(Tracer):
         batch, order = self._sort(batch, index)
         _, model = self._pair(key, batch, self._at(index), self._values(params), {}, axes=replace(self._axes, sizes={}))
 
+        layout = self._layout(len(index))
+
         def rows(site: Site, inside: Array) -> Array:
-            wide = jnp.broadcast_to(inside, jnp.broadcast_shapes(inside.shape, site.batch_shape))
-            front = wide.ndim - len(site.batch_shape)  # axes of enumerated sites: right for one of their values
-            found = jnp.all(wide, axis=[front + a for a in range(len(site.batch_shape)) if a != site.axis])
-            found = jnp.any(found, axis=tuple(range(front)))
+            found = layout.rows(site, inside, len(model.axes.sizes))
             return found if order is None else found[jnp.argsort(order)]
 
-        inner = [s for s in model.sites.values() if s.observed and s.axis is not None and not isinstance(s.fn, Unit)]
+        inner = [s for s in model.sites.values() if s.observed and layout.local(s) and not isinstance(s.fn, Unit)]
         return [Seen(s.name, s.fn, s.value, None, partial(rows, s)) for s in inner]
 
     def draws(
@@ -246,14 +256,14 @@ class PairTracer(Tracer):
         """
         self.prepare(batch)
         batch, order = self._sort(batch, index)
-        key, latents, observed = jax.random.key(0), {}, {}
+        key, latents, observed = jax.random.key(0), Sites(), Sites()
         at, values, told = self._at(index), self._values(params), dict[str, Array]()
         held = {n: v[0] for n, v in reorder(given or {}, order, 1).items()}
-        best: Sites = {}
+        best, layout = Sites(), self._layout(len(index))
         if self._summed:
             _, model = self._pair(key, batch, at, values, held, told={}, axes=replace(self._axes, sizes={}))
-            probabilities, best = posteriors(model)
-            latents = {n: p[None] for n, p in probabilities.items()}
+            latents, sites = posteriors(model.sites, layout, model.axes.sizes)
+            best = {n: s.value for n, s in sites.items()}
         guide, model = self._pair(key, batch, at, values, held, told=told, best=best)
         drawn = {n: s.fn for n, s in guide.sites.items()}
         auxiliary = [n for n, s in guide.sites.items() if s.auxiliary]
@@ -263,20 +273,21 @@ class PairTracer(Tracer):
             if name in best:
                 continue
             if not site.observed:
-                latents[name] = guide.sites[name].rows_at(told)[None]
+                latents[name] = layout.value_at(guide.sites[name], told)
             elif not site.auxiliary:
-                observed[name] = site.rows_at(told)[None]
+                observed[name] = layout.value_at(site, told)
         return unsort(latents, order), unsort(observed, order)
 
     def noise(self, params: Params, batch: Batch, index: Array) -> str:
         """What is wrong if the terms depend on keys from outside the sites; "" if they do not."""
         self.prepare(batch)
         batch, _ = self._sort(batch, index)
+        layout = self._layout(len(index))
 
         def run(key: Array) -> list[Array]:
             at, values = self._at(index), self._values(params)
             pair = self._pair(jax.random.key(0), batch, at, values, {}, noise=lambda: key)
-            return [site.log_prob() for part in pair for site in part.sites.values()]
+            return [layout.term(site) for part in pair for site in part.sites.values()]
 
         if self._noise is None:
             found = jax.make_jaxpr(run)(jax.random.key(1)).jaxpr if self._keyed else None
@@ -305,14 +316,18 @@ class PairTracer(Tracer):
         if any(v is None for v in fields.values()):
             raise UnsupportedByBackend(pair_mistakes.NO_PRIOR)
         self.prepare(fields)
-        known, told = Sites(), Sites()
+        known, told, layout = Sites(), Sites(), self._layout(size)
 
         def choose(msg: Message) -> Array | None:
-            if msg["name"] in known and msg["name"] in supply.generated:
-                told[msg["name"]] = points_of(msg, False)[0]
-            if msg["name"] in known:
-                return known[msg["name"]]
-            return place(msg, self.plate, {}).native(given[msg["name"]][0]) if given and msg["name"] in given else None
+            name = msg["name"]
+            if name in known and name in supply.generated:
+                told[name] = points_of(msg, False)[0]
+            if name in known:
+                return known[name]
+            if not given or name not in given:
+                return None
+            site = place(msg, self.plate, {})
+            return layout.spread(name, site.fn, site.frames, given[name])
 
         def run() -> PairRun:
             return self._read("model", supply, key, fields)
@@ -321,17 +336,16 @@ class PairTracer(Tracer):
         at, param = self._at(jnp.arange(size)), self._values(params)
         make = lambda: Supply(self.program.model, self.plate, at, param, choose, plate, generate=True)
         supply = make()
-        with without_dropout():
+        model = run()
+        if mean:
+            known = {n: model.sites[n].value for n in (*model.drawn(), *supply.generated)}
+            supply = make()
             model = run()
-            if mean:
-                known = {n: model.sites[n].value for n in (*model.drawn(), *supply.generated)}
-                supply = make()
-                model = run()
         sites = model.sites.items()
-        latents = {n: s.rows()[None] for n, s in sites if not s.observed}
-        factors = {n: s.log_prob()[None] for n, s in sites if isinstance(s.fn, Unit)}
-        found = {n: s for n, s in sites if s.observed and s.axis is not None and not s.auxiliary and n not in factors}
-        return latents, {n: s.rows_at(told)[None] for n, s in found.items()}, factors
+        latents = {n: layout.value(s) for n, s in sites if not s.observed}
+        factors = {n: layout.term(s) for n, s in sites if isinstance(s.fn, Unit)}
+        found = [s for n, s in sites if s.observed and layout.local(s) and not s.auxiliary and n not in factors]
+        return latents, {s.name: layout.value_at(s, told) for s in found}, factors
 
     def _sort(self, batch: Batch, index: Array) -> tuple[Batch, Array | None]:
         """The minibatch in the order of the data, if the pair may keep something for each row in that order."""
@@ -361,22 +375,6 @@ class PairTracer(Tracer):
         means, or at what other sites see of these, and `told` gets the means. With `axes`, sites are enumerated; with
         `told` too, only those that the model sums out. Without `axes`, these are drawn. `best` has values of latents.
         """
-        with nullcontext() if training else without_dropout():
-            return self._guide_and_model(key, batch, at, param, given, told, own, noise, axes, best)
-
-    def _guide_and_model(
-        self,
-        key: Array,
-        batch: Batch,
-        at: Places,
-        param: Values,
-        given: Mapping[str, Array],
-        told: Sites | None,
-        own: Values | None,
-        noise: Callable[[], Array] | None,
-        axes: Axes | None,
-        best: Mapping[str, Array],
-    ) -> tuple[PairRun, PairRun]:
         first, second = jax.random.split(key)
 
         def at_mean(msg: Message, latent: bool) -> Array | None:
@@ -389,7 +387,8 @@ class PairTracer(Tracer):
             if msg["name"] in best and not msg["is_observed"]:
                 return best[msg["name"]]
             if msg["name"] in given and not msg["is_observed"]:
-                return place(msg, self.plate, {}, asks.axes).native(given[msg["name"]])
+                site = place(msg, self.plate, {}, asks.axes)
+                return self._layout(1).spread(site.name, site.fn, site.frames, given[site.name][None])
             if msg["is_observed"]:
                 return None
             if axes and told is None:
@@ -398,8 +397,8 @@ class PairTracer(Tracer):
             return None if below else at_mean(msg, True)
 
         asks = Supply(self.program.guide, self.plate, at, own or param, draw, noise=noise, axes=axes)
-        guide = self._read("guide", asks, first, batch)
-        mistakes.check_unobserved(n for n, s in guide.sites.items() if s.observed and not isinstance(s.fn, Unit))
+        guide = self._read("guide", asks, first, batch, training)
+        check_unobserved(guide.sites)
 
         def follow(msg: Message) -> Array | None:
             if msg["name"] in guide.sites and not msg["is_observed"]:
@@ -415,23 +414,24 @@ class PairTracer(Tracer):
         every = None if axes is None else replace(axes, sizes=dict(axes.sizes))
         taken = asks.sizes.get(self.plate)
         answers = Supply(self.program.model, self.plate, at, param, follow, taken, noise, axes=every)
-        model = self._read("model", answers, second, batch)
+        model = self._read("model", answers, second, batch, training)
         model.summed = [n for n, s in model.sites.items() if s.asks and n not in guide.sites]
         self._keyed = self._keyed or bool(asks.keys or answers.keys)
         if self.plate not in answers.sizes:
             raise no_plate(self.plate, {**asks.sizes, **answers.sizes})
-        check_pair(guide, model)
+        latents_of(guide.sites, model.sites, model.summed)
         return guide, model
 
-    def _read(self, role: str, supply: Supply, key: Array, batch: Batch) -> PairRun:
-        """Run the guide or the model.
+    def _read(self, role: str, supply: Supply, key: Array, batch: Batch, training: bool = False) -> PairRun:
+        """Run the guide or the model. Outside training, without dropout.
 
         Raises:
             ProgramError: for any error in it, with its line.
         """
         args, kwargs = arguments(role, supply.fn, batch)
         try:
-            return read(supply, key, args, kwargs)
+            with nullcontext() if training else without_dropout():
+                return read(supply, key, args, kwargs)
         except Exception as error:
             found = error if isinstance(error, PpdgmError) else explain(self.program, error)
             if supply.borrowed:
@@ -439,6 +439,9 @@ class PairTracer(Tracer):
             if found is error:
                 raise
             raise found from error
+
+    def _layout(self, b: int) -> JaxLayout:
+        return JaxLayout(self.plate, self._axes.width or 1, None, b)
 
     def _at(self, index: Array) -> Places:
         def at(size: int, part: int | None) -> Array | None:
@@ -473,16 +476,16 @@ class PairTracer(Tracer):
             guide, model = self._pair(key, batch, at, lambda msg: None, {}, training=True)
             seen.params = {n: leaves_of(n, m["value"]) for r in (guide, model) for n, m in r.params.items()}
             seen.of_guide = set(guide.params)
-            shared = {n: model.sites[n].fn for n in model.drawn() if model.sites[n].axis is None}
+            shared = {n: model.sites[n].fn for n in model.drawn() if self.plate not in model.sites[n].frames}
             seen.shared = {n: (tuple(fn.batch_shape), tuple(fn.event_shape)) for n, fn in shared.items()}
             seen.rows = any(has_rows(m, self.plate) for r in (guide, model) for m in r.params.values())
             seen.marked, seen.summed = [n for n, s in guide.sites.items() if s.asks], model.summed
             seen.scales = scales_of(guide, model)
             sites = [s for r in (guide, model) for s in r.sites.values()]
             seen.width = max([1, *(-dim for s in sites for dim in s.plates.values())])
-            seen.outside = {s.name: s.batch_shape for s in sites if s.axis is None}
+            seen.outside = {s.name: tuple(s.fn.batch_shape) for s in sites if self.plate not in s.frames}
             for s in sites:
-                if s.asks and s.axis is None:
+                if s.asks and s.name in seen.outside:
                     raise self._axes.not_inside(s.name)
 
         like = {n: jax.ShapeDtypeStruct((rows, *a.shape[1:]), canonicalize_dtype(a.dtype)) for n, a in data.items()}

@@ -6,22 +6,25 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from traceback import walk_tb
-from typing import Any
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 from numpyro.distributions import Unit
 from numpyro.primitives import _PYRO_STACK, Messenger
 
 from ppdgm.backends.numpyro.distributions import mended
 from ppdgm.backends.numpyro.support import confine, observe
+from ppdgm.backends.numpyro.vocabulary import closed_form_kl
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend
 from ppdgm.language import enumeration, mistakes
-from ppdgm.language.elimination import escapes
+from ppdgm.language.elimination import Term, escapes
 from ppdgm.language.native import Message as Message
+from ppdgm.language.pair_sites import Frames, Layout, Site, Slopes
 from ppdgm.language.scales import scale_of
-from ppdgm.language.vocabulary import Array, Dist
+from ppdgm.language.vocabulary import Array, Dist, Namespace
 
 Messages = dict[str, Message]
 Sizes = Mapping[str, tuple[int, int | None]]
@@ -69,7 +72,7 @@ class Axes:
 
     def not_inside(self, name: str) -> ProgramError:
         """The error for a site outside the data plate that is to be enumerated."""
-        return mistakes.enumerated_outside(name, written(self.plate))
+        return mistakes.enumerated_outside(name, JaxLayout(self.plate, 1, None, 1).written)
 
     def values(self, msg: Message) -> Array | None:
         """All values of a site that is to be enumerated; None for any other."""
@@ -193,113 +196,66 @@ def run(supply: Supply, key: Array, args: tuple[Array, ...], kwargs: Mapping[str
         raise _misfit(messages[-1], supply.sizes) from error
 
 
-@dataclass
-class Site:
-    """A random variable, with its place among the plates.
+@dataclass(frozen=True)
+class JaxLayout(Layout):
+    """Where the batch dimensions of a run of NumPyro's are; each run is of one particle."""
 
-    Attributes:
-        axis: the data plate's axis among those of plates, or None for a site outside it.
-        inner: sizes of the other plates around it.
-        plates: the plates around it, with their dimensions.
-        lead: number of batch axes before these; they are those of enumerated sites.
-        asks: whether it asks to be enumerated.
-        scale: the user's own, in training.
-    """
-
-    name: str
-    fn: Dist
-    value: Array
-    intermediates: Any  # NumPyro's own
-    observed: bool
-    auxiliary: bool
-    axis: int | None
-    inner: tuple[int, ...]
-    plates: Mapping[str, int]
-    lead: int = 0
-    asks: bool = False
-    scale: float = 1.0
+    xp: ClassVar[Namespace] = jnp
+    closed_form = staticmethod(closed_form_kl)
+    logsumexp = staticmethod(jax.nn.logsumexp)
 
     @property
-    def data_dim(self) -> int | None:
-        """The data plate's dimension, negative."""
-        return None if self.axis is None else self.axis - len(self.batch_shape)
+    def written(self) -> str:
+        return f"numpyro.plate({self.plate!r}, x.shape[0])"
 
-    @property
-    def size(self) -> int:
-        """B; 1 for a site outside the data plate."""
-        return 1 if self.axis is None else int(self.batch_shape[self.axis])
+    def log_prob(self, site: Site, judged: bool = False) -> Array:
+        given = (site.value, site.intermediates) if site.intermediates else (site.value,)
+        score = lambda: site.fn.log_prob(*given)
+        if site.observed:
+            return observe(site.fn, site.value, score)
+        log_prob = mistakes.scored(site.name, site.fn, score)
+        return confine(site.fn, site.value, log_prob) if judged else log_prob
 
-    @property
-    def inner_dims(self) -> list[int]:
-        """The dimensions of the other plates."""
-        return sorted(dim for dim in self.plates.values() if dim != self.data_dim)
+    def term(self, site: Site, judged: bool = False) -> Array:
+        return self.per_datum(Term(self.log_prob(site, judged), site.plates))
 
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """The batch shape, only of plates."""
-        return tuple(self.fn.batch_shape[self.lead :])
+    def per_datum(self, term: Term) -> Array:
+        x, data = term.log_prob, term.plates.get(self.plate)
+        return jnp.sum(x, [a for a in range(x.ndim) if data is None or a != x.ndim + data]).reshape((1, -1))
 
-    def log_prob(self, judged: bool = False) -> Array:
-        """[B], summed over inner plates; [] for a site outside the data plate.
+    def in_run(self, site: Site, sizes: Mapping[str, int], judged: bool = False) -> Term:
+        """Outside the data plate, a site depends on nothing that is enumerated."""
+        return super().in_run(site, sizes, judged) if self.local(site) else Term(self.term(site, judged), {})
 
-        With `judged`, the log p of a latent is −∞ outside its support.
-        """
-        log_prob = self.each(judged)
-        return jnp.sum(log_prob, [a for a in range(log_prob.ndim) if a != self.axis])
+    def gather(self, site: Site, x: Array, events: int, axes: int = 0) -> Array:
+        """Also if the batch of a latent that all data share is in no plate."""
+        if self.local(site) or fits(tuple(site.fn.batch_shape), site.frames):
+            return super().gather(site, x, events, axes)
+        return x.reshape((1, 1, *(1,) * axes, *x.shape))
 
-    def each(self, judged: bool = False) -> Array:
-        """log p as the distribution returns it, [*enumerated, *plates]; `judged` as for `log_prob`."""
-        given = (self.value, self.intermediates) if self.intermediates else (self.value,)
-        score = lambda: self.fn.log_prob(*given)
-        if self.observed:
-            log_prob = observe(self.fn, self.value, score)
-        else:
-            log_prob = mistakes.scored(self.name, self.fn, score)
-            log_prob = confine(self.fn, self.value, log_prob) if judged else log_prob
-        return log_prob
+    def spread(self, name: str, fn: Dist, frames: Frames, x: Array, axes: int = 0) -> Array:
+        """Also if the batch of a latent that all data share is in no plate."""
+        if self.plate in frames or fits(tuple(fn.batch_shape), frames):
+            return super().spread(name, fn, frames, x, axes)
+        return x.reshape((*fn.batch_shape, *fn.event_shape))
 
-    def rows(self, axes: Axes | None = None) -> Array:
-        """The value in the layout [B, *enumerated, *inner, *event]; [1, *event] for a site outside the data plate."""
-        if axes and axes.sizes:
-            return self.laid_out(self.value, axes, len(self.fn.event_shape))
-        value = jnp.broadcast_to(self.value, self.fn.batch_shape + self.fn.event_shape)
-        rows = value[None] if self.axis is None else jnp.moveaxis(value, self.axis, 0)
-        return jnp.reshape(rows, (rows.shape[0], *self.inner, *self.fn.event_shape))
+    @staticmethod
+    def slopes(function: Callable[[Slopes], Array], at: Slopes) -> Slopes:
+        return dict(jax.grad(function)(at))
 
-    def rows_at(self, told: Mapping[str, Array]) -> Array:
-        """The same; or what is `told` of the site."""
-        return replace(self, value=told.get(self.name, self.value)).rows()
+    @staticmethod
+    def array(x: np.ndarray, like: Array) -> Array:
+        return jnp.asarray(x, like.dtype if x.dtype.kind == "f" else None)
 
-    def laid_out(self, x: Array, axes: Axes, events: int) -> Array:
-        """x [*enumerated, *plates, *event] as [B, *enumerated, *inner, *event]."""
-        shape, count = jnp.shape(x), len(axes.sizes)
-        if self.axis is None:
-            return jnp.reshape(x, (1, *(1,) * count, *self.inner, *self.fn.event_shape))
-        batch, event = shape[: len(shape) - events], shape[len(shape) - events :]
-        front, last = max(0, len(batch) - axes.width), count + axes.width
-        plates = (1,) * (axes.width - len(batch) + front) + batch[front:]
-        x = jnp.reshape(x, ((1,) * (count - front) + batch[:front] + plates + event))
-        inner = [x.shape[last + dim] for dim in self.inner_dims]
-        if self.data_dim is not None:
-            x = jnp.moveaxis(x, last + self.data_dim, 0)
-        return jnp.reshape(x, (-1, *((1,) * (count - front) + batch[:front]), *inner, *event))
-
-    def native(self, rows: Array) -> Array:
-        """The inverse of `rows`, for a value that is the same for all enumerated values."""
-        if self.axis is None:
-            return rows[0]
-        rest = [n for a, n in enumerate(self.batch_shape) if a != self.axis]
-        return jnp.moveaxis(jnp.reshape(rows, (rows.shape[0], *rest, *self.fn.event_shape)), 0, self.axis)
+    @staticmethod
+    def numbers(x: Array) -> np.ndarray:
+        return np.asarray(x)
 
 
-def is_local(site: Site) -> bool:
-    """Whether a site is inside the data plate."""
-    return site.axis is not None
-
-
-def written(plate: str) -> str:
-    """How a program creates the data plate."""
-    return f"numpyro.plate({plate!r}, x.shape[0])"
+def fits(batch: tuple[int, ...], frames: Frames) -> bool:
+    """Whether each dimension of a batch shape is that of a plate, or 1."""
+    sizes = {f.dim: f.size for f in frames.values()}
+    return all(n == sizes.get(dim, 1) for dim, n in zip(range(-len(batch), 0), batch, strict=True))
 
 
 def place(msg: Message, plate: str, sizes: Sizes, axes: Axes | None = None) -> Site:
@@ -314,26 +270,19 @@ def place(msg: Message, plate: str, sizes: Sizes, axes: Axes | None = None) -> S
     Raises:
         ProgramError: an axis of its distribution belongs to no plate.
     """
-    fn, frames = msg["fn"], {f.dim: f for f in msg["cond_indep_stack"]}
-    data = next((d for d, f in frames.items() if f.name == plate), None)
-    lead = axes.lead(tuple(fn.batch_shape)) if axes and data is not None else 0
-    if axes and axes.sizes and data is None:
-        axes.check_outside(msg["name"], tuple(fn.batch_shape))
-    batch = fn.batch_shape[lead:]
-    dims = range(-len(batch), 0)
-    auxiliary = bool(msg["infer"].get("is_auxiliary"))
-    fits = all(n == (frames[d].size if d in frames else 1) for d, n in zip(dims, batch, strict=True))
-    if data is None and not fits and msg["is_observed"]:
-        raise without_plate(msg["name"], tuple(fn.batch_shape), plate, [f.name for f in frames.values()], True)
-    if data is not None and not fits:
-        raise _misfit(msg, sizes)
-    axis = None if data is None else data + len(batch)
-    inner = tuple(frames[d].size for d in dims if d in frames and d != data)
-    inner = inner if fits else tuple(batch)  # a latent of this shape, shared by all data
-    plates, observed = {f.name: d for d, f in frames.items()}, msg["is_observed"]
-    asks = not observed and enumeration.wanted(msg["name"], msg["infer"])
-    given = msg["value"], msg["intermediates"]
-    return Site(msg["name"], fn, *given, observed, auxiliary, axis, inner, plates, lead, asks)
+    name, fn, frames = msg["name"], msg["fn"], {f.name: f for f in msg["cond_indep_stack"]}
+    batch, local, observed = tuple(fn.batch_shape), plate in frames, msg["is_observed"]
+    lead = axes.lead(batch) if axes and local else 0
+    if axes and axes.sizes and not local:
+        axes.check_outside(name, batch)
+    if not fits(batch[lead:], frames):
+        if local:
+            raise _misfit(msg, sizes)
+        if observed:
+            raise without_plate(name, batch, plate, frames, True)
+    asks = not observed and enumeration.wanted(name, msg["infer"])
+    auxiliary, intermediates = bool(msg["infer"].get("is_auxiliary")), msg["intermediates"]
+    return Site(name, fn, msg["value"], frames, observed, auxiliary, asks, intermediates=intermediates)
 
 
 @dataclass
@@ -357,10 +306,11 @@ def read(supply: Supply, key: Array, args: tuple[Array, ...], kwargs: Mapping[st
         if msg["type"] == "param":
             pair_run.params[name] = msg
         elif msg["type"] == "sample":
-            site = pair_run.sites[name] = place(msg, supply.plate, supply.sizes, supply.axes)
-            site.observed = site.observed or name in supply.generated
+            site = place(msg, supply.plate, supply.sizes, supply.axes)
+            site = replace(site, observed=site.observed or name in supply.generated)
             _check_value(site, supply.axes)
-            site.scale = _own_scale(site, msg["scale"], *supply.sizes.get(supply.plate, (1, None)))
+            scale = _own_scale(site, msg["scale"], *supply.sizes.get(supply.plate, (1, None)), supply.plate)
+            pair_run.sites[name] = replace(site, scale=scale)
     return pair_run
 
 
@@ -368,7 +318,7 @@ def without_plate(
     name: str, batch: tuple[int, ...], plate: str, others: Iterable[str] = (), observed: bool = False
 ) -> ProgramError:
     """The error for a site outside the data plate that has one value for each row."""
-    return mistakes.outside(name, batch, written(plate), others, observed)
+    return mistakes.outside(name, batch, JaxLayout(plate, 1, None, 1).written, others, observed)
 
 
 def no_plate(plate: str, known: Iterable[str]) -> ProgramError:
@@ -386,16 +336,18 @@ def _misfit(msg: Message, sizes: Sizes) -> ProgramError:
 
 
 def _check_value(site: Site, axes: Axes) -> None:
-    got, batch, event = tuple(jnp.shape(site.value)), site.batch_shape, tuple(site.fn.event_shape)
+    got, batch, event = tuple(jnp.shape(site.value)), tuple(site.fn.batch_shape), tuple(site.fn.event_shape)
+    data = site.plates.get(axes.plate)
+    batch = batch[0 if data is None else axes.lead(batch) :]
     if axes.sizes:
         got = got[axes.lead(got[: len(got) - len(event)]) :]
         got = got[max(0, len(got) - len(event) - len(batch)) if site.name in axes.sizes else 0 :]
     lead = got[: len(got) - len(event)]
-    fits = got[len(lead) :] == event and len(lead) <= len(batch)
-    fits = fits and all(g in (1, b) for g, b in zip(reversed(lead), reversed(batch), strict=False))
-    if fits and site.axis is not None and event and not site.auxiliary and len(lead) < len(batch) - site.axis:
-        fits = False  # an event without the data's axis: every row would get the same
-    if not fits:
+    right = got[len(lead) :] == event and len(lead) <= len(batch)
+    right = right and all(g in (1, b) for g, b in zip(reversed(lead), reversed(batch), strict=False))
+    if right and data is not None and event and not site.auxiliary and len(lead) < -data:
+        right = False  # an event without the data's axis: every row would get the same
+    if not right:
         raise ProgramError(
             f"Site {site.name!r}: got {'data' if site.observed else 'a value from the guide'} of shape {got}, but its "
             f"distribution has batch shape {batch} and events of shape {event}, so expected {batch + event}. "
@@ -403,9 +355,9 @@ def _check_value(site: Site, axes: Axes) -> None:
         )
 
 
-def _own_scale(site: Site, scale: Array | float | None, size: int, part: int | None) -> float:
+def _own_scale(site: Site, scale: Array | float | None, size: int, part: int | None, plate: str) -> float:
     """The user's own scale around a site, without the data plate's N/B."""
-    expected = size / part if part and site.axis is not None else 1.0
+    expected = size / part if part and plate in site.frames else 1.0
     if scale is None or (isinstance(scale, int | float) and math.isclose(scale, expected)):
         return 1.0
     if isinstance(scale, jax.core.Tracer) or jnp.ndim(scale):

@@ -16,17 +16,19 @@ from pyro.distributions import Unit
 from pyro.infer.autoguide import AutoContinuous, AutoGuide
 
 from ppdgm.backends.pyro.calls import Call, calls
-from ppdgm.backends.pyro.enumerated import Sizes, at_chosen, check_terms, posteriors, summed_terms
 from ppdgm.backends.pyro.modules import Modules, check_alike, in_sight, labels_of_params, tensor_of
 from ppdgm.backends.pyro.noise import GeneratorWatch
 from ppdgm.backends.pyro.particles import agree, as_more_data, in_order, one_at_a_time, stir_equal
 from ppdgm.backends.pyro.plate import few, find_plate
 from ppdgm.backends.pyro.recorder import SiteRecorder, taken_twice
-from ppdgm.backends.pyro.sites import Layout, Site, scales, terms
+from ppdgm.backends.pyro.sites import TorchLayout, scales
 from ppdgm.backends.pyro.vocabulary import has_pathwise, unvalidated
 from ppdgm.errors import ProgramError, UnsupportedByBackend
 from ppdgm.language import mistakes, pair_mistakes
 from ppdgm.language.elimination import to_left
+from ppdgm.language.pair_sites import Layout, Site
+from ppdgm.language.pair_sums import Sizes, at_chosen, check_terms, posteriors
+from ppdgm.language.pair_terms import terms_of_pair
 from ppdgm.language.questions import Sites
 from ppdgm.language.reader import Gradients
 from ppdgm.language.supports import Seen
@@ -169,9 +171,7 @@ class PairTracer(Tracer):
         _, model, (_, axes) = self._runs(layout, batch, index, {})
 
         def rows(site: Site, inside: Array) -> Array:
-            found = layout.gather(site, inside, 0, len(axes))[0]  # right for one value of the enumerated sites
-            found = found.reshape(*found.shape[: 1 + len(axes)], -1).all(-1)
-            found = found.reshape(len(found), -1).any(-1).expand(layout.b)
+            found = layout.rows(site, inside, len(axes))
             return found if order is None else found[torch.argsort(order)]
 
         inner = [s for s in model.values() if s.observed and layout.local(s) and not isinstance(s.fn, Unit)]
@@ -323,7 +323,7 @@ class PairTracer(Tracer):
         return shapes[0] == shapes[1]
 
     def _first_run(self, batch: Batch, index: Array) -> dict[str, Array]:
-        layout = Layout(self.plate, 1, None, len(index))
+        layout = TorchLayout(self.plate, 1, None, len(index))
         found: dict[str, Array] = {}
         try:
             first = SiteRecorder(layout, index, {}, {}, found, first=True)
@@ -347,7 +347,7 @@ class PairTracer(Tracer):
         self.scales = scales(guide, model, layout, [*summed, *self._marked])
         model = {n: s for n, s in model.items() if n not in summed}
         self._check_autoguide(model, len(index))
-        terms(guide, model, self._layout(None, len(index)), False)
+        terms_of_pair(guide, model, self._layout(None, len(index)))
         self._latent = [n for n, s in model.items() if not s.observed]
         return found
 
@@ -418,10 +418,7 @@ class PairTracer(Tracer):
     ) -> Trace:
         """Guide, then model; values are [K, B, *axes of enumerated sites, *inner, *event]."""
         guide, model, sizes = self._runs(layout, batch, index, given, gradients, watch, sampled)
-        judged = gradients is None
-        if sizes[1]:
-            return summed_terms(guide, model, layout, sizes, kl, judged)
-        return terms(guide, model, layout, kl, judged)
+        return terms_of_pair(guide, model, layout, sizes, kl, judged=gradients is None)
 
     def _runs(
         self,
@@ -469,8 +466,8 @@ class PairTracer(Tracer):
         order = torch.argsort(index)
         return in_order(batch, order, 0), index[order], in_order(given, order, 1), order
 
-    def _layout(self, k: int | None, b: int) -> Layout:
-        return Layout(self.plate, self._nesting, k, b)
+    def _layout(self, k: int | None, b: int) -> TorchLayout:
+        return TorchLayout(self.plate, self._nesting, k, b)
 
     def _default_device(self) -> AbstractContextManager[object]:
         """Tensors that the user's code creates without a device are created where the pair runs."""

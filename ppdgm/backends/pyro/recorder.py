@@ -17,11 +17,12 @@ from ppdgm.backends.pyro.calls import Call
 from ppdgm.backends.pyro.distributions import mended
 from ppdgm.backends.pyro.noise import GeneratorWatch
 from ppdgm.backends.pyro.plate import own_init
-from ppdgm.backends.pyro.sites import PARTICLES, Layout, Site, plate_misfit, subsampled
+from ppdgm.backends.pyro.sites import subsampled
 from ppdgm.backends.pyro.vocabulary import has_pathwise, stamps
 from ppdgm.errors import PpdgmError, ProgramError, explain, nearest
 from ppdgm.language import enumeration, mistakes, pair_mistakes
 from ppdgm.language.native import Frame, Message
+from ppdgm.language.pair_sites import PARTICLES, Layout, Site, plate_misfit
 from ppdgm.language.points import log_normal_mean, points
 from ppdgm.language.reader import Gradients
 from ppdgm.language.vocabulary import Array, Batch, Dist, PairLike
@@ -185,7 +186,7 @@ class SiteRecorder(Messenger):
         observed = msg["is_observed"] or infer.pop("_was_observed", False)
         auxiliary = bool(infer.get("is_auxiliary"))
         asks = not observed and enumeration.wanted(name, infer)
-        site = Site(name, fn, msg["value"], msg["mask"], msg["scale"], observed, auxiliary, self._frames(msg), asks)
+        site = Site(name, fn, msg["value"], self._frames(msg), observed, auxiliary, asks, msg["mask"], msg["scale"])
         self._check_frame(site)
         if observed:
             _check_observation(site, self.layout)
