@@ -12,6 +12,7 @@ ROOT = Path(ppdgm.__file__).parent
 # knows one of them knows the other. These are twins too:
 TWINS = {
     "Runtime": "each backend's, and the base class of both",
+    "PairTracer": "each backend's, and the base class of both",
     "Trainer": "each backend's, and the base class of both",
     "module_params": "each backend's, beside its own kind of module",
     "Exponential": "a distribution with the name of NumPyro's, which it replaces, and a schedule",

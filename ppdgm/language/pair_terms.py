@@ -89,14 +89,19 @@ def latents_of(guide: Sites, model: Sites, summed: Container[str] = ()) -> tuple
     """
     latent = [n for n, s in model.items() if not s.observed and n not in summed]
     drawn = {n: s for n, s in guide.items() if n in latent or not s.auxiliary}
-    check_unobserved(guide)
+    check_observes_nothing(guide)
     mistakes.check_sites(list(drawn), latent)
     return latent, drawn
 
 
-def check_unobserved(guide: Sites) -> None:
+def check_observes_nothing(guide: Sites) -> None:
     """Refuse a guide that observes something; factors are allowed."""
-    mistakes.check_unobserved(n for n, s in guide.items() if s.observed and type(s.fn).__name__ != "Unit")
+    mistakes.check_unobserved(n for n, s in guide.items() if s.observed and not is_factor(s))
+
+
+def is_factor(site: Site) -> bool:
+    """Whether a site is a factor, which has no value."""
+    return type(site.fn).__name__ == "Unit"
 
 
 def _values(guide: Sites, layout: Layout, axes: int) -> dict[str, Array]:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from types import MappingProxyType
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.dtypes import canonicalize_dtype
 from numpyro import handlers
-from numpyro.distributions import Unit, biject_to, constraints
+from numpyro.distributions import biject_to, constraints
 from numpyro.infer.autoguide import AutoContinuous, AutoGuide
 
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.noise import REMEDY, depends, in_inference, moved_by_key, without_dropout
 from ppdgm.backends.numpyro.probe import Leaves, Probe, first_site_values, has_rows, leaves_of, scales_of, shapes_of
-from ppdgm.backends.numpyro.rows import Places, Values, over_particles, reorder, unsort
+from ppdgm.backends.numpyro.rows import Places, Values, over_particles
 from ppdgm.backends.numpyro.sites import (
     Axes,
     JaxLayout,
@@ -32,28 +32,29 @@ from ppdgm.backends.numpyro.sites import (
     without_plate,
 )
 from ppdgm.backends.numpyro.terms import arguments, check_field_names, check_pathwise, check_place, points_of
-from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend, explain, nearest
+from ppdgm.errors import PpdgmError, ProgramError, explain, nearest
 from ppdgm.language import mistakes, pair_mistakes
-from ppdgm.language.elimination import to_left
 from ppdgm.language.native import Tree
-from ppdgm.language.pair_sites import Site
 from ppdgm.language.pair_sums import at_chosen, check_terms, posteriors
-from ppdgm.language.pair_terms import check_unobserved, latents_of, terms_of_pair
+from ppdgm.language.pair_terms import check_observes_nothing, latents_of, terms_of_pair
+from ppdgm.language.pair_tracer import PairTracer as AnyPairTracer
 from ppdgm.language.questions import Sites
 from ppdgm.language.reader import Gradients
 from ppdgm.language.supports import Seen
-from ppdgm.language.tracer import Params, Tracer
-from ppdgm.language.vocabulary import Array, Batch, PairLike, Trace
+from ppdgm.language.tracer import Params
+from ppdgm.language.vocabulary import Array, Batch, Namespace, PairLike, Trace
 
 ROWS = 7  #: the number of rows in the check of enumerated sites
 
 
-class PairTracer(Tracer):
+class PairTracer(AnyPairTracer):
     """Runs of a `PlainPair`. Parameters are unconstrained, named after their site and their place in it.
 
     `prepare` runs the pair abstractly once, to see its parameters and its data plate: a full plate takes the rows of
     the minibatch, a subsampled one takes all data and indices.
     """
+
+    xp: ClassVar[Namespace] = jnp
 
     def __init__(self, program: PairLike):
         self.program, self.plate = program, program.data_plate
@@ -171,13 +172,9 @@ class PairTracer(Tracer):
         stopped: bool = False,
         sampled: bool = False,
     ) -> Trace:
-        """Per-site terms of K particles for each row. `batch` has these rows, or all data if the pair subsamples.
-
-        With `sampled`, the guide draws the sites that it would otherwise enumerate.
-        """
         self.prepare(batch)
-        batch, order = self._sort(batch, index)
-        given = reorder(given or {}, order, 1)
+        batch, order, back = self._sort(batch, index)
+        given = self.reordered(given or {}, order)
         own = self._values(jax.lax.stop_gradient(dict(params)), gradients is not None) if stopped else None
         everything, axes = gradients is not None and gradients.enumerate, dict[str, int]()
         layout = self._layout(len(index))
@@ -207,10 +204,7 @@ class PairTracer(Tracer):
         each = over_particles(key, *params.values(), *batch.values(), *given.values())
         found = each(one)(jax.random.split(key, k), given)
         points = self._true_points(found, params, batch, self._at(index), axes) if found.points else None
-        values, log_p, log_q, forms = (unsort(part, order) for part in found[:4])
-        marginal = None if found.marginal is None else unsort({"": found.marginal}, order)[""]
-        values = {n: to_left(v[:1] if n in axes else v, len(axes), jnp) for n, v in values.items()}
-        return found._replace(values=values, log_p=log_p, log_q=log_q, kl=forms, marginal=marginal, points=points)
+        return self.finished(found._replace(points=points), back, axes)
 
     def _true_points(
         self, found: Trace, params: Params, batch: Batch, at: Places, axes: Mapping[str, int]
@@ -224,26 +218,11 @@ class PairTracer(Tracer):
         return {n: v for n, v in points.items() if n not in self._carriers} or None
 
     def observed(self, params: Params, key: Array, batch: Batch, index: Array) -> list[Seen]:
-        """The observed sites, given a draw of the guide."""
         self.prepare(batch)
-        batch, order = self._sort(batch, index)
+        batch, _, back = self._sort(batch, index)
         _, model = self._pair(key, batch, self._at(index), self._values(params), {}, axes=replace(self._axes, sizes={}))
 
-        layout = self._layout(len(index))
-
-        def rows(site: Site, inside: Array) -> Array:
-            found = layout.rows(site, inside, len(model.axes.sizes))
-            return found if order is None else found[jnp.argsort(order)]
-
-        inner = [s for s in model.sites.values() if s.observed and layout.local(s) and not isinstance(s.fn, Unit)]
-        return [Seen(s.name, s.fn, s.value, None, partial(rows, s)) for s in inner]
-
-    def draws(
-        self, params: Params, key: Array, batch: Batch, index: Array, k: int, given: Mapping[str, Array] | None = None
-    ) -> dict[str, Array]:
-        """The latents drawn from the guide, [K, B, *event], except those that are given."""
-        terms = self.trace(params, key, batch, index, k, given, sampled=True)
-        return {n: terms.values[n] for n in [*terms.log_q, *terms.shared] if n in terms.values}
+        return self.seen(model.sites, self._layout(len(index)), len(model.axes.sizes), back)
 
     def means(
         self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array] | None = None
@@ -255,33 +234,23 @@ class PairTracer(Tracer):
         value.
         """
         self.prepare(batch)
-        batch, order = self._sort(batch, index)
-        key, latents, observed = jax.random.key(0), Sites(), Sites()
-        at, values, told = self._at(index), self._values(params), dict[str, Array]()
-        held = {n: v[0] for n, v in reorder(given or {}, order, 1).items()}
-        best, layout = Sites(), self._layout(len(index))
+        batch, order, back = self._sort(batch, index)
+        key, layout, told = jax.random.key(0), self._layout(len(index)), Sites()
+        at, values, summed, best = self._at(index), self._values(params), Sites(), Sites()
+        held = {n: v[0] for n, v in self.reordered(given or {}, order).items()}
         if self._summed:
             _, model = self._pair(key, batch, at, values, held, told={}, axes=replace(self._axes, sizes={}))
-            latents, sites = posteriors(model.sites, layout, model.axes.sizes)
+            summed, sites = posteriors(model.sites, layout, model.axes.sizes)
             best = {n: s.value for n, s in sites.items()}
         guide, model = self._pair(key, batch, at, values, held, told=told, best=best)
-        drawn = {n: s.fn for n, s in guide.sites.items()}
-        auxiliary = [n for n, s in guide.sites.items() if s.auxiliary]
-        latent = {n: s.fn for n, s in model.sites.items() if not s.observed and n not in best}
-        mistakes.check_moved(drawn, auxiliary, latent, held, isinstance(self.program.guide, AutoGuide))
-        for name, site in model.sites.items():
-            if name in best:
-                continue
-            if not site.observed:
-                latents[name] = layout.value_at(guide.sites[name], told)
-            elif not site.auxiliary:
-                observed[name] = layout.value_at(site, told)
-        return unsort(latents, order), unsort(observed, order)
+        own = isinstance(self.program.guide, AutoGuide)
+        latents, seen = self.at_means(guide.sites, model.sites, layout, summed, told, told, held, own)
+        return self.reordered(latents, back), self.reordered(seen, back)
 
     def noise(self, params: Params, batch: Batch, index: Array) -> str:
         """What is wrong if the terms depend on keys from outside the sites; "" if they do not."""
         self.prepare(batch)
-        batch, _ = self._sort(batch, index)
+        batch = self._sort(batch, index)[0]
         layout = self._layout(len(index))
 
         def run(key: Array) -> list[Array]:
@@ -304,17 +273,13 @@ class PairTracer(Tracer):
         given: Mapping[str, Array] | None = None,
         apart: bool = False,
     ) -> tuple[Sites, Sites, Sites]:
-        """Latents drawn from the model, and observed sites drawn, or at their means given these; [1, B, *event].
-
-        Last, the log of each factor there, by which nothing is weighed.
+        """The same as for the base class; last, the log of each factor there, by which nothing is weighed.
 
         Args:
             fields: rows that are used as the data: of the minibatch, or of all data if the pair subsamples.
-            size: B.
             given: values of latents shared by all data, [1, 1, *event].
         """
-        if any(v is None for v in fields.values()):
-            raise UnsupportedByBackend(pair_mistakes.NO_PRIOR)
+        self.check_fields(fields)
         self.prepare(fields)
         known, told, layout = Sites(), Sites(), self._layout(size)
 
@@ -341,18 +306,14 @@ class PairTracer(Tracer):
             known = {n: model.sites[n].value for n in (*model.drawn(), *supply.generated)}
             supply = make()
             model = run()
-        sites = model.sites.items()
-        latents = {n: layout.value(s) for n, s in sites if not s.observed}
-        factors = {n: layout.term(s) for n, s in sites if isinstance(s.fn, Unit)}
-        found = [s for n, s in sites if s.observed and layout.local(s) and not s.auxiliary and n not in factors]
-        return latents, {s.name: layout.value_at(s, told) for s in found}, factors
+        return self.of_prior(model.sites, layout, told)
 
-    def _sort(self, batch: Batch, index: Array) -> tuple[Batch, Array | None]:
-        """The minibatch in the order of the data, if the pair may keep something for each row in that order."""
+    def _sort(self, batch: Batch, index: Array) -> tuple[Batch, Array | None, Array | None]:
+        """The minibatch in the order of the data, if the pair may keep something for each row; that order, and back."""
         if not self._in_order:
-            return batch, None
+            return batch, None, None
         order = jnp.argsort(index)
-        return reorder(batch, order, 0), order
+        return self.reordered(batch, order, 0), order, jnp.argsort(order)
 
     def _pair(
         self,
@@ -398,7 +359,7 @@ class PairTracer(Tracer):
 
         asks = Supply(self.program.guide, self.plate, at, own or param, draw, noise=noise, axes=axes)
         guide = self._read("guide", asks, first, batch, training)
-        check_unobserved(guide.sites)
+        check_observes_nothing(guide.sites)
 
         def follow(msg: Message) -> Array | None:
             if msg["name"] in guide.sites and not msg["is_observed"]:

@@ -1,8 +1,8 @@
-"""Rows and particles of a plain pair's runs."""
+"""Particles of a plain pair's runs, and what answers its statements."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -28,13 +28,3 @@ def _in_turn(function: Callable[..., Tree]) -> Callable[..., Tree]:
         return jax.tree.map(lambda *same: jnp.stack(same), *parts)
 
     return mapped
-
-
-def reorder(arrays: Mapping[str, Array], order: Array | None, axis: int) -> dict[str, Array]:
-    """Rows in another order, if one is given; arrays that all rows share stay the same."""
-    return {n: a if order is None or a.shape[axis] == 1 else jnp.take(a, order, axis) for n, a in arrays.items()}
-
-
-def unsort(arrays: Mapping[str, Array], order: Array | None) -> dict[str, Array]:
-    """Rows [K, B, …] back in the order that they had before."""
-    return reorder(arrays, None if order is None else jnp.argsort(order), 1)

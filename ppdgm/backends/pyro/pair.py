@@ -4,39 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from functools import partial
 from types import MappingProxyType
+from typing import ClassVar
 
 import array_api_compat.torch as xp
 import numpy as np
 import pyro
 import torch
 from pyro.contrib.easyguide import EasyGuide
-from pyro.distributions import Unit
 from pyro.infer.autoguide import AutoContinuous, AutoGuide
 
 from ppdgm.backends.pyro.calls import Call, calls
 from ppdgm.backends.pyro.modules import Modules, check_alike, in_sight, labels_of_params, tensor_of
 from ppdgm.backends.pyro.noise import GeneratorWatch
-from ppdgm.backends.pyro.particles import agree, as_more_data, in_order, one_at_a_time, stir_equal
+from ppdgm.backends.pyro.particles import agree, as_more_data, one_at_a_time, stir_equal
 from ppdgm.backends.pyro.plate import few, find_plate
 from ppdgm.backends.pyro.recorder import SiteRecorder, taken_twice
 from ppdgm.backends.pyro.sites import TorchLayout, scales
 from ppdgm.backends.pyro.vocabulary import has_pathwise, unvalidated
 from ppdgm.errors import ProgramError, UnsupportedByBackend
 from ppdgm.language import mistakes, pair_mistakes
-from ppdgm.language.elimination import to_left
 from ppdgm.language.pair_sites import Layout, Site
 from ppdgm.language.pair_sums import Sizes, at_chosen, check_terms, posteriors
 from ppdgm.language.pair_terms import terms_of_pair
+from ppdgm.language.pair_tracer import PairTracer as AnyPairTracer
 from ppdgm.language.questions import Sites
 from ppdgm.language.reader import Gradients
 from ppdgm.language.supports import Seen
-from ppdgm.language.tracer import Params, Tracer
-from ppdgm.language.vocabulary import Array, Batch, PairLike, Trace
+from ppdgm.language.tracer import Params
+from ppdgm.language.vocabulary import Array, Batch, Namespace, PairLike, Trace
 
 
-class PairTracer(Tracer):
+class PairTracer(AnyPairTracer):
     """Runs of a plain pair. Parameters are unconstrained, with the names that they have in Pyro's store.
 
     The user's modules have the values: training changes them; an evaluation with other values restores them.
@@ -47,7 +46,7 @@ class PairTracer(Tracer):
         device: where to run; by default where the pair's modules are.
     """
 
-    program: PairLike
+    xp: ClassVar[Namespace] = xp
     compiles = False
 
     def __init__(self, program: PairLike, device: torch.device | None = None):
@@ -132,25 +131,19 @@ class PairTracer(Tracer):
         stopped: bool = False,
         sampled: bool = False,
     ) -> Trace:
-        """Per-site terms of K particles for each row of the minibatch. The values are those of the live tensors.
-
-        With `sampled`, the guide draws the sites that it would otherwise enumerate.
-        """
+        """The same as for the base class; the parameters' values are those of the live tensors."""
         if stopped:
             raise UnsupportedByBackend(pair_mistakes.NOT_STOPPED)
         self._check_live(params)
         if self.batch_size and len(index) != self.batch_size:
             raise pair_mistakes.another_minibatch(self.plate, self.batch_size, len(index))
         way = self.particles if k > 1 else "one at a time"
-        batch, index, given, order = self._sort(batch, index, given or {})
+        batch, index, given, back = self._sort(batch, index, given or {})
         found = self._several(way, k, batch, index, given, kl, gradients, sampled)
         points = self._true_points(found.points, found.values, batch, index) if found.points else None
-        back = None if order is None else torch.argsort(order)
-        values, log_p, log_q, forms = (in_order(part, back, 1) for part in found[:4])
-        summed = None if found.marginal is None else in_order({"": found.marginal}, back, 1)[""]
         axes = [n for n in self._enumerated(gradients, sampled) if n not in given]
-        values = {n: to_left(v[:1] if n in axes else v, len(axes), xp) for n, v in values.items() if n in self._latent}
-        return found._replace(values=values, log_p=log_p, log_q=log_q, kl=forms, marginal=summed, points=points)
+        found = found._replace(values={n: v for n, v in found.values.items() if n in self._latent}, points=points)
+        return self.finished(found, back, axes)
 
     def _true_points(self, points: Sites, values: Sites, batch: Batch, index: Array) -> Sites | None:
         """The points without those that carry a draw: those differ in another run with the other latents held."""
@@ -164,30 +157,16 @@ class PairTracer(Tracer):
         return {n: v for n, v in points.items() if n not in self._carriers} or None
 
     def observed(self, params: Params, noise: None, batch: Batch, index: Array) -> list[Seen]:
-        """The observed sites, given a draw of the guide."""
         self._check_live(params)
         layout = self._layout(None, len(index))
-        batch, index, _, order = self._sort(batch, index, {})
+        batch, index, _, back = self._sort(batch, index, {})
         _, model, (_, axes) = self._runs(layout, batch, index, {})
-
-        def rows(site: Site, inside: Array) -> Array:
-            found = layout.rows(site, inside, len(axes))
-            return found if order is None else found[torch.argsort(order)]
-
-        inner = [s for s in model.values() if s.observed and layout.local(s) and not isinstance(s.fn, Unit)]
-        return [Seen(s.name, s.fn, s.value, s.mask, partial(rows, s)) for s in inner]
+        return self.seen(model, layout, len(axes), back)
 
     def watched(self, params: Params, batch: Batch, index: Array, given: Params, watch: GeneratorWatch | None) -> Trace:
         """The terms of one particle, with the values of all sites of the guide; `watch` sees draws between sites."""
         batch, index, given, _ = self._sort(batch, index, given)
         return self._read(self._layout(None, len(index)), batch, index, given, watch=watch, sampled=True)
-
-    def draws(
-        self, params: Params, noise: None, batch: Batch, index: Array, k: int, given: Mapping[str, Array] | None = None
-    ) -> dict[str, Array]:
-        """The latents drawn from the guide, [K, B, *event], except those that are given."""
-        terms = self.trace(params, noise, batch, index, k, given, sampled=True)
-        return {n: terms.values[n] for n in [*terms.log_q, *terms.shared] if n in terms.values}
 
     def means(
         self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array] | None = None
@@ -199,19 +178,15 @@ class PairTracer(Tracer):
         """
         self._check_live(params)
         layout = self._layout(None, len(index))
-        batch, index, held, order = self._sort(batch, index, given or {})
+        batch, index, held, back = self._sort(batch, index, given or {})
         first = SiteRecorder(layout, index, held, {}, self._live, mean=True)
         guide = self._run(self._guide, batch, first)
         own, at = self._posteriors(layout, batch, index, guide) if self._summed else ({}, {})
         recorder = SiteRecorder(layout, index, {}, {**guide, **at}, self._live, mean=True, generate="mean")
         model, told = self._run(self._model, batch, recorder), recorder.told
-        drawn = {n: s.fn for n, s in model.items() if not s.observed and n not in own}
-        fns, hidden = {n: s.fn for n, s in guide.items()}, [n for n, s in guide.items() if s.auxiliary]
-        mistakes.check_moved(fns, hidden, drawn, {*first.moved, *held}, isinstance(self.program.guide, AutoGuide))
-        latent = {n: layout.value_at(guide[n], first.told) for n in drawn} | own
-        seen = {n: s for n, s in model.items() if s.observed and layout.local(s) and not isinstance(s.fn, Unit)}
-        back = None if order is None else torch.argsort(order)
-        return in_order(latent, back, 1), in_order({n: layout.value_at(s, told) for n, s in seen.items()}, back, 1)
+        moved, auto = {*first.moved, *held}, isinstance(self.program.guide, AutoGuide)
+        latents, seen = self.at_means(guide, model, layout, own, first.told, told, moved, auto)
+        return self.reordered(latents, back), self.reordered(seen, back)
 
     def watched_prior(self, params: Params, fields: Batch, size: int, watch: GeneratorWatch) -> None:
         """Draws from the model; `watch` sees draws between the sites."""
@@ -228,29 +203,21 @@ class PairTracer(Tracer):
         apart: bool = False,
         watch: GeneratorWatch | None = None,
     ) -> tuple[Sites, Sites, Sites]:
-        """Latents drawn from the model, and observed sites drawn, or at their means given these; [1, B, *event].
-
-        Last, the log of each factor there, by which nothing is weighed.
+        """The same as for the base class; last, the log of each factor there, by which nothing is weighed.
 
         Args:
             fields: rows that are used as the data: of the minibatch, or of all data if the pair subsamples.
-            size: B.
             given: values of latents shared by all data, [1, 1, *event].
         """
-        if any(v is None for v in fields.values()):
-            raise UnsupportedByBackend(pair_mistakes.NO_PRIOR)
+        self.check_fields(fields)
         self._check_live(params)
         layout, index = self._layout(None, size), torch.arange(size, device=self.device)
         recorder = SiteRecorder(layout, index, given or {}, {}, self._live, generate="draw", watch=watch)
         model = self._run(self._model, fields, recorder)
-        latent, told = {n: s for n, s in model.items() if not s.observed}, dict[str, Array]()
-        if mean:
-            second = SiteRecorder(layout, index, {}, model, self._live, generate="mean")
-            model, told = self._run(self._model, fields, second), second.told
-        factors = {n: layout.term(s) for n, s in model.items() if isinstance(s.fn, Unit)}
-        seen = {n: s for n, s in model.items() if s.observed and layout.local(s) and n not in factors}
-        means = {n: layout.value_at(s, told) for n, s in seen.items()}
-        return {n: layout.value(s) for n, s in latent.items()}, means, factors
+        if not mean:
+            return self.of_prior(model, layout, {})
+        second = SiteRecorder(layout, index, {}, model, self._live, generate="mean")
+        return self.of_prior(self._run(self._model, fields, second), layout, second.told)
 
     def model_twice(self, params: Params, fields: Mapping[str, Array | None], size: int) -> list[Sites]:
         """Two runs of the model at the same latents: the means of observed sites, and log p of the latents."""
@@ -460,11 +427,11 @@ class PairTracer(Tracer):
         return recorder.record(call, batch)
 
     def _sort(self, batch: Batch, index: Array, given: Params) -> tuple[Batch, Array, Params, Array | None]:
-        """The minibatch in the order of the data, if the pair may keep something for each row in that order."""
+        """The minibatch in the order of the data, if the pair may keep something for each row; and the way back."""
         if self.subsamples or not self.batch_size:
             return batch, index, given, None
         order = torch.argsort(index)
-        return in_order(batch, order, 0), index[order], in_order(given, order, 1), order
+        return self.reordered(batch, order, 0), index[order], self.reordered(given, order), torch.argsort(order)
 
     def _layout(self, k: int | None, b: int) -> TorchLayout:
         return TorchLayout(self.plate, self._nesting, k, b)

@@ -57,8 +57,3 @@ def agree(one: Trace, other: Trace) -> bool:
     same = ((one.log_p, other.log_p), (one.log_q, other.log_q), (one.shared, other.shared))
     pairs = [(a[n], b[n]) for a, b in same for n in a]
     return all(bool(((a - b).abs() <= TOLERANCE * (1.0 + a.abs())).all()) for a, b in pairs)
-
-
-def in_order(arrays: Values, order: Array | None, axis: int) -> dict[str, Array]:
-    """Rows in another order, if one is given; arrays that all rows share stay the same."""
-    return {n: a if order is None or a.shape[axis] == 1 else a.index_select(axis, order) for n, a in arrays.items()}

@@ -1,0 +1,121 @@
+"""Plain pairs: what is made of the sites of their runs, whichever library runs them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Container, Mapping
+from functools import partial
+from typing import ClassVar
+
+from ppdgm.errors import UnsupportedByBackend
+from ppdgm.language import mistakes, pair_mistakes
+from ppdgm.language.elimination import to_left
+from ppdgm.language.pair_sites import Layout, Site
+from ppdgm.language.pair_terms import is_factor
+from ppdgm.language.questions import Given, Sites
+from ppdgm.language.reader import Gradients
+from ppdgm.language.supports import Seen
+from ppdgm.language.tracer import Params, Tracer
+from ppdgm.language.vocabulary import Array, Batch, Namespace, Noise, PairLike, Trace
+
+
+class PairTracer(Tracer):
+    """Runs of a `PlainPair`. A backend supplies the runs, of which this class makes what a tracer returns.
+
+    Attributes:
+        plate: name of the data plate.
+        xp: array-API namespace.
+    """
+
+    program: PairLike
+    plate: str
+    xp: ClassVar[Namespace]
+
+    @abstractmethod
+    def trace(
+        self,
+        params: Params,
+        noise: Noise,
+        batch: Batch,
+        index: Array,
+        k: int,
+        given: Given = None,
+        kl: bool = False,
+        gradients: Gradients | None = None,
+        stopped: bool = False,
+        sampled: bool = False,
+    ) -> Trace:
+        """The same as for the base class. With `sampled`, the guide draws the sites that it would enumerate."""
+
+    def draws(self, params: Params, noise: Noise, batch: Batch, index: Array, k: int, given: Given = None) -> Sites:
+        terms = self.trace(params, noise, batch, index, k, given, sampled=True)
+        return {n: terms.values[n] for n in [*terms.log_q, *terms.shared] if n in terms.values}
+
+    def reordered(self, arrays: Mapping[str, Array], order: Array | None, axis: int = 1) -> Sites:
+        """Rows in another order, if one is given; arrays that all rows share stay the same."""
+        take = lambda a: a if order is None or a.shape[axis] == 1 else self.xp.take(a, order, axis=axis)
+        return {n: take(a) for n, a in arrays.items()}
+
+    def finished(self, found: Trace, order: Array | None, axes: Collection[str]) -> Trace:
+        """A trace with rows in this order, and the axes of the guide's enumerated sites at the left of values."""
+        values, log_p, log_q, kl = (self.reordered(part, order) for part in found[:4])
+        marginal = None if found.marginal is None else self.reordered({"": found.marginal}, order)[""]
+        values = {n: to_left(v[:1] if n in axes else v, len(axes), self.xp) for n, v in values.items()}
+        return found._replace(values=values, log_p=log_p, log_q=log_q, kl=kl, marginal=marginal)
+
+    def seen(self, model: Mapping[str, Site], layout: Layout, axes: int, order: Array | None) -> list[Seen]:
+        """The observed sites of a run of the model, whose rows are put in this order."""
+
+        def rows(site: Site, inside: Array) -> Array:
+            found = layout.rows(site, inside, axes)
+            return found if order is None else found[order]
+
+        sites = [s for s in model.values() if s.observed and layout.local(s) and not is_factor(s)]
+        return [Seen(s.name, s.fn, s.value, s.mask, partial(rows, s)) for s in sites]
+
+    def at_means(
+        self,
+        guide: Mapping[str, Site],
+        model: Mapping[str, Site],
+        layout: Layout,
+        summed: Sites,
+        told: Sites,
+        seen: Sites,
+        held: Container[str],
+        own: bool,
+    ) -> tuple[Sites, Sites]:
+        """What runs at the means say of latents, and of observed sites.
+
+        Args:
+            guide, model: sites of the runs.
+            layout: of the runs.
+            summed: the probabilities of sites that the model sums out.
+            told, seen: means of latents, and of observed sites, if other sites saw something else.
+            held: sites that are at their means, or were given.
+            own: whether the guide is the library's own.
+        """
+        fns = {n: s.fn for n, s in model.items() if not s.observed and n not in summed}
+        auxiliary = [n for n, s in guide.items() if s.auxiliary]
+        mistakes.check_moved({n: s.fn for n, s in guide.items()}, auxiliary, fns, held, own)
+        latents = {n: layout.value_at(guide[n], told) for n in fns}
+        return {**latents, **summed}, self.observations(model, layout, seen)
+
+    def of_prior(self, model: Mapping[str, Site], layout: Layout, told: Sites) -> tuple[Sites, Sites, Sites]:
+        """Latents, observed sites and factors of a run of the model that generated them, [1, B, *event].
+
+        `told` has the means of observed sites, if other sites saw something else.
+        """
+        latents = {n: layout.value(s) for n, s in model.items() if not s.observed}
+        factors = {n: layout.term(s) for n, s in model.items() if is_factor(s)}
+        return latents, self.observations(model, layout, told), factors
+
+    def observations(self, model: Mapping[str, Site], layout: Layout, told: Sites) -> Sites:
+        """The observed sites' values, or what is `told` of them, [K, B, *event]."""
+        sites = [s for s in model.values() if s.observed and layout.local(s) and not is_factor(s)]
+        return {s.name: layout.value_at(s, told) for s in sites}
+
+    @staticmethod
+    def check_fields(fields: Mapping[str, Array | None]) -> None:
+        """Refuse draws from the model without rows of data."""
+        if any(v is None for v in fields.values()):
+            raise UnsupportedByBackend(pair_mistakes.NO_PRIOR)
