@@ -19,6 +19,7 @@ from ppdgm.backends import numpyro as numpyro_backend
 from ppdgm.backends import pyro as pyro_backend
 from ppdgm.backends.numpyro import vocabulary as numpyro_vocabulary
 from ppdgm.backends.pyro import vocabulary as pyro_vocabulary
+from ppdgm.language.divergence import closed_form
 from ppdgm.models import FullCovarianceNormal, Posterior
 from ppdgm.nets import MLP
 from ppdgm.program import zeros
@@ -98,7 +99,7 @@ def test_each_formula_of_torchs():
             p = made(pyro_dist, array, b, PARAMETERS[b][1])
             z = q.sample((20_000,))
             inside = bool(p.support.check(z).all())
-            compare(pyro_vocabulary.closed_form_kl(q, p), q.log_prob(z) - p.log_prob(z), inside)
+            compare(closed_form(q, p, pyro_vocabulary.LIBRARY), q.log_prob(z) - p.log_prob(z), inside)
 
 
 def test_each_formula_of_numpyros():
@@ -122,7 +123,7 @@ def test_each_formula_of_numpyros():
             q = made(numpyro_dist, jnp.asarray, a, NORMALS if a == "Normals" else PARAMETERS[a][0])
             p = made(numpyro_dist, jnp.asarray, b, PARAMETERS[b][1])
             form, log_ratio = jax.jit(
-                lambda z, q=q, p=p: (numpyro_vocabulary.closed_form_kl(q, p), q.log_prob(z) - p.log_prob(z))
+                lambda z, q=q, p=p: (closed_form(q, p, numpyro_vocabulary.LIBRARY), q.log_prob(z) - p.log_prob(z))
             )(draws[a])
             compare(form, log_ratio, True)
 
@@ -258,7 +259,7 @@ def test_a_closed_form_is_the_mean_log_ratio_or_none(backend, kind):
 @pytest.mark.parametrize(("dist", "of"), [(pyro_dist, pyro_vocabulary), (numpyro_dist, numpyro_vocabulary)])
 def test_a_folded_distribution_has_not_the_kl_of_what_was_folded(dist, of):
     q, p = (dist.FoldedDistribution(dist.Normal(loc, 1.0)) for loc in (1.0, -1.0))  # the same density twice
-    assert of.closed_form_kl(q, p) is None
+    assert closed_form(q, p, of.LIBRARY) is None
 
 
 class Correlated(Program):

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ppdgm.language.native import DistClass, Transform
 
 
+ALIKE = ("ExpTransform", "SigmoidTransform")  #: transforms without parameters, which are one to one
+
+
 def pairs(table: Mapping[str, str]) -> frozenset[tuple[str, str]]:
     """(q, p) for each name of q, and each of the names beside it."""
     return frozenset((q, p) for q, names in table.items() for p in names.split())
@@ -33,7 +36,6 @@ class Library:
         formulas: (name of q's class, of p's) for which `kl` is right; "Normals" are `Normal(…).to_event(1)`.
         kl: (q, p) -> KL(q‖p), [*batch].
         one_to_one: whether a transform is one to one.
-        alike: names of transforms without parameters, which are one to one.
         broadcast: (shape, shape) -> shape.
     """
 
@@ -47,7 +49,6 @@ class Library:
     formulas: frozenset[tuple[str, str]]
     kl: Callable[[Dist, Dist], Array]
     one_to_one: Callable[[Transform], bool]
-    alike: frozenset[str]
     broadcast: Callable[..., tuple[int, ...]]
 
 
@@ -135,5 +136,5 @@ def _same_transforms(q: Dist, p: Dist, library: Library) -> bool:
         len(d.base_dist.event_shape) != len(d.event_shape) for d in (q, p)
     ):
         return False
-    same = lambda a, b: library.one_to_one(a) if a is b else type(a) is type(b) and type(a).__name__ in library.alike
+    same = lambda a, b: library.one_to_one(a) if a is b else type(a) is type(b) and type(a).__name__ in ALIKE
     return all(same(a, b) for a, b in zip(q.transforms, p.transforms, strict=True))

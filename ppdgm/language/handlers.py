@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar
 
@@ -28,10 +28,14 @@ class StatementHandlers(ABC):
 
     Attributes:
         library: the module with its primitives.
+        effects: the module with its effect handlers.
+        stack: the handlers around a statement.
         arrays: the types of arrays.
     """
 
     library: ClassVar[ModuleType]
+    effects: ClassVar[ModuleType]
+    stack: ClassVar[Sequence[object]]
     arrays: ClassVar[tuple[type, ...]]
     looping: bool = False
 
@@ -68,13 +72,14 @@ class StatementHandlers(ABC):
     ) -> tuple[Tree, Tree]:
         return unrolled(self, P, body, carry, xs, length, mask)
 
-    @abstractmethod
     def sizes(self) -> dict[int, int]:
         """The sizes of the plates around a statement, by dimension."""
+        return {f.dim: f.subsample_size for f in self.stack if isinstance(f, self.library.plate)}
 
-    @abstractmethod
     def masked(self, mask: Array) -> AbstractContextManager[object]:
         """The library's handler that leaves out the terms of rows where the mask is False."""
+        found: AbstractContextManager[object] = self.effects.mask(mask=mask)
+        return found
 
     @abstractmethod
     def filled(self, dist: Dist, value: Array, mask: Array) -> Array:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ppdgm.errors import ProgramError
 from ppdgm.language import mistakes
+from ppdgm.language.divergence import Library, closed_form
 from ppdgm.language.elimination import Term
 from ppdgm.language.native import Frame
 from ppdgm.language.vocabulary import Array, Dist, Namespace
@@ -68,6 +69,7 @@ class Layout(ABC):
     k: int | None
     b: int
     xp: ClassVar[Namespace]
+    library: ClassVar[Library]
 
     @property
     @abstractmethod
@@ -88,11 +90,6 @@ class Layout(ABC):
     @abstractmethod
     def per_datum(self, term: Term) -> Array:
         """A term without the dimensions of enumerated sites, [K, B]; [K, 1] outside the data plate."""
-
-    @staticmethod
-    @abstractmethod
-    def closed_form(q: Dist, p: Dist) -> Array | None:
-        """KL(q‖p), [*batch, D]; None if there is no closed form."""
 
     @staticmethod
     @abstractmethod
@@ -209,7 +206,7 @@ class Layout(ABC):
         alone = all(set(s.frames) <= {self.plate, PARTICLES} and self.local(s) for s in (q, p))
         if not alone or any(s.mask is not None and s.mask is not True for s in (q, p)):
             return None
-        return self.closed_form(q.fn, p.fn)
+        return closed_form(q.fn, p.fn, self.library)
 
     def check_axes(self, site: Site, shape: tuple[int, ...], sizes: Mapping[str, int]) -> None:
         """Refuse a site with dimensions to the left of its plates that don't belong to enumerated sites."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
 from ppdgm.language import mistakes
 from ppdgm.language.native import Tree
-from ppdgm.language.phases import EngineLike, Hyperparameters, OptimiserLike
+from ppdgm.language.phases import EngineLike, Hyperparameters, ObjectiveLike, OptimiserLike
 from ppdgm.language.reader import Gradients
-from ppdgm.language.step import Step
+from ppdgm.language.step import Step, check_found
 from ppdgm.language.supports import Observed, Supports
 from ppdgm.language.terms import split
 from ppdgm.language.tracer import Params, Tracer
@@ -93,11 +94,22 @@ class Runtime(ABC):
     ) -> tuple[dict[Name, Array], Rest]:
         """The gradient of a function's value by each array of z; and what it returns besides the value."""
 
+    @staticmethod
     @abstractmethod
     def nuts(
-        self, log_density: Callable[[Mapping[str, Array]], Array], start: Native, noise: Noise, draws: int, warmup: int
+        log_density: Callable[[Mapping[str, Array]], Array], start: Native, noise: Noise, draws: int, warmup: int
     ) -> tuple[Native, Native]:
-        """Draws by the library's No-U-Turn sampler, [chains, draws, …], and statistics."""
+        """Draws by the library's No-U-Turn sampler, [chains, draws, …], and statistics.
+
+        Hoffman & Gelman 2014, arXiv:1111.4246.
+
+        Args:
+            log_density: of latents by name, a scalar.
+            start: latents [chains, …].
+            noise: of the draws.
+            draws: the number in each chain, after the warm-up.
+            warmup: the number of draws that adapt step size and mass, and are left out.
+        """
 
     @abstractmethod
     def glance(self, params: Params, data: Native, index: np.ndarray, k: int, given: Arrays) -> Trace:
@@ -140,7 +152,6 @@ class Runtime(ABC):
     def why_not_compiled(self, engine: EngineLike, optimiser: OptimiserLike | OwnOptimiser) -> str:
         """Why torch.compile can't compile the steps of a run, in words; "" if it can."""
 
-    @abstractmethod
     def rehearse(
         self, engine: EngineLike, params: Params, data: Native, b: int, plan: Hyperparameters, data_size: int
     ) -> Rehearsal:
@@ -154,6 +165,21 @@ class Runtime(ABC):
             plan: hyperparameters of each phase, [S] each; the first are used.
             data_size: N.
         """
+        index = self.index(np.arange(b) % len(next(iter(data.values()))))
+        found = Rehearsal([], [], [], [])
+
+        def run(runtime: Runtime, params: Params, noise: Noise, j: int, engine: ObjectiveLike) -> None:
+            batch, now = self.select(data, index), self.put({n: v[0] for n, v in plan[j].items()})
+            ones = self.xp.ones(b, device=self.device)
+            step = self.steps(self.tracer, params, noise, batch, index, ones, now, data_size)
+            found.names.extend(check_found(type(engine).__name__, engine.objective(step)))
+            found.scored.extend(step.scored)
+            found.roles.extend(step.scores)
+            found.whole.extend(step.minibatch.whole)
+
+        for j, phase in enumerate(engine.phases()):
+            self.look(partial(run, j=j, engine=phase.engine), params)
+        return found._replace(names=list(dict.fromkeys(found.names)), roles=list(dict.fromkeys(found.roles)))
 
     @abstractmethod
     def put(self, arrays: Mapping[str, Array], dtype: str | None = None) -> Native:

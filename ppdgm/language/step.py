@@ -99,11 +99,21 @@ class Step(ABC):
     @abstractmethod
     def draw_gumbel(self, noise: Noise, shape: tuple[int, ...]) -> Array: ...
 
+    @staticmethod
     @abstractmethod
     def move(
-        self, log_density: Density, start: Sites, noise: Noise, step_size: Array, num_leapfrog: int, moves: int
+        log_density: Density, start: Sites, noise: Noise, step_size: Array, num_leapfrog: int, moves: int
     ) -> tuple[Sites, Array]:
-        """Latents after moves of HMC, and the new step size."""
+        """Latents after moves of Hamiltonian Monte Carlo, and the adapted step size.
+
+        Args:
+            log_density: of all latents together, a scalar.
+            start: latents by name.
+            noise: of the draws.
+            step_size: the first ε of the leapfrog.
+            num_leapfrog: leapfrog steps of a move.
+            moves: the number of moves.
+        """
 
     def _fresh(self, stream: str) -> Noise:
         number = self._taken.get(stream, 0)

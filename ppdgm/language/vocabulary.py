@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 Support = str | tuple[int, int]
 Init = Callable[[np.random.Generator, tuple[int, ...], Mapping[str, np.ndarray] | None], np.ndarray]
 Carry = TypeVar("Carry")  # of a loop: an array, or a tuple of arrays
-
-
 _NAMESPACES = (("xp", "linalg"), ("xp", "fft"))
 
 
@@ -156,6 +154,8 @@ class Vocabulary:
 
     xp: ClassVar[Namespace]  #: array-API namespace
     dist: ClassVar[Any]  #: native distributions
+    density: ClassVar[Any]  #: class of a density written over `xp`, as a native distribution
+    _like: Any  # the program's floating type, and device
 
     def __init__(self, interpreter: Interpreter, params: Mapping[str, Array], declared: Declarations, prefix: str = ""):
         self.interpreter = interpreter
@@ -360,7 +360,8 @@ class Vocabulary:
             discrete: for a relaxation, the discrete distribution that it represents. Training draws and scores the
                 relaxation, and everything else uses the discrete one.
         """
-        raise NotImplementedError
+        facts = support, mean, mode, pathwise, kl, about, values, discrete
+        return self.density(sample, log_prob, event_shape, batch_shape, self._like, *facts)
 
     def constant(self, value: ArrayLike) -> Array:
         """Numbers or a NumPy array, in the program's floating type and on its device."""

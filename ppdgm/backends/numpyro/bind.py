@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 import jax
@@ -28,6 +28,8 @@ class Handlers(StatementHandlers):
     """Statements as NumPyro's primitives."""
 
     library: ClassVar[ModuleType] = numpyro
+    effects: ClassVar[ModuleType] = numpyro.handlers
+    stack: ClassVar[Sequence[object]] = _PYRO_STACK
     arrays: ClassVar[tuple[type, ...]] = (jax.Array, np.ndarray)
 
     @contextmanager
@@ -48,13 +50,6 @@ class Handlers(StatementHandlers):
 
     def param(self, name: str, value: Array) -> Array:
         return numpyro.param(name, value)
-
-    def sizes(self) -> dict[int, int]:
-        return {f.dim: f.subsample_size for f in _PYRO_STACK if isinstance(f, numpyro.plate)}
-
-    def masked(self, mask: Array) -> AbstractContextManager[object]:
-        found: AbstractContextManager[object] = numpyro.handlers.mask(mask=mask)
-        return found
 
     def filled(self, dist: Dist, value: Array, mask: Array) -> Array:
         return value  # NumPyro's own masked distributions do this

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -24,10 +24,10 @@ from ppdgm.backends.numpyro.support import SUPPORTS
 from ppdgm.backends.numpyro.tracer import JaxStep, JaxTracer, select
 from ppdgm.errors import PpdgmError, UnsupportedByBackend
 from ppdgm.language.native import Device, OwnOptimiser, Tree
-from ppdgm.language.phases import EngineLike, Hyperparameters, ObjectiveLike, OptimiserLike
-from ppdgm.language.runtime import Arrays, Fields, Name, Native, Question, Rehearsal, Rest, traced
+from ppdgm.language.phases import EngineLike, OptimiserLike
+from ppdgm.language.runtime import Arrays, Fields, Name, Native, Question, Rest, traced
 from ppdgm.language.runtime import Runtime as AnyRuntime
-from ppdgm.language.step import Step, check_found
+from ppdgm.language.step import Step
 from ppdgm.language.supports import Observed, Supports
 from ppdgm.language.tracer import Params
 from ppdgm.language.unseen import Unseen
@@ -141,10 +141,7 @@ class Runtime(AnyRuntime):
         found: tuple[dict[Name, Array], Rest] = jax.grad(function, has_aux=True)(z)
         return found
 
-    def nuts(
-        self, log_density: Callable[[Mapping[str, Array]], Array], start: Native, noise: Array, draws: int, warmup: int
-    ) -> tuple[Native, Native]:
-        return nuts(log_density, start, noise, draws, warmup)
+    nuts = staticmethod(nuts)
 
     def sites(
         self, params: Params, fields: Fields, given: Arrays | None, size: int, apart: bool = False
@@ -194,28 +191,6 @@ class Runtime(AnyRuntime):
         if isinstance(self.tracer, PairTracer):
             return self.noise(params, self.fields(fields), np.arange(size))
         return noise_of_draws(self.tracer, params, self.fields(fields), size)
-
-    def rehearse(
-        self, engine: EngineLike, params: Params, data: Native, b: int, plan: Hyperparameters, data_size: int
-    ) -> Rehearsal:
-        """The objective of each phase as in training, only to find its errors; nothing is computed."""
-        index = self.index(np.arange(b) % len(next(iter(data.values()))))
-        scored: list[str] = []
-        names: list[str] = []
-        whole: list[str] = []
-        roles: list[str] = []
-
-        def run(params: Params, j: int, engine: ObjectiveLike) -> None:
-            batch, now = select(self.tracer, data, index), jax.tree.map(lambda v: jnp.asarray(v[0]), plan[j])
-            step = JaxStep(self.tracer, params, jax.random.key(0), batch, index, jnp.ones(b), now, data_size)
-            names.extend(check_found(type(engine).__name__, engine.objective(step)))
-            scored.extend(step.scored)
-            roles.extend(step.scores)
-            whole.extend(step.minibatch.whole)
-
-        for j, phase in enumerate(engine.phases()):
-            jax.eval_shape(partial(run, j=j, engine=phase.engine), params)
-        return Rehearsal(scored, list(dict.fromkeys(names)), list(dict.fromkeys(roles)), whole)
 
     def why_not_compiled(self, engine: EngineLike, optimiser: OptimiserLike | OwnOptimiser) -> str:
         """Why torch.compile can't take the steps of a run, in words."""

@@ -17,9 +17,10 @@ from numpyro.primitives import _PYRO_STACK, Messenger
 
 from ppdgm.backends.numpyro.distributions import mended
 from ppdgm.backends.numpyro.support import confine, observe
-from ppdgm.backends.numpyro.vocabulary import closed_form_kl
+from ppdgm.backends.numpyro.vocabulary import LIBRARY
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend
 from ppdgm.language import enumeration, mistakes
+from ppdgm.language.divergence import Library
 from ppdgm.language.elimination import Term, escapes
 from ppdgm.language.native import Message as Message
 from ppdgm.language.pair_sites import Frames, Layout, Site, Slopes
@@ -201,7 +202,7 @@ class JaxLayout(Layout):
     """Where the batch dimensions of a run of NumPyro's are; each run is of one particle."""
 
     xp: ClassVar[Namespace] = jnp
-    closed_form = staticmethod(closed_form_kl)
+    library: ClassVar[Library] = LIBRARY
     logsumexp = staticmethod(jax.nn.logsumexp)
 
     @property

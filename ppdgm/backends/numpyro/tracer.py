@@ -9,9 +9,8 @@ import jax.numpy as jnp
 
 from ppdgm.backends.numpyro.chains import walk
 from ppdgm.backends.numpyro.vocabulary import JaxReader, JaxVocabulary, MixedVocabulary
-from ppdgm.language.questions import Sites
 from ppdgm.language.reader import Gradients
-from ppdgm.language.step import Density, Step
+from ppdgm.language.step import Step
 from ppdgm.language.tracer import ProgramTracer, Tracer
 from ppdgm.language.vocabulary import Array, Batch, Namespace, ProgramLike, Vocabulary
 from ppdgm.nets import check_libraries
@@ -35,9 +34,7 @@ class JaxTracer(ProgramTracer):
     def reader(self, noise: Array | None, gradients: Gradients | None) -> JaxReader:
         return JaxReader(noise, gradients, self.looped)
 
-    @staticmethod
-    def stop(x: Array) -> Array:
-        return jax.lax.stop_gradient(x)
+    stop = staticmethod(jax.lax.stop_gradient)
 
 
 class JaxStep(Step):
@@ -45,13 +42,9 @@ class JaxStep(Step):
 
     xp: ClassVar[Namespace] = jnp
 
-    @staticmethod
-    def stop_gradient(x: Array) -> Array:
-        return jax.lax.stop_gradient(x)
-
-    @staticmethod
-    def logsumexp(x: Array, axis: int) -> Array:
-        return jax.nn.logsumexp(x, axis)
+    stop_gradient = staticmethod(jax.lax.stop_gradient)
+    logsumexp = staticmethod(jax.nn.logsumexp)
+    move = staticmethod(walk)
 
     def fold(self, stream: str, number: int) -> Array:
         key = self.noise if _STREAMS[stream] is None else jax.random.fold_in(self.noise, _STREAMS[stream])
@@ -59,11 +52,6 @@ class JaxStep(Step):
 
     def draw_gumbel(self, noise: Array, shape: tuple[int, ...]) -> Array:
         return jax.random.gumbel(noise, shape)
-
-    def move(
-        self, log_density: Density, start: Sites, noise: Array, step_size: Array, num_leapfrog: int, moves: int
-    ) -> tuple[Sites, Array]:
-        return walk(log_density, start, noise, step_size, num_leapfrog, moves)
 
 
 def select(tracer: Tracer, data: Batch, index: Array) -> Batch:

@@ -17,12 +17,12 @@ from ppdgm.backends.numpyro.distributions import Distributions
 from ppdgm.backends.numpyro.foreign import apply_module
 from ppdgm.backends.numpyro.loops import keep, loop
 from ppdgm.backends.numpyro.support import SUPPORTS, is_masked, observe
-from ppdgm.language.divergence import Library, closed_form, pairs
+from ppdgm.language.divergence import Library, pairs
 from ppdgm.language.masks import wide
 from ppdgm.language.reader import Gradients, Reader
 from ppdgm.language.steps import Tree
 from ppdgm.language.supports import Supports
-from ppdgm.language.vocabulary import Array, Carry, Dist, MixedPrecision, Module, Namespace, Random, Vocabulary
+from ppdgm.language.vocabulary import Array, Carry, Dist, MixedPrecision, Module, Namespace, Vocabulary
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -45,16 +45,17 @@ class JaxVocabulary(Vocabulary):
 
     xp: ClassVar[Namespace] = jnp
     dist: ClassVar[Any] = Distributions()
+    density: ClassVar[Any] = Density
 
     @property
-    def _dtype(self) -> DTypeLike:
+    def _like(self) -> DTypeLike:
         return next((v.dtype for v in self.params.values()), jnp.result_type(float))
 
     def constant(self, value: ArrayLike) -> Array:
-        return jnp.asarray(value, dtype=self._dtype)
+        return jnp.asarray(value, dtype=self._like)
 
     def full(self, shape: tuple[int, ...], value: float) -> Array:
-        return jnp.full(shape, value, dtype=self._dtype)
+        return jnp.full(shape, value, dtype=self._like)
 
     def linear(self, x: Array, weight: Array, bias: Array) -> Array:
         # As one matrix product: with a batch dimension, even of one particle, XLA's CPU is up to a tenth slower.
@@ -81,10 +82,10 @@ class JaxVocabulary(Vocabulary):
         return jax.lax.lgamma(jnp.asarray(x))
 
     def one_hot(self, index: Array, size: int) -> Array:
-        return jax.nn.one_hot(index, size, dtype=self._dtype)
+        return jax.nn.one_hot(index, size, dtype=self._like)
 
     def _random(self, noise: Array) -> JaxRandom:
-        return JaxRandom(noise, self._dtype)
+        return JaxRandom(noise, self._like)
 
     def vjp(self, f: Callable[[Array], Array], x: Array) -> tuple[Array, Callable[[Array], Array]]:
         value, pull = jax.vjp(f, x)
@@ -99,16 +100,6 @@ class JaxVocabulary(Vocabulary):
         return apply_module(
             module, {k: self.interpreter.param(self.prefix + k, v) for k, v in own.items()}, x, event_ndim
         )
-
-    def distribution(
-        self,
-        sample: Callable[[Random, tuple[int, ...]], tuple[Array, Array | None]],
-        log_prob: Callable[[Array], Array],
-        event_shape: tuple[int, ...],
-        batch_shape: tuple[int, ...] = (),
-        **facts: Any,
-    ) -> Dist:
-        return Density(sample, log_prob, event_shape, batch_shape, self._dtype, **facts)
 
 
 class MixedVocabulary(MixedPrecision, JaxVocabulary):
@@ -144,7 +135,6 @@ LIBRARY = Library(
     ),
     kl=dist.kl_divergence,
     one_to_one=lambda transform: type(transform).__name__ in _ONE_TO_ONE,
-    alike=frozenset({"ExpTransform", "SigmoidTransform"}),
     broadcast=jnp.broadcast_shapes,
 )
 
@@ -152,11 +142,6 @@ LIBRARY = Library(
 def as_draw(d: Dist, value: Array) -> Array:
     """A value in the type of a draw: NumPyro's counts and classes are whole numbers, which may be used as indices."""
     return jnp.asarray(value, jax.eval_shape(d.sample, jax.random.key(0)).dtype)
-
-
-def closed_form_kl(q: Dist, p: Dist) -> Array | None:
-    """KL(q‖p) [K or 1, B or 1, D], per dimension if both factorise; None if no closed form holds."""
-    return closed_form(q, p, LIBRARY)
 
 
 class JaxReader(Reader):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar
 
@@ -27,6 +27,8 @@ class Handlers(StatementHandlers):
     """Statements as Pyro's primitives."""
 
     library: ClassVar[ModuleType] = pyro
+    effects: ClassVar[ModuleType] = pyro.poutine
+    stack: ClassVar[Sequence[object]] = _PYRO_STACK
     arrays: ClassVar[tuple[type, ...]] = (torch.Tensor,)
 
     def subsampled(self, name: str, size: int, data_size: int) -> AbstractContextManager[object]:
@@ -39,13 +41,6 @@ class Handlers(StatementHandlers):
         value.unconstrained = weakref.ref(value)  # the attribute that SVI reads on a param site
         read = effectful(type="param")(lambda *args, **kwargs: value)
         return read(name, constraint=dist.constraints.real, event_dim=None, name=name)
-
-    def sizes(self) -> dict[int, int]:
-        return {f.dim: f.subsample_size for f in _PYRO_STACK if isinstance(f, pyro.plate)}
-
-    def masked(self, mask: Array) -> AbstractContextManager[object]:
-        found: AbstractContextManager[object] = pyro.poutine.mask(mask=mask)
-        return found
 
     def filled(self, dist: Dist, value: Array, mask: Array) -> Array:
         return filled(dist, value, mask)

@@ -8,26 +8,15 @@ import torch
 from pyro.infer.mcmc import HMC, NUTS
 
 from ppdgm.language.questions import Sites
+from ppdgm.language.runtime import Native
 from ppdgm.language.step import Density, adapted
 from ppdgm.language.vocabulary import Array
 
 
 def walk(
-    log_density: Density,
-    start: Sites,
-    step_size: Array,
-    num_leapfrog: int,
-    moves: int,
+    log_density: Density, start: Sites, noise: None, step_size: Array, num_leapfrog: int, moves: int
 ) -> tuple[dict[str, Array], Array]:
-    """Moves of Hamiltonian Monte Carlo, drawn from torch's generator: where they end, and the adapted step size.
-
-    Args:
-        log_density: of all latents together, a scalar.
-        start: latents by name.
-        step_size: the first ε of the leapfrog.
-        num_leapfrog: leapfrog steps of a move.
-        moves: the number of moves.
-    """
+    """Moves by Pyro's kernel, drawn from torch's generator; the arguments are those of `Step.move`."""
     with torch.enable_grad():
         kernel = HMC(potential_fn=lambda z: -log_density(z), adapt_step_size=False, adapt_mass_matrix=False)
         z = {n: v.detach() for n, v in start.items()}
@@ -43,18 +32,9 @@ def walk(
 
 
 def nuts(
-    log_density: Callable[[Mapping[str, Array]], Array], start: Mapping[str, Array], draws: int, warmup: int
+    log_density: Callable[[Mapping[str, Array]], Array], start: Native, noise: None, draws: int, warmup: int
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Draws by the No-U-Turn sampler, [chains, draws, …], and their log-density, chain after chain.
-
-    Hoffman & Gelman 2014, arXiv:1111.4246.
-
-    Args:
-        log_density: of latents by name, a scalar.
-        start: latents [chains, …].
-        draws: the number in each chain, after the warm-up.
-        warmup: the number of draws that adapt step size and mass, and are left out.
-    """
+    """Draws of Pyro's sampler and their log-density, chain after chain; the arguments are those of `Runtime.nuts`."""
     chains = []
     for i in range(len(next(iter(start.values())))):
         with torch.enable_grad():

@@ -24,10 +24,10 @@ from ppdgm.backends.pyro.vocabulary import unvalidated
 from ppdgm.errors import PpdgmError
 from ppdgm.language import mistakes
 from ppdgm.language.native import OwnOptimiser, Tree
-from ppdgm.language.phases import EngineLike, Hyperparameters, OptimiserLike
-from ppdgm.language.runtime import Arrays, Fields, Name, Native, Question, Rehearsal, Rest
+from ppdgm.language.phases import EngineLike, OptimiserLike
+from ppdgm.language.runtime import Arrays, Fields, Name, Native, Question, Rest
 from ppdgm.language.runtime import Runtime as AnyRuntime
-from ppdgm.language.step import OWN, Step, check_found
+from ppdgm.language.step import OWN, Step
 from ppdgm.language.supports import Observed, Supports
 from ppdgm.language.tracer import Params
 from ppdgm.language.vocabulary import Array, Namespace, PairLike, ProgramLike, Trace
@@ -120,8 +120,9 @@ class Runtime(AnyRuntime):
         return self.trace(params, data, index, k, 0, given, False)
 
     def look(self, question: Question, params: Params, *at: Tree, **how: object) -> Tree:
-        with self._evaluating(params, 0) as params:
-            return question(self, params, None, *at, **how)
+        own = {n: v for n, v in params.items() if n.startswith(OWN)}  # an engine's
+        with self._evaluating({n: v for n, v in params.items() if n not in own}, 0) as params:
+            return question(self, {**params, **own}, None, *at, **how)
 
     def slopes(
         self, function: Callable[[dict[Name, Array]], tuple[Array, Rest]], z: dict[Name, Array]
@@ -134,10 +135,7 @@ class Runtime(AnyRuntime):
         pairs = zip(z, found, strict=True)
         return {n: torch.zeros_like(z[n]) if slope is None else slope for n, slope in pairs}, rest
 
-    def nuts(
-        self, log_density: Callable[[Mapping[str, Array]], Array], start: Native, noise: None, draws: int, warmup: int
-    ) -> tuple[Native, Native]:
-        return nuts(log_density, start, draws, warmup)
+    nuts = staticmethod(nuts)
 
     def sites(
         self, params: Params, fields: Fields, given: Arrays | None, size: int, apart: bool = False
@@ -207,27 +205,6 @@ class Runtime(AnyRuntime):
                 return REMEDY if runs_differ(one, other) else ""
             except (PpdgmError, NotImplementedError):  # only draws of a latent can be scored
                 return REMEDY
-
-    def rehearse(
-        self, engine: EngineLike, params: Params, data: Native, b: int, plan: Hyperparameters, data_size: int
-    ) -> Rehearsal:
-        """The objective of each phase as in training, only to find its errors."""
-        rows, ones = self.index(np.arange(b) % len(next(iter(data.values())))), torch.ones(b, device=self.device)
-        own = {n: v for n, v in params.items() if n.startswith(OWN)}
-        scored: list[str] = []
-        names: list[str] = []
-        whole: list[str] = []
-        roles: list[str] = []
-        with self._evaluating({n: v for n, v in params.items() if n not in own}, 0) as params:
-            batch = select(self.tracer, data, rows)
-            for j, phase in enumerate(engine.phases()):
-                now = {n: torch.as_tensor(v[0], device=self.device) for n, v in plan[j].items()}
-                step = TorchStep(self.tracer, {**params, **own}, None, batch, rows, ones, now, data_size)
-                names += check_found(type(phase.engine).__name__, phase.engine.objective(step))
-                scored += step.scored
-                roles += step.scores
-                whole += step.minibatch.whole
-        return Rehearsal(scored, list(dict.fromkeys(names)), list(dict.fromkeys(roles)), whole)
 
     def why_not_compiled(self, engine: EngineLike, optimiser: OptimiserLike | OwnOptimiser) -> str:
         """Why torch.compile can't compile the steps of a run, in words; "" if it can."""

@@ -12,9 +12,10 @@ import torch
 from pyro.distributions.util import scale_and_mask
 
 from ppdgm.backends.pyro.support import confine, observe
-from ppdgm.backends.pyro.vocabulary import closed_form_kl
+from ppdgm.backends.pyro.vocabulary import LIBRARY
 from ppdgm.errors import ProgramError
 from ppdgm.language import mistakes, pair_mistakes
+from ppdgm.language.divergence import Library
 from ppdgm.language.elimination import Term
 from ppdgm.language.pair_sites import Layout, Site, Slopes
 from ppdgm.language.scales import constant_scales, scale_of
@@ -26,7 +27,7 @@ class TorchLayout(Layout):
     """Where the batch dimensions of a run of Pyro's are."""
 
     xp: ClassVar[Namespace] = xp
-    closed_form = staticmethod(closed_form_kl)
+    library: ClassVar[Library] = LIBRARY
     logsumexp = staticmethod(torch.logsumexp)
 
     @property

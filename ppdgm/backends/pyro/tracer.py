@@ -17,7 +17,7 @@ from ppdgm.language import questions
 from ppdgm.language.interpreter import Ask
 from ppdgm.language.questions import Sites
 from ppdgm.language.reader import Gradients
-from ppdgm.language.step import Density, Step
+from ppdgm.language.step import Step
 from ppdgm.language.tracer import Params, ProgramTracer, Tracer, sized
 from ppdgm.language.vocabulary import Array, Batch, Namespace, ProgramLike, Trace, Vocabulary
 from ppdgm.nets import ForeignNet, check_libraries
@@ -47,9 +47,7 @@ class TorchTracer(ProgramTracer):
     def reader(self, noise: None, gradients: Gradients | None) -> TorchReader:
         return TorchReader(gradients, looped=self.looped)
 
-    @staticmethod
-    def stop(x: Array) -> Array:
-        return x.detach()
+    stop = staticmethod(torch.Tensor.detach)
 
     def initialise(self, seed: int, data: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
         """First values of parameters, and of buffers (such as running means), which training also changes."""
@@ -112,13 +110,9 @@ class TorchStep(Step):
 
     xp: ClassVar[Namespace] = xp
 
-    @staticmethod
-    def stop_gradient(x: Array) -> Array:
-        return x.detach()
-
-    @staticmethod
-    def logsumexp(x: Array, axis: int) -> Array:
-        return torch.logsumexp(x, axis)
+    stop_gradient = staticmethod(torch.Tensor.detach)
+    logsumexp = staticmethod(torch.logsumexp)
+    move = staticmethod(walk)
 
     def fold(self, stream: str, number: int) -> None:
         return None
@@ -128,11 +122,6 @@ class TorchStep(Step):
 
     def draw_gumbel(self, noise: None, shape: tuple[int, ...]) -> Array:
         return -torch.empty(shape, device=self.index.device).exponential_().clamp(min=1e-30).log()
-
-    def move(
-        self, log_density: Density, start: Sites, noise: None, step_size: Array, num_leapfrog: int, moves: int
-    ) -> tuple[Sites, Array]:
-        return walk(log_density, start, step_size, num_leapfrog, moves)
 
 
 def select(tracer: Tracer, data: Batch, index: Array) -> Batch:

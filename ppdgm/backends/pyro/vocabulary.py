@@ -18,10 +18,10 @@ from ppdgm.backends.pyro.density import Density, TorchRandom, draw
 from ppdgm.backends.pyro.distributions import DISTRIBUTIONS
 from ppdgm.backends.pyro.noise import GeneratorWatch
 from ppdgm.backends.pyro.support import SUPPORTS, observe
-from ppdgm.language.divergence import Library, closed_form, pairs
+from ppdgm.language.divergence import Library, pairs
 from ppdgm.language.reader import Gradients, Reader
 from ppdgm.language.supports import Supports
-from ppdgm.language.vocabulary import Array, Batch, Carry, Dist, MixedPrecision, Module, Namespace, Random, Vocabulary
+from ppdgm.language.vocabulary import Array, Batch, Carry, Dist, MixedPrecision, Module, Namespace, Vocabulary
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -44,6 +44,7 @@ class TorchVocabulary(Vocabulary):
 
     xp: ClassVar[Namespace] = xp
     dist: ClassVar[Any] = DISTRIBUTIONS
+    density: ClassVar[Any] = Density
 
     @property
     def _like(self) -> dict[str, torch.dtype | torch.device]:
@@ -102,16 +103,6 @@ class TorchVocabulary(Vocabulary):
         lead = x.shape[: x.ndim - event_ndim]  # one batch dimension: layers such as BatchNorm expect that
         out = torch.func.functional_call(module, own, (x.reshape(-1, *x.shape[len(lead) :]),))
         return out.reshape(*lead, *out.shape[1:])
-
-    def distribution(
-        self,
-        sample: Callable[[Random, tuple[int, ...]], tuple[Array, Array | None]],
-        log_prob: Callable[[Array], Array],
-        event_shape: tuple[int, ...],
-        batch_shape: tuple[int, ...] = (),
-        **facts: Any,
-    ) -> Dist:
-        return Density(sample, log_prob, event_shape, batch_shape, self._like, **facts)
 
 
 class MixedVocabulary(MixedPrecision, TorchVocabulary):
@@ -172,14 +163,8 @@ LIBRARY = Library(
     ),
     kl=_kl,
     one_to_one=lambda transform: bool(transform.bijective),
-    alike=frozenset({"ExpTransform", "SigmoidTransform"}),
     broadcast=torch.broadcast_shapes,
 )
-
-
-def closed_form_kl(q: Dist, p: Dist) -> Array | None:
-    """KL(q‖p) [K or 1, B or 1, D], per dimension if both factorise; None if no closed form holds."""
-    return closed_form(q, p, LIBRARY)
 
 
 class TorchReader(Reader):
