@@ -282,17 +282,8 @@ class DirectInterpreter:
 
     def _check_pathwise(self, name: str, dist: Dist) -> None:
         """Refuse, or record, a draw that carries no gradient."""
-        if (how := self.reader.gradients) is None:
-            return
-        if how.walked:
-            mistakes.check_walked(name, dist, self.inside)
-        if self.reader.has_pathwise(dist):
-            return
-        if how.scored is None:
-            raise mistakes.not_pathwise(name, dist)
-        if not self.inside:
-            raise mistakes.scored_outside(name, dist)
-        how.scored.append(name)
+        if (how := self.reader.gradients) is not None:
+            how.note(name, dist, self.inside, self.reader.has_pathwise(dist))
 
     def _lead(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The dimensions of enumerated sites before [K, B]."""

@@ -47,6 +47,32 @@ class PairTracer(Tracer):
     ) -> Trace:
         """The same as for the base class. With `sampled`, the guide draws the sites that it would enumerate."""
 
+    @abstractmethod
+    def means(self, params: Params, batch: Batch, index: Array, given: Given = None) -> tuple[Sites, Sites]:
+        """Latents at their means, each given those before it, and observed sites' means given those; [1, B, *event].
+
+        Or all latents as given. A site that the model sums out gets the probabilities of its values given the data and
+        the other latents there, [1, B, *inner, S], and observed sites are at the most probable value.
+        """
+
+    @abstractmethod
+    def prior(
+        self,
+        params: Params,
+        noise: Noise,
+        fields: Mapping[str, Array | None],
+        size: int,
+        mean: bool,
+        given: Given = None,
+        apart: bool = False,
+    ) -> tuple[Sites, Sites, Sites]:
+        """The same as for the base class; last, the log of each factor there, by which nothing is weighed.
+
+        Args:
+            fields: rows that are used as the data: of the minibatch, or of all data if the pair subsamples.
+            given: values of latents shared by all data, [1, 1, *event].
+        """
+
     def draws(self, params: Params, noise: Noise, batch: Batch, index: Array, k: int, given: Given = None) -> Sites:
         terms = self.trace(params, noise, batch, index, k, given, sampled=True)
         return {n: terms.values[n] for n in [*terms.log_q, *terms.shared] if n in terms.values}
@@ -83,6 +109,7 @@ class PairTracer(Tracer):
         seen: Sites,
         held: Container[str],
         own: bool,
+        order: Array | None,
     ) -> tuple[Sites, Sites]:
         """What runs at the means say of latents, and of observed sites.
 
@@ -93,12 +120,14 @@ class PairTracer(Tracer):
             told, seen: means of latents, and of observed sites, if other sites saw something else.
             held: sites that are at their means, or were given.
             own: whether the guide is the library's own.
+            order: of the rows, if it is not that of the runs.
         """
         fns = {n: s.fn for n, s in model.items() if not s.observed and n not in summed}
         auxiliary = [n for n, s in guide.items() if s.auxiliary]
         mistakes.check_moved({n: s.fn for n, s in guide.items()}, auxiliary, fns, held, own)
         latents = {n: layout.value_at(guide[n], told) for n in fns}
-        return {**latents, **summed}, self.observations(model, layout, seen)
+        observed = self.observations(model, layout, seen)
+        return self.reordered({**latents, **summed}, order), self.reordered(observed, order)
 
     def of_prior(self, model: Mapping[str, Site], layout: Layout, told: Sites) -> tuple[Sites, Sites, Sites]:
         """Latents, observed sites and factors of a run of the model that generated them, [1, B, *event].

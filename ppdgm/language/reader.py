@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ppdgm.language import mistakes
 from ppdgm.language.divergence import Library, closed_form
 from ppdgm.language.states import Minibatch
 from ppdgm.language.steps import Tree, check_carry, mapped, stacked
@@ -38,6 +39,18 @@ class Gradients:
     mixed: bool = False
     loose: list[str] | None = None
     minibatch: Minibatch | None = None
+
+    def note(self, name: str, dist: Dist, inside: bool, pathwise: bool) -> None:
+        """Refuse, or note, a site of the guide whose draw carries no gradient, because it is not `pathwise`."""
+        if self.walked:
+            mistakes.check_walked(name, dist, inside)
+        if pathwise:
+            return
+        if self.scored is None:
+            raise mistakes.not_pathwise(name, dist)
+        if not inside:
+            raise mistakes.scored_outside(name, dist)
+        self.scored.append(name)
 
 
 class Reader(ABC):

@@ -65,13 +65,13 @@ class Runtime(ABC):
     device: Device
     facts: list[Observed] | None = None
 
-    @abstractmethod
     def initialise(self, seed: int, data: Mapping[str, Array], dtype: str) -> Values:
         """First values of all parameters and buffers."""
+        return self.tracer.initialise(seed, data, dtype)
 
-    @abstractmethod
     def prepare(self, data: Mapping[str, Array]) -> None:
         """Let a plain pair be analysed with data; nothing for a program."""
+        self.tracer.prepare(data)
 
     @abstractmethod
     def ask(self, question: Question, params: Params, seed: tuple[int, ...] | None, *at: Tree, **how: object) -> Tree:
@@ -111,19 +111,22 @@ class Runtime(ABC):
             warmup: the number of draws that adapt step size and mass, and are left out.
         """
 
-    @abstractmethod
     def glance(self, params: Params, data: Native, index: np.ndarray, k: int, given: Arrays) -> Trace:
         """The terms of a few rows as in `trace`; nothing is compiled."""
+        return self.trace(params, data, index, k, 0, given, False)
 
     @abstractmethod
     def validate(self, params: Params, data: Native, k: int, b: int) -> Trace:
         """One reading, step by step, with the library's checks of arguments and values on."""
 
-    @abstractmethod
     def sites(
         self, params: Params, fields: Fields, given: Arrays | None, size: int, apart: bool = False
     ) -> tuple[dict[str, tuple[tuple[int, ...], str]], list[str]]:
         """Shape and type of each site's draws in `conditioned`, and the held sites; without `given`, in `prior`."""
+        how, held_at = {"size": size, "mean": False, "apart": apart}, None if given is None else self.put(given)
+        latents, observed, held = self.look(from_prior, params, self.fields(fields), held_at, **how)
+        kind = lambda v: (tuple(v.shape), str(v.dtype).removeprefix("torch."))
+        return {n: kind(v) for n, v in (latents | observed).items()}, list(held)
 
     @abstractmethod
     def observed(self, params: Params, data: Native, index: np.ndarray, seed: int) -> list[Observed]:
@@ -137,9 +140,9 @@ class Runtime(ABC):
     def model_noise(self, params: Params, fields: Fields, size: int) -> str:
         """The same for draws from the model."""
 
-    @abstractmethod
     def batch_statistics(self, params: Params, data: Native, b: int) -> str | None:
         """What in the program's modules depends on the rows of a minibatch, in words; None if nothing does."""
+        return None
 
     @abstractmethod
     def bytes_written(self, params: Params, data: Native, k: int, b: int) -> int:

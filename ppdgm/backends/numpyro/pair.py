@@ -38,7 +38,7 @@ from ppdgm.language.native import Tree
 from ppdgm.language.pair_sums import at_chosen, check_terms, posteriors
 from ppdgm.language.pair_terms import check_observes_nothing, latents_of, terms_of_pair
 from ppdgm.language.pair_tracer import PairTracer as AnyPairTracer
-from ppdgm.language.questions import Sites
+from ppdgm.language.questions import Given, Sites
 from ppdgm.language.reader import Gradients
 from ppdgm.language.supports import Seen
 from ppdgm.language.tracer import Params
@@ -166,7 +166,7 @@ class PairTracer(AnyPairTracer):
         batch: Batch,
         index: Array,
         k: int,
-        given: Mapping[str, Array] | None = None,
+        given: Given = None,
         kl: bool = False,
         gradients: Gradients | None = None,
         stopped: bool = False,
@@ -221,18 +221,9 @@ class PairTracer(AnyPairTracer):
         self.prepare(batch)
         batch, _, back = self._sort(batch, index)
         _, model = self._pair(key, batch, self._at(index), self._values(params), {}, axes=replace(self._axes, sizes={}))
-
         return self.seen(model.sites, self._layout(len(index)), len(model.axes.sizes), back)
 
-    def means(
-        self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array] | None = None
-    ) -> tuple[Sites, Sites]:
-        """Latents at their means, each given those before it, and observed sites' means given those; [1, B, *event].
-
-        Or all latents as given, [1, B, *event]. A site that the model sums out gets the probabilities of its values
-        given the data and the other latents there, [1, B, *inner, S], and observed sites are at the most probable
-        value.
-        """
+    def means(self, params: Params, batch: Batch, index: Array, given: Given = None) -> tuple[Sites, Sites]:
         self.prepare(batch)
         batch, order, back = self._sort(batch, index)
         key, layout, told = jax.random.key(0), self._layout(len(index)), Sites()
@@ -244,8 +235,7 @@ class PairTracer(AnyPairTracer):
             best = {n: s.value for n, s in sites.items()}
         guide, model = self._pair(key, batch, at, values, held, told=told, best=best)
         own = isinstance(self.program.guide, AutoGuide)
-        latents, seen = self.at_means(guide.sites, model.sites, layout, summed, told, told, held, own)
-        return self.reordered(latents, back), self.reordered(seen, back)
+        return self.at_means(guide.sites, model.sites, layout, summed, told, told, held, own, back)
 
     def noise(self, params: Params, batch: Batch, index: Array) -> str:
         """What is wrong if the terms depend on keys from outside the sites; "" if they do not."""
@@ -270,15 +260,9 @@ class PairTracer(AnyPairTracer):
         fields: Mapping[str, Array | None],
         size: int,
         mean: bool,
-        given: Mapping[str, Array] | None = None,
+        given: Given = None,
         apart: bool = False,
     ) -> tuple[Sites, Sites, Sites]:
-        """The same as for the base class; last, the log of each factor there, by which nothing is weighed.
-
-        Args:
-            fields: rows that are used as the data: of the minibatch, or of all data if the pair subsamples.
-            given: values of latents shared by all data, [1, 1, *event].
-        """
         self.check_fields(fields)
         self.prepare(fields)
         known, told, layout = Sites(), Sites(), self._layout(size)

@@ -98,17 +98,7 @@ class Runtime(AnyRuntime):
     def select(self, data: Native, index: Array) -> Native:
         return dict(select(self.tracer, data, index))
 
-    def initialise(self, seed: int, data: Arrays, dtype: str) -> dict[str, np.ndarray]:
-        """First values of all parameters."""
-        values: dict[str, np.ndarray] = self.tracer.initialise(seed, data, dtype)
-        return values
-
-    def prepare(self, data: Arrays) -> None:
-        """Let a plain pair be analysed with data; nothing for a program."""
-        self.tracer.prepare(data)
-
     def put(self, arrays: Arrays, dtype: str | None = None) -> dict[str, Array]:
-        """Arrays on the device; floating ones as `dtype`."""
         cast = lambda a: a.astype(dtype) if dtype and np.issubdtype(a.dtype, np.floating) else a
         host = {n: cast(np.asarray(a)) for n, a in arrays.items()}
         if any(a.dtype == np.float64 for a in host.values()) and jnp.result_type(float) != np.float64:
@@ -121,7 +111,6 @@ class Runtime(AnyRuntime):
         return {n: jax.device_put(a, self.device) for n, a in host.items()}
 
     def fetch(self, arrays: Tree) -> Tree:
-        """Device arrays as NumPy arrays."""
         return jax.tree.map(np.asarray, jax.device_get(arrays))
 
     def glance(self, params: Params, data: Native, index: np.ndarray, k: int, given: Arrays) -> Trace:
@@ -133,7 +122,7 @@ class Runtime(AnyRuntime):
         return found
 
     def look(self, question: Question, params: Params, *at: Tree, **how: object) -> Tree:
-        return jax.eval_shape(lambda p: question(self, p, jax.random.key(0), *at, **how), params)
+        return jax.eval_shape(partial(question, self, **how), params, jax.random.key(0), *at)
 
     def slopes(
         self, function: Callable[[dict[Name, Array]], tuple[Array, Rest]], z: dict[Name, Array]
@@ -142,18 +131,6 @@ class Runtime(AnyRuntime):
         return found
 
     nuts = staticmethod(nuts)
-
-    def sites(
-        self, params: Params, fields: Fields, given: Arrays | None, size: int, apart: bool = False
-    ) -> tuple[dict[str, tuple[tuple[int, ...], str]], list[str]]:
-        """Shape and type of each site's draws in `conditioned`, and the held sites; without `given`, in `prior`.
-
-        Nothing is computed.
-        """
-        run, native = partial(self.tracer.prior, size=size, mean=False, apart=apart), self.fields(fields)
-        held_at = None if given is None else self.put(given)
-        latents, observed, held = jax.eval_shape(run, params, jax.random.key(0), native, given=held_at)
-        return {n: (tuple(v.shape), str(v.dtype)) for n, v in (latents | observed).items()}, list(held)
 
     def validate(self, params: Params, data: Native, k: int, b: int) -> Trace:
         """One reading, step by step, with NumPyro's checks of arguments and values on."""
@@ -179,7 +156,6 @@ class Runtime(AnyRuntime):
         return [replace(o, bounds=b) for o, b in zip(found, bounds, strict=True)]
 
     def noise(self, params: Params, data: Native, index: np.ndarray) -> str:
-        """What to do about random numbers from outside the sample sites; "" if none count."""
         rows = self.index(index)
         batch = select(self.tracer, data, rows)
         if isinstance(self.tracer, PairTracer):
@@ -195,10 +171,6 @@ class Runtime(AnyRuntime):
     def why_not_compiled(self, engine: EngineLike, optimiser: OptimiserLike | OwnOptimiser) -> str:
         """Why torch.compile can't take the steps of a run, in words."""
         return "this is for torch.compile on the pyro backend; on numpyro, JAX always compiles every step"
-
-    def batch_statistics(self, params: Params, data: Native, b: int) -> str | None:
-        """What in the program's modules depends on the rows of a minibatch: nothing, because they keep no state."""
-        return None
 
     def bytes_written(self, params: Params, data: Native, k: int, b: int) -> int:
         """Bytes of all intermediate results of one reading with K particles and B rows; nothing is computed.

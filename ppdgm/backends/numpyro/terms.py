@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from ppdgm.backends.numpyro.sites import Message, PairRun, without_plate
 from ppdgm.backends.numpyro.vocabulary import as_draw
 from ppdgm.errors import ProgramError, nearest
-from ppdgm.language import mistakes
-from ppdgm.language.mistakes import apart, not_pathwise, scored_outside
+from ppdgm.language.mistakes import apart
 from ppdgm.language.pair_sites import Site
 from ppdgm.language.points import is_discrete, points
 from ppdgm.language.reader import Gradients
@@ -61,18 +60,10 @@ def check_place(msg: Message, guide: Site, plate: str, others: list[str]) -> Non
 
 def check_pathwise(guide: PairRun, given: Iterable[str], gradients: Gradients) -> None:
     """Refuse, or note, draws through which no gradient flows."""
-    scored = gradients.scored
     for name in guide.drawn():
-        fn, inside = guide.sites[name].fn, guide.axes.plate in guide.sites[name].frames
-        if gradients.walked and name not in given:
-            mistakes.check_walked(name, fn, inside)
-        if name in given or name in guide.axes.sizes or fn.has_rsample:
-            continue
-        if scored is None:
-            raise not_pathwise(name, fn)
-        if not inside:
-            raise scored_outside(name, fn)
-        scored.append(name)
+        if name not in given:
+            fn, inside = guide.sites[name].fn, guide.axes.plate in guide.sites[name].frames
+            gradients.note(name, fn, inside, name in guide.axes.sizes or fn.has_rsample)
 
 
 def points_of(msg: Message, latent: bool) -> tuple[Array, Array]:

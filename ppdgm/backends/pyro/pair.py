@@ -28,7 +28,7 @@ from ppdgm.language.pair_sites import Layout, Site
 from ppdgm.language.pair_sums import Sizes, at_chosen, check_terms, posteriors
 from ppdgm.language.pair_terms import terms_of_pair
 from ppdgm.language.pair_tracer import PairTracer as AnyPairTracer
-from ppdgm.language.questions import Sites
+from ppdgm.language.questions import Given, Sites
 from ppdgm.language.reader import Gradients
 from ppdgm.language.supports import Seen
 from ppdgm.language.tracer import Params
@@ -125,7 +125,7 @@ class PairTracer(AnyPairTracer):
         batch: Batch,
         index: Array,
         k: int,
-        given: Mapping[str, Array] | None = None,
+        given: Given = None,
         kl: bool = False,
         gradients: Gradients | None = None,
         stopped: bool = False,
@@ -168,14 +168,7 @@ class PairTracer(AnyPairTracer):
         batch, index, given, _ = self._sort(batch, index, given)
         return self._read(self._layout(None, len(index)), batch, index, given, watch=watch, sampled=True)
 
-    def means(
-        self, params: Params, batch: Batch, index: Array, given: Mapping[str, Array] | None = None
-    ) -> tuple[Sites, Sites]:
-        """Latents and observed sites at their means, [1, B, *event]; or all latents as given.
-
-        A site that the model sums out gets the probabilities of its values given the data and the other latents there,
-        [1, B, *inner, S], and observed sites are at the most probable value.
-        """
+    def means(self, params: Params, batch: Batch, index: Array, given: Given = None) -> tuple[Sites, Sites]:
         self._check_live(params)
         layout = self._layout(None, len(index))
         batch, index, held, back = self._sort(batch, index, given or {})
@@ -185,8 +178,7 @@ class PairTracer(AnyPairTracer):
         recorder = SiteRecorder(layout, index, {}, {**guide, **at}, self._live, mean=True, generate="mean")
         model, told = self._run(self._model, batch, recorder), recorder.told
         moved, auto = {*first.moved, *held}, isinstance(self.program.guide, AutoGuide)
-        latents, seen = self.at_means(guide, model, layout, own, first.told, told, moved, auto)
-        return self.reordered(latents, back), self.reordered(seen, back)
+        return self.at_means(guide, model, layout, own, first.told, told, moved, auto, back)
 
     def watched_prior(self, params: Params, fields: Batch, size: int, watch: GeneratorWatch) -> None:
         """Draws from the model; `watch` sees draws between the sites."""
@@ -199,16 +191,10 @@ class PairTracer(AnyPairTracer):
         fields: Mapping[str, Array | None],
         size: int,
         mean: bool,
-        given: Mapping[str, Array] | None = None,
+        given: Given = None,
         apart: bool = False,
         watch: GeneratorWatch | None = None,
     ) -> tuple[Sites, Sites, Sites]:
-        """The same as for the base class; last, the log of each factor there, by which nothing is weighed.
-
-        Args:
-            fields: rows that are used as the data: of the minibatch, or of all data if the pair subsamples.
-            given: values of latents shared by all data, [1, 1, *event].
-        """
         self.check_fields(fields)
         self._check_live(params)
         layout, index = self._layout(None, size), torch.arange(size, device=self.device)

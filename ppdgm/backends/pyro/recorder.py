@@ -133,7 +133,7 @@ class SiteRecorder(Messenger):
             self.axes[name] = len(value)
             _set(msg, value)
         elif self.gradients:
-            self._note(name, fn, self.gradients, msg)
+            self.gradients.note(name, fn, self.layout.plate in self._frames(msg), has_pathwise(fn))
 
     def _is_enumerated(self, msg: Message) -> bool:
         """Whether a site gets all its values, because the site or the estimator asks for it."""
@@ -161,19 +161,6 @@ class SiteRecorder(Messenger):
         if under.value.shape != told.shape or not torch.equal(under.value.exp(), told):
             return None
         return log_normal_mean(torch.exp, base.loc, base.scale)
-
-    def _note(self, name: str, fn: Dist, gradients: Gradients, msg: Message) -> None:
-        """Refuse, or note, a draw that has no gradient."""
-        inside = self.layout.plate in self._frames(msg)
-        if gradients.walked:
-            mistakes.check_walked(name, fn, inside)
-        if has_pathwise(fn):
-            return
-        if gradients.scored is None:
-            raise mistakes.not_pathwise(name, fn)
-        if not inside:
-            raise mistakes.scored_outside(name, fn)
-        gradients.scored.append(name)
 
     def _pyro_post_sample(self, msg: Message) -> None:
         if self.watch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, ClassVar, cast
@@ -85,18 +85,14 @@ class Runtime(AnyRuntime):
             self.tracer, self.device = TorchTracer(program), find_device(device)
 
     def initialise(self, seed: int, data: Arrays, dtype: str) -> dict[str, np.ndarray]:
-        """First values of all parameters and buffers."""
         with seeded(self.device, seed):
-            values: dict[str, np.ndarray] = self.tracer.initialise(seed, data, dtype)
-        return values
+            return super().initialise(seed, data, dtype)
 
     def prepare(self, data: Arrays) -> None:
-        """Let a plain pair be analysed with data; nothing for a program."""
         with seeded(self.device, 0):
-            self.tracer.prepare(data)
+            super().prepare(data)
 
     def put(self, arrays: Arrays, dtype: str | None = None) -> dict[str, Array]:
-        """Arrays on the device; floating ones as `dtype`."""
         cast = lambda a: a.astype(dtype) if dtype and np.issubdtype(a.dtype, np.floating) else a
         return {n: torch.tensor(cast(np.asarray(a)), device=self.device) for n, a in arrays.items()}
 
@@ -114,10 +110,6 @@ class Runtime(AnyRuntime):
 
     def select(self, data: Native, index: Array) -> Native:
         return dict(select(self.tracer, data, index))
-
-    def glance(self, params: Params, data: Native, index: np.ndarray, k: int, given: Arrays) -> Trace:
-        """Terms of a few rows as in `trace`."""
-        return self.trace(params, data, index, k, 0, given, False)
 
     def look(self, question: Question, params: Params, *at: Tree, **how: object) -> Tree:
         own = {n: v for n, v in params.items() if n.startswith(OWN)}  # an engine's
@@ -137,17 +129,6 @@ class Runtime(AnyRuntime):
 
     nuts = staticmethod(nuts)
 
-    def sites(
-        self, params: Params, fields: Fields, given: Arrays | None, size: int, apart: bool = False
-    ) -> tuple[dict[str, tuple[tuple[int, ...], str]], list[str]]:
-        """Shape and type of each site's draws in `conditioned`, and the held sites; without `given`, in `prior`."""
-        held: Mapping[str, Array] = {}
-        if given is None:
-            latents, observed = self.prior(params, fields, size, 0, False)
-        else:
-            latents, observed, held = self.conditioned(params, fields, given, size, 0, False, apart)
-        return {n: (v.shape, str(v.dtype)) for n, v in (latents | observed).items()}, list(held)
-
     def validate(self, params: Params, data: Native, k: int, b: int) -> Trace:
         """One reading, with the process's own setting of argument checks: on, unless the user turned them off."""
         rows = self.index(np.arange(b) % len(next(iter(data.values()))))
@@ -160,7 +141,6 @@ class Runtime(AnyRuntime):
             return found
 
     def observed(self, params: Params, data: Native, index: np.ndarray, seed: int) -> list[Observed]:
-        """What is known about each observed site."""
         with self._evaluating(params, seed) as params:
             rows = self.index(index)
             batch = select(self.tracer, data, rows)
@@ -207,7 +187,6 @@ class Runtime(AnyRuntime):
                 return REMEDY
 
     def why_not_compiled(self, engine: EngineLike, optimiser: OptimiserLike | OwnOptimiser) -> str:
-        """Why torch.compile can't compile the steps of a run, in words; "" if it can."""
         if not self.tracer.compiles:
             return "torch.compile can't compile Pyro's handlers, which a plain pair needs"
         if not is_spec(optimiser) and not all(p.optimiser for p in engine.phases()):
@@ -218,7 +197,7 @@ class Runtime(AnyRuntime):
         return f"torch.compile can't compile {alone[0]}" if alone else ""
 
     def batch_statistics(self, params: Params, data: Native, b: int) -> str | None:
-        """What in the program's modules depends on the rows of a minibatch, in words; None if nothing does.
+        """The same as for the base class.
 
         These are batch norms, and buffers that a forward pass in training changes.
         """
@@ -239,10 +218,6 @@ class Runtime(AnyRuntime):
         return f"each forward pass changes the buffer {moved[0]!r}" if moved else None
 
     def bytes_written(self, params: Params, data: Native, k: int, b: int) -> int:
-        """Bytes of all intermediate results of one reading with K particles and B rows.
-
-        B is the pair's own if its data plate fixes it.
-        """
         index = np.arange(self.tracer.batch_size or b) % len(next(iter(data.values())))
         with _Count() as count:
             self.trace(params, data, index, k, 0, None, True)
