@@ -68,9 +68,9 @@ def _support(name: str, dist: Dist) -> Array:
     )
 
 
-def leading(shape: tuple[int, ...], sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """The axes of enumerated sites in a batch shape, before [K, B]; empty if they don't fit."""
-    lead = shape[: max(0, len(shape) - 2)]
+def leading(shape: tuple[int, ...], sizes: Mapping[str, int], width: int = 2) -> tuple[int, ...]:
+    """The axes of enumerated sites in a batch shape, to the left of `width` others; empty if they don't fit."""
+    lead = shape[: max(0, len(shape) - width)]
     fits = len(lead) <= len(sizes) and all(n in (1, s) for n, s in zip(lead[::-1], sizes.values(), strict=False))
     return lead if fits else ()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ppdgm.errors import ProgramError
+from collections.abc import Iterable
+
+from ppdgm.errors import ProgramError, nearest
 from ppdgm.language.vocabulary import Dist
 
 Shape = tuple[int, ...]
@@ -119,11 +121,10 @@ def not_live() -> ProgramError:
     )
 
 
-def came_later(name: str) -> ProgramError:
+def came_later(name: str, known: Iterable[str] | None = None) -> ProgramError:
     """The error for a parameter that a pair creates in some calls only."""
-    return ProgramError(
-        f"Parameter {name!r} did not exist when the pair was first run. Create every parameter in every call."
-    )
+    told = f"Parameter {name!r} did not exist when the pair was first run. Create every parameter in every call."
+    return ProgramError(told if known is None else f"{told} {nearest(name, known)}")
 
 
 def wrong_start(name: str) -> ProgramError:

@@ -21,7 +21,6 @@ from ppdgm.backends.numpyro.noise import REMEDY, depends, in_inference, moved_by
 from ppdgm.backends.numpyro.probe import Leaves, Probe, first_site_values, has_rows, leaves_of, scales_of, shapes_of
 from ppdgm.backends.numpyro.rows import Places, Values, over_particles
 from ppdgm.backends.numpyro.sites import (
-    Axes,
     JaxLayout,
     Message,
     PairRun,
@@ -30,11 +29,20 @@ from ppdgm.backends.numpyro.sites import (
     place,
     read,
     without_plate,
+    written,
 )
-from ppdgm.backends.numpyro.terms import arguments, check_field_names, check_pathwise, check_place, points_of
+from ppdgm.backends.numpyro.terms import (
+    arguments,
+    check_field_names,
+    check_pathwise,
+    check_place,
+    enumerated,
+    points_of,
+)
 from ppdgm.errors import PpdgmError, ProgramError, explain, nearest
 from ppdgm.language import mistakes, pair_mistakes
 from ppdgm.language.native import Tree
+from ppdgm.language.pair_axes import Axes
 from ppdgm.language.pair_sums import at_chosen, check_terms, posteriors
 from ppdgm.language.pair_terms import check_observes_nothing, latents_of, terms_of_pair
 from ppdgm.language.pair_tracer import PairTracer as AnyPairTracer
@@ -63,7 +71,7 @@ class PairTracer(AnyPairTracer):
         self._in_order = False  #: a full plate that takes all data: its size, or a parameter's size, is N
         self._local = False  #: whether an autoguide has parameters for each row
         self._ready = False
-        self._axes = Axes(self.plate)  #: of enumerated sites, at first none
+        self._axes = Axes(self.plate, written(self.plate))  #: of enumerated sites, at first none
         self._marked: list[str] = []  #: sites that the guide enumerates
         self._summed: list[str] = []  #: sites that are enumerated, and summed out of the model
         self._keyed = False  #: whether it asks for keys outside its sites
@@ -99,11 +107,11 @@ class PairTracer(AnyPairTracer):
         self._in_order = not (self.subsamples or (alike and wider != size))
         self.batch_size = part if self.subsamples else size if self._in_order else None
         of_rows = any(size in shape for leaves in seen.params.values() for shape in leaves.shapes)
-        written = more.plate is not None and more.plate[0] == size  # the size is a number written in the program
-        if self._local or seen.rows or (self._in_order and (of_rows or not written)):
+        fixed = more.plate is not None and more.plate[0] == size  # the size is a number written in the program
+        if self._local or seen.rows or (self._in_order and (of_rows or not fixed)):
             self.own_rows = size
         self._params, self._ready, self.scales = seen.params, True, seen.scales
-        self._axes = Axes(self.plate, seen.width, outside=seen.outside)
+        self._axes = Axes(self.plate, written(self.plate), seen.width, outside=seen.outside)
         self._marked, self._summed = seen.marked, seen.summed
         self.labels = {
             leaf: "guide" if site in seen.of_guide else "model"
@@ -337,7 +345,7 @@ class PairTracer(AnyPairTracer):
             if msg["is_observed"]:
                 return None
             if axes and told is None:
-                return asks.axes.values(msg)
+                return enumerated(msg, asks.axes)
             below = given and msg["infer"].get("is_auxiliary")  # if all are given, they do not depend on this draw
             return None if below else at_mean(msg, True)
 
@@ -353,7 +361,7 @@ class PairTracer(AnyPairTracer):
             if not msg["is_observed"] and msg["name"] in best:
                 return best[msg["name"]]
             if axes:
-                return None if msg["is_observed"] else answers.axes.values(msg)
+                return None if msg["is_observed"] else enumerated(msg, answers.axes)
             return None if msg["infer"].get("is_auxiliary") else at_mean(msg, not msg["is_observed"])
 
         every = None if axes is None else replace(axes, sizes=dict(axes.sizes))

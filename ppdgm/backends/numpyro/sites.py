@@ -21,8 +21,9 @@ from ppdgm.backends.numpyro.vocabulary import LIBRARY
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend
 from ppdgm.language import enumeration, mistakes
 from ppdgm.language.divergence import Library
-from ppdgm.language.elimination import Term, escapes
+from ppdgm.language.elimination import Term
 from ppdgm.language.native import Message as Message
+from ppdgm.language.pair_axes import Axes
 from ppdgm.language.pair_sites import Frames, Layout, Site, Slopes
 from ppdgm.language.scales import scale_of
 from ppdgm.language.vocabulary import Array, Dist, Namespace
@@ -38,53 +39,6 @@ _LOOP = (
     "The pair uses numpyro's own control flow (scan or cond). Its sites have axes that belong to no plate, so they "
     "have no separate terms for each row. Use a Python loop, or jax.lax.scan only around code without sites."
 )
-
-
-@dataclass
-class Axes:
-    """The dimensions of enumerated sites, left of those of plates.
-
-    Attributes:
-        plate: name of the data plate.
-        width: dimensions of plates.
-        sizes: the sites so far, with their number of values.
-        everything: whether sites are enumerated that don't ask for it, if their draws carry no gradient.
-        outside: sites outside the data plate, with their batch shapes.
-    """
-
-    plate: str
-    width: int = 0
-    sizes: dict[str, int] = field(default_factory=dict)
-    everything: bool = False
-    outside: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-
-    def lead(self, batch: tuple[int, ...]) -> int:
-        """The number of dimensions of a batch shape that are those of enumerated sites."""
-        lead = batch[: max(0, len(batch) - self.width)] if self.sizes else ()
-        fits = len(lead) <= len(self.sizes) and all(
-            n in (1, s) for n, s in zip(lead[::-1], self.sizes.values(), strict=False)
-        )
-        return len(lead) if fits else 0
-
-    def check_outside(self, name: str, batch: tuple[int, ...]) -> None:
-        """Refuse a site outside the data plate that depends on an enumerated one, and has its dimension."""
-        if self.outside.get(name, batch) != batch:
-            raise escapes(name, next(reversed(self.sizes)), "the data plate")
-
-    def not_inside(self, name: str) -> ProgramError:
-        """The error for a site outside the data plate that is to be enumerated."""
-        return mistakes.enumerated_outside(name, JaxLayout(self.plate, 1, None, 1).written)
-
-    def values(self, msg: Message) -> Array | None:
-        """All values of a site that is to be enumerated; None for any other."""
-        name, fn = msg["name"], msg["fn"]
-        if not enumeration.wanted(name, msg["infer"]) and (not self.everything or fn.has_rsample):
-            return None
-        if all(f.name != self.plate for f in msg["cond_indep_stack"]):
-            raise self.not_inside(name)
-        found = enumeration.all_values(name, fn, self.sizes, jnp.reshape, self.width)
-        self.sizes[name] = len(found)
-        return found
 
 
 class Supply(Messenger):
@@ -115,7 +69,7 @@ class Supply(Messenger):
         axes: Axes | None = None,
     ):
         super().__init__(fn)
-        self.axes = axes or Axes(plate)
+        self.axes = axes or Axes(plate, written(plate))
         self.noise, self.keys = noise, 0  # the number of keys asked for
         self.generate, self.generated = generate, set[str]()
         self.plate, self.param, self.choose, self._index_of = plate, param, choose, index
@@ -207,7 +161,7 @@ class JaxLayout(Layout):
 
     @property
     def written(self) -> str:
-        return f"numpyro.plate({self.plate!r}, x.shape[0])"
+        return written(self.plate)
 
     def log_prob(self, site: Site, judged: bool = False) -> Array:
         given = (site.value, site.intermediates) if site.intermediates else (site.value,)
@@ -253,6 +207,11 @@ class JaxLayout(Layout):
         return np.asarray(x)
 
 
+def written(plate: str) -> str:
+    """How a program creates the data plate."""
+    return f"numpyro.plate({plate!r}, x.shape[0])"
+
+
 def fits(batch: tuple[int, ...], frames: Frames) -> bool:
     """Whether each dimension of a batch shape is that of a plate, or 1."""
     sizes = {f.dim: f.size for f in frames.values()}
@@ -292,7 +251,7 @@ class PairRun:
 
     sites: dict[str, Site] = field(default_factory=dict)
     params: Messages = field(default_factory=dict)
-    axes: Axes = field(default_factory=lambda: Axes(""))
+    axes: Axes = field(default_factory=lambda: Axes("", ""))
     summed: list[str] = field(default_factory=list)  # out of the model: sites that the guide does not draw
 
     def drawn(self) -> list[str]:
@@ -319,7 +278,7 @@ def without_plate(
     name: str, batch: tuple[int, ...], plate: str, others: Iterable[str] = (), observed: bool = False
 ) -> ProgramError:
     """The error for a site outside the data plate that has one value for each row."""
-    return mistakes.outside(name, batch, JaxLayout(plate, 1, None, 1).written, others, observed)
+    return mistakes.outside(name, batch, written(plate), others, observed)
 
 
 def no_plate(plate: str, known: Iterable[str]) -> ProgramError:

@@ -11,6 +11,7 @@ from ppdgm.backends.numpyro.sites import Message, PairRun, without_plate
 from ppdgm.backends.numpyro.vocabulary import as_draw
 from ppdgm.errors import ProgramError, nearest
 from ppdgm.language.mistakes import apart
+from ppdgm.language.pair_axes import Axes
 from ppdgm.language.pair_sites import Site
 from ppdgm.language.points import is_discrete, points
 from ppdgm.language.reader import Gradients
@@ -64,6 +65,12 @@ def check_pathwise(guide: PairRun, given: Iterable[str], gradients: Gradients) -
         if name not in given:
             fn, inside = guide.sites[name].fn, guide.axes.plate in guide.sites[name].frames
             gradients.note(name, fn, inside, name in guide.axes.sizes or fn.has_rsample)
+
+
+def enumerated(msg: Message, axes: Axes) -> Array | None:
+    """All values of a site that is to be enumerated; None for any other."""
+    inside = any(f.name == axes.plate for f in msg["cond_indep_stack"])
+    return axes.values(msg["name"], msg["fn"], msg["infer"], inside, msg["fn"].has_rsample, jnp.reshape)
 
 
 def points_of(msg: Message, latent: bool) -> tuple[Array, Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -33,6 +34,23 @@ from ppdgm.language.reader import Gradients
 from ppdgm.language.supports import Seen
 from ppdgm.language.tracer import Params
 from ppdgm.language.vocabulary import Array, Batch, Namespace, PairLike, Trace
+
+
+@dataclass(frozen=True)
+class How:
+    """How a pair is read.
+
+    Attributes:
+        kl: whether closed forms are added.
+        gradients: how they pass through draws; None: none will be taken.
+        watch: sees draws between sites.
+        sampled: whether the guide draws the sites that it would enumerate.
+    """
+
+    kl: bool = False
+    gradients: Gradients | None = None
+    watch: GeneratorWatch | None = None
+    sampled: bool = False
 
 
 class PairTracer(AnyPairTracer):
@@ -139,7 +157,7 @@ class PairTracer(AnyPairTracer):
             raise pair_mistakes.another_minibatch(self.plate, self.batch_size, len(index))
         way = self.particles if k > 1 else "one at a time"
         batch, index, given, back = self._sort(batch, index, given or {})
-        found = self._several(way, k, batch, index, given, kl, gradients, sampled)
+        found = self._several(way, k, batch, index, given, How(kl, gradients, sampled=sampled))
         points = self._true_points(found.points, found.values, batch, index) if found.points else None
         axes = [n for n in self._enumerated(gradients, sampled) if n not in given]
         found = found._replace(values={n: v for n, v in found.values.items() if n in self._latent}, points=points)
@@ -166,7 +184,7 @@ class PairTracer(AnyPairTracer):
     def watched(self, params: Params, batch: Batch, index: Array, given: Params, watch: GeneratorWatch | None) -> Trace:
         """The terms of one particle, with the values of all sites of the guide; `watch` sees draws between sites."""
         batch, index, given, _ = self._sort(batch, index, given)
-        return self._read(self._layout(None, len(index)), batch, index, given, watch=watch, sampled=True)
+        return self._read(self._layout(None, len(index)), batch, index, given, How(watch=watch, sampled=True))
 
     def means(self, params: Params, batch: Batch, index: Array, given: Given = None) -> tuple[Sites, Sites]:
         self._check_live(params)
@@ -337,41 +355,21 @@ class PairTracer(AnyPairTracer):
         finally:
             self._copy(own)
 
-    def _several(
-        self,
-        way: str,
-        k: int,
-        batch: Batch,
-        index: Array,
-        given: Params,
-        kl: bool = False,
-        gradients: Gradients | None = None,
-        sampled: bool = False,
-    ) -> Trace:
+    def _several(self, way: str, k: int, batch: Batch, index: Array, given: Params, how: How = How()) -> Trace:
         if way == "in a plate":
-            return self._read(self._layout(k, len(index)), batch, index, given, kl, gradients, sampled=sampled)
+            return self._read(self._layout(k, len(index)), batch, index, given, how)
         if way == "as more data" and self.batch_size:
             raise ProgramError("The plate fixes the number of rows.")
 
         def read(batch: Batch, index: Array, given: Params) -> Trace:
-            return self._read(self._layout(None, len(index)), batch, index, given, kl, gradients, sampled=sampled)
+            return self._read(self._layout(None, len(index)), batch, index, given, how)
 
         return (as_more_data if way == "as more data" else one_at_a_time)(read, k, batch, index, given)
 
-    def _read(
-        self,
-        layout: Layout,
-        batch: Batch,
-        index: Array,
-        given: Params,
-        kl: bool = False,
-        gradients: Gradients | None = None,
-        watch: GeneratorWatch | None = None,
-        sampled: bool = False,
-    ) -> Trace:
+    def _read(self, layout: Layout, batch: Batch, index: Array, given: Params, how: How) -> Trace:
         """Guide, then model; values are [K, B, *axes of enumerated sites, *inner, *event]."""
-        guide, model, sizes = self._runs(layout, batch, index, given, gradients, watch, sampled)
-        return terms_of_pair(guide, model, layout, sizes, kl, judged=gradients is None)
+        guide, model, sizes = self._runs(layout, batch, index, given, how)
+        return terms_of_pair(guide, model, layout, sizes, how.kl, judged=how.gradients is None)
 
     def _runs(
         self,
@@ -379,23 +377,22 @@ class PairTracer(AnyPairTracer):
         batch: Batch,
         index: Array,
         given: Params,
-        gradients: Gradients | None = None,
-        watch: GeneratorWatch | None = None,
-        sampled: bool = False,
+        how: How = How(),
         held: Mapping[str, Site] = MappingProxyType({}),
     ) -> tuple[dict[str, Site], dict[str, Site], tuple[Sizes, Sizes]]:
         """The sites of guide and model; and the enumerated sites of the guide and of both, with their sizes."""
-        axes: Sizes | None = None if sampled else {}
-        first = SiteRecorder(layout, index, given, held, self._live, gradients=gradients, watch=watch, axes=axes)
+        axes: Sizes | None = None if how.sampled else {}
+        first = SiteRecorder(layout, index, given, held, self._live, False, how.gradients, watch=how.watch, axes=axes)
         guide = self._run(self._guide, batch, first)
-        second = SiteRecorder(layout, index, {}, {**held, **guide}, self._live, watch=watch, axes=first.axes)
-        return guide, self._run(self._model, batch, second), (first.axes, second.axes)
+        replay, sizes = {**held, **guide}, first.axes.sizes
+        second = SiteRecorder(layout, index, {}, replay, self._live, watch=how.watch, axes=sizes)
+        return guide, self._run(self._model, batch, second), (sizes, second.axes.sizes)
 
     def _check_enumerated(self, batch: Batch, index: Array) -> None:
         layout = self._layout(None, len(index))
         guide, model, (_, sizes) = self._runs(layout, batch, index, {})
         held, chosen = at_chosen({**model, **guide}, layout, sizes)
-        alone = self._runs(layout, batch, index, {}, sampled=True, held=held)
+        alone = self._runs(layout, batch, index, {}, How(sampled=True), held)
         check_terms(guide, alone[0], layout, sizes, chosen)
         check_terms(model, alone[1], layout, sizes, chosen)
 
@@ -404,7 +401,7 @@ class PairTracer(AnyPairTracer):
     ) -> tuple[Sites, dict[str, Site]]:
         """For the sites that the model sums out, given the guide's: probabilities, and the sites at the best value."""
         recorder = SiteRecorder(layout, index, {}, guide, self._live, axes={})
-        return posteriors(self._run(self._model, batch, recorder), layout, recorder.axes)
+        return posteriors(self._run(self._model, batch, recorder), layout, recorder.axes.sizes)
 
     def _run(self, call: Call, batch: Batch, recorder: SiteRecorder) -> dict[str, Site]:
         recorder.subsamples = self.subsamples

@@ -19,9 +19,10 @@ from ppdgm.backends.pyro.noise import GeneratorWatch
 from ppdgm.backends.pyro.plate import own_init
 from ppdgm.backends.pyro.sites import subsampled
 from ppdgm.backends.pyro.vocabulary import has_pathwise, stamps
-from ppdgm.errors import PpdgmError, ProgramError, explain, nearest
+from ppdgm.errors import PpdgmError, ProgramError, explain
 from ppdgm.language import enumeration, mistakes, pair_mistakes
 from ppdgm.language.native import Frame, Message
+from ppdgm.language.pair_axes import Axes
 from ppdgm.language.pair_sites import PARTICLES, Layout, Site, plate_misfit
 from ppdgm.language.points import log_normal_mean, points
 from ppdgm.language.reader import Gradients
@@ -61,8 +62,9 @@ class SiteRecorder(Messenger):
         axes: Mapping[str, int] | None = None,
     ):
         super().__init__()
-        self.axes, self.enumerates = dict(axes or {}), axes is not None
-        self.watch = watch
+        everything = gradients is not None and gradients.enumerate
+        self.axes = Axes(layout.plate, layout.written, layout.width, dict(axes or {}), everything)
+        self.enumerates, self.watch = axes is not None, watch
         self.layout, self.index, self.given, self.replay = layout, index, given, replay
         self.params: dict[str, Array] = params
         self.first, self.gradients, self.mean, self.generate = first, gradients, mean, generate
@@ -125,24 +127,20 @@ class SiteRecorder(Messenger):
             _set(msg, self.replay[name].value)
         elif name in self.given:
             mistakes.check_rounded(name, fn)
-            _set(msg, self.layout.spread(name, fn, self._frames(msg), self.given[name], len(self.axes)))
+            _set(msg, self.layout.spread(name, fn, self._frames(msg), self.given[name], len(self.axes.sizes)))
         elif self.mean and not (self.given and msg["infer"].get("is_auxiliary")):  # if given, nothing depends on it
             _set(msg, self._point(name, fn, True))
-        elif self.enumerates and self._is_enumerated(msg):
-            value = enumeration.all_values(name, fn, self.axes, torch.reshape, self.layout.width)
-            self.axes[name] = len(value)
+        elif (value := self._values(msg)) is not None:
             _set(msg, value)
         elif self.gradients:
             self.gradients.note(name, fn, self.layout.plate in self._frames(msg), has_pathwise(fn))
 
-    def _is_enumerated(self, msg: Message) -> bool:
-        """Whether a site gets all its values, because the site or the estimator asks for it."""
-        asks = enumeration.wanted(msg["name"], msg["infer"])
-        if not asks and not (self.gradients and self.gradients.enumerate and not has_pathwise(msg["fn"])):
-            return False
-        if self.layout.plate not in self._frames(msg):
-            raise mistakes.enumerated_outside(msg["name"], self.layout.written)
-        return True
+    def _values(self, msg: Message) -> Array | None:
+        """All values of a site that is to be enumerated; None for any other."""
+        if not self.enumerates:
+            return None
+        fn, inside = msg["fn"], self.layout.plate in self._frames(msg)
+        return self.axes.values(msg["name"], fn, msg["infer"], inside, has_pathwise(fn), torch.reshape)
 
     def _point(self, name: str, fn: Dist, latent: bool) -> Array:
         """What other sites see of a site at its mean; what is reported of it is stored."""
@@ -183,10 +181,7 @@ class SiteRecorder(Messenger):
         if self.first:
             own_init(msg)
         elif msg["name"] not in self.params:
-            raise ProgramError(
-                f"Parameter {msg['name']!r} did not exist when the pair was first run. Create every parameter in every "
-                "call. " + nearest(msg["name"], self.params)
-            )
+            raise pair_mistakes.came_later(msg["name"], self.params)
 
     def _pyro_post_param(self, msg: Message) -> None:
         if not self.first:
@@ -254,10 +249,10 @@ class SiteRecorder(Messenger):
             others = () if named else [n for n in there if n != PARTICLES]
             raise mistakes.apart(name, inside, self.layout.written, others)
         got, event, expected = tuple(guide.value.shape), tuple(fn.event_shape), tuple(fn.shape())
-        if name in self.axes:
+        if name in self.axes.sizes:
             got = got[max(0, len(got) - len(expected)) :]
-        elif self.axes:  # the site may depend on it
-            got = got[min(len(self.axes), max(0, len(got) - len(event) - self.layout.width)) :]
+        elif self.axes.sizes:  # the site may depend on it
+            got = got[min(len(self.axes.sizes), max(0, len(got) - len(event) - self.layout.width)) :]
         if len(got) > len(expected) or got[len(got) - len(event) :] != event:
             raise ProgramError(
                 f"Site {name!r}: got values of shape {got} from the guide, but the model's distribution is over events "
