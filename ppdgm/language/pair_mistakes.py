@@ -39,6 +39,17 @@ NOT_STOPPED = (
     "pair in NumPyro or as a Program."
 )
 
+HAS_STATE = (
+    "Site {!r} has state in addition to the parameters (running statistics, or a generator for dropout). The numpyro "
+    "backend runs plain pairs as pure functions of parameters and data. Use layer norm or group norm, and nets without "
+    "dropout."
+)
+
+CONTROL_FLOW = (
+    "The pair uses numpyro's own control flow (scan or cond). Its sites have axes that belong to no plate, so they "
+    "have no separate terms for each row. Use a Python loop, or jax.lax.scan only around code without sites."
+)
+
 
 def check_known(known: int | None, got: int) -> None:
     """Refuse data with another number of rows, if a pair keeps something for each row that it knows."""
@@ -131,4 +142,53 @@ def wrong_start(name: str) -> ProgramError:
     """The error for a parameter whose first value can't be used."""
     return ProgramError(
         f"Parameter {name!r}: its first value is not finite, or outside its constraint. Give another first value."
+    )
+
+
+def no_plate(plate: str, known: Iterable[str]) -> ProgramError:
+    """The error for a NumPyro pair whose data plate is missing, or has another name."""
+    found = ", ".join(map(repr, known)) or "none"
+    return ProgramError(
+        f"The pair has no plate {plate!r}. Its plates: {found}. Give the name of the plate over data: "
+        "Program.from_numpyro(model, guide, data_plate=…)."
+    )
+
+
+def takes_part(name: str, part: int, size: int, plate: str) -> ProgramError:
+    """The error for a second plate of a NumPyro pair that subsamples."""
+    return ProgramError(
+        f"Plate {name!r}: got subsample_size={part} of {size}. The bound of a row needs all terms of the row, so only "
+        f"the data plate ({plate!r}) can subsample. Leave subsample_size out."
+    )
+
+
+def subsampled(name: str, plate: str) -> ProgramError:
+    """The same for a Pyro pair."""
+    return ProgramError(
+        f"Plate {name!r} subsamples, but only the data plate {plate!r} can. The bound of a row needs all terms of the "
+        f"row. Use plate {name!r} without subsampling."
+    )
+
+
+def row_by_row(plate: str) -> ProgramError:
+    """The error for a data plate that is a loop."""
+    return ProgramError(
+        f"Plate {plate!r} goes row by row (`for i in pyro.plate(…)`). Use it as a context instead: `with "
+        f"pyro.plate({plate!r}, x.shape[0]):`."
+    )
+
+
+def not_created(plate: str) -> ProgramError:
+    """The error for a data plate from outside the functions."""
+    return ProgramError(
+        f"Plate {plate!r} is not created in the call. Write `with pyro.plate({plate!r}, x.shape[0]):` in model and "
+        "guide, so that it has the size of the minibatch."
+    )
+
+
+def taken_twice(name: str) -> ProgramError:
+    """The error for one name of two parameters."""
+    return ProgramError(
+        f"Parameter {name!r} belongs to two modules, and Pyro would train at most one of them. Give the modules "
+        "different names: pyro.module('encoder', …), PyroModule(name='guide')."
     )

@@ -25,14 +25,13 @@ from ppdgm.backends.numpyro.sites import (
     Message,
     PairRun,
     Supply,
-    no_plate,
     place,
     read,
     without_plate,
     written,
 )
 from ppdgm.backends.numpyro.terms import (
-    arguments,
+    JaxCall,
     check_field_names,
     check_pathwise,
     check_place,
@@ -124,10 +123,11 @@ class PairTracer(AnyPairTracer):
         guide = self.program.guide
         if not isinstance(guide, AutoGuide):
             return
-        args, kwargs = arguments("guide", guide, {n: jnp.asarray(a) for n, a in data.items()})
+        call = JaxCall(self.program, "guide", data)
+        call.check()
         try:
             if guide.prototype_trace is None:
-                handlers.seed(guide, 0)(*args, **kwargs)
+                call.of(handlers.seed(guide, 0))({n: jnp.asarray(a) for n, a in data.items()})
         except PpdgmError:
             raise
         except Exception as error:
@@ -371,7 +371,7 @@ class PairTracer(AnyPairTracer):
         model.summed = [n for n, s in model.sites.items() if s.asks and n not in guide.sites]
         self._keyed = self._keyed or bool(asks.keys or answers.keys)
         if self.plate not in answers.sizes:
-            raise no_plate(self.plate, {**asks.sizes, **answers.sizes})
+            raise pair_mistakes.no_plate(self.plate, {**asks.sizes, **answers.sizes})
         latents_of(guide.sites, model.sites, model.summed)
         return guide, model
 
@@ -381,10 +381,11 @@ class PairTracer(AnyPairTracer):
         Raises:
             ProgramError: for any error in it, with its line.
         """
-        args, kwargs = arguments(role, supply.fn, batch)
+        call = JaxCall(self.program, role, batch)
+        call.check()
         try:
             with nullcontext() if training else without_dropout():
-                return read(supply, key, args, kwargs)
+                return read(supply, key, call, batch)
         except Exception as error:
             found = error if isinstance(error, PpdgmError) else explain(self.program, error)
             if supply.borrowed:
@@ -443,7 +444,7 @@ class PairTracer(AnyPairTracer):
 
         like = {n: jax.ShapeDtypeStruct((rows, *a.shape[1:]), canonicalize_dtype(a.dtype)) for n, a in data.items()}
         try:
-            check_field_names((self.program.model, self.program.guide), data)
+            check_field_names(self.program, data)
             jax.eval_shape(look, jax.random.key(0), like)
         except Exception as error:
             seen.error = error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from traceback import walk_tb
 from typing import ClassVar
 
 import jax
@@ -19,26 +18,18 @@ from ppdgm.backends.numpyro.distributions import mended
 from ppdgm.backends.numpyro.support import confine, observe
 from ppdgm.backends.numpyro.vocabulary import LIBRARY
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend
-from ppdgm.language import enumeration, mistakes
+from ppdgm.language import enumeration, mistakes, pair_mistakes
+from ppdgm.language.calls import Call, stopped_at
 from ppdgm.language.divergence import Library
 from ppdgm.language.elimination import Term
 from ppdgm.language.native import Message as Message
 from ppdgm.language.pair_axes import Axes
 from ppdgm.language.pair_sites import Frames, Layout, Site, Slopes
 from ppdgm.language.scales import scale_of
-from ppdgm.language.vocabulary import Array, Dist, Namespace
+from ppdgm.language.vocabulary import Array, Batch, Dist, Namespace
 
 Messages = dict[str, Message]
 Sizes = Mapping[str, tuple[int, int | None]]
-_STATE = (
-    "Site {!r} has state in addition to the parameters (running statistics, or a generator for dropout). The numpyro "
-    "backend runs plain pairs as pure functions of parameters and data. Use layer norm or group norm, and nets without "
-    "dropout."
-)
-_LOOP = (
-    "The pair uses numpyro's own control flow (scan or cond). Its sites have axes that belong to no plate, so they "
-    "have no separate terms for each row. Use a Python loop, or jax.lax.scan only around code without sites."
-)
 
 
 class Supply(Messenger):
@@ -81,9 +72,9 @@ class Supply(Messenger):
     def process_message(self, msg: Message) -> None:
         kind = msg["type"]
         if kind == "mutable":
-            raise UnsupportedByBackend(_STATE.format(msg["name"]))
+            raise UnsupportedByBackend(pair_mistakes.HAS_STATE.format(msg["name"]))
         if kind == "control_flow":
-            raise UnsupportedByBackend(_LOOP)
+            raise UnsupportedByBackend(pair_mistakes.CONTROL_FLOW)
         if kind == "prng_key":
             self.keys += 1
             msg["value"] = self.noise() if self.noise else msg["value"]
@@ -111,10 +102,7 @@ class Supply(Messenger):
             self.index = self._index_of(size, part)
             msg["value"] = msg["value"] if self.index is None else self.index
         elif part not in (None, size):
-            raise ProgramError(
-                f"Plate {name!r}: got subsample_size={part} of {size}. The bound of a row needs all terms of the row, "
-                f"so only the data plate ({self.plate!r}) can subsample. Leave subsample_size out."
-            )
+            raise pair_mistakes.takes_part(name, part, size, self.plate)
 
     def _subsample(self, msg: Message) -> None:
         """Take the rows that `numpyro.subsample` asks for.
@@ -131,7 +119,7 @@ class Supply(Messenger):
         msg["type"] = "subsampled"  # so the plate does not change it
 
 
-def run(supply: Supply, key: Array, args: tuple[Array, ...], kwargs: Mapping[str, Array]) -> Messages:
+def run(supply: Supply, key: Array, call: Call, batch: Batch) -> Messages:
     """The messages of one run, by name.
 
     Raises:
@@ -139,16 +127,16 @@ def run(supply: Supply, key: Array, args: tuple[Array, ...], kwargs: Mapping[str
     """
     traced = numpyro.handlers.trace(numpyro.handlers.seed(supply, key))
     try:
-        return dict(traced.get_trace(*args, **kwargs))
+        messages: Messages = call.of(traced.get_trace)(batch)
+        return dict(messages)
     except PpdgmError:
         raise
     except (ValueError, AssertionError) as error:
-        messages = [f.f_locals["msg"] for f, _ in walk_tb(error.__traceback__) if f.f_code.co_name == "apply_stack"]
-        if not messages or messages[-1]["type"] != "sample":
+        if (msg := stopped_at(error)) is None or msg["type"] != "sample":
             raise
         if isinstance(error, AssertionError):
-            raise mistakes.twice(messages[-1]["name"]) from error
-        raise _misfit(messages[-1], supply.sizes) from error
+            raise mistakes.twice(msg["name"]) from error
+        raise _misfit(msg, supply.sizes) from error
 
 
 @dataclass(frozen=True)
@@ -259,9 +247,9 @@ class PairRun:
         return [n for n, s in self.sites.items() if not s.observed and n not in self.summed]
 
 
-def read(supply: Supply, key: Array, args: tuple[Array, ...], kwargs: Mapping[str, Array]) -> PairRun:
+def read(supply: Supply, key: Array, call: Call, batch: Batch) -> PairRun:
     """One run, with its sites checked: plates, shapes, values and scales."""
-    messages, pair_run = run(supply, key, args, kwargs), PairRun(axes=supply.axes)
+    messages, pair_run = run(supply, key, call, batch), PairRun(axes=supply.axes)
     for name, msg in messages.items():
         if msg["type"] == "param":
             pair_run.params[name] = msg
@@ -279,15 +267,6 @@ def without_plate(
 ) -> ProgramError:
     """The error for a site outside the data plate that has one value for each row."""
     return mistakes.outside(name, batch, written(plate), others, observed)
-
-
-def no_plate(plate: str, known: Iterable[str]) -> ProgramError:
-    """The error for a pair whose data plate is missing, or has another name."""
-    found = ", ".join(map(repr, known)) or "none"
-    return ProgramError(
-        f"The pair has no plate {plate!r}. Its plates: {found}. Give the name of the plate over data: "
-        "Program.from_numpyro(model, guide, data_plate=…)."
-    )
 
 
 def _misfit(msg: Message, sizes: Sizes) -> ProgramError:

@@ -1,52 +1,36 @@
-"""From named data to the arguments of a pair; what its guide and model must share; and its sites at their means."""
+"""How a pair takes its data; what its guide and model must share; and its sites at their means."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import jax.numpy as jnp
 
 from ppdgm.backends.numpyro.sites import Message, PairRun, without_plate
 from ppdgm.backends.numpyro.vocabulary import as_draw
-from ppdgm.errors import ProgramError, nearest
+from ppdgm.errors import nearest
+from ppdgm.language.calls import Call, check_used
 from ppdgm.language.mistakes import apart
 from ppdgm.language.pair_axes import Axes
 from ppdgm.language.pair_sites import Site
 from ppdgm.language.points import is_discrete, points
 from ppdgm.language.reader import Gradients
-from ppdgm.language.vocabulary import Array, Batch
+from ppdgm.language.vocabulary import Array, Batch, PairLike
 
 
-def arguments(what: str, fn: Callable[..., object], data: Batch) -> tuple[tuple[Array, ...], dict[str, Array]]:
-    """How `fn` is called: with the array itself if x is the only field, else with the fields that it names."""
-    signature = inspect.signature(fn)
-    kinds = [p.kind for p in signature.parameters.values()]
-    anything = inspect.Parameter.VAR_KEYWORD in kinds
-    args, kwargs = (data["x"],) if list(data) == ["x"] else (), {}
-    if not args:
-        kwargs = {n: a for n, a in data.items() if anything or n in signature.parameters}
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError as error:
-        raise ProgramError(
-            f"The {what} is {getattr(fn, '__name__', what)}{signature}, but the data have the fields {', '.join(data)} "
-            f"({error}). Give the fields the names of its arguments."
-        ) from None
-    return args, kwargs
+class JaxCall(Call):
+    """A function of JAX arrays."""
+
+    @property
+    def told(self) -> str:
+        return f"is {getattr(self.function, '__name__', self.role)}{self.signature}"
 
 
-def check_field_names(pair: Iterable[Callable[..., object]], data: Batch) -> None:
-    """Refuse a field that neither function takes: most likely a mistake in its name."""
-    signatures = [inspect.signature(fn).parameters for fn in pair]
-    if list(data) == ["x"] or any(p.kind is p.VAR_KEYWORD for s in signatures for p in s.values()):
-        return
-    known = {n for s in signatures for n in s}
-    if unknown := [n for n in data if n not in known]:
-        raise ProgramError(
-            f"Data field {unknown[0]!r}: neither the model nor the guide has an argument of this name. "
-            f"{nearest(unknown[0], known)}"
-        )
+def check_field_names(program: PairLike, data: Batch) -> None:
+    """Refuse a field that neither function takes."""
+    guide, model = JaxCall(program, "guide", data), JaxCall(program, "model", data)
+    known = {n for call in (model, guide) for n in call.signature.parameters}
+    check_used(guide, model, lambda name: nearest(name, known))
 
 
 def check_place(msg: Message, guide: Site, plate: str, others: list[str]) -> None:

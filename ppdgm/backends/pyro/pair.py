@@ -15,16 +15,17 @@ import torch
 from pyro.contrib.easyguide import EasyGuide
 from pyro.infer.autoguide import AutoContinuous, AutoGuide
 
-from ppdgm.backends.pyro.calls import Call, calls
+from ppdgm.backends.pyro.calls import calls
 from ppdgm.backends.pyro.modules import Modules, check_alike, in_sight, labels_of_params, tensor_of
 from ppdgm.backends.pyro.noise import GeneratorWatch
 from ppdgm.backends.pyro.particles import agree, as_more_data, one_at_a_time, stir_equal
 from ppdgm.backends.pyro.plate import few, find_plate
-from ppdgm.backends.pyro.recorder import SiteRecorder, taken_twice
+from ppdgm.backends.pyro.recorder import SiteRecorder
 from ppdgm.backends.pyro.sites import TorchLayout, scales
 from ppdgm.backends.pyro.vocabulary import has_pathwise, unvalidated
 from ppdgm.errors import ProgramError, UnsupportedByBackend
 from ppdgm.language import mistakes, pair_mistakes
+from ppdgm.language.calls import Call
 from ppdgm.language.pair_sites import Layout, Site
 from ppdgm.language.pair_sums import Sizes, at_chosen, check_terms, posteriors
 from ppdgm.language.pair_terms import terms_of_pair
@@ -305,7 +306,7 @@ class PairTracer(AnyPairTracer):
         finally:
             replaced = self.modules.put_back_params()
         if replaced:
-            raise taken_twice(replaced)
+            raise pair_mistakes.taken_twice(replaced)
         frames = [f for s in (*guide.values(), *model.values()) for f in s.frames.values() if f.dim is not None]
         self._nesting = max([1, *(-f.dim for f in frames)])
         self.own_rows = self.own_rows or first.rows or then.rows

@@ -11,8 +11,8 @@ from pyro.distributions import constraints
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 
-from ppdgm.backends.pyro.calls import Call
 from ppdgm.errors import PpdgmError, ProgramError, closest, explain
+from ppdgm.language.calls import Call
 from ppdgm.language.native import Message
 from ppdgm.language.vocabulary import Batch
 

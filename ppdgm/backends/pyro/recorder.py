@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from traceback import walk_tb
 
 import pyro
 import torch
@@ -13,14 +12,13 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch.distributions import Distribution, Normal
 
-from ppdgm.backends.pyro.calls import Call
 from ppdgm.backends.pyro.distributions import mended
 from ppdgm.backends.pyro.noise import GeneratorWatch
 from ppdgm.backends.pyro.plate import own_init
-from ppdgm.backends.pyro.sites import subsampled
 from ppdgm.backends.pyro.vocabulary import has_pathwise, stamps
 from ppdgm.errors import PpdgmError, ProgramError, explain
 from ppdgm.language import enumeration, mistakes, pair_mistakes
+from ppdgm.language.calls import Call, stopped_at
 from ppdgm.language.native import Frame, Message
 from ppdgm.language.pair_axes import Axes
 from ppdgm.language.pair_sites import PARTICLES, Layout, Site, plate_misfit
@@ -191,7 +189,7 @@ class SiteRecorder(Messenger):
         init = msg["args"][1] if len(msg["args"]) > 1 else None
         real = msg["kwargs"].get("constraint") is constraints.real
         if isinstance(init, torch.nn.Parameter) and init is not leaf and real:
-            raise taken_twice(name)
+            raise pair_mistakes.taken_twice(name)
         self.params.setdefault(name, leaf)
         frame, events = _frames(msg).get(self.layout.plate), msg["kwargs"].get("event_dim")
         if frame is not None and frame.dim is not None and events is not None:
@@ -239,7 +237,7 @@ class SiteRecorder(Messenger):
             _set(msg, self.index)
             return
         if part is not None and part < size and name != self.layout.plate:
-            raise subsampled(name, self.layout.plate)
+            raise pair_mistakes.subsampled(name, self.layout.plate)
 
     def _check_replayed(self, msg: Message, guide: Site) -> None:
         name, fn, plate, frames = msg["name"], msg["fn"], self.layout.plate, self._frames(msg)
@@ -266,23 +264,9 @@ class SiteRecorder(Messenger):
         if frame is None:
             return
         if frame.dim is None:
-            raise ProgramError(
-                f"Plate {plate!r} goes row by row (`for i in pyro.plate(…)`). Use it as a context instead: `with "
-                f"pyro.plate({plate!r}, x.shape[0]):`."
-            )
+            raise pair_mistakes.row_by_row(plate)
         if plate not in self.plates:
-            raise ProgramError(
-                f"Plate {plate!r} is not created in the call. Write `with pyro.plate({plate!r}, x.shape[0]):` in model "
-                "and guide, so that it has the size of the minibatch."
-            )
-
-
-def taken_twice(name: str) -> ProgramError:
-    """The error for one name of two parameters."""
-    return ProgramError(
-        f"Parameter {name!r} belongs to two modules, and Pyro would train at most one of them. Give the modules "
-        "different names: pyro.module('encoder', …), PyroModule(name='guide')."
-    )
+            raise pair_mistakes.not_created(plate)
 
 
 def _frames(msg: Message) -> dict[str, Frame]:
@@ -299,10 +283,8 @@ def _is_bookkeeping(msg: Message) -> bool:
 
 def explained(program: PairLike, error: Exception) -> PpdgmError:
     """An error from a user's function, in one line; for Pyro's own error about plates, with the site and what to do."""
-    if str(error).startswith("Shape mismatch inside plate"):
-        messages = [f.f_locals["msg"] for f, _ in walk_tb(error.__traceback__) if f.f_code.co_name == "apply_stack"]
-        if messages:
-            return plate_misfit(messages[-1]["name"], messages[-1]["fn"], _frames(messages[-1]))
+    if str(error).startswith("Shape mismatch inside plate") and (msg := stopped_at(error)) is not None:
+        return plate_misfit(msg["name"], msg["fn"], _frames(msg))
     found = explain(program, error)
     if str(error).startswith("inhomogeneous total_count"):
         return ProgramError(

@@ -13,7 +13,6 @@ from pyro.distributions.util import scale_and_mask
 
 from ppdgm.backends.pyro.support import confine, observe
 from ppdgm.backends.pyro.vocabulary import LIBRARY
-from ppdgm.errors import ProgramError
 from ppdgm.language import mistakes, pair_mistakes
 from ppdgm.language.divergence import Library
 from ppdgm.language.elimination import Term
@@ -79,7 +78,7 @@ class TorchLayout(Layout):
         for name, frame in site.frames.items():
             part = (frame.full_size or frame.size) / frame.size
             if part != 1.0 and name != self.plate:
-                raise subsampled(name, self.plate)
+                raise pair_mistakes.subsampled(name, self.plate)
             explained *= part
         scale = torch.as_tensor(site.scale)
         if scale.numel() != 1:
@@ -99,11 +98,3 @@ def scales(
     latent = [n for n, s in model.items() if not s.observed and n in guide]
     of = lambda sites: {n: layout.scale(s) for n, s in sites.items()}
     return constant_scales(of(guide), of(model), latent, [n for n in (*model, *guide) if n in summed])
-
-
-def subsampled(name: str, plate: str) -> ProgramError:
-    """The error for a second plate that subsamples."""
-    return ProgramError(
-        f"Plate {name!r} subsamples, but only the data plate {plate!r} can. The bound of a row needs all terms of the "
-        f"row. Use plate {name!r} without subsampling."
-    )
