@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ppdgm.errors import ProgramError
+from ppdgm.inference.engines import bounds
 from ppdgm.inference.engines.engine import State
 from ppdgm.language.reader import Gradients
 from ppdgm.language.step import OWN, Step
@@ -89,6 +90,21 @@ def score(step: Step, trace: Trace, signal: Array) -> Array:
     log_q = total(trace.log_q, step.scored)
     stop = step.stop_gradient
     return stop(signal) * (log_q - stop(log_q))
+
+
+def score_of_penalties(step: Step, trace: Trace, weights: Array) -> Array | float:
+    """−Σ_k 1/K (r_k − r̄ without k) ∇ log q(z_k) for penalties r of draws without a gradient; its value is 0.
+
+    Args:
+        step, trace: of K draws.
+        weights: [B].
+    """
+    found, like = bounds.penalties(trace, step.xp), next(iter(trace.log_q.values()))
+    if getattr(found, "ndim", 0) < 2 or found.shape[0] != like.shape[0]:
+        return 0.0  # the same for all draws
+    k = like.shape[0]
+    others = (step.xp.sum(found, axis=0) - found) / (k - 1) if k > 1 else 0.0
+    return -bounds.mean(score(step, trace, found - others), weights, step.xp)
 
 
 def without(step: Step, terms: Array, bound: Bound, replace: bool) -> Array:

@@ -121,6 +121,8 @@ class Weighted(Engine):
         rest = 0.0 - bounds.mean(bounds.penalties(trace, xp) + 0.0 * log_w, weights, xp) if trace.penalties else 0.0
         if not scored:
             return rest, {}
+        if trace.penalties:
+            rest = rest + estimators.score_of_penalties(step, trace, weights)
         split = step.stop_gradient(self._split(step, log_w, groups))
         value = self._of_group(step, split)  # [M, B]
         kind = self._baseline(scored)

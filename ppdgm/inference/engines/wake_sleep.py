@@ -70,6 +70,8 @@ class ReweightedWakeSleep(Engine):
         guide = 0.0 * joint
         if self.wake_phi:
             guide = guide + self.wake_phi * mean(share * sum(same.log_q.values()))
+        if trace.penalties and step.scored:
+            guide = guide + estimators.score_of_penalties(step, trace, weights)
         if self.sleep_phi:
             guide = guide + self.sleep_phi * mean(sum(step.sleep().values()))
         elbo = mean(fixed)
