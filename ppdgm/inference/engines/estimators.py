@@ -99,10 +99,10 @@ def score_of_penalties(step: Step, trace: Trace, weights: Array) -> Array | floa
         step, trace: of K draws.
         weights: [B].
     """
-    found, like = bounds.penalties(trace, step.xp), next(iter(trace.log_q.values()))
-    if getattr(found, "ndim", 0) < 2 or found.shape[0] != like.shape[0]:
+    found: Array = bounds.penalties(trace, step.xp)
+    k = next(iter(trace.log_q.values())).shape[0]
+    if found.ndim < 2 or found.shape[0] != k:
         return 0.0  # the same for all draws
-    k = like.shape[0]
     others = (step.xp.sum(found, axis=0) - found) / (k - 1) if k > 1 else 0.0
     return -bounds.mean(score(step, trace, found - others), weights, step.xp)
 
