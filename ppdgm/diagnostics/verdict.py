@@ -12,6 +12,7 @@ import numpy as np
 from ppdgm.diagnostics.found import EstimateLike
 
 if TYPE_CHECKING:
+    from ppdgm.diagnostics.calibration import Coverage
     from ppdgm.diagnostics.found import Found
 
 Grade = Literal["bad", "warning", "good"]
@@ -235,7 +236,7 @@ def _calibration(found: Found) -> Iterator[Finding]:
         yield Finding("Calibration", "warning", text, advice)
         return
     for name, c in found.coverage.items():  # all dimensions together show what no single one shows
-        off = (c.overall - c.levels) / np.maximum(c.overall_errors, 1e-12)
+        off = (c.overall - c.levels) / _errors_if_right(c)
         j = int(np.argmax(np.abs(off)))
         if abs(off[j]) > 4 and abs(c.overall[j] - c.levels[j]) > 0.01:
             text = (
@@ -247,6 +248,17 @@ def _calibration(found: Found) -> Iterator[Finding]:
             yield Finding("Calibration", "warning", f"{text}in {c.overall[j]:.1%} of the rows.", advice)
             return
     yield Finding("Calibration", "good", "on data simulated from the model, the posterior's ranks are uniform.")
+
+
+def _errors_if_right(c: Coverage) -> np.ndarray:
+    """Standard errors of `overall` that also hold if the nominal levels are right, [J].
+
+    A share of 100 % has an error of 0, and shares near it one that is too small: 99 of 100 rows in 95 % intervals would
+    be 4 errors away. So the variance of a share p̂ is scaled to that of the level, l (1 − l) / p̂ (1 − p̂).
+    """
+    variance = c.overall * (1.0 - c.overall)
+    scaled = c.overall_errors * np.sqrt(c.levels * (1.0 - c.levels) / np.where(variance > 0, variance, 1.0))
+    return np.maximum(c.overall_errors, np.where(variance > 0, scaled, c.standard_errors))
 
 
 def _shifted(pit: np.ndarray) -> bool:
