@@ -130,6 +130,12 @@ def test_m2_draws_the_class_that_is_given(backend, tmp_path):
     ran = CliRunner().invoke(app, ["sample", str(tmp_path / "run"), "--given", "label=1", "--n", "3", "--out", out])
     assert ran.exit_code == 0, ran.output
     assert (np.load(out)["x"].argmax(1) == 1).all()
+    z, both = tmp_path / "z.npz", ["sample", str(tmp_path / "run"), "--given", "label=2", "--given"]
+    np.savez(z, z=np.ones((5, 2), np.float32))
+    ran = CliRunner().invoke(app, [*both, str(z), "--out", str(tmp_path / "both.npz")])  # five, as the file has
+    assert ran.exit_code == 0, ran.output
+    assert np.load(tmp_path / "both.npz")["x"].argmax(1).tolist() == [2] * 5
+    assert "got 'label' twice" in CliRunner().invoke(app, [*both, "label=1", "--out", str(tmp_path / "no.npz")]).output
     with pytest.raises(ProgramError, match="'x' is drawn after 'y', 'z'"):
         fit.sample(5, given={"x": np.eye(5)[label]})
 

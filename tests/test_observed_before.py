@@ -93,6 +93,8 @@ def test_sites_leave_in_own_units_whatever_their_names_are(backend, names):
             np.testing.assert_allclose(outer[x], np.asarray(inner[x]) * T.scale + T.mean, rtol=1e-5)
             np.testing.assert_array_equal(outer[label], words[np.asarray(inner[label])])
         assert (outer["bit"] == "yes").all()
+        held = fit.sample(3, given={"t": 0.5, "label": "cat"})
+        assert held[label].tolist() == ["cat"] * 3 and (held[x][:, 0] > 500).all()
         made = fit.reconstruct(own)
         told = fit.to_arviz(own, draws=4, predictive=3, prior=5)
     np.testing.assert_allclose(made[x].mean(), (fitted(backend).reconstruct(data)["x"] * T.scale + T.mean).mean(), 1e-5)

@@ -37,11 +37,11 @@ def sample(
         bool, typer.Option("--mean", metavar="", help="Write the likelihood's means, instead of draws.")
     ] = False,
     given: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="FILE|NAME=VALUE,…",
             help="Given fields or sites: an .npz file, or numbers or class names. Give one for all, or one for each "
-            "sample.",
+            "sample. For several names, repeat it.",
             show_default=False,
         ),
     ] = None,
@@ -62,6 +62,7 @@ def sample(
       ppdgm sample runs/cvae --given label=7
       ppdgm sample runs/iris --given label=setosa
       ppdgm sample runs/cvae --given labels.npz
+      ppdgm sample runs/own --given label=7 --given z=0.5
 
     A picture shows images, or histograms of a table's columns. Arrays and
     tables have the units of your data, because the scaling is undone.
@@ -80,7 +81,7 @@ def sample(
         raise CheckpointError(f"--out: {out} exists. Choose another file, or replace it with --overwrite.")
     opened = open_run(run, own, context.obj)
     fit = ppdgm.load(run, backend, program=opened.program, classes=opened.classes, device=device, last=last)
-    known = _read_given(given, n or 64, fit.classes)
+    known = _read_all(given or [], n, fit.classes)
     rows = {len(a) for a in known.values()} or {n or 64}
     if len(rows) > 1 or (n or 0) not in (0, *rows):
         sizes = ", ".join(f"{len(a)} of {name}" for name, a in known.items())
@@ -98,18 +99,33 @@ def sample(
         say(f"{n} {'means' if mean else 'samples'} in {out}")
 
 
-def _read_given(given: str | None, n: int, classes: Mapping[str, tuple[str, ...]]) -> dict[str, np.ndarray]:
-    """The arrays of --given, by name; one number, or one name of a class, is used for all n."""
+def _read_all(given: list[str], n: int | None, classes: Mapping[str, tuple[str, ...]]) -> dict[str, np.ndarray]:
+    """The arrays of all --given, by name; one number, or one name of a class, is used for all rows."""
     import numpy as np
 
     from ppdgm.errors import DataError
 
-    if given is None:
-        return {}
+    found: dict[str, np.ndarray] = {}
+    once: dict[str, np.ndarray] = {}
+    for one in given:
+        arrays, alike = _read_given(one, classes)
+        if twice := [name for name in arrays if name in found or name in once]:
+            raise DataError(f"--given: got {twice[0]!r} twice. Give it once.")
+        (once if alike else found).update(arrays)
+    rows = n or next((len(a) for a in found.values()), 64)
+    return {**{name: np.repeat(a, rows) for name, a in once.items()}, **found}
+
+
+def _read_given(given: str, classes: Mapping[str, tuple[str, ...]]) -> tuple[dict[str, np.ndarray], bool]:
+    """The arrays of one --given, by name, and whether it is one value for all rows."""
+    import numpy as np
+
+    from ppdgm.errors import DataError
+
     name, equals, numbers = given.partition("=")
     if equals and name.isidentifier():
         values = _values(numbers, classes.get(name, ()))
-        return {name: np.repeat(values, n) if len(values) == 1 else values}
+        return {name: values}, len(values) == 1
     try:
         with np.load(given) as file:
             found = dict(file)
@@ -117,7 +133,7 @@ def _read_given(given: str | None, n: int, classes: Mapping[str, tuple[str, ...]
         raise DataError(f"--given: {given} can't be read as an .npz file of arrays ({error}).") from None
     if not found or any(a.ndim == 0 or not len(a) for a in found.values()):
         raise DataError(f"--given: {given} has no rows. Expected an array for each field, with a row for each sample.")
-    return found
+    return found, False
 
 
 def _values(text: str, names: tuple[str, ...]) -> np.ndarray:

@@ -57,22 +57,29 @@ def _changes(coding: Coding) -> bool:
 
 
 def drawn_by(
-    runtime: Runtime, params: Params, fields: Mapping[str, np.ndarray | Unseen], sites: Arrays
+    runtime: Runtime,
+    params: Params,
+    fields: Mapping[str, np.ndarray | Unseen],
+    blank: Mapping[str, Unseen],
+    sites: Arrays,
 ) -> dict[str, str]:
-    """The site that draws each field that is not given, if it is one, without data: what a field of zeros holds.
+    """The site that draws each field, if it is one: it is held if the field has rows, of zeros perhaps.
 
     Args:
         runtime, params: of a program.
         fields: two rows of those that are given, and `Unseen`.
+        blank: all of them, `Unseen`.
         sites: values of sites that are given, [1, 2, *event].
     """
     held = lambda rows: set(runtime.sites(params, rows, sites, 2, True)[1])
-    before, found = held(fields), dict[str, str]()
+    found: dict[str, str] = {}
     for name, value in fields.items():
-        if isinstance(value, Unseen) and value.event is not None:
-            with suppress(PpdgmError):  # the model computes with it
-                own = held({**fields, name: np.zeros((2, *value.event), np.float32)}) - before
-                found |= {name: own.pop()} if len(own) == 1 else {}
+        event = blank[name].event
+        if isinstance(value, Unseen) and event is not None:
+            value = np.zeros((2, *event), np.float32)
+        with suppress(PpdgmError):  # the model computes with it
+            own = held({**fields, name: value}) - held({**fields, name: blank[name]})
+            found |= {name: own.pop()} if len(own) == 1 else {}
     return found
 
 

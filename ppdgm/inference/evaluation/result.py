@@ -253,7 +253,7 @@ class Fit(Diagnosable):
                     f"The model of {type(self.program).__name__} has no observed site, so it draws no data. Give one "
                     "of its sites obs=…."
                 )
-            alone = lambda: (drawn_by(self._runtime, self._native, blank, {}), ())
+            alone = lambda: (drawn_by(self._runtime, self._native, blank, blank, {}), ())
             return single(in_units(self.codings, {name: v[0] for name, v in observed.items()}, fields, units, alone))
         check_texts(rows, fields, self.codings)
         known = as_fields(enter(self.codings, rows), dtype_of(self.params))
@@ -267,7 +267,7 @@ class Fit(Diagnosable):
         )
         check_possible(scores)
         ends = {name: v[:, [0, -1]] for name, v in found.sites.items()}
-        beside = lambda: (drawn_by(self._runtime, self._native, few, ends), rows)
+        beside = lambda: (drawn_by(self._runtime, self._native, few, blank, ends), rows)
         return single(in_units(self.codings, {name: v[0] for name, v in observed.items()}, fields, units, beside))
 
     def _pair_draws(self, rows: Mapping[str, np.ndarray], mean: bool) -> PairDraws:
