@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
-from ppdgm.errors import ProgramError, nearest
-from ppdgm.language.vocabulary import Dist
+from ppdgm.errors import ProgramError, closest, nearest
+from ppdgm.language.vocabulary import Array, Dist
 
 Shape = tuple[int, ...]
 
@@ -69,6 +69,19 @@ def check_shape(name: str, got: Shape, expected: Shape) -> None:
             f"Parameter {name!r}: got shape {got}, expected {expected}, the shape that the pair gives it with these "
             "data. A parameter with a row for each row of the data fits only the data that it was trained with."
         )
+
+
+def check_alike(params: Mapping[str, Array], live: Mapping[str, Array]) -> None:
+    """Refuse values of other parameters than the pair's, or of other shapes.
+
+    Raises:
+        ProgramError: with the parameter.
+    """
+    for n in params.keys() ^ live.keys():
+        lacks, there = ("the given values", params) if n in live else ("the pair", live)
+        raise ProgramError(f"Parameter {n!r} is not in {lacks}. {nearest(n, there)}")
+    for n, value in params.items():
+        check_shape(n, tuple(value.shape), tuple(live[n].shape))
 
 
 def borrowed(plate: str, model: int, guide: int, error: Exception) -> ProgramError:
@@ -191,4 +204,40 @@ def taken_twice(name: str) -> ProgramError:
     return ProgramError(
         f"Parameter {name!r} belongs to two modules, and Pyro would train at most one of them. Give the modules "
         "different names: pyro.module('encoder', …), PyroModule(name='guide')."
+    )
+
+
+def no_parameters() -> ProgramError:
+    """The error for a Pyro pair that can't be trained."""
+    return ProgramError(
+        "The pair has no parameters, so there is nothing to train. In model or guide, call pyro.module(name, net) for "
+        "nets, and pyro.param(name, tensor) for tensors."
+    )
+
+
+def own_indices(plate: str) -> ProgramError:
+    """The error for a Pyro plate whose rows ppdgm can't choose."""
+    return ProgramError(
+        f"Plate {plate!r} has its own indices (subsample=…), so ppdgm can't choose its rows. Use `with "
+        f"pyro.plate({plate!r}, N, subsample_size=B) as i:`, and take the rows i of the data."
+    )
+
+
+def missing_plate(plate: str, others: Collection[str]) -> ProgramError:
+    """The error for a Pyro model whose data plate is missing, or has another name."""
+    close = closest(plate, others)
+    return ProgramError(
+        f"The model has no plate {plate!r}. Its plates: {', '.join(others) or 'none'}. "
+        f"{f'Did you mean {close!r}? ' if close else ''}Give the name of the plate over data, "
+        "Program.from_pyro(model, guide, data_plate=…), or draw what belongs to one row inside `with "
+        f"pyro.plate({plate!r}, x.shape[0]):`."
+    )
+
+
+def one_total(found: Exception) -> ProgramError:
+    """The error for Pyro's Multinomial with a total for each row."""
+    return ProgramError(
+        f"{found} Pyro's Multinomial takes one total_count for all rows. Give the largest, "
+        "total_count=int(x.sum(-1).max()): the density uses each row's own total, the sum of its counts. In a program "
+        "over P, P.dist.Multinomial takes a total for each row."
     )

@@ -211,7 +211,7 @@ class Layout(ABC):
     def check_axes(self, site: Site, shape: tuple[int, ...], sizes: Mapping[str, int]) -> None:
         """Refuse a site with dimensions to the left of its plates that don't belong to enumerated sites."""
         lead = shape[: max(0, len(shape) - self.width)]
-        if len(lead) > len(sizes) or any(n not in (1, s) for n, s in zip(lead[::-1], sizes.values(), strict=False)):
+        if not broadcasts(lead, tuple(sizes.values())[::-1]):
             raise self._undeclared(site)
 
     def _kept(self, frames: Frames) -> tuple[int | None, list[int]]:
@@ -232,3 +232,8 @@ def plate_misfit(name: str, fn: Dist, frames: Frames) -> ProgramError:
     full = lambda f: getattr(f, "full_size", None) or f.size
     around = {n: (f.dim, f.size, full(f)) for n, f in frames.items() if n != PARTICLES and f.dim}
     return mistakes.misfit(name, fn, around)
+
+
+def broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """Whether an array of a shape can be broadcast to another."""
+    return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(shape[::-1], to[::-1], strict=False))

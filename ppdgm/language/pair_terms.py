@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import TypeVar
 
 from ppdgm.language import mistakes
@@ -10,6 +10,7 @@ from ppdgm.language.elimination import Sums, Term
 from ppdgm.language.pair_sites import Layout, Site
 from ppdgm.language.pair_sums import Sites, Sizes, sums_of
 from ppdgm.language.points import point_masses
+from ppdgm.language.scales import constant_scales
 from ppdgm.language.terms import closed_forms
 from ppdgm.language.vocabulary import Array, Trace
 
@@ -92,6 +93,15 @@ def latents_of(guide: Sites, model: Sites, summed: Container[str] = ()) -> tuple
     check_observes_nothing(guide)
     mistakes.check_sites(list(drawn), latent)
     return latent, drawn
+
+
+def scales_of(
+    guide: Sites, model: Sites, scale: Callable[[Site], float], enumerated: Iterable[str]
+) -> dict[str, float]:
+    """Constant scales of the user's own, without the part that plates explain; see `constant_scales`."""
+    of_guide, of_model = ({n: scale(s) for n, s in sites.items()} for sites in (guide, model))
+    latent = [n for n, s in model.items() if not s.observed and n in guide]
+    return constant_scales(of_guide, of_model, latent, enumerated)
 
 
 def check_observes_nothing(guide: Sites) -> None:

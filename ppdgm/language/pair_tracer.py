@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from functools import partial
 from typing import ClassVar
 
@@ -30,6 +30,7 @@ class PairTracer(Tracer):
     program: PairLike
     plate: str
     xp: ClassVar[Namespace]
+    _carriers: list[str] | None = None  #: points of the guide that carry a draw of another site of it
 
     @abstractmethod
     def trace(
@@ -82,12 +83,28 @@ class PairTracer(Tracer):
         take = lambda a: a if order is None or a.shape[axis] == 1 else self.xp.take(a, order, axis=axis)
         return {n: take(a) for n, a in arrays.items()}
 
+    def in_order(self, batch: Batch, index: Array, given: Given = None) -> tuple[Batch, Array, Sites, Array | None]:
+        """The minibatch in the order of the data, if the pair may keep something for each row; and the way back."""
+        if self.subsamples or not self.batch_size:
+            return batch, index, dict(given or {}), None
+        order = self.xp.argsort(index)
+        held = self.reordered(given or {}, order)
+        return self.reordered(batch, order, 0), index[order], held, self.xp.argsort(order)
+
     def finished(self, found: Trace, order: Array | None, axes: Collection[str]) -> Trace:
         """A trace with rows in this order, and the axes of the guide's enumerated sites at the left of values."""
         values, log_p, log_q, kl = (self.reordered(part, order) for part in found[:4])
         marginal = None if found.marginal is None else self.reordered({"": found.marginal}, order)[""]
         values = {n: to_left(v[:1] if n in axes else v, len(axes), self.xp) for n, v in values.items()}
         return found._replace(values=values, log_p=log_p, log_q=log_q, kl=kl, marginal=marginal)
+
+    def true_points(self, points: Sites | None, moving: Callable[[Sites], list[str]]) -> Sites | None:
+        """The points without those that carry a draw of another site of the guide, which `moving` finds once."""
+        if not points:
+            return None
+        if self._carriers is None:
+            self._carriers = moving(points)
+        return {n: v for n, v in points.items() if n not in self._carriers} or None
 
     def seen(self, model: Mapping[str, Site], layout: Layout, axes: int, order: Array | None) -> list[Seen]:
         """The observed sites of a run of the model, whose rows are put in this order."""

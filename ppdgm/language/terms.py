@@ -69,6 +69,11 @@ def split(log_p: Mapping[str, Array], latents: Container[str]) -> tuple[Array, A
     return prior, seen
 
 
+def by_name(trace: Trace) -> dict[str, Array]:
+    """log p, log q, closed forms and shared terms of a trace, each under a name of its own."""
+    return {f"{i}{n}": v for i, part in enumerate(trace[1:5]) for n, v in part.items()}
+
+
 def closed_forms(
     q: Mapping[str, Dist],
     p: Mapping[str, Dist],

@@ -164,6 +164,7 @@ class ProgramTracer(Tracer):
         self.declared = program.declarations()
         self.schedules = self.declared.schedules
         self.states = self.state_names = frozenset(self.declared.states)
+        self.looped: list[bool] = []
         still = self.states.union(self.schedules)
         self.labels = {n: p.label for n, p in self.declared.params.items() if n not in still}
 

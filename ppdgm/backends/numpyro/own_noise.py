@@ -10,6 +10,7 @@ from ppdgm.backends.numpyro.noise import moved_by_key
 from ppdgm.backends.numpyro.tracer import JaxTracer
 from ppdgm.errors import PpdgmError
 from ppdgm.language import questions
+from ppdgm.language.terms import by_name
 from ppdgm.language.tracer import Params, sized
 from ppdgm.language.vocabulary import Array, Batch
 
@@ -23,12 +24,7 @@ def noise_of_terms(tracer: JaxTracer, params: Params, batch: Batch, size: int) -
     if not ask.reader.noises:
         return ""
     given = {n: jax.numpy.zeros(v.shape, v.dtype) for n, v in values.items()}
-
-    def terms(key: Array) -> dict[str, Array]:
-        found = questions.trace(tracer.ask(params, key, batch, size), 1, given)
-        return {f"{i}{n}": v for i, part in enumerate(found[1:5]) for n, v in part.items()}
-
-    return _remedy(terms)
+    return _remedy(lambda key: by_name(questions.trace(tracer.ask(params, key, batch, size), 1, given)))
 
 
 def noise_of_draws(tracer: JaxTracer, params: Params, fields: Mapping[str, Array | None], size: int) -> str:

@@ -18,7 +18,7 @@ from numpyro.infer.autoguide import AutoContinuous, AutoGuide
 
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.noise import REMEDY, depends, in_inference, moved_by_key, without_dropout
-from ppdgm.backends.numpyro.probe import Leaves, Probe, first_site_values, has_rows, leaves_of, scales_of, shapes_of
+from ppdgm.backends.numpyro.probe import Leaves, Probe, first_site_values, has_rows, leaves_of, shapes_of
 from ppdgm.backends.numpyro.rows import Places, Values, over_particles
 from ppdgm.backends.numpyro.sites import (
     JaxLayout,
@@ -27,7 +27,6 @@ from ppdgm.backends.numpyro.sites import (
     Supply,
     place,
     read,
-    without_plate,
     written,
 )
 from ppdgm.backends.numpyro.terms import (
@@ -43,7 +42,7 @@ from ppdgm.language import mistakes, pair_mistakes
 from ppdgm.language.native import Tree
 from ppdgm.language.pair_axes import Axes
 from ppdgm.language.pair_sums import at_chosen, check_terms, posteriors
-from ppdgm.language.pair_terms import check_observes_nothing, latents_of, terms_of_pair
+from ppdgm.language.pair_terms import check_observes_nothing, latents_of, scales_of, terms_of_pair
 from ppdgm.language.pair_tracer import PairTracer as AnyPairTracer
 from ppdgm.language.questions import Given, Sites
 from ppdgm.language.reader import Gradients
@@ -75,7 +74,6 @@ class PairTracer(AnyPairTracer):
         self._summed: list[str] = []  #: sites that are enumerated, and summed out of the model
         self._keyed = False  #: whether it asks for keys outside its sites
         self._noise: str | None = None  #: what is wrong with its use of these; "" for nothing
-        self._carriers: list[str] | None = None  #: points of the guide that carry a draw of another site of it
 
     def prepare(self, data: Batch) -> None:
         """Find parameters and data plate. Only the data's shapes matter, and only the first time.
@@ -99,7 +97,7 @@ class PairTracer(AnyPairTracer):
         alike = not more.error and shapes_of(seen.params) == shapes_of(more.params) and seen.shared == more.shared
         for name, (batch, _) in seen.shared.items():
             if more.shared.get(name, (batch,))[0] != batch:
-                raise without_plate(name, batch, self.plate)
+                raise mistakes.outside(name, batch, written(self.plate), (), False)
         if part in (None, size) and drawn not in (None, wider):  # the same as the number of rows here
             part = drawn
         self.subsamples = part not in (None, size) or drawn not in (None, wider)
@@ -181,8 +179,7 @@ class PairTracer(AnyPairTracer):
         sampled: bool = False,
     ) -> Trace:
         self.prepare(batch)
-        batch, order, back = self._sort(batch, index)
-        given = self.reordered(given or {}, order)
+        batch, index, given, back = self.in_order(batch, index, given)
         own = self._values(jax.lax.stop_gradient(dict(params)), gradients is not None) if stopped else None
         everything, axes = gradients is not None and gradients.enumerate, dict[str, int]()
         layout = self._layout(len(index))
@@ -211,32 +208,28 @@ class PairTracer(AnyPairTracer):
 
         each = over_particles(key, *params.values(), *batch.values(), *given.values())
         found = each(one)(jax.random.split(key, k), given)
-        points = self._true_points(found, params, batch, self._at(index), axes) if found.points else None
+        values = {n: v for n, v in found.values.items() if n not in axes}
+        points = self.true_points(found.points, lambda held: self._moving(held, values, params, batch, self._at(index)))
         return self.finished(found._replace(points=points), back, axes)
 
-    def _true_points(
-        self, found: Trace, params: Params, batch: Batch, at: Places, axes: Mapping[str, int]
-    ) -> Sites | None:
-        """The points without those that carry a draw: those depend on the key when the other latents are held."""
-        points = found.points or {}
-        if self._carriers is None:
-            held = {n: v[0] for n, v in found.values.items() if n not in points and n not in axes}
-            guide = lambda key: self._pair(key, batch, at, self._values(params), held)[0].sites
-            self._carriers = moved_by_key(lambda key: {n: guide(key)[n].value for n in points})
-        return {n: v for n, v in points.items() if n not in self._carriers} or None
+    def _moving(self, points: Sites, values: Sites, params: Params, batch: Batch, at: Places) -> list[str]:
+        """Points that carry a draw: those depend on the key when the other latents are held."""
+        held = {n: v[0] for n, v in values.items() if n not in points}
+        guide = lambda key: self._pair(key, batch, at, self._values(params), held)[0].sites
+        return moved_by_key(lambda key: {n: guide(key)[n].value for n in points})
 
     def observed(self, params: Params, key: Array, batch: Batch, index: Array) -> list[Seen]:
         self.prepare(batch)
-        batch, _, back = self._sort(batch, index)
+        batch, index, _, back = self.in_order(batch, index)
         _, model = self._pair(key, batch, self._at(index), self._values(params), {}, axes=replace(self._axes, sizes={}))
         return self.seen(model.sites, self._layout(len(index)), len(model.axes.sizes), back)
 
     def means(self, params: Params, batch: Batch, index: Array, given: Given = None) -> tuple[Sites, Sites]:
         self.prepare(batch)
-        batch, order, back = self._sort(batch, index)
+        batch, index, known, back = self.in_order(batch, index, given)
         key, layout, told = jax.random.key(0), self._layout(len(index)), Sites()
         at, values, summed, best = self._at(index), self._values(params), Sites(), Sites()
-        held = {n: v[0] for n, v in self.reordered(given or {}, order).items()}
+        held = {n: v[0] for n, v in known.items()}
         if self._summed:
             _, model = self._pair(key, batch, at, values, held, told={}, axes=replace(self._axes, sizes={}))
             summed, sites = posteriors(model.sites, layout, model.axes.sizes)
@@ -248,7 +241,7 @@ class PairTracer(AnyPairTracer):
     def noise(self, params: Params, batch: Batch, index: Array) -> str:
         """What is wrong if the terms depend on keys from outside the sites; "" if they do not."""
         self.prepare(batch)
-        batch = self._sort(batch, index)[0]
+        batch, index, *_ = self.in_order(batch, index)
         layout = self._layout(len(index))
 
         def run(key: Array) -> list[Array]:
@@ -299,13 +292,6 @@ class PairTracer(AnyPairTracer):
             supply = make()
             model = run()
         return self.of_prior(model.sites, layout, told)
-
-    def _sort(self, batch: Batch, index: Array) -> tuple[Batch, Array | None, Array | None]:
-        """The minibatch in the order of the data, if the pair may keep something for each row; that order, and back."""
-        if not self._in_order:
-            return batch, None, None
-        order = jnp.argsort(index)
-        return self.reordered(batch, order, 0), order, jnp.argsort(order)
 
     def _pair(
         self,
@@ -434,7 +420,8 @@ class PairTracer(AnyPairTracer):
             seen.shared = {n: (tuple(fn.batch_shape), tuple(fn.event_shape)) for n, fn in shared.items()}
             seen.rows = any(has_rows(m, self.plate) for r in (guide, model) for m in r.params.values())
             seen.marked, seen.summed = [n for n, s in guide.sites.items() if s.asks], model.summed
-            seen.scales = scales_of(guide, model)
+            asked = [n for r in (guide, model) for n, s in r.sites.items() if s.asks]
+            seen.scales = scales_of(guide.sites, model.sites, lambda s: float(s.scale), asked)
             sites = [s for r in (guide, model) for s in r.sites.values()]
             seen.width = max([1, *(-dim for s in sites for dim in s.plates.values())])
             seen.outside = {s.name: tuple(s.fn.batch_shape) for s in sites if self.plate not in s.frames}

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 from numpyro.distributions import biject_to, constraints
 
 from ppdgm.backends.numpyro.foreign import path_name
-from ppdgm.backends.numpyro.sites import Message, PairRun
+from ppdgm.backends.numpyro.sites import Message
 from ppdgm.language import pair_mistakes
 from ppdgm.language.native import Tree
-from ppdgm.language.scales import constant_scales
 from ppdgm.language.tracer import Params
 from ppdgm.language.vocabulary import Array
 
@@ -61,14 +60,6 @@ class Probe:
     summed: list[str] = field(default_factory=list)
     width: int = 1
     error: Exception | None = None
-
-
-def scales_of(guide: PairRun, model: PairRun) -> dict[str, float]:
-    """Constant scales of the user's own; see `constant_scales`."""
-    latent = [n for n in model.drawn() if n in guide.sites]
-    asked = [n for r in (guide, model) for n, s in r.sites.items() if s.asks]
-    of = lambda r: {n: s.scale for n, s in r.sites.items()}
-    return constant_scales(of(guide), of(model), latent, asked)
 
 
 def has_rows(msg: Message, plate: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -24,7 +24,7 @@ from ppdgm.language.divergence import Library
 from ppdgm.language.elimination import Term
 from ppdgm.language.native import Message as Message
 from ppdgm.language.pair_axes import Axes
-from ppdgm.language.pair_sites import Frames, Layout, Site, Slopes
+from ppdgm.language.pair_sites import Frames, Layout, Site, Slopes, broadcasts
 from ppdgm.language.scales import scale_of
 from ppdgm.language.vocabulary import Array, Batch, Dist, Namespace
 
@@ -227,7 +227,7 @@ def place(msg: Message, plate: str, sizes: Sizes, axes: Axes | None = None) -> S
         if local:
             raise _misfit(msg, sizes)
         if observed:
-            raise without_plate(name, batch, plate, frames, True)
+            raise mistakes.outside(name, batch, written(plate), frames, True)
     asks = not observed and enumeration.wanted(name, msg["infer"])
     auxiliary, intermediates = bool(msg["infer"].get("is_auxiliary")), msg["intermediates"]
     return Site(name, fn, msg["value"], frames, observed, auxiliary, asks, intermediates=intermediates)
@@ -262,13 +262,6 @@ def read(supply: Supply, key: Array, call: Call, batch: Batch) -> PairRun:
     return pair_run
 
 
-def without_plate(
-    name: str, batch: tuple[int, ...], plate: str, others: Iterable[str] = (), observed: bool = False
-) -> ProgramError:
-    """The error for a site outside the data plate that has one value for each row."""
-    return mistakes.outside(name, batch, written(plate), others, observed)
-
-
 def _misfit(msg: Message, sizes: Sizes) -> ProgramError:
     plates = {f.name: (f.dim, f.size, sizes.get(f.name, (f.size, None))[0]) for f in msg["cond_indep_stack"]}
     return mistakes.misfit(msg["name"], msg["fn"], plates)
@@ -282,8 +275,7 @@ def _check_value(site: Site, axes: Axes) -> None:
         got = got[axes.lead(got[: len(got) - len(event)]) :]
         got = got[max(0, len(got) - len(event) - len(batch)) if site.name in axes.sizes else 0 :]
     lead = got[: len(got) - len(event)]
-    right = got[len(lead) :] == event and len(lead) <= len(batch)
-    right = right and all(g in (1, b) for g, b in zip(reversed(lead), reversed(batch), strict=False))
+    right = got[len(lead) :] == event and broadcasts(lead, batch)
     if right and data is not None and event and not site.auxiliary and len(lead) < -data:
         right = False  # an event without the data's axis: every row would get the same
     if not right:

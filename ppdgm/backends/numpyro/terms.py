@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 import jax.numpy as jnp
 
-from ppdgm.backends.numpyro.sites import Message, PairRun, without_plate
+from ppdgm.backends.numpyro.sites import Message, PairRun, written
 from ppdgm.backends.numpyro.vocabulary import as_draw
 from ppdgm.errors import nearest
+from ppdgm.language import mistakes
 from ppdgm.language.calls import Call, check_used
-from ppdgm.language.mistakes import apart
 from ppdgm.language.pair_axes import Axes
 from ppdgm.language.pair_sites import Site
 from ppdgm.language.points import is_discrete, points
@@ -37,10 +37,10 @@ def check_place(msg: Message, guide: Site, plate: str, others: list[str]) -> Non
     """Refuse a latent that is in one place in the model, and in another in the guide."""
     inside = any(f.name == plate for f in msg["cond_indep_stack"])
     if inside != (plate in guide.frames):
-        raise apart(msg["name"], "model" if inside else "guide", f"numpyro.plate({plate!r}, x.shape[0])", others)
+        raise mistakes.apart(msg["name"], "model" if inside else "guide", written(plate), others)
     there, here = tuple(guide.fn.batch_shape), tuple(msg["fn"].batch_shape)
     if not inside and there != here and len(there) > len(here):  # most likely without a plate
-        raise without_plate(msg["name"], there, plate, others)
+        raise mistakes.outside(msg["name"], there, written(plate), others, False)
 
 
 def check_pathwise(guide: PairRun, given: Iterable[str], gradients: Gradients) -> None:

@@ -29,7 +29,6 @@ class JaxTracer(ProgramTracer):
     def __init__(self, program: ProgramLike):
         super().__init__(program)
         check_libraries(self.declared, "numpyro")
-        self.looped: list[bool] = []
 
     def reader(self, noise: Array | None, gradients: Gradients | None) -> JaxReader:
         return JaxReader(noise, gradients, self.looped)

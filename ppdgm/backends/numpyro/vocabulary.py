@@ -201,8 +201,7 @@ class JaxReader(Reader):
         value = wide(value, d, jnp) if is_masked(d) else value
         return observe(d, value, lambda: d.log_prob(value))
 
-    def as_draw(self, d: Dist, value: Array) -> Array:
-        return as_draw(d, value)
+    as_draw = staticmethod(as_draw)
 
 
 class TimeReader(JaxReader):

@@ -13,8 +13,6 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
 
-from ppdgm.errors import ProgramError, nearest
-from ppdgm.language import pair_mistakes
 from ppdgm.language.vocabulary import Array
 
 
@@ -178,16 +176,3 @@ def tensor_of(module: torch.nn.Module, leaf: str) -> Array:
     """A buffer of a module, or a parameter of it without its gradient."""
     held = module._buffers.get(leaf)
     return held if held is not None else module._parameters[leaf].detach()
-
-
-def check_alike(params: Mapping[str, Array], live: Mapping[str, Array]) -> None:
-    """Refuse values of other parameters than the pair's, or of other shapes.
-
-    Raises:
-        ProgramError: with the parameter.
-    """
-    for n in params.keys() ^ live.keys():
-        lacks, there = ("the given values", params) if n in live else ("the pair", live)
-        raise ProgramError(f"Parameter {n!r} is not in {lacks}. {nearest(n, there)}")
-    for n, value in params.items():
-        pair_mistakes.check_shape(n, tuple(value.shape), tuple(live[n].shape))

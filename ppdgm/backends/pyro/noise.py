@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from ppdgm.language.vocabulary import Array, Trace
+from ppdgm.language.vocabulary import Array
 
 REMEDY = (
     "The program uses P.random, or draws from torch's, NumPy's or Python's generator. Evaluation switches off "
@@ -41,15 +41,9 @@ class GeneratorWatch:
         return torch.get_rng_state().numpy().tobytes(), own, np.asarray(words).tobytes(), places, random.getstate()
 
 
-def runs_differ(one: Mapping[str, Array], other: Mapping[str, Array], tolerance: float = 1e-4) -> bool:
-    """Whether two runs of a model at the same latents gave different numbers."""
+def differ(one: Mapping[str, Array], other: Mapping[str, Array], tolerance: float = 1e-4) -> bool:
+    """Whether two runs at the same latents gave different numbers."""
     return any(not _same(one[n], other[n], tolerance) for n in one)
-
-
-def differ(one: Trace, other: Trace, tolerance: float = 1e-4) -> bool:
-    """Whether two readings at the same latents have different terms."""
-    both = [(a[n], b[n]) for a, b in zip(one[1:5], other[1:5], strict=True) for n in a]
-    return any(not _same(a, b, tolerance) for a, b in both)
 
 
 def _same(a: Array, b: Array, tolerance: float) -> bool:

@@ -16,19 +16,19 @@ from pyro.contrib.easyguide import EasyGuide
 from pyro.infer.autoguide import AutoContinuous, AutoGuide
 
 from ppdgm.backends.pyro.calls import calls
-from ppdgm.backends.pyro.modules import Modules, check_alike, in_sight, labels_of_params, tensor_of
+from ppdgm.backends.pyro.modules import Modules, in_sight, labels_of_params, tensor_of
 from ppdgm.backends.pyro.noise import GeneratorWatch
 from ppdgm.backends.pyro.particles import agree, as_more_data, one_at_a_time, stir_equal
 from ppdgm.backends.pyro.plate import few, find_plate
 from ppdgm.backends.pyro.recorder import SiteRecorder
-from ppdgm.backends.pyro.sites import TorchLayout, scales
+from ppdgm.backends.pyro.sites import TorchLayout
 from ppdgm.backends.pyro.vocabulary import has_pathwise, unvalidated
 from ppdgm.errors import ProgramError, UnsupportedByBackend
 from ppdgm.language import mistakes, pair_mistakes
 from ppdgm.language.calls import Call
 from ppdgm.language.pair_sites import Layout, Site
 from ppdgm.language.pair_sums import Sizes, at_chosen, check_terms, posteriors
-from ppdgm.language.pair_terms import terms_of_pair
+from ppdgm.language.pair_terms import scales_of, terms_of_pair
 from ppdgm.language.pair_tracer import PairTracer as AnyPairTracer
 from ppdgm.language.questions import Given, Sites
 from ppdgm.language.reader import Gradients
@@ -78,7 +78,6 @@ class PairTracer(AnyPairTracer):
         self._of_guide: set[str] = set()
         self.particles = "one at a time"  #: how several are read; also "in a plate", "as more data"
         self._known = False
-        self._carriers: list[str] | None = None  #: points of the guide that carry a draw of another site of it
         self._live: dict[str, Array] = {}
         self._store: dict[str, dict[str, object]] = {"params": {}, "constraints": {}}
 
@@ -92,10 +91,7 @@ class PairTracer(AnyPairTracer):
         """
         self._find_out({n: a.astype(dtype, copy=False) if a.dtype.kind == "f" else a for n, a in data.items()})
         if not self._live.keys() - self.state_names:
-            raise ProgramError(
-                "The pair has no parameters, so there is nothing to train. In model or guide, call pyro.module(name, "
-                "net) for nets, and pyro.param(name, tensor) for tensors."
-            )
+            raise pair_mistakes.no_parameters()
         return {n: t.detach().cpu().numpy().copy() for n, t in self._live.items()}
 
     def prepare(self, data: Mapping[str, np.ndarray]) -> None:
@@ -157,40 +153,38 @@ class PairTracer(AnyPairTracer):
         if self.batch_size and len(index) != self.batch_size:
             raise pair_mistakes.another_minibatch(self.plate, self.batch_size, len(index))
         way = self.particles if k > 1 else "one at a time"
-        batch, index, given, back = self._sort(batch, index, given or {})
+        batch, index, given, back = self.in_order(batch, index, given)
         found = self._several(way, k, batch, index, given, How(kl, gradients, sampled=sampled))
-        points = self._true_points(found.points, found.values, batch, index) if found.points else None
+        points = self.true_points(found.points, lambda held: self._moving(held, found.values, batch, index))
         axes = [n for n in self._enumerated(gradients, sampled) if n not in given]
         found = found._replace(values={n: v for n, v in found.values.items() if n in self._latent}, points=points)
         return self.finished(found, back, axes)
 
-    def _true_points(self, points: Sites, values: Sites, batch: Batch, index: Array) -> Sites | None:
-        """The points without those that carry a draw: those differ in another run with the other latents held."""
-        if self._carriers is None:
-            latent = (n for n in self._latent if n not in points and n not in self._marked)
-            layout, held = self._layout(None, len(index)), {n: values[n][:1] for n in latent}
-            run = lambda: self._run(self._guide, batch, SiteRecorder(layout, index, held, {}, self._live))
-            with torch.random.fork_rng():
-                one, other = run(), run()
-            self._carriers = [n for n in points if not torch.equal(one[n].value, other[n].value)]
-        return {n: v for n, v in points.items() if n not in self._carriers} or None
+    def _moving(self, points: Sites, values: Sites, batch: Batch, index: Array) -> list[str]:
+        """Points that carry a draw: those that differ in another run with the other latents held."""
+        latent = (n for n in self._latent if n not in points and n not in self._marked)
+        layout, held = self._layout(None, len(index)), {n: values[n][:1] for n in latent}
+        run = lambda: self._run(self._guide, batch, SiteRecorder(layout, index, held, {}, self._live))
+        with torch.random.fork_rng():
+            one, other = run(), run()
+        return [n for n in points if not torch.equal(one[n].value, other[n].value)]
 
     def observed(self, params: Params, noise: None, batch: Batch, index: Array) -> list[Seen]:
         self._check_live(params)
         layout = self._layout(None, len(index))
-        batch, index, _, back = self._sort(batch, index, {})
+        batch, index, _, back = self.in_order(batch, index)
         _, model, (_, axes) = self._runs(layout, batch, index, {})
         return self.seen(model, layout, len(axes), back)
 
     def watched(self, params: Params, batch: Batch, index: Array, given: Params, watch: GeneratorWatch | None) -> Trace:
         """The terms of one particle, with the values of all sites of the guide; `watch` sees draws between sites."""
-        batch, index, given, _ = self._sort(batch, index, given)
+        batch, index, given, _ = self.in_order(batch, index, given)
         return self._read(self._layout(None, len(index)), batch, index, given, How(watch=watch, sampled=True))
 
     def means(self, params: Params, batch: Batch, index: Array, given: Given = None) -> tuple[Sites, Sites]:
         self._check_live(params)
         layout = self._layout(None, len(index))
-        batch, index, held, back = self._sort(batch, index, given or {})
+        batch, index, held, back = self.in_order(batch, index, given)
         first = SiteRecorder(layout, index, held, {}, self._live, mean=True)
         guide = self._run(self._guide, batch, first)
         own, at = self._posteriors(layout, batch, index, guide) if self._summed else ({}, {})
@@ -316,7 +310,8 @@ class PairTracer(AnyPairTracer):
         for s in (*(guide[n] for n in self._marked), *(model[n] for n in summed)):
             if not layout.local(s):
                 raise mistakes.enumerated_outside(s.name, layout.written)
-        self.scales = scales(guide, model, layout, [*summed, *self._marked])
+        asked = [n for n in (*model, *guide) if n in (*summed, *self._marked)]
+        self.scales = scales_of(guide, model, layout.scale, asked)
         model = {n: s for n, s in model.items() if n not in summed}
         self._check_autoguide(model, len(index))
         terms_of_pair(guide, model, self._layout(None, len(index)))
@@ -410,13 +405,6 @@ class PairTracer(AnyPairTracer):
             recorder.index = torch.arange(recorder.layout.b, device=self.device)
         return recorder.record(call, batch)
 
-    def _sort(self, batch: Batch, index: Array, given: Params) -> tuple[Batch, Array, Params, Array | None]:
-        """The minibatch in the order of the data, if the pair may keep something for each row; and the way back."""
-        if self.subsamples or not self.batch_size:
-            return batch, index, given, None
-        order = torch.argsort(index)
-        return self.reordered(batch, order, 0), index[order], self.reordered(given, order), torch.argsort(order)
-
     def _layout(self, k: int | None, b: int) -> TorchLayout:
         return TorchLayout(self.plate, self._nesting, k, b)
 
@@ -436,7 +424,7 @@ class PairTracer(AnyPairTracer):
     def _check_names(self, params: Params) -> None:
         if not self._known:
             raise pair_mistakes.not_known()
-        check_alike(params, self._live)
+        pair_mistakes.check_alike(params, self._live)
 
     def _check_live(self, params: Params) -> None:
         if any(params.get(n) is not t for n, t in self._live.items()):

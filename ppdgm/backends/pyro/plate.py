@@ -11,7 +11,8 @@ from pyro.distributions import constraints
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 
-from ppdgm.errors import PpdgmError, ProgramError, closest, explain
+from ppdgm.errors import PpdgmError, explain
+from ppdgm.language import pair_mistakes
 from ppdgm.language.calls import Call
 from ppdgm.language.native import Message
 from ppdgm.language.vocabulary import Batch
@@ -117,10 +118,7 @@ def _kind(plates: list[Plate], tried: tuple[int, int], name: str) -> tuple[bool,
         return False, None
     full, drawn, own = plates[0]
     if own:
-        raise ProgramError(
-            f"Plate {name!r} has its own indices (subsample=…), so ppdgm can't choose its rows. Use `with "
-            f"pyro.plate({name!r}, N, subsample_size=B) as i:`, and take the rows i of the data."
-        )
+        raise pair_mistakes.own_indices(name)
     return drawn is not None, full if drawn is None else drawn
 
 
@@ -144,11 +142,5 @@ def _probe(model: Call, batch: Batch, name: str) -> Plate:
     if failure and not probe.others:  # otherwise the missing plate may be the reason
         raise explain(model.program, failure) from failure
     if probe.plate is None:
-        close = closest(name, probe.others)
-        raise ProgramError(
-            f"The model has no plate {name!r}. Its plates: {', '.join(probe.others) or 'none'}. "
-            f"{f'Did you mean {close!r}? ' if close else ''}Give the name of the plate over data, "
-            "Program.from_pyro(model, guide, data_plate=…), or draw what belongs to one row inside `with "
-            f"pyro.plate({name!r}, x.shape[0]):`."
-        ) from failure
+        raise pair_mistakes.missing_plate(name, probe.others) from failure
     return probe.plate

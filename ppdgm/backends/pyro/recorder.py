@@ -21,7 +21,7 @@ from ppdgm.language import enumeration, mistakes, pair_mistakes
 from ppdgm.language.calls import Call, stopped_at
 from ppdgm.language.native import Frame, Message
 from ppdgm.language.pair_axes import Axes
-from ppdgm.language.pair_sites import PARTICLES, Layout, Site, plate_misfit
+from ppdgm.language.pair_sites import PARTICLES, Layout, Site, broadcasts, plate_misfit
 from ppdgm.language.points import log_normal_mean, points
 from ppdgm.language.reader import Gradients
 from ppdgm.language.vocabulary import Array, Batch, Dist, PairLike
@@ -287,11 +287,7 @@ def explained(program: PairLike, error: Exception) -> PpdgmError:
         return plate_misfit(msg["name"], msg["fn"], _frames(msg))
     found = explain(program, error)
     if str(error).startswith("inhomogeneous total_count"):
-        return ProgramError(
-            f"{found} Pyro's Multinomial takes one total_count for all rows. Give the largest, "
-            "total_count=int(x.sum(-1).max()): the density uses each row's own total, the sum of its counts. In a "
-            "program over P, P.dist.Multinomial takes a total for each row."
-        )
+        return pair_mistakes.one_total(found)
     return found
 
 
@@ -299,7 +295,7 @@ def _check_observation(site: Site, layout: Layout) -> None:
     event, frame = tuple(site.fn.event_shape), site.frames.get(layout.plate)
     got, n = tuple(site.value.shape), len(event)
     lead, batch = got[: len(got) - n], tuple(site.fn.batch_shape)
-    fits = len(lead) <= len(batch) and all(g in (1, b) for g, b in zip(lead[::-1], batch[::-1], strict=False))
+    fits = broadcasts(lead, batch)
     if frame is not None and got and not isinstance(site.fn, Unit):  # else every row would get the same
         fits = fits and len(lead) >= -frame.dim and lead[frame.dim] == frame.size
     if got[len(got) - n :] != event or not fits:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, ClassVar, cast
@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ppdgm.backends.pyro.chains import nuts
-from ppdgm.backends.pyro.noise import REMEDY, GeneratorWatch, differ, runs_differ
+from ppdgm.backends.pyro.noise import REMEDY, GeneratorWatch, differ
 from ppdgm.backends.pyro.pair import PairTracer
 from ppdgm.backends.pyro.step import is_spec
 from ppdgm.backends.pyro.support import SUPPORTS
@@ -29,6 +29,7 @@ from ppdgm.language.runtime import Arrays, Fields, Name, Native, Question, Rest
 from ppdgm.language.runtime import Runtime as AnyRuntime
 from ppdgm.language.step import OWN, Step
 from ppdgm.language.supports import Observed, Supports
+from ppdgm.language.terms import by_name
 from ppdgm.language.tracer import Params
 from ppdgm.language.vocabulary import Array, Namespace, PairLike, ProgramLike, Trace
 
@@ -162,29 +163,17 @@ class Runtime(AnyRuntime):
             rows = self.index(index)
             batch, watch = select(self.tracer, data, rows), GeneratorWatch(self.device)
             one = self.tracer.watched(params, batch, rows, {}, watch)
-            watch.site()
+            again = lambda: self.tracer.watched(params, batch, rows, one.values, None)
+            found = _remedy(watch, lambda: (by_name(one), by_name(again())))
             self._quiet = not watch.used
-            if self._quiet:
-                return ""
-            try:
-                other = self.tracer.watched(params, batch, rows, one.values, None)
-            except (PpdgmError, NotImplementedError):  # only its own draws can be scored, as for a one-way flow
-                return REMEDY
-            return REMEDY if differ(one, other) else ""
+            return found
 
     def model_noise(self, params: Params, fields: Fields, size: int) -> str:
         """The same for draws from the model, without the guide."""
         with self._evaluating(params, 0) as params:
             native, watch = self.fields(fields), GeneratorWatch(self.device)
             self.tracer.watched_prior(params, native, size, watch)
-            watch.site()
-            if not watch.used:
-                return ""
-            try:
-                one, other = self.tracer.model_twice(params, native, size)
-                return REMEDY if runs_differ(one, other) else ""
-            except (PpdgmError, NotImplementedError):  # only draws of a latent can be scored
-                return REMEDY
+            return _remedy(watch, lambda: self.tracer.model_twice(params, native, size))
 
     def why_not_compiled(self, engine: EngineLike, optimiser: OptimiserLike | OwnOptimiser) -> str:
         if not self.tracer.compiles:
@@ -232,6 +221,18 @@ class Runtime(AnyRuntime):
             self.tracer.evaluating(params) as params,
         ):
             yield params
+
+
+def _remedy(watch: GeneratorWatch, twice: Callable[[], Iterable[Mapping[str, Array]]]) -> str:
+    """What to do if numbers were drawn between sites, and two runs at the same latents differ; "" if not."""
+    watch.site()
+    if not watch.used:
+        return ""
+    try:
+        one, other = twice()
+        return REMEDY if differ(one, other) else ""
+    except (PpdgmError, NotImplementedError):  # only draws of a latent can be scored, as for a one-way flow
+        return REMEDY
 
 
 class _Count(TorchDispatchMode):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,8 +16,8 @@ from ppdgm.backends.pyro.vocabulary import LIBRARY
 from ppdgm.language import mistakes, pair_mistakes
 from ppdgm.language.divergence import Library
 from ppdgm.language.elimination import Term
-from ppdgm.language.pair_sites import Layout, Site, Slopes
-from ppdgm.language.scales import constant_scales, scale_of
+from ppdgm.language.pair_sites import Layout, Site, Slopes, broadcasts
+from ppdgm.language.scales import scale_of
 from ppdgm.language.vocabulary import Array, Namespace
 
 
@@ -40,7 +40,7 @@ class TorchLayout(Layout):
             log_prob = mistakes.scored(site.name, site.fn, lambda: site.fn.log_prob(site.value))
             log_prob = confine(site.fn, site.value, log_prob) if judged else log_prob
         mask = site.mask
-        if isinstance(mask, torch.Tensor) and not _fits(tuple(mask.shape), tuple(log_prob.shape)):
+        if isinstance(mask, torch.Tensor) and not broadcasts(tuple(mask.shape), tuple(log_prob.shape)):
             raise pair_mistakes.misfit_mask(site.name, tuple(mask.shape), tuple(log_prob.shape))
         return scale_and_mask(log_prob, mask=mask)
 
@@ -85,16 +85,3 @@ class TorchLayout(Layout):
             raise scale_of(site.name, f"numbers of shape {tuple(scale.shape)}", "but only one number is a constant")
         own = float(scale) / explained
         return 1.0 if abs(own - 1.0) < 1e-5 else float(f"{own:.6g}")
-
-
-def _fits(mask: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    return len(mask) <= len(shape) and all(m in (1, s) for m, s in zip(mask[::-1], shape[::-1], strict=False))
-
-
-def scales(
-    guide: Mapping[str, Site], model: Mapping[str, Site], layout: TorchLayout, summed: Container[str]
-) -> dict[str, float]:
-    """Constant scales of the user's own; see `constant_scales`."""
-    latent = [n for n, s in model.items() if not s.observed and n in guide]
-    of = lambda sites: {n: layout.scale(s) for n, s in sites.items()}
-    return constant_scales(of(guide), of(model), latent, [n for n in (*model, *guide) if n in summed])

@@ -37,7 +37,6 @@ class TorchTracer(ProgramTracer):
     def __init__(self, program: ProgramLike):
         super().__init__(program)
         check_libraries(self.declared, "pyro")
-        self.looped: list[bool] = []
         self._modules: dict[str, torch.nn.Module] = {
             n: u.spec.module for n, u in self.declared.nets.items() if isinstance(u.spec, ForeignNet)
         }
