@@ -184,8 +184,7 @@ class JaxReader(Reader):
         self.looped[:] = [True]
         return loop(step, carry, at, length)
 
-    def keep(self, d: Dist) -> Any:
-        return keep(d)
+    keep = staticmethod(keep)
 
     def over(self, function: Callable[..., Array | None], *kept: Any) -> Array | None:
         return jax.vmap(function)(*kept)

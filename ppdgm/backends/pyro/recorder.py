@@ -96,9 +96,9 @@ class SiteRecorder(Messenger):
 
     def _told(self, program: PairLike, error: Exception) -> PpdgmError:
         found = error if isinstance(error, PpdgmError) else explained(program, error)
-        return (
-            pair_mistakes.borrowed(self.layout.plate, self.borrowed, len(self.index), found) if self.borrowed else found
-        )
+        if self.borrowed:
+            found = pair_mistakes.borrowed(self.layout.plate, self.borrowed, len(self.index), found)
+        return found
 
     def _pyro_sample(self, msg: Message) -> None:
         if self.watch:

@@ -203,8 +203,7 @@ class TorchReader(Reader):
     def same(self, a: Array, b: Array) -> bool | None:
         return None if self.gradients is not None or torch.compiler.is_compiling() else torch.equal(a, b)
 
-    def has_pathwise(self, d: Dist) -> bool:
-        return has_pathwise(d)
+    has_pathwise = staticmethod(has_pathwise)
 
     def log_prob(self, d: Dist, value: Array) -> Array:
         if isinstance(d, torch.distributions.Categorical):  # Pyro's own compares ids, which torch.compile can't trace
@@ -217,8 +216,7 @@ class TorchReader(Reader):
     def as_draw(self, d: Dist, value: Array) -> Array:
         return value  # classes are already whole numbers, and everything else is floating
 
-    def stamps(self, batch: Batch) -> list[int]:
-        return stamps(batch)
+    stamps = staticmethod(stamps)
 
 
 @contextmanager
