@@ -113,8 +113,7 @@ class PairTracer(Tracer):
             found = layout.rows(site, inside, axes)
             return found if order is None else found[order]
 
-        sites = [s for s in model.values() if s.observed and layout.local(s) and not is_factor(s)]
-        return [Seen(s.name, s.fn, s.value, s.mask, partial(rows, s)) for s in sites]
+        return [Seen(s.name, s.fn, s.value, s.mask, partial(rows, s)) for s in _observed(model, layout)]
 
     def at_means(
         self,
@@ -157,11 +156,14 @@ class PairTracer(Tracer):
 
     def observations(self, model: Mapping[str, Site], layout: Layout, told: Sites) -> Sites:
         """The observed sites' values, or what is `told` of them, [K, B, *event]."""
-        sites = [s for s in model.values() if s.observed and layout.local(s) and not is_factor(s)]
-        return {s.name: layout.value_at(s, told) for s in sites}
+        return {s.name: layout.value_at(s, told) for s in _observed(model, layout)}
 
     @staticmethod
     def check_fields(fields: Mapping[str, Array | None]) -> None:
         """Refuse draws from the model without rows of data."""
         if any(v is None for v in fields.values()):
             raise UnsupportedByBackend(pair_mistakes.NO_PRIOR)
+
+
+def _observed(model: Mapping[str, Site], layout: Layout) -> list[Site]:
+    return [s for s in model.values() if s.observed and layout.local(s) and not is_factor(s)]
