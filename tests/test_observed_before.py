@@ -112,9 +112,12 @@ def test_statistics_see_the_field_that_is_checked(backend):
     seen = []
     fit, data = fitted(backend, CODINGS, x="seen"), rows()
     own = {"t": data["t"], "label": np.array(["ant", "bee", "cat"])[data["label"]], "bit": data["bit"]}
-    fit.diagnose({**own, "x": CODINGS["x"].invert(data["x"])}, parts="predictive", replicated=2, statistics={
-        "first": lambda x: seen.append(x[:, 0].mean()) or x[:, 1].std()})  # fmt: skip
+    own["x"] = CODINGS["x"].invert(data["x"])
+    statistics = {"first": lambda x: seen.append(x[:, 0].mean()) or x[:, 1].std()}
+    found = fit.diagnose(own, parts=("likelihood", "predictive"), k=5, replicated=2, statistics=statistics)
     assert (np.array(seen) > 500).all()
+    assert found.log_likelihood.of == "standardised x" and " nats of standardised x" in str(found)
+    assert found.table()["log_likelihood"]["of"] == "standardised x"
 
 
 def pair(backend):
@@ -181,7 +184,8 @@ def test_a_density_of_other_fields_is_not_one_of_standardised_x(backend):
     fit = ppdgm.Fit(Regression(), {"one": np.float32(1)}, backend, info={"fields": ["x", "y"]}, codings=codings)
     data = {"x": CODINGS["x"].invert(rows()["x"]), "y": rows()["t"]}
     assert fit.elbo(data).of == "" and " nats (N = 40" in str(fit.log_likelihood(data, k=10))
-    assert fit.diagnose(data, parts="predictive", replicated=2).units == ""
+    found = fit.diagnose(data, parts=("likelihood", "predictive"), k=5, replicated=2)
+    assert found.units == "" and " nats, " in str(found.verdict[0])
 
 
 def test_a_class_without_a_name_is_refused():

@@ -58,7 +58,8 @@ def _numbers(found: Found) -> Iterable[tuple[str, str, str]]:
     for value, name in ((found.log_likelihood, "log p(x)"), (found.elbo, "ELBO")):
         if value is not None:
             error = value.standard_error  # a single row has none
-            yield name, number(value.mean), "nats" if error != error else f"± {number(error)} nats"
+            of = f" of {value.of}" if value.of else ""
+            yield name, number(value.mean), f"nats{of}" if error != error else f"± {number(error)} nats{of}"
     if found.baseline is not None:
         yield "independent columns", number(float(found.baseline.values.mean())), "nats"
     if found.surgery is not None:

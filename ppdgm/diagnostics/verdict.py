@@ -70,6 +70,7 @@ def _training(found: Found) -> Iterator[Finding]:
     if found.log_likelihood is not None and np.isfinite(found.log_likelihood.mean):
         error = found.log_likelihood.standard_error  # a single row has none
         text = f"log p(x) = {found.log_likelihood.mean:.2f}{'' if np.isnan(error) else f' ± {error:.2f}'} nats"
+        text += f" of {found.log_likelihood.of}" if found.log_likelihood.of else ""
         if found.log_likelihood.exact:  # the ELBO is the same number
             text += " (exact)"
         elif found.elbo is not None:

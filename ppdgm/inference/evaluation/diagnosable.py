@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from ppdgm.language.vocabulary import Array
 
 if TYPE_CHECKING:
     from ppdgm.data.aliases import Codings, Data, Outward
+    from ppdgm.inference.evaluation.estimates import Estimate
     from ppdgm.inference.runs.recipe import Recipe
     from ppdgm.program import AnyProgram
 
@@ -48,6 +50,10 @@ class Diagnosable(ABC):
     @abstractmethod
     def _evaluator(self, data: Data, seed: int = 0, memory: int | str = "auto") -> Evaluator:
         """The program at data, checked and on the device; `Fit` implements it."""
+
+    @abstractmethod
+    def _named(self, evaluator: Evaluator, found: Estimate) -> Estimate:
+        """The estimate, with a note on which x it is of; `Fit` implements it."""
 
     @abstractmethod
     def _outward(self, data: Data, evaluator: Evaluator) -> Outward:
@@ -95,9 +101,9 @@ class Diagnosable(ABC):
         evaluator = self._evaluator(data, seed, memory)
         if labels is None and isinstance(data, Mapping) and "label" in data:
             labels = data["label"]
-        named = None if labels is None else as_array("labels", labels)
-        if named is not None and named.shape != (evaluator.size,):
-            raise DataError(f"labels: got shape {named.shape}, expected ({evaluator.size},), one for each row.")
+        own = None if labels is None else as_array("labels", labels)
+        if own is not None and own.shape != (evaluator.size,):
+            raise DataError(f"labels: got shape {own.shape}, expected ({evaluator.size},), one for each row.")
         units = self._units_of(data, evaluator, statistics is not None)
         if statistics is not None:  # an error in a statistic is raised before the work begins
             fields = evaluator.feed.fields
@@ -106,10 +112,12 @@ class Diagnosable(ABC):
             first = np.asarray(fields[name][:8])
             predictive_check(first, [first], statistics)
         told = (lambda name: print(f"diagnosing: {name}", file=sys.stderr)) if progress else (lambda name: None)
-        return Diagnosing(evaluator, how, named, statistics, told).run(
+        made = Diagnosing(evaluator, how, own, statistics, told).run(
             chosen, title=repr(self)[4:-1], history=self.history, recipe=self._recipe_text(), versions=versions(),
             units=units, columns=self.codings["x"].columns if "x" in self.codings else (),
         )  # fmt: skip
+        named = lambda found: found and self._named(evaluator, found)
+        return replace(made, elbo=named(made.elbo), log_likelihood=named(made.log_likelihood))
 
     def posterior(
         self,

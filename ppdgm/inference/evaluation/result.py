@@ -349,6 +349,9 @@ class Fit(Diagnosable):
     def _told(self, evaluator: Evaluator, found: Estimate) -> Estimate:
         """The estimate, with a note on which x it is of; a warning says why it is −∞."""
         estimates.warn_outside(evaluator, found)
+        return self._named(evaluator, found)
+
+    def _named(self, evaluator: Evaluator, found: Estimate) -> Estimate:
         if not self.transform:
             return found
         words, at = self.transform.in_words(), found.of.removeprefix("x")
