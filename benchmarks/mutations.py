@@ -1,9 +1,12 @@
 """Break the package on purpose, one line at a time, and check that a test fails.
 
-    python benchmarks/mutations.py [NAME …] [--list]
+    python benchmarks/mutations.py [NAME …] [--list | --quick]
 
 Each mutation is made in a copy of the checkout, and the tests named with it are run there. A mutation that no test
 kills is printed as SURVIVED, and the exit status is 1. The unmutated copy must pass the same tests first.
+
+With --quick, only those of the named tests are run that `make quick` runs too; which mutations these kill is written to
+benchmarks/results/quick.md. It is a lower bound: other quick tests may fail too.
 """
 
 from __future__ import annotations
@@ -14,12 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mutations_of_engines import ENGINES
 
 ROOT = Path(__file__).parents[1]
+QUICK = ROOT / "tests" / "quick.txt"
 COPIED = ("ppdgm", "tests", "tutorials", "benchmarks", "pyproject.toml", "README.md")
 
 
@@ -649,6 +653,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="some of them; all by default")
     parser.add_argument("--list", action="store_true", help="only name them")
+    parser.add_argument("--quick", action="store_true", help="which of them the tests of `make quick` kill")
     options = parser.parse_args()
     chosen = {n: m for n, m in MUTATIONS.items() if not options.names or n in options.names}
     if unknown := set(options.names) - set(MUTATIONS):
@@ -661,6 +666,8 @@ def main() -> None:
         for name in COPIED:
             source = ROOT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
+        if options.quick:
+            return write_quick(copy, chosen)
         tests = sorted({m.tests for m in chosen.values()})
         print(f"unmutated, {len(tests)} selections …", flush=True)
         if failed := [t for t in tests if not passes(copy, t)]:
@@ -670,7 +677,36 @@ def main() -> None:
     sys.exit(1 if survived else 0)
 
 
-def killed(copy: Path, name: str, mutation: Mutation) -> bool:
+def write_quick(copy: Path, chosen: dict[str, Mutation]) -> None:
+    """Write which mutations are killed by those of their tests that are quick."""
+    entries = QUICK.read_text(encoding="utf-8").split()
+    dead, alive = [], []
+    for name, mutation in chosen.items():
+        path, _, chosen_by = mutation.tests.partition(" ")
+        file = path.partition("::")[0]
+        quick = [path] if file in entries else [e for e in entries if e.startswith(path)]
+        tests = " ".join([*quick, chosen_by]) if quick else ""
+        (dead if tests and killed(copy, name, replace(mutation, tests=tests), empty=True) else alive).append(name)
+    lines = [
+        "# What `make quick` finds",
+        "",
+        f"Of {len(chosen)} mutations in `benchmarks/mutations.py`, the quick tests kill at least {len(dead)}: these have "
+        "a quick test among the tests that must kill them, and it fails. `python benchmarks/mutations.py --quick` "
+        "writes this page.",
+        "",
+        "## Killed",
+        "",
+        *(f"- {name}" for name in dead),
+        "",
+        "## Left to the whole suite",
+        "",
+        *(f"- {name}" for name in alive),
+    ]
+    (ROOT / "benchmarks" / "results" / "quick.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{len(dead)} of {len(chosen)} mutations were killed by quick tests.")
+
+
+def killed(copy: Path, name: str, mutation: Mutation, empty: bool = False) -> bool:
     """Whether the mutation's tests fail with it."""
     path = copy / mutation.file
     text = path.read_text(encoding="utf-8")
@@ -679,22 +715,22 @@ def killed(copy: Path, name: str, mutation: Mutation) -> bool:
     path.write_text(text.replace(mutation.before, mutation.after), encoding="utf-8")
     started = time.perf_counter()
     try:
-        dead = not passes(copy, mutation.tests)
+        dead = not passes(copy, mutation.tests, empty)
     finally:
         path.write_text(text, encoding="utf-8")
     print(f"{'killed  ' if dead else 'SURVIVED'}  {name}  ({time.perf_counter() - started:.0f} s)", flush=True)
     return dead
 
 
-def passes(copy: Path, tests: str) -> bool:
-    """Whether the selected tests pass in the copy; an empty selection is an error."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests.split(" ", 1)[:1]]
-    if " -k " in tests:
-        command += ["-k", tests.split(" -k ", 1)[1]]
+def passes(copy: Path, tests: str, empty: bool = False) -> bool:
+    """Whether the selected tests pass in the copy; an empty selection is an error, unless `empty` is allowed."""
+    files, _, words = tests.partition(" -k ")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files.split()]
+    command += ["-k", words] if words else []
     done = subprocess.run(command, cwd=copy, env=environment(copy), capture_output=True, text=True)
-    if done.returncode not in (0, 1):
+    if done.returncode not in ((0, 1, 5) if empty else (0, 1)):
         sys.exit(f"pytest could not run {tests!r}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return done.returncode == 0
+    return done.returncode != 1
 
 
 def environment(copy: Path) -> dict[str, str]:
