@@ -690,8 +690,8 @@ def write_quick(copy: Path, chosen: dict[str, Mutation]) -> None:
     lines = [
         "# What `make quick` finds",
         "",
-        f"Of {len(chosen)} mutations in `benchmarks/mutations.py`, the quick tests kill at least {len(dead)}: these have "
-        "a quick test among the tests that must kill them, and it fails. `python benchmarks/mutations.py --quick` "
+        f"Of {len(chosen)} mutations in `benchmarks/mutations.py`, the quick tests kill at least {len(dead)}: these "
+        "have a quick test among the tests that must kill them, and it fails. `python benchmarks/mutations.py --quick` "
         "writes this page.",
         "",
         "## Killed",
