@@ -25,17 +25,15 @@ def _knows(flag: str) -> bool:
 if FUSION not in os.environ.get("XLA_FLAGS", "") and _knows(FUSION):  # without them, XLA compiles in 60 % of the time
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{FUSION}=false".strip()
 
-import jax  # noqa: E402  # it reads the flags
+# Many tests compile the same small programs: keep what XLA made, for other tests, their processes and the next run.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(tempfile.gettempdir(), f"ppdgm-test-cache-{os.getuid()}")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+import jax  # noqa: E402  # it reads these
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-# Many tests compile the same small programs: keep what XLA made, for other tests and for the next run.
-_CACHE = os.path.join(tempfile.gettempdir(), f"ppdgm-test-cache-{os.getuid()}")
-jax.config.update("jax_compilation_cache_dir", _CACHE)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 torch.set_num_threads(1)
-#: The same for processes that a test starts, where nothing is expected of their stderr: XLA tells of its cache there.
-CACHED = {"JAX_COMPILATION_CACHE_DIR": _CACHE, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
 #: Compiled programs stay in memory as long as JAX keeps them: a test process grew past what small machines have.
 MOST_MEMORY = 2 * 2**30

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import CACHED
 from typer.testing import CliRunner
 
 from ppdgm.cli.app import app
@@ -43,7 +42,7 @@ def carried_out(command):
     if command.startswith("ppdgm ") and not set("|&") & set(command):
         done = CliRunner().invoke(app, shlex.split(command)[1:])
         return done.exit_code, done.stdout, done.stderr
-    done = subprocess.run(command, shell=True, env={**os.environ, **CACHED}, capture_output=True, text=True)
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
 
 
