@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 import ppdgm
 from ppdgm import Program
@@ -67,3 +68,27 @@ def test_a_mean_of_its_own_is_watched(backend):
     right = (X[:, 0].astype(float) - 3.0) ** 2
     np.testing.assert_allclose(fit.criterion(X), right, rtol=1e-5)
     assert fit.history["validation_loss"][0] == pytest.approx(right.mean(), rel=1e-5)
+
+
+class Scored(Centred):
+    """With a model that Minimise does not read: N(a + mean of the rows, 1)."""
+
+    def model(self, P, x):
+        with P.plate("data", x):
+            own = P.param("mean") if self.held else None
+            mean = P.xp.mean(x, axis=0) if self.plain else P.batch_mean(x, 1, otherwise=own)
+            P.sample("x", P.dist.Normal(mean + P.param("shift"), P.full((1,), 1.0)).to_event(1), obs=x)
+
+
+@both
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_model_that_training_did_not_read(plain, backend):
+    """With one limit of memory −3.454 was reported, with another −1.405, both as exact."""
+    fit = ppdgm.fit(Scored(plain=plain), X, engine=Minimise(), **settings(backend))
+    for ask in (fit.elbo, fit.log_likelihood, fit.log_weights):
+        with pytest.raises(ProgramError, match="Site 'x': the terms of one row change when the other rows change"):
+            ask(X)
+    held = ppdgm.fit(Scored(held=True), X, engine=Minimise(), **settings(backend))
+    for memory in (2000, "auto"):
+        right = norm(3.0, 1.0).logpdf(X[:, 0].astype(float))
+        np.testing.assert_allclose(held.elbo(X, memory=memory).values, right, rtol=1e-5)

@@ -43,6 +43,7 @@ from ppdgm.inference.evaluation.pair_draws import PairDraws
 from ppdgm.inference.evaluation.watched import check_of_each_row, watched
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.inputs.own_rows import check_own_rows, fingerprint
+from ppdgm.inference.inputs.row_independence import check_apart
 from ppdgm.inference.inputs.stray_noise import check_quiet, check_quiet_model
 from ppdgm.inference.inputs.support import check_support
 from ppdgm.inference.runs.checkpoint import group, grouped, matching
@@ -99,6 +100,7 @@ class Fit(Diagnosable):
     data: Source | None = None
     codings: Codings = field(default_factory=dict)
     runtime: Runtime | None = field(default=None, repr=False, compare=False)
+    _apart: bool = field(default=False, init=False, repr=False, compare=False)  # its rows' terms are known to be
 
     def __getstate__(self) -> dict[str, object]:
         """The state without what belongs to this process, for `pickle` and `copy.deepcopy`; a copy makes that again."""
@@ -336,10 +338,18 @@ class Fit(Diagnosable):
             return Evaluator(self._runtime, self._native, feed, memory, seed)
         check_support(self.program, self._runtime, self.params, feed, False)
         check_quiet(self._runtime, self._native, feed)
+        self._check_apart(feed)
         if size := self.info.get("data_size"):
             known = lambda: self.info.get("fingerprint") in (None, fingerprint(fields))
             check_own_rows(self._runtime, self.params, feed, size, known)
         return Evaluator(self._runtime, self._native, feed, memory, seed)
+
+    def _check_apart(self, feed: Feed) -> None:
+        """Refuse a model that mixes rows, if the engine did not read it in training; once, because it takes a while."""
+        if self.engine is None or "elbo" in self.history or isinstance(self.program, PlainPair) or self._apart:
+            return
+        check_apart(self._runtime, self.params, feed)
+        self._apart = True
 
     def _outward(self, data: Data, evaluator: Evaluator) -> Outward:
         """A function that converts observed sites to the units of the data."""
