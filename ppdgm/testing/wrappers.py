@@ -110,7 +110,8 @@ class Shown(Program):
     def model(self, P: Vocabulary, x: Array) -> None:
         with P.plate("data", x):
             z = self.of.draw(P, x)
-            P.sample("seen", P.dist.Normal(z, P.full((), 1.0)).to_event(len(self.of.shape)), obs=x)
+            shown = P.dist.Normal(z, P.full((), 1.0)).to_event(len(self.of.shape))
+            P.sample("seen", shown, obs=P.full((x.shape[0], *self.of.shape), 0.0))
 
     def guide(self, P: Vocabulary, x: Array) -> None:
         self.of.guide(P, x)
@@ -130,7 +131,8 @@ class ObservedSite(Program):
 
     def model(self, P: Vocabulary, x: Array) -> None:
         with P.plate("data", x):
-            P.sample("z", self.of.part(P, x), obs=P.full((1, *self.of.shape), 0.0))  # means do not depend on this
+            zeros = P.full((x.shape[0], *self.of.shape), 0.0)  # means do not depend on what is observed
+            P.sample("z", self.of.part(P, x), obs=zeros)
 
     def guide(self, P: Vocabulary, x: Array) -> None:
         """Nothing is latent."""
