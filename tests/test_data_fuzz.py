@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -85,6 +85,7 @@ tables = st.lists(st.lists(cells, max_size=4).map(",".join), max_size=5).map("\n
 
 @given(content=tables | st.text(max_size=40), chosen=options)
 @fuzzed
+@example(content="0.0,8.98846567431158e+307,0.0", chosen={})  # a difference that overflows
 def test_any_text_in_a_table(content, chosen):
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "x.csv").write_text(content, encoding="utf-8", errors="replace", newline="")
