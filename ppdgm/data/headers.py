@@ -108,7 +108,7 @@ def _like_names(first: Sequence[str], numbers: Sequence[int], below: Sequence[Se
     values = np.array(cells, np.float64)
     if all(map(_WHOLE.fullmatch, cells)) and np.array_equal(values, np.arange(len(cells))):
         return True  # 0, 1, 2, …: the names that pandas gives columns without names
-    with np.errstate(invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         steps = np.diff(values)
         even = len(steps) > 1 and steps[0] != 0 and np.allclose(steps, steps[0], rtol=1e-6, atol=0)
     if even:
