@@ -454,7 +454,8 @@ def test_stages_take_their_turns_and_leave_alone_what_is_frozen(backend):
     fit = ppdgm.fit(PROGRAM, X, engine=stages, steps=30, params=params, backend=backend, progress=False)
     np.testing.assert_allclose(fit.history["objective"][:10], first.history["objective"], rtol=1e-6)
     for n in params:
-        assert np.array_equal(fit.params[n], first.params[n]) == n.startswith("encoder.")
+        same = np.allclose(fit.params[n], first.params[n], rtol=0, atol=1e-6)  # two runs that are compiled differently
+        assert same == n.startswith("encoder.")
     gap = fit.history["objective"] - fit.history["elbo"]
     assert (gap[10:] > 0).all()  # a bound of several particles, from its stage on
     recipe = ppdgm.inference.Recipe(PROGRAM, fit.training, fit.engine).table()
