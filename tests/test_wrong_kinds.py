@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -102,6 +103,14 @@ def fit():
     return ppdgm.fit(program, X, steps=2, backend="pyro", compile=False, progress=False)
 
 
+@dataclass(frozen=True)
+class Found:
+    """A diagnosis without bounds."""
+
+    elbo: None = None
+    log_likelihood: None = None
+
+
 QUICK = {"parts": ("predictive",), "k": 10}
 METHODS = {
     "elbo": {"data": X, "k": 2, "seed": 0, "memory": "auto"},
@@ -123,9 +132,9 @@ SKIPPED = ("loo",)  # refused for a latent of each datum, whatever else is given
 
 @pytest.mark.parametrize("name", [n for n in METHODS if n not in SKIPPED])
 def test_what_a_fit_can_do(name, fit, monkeypatch):
-    monkeypatch.setattr(
-        "ppdgm.inference.evaluation.diagnosable.Diagnosing", MagicMock()
-    )  # what is asked has been checked by then
+    work = MagicMock()  # what is asked has been checked by then
+    work.return_value.run.return_value = Found()
+    monkeypatch.setattr("ppdgm.inference.evaluation.diagnosable.Diagnosing", work)
     assert swept(getattr(fit, name), METHODS[name], name) == []
 
 
