@@ -22,6 +22,11 @@ from ppdgm.language.vocabulary import Array, Batch, Namespace, Noise, PairLike, 
 class PairTracer(Tracer):
     """Runs of a `PlainPair`. A backend supplies the runs, of which this class makes what a tracer returns.
 
+    In `means`, a site that the model sums out gets the probabilities of its values given the data and the other latents
+    there, [1, B, *inner, S]; observed sites are at the most probable value. The last result of `prior` is the log of
+    each factor, by which nothing is weighed; its `fields` are rows that are used as the data (all of them if the pair
+    subsamples), and `given` are latents shared by all data, [1, 1, *event].
+
     Attributes:
         plate: name of the data plate.
         xp: array-API namespace.
@@ -47,32 +52,6 @@ class PairTracer(Tracer):
         sampled: bool = False,
     ) -> Trace:
         """The same as for the base class. With `sampled`, the guide draws the sites that it would enumerate."""
-
-    @abstractmethod
-    def means(self, params: Params, batch: Batch, index: Array, given: Given = None) -> tuple[Sites, Sites]:
-        """Latents at their means, each given those before it, and observed sites' means given those; [1, B, *event].
-
-        Or all latents as given. A site that the model sums out gets the probabilities of its values given the data and
-        the other latents there, [1, B, *inner, S], and observed sites are at the most probable value.
-        """
-
-    @abstractmethod
-    def prior(
-        self,
-        params: Params,
-        noise: Noise,
-        fields: Mapping[str, Array | None],
-        size: int,
-        mean: bool,
-        given: Given = None,
-        apart: bool = False,
-    ) -> tuple[Sites, Sites, Sites]:
-        """The same as for the base class; last, the log of each factor there, by which nothing is weighed.
-
-        Args:
-            fields: rows that are used as the data: of the minibatch, or of all data if the pair subsamples.
-            given: values of latents shared by all data, [1, 1, *event].
-        """
 
     def draws(self, params: Params, noise: Noise, batch: Batch, index: Array, k: int, given: Given = None) -> Sites:
         terms = self.trace(params, noise, batch, index, k, given, sampled=True)
