@@ -20,19 +20,23 @@ BASE := $(VENV)/.ppdgm-base
 DEV := $(VENV)/.ppdgm-dev
 SAY = @printf '\n== %s\n'
 
-.PHONY: help demo test quick lint format bench clean distclean
+.PHONY: help demo test test-all quick lint format bench clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 demo: $(BASE)  ## train a VAE on real data, on the default backend (about a minute)
 	$(SAY) "demo"
 	@$(PY) tutorials/demo.py
 
-test: lint  ## linting, type check, import rules, and all tests on both backends
+test: lint  ## linting, type check, import rules, and the tests on both backends
 	$(SAY) "pytest, $(WORKERS) process(es)"
 	@$(THREADS) $(PY) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+test-all: $(DEV)  ## every case of the tests in tests/long.txt too: about an hour and a half
+	$(SAY) "pytest --all, $(WORKERS) process(es)"
+	@$(THREADS) $(PY) -m pytest --all -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 quick: $(DEV)  ## the tests of tests/quick.txt: two minutes, and most breakage is found
 	$(SAY) "pytest, $(WORKERS) process(es)"

@@ -32,6 +32,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 import jax  # noqa: E402  # it reads these
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from shares import left_out  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -46,6 +47,16 @@ FULLY_OPTIMISED = {
     "test_discrete_training",
     "test_estimators",
 }
+
+
+def pytest_addoption(parser):
+    parser.addoption("--all", action="store_true", help="every case of the tests in tests/long.txt, not a part of them")
+
+
+def pytest_collection_modifyitems(config, items):
+    out = set() if config.getoption("--all") else left_out([item.nodeid for item in items], config.args)
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid in out])
+    items[:] = [item for item in items if item.nodeid not in out]
 
 
 @pytest.fixture(autouse=True, scope="module")

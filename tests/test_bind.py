@@ -321,7 +321,6 @@ def test_only_the_direct_readings_skip_validation():
     assert NOTED == [False, True]
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch._prims_common.check` is deprecated:FutureWarning")  # torch's own compiler
 @pytest.mark.parametrize("validate", [True, False])
 def test_compiled_training_leaves_validation_and_equals_eager_training(validate):

@@ -267,7 +267,7 @@ class Faint(Program):
 
 @pytest.mark.parametrize(
     ("backend", "compiled"),
-    [("numpyro", False), ("pyro", False), pytest.param("pyro", True, marks=pytest.mark.slow)],
+    [("numpyro", False), ("pyro", False), ("pyro", True)],
 )
 def test_a_small_gradient_is_clipped_to_the_norm_itself(backend, compiled):
     """‖g‖ = 5e-6, clipped to 1e-6 and not to 5/6 of it: a step of g / ‖g‖ at a rate of 1e6; one below stays."""

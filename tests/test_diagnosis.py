@@ -187,7 +187,6 @@ def test_draws_resampled_by_their_weights_are_of_the_posterior(backend):
 
 @both
 @statistical
-@pytest.mark.slow
 def test_chains_of_the_backends_own_kernel_are_of_the_posterior(backend):
     fit, x = fit_of(shrink=0.5, shift=0.5, backend=backend), X[:1]
     mean, covariance = fit_of("exact").program.exact_posterior(fit.params, x)

@@ -239,7 +239,6 @@ def test_200_steps_on_digits_raise_the_elbo(backend, k, flow, prior):
     assert last > first + 5
 
 
-@pytest.mark.slow
 def test_torch_compiles_flows_and_masked_nets_as_one_graph():
     """All that is peculiar to them: splines both ways, masks, passes one after the other, a random ordering."""
     options = {"depth": 1, "hidden": (5,), "context_size": 3}

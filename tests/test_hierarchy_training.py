@@ -28,7 +28,6 @@ def coins(train, test):
 SMALL = {n: MLP(hidden=(64,)) for n in ("encoder", "decoder", "levels")} | {"features": 64}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("rate", [1e-3, 1e-2])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_ten_levels_train(backend, rate):
@@ -43,7 +42,6 @@ def test_ten_levels_train(backend, rate):
     assert fit.elbo(test).mean > coins(train, test).mean() - 2.0  # near what it is without any use of latents
 
 
-@pytest.mark.slow
 @every_guide
 def test_200_steps_beat_coins(guide):
     """On held-out data, by ELBO and by likelihood."""

@@ -71,7 +71,6 @@ def test_torch_reads_nothing_within_a_stretch():
     assert reads.count == 0
 
 
-@pytest.mark.slow
 def test_torch_compiles_once_ragged_batches_included():
     from torch._dynamo.utils import counters
 

@@ -308,7 +308,6 @@ def test_scales_keep_their_bounds():
         DiagonalStudentT(df=2.0)
 
 
-@pytest.mark.slow
 @every_backend
 @pytest.mark.parametrize("posterior", [DiagonalNormal(), FlowPosterior(flow=Planar(depth=2))], ids=["normal", "planar"])
 def test_a_vamp_prior_trains_on_digits(posterior, backend):

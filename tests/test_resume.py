@@ -79,7 +79,6 @@ def test_a_resumed_run_equals_an_uninterrupted_one(backend, tmp_path):
     assert not same(whole, other)  # `same` can say no
 
 
-@pytest.mark.slow
 def test_a_compiled_run_resumes_compiled(tmp_path):
     options = {**EVERYTHING, "backend": "pyro", "compile": True}
     whole = ppdgm.fit(PROGRAM, X, **options)

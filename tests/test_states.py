@@ -70,10 +70,7 @@ def by_hand(steps=STEPS):
     return {"shift": shift, "before": before, "mean": mean, "steps": steps, **swapped}, means
 
 
-COMPILED = pytest.param("pyro", True, marks=pytest.mark.slow)
-
-
-@pytest.mark.parametrize(("backend", "compile"), [("numpyro", False), ("pyro", False), COMPILED])
+@pytest.mark.parametrize(("backend", "compile"), [("numpyro", False), ("pyro", False), ("pyro", True)])
 def test_a_running_mean_by_hand(backend, compile):
     for steps in (5, STEPS):
         fit = train(Running(), backend, steps=steps, optimiser="sgd", **({"compile": True} if compile else {}))
@@ -442,6 +439,5 @@ class Centred(DiagonalNormal):
         return super().distribution(P, head[0] - shift)
 
 
-@pytest.mark.slow
 def test_a_part_with_a_state_keeps_the_contract():
     check(Centred(), shape=(2,))

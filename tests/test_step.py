@@ -53,7 +53,6 @@ def test_a_program_that_does_not_compile_runs_eagerly_unless_told():
     assert all(np.array_equal(tried.params[n], eager.params[n]) for n in eager.params)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("clip_norm", [None, 0.05])
 def test_a_compiled_run_equals_an_eager_one(clip_norm):
     """A decoder that ignores z has a gradient without noise, so that other draws make no difference."""

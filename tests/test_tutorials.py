@@ -26,7 +26,6 @@ def folder(tmp_path, monkeypatch):
     pyro.clear_param_store()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 def test_runs_and_writes_a_figure(path, folder, capsys):
     runpy.run_path(str(path), run_name="__main__")  # in this process, which has imported the libraries
