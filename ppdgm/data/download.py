@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from ppdgm.data.sets import KnownDataset
 from ppdgm.errors import DataError
+from ppdgm.files import cache_folder
 
 TIMEOUT, _BLOCK = 30.0, 2**18
 
@@ -47,11 +48,6 @@ def find_file(entry: KnownDataset, name: str) -> Path:
             f"{', '.join(f'{n}.gz' for n in entry.sha256)} into a folder {entry.name}, and set PPDGM_DATA to the "
             "folder that contains it."
         ) from None
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ppdgm"
 
 
 def _download(entry: KnownDataset, name: str, folder: Path) -> Path:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 
+from ppdgm.backends.numpyro.cache import keep_compiled
 from ppdgm.backends.numpyro.chains import nuts
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.own_noise import noise_of_draws, noise_of_terms
@@ -79,6 +80,7 @@ class Runtime(AnyRuntime):
     steps: ClassVar[type[Step]] = JaxStep
 
     def __init__(self, program: ProgramLike | PairLike, device: str = "auto"):
+        keep_compiled()
         self.device = find_device(device)
         is_pair = hasattr(program, "data_plate")  # so the casts are right
         self.tracer: JaxTracer | PairTracer = (
