@@ -13,6 +13,7 @@ from ppdgm.cli.options import (
     RUN,
     TRAINING,
     Debug,
+    DeviceCount,
     Epochs,
     Header,
     Index,
@@ -79,6 +80,7 @@ def fit(
         int | None, _parsed("Seed of first values, order and draws. Default: 0.", "INTEGER", whole_number(0))
     ] = None,
     device: Annotated[str | None, _text("auto, cpu, cuda or cuda:1.", "NAME", TRAINING)] = None,
+    devices: DeviceCount = None,
     compile: Annotated[
         bool | None,
         typer.Option(
@@ -134,6 +136,7 @@ def fit(
         "training.early_stopping": early_stopping,
         "training.seed": seed,
         "training.device": device,
+        "training.devices": devices,
         "training.compile": compile,
     }
     given = [(path, value) for path, value in flags.items() if value is not None]

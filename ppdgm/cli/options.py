@@ -37,6 +37,11 @@ def finite_number(text: str) -> float:
     return value
 
 
+def number_or_all(text: str) -> int | str:
+    """A parser of a number of devices, or all."""
+    return "all" if text == "all" else whole_number(1)(text)
+
+
 def known_backend(text: str) -> str:
     """A parser of backends' names."""
     if text not in INSTALL:
@@ -87,6 +92,16 @@ Backend = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:1.")]
+DeviceCount = Annotated[
+    Any,
+    typer.Option(
+        parser=number_or_all,
+        metavar="INTEGER|all",
+        help="Number of devices that share each minibatch.",
+        rich_help_panel=TRAINING,
+        show_default=False,
+    ),
+]
 Program = Annotated[
     str | None,
     typer.Option(

@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from ppdgm.cli.options import Debug, Epochs, Header, Index, Json, Program, Quiet, Run, Steps, TensorBoard, WandB
+from ppdgm.cli.options import (
+    Debug,
+    DeviceCount,
+    Epochs,
+    Header,
+    Index,
+    Json,
+    Program,
+    Quiet,
+    Run,
+    Steps,
+    TensorBoard,
+    WandB,
+)
 
 
 def resume(
@@ -22,6 +35,7 @@ def resume(
         str | None,
         typer.Option(metavar="NAME|PATH", help="The data, if the run got them in Python.", show_default=False),
     ] = None,
+    devices: DeviceCount = None,
     own: Program = None,
     header: Header = None,
     index: Index = None,
@@ -71,6 +85,7 @@ def resume(
             classes=opened.classes,
             epochs=epochs,
             steps=steps,
+            devices=devices,
             checkpoint=checkpoint,
             callbacks=loggers(flags, out),
             progress=flags.progress,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ppdgm.language.native import Module
 from ppdgm.language.phases import EngineLike, StateLike
@@ -19,7 +19,7 @@ class Backend(Protocol):
     """What the package needs from a backend's module."""
 
     @property
-    def Runtime(self) -> Callable[[ProgramLike | PairLike, str], AnyRuntime]: ...
+    def Runtime(self) -> Callable[[ProgramLike | PairLike, str, int | Literal["all"]], AnyRuntime]: ...
     @property
     def Trainer(
         self,

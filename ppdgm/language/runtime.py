@@ -13,6 +13,7 @@ from ppdgm.language import mistakes
 from ppdgm.language.native import Tree
 from ppdgm.language.phases import EngineLike, Hyperparameters, ObjectiveLike, OptimiserLike
 from ppdgm.language.reader import Gradients
+from ppdgm.language.shares import Share
 from ppdgm.language.step import Step, check_found
 from ppdgm.language.supports import Observed, Supports
 from ppdgm.language.terms import split
@@ -55,6 +56,7 @@ class Runtime(ABC):
         tracer: of the program.
         device: the library's own.
         facts: of the observed sites, once they are known.
+        share: the part of this process, and the number of devices.
     """
 
     name: ClassVar[str]
@@ -64,6 +66,12 @@ class Runtime(ABC):
     tracer: Tracer
     device: Device
     facts: list[Observed] | None = None
+    share: Share = Share()
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """The device, or the number and kind of the devices, in words."""
 
     def initialise(self, seed: int, data: Mapping[str, Array], dtype: str) -> Values:
         """First values of all parameters and buffers."""

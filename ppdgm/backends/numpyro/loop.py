@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from ppdgm.backends.numpyro.keys import make_key
+from ppdgm.backends.numpyro.runtime import Runtime
 from ppdgm.backends.numpyro.tracer import JaxStep, select
 from ppdgm.errors import CheckpointError, SpecError
 from ppdgm.language.native import OwnOptimiser, Tree
@@ -59,6 +60,7 @@ def _copies(arrays: Tree) -> Tree:
 class Trainer(GradientTrainer):
     """The training state on the device, and the compiled stretch that changes it."""
 
+    runtime: Runtime
     compiled = True  # always; `compile` and `insist` are for the other backend
 
     def start(self, params: Native, state: Mapping[str, StateLike]) -> None:
@@ -72,19 +74,20 @@ class Trainer(GradientTrainer):
         # Placed like the result of a stretch: counters and zeros, which depend on no parameter, would not be, and
         # the second stretch would be compiled again.
         self.state = [
-            jax.device_put(jax.jit(transform.init)(self._moving(groups)), runtime.device)
+            runtime.share.put(jax.jit(transform.init)(self._moving(groups)))
             for transform, groups in zip(self.transforms, self.groups, strict=True)
         ]
-        self.key = jax.device_put(make_key(settings.seed), runtime.device)
+        self.key = runtime.share.put(make_key(settings.seed))
         self._keys = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
-        self._stretch = jax.jit(self._run_stretch, donate_argnums=0)
-        self._single = jax.jit(self._step, donate_argnums=0)
+        whole = {} if runtime.share.mesh is None else {"out_shardings": runtime.share.everywhere}
+        self._stretch = jax.jit(self._run_stretch, donate_argnums=0, **whole)
+        self._single = jax.jit(self._step, donate_argnums=0, **whole)
         self._finite = jax.jit(_all_finite)
         self._singly: bool | None = None  # chosen once, from the program and the device
 
     def run(self, plan: PlanLike, data: Native) -> dict[str, np.ndarray]:
         arrays = self._put(plan)
-        put = lambda a: jax.device_put(a, self.runtime.device)
+        put = self.runtime.share.put
         history = put(np.zeros((len(plan.rate), len(self.settings.metrics)), np.float32))
         carry = (put(np.int32(0)), self.params, self.state, self.average, history)
         if self._steps_singly(arrays, data):
@@ -113,7 +116,7 @@ class Trainer(GradientTrainer):
         return {"optimiser": _copies({str(i): _plain(leaf) for i, leaf in enumerate(jax.tree.leaves(self.state))})}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        put = lambda a: jax.device_put(jnp.array(a), self.runtime.device)
+        put = lambda a: self.runtime.share.put(jnp.array(a))
         self.params = {n: put(a) for n, a in part_of(arrays, "params").items()}
         self.average = {n: put(a) for n, a in part_of(arrays, "average").items()}
         saved, (leaves, shape) = part_of(arrays, "optimiser"), jax.tree.flatten(self.state)
@@ -123,7 +126,7 @@ class Trainer(GradientTrainer):
                 "the run was started with."
             )
         found = [_like(leaf, put(saved[str(i)])) for i, leaf in enumerate(leaves)]
-        self.state = jax.device_put(jax.tree.unflatten(shape, found), self.runtime.device)
+        self.state = self.runtime.share.put(jax.tree.unflatten(shape, found))
 
     def finite(self) -> bool:
         states = [s for s, by_name in zip(self.state, self.by_name, strict=True) if by_name]
@@ -150,7 +153,7 @@ class Trainer(GradientTrainer):
         return Symptoms(terms, returned, _copies(grads), updates)
 
     def _put(self, plan: PlanLike) -> Row:
-        put = lambda a: jax.device_put(a, self.runtime.device)
+        put = self.runtime.share.put
         steps = put(np.arange(plan.first, plan.first + len(plan.rate), dtype=np.int32))
         return {
             "index": put(plan.index),
@@ -203,7 +206,10 @@ class Trainer(GradientTrainer):
         return self._singly
 
     def _step_of(self, j: int, params: Params, data: Native, row: Row) -> JaxStep:
+        row = {**row, **self.runtime.share.divide({n: row[n] for n in ("index", "weight")})}
         batch = select(self.tracer, data, row["index"])
+        if not self.tracer.subsamples:
+            batch = self.runtime.share.divide(batch)
         if self.settings.binarise:
             whole = batch["x"]
             x = whole[row["index"]] if self.tracer.subsamples else whole

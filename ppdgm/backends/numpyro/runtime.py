@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from math import prod
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +18,14 @@ import numpyro
 
 from ppdgm.backends.numpyro.cache import keep_compiled
 from ppdgm.backends.numpyro.chains import nuts
+from ppdgm.backends.numpyro.devices import Devices, find_devices
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.own_noise import noise_of_draws, noise_of_terms
 from ppdgm.backends.numpyro.pair import PairTracer
 from ppdgm.backends.numpyro.support import SUPPORTS
 from ppdgm.backends.numpyro.tracer import JaxStep, JaxTracer, select
-from ppdgm.errors import PpdgmError, UnsupportedByBackend
-from ppdgm.language.native import Device, OwnOptimiser, Tree
+from ppdgm.errors import UnsupportedByBackend
+from ppdgm.language.native import OwnOptimiser, Tree
 from ppdgm.language.phases import EngineLike, OptimiserLike
 from ppdgm.language.runtime import Arrays, Fields, Name, Native, Question, Rest, traced
 from ppdgm.language.runtime import Runtime as AnyRuntime
@@ -49,18 +50,6 @@ if version("jaxlib") == "0.10.2":  # pip does not install it with ppdgm, but a u
 jax.tree_util.register_pytree_node(Unseen, lambda u: ((), (u.event, u.size)), lambda known, _: Unseen(*known))
 
 
-def find_device(name: str) -> Device:
-    """The JAX device of a name: "auto", "cpu", "cuda" or "cuda:1"."""
-    if name == "auto":
-        return jax.devices()[0]
-    kind, _, index = name.partition(":")
-    try:
-        return jax.devices({"cuda": "gpu"}.get(kind, kind))[int(index or 0)]
-    except (RuntimeError, IndexError, ValueError):
-        found = ", ".join(f"{d.platform}:{d.id}" for d in jax.devices())
-        raise PpdgmError(f"No device {name!r} for JAX. Found: {found}. For a GPU: pip install 'ppdgm[cuda]'.") from None
-
-
 def precision(dtype: str) -> AbstractContextManager[object]:
     """JAX's 64-bit mode inside a block, if `dtype` is float64."""
     return jax.enable_x64(True) if dtype == "float64" else nullcontext()
@@ -72,6 +61,7 @@ class Runtime(AnyRuntime):
     Args:
         program: a Program or a plain pair.
         device: "auto", "cpu", "cuda", "cuda:1".
+        devices: the number of devices, or "all".
     """
 
     name: ClassVar[str] = "numpyro"
@@ -79,23 +69,35 @@ class Runtime(AnyRuntime):
     supports: ClassVar[Supports] = SUPPORTS
     steps: ClassVar[type[Step]] = JaxStep
 
-    def __init__(self, program: ProgramLike | PairLike, device: str = "auto"):
+    share: Devices
+
+    def __init__(self, program: ProgramLike | PairLike, device: str = "auto", devices: int | Literal["all"] = 1):
+        self.share = find_devices(device, devices)
+        self.device = self.share.home
         keep_compiled()
-        self.device = find_device(device)
         is_pair = hasattr(program, "data_plate")  # so the casts are right
         self.tracer: JaxTracer | PairTracer = (
             PairTracer(cast(PairLike, program)) if is_pair else JaxTracer(cast(ProgramLike, program))
         )
         self._compiled: dict[Question, Question] = {}
 
+    @property
+    def place(self) -> str:
+        device = self.device
+        if device.platform == "cpu":
+            return self.share.shown("cpu", "cpu")
+        name = {"gpu": "cuda"}.get(device.platform, device.platform)
+        return self.share.shown(f"{name}:{device.local_hardware_id} ({device.device_kind})", device.device_kind)
+
     def ask(self, question: Question, params: Params, seed: tuple[int, ...] | None, *at: Tree, **how: object) -> Tree:
         if question not in self._compiled:
-            self._compiled[question] = jax.jit(partial(question, self), static_argnames=tuple(how))
+            whole = {} if self.share.mesh is None else {"out_shardings": self.share.everywhere}
+            self._compiled[question] = jax.jit(partial(question, self), static_argnames=tuple(how), **whole)
         key = None if seed is None else make_key(*seed)
         return self.fetch(self._compiled[question](params, key, *at, **how))
 
     def index(self, rows: np.ndarray) -> Array:
-        return jax.device_put(np.asarray(rows, np.int32), self.device)
+        return self.share.put_rows(np.asarray(rows, np.int32))
 
     def select(self, data: Native, index: Array) -> Native:
         return dict(select(self.tracer, data, index))
@@ -110,7 +112,7 @@ class Runtime(AnyRuntime):
             )
         for name, a in host.items():
             _check_whole(name, a)
-        return {n: jax.device_put(a, self.device) for n, a in host.items()}
+        return {n: self.share.put(a) for n, a in host.items()}
 
     def fetch(self, arrays: Tree) -> Tree:
         return jax.tree.map(np.asarray, jax.device_get(arrays))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 import array_api_compat.torch as xp
 import numpy as np
@@ -21,7 +21,7 @@ from ppdgm.backends.pyro.step import is_spec
 from ppdgm.backends.pyro.support import SUPPORTS
 from ppdgm.backends.pyro.tracer import TorchStep, TorchTracer, select
 from ppdgm.backends.pyro.vocabulary import unvalidated
-from ppdgm.errors import PpdgmError
+from ppdgm.errors import PpdgmError, UnsupportedByBackend
 from ppdgm.language import mistakes
 from ppdgm.language.native import OwnOptimiser, Tree
 from ppdgm.language.phases import EngineLike, OptimiserLike
@@ -67,6 +67,7 @@ class Runtime(AnyRuntime):
     Args:
         program: a Program or a plain pair.
         device: "auto", "cpu", "cuda", "cuda:1". "auto" leaves the modules of a plain pair where they are.
+        devices: the number of devices, or "all".
     """
 
     name: ClassVar[str] = "pyro"
@@ -74,7 +75,9 @@ class Runtime(AnyRuntime):
     supports: ClassVar[Supports] = SUPPORTS
     steps: ClassVar[type[Step]] = TorchStep
 
-    def __init__(self, program: ProgramLike | PairLike, device: str = "auto"):
+    def __init__(self, program: ProgramLike | PairLike, device: str = "auto", devices: int | Literal["all"] = 1):
+        if devices != 1:
+            raise UnsupportedByBackend(f"devices: got {devices!r}, but the pyro backend trains on one. Use numpyro.")
         self._quiet = False  # whether it is known to draw nothing outside its sites
         if hasattr(program, "data_plate"):
             pair = PairTracer(
@@ -84,6 +87,13 @@ class Runtime(AnyRuntime):
             self.device: torch.device = pair.device
         else:
             self.tracer, self.device = TorchTracer(program), find_device(device)
+
+    @property
+    def place(self) -> str:
+        if self.device.type != "cuda":
+            return self.share.shown(str(self.device), self.device.type)
+        kind = torch.cuda.get_device_name(self.device)
+        return self.share.shown(f"cuda:{self.device.index or torch.cuda.current_device()} ({kind})", kind)
 
     def initialise(self, seed: int, data: Arrays, dtype: str) -> dict[str, np.ndarray]:
         with seeded(self.device, seed):

@@ -111,7 +111,8 @@ class Recorder:
         """Log that the run starts, or goes on."""
         found = " ".join(f"{n} {v}" for n, v in versions().items())
         begins = f"resumed from {resumed_from}" if resumed_from else "started"
-        self.note(f"{begins} at step {run.step} of {run.total}, on the {self.recipe.backend} backend; {found}")
+        place = f"the {self.recipe.backend} backend, {run.trainer.runtime.place}"
+        self.note(f"{begins} at step {run.step} of {run.total}, on {place}; {found}")
         self.status(run, "running")
 
     def note(self, message: str) -> None:

@@ -37,6 +37,9 @@ class Training(Spec):
         checkpoint_steps, checkpoint_minutes: how often a run with a folder is saved, by one of the two.
         seed: of first values, order of data, and draws.
         device: "auto", "cpu", "cuda", "cuda:1".
+        devices: the number of devices, or "all" that are found; each minibatch is divided among them. On JAX, of this
+            process, or of all processes that were started together; on the pyro backend, the number of processes that
+            torchrun started.
         dtype: of parameters and data.
         mixed_precision: nets multiply in bfloat16 in training; everything else, and every evaluation, is in `dtype`.
             Faster on a GPU, not on a CPU.
@@ -61,6 +64,7 @@ class Training(Spec):
     checkpoint_minutes: PositiveFloat = 5.0
     seed: NonNegativeInt = 0
     device: str = "auto"
+    devices: PositiveInt | Literal["all"] = 1
     dtype: Literal["float32", "float64"] = "float32"
     mixed_precision: bool = False
     compile: bool | Literal["auto"] = "auto"

@@ -57,6 +57,7 @@ def fit(
     params: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
     device: str = "auto",
+    devices: int | Literal["all"] = 1,
     dtype: Literal["float32", "float64"] = "float32",
     mixed_precision: bool = False,
     compile: bool | Literal["auto"] = "auto",
@@ -97,6 +98,9 @@ def fit(
         params: first values, by name, instead of `program.initialise(seed, data)`.
         seed: of first values, order of data, and draws. The same seed gives the same bits on the same machine's CPU.
         device: "auto", "cpu", "cuda", "cuda:1".
+        devices: the number of devices, or "all" that are found; each minibatch is divided among them. On JAX, of this
+            process, or of all processes that were started together; on the pyro backend, the number of processes that
+            torchrun started. See docs/devices.md.
         dtype: of parameters and data.
         mixed_precision: nets multiply in bfloat16 in training: faster on a GPU.
         compile: torch.compile on the pyro backend; "auto" if the run is long enough to gain from it. True is refused
@@ -140,6 +144,7 @@ def fit(
         checkpoint_minutes=checkpoint_minutes,
         seed=seed,
         device=device,
+        devices=devices,
         dtype=dtype,
         mixed_precision=mixed_precision,
         compile=compile,
@@ -167,6 +172,8 @@ def resume(
     optimiser: OwnOptimiser | None = None,
     epochs: int | None = None,
     steps: int | None = None,
+    device: str | None = None,
+    devices: int | Literal["all"] | None = None,
     callbacks: Iterable[Callback] = (),
     progress: bool | None = None,
     checkpoint: str | Path | None = None,
@@ -180,6 +187,7 @@ def resume(
         classes: your own classes that the recipe names, as for `load`.
         optimiser: your own, if the run was started with one.
         epochs, steps: the length of the whole run, to train for longer than was planned.
+        device, devices: where to go on, if it is another place; another number of devices changes only the rounding.
         callbacks, progress: as for `fit`.
         checkpoint: a checkpoint file of the run; the last one by default.
 
@@ -199,6 +207,8 @@ def resume(
     recipe = _resumed_recipe(folder, page, program, classes)
     if epochs is not None or steps is not None:
         recipe = replace(recipe, training=recipe.training.replace(epochs=epochs, steps=steps))
+    place = {n: v for n, v in (("device", device), ("devices", devices)) if v is not None}
+    recipe = replace(recipe, training=recipe.training.replace(**place))
     total = recipe.training.length(-(-page["data_size"] // (recipe.training.batch_size or 1)))
     if total < page["step"]:
         raise TrainingError(
@@ -225,11 +235,12 @@ def resume(
 def _resumed_recipe(
     folder: Path, page: Table, program: AnyProgram | None, classes: Iterable[type[Kind] | str]
 ) -> Recipe:
-    """The recipe that was trained; where data are, and how long to train, are taken from the folder's recipe."""
+    """The recipe that was trained; where data are, where and how long to train: as in the folder's recipe."""
     table = dict(page["recipe"])
     now = read_recipe(folder / "recipe.toml") if (folder / "recipe.toml").is_file() else table
-    length = {n: v for n, v in now.get("training", {}).items() if n in ("epochs", "steps")}
-    kept = {n: v for n, v in table["training"].items() if n not in ("epochs", "steps")}
+    moves = ("epochs", "steps", "device", "devices")
+    length = {n: v for n, v in now.get("training", {}).items() if n in moves}
+    kept = {n: v for n, v in table["training"].items() if n not in moves}
     table = {**table, "training": {**kept, **length}, **({"data": now["data"]} if "data" in now else {})}
     try:
         return Recipe.from_table(table, classes, program)

@@ -37,6 +37,7 @@ from ppdgm.inference.runs.progress import Display, Progress, make_display
 from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.inference.runs.recorder import Recorder
 from ppdgm.inference.runs.settings import Training
+from ppdgm.inference.training.devices import check_devices
 from ppdgm.inference.training.exact import EXACT_METRICS, Exact, ExactTrainer, check_steps
 from ppdgm.inference.training.loop import Interruption, Run, interruptible
 from ppdgm.inference.training.monitor import Monitor
@@ -120,7 +121,7 @@ class Job:
         if self.held_out is not None:
             check_fields(recipe.program, self.held_out)
         self.module = load_backend(recipe.backend)
-        self.runtime = self.module.Runtime(recipe.program, training.device)
+        self.runtime = self.module.Runtime(recipe.program, training.device, training.devices)
         self.feed = Feed(self.runtime, self.fields)
         first = self.runtime.initialise(training.seed, self.feed.sample, training.dtype)
         if self.params is not None:
@@ -136,6 +137,7 @@ class Job:
             )
         if training.accumulate > 1:
             check_pieces(recipe.engine, self.runtime.tracer.batch_size)
+        check_devices(training, self.runtime, self.batches.batch_size)
         self.total = training.length(self.batches.per_epoch)
         own = training.optimiser if self.own is None else self.own
         self.optimiser = as_optimiser(own, training.clip_norm)
@@ -162,6 +164,8 @@ class Job:
         rate = 1e-3 if by_name and training.learning_rate is None else training.learning_rate
         resolved = training.replace(batch_size=self.batches.batch_size, learning_rate=rate)
         self.recipe = replace(recipe, training=resolved)
+        if self.runtime.place != "cpu":
+            self.notes.append(f"trains on {self.runtime.place}")
 
     def run(self, out: Path | None, fresh: bool = False, saved: Saved | None = None, overwrite: bool = False) -> Fit:
         """Train, from the first step or a checkpoint."""
@@ -278,6 +282,7 @@ class Job:
             "steps": run.step,
             "compile": run.trainer.compiled,
             "skipped": len(run.skipped),
+            "device": self.runtime.place,
         }
         return Fit(
             recipe.program, values, recipe.backend, recipe.training.device, recipe.engine, run.history(), info,
@@ -406,7 +411,7 @@ class Job:
 
 _OF_GRADIENTS = (
     *("optimiser", "learning_rate", "clip_norm", "weight_average"),
-    *("binarise", "accumulate", "mixed_precision"),
+    *("binarise", "accumulate", "mixed_precision", "devices"),
 )
 
 

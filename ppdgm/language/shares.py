@@ -1,0 +1,36 @@
+"""What one process does in a run over several devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of this process.
+
+    Attributes:
+        devices: the number of devices that each minibatch is divided among.
+        process, processes: the number of this process, from 0, and how many there are. Only process 0 saves and shows.
+    """
+
+    devices: int = 1
+    process: int = 0
+    processes: int = 1
+
+    def shown(self, one: str, kind: str) -> str:
+        """Where a run is, in words.
+
+        Args:
+            one: the name of the only device.
+            kind: what several devices are.
+        """
+        if self.devices == 1:
+            return one
+        return f"{self.devices} × {kind}" + (f" in {self.processes} processes" if self.processes > 1 else "")
+
+    def largest(self, numbers: np.ndarray) -> np.ndarray:
+        """The largest of each number over all processes: what they all do then."""
+        return numbers
