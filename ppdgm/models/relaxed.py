@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from math import expm1, lgamma, log, prod
 from typing import Literal, Protocol, cast
 
+import numpy as np
+
 from ppdgm.language.vocabulary import Array, Dist, Random, Vocabulary
 from ppdgm.program import Context, Part, constant
 from ppdgm.specs import PositiveFloat
@@ -203,9 +205,8 @@ def _relaxation(
 def _counted(P: Vocabulary, latents: Sequence[int], classes: int) -> Array:
     """All joint values of the latents, as whole numbers [S, *latents]."""
     n = prod(latents)
-    count = P.xp.arange(classes**n)
-    digits = P.xp.stack([count // classes**i % classes for i in range(n)], axis=-1)
-    return P.xp.reshape(digits, (classes**n, *latents))
+    digits = np.arange(classes**n)[:, None] // classes ** np.arange(n) % classes
+    return P.xp.astype(P.constant(np.reshape(digits, (classes**n, *latents))), P.xp.int32)  # on the program's device
 
 
 def _flat(P: Vocabulary, x: Array, events: int) -> Array:

@@ -120,8 +120,8 @@ def without(step: Step, terms: Array, bound: Bound, replace: bool) -> Array:
     if not replace:
         return xp.stack([bound(xp.concat([terms[:i], terms[i + 1 :]], axis=0)) for i in range(k)])
     others = (xp.sum(terms, axis=0) - terms) / (k - 1)
-    same = xp.reshape(xp.asarray(np.eye(k, dtype=bool)), (k, k, *(1,) * (terms.ndim - 1)))
-    return bound(xp.where(same, others[None], terms[:, None]))  # [K (terms), K (which is replaced), …]
+    number = xp.cumulative_sum(xp.ones_like(terms[..., :1]), axis=0)  # of each particle, on the terms' device
+    return bound(xp.where(number == number[:, None], others[None], terms[:, None]))  # [K (terms), K (replaced), …]
 
 
 def baseline(step: Step, kind: str, like: Array) -> Array:
