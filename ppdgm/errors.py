@@ -216,6 +216,7 @@ def explain(program: object, error: Exception) -> PpdgmError:
         return full
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "").rstrip(" :.")
     kind, backend = type(error).__name__, getattr(program, "backend", None)
+    text = re.sub(r"\b(Torch|Jax)Random\.", "P.random.", text)
     text = re.sub(r"\b(Torch|Jax)?Vocabulary\.", "P.", text if len(text) < 200 else f"{text[:200]}…")
     hints = _HINTS if backend is None else (*_PAIR_HINTS, *_HINTS)
     hint = next((h.format(xp=_XP[backend]) for p, h in hints if re.search(p, f"{kind}: {text}")), "")

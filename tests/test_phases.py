@@ -9,9 +9,20 @@ import pytest
 import ppdgm
 from ppdgm import Program, specs
 from ppdgm.errors import SpecError
-from ppdgm.inference import SVI, Constant, Criterion, Linear, Optimiser, Schedule, Stage, Stages
-from ppdgm.inference.engines import bounds
-from ppdgm.inference.engines.engine import Composite, Engine, Phase
+from ppdgm.inference import (
+    SVI,
+    Composite,
+    Constant,
+    Criterion,
+    Engine,
+    Linear,
+    Optimiser,
+    Phase,
+    Schedule,
+    Stage,
+    Stages,
+    bounds,
+)
 from ppdgm.models import MLP, VAE
 
 BACKENDS = ("numpyro", "pyro")

@@ -1,8 +1,9 @@
 """Engines, objectives, schedules and the training loop."""
 
+from ppdgm.inference.engines import bounds
 from ppdgm.inference.engines.criteria import Criterion
 from ppdgm.inference.engines.em import EM, MonteCarloEM, VariationalEM
-from ppdgm.inference.engines.engine import Engine
+from ppdgm.inference.engines.engine import Composite, Engine, Phase
 from ppdgm.inference.engines.importance import IWAE, Renyi
 from ppdgm.inference.engines.lagging import LaggingInference
 from ppdgm.inference.engines.minimise import Minimise
@@ -25,6 +26,7 @@ __all__ = [
     "HMC",
     "IWAE",
     "SVI",
+    "Composite",
     "Constant",
     "Cosine",
     "Criterion",
@@ -38,6 +40,7 @@ __all__ = [
     "Minimise",
     "MonteCarloEM",
     "Optimiser",
+    "Phase",
     "Progress",
     "Recipe",
     "Renyi",
@@ -51,6 +54,7 @@ __all__ = [
     "Training",
     "VariationalEM",
     "WakeSleep",
+    "bounds",
     "fit",
     "load",
     "log_weights",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NoReturn
 
 from ppdgm.errors import ProgramError
 from ppdgm.language.native import Dist
@@ -13,6 +14,20 @@ def is_implicit(dist: Dist) -> bool:
     """Whether a distribution is a draw without a density, from `P.implicit`."""
     about = getattr(inner(dist), "about", None)
     return isinstance(about, Mapping) and "implicit" in about
+
+
+def refuse_density(value: object) -> NoReturn:
+    """The log-probability of such a draw."""
+    raise no_density()
+
+
+def check_draw(value: object) -> None:
+    """Refuse a draw that is no array."""
+    if not hasattr(value, "shape"):
+        raise ProgramError(
+            f"P.implicit: got {type(value).__name__}, expected a draw for each row, [B, …] or [K, B, …]. For a number, "
+            "give P.full(shape, value)."
+        )
 
 
 def no_density(name: str | None = None) -> ProgramError:

@@ -233,6 +233,8 @@ class DirectInterpreter:
             self.axes[name] = len(value)
             log_prob = self._score(name, dist, value)
         elif is_implicit(dist):
+            if seen := tuple(getattr(obs, "shape", ())):  # no density would show that it is another
+                mistakes.check_observation(name, seen, tuple(dist.event_shape), shape, self.inside)
             self.values[name] = self.reader.broadcast(dist.mean, (*lead, *shape, *dist.event_shape))
             return self.values[name]
         else:
@@ -292,6 +294,7 @@ class DirectInterpreter:
     def penalty(self, name: str, value: Array) -> None:
         if not self.inside:
             raise mistakes.penalty_outside(name)
+        mistakes.check_new_penalty(name, value, self.penalties)
         mistakes.check_penalty(name, tuple(value.shape)[len(self._lead(tuple(value.shape))) :], self.shape)
         self.penalties[name] = value
 

@@ -244,6 +244,14 @@ def penalty_outside(name: str) -> ProgramError:
     )
 
 
+def check_new_penalty(name: str, value: object, known: Container[str]) -> None:
+    """Refuse a penalty that is no array, or that would replace another one."""
+    if name in known:
+        raise ProgramError(f"Penalty {name!r} is added twice, or two penalties have this name. Give each its own name.")
+    if not hasattr(value, "shape"):
+        raise ProgramError(f"Penalty {name!r}: got {value!r}, expected an array with one number for each row, [B].")
+
+
 def check_penalty(name: str, got: Shape, shape: tuple[int, int]) -> None:
     """Refuse a penalty that is not one number for each row (and particle), or one number for all."""
     if not _fits(got, shape):

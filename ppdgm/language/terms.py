@@ -35,6 +35,8 @@ def terms(guide: DirectInterpreter, model: DirectInterpreter, kl: bool) -> Trace
     log_q = {n: guide.log_prob[n] for n in local}
     form = lambda q, p: closed_form_over_time(q, p, reader)
     forms = closed_forms(guide.dists, model.dists, local, form, guide.axes) if kl else {}
+    for name, value in model.penalties.items():
+        mistakes.check_new_penalty(name, value, guide.penalties)
     penalties, marginal = {**guide.penalties, **model.penalties}, None
     if own:
         mistakes.check_penalties({n: v.ndim for n, v in penalties.items()}, 2 + len(guide.axes), own)

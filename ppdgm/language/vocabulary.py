@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, Typ
 import numpy as np
 
 from ppdgm.errors import ProgramError, listed, nearest
-from ppdgm.language.implicit import no_density
+from ppdgm.language.implicit import check_draw, refuse_density
 from ppdgm.language.masks import masked
 from ppdgm.language.native import Array as Array
 from ppdgm.language.native import Batch as Batch
@@ -26,6 +26,7 @@ from ppdgm.language.native import Namespace as Namespace
 from ppdgm.language.native import Noise as Noise
 from ppdgm.language.native import Random as Random
 from ppdgm.language.native import Tree
+from ppdgm.language.pullback import pullback
 from ppdgm.language.unseen import Unseen
 from ppdgm.specs.schedules import Schedule
 
@@ -208,7 +209,7 @@ class Vocabulary:
         """
         self._check_outside_loop(f"P.sample({name!r}, …)")
         if mask is not None and not isinstance(mask, Unseen):  # without the field, all rows are drawn
-            dist = masked(name, dist, obs, mask, self.xp)
+            dist = masked(name, dist, obs, self.constant(mask) if isinstance(mask, np.ndarray) else mask, self.xp)
         return self.interpreter.sample(name, dist, obs, infer)
 
     @property
@@ -230,9 +231,10 @@ class Vocabulary:
 
         Whatever asks for its log-probability is refused. Mohamed & Lakshminarayanan 2016, arXiv:1610.03483.
         """
+        check_draw(value)
         return self.distribution(
             lambda _, shape: (self.xp.broadcast_to(value, shape), None),
-            _refuse,
+            refuse_density,
             (),
             tuple(value.shape),
             mean=lambda: value,
@@ -422,6 +424,9 @@ class Vocabulary:
 
         If row i of f(x) depends only on row i of x, one call gives every row its own gradient: ∇ Σᵢ fᵢ for v = 1.
         """
+        return pullback(self._vjp, f, x, self.xp)
+
+    def _vjp(self, f: Callable[[Array], Array], x: Array) -> tuple[Array, Callable[[Array], Array]]:
         raise NotImplementedError
 
     def repeat(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:
@@ -485,11 +490,6 @@ class MixedPrecision(Vocabulary):
     ) -> Array:
         narrow = lambda a: self.xp.astype(a, self.xp.bfloat16, copy=False)
         return self.xp.astype(product(narrow(x), narrow(weight), narrow(bias), *how), bias.dtype, copy=False)
-
-
-def _refuse(value: Array) -> Array:
-    """The log-probability of `P.implicit`."""
-    raise no_density()
 
 
 def _check_events(what: str, x: Array, event: tuple[int, ...]) -> None:

@@ -87,9 +87,9 @@ class JaxVocabulary(Vocabulary):
     def _random(self, noise: Array) -> JaxRandom:
         return JaxRandom(noise, self._like)
 
-    def vjp(self, f: Callable[[Array], Array], x: Array) -> tuple[Array, Callable[[Array], Array]]:
+    def _vjp(self, f: Callable[[Array], Array], x: Array) -> tuple[Array, Callable[[Array], Array]]:
         value, pull = jax.vjp(f, x)
-        return value, lambda v: pull(jnp.broadcast_to(v, value.shape).astype(value.dtype))[0]
+        return value, lambda v: pull(v)[0]
 
     def _loop(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:
         return jax.lax.fori_loop(0, count, lambda _, x: body(x), x)

@@ -88,9 +88,9 @@ class TorchVocabulary(Vocabulary):
     def _random(self, noise: None) -> TorchRandom:
         return TorchRandom(self._like)
 
-    def vjp(self, f: Callable[[Array], Array], x: Array) -> tuple[Array, Callable[[Array], Array]]:
+    def _vjp(self, f: Callable[[Array], Array], x: Array) -> tuple[Array, Callable[[Array], Array]]:
         value, pull = torch.func.vjp(f, x)
-        return value, lambda v: pull(v.to(value.dtype).expand(value.shape))[0]
+        return value, lambda v: pull(v)[0]
 
     def _loop(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:
         for _ in range(count):

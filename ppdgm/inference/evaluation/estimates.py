@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ppdgm.data import check_finite, check_rows
+from ppdgm.diagnostics.arrays import rounding
 from ppdgm.diagnostics.log_mean import log_mean
 from ppdgm.errors import DataError, PpdgmError, nearest, require, shown
 from ppdgm.inference.engines import bounds
@@ -25,7 +26,6 @@ from ppdgm.program import AnyProgram, Program, has_model
 if TYPE_CHECKING:
     from ppdgm.data.aliases import Data
 
-_ROUNDING = 1e-9  # nats: errors of equal log-weights are below it
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -134,7 +134,8 @@ def log_likelihood_of_rows(evaluator: Evaluator, k: int) -> Estimate:
 def as_likelihood(evaluator: Evaluator, found: tuple[np.ndarray, ...], k: int) -> Estimate:
     """The estimate of log p(x) from what `log_mean` gives of K log-weights; exact if the program draws nothing."""
     values, errors, biases = found
-    alike = np.isfinite(values).all() and (errors < _ROUNDING).all()  # not so with one particle
+    rounded = rounding(values[None].astype(evaluator.dtype))
+    alike = np.isfinite(values).all() and (errors < rounded).all()  # not so with one particle
     if alike and evaluator.draws_nothing:  # few draws of a discrete latent can be alike too
         none = np.zeros_like(values)
         return Estimate(values, none, k, biases=none, exact=True)
