@@ -1,14 +1,26 @@
 """Training over several devices: the step of one device, up to rounding."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
+from programs_over_devices import DATA, HOW, PROGRAM, Running
+from trainers import make_trainer
 
-from ppdgm.errors import PpdgmError, TrainingError
+from ppdgm import fit, load, resume
+from ppdgm.backends.pyro.loop import Trainer as TorchTrainer
+from ppdgm.backends.pyro.ranks import Ranks, find_ranks
+from ppdgm.backends.pyro.row_noise import RowNoise
+from ppdgm.backends.pyro.runtime import find_device
+from ppdgm.errors import PpdgmError, TrainingError, UnsupportedByBackend
+from ppdgm.inference import IWAE, SVI, WakeSleep
+from ppdgm.inference.engines.engine import hyperparameters_of
 from ppdgm.inference.runs.settings import Training
 from ppdgm.inference.training.devices import check_devices
 from ppdgm.language.shares import Share
@@ -42,6 +54,107 @@ assert eight.info["device"] == "8 × cpu" and one.info["device"] == "cpu"
 assert "all-reduce" in texts[8] and "all-reduce" not in texts[1]
 assert "f64[3,7]" in texts[8] and "f64[24,7]" not in texts[8] and "f64[24,7]" in texts[1]
 """
+
+
+def start(*command, **environment):
+    """A process of its own."""
+    path = os.pathsep.join([str(Path(__file__).parent.parent), str(Path(__file__).parent)])
+    environment = {**os.environ, "PYTHONPATH": path, **environment}
+    return subprocess.Popen(
+        [sys.executable, *command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def free_port():
+    """A port of this machine."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return str(found.getsockname()[1])
+
+
+class Simulated(Ranks):
+    """A process without the others: sums are its own part of them."""
+
+    def total(self, arrays):
+        return {n: a.detach().clone() for n, a in arrays.items()}
+
+    def largest(self, numbers):
+        return numbers
+
+
+@pytest.mark.parametrize("engine", [SVI(k=3), IWAE(k=2, estimator="dreg"), WakeSleep()], ids=lambda e: type(e).__name__)
+def test_the_gradients_of_two_processes_add_up_to_that_of_one(engine, monkeypatch):
+    monkeypatch.setattr(TorchTrainer, "_agree", lambda self: None)
+    runtime = load_backend("pyro").Runtime(PROGRAM, "cpu")
+    params, data = runtime.put(PROGRAM.initialise(dtype="float64")), runtime.put({"x": DATA})
+    index, weight = torch.arange(12), torch.tensor([1.0] * 10 + [0.0] * 2)
+    found = []
+    for share in (Ranks(), Simulated(2, 0, 2), Simulated(2, 1, 2)):
+        runtime.share = share
+        trainer = make_trainer(runtime, engine, params, seed=4)
+        for j, step in enumerate(trainer._steps):
+            now = {n: torch.tensor(v[0]) for n, v in hyperparameters_of(engine, np.zeros(1))[j].items()}
+            with trainer._drawing():
+                found.append(step.gradients(data, index, weight, (now, {})))
+    phases = len(found) // 3
+    for whole, first, second in zip(found[:phases], found[phases : 2 * phases], found[2 * phases :], strict=True):
+        assert whole[0].keys() == first[0].keys() == second[0].keys() and whole[0]
+        for n, gradient in whole[0].items():
+            torch.testing.assert_close(first[0][n] + second[0][n], gradient, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(first[1] + second[1], whole[1], rtol=1e-5, atol=1e-5, equal_nan=True)  # in float32
+
+
+def test_processes_that_were_not_started():
+    message = "torchrun is not used. Start them: torchrun --nproc-per-node 2 FILE.py"
+    with pytest.raises(PpdgmError, match=message):
+        find_ranks(2, find_device, "cpu", {})
+    with pytest.raises(PpdgmError, match=r"devices: got 2, .* torchrun started 4. Give devices=4, or devices='all'"):
+        find_ranks(2, find_device, "cpu", {"WORLD_SIZE": "4"})
+    assert find_ranks("all", find_device, "cpu", {})[0].devices == 1
+    assert find_ranks(None, find_device, "cpu", {"WORLD_SIZE": "4"})[0].devices == 1
+
+
+@pytest.mark.parametrize("shape, lead, axis", [
+    ((3, 5, 2), None, 1), ((5, 2), None, 0), ((10, 2), None, 0), ((3, 2), None, None), ((), None, None),
+    ((3, 5, 2), 3, 1), ((15, 2), 3, 0), ((2, 3, 5), 6, 2),
+])  # fmt: skip
+def test_the_axis_of_rows(shape, lead, axis):
+    assert RowNoise(Ranks(2, 0, 2), 5).axis(shape, lead) == axis
+
+
+@pytest.mark.parametrize("shape, lead", [((5, 5), None), ((3, 10), None), ((3, 3, 5), 3)])
+def test_an_axis_of_rows_that_is_not_known(shape, lead):
+    with pytest.raises(UnsupportedByBackend, match="devices: random numbers of shape"):
+        RowNoise(Ranks(2, 0, 2), 5).axis(shape, lead)
+
+
+def test_two_torch_processes_take_the_step_of_one(tmp_path):
+    there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
+    script = str(Path(__file__).parent / "ranks.py")
+    processes = [start(script, str(tmp_path), **there, RANK=str(r), LOCAL_RANK=str(r)) for r in range(2)]
+    told = [p.communicate(timeout=300) for p in processes]
+    assert [p.returncode for p in processes] == [0, 0], told
+    assert told[0][0] == "told\n" and not told[1][0]
+    # draws for all rows, and sums over processes: the numbers of one process
+    assert load(tmp_path / "two").params.keys() == PROGRAM.initialise().keys()
+    one = fit(PROGRAM, DATA, **HOW)
+    assert largest_difference(one.params, load(tmp_path / "two").params) < 1e-12
+    np.testing.assert_allclose(load(tmp_path / "two").history["elbo"], one.history["elbo"], rtol=1e-5)
+    others = {"running": fit(Running(), DATA, **HOW), "sleep": fit(PROGRAM, DATA, **{**HOW, "engine": WakeSleep()})}
+    for name, each in others.items():
+        for rank in range(2):
+            assert largest_difference(each.params, np.load(tmp_path / f"{name}-{rank}.npz")) < 1e-12, name
+    # a run goes on with another number of devices, and from the last checkpoint before a process died
+    more = fit(PROGRAM, DATA, **{**HOW, "steps": 9})
+    assert largest_difference(more.params, resume(tmp_path / "two", DATA, steps=9, devices=1).params) < 1e-12
+    lost = resume(tmp_path / "lost", DATA, devices=1)
+    assert largest_difference(one.params, lost.params) < 1e-12
+
+
+def largest_difference(one, other):
+    """Of two sets of arrays by name."""
+    assert set(one) == set(other)
+    return max(np.abs(one[n] - other[n]).max() for n in one)
 
 
 def child(code, **environment):

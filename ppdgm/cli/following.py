@@ -97,6 +97,9 @@ def follow(run: Callable[[], Fit], data: Dataset, out: Path, flags: Flags) -> in
         _tell_interrupted(out)
         return failures.INTERRUPTED
     result = _result(fit, out, time.monotonic() - began)
+    if fit.info["process"]:  # one of several processes, of which the first reports
+        ended = {"not finite": failures.TRAINING, "diverged": failures.TRAINING, "interrupted": failures.INTERRUPTED}
+        return ended.get(fit.stopped, 0)
     if fit.stopped in ("not finite", "diverged"):
         what = "ELBO" if "elbo" in fit.history else "objective"
         message = (_NOT_FINITE if fit.stopped == "not finite" else _DIVERGED).format(out=out, what=what)

@@ -19,7 +19,7 @@ class Backend(Protocol):
     """What the package needs from a backend's module."""
 
     @property
-    def Runtime(self) -> Callable[[ProgramLike | PairLike, str, int | Literal["all"]], AnyRuntime]: ...
+    def Runtime(self) -> Callable[[ProgramLike | PairLike, str, int | Literal["all"] | None], AnyRuntime]: ...
     @property
     def Trainer(
         self,

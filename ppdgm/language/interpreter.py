@@ -337,7 +337,7 @@ class DirectInterpreter:
         if self._minibatch is None:
             return states.mean_of_rows(value, lead, None, xp) if otherwise is None else otherwise
         self._minibatch.whole.append("the program takes P.batch_mean")
-        return states.mean_of_rows(value, lead, self._minibatch.weights, xp)
+        return self._minibatch.joined(states.mean_of_rows(value, lead, self._minibatch.weights, xp))
 
     def deterministic(self, name: str, value: Array) -> Array:
         if name in self.values:

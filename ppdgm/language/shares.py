@@ -31,6 +31,14 @@ class Share:
             return one
         return f"{self.devices} × {kind}" + (f" in {self.processes} processes" if self.processes > 1 else "")
 
+    def first(self, number: int) -> int:
+        """The number of the first process."""
+        return number if self.processes == 1 else int(self.largest(np.array([number * (self.process == 0)]))[0])
+
+    def any(self, told: bool) -> bool:
+        """Whether something is true for one of the processes."""
+        return bool(self.largest(np.array([told], np.int64))[0])
+
     def largest(self, numbers: np.ndarray) -> np.ndarray:
         """The largest of each number over all processes: what they all do then."""
         return numbers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
 from ppdgm.errors import ProgramError, shown
@@ -17,11 +17,13 @@ class Minibatch:
         weights: [B], 1 for a row and 0 for padding.
         updates: state -> its new value: the first one that a run of the step gives.
         whole: what needs all rows of the minibatch at once, in words.
+        joined: the mean over these rows -> that over the rows of all processes.
     """
 
     weights: Array
     updates: dict[str, Array] = field(default_factory=dict)
     whole: list[str] = field(default_factory=list)
+    joined: Callable[[Array], Array] = lambda mean: mean
 
     def update(self, name: str, value: Array) -> None:
         """Keep the first new value of a state."""

@@ -109,6 +109,15 @@ class Trainer(ABC):
         """Skip a step: the next one has its own draws."""
 
     @abstractmethod
+    def check_divided(self, plan: PlanLike, data: Native) -> None:
+        """Refuse a run whose step would be another one if its rows are divided among processes.
+
+        Args:
+            plan: one step of each phase.
+            data: as for `run`.
+        """
+
+    @abstractmethod
     def diagnose(self, plan: PlanLike, data: Native) -> Symptoms:
         """The quantities of the plan's first step, which is not taken."""
 

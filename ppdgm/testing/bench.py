@@ -35,7 +35,7 @@ class Bench:
     def __init__(self, program: AnyProgram, backend: str, params: Arrays, seed: int):
         self.program, self.backend, self.seed = program, backend, seed
         self.module = load_backend(backend)
-        self.runtime = self.module.Runtime(program, "cpu", 1)
+        self.runtime = self.module.Runtime(program, "cpu", None)
         first = self.runtime.initialise(
             seed, cast("Arrays", None), "float64"
         )  # the first values of a program without data

@@ -77,18 +77,20 @@ def _put(where: NamedSharding, array: Tree) -> jax.Array:
     return jax.make_array_from_callback(host.shape, where, lambda part: host[part])
 
 
-def find_devices(name: str, count: int | Literal["all"] = 1, environment: Mapping[str, str] = os.environ) -> Devices:
+def find_devices(
+    name: str, count: int | Literal["all"] | None = None, environment: Mapping[str, str] = os.environ
+) -> Devices:
     """The JAX devices of a name: one, or a number of them, or all.
 
     Args:
         name: "auto", "cpu", "cuda" or "cuda:1".
-        count: the number of devices, over all processes.
+        count: the number of devices, over all processes; None: one of this process, whatever others do.
         environment: says whether this process is one of several.
 
     Raises:
         PpdgmError: there are no such devices.
     """
-    if count != 1:
+    if count not in (1, None):
         _join(environment)
     kind, _, index = name.partition(":")
     try:
@@ -98,11 +100,11 @@ def find_devices(name: str, count: int | Literal["all"] = 1, environment: Mappin
     except (RuntimeError, IndexError, ValueError):
         found = ", ".join(f"{d.platform}:{d.id}" for d in jax.devices())
         raise PpdgmError(f"No device {name!r} for JAX. Found: {found}. For a GPU: pip install 'ppdgm[cuda]'.") from None
-    if count == 1:
+    number, processes = len(every) if count == "all" else count or 1, jax.process_count()
+    if count is None or (count == 1 and processes == 1):
         return Devices(home=home)
     if index:
         raise PpdgmError(f"device: got {name!r}, which is one device, with devices={count!r}. Give device={kind!r}.")
-    number, processes = len(every) if count == "all" else count, jax.process_count()
     if number > len(every) or (processes > 1 and number < len(every)):
         one = f"{len(every)} of kind {every[0].platform!r}"
         cpu = " JAX sees a CPU as one device; XLA_FLAGS=--xla_force_host_platform_device_count=8 makes it 8."

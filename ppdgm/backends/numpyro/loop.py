@@ -139,6 +139,9 @@ class Trainer(GradientTrainer):
     def skip(self) -> None:
         """Nothing to do, because draws belong to the step."""
 
+    def check_divided(self, plan: PlanLike, data: Native) -> None:
+        """Nothing to refuse, because one program computes with the rows of all devices."""
+
     def diagnose(self, plan: PlanLike, data: Native) -> Symptoms:
         row = jax.tree.map(lambda a: a[0], self._put(plan))
         j = int(plan.phase[0])

@@ -61,7 +61,7 @@ class Runtime(AnyRuntime):
     Args:
         program: a Program or a plain pair.
         device: "auto", "cpu", "cuda", "cuda:1".
-        devices: the number of devices, or "all".
+        devices: the number of devices, or "all"; None: one of this process, whatever others do.
     """
 
     name: ClassVar[str] = "numpyro"
@@ -71,7 +71,9 @@ class Runtime(AnyRuntime):
 
     share: Devices
 
-    def __init__(self, program: ProgramLike | PairLike, device: str = "auto", devices: int | Literal["all"] = 1):
+    def __init__(
+        self, program: ProgramLike | PairLike, device: str = "auto", devices: int | Literal["all"] | None = None
+    ):
         self.share = find_devices(device, devices)
         self.device = self.share.home
         keep_compiled()

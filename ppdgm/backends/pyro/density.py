@@ -8,6 +8,7 @@ import array_api_compat.torch as xp
 import pyro.distributions as dist
 import torch
 
+from ppdgm.backends.pyro.row_noise import row_noise
 from ppdgm.language.density import WrittenDensity
 from ppdgm.language.vocabulary import Array, Dist, Namespace
 
@@ -47,6 +48,14 @@ class TorchRandom:
 
 def draw(d: Dist, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
     """A draw of a distribution, expanded to the batch shape, and its log-density, in one pass."""
+    noise = row_noise()
+    if noise is None:
+        return _draw(d, batch_shape)
+    with noise.of_sites(batch_shape):
+        return _draw(d, batch_shape)
+
+
+def _draw(d: Dist, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
     wide = d.expand(torch.Size(batch_shape))
     if isinstance(wide, Density):
         return wide.rsample_and_log_prob()

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from ppdgm.backends.pyro.divided import DividedStep, check_same_step
 from ppdgm.backends.pyro.pair import PairTracer
-from ppdgm.backends.pyro.runtime import seeded
+from ppdgm.backends.pyro.row_noise import row_noise
+from ppdgm.backends.pyro.runtime import Runtime, get_rng, seeded, set_rng
 from ppdgm.backends.pyro.step import CompiledStep, EagerStep, Losses, all_finite, gradients
 from ppdgm.backends.pyro.tracer import TorchStep, TorchTracer, select
 from ppdgm.backends.pyro.vocabulary import flushed, unvalidated
-from ppdgm.errors import CheckpointError, TrainingError
+from ppdgm.errors import CheckpointError, TrainingError, UnsupportedByBackend
 from ppdgm.language.phases import PlanLike, StateLike
 from ppdgm.language.runtime import Native
 from ppdgm.language.step import Objective, at_whole
@@ -32,6 +34,7 @@ def _copies(arrays: Mapping[str, Array]) -> dict[str, np.ndarray]:
 class Trainer(GradientTrainer):
     """The training state, and the loop over a stretch of steps."""
 
+    runtime: Runtime
     tracer: TorchTracer | PairTracer
 
     def start(self, params: Native, state: Mapping[str, StateLike]) -> None:
@@ -44,9 +47,11 @@ class Trainer(GradientTrainer):
         self.compiled = settings.compile and not runtime.why_not_compiled(self.engine, settings.optimiser)
         if self.tracer.looped and not settings.insist:  # it is unrolled: compiling takes minutes for a few times
             self.compiled = False
+        if runtime.share.processes > 1:  # the same bits everywhere, if one computes its first values otherwise
+            self._agree()
         self._steps, self._now = self._make_steps(), 0  # and the phase of the current step
         with seeded(runtime.device, settings.seed):
-            self._rng = _get_rng(runtime.device)
+            self._rng = get_rng(runtime.device)
 
     def run(self, plan: PlanLike, data: Native) -> dict[str, np.ndarray]:
         """The same as for the base class.
@@ -71,7 +76,8 @@ class Trainer(GradientTrainer):
         return self._run(plan, data)
 
     def _make_steps(self) -> list[EagerStep | CompiledStep]:
-        kind = CompiledStep if self.compiled else EagerStep
+        ranks = self.runtime.share
+        kind = partial(DividedStep, ranks) if ranks.processes > 1 else CompiledStep if self.compiled else EagerStep
         return [
             kind(
                 partial(self._losses_of, j),
@@ -158,6 +164,24 @@ class Trainer(GradientTrainer):
         with self._drawing():
             torch.rand(1, device=self.runtime.device)
 
+    def check_divided(self, plan: PlanLike, data: Native) -> None:
+        """The same as for the base class.
+
+        Raises:
+            UnsupportedByBackend: with the reason.
+        """
+        if self.settings.pieces > 1:
+            raise UnsupportedByBackend(
+                "accumulate: each of several processes takes its rows at once on the pyro backend. Leave accumulate "
+                "out, and give more devices or a smaller batch_size; or train on the numpyro backend."
+            )
+        index, _, rows = self._put(plan)
+        with self._drawing():
+            for j, step in enumerate(self._steps):
+                assert isinstance(step, DividedStep)
+                whole = partial(gradients, partial(self._losses_of, j), self.params, self.groups[j], data)
+                check_same_step(step, whole, data, index[0], rows(j, 0))
+
     def diagnose(self, plan: PlanLike, data: Native) -> Symptoms:
         """The same as for the base class.
 
@@ -191,15 +215,17 @@ class Trainer(GradientTrainer):
         """Training's own generators, modes and settings; afterwards the process gets its own back."""
         device = self.runtime.device
         with seeded(device, 0), unvalidated(), flushed(), self.tracer.training(self.params):
-            _set_rng(device, self._rng)
+            set_rng(device, self._rng)
             yield
-            self._rng = _get_rng(device)
+            self._rng = get_rng(device)
+        self.runtime.share.check_same(self._rng)
 
     def _step_of(self, params: dict[str, Array], data: Native, index: Array, weight: Array, row: Row) -> TorchStep:
         batch = select(self.tracer, data, index)
         if self.settings.binarise:
-            x = batch["x"]
-            batch = {**batch, "x": (torch.rand_like(x) < x).to(x.dtype)}
+            x, rows = batch["x"], row_noise()
+            with nullcontext() if rows is None else rows.of_sites((len(x),)):
+                batch = {**batch, "x": (torch.rand_like(x) < x).to(x.dtype)}
         now, scheduled = row
         size, mixed = self.settings.data_size, self.settings.mixed
         return TorchStep(self.tracer, {**params, **scheduled}, None, batch, index, weight, now, size, mixed)
@@ -212,8 +238,14 @@ class Trainer(GradientTrainer):
         index: Array,
         weight: Array,
         row: Row,
+        share: Array | None = None,
     ) -> Losses:
-        """What each player of a phase minimises, its metrics, and the engine's own new numbers."""
+        """What each player of a phase minimises, its metrics, and the engine's own new numbers.
+
+        If the rows are a `share` of the minibatch, these are their shares of what all processes have together.
+        """
+        if share is not None:
+            return self._shared_losses(j, share, self._step_of(params, data, index, weight, row))
         if self.settings.pieces == 1:
             return self._as_losses(j, self.objective(j, params, self._step_of(params, data, index, weight, row)))
         pieces = [v.reshape(self.settings.pieces, -1) for v in (index, weight)]
@@ -226,6 +258,26 @@ class Trainer(GradientTrainer):
         found = [self._as_losses(j, at_whole(f, means, torch.Tensor.detach)) for f in pieces_found]
         losses = [add(values) for values in zip(*(f[0] for f in found), strict=True)]
         return losses, add([f[1] for f in found]), {n: add([f[2][n] for f in found]) for n in found[0][2]}
+
+    def _shared_losses(self, j: int, share: Array, step: TorchStep) -> Losses:
+        ranks = self.runtime.share
+        scaled = lambda v: torch.where(share > 0, share.to(v.dtype) * v, 0.0)
+        step.minibatch.joined = lambda mean: ranks.added(scaled(mean))
+        found = self.objective(j, step.params, step)
+        if "means" in found:
+            whole = ranks.total({n: scaled(m.detach()) for n, m in found["means"].items()})
+            found = at_whole(found, whole, torch.Tensor.detach)
+        losses, metrics, own = self._as_losses(j, found)
+        return [scaled(v) for v in losses], scaled(metrics), {n: scaled(v) for n, v in own.items()}
+
+    def _agree(self) -> None:
+        """Every process goes on with the first one's numbers."""
+        ranks = self.runtime.share
+        with torch.no_grad():
+            for own in (self.params, self.average):
+                mine = {n: v.detach() if ranks.process == 0 else torch.zeros_like(v) for n, v in own.items()}
+                for n, v in ranks.total(mine).items():
+                    own[n].copy_(v)
 
     def _as_losses(self, j: int, found: Objective) -> Losses:
         metrics = torch.stack([number.detach().to(torch.float32) for number in self.metrics(found)])
@@ -244,13 +296,3 @@ def _rates(steps: list[EagerStep | CompiledStep], plan: PlanLike, device: torch.
         for i, rate in zip(mine, step.rates(plan.rate[mine], device), strict=True):
             found[i] = rate
     return found
-
-
-def _get_rng(device: torch.device) -> tuple[Array, Array | None]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-
-def _set_rng(device: torch.device, state: tuple[Array, Array | None]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ppdgm.backends.pyro.chains import nuts
 from ppdgm.backends.pyro.noise import REMEDY, GeneratorWatch, differ
 from ppdgm.backends.pyro.pair import PairTracer
+from ppdgm.backends.pyro.ranks import Ranks, find_ranks
 from ppdgm.backends.pyro.step import is_spec
 from ppdgm.backends.pyro.support import SUPPORTS
 from ppdgm.backends.pyro.tracer import TorchStep, TorchTracer, select
@@ -56,6 +57,18 @@ def seeded(device: torch.device, *seed: int) -> Iterator[None]:
         yield
 
 
+def get_rng(device: torch.device) -> tuple[Array, Array | None]:
+    """The state of the generators: the host's, and that of a GPU."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def set_rng(device: torch.device, state: tuple[Array, Array | None]) -> None:
+    """Go back to a state of the generators."""
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
+
+
 def precision(dtype: str) -> AbstractContextManager[object]:
     """Does nothing: torch computes in its arrays' own type."""
     return nullcontext()
@@ -67,7 +80,7 @@ class Runtime(AnyRuntime):
     Args:
         program: a Program or a plain pair.
         device: "auto", "cpu", "cuda", "cuda:1". "auto" leaves the modules of a plain pair where they are.
-        devices: the number of devices, or "all".
+        devices: the number of processes that share a minibatch, or "all"; None: this one, whatever others do.
     """
 
     name: ClassVar[str] = "pyro"
@@ -75,9 +88,11 @@ class Runtime(AnyRuntime):
     supports: ClassVar[Supports] = SUPPORTS
     steps: ClassVar[type[Step]] = TorchStep
 
-    def __init__(self, program: ProgramLike | PairLike, device: str = "auto", devices: int | Literal["all"] = 1):
-        if devices != 1:
-            raise UnsupportedByBackend(f"devices: got {devices!r}, but the pyro backend trains on one. Use numpyro.")
+    share: Ranks
+
+    def __init__(
+        self, program: ProgramLike | PairLike, device: str = "auto", devices: int | Literal["all"] | None = None
+    ):
         self._quiet = False  # whether it is known to draw nothing outside its sites
         if hasattr(program, "data_plate"):
             pair = PairTracer(
@@ -85,8 +100,15 @@ class Runtime(AnyRuntime):
             )  # it has a plate
             self.tracer: TorchTracer | PairTracer = pair
             self.device: torch.device = pair.device
+            self.share = find_ranks(devices, lambda _: pair.device, device)[0]
+            if self.share.processes > 1:
+                raise UnsupportedByBackend(
+                    "devices: a plain Pyro pair draws its noise in Pyro's own handlers, for the rows that it gets, so "
+                    "several processes would not take the step of one. Write it as a Program, or train on one device."
+                )
         else:
-            self.tracer, self.device = TorchTracer(program), find_device(device)
+            self.tracer = TorchTracer(program)
+            self.share, self.device = find_ranks(devices, find_device, device)
 
     @property
     def place(self) -> str:
@@ -186,6 +208,8 @@ class Runtime(AnyRuntime):
             return _remedy(watch, lambda: self.tracer.model_twice(params, native, size))
 
     def why_not_compiled(self, engine: EngineLike, optimiser: OptimiserLike | OwnOptimiser) -> str:
+        if self.share.processes > 1:
+            return "torch.compile can't compile a step of several processes"
         if not self.tracer.compiles:
             return "torch.compile can't compile Pyro's handlers, which a plain pair needs"
         if not is_spec(optimiser) and not all(p.optimiser for p in engine.phases()):

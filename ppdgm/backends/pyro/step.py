@@ -76,7 +76,7 @@ class EagerStep:
         return [float(r) for r in rate]
 
     def __call__(self, data: Params, index: Array, weight: Array, row: Row, rate: float) -> Array:
-        grads, metrics, own = gradients(self.loss, self.params, self.groups, data, index, weight, row)
+        grads, metrics, own = self.gradients(data, index, weight, row)
         for names in self.groups:
             for n in names:
                 none = torch.zeros_like(self.params[n]) if self.by_name else None  # adamw decays those without gradient
@@ -94,6 +94,10 @@ class EagerStep:
         for n, value in own.items():
             self.params[n].copy_(value)
         return metrics
+
+    def gradients(self, data: Params, index: Array, weight: Array, row: Row) -> tuple[Params, Array, Params]:
+        """Each player's gradient, the metrics, and the engine's own new numbers."""
+        return gradients(self.loss, self.params, self.groups, data, index, weight, row)
 
     def state_arrays(self) -> dict[str, np.ndarray]:
         """The optimiser's state, and the numbers that it may have changed in its groups."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import ClassVar
 
 import array_api_compat.torch as xp
@@ -12,6 +12,7 @@ import torch
 
 from ppdgm.backends.pyro.chains import walk
 from ppdgm.backends.pyro.noise import GeneratorWatch
+from ppdgm.backends.pyro.row_noise import row_noise
 from ppdgm.backends.pyro.vocabulary import MixedVocabulary, TorchReader, TorchVocabulary
 from ppdgm.language import questions
 from ppdgm.language.interpreter import Ask
@@ -120,7 +121,9 @@ class TorchStep(Step):
         return self.params  # a plain pair runs at its own tensors; the kernel only differentiates by latents
 
     def draw_gumbel(self, noise: None, shape: tuple[int, ...]) -> Array:
-        return -torch.empty(shape, device=self.index.device).exponential_().clamp(min=1e-30).log()
+        rows = row_noise()
+        with nullcontext() if rows is None else rows.of_arrays():
+            return -torch.empty(shape, device=self.index.device).exponential_().clamp(min=1e-30).log()
 
 
 def select(tracer: Tracer, data: Batch, index: Array) -> Batch:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import array_api_compat.torch as xp
 import numpy as np
@@ -17,11 +17,12 @@ from torch.distributions import Distribution, kl_divergence
 from ppdgm.backends.pyro.density import Density, TorchRandom, draw
 from ppdgm.backends.pyro.distributions import DISTRIBUTIONS
 from ppdgm.backends.pyro.noise import GeneratorWatch
+from ppdgm.backends.pyro.row_noise import OfRows, row_noise
 from ppdgm.backends.pyro.support import SUPPORTS, observe
 from ppdgm.language.divergence import Library, pairs
 from ppdgm.language.reader import Gradients, Reader
 from ppdgm.language.supports import Supports
-from ppdgm.language.vocabulary import Array, Batch, Carry, Dist, MixedPrecision, Module, Namespace, Vocabulary
+from ppdgm.language.vocabulary import Array, Batch, Carry, Dist, MixedPrecision, Module, Namespace, Random, Vocabulary
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -85,8 +86,9 @@ class TorchVocabulary(Vocabulary):
     def one_hot(self, index: Array, size: int) -> Array:
         return F.one_hot(index.long(), size).to(**self._like)
 
-    def _random(self, noise: None) -> TorchRandom:
-        return TorchRandom(self._like)
+    def _random(self, noise: None) -> Random:
+        random, rows = TorchRandom(self._like), row_noise()
+        return random if rows is None else cast(Random, OfRows(random, rows))
 
     def _vjp(self, f: Callable[[Array], Array], x: Array) -> tuple[Array, Callable[[Array], Array]]:
         value, pull = torch.func.vjp(f, x)
@@ -101,7 +103,9 @@ class TorchVocabulary(Vocabulary):
         n = len(self.prefix)
         own = {k[n:]: self.interpreter.param(k, v) for k, v in self.params.items() if k.startswith(self.prefix)}
         lead = x.shape[: x.ndim - event_ndim]  # one batch dimension: layers such as BatchNorm expect that
-        out = torch.func.functional_call(module, own, (x.reshape(-1, *x.shape[len(lead) :]),))
+        rows = row_noise() if module.training else None
+        with nullcontext() if rows is None else rows.of_arrays():  # such as dropout
+            out = torch.func.functional_call(module, own, (x.reshape(-1, *x.shape[len(lead) :]),))
         return out.reshape(*lead, *out.shape[1:])
 
 

@@ -313,7 +313,7 @@ class Fit(Diagnosable):
 
     @cached_property
     def _runtime(self) -> Runtime:
-        return self.runtime or load_backend(self.backend).Runtime(self.program, self.device, 1)
+        return self.runtime or load_backend(self.backend).Runtime(self.program, self.device, None)
 
     @cached_property
     def _criterion(self) -> Criterion | None:

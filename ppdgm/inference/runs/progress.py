@@ -138,6 +138,13 @@ class Display:
         _tell(lambda: print(readable(message), file=sys.stderr, flush=True))
 
 
+class Silent(Display):
+    """Of a process beside the one that shows."""
+
+    def warn(self, message: str) -> None:
+        """The first process has the same problem, and reports it."""
+
+
 class PlainDisplay(Display):
     """A line every few seconds, for logs."""
 

@@ -77,6 +77,9 @@ class ExactTrainer(Trainer):
     def finite(self) -> bool:
         return all(bool(np.isfinite(v).all()) for v in self.values().values())
 
+    def check_divided(self, plan: PlanLike, data: Native) -> None:
+        """Nothing to refuse, because these steps are refused on several devices."""
+
     def skip(self) -> None:
         """Skip a step: nothing to do, because there are no draws."""
 

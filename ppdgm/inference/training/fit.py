@@ -157,7 +157,8 @@ def fit(
     job = Job(recipe, data, validation, own, _callbacks(callbacks), progress, params)
     if out is None:
         return job.run(None)
-    check_free(as_path("out", out), overwrite)
+    if training.devices == 1:  # several processes may find the first one's folder: it looks again when it writes
+        check_free(as_path("out", out), overwrite)
     job.prepare()  # nothing is removed or written before all checks have passed
     return job.run(Path(out), fresh=True, overwrite=overwrite)
 

@@ -33,11 +33,11 @@ from ppdgm.inference.runs.checkpoint import matching
 from ppdgm.inference.runs.codings import read_codings
 from ppdgm.inference.runs.folder import Folder
 from ppdgm.inference.runs.layout import check_free
-from ppdgm.inference.runs.progress import Display, Progress, make_display
+from ppdgm.inference.runs.progress import Display, Progress, Silent, make_display
 from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.inference.runs.recorder import Recorder
 from ppdgm.inference.runs.settings import Training
-from ppdgm.inference.training.devices import check_devices
+from ppdgm.inference.training.devices import check_devices, check_divided, check_resumed
 from ppdgm.inference.training.exact import EXACT_METRICS, Exact, ExactTrainer, check_steps
 from ppdgm.inference.training.loop import Interruption, Run, interruptible
 from ppdgm.inference.training.monitor import Monitor
@@ -164,6 +164,9 @@ class Job:
         rate = 1e-3 if by_name and training.learning_rate is None else training.learning_rate
         resolved = training.replace(batch_size=self.batches.batch_size, learning_rate=rate)
         self.recipe = replace(recipe, training=resolved)
+        if self.runtime.share.processes > 1:
+            trainer = self.module.Trainer(self.runtime, engine, self._stirred(), self._settings(False), self.state)
+            check_divided(trainer, self.feed, engine, recipe.program)
         if self.runtime.place != "cpu":
             self.notes.append(f"trains on {self.runtime.place}")
 
@@ -180,6 +183,8 @@ class Job:
             facts["fingerprint"] = fingerprint(self.fields)
         if saved:
             _same_data(saved, facts)
+        first = self.runtime.share.process == 0  # the others only compute
+        out, self.callbacks = (out, self.callbacks) if first else (None, ())
         with ExitStack() as stack:
             folder = None if out is None else Folder(out)
             if folder is not None:
@@ -188,7 +193,7 @@ class Job:
                 check_free(folder.path, overwrite, held=True)  # another run may have been there after the first check
                 folder.clear()
                 folder.write_recipe(self.recipe, self._remarks())
-            display = stack.enter_context(make_display(self.progress))
+            display = stack.enter_context(make_display(self.progress) if first else Silent())
             for callback in self.callbacks:
                 if isinstance(callback, AbstractContextManager):
                     stack.enter_context(callback)
@@ -207,6 +212,13 @@ class Job:
         interrupted.pass_on()
         return result
 
+    def _settings(self, compiled: bool) -> TrainerSettings:
+        training = self.recipe.training
+        return TrainerSettings(
+            training.seed, self.feed.size, self.optimiser, self.metrics, training.binarise == "dynamic",
+            training.weight_average, compiled, training.compile is True, training.accumulate, training.mixed_precision,
+        )  # fmt: skip
+
     def _restore(self, run: Run, saved: Saved, folder: Folder | None) -> None:
         """Go on from a checkpoint; later files are removed when the checkpoint is known to be right."""
         try:
@@ -221,16 +233,15 @@ class Job:
     def _make(self, display: Display, recorder: Recorder, saved: Saved | None) -> Run:
         training, name, exact = self.recipe.training, self.recipe.backend, not self.recipe.engine.phases()
         compiled = saved.page["compile"] if saved else _choose_compile(training.compile, name, self.total)
+        if saved and compiled:
+            check_resumed(self.runtime)
         trainer: Trainer | None = (
             ExactTrainer(self.runtime, cast(Exact, self.recipe.program), self.feed, self.first)  # `prepare` has checked
             if exact
             else None
         )
-        settings = TrainerSettings(
-            training.seed, self.feed.size, self.optimiser, self.metrics, training.binarise == "dynamic",
-            training.weight_average, compiled, training.compile is True, training.accumulate, training.mixed_precision,
-        )  # fmt: skip
-        trainer = trainer or self.module.Trainer(self.runtime, self.recipe.engine, self.native, settings, self.state)
+        settings, engine = self._settings(compiled), self.recipe.engine
+        trainer = trainer or self.module.Trainer(self.runtime, engine, self.native, settings, self.state)
         validation = None
         if self.held_out is not None and self.criterion is not None:
             memory = parse_memory("auto", self.runtime.device)
@@ -274,7 +285,7 @@ class Job:
         return out_of_memory(error)
 
     def _result(self, run: Run, values: dict[str, np.ndarray]) -> Fit:
-        recipe = self.recipe
+        recipe, together = self.recipe, self.runtime.share.processes > 1  # later, each process computes by itself
         looked = {"diagnose_share": run.monitor.seconds / max(run.seconds, 1e-9)} if run.monitor else {}
         info = {
             **run.recorder.facts,
@@ -283,10 +294,11 @@ class Job:
             "compile": run.trainer.compiled,
             "skipped": len(run.skipped),
             "device": self.runtime.place,
+            "process": self.runtime.share.process,
         }
         return Fit(
             recipe.program, values, recipe.backend, recipe.training.device, recipe.engine, run.history(), info,
-            run.stopped, recipe.training, recipe.data, self.codings, runtime=self.runtime,
+            run.stopped, recipe.training, recipe.data, self.codings, runtime=None if together else self.runtime,
         )  # fmt: skip
 
     def _check_schedules(self) -> None:

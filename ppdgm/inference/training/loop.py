@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 STRETCH_SECONDS = 0.5  # length of a stretch, without a look in between
 STRETCH_STEPS = 1000
+STOPS = "done", "early stopping", "callback", "interrupted", "not finite"  # the last one is stronger
 REPORTS = 5  # number of reports of steps that are not finite; more are only counted
 
 Arrays = dict[str, np.ndarray]
@@ -89,8 +90,9 @@ class Run:
         self.compiled_at = self.step, 0.0
         self._remember()
         count = min(capacity, 20)
+        share = self.trainer.runtime.share
         while self.step < self.total and self.stopped == "done":
-            count = min(count, self._until_look())
+            count = share.first(min(count, self._until_look()))
             first, before = self.step, time.perf_counter()
             self.at_work = True
             self._advance(count)
@@ -98,6 +100,7 @@ class Run:
             now = time.perf_counter()
             self.seconds = earlier + now - started
             self._look_up(now - started, first, interrupted)
+            self.stopped = STOPS[int(share.largest(np.array([STOPS.index(self.stopped)]))[0])]
             grown = min(capacity, 4 * count, int(count * STRETCH_SECONDS / max(now - before, 1e-6)))
             count = max(1, grown) if self.step - first == count else min(32, capacity)
         if self.stopped == "done" and (message := diverged(self.history(), len(self.engine.phases()) < 2)):
@@ -297,7 +300,7 @@ class Run:
     def _remember(self) -> None:
         """Keep the present state, if that takes little of the time since the last one was kept."""
         before = time.perf_counter()
-        if self.good[1] and before - self.good_at < 50 * self.good_cost:
+        if self.good[1] and not self.trainer.runtime.share.any(before - self.good_at >= 50 * self.good_cost):
             return
         self.good = self.step, self.trainer.state_arrays()
         self.good_at = time.perf_counter()
