@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -211,7 +211,7 @@ class Evaluator:
     def _plan(self, k: int) -> tuple[int, int]:
         """The number of particles and rows whose intermediate results fit the memory."""
         data = self.feed.some(self.runtime.tracer.batch_size or 4)
-        written = lambda k, b: self.runtime.bytes_written(self.params, data, k, b)
+        written = cache(lambda k, b: self.runtime.bytes_written(self.params, data, k, b))
         if fixed := self.runtime.tracer.batch_size:
             pair = max(written(2, fixed) - written(1, fixed), 1) / fixed
             return max(1, min(k, int(self.memory / (pair * fixed)))), fixed
