@@ -14,6 +14,7 @@ from programs_over_devices import DATA, HOW, PROGRAM, Running
 from trainers import make_trainer
 
 from ppdgm import fit, load, resume
+from ppdgm.backends.numpyro.devices import find_devices
 from ppdgm.backends.pyro.loop import Trainer as TorchTrainer
 from ppdgm.backends.pyro.ranks import Ranks, find_ranks
 from ppdgm.backends.pyro.row_noise import RowNoise
@@ -196,3 +197,37 @@ def test_devices_that_are_not_there():
     with pytest.raises(PpdgmError, match="which is one device, with devices=2"):
         load_backend("numpyro").Runtime(PPCA(event_shape=(2,), latent=1), "cpu:0", 2)
     assert load_backend("numpyro").Runtime(PPCA(event_shape=(2,), latent=1), "cpu", "all").share.devices == 1
+
+
+# Two processes with two devices each, as on two hosts.
+ON_TWO_HOSTS = """
+import sys
+import numpy as np
+import ppdgm
+from programs_over_devices import DATA
+from ppdgm.models import PPCA
+
+seen, program, data = [], PPCA(event_shape=(6,), latent=2), DATA.astype(np.float32)
+how = {"steps": 5, "batch_size": 16, "seed": 1, "progress": False, "validation": data[:8]}
+fit = ppdgm.fit(program, data, devices="all", out=sys.argv[1], callbacks=[lambda now: seen.append(now.step)], **how)
+print(fit.info["device"], bool(seen), float(fit.elbo(data[:8], seed=1).mean), sep=";")
+"""
+
+
+def test_two_jax_processes_take_the_step_of_one(tmp_path):
+    how = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"}
+    how |= {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
+    processes = [start("-c", ON_TWO_HOSTS, str(tmp_path / "run"), **how, JAX_PROCESS_ID=str(r)) for r in range(2)]
+    told = [p.communicate(timeout=300) for p in processes]
+    assert [p.returncode for p in processes] == [0, 0], told
+    program, data = PPCA(event_shape=(6,), latent=2), DATA.astype(np.float32)
+    one = fit(program, data, steps=5, batch_size=16, seed=1, progress=False, validation=data[:8])
+    (place, seen, elbo), second = (out.splitlines()[-1].split(";") for out, _ in told)  # Gloo prints a line of its own
+    assert [place, seen] == ["4 × cpu in 2 processes", "True"] and second == [place, "False", elbo]
+    assert abs(float(elbo) - one.elbo(data[:8], seed=1).mean) < 1e-5
+    assert largest_difference(one.params, load(tmp_path / "run").params) < 1e-5
+
+
+def test_a_jax_process_that_lacks_its_number():
+    with pytest.raises(PpdgmError, match="Set JAX_NUM_PROCESSES to their number too, and JAX_PROCESS_ID"):
+        find_devices("cpu", 2, {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "JAX_NUM_PROCESSES": "2"})
