@@ -25,7 +25,7 @@ from ppdgm.inference.engines.engine import hyperparameters_of
 from ppdgm.inference.runs.settings import Training
 from ppdgm.inference.training.devices import check_devices
 from ppdgm.language.shares import Share
-from ppdgm.models import PPCA
+from ppdgm.models import PPCA, FlowPosterior, Planar
 from ppdgm.registry import backend as load_backend
 
 # The minibatch's rows divided by 8 are 3: an array of the compiled step with 3 rows shows that they are divided.
@@ -83,11 +83,18 @@ class Simulated(Ranks):
         return numbers
 
 
-@pytest.mark.parametrize("engine", [SVI(k=3), IWAE(k=2, estimator="dreg"), WakeSleep()], ids=lambda e: type(e).__name__)
-def test_the_gradients_of_two_processes_add_up_to_that_of_one(engine, monkeypatch):
+FLOW = PROGRAM.replace(posterior=FlowPosterior(flow=Planar(depth=2)))  # whose draws are made of others
+
+
+@pytest.mark.parametrize(
+    "engine, program",
+    [(SVI(k=3), PROGRAM), (IWAE(k=2, estimator="dreg"), PROGRAM), (WakeSleep(), PROGRAM), (SVI(k=2), FLOW)],
+    ids=["svi", "dreg", "wake-sleep", "flow"],
+)
+def test_the_gradients_of_two_processes_add_up_to_that_of_one(engine, program, monkeypatch):
     monkeypatch.setattr(TorchTrainer, "_agree", lambda self: None)
-    runtime = load_backend("pyro").Runtime(PROGRAM, "cpu")
-    params, data = runtime.put(PROGRAM.initialise(dtype="float64")), runtime.put({"x": DATA})
+    runtime = load_backend("pyro").Runtime(program, "cpu")
+    params, data = runtime.put(program.initialise(dtype="float64")), runtime.put({"x": DATA})
     index, weight = torch.arange(12), torch.tensor([1.0] * 10 + [0.0] * 2)
     found = []
     for share in (Ranks(), Simulated(2, 0, 2), Simulated(2, 1, 2)):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ppdgm.errors import TrainingError
+
 
 @dataclass(frozen=True)
 class Share:
@@ -30,6 +32,14 @@ class Share:
         if self.devices == 1:
             return one
         return f"{self.devices} × {kind}" + (f" in {self.processes} processes" if self.processes > 1 else "")
+
+    def lost(self, error: Exception) -> TrainingError:
+        """The error to raise if the others do not answer."""
+        return TrainingError(
+            f"devices: another of the {self.processes} processes ended, or does not answer "
+            f"({str(error).splitlines()[0]}). Look for its error. The run's last checkpoint is whole: start all "
+            "processes again, with ppdgm.resume or `ppdgm resume`."
+        )
 
     def first(self, number: int) -> int:
         """The number of the first process."""

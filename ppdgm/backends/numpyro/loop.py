@@ -86,6 +86,19 @@ class Trainer(GradientTrainer):
         self._singly: bool | None = None  # chosen once, from the program and the device
 
     def run(self, plan: PlanLike, data: Native) -> dict[str, np.ndarray]:
+        """The same as for the base class.
+
+        Raises:
+            TrainingError: another process does not answer.
+        """
+        try:
+            return self._run(plan, data)
+        except jax.errors.JaxRuntimeError as error:
+            if self.runtime.share.processes == 1 or "RESOURCE_EXHAUSTED" in str(error):
+                raise
+            raise self.runtime.share.lost(error) from error
+
+    def _run(self, plan: PlanLike, data: Native) -> dict[str, np.ndarray]:
         arrays = self._put(plan)
         put = self.runtime.share.put
         history = put(np.zeros((len(plan.rate), len(self.settings.metrics)), np.float32))

@@ -87,11 +87,7 @@ class Ranks(Share):
         try:
             yield
         except RuntimeError as error:
-            raise TrainingError(
-                f"devices: another of the {self.processes} processes ended, or gave no answer for {MINUTES} minutes "
-                f"({str(error).splitlines()[0]}). Look for its error above. The run's last checkpoint is whole: start "
-                "all processes again, with ppdgm.resume or `ppdgm resume`."
-            ) from error
+            raise self.lost(error) from error
 
 
 class _Added(torch.autograd.Function):

@@ -33,14 +33,15 @@ class RowNoise:
 
     def __init__(self, ranks: Ranks, size: int):
         self.ranks, self.size = ranks, size
+        self.on = False  # a draw may consist of others, as that of a flow
 
     def of_sites(self, shape: tuple[int, ...]) -> AbstractContextManager[object]:
         """For draws of batch shape [..., K, B], or [K, 1] of a latent that all rows share, which all processes have."""
-        return _Cut(self, prod(shape[:-1])) if shape[-1] == self.size else nullcontext()
+        return _Cut(self, prod(shape[:-1])) if shape[-1] == self.size and not self.on else nullcontext()
 
     def of_arrays(self) -> AbstractContextManager[object]:
         """For draws of any shape, of which one axis has the rows; those without are the same for all rows."""
-        return _Cut(self, None)
+        return nullcontext() if self.on else _Cut(self, None)
 
     def axis(self, shape: tuple[int, ...], lead: int | None) -> int | None:
         """The axis that ends the rows: of size B, or (K B) flattened; None if the array has no rows.
@@ -91,6 +92,14 @@ class _Cut(TorchDispatchMode):
     def __init__(self, noise: RowNoise, lead: int | None):
         super().__init__()
         self.noise, self.lead = noise, lead
+
+    def __enter__(self) -> Any:
+        self.noise.on = True
+        return super().__enter__()
+
+    def __exit__(self, *how: Any) -> None:
+        self.noise.on = False
+        super().__exit__(*how)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -149,7 +158,7 @@ class OfRows:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._random, name)
-        if name == "draw":  # the shape says where the rows are
+        if name == "draw":  # where the shape says which axis has the rows
             return method
 
         def drawn(*args: Any, **kwargs: Any) -> Any:
