@@ -58,6 +58,7 @@ class Mean(Program):
 
 
 SCORE, LATENT = "is for score-function gradients", "would change nothing, because the guide draws no latent"
+ADAPTED = [MonteCarloEM(sampler=HMC(step_size=s)) for s in (0.5, 0.01)]  # one number for both: it is adapted
 BASELINES = ("none", "running", "leave_one_out", "learned")
 IN_TRAINING = [
     *((SMOOTH, SVI(k=2, baseline=b), SCORE) for b in BASELINES),
@@ -67,6 +68,7 @@ IN_TRAINING = [
     (BITS, SVI(k=2, estimator="relaxed", baseline="learned"), SCORE),
     (SMOOTH, VariationalEM(engine=SVI(baseline="running")), SCORE),
     (SMOOTH, Stages(stages=(Stage(engine=SVI(), steps=1), Stage(engine=SVI(baseline="learned")))), SCORE),
+    (SMOOTH, Stages(stages=(Stage(engine=ADAPTED[0], steps=1), Stage(engine=ADAPTED[1]))), "HMC: step_size begins"),
     (SMOOTH, SVI(estimator="relaxed"), "this program has none"),
     (SMOOTH, IWAE(estimator="relaxed"), "this program has none"),
     (NOTHING, SVI(beta=2.0), f"beta {LATENT}"),
@@ -87,6 +89,8 @@ AT_ONCE = [
     (lambda: WakeSleep(sleep_phi=0.0), "the guide would never be trained"),
     (lambda: ReweightedWakeSleep(wake_phi=0.0), "the guide would never be trained"),
     (lambda: LaggingInference(window=5, most=4), "a window of 5 steps would never be full"),
+    (lambda: Stages(stages=(Stage(engine=LaggingInference(), steps=5), Stage(engine=SVI()))), "chooses its phases"),
+    (lambda: Stages(stages=(Stage(engine=LaggingInference()),)), "chooses its phases"),  # the model would never move
 ]
 MATTERS = {  # fields that say something wherever their engine is taken, or are refused by tests of their own
     SVI: {"k", "kl"},

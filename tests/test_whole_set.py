@@ -18,7 +18,7 @@ from scipy.stats import multivariate_normal, norm
 
 import ppdgm
 from ppdgm import Program
-from ppdgm.errors import ProgramError
+from ppdgm.errors import PpdgmError, ProgramError
 
 N, SCALE = 12, 0.7
 X = (np.random.default_rng(0).normal(size=N) * 1.3 + 0.8).astype("float32")
@@ -61,6 +61,8 @@ def test_the_set_has_one_bound(backend):
         fit.log_likelihood(X)
     with pytest.raises(ProgramError, match="there are none"):
         fitted(backend, shared=False).log_evidence(X)
+    with pytest.raises(PpdgmError, match="k: got 29; expected a whole number of particles, at least 30"):
+        fit.log_evidence(X, k=29)
 
 
 @pytest.mark.parametrize("backend", LIBRARIES)

@@ -13,7 +13,7 @@ import numpy as np
 from ppdgm.errors import TrainingError, nearest
 from ppdgm.inference.engines.criteria import ELBO, Criterion
 from ppdgm.inference.engines.optimisers import Optimiser
-from ppdgm.language.step import Objective, Step
+from ppdgm.language.step import OWN, Objective, Step
 from ppdgm.language.vocabulary import Array, Namespace
 from ppdgm.specs import Spec, Table
 from ppdgm.specs.schedules import Schedule, check_reached, schedules_of, unreached
@@ -203,12 +203,21 @@ class Composite(Engine):
 
 
 def states_of(engine: Engine, width: int, scored: Iterable[str]) -> dict[str, State]:
-    """The states of the engine and of all its phases' engines."""
+    """The states of the engine and of all its phases' engines.
+
+    Raises:
+        TrainingError: two of them begin a state of one name with different values.
+    """
     scored = list(scored)
     found: dict[str, State] = {}
-    for phase in engine.phases():
-        found |= phase.engine.state(width, scored)
-    return found | engine.state(width, scored)
+    for each in (*(phase.engine for phase in engine.phases()), engine):
+        for name, state in each.state(width, scored).items():
+            if not np.array_equal(found.setdefault(name, state).value, state.value):
+                raise TrainingError(
+                    f"{type(each).__name__}: {name.removeprefix(OWN)} begins with different values in two phases of "
+                    "the run, but they share it. Give the same value in both, or train them in two runs."
+                )
+    return found
 
 
 def hyperparameters_of(engine: Engine, steps: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:

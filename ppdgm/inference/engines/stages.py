@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Self, cast
 
@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BeforeValidator, model_validator
 
 from ppdgm.inference.engines.criteria import Criterion
-from ppdgm.inference.engines.engine import Composite, Engine, Phase
+from ppdgm.inference.engines.engine import Composite, Engine, Phase, State
 from ppdgm.inference.engines.optimisers import Optimiser
 from ppdgm.specs import NonNegativeFloat, PositiveInt, Spec
 from ppdgm.specs.schedules import Schedule, as_schedule
@@ -38,7 +38,8 @@ class Stages(Composite):
     """Engines one after another, on the same parameters: say SVI with a warm-up, then IWAE with a frozen encoder.
 
     Each stage begins with a new optimiser, and counts its schedules from its own first step. Validation watches the
-    last stage's criterion in all stages; early stopping counts from the first stage with that criterion.
+    last stage's criterion in all stages; early stopping counts from the first stage with that criterion. An engine that
+    chooses its phases from the training so far (LaggingInference) can't be a stage.
 
     Args:
         stages: the stages; all but the last have a number of steps.
@@ -59,6 +60,13 @@ class Stages(Composite):
             raise ValueError(
                 "a stage needs one engine that uses gradients, not a list of stages and not EM(). Give one such "
                 "as SVI()."
+            )
+        if chooses := next((s.engine for s in self.stages if s.engine.controller(1) is not None), None):
+            name = type(chooses).__name__
+            raise ValueError(
+                f"got {name}() as a stage, but it chooses its phases from the training so far, and a stage's phases "
+                f"follow from the number of the step. Train with engine={name}() in a run of its own, and give its "
+                "parameters to the next run: params=fit.params."
             )
         return self
 
@@ -84,6 +92,10 @@ class Stages(Composite):
             found = np.where(steps >= start, number + stage.engine.phase_of(np.maximum(steps - start, 0)), found)
             number += len(stage.engine.phases())
         return found.astype(np.int32)
+
+    def state(self, width: int, scored: Iterable[str]) -> dict[str, State]:
+        """Those that the stages' own engines declare, beside their phases' engines."""
+        return {n: s for stage in self.stages for n, s in stage.engine.state(width, scored).items()}
 
     def criterion(self) -> Criterion | None:
         return self.stages[-1].engine.criterion()

@@ -199,7 +199,7 @@ class Diagnosable(ABC):
         Raises:
             ProgramError: no latent is shared: use log_likelihood, row by row.
         """
-        require("k", k, int, 2, "a whole number of particles, at least 2")
+        require("k", k, int, 30, "a whole number of particles, at least 30: k̂ is fitted to the largest fifth of them")
         return log_evidence(self._evaluator(data, seed, "auto"), k)
 
     def loo(self, data: Data, draws: int = 1000, seed: int = 0) -> Loo:
