@@ -197,6 +197,11 @@ REFUSED = {
     ],
     "batch_size": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), batch_size=3), "uses all 20")],
     "accumulate": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), accumulate=2), "closed-form steps")],
+    "devices": [
+        (lambda: train(PPCA(event_shape=(4,)), engine=EM(), devices="all"), "devices: EM.. takes closed-form steps"),
+        (lambda: train(devices=3), "devices: got 3, but JAX found 1"),
+        (lambda: train(devices=3, backend="pyro"), "devices: got 3, .* torchrun is not used"),
+    ],
     "weight_average": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), weight_average=0.9), "closed-form")],
     "binarise": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), binarise="dynamic"), "closed-form")],
     "optimiser": [
