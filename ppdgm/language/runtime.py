@@ -41,12 +41,14 @@ class Rehearsal(NamedTuple):
         names: of the objectives' numbers.
         roles: the functions of the program that they run, except to generate data.
         whole: what needs the whole minibatch, in words.
+        particles: the largest K of their traces.
     """
 
     scored: list[str]
     names: list[str]
     roles: list[str]
     whole: list[str]
+    particles: int = 0
 
 
 class Runtime(ABC):
@@ -152,6 +154,10 @@ class Runtime(ABC):
         """What in the program's modules depends on the rows of a minibatch, in words; None if nothing does."""
         return None
 
+    def noise_in_training(self, params: Params, data: Native, b: int) -> bool:
+        """Whether modules, in the mode that they are trained in, draw random numbers that change a term."""
+        return False
+
     @abstractmethod
     def bytes_written(self, params: Params, data: Native, k: int, b: int) -> int:
         """Bytes of all intermediate results of one reading with K particles and B rows.
@@ -164,7 +170,14 @@ class Runtime(ABC):
         """Why torch.compile can't compile the steps of a run, in words; "" if it can."""
 
     def rehearse(
-        self, engine: EngineLike, params: Params, data: Native, b: int, plan: Hyperparameters, data_size: int
+        self,
+        engine: EngineLike,
+        params: Params,
+        data: Native,
+        b: int,
+        plan: Hyperparameters,
+        data_size: int,
+        chunk: int | None = None,
     ) -> Rehearsal:
         """The objective of each phase as in training, only to find its errors.
 
@@ -175,22 +188,25 @@ class Runtime(ABC):
             b: number of rows.
             plan: hyperparameters of each phase, [S] each; the first are used.
             data_size: N.
+            chunk: the number of particles that are read at a time.
         """
         index = self.index(np.arange(b) % len(next(iter(data.values()))))
-        found = Rehearsal([], [], [], [])
+        found, particles = Rehearsal([], [], [], []), [0]
 
         def run(runtime: Runtime, params: Params, noise: Noise, j: int, engine: ObjectiveLike) -> None:
             batch, now = self.select(data, index), self.put({n: v[0] for n, v in plan[j].items()})
             ones = self.xp.ones(b, device=self.device)
-            step = self.steps(self.tracer, params, noise, batch, index, ones, now, data_size)
+            step = self.steps(self.tracer, params, noise, batch, index, ones, now, data_size, chunk=chunk)
             found.names.extend(check_found(type(engine).__name__, engine.objective(step)))
             found.scored.extend(step.scored)
             found.roles.extend(step.scores)
             found.whole.extend(step.minibatch.whole)
+            particles.append(step.particles)
 
         for j, phase in enumerate(engine.phases()):
             self.look(partial(run, j=j, engine=phase.engine), params)
-        return found._replace(names=list(dict.fromkeys(found.names)), roles=list(dict.fromkeys(found.roles)))
+        once = lambda names: list(dict.fromkeys(names))
+        return found._replace(names=once(found.names), roles=once(found.roles), particles=max(particles))
 
     @abstractmethod
     def put(self, arrays: Mapping[str, Array], dtype: str | None = None) -> Native:

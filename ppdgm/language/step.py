@@ -9,8 +9,10 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from ppdgm.errors import ProgramError, listed
+from ppdgm.language import chunks
+from ppdgm.language.chunks import Read
 from ppdgm.language.interpreter import DirectInterpreter
-from ppdgm.language.questions import Sites
+from ppdgm.language.questions import Given, Sites
 from ppdgm.language.reader import Gradients
 from ppdgm.language.scales import scaled
 from ppdgm.language.states import Minibatch
@@ -44,6 +46,7 @@ class Step(ABC):
         hyperparameters: the scheduled numbers of the engine's fields, now.
         data_size: N; a latent outside the data plate counts once in N rows.
         mixed: whether nets multiply in bfloat16.
+        chunk: the number of particles that a trace reads at a time, and again for its gradient; None: all.
 
     Attributes:
         gradients: how they pass through draws; set by `trace`, and kept for the runs that follow; None: no gradient
@@ -52,6 +55,7 @@ class Step(ABC):
         minibatch: the weights of its rows, and what the runs of the program said of states.
         scores: the functions of the program that were run, except to generate data.
         returned: what each of them returned first, if it is an array.
+        particles: the largest K of a trace.
     """
 
     xp: ClassVar[Namespace]  #: array namespace
@@ -67,11 +71,12 @@ class Step(ABC):
         hyperparameters: Mapping[str, Array],
         data_size: int | None,
         mixed: bool = False,
+        chunk: int | None = None,
     ):
         self.tracer, self.params, self.noise, self.batch, self.index = tracer, params, noise, batch, index
         self.weights, self.hyperparameters, self.data_size, self.mixed = weights, hyperparameters, data_size, mixed
-        self.minibatch = Minibatch(weights)
-        self.k = 1
+        self.minibatch, self.chunk = Minibatch(weights), chunk
+        self.k, self.particles = 1, 0
         self.gradients: Gradients | None = Gradients(scored=[], mixed=mixed, minibatch=self.minibatch)
         self.first: Trace | None = None
         self.scores: list[str] = []
@@ -114,6 +119,26 @@ class Step(ABC):
             num_leapfrog: leapfrog steps of a move.
             moves: the number of moves.
         """
+
+    @abstractmethod
+    def in_chunks(self, read: Read, noise: Noise, given: Given, chunk: int) -> Trace:
+        """The trace of K particles, read a chunk at a time, and again in the backward pass.
+
+        Args:
+            read: a trace of some particles, at the step's parameters.
+            noise: of all draws.
+            given: values of latents, [K, B, *event].
+            chunk: the number of particles of a chunk; the last may be smaller.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def by_chunks(function: Callable[..., Array], arrays: tuple[Array, ...], chunk: int) -> Array:
+        """function(*arrays), [K, …], of arrays [K, …], for `chunk` of their first axis at a time."""
+
+    def _at_once(self, k: int, what: str) -> None:
+        if self.chunk is not None and k > self.chunk:
+            chunks.refuse(f"{what} {k} particles at once")
 
     def _fresh(self, stream: str) -> Noise:
         number = self._taken.get(stream, 0)
@@ -167,8 +192,10 @@ class Step(ABC):
         Raises:
             UnsupportedByBackend: the program is a plain pair.
         """
+        k = self.k if k is None else k
+        self._at_once(k, f"the engine runs {role!r} for")
         ask = self.tracer.ask(self.params, self._fresh("run"), self.rows(), self.index.shape[0], self.gradients)
-        run = ask.run(role, self.k if k is None else k, given, data, stopped, generate=generate, choose=choose)
+        run = ask.run(role, k, given, data, stopped, generate=generate, choose=choose)
         if not generate:
             self.scores.append(role)
             if role not in self.returned and hasattr(run.returned, "shape"):
@@ -205,15 +232,25 @@ class Step(ABC):
             self.k = k
         if gradients is not None:
             self.gradients = replace(gradients, mixed=self.mixed, minibatch=self.minibatch)
-        noise = self._fresh("run")
-        found = self.tracer.trace(
-            self.params, noise, self.batch, self.index, self.k, given, kl, self.gradients, stopped
-        )
+        noise, self.particles = self._fresh("run"), max(self.particles, self.k)
+
+        def read(params: Mapping[str, Array], noise: Noise, n: int, given: Given) -> Trace:
+            return self.tracer.trace(params, noise, self.batch, self.index, n, given, kl, self.gradients, stopped)
+
+        def part(params: Mapping[str, Array], noise: Noise, n: int, given: Given) -> Trace:
+            before = len(self.minibatch.whole)
+            return chunks.checked(read(params, noise, n, given), self.minibatch.whole[before:])
+
+        if self.chunk is None or self.k <= self.chunk:
+            found = read(self.params, noise, self.k, given)
+        else:
+            found = self.in_chunks(part, noise, given, self.chunk)
         self.first = self.first or found
         return found
 
     def model(self, given: Mapping[str, Array]) -> Sites:
         """log p of the model's sites at given latents [K, B, *event], [K, B]."""
+        self._at_once(len(next(iter(given.values()))), "the engine runs the model for")
         self.scores += ROLES  # a plain pair's guide is run too
         return self.tracer.model(self.params, self.batch, self.index, given, self.gradients)
 
@@ -239,6 +276,7 @@ class Step(ABC):
         Returns:
             The latents, and the step size, adapted move by move to an acceptance of 0.8.
         """
+        self._at_once(len(next(iter(start.values()))), "Hamiltonian Monte Carlo moves")
         stop, params = self.stop_gradient, self.fixed_params()
 
         def log_density(z: Sites) -> Array:

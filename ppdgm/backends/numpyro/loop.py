@@ -234,9 +234,8 @@ class Trainer(GradientTrainer):
             batch = {**batch, "x": whole.at[row["index"]].set(x) if self.tracer.subsamples else x}
         params, now = {**params, **row["scheduled"]}, row["hyperparameters"][j]
         settings = self.settings
-        return JaxStep(
-            self.tracer, params, row["key"], batch, row["index"], row["weight"], now, settings.data_size, settings.mixed
-        )
+        at = row["key"], batch, row["index"], row["weight"], now
+        return JaxStep(self.tracer, params, *at, settings.data_size, settings.mixed, settings.chunk)
 
     def _gradient(self, j: int, params: Params, data: Native, row: Row) -> tuple[list[Array], Native, Native]:
         """Metrics, the engine's own numbers, and the gradient of what each player minimises."""

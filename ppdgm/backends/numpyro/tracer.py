@@ -8,11 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from ppdgm.backends.numpyro.chains import walk
+from ppdgm.backends.numpyro.chunks import by_chunks, in_chunks
 from ppdgm.backends.numpyro.vocabulary import JaxReader, JaxVocabulary, MixedVocabulary
+from ppdgm.language.chunks import Read
+from ppdgm.language.questions import Given
 from ppdgm.language.reader import Gradients
 from ppdgm.language.step import Step
 from ppdgm.language.tracer import ProgramTracer, Tracer
-from ppdgm.language.vocabulary import Array, Batch, Namespace, ProgramLike, Vocabulary
+from ppdgm.language.vocabulary import Array, Batch, Namespace, ProgramLike, Trace, Vocabulary
 from ppdgm.nets import check_libraries
 
 # Folded into a step's key; sites have the numbers from 0.
@@ -44,6 +47,10 @@ class JaxStep(Step):
     stop_gradient = staticmethod(jax.lax.stop_gradient)
     logsumexp = staticmethod(jax.nn.logsumexp)
     move = staticmethod(walk)
+    by_chunks = staticmethod(by_chunks)
+
+    def in_chunks(self, read: Read, noise: Array, given: Given, chunk: int) -> Trace:
+        return in_chunks(read, self.params, noise, given, self.k, chunk)
 
     def fold(self, stream: str, number: int) -> Array:
         key = self.noise if _STREAMS[stream] is None else jax.random.fold_in(self.noise, _STREAMS[stream])

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ppdgm.backends.pyro.noise import get_rng, set_rng
 from ppdgm.backends.pyro.ranks import Ranks
 from ppdgm.backends.pyro.row_noise import Coincidence, RowNoise, divided
-from ppdgm.backends.pyro.runtime import get_rng, set_rng
 from ppdgm.backends.pyro.step import EagerStep, Losses, Params, Row, gradients
 from ppdgm.errors import UnsupportedByBackend
 from ppdgm.language.vocabulary import Array

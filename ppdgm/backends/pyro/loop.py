@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from ppdgm.backends.pyro.divided import DividedStep, check_same_step
+from ppdgm.backends.pyro.noise import get_rng, set_rng
 from ppdgm.backends.pyro.pair import PairTracer
 from ppdgm.backends.pyro.row_noise import row_noise
-from ppdgm.backends.pyro.runtime import Runtime, get_rng, seeded, set_rng
+from ppdgm.backends.pyro.runtime import Runtime, seeded
 from ppdgm.backends.pyro.step import CompiledStep, EagerStep, Losses, all_finite, gradients
 from ppdgm.backends.pyro.tracer import TorchStep, TorchTracer, select
 from ppdgm.backends.pyro.vocabulary import flushed, unvalidated
@@ -45,6 +46,8 @@ class Trainer(GradientTrainer):
         put = runtime.put({n: s.value for n, s in state.items()})
         self.params |= {n: v.requires_grad_(state[n].label is not None) for n, v in put.items()}
         self.compiled = settings.compile and not runtime.why_not_compiled(self.engine, settings.optimiser)
+        if settings.chunk is not None:
+            self.compiled = False
         if self.tracer.looped and not settings.insist:  # it is unrolled: compiling takes minutes for a few times
             self.compiled = False
         if runtime.share.processes > 1:  # the same bits everywhere, if one computes its first values otherwise
@@ -227,8 +230,8 @@ class Trainer(GradientTrainer):
             with nullcontext() if rows is None else rows.of_sites((len(x),)):
                 batch = {**batch, "x": (torch.rand_like(x) < x).to(x.dtype)}
         now, scheduled = row
-        size, mixed = self.settings.data_size, self.settings.mixed
-        return TorchStep(self.tracer, {**params, **scheduled}, None, batch, index, weight, now, size, mixed)
+        how = self.settings.data_size, self.settings.mixed, self.settings.chunk
+        return TorchStep(self.tracer, {**params, **scheduled}, None, batch, index, weight, now, *how)
 
     def _losses_of(
         self,

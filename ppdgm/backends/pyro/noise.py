@@ -16,6 +16,18 @@ REMEDY = (
 )
 
 
+def get_rng(device: torch.device) -> tuple[Array, Array | None]:
+    """The state of the generators: the host's, and that of a GPU."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def set_rng(device: torch.device, state: tuple[Array, Array | None]) -> None:
+    """Go back to a state of the generators."""
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
+
+
 class GeneratorWatch:
     """Whether random numbers are drawn between sites.
 

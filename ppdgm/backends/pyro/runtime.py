@@ -57,18 +57,6 @@ def seeded(device: torch.device, *seed: int) -> Iterator[None]:
         yield
 
 
-def get_rng(device: torch.device) -> tuple[Array, Array | None]:
-    """The state of the generators: the host's, and that of a GPU."""
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-
-def set_rng(device: torch.device, state: tuple[Array, Array | None]) -> None:
-    """Go back to a state of the generators."""
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)
-
-
 def precision(dtype: str) -> AbstractContextManager[object]:
     """Does nothing: torch computes in its arrays' own type."""
     return nullcontext()
@@ -239,6 +227,16 @@ class Runtime(AnyRuntime):
             for n, v in before.items():
                 now[n].copy_(v)
         return f"each forward pass changes the buffer {moved[0]!r}" if moved else None
+
+    def noise_in_training(self, params: Params, data: Native, b: int) -> bool:
+        rows = self.index(np.arange(self.tracer.batch_size or b) % len(next(iter(data.values()))))
+        batch, watch = select(self.tracer, data, rows), GeneratorWatch(self.device)
+        with torch.no_grad(), unvalidated(), seeded(self.device, 0):
+            now = self.tracer.adopt(params)
+            with self.tracer.training(now):
+                one = self.tracer.watched(now, batch, rows, {}, watch)
+                again = lambda: self.tracer.watched(now, batch, rows, one.values, None)
+                return bool(_remedy(watch, lambda: (by_name(one), by_name(again()))))
 
     def bytes_written(self, params: Params, data: Native, k: int, b: int) -> int:
         index = np.arange(self.tracer.batch_size or b) % len(next(iter(data.values())))

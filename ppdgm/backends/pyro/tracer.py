@@ -11,12 +11,14 @@ import numpy as np
 import torch
 
 from ppdgm.backends.pyro.chains import walk
+from ppdgm.backends.pyro.chunks import by_chunks, in_chunks
 from ppdgm.backends.pyro.noise import GeneratorWatch
 from ppdgm.backends.pyro.row_noise import row_noise
 from ppdgm.backends.pyro.vocabulary import MixedVocabulary, TorchReader, TorchVocabulary
 from ppdgm.language import questions
+from ppdgm.language.chunks import Read
 from ppdgm.language.interpreter import Ask
-from ppdgm.language.questions import Sites
+from ppdgm.language.questions import Given, Sites
 from ppdgm.language.reader import Gradients
 from ppdgm.language.step import Step
 from ppdgm.language.tracer import Params, ProgramTracer, Tracer, sized
@@ -113,6 +115,10 @@ class TorchStep(Step):
     stop_gradient = staticmethod(torch.Tensor.detach)
     logsumexp = staticmethod(torch.logsumexp)
     move = staticmethod(walk)
+    by_chunks = staticmethod(by_chunks)
+
+    def in_chunks(self, read: Read, noise: None, given: Given, chunk: int) -> Trace:
+        return in_chunks(read, self.params, given, self.k, chunk, self.index.device)
 
     def fold(self, stream: str, number: int) -> None:
         return None

@@ -121,7 +121,13 @@ def without(step: Step, terms: Array, bound: Bound, replace: bool) -> Array:
         return xp.stack([bound(xp.concat([terms[:i], terms[i + 1 :]], axis=0)) for i in range(k)])
     others = (xp.sum(terms, axis=0) - terms) / (k - 1)
     number = xp.cumulative_sum(xp.ones_like(terms[..., :1]), axis=0)  # of each particle, on the terms' device
-    return bound(xp.where(number == number[:, None], others[None], terms[:, None]))  # [K (terms), K (replaced), …]
+
+    def some(of: Array, others: Array) -> Array:
+        return bound(xp.where(number[:, None] == of, others[None], terms[:, None]))  # [K (terms), K (replaced), …]
+
+    if step.chunk is None or k <= step.chunk:
+        return some(number, others)
+    return step.by_chunks(some, (number, others), step.chunk)  # [K, K, …] would not be flat in K
 
 
 def baseline(step: Step, kind: str, like: Array) -> Array:

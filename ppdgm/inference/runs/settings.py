@@ -25,6 +25,8 @@ class Training(Spec):
         learning_rate: a number, or a schedule in steps; 1e-3 by default.
         clip_norm: largest norm of the gradient.
         accumulate: number of pieces that a minibatch is split into, to save memory; the step is of all of them.
+        particle_chunk: number of particles that a step reads at a time, and again for their gradient, so that memory
+            does not grow with K; the last chunk may be smaller. None: all K at once.
         weight_average: d of the exponential moving average θ̄ ← d θ̄ + (1 − d) θ over steps. The average is then judged
             and returned.
         binarise: "dynamic" draws x ~ Bernoulli(x) again for each minibatch.
@@ -54,6 +56,7 @@ class Training(Spec):
     learning_rate: NonNegativeFloat | Schedule | None = None
     clip_norm: PositiveFloat | None = None
     accumulate: PositiveInt = 1
+    particle_chunk: PositiveInt | None = None
     weight_average: Decay | None = None
     binarise: Literal["none", "dynamic"] = "none"
     early_stopping: PositiveInt | None = None

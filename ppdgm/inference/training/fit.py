@@ -47,6 +47,7 @@ def fit(
     learning_rate: float | Schedule | None = None,
     clip_norm: float | None = None,
     accumulate: int = 1,
+    particle_chunk: int | None = None,
     weight_average: float | None = None,
     binarise: Literal["none", "dynamic"] | None = None,
     early_stopping: int | None = None,
@@ -85,6 +86,8 @@ def fit(
         learning_rate: a number (1e-3 by default), or a schedule in steps.
         clip_norm: largest norm of the gradient.
         accumulate: split each minibatch into this number of pieces, to save memory; the step is of all of them.
+        particle_chunk: number of particles that a step reads at a time, and again for their gradient, so that memory
+            does not grow with K; the last chunk may be smaller. By default all K are read at once.
         weight_average: d in (0, 1): judge and return the moving average θ̄ ← d θ̄ + (1 − d) θ of the parameters.
         binarise: "dynamic" draws x ~ Bernoulli(x) again for each minibatch; x are probabilities.
         early_stopping: stop after this many validations without a better value, once warm-ups are over.
@@ -134,6 +137,7 @@ def fit(
         learning_rate=learning_rate,
         clip_norm=clip_norm,
         accumulate=accumulate,
+        particle_chunk=particle_chunk,
         weight_average=weight_average,
         binarise=(dataset.binarise if dataset else "none") if binarise is None else binarise,  # type: ignore[arg-type]  # validated there
         early_stopping=early_stopping,

@@ -37,6 +37,7 @@ from ppdgm.inference.runs.progress import Display, Progress, Silent, make_displa
 from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.inference.runs.recorder import Recorder
 from ppdgm.inference.runs.settings import Training
+from ppdgm.inference.training.chunks import check_chunk, check_reading, why_not_in_chunks
 from ppdgm.inference.training.devices import check_devices, check_divided, check_resumed
 from ppdgm.inference.training.exact import EXACT_METRICS, Exact, ExactTrainer, check_steps
 from ppdgm.inference.training.loop import Interruption, Run, interruptible
@@ -141,7 +142,8 @@ class Job:
         self.total = training.length(self.batches.per_epoch)
         own = training.optimiser if self.own is None else self.own
         self.optimiser = as_optimiser(own, training.clip_norm)
-        check_compile(training, exact, self.runtime.why_not_compiled(recipe.engine, self.optimiser))
+        why_not = self.runtime.why_not_compiled(recipe.engine, self.optimiser)
+        check_compile(training, exact, why_not or why_not_in_chunks(training))
         self._check_schedules()
         self.native, self.first = self.runtime.put(first), first
         self._first_reading()
@@ -217,6 +219,7 @@ class Job:
         return TrainerSettings(
             training.seed, self.feed.size, self.optimiser, self.metrics, training.binarise == "dynamic",
             training.weight_average, compiled, training.compile is True, training.accumulate, training.mixed_precision,
+            training.particle_chunk,
         )  # fmt: skip
 
     def _restore(self, run: Run, saved: Saved, folder: Folder | None) -> None:
@@ -343,6 +346,9 @@ class Job:
             if self.recipe.training.accumulate > 1:
                 check_whole(found.whole)
                 check_rows_apart(self.runtime, self.first, self.feed, found.roles, data, rows, reading is not None)
+            if (chunk := self.recipe.training.particle_chunk) is not None:
+                check_chunk(chunk, found.particles)
+                check_reading(self.runtime, self.native, self._stirred(), self.feed, data, rows)
             if engine.controller(1) is not None:
                 mutual_information(self.runtime, self.native, self.feed, rows=2)  # the run will measure it
         except PpdgmError:
@@ -355,7 +361,8 @@ class Job:
         engine = self.recipe.engine
         now = hyperparameters_of(engine, np.zeros(1))
         own = self.runtime.put({n: s.value for n, s in states_of(engine, self._width(), ()).items()})
-        return self.runtime.rehearse(engine, {**self.native, **own}, data, rows, now, self.feed.size)
+        chunk = self.recipe.training.particle_chunk
+        return self.runtime.rehearse(engine, {**self.native, **own}, data, rows, now, self.feed.size, chunk)
 
     def _read_model(self, data: Native, rows: int, maybe: bool) -> Trace | None:
         """Guide and model at a few rows; the data and the bound that they give are checked.
@@ -423,7 +430,7 @@ class Job:
 
 _OF_GRADIENTS = (
     *("optimiser", "learning_rate", "clip_norm", "weight_average"),
-    *("binarise", "accumulate", "mixed_precision", "devices"),
+    *("binarise", "accumulate", "particle_chunk", "mixed_precision", "devices"),
 )
 
 
