@@ -202,6 +202,10 @@ REFUSED = {
         (lambda: train(devices=3), "devices: got 3, but JAX found 1"),
         (lambda: train(devices=3, backend="pyro"), "devices: got 3, .* torchrun is not used"),
     ],
+    "particle_chunk": [
+        (lambda: train(particle_chunk=1), "the engine's number of particles is 1, so it would change nothing"),
+        (lambda: train(PPCA(event_shape=(4,)), engine=EM(), particle_chunk=2), "particle_chunk: .* closed-form steps"),
+    ],
     "weight_average": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), weight_average=0.9), "closed-form")],
     "binarise": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), binarise="dynamic"), "closed-form")],
     "optimiser": [

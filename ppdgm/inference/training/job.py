@@ -42,7 +42,7 @@ from ppdgm.inference.training.devices import check_devices, check_divided, check
 from ppdgm.inference.training.exact import EXACT_METRICS, Exact, ExactTrainer, check_steps
 from ppdgm.inference.training.loop import Interruption, Run, interruptible
 from ppdgm.inference.training.monitor import Monitor
-from ppdgm.inference.training.no_effect import check_compile, check_nets, check_rates
+from ppdgm.inference.training.no_effect import check_compile, check_mixed, check_rates
 from ppdgm.inference.training.pieces import check_pieces, check_rows_apart, check_whole
 from ppdgm.inference.training.unused_latents import Unused, has_latents
 from ppdgm.inference.training.validation import Validation
@@ -53,7 +53,6 @@ from ppdgm.language.step import ROLES
 from ppdgm.language.tracer import Tracer
 from ppdgm.language.trainer import Trainer, TrainerSettings
 from ppdgm.language.vocabulary import Trace
-from ppdgm.nets import ForeignNet
 from ppdgm.program import PlainPair, has_model
 from ppdgm.registry import backend as load_backend
 from ppdgm.specs.schedules import as_schedule
@@ -112,8 +111,7 @@ class Job:
             self.data, self.validation = (leave_labels(recipe.program, d) for d in (self.data.train, held_out))
         check_wanted(recipe.engine, self.criterion, self.validation, training.early_stopping)
         if training.mixed_precision:
-            _check_mixed(recipe)
-            check_nets(training, recipe.program)
+            check_mixed(training, recipe.program)
         typed = isinstance(recipe.program, PlainPair)
         self.fields = as_fields(self.data, training.dtype, "train", typed)
         held_out = None if self.validation is None else enter_beside(self.codings, self.validation)
@@ -453,21 +451,6 @@ def _check_drawn(before: str) -> None:
         raise TrainingError(
             "binarise: got 'dynamic', but these data are already 0 or 1, because they were loaded with "
             f"binarise={before!r}. Load them with load_data(…, binarise='dynamic') or --binarise dynamic."
-        )
-
-
-def _check_mixed(recipe: Recipe) -> None:
-    """Refuse mixed precision if it would not do what it promises."""
-    if recipe.training.dtype == "float64":
-        raise TrainingError("mixed_precision: got True with dtype='float64'. Give only one of them.")
-    program = recipe.program
-    own = isinstance(program, PlainPair) or any(
-        isinstance(u.spec, ForeignNet) for u in program.declarations().nets.values()
-    )
-    if own:
-        raise TrainingError(
-            "mixed_precision: does not change your own modules and plain pairs, which multiply in the types that you "
-            "wrote. Leave it out, and use bfloat16 in your code."
         )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ppdgm.errors import TrainingError
 from ppdgm.inference.engines.engine import Engine
 from ppdgm.inference.runs.settings import Training
+from ppdgm.nets import ForeignNet
 from ppdgm.program import AnyProgram, PlainPair
 
 if TYPE_CHECKING:
@@ -90,13 +91,21 @@ def check_compile(training: Training, exact: bool, why_not: str) -> None:
         raise TrainingError(f"compile: got True, but {reason}. Leave compile out.")
 
 
-def check_nets(training: Training, program: AnyProgram) -> None:
-    """Refuse mixed precision in a program that has no nets.
+def check_mixed(training: Training, program: AnyProgram) -> None:
+    """Refuse mixed precision if it would not do what it promises, or change nothing because there are no nets.
 
     Raises:
-        TrainingError: it has none.
+        TrainingError: with the reason.
     """
-    if training.mixed_precision and not isinstance(program, PlainPair) and not program.declarations().nets:
+    if training.dtype == "float64":
+        raise TrainingError("mixed_precision: got True with dtype='float64'. Give only one of them.")
+    nets = None if isinstance(program, PlainPair) else program.declarations().nets.values()
+    if nets is None or any(isinstance(u.spec, ForeignNet) for u in nets):
+        raise TrainingError(
+            "mixed_precision: does not change your own modules and plain pairs, which multiply in the types that you "
+            "wrote. Leave it out, and use bfloat16 in your code."
+        )
+    if not nets:
         raise TrainingError(
             "mixed_precision: is for nets, and this program has none, so it would change nothing. Leave it out."
         )
