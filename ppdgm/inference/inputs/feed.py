@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 2**26  # of streamed rows that are in memory at a time
 SAMPLED = 2000  # number of these, for first values
+LOOKED = 500  # rows of a look in between
 
 
 class Feed:
@@ -107,3 +108,15 @@ class Feed:
                 "memory. Give np.array(x)."
             )
         return take(self.fields, index)
+
+
+def with_bits(feed: Feed) -> Feed:
+    """Rows as the steps of dynamic binarisation see them, drawn once: x ~ Bernoulli(x), of at most 500 random rows.
+
+    All rows, if a plain pair knows each of them.
+    """
+    known = feed.runtime.tracer.own_rows is not None
+    few = take(feed.fields, np.arange(feed.size) if known else some_rows(feed.size, LOOKED))
+    x = np.asarray(few["x"])
+    bits = np.random.default_rng(0).random(x.shape) < x
+    return Feed(feed.runtime, {**few, "x": bits.astype(x.dtype)})

@@ -23,7 +23,7 @@ from ppdgm.inference.evaluation.information import mutual_information
 from ppdgm.inference.evaluation.pair_draws import rows_of
 from ppdgm.inference.evaluation.result import Fit, values_of
 from ppdgm.inference.inputs.batches import Batches
-from ppdgm.inference.inputs.feed import Feed
+from ppdgm.inference.inputs.feed import Feed, with_bits
 from ppdgm.inference.inputs.own_rows import check_own_rows, fingerprint
 from ppdgm.inference.inputs.parameters import as_params
 from ppdgm.inference.inputs.row_independence import check_apart, stirred
@@ -123,6 +123,7 @@ class Job:
         self.runtime = self.module.Runtime(recipe.program, training.device, training.devices)
         self.feed = Feed(self.runtime, self.fields)
         first = self.runtime.initialise(training.seed, self.feed.sample, training.dtype)
+        self.looked = with_bits(self.feed) if training.binarise == "dynamic" else self.feed
         if self.params is not None:
             first = matching(first, as_params(None, self.params))
         size, exact = self.feed.size, not recipe.engine.phases()
@@ -153,8 +154,8 @@ class Job:
         engine = recipe.engine
         self.monitor: Monitor | None = None
         if training.diagnose_epochs is not None:
-            held_out = self.feed if self.held_out is None else Feed(self.runtime, self.held_out)
-            self.monitor = Monitor(self.runtime, held_out, training.diagnose_epochs * self.batches.per_epoch)
+            seen = self.looked if self.held_out is None else Feed(self.runtime, self.held_out)
+            self.monitor = Monitor(self.runtime, seen, training.diagnose_epochs * self.batches.per_epoch)
             self.monitor.check(self.native)
         own = {n: s.label for n, s in self.state.items() if s.label is not None}
         tracer = self.runtime.tracer
@@ -254,7 +255,7 @@ class Job:
         return Run(
             trainer, self.feed, self.batches, self.recipe.engine, training, self.total, validation, self.callbacks,
             display, recorder, rate, self.metrics, self.recipe.engine.controller(self.batches.per_epoch), self.monitor,
-            self._unused(),
+            self._unused(), self.looked,
         )  # fmt: skip
 
     def _unused(self) -> Unused | None:

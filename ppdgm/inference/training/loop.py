@@ -65,6 +65,7 @@ class Run:
     controller: PhaseController | None = None  # of an engine whose phases depend on the training so far
     monitor: Monitor | None = None
     unused: Unused | None = None  # of an engine that measures the KL of latents
+    looked: Feed | None = None  # rows of training as the steps see them, if there are no others
     turns: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
     step: int = 0
     stopped: str = "done"
@@ -226,7 +227,7 @@ class Run:
                 self._look_at_information(self.controller)
 
     def _look_at_information(self, controller: PhaseController) -> None:
-        feed = self.validation.evaluator.feed if self.validation else self.feed
+        feed = self.validation.evaluator.feed if self.validation else self.looked or self.feed
         information = mutual_information(self.trainer.runtime, self.trainer.judged, feed)
         controller.look(information)
         state = (

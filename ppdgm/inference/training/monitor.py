@@ -35,7 +35,7 @@ class Monitor:
 
     Args:
         runtime: of the program.
-        feed: of the data.
+        feed: of the data, as the steps see them; see `with_bits`.
         every: steps.
     """
 
