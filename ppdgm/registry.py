@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 INSTALL = {"numpyro": "pip install ppdgm", "pyro": 'pip install "ppdgm[pyro]"'}
 
 
+def is_pair(kind: str) -> bool:
+    """Whether a recipe's program is a plain pair: "plain:pyro". A file plain.py may have programs of its own."""
+    return kind in {f"plain:{name}" for name in INSTALL}
+
+
 def backend(name: str) -> Backend:
     """The backend module `ppdgm.backends.<name>`.
 

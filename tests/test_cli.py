@@ -14,7 +14,7 @@ from ppdgm import catalogue
 from ppdgm.cli.app import app
 from ppdgm.specs import Spec
 
-COMMANDS = ("fit", "resume", "evaluate", "diagnose", "sample", "runs", "models", "data", "new")
+COMMANDS = ("fit", "sweep", "resume", "evaluate", "diagnose", "sample", "runs", "models", "data", "new")
 PYTHON = [sys.executable, "-m", "ppdgm"]
 
 
@@ -104,7 +104,19 @@ def test_every_public_spec_is_in_the_catalogue_and_explained():
 
     named = {n for home in (models, inference) for n in home.__all__ if isinstance(vars(home)[n], type)}
     specs = {n for n in named if issubclass(getattr(models, n, None) or getattr(inference, n), Spec)}
-    bases = {"Engine", "Flow", "Likelihood", "Net", "Part", "Posterior", "Prior", "Program", "Sampler", "Schedule"}
+    bases = {
+        "Composite",
+        "Engine",
+        "Flow",
+        "Likelihood",
+        "Net",
+        "Part",
+        "Posterior",
+        "Prior",
+        "Program",
+        "Sampler",
+        "Schedule",
+    }
     entries = [catalogue.describe_class(cls) for cls in catalogue.public_specs()]
     assert {e.name for e in entries} == (specs - bases) | {"Training", "Source"}
     for entry in entries:

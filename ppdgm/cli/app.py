@@ -24,6 +24,7 @@ from ppdgm.cli.output import close_pipe, results_only, say, tell, tolerate_any_e
 from ppdgm.cli.resume import resume
 from ppdgm.cli.runs import runs
 from ppdgm.cli.sample import sample
+from ppdgm.cli.sweep import sweep
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -80,8 +81,7 @@ class Group(TyperGroup):
 def _ends_at_once(options: set[str]) -> Iterator[None]:
     """Ctrl-C ends a read-only command at once: an exception could be lost in a library's callback.
 
-    `fit` and `resume` have their own handlers, which keep the progress so far; for them, a request to end is like
-    Ctrl-C.
+    `fit`, `resume` and `sweep` keep the progress so far; for them, a request to end is like Ctrl-C.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -91,7 +91,7 @@ def _ends_at_once(options: set[str]) -> Iterator[None]:
         tell("ppdgm: interrupted.")
         os._exit(failures.INTERRUPTED)
 
-    trains = bool({"fit", "resume"} & options)
+    trains = bool({"fit", "resume", "sweep"} & options)
     number, handler = (signal.SIGTERM, signal.default_int_handler) if trains else (signal.SIGINT, leave)
     before = signal.signal(number, handler)
     try:
@@ -113,7 +113,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for command in (fit, resume, evaluate, diagnose, sample, runs, models, data, new):
+for command in (fit, sweep, resume, evaluate, diagnose, sample, runs, models, data, new):
     app.command()(command)
 
 

@@ -11,6 +11,7 @@ from ppdgm.cli.code import is_code, load_code, named, only, own_specs
 from ppdgm.errors import SpecError, nearest
 from ppdgm.models import Program  # with all that text may name
 from ppdgm.program import AnyProgram, PlainPair
+from ppdgm.registry import is_pair
 from ppdgm.specs import Spec, Table, known_specs
 
 RECIPE = "recipe.toml"
@@ -109,7 +110,7 @@ def _text_tells(table: Table) -> bool:
 
 
 def _untold(kind: str) -> bool:
-    return kind == "ForeignNet" or kind.startswith("plain:")
+    return kind == "ForeignNet" or is_pair(kind)
 
 
 def _kinds(value: object) -> list[str]:

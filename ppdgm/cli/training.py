@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -120,15 +120,17 @@ def _other_data(table: dict[str, Any], before: Table, paths: set[str]) -> None:
         table["data"] = {k: v for k, v in table["data"].items() if k in kept or f"data.{k}" in paths}
 
 
-def prepare_run(chosen: Chosen, table: dict[str, Any]) -> tuple[Recipe, Dataset]:
-    """The recipe, checked, and its data, loaded."""
+def prepare_run(
+    chosen: Chosen, table: dict[str, Any], load: Callable[[Source | str], Dataset] | None = None
+) -> tuple[Recipe, Dataset]:
+    """The recipe, checked, and its data, loaded (by `load` instead of `load_data`)."""
     from ppdgm.data import load_data
     from ppdgm.inference.runs.recipe import Recipe
 
     settings = {name: value for name, value in table.items() if name != "program"}
     stand_in = cast("AnyProgram", object())  # nothing looks at it
     source = Recipe.from_table(settings, chosen.classes, program=stand_in).data  # their mistakes come before data
-    data = load_data(source or DATA)
+    data = (load or load_data)(source or DATA)
     return Recipe.from_table(table, chosen.classes, chosen.program, data.event_shape), data
 
 

@@ -55,7 +55,7 @@ from ppdgm.inference.runs.settings import Training
 from ppdgm.language.pair_mistakes import NO_ROWS
 from ppdgm.language.unseen import blanks, is_given, shapes_known
 from ppdgm.program import AnyProgram, PlainPair, Program, check_program, has_model, no_model
-from ppdgm.registry import INSTALL
+from ppdgm.registry import INSTALL, is_pair
 from ppdgm.registry import backend as load_backend
 from ppdgm.specs import Kind, Spec, Table
 
@@ -446,12 +446,12 @@ def _values(arrays: Mapping[str, np.ndarray], keep_best: bool) -> dict[str, np.n
 
 def _read_recipe(file: Path, page: Table, program: AnyProgram | None, classes: Iterable[type[Kind] | str]) -> Recipe:
     kind, path = str(page["recipe"]["program"].get("kind", "")), str(file.parent)
-    if kind.startswith("plain:") and program is None:
+    if is_pair(kind) and program is None:
         raise CheckpointError(
             f"{path} has the parameters of a plain pair. Give the pair: load({path!r}, program=pair)."
         )
     own = f"plain:{program.backend}" if isinstance(program, PlainPair) else ""
-    if program is not None and (kind if kind.startswith("plain:") else "") != own:
+    if program is not None and (kind if is_pair(kind) else "") != own:
         raise CheckpointError(f"program: got {program!r}, but {file} has the parameters of a {kind!r} program.")
     try:
         return Recipe.from_table(page["recipe"], classes, program)

@@ -16,7 +16,7 @@ from ppdgm.inference.engines.engine import Engine
 from ppdgm.inference.engines.svi import SVI
 from ppdgm.inference.runs.settings import Training
 from ppdgm.models import Program  # with all that a recipe may name
-from ppdgm.registry import INSTALL
+from ppdgm.registry import INSTALL, is_pair
 from ppdgm.specs import Kind, Spec, Table, find_kind, own_classes, with_article
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _program(table: object, classes: list[type[Kind]], event_shape: tuple[int, .
     if not isinstance(table, Mapping) or not isinstance(table.get("kind"), str):
         raise SpecError('The recipe has no [program] table with a kind, such as kind = "VAE".')
     kind = table["kind"]
-    if kind.startswith("plain:"):
+    if is_pair(kind):
         raise SpecError("The recipe is for a plain pair, which can't be written as text. Give the pair: program=pair.")
     if event_shape is not None and "event_shape" in find_kind(kind, classes).model_fields:
         table = {"event_shape": list(event_shape), **table}
