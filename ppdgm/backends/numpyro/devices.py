@@ -65,7 +65,10 @@ class Devices(Share):
             return numbers
         from jax.experimental.multihost_utils import process_allgather
 
-        found: np.ndarray = np.asarray(process_allgather(np.asarray(numbers))).max(0)
+        try:
+            found: np.ndarray = np.asarray(process_allgather(np.asarray(numbers))).max(0)
+        except jax.errors.JaxRuntimeError as error:
+            raise self.lost(error) from error
         return found
 
 
