@@ -109,19 +109,19 @@ def here(tmp_path, monkeypatch):
     InProcess.started = []
     monkeypatch.setattr(sweeping, "Child", InProcess)
     np.save("x.npy", X)
-    (tmp_path / "own.py").write_text(OWN, encoding="utf-8")
+    (tmp_path / "plain.py").write_text(OWN, encoding="utf-8")
     return tmp_path
 
 
 def sweep(*arguments, code=0):
-    line = ["sweep", "own.py:Mean", "--data", "x.npy", "--set", "training.compile=false", *map(str, arguments)]
+    line = ["sweep", "plain.py:Mean", "--data", "x.npy", "--set", "training.compile=false", *map(str, arguments)]
     result = CliRunner().invoke(app, line)
     assert code is None or result.exit_code == code, result.output
     return result
 
 
 def load_own():
-    names = {"__name__": "own"}
+    names = {"__name__": "plain"}
     exec(OWN, names)
     return names["Mean"]
 

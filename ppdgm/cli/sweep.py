@@ -124,7 +124,8 @@ def sweep(
     """
     from pathlib import Path
 
-    from ppdgm.cli.sweeping import Asked, run_sweep
+    from ppdgm.cli.sweep_checks import Asked
+    from ppdgm.cli.sweeping import run_sweep
 
     flags: dict[str, tuple[str, Any]] = {
         "data.name": ("--data", data),

@@ -7,9 +7,8 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 from ppdgm.cli import failures
 from ppdgm.cli.children import Child, SweptRun, carry_out
 from ppdgm.cli.output import emit, say, tell, text_table
-from ppdgm.cli.over import Over, Values, combinations, name_of_values, parse_over
-from ppdgm.cli.overrides import parse
-from ppdgm.cli.programs import Chosen, choose_program, names_own_code, own_code_missing
+from ppdgm.cli.over import Over, Values, combinations, name_of_values
+from ppdgm.cli.programs import Chosen, choose_program
 from ppdgm.cli.runs import read_run
-from ppdgm.cli.training import complete, prepare_run
+from ppdgm.cli.sweep_checks import Asked, check_searchable, overs_of, recipes_of
 from ppdgm.cli.trials import Trials, optuna
-from ppdgm.errors import CheckpointError, PpdgmError, SpecError
+from ppdgm.errors import CheckpointError
 from ppdgm.files import write_atomically
 from ppdgm.inference.runs.layout import holds_results, lock
 from ppdgm.inference.runs.progress import clock
@@ -31,37 +29,8 @@ from ppdgm.specs import Table
 
 if TYPE_CHECKING:
     from ppdgm.inference.engines.criteria import Criterion
-    from ppdgm.inference.runs.recipe import Recipe
 
 MANIFEST, LOCK = "sweep.json", ".sweep.lock"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The command line of a sweep.
-
-    Attributes:
-        program, own: PROGRAM and --program.
-        given: fields that flags set, and how the flags are written.
-        settings: of --set.
-        over: of --over.
-        trials, jobs: numbers; no trials for all combinations.
-        out: the sweep's folder.
-        quiet, as_json: what is shown.
-        command: the whole line.
-    """
-
-    program: str
-    own: str | None
-    given: Mapping[str, tuple[str, Any]]
-    settings: list[str]
-    over: list[str]
-    trials: int | None
-    jobs: int
-    out: Path
-    quiet: bool
-    as_json: bool
-    command: list[str]
 
 
 def run_sweep(asked: Asked) -> int:
@@ -69,74 +38,14 @@ def run_sweep(asked: Asked) -> int:
     if asked.trials is not None:
         optuna()
     chosen = choose_program(asked.program, asked.own)
-    overs = _overs(asked)
-    recipes = _checked(asked, chosen, overs)
+    overs = overs_of(asked)
+    recipes = recipes_of(asked, chosen, overs)
     criteria = [recipe.engine.criterion() for recipe, _ in recipes]
     if asked.trials is not None:
-        _check_searchable(criteria, [held for _, held in recipes])
+        check_searchable(criteria, [held for _, held in recipes])
     sweep = Sweep(asked, overs, criteria[0])
     with sweep.folder(chosen):
         return sweep.run()
-
-
-def _overs(asked: Asked) -> list[Over]:
-    from ppdgm.inference import Training
-
-    overs = [parse_over(text, Training.model_fields, asked.trials is not None) for text in asked.over]
-    if not overs:
-        raise SpecError("--over: give the fields to change, and their values: --over program.latent=8,16,32.")
-    paths = [over.path for over in overs]
-    flags = {path: flag for path, (flag, _) in asked.given.items()}
-    fixed = {**{parse(s)[0]: "--set" for s in asked.settings}, **flags}
-    for i, path in enumerate(paths):
-        if path in paths[:i]:
-            raise SpecError(f"--over: got {path} twice. Give all its values in one --over.")
-        if path in fixed:
-            raise SpecError(f"Got --over {path} and {fixed[path]}, which gives it one value. Leave one of them out.")
-    return overs
-
-
-def _checked(asked: Asked, chosen: Chosen, overs: Sequence[Over]) -> list[tuple[Recipe, bool]]:
-    """The recipe of each combination of values, and whether it has validation rows.
-
-    Raises:
-        SpecError, DataError: with the values.
-    """
-    from ppdgm.data import Source, load_data
-    from ppdgm.data.dataset import Dataset
-
-    loaded: dict[str, Dataset] = {}
-
-    def load(source: Source | str) -> Dataset:
-        key = str(source)
-        if key not in loaded:
-            loaded.clear()  # one at a time in memory
-            loaded[key] = load_data(source)
-        return loaded[key]
-
-    given = [(path, value) for path, (_, value) in asked.given.items()]
-    found = []
-    for values in combinations(overs):
-        try:
-            own = copy(chosen)
-            table = complete(own, given, [*map(parse, asked.settings), *values.items()])
-            if own.program is None and (kind := names_own_code(table, own.classes)):
-                raise own_code_missing(kind, asked.command)
-            recipe, data = prepare_run(own, table, load)
-        except PpdgmError as error:
-            raise type(error)(f"--over {' '.join(f'{p}={v}' for p, v in values.items())}: {error}") from error
-        found.append((recipe, data.validation is not None))
-    return found
-
-
-def _check_searchable(criteria: Sequence[Criterion | None], held: Sequence[bool]) -> None:
-    """Refuse a search without one number that all its runs have."""
-    if None in criteria or not all(held):
-        what = "validation data" if None not in criteria else "an engine whose criterion validation can watch"
-        raise SpecError(f"--trials needs {what}. Without it, give lists of values, and leave --trials out.")
-    names = sorted({c.name for c in criteria if c})
-    if len(names) > 1:
-        raise SpecError(f"--trials: the engines watch {' and '.join(names)}, which can't be compared.")
 
 
 @dataclass

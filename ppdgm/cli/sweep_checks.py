@@ -1,0 +1,112 @@
+"""A sweep's command line, and what is checked before its first run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ppdgm.cli.over import Over, combinations, parse_over
+from ppdgm.cli.overrides import parse
+from ppdgm.cli.programs import Chosen, names_own_code, own_code_missing
+from ppdgm.cli.training import complete, prepare_run
+from ppdgm.errors import PpdgmError, SpecError
+
+if TYPE_CHECKING:
+    from ppdgm.inference.engines.criteria import Criterion
+    from ppdgm.inference.runs.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The command line of a sweep.
+
+    Attributes:
+        program, own: PROGRAM and --program.
+        given: fields that flags set, and how the flags are written.
+        settings: of --set.
+        over: of --over.
+        trials, jobs: numbers; no trials for all combinations.
+        out: the sweep's folder.
+        quiet, as_json: what is shown.
+        command: the whole line.
+    """
+
+    program: str
+    own: str | None
+    given: Mapping[str, tuple[str, Any]]
+    settings: list[str]
+    over: list[str]
+    trials: int | None
+    jobs: int
+    out: Path
+    quiet: bool
+    as_json: bool
+    command: list[str]
+
+
+def overs_of(asked: Asked) -> list[Over]:
+    """Fields and values.
+
+    Raises:
+        SpecError: a field twice, or with one value elsewhere.
+    """
+    from ppdgm.inference import Training
+
+    overs = [parse_over(text, Training.model_fields, asked.trials is not None) for text in asked.over]
+    if not overs:
+        raise SpecError("--over: give the fields to change, and their values: --over program.latent=8,16,32.")
+    paths = [over.path for over in overs]
+    flags = {path: flag for path, (flag, _) in asked.given.items()}
+    fixed = {**{parse(s)[0]: "--set" for s in asked.settings}, **flags}
+    for i, path in enumerate(paths):
+        if path in paths[:i]:
+            raise SpecError(f"--over: got {path} twice. Give all its values in one --over.")
+        if path in fixed:
+            raise SpecError(f"Got --over {path} and {fixed[path]}, which gives it one value. Leave one of them out.")
+    return overs
+
+
+def recipes_of(asked: Asked, chosen: Chosen, overs: Sequence[Over]) -> list[tuple[Recipe, bool]]:
+    """The recipe of each combination of values, and whether it has validation rows.
+
+    Raises:
+        SpecError, DataError: with the values.
+    """
+    from ppdgm.data import Source, load_data
+    from ppdgm.data.dataset import Dataset
+
+    loaded: dict[str, Dataset] = {}
+
+    def load(source: Source | str) -> Dataset:
+        key = str(source)
+        if key not in loaded:
+            loaded.clear()  # one at a time in memory
+            loaded[key] = load_data(source)
+        return loaded[key]
+
+    given = [(path, value) for path, (_, value) in asked.given.items()]
+    found = []
+    for values in combinations(overs):
+        try:
+            own = copy(chosen)
+            table = complete(own, given, [*map(parse, asked.settings), *values.items()])
+            if own.program is None and (kind := names_own_code(table, own.classes)):
+                raise own_code_missing(kind, asked.command)
+            recipe, data = prepare_run(own, table, load)
+        except PpdgmError as error:
+            raise type(error)(f"--over {' '.join(f'{p}={v}' for p, v in values.items())}: {error}") from error
+        found.append((recipe, data.validation is not None))
+    return found
+
+
+def check_searchable(criteria: Sequence[Criterion | None], held: Sequence[bool]) -> None:
+    """Refuse a search without one number that all its runs have."""
+    if None in criteria or not all(held):
+        what = "validation data" if None not in criteria else "an engine whose criterion validation can watch"
+        raise SpecError(f"--trials needs {what}. Without it, give lists of values, and leave --trials out.")
+    names = sorted({c.name for c in criteria if c})
+    if len(names) > 1:
+        raise SpecError(f"--trials: the engines watch {' and '.join(names)}, which can't be compared.")
