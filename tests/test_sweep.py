@@ -296,11 +296,8 @@ def test_a_search(span, here, fake):
     assert len(found["runs"]) == len(tried)
     best = float(found["runs"][0]["values"]["program.offset"])
     assert abs(best - 3) <= 1 and best == min(tried, key=lambda offset: abs(offset - 3))
-    import optuna
-    from optuna.storages.journal import JournalFileBackend
-
-    storage = optuna.storages.JournalStorage(JournalFileBackend("s/optuna.log"))
-    trials = optuna.load_study(study_name="sweep", storage=storage).trials
+    assert study().direction.name == "MAXIMIZE"
+    trials = study().trials
     assert len(trials) == 30 and all(t.state.is_finished() for t in trials)
     for trial in trials:
         if trial.value is not None:
@@ -310,6 +307,19 @@ def test_a_search(span, here, fake):
     InProcess.started.clear()
     again = json.loads(sweep(*asked, code=None).stdout)
     assert again["runs"][0] == found["runs"][0] and InProcess.started == []
+
+
+def study():
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = optuna.storages.JournalStorage(JournalFileBackend("s/optuna.log"))
+    return optuna.load_study(study_name="sweep", storage=storage)
+
+
+def test_a_loss_is_minimised(here, fake):
+    asked = ("--over", "program.offset=-3,3", "--set", "engine.kind=Minimise", "--trials", 2, "--out", "s")
+    assert sweep(*asked).exit_code == 0 and study().direction.name == "MINIMIZE"
 
 
 def _offset(arguments):
