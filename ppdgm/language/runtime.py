@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
 
@@ -164,6 +164,14 @@ class Runtime(ABC):
 
         B is the pair's own if its data plate fixes it.
         """
+
+    @abstractmethod
+    def bytes_of_step(self, params: Params, data: Native, k: int, b: int) -> int:
+        """About the bytes that a reading with K particles and B rows, and its gradient, need at most; see `at_most`."""
+
+    @abstractmethod
+    def free_bytes(self) -> int | None:
+        """The memory of the device that is free; None if it is the host's, or not known."""
 
     @abstractmethod
     def why_not_compiled(self, engine: EngineLike, optimiser: OptimiserLike | OwnOptimiser) -> str:
@@ -353,6 +361,15 @@ class Runtime(ABC):
         """Data on the device; `Unseen` or None for fields that are not given."""
         native = self.put({n: v for n, v in fields.items() if is_given(v)})
         return {n: native.get(n, v) for n, v in fields.items()}
+
+
+def at_most(kept: Collection[int]) -> int:
+    """About the bytes of a step that keeps arrays of these sizes for its gradient.
+
+    At most some three more of the largest are in use: its gradient, and what is computed on the way to it. (Peaks of
+    a VAE 784-200-200-50 with 1,000 to 2,000 particles: 0.95 of this on JAX, 1.3 to 1.5 on torch.)
+    """
+    return sum(kept) + 3 * max(kept, default=0)
 
 
 def traced(

@@ -27,7 +27,8 @@ from ppdgm.backends.numpyro.tracer import JaxStep, JaxTracer, select
 from ppdgm.errors import UnsupportedByBackend
 from ppdgm.language.native import OwnOptimiser, Tree
 from ppdgm.language.phases import EngineLike, OptimiserLike
-from ppdgm.language.runtime import Arrays, Fields, Name, Native, Question, Rest, traced
+from ppdgm.language.reader import Gradients
+from ppdgm.language.runtime import Arrays, Fields, Name, Native, Question, Rest, at_most, traced
 from ppdgm.language.runtime import Runtime as AnyRuntime
 from ppdgm.language.step import Step
 from ppdgm.language.supports import Observed, Supports
@@ -187,6 +188,26 @@ class Runtime(AnyRuntime):
         index = jnp.zeros(self.tracer.batch_size or b, jnp.int32)
         run = partial(traced, self, given={}, k=k, kl=True)
         return _bytes(jax.make_jaxpr(run)(params, jax.random.key(0), data, index).jaxpr)
+
+    def bytes_of_step(self, params: Params, data: Native, k: int, b: int) -> int:
+        self.tracer.prepare(data)
+        index = jnp.zeros(self.tracer.batch_size or b, jnp.int32)
+
+        def kept(params: Params, key: Array) -> Callable[..., object]:
+            def terms(params: Params) -> Tree:
+                batch = select(self.tracer, data, index)
+                return self.tracer.trace(params, key, batch, index, k, None, True, Gradients(scored=[]))[1:4]
+
+            pull: Callable[..., object] = jax.vjp(terms, params)[1]
+            return pull
+
+        found = jax.tree.leaves(jax.eval_shape(kept, params, jax.random.key(0)))
+        return at_most([prod(a.shape) * getattr(a.dtype, "itemsize", 8) for a in found])
+
+    def free_bytes(self) -> int | None:
+        found = self.device.memory_stats() or {}
+        known = self.device.platform != "cpu" and "bytes_limit" in found
+        return int(found["bytes_limit"] - found.get("bytes_in_use", 0)) if known else None
 
 
 def _check_whole(name: str, a: np.ndarray) -> None:

@@ -26,7 +26,8 @@ from ppdgm.errors import PpdgmError, UnsupportedByBackend
 from ppdgm.language import mistakes
 from ppdgm.language.native import OwnOptimiser, Tree
 from ppdgm.language.phases import EngineLike, OptimiserLike
-from ppdgm.language.runtime import Arrays, Fields, Name, Native, Question, Rest
+from ppdgm.language.reader import Gradients
+from ppdgm.language.runtime import Arrays, Fields, Name, Native, Question, Rest, at_most
 from ppdgm.language.runtime import Runtime as AnyRuntime
 from ppdgm.language.step import OWN, Step
 from ppdgm.language.supports import Observed, Supports
@@ -243,6 +244,39 @@ class Runtime(AnyRuntime):
         with _Count() as count:
             self.trace(params, data, index, k, 0, None, True)
         return count.bytes
+
+    def bytes_of_step(self, params: Params, data: Native, k: int, b: int) -> int:
+        """The same as for the base class, from readings of a few particles and rows."""
+        used = lambda k, b: self._used(params, data, k, b)
+        if fixed := self.tracer.batch_size:
+            one = used(1, fixed)
+            return one + (k - 1) * (used(2, fixed) - one)
+        one = used(1, 2)
+        pair = (used(2, 2) - one) / 2  # a particle of a row
+        row = (used(1, 4) - one) / 2  # with one particle
+        return int(one + (b - 2) * row + (k - 1) * b * pair)
+
+    def _used(self, params: Params, data: Native, k: int, b: int) -> int:
+        moves = lambda n, v: v.is_floating_point() and n not in self.tracer.state_names
+        own = {n: v.detach().clone().requires_grad_(moves(n, v)) for n, v in params.items()}
+        rows, found = self.index(np.arange(b) % len(next(iter(data.values())))), dict[int, int]()
+
+        def keep(value: Array) -> Array:
+            storage = value.untyped_storage()
+            if storage.data_ptr() not in theirs:
+                found[storage.data_ptr()] = storage.nbytes()
+            return value
+
+        with self._evaluating(own, 0) as now, torch.enable_grad():
+            batch, theirs = select(self.tracer, data, rows), {v.untyped_storage().data_ptr() for v in now.values()}
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+                # kept until here, so that no memory is used twice
+                read = self.tracer.trace(now, None, batch, rows, k, None, True, Gradients(scored=[]))
+            del read
+        return at_most(found.values())
+
+    def free_bytes(self) -> int | None:
+        return int(torch.cuda.mem_get_info(self.device)[0]) if self.device.type == "cuda" else None
 
     @contextmanager
     def _evaluating(self, params: Params, *seed: int) -> Iterator[Params]:

@@ -41,6 +41,7 @@ from ppdgm.inference.training.chunks import check_chunk, check_reading, why_not_
 from ppdgm.inference.training.devices import check_devices, check_divided, check_resumed
 from ppdgm.inference.training.exact import EXACT_METRICS, Exact, ExactTrainer, check_steps
 from ppdgm.inference.training.loop import Interruption, Run, interruptible
+from ppdgm.inference.training.memory import warnings_of
 from ppdgm.inference.training.monitor import Monitor
 from ppdgm.inference.training.no_effect import check_compile, check_mixed, check_rates
 from ppdgm.inference.training.pieces import check_pieces, check_rows_apart, check_whole
@@ -203,9 +204,9 @@ class Job:
             if saved:
                 self._restore(run, saved, folder)
             recorder.start(run, saved.file.name if saved else "")
-            for note in self.notes:
-                display.note(note)
-                recorder.note(note)
+            for show, told in (*((display.note, n) for n in self.notes), *((display.warn, w) for w in self.warnings)):
+                show(told)
+                recorder.note(told)
             interrupted = self._go(run, recorder)
             result = self._result(run, run.best())
             recorder.finish(run, result.params)
@@ -342,12 +343,14 @@ class Job:
             found = found or self._rehearse(data, rows)
             self.state = states_of(engine, self._width(), found.scored)
             self.metrics = tuple(found.names) or EXACT_METRICS
-            if self.recipe.training.accumulate > 1:
+            if (training := self.recipe.training).accumulate > 1:
                 check_whole(found.whole)
                 check_rows_apart(self.runtime, self.first, self.feed, found.roles, data, rows, reading is not None)
-            if (chunk := self.recipe.training.particle_chunk) is not None:
-                check_chunk(chunk, found.particles)
+            if training.particle_chunk is not None:
+                check_chunk(training.particle_chunk, found.particles)
                 check_reading(self.runtime, self.native, self._stirred(), self.feed, data, rows)
+            size = self.batches.batch_size
+            self.warnings = warnings_of(self.runtime, self.native, self.feed, training, size, found.particles)
             if engine.controller(1) is not None:
                 mutual_information(self.runtime, self.native, self.feed, rows=2)  # the run will measure it
         except PpdgmError:
