@@ -24,7 +24,7 @@ def sizes(k: int, chunk: int) -> list[int]:
     return [chunk] * full + [rest] * bool(rest)
 
 
-def flat(trace: Trace, n: int) -> tuple[dict[At, Array], frozenset[At]]:
+def as_arrays(trace: Trace, n: int) -> tuple[dict[At, Array], frozenset[At]]:
     """The arrays of a trace of n particles by part and name; and those that have an axis of particles, their first.
 
     The others are the same for all particles, and so for all chunks: a closed-form KL that depends on no draw, a
@@ -44,7 +44,7 @@ def unflat(arrays: Mapping[At, Array]) -> Trace:
     return Trace(values, log_p, log_q, kl, shared, penalties=penalties or None)
 
 
-def checked(trace: Trace, whole: Sequence[str]) -> Trace:
+def checked_chunk(trace: Trace, whole: Sequence[str]) -> Trace:
     """A chunk's trace, if it can be one of several.
 
     Args:
@@ -55,13 +55,13 @@ def checked(trace: Trace, whole: Sequence[str]) -> Trace:
         TrainingError: with the reason.
     """
     if whole:
-        refuse(f"{whole[0]}, which needs all particles at once")
+        refuse_chunks(f"{whole[0]}, which needs all particles at once")
     if trace.marginal is not None:
-        refuse("the guide sums over all values of a latent, whose values are no particles")
+        refuse_chunks("the guide sums over all values of a latent, whose values are no particles")
     return trace._replace(points=None)
 
 
-def refuse(why: str) -> NoReturn:
+def refuse_chunks(why: str) -> NoReturn:
     """Refuse particles in chunks.
 
     Raises:

@@ -138,7 +138,7 @@ class Step(ABC):
 
     def _at_once(self, k: int, what: str) -> None:
         if self.chunk is not None and k > self.chunk:
-            chunks.refuse(f"{what} {k} particles at once")
+            chunks.refuse_chunks(f"{what} {k} particles at once")
 
     def _fresh(self, stream: str) -> Noise:
         number = self._taken.get(stream, 0)
@@ -239,7 +239,7 @@ class Step(ABC):
 
         def part(params: Mapping[str, Array], noise: Noise, n: int, given: Given) -> Trace:
             before = len(self.minibatch.whole)
-            return chunks.checked(read(params, noise, n, given), self.minibatch.whole[before:])
+            return chunks.checked_chunk(read(params, noise, n, given), self.minibatch.whole[before:])
 
         if self.chunk is None or self.k <= self.chunk:
             found = read(self.params, noise, self.k, given)

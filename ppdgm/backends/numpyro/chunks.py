@@ -8,7 +8,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from ppdgm.language.chunks import At, Read, flat, unflat
+from ppdgm.language.chunks import At, Read, as_arrays, unflat
 from ppdgm.language.questions import Given
 from ppdgm.language.vocabulary import Array, Trace
 
@@ -27,7 +27,7 @@ def in_chunks(read: Read, params: Mapping[str, Array], key: Array, given: Given,
     led: dict[int, frozenset[At]] = {}  # by the number of particles
 
     def reading(n: int, params: Mapping[str, Array], key: Array, given: Given) -> dict[At, Array]:
-        arrays, led[n] = flat(read(params, key, n, given), n)
+        arrays, led[n] = as_arrays(read(params, key, n, given), n)
         return arrays
 
     full, rest = divmod(k, chunk)

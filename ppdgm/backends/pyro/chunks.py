@@ -12,7 +12,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from ppdgm.backends.pyro.noise import get_rng, set_rng
-from ppdgm.language.chunks import At, Read, flat, sizes, unflat
+from ppdgm.language.chunks import At, Read, as_arrays, sizes, unflat
 from ppdgm.language.questions import Given, Sites
 from ppdgm.language.vocabulary import Array, Trace
 
@@ -90,7 +90,7 @@ class Chunks:
         """Write the arrays of chunk i into those of all particles."""
         self.keep(i)
         n = part.stop - part.start
-        arrays, led = flat(self.read(self.params, None, n, given), n)
+        arrays, led = as_arrays(self.read(self.params, None, n, given), n)
         if not i:
             self.places, self.led, k = [*arrays], led, sum(self.sizes)
             self.joined = {a: v.new_empty((k, *v.shape[1:])) if a in led else v.clone() for a, v in arrays.items()}
@@ -107,7 +107,7 @@ class Chunks:
         """
         self.go_back(i)
         n = part.stop - part.start
-        arrays, _ = flat(self.read(self.params, None, n, given), n)
+        arrays, _ = as_arrays(self.read(self.params, None, n, given), n)
         own = self.led if i else arrays.keys()  # what all particles share was returned of the first chunk
         ends = [a for a in slopes if a in own and arrays[a].requires_grad]
         at = [*(self.params[n] for n in self.moving), *(v for v in given.values() if v.requires_grad)]

@@ -6,7 +6,7 @@ from ppdgm.errors import TrainingError
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.inputs.stray_noise import noise_of
 from ppdgm.inference.runs.settings import Training
-from ppdgm.language.chunks import refuse
+from ppdgm.language.chunks import refuse_chunks
 from ppdgm.language.runtime import Native, Runtime
 
 
@@ -53,10 +53,10 @@ def check_reading(runtime: Runtime, params: Native, stirred: Native, feed: Feed,
         TrainingError: with what depends on them.
     """
     if (statistics := runtime.batch_statistics(params, data, rows)) is not None:
-        refuse(f"{statistics}, and would see one chunk of the particles at a time")
+        refuse_chunks(f"{statistics}, and would see one chunk of the particles at a time")
     noise = noise_of(runtime, stirred, feed) or runtime.noise_in_training(params, data, rows)
     if noise:
-        refuse(
+        refuse_chunks(
             "the program draws random numbers outside its sample sites, which all particles may share, and each chunk "
             "would draw its own"
         )
