@@ -317,7 +317,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "optax's state not restored": Mutation(
         "ppdgm/backends/numpyro/loop.py",
-        "        self.state = jax.device_put(jax.tree.unflatten(shape, found), self.runtime.device)\n",
+        "        self.state = self.runtime.share.put(jax.tree.unflatten(shape, found))\n",
         "",
         "tests/test_resume.py -k uninterrupted",
     ),
