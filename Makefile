@@ -40,7 +40,7 @@ test-all: $(DEV)  ## every case of the tests in tests/long.txt too: about an hou
 
 quick: $(DEV)  ## the tests of tests/quick.txt: two minutes, and most breakage is found
 	$(SAY) "pytest, $(WORKERS) process(es)"
-	@$(THREADS) $(PY) -m pytest -n $(WORKERS) --dist worksteal @tests/quick.txt $(PYTEST_ARGS)
+	@$(THREADS) $(PY) -m pytest -n $(WORKERS) --dist worksteal --all @tests/quick.txt $(PYTEST_ARGS)
 
 lint: $(DEV)  ## ruff, mypy and the import rules, without the tests
 	$(SAY) "ruff check"

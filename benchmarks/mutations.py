@@ -725,9 +725,8 @@ def killed(copy: Path, name: str, mutation: Mutation, empty: bool = False) -> bo
 def passes(copy: Path, tests: str, empty: bool = False) -> bool:
     """Whether the selected tests pass in the copy; an empty selection is an error, unless `empty` is allowed."""
     files, _, words = tests.partition(" -k ")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files.split()]
+    command = [sys.executable, "-m", "pytest", "--all", "-q", "-x", "-p", "no:cacheprovider", *files.split()]
     command += ["-k", words] if words else []
-    command += [] if empty else ["--all"]  # quick tests run as `make quick` runs them
     done = subprocess.run(command, cwd=copy, env=environment(copy), capture_output=True, text=True)
     if done.returncode not in ((0, 1, 5) if empty else (0, 1)):
         sys.exit(f"pytest could not run {tests!r}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
