@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from ppdgm.cli.options import (
-    DATA,
     OUTPUT,
     RUN,
     TRAINING,
@@ -18,23 +16,20 @@ from ppdgm.cli.options import (
     Header,
     Index,
     Json,
+    Own,
     Quiet,
+    Settings,
     Steps,
     TensorBoard,
+    TrainBackend,
+    TrainData,
     WandB,
     finite_number,
     flag,
-    known_backend,
+    parsed,
+    text,
     whole_number,
 )
-
-
-def _text(help: str, metavar: str, panel: str, *names: str) -> Any:
-    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=panel, show_default=False)
-
-
-def _parsed(help: str, metavar: str, parser: Callable[[str], object], panel: str = TRAINING) -> Any:
-    return typer.Option(help=help, metavar=metavar, parser=parser, rich_help_panel=panel, show_default=False)
 
 
 def fit(
@@ -47,39 +42,29 @@ def fit(
             show_default=False,
         ),
     ],
-    data: Annotated[
-        str | None,
-        _text(f"A name (see: ppdgm data) or a path. Default: the recipe's, or {DATA}.", "NAME|PATH", RUN),
-    ] = None,
-    engine: Annotated[str | None, _text("How to train. Default: the recipe's, or SVI.", "NAME", RUN)] = None,
-    backend: Annotated[
-        str | None, _parsed("numpyro or pyro. Default: the recipe's, or numpyro.", "NAME", known_backend, RUN)
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        _text("Set any field of the recipe. Repeat it for more fields.", "PATH=VALUE", RUN, "--set"),
-    ] = None,
-    own: Annotated[
-        str | None,
-        _text("File with your own classes, or your pair, that the recipe uses.", "FILE[:NAME]", RUN, "--program"),
-    ] = None,
+    data: TrainData = None,
+    engine: Annotated[str | None, text("How to train. Default: the recipe's, or SVI.", "NAME", RUN)] = None,
+    backend: TrainBackend = None,
+    settings: Settings = None,
+    own: Own = None,
     epochs: Epochs = None,
     steps: Steps = None,
     batch_size: Annotated[
-        int | None, _parsed("Number of rows per step. Default: 100.", "INTEGER", whole_number(1))
+        int | None, parsed("Number of rows per step. Default: 100.", "INTEGER", whole_number(1))
     ] = None,
-    optimiser: Annotated[str | None, _text("adam, adamw, adamax or sgd. Default: adam.", "NAME", TRAINING)] = None,
-    learning_rate: Annotated[float | None, _parsed("Default: 0.001.", "NUMBER", finite_number)] = None,
+    optimiser: Annotated[str | None, text("adam, adamw, adamax or sgd. Default: adam.", "NAME", TRAINING)] = None,
+    learning_rate: Annotated[float | None, parsed("Default: 0.001.", "NUMBER", finite_number)] = None,
     early_stopping: Annotated[
-        int | None, _parsed("Stop after this number of validations without a better one.", "INTEGER", whole_number(1))
+        int | None,
+        parsed("Stop after this number of validations without a better one.", "INTEGER", whole_number(1)),
     ] = None,
     binarise: Annotated[
-        str | None, _text("auto, none, threshold, static or dynamic (see: ppdgm models Source).", "HOW", TRAINING)
+        str | None, text("auto, none, threshold, static or dynamic (see: ppdgm models Source).", "HOW", TRAINING)
     ] = None,
     seed: Annotated[
-        int | None, _parsed("Seed of first values, order and draws. Default: 0.", "INTEGER", whole_number(0))
+        int | None, parsed("Seed of first values, order and draws. Default: 0.", "INTEGER", whole_number(0))
     ] = None,
-    device: Annotated[str | None, _text("auto, cpu, cuda or cuda:1.", "NAME", TRAINING)] = None,
+    device: Annotated[str | None, text("auto, cpu, cuda or cuda:1.", "NAME", TRAINING)] = None,
     devices: DeviceCount = None,
     compile: Annotated[
         bool | None,
@@ -93,7 +78,7 @@ def fit(
     ] = None,
     header: Header = None,
     index: Index = None,
-    out: Annotated[str | None, _text("Folder of the run. Default: runs/PROGRAM-DATA-N.", "FOLDER", OUTPUT)] = None,
+    out: Annotated[str | None, text("Folder of the run. Default: runs/PROGRAM-DATA-N.", "FOLDER", OUTPUT)] = None,
     overwrite: Annotated[bool, flag("Replace a run in --out.", "--overwrite")] = False,
     tensorboard: TensorBoard = False,
     wandb: WandB = None,

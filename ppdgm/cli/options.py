@@ -58,6 +58,16 @@ def flag(help: str, *names: str) -> Any:
     return typer.Option(*names, help=help, metavar="", rich_help_panel=OUTPUT)
 
 
+def text(help: str, metavar: str, panel: str, *names: str) -> Any:
+    """An option of a run that is text."""
+    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=panel, show_default=False)
+
+
+def parsed(help: str, metavar: str, parser: Callable[[str], object], panel: str = TRAINING) -> Any:
+    """An option of a run that a parser reads."""
+    return typer.Option(help=help, metavar=metavar, parser=parser, rich_help_panel=panel, show_default=False)
+
+
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]
 Debug = Annotated[bool, flag("Show the traceback of an error.", "--debug")]
 Json = Annotated[bool, flag("Print the result as JSON, for scripts.", "--json")]
@@ -92,15 +102,19 @@ Backend = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:1.")]
-DeviceCount = Annotated[
-    Any,
-    typer.Option(
-        parser=number_or_all,
-        metavar="INTEGER|all",
-        help="Number of devices that share each minibatch.",
-        rich_help_panel=TRAINING,
-        show_default=False,
-    ),
+DeviceCount = Annotated[Any, parsed("Number of devices that share each minibatch.", "INTEGER|all", number_or_all)]
+TrainData = Annotated[
+    str | None, text(f"A name (see: ppdgm data) or a path. Default: the recipe's, or {DATA}.", "NAME|PATH", RUN)
+]
+TrainBackend = Annotated[
+    str | None, parsed("numpyro or pyro. Default: the recipe's, or numpyro.", "NAME", known_backend, RUN)
+]
+Settings = Annotated[
+    list[str] | None, text("Set any field of the recipe. Repeat it for more fields.", "PATH=VALUE", RUN, "--set")
+]
+Own = Annotated[
+    str | None,
+    text("File with your own classes, or your pair, that the recipe uses.", "FILE[:NAME]", RUN, "--program"),
 ]
 Program = Annotated[
     str | None,

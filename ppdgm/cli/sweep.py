@@ -7,15 +7,19 @@ from typing import Annotated, Any
 import typer
 
 from ppdgm.cli.options import (
-    DATA,
     OUTPUT,
     RUN,
     Debug,
     Epochs,
     Json,
+    Own,
+    Settings,
     Steps,
+    TrainBackend,
+    TrainData,
     flag,
-    known_backend,
+    parsed,
+    text,
     whole_number,
 )
 
@@ -32,70 +36,26 @@ def sweep(
     ],
     over: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="PATH=VALUES",
-            help="Values of a field: 8,16,32 or 0..4. Repeat it for more fields.",
-            rich_help_panel=RUN,
-            show_default=False,
-        ),
+        text("Values of a field: 8,16,32 or 0..4. Repeat it for more fields.", "PATH=VALUES", RUN),
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|PATH",
-            help=f"A name (see: ppdgm data) or a path. Default: the recipe's, or {DATA}.",
-            rich_help_panel=RUN,
-            show_default=False,
-        ),
-    ] = None,
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            parser=known_backend,
-            metavar="NAME",
-            help="numpyro or pyro. Default: the recipe's, or numpyro.",
-            rich_help_panel=RUN,
-            show_default=False,
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="PATH=VALUE",
-            help="Set any field of the recipe, in all runs. Repeat it for more fields.",
-            rich_help_panel=RUN,
-            show_default=False,
-        ),
-    ] = None,
-    own: Annotated[
-        str | None,
-        typer.Option(
-            "--program",
-            metavar="FILE[:NAME]",
-            help="File with your own classes, or your pair, that the recipe uses.",
-            rich_help_panel=RUN,
-            show_default=False,
-        ),
-    ] = None,
+    data: TrainData = None,
+    backend: TrainBackend = None,
+    settings: Settings = None,
+    own: Own = None,
     epochs: Epochs = None,
     steps: Steps = None,
     trials: Annotated[
         int | None,
-        typer.Option(
-            parser=whole_number(1),
-            metavar="INTEGER",
-            help="Let Optuna choose the values of this number of runs, instead of all combinations.",
-            rich_help_panel=RUN,
-            show_default=False,
+        parsed(
+            "Let Optuna choose the values of this number of runs, instead of all combinations.",
+            "INTEGER",
+            whole_number(1),
+            RUN,
         ),
     ] = None,
     jobs: Annotated[
-        int,
-        typer.Option(
-            parser=whole_number(1), metavar="INTEGER", help="Number of runs at the same time.", rich_help_panel=RUN
-        ),
-    ] = 1,  # typer's parser gets text
+        int | None, parsed("Number of runs at the same time. Default: 1.", "INTEGER", whole_number(1), RUN)
+    ] = None,
     out: Annotated[
         str, typer.Option(metavar="FOLDER", help="Folder of the sweep.", rich_help_panel=OUTPUT)
     ] = "runs/sweep",
@@ -136,6 +96,6 @@ def sweep(
     given = {path: found for path, found in flags.items() if found[1] is not None}
     return run_sweep(
         Asked(
-            program, own, given, settings or [], over or [], trials, int(jobs), Path(out), quiet, as_json, context.obj
+            program, own, given, settings or [], over or [], trials, jobs or 1, Path(out), quiet, as_json, context.obj
         )
     )

@@ -105,12 +105,13 @@ class Sweep:
         asked = self.asked
         if asked.trials is None:
             wanted = [self.make(values) for values in combinations(self.overs)]
+            self._write()
             source: Any = _Listed(wanted, self.ended)
             self.total = len(wanted)
         else:
             smaller = self.criterion is not None and self.criterion.smaller
             several, score = asked.jobs > 1, lambda run: self.number(run, "validation")
-            source = Trials(asked.out, self.overs, asked.trials, smaller, several, self.make, score, self.ended)
+            source = Trials(asked.out, self.overs, asked.trials, smaller, several, self._tried, score, self.ended)
             self.total = len(source.left) + max(source.to_ask, 0)
         self.before = sum(run.share() for run in wanted) if asked.trials is None else 0.0
         self._tell(f"Sweep of {self.total} runs in {asked.out}.")
@@ -134,12 +135,11 @@ class Sweep:
                     run.code, run.message = failures.TRAINING, "it failed before."
 
     def make(self, values: Values) -> SweptRun:
-        """The run with these values: the one that has them already, or a new one, whose name is written down."""
+        """The run with these values: the one that has them already, or a new one."""
         name = next((n for n, known in self.names.items() if known == dict(values)), None)
         if name is None:
             name = name_of_values(values, self.names)
             self.names[name] = dict(values)
-        write_atomically(self.asked.out / MANIFEST, json.dumps({**self.about, "runs": self.names}, indent=1).encode())
         asked, folder = self.asked, self.asked.out / name
         sets = [word for s in (*asked.settings, *(f"{p}={v}" for p, v in values.items())) for word in ("--set", s)]
         flags = [word for flag, value in asked.given.values() for word in (flag, str(value))]
@@ -155,6 +155,15 @@ class Sweep:
             ["fit", asked.program, *own, *flags, *sets, *shown],
             ["resume", str(folder), *again, "--quiet", "--json"],
         )
+
+    def _tried(self, values: Values) -> SweptRun:
+        """The run of a trial, whose name is written down before it begins."""
+        run = self.make(values)
+        self._write()
+        return run
+
+    def _write(self) -> None:
+        write_atomically(self.asked.out / MANIFEST, json.dumps({**self.about, "runs": self.names}, indent=1).encode())
 
     # --- what is shown ----------------------------------------------------------------------------------------------
 
