@@ -280,8 +280,8 @@ ENGINES: dict[str, tuple[str, str, str, str]] = {
     ),
     "means of pieces without their shares": (
         "ppdgm/backends/pyro/loop.py",
-        'means = {n: add([f["means"][n] for f in pieces_found])',
-        'means = {n: sum(f["means"][n] for f in pieces_found) / len(pieces_found)',
+        '{n: _added(shares, [piece["means"][n] for piece in pieces])',
+        '{n: sum(piece["means"][n] for piece in pieces) / len(pieces)',
         "tests/test_pieces.py -k whole and capacity and pyro and not numpyro",
     ),
     "stl without the guide's penalty": (

@@ -1,11 +1,14 @@
 """The memory of a training step, which is estimated before the first one."""
 
+import weakref
+
 import numpy as np
 import pytest
+import torch
 from readings import BACKENDS
 
 import ppdgm
-from ppdgm.inference import IWAE
+from ppdgm.inference import IWAE, SVI
 from ppdgm.inference.training import memory
 from ppdgm.models import MLP, VAE
 from ppdgm.registry import backend as load_backend
@@ -44,8 +47,35 @@ def test_a_run_that_will_not_fit_is_warned_before_its_first_step(backend, monkey
         assert ("A step with 30 particles of 10 rows needs about" in said) == told
         assert ("Give a particle_chunk, a smaller batch_size" in said) == told
     monkeypatch.setattr(memory, "free_on_host", lambda: full // 2)
-    ppdgm.fit(PROGRAM, X, particle_chunk=3, **how)
-    assert "A step with" not in capsys.readouterr().err
+    for less in ({"particle_chunk": 3}, {"accumulate": 5}):
+        ppdgm.fit(PROGRAM, X, **less, **how)
+        assert "A step with" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("engine", [IWAE(k=30), SVI(k=30, free_bits=0.5)], ids=["iwae", "means of all pieces"])
+def test_torch_keeps_the_graph_of_one_piece(engine):
+    """The largest number of bytes that are kept for gradients at one time."""
+    assert kept(engine, 5) < 0.25 * kept(engine, 1)
+
+
+def kept(engine, accumulate):
+    now = most = 0
+
+    def count(change):
+        nonlocal now, most
+        now += change
+        most = max(most, now)
+
+    class Kept:
+        def __init__(self, value):
+            self.value, size = value, value.nbytes
+            count(size)
+            weakref.finalize(self, count, -size)
+
+    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.value):
+        how = {"steps": 2, "batch_size": 20, "backend": "pyro", "progress": False, "compile": False}
+        ppdgm.fit(PROGRAM, X, engine=engine, accumulate=accumulate, **how)
+    return most
 
 
 def test_what_is_free_is_the_least_of_machine_and_group(tmp_path, monkeypatch):

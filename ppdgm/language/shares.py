@@ -8,6 +8,9 @@ import numpy as np
 
 from ppdgm.errors import TrainingError
 
+#: Numbers of rows of each process in a trial step; the next one, if an axis of noise has the same size.
+TRIED = (7, 11, 13)
+
 
 @dataclass(frozen=True)
 class Share:

@@ -11,11 +11,11 @@ import torch
 from ppdgm.backends.pyro.noise import get_rng, set_rng
 from ppdgm.backends.pyro.ranks import Ranks
 from ppdgm.backends.pyro.row_noise import Coincidence, RowNoise, divided
-from ppdgm.backends.pyro.step import EagerStep, Losses, Params, Row, gradients
+from ppdgm.backends.pyro.step import EagerStep, Params, Pieces, Row, gradients
 from ppdgm.errors import UnsupportedByBackend
+from ppdgm.language.shares import TRIED
 from ppdgm.language.vocabulary import Array
 
-TRIED = (7, 11, 13)  #: numbers of rows of each process in a trial step: an axis of noise may have one of these sizes
 ROUNDING = 1e-3  #: relative to the largest number of the same kind; the orders of sums differ
 
 
@@ -28,7 +28,7 @@ class DividedStep(EagerStep):
         how: what else `EagerStep` takes.
     """
 
-    def __init__(self, ranks: Ranks, loss: Callable[..., Losses], *how: Any):
+    def __init__(self, ranks: Ranks, loss: Pieces, *how: Any):
         super().__init__(loss, *how)
         self.ranks = ranks
 

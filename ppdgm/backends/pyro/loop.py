@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -53,6 +54,7 @@ class Trainer(GradientTrainer):
         if runtime.share.processes > 1:  # the same bits everywhere, if one computes its first values otherwise
             self._agree()
         self._steps, self._now = self._make_steps(), 0  # and the phase of the current step
+        self._whole: dict[int, bool] = {}  # by phase: whether its objective has means over the whole minibatch
         with seeded(runtime.device, settings.seed):
             self._rng = get_rng(runtime.device)
 
@@ -79,18 +81,16 @@ class Trainer(GradientTrainer):
         return self._run(plan, data)
 
     def _make_steps(self) -> list[EagerStep | CompiledStep]:
-        ranks = self.runtime.share
-        kind = partial(DividedStep, ranks) if ranks.processes > 1 else CompiledStep if self.compiled else EagerStep
-        return [
-            kind(
-                partial(self._losses_of, j),
-                self.params,
-                self.groups[j],
-                phase.optimiser or self.settings.optimiser,
-                phase.projection,
-            )
-            for j, phase in enumerate(self.phases)
-        ]
+        return [self._make_step(j) for j in range(len(self.phases))]
+
+    def _make_step(self, j: int) -> EagerStep | CompiledStep:
+        ranks, phase = self.runtime.share, self.phases[j]
+        how = self.params, self.groups[j], phase.optimiser or self.settings.optimiser, phase.projection
+        if ranks.processes > 1:
+            return DividedStep(ranks, partial(self._pieces_of, j), *how)
+        if self.compiled:
+            return CompiledStep(partial(self._losses_of, j), *how)
+        return EagerStep(partial(self._pieces_of, j), *how)
 
     def _run(self, plan: PlanLike, data: Native) -> dict[str, np.ndarray]:
         device = self.runtime.device
@@ -182,7 +182,7 @@ class Trainer(GradientTrainer):
         with self._drawing():
             for j, step in enumerate(self._steps):
                 assert isinstance(step, DividedStep)
-                whole = partial(gradients, partial(self._losses_of, j), self.params, self.groups[j], data)
+                whole = partial(gradients, partial(self._pieces_of, j), self.params, self.groups[j], data)
                 check_same_step(step, whole, data, index[0], rows(j, 0))
 
     def diagnose(self, plan: PlanLike, data: Native) -> Symptoms:
@@ -199,7 +199,7 @@ class Trainer(GradientTrainer):
             self.phases[j].engine.objective(step)
             found = step.first, step.returned
             torch.set_rng_state(rng)  # the same draws again
-            grads = gradients(partial(self._losses_of, j), self.params, self.groups[j], data, index[0], weight[0], row)
+            grads = gradients(partial(self._pieces_of, j), self.params, self.groups[j], data, index[0], weight[0], row)
         self.restore(state)
         terms, returned = self.runtime.fetch(found)
         return Symptoms(terms, returned, _copies(grads[0]), _copies(step.updates))
@@ -233,7 +233,7 @@ class Trainer(GradientTrainer):
         how = self.settings.data_size, self.settings.mixed, self.settings.chunk
         return TorchStep(self.tracer, {**params, **scheduled}, None, batch, index, weight, now, *how)
 
-    def _losses_of(
+    def _pieces_of(
         self,
         j: int,
         params: dict[str, Array],
@@ -242,25 +242,62 @@ class Trainer(GradientTrainer):
         weight: Array,
         row: Row,
         share: Array | None = None,
-    ) -> Losses:
-        """What each player of a phase minimises, its metrics, and the engine's own new numbers.
+    ) -> Iterator[Losses]:
+        """What each player of a phase minimises, its metrics, and the engine's own new numbers; a sum over pieces.
 
         If the rows are a `share` of the minibatch, these are their shares of what all processes have together.
         """
         if share is not None:
-            return self._shared_losses(j, share, self._step_of(params, data, index, weight, row))
+            yield self._shared_losses(j, share, self._step_of(params, data, index, weight, row))
+            return
+        if self.settings.pieces == 1:
+            yield self._as_losses(j, self.objective(j, params, self._step_of(params, data, index, weight, row)))
+            return
+        shares, means = _shares(self._cut(weight)), dict[str, Array]()
+        if self._whole.get(j, True):  # the means of the whole minibatch, if there are any; then the same draws again
+            begin = get_rng(self.runtime.device)
+            with torch.no_grad():
+                every = [self.objective(j, params, step) for step in self._steps_of(params, data, index, weight, row)]
+            set_rng(self.runtime.device, begin)
+            means = _means(shares, every)
+            self._whole[j] = bool(means)
+            del every
+        steps = self._steps_of(params, data, index, weight, row)
+        for s in shares:
+            yield self._piece(j, params, steps.pop(0), s, means)
+            gc.collect(1)  # a run and its vocabulary refer to each other, so Python would free the piece's graph later
+
+    def _piece(self, j: int, params: dict[str, Array], step: TorchStep, share: Array, means: Native) -> Losses:
+        found = at_whole(self.objective(j, params, step), means, torch.Tensor.detach)
+        losses, metrics, own = self._as_losses(j, found)
+        part = lambda value: _added([share], [value])
+        return [part(v) for v in losses], part(metrics), {n: part(v) for n, v in own.items()}
+
+    def _losses_of(
+        self, j: int, params: dict[str, Array], data: Native, index: Array, weight: Array, row: Row
+    ) -> Losses:
+        """The same for a compiled step, in one graph."""
         if self.settings.pieces == 1:
             return self._as_losses(j, self.objective(j, params, self._step_of(params, data, index, weight, row)))
-        pieces = [v.reshape(self.settings.pieces, -1) for v in (index, weight)]
-        shares = pieces[1].sum(1) / weight.sum()
-        whole = torch.where(shares[:, None] > 0, pieces[1], 1.0)  # a piece with only padding counts for nothing
-        steps = [self._step_of(params, data, i, w, row) for i, w in zip(pieces[0], whole, strict=True)]
-        pieces_found = [self.objective(j, params, step) for step in steps]
-        add = lambda values: sum(torch.where(s > 0, s * v, 0.0) for s, v in zip(shares, values, strict=True))
-        means = {n: add([f["means"][n] for f in pieces_found]) for n in pieces_found[0].get("means", {})}
-        found = [self._as_losses(j, at_whole(f, means, torch.Tensor.detach)) for f in pieces_found]
-        losses = [add(values) for values in zip(*(f[0] for f in found), strict=True)]
-        return losses, add([f[1] for f in found]), {n: add([f[2][n] for f in found]) for n in found[0][2]}
+        shares = _shares(self._cut(weight))
+        every = [self.objective(j, params, step) for step in self._steps_of(params, data, index, weight, row)]
+        means = _means(shares, every)
+        found = [self._as_losses(j, at_whole(f, means, torch.Tensor.detach)) for f in every]
+        losses = [_added(shares, values) for values in zip(*(f[0] for f in found), strict=True)]
+        own = {n: _added(shares, [f[2][n] for f in found]) for n in found[0][2]}
+        return losses, _added(shares, [f[1] for f in found]), own
+
+    def _cut(self, rows: Array) -> Array:
+        """A minibatch's rows in pieces, one after the other."""
+        return rows.reshape(self.settings.pieces, -1)
+
+    def _steps_of(
+        self, params: dict[str, Array], data: Native, index: Array, weight: Array, row: Row
+    ) -> list[TorchStep]:
+        """The step of each piece."""
+        weights = self._cut(weight)
+        whole = torch.where(_shares(weights)[:, None] > 0, weights, 1.0)  # a piece with only padding counts for nothing
+        return [self._step_of(params, data, i, w, row) for i, w in zip(self._cut(index), whole, strict=True)]
 
     def _shared_losses(self, j: int, share: Array, step: TorchStep) -> Losses:
         ranks = self.runtime.share
@@ -285,6 +322,21 @@ class Trainer(GradientTrainer):
     def _as_losses(self, j: int, found: Objective) -> Losses:
         metrics = torch.stack([number.detach().to(torch.float32) for number in self.metrics(found)])
         return self.losses(j, found), metrics, {n: v.detach() for n, v in found.get("state", {}).items()}
+
+
+def _shares(weights: Array) -> Array:
+    """The part of a minibatch's data in each of its pieces."""
+    return weights.sum(1) / weights.sum()
+
+
+def _added(shares: Iterable[Array], values: Sequence[Array]) -> Array:
+    """The sum over pieces, by their shares."""
+    return sum(torch.where(s > 0, s * v, 0.0) for s, v in zip(shares, values, strict=True))
+
+
+def _means(shares: Iterable[Array], pieces: Sequence[Objective]) -> Native:
+    """The means of the whole minibatch, from those of all its pieces."""
+    return {n: _added(shares, [piece["means"][n] for piece in pieces]) for n in pieces[0].get("means", {})}
 
 
 def _of_phase(j: int) -> str:

@@ -19,6 +19,7 @@ from ppdgm.language.vocabulary import Array, Namespace
 Params = dict[str, Array]
 Losses = tuple[list[Array], Array, Params]  # of each player; metrics; the engine's own new numbers
 Loss = Callable[..., Losses]  # (params, data, index, weight, row) -> losses
+Pieces = Callable[..., Iterable[Losses]]  # the same, in pieces of which it is the sum
 Row = tuple[Params, Params]  # hyperparameters, and scheduled parameters, of a step
 Projection = Callable[[Namespace, Array], Array]
 Groups = list[list[str]]  # the parameters that each player trains
@@ -29,17 +30,25 @@ def is_spec(optimiser: OptimiserLike | torch.optim.Optimizer) -> TypeGuard[Optim
     return hasattr(optimiser, "clip_norm")
 
 
-def gradients(losses: Loss, params: Params, groups: Groups, *where: object) -> tuple[Params, Array, Params]:
-    """Each player's gradient in its own parameters (without those that have no effect on it), and the other results."""
-    values, metrics, own = losses(params, *where)
+def gradients(pieces: Pieces, params: Params, groups: Groups, *where: object) -> tuple[Params, Array, Params]:
+    """Each player's gradient in its own parameters (without those that have no effect on it), and the other results.
+
+    The graph of a piece of the loss is freed before the next piece is computed.
+    """
     found: Params = {}
-    for i, names in enumerate(groups):
-        if not names or not values[i].requires_grad:
-            continue
-        more = i + 1 < len(groups)
-        grads = torch.autograd.grad(values[i], [params[n] for n in names], retain_graph=more, allow_unused=True)
-        found |= {n: _laid_out_as(params[n], g) for n, g in zip(names, grads, strict=True) if g is not None}
-    return found, metrics, own
+    sums: list[tuple[Array, Params]] = []
+    for values, metrics, own in pieces(params, *where):
+        for i, names in enumerate(groups):
+            if not names or not values[i].requires_grad:
+                continue
+            more = i + 1 < len(groups)
+            grads = torch.autograd.grad(values[i], [params[n] for n in names], retain_graph=more, allow_unused=True)
+            for n, g in zip(names, grads, strict=True):
+                if g is not None:
+                    found[n] = found[n] + g if n in found else g
+        del values  # and with them their graph
+        sums = [(sums[0][0] + metrics, {n: sums[0][1][n] + v for n, v in own.items()}) if sums else (metrics, own)]
+    return {n: _laid_out_as(params[n], g) for n, g in found.items()}, *sums[0]
 
 
 def _laid_out_as(param: Array, gradient: Array) -> Array:
@@ -58,7 +67,7 @@ class EagerStep:
 
     def __init__(
         self,
-        loss: Loss,
+        loss: Pieces,
         params: Params,
         groups: Groups,
         optimiser: OptimiserLike | OwnOptimiser,

@@ -10,10 +10,9 @@ from ppdgm.inference.inputs.batches import Plan
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.runs.settings import Training
 from ppdgm.language.runtime import Runtime
+from ppdgm.language.shares import TRIED
 from ppdgm.language.trainer import Trainer
 from ppdgm.program import AnyProgram
-
-TRIED = 13  # the largest number of rows of each process in a trial step
 
 
 def check_devices(training: Training, runtime: Runtime, batch_size: int) -> None:
@@ -61,7 +60,7 @@ def check_divided(trainer: Trainer, feed: Feed, engine: Engine, program: AnyProg
     Raises:
         PpdgmError: with the reason.
     """
-    count, one = TRIED * trainer.runtime.share.processes, np.zeros(1)
+    count, one = max(TRIED) * trainer.runtime.share.processes, np.zeros(1)
     data, index = feed.rows(np.arange(count) % feed.size)
     moved = {n: s(one).astype(np.float32) for n, s in trainer.runtime.tracer.schedules.items()}
     now, phase, weight = hyperparameters_of(engine, one), np.zeros(1, np.int32), np.ones((1, count), np.float32)

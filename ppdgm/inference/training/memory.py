@@ -38,8 +38,7 @@ def warnings_of(
     free = runtime.free_bytes()
     free = free_on_host() if free is None else free
     k = min(particles, training.particle_chunk or particles)
-    b = rows // training.accumulate if runtime.name == "numpyro" else rows  # torch keeps all pieces until the end
-    b = -(-b // runtime.share.devices)
+    b = -(-rows // (training.accumulate * runtime.share.devices))
     each = sum(prod(v.shape[1:]) * np.dtype(v.dtype).itemsize for v in feed.fields.values())
     if free is None or not k or k * b * each * MOST_LAYERS < free:
         return []
@@ -54,8 +53,8 @@ def warnings_of(
     chunk = f"{less}particle_chunk, " if less else ""
     return [
         f"A step with {of} of {b} rows needs about {needed / 2**30:.1f} GiB of memory, "
-        f"and {free / 2**30:.1f} GiB are free, so training may run out of it. Give {chunk}a smaller batch_size, or a "
-        "smaller net."
+        f"and {free / 2**30:.1f} GiB are free, so training may run out of it. Give {chunk}a smaller batch_size, "
+        "accumulate, or a smaller net."
     ]
 
 
