@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.seconds_per_step.machine import BUSY, BusyMachine, Watch, describe, pin, refuse_if_busy
 
@@ -41,7 +42,7 @@ def _run(arguments: argparse.Namespace, cores: list[int]) -> int:
     torch.set_num_threads(arguments.threads)
     makers = {n: make for n, make in CONTESTANTS.items() if not arguments.only or n in arguments.only}
     say = lambda line: print(line, file=sys.stderr, flush=True)
-    races = []
+    record = _opened(arguments.json, cores)
     for name in arguments.programs or CASES:
         try:
             race = line_up(CASES[name], makers, arguments.stretch, say)
@@ -49,63 +50,66 @@ def _run(arguments: argparse.Namespace, cores: list[int]) -> int:
             say(str(difference))
             return 1
         run_rounds(race, arguments.rounds, lambda line: None, force=arguments.force)
-        races.append(race)
-        page = _page(races, cores)
+        record["programs"][name] = {
+            "batch": race.problem.batch,
+            "others": race.others,
+            "loss": {entry.name: float(entry.warm_up[50:].mean()) for entry in race.entries},
+            "seconds_per_step": {entry.name: entry.seconds_per_step for entry in race.entries},
+            "unavailable": race.unavailable,
+        }
         if arguments.markdown:
-            arguments.markdown.write_text(page, encoding="utf-8")
+            arguments.markdown.write_text(_page(record), encoding="utf-8")
         if arguments.json:
-            arguments.json.write_text(json.dumps(_record(races, cores), indent=1) + "\n", encoding="utf-8")
-    print(page)
+            arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(_page(record))
     return 0
 
 
-def _table(race) -> list[str]:
+def _opened(file: Path | None, cores: list[int]) -> dict[str, Any]:
+    """What the file has of other programs, if it is of the same machine and versions."""
+    new = {"machine": describe(), "cores": cores, "programs": {}}
+    if file is None or not file.exists():
+        return new
+    known = json.loads(file.read_text(encoding="utf-8"))
+    same = known["machine"] == new["machine"] and known["cores"] == cores
+    return known if same else new
+
+
+def _table(program: dict[str, Any]) -> list[str]:
     """A row for each contestant."""
     import numpy as np
 
-    by_name = {entry.name: np.array(entry.seconds_per_step) for entry in race.entries}
+    by_name = {name: np.array(seconds) for name, seconds in program["seconds_per_step"].items()}
     rows = []
-    for entry in race.entries:
-        seconds = by_name[entry.name]
+    for name, seconds in by_name.items():
         low, median, high = np.quantile(seconds, [0.25, 0.5, 0.75]) * 1e6
         ratios = [f"{np.median(seconds / by_name[n]):.2f}" if n in by_name else "–" for n in REFERENCES]
-        loss = entry.warm_up[50:].mean()
-        rows.append(f"| {entry.name} | {loss:.1f} | {median:.0f} | {high - low:.0f} | {' | '.join(ratios)} |")
+        loss = program["loss"][name]
+        rows.append(f"| {name} | {loss:.1f} | {median:.0f} | {high - low:.0f} | {' | '.join(ratios)} |")
     return rows
 
 
-def _page(races, cores) -> str:
-    worst = max(others for race in races for others in race.others)
+def _page(record: dict[str, Any]) -> str:
+    programs = record["programs"]
+    worst = max(others for program in programs.values() for others in program["others"])
     busy = f" BUSY: other processes used up to {worst:.2f} of a core." if worst > BUSY else ""
     lines = [
         "# Seconds per training step",
         "",
-        f"`python -m benchmarks.programs`; float32, Adam, validation off; pinned to cores {cores}.{busy}",
+        f"`python -m benchmarks.programs`; float32, Adam, validation off; pinned to cores {record['cores']}.{busy}",
         "",
-        ", ".join(f"{name} {value}" for name, value in describe().items()),
+        ", ".join(f"{name} {value}" for name, value in record["machine"].items()),
         "",
         "Loss: −bound in nats per row, mean over steps 51 to 100. Columns ÷: median over the rounds of the time "
         "relative to that contestant's in the same round; below 1 is faster.",
     ]
-    for race in races:
-        title = f"## {race.problem.name}: B = {race.problem.batch}, {len(race.others)} rounds"
+    for name, program in programs.items():
+        rounds = len(program["others"])
         head = ("contestant", "loss", "µs/step", "IQR", *(f"÷ {n}" for n in REFERENCES))
-        lines += ["", title, "", f"| {' | '.join(head)} |", "|---" + "|---:" * (len(head) - 1) + "|", *_table(race)]
-        lines += [f"\n{name} is left out: {reason}." for name, reason in race.unavailable.items()]
+        lines += ["", f"## {name}: B = {program['batch']}, {rounds} rounds", "", f"| {' | '.join(head)} |"]
+        lines += ["|---" + "|---:" * (len(head) - 1) + "|", *_table(program)]
+        lines += [f"\n{contestant} is left out: {reason}." for contestant, reason in program["unavailable"].items()]
     return "\n".join(lines) + "\n"
-
-
-def _record(races, cores) -> dict[str, object]:
-    programs = {
-        race.problem.name: {
-            "batch": race.problem.batch,
-            "others": race.others,
-            "seconds_per_step": {entry.name: entry.seconds_per_step for entry in race.entries},
-            "unavailable": race.unavailable,
-        }
-        for race in races
-    }
-    return {"machine": describe(), "cores": cores, "programs": programs}
 
 
 def _parse() -> argparse.Namespace:
@@ -118,7 +122,7 @@ def _parse() -> argparse.Namespace:
     add("--stretch", type=float, default=0.3, help="seconds per contestant and round (default 0.3)")
     add("--threads", type=int, choices=(1, 2), default=2, help="cores to pin to (default 2)")
     add("--force", action="store_true", help="report on a busy machine too, in a table that says so")
-    add("--json", type=Path, metavar="FILE", help="write everything that was measured")
+    add("--json", type=Path, metavar="FILE", help="write everything that was measured; other programs in it stay")
     add("--markdown", type=Path, metavar="FILE", help="write the tables")
     return parser.parse_args()
 

@@ -10,17 +10,15 @@ import numpy as np
 import optax
 import torch
 
-from benchmarks.seconds_per_step.problem import Contestant, Floats, Rows, Stretch, Unavailable
+from benchmarks.seconds_per_step.problem import LEARNING_RATE, Contestant, Floats, Rows, Stretch, Unavailable
+from benchmarks.seconds_per_step.stretches import of_svi, of_torch, of_trainer
 from ppdgm.inference import Optimiser
-from ppdgm.inference.engines.engine import hyperparameters_of, states_of
-from ppdgm.inference.inputs.batches import Plan
+from ppdgm.inference.engines.engine import states_of
 from ppdgm.language.trainer import TrainerSettings
 from ppdgm.registry import backend as load_backend
 
 from .cases import DATA, Case
 from .ops import JaxOps, TorchOps
-
-RATE = 1e-3
 
 
 def ppdgm_trainer(case: Case, name: str, compile: bool = True) -> Contestant:
@@ -28,25 +26,13 @@ def ppdgm_trainer(case: Case, name: str, compile: bool = True) -> Contestant:
     backend, engine = load_backend(name), case.engine
     runtime = backend.Runtime(case.program, "cpu")
     adam, metrics = Optimiser(name="adam"), ("objective",)
-    settings = TrainerSettings(seed=0, data_size=DATA, optimiser=adam, metrics=metrics, compile=compile)
-    first, state = runtime.put(case.first()), states_of(engine, 1, ())
-    trainer = backend.Trainer(runtime, engine, first, settings, state)
-    data, taken = runtime.put({"x": case.data}), 0
-
-    def contestant(rows: Rows) -> Stretch:
-        count = len(rows)
-        weight, rate = np.ones(rows.shape, np.float32), np.full(count, RATE, np.float32)
-
-        def stretch() -> Floats:
-            nonlocal taken
-            now = hyperparameters_of(engine, np.arange(taken, taken + count))
-            plan = Plan(rows.astype(np.int32), weight, rate, now, first=taken, count=count)
-            taken += count
-            return -trainer.run(plan, data)["objective"]
-
-        return stretch
-
-    return contestant
+    settings = TrainerSettings(
+        seed=0, data_size=DATA, optimiser=adam, metrics=metrics, compile=compile, insist=compile
+    )  # never in silence the eager step in place of the compiled one
+    params, data = runtime.put(case.first()), runtime.put({"x": case.data})
+    runtime.validate(params, data, 1, 3)  # as `fit` does; torch.compile can't trace how torch first finds a KL
+    trainer = backend.Trainer(runtime, engine, params, settings, states_of(engine, 1, ()))
+    return of_trainer(trainer, engine, data)
 
 
 def jax_by_hand(case: Case) -> Contestant:
@@ -55,7 +41,7 @@ def jax_by_hand(case: Case) -> Contestant:
     XLA runs convolutions inside a loop ten times slower on a CPU, which somebody who measures would find out too.
     """
     params = {n: jnp.array(v) for n, v in case.first().items()}
-    adam, data = optax.adam(RATE), jnp.asarray(case.data)
+    adam, data = optax.adam(LEARNING_RATE), jnp.asarray(case.data)
 
     def step(state: Any, row: Any) -> Any:
         params, moments, key = state
@@ -95,7 +81,7 @@ def torch_by_hand(case: Case, compile: bool = False) -> Contestant:
     """A Python loop with one fused Adam; with `compile`, the loss is compiled."""
     data = torch.from_numpy(case.data)
     params = {n: torch.tensor(v, requires_grad=True) for n, v in case.first().items()}
-    adam = torch.optim.Adam(params.values(), lr=RATE, fused=True)
+    adam = torch.optim.Adam(params.values(), lr=LEARNING_RATE, fused=True)
 
     def loss_of(params: dict[str, Any], x: Any) -> Any:
         return case.by_hand(TorchOps(), params, x)
@@ -104,22 +90,7 @@ def torch_by_hand(case: Case, compile: bool = False) -> Contestant:
     loss_of = torch.compile(loss_of, dynamic=False) if compile else loss_of
     torch.distributions.Distribution.set_default_validate_args(before)
 
-    def contestant(rows: Rows) -> Stretch:
-        there = torch.from_numpy(rows).unbind()
-
-        def stretch() -> Floats:
-            losses = []
-            for row in there:
-                loss = loss_of(params, data.index_select(0, row))
-                adam.zero_grad(set_to_none=True)
-                loss.backward()
-                adam.step()
-                losses.append(loss.detach())
-            return torch.stack(losses).numpy()
-
-        return stretch
-
-    return contestant
+    return of_torch(partial(loss_of, params), adam, data)
 
 
 def pyro_svi(case: Case) -> Contestant:
@@ -132,20 +103,8 @@ def pyro_svi(case: Case) -> Contestant:
     bound: Any = {"analytic": TraceMeanField_ELBO, "monte_carlo": Trace_ELBO}.get(case.elbo)
     importance = partial(RenyiELBO, alpha=0, vectorize_particles=True, max_plate_nesting=1)
     elbo = bound() if bound else importance(num_particles=case.particles)
-    svi = SVI(model, guide, pyro.optim.Adam({"lr": RATE}), elbo)
-    data = torch.from_numpy(case.data)
-
-    def contestant(rows: Rows) -> Stretch:
-        there = torch.from_numpy(rows).unbind()
-
-        def stretch() -> Floats:
-            with pyro.validation_enabled(False):
-                losses = [svi.step(data.index_select(0, row)) for row in there]
-            return np.array(losses, np.float32) / np.float32(case.batch)
-
-        return stretch
-
-    return contestant
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": LEARNING_RATE}), elbo)
+    return of_svi(svi, torch.from_numpy(case.data), case.batch)
 
 
 def numpyro_svi(case: Case) -> Contestant:
@@ -155,7 +114,7 @@ def numpyro_svi(case: Case) -> Contestant:
     _has_bound(case)
     model, guide = case.program.bind("numpyro", case.first())
     elbo: Any = {"analytic": TraceMeanField_ELBO(), "monte_carlo": Trace_ELBO()}.get(case.elbo)
-    svi = SVI(model, guide, optax.adam(RATE), elbo or RenyiELBO(alpha=0, num_particles=case.particles))
+    svi = SVI(model, guide, optax.adam(LEARNING_RATE), elbo or RenyiELBO(alpha=0, num_particles=case.particles))
     data = jnp.asarray(case.data)
     state = svi.init(jax.random.key(0), data[: case.batch])
     update = lambda state, row: svi.update(state, data[row])

@@ -16,7 +16,8 @@ and the interquartile range of seconds per step, and the medians of the ratios w
 slow drift of the machine cancels in them.
 
 Layout: `problem.py` is the VAE, its data and what a contestant is; `torch_loop.py`, `jax_loop.py`,
-`pyro_svi.py`, `numpyro_svi.py` and `ppdgm_fit.py` are the contestants, listed in `contestants.py`;
+`pyro_svi.py`, `numpyro_svi.py` and `ppdgm_fit.py` are the contestants, listed in `contestants.py`; `stretches.py`
+has the loops that they share with `benchmarks.programs`;
 `machine.py` pins and watches the machine; `race.py` runs the rounds; `table.py` and `report.py` write them
 down.
 """

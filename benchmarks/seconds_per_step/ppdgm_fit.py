@@ -5,17 +5,14 @@
 
 from typing import Any
 
-import numpy as np
-
 from ppdgm.inference import SVI, Optimiser
-from ppdgm.inference.engines.engine import hyperparameters_of
-from ppdgm.inference.inputs.batches import Plan
 from ppdgm.language.trainer import TrainerSettings
 from ppdgm.models import VAE
 from ppdgm.models.posteriors import DiagonalNormal, halves
 from ppdgm.registry import backend as load_backend
 
-from .problem import DATA, LATENT, LEARNING_RATE, PIXELS, Contestant, Floats, Problem, Rows, Stretch
+from .problem import DATA, LATENT, PIXELS, Contestant, Floats, Problem
+from .stretches import of_trainer
 
 
 class ExpNormal(DiagonalNormal):
@@ -40,24 +37,9 @@ def _contestant(problem: Problem, name: str) -> Contestant:
     backend = load_backend(name)
     runtime = backend.Runtime(VAE(event_shape=(PIXELS,), latent=LATENT, posterior=ExpNormal()), "cpu")
     engine = SVI(k=problem.particles, kl="monte_carlo")  # the others draw their KL too
-    settings = TrainerSettings(seed=0, data_size=DATA, optimiser=Optimiser(name="adam"), compile=True)
+    settings = TrainerSettings(seed=0, data_size=DATA, optimiser=Optimiser(name="adam"), compile=True, insist=True)
     trainer = backend.Trainer(runtime, engine, runtime.put(_initial(problem)), settings)
-    data, taken = runtime.put({"x": problem.data}), 0
-
-    def contestant(rows: Rows) -> Stretch:
-        count = len(rows)
-        weight, rate = np.ones(rows.shape, np.float32), np.full(count, LEARNING_RATE, np.float32)
-
-        def stretch() -> Floats:
-            nonlocal taken
-            now = hyperparameters_of(engine, np.arange(taken, taken + count))
-            plan = Plan(rows.astype(np.int32), weight, rate, now, first=taken, count=count)
-            taken += count
-            return -trainer.run(plan, data)["elbo"]
-
-        return stretch
-
-    return contestant
+    return of_trainer(trainer, engine, runtime.put({"x": problem.data}))
 
 
 def _initial(problem: Problem) -> dict[str, Floats]:

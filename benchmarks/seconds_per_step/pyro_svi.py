@@ -1,13 +1,13 @@
 """Pyro's own SVI, on the VAE as Pyro's examples write it."""
 
-import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro.infer import SVI, Trace_ELBO
 from torch import Tensor, nn
 
-from .problem import LATENT, LEARNING_RATE, Contestant, Floats, Layer, Problem, Rows, Stretch
+from .problem import LATENT, LEARNING_RATE, Contestant, Layer, Problem
+from .stretches import of_svi
 
 
 def pyro_svi(problem: Problem) -> Contestant:
@@ -38,17 +38,7 @@ def pyro_svi(problem: Problem) -> Contestant:
     pyro.clear_param_store()
     svi = SVI(model, guide, pyro.optim.Adam({"lr": LEARNING_RATE, "fused": True}), elbo)
 
-    def contestant(rows: Rows) -> Stretch:
-        device_rows = torch.from_numpy(rows).unbind()
-
-        def stretch() -> Floats:
-            with pyro.validation_enabled(False):
-                losses = [svi.step(data.index_select(0, row)) for row in device_rows]
-            return np.array(losses, np.float32) / np.float32(problem.batch)
-
-        return stretch
-
-    return contestant
+    return of_svi(svi, data, problem.batch)
 
 
 def _network(layers: tuple[Layer, ...]) -> nn.Sequential:

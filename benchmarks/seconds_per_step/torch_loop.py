@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .problem import LATENT, LEARNING_RATE, Contestant, Floats, Layer, Problem, Rows, Stretch
+from .problem import LATENT, LEARNING_RATE, Contestant, Layer, Problem
+from .stretches import of_torch
 
 DenseLayers = list[tuple[Tensor, Tensor]]
 
@@ -30,22 +31,7 @@ def torch_eager(problem: Problem) -> Contestant:
         log_q_over_p = 0.5 * (z.square() - noise.square()) - log_scale
         return (negative_log_p_x + log_q_over_p.sum()) / terms
 
-    def contestant(rows: Rows) -> Stretch:
-        device_rows = torch.from_numpy(rows).unbind()
-
-        def stretch() -> Floats:
-            losses = []
-            for row in device_rows:
-                loss = negative_elbo(data.index_select(0, row))
-                adam.zero_grad(set_to_none=True)
-                loss.backward()
-                adam.step()
-                losses.append(loss.detach())
-            return torch.stack(losses).numpy()
-
-        return stretch
-
-    return contestant
+    return of_torch(negative_elbo, adam, data)
 
 
 def _parameters(layers: tuple[Layer, ...]) -> DenseLayers:
