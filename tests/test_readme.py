@@ -6,14 +6,21 @@ import sys
 from pathlib import Path
 
 README = Path(__file__).parents[1] / "README.md"
+SMALL = {
+    "epochs=200": "epochs=2",
+    "epochs=20": "epochs=2",
+    "k=5000": "k=50",
+    "few=8": "few=8, temperatures=20, num_leapfrog=3, refit_steps=50",
+}
 
 
 def test_the_readmes_python_runs(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert len(blocks) == 10
-    code = (
-        "\n".join(blocks).replace("epochs=200", "epochs=2").replace("epochs=20", "epochs=2").replace("k=5000", "k=50")
-    )
+    code = "\n".join(blocks)
+    for size, small in SMALL.items():
+        assert size in code
+        code = code.replace(size, small)
     code += "\nppdgm.fit(TwoLayers(event_shape=(8, 8)), data.train, epochs=1).elbo(data.test)\n"
     code += "rows = {'x': data.test, 'length': [i % 8 + 1 for i in range(300)]}\n"
     code += "print(ppdgm.fit(Chain(event_shape=(8, 8)), rows, steps=3, progress=False).elbo(rows))\n"

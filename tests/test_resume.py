@@ -199,7 +199,7 @@ def test_killed_at_random_and_resumed(backend, tmp_path):
     from pathlib import Path
 
     code = textwrap.dedent(CHILD.format(out=str(out), backend=backend, tests=str(Path(__file__).parent)))
-    for _ in range(3):
+    for _ in range(2):
         child = subprocess.Popen([sys.executable, "-c", code])
         first = _step(out)
         while child.poll() is None and _step(out) == first:

@@ -31,7 +31,7 @@ import ppdgm
 from ppdgm.models import MLP, VAE, Gaussian, HierarchicalVAE
 from ppdgm.specs.schedules import Cosine
 
-GUIDES = ("factorised", "bottom_up", "top_down")
+GUIDES = ("factorised", "bottom_up", "top_down")[2 if SMALL else 0 :]
 S, T, linear = 0.5, 0.6, MLP(hidden=())
 rng = np.random.default_rng(0)
 weight = rng.normal(size=(8, 2)) @ np.diag([1.5, 0.7])
