@@ -99,7 +99,7 @@ def without_numbers(monkeypatch):
         with unvalidated(), flushed(), self.tracer.training(params):
             for j, groups in enumerate(self.groups):
                 where = data, index[0], weight[0], rows(j, 0)
-                found, metrics, _ = gradients(partial(self._losses_of, j), params, groups, *where)
+                found, metrics, _ = gradients(partial(self._pieces_of, j), params, groups, *where)
                 assert found
                 assert {a.device for a in (*found.values(), metrics)} == {meta}
         raise _Done
