@@ -195,6 +195,10 @@ REFUSED = {
         (lambda: train(Mean(), mixed_precision=True), "is for nets, and this program has none"),
         (lambda: train(mixed_precision=True, dtype="float64"), "float64"),
     ],
+    "tf32": [
+        (lambda: train(tf32=True), "the device is cpu"),
+        (lambda: train(PPCA(event_shape=(4,)), engine=EM(), tf32=True), "tf32: .*closed-form|the device is cpu"),
+    ],
     "batch_size": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), batch_size=3), "uses all 20")],
     "accumulate": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), accumulate=2), "closed-form steps")],
     "devices": [

@@ -34,6 +34,7 @@ class TrainerSettings:
         insist: raise an error for a program that torch can't compile, instead of running it eagerly.
         pieces: the number of parts of a minibatch, computed one after the other; the gradient is that of all.
         mixed: nets multiply in bfloat16.
+        tf32: products of float32 numbers round their inputs to TF32.
         chunk: the number of particles that are read at a time; None: all.
     """
 
@@ -48,6 +49,7 @@ class TrainerSettings:
     pieces: int = 1
     mixed: bool = False
     chunk: int | None = None
+    tf32: bool = False
 
 
 class Symptoms(NamedTuple):

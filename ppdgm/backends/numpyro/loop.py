@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from ppdgm.backends.numpyro.keys import make_key
+from ppdgm.backends.numpyro.precision import products
 from ppdgm.backends.numpyro.runtime import Runtime
 from ppdgm.backends.numpyro.tracer import JaxStep, select
 from ppdgm.errors import CheckpointError, SpecError
@@ -92,7 +93,8 @@ class Trainer(GradientTrainer):
             TrainingError: another process does not answer.
         """
         try:
-            return self._run(plan, data)
+            with products(self.settings.tf32):
+                return self._run(plan, data)
         except jax.errors.JaxRuntimeError as error:
             if self.runtime.share.processes == 1 or "RESOURCE_EXHAUSTED" in str(error):
                 raise

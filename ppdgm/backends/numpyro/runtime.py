@@ -22,6 +22,7 @@ from ppdgm.backends.numpyro.devices import Devices, find_devices
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.own_noise import noise_of_draws, noise_of_terms
 from ppdgm.backends.numpyro.pair import PairTracer
+from ppdgm.backends.numpyro.precision import products
 from ppdgm.backends.numpyro.support import SUPPORTS
 from ppdgm.backends.numpyro.tracer import JaxStep, JaxTracer, select
 from ppdgm.errors import UnsupportedByBackend
@@ -97,7 +98,8 @@ class Runtime(AnyRuntime):
             whole = {} if self.share.mesh is None else {"out_shardings": self.share.everywhere}
             self._compiled[question] = jax.jit(partial(question, self), static_argnames=tuple(how), **whole)
         key = None if seed is None else make_key(*seed)
-        return self.fetch(self._compiled[question](params, key, *at, **how))
+        with products():
+            return self.fetch(self._compiled[question](params, key, *at, **how))
 
     def index(self, rows: np.ndarray) -> Array:
         return self.share.put_rows(np.asarray(rows, np.int32))

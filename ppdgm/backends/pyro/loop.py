@@ -14,6 +14,7 @@ import torch
 from ppdgm.backends.pyro.divided import DividedStep, check_same_step
 from ppdgm.backends.pyro.noise import get_rng, set_rng
 from ppdgm.backends.pyro.pair import PairTracer
+from ppdgm.backends.pyro.precision import products
 from ppdgm.backends.pyro.row_noise import row_noise
 from ppdgm.backends.pyro.runtime import Runtime, seeded
 from ppdgm.backends.pyro.step import CompiledStep, EagerStep, Losses, all_finite, gradients
@@ -65,7 +66,8 @@ class Trainer(GradientTrainer):
             TrainingError: torch can't compile the program, with `insist`; or a later phase, after steps were taken.
         """
         try:
-            return self._run(plan, data)
+            with products(self.runtime.device, self.settings.tf32):
+                return self._run(plan, data)
         except Exception as error:
             if not self.compiled or self._steps[self._now].works:
                 raise
@@ -78,7 +80,7 @@ class Trainer(GradientTrainer):
                 ) from error
         self.compiled = False
         self._steps = self._make_steps()
-        return self._run(plan, data)
+        return self.run(plan, data)
 
     def _make_steps(self) -> list[EagerStep | CompiledStep]:
         return [self._make_step(j) for j in range(len(self.phases))]

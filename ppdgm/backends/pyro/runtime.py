@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ppdgm.backends.pyro.chains import nuts
 from ppdgm.backends.pyro.noise import REMEDY, GeneratorWatch, differ
 from ppdgm.backends.pyro.pair import PairTracer
+from ppdgm.backends.pyro.precision import products
 from ppdgm.backends.pyro.ranks import Ranks, find_ranks
 from ppdgm.backends.pyro.step import is_spec
 from ppdgm.backends.pyro.support import SUPPORTS
@@ -283,6 +284,7 @@ class Runtime(AnyRuntime):
         with (
             torch.no_grad(),
             unvalidated(),
+            products(self.device),
             seeded(self.device, *seed),
             self.tracer.evaluating(params) as params,
         ):

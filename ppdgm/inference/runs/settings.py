@@ -45,6 +45,8 @@ class Training(Spec):
         dtype: of parameters and data.
         mixed_precision: nets multiply in bfloat16 in training; everything else, and every evaluation, is in `dtype`.
             Faster on a GPU, not on a CPU.
+        tf32: matrix products and convolutions of float32 numbers round their inputs to TF32 in training, to 10 of their
+            23 bits: faster on an NVIDIA GPU since Ampere. Evaluations never do.
         compile: torch.compile on the pyro backend; "auto" if the run is long enough to gain from it; True is refused
             if it can't be done, as on NumPyro, and False changes nothing there.
     """
@@ -70,6 +72,7 @@ class Training(Spec):
     devices: PositiveInt | Literal["all"] = 1
     dtype: Literal["float32", "float64"] = "float32"
     mixed_precision: bool = False
+    tf32: bool = False
     compile: bool | Literal["auto"] = "auto"
 
     @property

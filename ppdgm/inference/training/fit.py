@@ -61,6 +61,7 @@ def fit(
     devices: int | Literal["all"] = 1,
     dtype: Literal["float32", "float64"] = "float32",
     mixed_precision: bool = False,
+    tf32: bool = False,
     compile: bool | Literal["auto"] = "auto",
     progress: bool | None = None,
     out: str | Path | None = None,
@@ -106,6 +107,7 @@ def fit(
             torchrun started. See docs/devices.md.
         dtype: of parameters and data.
         mixed_precision: nets multiply in bfloat16 in training: faster on a GPU.
+        tf32: matrix products and convolutions round their inputs to TF32 in training: faster on an NVIDIA GPU.
         compile: torch.compile on the pyro backend; "auto" if the run is long enough to gain from it. True is refused
             if nothing can be compiled in this way, as on NumPyro, whose steps JAX compiles in any case; False changes
             nothing there.
@@ -151,6 +153,7 @@ def fit(
         devices=devices,
         dtype=dtype,
         mixed_precision=mixed_precision,
+        tf32=tf32,
         compile=compile,
     )
     engine = SVI() if engine is None else as_engine(engine)

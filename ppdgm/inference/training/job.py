@@ -43,7 +43,7 @@ from ppdgm.inference.training.exact import EXACT_METRICS, Exact, ExactTrainer, c
 from ppdgm.inference.training.loop import Interruption, Run, interruptible
 from ppdgm.inference.training.memory import warnings_of
 from ppdgm.inference.training.monitor import Monitor
-from ppdgm.inference.training.no_effect import check_compile, check_mixed, check_rates
+from ppdgm.inference.training.no_effect import check_compile, check_mixed, check_rates, check_tf32
 from ppdgm.inference.training.pieces import check_pieces, check_rows_apart, check_whole
 from ppdgm.inference.training.unused_latents import Unused, has_latents
 from ppdgm.inference.training.validation import Validation
@@ -111,8 +111,7 @@ class Job:
             held_out = _first(self.validation, beside)
             self.data, self.validation = (leave_labels(recipe.program, d) for d in (self.data.train, held_out))
         check_wanted(recipe.engine, self.criterion, self.validation, training.early_stopping)
-        if training.mixed_precision:
-            check_mixed(training, recipe.program)
+        check_mixed(training, recipe.program)
         typed = isinstance(recipe.program, PlainPair)
         self.fields = as_fields(self.data, training.dtype, "train", typed)
         held_out = None if self.validation is None else enter_beside(self.codings, self.validation)
@@ -122,6 +121,7 @@ class Job:
             check_fields(recipe.program, self.held_out)
         self.module = load_backend(recipe.backend)
         self.runtime = self.module.Runtime(recipe.program, training.device, training.devices)
+        check_tf32(training, self.runtime.place)
         self.feed = Feed(self.runtime, self.fields)
         first = self.runtime.initialise(training.seed, self.feed.sample, training.dtype)
         self.looked = with_bits(self.feed) if training.binarise == "dynamic" else self.feed
@@ -219,7 +219,7 @@ class Job:
         return TrainerSettings(
             training.seed, self.feed.size, self.optimiser, self.metrics, training.binarise == "dynamic",
             training.weight_average, compiled, training.compile is True, training.accumulate, training.mixed_precision,
-            training.particle_chunk,
+            training.particle_chunk, training.tf32,
         )  # fmt: skip
 
     def _restore(self, run: Run, saved: Saved, folder: Folder | None) -> None:
@@ -431,8 +431,8 @@ class Job:
 
 
 _OF_GRADIENTS = (
-    *("optimiser", "learning_rate", "clip_norm", "weight_average"),
-    *("binarise", "accumulate", "particle_chunk", "mixed_precision", "devices"),
+    *("optimiser", "learning_rate", "clip_norm", "weight_average", "binarise", "accumulate"),
+    *("particle_chunk", "mixed_precision", "tf32", "devices"),
 )
 
 

@@ -97,6 +97,8 @@ def check_mixed(training: Training, program: AnyProgram) -> None:
     Raises:
         TrainingError: with the reason.
     """
+    if not training.mixed_precision:
+        return
     if training.dtype == "float64":
         raise TrainingError("mixed_precision: got True with dtype='float64'. Give only one of them.")
     nets = None if isinstance(program, PlainPair) else program.declarations().nets.values()
@@ -109,3 +111,15 @@ def check_mixed(training: Training, program: AnyProgram) -> None:
         raise TrainingError(
             "mixed_precision: is for nets, and this program has none, so it would change nothing. Leave it out."
         )
+
+
+def check_tf32(training: Training, place: str) -> None:
+    """Refuse TF32 where there is none.
+
+    Raises:
+        TrainingError: with the reason.
+    """
+    if training.tf32 and training.dtype == "float64":
+        raise TrainingError("tf32: got True with dtype='float64', which it does not round. Give only one of them.")
+    if training.tf32 and not place.startswith("cuda"):
+        raise TrainingError(f"tf32: got True, but the device is {place}. Only NVIDIA GPUs have TF32. Leave it out.")
