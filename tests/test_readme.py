@@ -10,7 +10,8 @@ SMALL = {
     "epochs=200": "epochs=2",
     "epochs=20": "epochs=2",
     "k=5000": "k=50",
-    "few=8": "few=8, temperatures=20, num_leapfrog=3, refit_steps=50",
+    "k=200, few=8": "k=40, few=4, temperatures=20, num_leapfrog=3, refit_steps=50, replicated=100",
+    "draws=100": "draws=10",
 }
 
 

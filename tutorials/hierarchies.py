@@ -85,7 +85,7 @@ data = ppdgm.load_data("digits")
 steps, net = (40, MLP(hidden=(16,))) if SMALL else (2000, MLP(hidden=(100,)))
 warm = SVI(beta=Linear(steps=steps // 2))
 nets = {"event_shape": data.event_shape, "encoder": net, "decoder": net}
-deep = HierarchicalVAE(latent=(8,) * 5, skip="decoder", levels=net, features=100, **nets)
+deep = HierarchicalVAE(latent=(8,) * (3 if SMALL else 5), skip="decoder", levels=net, features=100, **nets)
 programs = {
     "one level": (VAE(latent=24, **nets), warm),
     **{
