@@ -177,6 +177,28 @@ def test_a_smaller_loss_is_better(here):
 
 
 @pytest.mark.parametrize(
+    ("over", "why"),
+    [
+        ("engine=Minimise,SVI", "the engines watch different numbers (loss, ELBO)"),
+        ("data.scale=none,standardise", "data.scale differs"),
+    ],
+)
+def test_no_run_is_the_best_if_their_numbers_can_not_be_compared(over, why, here):
+    """A loss is no ELBO, and a standardised x has another density; the order is that of the values."""
+    asked = ("--over", over, "--steps", 2, "--out", "s")
+    shown = sweep(*asked)
+    values = over.partition("=")[2].split(",")
+    lines = [line.split() for line in shown.stdout.splitlines()]
+    assert lines[0][1:3] == ["validation", "ELBO"]  # two columns
+    assert [line[0] for line in lines[1:]] == values and "best" not in shown.stdout
+    assert f"no run is called the best: {why}" in shown.stderr
+    assert ("engine" in over) == (lines[1][1] == "loss")
+    found = json.loads(sweep(*asked, "--json").stdout)
+    assert found["best"] is None and found["sorted_by"] is None and len(found["runs"]) == 2
+    assert sweep(*asked, "--quiet").stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "match"),
     [
         (["--over", "program.offset=0,x"], 2, "--over program.offset=x: "),
@@ -188,7 +210,8 @@ def test_a_smaller_loss_is_better(here):
         (["--over", "data.name=x.npy,nowhere.npy"], 2, "--over data.name and --data"),
         ([], 2, "--over: give the fields"),
         (["--over", "seed=0..1", "--set", "data.validation=0", "--trials", "2"], 2, "--trials needs validation data"),
-        (["--over", "engine=SVI,Minimise", "--trials", "2"], 2, "elbo and loss, which can't be compared"),
+        (["--over", "engine=SVI,Minimise", "--trials", "2"], 2, "ELBO, loss.*can't be compared"),
+        (["--over", "data.scale=none,standardise", "--trials", "2"], 2, "data.scale differs.*can't be compared"),
         (["--over", "seed=0,1", "--jobs", "0"], 2, "at least 1"),
     ],
 )

@@ -12,11 +12,13 @@ from ppdgm.cli.over import Over, combinations, parse_over
 from ppdgm.cli.overrides import parse
 from ppdgm.cli.programs import Chosen, names_own_code, own_code_missing
 from ppdgm.cli.training import complete, prepare_run
-from ppdgm.errors import PpdgmError, SpecError
+from ppdgm.errors import PpdgmError, SpecError, listed
 
 if TYPE_CHECKING:
     from ppdgm.inference.engines.criteria import Criterion
     from ppdgm.inference.runs.recipe import Recipe
+
+_OF_X = ("name", "fields", "header", "index", "scale", "binarise")  # of data: what x is
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,37 @@ def recipes_of(asked: Asked, chosen: Chosen, overs: Sequence[Over]) -> list[tupl
     return found
 
 
-def check_searchable(criteria: Sequence[Criterion | None], held: Sequence[bool]) -> None:
-    """Refuse a search without one number that all its runs have."""
+def check_searchable(criteria: Sequence[Criterion | None], held: Sequence[bool], apart: str) -> None:
+    """Refuse a search without one number that all its runs have.
+
+    Args:
+        criteria: of the runs' engines.
+        held: whether there are validation rows.
+        apart: from `why_apart`.
+    """
     if None in criteria or not all(held):
         what = "validation data" if None not in criteria else "an engine whose criterion validation can watch"
         raise SpecError(f"--trials needs {what}. Without it, give lists of values, and leave --trials out.")
-    names = sorted({c.name for c in criteria if c})
-    if len(names) > 1:
-        raise SpecError(f"--trials: the engines watch {' and '.join(names)}, which can't be compared.")
+    if apart:
+        raise SpecError(f"--trials: {apart}, so they can't be compared. List the values, and leave --trials out.")
+
+
+def why_apart(recipes: Sequence[Recipe], held: Sequence[bool]) -> str:
+    """Why the numbers of some runs can't be compared, in words; "" if they can.
+
+    Losses and ELBOs are different numbers; and so are densities of an x in other units, or otherwise binarised.
+
+    Args:
+        recipes: of the runs.
+        held: whether there are validation rows.
+    """
+    criteria = [recipe.engine.criterion() for recipe in recipes]
+    watched = {(c.words, c.smaller): None for c, there in zip(criteria, held, strict=True) if c and there}
+    if len(watched) > 1:
+        return f"the engines watch different numbers ({listed(words for words, _ in watched)})"
+    for field in _OF_X:
+        if len({str(getattr(recipe.data, field, None)) for recipe in recipes}) > 1:
+            return f"data.{field} differs, so their numbers are of different data"
+    if len({recipe.training.binarise for recipe in recipes}) > 1:
+        return "training.binarise differs, so their numbers are of different data"
+    return ""

@@ -19,7 +19,7 @@ from ppdgm.cli.output import emit, say, tell, text_table
 from ppdgm.cli.over import Over, Values, combinations, name_of_values
 from ppdgm.cli.programs import Chosen, choose_program
 from ppdgm.cli.runs import read_run
-from ppdgm.cli.sweep_checks import Asked, check_searchable, overs_of, recipes_of
+from ppdgm.cli.sweep_checks import Asked, check_searchable, overs_of, recipes_of, why_apart
 from ppdgm.cli.trials import Trials, optuna
 from ppdgm.errors import CheckpointError
 from ppdgm.files import write_atomically
@@ -41,9 +41,11 @@ def run_sweep(asked: Asked) -> int:
     overs = overs_of(asked)
     recipes = recipes_of(asked, chosen, overs)
     criteria = [recipe.engine.criterion() for recipe, _ in recipes]
+    held = [there for _, there in recipes]
+    apart = why_apart([recipe for recipe, _ in recipes], held)
     if asked.trials is not None:
-        check_searchable(criteria, [held for _, held in recipes])
-    sweep = Sweep(asked, overs, criteria[0])
+        check_searchable(criteria, held, apart)
+    sweep = Sweep(asked, overs, next((c for c in criteria if c is not None), None), apart)
     with sweep.folder(chosen):
         return sweep.run()
 
@@ -56,11 +58,13 @@ class Sweep:
         asked: the command line.
         overs: fields and values.
         criterion: what validation watches.
+        apart: why the runs' numbers can't be compared; "" if they can.
     """
 
     asked: Asked
     overs: Sequence[Over]
     criterion: Criterion | None
+    apart: str = ""
     names: dict[str, dict[str, str]] = field(default_factory=dict)
     found: dict[str, SweptRun] = field(default_factory=dict)
     done: int = 0
@@ -210,7 +214,8 @@ class Sweep:
     def _watched(self, run: SweptRun) -> str:
         value = self.number(run, "validation")
         if value is not None:
-            return f"validation {self.criterion.words if self.criterion else ''} {value:.4g}"
+            name = read_run(run.folder, self.asked.out).get("criterion")
+            return f"validation {'ELBO' if name == 'elbo' else name} {value:.4g}"
         value = self.number(run, "elbo")
         return "done" if value is None else f"ELBO {value:.4g}"
 
@@ -220,7 +225,7 @@ class Sweep:
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
     def report(self) -> int:
-        """The table of all runs, the best first; returns the exit code."""
+        """The table of all runs, the best first if their numbers can be compared; returns the exit code."""
         runs = self.found.values()
         key = "validation" if any(self.number(run, "validation") is not None for run in runs) else "elbo"
         sign = 1.0 if key == "validation" and self.criterion is not None and self.criterion.smaller else -1.0
@@ -229,8 +234,8 @@ class Sweep:
             value = self.number(run, key)
             return bool(run.code) or value is None, math.inf if value is None else sign * value
 
-        ranked = sorted(runs, key=rank)
-        best = next((run for run in ranked if not rank(run)[0]), None)
+        ranked = sorted(runs, key=(lambda run: bool(run.code)) if self.apart else rank)
+        best = None if self.apart else next((run for run in ranked if not rank(run)[0]), None)
         codes = {run.code or 0 for run in runs} - {0}
         code = 0 if not codes else codes.pop() if len(codes) == 1 else failures.TRAINING
         found = [self._page(run) for run in ranked]
@@ -238,7 +243,7 @@ class Sweep:
             emit({
                 "out": str(self.asked.out),
                 "over": [o.path for o in self.overs],
-                "sorted_by": key if key == "elbo" or self.criterion is None else self.criterion.key,
+                "sorted_by": self._sorted_by(key),
                 "best": None if best is None else str(best.folder),
                 "runs": found,
             })  # fmt: skip
@@ -246,10 +251,17 @@ class Sweep:
             say("" if best is None else str(best.folder))
         else:
             self._say_table(ranked, found, best)
+        if self.apart:
+            tell(f"ppdgm: no run is called the best: {self.apart}.")
         for run in ranked:
             if run.code:
                 tell(f"ppdgm: {run.folder}: {run.message}")
         return code
+
+    def _sorted_by(self, key: str) -> str | None:
+        if self.apart:
+            return None
+        return key if key == "elbo" or self.criterion is None else self.criterion.key
 
     def _page(self, run: SweptRun) -> Table:
         status = read_run(run.folder, self.asked.out) if run.folder.is_dir() else {}
@@ -262,12 +274,14 @@ class Sweep:
     def _say_table(self, ranked: list[SweptRun], found: list[Table], best: SweptRun | None) -> None:
         lasts = [o.path.rpartition(".")[2] for o in self.overs]
         fields = [o.path if lasts.count(last) > 1 else last for o, last in zip(self.overs, lasts, strict=True)]
-        watched = "validation" if self.criterion is None else f"validation {self.criterion.words}"
+        watched = "validation" if self.criterion is None or self.apart else f"validation {self.criterion.words}"
         shown = lambda value: f"{value:.4g}" if isinstance(value, int | float) else "-"
+        named = lambda page: "" if page["criterion"] in (None, "elbo") or not self.apart else f"{page['criterion']} "
         rows = [
             [
                 *(run.values[o.path] for o in self.overs),
-                *(shown(page[n]) for n in ("validation", "elbo")),
+                named(page) + shown(page["validation"]),
+                shown(page["elbo"]),
                 str(page["step"] if page["step"] is not None else "-"),
                 str(page["state"]),
             ]
