@@ -10,5 +10,6 @@ uses: same weights, same minibatches, an objective that must agree, stretches in
 within each round.
 
 Layout: `cases.py` has the programs, and the loss of each written by hand over `ops.py`, the few operations that JAX and
-torch name differently; `loops.py` the contestants.
+torch name differently; `loops.py` the contestants. `products.py` is a script of its own: a step beside its matrix
+products alone.
 """
