@@ -297,6 +297,19 @@ def test_several_at_once_and_an_interruption(here, fake):
     assert "sweep.json can't be read" in sweep(*asked, code=5).stderr
 
 
+def test_other_data_or_another_text_of_the_program_is_another_sweep(here, fake):
+    """The finished runs are not listed beside runs of something else."""
+    asked = ("--over", "program.offset=0,1", "--out", "s")
+    sweep(*asked)
+    np.save("x.npy", X + 1.0)
+    assert re.search("x.npy.* has changed since the sweep in s began", sweep(*asked, code=5).stderr)
+    np.save("x.npy", X)
+    (here / "plain.py").write_text(OWN.replace("full((1,), 1.0)", "full((1,), 3.0)"), encoding="utf-8")
+    assert "plain.py has changed since the sweep in s began" in sweep(*asked, code=5).stderr
+    (here / "plain.py").write_text(OWN, encoding="utf-8")
+    assert len(json.loads(sweep(*asked, "--json").stdout)["runs"]) == 2
+
+
 def test_two_sweeps_in_one_folder(here, fake):
     (here / "s").mkdir()
     with (here / "s" / sweeping.LOCK).open("a") as file:

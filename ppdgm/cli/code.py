@@ -37,6 +37,13 @@ def load_code(text: str) -> tuple[ModuleType, str]:
     return (_from_file(Path(file)) if file.endswith(".py") else _imported(file)), name
 
 
+def file_of(text: str) -> Path | None:
+    """The file of code that was loaded, if it has one."""
+    name = text if text.endswith(".py") else text.rpartition(":")[0]
+    file = name if name.endswith(".py") else getattr(sys.modules.get(name), "__file__", None)
+    return None if file is None else Path(file)
+
+
 def _imported(name: str) -> ModuleType:
     _find_in(Path.cwd())
     return _running(name, lambda: importlib.import_module(name))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ppdgm.cli.code import file_of, is_code
 from ppdgm.cli.over import Over, combinations, parse_over
 from ppdgm.cli.overrides import parse
 from ppdgm.cli.programs import Chosen, names_own_code, own_code_missing
@@ -71,22 +73,27 @@ def overs_of(asked: Asked) -> list[Over]:
     return overs
 
 
-def recipes_of(asked: Asked, chosen: Chosen, overs: Sequence[Over]) -> list[tuple[Recipe, bool]]:
-    """The recipe of each combination of values, and whether it has validation rows.
+def recipes_of(asked: Asked, chosen: Chosen, overs: Sequence[Over]) -> tuple[list[tuple[Recipe, bool]], dict[str, str]]:
+    """The recipe of each combination of values, and whether it has validation rows; and checksums of
+    all data and of the user's code.
 
     Raises:
         SpecError, DataError: with the values.
     """
-    from ppdgm.data import Source, load_data
+    from ppdgm.data import Source, as_fields, load_data
     from ppdgm.data.dataset import Dataset
+    from ppdgm.inference.inputs.own_rows import fingerprint
 
     loaded: dict[str, Dataset] = {}
+    checksums = _of_code(asked)
 
     def load(source: Source | str) -> Dataset:
         key = str(source)
         if key not in loaded:
             loaded.clear()  # one at a time in memory
-            loaded[key] = load_data(source)
+            loaded[key] = data = load_data(source)
+            splits = (s for s in (data.train, data.validation) if s is not None)
+            checksums[key] = " ".join(fingerprint(as_fields(s, typed=True)) for s in splits)
         return loaded[key]
 
     given = [(path, value) for path, (_, value) in asked.given.items()]
@@ -101,7 +108,14 @@ def recipes_of(asked: Asked, chosen: Chosen, overs: Sequence[Over]) -> list[tupl
         except PpdgmError as error:
             raise type(error)(f"--over {' '.join(f'{p}={v}' for p, v in values.items())}: {error}") from error
         found.append((recipe, data.validation is not None))
-    return found
+    return found, checksums
+
+
+def _of_code(asked: Asked) -> dict[str, str]:
+    """The checksum of the file with the user's own code, if there is one."""
+    text = asked.own or asked.program
+    file = file_of(text) if is_code(text) else None
+    return {} if file is None or not file.is_file() else {str(file): sha256(file.read_bytes()).hexdigest()}
 
 
 def check_searchable(criteria: Sequence[Criterion | None], held: Sequence[bool], apart: str) -> None:

@@ -39,13 +39,13 @@ def run_sweep(asked: Asked) -> int:
         optuna()
     chosen = choose_program(asked.program, asked.own)
     overs = overs_of(asked)
-    recipes = recipes_of(asked, chosen, overs)
+    recipes, checksums = recipes_of(asked, chosen, overs)
     criteria = [recipe.engine.criterion() for recipe, _ in recipes]
     held = [there for _, there in recipes]
     apart = why_apart([recipe for recipe, _ in recipes], held)
     if asked.trials is not None:
         check_searchable(criteria, held, apart)
-    sweep = Sweep(asked, overs, next((c for c in criteria if c is not None), None), apart)
+    sweep = Sweep(asked, overs, next((c for c in criteria if c is not None), None), apart, checksums)
     with sweep.folder(chosen):
         return sweep.run()
 
@@ -59,12 +59,14 @@ class Sweep:
         overs: fields and values.
         criterion: what validation watches.
         apart: why the runs' numbers can't be compared; "" if they can.
+        checksums: of the data and of the user's code.
     """
 
     asked: Asked
     overs: Sequence[Over]
     criterion: Criterion | None
     apart: str = ""
+    checksums: dict[str, str] = field(default_factory=dict)
     names: dict[str, dict[str, str]] = field(default_factory=dict)
     found: dict[str, SweptRun] = field(default_factory=dict)
     done: int = 0
@@ -100,8 +102,14 @@ class Sweep:
                     f"--out: {out} has another sweep: its {differs} is {known.get(differs)}, not {about[differs]}. "
                     "Choose another folder."
                 )
+            before = {} if known is None else dict(known.get("checksums", {}))
+            if changed := next((n for n, v in self.checksums.items() if before.get(n, v) != v), None):
+                raise CheckpointError(
+                    f"--out: {changed} has changed since the sweep in {out} began, so its runs could not be compared "
+                    "with new ones. Choose another folder."
+                )
             self.names = {} if known is None else known["runs"]
-            self.about = about
+            self.about = {**about, "checksums": {**before, **self.checksums}}
             yield
 
     def run(self) -> int:
