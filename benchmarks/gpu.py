@@ -4,14 +4,17 @@
 
 For each backend: seconds per training step on the device and on the CPU, log-likelihood and its time, and parity: the
 log-weights of one reading with the same parameters and the same latents on both devices, relative to
-|log p| + |log q|. TF32 is off for the parity, because it rounds products to ten bits.
+|log p| + |log q|. Then the same with TF32 and with bfloat16 in training, and the programs of `benchmarks/programs`
+beside loops by hand.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,7 +51,9 @@ def parity(program: Program, backend: str, device: str, x: np.ndarray) -> float:
     return float(np.abs(difference / (np.abs(log_p) + np.abs(drawn.log_q["z"]))).max())
 
 
-def seconds_per_step(program: Program, backend: str, device: str, x: np.ndarray, batch: int, steps: int) -> Any:
+def seconds_per_step(
+    program: Program, backend: str, device: str, x: np.ndarray, batch: int, steps: int, **how: bool
+) -> Any:
     """Mean over the stretches after the first (which compiles), and the fit."""
     rates: list[float] = []
     fit = ppdgm.fit(
@@ -61,6 +66,7 @@ def seconds_per_step(program: Program, backend: str, device: str, x: np.ndarray,
         compile=True if backend == "pyro" else "auto",  # JAX compiles in any case
         progress=False,
         callbacks=[lambda now: rates.append(now.rate)],
+        **how,
     )
     return 1.0 / rates[-1], fit
 
@@ -81,14 +87,6 @@ def main() -> None:
         except PpdgmError as error:
             sys.exit(f"{backend}: {error}")
         print(f"== {backend} on {runtime.device}")
-        if backend == "pyro":
-            import torch
-
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        else:
-            import jax
-
-            jax.config.update("jax_default_matmul_precision", "highest")
         for name, program in PROGRAMS.items():
             print(f"  {name}: log-weights, device against CPU: {parity(program, backend, options.device, x[:64]):.1e}")
             for label, batch in SIZES.items():
@@ -97,9 +95,15 @@ def main() -> None:
                 print(
                     f"  {name}, {label}: {1e3 * there:.3f} ms a step; CPU {1e3 * here:.3f} ms; ratio {here / there:.1f}"
                 )
+                if options.device != "cpu":
+                    for how in ({"tf32": True}, {"mixed_precision": True}):
+                        took, _ = seconds_per_step(program, backend, options.device, x, batch, options.steps, **how)
+                        print(f"  {name}, {label}, {next(iter(how))}: {1e3 * took:.3f} ms a step")
             started = time.perf_counter()
             likelihood = fit.log_likelihood(x[:1000], k=options.k)
             print(f"  {name}: log-likelihood {likelihood}, in {time.perf_counter() - started:.1f} s", flush=True)
+    race = [sys.executable, "-m", "benchmarks.programs", "--device", options.device, "--rounds", "5", "--force"]
+    subprocess.run(race, cwd=Path(__file__).parents[1], check=True)
 
 
 if __name__ == "__main__":

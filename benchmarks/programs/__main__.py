@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ REFERENCES = ("jax-by-hand", "torch-by-hand", "numpyro-svi", "pyro-svi")
 def main() -> int:
     """Race, and return the exit code."""
     arguments = _parse()
-    cores = pin(arguments.threads)
+    cores = pin(arguments.threads, arguments.device)
     watch = Watch()
     time.sleep(0.5)
     try:
@@ -42,10 +43,10 @@ def _run(arguments: argparse.Namespace, cores: list[int]) -> int:
     torch.set_num_threads(arguments.threads)
     makers = {n: make for n, make in CONTESTANTS.items() if not arguments.only or n in arguments.only}
     say = lambda line: print(line, file=sys.stderr, flush=True)
-    record = _opened(arguments.json, cores)
+    record = _opened(arguments.json, cores, arguments.device)
     for name in arguments.programs or CASES:
         try:
-            race = line_up(CASES[name], makers, arguments.stretch, say)
+            race = line_up(replace(CASES[name], device=arguments.device), makers, arguments.stretch, say)
         except DifferentObjective as difference:
             say(str(difference))
             return 1
@@ -65,13 +66,13 @@ def _run(arguments: argparse.Namespace, cores: list[int]) -> int:
     return 0
 
 
-def _opened(file: Path | None, cores: list[int]) -> dict[str, Any]:
+def _opened(file: Path | None, cores: list[int], device: str) -> dict[str, Any]:
     """What the file has of other programs, if it is of the same machine and versions."""
-    new = {"machine": describe(), "cores": cores, "programs": {}}
+    new = {"machine": describe(), "cores": cores, "device": device, "programs": {}}
     if file is None or not file.exists():
         return new
     known = json.loads(file.read_text(encoding="utf-8"))
-    same = known["machine"] == new["machine"] and known["cores"] == cores
+    same = all(known.get(n) == new[n] for n in ("machine", "cores", "device"))
     return known if same else new
 
 
@@ -96,7 +97,8 @@ def _page(record: dict[str, Any]) -> str:
     lines = [
         "# Seconds per training step",
         "",
-        f"`python -m benchmarks.programs`; float32, Adam, validation off; pinned to cores {record['cores']}.{busy}",
+        "`python -m benchmarks.programs`; float32, Adam, validation off; "
+        f"on {record['device']}, pinned to cores {record['cores']}.{busy}",
         "",
         ", ".join(f"{name} {value}" for name, value in record["machine"].items()),
         "",
@@ -121,6 +123,7 @@ def _parse() -> argparse.Namespace:
     add("--rounds", type=int, default=9, help="rounds per program (default 9)")
     add("--stretch", type=float, default=0.3, help="seconds per contestant and round (default 0.3)")
     add("--threads", type=int, choices=(1, 2), default=2, help="cores to pin to (default 2)")
+    add("--device", default="cpu", help="cuda: measure there (default cpu)")
     add("--force", action="store_true", help="report on a busy machine too, in a table that says so")
     add("--json", type=Path, metavar="FILE", help="write everything that was measured; other programs in it stay")
     add("--markdown", type=Path, metavar="FILE", help="write the tables")

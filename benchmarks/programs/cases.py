@@ -41,6 +41,7 @@ class Case:
     batch: int = 100
     elbo: str = "analytic"  # of the libraries' own bounds: "analytic", "monte_carlo" or "importance"
     particles: int = field(default=1)
+    device: str = "cpu"
 
     def __str__(self) -> str:
         return self.name

@@ -24,7 +24,7 @@ from .ops import JaxOps, TorchOps
 def ppdgm_trainer(case: Case, name: str, compile: bool = True) -> Contestant:
     """The stretch of steps inside `ppdgm.fit`."""
     backend, engine = load_backend(name), case.engine
-    runtime = backend.Runtime(case.program, "cpu")
+    runtime = backend.Runtime(case.program, case.device)
     adam, metrics = Optimiser(name="adam"), ("objective",)
     settings = TrainerSettings(
         seed=0, data_size=DATA, optimiser=adam, metrics=metrics, compile=compile, insist=compile
@@ -79,12 +79,12 @@ def jax_by_hand(case: Case) -> Contestant:
 
 def torch_by_hand(case: Case, compile: bool = False) -> Contestant:
     """A Python loop with one fused Adam; with `compile`, the loss is compiled."""
-    data = torch.from_numpy(case.data)
-    params = {n: torch.tensor(v, requires_grad=True) for n, v in case.first().items()}
+    data = torch.from_numpy(case.data).to(case.device)
+    params = {n: torch.tensor(v, device=case.device, requires_grad=True) for n, v in case.first().items()}
     adam = torch.optim.Adam(params.values(), lr=LEARNING_RATE, fused=True)
 
     def loss_of(params: dict[str, Any], x: Any) -> Any:
-        return case.by_hand(TorchOps(), params, x)
+        return case.by_hand(TorchOps(case.device), params, x)
 
     before = torch.distributions.Distribution._validate_args
     loss_of = torch.compile(loss_of, dynamic=False) if compile else loss_of
@@ -99,12 +99,12 @@ def pyro_svi(case: Case) -> Contestant:
     from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 
     _has_bound(case)
-    model, guide = case.program.bind("pyro", case.first())
+    model, guide = (f.to(case.device) for f in case.program.bind("pyro", case.first()))
     bound: Any = {"analytic": TraceMeanField_ELBO, "monte_carlo": Trace_ELBO}.get(case.elbo)
     importance = partial(RenyiELBO, alpha=0, vectorize_particles=True, max_plate_nesting=1)
     elbo = bound() if bound else importance(num_particles=case.particles)
     svi = SVI(model, guide, pyro.optim.Adam({"lr": LEARNING_RATE}), elbo)
-    return of_svi(svi, torch.from_numpy(case.data), case.batch)
+    return of_svi(svi, torch.from_numpy(case.data).to(case.device), case.batch)
 
 
 def numpyro_svi(case: Case) -> Contestant:

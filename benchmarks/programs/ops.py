@@ -62,6 +62,9 @@ class TorchOps:
     relu, sigmoid, silu = staticmethod(torch.relu), staticmethod(torch.sigmoid), staticmethod(F.silu)
     softplus, logsumexp = staticmethod(F.softplus), staticmethod(torch.logsumexp)
 
+    def __init__(self, device: str = "cpu"):
+        self.device = device
+
     @staticmethod
     def stop(x: Any) -> Any:
         return x.detach()
@@ -71,13 +74,13 @@ class TorchOps:
         return F.log_softmax(x, -1)
 
     def normal(self, shape: tuple[int, ...]) -> Any:
-        return torch.randn(shape)
+        return torch.randn(shape, device=self.device)
 
     def gumbel(self, shape: tuple[int, ...]) -> Any:
-        return -torch.empty(shape).exponential_().log()
+        return -torch.empty(shape, device=self.device).exponential_().log()
 
     def constant(self, value: Any) -> Any:
-        return torch.as_tensor(value, dtype=torch.float32)
+        return torch.as_tensor(value, dtype=torch.float32, device=self.device)
 
     def linear(self, p: Params, name: str, x: Any) -> Any:
         return F.linear(x, p[f"{name}.weight"].T, p[f"{name}.bias"])

@@ -44,7 +44,7 @@ class Watch:
         return time.perf_counter(), busy, time.process_time()
 
 
-def pin(threads: int) -> list[int]:
+def pin(threads: int, device: str = "cpu") -> list[int]:
     """Pin the process to the quietest of its cores, and with it the libraries that are imported later."""
     if not hasattr(os, "sched_setaffinity"):
         raise SystemExit("This benchmark pins itself to a core, which this system does not offer.")
@@ -53,7 +53,9 @@ def pin(threads: int) -> list[int]:
     if len(cores) < threads:
         raise SystemExit(f"--threads {threads} needs as many cores, and this process may use {len(cores)}.")
     os.sched_setaffinity(0, cores)
-    os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), JAX_PLATFORMS="cpu")
+    os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
+    if device == "cpu":
+        os.environ["JAX_PLATFORMS"] = "cpu"
     return cores
 
 

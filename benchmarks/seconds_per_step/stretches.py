@@ -36,7 +36,7 @@ def of_torch(loss_of: Callable[[Any], Any], adam: Any, data: Any) -> Contestant:
     """A Python loop; the loss of a minibatch is never read back within a stretch."""
 
     def contestant(rows: Rows) -> Stretch:
-        device_rows = torch.from_numpy(rows).unbind()
+        device_rows = torch.from_numpy(rows).to(data.device).unbind()
 
         def stretch() -> Floats:
             losses = []
@@ -46,7 +46,7 @@ def of_torch(loss_of: Callable[[Any], Any], adam: Any, data: Any) -> Contestant:
                 loss.backward()
                 adam.step()
                 losses.append(loss.detach())
-            return torch.stack(losses).numpy()
+            return torch.stack(losses).cpu().numpy()
 
         return stretch
 
@@ -58,7 +58,7 @@ def of_svi(svi: Any, data: Any, batch: int) -> Contestant:
     import pyro
 
     def contestant(rows: Rows) -> Stretch:
-        device_rows = torch.from_numpy(rows).unbind()
+        device_rows = torch.from_numpy(rows).to(data.device).unbind()
 
         def stretch() -> Floats:
             with pyro.validation_enabled(False):
