@@ -238,6 +238,24 @@ def test_two_sessions_cannot_write_one_folder(tmp_path):
     assert len(found) == 2 and all("still writing to it" in message for message in found)
 
 
+@pytest.mark.parametrize("backend", ["numpyro", "pyro"])
+def test_a_run_with_validation_data_goes_on_with_the_same(backend, tmp_path):
+    """Without them it would return the last parameters, and with others values of both would choose the best."""
+    out, options = (
+        tmp_path / "run",
+        {"backend": backend, "compile": False, "steps": 6, "batch_size": 20, "binarise": "dynamic"},
+    )
+    with pytest.raises(Crash):
+        ppdgm.fit(
+            PROGRAM, X, validation=V, out=out, callbacks=[crash_at(4)], checkpoint_steps=1, progress=False, **options
+        )
+    with pytest.raises(DataError, match="was started with validation data"):
+        ppdgm.resume(out, X, progress=False)
+    with pytest.raises(DataError, match="validation: got other data"):
+        ppdgm.resume(out, X, validation=V[1:], progress=False)
+    assert len(ppdgm.resume(out, X, validation=V, progress=False).history["validation_elbo"]) > 1
+
+
 def test_what_resume_refuses(tmp_path):
     out = tmp_path / "run"
     with pytest.raises(Crash):
@@ -247,6 +265,7 @@ def test_what_resume_refuses(tmp_path):
         "content was": lambda: ppdgm.resume(out, 1 - X, validation=V),
         "number of rows was 41, and is now 40": lambda: ppdgm.resume(out, X[:40], validation=V),
         "needs validation": lambda: ppdgm.resume(out, X),
+        "validation: got other data": lambda: ppdgm.resume(out, X, validation=1 - V),
         "already has one": lambda: ppdgm.resume(out, X, validation=V, optimiser=optax.adam(0.1)),
         "not a run's folder": lambda: ppdgm.resume(tmp_path, X),
         "already at step": lambda: ppdgm.resume(out, X, validation=V, steps=3),

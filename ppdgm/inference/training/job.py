@@ -13,7 +13,7 @@ import numpy as np
 
 from ppdgm.data import Dataset, as_fields, codings_of, enter_beside
 from ppdgm.data.transform import Transform
-from ppdgm.errors import CheckpointError, DataError, PpdgmError, ProgramError, TrainingError, explain, out_of_memory
+from ppdgm.errors import CheckpointError, PpdgmError, ProgramError, TrainingError, explain, out_of_memory
 from ppdgm.inference.engines.engine import check_length, first_watched, hyperparameters_of, last_reached, states_of
 from ppdgm.inference.engines.estimators import first_field
 from ppdgm.inference.engines.optimisers import as_optimiser
@@ -45,6 +45,7 @@ from ppdgm.inference.training.memory import warnings_of
 from ppdgm.inference.training.monitor import Monitor
 from ppdgm.inference.training.no_effect import check_compile, check_mixed, check_rates, check_tf32
 from ppdgm.inference.training.pieces import check_pieces, check_rows_apart, check_whole
+from ppdgm.inference.training.same_data import check_same_data
 from ppdgm.inference.training.unused_latents import Unused, has_latents
 from ppdgm.inference.training.validation import Validation
 from ppdgm.inference.training.watching import check_wanted, check_watchable, criterion_of
@@ -183,8 +184,10 @@ class Job:
             facts["shapes"] = {n: list(v.shape[1:]) for n, v in self.fields.items()}
         if out is not None or self.runtime.tracer.batch_size is not None:
             facts["fingerprint"] = fingerprint(self.fields)
+        if out is not None and self.held_out is not None:
+            facts["held_out"] = fingerprint(self.held_out)
         if saved:
-            _same_data(saved, facts)
+            check_same_data(saved.page, facts)
         first = self.runtime.share.process == 0  # the others only compute
         out, self.callbacks = (out, self.callbacks) if first else (None, ())
         with ExitStack() as stack:
@@ -456,16 +459,6 @@ def _check_drawn(before: str) -> None:
             "binarise: got 'dynamic', but these data are already 0 or 1, because they were loaded with "
             f"binarise={before!r}. Load them with load_data(…, binarise='dynamic') or --binarise dynamic."
         )
-
-
-def _same_data(saved: Saved, facts: Mapping[str, object]) -> None:
-    for name, what in (("fields", "fields"), ("data_size", "number of rows"), ("fingerprint", "content")):
-        if saved.page.get(name) != facts[name]:
-            raise DataError(
-                f"Data: got other data than the run was started with: the {what} was {saved.page.get(name)!r}, and "
-                f"is now {facts[name]!r}. To train on other data, start a new run from the parameters: fit(…, "
-                "params=load(…).params)."
-            )
 
 
 def _first(*values: Value | None) -> Value | None:
