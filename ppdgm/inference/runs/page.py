@@ -113,6 +113,7 @@ class Page(_Record):
     fields: Annotated[list[str], Field(min_length=1)] | None = None
     shapes: dict[str, list[Count]] | None = None
     fingerprint: str | None = None
+    held_out: str | None = None
     compile: bool | None = None
     in_a_row: Count = 0
     seconds: Annotated[float, Field(ge=0)] = 0.0

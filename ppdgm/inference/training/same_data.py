@@ -33,7 +33,7 @@ def check_same_data(page: Table, facts: Mapping[str, object]) -> None:
             "validation: the run was started with validation data, which choose the parameters that it returns. Give "
             "them again: resume(…, validation=…)."
         )
-    if page.get("held_out", now) != now:
+    if page.get("held_out") not in (None, now):
         raise DataError(
             "validation: got other data than the run was started with, so that the best parameters would be chosen by "
             "values of both. Give the same; to validate with other data, start a new run from the parameters: "
