@@ -23,7 +23,7 @@ from ppdgm.inference import SVI, Linear
 from ppdgm.inference.runs import checkpoint
 from ppdgm.inference.runs.folder import as_csv
 from ppdgm.inference.runs.layout import check_free, read_status
-from ppdgm.models import MLP, PPCA, VAE
+from ppdgm.models import MLP, PPCA, VAE, Laplace
 
 RNG = np.random.default_rng(0)
 X = (RNG.random((20, 6)) < 0.5).astype("float32")
@@ -426,3 +426,18 @@ def test_the_status_has_the_validation_elbo_of_the_parameters_that_the_run_gives
     shown = read_status(tmp_path / "a")["validation_elbo"]
     assert shown == pytest.approx(held.max() if keep_best else held[-1])
     assert shown == pytest.approx(ppdgm.load(tmp_path / "a").elbo(x[40:], k=1).mean, abs=1e-4)
+
+
+def test_a_program_with_other_fields_is_refused(tmp_path):
+    """It was trained and evaluated instead of the run's own, without a word."""
+    x = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
+    other = VAE(event_shape=(3,), latent=2, likelihood=Laplace(), encoder=MLP(hidden=(4,)))
+    ppdgm.fit(other, x, steps=2, out=tmp_path / "vae", progress=False)
+    changed = other.replace(encoder=MLP(hidden=(4,), activation="relu"))  # parameters of the same shapes
+    for call in (
+        lambda **how: ppdgm.load(tmp_path / "vae", **how),
+        lambda **how: ppdgm.resume(tmp_path / "vae", x, steps=3, progress=False, **how),
+    ):
+        with pytest.raises(CheckpointError, match=r"program\.encoder\.activation: got 'relu', but the run has"):
+            call(program=changed)
+        assert call(program=other).program == other

@@ -50,7 +50,7 @@ from ppdgm.inference.runs.checkpoint import group, grouped, matching
 from ppdgm.inference.runs.codings import coding_arrays, coding_tables, read_codings
 from ppdgm.inference.runs.folder import Folder, find_saved, open_saved, versions
 from ppdgm.inference.runs.layout import as_path, check_free
-from ppdgm.inference.runs.recipe import Recipe
+from ppdgm.inference.runs.recipe import Recipe, check_same_program
 from ppdgm.inference.runs.settings import Training
 from ppdgm.language.pair_mistakes import NO_ROWS
 from ppdgm.language.unseen import blanks, is_given, shapes_known
@@ -454,6 +454,7 @@ def _read_recipe(file: Path, page: Table, program: AnyProgram | None, classes: I
     if program is not None and (kind if is_pair(kind) else "") != own:
         raise CheckpointError(f"program: got {program!r}, but {file} has the parameters of a {kind!r} program.")
     try:
+        check_same_program(page["recipe"], program)
         return Recipe.from_table(page["recipe"], classes, program)
     except SpecError as error:
         raise CheckpointError(f"{file}: {error}") from None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, get_args
 import tomli_w
 
 from ppdgm.data import Source
-from ppdgm.errors import SpecError, nearest
+from ppdgm.errors import SpecError, nearest, shown
 from ppdgm.inference.engines.engine import Engine
 from ppdgm.inference.engines.svi import SVI
 from ppdgm.inference.runs.settings import Training
@@ -94,6 +94,46 @@ class Recipe:
             engine=_expect(found.get("engine", SVI()), Engine),  # type: ignore[type-abstract]  # it is not made
             backend=backend,
             data=_expect(found["data"], Source) if "data" in found else None,
+        )
+
+
+def check_same_program(table: Table, program: object) -> None:
+    """Refuse a program whose fields differ from those of the run's, which would be evaluated or trained instead.
+
+    Fields that only one of them has are not compared, as a class may have grown; nor are modules and other classes.
+
+    Args:
+        table: of the recipe.
+        program: that was given for it; nothing is known of a plain pair.
+
+    Raises:
+        SpecError: with the field, and both values.
+    """
+    then = table.get("program")
+    if isinstance(program, Spec) and isinstance(then, Mapping):
+        now = program.to_dict()
+        if _name(then.get("kind")) == _name(now["kind"]):
+            _check_fields(then, now, "program")
+
+
+def _name(kind: object) -> str:
+    return str(kind).rpartition(":")[2]
+
+
+def _plain(value: object) -> object:
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _check_fields(then: object, now: object, path: str) -> None:
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        for name in sorted(then.keys() & now.keys() - {"module"}):
+            _check_fields(then[name], now[name], f"{path}.{name}")
+        return
+    alike = _name(then) == _name(now) if path.endswith(".kind") else _plain(then) == _plain(now)
+    if not alike:
+        raise SpecError(
+            f"{path}: got {shown(now)}, but the run has {shown(then)}. Give the run's own program; or start a new run "
+            "from its parameters: fit(…, params=load(…).params)."
         )
 
 

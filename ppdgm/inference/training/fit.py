@@ -19,7 +19,7 @@ from ppdgm.inference.engines.svi import SVI
 from ppdgm.inference.evaluation.result import Fit
 from ppdgm.inference.runs.folder import find_saved, open_saved
 from ppdgm.inference.runs.layout import CHECKPOINTS, as_path, check_free
-from ppdgm.inference.runs.recipe import Recipe, read_recipe
+from ppdgm.inference.runs.recipe import Recipe, check_same_program, read_recipe
 from ppdgm.inference.runs.settings import Training
 from ppdgm.inference.training.job import Callback, Job, Saved
 from ppdgm.inference.training.no_effect import check_folder
@@ -251,6 +251,7 @@ def _resumed_recipe(
     kept = {n: v for n, v in table["training"].items() if n not in moves}
     table = {**table, "training": {**kept, **length}, **({"data": now["data"]} if "data" in now else {})}
     try:
+        check_same_program(table, program)
         return Recipe.from_table(table, classes, program)
     except PpdgmError as error:
         raise CheckpointError(f"{folder}: {error}") from None
