@@ -51,6 +51,9 @@ one, eight = (ppdgm.fit(program, data, devices=n, **how) for n in (1, 8))
 assert max(np.abs(one.params[n] - v).max() for n, v in eight.params.items()) < 1e-10
 assert np.abs(one.history["elbo"] - eight.history["elbo"]).max() < 1e-5  # kept in float32
 assert np.abs(one.elbo(data[:16], seed=2).values - eight.elbo(data[:16], seed=2).values).max() < 1e-10  # row by row
+there = one.over("all")
+assert np.abs(one.elbo(data[:16], seed=2).values - there.elbo(data[:16], seed=2).values).max() < 1e-10
+assert there._runtime.place == "8 × cpu"
 assert eight.info["device"] == "8 × cpu" and one.info["device"] == "cpu"
 assert "all-reduce" in texts[8] and "all-reduce" not in texts[1]
 assert "f64[3,7]" in texts[8] and "f64[24,7]" not in texts[8] and "f64[24,7]" in texts[1]
@@ -217,6 +220,9 @@ from ppdgm.models import PPCA
 seen, program, data = [], PPCA(event_shape=(6,), latent=2), DATA.astype(np.float32)
 how = {"steps": 5, "batch_size": 16, "seed": 1, "progress": False, "validation": data[:8]}
 fit = ppdgm.fit(program, data, devices="all", out=sys.argv[1], callbacks=[lambda now: seen.append(now.step)], **how)
+there = fit.over("all")
+assert abs(there.elbo(data[:8], seed=1).mean - fit.elbo(data[:8], seed=1).mean) < 1e-5
+assert np.abs(there.encode(data[:9]) - fit.encode(data[:9])).max() < 1e-5
 print(fit.info["device"], bool(seen), float(fit.elbo(data[:8], seed=1).mean), sep=";")
 """
 

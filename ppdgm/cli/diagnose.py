@@ -11,6 +11,7 @@ from ppdgm.cli.options import (
     Backend,
     Debug,
     Device,
+    EvaluationDevices,
     Header,
     Index,
     Json,
@@ -64,6 +65,7 @@ def diagnose(
     seed: Seed = 0,
     backend: Backend = None,
     device: Device = "auto",
+    devices: EvaluationDevices = None,
     memory: Annotated[
         str, typer.Option(metavar="BYTES", help="Memory limit for intermediate results, such as 512MiB.")
     ] = "auto",
@@ -105,12 +107,14 @@ def diagnose(
     target = _report_path(run, out)
     chosen = check_parts(parts or None)
     opened = open_run(run, own, context.obj, header=header, index=index)
-    fit = ppdgm.load(run, backend, program=opened.program, classes=opened.classes, device=device, last=last)
+    how = {"program": opened.program, "classes": opened.classes, "device": device, "devices": devices, "last": last}
+    fit = ppdgm.load(run, backend, **how)
     part, name, which = load_part(opened, fit, data, split, context.obj, units)
     labels = _labels(opened, fit, data, which, split is None, context.obj, units) if "pictures" in chosen else None
-    found = fit.diagnose(
-        part, parts=chosen, labels=labels, seed=seed, memory=memory, progress=not (as_json or quiet), k=k
-    )
+    show = not (as_json or quiet or fit.process)
+    found = fit.diagnose(part, parts=chosen, labels=labels, seed=seed, memory=memory, progress=show, k=k)
+    if fit.process:  # of several processes, the first reports
+        return
     report = found.report(target, pictures)
     if as_json:
         emit({"run": run, "data": name, "split": which, "seed": seed, "report": str(report), **found.table()})

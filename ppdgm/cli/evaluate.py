@@ -10,6 +10,7 @@ from ppdgm.cli.options import (
     Backend,
     Debug,
     Device,
+    EvaluationDevices,
     Header,
     Index,
     Json,
@@ -47,6 +48,7 @@ def evaluate(
     seed: Seed = 0,
     backend: Backend = None,
     device: Device = "auto",
+    devices: EvaluationDevices = None,
     memory: Annotated[
         str, typer.Option(metavar="BYTES", help="Memory limit for intermediate results, such as 512MiB.")
     ] = "auto",
@@ -77,7 +79,8 @@ def evaluate(
     from ppdgm.errors import ProgramError
 
     opened = open_run(run, own, context.obj, header=header, index=index)
-    fit = ppdgm.load(run, backend, program=opened.program, classes=opened.classes, device=device, last=last)
+    how = {"program": opened.program, "classes": opened.classes, "device": device, "devices": devices, "last": last}
+    fit = ppdgm.load(run, backend, **how)
     part, name, split = load_part(opened, fit, data, split, context.obj, units)
     result: dict[str, object] = {"run": run, "data": name, "split": split}
     found = fit.elbo(part, k=min(k, ELBO_PARTICLES), seed=seed, memory=memory)
@@ -89,7 +92,8 @@ def evaluate(
         "of": found.of,
         "elbo": as_plain(found),
     }
-    if not as_json:
+    show = not as_json and not fit.process  # of several processes, the first reports
+    if show:
         which = f"all {result['n']}" if split == "all" else f"{result['n']} {split}"
         say(f"{run} on {which} rows of {name} ({fit.backend} backend)")
         say(f"  ELBO           {found}")
@@ -98,11 +102,11 @@ def evaluate(
         likelihood = fit.log_likelihood(part, k=k, seed=seed, memory=memory)
     except ProgramError as error:  # one latent shared by all data: a row has no log p(x)
         result |= {"log_likelihood": None, "note": str(error)}
-        if not as_json:
+        if show:
             say(f"  log-likelihood  not available: {error}")
     else:
         result["log_likelihood"] = as_plain(likelihood)
-        if not as_json:
+        if show:
             say(f"  log-likelihood {likelihood}")
-    if as_json:
+    if as_json and not fit.process:
         emit(result)

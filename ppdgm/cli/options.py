@@ -103,6 +103,15 @@ Backend = Annotated[
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:1.")]
 DeviceCount = Annotated[Any, parsed("Number of devices that share each minibatch.", "INTEGER|all", number_or_all)]
+EvaluationDevices = Annotated[
+    Any,
+    typer.Option(
+        parser=number_or_all,
+        metavar="INTEGER|all",
+        help="Number of devices that share the rows. Default: one.",
+        show_default=False,
+    ),
+]
 TrainData = Annotated[
     str | None, text(f"A name (see: ppdgm data) or a path. Default: the recipe's, or {DATA}.", "NAME|PATH", RUN)
 ]

@@ -75,6 +75,14 @@ class Runtime(ABC):
     def place(self) -> str:
         """The device, or the number and kind of the devices, in words."""
 
+    def check_trains(self) -> None:
+        """Refuse to train a program whose steps can't be divided among the processes.
+
+        Raises:
+            UnsupportedByBackend: with the reason.
+        """
+        return None
+
     def initialise(self, seed: int, data: Mapping[str, Array], dtype: str) -> Values:
         """First values of all parameters and buffers."""
         return self.tracer.initialise(seed, data, dtype)

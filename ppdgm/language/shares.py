@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,6 +12,9 @@ from ppdgm.errors import TrainingError
 
 #: Numbers of rows of each process in a trial step; the next one, if an axis of noise has the same size.
 TRIED = (7, 11, 13)
+OF_TRAINING = "The run's last checkpoint is whole: start all processes again, with ppdgm.resume or `ppdgm resume`."
+OF_EVALUATIONS = "Every process has to call the same methods of the fit with the same arguments."
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,11 @@ class Share:
             return one
         return f"{self.devices} × {kind}" + (f" in {self.processes} processes" if self.processes > 1 else "")
 
-    def lost(self, error: Exception) -> TrainingError:
+    def lost(self, error: Exception, advice: str = OF_TRAINING) -> TrainingError:
         """The error to raise if the others do not answer."""
         return TrainingError(
             f"devices: another of the {self.processes} processes ended, or does not answer "
-            f"({str(error).splitlines()[0]}). Look for its error. The run's last checkpoint is whole: start all "
-            "processes again, with ppdgm.resume or `ppdgm resume`."
+            f"({str(error).splitlines()[0]}). Look for its error. {advice}"
         )
 
     def first(self, number: int) -> int:
@@ -55,3 +59,13 @@ class Share:
     def largest(self, numbers: np.ndarray) -> np.ndarray:
         """The largest of each number over all processes: what they all do then."""
         return numbers
+
+    def each(self, count: int, work: Callable[[int], Result], about: tuple[object, ...]) -> Iterator[Result]:
+        """work(0), …, work(count − 1), in this order. Several processes may divide the work; each gets all results.
+
+        Args:
+            count: the number of pieces.
+            work: a piece; it may not depend on the pieces before it.
+            about: plain values that say what the work is: they are the same in all processes.
+        """
+        return map(work, range(count))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from ppdgm.errors import PpdgmError, TrainingError
-from ppdgm.language.shares import Share
+from ppdgm.language.shares import OF_EVALUATIONS, OF_TRAINING, Result, Share
 from ppdgm.language.vocabulary import Array
 
 MINUTES = 10  # without an answer of another process, such as one that writes a checkpoint
@@ -82,12 +83,52 @@ class Ranks(Share):
                 "numpyro backend."
             )
 
+    def each(self, count: int, work: Callable[[int], Result], about: tuple[object, ...]) -> Iterator[Result]:
+        """The same as for the base class: each process takes one of the next pieces, and then all tell what they found.
+
+        Raises:
+            PpdgmError: the processes do different work, or one does not answer.
+            Exception: of the first piece that failed, in all processes.
+        """
+        if self.processes == 1:
+            yield from super().each(count, work, about)
+            return
+        for first in range(0, count, self.processes):
+            mine = first + self.process
+            found = _tried(work, mine) if mine < count else None
+            every: list[Any] = [None] * self.processes
+            with self._answered(OF_EVALUATIONS):
+                dist.all_gather_object(every, ((count, *about), found if found is None else _portable(found)))
+            if (asked := [a for a, _ in every]) != [asked[0]] * self.processes:
+                raise PpdgmError(f"devices: the processes compute different things: {asked}. {OF_EVALUATIONS}")
+            every[self.process] = None, found
+            for _, (result, error) in every[: count - first]:
+                if error is not None:
+                    raise error
+                yield result
+
     @contextmanager
-    def _answered(self) -> Iterator[None]:
+    def _answered(self, advice: str = OF_TRAINING) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:
-            raise self.lost(error) from error
+            raise self.lost(error, advice) from error
+
+
+def _tried(work: Callable[[int], Result], i: int) -> tuple[Result | None, Exception | None]:
+    try:
+        return work(i), None
+    except Exception as error:  # the other processes wait for an answer
+        return None, error
+
+
+def _portable(found: tuple[object, Exception | None]) -> tuple[object, Exception | None]:
+    """What another process can read: of some libraries' errors, only the text."""
+    try:
+        pickle.loads(pickle.dumps(found[1]))
+    except Exception:
+        return None, PpdgmError(f"{type(found[1]).__name__}: {found[1]}")
+    return found
 
 
 class _Added(torch.autograd.Function):

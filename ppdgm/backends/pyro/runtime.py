@@ -85,20 +85,20 @@ class Runtime(AnyRuntime):
     ):
         self._quiet = False  # whether it is known to draw nothing outside its sites
         if hasattr(program, "data_plate"):
-            pair = PairTracer(
-                cast(PairLike, program), None if device == "auto" else find_device(device)
-            )  # it has a plate
+            self.share, place = find_ranks(devices, find_device, device)
+            pair = PairTracer(cast(PairLike, program), None if device == "auto" else place)  # it has a plate
             self.tracer: TorchTracer | PairTracer = pair
             self.device: torch.device = pair.device
-            self.share = find_ranks(devices, lambda _: pair.device, device)[0]
-            if self.share.processes > 1:
-                raise UnsupportedByBackend(
-                    "devices: a plain Pyro pair draws its noise in Pyro's own handlers, for the rows that it gets, so "
-                    "several processes would not take the step of one. Write it as a Program, or train on one device."
-                )
         else:
             self.tracer = TorchTracer(program)
             self.share, self.device = find_ranks(devices, find_device, device)
+
+    def check_trains(self) -> None:
+        if self.share.processes > 1 and isinstance(self.tracer, PairTracer):
+            raise UnsupportedByBackend(
+                "devices: a plain Pyro pair draws its noise in Pyro's own handlers, for the rows that it gets, so "
+                "several processes would not take the step of one. Write it as a Program, or train on one device."
+            )
 
     @property
     def place(self) -> str:

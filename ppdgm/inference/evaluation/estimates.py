@@ -106,13 +106,7 @@ def plus_minus(mean: float, error: float, digits: int) -> str:
 
 def elbo_of_rows(evaluator: Evaluator, k: int) -> Estimate:
     """E_q[log p(x, z) − log q(z|x)] per row, with closed-form KLs if they are valid."""
-    totals: list[np.ndarray] = []  # over the rows of each chunk, [K]
-
-    def reduce(terms: np.ndarray) -> tuple[np.ndarray, ...]:
-        totals.append(terms.sum(1))
-        return _mean(terms)
-
-    values, errors = evaluator.reduce(_Elbo(evaluator.size), k, True, reduce)
+    values, errors, variances = evaluator.reduce(_Elbo(evaluator.size), k, True, _means)
     if k == 1:
         return Estimate(values, errors, k)
     if evaluator.draws_nothing:
@@ -122,8 +116,8 @@ def elbo_of_rows(evaluator: Evaluator, k: int) -> Estimate:
     if not one.shared:
         return Estimate(values, errors, k, of=of)
     with quiet():
-        variance = sum(t.var(ddof=1) / k for t in totals)  # rows of a chunk move together
-    return Estimate(values, errors, k, float(np.sqrt(variance)) / evaluator.size, of=of)
+        common = float(np.sqrt(sum(variances))) / evaluator.size
+    return Estimate(values, errors, k, common, of=of)
 
 
 def log_likelihood_of_rows(evaluator: Evaluator, k: int) -> Estimate:
@@ -146,14 +140,9 @@ def log_weights_of_rows(evaluator: Evaluator, k: int) -> np.ndarray:
     """log p(x, z) − log q(z|x), [K, N]."""
     require("k", k, int, 1, "a whole number of particles, at least 1")
     found, start = np.empty((k, evaluator.size)), 0
-
-    def keep(terms: np.ndarray) -> tuple[np.ndarray, ...]:
-        nonlocal start
+    for terms in evaluator.reduced(_log_weights, k, False, lambda terms: terms):
         found[:, start : start + terms.shape[1]] = terms
         start += terms.shape[1]
-        return (terms[0],)
-
-    evaluator.reduce(_log_weights, k, False, keep)
     return found
 
 
@@ -218,9 +207,15 @@ def _any_infinite(terms: np.ndarray) -> tuple[np.ndarray, ...]:
     return (np.asarray(np.isneginf(terms).any(axis=0)),)
 
 
-def _mean(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _means(terms: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Means over particles [B], their standard errors [B], and the variance of the mean of the rows' sum, [1].
+
+    The last one is that of rows that share draws: they move together.
+    """
     k = len(terms)
-    return terms.mean(0), terms.std(0, ddof=1) / np.sqrt(k) if k > 1 else np.full(terms.shape[1], np.nan)
+    if k == 1:
+        return terms[0], np.full(terms.shape[1], np.nan), np.full(1, np.nan)
+    return terms.mean(0), terms.std(0, ddof=1) / np.sqrt(k), np.array([terms.sum(1).var(ddof=1) / k])
 
 
 def parse_memory(memory: int | str, device: Device) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Sites = dict[str, np.ndarray]
 Drawing = Callable[[Native, np.ndarray, int], Sites]  #: (data, index, seed) -> latents
+Found = TypeVar("Found")
+Of = Callable[[int, Native, np.ndarray, int], Found]  #: what `Evaluator.chunks` gives of a chunk -> anything
 ROWS = 512  # rows of a chunk
 _ALIKE = 1e-4  # relative to the larger number: means from chunks of other data, in float32
 
@@ -112,6 +114,23 @@ class Evaluator:
         for i, index in enumerate(self.indices(rows)):
             yield i, *self.feed.rows(index), min(len(index), self.size - i * len(index))
 
+    def each_chunk(self, rows: int, function: Of[Found], *about: object) -> Iterator[Found]:
+        """function(*chunk) of each of the `chunks`, in order. Several processes divide them; each gets all results.
+
+        Args:
+            rows: of a chunk.
+            function: of one chunk, which may not depend on the chunks before it.
+            about: plain values that tell this work from others.
+        """
+        indices = self.indices(rows)
+
+        def work(i: int) -> Found:
+            index = indices[i]
+            with memory_told():
+                return function(i, *self.feed.rows(index), min(len(index), self.size - i * len(index)))
+
+        return self.runtime.share.each(len(indices), work, (self.seed, self.size, *about))
+
     @cached_property
     def few(self) -> tuple[Native, np.ndarray]:
         """Two rows, which show a program's sites: an axis of one belongs to a latent that all rows share."""
@@ -136,47 +155,58 @@ class Evaluator:
         reduce: Callable[[np.ndarray], tuple[np.ndarray, ...]],
     ) -> tuple[np.ndarray, ...]:
         """`function(trace, xp)` in chunks within the memory, [k, b] each, reduced over particles in float64."""
+        parts = self.reduced(function, k, kl, reduce)
+        return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
+
+    def reduced(
+        self, function: Callable[[Trace, Namespace], Array], k: int, kl: bool, reduce: Callable[[np.ndarray], Found]
+    ) -> Iterator[Found]:
+        """The same, chunk by chunk."""
         require("k", k, int, 1, "a whole number of particles, at least 1")
         if k not in self.planned:
             self.planned[k] = self._plan(k)
         particles, rows = self.planned[k]
-        parts = []
-        for i, data, index, count in self.chunks(rows):
-            with memory_told():
-                terms = np.concatenate([
-                    self.runtime.evaluate(function, self.params, data, index, particles, (self.seed, i, j), kl)
-                    for j in range(-(-k // particles))
-                ])  # fmt: skip
+
+        def work(i: int, data: Native, index: np.ndarray, count: int) -> Found:
+            terms = np.concatenate([
+                self.runtime.evaluate(function, self.params, data, index, particles, (self.seed, i, j), kl)
+                for j in range(-(-k // particles))
+            ])  # fmt: skip
             with quiet():
-                parts.append(reduce(terms[:k, :count].astype(np.float64)))
-        return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
+                return reduce(terms[:k, :count].astype(np.float64))
+
+        return self.each_chunk(rows, work, *_named(function), k, kl, particles)
 
     def each_row(self, question: Question, **how: object) -> np.ndarray:
         """The answer to `question(runtime, params, noise, data, index, **how)`, a number of each row, [N] in float64.
 
         Chunks have at most 512 rows, each with noise of its own, which is the same at each call.
         """
-        parts = []
-        for i, data, index, count in self.chunks(ROWS):
-            with memory_told():
-                at = data, self.runtime.index(index)
-                found = self.runtime.ask(question, self.params, (self.seed, i), *at, **how)
-            parts.append(np.asarray(found, np.float64)[:count])
-        return np.concatenate(parts)
+
+        def work(i: int, data: Native, index: np.ndarray, count: int) -> np.ndarray:
+            found = self.runtime.ask(question, self.params, (self.seed, i), data, self.runtime.index(index), **how)
+            return np.asarray(found, np.float64)[:count]
+
+        return np.concatenate([*self.each_chunk(ROWS, work, *_named(question))])
 
     def over(self, function: Callable[[Native, np.ndarray, int], Sites], rows: int | None = None) -> Sites:
         """Join the results of `function(data, index, chunk)`, [·, B, …] each, along the rows.
 
         Results that all rows share, [·, 1, …], must be the same for each chunk. Names may have a prefix before a "/".
+        Only functions that draw shared latents, by `drawing`, may depend on the chunks before.
 
         Raises:
             ProgramError: a shared result differs between chunks.
         """
-        parts: list[Sites] = []
-        for i, data, index, _ in self.chunks(max(rows or ROWS, 2)):
-            with memory_told():
-                parts.append(function(data, index, i))
-        shared = self._shared(data, index, parts[0]) if len(parts) > 1 else []
+        rows = max(rows or ROWS, 2)
+        if self.runtime.share.processes > 1 and not self._shares_latents:
+            each = self.each_chunk(rows, lambda i, data, index, _: function(data, index, i), *_named(function))
+        else:
+            each = (function(data, index, i) for i, data, index, _ in self.chunks(rows))
+        with memory_told():
+            parts = [*each]
+        index = self.indices(rows)[-1]
+        shared = self._shared(index, parts[0]) if len(parts) > 1 else []
         for name in shared:
             _check_alike(name, [p[name] for p in parts])
         join = lambda name: np.concatenate([p[name] for p in parts], axis=1)[:, : self.size]
@@ -194,18 +224,23 @@ class Evaluator:
         def draws(data: Native, index: np.ndarray, seed: int) -> Sites:
             nonlocal first, held
             if first and held is None:
-                held = {n: first[n] for n in self._shared(data, index, first)}
+                held = {n: first[n] for n in self._shared(index, first)}
             found: Sites = self.runtime.draws(self.params, data, index, k, seed, held)
             first = first or check_latents_drawn(self.program, found)
             return found
 
         return draws
 
-    def _shared(self, data: Native, index: np.ndarray, found: Sites) -> list[str]:
+    @cached_property
+    def _shares_latents(self) -> bool:
+        """Whether the guide draws a latent that all rows share, or may do so, as there is only one row."""
+        return any(v.shape[1] == 1 for v in self.runtime.draws(self.params, *self.few, 1, 0).values())
+
+    def _shared(self, index: np.ndarray, found: Sites) -> list[str]:
         """Names of the latents that all rows share, among those found for a chunk."""
         if len(index) > 1:
             return [n for n, v in found.items() if v.shape[1] == 1]
-        names = self.runtime.trace(self.params, data, index, 1, 0, None, False).shared
+        names = self.runtime.trace(self.params, *self.feed.rows(index), 1, 0, None, False).shared
         return [n for n in found if n in names or n.partition("/")[2] in names]
 
     def _plan(self, k: int) -> tuple[int, int]:
@@ -371,6 +406,11 @@ def check_latents_drawn(program: object, sites: Sites) -> Sites:
     if not sites:
         raise ProgramError(f"The guide of {type(program).__name__} draws no latent.")
     return sites
+
+
+def _named(function: Callable[..., object]) -> tuple[str, ...]:
+    """Which function it is, in every process."""
+    return (getattr(function, "__qualname__", type(function).__qualname__),)
 
 
 def flat(sites: Mapping[str, np.ndarray], lead: int = 1) -> Sites:

@@ -51,20 +51,20 @@ def plain_means(evaluator: Evaluator) -> tuple[Sites, Sites]:
 
 def _drawn(evaluator: Evaluator, decode: bool, reason: NoMean) -> Sites:
     draw = evaluator.drawing(DRAWS)
-    errors: dict[str, float] = {}
 
     def of_chunk(data: Native, index: np.ndarray, i: int) -> Sites:
         drawn = draw(data, index, i * len(index))
         latents = {n: v.mean(0, keepdims=True, dtype=np.float64).astype(v.dtype) for n, v in drawn.items()}
-        for n, v in drawn.items():
-            worst = float(v.std(0, ddof=1, dtype=np.float64).max(initial=0.0)) / DRAWS**0.5
-            errors[n] = max(errors.get(n, 0.0), worst)
-            if decode:
+        errors = {n: v.std(0, ddof=1, dtype=np.float64) / DRAWS**0.5 for n, v in drawn.items()}
+        worst = {n: v.max(tuple(range(1, v.ndim)), initial=0.0)[None] for n, v in errors.items()}
+        if decode:
+            for n, v in drawn.items():
                 _check_between(n, v)
         seen = evaluator.runtime.seen_at(evaluator.params, data, index, latents) if decode else {}
-        return _named("q", latents) | _named("p", seen)
+        return _named("q", latents) | _named("p", seen) | _named("e", worst)
 
     found = evaluator.over(of_chunk, DRAWN_ROWS)
+    errors = {n[2:]: float(v.max()) for n, v in found.items() if n[0] == "e"}
     if bad := [n for n, e in errors.items() if not np.isfinite(e)]:
         raise ProgramError(f"{reason} The mean of {DRAWS:,} draws of {bad[0]!r} is not finite either.")
     told = ", ".join(f"{e:.2g} for {n!r}" for n, e in errors.items())

@@ -86,6 +86,7 @@ class Fit(Diagnosable):
         codings: how its data were prepared, by field: the `Transform` of x, the `Classes` of labels. Methods take and
             return rows in the user's own units and names, with the help of these.
         runtime: the backend's, if there is one already.
+        devices: the number of devices that evaluations divide their rows among; see `over`.
     """
 
     program: AnyProgram
@@ -100,6 +101,7 @@ class Fit(Diagnosable):
     data: Source | None = None
     codings: Codings = field(default_factory=dict)
     runtime: Runtime | None = field(default=None, repr=False, compare=False)
+    devices: int | Literal["all"] | None = None
     _apart: bool = field(default=False, init=False, repr=False, compare=False)  # its rows' terms are known to be
 
     def __getstate__(self) -> dict[str, object]:
@@ -121,6 +123,22 @@ class Fit(Diagnosable):
     def classes(self) -> dict[str, tuple[str, ...]]:
         """Names of the classes, by field."""
         return {n: c.names for n, c in self.codings.items() if isinstance(c, Classes)}
+
+    def over(self, devices: int | Literal["all"]) -> Fit:
+        """The same fit, whose evaluations divide their chunks of rows among several devices, with the same numbers.
+
+        If these are in several processes, every process has to call the same methods with the same arguments, because
+        they wait for each other, and every process gets the result. See docs/devices.md.
+
+        Args:
+            devices: the number of devices, or "all" that are found, as for `fit`.
+        """
+        return replace(self, devices=Training(devices=devices).devices, runtime=None)
+
+    @property
+    def process(self) -> int:
+        """The number of this process among those that share the evaluations, from 0. Let one of them write files."""
+        return self._runtime.share.process
 
     def elbo(self, data: Data, k: int = 10, seed: int = 0, memory: int | str = "auto") -> Estimate:
         """E_q[log p(x, z) − log q(z|x)] per row in nats, always with β = 1.
@@ -313,7 +331,7 @@ class Fit(Diagnosable):
 
     @cached_property
     def _runtime(self) -> Runtime:
-        return self.runtime or load_backend(self.backend).Runtime(self.program, self.device, None)
+        return self.runtime or load_backend(self.backend).Runtime(self.program, self.device, self.devices)
 
     @cached_property
     def _criterion(self) -> Criterion | None:
@@ -384,6 +402,7 @@ def load(
     program: AnyProgram | None = None,
     classes: Iterable[type[Kind] | str] = (),
     device: str = "auto",
+    devices: int | Literal["all"] | None = None,
     last: bool = False,
 ) -> Fit:
     """Open a run folder, without data or retraining, on the backend it was trained on or on the other one.
@@ -394,12 +413,14 @@ def load(
         program: the program itself, if it can't be written as text: a plain pair, or one with your own modules.
         classes: your own classes that the recipe names, or `module:Class` paths, which are then imported.
         device: "auto", "cpu", "cuda", "cuda:1".
+        devices: the number of devices that evaluations divide their rows among, or "all"; see `Fit.over`.
         last: use the last checkpoint's parameters, if the run kept the best validated ones.
 
     Raises:
         CheckpointError: not a run folder, damaged, of a newer version, or not this program's.
     """
     require("device", device, str, None, "text, such as 'auto', 'cpu' or 'cuda:1'")
+    devices = None if devices is None else Training(devices=devices).devices
     if program is not None:
         check_program(program)
     file = find_saved(as_path("path", path), last)
@@ -420,6 +441,7 @@ def load(
         params=values,
         backend=name,
         device=device,
+        devices=devices,
         engine=recipe.engine,
         history=group(arrays, "history"),
         info={n: page[n] for n in ("data_size", "fields", "shapes", "fingerprint", "compile") if n in page}

@@ -88,8 +88,13 @@ def aggregated_log_density(evaluator: Evaluator, latents: Sites) -> np.ndarray:
             found: np.ndarray = evaluator.runtime.guide(evaluator.params, data, rows, given)
         return found[: chunk - short, : where.stop - where.start]
 
-    found = log_aggregated_of(log_density, flat, evaluator.size, chunk)
-    return found.reshape(first.shape[:2])
+    def of_block(i: int) -> np.ndarray:
+        block = {n: v[i * chunk : (i + 1) * chunk] for n, v in flat.items()}
+        return log_aggregated_of(log_density, block, evaluator.size, chunk)
+
+    about = "aggregated", evaluator.seed, evaluator.size
+    blocks = evaluator.runtime.share.each(-(-first.shape[0] * first.shape[1] // chunk), of_block, about)
+    return np.concatenate([*blocks]).reshape(first.shape[:2])
 
 
 def prior_moves(evaluator: Evaluator, terms: Terms) -> bool:

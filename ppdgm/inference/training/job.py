@@ -122,6 +122,7 @@ class Job:
             check_fields(recipe.program, self.held_out)
         self.module = load_backend(recipe.backend)
         self.runtime = self.module.Runtime(recipe.program, training.device, training.devices)
+        self.runtime.check_trains()
         check_tf32(training, self.runtime.place)
         self.feed = Feed(self.runtime, self.fields)
         first = self.runtime.initialise(training.seed, self.feed.sample, training.dtype)
