@@ -202,6 +202,9 @@ def test_no_run_is_the_best_if_their_numbers_can_not_be_compared(over, why, here
     ("arguments", "code", "match"),
     [
         (["--over", "program.offset=0,x"], 2, "--over program.offset=x: "),
+        (["--over", "program.offset=0.1,1e-1"], 2, "--over program.offset=1e-1 is the same run as program.offset=0.1"),
+        (["--over", "program.offset=1,1.0,2", "--trials", "2"], 2, "offset=1.0 is the same run as program.offset=1"),
+        (["--over", "training.optimiser=adam,'adam'"], 2, "is the same run"),
         (["--over", "program.ofset=0,1"], 2, "--over program.ofset=0: .*Did you mean 'offset'"),
         (["--over", "seed=0,-1"], 2, "--over training.seed=-1: "),
         (["--over", "seed=0,1", "--over", "training.seed=2"], 2, "training.seed twice"),

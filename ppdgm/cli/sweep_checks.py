@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def recipes_of(asked: Asked, chosen: Chosen, overs: Sequence[Over]) -> tuple[lis
     all data and of the user's code.
 
     Raises:
-        SpecError, DataError: with the values.
+        SpecError, DataError: with the values; or two combinations are one run, as 0.1 and 1e-1 are.
     """
     from ppdgm.data import Source, as_fields, load_data
     from ppdgm.data.dataset import Dataset
@@ -97,8 +98,9 @@ def recipes_of(asked: Asked, chosen: Chosen, overs: Sequence[Over]) -> tuple[lis
         return loaded[key]
 
     given = [(path, value) for path, (_, value) in asked.given.items()]
-    found = []
+    found, runs = [], dict[str, str]()
     for values in combinations(overs):
+        text = " ".join(f"{p}={v}" for p, v in values.items())
         try:
             own = copy(chosen)
             table = complete(own, given, [*map(parse, asked.settings), *values.items()])
@@ -106,9 +108,19 @@ def recipes_of(asked: Asked, chosen: Chosen, overs: Sequence[Over]) -> tuple[lis
                 raise own_code_missing(kind, asked.command)
             recipe, data = prepare_run(own, table, load)
         except PpdgmError as error:
-            raise type(error)(f"--over {' '.join(f'{p}={v}' for p, v in values.items())}: {error}") from error
+            raise type(error)(f"--over {text}: {error}") from error
+        if (same := runs.setdefault(_in_text(recipe), text)) != text:
+            raise SpecError(f"--over {text} is the same run as {same}. Give each value once.")
         found.append((recipe, data.validation is not None))
     return found, checksums
+
+
+def _in_text(recipe: Recipe) -> str:
+    """A recipe, the same for the same run: a file has one name."""
+    table = dict(recipe.table())
+    if recipe.data is not None and (file := Path(recipe.data.name)).exists():
+        table["data"] = {**table["data"], "name": str(file.resolve())}
+    return json.dumps(table, sort_keys=True, default=repr)
 
 
 def _of_code(asked: Asked) -> dict[str, str]:

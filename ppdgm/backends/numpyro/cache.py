@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import time
+import zlib
 from functools import cache
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 
 import jax
@@ -35,6 +37,7 @@ def keep_compiled() -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _trim_daily(folder, MOST_BYTES)
+        _remove_damaged(folder)
     except OSError as error:
         if choice:
             raise PpdgmError(
@@ -59,6 +62,38 @@ def _trim_daily(folder: Path, most: int) -> None:
             continue
         file.unlink(missing_ok=True)  # another process may trim too
         left -= size
+
+
+def _remove_damaged(folder: Path) -> None:
+    """Remove what can't be unpacked of the files written since the last look: of a killed process, or of a full disk.
+
+    JAX writes no file that is there: it would warn, and compile that program, in every later process.
+    """
+    mark = folder / "checked"
+    since = stat.st_mtime - 2 if (stat := _stat(mark)) else 0.0  # some file systems count in two seconds
+    mark.touch()
+    for file in folder.glob("*-cache"):
+        if (stat := _stat(file)) and stat.st_mtime >= since and not _is_whole(file):
+            file.unlink(missing_ok=True)  # if another process is still writing it, only this entry is lost
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether what JAX packed can be unpacked; True if it was packed by a library that isn't here."""
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return True
+    unpack, failure = zlib.decompress, zlib.error
+    if content.startswith(b"\x28\xb5\x2f\xfd"):
+        try:
+            library = import_module("zstandard")
+        except ImportError:
+            return True
+        unpack, failure = library.ZstdDecompressor().decompress, library.ZstdError
+    try:
+        return len(unpack(content)) > 0
+    except failure:
+        return False
 
 
 def _stat(file: Path) -> os.stat_result | None:
