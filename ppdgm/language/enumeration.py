@@ -68,6 +68,17 @@ def _support(name: str, dist: Dist) -> Array:
     )
 
 
+def listed(dist: Dist) -> Array | None:
+    """The values of a discrete distribution, or of one number of it if they are independent, [S, *event]; None: unknown."""
+    while hasattr(dist, "reinterpreted_batch_ndims"):
+        dist = dist.base_dist
+    try:
+        values = dist.enumerate_support(expand=False) if getattr(dist, "has_enumerate_support", False) else None
+    except NotImplementedError:
+        return None
+    return None if values is None else values.reshape((len(values), *dist.event_shape))
+
+
 def leading(shape: tuple[int, ...], sizes: Mapping[str, int], width: int = 2) -> tuple[int, ...]:
     """The axes of enumerated sites in a batch shape, to the left of `width` others; empty if they don't fit."""
     lead = shape[: max(0, len(shape) - width)]

@@ -128,6 +128,7 @@ class DirectInterpreter:
         apart: it is known that held values do not depend on sites drawn before them.
         follows: observed sites that are put at their means, while what comes after them sees the values in `given`.
         looks: whether a scan finds the rows that are in the supports of its observed sites.
+        scattered: whether a discrete site is drawn with the same probability for each of its values, if it lists them.
 
     Attributes:
         P: the vocabulary that the function was run with.
@@ -150,9 +151,10 @@ class DirectInterpreter:
         apart: bool = False,
         follows: Container[str] = (),
         looks: bool = False,
+        scattered: bool = False,
     ):
         self.reader, self.shape, self.given, self.holds = reader, shape, given, holds
-        self.apart, self.follows, self.looks = apart, follows, looks
+        self.apart, self.follows, self.looks, self.scattered = apart, follows, looks, scattered
         self.axes, self.enumerates = dict(axes or {}), axes is not None and not generate
         self.choose, self.generate = choose, generate
         self.inside, self.looping = False, False
@@ -240,9 +242,17 @@ class DirectInterpreter:
         else:
             self._check_pathwise(name, dist)
             value, log_prob = self.reader.draw(dist, (*lead, *shape))
+            if self.scattered and (values := enumeration.listed(dist)) is not None:
+                value = self._any_of(values, dist, (*lead, *shape))
         self.values[name] = value
         self.log_prob[name] = self.reader.broadcast(log_prob, (*self._lead(tuple(log_prob.shape)), *shape))
         return value
+
+    def _any_of(self, values: Array, dist: Dist, shape: tuple[int, ...]) -> Array:
+        """A draw [*shape, *event] in which each of the values [S, *event of one] has the same probability."""
+        each = shape + tuple(dist.event_shape)[: len(dist.event_shape) + 1 - values.ndim]
+        index, _ = self.reader.draw(self.P.dist.Categorical(logits=self.P.full((len(values),), 0.0)), each)
+        return self.reader.as_draw(dist, values[index])
 
     def _followed(self, name: str, obs: Array | None, dist: Dist, mean: Array) -> Array:
         """What comes after a site at its mean sees of it: of an observed one its data, as in the density, or its draw.
@@ -312,7 +322,7 @@ class DirectInterpreter:
     def sibling(self, reader: Reader, given: Mapping[str, Array]) -> DirectInterpreter:
         """A run like this one for one time of a scan; it enumerates nothing."""
         how = self.choose, self.generate, None, self.holds, self.apart, self.follows
-        return DirectInterpreter(reader, self.shape, given, *how)
+        return DirectInterpreter(reader, self.shape, given, *how, scattered=self.scattered)
 
     def scan(
         self, P: Vocabulary, body: Body, carry: Tree, xs: Tree, length: int | None, mask: Array | None

@@ -138,6 +138,11 @@ def means(ask: Ask, given: Given = None) -> tuple[Sites, Sites]:
     return latents, {n: run.values[n] for n in run.observed}
 
 
+def seen(ask: Ask) -> Sites:
+    """The value that other sites get of each latent of the guide at its mean: its most probable one if it is discrete."""
+    return {n: value for n, (_, value) in _at_means(ask).items()}
+
+
 def _at_means(ask: Ask) -> dict[str, tuple[Array, Array]]:
     """Each latent of the guide: its mean, and the value that other sites get of it."""
     run = ask.run("guide", choose="mean")
@@ -164,6 +169,14 @@ def prior(ask: Ask, mean: bool, given: Given = None, apart: bool = False) -> tup
         at = {**(given or {}), **latents, **seen}  # drawn in the model's order
         run = ask.run("model", given=at, choose="mean", generate=True, holds=holds, apart=True, follows=seen)
     return latents, {n: run.values[n] for n in run.observed}, scores
+
+
+def scattered(ask: Ask, k: int, given: Mapping[str, Array]) -> Sites:
+    """log p of what `prior` holds, [K, B], where each discrete site before it is at any of its values, also a rare one."""
+    held = tuple(v for v in ask.data.values() if is_given(v))
+    each = {n: ask.words.xp.broadcast_to(v, (k, *v.shape[1:])) for n, v in given.items()}
+    run = ask.run("model", k, each, generate=True, holds=held, apart=True, scattered=True)
+    return {n: run.log_prob[n] for n in run.held}
 
 
 def _particles(given: Mapping[str, Array]) -> int:

@@ -1,31 +1,34 @@
 """The values that `sample(given=…)` holds: exactly, or the call is refused.
 
 A site at which values are held may not depend on a site before it that is drawn. Then the rest, drawn in the model's
-order, has the model's distribution given these values. To check this, the sites before are drawn again several times:
-log p of the held values must not change by a bit.
+order, has the model's distribution given these values. To check this, the sites before are drawn again several times,
+discrete ones with the same probability for each value: log p of the held values must not change by a bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from ppdgm.data import Classes
 from ppdgm.errors import DataError, PpdgmError, ProgramError, nearest
+from ppdgm.language import questions
+from ppdgm.language.tracer import ProgramTracer, sized
 from ppdgm.language.unseen import Unseen, is_given
-from ppdgm.language.vocabulary import Array
+from ppdgm.language.vocabulary import Array, Noise
 
 if TYPE_CHECKING:
     from ppdgm.data.aliases import Codings
-    from ppdgm.language.runtime import Fields, Runtime
+    from ppdgm.language.runtime import Fields, Native, Runtime
     from ppdgm.language.tracer import Params
     from ppdgm.program import Program
 
 Arrays = Mapping[str, np.ndarray]
-OTHER_DRAWS = 4  # of the sites before one that is held
+OTHER_DRAWS = 4  # of the sites before one that is held, as the model draws them
+SCATTERED, ROWS = 32, 64  # draws of each row, at values of equal probability; and rows, at least
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,23 @@ def _depends(runtime: Runtime, params: Params, found: Conditions, n: int) -> boo
     first, *others = (
         runtime.conditioned(params, found.fields, found.sites, n, seed, False, True)[2] for seed in range(OTHER_DRAWS)
     )
-    return any(not np.array_equal(first[s], other[s], equal_nan=True) for other in others for s in first)
+    if any(_differ(first, other) for other in others):
+        return True
+    index = np.linspace(0, n - 1, ROWS).astype(int)  # few rows may not meet a rare value
+    fields = runtime.fields({name: v[index] if is_given(v) else v for name, v in found.fields.items()})
+    held = runtime.put({s: v[:, index] for s, v in found.sites.items()})
+    return _differ(*(runtime.ask(_scattered, params, (seed,), fields, held, size=ROWS, k=SCATTERED) for seed in (0, 1)))
+
+
+def _differ(first: Arrays, other: Arrays) -> bool:
+    return any(not np.array_equal(first[s], other[s], equal_nan=True) for s in first)
+
+
+def _scattered(
+    runtime: Runtime, params: Params, noise: Noise, fields: Mapping[str, Array | None], held: Native, size: int, k: int
+) -> Native:
+    tracer = cast(ProgramTracer, runtime.tracer)  # of a plain pair no sites are held
+    return questions.scattered(tracer.ask(params, noise, sized(fields, size), size), k, held)
 
 
 def check_possible(scores: Arrays) -> None:
