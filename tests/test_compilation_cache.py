@@ -46,7 +46,9 @@ def judged(tmp_path):
     """(bits of log-weights, programs compiled, programs found) of a process of its own."""
     env = {n: v for n, v in os.environ.items() if not n.startswith("JAX_") or n == "JAX_DISABLE_MOST_OPTIMIZATIONS"}
     env |= {"XDG_CACHE_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", CODE], env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", CODE], env=env, capture_output=True, text=True, check=True
+    )
     bits, missed, hit = done.stdout.split()
     return bits, int(missed), int(hit)
 
@@ -104,7 +106,12 @@ def test_what_was_not_used_for_longest_is_removed_once_a_day(tmp_path):
 def test_a_damaged_file_is_replaced(tmp_path):
     first = judged(tmp_path)
     files = sorted((tmp_path / "ppdgm" / "jax").glob("*/*-cache"), key=lambda f: f.name)
-    damages = (lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b[:50] + bytes([b[50] ^ 1]) + b[51:], lambda b: b"x")
+    damages = (
+        lambda b: b"",
+        lambda b: b[: len(b) // 2],
+        lambda b: b[:50] + bytes([b[50] ^ 1]) + b[51:],
+        lambda b: b"x",
+    )
     for file, damage in zip(files, damages, strict=False):
         file.write_bytes(damage(file.read_bytes()))
     assert judged(tmp_path) == (first[0], 4, first[1] + first[2] - 4)  # and without JAX's warning

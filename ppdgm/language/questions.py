@@ -139,7 +139,7 @@ def means(ask: Ask, given: Given = None) -> tuple[Sites, Sites]:
 
 
 def seen(ask: Ask) -> Sites:
-    """The value that other sites get of each latent of the guide at its mean: its most probable one if it is discrete."""
+    """What other sites see of each latent of the guide at its mean: the most probable value, if it is discrete."""
     return {n: value for n, (_, value) in _at_means(ask).items()}
 
 
@@ -172,7 +172,7 @@ def prior(ask: Ask, mean: bool, given: Given = None, apart: bool = False) -> tup
 
 
 def scattered(ask: Ask, k: int, given: Mapping[str, Array]) -> Sites:
-    """log p of what `prior` holds, [K, B], where each discrete site before it is at any of its values, also a rare one."""
+    """log p of what `prior` holds, [K, B]; discrete sites before it take all their values, rare ones as often as others."""
     held = tuple(v for v in ask.data.values() if is_given(v))
     each = {n: ask.words.xp.broadcast_to(v, (k, *v.shape[1:])) for n, v in given.items()}
     run = ask.run("model", k, each, generate=True, holds=held, apart=True, scattered=True)

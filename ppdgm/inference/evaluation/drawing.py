@@ -23,7 +23,7 @@ from ppdgm.program import PlainPair
 if TYPE_CHECKING:
     from ppdgm.diagnostics.latents import LatentUse
     from ppdgm.diagnostics.weights import WeightQuality
-    from ppdgm.language.runtime import Native, Question, Runtime
+    from ppdgm.language.runtime import Native, Runtime
 
 SHOWN, WORST, PRIOR, ALONG, STEPS, PAIRS = 64, 12, 2000, 10, 9, 6
 Value = TypeVar("Value")
@@ -137,9 +137,7 @@ def _scored(runtime: Runtime, params: Params, noise: Noise, data: Native, index:
     return runtime.tracer.model(params, runtime.select(data, index), index, given)
 
 
-def _traversals(
-    codes: _Codes, prior: Sites, use: LatentUse, name: str
-) -> dict[str, np.ndarray | tuple[str, ...]]:
+def _traversals(codes: _Codes, prior: Sites, use: LatentUse, name: str) -> dict[str, np.ndarray | tuple[str, ...]]:
     """Decoded values along each of the most informative dimensions, from the first code.
 
     The model's latents that depend on the dimension are at their means given it; the others stay as they are.
