@@ -172,7 +172,7 @@ def prior(ask: Ask, mean: bool, given: Given = None, apart: bool = False) -> tup
 
 
 def scattered(ask: Ask, k: int, given: Mapping[str, Array]) -> Sites:
-    """log p of what `prior` holds, [K, B]; discrete sites before it take all their values, rare ones as often as others."""
+    """log p of what `prior` holds, [K, B]; discrete sites before it have rare values as often as others."""
     held = tuple(v for v in ask.data.values() if is_given(v))
     each = {n: ask.words.xp.broadcast_to(v, (k, *v.shape[1:])) for n, v in given.items()}
     run = ask.run("model", k, each, generate=True, holds=held, apart=True, scattered=True)
