@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
 
@@ -227,6 +228,15 @@ class Runtime(ABC):
     @abstractmethod
     def put(self, arrays: Mapping[str, Array], dtype: str | None = None) -> Native:
         """Arrays on the device; floating ones as `dtype`."""
+
+    def send(self, arrays: Mapping[str, Array]) -> Callable[[], Native]:
+        """Begin to put arrays on the device, perhaps in another thread than the steps'; the result waits for them."""
+        native = self.put(arrays)
+        return lambda: native
+
+    def settings_here(self) -> AbstractContextManager[object]:
+        """The library's settings of this thread, to be entered once in another one."""
+        return nullcontext()
 
     @abstractmethod
     def fetch(self, arrays: Tree) -> Tree:

@@ -119,6 +119,10 @@ class Runtime(AnyRuntime):
             _check_whole(name, a)
         return {n: self.share.put(a) for n, a in host.items()}
 
+    def settings_here(self) -> AbstractContextManager[object]:
+        wide: AbstractContextManager[object] = jax.enable_x64(jnp.result_type(float) == np.float64)
+        return wide
+
     def fetch(self, arrays: Tree) -> Tree:
         return jax.tree.map(np.asarray, jax.device_get(arrays))
 

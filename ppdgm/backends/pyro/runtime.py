@@ -83,6 +83,7 @@ class Runtime(AnyRuntime):
     def __init__(
         self, program: ProgramLike | PairLike, device: str = "auto", devices: int | Literal["all"] | None = None
     ):
+        self._copies: torch.cuda.Stream | None = None  # where streamed rows are sent to a GPU
         self._quiet = False  # whether it is known to draw nothing outside its sites
         if hasattr(program, "data_plate"):
             self.share, place = find_ranks(devices, find_device, device)
@@ -118,6 +119,25 @@ class Runtime(AnyRuntime):
     def put(self, arrays: Arrays, dtype: str | None = None) -> dict[str, Array]:
         cast = lambda a: a.astype(dtype) if dtype and np.issubdtype(a.dtype, np.floating) else a
         return {n: torch.tensor(cast(np.asarray(a)), device=self.device) for n, a in arrays.items()}
+
+    def send(self, arrays: Arrays) -> Callable[[], Native]:
+        """The same as for the base class: on a GPU from pinned memory, beside the steps' own kernels."""
+        if self.device.type != "cuda":
+            return super().send(arrays)
+        self._copies = self._copies or torch.cuda.Stream(self.device)
+        with torch.cuda.stream(self._copies):
+            pinned = {n: torch.tensor(np.asarray(a), pin_memory=True) for n, a in arrays.items()}
+            native = {n: a.to(self.device, non_blocking=True) for n, a in pinned.items()}
+            sent = self._copies.record_event()
+
+        def arrived() -> Native:
+            now = torch.cuda.current_stream(self.device)
+            now.wait_event(sent)
+            for a in native.values():
+                a.record_stream(now)  # its memory is used again only after the kernels that read it
+            return native
+
+        return arrived
 
     def fetch(self, arrays: Tree) -> Tree:
         """Device arrays as NumPy arrays of their own: one that shares a parameter's memory would change with it."""

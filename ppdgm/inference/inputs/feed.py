@@ -19,7 +19,7 @@ from ppdgm.language import pair_mistakes
 if TYPE_CHECKING:
     from ppdgm.language.runtime import Native, Runtime
 
-CHUNK_BYTES = 2**26  # of streamed rows that are in memory at a time
+CHUNK_BYTES = 2**26  # of a chunk of streamed rows
 SAMPLED = 2000  # number of these, for first values
 LOOKED = 500  # rows of a look in between
 
@@ -70,10 +70,15 @@ class Feed:
             return plan, self.native
         index = np.zeros(plan.index.shape, plan.index.dtype)
         index[: plan.count] = np.arange(plan.count * plan.index.shape[1]).reshape(plan.count, -1)
-        found = self._read(plan.index[: plan.count].ravel())
-        missing = plan.index.size - plan.count * plan.index.shape[1]
-        whole = {n: np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)]) for n, a in found.items()}
-        return replace(plan, index=index), self.runtime.put(whole)
+        return replace(plan, index=index), self.runtime.put(
+            self.padded(plan.index[: plan.count].ravel(), plan.index.size)
+        )
+
+    def padded(self, index: np.ndarray, size: int) -> dict[str, np.ndarray]:
+        """Rows from disk, and zeros up to this number of rows."""
+        found, missing = self._read(index), size - len(index)
+        fill = lambda a: np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)]) if missing else a
+        return {n: fill(a) for n, a in found.items()}
 
     def check_known(self) -> None:
         """Refuse rows for which a plain pair has no parameters, if it has some for each row.

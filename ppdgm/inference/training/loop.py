@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ import numpy as np
 from ppdgm.errors import CheckpointError, shown
 from ppdgm.inference.engines.engine import Engine, PhaseController, hyperparameters_of, rates_of
 from ppdgm.inference.evaluation.information import mutual_information
+from ppdgm.inference.inputs.ahead import Ahead
 from ppdgm.inference.inputs.batches import Batches, Plan
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.runs import checkpoint
@@ -78,6 +79,11 @@ class Run:
     good_at: float = -np.inf
     good_cost: float = 0.0
     at_work: bool = False  # in the middle of a stretch
+    ahead: Ahead | None = field(default=None, init=False)  # of streamed data
+
+    def __post_init__(self) -> None:
+        if self.feed.streamed and self.engine.phases():
+            self.ahead = Ahead(self.feed, self.batches, self.capacity, self.total)
 
     @property
     def capacity(self) -> int:
@@ -87,6 +93,10 @@ class Run:
 
     def go(self, interrupted: threading.Event) -> None:
         """Run stretches to the end, or until something stops them."""
+        with nullcontext() if self.ahead is None else closing(self.ahead):
+            self._go(interrupted)
+
+    def _go(self, interrupted: threading.Event) -> None:
         capacity, earlier, started = self.capacity, self.seconds, time.perf_counter()
         self.compiled_at = self.step, 0.0
         self._remember()
@@ -184,12 +194,14 @@ class Run:
         return found
 
     def _until_look(self) -> int:
-        """Steps until the next validation, checkpoint, or the end."""
+        """Steps until the next validation, checkpoint, end of the rows that were read, or the end."""
         ends = [self.total, self.recorder.next_step(self.step) or self.total]
         if self.validation:
             ends.append(self.step - self.step % self.batches.per_epoch + self.batches.per_epoch)
         if self.monitor:
             ends.append(self.step - self.step % self.monitor.every + self.monitor.every)
+        if self.ahead:
+            ends.append(self.ahead.end(self.step))
         return min(ends) - self.step
 
     def _plan(self, first: int, count: int) -> Plan:
@@ -210,7 +222,8 @@ class Run:
 
     def _take(self, first: int, count: int) -> Arrays:
         """Run steps from the trainer's state, finite or not."""
-        metrics: Arrays = self.trainer.run(*self.feed.stretch(self._plan(first, count)))
+        stretch = self.feed.stretch if self.ahead is None else self.ahead.stretch
+        metrics: Arrays = self.trainer.run(*stretch(self._plan(first, count)))
         return metrics
 
     def _advance(self, count: int) -> None:
