@@ -3,12 +3,14 @@
 #   make test PYTHON=python3.12 VENV=.venv312        another Python, in an environment of its own
 #   make test PYTEST_ARGS="-k ppca -x"               some of the tests
 #   make test INSTALL_ARGS="--extra-index-url ..."   where else pip looks, for example for torch without CUDA
+#   make bench BENCH_ARGS="steps epoch"              some of the tables (benchmarks/programs/__init__.py)
 
 PYTHON ?= python3
 VENV ?= .venv
 INSTALL_ARGS ?=
 PYTEST_ARGS ?=
 BENCH ?= -m benchmarks.programs
+BENCH_ARGS ?=
 
 # At most two test processes: each compiles for both backends. With more than one, each keeps to one thread.
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); [ $$n -gt 2 ] && n=2; echo $$n)
@@ -57,9 +59,9 @@ format: $(DEV)  ## put the code in order (ruff)
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-bench: $(DEV)  ## seconds per step of seven programs against Pyro, NumPyro and loops by hand (an idle machine, please)
-	$(SAY) "$(BENCH)"
-	@$(PY) $(BENCH)
+bench: $(DEV)  ## every program beside loops by hand, Pyro, NumPyro and pythae: an hour, on an idle machine
+	$(SAY) "$(BENCH) $(BENCH_ARGS)"
+	@$(PY) $(BENCH) $(BENCH_ARGS)
 
 clean:  ## remove caches and builds; the environment stays
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -4,17 +4,27 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from benchmarks.seconds_per_step.machine import BUSY, BusyMachine, Watch, describe, pin, refuse_if_busy
 
-REFERENCES = ("jax-by-hand", "torch-by-hand", "numpyro-svi", "pyro-svi")
+#: the module of each table, and its minutes on two idle cores
+TABLES = {
+    "steps": ("steps", 12),
+    "epoch": ("epoch", 3),
+    "likelihood": ("likelihood", 4),
+    "sampling": ("sampling", 3),
+    "process": ("process", 12),
+    "growth": ("growth", 12),
+    "whole": ("whole", 10),
+    "products": ("products", 5),
+}
 
 
 def main() -> int:
-    """Race, and return the exit code."""
+    """Measure the tables, and return the exit code: 2 for a busy machine, 1 for a table that failed."""
     arguments = _parse()
     cores = pin(arguments.threads, arguments.device)
     watch = Watch()
@@ -32,102 +42,113 @@ def _run(arguments: argparse.Namespace, cores: list[int]) -> int:
     """The part that needs the libraries."""
     import torch
 
-    from benchmarks.seconds_per_step.race import DifferentObjective, line_up, run_rounds
+    from benchmarks.seconds_per_step.problem import Unavailable
+    from benchmarks.seconds_per_step.race import DifferentObjective
 
-    from .cases import CASES
-    from .loops import CONTESTANTS
+    from .cases import MAKERS
+    from .common import Options
+    from .likelihood import DifferentNumbers
+    from .probe import ProbeFailed
 
-    for kind, asked, known in (("program", arguments.programs, CASES), ("contestant", arguments.only, CONTESTANTS)):
-        if unknown := set(asked or ()) - set(known):
-            raise SystemExit(f"No {kind} {', '.join(sorted(unknown))}. There are: {', '.join(known)}.")
+    if unknown := set(arguments.programs or ()) - set(MAKERS):
+        raise SystemExit(f"No program {', '.join(sorted(unknown))}. There are: {', '.join(MAKERS)}.")
     torch.set_num_threads(arguments.threads)
-    makers = {n: make for n, make in CONTESTANTS.items() if not arguments.only or n in arguments.only}
-    say = lambda line: print(line, file=sys.stderr, flush=True)
-    record = _opened(arguments.json, cores, arguments.device)
-    for name in arguments.programs or CASES:
+    options = Options(
+        programs=tuple(arguments.programs) if arguments.programs else None,
+        only=tuple(arguments.only) if arguments.only else None,
+        rounds=arguments.rounds,
+        stretch=0.05 if arguments.quick else arguments.stretch,
+        threads=arguments.threads,
+        device=arguments.device,
+        quick=arguments.quick,
+        force=arguments.force,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    record, code = _opened(arguments, cores), 0
+    for name in arguments.tables or TABLES:
+        started = time.perf_counter()
         try:
-            race = line_up(replace(CASES[name], device=arguments.device), makers, arguments.stretch, say)
-        except DifferentObjective as difference:
-            say(str(difference))
-            return 1
-        run_rounds(race, arguments.rounds, lambda line: None, force=arguments.force)
-        record["programs"][name] = {
-            "batch": race.problem.batch,
-            "others": race.others,
-            "loss": {entry.name: float(entry.warm_up[50:].mean()) for entry in race.entries},
-            "seconds_per_step": {entry.name: entry.seconds_per_step for entry in race.entries},
-            "unavailable": race.unavailable,
-        }
-        if arguments.markdown:
-            arguments.markdown.write_text(_page(record), encoding="utf-8")
-        if arguments.json:
-            arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(_page(record))
-    return 0
+            for found in import_module(f".{TABLES[name][0]}", __package__).measure(options):
+                seconds = round(time.perf_counter() - started)
+                record["tables"][name] = {**found, "seconds_of_all": seconds, "quick": arguments.quick}
+                _write(arguments, record)
+        except (DifferentObjective, DifferentNumbers, ProbeFailed) as failure:
+            options.say(f"{name}: {failure}")
+            code = 1
+        except Unavailable as reason:
+            options.say(f"{name} is left out: {reason}.")
+    print(page(record))
+    return code
 
 
-def _opened(file: Path | None, cores: list[int], device: str) -> dict[str, Any]:
-    """What the file has of other programs, if it is of the same machine and versions."""
-    new = {"machine": describe(), "cores": cores, "device": device, "programs": {}}
-    if file is None or not file.exists():
+def _opened(arguments: argparse.Namespace, cores: list[int]) -> dict[str, Any]:
+    """What the file has of other tables, if it is of the same machine and versions."""
+    new = {"machine": describe(), "cores": cores, "device": arguments.device, "tables": {}}
+    if arguments.json is None or not arguments.json.exists():
         return new
-    known = json.loads(file.read_text(encoding="utf-8"))
-    same = all(known.get(n) == new[n] for n in ("machine", "cores", "device"))
+    known = json.loads(arguments.json.read_text(encoding="utf-8"))
+    same = all(known.get(n) == new[n] for n in ("machine", "cores", "device")) and "tables" in known
     return known if same else new
 
 
-def _table(program: dict[str, Any]) -> list[str]:
-    """A row for each contestant."""
-    import numpy as np
-
-    by_name = {name: np.array(seconds) for name, seconds in program["seconds_per_step"].items()}
-    rows = []
-    for name, seconds in by_name.items():
-        low, median, high = np.quantile(seconds, [0.25, 0.5, 0.75]) * 1e6
-        ratios = [f"{np.median(seconds / by_name[n]):.2f}" if n in by_name else "–" for n in REFERENCES]
-        loss = program["loss"][name]
-        rows.append(f"| {name} | {loss:.1f} | {median:.0f} | {high - low:.0f} | {' | '.join(ratios)} |")
-    return rows
+def _write(arguments: argparse.Namespace, record: dict[str, Any]) -> None:
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if arguments.markdown:
+        arguments.markdown.write_text(page(record), encoding="utf-8")
 
 
-def _page(record: dict[str, Any]) -> str:
-    programs = record["programs"]
-    worst = max(others for program in programs.values() for others in program["others"])
-    busy = f" BUSY: other processes used up to {worst:.2f} of a core." if worst > BUSY else ""
+def page(record: dict[str, Any]) -> str:
+    """All tables as Markdown, in the order of `TABLES`."""
     lines = [
-        "# Seconds per training step",
+        "# Benchmarks",
         "",
-        "`python -m benchmarks.programs`; float32, Adam, validation off; "
-        f"on {record['device']}, pinned to cores {record['cores']}.{busy}",
+        f"`python -m benchmarks.programs`, on {record['device']}, pinned to cores {record['cores']}.",
         "",
         ", ".join(f"{name} {value}" for name, value in record["machine"].items()),
-        "",
-        "Loss: −bound in nats per row, mean over steps 51 to 100. Columns ÷: median over the rounds of the time "
-        "relative to that contestant's in the same round; below 1 is faster.",
     ]
-    for name, program in programs.items():
-        rounds = len(program["others"])
-        head = ("contestant", "loss", "µs/step", "IQR", *(f"÷ {n}" for n in REFERENCES))
-        lines += ["", f"## {name}: B = {program['batch']}, {rounds} rounds", "", f"| {' | '.join(head)} |"]
-        lines += ["|---" + "|---:" * (len(head) - 1) + "|", *_table(program)]
-        lines += [f"\n{contestant} is left out: {reason}." for contestant, reason in program["unavailable"].items()]
+    for name, (module, _) in TABLES.items():
+        if (found := record["tables"].get(name)) is None:
+            continue
+        table = import_module(f".{module}", __package__)
+        worst = max(_others(found), default=0.0)
+        busy = f" BUSY: other processes used up to {worst:.2f} of a core." if worst > BUSY else ""
+        trial = " A trial (`--quick`): its figures mean nothing." if found["quick"] else ""
+        lines += ["", f"## {table.TITLE}", *([f"\n**{(busy + trial).strip()}**"] if busy or trial else [])]
+        lines += table.page(found)
     return "\n".join(lines) + "\n"
 
 
+def _others(found: Any) -> list[float]:
+    """Cores in the hands of other processes, of all races in a table."""
+    if not isinstance(found, dict):
+        return []
+    return [*found.get("others", ()), *(v for part in found.values() for v in _others(part))]
+
+
 def _parse() -> argparse.Namespace:
-    description = "Seconds per training step of programs: ppdgm, loops by hand, Pyro's and NumPyro's own inference."
-    parser = argparse.ArgumentParser("python -m benchmarks.programs", description=description)
+    minutes = ", ".join(f"{name} {minutes}" for name, (_, minutes) in TABLES.items())
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.programs",
+        description="ppdgm beside loops by hand, Pyro's and NumPyro's own inference, and pythae.",
+        epilog=f"Minutes on two idle cores: {minutes}.",
+    )
     add = parser.add_argument
-    add("programs", nargs="*", metavar="PROGRAM", help="these only; all by default")
+    add("tables", nargs="*", metavar="TABLE", help=f"these only, of {', '.join(TABLES)}; all by default")
+    add("--programs", nargs="+", metavar="NAME", help="these programs only")
     add("--only", nargs="+", metavar="NAME", help="these contestants only")
-    add("--rounds", type=int, default=9, help="rounds per program (default 9)")
-    add("--stretch", type=float, default=0.3, help="seconds per contestant and round (default 0.3)")
+    add("--rounds", type=int, help="rounds (by default each table has its own number)")
+    add("--quick", action="store_true", help="a trial of the code: few programs, small sizes, one round")
+    add("--stretch", type=float, default=0.3, help="seconds per contestant and round of `steps` (default 0.3)")
     add("--threads", type=int, choices=(1, 2), default=2, help="cores to pin to (default 2)")
     add("--device", default="cpu", help="cuda: measure there (default cpu)")
-    add("--force", action="store_true", help="report on a busy machine too, in a table that says so")
-    add("--json", type=Path, metavar="FILE", help="write everything that was measured; other programs in it stay")
+    add("--force", action="store_true", help="report on a busy machine too, in tables that say so")
+    add("--json", type=Path, metavar="FILE", help="write everything that was measured; other tables in it stay")
     add("--markdown", type=Path, metavar="FILE", help="write the tables")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if unknown := set(arguments.tables) - set(TABLES):
+        parser.error(f"no table {', '.join(sorted(unknown))}. There are: {', '.join(TABLES)}.")
+    return arguments
 
 
 if __name__ == "__main__":

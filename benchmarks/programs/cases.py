@@ -1,9 +1,9 @@
-"""The programs that are raced, and the loss of each written by hand: −bound of a minibatch, in nats per row."""
+"""The programs that are raced, at any size."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cache
-from math import log, pi
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -24,24 +24,53 @@ from ppdgm.models import (
     VampPrior,
 )
 
-DATA = 10_000
-Ops = Any  # JaxOps or TorchOps
-Params = dict[str, Any]
-Loss = Callable[[Ops, Params, Any], Any]  # (operations, parameters, x [B, …]) -> a number
+from . import losses
+
+Loss = Callable[[Any, dict[str, Any], Any], Any]  # (operations, parameters, x [B, …]) -> a number
+Draw = Callable[[Any, dict[str, Any], int], Any]  # (operations, parameters, n) -> n images
+NO_RELAXATION = "its own bounds know no relaxation with a discrete KL"
+NO_DREG = "it has no doubly reparameterised gradient"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of a program: images [side, side], widths of nets and latents, particles, layers."""
+
+    side: int = 28
+    hidden: int = 200
+    latent: int = 50
+    components: int = 100
+    depth: int = 2  # layers of a flow
+    levels: int = 2  # latents of a ladder
+    level: int = 40  # their width
+    groups: int = 30
+    classes: int = 10
+    k: int = 10
 
 
 @dataclass(frozen=True)
 class Case:
-    """A program with its engine, and the same loss by hand."""
+    """A program with its engine, and the same loss by hand.
+
+    Attributes:
+        elbo: of the libraries' own bounds: "analytic", "monte_carlo" or "importance"; or why they have none.
+        images: draws by hand, if they are written.
+        pythae: the name of the same model in pythae.
+        rows_of: the number of rows of the data.
+    """
 
     name: str
     program: Program
     engine: Engine
     by_hand: Loss
     batch: int = 100
-    elbo: str = "analytic"  # of the libraries' own bounds: "analytic", "monte_carlo" or "importance"
-    particles: int = field(default=1)
+    elbo: str = "analytic"
+    particles: int = 1
+    images: Draw | None = None
+    pythae: str | None = None
     device: str = "cpu"
+    rows_of: int = 10_000
+    given: NDArray[np.float32] | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return self.name
@@ -50,7 +79,8 @@ class Case:
     def data(self) -> NDArray[np.float32]:
         """Binary noise with the density of ink of handwritten digits: speed does not depend on what images show."""
         shape = self.program.event_shape  # type: ignore[attr-defined]  # every program here is of images
-        return _noise().reshape(DATA, *shape)
+        x = _noise(self.rows_of, prod(shape)) if self.given is None else self.given
+        return x.reshape(-1, *shape)
 
     def first(self) -> dict[str, NDArray[np.float32]]:
         """The values that every contestant starts from."""
@@ -58,151 +88,78 @@ class Case:
 
     def rows(self, steps: int, seed: int) -> NDArray[np.int64]:
         """Random minibatches, the same for every contestant."""
-        return np.random.default_rng(seed).integers(DATA, size=(steps, self.batch))
+        return np.random.default_rng(seed).integers(len(self.data), size=(steps, self.batch))
 
 
 @cache
-def _noise() -> NDArray[np.float32]:
-    return (np.random.default_rng(0).random((DATA, 784)) < 0.13).astype(np.float32)
+def _noise(rows: int, width: int) -> NDArray[np.float32]:
+    return (np.random.default_rng(0).random((rows, width), np.float32) < 0.13).astype(np.float32)
 
 
-def _mlp(o: Ops, p: Params, net: str, h: Any, activation: Any = None) -> Any:
-    """784-200-200-… with tanh."""
-    for i in (0, 1):
-        h = (activation or o.xp.tanh)(o.linear(p, f"{net}.layers.{i}", h))
-    return o.linear(p, f"{net}.layers.2", h)
+def _nets(s: Sizes) -> dict[str, Any]:
+    net = MLP(hidden=(s.hidden, s.hidden))
+    return {"event_shape": (s.side**2,), "encoder": net, "decoder": net}
 
 
-def _normal_head(o: Ops, head: Any, width: int, floor: float = 1e-4) -> tuple[Any, Any]:
-    return head[..., :width], floor + o.softplus(head[..., width:])
+def _vae(s: Sizes) -> Case:
+    program = VAE(latent=s.latent, **_nets(s))
+    return Case("vae", program, SVI(), losses.vae, images=losses.vae_images, pythae="VAE")
 
 
-def _log_normal(o: Ops, z: Any, loc: Any, scale: Any) -> Any:
-    return (-0.5 * ((z - loc) / scale) ** 2 - o.xp.log(scale)).sum(-1) - 0.5 * z.shape[-1] * log(2 * pi)
+def _few(s: Sizes) -> Case:
+    return replace(_vae(s), name="vae-20", batch=20)
 
 
-def _kl_standard(o: Ops, loc: Any, scale: Any) -> Any:
-    return 0.5 * (scale**2 + loc**2 - 1.0 - 2.0 * o.xp.log(scale)).sum(-1)
+def _vamp(s: Sizes) -> Case:
+    program = VAE(latent=s.latent, prior=VampPrior(components=s.components), **_nets(s))
+    return Case("vamp", program, SVI(), losses.vamp, elbo="monte_carlo")
 
 
-def vae(o: Ops, p: Params, x: Any) -> Any:
-    loc, scale = _normal_head(o, _mlp(o, p, "encoder", x), 50)
-    z = loc + scale * o.normal(tuple(loc.shape))
-    return (_kl_standard(o, loc, scale) - o.bernoulli(_mlp(o, p, "decoder", z), x)).mean()
+def _iaf(s: Sizes) -> Case:
+    flow = FlowPosterior(flow=IAF(depth=s.depth, hidden=(s.hidden,)))
+    return Case("iaf", VAE(latent=s.latent, posterior=flow, **_nets(s)), SVI(), losses.iaf, elbo="monte_carlo")
 
 
-def vamp(o: Ops, p: Params, x: Any) -> Any:
-    inputs = o.sigmoid(4.0 * p["prior.pseudo_inputs"])
-    loc, scale = _normal_head(o, _mlp(o, p, "encoder", x), 50)
-    locs, scales = _normal_head(o, _mlp(o, p, "encoder", inputs), 50)
-    z = loc + scale * o.normal(tuple(loc.shape))
-    log_p = o.logsumexp(_log_normal(o, z[:, None], locs, scales), -1) - log(len(inputs))
-    log_q = _log_normal(o, z, loc, scale)
-    return (log_q - log_p - o.bernoulli(_mlp(o, p, "decoder", z), x)).mean()
+def _ladder(s: Sizes) -> Case:
+    nets = _nets(s)
+    program = HierarchicalVAE(latent=(s.level,) * s.levels, levels=nets["encoder"], features=s.hidden, **nets)
+    return Case("ladder", program, SVI(), losses.ladder, images=losses.ladder_images)
 
 
-def _masks(width: int, hidden: int, natural: bool) -> tuple[Any, Any]:
-    """Of a masked net with a context: hidden unit k sees the first k D/H inputs, and output d those before d."""
-    rank = np.arange(width) if natural else np.arange(width)[::-1]
-    degree = np.arange(hidden) * width // hidden
-    return rank[:, None] + 1 <= degree, degree[:, None] <= np.tile(rank, 2)
+def _convolutional(s: Sizes) -> Case:
+    program = VAE(event_shape=(s.side, s.side), latent=s.latent, encoder=ConvEncoder(), decoder=ConvDecoder())
+    return Case("convolutional", program, SVI(), losses.convolutional, images=losses.convolutional_images)
 
 
-MASKS = [_masks(50, 200, natural) for natural in (True, False)]
+def _gumbel(s: Sizes) -> Case:
+    relaxed = GumbelSoftmax(classes=s.classes)
+    program = VAE(latent=s.groups, posterior=relaxed, prior=CategoricalPrior(), **_nets(s))
+    return Case("gumbel", program, SVI(), partial(losses.gumbel, classes=s.classes), elbo=NO_RELAXATION)
 
 
-def iaf(o: Ops, p: Params, x: Any) -> Any:
-    head = _mlp(o, p, "encoder", x)
-    loc, scale = _normal_head(o, head[..., :100], 50)
-    noise = o.normal(tuple(loc.shape))
-    z, context = loc + scale * noise, head[..., 100:]
-    log_q = (-0.5 * noise**2 - o.xp.log(scale)).sum(-1) - 25.0 * log(2 * pi)
-    for i, (first, last) in enumerate(MASKS):
-        net = f"posterior.flow.nets.{i}.layers"
-        weight = p[f"{net}.0.weight"]
-        seen = context @ weight[50:] + p[f"{net}.0.bias"]
-        h = o.relu(z @ (weight[:50] * o.constant(first)) + seen)
-        out = h @ (p[f"{net}.1.weight"] * o.constant(last)) + p[f"{net}.1.bias"]
-        rest = 0.99 * o.sigmoid(-2.0 - out[..., 50:])
-        log_scale = o.xp.log1p(-rest)
-        z = o.xp.exp(log_scale) * z + rest * out[..., :50]
-        log_q = log_q - log_scale.sum(-1)
-    log_p = -0.5 * (z**2).sum(-1) - 25.0 * log(2 * pi)
-    return (log_q - log_p - o.bernoulli(_mlp(o, p, "decoder", z), x)).mean()
+def _iwae(s: Sizes) -> Case:
+    by_hand, program = partial(losses.iwae, k=s.k), VAE(latent=s.latent, **_nets(s))
+    return Case("iwae", program, IWAE(k=s.k), by_hand, 20, "importance", s.k, losses.vae_images, "IWAE")
 
 
-def ladder(o: Ops, p: Params, x: Any) -> Any:
-    xp = o.xp
-    h1 = o.silu(_mlp(o, p, "encoder", x))
-    h2 = h1 + o.silu(_mlp(o, p, "z2.features", h1))
-    loc2, scale2 = _normal_head(o, o.linear(p, "z2.encoder.layers.0", h2), 40)
-    z2 = loc2 + scale2 * o.normal(tuple(loc2.shape))
-    loc, scale = _normal_head(o, _mlp(o, p, "z1.conditional", z2), 40, floor=0.01)
-    above = (xp.concatenate if hasattr(xp, "concatenate") else xp.cat)([h1, z2], -1)
-    own, own_scale = _normal_head(o, o.linear(p, "z1.encoder.layers.0", above), 40)
-    gate = scale**2 / (scale**2 + own_scale**2)
-    loc1, scale1 = loc + gate * (own - loc), own_scale * xp.sqrt(gate)
-    z1 = loc1 + scale1 * o.normal(tuple(loc1.shape))
-    kl1 = (xp.log(scale / scale1) + (scale1**2 + (loc1 - loc) ** 2) / (2.0 * scale**2) - 0.5).sum(-1)
-    return (_kl_standard(o, loc2, scale2) + kl1 - o.bernoulli(_mlp(o, p, "decoder", z1), x)).mean()
+def _dreg(s: Sizes) -> Case:
+    engine, by_hand = IWAE(k=s.k, estimator="dreg"), partial(losses.dreg, k=s.k)
+    return replace(_iwae(s), name="iwae-dreg", engine=engine, by_hand=by_hand, elbo=NO_DREG, pythae=None)
 
 
-def convolutional(o: Ops, p: Params, x: Any) -> Any:
-    h = x[:, None]
-    for i in (0, 1):
-        h = o.relu(o.conv(p, f"encoder.convs.{i}", h))
-    loc, scale = _normal_head(o, o.linear(p, "encoder.output", h.reshape(len(x), -1)), 50)
-    z = loc + scale * o.normal(tuple(loc.shape))
-    h = o.relu(o.linear(p, "decoder.input", z).reshape(len(x), 64, 7, 7))
-    logits = o.transposed(p, "decoder.convs.1", o.relu(o.transposed(p, "decoder.convs.0", h)))
-    seen = o.bernoulli(logits.reshape(len(x), -1), x.reshape(len(x), -1))
-    return (_kl_standard(o, loc, scale) - seen).mean()
-
-
-def gumbel(o: Ops, p: Params, x: Any) -> Any:
-    logits = _mlp(o, p, "encoder", x).reshape(len(x), 30, 10)
-    log_probs = o.log_softmax(logits)
-    kl = (o.xp.exp(log_probs) * (log_probs + log(10))).sum((-1, -2))
-    y = o.xp.exp(o.log_softmax((logits + o.gumbel(tuple(logits.shape))) / 0.5))
-    code = o.xp.swapaxes(y, -1, -2).reshape(len(x), -1)
-    return (kl - o.bernoulli(_mlp(o, p, "decoder", code), x)).mean()
-
-
-def iwae(o: Ops, p: Params, x: Any) -> Any:
-    loc, scale = _normal_head(o, _mlp(o, p, "encoder", x), 50)
-    z = loc + scale * o.normal((10, *loc.shape))
-    log_w = o.bernoulli(_mlp(o, p, "decoder", z), x) - 0.5 * (z**2).sum(-1) - 25.0 * log(2 * pi)
-    log_w = log_w - _log_normal(o, z, loc, scale)
-    return -(o.logsumexp(log_w, 0) - log(10)).mean()
-
-
-_IMAGE: dict[str, Any] = {"event_shape": (784,), "encoder": MLP(), "decoder": MLP()}
-CASES = {
-    case.name: case
-    for case in (
-        Case("vae", VAE(**_IMAGE), SVI(), vae),
-        Case("vamp", VAE(prior=VampPrior(components=100), **_IMAGE), SVI(), vamp, elbo="monte_carlo"),
-        Case(
-            "iaf",
-            VAE(posterior=FlowPosterior(flow=IAF(depth=2)), **_IMAGE),
-            SVI(),
-            iaf,
-            elbo="monte_carlo",
-        ),
-        Case("ladder", HierarchicalVAE(**_IMAGE), SVI(), ladder),
-        Case(
-            "convolutional",
-            VAE(event_shape=(28, 28), encoder=ConvEncoder(), decoder=ConvDecoder()),
-            SVI(),
-            convolutional,
-        ),
-        Case(
-            "gumbel",
-            VAE(latent=30, posterior=GumbelSoftmax(classes=10), prior=CategoricalPrior(), **_IMAGE),
-            SVI(),
-            gumbel,
-            elbo="none",
-        ),
-        Case("iwae", VAE(**_IMAGE), IWAE(k=10), iwae, batch=20, elbo="importance", particles=10),
-    )
+MAKERS: dict[str, Callable[[Sizes], Case]] = {
+    "vae": _vae,
+    "vae-20": _few,
+    "vamp": _vamp,
+    "iaf": _iaf,
+    "ladder": _ladder,
+    "convolutional": _convolutional,
+    "gumbel": _gumbel,
+    "iwae": _iwae,
+    "iwae-dreg": _dreg,
 }
+
+
+def make(name: str, sizes: Sizes = Sizes(), **changes: Any) -> Case:
+    """A case; changes are those of `Case`'s attributes, such as batch."""
+    return replace(MAKERS[name](sizes), **changes)

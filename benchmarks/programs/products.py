@@ -1,99 +1,67 @@
 """A training step beside its matrix products alone: how much of its time is anything else.
 
-    python -m benchmarks.programs.products [PROGRAM …] [--batch 128] [--rounds 9] [--json FILE]
-
 The products (and convolutions) of the loss by hand and of its gradient are read from its JAX program, and computed
 alone, by JAX and by torch, on random numbers of the same shapes. Beside them: the gradient by hand without an
-optimiser, the whole step by hand, and ppdgm's. All take turns, in shuffled order; a ratio is the median over rounds.
+optimiser, the whole step by hand, and ppdgm's.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from benchmarks.seconds_per_step.machine import BusyMachine, Watch, describe, pin, refuse_if_busy
+from benchmarks.seconds_per_step.problem import Unavailable
 
-STEPS = 20
-NAMES = ("products, JAX", "gradient, JAX", "step by hand, JAX", "ppdgm, NumPyro")
-TORCH = ("products, torch", "step by hand, torch", "ppdgm, Pyro")
+from .cases import MAKERS, make
+from .common import Found, Options, race, ranked, ratio, verdict, verdicts
+from .contestants import STEPS, maker
 
-
-def main() -> int:
-    """Measure, print the table, and return the exit code."""
-    parser = argparse.ArgumentParser("python -m benchmarks.programs.products", description=__doc__.splitlines()[0])
-    parser.add_argument("programs", nargs="*", metavar="PROGRAM")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--force", action="store_true", help="measure on a busy machine too")
-    arguments = parser.parse_args()
-    pin(2)
-    watch = Watch()
-    time.sleep(0.5)
-    try:
-        if not arguments.force:
-            refuse_if_busy(watch.others(), "before the run")
-    except BusyMachine as busy:
-        print(busy, file=sys.stderr)
-        return 2
-    from .cases import CASES
-
-    found = {}
-    for name in arguments.programs or CASES:
-        found[name] = measured(replace(CASES[name], batch=arguments.batch), arguments.rounds)
-        print("\n".join(lines(name, found[name])), flush=True)
-    if arguments.json:
-        record = {"machine": describe(), "batch": arguments.batch, "seconds_per_step": found}
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return 0
+TITLE = "A step beside its matrix products"
+ROUNDS = 9
+BATCH, STEPS_OF_TURN = 128, 20
+PROGRAMS = tuple(n for n in MAKERS if n != "vae-20")
+OF_STEPS = ("jax-by-hand", "ppdgm-numpyro", "torch-by-hand", "ppdgm-pyro")
+TARGETS = (("ppdgm-numpyro", "products, JAX"), ("ppdgm-pyro", "products, torch"))
+Stretch = Callable[[], object]
 
 
-def lines(name: str, seconds: dict[str, list[float]]) -> Iterator[str]:
-    """A line for each contestant: µs a step, and how often its library's products (or JAX's) fit into it."""
-    import numpy as np
+def measure(options: Options) -> Iterator[Found]:
+    """Race the products of each program with its steps."""
+    programs: Found = {}
+    for name in options.programs_of(PROGRAMS, ("vae",)):
+        case = replace(make(name, device=options.device), batch=BATCH)
+        equations, rows = products_of(case), case.rows(STEPS_OF_TURN, 1)
+        alone: dict[str, Callable[[], Stretch]] = {
+            "products, JAX": lambda e=equations: over_jax(e),  # type: ignore[misc]
+            "products, torch": lambda e=equations: over_torch(e),  # type: ignore[misc]
+            "gradient, JAX": lambda c=case, r=rows: gradient(c, r),  # type: ignore[misc]
+        }
+        steps = {n: (lambda n=n, c=case, r=rows: maker(STEPS[n])(c)(r)) for n in OF_STEPS}
+        makers = {n: partial(_warm, make_it) for n, make_it in options.contestants_of({**alone, **steps}).items()}
+        programs[name] = race(f"products {name}", makers, options.rounds_of(ROUNDS), options)
+        yield {"programs": programs}
 
-    for names in (NAMES, TORCH):
-        alone = np.array(seconds.get(names[0], seconds[NAMES[0]]))
-        for contestant in (n for n in names if n in seconds):
-            took = np.array(seconds[contestant])
-            yield f"{name:14} {contestant:20} {np.median(took) * 1e6:8.0f} µs  × {np.median(took / alone):.2f}"
+
+def _warm(make_it: Callable[[], Stretch]) -> tuple[Stretch, int]:
+    stretch = make_it()
+    stretch()
+    return stretch, STEPS_OF_TURN
 
 
-def measured(case: Any, rounds: int) -> dict[str, list[float]]:
-    """Seconds per step of each, in every round."""
-    import numpy as np
-
-    from .loops import jax_by_hand, ppdgm_trainer, torch_by_hand
-
-    rows, equations = case.rows(STEPS, 1), products_of(case)
-    stretches: dict[str, Callable[[], object]] = {
-        "products, JAX": over_jax(equations),
-        "gradient, JAX": gradient(case, rows),
-        "step by hand, JAX": jax_by_hand(case)(rows),
-        "ppdgm, NumPyro": ppdgm_trainer(case, "numpyro")(rows),
-        "step by hand, torch": torch_by_hand(case)(rows),
-        "ppdgm, Pyro": ppdgm_trainer(case, "pyro")(rows),
-    }
-    if (alone := over_torch(equations)) is not None:
-        stretches["products, torch"] = alone
-    for stretch in stretches.values():
-        stretch()
-    taken: dict[str, list[float]] = {name: [] for name in stretches}
-    order = np.random.default_rng(0)
-    for _ in range(rounds):
-        for name in order.permutation(list(stretches)):
-            started = time.perf_counter()
-            stretches[name]()
-            taken[name].append((time.perf_counter() - started) / STEPS)
-    return taken
+def page(found: Found) -> list[str]:
+    """A table for each program."""
+    lines = ["", f"B = {BATCH}; {STEPS_OF_TURN} steps a turn."]
+    for name, program in found["programs"].items():
+        lines += ["", f"### {name}: {len(program['others'])} rounds"]
+        lines += ranked(program, ("products, JAX", "products, torch"), "µs/step", 1e6)
+        lines += verdicts(
+            line
+            for mine, other in TARGETS
+            for line in verdict(f"{mine} ÷ {other}", ratio(program["seconds"], mine, other), 1.5)
+        )
+    return lines
 
 
 def products_of(case: Any) -> list[Any]:
@@ -101,7 +69,7 @@ def products_of(case: Any) -> list[Any]:
     import jax
     import jax.numpy as jnp
 
-    from .ops import JaxOps
+    from .ops_jax import JaxOps
 
     params = {n: jnp.asarray(v) for n, v in case.first().items()}
     slope = jax.grad(lambda p, x: case.by_hand(JaxOps(jax.random.key(0)), p, x))
@@ -119,7 +87,7 @@ def products_of(case: Any) -> list[Any]:
 
 
 def over_jax(equations: list[Any]) -> Callable[[], object]:
-    """All products of a step, `STEPS` times."""
+    """All products of a step, `STEPS_OF_TURN` times."""
     import jax
     import numpy as np
 
@@ -129,19 +97,19 @@ def over_jax(equations: list[Any]) -> Callable[[], object]:
     together = jax.jit(lambda each: [e.primitive.bind(*a, **e.params) for e, a in zip(equations, each, strict=True)])
 
     def stretch() -> object:
-        for _ in range(STEPS):
+        for _ in range(STEPS_OF_TURN):
             last = jax.block_until_ready(together(inputs))
         return last
 
     return stretch
 
 
-def over_torch(equations: list[Any]) -> Callable[[], object] | None:
+def over_torch(equations: list[Any]) -> Callable[[], object]:
     """The same with torch, if all are plain matrix products."""
     import torch
 
     if any(e.primitive.name != "dot_general" or e.params["dimension_numbers"][1][0] for e in equations):
-        return None
+        raise Unavailable("not all are plain matrix products")
     calls = []
     for e in equations:
         a, b = (torch.randn(v.aval.shape) for v in e.invars)
@@ -150,7 +118,7 @@ def over_torch(equations: list[Any]) -> Callable[[], object] | None:
 
     def stretch() -> object:
         with torch.no_grad():
-            for _ in range(STEPS):
+            for _ in range(STEPS_OF_TURN):
                 last = [call() for call in calls]
         return last
 
@@ -162,7 +130,7 @@ def gradient(case: Any, rows: Any) -> Callable[[], object]:
     import jax
     import jax.numpy as jnp
 
-    from .ops import JaxOps
+    from .ops_jax import JaxOps
 
     data, there = jnp.asarray(case.data), jnp.asarray(rows, jnp.int32)
 
@@ -175,7 +143,3 @@ def gradient(case: Any, rows: Any) -> Callable[[], object]:
     run = jax.jit(lambda state: jax.lax.scan(step, state, there))
     state = {n: jnp.array(v) for n, v in case.first().items()}, jax.random.key(0)
     return lambda: jax.block_until_ready(run(state))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

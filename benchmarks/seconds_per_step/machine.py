@@ -41,7 +41,8 @@ class Watch:
         cpu = psutil.cpu_times()
         busy_fields = ("user", "nice", "system", "irq", "softirq", "steal")
         busy = sum(getattr(cpu, field, 0.0) for field in busy_fields)
-        return time.perf_counter(), busy, time.process_time()
+        children = sum(os.times()[2:4])  # those that have ended
+        return time.perf_counter(), busy, time.process_time() + children
 
 
 def pin(threads: int, device: str = "cpu") -> list[int]:

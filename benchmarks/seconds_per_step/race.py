@@ -41,7 +41,8 @@ class Entry:
 class Race:
     """One size: who takes part, and how it went."""
 
-    problem: Problem
+    problem: object
+    """What is raced, with a name as its text."""
     entries: list[Entry] = field(default_factory=list)
     unavailable: dict[str, str] = field(default_factory=dict)
     """Contestants that cannot run here, with the reason."""

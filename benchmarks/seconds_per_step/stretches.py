@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 
 from ppdgm.inference.engines.engine import hyperparameters_of
 from ppdgm.inference.inputs.batches import Plan
@@ -34,6 +33,7 @@ def of_trainer(trainer: Any, engine: Any, data: Any) -> Contestant:
 
 def of_torch(loss_of: Callable[[Any], Any], adam: Any, data: Any) -> Contestant:
     """A Python loop; the loss of a minibatch is never read back within a stretch."""
+    import torch  # not at the top: contestants of JAX are measured without it
 
     def contestant(rows: Rows) -> Stretch:
         device_rows = torch.from_numpy(rows).to(data.device).unbind()
@@ -56,6 +56,7 @@ def of_torch(loss_of: Callable[[Any], Any], adam: Any, data: Any) -> Contestant:
 def of_svi(svi: Any, data: Any, batch: int) -> Contestant:
     """`svi.step` of Pyro in a loop, with validation off."""
     import pyro
+    import torch
 
     def contestant(rows: Rows) -> Stretch:
         device_rows = torch.from_numpy(rows).to(data.device).unbind()

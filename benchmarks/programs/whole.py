@@ -1,26 +1,29 @@
 """Whole processes, as a user feels them: start, compile, 5 epochs of MNIST (B = 100), test ELBO; and the start alone.
 
-    PPDGM_DATA=… python benchmarks/whole_process.py [--rounds 5] [--json FILE]
-
 A VAE 784-200-200-50 is trained by `ppdgm fit` on NumPyro, with an empty and with a warm cache of compiled programs, and
-on Pyro; and by short scripts in JAX and in torch. Each runs in a process of its own, in turns; medians are printed. The
-scripts read the same files, and print the same number: the ELBO of the 10,000 test images. PPDGM_DATA names a folder
-that holds `mnist/`.
+on Pyro; by short scripts in JAX and in torch; and by pythae's pipeline. Each runs in a process of its own, in turns.
+The scripts read the same files, and print the same number: the ELBO of the 10,000 test images. PPDGM_DATA names a
+folder that holds `mnist/`.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
+from benchmarks.seconds_per_step.problem import Unavailable
+
+from .common import Found, Options, best, race, ranked, ratio, verdict, verdicts
+
+TITLE = "Whole processes"
+ROUNDS = 3
 EPOCHS, B = 5, 100
 READ = """
 import gzip, os, sys, numpy as np
@@ -93,6 +96,45 @@ with torch.no_grad():
     print("ELBO", -float(loss(torch.from_numpy(test))))
 """,
 }
+PYTHAE = (
+    READ
+    + f"""
+import tempfile, torch
+from pythae.models import VAE, VAEConfig
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseDecoder, BaseEncoder
+from pythae.pipelines import TrainingPipeline
+from pythae.trainers import BaseTrainerConfig
+def mlp(net):
+    layers = []
+    for i in range(3):
+        w = first[f"{{net}}{{i}}"]
+        layer = torch.nn.Linear(*w.shape)
+        layer.weight.data, layer.bias.data = torch.tensor(w.T.copy()), torch.zeros(w.shape[1])
+        layers += [layer, torch.nn.Tanh()]
+    return torch.nn.Sequential(*layers[:-1])
+class Encoder(BaseEncoder):
+    def __init__(self):
+        super().__init__()
+        self.net = mlp("encoder")
+    def forward(self, x):
+        loc, raw = self.net(x.reshape(len(x), -1)).chunk(2, -1)
+        return ModelOutput(embedding=loc, log_covariance=2 * (1e-4 + torch.nn.functional.softplus(raw)).log())
+class Decoder(BaseDecoder):
+    def __init__(self):
+        super().__init__()
+        self.net = mlp("decoder")
+    def forward(self, z):
+        return ModelOutput(reconstruction=torch.sigmoid(self.net(z)))
+config = VAEConfig(input_dim=(784,), latent_dim=50, reconstruction_loss="bce")
+vae = VAE(config, encoder=Encoder(), decoder=Decoder())
+training = BaseTrainerConfig(output_dir=tempfile.mkdtemp(), num_epochs={EPOCHS}, learning_rate=1e-3,
+                             per_device_train_batch_size={B}, no_cuda=True)
+TrainingPipeline(model=vae, training_config=training)(train_data=train)
+with torch.no_grad():
+    print("\\nELBO", -float(vae({{"data": torch.from_numpy(test)}}).loss))
+"""
+)
 OURS = (
     READ
     + f"""
@@ -104,7 +146,7 @@ print("ELBO", fit.elbo(test).mean)
 )
 
 
-def contestants(cache: Path) -> dict[str, tuple[list[str], dict[str, str]]]:
+def processes(cache: Path) -> dict[str, tuple[list[str], dict[str, str]]]:
     """{name: (command, environment)}."""
     python, keep = [sys.executable, "-c"], {"PPDGM_COMPILATION_CACHE": str(cache / "warm")}
     return {
@@ -113,6 +155,7 @@ def contestants(cache: Path) -> dict[str, tuple[list[str], dict[str, str]]]:
         "ppdgm, Pyro": ([*python, OURS, "pyro"], {}),
         "JAX by hand": ([*python, BY_HAND["jax"]], {}),
         "torch by hand": ([*python, BY_HAND["torch"]], {}),
+        "pythae": ([*python, PYTHAE], {}),
         "python": ([*python, "pass"], {}),
         "import numpy": ([*python, "import numpy"], {}),
         "import numpy, ppdgm": ([*python, "import numpy, ppdgm"], {}),
@@ -120,38 +163,50 @@ def contestants(cache: Path) -> dict[str, tuple[list[str], dict[str, str]]]:
     }
 
 
-def run(command: list[str], environment: dict[str, str]) -> tuple[float, float | None]:
-    """Seconds of the process, and the ELBO that it prints, if it does."""
-    before = time.perf_counter()
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
-    seconds = time.perf_counter() - before
-    found = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("ELBO ")]
-    return seconds, float(found[0]) if found else None
+def measure(options: Options) -> Iterator[Found]:
+    """Whole processes, in turns.
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    Raises:
+        Unavailable: there is no MNIST.
+    """
     if "PPDGM_DATA" not in os.environ:
-        sys.exit("Set PPDGM_DATA to a folder that holds mnist/.")
-    seconds: dict[str, list[float]] = {}
-    elbos: dict[str, float | None] = {}
+        raise Unavailable("PPDGM_DATA names no folder that holds mnist/")
+    elbos: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        everyone = contestants(Path(folder))
-        run(*everyone["ppdgm, NumPyro, warm"])  # fills the cache
-        for _ in range(options.rounds):
-            for name, (command, environment) in everyone.items():
-                shutil.rmtree(Path(folder) / "cold", ignore_errors=True)
-                took, elbos[name] = run(command, environment)
-                seconds.setdefault(name, []).append(took)
-    for name, found in seconds.items():
-        elbo = "" if elbos[name] is None else f"   ELBO {elbos[name]:.1f}"
-        print(f"{name:22} {statistics.median(found):7.2f} s   ({min(found):.2f} to {max(found):.2f}){elbo}")
-    if options.json:
-        options.json.write_text(json.dumps({"seconds": seconds, "elbo": elbos}, indent=1) + "\n", encoding="utf-8")
+        everyone = options.contestants_of(processes(Path(folder)))
+        if options.quick:
+            everyone = {n: v for n, v in everyone.items() if n.startswith(("python", "import", "ppdgm --"))}
+        makers = {n: partial(_process, n, *v, Path(folder), elbos) for n, v in everyone.items()}
+        found = race("whole processes", makers, options.rounds_of(ROUNDS), options)
+    yield {**found, "elbo": elbos}
 
 
-if __name__ == "__main__":
-    main()
+def _process(
+    name: str, command: list[str], environment: dict[str, str], cache: Path, elbos: dict[str, float]
+) -> tuple[Callable[[], object], int]:
+    if name == "pythae" and find_spec("pythae") is None:
+        raise Unavailable("pythae is not installed")
+
+    def once() -> None:
+        shutil.rmtree(cache / "cold", ignore_errors=True)
+        done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
+        if found := [line.split()[1] for line in done.stdout.splitlines() if line.startswith("ELBO ")]:
+            elbos[name] = float(found[0])
+
+    if name.endswith("warm"):
+        once()  # fills the cache
+    return once, 1
+
+
+def page(found: Found) -> list[str]:
+    """The table, and whether the targets are met."""
+    seconds, elbo = found["seconds"], {n: f"{v:.1f}" for n, v in found["elbo"].items()}
+    by_hand = best(seconds, ("JAX by hand", "torch by hand"))
+    lines = ["", f"{EPOCHS} epochs of MNIST, B = {B}, and the ELBO of the test images; {len(found['others'])} rounds."]
+    lines += ranked(found, ("JAX by hand", "torch by hand", "pythae"), "seconds", 1.0, {"ELBO": elbo})
+    if by_hand is None:
+        return lines
+    targets = (("ppdgm, NumPyro, warm", 1.0), ("ppdgm, NumPyro, cold", 1.15))
+    return lines + verdicts(
+        line for n, most in targets for line in verdict(f"{n} ÷ {by_hand}", ratio(seconds, n, by_hand), most)
+    )

@@ -1,11 +1,11 @@
-"""The few operations that losses by hand need, as each library calls them. Weights are [in, out], as in ppdgm."""
+"""The operations of `losses.py` in JAX. Weights of linear layers are [in, out], as in ppdgm."""
 
+from collections.abc import Callable
+from math import log
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import torch
-from torch.nn import functional as F
 
 Params = dict[str, Any]
 
@@ -32,6 +32,13 @@ class JaxOps:
     def gumbel(self, shape: tuple[int, ...]) -> Any:
         return jax.random.gumbel(self._next(), shape)
 
+    def flips(self, probabilities: Any) -> Any:
+        return jax.random.bernoulli(self._next(), probabilities).astype(jnp.float32)
+
+    @staticmethod
+    def concat(parts: list[Any]) -> Any:
+        return jnp.concatenate(parts, -1)
+
     def constant(self, value: Any) -> Any:
         return jnp.asarray(value, jnp.float32)
 
@@ -54,42 +61,23 @@ class JaxOps:
         out = jax.lax.conv_general_dilated(x, kernel, (1, 1), ((2, 2), (2, 2)), lhs_dilation=(2, 2))
         return out + p[f"{name}.bias"][:, None, None]
 
+    def doubly(self, p: Params, draw: Callable[..., Any], weigh: Callable[..., Any]) -> Any:
+        """−IWAE, whose gradient through each draw is weighted twice: one pass through `draw` and `weigh`, and back.
 
-class TorchOps:
-    """What somebody who knows torch would write. Noise comes from torch's generator."""
+        Args:
+            p: the parameters.
+            draw: p -> (z [K, B, D], what `weigh` needs of q).
+            weigh: (p, z, q) -> log-weights [K, B].
+        """
 
-    xp = torch
-    relu, sigmoid, silu = staticmethod(torch.relu), staticmethod(torch.sigmoid), staticmethod(F.silu)
-    softplus, logsumexp = staticmethod(F.softplus), staticmethod(torch.logsumexp)
+        def forward(p: Params) -> tuple[Any, Params]:
+            z, back, q = jax.vjp(draw, p, has_aux=True)
+            log_w, pull = jax.vjp(lambda p, z: weigh(p, z, q), p, z)
+            w = jax.nn.softmax(log_w, 0)
+            model, through = pull(-w / w.shape[1])
+            (guide,) = back(w[..., None] * through)
+            return -(jax.nn.logsumexp(log_w, 0) - log(len(w))).mean(), jax.tree.map(jnp.add, model, guide)
 
-    def __init__(self, device: str = "cpu"):
-        self.device = device
-
-    @staticmethod
-    def stop(x: Any) -> Any:
-        return x.detach()
-
-    @staticmethod
-    def log_softmax(x: Any) -> Any:
-        return F.log_softmax(x, -1)
-
-    def normal(self, shape: tuple[int, ...]) -> Any:
-        return torch.randn(shape, device=self.device)
-
-    def gumbel(self, shape: tuple[int, ...]) -> Any:
-        return -torch.empty(shape, device=self.device).exponential_().log()
-
-    def constant(self, value: Any) -> Any:
-        return torch.as_tensor(value, dtype=torch.float32, device=self.device)
-
-    def linear(self, p: Params, name: str, x: Any) -> Any:
-        return F.linear(x, p[f"{name}.weight"].T, p[f"{name}.bias"])
-
-    def bernoulli(self, logits: Any, x: Any) -> Any:
-        return -F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum(-1)
-
-    def conv(self, p: Params, name: str, x: Any) -> Any:
-        return F.conv2d(x, p[f"{name}.weight"], p[f"{name}.bias"], 2, 1)
-
-    def transposed(self, p: Params, name: str, x: Any) -> Any:
-        return F.conv_transpose2d(x, p[f"{name}.weight"], p[f"{name}.bias"], 2, 1)
+        loss = jax.custom_vjp(lambda p: forward(p)[0])
+        loss.defvjp(forward, lambda slope, g: (jax.tree.map(lambda v: g * v, slope),))
+        return loss(p)
