@@ -13,6 +13,7 @@ import optax
 
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.precision import products
+from ppdgm.backends.numpyro.quick import compile_quickly
 from ppdgm.backends.numpyro.runtime import Runtime
 from ppdgm.backends.numpyro.tracer import JaxStep, select
 from ppdgm.errors import CheckpointError, SpecError
@@ -66,20 +67,22 @@ class Trainer(GradientTrainer):
 
     def start(self, params: Native, state: Mapping[str, StateLike]) -> None:
         runtime, settings = self.runtime, self.settings
-        averaged = {n: v for n, v in params.items() if n not in self.tracer.states}
-        self.average = {} if settings.average is None else jax.tree.map(jnp.copy, averaged)
-        params = {**params, **runtime.put({n: s.value for n, s in state.items()})}
-        self.params = jax.tree.map(jnp.copy, params)  # stretches donate their input: never donate the caller's arrays
+        averaged = [n for n in params if n not in self.tracer.states and settings.average is not None]
         chosen = [phase.optimiser or settings.optimiser for phase in self.phases]
         self.transforms, self.by_name = [make_optimiser(o) for o in chosen], [hasattr(o, "clip_norm") for o in chosen]
-        # Placed like the result of a stretch: counters and zeros, which depend on no parameter, would not be, and
-        # the second stretch would be compiled again.
-        self.state = [
-            runtime.share.put(jax.jit(transform.init)(self._moving(groups)))
-            for transform, groups in zip(self.transforms, self.groups, strict=True)
-        ]
+
+        def begin(params: Params) -> tuple[Tree, Tree, Tree]:
+            copy = lambda names: {n: jnp.copy(params[n]) for n in names}
+            states = [t.init(_moving(params, groups)) for t, groups in zip(self.transforms, self.groups, strict=True)]
+            return copy(params), copy(averaged), states
+
+        # Copies, because stretches donate their input, and the caller's arrays must not be donated. Placed like the
+        # result of a stretch: counters and zeros, which depend on no parameter, would not be, and the second stretch
+        # would be compiled again.
+        params = {**params, **runtime.put({n: s.value for n, s in state.items()})}
+        self.params, self.average, self.state = runtime.share.put(jax.jit(begin)(params))
         self.key = runtime.share.put(make_key(settings.seed))
-        self._keys = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
+        self._keys = compile_quickly(_keys, runtime.device)
         whole = {} if runtime.share.mesh is None else {"out_shardings": runtime.share.everywhere}
         self._stretch = jax.jit(self._run_stretch, donate_argnums=0, **whole)
         self._single = jax.jit(self._step, donate_argnums=0, **whole)
@@ -114,9 +117,6 @@ class Trainer(GradientTrainer):
         self._keep_scheduled(arrays["scheduled"], plan.count - 1)
         values = np.asarray(jax.device_get(history))[: plan.count]
         return {n: values[:, j] for j, n in enumerate(self.settings.metrics)}
-
-    def _moving(self, groups: Iterable[Iterable[str]]) -> dict[str, Array]:
-        return {n: self.params[n] for names in groups for n in names}
 
     def _keep_scheduled(self, scheduled: Mapping[str, Array], last: int) -> None:
         """The last value of a parameter that a schedule changes is kept among the parameters."""
@@ -249,7 +249,7 @@ class Trainer(GradientTrainer):
         # A piece with only padding counts for nothing, and must not be divided by 0.
         weight = jnp.where(shares[:, None] > 0, weight, 1.0)
 
-        each = (cut(row["index"]), weight, self._keys(row["key"], jnp.arange(self.settings.pieces)), shares)
+        each = (cut(row["index"]), weight, _keys(row["key"], jnp.arange(self.settings.pieces)), shares)
 
         def total(of_piece: Callable[[Row], Tree]) -> Tree:
             """Σ over pieces, weighted by their shares; the same draws each time."""
@@ -283,13 +283,23 @@ class Trainer(GradientTrainer):
             found = at_whole(found, means, jax.lax.stop_gradient) if means else found
             return self.losses(j, found), (self.metrics(found), found.get("state", {}))
 
-        moving = {n: params[n] for names in groups for n in names}
+        moving = _moving(params, groups)
         values, pull, (metrics, own) = jax.vjp(losses, moving, has_aux=True)
         grads: dict[str, Array] = {}
         for i, names in enumerate(groups):
             found = pull([jnp.full(v.shape, i == k, v.dtype) for k, v in enumerate(values)])[0]
             grads |= {n: found[n] for n in names}
         return metrics, own, grads
+
+
+def _moving(params: Params, groups: Iterable[Iterable[str]]) -> Native:
+    """The parameters that a phase's players train."""
+    return {n: params[n] for names in groups for n in names}
+
+
+def _keys(key: Array, numbers: Array) -> Array:
+    """A key for each number."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
 
 
 def _is_key(leaf: Array) -> bool:

@@ -17,14 +17,24 @@ from ppdgm.language.vocabulary import Array, Batch
 REMEDY = "The program uses P.random."
 
 
-def noise_of_terms(tracer: JaxTracer, params: Params, batch: Batch, size: int) -> str:
-    """What to do about it; "" if no term of guide and model depends on it, at the same latents."""
-    ask = tracer.ask(params, jax.random.key(0), batch, size)
-    values = jax.eval_shape(lambda: questions.trace(ask, 1).values)
-    if not ask.reader.noises:
+def noise_of_terms(tracer: JaxTracer, params: Params, batch: Callable[[], Batch], size: int) -> str:
+    """What to do about it; "" if no term of guide and model depends on it, at the same latents.
+
+    Nothing is computed, not even the `batch`, which is made where it is needed.
+    """
+    noises: list[int] = []
+
+    def values() -> dict[str, Array]:
+        ask = tracer.ask(params, jax.random.key(0), batch(), size)
+        found = questions.trace(ask, 1).values
+        noises.append(ask.reader.noises)
+        return found
+
+    shapes = jax.eval_shape(values)
+    if not noises[0]:
         return ""
-    given = {n: jax.numpy.zeros(v.shape, v.dtype) for n, v in values.items()}
-    return _remedy(lambda key: by_name(questions.trace(tracer.ask(params, key, batch, size), 1, given)))
+    given = {n: jax.numpy.zeros(v.shape, v.dtype) for n, v in shapes.items()}
+    return _remedy(lambda key: by_name(questions.trace(tracer.ask(params, key, batch(), size), 1, given)))
 
 
 def noise_of_draws(tracer: JaxTracer, params: Params, fields: Mapping[str, Array | None], size: int) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from math import prod
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.own_noise import noise_of_draws, noise_of_terms
 from ppdgm.backends.numpyro.pair import PairTracer
 from ppdgm.backends.numpyro.precision import products
+from ppdgm.backends.numpyro.quick import compile_quickly, with_checks
 from ppdgm.backends.numpyro.support import SUPPORTS
 from ppdgm.backends.numpyro.tracer import JaxStep, JaxTracer, select
 from ppdgm.errors import UnsupportedByBackend
@@ -84,6 +85,7 @@ class Runtime(AnyRuntime):
             PairTracer(cast(PairLike, program)) if is_pair else JaxTracer(cast(ProgramLike, program))
         )
         self._compiled: dict[Question, Question] = {}
+        self._quick: dict[Hashable, Question] = {}
 
     @property
     def place(self) -> str:
@@ -95,11 +97,15 @@ class Runtime(AnyRuntime):
 
     def ask(self, question: Question, params: Params, seed: tuple[int, ...] | None, *at: Tree, **how: object) -> Tree:
         if question not in self._compiled:
-            whole = {} if self.share.mesh is None else {"out_shardings": self.share.everywhere}
-            self._compiled[question] = jax.jit(partial(question, self), static_argnames=tuple(how), **whole)
+            self._compiled[question] = jax.jit(partial(question, self), static_argnames=tuple(how), **self._whole)
         key = None if seed is None else make_key(*seed)
         with products():
             return self.fetch(self._compiled[question](params, key, *at, **how))
+
+    @property
+    def _whole(self) -> dict[str, Any]:
+        """Options of `jax.jit` for results that every device has."""
+        return {} if self.share.mesh is None else {"out_shardings": self.share.everywhere}
 
     def index(self, rows: np.ndarray) -> Array:
         return self.share.put_rows(np.asarray(rows, np.int32))
@@ -127,12 +133,30 @@ class Runtime(AnyRuntime):
         return jax.tree.map(np.asarray, jax.device_get(arrays))
 
     def glance(self, params: Params, data: Native, index: np.ndarray, k: int, given: Arrays) -> Trace:
-        """Terms of a few rows as in `trace`, step by step: nothing is compiled, except for a program with scans."""
-        if self.tracer.looped:  # each scan would be compiled in each reading
-            return self.trace(params, data, index, k, 0, given, False)
-        native, key = self.put(given, None), jax.random.key(0)
-        found: Trace = self.fetch(traced(self, params, key, data, self.index(index), native, k, False))
-        return found
+        """Terms of a few rows as in `trace`, with little compilation."""
+        native = self.put(given, None)
+        if not given and (checked := self._checked(params, data, self.index(index), k)) is not None:
+            return cast(Trace, self.fetch(checked))  # compiled by the first reading
+        if ("given", k) not in self._quick:
+            read = partial(traced, self, k=k, kl=False)
+            self._quick["given", k] = compile_quickly(read, self.device, **self._whole)
+        key = jax.random.key(0)
+        with products():
+            found = self._quick["given", k](params, key, data, self.index(index), native)
+        return cast(Trace, self.fetch(found))
+
+    def _checked(self, params: Params, data: Native, index: Array, k: int) -> Trace | None:
+        """A reading, if NumPyro would accept all arguments and values in it; None if that is not certain."""
+        if ("checked", k) not in self._quick:
+            read = with_checks(partial(traced, self, given={}, k=k, kl=False))
+            self._quick["checked", k] = compile_quickly(read, self.device, **self._whole)
+        key = jax.random.key(0)
+        try:
+            with products():
+                found, well = self._quick["checked", k](params, key, data, index)
+        except Exception:  # the reading without compilation reports it
+            return None
+        return cast(Trace, found) if well else None
 
     def look(self, question: Question, params: Params, *at: Tree, **how: object) -> Tree:
         return jax.eval_shape(partial(question, self, **how), params, jax.random.key(0), *at)
@@ -146,8 +170,10 @@ class Runtime(AnyRuntime):
     nuts = staticmethod(nuts)
 
     def validate(self, params: Params, data: Native, k: int, b: int) -> Trace:
-        """One reading, step by step, with NumPyro's checks of arguments and values on."""
+        """One reading with NumPyro's checks of arguments and values on; in any doubt, step by step."""
         index = np.arange(b) % len(next(iter(data.values())))
+        if (found := self._checked(params, data, self.index(index), k)) is not None:
+            return found
         with numpyro.validation_enabled(), warnings.catch_warnings():
             warnings.filterwarnings("error", "Out-of-support")  # NumPyro's only warning about such values
             return traced(self, params, jax.random.key(0), data, self.index(index), {}, k, False)
@@ -170,10 +196,9 @@ class Runtime(AnyRuntime):
 
     def noise(self, params: Params, data: Native, index: np.ndarray) -> str:
         rows = self.index(index)
-        batch = select(self.tracer, data, rows)
         if isinstance(self.tracer, PairTracer):
-            return self.tracer.noise(params, batch, rows)
-        return noise_of_terms(self.tracer, params, batch, len(index))
+            return self.tracer.noise(params, select(self.tracer, data, rows), rows)
+        return noise_of_terms(self.tracer, params, partial(select, self.tracer, data, rows), len(index))
 
     def model_noise(self, params: Params, fields: Fields, size: int) -> str:
         """The same for draws from the model; for a plain pair, with its guide."""
@@ -191,13 +216,13 @@ class Runtime(AnyRuntime):
         B is the pair's own if its data plate fixes it.
         """
         self.tracer.prepare(data)
-        index = jnp.zeros(self.tracer.batch_size or b, jnp.int32)
+        index = np.zeros(self.tracer.batch_size or b, np.int32)
         run = partial(traced, self, given={}, k=k, kl=True)
         return _bytes(jax.make_jaxpr(run)(params, jax.random.key(0), data, index).jaxpr)
 
     def bytes_of_step(self, params: Params, data: Native, k: int, b: int) -> int:
         self.tracer.prepare(data)
-        index = jnp.zeros(self.tracer.batch_size or b, jnp.int32)
+        index = np.zeros(self.tracer.batch_size or b, np.int32)
 
         def kept(params: Params, key: Array) -> Callable[..., object]:
             def terms(params: Params) -> Tree:

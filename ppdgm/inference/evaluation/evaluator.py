@@ -14,7 +14,7 @@ from ppdgm.data import take
 from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.errors import PpdgmError, ProgramError, out_of_memory, require
 from ppdgm.inference.inputs.feed import Feed
-from ppdgm.language.runtime import Native
+from ppdgm.language.runtime import Native, traced
 from ppdgm.language.unseen import Unseen, blanks
 from ppdgm.language.vocabulary import Array, Namespace, Trace
 from ppdgm.program import AnyProgram, PlainPair, Program
@@ -138,8 +138,9 @@ class Evaluator:
 
     @cached_property
     def one(self) -> Trace:
-        """The terms of one particle of a few rows."""
-        found: Trace = self.runtime.trace(self.params, *self.few, 1, 0, None, False)
+        """The terms of one particle of a few rows; only their names count."""
+        data, rows = self.few
+        found: Trace = self.runtime.look(traced, self.params, data, self.runtime.index(rows), {}, k=1, kl=False)
         return found
 
     @cached_property

@@ -55,8 +55,11 @@ class Feed:
         return self.runtime.put(self.fields)
 
     def some(self, count: int) -> Native:
-        """The first rows, which show shapes, sizes and mistakes of a program; all rows if they are on the device."""
-        return self.rows(np.arange(count) % self.size)[0] if self.streamed else self.native
+        """The first rows, which show shapes, sizes and mistakes of a program; all rows, if a pair may need them."""
+        tracer, first = self.runtime.tracer, np.arange(count) % self.size
+        if self.streamed or tracer.subsamples or tracer.batch_size is not None:
+            return self.rows(first)[0]
+        return self.runtime.put(take(self.fields, first))
 
     def rows(self, index: np.ndarray) -> tuple[Native, np.ndarray]:
         """Data on the device, and the positions in them of the rows of `index`."""
