@@ -10,6 +10,7 @@ import torch
 
 import ppdgm
 from ppdgm import Program
+from ppdgm.data import as_fields
 from ppdgm.errors import ProgramError
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.inputs.row_independence import check_apart
@@ -77,6 +78,42 @@ def test_a_program_that_mixes_rows_or_particles_is_refused(backend, how):
     with pytest.raises(ProgramError, match=PARTICLE if how == "z[0]" else ROW) as told:
         run()
     assert "Index from the right" in str(told.value)
+
+
+class Labelled(Program):
+    """Rare labels, which the model sees relative to the mean of the labelled rows, if it is wrong."""
+
+    wrong: bool
+
+    def build(self, c):
+        c.net("encoder", MLP(hidden=()), (6,), c.part(DiagonalNormal(), (1,), label="guide"), label="guide")
+
+    def model(self, P, x, label, there):
+        with P.plate("data", x):
+            z = P.sample("z", P.dist.Normal(P.full((1,), 0.0), 1.0).to_event(1))
+            P.sample("x", P.dist.Normal(z, P.full((6,), 1.0)).to_event(1), obs=x)
+            seen = P.xp.where(there > 0, label, 0.0 * label)
+            middle = P.xp.sum(seen) if self.wrong else 0.0
+            P.sample("label", P.dist.Normal(z[..., 0] + middle, 1.0), obs=seen, mask=there)
+
+    def guide(self, P, x, label, there):
+        with P.plate("data", x):
+            P.sample("z", DiagonalNormal()(P, P.net("encoder")(x)))
+
+
+@pytest.mark.parametrize("wrong", [True, False])
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_rows_that_are_mixed_only_where_there_are_labels(backend, wrong):
+    there = np.isin(np.arange(len(X)), (123, 234))
+    data = {"x": X, "label": np.where(there, 1.5, -9.0).astype("float32"), "there": there}
+    runtime = load(backend).Runtime(Labelled(wrong=wrong), "cpu")
+    feed = Feed(runtime, as_fields(data))
+    run = lambda: check_apart(runtime, runtime.initialise(0, feed.sample, "float32"), feed)
+    if not wrong:
+        run()
+        return
+    with pytest.raises(ProgramError, match=ROW):
+        run()
 
 
 def pyro_pair(how, part=None):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ROWS, PARTICLES = 3, 2  # the same as in the first reading, so that JAX compiles no operation twice
 ALIKE = 1e-4  #: relative to 1 + |term|: far above rounding, far below the change from another row
+MOST_ROWS, NARROW = 20_000, 16  # rows among which rare ones are looked for, in fields of few numbers
 STIR = 0.05  #: of numbers that are all equal, such as the zeros of a last layer, which would hide dependence
 
 Arrays = dict[str, np.ndarray]
@@ -154,6 +155,8 @@ class _ChangedRows:
         if feed.size < 2 * b:
             self.rows = np.arange(b) % feed.size
             self.others = np.roll(self.rows, 1)
+        elif runtime.tracer.batch_size is None:  # a row with a rare label or mask, and another one beside it
+            self.rows[0], self.others[1] = rarest(feed.fields, (self.rows[0], self.others[1]))
 
     def read(self, rows: np.ndarray, given: Arrays) -> Trace:
         """Terms of these rows, [K, B]."""
@@ -178,6 +181,26 @@ class _ChangedRows:
             other[name] = np.roll(value, (1, 1) if particles else 1, axis=(0, 1) if particles else 1)
             other[name][here] = value[here]
         return rows, other
+
+
+def rarest(fields: Mapping[str, Array], default: tuple[int, int]) -> tuple[int, int]:
+    """Two rows with rare values in narrow fields of whole numbers, such as labels and masks; else those by default.
+
+    A program may do with a labelled row what it does with no other: few rows of all might not show it.
+    """
+    size = len(next(iter(fields.values())))
+    some = np.unique([*np.linspace(0, size - 1, min(size, MOST_ROWS)).astype(int), *default])
+    score = np.zeros(len(some))
+    for value in fields.values():
+        if int(np.prod(value.shape[1:])) <= NARROW:
+            flat = take({"": value}, some)[""].reshape(len(some), -1)
+            if flat.shape[1] and (flat == np.rint(flat)).all():
+                values, counts = np.unique(flat, return_counts=True)
+                score += (flat != values[counts.argmax()]).mean(1)
+    first, second = np.argsort(-score, kind="stable")[:2]
+    kept = np.searchsorted(some, default)
+    one, other = (n if score[n] > score[k] else k for n, k in zip((first, second), kept, strict=True))
+    return int(some[one]), int(some[other])
 
 
 def _shared(name: str, value: np.ndarray, trace: Trace) -> bool:
