@@ -231,3 +231,31 @@ def test_what_nothing_draws_is_constant_data(backend):
     assert "± nan" not in str(fit.elbo({n: v[:1] for n, v in rows.items()})) + str(
         fit.diagnose({n: v[:1] for n, v in rows.items()}, parts="likelihood", k=40)
     )
+
+
+class Twice(Program):
+    """x and a second measurement of z, which is often missing."""
+
+    def build(self, c):
+        c.param("a", (1,))
+
+    def model(self, P, x, y, there):
+        with P.plate("data", x):
+            z = P.sample("z", P.dist.Normal(P.param("a")[0] + P.full((), 0.0), 1.0))
+            P.sample("x", P.dist.Normal(z, 1.0), obs=x)
+            P.sample("y", P.dist.Normal(z, 1.0), obs=y, mask=there)
+
+    def guide(self, P, x, y, there):
+        with P.plate("data", x):
+            P.sample("z", P.dist.Normal(0.5 * x, 1.0))
+
+
+@both
+def test_numbers_that_are_only_filled_in_are_no_observed_data(backend):
+    """ArviZ would compare predictions with −99."""
+    there = np.arange(10) % 3 == 0
+    rows = {"x": X[:10, 0], "y": np.where(there, 1.0, -99.0), "there": there}
+    program = Twice()
+    found = Fit(program, program.initialise(0), backend).to_arviz(rows, draws=4, predictive=3, prior=2)
+    assert set(found.observed_data.data_vars) == {"x"} and set(found.constant_data.data_vars) == {"y", "there"}
+    assert "y is observed under a mask" in found.posterior.attrs["left_out_observed_data"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppdgm.diagnostics import Loo, loo, to_arviz
-from ppdgm.errors import PpdgmError, ProgramError
+from ppdgm.errors import PpdgmError, ProgramError, listed
 from ppdgm.inference.evaluation.estimates import check_density
 from ppdgm.inference.evaluation.evaluator import Evaluator, Sites
 from ppdgm.inference.evaluation.posterior import PosteriorDraws
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from ppdgm.data.aliases import Outward
     from ppdgm.language.runtime import Native
 
+_FILLED = (
+    "{} is observed under a mask, so some of its numbers are only filled in, and plots would compare them with "
+    "predictions. It is in constant_data."
+)
 _NO_LOO = (
     "Each row has its own latent, so log p(x|z) is not a leave-one-out density, but az.loo, az.waic and az.compare "
     "would use it as one: a guide that is too narrow would get the best score. It is in sample_stats, as log_p_x. "
@@ -74,8 +78,12 @@ def export(
     if prior and not posterior.shared:  # a simulation has one draw of them for all its rows
         add(("prior", "prior_predictive"), lambda: _prior(evaluator, prior, shown))
     drawn = (set(evaluator.one.log_p) | set(evaluator.drawn_as)) & set(observed)  # others are given: a label, a mask
-    groups["observed_data"] = {n: v for n, v in observed.items() if n in drawn} or observed
-    if given := {n: v for n, v in observed.items() if n not in groups["observed_data"]}:
+    masked = [n for n in sorted(drawn) if evaluator.drawn_as.get(n, n) in evaluator.masked]
+    if there := {n: v for n, v in observed.items() if n in drawn and n not in masked} or ({} if masked else observed):
+        groups["observed_data"] = there
+    if masked:
+        left_out["observed_data"] = _FILLED.format(listed(masked))
+    if given := {n: v for n, v in observed.items() if n not in there}:
         groups["constant_data"] = given
     attrs = {f"left_out_{n}": why for n, why in left_out.items()}
     if posterior.chains > 1:
