@@ -132,3 +132,31 @@ def test_a_factor_that_draws_ignore_is_reported(backend):
         assert (
             any("'positive' is a factor that depends on what the model draws" in str(w.message) for w in caught) == told
         )
+
+
+def bits_of(backend, reads):
+    """x ~ Bernoulli(σ(−6 + 3y)), or σ(−6), for the rows that are there: few of these draws depend on y or on the rows."""
+    lib, dist, xp = LIBRARIES[backend]
+
+    def model(x, y, there):
+        w = lib.param("w", xp.ones(()) * 3.0)
+        with lib.plate("data", len(x)):
+            z = lib.sample("z", dist.Normal(xp.zeros(()), 1.0))
+            logits = -6.0 + 0.0 * z + w * (y if reads else 0.0)
+            lib.sample("x", dist.Bernoulli(logits=logits).mask(there), obs=x)
+
+    def guide(x, y, there):
+        with lib.plate("data", len(x)):
+            lib.sample("z", dist.Normal(xp.zeros(()), 1.0))
+
+    return getattr(Program, f"from_{backend}")(model, guide)
+
+
+@pytest.mark.parametrize("backend", LIBRARIES)
+def test_a_field_that_few_draws_depend_on_is_given(backend):
+    data = {"x": LABEL.astype("float32"), "y": X[:, 0], "there": LABEL > 0}
+    fit = trained(bits_of(backend, True), data)
+    with pytest.raises(DataError, match="draws the other fields given 'y'"):
+        fit.sample(1)
+    assert fit.sample(2, given={"y": np.float32([-9, 9])}).tolist() == [0, 1]
+    assert trained(bits_of(backend, False), data).sample(2).tolist() == [0, 0]  # a mask moves no draw

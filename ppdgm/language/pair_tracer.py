@@ -23,8 +23,8 @@ class PairTracer(Tracer):
     """Runs of a `PlainPair`. A backend supplies the runs, of which this class makes what a tracer returns.
 
     In `means`, a site that the model sums out gets the probabilities of its values given the data and the other latents
-    there, [1, B, *inner, S]; observed sites are at the most probable value. The last result of `prior` is the log of
-    each factor, by which nothing is weighed; its `fields` are rows that are used as the data (all of them if the pair
+    there, [1, B, *inner, S]; observed sites are at the most probable value. The last result of `prior` has the log of
+    each factor, by which nothing is weighed, and log-densities of sites: see `of_prior`; its `fields` are rows that are used as the data (all of them if the pair
     subsamples), and `given` are latents shared by all data, [1, 1, *event].
 
     Attributes:
@@ -125,13 +125,20 @@ class PairTracer(Tracer):
         return self.reordered({**latents, **summed}, order), self.reordered(observed, order)
 
     def of_prior(self, model: Mapping[str, Site], layout: Layout, told: Sites) -> tuple[Sites, Sites, Sites]:
-        """Latents, observed sites and factors of a run of the model that generated them, [1, B, *event].
+        """Latents and observed sites of a run of the model that generated them, [1, B, *event].
 
-        `told` has the means of observed sites, if other sites saw something else.
+        Last come the log of each factor, [1, B], and the log-densities of the other sites at what was drawn, without
+        masks: they show every value on which a draw depends, also if it is the same draw.
+
+        Args:
+            model, layout: of the run.
+            told: the means of observed sites, if other sites saw something else.
         """
         latents = {n: layout.value(s) for n, s in model.items() if not s.observed}
+        observed = self.observations(model, layout, told)
         factors = {n: layout.term(s) for n, s in model.items() if is_factor(s)}
-        return latents, self.observations(model, layout, told), factors
+        densities = {n: _density(model[n]) for n in {**latents, **observed} if n not in factors}
+        return latents, observed, {**factors, **{n: v for n, v in densities.items() if v is not None}}
 
     def observations(self, model: Mapping[str, Site], layout: Layout, told: Sites) -> Sites:
         """The observed sites' values, or what is `told` of them, [K, B, *event]."""
@@ -142,6 +149,17 @@ class PairTracer(Tracer):
         """Refuse draws from the model without rows of data."""
         if any(v is None for v in fields.values()):
             raise UnsupportedByBackend(pair_mistakes.NO_PRIOR)
+
+
+def _density(site: Site) -> Array | None:
+    """The log-density of a site's value, number by number if these are independent; None if it is not known."""
+    fn = site.fn
+    while type(fn).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
+        fn = fn.base_dist
+    try:
+        return fn.log_prob(site.value)
+    except NotImplementedError:
+        return None
 
 
 def _observed(model: Mapping[str, Site], layout: Layout) -> list[Site]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Arrays = Mapping[str, np.ndarray]
 Rows = Mapping[str, tuple[tuple[int, ...], str]]  #: by field: shape of a row, and type
-STAND_INS = (0, 1)  #: numbers in these rows: a model that does not read them draws the same with each
+STAND_INS = (0, 1, 5)  #: numbers in these rows: a model that does not read them draws the same with each
 OTHER_DRAWS = 4  #: to find a factor that depends on what is drawn
 
 
@@ -57,11 +57,12 @@ class PairDraws:
         for i, start in enumerate(range(0, n, b)):
             rows = slice(start, start + b)
             stream = seed if i == 0 else int(np.random.SeedSequence((seed, i)).generate_state(1)[0] >> 1)
-            latents, observed, factors = self._run(dict.fromkeys(self.rows, STAND_INS[0]), rows, b, stream, shared)
+            latents, observed, scores = self._run(dict.fromkeys(self.rows, STAND_INS[0]), rows, b, stream, shared)
             if i == 0:
                 check_quiet_model(self.runtime, self.params, self._data(dict.fromkeys(self.rows, 0), rows, b), b)
-                self._check_unread(rows, b, stream, observed)
-                self._warn_of_factors(rows, b, stream, factors)
+                drawn = {n: v for n, v in scores.items() if n in latents or n in observed}
+                self._check_unread(rows, b, stream, observed, drawn)
+                self._warn_of_factors(rows, b, stream, {n: v for n, v in scores.items() if n not in drawn})
                 shared = {n: v for n, v in latents.items() if v.shape[1] == 1 < b}
             found.append(observed)
         return {name: np.concatenate([f[name][0] for f in found])[:n] for name in found[0]}
@@ -84,15 +85,20 @@ class PairDraws:
     def _stand_ins(self, numbers: Mapping[str, int], size: int) -> dict[str, np.ndarray]:
         return {n: np.full((size, *shape), numbers[n], kind) for n, (shape, kind) in self.rows.items()}
 
-    def _check_unread(self, rows: slice, b: int, seed: int, own: Arrays) -> None:
+    def _check_unread(self, rows: slice, b: int, seed: int, own: Arrays, scores: Arrays) -> None:
         """Refuse a model that reads a field which is not given, or does not read one that is given.
+
+        Args:
+            rows, b, seed: of a run.
+            own: the observed sites that it drew.
+            scores: log-densities of its sites: few draws of a class may be the same under other probabilities.
 
         Raises:
             ProgramError: it reads the only field.
             DataError: it reads another field, or does not read a given one.
         """
         for name in self.rows:
-            read = self._moves(name, rows, b, seed, own)
+            read = any(self._moves(name, number, rows, b, seed, own, scores) for number in STAND_INS[1:])
             if name in self.given and not read:
                 raise DataError(
                     f"given: the model does not read {name!r}, so the draws would not depend on it. Perhaps the "
@@ -124,12 +130,15 @@ class PairDraws:
                 stacklevel=4,
             )
 
-    def _moves(self, name: str, rows: slice, b: int, seed: int, own: Arrays) -> bool:
-        numbers = {n: STAND_INS[n == name] for n in self.rows}
+    def _moves(self, name: str, number: int, rows: slice, b: int, seed: int, drawn: Arrays, scores: Arrays) -> bool:
+        numbers = {n: number if n == name else STAND_INS[0] for n in self.rows}
         try:
-            _, other, _ = self._run(numbers, rows, b, seed, {})
+            _, observed, found = self._run(numbers, rows, b, seed, {})
         except PpdgmError:  # for example, a number that is not an index
             return True
+        own, other = ({f"{n}": v for n, v in sites.items()} for sites in (drawn, observed))
+        own |= {f"log p of {n}": v for n, v in scores.items()}
+        other |= {f"log p of {n}": found[n] for n in scores if n in found}
         same = lambda a, b: a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
         return own.keys() != other.keys() or not all(same(own[n], other[n]) for n in own)
 
