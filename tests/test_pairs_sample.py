@@ -135,7 +135,7 @@ def test_a_factor_that_draws_ignore_is_reported(backend):
 
 
 def bits_of(backend, reads):
-    """x ~ Bernoulli(σ(−6 + 3y)), or σ(−6), for the rows that are there: few of these draws depend on y or on the rows."""
+    """x ~ Bernoulli(σ(−6 + 3y)), or σ(−6), for the rows that are there: at y = 0 and 1, few draws differ."""
     lib, dist, xp = LIBRARIES[backend]
 
     def model(x, y, there):

@@ -24,8 +24,8 @@ class PairTracer(Tracer):
 
     In `means`, a site that the model sums out gets the probabilities of its values given the data and the other latents
     there, [1, B, *inner, S]; observed sites are at the most probable value. The last result of `prior` has the log of
-    each factor, by which nothing is weighed, and log-densities of sites: see `of_prior`; its `fields` are rows that are used as the data (all of them if the pair
-    subsamples), and `given` are latents shared by all data, [1, 1, *event].
+    each factor, by which nothing is weighed, and log-densities of sites: see `of_prior`. Its `fields` are rows that are
+    used as the data (all of them if the pair subsamples), and `given` are latents shared by all data, [1, 1, *event].
 
     Attributes:
         plate: name of the data plate.

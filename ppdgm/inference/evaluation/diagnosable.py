@@ -166,10 +166,10 @@ class Diagnosable(ABC):
         Data and predictions are in the units of `data`; densities are of the units that the program was trained in.
         Groups: posterior, sample_stats (lp = log p(x, z), log_p_x = log p(x|z), and log_weight for the guide's draws),
         posterior_predictive, prior, prior_predictive, observed_data, and constant_data: fields that the model does not
-        draw, such as the label of a ConditionalVAE, or observes under a mask. Axes: chain, draw, datum, and each site's own. A latent that all
-        rows share has no datum axis. Then there is one log_weight for the whole set, and no prior is drawn. If all
-        latents are shared, log p(x|z) is in the group log_likelihood. If each row has its own latents, this group is
-        left out, because `az.loo` would read log p(x|z) as a leave-one-out density.
+        draw, such as the label of a ConditionalVAE, or observes under a mask. Axes: chain, draw, datum, and each site's
+        own. A latent that all rows share has no datum axis. Then there is one log_weight for the whole set, and no
+        prior is drawn. If all latents are shared, log p(x|z) is in the group log_likelihood. If each row has its own
+        latents, this group is left out, because `az.loo` would read log p(x|z) as a leave-one-out density.
 
         Args:
             data, draws, how, k, warmup, chains, seed, memory: as for `posterior`.
