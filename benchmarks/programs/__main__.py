@@ -12,13 +12,13 @@ from benchmarks.seconds_per_step.machine import BUSY, BusyMachine, Watch, descri
 
 #: the module of each table, and its minutes on two idle cores
 TABLES = {
-    "steps": ("steps", 12),
+    "steps": ("steps", 15),
     "epoch": ("epoch", 3),
     "likelihood": ("likelihood", 4),
     "sampling": ("sampling", 3),
-    "process": ("process", 12),
-    "growth": ("growth", 12),
-    "whole": ("whole", 10),
+    "process": ("process", 8),
+    "growth": ("growth", 13),
+    "whole": ("whole", 12),
     "products": ("products", 5),
 }
 

@@ -28,6 +28,7 @@ from . import losses
 
 Loss = Callable[[Any, dict[str, Any], Any], Any]  # (operations, parameters, x [B, …]) -> a number
 Draw = Callable[[Any, dict[str, Any], int], Any]  # (operations, parameters, n) -> n images
+BOUNDS = ("analytic", "monte_carlo", "importance")
 NO_RELAXATION = "its own bounds know no relaxation with a discrete KL"
 NO_DREG = "it has no doubly reparameterised gradient"
 
@@ -53,7 +54,7 @@ class Case:
     """A program with its engine, and the same loss by hand.
 
     Attributes:
-        elbo: of the libraries' own bounds: "analytic", "monte_carlo" or "importance"; or why they have none.
+        elbo: one of the libraries' own bounds, `BOUNDS`; or why they have none.
         images: draws by hand, if they are written.
         pythae: the name of the same model in pythae.
         rows_of: the number of rows of the data.

@@ -19,7 +19,7 @@ from .common import Found, Options, race, ranked, ratio, verdict, verdicts
 from .contestants import STEPS, maker
 
 TITLE = "A step beside its matrix products"
-ROUNDS = 9
+ROUNDS = 5
 BATCH, STEPS_OF_TURN = 128, 20
 PROGRAMS = tuple(n for n in MAKERS if n != "vae-20")
 OF_STEPS = ("jax-by-hand", "ppdgm-numpyro", "torch-by-hand", "ppdgm-pyro")

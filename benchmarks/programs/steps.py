@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from benchmarks.seconds_per_step.race import line_up, run_rounds
+from benchmarks.seconds_per_step.race import DifferentObjective, line_up, run_rounds
 
 from .cases import MAKERS, make
 from .common import Found, Options, as_found, ranked, ratio, verdict, verdicts
@@ -28,17 +28,24 @@ def measure(options: Options) -> Iterator[Found]:
     """Race the contestants of each program.
 
     Raises:
-        DifferentObjective: they do not train the same objective.
+        DifferentObjective: in some program they do not train the same objective; the others are measured first.
     """
     programs: Found = {}
+    failed = []
     makers = {n: maker(made) for n, made in options.contestants_of(STEPS).items()}
     for name in options.programs_of(MAKERS, ("vae", "iwae-dreg")):
         case = make(name, device=options.device)
-        race = line_up(case, makers, options.stretch, options.say)  # type: ignore[arg-type]  # a case is such a problem
+        try:
+            race = line_up(case, makers, options.stretch, options.say)  # type: ignore[arg-type]  # such a problem
+        except DifferentObjective as difference:
+            failed.append(f"{name}: {difference}")
+            continue
         run_rounds(race, options.rounds_of(ROUNDS), lambda line: None, force=options.force)
         loss = {entry.name: float(entry.warm_up[50:].mean()) for entry in race.entries}
         programs[name] = {**as_found(race), "batch": case.batch, "particles": case.particles, "loss": loss}
         yield {"programs": programs}
+    if failed:
+        raise DifferentObjective(" ".join(failed))
 
 
 def page(found: Found) -> list[str]:
