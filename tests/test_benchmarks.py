@@ -22,7 +22,7 @@ from benchmarks.programs.ops_torch import TorchOps
 from ppdgm.inference import Optimiser
 from ppdgm.registry import backend as load_backend
 
-SMALL = Sizes(side=4, hidden=6, latent=3, components=2, level=2, levels=3, groups=2, classes=3, k=4)
+SMALL = Sizes(side=4, hidden=6, latent=3, components=2, level=2, levels=3, groups=2, classes=3, k=4, draws=4)
 BATCH = 5
 
 

@@ -7,7 +7,7 @@
 
 | table | | file |
 |---|---|---|
-| steps | seconds of a training step of eight programs | `steps.py` |
+| steps | seconds of a training step of eight programs, two of them at two sizes | `steps.py` |
 | epoch | an epoch of MNIST, beside pythae's trainer | `epoch.py` |
 | likelihood | test log-likelihood, beside pythae's `get_nll`; memory by k | `likelihood.py` |
 | sampling | images per second | `sampling.py` |

@@ -68,7 +68,7 @@ def numpyro_svi(case: Case, run: bool = False) -> Contestant:
 
     kinds: dict[str, Callable[[], Any]] = {
         "analytic": TraceMeanField_ELBO,
-        "monte_carlo": Trace_ELBO,
+        "monte_carlo": partial(Trace_ELBO, num_particles=case.particles),
         "importance": partial(RenyiELBO, alpha=0, num_particles=case.particles),
     }
     if case.elbo not in kinds:

@@ -36,10 +36,10 @@ def pyro_svi(case: Case) -> Contestant:
     import pyro
     from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 
-    several = {"num_particles": case.particles, "vectorize_particles": True, "max_plate_nesting": 1}
+    several = {"num_particles": case.particles, "vectorize_particles": case.particles > 1, "max_plate_nesting": 1}
     kinds: dict[str, Callable[[], Any]] = {
         "analytic": TraceMeanField_ELBO,
-        "monte_carlo": Trace_ELBO,
+        "monte_carlo": partial(Trace_ELBO, **several),
         "importance": partial(RenyiELBO, alpha=0, **several),
     }
     if case.elbo not in kinds:

@@ -47,6 +47,7 @@ class Sizes:
     groups: int = 30
     classes: int = 10
     k: int = 10
+    draws: int = 50  # of the ELBO in "vamp-50"
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,11 @@ def _vamp(s: Sizes) -> Case:
     return Case("vamp", program, SVI(), losses.vamp, elbo="monte_carlo")
 
 
+def _many(s: Sizes) -> Case:
+    many = {"engine": SVI(k=s.draws), "by_hand": partial(losses.vamp, k=s.draws), "particles": s.draws}
+    return replace(_vamp(s), name="vamp-50", batch=20, **many)
+
+
 def _iaf(s: Sizes) -> Case:
     flow = FlowPosterior(flow=IAF(depth=s.depth, hidden=(s.hidden,)))
     return Case("iaf", VAE(latent=s.latent, posterior=flow, **_nets(s)), SVI(), losses.iaf, elbo="monte_carlo")
@@ -152,6 +158,7 @@ MAKERS: dict[str, Callable[[Sizes], Case]] = {
     "vae": _vae,
     "vae-20": _few,
     "vamp": _vamp,
+    "vamp-50": _many,
     "iaf": _iaf,
     "ladder": _ladder,
     "convolutional": _convolutional,
@@ -159,6 +166,9 @@ MAKERS: dict[str, Callable[[Sizes], Case]] = {
     "iwae": _iwae,
     "iwae-dreg": _dreg,
 }
+
+
+OTHER_SIZES = ("vae-20", "vamp-50")  # of programs that are there already
 
 
 def make(name: str, sizes: Sizes = Sizes(), **changes: Any) -> Case:

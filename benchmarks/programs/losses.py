@@ -51,12 +51,13 @@ def vae(o: Ops, p: Params, x: Any) -> Any:
     return (_kl_standard(o, loc, scale) - _decoded(o, p, z, x)).mean()
 
 
-def vamp(o: Ops, p: Params, x: Any) -> Any:
+def vamp(o: Ops, p: Params, x: Any, k: int | None = None) -> Any:
+    """With k, the mean over k draws for each row, [K, B]."""
     inputs = o.sigmoid(4.0 * p["prior.pseudo_inputs"])
     loc, scale = _encoded(o, p, x)
     locs, scales = _encoded(o, p, inputs)
-    z = loc + scale * o.normal(tuple(loc.shape))
-    log_p = o.logsumexp(_log_normal(o, z[:, None], locs, scales), -1) - log(len(inputs))
+    z = loc + scale * o.normal(tuple(loc.shape) if k is None else (k, *loc.shape))
+    log_p = o.logsumexp(_log_normal(o, z[..., None, :], locs, scales), -1) - log(len(inputs))
     return (_log_normal(o, z, loc, scale) - log_p - _decoded(o, p, z, x)).mean()
 
 

@@ -14,14 +14,14 @@ from typing import Any
 
 from benchmarks.seconds_per_step.problem import Unavailable
 
-from .cases import MAKERS, make
+from .cases import MAKERS, OTHER_SIZES, make
 from .common import Found, Options, race, ranked, ratio, verdict, verdicts
 from .contestants import STEPS, maker
 
 TITLE = "A step beside its matrix products"
 ROUNDS = 5
 BATCH, STEPS_OF_TURN = 128, 20
-PROGRAMS = tuple(n for n in MAKERS if n != "vae-20")
+PROGRAMS = tuple(n for n in MAKERS if n not in OTHER_SIZES)
 OF_STEPS = ("jax-by-hand", "ppdgm-numpyro", "torch-by-hand", "ppdgm-pyro")
 TARGETS = (("ppdgm-numpyro", "products, JAX"), ("ppdgm-pyro", "products, torch"))
 Stretch = Callable[[], object]

@@ -16,6 +16,7 @@ TARGETS = (
     ("ppdgm-numpyro", "jax-by-hand", 1.05, None),
     ("ppdgm-numpyro", "numpyro-svi.run", 1.0, None),
     ("ppdgm-pyro", "pyro-svi", 1 / 3, "vae-20"),
+    ("ppdgm-pyro", "pyro-svi", 1 / 5, "vamp-50"),
 )
 NOTE = (
     "float32, Adam, validation off. Loss: −bound in nats per row, mean over steps 51 to 100 (pythae's IWAE reports a "
