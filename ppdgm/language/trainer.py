@@ -35,6 +35,7 @@ class TrainerSettings:
         pieces: the number of parts of a minibatch, computed one after the other; the gradient is that of all.
         mixed: nets multiply in bfloat16.
         tf32: products of float32 numbers round their inputs to TF32.
+        graphs: run the compiled step as a CUDA graph.
         chunk: the number of particles that are read at a time; None: all.
     """
 
@@ -50,6 +51,7 @@ class TrainerSettings:
     mixed: bool = False
     chunk: int | None = None
     tf32: bool = False
+    graphs: bool = False
 
 
 class Symptoms(NamedTuple):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ppdgm.backends.pyro.divided import DividedStep, check_same_step
+from ppdgm.backends.pyro.graphed import GraphedStep
 from ppdgm.backends.pyro.noise import get_rng, set_rng
 from ppdgm.backends.pyro.pair import PairTracer
 from ppdgm.backends.pyro.precision import products
@@ -90,6 +91,8 @@ class Trainer(GradientTrainer):
         how = self.params, self.groups[j], phase.optimiser or self.settings.optimiser, phase.projection
         if ranks.processes > 1:
             return DividedStep(ranks, partial(self._pieces_of, j), *how)
+        if self.compiled and self.settings.graphs:
+            return GraphedStep(self.runtime.device, partial(self._losses_of, j), *how)
         if self.compiled:
             return CompiledStep(partial(self._losses_of, j), *how)
         return EagerStep(partial(self._pieces_of, j), *how)

@@ -218,9 +218,14 @@ class CompiledStep:
 
     def __call__(self, data: Params, index: Array, weight: Array, row: Row, rate: Array) -> Array:
         with torch.no_grad():
-            metrics: Array = self._step(self.params, self.first, self.second, rate, data, index, weight, row)
+            metrics = self.take(data, index, weight, row, rate)
         self.works = True
         self.taken += 1
+        return metrics
+
+    def take(self, data: Params, index: Array, weight: Array, row: Row, rate: Array) -> Array:
+        """Run the graph."""
+        metrics: Array = self._step(self.params, self.first, self.second, rate, data, index, weight, row)
         return metrics
 
     def state_arrays(self) -> dict[str, np.ndarray]:

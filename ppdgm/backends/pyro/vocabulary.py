@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import array_api_compat.torch as xp
@@ -55,7 +56,12 @@ class TorchVocabulary(Vocabulary):
         return {}
 
     def constant(self, value: ArrayLike) -> Array:
-        return torch.as_tensor(value, **self._like)
+        like = self._like
+        place = like.get("device", torch.device("cpu"))
+        if place == torch.device("cpu") or torch.compiler.is_compiling() or not isinstance(value, np.ndarray):
+            return torch.as_tensor(value, **like)
+        held: Array = _held(value.tobytes(), value.shape, value.dtype.str, like["dtype"], place)
+        return held.clone()  # the program's own
 
     def full(self, shape: tuple[int, ...], value: float) -> Array:
         return torch.full(shape, value, **self._like)
@@ -107,6 +113,12 @@ class TorchVocabulary(Vocabulary):
         with nullcontext() if rows is None else rows.of_arrays():  # such as dropout
             out = torch.func.functional_call(module, own, (x.reshape(-1, *x.shape[len(lead) :]),))
         return out.reshape(*lead, *out.shape[1:])
+
+
+@lru_cache(64)
+def _held(content: bytes, shape: tuple[int, ...], kind: str, dtype: Any, device: Any) -> Array:
+    """A constant on a GPU: each step would wait for its copy from the host."""
+    return torch.tensor(np.frombuffer(content, kind).reshape(shape), dtype=dtype, device=device)
 
 
 class MixedVocabulary(MixedPrecision, TorchVocabulary):

@@ -48,7 +48,8 @@ class Training(Spec):
         tf32: matrix products and convolutions of float32 numbers round their inputs to TF32 in training, to 10 of their
             23 bits: faster on an NVIDIA GPU since Ampere. Evaluations never do.
         compile: torch.compile on the pyro backend; "auto" if the run is long enough to gain from it; True is refused
-            if it can't be done, as on NumPyro, and False changes nothing there.
+            if it can't be done, as on NumPyro, and False changes nothing there. "cudagraphs" also launches each step as
+            one CUDA graph, for small programs on an NVIDIA GPU.
     """
 
     epochs: PositiveInt | None = None
@@ -73,7 +74,7 @@ class Training(Spec):
     dtype: Literal["float32", "float64"] = "float32"
     mixed_precision: bool = False
     tf32: bool = False
-    compile: bool | Literal["auto"] = "auto"
+    compile: bool | Literal["auto", "cudagraphs"] = "auto"
 
     @property
     def rate(self) -> Schedule:

@@ -62,7 +62,7 @@ def fit(
     dtype: Literal["float32", "float64"] = "float32",
     mixed_precision: bool = False,
     tf32: bool = False,
-    compile: bool | Literal["auto"] = "auto",
+    compile: bool | Literal["auto", "cudagraphs"] = "auto",
     progress: bool | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -110,7 +110,7 @@ def fit(
         tf32: matrix products and convolutions round their inputs to TF32 in training: faster on an NVIDIA GPU.
         compile: torch.compile on the pyro backend; "auto" if the run is long enough to gain from it. True is refused
             if nothing can be compiled in this way, as on NumPyro, whose steps JAX compiles in any case; False changes
-            nothing there.
+            nothing there. "cudagraphs" also launches each step as one CUDA graph: for small programs on an NVIDIA GPU.
         progress: show progress; by default, yes.
         out: folder for recipe, checkpoints, history, log, pictures and result; refused before training if it holds a
             run, unless `overwrite`. A run that was killed goes on with `ppdgm.resume(out)`.

@@ -145,7 +145,7 @@ class Job:
         own = training.optimiser if self.own is None else self.own
         self.optimiser = as_optimiser(own, training.clip_norm)
         why_not = self.runtime.why_not_compiled(recipe.engine, self.optimiser)
-        check_compile(training, exact, why_not or why_not_in_chunks(training))
+        check_compile(training, exact, why_not or why_not_in_chunks(training), self.runtime.place)
         self._check_schedules()
         self.native, self.first = self.runtime.put(first), first
         self._first_reading()
@@ -222,8 +222,8 @@ class Job:
         training = self.recipe.training
         return TrainerSettings(
             training.seed, self.feed.size, self.optimiser, self.metrics, training.binarise == "dynamic",
-            training.weight_average, compiled, training.compile is True, training.accumulate, training.mixed_precision,
-            training.particle_chunk, training.tf32,
+            training.weight_average, compiled, training.compile not in (False, "auto"), training.accumulate,
+            training.mixed_precision, training.particle_chunk, training.tf32, training.compile == "cudagraphs",
         )  # fmt: skip
 
     def _restore(self, run: Run, saved: Saved, folder: Folder | None) -> None:

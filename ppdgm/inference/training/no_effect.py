@@ -74,21 +74,24 @@ def check_rates(engine: Engine, training: Training, own: bool) -> None:
         )
 
 
-def check_compile(training: Training, exact: bool, why_not: str) -> None:
-    """Refuse compile=True if nothing can be compiled.
+def check_compile(training: Training, exact: bool, why_not: str, place: str) -> None:
+    """Refuse to insist on compiled steps if nothing can be compiled, and on CUDA graphs where there are none.
 
     Args:
         training: the run's settings.
         exact: whether steps are closed-form ones.
         why_not: why torch.compile can't compile the steps; "" if it can.
+        place: the device, in words.
 
     Raises:
         TrainingError: with the reason.
     """
-    if training.compile is not True:
+    if training.compile in (False, "auto"):
         return
+    if not why_not and training.compile == "cudagraphs" and not place.startswith("cuda"):
+        why_not = f"the device is {place}, and only NVIDIA GPUs have CUDA graphs"
     if reason := "EM() takes closed-form steps in NumPy" if exact else why_not:
-        raise TrainingError(f"compile: got True, but {reason}. Leave compile out.")
+        raise TrainingError(f"compile: got {training.compile!r}, but {reason}. Leave compile out.")
 
 
 def check_mixed(training: Training, program: AnyProgram) -> None:
