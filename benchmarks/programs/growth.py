@@ -68,7 +68,7 @@ def measure(options: Options) -> Iterator[Found]:
                 options.say(f"growth: {axis.what}: {value}, {name}")
                 spec = {**axis.spec(value), "task": "train", "contestant": name, "device": options.device}
                 off = {"PPDGM_COMPILATION_CACHE": "off"}
-                point[name] = [probe.run({**spec, "timed": True}, off) for _ in range(found["rounds"])]
+                point[name] = [probe.run({**spec, "timed": 0.5}, off) for _ in range(found["rounds"])]
             found["others"].append(watch.others())
             if found["others"][-1] > BUSY and not options.force:
                 refuse_if_busy(found["others"][-1], f"at {axis.what}: {value}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-STRETCH, TURNS = 0.5, 3  # seconds of a timed stretch, and how many
+TURNS = 3  # timed stretches
 Spec = dict[str, Any]
 Measured = dict[str, float]
 
@@ -28,7 +28,7 @@ def run(spec: Spec, environment: dict[str, str] | None = None) -> Measured:
 
     Args:
         spec: "task" ("train" or "likelihood"), "contestant", "device"; for "train": "case", "sizes", "changes" of the
-            case, and "timed", whether steps are timed; for "likelihood": "rows" and "k".
+            case, and "timed", seconds of a timed stretch (0: steps are not timed); for "likelihood": "rows" and "k".
         environment: changes to this process's own.
 
     Returns:
@@ -70,7 +70,7 @@ def _train(spec: Spec) -> Measured:
     if spec.get("timed"):
         started = time.perf_counter()
         one()
-        steps = min(50, max(2, round(STRETCH / (time.perf_counter() - started))))
+        steps = min(50, max(2, round(spec["timed"] / (time.perf_counter() - started))))
         stretch, taken = contestant(case.rows(steps, seed=3)), []
         stretch()  # for JAX, another number of steps is another program
         for _ in range(TURNS):
