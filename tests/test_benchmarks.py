@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+import sys
 from dataclasses import replace
 from importlib import import_module
 
@@ -124,15 +126,16 @@ def test_targets_are_judged():
     assert "- MISSED: ppdgm-pyro ÷ pyro-svi: 0.75, at most 0.33." in lines
 
 
-def test_a_process_is_measured():
+def test_a_process_is_measured(monkeypatch):
     """Seconds in order, and a peak that is above what the step added."""
     spec = {"task": "train", "contestant": "torch-by-hand", "case": "vae", "changes": {"batch": 3, "rows_of": 50}}
     found = probe.run({**spec, "sizes": {"hidden": 20}, "device": "cpu", "timed": 0.01})
     assert 0 < found["imported"] < found["ready"] < found["first"]
     assert found["peak"] > found["rise"] > 0
     assert found["seconds_per_step"] > 0
-    with pytest.raises(probe.ProbeFailed, match="nobody"):
-        probe.run({**spec, "contestant": "nobody", "device": "cpu"})
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(probe.ProbeFailed, match="exit code 1"):
+        probe.run(spec)
 
 
 def test_pythae_has_the_same_losses_and_likelihood():
