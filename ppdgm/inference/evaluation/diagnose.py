@@ -48,6 +48,9 @@ FEW = 20  # rows: with fewer, their aggregated posterior is not useful
 PARTS: tuple[str, ...] = get_args(Part)
 
 
+_ODD = "site {!r} is under a mask: where the mask is off, the latent has no meaning, and may have any value."
+
+
 class Depth(Spec):
     """How much work a diagnosis does.
 
@@ -166,9 +169,12 @@ class Diagnosing:
         terms, means = self.terms, plain_means(self.evaluator)[0]
         codes = {n: by_latent(v, terms.latents.get(n)) for n, v in means.items() if n in terms.kl}
         kl = {n: per_latent(v, codes[n]) if n in codes else v for n, v in terms.kl.items()}
-        known = {n: v for n, v in codes.items() if kl[n] is not None}
+        odd = self.evaluator.without_meaning
+        known = {n: v for n, v in codes.items() if kl[n] is not None and n not in odd}
         told = {n: terms.kl[n] if v is None else v for n, v in kl.items()}
         told = {n: v for n, v in told.items() if n in known or v.ndim == 2}
+        if odd and not told:
+            raise PpdgmError(_ODD.format(odd[0]))
         self.found["use"] = latent_use(known, told, self.depth.nats, self.depth.active)
 
     def _surgery(self) -> None:
@@ -203,7 +209,12 @@ class Diagnosing:
             raise PpdgmError(
                 "all rows share its latents, so a simulated data set has only one true value, not one for each row."
             )
-        for name in alike:
+        odd = [n for n in alike if n in evaluator.without_meaning]
+        if odd:
+            if len(odd) == len(alike):
+                raise PpdgmError(_ODD.format(odd[0]))
+            self.withheld["calibration"] = _ODD.format(odd[0])
+        for name in (n for n in alike if n not in odd):
             order = ranks(drawn[name], true[name], evaluator.seed)
             self.found.setdefault("calibration", {})[name] = uniformity(order, depth.ranks)
             self.found.setdefault("pit", {})[name] = pit(order, depth.ranks, evaluator.seed + 1)

@@ -43,7 +43,9 @@ def pictures(
     latents = {n: v for n, v in every.items() if len(v) == evaluator.size}  # without those that all rows share
     shown = some_rows(evaluator.size, SHOWN, evaluator.stream("shown"))
     field, name = _or(lambda: evaluator.shown(observed), (None, next(iter(observed), None)))
-    found: dict[str, Any] = {"codes": flat(latents), "labels": labels, "shown": shown}
+    odd = evaluator.without_meaning if latents else ()
+    codes = {n: v for n, v in flat(latents).items() if n not in odd}
+    found: dict[str, Any] = {"codes": codes, "labels": labels, "shown": shown}
     if name is not None:
         found["reconstructions"] = observed[name][shown]
         if field is not None:
@@ -54,15 +56,15 @@ def pictures(
             found["worst_data"] = take(evaluator.feed.fields, worst)[field]
             found["worst_reconstructions"] = observed[name][worst]
     if terms is not None:
-        found["aggregated"] = {n: v[0] for n, v in flat(terms.latents, 2).items()}
+        found["aggregated"] = {n: v[0] for n, v in flat(terms.latents, 2).items() if n not in odd}
     prior: Sites = _or(lambda: evaluator.simulated(PRIOR, evaluator.stream("prior codes"))[0], {})
     found["prior"] = flat(prior)
     if name is not None:
         found["samples"] = _or(lambda: evaluator.simulated(SHOWN, evaluator.stream("samples"), True)[1][name], None)
-        if codes := _or(lambda: _codes(evaluator, every, shown), None):
+        if values := _or(lambda: _codes(evaluator, every, shown), None):
             if use is not None:
-                found |= _or(lambda: _traversals(codes, prior, use, name), {})
-            found["interpolations"] = _or(lambda: _interpolations(codes, name), None)
+                found |= _or(lambda: _traversals(values, prior, use, name), {})
+            found["interpolations"] = _or(lambda: _interpolations(values, name), None)
     return Pictures(**found)
 
 

@@ -14,9 +14,11 @@ from ppdgm.data import take
 from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.errors import PpdgmError, ProgramError, out_of_memory, require
 from ppdgm.inference.inputs.feed import Feed
+from ppdgm.language import questions
 from ppdgm.language.runtime import Native, traced
+from ppdgm.language.tracer import ProgramTracer
 from ppdgm.language.unseen import Unseen, blanks
-from ppdgm.language.vocabulary import Array, Namespace, Trace
+from ppdgm.language.vocabulary import Array, Namespace, Noise, Trace
 from ppdgm.program import AnyProgram, PlainPair, Program
 
 if TYPE_CHECKING:
@@ -354,6 +356,14 @@ class Evaluator:
         """Observed sites under a mask: some numbers of their fields may not be data."""
         return tuple(o.name for o in self.runtime.observed(self.params, *self.few, 0) if o.masked)
 
+    @cached_property
+    def without_meaning(self) -> tuple[str, ...]:
+        """Latents under a mask: some of their values are not of the data, and may be anything."""
+        if isinstance(self.program, PlainPair):
+            return ()
+        data, index = self.few
+        return tuple(self.runtime.look(_without_meaning, self.params, data, self.runtime.index(index)))
+
     def shown(self, sites: Container[str]) -> tuple[str, str]:
         """The field that is checked and drawn (x, if there is one), and its site.
 
@@ -396,6 +406,11 @@ class Evaluator:
                 "the latents."
             )
         return latents, {n: np.asarray(fields[n], rows[n].dtype) for n in self.fields}
+
+
+def _without_meaning(runtime: Runtime, params: Params, noise: Noise, data: Native, index: Array) -> Native:
+    tracer = cast(ProgramTracer, runtime.tracer)  # of a program
+    return questions.without_meaning(tracer.ask(params, noise, runtime.select(data, index), index.shape[0]))
 
 
 def check_latents_drawn(program: object, sites: Sites) -> Sites:

@@ -1,0 +1,61 @@
+"""Latents under a mask: where it is off, their values have no meaning, and no part of a diagnosis looks at them."""
+
+import numpy as np
+import pytest
+
+import ppdgm
+from ppdgm import Program
+
+T, N = 3, 60
+RNG = np.random.default_rng(0)
+LENGTH = RNG.integers(1, T + 1, N)
+X = RNG.normal(size=(N, T, 1)).astype(np.float32) * 2**0.5
+
+
+class Chain(Program):
+    """z_t ~ N(0, 1), x_t ~ N(z_t, 1), with the exact guide where there are data, and N(7, ½) elsewhere; u ~ N(0, 1)."""
+
+    event_shape: tuple[int, ...] = (T, 1)
+    own: bool = True
+
+    def build(self, c):
+        c.param("a", (1,))
+
+    def there(self, P, length):
+        return P.constant(np.arange(T)) < length[:, None]
+
+    def model(self, P, x, length):
+        def body(P, z, x):
+            z = P.sample("z", P.dist.Normal(P.param("a") + 0 * z, 1.0).to_event(1))
+            P.sample("x", P.dist.Normal(z, 1.0).to_event(1), obs=x)
+            return z, None
+
+        with P.plate("data", x):
+            if self.own:
+                P.sample("u", P.dist.Normal(P.full((), 0.0), 1.0))
+            P.scan(body, P.full((1,), 0.0), x, mask=self.there(P, length))
+
+    def guide(self, P, x, length):
+        def body(P, z, x):
+            return P.sample("z", P.dist.Normal(0.5 * x + 0 * z, 0.5**0.5).to_event(1)), None
+
+        with P.plate("data", x):
+            if self.own:
+                P.sample("u", P.dist.Normal(P.full((), 0.0), 1.0))
+            seen = P.xp.where(self.there(P, length)[..., None], x, P.full((), 14.0))
+            P.scan(body, P.full((1,), 0.0), seen, mask=self.there(P, length))
+
+
+@pytest.mark.parametrize("backend", ["numpyro", "pyro"])
+@pytest.mark.parametrize("own", [True, False])
+def test_values_under_a_mask_are_not_looked_at(own, backend):
+    """The exact guide was told to be not calibrated, and its means to have a variance of some 12."""
+    program = Chain(own=own)
+    fit = ppdgm.Fit(program, program.initialise(0), backend)
+    parts = ("latents", "calibration", "pictures")
+    found = fit.diagnose({"x": X, "length": LENGTH}, parts=parts, simulated=60, ranks=19)
+    assert "'z' is under a mask" in found.withheld["calibration"]
+    assert set(found.calibration or {}) == ({"u"} if own else set())
+    use = {site.name: site for site in found.use.sites}
+    assert use["z"].variance is None and use["z"].kl.shape == (T,)
+    assert set(found.pictures.codes) == set(found.pictures.aggregated) == ({"u"} if own else set())
