@@ -5,6 +5,8 @@ import pytest
 
 import ppdgm
 from ppdgm import Program
+from ppdgm.errors import ProgramError
+from ppdgm.inference import LaggingInference
 
 T, N = 3, 60
 RNG = np.random.default_rng(0)
@@ -59,3 +61,14 @@ def test_values_under_a_mask_are_not_looked_at(own, backend):
     use = {site.name: site for site in found.use.sites}
     assert use["z"].variance is None and use["z"].kl.shape == (T,)
     assert set(found.pictures.codes) == set(found.pictures.aggregated) == ({"u"} if own else set())
+
+
+@pytest.mark.parametrize("backend", ["numpyro", "pyro"])
+def test_there_is_no_mutual_information_of_rows_of_different_lengths(backend):
+    """Each row's density was one of other latents: the information of a guide that is the prior was not 0."""
+    data, how = {"x": X, "length": LENGTH}, {"backend": backend, "epochs": 1, "progress": False, "compile": False}
+    program = Chain(own=False)
+    found = ppdgm.fit(program, data, diagnose_epochs=1, **how).history
+    assert {n for n in found if n.startswith("live_")} == {"live_step", "live_kl_z"}
+    with pytest.raises(ProgramError, match="'z' is under a mask"):
+        ppdgm.fit(program, data, engine=LaggingInference(), **how)

@@ -13,12 +13,11 @@ import numpy as np
 from ppdgm.data import take
 from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.errors import PpdgmError, ProgramError, out_of_memory, require
+from ppdgm.inference.evaluation.masked import under_masks
 from ppdgm.inference.inputs.feed import Feed
-from ppdgm.language import questions
 from ppdgm.language.runtime import Native, traced
-from ppdgm.language.tracer import ProgramTracer
 from ppdgm.language.unseen import Unseen, blanks
-from ppdgm.language.vocabulary import Array, Namespace, Noise, Trace
+from ppdgm.language.vocabulary import Array, Namespace, Trace
 from ppdgm.program import AnyProgram, PlainPair, Program
 
 if TYPE_CHECKING:
@@ -359,10 +358,7 @@ class Evaluator:
     @cached_property
     def without_meaning(self) -> tuple[str, ...]:
         """Latents under a mask: some of their values are not of the data, and may be anything."""
-        if isinstance(self.program, PlainPair):
-            return ()
-        data, index = self.few
-        return tuple(self.runtime.look(_without_meaning, self.params, data, self.runtime.index(index)))
+        return under_masks(self.runtime, self.params, *self.few)
 
     def shown(self, sites: Container[str]) -> tuple[str, str]:
         """The field that is checked and drawn (x, if there is one), and its site.
@@ -406,11 +402,6 @@ class Evaluator:
                 "the latents."
             )
         return latents, {n: np.asarray(fields[n], rows[n].dtype) for n in self.fields}
-
-
-def _without_meaning(runtime: Runtime, params: Params, noise: Noise, data: Native, index: Array) -> Native:
-    tracer = cast(ProgramTracer, runtime.tracer)  # of a program
-    return questions.without_meaning(tracer.ask(params, noise, runtime.select(data, index), index.shape[0]))
 
 
 def check_latents_drawn(program: object, sites: Sites) -> Sites:

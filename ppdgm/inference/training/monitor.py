@@ -60,7 +60,8 @@ class Monitor:
         evaluator = Evaluator(self.runtime, params, few, parse_memory("auto", self.runtime.device))
         terms, means = read_terms(evaluator, 1), plain_means(evaluator)[0]
         found = {f"live_kl_{n}": float(v.mean(0).sum()) for n, v in terms.kl.items()}
-        codes = {n: by_latent(means[n], terms.latents.get(n)) for n in terms.kl if n in means}
+        there = [n for n in terms.kl if n in means and n not in evaluator.without_meaning]
+        codes = {n: by_latent(means[n], terms.latents.get(n)) for n in there}
         found |= {f"live_active_{n}": float(active_units(v, ACTIVE).count) for n, v in codes.items()}
         with suppress(PpdgmError):  # a flow without an inverse knows its density only at its own draws
             found["live_information"] = mutual_information(self.runtime, params, few)
