@@ -110,13 +110,13 @@ def test_a_given_field_holds_what_the_data_hold(backend):
 
 @pytest.mark.parametrize("backend", LIBRARIES)
 def test_a_factor_that_draws_ignore_is_reported(backend):
-    """p(z) ∝ N(0, 1) for z > 0: a run of the model draws z < 0 too."""
+    """p(z) ∝ N(0, 1) for z > −2.5: a run of the model draws z < −2.5 too, in 6 of 1,000 rows."""
     lib, dist, xp = LIBRARIES[backend]
 
     def model(x, of):
         with lib.plate("data", x.shape[0]):
             z = lib.sample("z", dist.Normal(xp.zeros(()), 1.0))
-            lib.factor("positive", xp.where(z > 0, 0.0, -xp.inf) if of == "z" else 0.0 * x - 2.0)
+            lib.factor("positive", xp.where(z > -2.5, 0.0, -xp.inf) if of == "z" else 0.0 * x - 2.0)
             lib.sample("x", dist.Normal(z, 0.1), obs=x)
 
     def guide(x):
@@ -128,7 +128,7 @@ def test_a_factor_that_draws_ignore_is_reported(backend):
         fit = trained(pair, np.abs(X[:, 0]))
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            fit.sample(4)
+            fit.sample(1)
         assert (
             any("'positive' is a factor that depends on what the model draws" in str(w.message) for w in caught) == told
         )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Arrays = Mapping[str, np.ndarray]
 Rows = Mapping[str, tuple[tuple[int, ...], str]]  #: by field: shape of a row, and type
 STAND_INS = (0, 1, 5)  #: numbers in these rows: a model that does not read them draws the same with each
-OTHER_DRAWS = 4  #: to find a factor that depends on what is drawn
+OTHER_DRAWS, ENOUGH = 4, 500  #: draws, and rows of each, to find a factor that depends on what is drawn, if rarely
 
 
 def rows_of(fields: Arrays) -> dict[str, list[list[int] | str]]:
@@ -120,8 +120,9 @@ class PairDraws:
         if not own:
             return
         numbers = dict.fromkeys(self.rows, STAND_INS[0])
-        others = [self._run(numbers, rows, b, seed + 1 + i, {})[2] for i in range(OTHER_DRAWS)]
-        moved = [n for n, v in own.items() if not all(np.array_equal(v, o[n], equal_nan=True) for o in others)]
+        many = b if self.runtime.tracer.batch_size else max(b, ENOUGH)
+        first, *others = (self._run(numbers, rows, many, seed + i, {})[2] for i in range(1 + OTHER_DRAWS))
+        moved = [n for n in own if not all(np.array_equal(first[n], o[n], equal_nan=True) for o in others)]
         if moved:
             warnings.warn(
                 f"Site {moved[0]!r} is a factor that depends on what the model draws. A draw of the model ignores it, "
