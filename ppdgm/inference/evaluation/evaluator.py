@@ -351,9 +351,20 @@ class Evaluator:
         return name not in self.conditions
 
     @cached_property
+    def _under_mask(self) -> dict[str, str | None]:
+        """Observed sites under a mask, and the fields that they are observed at, if that is known."""
+        return {o.name: o.field for o in self.runtime.observed(self.params, *self.few, 0) if o.masked}
+
+    @property
     def masked(self) -> tuple[str, ...]:
         """Observed sites under a mask: some numbers of their fields may not be data."""
-        return tuple(o.name for o in self.runtime.observed(self.params, *self.few, 0) if o.masked)
+        return tuple(self._under_mask)
+
+    @property
+    def filled(self) -> list[str]:
+        """Fields of which some numbers may only be filled in, because their sites are under a mask."""
+        known = {*self._under_mask.values(), *(n for n in self.fields if self.drawn_as.get(n, n) in self._under_mask)}
+        return [n for n in self.fields if n in known]
 
     @cached_property
     def without_meaning(self) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ def export(
     if prior and not posterior.shared:  # a simulation has one draw of them for all its rows
         add(("prior", "prior_predictive"), lambda: _prior(evaluator, prior, shown))
     drawn = (set(evaluator.one.log_p) | set(evaluator.drawn_as)) & set(observed)  # others are given: a label, a mask
-    masked = [n for n in sorted(drawn) if evaluator.drawn_as.get(n, n) in evaluator.masked]
+    masked = evaluator.filled
     if there := {n: v for n, v in observed.items() if n in drawn and n not in masked} or ({} if masked else observed):
         groups["observed_data"] = there
     if masked:
