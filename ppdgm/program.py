@@ -12,7 +12,8 @@ from zlib import crc32
 import numpy as np
 
 from ppdgm.errors import PpdgmError, ProgramError, SpecError, explain, out_of_memory, require
-from ppdgm.language.vocabulary import Array, Declarations, Dist, Init, NetUse, ParamSpec, Vocabulary
+from ppdgm.language.arrays import NumpyVocabulary
+from ppdgm.language.vocabulary import Array, Declarations, Dist, Init, NetUse, ParamSpec, Settler, Vocabulary
 from ppdgm.nets import Net
 from ppdgm.nets.base import zeros as zeros  # an initial value of programs too
 from ppdgm.registry import backend as load_backend
@@ -96,6 +97,13 @@ class Context:
         self.param(name, (), constant(float(schedule(np.zeros(1))[0])), label="schedule")
         self.declared.schedules[self.prefix + name] = schedule
 
+    def settle(self, settler: Settler) -> None:
+        """Set first values by a run on the data: `settler(P, data)`, over NumPy, calls `P.scope(…).set(name=value)`.
+
+        It runs once, when all parameters have first values and there are data.
+        """
+        self.declared.settlers.append(settler)
+
     def net(
         self,
         name: str,
@@ -126,7 +134,7 @@ class Context:
         self.declared.nets[self.prefix + name] = NetUse(net, inputs, outputs)
         inner = self.scope(name, label)
         for param, (shape, init) in net.params(inputs, outputs).items():
-            inner.param(param, shape, _started(init, start) if start and param == net.last_bias else init)
+            inner.param(param, shape, started(init, start) if start and param == net.last_bias else init)
 
     def part(
         self,
@@ -158,7 +166,7 @@ class Context:
         return part.build(inner, tuple(shape))
 
 
-def _started(init: Init, start: Callable[[Mapping[str, np.ndarray]], np.ndarray | None]) -> Init:
+def started(init: Init, start: Callable[[Mapping[str, np.ndarray]], np.ndarray | None]) -> Init:
     """First values of an output's bias, [outputs] or one for each channel, plus what `start` gives for the data."""
 
     def moved(rng: np.random.Generator, shape: tuple[int, ...], data: Mapping[str, np.ndarray] | None) -> np.ndarray:
@@ -286,7 +294,9 @@ class Program(Spec):
             dtype: "float32" or "float64".
         """
         require("seed", seed, int, 0, "a whole number, at least 0")
-        return {n: _first_value(n, s, seed, data, dtype) for n, s in self.declarations().params.items()}
+        declared = self.declarations()
+        values = {n: _first_value(n, s, seed, data, dtype) for n, s in declared.params.items()}
+        return settled(declared, values, data) if data is not None and declared.settlers else values
 
     def fixes(self, data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Latents that fields of the data fix, by site, [N, *event], such as a known class. `sample` keeps them fixed.
@@ -390,6 +400,16 @@ def _first_value(
             "leaves other numbers is skipped."
         )
     return value
+
+
+def settled(
+    declared: Declarations, values: dict[str, np.ndarray], data: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """First values, with those that settlers set."""
+    found = {n: np.asarray(v, np.float64) for n, v in values.items()}
+    for settler in declared.settlers:
+        settler(NumpyVocabulary.over(found, declared), data)
+    return {n: found[n].astype(v.dtype) for n, v in values.items()}
 
 
 def has_model(program: object) -> bool:

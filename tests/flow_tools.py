@@ -27,10 +27,11 @@ def declare(flow, width, conditional):
 
 
 def draw_params(declared, scale=0.3, dtype="float64", seed=8):
-    """First values moved by noise of that scale."""
+    """First values moved by noise of that scale; states, such as a permutation, stay."""
     rng = np.random.default_rng(seed)
     first = {n: s.init(rng, s.shape, None) for n, s in declared.params.items()}
-    return {n: (v + scale * rng.normal(size=v.shape)).astype(dtype) for n, v in first.items()}
+    moved = {n: v + scale * rng.normal(size=v.shape) for n, v in first.items()}
+    return {n: (first[n] if n in declared.states else v).astype(dtype) for n, v in moved.items()}
 
 
 def speak(backend, params, declared):

@@ -8,27 +8,37 @@ from ppdgm.models import (
     MADE,
     MAF,
     MLP,
+    NICE,
     PPCA,
     VAE,
+    ActNorm,
     Autoencoder,
+    Autoregressive,
+    AutoregressiveModel,
     AutoregressivePrior,
     BernoulliPrior,
     Categorical,
     CategoricalPrior,
+    Chain,
     ConditionalVAE,
     ConvDecoder,
     ConvEncoder,
     DiscretisedLogistic,
     FactorAnalysis,
     Flow,
+    FlowLikelihood,
+    FlowModel,
     FlowPosterior,
     FlowPrior,
     FullCovarianceNormal,
     GatedMLP,
+    GatedPixelCNN,
     Gaussian,
     GaussianMixture,
+    Glow,
     GumbelSoftmax,
     HierarchicalVAE,
+    InvertibleLinear,
     Likelihood,
     MixtureOfDiscretisedLogistics,
     MixtureOfGaussians,
@@ -52,12 +62,22 @@ from ppdgm.models import (
 FAMILIES = (Prior, Posterior, Likelihood, Flow, Net, Program)
 NET = MLP(hidden=(4,))
 VAES = {"event_shape": (3,), "latent": 2, "encoder": NET, "decoder": NET}
+PIXELS = GatedPixelCNN(channels=4, layers=2, first_kernel=3, hidden=4)
+FEW_PIXELS = GatedPixelCNN(channels=2, layers=1, first_kernel=3, hidden=2)
 CONV = {"channels": (2,), "kernel": 3, "activation": "silu"}
 FLOW = {"depth": 2, "hidden": (4,), "context_size": 2, "activation": "tanh"}
 
 
 def binary(rng, size):
     return {"x": rng.normal(size=(size, 3)) > 0}
+
+
+def real(rng, size):
+    return {"x": rng.normal(size=(size, 3)), "y": rng.normal(size=(size, 2))}
+
+
+def levels(rng, size):
+    return {"x": rng.integers(3, size=(size, 2, 2, 2)), "label": rng.integers(3, size=size)}
 
 
 def labelled(missing):
@@ -86,11 +106,21 @@ INSTANCES = {
     Gaussian: [(Gaussian(scale="network", min_scale=0.1), {}), (Gaussian(scale=0.5), {})],
     DiscretisedLogistic: [(DiscretisedLogistic(levels=8), {})],
     MixtureOfDiscretisedLogistics: [(MixtureOfDiscretisedLogistics(levels=8, components=2), {})],
+    Autoregressive: [
+        (Autoregressive(net=MADE(hidden=(5,)), condition=(2,)), {}),
+        (Autoregressive(net=FEW_PIXELS, each=Categorical(levels=2), condition=(2, 2, 1)), {"shape": (2, 2, 1)}),
+    ],
+    FlowLikelihood: [(FlowLikelihood(flow=RealNVP(**FLOW)), {})],
     NegativeBinomial: [(NegativeBinomial(inverse_dispersion="network"), {})],
     ZeroInflatedNegativeBinomial: [(ZeroInflatedNegativeBinomial(), {})],
     IAF: [(IAF(**FLOW), {})],
     MAF: [(MAF(**FLOW), {})],
     RealNVP: [(RealNVP(**FLOW), {})],
+    NICE: [(NICE(**FLOW), {})],
+    ActNorm: [(ActNorm(), {})],
+    InvertibleLinear: [(InvertibleLinear(), {}), (InvertibleLinear(form="full"), {})],
+    Chain: [(Chain(flows=(ActNorm(), RealNVP(**FLOW), InvertibleLinear(), RealNVP(**FLOW))), {})],
+    Glow: [(Glow(image=(2, 4), levels=1, depth=2, hidden=3, context_size=2), {"shape": (2, 4)})],
     RQSpline: [(RQSpline(bins=3, **FLOW), {})],
     Planar: [(Planar(depth=3), {})],
     Sylvester: [(Sylvester(depth=2), {})],
@@ -98,12 +128,23 @@ INSTANCES = {
     GatedMLP: [(GatedMLP(hidden=(4,)), {})],
     ResidualMLP: [(ResidualMLP(width=4, blocks=1), {})],
     MADE: [(MADE(hidden=(4,)), {"inputs": (3,), "shape": (2, 3)})],
+    GatedPixelCNN: [(PIXELS, {"inputs": (2, 3, 3), "shape": (2, 2, 3, 3)})],
     ConvEncoder: [(ConvEncoder(**CONV), {"inputs": (1, 6, 6), "shape": (2,)})],
     ConvDecoder: [(ConvDecoder(**CONV), {"inputs": (2,), "shape": (1, 6, 6)})],
     VAE: [(VAE(**VAES), {})],
     PPCA: [(PPCA(event_shape=(4,)), {})],
     FactorAnalysis: [(FactorAnalysis(event_shape=(4,)), {})],
     GaussianMixture: [(GaussianMixture(event_shape=(2,), components=3), {})],
+    AutoregressiveModel: [
+        (AutoregressiveModel(event_shape=(3,), net=MADE(hidden=(5,))), {"data": binary}),
+        (
+            AutoregressiveModel(event_shape=(2, 2, 2), net=PIXELS, likelihood=Categorical(levels=3), classes=3),
+            {"data": levels},
+        ),
+    ],
+    FlowModel: [
+        (FlowModel(event_shape=(3,), flow=RealNVP(**FLOW), covariates=(2,), context=NET), {"data": real}),
+    ],
     MixtureVAE: [(MixtureVAE(components=3, **VAES), {})],
     Autoencoder: [(Autoencoder(**VAES), {"data": binary})],
     ConditionalVAE: [(ConditionalVAE(classes=3, **VAES), {"data": labelled(missing=0)})],

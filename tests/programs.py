@@ -222,7 +222,12 @@ def make_data(name: str, size: int = 4) -> dict[str, np.ndarray]:
 
 
 def make_params(name: str, dtype: str = "float32") -> dict[str, np.ndarray]:
-    """The first values of all parameters, moved by noise: none is 0 or 1, and no two are equal."""
+    """The first values of all parameters, moved by noise: none is 0 or 1, and no two are equal. States stay."""
     rng = np.random.default_rng(crc32(name.encode()) + 1)
-    first = make_program(name).initialise(0, make_data(name), dtype="float64")
-    return {n: noise(v, rng).astype(dtype) for n, v in first.items()}
+    first, still = make_program(name).initialise(0, make_data(name), dtype="float64"), states_of(name)
+    return {n: (v if n in still else noise(v, rng)).astype(dtype) for n, v in first.items()}
+
+
+def states_of(name: str) -> set[str]:
+    """The states of a program, which have no gradient."""
+    return make_program(name).declarations().states

@@ -127,6 +127,16 @@ def test_equals_torch_in_float64(function, reference, weight_shape, options, ima
         check_against_torch(function, reference, weight_shape, options, image, np.float64, 1e-13)
 
 
+def padded(x, weight, bias, stride, padding):
+    (top, bottom), (left, right) = padding
+    return functional.conv2d(functional.pad(x, (left, right, top, bottom)), weight, bias, stride)
+
+
+@pytest.mark.parametrize("options", [(1, ((2, 0), (1, 1))), (2, ((0, 3), (2, 0))), (3, ((1, 2), (0, 1)))])
+def test_a_padding_of_its_own_for_each_side(options):
+    check_against_torch(conv2d, padded, (OUT, IN, 4, 3), options, (7, 6), np.float32, 3e-6)
+
+
 @pytest.mark.parametrize(("function", "weight_shape", "options"), PAIR)
 def test_gradients_equal_finite_differences(function, weight_shape, options):
     step = 1e-5

@@ -68,7 +68,7 @@ def _support(name: str, dist: Dist) -> Array:
     )
 
 
-def listed(dist: Dist) -> Array | None:
+def values_listed(dist: Dist) -> Array | None:
     """The values of a discrete distribution, or of one of its independent numbers, [S, *event]; None: not listed."""
     while hasattr(dist, "reinterpreted_batch_ndims"):
         dist = dist.base_dist

@@ -242,7 +242,7 @@ class DirectInterpreter:
         else:
             self._check_pathwise(name, dist)
             value, log_prob = self.reader.draw(dist, (*lead, *shape))
-            if self.scattered and (values := enumeration.listed(dist)) is not None:
+            if self.scattered and (values := enumeration.values_listed(dist)) is not None:
                 value = self._any_of(values, dist, (*lead, *shape))
         self.values[name] = value
         self.log_prob[name] = self.reader.broadcast(log_prob, (*self._lead(tuple(log_prob.shape)), *shape))

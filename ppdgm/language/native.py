@@ -20,6 +20,7 @@ OwnOptimiser = Any  # a user's, of torch or optax
 Index = Any  # what an array of theirs, or of NumPy's, takes in []
 Noise = Any  # a JAX key; None on torch, which has a generator, and for runs that draw nothing
 Batch = Mapping[str, Array]
+Padding = int | tuple[tuple[int, int], tuple[int, int]]  # or rows above and below, columns to the left and right
 
 
 class Random(Protocol):

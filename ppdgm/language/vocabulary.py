@@ -24,8 +24,8 @@ from ppdgm.language.native import Dist as Dist
 from ppdgm.language.native import Module as Module
 from ppdgm.language.native import Namespace as Namespace
 from ppdgm.language.native import Noise as Noise
+from ppdgm.language.native import Padding, Tree
 from ppdgm.language.native import Random as Random
-from ppdgm.language.native import Tree
 from ppdgm.language.pullback import pullback
 from ppdgm.language.unseen import Unseen
 from ppdgm.specs.schedules import Schedule
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 Support = str | tuple[int, int]
 Init = Callable[[np.random.Generator, tuple[int, ...], Mapping[str, np.ndarray] | None], np.ndarray]
+Settler = Callable[[Any, Mapping[str, np.ndarray]], None]  # of P over NumPy and the data
 Carry = TypeVar("Carry")  # of a loop: an array, or a tuple of arrays
 _NAMESPACES = (("xp", "linalg"), ("xp", "fft"))
 
@@ -90,6 +91,7 @@ class Declarations:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     schedules: dict[str, Schedule] = field(default_factory=dict)  # parameters that a schedule sets, not an optimiser
     states: set[str] = field(default_factory=set)  # parameters that only P.update moves
+    settlers: list[Settler] = field(default_factory=list)  # what sets first values that depend on the data
 
 
 class Trace(NamedTuple):
@@ -377,8 +379,11 @@ class Vocabulary:
         """x [..., I] · weight [I, O] + bias [O]."""
         raise NotImplementedError
 
-    def conv2d(self, x: Array, weight: Array, bias: Array, stride: int, padding: int) -> Array:
-        """Cross-correlation of x [B, I, H, W] with weight [O, I, h, w]."""
+    def conv2d(self, x: Array, weight: Array, bias: Array, stride: int, padding: Padding) -> Array:
+        """Cross-correlation of x [B, I, H, W] with weight [O, I, h, w].
+
+        The padding is one number of pixels, or ((top, bottom), (left, right)).
+        """
         raise NotImplementedError
 
     def conv_transpose2d(
@@ -471,25 +476,6 @@ class Vocabulary:
     def foreign(self, module: Module, x: Array, event_ndim: int) -> Array:
         """A user's own module applied to [..., *event], with the parameters in scope instead of its own."""
         raise NotImplementedError
-
-
-class MixedPrecision(Vocabulary):
-    """Nets multiply in bfloat16; parameters and densities keep their type. A backend's words come after this class."""
-
-    def linear(self, x: Array, weight: Array, bias: Array) -> Array:
-        return self._wide(super().linear, x, weight, bias)
-
-    def conv2d(self, x: Array, weight: Array, bias: Array, *how: int | tuple[int, int]) -> Array:
-        return self._wide(super().conv2d, x, weight, bias, *how)
-
-    def conv_transpose2d(self, x: Array, weight: Array, bias: Array, *how: int | tuple[int, int]) -> Array:
-        return self._wide(super().conv_transpose2d, x, weight, bias, *how)
-
-    def _wide(
-        self, product: Callable[..., Array], x: Array, weight: Array, bias: Array, *how: int | tuple[int, int]
-    ) -> Array:
-        narrow = lambda a: self.xp.astype(a, self.xp.bfloat16, copy=False)
-        return self.xp.astype(product(narrow(x), narrow(weight), narrow(bias), *how), bias.dtype, copy=False)
 
 
 def _check_events(what: str, x: Array, event: tuple[int, ...]) -> None:

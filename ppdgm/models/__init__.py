@@ -3,8 +3,10 @@
 from ppdgm import nets
 from ppdgm.models import flows, likelihoods, posteriors, priors
 from ppdgm.models.autoencoder import Autoencoder
+from ppdgm.models.autoregressive_model import AutoregressiveModel
 from ppdgm.models.conditional import ConditionalVAE
 from ppdgm.models.factor_analysis import FactorAnalysis
+from ppdgm.models.flow_model import FlowModel
 from ppdgm.models.flows import *
 from ppdgm.models.gaussian_mixture import GaussianMixture
 from ppdgm.models.hierarchical import HierarchicalVAE
@@ -22,8 +24,10 @@ __all__ = [
     "PPCA",
     "VAE",
     "Autoencoder",
+    "AutoregressiveModel",
     "ConditionalVAE",
     "FactorAnalysis",
+    "FlowModel",
     "GaussianMixture",
     "HierarchicalVAE",
     "MixtureVAE",

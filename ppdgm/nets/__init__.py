@@ -1,20 +1,24 @@
 """Networks as data: their parameters, first values, and one application over P."""
 
 from ppdgm.nets.base import ACTIVATIONS, Activation, Net
+from ppdgm.nets.causal import CausalNet
 from ppdgm.nets.conv import ConvDecoder, ConvEncoder
 from ppdgm.nets.foreign import ForeignNet, check_libraries
 from ppdgm.nets.made import MADE
 from ppdgm.nets.mlp import MLP, GatedMLP, ResidualMLP
+from ppdgm.nets.pixel_cnn import GatedPixelCNN
 
 __all__ = [
     "ACTIVATIONS",
     "MADE",
     "MLP",
     "Activation",
+    "CausalNet",
     "ConvDecoder",
     "ConvEncoder",
     "ForeignNet",
     "GatedMLP",
+    "GatedPixelCNN",
     "Net",
     "ResidualMLP",
     "check_libraries",

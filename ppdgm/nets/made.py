@@ -6,18 +6,20 @@ from itertools import pairwise
 from math import prod
 from typing import Literal
 
+import numpy as np
 from pydantic import field_validator
 
 from ppdgm.errors import SpecError
 from ppdgm.language.vocabulary import Array, Vocabulary
-from ppdgm.nets.base import Activation, Net, Shapes, dense, unflatten
+from ppdgm.nets.base import Activation, Shapes, dense, flatten, unflatten
+from ppdgm.nets.causal import CausalNet
 from ppdgm.nets.mlp import MLP
 from ppdgm.specs import NonNegativeInt, Shape
 
 Ordering = Literal["natural", "reversed", "random"] | tuple[NonNegativeInt, ...]
 
 
-class MADE(Net):
+class MADE(CausalNet):
     """Masked perceptron: h ← a((W ∘ M) h + b); output d depends only on the inputs before d in an ordering.
 
     Germain et al. 2015, arXiv:1502.03509. It maps inputs (D,) to outputs (…, D). The last C of inputs (D + C,) are a
@@ -44,6 +46,10 @@ class MADE(Net):
             raise ValueError("each of 0, 1, … once, such as (2, 0, 1)")
         return ordering
 
+    @property
+    def last_bias(self) -> str:
+        return f"layers.{len(self.hidden)}.bias"
+
     def params(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
         width = outputs[-1]
         if len(inputs) != 1 or inputs[0] < width:
@@ -63,6 +69,20 @@ class MADE(Net):
     def apply(self, P: Vocabulary, x: Array, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Array:
         width = outputs[-1]
         return self.conditioned(P, x[..., :width], x[..., width:] if inputs[0] > width else None, outputs)
+
+    def causal_params(self, event: tuple[int, ...], condition: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
+        seen = prod(condition) if condition else 0
+        return self.params((prod(event) + seen,), (prod(outputs) // prod(event), prod(event)))
+
+    def causal(
+        self, P: Vocabulary, x: Array, condition: Array | None, event: tuple[int, ...], outputs: tuple[int, ...]
+    ) -> Array:
+        width = prod(event)
+        out = self.conditioned(P, flatten(P, x, event), condition, (prod(outputs) // width, width))
+        return P.xp.reshape(out, (*out.shape[:-2], *outputs))
+
+    def order(self, event: tuple[int, ...]) -> np.ndarray:
+        return np.reshape(self.ranks(prod(event)), event)
 
     def conditioned(self, P: Vocabulary, x: Array, context: Array | None, outputs: tuple[int, ...]) -> Array:
         """The net of x [..., D] and a context [..., C] or None, whose leading dimensions broadcast."""

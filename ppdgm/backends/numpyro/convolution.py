@@ -13,6 +13,7 @@ Inside this file images are [B, H, W, C] and kernels [kh, kw, C, D], where C is 
 larger image (the one that `conv2d` reads and `conv_transpose2d` writes) and D that of the smaller one.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -22,21 +23,23 @@ from jax import lax
 __all__ = ["conv2d", "conv_transpose2d"]
 
 Size = tuple[int, int]
+Pads = tuple[Size, Size]  # rows above and below, columns to the left and to the right
 Residuals = tuple[jax.Array, jax.Array]
 
 
-def conv2d(x: jax.Array, weight: jax.Array, stride: int, padding: int) -> jax.Array:
-    """Convolution without bias, equal to `torch.nn.functional.conv2d`.
+def conv2d(x: jax.Array, weight: jax.Array, stride: int, padding: int | Pads) -> jax.Array:
+    """Convolution without bias, equal to `torch.nn.functional.conv2d`; a side may have a padding of its own.
 
     x [B, I, H, W], weight [O, I, kh, kw] -> [B, O, H', W'],
     H' = (H + 2 padding - kh) // stride + 1.
     Reverse-mode derivatives only (`jax.grad`, `jax.vjp`), like every function with a custom vjp.
     """
-    _check(x, weight, stride, padding, channels=weight.shape[1])
-    if any(n + 2 * padding < k for n, k in zip(x.shape[2:], weight.shape[2:], strict=True)):
+    pads = ((padding, padding), (padding, padding)) if isinstance(padding, int) else padding
+    _check(x, weight, stride, min(map(min, pads)), channels=weight.shape[1])
+    if any(n + sum(p) < k for n, p, k in zip(x.shape[2:], pads, weight.shape[2:], strict=True)):
         raise ValueError(f"the kernel {weight.shape[2:]} is larger than the image {x.shape[2:]} with padding {padding}")
     kernel = jnp.transpose(weight, (2, 3, 1, 0))
-    return _channels_first(_narrow(_channels_last(x), kernel, stride, padding))
+    return _channels_first(_narrow(_channels_last(x), kernel, stride, pads))
 
 
 def conv_transpose2d(
@@ -58,7 +61,8 @@ def conv_transpose2d(
     if min(height, width) < 1:
         raise ValueError(f"padding {padding} leaves an image of size {(height, width)}")
     kernel = jnp.transpose(weight, (2, 3, 1, 0))
-    return _channels_first(_widen(_channels_last(x), kernel, stride, padding, (height, width)))
+    pads = ((padding, padding), (padding, padding))
+    return _channels_first(_widen(_channels_last(x), kernel, stride, pads, (height, width)))
 
 
 def _check(x: jax.Array, weight: jax.Array, stride: int, padding: int, channels: int) -> None:
@@ -79,73 +83,74 @@ def _channels_first(x: jax.Array) -> jax.Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _narrow(large: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+def _narrow(large: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
     """The convolution: large [B, H, W, C], kernel [kh, kw, C, D] -> small [B, H', W', D]."""
-    return _fast(large, kernel, [(padding, padding)] * 2, stride=stride)
+    return _fast(large, kernel, pads, stride=stride)
 
 
-def _narrow_forward(large: jax.Array, kernel: jax.Array, stride: int, padding: int) -> tuple[jax.Array, Residuals]:
-    return _narrow(large, kernel, stride, padding), (large, kernel)
+def _narrow_forward(large: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> tuple[jax.Array, Residuals]:
+    return _narrow(large, kernel, stride, pads), (large, kernel)
 
 
-def _narrow_backward(stride: int, padding: int, residuals: Residuals, small_bar: jax.Array) -> Residuals:
+def _narrow_backward(stride: int, pads: Pads, residuals: Residuals, small_bar: jax.Array) -> Residuals:
     large, kernel = residuals
-    large_bar = _widen(small_bar, kernel, stride, padding, large.shape[1:3])
-    return large_bar, _kernel_gradient(large, small_bar, stride, padding, kernel.shape[:2])
+    large_bar = _widen(small_bar, kernel, stride, pads, large.shape[1:3])
+    return large_bar, _kernel_gradient(large, small_bar, stride, pads, kernel.shape[:2])
 
 
 _narrow.defvjp(_narrow_forward, _narrow_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _widen(small: jax.Array, kernel: jax.Array, stride: int, padding: int, size: Size) -> jax.Array:
+def _widen(small: jax.Array, kernel: jax.Array, stride: int, pads: Pads, size: Size) -> jax.Array:
     """The transpose: small [B, H', W', D], kernel [kh, kw, C, D] -> large [B, *size, C].
 
     The small image, with stride - 1 zeros between its pixels, is convolved with the kernel turned by 180 degrees. The
     array itself is turned: a convolution with an option to turn its kernel is not in the fast form.
     """
     turned = jnp.transpose(kernel[::-1, ::-1], (0, 1, 3, 2))
-    pads = []
-    for k, n_small, n_large in zip(kernel.shape[:2], small.shape[1:3], size, strict=True):
-        before = k - 1 - padding
+    around = []
+    for k, (first, _), n_small, n_large in zip(kernel.shape[:2], pads, small.shape[1:3], size, strict=True):
+        before = k - 1 - first
         spread = (n_small - 1) * stride + 1
-        pads.append((before, n_large + k - 1 - spread - before))
-    return _fast(small, turned, pads, spread=stride)
+        around.append((before, n_large + k - 1 - spread - before))
+    return _fast(small, turned, around, spread=stride)
 
 
 def _widen_forward(
-    small: jax.Array, kernel: jax.Array, stride: int, padding: int, size: Size
+    small: jax.Array, kernel: jax.Array, stride: int, pads: Pads, size: Size
 ) -> tuple[jax.Array, Residuals]:
-    return _widen(small, kernel, stride, padding, size), (small, kernel)
+    return _widen(small, kernel, stride, pads, size), (small, kernel)
 
 
-def _widen_backward(stride: int, padding: int, size: Size, residuals: Residuals, large_bar: jax.Array) -> Residuals:
+def _widen_backward(stride: int, pads: Pads, size: Size, residuals: Residuals, large_bar: jax.Array) -> Residuals:
     small, kernel = residuals
-    small_bar = _narrow(large_bar, kernel, stride, padding)
-    return small_bar, _kernel_gradient(large_bar, small, stride, padding, kernel.shape[:2])
+    small_bar = _narrow(large_bar, kernel, stride, pads)
+    return small_bar, _kernel_gradient(large_bar, small, stride, pads, kernel.shape[:2])
 
 
 _widen.defvjp(_widen_forward, _widen_backward)
 
 
-def _kernel_gradient(large: jax.Array, small: jax.Array, stride: int, padding: int, size: Size) -> jax.Array:
+def _kernel_gradient(large: jax.Array, small: jax.Array, stride: int, pads: Pads, size: Size) -> jax.Array:
     """Gradient of sum(small * narrow(large, kernel)) with respect to the kernel.
 
     large [B, H, W, C], small [B, H', W', D] -> [*size, C, D]. Also a convolution: C takes the place of the
     batch, B that of the channels summed over, and the small image, with its pixels `stride` apart, is the kernel.
     """
-    pads = []
-    for k, n_small, n_large in zip(size, small.shape[1:3], large.shape[1:3], strict=True):
+    around = []
+    for k, (first, _), n_small, n_large in zip(size, pads, small.shape[1:3], large.shape[1:3], strict=True):
         spread = (n_small - 1) * stride + 1
-        pads.append((padding, k + spread - 1 - n_large - padding))  # after: < 0 cuts pixels no window reached
-    gradient = _fast(jnp.transpose(large, (3, 1, 2, 0)), jnp.transpose(small, (1, 2, 0, 3)), pads, kernel_spread=stride)
+        around.append((first, k + spread - 1 - n_large - first))  # after: < 0 cuts pixels no window reached
+    turned = jnp.transpose(large, (3, 1, 2, 0)), jnp.transpose(small, (1, 2, 0, 3))
+    gradient = _fast(*turned, around, kernel_spread=stride)
     return jnp.transpose(gradient, (1, 2, 0, 3))
 
 
 def _fast(
     x: jax.Array,
     kernel: jax.Array,
-    pads: list[tuple[int, int]],
+    pads: Sequence[Size],
     stride: int = 1,
     spread: int = 1,
     kernel_spread: int = 1,

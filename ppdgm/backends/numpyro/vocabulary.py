@@ -19,10 +19,12 @@ from ppdgm.backends.numpyro.loops import keep, loop
 from ppdgm.backends.numpyro.support import SUPPORTS, is_masked, observe
 from ppdgm.language.divergence import Library, pairs
 from ppdgm.language.masks import wide
+from ppdgm.language.mixed_precision import MixedPrecision
+from ppdgm.language.native import Padding
 from ppdgm.language.reader import Gradients, Reader
 from ppdgm.language.steps import Tree
 from ppdgm.language.supports import Supports
-from ppdgm.language.vocabulary import Array, Carry, Dist, MixedPrecision, Module, Namespace, Vocabulary
+from ppdgm.language.vocabulary import Array, Carry, Dist, Module, Namespace, Vocabulary
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -61,7 +63,7 @@ class JaxVocabulary(Vocabulary):
         # As one matrix product: with a batch dimension, even of one particle, XLA's CPU is up to a tenth slower.
         return jnp.reshape(jnp.reshape(x, (-1, x.shape[-1])) @ weight + bias, (*x.shape[:-1], -1))
 
-    def conv2d(self, x: Array, weight: Array, bias: Array, stride: int, padding: int) -> Array:
+    def conv2d(self, x: Array, weight: Array, bias: Array, stride: int, padding: Padding) -> Array:
         return conv2d(x, weight, stride, padding) + bias[:, None, None]
 
     def conv_transpose2d(

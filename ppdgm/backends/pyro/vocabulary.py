@@ -21,9 +21,11 @@ from ppdgm.backends.pyro.noise import GeneratorWatch
 from ppdgm.backends.pyro.row_noise import OfRows, row_noise
 from ppdgm.backends.pyro.support import SUPPORTS, observe
 from ppdgm.language.divergence import Library, pairs
+from ppdgm.language.mixed_precision import MixedPrecision
+from ppdgm.language.native import Padding
 from ppdgm.language.reader import Gradients, Reader
 from ppdgm.language.supports import Supports
-from ppdgm.language.vocabulary import Array, Batch, Carry, Dist, MixedPrecision, Module, Namespace, Random, Vocabulary
+from ppdgm.language.vocabulary import Array, Batch, Carry, Dist, Module, Namespace, Random, Vocabulary
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -69,7 +71,10 @@ class TorchVocabulary(Vocabulary):
     def linear(self, x: Array, weight: Array, bias: Array) -> Array:
         return F.linear(x, weight.T, bias)
 
-    def conv2d(self, x: Array, weight: Array, bias: Array, stride: int, padding: int) -> Array:
+    def conv2d(self, x: Array, weight: Array, bias: Array, stride: int, padding: Padding) -> Array:
+        if not isinstance(padding, int):
+            (top, bottom), (left, right) = padding
+            x, padding = F.pad(x, (left, right, top, bottom)), 0
         return F.conv2d(x, weight, bias, stride, padding)
 
     def conv_transpose2d(

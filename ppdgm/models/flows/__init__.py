@@ -2,9 +2,25 @@
 
 from ppdgm.models.flows.autoregressive import IAF, MAF
 from ppdgm.models.flows.base import Flow
-from ppdgm.models.flows.coupling import RealNVP
+from ppdgm.models.flows.chain import Chain
+from ppdgm.models.flows.coupling import NICE, RealNVP
+from ppdgm.models.flows.glow import Glow
+from ppdgm.models.flows.linear import ActNorm, InvertibleLinear
 from ppdgm.models.flows.planar import Planar
 from ppdgm.models.flows.spline import RQSpline
 from ppdgm.models.flows.sylvester import Sylvester
 
-__all__ = ["IAF", "MAF", "Flow", "Planar", "RQSpline", "RealNVP", "Sylvester"]
+__all__ = [
+    "IAF",
+    "MAF",
+    "NICE",
+    "ActNorm",
+    "Chain",
+    "Flow",
+    "Glow",
+    "InvertibleLinear",
+    "Planar",
+    "RQSpline",
+    "RealNVP",
+    "Sylvester",
+]

@@ -7,6 +7,7 @@ from inspect import isabstract
 from typing import ClassVar, Literal
 
 from ppdgm.errors import ProgramError
+from ppdgm.language.arrays import NumpyVocabulary
 from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.program import Context
 from ppdgm.specs import Spec
@@ -62,3 +63,10 @@ class Flow(Spec):
             f"{name} has no known inverse, so it can score only its own draws. Use another flow, such as IAF or "
             "RQSpline."
         )
+
+    def settle(self, P: NumpyVocabulary, y: Array, context: Array | None) -> Array:
+        """f⁻¹(y), after first values that depend on the data were set by `P.set`; P is over NumPy.
+
+        A flow that has such values, or has flows inside it, defines it. By default, there are none.
+        """
+        return self.inverse(P, y, context)[0]

@@ -10,7 +10,7 @@ from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.flows.base import Flow
 from ppdgm.models.flows.conditioner import conditioned, declare_conditioner
 from ppdgm.nets import MLP, Activation
-from ppdgm.program import Context
+from ppdgm.program import Context, zeros
 from ppdgm.specs import NonNegativeInt, PositiveFloat, PositiveInt, Shape
 
 
@@ -100,3 +100,33 @@ class RealNVP(Coupling):
         if inverse:
             return (x - shift) * P.xp.exp(-log_scale), -log_scale
         return P.xp.exp(log_scale) * x + shift, log_scale
+
+
+class NICE(Coupling):
+    """Additive coupling: x_b ← x_b + t, with t a function of x_a and the context; x_a stays. Volumes do not change.
+
+    Dinh, Krueger & Bengio 2015, arXiv:1410.8516. Noise is first multiplied by exp(s), one number for each coordinate:
+    log|det| = Σ s. Both directions take one pass.
+    """
+
+    @property
+    def rows(self) -> int:
+        return 1
+
+    def build(self, scope: Context, width: int, conditional: bool) -> int:
+        scope.param("log_scale", (width,), zeros)
+        return super().build(scope, width, conditional)
+
+    def _move(self, P: Vocabulary, numbers: Array, x: Array, inverse: bool) -> tuple[Array, Array]:
+        shift = numbers[..., 0, :]
+        return x - shift if inverse else x + shift, 0.0 * x
+
+    def forward(self, P: Vocabulary, x: Array, context: Array | None) -> tuple[Array, Array]:
+        log_scale = P.param("log_scale")
+        y, none = super().forward(P, x * P.xp.exp(log_scale), context)
+        return y, none + P.xp.sum(log_scale)
+
+    def inverse(self, P: Vocabulary, y: Array, context: Array | None) -> tuple[Array, Array]:
+        log_scale = P.param("log_scale")
+        x, none = super().inverse(P, y, context)
+        return x * P.xp.exp(-log_scale), none - P.xp.sum(log_scale)

@@ -14,12 +14,26 @@ Direction = Literal["forward", "inverse"]
 _DOES = {"forward": "draws z", "inverse": "scores a given z"}
 
 
-def check_direction(part: Spec, flow: Flow, needed: Direction, allow_slow: bool) -> None:
+def check_direction(
+    part: Spec, flow: Flow, needed: Direction, allow_slow: bool, why: str = "data have to be scored"
+) -> None:
     """Refuse a flow that is slow in the direction that each training step needs; if it is allowed, only warn.
 
+    Args:
+        part: the part or program that has the flow.
+        flow: the flow.
+        needed: the direction of each training step.
+        allow_slow: whether to warn only.
+        why: what needs the inverse, in words.
+
     Raises:
-        SpecError: the flow is slow; the message names flows that are fast in this direction.
+        SpecError: the flow is slow, or it has no inverse; the message names flows that are fast in this direction.
     """
+    if needed == "inverse" and flow.one_way:
+        raise SpecError(
+            f"{type(part).__name__}.flow: {type(flow).__name__} has no known inverse, and {why}. Expected one of "
+            f"{', '.join(fast_flows('inverse'))}."
+        )
     if flow.fast in (needed, "both"):
         return
     owner = type(part).__name__

@@ -1,20 +1,24 @@
 """Likelihoods: distributions over a row of the data, given the decoder's output."""
 
+from ppdgm.models.likelihoods.autoregressive import Autoregressive
 from ppdgm.models.likelihoods.base import BadData, Likelihood, refuse
 from ppdgm.models.likelihoods.bernoulli import Bernoulli
 from ppdgm.models.likelihoods.categorical import Categorical
 from ppdgm.models.likelihoods.continuous_bernoulli import ContinuousBernoulli
 from ppdgm.models.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
+from ppdgm.models.likelihoods.flow import FlowLikelihood
 from ppdgm.models.likelihoods.gaussian import Gaussian
 from ppdgm.models.likelihoods.laplace import Laplace
 from ppdgm.models.likelihoods.logistic import DiscretisedLogistic, MixtureOfDiscretisedLogistics
 
 __all__ = [
+    "Autoregressive",
     "BadData",
     "Bernoulli",
     "Categorical",
     "ContinuousBernoulli",
     "DiscretisedLogistic",
+    "FlowLikelihood",
     "Gaussian",
     "Laplace",
     "Likelihood",

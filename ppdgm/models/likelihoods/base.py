@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from ppdgm.errors import DataError
+from ppdgm.errors import DataError, ProgramError
 from ppdgm.language.vocabulary import Array, Dist, Random, Support, Vocabulary
 from ppdgm.nets.base import lead
 from ppdgm.program import Part
@@ -25,6 +25,24 @@ class Likelihood(Part):
     def encoded(self, P: Vocabulary, x: Array) -> Array:
         """x as encoders see it: numbers of size about 1, whatever the size of the numbers in the data."""
         return x
+
+    def draw(self, P: Vocabulary, random: Random, shape: tuple[int, ...], head: Array) -> Array:
+        """A draw of each number, made of noise whose distribution does not depend on the head.
+
+        So the same noise can be used again while the head becomes known, number by number, in autoregressive models.
+
+        Args:
+            P: scoped to the part.
+            random: the noise.
+            shape: of the draw.
+            head: the net's output.
+
+        Raises:
+            ProgramError: no such way to draw is known.
+        """
+        raise ProgramError(
+            f"{type(self).__name__} has no draw(self, P, random, shape, head), which an autoregressive model needs."
+        )
 
     @property
     def support(self) -> Support:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ppdgm.language.vocabulary import Array, Dist, Support, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Random, Support, Vocabulary
 from ppdgm.models.likelihoods.base import Likelihood
 from ppdgm.program import Context
 
@@ -15,6 +15,9 @@ class Bernoulli(Likelihood):
 
     def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         return P.dist.Bernoulli(logits=head[0]).to_event(len(P.shape))
+
+    def draw(self, P: Vocabulary, random: Random, shape: tuple[int, ...], head: Array) -> Array:
+        return P.xp.where(random.uniform(shape) < P.activation("sigmoid", head), P.full((), 1.0), P.full((), 0.0))
 
     @property
     def support(self) -> Support:

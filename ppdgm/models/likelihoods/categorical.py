@@ -17,18 +17,24 @@ class Categorical(Levels):
 
     def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         xp, levels = P.xp, P.constant(np.arange(self.levels))
-        logits = xp.moveaxis(head[0], -1 - len(P.shape), -1)  # [..., *event, levels]
+        logits = self._logits(P, head[0])
         log_total = P.logsumexp(logits, -1)
 
         def log_prob(x: Array) -> Array:
             of_x = xp.where(x[..., None] == levels, logits, 0.0)
             return xp.sum(of_x, axis=-1) - log_total
 
-        def sample(random: Random, shape: tuple[int, ...]) -> Array:
-            drawn = xp.argmax(logits + random.gumbel((*shape, self.levels)), axis=-1)
-            return xp.astype(drawn, logits.dtype)
-
         def mean() -> Array:
             return xp.sum(xp.exp(logits - log_total[..., None]) * levels, axis=-1)
 
-        return independent(P, log_total, log_prob, sample, mean, self.support)
+        return independent(
+            P, log_total, log_prob, lambda random, shape: self.draw(P, random, shape, head[0]), mean, self.support
+        )
+
+    def draw(self, P: Vocabulary, random: Random, shape: tuple[int, ...], head: Array) -> Array:
+        logits = self._logits(P, head)
+        return P.xp.astype(P.xp.argmax(logits + random.gumbel((*shape, self.levels)), axis=-1), logits.dtype)
+
+    def _logits(self, P: Vocabulary, head: Array) -> Array:
+        """[..., *event, levels]."""
+        return P.xp.moveaxis(head, -1 - len(P.shape), -1)

@@ -21,22 +21,21 @@ class ContinuousBernoulli(Likelihood):
         return shape
 
     def distribution(self, P: Vocabulary, *head: Array) -> Dist:
-        h, xp = head[0], P.xp
-
-        def sample(random: Random, shape: tuple[int, ...]) -> Array:
-            """F⁻¹(u) = log(1 + u (exp(h) − 1)) / h, computed for −|h|, which can't overflow, and mirrored if h > 0."""
-            steep = xp.clip(xp.abs(h), 1e-6, None)
-            low = xp.clip(-xp.log1p(random.uniform(shape) * xp.expm1(-steep)) / steep, 0.0, 1.0)
-            return xp.where(h > 0, 1.0 - low, low)
-
+        h = head[0]
         return independent(
             P,
             h,
             lambda x: log_density(P, x, h),
-            sample,
+            lambda random, shape: self.draw(P, random, shape, h),
             lambda: 0.5 + log_sinhc_slope(P, h),
             self.support,
         )
+
+    def draw(self, P: Vocabulary, random: Random, shape: tuple[int, ...], head: Array) -> Array:
+        """F⁻¹(u) = log(1 + u (exp(h) − 1)) / h, computed for −|h|, which can't overflow, and mirrored if h > 0."""
+        xp, steep = P.xp, P.xp.clip(P.xp.abs(head), 1e-6, None)
+        low = xp.clip(-xp.log1p(random.uniform(shape) * xp.expm1(-steep)) / steep, 0.0, 1.0)
+        return xp.where(head > 0, 1.0 - low, low)
 
     @property
     def support(self) -> Support:

@@ -33,6 +33,9 @@ class DiscretisedLogistic(Levels, LocationScaleLikelihood):
             self.support,
         )
 
+    def draw(self, P: Vocabulary, random: Random, shape: tuple[int, ...], head: Array) -> Array:
+        return draw_level(P, random, shape, *self.location_and_scale(P, head), self.levels)
+
 
 class MixtureOfDiscretisedLogistics(Levels):
     """p(x|z) = Π Σ_c π_c DiscretisedLogistic(x; μ_c, σ_c), with π, μ and σ from the decoder for each dimension.
@@ -52,24 +55,29 @@ class MixtureOfDiscretisedLogistics(Levels):
         return (3, self.components, *shape)
 
     def distribution(self, P: Vocabulary, *head: Array) -> Dist:
-        xp, events = P.xp, len(P.shape)
-        wide = (self.components, *P.shape)
-        logits, loc, raw = (xp.moveaxis(row(head[0], wide, i), -1 - events, -1) for i in range(3))
-        log_weights = logits - P.logsumexp(logits, -1)[..., None]  # [..., *event, components]
-        scale = self.min_scale + P.softplus(raw)
+        xp = P.xp
+        log_weights, loc, scale = self._components(P, head[0])
 
         def log_prob(x: Array) -> Array:
             return P.logsumexp(log_weights + log_mass(P, x[..., None], loc, scale, self.levels), -1)
 
-        def sample(random: Random, shape: tuple[int, ...]) -> Array:
-            chosen = xp.argmax(log_weights + random.gumbel((*shape, self.components)), axis=-1)
-            of = lambda each: xp.sum(each * P.one_hot(chosen, self.components), axis=-1)
-            return draw_level(P, random, shape, of(loc), of(scale), self.levels)
-
         def mean() -> Array:
             return xp.sum(xp.exp(log_weights) * mean_level(P, loc, scale, self.levels), axis=-1)
 
+        sample = lambda random, shape: self.draw(P, random, shape, head[0])
         return independent(P, loc[..., 0], log_prob, sample, mean, self.support)
+
+    def draw(self, P: Vocabulary, random: Random, shape: tuple[int, ...], head: Array) -> Array:
+        log_weights, loc, scale = self._components(P, head)
+        chosen = P.xp.argmax(log_weights + random.gumbel((*shape, self.components)), axis=-1)
+        of = lambda each: P.xp.sum(each * P.one_hot(chosen, self.components), axis=-1)
+        return draw_level(P, random, shape, of(loc), of(scale), self.levels)
+
+    def _components(self, P: Vocabulary, head: Array) -> tuple[Array, Array, Array]:
+        """Log-weights, locations and scales, each [..., *event, components]."""
+        xp, wide = P.xp, (self.components, *P.shape)
+        logits, loc, raw = (xp.moveaxis(row(head, wide, i), -1 - len(P.shape), -1) for i in range(3))
+        return logits - P.logsumexp(logits, -1)[..., None], loc, self.min_scale + P.softplus(raw)
 
 
 def log_mass(P: Vocabulary, x: Array, loc: Array, scale: Array, levels: int) -> Array:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from math import log, pi, prod
+from math import prod
 from typing import ClassVar
 
-from ppdgm.errors import SpecError
-from ppdgm.language.vocabulary import Array, Dist, Random, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Vocabulary
 from ppdgm.models.flows import Flow
-from ppdgm.models.flows.direction import check_direction, fast_flows
+from ppdgm.models.flows.densities import flow_density
+from ppdgm.models.flows.direction import check_direction
 from ppdgm.models.priors.base import Prior
 from ppdgm.program import Context
 
@@ -31,34 +31,11 @@ class FlowPrior(Prior):
 
     def __init__(self, *positional: object, **fields: object) -> None:
         super().__init__(*positional, **fields)
-        if self.flow.one_way:
-            raise SpecError(
-                f"FlowPrior.flow: {type(self.flow).__name__} has no known inverse, and a prior has to score the "
-                f"posterior's draws. Expected one of {', '.join(fast_flows('inverse'))}."
-            )
-        check_direction(self, self.flow, "inverse", self.allow_slow)
+        check_direction(self, self.flow, "inverse", self.allow_slow, "a prior has to score the posterior's draws")
 
     def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
         self.flow.build(context.scope("flow"), prod(shape), conditional=False)
         return ()
 
     def distribution(self, P: Vocabulary, *head: Array) -> Dist:
-        inner, event, width = P.scope("flow"), P.shape, prod(P.shape)
-
-        def log_normal(first: Array) -> Array:
-            return -0.5 * (P.xp.sum(first**2, axis=-1) + width * log(2 * pi))
-
-        def sample(random: Random, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
-            first = random.normal((*batch_shape, width))
-            z, log_det = self.flow.forward(inner, first, None)
-            return P.xp.reshape(z, (*batch_shape, *event)), log_normal(first) - log_det
-
-        def log_prob(z: Array) -> Array:
-            lead = tuple(z.shape[: len(z.shape) - len(event)])
-            first, log_det = self.flow.inverse(inner, P.xp.reshape(z, (*lead, width)), None)
-            return log_normal(first) + log_det
-
-        def mean() -> Array:
-            return P.xp.reshape(self.flow.forward(inner, P.full((width,), 0.0), None)[0], event)
-
-        return P.distribution(sample, log_prob, event, mean=mean)
+        return flow_density(P.scope("flow"), self.flow, P.shape)

@@ -1,0 +1,92 @@
+"""The vocabulary over NumPy, for first values that depend on the data; it draws and differentiates nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ppdgm.language.native import Padding
+from ppdgm.language.vocabulary import Array, Carry, Declarations, Namespace, Vocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike
+
+_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, 0.0),
+    "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0.0))),
+    "silu": lambda x: x * _sigmoid(x),
+    "softplus": lambda x: np.logaddexp(0.0, x),
+    "sigmoid": lambda x: _sigmoid(x),
+    "identity": lambda x: x,
+}
+
+
+class NumpyVocabulary(Vocabulary):
+    """P over NumPy arrays, without statements."""
+
+    xp: ClassVar[Namespace] = np
+    dist: ClassVar[Any] = None
+    density: ClassVar[Any] = None
+
+    @classmethod
+    def over(cls, params: dict[str, np.ndarray], declared: Declarations) -> NumpyVocabulary:
+        """P over a program's first values."""
+        return cls(_Silent(), params, declared)  # type: ignore[arg-type]  # which has no statements
+
+    def set(self, **values: Array) -> None:
+        """Replace first values of parameters in scope."""
+        for name, value in values.items():
+            self.params[self.prefix + name] = value  # type: ignore[index]  # a dictionary, of first values
+
+    def constant(self, value: ArrayLike) -> Array:
+        return np.asarray(value, float)
+
+    def full(self, shape: tuple[int, ...], value: float) -> Array:
+        return np.full(shape, value)
+
+    def linear(self, x: Array, weight: Array, bias: Array) -> Array:
+        return x @ weight + bias
+
+    def conv2d(self, x: Array, weight: Array, bias: Array, stride: int, padding: Padding) -> Array:
+        pads = ((padding, padding), (padding, padding)) if isinstance(padding, int) else padding
+        wide = np.pad(x, ((0, 0), (0, 0), *pads))
+        windows = np.lib.stride_tricks.sliding_window_view(wide, weight.shape[2:], axis=(2, 3))[
+            :, :, ::stride, ::stride
+        ]
+        return np.einsum("bihwkl,oikl->bohw", windows, weight, optimize=True) + bias[:, None, None]
+
+    def activation(self, name: str, x: Array) -> Array:
+        if name == "gelu":
+            from scipy.special import ndtr  # not before it is needed: SciPy's import takes long
+
+            return x * ndtr(x)
+        return _ACTIVATIONS[name](x)
+
+    def stop_gradient(self, x: Array) -> Array:
+        return x
+
+    def logsumexp(self, x: Array, axis: int = -1) -> Array:
+        return np.logaddexp.reduce(x, axis=axis)
+
+    def _loop(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:
+        for _ in range(count):
+            x = body(x)
+        return x
+
+
+class _Silent:
+    """The interpreter of a run without statements: parameters are as they are."""
+
+    looping = False
+
+    def param(self, name: str, value: Array) -> Array:
+        return value
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return np.exp(-np.logaddexp(0.0, -x))
