@@ -137,7 +137,7 @@ def test_the_catalogue_tells_types_ranges_defaults_and_papers():
     training = {f.name: f for f in catalogue.find_class("Training").fields}
     assert training["clip_norm"].type == "number > 0 or none"
     assert training["weight_average"].type == "number > 0 and < 1 or none"
-    assert training["compile"].type == "true or false or 'auto'"
+    assert training["compile"].type == "true or false or 'auto' or 'cudagraphs'"
     conv = {f.name: f for f in catalogue.find_class("ConvDecoder").fields}  # explained where they are inherited from
     assert conv["stride"].meaning and conv["channels"].meaning != vae["latent"].meaning
 
