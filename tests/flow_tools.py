@@ -14,6 +14,7 @@ class Plain:
     """Parameters as they are."""
 
     looping = False
+    recomputes = False
 
     def param(self, name, value):
         return value

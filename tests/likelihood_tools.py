@@ -16,6 +16,7 @@ from ppdgm.program import Context
 
 class Plain:
     looping = False
+    recomputes = False
 
     def param(self, name, value):
         return value

@@ -148,7 +148,7 @@ def test_means_start_spread_out_and_scales_as_asked():
 
 def over_torch(program, params):
     """The vocabulary over torch, for reading a program's parts by themselves."""
-    plain = type("Plain", (), {"param": lambda self, name, value: value})()
+    plain = type("Plain", (), {"param": lambda self, name, value: value, "recomputes": False})()
     return TorchVocabulary(plain, {n: torch.tensor(v) for n, v in params.items()}, program.declarations())
 
 

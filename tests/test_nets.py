@@ -75,6 +75,8 @@ def draw_params(declared, dtype):
 class Plain:
     """Parameters as they are."""
 
+    recomputes = False
+
     def param(self, name, value):
         return value
 

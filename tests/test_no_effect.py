@@ -210,6 +210,13 @@ REFUSED = {
         (lambda: train(particle_chunk=1), "the engine's number of particles is 1, so it would change nothing"),
         (lambda: train(PPCA(event_shape=(4,)), engine=EM(), particle_chunk=2), "particle_chunk: .* closed-form steps"),
     ],
+    "rematerialise": [
+        (lambda: train(Mean(), rematerialise=True), "is for nets, and this program has none"),
+        (
+            lambda: train(rematerialise=True, compile=True, backend="pyro"),
+            "would keep what rematerialise=True computes",
+        ),
+    ],
     "weight_average": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), weight_average=0.9), "closed-form")],
     "binarise": [(lambda: train(PPCA(event_shape=(4,)), engine=EM(), binarise="dynamic"), "closed-form")],
     "optimiser": [

@@ -83,6 +83,7 @@ class _Silent:
     """The interpreter of a run without statements: parameters are as they are."""
 
     looping = False
+    recomputes = False
 
     def param(self, name: str, value: Array) -> Array:
         return value

@@ -38,6 +38,7 @@ class StatementHandlers(ABC):
     stack: ClassVar[Sequence[object]]
     arrays: ClassVar[tuple[type, ...]]
     looping: bool = False
+    recomputes: bool = False
 
     def __init__(self, size: int | None, data_size: int | None, hold_states: bool):
         self.size, self.data_size, self.hold_states = size, data_size, hold_states

@@ -158,6 +158,7 @@ class DirectInterpreter:
         self.axes, self.enumerates = dict(axes or {}), axes is not None and not generate
         self.choose, self.generate = choose, generate
         self.inside, self.looping = False, False
+        self.recomputes = reader.gradients is not None and reader.gradients.rematerialise
         self.values: dict[str, Array] = {}
         self.log_prob: dict[str, Array] = {}
         self.dists: dict[str, Dist] = {}

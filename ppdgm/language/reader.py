@@ -28,6 +28,7 @@ class Gradients:
         enumerate: a discrete site takes all its values, whether it asks for it or not.
         walked: draws are where Markov chains begin, which need densities over all real numbers.
         mixed: nets multiply in bfloat16.
+        rematerialise: the layers of nets are computed again for the gradient, in place of being kept.
         loose: a list for the sites that are relaxed, or None.
         minibatch: of a training step; None outside of one.
     """
@@ -37,6 +38,7 @@ class Gradients:
     enumerate: bool = False
     walked: bool = False
     mixed: bool = False
+    rematerialise: bool = False
     loose: list[str] | None = None
     minibatch: Minibatch | None = None
 

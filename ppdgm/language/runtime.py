@@ -175,8 +175,11 @@ class Runtime(ABC):
         """
 
     @abstractmethod
-    def bytes_of_step(self, params: Params, data: Native, k: int, b: int) -> int:
-        """About the bytes that a reading with K particles and B rows, and its gradient, need at most; see `at_most`."""
+    def bytes_of_step(self, params: Params, data: Native, k: int, b: int, rematerialise: bool = False) -> int:
+        """About the bytes that a reading with K particles and B rows, and its gradient, need at most; see `at_most`.
+
+        With `rematerialise`, nets keep only their inputs.
+        """
 
     @abstractmethod
     def free_bytes(self) -> int | None:

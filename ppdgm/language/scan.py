@@ -30,6 +30,7 @@ class ScannedRun(Protocol):
     given: Mapping[str, Array]
     axes: dict[str, int]
     inside: bool
+    recomputes: bool
     apart: bool
     looks: bool
     fields: tuple[Array | Unseen, ...]
@@ -56,6 +57,7 @@ class BodyStatements:
     """The statements that no body of a scan can have."""
 
     looping = False
+    recomputes = False
 
     def update(self, name: str, value: Array, state: Array) -> None:
         raise scan_mistakes.state_in_scan(f"P.update({name!r})")
@@ -78,6 +80,7 @@ class AtTime(BodyStatements):
 
     def __init__(self, run: ScannedRun, mask: Array | None, looks: bool):
         self.run, self.mask, self.looks = run, mask, looks
+        self.recomputes = run.recomputes
         self.inside: dict[str, Array] = {}
         self.bounds: dict[str, tuple[Array, ...]] = {}
 

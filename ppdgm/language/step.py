@@ -72,12 +72,14 @@ class Step(ABC):
         data_size: int | None,
         mixed: bool = False,
         chunk: int | None = None,
+        rematerialise: bool = False,
     ):
         self.tracer, self.params, self.noise, self.batch, self.index = tracer, params, noise, batch, index
-        self.weights, self.hyperparameters, self.data_size, self.mixed = weights, hyperparameters, data_size, mixed
+        self.weights, self.hyperparameters, self.data_size = weights, hyperparameters, data_size
         self.minibatch, self.chunk = Minibatch(weights), chunk
+        self._own = Gradients(scored=[], mixed=mixed, rematerialise=rematerialise, minibatch=self.minibatch)
         self.k, self.particles = 1, 0
-        self.gradients: Gradients | None = Gradients(scored=[], mixed=mixed, minibatch=self.minibatch)
+        self.gradients: Gradients | None = self._own
         self.first: Trace | None = None
         self.scores: list[str] = []
         self.returned: dict[str, Array] = {}
@@ -231,7 +233,8 @@ class Step(ABC):
         if k is not None:
             self.k = k
         if gradients is not None:
-            self.gradients = replace(gradients, mixed=self.mixed, minibatch=self.minibatch)
+            mixed, again = self._own.mixed, self._own.rematerialise
+            self.gradients = replace(gradients, mixed=mixed, rematerialise=again, minibatch=self.minibatch)
         noise, self.particles = self._fresh("run"), max(self.particles, self.k)
 
         def read(params: Mapping[str, Array], noise: Noise, n: int, given: Given) -> Trace:

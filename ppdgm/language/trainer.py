@@ -36,6 +36,7 @@ class TrainerSettings:
         mixed: nets multiply in bfloat16.
         tf32: products of float32 numbers round their inputs to TF32.
         graphs: run the compiled step as a CUDA graph.
+        rematerialise: the layers of nets are computed again for the gradient, in place of being kept.
         chunk: the number of particles that are read at a time; None: all.
     """
 
@@ -52,6 +53,7 @@ class TrainerSettings:
     chunk: int | None = None
     tf32: bool = False
     graphs: bool = False
+    rematerialise: bool = False
 
 
 class Symptoms(NamedTuple):

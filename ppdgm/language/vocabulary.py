@@ -126,9 +126,11 @@ class Interpreter(Protocol):
 
     Attributes:
         looping: whether the body of `P.repeat` is running.
+        recomputes: whether the layers of nets are computed again for the gradient, in place of being kept.
     """
 
     looping: bool
+    recomputes: bool
 
     def plate(self, name: str, data: Array) -> AbstractContextManager[object]: ...
     def sample(self, name: str, dist: Dist, obs: Array | None, infer: Mapping[str, object] | None) -> Array: ...
@@ -305,11 +307,16 @@ class Vocabulary:
 
         def applied(x: Array) -> Array:
             _check_events(f"Net {full!r}: got", x, use.inputs)
-            out = use.spec.apply(scoped, x, use.inputs, use.outputs)
+            layers = lambda x: use.spec.apply(scoped, x, use.inputs, use.outputs)
+            out = self._recomputed(layers, x) if self.interpreter.recomputes else layers(x)
             _check_events(f"Net {full!r}: its outputs are", out, use.outputs)
             return out
 
         return applied
+
+    def _recomputed(self, f: Callable[[Array], Array], x: Array) -> Array:
+        """f(x), of which only x is kept for the gradient, which computes it again; f draws nothing."""
+        raise NotImplementedError
 
     def deterministic(self, name: str, value: Array) -> Array:
         """A named function of other variables."""

@@ -237,7 +237,8 @@ class Trainer(GradientTrainer):
         params, now = {**params, **row["scheduled"]}, row["hyperparameters"][j]
         settings = self.settings
         at = row["key"], batch, row["index"], row["weight"], now
-        return JaxStep(self.tracer, params, *at, settings.data_size, settings.mixed, settings.chunk)
+        how = settings.data_size, settings.mixed, settings.chunk, settings.rematerialise
+        return JaxStep(self.tracer, params, *at, *how)
 
     def _gradient(self, j: int, params: Params, data: Native, row: Row) -> tuple[list[Array], Native, Native]:
         """Metrics, the engine's own numbers, and the gradient of what each player minimises."""

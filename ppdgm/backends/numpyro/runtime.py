@@ -220,14 +220,16 @@ class Runtime(AnyRuntime):
         run = partial(traced, self, given={}, k=k, kl=True)
         return _bytes(jax.make_jaxpr(run)(params, jax.random.key(0), data, index).jaxpr)
 
-    def bytes_of_step(self, params: Params, data: Native, k: int, b: int) -> int:
+    def bytes_of_step(self, params: Params, data: Native, k: int, b: int, rematerialise: bool = False) -> int:
         self.tracer.prepare(data)
         index = np.zeros(self.tracer.batch_size or b, np.int32)
+
+        how = Gradients(scored=[], rematerialise=rematerialise)
 
         def kept(params: Params, key: Array) -> Callable[..., object]:
             def terms(params: Params) -> Tree:
                 batch = select(self.tracer, data, index)
-                return self.tracer.trace(params, key, batch, index, k, None, True, Gradients(scored=[]))[1:4]
+                return self.tracer.trace(params, key, batch, index, k, None, True, how)[1:4]
 
             pull: Callable[..., object] = jax.vjp(terms, params)[1]
             return pull

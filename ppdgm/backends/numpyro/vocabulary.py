@@ -16,6 +16,7 @@ from ppdgm.backends.numpyro.density import Density, JaxRandom, draw
 from ppdgm.backends.numpyro.distributions import Distributions
 from ppdgm.backends.numpyro.foreign import apply_module
 from ppdgm.backends.numpyro.loops import keep, loop
+from ppdgm.backends.numpyro.recomputed import recomputed
 from ppdgm.backends.numpyro.support import SUPPORTS, is_masked, observe
 from ppdgm.language.divergence import Library, pairs
 from ppdgm.language.masks import wide
@@ -88,6 +89,9 @@ class JaxVocabulary(Vocabulary):
 
     def _random(self, noise: Array) -> JaxRandom:
         return JaxRandom(noise, self._like)
+
+    def _recomputed(self, f: Callable[[Array], Array], x: Array) -> Array:
+        return recomputed(f, x)
 
     def _vjp(self, f: Callable[[Array], Array], x: Array) -> tuple[Array, Callable[[Array], Array]]:
         value, pull = jax.vjp(f, x)

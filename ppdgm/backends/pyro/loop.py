@@ -49,7 +49,7 @@ class Trainer(GradientTrainer):
         put = runtime.put({n: s.value for n, s in state.items()})
         self.params |= {n: v.requires_grad_(state[n].label is not None) for n, v in put.items()}
         self.compiled = settings.compile and not runtime.why_not_compiled(self.engine, settings.optimiser)
-        if settings.chunk is not None:
+        if settings.chunk is not None or settings.rematerialise:
             self.compiled = False
         if self.tracer.looped and not settings.insist:  # it is unrolled: compiling takes minutes for a few times
             self.compiled = False
@@ -235,7 +235,7 @@ class Trainer(GradientTrainer):
             with nullcontext() if rows is None else rows.of_sites((len(x),)):
                 batch = {**batch, "x": (torch.rand_like(x) < x).to(x.dtype)}
         now, scheduled = row
-        how = self.settings.data_size, self.settings.mixed, self.settings.chunk
+        how = self.settings.data_size, self.settings.mixed, self.settings.chunk, self.settings.rematerialise
         return TorchStep(self.tracer, {**params, **scheduled}, None, batch, index, weight, now, *how)
 
     def _pieces_of(

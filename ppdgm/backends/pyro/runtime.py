@@ -266,9 +266,9 @@ class Runtime(AnyRuntime):
             self.trace(params, data, index, k, 0, None, True)
         return count.bytes
 
-    def bytes_of_step(self, params: Params, data: Native, k: int, b: int) -> int:
+    def bytes_of_step(self, params: Params, data: Native, k: int, b: int, rematerialise: bool = False) -> int:
         """The same as for the base class, from readings of a few particles and rows."""
-        used = lambda k, b: self._used(params, data, k, b)
+        used = lambda k, b: self._used(params, data, k, b, Gradients(scored=[], rematerialise=rematerialise))
         if fixed := self.tracer.batch_size:
             one = used(1, fixed)
             return one + (k - 1) * (used(2, fixed) - one)
@@ -277,7 +277,7 @@ class Runtime(AnyRuntime):
         row = (used(1, 4) - one) / 2  # with one particle
         return int(one + (b - 2) * row + (k - 1) * b * pair)
 
-    def _used(self, params: Params, data: Native, k: int, b: int) -> int:
+    def _used(self, params: Params, data: Native, k: int, b: int, how: Gradients) -> int:
         moves = lambda n, v: v.is_floating_point() and n not in self.tracer.state_names
         own = {n: v.detach().clone().requires_grad_(moves(n, v)) for n, v in params.items()}
         rows, found = self.index(np.arange(b) % len(next(iter(data.values())))), dict[int, int]()
@@ -292,7 +292,7 @@ class Runtime(AnyRuntime):
             batch, theirs = select(self.tracer, data, rows), {v.untyped_storage().data_ptr() for v in now.values()}
             with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
                 # kept until here, so that no memory is used twice
-                read = self.tracer.trace(now, None, batch, rows, k, None, True, Gradients(scored=[]))
+                read = self.tracer.trace(now, None, batch, rows, k, None, True, how)
             del read
         return at_most(found.values())
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch.distributions import Distribution, kl_divergence
+from torch.utils.checkpoint import checkpoint
 
 from ppdgm.backends.pyro.density import Density, TorchRandom, draw
 from ppdgm.backends.pyro.distributions import DISTRIBUTIONS
@@ -101,8 +102,13 @@ class TorchVocabulary(Vocabulary):
         random, rows = TorchRandom(self._like), row_noise()
         return random if rows is None else cast(Random, OfRows(random, rows))
 
+    def _recomputed(self, f: Callable[[Array], Array], x: Array) -> Array:
+        return checkpoint(f, x, use_reentrant=False, preserve_rng_state=False)
+
     def _vjp(self, f: Callable[[Array], Array], x: Array) -> tuple[Array, Callable[[Array], Array]]:
+        before, self.interpreter.recomputes = self.interpreter.recomputes, False  # torch.func has no hooks for it
         value, pull = torch.func.vjp(f, x)
+        self.interpreter.recomputes = before
         return value, lambda v: pull(v)[0]
 
     def _loop(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:

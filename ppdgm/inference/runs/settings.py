@@ -27,6 +27,8 @@ class Training(Spec):
         accumulate: number of pieces that a minibatch is split into, to save memory; the step is of all of them.
         particle_chunk: number of particles that a step reads at a time, and again for their gradient, so that memory
             does not grow with K; the last chunk may be smaller. None: all K at once.
+        rematerialise: nets keep only their inputs for the gradient, and compute their layers again, to save memory: in
+            deep ladders, or nets with wide layers. The draws and the gradient are the same, up to rounding.
         weight_average: d of the exponential moving average θ̄ ← d θ̄ + (1 − d) θ over steps. The average is then judged
             and returned.
         binarise: "dynamic" draws x ~ Bernoulli(x) again for each minibatch.
@@ -60,6 +62,7 @@ class Training(Spec):
     clip_norm: PositiveFloat | None = None
     accumulate: PositiveInt = 1
     particle_chunk: PositiveInt | None = None
+    rematerialise: bool = False
     weight_average: Decay | None = None
     binarise: Literal["none", "dynamic"] = "none"
     early_stopping: PositiveInt | None = None

@@ -10,9 +10,11 @@ from ppdgm.language.chunks import refuse_chunks
 from ppdgm.language.runtime import Native, Runtime
 
 
-def why_not_in_chunks(training: Training) -> str:
-    """Why torch.compile can't compile the steps of a run that reads particles in chunks; "" if it does not."""
-    return "torch.compile can't compile particles that are read in chunks" if training.particle_chunk else ""
+def why_not_again(training: Training) -> str:
+    """Why torch.compile can't compile the steps of a run that computes something again; "" if it does not."""
+    if training.particle_chunk:
+        return "torch.compile can't compile particles that are read in chunks"
+    return "torch.compile would keep what rematerialise=True computes again" if training.rematerialise else ""
 
 
 def check_chunk(chunk: int, particles: int) -> None:

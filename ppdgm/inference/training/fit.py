@@ -48,6 +48,7 @@ def fit(
     clip_norm: float | None = None,
     accumulate: int = 1,
     particle_chunk: int | None = None,
+    rematerialise: bool = False,
     weight_average: float | None = None,
     binarise: Literal["none", "dynamic"] | None = None,
     early_stopping: int | None = None,
@@ -89,6 +90,7 @@ def fit(
         accumulate: split each minibatch into this number of pieces, to save memory; the step is of all of them.
         particle_chunk: number of particles that a step reads at a time, and again for their gradient, so that memory
             does not grow with K; the last chunk may be smaller. By default all K are read at once.
+        rematerialise: nets keep only their inputs for the gradient, and compute their layers again, to save memory.
         weight_average: d in (0, 1): judge and return the moving average θ̄ ← d θ̄ + (1 − d) θ of the parameters.
         binarise: "dynamic" draws x ~ Bernoulli(x) again for each minibatch; x are probabilities.
         early_stopping: stop after this many validations without a better value, once warm-ups are over.
@@ -140,6 +142,7 @@ def fit(
         clip_norm=clip_norm,
         accumulate=accumulate,
         particle_chunk=particle_chunk,
+        rematerialise=rematerialise,
         weight_average=weight_average,
         binarise=(dataset.binarise if dataset else "none") if binarise is None else binarise,  # type: ignore[arg-type]  # validated there
         early_stopping=early_stopping,

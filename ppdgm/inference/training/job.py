@@ -37,13 +37,13 @@ from ppdgm.inference.runs.progress import Display, Progress, Silent, make_displa
 from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.inference.runs.recorder import Recorder
 from ppdgm.inference.runs.settings import Training
-from ppdgm.inference.training.chunks import check_chunk, check_reading, why_not_in_chunks
+from ppdgm.inference.training.chunks import check_chunk, check_reading, why_not_again
 from ppdgm.inference.training.devices import check_devices, check_divided, check_resumed
 from ppdgm.inference.training.exact import EXACT_METRICS, Exact, ExactTrainer, check_steps
 from ppdgm.inference.training.loop import Interruption, Run, interruptible
 from ppdgm.inference.training.memory import warnings_of
 from ppdgm.inference.training.monitor import Monitor
-from ppdgm.inference.training.no_effect import check_compile, check_mixed, check_rates, check_tf32
+from ppdgm.inference.training.no_effect import check_compile, check_nets, check_rates, check_tf32
 from ppdgm.inference.training.pieces import check_pieces, check_rows_apart, check_whole
 from ppdgm.inference.training.same_data import check_same_data
 from ppdgm.inference.training.unused_latents import Unused, has_latents
@@ -112,7 +112,7 @@ class Job:
             held_out = _first(self.validation, beside)
             self.data, self.validation = (leave_labels(recipe.program, d) for d in (self.data.train, held_out))
         check_wanted(recipe.engine, self.criterion, self.validation, training.early_stopping)
-        check_mixed(training, recipe.program)
+        check_nets(training, recipe.program)
         typed = isinstance(recipe.program, PlainPair)
         self.fields = as_fields(self.data, training.dtype, "train", typed)
         held_out = None if self.validation is None else enter_beside(self.codings, self.validation)
@@ -145,7 +145,7 @@ class Job:
         own = training.optimiser if self.own is None else self.own
         self.optimiser = as_optimiser(own, training.clip_norm)
         why_not = self.runtime.why_not_compiled(recipe.engine, self.optimiser)
-        check_compile(training, exact, why_not or why_not_in_chunks(training), self.runtime.place)
+        check_compile(training, exact, why_not or why_not_again(training), self.runtime.place)
         self._check_schedules()
         self.native, self.first = self.runtime.put(first), first
         self._first_reading()
@@ -224,6 +224,7 @@ class Job:
             training.seed, self.feed.size, self.optimiser, self.metrics, training.binarise == "dynamic",
             training.weight_average, compiled, training.compile not in (False, "auto"), training.accumulate,
             training.mixed_precision, training.particle_chunk, training.tf32, training.compile == "cudagraphs",
+            training.rematerialise,
         )  # fmt: skip
 
     def _restore(self, run: Run, saved: Saved, folder: Folder | None) -> None:
@@ -436,7 +437,7 @@ class Job:
 
 _OF_GRADIENTS = (
     *("optimiser", "learning_rate", "clip_norm", "weight_average", "binarise", "accumulate"),
-    *("particle_chunk", "mixed_precision", "tf32", "devices"),
+    *("particle_chunk", "rematerialise", "mixed_precision", "tf32", "devices"),
 )
 
 

@@ -44,7 +44,7 @@ def warnings_of(
         return []
     try:
         data = feed.some(runtime.tracer.batch_size or 4)
-        needed = runtime.bytes_of_step(params, data, k, b)
+        needed = runtime.bytes_of_step(params, data, k, b, training.rematerialise)
     except Exception:  # an estimate must not end a run, which reports its own errors
         return []
     if needed <= free:

@@ -94,26 +94,29 @@ def check_compile(training: Training, exact: bool, why_not: str, place: str) -> 
         raise TrainingError(f"compile: got {training.compile!r}, but {reason}. Leave compile out.")
 
 
-def check_mixed(training: Training, program: AnyProgram) -> None:
-    """Refuse mixed precision if it would not do what it promises, or change nothing because there are no nets.
+def check_nets(training: Training, program: AnyProgram) -> None:
+    """Refuse settings of nets that would not do what they promise, or change nothing because there are no nets.
 
     Raises:
         TrainingError: with the reason.
     """
-    if not training.mixed_precision:
-        return
-    if training.dtype == "float64":
+    if training.mixed_precision and training.dtype == "float64":
         raise TrainingError("mixed_precision: got True with dtype='float64'. Give only one of them.")
-    nets = None if isinstance(program, PlainPair) else program.declarations().nets.values()
-    if nets is None or any(isinstance(u.spec, ForeignNet) for u in nets):
-        raise TrainingError(
-            "mixed_precision: does not change your own modules and plain pairs, which multiply in the types that you "
-            "wrote. Leave it out, and use bfloat16 in your code."
-        )
-    if not nets:
-        raise TrainingError(
-            "mixed_precision: is for nets, and this program has none, so it would change nothing. Leave it out."
-        )
+    own = {
+        "mixed_precision": "which multiply in the types that you wrote. Leave it out, and use bfloat16 in your code",
+        "rematerialise": "which may draw numbers in their layers. Leave it out, and use jax.checkpoint or "
+        "torch.utils.checkpoint in your code",
+    }
+    for name, why in own.items():
+        if not getattr(training, name):
+            continue
+        nets = None if isinstance(program, PlainPair) else program.declarations().nets.values()
+        if nets is None or any(isinstance(u.spec, ForeignNet) for u in nets):
+            raise TrainingError(f"{name}: does not change your own modules and plain pairs, {why}.")
+        if not nets:
+            raise TrainingError(
+                f"{name}: is for nets, and this program has none, so it would change nothing. Leave it out."
+            )
 
 
 def check_tf32(training: Training, place: str) -> None:
