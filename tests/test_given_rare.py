@@ -22,6 +22,13 @@ class Rare(Program):
             return P.sample("c", P.dist.Bernoulli(probs=P.full((), 1e-4)))
         if self.how == "bits":
             return P.sample("c", P.dist.Bernoulli(probs=P.full((3,), 1e-4)).to_event(1))[..., 2]
+        if self.how == "scan":
+
+            def body(P, c, _):
+                bit = P.sample("c", P.dist.Bernoulli(probs=P.full((), 1e-4)))
+                return P.xp.maximum(c, P.xp.astype(bit, c.dtype)), None
+
+            return P.scan(body, P.full((), 0.0), None, length=2)[0]
         c = P.sample("c", P.dist.Categorical(logits=P.constant([9.0, 0.0, 0.0])))
         return P.xp.astype(c == 2, P.full((), 0.0).dtype)
 
@@ -39,7 +46,7 @@ def fitted(program, backend):
 
 
 @pytest.mark.parametrize("backend", ["numpyro", "pyro"])
-@pytest.mark.parametrize("how", ["bits", "categorical", "shared"])
+@pytest.mark.parametrize("how", ["bits", "categorical", "shared", "scan"])
 def test_a_rare_class_before_a_value_that_is_held(how, backend):
     """Given z = 5, c = 1 has odds e^(12.5) 1e-4 to 1; it would have been drawn with probability 1e-4."""
     z = np.full(1, 5.0, np.float32)
