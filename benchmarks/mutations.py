@@ -38,6 +38,30 @@ class Mutation:
 
 
 MUTATIONS: dict[str, Mutation] = {
+    "a pixel sees its own row from above": Mutation(
+        "ppdgm/nets/pixel_cnn.py",
+        "return P.xp.concat([P.xp.zeros_like(x[..., :1, :]), x[..., :-1, :]], axis=-2)",
+        "return x",
+        "tests/test_autoregressive.py -k sum_to_one and net2 and pyro",
+    ),
+    "a colour sees itself": Mutation(
+        "ppdgm/nets/pixel_cnn.py",
+        "[:, None] + (i > 0)",
+        "[:, None] + 1",
+        "tests/test_autoregressive.py -k sum_to_one and net4 and pyro",
+    ),
+    "the last number is not drawn": Mutation(
+        "ppdgm/models/likelihoods/autoregressive.py",
+        "int(order.max()) + 1",
+        "int(order.max())",
+        "tests/test_autoregressive.py -k draws_have and net0 and pyro and not numpyro",
+    ),
+    "a norm's volume of one pixel": Mutation(
+        "ppdgm/models/flows/glow.py",
+        "fixed = height * width * (",
+        "fixed = (",
+        "tests/test_flow_model.py -k jacobian and pyro and not numpyro",
+    ),
     "data that are missing are scored": Mutation(
         "ppdgm/backends/pyro/support.py",
         "    value = _filled(d, value)",
@@ -46,7 +70,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "terms may depend on noise": Mutation(
         "ppdgm/backends/numpyro/runtime.py",
-        "return noise_of_terms(self.tracer, params, batch, len(index))",
+        "return noise_of_terms(self.tracer, params, partial(select, self.tracer, data, rows), len(index))",
         'return ""',
         "tests/test_words.py -k depend_on_noise and numpyro",
     ),

@@ -34,8 +34,8 @@ ENGINES: dict[str, tuple[str, str, str, str]] = {
     ),
     "shared latents' error not over k": (
         "ppdgm/inference/evaluation/estimates.py",
-        "t.var(ddof=1) / k for",
-        "t.var(ddof=1) for",
+        "terms.sum(1).var(ddof=1) / k",
+        "terms.sum(1).var(ddof=1)",
         "tests/test_by_hand.py -k share and pyro and not numpyro",
     ),
     "sigmoid's width": (
@@ -274,8 +274,8 @@ ENGINES: dict[str, tuple[str, str, str, str]] = {
     ),
     "pieces share their draws (numpyro)": (
         "ppdgm/backends/numpyro/loop.py",
-        'self._keys(row["key"], jnp.arange(self.settings.pieces))',
-        'self._keys(row["key"], jnp.arange(self.settings.pieces) * 0)',
+        '_keys(row["key"], jnp.arange(self.settings.pieces))',
+        '_keys(row["key"], jnp.arange(self.settings.pieces) * 0)',
         "tests/test_by_hand.py -k noise and draws and 2 and numpyro",
     ),
     "means of pieces without their shares": (
