@@ -40,11 +40,20 @@ def run(spec: Spec, environment: dict[str, str] | None = None) -> Measured:
     """
     sent = json.dumps({**spec, "spawned": time.time()})
     command = [sys.executable, "-m", __spec__.name, sent]
-    done = subprocess.run(command, env={**os.environ, **(environment or {})}, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment_with(environment or {}), capture_output=True, text=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
         raise ProbeFailed(f"{sent}: exit code {done.returncode}: {done.stderr[-1500:]}")
     return json.loads(lines[-1])
+
+
+def environment_with(changes: dict[str, str]) -> dict[str, str]:
+    """This process's own with changes, as after an installation.
+
+    With PYTHONDONTWRITEBYTECODE, Python would compile ppdgm's files in every process, but not those of the libraries,
+    which pip has compiled.
+    """
+    return {**{n: v for n, v in os.environ.items() if n != "PYTHONDONTWRITEBYTECODE"}, **changes}
 
 
 def main() -> None:

@@ -108,11 +108,12 @@ class Trainer(GradientTrainer):
         put = self.runtime.share.put
         history = put(np.zeros((len(plan.rate), len(self.settings.metrics)), np.float32))
         carry = (put(np.int32(0)), self.params, self.state, self.average, history)
-        if self._steps_singly(arrays, data):
+        stretch = carry, data, arrays, put(np.int32(plan.count))
+        if self._steps_singly(*stretch):
             for _ in range(plan.count):
                 carry = self._single(carry, data, arrays)
         else:
-            carry = self._stretch(carry, data, arrays, put(np.int32(plan.count)))
+            carry = self._stretch(*stretch)
         _, self.params, self.state, self.average, history = carry
         self._keep_scheduled(arrays["scheduled"], plan.count - 1)
         values = np.asarray(jax.device_get(history))[: plan.count]
@@ -214,13 +215,17 @@ class Trainer(GradientTrainer):
             moved = {n: project(jnp, p) for n, p in moved.items()}
         return metrics, {**params, **moved, **own}, [new if i == j else s for i, s in enumerate(state)]
 
-    def _steps_singly(self, arrays: Row, data: Native) -> bool:
+    def _steps_singly(self, carry: Tree, data: Native, arrays: Row, count: Array) -> bool:
         """On a CPU, XLA runs convolutions inside a loop ten times slower than outside, except ours."""
         if self._singly is None:
             row = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), arrays)
             objective = lambda j: lambda params, row: self._found(j, params, data, row)["objective"]
             read = (jax.make_jaxpr(objective(j))(self.params, row).jaxpr for j in range(len(self.phases)))
-            self._singly = self.runtime.device.platform == "cpu" and any(map(_convolves, read))
+            # The stretch is traced for its first run in any case. Its derivatives no longer show which ones are ours.
+            some = self.runtime.device.platform == "cpu" and _convolves(
+                self._stretch.trace(carry, data, arrays, count).jaxpr.jaxpr
+            )
+            self._singly = some and any(map(_convolves, read))
         return self._singly
 
     def _step_of(self, j: int, params: Params, data: Native, row: Row) -> JaxStep:
