@@ -22,7 +22,7 @@ class GatedPixelCNN(CausalNet):
     condition: a vector, or a map of the image's height and width. The vertical stack feeds the horizontal one, which
     has residual connections, so that a pixel sees all pixels before it, without a blind spot. The colours of a pixel
     come one after the other: the features are divided among them. Parameters: `layers.<i>.vertical`, `.horizontal`,
-    `.between`, `.residual`, `.condition` and `outputs.<0|1>`, each with `.weight` and `.bias`.
+    `.between`, `.residual`, `.condition` and `outputs.<0|1>`, each with `.weight` and `.bias`; `position`.
 
     Args:
         channels: the number of features of each stack; for colours, a multiple of their number.
@@ -31,6 +31,8 @@ class GatedPixelCNN(CausalNet):
         kernel: the width of the others; odd. A pixel sees R = first_kernel // 2 + (layers − 1) (kernel // 2) columns to
             each side, and R + 1 rows above it: a small window leaves what is far away to a latent.
         hidden: the number of features before the output.
+        position: whether each pixel has a bias of its own, `position`, which starts from the data. Convolutions alone
+            are the same everywhere, and know where they are only if they see an edge.
     """
 
     channels: PositiveInt = 64
@@ -38,6 +40,7 @@ class GatedPixelCNN(CausalNet):
     first_kernel: PositiveInt = 7
     kernel: PositiveInt = 3
     hidden: PositiveInt = 64
+    position: bool = True
 
     def causal_params(self, event: tuple[int, ...], condition: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
         image, width = self._image(event), self.channels
@@ -63,12 +66,13 @@ class GatedPixelCNN(CausalNet):
                 shapes |= dense(f"layers.{i}.condition", condition[0], 4 * width, split=4)
             elif condition:
                 shapes |= _conv(f"layers.{i}.condition", self._map_channels(image, condition), 4 * width, split=4)
-        shapes |= _conv("outputs.0", width, self.hidden)
-        return shapes | _conv("outputs.1", self.hidden, prod(outputs) // (image.height * image.width))
+        rows = prod(outputs) // (image.height * image.width)
+        shapes |= _conv("outputs.0", width, self.hidden) | _conv("outputs.1", self.hidden, rows)
+        return shapes | ({"position": ((rows, image.height, image.width), zeros)} if self.position else {})
 
     @property
     def last_bias(self) -> str:
-        return "outputs.1.bias"
+        return "position" if self.position else "outputs.1.bias"
 
     def order(self, event: tuple[int, ...]) -> np.ndarray:
         image = self._image(event)
@@ -97,6 +101,7 @@ class GatedPixelCNN(CausalNet):
         h = _apply(
             P, "outputs.1", P.activation("relu", h), mask=self._mask(P, image.channels, self.hidden, count, True)
         )
+        h = h + P.param("position") if self.position else h
         return xp.reshape(h, (*h.shape[:-3], *outputs))
 
     def _reach(self, i: int) -> int:

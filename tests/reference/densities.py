@@ -65,7 +65,8 @@ def pixels(net, own, x, condition, event):
         h = row if i == 0 else h + row
     out = point(np.maximum(h, 0), own, "outputs.0", (group(c), group(net["hidden"])))
     count = len(own["outputs.1.bias"])
-    return point(np.maximum(out, 0), own, "outputs.1", (group(net["hidden"]), np.arange(count) % colours))
+    out = point(np.maximum(out, 0), own, "outputs.1", (group(net["hidden"]), np.arange(count) % colours))
+    return out + own.get("position", 0.0)
 
 
 def same(x, weight):

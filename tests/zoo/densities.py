@@ -23,6 +23,7 @@ from zoo.likelihoods import levels
 
 _SMALL = {"encoder": MLP(hidden=(4,)), "decoder": MLP(hidden=(4,))}
 _PIXELS = GatedPixelCNN(channels=4, layers=2, first_kernel=3, hidden=4)
+_NOWHERE = _PIXELS.replace(position=False)
 _FLOW = {"depth": 2, "hidden": (4,), "context_size": 2, "activation": "tanh"}
 _NICE, _FULL = NICE(**_FLOW), InvertibleLinear(form="full", seed=1)
 
@@ -38,7 +39,9 @@ ZOO = {
         Autoregressive(net=_PIXELS, each=DiscretisedLogistic(levels=4), condition=(2,)), (2, 2, 2), levels(4)
     ),
     "pixel cnn decoder with a map": _decoded(
-        Autoregressive(net=_PIXELS, each=Categorical(levels=3), condition=(2, 2, 3)), (2, 3), levels(3)
+        Autoregressive(net=_PIXELS.replace(position=False), each=Categorical(levels=3), condition=(2, 2, 3)),
+        (2, 3),
+        levels(3),
     ),
     "flow decoder": _decoded(FlowLikelihood(flow=RealNVP(**_FLOW)), (3,), real),
     "chain decoder": _decoded(
