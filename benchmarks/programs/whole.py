@@ -31,7 +31,7 @@ import gzip, os, sys, numpy as np
 def images(name):
     folder = os.path.join(os.environ["PPDGM_DATA"], "mnist")
     path = next(p for p in (f"{folder}/{name}", f"{folder}/{name}.gz") if os.path.exists(p))
-    with (gzip.open if path.endswith("gz") else open)(path) as file:
+    with (gzip.open if path.endswith("gz") else open)(path, "rb") as file:
         x = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 784)
     return (x / 255 > np.random.default_rng(0).random(x.shape)).astype(np.float32)
 train, test = images("train-images-idx3-ubyte"), images("t10k-images-idx3-ubyte")
