@@ -105,6 +105,7 @@ def test_every_public_spec_is_in_the_catalogue_and_explained():
     named = {n for home in (models, inference) for n in home.__all__ if isinstance(vars(home)[n], type)}
     specs = {n for n in named if issubclass(getattr(models, n, None) or getattr(inference, n), Spec)}
     bases = {
+        "CausalNet",
         "Composite",
         "Engine",
         "Flow",
@@ -131,7 +132,7 @@ def test_the_catalogue_tells_types_ranges_defaults_and_papers():
     vae = {f.name: f for f in catalogue.find_class("vae").fields}
     assert vae["event_shape"].required and vae["event_shape"].type == "list of whole numbers > 0"
     assert (vae["latent"].type, vae["latent"].default) == ("whole number > 0 or list of whole numbers > 0", 50)
-    assert vae["likelihood"].type.startswith("a Likelihood (Bernoulli, Categorical")
+    assert vae["likelihood"].type.startswith("a Likelihood (Autoregressive, Bernoulli, Categorical")
     assert vae["posterior"].default == {"kind": "DiagonalNormal", "min_scale": 1e-4, "max_scale": 100.0}
     assert catalogue.find_class("VAE").papers == ("Kingma & Welling 2014, arXiv:1312.6114",)
     training = {f.name: f for f in catalogue.find_class("Training").fields}
