@@ -228,6 +228,17 @@ def test_draws_from_noise_have_the_moments_of_the_distribution(each):
     assert (np.abs(mean - right) < 4 * sd / 200).all()
 
 
+@pytest.mark.parametrize(
+    "net", [MADE(hidden=(8,)), PIXELS, PIXELS.replace(kernel=1)], ids=lambda net: type(net).__name__
+)
+def test_a_compiled_step_on_torch_is_the_eager_one(net):
+    x = (np.random.default_rng(0).random((64, 4, 4)) < 0.5).astype("float32")
+    program, few = AutoregressiveModel(event_shape=(4, 4), net=net), {"steps": 6, "batch_size": 32, "progress": False}
+    compiled, eager = (ppdgm.fit(program, x, backend="pyro", compile=c, **few).params for c in (True, False))
+    for name, value in eager.items():
+        np.testing.assert_allclose(compiled[name], value, atol=1e-6)
+
+
 def test_what_can_not_be_is_refused():
     declare = lambda program: program.declarations()
     with pytest.raises(SpecError, match="Poisson can't be the distribution of each number"):

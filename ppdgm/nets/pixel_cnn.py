@@ -126,11 +126,13 @@ class GatedPixelCNN(CausalNet):
 
     def _centre(self, P: Vocabulary, i: int, colours: int) -> Array | None:
         """1 where the horizontal kernel may look: in the first layer at earlier colours of the pixel, not at itself."""
+        if i > 0 and colours == 1:
+            return None
         inputs, reach = (colours if i == 0 else self.channels), self._reach(i)
         seen = _colours(inputs, colours)[None, :] < _colours(self.channels, colours)[:, None] + (i > 0)
         mask = np.ones((2, self.channels, inputs, 1, reach + 1))
         mask[..., 0, reach] = seen
-        return None if mask.all() else P.constant(mask.reshape(2 * self.channels, inputs, 1, reach + 1))
+        return P.constant(mask.reshape(2 * self.channels, inputs, 1, reach + 1))
 
     def _mask(self, P: Vocabulary, colours: int, inputs: int, outputs: int, last: bool = False) -> Array | None:
         """1 where features of a colour may see those of another, [outputs, inputs, 1, 1]; None for a single colour."""
