@@ -237,7 +237,8 @@ def _histograms(axes: Axes, drawn: np.ndarray, seen: np.ndarray | None) -> None:
     else:
         low, high = np.quantile(both, [0.001, 0.999])
         edges = np.linspace(low, high if high > low else low + 1, 31)
-    axes.hist(finite[0], edges, density=True, color=BLUE, alpha=0.5, label="samples", rwidth=0.8 if few else None)
+    kind: dict[str, Any] = {"rwidth": 0.8} if few else {"histtype": "stepfilled"}  # drawn faster than bars
+    axes.hist(finite[0], edges, density=True, color=BLUE, alpha=0.5, label="samples", **kind)
     if seen is not None:
         axes.hist(finite[1], edges, density=True, histtype="step", color=ORANGE, linewidth=1.2, label="data")
     axes.tick_params(labelsize=7)

@@ -30,6 +30,9 @@ os.environ["XLA_FLAGS"] = " ".join([given, *(f"--{flag}={FASTER[flag]}" for flag
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(tempfile.gettempdir(), f"ppdgm-test-cache-{os.getuid()}")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
+# Where each operation was written: nobody reads that here, and it is written down for each of them.
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
+
 import jax  # noqa: E402  # it reads these
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -48,6 +51,9 @@ FULLY_OPTIMISED = {
     "test_discrete_training",
     "test_estimators",
 }
+
+#: Here a run draws its pictures when it ends; elsewhere nobody looks, and they take a quarter of a short run's time.
+PICTURES = {"test_run_folders", "test_criterion"}
 
 
 def pytest_addoption(parser):
@@ -80,6 +86,23 @@ def _compile_fast(request):
         jax.clear_caches()
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)  # only with this does glibc give the memory back
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_pictures(request):
+    if request.module.__name__ in PICTURES:
+        yield
+        return
+    from ppdgm.inference.runs.recorder import PICTURES as name
+    from ppdgm.inference.runs.recorder import Recorder
+
+    def draw(self, fit):
+        if self.folder:
+            (self.folder.path / name).mkdir(exist_ok=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Recorder, "draw", draw)
+        yield
 
 
 def _resident() -> int:

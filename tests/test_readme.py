@@ -10,7 +10,7 @@ SMALL = {
     "epochs=200": "epochs=2",
     "epochs=20": "epochs=2",
     "k=5000": "k=50",
-    "k=200, few=8": "k=40, few=4, temperatures=20, num_leapfrog=3, refit_steps=50, replicated=100",
+    "k=200, few=8": "k=40, few=4, temperatures=5, num_leapfrog=2, refit_steps=5, replicated=20",
     "draws=100": "draws=10",
 }
 
