@@ -30,6 +30,9 @@ def test_chunks_fit_the_memory(backend, memory, k):
     written = runtime.bytes_written(params, feed.native, particles, rows)
     assert written <= memory * 1.25 or (particles, rows) == (1, 1)
     assert written > 0.1 * memory or (particles, rows) == (k, len(X))
+    for whole, part in ((len(X), rows), (k, particles)):  # hardly more is computed than is asked
+        chunks = -(-whole // part)
+        assert chunks * part - whole < chunks
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

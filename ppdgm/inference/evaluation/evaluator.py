@@ -251,11 +251,11 @@ class Evaluator:
         written = cache(lambda k, b: self.runtime.bytes_written(self.params, data, k, b))
         if fixed := self.runtime.tracer.batch_size:
             pair = max(written(2, fixed) - written(1, fixed), 1) / fixed
-            return max(1, min(k, int(self.memory / (pair * fixed)))), fixed
+            return _evenly(k, int(self.memory / (pair * fixed))), fixed
         pair = max((written(2, 2) - written(1, 2)) / 2, 1)  # a particle of a row
         datum = max((written(1, 4) - written(1, 2)) / 2 - pair, 0)  # what the particles of a row share
-        rows = min(self.size, max(1, int(self.memory / (datum + min(k, 64) * pair))))
-        return max(1, min(k, int((self.memory - rows * datum) / (rows * pair)))), rows
+        rows = _evenly(self.size, int(self.memory / (datum + min(k, 64) * pair)))
+        return _evenly(k, int((self.memory - rows * datum) / (rows * pair))), rows
 
     def some(self, most: int, name: str) -> tuple[Evaluator, np.ndarray]:
         """The same program at a random choice of rows, and their indices: the first rows may all be of one class."""
@@ -413,6 +413,12 @@ class Evaluator:
                 "the latents."
             )
         return latents, {n: np.asarray(fields[n], rows[n].dtype) for n in self.fields}
+
+
+def _evenly(n: int, most: int) -> int:
+    """The size of equal chunks of n, at most `most`: of 70 and 30 rows, the 30 would be filled up to 70."""
+    chunks = -(-n // max(1, min(n, most)))
+    return -(-n // chunks)
 
 
 def check_latents_drawn(program: object, sites: Sites) -> Sites:
