@@ -19,6 +19,9 @@ class Plain:
     def param(self, name, value):
         return value
 
+    def drops(self):
+        return False
+
 
 def declare(flow, width, conditional):
     """(what the flow declares, the width of its context)."""

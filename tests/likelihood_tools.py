@@ -21,6 +21,9 @@ class Plain:
     def param(self, name, value):
         return value
 
+    def drops(self):
+        return False
+
 
 def declare(likelihood, event=(1,)):
     """(declarations, shape of the head, first values)."""

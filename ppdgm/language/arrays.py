@@ -78,12 +78,17 @@ class NumpyVocabulary(Vocabulary):
             x = body(x)
         return x
 
+    _loop_early = _loop
+
 
 class _Silent:
     """The interpreter of a run without statements: parameters are as they are."""
 
     looping = False
     recomputes = False
+
+    def drops(self) -> bool:
+        return False
 
     def param(self, name: str, value: Array) -> Array:
         return value

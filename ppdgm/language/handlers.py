@@ -68,6 +68,10 @@ class StatementHandlers(ABC):
     def noise(self) -> Noise:
         """What `P.random` draws from."""
 
+    def drops(self) -> bool:
+        """Whether dropout is on: the library's tools do not say whether they train."""
+        return False
+
     def scan(
         self, P: Vocabulary, body: Body, carry: Tree, xs: Tree, length: int | None, mask: Array | None
     ) -> tuple[Tree, Tree]:

@@ -312,6 +312,13 @@ class DirectInterpreter:
     def noise(self) -> Noise:
         return self.reader.noise()
 
+    def drops(self) -> bool:
+        """Whether dropout is on: in the runs of a training step."""
+        if self._minibatch is None:
+            return False
+        self._minibatch.dropped[:] = ["the program takes P.dropout"]
+        return True
+
     def _score(self, name: str, dist: Dist, value: Array) -> Array:
         if is_implicit(dist):
             raise no_density(name)

@@ -51,6 +51,7 @@ class ScannedRun(Protocol):
     def param(self, name: str, value: Array) -> Array: ...
     def deterministic(self, name: str, value: Array) -> Array: ...
     def noise(self) -> Noise: ...
+    def drops(self) -> bool: ...
 
 
 class BodyStatements:
@@ -121,6 +122,9 @@ class AtTime(BodyStatements):
 
     def noise(self) -> Noise:
         return self.run.noise()
+
+    def drops(self) -> bool:
+        return self.run.drops()
 
 
 def check_site(name: str, dist: Dist, latent: bool, infer: Mapping[str, object] | None) -> None:

@@ -18,12 +18,14 @@ class Minibatch:
         updates: state -> its new value: the first one that a run of the step gives.
         whole: what needs all rows of the minibatch at once, in words.
         joined: the mean over these rows -> that over the rows of all processes.
+        dropped: what depends on dropout, in words.
     """
 
     weights: Array
     updates: dict[str, Array] = field(default_factory=dict)
     whole: list[str] = field(default_factory=list)
     joined: Callable[[Array], Array] = lambda mean: mean
+    dropped: list[str] = field(default_factory=list)
 
     def update(self, name: str, value: Array) -> None:
         """Keep the first new value of a state."""

@@ -242,7 +242,8 @@ class Step(ABC):
 
         def part(params: Mapping[str, Array], noise: Noise, n: int, given: Given) -> Trace:
             before = len(self.minibatch.whole)
-            return chunks.checked_chunk(read(params, noise, n, given), self.minibatch.whole[before:])
+            found = read(params, noise, n, given)
+            return chunks.checked_chunk(found, [*self.minibatch.whole[before:], *self.minibatch.dropped])
 
         if self.chunk is None or self.k <= self.chunk:
             found = read(self.params, noise, self.k, given)

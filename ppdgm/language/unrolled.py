@@ -76,6 +76,9 @@ class Timed(BodyStatements):
     def noise(self) -> Noise:
         return self.handlers.noise()
 
+    def drops(self) -> bool:
+        return False
+
 
 def unrolled(
     handlers: Primitives, P: Vocabulary, body: Body, carry: Tree, xs: Tree, length: int | None, mask: Array | None

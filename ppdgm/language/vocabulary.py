@@ -10,13 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 
 from ppdgm.errors import ProgramError, listed, nearest
+from ppdgm.language.declarations import Declarations as Declarations
+from ppdgm.language.declarations import Init as Init
+from ppdgm.language.declarations import NetUse as NetUse
+from ppdgm.language.declarations import ParamSpec as ParamSpec
+from ppdgm.language.declarations import Settler as Settler
 from ppdgm.language.implicit import check_draw, refuse_density
+from ppdgm.language.loops import Carry as Carry
 from ppdgm.language.masks import masked
 from ppdgm.language.native import Array as Array
 from ppdgm.language.native import Batch as Batch
@@ -27,40 +32,14 @@ from ppdgm.language.native import Noise as Noise
 from ppdgm.language.native import Padding, Tree
 from ppdgm.language.native import Random as Random
 from ppdgm.language.pullback import pullback
+from ppdgm.language.quiet import computed_again
 from ppdgm.language.unseen import Unseen
-from ppdgm.specs.schedules import Schedule
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 Support = str | tuple[int, int]
-Init = Callable[[np.random.Generator, tuple[int, ...], Mapping[str, np.ndarray] | None], np.ndarray]
-Settler = Callable[[Any, Mapping[str, np.ndarray]], None]  # of P over NumPy and the data
-Carry = TypeVar("Carry")  # of a loop: an array, or a tuple of arrays
 _NAMESPACES = (("xp", "linalg"), ("xp", "fft"))
-
-
-@dataclass(frozen=True)
-class ParamSpec:
-    """A parameter's shape, its initial values `init(rng, shape, data)`, and the label that engines' phases name."""
-
-    shape: tuple[int, ...]
-    init: Init
-    label: str
-
-
-class NetLike(Protocol):
-    """What the vocabulary needs from a net: one application, over P."""
-
-    def apply(self, P: Vocabulary, x: Array, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Array: ...
-
-
-class NetUse(NamedTuple):
-    """A net with its event shapes: from `inputs` to `outputs`."""
-
-    spec: NetLike
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
 
 
 class ProgramLike(Protocol):
@@ -80,18 +59,6 @@ class PairLike(Protocol):
     model: Callable[..., object]
     guide: Callable[..., object]
     data_plate: str
-
-
-@dataclass
-class Declarations:
-    """Everything that a program declares before any data is seen, by dotted name."""
-
-    params: dict[str, ParamSpec] = field(default_factory=dict)
-    nets: dict[str, NetUse] = field(default_factory=dict)
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    schedules: dict[str, Schedule] = field(default_factory=dict)  # parameters that a schedule sets, not an optimiser
-    states: set[str] = field(default_factory=set)  # parameters that only P.update moves
-    settlers: list[Settler] = field(default_factory=list)  # what sets first values that depend on the data
 
 
 class Trace(NamedTuple):
@@ -138,6 +105,7 @@ class Interpreter(Protocol):
     def param(self, name: str, value: Array) -> Array: ...
     def deterministic(self, name: str, value: Array) -> Array: ...
     def noise(self) -> Noise: ...
+    def drops(self) -> bool: ...
     def update(self, name: str, value: Array, state: Array) -> None: ...
     def batch_mean(self, value: Array, event_ndim: int, otherwise: Array | None, xp: Namespace) -> Array: ...
     def scan(
@@ -303,12 +271,13 @@ class Vocabulary:
                 remedy += f" Declared: {listed(known)}."
             raise ProgramError(f"Net {full!r} is not declared in build(). {remedy}")
         use = self.declared.nets[full]
-        scoped = self.scope(name)
 
         def applied(x: Array) -> Array:
+            again = self.interpreter.recomputes
+            scoped = (self.told_to(computed_again(self.interpreter)) if again else self).scope(name)
             _check_events(f"Net {full!r}: got", x, use.inputs)
             layers = lambda x: use.spec.apply(scoped, x, use.inputs, use.outputs)
-            out = self._recomputed(layers, x) if self.interpreter.recomputes else layers(x)
+            out = self._recomputed(layers, x) if again else layers(x)
             _check_events(f"Net {full!r}: its outputs are", out, use.outputs)
             return out
 
@@ -423,6 +392,17 @@ class Vocabulary:
         """Whole numbers [...] as unit vectors [..., size]."""
         raise NotImplementedError
 
+    def dropout(self, x: Array, rate: float) -> Array:
+        """In a training step, x with each number set to 0 with probability `rate`, and else divided by 1 − rate.
+
+        Everywhere else it is x: evaluations, draws and `bind` have no such noise. Srivastava et al. 2014.
+        """
+        if not 0 <= rate < 1:
+            raise ProgramError(f"P.dropout: got the rate {rate!r}, expected a number from 0 to less than 1.")
+        if not rate or not self.interpreter.drops():
+            return x
+        return self.xp.where(self.random.uniform(tuple(x.shape)) < rate, 0.0, x / (1.0 - rate))
+
     def concat(self, arrays: Sequence[Array]) -> Array:
         """Vectors side by side: [..., D₁], [..., D₂], … to [..., D₁ + D₂ + …], with the leading dimensions broadcast.
 
@@ -441,10 +421,11 @@ class Vocabulary:
     def _vjp(self, f: Callable[[Array], Array], x: Array) -> tuple[Array, Callable[[Array], Array]]:
         raise NotImplementedError
 
-    def repeat(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:
+    def repeat(self, count: int, body: Callable[[Carry], Carry], x: Carry, early: bool = False) -> Carry:
         """body(body(… body(x))), `count` times, x an array or a tuple of arrays.
 
-        On JAX this is one loop, so that a long one compiles fast. The body has no sites and no noise.
+        On JAX this is one loop, so that a long one compiles fast. The body has no sites and no noise. With `early`, the
+        loop ends when the body changes no number, with the same result; then the result carries no gradient.
         """
 
         def inside(x: Carry) -> Carry:
@@ -453,9 +434,12 @@ class Vocabulary:
             self.interpreter.looping = outside
             return x
 
-        return self._loop(count, inside, x)
+        return self._loop_early(count, inside, x) if early else self._loop(count, inside, x)
 
     def _loop(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:
+        raise NotImplementedError
+
+    def _loop_early(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:
         raise NotImplementedError
 
     def scan(

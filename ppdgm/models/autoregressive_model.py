@@ -18,12 +18,12 @@ class AutoregressiveModel(DataDensity):
     """Autoregressive density: p(x) = Π_j p(x_j | x_<j), each given by a causal net. No latents: log p(x) is exact.
 
     Germain et al. 2015, arXiv:1502.03509; van den Oord et al. 2016, arXiv:1606.05328. With `classes` or `covariates`,
-    it is p(x | label, y), and every conditional sees them. Training and log p(x) take one pass of the net; a draw takes
-    one pass for each place in the order.
+    it is p(x | label, y), and every conditional sees them. Training and log p(x) take one pass of the net; for a draw,
+    see `CausalNet.ancestral`.
 
     Args:
         event_shape: shape of one row of the data.
-        net: the causal net: MADE for vectors, GatedPixelCNN for images.
+        net: the causal net: MADE for vectors; GatedPixelCNN, PixelCNNPlusPlus or PixelSNAIL for images.
         likelihood: the distribution of each number, given the net's output.
         classes: for p(x | label): the number of classes of the field `label`, whole numbers from 0.
         covariates: for p(x | y): the shape of one row of the field `y`, real numbers.

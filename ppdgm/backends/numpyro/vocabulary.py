@@ -19,6 +19,7 @@ from ppdgm.backends.numpyro.loops import keep, loop
 from ppdgm.backends.numpyro.recomputed import recomputed
 from ppdgm.backends.numpyro.support import SUPPORTS, is_masked, observe
 from ppdgm.language.divergence import Library, pairs
+from ppdgm.language.loops import unchanged
 from ppdgm.language.masks import wide
 from ppdgm.language.mixed_precision import MixedPrecision
 from ppdgm.language.native import Padding
@@ -99,6 +100,16 @@ class JaxVocabulary(Vocabulary):
 
     def _loop(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:
         return jax.lax.fori_loop(0, count, lambda _, x: body(x), x)
+
+    def _loop_early(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:
+        def again(state: tuple[Array, Array, Carry]) -> tuple[Array, Array, Carry]:
+            i, _, x = state
+            after = body(x)
+            return i + 1, unchanged(x, after, jnp), after
+
+        first = jax.lax.stop_gradient((jnp.array(0), jnp.array(False), x))
+        found = jax.lax.while_loop(lambda state: (state[0] < count) & ~state[1], again, first)
+        return jax.lax.stop_gradient(found[2])  # reverse mode does not pass through it
 
     def foreign(self, module: Module, x: Array, event_ndim: int) -> Array:
         n = len(self.prefix)

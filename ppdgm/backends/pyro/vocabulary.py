@@ -22,6 +22,7 @@ from ppdgm.backends.pyro.noise import GeneratorWatch
 from ppdgm.backends.pyro.row_noise import OfRows, row_noise
 from ppdgm.backends.pyro.support import SUPPORTS, observe
 from ppdgm.language.divergence import Library, pairs
+from ppdgm.language.loops import unchanged
 from ppdgm.language.mixed_precision import MixedPrecision
 from ppdgm.language.native import Padding
 from ppdgm.language.reader import Gradients, Reader
@@ -114,6 +115,16 @@ class TorchVocabulary(Vocabulary):
     def _loop(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:
         for _ in range(count):
             x = body(x)
+        return x
+
+    def _loop_early(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:
+        with torch.no_grad():
+            if torch.compiler.is_compiling():  # the number of repetitions of a graph is fixed
+                return self._loop(count, body, x)
+            for _ in range(count):
+                before, x = x, body(x)
+                if unchanged(before, x, xp):
+                    break
         return x
 
     def foreign(self, module: Module, x: Array, event_ndim: int) -> Array:

@@ -13,7 +13,7 @@ from ppdgm.models.likelihoods.base import Likelihood
 from ppdgm.models.likelihoods.bernoulli import Bernoulli
 from ppdgm.nets import MADE
 from ppdgm.nets.base import lead
-from ppdgm.nets.causal import CausalNet
+from ppdgm.nets.causal import CausalNet, Places
 from ppdgm.program import Context, started
 from ppdgm.specs import Shape
 
@@ -24,8 +24,9 @@ class Autoregressive(Likelihood):
     """p(x|h) = Π_j p(x_j | x_<j, h): a decoder's likelihood whose numbers depend on each other.
 
     The net gives what `each` needs for the distribution of x_j, from x_<j and the decoder's output h. The density takes
-    one pass, a draw one pass for each place in the order. Its `mean` is the chain of conditional means, a point that is
-    used for the expectation. Larochelle & Murray 2011; as a decoder: Gulrajani et al. 2017, arXiv:1611.05013.
+    one pass; for a draw, see `CausalNet.ancestral`. Its `mean` is the chain of conditional means, a point that is used
+    for the expectation; draws and the mean carry no gradient. Larochelle & Murray 2011; as a decoder: Gulrajani et al.
+    2017, arXiv:1611.05013.
 
     Args:
         net: the causal net.
@@ -73,12 +74,19 @@ def declare_autoregressive(
     """Declare the net, in the scope "net", and the part `each`, in the scope "each".
 
     Raises:
-        SpecError: `each` can't be drawn number by number.
+        SpecError: `each` can't be drawn number by number; or it draws some together that the net separates.
     """
     if type(each).draw is Likelihood.draw:
         raise SpecError(
             f"{type(each).__name__} can't be the distribution of each number of an autoregressive model: it has no "
             "draw(self, P, random, shape, head). Choose one such as Bernoulli, Categorical or DiscretisedLogistic."
+        )
+    groups = each.drawn_together(shape)
+    if groups is not None and len(np.unique(groups)) < len(set(zip(groups.flat, net.order(shape).flat, strict=True))):
+        raise SpecError(
+            f"{type(each).__name__} draws the colours of a pixel together, but {type(net).__name__} gives them one "
+            "after the other. Use PixelCNNPlusPlus or PixelSNAIL; or a likelihood of single numbers, such as "
+            "MixtureOfDiscretisedLogistics."
         )
     outputs = context.part(each, shape, name="each")
     context.declared.shapes[f"{context.prefix}each.head"] = outputs  # `P.scope("each.head").shape`
@@ -104,21 +112,15 @@ def autoregressive(
         condition: h, [*batch, *condition], or None.
         batch: the leading dimensions of h; () without one.
     """
-    xp, inner, outputs = P.xp, P.scope("each"), P.scope("each.head").shape
-    order = net.order(event)
-    places, count = P.constant(order), int(order.max()) + 1
+    inner, outputs = P.scope("each"), P.scope("each.head").shape
+    encoded = lambda x: each.encoded(P, x)
 
     def heads(x: Array) -> Array:
-        return net.causal(P.scope("net"), each.encoded(P, x), condition, event, outputs)
+        return net.causal(P.scope("net"), encoded(x), condition, event, outputs)
 
     def ancestral(value: Callable[[Array], Array], leading: tuple[int, ...]) -> Array:
-        """Each x_j in order; `value` gives all numbers from the head of the numbers so far."""
-
-        def place(state: tuple[Array, Array]) -> tuple[Array, Array]:
-            x, known = state  # numbers that are not known yet are 0
-            return xp.where(places == known, value(heads(x)), x), known + 1.0
-
-        return P.repeat(count, place, (P.full((*leading, *event), 0.0), P.full((), 0.0)))[0]
+        """Each x_j in order; `value` gives all numbers from the heads of the numbers before them."""
+        return net.ancestral(P.scope("net"), Places(value, encoded, event, outputs, leading), condition)
 
     def sample(random: Random, leading: tuple[int, ...]) -> tuple[Array, None]:
         kept = Kept(random)
