@@ -23,6 +23,7 @@ from ppdgm.models import (
     ConditionalVAE,
     ConvDecoder,
     ConvEncoder,
+    CoupledDiscretisedLogistics,
     DiscretisedLogistic,
     FactorAnalysis,
     Flow,
@@ -45,6 +46,8 @@ from ppdgm.models import (
     MixtureVAE,
     NegativeBinomial,
     Net,
+    PixelCNNPlusPlus,
+    PixelSNAIL,
     Planar,
     Posterior,
     Prior,
@@ -106,6 +109,10 @@ INSTANCES = {
     Gaussian: [(Gaussian(scale="network", min_scale=0.1), {}), (Gaussian(scale=0.5), {})],
     DiscretisedLogistic: [(DiscretisedLogistic(levels=8), {})],
     MixtureOfDiscretisedLogistics: [(MixtureOfDiscretisedLogistics(levels=8, components=2), {})],
+    CoupledDiscretisedLogistics: [
+        (CoupledDiscretisedLogistics(levels=3, components=2), {"shape": (3, 1, 2)}),
+        (CoupledDiscretisedLogistics(levels=8, components=2), {}),
+    ],
     Autoregressive: [
         (Autoregressive(net=MADE(hidden=(5,)), condition=(2,)), {}),
         (Autoregressive(net=FEW_PIXELS, each=Categorical(levels=2), condition=(2, 2, 1)), {"shape": (2, 2, 1)}),
@@ -129,6 +136,15 @@ INSTANCES = {
     ResidualMLP: [(ResidualMLP(width=4, blocks=1), {})],
     MADE: [(MADE(hidden=(4,)), {"inputs": (3,), "shape": (2, 3)})],
     GatedPixelCNN: [(PIXELS, {"inputs": (2, 3, 3), "shape": (2, 2, 3, 3)})],
+    PixelCNNPlusPlus: [
+        (PixelCNNPlusPlus(channels=2, levels=2, blocks=1), {"inputs": (2, 2, 4), "shape": (2, 2, 2, 4)})
+    ],
+    PixelSNAIL: [
+        (
+            PixelSNAIL(channels=2, layers=1, blocks=1, key=2, value=2, dropout=0.2),
+            {"inputs": (2, 3, 3), "shape": (2, 2, 3, 3)},
+        )
+    ],
     ConvEncoder: [(ConvEncoder(**CONV), {"inputs": (1, 6, 6), "shape": (2,)})],
     ConvDecoder: [(ConvDecoder(**CONV), {"inputs": (2,), "shape": (1, 6, 6)})],
     VAE: [(VAE(**VAES), {})],

@@ -7,6 +7,8 @@ from ppdgm.nets.foreign import ForeignNet, check_libraries
 from ppdgm.nets.made import MADE
 from ppdgm.nets.mlp import MLP, GatedMLP, ResidualMLP
 from ppdgm.nets.pixel_cnn import GatedPixelCNN
+from ppdgm.nets.pixel_cnn_pp import PixelCNNPlusPlus
+from ppdgm.nets.pixel_snail import PixelSNAIL
 
 __all__ = [
     "ACTIVATIONS",
@@ -20,6 +22,8 @@ __all__ = [
     "GatedMLP",
     "GatedPixelCNN",
     "Net",
+    "PixelCNNPlusPlus",
+    "PixelSNAIL",
     "ResidualMLP",
     "check_libraries",
 ]

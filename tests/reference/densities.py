@@ -10,6 +10,7 @@ from scipy.stats import norm
 from reference.base import ENCODED, LIKELIHOODS, OUTPUTS, over
 from reference.flows import INVERSES, coupling_inverse, invert
 from reference.nets import forward
+from reference.pixels import plus, snail
 
 
 def outputs_of(likelihood, event):
@@ -26,7 +27,10 @@ def autoregressive(net, each, params, prefix, x, condition, event):
         head = forward(net, params, f"{prefix}net", given, shape).reshape(len(x), *outputs)
     else:
         own = {n[len(prefix) + 4 :]: np.asarray(v, float) for n, v in params.items() if n.startswith(f"{prefix}net.")}
-        head = pixels(net, own, seen, condition, event).reshape(len(x), *outputs)
+        image = seen.reshape(len(x), *((1, *event) if len(event) == 2 else event))
+        read = {"PixelCNNPlusPlus": plus, "PixelSNAIL": snail}.get(net["kind"])
+        head = read(net, own, image, condition) if read else pixels(net, own, seen, condition, event)
+        head = head.reshape(len(x), *outputs)
     return LIKELIHOODS[each["kind"]](each, params, x, head[None])[0]
 
 

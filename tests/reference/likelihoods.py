@@ -110,7 +110,7 @@ OUTPUTS |= {
 }
 
 ENCODED |= dict.fromkeys(
-    ("Categorical", "DiscretisedLogistic", "MixtureOfDiscretisedLogistics"),
+    ("Categorical", "CoupledDiscretisedLogistics", "DiscretisedLogistic", "MixtureOfDiscretisedLogistics"),
     lambda table, x: x / (table["levels"] - 1),
 ) | dict.fromkeys(
     ("Poisson", "NegativeBinomial", "ZeroInflatedNegativeBinomial"),

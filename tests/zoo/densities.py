@@ -12,11 +12,14 @@ from ppdgm.models import (
     Autoregressive,
     Categorical,
     Chain,
+    CoupledDiscretisedLogistics,
     DiscretisedLogistic,
     FlowLikelihood,
     GatedPixelCNN,
     Glow,
     InvertibleLinear,
+    PixelCNNPlusPlus,
+    PixelSNAIL,
     RealNVP,
 )
 from zoo.likelihoods import levels
@@ -24,6 +27,9 @@ from zoo.likelihoods import levels
 _SMALL = {"encoder": MLP(hidden=(4,)), "decoder": MLP(hidden=(4,))}
 _PIXELS = GatedPixelCNN(channels=4, layers=2, first_kernel=3, hidden=4)
 _NOWHERE = _PIXELS.replace(position=False)
+_PLUS = PixelCNNPlusPlus(channels=2, levels=2, blocks=1)
+_SNAIL = PixelSNAIL(channels=2, layers=2, blocks=1, key=2, value=2)
+_COUPLED = CoupledDiscretisedLogistics(levels=4, components=2, min_log_scale=-3.0)
 _FLOW = {"depth": 2, "hidden": (4,), "context_size": 2, "activation": "tanh"}
 _NICE, _FULL = NICE(**_FLOW), InvertibleLinear(form="full", seed=1)
 
@@ -43,6 +49,13 @@ ZOO = {
         (2, 3),
         levels(3),
     ),
+    "coupled colours": _decoded(CoupledDiscretisedLogistics(levels=4, components=2), (3, 2, 2), levels(4)),
+    "coupled colours of two": _decoded(CoupledDiscretisedLogistics(levels=4, components=2), (2, 1, 2), levels(4)),
+    "pixel cnn++ decoder": _decoded(Autoregressive(net=_PLUS, each=_COUPLED, condition=(2,)), (3, 4, 2), levels(4)),
+    "pixel cnn++ decoder with a map": _decoded(
+        Autoregressive(net=_PLUS, each=DiscretisedLogistic(levels=4), condition=(1, 4, 2)), (4, 2), levels(4)
+    ),
+    "pixel snail decoder": _decoded(Autoregressive(net=_SNAIL, each=_COUPLED, condition=(2,)), (3, 2, 3), levels(4)),
     "flow decoder": _decoded(FlowLikelihood(flow=RealNVP(**_FLOW)), (3,), real),
     "chain decoder": _decoded(
         FlowLikelihood(flow=Chain(flows=(_NICE, InvertibleLinear(), ActNorm(), RealNVP(**_FLOW), _FULL))), (2, 2), real

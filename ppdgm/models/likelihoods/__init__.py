@@ -6,6 +6,7 @@ from ppdgm.models.likelihoods.bernoulli import Bernoulli
 from ppdgm.models.likelihoods.categorical import Categorical
 from ppdgm.models.likelihoods.continuous_bernoulli import ContinuousBernoulli
 from ppdgm.models.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
+from ppdgm.models.likelihoods.coupled import CoupledDiscretisedLogistics
 from ppdgm.models.likelihoods.flow import FlowLikelihood
 from ppdgm.models.likelihoods.gaussian import Gaussian
 from ppdgm.models.likelihoods.laplace import Laplace
@@ -17,6 +18,7 @@ __all__ = [
     "Bernoulli",
     "Categorical",
     "ContinuousBernoulli",
+    "CoupledDiscretisedLogistics",
     "DiscretisedLogistic",
     "FlowLikelihood",
     "Gaussian",

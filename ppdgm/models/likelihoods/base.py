@@ -44,6 +44,10 @@ class Likelihood(Part):
             f"{type(self).__name__} has no draw(self, P, random, shape, head), which an autoregressive model needs."
         )
 
+    def drawn_together(self, shape: tuple[int, ...]) -> np.ndarray | None:
+        """The group of each number, [*shape], if numbers of a group depend on each other given the head; else None."""
+        return None
+
     @property
     def support(self) -> Support:
         """The range of each number of x, as in `P.distribution`: stated once, for draws and for data."""

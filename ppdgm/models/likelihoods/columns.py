@@ -18,6 +18,7 @@ from ppdgm.models.likelihoods.bernoulli import Bernoulli
 from ppdgm.models.likelihoods.categorical import Categorical
 from ppdgm.models.likelihoods.continuous_bernoulli import ContinuousBernoulli
 from ppdgm.models.likelihoods.counts import Counts, NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
+from ppdgm.models.likelihoods.coupled import CoupledDiscretisedLogistics
 from ppdgm.models.likelihoods.gaussian import Gaussian
 from ppdgm.models.likelihoods.laplace import Laplace
 from ppdgm.models.likelihoods.logistic import DiscretisedLogistic, MixtureOfDiscretisedLogistics
@@ -148,6 +149,16 @@ def _(likelihood: MixtureOfDiscretisedLogistics, x: np.ndarray) -> Columns:
     loc, scale = _logistic(x, likelihood.levels)
     scale, wide = np.maximum(scale, likelihood.min_scale), (likelihood.components, *loc.shape)
     head = np.stack([np.zeros(wide), np.broadcast_to(loc, wide), np.zeros(wide)])
+    return Columns(lambda x: _log_mass(x, loc, scale, likelihood.levels), head)
+
+
+@columns.register
+def _(likelihood: CoupledDiscretisedLogistics, x: np.ndarray) -> Columns:
+    """A single logistic for each number, without the coupling."""
+    loc, scale = _logistic(x, likelihood.levels)
+    scale = np.maximum(scale, np.exp(likelihood.min_log_scale))
+    head = np.zeros(likelihood.head_shape(loc.shape))
+    head[1], head[2] = loc, np.log(np.maximum(scale, 0.1))
     return Columns(lambda x: _log_mass(x, loc, scale, likelihood.levels), head)
 
 
