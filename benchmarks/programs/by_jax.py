@@ -42,7 +42,7 @@ def by_hand(case: Case) -> Contestant:
             losses.append(loss)
         return state, jnp.stack(losses)
 
-    run = singly if case.name == "convolutional" else scan
+    run = singly if case.stepped else scan
 
     def contestant(rows: Rows) -> Stretch:
         there = jnp.asarray(rows, jnp.int32)

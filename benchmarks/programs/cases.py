@@ -59,6 +59,7 @@ class Case:
         images: draws by hand, if they are written.
         pythae: the name of the same model in pythae.
         rows_of: the number of rows of the data.
+        stepped: whether JAX by hand takes single jitted steps and no scan.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Case:
     pythae: str | None = None
     device: str = "cpu"
     rows_of: int = 10_000
+    stepped: bool = False
     given: NDArray[np.float32] | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
@@ -135,7 +137,7 @@ def _ladder(s: Sizes) -> Case:
 
 def _convolutional(s: Sizes) -> Case:
     program = VAE(event_shape=(s.side, s.side), latent=s.latent, encoder=ConvEncoder(), decoder=ConvDecoder())
-    return Case("convolutional", program, SVI(), losses.convolutional, images=losses.convolutional_images)
+    return Case("convolutional", program, SVI(), losses.convolutional, images=losses.convolutional_images, stepped=True)
 
 
 def _gumbel(s: Sizes) -> Case:

@@ -55,6 +55,13 @@ class JaxOps:
         out = jax.lax.conv_general_dilated(x, p[f"{name}.weight"], (2, 2), ((1, 1), (1, 1)))
         return out + p[f"{name}.bias"][:, None, None]
 
+    def convolved(self, p: Params, name: str, x: Any, pads: Any = ((0, 0), (0, 0))) -> Any:
+        """A convolution of stride 1."""
+        out = jax.lax.conv_general_dilated(x, p[f"{name}.weight"], (1, 1), pads)
+        return out + p[f"{name}.bias"][:, None, None]
+
+    permuted = staticmethod(jnp.transpose)
+
     def transposed(self, p: Params, name: str, x: Any) -> Any:
         """Its transpose, with weights [in, out, 4, 4]."""
         kernel = jnp.flip(jnp.swapaxes(p[f"{name}.weight"], 0, 1), (2, 3))

@@ -54,6 +54,15 @@ class TorchOps:
     def conv(self, p: Params, name: str, x: Any) -> Any:
         return F.conv2d(x, p[f"{name}.weight"], p[f"{name}.bias"], 2, 1)
 
+    def convolved(self, p: Params, name: str, x: Any, pads: Any = ((0, 0), (0, 0))) -> Any:
+        """A convolution of stride 1."""
+        (top, bottom), (left, right) = pads
+        even = top == bottom and left == right
+        x, padding = (x, (top, left)) if even else (F.pad(x, (left, right, top, bottom)), 0)
+        return F.conv2d(x, p[f"{name}.weight"], p[f"{name}.bias"], 1, padding)
+
+    permuted = staticmethod(torch.permute)
+
     def transposed(self, p: Params, name: str, x: Any) -> Any:
         return F.conv_transpose2d(x, p[f"{name}.weight"], p[f"{name}.bias"], 2, 1)
 
