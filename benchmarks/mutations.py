@@ -39,7 +39,7 @@ class Mutation:
 
 MUTATIONS: dict[str, Mutation] = {
     "a pixel sees its own row from above": Mutation(
-        "ppdgm/nets/pixel_cnn.py",
+        "ppdgm/nets/pixels.py",
         "return P.xp.concat([P.xp.zeros_like(x[..., :1, :]), x[..., :-1, :]], axis=-2)",
         "return x",
         "tests/test_autoregressive.py -k sum_to_one and net2 and pyro",
@@ -51,10 +51,46 @@ MUTATIONS: dict[str, Mutation] = {
         "tests/test_autoregressive.py -k sum_to_one and net4 and pyro",
     ),
     "the last number is not drawn": Mutation(
-        "ppdgm/models/likelihoods/autoregressive.py",
-        "int(order.max()) + 1",
-        "int(order.max())",
-        "tests/test_autoregressive.py -k draws_have and net0 and pyro and not numpyro",
+        "ppdgm/nets/causal.py",
+        "int(self.order(places.event).max()) + 1",
+        "int(self.order(places.event).max())",
+        "tests/test_causal_draws.py -k few_passes",
+    ),
+    "a row's pixels are drawn in two passes": Mutation(
+        "ppdgm/nets/row_by_row.py",
+        "image.width * image.channels",
+        "2",
+        "tests/test_causal_draws.py -k full_passes and pixels-pyro",
+    ),
+    "a kernel looks one row too high": Mutation(
+        "ppdgm/nets/row_by_row.py",
+        "wide[..., 1:, :]",
+        "wide[..., :-1, :]",
+        "tests/test_causal_draws.py -k full_passes and pixels-pyro",
+    ),
+    "a pixel attends to itself": Mutation(
+        "ppdgm/nets/pixel_snail.py",
+        "k=-1",
+        "k=0",
+        "tests/test_pixel_nets.py -k sees and net4",
+    ),
+    "a corner is the one to the right": Mutation(
+        "ppdgm/nets/gated_residual.py",
+        "(1, 1) if w == 3 else (w - 1, 0)",
+        "(1, 1) if w == 3 else (0, w - 1)",
+        "tests/test_pixel_nets.py -k sees and net2",
+    ),
+    "colours are coupled in another order": Mutation(
+        "ppdgm/models/likelihoods/coupled.py",
+        "for c in range(colours) for d in range(c)]",
+        "for c in range(colours) for d in range(c)][::-1]",
+        "tests/test_pixel_nets.py -k coupled_colours",
+    ),
+    "dropout shrinks what it keeps": Mutation(
+        "ppdgm/language/vocabulary.py",
+        "< rate, 0.0, x / (1.0 - rate))",
+        "< rate, 0.0, x)",
+        "tests/test_causal_draws.py -k dropout_is_on and pyro and not numpyro",
     ),
     "a norm's volume of one pixel": Mutation(
         "ppdgm/models/flows/glow.py",
