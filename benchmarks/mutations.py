@@ -52,8 +52,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "the last number is not drawn": Mutation(
         "ppdgm/nets/causal.py",
-        "int(self.order(places.event).max()) + 1",
-        "int(self.order(places.event).max())",
+        "int(self.order(event).max()) + 1",
+        "int(self.order(event).max())",
         "tests/test_causal_draws.py -k few_passes",
     ),
     "a row's pixels are drawn in two passes": Mutation(
@@ -91,6 +91,24 @@ MUTATIONS: dict[str, Mutation] = {
         "< rate, 0.0, x / (1.0 - rate))",
         "< rate, 0.0, x)",
         "tests/test_causal_draws.py -k dropout_is_on and pyro and not numpyro",
+    ),
+    "logits of orderings are averaged": Mutation(
+        "ppdgm/models/likelihoods/autoregressive.py",
+        "xp.logaddexp(total, self.log_prob(x, self.at(r)))",
+        "total + self.log_prob(x, self.at(r)) / count",
+        "tests/test_order_agnostic.py -k averaged and pyro and not numpyro",
+    ),
+    "missing numbers are not last": Mutation(
+        "ppdgm/nets/order_agnostic.py",
+        "P.xp.where(missing, float(width), 0.0)",
+        "P.xp.where(missing, 0.0, 0.0)",
+        "tests/test_order_agnostic.py -k enumerated and pyro and not numpyro",
+    ),
+    "a sequence's output sees itself": Mutation(
+        "ppdgm/nets/sequence.py",
+        "(*x.shape[: x.ndim - len(event)], times, each)), 1)",
+        "(*x.shape[: x.ndim - len(event)], times, each)), 0)",
+        "tests/test_sequences.py -k sum_to_one and pyro and not numpyro",
     ),
     "a norm's volume of one pixel": Mutation(
         "ppdgm/models/flows/glow.py",

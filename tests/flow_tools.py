@@ -22,6 +22,8 @@ class Plain:
     def drops(self):
         return False
 
+    draws_terms = drops
+
 
 def declare(flow, width, conditional):
     """(what the flow declares, the width of its context)."""

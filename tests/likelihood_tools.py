@@ -24,6 +24,8 @@ class Plain:
     def drops(self):
         return False
 
+    draws_terms = drops
+
 
 def declare(likelihood, event=(1,)):
     """(declarations, shape of the head, first values)."""

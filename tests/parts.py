@@ -4,7 +4,9 @@ import numpy as np
 
 from ppdgm.catalogue import public_specs
 from ppdgm.models import (
+    GRU,
     IAF,
+    LSTM,
     MADE,
     MAF,
     MLP,
@@ -59,9 +61,12 @@ from ppdgm.models import (
     SemiSupervisedVAE,
     Sylvester,
     VampPrior,
+    WaveNet,
+    Windowed,
     ZeroInflatedNegativeBinomial,
 )
 
+NOT_ALONE = ("ForeignNet", "OrderAgnosticMADE")  # one backend only; no plain net
 FAMILIES = (Prior, Posterior, Likelihood, Flow, Net, Program)
 NET = MLP(hidden=(4,))
 VAES = {"event_shape": (3,), "latent": 2, "encoder": NET, "decoder": NET}
@@ -135,6 +140,10 @@ INSTANCES = {
     GatedMLP: [(GatedMLP(hidden=(4,)), {})],
     ResidualMLP: [(ResidualMLP(width=4, blocks=1), {})],
     MADE: [(MADE(hidden=(4,)), {"inputs": (3,), "shape": (2, 3)})],
+    GRU: [(GRU(width=3), {"inputs": (4,), "shape": (2, 4)})],
+    LSTM: [(LSTM(width=3, position=True), {"inputs": (3, 2), "shape": (2, 3, 2)})],
+    Windowed: [(Windowed(window=2, net=NET), {"inputs": (4,), "shape": (2, 4)})],
+    WaveNet: [(WaveNet(channels=3, layers=2, hidden=8), {"inputs": (4,), "shape": (2, 4)})],
     GatedPixelCNN: [(PIXELS, {"inputs": (2, 3, 3), "shape": (2, 2, 3, 3)})],
     PixelCNNPlusPlus: [
         (PixelCNNPlusPlus(channels=2, levels=2, blocks=1), {"inputs": (2, 2, 4), "shape": (2, 2, 2, 4)})
@@ -174,6 +183,6 @@ INSTANCES = {
 def public_parts():
     """(name, instance, options) of every public concrete part and program."""
     for cls in public_specs():
-        if issubclass(cls, FAMILIES) and cls.__name__ != "ForeignNet":  # that one runs on one backend only
+        if issubclass(cls, FAMILIES) and cls.__name__ not in NOT_ALONE:
             for i, (part, options) in enumerate(INSTANCES.get(cls) or [(cls(), {})]):
                 yield f"{cls.__name__}{f' {i + 1}' if i else ''}", part, options

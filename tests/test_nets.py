@@ -133,6 +133,8 @@ ELSEWHERE = dict.fromkeys(
     ("Autoencoder", "GaussianMixture", "MixtureVAE", "SemiSupervisedVAE"), "test_more_programs.py"
 ) | dict.fromkeys(("GumbelSoftmax", "RelaxedBernoulli"), "test_discrete.py")
 ELSEWHERE |= {"AutoregressiveModel": "test_autoregressive.py", "FlowModel": "test_flow_model.py"}  # no latents
+ELSEWHERE |= dict.fromkeys(("GRU", "LSTM", "Windowed", "WaveNet"), "test_sequences.py")
+ELSEWHERE |= {"OrderAgnosticMADE": "test_order_agnostic.py"}
 
 
 def test_the_registry_has_every_class_and_every_option_of_the_package():

@@ -5,6 +5,7 @@ from ppdgm.data.dataset import Dataset
 from ppdgm.data.entry import check_units, codings_of, enter, enter_beside, leave, own_units, prepare_rows
 from ppdgm.data.fields import as_fields, check_finite, check_rows, take
 from ppdgm.data.loading import binarise, load_data
+from ppdgm.data.mu_law import mu_law_decode, mu_law_encode
 from ppdgm.data.prepared import Prepared
 from ppdgm.data.sets import KnownDataset, catalogue
 from ppdgm.data.source import Source
@@ -30,6 +31,8 @@ __all__ = [
     "enter_beside",
     "leave",
     "load_data",
+    "mu_law_decode",
+    "mu_law_encode",
     "own_units",
     "prepare_rows",
     "take",

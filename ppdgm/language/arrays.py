@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ppdgm.language.loops import unrolled_states
 from ppdgm.language.native import Padding
 from ppdgm.language.vocabulary import Array, Carry, Declarations, Namespace, Vocabulary
 
@@ -80,6 +81,9 @@ class NumpyVocabulary(Vocabulary):
 
     _loop_early = _loop
 
+    def _recurrence(self, body: Callable[[Carry, Array], Carry], first: Carry, xs: Array) -> Carry:
+        return unrolled_states(body, first, xs, np.stack)
+
 
 class _Silent:
     """The interpreter of a run without statements: parameters are as they are."""
@@ -89,6 +93,8 @@ class _Silent:
 
     def drops(self) -> bool:
         return False
+
+    draws_terms = drops
 
     def param(self, name: str, value: Array) -> Array:
         return value

@@ -72,6 +72,10 @@ class StatementHandlers(ABC):
         """Whether dropout is on: the library's tools do not say whether they train."""
         return False
 
+    def draws_terms(self) -> bool:
+        """Whether terms are drawn in part."""
+        return False
+
     def scan(
         self, P: Vocabulary, body: Body, carry: Tree, xs: Tree, length: int | None, mask: Array | None
     ) -> tuple[Tree, Tree]:

@@ -129,6 +129,7 @@ class DirectInterpreter:
         follows: observed sites that are put at their means, while what comes after them sees the values in `given`.
         looks: whether a scan finds the rows that are in the supports of its observed sites.
         scattered: whether a discrete site is drawn with the same probability for each of its values, if it lists them.
+        full: whether terms of which training draws a part are computed in full.
 
     Attributes:
         P: the vocabulary that the function was run with.
@@ -152,6 +153,7 @@ class DirectInterpreter:
         follows: Container[str] = (),
         looks: bool = False,
         scattered: bool = False,
+        full: bool = False,
     ):
         self.reader, self.shape, self.given, self.holds = reader, shape, given, holds
         self.apart, self.follows, self.looks, self.scattered = apart, follows, looks, scattered
@@ -159,6 +161,7 @@ class DirectInterpreter:
         self.choose, self.generate = choose, generate
         self.inside, self.looping = False, False
         self.recomputes = reader.gradients is not None and reader.gradients.rematerialise
+        self.full = full
         self.values: dict[str, Array] = {}
         self.log_prob: dict[str, Array] = {}
         self.dists: dict[str, Dist] = {}
@@ -319,6 +322,13 @@ class DirectInterpreter:
         self._minibatch.dropped[:] = ["the program takes P.dropout"]
         return True
 
+    def draws_terms(self) -> bool:
+        """Whether terms are drawn in part: where a training step scores data with noise."""
+        if self._minibatch is None or self.generate or self.full:
+            return False
+        self._minibatch.dropped[:] = ["the program takes P.training_random"]
+        return True
+
     def _score(self, name: str, dist: Dist, value: Array) -> Array:
         if is_implicit(dist):
             raise no_density(name)
@@ -330,7 +340,7 @@ class DirectInterpreter:
     def sibling(self, reader: Reader, given: Mapping[str, Array]) -> DirectInterpreter:
         """A run like this one for one time of a scan; it enumerates nothing."""
         how = self.choose, self.generate, None, self.holds, self.apart, self.follows
-        return DirectInterpreter(reader, self.shape, given, *how, scattered=self.scattered)
+        return DirectInterpreter(reader, self.shape, given, *how, scattered=self.scattered, full=self.full)
 
     def scan(
         self, P: Vocabulary, body: Body, carry: Tree, xs: Tree, length: int | None, mask: Array | None

@@ -70,8 +70,11 @@ def guide(ask: Ask, given: Mapping[str, Array]) -> Sites:
 
 
 def model(ask: Ask, given: Mapping[str, Array]) -> Sites:
-    """log p of the model's sites at given latents, [K, B]; the guide is not run. Enumerated sites are summed out."""
-    run = ask.run("model", _particles(given), given)
+    """log p of the model's sites at given latents, [K, B]; the guide is not run. Enumerated sites are summed out.
+
+    Nothing is drawn: Markov chains move on one density.
+    """
+    run = ask.run("model", _particles(given), given, full=True)
     own = list(run.axes)
     mistakes.check_sites(list(given), [n for n in run.dists if n not in run.observed and n not in own])
     log_p = {n: v for n, v in run.log_prob.items() if n not in run.shared}

@@ -52,6 +52,7 @@ class ScannedRun(Protocol):
     def deterministic(self, name: str, value: Array) -> Array: ...
     def noise(self) -> Noise: ...
     def drops(self) -> bool: ...
+    def draws_terms(self) -> bool: ...
 
 
 class BodyStatements:
@@ -125,6 +126,9 @@ class AtTime(BodyStatements):
 
     def drops(self) -> bool:
         return self.run.drops()
+
+    def draws_terms(self) -> bool:
+        return self.run.draws_terms()
 
 
 def check_site(name: str, dist: Dist, latent: bool, infer: Mapping[str, object] | None) -> None:

@@ -79,6 +79,8 @@ class Timed(BodyStatements):
     def drops(self) -> bool:
         return False
 
+    draws_terms = drops
+
 
 def unrolled(
     handlers: Primitives, P: Vocabulary, body: Body, carry: Tree, xs: Tree, length: int | None, mask: Array | None

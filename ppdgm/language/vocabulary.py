@@ -106,6 +106,7 @@ class Interpreter(Protocol):
     def deterministic(self, name: str, value: Array) -> Array: ...
     def noise(self) -> Noise: ...
     def drops(self) -> bool: ...
+    def draws_terms(self) -> bool: ...
     def update(self, name: str, value: Array, state: Array) -> None: ...
     def batch_mean(self, value: Array, event_ndim: int, otherwise: Array | None, xp: Namespace) -> Array: ...
     def scan(
@@ -193,6 +194,14 @@ class Vocabulary:
         """
         self._check_outside_loop("P.random")
         return self._random(self.interpreter.noise())
+
+    @property
+    def training_random(self) -> Random | None:
+        """`P.random` where a training step scores data; None in evaluations, draws and the libraries' own tools.
+
+        So a term may be drawn in training, such as one of several orderings, that evaluations compute in full.
+        """
+        return self.random if self.interpreter.draws_terms() else None
 
     def _random(self, noise: Noise) -> Random:
         """Random numbers from what the interpreter gives: a key, or None for the library's own generator."""
@@ -428,15 +437,27 @@ class Vocabulary:
         loop ends when the body changes no number, with the same result; then the result carries no gradient.
         """
 
-        def inside(x: Carry) -> Carry:
-            outside, self.interpreter.looping = self.interpreter.looping, True
-            x = body(x)
-            self.interpreter.looping = outside
-            return x
+        if early:
+            return self._loop_early(count, lambda x: self._inside(body, x), x)
+        return self._loop(count, lambda x: self._inside(body, x), x)
 
-        return self._loop_early(count, inside, x) if early else self._loop(count, inside, x)
+    def recur(self, body: Callable[[Carry, Array], Carry], first: Carry, xs: Array) -> Carry:
+        """All states s_t = body(s_{t−1}, x_t), [T, …], such as those of a recurrent net, for xs [T, …] and s_0 = first.
+
+        States are arrays or tuples of arrays. On JAX this is one loop. The body has no sites and no noise.
+        """
+        return self._recurrence(lambda state, x: self._inside(body, state, x), first, xs)
+
+    def _inside(self, body: Callable[..., Carry], *given: Any) -> Carry:
+        outside, self.interpreter.looping = self.interpreter.looping, True
+        found = body(*given)
+        self.interpreter.looping = outside
+        return found
 
     def _loop(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:
+        raise NotImplementedError
+
+    def _recurrence(self, body: Callable[[Carry, Array], Carry], first: Carry, xs: Array) -> Carry:
         raise NotImplementedError
 
     def _loop_early(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:

@@ -6,12 +6,17 @@ from ppdgm.nets.conv import ConvDecoder, ConvEncoder
 from ppdgm.nets.foreign import ForeignNet, check_libraries
 from ppdgm.nets.made import MADE
 from ppdgm.nets.mlp import MLP, GatedMLP, ResidualMLP
+from ppdgm.nets.order_agnostic import OrderAgnosticMADE
 from ppdgm.nets.pixel_cnn import GatedPixelCNN
 from ppdgm.nets.pixel_cnn_pp import PixelCNNPlusPlus
 from ppdgm.nets.pixel_snail import PixelSNAIL
+from ppdgm.nets.recurrent import GRU, LSTM
+from ppdgm.nets.windowed import WaveNet, Windowed
 
 __all__ = [
     "ACTIVATIONS",
+    "GRU",
+    "LSTM",
     "MADE",
     "MLP",
     "Activation",
@@ -22,8 +27,11 @@ __all__ = [
     "GatedMLP",
     "GatedPixelCNN",
     "Net",
+    "OrderAgnosticMADE",
     "PixelCNNPlusPlus",
     "PixelSNAIL",
     "ResidualMLP",
+    "WaveNet",
+    "Windowed",
     "check_libraries",
 ]

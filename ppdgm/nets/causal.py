@@ -31,6 +31,19 @@ class Places(NamedTuple):
     leading: tuple[int, ...]
 
 
+class Order(NamedTuple):
+    """An order of the numbers of x, as arrays.
+
+    Attributes:
+        places: the place of each number, from 0, [*event]; numbers of the same place do not see each other. None for
+            the order that the net always has.
+        masks: what else the net reads of it.
+    """
+
+    places: Array | None = None
+    masks: tuple[Array, ...] = ()
+
+
 class CausalNet(Net):
     """A net whose output at each number of x depends on the numbers before it in an order, and on a condition.
 
@@ -73,7 +86,44 @@ class CausalNet(Net):
             return places.value(self.causal(quiet, seen, condition, places.event, places.outputs))
 
         start = P.full((*places.leading, *places.event), 0.0)
-        return quiet.repeat(int(self.order(places.event).max()) + 1, passed, start, early=True)
+        return quiet.repeat(self.length(places.event), passed, start, early=True)
+
+    def length(self, event: tuple[int, ...]) -> int:
+        """The number of places in the order: the most passes that a draw takes."""
+        return int(self.order(event).max()) + 1
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """The number of orders from which training draws one at each step, and of those that evaluations average."""
+        return 1, 1
+
+    def causal_states(self, event: tuple[int, ...], condition: tuple[int, ...]) -> Shapes:
+        """What the net reads that no optimiser moves, such as several orders."""
+        return {}
+
+    def order_at(self, P: Vocabulary, number: Array, event: tuple[int, ...]) -> Order:
+        """One of the net's orders; P is in the net's scope."""
+        return Order()
+
+    def ordered(
+        self,
+        P: Vocabulary,
+        x: Array,
+        condition: Array | None,
+        event: tuple[int, ...],
+        outputs: tuple[int, ...],
+        order: Order,
+    ) -> Array:
+        """`causal` in one of the net's orders."""
+        return self.causal(P, x, condition, event, outputs)
+
+    def with_known_first(self, P: Vocabulary, order: Order, missing: Array) -> Order | None:
+        """An order in which the numbers that are not `missing` [*event] come first; None if the order is fixed."""
+        return None
+
+    def is_local(self, event: tuple[int, ...], condition: tuple[int, ...]) -> bool:
+        """Whether a condition of this shape has a row for each time of x, and is not for all of x."""
+        return False
 
     def params(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
         return self.causal_params(inputs, (), outputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import prod
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from pydantic import field_validator
@@ -13,7 +13,6 @@ from ppdgm.errors import SpecError
 from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.nets.base import Activation, Shapes, dense, flatten, unflatten
 from ppdgm.nets.causal import CausalNet
-from ppdgm.nets.mlp import MLP
 from ppdgm.specs import NonNegativeInt, Shape
 
 Ordering = Literal["natural", "reversed", "random"] | tuple[NonNegativeInt, ...]
@@ -89,7 +88,7 @@ class MADE(CausalNet):
         width = outputs[-1]
         ranks = self.ranks(width)
         degrees = [[rank + 1 for rank in ranks]]
-        degrees += [_spread(n, width, conditional=context is not None) for n in self.hidden]
+        degrees += [even_degrees(n, width, conditional=context is not None) for n in self.hidden]
         arrays = [P.constant(d) for d in (*degrees, ranks * prod(outputs[:-1]))]
         masks = [low[:, None] <= high for low, high in pairwise(arrays)]
         return unflatten(P, perceptron(P, self, x, context, masks), outputs)
@@ -107,8 +106,17 @@ class MADE(CausalNet):
         return _shuffled(width, self.seed) if self.ordering == "random" else list(self.ordering)
 
 
+class Perceptron(Protocol):
+    """A net of plain layers."""
+
+    @property
+    def hidden(self) -> Shape: ...
+    @property
+    def activation(self) -> Activation: ...
+
+
 def perceptron(
-    P: Vocabulary, net: MLP | MADE, x: Array, context: Array | None, masks: list[Array] | None = None
+    P: Vocabulary, net: Perceptron, x: Array, context: Array | None, masks: list[Array] | None = None
 ) -> Array:
     """The layers of a net of x [..., D] and a context [..., C], which is not expanded to the particles of x."""
     h = x
@@ -123,7 +131,7 @@ def perceptron(
     return h
 
 
-def _spread(units: int, width: int, conditional: bool) -> list[int]:
+def even_degrees(units: int, width: int, conditional: bool) -> list[int]:
     """How many inputs, in their order, each hidden unit may see: from 1, or from 0 if there is a context to see."""
     least = 0 if conditional or width == 1 else 1
     return [least + k * (width - least) // units for k in range(units)]

@@ -111,6 +111,9 @@ class JaxVocabulary(Vocabulary):
         found = jax.lax.while_loop(lambda state: (state[0] < count) & ~state[1], again, first)
         return jax.lax.stop_gradient(found[2])  # reverse mode does not pass through it
 
+    def _recurrence(self, body: Callable[[Carry, Array], Carry], first: Carry, xs: Array) -> Carry:
+        return jax.lax.scan(lambda state, x: (body(state, x),) * 2, first, xs)[1]
+
     def foreign(self, module: Module, x: Array, event_ndim: int) -> Array:
         n = len(self.prefix)
         own = {name[n:]: v for name, v in self.params.items() if name.startswith(self.prefix)}

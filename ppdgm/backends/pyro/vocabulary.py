@@ -22,7 +22,7 @@ from ppdgm.backends.pyro.noise import GeneratorWatch
 from ppdgm.backends.pyro.row_noise import OfRows, row_noise
 from ppdgm.backends.pyro.support import SUPPORTS, observe
 from ppdgm.language.divergence import Library, pairs
-from ppdgm.language.loops import unchanged
+from ppdgm.language.loops import unchanged, unrolled_states
 from ppdgm.language.mixed_precision import MixedPrecision
 from ppdgm.language.native import Padding
 from ppdgm.language.reader import Gradients, Reader
@@ -126,6 +126,11 @@ class TorchVocabulary(Vocabulary):
                 if unchanged(before, x, xp):
                     break
         return x
+
+    def _recurrence(self, body: Callable[[Carry, Array], Carry], first: Carry, xs: Array) -> Carry:
+        if (reader := getattr(self.interpreter, "reader", None)) is not None:
+            reader.fork()  # it is unrolled, as a scan is
+        return unrolled_states(body, first, xs, torch.stack)
 
     def foreign(self, module: Module, x: Array, event_ndim: int) -> Array:
         n = len(self.prefix)

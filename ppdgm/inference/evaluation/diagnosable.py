@@ -19,6 +19,7 @@ from ppdgm.errors import DataError, PpdgmError, one_of, require
 from ppdgm.inference.evaluation.diagnose import Depth, Diagnosing, check_parts
 from ppdgm.inference.evaluation.evaluator import Evaluator
 from ppdgm.inference.evaluation.export import export, leave_one_out
+from ppdgm.inference.evaluation.impute import imputed
 from ppdgm.inference.evaluation.posterior import HOW, How, PosteriorDraws, draw_posterior
 from ppdgm.inference.evaluation.whole_set import LogEvidence, log_evidence
 from ppdgm.inference.runs.folder import versions
@@ -58,6 +59,26 @@ class Diagnosable(ABC):
     @abstractmethod
     def _outward(self, data: Data, evaluator: Evaluator) -> Outward:
         """A function that converts observed sites to the units of the data; `Fit` implements it."""
+
+    def impute(self, data: Data, missing: np.ndarray, seed: int = 0) -> np.ndarray:
+        """x with its missing numbers drawn given all others, [N, *event_shape], in the units of the data.
+
+        The known numbers come first in the ordering, and the missing ones after them, so a draw is exactly from the
+        conditional distribution of that ordering. The program needs a net of many orders, `OrderAgnosticMADE`; with a
+        fixed order, only what comes last in it can be missing.
+
+        Args:
+            data: rows, as for `elbo`. What x has at missing numbers is ignored, but must be in the support.
+            missing: booleans, [*event_shape] for all rows or [N, *event_shape]; each pattern takes a call of its own.
+            seed: of the draws.
+
+        Raises:
+            ProgramError: the program has no function `impute`.
+            DataError: these numbers can't be drawn given the others.
+        """
+        evaluator = self._evaluator(data, seed)
+        found = self._outward(data, evaluator)({"x": imputed(evaluator, missing)})
+        return found["x"]
 
     def diagnose(
         self,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import log
 from typing import ClassVar
 
 import numpy as np
 
 from ppdgm.errors import ProgramError, SpecError
+from ppdgm.language.quiet import undropped
 from ppdgm.language.vocabulary import Array, Dist, Random, Support, Vocabulary
 from ppdgm.models.likelihoods.base import Likelihood
 from ppdgm.models.likelihoods.bernoulli import Bernoulli
 from ppdgm.nets import MADE
 from ppdgm.nets.base import lead
-from ppdgm.nets.causal import CausalNet, Places
+from ppdgm.nets.causal import CausalNet, Order, Places, without_overflow
 from ppdgm.program import Context, started
 from ppdgm.specs import Shape
 
@@ -90,7 +92,10 @@ def declare_autoregressive(
         )
     outputs = context.part(each, shape, name="each")
     context.declared.shapes[f"{context.prefix}each.head"] = outputs  # `P.scope("each.head").shape`
+    context.declared.shapes[f"{context.prefix}net.condition"] = tuple(condition)
     inner = context.scope("net")
+    for name, (size, init) in net.causal_states(shape, condition).items():
+        inner.state(name, size, init)
     for name, (size, init) in net.causal_params(shape, condition, outputs).items():
         inner.param(name, size, started(init, start) if start and name == net.last_bias else init)
 
@@ -103,7 +108,7 @@ def autoregressive(
     condition: Array | None,
     batch: tuple[int, ...],
 ) -> Dist:
-    """Π_j p(x_j | x_<j, h) of the declared net and part.
+    """Π_j p(x_j | x_<j, h) of the declared net and part; of several orders the mean, or one of them in training.
 
     Args:
         P: in the scope in which they were declared.
@@ -112,31 +117,119 @@ def autoregressive(
         condition: h, [*batch, *condition], or None.
         batch: the leading dimensions of h; () without one.
     """
-    inner, outputs = P.scope("each"), P.scope("each.head").shape
-    encoded = lambda x: each.encoded(P, x)
+    factors, (orders, averaged) = Factors(P, net, each, event, condition), net.counts
+    random = P.training_random if orders > 1 else None
+    if random is not None:
+        return factors.in_order(factors.at(P.xp.floor(random.uniform(()) * orders)), batch)
+    if averaged == 1:
+        return factors.in_order(factors.at(P.full((), 0.0)), batch)
+    return factors.ensemble(averaged, batch)
 
-    def heads(x: Array) -> Array:
-        return net.causal(P.scope("net"), encoded(x), condition, event, outputs)
 
-    def ancestral(value: Callable[[Array], Array], leading: tuple[int, ...]) -> Array:
-        """Each x_j in order; `value` gives all numbers from the heads of the numbers before them."""
-        return net.ancestral(P.scope("net"), Places(value, encoded, event, outputs, leading), condition)
+class Factors:
+    """Π_j p(x_j | x_<j, h) in any of a net's orders; the arguments are those of `autoregressive`."""
 
-    def sample(random: Random, leading: tuple[int, ...]) -> tuple[Array, None]:
-        kept = Kept(random)
-        each.draw(inner, kept, (*leading, *event), P.full((*leading, *outputs), 0.0))  # which noise it takes
-        draw = lambda head: each.draw(inner, kept.again(), (*leading, *event), head)
-        return ancestral(draw, leading), None
+    def __init__(
+        self, P: Vocabulary, net: CausalNet, each: Likelihood, event: tuple[int, ...], condition: Array | None
+    ):
+        self.P, self.net, self.each, self.event, self.condition = P, net, each, event, condition
+        self.inner, self.outputs = P.scope("each"), P.scope("each.head").shape
 
-    return P.distribution(
-        sample,
-        lambda x: each.distribution(inner, heads(x)).log_prob(x),
-        event,
-        batch,
-        support=each.support,
-        mean=lambda: ancestral(lambda head: each.distribution(inner, head).mean, batch),
-        pathwise=False,
-    )
+    def at(self, number: Array) -> Order:
+        """The order of this number."""
+        return self.net.order_at(self.P.scope("net"), number, self.event)
+
+    def in_order(self, order: Order, batch: tuple[int, ...]) -> Dist:
+        """The density of one order."""
+        return self.P.distribution(
+            lambda random, leading: (self.ancestral(self.drawn(random, leading), order, leading), None),
+            lambda x: self.log_prob(x, order),
+            self.event,
+            batch,
+            support=self.each.support,
+            mean=lambda: self.ancestral(self.expected, order, batch),
+            pathwise=False,
+        )
+
+    def ensemble(self, count: int, batch: tuple[int, ...]) -> Dist:
+        """1/R Σ_r p_r(x) of the first R orders. Germain et al. 2015, section 4.2."""
+        P, xp = self.P, self.P.xp
+
+        def over_orders(first: Array, body: Callable[[Array, Array], Array], start: int) -> Array:
+            """body(so far, r) for r = start, …, R − 1, from what is first."""
+            more = lambda state: (body(*state), state[1] + 1.0)
+            found: Array = P.repeat(count - start, more, (first, P.full((), float(start))))[0]
+            return found
+
+        def log_prob(x: Array) -> Array:
+            first = self.log_prob(x, self.at(P.full((), 0.0)))
+            add = lambda total, r: xp.logaddexp(total, self.log_prob(x, self.at(r)))
+            return over_orders(first, add, 1) - log(count)
+
+        def sample(random: Random, leading: tuple[int, ...]) -> tuple[Array, None]:
+            ones = (1,) * len(self.event)
+            which = xp.reshape(xp.floor(random.uniform(leading) * count), (*leading, *ones))
+            draw = self.drawn(random, leading)
+            own = lambda x, r: xp.where(which == r, self.ancestral(draw, self.at(r), leading), x)
+            return over_orders(P.full((*leading, *self.event), 0.0), own, 0), None
+
+        def mean() -> Array:
+            add = lambda total, r: total + self.ancestral(self.expected, self.at(r), batch) / count
+            return over_orders(P.full((*batch, *self.event), 0.0), add, 0)
+
+        return P.distribution(sample, log_prob, self.event, batch, support=self.each.support, mean=mean, pathwise=False)
+
+    def heads(self, x: Array, order: Order) -> Array:
+        """What `each` needs for every number, [..., *outputs]."""
+        x, P = self.each.encoded(self.P, x), self.P.scope("net")
+        return self.net.ordered(P, x, self.condition, self.event, self.outputs, order)
+
+    def log_prob(self, x: Array, order: Order) -> Array:
+        """log p of x in one order."""
+        return self.each.distribution(self.inner, self.heads(x, order)).log_prob(x)
+
+    def expected(self, head: Array) -> Array:
+        """The mean of each number."""
+        return self.each.distribution(self.inner, head).mean
+
+    def drawn(self, random: Random, leading: tuple[int, ...]) -> Callable[[Array], Array]:
+        """head -> a draw of each number, from the same noise for every head."""
+        kept, shape = Kept(random), (*leading, *self.event)
+        empty = self.P.full((*leading, *self.outputs), 0.0)
+        self.each.draw(self.inner, kept, shape, empty)  # which noise it takes
+        return lambda head: self.each.draw(self.inner, kept.again(), shape, head)
+
+    def ancestral(
+        self,
+        value: Callable[[Array], Array],
+        order: Order,
+        leading: tuple[int, ...],
+        start: Array | None = None,
+        free: Array | None = None,
+    ) -> Array:
+        """Each x_j in order; `value` gives all numbers from the heads of the numbers before them.
+
+        Args:
+            value: head -> numbers.
+            order: of the numbers.
+            leading: dimensions before the event.
+            start: x at first, [*leading, *event].
+            free: the numbers that are set, [*event], booleans; the others stay as they are at first. By default all.
+        """
+        P, xp, encoded = self.P, self.P.xp, lambda x: self.each.encoded(self.P, x)
+        if order.places is None and free is None:
+            places = Places(value, encoded, self.event, self.outputs, leading)
+            return self.net.ancestral(P.scope("net"), places, self.condition)
+        quiet = P.told_to(undropped(P.interpreter)).scope("net")
+
+        def passed(x: Array) -> Array:
+            seen = encoded(without_overflow(xp, x))
+            new = value(self.net.ordered(quiet, seen, self.condition, self.event, self.outputs, order))
+            return new if free is None else xp.where(free, new, x)
+
+        first = P.full((*leading, *self.event), 0.0) if start is None else start
+        found: Array = quiet.repeat(self.net.length(self.event), passed, first, early=True)
+        return found
 
 
 class Kept:
