@@ -1,6 +1,10 @@
 """Latents under a mask: where it is off, their values have no meaning, and no part of a diagnosis looks at them."""
 
 import numpy as np
+import numpyro
+import numpyro.distributions as npd
+import pyro
+import pyro.distributions as pyd
 import pytest
 
 import ppdgm
@@ -72,3 +76,47 @@ def test_there_is_no_mutual_information_of_rows_of_different_lengths(backend):
     assert {n for n in found if n.startswith("live_")} == {"live_step", "live_kl_z"}
     with pytest.raises(ProgramError, match="'z' is under a mask"):
         ppdgm.fit(program, data, engine=LaggingInference(), **how)
+
+
+@pytest.mark.parametrize("backend", ["numpyro", "pyro"])
+@pytest.mark.parametrize("handler", [True, False])
+def test_a_pair_with_a_masked_latent_has_no_mutual_information(handler, backend):
+    """Its masks were not known: a guide that is the prior had an information of some −0.3 nats."""
+    lib = {"numpyro": numpyro, "pyro": pyro}[backend]
+    dist, mask = (npd, numpyro.handlers.mask) if backend == "numpyro" else (pyd, pyro.poutine.mask)
+
+    def draw(there):
+        if not handler:
+            return lib.sample("z", dist.Normal(0.0 * there, 1.0).mask(there > 0))
+        with mask(mask=there > 0):
+            return lib.sample("z", dist.Normal(0.0 * there, 1.0))
+
+    def model(x, there):
+        with lib.plate("data", len(x)):
+            z = draw(there)
+            lib.sample("x", dist.Normal(z + lib.param("m", 0.0 * x[0]), 1.0), obs=x)
+
+    def guide(x, there):
+        with lib.plate("data", len(x)):
+            draw(there)
+
+    pair = Program.from_numpyro(model, guide) if backend == "numpyro" else Program.from_pyro(model, guide)
+    data = {"x": X[:, 0, 0], "there": (LENGTH > 1).astype(np.float32)}
+    fit = ppdgm.fit(pair, data, epochs=1, diagnose_epochs=1, batch_size=N, progress=False)
+    assert {n for n in fit.history if n.startswith("live_")} == {"live_step", "live_kl_z"}
+
+
+def test_there_is_no_mutual_information_without_latents():
+    """It was a StopIteration."""
+
+    class Plain(Program):
+        def build(self, c):
+            c.param("m", (1,))
+            c.param("unused", (), label="guide")
+
+        def model(self, P, x):
+            with P.plate("data", x):
+                P.sample("x", P.dist.Normal(P.param("m"), 1.0).to_event(1), obs=x)
+
+    with pytest.raises(ProgramError, match="draws no latent"):
+        ppdgm.fit(Plain(), X[:, 0], engine=LaggingInference(), epochs=1, progress=False)

@@ -1,4 +1,4 @@
-"""Data that are missing: which rows of an observed site have a term."""
+"""Data that are missing: which rows of an observed site have a term; and distributions under a mask."""
 
 from __future__ import annotations
 
@@ -47,3 +47,10 @@ def wide(obs: Array, dist: Dist, xp: Namespace) -> Array:
     except ValueError:
         return obs  # which is reported
     return xp.broadcast_to(obs, (*lead, *event))
+
+
+def has_mask(dist: Dist) -> bool:
+    """Whether a distribution is one under a mask, or one of such."""
+    while type(dist).__name__ in ("Independent", "ExpandedDistribution"):
+        dist = dist.base_dist
+    return type(dist).__name__ == "MaskedDistribution"

@@ -110,6 +110,15 @@ def misfit_mask(name: str, mask: Shape, shape: Shape) -> ProgramError:
     )
 
 
+def unmasked(name: str) -> ProgramError:
+    """The error for a guide that scores missing data also in rows in which they are not missing."""
+    return ProgramError(
+        f"Site {name!r}: obs_mask= gives it no density in rows that have data, but the guide has one in every row, so "
+        "that bounds would be too high there. Give the guide the opposite mask, dist.mask(~obs_mask); autoguides can't "
+        "have it."
+    )
+
+
 def by_place(name: str, rows: int) -> ProgramError:
     """The error for a pair that finds what it has for each row by the row's place in the minibatch."""
     return ProgramError(

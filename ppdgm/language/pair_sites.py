@@ -14,6 +14,7 @@ from ppdgm.errors import ProgramError
 from ppdgm.language import mistakes
 from ppdgm.language.divergence import Library, closed_form
 from ppdgm.language.elimination import Term
+from ppdgm.language.masks import has_mask
 from ppdgm.language.native import Frame
 from ppdgm.language.vocabulary import Array, Dist, Namespace
 
@@ -49,6 +50,11 @@ class Site:
     def plates(self) -> dict[str, int]:
         """The plates around it, with their dimensions, negative."""
         return {n: f.dim for n, f in self.frames.items() if n != PARTICLES and f.dim is not None}
+
+    @property
+    def masked(self) -> bool:
+        """Whether it has a mask, of its own or of a handler."""
+        return not (self.mask is None or self.mask is True) or has_mask(self.fn)
 
 
 @dataclass(frozen=True)

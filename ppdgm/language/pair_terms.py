@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import TypeVar
 
-from ppdgm.language import mistakes
+from ppdgm.language import mistakes, pair_mistakes
 from ppdgm.language.elimination import Sums, Term
 from ppdgm.language.pair_sites import Layout, Site
 from ppdgm.language.pair_sums import Sites, Sizes, sums_of
@@ -15,6 +15,7 @@ from ppdgm.language.terms import closed_forms
 from ppdgm.language.vocabulary import Array, Trace
 
 Read = TypeVar("Read")  # an array, or a `Term`
+_MISSING = "_unobserved"  # what obs_mask= makes of missing data ends so
 
 
 def terms_of_pair(
@@ -86,12 +87,16 @@ def latents_of(guide: Sites, model: Sites, summed: Container[str] = ()) -> tuple
     """The latent sites of the model that are not summed out of it; and the sites of the guide that draw them.
 
     Raises:
-        ProgramError: the two do not draw the same sites.
+        ProgramError: the two do not draw the same sites; or the guide has a density where `obs_mask` leaves the model
+            without one.
     """
     latent = [n for n, s in model.items() if not s.observed and n not in summed]
     drawn = {n: s for n, s in guide.items() if n in latent or not s.auxiliary}
     check_observes_nothing(guide)
     mistakes.check_sites(list(drawn), latent)
+    for n in latent:
+        if n.endswith(_MISSING) and model[n].masked and not drawn[n].masked:
+            raise pair_mistakes.unmasked(n)
     return latent, drawn
 
 

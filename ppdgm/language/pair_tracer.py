@@ -57,6 +57,16 @@ class PairTracer(Tracer):
         terms = self.trace(params, noise, batch, index, k, given, sampled=True)
         return {n: terms.values[n] for n in [*terms.log_q, *terms.shared] if n in terms.values}
 
+    @abstractmethod
+    def without_meaning(self, params: Params, noise: Noise, batch: Batch, index: Array) -> Sites:
+        """Latents of the guide under a mask, [1, B, *event]: where it is off, they have no term, and any value."""
+
+    @staticmethod
+    def under_masks(guide: Mapping[str, Site], layout: Layout) -> Sites:
+        """Those of a run."""
+        own = (s for s in guide.values() if s.masked and not s.auxiliary and layout.local(s))
+        return {s.name: layout.value(s) for s in own}
+
     def reordered(self, arrays: Mapping[str, Array], order: Array | None, axis: int = 1) -> Sites:
         """Rows in another order, if one is given; arrays that all rows share stay the same."""
         take = lambda a: a if order is None or a.shape[axis] == 1 else self.xp.take(a, order, axis=axis)

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 from ppdgm.language import enumeration, mistakes
 from ppdgm.language.interpreter import Ask
+from ppdgm.language.masks import has_mask
 from ppdgm.language.steps import Steps
 from ppdgm.language.supports import Seen
 from ppdgm.language.terms import terms
 from ppdgm.language.unseen import is_given
-from ppdgm.language.vocabulary import Array, Dist, Trace
+from ppdgm.language.vocabulary import Array, Trace
 
 Sites = dict[str, Array]
 Given = Mapping[str, Array] | None
@@ -52,15 +53,8 @@ def draws(ask: Ask, k: int, given: Given = None) -> Sites:
 def without_meaning(ask: Ask) -> Sites:
     """Latents of the guide under a mask, [1, B, *event]: where it is off, they have no term, and any value."""
     run = ask.run("guide", axes=None)
-    return {n: run.values[n] for n, d in run.dists.items() if _masked(d)}
-
-
-def _masked(dist: Dist) -> bool:
-    if isinstance(dist, Steps) and dist.mask is not None:
-        return True
-    while type(dist).__name__ in ("Independent", "ExpandedDistribution"):
-        dist = dist.base_dist
-    return type(dist).__name__ == "MaskedDistribution"
+    masked = lambda d: (isinstance(d, Steps) and d.mask is not None) or has_mask(d)
+    return {n: run.values[n] for n, d in run.dists.items() if masked(d)}
 
 
 def guide(ask: Ask, given: Mapping[str, Array]) -> Sites:

@@ -224,6 +224,12 @@ class PairTracer(AnyPairTracer):
         _, model = self._pair(key, batch, self._at(index), self._values(params), {}, axes=replace(self._axes, sizes={}))
         return self.seen(model.sites, self._layout(len(index)), len(model.axes.sizes), back)
 
+    def without_meaning(self, params: Params, key: Array, batch: Batch, index: Array) -> Sites:
+        self.prepare(batch)
+        batch, index, _, _ = self.in_order(batch, index)
+        guide, _ = self._pair(key, batch, self._at(index), self._values(params), {})
+        return self.under_masks(guide.sites, self._layout(len(index)))
+
     def means(self, params: Params, batch: Batch, index: Array, given: Given = None) -> tuple[Sites, Sites]:
         self.prepare(batch)
         batch, index, known, back = self.in_order(batch, index, given)

@@ -176,6 +176,12 @@ class PairTracer(AnyPairTracer):
         _, model, (_, axes) = self._runs(layout, batch, index, {})
         return self.seen(model, layout, len(axes), back)
 
+    def without_meaning(self, params: Params, noise: None, batch: Batch, index: Array) -> Sites:
+        self._check_live(params)
+        layout = self._layout(None, len(index))
+        batch, index, _, _ = self.in_order(batch, index)
+        return self.under_masks(self._runs(layout, batch, index, {}, How(sampled=True))[0], layout)
+
     def watched(self, params: Params, batch: Batch, index: Array, given: Params, watch: GeneratorWatch | None) -> Trace:
         """The terms of one particle, with the values of all sites of the guide; `watch` sees draws between sites."""
         batch, index, given, _ = self.in_order(batch, index, given)

@@ -9,6 +9,7 @@ from scipy.special import logsumexp
 
 from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.errors import ProgramError
+from ppdgm.inference.evaluation.evaluator import check_latents_drawn
 from ppdgm.inference.evaluation.masked import under_masks
 from ppdgm.inference.inputs.feed import Feed
 
@@ -32,7 +33,7 @@ def mutual_information(runtime: Runtime, params: Params, feed: Feed, seed: int =
         rows: B.
 
     Raises:
-        ProgramError: all rows share a latent, or one is under a mask.
+        ProgramError: all rows share a latent, one is under a mask, or there is none.
     """
     rows = runtime.tracer.batch_size or min(rows, feed.size)
     data, index = feed.rows(np.resize(some_rows(feed.size, rows, seed), rows))
@@ -41,7 +42,7 @@ def mutual_information(runtime: Runtime, params: Params, feed: Feed, seed: int =
             f"Site {masked[0]!r} is under a mask, so rows have densities of different numbers of latents, and their "
             "mutual information with the data is not known."
         )
-    drawn = runtime.draws(params, data, index, 1, seed)
+    drawn = check_latents_drawn(runtime.tracer.program, runtime.draws(params, data, index, 1, seed))
     if shared := [n for n, z in drawn.items() if z.shape[1] != rows]:
         raise ProgramError(
             f"Site {shared[0]!r} is one latent for all data, but mutual information needs a latent for each row."

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from ppdgm.language import questions
+from ppdgm.language.pair_tracer import PairTracer
 from ppdgm.language.tracer import ProgramTracer
 
 if TYPE_CHECKING:
@@ -16,18 +17,18 @@ if TYPE_CHECKING:
 
 
 def under_masks(runtime: Runtime, params: Params, data: Native, index: np.ndarray) -> tuple[str, ...]:
-    """The names of a program's latents under a mask, such as that of a scan; none of a plain pair's are known.
+    """The names of latents under a mask, such as that of a scan.
 
     Args:
         runtime: of the program.
         params: from `runtime.put`.
         data, index: some rows.
     """
-    if not isinstance(runtime.tracer, ProgramTracer):
-        return ()
     return tuple(runtime.look(_masked, params, data, runtime.index(index)))
 
 
 def _masked(runtime: Runtime, params: Params, noise: Noise, data: Native, index: Array) -> Native:
-    assert isinstance(runtime.tracer, ProgramTracer)
-    return questions.without_meaning(runtime.tracer.ask(params, noise, runtime.select(data, index), index.shape[0]))
+    batch, tracer = runtime.select(data, index), runtime.tracer
+    if isinstance(tracer, PairTracer):
+        return tracer.without_meaning(params, noise, batch, index)
+    return questions.without_meaning(cast(ProgramTracer, tracer).ask(params, noise, batch, index.shape[0]))
