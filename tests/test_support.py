@@ -19,7 +19,7 @@ from ppdgm.backends.numpyro.support import confine as confine_jax
 from ppdgm.backends.numpyro.support import observe as observe_jax
 from ppdgm.backends.pyro.support import confine as confine_torch
 from ppdgm.backends.pyro.support import observe as observe_torch
-from ppdgm.errors import DataError
+from ppdgm.errors import DataError, PpdgmError, ProgramError
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.inputs.support import check_support
 from ppdgm.models import VAE, Bernoulli, likelihoods
@@ -433,3 +433,60 @@ def test_a_guide_that_leaves_the_support_is_told_of_with_its_rows(backend):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.isfinite(fit.log_likelihood(x, k=1000).values).all()  # such draws weigh nothing
+
+
+class Table(Program):
+    """x ~ N(t[i], 1), or with the class of i in a one-hot vector; or c ~ Cat(3) instead of i, summed out."""
+
+    how: str = "index"
+    size: int = 3
+
+    def build(self, c):
+        c.param("t", (self.size,), lambda rng, shape, data: np.arange(shape[0]))
+        c.param("logits", (3,))
+
+    def model(self, P, x, i=None):
+        with P.plate("data", x):
+            if self.how == "latent":
+                i = P.sample("c", P.dist.Categorical(logits=P.param("logits")), infer={"enumerate": "parallel"})
+            t = P.param("t")
+            loc = P.xp.sum(P.one_hot(i, self.size) * t, axis=-1) if self.how == "one_hot" else t[i]
+            P.sample("x", P.dist.Normal(loc[..., None], P.full((1,), 1.0)).to_event(1), obs=x)
+
+
+@BOTH
+@pytest.mark.parametrize("how", ["index", "one_hot"])
+def test_an_index_outside_its_axis_is_refused(how, backend):
+    """JAX took the last number of the table (or a vector of zeros), trained on it, and told an exact log p."""
+    program, index = Table(how=how), np.arange(N) % 3
+    fit = ppdgm.Fit(program, program.initialise(0), backend)
+    x = np.zeros((N, 1), "float32")
+    np.testing.assert_allclose(fit.elbo({"x": x, "i": index}).values, norm(index, 1).logpdf(0), rtol=1e-5)
+    index[BAD] = 3
+    where = f"Row {BAD}.*3" if backend == "numpyro" else "out of bounds|num_classes"
+    with pytest.raises(ProgramError, match=where):
+        fit.log_likelihood({"x": x, "i": index}, k=2)
+    with pytest.raises(ProgramError, match=where):
+        ppdgm.fit(program, {"x": x, "i": index}, steps=1, backend=backend, progress=False, compile=False)
+    fit.info.update(fields=["x", "i"], shapes={"x": [1], "i": []})
+    assert fit.sample(3, given={"i": [0, 2, 1]}).shape == (3, 1)
+    with pytest.raises(PpdgmError, match=r"index 3|class 3|num_classes"):
+        fit.sample(3, given={"i": [0, 3, 1]})
+
+
+@BOTH
+def test_a_table_with_too_few_numbers_for_a_latent_is_refused(backend):
+    program = Table(how="latent", size=2)
+    with pytest.raises(ProgramError, match="index 2 is out of bounds"):
+        ppdgm.Fit(program, program.initialise(0), backend).elbo(rows([0.0]))
+
+
+def test_a_plain_numpyro_pair_with_an_index_outside_its_axis_gets_a_warning():
+    def model(x, i):
+        t = numpyro.param("t", jnp.arange(3.0))
+        with numpyro.plate("data", len(x)):
+            numpyro.sample("x", npd.Normal(t[i], 1.0), obs=x)
+
+    fields = {"x": np.zeros(5), "i": np.array([0, 1, 2, 0, 3])}
+    with pytest.warns(UserWarning, match="Row 4: out-of-bounds .* index 3"):
+        ppdgm.fit(Program.from_numpyro(model), fields, steps=1, progress=False)

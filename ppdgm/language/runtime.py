@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
@@ -102,6 +102,10 @@ class Runtime(ABC):
             at: native arrays.
             how: everything else, which JAX compiles for.
         """
+
+    def misplaced(self, name: Hashable, function: Question, rows: Tree, data: Tree, params: Params) -> str | None:
+        """What `function` takes outside an axis, where the library does not refuse it; None: it looks nothing up."""
+        return None
 
     @abstractmethod
     def look(self, question: Question, params: Params, *at: Tree, **how: object) -> Tree:

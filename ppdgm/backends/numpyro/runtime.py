@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -19,6 +19,7 @@ import numpyro
 from ppdgm.backends.numpyro.cache import keep_compiled
 from ppdgm.backends.numpyro.chains import nuts
 from ppdgm.backends.numpyro.devices import Devices, find_devices
+from ppdgm.backends.numpyro.indices import indexes, with_indices_checked
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.own_noise import noise_of_draws, noise_of_terms
 from ppdgm.backends.numpyro.pair import PairTracer
@@ -26,6 +27,7 @@ from ppdgm.backends.numpyro.precision import products
 from ppdgm.backends.numpyro.quick import compile_quickly, with_checks
 from ppdgm.backends.numpyro.support import SUPPORTS
 from ppdgm.backends.numpyro.tracer import JaxStep, JaxTracer, select
+from ppdgm.backends.numpyro.whole import Products
 from ppdgm.errors import UnsupportedByBackend
 from ppdgm.language.native import OwnOptimiser, Tree
 from ppdgm.language.phases import EngineLike, OptimiserLike
@@ -86,6 +88,9 @@ class Runtime(AnyRuntime):
         )
         self._compiled: dict[Question, Question] = {}
         self._quick: dict[Hashable, Question] = {}
+        self._indexed: dict[Hashable, Question | None] = {}
+        self._always: dict[Hashable, bool] = {}
+        self._products: dict[Hashable, Products] = {}
 
     @property
     def place(self) -> str:
@@ -157,6 +162,30 @@ class Runtime(AnyRuntime):
         except Exception:  # the reading without compilation reports it
             return None
         return cast(Trace, found) if well else None
+
+    def misplaced(self, name: Hashable, function: Question, rows: Tree, data: Tree, params: Params) -> str | None:
+        moving = jax.random.key(0), data
+        found: str | None = None
+        with suppress(Exception), products():  # of a function that can't be run: the reading without checks reports it
+            if name not in self._indexed:
+                self._indexed[name] = None
+                some, self._always[name], jaxpr = indexes(function, rows, moving, params)
+                if some:
+                    self._indexed[name] = compile_quickly(with_indices_checked(function), self.device, **self._whole)
+                self._products[name] = Products(jaxpr, len(jax.tree.leaves((rows, moving[0]))), data)
+            if (check := self._indexed[name]) is not None:
+                found = check(rows, moving, params).get()
+                if found is None and not self._always[name]:
+                    self._indexed[name] = None
+        exact = self._products.get(name)
+        if exact and (far := exact.beyond(data)) is not None:
+            raise UnsupportedByBackend(
+                f"A sum or product of whole numbers in the program may be {far}, but JAX is in 32-bit mode, and would "
+                "keep only its last 32 bits. Make a factor floating first, 1.0 * n; or run inside `with "
+                "jax.enable_x64(True):`, or set JAX_ENABLE_X64=1."
+            )
+        done = self._indexed.get(name) is None and not (exact and exact.counts) and found is None
+        return None if done else (found or "").partition(" (`check` failed)")[0].rstrip(". ")
 
     def look(self, question: Question, params: Params, *at: Tree, **how: object) -> Tree:
         return jax.eval_shape(partial(question, self, **how), params, jax.random.key(0), *at)

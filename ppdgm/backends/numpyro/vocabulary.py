@@ -15,6 +15,7 @@ from ppdgm.backends.numpyro.convolution import conv2d, conv_transpose2d
 from ppdgm.backends.numpyro.density import Density, JaxRandom, draw
 from ppdgm.backends.numpyro.distributions import Distributions
 from ppdgm.backends.numpyro.foreign import apply_module
+from ppdgm.backends.numpyro.indices import check_classes
 from ppdgm.backends.numpyro.loops import keep, loop
 from ppdgm.backends.numpyro.recomputed import recomputed
 from ppdgm.backends.numpyro.support import SUPPORTS, is_masked, observe
@@ -86,6 +87,7 @@ class JaxVocabulary(Vocabulary):
         return jax.lax.lgamma(jnp.asarray(x))
 
     def one_hot(self, index: Array, size: int) -> Array:
+        check_classes(index, size)
         return jax.nn.one_hot(index, size, dtype=self._like)
 
     def _random(self, noise: Array) -> JaxRandom:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from ppdgm.data import Classes
 from ppdgm.errors import DataError, PpdgmError, ProgramError, nearest
 from ppdgm.language import questions
+from ppdgm.language.runtime import from_prior
 from ppdgm.language.tracer import ProgramTracer, sized
 from ppdgm.language.unseen import Unseen, is_given
 from ppdgm.language.vocabulary import Array, Noise
@@ -84,6 +86,30 @@ def conditions(
         if is_given(arguments.get(name)):
             _check_read(runtime, params, replace(found, fields={**found.fields, name: fields[name]}), name, held)
     return found
+
+
+def check_indices(runtime: Runtime, params: Params, found: Conditions, n: int) -> None:
+    """Refuse given values by which the model would take numbers outside an axis.
+
+    Raises:
+        DataError: with the index.
+    """
+    name = "drawn", n, found.apart, *sorted(found.fields), *sorted(found.sites)
+    given = runtime.fields(found.fields), runtime.put(found.sites)
+    if told := runtime.misplaced(name, partial(_drawn, runtime, n, found.apart), (), given, params):
+        raise DataError(f"given: {told}.")
+
+
+def _drawn(
+    runtime: Runtime,
+    n: int,
+    apart: bool,
+    _: Native,
+    moving: tuple[Noise, tuple[Mapping[str, Array | None], Native]],
+    params: Params,
+) -> Native:
+    noise, (fields, sites) = moving
+    return from_prior(runtime, params, noise, fields, sites, n, False, apart)[1]
 
 
 def check_texts(given: Mapping[str, Array], fields: Iterable[str], codings: Codings) -> None:

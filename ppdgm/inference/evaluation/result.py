@@ -33,7 +33,7 @@ from ppdgm.errors import (
 )
 from ppdgm.inference.engines.svi import SVI
 from ppdgm.inference.evaluation import estimates
-from ppdgm.inference.evaluation.conditioning import check_possible, check_texts, conditions
+from ppdgm.inference.evaluation.conditioning import check_indices, check_possible, check_texts, conditions
 from ppdgm.inference.evaluation.diagnosable import Diagnosable, Sites, single
 from ppdgm.inference.evaluation.estimates import Estimate, check_fields, dtype_of, leave_labels, parse_memory
 from ppdgm.inference.evaluation.evaluator import Evaluator, check_latents_drawn
@@ -280,6 +280,7 @@ class Fit(Diagnosable):
         with suppress(KeyError):  # fields that are to be drawn
             self.program.check({n: v for n, v in known.items() if n in fields})
         found = conditions(self.program, self._runtime, self._native, blank, known, n)
+        check_indices(self._runtime, self._native, found, n)
         few = {name: v[[0, -1]] if is_given(v) else v for name, v in found.fields.items()}
         check_quiet_model(self._runtime, self._native, few, 2)
         _, observed, scores = self._runtime.conditioned(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppdgm.data import take
 from ppdgm.data.checks import pieces
-from ppdgm.errors import DataError
+from ppdgm.errors import DataError, ProgramError
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.inputs.row_independence import stirred
+from ppdgm.language.runtime import traced
 from ppdgm.language.supports import Observed
-from ppdgm.language.vocabulary import Array
+from ppdgm.language.vocabulary import Array, Noise, Trace
 from ppdgm.models import likelihoods
 from ppdgm.models.likelihoods import Likelihood
 from ppdgm.program import AnyProgram, Program
@@ -70,6 +73,7 @@ def check_support(
         found = list(look.by_reading())
         for site in others:
             look.refuse(site, np.concatenate([f[site.name] for f in found])[: feed.size])
+    look.indices(isinstance(program, Program))
 
 
 def _looks_itself(program: AnyProgram) -> bool:
@@ -114,10 +118,36 @@ class _Checks:
 
     def by_reading(self) -> Iterator[dict[str, np.ndarray]]:
         """Whether the rows are in all sites' supports, with the sites' values as the program computes them."""
-        size = self.fixed or min(self.feed.size, ROWS)
-        for start in range(0, self.feed.size, size):
-            data, index = self._rows(np.arange(start, start + size) % self.feed.size)
+        for rows in self._chunks():
+            data, index = self._rows(rows)
             yield self.runtime.inside(self.params, data, index, 0)
+
+    def indices(self, refused: bool) -> None:
+        """Refuse (or warn of) a row for which the program takes a number outside an axis."""
+        for rows in self._chunks():
+            if not (told := self._misplaced(rows)):
+                if told is None:
+                    return
+                continue
+            while len(set(rows)) > 1 and not self.fixed:  # which row it is, with the number of rows that was compiled
+                half = np.array_split(np.unique(rows), 2)
+                rows = np.resize(half[0] if self._misplaced(np.resize(half[0], len(rows))) else half[1], len(rows))
+            told = self._misplaced(rows) or told
+            where = "" if self.fixed else f"Row {rows[0]}: "
+            message = f"{where}{told}. JAX takes another number there, without a word. Check data, and sizes of arrays."
+            if refused:
+                raise ProgramError(message)
+            warnings.warn(message, stacklevel=5)
+            return
+
+    def _misplaced(self, rows: np.ndarray) -> str | None:
+        data, index = self._rows(rows)
+        read, at = partial(_read, self.runtime), self.runtime.index(index)
+        return self.runtime.misplaced("rows", read, at, data, self.params)
+
+    def _chunks(self) -> Iterator[np.ndarray]:
+        size = self.fixed or min(self.feed.size, ROWS)
+        return (np.arange(start, start + size) % self.feed.size for start in range(0, self.feed.size, size))
 
     def refuse(self, site: Observed, inside: np.ndarray) -> None:
         """Raise the error for a site that has rows outside its support."""
@@ -138,6 +168,10 @@ class _Checks:
 
     def _round(self, fields: Mapping[str, Array]) -> Native:
         return self.runtime.put({n: np.round(v) if self.rounded and n == "x" else v for n, v in fields.items()})
+
+
+def _read(runtime: Runtime, rows: Array, moving: tuple[Noise, Native], params: Native) -> Trace:
+    return traced(runtime, params, moving[0], moving[1], rows, {}, 1, False)
 
 
 def _same(some: tuple[np.ndarray, ...], others: tuple[np.ndarray, ...]) -> bool:
