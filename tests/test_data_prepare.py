@@ -211,6 +211,10 @@ def test_new_data_are_prepared_as_the_old(tmp_path):
     assert digits.train.max() == 0.5
     with pytest.raises(DataError, match=r"got data of shape \(3,\), expected \(4,\)"):
         load_data(saved(tmp_path, TABLE[:, :3]), transform=kept)
+    with pytest.raises(DataError, match="scale: got 'unit', but the given transform has the scale 'standardise'"):
+        load_data(saved(tmp_path, TABLE), transform=kept, scale="unit")  # it was standardised without a word
+    with pytest.raises(DataError, match="transform: got one beside like="):
+        load_data(saved(tmp_path, TABLE), transform=kept, like=digits)
 
 
 floats = st.floats(-1e6, 1e6, width=32)

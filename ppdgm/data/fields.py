@@ -89,10 +89,13 @@ def _field(name: str, value: Array, dtype: str, use: Use, typed: bool) -> Array:
 
 
 def _whole(dtype: np.dtype) -> np.dtype:
-    """The type of whole numbers on both backends: signed; torch has little arithmetic on others, and 0 − 1 is −1."""
-    if dtype.kind == "u":
-        return np.dtype(np.int32 if dtype.itemsize < 4 else np.int64)
-    return dtype.newbyteorder("=")
+    """The type of whole numbers on both backends: signed, as torch has little arithmetic on others, and 0 − 1 is −1.
+
+    They have at least four bytes: a program computes with them, and 100 · 2 is not −56. Booleans stay.
+    """
+    if dtype.kind in "iu" and dtype.itemsize < 4:
+        return np.dtype(np.int32)
+    return np.dtype(np.int64) if dtype.kind == "u" else dtype.newbyteorder("=")
 
 
 def _check_held(name: str, array: Array, dtype: str, use: Use) -> None:

@@ -64,6 +64,8 @@ def load_data(
         raise DataError(
             f"units: got {units!r} without like=…, but units are only for data prepared like others. Leave it out."
         )
+    if transform is not None:
+        _check_alone(source, transform, known)
     if like is not None:
         source = _as_before(source, like, known)
         transform = cast("Transform | None", known.get("x", transform))  # that of x always is one
@@ -97,6 +99,17 @@ def _as_before(source: Source, like: object, known: Codings) -> Source:
     if isinstance(its, Transform) and source.scale not in ("auto", its.kind):
         raise DataError(f"scale: got {source.scale!r}, but data with like=… keep the scale {its.kind!r}. Leave it out.")
     return source
+
+
+def _check_alone(source: Source, transform: Transform, known: Codings) -> None:
+    """Refuse what a given transform would make without effect: another scale, and the transform of `like`."""
+    if "x" in known:
+        raise DataError("transform: got one beside like=…, whose scaling is used. Leave one of them out.")
+    if source.scale not in ("auto", transform.kind):
+        raise DataError(
+            f"scale: got {source.scale!r}, but the given transform has the scale {transform.kind!r}. Leave one of them "
+            "out."
+        )
 
 
 def _check_table(source: Source) -> None:

@@ -70,7 +70,8 @@ class TorchTracer(ProgramTracer):
     @contextmanager
     def training(self, params: Params) -> Iterator[None]:
         """Modules stay in the mode that the user left them in."""
-        yield
+        with _wide(params):
+            yield
 
     @contextmanager
     def evaluating(self, params: Params) -> Iterator[Params]:
@@ -79,7 +80,8 @@ class TorchTracer(ProgramTracer):
         for m, _ in modes:
             m.training = False
         try:
-            yield {n: v.clone() if n in self.state_names else v for n, v in params.items()}
+            with _wide(params):
+                yield {n: v.clone() if n in self.state_names else v for n, v in params.items()}
         finally:
             for m, training in modes:
                 m.training = training
@@ -135,3 +137,15 @@ class TorchStep(Step):
 def select(tracer: Tracer, data: Batch, index: Array) -> Batch:
     """The minibatch as the tracer needs it: its rows, or all data if the program itself subsamples."""
     return data if tracer.subsamples else {n: a.index_select(0, index) for n, a in data.items()}
+
+
+@contextmanager
+def _wide(params: Params) -> Iterator[None]:
+    """If parameters are float64, a whole number times ½ is float64 too: to torch it is of its default type, float32."""
+    before = torch.get_default_dtype()
+    if any(v.dtype == torch.float64 for v in params.values()):
+        torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
