@@ -8,10 +8,11 @@ import numpy as np
 
 from ppdgm.language.loops import unrolled_states
 from ppdgm.language.native import Padding
+from ppdgm.language.pure import InvertibleBlock, WithoutStatements
 from ppdgm.language.vocabulary import Array, Carry, Declarations, Namespace, Vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike
 
@@ -37,7 +38,7 @@ class NumpyVocabulary(Vocabulary):
     @classmethod
     def over(cls, params: dict[str, np.ndarray], declared: Declarations) -> NumpyVocabulary:
         """P over a program's first values."""
-        return cls(_Silent(), params, declared)  # type: ignore[arg-type]  # which has no statements
+        return cls(_FirstValues(), params, declared)
 
     def set(self, **values: Array) -> None:
         """Replace first values of parameters in scope."""
@@ -74,6 +75,16 @@ class NumpyVocabulary(Vocabulary):
     def logsumexp(self, x: Array, axis: int = -1) -> Array:
         return np.logaddexp.reduce(x, axis=axis)
 
+    def log_ndtr(self, x: Array) -> Array:
+        from scipy.special import log_ndtr
+
+        return log_ndtr(x)
+
+    def _reversible(self, blocks: Sequence[InvertibleBlock], x: Array) -> Array:
+        for block in blocks:
+            x = block.forward(block.own, x)
+        return x
+
     def _loop(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:
         for _ in range(count):
             x = body(x)
@@ -85,19 +96,13 @@ class NumpyVocabulary(Vocabulary):
         return unrolled_states(body, first, xs, np.stack)
 
 
-class _Silent:
-    """The interpreter of a run without statements: parameters are as they are."""
-
-    looping = False
-    recomputes = False
+class _FirstValues(WithoutStatements):
+    """Nothing is dropped where first values are found."""
 
     def drops(self) -> bool:
         return False
 
     draws_terms = drops
-
-    def param(self, name: str, value: Array) -> Array:
-        return value
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

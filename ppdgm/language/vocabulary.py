@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -29,14 +29,13 @@ from ppdgm.language.native import Dist as Dist
 from ppdgm.language.native import Module as Module
 from ppdgm.language.native import Namespace as Namespace
 from ppdgm.language.native import Noise as Noise
-from ppdgm.language.native import Padding, Tree
 from ppdgm.language.native import Random as Random
+from ppdgm.language.native import Tree
+from ppdgm.language.operations import Operations
 from ppdgm.language.pullback import pullback
+from ppdgm.language.pure import InvertibleBlock, Map, blocks_of
 from ppdgm.language.quiet import computed_again
 from ppdgm.language.unseen import Unseen
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
 
 Support = str | tuple[int, int]
 _NAMESPACES = (("xp", "linalg"), ("xp", "fft"))
@@ -120,13 +119,12 @@ class Interpreter(Protocol):
     ) -> tuple[Tree, Tree]: ...
 
 
-class Vocabulary:
+class Vocabulary(Operations):
     """The words of a program, bound to a backend's arrays, parameters and interpreter.
 
     Subclasses (one per backend) add `xp`, `dist` and the operations that the array API lacks.
     """
 
-    xp: ClassVar[Namespace]  #: array-API namespace
     dist: ClassVar[Any]  #: native distributions
     density: ClassVar[Any]  #: class of a density written over `xp`, as a native distribution
     _like: Any  # the program's floating type, and device
@@ -352,55 +350,6 @@ class Vocabulary:
         facts = support, mean, mode, pathwise, kl, about, values, discrete
         return self.density(sample, log_prob, event_shape, batch_shape, self._like, *facts)
 
-    def constant(self, value: ArrayLike) -> Array:
-        """Numbers or a NumPy array, in the program's floating type and on its device."""
-        raise NotImplementedError
-
-    def full(self, shape: tuple[int, ...], value: float) -> Array:
-        """An array filled with one number, in the program's floating type and on its device."""
-        raise NotImplementedError
-
-    def linear(self, x: Array, weight: Array, bias: Array) -> Array:
-        """x [..., I] · weight [I, O] + bias [O]."""
-        raise NotImplementedError
-
-    def conv2d(self, x: Array, weight: Array, bias: Array, stride: int, padding: Padding) -> Array:
-        """Cross-correlation of x [B, I, H, W] with weight [O, I, h, w].
-
-        The padding is one number of pixels, or ((top, bottom), (left, right)).
-        """
-        raise NotImplementedError
-
-    def conv_transpose2d(
-        self, x: Array, weight: Array, bias: Array, stride: int, padding: int, output_padding: tuple[int, int]
-    ) -> Array:
-        """The transpose of `conv2d`: x [B, I, H, W], weight [I, O, h, w]; `output_padding` adds rows and columns."""
-        raise NotImplementedError
-
-    def activation(self, name: str, x: Array) -> Array:
-        """One of `nets.ACTIVATIONS`, elementwise."""
-        raise NotImplementedError
-
-    def softplus(self, x: Array) -> Array:
-        """log(1 + exp(x)), elementwise."""
-        return self.activation("softplus", x)
-
-    def stop_gradient(self, x: Array) -> Array:
-        """x, without its gradient."""
-        raise NotImplementedError
-
-    def logsumexp(self, x: Array, axis: int = -1) -> Array:
-        """log Σ exp(x) over an axis, without overflow; −∞ if all entries are −∞."""
-        raise NotImplementedError
-
-    def lgamma(self, x: Array) -> Array:
-        """log Γ(x), elementwise."""
-        raise NotImplementedError
-
-    def one_hot(self, index: Array, size: int) -> Array:
-        """Whole numbers [...] as unit vectors [..., size]."""
-        raise NotImplementedError
-
     def dropout(self, x: Array, rate: float) -> Array:
         """In a training step, x with each number set to 0 with probability `rate`, and else divided by 1 − rate.
 
@@ -412,14 +361,6 @@ class Vocabulary:
             return x
         return self.xp.where(self.random.uniform(tuple(x.shape)) < rate, 0.0, x / (1.0 - rate))
 
-    def concat(self, arrays: Sequence[Array]) -> Array:
-        """Vectors side by side: [..., D₁], [..., D₂], … to [..., D₁ + D₂ + …], with the leading dimensions broadcast.
-
-        A latent has axes of particles (and of enumerated sites); data do not have them.
-        """
-        lead = np.broadcast_shapes(*(tuple(a.shape[:-1]) for a in arrays))
-        return self.xp.concat([self.xp.broadcast_to(a, (*lead, a.shape[-1])) for a in arrays], axis=-1)
-
     def vjp(self, f: Callable[[Array], Array], x: Array) -> tuple[Array, Callable[[Array], Array]]:
         """f(x), and the function v ↦ vᵀ ∂f/∂x, v of the shape of f(x). Both can be differentiated again.
 
@@ -428,6 +369,21 @@ class Vocabulary:
         return pullback(self._vjp, f, x, self.xp)
 
     def _vjp(self, f: Callable[[Array], Array], x: Array) -> tuple[Array, Callable[[Array], Array]]:
+        raise NotImplementedError
+
+    def reversible(self, blocks: Sequence[tuple[str, Map, Map]], x: Array) -> Array:
+        """f_n(… f_1(x)), of which only the result is kept for the gradient: each f⁻¹ gives the block's input again.
+
+        Gomez et al. 2017, arXiv:1707.04585. So memory does not grow with the number of blocks.
+
+        Args:
+            blocks: (name, f, f⁻¹), functions of (P, array), with P in the scope `name.` of the block's own parameters.
+                They have no statements and no noise, and use no other arrays.
+            x: an array.
+        """
+        return self._reversible(blocks_of(self, blocks), x)
+
+    def _reversible(self, blocks: Sequence[InvertibleBlock], x: Array) -> Array:
         raise NotImplementedError
 
     def repeat(self, count: int, body: Callable[[Carry], Carry], x: Carry, early: bool = False) -> Carry:

@@ -11,6 +11,7 @@ from ppdgm.nets.pixel_cnn import GatedPixelCNN
 from ppdgm.nets.pixel_cnn_pp import PixelCNNPlusPlus
 from ppdgm.nets.pixel_snail import PixelSNAIL
 from ppdgm.nets.recurrent import GRU, LSTM
+from ppdgm.nets.reversible import IRevNet, RevNet
 from ppdgm.nets.windowed import WaveNet, Windowed
 
 __all__ = [
@@ -26,11 +27,13 @@ __all__ = [
     "ForeignNet",
     "GatedMLP",
     "GatedPixelCNN",
+    "IRevNet",
     "Net",
     "OrderAgnosticMADE",
     "PixelCNNPlusPlus",
     "PixelSNAIL",
     "ResidualMLP",
+    "RevNet",
     "WaveNet",
     "Windowed",
     "check_libraries",

@@ -27,6 +27,8 @@ def forward(net, params, name, x, outputs):
         "MLP": mlp,
         "GatedMLP": gated_mlp,
         "ResidualMLP": residual_mlp,
+        "RevNet": rev_net,
+        "IRevNet": i_rev_net,
         "MADE": made,
         "ConvEncoder": conv_encoder,
         "ConvDecoder": conv_decoder,
@@ -109,6 +111,39 @@ def residual_mlp(net, own, x, outputs):
         normed = normalise(own, f"norms.{i}", h) if option(net, "norm") == "layer" else h
         h = h + affine(own, f"blocks.{i}.1", a(affine(own, f"blocks.{i}.0", a(normed))))
     return affine(own, "output", a(h))
+
+
+def rev_net(net, own, x, outputs):
+    a, half = ACTIVATIONS[net["activation"]], net["width"] // 2
+    h = affine(own, "input", x.reshape(len(x), -1))
+    first, second = h[:, :half], h[:, half:]
+
+    def inner(name, h):
+        h = normalise(own, f"{name}.norm", h) if option(net, "norm") == "layer" else h
+        return affine(own, f"{name}.1", a(affine(own, f"{name}.0", a(h))))
+
+    for i in range(net["blocks"]):
+        first = first + inner(f"blocks.{i}.f", second)
+        second = second + inner(f"blocks.{i}.g", first)
+    return affine(own, "output", a(np.concatenate([first, second], 1)))
+
+
+def i_rev_net(net, own, x, outputs):
+    h, groups = as_images(x, x.shape[1:]), {"activation": net["activation"], "norm": "group", "groups": 1}
+
+    def inner(name, h):
+        for j in (0, 1):
+            h = convolve(normalise_and_activate(groups, own, f"{name}.{j}", h), own, f"{name}.{j}", 1, 1)
+        return h
+
+    for level in range(net["levels"]):
+        h = np.stack([h[:, c, i::2, j::2] for c in range(h.shape[1]) for i in (0, 1) for j in (0, 1)], 1)
+        first, second = np.split(h, 2, axis=1)
+        for i in range(net["blocks"]):
+            first = first + inner(f"levels.{level}.{i}.f", second)
+            second = second + inner(f"levels.{level}.{i}.g", first)
+        h = np.concatenate([first, second], 1)
+    return affine(own, "output", h.reshape(len(h), -1))
 
 
 def conv_encoder(net, own, x, outputs):

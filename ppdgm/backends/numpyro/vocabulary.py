@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
@@ -18,12 +18,14 @@ from ppdgm.backends.numpyro.foreign import apply_module
 from ppdgm.backends.numpyro.indices import check_classes
 from ppdgm.backends.numpyro.loops import keep, loop
 from ppdgm.backends.numpyro.recomputed import recomputed
+from ppdgm.backends.numpyro.reversible import reversible
 from ppdgm.backends.numpyro.support import SUPPORTS, is_masked, observe
 from ppdgm.language.divergence import Library, pairs
 from ppdgm.language.loops import unchanged
 from ppdgm.language.masks import wide
 from ppdgm.language.mixed_precision import MixedPrecision
 from ppdgm.language.native import Padding
+from ppdgm.language.pure import InvertibleBlock
 from ppdgm.language.reader import Gradients, Reader
 from ppdgm.language.steps import Tree
 from ppdgm.language.supports import Supports
@@ -86,6 +88,9 @@ class JaxVocabulary(Vocabulary):
     def lgamma(self, x: Array) -> Array:
         return jax.lax.lgamma(jnp.asarray(x))
 
+    def log_ndtr(self, x: Array) -> Array:
+        return jax.scipy.special.log_ndtr(x)
+
     def one_hot(self, index: Array, size: int) -> Array:
         check_classes(index, size)
         return jax.nn.one_hot(index, size, dtype=self._like)
@@ -99,6 +104,9 @@ class JaxVocabulary(Vocabulary):
     def _vjp(self, f: Callable[[Array], Array], x: Array) -> tuple[Array, Callable[[Array], Array]]:
         value, pull = jax.vjp(f, x)
         return value, lambda v: pull(v)[0]
+
+    def _reversible(self, blocks: Sequence[InvertibleBlock], x: Array) -> Array:
+        return reversible(blocks, x)
 
     def _loop(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:
         return jax.lax.fori_loop(0, count, lambda _, x: body(x), x)

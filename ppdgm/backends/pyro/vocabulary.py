@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -19,12 +19,14 @@ from torch.utils.checkpoint import checkpoint
 from ppdgm.backends.pyro.density import Density, TorchRandom, draw
 from ppdgm.backends.pyro.distributions import DISTRIBUTIONS
 from ppdgm.backends.pyro.noise import GeneratorWatch
+from ppdgm.backends.pyro.reversible import reversible
 from ppdgm.backends.pyro.row_noise import OfRows, row_noise
 from ppdgm.backends.pyro.support import SUPPORTS, observe
 from ppdgm.language.divergence import Library, pairs
 from ppdgm.language.loops import unchanged, unrolled_states
 from ppdgm.language.mixed_precision import MixedPrecision
 from ppdgm.language.native import Padding
+from ppdgm.language.pure import InvertibleBlock
 from ppdgm.language.reader import Gradients, Reader
 from ppdgm.language.supports import Supports
 from ppdgm.language.vocabulary import Array, Batch, Carry, Dist, Module, Namespace, Random, Vocabulary
@@ -96,6 +98,9 @@ class TorchVocabulary(Vocabulary):
     def lgamma(self, x: Array) -> Array:
         return torch.lgamma(x)
 
+    def log_ndtr(self, x: Array) -> Array:
+        return torch.special.log_ndtr(x)
+
     def one_hot(self, index: Array, size: int) -> Array:
         return F.one_hot(index.long(), size).to(**self._like)
 
@@ -111,6 +116,9 @@ class TorchVocabulary(Vocabulary):
         value, pull = torch.func.vjp(f, x)
         self.interpreter.recomputes = before
         return value, lambda v: pull(v)[0]
+
+    def _reversible(self, blocks: Sequence[InvertibleBlock], x: Array) -> Array:
+        return reversible(blocks, x)
 
     def _loop(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:
         for _ in range(count):

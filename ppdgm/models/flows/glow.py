@@ -13,6 +13,7 @@ from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.flows.base import Flow
 from ppdgm.models.flows.linear import declare_matrix, matrix, settle_norm
 from ppdgm.nets.base import apply_dense, dense, glorot
+from ppdgm.nets.reversible import squeeze, unsqueeze
 from ppdgm.program import Context, zeros
 from ppdgm.specs import NonNegativeInt, PositiveFloat, PositiveInt, Shape
 
@@ -85,7 +86,7 @@ class Glow(Flow):
             for step in reversed(range(self.depth)):
                 out, log_det = self._step(P.scope(f"levels.{level}.{step}"), out, seen, inverse=False)
                 total = total + log_det
-            h = _unsqueeze(P, out)
+            h = unsqueeze(P, out)
         assert h is not None
         return P.xp.reshape(h, (*leading, x.shape[-1])), P.xp.reshape(total, leading)
 
@@ -102,7 +103,7 @@ class Glow(Flow):
         rows, seen, leading = self._rows(P, y, context)
         h, total, pieces = P.xp.reshape(rows, (-1, *self._channels, *self.image[-2:])), 0.0, []
         for level in range(self.levels):
-            h = _squeeze(P, h)
+            h = squeeze(P, h)
             for step in range(self.depth):
                 name = f"levels.{level}.{step}"
                 if before is not None:
@@ -199,17 +200,3 @@ def _mix(P: Vocabulary, weight: Array, h: Array) -> Array:
 
 def _sum(P: Vocabulary, h: Array) -> Array:
     return P.xp.sum(h, axis=(-3, -2, -1))
-
-
-def _squeeze(P: Vocabulary, h: Array) -> Array:
-    """[N, C, H, W] to [N, 4 C, H/2, W/2]."""
-    n, c, height, width = h.shape
-    h = P.xp.reshape(h, (n, c, height // 2, 2, width // 2, 2))
-    return P.xp.reshape(P.xp.permute_dims(h, (0, 1, 3, 5, 2, 4)), (n, 4 * c, height // 2, width // 2))
-
-
-def _unsqueeze(P: Vocabulary, h: Array) -> Array:
-    """The inverse of `_squeeze`."""
-    n, c, height, width = h.shape
-    h = P.xp.reshape(h, (n, c // 4, 2, 2, height, width))
-    return P.xp.reshape(P.xp.permute_dims(h, (0, 1, 4, 2, 5, 3)), (n, c // 4, 2 * height, 2 * width))
