@@ -167,7 +167,7 @@ class NoInverse(Flow):
 
 def test_a_one_way_flow_is_no_prior_and_scores_only_its_own_draws():
     refused = (
-        r"FlowPrior.flow: NoInverse has no known inverse, .* Expected one of ActNorm, Glow, InvertibleLinear, MAF, "
+        r"FlowPrior.flow: NoInverse has no known inverse, .* Expected one of ActNorm, CDFFlow, Glow, InvertibleLinear, "
     )
     with pytest.raises(SpecError, match=refused):
         FlowPrior(flow=NoInverse())

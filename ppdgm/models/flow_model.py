@@ -8,6 +8,7 @@ from math import prod
 
 import numpy as np
 
+from ppdgm.errors import SpecError
 from ppdgm.language.arrays import NumpyVocabulary
 from ppdgm.language.vocabulary import Array, Batch, Vocabulary
 from ppdgm.models.conditions import DataDensity
@@ -52,6 +53,12 @@ class FlowModel(DataDensity):
     def build(self, context: Context) -> None:
         seen = self.condition_width
         needed = self.flow.build(context.scope("flow"), prod(self.event_shape), conditional=bool(seen))
+        if seen and not needed:
+            raise SpecError(
+                f"FlowModel.flow: {type(self.flow).__name__} reads no context, so p(x) would not depend on the label "
+                "or the covariates. Use a flow that reads one, such as RealNVP(context_size=64), also in a Chain; or "
+                "leave classes and covariates out."
+            )
         if seen:
             context.net("context", self.context, (seen,), (needed,))
 

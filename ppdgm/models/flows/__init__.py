@@ -2,10 +2,12 @@
 
 from ppdgm.models.flows.autoregressive import IAF, MAF
 from ppdgm.models.flows.base import Flow
+from ppdgm.models.flows.cdf import CDFFlow
 from ppdgm.models.flows.chain import Chain
 from ppdgm.models.flows.coupling import NICE, RealNVP
 from ppdgm.models.flows.glow import Glow
 from ppdgm.models.flows.linear import ActNorm, InvertibleLinear
+from ppdgm.models.flows.neural import NAF
 from ppdgm.models.flows.planar import Planar
 from ppdgm.models.flows.spline import RQSpline
 from ppdgm.models.flows.sylvester import Sylvester
@@ -13,8 +15,10 @@ from ppdgm.models.flows.sylvester import Sylvester
 __all__ = [
     "IAF",
     "MAF",
+    "NAF",
     "NICE",
     "ActNorm",
+    "CDFFlow",
     "Chain",
     "Flow",
     "Glow",

@@ -1,4 +1,4 @@
-"""Affine autoregressive flows: one pass in one direction, D passes in the other."""
+"""Autoregressive flows, and the affine ones: one pass in one direction, D passes in the other."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from ppdgm.program import Context
 from ppdgm.specs import NonNegativeInt, PositiveFloat, PositiveInt, Shape
 
 
-class _Autoregressive(Flow):
-    """Layers g(x)_d = s_d x_d + t_d; a MADE gives s and t from x_<d, and each layer reverses the ordering.
+class Masked(Flow):
+    """Layers g(x)_d = τ(x_d; c_d), τ rising; a MADE gives c_d from x_<d, and each layer reverses the ordering.
+
+    A subclass gives `rows`, and τ with its inverse.
 
     Args:
         depth: number of layers.
@@ -35,24 +37,28 @@ class _Autoregressive(Flow):
         seen = self.context_size if conditional else 0
         for i in range(self.depth):
             net = MADE(hidden=self.hidden, activation=self.activation, ordering="reversed" if i % 2 else "natural")
-            declare_conditioner(scope, f"nets.{i}", net, (width + seen,), (2, width))
+            declare_conditioner(scope, f"nets.{i}", net, (width + seen,), (self.rows, width))
         return seen
 
+    @property
     @abstractmethod
-    def _affine(self, P: Vocabulary, shift: Array, raw: Array) -> tuple[Array, Array]:
-        """log s and t [..., D] from the net's outputs."""
+    def rows(self) -> int:
+        """How many numbers of the net's output the map of one coordinate needs."""
 
-    def _numbers(self, P: Vocabulary, i: int, x: Array, context: Array | None) -> tuple[Array, Array]:
-        out = conditioned(P, f"nets.{i}", x, context)
-        return self._affine(P, out[..., 0, :], out[..., 1, :])
+    @abstractmethod
+    def _move(self, P: Vocabulary, numbers: Array, x: Array) -> tuple[Array, Array]:
+        """τ and log τ′ at x [..., D]; `numbers` [..., rows, D] start near 0."""
+
+    @abstractmethod
+    def _solve(self, P: Vocabulary, numbers: Array, y: Array) -> Array:
+        """τ⁻¹ at y [..., D]."""
 
     def _one_pass(self, P: Vocabulary, x: Array, context: Array | None) -> tuple[Array, Array]:
         """g_depth(… g_1(x)) and its log|det|."""
         total = 0.0
         for i in range(self.depth):
-            log_scale, shift = self._numbers(P, i, x, context)
-            x = P.xp.exp(log_scale) * x + shift
-            total = total + P.xp.sum(log_scale, axis=-1)
+            x, log_slope = self._move(P, conditioned(P, f"nets.{i}", x, context), x)
+            total = total + P.xp.sum(log_slope, axis=-1)
         return x, total
 
     def _many_passes(self, P: Vocabulary, y: Array, context: Array | None) -> tuple[Array, Array]:
@@ -60,23 +66,44 @@ class _Autoregressive(Flow):
         leads = [tuple(a.shape[:-1]) for a in (y, context) if a is not None]
         y, total = P.xp.broadcast_to(y, (*np.broadcast_shapes(*leads), y.shape[-1])), 0.0
         for i in reversed(range(self.depth)):
-            y = self._solve(P, i, y, context)
-            total = total - P.xp.sum(self._numbers(P, i, y, context)[0], axis=-1)
+            y = self._layer_inverse(P, i, y, context)
+            log_slope = self._move(P, conditioned(P, f"nets.{i}", y, context), y)[1]
+            total = total - P.xp.sum(log_slope, axis=-1)
         return y, total
 
-    def _solve(self, P: Vocabulary, i: int, y: Array, context: Array | None) -> Array:
+    def _layer_inverse(self, P: Vocabulary, i: int, y: Array, context: Array | None) -> Array:
         width = y.shape[-1]
         ranks = P.constant(list(range(width))[:: -1 if i % 2 else 1])
 
         def place(state: tuple[Array, Array]) -> tuple[Array, Array]:
             x, known = state  # coordinates that are not known yet are 0, so that no net sees a wrong number
-            log_scale, shift = self._numbers(P, i, x, context)
-            return P.xp.where(ranks == known, (y - shift) * P.xp.exp(-log_scale), x), known + 1.0
+            found = self._solve(P, conditioned(P, f"nets.{i}", x, context), y)
+            return P.xp.where(ranks == known, found, x), known + 1.0
 
         return P.repeat(width, place, (P.xp.zeros_like(y), P.full((), 0.0)))[0]
 
 
-class IAF(_Autoregressive):
+class Affine(Masked):
+    """τ(x) = s x + t."""
+
+    @property
+    def rows(self) -> int:
+        return 2
+
+    @abstractmethod
+    def _affine(self, P: Vocabulary, shift: Array, raw: Array) -> tuple[Array, Array]:
+        """log s and t [..., D] from the net's outputs."""
+
+    def _move(self, P: Vocabulary, numbers: Array, x: Array) -> tuple[Array, Array]:
+        log_scale, shift = self._affine(P, numbers[..., 0, :], numbers[..., 1, :])
+        return P.xp.exp(log_scale) * x + shift, log_scale
+
+    def _solve(self, P: Vocabulary, numbers: Array, y: Array) -> Array:
+        log_scale, shift = self._affine(P, numbers[..., 0, :], numbers[..., 1, :])
+        return (y - shift) * P.xp.exp(-log_scale)
+
+
+class IAF(Affine):
     """Inverse autoregressive flow: z ← σ z + (1 − σ) m in each layer, with m_d, σ_d functions of z_<d and the context.
 
     Kingma et al. 2016, arXiv:1606.04934. Use it in a posterior: a draw takes one pass, but the density of a given value
@@ -100,7 +127,7 @@ class IAF(_Autoregressive):
         return self._many_passes(P, y, context)
 
 
-class MAF(_Autoregressive):
+class MAF(Affine):
     """Masked autoregressive flow: f⁻¹ has layers x ← exp(a) x + t, with a_d, t_d functions of x_<d and the context.
 
     Papamakarios et al. 2017, arXiv:1705.07057. Use it in a prior: the density of a given value takes one pass, but a

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import ClassVar
 
+from ppdgm.errors import SpecError
 from ppdgm.language.vocabulary import Array, Dist, Vocabulary
 from ppdgm.models.flows import Flow, RealNVP
 from ppdgm.models.flows.densities import flow_density
@@ -34,7 +35,13 @@ class FlowLikelihood(Likelihood):
         check_direction(self, self.flow, "inverse", self.allow_slow)
 
     def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return (self.flow.build(context.scope("flow"), prod(shape), conditional=True),)
+        needed = self.flow.build(context.scope("flow"), prod(shape), conditional=True)
+        if not needed:
+            raise SpecError(
+                f"FlowLikelihood.flow: {type(self.flow).__name__} reads no context, so p(x|z) would not depend on z. "
+                "Use a flow that reads one, such as RealNVP(context_size=64), also in a Chain."
+            )
+        return (needed,)
 
     def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         return flow_density(P.scope("flow"), self.flow, P.shape, head[0], tuple(head[0].shape[:-1]))
