@@ -196,6 +196,7 @@ class Part(Spec):
 
     role: ClassVar[str]
     mean_is_a_point: ClassVar[bool] = False  #: whether its `mean` may be a point other than the mean, as for a flow
+    by_rejection: ClassVar[bool] = False  #: whether draws, of the same noise, jump as parameters move: as of gammas
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: object) -> None:

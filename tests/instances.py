@@ -30,6 +30,7 @@ class Instance:
             score only its own draws.
         sites: latent sites, in the guide's order.
         closed_forms: those of them whose closed-form KL is known on both backends, and valid.
+        by_rejection: whether draws, of the same noise, jump as parameters move: differences of them are no gradients.
         handlers: whether plain handlers, without enumeration, can read it.
         still: parameters that the log-weight does not depend on at its own draws, each with the reason.
         tolerance: of log-weights, relative, in float32; more than 1e-5 only for a reason that stands beside it.
@@ -40,6 +41,7 @@ class Instance:
     latents: Callable | None = None
     sites: tuple[str, ...] = ("z",)
     closed_forms: tuple[str, ...] = ()
+    by_rejection: bool = False
     handlers: bool = True
     still: Mapping[str, str] = field(default_factory=dict)
     tolerance: float = 1e-5

@@ -199,7 +199,8 @@ def test_pathwise_gradients_equal_finite_differences_and_reach_every_parameter(n
     with precision("float64"):
         run = loss(name, backend, given=None)
         _, gradients = run(params)
-        assert_slopes(gradients, lambda params: run(params)[0], params, states_of(name))
+        if name not in ZOO or not ZOO[name].by_rejection:
+            assert_slopes(gradients, lambda params: run(params)[0], params, states_of(name))
     still = {*(ZOO[name].still if name in ZOO else ()), *states_of(name)}
     assert {n for n, g in gradients.items() if np.abs(g).max() <= 1e-8} == still
 

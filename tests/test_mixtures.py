@@ -15,6 +15,7 @@ from ppdgm.models import (
     MLP,
     VAE,
     Bernoulli,
+    DiagonalGumbel,
     DiagonalLaplace,
     DiagonalLogistic,
     DiagonalNormal,
@@ -36,6 +37,7 @@ POSTERIORS = {
     "laplace": DiagonalLaplace(min_scale=0.1),
     "logistic": DiagonalLogistic(min_scale=0.1, max_scale=1.0),
     "student t": DiagonalStudentT(df=3.0, min_scale=0.1),
+    "gumbel": DiagonalGumbel(min_scale=0.1),
 }
 PRIORS = {
     "gaussians": MixtureOfGaussians(components=4, spread=2.0, scale=0.5),

@@ -95,6 +95,9 @@ def check_family(prior: Prior, posterior: Posterior) -> None:
 
 _REMEDIES = {
     "real": "Choose a prior such as StandardNormal().",
+    "positive": "Choose prior=GammaPrior() or LogNormalPrior().",
+    "unit": "Choose prior=BetaPrior().",
+    "simplex": "Choose prior=DirichletPrior().",
     "categorical": "Choose prior=CategoricalPrior().",
     "binary": "Choose prior=BernoulliPrior().",
 }

@@ -12,6 +12,7 @@ from scipy.stats import multivariate_normal, norm
 
 from ppdgm.errors import DataError, ProgramError
 from ppdgm.models import Likelihood
+from ppdgm.models.posteriors.base import CONTINUOUS
 from ppdgm.testing.bench import Bench
 from ppdgm.testing.broken import Broken, NotHere
 from ppdgm.testing.grids import make_grid
@@ -20,6 +21,7 @@ from ppdgm.testing.part_case import DRAWS, HEADS, PartCase
 MOST_WHOLE = 300  #: the largest number of whole numbers, from the lowest on, that a sum goes over
 MOST_VALUES = 100_000  #: the largest number of values in a sum
 MOST_WIDE = 3  #: the largest number of dimensions of a density
+_ENDS = {"positive": (0.0, np.inf), "unit": (0.0, 1.0)}  # of latents
 CENTRES, NEIGHBOURS, HALVES = 200, 200, 8
 
 
@@ -55,8 +57,11 @@ def measure(case: PartCase, backend: str) -> Mass:
     z, log_q = case.draws(backend)
     if not np.isfinite(log_q).all():
         raise Broken(f"log-densities of draws: got {log_q[~np.isfinite(log_q)][0]}, expected finite numbers.")
-    if getattr(case.part, "family", "real") != "real":
+    family = getattr(case.part, "family", "real")
+    if family not in CONTINUOUS:
         return _enumerated(case, backend, z)
+    if family == "simplex":
+        raise NotHere("a density on a simplex, which is flat in one direction")
     if (z == np.rint(z)).all():
         return _whole(case, bench, z)
     if width > MOST_WIDE:
@@ -69,7 +74,7 @@ def measure(case: PartCase, backend: str) -> Mass:
 def limits(case: PartCase, z: np.ndarray) -> tuple[float, float]:
     """The lowest and the highest number that a likelihood accepts, around draws; infinite if there is no limit."""
     if not isinstance(case.spec, Likelihood):
-        return -np.inf, np.inf
+        return _ENDS.get(getattr(case.part, "family", "real"), (-np.inf, np.inf))
     if not accepts(case, z[0, :1]):
         raise Broken(f"draws such as {z[0, 0].ravel()[0]:.4g} are refused by its own check(): make the two agree.")
     whole = bool((z == np.rint(z)).all())

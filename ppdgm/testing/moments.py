@@ -7,6 +7,7 @@ from scipy.stats import norm
 
 from ppdgm.errors import ProgramError
 from ppdgm.models import Likelihood, Posterior
+from ppdgm.models.posteriors.base import CONTINUOUS
 from ppdgm.testing.alone import LEVEL
 from ppdgm.testing.broken import Broken, NotHere
 from ppdgm.testing.part_case import PARTICLES, PartCase
@@ -52,7 +53,7 @@ def kl_agrees(case: PartCase) -> str:
 def mean_agrees(case: PartCase, backend: str) -> str:
     """The mean agrees with the mean of draws."""
     part = case.part
-    if getattr(part, "family", "real") != "real":
+    if getattr(part, "family", "real") not in CONTINUOUS:
         raise NotHere("what is discrete stands at its most probable value: see `mode`")
     if getattr(part, "mean_is_a_point", False):
         raise NotHere("what it gives for its mean is a point that stands for it")
@@ -77,7 +78,7 @@ def mean_agrees(case: PartCase, backend: str) -> str:
 
 def mode(case: PartCase, backend: str) -> str:
     """The mode of a discrete latent is its most probable value."""
-    if isinstance(case.part, Likelihood) or getattr(case.part, "family", "real") == "real":
+    if isinstance(case.part, Likelihood) or getattr(case.part, "family", "real") in CONTINUOUS:
         raise NotHere("what is not discrete stands at its mean: see `mean`")
     assert case.alone is not None
     _, seen = _shown(case, backend)

@@ -129,6 +129,11 @@ class PartCase:
         return any(getattr(s, "one_way", False) for s in nested(self.spec))
 
     @property
+    def by_rejection(self) -> bool:
+        """Whether some draws of the program, of the same noise, jump as parameters move."""
+        return any(getattr(s, "by_rejection", False) for s in nested(self.program))
+
+    @property
     def as_text(self) -> bool:
         """Whether text can hold the whole spec; it can't hold modules of other libraries."""
         return not any(isinstance(s, ForeignNet) for s in nested(self.spec))
@@ -231,10 +236,13 @@ def partner(base: type[PartT], family: str) -> PartT:
     Raises:
         PpdgmError: there is no such part.
     """
+    found: list[PartT] = []
     for cls in public_specs():
         required = any(f.is_required() for f in cls.model_fields.values())
         if issubclass(cls, base) and getattr(cls, "family", None) == family and not required:
-            return cls()
+            found.append(cls())
+    if found:
+        return min(found, key=lambda part: getattr(part, "by_rejection", False))  # the first one, else one that jumps
     raise PpdgmError(f"check: ppdgm has no {base.__name__.lower()} over {family} latents to put beside the part.")
 
 

@@ -4,7 +4,7 @@ It imports nothing of ppdgm (test_contract.py reads the imports): what it knows 
 that describes it, its parameters by dotted name, and arrays.
 """
 
-from reference import densities, discrete, flows, hierarchy, likelihoods, mixtures, programs_more  # noqa: F401
+from reference import densities, discrete, flows, hierarchy, likelihoods, mixtures, neural, programs_more, supports  # noqa: F401
 from reference.nets import forward
 from reference.programs import log_joint_and_guide
 

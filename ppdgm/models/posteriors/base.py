@@ -8,7 +8,9 @@ from typing import ClassVar, Literal
 from ppdgm.language.vocabulary import Array, Dist, Vocabulary
 from ppdgm.program import Part
 
-Family = Literal["real", "categorical", "binary"]  # kinds of latents: prior and posterior must have the same
+# Kinds of latents: prior and posterior must have the same. "unit" is (0, 1).
+Family = Literal["real", "positive", "unit", "simplex", "categorical", "binary"]
+CONTINUOUS = ("real", "positive", "unit", "simplex")
 
 
 class Posterior(Part):

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from math import lgamma, log, pi
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from ppdgm.language.vocabulary import Array, Dist, Random, Vocabulary
+from ppdgm.language.vocabulary import Array, Dist, Namespace, Random, Vocabulary
 from ppdgm.models.posteriors.base import halves
 from ppdgm.models.posteriors.normal import ScaledPosterior
 from ppdgm.program import Context
 
+EULER = 0.5772156649015329  #: Euler's constant
+MOST = 60.0  #: above, exp(−ε) of a Gumbel's density soon overflows in float32
+
 
 class LocationScalePosterior(ScaledPosterior):
     """q(z|x) = Π_d f((z_d − μ_d(x))/b_d(x))/b_d(x), b = min_scale + softplus(s(x)), with f the density of a noise."""
+
+    centre: ClassVar[float] = 0.0  #: E ε
 
     @abstractmethod
     def noise(self, P: Vocabulary, random: Random, shape: tuple[int, ...]) -> Array:
@@ -45,16 +50,26 @@ class LocationScalePosterior(ScaledPosterior):
             return loc + scale * noise, log_q(noise)
 
         def kl(p: Dist) -> Array | None:
-            """−H(ε) − log b + ½ log(2π s²) + (b² Var(ε) + (μ − m)²)/(2 s²) per dimension, for p = N(m, diag s²)."""
             if not (isinstance(p, P.dist.Independent) and isinstance(p.base_dist, P.dist.Normal)):
                 return None
-            (variance, entropy), m, s = self.moments(), p.base_dist.loc, p.base_dist.scale
-            ratio = (scale * scale * variance + (loc - m) ** 2) / (2.0 * s * s)
-            form = ratio + xp.log(s) - xp.log(scale) + (0.5 * log(2 * pi) - entropy)
-            return xp.reshape(form, (*form.shape[: len(form.shape) - len(shape)], -1))
+            return per_dimension(xp, self.kl_to_normal(P, mean(), scale, p.base_dist), shape)
+
+        def mean() -> Array:
+            return loc + self.centre * scale if self.centre else loc
 
         batch_shape = tuple(loc.shape[: len(loc.shape) - len(shape)])
-        return P.distribution(sample, lambda z: log_q((z - loc) / scale), shape, batch_shape, mean=lambda: loc, kl=kl)
+        return P.distribution(sample, lambda z: log_q((z - loc) / scale), shape, batch_shape, mean=mean, kl=kl)
+
+    def kl_to_normal(self, P: Vocabulary, mean: Array, scale: Array, p: Dist) -> Array:
+        """−H(ε) − log b + ½ log(2π s²) + (b² Var(ε) + (E z − m)²)/(2 s²) of each dimension, for p = N(m, s²)."""
+        (variance, entropy), m, s = self.moments(), p.loc, p.scale
+        ratio = (scale * scale * variance + (mean - m) ** 2) / (2.0 * s * s)
+        return ratio + P.xp.log(s) - P.xp.log(scale) + (0.5 * log(2 * pi) - entropy)
+
+
+def per_dimension(xp: Namespace, form: Array, shape: tuple[int, ...]) -> Array:
+    """[..., *shape] to [..., D]."""
+    return xp.reshape(form, (*form.shape[: len(form.shape) - len(shape)], -1))
 
 
 class DiagonalLaplace(LocationScalePosterior):
@@ -95,6 +110,28 @@ class DiagonalLogistic(LocationScalePosterior):
 
     def moments(self) -> tuple[float, float]:
         return pi**2 / 3.0, 2.0
+
+
+class DiagonalGumbel(LocationScalePosterior):
+    """q(z|x) = Π_d f((z_d − μ_d)/b_d)/b_d, f(ε) = exp(−ε − e^−ε), with μ(x), b(x) = min_scale + softplus(s(x)).
+
+    Kingma & Welling 2014, arXiv:1312.6114: a draw is the inverse distribution function of uniform noise. μ is the mode.
+
+    Args:
+        min_scale: a floor under b, so that log q stays finite.
+        max_scale: a ceiling over b; near it, b bends towards it.
+    """
+
+    centre: ClassVar[float] = EULER
+
+    def noise(self, P: Vocabulary, random: Random, shape: tuple[int, ...]) -> Array:
+        return random.gumbel(shape)
+
+    def log_density(self, P: Vocabulary, noise: Array) -> Array:
+        return -noise - P.xp.exp(P.xp.clip(-noise, max=MOST))
+
+    def moments(self) -> tuple[float, float]:
+        return pi**2 / 6.0, 1.0 + EULER
 
 
 class DiagonalStudentT(LocationScalePosterior):
