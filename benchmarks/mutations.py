@@ -539,8 +539,8 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "the log-determinant's sign": Mutation(
         "ppdgm/models/flows/autoregressive.py",
-        "total = total + P.xp.sum(log_scale, axis=-1)",
-        "total = total - P.xp.sum(log_scale, axis=-1)",
+        "total = total + P.xp.sum(log_slope, axis=-1)",
+        "total = total - P.xp.sum(log_slope, axis=-1)",
         "tests/test_flows.py -k jacobian",
     ),
     "coordinates solved in the wrong order": Mutation(
@@ -548,6 +548,30 @@ MUTATIONS: dict[str, Mutation] = {
         "[:: -1 if i % 2 else 1]",
         "[::1]",
         "tests/test_flows.py -k there_and_back",
+    ),
+    "the gradient of an inverse has the other sign": Mutation(
+        "ppdgm/models/flows/sigmoids.py",
+        "step = (y - there) *",
+        "step = (there - y) *",
+        "tests/test_neural_flows.py -k gradient_of_an_inverse and pyro and not numpyro",
+    ),
+    "a reversible block undoes one half": Mutation(
+        "ppdgm/nets/reversible.py",
+        'second = second - half(P, "g", first)',
+        "second = 1.0 * second",
+        "tests/test_reversible.py -k plain_backpropagation and pyro and not numpyro",
+    ),
+    "a log-location-scale KL to a gamma": Mutation(
+        "ppdgm/models/posteriors/positive.py",
+        "- P.lgamma(a) +",
+        "+ P.lgamma(a) +",
+        "tests/test_contract.py -k analytic and weibull and pyro and not numpyro",
+    ),
+    "an aggregated posterior of other rows": Mutation(
+        "ppdgm/models/priors/aggregated.py",
+        "return np.asarray(x)",
+        "return 0.9 * np.asarray(x)",
+        "tests/test_aggregated_prior.py -k reconstruction and pyro and not numpyro",
     ),
     "a full covariance's normaliser": Mutation(
         "ppdgm/models/posteriors/full.py",

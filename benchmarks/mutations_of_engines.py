@@ -10,8 +10,8 @@ ENGINES: dict[str, tuple[str, str, str, str]] = {
     ),
     "location-scale KL without log σ of the prior": (
         "ppdgm/models/posteriors/location_scale.py",
-        "form = ratio + xp.log(s) - xp.log(scale)",
-        "form = ratio - xp.log(scale)",
+        "return ratio + P.xp.log(s) - P.xp.log(scale)",
+        "return ratio - P.xp.log(scale)",
         "tests/test_registry.py -k keeps and Laplace and Diagonal",
     ),
     "stage's rate from the run's start": (
