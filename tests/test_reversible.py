@@ -126,7 +126,7 @@ class Slopes(Program):
     """loss = |∇ₓ f(x)|²: the gradient of a gradient."""
 
     def build(self, context):
-        context.net("f", RevNet(width=4, blocks=2), (3,), (1,))
+        context.net("f", RevNet(width=6, blocks=3, norm=None, activation="tanh"), (3,), (1,))
 
     def loss(self, P, x):
         value, pull = P.vjp(P.net("f"), x)
@@ -137,7 +137,7 @@ class Slopes(Program):
 @pytest.mark.parametrize("rematerialise", [False, True])
 def test_it_can_be_differentiated_twice(backend, rematerialise, monkeypatch):
     x = RNG.normal(size=(12, 3)).astype("float32")
-    how = {"engine": Minimise(), "optimiser": "sgd", "learning_rate": 0.1, "steps": 2, "dtype": "float64"}
+    how = {"engine": Minimise(), "optimiser": "sgd", "learning_rate": 0.01, "steps": 3, "dtype": "float64"}
 
     def trained():
         with precision("float64"):

@@ -125,6 +125,6 @@ def _slopes(case: PartCase, backend: str) -> Iterator[Slope]:
     score = case.once(("log-density", backend), lambda: alone.differentiable(guide_log_density, len(z)))
     arrays = {"params": dict(alone.params), "data": {"x": case.heads}, "given": {"z": z}}
     moved = ["params"] if case.reads_no_head else ["params", "data"]
-    if not isinstance(case.part, Likelihood) and case.part.family != "simplex":  # which a step would leave
+    if not isinstance(case.part, Likelihood) and getattr(case.part, "family", "real") != "simplex":  # a step leaves it
         moved.append("given")
     yield Slope("log-density", lambda a: score(a["data"], a["given"], a["params"]), arrays, tuple(moved))
