@@ -24,6 +24,9 @@ class Plain:
 
     draws_terms = drops
 
+    def estimates(self, what):
+        return False
+
 
 def declare(flow, width, conditional):
     """(what the flow declares, the width of its context)."""

@@ -167,7 +167,8 @@ class NoInverse(Flow):
 
 def test_a_one_way_flow_is_no_prior_and_scores_only_its_own_draws():
     refused = (
-        r"FlowPrior.flow: NoInverse has no known inverse, .* Expected one of ActNorm, CDFFlow, Glow, InvertibleLinear, "
+        r"FlowPrior.flow: NoInverse has no known inverse, .* Expected one of ActNorm, CDFFlow, ContinuousFlow, Glow, "
+        r"InvertibleLinear, MAF, "
     )
     with pytest.raises(SpecError, match=refused):
         FlowPrior(flow=NoInverse())

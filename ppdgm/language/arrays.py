@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ppdgm.language.integrals import Arrays, Rates
 from ppdgm.language.loops import unrolled_states
 from ppdgm.language.native import Padding
 from ppdgm.language.pure import InvertibleBlock, WithoutStatements
@@ -95,6 +96,21 @@ class NumpyVocabulary(Vocabulary):
     def _recurrence(self, body: Callable[[Carry, Array], Carry], first: Carry, xs: Array) -> Carry:
         return unrolled_states(body, first, xs, np.stack)
 
+    def _adaptive(
+        self, f: Rates, state: Arrays, args: Arrays, start: float, end: float, tolerance: float, adjoint: bool
+    ) -> Arrays:
+        from scipy.integrate import solve_ivp  # not before it is needed: SciPy's import takes long
+
+        ends = np.cumsum([a.size for a in state])[:-1]
+        split = lambda y: tuple(np.reshape(p, a.shape) for p, a in zip(np.split(y, ends), state, strict=True))
+        join = lambda arrays: np.concatenate([np.reshape(a, -1) for a in arrays])
+        rates = lambda t, y: join(f(t, split(y), args))
+        found = solve_ivp(rates, (start, end), join(state), t_eval=[end], rtol=tolerance, atol=tolerance)
+        return split(found.y[:, -1]) if found.success else tuple(np.full_like(a, np.nan) for a in state)
+
+    def _with_gradient(self, forward: Callable[..., Arrays], backward: Callable[..., Arrays], arrays: Arrays) -> Arrays:
+        return forward(*arrays)
+
 
 class _FirstValues(WithoutStatements):
     """Nothing is dropped where first values are found."""
@@ -103,6 +119,9 @@ class _FirstValues(WithoutStatements):
         return False
 
     draws_terms = drops
+
+    def estimates(self, what: str) -> bool:
+        return False
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

@@ -76,6 +76,10 @@ class StatementHandlers(ABC):
         """Whether terms are drawn in part."""
         return False
 
+    def estimates(self, what: str) -> bool:
+        """False: these tools may need exact terms, as Markov chains do."""
+        return False
+
     def scan(
         self, P: Vocabulary, body: Body, carry: Tree, xs: Tree, length: int | None, mask: Array | None
     ) -> tuple[Tree, Tree]:

@@ -329,6 +329,11 @@ class DirectInterpreter:
         self._minibatch.dropped[:] = ["the program takes P.training_random"]
         return True
 
+    def estimates(self, what: str) -> bool:
+        if self._minibatch is not None:
+            self._minibatch.estimated.append(what)
+        return self._minibatch is not None
+
     def _score(self, name: str, dist: Dist, value: Array) -> Array:
         if is_implicit(dist):
             raise no_density(name)

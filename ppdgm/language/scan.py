@@ -53,6 +53,7 @@ class ScannedRun(Protocol):
     def noise(self) -> Noise: ...
     def drops(self) -> bool: ...
     def draws_terms(self) -> bool: ...
+    def estimates(self, what: str) -> bool: ...
 
 
 class BodyStatements:
@@ -69,6 +70,9 @@ class BodyStatements:
 
     def scan(self, *_: object) -> NoReturn:
         raise scan_mistakes.nested_scan()
+
+    def estimates(self, what: str) -> bool:
+        return False
 
 
 class AtTime(BodyStatements):
@@ -129,6 +133,9 @@ class AtTime(BodyStatements):
 
     def draws_terms(self) -> bool:
         return self.run.draws_terms()
+
+    def estimates(self, what: str) -> bool:
+        return self.run.estimates(what)
 
 
 def check_site(name: str, dist: Dist, latent: bool, infer: Mapping[str, object] | None) -> None:

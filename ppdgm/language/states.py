@@ -17,6 +17,7 @@ class Minibatch:
         weights: [B], 1 for a row and 0 for padding.
         updates: state -> its new value: the first one that a run of the step gives.
         whole: what needs all rows of the minibatch at once, in words.
+        estimated: what the terms of a run have unbiased estimates of, in words.
         joined: the mean over these rows -> that over the rows of all processes.
         dropped: what depends on dropout, in words.
     """
@@ -24,6 +25,7 @@ class Minibatch:
     weights: Array
     updates: dict[str, Array] = field(default_factory=dict)
     whole: list[str] = field(default_factory=list)
+    estimated: list[str] = field(default_factory=list)
     joined: Callable[[Array], Array] = lambda mean: mean
     dropped: list[str] = field(default_factory=list)
 

@@ -21,6 +21,7 @@ from ppdgm.language.declarations import NetUse as NetUse
 from ppdgm.language.declarations import ParamSpec as ParamSpec
 from ppdgm.language.declarations import Settler as Settler
 from ppdgm.language.implicit import check_draw, refuse_density
+from ppdgm.language.integrals import Integrals
 from ppdgm.language.loops import Carry as Carry
 from ppdgm.language.masks import masked
 from ppdgm.language.native import Array as Array
@@ -106,6 +107,7 @@ class Interpreter(Protocol):
     def noise(self) -> Noise: ...
     def drops(self) -> bool: ...
     def draws_terms(self) -> bool: ...
+    def estimates(self, what: str) -> bool: ...
     def update(self, name: str, value: Array, state: Array) -> None: ...
     def batch_mean(self, value: Array, event_ndim: int, otherwise: Array | None, xp: Namespace) -> Array: ...
     def scan(
@@ -119,7 +121,7 @@ class Interpreter(Protocol):
     ) -> tuple[Tree, Tree]: ...
 
 
-class Vocabulary(Operations):
+class Vocabulary(Operations, Integrals):
     """The words of a program, bound to a backend's arrays, parameters and interpreter.
 
     Subclasses (one per backend) add `xp`, `dist` and the operations that the array API lacks.

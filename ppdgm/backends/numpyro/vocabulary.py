@@ -17,6 +17,7 @@ from ppdgm.backends.numpyro.distributions import Distributions
 from ppdgm.backends.numpyro.foreign import apply_module
 from ppdgm.backends.numpyro.indices import check_classes
 from ppdgm.backends.numpyro.loops import keep, loop
+from ppdgm.backends.numpyro.ode import adaptive, with_gradient
 from ppdgm.backends.numpyro.recomputed import recomputed
 from ppdgm.backends.numpyro.reversible import reversible
 from ppdgm.backends.numpyro.support import SUPPORTS, is_masked, observe
@@ -107,6 +108,9 @@ class JaxVocabulary(Vocabulary):
 
     def _reversible(self, blocks: Sequence[InvertibleBlock], x: Array) -> Array:
         return reversible(blocks, x)
+
+    _adaptive = staticmethod(adaptive)
+    _with_gradient = staticmethod(with_gradient)
 
     def _loop(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:
         return jax.lax.fori_loop(0, count, lambda _, x: body(x), x)

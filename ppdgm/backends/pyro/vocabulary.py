@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from ppdgm.backends.pyro.density import Density, TorchRandom, draw
 from ppdgm.backends.pyro.distributions import DISTRIBUTIONS
 from ppdgm.backends.pyro.noise import GeneratorWatch
+from ppdgm.backends.pyro.ode import adaptive, with_gradient
 from ppdgm.backends.pyro.reversible import reversible
 from ppdgm.backends.pyro.row_noise import OfRows, row_noise
 from ppdgm.backends.pyro.support import SUPPORTS, observe
@@ -119,6 +120,9 @@ class TorchVocabulary(Vocabulary):
 
     def _reversible(self, blocks: Sequence[InvertibleBlock], x: Array) -> Array:
         return reversible(blocks, x)
+
+    _adaptive = staticmethod(adaptive)
+    _with_gradient = staticmethod(with_gradient)
 
     def _loop(self, count: int, body: Callable[[Carry], Carry], x: Carry) -> Carry:
         for _ in range(count):

@@ -51,6 +51,15 @@ def check_estimator(step: Step, trace: Trace, estimator: str) -> None:
         )
 
 
+def check_exact(step: Step, engine: str) -> None:
+    """Refuse, after a reading, terms that are only estimated: log w is not unbiased then, and no bound follows."""
+    if step.minibatch.estimated:
+        raise ProgramError(
+            f"{engine} weighs draws by p(x, z) / q(z|x), which needs exact log-densities, but training estimates "
+            f"{step.minibatch.estimated[0]}. Or use SVI."
+        )
+
+
 def total(terms: Mapping[str, Array], names: list[str]) -> Array:
     """Σ of the named sites' terms."""
     return sum((terms[n] for n in names[1:]), start=terms[names[0]])

@@ -75,6 +75,7 @@ class Weighted(Engine):
                 f"The guide draws no latent, so {type(self).__name__} has no draws to weight: its bound is log p for "
                 "every k. Use SVI."
             )
+        estimators.check_exact(step, type(self).__name__)
         estimators.check_estimator(step, trace, self.estimator)
         check_baseline(step, self.baseline)
         scored = step.scored

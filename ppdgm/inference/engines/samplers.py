@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ppdgm.errors import ProgramError
-from ppdgm.inference.engines import bounds
+from ppdgm.inference.engines import bounds, estimators
 from ppdgm.inference.engines.engine import Engine, Phase, State
 from ppdgm.language.reader import Gradients
 from ppdgm.language.step import OWN, Objective, Step
@@ -44,6 +44,7 @@ class Sampler(Engine):
     def read(self, step: Step, k: int, hmc: bool = False) -> Trace:
         """K draws of the guide; refused if there are none."""
         trace = step.trace(k, gradients=Gradients(relaxed=False, scored=[], walked=hmc))
+        estimators.check_exact(step, type(self).__name__)
         if not trace.log_q or trace.marginal is not None:
             raise ProgramError(
                 f"{type(self).__name__} starts from draws of the guide, but this guide draws no latent, or "

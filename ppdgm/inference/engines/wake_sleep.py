@@ -56,6 +56,7 @@ class ReweightedWakeSleep(Engine):
             raise ProgramError(
                 f"The guide draws no latent, so {type(self).__name__} has nothing to train it with. Use SVI."
             )
+        estimators.check_exact(step, type(self).__name__)
         log_w = bounds.log_weights(trace, xp)
         if trace.marginal is not None:
             raise mistakes.weighs_draws(type(self).__name__)

@@ -4,6 +4,7 @@ from ppdgm.models.flows.autoregressive import IAF, MAF
 from ppdgm.models.flows.base import Flow
 from ppdgm.models.flows.cdf import CDFFlow
 from ppdgm.models.flows.chain import Chain
+from ppdgm.models.flows.continuous import ContinuousFlow
 from ppdgm.models.flows.coupling import NICE, RealNVP
 from ppdgm.models.flows.glow import Glow
 from ppdgm.models.flows.linear import ActNorm, InvertibleLinear
@@ -20,6 +21,7 @@ __all__ = [
     "ActNorm",
     "CDFFlow",
     "Chain",
+    "ContinuousFlow",
     "Flow",
     "Glow",
     "InvertibleLinear",
