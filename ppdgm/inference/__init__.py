@@ -8,11 +8,14 @@ from ppdgm.inference.engines.importance import IWAE, Renyi
 from ppdgm.inference.engines.lagging import LaggingInference
 from ppdgm.inference.engines.minimise import Minimise
 from ppdgm.inference.engines.optimisers import Optimiser
+from ppdgm.inference.engines.reverse import ReverseKL
 from ppdgm.inference.engines.samplers import HMC, Resampled, Sampler
 from ppdgm.inference.engines.stages import Stage, Stages
 from ppdgm.inference.engines.svi import SVI
+from ppdgm.inference.engines.targets import Target
 from ppdgm.inference.engines.wake_sleep import ReweightedWakeSleep, WakeSleep
 from ppdgm.inference.evaluation.estimates import Estimate
+from ppdgm.inference.evaluation.normaliser import Normaliser
 from ppdgm.inference.evaluation.result import Fit, load
 from ppdgm.inference.evaluation.tools import log_weights, trace
 from ppdgm.inference.runs.progress import Progress
@@ -39,18 +42,21 @@ __all__ = [
     "Linear",
     "Minimise",
     "MonteCarloEM",
+    "Normaliser",
     "Optimiser",
     "Phase",
     "Progress",
     "Recipe",
     "Renyi",
     "Resampled",
+    "ReverseKL",
     "ReweightedWakeSleep",
     "Sampler",
     "Schedule",
     "Sigmoid",
     "Stage",
     "Stages",
+    "Target",
     "Training",
     "VariationalEM",
     "WakeSleep",

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import NoReturn, Protocol
+from typing import ClassVar, NoReturn, Protocol
 
 import numpy as np
 
@@ -143,6 +143,8 @@ class Engine(Spec):
     An engine of your own only needs `objective`. Fields that take a schedule are given to it at each step, as
     `step.hyperparameters`.
     """
+
+    reads_data: ClassVar[bool] = True  #: whether it needs rows; else it draws them, and `fit` is called without data
 
     @abstractmethod
     def objective(self, step: Step) -> Objective:

@@ -16,17 +16,22 @@ from ppdgm.diagnostics.arrays import as_array
 from ppdgm.diagnostics.diagnosis import Diagnosis
 from ppdgm.diagnostics.predictive import Statistic, functions
 from ppdgm.errors import DataError, PpdgmError, one_of, require
+from ppdgm.inference.engines.criteria import Criterion
 from ppdgm.inference.evaluation.diagnose import Depth, Diagnosing, check_parts
 from ppdgm.inference.evaluation.evaluator import Evaluator
 from ppdgm.inference.evaluation.export import export, leave_one_out
 from ppdgm.inference.evaluation.impute import imputed
+from ppdgm.inference.evaluation.normaliser import Normaliser, normaliser_of, reverse_of
 from ppdgm.inference.evaluation.posterior import HOW, How, PosteriorDraws, draw_posterior
+from ppdgm.inference.evaluation.watched import watched
 from ppdgm.inference.evaluation.whole_set import LogEvidence, log_evidence
+from ppdgm.inference.inputs.no_data import rows_for
 from ppdgm.inference.runs.folder import versions
 from ppdgm.language.vocabulary import Array
 
 if TYPE_CHECKING:
     from ppdgm.data.aliases import Codings, Data, Outward
+    from ppdgm.inference.engines.engine import Engine
     from ppdgm.inference.evaluation.estimates import Estimate
     from ppdgm.inference.runs.recipe import Recipe
     from ppdgm.program import AnyProgram
@@ -42,6 +47,7 @@ class Diagnosable(ABC):
     backend: str
     history: dict[str, np.ndarray]
     codings: Codings
+    engine: Engine | None
 
     @property
     @abstractmethod
@@ -49,7 +55,7 @@ class Diagnosable(ABC):
         """The recipe that repeats the run; `Fit` has it."""
 
     @abstractmethod
-    def _evaluator(self, data: Data, seed: int = 0, memory: int | str = "auto") -> Evaluator:
+    def _evaluator(self, data: Data, seed: int = 0, memory: int | str = "auto", model: bool = True) -> Evaluator:
         """The program at data, checked and on the device; `Fit` implements it."""
 
     @abstractmethod
@@ -222,6 +228,28 @@ class Diagnosable(ABC):
         """
         require("k", k, int, 30, "a whole number of particles, at least 30: k̂ is fitted to the largest fifth of them")
         return log_evidence(self._evaluator(data, seed, "auto"), k)
+
+    def normaliser(
+        self, draws: int = 10_000, given: Mapping[str, Array] | None = None, seed: int = 0, memory: int | str = "auto"
+    ) -> Normaliser:
+        """log Z of the target that `ReverseKL` fitted the program to, by importance sampling; with k̂ and the KL.
+
+        Args:
+            draws: K, of the program.
+            given: the fields of the program's condition, if it has one: one value of each, such as {"label": 7}.
+            seed: of the draws.
+            memory: limit on a chunk's intermediate results.
+
+        Raises:
+            ProgramError: the program was not fitted to a target.
+        """
+        require(
+            "draws", draws, int, 30, "a whole number of draws, at least 30: k̂ is fitted to the largest fifth of them"
+        )
+        engine = reverse_of(self.engine)
+        fields = {n: np.repeat(np.asarray(v)[None], draws, axis=0) for n, v in (given or {}).items()}
+        evaluator = self._evaluator(rows_for(self.program, engine, fields, draws), seed, memory, model=False)
+        return normaliser_of(watched(evaluator, Criterion("log_weight", engine.log_weights)))
 
     def loo(self, data: Data, draws: int = 1000, seed: int = 0) -> Loo:
         """Leave-one-out predictive density, for latents that all rows share: PSIS with an approximate posterior.

@@ -17,6 +17,7 @@ from ppdgm.inference.engines.samplers import Sampler
 from ppdgm.inference.engines.stages import Stage, as_engine
 from ppdgm.inference.engines.svi import SVI
 from ppdgm.inference.evaluation.result import Fit
+from ppdgm.inference.inputs.no_data import reads_data, rows_for
 from ppdgm.inference.runs.folder import find_saved, open_saved
 from ppdgm.inference.runs.layout import CHECKPOINTS, as_path, check_free
 from ppdgm.inference.runs.recipe import Recipe, check_same_program, read_recipe
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 def fit(
     program: AnyProgram,
-    data: Data | Dataset,
+    data: Data | Dataset | None = None,
     *,
     validation: Data | None = None,
     engine: Engine | list[Engine | Stage] | None = None,
@@ -76,7 +77,8 @@ def fit(
     Args:
         program: a Program, or a plain pair from `Program.from_pyro` or `Program.from_numpyro`.
         data: array [N, *event_shape], or a mapping of named arrays with N rows each; memory-mapped ones are streamed.
-            Or a `Dataset`, which has its own validation data, and is named in the run's recipe.
+            Or a `Dataset`, which has its own validation data, and is named in the run's recipe. None for `ReverseKL`,
+            which reads no data.
         validation: the same, for validation data; after each epoch, the number that the engine watches is computed:
             its ELBO, or for `Minimise` its loss. Refused for an engine without a criterion.
         engine: how to train, `SVI()` by default; or a list of engines and `Stage`s, one after another.
@@ -161,6 +163,7 @@ def fit(
     )
     engine = SVI() if engine is None else as_engine(engine)
     _check_arguments(program, engine, params)
+    data = rows_for(program, engine, data, batch_size)
     require("overwrite", overwrite, bool, None, "True or False")
     check_folder(training, out, overwrite)
     recipe = Recipe(program, training, engine, _choose_backend(program, backend), dataset.source if dataset else None)
@@ -233,12 +236,13 @@ def resume(
             f"{folder}: the run was started with your own optimiser, which is not saved. Give it again: "
             "resume(…, optimiser=…)."
         )
-    if data is None:
+    if data is None and reads_data(recipe.engine):
         if recipe.data is None:
             raise DataError(
                 f"{folder}: the run's data were given in Python, and are not saved. Give them again: resume(…, data)."
             )
         data = load_data(recipe.data)
+    data = rows_for(recipe.program, recipe.engine, data, recipe.training.batch_size)
     job = Job(recipe, data, validation, optimiser, _callbacks(callbacks), progress, None)
     return job.run(folder, saved=Saved(file, arrays, page))
 
