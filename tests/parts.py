@@ -30,11 +30,14 @@ from ppdgm.models import (
     ConvDecoder,
     ConvEncoder,
     CoupledDiscretisedLogistics,
+    Dequantised,
     DiagonalGamma,
     DiagonalLogNormal,
+    DiagonalNormal,
     DiagonalWeibull,
     DirichletPosterior,
     DirichletPrior,
+    Discretised,
     DiscretisedLogistic,
     FactorAnalysis,
     Flow,
@@ -52,6 +55,7 @@ from ppdgm.models import (
     HierarchicalVAE,
     InvertibleLinear,
     IRevNet,
+    Laplace,
     Likelihood,
     MixtureOfDiscretisedLogistics,
     MixtureOfGaussians,
@@ -99,6 +103,10 @@ def levels(rng, size):
     return {"x": rng.integers(3, size=(size, 2, 2, 2)), "label": rng.integers(3, size=size)}
 
 
+def quarters(rng, size):
+    return {"x": rng.integers(4, size=(size, 3))}
+
+
 def labelled(missing):
     return lambda rng, size: {**binary(rng, size), "label": np.arange(size) % 3 - missing}
 
@@ -129,6 +137,10 @@ INSTANCES = {
     RelaxedBernoulli: [(RelaxedBernoulli(), {}), (RelaxedBernoulli(enumerate=True), {})],
     Categorical: [(Categorical(levels=4), {})],
     Gaussian: [(Gaussian(scale="network", min_scale=0.1), {}), (Gaussian(scale=0.5), {})],
+    Discretised: [
+        (Discretised(levels=8), {}),
+        (Discretised(levels=5, of=Laplace(scale="per_dimension")), {}),
+    ],
     DiscretisedLogistic: [(DiscretisedLogistic(levels=8), {})],
     MixtureOfDiscretisedLogistics: [(MixtureOfDiscretisedLogistics(levels=8, components=2), {})],
     CoupledDiscretisedLogistics: [
@@ -194,6 +206,14 @@ INSTANCES = {
     ],
     FlowModel: [
         (FlowModel(event_shape=(3,), flow=RealNVP(**FLOW), covariates=(2,), context=NET), {"data": real}),
+    ],
+    Dequantised: [
+        (
+            Dequantised(
+                event_shape=(3,), levels=4, prior=FlowPrior(flow=RealNVP(**FLOW)), noise=DiagonalNormal(), net=NET
+            ),
+            {"data": quarters},
+        ),
     ],
     MixtureVAE: [(MixtureVAE(components=3, **VAES), {})],
     Autoencoder: [(Autoencoder(**VAES), {"data": binary})],

@@ -136,6 +136,7 @@ ELSEWHERE["ContinuousFlow"] = "test_continuous_flow.py"
 ELSEWHERE |= {"AutoregressiveModel": "test_autoregressive.py", "FlowModel": "test_flow_model.py"}  # no latents
 ELSEWHERE |= dict.fromkeys(("GRU", "LSTM", "Windowed", "WaveNet"), "test_sequences.py")
 ELSEWHERE |= {"OrderAgnosticMADE": "test_order_agnostic.py"}
+ELSEWHERE |= dict.fromkeys(("Dequantised", "Dequantiser", "Rounding"), "test_dequantised.py")  # latents in cells
 
 
 def test_the_registry_has_every_class_and_every_option_of_the_package():
