@@ -24,6 +24,9 @@ from ppdgm.models import (
     ConvDecoder,
     ConvEncoder,
     CoupledDiscretisedLogistics,
+    Dequantised,
+    DiagonalNormal,
+    Discretised,
     DiscretisedLogistic,
     FactorAnalysis,
     Flow,
@@ -40,6 +43,7 @@ from ppdgm.models import (
     GumbelSoftmax,
     HierarchicalVAE,
     InvertibleLinear,
+    Laplace,
     Likelihood,
     MixtureOfDiscretisedLogistics,
     MixtureOfGaussians,
@@ -83,6 +87,10 @@ def levels(rng, size):
     return {"x": rng.integers(3, size=(size, 2, 2, 2)), "label": rng.integers(3, size=size)}
 
 
+def quarters(rng, size):
+    return {"x": rng.integers(4, size=(size, 3))}
+
+
 def labelled(missing):
     return lambda rng, size: {**binary(rng, size), "label": np.arange(size) % 3 - missing}
 
@@ -107,6 +115,10 @@ INSTANCES = {
     RelaxedBernoulli: [(RelaxedBernoulli(), {}), (RelaxedBernoulli(enumerate=True), {})],
     Categorical: [(Categorical(levels=4), {})],
     Gaussian: [(Gaussian(scale="network", min_scale=0.1), {}), (Gaussian(scale=0.5), {})],
+    Discretised: [
+        (Discretised(levels=8), {}),
+        (Discretised(levels=5, of=Laplace(scale="per_dimension")), {}),
+    ],
     DiscretisedLogistic: [(DiscretisedLogistic(levels=8), {})],
     MixtureOfDiscretisedLogistics: [(MixtureOfDiscretisedLogistics(levels=8, components=2), {})],
     CoupledDiscretisedLogistics: [
@@ -160,6 +172,14 @@ INSTANCES = {
     ],
     FlowModel: [
         (FlowModel(event_shape=(3,), flow=RealNVP(**FLOW), covariates=(2,), context=NET), {"data": real}),
+    ],
+    Dequantised: [
+        (
+            Dequantised(
+                event_shape=(3,), levels=4, prior=FlowPrior(flow=RealNVP(**FLOW)), noise=DiagonalNormal(), net=NET
+            ),
+            {"data": quarters},
+        ),
     ],
     MixtureVAE: [(MixtureVAE(components=3, **VAES), {})],
     Autoencoder: [(Autoencoder(**VAES), {"data": binary})],

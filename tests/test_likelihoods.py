@@ -21,7 +21,9 @@ from ppdgm.models import (
     VAE,
     Categorical,
     ContinuousBernoulli,
+    Discretised,
     DiscretisedLogistic,
+    Gaussian,
     Laplace,
     Likelihood,
     MixtureOfDiscretisedLogistics,
@@ -40,6 +42,9 @@ LEVELS = {
     "categorical of 256": (Categorical(), 256),
     "logistic": (DiscretisedLogistic(levels=16, scale=0.2), 16),
     "logistic of 256": (DiscretisedLogistic(), 256),
+    "gaussian": (Discretised(levels=16, of=Gaussian(scale=0.2)), 16),
+    "gaussian of 256": (Discretised(), 256),
+    "laplace of 256": (Discretised(of=Laplace(scale="network")), 256),
     "mixture": (MixtureOfDiscretisedLogistics(components=3), 256),
 }
 COUNTS = {

@@ -133,6 +133,7 @@ ELSEWHERE = dict.fromkeys(
     ("Autoencoder", "GaussianMixture", "MixtureVAE", "SemiSupervisedVAE"), "test_more_programs.py"
 ) | dict.fromkeys(("GumbelSoftmax", "RelaxedBernoulli"), "test_discrete.py")
 ELSEWHERE |= {"AutoregressiveModel": "test_autoregressive.py", "FlowModel": "test_flow_model.py"}  # no latents
+ELSEWHERE |= dict.fromkeys(("Dequantised", "Dequantiser", "Rounding"), "test_dequantised.py")  # latents in cells
 
 
 def test_the_registry_has_every_class_and_every_option_of_the_package():

@@ -5,6 +5,7 @@ from ppdgm.models import flows, likelihoods, posteriors, priors
 from ppdgm.models.autoencoder import Autoencoder
 from ppdgm.models.autoregressive_model import AutoregressiveModel
 from ppdgm.models.conditional import ConditionalVAE
+from ppdgm.models.dequantised import Dequantised
 from ppdgm.models.factor_analysis import FactorAnalysis
 from ppdgm.models.flow_model import FlowModel
 from ppdgm.models.flows import *
@@ -26,6 +27,7 @@ __all__ = [
     "Autoencoder",
     "AutoregressiveModel",
     "ConditionalVAE",
+    "Dequantised",
     "FactorAnalysis",
     "FlowModel",
     "GaussianMixture",

@@ -95,7 +95,7 @@ class FlowModel(DataDensity):
         if len(x) >= FEW and (x == np.rint(x)).all():
             warnings.warn(
                 "Data 'x' are whole numbers, and a density of real numbers can be as high as it likes there: log p has "
-                "no upper bound. Add noise in [0, 1) to them (dequantisation), or choose a model of whole numbers, "
-                "such as AutoregressiveModel.",
+                "no upper bound. Use Dequantised(levels=…, prior=FlowPrior(flow=…)), which adds noise in [0, 1) to "
+                "them, or another model of whole numbers, such as AutoregressiveModel.",
                 stacklevel=2,
             )

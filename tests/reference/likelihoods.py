@@ -2,9 +2,9 @@
 
 import numpy as np
 from scipy.special import log_expit, log_softmax, logsumexp
-from scipy.stats import laplace, logistic, nbinom, poisson
+from scipy.stats import laplace, logistic, nbinom, norm, poisson
 
-from reference.base import ENCODED, LIKELIHOODS, OUTPUTS, per_datum, soft_scale
+from reference.base import ENCODED, LIKELIHOODS, OUTPUTS, kind, per_datum, soft_scale
 
 
 def scale_and_rows(table, params, head, rows, field="scale", floor="min_scale"):
@@ -52,6 +52,42 @@ def discretised_logistic_likelihood(table, params, x, head):
     return per_datum(log_discretised_logistic(x, loc, scale, table["levels"]))
 
 
+class LaplaceTails:
+    """log CDF and log survival function, which SciPy takes from the CDF, so that they are −∞ in the tails."""
+
+    def __init__(self, loc, scale):
+        self.loc, self.scale = loc, scale
+
+    def median(self):
+        return self.loc
+
+    def logcdf(self, x):
+        e = (x - self.loc) / self.scale
+        return np.where(e < 0, e - np.log(2), np.log1p(-0.5 * np.exp(-np.abs(e))))
+
+    def logsf(self, x):
+        return LaplaceTails(-self.loc, self.scale).logcdf(-x)
+
+
+def log_discretised(x, d, levels):
+    """The same of any distribution of SciPy's with `logcdf` and `logsf`: the log of a difference, on the lower side."""
+    step, middle = 2 / (levels - 1), d.median()
+    low = np.where(x == 0, -np.inf, (x - 0.5) * step - 1)
+    high = np.where(x == levels - 1, np.inf, (x + 0.5) * step - 1)
+    upper = x * step - 1 > middle
+    more = np.where(upper, d.logsf(low), d.logcdf(high))
+    less = np.where(upper, d.logsf(high), d.logcdf(low))
+    return more + np.log(-np.expm1(less - more))
+
+
+def discretised_likelihood(table, params, x, head):
+    inner = {n.replace("likelihood.of.", "likelihood."): v for n, v in params.items()}
+    scale, (loc,) = scale_and_rows(table["of"], inner, head, 1)
+    return per_datum(
+        log_discretised(x, {"Gaussian": norm, "Laplace": LaplaceTails}[kind(table["of"])](loc, scale), table["levels"])
+    )
+
+
 def mixture_likelihood(table, params, x, head):
     logits, locs, raws = (head[:, :, i] for i in range(3))
     weights, scales = np.exp(logits - logsumexp(logits, 2, keepdims=True)), soft_scale(raws, table["min_scale"])
@@ -83,6 +119,7 @@ LIKELIHOODS |= {
     "ContinuousBernoulli": lambda table, params, x, head: per_datum(log_continuous_bernoulli(x, head)),
     "Categorical": categorical_likelihood,
     "DiscretisedLogistic": discretised_logistic_likelihood,
+    "Discretised": discretised_likelihood,
     "MixtureOfDiscretisedLogistics": mixture_likelihood,
     "Poisson": poisson_likelihood,
     "NegativeBinomial": negative_binomial_likelihood,
@@ -104,13 +141,20 @@ OUTPUTS |= {
     "Laplace": rows_with("scale", 1),
     "Categorical": lambda table, event: (table["levels"], *event),
     "DiscretisedLogistic": rows_with("scale", 1),
+    "Discretised": lambda table, event: rows_with("scale", 1)(table["of"], event),
     "MixtureOfDiscretisedLogistics": lambda table, event: (3, table["components"], *event),
     "NegativeBinomial": rows_with("inverse_dispersion", 1),
     "ZeroInflatedNegativeBinomial": rows_with("inverse_dispersion", 2),
 }
 
 ENCODED |= dict.fromkeys(
-    ("Categorical", "CoupledDiscretisedLogistics", "DiscretisedLogistic", "MixtureOfDiscretisedLogistics"),
+    (
+        "Categorical",
+        "CoupledDiscretisedLogistics",
+        "Discretised",
+        "DiscretisedLogistic",
+        "MixtureOfDiscretisedLogistics",
+    ),
     lambda table, x: x / (table["levels"] - 1),
 ) | dict.fromkeys(
     ("Poisson", "NegativeBinomial", "ZeroInflatedNegativeBinomial"),

@@ -7,6 +7,7 @@ from ppdgm.models.likelihoods.categorical import Categorical
 from ppdgm.models.likelihoods.continuous_bernoulli import ContinuousBernoulli
 from ppdgm.models.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from ppdgm.models.likelihoods.coupled import CoupledDiscretisedLogistics
+from ppdgm.models.likelihoods.discretised import Discretised
 from ppdgm.models.likelihoods.flow import FlowLikelihood
 from ppdgm.models.likelihoods.gaussian import Gaussian
 from ppdgm.models.likelihoods.laplace import Laplace
@@ -19,6 +20,7 @@ __all__ = [
     "Categorical",
     "ContinuousBernoulli",
     "CoupledDiscretisedLogistics",
+    "Discretised",
     "DiscretisedLogistic",
     "FlowLikelihood",
     "Gaussian",

@@ -48,10 +48,28 @@ class Likelihood(Part):
         """The group of each number, [*shape], if numbers of a group depend on each other given the head; else None."""
         return None
 
+    def log_mass(self, P: Vocabulary, low: Array, high: Array, head: Array) -> Array:
+        """log P(low < x < high) of each number, [..., *event]; `Discretised` makes whole numbers of it.
+
+        Args:
+            P: scoped to the part.
+            low, high: finite edges; ±1e10 stand for infinite ones.
+            head: the net's output.
+
+        Raises:
+            ProgramError: no CDF is known.
+        """
+        raise ProgramError(f"{type(self).__name__} has no log_mass(self, P, low, high, head), which Discretised needs.")
+
     @property
     def support(self) -> Support:
         """The range of each number of x, as in `P.distribution`: stated once, for draws and for data."""
         return "real"
+
+    @property
+    def discrete(self) -> bool:
+        """Whether x are whole numbers: then log p(x) is a probability's, and is also shown in bits per dimension."""
+        return self.support not in ("real", "positive", "unit_interval")
 
     @property
     def expected_data(self) -> str:

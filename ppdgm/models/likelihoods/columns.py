@@ -19,9 +19,11 @@ from ppdgm.models.likelihoods.categorical import Categorical
 from ppdgm.models.likelihoods.continuous_bernoulli import ContinuousBernoulli
 from ppdgm.models.likelihoods.counts import Counts, NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from ppdgm.models.likelihoods.coupled import CoupledDiscretisedLogistics
+from ppdgm.models.likelihoods.discretised import Discretised
 from ppdgm.models.likelihoods.gaussian import Gaussian
 from ppdgm.models.likelihoods.laplace import Laplace
 from ppdgm.models.likelihoods.logistic import DiscretisedLogistic, MixtureOfDiscretisedLogistics
+from ppdgm.models.likelihoods.rounding import Rounding
 
 FOLDS = 10
 MOST = 10_000  #: the largest number of rows that a first output is computed from
@@ -130,10 +132,17 @@ def _(likelihood: NegativeBinomial, x: np.ndarray) -> Columns:
 
 @columns.register
 def _(likelihood: Categorical, x: np.ndarray) -> Columns:
-    counts = np.stack([(x == level).sum(0) for level in range(likelihood.levels)])
-    log_p = np.log((counts + 0.5) / (len(x) + 0.5 * likelihood.levels))
+    log_p = _level_shares(x, likelihood.levels)
     of = lambda x: np.take_along_axis(log_p, np.rint(x).astype(int), axis=0)
     return Columns(of, np.maximum(log_p, log(_EDGE / likelihood.levels)))
+
+
+@columns.register
+def _(likelihood: Rounding, x: np.ndarray) -> Columns:
+    """Any distribution over the levels; the head is the middle of the mean's cell."""
+    log_p = _level_shares(x, likelihood.levels)
+    of = lambda x: np.take_along_axis(log_p, np.rint(x).astype(int), axis=0)
+    return Columns(of, (x.mean(0) + 0.5) / likelihood.levels)
 
 
 @columns.register
@@ -141,6 +150,15 @@ def _(likelihood: DiscretisedLogistic, x: np.ndarray) -> Columns:
     loc, scale = _logistic(x, likelihood.levels)
     scale = _scale(likelihood.scale, likelihood.min_scale, scale, np.square, np.sqrt)
     return Columns(lambda x: _log_mass(x, loc, scale, likelihood.levels), _rows(likelihood.scale, loc))
+
+
+@columns.register
+def _(likelihood: Discretised, x: np.ndarray) -> Columns | None:
+    """Any distribution over the levels; the head is that of real numbers at the levels."""
+    real = columns(likelihood.of, 2 * x / (likelihood.levels - 1) - 1)
+    log_p = _level_shares(x, likelihood.levels)
+    of = lambda x: np.take_along_axis(log_p, np.rint(x).astype(int), axis=0)
+    return None if real is None else Columns(of, real.head)
 
 
 @columns.register
@@ -160,6 +178,13 @@ def _(likelihood: CoupledDiscretisedLogistics, x: np.ndarray) -> Columns:
     head = np.zeros(likelihood.head_shape(loc.shape))
     head[1], head[2] = loc, np.log(np.maximum(scale, 0.1))
     return Columns(lambda x: _log_mass(x, loc, scale, likelihood.levels), head)
+
+
+def _level_shares(x: np.ndarray, levels: int) -> np.ndarray:
+    """The log of each level's share of the rows, [levels, *event]."""
+    counts = np.stack([(x == level).sum(0) for level in range(levels)])
+    found: np.ndarray = np.log((counts + 0.5) / (len(x) + 0.5 * levels))
+    return found
 
 
 def _scale(

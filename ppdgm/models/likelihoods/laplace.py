@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ppdgm.language.vocabulary import Array, Dist, Random, Vocabulary
+from ppdgm.models.likelihoods.interval_mass import log_laplace_mass
 from ppdgm.models.likelihoods.scale import LocationScaleLikelihood
 
 
@@ -11,6 +12,10 @@ class Laplace(LocationScaleLikelihood):
 
     def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         return P.dist.Laplace(*self.location_and_scale(P, head[0])).to_event(len(P.shape))
+
+    def log_mass(self, P: Vocabulary, low: Array, high: Array, head: Array) -> Array:
+        loc, scale = self.location_and_scale(P, head)
+        return log_laplace_mass(P, (low - loc) / scale, (high - loc) / scale)
 
     def draw(self, P: Vocabulary, random: Random, shape: tuple[int, ...], head: Array) -> Array:
         loc, scale = self.location_and_scale(P, head)

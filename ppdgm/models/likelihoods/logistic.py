@@ -96,8 +96,12 @@ def log_mass(P: Vocabulary, x: Array, loc: Array, scale: Array, levels: int) -> 
 def draw_level(P: Vocabulary, random: Random, shape: tuple[int, ...], loc: Array, scale: Array, levels: int) -> Array:
     """The level that is nearest to a draw of the logistic."""
     xp, u = P.xp, random.uniform(shape)
-    c = loc + scale * (xp.log(u) - xp.log1p(-u))
-    return xp.clip(xp.round((c + 1.0) * ((levels - 1) / 2)), 0.0, levels - 1.0)
+    return nearest_level(P, loc + scale * (xp.log(u) - xp.log1p(-u)), levels)
+
+
+def nearest_level(P: Vocabulary, c: Array, levels: int) -> Array:
+    """The level that is nearest to a number, in units in which the levels span [−1, 1]."""
+    return P.xp.clip(P.xp.round((c + 1.0) * ((levels - 1) / 2)), 0.0, levels - 1.0)
 
 
 def mean_level(P: Vocabulary, loc: Array, scale: Array, levels: int) -> Array:

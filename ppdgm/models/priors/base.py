@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
+
+from ppdgm.language.arrays import NumpyVocabulary
 from ppdgm.models.posteriors import Family
 from ppdgm.program import Part
 
@@ -20,3 +23,6 @@ class Prior(Part):
     follows: ClassVar[bool] = (
         False  #: whether it moves with the guide, so that nothing pulls the codes to a fixed place
     )
+
+    def settle(self, P: NumpyVocabulary, z: np.ndarray) -> None:
+        """Set first values that depend on values z [N, *event] of the latent, by `P.set`; by default there are none."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from math import prod
 from typing import ClassVar
 
+import numpy as np
+
+from ppdgm.language.arrays import NumpyVocabulary
 from ppdgm.language.vocabulary import Array, Dist, Vocabulary
 from ppdgm.models.flows import Flow
 from ppdgm.models.flows.densities import flow_density
@@ -39,3 +42,6 @@ class FlowPrior(Prior):
 
     def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         return flow_density(P.scope("flow"), self.flow, P.shape)
+
+    def settle(self, P: NumpyVocabulary, z: np.ndarray) -> None:
+        self.flow.settle(P.scope("flow"), z.reshape(len(z), -1), None)
