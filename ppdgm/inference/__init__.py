@@ -1,6 +1,7 @@
 """Engines, objectives, schedules and the training loop."""
 
 from ppdgm.inference.engines import bounds
+from ppdgm.inference.engines.coordinates import CoordinateAscent
 from ppdgm.inference.engines.criteria import Criterion
 from ppdgm.inference.engines.em import EM, MonteCarloEM, VariationalEM
 from ppdgm.inference.engines.engine import Composite, Engine, Phase
@@ -28,6 +29,7 @@ __all__ = [
     "SVI",
     "Composite",
     "Constant",
+    "CoordinateAscent",
     "Cosine",
     "Criterion",
     "Cyclical",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal, Self
 
+import numpy as np
 from pydantic import model_validator
 
 from ppdgm.errors import ProgramError
@@ -14,12 +15,18 @@ from ppdgm.inference.engines.estimators import Baseline
 from ppdgm.inference.engines.no_effect import check_baseline, check_latents
 from ppdgm.language import mistakes
 from ppdgm.language.scales import scaled
-from ppdgm.language.step import Objective, Step
+from ppdgm.language.step import OWN, Objective, Step
 from ppdgm.language.vocabulary import Array, Namespace, Trace
-from ppdgm.specs import NonNegativeFloat, PositiveInt
+from ppdgm.specs import NonNegativeFloat, PositiveFloat, PositiveInt
 from ppdgm.specs.schedules import Schedule
 
-_SETTINGS_OF = {"gamma": "capacity", "free_bits_per": "free_bits", "free_bits_of": "free_bits"}
+_SETTINGS_OF = {
+    "gamma": "capacity",
+    "free_bits_per": "free_bits",
+    "free_bits_of": "free_bits",
+    "multiplier_rate": "kl_at_most",
+}
+_LOG_BETA = f"{OWN}log_beta"  # of kl_at_most
 
 
 class SVI(Engine):
@@ -38,6 +45,10 @@ class SVI(Engine):
         gamma: γ.
         free_bits: λ in nats: the KL counts as max(λ, KL), so that below λ it has no gradient (Kingma et al. 2016,
             arXiv:1606.04934).
+        kl_at_most: ε in nats: the ELBO is maximised under the constraint that the mean KL is at most ε. β = 1 + λ, with
+            the constraint's multiplier λ, is found by training, is in the history as "beta", and ends at 1 if the KL
+            needs no constraint (Higgins et al. 2017).
+        multiplier_rate: how fast: log β moves by this number times KL/ε − 1, within ±1, in each step.
         free_bits_per: λ for each "site", or for each "dimension", which needs closed forms that split into dimensions:
             those of a full covariance do not.
         free_bits_of: the KL of each "datum", or the mean over the minibatch ("batch").
@@ -57,6 +68,8 @@ class SVI(Engine):
     beta: NonNegativeFloat | Schedule = 1.0
     capacity: NonNegativeFloat | Schedule | None = None
     gamma: NonNegativeFloat = 1000.0
+    kl_at_most: PositiveFloat | None = None
+    multiplier_rate: PositiveFloat = 0.01
     free_bits: NonNegativeFloat = 0.0
     free_bits_per: Literal["site", "dimension"] = "site"
     free_bits_of: Literal["datum", "batch"] = "batch"
@@ -69,8 +82,11 @@ class SVI(Engine):
             raise ValueError("capacity and free_bits both change the KL. Give only one of them.")
         if self.capacity is not None and self.beta != 1.0:
             raise ValueError("capacity replaces beta, so beta would change nothing. Give only one of them.")
+        others = {"beta": self.beta != 1.0, "capacity": self.capacity is not None, "free_bits": self.free_bits}
+        if self.kl_at_most is not None and (other := next((n for n, given in others.items() if given), None)):
+            raise ValueError(f"kl_at_most finds β by itself, and {other} changes the KL too. Give only one of them.")
         for name, of in _SETTINGS_OF.items():
-            given = self.capacity is not None if of == "capacity" else of in self.model_fields_set  # 0 too, in a sweep
+            given = getattr(self, of) is not None if of != "free_bits" else of in self.model_fields_set  # 0: in a sweep
             if not given and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
                     f"{name} is a setting of {of}, which is not given. Give {of} too, or leave {name} out."
@@ -84,7 +100,8 @@ class SVI(Engine):
         return self
 
     def state(self, width: int, scored: Iterable[str]) -> dict[str, State]:
-        return estimators.first_state(self._baseline(list(scored)), width)
+        found = estimators.first_state(self._baseline(list(scored)), width)
+        return found if self.kl_at_most is None else {**found, _LOG_BETA: State(np.zeros((), np.float32))}
 
     def _baseline(self, scored: list[str]) -> str:
         if self.baseline != "auto":
@@ -100,18 +117,23 @@ class SVI(Engine):
         estimators.check_estimator(step, trace, self.estimator)
         check_baseline(step, self.baseline)
         changed = {"beta": self.beta != 1.0, "capacity": self.capacity is not None, "free_bits": bool(self.free_bits)}
+        changed["kl_at_most"] = self.kl_at_most is not None
         check_latents(trace, "SVI", {**changed, "estimator='stl'": self.estimator == "stl"})
         if self.estimator == "stl" and trace.marginal is not None:
             raise mistakes.weighs_draws("estimator='stl'", "Leave the estimator out")
         if self.estimator == "stl":
             trace = estimators.stopped(step, trace)._replace(penalties=trace.penalties)  # these keep their gradient
         means = self._means(trace, step.xp, weights, data_size)
+        if self.kl_at_most is not None:
+            now = {**now, "beta": step.xp.exp(self._log_beta(step))}
         weighed = bounds.weighed(trace, step.scales) if step.scales else trace
 
         def at(whole: Mapping[str, Array]) -> Objective:
             found: dict[str, Array] = self(trace, step.xp, weights, now, data_size, whole)
             if step.scales:  # the bound and its KL are reported without scales
                 found["objective"] = self(weighed, step.xp, weights, now, data_size, whole)["objective"]
+            if self.kl_at_most is not None:
+                found |= {"beta": now["beta"], "state": self._moved(step, whole["kl"])}
             return self._scored(step, trace, weighed, found, weights, now) if step.scored else found
 
         return {**at(means), **({"means": means, "at": at} if means else {})}
@@ -148,7 +170,7 @@ class SVI(Engine):
 
     def _means(self, trace: Trace, xp: Namespace, weights: Array, data_size: int | None) -> dict[str, Array]:
         """Means over the minibatch, for an objective that is not a sum over rows: pieces need those of the whole."""
-        if self.capacity is not None:
+        if self.capacity is not None or self.kl_at_most is not None:
             return {
                 "kl": bounds.mean(bounds.kl(trace, xp), weights, xp) + bounds.shared_kl(trace, xp) / (data_size or 1)
             }
@@ -179,9 +201,22 @@ class SVI(Engine):
             return now["beta"] * (floored + kl - bounds.mean(bounds.kl(trace, xp), weights, xp))
         return now["beta"] * kl
 
+    def _log_beta(self, step: Step) -> Array:
+        """The log of β = 1 + λ, without a gradient."""
+        known = step.params.get(_LOG_BETA)  # not before the run has its state
+        return 0.0 * step.weights[0] if known is None else step.stop_gradient(known)
+
+    def _moved(self, step: Step, kl: Array) -> dict[str, Array]:
+        """log β ← max(0, log β + rate (KL/ε − 1)): it rests where KL = ε, or at β = 1."""
+        now, xp = self._log_beta(step), step.xp
+        over = xp.clip(step.stop_gradient(kl) / self.kl_at_most - 1.0, -1.0, 1.0)
+        moved = xp.clip(now + self.multiplier_rate * over, 0.0, None)
+        return {_LOG_BETA: xp.astype(moved, now.dtype)}
+
     def _check_scales(self, scales: Mapping[str, float]) -> None:
         """Refuse settings that change the meaning of the KL."""
         given = {"capacity": self.capacity is not None, "free_bits": bool(self.free_bits)}
+        given["kl_at_most"] = self.kl_at_most is not None
         for name in (n for n, there in (given | {"estimator='stl'": self.estimator == "stl"}).items() if there):
             raise scaled(f"SVI({name})", next(iter(scales)))
 
@@ -215,4 +250,5 @@ class SVI(Engine):
         if kind == "learned":
             miss = -0.5 * bounds.mean((f - b) ** 2, weights, xp)
             objective = objective + miss - step.stop_gradient(miss)
-        return {**found, "objective": objective, "state": estimators.moved(step, bounds.mean(f, weights, xp))}
+        state = {**found.get("state", {}), **estimators.moved(step, bounds.mean(f, weights, xp))}
+        return {**found, "objective": objective, "state": state}

@@ -1,14 +1,16 @@
-"""The loop of exact EM: closed-form steps over all data, in float64 NumPy, with any backend."""
+"""The loop of closed-form steps over all data, EM and coordinate ascent, in float64 NumPy, with any backend."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol, cast
 
 import numpy as np
 
 from ppdgm.data import take
-from ppdgm.errors import ProgramError
+from ppdgm.errors import ProgramError, listed
+from ppdgm.inference.engines.coordinates import CoordinateAscent
+from ppdgm.inference.engines.engine import Engine
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.language.phases import PlanLike
 from ppdgm.language.runtime import Native, Runtime
@@ -27,36 +29,50 @@ class Exact(Protocol):
     ) -> Mapping[str, np.ndarray]: ...
 
 
+class Blockwise(Protocol):
+    """A program with closed-form updates of blocks."""
+
+    def statistics(self, params: Mapping[str, np.ndarray], **fields: np.ndarray) -> Mapping[str, np.ndarray]: ...
+    def updates(self) -> Sequence[Callable[..., Mapping[str, np.ndarray]]]: ...
+    def bound(self, params: Mapping[str, np.ndarray], statistics: Mapping[str, np.ndarray]) -> float: ...
+
+
 class ExactTrainer(Trainer):
     """Training state and steps, without gradients.
 
     Args:
         runtime: of the program, for evaluations.
-        program: with `e_step` and `m_step`.
+        program: with the methods that the engine needs.
         feed: of the data.
         params: first values, by name.
     """
 
     compiled = False
 
-    def __init__(self, runtime: Runtime, program: Exact, feed: Feed, params: Mapping[str, np.ndarray]):
+    def __init__(self, runtime: Runtime, program: object, feed: Feed, params: Mapping[str, np.ndarray]):
         self.runtime, self.tracer, self.program, self.feed = runtime, runtime.tracer, program, feed
         self.dtypes = {n: v.dtype for n, v in params.items()}
         self.params = {n: np.asarray(v, float) for n, v in params.items()}
 
     def run(self, plan: PlanLike, data: Native) -> dict[str, np.ndarray]:
-        """Take the plan's steps; the objective of each is the mean log p(x) before it."""
+        """Take the plan's steps; the objective of each is the mean log p(x), or ELBO, before it."""
         found = [self._step() for _ in range(plan.count)]
         return {"objective": np.array(found), "elbo": np.array(found), "kl": np.zeros(len(found))}
 
     def _step(self) -> float:
+        program = cast(Exact, self.program)
+        total = self._summed(program.e_step)
+        self.params = {**self.params, **program.m_step(self.params, total)}
+        return float(total["log_likelihood"]) / self.feed.size
+
+    def _summed(self, of_rows: Callable[..., Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Statistics at the present parameters, summed over the data."""
         total: dict[str, np.ndarray] = {}
         for start in range(0, self.feed.size, ROWS):
             rows = take(self.feed.fields, np.arange(start, min(start + ROWS, self.feed.size)))
-            for name, value in self.program.e_step(self.params, **rows).items():
+            for name, value in of_rows(self.params, **rows).items():
                 total[name] = total[name] + value if name in total else value
-        self.params = {**self.params, **self.program.m_step(self.params, total)}
-        return float(total["log_likelihood"]) / self.feed.size
+        return total
 
     @property
     def judged(self) -> Native:
@@ -91,21 +107,77 @@ class ExactTrainer(Trainer):
         return Symptoms(terms, {}, {}, {})
 
 
-def check_steps(program: object, labels: Mapping[str, str], states: Collection[str]) -> None:
+class BlockTrainer(ExactTrainer):
+    """The same, one block after another."""
+
+    def run(self, plan: PlanLike, data: Native) -> dict[str, np.ndarray]:
+        found = np.array([self._step() for _ in range(plan.count)])
+        return {"objective": found, "elbo": found.copy()}
+
+    def _step(self) -> float:
+        program, first = cast(Blockwise, self.program), float("nan")
+        for i, update in enumerate(program.updates()):
+            total = self._summed(program.statistics)
+            if i == 0:
+                first = float(program.bound(self.params, total)) / self.feed.size
+            moved = update(self.params, total)
+            if unknown := [n for n in moved if n not in self.params]:
+                raise ProgramError(
+                    f"{getattr(update, '__name__', 'An update')} gives {unknown[0]!r}, which build() does not declare. "
+                    f"Declared: {listed(self.params)}."
+                )
+            self.params = {**self.params, **{n: np.asarray(v, float) for n, v in moved.items()}}
+        return first
+
+
+def exact_metrics(engine: Engine) -> tuple[str, ...]:
+    """What such a step reports."""
+    return EXACT_METRICS[:2] if isinstance(engine, CoordinateAscent) else EXACT_METRICS
+
+
+def exact_trainer(
+    engine: Engine, runtime: Runtime, program: object, feed: Feed, params: Mapping[str, np.ndarray]
+) -> ExactTrainer:
+    """The trainer of an engine with closed-form steps."""
+    kind = BlockTrainer if isinstance(engine, CoordinateAscent) else ExactTrainer
+    return kind(runtime, program, feed, params)
+
+
+def check_steps(engine: Engine, program: object, labels: Mapping[str, str], states: Collection[str]) -> None:
     """Refuse a program without closed-form steps, or with a guide or states that these steps would not move."""
-    missing = [n for n in ("e_step", "m_step") if not callable(getattr(program, n, None))]
-    if missing:
+    blocks = isinstance(engine, CoordinateAscent)
+    if blocks:
+        _check_blocks(program)
+    elif missing := [n for n in ("e_step", "m_step") if not callable(getattr(program, n, None))]:
         raise ProgramError(
             f"{type(program).__name__} has no {missing[0]}, which EM() needs. Use VariationalEM() or SVI(), or give "
             "the program e_step(params, x) and m_step(params, statistics)."
         )
     if states:
         raise ProgramError(
-            f"EM() takes closed-form steps, which run no P.update, so the state {min(states)!r} would never change. "
-            "Use VariationalEM() or SVI(), or declare it with context.param, so that m_step moves it."
+            f"{type(engine).__name__}() takes closed-form steps, which run no P.update, so the state {min(states)!r} "
+            "would never change. Use VariationalEM() or SVI(), or declare it with context.param, so that the steps "
+            "move it."
         )
+    if blocks:
+        return
     if own := [n for n, label in labels.items() if label == "guide"]:
         raise ProgramError(
             f"EM() trains only the model, but the guide has its own parameters ({own[0]!r}), which would never "
             "change. Use VariationalEM(), or a guide without parameters, such as posterior='exact'."
+        )
+
+
+def _check_blocks(program: object) -> None:
+    """Refuse a program without closed-form updates."""
+    kind = type(program).__name__
+    if missing := [n for n in ("statistics", "updates", "bound") if not callable(getattr(program, n, None))]:
+        raise ProgramError(
+            f"{kind} has no {missing[0]}, which CoordinateAscent() needs. Use SVI(), or give the program "
+            "statistics(params, x), updates() and bound(params, statistics)."
+        )
+    blocks = cast(Blockwise, program).updates()
+    if not (isinstance(blocks, list | tuple) and blocks and all(callable(b) for b in blocks)):
+        raise ProgramError(
+            f"{kind}.updates(): got {blocks!r}, expected a tuple of functions (params, statistics) -> new parameters."
         )

@@ -39,7 +39,7 @@ from ppdgm.inference.runs.recorder import Recorder
 from ppdgm.inference.runs.settings import Training
 from ppdgm.inference.training.chunks import check_chunk, check_reading, why_not_again
 from ppdgm.inference.training.devices import check_devices, check_divided, check_resumed
-from ppdgm.inference.training.exact import EXACT_METRICS, Exact, ExactTrainer, check_steps
+from ppdgm.inference.training.exact import check_steps, exact_metrics, exact_trainer
 from ppdgm.inference.training.loop import Interruption, Run, interruptible
 from ppdgm.inference.training.memory import warnings_of
 from ppdgm.inference.training.monitor import Monitor
@@ -243,13 +243,12 @@ class Job:
         compiled = saved.page["compile"] if saved else _choose_compile(training.compile, name, self.total)
         if saved and compiled:
             check_resumed(self.runtime)
-        trainer: Trainer | None = (
-            ExactTrainer(self.runtime, cast(Exact, self.recipe.program), self.feed, self.first)  # `prepare` has checked
-            if exact
-            else None
-        )
         settings, engine = self._settings(compiled), self.recipe.engine
-        trainer = trainer or self.module.Trainer(self.runtime, engine, self.native, settings, self.state)
+        trainer: Trainer = (
+            exact_trainer(engine, self.runtime, self.recipe.program, self.feed, self.first)  # `prepare` has checked
+            if exact
+            else self.module.Trainer(self.runtime, engine, self.native, settings, self.state)
+        )
         validation = None
         if self.held_out is not None and self.criterion is not None:
             memory = parse_memory("auto", self.runtime.device)
@@ -347,7 +346,7 @@ class Job:
                 check_watchable(engine, criterion, self.runtime, self.native, held, rows, reading)
             found = found or self._rehearse(data, rows)
             self.state = states_of(engine, self._width(), found.scored)
-            self.metrics = tuple(found.names) or EXACT_METRICS
+            self.metrics = tuple(found.names) or exact_metrics(engine)
             if (training := self.recipe.training).accumulate > 1:
                 check_whole(found.whole)
                 check_rows_apart(self.runtime, self.first, self.feed, found.roles, data, rows, reading is not None)
@@ -443,14 +442,14 @@ _OF_GRADIENTS = (
 
 def _check_exact(recipe: Recipe, tracer: Tracer, size: int) -> None:
     """Refuse a program without closed-form steps, and settings of gradient steps."""
-    check_steps(recipe.program, tracer.labels, tracer.states)
-    default, training = Training(), recipe.training
+    check_steps(recipe.engine, recipe.program, tracer.labels, tracer.states)
+    default, training, engine = Training(), recipe.training, type(recipe.engine).__name__
     for name in _OF_GRADIENTS:
         if getattr(training, name) != getattr(default, name):
-            raise TrainingError(f"{name}: EM() takes closed-form steps, which do not use it. Leave it out.")
+            raise TrainingError(f"{name}: {engine}() takes closed-form steps, which do not use it. Leave it out.")
     if training.batch_size not in (None, size):  # `size` is what the recipe of such a run contains
         raise TrainingError(
-            f"batch_size: got {training.batch_size}, but each step of EM() uses all {size} rows. Leave it out."
+            f"batch_size: got {training.batch_size}, but each step of {engine}() uses all {size} rows. Leave it out."
         )
 
 

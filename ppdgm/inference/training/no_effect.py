@@ -90,7 +90,7 @@ def check_compile(training: Training, exact: bool, why_not: str, place: str) -> 
         return
     if not why_not and training.compile == "cudagraphs" and not place.startswith("cuda"):
         why_not = f"the device is {place}, and only NVIDIA GPUs have CUDA graphs"
-    if reason := "EM() takes closed-form steps in NumPy" if exact else why_not:
+    if reason := "the engine takes closed-form steps in NumPy" if exact else why_not:
         raise TrainingError(f"compile: got {training.compile!r}, but {reason}. Leave compile out.")
 
 
