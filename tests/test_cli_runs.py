@@ -20,6 +20,7 @@ from ppdgm.cli.app import app
 both = pytest.mark.parametrize("backend", ["numpyro", "pyro"])
 SMALL = ("--set", "program.latent=2", "--set", "program.encoder.hidden=6", "--set", "program.decoder.hidden=6")
 RNG = np.random.default_rng(0)
+END = ("bits/dim", "state", "when")
 BITS = (RNG.random((60, 5)) < 0.4).astype("float32")
 TABLE = RNG.normal(size=(80, 3)) @ np.diag([1.0, 2.0, 5.0]) + [0.0, 10.0, -3.0]
 
@@ -517,7 +518,7 @@ def test_runs(here):
     assert all(found[n]["state"] == "damaged" and found[n]["problem"] for n in ("odd", "old", "toml"))
     text = cli("runs", "all").stdout
     lines = text.splitlines()
-    assert lines[0].split() == ["run", "program", "engine", "backend", "step", "ELBO", "validation", "state", "when"]
+    assert lines[0].split() == ["run", "program", "engine", "backend", "step", "ELBO", "validation", *END]
     assert "dead" in text and "5/10" in text and "-1.50" in text and "killed" in text
     assert any(line.startswith("old: ") and "format 1" in line for line in lines)
     assert cli("runs", "all/a").stdout.splitlines()[1].startswith("a ")

@@ -159,7 +159,7 @@ def test_a_failing_run_does_not_stop_the_others(here):
     asked = ("--over", "program.offset=1e30,0", "--steps", 12, "--set", "data.test=0", "--out", "s")
     shown = sweep(*asked, code=4)
     lines = shown.stdout.splitlines()
-    assert lines[0].split() == ["offset", "validation", "ELBO", "ELBO", "step", "state"]
+    assert lines[0].split() == ["offset", "validation", "ELBO", "ELBO", "bits/dim", "step", "state"]
     assert lines[1].split()[0] == "0" and lines[1].split()[-1] == "done"
     assert lines[2].split()[0] == "1e30" and "not finite" in shown.stderr and "s/offset=1e30" in shown.stderr
     assert "The best run is in s/offset=0." in shown.stdout

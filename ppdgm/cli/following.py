@@ -131,7 +131,15 @@ def follow(run: Callable[[], Fit], data: Dataset, out: Path, flags: Flags) -> in
 def as_plain(found: Estimate) -> dict[str, object]:
     """An estimate as plain values."""
     names = ("mean", "standard_error", "monte_carlo_error", "k", "exact") + (() if found.biases is None else ("bias",))
+    names += () if found.dimensions is None else ("bits_per_dimension",)
     return {n: getattr(found, n) for n in names}
+
+
+def bits(nats: float, dimensions: int | None) -> str:
+    """The same in bits per dimension, for whole numbers, after a comma; else nothing."""
+    from ppdgm.diagnostics.bits import bits_per_dimension
+
+    return f", {bits_per_dimension(nats, dimensions):.4f} bits/dim" if dimensions else ""
 
 
 def name_of(program: AnyProgram) -> str:
@@ -171,6 +179,7 @@ def _result(fit: Fit, out: Path, seconds: float) -> dict[str, object]:
         "criterion": criterion.name if criterion else None,
         "validation": best,
         "validation_elbo": best if criterion and criterion.of is None else None,
+        "dimensions": fit.info.get("dimensions"),
     }
 
 
@@ -182,7 +191,8 @@ def _say_summary(result: Table, place: str, criterion: Criterion | None, model: 
     ended = "" if result["stopped"] == "done" else f" ({result['stopped']})"
     say(f"Trained {result['program']} for {result['steps']} steps in {result['seconds']:.0f} s{ended}.")
     if result["validation_elbo"] is not None:
-        say(f"Best validation ELBO  {result['validation_elbo']:.2f} nats per row")
+        value = result["validation_elbo"]
+        say(f"Best validation ELBO  {value:.2f} nats per row{bits(value, result['dimensions'])}")
     elif result["validation"] is not None:
         say(f"Best validation {result['criterion']}  {result['validation']:.4g}")
     if "test" in result and criterion is not None and criterion.of is not None:
@@ -194,7 +204,8 @@ def _say_summary(result: Table, place: str, criterion: Criterion | None, model: 
     elif "test" in result:
         elbo = result["test"]["elbo"]
         error = f" ± {elbo['standard_error']:.2f}" if math.isfinite(elbo["standard_error"]) else ""
-        say(f"Test ELBO             {elbo['mean']:.2f}{error} nats per row, over {result['test']['n']} test rows")
+        also = bits(elbo["mean"], result["dimensions"])
+        say(f"Test ELBO             {elbo['mean']:.2f}{error} nats per row{also}, over {result['test']['n']} test rows")
         say("  The mean of log p(x) is at least this number. Higher is better.")
     say(f"The run is in {result['out']}. Next:")
     if model:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ppdgm.specs import Table
 
-HEAD = ("run", "program", "engine", "backend", "step", "ELBO", "validation", "state", "when")
+HEAD = ("run", "program", "engine", "backend", "step", "ELBO", "validation", "bits/dim", "state", "when")
 
 
 def runs(
@@ -34,8 +34,9 @@ def runs(
     The column ELBO shows the ELBO of the last training steps, if the engine
     has one. The column validation shows the ELBO of the validation data; both
     are in nats per row of the data. An engine that watches another number is
-    shown with its name, such as "loss 0.53". The column state shows if a run
-    was killed or is damaged.
+    shown with its name, such as "loss 0.53". The column bits/dim is for data
+    of whole numbers: the validation ELBO, or else the ELBO, in bits per
+    dimension. The column state shows if a run was killed or is damaged.
     """
     from pathlib import Path
 
@@ -50,7 +51,7 @@ def runs(
     elif not found:
         say(f"No runs in {folder}.")
     else:
-        say(text_table(HEAD, [_row(run) for run in found], right=(4, 5, 6)))
+        say(text_table(HEAD, [_row(run) for run in found], right=(4, 5, 6, 7)))
         for run in found:
             if "problem" in run:
                 say(f"{run['name']}: {run['problem']}")
@@ -85,12 +86,22 @@ def read_run(path: Path, top: Path) -> Table:
         return {**found, "state": "damaged", "problem": one_line(error)}
     if not status:
         return {**found, "state": "unknown", "problem": "it has no status.json."}
-    names = ("step", "steps", "elbo", "objective", "validation_elbo", "skipped", "state", "updated")
+    names = ("step", "steps", "elbo", "objective", "validation_elbo", "skipped", "state", "updated", "dimensions")
     criterion = status.get("criterion")
     if criterion is None and status.get("validation_elbo") is not None:  # of an older run
         criterion = "elbo"
     watched = {"criterion": criterion, "validation": status.get("validation", status.get("validation_elbo"))}
-    return found | {n: status.get(n) for n in names} | watched
+    found |= {n: status.get(n) for n in names} | watched
+    return found | {"bits_per_dimension": _bits(found)}
+
+
+def _bits(run: Table) -> float | None:
+    """The validation ELBO, or else the ELBO, in bits per dimension; None if some numbers of the data are real."""
+    from ppdgm.diagnostics.bits import bits_per_dimension
+
+    value = run["validation"] if run["criterion"] == "elbo" else run["elbo"]
+    size = run["dimensions"]
+    return bits_per_dimension(value, size) if _is_number(value) and isinstance(size, int) and size > 0 else None
 
 
 def _inside(recipe: Table, name: str, key: str) -> object:
@@ -106,6 +117,7 @@ def _row(run: Table) -> list[str]:
         "-" if step is None else str(step) if step == steps else f"{step}/{steps}",
         _number(run.get("elbo")),
         _validation(run),
+        f"{run['bits_per_dimension']:.4f}" if _is_number(run.get("bits_per_dimension")) else "-",
         str(run["state"]),
         _ago(run.get("updated")),
     ]

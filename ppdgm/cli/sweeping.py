@@ -273,7 +273,7 @@ class Sweep:
 
     def _page(self, run: SweptRun) -> Table:
         status = read_run(run.folder, self.asked.out) if run.folder.is_dir() else {}
-        names = ("criterion", "validation", "elbo", "step", "skipped")
+        names = ("criterion", "validation", "elbo", "bits_per_dimension", "step", "skipped")
         state = status.get("state", "failed") if not run.code or status.get("state") != "unknown" else "failed"
         page = {"run": str(run.folder), "name": run.name, "values": dict(run.values), "state": state}
         page |= {n: status.get(n) for n in names}
@@ -290,13 +290,14 @@ class Sweep:
                 *(run.values[o.path] for o in self.overs),
                 named(page) + shown(page["validation"]),
                 shown(page["elbo"]),
+                shown(page["bits_per_dimension"]),
                 str(page["step"] if page["step"] is not None else "-"),
                 str(page["state"]),
             ]
             for run, page in zip(ranked, found, strict=True)
         ]
         n = len(fields)
-        say(text_table([*fields, watched, "ELBO", "step", "state"], rows, right=range(n + 3)))
+        say(text_table([*fields, watched, "ELBO", "bits/dim", "step", "state"], rows, right=range(n + 4)))
         if best is not None:
             say(f"The best run is in {best.folder}. Next:")
             say(f"  ppdgm evaluate {shlex.quote(str(best.folder))}  estimate its likelihood")

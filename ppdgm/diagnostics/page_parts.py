@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ppdgm.diagnostics.bits import bits_per_dimension
+
 if TYPE_CHECKING:
     from ppdgm.diagnostics.arrays import Measured
-    from ppdgm.diagnostics.found import Found
+    from ppdgm.diagnostics.found import EstimateLike, Found
 
 _MARKS = {"good": "✓", "warning": "!", "bad": "✗"}
 _WORDS = {"good": "good", "warning": "to look at", "bad": "bad"}
@@ -59,9 +61,11 @@ def _numbers(found: Found) -> Iterable[tuple[str, str, str]]:
         if value is not None:
             error = value.standard_error  # a single row has none
             of = f" of {value.of}" if value.of else ""
-            yield name, number(value.mean), f"nats{of}" if error != error else f"± {number(error)} nats{of}"
+            beside = f"nats{of}" if error != error else f"± {number(error)} nats{of}"
+            yield name, number(value.mean), beside + _bits(value, value.mean)
     if found.baseline is not None:
-        yield "independent columns", number(float(found.baseline.values.mean())), "nats"
+        mean = float(found.baseline.values.mean())
+        yield "independent columns", number(mean), f"nats{_bits(found.log_likelihood, mean)}"
     if found.surgery is not None:
         s = found.surgery
         yield "mutual information", number(s.mutual_information.value), f"of {number(s.kl.value)} nats of KL"
@@ -74,6 +78,13 @@ def _numbers(found: Found) -> Iterable[tuple[str, str, str]]:
         yield "median ESS", number(float(np.median(w.effective_sample_size)), 0), f"of {w.k:,} draws"
     if found.gaps is not None:
         yield "inference gap", number(found.gaps.inference.value), "nats"
+
+
+def _bits(bound: EstimateLike | None, mean: float) -> str:
+    """A mean in bits per dimension, if the bound is on a probability of whole numbers; else nothing."""
+    if bound is None or bound.dimensions is None:
+        return ""
+    return f" · {number(bits_per_dimension(mean, bound.dimensions), 4)} bits/dim"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], total: int | None = None) -> str:

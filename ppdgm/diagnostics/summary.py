@@ -62,7 +62,9 @@ def _of(part: object, names: Iterable[str]) -> dict[str, object] | None:
 
 
 def _estimate(part: EstimateLike | None) -> dict[str, object] | None:
-    return _of(part, ("mean", "standard_error", "monte_carlo_error", "bias", "k", "of", *_BY_DATUM))
+    return _of(
+        part, ("mean", "standard_error", "monte_carlo_error", "bias", "k", "of", "bits_per_dimension", *_BY_DATUM)
+    )
 
 
 def _use(use: LatentUse | None) -> dict[str, object] | None:

@@ -71,6 +71,8 @@ def _training(found: Found) -> Iterator[Finding]:
         error = found.log_likelihood.standard_error  # a single row has none
         text = f"log p(x) = {found.log_likelihood.mean:.2f}{'' if np.isnan(error) else f' ± {error:.2f}'} nats"
         text += f" of {found.log_likelihood.of}" if found.log_likelihood.of else ""
+        if (bits := found.log_likelihood.bits_per_dimension) is not None:
+            text += f", {bits:.4f} bits/dim"
         if found.log_likelihood.exact:  # the ELBO is the same number
             text += " (exact)"
         elif found.elbo is not None:

@@ -48,6 +48,7 @@ class Observed:
         bounds: arrays in the support, which can depend on data, parameters and draws.
         told: distribution and support, as text for users.
         masked: whether some rows may not count.
+        discrete: whether the numbers are whole ones, each with a support of its own.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Observed:
     bounds: tuple[Array, ...]
     told: str
     masked: bool
+    discrete: bool = False
 
 
 class Supports(ABC):
@@ -116,7 +118,9 @@ class Supports(ABC):
         bounds, shape = tuple(self.arrays(support)), tuple(np.shape(seen.value)[1:])
         bounds = bounds if scan is None or not bounds else scan.bounds
         text = type(support).__name__.strip("_") if bounds else f"{support}"
-        return Observed(seen.name, field, shape, support, bounds, f"{type(alone).__name__}, {text}", masked)
+        each = None if support is None else self.of_each(support)
+        discrete = bool(getattr(each, "is_discrete", False)) and not getattr(each, "event_dim", 0)
+        return Observed(seen.name, field, shape, support, bounds, f"{type(alone).__name__}, {text}", masked, discrete)
 
     def rows_inside(self, seen: Seen) -> Array:
         """Whether each row is in the site's support, [B]."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from ppdgm.data import check_finite, check_rows
 from ppdgm.diagnostics.arrays import rounding
+from ppdgm.diagnostics.bits import bits_per_dimension
 from ppdgm.diagnostics.log_mean import log_mean
 from ppdgm.errors import DataError, PpdgmError, nearest, require, shown
 from ppdgm.inference.engines import bounds
@@ -43,6 +44,7 @@ class Estimate:
             constant `fit.transform.log_det(event_shape)`. "x, with z at a point" is no bound on log p(x): the guide has
             no density of z (a Delta), and the reported density is that of x and z there.
         exact: whether the values are log p(x): the program draws nothing, as it has no latents, or sums them out.
+        dimensions: how many whole numbers a row has; None if some of its numbers are real.
     """
 
     values: np.ndarray
@@ -52,6 +54,12 @@ class Estimate:
     biases: np.ndarray | None = None
     of: str = ""
     exact: bool = False
+    dimensions: int | None = None
+
+    @property
+    def bits_per_dimension(self) -> float | None:
+        """The mean in bits per dimension, −nats / (D ln 2); None if some numbers of a row are real, not whole."""
+        return bits_per_dimension(self.mean, self.dimensions) if self.dimensions else None
 
     @property
     def mean(self) -> float:
@@ -89,13 +97,17 @@ class Estimate:
         if odd := int((~np.isfinite(self.values)).sum()):
             return f"{self.mean} nats, because {odd} of N = {len(self.values)} rows have no finite value (k = {self.k})"
         of = f" of {self.of}" if self.of else ""
+        bits = ""
+        if self.dimensions:
+            error = -bits_per_dimension(self.standard_error, self.dimensions)
+            bits = f"; {plus_minus(bits_per_dimension(self.mean, self.dimensions), error, 4)} bits/dim"
         if self.exact:
-            return f"{plus_minus(self.mean, self.standard_error, 3)} nats{of} (N = {len(self.values)}, exact)"
-        error = "unknown" if np.isnan(self.monte_carlo_error) else f"{self.monte_carlo_error:.4f}"
+            return f"{plus_minus(self.mean, self.standard_error, 3)} nats{of} (N = {len(self.values)}, exact){bits}"
+        told = "unknown" if np.isnan(self.monte_carlo_error) else f"{self.monte_carlo_error:.4f}"
         low = f", too low by {-self.bias:.4f} or more" if -self.bias > self.monte_carlo_error else ""
         return (
             f"{plus_minus(self.mean, self.standard_error, 3)} nats{of} "
-            f"(N = {len(self.values)}, k = {self.k}, Monte Carlo error {error}{low})"
+            f"(N = {len(self.values)}, k = {self.k}, Monte Carlo error {told}{low}){bits}"
         )
 
 
@@ -107,17 +119,19 @@ def plus_minus(mean: float, error: float, digits: int) -> str:
 def elbo_of_rows(evaluator: Evaluator, k: int) -> Estimate:
     """E_q[log p(x, z) − log q(z|x)] per row, with closed-form KLs if they are valid."""
     values, errors, variances = evaluator.reduce(_Elbo(evaluator.size), k, True, _means)
-    if k == 1:
-        return Estimate(values, errors, k)
-    if evaluator.draws_nothing:
-        return Estimate(values, np.zeros_like(errors), k, exact=bool(np.isfinite(values).all()))
+    if k > 1 and evaluator.draws_nothing:
+        none = np.zeros_like(errors)
+        return Estimate(values, none, k, exact=bool(np.isfinite(values).all()), dimensions=evaluator.dimensions)
     one = evaluator.one
     of = f"x, with {' and '.join(one.points)} at a point" if one.points else ""
+    size = None if of else evaluator.dimensions  # at a point, it is a density of real numbers too
+    if k == 1:
+        return Estimate(values, errors, k, dimensions=size)
     if not one.shared:
-        return Estimate(values, errors, k, of=of)
+        return Estimate(values, errors, k, of=of, dimensions=size)
     with quiet():
         common = float(np.sqrt(sum(variances))) / evaluator.size
-    return Estimate(values, errors, k, common, of=of)
+    return Estimate(values, errors, k, common, of=of, dimensions=size)
 
 
 def log_likelihood_of_rows(evaluator: Evaluator, k: int) -> Estimate:
@@ -132,8 +146,8 @@ def as_likelihood(evaluator: Evaluator, found: tuple[np.ndarray, ...], k: int) -
     alike = np.isfinite(values).all() and (errors < rounded).all()  # not so with one particle
     if alike and evaluator.draws_nothing:  # few draws of a discrete latent can be alike too
         none = np.zeros_like(values)
-        return Estimate(values, none, k, biases=none, exact=True)
-    return Estimate(values, errors, k, biases=biases)
+        return Estimate(values, none, k, biases=none, exact=True, dimensions=evaluator.dimensions)
+    return Estimate(values, errors, k, biases=biases, dimensions=evaluator.dimensions)
 
 
 def log_weights_of_rows(evaluator: Evaluator, k: int) -> np.ndarray:

@@ -77,7 +77,8 @@ class Fit(Diagnosable):
         engine: the engine that trained it, or None.
         history: arrays: "step", the engine's metrics per step in nats per row, "validation_step", "validation_elbo" (or
             another criterion of the engine's, such as "validation_loss").
-        info: facts of the run: "steps" taken, "skipped" ones, "compile", "data_size", "fields", "shapes" of their rows.
+        info: facts of the run: "steps" taken, "skipped" ones, "compile", "data_size", "fields", "shapes" of their rows,
+            "dimensions": how many whole numbers a row has, or None.
         stopped: why training ended: "done", "early stopping", "interrupted", "callback", "not finite", "diverged" (the
             ELBO, or the only objective, ended far below where it began), "failed"; "running" for a checkpoint of a run
             that didn't end.
@@ -444,7 +445,9 @@ def load(
         devices=devices,
         engine=recipe.engine,
         history=group(arrays, "history"),
-        info={n: page[n] for n in ("data_size", "fields", "shapes", "fingerprint", "compile") if n in page}
+        info={
+            n: page[n] for n in ("data_size", "fields", "shapes", "fingerprint", "compile", "dimensions") if n in page
+        }
         | {"steps": page["step"], "skipped": len(page["skipped"])},
         stopped=page["stopped"],
         training=recipe.training,

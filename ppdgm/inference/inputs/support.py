@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -61,8 +61,9 @@ def check_support(
         return
     look = _Checks(runtime, params, feed, rounded)
     if runtime.facts is None:
-        runtime.facts = [o for o in look.observed() if o.support is not None]
-    sites = [o for o in runtime.facts if not o.bounds or o.bounds[0] in (("data", "params") if training else ("data",))]
+        runtime.facts = look.observed()
+    known = [o for o in runtime.facts if o.support is not None]
+    sites = [o for o in known if not o.bounds or o.bounds[0] in (("data", "params") if training else ("data",))]
     alone = [o for o in sites if o.field in feed.fields and not o.bounds and not o.masked]
     for site in alone:
         look.refuse(site, look.at_once(site))
@@ -70,6 +71,22 @@ def check_support(
         found = list(look.by_reading())
         for site in others:
             look.refuse(site, np.concatenate([f[site.name] for f in found])[: feed.size])
+
+
+def dimensions_of(program: AnyProgram, runtime: Runtime) -> int | None:
+    """D, how many whole numbers the model observes in each row; None if some numbers are real, or may be missing.
+
+    For the package's own programs with its own likelihoods, the likelihood says so; for others, `check_support` has to
+    have been called.
+    """
+    if _looks_itself(program):
+        likelihood = cast(Program, program).independent()
+        shape: tuple[int, ...] = getattr(program, "event_shape", ())
+        return int(np.prod(shape)) if isinstance(likelihood, Likelihood) and likelihood.discrete else None
+    sites = runtime.facts
+    if not sites or not all(o.discrete and not o.masked for o in sites):
+        return None
+    return sum(int(np.prod(o.shape)) for o in sites)
 
 
 def _looks_itself(program: AnyProgram) -> bool:

@@ -114,6 +114,7 @@ class Page(_Record):
     shapes: dict[str, list[Count]] | None = None
     fingerprint: str | None = None
     held_out: str | None = None
+    dimensions: Count | None = None
     compile: bool | None = None
     in_a_row: Count = 0
     seconds: Annotated[float, Field(ge=0)] = 0.0

@@ -205,6 +205,7 @@ class Recorder:
             validation=validation,
             validation_elbo=validation if watched and watched.criterion.of is None else None,
             skipped=len(run.skipped),
+            dimensions=self.facts.get("dimensions"),
         )
         self._status_at = time.monotonic()
 

@@ -28,7 +28,7 @@ from ppdgm.inference.inputs.own_rows import check_own_rows, fingerprint
 from ppdgm.inference.inputs.parameters import as_params
 from ppdgm.inference.inputs.row_independence import check_apart, stirred
 from ppdgm.inference.inputs.stray_noise import check_quiet, noise_of
-from ppdgm.inference.inputs.support import check_support
+from ppdgm.inference.inputs.support import check_support, dimensions_of
 from ppdgm.inference.runs.checkpoint import matching
 from ppdgm.inference.runs.codings import read_codings
 from ppdgm.inference.runs.folder import Folder
@@ -179,6 +179,7 @@ class Job:
         if not hasattr(self, "feed"):
             self.prepare(read_codings(saved.arrays, saved.page) if saved else {})
         facts: dict[str, object] = {"data_size": self.feed.size, "fields": sorted(self.fields)}
+        facts["dimensions"] = dimensions_of(self.recipe.program, self.runtime)
         if isinstance(self.recipe.program, PlainPair):
             facts["rows"] = rows_of(self.fields)
         else:
