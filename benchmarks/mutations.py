@@ -38,6 +38,66 @@ class Mutation:
 
 
 MUTATIONS: dict[str, Mutation] = {
+    "a cell has the width of all levels": Mutation(
+        "ppdgm/models/posteriors/dequantiser.py",
+        "log1p(-2 * margin) - log(self.levels)",
+        "log1p(-2 * margin)",
+        "tests/test_dequantised.py -k uniform_noise and pyro",
+    ),
+    "the slope of the noise is turned around": Mutation(
+        "ppdgm/models/posteriors/dequantiser.py",
+        'at(P.activation("sigmoid", s)), log_q - log_slope(s)',
+        'at(P.activation("sigmoid", s)), log_q + log_slope(s)',
+        "tests/test_dequantised.py -k posterior_itself and pyro",
+    ),
+    "the noise reaches the next cell": Mutation(
+        "ppdgm/models/posteriors/dequantiser.py",
+        "2.0**-21",
+        "2.0**-26",
+        "tests/test_dequantised.py -k leaves_its_cell and pyro",
+    ),
+    "a level is the nearest one, not the one below": Mutation(
+        "ppdgm/models/likelihoods/rounding.py",
+        "xp.floor(",
+        "xp.round(",
+        "tests/test_dequantised.py -k whole_numbers_in_range and pyro",
+    ),
+    "the mass of an interval is found in the wrong tail": Mutation(
+        "ppdgm/models/likelihoods/interval_mass.py",
+        "flip = low + high > 0  # the left tail is precise",
+        "flip = low + high > 1e9",
+        "tests/test_discretised.py -k masses and gaussian",
+    ),
+    "bits are nats": Mutation(
+        "ppdgm/diagnostics/bits.py",
+        "-nats / (dimensions * log(2))",
+        "-nats / dimensions",
+        "tests/test_bits.py -k by_hand",
+    ),
+    "one-hot numbers count as whole ones": Mutation(
+        "ppdgm/language/supports.py",
+        ' and not getattr(each, "event_dim", 0)',
+        "",
+        "tests/test_bits.py -k plain_pairs",
+    ),
+    "numbers under a mask have bits": Mutation(
+        "ppdgm/inference/inputs/support.py",
+        "all(o.discrete and not o.masked for o in sites)",
+        "all(o.discrete for o in sites)",
+        "tests/test_bits.py -k your_own and pyro",
+    ),
+    "the multiplier of the KL may be negative": Mutation(
+        "ppdgm/inference/engines/svi.py",
+        "moved = xp.clip(now + self.multiplier_rate * over, 0.0, None)",
+        "moved = now + self.multiplier_rate * over",
+        "tests/test_kl_at_most.py -k binds and pyro and 5",
+    ),
+    "blocks share the first statistics": Mutation(
+        "ppdgm/inference/training/exact.py",
+        "            total = self._summed(program.statistics)\n            if i == 0:\n",
+        "            if i == 0:\n                total = self._summed(program.statistics)\n",
+        "tests/test_coordinates.py -k statistics_at",
+    ),
     "a pixel sees its own row from above": Mutation(
         "ppdgm/nets/pixels.py",
         "return P.xp.concat([P.xp.zeros_like(x[..., :1, :]), x[..., :-1, :]], axis=-2)",
