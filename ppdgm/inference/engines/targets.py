@@ -154,6 +154,9 @@ class _Computes:
     def estimates(self, what: str) -> bool:
         return False
 
+    def draws_terms(self) -> bool:
+        return False
+
     def _refuse(self, *_: object) -> NoReturn:
         raise ProgramError(
             f"{self.name}.log_density: a target only computes, so it has no P.sample, P.plate, P.random or other "
