@@ -46,7 +46,7 @@ class FullPasses(GatedPixelCNN):
     """The same net, of which a draw takes a full pass for each pixel.
 
     Args:
-        passes: the number of passes; 0: one for each pixel. Fewer draw nothing of use, and only show the time.
+        passes: the number of passes; None: one for each pixel. Fewer draw nothing of use, and only show the time.
     """
 
     passes: PositiveInt | None = None
