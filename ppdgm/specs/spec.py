@@ -28,7 +28,7 @@ _NONE = {"kind": "none"}  # TOML has no null
 #: (class, its field's name in files of earlier versions) -> the name now
 _OLD_FIELDS = {
     ("HMC", "leaps"): "num_leapfrog",
-    ("_Autoregressive", "context"): "context_size",
+    ("Affine", "context"): "context_size",
     ("Coupling", "context"): "context_size",
 }
 _adopters: list[Callable[[object], Spec | None]] = []
