@@ -38,7 +38,9 @@ def rows_for(program: AnyProgram, engine: Engine, data: Data | Dataset | None, b
     kind = type(engine).__name__
     if reads_data(engine):
         if data is None:
-            raise DataError(f"data: got None, but {kind} trains on data. Give an array [N, …], or named arrays.")
+            raise DataError(
+                f"data: got nothing (None), but {kind} trains on data. Give an array [N, …], or named arrays."
+            )
         return data
     shape = getattr(program, "event_shape", None)
     if not isinstance(shape, tuple):
