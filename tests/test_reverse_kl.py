@@ -215,11 +215,11 @@ def test_what_can_not_be_is_refused(backend, tmp_path):
             DataError,
             "draws x from the program, and reads no data",
         ),
-        (lambda: ppdgm.fit(AFFINE, **settings), DataError, r"got nothing \(None\), but SVI trains on data"),
+        (lambda: ppdgm.fit(AFFINE, **settings), DataError, r"got nothing \(None\)"),
         (
             lambda: ppdgm.fit(AFFINE, engine=[Stage(engine=SVI(), steps=1), engine], **{**settings, "steps": 2}),
             DataError,
-            r"got nothing \(None\), but Stages trains on data",
+            r"got nothing \(None\)",
         ),
         (lambda: ppdgm.fit(latent, engine=engine, **settings), ProgramError, "'z' is latent, so the density"),
         (

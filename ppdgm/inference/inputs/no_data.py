@@ -32,16 +32,12 @@ def rows_for(program: AnyProgram, engine: Engine, data: Data | Dataset | None, b
         batch_size: of the run; the number of rows, if no field of a condition says it.
 
     Raises:
-        DataError: there are no data, and the engine needs them; or there are some, and it reads none.
+        DataError: there are data, and the engine reads none.
         ProgramError: x is not real.
     """
-    kind = type(engine).__name__
     if reads_data(engine):
-        if data is None:
-            raise DataError(
-                f"data: got nothing (None), but {kind} trains on data. Give an array [N, …], or named arrays."
-            )
-        return data
+        return data  # None is refused as other wrong data are
+    kind = type(engine).__name__
     shape = getattr(program, "event_shape", None)
     if not isinstance(shape, tuple):
         raise DataError(
