@@ -5,7 +5,6 @@ import math
 import shutil
 import sys
 from dataclasses import replace
-from importlib import import_module
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from readings import BACKENDS
 from trainers import make_plan, make_trainer
 
 from benchmarks.programs import by_pythae, by_torch, epoch, growth, likelihood, probe, steps
-from benchmarks.programs.__main__ import TABLES, page
+from benchmarks.programs.__main__ import TABLES, page, table_of
 from benchmarks.programs.cases import MAKERS, Sizes, make
 from benchmarks.programs.common import Options
 from benchmarks.programs.ops_jax import JaxOps
@@ -102,13 +101,14 @@ def test_tables_are_measured_and_written(monkeypatch):
     only = ("torch-by-hand", "python", "ppdgm-pyro-chunked", "ppdgm-pyro-eager")
     options = Options(only=only, stretch=0.01, rounds=2, force=True, quick=True, say=said.append)
     record = {"machine": {"cpu": "some"}, "cores": [0], "device": "cpu", "tables": {}}
-    for name, (module, _) in TABLES.items():
+    names = [n for n, (module, _) in TABLES.items() if module.startswith("programs.")]
+    for name in names:
         chosen = options if name == "growth" else replace(options, programs=("vae",))
-        for found in import_module(f"benchmarks.programs.{module}").measure(chosen):
+        for found in table_of(name).measure(chosen):
             record["tables"][name] = {**found, "quick": True}
     written = page(json.loads(json.dumps(record)))
-    assert set(record["tables"]) == set(TABLES)
-    assert written.count("| torch-by-hand |") >= len(TABLES) - 1
+    assert set(record["tables"]) == set(names)
+    assert written.count("| torch-by-hand |") >= len(names) - 1
     assert "its figures mean nothing" in written
     assert "nan" not in written
 

@@ -10,9 +10,8 @@ import torch
 from readings import BACKENDS
 from trainers import make_plan, make_trainer
 
-from benchmarks.densities import draws, steps
-from benchmarks.densities.__main__ import TABLES, page
 from benchmarks.densities.cases import MAKERS, Sizes
+from benchmarks.programs.__main__ import page, table_of
 from benchmarks.programs.common import Options
 from benchmarks.programs.ops_jax import JaxOps
 from benchmarks.programs.ops_torch import TorchOps
@@ -57,10 +56,10 @@ def test_tables_are_measured_and_written():
         only=("torch-by-hand", "fast-pyro", "full-pyro"), stretch=0.01, rounds=1, force=True, quick=True,
         say=lambda line: None,
     )  # fmt: skip
-    record = {"machine": {"cpu": "some"}, "cores": [0], "tables": {}}
-    for name, table in (("steps", steps), ("draws", draws)):
-        for found in table.measure(options):
+    record = {"machine": {"cpu": "some"}, "cores": [0], "device": "cpu", "tables": {}}
+    for name in ("density-steps", "density-draws"):
+        for found in table_of(name).measure(options):
             record["tables"][name] = {**found, "quick": True}
     written = page(json.loads(json.dumps(record)))
-    assert set(record["tables"]) == set(TABLES)
+    assert set(record["tables"]) == {"density-steps", "density-draws"}
     assert "| torch-by-hand |" in written and "fast-pyro is " in written and "its figures mean nothing" in written

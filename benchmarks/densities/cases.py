@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.programs.cases import Case
+from benchmarks.programs.common import Options
+from benchmarks.seconds_per_step.problem import Unavailable
 from ppdgm.inference import SVI
 from ppdgm.models import AutoregressiveModel, FlowModel, GatedPixelCNN, Glow
 from ppdgm.nets.causal import Places
@@ -63,3 +65,13 @@ class FullPasses(GatedPixelCNN):
 
         first = P.full((*places.leading, *places.event), 0.0), P.full((), 0.0)
         return P.repeat(self.passes or int(order.max()) + 1, place, first)[0]
+
+
+def check_device(options: Options) -> None:
+    """Refuse another device than the CPU.
+
+    Raises:
+        Unavailable: these tables are of CPUs.
+    """
+    if options.device != "cpu":
+        raise Unavailable(f"it measures on CPUs only, and not on {options.device}")

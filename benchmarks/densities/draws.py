@@ -10,7 +10,7 @@ from benchmarks.programs.common import Found, Options, race, ranked, ratio, verd
 from ppdgm.inference import Fit
 from ppdgm.models import AutoregressiveModel, GatedPixelCNN
 
-from .cases import FullPasses
+from .cases import FullPasses, check_device
 
 TITLE = "Drawing images"
 ROUNDS = 3
@@ -25,6 +25,7 @@ NOTE = (
 
 def measure(options: Options) -> Iterator[Found]:
     """Race both ways on each backend, for one image and for several; the draws have to be the same."""
+    check_device(options)
     side, passes = (8, 8) if options.quick else (28, PASSES)
     small = {"channels": 4, "layers": 2, "hidden": 4} if options.quick else {}
     check_same(10)

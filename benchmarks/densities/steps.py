@@ -7,7 +7,7 @@ from benchmarks.programs.common import as_found as kept
 from benchmarks.programs.contestants import MORE, STEPS, maker
 from benchmarks.seconds_per_step.race import line_up, run_rounds
 
-from .cases import MAKERS, Sizes
+from .cases import MAKERS, Sizes, check_device
 
 TITLE = "Seconds per training step"
 ROUNDS = 9
@@ -23,6 +23,7 @@ QUICK = Sizes(side=8, channels=4, layers=2, depth=1, batch=4)
 
 def measure(options: Options) -> Iterator[Found]:
     """Race the contestants of each program."""
+    check_device(options)
     programs: Found = {}
     makers = {n: maker({**STEPS, **MORE}[n]) for n in options.contestants_of(dict.fromkeys(NAMES))}
     for name in options.programs_of(MAKERS, MAKERS):

@@ -15,6 +15,8 @@
 | growth | time and memory by K, B, N, depth, size of images | `growth.py` |
 | whole | whole processes: 5 epochs of MNIST and the test ELBO | `whole.py` |
 | products | a step beside its matrix products alone | `products.py` |
+| density-steps | a training step of a GatedPixelCNN and a Glow | `../densities/steps.py` |
+| density-draws | images from a GatedPixelCNN, beside full passes | `../densities/draws.py` |
 
 Run it from the root of the checkout, with both backends installed, on a machine that does nothing else: it ends with
 exit code 2 on a busy one. PPDGM_DATA names a folder that holds `mnist/`: `whole` needs it, `epoch` uses noise without

@@ -10,16 +10,18 @@ from typing import Any
 
 from benchmarks.seconds_per_step.machine import BUSY, BusyMachine, Watch, describe, pin, refuse_if_busy
 
-#: the module of each table, and its minutes on two idle cores
+#: the module of each table in `benchmarks`, and its minutes on two idle cores
 TABLES = {
-    "steps": ("steps", 17),
-    "epoch": ("epoch", 3),
-    "likelihood": ("likelihood", 4),
-    "sampling": ("sampling", 3),
-    "process": ("process", 8),
-    "growth": ("growth", 13),
-    "whole": ("whole", 12),
-    "products": ("products", 5),
+    "steps": ("programs.steps", 17),
+    "epoch": ("programs.epoch", 3),
+    "likelihood": ("programs.likelihood", 4),
+    "sampling": ("programs.sampling", 3),
+    "process": ("programs.process", 8),
+    "growth": ("programs.growth", 13),
+    "whole": ("programs.whole", 12),
+    "products": ("programs.products", 5),
+    "density-steps": ("densities.steps", 6),
+    "density-draws": ("densities.draws", 3),
 }
 
 
@@ -42,6 +44,7 @@ def _run(arguments: argparse.Namespace, cores: list[int]) -> int:
     """The part that needs the libraries."""
     import torch
 
+    from benchmarks.densities.cases import MAKERS as DENSITIES
     from benchmarks.seconds_per_step.problem import Unavailable
     from benchmarks.seconds_per_step.race import DifferentObjective
 
@@ -50,8 +53,9 @@ def _run(arguments: argparse.Namespace, cores: list[int]) -> int:
     from .likelihood import DifferentNumbers
     from .probe import ProbeFailed
 
-    if unknown := set(arguments.programs or ()) - set(MAKERS):
-        raise SystemExit(f"No program {', '.join(sorted(unknown))}. There are: {', '.join(MAKERS)}.")
+    programs = (*MAKERS, *DENSITIES)
+    if unknown := set(arguments.programs or ()) - set(programs):
+        raise SystemExit(f"No program {', '.join(sorted(unknown))}. There are: {', '.join(programs)}.")
     torch.set_num_threads(arguments.threads)
     options = Options(
         programs=tuple(arguments.programs) if arguments.programs else None,
@@ -68,7 +72,7 @@ def _run(arguments: argparse.Namespace, cores: list[int]) -> int:
     for name in arguments.tables or TABLES:
         started = time.perf_counter()
         try:
-            for found in import_module(f".{TABLES[name][0]}", __package__).measure(options):
+            for found in table_of(name).measure(options):
                 seconds = round(time.perf_counter() - started)
                 record["tables"][name] = {**found, "seconds_of_all": seconds, "quick": arguments.quick}
                 _write(arguments, record)
@@ -98,6 +102,11 @@ def _write(arguments: argparse.Namespace, record: dict[str, Any]) -> None:
         arguments.markdown.write_text(page(record), encoding="utf-8")
 
 
+def table_of(name: str) -> Any:
+    """The module that measures a table and writes it."""
+    return import_module(f"benchmarks.{TABLES[name][0]}")
+
+
 def page(record: dict[str, Any]) -> str:
     """All tables as Markdown, in the order of `TABLES`."""
     lines = [
@@ -107,10 +116,10 @@ def page(record: dict[str, Any]) -> str:
         "",
         ", ".join(f"{name} {value}" for name, value in record["machine"].items()),
     ]
-    for name, (module, _) in TABLES.items():
+    for name in TABLES:
         if (found := record["tables"].get(name)) is None:
             continue
-        table = import_module(f".{module}", __package__)
+        table = table_of(name)
         worst = max(_others(found), default=0.0)
         busy = f" BUSY: other processes used up to {worst:.2f} of a core." if worst > BUSY else ""
         trial = " A trial (`--quick`): its figures mean nothing." if found["quick"] else ""

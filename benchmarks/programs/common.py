@@ -38,8 +38,9 @@ class Options:
         return self.rounds or (1 if self.quick else usual)
 
     def programs_of(self, known: Iterable[str], quick: Iterable[str]) -> list[str]:
-        """The programs of a table."""
-        return list(self.programs or (quick if self.quick else known))
+        """The programs of a table: those that were chosen and that it has."""
+        known = list(known)
+        return [n for n in self.programs or (quick if self.quick else known) if n in known]
 
     def contestants_of(self, known: Mapping[str, Any]) -> dict[str, Any]:
         """The contestants of a table."""
