@@ -481,6 +481,20 @@ def test_a_table_with_too_few_numbers_for_a_latent_is_refused(backend):
         ppdgm.Fit(program, program.initialise(0), backend).elbo(rows([0.0]))
 
 
+def test_indices_that_jax_can_not_check_are_told(monkeypatch):
+    def unknown(function):
+        def checked(*args):
+            raise NotImplementedError
+
+        return checked
+
+    monkeypatch.setattr("ppdgm.backends.numpyro.runtime.with_indices_checked", unknown)
+    program, fields = Table(), {"x": np.zeros((N, 1), "float32"), "i": np.arange(N) % 3}
+    with pytest.warns(UserWarning, match="JAX can't check that it stays within its axis .NotImplementedError"):
+        found = ppdgm.Fit(program, program.initialise(0), "numpyro").elbo(fields)
+    np.testing.assert_allclose(found.values, norm(fields["i"], 1).logpdf(0), rtol=1e-5)
+
+
 def test_a_plain_numpyro_pair_with_an_index_outside_its_axis_gets_a_warning():
     def model(x, i):
         t = numpyro.param("t", jnp.arange(3.0))

@@ -165,7 +165,6 @@ class Runtime(AnyRuntime):
 
     def misplaced(self, name: Hashable, function: Question, rows: Tree, data: Tree, params: Params) -> str | None:
         moving = jax.random.key(0), data
-        found: str | None = None
         with suppress(Exception), products():  # of a function that can't be run: the reading without checks reports it
             if name not in self._indexed:
                 self._indexed[name] = None
@@ -173,10 +172,7 @@ class Runtime(AnyRuntime):
                 if some:
                     self._indexed[name] = compile_quickly(with_indices_checked(function), self.device, **self._whole)
                 self._products[name] = Products(jaxpr, len(jax.tree.leaves((rows, moving[0]))), data)
-            if (check := self._indexed[name]) is not None:
-                found = check(rows, moving, params).get()
-                if found is None and not self._always[name]:
-                    self._indexed[name] = None
+        found = self._beyond_axes(name, rows, moving, params)
         exact = self._products.get(name)
         if exact and (far := exact.beyond(data)) is not None:
             raise UnsupportedByBackend(
@@ -186,6 +182,26 @@ class Runtime(AnyRuntime):
             )
         done = self._indexed.get(name) is None and not (exact and exact.counts) and found is None
         return None if done else (found or "").partition(" (`check` failed)")[0].rstrip(". ")
+
+    def _beyond_axes(self, name: Hashable, rows: Tree, moving: Tree, params: Params) -> str | None:
+        """What JAX's checks say of the function's indices; None if all are right, or it has none that change."""
+        if (check := self._indexed.get(name)) is None:
+            return None
+        try:
+            with products():
+                found = cast("str | None", check(rows, moving, params).get())
+        except Exception as error:  # JAX's checks do not know all of its operations
+            self._indexed[name] = None
+            warnings.warn(
+                "The program takes numbers by an index, and JAX can't check that it stays within its axis "
+                f"({type(error).__name__}). Outside of it, JAX takes another number without a word: check such data "
+                "yourself, or try the Pyro backend, which refuses them.",
+                stacklevel=2,
+            )
+            return None
+        if found is None and not self._always[name]:
+            self._indexed[name] = None
+        return found
 
     def look(self, question: Question, params: Params, *at: Tree, **how: object) -> Tree:
         return jax.eval_shape(partial(question, self, **how), params, jax.random.key(0), *at)
