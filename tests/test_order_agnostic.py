@@ -1,11 +1,11 @@
 """Masked nets of many orderings: the ensemble is a density, training takes one ordering, missing numbers are drawn."""
 
 from functools import cache
-from itertools import product
 
 import jax
 import numpy as np
 import pytest
+from causal_tools import all_values, declared
 from flow_tools import draw_params, run, speak
 from readings import BACKENDS, precision
 from reference.sequences import masked
@@ -36,16 +36,6 @@ NETS = [
     OrderAgnosticMADE(hidden=(11, 9), orders=3, activation="tanh"),
     OrderAgnosticMADE(hidden=(14, 12), orders=4, averaged=3, connectivity="random", activation="tanh", seed=2),
 ]
-
-
-def declared(net, each, event, condition=()):
-    found = Declarations()
-    declare_autoregressive(Context(found), net, each, event, condition)
-    return found, draw_params(found, 0.7)
-
-
-def all_values(event, levels):
-    return np.array(list(product(range(levels), repeat=int(np.prod(event)))), float).reshape(-1, *event)
 
 
 def in_order(net, params, x, places, r, condition=None, levels=2):

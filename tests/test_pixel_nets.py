@@ -1,16 +1,14 @@
 """PixelCNN++, PixelSNAIL and coupled colours: what they see, that they sum to 1, and that draws are what is scored."""
 
-import jax
 import numpy as np
 import pytest
-from flow_tools import Plain, draw_params, run
+from causal_tools import all_values, declared, seen_by
+from flow_tools import run
 from readings import BACKENDS, precision
 from reference.pixels import coupled
 from scipy.stats import chi2
-from test_autoregressive import all_values, declared
 
 import ppdgm
-from ppdgm.backends.numpyro.vocabulary import JaxVocabulary
 from ppdgm.errors import SpecError
 from ppdgm.language.vocabulary import Declarations
 from ppdgm.models import (
@@ -30,33 +28,6 @@ PLUS = PixelCNNPlusPlus(channels=4, levels=2, blocks=1)
 SNAIL = PixelSNAIL(channels=4, layers=2, blocks=1, key=3, value=4)
 COUPLED = CoupledDiscretisedLogistics(levels=3, components=2)
 FAST = {"compile": False, "progress": False}
-
-
-def seen_by(net, event, condition=(3,), rows=2):
-    """Which numbers [J, I] the outputs at each number depend on, over several draws; all depend on the condition."""
-    found = Declarations()
-    inner = Context(found).scope("net")
-    for name, (shape, init) in net.causal_params(event, condition, (rows, *event)).items():
-        inner.param(name, shape, init)
-    rng = np.random.default_rng(3)
-    with precision("float64"):
-
-        def slopes(params, x, c):
-            P = JaxVocabulary(Plain(), params, found)
-            call = lambda x, c: net.causal(P.scope("net"), x[None], c[None], event, (rows, *event))[0]
-            return jax.jacrev(call, argnums=(0, 1))(x, c)
-
-        slopes = jax.jit(slopes)
-        several = [
-            slopes(draw_params(found, 0.4, seed=i), rng.normal(size=event), rng.normal(size=condition))
-            for i in range(3)
-        ]
-    of_x, of_c = (np.max([np.abs(a) for a in each], axis=0) for each in zip(*several, strict=True))
-    assert (of_c > 1e-12).all()
-    size = int(np.prod(event))
-    sees = of_x.reshape(rows, size, size) > 1e-13
-    assert (sees[0] == sees[1]).all()
-    return sees[0]
 
 
 @pytest.mark.parametrize(
