@@ -217,6 +217,11 @@ def test_what_can_not_be_is_refused(backend, tmp_path):
         ),
         (lambda: ppdgm.fit(AFFINE, **settings), DataError, r"got nothing \(None\)"),
         (
+            lambda: ReverseKL(target=ppdgm.Fit(AR1(), AR1().initialise(0))).target.log_density(None, x),
+            ProgramError,
+            r"use fit.log_likelihood\(x\)",
+        ),
+        (
             lambda: ppdgm.fit(AFFINE, engine=[Stage(engine=SVI(), steps=1), engine], **{**settings, "steps": 2}),
             DataError,
             r"got nothing \(None\)",

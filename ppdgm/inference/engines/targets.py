@@ -83,7 +83,10 @@ class ProgramTarget(Target):
     held: Any = None
 
     def log_density(self, P: Vocabulary, x: Array) -> NoReturn:
-        raise NotImplementedError  # a program is run, see below
+        raise ProgramError(
+            f"log_density: got the trained program {type(self.program).__name__}, whose density is found by running it "
+            "in a training step. Elsewhere, use fit.log_likelihood(x)."
+        )
 
     def of_run(self, step: Step, run: DirectInterpreter) -> Array:
         if self.held is None:
