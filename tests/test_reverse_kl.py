@@ -8,6 +8,7 @@ import ppdgm
 from ppdgm import Program
 from ppdgm.errors import DataError, ProgramError, SpecError, TrainingError
 from ppdgm.inference import SVI, Cosine, ReverseKL, Stage, Target
+from ppdgm.inference.evaluation.normaliser import normaliser_of
 from ppdgm.models import (
     IAF,
     MADE,
@@ -273,3 +274,11 @@ def test_stages_of_data_then_target():
     assert kl(*moments(AFFINE, fit.params), MEAN, COV) < 0.05
     assert abs(fit.normaliser(1000).log_z - LOG_Z) < 0.1
     assert multivariate_normal(MEAN, COV).logpdf(fit.sample(500)).mean() > -4
+
+
+@pytest.mark.parametrize(("shape", "said"), [(0.2, ""), (0.6, "tails of w are heavy"), (0.9, "only a lower bound")])
+def test_heavy_weights_are_told(shape, said):
+    """Weights w = u^(−k) with u uniform have a Pareto tail of shape k: no variance from 0.5, no mean from 1."""
+    found = normaliser_of(-shape * np.log(np.random.default_rng(0).random(20_000)))
+    assert found.pareto_k == pytest.approx(shape, abs=0.08)
+    assert said in str(found) and ("tails" in str(found)) == (shape == 0.6) and found.covered == (shape < 0.7)

@@ -13,6 +13,7 @@ from ppdgm.inference.engines.engine import Engine
 from ppdgm.inference.engines.reverse import ReverseKL
 
 MOST_K = 0.7  # above it, draws do not cover the target
+HEAVY_K = 0.5  # above it, weights have no variance, so that the error estimated from draws is too small
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Normaliser:
 
     Attributes:
         log_z: log Z = log E_q[w], nats; in expectation, it is too low.
-        error: its Monte Carlo error.
+        error: its Monte Carlo error, which is too small if k̂ is above 0.5: then w has no variance.
         kl: KL(q ‖ π) = log Z − E_q[log w], nats.
         kl_error: its Monte Carlo error.
         effective_sample_size: (Σ w)² / Σ w².
@@ -46,7 +47,8 @@ class Normaliser:
         return not self.pareto_k > MOST_K
 
     def __str__(self) -> str:
-        rest = "" if self.covered else ": only a lower bound, because q does not cover the target"
+        rest = "" if not self.pareto_k > HEAVY_K else ": log Z may be too low by many errors, as tails of w are heavy"
+        rest = rest if self.covered else ": only a lower bound, because q does not cover the target"
         return (
             f"log Z = {self.log_z:.4f} ± {self.error:.4f} nats, KL(q ‖ π) = {self.kl:.4f} ± {self.kl_error:.4f} nats "
             f"(K = {self.draws}, effective sample size {self.effective_sample_size:.0f}, k̂ = {self.pareto_k:.2f}{rest})"
