@@ -90,8 +90,8 @@ curved = ppdgm.fit(
 )
 print(f"\nbanana: log Z is {np.log(np.pi):.4f} nats")
 print(curved.normaliser(1000 if SMALL else 10_000))
-# Reverse KL leaves out what q hardly draws, here the tips of the banana. Then w has a heavy tail, and log Z is too low by
-# more than its error: k̂ tells.
+# Reverse KL leaves out what q hardly draws, here the tips of the banana. Then w has a heavy tail, and log Z is too low
+# by more than its error: k̂ tells.
 
 # %%
 side = np.linspace(-1.8, 2.8, 40 if SMALL else 150)
