@@ -1,5 +1,6 @@
 """Data outside the support of what they are observed from: every row is looked at, before training and evaluation."""
 
+import contextlib
 import re
 import warnings
 
@@ -504,3 +505,29 @@ def test_a_plain_numpyro_pair_with_an_index_outside_its_axis_gets_a_warning():
     fields = {"x": np.zeros(5), "i": np.array([0, 1, 2, 0, 3])}
     with pytest.warns(UserWarning, match="Row 4: out-of-bounds .* index 3"):
         ppdgm.fit(Program.from_numpyro(model), fields, steps=1, progress=False)
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_draws_with_indices_of_their_own_do_not_hide_those_of_the_program(far):
+    """JAX's checks refused LKJ's and Wishart's own draws, and could not read Multinomial's, nor Poisson's for draws."""
+
+    def model(x, i):
+        numpyro.sample("corr", npd.LKJCholesky(3, 1.0))
+        numpyro.sample("cov", npd.Wishart(4.0, jnp.eye(2)))
+        with numpyro.plate("data", len(x)):
+            n = numpyro.sample("n", npd.Poisson(2.0))
+            k = numpyro.sample("k", npd.Multinomial(5, jnp.ones(3) / 3))
+            numpyro.sample("x", npd.Normal(jnp.arange(3.0)[i] + 0 * (n + k[..., 0]), 1.0), obs=x)
+
+    def guide(x, i):
+        numpyro.sample("corr", npd.LKJCholesky(3, 1.0))
+        numpyro.sample("cov", npd.Wishart(4.0, jnp.eye(2)))
+        with numpyro.plate("data", len(x)):
+            numpyro.sample("n", npd.Poisson(2.0))
+            numpyro.sample("k", npd.Multinomial(5, jnp.ones(3) / 3))
+
+    index = np.array([0, 1, 2, 0, 3 if far else 1])
+    fit = ppdgm.Fit(Program.from_numpyro(model, guide), {}, "numpyro")
+    with pytest.warns(UserWarning, match="Row 4: .*index 3") if far else contextlib.nullcontext():
+        found = fit.elbo({"x": np.zeros(5), "i": index}, k=2)
+    np.testing.assert_allclose(found.values[:4], norm(index[:4], 1).logpdf(0), rtol=1e-5)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.typing import DTypeLike
 
+from ppdgm.backends.numpyro.indices import drawn
 from ppdgm.language.density import WrittenDensity
 from ppdgm.language.vocabulary import Array, Dist, Namespace
 
@@ -52,7 +53,7 @@ class JaxRandom:
 def draw(d: Dist, key: Array, batch_shape: tuple[int, ...]) -> tuple[Array, Array]:
     """A draw of a distribution, expanded to the batch shape, and its log-density, in one pass."""
     wide = d.expand(batch_shape)
-    value, intermediates = wide(rng_key=key, sample_intermediates=True)
+    value, intermediates = drawn(wide, rng_key=key)
     return value, wide.log_prob(value, intermediates) if intermediates else wide.log_prob(value)
 
 

@@ -10,13 +10,15 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import checkify
 from jax.extend.core import Literal
+from numpyro.primitives import Messenger
 
-from ppdgm.language.native import Tree
-from ppdgm.language.vocabulary import Array
+from ppdgm.language.native import Message, Tree
+from ppdgm.language.vocabulary import Array, Dist
 
 if TYPE_CHECKING:
     from jax.extend.core import Jaxpr
 
+_NATIVE = ("numpyro.", "ppdgm.backends.numpyro.distributions")
 _CHECKS = checkify.index_checks | checkify.user_checks
 _classes: ContextVar[list[int] | None] = ContextVar("classes", default=None)  # of each P.one_hot of a function
 _checking: ContextVar[bool] = ContextVar("checking", default=False)
@@ -44,6 +46,35 @@ def with_indices_checked(function: Callable[..., Tree]) -> Callable[..., Any]:
 
     checked = checkify.checkify(told, errors=_CHECKS)
     return lambda *args: checked(*args)[0]
+
+
+def drawn(d: Dist, **how: Any) -> tuple[Array, list[Any]]:
+    """A draw, and its intermediates. Where indices are checked, those of NumPyro's own draws are passed over.
+
+    Some of these are beyond an axis on purpose (Wishart, LKJ), and JAX's checks do not know others (Poisson's loop
+    under vmap, Multinomial).
+    """
+
+    def draw(d: Dist, key: Array) -> tuple[Array, list[Any]]:
+        found: tuple[Array, list[Any]] = d(rng_key=key, sample_intermediates=True, **how)
+        return found
+
+    key = how.pop("rng_key")
+    return jax.custom_batching.sequential_vmap(draw)(d, key) if _checking.get() and _is_native(d) else draw(d, key)
+
+
+def _is_native(d: Dist) -> bool:
+    """Whether a distribution, with what is inside it, is NumPyro's own, or mended."""
+    inside = getattr(d, "base_dist", None)
+    return type(d).__module__.startswith(_NATIVE) and (inside is None or _is_native(inside))
+
+
+class NativeDraws(Messenger):
+    """Draws of a pair's sites where indices are checked: `drawn`."""
+
+    def process_message(self, msg: Message) -> None:
+        if msg["type"] == "sample" and msg["value"] is None and _checking.get():
+            msg["value"], msg["intermediates"] = drawn(msg["fn"], **msg["kwargs"])
 
 
 def indexes(function: Callable[..., Tree], rows: Tree, moving: Tree, params: Tree) -> tuple[bool, bool, Jaxpr]:

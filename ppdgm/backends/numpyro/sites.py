@@ -15,6 +15,7 @@ from numpyro.distributions import Unit
 from numpyro.primitives import _PYRO_STACK, Messenger
 
 from ppdgm.backends.numpyro.distributions import mended
+from ppdgm.backends.numpyro.indices import NativeDraws
 from ppdgm.backends.numpyro.support import confine, observe
 from ppdgm.backends.numpyro.vocabulary import LIBRARY
 from ppdgm.errors import PpdgmError, ProgramError, UnsupportedByBackend
@@ -125,7 +126,7 @@ def run(supply: Supply, key: Array, call: Call, batch: Batch) -> Messages:
     Raises:
         ProgramError: a distribution does not fit its plates, or two sites have one name.
     """
-    traced = numpyro.handlers.trace(numpyro.handlers.seed(supply, key))
+    traced = numpyro.handlers.trace(NativeDraws(numpyro.handlers.seed(supply, key)))
     try:
         messages: Messages = call.of(traced.get_trace)(batch)
         return dict(messages)
