@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ppdgm.data import load_data
     from ppdgm.errors import PpdgmError, UnsupportedByBackend
-    from ppdgm.inference import SVI, Estimate, Fit, fit, load, log_weights, resume, trace
+    from ppdgm.inference import SVI, Estimate, Fit, compare, fit, load, log_weights, resume, trace
     from ppdgm.language.vocabulary import Trace, Vocabulary
     from ppdgm.models import Part, Program
     from ppdgm.program import PlainPair
@@ -27,6 +27,7 @@ _HOMES = {
     "Trace": "language.vocabulary",
     "UnsupportedByBackend": "errors",
     "Vocabulary": "language.vocabulary",
+    "compare": "inference",
     "fit": "inference",
     "load": "inference",
     "load_data": "data",
@@ -46,6 +47,7 @@ __all__ = [
     "Trace",
     "UnsupportedByBackend",
     "Vocabulary",
+    "compare",
     "fit",
     "load",
     "load_data",

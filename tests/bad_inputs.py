@@ -48,7 +48,7 @@ NAMED = {
 OTHERS = {  # files of other programs, and what to do with them
     ".pt": "torch.load(path).numpy()",
     ".pkl": "open it yourself and save its rows",
-    ".parquet": "pandas.read_parquet(path).to_csv(",
+    ".feather": "pandas.read_feather(path).to_parquet(",
     ".xlsx": "pandas.read_excel(path).to_csv(",
     ".json": "pandas.read_json(path).to_csv(",
     ".h5": "h5py.File(path)",

@@ -14,8 +14,10 @@ import typer
 from typer.core import TyperGroup
 
 from ppdgm.cli import failures
+from ppdgm.cli.compare import compare
 from ppdgm.cli.data import data
 from ppdgm.cli.diagnose import diagnose
+from ppdgm.cli.encode import encode
 from ppdgm.cli.evaluate import evaluate
 from ppdgm.cli.fit import fit
 from ppdgm.cli.models import models
@@ -36,7 +38,9 @@ A first session:
   ppdgm evaluate runs/vae                        its ELBO and likelihood
   ppdgm diagnose runs/vae                        check it; write a report
   ppdgm sample runs/vae --out samples.png        draw new data from it
+  ppdgm encode runs/vae --out codes.csv          codes and scores of rows
   ppdgm runs                                     list the runs
+  ppdgm compare runs/vae runs/vamp               judge runs on the same rows
   ppdgm new my_program.py                        start your own program
 
 The help of each command has examples: ppdgm fit --help"""
@@ -113,7 +117,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for command in (fit, sweep, resume, evaluate, diagnose, sample, runs, models, data, new):
+for command in (fit, sweep, resume, evaluate, diagnose, sample, encode, runs, compare, models, data, new):
     app.command()(command)
 
 

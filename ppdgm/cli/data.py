@@ -35,7 +35,7 @@ def data(
       ppdgm data table.csv --set scale=standardise
       ppdgm data arrays.npz --json
 
-    Files can be .npy, .npz, idx, .csv or .tsv. Folders contain images.
+    Files can be .npy, .npz, idx, .csv, .tsv or .parquet. Folders contain images.
     `ppdgm models Source` shows the fields for --set. In `ppdgm fit`, their
     paths begin with data, for example --set data.scale=standardise.
     """
@@ -53,7 +53,7 @@ def data(
             emit([asdict(entry) for entry in sets])
             return
         say(listing([(entry.name, f"{entry.meaning} ({entry.origin})") for entry in sets]))
-        say("\nYou can also use a .npy, .npz, idx, .csv or .tsv file, or a folder of images: ppdgm data PATH")
+        say("\nYou can also use a .npy, .npz, idx, .csv, .tsv or .parquet file, or a folder of images: ppdgm data PATH")
         return
     describe_set(name, settings or [], told, as_json)
 

@@ -16,11 +16,12 @@ from ppdgm.cli.options import (
     Json,
     Last,
     OtherData,
+    Particles,
     Program,
     Run,
     Seed,
+    Split,
     Units,
-    whole_number,
 )
 from ppdgm.cli.output import emit, say, tell
 
@@ -31,20 +32,8 @@ def evaluate(
     context: typer.Context,
     run: Run,
     data: OtherData = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PART",
-            help="train, validation, test or all. Default: test; for a file given with --data, all.",
-            show_default=False,
-        ),
-    ] = None,
-    k: Annotated[
-        int,
-        typer.Option(
-            "--k", parser=whole_number(1), metavar="INTEGER", help="Number of particles per row, for the likelihood."
-        ),
-    ] = 5000,
+    split: Split = None,
+    k: Particles = 5000,
     seed: Seed = 0,
     backend: Backend = None,
     device: Device = "auto",

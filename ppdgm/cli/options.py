@@ -146,6 +146,18 @@ OtherData = Annotated[
     ),
 ]
 
+Split = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PART",
+        help="train, validation, test or all. Default: test; for a file given with --data, all.",
+        show_default=False,
+    ),
+]
+Particles = Annotated[
+    int,
+    typer.Option("--k", parser=whole_number(1), metavar="INTEGER", help="Number of particles per row, for log p(x)."),
+]
 Units = Annotated[
     str | None,
     typer.Option(

@@ -10,10 +10,11 @@ import numpy as np
 from ppdgm.data.checks import refuse_where
 from ppdgm.data.classes import Classes
 from ppdgm.data.dataset import Dataset
-from ppdgm.data.kinds import numbers
+from ppdgm.data.frames import columns_of, is_frame
+from ppdgm.data.kinds import as_numbers, numbers
 from ppdgm.data.looks import SOME, check_own
 from ppdgm.data.prepared import MIXED, RESCALED, UNKNOWN, Prepared, coding_of, gathered
-from ppdgm.data.stream import Stream
+from ppdgm.data.stream import Stream, is_sparse
 from ppdgm.data.transform import Transform
 from ppdgm.errors import DataError, PpdgmError, nearest, shown
 from ppdgm.language.native import Array
@@ -51,6 +52,8 @@ def codings_of(data: Data | Dataset) -> dict[str, Coding]:
         if (its := coding_of(value)) in (MIXED, RESCALED):
             raise DataError(f"Data {str(name)!r}: {UNKNOWN[its]}. {_TO_TRAIN[its]}")
     found = {str(n): coding_of(v) for n, v in named.items()}
+    if is_frame(x := named.get("x")) and (columns := columns_of(x)):
+        found["x"] = Transform(columns=columns)
     fits = lambda n, c: isinstance(c, Classes) or (isinstance(c, Transform) and n == "x" and _fits(c, named[n]))
     return cast("dict[str, Coding]", {n: c for n, c in found.items() if fits(n, c)})  # `fits` looks at their types
 
@@ -71,7 +74,7 @@ def enter(codings: Codings, data: Data, units: str | None = None, ways: str = OF
     check_units(units)
     if isinstance(data, Dataset):
         return data  # refused when fields are read
-    named = gathered(data)
+    named = _by_column(codings, gathered(data))
     for name, value in named.items():
         its = coding_of(value)
         if name in codings and (its == MIXED or (its == RESCALED and units is None)):
@@ -121,7 +124,7 @@ def leave(
 def prepare_rows(codings: Codings, data: Data, units: str | None) -> Data:
     """Rows in the user's own units and names, prepared (and binarised) as a run's were; they carry the coding."""
     check_units(units)
-    named = gathered(data)
+    named = _by_column(codings, gathered(data))
     found = dict(enter({n: c for n, c in codings.items() if n != "x"}, named))
     if "x" in named and "x" in codings:
         transform, x = cast(Transform, codings["x"]), named["x"]  # that of x always is one
@@ -151,6 +154,18 @@ def check_units(units: object) -> None:
         raise PpdgmError(f"units: got {shown(units)}. {nearest(str(units), UNITS)}")
 
 
+def _by_column(codings: Codings, named: dict[str, Array]) -> dict[str, Array]:
+    """The fields; a table at x has the run's columns, in their order.
+
+    Raises:
+        DataError: it has others, or a column without numbers.
+    """
+    transform, x = codings.get("x"), named.get("x")
+    if not is_frame(x) or not isinstance(transform, Transform):
+        return named
+    return {**named, "x": numbers("x", x, transform.columns)}
+
+
 def _fits(transform: Transform, values: Array) -> bool:
     return transform.mean is None or tuple(np.shape(values)[1:]) == transform.mean.shape
 
@@ -176,6 +191,7 @@ def _from_own(transform: Transform, name: str, value: Array, look: bool, ways: s
     """Rows in the user's own units, moved to the run's scale."""
     if not (transform.changes or transform.binary or transform.kind == "levels") or np.ma.is_masked(value):
         return value
+    value = Stream(as_numbers(name, value)) if is_sparse(value) else value
     lazy = isinstance(value, Stream | np.memmap)
     rows = value if lazy else numbers(name, value)
     if rows.dtype.kind not in "fbiu" or rows.ndim == 0 or 0 in rows.shape:

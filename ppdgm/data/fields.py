@@ -10,7 +10,7 @@ import numpy as np
 from ppdgm.data.checks import check_resolution, check_rows_of_numbers, refuse_where
 from ppdgm.data.dataset import Dataset
 from ppdgm.data.kinds import as_numbers, numbers
-from ppdgm.data.stream import Stream
+from ppdgm.data.stream import Stream, is_sparse
 from ppdgm.errors import DataError, one_of
 from ppdgm.language.native import Array
 
@@ -38,7 +38,8 @@ class BadRows(Protocol):
 def as_fields(data: Data | Dataset, dtype: str = "float32", use: Use = "look", typed: bool = False) -> Fields:
     """Data as named arrays; a single one is `x`. Booleans and `x` become floating; other whole numbers become signed.
 
-    Streams stay Streams, and memory-mapped arrays become Streams: nothing of them is kept in memory.
+    Streams stay Streams, and memory-mapped arrays become Streams: nothing of them is kept in memory. Sparse matrices
+    become Streams too: only the rows of a minibatch are dense.
 
     Args:
         data: arrays.
@@ -61,6 +62,7 @@ def as_fields(data: Data | Dataset, dtype: str = "float32", use: Use = "look", t
 
 
 def _field(name: str, value: Array, dtype: str, use: Use, typed: bool) -> Array:
+    value = Stream(as_numbers(name, value)) if is_sparse(value) else value
     lazy = isinstance(value, Stream | np.memmap)
     array: Array = as_numbers(name, value) if lazy else numbers(name, value)
     check_rows_of_numbers(name, array)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numbers as abstract
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
+from ppdgm.data.frames import columns_of, in_order, is_frame, values_of
 from ppdgm.errors import DataError, listed, shown
 from ppdgm.language.native import Array
 
@@ -16,20 +17,21 @@ _SMALL = ("bfloat16", "float8", "float6", "float4", "int4", "uint4", "int2", "ui
 _PAD = "Pad them to one length, and give their lengths or a mask as another field."
 
 
-def numbers(name: str, value: object) -> np.ndarray:
+def numbers(name: str, value: object, columns: Sequence[str] = ()) -> np.ndarray:
     """Real numbers as an array, of any shape. A table's columns are the last axis, and its missing values are NaN.
 
     Args:
         name: of the field, for messages.
         value: an array, or something that NumPy makes an array of: lists, tensors on a CPU, tables of numbers.
+        columns: names; a table's columns are put in their order.
 
     Raises:
         DataError: text, dates, complex numbers, sparse matrices, files and others; with what they are, and what to do.
     """
     if told := _no_array(value):
         raise refusal(name, *told)
-    if hasattr(value, "iloc") and hasattr(value, "columns"):
-        return _of_frame(name, value)
+    if is_frame(value):
+        return _of_frame(name, value, columns)
     try:
         array = np.asarray(value)
     except Exception as error:  # ragged lists, and errors of other libraries' arrays
@@ -116,25 +118,34 @@ def _other_type(name: str, dtype: np.dtype) -> tuple[str, str]:
     return f"{dtype}", "Give an array of real numbers."
 
 
-def _of_frame(name: str, frame: Any) -> np.ndarray:
-    """The columns of a pandas table, side by side."""
+def _of_frame(name: str, frame: Any, wanted: Sequence[str]) -> np.ndarray:
+    """The columns of a table, side by side; the wanted ones in their order, if the table has names."""
+    columns, values = columns_of(frame), values_of(frame)
+    if wanted and columns:
+        values, columns = in_order(name, columns, values, wanted), tuple(wanted)
     found, wrong = [], {}
-    for i, column in enumerate(frame.columns):
-        values = np.asarray(frame.iloc[:, i])
+    for i, column in enumerate(values):
         try:
-            found.append(as_numbers(name, values))
+            found.append(as_numbers(name, column))
         except DataError:
-            wrong[str(column)] = _first_other(values) if values.dtype.kind == "O" else str(values.dtype)
+            told = columns[i] if columns else str(i)
+            kind = column.dtype.kind
+            wrong[told] = _first_other(column) if kind == "O" else "text" if kind in "UST" else str(column.dtype)
     if wrong:
         column, what = next(iter(wrong.items()))
         more = f"; also {listed(map(repr, list(wrong)[1:]))}" if len(wrong) > 1 else ""
-        raise refusal(
-            name,
-            f"a table whose column {column!r} has {what}{more}",
-            "Leave out such columns with frame.select_dtypes('number'), or make them numbers: "
-            "frame[column].astype('category').cat.codes numbers classes from 0, with −1 for missing ones.",
-        )
+        raise refusal(name, f"a table whose column {column!r} has {what}{more}", f"Leave out such columns{_how(frame)}")
     return np.stack(found, -1) if found else np.empty((len(frame), 0))
+
+
+def _how(frame: object) -> str:
+    """How columns of other values are left out, or made numbers."""
+    if hasattr(frame, "iloc"):
+        return (
+            " with frame.select_dtypes('number'), or make them numbers: frame[column].astype('category').cat.codes "
+            "numbers classes from 0, with −1 for missing ones."
+        )
+    return ", or make them numbers: np.unique(column, return_inverse=True)[1] numbers classes from 0."
 
 
 def _of_objects(name: str, array: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from ppdgm.data.dataset import Dataset
 from ppdgm.data.entry import check_units
 from ppdgm.data.kinds import numbers
 from ppdgm.data.others import other_format
+from ppdgm.data.parquet import is_parquet, read_parquet
 from ppdgm.data.prepare import prepare
 from ppdgm.data.prepared import Prepared, coding_of
 from ppdgm.data.raw import Raw, choose
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ppdgm.data.aliases import Codings
 
 Parts = dict[str, dict[str, np.ndarray]]
-_KNOWN = ".npy, .npz, .csv, .tsv, idx (the last three also .gz), or a folder of images or .npy files"
+_KNOWN = ".npy, .npz, .parquet, .csv, .tsv, idx (the last three also .gz), or a folder of images or .npy files"
 
 
 def load_data(
@@ -114,11 +115,13 @@ def _check_alone(source: Source, transform: Transform, known: Codings) -> None:
 
 def _check_table(source: Source) -> None:
     """Refuse options for tables if the data are not a table."""
-    table = source.name not in SETS and tables.is_table(Path(source.name))
+    path = Path(source.name)
+    table = source.name not in SETS and (tables.is_table(path) or is_parquet(path))
     for name in ("header", "index"):
         if getattr(source, name) is not None and not table:
             raise DataError(
-                f"{name}: got {getattr(source, name)}, but {source.name} is not a table (.csv, .tsv). Leave it out."
+                f"{name}: got {getattr(source, name)}, but {source.name} is not a table (.csv, .tsv, .parquet). Leave "
+                "it out."
             )
 
 
@@ -167,6 +170,8 @@ def _reader(path: Path, source: Source, known: Codings) -> Callable[[], Raw]:
     suffix = path.suffix.lower()
     if tables.is_table(path):
         return lambda: tables.read_table(path, source, known)
+    if is_parquet(path):
+        return lambda: read_parquet(path, source, known)
     if told := other_format(path):
         raise DataError(told)
     if suffix == ".npz" or (suffix != ".npy" and head[:4] == b"PK\3\4"):

@@ -15,9 +15,9 @@ _FORMATS = (  # (endings, what the file is, what to do)
         f"If you trust it, open it yourself and save its rows: {_ARRAY}",
     ),
     (
-        (".parquet", ".pq", ".feather", ".arrow", ".orc"),
+        (".feather", ".arrow", ".orc"),
         "an Arrow table",
-        f"Convert it: pandas.read_parquet(path){_TABLE}",
+        "Convert it: pandas.read_feather(path).to_parquet('rows.parquet')",
     ),
     (
         (".xlsx", ".xls", ".ods"),
@@ -53,7 +53,7 @@ def other_format(path: Path) -> str:
     """What a file is, by its name, and how to turn its rows into a file that is read; "" if the name doesn't say."""
     name = path.name.lower()
     found = next((f for f in _FORMATS if name.endswith(f[0])), None)
-    return f"{path}: got {found[1]}, expected .npy, .npz, .csv, .tsv or idx. {found[2]}." if found else ""
+    return f"{path}: got {found[1]}, expected .npy, .npz, .csv, .tsv, .parquet or idx. {found[2]}." if found else ""
 
 
 def sparse(path: Path, names: Iterable[str]) -> str:

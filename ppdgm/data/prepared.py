@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ppdgm.data.frames import is_frame
 from ppdgm.language.native import Array, Index
 
 MIXED = "mixed"  # the coding of rows that were joined from different ones, or from prepared rows and others
@@ -122,8 +123,8 @@ class Prepared(np.ndarray):
 
 
 def coding_of(array: object) -> object:
-    """The coding of an array or a Stream; None of others."""
-    return getattr(array, "coding", None)
+    """The coding of an array or a Stream; None of others, such as a table with a column of that name."""
+    return None if is_frame(array) else getattr(array, "coding", None)
 
 
 def gathered(data: Array | Mapping[str, Array]) -> dict[str, Array]:

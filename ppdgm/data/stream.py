@@ -23,11 +23,16 @@ CHUNK_BYTES = 2**25  # the most bytes that a pass over the data holds at a time
 _ARGUMENTS = ("rows", "transform", "binarise", "seed", "dtype", "coding")  # of a Stream, except its array
 
 
+def is_sparse(value: object) -> bool:
+    """Whether it is one of SciPy's sparse matrices or arrays."""
+    return hasattr(value, "nnz") and hasattr(value, "tocsr")
+
+
 class Stream:
     """Rows of an array, prepared when they are read; it looks like an array, but is not held in memory.
 
     Args:
-        array: [M, *event_shape], usually memory-mapped.
+        array: [M, *event_shape], memory-mapped or in memory; or a sparse matrix [M, D], whose rows become dense.
         rows: which rows of `array`, in which order; all of them by default.
         transform: of the raw numbers.
         binarise: "none", "threshold" or "static", after the transform. A static draw depends only on `seed` and the
@@ -51,7 +56,7 @@ class Stream:
         self.coding = transform if coding is None else coding  # rows that are read from it carry this coding
         self.rows, self.transform, self.binarise, self.seed = rows, transform, binarise, seed
         self.dtype = np.dtype(dtype) if dtype is not None else floating(array.dtype)
-        self.shape: tuple[int, ...] = (len(array) if rows is None else len(rows), *array.shape[1:])
+        self.shape: tuple[int, ...] = (array.shape[0] if rows is None else len(rows), *array.shape[1:])
         self._source = _rows_of(array)
 
     @property
@@ -75,7 +80,8 @@ class Stream:
     def __reduce__(self) -> tuple[Callable[..., Stream], tuple[object, ...]]:
         """A copy opens the file again: a handle belongs to one process, and is closed with its owner."""
         changes = {n: getattr(self, n) for n in _ARGUMENTS}
-        return _revived, (_place(self.array) or np.asarray(self.array), changes)
+        array = self.array if is_sparse(self.array) else _place(self.array) or np.asarray(self.array)
+        return _revived, (array, changes)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.load()).astype(dtype or self.dtype, copy=False)
@@ -162,8 +168,10 @@ def uniform_rows(seed: tuple[int, ...], rows: np.ndarray, shape: tuple[int, ...]
     return found.reshape(len(rows), *shape)
 
 
-def _rows_of(array: Array) -> np.ndarray | _File:
+def _rows_of(array: Array) -> np.ndarray | _File | _Dense:
     """What an array's rows are read from: its file, if the array is the whole of it, and the file is still there."""
+    if is_sparse(array):
+        return _Dense(array)
     if _place(array) and hasattr(os, "preadv"):
         file = _File(array)
         if file[slice(0, 1)].tobytes() == array[:1].tobytes():  # the file was not replaced since
@@ -181,6 +189,17 @@ def _place(array: Array) -> tuple[Any, ...]:
 
 def _revived(place: tuple[Any, ...] | np.ndarray, changes: dict[str, Any]) -> Stream:
     return Stream(np.memmap(*place) if isinstance(place, tuple) else place, **changes)
+
+
+class _Dense:
+    """The rows of a sparse matrix, as dense ones."""
+
+    def __init__(self, matrix: Array):
+        self.matrix = matrix.tocsr()
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        found: np.ndarray = self.matrix[rows].toarray()
+        return found
 
 
 class _File:

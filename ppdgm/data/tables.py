@@ -56,7 +56,7 @@ def read_table(path: Path, source: Source, known: Codings) -> Raw:
     check_fits(path.stat().st_size, str(path), "Save it as numbers with np.save: .npy files are streamed.")
     try:
         with _opened(path) as file:
-            return _Table(path, _rows(file, path), source, known).read()
+            return Table(path, _rows(file, path), source, known).read()
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8."
@@ -101,7 +101,7 @@ def _kept(file: TextIO, seen: list[str]) -> Iterator[str]:
         yield line
 
 
-class _Table:
+class Table:
     """Rows that are read once, and the names of their columns."""
 
     def __init__(self, path: Path, rows: Iterator[_Row], source: Source, known: Codings):
@@ -249,7 +249,7 @@ class _Table:
         bad = np.argwhere(~np.isfinite(table))
         if len(bad):
             i, j = bad[0]
-            raise DataError(f"{self._place(lines[i], chosen[j])}: got {table[i, j]}, expected a finite number. {_FILL}")
+            self._refuse_odd(lines[i], chosen[j], table[i, j])
         return lines, table, texts
 
     def _single(
@@ -319,9 +319,16 @@ class _Table:
         if cell.strip().lower() in MISSING:
             raise DataError(f"{self._place(row.line, column)}: got {cell!r}, a missing value. {_FILL}{hint}")
         raise DataError(
-            f"{self._place(row.line, column)}: got {cell!r}, expected a number. Leave out the column, or make it the "
-            f'label: fields={{"x": […], "label": {self.names[column] if self.header else column!r}}}, or '
-            f"--set 'data.fields={{x = […], label = …}}'.{hint}"
+            f"{self._place(row.line, column)}: got {cell!r}, expected a number. {self._leave_out(column)}{hint}"
+        )
+
+    def _refuse_odd(self, line: int, column: int, value: float) -> None:
+        raise DataError(f"{self._place(line, column)}: got {value}, expected a finite number. {_FILL}")
+
+    def _leave_out(self, column: int) -> str:
+        return (
+            f'Leave out the column, or make it the label: fields={{"x": […], "label": '
+            f"{self.names[column] if self.header else column!r}}}, or --set 'data.fields={{x = […], label = …}}'."
         )
 
     def _place(self, line: int, column: int) -> str:

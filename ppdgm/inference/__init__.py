@@ -15,9 +15,12 @@ from ppdgm.inference.engines.stages import Stage, Stages
 from ppdgm.inference.engines.svi import SVI
 from ppdgm.inference.engines.targets import Target
 from ppdgm.inference.engines.wake_sleep import ReweightedWakeSleep, WakeSleep
+from ppdgm.inference.evaluation.compare import Comparison, compare
+from ppdgm.inference.evaluation.difference import Difference
 from ppdgm.inference.evaluation.estimates import Estimate
 from ppdgm.inference.evaluation.normaliser import Normaliser
-from ppdgm.inference.evaluation.result import Fit, load
+from ppdgm.inference.evaluation.opening import load
+from ppdgm.inference.evaluation.result import Fit
 from ppdgm.inference.evaluation.tools import log_weights, trace
 from ppdgm.inference.runs.progress import Progress
 from ppdgm.inference.runs.recipe import Recipe
@@ -30,12 +33,14 @@ __all__ = [
     "HMC",
     "IWAE",
     "SVI",
+    "Comparison",
     "Composite",
     "Constant",
     "CoordinateAscent",
     "Cosine",
     "Criterion",
     "Cyclical",
+    "Difference",
     "Engine",
     "Estimate",
     "Exponential",
@@ -63,6 +68,7 @@ __all__ = [
     "VariationalEM",
     "WakeSleep",
     "bounds",
+    "compare",
     "fit",
     "load",
     "log_weights",

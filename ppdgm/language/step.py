@@ -95,6 +95,12 @@ class Step(ABC):
     def logsumexp(x: Array, axis: int) -> Array:
         """log Σ exp x over an axis."""
 
+    @classmethod
+    def scale_gradient(cls, x: Array, factor: Array) -> Array:
+        """x, with its gradient times `factor`, through which no gradient flows."""
+        still = cls.stop_gradient(x)
+        return still + factor * (x - still)
+
     @abstractmethod
     def fold(self, stream: str, number: int) -> Noise:
         """The noise of the `number`-th use of a stream ("run", "sleep", "gumbel" or "hmc"); None on torch."""

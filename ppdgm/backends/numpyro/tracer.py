@@ -39,6 +39,14 @@ class JaxTracer(ProgramTracer):
     stop = staticmethod(jax.lax.stop_gradient)
 
 
+@jax.custom_vjp
+def _scale_gradient(x: Array, factor: Array) -> Array:
+    return x
+
+
+_scale_gradient.defvjp(lambda x, factor: (x, factor), lambda factor, slope: (factor * slope, jnp.zeros_like(factor)))
+
+
 class JaxStep(Step):
     """One step; its key belongs to the step, and every stream of draws has a key of its own."""
 
@@ -46,6 +54,7 @@ class JaxStep(Step):
 
     stop_gradient = staticmethod(jax.lax.stop_gradient)
     logsumexp = staticmethod(jax.nn.logsumexp)
+    scale_gradient = staticmethod(_scale_gradient)  # x itself: XLA then computes once what two readings at it share
     move = staticmethod(walk)
     by_chunks = staticmethod(by_chunks)
 

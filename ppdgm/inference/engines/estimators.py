@@ -84,11 +84,9 @@ def with_scaled_draws(step: Step, trace: Trace, factor: Array) -> Trace:
 
     arXiv:1810.04152; for Rényi bounds Daudel et al. 2023, arXiv:2210.06226.
     """
-    stop = step.stop_gradient
 
     def rescale(z: Array) -> Array:
-        f = step.xp.reshape(factor, (*factor.shape, *(1,) * (z.ndim - 2)))
-        return stop(z) + f * (z - stop(z))
+        return step.scale_gradient(z, step.xp.reshape(factor, (*factor.shape, *(1,) * (z.ndim - 2))))
 
     drawn = [n for n in trace.log_q if n in trace.values]  # other values come from the reading
     return step.trace(given={n: rescale(trace.values[n]) for n in drawn}, stopped=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppdgm.data import Transform, own_units
+from ppdgm.data.frames import Frame
 from ppdgm.diagnostics import Loo, predictive_check
 from ppdgm.diagnostics.arrays import as_array
 from ppdgm.diagnostics.diagnosis import Diagnosis
@@ -20,9 +21,11 @@ from ppdgm.inference.engines.criteria import Criterion
 from ppdgm.inference.evaluation.diagnose import Depth, Diagnosing, check_parts
 from ppdgm.inference.evaluation.evaluator import Evaluator
 from ppdgm.inference.evaluation.export import export, leave_one_out
+from ppdgm.inference.evaluation.framed import framed
 from ppdgm.inference.evaluation.impute import imputed
 from ppdgm.inference.evaluation.normaliser import Normaliser, normaliser_of, reverse_of
 from ppdgm.inference.evaluation.posterior import HOW, How, PosteriorDraws, draw_posterior
+from ppdgm.inference.evaluation.row_scores import scores_of_rows
 from ppdgm.inference.evaluation.watched import watched
 from ppdgm.inference.evaluation.whole_set import LogEvidence, log_evidence
 from ppdgm.inference.inputs.no_data import rows_for
@@ -54,6 +57,11 @@ class Diagnosable(ABC):
     def recipe(self) -> Recipe:
         """The recipe that repeats the run; `Fit` has it."""
 
+    @property
+    @abstractmethod
+    def _columns(self) -> tuple[str, ...]:
+        """The names of the numbers of x, if they are known; `Fit` has them."""
+
     @abstractmethod
     def _evaluator(self, data: Data, seed: int = 0, memory: int | str = "auto", model: bool = True) -> Evaluator:
         """The program at data, checked and on the device; `Fit` implements it."""
@@ -66,7 +74,7 @@ class Diagnosable(ABC):
     def _outward(self, data: Data, evaluator: Evaluator) -> Outward:
         """A function that converts observed sites to the units of the data; `Fit` implements it."""
 
-    def impute(self, data: Data, missing: np.ndarray, seed: int = 0) -> np.ndarray:
+    def impute(self, data: Data, missing: np.ndarray, seed: int = 0) -> Sites | Frame:
         """x with its missing numbers drawn given all others, [N, *event_shape], in the units of the data.
 
         The known numbers come first in the ordering, and the missing ones after them, so a draw is exactly from the
@@ -84,7 +92,24 @@ class Diagnosable(ABC):
         """
         evaluator = self._evaluator(data, seed)
         found = self._outward(data, evaluator)({"x": imputed(evaluator, missing)})
-        return found["x"]
+        return framed(data, found, self._columns)
+
+    def scores(self, data: Data, k: int = 1000, seed: int = 0, memory: int | str = "auto") -> Sites | Frame:
+        """The code and the scores of each row, as columns [N] by name; of a table (pandas, polars), as a table.
+
+        Means of the latents, such as "z[0]"; "log_p", which is log p(x) in nats by importance sampling, with its Monte
+        Carlo "log_p_error"; "rank", where 1 is the least probable row; and "reconstruction_error", the mean squared
+        difference of x and `reconstruct(x)`, as the program sees them (standardised, for example), if a site is known
+        to draw x.
+
+        Args:
+            data: rows, as for `elbo`.
+            k: particles of log p(x), per row.
+            seed: of the draws.
+            memory: limit on a chunk's intermediate results.
+        """
+        require("k", k, int, 1, "a whole number of particles, at least 1")
+        return framed(data, scores_of_rows(self._evaluator(data, seed, memory), k))
 
     def diagnose(
         self,

@@ -14,8 +14,10 @@ from ppdgm.data import check_finite, check_rows
 from ppdgm.diagnostics.arrays import rounding
 from ppdgm.diagnostics.bits import bits_per_dimension
 from ppdgm.diagnostics.log_mean import log_mean
+from ppdgm.diagnostics.plus_minus import plus_minus
 from ppdgm.errors import DataError, PpdgmError, nearest, require, shown
 from ppdgm.inference.engines import bounds
+from ppdgm.inference.evaluation.difference import Difference
 from ppdgm.inference.evaluation.evaluator import Evaluator, quiet
 from ppdgm.language import mistakes
 from ppdgm.language.native import Device
@@ -90,6 +92,29 @@ class Estimate:
         with quiet():
             return 0.0 if self.biases is None else float(self.biases.mean())
 
+    def __sub__(self, other: Estimate) -> Difference:
+        """The paired difference to an estimate of the same rows, in the same order, by another program or run.
+
+        Raises:
+            DataError: the estimates are of different numbers of rows, or of densities in different units.
+        """
+        if not isinstance(other, Estimate):
+            return NotImplemented
+        if len(self.values) != len(other.values):
+            raise DataError(
+                f"a − b: got {len(self.values)} rows and {len(other.values)}, expected estimates of the same rows."
+            )
+        if self.of != other.of or self.dimensions != other.dimensions:
+            first, second = (e.of or ("whole numbers" if e.dimensions else "x") for e in (self, other))
+            raise DataError(
+                f"a − b: got log-densities of {first} and of {second}, which are in different units. Evaluate both "
+                "programs on data that are prepared in the same way."
+            )
+        with quiet():
+            errors = np.sqrt(self.errors**2 + other.errors**2)
+            noise = float(np.hypot(self.monte_carlo_error, other.monte_carlo_error))
+            return Difference(self.values - other.values, errors, noise, self.bias, other.bias)
+
     def __repr__(self) -> str:
         return f"Estimate({self})"
 
@@ -109,11 +134,6 @@ class Estimate:
             f"{plus_minus(self.mean, self.standard_error, 3)} nats{of} "
             f"(N = {len(self.values)}, k = {self.k}, Monte Carlo error {told}{low}){bits}"
         )
-
-
-def plus_minus(mean: float, error: float, digits: int) -> str:
-    """A mean with its standard error; a single row has no such error."""
-    return f"{mean:.{digits}f}" + ("" if np.isnan(error) else f" ± {error:.{digits}f}")
 
 
 def elbo_of_rows(evaluator: Evaluator, k: int) -> Estimate:

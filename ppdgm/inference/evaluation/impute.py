@@ -50,9 +50,9 @@ def imputed(evaluator: Evaluator, missing: object) -> np.ndarray:
     for i, pattern in enumerate(patterns):
         if pattern.any():
             rows = np.flatnonzero(which.reshape(-1) == i)
-            found[rows] = _of_pattern(
-                evaluator.of(take(evaluator.feed.fields, rows)), pattern, evaluator.stream("impute", i)
-            )
+            padded = np.resize(rows, 1 << (len(rows) - 1).bit_length())  # each number of rows is compiled for
+            part = evaluator.of(take(evaluator.feed.fields, padded))
+            found[rows] = _of_pattern(part, pattern, evaluator.stream("impute", i))[: len(rows)]
     return found
 
 

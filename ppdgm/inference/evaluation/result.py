@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Mapping, Sized
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,21 +22,19 @@ from ppdgm.data import (
     prepare_rows,
 )
 from ppdgm.errors import (
-    CheckpointError,
     DataError,
     ProgramError,
-    SpecError,
     UnsupportedByBackend,
-    nearest,
     require,
-    shown,
 )
 from ppdgm.inference.engines.svi import SVI
 from ppdgm.inference.evaluation import estimates
 from ppdgm.inference.evaluation.conditioning import check_indices, check_possible, check_texts, conditions
+from ppdgm.inference.evaluation.decoding import Decodable
 from ppdgm.inference.evaluation.diagnosable import Diagnosable, Sites, single
 from ppdgm.inference.evaluation.estimates import Estimate, check_fields, dtype_of, leave_labels, parse_memory
 from ppdgm.inference.evaluation.evaluator import Evaluator, check_latents_drawn
+from ppdgm.inference.evaluation.framed import framed
 from ppdgm.inference.evaluation.means import means_of_rows
 from ppdgm.inference.evaluation.own_units import drawn_by, in_units, left_over
 from ppdgm.inference.evaluation.pair_draws import PairDraws
@@ -46,28 +44,28 @@ from ppdgm.inference.inputs.own_rows import check_own_rows, fingerprint
 from ppdgm.inference.inputs.row_independence import check_apart
 from ppdgm.inference.inputs.stray_noise import check_quiet, check_quiet_model
 from ppdgm.inference.inputs.support import check_support
-from ppdgm.inference.runs.checkpoint import group, grouped, matching
-from ppdgm.inference.runs.codings import coding_arrays, coding_tables, read_codings
-from ppdgm.inference.runs.folder import Folder, find_saved, open_saved, versions
+from ppdgm.inference.runs.checkpoint import grouped
+from ppdgm.inference.runs.codings import coding_arrays, coding_tables
+from ppdgm.inference.runs.folder import Folder, versions
 from ppdgm.inference.runs.layout import as_path, check_free
-from ppdgm.inference.runs.recipe import Recipe, check_same_program
+from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.inference.runs.settings import Training
 from ppdgm.language.pair_mistakes import NO_ROWS
 from ppdgm.language.unseen import blanks, is_given, shapes_known
-from ppdgm.program import AnyProgram, PlainPair, Program, check_program, has_model, no_model
-from ppdgm.registry import INSTALL, is_pair
+from ppdgm.program import AnyProgram, PlainPair, has_model, no_model
 from ppdgm.registry import backend as load_backend
-from ppdgm.specs import Kind, Spec, Table
+from ppdgm.specs import Spec
 
 if TYPE_CHECKING:
     from ppdgm.data.aliases import Codings, Data, Outward
     from ppdgm.inference.engines.criteria import Criterion
     from ppdgm.inference.engines.engine import Engine
     from ppdgm.language.runtime import Native, Runtime
+    from ppdgm.language.vocabulary import Array
 
 
 @dataclass
-class Fit(Diagnosable):
+class Fit(Diagnosable, Decodable):
     """A program with its parameters.
 
     Attributes:
@@ -119,6 +117,11 @@ class Fit(Diagnosable):
     def transform(self) -> Transform | None:
         """How raw numbers became x, if that is known."""
         return cast("Transform | None", self.codings.get("x"))  # that of x always is one
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        """The names of the numbers of x, if they are known."""
+        return self.transform.columns if self.transform else ()
 
     @property
     def classes(self) -> dict[str, tuple[str, ...]]:
@@ -190,22 +193,30 @@ class Fit(Diagnosable):
         sites after it get its most probable value; for a class number, which has no mean, this value is also returned.
         If the mean of a latent is not known (a plain pair's flow, or a latent that is bounded on both sides), the means
         are those of 1,000 draws, and a warning shows their error. One latent site is returned as an array, several by
-        name. A latent that all rows share has one mean [1, *latent], and K draws [K, 1, *latent] in all.
+        name. A latent that all rows share has one mean [1, *latent], and K draws [K, 1, *latent] in all. The means of a
+        table's rows (pandas, polars) are a table with its index.
         """
         evaluator = self._evaluator(data, seed)
         if k is None:
-            return single(check_latents_drawn(self.program, means_of_rows(evaluator, decode=False)[0]))
+            found = check_latents_drawn(self.program, means_of_rows(evaluator, decode=False)[0])
+            return framed(data, dict(sorted(found.items())))  # as JAX sorts them
         require("k", k, int, 1, "a whole number of draws, at least 1")
         drawn = evaluator.drawing(k)
         return single(evaluator.over(lambda native, index, i: drawn(native, index, seed + i * len(index))))
 
-    def reconstruct(self, data: Data) -> Sites:
+    def reconstruct(self, data: Data, given: Mapping[str, Array] | None = None) -> Sites:
         """Mean of the observed sites given the latents' means, [N, *event_shape], in the units of the data.
 
         Latents as for `encode`. If an observed site comes before another, the other's mean is the one given its data.
+
+        Args:
+            data: rows, as for `elbo`.
+            given: fields that the model conditions on, instead of those of the data, from which the latents are:
+                {"batch": 0} shows all rows as the batch 0 would have them.
         """
         evaluator = self._evaluator(data)
-        return single(self._outward(data, evaluator)(means_of_rows(evaluator)[1]))
+        found = self._under(evaluator, given) if given else means_of_rows(evaluator)[1]
+        return framed(data, dict(sorted(self._outward(data, evaluator)(found).items())), self._columns)
 
     def prepare(self, data: Data, units: Literal["own", "prepared"] | None = None) -> Data:
         """Rows, prepared like this run's data: scaled, made 0 or 1 if those were, classes as whole numbers.
@@ -395,92 +406,3 @@ def _is_one(value: object) -> bool:
     if hasattr(value, "shape"):
         return len(value.shape) == 0
     return isinstance(value, str) or not isinstance(value, Sized)
-
-
-def load(
-    path: str | Path,
-    backend: str | None = None,
-    *,
-    program: AnyProgram | None = None,
-    classes: Iterable[type[Kind] | str] = (),
-    device: str = "auto",
-    devices: int | Literal["all"] | None = None,
-    last: bool = False,
-) -> Fit:
-    """Open a run folder, without data or retraining, on the backend it was trained on or on the other one.
-
-    Args:
-        path: the folder that `fit(…, out=…)` or `Fit.save` wrote, or a checkpoint file in it.
-        backend: "numpyro" or "pyro"; by default the one it was trained on.
-        program: the program itself, if it can't be written as text: a plain pair, or one with your own modules.
-        classes: your own classes that the recipe names, or `module:Class` paths, which are then imported.
-        device: "auto", "cpu", "cuda", "cuda:1".
-        devices: the number of devices that evaluations divide their rows among, or "all"; see `Fit.over`.
-        last: use the last checkpoint's parameters, if the run kept the best validated ones.
-
-    Raises:
-        CheckpointError: not a run folder, damaged, of a newer version, or not this program's.
-    """
-    require("device", device, str, None, "text, such as 'auto', 'cpu' or 'cuda:1'")
-    devices = None if devices is None else Training(devices=devices).devices
-    if program is not None:
-        check_program(program)
-    file = find_saved(as_path("path", path), last)
-    arrays, page = open_saved(file)
-    own = getattr(program, "backend", None)
-    if own and backend not in (None, own):
-        raise CheckpointError(f"backend: got {backend!r}, but a plain {own} pair runs only on {own!r}.")
-    recipe = _read_recipe(file, page, program, classes)
-    name = recipe.backend if backend is None else backend
-    if not isinstance(name, str) or name not in INSTALL:
-        raise CheckpointError(f"backend: got {shown(name)}. {nearest(shown(name), INSTALL)}")
-    values = _values(arrays, recipe.training.keep_best and not last)
-    if isinstance(recipe.program, Program):
-        declared = recipe.program.declarations().params
-        matching({n: np.empty(s.shape) for n, s in declared.items()}, values, file)
-    return Fit(
-        program=recipe.program,
-        params=values,
-        backend=name,
-        device=device,
-        devices=devices,
-        engine=recipe.engine,
-        history=group(arrays, "history"),
-        info={
-            n: page[n] for n in ("data_size", "fields", "shapes", "fingerprint", "compile", "dimensions") if n in page
-        }
-        | {"steps": page["step"], "skipped": len(page["skipped"])},
-        stopped=page["stopped"],
-        training=recipe.training,
-        data=recipe.data,
-        codings=read_codings(arrays, page),
-    )
-
-
-def values_of(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The judged parameters within what a trainer's `state_arrays` gave."""
-    part = lambda name: {n.partition("/")[2]: a for n, a in state.items() if n.startswith(f"{name}/")}
-    return part("params") | part("average")
-
-
-def _values(arrays: Mapping[str, np.ndarray], keep_best: bool) -> dict[str, np.ndarray]:
-    """The parameters in a result or a checkpoint."""
-    if state := group(arrays, "trainer"):
-        return (keep_best and group(arrays, "best")) or values_of(state)
-    return {n: a for n, a in arrays.items() if not n.startswith("@")}
-
-
-def _read_recipe(file: Path, page: Table, program: AnyProgram | None, classes: Iterable[type[Kind] | str]) -> Recipe:
-    kind, path = str(page["recipe"]["program"].get("kind", "")), str(file.parent)
-    if is_pair(kind) and program is None:
-        raise CheckpointError(
-            f"{path} has the parameters of a plain pair. Give the pair: load({path!r}, program=pair)."
-        )
-    own = f"plain:{program.backend}" if isinstance(program, PlainPair) else ""
-    if program is not None and (kind if is_pair(kind) else "") != own:
-        raise CheckpointError(f"program: got {program!r}, but {file} has the parameters of a {kind!r} program.")
-    try:
-        check_same_program(page["recipe"], program)
-        return Recipe.from_table(page["recipe"], classes, program)
-    except SpecError as error:
-        raise CheckpointError(f"{file}: {error}") from None

@@ -20,8 +20,9 @@ from ppdgm.inference.engines.optimisers import as_optimiser
 from ppdgm.inference.evaluation.estimates import check_density, check_fields, leave_labels, parse_memory
 from ppdgm.inference.evaluation.evaluator import Evaluator
 from ppdgm.inference.evaluation.information import mutual_information
+from ppdgm.inference.evaluation.opening import values_of
 from ppdgm.inference.evaluation.pair_draws import rows_of
-from ppdgm.inference.evaluation.result import Fit, values_of
+from ppdgm.inference.evaluation.result import Fit
 from ppdgm.inference.inputs.batches import Batches
 from ppdgm.inference.inputs.feed import Feed, with_bits
 from ppdgm.inference.inputs.own_rows import check_own_rows, fingerprint

@@ -1,0 +1,38 @@
+"""Codes and scores of each row, as the columns of a table."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import numpy as np
+
+from ppdgm.data.frames import by_number
+from ppdgm.errors import ProgramError
+from ppdgm.inference.evaluation.estimates import log_likelihood_of_rows
+from ppdgm.inference.evaluation.evaluator import Evaluator
+from ppdgm.inference.evaluation.means import means_of_rows
+
+
+def scores_of_rows(evaluator: Evaluator, k: int) -> dict[str, np.ndarray]:
+    """Columns [N]: codes such as "z[0]", "log_p" and its Monte Carlo "log_p_error", "rank", "reconstruction_error".
+
+    Args:
+        evaluator: of the program and its data.
+        k: particles of log p(x).
+    """
+    latents, observed = means_of_rows(evaluator)
+    found: dict[str, np.ndarray] = {}
+    for name, value in latents.items():
+        if len(value) == evaluator.size:
+            found |= by_number(name, value)
+    estimate = log_likelihood_of_rows(evaluator, k)
+    order = np.argsort(estimate.values, kind="stable")
+    rank = np.empty(evaluator.size, int)
+    rank[order] = np.arange(1, evaluator.size + 1)
+    found |= {"log_p": estimate.values, "log_p_error": estimate.errors, "rank": rank}
+    with suppress(ProgramError):  # it is not known which site draws the data
+        field, name = evaluator.shown(observed)
+        both = observed[name], evaluator.feed.fields[field][:]
+        seen, data = (np.asarray(a, float).reshape(evaluator.size, -1) for a in both)
+        found["reconstruction_error"] = ((seen - data) ** 2).mean(1)
+    return found
