@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ppdgm.errors import BackendMissing, PpdgmError, nearest, shown
@@ -27,6 +30,10 @@ def backend(name: str) -> Backend:
     """
     if not isinstance(name, str) or name not in INSTALL:
         raise PpdgmError(f"Unknown backend {shown(name)}. {nearest(shown(name), INSTALL)}")
+    if name == "numpyro" and "jaxlib" not in sys.modules and not Path("/dev/nvidiactl").exists():
+        # On some processors XLA logs an error for each program that it loads from the disk cache, though all is well
+        # (jax-ml/jax#38445). jaxlib reads this when it is imported; without a GPU its other errors are exceptions too.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         return importlib.import_module(f"ppdgm.backends.{name}")
     except ModuleNotFoundError as error:

@@ -14,7 +14,20 @@ from ppdgm import catalogue
 from ppdgm.cli.app import app
 from ppdgm.specs import Spec
 
-COMMANDS = ("fit", "sweep", "resume", "evaluate", "diagnose", "sample", "runs", "models", "data", "new")
+COMMANDS = (
+    "fit",
+    "sweep",
+    "resume",
+    "evaluate",
+    "diagnose",
+    "sample",
+    "encode",
+    "runs",
+    "compare",
+    "models",
+    "data",
+    "new",
+)
 PYTHON = [sys.executable, "-m", "ppdgm"]
 
 

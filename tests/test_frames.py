@@ -57,7 +57,7 @@ def test_other_columns_are_refused(library):
         fit.elbo(make(X[:, :5], NAMES[:5]))
     with pytest.raises(DataError, match=r"the column 'g', which the run does not have.*fit.transform.columns"):
         fit.elbo(make(np.concatenate([X, X[:, :1]], 1), (*NAMES, "g")))
-    with pytest.raises(DataError, match="columns 'u', 'v', .* but the run's are 'a', 'b'"):
+    with pytest.raises(DataError, match=r"columns 'u', 'v', .* but the run's are 'a', 'b'"):
         fit.elbo(make(X, "uvwxyz"))
 
 

@@ -32,8 +32,6 @@ WRONG = {  # name: (what is handed over, what is said)
     "dates": (np.array(["2020-01-01"] * 12, "M8[D]"), "got datetime64[D]", "astype('m8[s]')"),
     "durations": (np.zeros(12, "m8[s]"), "got timedelta64[s]", "astype('m8[s]')"),
     "records": (np.zeros(12, [("a", "f4"), ("b", "f4")]), "with the columns a, b", "structured_to_unstructured"),
-    "a sparse matrix": (scipy.sparse.csr_matrix(X), "a sparse matrix (csr_matrix)", "x.toarray()"),
-    "a sparse array": (scipy.sparse.coo_array(X), "a sparse matrix (coo_array)", "x.toarray()"),
     "bfloat16": (X.astype(ml_dtypes.bfloat16), "bfloat16, a type that NumPy does not have", "x.astype('float32')"),
     "bfloat16 of JAX": (jax.numpy.asarray(X, jax.numpy.bfloat16), "bfloat16", "x.astype('float32')"),
     "bfloat16 of torch": (torch.tensor(X).bfloat16(), "BFloat16", "x.float()"),
@@ -52,6 +50,10 @@ WRONG = {  # name: (what is handed over, what is said)
     "one number": (3.0, "the single number 3.0", "an array of rows"),
     "no columns": (FRAME[[]], "an empty array of shape (12, 0)", "at least one"),
 }  # fmt: skip
+SPARSE = {  # which is data, but no array
+    "a sparse matrix": (scipy.sparse.csr_matrix(X), "a sparse matrix (csr_matrix)", "x.toarray()"),
+    "a sparse array": (scipy.sparse.coo_array(X), "a sparse matrix (coo_array)", "x.toarray()"),
+}
 RIGHT = {  # what stands for X
     "a table": FRAME,
     "a table of booleans and numbers": FRAME.assign(a=FRAME.a > 0, b=FRAME.b.astype(int)),
@@ -101,7 +103,7 @@ def test_of_other_arguments():
     """Functions of arrays of any shape; fields by name; a transform."""
     anywhere = {n: w for n, w in WRONG.items() if n not in ("one number", "no columns", "a table of tables")}
     for call in (lambda v: numbers("x", v), binarise, SCALED["x"].apply, SCALED["x"].invert):
-        for value, got, do in anywhere.values():
+        for value, got, do in (anywhere | SPARSE).values():
             with pytest.raises(DataError) as error:
                 call(value)
             assert got in str(error.value) and do in str(error.value)

@@ -20,6 +20,7 @@ TWINS = {
     "log_weights": "of a trace, for an engine of one's own, and the function of ppdgm for all rows",
     "fit": "the command and the function that do the same",
     "resume": "the command and the function that do the same",
+    "compare": "the command and the function that do the same",
     "prior": "the figures of prior predictive checks, and the question",
 }
 

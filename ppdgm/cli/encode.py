@@ -81,7 +81,7 @@ def encode(
     opened = open_run(run, own, context.obj, header=header, index=index)
     fit = ppdgm.load(run, backend, program=opened.program, classes=opened.classes, device=device, last=last)
     part, name, split = load_part(opened, fit, data, split, context.obj, units)
-    found = fit.scores(part, k=k, seed=seed)
+    found = dict(fit.scores(part, k=k, seed=seed))  # rows of load_data are no table of another library
     n = len(found["log_p"])
     table = {"row": _numbers(n), **found}
     path.parent.mkdir(parents=True, exist_ok=True)

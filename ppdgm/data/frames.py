@@ -49,7 +49,7 @@ def like(frame: Frame, columns: Mapping[str, Array]) -> Frame:
     return made
 
 
-def values_of(frame: Frame) -> list[np.ndarray]:
+def arrays_of(frame: Frame) -> list[np.ndarray]:
     """The columns as arrays; by place, because pandas allows two of one name."""
     if hasattr(frame, "iloc"):
         return [np.asarray(frame.iloc[:, i]) for i in range(frame.shape[1])]
@@ -58,7 +58,7 @@ def values_of(frame: Frame) -> list[np.ndarray]:
     return [np.asarray(c.to_numpy()) for c in narwhals.from_native(frame, eager_only=True).iter_columns()]
 
 
-def in_order(name: str, names: list[str], values: list[np.ndarray], wanted: Sequence[str]) -> list[np.ndarray]:
+def in_order(name: str, names: Sequence[str], values: list[np.ndarray], wanted: Sequence[str]) -> list[np.ndarray]:
     """The wanted columns.
 
     Raises:
@@ -71,7 +71,10 @@ def in_order(name: str, names: list[str], values: list[np.ndarray], wanted: Sequ
             f"{listed(map(repr, wanted))}. If they mean the same, in this order, give an array: frame.to_numpy()."
         )
     if lost:
-        raise DataError(f"Data {name!r}: got a table without the run's column {lost[0]!r}. Its columns are {names}.")
+        raise DataError(
+            f"Data {name!r}: got a table without the run's column {lost[0]!r}. Its columns are "
+            f"{listed(map(repr, names))}."
+        )
     if more:
         raise DataError(
             f"Data {name!r}: got a table with the column {more[0]!r}, which the run does not have. Choose the run's "

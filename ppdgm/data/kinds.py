@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ppdgm.data.frames import columns_of, in_order, is_frame, values_of
+from ppdgm.data.frames import arrays_of, columns_of, in_order, is_frame
 from ppdgm.errors import DataError, listed, shown
 from ppdgm.language.native import Array
 
@@ -120,7 +120,7 @@ def _other_type(name: str, dtype: np.dtype) -> tuple[str, str]:
 
 def _of_frame(name: str, frame: Any, wanted: Sequence[str]) -> np.ndarray:
     """The columns of a table, side by side; the wanted ones in their order, if the table has names."""
-    columns, values = columns_of(frame), values_of(frame)
+    columns, values = columns_of(frame), arrays_of(frame)
     if wanted and columns:
         values, columns = in_order(name, columns, values, wanted), tuple(wanted)
     found, wrong = [], {}
@@ -132,9 +132,9 @@ def _of_frame(name: str, frame: Any, wanted: Sequence[str]) -> np.ndarray:
             kind = column.dtype.kind
             wrong[told] = _first_other(column) if kind == "O" else "text" if kind in "UST" else str(column.dtype)
     if wrong:
-        column, what = next(iter(wrong.items()))
+        first, what = next(iter(wrong.items()))
         more = f"; also {listed(map(repr, list(wrong)[1:]))}" if len(wrong) > 1 else ""
-        raise refusal(name, f"a table whose column {column!r} has {what}{more}", f"Leave out such columns{_how(frame)}")
+        raise refusal(name, f"a table whose column {first!r} has {what}{more}", f"Leave out such columns{_how(frame)}")
     return np.stack(found, -1) if found else np.empty((len(frame), 0))
 
 

@@ -46,10 +46,10 @@ def read_parquet(path: Path, source: Source, known: Codings) -> Raw:
         told = " ".join(str(error).split())
         raise DataError(f"{path} can't be read as a Parquet file ({told.rstrip('.')[:200]}).") from None
     named = (table.schema.pandas_metadata or {}).get("index_columns", [])  # pandas says which columns name the rows
-    return Columns(path, table.drop_columns([n for n in named if isinstance(n, str)]), source, known).read()
+    return ParquetTable(path, table.drop_columns([n for n in named if isinstance(n, str)]), source, known).read()
 
 
-class Columns(Table):
+class ParquetTable(Table):
     """A table that has its columns; lines are rows, from 1."""
 
     def __init__(self, path: Path, frame: Frame, source: Source, known: Codings):

@@ -39,11 +39,11 @@ class JaxTracer(ProgramTracer):
     stop = staticmethod(jax.lax.stop_gradient)
 
 
-@jax.custom_vjp
-def _scale_gradient(x: Array, factor: Array) -> Array:
+def _identity(x: Array, factor: Array) -> Array:
     return x
 
 
+_scale_gradient = jax.custom_vjp(_identity)
 _scale_gradient.defvjp(lambda x, factor: (x, factor), lambda factor, slope: (factor * slope, jnp.zeros_like(factor)))
 
 
