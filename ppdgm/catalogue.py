@@ -16,6 +16,7 @@ from ppdgm.data import Source
 from ppdgm.errors import SpecError, nearest
 from ppdgm.inference.runs.settings import Training
 from ppdgm.models import Flow, Likelihood, Net, Part, Posterior, Prior, Program
+from ppdgm.nets.causal import CausalNet
 from ppdgm.specs import Kind, Spec
 
 #: Title, base class, the method that makes a class concrete, and the place of such a class in a recipe.
@@ -116,6 +117,7 @@ def describe_class(cls: type[Spec]) -> Description:
         FieldEntry(n, in_words(f.annotation, f.metadata), f.is_required(), _plain(f), explained.get(n, ""))
         for n, f in cls.model_fields.items()
     )
+    place = "program.net" if issubclass(cls, CausalNet) else place  # of an AutoregressiveModel
     return Description(cls.__name__, group, place, meaning, details, papers, fields)
 
 

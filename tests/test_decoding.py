@@ -73,6 +73,8 @@ def test_means_at_latents_are_those_of_the_decoder(backend):
     np.testing.assert_allclose(fit.decode(z), z @ WEIGHT.T + LOC, rtol=2e-5, atol=1e-5)
     np.testing.assert_allclose(fit.decode({"z": z}), z @ WEIGHT.T + LOC, rtol=2e-5, atol=1e-5)
     np.testing.assert_allclose(fit.decode(fit.encode(X)), fit.reconstruct(X), rtol=1e-5, atol=1e-5)
+    draws = fit.encode(X, k=3)
+    np.testing.assert_allclose(fit.decode(draws), draws @ WEIGHT.T + LOC, rtol=2e-5, atol=1e-5)
     drawn = fit.decode(np.repeat(z[:1], 4000, axis=0), mean=False, seed=3)
     error = 0.5 / 4000**0.5
     assert (np.abs(drawn.mean(0) - z[0] @ WEIGHT.T - LOC) < 5 * error).all() and abs(drawn.std() / 0.5 - 1) < 2
@@ -85,6 +87,9 @@ def test_codes_under_one_condition_are_decoded_under_another(backend):
     labels = np.array([0, 1, 1, 0])
     fit = batches(backend)
     np.testing.assert_allclose(fit.decode(z, {"label": labels}), z @ SLOPE + OFFSETS[labels], rtol=1e-5, atol=1e-5)
+    each = np.stack([z, z + 1])  # draws [K, N, 2], with labels of the rows
+    exact = each @ SLOPE + OFFSETS[labels]
+    np.testing.assert_allclose(fit.decode(each, {"label": labels}), exact, rtol=1e-5, atol=1e-5)
     x = z @ SLOPE + OFFSETS[labels]
     corrected = fit.decode(fit.encode({"x": x, "label": labels}), given={"label": 0})
     np.testing.assert_allclose(corrected, z @ SLOPE, rtol=1e-4, atol=2e-4)

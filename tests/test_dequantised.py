@@ -278,3 +278,16 @@ def test_the_columns_are_shares_of_levels(digits):
     found = made(Dequantised(event_shape=(4,), levels=17), "pyro").diagnose(digits, parts="likelihood", k=20)
     assert found.baseline is not None and np.isfinite(found.baseline.values).all()
     assert abs(found.baseline.values.mean() + 4 * np.log(17)) < 1.5
+
+
+@pytest.mark.parametrize("noise", [None, DiagonalLogistic()])
+def test_torch_compiles_it(noise):
+    """Parts that are made within the model can't be."""
+    prior = FlowPrior(flow=RealNVP(depth=1, hidden=(4,)))
+    program, x = Dequantised(event_shape=(2,), levels=3, prior=prior, noise=noise), np.arange(64).reshape(32, 2) % 3
+    how = {"steps": 4, "batch_size": 16, "backend": "pyro", "progress": False, "seed": 0}
+    one, other = (ppdgm.fit(program, x, compile=compile, **how) for compile in (True, False))
+    assert one.info["compile"] and not other.info["compile"]
+    for name, value in other.params.items():
+        np.testing.assert_allclose(one.params[name], value, rtol=1e-4, atol=1e-6)
+    assert program == Dequantised(event_shape=(2,), levels=3, prior=prior, noise=noise)

@@ -94,11 +94,50 @@ def test_tables_come_back(library):
         assert list(codes.index) == list(seen.index) == list(scores.index) == INDEX
     assert fit.encode(table, k=3).shape == (3, 20, 2)  # draws are an array
     assert isinstance(fit.encode(X), np.ndarray)
+    turned = MAKE[library](fit.encode(X)[:, ::-1], ["z[1]", "z[0]"])
+    np.testing.assert_array_equal(fit.decode(turned), fit.reconstruct(X))
+    with pytest.raises(DataError, match=r"without the column z\[0\]"):
+        fit.decode(MAKE[library](fit.encode(X)[:, 1:], ["z[1]"]))
+    with pytest.raises(DataError, match="no field and no site 'log_p'"):
+        fit.decode(scores)
+
+
+def test_parameters_alone_know_no_columns():
+    fit, table = fit_of("exact"), MAKE["pandas"](X, NAMES)
+    for ask in (ppdgm.trace, ppdgm.log_weights):
+        with pytest.raises(DataError, match="parameters alone do not say which column is which"):
+            ask(fit.program, fit.params, table)
+    with pytest.raises(DataError, match=r"LazyFrame.*frame.collect"):
+        fit.elbo(pl.DataFrame(X).lazy())
+
+
+def imputing():
+    program = AutoregressiveModel(event_shape=(6,), net=OrderAgnosticMADE(hidden=(8,)), likelihood=Gaussian())
+    return ppdgm.Fit(program, program.initialise(0), codings={"x": Transform(columns=NAMES)})
+
+
+@LIBRARIES
+def test_missing_numbers_are_found_by_name(library):
+    """A table of booleans, in any order of its columns, and NaN in x; what x has there does not matter."""
+    fit, missing = imputing(), np.zeros((20, 6), bool)
+    missing[:, 2], missing[3, 0] = True, True
+    expected = fit.impute(X, missing, seed=1)
+    moved = MAKE[library](missing[:, MIXED], [NAMES[i] for i in MIXED])
+    rows = MAKE[library](np.where(missing, 7.0, X), NAMES)
+    holes = MAKE[library](np.where(missing, np.nan, X)[:, MIXED], [NAMES[i] for i in MIXED])
+    for found in (fit.impute(rows, moved, seed=1), fit.impute(holes, moved, seed=1), fit.impute(holes, seed=1)):
+        assert columns_of(found) == NAMES
+        np.testing.assert_array_equal(np.stack([values(found, n) for n in NAMES], 1), expected)
+    with pytest.raises(DataError, match=r"missing.*without the run's column 'f'"):
+        fit.impute(rows, MAKE[library](missing[:, :5], NAMES[:5]))
+    with pytest.raises(DataError, match="x has no NaN"):
+        fit.impute(rows)
+    with pytest.raises(DataError, match=r"nan at index \(0, 2\)"):
+        fit.impute(holes, np.arange(6) == 1)
 
 
 def test_imputed_tables_come_back():
-    program = AutoregressiveModel(event_shape=(6,), net=OrderAgnosticMADE(hidden=(8,)), likelihood=Gaussian())
-    fit = ppdgm.Fit(program, program.initialise(0), codings={"x": Transform(columns=NAMES)})
+    fit = imputing()
     missing = np.zeros(6, bool)
     missing[2] = True
     found = fit.impute(MAKE["pandas"](X, NAMES), missing)

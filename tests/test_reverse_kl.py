@@ -16,7 +16,10 @@ from ppdgm.models import (
     VAE,
     ActNorm,
     AutoregressiveModel,
+    Bernoulli,
+    Categorical,
     Chain,
+    ContinuousBernoulli,
     FlowModel,
     Gaussian,
     GaussianMixture,
@@ -282,3 +285,23 @@ def test_heavy_weights_are_told(shape, said):
     found = normaliser_of(-shape * np.log(np.random.default_rng(0).random(20_000)))
     assert found.pareto_k == pytest.approx(shape, abs=0.08)
     assert said in str(found) and ("tails" in str(found)) == (shape == 0.6) and found.covered == (shape < 0.7)
+
+
+def test_weights_of_nothing_and_of_no_number():
+    """π has not 100 of 1,000 draws of q: log Z = log 0.9, and KL(q ‖ π) = ∞. NaN is no weight."""
+    found = normaliser_of(np.r_[np.zeros(900), np.full(100, -np.inf)])
+    assert found.log_z == pytest.approx(np.log(0.9), abs=1e-12) and found.kl == np.inf
+    for odd in (np.nan, np.inf):
+        with pytest.raises(ProgramError, match=r"at 100 of 1000 draws, .* is NaN or"):
+            normaliser_of(np.r_[np.zeros(900), np.full(100, odd)])
+
+
+@pytest.mark.parametrize("backend", ["numpyro", "pyro"])
+@pytest.mark.parametrize("likelihood", [ContinuousBernoulli(), Bernoulli(), Categorical(levels=3)])
+def test_a_teacher_of_other_numbers_than_real_ones_is_refused(likelihood, backend):
+    """Outside of [0, 1] its formula grows without end, and log Z was 175 instead of 0."""
+    teacher = AutoregressiveModel(event_shape=(1,), net=MADE(hidden=()), likelihood=likelihood)
+    target = ppdgm.Fit(teacher, teacher.initialise(0), backend)
+    with pytest.raises(ProgramError, match=r"target: AutoregressiveModel has a density of .* draws any real numbers"):
+        ppdgm.fit(FlowModel(event_shape=(1,), flow=ActNorm()), engine=ReverseKL(target=target), steps=2,
+                  backend=backend, progress=False)  # fmt: skip

@@ -5,6 +5,7 @@ narwhals reads and makes them, so none of these libraries is needed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,8 +19,14 @@ _HOMES = ("pandas", "polars", "pyarrow", "modin", "cudf")
 
 
 def is_frame(value: object) -> bool:
-    """Whether it is a table with named columns."""
+    """Whether it is a table with named columns.
+
+    Raises:
+        DataError: it is a table that is not computed yet.
+    """
     home = type(value).__module__.partition(".")[0]
+    if home == "polars" and hasattr(value, "collect"):
+        raise DataError("Data: got a LazyFrame, which has no rows yet. Give frame.collect().")
     return home in _HOMES and hasattr(value, "columns") and hasattr(value, "shape")
 
 
@@ -36,6 +43,27 @@ def by_number(name: str, value: np.ndarray) -> dict[str, np.ndarray]:
     flat = value.reshape(len(value), -1)
     places = [",".join(map(str, at)) for at in np.ndindex(*value.shape[1:])]
     return {f"{name}[{place}]": flat[:, i] for i, place in enumerate(places)}
+
+
+def sites_of(frame: Frame) -> dict[str, np.ndarray]:
+    """The arrays [N, *event] of which `by_number` made the columns, whatever their order.
+
+    Raises:
+        DataError: a number is missing, such as "z[1]" beside "z[0]" and "z[2]".
+    """
+    names, arrays = columns_of(frame), arrays_of(frame)
+    parts: dict[str, dict[tuple[int, ...], np.ndarray]] = {}
+    for name, array in zip(names, arrays, strict=True):
+        site, bracket, places = name.removesuffix("]").partition("[")
+        at = tuple(map(int, places.split(","))) if bracket and re.fullmatch(r"\d+(,\d+)*", places) else ()
+        parts.setdefault(site if at else name, {})[at] = array
+    found = {}
+    for site, columns in parts.items():
+        shape = tuple(np.max(list(columns), axis=0) + 1)
+        if lost := [at for at in np.ndindex(shape) if at not in columns]:
+            raise DataError(f"z: got a table without the column {site}[{','.join(map(str, lost[0]))}].")
+        found[site] = np.stack([columns[at] for at in np.ndindex(shape)], -1).reshape(-1, *shape)
+    return found
 
 
 def like(frame: Frame, columns: Mapping[str, Array]) -> Frame:

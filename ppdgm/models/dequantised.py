@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated
 
 import numpy as np
@@ -51,12 +52,12 @@ class Dequantised(Program):
             raise ValueError(f"a distribution of real numbers, not of {part.family} ones")
         return part
 
-    @property
+    @cached_property  # made once, because torch.compile can't look into the making of a part
     def likelihood(self) -> Rounding:
         """p(x|z), which has no parameters."""
         return Rounding(levels=self.levels)
 
-    @property
+    @cached_property
     def posterior(self) -> Dequantiser:
         """q(z|x)."""
         return Dequantiser(levels=self.levels, noise=self.noise, net=self.net)

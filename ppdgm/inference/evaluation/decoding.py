@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ppdgm.data import as_fields, enter, take
+from ppdgm.data.frames import Frame, is_frame, sites_of
 from ppdgm.errors import DataError, ProgramError, UnsupportedByBackend, nearest, require, shown
 from ppdgm.inference.evaluation.codes import REACH, STEPS, Codes, codes_of, on_scale
 from ppdgm.inference.evaluation.estimates import check_fields, dtype_of
@@ -67,7 +68,7 @@ class Decodable(ABC):
 
     def decode(
         self,
-        z: Array | Mapping[str, Array],
+        z: Array | Mapping[str, Array] | Frame,
         given: Mapping[str, Array] | None = None,
         *,
         mean: bool = True,
@@ -80,7 +81,8 @@ class Decodable(ABC):
         another.
 
         Args:
-            z: latents [N, *latent], or by site, as `encode` returns them. A latent that is left out is drawn.
+            z: latents [N, *latent], or by site, or draws [K, N, *latent], as `encode` returns them; or a table with
+                columns such as "z[0]". A latent that is left out is drawn.
             given: fields that the model conditions on, such as labels: N rows each, or one number or name for all.
             mean: the likelihood's means, or draws from it.
             seed: of the draws.
@@ -94,8 +96,11 @@ class Decodable(ABC):
         """
         self._check_held()
         fields = dict(given or {})
+        known = self._latents(fields)
+        if is_frame(z):
+            z = sites_of(z)
         if not isinstance(z, Mapping):
-            names = self._latents(fields)
+            names = list(known)
             if len(names) != 1:
                 raise DataError(
                     f"z: got one array, but the model of {type(self.program).__name__} has "
@@ -107,15 +112,24 @@ class Decodable(ABC):
         values = {n: np.asarray(v) for n, v in z.items()}
         if not values or any(v.ndim == 0 for v in values.values()):
             raise DataError(f"z: got {shown(dict(z))}, expected latents [N, *latent], as encode(x) returns them.")
-        return self.sample(len(next(iter(values.values()))), seed, mean, {**values, **fields}, units)
+        one, *others = {
+            v.shape[:-axes] if (axes := len(known.get(n, v.shape[1:]))) else v.shape for n, v in values.items()
+        }
+        if len(one) == 1 or others:
+            return self.sample(len(next(iter(values.values()))), seed, mean, {**values, **fields}, units)
+        flat = {n: v.reshape(-1, *v.shape[len(one) :]) for n, v in values.items()}  # draws [K, N, *latent]
+        each = {n: v if np.ndim(v) == 0 else np.resize(v, (np.prod(one), *np.shape(v)[1:])) for n, v in fields.items()}
+        found = self.sample(int(np.prod(one)), seed, mean, {**flat, **each}, units)
+        back = lambda v: np.reshape(v, (*one, *np.shape(v)[1:]))
+        return {n: back(v) for n, v in found.items()} if isinstance(found, dict) else back(found)
 
     def _check_held(self) -> None:
         """Refuse a plain pair."""
         if isinstance(self.program, PlainPair):
             raise UnsupportedByBackend(NO_PREDICTIVE)
 
-    def _latents(self, given: Mapping[str, Array]) -> list[str]:
-        """The latents of the model, given two rows of these fields."""
+    def _latents(self, given: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+        """The shapes of the latents of the model, given two rows of these fields."""
         if not has_model(self.program):
             raise no_model(self.program)
         blank = blanks(
@@ -127,7 +141,8 @@ class Decodable(ABC):
         known = as_fields(enter(self.codings, rows), dtype_of(self.params)) if rows else {}
         fields = self._runtime.fields({**blank, **known})
         how = {"size": 2, "mean": False, "apart": False}
-        return list(self._runtime.look(from_prior, self._native, fields, None, **how)[0])
+        found = self._runtime.look(from_prior, self._native, fields, None, **how)[0]
+        return {n: tuple(v.shape[2:]) for n, v in found.items()}
 
     def _under(self, evaluator: Evaluator, given: Mapping[str, Array]) -> Sites:
         """Observed sites at the means of the latents, under other conditions than those of the data."""

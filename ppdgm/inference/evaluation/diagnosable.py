@@ -22,6 +22,7 @@ from ppdgm.inference.evaluation.diagnose import Depth, Diagnosing, check_parts
 from ppdgm.inference.evaluation.evaluator import Evaluator
 from ppdgm.inference.evaluation.export import export, leave_one_out
 from ppdgm.inference.evaluation.framed import framed
+from ppdgm.inference.evaluation.gaps_in_data import without_gaps
 from ppdgm.inference.evaluation.impute import imputed
 from ppdgm.inference.evaluation.normaliser import Normaliser, normaliser_of, reverse_of
 from ppdgm.inference.evaluation.posterior import HOW, How, PosteriorDraws, draw_posterior
@@ -74,7 +75,7 @@ class Diagnosable(ABC):
     def _outward(self, data: Data, evaluator: Evaluator) -> Outward:
         """A function that converts observed sites to the units of the data; `Fit` implements it."""
 
-    def impute(self, data: Data, missing: np.ndarray, seed: int = 0) -> Sites | Frame:
+    def impute(self, data: Data, missing: Array | Frame | None = None, seed: int = 0) -> Sites | Frame:
         """x with its missing numbers drawn given all others, [N, *event_shape], in the units of the data.
 
         The known numbers come first in the ordering, and the missing ones after them, so a draw is exactly from the
@@ -82,16 +83,18 @@ class Diagnosable(ABC):
         fixed order, only what comes last in it can be missing.
 
         Args:
-            data: rows, as for `elbo`. What x has at missing numbers is ignored, but must be in the support.
-            missing: booleans, [*event_shape] for all rows or [N, *event_shape]; each pattern takes a call of its own.
+            data: rows, as for `elbo`. What x has at missing numbers is ignored: NaN, or anything in the support.
+            missing: booleans, [*event_shape] for all rows or [N, *event_shape], or a table, whose columns are found by
+                name; by default, the numbers that are NaN. Each pattern takes a call of its own.
             seed: of the draws.
 
         Raises:
             ProgramError: the program has no function `impute`.
             DataError: these numbers can't be drawn given the others.
         """
-        evaluator = self._evaluator(data, seed)
-        found = self._outward(data, evaluator)({"x": imputed(evaluator, missing)})
+        filled, where = without_gaps(data, missing, self._columns)
+        evaluator = self._evaluator(filled, seed)
+        found = self._outward(filled, evaluator)({"x": imputed(evaluator, where)})
         return framed(data, found, self._columns)
 
     def scores(self, data: Data, k: int = 1000, seed: int = 0, memory: int | str = "auto") -> Sites | Frame:

@@ -72,11 +72,21 @@ def reverse_of(engine: object) -> ReverseKL:
 
 
 def normaliser_of(log_weights: np.ndarray) -> Normaliser:
-    """The numbers of log-weights [K]."""
-    log_w = np.nan_to_num(np.asarray(log_weights, np.float64), nan=-np.inf)[:, None]
+    """The numbers of log-weights [K].
+
+    Raises:
+        ProgramError: some are NaN or +∞.
+    """
+    log_w = np.asarray(log_weights, np.float64)[:, None]
+    if wrong := int((np.isnan(log_w) | (log_w == np.inf)).sum()):
+        raise ProgramError(
+            f"target: at {wrong} of {len(log_w)} draws, log π̃(x) − log q(x) is NaN or +∞. A log-density is finite, or "
+            "−∞ where x is impossible."
+        )
     (log_z,), (error,), _ = log_mean(log_w)
     quality, count = weight_quality(log_w), len(log_w)
-    mean, spread = float(log_w.mean()), float(log_w.std()) if np.isfinite(log_w).all() else np.inf
+    finite = bool(np.isfinite(log_w).all())  # where q draws what π has not, the KL is infinite
+    mean, spread = float(log_w.mean()), float(log_w.std()) if finite else np.inf
     return Normaliser(
         float(log_z), float(error), float(log_z) - mean, spread / count**0.5,
         float(quality.effective_sample_size[0]), float(quality.pareto_k[0]), count, log_w[:, 0],

@@ -30,6 +30,8 @@ def scores_of_rows(evaluator: Evaluator, k: int) -> dict[str, np.ndarray]:
     rank = np.empty(evaluator.size, int)
     rank[order] = np.arange(1, evaluator.size + 1)
     found |= {"log_p": estimate.values, "log_p_error": estimate.errors, "rank": rank}
+    if not latents:
+        return found  # nothing is reconstructed
     with suppress(ProgramError):  # it is not known which site draws the data
         field, name = evaluator.shown(observed)
         both = observed[name], evaluator.feed.fields[field][:]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ppdgm.data import as_fields
-from ppdgm.errors import PpdgmError, ProgramError, require
+from ppdgm.data.frames import is_frame
+from ppdgm.errors import DataError, PpdgmError, ProgramError, require
 from ppdgm.inference.evaluation.estimates import dtype_of, log_weights_of_rows
 from ppdgm.inference.evaluation.result import Fit
 from ppdgm.inference.inputs.parameters import as_params
@@ -47,7 +48,22 @@ def log_weights(
         memory: limit on a chunk's intermediate results: bytes, "512 MiB" or "auto".
         device: "auto", "cpu", "cuda", "cuda:1".
     """
-    return log_weights_of_rows(_fit(program, params, backend, device)._evaluator(x, seed, memory), k)
+    return log_weights_of_rows(_fit(program, params, backend, device)._evaluator(_by_place(x), seed, memory), k)
+
+
+def _by_place(x: Data) -> Data:
+    """Refuse tables: parameters alone do not say which column is which.
+
+    Raises:
+        DataError: x, or one of its fields, is a table.
+    """
+    for name, value in x.items() if isinstance(x, Mapping) else [("x", x)]:
+        if is_frame(value):
+            raise DataError(
+                f"Data {name!r}: got a table, but parameters alone do not say which column is which. Give an array, "
+                "frame[columns].to_numpy(), with the columns in the order of training; or use the methods of a fit."
+            )
+    return x
 
 
 def trace(
@@ -71,7 +87,7 @@ def trace(
         kl: add closed-form KLs if they are valid.
         others: as for `log_weights`.
     """
-    evaluator = _fit(program, params, backend, device)._evaluator(x, seed)
+    evaluator = _fit(program, params, backend, device)._evaluator(_by_place(x), seed)
     require("k", k, int, 1, "a whole number of particles, at least 1")
     if values is not None and _named("values", values):
         values = as_fields(values, dtype_of(params), typed=isinstance(program, PlainPair))

@@ -10,6 +10,7 @@ import numpy as np
 from ppdgm.data import Dataset
 from ppdgm.errors import DataError, ProgramError, shown
 from ppdgm.inference.engines.engine import Engine
+from ppdgm.inference.engines.targets import ProgramTarget
 from ppdgm.models.likelihoods.base import BadData
 
 if TYPE_CHECKING:
@@ -61,4 +62,28 @@ def rows_for(program: AnyProgram, engine: Engine, data: Data | Dataset | None, b
             f"{kind} draws x with a gradient, which only real numbers have, but {type(program).__name__} draws x that "
             f"are {error.expected}. Use a density of real numbers, such as FlowModel."
         ) from None
+    for phase in engine.phases():
+        _check_teacher(program, getattr(phase.engine, "target", None), rows)
     return rows
+
+
+def _check_teacher(program: AnyProgram, target: object, rows: Mapping[str, Any]) -> None:
+    """Refuse a trained program as the target if it has no density of all real numbers.
+
+    Raises:
+        ProgramError: with what its density is of.
+    """
+    if not isinstance(target, ProgramTarget):
+        return
+    try:
+        target.program.check(dict(rows))
+    except BadData as error:
+        if error.name != "x":
+            raise
+        raise ProgramError(
+            f"target: {type(target.program).__name__} has a density of {error.expected}, but {type(program).__name__} "
+            "draws any real numbers, also where that density is 0 or has no meaning. Use a teacher over real numbers, "
+            "or a function of P and x that is −∞ elsewhere."
+        ) from None
+    except DataError as error:  # of a condition that the student does not have
+        raise ProgramError(f"target: {type(target.program).__name__}, the teacher: {error}") from None

@@ -278,7 +278,8 @@ def _check_arguments(program: object, engine: object, params: object) -> None:
     check_program(program)
     if not isinstance(engine, Engine):
         name = engine if isinstance(engine, str) else getattr(engine, "__name__", "")
-        hint = f" {nearest(name, {c.__name__ for c in _engines(Engine)})}" if name else ""
+        known = {c.__name__ for c in _engines(Engine)}
+        hint = f" Write {name}(…)." if name in known else f" {nearest(name, known)}" if name else ""
         raise TrainingError(f"engine: got {shown(engine)}, expected an engine such as SVI(), or a list.{hint}")
     if isinstance(engine, Sampler):
         kind = type(engine).__name__

@@ -15,6 +15,8 @@ from ppdgm.nets.base import lead
 from ppdgm.program import Context
 from ppdgm.specs import PositiveInt
 
+_WIDEST = 30.0  # of log s: all levels are equally probable there, and exp of much more is infinite
+
 
 class CoupledDiscretisedLogistics(Levels):
     """p(pixel|z) = Σ_k π_k Π_c DiscretisedLogistic(x_c; m_kc + Σ_{d<c} a_kcd v_d, s_kc), v = 2 x / (levels − 1) − 1.
@@ -109,8 +111,8 @@ class CoupledDiscretisedLogistics(Levels):
         pairs = [(c, d) for c in range(colours) for d in range(c)]
         slopes = dict(zip(pairs, rows, strict=False))
         log_weights = logits - xp.expand_dims(P.logsumexp(logits, axis), axis=axis)
-        floor = P.full((), self.min_log_scale)
-        scales = [xp.exp(xp.where(raw < floor, floor, raw)) for raw in raws]
+        floor, ceiling = P.full((), self.min_log_scale), P.full((), _WIDEST)
+        scales = [xp.exp(xp.where(raw < floor, floor, xp.where(raw > ceiling, ceiling, raw))) for raw in raws]
         return Mixture(P, pixels, log_weights, locs, scales, slopes)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
 from math import log, pi
 
 import numpy as np
+from numpy.polynomial import chebyshev
+from scipy.special import erfcx
 
 from ppdgm.language.vocabulary import Array, Vocabulary
 
@@ -13,11 +14,8 @@ _TERMS = 30  # of the series: 1e-15
 _NARROW = 0.1  # width times distance from 0, below which the density's own series has an error of 1e-11
 
 
-@cache
 def _coefficients() -> tuple[float, ...]:
     """Chebyshev coefficients of log(erfcx(x) / t) over t = 2 / (2 + x) in (0, 1], which has a limit at t = 0."""
-    from numpy.polynomial import chebyshev
-    from scipy.special import erfcx
 
     def smooth(u: np.ndarray) -> np.ndarray:
         t = (u + 1) / 2
@@ -27,12 +25,15 @@ def _coefficients() -> tuple[float, ...]:
     return tuple(float(c) for c in chebyshev.chebinterpolate(smooth, _TERMS))  # type: ignore[type-var]  # NumPy's stub
 
 
+_COEFFICIENTS = _coefficients()  # numbers, because torch.compile can't look into the function
+
+
 def log_left_tail(P: Vocabulary, e: Array) -> Array:
     """log Φ(e), for e ≤ 0."""
     x = -e / 2**0.5
     t = 2.0 / (2.0 + x)
     u, before, now = 2.0 * t - 1.0, 0.0 * t, 0.0 * t
-    first, *rest = _coefficients()
+    first, *rest = _COEFFICIENTS
     for c in reversed(rest):  # Clenshaw's recurrence
         before, now = now, 2.0 * u * now - before + c
     return P.xp.log(t) - x * x + (u * now - before + first) - log(2.0)
