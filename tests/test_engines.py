@@ -537,7 +537,7 @@ def test_the_objective_is_the_bound_whatever_the_gradients_estimator(engine, bac
     ("engine", "words"),
     [
         ("IWEA", "Did you mean 'IWAE'"),
-        (IWAE, "Did you mean 'IWAE'"),
+        (IWAE, "Write IWAE"),
         (HMC(), r"HMC is a sampler of MonteCarloEM: MonteCarloEM\(sampler=HMC"),
         ([SVI(), IWAE(k=2)], r"Stage\(engine=SVI\(\), steps=1000\)"),
     ],

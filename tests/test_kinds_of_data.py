@@ -93,6 +93,8 @@ def test_every_wrong_kind_at_every_entry(entry):
     for name, (value, got, do) in WRONG.items():
         if (entry, name) == ("fit, validation", "nothing"):  # which is no validation
             continue
+        if entry in ("log_weights", "trace") and isinstance(value, pd.DataFrame):  # which take no tables
+            continue
         with pytest.raises(DataError) as error:
             ENTRIES[entry]((x for x in X) if name == "a generator" else value)
         told = str(error.value)

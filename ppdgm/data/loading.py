@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ppdgm.data.aliases import Codings
 
 Parts = dict[str, dict[str, np.ndarray]]
-_KNOWN = ".npy, .npz, .parquet, .csv, .tsv, idx (the last three also .gz), or a folder of images or .npy files"
+_KNOWN = ".npy, .npz, .csv, .tsv, idx (the last three also .gz), .parquet, or a folder of images or .npy files"
 
 
 def load_data(
