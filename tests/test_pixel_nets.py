@@ -156,3 +156,15 @@ def test_what_can_not_be_is_refused():
             declare(event_shape=(3,), net=kind())
         with pytest.raises(SpecError, match="dropout"):
             kind(dropout=1.0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_draws_are_numbers_also_where_scales_would_overflow(backend):
+    """exp of a net's output above 88 is infinite in float32, and ∞ − ∞ is no number."""
+    net = PixelCNNPlusPlus(channels=4, levels=1, blocks=1)
+    likelihood = CoupledDiscretisedLogistics(levels=2, components=3)
+    program = AutoregressiveModel(event_shape=(4, 2, 1), net=net, likelihood=likelihood)
+    rng = np.random.default_rng(0)
+    params = {n: (v + rng.normal(scale=3.0, size=v.shape)).astype("float32") for n, v in program.initialise(0).items()}
+    drawn = ppdgm.Fit(program, params, backend).sample(1000, seed=1)
+    assert np.isin(drawn, (0, 1)).all()
