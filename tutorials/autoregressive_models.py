@@ -130,7 +130,7 @@ print(f"{np.mean(test[:, missing] * rate + (1 - test[:, missing]) * (1 - rate)):
 print("\ndecoder's pixels see      KL(q(z|x)‖p(z))     test ELBO")
 for name, likelihood in {
     "nothing": None,
-    "their neighbours": Autoregressive(net=GatedPixelCNN(channels=8, layers=1, first_kernel=3), condition=(32,)),
+    "their neighbours": Autoregressive(net=GatedPixelCNN(channels=8, layers=1, first_kernel=3), condition=(4, 8, 8)),
     "all pixels before": Autoregressive(net=PIXELS, condition=(32,)),
 }.items():
     parts = {"encoder": MLP(hidden=(100,)), "decoder": MLP(hidden=(100,))} | (
