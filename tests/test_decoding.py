@@ -90,6 +90,8 @@ def test_codes_under_one_condition_are_decoded_under_another(backend):
     each = np.stack([z, z + 1])  # draws [K, N, 2], with labels of the rows
     exact = each @ SLOPE + OFFSETS[labels]
     np.testing.assert_allclose(fit.decode(each, {"label": labels}), exact, rtol=1e-5, atol=1e-5)
+    with pytest.raises(DataError, match="given: got 2 rows of 'label', expected 4"):
+        fit.decode(each, {"label": labels[:2]})
     x = z @ SLOPE + OFFSETS[labels]
     corrected = fit.decode(fit.encode({"x": x, "label": labels}), given={"label": 0})
     np.testing.assert_allclose(corrected, z @ SLOPE, rtol=1e-4, atol=2e-4)

@@ -49,9 +49,11 @@ def sites_of(frame: Frame) -> dict[str, np.ndarray]:
     """The arrays [N, *event] of which `by_number` made the columns, whatever their order.
 
     Raises:
-        DataError: a number is missing, such as "z[1]" beside "z[0]" and "z[2]".
+        DataError: a number is missing, such as "z[1]" beside "z[0]" and "z[2]"; or names are not unique.
     """
     names, arrays = columns_of(frame), arrays_of(frame)
+    if len(names) != len(arrays):
+        raise DataError("z: got a table with two columns of one name. Give each its own, as encode does.")
     parts: dict[str, dict[tuple[int, ...], np.ndarray]] = {}
     for name, array in zip(names, arrays, strict=True):
         site, bracket, places = name.removesuffix("]").partition("[")
@@ -59,6 +61,8 @@ def sites_of(frame: Frame) -> dict[str, np.ndarray]:
         parts.setdefault(site if at else name, {})[at] = array
     found = {}
     for site, columns in parts.items():
+        if len({len(at) for at in columns}) > 1:
+            raise DataError(f"z: got a table whose columns of {site!r} are places of different shapes.")
         shape = tuple(np.max(list(columns), axis=0) + 1)
         if lost := [at for at in np.ndindex(shape) if at not in columns]:
             raise DataError(f"z: got a table without the column {site}[{','.join(map(str, lost[0]))}].")

@@ -117,6 +117,9 @@ class Decodable(ABC):
         }
         if len(one) == 1 or others:
             return self.sample(len(next(iter(values.values()))), seed, mean, {**values, **fields}, units)
+        for name, value in fields.items():
+            if np.ndim(value) and len(value) != one[-1]:
+                raise DataError(f"given: got {len(value)} rows of {name!r}, expected {one[-1]}, or one value.")
         flat = {n: v.reshape(-1, *v.shape[len(one) :]) for n, v in values.items()}  # draws [K, N, *latent]
         each = {n: v if np.ndim(v) == 0 else np.resize(v, (np.prod(one), *np.shape(v)[1:])) for n, v in fields.items()}
         found = self.sample(int(np.prod(one)), seed, mean, {**flat, **each}, units)
