@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-import io
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppdgm.data.checks import check_fits
+from ppdgm.data.pictures import read_picture
+from ppdgm.data.transform import floating
 from ppdgm.errors import DataError
+from ppdgm.files import cache_folder
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from ppdgm.data.source import Source
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
-_ORIENTATION = 0x0112  # EXIF's tag for how to turn a picture; 1: not at all
-_ENDS = {b"\x89PNG": b"IEND\xaeB`\x82", b"GIF8": b";"}  # the end of a file, by its first bytes
+PICTURES = ("size", "crop", "colour", "background", "frame")  #: the fields of a `Source` that are for images
 _SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
+_QUIET = 2.0  # seconds before progress is shown
 
 
-def read_images(path: Path) -> tuple[dict[str, dict[str, np.ndarray]], tuple[str, ...]]:
-    """The images of a folder by split, as "x", [N, H, W] or in colour [N, 3, H, W]; their classes as "label".
+def read_images(path: Path, source: Source) -> tuple[dict[str, dict[str, np.ndarray]], tuple[str, ...], str]:
+    """The images of a folder by split, as "x", [N, H, W] or in colour [N, 3, H, W]; their classes as "label";
+    "grey" or "rgb".
+
+    If they need more than `source.memory` bytes, they are written to the cache once, as .npy, and memory-mapped.
 
     Raises:
         DataError: no images, different sizes, or a damaged file; the message names the file.
@@ -36,15 +49,20 @@ def read_images(path: Path) -> tuple[dict[str, dict[str, np.ndarray]], tuple[str
             raise DataError(f"{splits[split]}: got no images, expected files ending in {', '.join(SUFFIXES)}.")
     classes = tuple(sorted({c for found in files.values() for _, c in found if c is not None}))
     _check_folders(files, classes)
-    first = _open(files["train"][0][0])
+    first_path = files["train"][0][0]
+    first = read_picture(first_path, source)
     count = sum(len(f) for f in files.values())
-    check_fits(count * first.nbytes, str(path), "Save it as an array with np.save: .npy files are streamed.")
+    streamed = count * first.size * floating(first.dtype).itemsize > source.memory
+    if not streamed:
+        check_fits(count * first.nbytes, str(path), "Give memory=… (--set data.memory=…): more is streamed from disk.")
     parts = {}
     for split, found in files.items():
-        parts[split] = {"x": _stack([f for f, _ in found], first, files["train"][0][0])}
+        paths = [f for f, _ in found]
+        read = _mapped if streamed else _stack
+        parts[split] = {"x": read(paths, first, first_path, source)}
         if classes:
             parts[split]["label"] = np.array([classes.index(c) for _, c in found if c is not None], np.int64)
-    return parts, classes
+    return parts, classes, "rgb" if first.ndim == 3 else "grey"
 
 
 def _files(folder: Path) -> list[tuple[Path, str | None]]:
@@ -63,73 +81,88 @@ def _check_folders(files: dict[str, list[tuple[Path, str | None]]], classes: tup
         )
 
 
-def _open(path: Path) -> np.ndarray:
-    """Whole numbers [H, W], or [3, H, W] in colour, turned as the picture's EXIF says.
+def _stack(files: list[Path], first: np.ndarray, first_path: Path, source: Source) -> np.ndarray:
+    found = np.empty((len(files), *first.shape), first.dtype)
+    _fill(found, files, first, first_path, source)
+    return found
+
+
+def _mapped(files: list[Path], first: np.ndarray, first_path: Path, source: Source) -> np.ndarray:
+    """The same from a file in the cache, which is written if these files in this form are not there yet.
 
     Raises:
-        DataError: the file is damaged, or contains more than such an array can hold; the message names the file.
+        DataError: there is no room for it.
     """
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        raise DataError("Image folders need the package 'pillow', which is not installed: pip install pillow") from None
-    try:
-        content = path.read_bytes()
-        _check_whole(content)
-        with Image.open(io.BytesIO(content)) as image:
-            wide = any(";16" in str(tile[3]) for tile in image.tile)
-            if lost := _lost(image, wide):
-                raise DataError(f"{path}: {lost}.")
-            turned = image.getexif().get(_ORIENTATION, 1) != 1
-            upright: Image.Image = ImageOps.exif_transpose(image) if turned else image
-            grey = image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16")
-            converted: Image.Image = upright.convert("L") if image.mode in ("1", "LA") else upright
-            pixels = np.asarray(converted if grey else upright.convert("RGB"))
-    except DataError:
-        raise
-    except Exception as error:  # any error that the decoder raises for a damaged file
-        raise DataError(f"{path} is not a complete image: {error}. Replace or remove it.") from None
-    pixels = pixels.astype(np.uint16 if wide else pixels.dtype.newbyteorder("="), copy=False)
-    return pixels if grey else np.moveaxis(pixels, -1, 0)
-
-
-def _lost(image: Image.Image, wide: bool) -> str:
-    """What an array [H, W] or [3, H, W] of an opened image's numbers would leave out, or nothing."""
-    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a camera's, with previews
-    if frames > 1:
-        return f"got {frames} frames or pages, expected one image. Save each in a separate file"
-    if wide and not image.mode.startswith("I"):
-        return (
-            "got a colour picture with 16 bits per channel, but Pillow reads only 8. Save it with 8 bits, or save all "
-            "pictures as an array with np.save"
-        )
-    clear = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-    if clear and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:  # type: ignore[operator]  # of one channel: (low, high)
-        return "got transparent pixels, expected opaque ones. Put the picture on a background, without alpha"
-    return ""
-
-
-def _check_whole(content: bytes) -> None:
-    """Refuse a file without the end that its format requires, or without bytes that its header announces.
-
-    Decoders accept a file whose last checksum, or the padding of whose last row, is cut off.
-    """
-    end = next((end for start, end in _ENDS.items() if content.startswith(start)), b"")
-    told = {b"BM": content[2:6], b"RI": content[4:8]}.get(content[:2], b"")
-    if not content.rstrip(b"\0\r\n").endswith(end) or len(content) < int.from_bytes(told, "little"):
-        raise ValueError("image file is truncated")
-
-
-def _stack(files: list[Path], first: np.ndarray, first_path: Path) -> np.ndarray:
-    found = np.empty((len(files), *first.shape), first.dtype)
-    for i, path in enumerate(files):
-        image = _open(path)
-        if image.shape != first.shape or image.dtype != first.dtype:
+    folder = cache_folder() / "pictures"
+    target = folder / f"{_key(files, first, source)}.npy"
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        size = len(files) * first.nbytes
+        if size > (free := shutil.disk_usage(folder).free):
             raise DataError(
-                f"{path}: got {_size(image)}, expected {_size(first)}, like {first_path.name}. Convert all to one form."
+                f"{first_path.parent}: these images need {size / 2**30:.1f} GiB in {folder}, but its disk has "
+                f"{free / 2**30:.1f} GiB. Name another folder with XDG_CACHE_HOME, or give a smaller size=…."
             )
-        found[i] = image
+        handle, name = tempfile.mkstemp(dir=folder, suffix=".part")
+        os.close(handle)
+        try:
+            written = np.lib.format.open_memmap(name, "w+", first.dtype, (len(files), *first.shape))
+            _fill(written, files, first, first_path, source)
+            written.flush()
+            os.replace(name, target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        print(f"{len(files)} images are in {target}, from which they are streamed.", file=sys.stderr)
+    found: np.ndarray = np.load(target, mmap_mode="r", allow_pickle=False)
     return found
+
+
+def _key(files: list[Path], first: np.ndarray, source: Source) -> str:
+    """Differs if a file's name, size or time of change, or the form of the pictures, does."""
+    told = [str(first.shape), str(first.dtype), *(str(getattr(source, n)) for n in PICTURES)]
+    for path in files:
+        facts = path.stat()
+        told.append(f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}")
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:32]
+
+
+def _fill(found: np.ndarray, files: list[Path], first: np.ndarray, first_path: Path, source: Source) -> None:
+    """Read the files into an array, several at a time; the first file in order that can't be read is reported."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoders run without Python's lock
+        try:
+            pictures = pool.map(lambda path: read_picture(path, source), files)
+            for i, (path, image) in enumerate(zip(_shown(files), pictures, strict=True)):
+                if image.shape != first.shape or image.dtype != first.dtype:
+                    raise DataError(_told(path, image, first, first_path))
+                found[i] = image
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _shown(files: list[Path]) -> Iterator[Path]:
+    """The files, with a line on a terminal that counts them, if they take a while."""
+    began = last = time.monotonic()
+    for i, path in enumerate(files):
+        now = time.monotonic()
+        if sys.stderr.isatty() and now - began > _QUIET and now - last > 0.2:
+            print(f"\rReading {path.parent}: {i} of {len(files)} images\x1b[K", end="", file=sys.stderr, flush=True)
+            last = now
+        yield path
+    if last > began:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _told(path: Path, image: np.ndarray, first: np.ndarray, first_path: Path) -> str:
+    colours, sizes = image.ndim != first.ndim, image.shape[-2:] != first.shape[-2:]
+    size = list(first.shape[-2:])
+    ways = [
+        *(["colour='grey' or 'rgb' (--set data.colour=grey)"] if colours else []),
+        *([f"size={tuple(size)} (--set data.size={size})"] if sizes else []),
+    ]
+    fix = f"Choose {' and '.join(ways)}." if ways else "Convert all to one form."
+    return f"{path}: got {_size(image)}, expected {_size(first)}, like {first_path.name}. {fix}"
 
 
 def _size(image: np.ndarray) -> str:

@@ -76,6 +76,8 @@ def load_data(
         raw = _read_file(source, known) if entry is None else _read_known(entry, source)
     except MemoryError:
         raise DataError(f"{source.name} does not fit into memory. Save it as .npy, which is streamed.") from None
+    if raw.colour:
+        source = source.replace(colour=raw.colour)  # as "auto" chose
     return prepare(raw, source, entry, transform, known, units)
 
 
@@ -96,10 +98,32 @@ def _as_before(source: Source, like: object, known: Codings) -> Source:
             source = source.replace(fields=before.fields)
         if source.binarise == "auto":
             source = source.replace(binarise=before.binarise)
+        if _holds_images(Path(source.name)):
+            source = _pictures_as_before(source, before)
     its = known.get("x")
     if isinstance(its, Transform) and source.scale not in ("auto", its.kind):
         raise DataError(f"scale: got {source.scale!r}, but data with like=… keep the scale {its.kind!r}. Leave it out.")
     return source
+
+
+def _pictures_as_before(source: Source, before: Source) -> Source:
+    """The source; images get the form of those that were prepared before, where it does not say another."""
+    default = Source(name=source.name)
+    asked = {n for n in images.PICTURES if getattr(source, n) != getattr(default, n)}
+    return source.replace(**{n: getattr(before, n) for n in images.PICTURES if n not in asked})
+
+
+def _holds_images(path: Path) -> bool:
+    """Whether `load_data` would look for images there."""
+    try:
+        found = path.expanduser()
+        return str(path) not in SETS and found.is_dir() and not _holds_arrays(found)
+    except (OSError, RuntimeError):  # can't be read, which is reported when it is read
+        return False
+
+
+def _holds_arrays(path: Path) -> bool:
+    return any(p.suffix == ".npy" for p in path.iterdir()) or any(_idx_file(path, n) for n in MNIST_FILES["train"])
 
 
 def _check_alone(source: Source, transform: Transform, known: Codings) -> None:
@@ -114,8 +138,16 @@ def _check_alone(source: Source, transform: Transform, known: Codings) -> None:
 
 
 def _check_table(source: Source) -> None:
-    """Refuse options for tables if the data are not a table."""
+    """Refuse options for tables if the data are not a table, and those for images if they are not images."""
     path = Path(source.name)
+    default = Source(name=source.name)
+    asked = [n for n in images.PICTURES if getattr(source, n) != getattr(default, n)]
+    if asked and (source.name in SETS or (path.exists() and not _holds_images(path))):
+        raise DataError(
+            f"{asked[0]}: got {getattr(source, asked[0])!r}, but {source.name} is not a folder of images. Leave it out."
+        )
+    if source.size is None and source.crop != "centre":
+        raise DataError(f"crop: got {source.crop!r} without size=…, so nothing is cut off. Give a size, or leave it out.")
     table = source.name not in SETS and (tables.is_table(path) or is_parquet(path))
     for name in ("header", "index"):
         if getattr(source, name) is not None and not table:
@@ -188,9 +220,9 @@ def _read_folder(path: Path, source: Source) -> Raw:
         return choose(arrays.read_npy_folder(path, source.memory), source)
     if any(_idx_file(path, name) for name in MNIST_FILES["train"]):
         return choose(_read_idx_folder(path, source.memory), source)
-    parts, classes = images.read_images(path)
+    parts, classes, colour = images.read_images(path, source)
     raw = choose(parts, source)
-    return Raw(raw.parts, raw.labels, {"label": Classes(classes)} if classes else {})
+    return Raw(raw.parts, raw.labels, {"label": Classes(classes)} if classes else {}, colour=colour)
 
 
 def _idx_file(path: Path, name: str) -> Path | None:

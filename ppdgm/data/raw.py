@@ -24,12 +24,14 @@ class Raw:
         labels: of each split, if there are any, also if they are not a field.
         classes: the meaning of the whole numbers of fields.
         columns: the columns of x, for a table with a header.
+        colour: of images, "grey" or "rgb".
     """
 
     parts: dict[str, dict[str, np.ndarray]]
     labels: dict[str, np.ndarray] = field(default_factory=dict)
     classes: dict[str, Classes] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
+    colour: str = ""
 
 
 def by_split(named: Mapping[str, np.ndarray], where: str) -> dict[str, dict[str, np.ndarray]]:

@@ -43,6 +43,18 @@ def _amount(value: Any) -> float | int | None:
     raise ValueError(f"a fraction between 0 and 1, a number of rows or None{every}")
 
 
+def _size(value: Any) -> tuple[int, int] | None:
+    """Height and width; one number is both."""
+    whole = lambda v: isinstance(v, int) and not isinstance(v, bool) and v > 0
+    if value is None:
+        return None
+    if whole(value):
+        return (value, value)
+    if isinstance(value, list | tuple) and len(value) == 2 and all(map(whole, value)):
+        return (value[0], value[1])
+    raise ValueError("a whole number of pixels, or (height, width)")
+
+
 class Source(Spec):
     """Where data come from, and how they are prepared.
 
@@ -63,7 +75,15 @@ class Source(Spec):
             dimension of the training data; "auto" to [0, 1] for images of whole numbers, otherwise "none".
         binarise: x in [0, 1]. "threshold" at half; "static" draws x ~ Bernoulli(x) once; "dynamic" draws the training
             data again for each minibatch, and the others once; "auto" is the set's own.
-        memory: arrays that would need more bytes are streamed from .npy and unpacked idx files, instead of loaded.
+        memory: arrays that would need more bytes are streamed from .npy and unpacked idx files, instead of loaded; a
+            folder of images is first written to the cache as .npy.
+        size: of each image, as (height, width), or one number for both. By default, all must have the same size.
+        crop: with `size`: "centre" keeps the image's proportions, and cuts off what is over at two sides; "none" keeps
+            the whole image, and changes its proportions.
+        colour: of images: "grey", [N, H, W]; "rgb", [N, 3, H, W]; "auto" as they are, if all are alike.
+        background: of images: what is behind transparent pixels, "white", "black" or "grey". By default they are
+            refused.
+        frame: of images with several frames or pages, the one to take, from 0. By default such images are refused.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -76,3 +96,8 @@ class Source(Spec):
     scale: Literal["auto", "none", "unit", "levels", "standardise"] = "auto"
     binarise: Literal["auto", "none", "threshold", "static", "dynamic"] = "auto"
     memory: PositiveInt = 2**30
+    size: Annotated[tuple[int, int] | None, PlainValidator(_size)] = None
+    crop: Literal["centre", "none"] = "centre"
+    colour: Literal["auto", "grey", "rgb"] = "auto"
+    background: Literal["white", "black", "grey"] | None = None
+    frame: NonNegativeInt | None = None
