@@ -256,7 +256,7 @@ FILES = {
     "an empty table": (f"{DATA} nothing.csv", 3, "nothing.csv: got an empty file, expected rows of numbers"),
     "a header alone": (f"{DATA} header.csv", 3, "header.csv has a header, but no rows"),
     "a column": (f"""{DATA} words.csv --set "data.fields={{x = ['a', 'z']}}" """, 3, "no column 'z'. Known: a, b"),
-    "images of two sizes": (f"{DATA} images", 3, "images/2.png: got 5×5", "expected 4×4", "Convert all to one form"),
+    "images of two sizes": (f"{DATA} images", 3, "images/2.png: got 5×5", "expected 4×4", "--set data.size=[4,4]"),
     "a folder without data": (f"{DATA} thesis", 3, "thesis: got no images, expected files ending in .png"),
     "how to prepare": ("data bits.npy --set scal=unit", 2, "Source has no field 'scal'. Did you mean 'scale'?"),
 }

@@ -57,7 +57,7 @@ def test_different_sizes_and_colours_become_one(tmp_path):
     assert [x.mean() for x in grey.train] == [50, 90, 0, 0] and grey.event_shape == (4, 4)
     rgb = whole(tmp_path, size=4, colour="rgb", scale="none")
     assert rgb.event_shape == (3, 4, 4) and [x.mean() for x in rgb.train] == [50, 90, 0, 0]
-    with pytest.raises(DataError, match=r"2.jpg: got 8×8, in colour.*colour='grey' or 'rgb'.*size=\(6, 4\)"):
+    with pytest.raises(DataError, match=r"2.jpg: got 8×8, in colour.*colour='grey' or 'rgb'.*size=\(6,4\)"):
         whole(tmp_path)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ppdgm.cli.programs import names_own_code, own_code, own_code_missing
 from ppdgm.data import Dataset, Source, as_fields, catalogue, check_units, load_data
+from ppdgm.data.images import PICTURES
 from ppdgm.errors import CheckpointError, DataError, SpecError, nearest
 from ppdgm.inference.evaluation.estimates import leave_labels
 from ppdgm.inference.inputs.own_rows import fingerprint
@@ -50,7 +51,7 @@ class Opened:
             again = shlex.join(["ppdgm", *command]) + " --data NAME|PATH"
             raise DataError(f"{self.path}: the run got its data in Python, so its recipe has none. Give them: {again}")
         if name is not None and name != table.get("name"):
-            own = ("validation", "test", "header", "index")  # are those of the other set
+            own = ("validation", "test", "header", "index", *PICTURES)  # are those of the other set
             table = {**{k: v for k, v in table.items() if k not in own}, "name": name}
         table |= {k: v for k, v in self.told.items() if v is not None}
         return source_of(table)

@@ -156,10 +156,10 @@ def _shown(files: list[Path]) -> Iterator[Path]:
 
 def _told(path: Path, image: np.ndarray, first: np.ndarray, first_path: Path) -> str:
     colours, sizes = image.ndim != first.ndim, image.shape[-2:] != first.shape[-2:]
-    size = list(first.shape[-2:])
+    size = ",".join(map(str, first.shape[-2:]))
     ways = [
         *(["colour='grey' or 'rgb' (--set data.colour=grey)"] if colours else []),
-        *([f"size={tuple(size)} (--set data.size={size})"] if sizes else []),
+        *([f"size=({size}) (--set data.size=[{size}])"] if sizes else []),
     ]
     fix = f"Choose {' and '.join(ways)}." if ways else "Convert all to one form."
     return f"{path}: got {_size(image)}, expected {_size(first)}, like {first_path.name}. {fix}"

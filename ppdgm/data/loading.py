@@ -147,7 +147,9 @@ def _check_table(source: Source) -> None:
             f"{asked[0]}: got {getattr(source, asked[0])!r}, but {source.name} is not a folder of images. Leave it out."
         )
     if source.size is None and source.crop != "centre":
-        raise DataError(f"crop: got {source.crop!r} without size=…, so nothing is cut off. Give a size, or leave it out.")
+        raise DataError(
+            f"crop: got {source.crop!r} without size=…, so nothing is cut off. Give a size, or leave it out."
+        )
     table = source.name not in SETS and (tables.is_table(path) or is_parquet(path))
     for name in ("header", "index"):
         if getattr(source, name) is not None and not table:
