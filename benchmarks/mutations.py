@@ -24,7 +24,7 @@ from mutations_of_engines import ENGINES
 
 ROOT = Path(__file__).parents[1]
 QUICK = ROOT / "tests" / "quick.txt"
-COPIED = ("ppdgm", "tests", "tutorials", "benchmarks", "pyproject.toml", "README.md")
+COPIED = ("ppdgm", "tests", "tutorials", "benchmarks", "docs", "pyproject.toml", "README.md")
 
 
 @dataclass(frozen=True)
