@@ -135,6 +135,8 @@ class Context:
         inner = self.scope(name, label)
         for param, (shape, init) in net.params(inputs, outputs).items():
             inner.param(param, shape, started(init, start) if start and param == net.last_bias else init)
+        for state, (shape, init) in net.states(inputs, outputs).items():
+            inner.state(state, shape, init)
 
     def part(
         self,

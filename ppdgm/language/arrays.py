@@ -113,7 +113,12 @@ class NumpyVocabulary(Vocabulary):
 
 
 class _FirstValues(WithoutStatements):
-    """Nothing is dropped where first values are found."""
+    """Nothing is dropped and no state moves where first values are found."""
+
+    def update(self, name: str, value: np.ndarray, state: np.ndarray) -> None: ...
+
+    def batch_mean(self, value: np.ndarray, event_ndim: int, otherwise: np.ndarray | None, xp: Namespace) -> np.ndarray:
+        return np.mean(value, axis=tuple(range(value.ndim - event_ndim))) if otherwise is None else otherwise
 
     def drops(self) -> bool:
         return False

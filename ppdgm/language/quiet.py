@@ -35,6 +35,12 @@ class _WithoutDropout(_Around):
 
 
 class _ComputedAgain(_Around):
+    def update(self, *_: object) -> NoReturn:
+        raise ProgramError(
+            "A net moves a state (batch norm does), and rematerialise=True computes its layers again for the "
+            "gradient. Leave rematerialise out, or use another norm."
+        )
+
     def noise(self) -> NoReturn:
         raise ProgramError(
             "A net takes noise (P.random or P.dropout), and rematerialise=True computes its layers again for the "

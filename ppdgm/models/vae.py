@@ -48,6 +48,7 @@ class VAE(Program):
         outputs, start = context.part(self.likelihood, self.event_shape), start_of(self.prior, self.likelihood)
         context.net("decoder", self.decoder, code, outputs, start=start)
         context.net("encoder", self.encoder, self.event_shape, head, label="guide")
+        check_norms(context, self.prior)
 
     def model(self, P: Vocabulary, x: Array) -> None:
         with P.plate("data", x):
@@ -82,6 +83,17 @@ def start_of(prior: Prior, likelihood: Likelihood) -> Callable[[Batch], np.ndarr
     if not prior.follows:
         return None
     return lambda data: first_output(likelihood, data["x"]) if "x" in data else None
+
+
+def check_norms(context: Context, prior: Prior) -> None:
+    """Refuse batch norm in an encoder that a prior runs too: at its own inputs, which are no rows of the minibatch."""
+    states = [n for n in context.declared.states if n.partition(".")[0] not in ("prior", "likelihood", "decoder")]
+    if prior.follows and states:
+        raise SpecError(
+            f"prior: {type(prior).__name__} runs the encoder at inputs that are no rows of the minibatch, but the "
+            f"encoder has batch norm (the state {states[0]!r}), which needs these rows. Use norm='layer' in it, or "
+            "another prior, such as StandardNormal()."
+        )
 
 
 def check_family(prior: Prior, posterior: Posterior) -> None:

@@ -1,4 +1,4 @@
-"""The base class of nets, and the pieces that nets share: first values, norms, flattening."""
+"""The base class of nets, and the pieces that nets share: first values, linear layers, flattening."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from ppdgm.specs import Spec
 Activation = Literal["tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "sigmoid", "identity"]
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 Depth = Annotated[int, Field(ge=0, le=1000)]  # number of repeated blocks
+Dropout = Annotated[float, Field(ge=0, lt=1)]  # the probability with which a number is set to 0
 Shapes = dict[str, tuple[tuple[int, ...], Init]]  # parameter -> shape, first values
-
-NORM_EPSILON = 1e-5
 
 
 class Net(Spec):
@@ -32,6 +31,10 @@ class Net(Spec):
     @abstractmethod
     def params(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
         """The shape and first values of every parameter, for a map from events of shape `inputs` to `outputs`."""
+
+    def states(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
+        """The same of its states, such as the running means of batch norms."""
+        return {}
 
     @abstractmethod
     def apply(self, P: Vocabulary, x: Array, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Array:
@@ -69,30 +72,6 @@ def dense(name: str, inputs: int, outputs: int, split: int = 1) -> Shapes:
 def apply_dense(P: Vocabulary, name: str, x: Array) -> Array:
     """The linear layer that `dense` declares."""
     return P.linear(x, P.param(f"{name}.weight"), P.param(f"{name}.bias"))
-
-
-def norm(name: str, width: int) -> Shapes:
-    """A norm's scale and shift, [width]."""
-    return {f"{name}.scale": ((width,), ones), f"{name}.shift": ((width,), zeros)}
-
-
-def layer_norm(P: Vocabulary, name: str, x: Array) -> Array:
-    """(x − mean) / sd over the last axis, scaled and shifted. Ba et al. 2016, arXiv:1607.06450."""
-    return _standardise(P, x, (-1,)) * P.param(f"{name}.scale") + P.param(f"{name}.shift")
-
-
-def group_norm(P: Vocabulary, name: str, x: Array, groups: int) -> Array:
-    """Layer norm over groups of channels of [B, C, H, W]. Wu & He 2018, arXiv:1803.08494."""
-    b, c, h, w = x.shape
-    grouped = P.xp.reshape(x, (b, groups, c // groups, h, w))
-    normed = P.xp.reshape(_standardise(P, grouped, (2, 3, 4)), (b, c, h, w))
-    per_channel = lambda p: P.xp.reshape(P.param(f"{name}.{p}"), (c, 1, 1))
-    return normed * per_channel("scale") + per_channel("shift")
-
-
-def _standardise(P: Vocabulary, x: Array, axes: tuple[int, ...]) -> Array:
-    centred = x - P.xp.mean(x, axis=axes, keepdims=True)
-    return centred / P.xp.sqrt(P.xp.mean(centred * centred, axis=axes, keepdims=True) + NORM_EPSILON)
 
 
 def flatten(P: Vocabulary, x: Array, event: tuple[int, ...]) -> Array:

@@ -36,8 +36,8 @@ class ConvEncoder(Convolutional):
         h = P.xp.reshape(x, (-1, *as_image(self, inputs)))
         for i in range(len(self.channels)):
             h = P.conv2d(h, *weights(P, f"convs.{i}"), self.stride, self.padding)
-            h = self._finish(P, f"convs.{i}", h)
-        h = P.activation(self.activation, self._apply_residual(P, h)) if self.residual else h
+            h = self._finish(P, f"convs.{i}", h, leading)
+        h = P.activation(self.activation, self._apply_residual(P, h, leading)) if self.residual else h
         h = apply_dense(P, "output", P.xp.reshape(h, (*leading, prod(h.shape[1:]))))
         return unflatten(P, h, outputs)
 
@@ -78,13 +78,13 @@ class ConvDecoder(Convolutional):
 
     def apply(self, P: Vocabulary, x: Array, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Array:
         sizes = sizes_of(self, as_image(self, outputs))[::-1]
-        flat = P.xp.reshape(x, (-1, prod(inputs)))
+        flat, leading = P.xp.reshape(x, (-1, prod(inputs))), lead(x, inputs)
         h = P.xp.reshape(apply_dense(P, "input", flat), (-1, self.channels[0] * (1 + self.gated), *sizes[0]))
-        h = self._finish(P, "input", h)
-        h = P.activation(self.activation, self._apply_residual(P, h)) if self.residual else h
+        h = self._finish(P, "input", h, leading)
+        h = P.activation(self.activation, self._apply_residual(P, h, leading)) if self.residual else h
         for i, (before, after) in enumerate(pairwise(sizes)):
             extra = (self._lost(before[0], after[0]), self._lost(before[1], after[1]))
             h = P.conv_transpose2d(h, *weights(P, f"convs.{i}"), self.stride, self.padding, extra)
             if i < len(self.channels) - 1:
-                h = self._finish(P, f"convs.{i}", h)
-        return P.xp.reshape(h, (*lead(x, inputs), *outputs))
+                h = self._finish(P, f"convs.{i}", h, leading)
+        return P.xp.reshape(h, (*leading, *outputs))

@@ -7,7 +7,8 @@ from typing import Literal, NamedTuple
 
 from ppdgm.errors import SpecError
 from ppdgm.language.vocabulary import Array, Vocabulary
-from ppdgm.nets.base import Activation, Depth, Net, Shapes, glorot, group_norm, norm, zeros
+from ppdgm.nets.base import Activation, Depth, Dropout, Net, Shapes, glorot, zeros
+from ppdgm.nets.norms import image_norm, norm, running
 from ppdgm.specs import NonNegativeInt, PositiveInt, Shape
 
 _COLOURS, _WIDE = 4, 8  # an image is taken for [H, W, C] if C is at most the first, and H and W at least the second
@@ -20,8 +21,10 @@ class Convolutional(Net):
         channels: the number of channels of each strided convolution.
         kernel, stride, padding: of each strided convolution, in pixels.
         activation: the function after each convolution.
-        norm: "group" normalises before each activation, over `groups` groups of channels.
+        norm: "group" normalises before each activation, over `groups` groups of channels. "batch" normalises each
+            channel over the rows of the minibatch in training, and with running means elsewhere.
         groups: the number of groups; it divides every number of channels.
+        dropout: the probability with which a number after an activation is set to 0, in training only.
         residual: number of residual blocks, h ← h + conv(a(conv(a(h)))).
         gated: whether each convolution has a second one, V, that gates it, a(W ∗ h) · σ(V ∗ h): van den Oord et al.
             2016, arXiv:1606.05328. In a block only the second convolution is gated; the decoder's linear layer is too.
@@ -34,23 +37,26 @@ class Convolutional(Net):
     stride: PositiveInt = 2
     padding: NonNegativeInt = 1
     activation: Activation = "relu"
-    norm: Literal["group"] | None = None
+    norm: Literal["group", "batch"] | None = None
     groups: PositiveInt = 8
+    dropout: Dropout = 0.0
     residual: Depth = 0
     gated: bool = False
     narrow: bool = False
 
-    def _finish(self, P: Vocabulary, name: str, h: Array) -> Array:
-        """Norm and activation after a convolution, and its gate."""
-        if not self.gated:
-            return self._activate(P, name, h)
-        h, gate = channel_halves(h)
-        return self._activate(P, name, h) * P.activation("sigmoid", gate)
+    def states(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
+        return running(self.params(inputs, outputs)) if self.norm == "batch" else {}
 
-    def _activate(self, P: Vocabulary, name: str, h: Array) -> Array:
-        if self.norm:
-            h = group_norm(P, f"{name}.norm", h, self.groups)
-        return P.activation(self.activation, h)
+    def _finish(self, P: Vocabulary, name: str, h: Array, rows: tuple[int, ...]) -> Array:
+        """Norm and activation after a convolution, and its gate. `rows` are the dimensions before the image."""
+        if not self.gated:
+            return self._activate(P, name, h, rows)
+        h, gate = channel_halves(h)
+        return self._activate(P, name, h, rows) * P.activation("sigmoid", gate)
+
+    def _activate(self, P: Vocabulary, name: str, h: Array, rows: tuple[int, ...]) -> Array:
+        h = P.activation(self.activation, image_norm(P, self.norm, f"{name}.norm", h, self.groups, rows))
+        return P.dropout(h, self.dropout)
 
     def _conv(
         self, name: str, inputs: int, outputs: int, kernel: int, transposed: bool = False, gated: bool = False
@@ -65,7 +71,7 @@ class Convolutional(Net):
     def _norm(self, name: str, channels: int) -> Shapes:
         if not self.norm:
             return {}
-        if channels % self.groups:
+        if self.norm == "group" and channels % self.groups:
             raise SpecError(
                 f"{type(self).__name__}.groups: got {self.groups}; expected a divisor of {channels} channels."
             )
@@ -79,11 +85,11 @@ class Convolutional(Net):
                 shapes |= self._norm(f"blocks.{i}.{j}", channels)
         return shapes
 
-    def _apply_residual(self, P: Vocabulary, h: Array) -> Array:
+    def _apply_residual(self, P: Vocabulary, h: Array, rows: tuple[int, ...]) -> Array:
         for i in range(self.residual):
             r = h
             for j in (0, 1):
-                r = self._activate(P, f"blocks.{i}.{j}", r)
+                r = self._activate(P, f"blocks.{i}.{j}", r, rows)
                 r = P.conv2d(r, *weights(P, f"blocks.{i}.{j}"), 1, 1)
             if self.gated:
                 r, gate = channel_halves(r)

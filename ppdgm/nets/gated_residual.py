@@ -6,10 +6,6 @@ at a pixel, only pixels before it; so its convolutions may look at the pixel its
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
-
 from ppdgm.language.native import Padding
 from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.nets.base import Shapes
@@ -17,7 +13,6 @@ from ppdgm.nets.convolutional import Image
 from ppdgm.nets.pixels import condition_params, conv, convolved, down, of_condition, right, split_channels
 
 Kernel = tuple[int, int]
-Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 ABOVE, CORNER, POINT = (2, 3), (2, 2), (1, 1)  # the row above and this one; a pixel, its left and above; the pixel
 

@@ -8,12 +8,11 @@ import numpy as np
 
 from ppdgm.errors import SpecError
 from ppdgm.language.vocabulary import Array, Vocabulary
-from ppdgm.nets.base import Shapes, glorot, zeros
+from ppdgm.nets.base import Dropout, Shapes, glorot, zeros
 from ppdgm.nets.causal import CausalNet
 from ppdgm.nets.gated_residual import (
     ABOVE,
     CORNER,
-    Dropout,
     block,
     block_params,
     first_corner,

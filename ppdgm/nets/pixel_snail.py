@@ -7,10 +7,10 @@ from math import prod
 import numpy as np
 
 from ppdgm.language.vocabulary import Array, Vocabulary
-from ppdgm.nets.base import Shapes
+from ppdgm.nets.base import Dropout, Shapes
 from ppdgm.nets.causal import CausalNet
 from ppdgm.nets.convolutional import Image
-from ppdgm.nets.gated_residual import CORNER, POINT, Dropout, block, block_params, first_corner, first_params, with_ones
+from ppdgm.nets.gated_residual import CORNER, POINT, block, block_params, first_corner, first_params, with_ones
 from ppdgm.nets.pixels import conv, convolved, image_of, pixel_order
 from ppdgm.specs import PositiveInt
 

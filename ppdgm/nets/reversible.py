@@ -20,13 +20,11 @@ from ppdgm.nets.base import (
     dense,
     flatten,
     glorot,
-    group_norm,
-    layer_norm,
     lead,
-    norm,
     unflatten,
     zeros,
 )
+from ppdgm.nets.norms import group_norm, layer_norm, norm
 from ppdgm.specs import PositiveInt
 
 Half = Callable[[Vocabulary, str, Array], Array]  # F or G, by its name, of one half

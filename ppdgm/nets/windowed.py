@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ppdgm.errors import SpecError
 from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.nets.base import Net, Shapes, apply_dense, dense
 from ppdgm.nets.mlp import MLP
@@ -31,6 +32,10 @@ class Windowed(SequenceNet):
         return self.window
 
     def sequence_params(self, inputs: int, condition: int, outputs: int) -> Shapes:
+        if self.net.states((self.window * inputs + condition,), (outputs,)):
+            raise SpecError(
+                f"Windowed.net: got {self.net!r}, whose batch norm would mix the times of a sequence. Use norm='layer'."
+            )
         found = self.net.params((self.window * inputs + condition,), (outputs,))
         return {f"net.{name}": value for name, value in found.items()}
 

@@ -13,7 +13,7 @@ from ppdgm.models.likelihoods import Bernoulli, Likelihood
 from ppdgm.models.posteriors import DiagonalNormal, Posterior
 from ppdgm.models.posteriors.normal import bounded_scale
 from ppdgm.models.priors import Prior, StandardNormal, VampPrior
-from ppdgm.models.vae import check_family, start_of
+from ppdgm.models.vae import check_family, check_norms, start_of
 from ppdgm.nets import MLP, Net
 from ppdgm.program import Context, Program
 from ppdgm.specs import PositiveFloat, PositiveInt, Shape
@@ -86,6 +86,7 @@ class HierarchicalVAE(Program):
         outputs, start = context.part(self.likelihood, self.event_shape), start_of(self.prior, self.likelihood)
         context.net("decoder", self.decoder, (seen,), outputs, start=start)
         self._way.build(context)
+        check_norms(context, self.prior)
 
     def model(self, P: Vocabulary, x: Array) -> None:
         with P.plate("data", x):
