@@ -139,6 +139,9 @@ ELSEWHERE |= {"OrderAgnosticMADE": "test_order_agnostic.py"}
 ELSEWHERE |= dict.fromkeys(("Dequantised", "Dequantiser", "Rounding"), "test_dequantised.py")  # latents in cells
 
 
+IN_TRAINING = {("norm", "batch")}  #: whose readings differ in training: test_norms.py
+
+
 def test_the_registry_has_every_class_and_every_option_of_the_package():
     tables = [t for name in ALL for t in described(make_program(name).to_dict())]
     specs = known_specs()
@@ -156,7 +159,7 @@ def test_the_registry_has_every_class_and_every_option_of_the_package():
             home = declaring(cls, field)
             sharing = [t for t in tables if field in t and issubclass(specs.get(t["kind"], object), home)]
             for option in options(info.annotation):
-                if field != "activation":
+                if field != "activation" and (field, option) not in IN_TRAINING:
                     assert any(t[field] == option for t in sharing), f"no program with {name}({field}={option!r})"
     assert {t["activation"] for t in tables if "activation" in t} == set(ACTIVATIONS)
 
