@@ -19,6 +19,7 @@ from ppdgm.language.step import Step, check_found
 from ppdgm.language.supports import Observed, Supports
 from ppdgm.language.terms import split
 from ppdgm.language.tracer import Params, Tracer
+from ppdgm.language.turns import in_turn
 from ppdgm.language.unseen import Unseen, is_given
 from ppdgm.language.vocabulary import Array, Namespace, Noise, Trace
 
@@ -84,10 +85,12 @@ class Runtime(ABC):
         """
         return None
 
+    @in_turn
     def initialise(self, seed: int, data: Mapping[str, Array], dtype: str) -> Values:
         """First values of all parameters and buffers."""
         return self.tracer.initialise(seed, data, dtype)
 
+    @in_turn
     def prepare(self, data: Mapping[str, Array]) -> None:
         """Let a plain pair be analysed with data; nothing for a program."""
         self.tracer.prepare(data)
@@ -319,14 +322,7 @@ class Runtime(ABC):
         return found[0], found[1]
 
     def conditioned(
-        self,
-        params: Params,
-        fields: Fields,
-        given: Arrays,
-        size: int,
-        seed: int,
-        mean: bool,
-        apart: bool = False,
+        self, params: Params, fields: Fields, given: Arrays, size: int, seed: int, mean: bool, apart: bool = False
     ) -> tuple[Values, Values, Values]:
         """The same with sites held at `given` [1, size, *event] and at data in `fields`; and the log p of those sites.
 

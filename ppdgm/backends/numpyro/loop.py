@@ -23,6 +23,7 @@ from ppdgm.language.runtime import Native
 from ppdgm.language.step import Objective, at_whole
 from ppdgm.language.tracer import Params
 from ppdgm.language.trainer import GradientTrainer, Symptoms, part_of
+from ppdgm.language.turns import in_turn
 from ppdgm.language.vocabulary import Array
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Trainer(GradientTrainer):
     runtime: Runtime
     compiled = True  # always; `compile` and `insist` are for the other backend
 
+    @in_turn
     def start(self, params: Native, state: Mapping[str, StateLike]) -> None:
         runtime, settings = self.runtime, self.settings
         averaged = [n for n in params if n not in self.tracer.states and settings.average is not None]
@@ -89,6 +91,7 @@ class Trainer(GradientTrainer):
         self._finite = jax.jit(_all_finite)
         self._singly: bool | None = None  # chosen once, from the program and the device
 
+    @in_turn
     def run(self, plan: PlanLike, data: Native) -> dict[str, np.ndarray]:
         """The same as for the base class.
 
@@ -155,9 +158,11 @@ class Trainer(GradientTrainer):
     def skip(self) -> None:
         """Nothing to do, because draws belong to the step."""
 
+    @in_turn
     def check_divided(self, plan: PlanLike, data: Native) -> None:
         """Nothing to refuse, because one program computes with the rows of all devices."""
 
+    @in_turn
     def diagnose(self, plan: PlanLike, data: Native) -> Symptoms:
         row = jax.tree.map(lambda a: a[0], self._put(plan))
         j = int(plan.phase[0])

@@ -37,6 +37,7 @@ from ppdgm.language.runtime import Runtime as AnyRuntime
 from ppdgm.language.step import Step
 from ppdgm.language.supports import Observed, Supports
 from ppdgm.language.tracer import Params
+from ppdgm.language.turns import in_turn
 from ppdgm.language.unseen import Unseen
 from ppdgm.language.vocabulary import Array, Namespace, PairLike, ProgramLike, Trace
 
@@ -100,6 +101,7 @@ class Runtime(AnyRuntime):
         name = {"gpu": "cuda"}.get(device.platform, device.platform)
         return self.share.shown(f"{name}:{device.local_hardware_id} ({device.device_kind})", device.device_kind)
 
+    @in_turn
     def ask(self, question: Question, params: Params, seed: tuple[int, ...] | None, *at: Tree, **how: object) -> Tree:
         if question not in self._compiled:
             self._compiled[question] = jax.jit(partial(question, self), static_argnames=tuple(how), **self._whole)
@@ -137,6 +139,7 @@ class Runtime(AnyRuntime):
     def fetch(self, arrays: Tree) -> Tree:
         return jax.tree.map(np.asarray, jax.device_get(arrays))
 
+    @in_turn
     def glance(self, params: Params, data: Native, index: np.ndarray, k: int, given: Arrays) -> Trace:
         """Terms of a few rows as in `trace`, with little compilation."""
         native = self.put(given, None)
@@ -163,6 +166,7 @@ class Runtime(AnyRuntime):
             return None
         return cast(Trace, found) if well else None
 
+    @in_turn
     def misplaced(self, name: Hashable, function: Question, rows: Tree, data: Tree, params: Params) -> str | None:
         moving = jax.random.key(0), data
         with suppress(Exception), products():  # of a function that can't be run: the reading without checks reports it
@@ -203,6 +207,7 @@ class Runtime(AnyRuntime):
             self._indexed[name] = None
         return found
 
+    @in_turn
     def look(self, question: Question, params: Params, *at: Tree, **how: object) -> Tree:
         return jax.eval_shape(partial(question, self, **how), params, jax.random.key(0), *at)
 
@@ -214,6 +219,7 @@ class Runtime(AnyRuntime):
 
     nuts = staticmethod(nuts)
 
+    @in_turn
     def validate(self, params: Params, data: Native, k: int, b: int) -> Trace:
         """One reading with NumPyro's checks of arguments and values on; in any doubt, step by step."""
         index = np.arange(b) % len(next(iter(data.values())))
@@ -223,6 +229,7 @@ class Runtime(AnyRuntime):
             warnings.filterwarnings("error", "Out-of-support")  # NumPyro's only warning about such values
             return traced(self, params, jax.random.key(0), data, self.index(index), {}, k, False)
 
+    @in_turn
     def observed(self, params: Params, data: Native, index: np.ndarray, seed: int) -> list[Observed]:
         """What is known about each observed site; arrays are computed only for the bounds of supports."""
         found: list[Observed] = []
@@ -239,12 +246,14 @@ class Runtime(AnyRuntime):
             bounds = self.fetch(jax.jit(look)(params))
         return [replace(o, bounds=b) for o, b in zip(found, bounds, strict=True)]
 
+    @in_turn
     def noise(self, params: Params, data: Native, index: np.ndarray) -> str:
         rows = self.index(index)
         if isinstance(self.tracer, PairTracer):
             return self.tracer.noise(params, select(self.tracer, data, rows), rows)
         return noise_of_terms(self.tracer, params, partial(select, self.tracer, data, rows), len(index))
 
+    @in_turn
     def model_noise(self, params: Params, fields: Fields, size: int) -> str:
         """The same for draws from the model; for a plain pair, with its guide."""
         if isinstance(self.tracer, PairTracer):
@@ -255,6 +264,7 @@ class Runtime(AnyRuntime):
         """Why torch.compile can't take the steps of a run, in words."""
         return "this is for torch.compile on the pyro backend; on numpyro, JAX always compiles every step"
 
+    @in_turn
     def bytes_written(self, params: Params, data: Native, k: int, b: int) -> int:
         """Bytes of all intermediate results of one reading with K particles and B rows; nothing is computed.
 
@@ -265,6 +275,7 @@ class Runtime(AnyRuntime):
         run = partial(traced, self, given={}, k=k, kl=True)
         return _bytes(jax.make_jaxpr(run)(params, jax.random.key(0), data, index).jaxpr)
 
+    @in_turn
     def bytes_of_step(self, params: Params, data: Native, k: int, b: int, rematerialise: bool = False) -> int:
         self.tracer.prepare(data)
         index = np.zeros(self.tracer.batch_size or b, np.int32)

@@ -26,6 +26,7 @@ from ppdgm.language.phases import PlanLike, StateLike
 from ppdgm.language.runtime import Native
 from ppdgm.language.step import Objective, at_whole
 from ppdgm.language.trainer import GradientTrainer, Symptoms, part_of
+from ppdgm.language.turns import in_turn
 from ppdgm.language.vocabulary import Array
 
 Row = tuple[dict[str, Array], dict[str, Array]]  #: hyperparameters, and scheduled parameters, of a step
@@ -41,6 +42,7 @@ class Trainer(GradientTrainer):
     runtime: Runtime
     tracer: TorchTracer | PairTracer
 
+    @in_turn
     def start(self, params: Native, state: Mapping[str, StateLike]) -> None:
         runtime, settings = self.runtime, self.settings
         self.params = self.tracer.adopt(params)
@@ -60,6 +62,7 @@ class Trainer(GradientTrainer):
         with seeded(runtime.device, settings.seed):
             self._rng = get_rng(runtime.device)
 
+    @in_turn
     def run(self, plan: PlanLike, data: Native) -> dict[str, np.ndarray]:
         """The same as for the base class.
 
@@ -168,10 +171,12 @@ class Trainer(GradientTrainer):
         numbers = [*self.params.values(), *self.average.values()]
         return all_finite(numbers) and all(step.finite() for step in self._steps)
 
+    @in_turn
     def skip(self) -> None:
         with self._drawing():
             torch.rand(1, device=self.runtime.device)
 
+    @in_turn
     def check_divided(self, plan: PlanLike, data: Native) -> None:
         """The same as for the base class.
 
@@ -190,6 +195,7 @@ class Trainer(GradientTrainer):
                 whole = partial(gradients, partial(self._pieces_of, j), self.params, self.groups[j], data)
                 check_same_step(step, whole, data, index[0], rows(j, 0))
 
+    @in_turn
     def diagnose(self, plan: PlanLike, data: Native) -> Symptoms:
         """The same as for the base class.
 

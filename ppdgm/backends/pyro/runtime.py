@@ -34,6 +34,7 @@ from ppdgm.language.step import OWN, Step
 from ppdgm.language.supports import Observed, Supports
 from ppdgm.language.terms import by_name
 from ppdgm.language.tracer import Params
+from ppdgm.language.turns import in_turn
 from ppdgm.language.vocabulary import Array, Namespace, PairLike, ProgramLike, Trace
 
 
@@ -108,10 +109,12 @@ class Runtime(AnyRuntime):
         kind = torch.cuda.get_device_name(self.device)
         return self.share.shown(f"cuda:{self.device.index or torch.cuda.current_device()} ({kind})", kind)
 
+    @in_turn
     def initialise(self, seed: int, data: Arrays, dtype: str) -> dict[str, np.ndarray]:
         with seeded(self.device, seed):
             return super().initialise(seed, data, dtype)
 
+    @in_turn
     def prepare(self, data: Arrays) -> None:
         with seeded(self.device, 0):
             super().prepare(data)
@@ -144,6 +147,7 @@ class Runtime(AnyRuntime):
         own = lambda t: t.detach().to("cpu", copy=True).numpy() if isinstance(t, torch.Tensor) else t
         return tree_map(own, arrays)
 
+    @in_turn
     def ask(self, question: Question, params: Params, seed: tuple[int, ...] | None, *at: Tree, **how: object) -> Tree:
         with self._evaluating(params, *(seed or (0,))) as params:
             return self.fetch(question(self, params, None, *at, **how))
@@ -154,6 +158,7 @@ class Runtime(AnyRuntime):
     def select(self, data: Native, index: Array) -> Native:
         return dict(select(self.tracer, data, index))
 
+    @in_turn
     def look(self, question: Question, params: Params, *at: Tree, **how: object) -> Tree:
         own = {n: v for n, v in params.items() if n.startswith(OWN)}  # an engine's
         with self._evaluating({n: v for n, v in params.items() if n not in own}, 0) as params:
@@ -172,6 +177,7 @@ class Runtime(AnyRuntime):
 
     nuts = staticmethod(nuts)
 
+    @in_turn
     def validate(self, params: Params, data: Native, k: int, b: int) -> Trace:
         """One reading, with the process's own setting of argument checks: on, unless the user turned them off."""
         rows = self.index(np.arange(b) % len(next(iter(data.values()))))
@@ -183,6 +189,7 @@ class Runtime(AnyRuntime):
                     raise mistakes.overwritten(name)
             return found
 
+    @in_turn
     def observed(self, params: Params, data: Native, index: np.ndarray, seed: int) -> list[Observed]:
         with self._evaluating(params, seed) as params:
             rows = self.index(index)
@@ -194,6 +201,7 @@ class Runtime(AnyRuntime):
                 found = [SUPPORTS.describe(s, batch, False) for s in self.tracer.observed(params, None, batch, rows)]
             return [replace(o, bounds=self.fetch(o.bounds)) for o in found]
 
+    @in_turn
     def noise(self, params: Params, data: Native, index: np.ndarray) -> str:
         """What to do about random numbers from outside the sample sites; "" if none count.
 
@@ -210,6 +218,7 @@ class Runtime(AnyRuntime):
             self._quiet = not watch.used
             return found
 
+    @in_turn
     def model_noise(self, params: Params, fields: Fields, size: int) -> str:
         """The same for draws from the model, without the guide."""
         with self._evaluating(params, 0) as params:
@@ -229,6 +238,7 @@ class Runtime(AnyRuntime):
         alone = [type(p.engine).__name__ for p in engine.phases() if p.together]
         return f"torch.compile can't compile {alone[0]}" if alone else ""
 
+    @in_turn
     def batch_statistics(self, params: Params, data: Native, b: int) -> str | None:
         """The same as for the base class.
 
@@ -250,6 +260,7 @@ class Runtime(AnyRuntime):
                 now[n].copy_(v)
         return f"each forward pass changes the buffer {moved[0]!r}" if moved else None
 
+    @in_turn
     def noise_in_training(self, params: Params, data: Native, b: int) -> bool:
         rows = self.index(np.arange(self.tracer.batch_size or b) % len(next(iter(data.values()))))
         batch, watch = select(self.tracer, data, rows), GeneratorWatch(self.device)
@@ -260,12 +271,14 @@ class Runtime(AnyRuntime):
                 again = lambda: self.tracer.watched(now, batch, rows, one.values, None)
                 return bool(_remedy(watch, lambda: (by_name(one), by_name(again()))))
 
+    @in_turn
     def bytes_written(self, params: Params, data: Native, k: int, b: int) -> int:
         index = np.arange(self.tracer.batch_size or b) % len(next(iter(data.values())))
         with _Count() as count:
             self.trace(params, data, index, k, 0, None, True)
         return count.bytes
 
+    @in_turn
     def bytes_of_step(self, params: Params, data: Native, k: int, b: int, rematerialise: bool = False) -> int:
         """The same as for the base class, from readings of a few particles and rows."""
         used = lambda k, b: self._used(params, data, k, b, Gradients(scored=[], rematerialise=rematerialise))

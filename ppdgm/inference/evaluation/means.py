@@ -9,6 +9,7 @@ import numpy as np
 
 from ppdgm.errors import NoMean, ProgramError
 from ppdgm.inference.evaluation.evaluator import Evaluator, Sites
+from ppdgm.language.turns import TURN
 
 if TYPE_CHECKING:
     from ppdgm.language.runtime import Native
@@ -44,7 +45,7 @@ def means_of_rows(evaluator: Evaluator, decode: bool = True) -> tuple[Sites, Sit
 
 def plain_means(evaluator: Evaluator) -> tuple[Sites, Sites]:
     """The same without a warning: the means of draws are good enough for pictures and variances."""
-    with warnings.catch_warnings():
+    with TURN, warnings.catch_warnings():  # filters are those of all threads
         warnings.simplefilter("ignore", UserWarning)
         return means_of_rows(evaluator)
 

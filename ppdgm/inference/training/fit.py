@@ -22,6 +22,7 @@ from ppdgm.inference.runs.folder import find_saved, open_saved
 from ppdgm.inference.runs.layout import CHECKPOINTS, as_path, check_free
 from ppdgm.inference.runs.recipe import Recipe, check_same_program, read_recipe
 from ppdgm.inference.runs.settings import Training
+from ppdgm.inference.training.alone import trained_alone
 from ppdgm.inference.training.job import Callback, Job, Saved
 from ppdgm.inference.training.no_effect import check_folder
 from ppdgm.language.native import OwnOptimiser
@@ -168,12 +169,13 @@ def fit(
     check_folder(training, out, overwrite)
     recipe = Recipe(program, training, engine, _choose_backend(program, backend), dataset.source if dataset else None)
     job = Job(recipe, data, validation, own, _callbacks(callbacks), progress, params)
-    if out is None:
-        return job.run(None)
-    if training.devices == 1:  # several processes may find the first one's folder: it looks again when it writes
-        check_free(as_path("out", out), overwrite)
-    job.prepare()  # nothing is removed or written before all checks have passed
-    return job.run(Path(out), fresh=True, overwrite=overwrite)
+    with trained_alone(program):
+        if out is None:
+            return job.run(None)
+        if training.devices == 1:  # several processes may find the first one's folder: it looks again when it writes
+            check_free(as_path("out", out), overwrite)
+        job.prepare()  # nothing is removed or written before all checks have passed
+        return job.run(Path(out), fresh=True, overwrite=overwrite)
 
 
 def resume(
@@ -244,7 +246,8 @@ def resume(
         data = load_data(recipe.data)
     data = rows_for(recipe.program, recipe.engine, data, recipe.training.batch_size)
     job = Job(recipe, data, validation, optimiser, _callbacks(callbacks), progress, None)
-    return job.run(folder, saved=Saved(file, arrays, page))
+    with trained_alone(recipe.program):
+        return job.run(folder, saved=Saved(file, arrays, page))
 
 
 def _resumed_recipe(
