@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sized
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from copy import deepcopy
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -38,6 +39,7 @@ from ppdgm.inference.evaluation.framed import framed
 from ppdgm.inference.evaluation.means import means_of_rows
 from ppdgm.inference.evaluation.own_units import drawn_by, in_units, left_over
 from ppdgm.inference.evaluation.pair_draws import PairDraws
+from ppdgm.inference.evaluation.pickled import packed, unpacked
 from ppdgm.inference.evaluation.watched import check_of_each_row, watched
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.inputs.own_rows import check_own_rows, fingerprint
@@ -104,10 +106,18 @@ class Fit(Diagnosable, Decodable):
     _apart: bool = field(default=False, init=False, repr=False, compare=False)  # its rows' terms are known to be
 
     def __getstate__(self) -> dict[str, object]:
-        """The state without what belongs to this process, for `pickle` and `copy.deepcopy`; a copy makes that again."""
-        return {n: v for n, v in vars(self).items() if n not in ("_runtime", "_native", "_criterion")} | {
-            "runtime": None
-        }
+        """For `pickle`: the bytes of the run, not code; what belongs to this process is left out."""
+        return packed({f.name: getattr(self, f.name) for f in fields(self)})
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(vars(Fit(**unpacked(state))))
+
+    def __copy__(self) -> Fit:
+        return replace(self, runtime=None)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Fit:
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.init and f.name != "runtime"}
+        return Fit(**deepcopy(own, memo))
 
     def __repr__(self) -> str:
         program = type(self.program).__name__ if isinstance(self.program, Spec) else repr(self.program)
