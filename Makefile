@@ -22,7 +22,7 @@ BASE := $(VENV)/.ppdgm-base
 DEV := $(VENV)/.ppdgm-dev
 SAY = @printf '\n== %s\n'
 
-.PHONY: help demo test test-all quick lint format bench clean distclean
+.PHONY: help demo test test-all quick lint format docs notebooks bench clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -58,6 +58,14 @@ format: $(DEV)  ## put the code in order (ruff)
 	$(SAY) "ruff format"
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
+
+docs: $(DEV)  ## the documentation site in build/site, offline; fails on a broken link or an undocumented name
+	$(SAY) "mkdocs build --strict"
+	@NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(PY) -m mkdocs build --strict --quiet
+	@echo "Built. To read and search it: $(PY) -m http.server -d build/site"
+
+notebooks: $(DEV)  ## the tutorials as notebooks, in build/notebooks
+	@$(PY) docs/tools/notebooks.py
 
 bench: $(DEV)  ## every program beside loops by hand, Pyro, NumPyro and pythae: an hour, on an idle machine
 	$(SAY) "$(BENCH) $(BENCH_ARGS)"

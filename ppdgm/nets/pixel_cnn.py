@@ -115,6 +115,7 @@ class GatedPixelCNN(CausalNet):
         return RowByRow(self, P, places, condition).x()
 
     def reach(self, i: int) -> int:
+        """How many pixels to each side layer i looks."""
         return (self.first_kernel if i == 0 else self.kernel) // 2
 
     def _centre(self, P: Vocabulary, i: int, colours: int) -> Array | None:

@@ -1,0 +1,42 @@
+"""What mkdocs does beside Markdown: the pages of the API, the contents, and the checks of the built site."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+
+sys.path.insert(0, str(Path(__file__).parent))  # mkdocs loads this file alone
+import offline
+import reference
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Complete the contents: pages that mkdocs.yml does not list, and the API."""
+    listed = str(config.nav)
+    docs = Path(config.docs_dir)
+    others = [p.relative_to(docs).as_posix() for p in sorted(docs.rglob("*.md"))]
+    others = [p for p in others if p not in listed]
+    if others:
+        config.nav.append({"More": others})
+    config.nav.append({"API reference": list(reference.pages())})
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages of the API, which docstrings fill."""
+    if missing := reference.undocumented(reference.public_names()):
+        raise PluginError(f"Public names without a docstring: {', '.join(missing)}. Write at least one line for each.")
+    for path, text in reference.pages().items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Fail if a link leads nowhere, a page would load something from the net, or a public name is not shown."""
+    site = Path(config.site_dir)
+    if wrong := [*offline.problems(site), *reference.not_shown(site)]:
+        raise PluginError("The site is not in order:\n  " + "\n  ".join(wrong))

@@ -1,0 +1,94 @@
+"""The site's checks find what is wrong; public names are documented; the pages of zoo and engines are complete."""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+sys.path.insert(0, str(DOCS / "tools"))
+offline, reference = importlib.import_module("offline"), importlib.import_module("reference")
+
+
+def test_every_public_name_is_documented_and_on_a_page():
+    names = reference.public_names()
+    assert reference.undocumented(names) == []
+    text = "\n".join(reference.pages().values())
+    assert all(re.search(rf"^::: {re.escape(n.path)}$", text, re.MULTILINE) for n in names)
+    assert {"ppdgm.fit", "ppdgm.models.VAE", "ppdgm.inference.IWAE", "ppdgm.diagnostics.pareto_k"} <= {
+        n.path for n in names
+    }
+
+
+def test_names_without_a_docstring_are_found():
+    class Bare:
+        def method(self): ...
+
+        def _own(self): ...
+
+    class Described(Bare):
+        """A line."""
+
+        def method(self):
+            """Another."""
+
+    found = reference.undocumented([reference.Name("m", n, "", v) for n, v in (("Bare", Bare), ("D", Described))])
+    assert found == ["m.Bare", "m.Bare.method"]
+
+
+def test_a_name_that_no_page_shows_is_found(tmp_path):
+    (tmp_path / "api").mkdir()
+    ids = "".join(f'<h3 id="{n.path}">' for n in reference.public_names()[1:])
+    (tmp_path / "api" / "all.html").write_text(ids, encoding="utf-8")
+    assert reference.not_shown(tmp_path) == [f"{reference.public_names()[0].path} is not on a page of the API"]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('<a href="b.html#there">', None),
+        ('<a href="https://example.org">', None),
+        ('<a href="#here"><p id="here">', None),
+        ('<img src="b.html">', None),
+        ('<a href="c.html">', "a.html: c.html leads nowhere"),
+        ('<a href="b.html#not">', "a.html: b.html#not leads nowhere"),
+        ('<a href="#not">', "a.html: #not leads nowhere"),
+        ('<img src="x.png">', "a.html: x.png is no file"),
+        ('<script src="https://example.org/x.js">', "a.html: https://example.org/x.js would be loaded from the net"),
+        (
+            '<link rel="stylesheet" href="//example.org/x.css">',
+            "a.html: //example.org/x.css would be loaded from the net",
+        ),
+        ('<link rel="canonical" href="https://example.org">', None),
+    ],
+)
+def test_links_and_loads_of_a_site(line, problem, tmp_path):
+    (tmp_path / "a.html").write_text(line, encoding="utf-8")
+    (tmp_path / "b.html").write_text('<h1 id="there">', encoding="utf-8")
+    assert offline.problems(tmp_path) == ([problem] if problem else [])
+
+
+def test_styles_load_nothing_from_the_net(tmp_path):
+    (tmp_path / "a.css").write_text('p { background: url("https://example.org/x.png") }', encoding="utf-8")
+    assert offline.problems(tmp_path) == ["a.css: https://example.org/x.png would be loaded from the net"]
+
+
+def test_the_contents_name_pages():
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    assert settings["theme"]["font"] is False
+    named = re.findall(r"[\w/]+\.md", str(settings["nav"]))
+    assert named and all((DOCS / page).exists() for page in named)
+
+
+def test_the_pages_of_zoo_and_engines_name_every_class():
+    zoo, engines = (
+        set(re.findall(r"\w+", (DOCS / f"{page}.md").read_text(encoding="utf-8"))) for page in ("zoo", "engines")
+    )
+    groups = {n.name: n.group for n in reference.public_names()}
+    parts = {"Programs", "Priors", "Posteriors", "Likelihoods", "Flows", "Nets"}
+    assert {n for n, group in groups.items() if group in parts} - zoo == set()
+    assert {n for n, group in groups.items() if group in {"Engines", "Samplers", "Stages"}} - engines == set()
