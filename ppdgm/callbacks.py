@@ -1,15 +1,16 @@
-"""Callbacks of `fit` that write a run's progress to TensorBoard and to Weights & Biases."""
+"""Callbacks of `fit`: a run's progress for TensorBoard and Weights & Biases, and pruning by Optuna."""
 
 from __future__ import annotations
 
 import importlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
-from ppdgm.errors import PackageMissing
+from ppdgm.errors import PackageMissing, TrainingError, shown
 from ppdgm.inference.runs.progress import Display, Progress
 
 
@@ -128,6 +129,79 @@ class WandB(Callback):
 
     def close(self) -> None:
         self._run.finish()
+
+
+class OptunaPruning:
+    """Ends a trial that Optuna finds unpromising: `fit(…, callbacks=OptunaPruning(trial))` in an objective.
+
+    Each validation is reported to the trial, at its epoch, so that runs with different batch sizes can be compared. If
+    Optuna prunes the trial, training ends, the run is completed and saved, and then `fit` raises Optuna's
+    `TrialPruned`, which ends the objective as Optuna expects.
+
+    Args:
+        trial: of a study with one direction; or Optuna's `FixedTrial`, which never prunes.
+        metric: what is reported, by its name in the history: "validation_elbo", or another criterion of the engine's,
+            such as "validation_loss". By default, what validation watches.
+
+    Raises:
+        PackageMissing: Optuna is not installed.
+        TrainingError: `trial` is not a trial; in training: validation watches something else, there is no validation,
+            or the study has the wrong direction for it.
+    """
+
+    def __init__(self, trial: Any, metric: str | None = None):
+        self._pruned = _first_of(("optuna",), "OptunaPruning", "pip install 'ppdgm[sweep]'").TrialPruned
+        if not all(callable(getattr(trial, n, None)) for n in ("report", "should_prune")):
+            raise TrainingError(f"trial: got {shown(trial)}, expected the trial that Optuna gives to an objective.")
+        directions = getattr(getattr(trial, "study", None), "directions", [])
+        if len(directions) > 1:
+            raise TrainingError(
+                f"trial: its study has {len(directions)} directions, and Optuna prunes only studies with one. Leave "
+                "OptunaPruning out."
+            )
+        if metric is not None and not (isinstance(metric, str) and metric.startswith("validation_")):
+            raise TrainingError(
+                f"metric: got {shown(metric)}, expected 'validation_NAME', such as 'validation_elbo'. Numbers of "
+                "training are means over stretches, whose lengths depend on the machine, so trials can't be compared "
+                "by them."
+            )
+        self.trial, self.metric = trial, metric
+        self._smaller = directions[0].name == "MINIMIZE" if directions else None
+        self._reported: set[int] = set()
+        self._at: int | None = None
+
+    def __call__(self, now: Progress) -> bool:
+        """Report a new validation; True if the trial is pruned."""
+        epoch = math.ceil(now.epoch - 1e-6)
+        looks = abs(now.epoch - epoch) < 1e-6 or now.step == now.steps  # as the validation does
+        if looks and epoch not in self._reported:
+            self.trial.report(self._value(now), epoch)
+            self._reported.add(epoch)
+            if self._at is None and self.trial.should_prune():
+                self._at = epoch
+        return self._at is not None
+
+    def _value(self, now: Progress) -> float:
+        if now.validation is None:
+            raise TrainingError(
+                "OptunaPruning: this run has no validation, so there is nothing to report. Give fit validation=…."
+            )
+        name = f"validation_{'elbo' if now.criterion == 'ELBO' else now.criterion}"
+        if self.metric not in (None, name):
+            raise TrainingError(f"metric: got {self.metric!r}, but validation watches {name!r} in this run.")
+        if self._smaller not in (None, now.smaller):
+            better, right = ("smaller", "minimize") if now.smaller else ("larger", "maximize")
+            raise TrainingError(f"trial: a {better} {name} is better, so the study needs direction={right!r}.")
+        return now.validation
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if kind is None and self._at is not None:  # the run is saved by now
+            raise self._pruned(f"pruned after epoch {self._at}")
 
 
 def _first_of(names: tuple[str, ...], what: str, install: str) -> ModuleType:

@@ -11,6 +11,7 @@ from zlib import crc32
 
 import numpy as np
 
+from ppdgm import markup
 from ppdgm.errors import PpdgmError, ProgramError, SpecError, explain, out_of_memory, require
 from ppdgm.language.arrays import NumpyVocabulary
 from ppdgm.language.vocabulary import Array, Declarations, Dist, Init, NetUse, ParamSpec, Settler, Vocabulary
@@ -283,6 +284,16 @@ class Program(Spec):
         except Exception as error:
             raise explain(self, error) from error
         return context.declared
+
+    def _repr_html_(self) -> str:
+        """For notebooks: its fields, and its parameters with their shapes."""
+        values = {n: getattr(self, n) for n in type(self).model_fields}
+        try:
+            params = self.declarations().params
+        except PpdgmError as error:
+            return markup.block(type(self).__name__, markup.fields(values), markup.line(error))
+        shapes = markup.parameters({n: p.shape for n, p in params.items()}, {n: p.label for n, p in params.items()})
+        return markup.block(type(self).__name__, markup.fields(values), shapes)
 
     def initialise(
         self, seed: int = 0, data: Mapping[str, np.ndarray] | None = None, dtype: str = "float32"

@@ -6,10 +6,11 @@ from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
+import optuna
 import pytest
 
 import ppdgm
-from ppdgm.callbacks import TensorBoard, WandB
+from ppdgm.callbacks import OptunaPruning, TensorBoard, WandB
 from ppdgm.errors import PackageMissing, PpdgmError
 from ppdgm.inference.runs.progress import Progress
 from ppdgm.models import MLP, VAE
@@ -205,3 +206,65 @@ def test_a_missing_package_is_told_before_any_training(make, modules, words, mon
     with pytest.raises(PackageMissing, match=words) as raised:
         make()
     assert isinstance(raised.value, PpdgmError) and isinstance(raised.value, ImportError)
+
+
+# --- Optuna, the real one ---------------------------------------------------------------------------------------------
+
+
+def tuned(tmp_path, rates, **study):
+    """Trials with these learning rates, pruned from the third epoch on if the bound is below −4 nats."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    program = VAE(event_shape=(6,), latent=2, encoder=MLP(hidden=(4,)), decoder=MLP(hidden=(4,)))
+
+    def objective(trial):
+        fit = ppdgm.fit(
+            program, X, validation=X, epochs=8, batch_size=5, seed=0, progress=False, out=tmp_path / str(trial.number),
+            learning_rate=trial.suggest_categorical("rate", rates), callbacks=OptunaPruning(trial),
+        )  # fmt: skip
+        return fit.history["validation_elbo"].max()
+
+    pruner = optuna.pruners.ThresholdPruner(lower=-4.0, n_warmup_steps=3)
+    made = optuna.create_study(
+        pruner=pruner,
+        sampler=optuna.samplers.GridSampler({"rate": rates}, seed=0),
+        **{"direction": "maximize", **study},
+    )
+    made.optimize(objective, n_trials=len(rates))
+    return {t.params["rate"]: t for t in made.get_trials()}
+
+
+def test_a_pruned_trial_ends_and_its_run_is_whole(tmp_path):
+    trials = tuned(tmp_path, [0.0, 0.03])
+    good, bad = trials[0.03], trials[0.0]
+    assert good.state.name == "COMPLETE" and sorted(good.intermediate_values) == list(range(1, 9))
+    assert bad.state.name == "PRUNED" and sorted(bad.intermediate_values) == [1, 2, 3]
+    run = ppdgm.load(tmp_path / str(bad.number))
+    assert run.stopped == "callback" and run.info["steps"] == 12 and len(run.history["validation_elbo"]) == 3
+    np.testing.assert_allclose(run.history["validation_elbo"], [*bad.intermediate_values.values()])
+    assert {f.name for f in (tmp_path / str(bad.number)).iterdir()} >= {
+        "weights.safetensors",
+        "history.csv",
+        "pictures",
+    }
+    more = ppdgm.resume(tmp_path / str(bad.number), X, validation=X, progress=False)  # it can go on
+    assert more.stopped == "done" and more.info["steps"] == 32
+
+
+def test_what_pruning_refuses(tmp_path):
+    with pytest.raises(PpdgmError, match="expected the trial that Optuna gives"):
+        OptunaPruning(3)
+    trial = optuna.trial.FixedTrial({})
+    with pytest.raises(PpdgmError, match="means over stretches"):
+        OptunaPruning(trial, "elbo")
+    with pytest.raises(PpdgmError, match="direction='maximize'"):
+        tuned(tmp_path, [0.01], direction="minimize")
+    several = optuna.create_study(directions=["maximize", "minimize"])
+    with pytest.raises(PpdgmError, match="2 directions"):
+        OptunaPruning(several.ask())
+    program = VAE(event_shape=(6,), latent=2)
+    options = {"epochs": 2, "batch_size": 5, "progress": False}
+    with pytest.raises(PpdgmError, match="this run has no validation"):
+        ppdgm.fit(program, X, callbacks=OptunaPruning(trial), **options)
+    with pytest.raises(PpdgmError, match="validation watches 'validation_elbo'"):
+        ppdgm.fit(program, X, validation=X, callbacks=OptunaPruning(trial, "validation_loss"), **options)
+    ppdgm.fit(program, X, validation=X, callbacks=OptunaPruning(trial), **options)  # a fixed trial never prunes

@@ -163,6 +163,24 @@ def test_resume_trains_for_longer(here, backend):
     assert "give one of them" in cli("resume", "a", "--epochs", 5, "--steps", 5, code=2).stderr
 
 
+def test_resume_with_another_learning_rate(here):
+    cli("fit", "vae", "--data", "bits.npy", "--steps", 3, *SMALL, "--out", "a", "--quiet")
+    cli("resume", "a", "--steps", 5, "--learning-rate", "0.01", "--quiet")
+    cli("resume", "a", "--steps", 9, "--learning-rate", "Cosine(peak=0.1, steps=4)", "--quiet")
+    rate = table_of(here / "a")["training"]["learning_rate"]
+    assert (rate["at"], rate["then"]["kind"], rate["first"]["at"], rate["first"]["then"]) == (5, "Cosine", 3, 0.01)
+    cli("fit", "a/recipe.toml", "--out", "b", "--quiet")
+    whole, parts = ppdgm.load("b"), ppdgm.load("a")
+    assert all(np.array_equal(whole.params[n], parts.params[n]) for n in whole.params)
+    for text, words in (
+        ("fast", "expected a number"),
+        ("Cosine(peak=", "can't be read"),
+        ("Cosin(peak=1.0)", "Cosine"),
+    ):
+        assert words in cli("resume", "a", "--steps", 12, "--learning-rate", text, code=2).stderr
+    assert "already at its last step" in cli("resume", "a", "--learning-rate", 0.1, code=2).stderr
+
+
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_keeps_what_was_reached_and_says_how_to_go_on(here, sign):
     """A true process, without a terminal."""

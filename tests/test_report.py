@@ -12,13 +12,15 @@ from fcntl import ioctl
 
 import pytest
 
-from ppdgm.inference.runs import progress
-from ppdgm.inference.runs.progress import Progress, RunLog, clock, make_display
+from ppdgm.inference.runs import progress, showing
+from ppdgm.inference.runs.progress import Progress, RunLog, clock
+from ppdgm.inference.runs.showing import make_display
 
 SCRIPT = """
 import time
-from ppdgm.inference.runs import progress
-from ppdgm.inference.runs.progress import Progress, make_display
+from ppdgm.inference.runs import progress, showing
+from ppdgm.inference.runs.progress import Progress
+from ppdgm.inference.runs.showing import make_display
 progress.FIRST_SECONDS = 0.0
 with make_display({progress}) as shown:
     for i in range(1, 5):
@@ -157,7 +159,7 @@ def test_an_error_stream_that_is_closed_full_or_broken_ends_no_run(ending, tmp_p
 def test_plain_lines_come_seldom(monkeypatch, capsys):
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(progress, "_is_terminal", lambda: False)
+    monkeypatch.setattr(showing, "_is_terminal", lambda: False)
     with make_display(None) as shown:
         for clock[0] in range(20):
             shown.update(now(step=1 + int(clock[0])))

@@ -10,7 +10,7 @@ from ppdgm.inference.engines.criteria import ELBO
 from ppdgm.inference.engines.engine import hyperparameters_of, last_reached, rates_of
 from ppdgm.inference.inputs.batches import Batches
 from ppdgm.inference.training.validation import Validation
-from ppdgm.specs.schedules import Constant, Cosine, Cyclical, Exponential, Linear, Sigmoid
+from ppdgm.specs.schedules import Constant, Cosine, Cyclical, Exponential, Linear, Sigmoid, Switch
 
 SCHEDULES = {
     Constant(value=0.3): ([0, 7], [0.3, 0.3]),
@@ -27,6 +27,14 @@ SCHEDULES = {
     ),
     Cosine(peak=1.0, steps=3): ([0, 1, 3], [1.0, 0.75, 0.0]),
     Exponential(start=2.0, rate=0.25, every=2): ([0, 1, 2, 5], [2.0, 1.0, 0.5, 2.0 * 0.25**2.5]),
+    Switch(first=Linear(start=0.2, end=1.0, steps=8), at=4, then=Linear(start=3.0, end=1.0, steps=2)): (
+        [0, 2, 3, 4, 5, 6, 9],
+        [0.2, 0.4, 0.5, 3.0, 2.0, 1.0, 1.0],
+    ),
+    Switch(first=Switch(first=0.5, at=2, then=0.25), at=3, then=0.125): (
+        [0, 1, 2, 3, 9],
+        [0.5, 0.5, 0.25, 0.125, 0.125],
+    ),
 }
 
 

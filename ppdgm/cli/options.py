@@ -37,6 +37,26 @@ def finite_number(text: str) -> float:
     return value
 
 
+def rate(text: str) -> object:
+    """A parser of a number, or of a schedule as Python writes it: Cosine(peak=1e-3, steps=500)."""
+    import tomllib
+
+    from ppdgm.errors import SpecError
+    from ppdgm.inference import Schedule
+
+    kind, bracket, fields = text.strip().partition("(")
+    if not bracket:
+        return finite_number(text)
+    try:
+        table = tomllib.loads(f"value = {{kind = '{kind}', {fields.removesuffix(')')}}}")
+        return Schedule.from_dict(table["value"])
+    except (ValueError, SpecError) as error:
+        why = str(error) if isinstance(error, SpecError) else "It can't be read."
+        raise typer.BadParameter(
+            f"got {text!r}, expected a number, or a schedule such as 'Cosine(peak=1e-3, steps=500)'. {why}"
+        ) from None
+
+
 def number_or_all(text: str) -> int | str:
     """A parser of a number of devices, or all."""
     return "all" if text == "all" else whole_number(1)(text)

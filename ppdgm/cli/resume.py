@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,8 @@ from ppdgm.cli.options import (
     Steps,
     TensorBoard,
     WandB,
+    parsed,
+    rate,
 )
 
 
@@ -27,6 +29,9 @@ def resume(
     run: Run,
     epochs: Epochs = None,
     steps: Steps = None,
+    learning_rate: Annotated[
+        Any, parsed("From here on: a number, or a schedule that counts from here.", "NUMBER|SCHEDULE", rate)
+    ] = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="A checkpoint of the run. Default: the last one.", show_default=False),
@@ -50,11 +55,14 @@ def resume(
     Examples:
       ppdgm resume runs/vae
       ppdgm resume runs/vae --epochs 400
+      ppdgm resume runs/vae --epochs 400 --learning-rate 1e-4
+      ppdgm resume runs/vae --learning-rate "Cosine(peak=1e-3, steps=500)"
       ppdgm resume runs/vae --checkpoint runs/vae/checkpoints/FILE
 
     On a CPU, the result has the same bits as a run that was never stopped.
     --epochs and --steps set the length of the whole run, including the part
-    that is already done.
+    that is already done. A new learning rate is written to the recipe, and
+    early stopping counts again from here. Nothing else can change.
     """
     from pathlib import Path
 
@@ -85,6 +93,7 @@ def resume(
             classes=opened.classes,
             epochs=epochs,
             steps=steps,
+            learning_rate=learning_rate,
             devices=devices,
             checkpoint=checkpoint,
             callbacks=loggers(flags, out),

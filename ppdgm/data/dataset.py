@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ppdgm import markup
 from ppdgm.data.classes import Classes
 from ppdgm.data.source import Source
 from ppdgm.data.split import SPLITS
@@ -47,6 +48,22 @@ class Dataset:
         extra = "" if set(fields) == {"x"} else f", fields {', '.join(fields)}"
         streamed = ", streamed" if self._streamed() else ""
         return f"Dataset({self.name!r}: {sizes} rows of shape {self.event_shape}{extra}{streamed})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: rows of each split, and shape and type of each field."""
+        about = self.describe()
+        splits = {n: len(next(iter(f.values()))) for n in SPLITS if (f := self._fields(n))}
+        fields = [(n, tuple(a.shape[1:]), a.dtype) for n, a in self._fields("train").items()]
+        facts = {
+            **{f"{n} rows": f"{size:,}" for n, size in splits.items()},
+            "range of x": about["range"],
+            "scale": about["scale"],
+            "binarise": about["binarise"],
+            "streamed": True if about["streamed"] else None,
+        }
+        classes = [markup.details(f"classes of {n}", markup.line(", ".join(c))) for n, c in self.classes.items()]
+        table = markup.table(("field", "shape of a row", "type"), fields)
+        return markup.block(f"Data set {self.name}", markup.facts(facts), table, *classes)
 
     @property
     def event_shape(self) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ppdgm import markup
 from ppdgm.diagnostics.annealing import Bracket
 from ppdgm.diagnostics.calibration import Coverage
 from ppdgm.diagnostics.curve import BoundCurve
@@ -89,6 +90,14 @@ class Diagnosis:
         grades = [f.grade for f in self.verdict]
         counts = ", ".join(f"{grades.count(g)} {g}" for g in ("bad", "warning", "good"))
         return f"Diagnosis({self.title}; N = {self.size}; {counts})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the verdict, the worst first. `report` writes the whole page."""
+        marks = {"good": "✓", "warning": "!", "bad": "✗"}
+        rows = [(marks[f.grade], f.about, f"{f.text} {f.advice}".rstrip()) for f in self.verdict]
+        facts = {"N": f"{self.size:,}", "log p(x)": self.log_likelihood, "ELBO": self.elbo}
+        why = [markup.details("not available", markup.facts(self.withheld))] if self.withheld else []
+        return markup.block(self.title, markup.facts(facts), markup.table(("", "about", "found"), rows), *why)
 
     @property
     def verdict(self) -> tuple[Finding, ...]:

@@ -25,8 +25,9 @@ from ppdgm.inference.evaluation.tools import log_weights, trace
 from ppdgm.inference.runs.progress import Progress
 from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.inference.runs.settings import Training
-from ppdgm.inference.training.fit import fit, resume
-from ppdgm.specs.schedules import Constant, Cosine, Cyclical, Exponential, Linear, Schedule, Sigmoid
+from ppdgm.inference.training.fit import fit
+from ppdgm.inference.training.resuming import resume
+from ppdgm.specs.schedules import Constant, Cosine, Cyclical, Exponential, Linear, Schedule, Sigmoid, Switch
 
 __all__ = [
     "EM",
@@ -63,6 +64,7 @@ __all__ = [
     "Sigmoid",
     "Stage",
     "Stages",
+    "Switch",
     "Target",
     "Training",
     "VariationalEM",

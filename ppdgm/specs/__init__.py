@@ -9,6 +9,7 @@ from ppdgm.specs.schedules import (
     Linear,
     Schedule,
     Sigmoid,
+    Switch,
     as_schedule,
 )
 from ppdgm.specs.spec import (
@@ -37,6 +38,7 @@ __all__ = [
     "Shape",
     "Sigmoid",
     "Spec",
+    "Switch",
     "Table",
     "adopt",
     "as_schedule",

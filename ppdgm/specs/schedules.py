@@ -152,6 +152,29 @@ class Exponential(Schedule):
         return 0
 
 
+class Switch(Schedule):
+    """One schedule up to step `at`, then another one, which counts its own steps from there.
+
+    `resume(learning_rate=…)` writes it to a run's recipe, so that the recipe repeats the whole run.
+
+    Args:
+        first: a number, or a schedule: the values before `at`.
+        at: the first step of the other one.
+        then: a number, or a schedule counted from `at`.
+    """
+
+    first: NonNegativeFloat | Schedule
+    at: PositiveInt
+    then: NonNegativeFloat | Schedule
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray:
+        later = as_schedule(self.then)(np.maximum(np.asarray(steps) - self.at, 0))
+        return np.where(np.asarray(steps) < self.at, as_schedule(self.first)(steps), later)
+
+    def reached(self) -> int:
+        return self.at + as_schedule(self.then).reached()
+
+
 def as_schedule(value: float | Schedule) -> Schedule:
     """A number as a constant schedule."""
     return value if isinstance(value, Schedule) else Constant(value=value)

@@ -14,6 +14,7 @@ import numpy as np
 import tomli_w
 from pydantic import ConfigDict, Field, PydanticUserError, ValidationError, model_validator
 
+from ppdgm import markup
 from ppdgm.errors import SpecError, shown
 from ppdgm.specs.kinds import Kind, Table, find_kind, is_family, own_classes, remember
 from ppdgm.specs.wording import explain_fields, members, with_article
@@ -88,6 +89,11 @@ class Spec(Kind):
 
     def __str__(self) -> str:
         return repr(self)
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        values = {n: getattr(self, n) for n in type(self).model_fields}
+        return markup.block(type(self).__name__, markup.fields(values))
 
     def __setattr__(self, name: str, value: object) -> None:
         raise SpecError(f"{type(self).__name__} is immutable. Use .replace({name}=…) for a changed copy.")

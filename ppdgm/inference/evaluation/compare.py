@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppdgm import markup
 from ppdgm.diagnostics.plus_minus import plus_minus
-from ppdgm.errors import DataError, PpdgmError, SpecError, require, shown
+from ppdgm.errors import DataError, PackageMissing, PpdgmError, SpecError, require, shown
 from ppdgm.inference.evaluation.difference import Difference
 from ppdgm.inference.evaluation.estimates import Estimate
 from ppdgm.inference.evaluation.result import Fit
@@ -72,6 +73,40 @@ class Comparison:
             }
             for rank, (name, found) in enumerate(self.log_likelihood.items())
         ]
+
+    def frame(self, arviz: bool = False) -> Any:
+        """The table as a DataFrame of pandas, a row for each fit, in the order of their ranks.
+
+        There are no weights of a model average: none are computed.
+
+        Args:
+            arviz: names, signs and sums as `az.compare` has them: rank, elpd and its se (sums over rows), elpd_diff (of
+                the best minus this one, so not negative) and its dse, scale. Its elpd is from leave-one-out; this one
+                is log p(x) of the rows that were given, so give rows that were not trained on.
+
+        Raises:
+            PackageMissing: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise PackageMissing("frame() needs pandas, which is not installed: pip install pandas") from None
+        found = pandas.DataFrame(self.table()).set_index("name")
+        if not arviz:
+            return found
+        n = len(next(iter(self.log_likelihood.values())).values)
+        sums = {"elpd": found.log_p * n, "elpd_diff": -found.difference * n + 0.0, "se": found.se * n}
+        sums |= {"dse": found.difference_se * n}
+        return pandas.DataFrame({"rank": found["rank"], **sums}).assign(scale="log")
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        n = len(next(iter(self.log_likelihood.values())).values)
+        names = list(self.log_likelihood)
+        settings = [(s, *(shown(values[n]) for n in names)) for s, values in self.settings.items()]
+        others = [markup.details("settings that differ", markup.table(("", *names), settings))]
+        title = f"{len(self.elbo)} fits on {n:,} rows, in nats per row"
+        return markup.block(title, markup.table(HEAD, self.rows()), *(others if settings else []))
 
     def __str__(self) -> str:
         lines = [HEAD, *self.rows()]

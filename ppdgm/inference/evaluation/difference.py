@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ppdgm import markup
 from ppdgm.diagnostics.plus_minus import plus_minus
 
 
@@ -41,6 +42,18 @@ class Difference:
 
     def __repr__(self) -> str:
         return f"Difference({self})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        noise = None if np.isnan(self.monte_carlo_error) else f"{self.monte_carlo_error:.4g}"
+        facts = {
+            "a − b": f"{plus_minus(self.mean, self.standard_error, 3, signed=True)} nats",
+            "rows, N": f"{len(self.values):,}, paired",
+            "Monte Carlo error": noise,
+            "bias of a": f"{self.bias:.4g}" if self.bias else None,
+            "bias of b": f"{self.other_bias:.4g}" if self.other_bias else None,
+        }
+        return markup.block("Difference, mean ± standard error over rows", markup.facts(facts))
 
     def __str__(self) -> str:
         n = len(self.values)

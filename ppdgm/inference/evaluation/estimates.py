@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ppdgm import markup
 from ppdgm.data import check_finite, check_rows
 from ppdgm.diagnostics.arrays import rounding
 from ppdgm.diagnostics.bits import bits_per_dimension
@@ -117,6 +118,20 @@ class Estimate:
 
     def __repr__(self) -> str:
         return f"Estimate({self})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        noise = "exact" if self.exact else None if np.isnan(self.monte_carlo_error) else f"{self.monte_carlo_error:.4g}"
+        facts = {
+            "mean": f"{plus_minus(self.mean, self.standard_error, 3)} nats",
+            "of": self.of or None,
+            "rows, N": f"{len(self.values):,}",
+            "particles, k": None if self.exact else self.k,
+            "Monte Carlo error": noise,
+            "bias": f"{self.bias:.4g}" if self.biases is not None else None,
+            "bits per dimension": None if self.bits_per_dimension is None else f"{self.bits_per_dimension:.4f}",
+        }
+        return markup.block("Estimate, mean ± standard error over rows", markup.facts(facts))
 
     def __str__(self) -> str:
         if odd := int((~np.isfinite(self.values)).sum()):

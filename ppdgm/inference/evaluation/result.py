@@ -36,6 +36,7 @@ from ppdgm.inference.evaluation.diagnosable import Diagnosable, Sites, single
 from ppdgm.inference.evaluation.estimates import Estimate, check_fields, dtype_of, leave_labels, parse_memory
 from ppdgm.inference.evaluation.evaluator import Evaluator, check_latents_drawn
 from ppdgm.inference.evaluation.framed import framed
+from ppdgm.inference.evaluation.in_notebook import fit_as_html
 from ppdgm.inference.evaluation.means import means_of_rows
 from ppdgm.inference.evaluation.own_units import drawn_by, in_units, left_over
 from ppdgm.inference.evaluation.pair_draws import PairDraws
@@ -122,6 +123,10 @@ class Fit(Diagnosable, Decodable):
     def __repr__(self) -> str:
         program = type(self.program).__name__ if isinstance(self.program, Spec) else repr(self.program)
         return f"Fit({program} on {self.backend}, {self.info.get('steps', 0)} steps, {self.stopped})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what it is, the curve of its bound, its settings and its parameters."""
+        return fit_as_html(self)
 
     @property
     def transform(self) -> Transform | None:

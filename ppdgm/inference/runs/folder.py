@@ -39,6 +39,7 @@ from ppdgm.inference.runs.layout import (
     lock,
 )
 from ppdgm.inference.runs.page import check_page
+from ppdgm.inference.runs.rates import taken
 from ppdgm.inference.runs.recipe import Recipe, check_format, read_recipe
 
 if TYPE_CHECKING:
@@ -275,7 +276,7 @@ def open_saved(file: Path, to_resume: bool = False) -> tuple[dict[str, np.ndarra
         check_page(page, file, resumable=True)
     folder = file.parent.parent if file.parent.name == CHECKPOINTS else file.parent
     if (folder / RECIPE).is_file():
-        _check_recipe(folder / RECIPE, page["recipe"])
+        _check_recipe(folder / RECIPE, page["recipe"], page["step"])
     return arrays, page
 
 
@@ -294,15 +295,18 @@ def _offer(file: Path) -> str:
     return ""
 
 
-def _check_recipe(path: Path, trained: Table) -> None:
-    """Refuse a recipe that is not the trained one; only the place of the data and the length of training may change."""
+def _check_recipe(path: Path, trained: Table, step: int) -> None:
+    """Refuse a recipe that is not the trained one.
+
+    Only the place of the data, the length of training and the learning rate of steps that are still to come may change.
+    """
     try:
         table = read_recipe(path)
         check_format(table)
     except SpecError as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
     free = ("versions.", "data.", "training.epochs", "training.steps")
-    flat = lambda t: {k: v for k, v in _flatten(t).items() if not k.startswith(free)}
+    flat = lambda t: {k: v for k, v in _flatten(_past(t, step)).items() if not k.startswith(free)}
     now, then = flat(table), flat(trained)
     for key in [*now, *then]:
         if now.get(key) != then.get(key):
@@ -310,6 +314,14 @@ def _check_recipe(path: Path, trained: Table) -> None:
                 f"{path} was changed after training: {key} was {then.get(key)!r}, and is now {now.get(key)!r}. A "
                 "changed recipe is a new run: ppdgm fit recipe.toml --out another/folder."
             )
+
+
+def _past(table: Table, step: int) -> Table:
+    """A recipe's table without changes of the learning rate that come later."""
+    training = table.get("training", {})
+    if "learning_rate" not in training:
+        return table
+    return {**table, "training": {**training, "learning_rate": taken(training["learning_rate"], step)}}
 
 
 def _flatten(table: object, prefix: str = "") -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Progress of a training run: live lines in a terminal, plain lines elsewhere, or nothing; and a run's log."""
+"""Progress of a training run: live lines in a terminal, plain lines, or nothing; and a run's log."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Progress:
         live: the latest of what `fit(diagnose_epochs=…)` measures: "live_kl_SITE", "live_active_SITE" and
             "live_information".
         unused: the number of steps for which the KL of latents has stayed near 0, once it reaches 300; else 0.
-        criterion: the name of what validation watches.
+        criterion, smaller: the name of what validation watches, and whether a smaller number is better.
     """
 
     step: int
@@ -58,6 +58,7 @@ class Progress:
     live: dict[str, float] = field(default_factory=dict)
     unused: int = 0
     criterion: str = "ELBO"
+    smaller: bool = False
 
     @property
     def validation_elbo(self) -> float | None:
@@ -216,29 +217,6 @@ class LiveDisplay(Display):
         first.add_row(ProgressBar(now.steps, now.step), Text(f"{now.place}  {now.pace}", no_wrap=True))
         second = Text(now.bound, style="bold", no_wrap=True, overflow="crop")
         _tell(lambda: self._live.update(Group(first, second), refresh=True))
-
-
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Rich would end the process."""
-        self.quiet = True
-
-
-def make_display(progress: bool | None) -> Display:
-    """Live lines in a terminal, plain lines elsewhere; nothing if `progress` is False."""
-    if progress is False:
-        return Display()
-    console = _Console(stderr=True, highlight=False)
-    live = _is_terminal() and console.is_interactive and not console.is_dumb_terminal
-    return LiveDisplay(console) if live else PlainDisplay()
-
-
-def _is_terminal() -> bool:
-    """Rich also takes FORCE_COLOR for a terminal, and would then fill a log file with cursor movements."""
-    try:
-        return sys.stderr is not None and sys.stderr.isatty()
-    except ValueError:  # closed
-        return False
 
 
 def _encoding() -> str:

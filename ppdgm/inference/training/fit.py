@@ -1,33 +1,31 @@
-"""Training: `fit` and `resume`."""
+"""Training: `fit`."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ppdgm.data import Dataset, load_data
-from ppdgm.errors import CheckpointError, DataError, PpdgmError, TrainingError, nearest, require, shown
+from ppdgm.data import Dataset
+from ppdgm.errors import TrainingError, nearest, require, shown
 from ppdgm.inference.engines.engine import Engine
 from ppdgm.inference.engines.samplers import Sampler
 from ppdgm.inference.engines.stages import Stage, as_engine
 from ppdgm.inference.engines.svi import SVI
 from ppdgm.inference.evaluation.result import Fit
-from ppdgm.inference.inputs.no_data import reads_data, rows_for
-from ppdgm.inference.runs.folder import find_saved, open_saved
-from ppdgm.inference.runs.layout import CHECKPOINTS, as_path, check_free
-from ppdgm.inference.runs.recipe import Recipe, check_same_program, read_recipe
+from ppdgm.inference.inputs.no_data import rows_for
+from ppdgm.inference.runs.layout import as_path, check_free
+from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.inference.runs.settings import Training
 from ppdgm.inference.training.alone import trained_alone
-from ppdgm.inference.training.job import Callback, Job, Saved
+from ppdgm.inference.training.job import Callback, Job
 from ppdgm.inference.training.no_effect import check_folder
 from ppdgm.language.native import OwnOptimiser
 from ppdgm.program import AnyProgram, check_program
-from ppdgm.specs import Kind, Spec, Table
+from ppdgm.specs import Spec
 from ppdgm.specs.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -168,7 +166,7 @@ def fit(
     require("overwrite", overwrite, bool, None, "True or False")
     check_folder(training, out, overwrite)
     recipe = Recipe(program, training, engine, _choose_backend(program, backend), dataset.source if dataset else None)
-    job = Job(recipe, data, validation, own, _callbacks(callbacks), progress, params)
+    job = Job(recipe, data, validation, own, callbacks_of(callbacks), progress, params)
     with trained_alone(program):
         if out is None:
             return job.run(None)
@@ -178,96 +176,8 @@ def fit(
         return job.run(Path(out), fresh=True, overwrite=overwrite)
 
 
-def resume(
-    path: str | Path,
-    data: Data | Dataset | None = None,
-    *,
-    validation: Data | None = None,
-    program: AnyProgram | None = None,
-    classes: Iterable[type[Kind] | str] = (),
-    optimiser: OwnOptimiser | None = None,
-    epochs: int | None = None,
-    steps: int | None = None,
-    device: str | None = None,
-    devices: int | Literal["all"] | None = None,
-    callbacks: Iterable[Callback] = (),
-    progress: bool | None = None,
-    checkpoint: str | Path | None = None,
-) -> Fit:
-    """Go on with a run that was stopped or killed: on the same machine's CPU, with the same bits as without a stop.
-
-    Args:
-        path: the run's folder.
-        data, validation: as they were given to `fit`; not needed if the recipe names them.
-        program: the program itself, if it can't be written as text (plain pairs).
-        classes: your own classes that the recipe names, as for `load`.
-        optimiser: your own, if the run was started with one.
-        epochs, steps: the length of the whole run, to train for longer than was planned.
-        device, devices: where to go on, if it is another place; another number of devices changes only the rounding.
-        callbacks, progress: as for `fit`.
-        checkpoint: a checkpoint file of the run; the last one by default.
-
-    Raises:
-        CheckpointError: there is nothing to go on from, or it is damaged (then the checkpoint before is offered).
-        DataError: the data are not those that the run was started with.
-    """
-    home = as_path("path", path)
-    if program is not None:
-        check_program(program)
-    file = find_saved(home if checkpoint is None else as_path("checkpoint", checkpoint), to_resume=True)
-    folder = file.parent.parent
-    own = home.is_file() or home.resolve() == folder.resolve()
-    if file.parent.name != CHECKPOINTS or not own:
-        raise CheckpointError(f"checkpoint: got {file}, expected a file in the folder {CHECKPOINTS!r} of {path}.")
-    arrays, page = open_saved(file, to_resume=True)
-    recipe = _resumed_recipe(folder, page, program, classes)
-    if epochs is not None or steps is not None:
-        recipe = replace(recipe, training=recipe.training.replace(epochs=epochs, steps=steps))
-    place = {n: v for n, v in (("device", device), ("devices", devices)) if v is not None}
-    recipe = replace(recipe, training=recipe.training.replace(**place))
-    total = recipe.training.length(-(-page["data_size"] // (recipe.training.batch_size or 1)))
-    if total < page["step"]:
-        raise TrainingError(
-            f"{folder}: the run is already at step {page['step']}, and {total} steps were asked for. Give more "
-            "steps or epochs."
-        )
-    if (recipe.training.optimiser == "own") != (optimiser is not None):
-        if optimiser is not None:
-            raise TrainingError(f"optimiser: the run in {folder} already has one. Leave it out.")
-        raise TrainingError(
-            f"{folder}: the run was started with your own optimiser, which is not saved. Give it again: "
-            "resume(…, optimiser=…)."
-        )
-    if data is None and reads_data(recipe.engine):
-        if recipe.data is None:
-            raise DataError(
-                f"{folder}: the run's data were given in Python, and are not saved. Give them again: resume(…, data)."
-            )
-        data = load_data(recipe.data)
-    data = rows_for(recipe.program, recipe.engine, data, recipe.training.batch_size)
-    job = Job(recipe, data, validation, optimiser, _callbacks(callbacks), progress, None)
-    with trained_alone(recipe.program):
-        return job.run(folder, saved=Saved(file, arrays, page))
-
-
-def _resumed_recipe(
-    folder: Path, page: Table, program: AnyProgram | None, classes: Iterable[type[Kind] | str]
-) -> Recipe:
-    """The recipe that was trained; where data are, where and how long to train: as in the folder's recipe."""
-    table = dict(page["recipe"])
-    now = read_recipe(folder / "recipe.toml") if (folder / "recipe.toml").is_file() else table
-    moves = ("epochs", "steps", "device", "devices")
-    length = {n: v for n, v in now.get("training", {}).items() if n in moves}
-    kept = {n: v for n, v in table["training"].items() if n not in moves}
-    table = {**table, "training": {**kept, **length}, **({"data": now["data"]} if "data" in now else {})}
-    try:
-        check_same_program(table, program)
-        return Recipe.from_table(table, classes, program)
-    except PpdgmError as error:
-        raise CheckpointError(f"{folder}: {error}") from None
-
-
-def _callbacks(given: Any) -> tuple[Callback, ...]:
+def callbacks_of(given: Any) -> tuple[Callback, ...]:
+    """The callbacks that were given: several, or a single one."""
     try:
         found = tuple(given)
     except TypeError:  # a single one
@@ -281,7 +191,7 @@ def _check_arguments(program: object, engine: object, params: object) -> None:
     check_program(program)
     if not isinstance(engine, Engine):
         name = engine if isinstance(engine, str) else getattr(engine, "__name__", "")
-        known = {c.__name__ for c in _engines(Engine)}
+        known = {c.__name__ for c in engines_below(Engine)}
         hint = f" Write {name}(…)." if name in known else f" {nearest(name, known)}" if name else ""
         raise TrainingError(f"engine: got {shown(engine)}, expected an engine such as SVI(), or a list.{hint}")
     if isinstance(engine, Sampler):
@@ -291,10 +201,10 @@ def _check_arguments(program: object, engine: object, params: object) -> None:
         raise TrainingError(f"params: got {type(params).__name__}, expected arrays by name, such as fit.params.")
 
 
-def _engines(base: type) -> list[type]:
+def engines_below(base: type) -> list[type]:
     """Public engines, which the user may have meant."""
     below: list[type] = base.__subclasses__()
-    found = [c for s in below for c in (s, *_engines(s))]
+    found = [c for s in below for c in (s, *engines_below(s))]
     return [c for c in found if not issubclass(c, Sampler) and not inspect.isabstract(c)]
 
 

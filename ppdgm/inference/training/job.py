@@ -34,10 +34,12 @@ from ppdgm.inference.runs.checkpoint import matching
 from ppdgm.inference.runs.codings import read_codings
 from ppdgm.inference.runs.folder import Folder
 from ppdgm.inference.runs.layout import check_free
-from ppdgm.inference.runs.progress import Display, Progress, Silent, make_display
+from ppdgm.inference.runs.progress import Display, Progress, Silent
+from ppdgm.inference.runs.rates import news, waits
 from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.inference.runs.recorder import Recorder
 from ppdgm.inference.runs.settings import Training
+from ppdgm.inference.runs.showing import make_display
 from ppdgm.inference.training.chunks import check_chunk, check_reading, why_not_again
 from ppdgm.inference.training.devices import check_devices, check_divided, check_resumed
 from ppdgm.inference.training.exact import check_steps, exact_metrics, exact_trainer
@@ -210,6 +212,7 @@ class Job:
             if saved:
                 self._restore(run, saved, folder)
             recorder.start(run, saved.file.name if saved else "")
+            self.notes += news(self.recipe.training.learning_rate, run.step)
             for show, told in (*((display.note, n) for n in self.notes), *((display.warn, w) for w in self.warnings)):
                 show(told)
                 recorder.note(told)
@@ -256,7 +259,8 @@ class Job:
             memory = parse_memory("auto", self.runtime.device)
             evaluator = Evaluator(self.runtime, {}, Feed(self.runtime, self.held_out), memory)
             of_program = [s.reached() for s in self.runtime.tracer.schedules.values()]
-            warm = max([last_reached(self.recipe.engine), first_watched(self.recipe.engine), *of_program])
+            ends = last_reached(self.recipe.engine), first_watched(self.recipe.engine), waits(training.learning_rate)
+            warm = max([*ends, *of_program])
             validation = Validation(self.criterion, evaluator, training.early_stopping, warm)
         rate = as_schedule(1.0) if self.own is not None else training.rate
         return Run(

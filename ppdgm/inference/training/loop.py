@@ -154,7 +154,7 @@ class Run:
         if self.monitor and page.get("live"):
             self.monitor.restore(page["live"])
         if self.validation and page["watch"]:
-            self.validation.restore(page["watch"], best)
+            self.validation.restore(page["watch"], best, self.step)
             if self.validation.done:
                 self.stopped = "early stopping"
 
@@ -350,6 +350,7 @@ class Run:
             metrics={n: mean(v) for n, v in seen.items()},
             validation=self.validation.values[-1] if self.validation and self.validation.values else None,
             criterion=self.validation.criterion.words if self.validation else "ELBO",
+            smaller=bool(self.validation and self.validation.criterion.smaller),
             skipped=len(self.skipped),
             live=self.monitor.latest if self.monitor else {},
             unused=self.unused.steps if self.unused else 0,

@@ -68,8 +68,8 @@ class Validation:
         own = {"steps": self.steps, "values": self.values, "best": self.best, "waited": self.waited}
         return {**own, "name": self.criterion.name, "smaller": self.criterion.smaller}
 
-    def restore(self, page: Table, best_params: dict[str, np.ndarray]) -> None:
-        """Continue from what `page` gave.
+    def restore(self, page: Table, best_params: dict[str, np.ndarray], step: int) -> None:
+        """Continue from what `page` gave at a step.
 
         Raises:
             CheckpointError: it watched another criterion.
@@ -81,5 +81,5 @@ class Validation:
         if then != now:
             raise CheckpointError(f"it watched {then[0]!r}, and the engine's criterion is now {now[0]!r}.")
         self.steps, self.values = list(page["steps"]), list(page["values"])
-        self.best, self.waited = page["best"], page["waited"]
+        self.best, self.waited = page["best"], page["waited"] if step >= self.warm else 0
         self.best_params = best_params or None

@@ -1,0 +1,73 @@
+"""A fit as a notebook shows it: what it is, its curve, its settings, its parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ppdgm import markup
+from ppdgm.inference.runs.settings import Training
+from ppdgm.program import Program
+
+if TYPE_CHECKING:
+    from ppdgm.inference.evaluation.result import Fit
+
+_APART = ("step", "phase", "skipped_step")
+
+
+def fit_as_html(fit: Fit) -> str:
+    """The HTML of a fit; nothing is computed for it."""
+    history = fit.history
+    watched = next((n for n in history if n.startswith("validation_") and n != "validation_step"), None)
+    metric = next((n for n in ("elbo", "objective") if n in history), None)
+    metric = metric or next(
+        (n for n in history if n not in _APART and not n.startswith(("live_", "validation_"))), None
+    )
+    lines = {metric: (history["step"], history[metric])} if metric and "step" in history else {}
+    if watched:
+        lines[watched.replace("_", " ")] = history["validation_step"], history[watched]
+    program = fit.program
+    own = isinstance(program, Program)
+    labels = {n: p.label for n, p in program.declarations().params.items()} if isinstance(program, Program) else {}
+    title = f"{type(program).__name__ if own else 'Plain pair'} on {fit.backend}: {_steps(fit)}, {fit.stopped}"
+    facts = {
+        "engine": None if fit.engine is None else type(fit.engine).__name__,
+        "data": fit.data.name if fit.data else None,
+        "rows": fit.info.get("data_size"),
+        "device": fit.info.get("device", fit.device),
+        "skipped steps": fit.info.get("skipped") or None,
+        **_figures(metric, watched, fit),
+    }
+    default = Training()
+    changed = {n: v for n in Training.model_fields if (v := getattr(fit.training, n)) != getattr(default, n)}
+    settings = [markup.details("settings", markup.fields(changed))] if changed else []
+    engine = [markup.details("engine", markup.fields({"engine": fit.engine}))] if fit.engine is not None else []
+    shapes = {n: np.shape(v) for n, v in fit.params.items()}
+    return markup.block(
+        title,
+        markup.facts(facts),
+        markup.curve(lines),
+        markup.details("program", markup.fields({"program": program})),
+        *engine,
+        *settings,
+        markup.parameters(shapes, labels),
+    )
+
+
+def _steps(fit: Fit) -> str:
+    count = fit.info.get("steps", 0)
+    return f"{count:,} step{'' if count == 1 else 's'}"
+
+
+def _figures(metric: str | None, watched: str | None, fit: Fit) -> dict[str, object]:
+    """The last mean of the metric in training, and the best or last validation, of the parameters that the fit has."""
+    found: dict[str, object] = {}
+    if metric and len(last := fit.history[metric][-100:]) and np.isfinite(last).any():
+        found[f"{metric} in training, mean of the last {len(last)} steps"] = f"{last[np.isfinite(last)].mean():,.4g}"
+    if watched and len(values := fit.history[watched]):
+        criterion = None if fit.engine is None else fit.engine.criterion()
+        best = np.nanmin if criterion is not None and criterion.smaller else np.nanmax
+        value = best(values) if fit.training.keep_best and np.isfinite(values).any() else values[-1]
+        found[f"{watched.replace('_', ' ')}, {'best' if fit.training.keep_best else 'last'}"] = f"{value:,.4g}"
+    return found
