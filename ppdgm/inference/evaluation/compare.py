@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -88,7 +89,7 @@ class Comparison:
             PackageMissing: pandas is not installed.
         """
         try:
-            import pandas
+            pandas = importlib.import_module("pandas")
         except ImportError:
             raise PackageMissing("frame() needs pandas, which is not installed: pip install pandas") from None
         found = pandas.DataFrame(self.table()).set_index("name")
