@@ -13,6 +13,7 @@ from ppdgm.program import Program
 if TYPE_CHECKING:
     from ppdgm.inference.evaluation.result import Fit
 
+Lines = dict[str, tuple[np.ndarray, np.ndarray]]
 _APART = ("step", "phase", "skipped_step")
 
 
@@ -20,11 +21,9 @@ def fit_as_html(fit: Fit) -> str:
     """The HTML of a fit; nothing is computed for it."""
     history = fit.history
     watched = next((n for n in history if n.startswith("validation_") and n != "validation_step"), None)
-    metric = next((n for n in ("elbo", "objective") if n in history), None)
-    metric = metric or next(
-        (n for n in history if n not in _APART and not n.startswith(("live_", "validation_"))), None
-    )
-    lines = {metric: (history["step"], history[metric])} if metric and "step" in history else {}
+    others = [n for n in history if n not in _APART and not n.startswith(("live_", "validation_"))]
+    metric: str | None = next((n for n in ["elbo", "objective", *others] if n in history), None)
+    lines: Lines = {metric: (history["step"], history[metric])} if metric and "step" in history else {}
     if watched:
         lines[watched.replace("_", " ")] = history["validation_step"], history[watched]
     program = fit.program
