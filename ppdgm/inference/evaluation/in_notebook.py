@@ -2,22 +2,49 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ppdgm import markup
 from ppdgm.inference.runs.settings import Training
-from ppdgm.program import Program
+from ppdgm.program import AnyProgram, Program
 
 if TYPE_CHECKING:
-    from ppdgm.inference.evaluation.result import Fit
+    from ppdgm.data import Source
+    from ppdgm.inference.engines.engine import Engine
 
 Lines = dict[str, tuple[np.ndarray, np.ndarray]]
 _APART = ("step", "phase", "skipped_step")
 
 
-def fit_as_html(fit: Fit) -> str:
+class FitShown(Protocol):
+    """What is shown of a fit."""
+
+    @property
+    def program(self) -> AnyProgram: ...
+    @property
+    def params(self) -> Mapping[str, np.ndarray]: ...
+    @property
+    def backend(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def engine(self) -> Engine | None: ...
+    @property
+    def history(self) -> Mapping[str, np.ndarray]: ...
+    @property
+    def info(self) -> Mapping[str, Any]: ...
+    @property
+    def stopped(self) -> str: ...
+    @property
+    def training(self) -> Training: ...
+    @property
+    def data(self) -> Source | None: ...
+
+
+def fit_as_html(fit: FitShown) -> str:
     """The HTML of a fit; nothing is computed for it."""
     history = fit.history
     watched = next((n for n in history if n.startswith("validation_") and n != "validation_step"), None)
@@ -54,12 +81,12 @@ def fit_as_html(fit: Fit) -> str:
     )
 
 
-def _steps(fit: Fit) -> str:
+def _steps(fit: FitShown) -> str:
     count = fit.info.get("steps", 0)
     return f"{count:,} step{'' if count == 1 else 's'}"
 
 
-def _figures(metric: str | None, watched: str | None, fit: Fit) -> dict[str, object]:
+def _figures(metric: str | None, watched: str | None, fit: FitShown) -> dict[str, object]:
     """The last mean of the metric in training, and the best or last validation, of the parameters that the fit has."""
     found: dict[str, object] = {}
     if metric and len(last := fit.history[metric][-100:]) and np.isfinite(last).any():
