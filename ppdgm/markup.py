@@ -24,7 +24,7 @@ class Html(str):
     __slots__ = ()
 
 
-def words(text: object) -> Html:
+def escaped(text: object) -> Html:
     """A text, escaped; a long one is cut, and characters that XML does not have are left out."""
     if isinstance(text, Html):
         return text
@@ -32,34 +32,34 @@ def words(text: object) -> Html:
     return Html(escape(told if len(told) <= MOST_LETTERS else told[: MOST_LETTERS - 1] + "…"))
 
 
-def block(title: object, *parts: str) -> Html:
+def box(title: object, *parts: str) -> Html:
     """A titled box around pieces."""
-    return Html(f'<div style="{_BLOCK}"><div><b>{words(title)}</b></div>{"".join(parts)}</div>')
+    return Html(f'<div style="{_BLOCK}"><div><b>{escaped(title)}</b></div>{"".join(parts)}</div>')
 
 
 def line(text: object) -> Html:
     """A paragraph."""
-    return Html(f'<div style="opacity:0.8">{words(text)}</div>')
+    return Html(f'<div style="opacity:0.8">{escaped(text)}</div>')
 
 
 def details(title: object, *parts: str) -> Html:
     """Pieces that are shown after a click."""
-    return Html(f"<details><summary>{words(title)}</summary>{''.join(parts)}</details>")
+    return Html(f"<details><summary>{escaped(title)}</summary>{''.join(parts)}</details>")
 
 
 def facts(pairs: Mapping[str, object] | Iterable[tuple[str, object]]) -> Html:
     """Names and values; values that are None are left out."""
     items = pairs.items() if isinstance(pairs, Mapping) else pairs
     return _table(
-        "", [[Html(f'<span style="opacity:0.7">{words(n)}</span>'), words(v)] for n, v in items if v is not None]
+        "", [[Html(f'<span style="opacity:0.7">{escaped(n)}</span>'), escaped(v)] for n, v in items if v is not None]
     )
 
 
-def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> Html:
+def columns(head: Sequence[object], rows: Sequence[Sequence[object]]) -> Html:
     """A table of texts; of a long one, the first rows, and how many there are."""
-    cells = "".join(f'<th style="{_CELL}">{words(h)}</th>' for h in head)
+    cells = "".join(f'<th style="{_CELL}">{escaped(h)}</th>' for h in head)
     more = [line(f"… and {len(rows) - MOST_ROWS} more")] if len(rows) > MOST_ROWS else []
-    return Html(_table(f"<tr>{cells}</tr>", [[words(c) for c in row] for row in rows[:MOST_ROWS]]) + "".join(more))
+    return Html(_table(f"<tr>{cells}</tr>", [[escaped(c) for c in row] for row in rows[:MOST_ROWS]]) + "".join(more))
 
 
 def _table(head: str, rows: Iterable[Sequence[str]]) -> Html:
@@ -75,7 +75,7 @@ def bar(share: float) -> Html:
     return Html(f'<div style="{outer}"><div style="{inner}"></div></div>')
 
 
-def curve(lines: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Html:
+def lines_over_steps(lines: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Html:
     """Lines over steps, as SVG; "" if nothing finite is there.
 
     The vertical axis begins at the values' 5 % quantile: the first steps of a bound are far below the rest.
@@ -98,7 +98,7 @@ def curve(lines: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Html:
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in at)
         drawn.append(f'<polyline points="{points}" fill="none" stroke="{("#2f6fbf", "#d9730d")[i % 2]}"{dash}/>')
     label = lambda x, y, text, end="start": (
-        f'<text x="{x}" y="{y}" fill="currentColor" font-size="10" text-anchor="{end}">{words(text)}</text>'
+        f'<text x="{x}" y="{y}" fill="currentColor" font-size="10" text-anchor="{end}">{escaped(text)}</text>'
     )
     ends = label(WIDTH + 4, 10, f"{high:,.4g}") + label(WIDTH + 4, HEIGHT, f"{low:,.4g}")
     steps = label(0, HEIGHT + 14, f"step {left:,.0f}") + label(WIDTH, HEIGHT + 14, f"{right:,.0f}", "end")
@@ -136,4 +136,4 @@ def parameters(shapes: Mapping[str, tuple[int, ...]], labels: Mapping[str, str])
     size = lambda shape: int(np.prod(shape, dtype=np.int64))
     rows = [(n, shape, f"{size(shape):,}", labels.get(n, "")) for n, shape in shapes.items()]
     title = f"{sum(map(size, shapes.values())):,} parameters in {len(shapes)} arrays"
-    return details(title, table(("name", "shape", "numbers", "label"), rows))
+    return details(title, columns(("name", "shape", "numbers", "label"), rows))

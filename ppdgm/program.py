@@ -291,9 +291,9 @@ class Program(Spec):
         try:
             params = self.declarations().params
         except PpdgmError as error:
-            return markup.block(type(self).__name__, markup.fields(values), markup.line(error))
+            return markup.box(type(self).__name__, markup.fields(values), markup.line(error))
         shapes = markup.parameters({n: p.shape for n, p in params.items()}, {n: p.label for n, p in params.items()})
-        return markup.block(type(self).__name__, markup.fields(values), shapes)
+        return markup.box(type(self).__name__, markup.fields(values), shapes)
 
     def initialise(
         self, seed: int = 0, data: Mapping[str, np.ndarray] | None = None, dtype: str = "float32"

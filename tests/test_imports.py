@@ -20,6 +20,7 @@ BY_NAME = {
     "ppdgm.registry": "a backend",
     "ppdgm.specs.kinds": "a class that a user names",
     "ppdgm.callbacks": "an optional library",
+    "ppdgm.inference.evaluation.compare": "an optional library",
     "ppdgm.backends.numpyro.cache": "an optional library",
     "ppdgm.diagnostics.__init__": "its public names, when they are first used",
     "ppdgm.diagnostics.psis": "either generation of ArviZ",

@@ -107,12 +107,14 @@ def test_a_comparison_as_a_table_of_pandas():
 
 def test_pieces():
     assert parsed(markup.line(EVIL)) == f"{EVIL[:-6]}  [31m"[: len(EVIL)]
-    assert "cut" not in markup.words("x" * 400 + "cut") and "… and 5 more" in markup.table(
+    assert "cut" not in markup.escaped("x" * 400 + "cut") and "… and 5 more" in markup.columns(
         ["n"], [[i] for i in range(65)]
     )
-    assert markup.curve({"elbo": (np.arange(3), np.full(3, np.nan))}) == ""
+    assert markup.lines_over_steps({"elbo": (np.arange(3), np.full(3, np.nan))}) == ""
     parsed(
-        markup.curve({"a": (np.arange(900), np.sin(np.arange(900.0))), "b": (np.arange(2), np.array([0.0, np.inf]))})
+        markup.lines_over_steps(
+            {"a": (np.arange(900), np.sin(np.arange(900.0))), "b": (np.arange(2), np.array([0.0, np.inf]))}
+        )
     )
 
 

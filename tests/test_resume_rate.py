@@ -8,7 +8,7 @@ import pytest
 import ppdgm
 from ppdgm.errors import CheckpointError, SpecError, TrainingError
 from ppdgm.inference import EM, SVI, Cosine, Linear, Recipe, Stage, Switch
-from ppdgm.inference.runs.rates import changed, taken
+from ppdgm.inference.runs.rates import taken, with_change
 from ppdgm.models import MLP, PPCA, VAE
 
 BACKENDS = ("numpyro", "pyro")
@@ -66,8 +66,8 @@ def test_from_an_earlier_checkpoint_later_changes_are_dropped(tmp_path):
     found = ppdgm.resume(tmp_path / "early", X, checkpoint=early, learning_rate=0.02, progress=False)
     assert found.training.learning_rate == Switch(first=0.01, at=20, then=0.02)
     switches = Switch(first=0.01, at=40, then=0.03)
-    assert changed(switches, 20, 0.02) == Switch(first=0.01, at=20, then=0.02)
-    assert changed(switches, 50, 0.02) == Switch(first=switches, at=50, then=0.02)
+    assert with_change(switches, 20, 0.02) == Switch(first=0.01, at=20, then=0.02)
+    assert with_change(switches, 50, 0.02) == Switch(first=switches, at=50, then=0.02)
     assert taken(switches.to_dict(), 40) == 0.01 and taken(switches.to_dict(), 41) == switches.to_dict()
 
 

@@ -62,8 +62,8 @@ class Dataset:
             "streamed": True if about["streamed"] else None,
         }
         classes = [markup.details(f"classes of {n}", markup.line(", ".join(c))) for n, c in self.classes.items()]
-        table = markup.table(("field", "shape of a row", "type"), fields)
-        return markup.block(f"Data set {self.name}", markup.facts(facts), table, *classes)
+        table = markup.columns(("field", "shape of a row", "type"), fields)
+        return markup.box(f"Data set {self.name}", markup.facts(facts), table, *classes)
 
     @property
     def event_shape(self) -> tuple[int, ...]:

@@ -93,7 +93,7 @@ class Spec(Kind):
     def _repr_html_(self) -> str:
         """For notebooks."""
         values = {n: getattr(self, n) for n in type(self).model_fields}
-        return markup.block(type(self).__name__, markup.fields(values))
+        return markup.box(type(self).__name__, markup.fields(values))
 
     def __setattr__(self, name: str, value: object) -> None:
         raise SpecError(f"{type(self).__name__} is immutable. Use .replace({name}=…) for a changed copy.")

@@ -53,7 +53,7 @@ class Difference:
             "bias of a": f"{self.bias:.4g}" if self.bias else None,
             "bias of b": f"{self.other_bias:.4g}" if self.other_bias else None,
         }
-        return markup.block("Difference, mean ± standard error over rows", markup.facts(facts))
+        return markup.box("Difference, mean ± standard error over rows", markup.facts(facts))
 
     def __str__(self) -> str:
         n = len(self.values)

@@ -131,7 +131,7 @@ class Estimate:
             "bias": f"{self.bias:.4g}" if self.biases is not None else None,
             "bits per dimension": None if self.bits_per_dimension is None else f"{self.bits_per_dimension:.4f}",
         }
-        return markup.block("Estimate, mean ± standard error over rows", markup.facts(facts))
+        return markup.box("Estimate, mean ± standard error over rows", markup.facts(facts))
 
     def __str__(self) -> str:
         if odd := int((~np.isfinite(self.values)).sum()):

@@ -70,10 +70,10 @@ def fit_as_html(fit: FitShown) -> str:
     settings = [markup.details("settings", markup.fields(changed))] if changed else []
     engine = [markup.details("engine", markup.fields({"engine": fit.engine}))] if fit.engine is not None else []
     shapes = {n: np.shape(v) for n, v in fit.params.items()}
-    return markup.block(
+    return markup.box(
         title,
         markup.facts(facts),
-        markup.curve(lines),
+        markup.lines_over_steps(lines),
         markup.details("program", markup.fields({"program": program})),
         *engine,
         *settings,

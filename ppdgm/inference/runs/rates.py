@@ -9,7 +9,7 @@ from ppdgm.specs.schedules import Schedule, Switch
 Rate = float | Schedule | None
 
 
-def changed(rate: float | Schedule, at: int, then: float | Schedule) -> Switch:
+def with_change(rate: float | Schedule, at: int, then: float | Schedule) -> Switch:
     """The rate up to step `at`, then another one; changes that were planned for later steps are dropped."""
     while isinstance(rate, Switch) and rate.at >= at:
         rate = rate.first

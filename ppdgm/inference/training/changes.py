@@ -9,7 +9,7 @@ import numpy as np
 
 from ppdgm.errors import TrainingError, nearest
 from ppdgm.inference.engines.engine import Engine
-from ppdgm.inference.runs.rates import changed
+from ppdgm.inference.runs.rates import with_change
 from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.inference.runs.settings import Training
 from ppdgm.inference.training.fit import engines_below
@@ -79,7 +79,7 @@ def with_rate(recipe: Recipe, step: int, total: int, rate: float | Schedule) -> 
     if recipe.training.optimiser != "own":  # for which a later check has the message
         _check_used(recipe.engine, step, total)
     before = recipe.training.rate if recipe.training.learning_rate is None else recipe.training.learning_rate
-    now = changed(before, step, rate) if step else rate
+    now = with_change(before, step, rate) if step else rate
     return replace(recipe, training=recipe.training.replace(learning_rate=now))
 
 
