@@ -55,7 +55,7 @@ def facts(pairs: Mapping[str, object] | Iterable[tuple[str, object]]) -> Html:
     )
 
 
-def columns(head: Sequence[object], rows: Sequence[Sequence[object]]) -> Html:
+def rows_below(head: Sequence[object], rows: Sequence[Sequence[object]]) -> Html:
     """A table of texts; of a long one, the first rows, and how many there are."""
     cells = "".join(f'<th style="{_CELL}">{escaped(h)}</th>' for h in head)
     more = [line(f"… and {len(rows) - MOST_ROWS} more")] if len(rows) > MOST_ROWS else []
@@ -136,4 +136,4 @@ def parameters(shapes: Mapping[str, tuple[int, ...]], labels: Mapping[str, str])
     size = lambda shape: int(np.prod(shape, dtype=np.int64))
     rows = [(n, shape, f"{size(shape):,}", labels.get(n, "")) for n, shape in shapes.items()]
     title = f"{sum(map(size, shapes.values())):,} parameters in {len(shapes)} arrays"
-    return details(title, columns(("name", "shape", "numbers", "label"), rows))
+    return details(title, rows_below(("name", "shape", "numbers", "label"), rows))

@@ -107,7 +107,7 @@ def test_a_comparison_as_a_table_of_pandas():
 
 def test_pieces():
     assert parsed(markup.line(EVIL)) == f"{EVIL[:-6]}  [31m"[: len(EVIL)]
-    assert "cut" not in markup.escaped("x" * 400 + "cut") and "… and 5 more" in markup.columns(
+    assert "cut" not in markup.escaped("x" * 400 + "cut") and "… and 5 more" in markup.rows_below(
         ["n"], [[i] for i in range(65)]
     )
     assert markup.lines_over_steps({"elbo": (np.arange(3), np.full(3, np.nan))}) == ""

@@ -62,7 +62,7 @@ class Dataset:
             "streamed": True if about["streamed"] else None,
         }
         classes = [markup.details(f"classes of {n}", markup.line(", ".join(c))) for n, c in self.classes.items()]
-        table = markup.columns(("field", "shape of a row", "type"), fields)
+        table = markup.rows_below(("field", "shape of a row", "type"), fields)
         return markup.box(f"Data set {self.name}", markup.facts(facts), table, *classes)
 
     @property

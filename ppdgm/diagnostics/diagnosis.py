@@ -97,7 +97,7 @@ class Diagnosis:
         rows = [(marks[f.grade], f.about, f"{f.text} {f.advice}".rstrip()) for f in self.verdict]
         facts = {"N": f"{self.size:,}", "log p(x)": self.log_likelihood, "ELBO": self.elbo}
         why = [markup.details("not available", markup.facts(self.withheld))] if self.withheld else []
-        return markup.box(self.title, markup.facts(facts), markup.columns(("", "about", "found"), rows), *why)
+        return markup.box(self.title, markup.facts(facts), markup.rows_below(("", "about", "found"), rows), *why)
 
     @property
     def verdict(self) -> tuple[Finding, ...]:

@@ -105,9 +105,9 @@ class Comparison:
         n = len(next(iter(self.log_likelihood.values())).values)
         names = list(self.log_likelihood)
         settings = [(s, *(shown(values[n]) for n in names)) for s, values in self.settings.items()]
-        others = [markup.details("settings that differ", markup.columns(("", *names), settings))]
+        others = [markup.details("settings that differ", markup.rows_below(("", *names), settings))]
         title = f"{len(self.elbo)} fits on {n:,} rows, in nats per row"
-        return markup.box(title, markup.columns(HEAD, self.rows()), *(others if settings else []))
+        return markup.box(title, markup.rows_below(HEAD, self.rows()), *(others if settings else []))
 
     def __str__(self) -> str:
         lines = [HEAD, *self.rows()]
