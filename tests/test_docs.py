@@ -5,13 +5,17 @@ import re
 import sys
 from pathlib import Path
 
+import nbformat
+import numpy as np
 import pytest
 import yaml
+
+from ppdgm import Program
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS / "tools"))
-offline, reference = importlib.import_module("offline"), importlib.import_module("reference")
+cells, offline, reference = map(importlib.import_module, ("cells", "offline", "reference"))
 
 
 def test_every_public_name_is_documented_and_on_a_page():
@@ -92,3 +96,51 @@ def test_the_pages_of_zoo_and_engines_name_every_class():
     parts = {"Programs", "Priors", "Posteriors", "Likelihoods", "Flows", "Nets"}
     assert {n for n, group in groups.items() if group in parts} - zoo == set()
     assert {n for n, group in groups.items() if group in {"Engines", "Samplers", "Stages"}} - engines == set()
+
+
+def blocks(page):
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+#: Pages whose examples run in one session, without output to compare; what they cost is a second or two.
+LIGHT = [
+    *sorted((DOCS / "course").glob("*.md")),
+    *(DOCS / f"{name}.md" for name in ("coming_from", "concepts", "how_to")),
+]
+
+
+@pytest.mark.parametrize("page", LIGHT, ids=lambda p: p.stem)
+def test_the_examples_of_a_light_page_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": page.stem}
+    exec("\n".join(blocks(page)), names)
+    found = [v for value in names.values() for v in (value if isinstance(value, list) else [value])]
+    for program in (v for v in found if isinstance(v, Program)):
+        assert program.initialise(0, data_of(program)), program
+
+
+def data_of(program):
+    """A few rows that first values may read: zeros and ones, or levels."""
+    return {"x": np.random.default_rng(0).integers(0, 2, (600, *program.event_shape)).astype("float32")}
+
+
+def test_cells_of_a_tutorial_become_a_notebook_and_a_page(tmp_path):
+    text = "# %% [markdown]\n# # Title\n#\n# Words.\n\n# %%\nx = 1\n\n# %%\n\n# %% [markdown]\n# End.\n"
+    assert cells.cells(text) == [("markdown", "# Title\n\nWords."), ("code", "x = 1"), ("markdown", "End.")]
+    made = cells.notebook(text)
+    nbformat.validate(made)
+    assert [c.source for c in made.cells] == ["# Title\n\nWords.", "x = 1", "End."]
+    path = tmp_path / "told.py"
+    path.write_text(text, encoding="utf-8")
+    assert cells.page(path).startswith("# Title\n") and "```python\nx = 1\n```" in cells.page(path)
+
+
+def test_every_tutorial_is_in_the_index_and_no_cell_is_lost():
+    index = (DOCS / "tutorials.md").read_text(encoding="utf-8")
+    for path in cells.tutorials():
+        assert f"(tutorials/{path.stem}.md)" in index, path
+        text = path.read_text(encoding="utf-8")
+        code = "\n".join(source for kind, source in cells.cells(text) if kind == "code")
+        marked = [line for line in text.splitlines() if line and not line.startswith("#")]
+        assert [line for line in code.splitlines() if line and not line.startswith("#")] == marked
+    assert len(cells.tutorials()) == index.count("](tutorials/")

@@ -116,6 +116,8 @@ def test_a_wrong_page_is_noticed():
 
 
 def test_links_lead_to_files():
-    for page in (ROOT / "README.md", *DOCS.glob("*.md")):
+    tutorials = {DOCS / "tutorials" / f"{p.stem}.md" for p in (ROOT / "tutorials").glob("*.py")}  # pages of the site
+    for page in (ROOT / "README.md", *DOCS.rglob("*.md")):
         for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-            assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
+            target = (page.parent / link).resolve()
+            assert link.startswith("http") or target.exists() or target in tutorials, f"{page.name}: {link}"

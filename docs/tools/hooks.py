@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -10,27 +11,29 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(Path(__file__).parent))  # mkdocs loads this file alone
+import cells
 import offline
 import reference
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Complete the contents: pages that mkdocs.yml does not list, and the API."""
-    listed = str(config.nav)
+    """Complete the contents: the tutorials, pages that mkdocs.yml does not list, and the API."""
+    listed = re.findall(r"[\w/]+\.md", str(config.nav))
     docs = Path(config.docs_dir)
     others = [p.relative_to(docs).as_posix() for p in sorted(docs.rglob("*.md"))]
-    others = [p for p in others if p not in listed]
+    others = [p for p in others if p not in [*listed, "tutorials.md"]]
     if others:
         config.nav.append({"More": others})
+    config.nav.insert(2, {"Tutorials": ["tutorials.md", *cells.pages()]})
     config.nav.append({"API reference": list(reference.pages())})
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages of the API, which docstrings fill."""
+    """Add the pages of the API, which docstrings fill, and those of the tutorials."""
     if missing := reference.undocumented(reference.public_names()):
         raise PluginError(f"Public names without a docstring: {', '.join(missing)}. Write at least one line for each.")
-    for path, text in reference.pages().items():
+    for path, text in {**reference.pages(), **cells.pages()}.items():
         files.append(File.generated(config, path, content=text))
     return files
 
