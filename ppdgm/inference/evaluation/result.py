@@ -197,6 +197,10 @@ class Fit(Diagnosable, Decodable):
             check_of_each_row(self._runtime, self._native, evaluator.feed, found)
         return watched(evaluator, found)
 
+    def conditions(self, data: Data) -> tuple[str, ...]:
+        """The fields of data that the model needs to draw the others: log p(x) is then log p(x | these)."""
+        return self._evaluator(data).conditions
+
     def log_weights(self, data: Data, k: int = 1, seed: int = 0, memory: int | str = "auto") -> np.ndarray:
         """log p(x, z_k) − log q(z_k|x), [K, N]. Arguments as for `elbo`."""
         return estimates.log_weights_of_rows(self._evaluator(data, seed, memory), k)
@@ -408,12 +412,13 @@ class Fit(Diagnosable, Decodable):
         return self._named(evaluator, found)
 
     def _named(self, evaluator: Evaluator, found: Estimate) -> Estimate:
-        if not self.transform:
-            return found
-        words, at = self.transform.in_words(), found.of.removeprefix("x")
+        words, at = self.transform.in_words() if self.transform else "", found.of.removeprefix("x")
         if words and not evaluator.may_draw("x"):
             return found  # x only conditions what is drawn
-        return replace(found, of=(words or "x") + at if at else words)
+        at = "".join(f" and {name}" for name in evaluator.fixing) + at
+        of, known = (words or "x") + at if at else words, self.transform is not None and found.dimensions is None
+        scaled = self.transform.log_det(evaluator.feed.fields["x"].shape[1:]) if words and known else 0.0
+        return replace(found, of=of, log_det=scaled)
 
 
 def _is_one(value: object) -> bool:
