@@ -100,6 +100,15 @@ def test_a_density_of_labels_too_is_no_log_p_of_x(backend):
     assert not compared({"c": (by_label, rows), "d": (by_label, rows)}, k=2).notes
 
 
+def test_a_likelihood_that_is_too_low_is_told():
+    """A guide that misses by a standard deviation or two: the mean of few weights is far below log p(x)."""
+    found = ppdgm.compare({"exact": fit_of("exact"), "off": fit_of(shift=1.0)}, X, k=10)
+    gap = found.log_likelihood["off"].mean - log_likelihood(X).mean()
+    (told,) = found.notes
+    assert found.best == "exact" and gap < -0.1 and told.startswith("off: log p(x) is too low by ")
+    assert f"{-found.log_likelihood['off'].bias:.2f} or more" in told and told in str(found)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_scores_of_rows(backend):
     """log p in closed form; its ranks by SciPy; reconstructions W z + μ by hand."""

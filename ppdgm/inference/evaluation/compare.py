@@ -62,10 +62,12 @@ class Comparison:
 
     @property
     def notes(self) -> list[str]:
-        """Which fits know more about a row than others do: their log p(x | y) is not the others' log p(x)."""
-        if len(set(self.given.values())) == 1:
-            return []
-        return [f"{name}: log p(x | {', '.join(given)})" for name, given in self.given.items() if given]
+        """What the numbers don't show: fits that know more of a row than others, and estimates that are too low."""
+        told = [] if len(set(self.given.values())) == 1 else [(n, of) for n, of in self.given.items() if of]
+        low = {n: -e.bias for n, e in self.log_likelihood.items() if -e.bias > max(e.monte_carlo_error, 0.005)}
+        return [f"{name}: log p(x | {', '.join(of)})" for name, of in told] + [
+            f"{name}: log p(x) is too low by {off:.2f} or more; give a larger k" for name, off in low.items()
+        ]
 
     def table(self) -> list[dict[str, object]]:
         """The table as numbers, one dict for each fit: name, rank, log_p, se, difference, its error, elbo, noise,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -200,8 +200,9 @@ class Decodable(ABC):
     ) -> Sites | np.ndarray:
         """Data decoded along single dimensions of a latent, [N, D, steps, *event_shape]; the others stay as they are.
 
-        A dimension goes through the prior's mean ± `reach` of its standard deviations. The model's latents that depend
-        on it are at their means given it.
+        A dimension goes through the prior's mean ± `reach` of its standard deviations, from 2,000 draws of the prior
+        under the row's own conditions, such as its label. The model's latents that depend on it are at their means
+        given it.
 
         Args:
             data: rows, as for `elbo`.
@@ -226,14 +227,23 @@ class Decodable(ABC):
         for d in chosen:
             if isinstance(d, bool) or not isinstance(d, int | np.integer) or not 0 <= d < width:
                 raise DataError(f"dims: got {shown(d)}, expected whole numbers from 0 to {width - 1}, of {name!r}.")
-        prior = evaluator.simulated(DRAWS, evaluator.stream("prior codes"))[0]
-        if name not in prior:
-            raise ProgramError(f"The model of {type(self.program).__name__} does not draw {name!r} of one row alone.")
-        values = [on_scale(prior[name], int(d), np.linspace(-reach, reach, steps)) for d in chosen]
-        found = [
-            codes.along(j, name, int(d), v) for j in range(evaluator.size) for d, v in zip(chosen, values, strict=True)
-        ]
-        return _in_units(self._outward(data, evaluator), found, (evaluator.size, len(values), steps))
+        line, found = np.linspace(-reach, reach, steps), list[Sites]()
+        for j, draws in enumerate(self._prior_of_rows(evaluator, name)):
+            found += [codes.along(j, name, int(d), on_scale(draws, int(d), line)) for d in chosen]
+        return _in_units(self._outward(data, evaluator), found, (evaluator.size, len(chosen), steps))
+
+    def _prior_of_rows(self, evaluator: Evaluator, name: str) -> Iterator[np.ndarray]:
+        """Draws of a latent from its prior for each row, [S, *event], under the row's own conditions."""
+        seed = evaluator.stream("prior codes")
+        for j in range(evaluator.size):
+            if j == 0 or evaluator.conditions:
+                own = evaluator.of(take(evaluator.feed.fields, np.array([j]))) if evaluator.conditions else evaluator
+                prior = own.simulated(DRAWS, seed)[0]
+            if name not in prior:
+                raise ProgramError(
+                    f"The model of {type(self.program).__name__} does not draw {name!r} of one row alone."
+                )
+            yield prior[name]
 
 
 def _codes(evaluator: Evaluator) -> Codes:

@@ -416,9 +416,9 @@ class Fit(Diagnosable, Decodable):
         if words and not evaluator.may_draw("x"):
             return found  # x only conditions what is drawn
         at = "".join(f" and {name}" for name in evaluator.fixing) + at
-        of, known = (words or "x") + at if at else words, self.transform is not None and found.dimensions is None
-        scaled = self.transform.log_det(evaluator.feed.fields["x"].shape[1:]) if words and known else 0.0
-        return replace(found, of=of, log_det=scaled)
+        real = bool(words) and found.dimensions is None
+        scaled = self.transform.log_det(evaluator.feed.fields["x"].shape[1:]) if self.transform and real else 0.0
+        return replace(found, of=(words or "x") + at if at else words, log_det=scaled)
 
 
 def _is_one(value: object) -> bool:
