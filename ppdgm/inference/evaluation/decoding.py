@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -18,7 +19,7 @@ from ppdgm.inference.evaluation.evaluator import Evaluator, Sites
 from ppdgm.inference.evaluation.means import means_of_rows
 from ppdgm.language.pair_mistakes import NO_PREDICTIVE
 from ppdgm.language.runtime import from_prior
-from ppdgm.language.unseen import blanks, shapes_known
+from ppdgm.language.unseen import Unseen, blanks, shapes_known
 from ppdgm.language.vocabulary import Array
 from ppdgm.program import AnyProgram, PlainPair, has_model, no_model
 
@@ -135,9 +136,7 @@ class Decodable(ABC):
         """The shapes of the latents of the model, given two rows of these fields."""
         if not has_model(self.program):
             raise no_model(self.program)
-        blank = blanks(
-            shapes_known(self.program, dict.fromkeys(self.info.get("fields", ["x"])) | self.info.get("shapes", {}))
-        )
+        blank = self._blank(given)
         rows = {
             n: np.asarray([v, v] if np.ndim(v) == 0 else np.asarray(v)[[0, -1]]) for n, v in given.items() if n in blank
         }
@@ -146,6 +145,12 @@ class Decodable(ABC):
         how = {"size": 2, "mean": False, "apart": False}
         found = self._runtime.look(from_prior, self._native, fields, None, **how)[0]
         return {n: tuple(v.shape[2:]) for n, v in found.items()}
+
+    def _blank(self, given: Iterable[str]) -> dict[str, Unseen]:
+        """The fields of the data that were trained on, without their data, and given ones that the model takes too."""
+        shapes = dict.fromkeys(self.info.get("fields", ["x"])) | self.info.get("shapes", {})
+        takes = inspect.signature(self.program.model).parameters
+        return blanks(shapes_known(self.program, shapes | {n: None for n in given if n in takes and n not in shapes}))
 
     def _under(self, evaluator: Evaluator, given: Mapping[str, Array]) -> Sites:
         """Observed sites at the means of the latents, under other conditions than those of the data."""

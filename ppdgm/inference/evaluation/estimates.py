@@ -313,7 +313,8 @@ def _check_names(program: Program, got: list[str]) -> None:
     """Refuse data without the fields that the model needs, or with fields that it does not know."""
     asked = list(inspect.signature(program.model).parameters.values())[1:]
     needed = [p.name for p in asked if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
-    known = [p.name for p in asked]
+    exposed = getattr(program.independent(), "reads_exposure", False)
+    known = [p.name for p in asked if exposed or p.name != "exposure" or p.default is p.empty]
     wrong = [n for n in needed if n not in got] + [n for n in got if n not in known]
     if wrong and not any(p.kind is p.VAR_KEYWORD for p in asked):
         hint = f" {nearest(wrong[0], known)}" if wrong[0] in got else ""

@@ -54,7 +54,7 @@ from ppdgm.inference.runs.layout import as_path, check_free
 from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.inference.runs.settings import Training
 from ppdgm.language.pair_mistakes import NO_ROWS
-from ppdgm.language.unseen import blanks, is_given, shapes_known
+from ppdgm.language.unseen import is_given
 from ppdgm.program import AnyProgram, PlainPair, has_model, no_model
 from ppdgm.registry import backend as load_backend
 from ppdgm.specs import Spec
@@ -295,7 +295,7 @@ class Fit(Diagnosable, Decodable):
         if isinstance(self.program, PlainPair):
             drawn = self._pair_draws(rows, mean).draw(n, seed)
             return single(in_units(self.codings, drawn, fields, units, lambda: (left_over(fields, drawn, rows), rows)))
-        blank = blanks(shapes_known(self.program, dict.fromkeys(fields) | self.info.get("shapes", {})))
+        blank = self._blank(rows)
         if not rows:
             check_quiet_model(self._runtime, self._native, blank, 2)
             observed = self._runtime.prior(self._native, blank, n, seed, mean)[1]
@@ -309,7 +309,7 @@ class Fit(Diagnosable, Decodable):
         check_texts(rows, fields, self.codings)
         known = as_fields(enter(self.codings, rows), dtype_of(self.params))
         with suppress(KeyError):  # fields that are to be drawn
-            self.program.check({n: v for n, v in known.items() if n in fields})
+            self.program.check({n: v for n, v in known.items() if n in blank})
         found = conditions(self.program, self._runtime, self._native, blank, known, n)
         check_indices(self._runtime, self._native, found, n)
         few = {name: v[[0, -1]] if is_given(v) else v for name, v in found.fields.items()}
