@@ -42,7 +42,7 @@ NAMED = {
     "masked": {"x": BITS, "mask": np.ones(40)},
     "strangers": {"a": BITS, "b": BITS},
     "labelled": {"x": BITS, "label": np.arange(40) % 3},
-    "unlabelled": {"x": BITS, "label": np.where(np.arange(40) > 3, np.nan, 1.0)},
+    "unlabelled": {"x": BITS, "label": np.where(np.arange(40) > 3, np.inf, 1.0)},
     "sparse": {"data": BITS[0], "indices": np.arange(5), "indptr": np.arange(2), "format": b"csr", "shape": (1, 5)},
 }
 OTHERS = {  # files of other programs, and what to do with them
@@ -52,7 +52,6 @@ OTHERS = {  # files of other programs, and what to do with them
     ".xlsx": "pandas.read_excel(path).to_csv(",
     ".json": "pandas.read_json(path).to_csv(",
     ".h5": "h5py.File(path)",
-    ".h5ad": "anndata.read_h5ad(path).X",
     ".mat": "scipy.io.loadmat(path)",
     ".mtx": "scipy.io.mmread(path).toarray()",
     ".safetensors": "safetensors.numpy.load_file(path)",

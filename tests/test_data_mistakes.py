@@ -62,7 +62,7 @@ FILES = {
     ),
     "nan in a stream": (npy(NAN), "d.npy", {"memory": 1, "binarise": "static"}, ["got nan at index (2, 1)"]),
     "nan to standardise": (npy(NAN), "d.npy", {"memory": 1, "scale": "standardise"}, ["got nan at index (2, 1)"]),
-    "nan in a label": (npz(x=np.ones((4, 3)), label=[0, 1, np.nan, 1]), "d.npz", {}, ["'label'", "index (2,)"]),
+    "nan in a label": (npz(x=np.ones((4, 3)), label=[0, 1, np.inf, 1]), "d.npz", {}, ["'label'", "index (2,)"]),
     "nan in a split": (npz(x_train=np.ones((9, 3)), x_test=NAN), "d.npz", {}, ["'x of test'", "index (2, 1)", "of 4"]),
     "no data": (npy(np.empty((0, 3))), "d.npy", {}, ["empty array of shape (0, 3), expected at least one row"]),
     "data without numbers": (npy(np.empty((3, 0))), "d.npy", {}, ["empty array of shape (3, 0)"]),
@@ -316,7 +316,7 @@ CALLS = {
     "no home": (lambda: load_data("~nobody-of-this-name/x.npy"), "~nobody-of-this-name/x.npy can't be found"),
     "no text": (lambda: load_data("a\0b"), "Unknown data set 'a\\x00b'."),
     "a name too long": (lambda: load_data("a" * 5000), "File name too long"),
-    "no name": (lambda: load_data(3), "Source.name: got 3"),
+    "no name": (lambda: load_data(3), "the single number 3, expected an array of rows"),
     "an empty name": (lambda: load_data(""), "Source.name: got ''"),
     "an old option": (
         lambda: load_data("digits", binarised=True),

@@ -164,10 +164,15 @@ def test_a_column_that_can_not_be_used_is_named(library):
 
 
 def test_names_that_say_nothing_are_not_used():
-    """Two columns of one name: by place. A column named like an attribute of ours is only a column."""
+    """Two columns of one name: by place, or refused by a run that knows its columns. Names of ours are only names."""
     twice = pd.DataFrame(X, columns=list("aabbcc"))
     assert columns_of(twice) == () and is_frame(twice)
-    np.testing.assert_array_equal(named_fit().elbo(twice).values, named_fit().elbo(X).values)
+    np.testing.assert_array_equal(fit_of("exact").elbo(twice).values, named_fit().elbo(X).values)
+    with pytest.raises(DataError, match=r"several columns 'a', so that names do not say which.*frame.to_numpy\(\)"):
+        named_fit().elbo(twice)
+    more = pd.DataFrame(np.concatenate([X, X[:, :1]], 1), columns=[*NAMES, "a"])
+    with pytest.raises(DataError, match="several columns 'a'"):
+        named_fit().encode(more)
     odd = pd.DataFrame(X, columns=["coding", "array", "shape", "x", "nnz", "columns_"])
     fit = ppdgm.fit(PPCA(event_shape=(WIDTH,), latent=2), odd, steps=1, progress=False)
     assert fit.transform.columns[0] == "coding"
@@ -190,6 +195,21 @@ def test_a_csv_runs_columns_are_found_in_a_table(tmp_path):
     moved = pd.DataFrame(raw[:, MIXED], columns=[NAMES[i] for i in MIXED])
     np.testing.assert_allclose(fit.elbo(moved).values, fit.elbo(loaded.train).values, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(fit.reconstruct(moved)["b"], fit.reconstruct(raw)[:, 1], rtol=1e-5)
+
+
+@LIBRARIES
+def test_codes_that_are_no_sites_are_refused(library):
+    fit, z = named_fit(), fit_of("exact").encode(X)
+    make = lambda columns: MAKE[library](np.stack(list(columns.values()), 1), list(columns))
+    with pytest.raises(DataError, match="columns of 'z' are places of different shapes"):
+        fit.decode(make({"z[0]": z[:, 0], "z[0,1]": z[:, 1]}))
+    with pytest.raises(DataError, match="columns of 'z' are places of different shapes"):
+        fit.decode(make({"z": z[:, 0], "z[1]": z[:, 1]}))
+    with pytest.raises(DataError, match=r"without the column z\[0\]"):
+        fit.decode(make({"z[1]": z[:, 1]}))
+    if library == "pandas":
+        with pytest.raises(DataError, match="two columns of one name"):
+            fit.decode(pd.DataFrame(z, columns=["z[0]", "z[0]"]))
 
 
 # --- sparse matrices -------------------------------------------------------------------------------------------------

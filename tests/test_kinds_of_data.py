@@ -1,9 +1,13 @@
 """Every public entry that takes arrays, given every wrong kind of array: which field, what it is, and what to do."""
 
+from decimal import Decimal
+
 import jax
 import ml_dtypes
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 import scipy.sparse
 import torch
@@ -32,14 +36,7 @@ WRONG = {  # name: (what is handed over, what is said)
     "dates": (np.array(["2020-01-01"] * 12, "M8[D]"), "got datetime64[D]", "astype('m8[s]')"),
     "durations": (np.zeros(12, "m8[s]"), "got timedelta64[s]", "astype('m8[s]')"),
     "records": (np.zeros(12, [("a", "f4"), ("b", "f4")]), "with the columns a, b", "structured_to_unstructured"),
-    "bfloat16": (X.astype(ml_dtypes.bfloat16), "bfloat16, a type that NumPy does not have", "x.astype('float32')"),
-    "bfloat16 of JAX": (jax.numpy.asarray(X, jax.numpy.bfloat16), "bfloat16", "x.astype('float32')"),
-    "bfloat16 of torch": (torch.tensor(X).bfloat16(), "BFloat16", "x.float()"),
-    "float8": (X.astype(ml_dtypes.float8_e4m3fn), "float8_e4m3fn", "x.astype('float32')"),
-    "a tensor with a gradient": (torch.tensor(X, requires_grad=True), "requires grad", "detach"),
     "a sparse tensor": (torch.tensor(X).to_sparse(), "Sparse layout", "to_dense"),
-    "a data set of torch": (torch.utils.data.TensorDataset(torch.tensor(X)), "a TensorDataset", "np.stack("),
-    "a loader": (torch.utils.data.DataLoader(X), "a DataLoader", "np.stack("),
     "a generator": ((x for x in X), "a generator, which gives its rows only once", "np.stack(list(rows))"),
     "a pair": ((X, np.arange(12)), "arrays of shapes (12, 3), (12,) in one field", "{'x': x, 'label': y}"),
     "rows of different lengths": ([[1], [1, 2]], "rows of different lengths", "Pad them"),
@@ -63,6 +60,23 @@ RIGHT = {  # what stands for X
     "float16": X.astype("f2"),
     "bytes": X.astype("u1"),
     "a tensor": torch.tensor(X),
+    "a tensor with a gradient": torch.nn.Parameter(torch.tensor(X)),
+    "a tensor that is no block": torch.tensor(X.T.copy()).T,
+    "bfloat16": X.astype(ml_dtypes.bfloat16),
+    "bfloat16 of JAX": jax.numpy.asarray(X, jax.numpy.bfloat16),
+    "bfloat16 of torch": torch.tensor(X).bfloat16(),
+    "float8": X.astype(ml_dtypes.float8_e4m3fn),
+    "float8 of torch": torch.tensor(X).to(torch.float8_e4m3fn),
+    "four bits": X.astype(ml_dtypes.int4),
+    "long doubles": X.astype(np.longdouble),
+    "big-endian": X.astype(">f8"),
+    "64 bits": X.astype(np.uint64),
+    "a masked array without gaps": np.ma.array(X, mask=False),
+    "read-only": np.broadcast_to(X, X.shape),
+    "every second row": np.repeat(X, 2, 0)[::2],
+    "exact decimals": np.array([[Decimal(float(v)) for v in row] for row in X]),
+    "a table of polars": pl.from_pandas(FRAME),
+    "a table of Arrow": pa.Table.from_pandas(FRAME),
     "an array of JAX": jax.numpy.asarray(X),
     "Fortran order": np.asfortranarray(X),
 }
@@ -146,7 +160,7 @@ def test_every_right_kind_is_the_same_data(name):
 
 @pytest.mark.parametrize("missing", [np.nan, None, pd.NA])
 def test_what_is_missing_is_told_of(missing):
-    """None and NA are NaN: of x it is said what can be done, of a label that it is −1."""
+    """None and NA are NaN: of x it is said what can be done, of a label they are −1."""
     rows = FRAME.astype(object)
     rows.iloc[4, 1] = missing
     for data in (rows, rows.to_numpy()):
@@ -155,7 +169,15 @@ def test_what_is_missing_is_told_of(missing):
     label = pd.Series([0, 1] * 6, dtype=object)
     label[3] = missing
     program = ppdgm.models.SemiSupervisedVAE(event_shape=(3,), classes=2, latent=1)
-    with pytest.raises(DataError, match=r"'label': got nan at index \(3,\), .*A missing label is −1"):
+    expected = np.where(np.arange(12) == 3, -1, np.arange(12) % 2)
+    for given in (label, label.tolist(), pd.to_numeric(label), np.ma.array([0, 1] * 6, mask=np.arange(12) == 3)):
+        fields = as_fields({"x": X, "label": given})
+        assert fields["label"].dtype == np.int64 and np.array_equal(fields["label"], expected)
+    found = ppdgm.fit(program, {"x": X, "label": label}, steps=1, progress=False, backend="pyro")
+    same = ppdgm.fit(program, {"x": X, "label": expected}, steps=1, progress=False, backend="pyro")
+    assert all(np.array_equal(v, same.params[n]) for n, v in found.params.items())
+    label[4] = 0.5
+    with pytest.raises(DataError, match=r"'label': got nan at index \(3,\), .*A missing label is −1"):  # no classes
         ppdgm.fit(program, {"x": X, "label": label}, steps=1, progress=False, backend="pyro")
     words = pd.Series(["u", "v"] * 6, dtype=object)
     with pytest.raises(DataError, match=r"'label': got .*text, such as 'u'.*np\.unique\(words, return_inverse=True\)"):

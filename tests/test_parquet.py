@@ -60,7 +60,7 @@ def test_what_can_not_be_read_is_told(tmp_path):
     FRAME[["a"]][:0].to_parquet(path)
     with pytest.raises(DataError, match="has names, but no rows"):
         load_data(path)
-    with pytest.raises(DataError, match="a Parquet file always has names"):
+    with pytest.raises(DataError, match="this table always has names"):
         load_data(path, header=True)
     path.write_bytes(b"PAR1 and no more")
     with pytest.raises(DataError, match="can't be read as a Parquet file"):

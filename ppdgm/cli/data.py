@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ppdgm.cli.options import Debug, Header, Index, Json
+from ppdgm.cli.options import Debug, FieldColumns, Header, Index, Json
 from ppdgm.cli.output import emit, listing, paragraph, say
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def data(
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="How to prepare it, such as scale=unit.", show_default=False),
     ] = None,
+    fields: FieldColumns = None,
     header: Header = None,
     index: Index = None,
     as_json: Json = False,
@@ -35,30 +36,33 @@ def data(
       ppdgm data table.csv --set scale=standardise
       ppdgm data arrays.npz --json
 
-    Files can be .npy, .npz, idx, .csv, .tsv or .parquet. Folders contain images.
+    Files can be .npy, .npz, idx, .csv, .tsv, .parquet or .h5ad. Folders contain
+    images, .npy files, or a saved data set of Hugging Face.
     `ppdgm models Source` shows the fields for --set. In `ppdgm fit`, their
     paths begin with data, for example --set data.scale=standardise.
     """
     from dataclasses import asdict
 
+    from ppdgm.cli.overrides import parse_fields
     from ppdgm.data import catalogue
     from ppdgm.errors import SpecError
 
-    told = {n: v for n, v in {"header": header, "index": index}.items() if v is not None}
+    told: dict[str, object] = {n: v for n, v in {"header": header, "index": index}.items() if v is not None}
+    told |= {"fields": parse_fields(fields)} if fields else {}
     if name is None:
         if settings or told:
-            raise SpecError("--set, --header and --index need one data set. Name it: ppdgm data PATH …")
+            raise SpecError("--set, --fields, --header and --index need one data set. Name it: ppdgm data PATH …")
         sets = catalogue().values()
         if as_json:
             emit([asdict(entry) for entry in sets])
             return
         say(listing([(entry.name, f"{entry.meaning} ({entry.origin})") for entry in sets]))
-        say("\nYou can also use a .npy, .npz, idx, .csv, .tsv or .parquet file, or a folder of images: ppdgm data PATH")
+        say("\nYou can also use a .npy, .npz, idx, .csv, .tsv, .parquet or .h5ad file, or a folder: ppdgm data PATH")
         return
     describe_set(name, settings or [], told, as_json)
 
 
-def describe_set(name: str, settings: list[str], told: dict[str, bool], as_json: bool) -> None:
+def describe_set(name: str, settings: list[str], told: dict[str, object], as_json: bool) -> None:
     """The contents of one set, as `fit` would load it."""
     from ppdgm.cli.overrides import apply, parse
     from ppdgm.data import load_data

@@ -59,8 +59,8 @@ def encode(
       ppdgm encode runs/vae --data new.csv --out codes.parquet
       ppdgm encode runs/vae --split train --k 100 --seed 1
 
-    Columns: row (its number in that part of the data, from 0); the means of
-    the latents, such as z[0]; log_p, which is log p(x) in nats, with its
+    Columns: row (its number in that part of the data, from 0); its name, if
+    the data have an index; the means of the latents, such as z[0]; log_p, which is log p(x) in nats, with its
     Monte Carlo error; rank (1 is the least probable row); and
     reconstruction_error, the mean squared difference of x and its
     reconstruction, as the program sees them (scaled, if the run's data are).
@@ -68,7 +68,7 @@ def encode(
     from pathlib import Path
 
     import ppdgm
-    from ppdgm.cli.opening import load_part, open_run
+    from ppdgm.cli.opening import load_whole, names_of_split, open_run, rows_of_split
     from ppdgm.errors import CheckpointError, SpecError, nearest
 
     path = Path(out)
@@ -80,10 +80,12 @@ def encode(
         raise CheckpointError(f"--out: {out} exists. Choose another file, or replace it with --overwrite.")
     opened = open_run(run, own, context.obj, header=header, index=index)
     fit = ppdgm.load(run, backend, program=opened.program, classes=opened.classes, device=device, last=last)
-    part, name, split = load_part(opened, fit, data, split, context.obj, units)
-    found = dict(fit.scores(part, k=k, seed=seed))  # rows of load_data are no table of another library
-    n = len(found["log_p"])
-    table = {"row": _numbers(n), **found}
+    whole, name, split = load_whole(opened, fit, data, split, context.obj, units)
+    found = dict(
+        fit.scores(rows_of_split(whole, split), k=k, seed=seed)
+    )  # rows of load_data are no table of another library
+    n, names = len(found["log_p"]), names_of_split(whole, split)
+    table = {"row": _numbers(n), **({names[0]: names[1]} if names else {}), **found}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_columns(path, table)
     if as_json:

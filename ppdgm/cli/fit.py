@@ -13,6 +13,7 @@ from ppdgm.cli.options import (
     Debug,
     DeviceCount,
     Epochs,
+    FieldColumns,
     Header,
     Index,
     Json,
@@ -76,6 +77,7 @@ def fit(
             show_default=False,
         ),
     ] = None,
+    fields: FieldColumns = None,
     header: Header = None,
     index: Index = None,
     out: Annotated[str | None, text("Folder of the run. Default: runs/PROGRAM-DATA-N.", "FOLDER", OUTPUT)] = None,
@@ -104,11 +106,13 @@ def fit(
     progress; to continue, use `ppdgm resume`.
     """
     from ppdgm.cli.following import Flags
+    from ppdgm.cli.overrides import parse_fields
     from ppdgm.cli.training import train
 
     flags: dict[str, Any] = {
         "data.name": data,
         "data.binarise": binarise,
+        "data.fields": parse_fields(fields) if fields else None,
         "data.header": header,
         "data.index": index,
         "engine.kind": engine,

@@ -47,11 +47,20 @@ class Opened:
     def source(self, name: str | None, command: list[str]) -> Source:
         """The source of the data: the run's, or another set by name or path, prepared as the run's were."""
         table = dict(self.table.get("data", {}))
-        if name is None and not table:
+        if name is None and (not table or table.get("given_in_python")):
             again = shlex.join(["ppdgm", *command]) + " --data NAME|PATH"
             raise DataError(f"{self.path}: the run got its data in Python, so its recipe has none. Give them: {again}")
         if name is not None and name != table.get("name"):
-            own = ("validation", "test", "header", "index", *PICTURES)  # are those of the other set
+            own = [
+                "validation",
+                "test",
+                "header",
+                "decimal",
+                "given_in_python",
+                *PICTURES,
+            ]  # are those of the other set
+            own += [] if isinstance(table.get("index"), str) else ["index"]  # a name is the same there
+            own += [] if name.lower().endswith(".h5ad") else ["layer"]
             table = {**{k: v for k, v in table.items() if k not in own}, "name": name}
         table |= {k: v for k, v in self.told.items() if v is not None}
         return source_of(table)
@@ -102,6 +111,19 @@ def load_part(
     Returns:
         The data, their name, and the split.
     """
+    found, source, split = load_whole(opened, fit, name, split, command, units)
+    return rows_of_split(found, split), source, split
+
+
+def load_whole(
+    opened: Opened,
+    fit: Fit,
+    name: str | None,
+    split: str | None,
+    command: list[str],
+    units: str | None = None,
+) -> tuple[Dataset, str, str]:
+    """The data set of which `load_part` returns a part, its name, and the split."""
     if split not in (None, *SPLITS):
         raise SpecError(f"--split: got {split!r}. {nearest(str(split), SPLITS)}")
     check_units(units)
@@ -115,10 +137,10 @@ def load_part(
     if split in ("train", "all") and source.binarise == "dynamic":
         source = source.replace(binarise="static")  # training data would otherwise not be drawn
     if name is not None:
-        return _part(load_data(source, like=fit, units=cast(Units, units)), split), source.name, split  # checked above
+        return load_data(source, like=fit, units=cast(Units, units)), source.name, split  # checked above
     data = load_data(source)
     _check_unchanged(data, fit)
-    return _part(data, split), source.name, split
+    return data, source.name, split
 
 
 def _check_unchanged(data: Dataset, fit: Fit) -> None:
@@ -135,7 +157,8 @@ def _check_unchanged(data: Dataset, fit: Fit) -> None:
         )
 
 
-def _part(data: Dataset, split: str) -> Data:
+def rows_of_split(data: Dataset, split: str) -> Data:
+    """The rows of one split, or of all, in the order train, validation, test."""
     parts = {s: getattr(data, s) for s in SPLITS[:3] if getattr(data, s) is not None}
     if split != "all" and split not in parts:
         raise DataError(f"--split {split}: {data.name} has no such data. Choose one of: {', '.join([*parts, 'all'])}.")
@@ -145,3 +168,12 @@ def _part(data: Dataset, split: str) -> Data:
     if isinstance(whole[0], dict):
         return {n: np.concatenate([p[n][:] for p in whole]) for n in whole[0]}
     return np.concatenate([p[:] for p in whole])
+
+
+def names_of_split(data: Dataset, split: str) -> tuple[str, np.ndarray] | None:
+    """The names of the rows that `rows_of_split` returns, and of their column; None if rows have no names."""
+    parts = [s for s in SPLITS[:3] if getattr(data, s) is not None]
+    chosen = [s for s in parts if split in (s, "all")] or parts
+    if not data.index:
+        return None
+    return data.transform.index or "name", np.concatenate([data.index[s] for s in chosen])

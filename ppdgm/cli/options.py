@@ -192,6 +192,16 @@ def _of_table(help: str, *names: str) -> Any:
     return typer.Option(*names, metavar="", help=help, rich_help_panel=TABLE, show_default=False)
 
 
+FieldColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fields",
+        metavar="FIELD=COLUMNS",
+        help="Columns of a field: a,b or 'gene_*' or a:d or '!id'. Repeat it for more fields.",
+        rich_help_panel=TABLE,
+        show_default=False,
+    ),
+]
 Header = Annotated[
     bool | None,
     _of_table("Whether the first line has names. Default: detected if it is clear.", "--header/--no-header"),

@@ -31,6 +31,27 @@ def parse(text: str) -> tuple[str, str]:
     return path.strip(), value.strip()
 
 
+def parse_fields(texts: Iterable[str]) -> list[object]:
+    """The fields of `--fields x=a,b --fields label`, as `Source` takes them: a name alone is an array or a column.
+
+    Raises:
+        SpecError: a field has no name, or no columns.
+    """
+    found: list[object] = []
+    for text in texts:
+        name, equals, columns = (part.strip() for part in text.partition("="))
+        parts = [_column(part) for part in columns.split(",")] if equals else []
+        if not name or (equals and "" in parts):
+            raise SpecError(f"--fields: got {text!r}, expected FIELD=COLUMNS, such as x=a,b or 'x=gene_*' or label.")
+        found.append(name if not equals else [name, parts[0] if len(parts) == 1 else parts])
+    return found
+
+
+def _column(text: str) -> str | int:
+    text = text.strip()
+    return int(text) if text.isdecimal() else text.strip("\"'")
+
+
 def apply(table: dict[str, Any], settings: Iterable[tuple[str, Any]], classes: Classes) -> dict[str, Any]:
     """A copy of a recipe's table with values set.
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ppdgm.inference.engines.criteria import Criterion
     from ppdgm.inference.runs.recipe import Recipe
 
-_OF_X = ("name", "fields", "header", "index", "scale", "binarise")  # of data: what x is
+_OF_X = ("name", "fields", "header", "index", "decimal", "missing", "layer", "scale", "binarise")  # of data: what x is
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def complete(chosen: Chosen, given: Settings, settings: Settings) -> dict[str, A
         raise SpecError("--set program.…: a plain pair has no fields. Change it in its file.")
     table = dict(chosen.table)
     written = chosen.recipe and "versions" in table  # by a run
-    if written and "data" not in table and "data.name" not in paths:
+    if written and ("data" not in table or table["data"].get("given_in_python")) and "data.name" not in paths:
         raise SpecError(f"{chosen.recipe} has no data: the run got them in Python. Give them: --data NAME|PATH.")
     before = dict(table.get("data", {}))
     table = apply(apply(table, [_spelled(s) for s in given], chosen.classes), settings, chosen.classes)
@@ -110,8 +110,9 @@ def _other_data(table: dict[str, Any], before: Table, paths: set[str]) -> None:
     """With other data, drop what was found from the old data: shape, form of a table, preparation of a known set."""
     from ppdgm.data import catalogue
 
-    for name in ("header", "index"):  # they belong to another file
-        if f"data.{name}" not in paths:
+    layer = () if str(table["data"]["name"]).lower().endswith(".h5ad") else ("layer",)
+    for name in ("header", "index", "decimal", "given_in_python", *layer):  # they belong to another file
+        if f"data.{name}" not in paths and not (name == "index" and isinstance(table["data"].get(name), str)):
             table["data"].pop(name, None)
     if "program.event_shape" not in paths:
         table.get("program", {}).pop("event_shape", None)

@@ -4,6 +4,7 @@ from ppdgm.data.classes import Classes
 from ppdgm.data.dataset import Dataset
 from ppdgm.data.entry import check_units, codings_of, enter, enter_beside, leave, own_units, prepare_rows
 from ppdgm.data.fields import as_fields, check_finite, check_rows, take
+from ppdgm.data.given import is_collection, is_raw, opened
 from ppdgm.data.loading import binarise, load_data
 from ppdgm.data.mu_law import mu_law_decode, mu_law_encode
 from ppdgm.data.prepared import Prepared
@@ -29,10 +30,13 @@ __all__ = [
     "codings_of",
     "enter",
     "enter_beside",
+    "is_collection",
+    "is_raw",
     "leave",
     "load_data",
     "mu_law_decode",
     "mu_law_encode",
+    "opened",
     "own_units",
     "prepare_rows",
     "take",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from ppdgm.data.kinds import as_numbers
-from ppdgm.data.stream import CHUNK_BYTES, Stream
+from ppdgm.data.stream import CHUNK_BYTES, Stream, is_sparse
 from ppdgm.data.transform import STEPS
 from ppdgm.errors import DataError
 from ppdgm.language.vocabulary import Array
@@ -32,7 +32,7 @@ def refuse_where(
     """
     count: int = 0
     value: Array = None
-    first: tuple[int, ...] = (len(array),)
+    first: tuple[int, ...] = (array.shape[0],)
     for index, chunk in pieces(array):
         if (mask := bad(chunk)).any():
             count += int(mask.reshape(len(chunk), -1).any(1).sum())
@@ -42,14 +42,15 @@ def refuse_where(
     if count:
         raise DataError(
             f"Data {name!r}: got {value} at index {first}, expected {expected}. "
-            f"{count} of {len(array)} rows are affected." + (f" {missing}" if missing and np.isnan(value) else "")
+            f"{count} of {array.shape[0]} rows are affected." + (f" {missing}" if missing and np.isnan(value) else "")
         )
 
 
 def pieces(array: np.ndarray | Stream) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Indices, ascending, and the rows there; each piece has a limited number of bytes."""
-    if isinstance(array, Stream):
-        return ((index, array[index]) for index in array.chunks())
+    if isinstance(array, Stream) or is_sparse(array):
+        stream = array if isinstance(array, Stream) else Stream(array, dtype=array.dtype)
+        return ((index, stream[index]) for index in stream.chunks())
     step = max(1, CHUNK_BYTES // max(array[:1].size * 8, 1))
     starts = range(0, len(array), step)
     return ((np.arange(i, min(i + step, len(array))), array[i : i + step]) for i in starts)

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppdgm.data.headers import MISSING
+from ppdgm.data.headers import is_missing
 from ppdgm.data.prepared import Prepared, coding_of
 from ppdgm.errors import DataError, closest
 from ppdgm.language.native import Array
 
 UNLABELLED = -1
-_NONE = {*MISSING, "-1", "-1.0"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Classes:
         return cls(tuple(w for w in unique if not _missing(name, w)), True, columns)
 
     def encode(self, name: str, words: Array) -> Prepared:
-        """Names as whole numbers; a missing label (−1, NA, empty) becomes −1.
+        """Names as whole numbers; a missing label (−1, NaN, None, empty) becomes −1.
 
         Raises:
             DataError: a name that is not known; the message gives its first index.
@@ -115,8 +114,17 @@ class Classes:
         raise DataError(f"Classes of {field!r}: got {str(table)[:80]}, expected a table of names.")
 
 
+def as_labels(name: str, array: Array) -> Array:
+    """Labels that are whole numbers, some of them missing as NaN, with −1 for these; all other arrays unchanged."""
+    if name != "label" or array.dtype.kind != "f" or not (gaps := np.isnan(array)).any():
+        return array
+    there = array[~gaps]
+    whole = (there == np.rint(there)).all() and (np.abs(there) < 2**53).all()
+    return np.where(gaps, UNLABELLED, array).astype(np.int64) if whole else array
+
+
 def _missing(name: str, word: str) -> bool:
-    return name == "label" and word.strip().lower() in _NONE
+    return name == "label" and (is_missing(word) or word.strip() in ("-1", "-1.0"))
 
 
 def _as_array(values: object) -> np.ndarray:

@@ -11,7 +11,7 @@ from ppdgm import markup
 from ppdgm.data.classes import Classes
 from ppdgm.data.source import Source
 from ppdgm.data.split import SPLITS
-from ppdgm.data.stream import Stream
+from ppdgm.data.stream import Stream, is_sparse
 from ppdgm.data.transform import Transform
 
 Split = np.ndarray | Stream | dict[str, np.ndarray | Stream] | None
@@ -30,6 +30,7 @@ class Dataset:
         transform: how raw numbers became x.
         binarise: "dynamic" if x ~ Bernoulli(x) is drawn in training: `fit(…, binarise=data.binarise)`.
         codes: the classes of fields, and the whole numbers used for them.
+        index: the names of the rows of each split, [N], if the data have them.
     """
 
     name: str
@@ -41,12 +42,14 @@ class Dataset:
     transform: Transform = field(default_factory=Transform)
     binarise: str = "none"
     codes: Mapping[str, Classes] = field(default_factory=dict)
+    index: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         fields = self._fields("train")
         sizes = ", ".join(f"{n} {len(next(iter(f.values())))}" for n in SPLITS if (f := self._fields(n)))
         extra = "" if set(fields) == {"x"} else f", fields {', '.join(fields)}"
-        streamed = ", streamed" if self._streamed() else ""
+        held = [a for a in fields.values() if isinstance(a, Stream)]
+        streamed = "" if not held else ", sparse" if all(is_sparse(a.array) for a in held) else ", streamed"
         return f"Dataset({self.name!r}: {sizes} rows of shape {self.event_shape}{extra}{streamed})"
 
     def _repr_html_(self) -> str:

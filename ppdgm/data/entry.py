@@ -10,7 +10,7 @@ import numpy as np
 from ppdgm.data.checks import refuse_where
 from ppdgm.data.classes import Classes
 from ppdgm.data.dataset import Dataset
-from ppdgm.data.frames import columns_of, is_frame
+from ppdgm.data.frames import columns_of, is_frame, without_column
 from ppdgm.data.kinds import as_numbers, numbers
 from ppdgm.data.looks import SOME, check_own
 from ppdgm.data.prepared import MIXED, RESCALED, UNKNOWN, Prepared, coding_of, gathered
@@ -163,7 +163,7 @@ def _by_column(codings: Codings, named: dict[str, Array]) -> dict[str, Array]:
     transform, x = codings.get("x"), named.get("x")
     if not is_frame(x) or not isinstance(transform, Transform):
         return named
-    return {**named, "x": numbers("x", x, transform.columns)}
+    return {**named, "x": numbers("x", without_column(x, transform.index), transform.columns)}
 
 
 def _fits(transform: Transform, values: Array) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 import numpy as np
 
 from ppdgm.data.checks import check_resolution, check_rows_of_numbers, refuse_where
+from ppdgm.data.classes import UNLABELLED, as_labels
 from ppdgm.data.dataset import Dataset
 from ppdgm.data.kinds import as_numbers, numbers
 from ppdgm.data.stream import Stream, is_sparse
@@ -66,12 +67,15 @@ def _field(name: str, value: Array, dtype: str, use: Use, typed: bool) -> Array:
     lazy = isinstance(value, Stream | np.memmap)
     array: Array = as_numbers(name, value) if lazy else numbers(name, value)
     check_rows_of_numbers(name, array)
-    if np.ma.is_masked(value):
+    if name == "label" and np.ma.isMaskedArray(value):
+        array = np.where(np.ma.getmaskarray(value), UNLABELLED, array)
+    elif np.ma.is_masked(value):
         missing = int(np.ma.getmaskarray(value).sum())
         raise DataError(
             f"Data {name!r}: got a masked array with {missing} missing numbers. Fill them in with "
             "x.filled(…), or leave out their rows."
         )
+    array = array if lazy else as_labels(name, array)
     floating = array.dtype.kind == "f" or (not typed and (array.dtype.kind == "b" or name == "x"))
     kind = np.dtype(dtype) if floating else _whole(array.dtype)
     if kind.kind == "i" and array.dtype == np.uint64:
@@ -112,8 +116,12 @@ def take(fields: Mapping[str, Array], index: slice | np.ndarray) -> dict[str, np
     return {n: np.asarray(a[index] if isinstance(a, Stream) else np.asarray(a)[index]) for n, a in fields.items()}
 
 
-def check_finite(fields: Mapping[str, Array]) -> None:
+def check_finite(fields: Mapping[str, Array], gaps: bool = False) -> None:
     """Refuse fields with numbers that are not finite.
+
+    Args:
+        fields: arrays by name.
+        gaps: whether NaN is a missing number, and not refused, except as a label.
 
     Raises:
         DataError: with the index of the first such number, and the number of rows that have one.
@@ -121,7 +129,8 @@ def check_finite(fields: Mapping[str, Array]) -> None:
     for name, array in fields.items():
         if array.dtype.kind == "f":
             missing = _NO_LABEL if name.startswith("label") else _MISSING
-            refuse_where(name, array, lambda c: ~np.isfinite(c), "finite numbers", missing)
+            bad = np.isinf if gaps and not name.startswith("label") else lambda c: ~np.isfinite(c)
+            refuse_where(name, array, bad, "finite numbers", missing)
 
 
 def check_rows(check: Callable[[dict[str, np.ndarray]], None], fields: Mapping[str, Array], rows: int = 8192) -> None:

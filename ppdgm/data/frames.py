@@ -30,10 +30,58 @@ def is_frame(value: object) -> bool:
     return home in _HOMES and hasattr(value, "columns") and hasattr(value, "shape")
 
 
+def names_of(frame: Frame) -> list[str]:
+    """The names of the columns."""
+    return [str(n) for n in getattr(frame, "column_names", frame.columns)]  # Arrow's `columns` are arrays
+
+
 def columns_of(frame: Frame) -> tuple[str, ...]:
     """The names of the columns; none if they are not unique, because then they don't say which is which."""
-    names = [str(n) for n in getattr(frame, "column_names", frame.columns)]  # Arrow's `columns` are arrays
+    names = names_of(frame)
     return tuple(names) if len(set(names)) == len(names) else ()
+
+
+def repeated(names: Sequence[str]) -> str | None:
+    """The first name that two columns have."""
+    return next((n for i, n in enumerate(names) if n in names[:i]), None)
+
+
+def index_of(frame: Frame) -> tuple[np.ndarray | None, str]:
+    """The names of the rows that a table of pandas has, and the name of its index; None if rows are only counted."""
+    if written := _index_names(frame):  # by pandas, into an Arrow table
+        columns = [frame.column(n).to_pylist() for n in written]
+        name = "" if len(written) > 1 or written[0].startswith("__index_level_") else written[0]
+        return _as_names(list(zip(*columns, strict=True)) if len(columns) > 1 else columns[0]), name
+    index = getattr(frame, "index", None) if hasattr(frame, "iloc") else None
+    if index is None or (type(index).__name__ == "RangeIndex" and index.name is None):
+        return None, ""
+    return _as_names(index.tolist()), "" if index.name is None else str(index.name)
+
+
+def without_index(frame: Frame) -> Frame:
+    """The table without the index that pandas wrote into an Arrow table."""
+    names = _index_names(frame)
+    return frame.drop_columns(names) if names else frame
+
+
+def without_column(frame: Frame, name: str) -> Frame:
+    """The table without a column, if it has it."""
+    if not name or name not in names_of(frame):
+        return frame
+    if hasattr(frame, "iloc"):
+        return frame.loc[:, [str(n) != name for n in frame.columns]]
+    return frame.drop_columns([name]) if hasattr(frame, "column_names") else frame.drop(name)
+
+
+def _as_names(values: Sequence[object]) -> np.ndarray:
+    whole = all(isinstance(v, int) and not isinstance(v, bool) and abs(v) < 2**63 for v in values)
+    return np.array(values, np.int64) if whole else np.array([str(v) for v in values])
+
+
+def _index_names(frame: Frame) -> list[str]:
+    """The columns of an Arrow table that, as pandas' own metadata say, are its index."""
+    found = getattr(getattr(frame, "schema", None), "pandas_metadata", None) or {}
+    return [n for n in found.get("index_columns", []) if isinstance(n, str) and n in frame.column_names]
 
 
 def by_number(name: str, value: np.ndarray) -> dict[str, np.ndarray]:
@@ -70,14 +118,25 @@ def sites_of(frame: Frame) -> dict[str, np.ndarray]:
     return found
 
 
-def like(frame: Frame, columns: Mapping[str, Array]) -> Frame:
-    """A table of the same library, with other columns, and the same index if there is one."""
+def like(frame: Frame, columns: Mapping[str, Array], index: str = "") -> Frame:
+    """A table of the same library, with other columns, and the same names of rows if there are any.
+
+    Args:
+        frame: the table.
+        columns: of the new one.
+        index: the column that names the rows; it becomes the index of a pandas table, and the first column of others.
+    """
     import narwhals
 
     table = narwhals.from_native(frame, eager_only=True)
+    its = names_of(frame).index(index) if index and index in names_of(frame) else None
+    if its is not None and not hasattr(frame, "iloc"):
+        columns = {index: array_at(frame, its), **columns}
     made = narwhals.from_dict(dict(columns), backend=table.implementation).to_native()
-    if (index := narwhals.maybe_get_index(table)) is not None:
-        made.index = index
+    if its is not None and hasattr(frame, "iloc"):
+        made.index = frame.iloc[:, its]
+    elif (own := narwhals.maybe_get_index(table)) is not None:
+        made.index = own
     return made
 
 
@@ -90,12 +149,36 @@ def arrays_of(frame: Frame) -> list[np.ndarray]:
     return [np.asarray(c.to_numpy()) for c in narwhals.from_native(frame, eager_only=True).iter_columns()]
 
 
+def array_at(frame: Frame, place: int) -> np.ndarray:
+    """One column, by place, as an array."""
+    column = _column(frame, place)
+    return np.asarray(column if hasattr(frame, "iloc") else column.to_numpy())
+
+
+def list_at(frame: Frame, place: int) -> list[object]:
+    """One column, by place, as Python's values."""
+    column = _column(frame, place)
+    found: list[object] = column.to_pylist() if hasattr(column, "to_pylist") else column.to_list()
+    return found
+
+
+def _column(frame: Frame, place: int) -> Any:
+    if hasattr(frame, "iloc"):
+        return frame.iloc[:, place]
+    return frame.column(place) if hasattr(frame, "column_names") else frame.to_series(place)  # Arrow, polars
+
+
 def in_order(name: str, names: Sequence[str], values: list[np.ndarray], wanted: Sequence[str]) -> list[np.ndarray]:
     """The wanted columns.
 
     Raises:
         DataError: some are missing, or the table has others.
     """
+    if (name_twice := repeated(names)) is not None:
+        raise DataError(
+            f"Data {name!r}: got a table with several columns {name_twice!r}, so that names do not say which is which. "
+            "Give each its own name; or give an array, frame.to_numpy(), whose columns are in the order of the run's."
+        )
     lost, more = [n for n in wanted if n not in names], [n for n in names if n not in wanted]
     if lost and len(lost) == len(wanted):
         raise DataError(

@@ -13,7 +13,15 @@ from ppdgm.errors import DataError
 MISSING = {"", "na", "n/a", "nan", "null", "?", "<na>"}
 PEEK, ROWS = 100, 5  # lines to check after the first; from this many rows, a column doesn't count them by chance
 _WHOLE = re.compile(r"[+-]?\d+")
+_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?|[+-]?\d+,(?:[eE][+-]?\d+)?")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+")
 _BLANK = ("", "unnamed: 0")  # the name that pandas gives a column without a name
+
+
+def is_missing(cell: str) -> bool:
+    """Whether a cell stands for a missing value."""
+    cell = cell.strip()
+    return cell.lower() in MISSING or cell == "None"
 
 
 def is_number(cell: str) -> bool:
@@ -23,6 +31,41 @@ def is_number(cell: str) -> bool:
     except ValueError:
         return False
     return "_" not in cell
+
+
+def is_truth(cell: str) -> bool:
+    """Whether a cell is TRUE or FALSE."""
+    return cell.strip().lower() in ("true", "false")
+
+
+def with_points(cell: str) -> str:
+    """A number with a decimal comma as one with a point; any other cell unchanged."""
+    return cell.replace(",", ".") if _COMMA.fullmatch(cell.strip()) else cell
+
+
+def decimal_of(path: Path | str, rows: Sequence[tuple[int, Sequence[str]]], delimiter: str) -> str:
+    """The decimal sign of a table's numbers: a comma if some cells have one and no number has a point.
+
+    Args:
+        path: of the table, for messages.
+        rows: some lines, with their numbers.
+        delimiter: between cells; after a comma, none is left for numbers.
+
+    Raises:
+        DataError: the commas may be signs for thousands.
+    """
+    if delimiter == ",":
+        return "."
+    found = [(line, cell.strip()) for line, cells in rows for cell in cells if _COMMA.fullmatch(cell.strip())]
+    pointed = any("." in cell and is_number(cell) for _, cells in rows for cell in cells)
+    if not found or pointed:
+        return "."
+    if all(_THOUSANDS.fullmatch(cell) for _, cell in found):
+        raise DataError(
+            f"{path}, line {found[0][0]}: got {found[0][1]!r}: is this a decimal comma, or one for thousands? For a "
+            "decimal comma, give decimal=',' (--set 'data.decimal=\",\"'). Otherwise write numbers without commas."
+        )
+    return ","
 
 
 def has_header(path: Path, line: int, first: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
@@ -36,9 +79,11 @@ def has_header(path: Path, line: int, first: Sequence[str], below: Sequence[Sequ
     Raises:
         DataError: its numbers look like names.
     """
+    if any(map(is_truth, first)):
+        return False  # no column has such a name
     numbers = [i for i, cell in enumerate(first) if is_number(cell)]
     if not numbers:
-        return any(cell.strip().lower() not in MISSING for cell in first)
+        return any(not is_missing(cell) for cell in first)
     if _like_names(first, numbers, [cells for cells in below if len(cells) == len(first)]):
         shown = ", ".join(c.strip() or "''" for c in first[:5]) + (", …" if len(first) > 5 else "")
         raise DataError(
@@ -48,7 +93,12 @@ def has_header(path: Path, line: int, first: Sequence[str], below: Sequence[Sequ
     return False
 
 
-def index_columns(path: Path, names: Sequence[str], index: bool | None) -> int:
+def blank_columns(names: Sequence[str]) -> int:
+    """The number of columns, from the first, without a name."""
+    return next((i for i, name in enumerate(names) if name.lower() not in _BLANK), len(names))
+
+
+def index_columns(path: Path | str, names: Sequence[str], index: object) -> int:
     """The number of columns, from the first, that have names of rows and no data.
 
     Args:
@@ -59,13 +109,13 @@ def index_columns(path: Path, names: Sequence[str], index: bool | None) -> int:
     Raises:
         DataError: the user says nothing, and the first column has a blank name.
     """
-    blank = next((i for i, name in enumerate(names) if name.lower() not in _BLANK), len(names))
+    blank = blank_columns(names)
     if index is None and blank:
         raise DataError(f"{path}: got a first column without a name, like an index that pandas writes. {_ask_index()}")
     return max(1, blank) if index else 0
 
 
-def check_counts(path: Path, column: np.ndarray, name: str | int) -> None:
+def check_counts(path: Path | str, column: np.ndarray, name: str | int) -> None:
     """Refuse a first column of a table that counts the rows, if the user has not said that it is data.
 
     Raises:
@@ -101,7 +151,7 @@ def _ask_index() -> str:
 
 def _like_names(first: Sequence[str], numbers: Sequence[int], below: Sequence[Sequence[str]]) -> bool:
     """Whether a line with numbers is more like names than like a row."""
-    words = [i for i in range(len(first)) if i not in set(numbers) and first[i].strip().lower() not in MISSING]
+    words = [i for i in range(len(first)) if i not in set(numbers) and not is_missing(first[i])]
     if below and any(all(is_number(cells[i]) for cells in below) for i in words):
         return True  # a word above numbers
     cells = [first[i].strip() for i in numbers]

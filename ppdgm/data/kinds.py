@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import numbers as abstract
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
-from ppdgm.data.frames import arrays_of, columns_of, in_order, is_frame
+from ppdgm.data.frames import arrays_of, columns_of, in_order, is_frame, names_of
 from ppdgm.errors import DataError, listed, shown
 from ppdgm.language.native import Array
 
-_SMALL = ("bfloat16", "float8", "float6", "float4", "int4", "uint4", "int2", "uint2")  # types that NumPy lacks
+_FLOATS = ("bfloat16", "float8_", "float6_", "float4_")  # types that NumPy lacks: JAX has them from ml_dtypes
+_INTEGERS = ("int4", "uint4", "int2", "uint2", "int1", "uint1")
 _PAD = "Pad them to one length, and give their lengths or a mask as another field."
 
 
@@ -33,7 +35,7 @@ def numbers(name: str, value: object, columns: Sequence[str] = ()) -> np.ndarray
     if is_frame(value):
         return _of_frame(name, value, columns)
     try:
-        array = np.asarray(value)
+        array = np.asarray(_of_torch(value))
     except Exception as error:  # ragged lists, and errors of other libraries' arrays
         raise refusal(name, *_unreadable(value, error)) from None
     found: np.ndarray = as_numbers(name, array)
@@ -49,6 +51,10 @@ def as_numbers(name: str, array: Array) -> Array:
     kind = array.dtype.kind
     if kind == "O":
         return _of_objects(name, np.asarray(array))
+    if array.dtype.name.startswith(_FLOATS):
+        return array.astype(np.float32)  # which holds each of their numbers
+    if array.dtype.name in _INTEGERS:
+        return array.astype(np.int32)
     if kind not in "fbiu":
         raise refusal(name, *_other_type(name, array.dtype))
     return array
@@ -86,8 +92,16 @@ def _unreadable(value: object, error: Exception) -> tuple[str, str]:
             return f"arrays of shapes {listed(map(str, shapes))} in one field", "Name them: {'x': x, 'label': y}."
         return "rows of different lengths", _PAD
     told = str(error).partition("\n")[0].rstrip(".")
-    dense = " If it is bfloat16, give x.float()." if "BFloat16" in told else ""
-    return f"{shown(value)}, which NumPy can't read ({told})", f"Give a NumPy array.{dense}"
+    return f"{shown(value)}, which NumPy can't read ({told})", "Give a NumPy array."
+
+
+def _of_torch(value: Any) -> Any:
+    """A tensor without its gradient, on the CPU, in a type that NumPy has; everything else unchanged."""
+    if not (type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach")):
+        return value
+    tensor = value.detach().cpu()
+    known = not str(tensor.dtype).removeprefix("torch.").startswith(_FLOATS)
+    return tensor if known else tensor.float()
 
 
 def _other_type(name: str, dtype: np.dtype) -> tuple[str, str]:
@@ -113,16 +127,14 @@ def _other_type(name: str, dtype: np.dtype) -> tuple[str, str]:
             f"records with the columns {columns}",
             "Give one array: np.lib.recfunctions.structured_to_unstructured(x).",
         )
-    if dtype.name.startswith(_SMALL):
-        return f"{dtype.name}, a type that NumPy does not have", "Give x.astype('float32')."
     return f"{dtype}", "Give an array of real numbers."
 
 
 def _of_frame(name: str, frame: Any, wanted: Sequence[str]) -> np.ndarray:
     """The columns of a table, side by side; the wanted ones in their order, if the table has names."""
     columns, values = columns_of(frame), arrays_of(frame)
-    if wanted and columns:
-        values, columns = in_order(name, columns, values, wanted), tuple(wanted)
+    if wanted:
+        values, columns = in_order(name, names_of(frame), values, wanted), tuple(wanted)
     found, wrong = [], {}
     for i, column in enumerate(values):
         try:
@@ -176,7 +188,7 @@ def _first_other(array: np.ndarray) -> str:
 
 
 def _is_real(kind: type) -> bool:
-    return issubclass(kind, abstract.Real | np.bool_)
+    return issubclass(kind, abstract.Real | np.bool_ | Decimal)
 
 
 def _is_missing(kind: type) -> bool:

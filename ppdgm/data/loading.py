@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 
 from ppdgm.data import arrays, idx, images, tables
+from ppdgm.data.annotated import is_annotated, is_h5ad, read_h5ad
 from ppdgm.data.checks import check_array
 from ppdgm.data.classes import Classes
 from ppdgm.data.dataset import Dataset
 from ppdgm.data.entry import check_units
+from ppdgm.data.frames import is_frame
+from ppdgm.data.given import describe, read_given
+from ppdgm.data.hugging_face import is_saved, read_saved
 from ppdgm.data.kinds import numbers
 from ppdgm.data.others import other_format
 from ppdgm.data.parquet import is_parquet, read_parquet
@@ -28,23 +32,25 @@ from ppdgm.errors import DataError, nearest, require
 
 if TYPE_CHECKING:
     from ppdgm.data.aliases import Codings
+    from ppdgm.language.native import Array
 
 Parts = dict[str, dict[str, np.ndarray]]
-_KNOWN = ".npy, .npz, .csv, .tsv, idx (the last three also .gz), .parquet, or a folder of images or .npy files"
+_KNOWN = ".npy, .npz, .csv, .tsv, idx (the last three also .gz), .parquet, .h5ad, or a folder of images or .npy files"
 
 
 def load_data(
-    name: str | PathLike[str] | Source,
+    name: str | PathLike[str] | Source | Array | Mapping[str, Array],
     *,
     like: object = None,
     units: Literal["own", "prepared"] | None = None,
     transform: Transform | None = None,
     **options: Any,
 ) -> Dataset:
-    """A data set by name or from files, split and prepared.
+    """A data set by name, from files, or given as an object; split and prepared.
 
     Args:
-        name: of a set (`catalogue()` has them all), a path, or a `Source`.
+        name: of a set (`catalogue()` has them all), a path, or a `Source`. Or the data: a table (pandas, polars,
+            Arrow), an array or a sparse matrix (x), or arrays by name ("x", "label"; of splits: "x_train", "x_test").
         like: a `Dataset` or a `Fit`; these data get its columns, classes and scaling.
         units: of the data, with `like`: "own", as the raw data before; "prepared", if they are already scaled. By
             default "own", and data that look already scaled are refused.
@@ -55,8 +61,7 @@ def load_data(
         DataError: unknown, unreadable or unsuitable data; the message says which, and the place.
         SpecError: unknown options.
     """
-    name = fspath(name) if isinstance(name, PathLike) else name
-    source = name.replace(**options) if isinstance(name, Source) else Source(name=name, **options)
+    source, rows = _source(name, options)
     if not (transform is None or isinstance(transform, Transform)):
         raise DataError(f"transform: got {type(transform).__name__}, expected a Transform, such as data.transform.")
     known = _known(like)
@@ -68,17 +73,36 @@ def load_data(
     if transform is not None:
         _check_alone(source, transform, known)
     if like is not None:
-        source = _as_before(source, like, known)
+        source = _as_before(source, like, known, is_annotated(rows) or is_h5ad(Path(source.name)))
         transform = cast("Transform | None", known.get("x", transform))  # that of x always is one
     entry = SETS.get(source.name)
-    _check_table(source)
+    _check_table(source, rows)
     try:
-        raw = _read_file(source, known) if entry is None else _read_known(entry, source)
+        if source.given_in_python:
+            raw, entry = read_given(rows, source, known), None
+        else:
+            raw = _read_file(source, known) if entry is None else _read_known(entry, source)
     except MemoryError:
         raise DataError(f"{source.name} does not fit into memory. Save it as .npy, which is streamed.") from None
     if raw.colour:
         source = source.replace(colour=raw.colour)  # as "auto" chose
     return prepare(raw, source, entry, transform, known, units)
+
+
+def _source(name: object, options: dict[str, Any]) -> tuple[Source, object]:
+    """The source, and the data if they were given as an object."""
+    if not isinstance(name, str | PathLike | Source):
+        if "given_in_python" in options:
+            raise DataError("given_in_python: got it beside data that are given as an object. Leave it out.")
+        return Source(name=describe(name), given_in_python=True, **options), name
+    path = name if isinstance(name, Source) else fspath(name)
+    source = path.replace(**options) if isinstance(path, Source) else Source(name=path, **options)
+    if source.given_in_python:
+        raise DataError(
+            f"The data were given in Python ({source.name}), and are not saved with the run. Give them again: "
+            "resume(…, data) or load_data(data, …); or, on the command line, save them to a file: --data PATH."
+        )
+    return source, None
 
 
 def _known(like: object) -> Codings:
@@ -90,7 +114,7 @@ def _known(like: object) -> Codings:
     return known
 
 
-def _as_before(source: Source, like: object, known: Codings) -> Source:
+def _as_before(source: Source, like: object, known: Codings, annotated: bool) -> Source:
     """The source; what it does not say is taken from data prepared before."""
     before = getattr(like, "source", None) or getattr(like, "data", None)
     if isinstance(before, Source):
@@ -98,8 +122,15 @@ def _as_before(source: Source, like: object, known: Codings) -> Source:
             source = source.replace(fields=before.fields)
         if source.binarise == "auto":
             source = source.replace(binarise=before.binarise)
-        if _holds_images(Path(source.name)):
+        if not source.given_in_python and _holds_images(Path(source.name)):
             source = _pictures_as_before(source, before)
+        if before.missing == "nan" and source.missing == "refuse":
+            source = source.replace(missing="nan")
+        if before.layer is not None and source.layer is None and annotated:
+            source = source.replace(layer=before.layer)
+        if isinstance(before.index, str) and source.index in (None, False):
+            table = tables.is_table(Path(source.name)) or is_parquet(Path(source.name))
+            source = source.replace(index=before.index if source.index is None else False if table else None)
     its = known.get("x")
     if isinstance(its, Transform) and source.scale not in ("auto", its.kind):
         raise DataError(f"scale: got {source.scale!r}, but data with like=… keep the scale {its.kind!r}. Leave it out.")
@@ -123,7 +154,11 @@ def _holds_images(path: Path) -> bool:
 
 
 def _holds_arrays(path: Path) -> bool:
-    return any(p.suffix == ".npy" for p in path.iterdir()) or any(_idx_file(path, n) for n in MNIST_FILES["train"])
+    return (
+        is_saved(path)
+        or any(p.suffix == ".npy" for p in path.iterdir())
+        or any(_idx_file(path, n) for n in MNIST_FILES["train"])
+    )
 
 
 def _check_alone(source: Source, transform: Transform, known: Codings) -> None:
@@ -137,12 +172,13 @@ def _check_alone(source: Source, transform: Transform, known: Codings) -> None:
         )
 
 
-def _check_table(source: Source) -> None:
+def _check_table(source: Source, rows: object) -> None:
     """Refuse options for tables if the data are not a table, and those for images if they are not images."""
     path = Path(source.name)
     default = Source(name=source.name)
     asked = [n for n in images.PICTURES if getattr(source, n) != getattr(default, n)]
-    if asked and (source.name in SETS or (path.exists() and not _holds_images(path))):
+    given = source.given_in_python or source.name in SETS
+    if asked and (given or (path.exists() and not _holds_images(path))):
         raise DataError(
             f"{asked[0]}: got {getattr(source, asked[0])!r}, but {source.name} is not a folder of images. Leave it out."
         )
@@ -150,12 +186,17 @@ def _check_table(source: Source) -> None:
         raise DataError(
             f"crop: got {source.crop!r} without size=…, so nothing is cut off. Give a size, or leave it out."
         )
+    annotated = is_annotated(rows) if source.given_in_python else source.name not in SETS and is_h5ad(path)
+    if source.layer is not None and not annotated:
+        raise DataError(f"layer: got {source.layer!r}, but {source.name} is not annotated data (.h5ad). Leave it out.")
     table = source.name not in SETS and (tables.is_table(path) or is_parquet(path))
-    for name in ("header", "index"):
-        if getattr(source, name) is not None and not table:
+    table = is_frame(rows) if source.given_in_python else table
+    for name in ("header", "index", "decimal"):
+        value = getattr(source, name)
+        named = name == "index" and (annotated or isinstance(value, str))  # also an array by name
+        if value is not None and not table and not (named and source.name not in SETS):
             raise DataError(
-                f"{name}: got {getattr(source, name)}, but {source.name} is not a table (.csv, .tsv, .parquet). Leave "
-                "it out."
+                f"{name}: got {value}, but {source.name} is not a table (.csv, .tsv, .parquet). Leave it out."
             )
 
 
@@ -185,7 +226,7 @@ def _read_file(source: Source, known: Codings) -> Raw:
         raise DataError(f"{source.name} can't be found: {error}") from None
     try:
         if path.is_dir():
-            return _read_folder(path, source)
+            return _read_folder(path, source, known)
         if not path.is_file():
             named = any(c in source.name for c in "/\\.") or path.exists()
             what = (
@@ -206,6 +247,8 @@ def _reader(path: Path, source: Source, known: Codings) -> Callable[[], Raw]:
         return lambda: tables.read_table(path, source, known)
     if is_parquet(path):
         return lambda: read_parquet(path, source, known)
+    if is_h5ad(path):
+        return lambda: read_h5ad(path, source, known)
     if told := other_format(path):
         raise DataError(told)
     if suffix == ".npz" or (suffix != ".npy" and head[:4] == b"PK\3\4"):
@@ -217,7 +260,9 @@ def _reader(path: Path, source: Source, known: Codings) -> Callable[[], Raw]:
     raise DataError(f"{path}: got an unknown kind of file, expected {_KNOWN}. Save arrays with np.save or np.savez.")
 
 
-def _read_folder(path: Path, source: Source) -> Raw:
+def _read_folder(path: Path, source: Source, known: Codings) -> Raw:
+    if is_saved(path):
+        return read_saved(path, source, known)
     if any(p.suffix == ".npy" for p in path.iterdir()):
         return choose(arrays.read_npy_folder(path, source.memory), source)
     if any(_idx_file(path, name) for name in MNIST_FILES["train"]):

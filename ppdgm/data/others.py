@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 _ARRAY = "np.save('rows.npy', rows)"
@@ -26,11 +25,6 @@ _FORMATS = (  # (endings, what the file is, what to do)
     ),
     ((".json", ".jsonl", ".ndjson"), "JSON", f"Convert it: pandas.read_json(path){_TABLE}"),
     ((".h5", ".hdf5", ".nc"), "an HDF5 file", f"Convert it: rows = h5py.File(path)['name'][:]; {_ARRAY}"),
-    (
-        (".h5ad",),
-        "annotated data",
-        f"Convert it: rows = anndata.read_h5ad(path).X, or X.toarray() if X is sparse; {_ARRAY}",
-    ),
     ((".mat",), "a MATLAB file", f"Convert it: rows = scipy.io.loadmat(path)['name']; {_ARRAY}"),
     ((".mtx", ".mtx.gz"), "a sparse matrix", f"Convert it: rows = scipy.io.mmread(path).toarray(); {_ARRAY}"),
     (
@@ -54,13 +48,3 @@ def other_format(path: Path) -> str:
     name = path.name.lower()
     found = next((f for f in _FORMATS if name.endswith(f[0])), None)
     return f"{path}: got {found[1]}, expected .npy, .npz, .csv, .tsv, .parquet or idx. {found[2]}." if found else ""
-
-
-def sparse(path: Path, names: Iterable[str]) -> str:
-    """What to do if the arrays of an .npz file are those of a sparse SciPy matrix; "" for any other file."""
-    if not {"format", "shape", "data"} <= set(names):
-        return ""
-    return (
-        f"{path}: got a sparse SciPy matrix, expected arrays of numbers. Convert it: "
-        f"rows = scipy.sparse.load_npz(path).toarray(); {_ARRAY}."
-    )

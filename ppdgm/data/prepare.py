@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ppdgm.data.checks import check_array, refuse_where
-from ppdgm.data.classes import UNLABELLED, Classes
+from ppdgm.data.classes import UNLABELLED, Classes, as_labels
 from ppdgm.data.dataset import Dataset, Split
 from ppdgm.data.fields import Fields, check_finite
 from ppdgm.data.looks import SOME, check_own
@@ -19,7 +19,7 @@ from ppdgm.data.scaling import choose_scale, extremes, fit_transform
 from ppdgm.data.sets import KnownDataset
 from ppdgm.data.source import Source
 from ppdgm.data.split import SPLITS, Rows, split_rows
-from ppdgm.data.stream import Stream
+from ppdgm.data.stream import Stream, is_sparse
 from ppdgm.data.transform import Transform
 from ppdgm.errors import DataError, listed
 
@@ -51,9 +51,14 @@ def prepare(
         DataError: data that can't be prepared in this way; the message says which, and the place.
     """
     raw = _numbers(raw, known)
+    raw = replace(
+        raw,
+        parts={p: {n: as_labels(n, a) for n, a in f.items()} for p, f in raw.parts.items()},
+        labels={p: as_labels("label", a) for p, a in raw.labels.items()},
+    )
     _check_codes(raw, known)
-    _check(raw)
-    sizes = {part: len(next(iter(fields.values()))) for part, fields in raw.parts.items()}
+    _check(raw, source.missing == "nan")
+    sizes = {part: next(iter(fields.values())).shape[0] for part, fields in raw.parts.items()}
     asked = {"validation": source.validation, "test": source.test}
     default = {n: getattr(entry, n, None) for n in asked}
     chosen = split_rows(sizes, asked, default, source.seed)
@@ -74,6 +79,11 @@ def prepare(
         transform=transform,
         binarise="dynamic" if source.binarise == "dynamic" else "none",
         codes=raw.classes,
+        index={
+            n: raw.index[part] if rows is None else raw.index[part][rows]
+            for n, (part, rows) in _taken(chosen)
+            if part in raw.index
+        },
     )
 
 
@@ -100,7 +110,7 @@ def _numbers(raw: Raw, known: Codings) -> Raw:
                 parts[part][name] = codes
             if name == "label" and part in labels:
                 labels[part] = codes
-    return Raw(parts, labels, classes, raw.columns)
+    return replace(raw, parts=parts, labels=labels, classes=classes)
 
 
 def _check_codes(raw: Raw, known: Codings) -> None:
@@ -132,7 +142,7 @@ def _words(name: str, array: np.ndarray, its: Classes | None, known: Coding | No
     return None
 
 
-def _check(raw: Raw) -> None:
+def _check(raw: Raw, gaps: bool) -> None:
     """Refuse arrays that are not numbers, are not finite, or differ in length, or in shape from training."""
     for part, fields in raw.parts.items():
         everything = {**fields, **({"label": raw.labels[part]} if part in raw.labels else {})}
@@ -145,10 +155,11 @@ def _check(raw: Raw) -> None:
                     f"Data '{name}{of}': got {array.dtype} of shape {array.shape[1:]}, expected {known.dtype} of shape "
                     f"{known.shape[1:]}, as in the training data."
                 )
-        if len({len(a) for a in everything.values()}) > 1:
-            sizes = {n: len(a) for n, a in everything.items()}
+        everything |= {"index": raw.index[part]} if part in raw.index else {}
+        if len({a.shape[0] for a in everything.values()}) > 1:
+            sizes = {n: a.shape[0] for n, a in everything.items()}
             raise DataError(f"Data{of}: got fields of {sizes} rows, expected the same number in each.")
-        check_finite({f"{n}{of}": a for n, a in everything.items() if not isinstance(a, np.memmap)})
+        check_finite({f"{n}{of}": a for n, a in everything.items() if not isinstance(a, np.memmap)}, gaps)
 
 
 def _family(array: np.ndarray) -> str:
@@ -166,7 +177,7 @@ def _prepared(
                 f"{source.name}: got scale or binarise, but there is no field 'x', and they are only for x. "
                 "Leave them out."
             )
-        return source.replace(scale="none", binarise="none"), Transform(columns=raw.columns)
+        return source.replace(scale="none", binarise="none"), Transform(columns=raw.columns, index=raw.index_name)
     scale: str = source.scale
     drawn: str = source.binarise
     if transform is None:
@@ -174,11 +185,11 @@ def _prepared(
             scale = entry.scale if entry else choose_scale(xs)
         part, rows = chosen["train"] or ("train", None)
         train = Stream(raw.parts[part]["x"], rows)
-        transform = _with_facts(fit_transform(scale, xs, train), train)
+        transform = _with_facts(fit_transform(scale, xs, train, source.missing == "nan"), train)
     if drawn == "auto":
         drawn = entry.binarise if entry and transform.kind == "unit" else transform.binarise
     return source.replace(scale=transform.kind, binarise=drawn), replace(
-        transform, columns=raw.columns, binarise=drawn, seed=source.seed
+        transform, columns=raw.columns, binarise=drawn, seed=source.seed, index=raw.index_name
     )
 
 
@@ -241,7 +252,7 @@ def _split_data(
             stream = Stream(array, rows, transform, drawn, (source.seed, SPLITS.index(part)), coding=coding)
         else:
             stream = Stream(array, rows, dtype=array.dtype.newbyteorder("="))
-        loaded = stream if isinstance(array, np.memmap) else stream.load()
+        loaded = stream if isinstance(array, np.memmap) or is_sparse(array) else stream.load()
         found[field] = loaded if field == "x" or loaded is stream else _whole(array, rows, raw.classes.get(field))
     return found["x"] if set(found) == {"x"} else found
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ppdgm.data.classes import Classes
+from ppdgm.data.exposure import EXPOSURE, totals
+from ppdgm.data.kinds import as_numbers
 from ppdgm.data.source import Source
 from ppdgm.errors import DataError, nearest
 
@@ -25,6 +27,8 @@ class Raw:
         classes: the meaning of the whole numbers of fields.
         columns: the columns of x, for a table with a header.
         colour: of images, "grey" or "rgb".
+        index: the names of rows, by split, if there are any.
+        index_name: the column that they came from.
     """
 
     parts: dict[str, dict[str, np.ndarray]]
@@ -32,6 +36,8 @@ class Raw:
     classes: dict[str, Classes] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
     colour: str = ""
+    index: dict[str, np.ndarray] = field(default_factory=dict)
+    index_name: str = ""
 
 
 def by_split(named: Mapping[str, np.ndarray], where: str) -> dict[str, dict[str, np.ndarray]]:
@@ -52,6 +58,11 @@ def by_split(named: Mapping[str, np.ndarray], where: str) -> dict[str, dict[str,
     return parts
 
 
+def split_of(name: str) -> str | None:
+    """The split that a name means: "val" is validation."""
+    return _SPLITS.get(name)
+
+
 def _place(name: str) -> tuple[str, str]:
     """The split in an array's name, or "", and its field."""
     first, _, rest = name.partition("_")
@@ -65,9 +76,14 @@ def choose(parts: Mapping[str, Mapping[str, np.ndarray]], source: Source) -> Raw
     """The fields that a source asks for, and the labels beside them."""
     chosen: dict[str, dict[str, np.ndarray]] = {}
     labels: dict[str, np.ndarray] = {}
+    parts, index = _without_index(parts, source)
     for split, named in parts.items():
         fields = _default(named, source) if source.fields is None else dict(source.fields)
-        chosen[split] = {n: _named(named, wanted, source) for n, wanted in fields.items()}
+        bare = fields.get(EXPOSURE) == EXPOSURE and EXPOSURE not in named and "x" in fields
+        wanted = {n: w for n, w in fields.items() if not (n == EXPOSURE and bare)}
+        chosen[split] = {n: _named(named, w, source) for n, w in wanted.items()}
+        if bare:
+            chosen[split][EXPOSURE] = totals(source.name, as_numbers("x", chosen[split]["x"]))
         label = next((n for n in LABEL_NAMES if n in named), None)
         if "label" in chosen[split]:
             labels[split] = chosen[split]["label"]
@@ -78,7 +94,25 @@ def choose(parts: Mapping[str, Mapping[str, np.ndarray]], source: Source) -> Raw
             raise DataError(
                 f"{source.name}: got fields {list(found)} for {split}, expected {list(chosen['train'])}, as for train."
             )
-    return Raw(chosen, labels)
+    return Raw(chosen, labels, index=index, index_name=str(source.index) if index else "")
+
+
+def _without_index(
+    parts: Mapping[str, Mapping[str, np.ndarray]], source: Source
+) -> tuple[Mapping[str, Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    """The arrays except the one that names the rows, and this one."""
+    name = source.index
+    if not isinstance(name, str):
+        return parts, {}
+    for split, named in parts.items():
+        if name not in named or named[name].ndim != 1:
+            what = f"no array {name!r}" if name not in named else f"an array {name!r} of more than one axis"
+            raise DataError(
+                f"{source.name}: index: got {what} for {split}, expected an array of names. {nearest(name, named)} "
+                "If there is none, give index=False (--no-index)."
+            )
+    left = {split: {n: a for n, a in named.items() if n != name} for split, named in parts.items()}
+    return left, {split: named[name] for split, named in parts.items()}
 
 
 def _default(named: Mapping[str, np.ndarray], source: Source) -> dict[str, str]:

@@ -28,13 +28,14 @@ def _of_words(arrays: list[np.ndarray]) -> bool:
     return any(a.dtype.newbyteorder("=") == np.uint16 for a in arrays)
 
 
-def fit_transform(scale: str, arrays: list[np.ndarray], train: Stream) -> Transform:
+def fit_transform(scale: str, arrays: list[np.ndarray], train: Stream, gaps: bool = False) -> Transform:
     """The transform of a scale.
 
     Args:
         scale: "none", "unit", "levels" or "standardise".
         arrays: all raw x.
         train: the raw training data.
+        gaps: whether NaN is a missing number, which "standardise" leaves out.
 
     Raises:
         DataError: numbers that can't be scaled in this way.
@@ -42,7 +43,7 @@ def fit_transform(scale: str, arrays: list[np.ndarray], train: Stream) -> Transf
     if scale == "none":
         return Transform()
     if scale == "standardise":
-        return _standardise(train)
+        return _standardise(train, gaps)
     for array in arrays:
         bad = lambda c: ~(np.isfinite(c) & (c >= 0))
         if array.dtype.kind not in "ub":
@@ -82,7 +83,7 @@ def extremes(arrays: Iterable[np.ndarray], enough: float = np.inf) -> tuple[floa
     return low, high
 
 
-def _standardise(train: Stream) -> Transform:
+def _standardise(train: Stream, gaps: bool) -> Transform:
     """Mean and standard deviation per dimension, in one pass; a constant dimension has scale 1.
 
     If a dimension varies so little that its variance is not a normal float64, it is refused: it is not constant.
@@ -90,18 +91,25 @@ def _standardise(train: Stream) -> Transform:
     Chan, Golub & LeVeque 1983, doi:10.1080/00031305.1983.10483115.
     """
     first = train[0].astype(np.float64)  # numbers are counted from it, so that constant ones stay exactly constant
-    count, mean, squares = 0, np.zeros_like(first), np.zeros_like(first)
-    constant = np.ones(first.shape, bool)
-    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+    first = np.where(np.isnan(first), 0.0, first)
+    count, mean, squares = np.zeros_like(first), np.zeros_like(first), np.zeros_like(first)
+    low, high = np.full(first.shape, np.inf), np.full(first.shape, -np.inf)
+    with np.errstate(all="ignore"):
         for index in train.chunks():
             x = train[index] - first
-            constant &= (x == 0).all(0)
-            shift = x.mean(0) - mean
-            squares += ((x - x.mean(0)) ** 2).sum(0) + shift**2 * (count * len(x) / (count + len(x)))
-            count += len(x)
-            mean += shift * (len(x) / count)
-        mean, scale = first + mean, np.sqrt(squares / count)
-        tiny = ~constant & ~(squares / count >= np.finfo(np.float64).tiny)
+            low, high = np.fmin(low, np.fmin.reduce(x)), np.fmax(high, np.fmax.reduce(x))
+            there = ~np.isnan(x)  # NaN is a missing number, if it was not refused
+            n = there.sum(0)
+            own = np.where(there, x, 0.0).sum(0) / np.maximum(n, 1)
+            shift = np.where(n > 0, own - mean, 0.0)
+            total = np.maximum(count + n, 1)
+            squares += np.where(there, (x - own) ** 2, 0.0).sum(0) + shift**2 * (count * n / total)
+            count, mean = count + n, mean + shift * (n / total)
+        mean, scale = first + mean, np.sqrt(squares / np.maximum(count, 1))
+        constant = ~(low < high)
+        tiny = ~constant & ~(squares / np.maximum(count, 1) >= np.finfo(np.float64).tiny)
+    if not gaps and (count < len(train)).any():
+        refuse_where("x", train.array, lambda c: ~np.isfinite(c), "finite numbers")
     if not (np.isfinite(mean) & np.isfinite(scale)).all():
         refuse_where("x", train.array, lambda c: ~np.isfinite(c), "finite numbers")
         raise DataError("Data 'x': got numbers whose variance is too large for float64. Scale them down first.")

@@ -61,13 +61,21 @@ class Source(Spec):
     Args:
         name: of a set (`catalogue()` has them all), or a path: .npy, .npz, idx (also gzipped), .csv or .tsv, a folder
             of images, of .npy files, or of idx files named as MNIST's.
+        given_in_python: whether the rows were given to `load_data` as an object; then `name` only says what it was.
         fields: which arrays or columns are which fields: {"x": ["a", "b"], "label": "species"}. Write columns by name,
-            or by number from 0; a single one gives [N], a list gives [N, columns]. By default only x, and for named
-            arrays all but the label.
+            by number from 0, as a pattern ("gene_*"), a range with both ends ("a:d"), or all but ("!id"). A single
+            column gives [N], the others give [N, columns]. Patterns, ranges and all but leave out the index, the label
+            and columns that other fields name. By default only x, and for named arrays all but the label.
         header: whether a table's first line has column names. By default it has, if none of its cells is a number;
             if its numbers look like names, you are asked.
-        index: whether a table's first column has names or numbers of rows, and is left out of x. By default it is kept;
-            if it has a blank name or counts the rows, you are asked.
+        index: whether a table's first column has names or numbers of rows, and is left out of x; or the name of the
+            column that has them. By default the first one is kept; if it has a blank name or counts the rows, you are
+            asked. The names are in `Dataset.index`.
+        decimal: the sign in a table's numbers: "." or ",". By default it is found, if it is clear: a comma in a table
+            with semicolons or tabs. If it may also be a sign for thousands, you are asked.
+        missing: of x, and of other fields of numbers: "refuse" if a number is missing (an empty cell, NA, NaN), or read
+            it as "nan", for a program that takes missing numbers.
+        layer: of annotated data (.h5ad): the layer that is x, instead of X.
         validation, test: a fraction, or a number of rows. By default the set's own, otherwise a tenth. If a set comes
             with such a split, it is taken from there; otherwise from the training data.
         seed: of the split and of binarisation.
@@ -87,9 +95,13 @@ class Source(Spec):
     """
 
     name: Annotated[str, Field(min_length=1)]
+    given_in_python: bool = False
     fields: Annotated[tuple[tuple[str, Columns], ...] | None, PlainValidator(_pairs)] = None
     header: bool | None = None
-    index: bool | None = None
+    index: bool | str | None = None
+    decimal: Literal[".", ","] | None = None
+    missing: Literal["refuse", "nan"] = "refuse"
+    layer: str | None = None
     validation: Annotated[float | int | None, PlainValidator(_amount)] = None
     test: Annotated[float | int | None, PlainValidator(_amount)] = None
     seed: NonNegativeInt = 0
@@ -101,3 +113,7 @@ class Source(Spec):
     colour: Literal["auto", "grey", "rgb"] = "auto"
     background: Literal["white", "black", "grey"] | None = None
     frame: NonNegativeInt | None = None
+
+    def options(self) -> dict[str, Any]:
+        """What `load_data` needs beside the data, to prepare the same data in the same way."""
+        return {n: getattr(self, n) for n in type(self).model_fields if n not in ("name", "given_in_python")}

@@ -6,10 +6,9 @@ import csv
 import gzip
 import io
 import re
-import warnings
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -18,17 +17,31 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from ppdgm.data.checks import check_fits
+from ppdgm.data.choice import INDEX, LABEL, Choice
 from ppdgm.data.classes import UNLABELLED, Classes
-from ppdgm.data.headers import MISSING, PEEK, check_counts, check_points, has_header, index_columns, is_number
+from ppdgm.data.exposure import EXPOSURE, totals
+from ppdgm.data.headers import (
+    PEEK,
+    check_counts,
+    check_points,
+    decimal_of,
+    has_header,
+    is_missing,
+    is_number,
+    is_truth,
+    with_points,
+)
 from ppdgm.data.raw import Raw
-from ppdgm.data.source import Column, Columns, Source
-from ppdgm.errors import DataError, nearest
+from ppdgm.data.source import Source
+from ppdgm.errors import DataError
 
 if TYPE_CHECKING:
     from ppdgm.data.aliases import Codings
 
-_LABELS = ("label", "labels")
-_FILL = "Fill it in, or leave out the row or the column."
+_FILL = (
+    "Fill it in, or leave out the row or the column; or read it as NaN, for a program that takes missing numbers: "
+    "missing='nan' (--set data.missing=nan)."
+)
 
 
 @dataclass(frozen=True)
@@ -74,8 +87,8 @@ def _opened(path: Path) -> TextIO:
 
 
 def _rows(file: TextIO, path: Path) -> Iterator[_Row]:
-    first = file.readline()
-    delimiter = "\t" if ".tsv" in path.suffixes[-2:] else max(",;\t", key=first.count)
+    lines = [line for line in islice(file, 20) if line.strip()]
+    delimiter = "\t" if ".tsv" in path.suffixes[-2:] else _delimiter(lines)
     file.seek(0)
     seen: list[str] = []  # lines of the row that is being read
     form: dict[str, Any] = {"delimiter": delimiter, "skipinitialspace": True}
@@ -95,14 +108,35 @@ def _rows(file: TextIO, path: Path) -> Iterator[_Row]:
             ) from None
 
 
+def _delimiter(lines: list[str]) -> str:
+    """The sign between cells: the most frequent one of the first line, or ";" beside decimal commas."""
+    counts = [line.count(";") for line in lines]
+    if counts and counts[0] and len(set(counts)) == 1 and len({line.count(",") for line in lines}) > 1:
+        return ";"
+    every = [cell.strip() for line in lines[:1] for cell in line.split(";")]
+    if counts and counts[0] and all(with_points(c) != c or is_number(c) for c in every):
+        return ";"  # 1,5;2,5
+    return max(",;\t", key=lines[0].count) if lines else ","
+
+
 def _kept(file: TextIO, seen: list[str]) -> Iterator[str]:
     for line in file:
         seen.append(line)
         yield line
 
 
+def row_names(cells: list[str]) -> np.ndarray:
+    """Names of rows: whole numbers, if all are and have no zeros in front; otherwise text."""
+    whole = all(re.fullmatch(r"-?[1-9]\d{0,17}|0", cell) for cell in cells)
+    return np.array(cells, np.int64) if whole else np.array(cells)
+
+
 class Table:
     """Rows that are read once, and the names of their columns."""
+
+    path: Path | str
+    names: list[str]
+    comma = False  # whether numbers have decimal commas
 
     def __init__(self, path: Path, rows: Iterator[_Row], source: Source, known: Codings):
         self.path, self.source, self.known = path, source, known
@@ -110,8 +144,11 @@ class Table:
         if start is None:
             raise DataError(f"{path}: got an empty file, expected rows of numbers.")
         below = list(islice(rows, PEEK))
+        peeked = [(row.line, row.cells) for row in (start, *below)]
+        self.comma = (source.decimal or decimal_of(path, peeked, start.delimiter)) == ","
         told = source.header
-        self.header = has_header(path, start.line, start.cells, [r.cells for r in below]) if told is None else told
+        seen = [[self._plain(cell) for cell in cells] for _, cells in peeked]
+        self.header = has_header(path, start.line, seen[0], seen[1:]) if told is None else told
         self.names = [" ".join(c.split()) for c in start.cells] if self.header else []
         self.width = len(start.cells)
         if not self.header and source.fields is None and start.delimiter == ",":
@@ -119,121 +156,50 @@ class Table:
         self.rows = chain(below, rows) if self.header else chain([start], below, rows)
 
     def read(self) -> Raw:
-        wanted, label = self._wanted()
-        asked = {**wanted, **({"label": label} if label is not None else {})}
-        columns = {n: self._columns(c) for n, c in asked.items()}
-        single = [n for n, c in asked.items() if not isinstance(c, tuple) and n != "x"]
+        choice = Choice(self.path, self.names, self.width, self.source, self.known)
+        chosen = choice.columns()
+        columns, single = chosen.columns, chosen.single
         lines, numbers, texts = self._parse(columns, single)
-        by_default = self.source.fields is None or self._is_bare("x")
-        by_default = by_default and self.source.index is None and not self._names("x")
-        if by_default and numbers.shape[1] > 1 and columns["x"][0] == 0:
+        if choice.by_default() and numbers.shape[1] > 1 and columns["x"][0] == 0:
             check_counts(self.path, numbers[:, 0], self.names[0] if self.header else 0)
+        index = {"train": row_names(texts[INDEX])} if INDEX in texts else {}
         fields: dict[str, np.ndarray] = {}
         classes: dict[str, Classes] = {}
-        for name in single:
-            fields[name], found = self._single(name, texts[name], columns[name][0], lines, name in wanted)
+        for name in (n for n in single if n != INDEX):
+            fields[name], found = self._single(name, texts[name], columns[name][0], lines, name in chosen.fields)
             classes |= {name: found} if found else {}
         start = 0
         for name in (n for n in columns if n not in single):
             several = numbers[:, start : start + len(columns[name])]
-            fields[name] = several.copy() if isinstance(asked[name], tuple) else several[:, 0].copy()
+            fields[name] = several[:, 0].copy() if name in chosen.flat else several.copy()
             start += len(columns[name])
-        labels = {"train": fields["label"]} if "label" in fields else {}
-        named = tuple(self.names[c] for c in columns["x"]) if self.header and "x" in columns else ()
-        return Raw({"train": {n: fields[n] for n in wanted}}, labels, classes, named)
-
-    def _wanted(self) -> tuple[dict[str, Columns], Column | None]:
-        """The columns of the fields, and the column of labels beside them.
-
-        They are the ones in the source; or those of data prepared before, by their names; or all but the label.
-        """
-        source = self.source
-        label: Column | None = next((n for n in self.names if n.lower() in _LABELS), None)
-        known = self._names("label")
-        if known and known[0] in self.names:
-            label = known[0]
-        if source.fields is not None:
-            asked = dict(source.fields)
-            if self._is_bare("label") and label is not None:
-                asked["label"] = label
-            if self._is_bare("x"):
-                asked["x"] = self._left([*(c for n, c in asked.items() if n != "x"), label])
-            wanted: dict[str, Columns] = {n: self._by_name(n, c) for n, c in asked.items()}
-            self._check_index(wanted)
-            taken = "label" in wanted or label in wanted.values()
-            return wanted, None if taken else label
-        left = self._left([label])
-        if names := self._names("x"):
-            extra = [self.names[i] for i in left if self.names[i] not in names]
-            if extra and all(n in self.names for n in names):
-                shown = ", ".join(map(repr, extra[:5])) + (", …" if len(extra) > 5 else "")
-                warnings.warn(
-                    f"{self.path}: left out the columns {shown[:200]}, which the data prepared before didn't have.",
-                    UserWarning,
-                    stacklevel=2,
-                )
-            return {"x": names}, label
-        return {"x": left}, label
-
-    def _is_bare(self, field: str) -> bool:
-        """Whether a field is asked for by its own name, which is not a column's: fields=["x", "label"]."""
-        return self.header and dict(self.source.fields or ()).get(field) == field and field not in self.names
-
-    def _left(self, taken: Iterable[Columns | None]) -> tuple[int, ...]:
-        """The columns that are neither an index nor taken."""
-        aside = {i for c in taken if c is not None for i in self._columns(c)}
-        first = index_columns(self.path, self.names, self.source.index)
-        if left := tuple(i for i in range(first, self.width) if i not in aside):
-            return left
-        raise DataError(f"{self.path} has no columns of data except its index and its label.")
-
-    def _names(self, field: str) -> tuple[str, ...]:
-        """The columns of a field in data prepared before, if this table has names too."""
-        names = getattr(self.known.get(field), "columns", ()) if self.header else ()
-        return names if len(set(names)) == len(names) else ()
-
-    def _check_index(self, wanted: dict[str, Columns]) -> None:
-        """Refuse fields that take a column that, as the user says, has names of rows."""
-        first = index_columns(self.path, self.names, True) if self.source.index else 0
-        for name, columns in wanted.items():
-            if taken := [c for c in self._columns(columns) if c < first]:
-                column = self.names[taken[0]] if self.header else taken[0]
-                raise DataError(
-                    f"{self.path}: index: got True, but field {name!r} uses the first column, {column!r}. Leave out "
-                    "one of them. Column numbers start at 0, and count the index too."
-                )
-
-    def _by_name(self, field: str, wanted: Columns) -> Columns:
-        """Columns by number become those with these numbers in data prepared before, which may be elsewhere here."""
-        names, places = self._names(field), wanted if isinstance(wanted, tuple) else (wanted,)
-        if not names or len(names) != len(places) or any(isinstance(c, str) for c in places):
-            return wanted
-        here = tuple(self.names[self._column(c)] for c in places)
-        if here == names:
-            return wanted
-        told = ", ".join(f"{c} is {h!r}, and was {n!r}" for c, h, n in zip(places, here, names, strict=True) if h != n)
-        where = f"{self.path}: field {field!r}: column numbers differ from the data prepared before: {told[:200]}"
-        if any(self.names.count(n) != 1 for n in names):
-            raise DataError(f"{where}. Give columns by name.")
-        warnings.warn(f"{where}. The names from before are used.", UserWarning, stacklevel=2)
-        return names if isinstance(wanted, tuple) else names[0]
+        if chosen.totals:
+            if "x" not in fields:
+                raise DataError(f"{self.path}: got the field 'exposure' without x and without a column of that name.")
+            fields[EXPOSURE] = totals(str(self.path), fields["x"])
+        labels = {"train": fields[LABEL]} if LABEL in fields else {}
+        named = choice.named(columns["x"]) if "x" in columns else ()
+        row_name = self.names[columns[INDEX][0]] if self.header and index else ""
+        held = {n: fields[n] for n in (*chosen.fields, *([EXPOSURE] if chosen.totals else []))}
+        return Raw({"train": held}, labels, classes, named, index=index, index_name=row_name)
 
     def _parse(
         self, columns: dict[str, list[int]], single: list[str]
-    ) -> tuple[array[int], np.ndarray, dict[str, list[str]]]:
+    ) -> tuple[Sequence[int], np.ndarray, dict[str, list[str]]]:
         """Line numbers, all columns of numbers side by side, and the cells of single columns."""
         chosen = [c for n, cs in columns.items() if n not in single for c in cs]
         lines, numbers = array("q"), array("d")
+        truths = [0] * len(chosen)  # the number of cells that are TRUE or FALSE
         texts: dict[str, list[str]] = {n: [] for n in single}
         known: dict[str, str] = {}
         for row in self.rows:
             if len(row.cells) != self.width:
                 raise DataError(f"{self.path}, line {row.line}: got {len(row.cells)} cells, expected {self.width}.")
-            cells = [row.cells[c] for c in chosen]
+            cells = [self._plain(row.cells[c]) for c in chosen] if self.comma else [row.cells[c] for c in chosen]
             try:
-                numbers.extend(map(float, cells))
+                numbers.extend([float(cell) for cell in cells])  # a list: all of them, or none
             except ValueError:
-                self._refuse(row, chosen)
+                numbers.extend(self._odd_cells(row, cells, chosen, truths))
             if "_" in "".join(cells):  # Python reads 1_0 as a number
                 self._refuse(row, chosen)
             for name, found in texts.items():
@@ -246,21 +212,30 @@ class Table:
         if not lines:
             raise DataError(f"{self.path} has a header, but no rows.")
         table = np.frombuffer(numbers).reshape(len(lines), len(chosen)) if chosen else np.empty((len(lines), 0))
-        bad = np.argwhere(~np.isfinite(table))
+        for j, count in enumerate(truths):
+            if 0 < count < len(lines):
+                raise DataError(
+                    f"{self.path}, column {self._name(chosen[j])}: got TRUE or FALSE in {count} of {len(lines)} rows, "
+                    f"and numbers in others. Write one kind. {self._leave_out(chosen[j])}"
+                )
+        bad = np.argwhere(self._bad(table))
         if len(bad):
             i, j = bad[0]
             self._refuse_odd(lines[i], chosen[j], table[i, j])
         return lines, table, texts
 
     def _single(
-        self, name: str, cells: list[str], column: int, lines: array[int], is_field: bool
+        self, name: str, cells: list[str], column: int, lines: Sequence[int], is_field: bool
     ) -> tuple[np.ndarray, Classes | None]:
         """A column of whole numbers, of numbers, or of names as whole numbers; a missing label is −1."""
         known = self.known.get(name)
+        if self.comma and all(is_number(self._plain(c)) for c in set(cells) if not is_missing(c)):
+            cells = [self._plain(c) for c in cells]
+        gaps = name != LABEL and self.source.missing == "nan"
         for line, cell in zip(lines, cells, strict=True):
-            if cell.lower() in MISSING and name != "label":
+            if is_missing(cell) and name != LABEL and not gaps:
                 raise DataError(f"{self._place(line, column)}: got {cell!r}, a missing value. {_FILL}")
-        there = [c for c in cells if c.lower() not in MISSING]
+        there = [c for c in cells if not is_missing(c)]
         if (isinstance(known, Classes) and known.text) or not all(map(is_number, set(there))) or not there:
             if self.known and known is None and is_field:
                 raise DataError(
@@ -270,7 +245,9 @@ class Table:
             named = known if isinstance(known, Classes) else None
             classes = named or Classes.learn(name, np.array(cells), (self.names[column],) if self.header else ())
             return classes.encode(name, np.array(cells)), classes
-        values = np.array([UNLABELLED if c.lower() in MISSING else c for c in cells], np.float64)
+        if gaps and len(there) < len(cells):
+            return np.array([np.nan if is_missing(c) else c for c in cells], np.float64), None
+        values = np.array([UNLABELLED if is_missing(c) else c for c in cells], np.float64)
         if not np.isfinite(values).all():
             at = int(np.argmin(np.isfinite(values)))
             raise DataError(f"{self._place(lines[at], column)}: got {cells[at]}, expected a finite number. {_FILL}")
@@ -282,41 +259,52 @@ class Table:
                 )
         whole = (values == np.rint(values)).all() and np.abs(values).max() < 2**53
         if not whole and len(there) < len(cells):
-            at = next(i for i, c in enumerate(cells) if c.lower() in MISSING)
+            at = next(i for i, c in enumerate(cells) if is_missing(c))
             raise DataError(f"{self._place(lines[at], column)}: got {cells[at]!r}, a missing value. {_FILL}")
         return values.astype(np.int64) if whole else values, None
 
-    def _columns(self, wanted: Columns) -> list[int]:
-        several = wanted if isinstance(wanted, tuple) else (wanted,)
-        return [self._column(c) for c in several]
+    def _plain(self, cell: str) -> str:
+        """A cell with a decimal point for a decimal comma; a point would mark thousands: such a cell is no number."""
+        if not self.comma:
+            return cell
+        return f"{cell} (with decimal=',')" if "." in cell and is_number(cell) else with_points(cell)
 
-    def _column(self, wanted: str | int) -> int:
-        if isinstance(wanted, int):
-            if not -self.width <= wanted < self.width:
-                raise DataError(f"{self.path} has no column {wanted}, expected a number from 0 to {self.width - 1}.")
-            return wanted % self.width
-        if not self.header:
-            raise DataError(
-                f"{self.path} has no header: got column {wanted!r}, expected a number from 0 to {self.width - 1}, "
-                'such as fields={"x": [0, 1], "label": 2}.'
-            )
-        if self.names.count(wanted) != 1:
-            problem = "several columns" if wanted in self.names else "no column"
-            raise DataError(
-                f"{self.path} has {problem} {wanted!r}. {nearest(wanted, self.names)} Give the columns of each "
-                'field: fields={"x": ["…", "…"], "label": "…"}.'
-            )
-        return self.names.index(wanted)
+    def _odd_cells(self, row: _Row, cells: list[str], columns: list[int], truths: list[int]) -> list[float]:
+        """The numbers of a row with cells that are none: TRUE, FALSE, or missing, if these are read as NaN."""
+        found = []
+        for j, cell in enumerate(cells):
+            if is_truth(cell):
+                truths[j] += 1
+                found.append(float(cell.strip().lower() == "true"))
+            elif self.source.missing == "nan" and is_missing(cell):
+                found.append(float("nan"))
+            elif is_number(cell):
+                found.append(float(cell))
+            else:
+                self._refuse(row, columns)
+        return found
+
+    def _bad(self, table: np.ndarray) -> np.ndarray:
+        """Which numbers are refused: all that are not finite; with missing="nan", the infinite ones."""
+        return np.isinf(table) if self.source.missing == "nan" else ~np.isfinite(table)
+
+    def _name(self, column: int) -> str:
+        return repr(self.names[column] if self.header else column)
 
     def _refuse(self, row: _Row, columns: list[int]) -> None:
-        column = next(c for c in columns if not is_number(row.cells[c]))
+        read = lambda cell: is_number(cell) or is_truth(cell) or (self.source.missing == "nan" and is_missing(cell))
+        column = next(c for c in columns if not read(self._plain(row.cells[c])))
         cell, first = row.cells[column], row.line == 1 and not self.header
         hint = (
             " If this first line has names, give header=True; only a line without numbers is a header automatically."
             if first
             else ""
         )
-        if cell.strip().lower() in MISSING:
+        if with_points(cell) != cell:
+            hint = " For decimal commas, give decimal=',' (--set 'data.decimal=\",\"')."
+        if self.comma and "." in cell:
+            hint = " This table has decimal commas: write its numbers without points. Or give decimal='.'."
+        if is_missing(cell):
             raise DataError(f"{self._place(row.line, column)}: got {cell!r}, a missing value. {_FILL}{hint}")
         raise DataError(
             f"{self._place(row.line, column)}: got {cell!r}, expected a number. {self._leave_out(column)}{hint}"
@@ -332,4 +320,4 @@ class Table:
         )
 
     def _place(self, line: int, column: int) -> str:
-        return f"{self.path}, line {line}, column {self.names[column] if self.header else column!r}"
+        return f"{self.path}, line {line}, column {self._name(column)}"

@@ -25,6 +25,7 @@ _FACTS: dict[str, Callable[[Any], bool]] = {  # their valid values in a table
     "seed": lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0,
     "whole": lambda v: isinstance(v, bool),
     "level": lambda v: isinstance(v, int | float) and 0 <= v < np.inf,
+    "index": lambda v: isinstance(v, str),
 }
 
 
@@ -45,6 +46,7 @@ class Transform:
         binarise, seed: how x is made 0 or 1 after that: "none", "threshold", "static", "dynamic"; seed of the draws.
         whole: whether the raw numbers were whole.
         level: mean |x| of the training data, if known.
+        index: the table's column that names the rows, if one does.
     """
 
     kind: str = "none"
@@ -56,6 +58,7 @@ class Transform:
     seed: int = 0
     whole: bool = False
     level: float = 0.0
+    index: str = ""
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Transform):
@@ -153,6 +156,7 @@ class Transform:
     def to_table(self) -> dict[str, object]:
         """Its plain values."""
         facts = {"binarise": self.binarise, "seed": self.seed, "whole": self.whole, "level": float(self.level)}
+        facts |= {"index": self.index} if self.index else {}
         return {"kind": self.kind, "divisor": float(self.divisor), "columns": list(self.columns), **facts}
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -14,7 +14,6 @@ from ppdgm.models import (
     DiscretisedLogistic,
     Laplace,
     MixtureOfDiscretisedLogistics,
-    Multinomial,
     NegativeBinomial,
     Poisson,
     ZeroInflatedNegativeBinomial,
@@ -68,7 +67,6 @@ ZOO = {
     "negative binomial": _vae(NegativeBinomial(), counts),
     "negative binomial from network": _vae(NegativeBinomial(inverse_dispersion="network", link="exp"), counts, (2, 2)),
     "zero inflated": _vae(ZeroInflatedNegativeBinomial(inverse_dispersion="learned", link="exp"), counts),
-    "multinomial": _vae(Multinomial(), counts, (2, 3)),
     "gated convolutions": _vae(
         Bernoulli(),
         binary,

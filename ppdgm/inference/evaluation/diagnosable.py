@@ -63,6 +63,11 @@ class Diagnosable(ABC):
     def _columns(self) -> tuple[str, ...]:
         """The names of the numbers of x, if they are known; `Fit` has them."""
 
+    @property
+    @abstractmethod
+    def _row_names(self) -> str:
+        """The column of a table that names the rows, if the run knows one; `Fit` has it."""
+
     @abstractmethod
     def _evaluator(self, data: Data, seed: int = 0, memory: int | str = "auto", model: bool = True) -> Evaluator:
         """The program at data, checked and on the device; `Fit` implements it."""
@@ -92,18 +97,18 @@ class Diagnosable(ABC):
             ProgramError: the program has no function `impute`.
             DataError: these numbers can't be drawn given the others.
         """
-        filled, where = without_gaps(data, missing, self._columns)
+        filled, where = without_gaps(data, missing, self._columns, self._row_names)
         evaluator = self._evaluator(filled, seed)
         found = self._outward(filled, evaluator)({"x": imputed(evaluator, where)})
-        return framed(data, found, self._columns)
+        return framed(data, found, self._columns, self._row_names)
 
     def scores(self, data: Data, k: int = 1000, seed: int = 0, memory: int | str = "auto") -> Sites | Frame:
         """The code and the scores of each row, as columns [N] by name; of a table (pandas, polars), as a table.
 
         Means of the latents, such as "z[0]"; "log_p", which is log p(x) in nats by importance sampling, with its Monte
         Carlo "log_p_error"; "rank", where 1 is the least probable row; and "reconstruction_error", the mean squared
-        difference of x and `reconstruct(x)`, as the program sees them (standardised, for example). There is none if no
-        site is known to draw x, or if that site is under a mask. If labels fix a latent, log_p is that of x and label.
+        difference of x and `reconstruct(x)`, as the program sees them (standardised, for example), if a site is known
+        to draw x.
 
         Args:
             data: rows, as for `elbo`.
@@ -112,7 +117,7 @@ class Diagnosable(ABC):
             memory: limit on a chunk's intermediate results.
         """
         require("k", k, int, 1, "a whole number of particles, at least 1")
-        return framed(data, scores_of_rows(self._evaluator(data, seed, memory), k))
+        return framed(data, scores_of_rows(self._evaluator(data, seed, memory), k), index=self._row_names)
 
     def diagnose(
         self,

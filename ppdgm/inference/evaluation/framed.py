@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 Sites = np.ndarray | dict[str, np.ndarray]
 
 
-def framed(data: Data, sites: Mapping[str, np.ndarray], columns: tuple[str, ...] = ()) -> Sites | Frame:
+def framed(
+    data: Data, sites: Mapping[str, np.ndarray], columns: tuple[str, ...] = (), index: str = ""
+) -> Sites | Frame:
     """A table with the index of the data's table; arrays if the data have none, or if a site has no value of each row.
 
     Args:
         data: of a user.
         sites: arrays [N, *event] by name.
         columns: names for the numbers of a site with as many of them.
+        index: the column of the data's table that names the rows.
     """
     named = data if isinstance(data, Mapping) else {"x": data}
     frame = next((v for v in named.values() if is_frame(v)), None)
@@ -31,4 +34,4 @@ def framed(data: Data, sites: Mapping[str, np.ndarray], columns: tuple[str, ...]
     for name, value in sites.items():
         wide = columns and value.shape[1:] == (len(columns),)
         found |= dict(zip(columns, value.T, strict=True)) if wide else by_number(name, value)
-    return like(frame, found)
+    return like(frame, found, index)

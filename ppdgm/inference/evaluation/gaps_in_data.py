@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ppdgm.data.frames import Frame, columns_of, is_frame
+from ppdgm.data.frames import Frame, columns_of, is_frame, without_column
 from ppdgm.data.kinds import numbers
 from ppdgm.data.prepared import Prepared, coding_of
 from ppdgm.errors import DataError
@@ -17,22 +17,26 @@ if TYPE_CHECKING:
     from ppdgm.data.aliases import Data
 
 
-def without_gaps(data: Data, missing: Array | Frame | None, columns: tuple[str, ...]) -> tuple[Data, Array]:
+def without_gaps(
+    data: Data, missing: Array | Frame | None, columns: tuple[str, ...], index: str = ""
+) -> tuple[Data, Array]:
     """The rows, with a known number of the same column in place of each missing one; and where numbers are missing.
 
     Args:
         data: of a user: x, or fields.
         missing: booleans, or a table of them; None: where x is NaN.
         columns: the run's, by name.
+        index: the column of a table that names the rows.
 
     Raises:
         DataError: nothing says which numbers are missing.
     """
     fields = dict(data) if isinstance(data, Mapping) else {"x": data}
     raw = fields.get("x")
+    raw = without_column(raw, index) if is_frame(raw) else raw
     names = columns or (columns_of(raw) if is_frame(raw) else ())
     if is_frame(missing):
-        missing = numbers("missing", missing, names).astype(bool)
+        missing = numbers("missing", without_column(missing, index), names).astype(bool)
     if raw is None or np.ndim(raw) == 0:
         return data, missing  # refused when fields are read
     x = numbers("x", raw, names)

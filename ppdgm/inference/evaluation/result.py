@@ -19,6 +19,7 @@ from ppdgm.data import (
     as_fields,
     check_units,
     enter,
+    opened,
     own_units,
     prepare_rows,
 )
@@ -54,7 +55,7 @@ from ppdgm.inference.runs.layout import as_path, check_free
 from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.inference.runs.settings import Training
 from ppdgm.language.pair_mistakes import NO_ROWS
-from ppdgm.language.unseen import is_given
+from ppdgm.language.unseen import blanks, is_given, shapes_known
 from ppdgm.program import AnyProgram, PlainPair, has_model, no_model
 from ppdgm.registry import backend as load_backend
 from ppdgm.specs import Spec
@@ -139,6 +140,11 @@ class Fit(Diagnosable, Decodable):
         return self.transform.columns if self.transform else ()
 
     @property
+    def _row_names(self) -> str:
+        """The column of a table that names the rows, if the run knows one."""
+        return self.transform.index if self.transform else ""
+
+    @property
     def classes(self) -> dict[str, tuple[str, ...]]:
         """Names of the classes, by field."""
         return {n: c.names for n, c in self.codings.items() if isinstance(c, Classes)}
@@ -197,10 +203,6 @@ class Fit(Diagnosable, Decodable):
             check_of_each_row(self._runtime, self._native, evaluator.feed, found)
         return watched(evaluator, found)
 
-    def conditions(self, data: Data) -> tuple[str, ...]:
-        """The fields of data that the model needs to draw the others: log p(x) is then log p(x | these)."""
-        return self._evaluator(data).conditions
-
     def log_weights(self, data: Data, k: int = 1, seed: int = 0, memory: int | str = "auto") -> np.ndarray:
         """log p(x, z_k) − log q(z_k|x), [K, N]. Arguments as for `elbo`."""
         return estimates.log_weights_of_rows(self._evaluator(data, seed, memory), k)
@@ -218,7 +220,7 @@ class Fit(Diagnosable, Decodable):
         evaluator = self._evaluator(data, seed)
         if k is None:
             found = check_latents_drawn(self.program, means_of_rows(evaluator, decode=False)[0])
-            return framed(data, dict(sorted(found.items())))  # as JAX sorts them
+            return framed(data, dict(sorted(found.items())), index=self._row_names)  # as JAX sorts them
         require("k", k, int, 1, "a whole number of draws, at least 1")
         drawn = evaluator.drawing(k)
         return single(evaluator.over(lambda native, index, i: drawn(native, index, seed + i * len(index))))
@@ -235,7 +237,8 @@ class Fit(Diagnosable, Decodable):
         """
         evaluator = self._evaluator(data)
         found = self._under(evaluator, given) if given else means_of_rows(evaluator)[1]
-        return framed(data, dict(sorted(self._outward(data, evaluator)(found).items())), self._columns)
+        outward = dict(sorted(self._outward(data, evaluator)(found).items()))
+        return framed(data, outward, self._columns, self._row_names)
 
     def prepare(self, data: Data, units: Literal["own", "prepared"] | None = None) -> Data:
         """Rows, prepared like this run's data: scaled, made 0 or 1 if those were, classes as whole numbers.
@@ -248,7 +251,7 @@ class Fit(Diagnosable, Decodable):
             units: of rows that are not marked: "own": the units of the raw data; "prepared": they are scaled already.
                 The default is "own", and rows that look scaled already are refused.
         """
-        return prepare_rows(self.codings, data, units)
+        return prepare_rows(self.codings, opened(data, self.codings, before=self.data), units)
 
     def sample(
         self,
@@ -295,7 +298,7 @@ class Fit(Diagnosable, Decodable):
         if isinstance(self.program, PlainPair):
             drawn = self._pair_draws(rows, mean).draw(n, seed)
             return single(in_units(self.codings, drawn, fields, units, lambda: (left_over(fields, drawn, rows), rows)))
-        blank = self._blank(rows)
+        blank = blanks(shapes_known(self.program, dict.fromkeys(fields) | self.info.get("shapes", {})))
         if not rows:
             check_quiet_model(self._runtime, self._native, blank, 2)
             observed = self._runtime.prior(self._native, blank, n, seed, mean)[1]
@@ -309,7 +312,7 @@ class Fit(Diagnosable, Decodable):
         check_texts(rows, fields, self.codings)
         known = as_fields(enter(self.codings, rows), dtype_of(self.params))
         with suppress(KeyError):  # fields that are to be drawn
-            self.program.check({n: v for n, v in known.items() if n in blank})
+            self.program.check({n: v for n, v in known.items() if n in fields})
         found = conditions(self.program, self._runtime, self._native, blank, known, n)
         check_indices(self._runtime, self._native, found, n)
         few = {name: v[[0, -1]] if is_given(v) else v for name, v in found.fields.items()}
@@ -378,7 +381,7 @@ class Fit(Diagnosable, Decodable):
         """The program at data, checked and on the device; with `model`, also for what its model says about them."""
         if model and not has_model(self.program):
             raise no_model(self.program)
-        entered = enter(self.codings, leave_labels(self.program, data))
+        entered = enter(self.codings, leave_labels(self.program, opened(data, self.codings, before=self.data)))
         fields = as_fields(entered, dtype_of(self.params), "judge", isinstance(self.program, PlainPair))
         check_fields(self.program, fields)
         feed = Feed(self._runtime, fields)
@@ -412,13 +415,12 @@ class Fit(Diagnosable, Decodable):
         return self._named(evaluator, found)
 
     def _named(self, evaluator: Evaluator, found: Estimate) -> Estimate:
-        words, at = self.transform.in_words() if self.transform else "", found.of.removeprefix("x")
+        if not self.transform:
+            return found
+        words, at = self.transform.in_words(), found.of.removeprefix("x")
         if words and not evaluator.may_draw("x"):
             return found  # x only conditions what is drawn
-        at = "".join(f" and {name}" for name in evaluator.fixing) + at
-        real = bool(words) and found.dimensions is None
-        scaled = self.transform.log_det(evaluator.feed.fields["x"].shape[1:]) if self.transform and real else 0.0
-        return replace(found, of=(words or "x") + at if at else words, log_det=scaled)
+        return replace(found, of=(words or "x") + at if at else words)
 
 
 def _is_one(value: object) -> bool:

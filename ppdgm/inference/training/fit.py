@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ppdgm.data import Dataset
+from ppdgm.data.rows import batch_size_of
 from ppdgm.errors import TrainingError, nearest, require, shown
 from ppdgm.inference.engines.engine import Engine
 from ppdgm.inference.engines.samplers import Sampler
@@ -23,6 +24,7 @@ from ppdgm.inference.runs.settings import Training
 from ppdgm.inference.training.alone import trained_alone
 from ppdgm.inference.training.job import Callback, Job
 from ppdgm.inference.training.no_effect import check_folder
+from ppdgm.inference.training.opened import opened_for
 from ppdgm.language.native import OwnOptimiser
 from ppdgm.program import AnyProgram, check_program
 from ppdgm.specs import Spec
@@ -76,14 +78,15 @@ def fit(
     Args:
         program: a Program, or a plain pair from `Program.from_pyro` or `Program.from_numpyro`.
         data: array [N, *event_shape], or a mapping of named arrays with N rows each; memory-mapped ones are streamed.
-            Or a `Dataset`, which has its own validation data, and is named in the run's recipe. None for `ReverseKL`,
-            which reads no data.
+            Or a `Dataset`, which has its own validation data, and is named in the run's recipe; or a data set of torch,
+            Hugging Face or anndata, whose rows are read into memory. None for `ReverseKL`, which reads no data.
         validation: the same, for validation data; after each epoch, the number that the engine watches is computed:
             its ELBO, or for `Minimise` its loss. Refused for an engine without a criterion.
         engine: how to train, `SVI()` by default; or a list of engines and `Stage`s, one after another.
         backend: "numpyro" (default) or "pyro"; a plain pair has its own.
         epochs, steps: how long; give one of them.
-        batch_size: B, 100 by default, or N if that is less; a plain pair with a subsampled plate has its own.
+        batch_size: B, 100 by default (that of a DataLoader, if it is the data), or N if that is less; a plain pair with
+            a subsampled plate has its own.
         optimiser: "adam", "adamw", "adamax", "sgd", an `Optimiser`; or your own: an optax transformation, or a
             function of parameters that makes a torch optimiser (these have their own learning rate).
         learning_rate: a number (1e-3 by default), or a schedule in steps.
@@ -134,6 +137,7 @@ def fit(
         raise TrainingError(f"fit() has no argument {name!r}. {nearest(name, known)}")
     own = None if isinstance(optimiser, str | Spec) else optimiser
     dataset = data if isinstance(data, Dataset) else None
+    batch_size = batch_size_of(data) if batch_size is None else batch_size
     training = Training(
         epochs=epochs,
         steps=steps,
@@ -162,6 +166,8 @@ def fit(
     )
     engine = SVI() if engine is None else as_engine(engine)
     _check_arguments(program, engine, params)
+    data = opened_for(program, data)
+    validation = opened_for(program, validation, data)
     data = rows_for(program, engine, data, batch_size)
     require("overwrite", overwrite, bool, None, "True or False")
     check_folder(training, out, overwrite)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
-from ppdgm.data import Dataset, load_data
+from ppdgm.data import Dataset, is_raw, load_data
 from ppdgm.errors import CheckpointError, DataError, PpdgmError, TrainingError
 from ppdgm.inference.evaluation.result import Fit
 from ppdgm.inference.inputs.no_data import reads_data, rows_for
@@ -18,6 +18,7 @@ from ppdgm.inference.training.alone import trained_alone
 from ppdgm.inference.training.changes import check_allowed, with_rate
 from ppdgm.inference.training.fit import callbacks_of
 from ppdgm.inference.training.job import Callback, Job, Saved
+from ppdgm.inference.training.opened import opened_for
 from ppdgm.language.native import OwnOptimiser
 from ppdgm.program import AnyProgram, check_program
 from ppdgm.specs import Kind, Table
@@ -99,11 +100,15 @@ def resume(
             "resume(…, optimiser=…)."
         )
     if data is None and reads_data(recipe.engine):
-        if recipe.data is None:
+        if recipe.data is None or recipe.data.given_in_python:
             raise DataError(
                 f"{folder}: the run's data were given in Python, and are not saved. Give them again: resume(…, data)."
             )
         data = load_data(recipe.data)
+    if recipe.data is not None and recipe.data.given_in_python and is_raw(data):
+        data = load_data(cast("Data", data), **recipe.data.options())
+    data = opened_for(recipe.program, data)
+    validation = opened_for(recipe.program, validation, data)
     data = rows_for(recipe.program, recipe.engine, data, recipe.training.batch_size)
     job = Job(recipe, data, validation, optimiser, callbacks_of(callbacks), progress, None)
     with trained_alone(recipe.program):

@@ -12,7 +12,6 @@ from ppdgm.models.likelihoods.flow import FlowLikelihood
 from ppdgm.models.likelihoods.gaussian import Gaussian
 from ppdgm.models.likelihoods.laplace import Laplace
 from ppdgm.models.likelihoods.logistic import DiscretisedLogistic, MixtureOfDiscretisedLogistics
-from ppdgm.models.likelihoods.multinomial import Multinomial
 
 __all__ = [
     "Autoregressive",
@@ -28,7 +27,6 @@ __all__ = [
     "Laplace",
     "Likelihood",
     "MixtureOfDiscretisedLogistics",
-    "Multinomial",
     "NegativeBinomial",
     "Poisson",
     "ZeroInflatedNegativeBinomial",

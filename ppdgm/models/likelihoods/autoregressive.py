@@ -257,9 +257,6 @@ class Kept:
     def poisson(self, rate: Array, shape: tuple[int, ...]) -> Array:
         raise _depends("poisson")
 
-    def multinomial(self, total: Array, share: Array, shape: tuple[int, ...]) -> Array:
-        raise _depends("multinomial")
-
     def permutation(self, n: int) -> Array:
         raise _depends("permutation")
 
