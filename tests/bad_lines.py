@@ -133,7 +133,7 @@ RECIPES = {
         "fit net_in_list.toml",
         2,
         "VAE.encoder: got (MLP(",
-        "expected a Net, such as GatedMLP(), MLP()",
+        "expected a Net, such as MLP(), GatedMLP()",
     ),
     "a table for a number": ("fit kindless.toml", 2, "table without a kind: {'a': 3}"),
     "a table for a list": ("fit nested.toml", 2, "table without a kind: {'a': 1}"),

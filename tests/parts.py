@@ -60,6 +60,7 @@ from ppdgm.models import (
     MixtureOfDiscretisedLogistics,
     MixtureOfGaussians,
     MixtureVAE,
+    Multinomial,
     NegativeBinomial,
     Net,
     PixelCNNPlusPlus,
@@ -67,6 +68,7 @@ from ppdgm.models import (
     Planar,
     Posterior,
     Prior,
+    ProdLDA,
     Program,
     RealNVP,
     RelaxedBernoulli,
@@ -101,6 +103,10 @@ def real(rng, size):
 
 def levels(rng, size):
     return {"x": rng.integers(3, size=(size, 2, 2, 2)), "label": rng.integers(3, size=size)}
+
+
+def counted(rng, size):
+    return {"x": rng.integers(5, size=(size, 3))}
 
 
 def quarters(rng, size):
@@ -152,6 +158,7 @@ INSTANCES = {
         (Autoregressive(net=FEW_PIXELS, each=Categorical(levels=2), condition=(2, 2, 1)), {"shape": (2, 2, 1)}),
     ],
     FlowLikelihood: [(FlowLikelihood(flow=RealNVP(**FLOW)), {})],
+    Multinomial: [(Multinomial(), {"data": counted, "skip": ["density", "samples", "mean"]})],  # draws need totals
     NegativeBinomial: [(NegativeBinomial(inverse_dispersion="network"), {})],
     ZeroInflatedNegativeBinomial: [(ZeroInflatedNegativeBinomial(), {})],
     IAF: [(IAF(**FLOW), {})],
@@ -213,6 +220,12 @@ INSTANCES = {
                 event_shape=(3,), levels=4, prior=FlowPrior(flow=RealNVP(**FLOW)), noise=DiagonalNormal(), net=NET
             ),
             {"data": quarters},
+        ),
+    ],
+    ProdLDA: [
+        (
+            ProdLDA(event_shape=(3,), topics=2, decoder="mixture", encoder=NET),
+            {"data": counted, "skip": ["density", "samples", "mean"]},
         ),
     ],
     MixtureVAE: [(MixtureVAE(components=3, **VAES), {})],

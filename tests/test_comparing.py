@@ -10,10 +10,13 @@ from scipy.stats import multivariate_normal, rankdata
 from typer.testing import CliRunner
 
 import ppdgm
+from ppdgm import Program
 from ppdgm.cli.app import app
+from ppdgm.data import Transform
 from ppdgm.errors import DataError, PpdgmError, SpecError
 from ppdgm.inference import Difference, Estimate
-from ppdgm.models import NICE, FlowModel
+from ppdgm.inference.evaluation.compare import compared
+from ppdgm.models import MLP, NICE, VAE, ConditionalVAE, FlowModel, SemiSupervisedVAE
 
 BACKENDS = ("numpyro", "pyro")
 X = data(60)
@@ -55,10 +58,55 @@ def test_errors_of_a_difference():
     assert str(one - one) == "+0.000 nats (N = 1, paired, Monte Carlo error unknown)"
     with pytest.raises(DataError, match="got 2 rows and 1"):
         _ = a - one
-    with pytest.raises(DataError, match="of x and of standardised x, which are in different units"):
+    with pytest.raises(DataError, match="of x and of standardised x, which can't be compared"):
         _ = b - Estimate(b.values, b.errors, 10, of="standardised x")
     with pytest.raises(TypeError):
         _ = a - 1.0
+
+
+def test_equal_words_for_other_units_are_refused():
+    """Both are of standardised x, and one density of that is two densities of the raw numbers."""
+    program, fits = FlowModel(event_shape=(2,), flow=NICE(depth=1, hidden=(8,))), {}
+    raw = np.linspace(98, 102, 40).reshape(20, 2).astype("float32")
+    for name, scale in (("one", 1.0), ("two", 2.0)):
+        coding = Transform(kind="standardise", mean=np.full(2, 100.0), scale=np.array([scale, 1.0]), columns=("a", "b"))
+        fits[name] = ppdgm.Fit(program, program.initialise(0), codings={"x": coding})
+    found = fits["two"].log_likelihood(raw)
+    assert found.of == "standardised x" and found.log_det == pytest.approx(-np.log(2))
+    with pytest.raises(DataError, match=r"scaled by other numbers, so that they differ by 0\.693 nats"):
+        ppdgm.compare(fits, raw)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_density_of_labels_too_is_no_log_p_of_x(backend):
+    """log p(x, y) has no number of bits per dimension of x, and no difference to log p(x); log p(x | y) is told."""
+    net, rng = MLP(hidden=(4,)), np.random.default_rng(0)
+    nets = {"encoder": net, "decoder": net, "latent": 1, "event_shape": (6,)}
+    x, label = (rng.random((8, 6)) < 0.5).astype("float32"), np.array([-1, 0, 1, 1, 0, 0, 1, 0])
+    of = lambda program: ppdgm.Fit(program, program.initialise(0), backend=backend)
+    semi = of(SemiSupervisedVAE(classes=2, classifier=net, **nets))
+    known = semi.elbo({"x": x, "label": label})
+    assert known.of == "x and label" and known.bits_per_dimension is None and "nats of x and label" in str(known)
+    for without in (x, {"x": x, "label": np.full(8, -1)}):
+        found = semi.elbo(without)
+        assert found.of == "" and found.bits_per_dimension == pytest.approx(-found.mean / (6 * np.log(2)))
+    with pytest.raises(DataError, match="of x and label and of x, which can't be compared"):
+        _ = known - semi.elbo(x)
+    by_label, plain = of(ConditionalVAE(classes=2, **nets)), of(VAE(**nets))
+    rows = {"x": x, "label": np.abs(label)}
+    told = compared({"c": (by_label, rows), "v": (plain, x)}, k=2)
+    assert told.given == {"c": ("label",), "v": ()} and told.notes == ["c: log p(x | label)"]
+    assert "c: log p(x | label)" in str(told)
+    assert not compared({"c": (by_label, rows), "d": (by_label, rows)}, k=2).notes
+
+
+def test_a_likelihood_that_is_too_low_is_told():
+    """A guide that misses by a standard deviation or two: the mean of few weights is far below log p(x)."""
+    found = ppdgm.compare({"exact": fit_of("exact"), "off": fit_of(shift=1.0)}, X, k=10)
+    gap = found.log_likelihood["off"].mean - log_likelihood(X).mean()
+    (told,) = found.notes
+    assert found.best == "exact" and gap < -0.1 and told.startswith("off: log p(x) is too low by ")
+    assert f"{-found.log_likelihood['off'].bias:.2f} or more" in told and told in str(found)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -73,6 +121,37 @@ def test_scores_of_rows(backend):
     np.testing.assert_array_equal(z, fit.encode(X))
     error = ((z @ fit.params["weight"].T + fit.params["loc"] - X) ** 2).mean(1)
     np.testing.assert_allclose(found["reconstruction_error"], error, rtol=1e-3)
+
+
+class Masked(Program):
+    """x ~ N(z, 1) where `there`; z ~ N(0, 1)."""
+
+    own: bool = True
+
+    def build(self, c):
+        c.param("m", (1,), label="guide")
+
+    def model(self, P, x, there):
+        with P.plate("data", x):
+            z = P.sample("z", P.dist.Normal(P.full((1,), 0.0), 1.0).to_event(1))
+            if self.own:
+                P.sample("x", P.dist.Normal(z + P.full((2,), 0.0), 1.0).mask(there).to_event(1), obs=x)
+            else:
+                P.sample("x", P.dist.Normal(z + P.full((2,), 0.0), 1.0).to_event(1), obs=x, mask=there[:, 0])
+
+    def guide(self, P, x, there):
+        with P.plate("data", x):
+            P.sample("z", P.dist.Normal(P.param("m") + P.full((1,), 0.0), 1.0).to_event(1))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("own", [True, False])
+def test_numbers_that_are_only_filled_in_are_not_scored(backend, own):
+    program, there = Masked(own=own), np.array([[True, True], [False, False]])
+    fit = ppdgm.Fit(program, program.initialise(0), backend=backend)
+    for filled in (0.0, 55.0):
+        x = np.where(there, 1.0, filled).astype("float32")
+        assert list(fit.scores({"x": x, "there": there}, k=3)) == ["z[0]", "log_p", "log_p_error", "rank"]
 
 
 def test_a_density_without_latents_has_scores_too():

@@ -131,6 +131,29 @@ def test_walks_along_a_dimension_move_it_alone(backend):
     np.testing.assert_array_equal(fit.traverse(rows, dims=1, steps=3, reach=2), found[:, 1:])
 
 
+class Shifted(Batches):
+    """The same with z ~ N(5 label, 3²)."""
+
+    def model(self, P, x, label):
+        with P.plate("data", x):
+            z = P.sample("z", P.dist.Normal(5.0 * label[..., None] + P.full((2,), 0.0), 3.0).to_event(1))
+            P.sample("x", P.dist.Normal(self.mean(P, z, label), 1.0).to_event(1), obs=x)
+
+
+@BOTH
+def test_walks_go_through_the_prior_of_the_row(backend):
+    """Each row has its own prior, so that its walk does not depend on the rows beside it."""
+    fit = ppdgm.Fit(Shifted(), Shifted().initialise(0), backend=backend)
+    rows = {"x": np.zeros((2, 3), np.float32), "label": np.array([0, 1])}
+    found = fit.traverse(rows, dims=0, steps=3, reach=2)
+    z = fit.encode(rows)
+    for label, walk in enumerate(found[:, 0]):
+        at = np.stack([5.0 * label + np.array([-6.0, 0.0, 6.0]), np.full(3, z[label, 1])], 1)
+        np.testing.assert_allclose(walk, at @ SLOPE + OFFSETS[label], atol=5 * 3.0 * (1 + 2) * 2 / 2000**0.5)
+        alone = {n: v[label : label + 1] for n, v in rows.items()}
+        np.testing.assert_array_equal(fit.traverse(alone, dims=0, steps=3, reach=2)[0], found[label])
+
+
 @BOTH
 def test_several_latents_go_by_name(backend):
     """z1 follows z2, which it depends on; a class is that of the nearer row."""

@@ -15,6 +15,7 @@ TWINS = {
     "PairTracer": "each backend's, and the base class of both",
     "Trainer": "each backend's, and the base class of both",
     "module_params": "each backend's, beside its own kind of module",
+    "module_states": "each backend's, beside its own kind of module",
     "Exponential": "a distribution with the name of NumPyro's, which it replaces, and a schedule",
     "trace": "the question, and the function of ppdgm that asks it for all rows",
     "log_weights": "of a trace, for an engine of one's own, and the function of ppdgm for all rows",

@@ -132,6 +132,7 @@ def described(value):
 ELSEWHERE = dict.fromkeys(
     ("Autoencoder", "GaussianMixture", "MixtureVAE", "SemiSupervisedVAE"), "test_more_programs.py"
 ) | dict.fromkeys(("GumbelSoftmax", "RelaxedBernoulli"), "test_discrete.py")
+ELSEWHERE["ProdLDA"] = "test_topics.py"
 ELSEWHERE["ContinuousFlow"] = "test_continuous_flow.py"
 ELSEWHERE |= {"AutoregressiveModel": "test_autoregressive.py", "FlowModel": "test_flow_model.py"}  # no latents
 ELSEWHERE |= dict.fromkeys(("GRU", "LSTM", "Windowed", "WaveNet"), "test_sequences.py")

@@ -52,7 +52,7 @@ def test_the_text_is_plain_and_readable():
     assert (table["kind"], table["event_shape"], table["latent"]) == ("VAE", [4, 4], 3)
     assert table["likelihood"] == {"kind": "Gaussian", "scale": 2.0, "min_scale": 1e-3}
     assert table["encoder"]["norm"] == {"kind": "none"}  # TOML has no null, and "layer" is this field's default
-    assert table["decoder"] == {"kind": "MLP", "hidden": [200, 200], "activation": "tanh"}
+    assert table["decoder"] == {"kind": "MLP", "dropout": 0.0, "hidden": [200, 200], "activation": "tanh"}
 
 
 def test_text_by_hand_needs_only_what_has_no_default():
@@ -159,7 +159,7 @@ def test_replace_copies_and_checks():
 
 MISTAKES = {
     "unknown": (lambda: VAE(event_shape=(5,), latnet=3), ["VAE has no field 'latnet'", "Did you mean 'latent'?"]),
-    "far off": (lambda: MLP(colour=3), ["MLP has no field 'colour'", "activation, hidden, norm"]),
+    "far off": (lambda: MLP(colour=3), ["MLP has no field 'colour'", "activation, dropout, hidden, norm"]),
     "missing": (lambda: VAE(latent=3), ["VAE.event_shape is missing"]),
     "not positive": (lambda: VAE(event_shape=(5,), latent=0), ["VAE.latent", "got 0", "greater than 0"]),
     "not whole": (lambda: VAE(event_shape=(5,), latent=2.5), ["VAE.latent", "got 2.5", "whole number"]),
@@ -179,7 +179,7 @@ MISTAKES = {
         ["VAE.encoder", "got 'MLP'", "expected a Net, such as ", "MLP()"],
     ),
     "a word": (lambda: MLP(activation="tanhh"), ["MLP.activation", "got 'tanhh'", "'tanh', 'relu'"]),
-    "a word or nothing": (lambda: MLP(norm="batch"), ["MLP.norm", "got 'batch'", "'layer' or None"]),
+    "a word or nothing": (lambda: MLP(norm="group"), ["MLP.norm", "got 'group'", "'layer' or 'batch' or None"]),
     "a number or a word": (
         lambda: Gaussian(scale="lerned"),
         ["Gaussian.scale", "got 'lerned'", "number or 'learned', 'per_dimension' or 'network'"],

@@ -79,6 +79,8 @@ def compare(
         return
     say(f"{n} rows of {name} ({which}), in nats per row")
     say(text_table(HEAD, found.rows(), right=(1, 2, 3)))
+    if found.notes:
+        say("\n".join(found.notes))
     if found.settings:
         say("\nSettings that differ:")
         names = list(found.log_likelihood)

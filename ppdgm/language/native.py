@@ -46,6 +46,10 @@ class Random(Protocol):
         """Poisson(rate), as floating numbers; the rate broadcasts to the shape."""
         ...
 
+    def multinomial(self, total: Array, share: Array, shape: tuple[int, ...]) -> Array:
+        """Counts [*shape, V] with the sums `total`, and the probabilities `share` [..., V]; both broadcast."""
+        ...
+
     def permutation(self, n: int) -> Array:
         """The whole numbers below n, in random order."""
         ...

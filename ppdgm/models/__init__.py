@@ -16,6 +16,7 @@ from ppdgm.models.mixture_vae import MixtureVAE
 from ppdgm.models.posteriors import *
 from ppdgm.models.ppca import PPCA
 from ppdgm.models.priors import *
+from ppdgm.models.prod_lda import ProdLDA
 from ppdgm.models.semi_supervised import SemiSupervisedVAE
 from ppdgm.models.vae import VAE
 from ppdgm.nets import *
@@ -34,6 +35,7 @@ __all__ = [
     "HierarchicalVAE",
     "MixtureVAE",
     "Part",
+    "ProdLDA",
     "Program",
     "SemiSupervisedVAE",
 ]

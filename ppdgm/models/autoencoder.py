@@ -37,7 +37,7 @@ class Autoencoder(Program):
         context.net("decoder", self.decoder, code, context.part(self.likelihood, self.event_shape))
         context.net("encoder", self.encoder, self.event_shape, code)
 
-    def model(self, P: Vocabulary, x: Array) -> None:
+    def model(self, P: Vocabulary, x: Array, exposure: Array | None = None) -> None:
         if not is_given(x):
             raise ProgramError(
                 "An Autoencoder has no prior over its codes, so no data can be drawn from it. It encodes and "
@@ -45,10 +45,10 @@ class Autoencoder(Program):
             )
         with P.plate("data", x):
             z = P.deterministic("z", P.net("encoder")(self.likelihood.encoded(P, x)))
-            P.sample("x", self.likelihood(P, P.net("decoder")(z)), obs=x)
+            P.sample("x", self.likelihood(P, P.net("decoder")(z), exposure=exposure), obs=x)
 
-    def guide(self, P: Vocabulary, x: Array) -> None:
+    def guide(self, P: Vocabulary, x: Array, exposure: Array | None = None) -> None:
         """Nothing is latent."""
 
     def check(self, data: Batch) -> None:
-        self.likelihood.check("x", data["x"])
+        self.likelihood.check_rows(data)

@@ -47,38 +47,36 @@ class AutoregressiveModel(DataDensity):
     def _seen(self) -> tuple[int, ...]:
         """The shape of the condition."""
         if self._local:
-            return self.event_shape[0], self.covariates[1] + (self.classes or 0)  # type: ignore[index]  # there are some
+            return self.event_shape[0], self.covariates[1] + sum(self.class_fields.values())  # type: ignore[index]  # there are some
         return (self.condition_width,) if self.condition_width else ()
 
     def _columns(self, data: Batch) -> np.ndarray | None:
         return first_output(self.likelihood, data["x"]) if "x" in data else None
 
-    def condition(self, P: Vocabulary, label: Array | None, y: Array | None) -> Array | None:
-        flat = super().condition(P, label, y)
+    def condition(self, P: Vocabulary, given: Batch) -> Array | None:
+        flat = super().condition(P, given)
         if flat is None or not self._local:
             return flat
-        first = self.classes or 0
+        first = sum(self.class_fields.values())
         rows = P.xp.reshape(flat[..., first:], (*flat.shape[:-1], *self.covariates))  # type: ignore[misc]  # as above
         return P.concat([flat[..., None, :first], rows]) if first else rows
 
-    def model(self, P: Vocabulary, x: Array, label: Array | None = None, y: Array | None = None) -> None:
-        seen = self.condition(P, label, y)
+    def model(self, P: Vocabulary, x: Array, **given: Array) -> None:
+        seen = self.condition(P, given)
         batch = () if seen is None else tuple(seen.shape[: -len(self._seen)])
         with P.plate("data", x):
             P.sample("x", autoregressive(P, self.net, self.likelihood, self.event_shape, seen, batch), obs=x)
 
-    def impute(
-        self, P: Vocabulary, x: Array, missing: Array, label: Array | None = None, y: Array | None = None
-    ) -> Array:
+    def impute(self, P: Vocabulary, x: Array, missing: Array, **given: Array) -> Array:
         """x with its missing numbers drawn given the others, in an order in which these come first.
 
         Args:
             P: the vocabulary.
             x: [B, *event_shape].
             missing: which numbers are drawn, [*event_shape], booleans.
-            label, y: as for the model.
+            given: the classes and covariates, as for the model.
         """
-        factors = Factors(P, self.net, self.likelihood, self.event_shape, self.condition(P, label, y))
+        factors = Factors(P, self.net, self.likelihood, self.event_shape, self.condition(P, given))
         first, net = factors.at(P.full((), 0.0)), P.scope("net")
         order = self.net.with_known_first(net, first, missing) or first
         leading = tuple(x.shape[: x.ndim - len(self.event_shape)])

@@ -35,17 +35,17 @@ def one_hot_categorical(P: Vocabulary, log_probs: Array) -> Dist:
     )
 
 
-def as_one_hot(P: Vocabulary, label: Array, classes: int) -> Array:
+def as_one_hot(P: Vocabulary, label: Array | None, classes: int, name: str = "label") -> Array:
     """Labels [B] as unit vectors [B, C]; −1, which means a missing label, as zeros."""
     if not is_given(label):
         raise ProgramError(
-            "The program is conditional on 'label', which is not given. Give the classes: fit.sample(10, "
-            "given={'label': range(10)}); on the command line, ppdgm sample --given label=7, or a file."
+            f"The program is conditional on {name!r}, which is not given. Give the classes: fit.sample({classes}, "
+            f"given={{{name!r}: range({classes})}}); on the command line, ppdgm sample --given {name}=0, or a file."
         )
     return P.xp.where(label[..., None] == P.constant(np.arange(classes)), P.full((), 1.0), P.full((), 0.0))
 
 
-def check_labels(label: np.ndarray, classes: int, missing: bool = False) -> None:
+def check_labels(label: np.ndarray, classes: int, missing: bool = False, name: str = "label") -> None:
     """Refuse labels that are not classes, or that are not one number for each row.
 
     Raises:
@@ -53,10 +53,10 @@ def check_labels(label: np.ndarray, classes: int, missing: bool = False) -> None
     """
     label, low = np.asarray(label), -1 if missing else 0
     if label.ndim != 1:
-        raise DataError(f"Data 'label': got labels of shape {label.shape[1:]}, expected one number for each row.")
+        raise DataError(f"Data {name!r}: got labels of shape {label.shape[1:]}, expected one number for each row.")
     bad = ~((label >= low) & (label < classes) & (label == np.rint(label)))
     unknown = "" if missing or not (label == -1).any() else " (−1, a missing label, is for SemiSupervisedVAE)"
-    refuse("label", label, bad, f"classes from 0 to {classes - 1}{', or -1 if missing' if missing else unknown}")
+    refuse(name, label, bad, f"classes from 0 to {classes - 1}{', or -1 if missing' if missing else unknown}")
 
 
 def beside(net: Net, event: tuple[int, ...], width: int) -> tuple[int, ...]:

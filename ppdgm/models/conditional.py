@@ -4,42 +4,48 @@ from __future__ import annotations
 
 from math import expm1, log, prod
 
+import numpy as np
+
 from ppdgm.errors import SpecError
 from ppdgm.language.vocabulary import Array, Batch, Dist, Vocabulary
-from ppdgm.models.classes import as_one_hot, beside, check_labels, put_beside
+from ppdgm.models.classes import beside, put_beside
+from ppdgm.models.conditions import Conditioned
 from ppdgm.models.likelihoods import Bernoulli, Likelihood
 from ppdgm.models.posteriors import DiagonalNormal, Posterior
 from ppdgm.models.priors import Prior, StandardNormal
 from ppdgm.models.vae import as_shape, check_family
 from ppdgm.nets import MLP, Net
 from ppdgm.nets.base import flatten
-from ppdgm.program import Context, Program, constant, normal
+from ppdgm.program import Context, normal
 from ppdgm.specs import PositiveInt, Shape
 
 _MIN_SCALE = 1e-3  # for the prior of each class
 
 
-class ConditionalVAE(Program):
-    """Conditional VAE: z ~ p(z|y), x ~ likelihood(decoder(z, y)); q(z|x, y) = posterior(encoder(x, y)).
+class ConditionalVAE(Conditioned):
+    """Conditional VAE: z ~ p(z|c), x ~ likelihood(decoder(z, c)); q(z|x, c) = posterior(encoder(x, c)).
 
-    Sohn, Lee & Yan 2015. The field `label` y [N] holds classes, whole numbers from 0. It is always needed: to draw
-    data, use `fit.sample(3, given={"label": [7, 7, 1]})`. Parameters of a conditional prior: `classes.loc` and
-    `classes.raw_scale`, [C, *latent].
+    Sohn, Lee & Yan 2015. The condition c has the one-hot classes, and covariates y beside them, C numbers in all. It is
+    always needed: to draw data, use `fit.sample(3, given={"label": [7, 7, 1]})`. Parameters of a conditional prior:
+    `classes.loc` and `classes.raw_scale`, [C, *latent].
 
     Args:
         event_shape: shape of one row of the data.
-        classes: C, the number of classes.
+        classes: the number of classes of the field `label`, whole numbers from 0; or several fields of classes by name,
+            classes={"batch": 3, "cell_type": 8}, in a recipe [["batch", 3], ["cell_type", 8]]; None for none.
+        covariates: the shape of one row of the field `y`, real numbers of size about 1. They are taken as they are.
         latent: D, the width of z, or its shape.
-        prior: p(z), the same for every class.
-        conditional_prior: p(z|y) = N(μ_y, diag σ_y²), with a learned mean and scale for each class, instead of `prior`.
-        posterior: q(z|x, y), given the encoder's output.
-        likelihood: p(x|z, y), given the decoder's output.
-        encoder: the net of x and the one-hot label, [X + C]; a ConvEncoder sees C more channels.
-        decoder: the net of z and the one-hot label, [D + C].
+        prior: p(z), the same for every condition.
+        conditional_prior: p(z|c) = N(c m, σ(c s)²) instead of `prior`: a learned mean and scale for each class, and
+            covariates add to them linearly.
+        posterior: q(z|x, c), given the encoder's output.
+        likelihood: p(x|z, c), given the decoder's output.
+        encoder: the net of x and the condition, [X + C]; a ConvEncoder sees C more channels.
+        decoder: the net of z and the condition, [D + C].
     """
 
     event_shape: Shape
-    classes: PositiveInt = 10
+    classes: PositiveInt | tuple[tuple[str, PositiveInt], ...] | None = 10
     latent: PositiveInt | Shape = 50
     prior: Prior = StandardNormal()
     conditional_prior: bool = False
@@ -49,7 +55,12 @@ class ConditionalVAE(Program):
     decoder: Net = MLP()
 
     def build(self, context: Context) -> None:
-        z, c = self._latent, self.classes
+        z, c = self._latent, self.condition_width
+        if not c:
+            raise SpecError(
+                "ConditionalVAE: got classes=None and no covariates, so it is conditional on nothing. Give classes or "
+                "covariates, or use a VAE."
+            )
         if self.conditional_prior:
             if self.prior != StandardNormal():
                 raise SpecError(
@@ -63,7 +74,7 @@ class ConditionalVAE(Program):
                 )
             table = context.scope("classes")
             table.param("loc", (c, *z), normal(0.1))
-            table.param("raw_scale", (c, *z), constant(log(expm1(1.0 - _MIN_SCALE))))
+            table.param("raw_scale", (c, *z), self._first_scale)
         else:
             check_family(self.prior, self.posterior)
             context.part(self.prior, z)
@@ -76,26 +87,32 @@ class ConditionalVAE(Program):
     def _latent(self) -> tuple[int, ...]:
         return self.posterior.variable(as_shape(self.latent))
 
-    def model(self, P: Vocabulary, x: Array, label: Array) -> None:
-        y = as_one_hot(P, label, self.classes)
+    def _first_scale(self, rng: np.random.Generator, shape: tuple[int, ...], data: Batch | None = None) -> np.ndarray:
+        """A scale of 1 for all classes: each field of classes adds its share. Covariates alone start with zeros."""
+        value = np.zeros(shape)
+        value[: sum(self.class_fields.values())] = log(expm1(1.0 - _MIN_SCALE)) / max(1, len(self.class_fields))
+        return value
+
+    def model(self, P: Vocabulary, x: Array, exposure: Array | None = None, **given: Array) -> None:
+        c = self.condition(P, given)
         with P.plate("data", x):
-            prior = self._conditional(P.scope("classes"), y) if self.conditional_prior else self.prior(P)
+            prior = self._conditional(P.scope("classes"), c) if self.conditional_prior else self.prior(P)
             z = P.sample("z", self.posterior.counterpart(prior))
             code = flatten(P, self.posterior.code(P, z), self.posterior.code_shape(self._latent))
-            P.sample("x", self.likelihood(P, P.net("decoder")(P.concat([code, y]))), obs=x)
+            P.sample("x", self.likelihood(P, P.net("decoder")(P.concat([code, c])), exposure=exposure), obs=x)
 
-    def _conditional(self, P: Vocabulary, y: Array) -> Dist:
-        """N(μ_y, diag σ_y²)."""
-        z, c = self._latent, self.classes
-        row = lambda name: P.xp.reshape(y @ P.xp.reshape(P.param(name), (c, -1)), (*y.shape[:-1], *z))
+    def _conditional(self, P: Vocabulary, c: Array) -> Dist:
+        """N(c m, σ(c s)²)."""
+        z, width = self._latent, self.condition_width
+        row = lambda name: P.xp.reshape(c @ P.xp.reshape(P.param(name), (width, -1)), (*c.shape[:-1], *z))
         return P.dist.Normal(row("loc"), _MIN_SCALE + P.softplus(row("raw_scale"))).to_event(len(z))
 
-    def guide(self, P: Vocabulary, x: Array, label: Array) -> None:
-        y = as_one_hot(P, label, self.classes)
+    def guide(self, P: Vocabulary, x: Array, exposure: Array | None = None, **given: Array) -> None:
+        c = self.condition(P, given)
         with P.plate("data", x):
-            both = put_beside(P, self.encoder, self.likelihood.encoded(P, x), y, self.event_shape)
+            both = put_beside(P, self.encoder, self.likelihood.encoded(P, x), c, self.event_shape)
             P.sample("z", self.posterior(P, P.net("encoder")(both)), infer=self.posterior.infer)
 
     def check(self, data: Batch) -> None:
-        check_labels(data["label"], self.classes)
-        self.likelihood.check("x", data["x"])
+        self.check_condition(data, ("exposure",))
+        self.likelihood.check_rows(data)

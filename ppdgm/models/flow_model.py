@@ -73,8 +73,8 @@ class FlowModel(DataDensity):
         seen = P.full((1, *P.declared.nets["context"].outputs), 0.0) if self.condition_width else None
         self.flow.settle(P.scope("flow"), rows.reshape(len(rows), -1), seen)
 
-    def model(self, P: Vocabulary, x: Array, label: Array | None = None, y: Array | None = None) -> None:
-        seen = self.condition(P, label, y)
+    def model(self, P: Vocabulary, x: Array, **given: Array) -> None:
+        seen = self.condition(P, given)
         known = None if seen is None else P.net("context")(seen)
         batch = () if known is None else tuple(known.shape[:-1])
         with P.plate("data", x):
@@ -89,7 +89,7 @@ class FlowModel(DataDensity):
         """
         fields = data if isinstance(data, Mapping) else {"x": data}
         P = NumpyVocabulary.over({n: np.asarray(v, np.float64) for n, v in params.items()}, self.declarations())
-        seen = self.condition(P, fields.get("label"), fields.get("y"))
+        seen = self.condition(P, {n: v for n, v in fields.items() if n != "x"})
         x = np.asarray(fields["x"], np.float64)
         known = None if seen is None else P.net("context")(seen)
         u, log_det = self.flow.inverse(P.scope("flow"), x.reshape(len(x), -1), known)

@@ -63,14 +63,14 @@ class MixtureVAE(Program):
         context.net("decoder", self.decoder, d, context.part(self.likelihood, self.event_shape))
         context.net("encoder", self.encoder, self.event_shape, head, label="guide")
 
-    def model(self, P: Vocabulary, x: Array) -> None:
+    def model(self, P: Vocabulary, x: Array, exposure: Array | None = None) -> None:
         log_weights, loc, scale = self._clusters(P)
         with P.plate("data", x):
             c = P.sample("c", one_hot_categorical(P, log_weights), infer=_ENUMERATE)
             z = P.sample("z", P.dist.Normal(c @ loc, c @ scale).to_event(1))
-            P.sample("x", self.likelihood(P, P.net("decoder")(z)), obs=x)
+            P.sample("x", self.likelihood(P, P.net("decoder")(z), exposure=exposure), obs=x)
 
-    def guide(self, P: Vocabulary, x: Array) -> None:
+    def guide(self, P: Vocabulary, x: Array, exposure: Array | None = None) -> None:
         with P.plate("data", x):
             z = P.sample("z", self.posterior(P, P.net("encoder")(self.likelihood.encoded(P, x))))
             if self.assignment == "exact":
@@ -88,4 +88,4 @@ class MixtureVAE(Program):
         return log_softmax(P, log_weights + P.xp.sum(each, axis=-1))
 
     def check(self, data: Batch) -> None:
-        self.likelihood.check("x", data["x"])
+        self.likelihood.check_rows(data)

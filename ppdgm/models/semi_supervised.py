@@ -79,15 +79,15 @@ class SemiSupervisedVAE(Program):
     def _latent(self) -> tuple[int, ...]:
         return self.posterior.variable(as_shape(self.latent))
 
-    def model(self, P: Vocabulary, x: Array, label: Array | None = None) -> None:
+    def model(self, P: Vocabulary, x: Array, label: Array | None = None, exposure: Array | None = None) -> None:
         logits = P.param("class_logits") if self.class_prior == "learned" else P.full((self.classes,), 0.0)
         with P.plate("data", x):
             y = P.sample("y", one_hot_categorical(P, log_softmax(P, logits)))
             z = P.sample("z", self.posterior.counterpart(self.prior(P)))
             code = flatten(P, self.posterior.code(P, z), self.posterior.code_shape(self._latent))
-            P.sample("x", self.likelihood(P, P.net("decoder")(P.concat([code, y]))), obs=x)
+            P.sample("x", self.likelihood(P, P.net("decoder")(P.concat([code, y])), exposure=exposure), obs=x)
 
-    def guide(self, P: Vocabulary, x: Array, label: Array | None = None) -> None:
+    def guide(self, P: Vocabulary, x: Array, label: Array | None = None, exposure: Array | None = None) -> None:
         seen = self.likelihood.encoded(P, x)
         log_probs = log_softmax(P, P.net("classifier")(seen))
         with P.plate("data", x):
@@ -114,6 +114,6 @@ class SemiSupervisedVAE(Program):
         return {"label": np.where(np.asarray(data["label"]) < 0, -1, known)} if "label" in data else {}
 
     def check(self, data: Batch) -> None:
-        self.likelihood.check("x", data["x"])
+        self.likelihood.check_rows(data)
         if "label" in data:
             check_labels(data["label"], self.classes, missing=True)

@@ -50,13 +50,13 @@ class VAE(Program):
         context.net("encoder", self.encoder, self.event_shape, head, label="guide")
         check_norms(context, self.prior)
 
-    def model(self, P: Vocabulary, x: Array) -> None:
+    def model(self, P: Vocabulary, x: Array, exposure: Array | None = None) -> None:
         with P.plate("data", x):
             prior = self.prior(P, lambda u: self.posterior.base(P, self.encode(P, u)))
             z = P.sample("z", self.posterior.counterpart(prior))
-            P.sample("x", self.likelihood(P, P.net("decoder")(self.posterior.code(P, z))), obs=x)
+            P.sample("x", self.likelihood(P, P.net("decoder")(self.posterior.code(P, z)), exposure=exposure), obs=x)
 
-    def guide(self, P: Vocabulary, x: Array) -> None:
+    def guide(self, P: Vocabulary, x: Array, exposure: Array | None = None) -> None:
         with P.plate("data", x):
             P.sample("z", self.posterior(P, self.encode(P, x)), infer=self.posterior.infer)
 
@@ -65,7 +65,7 @@ class VAE(Program):
         return P.net("encoder")(self.likelihood.encoded(P, x))
 
     def check(self, data: Batch) -> None:
-        self.likelihood.check("x", data["x"])
+        self.likelihood.check_rows(data)
 
 
 def as_shape(latent: int | tuple[int, ...]) -> tuple[int, ...]:
@@ -82,7 +82,16 @@ def start_of(prior: Prior, likelihood: Likelihood) -> Callable[[Batch], np.ndarr
     """
     if not prior.follows:
         return None
-    return lambda data: first_output(likelihood, data["x"]) if "x" in data else None
+
+    def start(data: Batch) -> np.ndarray | None:
+        if "x" not in data:
+            return None
+        x = np.asarray(data["x"])
+        if likelihood.reads_exposure and "exposure" in data:
+            x = x / np.reshape(data["exposure"], (-1, *(1,) * (x.ndim - 1)))
+        return first_output(likelihood, x)
+
+    return start
 
 
 def check_norms(context: Context, prior: Prior) -> None:

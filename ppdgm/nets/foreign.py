@@ -53,6 +53,10 @@ class ForeignNet(Net):
         values = backend(_BACKENDS[self.library]).module_params(self.module)
         return {n: (tuple(v.shape), _given(v)) for n, v in values.items()}
 
+    def states(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
+        values = backend(_BACKENDS[self.library]).module_states(self.module)
+        return {n: (tuple(v.shape), _given(v)) for n, v in values.items()}
+
     def apply(self, P: Vocabulary, x: Array, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Array:
         out = P.foreign(self.module, x, len(inputs))
         if tuple(out.shape[len(out.shape) - len(outputs) :]) != outputs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import prod
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.nets.base import Activation, Depth, Dropout, Net, Shapes, apply_dense, dense, flatten, unflatten
@@ -20,6 +20,8 @@ class FullyConnected(Net):
             of the minibatch in training, and with running means elsewhere: `norms.<i>.mean`, `.variance`.
         dropout: the probability with which a number of a hidden layer is set to 0, in training only.
     """
+
+    usual: ClassVar[bool] = True  #: named first in messages
 
     norm: Literal["layer", "batch"] | None = None
     dropout: Dropout = 0.0

@@ -74,7 +74,8 @@ def members(family: str) -> str:
     concrete = {name: spec for name, spec in known_specs().items() if not inspect.isabstract(spec)}
     members = [name for name, spec in concrete.items() if is_a(spec, family) and name != family]
     known = [name for name in members if name.isalnum() and name != "ForeignNet"]  # ppdgm's own classes for users
-    known.sort(key=lambda name: len(concrete[name].model_fields))  # the simplest first
+    usual = lambda name: getattr(concrete[name], "usual", False)
+    known.sort(key=lambda name: (not usual(name), len(concrete[name].model_fields)))  # the simplest first
     if not known:  # a class without others of its kind
         return f"{family}(…)"
     return f"{with_article(family)}, such as {', '.join(f'{name}()' for name in known[:4])}"

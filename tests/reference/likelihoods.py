@@ -1,7 +1,7 @@
 """The likelihoods beyond Bernoulli and Gaussian, by SciPy's distributions."""
 
 import numpy as np
-from scipy.special import log_expit, log_softmax, logsumexp
+from scipy.special import gammaln, log_expit, log_softmax, logsumexp
 from scipy.stats import laplace, logistic, nbinom, norm, poisson
 
 from reference.base import ENCODED, LIKELIHOODS, OUTPUTS, kind, per_datum, soft_scale
@@ -108,6 +108,12 @@ def negative_binomial_likelihood(table, params, x, head):
     return per_datum(nbinom.logpmf(x, theta, theta / (theta + count_mean(table, h))))
 
 
+def multinomial_likelihood(table, params, x, head):
+    x, h = (np.asarray(a, float).reshape(*a.shape[:lead], -1) for a, lead in ((x, 1), (head, 2)))
+    log_share = h - logsumexp(h, -1, keepdims=True)
+    return gammaln(x.sum(-1) + 1) - gammaln(x + 1).sum(-1) + (x * log_share).sum(-1)
+
+
 def zero_inflated_likelihood(table, params, x, head):
     theta, (h, logit) = scale_and_rows(table, params, head, 2, "inverse_dispersion", "min_inverse_dispersion")
     counted = log_expit(-logit) + nbinom.logpmf(x, theta, theta / (theta + count_mean(table, h)))
@@ -121,6 +127,7 @@ LIKELIHOODS |= {
     "DiscretisedLogistic": discretised_logistic_likelihood,
     "Discretised": discretised_likelihood,
     "MixtureOfDiscretisedLogistics": mixture_likelihood,
+    "Multinomial": multinomial_likelihood,
     "Poisson": poisson_likelihood,
     "NegativeBinomial": negative_binomial_likelihood,
     "ZeroInflatedNegativeBinomial": zero_inflated_likelihood,
@@ -157,6 +164,6 @@ ENCODED |= dict.fromkeys(
     ),
     lambda table, x: x / (table["levels"] - 1),
 ) | dict.fromkeys(
-    ("Poisson", "NegativeBinomial", "ZeroInflatedNegativeBinomial"),
+    ("Multinomial", "Poisson", "NegativeBinomial", "ZeroInflatedNegativeBinomial"),
     lambda table, x: np.log(1 + x),
 )

@@ -14,6 +14,7 @@ from ppdgm.models import (
     DiscretisedLogistic,
     Laplace,
     MixtureOfDiscretisedLogistics,
+    Multinomial,
     NegativeBinomial,
     Poisson,
     ZeroInflatedNegativeBinomial,
@@ -67,6 +68,7 @@ ZOO = {
     "negative binomial": _vae(NegativeBinomial(), counts),
     "negative binomial from network": _vae(NegativeBinomial(inverse_dispersion="network", link="exp"), counts, (2, 2)),
     "zero inflated": _vae(ZeroInflatedNegativeBinomial(inverse_dispersion="learned", link="exp"), counts),
+    "multinomial": _vae(Multinomial(), counts, (2, 3)),
     "gated convolutions": _vae(
         Bernoulli(),
         binary,

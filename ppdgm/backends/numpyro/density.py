@@ -43,6 +43,9 @@ class JaxRandom:
     def poisson(self, rate: Array, shape: tuple[int, ...]) -> Array:
         return jax.random.poisson(self._next(), jnp.broadcast_to(rate, shape), shape).astype(self.dtype)
 
+    def multinomial(self, total: Array, share: Array, shape: tuple[int, ...]) -> Array:
+        return jax.random.multinomial(self._next(), total, share, shape=(*shape, share.shape[-1]), dtype=self.dtype)
+
     def permutation(self, n: int) -> Array:
         return jax.random.permutation(self._next(), n)
 

@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from ppdgm.backends.numpyro.convolution import conv2d, conv_transpose2d
 from ppdgm.backends.numpyro.density import Density, JaxRandom, draw
 from ppdgm.backends.numpyro.distributions import Distributions
-from ppdgm.backends.numpyro.foreign import apply_module
+from ppdgm.backends.numpyro.foreign import apply_module, has_dropout
 from ppdgm.backends.numpyro.indices import check_classes
 from ppdgm.backends.numpyro.loops import keep, loop
 from ppdgm.backends.numpyro.ode import adaptive, with_gradient
@@ -131,9 +131,13 @@ class JaxVocabulary(Vocabulary):
     def foreign(self, module: Module, x: Array, event_ndim: int) -> Array:
         n = len(self.prefix)
         own = {name[n:]: v for name, v in self.params.items() if name.startswith(self.prefix)}
-        return apply_module(
-            module, {k: self.interpreter.param(self.prefix + k, v) for k, v in own.items()}, x, event_ndim
-        )
+        own = {k: self.interpreter.param(self.prefix + k, v) for k, v in own.items()}
+        states = [name for name in own if self.prefix + name in self.declared.states]
+        trains = (bool(states) or has_dropout(module)) and self.interpreter.drops()
+        out, moved = apply_module(module, own, x, event_ndim, self.interpreter.noise() if trains else None)
+        for name in states if trains else ():
+            self.update(name, moved[name])
+        return out
 
 
 class MixedVocabulary(MixedPrecision, JaxVocabulary):

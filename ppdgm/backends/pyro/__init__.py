@@ -3,7 +3,7 @@
 from ppdgm.backends.pyro.bind import bind
 from ppdgm.backends.pyro.loop import Trainer
 from ppdgm.backends.pyro.runtime import Runtime, precision
-from ppdgm.backends.pyro.tracer import module_params
+from ppdgm.backends.pyro.tracer import module_params, module_states
 from ppdgm.language.gradients import differentiable
 
-__all__ = ["Runtime", "Trainer", "bind", "differentiable", "module_params", "precision"]
+__all__ = ["Runtime", "Trainer", "bind", "differentiable", "module_params", "module_states", "precision"]

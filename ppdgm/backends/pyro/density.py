@@ -39,6 +39,20 @@ class TorchRandom:
     def poisson(self, rate: Array, shape: tuple[int, ...]) -> Array:
         return torch.poisson(torch.broadcast_to(rate, shape).contiguous())
 
+    def multinomial(self, total: Array, share: Array, shape: tuple[int, ...]) -> Array:
+        """Each number is split between the left and the right half of the classes, again and again, by a binomial."""
+        width = share.shape[-1]
+        masses = [torch.nn.functional.pad(share, (0, 2 ** (width - 1).bit_length() - width))]
+        while masses[-1].shape[-1] > 1:
+            masses.append(masses[-1].unflatten(-1, (-1, 2)).sum(-1))
+        counts = torch.broadcast_to(total, shape)[..., None]
+        for mass, below in zip(masses[:0:-1], masses[-2::-1], strict=True):
+            part = below.unflatten(-1, (-1, 2))[..., 0] / torch.where(mass > 0, mass, 1.0)
+            wide = torch.broadcast_to(part.clamp(0.0, 1.0), counts.shape).contiguous()
+            left = torch.binomial(counts.contiguous(), wide)
+            counts = torch.stack([left, counts - left], -1).flatten(-2)
+        return counts[..., :width]
+
     def permutation(self, n: int) -> Array:
         return torch.randperm(n, device=self.like.get("device"))
 

@@ -31,6 +31,11 @@ def module_params(module: torch.nn.Module) -> dict[str, np.ndarray]:
     return {n: p.detach().cpu().numpy().copy() for n, p in module.named_parameters()}
 
 
+def module_states(module: torch.nn.Module) -> dict[str, np.ndarray]:
+    """None: the module keeps its buffers itself."""
+    return {}
+
+
 class TorchTracer(ProgramTracer):
     """A `Program`; `params` include the nets' buffers, and draws come from torch's generator."""
 

@@ -32,6 +32,9 @@ def baseline_log_likelihood(evaluator: Evaluator) -> Baseline:
         raise ProgramError(
             f"site {evaluator.drawn_as[field]!r} is masked: log p covers only a part of the numbers in {field!r}."
         )
+    own = evaluator.program.independent()
+    if isinstance(own, Likelihood) and own.reads_exposure and "exposure" in evaluator.fields:
+        raise ProgramError("independent columns of counts have no exposure.")
     width = max(1, int(np.prod(evaluator.feed.fields[field].shape[1:])))
     index = some_rows(evaluator.size, max(2, MOST_NUMBERS // width), evaluator.stream("baseline"))
     x = take(evaluator.feed.fields, index)[field]

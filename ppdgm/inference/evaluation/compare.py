@@ -32,12 +32,14 @@ class Comparison:
         log_likelihood, elbo: by name, in nats per row.
         differences: log p(x) minus that of the first, paired over rows, by name.
         settings: those that differ, by name of the setting, then of the fit; None where a recipe has no such setting.
+        given: the fields that a model conditions on, by name: its number is log p(x | these).
     """
 
     log_likelihood: dict[str, Estimate]
     elbo: dict[str, Estimate]
     differences: dict[str, Difference]
     settings: dict[str, dict[str, object]]
+    given: dict[str, tuple[str, ...]]
 
     @property
     def best(self) -> str:
@@ -58,8 +60,19 @@ class Comparison:
             for d in [self.differences[name]]
         ]
 
+    @property
+    def notes(self) -> list[str]:
+        """What the numbers don't show: fits that know more of a row than others, and estimates that are too low."""
+        told = [] if len(set(self.given.values())) == 1 else [(n, of) for n, of in self.given.items() if of]
+        low = {n: -e.bias for n, e in self.log_likelihood.items() if -e.bias > max(e.monte_carlo_error, 0.005)}
+        return [f"{name}: log p(x | {', '.join(of)})" for name, of in told] + [
+            f"{name}: log p(x) is too low by {off:.2f} or more; give a larger k" for name, off in low.items()
+        ]
+
     def table(self) -> list[dict[str, object]]:
-        """The table as numbers, one dict for each fit: name, rank, log_p, se, difference, its error, elbo, noise."""
+        """The table as numbers, one dict for each fit: name, rank, log_p, se, difference, its error, elbo, noise,
+        and the fields that are given.
+        """
         return [
             {
                 "name": name,
@@ -71,6 +84,7 @@ class Comparison:
                 "difference_se": self.differences[name].standard_error,
                 "monte_carlo_error": self.differences[name].monte_carlo_error,
                 "elbo": self.elbo[name].mean,
+                "given": list(self.given[name]),
             }
             for rank, (name, found) in enumerate(self.log_likelihood.items())
         ]
@@ -113,6 +127,7 @@ class Comparison:
         lines = [HEAD, *self.rows()]
         widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
         told = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+        told += self.notes
         for name, values in self.settings.items():
             told.append(f"{name}: " + ", ".join(f"{shown(v)} ({fit})" for fit, v in values.items()))
         return "\n".join(told)
@@ -137,7 +152,8 @@ def compare(
         memory: limit on a chunk's intermediate results.
 
     Raises:
-        DataError: the densities are in different units, because the runs' data are scaled in different ways.
+        DataError: the densities can't be compared: the runs' data are scaled in different ways, or a program's density
+            is one of x and of labels.
         SpecError: fewer than two fits.
     """
     require("k", k, int, 1, "a whole number of particles, at least 1")
@@ -152,6 +168,7 @@ def compared(fits: Mapping[str, tuple[Fit, Data]], k: int, seed: int = 0, memory
     for name, (fit, rows) in fits.items():
         elbo[name] = fit.elbo(rows, k=min(k, ELBO_PARTICLES), seed=seed, memory=memory)
         likelihood[name] = fit.log_likelihood(rows, k=k, seed=seed, memory=memory)
+    given = {n: _given(*of) for n, of in fits.items()}
     ranked = sorted(likelihood, key=lambda n: -np.nan_to_num(likelihood[n].mean, nan=-np.inf))
     try:
         differences = {n: likelihood[n] - likelihood[ranked[0]] for n in ranked}
@@ -161,7 +178,13 @@ def compared(fits: Mapping[str, tuple[Fit, Data]], k: int, seed: int = 0, memory
     every = dict.fromkeys(key for recipe in recipes.values() for key in recipe)
     differ = {key: {n: r.get(key) for n, r in recipes.items()} for key in every}
     differ = {key: v for key, v in differ.items() if len({str(x) for x in v.values()}) > 1}
-    return Comparison({n: likelihood[n] for n in ranked}, {n: elbo[n] for n in ranked}, differences, differ)
+    by_rank = lambda of: {n: of[n] for n in ranked}
+    return Comparison(by_rank(likelihood), by_rank(elbo), differences, differ, by_rank(given))
+
+
+def _given(fit: Fit, rows: Data) -> tuple[str, ...]:
+    """The fields that the model conditions on."""
+    return fit.conditions(rows) if isinstance(rows, Mapping) and len(rows) > 1 else ()
 
 
 def _settings(fit: Fit) -> dict[str, object]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +19,7 @@ from ppdgm.inference.evaluation.evaluator import Evaluator, Sites
 from ppdgm.inference.evaluation.means import means_of_rows
 from ppdgm.language.pair_mistakes import NO_PREDICTIVE
 from ppdgm.language.runtime import from_prior
-from ppdgm.language.unseen import blanks, shapes_known
+from ppdgm.language.unseen import Unseen, blanks, shapes_known
 from ppdgm.language.vocabulary import Array
 from ppdgm.program import AnyProgram, PlainPair, has_model, no_model
 
@@ -135,9 +136,7 @@ class Decodable(ABC):
         """The shapes of the latents of the model, given two rows of these fields."""
         if not has_model(self.program):
             raise no_model(self.program)
-        blank = blanks(
-            shapes_known(self.program, dict.fromkeys(self.info.get("fields", ["x"])) | self.info.get("shapes", {}))
-        )
+        blank = self._blank(given)
         rows = {
             n: np.asarray([v, v] if np.ndim(v) == 0 else np.asarray(v)[[0, -1]]) for n, v in given.items() if n in blank
         }
@@ -146,6 +145,12 @@ class Decodable(ABC):
         how = {"size": 2, "mean": False, "apart": False}
         found = self._runtime.look(from_prior, self._native, fields, None, **how)[0]
         return {n: tuple(v.shape[2:]) for n, v in found.items()}
+
+    def _blank(self, given: Iterable[str]) -> dict[str, Unseen]:
+        """The fields of the data that were trained on, without their data, and given ones that the model takes too."""
+        shapes = dict.fromkeys(self.info.get("fields", ["x"])) | self.info.get("shapes", {})
+        takes = inspect.signature(self.program.model).parameters
+        return blanks(shapes_known(self.program, shapes | {n: None for n in given if n in takes and n not in shapes}))
 
     def _under(self, evaluator: Evaluator, given: Mapping[str, Array]) -> Sites:
         """Observed sites at the means of the latents, under other conditions than those of the data."""
@@ -200,8 +205,9 @@ class Decodable(ABC):
     ) -> Sites | np.ndarray:
         """Data decoded along single dimensions of a latent, [N, D, steps, *event_shape]; the others stay as they are.
 
-        A dimension goes through the prior's mean ± `reach` of its standard deviations. The model's latents that depend
-        on it are at their means given it.
+        A dimension goes through the prior's mean ± `reach` of its standard deviations, from 2,000 draws of the prior
+        under the row's own conditions, such as its label. The model's latents that depend on it are at their means
+        given it.
 
         Args:
             data: rows, as for `elbo`.
@@ -226,14 +232,23 @@ class Decodable(ABC):
         for d in chosen:
             if isinstance(d, bool) or not isinstance(d, int | np.integer) or not 0 <= d < width:
                 raise DataError(f"dims: got {shown(d)}, expected whole numbers from 0 to {width - 1}, of {name!r}.")
-        prior = evaluator.simulated(DRAWS, evaluator.stream("prior codes"))[0]
-        if name not in prior:
-            raise ProgramError(f"The model of {type(self.program).__name__} does not draw {name!r} of one row alone.")
-        values = [on_scale(prior[name], int(d), np.linspace(-reach, reach, steps)) for d in chosen]
-        found = [
-            codes.along(j, name, int(d), v) for j in range(evaluator.size) for d, v in zip(chosen, values, strict=True)
-        ]
-        return _in_units(self._outward(data, evaluator), found, (evaluator.size, len(values), steps))
+        line, found = np.linspace(-reach, reach, steps), list[Sites]()
+        for j, draws in enumerate(self._prior_of_rows(evaluator, name)):
+            found += [codes.along(j, name, int(d), on_scale(draws, int(d), line)) for d in chosen]
+        return _in_units(self._outward(data, evaluator), found, (evaluator.size, len(chosen), steps))
+
+    def _prior_of_rows(self, evaluator: Evaluator, name: str) -> Iterator[np.ndarray]:
+        """Draws of a latent from its prior for each row, [S, *event], under the row's own conditions."""
+        seed = evaluator.stream("prior codes")
+        for j in range(evaluator.size):
+            if j == 0 or evaluator.conditions:
+                own = evaluator.of(take(evaluator.feed.fields, np.array([j]))) if evaluator.conditions else evaluator
+                prior = own.simulated(DRAWS, seed)[0]
+            if name not in prior:
+                raise ProgramError(
+                    f"The model of {type(self.program).__name__} does not draw {name!r} of one row alone."
+                )
+            yield prior[name]
 
 
 def _codes(evaluator: Evaluator) -> Codes:

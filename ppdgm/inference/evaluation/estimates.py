@@ -44,10 +44,12 @@ class Estimate:
         common: Monte Carlo error of the mean if rows share draws (a latent outside the data plate), else None.
         biases: for a log-likelihood, the difference of its expectation from log p(x), [N], by the jackknife; else None.
         of: what the density is of, if not of the raw numbers: "standardised x". That of the raw numbers differs by the
-            constant `fit.transform.log_det(event_shape)`. "x, with z at a point" is no bound on log p(x): the guide has
+            constant `fit.transform.log_det(event_shape)`. "x and label": of both, in rows with a known label, of a
+            program in which it is the value of a latent. "x, with z at a point" is no bound on log p(x): the guide has
             no density of z (a Delta), and the reported density is that of x and z there.
         exact: whether the values are log p(x): the program draws nothing, as it has no latents, or sums them out.
         dimensions: how many whole numbers a row has; None if some of its numbers are real.
+        log_det: that constant, for a density of scaled x; else 0.
     """
 
     values: np.ndarray
@@ -58,6 +60,7 @@ class Estimate:
     of: str = ""
     exact: bool = False
     dimensions: int | None = None
+    log_det: float = 0.0
 
     @property
     def bits_per_dimension(self) -> float | None:
@@ -106,10 +109,17 @@ class Estimate:
                 f"a − b: got {len(self.values)} rows and {len(other.values)}, expected estimates of the same rows."
             )
         if self.of != other.of or self.dimensions != other.dimensions:
-            first, second = (e.of or ("whole numbers" if e.dimensions else "x") for e in (self, other))
+            named = self.of or other.of
+            first, second = (e.of or ("whole numbers" if e.dimensions and not named else "x") for e in (self, other))
             raise DataError(
-                f"a − b: got log-densities of {first} and of {second}, which are in different units. Evaluate both "
-                "programs on data that are prepared in the same way."
+                f"a − b: got log-densities of {first} and of {second}, which can't be compared. Evaluate both programs "
+                "on the same fields, prepared in the same way."
+            )
+        if abs(off := self.log_det - other.log_det) > 1e-6 * max(1.0, abs(self.log_det)):
+            raise DataError(
+                f"a − b: both are log-densities of {self.of}, but scaled by other numbers, so that they differ by "
+                f"{abs(off):.3g} nats for one density of the raw numbers. Prepare the data of both runs in the same "
+                "way: load_data(…, like=fit)."
             )
         with quiet():
             errors = np.sqrt(self.errors**2 + other.errors**2)
@@ -161,7 +171,7 @@ def elbo_of_rows(evaluator: Evaluator, k: int) -> Estimate:
     of = f"x, with {' and '.join(one.points)} at a point" if one.points else ""
     size = None if of else evaluator.dimensions  # at a point, it is a density of real numbers too
     if k == 1:
-        return Estimate(values, errors, k, dimensions=size)
+        return Estimate(values, errors, k, of=of, dimensions=size)
     if not one.shared:
         return Estimate(values, errors, k, of=of, dimensions=size)
     with quiet():
@@ -303,7 +313,8 @@ def _check_names(program: Program, got: list[str]) -> None:
     """Refuse data without the fields that the model needs, or with fields that it does not know."""
     asked = list(inspect.signature(program.model).parameters.values())[1:]
     needed = [p.name for p in asked if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
-    known = [p.name for p in asked]
+    exposed = getattr(program.independent(), "reads_exposure", False)
+    known = [p.name for p in asked if exposed or p.name != "exposure" or p.default is p.empty]
     wrong = [n for n in needed if n not in got] + [n for n in got if n not in known]
     if wrong and not any(p.kind is p.VAR_KEYWORD for p in asked):
         hint = f" {nearest(wrong[0], known)}" if wrong[0] in got else ""

@@ -15,7 +15,7 @@ from ppdgm.diagnostics.arrays import some_rows
 from ppdgm.errors import PpdgmError, ProgramError, out_of_memory, require
 from ppdgm.inference.evaluation.masked import under_masks
 from ppdgm.inference.inputs.feed import Feed
-from ppdgm.inference.inputs.support import dimensions_of
+from ppdgm.inference.inputs.support import dimensions_of, fixing
 from ppdgm.language.runtime import Native, traced
 from ppdgm.language.unseen import Unseen, blanks
 from ppdgm.language.vocabulary import Array, Namespace, Trace
@@ -148,7 +148,12 @@ class Evaluator:
     @cached_property
     def dimensions(self) -> int | None:
         """How many whole numbers the model observes in each row; None if some are real, or may be missing."""
-        return dimensions_of(self.program, self.runtime)
+        return dimensions_of(self.program, self.runtime, self.feed.fields)
+
+    @cached_property
+    def fixing(self) -> tuple[str, ...]:
+        """The fields that fix latents, such as known labels: bounds are on log p of x and of these."""
+        return fixing(self.program, self.feed.fields)
 
     @cached_property
     def draws_nothing(self) -> bool:

@@ -55,7 +55,7 @@ from ppdgm.inference.runs.layout import as_path, check_free
 from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.inference.runs.settings import Training
 from ppdgm.language.pair_mistakes import NO_ROWS
-from ppdgm.language.unseen import blanks, is_given, shapes_known
+from ppdgm.language.unseen import is_given
 from ppdgm.program import AnyProgram, PlainPair, has_model, no_model
 from ppdgm.registry import backend as load_backend
 from ppdgm.specs import Spec
@@ -203,6 +203,10 @@ class Fit(Diagnosable, Decodable):
             check_of_each_row(self._runtime, self._native, evaluator.feed, found)
         return watched(evaluator, found)
 
+    def conditions(self, data: Data) -> tuple[str, ...]:
+        """The fields of data that the model needs to draw the others: log p(x) is then log p(x | these)."""
+        return self._evaluator(data).conditions
+
     def log_weights(self, data: Data, k: int = 1, seed: int = 0, memory: int | str = "auto") -> np.ndarray:
         """log p(x, z_k) − log q(z_k|x), [K, N]. Arguments as for `elbo`."""
         return estimates.log_weights_of_rows(self._evaluator(data, seed, memory), k)
@@ -298,7 +302,7 @@ class Fit(Diagnosable, Decodable):
         if isinstance(self.program, PlainPair):
             drawn = self._pair_draws(rows, mean).draw(n, seed)
             return single(in_units(self.codings, drawn, fields, units, lambda: (left_over(fields, drawn, rows), rows)))
-        blank = blanks(shapes_known(self.program, dict.fromkeys(fields) | self.info.get("shapes", {})))
+        blank = self._blank(rows)
         if not rows:
             check_quiet_model(self._runtime, self._native, blank, 2)
             observed = self._runtime.prior(self._native, blank, n, seed, mean)[1]
@@ -312,7 +316,7 @@ class Fit(Diagnosable, Decodable):
         check_texts(rows, fields, self.codings)
         known = as_fields(enter(self.codings, rows), dtype_of(self.params))
         with suppress(KeyError):  # fields that are to be drawn
-            self.program.check({n: v for n, v in known.items() if n in fields})
+            self.program.check({n: v for n, v in known.items() if n in blank})
         found = conditions(self.program, self._runtime, self._native, blank, known, n)
         check_indices(self._runtime, self._native, found, n)
         few = {name: v[[0, -1]] if is_given(v) else v for name, v in found.fields.items()}
@@ -415,12 +419,13 @@ class Fit(Diagnosable, Decodable):
         return self._named(evaluator, found)
 
     def _named(self, evaluator: Evaluator, found: Estimate) -> Estimate:
-        if not self.transform:
-            return found
-        words, at = self.transform.in_words(), found.of.removeprefix("x")
+        words, at = self.transform.in_words() if self.transform else "", found.of.removeprefix("x")
         if words and not evaluator.may_draw("x"):
             return found  # x only conditions what is drawn
-        return replace(found, of=(words or "x") + at if at else words)
+        at = "".join(f" and {name}" for name in evaluator.fixing) + at
+        real = bool(words) and found.dimensions is None
+        scaled = self.transform.log_det(evaluator.feed.fields["x"].shape[1:]) if self.transform and real else 0.0
+        return replace(found, of=(words or "x") + at if at else words, log_det=scaled)
 
 
 def _is_one(value: object) -> bool:

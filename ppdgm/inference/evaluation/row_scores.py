@@ -34,6 +34,8 @@ def scores_of_rows(evaluator: Evaluator, k: int) -> dict[str, np.ndarray]:
         return found  # nothing is reconstructed
     with suppress(ProgramError):  # it is not known which site draws the data
         field, name = evaluator.shown(observed)
+        if name in evaluator.masked:  # numbers that are only filled in would count
+            return found
         both = observed[name], evaluator.feed.fields[field][:]
         seen, data = (np.asarray(a, float).reshape(evaluator.size, -1) for a in both)
         found["reconstruction_error"] = ((seen - data) ** 2).mean(1)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from ppdgm.data import take
+from ppdgm.data import Stream, take
 from ppdgm.data.checks import pieces
 from ppdgm.errors import DataError, ProgramError
 from ppdgm.inference.inputs.feed import Feed
@@ -77,12 +78,15 @@ def check_support(
     look.indices(isinstance(program, Program))
 
 
-def dimensions_of(program: AnyProgram, runtime: Runtime) -> int | None:
+def dimensions_of(program: AnyProgram, runtime: Runtime, fields: Mapping[str, np.ndarray | Stream]) -> int | None:
     """D, how many whole numbers the model observes in each row; None if some numbers are real, or may be missing.
 
-    For the package's own programs with its own likelihoods, the likelihood says so; for others, `check_support` has to
-    have been called.
+    None too if fields fix latents: a label that is known in some rows is one more number of these rows alone. For the
+    package's own programs with its own likelihoods, the likelihood says whether numbers are whole; for others,
+    `check_support` has to have been called.
     """
+    if fixing(program, fields):
+        return None
     if _looks_itself(program):
         likelihood = cast(Program, program).independent()
         shape: tuple[int, ...] = getattr(program, "event_shape", ())
@@ -91,6 +95,22 @@ def dimensions_of(program: AnyProgram, runtime: Runtime) -> int | None:
     if not sites or not all(o.discrete and not o.masked for o in sites):
         return None
     return sum(int(np.prod(o.shape)) for o in sites)
+
+
+def fixing(program: AnyProgram, fields: Mapping[str, np.ndarray | Stream]) -> tuple[str, ...]:
+    """The fields that fix a latent of some row, such as known labels: then bounds are on log p of x and of these."""
+    if not isinstance(program, Program) or type(program).fixes is Program.fixes:
+        return ()
+    return tuple(n for n, rows in fields.items() if _fixes(program, n, rows))
+
+
+def _fixes(program: Program, name: str, rows: np.ndarray | Stream) -> bool:
+    if name == "x":  # it is what a latent explains
+        return False
+    for value in np.unique(np.asarray(rows[:]), axis=0):
+        with suppress(DataError):  # a value that stands for a missing one fixes nothing
+            return bool(program.fixes({name: value[None]}))
+    return False
 
 
 def _looks_itself(program: AnyProgram) -> bool:

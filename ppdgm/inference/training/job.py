@@ -182,7 +182,7 @@ class Job:
         if not hasattr(self, "feed"):
             self.prepare(read_codings(saved.arrays, saved.page) if saved else {})
         facts: dict[str, object] = {"data_size": self.feed.size, "fields": sorted(self.fields)}
-        facts["dimensions"] = dimensions_of(self.recipe.program, self.runtime)
+        facts["dimensions"] = dimensions_of(self.recipe.program, self.runtime, self.fields)
         if isinstance(self.recipe.program, PlainPair):
             facts["rows"] = rows_of(self.fields)
         else:

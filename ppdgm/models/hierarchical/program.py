@@ -88,21 +88,21 @@ class HierarchicalVAE(Program):
         self._way.build(context)
         check_norms(context, self.prior)
 
-    def model(self, P: Vocabulary, x: Array) -> None:
+    def model(self, P: Vocabulary, x: Array, exposure: Array | None = None) -> None:
         with P.plate("data", x):
             z = [P.sample(f"z{self.depth}", self._top(P))]
             for level in range(self.depth - 1, 0, -1):
                 loc, scale = self.conditional(P, level, self.above(P, z))
                 z.insert(0, P.sample(f"z{level}", P.dist.Normal(loc, scale).to_event(1)))
             seen = z[0] if self.skip == "none" else P.concat(z)
-            P.sample("x", self.likelihood(P, P.net("decoder")(seen)), obs=x)
+            P.sample("x", self.likelihood(P, P.net("decoder")(seen), exposure=exposure), obs=x)
 
-    def guide(self, P: Vocabulary, x: Array) -> None:
+    def guide(self, P: Vocabulary, x: Array, exposure: Array | None = None) -> None:
         with P.plate("data", x):
             self._way.draw(P, self.likelihood.encoded(P, x))
 
     def check(self, data: Batch) -> None:
-        self.likelihood.check("x", data["x"])
+        self.likelihood.check_rows(data)
 
     # What model and guides share.
 

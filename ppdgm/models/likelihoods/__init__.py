@@ -12,6 +12,7 @@ from ppdgm.models.likelihoods.flow import FlowLikelihood
 from ppdgm.models.likelihoods.gaussian import Gaussian
 from ppdgm.models.likelihoods.laplace import Laplace
 from ppdgm.models.likelihoods.logistic import DiscretisedLogistic, MixtureOfDiscretisedLogistics
+from ppdgm.models.likelihoods.multinomial import Multinomial
 
 __all__ = [
     "Autoregressive",
@@ -27,6 +28,7 @@ __all__ = [
     "Laplace",
     "Likelihood",
     "MixtureOfDiscretisedLogistics",
+    "Multinomial",
     "NegativeBinomial",
     "Poisson",
     "ZeroInflatedNegativeBinomial",

@@ -257,6 +257,9 @@ class Kept:
     def poisson(self, rate: Array, shape: tuple[int, ...]) -> Array:
         raise _depends("poisson")
 
+    def multinomial(self, total: Array, share: Array, shape: tuple[int, ...]) -> Array:
+        raise _depends("multinomial")
+
     def permutation(self, n: int) -> Array:
         raise _depends("permutation")
 

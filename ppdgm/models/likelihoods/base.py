@@ -10,7 +10,8 @@ import numpy as np
 from pydantic import Field
 
 from ppdgm.errors import DataError, ProgramError
-from ppdgm.language.vocabulary import Array, Dist, Random, Support, Vocabulary
+from ppdgm.language.unseen import is_given
+from ppdgm.language.vocabulary import Array, Batch, Dist, Random, Support, Vocabulary
 from ppdgm.nets.base import lead
 from ppdgm.program import Part
 
@@ -21,6 +22,22 @@ class Likelihood(Part):
     """A distribution over a row of the data, given the decoder's output."""
 
     role: ClassVar[str] = "likelihood"
+
+    def __call__(self, P: Vocabulary, *head: Array, exposure: Array | None = None) -> Dist:
+        """The distribution, given the net's output and, if it reads one, the exposure of each row, [B]."""
+        if not self.reads_exposure:
+            if is_given(exposure):
+                raise ProgramError(f"{self!r} does not read an exposure. Leave it out.")
+            return super().__call__(P, *head)
+        if is_given(exposure):
+            ones = (1,) * len(P.scope(self.role).shape)
+            return super().__call__(P, *head, P.xp.reshape(exposure * P.full((), 1.0), (*exposure.shape, *ones)))
+        if self.needs_exposure:
+            raise ProgramError(
+                "The program is conditional on 'exposure', which is not given. Give it for each row, or one for all: "
+                "fit.sample(10, given={'exposure': 1.0}); on the command line, ppdgm sample --given exposure=1."
+            )
+        return super().__call__(P, *head)
 
     def encoded(self, P: Vocabulary, x: Array) -> Array:
         """x as encoders see it: numbers of size about 1, whatever the size of the numbers in the data."""
@@ -62,6 +79,16 @@ class Likelihood(Part):
         raise ProgramError(f"{type(self).__name__} has no log_mass(self, P, low, high, head), which Discretised needs.")
 
     @property
+    def reads_exposure(self) -> bool:
+        """Whether it reads the field `exposure` [N]; then `distribution` gets it after the head, [B, 1, …]."""
+        return False
+
+    @property
+    def needs_exposure(self) -> bool:
+        """Whether it is refused without one."""
+        return self.reads_exposure
+
+    @property
     def support(self) -> Support:
         """The range of each number of x, as in `P.distribution`: stated once, for draws and for data."""
         return "real"
@@ -75,6 +102,42 @@ class Likelihood(Part):
     def expected_data(self) -> str:
         """What the data must be, in words, and how they become so."""
         return described(self.support)
+
+    def check_rows(self, data: Batch) -> None:
+        """Refuse rows with an `x` outside the support, or with an `exposure` that is missing, wrong, or not read.
+
+        Raises:
+            DataError: there are such rows.
+        """
+        if self.reads_exposure:
+            self.check_exposure(data)
+        elif "exposure" in data:
+            raise DataError(
+                f"Data: got a field 'exposure', which {type(self).__name__} does not read. Leave it out; or, for "
+                "counts whose means are proportional to it, use a likelihood with exposure=True, such as "
+                "Poisson(exposure=True)."
+            )
+        self.check("x", data["x"])
+
+    def check_exposure(self, data: Batch) -> None:
+        """Refuse exposures that are missing, not one for each row, or not positive.
+
+        Raises:
+            DataError: so it is.
+        """
+        if "exposure" not in data:
+            if self.needs_exposure and "x" in data:  # without x, these are what is given to draw it
+                raise DataError(
+                    f"{type(self).__name__}(exposure=True): the data have no field 'exposure'. Give one number for "
+                    "each row beside x, such as its size factor; or leave exposure=True out."
+                )
+            return
+        exposure = np.asarray(data["exposure"])
+        if exposure.ndim != 1:
+            raise DataError(
+                f"Data 'exposure': got rows of shape {exposure.shape[1:]}, expected one number for each row."
+            )
+        refuse("exposure", exposure, ~(np.isfinite(exposure) & (exposure > 0)), "positive numbers")
 
     def check(self, name: str, x: np.ndarray) -> None:
         """Refuse data outside the likelihood's support.

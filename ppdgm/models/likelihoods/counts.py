@@ -20,12 +20,25 @@ class Counts(Likelihood):
 
     Args:
         link: "softplus", or "exp" for counts of very different sizes, with h ≤ 20.
+        exposure: whether rows have an exposure, the field `exposure` [N], such as a size factor, a time or an area:
+            then the mean is exposure · μ.
     """
 
     link: Literal["softplus", "exp"] = "softplus"
+    exposure: bool = False
 
-    def means(self, P: Vocabulary, h: Array) -> tuple[Array, Array]:
-        """μ and log μ, which is finite for every h. Both come from h: exp(log μ) is not precise for a large μ."""
+    @property
+    def reads_exposure(self) -> bool:
+        return self.exposure
+
+    def means(self, P: Vocabulary, h: Array, exposure: Array | None = None) -> tuple[Array, Array]:
+        """μ and log μ, which is finite for every h, times the exposure.
+
+        Both come from h: exp(log μ) is not precise for a large μ.
+        """
+        if exposure is not None:
+            mean, log_mean = self.means(P, h)
+            return exposure * mean, P.xp.log(exposure) + log_mean
         xp = P.xp
         if self.link == "exp":
             log_mean = xp.clip(h, None, _MOST)
@@ -53,12 +66,12 @@ class Poisson(Counts):
         return shape
 
     def distribution(self, P: Vocabulary, *head: Array) -> Dist:
-        mean, log_mean = self.means(P, head[0])
+        mean, log_mean = self.means(P, *head)
         return independent(
             P,
             mean,
             lambda x: log_poisson(P, x, mean, log_mean),
-            lambda random, shape: random.poisson(mean, shape),
+            lambda random, shape: random.poisson(P.xp.clip(mean, None, _MOST_RATE), shape),
             lambda: mean,
             self.support,
         )
@@ -85,7 +98,7 @@ class NegativeBinomial(Counts):
     def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         network = self.inverse_dispersion == "network"
         h, raw = (row(head[0], P.shape, i) for i in (0, 1)) if network else (head[0], None)
-        (mean, log_mean), theta = self.means(P, h), self._theta(P, raw)
+        (mean, log_mean), theta = self.means(P, h, *head[1:]), self._theta(P, raw)
         return independent(
             P,
             mean,
@@ -106,7 +119,7 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     """p(x|z) = Π π [x = 0] + (1 − π) NegativeBinomial(x; μ, θ), for counts x; μ and logit π come from the decoder.
 
     Lopez et al. 2018, doi:10.1038/s41592-018-0229-2. In the paper μ is a share of a cell's total count; here it is
-    free.
+    free, or with `exposure` a rate for each unit of it.
     """
 
     def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -117,7 +130,7 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
         xp = P.xp
         h, logit = (row(head[0], P.shape, i) for i in (0, 1))
         raw = row(head[0], P.shape, 2) if self.inverse_dispersion == "network" else None
-        (mean, log_mean), theta = self.means(P, h), self._theta(P, raw)
+        (mean, log_mean), theta = self.means(P, h, *head[1:]), self._theta(P, raw)
         log_more, log_kept = -P.softplus(-logit), -P.softplus(logit)  # log π, log(1 − π)
 
         def log_prob(x: Array) -> Array:
