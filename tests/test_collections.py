@@ -125,6 +125,10 @@ REFUSED = {
     "no rows": (lambda: Subset(Rows(), []), "got no rows"),
     "no length": (type("N", (Dataset,), {"__getitem__": lambda s, i: X[i]}), "without __len__"),
     "another length": (lambda: Minibatches(5), "got 4 minibatches, but its length is 5"),
+    "rows in the place of minibatches": (
+        type("W", (Minibatches,), {"__iter__": lambda s: iter(X[:4])}),
+        r"got items of shapes \{'x': \(3,\)\}, expected minibatches.*np.stack",
+    ),
     "text": (type("T", (Rows,), {"__getitem__": lambda s, i: {"x": {}}}), "a dictionary within a field"),
     "a generator": (lambda: (x for x in X), "gives its rows only once"),
 }
@@ -217,6 +221,7 @@ def test_pictures_and_arrays(saved):
     data = load_data(arrays, **ALL)
     np.testing.assert_array_equal(data.train["x"], values)
     np.testing.assert_array_equal(data.train["t"], np.arange(6))
+    np.testing.assert_array_equal(load_data(arrays["x"], **ALL).train, values)  # a column is an array
     ragged = datasets.Dataset.from_dict({"x": [[1.0], [1.0, 2.0]]})
     with pytest.raises(DataError, match="rows of different lengths"):
         load_data(ragged)

@@ -29,7 +29,9 @@ def is_minibatches(value: object) -> bool:
     """Whether it is an iterable of a known number of minibatches, and no array, list or mapping."""
     home = type(value).__module__.partition(".")[0]
     array = any(hasattr(value, n) for n in ("__array__", "__array_interface__", "nnz", "shape", "keys"))
-    plain = home in ("builtins", "collections", "numpy", "array") or isinstance(value, list | tuple | Mapping | str)
+    plain = home in ("builtins", "collections", "numpy", "array", "datasets") or isinstance(
+        value, list | tuple | Mapping | str
+    )
     return not array and not plain and hasattr(value, "__iter__") and hasattr(value, "__len__")
 
 
@@ -52,7 +54,7 @@ def read_rows(value: Any, where: str, memory: int) -> dict[str, np.ndarray]:
         return _joined(_one_by_one(value, where), where, memory)
     if _class(value, "Dataset"):
         return _joined(_of_items(value, where, None), where, memory)
-    return _joined(value, where, memory)
+    return _joined(_Checked(value, where), where, memory)
 
 
 def batch_size_of(value: object) -> int | None:
@@ -170,6 +172,26 @@ def _joined(batches: Any, where: str, memory: int) -> dict[str, np.ndarray]:
     if hasattr(batches, "__len__") and len(batches) != count:
         raise DataError(f"{where}: got {count} minibatches, but its length is {len(batches)}. Make them the same.")
     return {n: np.concatenate(arrays) for n, arrays in found.items()}
+
+
+class _Checked:
+    """Minibatches of an iterable; a row in the place of a minibatch would be read as several rows."""
+
+    def __init__(self, batches: Any, where: str):
+        self.batches, self.where = batches, where
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[object]:
+        for batch in self.batches:
+            shapes = {n: a.shape for n, a in _named(batch, self.where).items() if n != "label"}
+            if all(len(shape) < 2 for shape in shapes.values()):
+                raise DataError(
+                    f"{self.where}: got items of shapes {shapes}, expected minibatches [B, …]. If an item is one row, "
+                    "put the rows together: np.stack(list(rows))."
+                )
+            yield batch
 
 
 def _named(row: Any, where: str) -> dict[str, np.ndarray]:
