@@ -261,6 +261,11 @@ class Program(Spec):
     def check(self, data: Batch) -> None:
         """Refuse data that the model can't generate, before any work starts."""
 
+    @property
+    def may_miss(self) -> tuple[str, ...]:
+        """Fields whose entries may be NaN, which means missing: x, if the likelihood takes it."""
+        return ("x",) if getattr(getattr(self, "likelihood", None), "missing", False) else ()
+
     def independent(self) -> Part | None:
         """The likelihood whose independent columns the model has to beat; None if it is not known."""
         return getattr(self, "likelihood", None)
@@ -483,6 +488,8 @@ class PlainPair:
             if not callable(function):
                 raise SpecError(f"{role}: got {type(function).__name__}, expected a function of the data.")
         self.model, self.guide, self.data_plate, self.backend = model, guide, data_plate, backend
+
+    may_miss: ClassVar[tuple[str, ...]] = ()
 
     def independent(self) -> None:
         """The likelihood of a plain pair is not known."""

@@ -77,6 +77,7 @@ from ppdgm.models import (
     RQSpline,
     SemiSupervisedVAE,
     Sylvester,
+    Table,
     VampPrior,
     WaveNet,
     Windowed,
@@ -159,6 +160,7 @@ INSTANCES = {
     ],
     FlowLikelihood: [(FlowLikelihood(flow=RealNVP(**FLOW)), {})],
     Multinomial: [(Multinomial(), {"data": counted, "skip": ["density", "samples", "mean"]})],  # draws need totals
+    Table: [(Table(columns=("real", "date", "real")), {})],
     NegativeBinomial: [(NegativeBinomial(inverse_dispersion="network"), {})],
     ZeroInflatedNegativeBinomial: [(ZeroInflatedNegativeBinomial(), {})],
     IAF: [(IAF(**FLOW), {})],

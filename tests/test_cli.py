@@ -22,6 +22,7 @@ COMMANDS = (
     "diagnose",
     "sample",
     "encode",
+    "impute",
     "runs",
     "compare",
     "models",

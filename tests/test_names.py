@@ -22,6 +22,7 @@ TWINS = {
     "fit": "the command and the function that do the same",
     "resume": "the command and the function that do the same",
     "compare": "the command and the function that do the same",
+    "Table": "the likelihood of a table, and a table that is read from a file",
     "prior": "the figures of prior predictive checks, and the question",
 }
 

@@ -133,6 +133,7 @@ ELSEWHERE = dict.fromkeys(
     ("Autoencoder", "GaussianMixture", "MixtureVAE", "SemiSupervisedVAE"), "test_more_programs.py"
 ) | dict.fromkeys(("GumbelSoftmax", "RelaxedBernoulli"), "test_discrete.py")
 ELSEWHERE["ProdLDA"] = "test_topics.py"
+ELSEWHERE["Table"] = "test_table.py"
 ELSEWHERE["ContinuousFlow"] = "test_continuous_flow.py"
 ELSEWHERE |= {"AutoregressiveModel": "test_autoregressive.py", "FlowModel": "test_flow_model.py"}  # no latents
 ELSEWHERE |= dict.fromkeys(("GRU", "LSTM", "Windowed", "WaveNet"), "test_sequences.py")

@@ -20,6 +20,7 @@ from ppdgm.cli.diagnose import diagnose
 from ppdgm.cli.encode import encode
 from ppdgm.cli.evaluate import evaluate
 from ppdgm.cli.fit import fit
+from ppdgm.cli.impute import impute
 from ppdgm.cli.models import models
 from ppdgm.cli.new import new
 from ppdgm.cli.output import close_pipe, results_only, say, tell, tolerate_any_encoding, warnings_as_lines
@@ -39,6 +40,7 @@ A first session:
   ppdgm diagnose runs/vae                        check it; write a report
   ppdgm sample runs/vae --out samples.png        draw new data from it
   ppdgm encode runs/vae --out codes.csv          codes and scores of rows
+  ppdgm impute runs/table --data gaps.csv        fill in missing entries
   ppdgm runs                                     list the runs
   ppdgm compare runs/vae runs/vamp               judge runs on the same rows
   ppdgm new my_program.py                        start your own program
@@ -117,7 +119,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for command in (fit, sweep, resume, evaluate, diagnose, sample, encode, runs, compare, models, data, new):
+for command in (fit, sweep, resume, evaluate, diagnose, sample, encode, impute, runs, compare, models, data, new):
     app.command()(command)
 
 

@@ -70,6 +70,8 @@ def sample(
     """
     from pathlib import Path
 
+    import numpy as np
+
     import ppdgm
     from ppdgm.cli.opening import open_run
     from ppdgm.errors import CheckpointError, DataError, SpecError, nearest
@@ -89,6 +91,8 @@ def sample(
     (n,) = rows
     picture = path.suffix.lower() == ".png"
     found = fit.sample(n, seed=seed, mean=mean, given=known, units="prepared" if picture else "own")
+    if not isinstance(found, dict) and hasattr(found, "columns"):  # rows of a table of mixed columns
+        found = np.stack([np.asarray(found[name]) for name in fit.transform.columns], -1) if fit.transform else found
     sites: dict[str, np.ndarray] = found if isinstance(found, dict) else {"x": found}
     path.parent.mkdir(parents=True, exist_ok=True)
     _write(path, sites, fit.transform)

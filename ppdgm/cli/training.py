@@ -25,6 +25,7 @@ Settings = Sequence[tuple[str, Any]]
 _REMEDIES = (  # for mistakes in data, in the words of the command line
     ("0 or 1", "Use --set program.likelihood=Gaussian; or, for x in [0, 1], --binarise static."),
     ("scale='levels'", "Use --set data.scale=levels --set data.binarise=none."),
+    ("scale='table'", "Use --set program.likelihood=Table."),
     ("scale='none'", "Use --set data.scale=none --set data.binarise=none."),
     ("scale='unit'", "Use --set data.scale=unit."),
     (
@@ -91,6 +92,9 @@ def complete(chosen: Chosen, given: Settings, settings: Settings) -> dict[str, A
     training = table.setdefault("training", {})
     if "epochs" not in training and "steps" not in training:
         training["epochs"] = EPOCHS
+    likelihood = table.get("program", {}).get("likelihood")
+    if "Table" in (likelihood, likelihood.get("kind") if isinstance(likelihood, dict) else None):
+        table["data"].setdefault("scale", "table")  # with names, dates and missing cells
     other = bool(before) and table["data"]["name"] != before.get("name")
     follows = (before.get("binarise") == "dynamic") == (training.get("binarise") == "dynamic")  # it came from the data
     if ("data.binarise" in paths or (other and follows)) and "training.binarise" not in paths:

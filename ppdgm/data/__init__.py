@@ -6,6 +6,7 @@ from ppdgm.data.entry import check_units, codings_of, enter, enter_beside, leave
 from ppdgm.data.fields import as_fields, check_finite, check_rows, take
 from ppdgm.data.given import is_collection, is_raw, opened
 from ppdgm.data.loading import binarise, load_data
+from ppdgm.data.mixed import learn_columns
 from ppdgm.data.mu_law import mu_law_decode, mu_law_encode
 from ppdgm.data.prepared import Prepared
 from ppdgm.data.sets import KnownDataset, catalogue
@@ -32,6 +33,7 @@ __all__ = [
     "enter_beside",
     "is_collection",
     "is_raw",
+    "learn_columns",
     "leave",
     "load_data",
     "mu_law_decode",

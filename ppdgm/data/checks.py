@@ -128,15 +128,17 @@ def _spread(array: np.ndarray | Stream, kind: np.dtype) -> tuple[np.ndarray, np.
 
     The standard deviation is computed where it can be small: s ≥ (max − min) / √(2N); elsewhere this bound is returned.
     """
-    ends = [(c.min(0), c.max(0)) for _, c in pieces(array)]
-    low, high = (np.asarray(f.reduce([e[i] for e in ends]), float) for i, f in enumerate((np.minimum, np.maximum)))
+    ends = [(np.fmin.reduce(c), np.fmax.reduce(c)) for _, c in pieces(array)]  # without NaN, which is missing
+    low, high = (np.asarray(f.reduce([e[i] for e in ends]), float) for i, f in enumerate((np.fmin, np.fmax)))
     step = np.spacing(np.maximum(np.abs(low), np.abs(high)).astype(kind)).astype(float)
     spread = np.asarray((high - low) / np.sqrt(2 * len(array)))
     close = (spread > 0) & (spread < STEPS * step)
     if close.any():
-        total, squares = 0.0, 0.0
+        count, total, squares = 0.0, 0.0, 0.0
         for _, c in pieces(array):
             x = c.reshape(len(c), *low.shape)[:, close] - low[close]
-            total, squares = total + x.sum(0), squares + (x**2).sum(0)
-        spread[close] = np.sqrt(np.maximum(squares / len(array) - (total / len(array)) ** 2, 0.0))
+            there = ~np.isnan(x)
+            x = np.where(there, x, 0.0)
+            count, total, squares = count + there.sum(0), total + x.sum(0), squares + (x**2).sum(0)
+        spread[close] = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0.0))
     return step, spread

@@ -89,12 +89,13 @@ class Dataset:
         """The contents, as plain values. The range is None if data are streamed, because they would have to be read."""
         fields = self._fields("train")
         x = fields.get("x")
+        ends = [float(f.reduce(x, None)) for f in (np.fmin, np.fmax)] if isinstance(x, np.ndarray) else None
         return {
             "name": self.name,
             "rows": {n: len(next(iter(f.values()))) for n in SPLITS if (f := self._fields(n))},
             "shape": list(self.event_shape),
             "fields": {n: {"shape": list(a.shape[1:]), "dtype": str(a.dtype)} for n, a in fields.items()},
-            "range": [float(x.min()), float(x.max())] if isinstance(x, np.ndarray) else None,
+            "range": ends,
             "scale": self.transform.kind,
             "binarise": self.source.binarise,
             "streamed": self._streamed(),

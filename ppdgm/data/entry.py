@@ -163,7 +163,8 @@ def _by_column(codings: Codings, named: dict[str, Array]) -> dict[str, Array]:
     transform, x = codings.get("x"), named.get("x")
     if not is_frame(x) or not isinstance(transform, Transform):
         return named
-    return {**named, "x": numbers("x", without_column(x, transform.index), transform.columns)}
+    bare = without_column(x, transform.index)
+    return {**named, "x": transform.apply(bare) if transform.table else numbers("x", bare, transform.columns)}
 
 
 def _fits(transform: Transform, values: Array) -> bool:
@@ -180,6 +181,8 @@ def _entered(coding: Coding, name: str, value: Array, units: str | None, ways: s
     if isinstance(coding, Classes):
         return coding.enter(name, value)
     its = coding_of(value)
+    if coding.table and not isinstance(its, Transform):
+        return value if isinstance(value, Stream) or is_sparse(value) else coding.apply(value)
     if not isinstance(its, Transform):
         return value if units == "prepared" else _from_own(coding, name, value, units is None, ways)
     if its == coding or (its.binary and coding.binary):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import numpy as np
@@ -22,8 +22,9 @@ Fields = dict[str, Array]  # values are arrays [N, …] and Streams
 Use = Literal["train", "judge", "look"]
 _NO_LABEL = "A missing label is −1, for a program that accepts missing labels: np.where(np.isnan(label), -1, label)."
 _MISSING = (
-    "If numbers are missing, fill them in, or leave out these rows or columns. For your own model, you can also give a "
-    "mask of the observed numbers as another field: {'x': filled, 'mask': there} and dist.mask(mask)."
+    "If numbers are missing, train a program with likelihood=Table(), which takes tables of all kinds with missing "
+    "entries; or fill them in, or leave out these rows or columns. For your own model, you can also give a mask of the "
+    "observed numbers as another field: {'x': filled, 'mask': there} and dist.mask(mask)."
 )
 
 
@@ -116,12 +117,13 @@ def take(fields: Mapping[str, Array], index: slice | np.ndarray) -> dict[str, np
     return {n: np.asarray(a[index] if isinstance(a, Stream) else np.asarray(a)[index]) for n, a in fields.items()}
 
 
-def check_finite(fields: Mapping[str, Array], gaps: bool = False) -> None:
+def check_finite(fields: Mapping[str, Array], gaps: bool = False, may_miss: Collection[str] = ()) -> None:
     """Refuse fields with numbers that are not finite.
 
     Args:
         fields: arrays by name.
         gaps: whether NaN is a missing number, and not refused, except as a label.
+        may_miss: fields in which NaN is allowed in any case: entries that are missing.
 
     Raises:
         DataError: with the index of the first such number, and the number of rows that have one.
@@ -129,7 +131,8 @@ def check_finite(fields: Mapping[str, Array], gaps: bool = False) -> None:
     for name, array in fields.items():
         if array.dtype.kind == "f":
             missing = _NO_LABEL if name.startswith("label") else _MISSING
-            bad = np.isinf if gaps and not name.startswith("label") else lambda c: ~np.isfinite(c)
+            allowed = name in may_miss or (gaps and not name.startswith("label"))
+            bad = np.isinf if allowed else lambda c: ~np.isfinite(c)
             refuse_where(name, array, bad, "finite numbers", missing)
 
 

@@ -140,6 +140,18 @@ def like(frame: Frame, columns: Mapping[str, Array], index: str = "") -> Frame:
     return made
 
 
+def made(columns: Mapping[str, Array], library: str) -> Frame | None:
+    """A table of this library, or, for "any" or one that is not installed, of the first that is; None without any."""
+    from importlib.util import find_spec
+
+    homes = [h for h in (library, "pandas", "polars", "pyarrow") if h in _HOMES and find_spec(h) is not None]
+    if not homes:
+        return None
+    import narwhals
+
+    return narwhals.from_dict(dict(columns), backend=homes[0]).to_native()
+
+
 def arrays_of(frame: Frame) -> list[np.ndarray]:
     """The columns as arrays; by place, because pandas allows two of one name."""
     if hasattr(frame, "iloc"):

@@ -13,6 +13,7 @@ from ppdgm.data.classes import UNLABELLED, Classes, as_labels
 from ppdgm.data.dataset import Dataset, Split
 from ppdgm.data.fields import Fields, check_finite
 from ppdgm.data.looks import SOME, check_own
+from ppdgm.data.mixed import encode_table, learn_columns
 from ppdgm.data.prepared import Prepared
 from ppdgm.data.raw import Raw
 from ppdgm.data.scaling import choose_scale, extremes, fit_transform
@@ -50,6 +51,8 @@ def prepare(
     Raises:
         DataError: data that can't be prepared in this way; the message says which, and the place.
     """
+    if source.scale == "table" or (transform is not None and transform.kind == "table"):
+        raw = _as_table(raw, transform)
     raw = _numbers(raw, known)
     raw = replace(
         raw,
@@ -85,6 +88,21 @@ def prepare(
             if part in raw.index
         },
     )
+
+
+def _as_table(raw: Raw, transform: Transform | None) -> Raw:
+    """x of names, dates and numbers as numbers, in all parts, and the meaning of its columns.
+
+    Args:
+        raw: x as it was read, [N, D]: numbers, or objects with None for what is missing.
+        transform: of data prepared before, whose columns these have.
+    """
+    xs = {part: fields["x"] for part, fields in raw.parts.items() if "x" in fields}
+    if not xs:
+        raise DataError("scale: got 'table', but there is no field 'x'. Leave it out.")
+    table = transform.table if transform else learn_columns(np.concatenate([*xs.values()]), names=raw.columns)
+    parts = {p: {**f, **({"x": encode_table(table, f["x"])} if p in xs else {})} for p, f in raw.parts.items()}
+    return replace(raw, parts=parts, table=table)
 
 
 def _numbers(raw: Raw, known: Codings) -> Raw:
@@ -159,7 +177,8 @@ def _check(raw: Raw, gaps: bool) -> None:
         if len({a.shape[0] for a in everything.values()}) > 1:
             sizes = {n: a.shape[0] for n, a in everything.items()}
             raise DataError(f"Data{of}: got fields of {sizes} rows, expected the same number in each.")
-        check_finite({f"{n}{of}": a for n, a in everything.items() if not isinstance(a, np.memmap)}, gaps)
+        finite = {f"{n}{of}": a for n, a in everything.items() if not isinstance(a, np.memmap)}
+        check_finite(finite, gaps, {f"x{of}"} if raw.table else ())
 
 
 def _family(array: np.ndarray) -> str:
@@ -185,11 +204,17 @@ def _prepared(
             scale = entry.scale if entry else choose_scale(xs)
         part, rows = chosen["train"] or ("train", None)
         train = Stream(raw.parts[part]["x"], rows)
-        transform = _with_facts(fit_transform(scale, xs, train, source.missing == "nan"), train)
+        fitted = (
+            Transform("table", table=raw.table, library="any" if raw.columns else "")
+            if raw.table
+            else fit_transform(scale, xs, train, source.missing == "nan")
+        )
+        transform = _with_facts(fitted, train)
     if drawn == "auto":
         drawn = entry.binarise if entry and transform.kind == "unit" else transform.binarise
+    columns = tuple(c.name for c in raw.table) or raw.columns
     return source.replace(scale=transform.kind, binarise=drawn), replace(
-        transform, columns=raw.columns, binarise=drawn, seed=source.seed, index=raw.index_name
+        transform, columns=columns, binarise=drawn, seed=source.seed, index=raw.index_name
     )
 
 
@@ -203,7 +228,7 @@ def _with_facts(transform: Transform, train: Stream) -> Transform:
 
 
 def _check_probabilities(arrays: list[np.ndarray], transform: Transform) -> None:
-    if transform.kind in ("levels", "standardise"):
+    if transform.kind in ("levels", "standardise", "table"):
         raise DataError(f"Got scale={transform.kind!r}, but binarise needs x in [0, 1]. Give scale='unit'.")
 
     def outside(chunk: np.ndarray) -> np.ndarray:
@@ -227,6 +252,8 @@ def _scaling(raw: Raw, transform: Transform, units: str | None) -> Transform:
     if transform.binary:
         inside = all(low >= 0 and high <= 1 for low, high in [extremes(xs, 2)])
         return Transform() if inside else transform
+    if transform.kind == "table":  # they have been read with its columns
+        return Transform()
     if units is None:
         check_own("x", transform, Stream(xs[0])[:SOME], "units='prepared' or units='own' (--units prepared or own)")
     return transform

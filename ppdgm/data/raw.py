@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ppdgm.data.classes import Classes
+from ppdgm.data.column import Column as Meaning
 from ppdgm.data.exposure import EXPOSURE, totals
 from ppdgm.data.kinds import as_numbers
 from ppdgm.data.source import Source
@@ -29,6 +30,7 @@ class Raw:
         colour: of images, "grey" or "rgb".
         index: the names of rows, by split, if there are any.
         index_name: the column that they came from.
+        table: the meaning of the columns of x, with scale="table".
     """
 
     parts: dict[str, dict[str, np.ndarray]]
@@ -38,6 +40,7 @@ class Raw:
     colour: str = ""
     index: dict[str, np.ndarray] = field(default_factory=dict)
     index_name: str = ""
+    table: tuple[Meaning, ...] = ()
 
 
 def by_split(named: Mapping[str, np.ndarray], where: str) -> dict[str, dict[str, np.ndarray]]:

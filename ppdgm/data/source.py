@@ -80,7 +80,8 @@ class Source(Spec):
             with such a split, it is taken from there; otherwise from the training data.
         seed: of the split and of binarisation.
         scale: of x: "unit" to [0, 1]; "levels" to whole numbers 0..255; "standardise" to mean 0 and variance 1 per
-            dimension of the training data; "auto" to [0, 1] for images of whole numbers, otherwise "none".
+            dimension of the training data; "table" for the likelihood `Table`: names and dates as numbers, and missing
+            entries as NaN; "auto" to [0, 1] for images of whole numbers, otherwise "none".
         binarise: x in [0, 1]. "threshold" at half; "static" draws x ~ Bernoulli(x) once; "dynamic" draws the training
             data again for each minibatch, and the others once; "auto" is the set's own.
         memory: arrays that would need more bytes are streamed from .npy and unpacked idx files, instead of loaded; a
@@ -105,7 +106,7 @@ class Source(Spec):
     validation: Annotated[float | int | None, PlainValidator(_amount)] = None
     test: Annotated[float | int | None, PlainValidator(_amount)] = None
     seed: NonNegativeInt = 0
-    scale: Literal["auto", "none", "unit", "levels", "standardise"] = "auto"
+    scale: Literal["auto", "none", "unit", "levels", "standardise", "table"] = "auto"
     binarise: Literal["auto", "none", "threshold", "static", "dynamic"] = "auto"
     memory: PositiveInt = 2**30
     size: Annotated[tuple[int, int] | None, PlainValidator(_size)] = None

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 _FILL = (
     "Fill it in, or leave out the row or the column; or read it as NaN, for a program that takes missing numbers: "
-    "missing='nan' (--set data.missing=nan)."
+    "missing='nan' (--set data.missing=nan); or give scale='table', for a program with likelihood=Table(), which takes "
+    "missing cells, names and dates."
 )
 
 
@@ -159,9 +160,13 @@ class Table:
         choice = Choice(self.path, self.names, self.width, self.source, self.known)
         chosen = choice.columns()
         columns, single = chosen.columns, chosen.single
-        lines, numbers, texts = self._parse(columns, single)
-        if choice.by_default() and numbers.shape[1] > 1 and columns["x"][0] == 0:
-            check_counts(self.path, numbers[:, 0], self.names[0] if self.header else 0)
+        mixed = {f"x[{c}]": [c] for c in columns.get("x", ())} if self._mixed else {}  # read as text, column by column
+        parsed = {n: c for n, c in columns.items() if not (mixed and n == "x")} | mixed
+        lines, numbers, texts = self._parse(parsed, [*single, *mixed])
+        if choice.by_default() and len(columns["x"]) > 1 and columns["x"][0] == 0:
+            first = texts["x[0]"] if mixed else numbers[:, 0]
+            if not mixed or all(map(is_number, first)):
+                check_counts(self.path, np.asarray(first, np.float64), self.names[0] if self.header else 0)
         index = {"train": row_names(texts[INDEX])} if INDEX in texts else {}
         fields: dict[str, np.ndarray] = {}
         classes: dict[str, Classes] = {}
@@ -169,12 +174,14 @@ class Table:
             fields[name], found = self._single(name, texts[name], columns[name][0], lines, name in chosen.fields)
             classes |= {name: found} if found else {}
         start = 0
-        for name in (n for n in columns if n not in single):
-            several = numbers[:, start : start + len(columns[name])]
+        if mixed:
+            fields["x"] = np.array([[self._plain(c) for c in texts[n]] for n in mixed], object).T
+        for name in (n for n in parsed if n not in single and n not in mixed):
+            several = numbers[:, start : start + len(parsed[name])]
             fields[name] = several[:, 0].copy() if name in chosen.flat else several.copy()
-            start += len(columns[name])
+            start += len(parsed[name])
         if chosen.totals:
-            if "x" not in fields:
+            if "x" not in fields or mixed:
                 raise DataError(f"{self.path}: got the field 'exposure' without x and without a column of that name.")
             fields[EXPOSURE] = totals(str(self.path), fields["x"])
         labels = {"train": fields[LABEL]} if LABEL in fields else {}
@@ -182,6 +189,11 @@ class Table:
         row_name = self.names[columns[INDEX][0]] if self.header and index else ""
         held = {n: fields[n] for n in (*chosen.fields, *([EXPOSURE] if chosen.totals else []))}
         return Raw({"train": held}, labels, classes, named, index=index, index_name=row_name)
+
+    @property
+    def _mixed(self) -> bool:
+        """Whether x has names, dates and missing cells, which are numbered later."""
+        return self.source.scale == "table" or getattr(self.known.get("x"), "kind", "") == "table"
 
     def _parse(
         self, columns: dict[str, list[int]], single: list[str]

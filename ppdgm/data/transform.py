@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppdgm.data.column import Column
 from ppdgm.data.kinds import numbers
+from ppdgm.data.mixed import decode_table, encode_table
 from ppdgm.data.prepared import Prepared
 from ppdgm.errors import DataError, nearest
 from ppdgm.language.native import Array
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from ppdgm.specs import Table
 
 STEPS = 100  #: steps of a floating type in a column's standard deviation, so that rounding doesn't matter
-KINDS = ("none", "unit", "levels", "standardise")
+KINDS = ("none", "unit", "levels", "standardise", "table")
 _FACTS: dict[str, Callable[[Any], bool]] = {  # their valid values in a table
     "binarise": lambda v: v in ("none", "threshold", "static", "dynamic"),
     "seed": lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0,
@@ -39,7 +41,8 @@ class Transform:
     """A map of raw numbers, and its inverse.
 
     Attributes:
-        kind: "none"; "unit", x/divisor; "levels", x/divisor rounded; "standardise", (x − mean)/scale.
+        kind: "none"; "unit", x/divisor; "levels", x/divisor rounded; "standardise", (x − mean)/scale; "table", names
+            and dates as numbers, and NaN for missing entries.
         divisor: of "unit" and "levels".
         mean, scale: of "standardise", one for each dimension.
         columns: the table's columns that x came from, by name.
@@ -47,6 +50,9 @@ class Transform:
         whole: whether the raw numbers were whole.
         level: mean |x| of the training data, if known.
         index: the table's column that names the rows, if one does.
+        table: of "table", the meaning of each column.
+        library: of the training data's table: "pandas", "polars", "pyarrow"; "any" for a file; "" for an
+            array.
     """
 
     kind: str = "none"
@@ -59,13 +65,15 @@ class Transform:
     whole: bool = False
     level: float = 0.0
     index: str = ""
+    table: tuple[Column, ...] = ()
+    library: str = ""
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Transform):
             return NotImplemented
         mine, its = self.arrays(), other.arrays()
         same = mine.keys() == its.keys() and all(np.array_equal(v, its[n]) for n, v in mine.items())
-        return same and (self.kind, self.divisor) == (other.kind, other.divisor)
+        return same and (self.kind, self.divisor, self.table) == (other.kind, other.divisor, other.table)
 
     __hash__ = None  # type: ignore[assignment]  # it holds arrays
 
@@ -77,6 +85,8 @@ class Transform:
     @property
     def changes(self) -> bool:
         """Whether x has other units than the raw numbers; 0 or 1 counts as the same units."""
+        if self.kind == "table":
+            return any(c.changes for c in self.table)
         return not self.binary and not (self.divisor == 1.0 and self.kind in ("none", "unit", "levels"))
 
     def apply(self, raw: Array) -> Prepared:
@@ -106,23 +116,25 @@ class Transform:
 
     def scaled(self, raw: Array) -> np.ndarray:
         """The same as `apply`, as a bare array."""
-        raw = numbers("x", raw)
+        raw = numbers("x", encode_table(self.table, raw) if self.table else raw)
         dtype = floating(raw.dtype)
         if self.mean is not None and self.scale is not None:
             self._check_shape(raw)
             with np.errstate(over="ignore"):  # infinite: refused wherever data are checked
                 return ((raw - self.mean) / self.scale).astype(dtype)
-        if self.divisor == 1.0 and self.kind in ("none", "unit"):
+        if self.divisor == 1.0 and self.kind in ("none", "unit", "table"):
             return raw.astype(dtype)
         scaled = np.divide(raw, self.divisor, dtype=dtype)
         return np.rint(scaled) if self.kind == "levels" else scaled
 
     def invert(self, x: Array) -> np.ndarray:
-        """The raw numbers of x [..., *event_shape], floating; of "levels", up to rounding.
+        """The raw numbers of x [..., *event_shape], floating; of "levels", up to rounding; of "table", names and dates.
 
         They are float64 if float32 would blur them, such as Julian days.
         """
         x = numbers("x", x)
+        if self.table:
+            return decode_table(self.table, x)
         dtype = floating(x.dtype)
         if self.mean is not None and self.scale is not None:
             self._check_shape(x)
@@ -148,7 +160,7 @@ class Transform:
 
     def in_words(self) -> str:
         """What x is, if it has other units than the raw numbers."""
-        if not self.changes:
+        if not self.changes or self.kind == "table":  # dates are days, names are classes: densities have these units
             return ""
         words = {"standardise": "standardised x", "unit": f"x / {self.divisor:g}", "levels": "levels of x"}
         return words.get(self.kind, "scaled x")
@@ -157,7 +169,8 @@ class Transform:
         """Its plain values."""
         facts = {"binarise": self.binarise, "seed": self.seed, "whole": self.whole, "level": float(self.level)}
         facts |= {"index": self.index} if self.index else {}
-        return {"kind": self.kind, "divisor": float(self.divisor), "columns": list(self.columns), **facts}
+        mixed = {"table": [c.to_table() for c in self.table], "library": self.library} if self.table else {}
+        return {"kind": self.kind, "divisor": float(self.divisor), "columns": list(self.columns), **facts, **mixed}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Its arrays by name."""
@@ -181,6 +194,11 @@ class Transform:
         facts = {n: table[n] for n, right in _FACTS.items() if n in table and right(table[n])}
         if wrong := [n for n in _FACTS if n in table and n not in facts]:
             raise DataError(f"Transform: got {wrong[0]} {str(table[wrong[0]])[:80]}, which is not allowed.")
+        if kind == "table":
+            mixed = table.get("table")
+            if not isinstance(mixed, list) or len(mixed) != len(columns):
+                raise DataError(f"Transform: got table {str(mixed)[:80]}, expected a column for each name.")
+            facts |= {"table": tuple(map(Column.from_table, mixed)), "library": str(table.get("library", ""))}
         if kind != "standardise":
             return cls(kind, float(divisor), columns=tuple(columns), **facts)
         mean, scale = (np.asarray(arrays[n], np.float64) if n in arrays else None for n in ("mean", "scale"))

@@ -122,11 +122,19 @@ def sleep(ask: Ask) -> Sites:
     drawn = {n: ask.stop(run.values[n]) for n in run.dists}
     if missing := [n for n in run.observed if n not in ask.data]:
         raise mistakes.no_field(missing[0], list(ask.data))
-    data = {**ask.data, **{n: drawn[n][0] for n in run.observed}}
+    data = {**ask.data, **{n: _with_gaps(ask, n, drawn[n][0]) for n in run.observed}}
     latents = {n: v for n, v in drawn.items() if n not in run.observed}
     guide = ask.run("guide", given=latents, data=data, axes=None)
     mistakes.check_sites(list(guide.dists), list(latents))
     return {n: guide.log_prob[n] for n in guide.dists}
+
+
+def _with_gaps(ask: Ask, name: str, drawn: Array) -> Array:
+    """A drawn field with the gaps of the batch's rows, if its entries may be missing: the guide has to learn them."""
+    if name not in getattr(ask.program, "may_miss", ()):
+        return drawn
+    rows = ask.data[name]
+    return ask.words.xp.where(ask.words.xp.isnan(rows), rows, drawn)
 
 
 def means(ask: Ask, given: Given = None) -> tuple[Sites, Sites]:

@@ -35,7 +35,7 @@ class Autoencoder(Program):
     def build(self, context: Context) -> None:
         code = as_shape(self.latent)
         context.net("decoder", self.decoder, code, context.part(self.likelihood, self.event_shape))
-        context.net("encoder", self.encoder, self.event_shape, code)
+        context.net("encoder", self.encoder, self.likelihood.encoded_shape(self.event_shape), code)
 
     def model(self, P: Vocabulary, x: Array, exposure: Array | None = None) -> None:
         if not is_given(x):

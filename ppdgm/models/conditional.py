@@ -81,7 +81,12 @@ class ConditionalVAE(Conditioned):
         head = context.part(self.posterior, z, label="guide")
         outputs = context.part(self.likelihood, self.event_shape)
         context.net("decoder", self.decoder, (prod(self.posterior.code_shape(z)) + c,), outputs)
-        context.net("encoder", self.encoder, beside(self.encoder, self.event_shape, c), head, label="guide")
+        context.net("encoder", self.encoder, beside(self.encoder, self._seen, c), head, label="guide")
+
+    @property
+    def _seen(self) -> tuple[int, ...]:
+        """The shape of x as the encoder sees it."""
+        return self.likelihood.encoded_shape(self.event_shape)
 
     @property
     def _latent(self) -> tuple[int, ...]:
@@ -110,7 +115,7 @@ class ConditionalVAE(Conditioned):
     def guide(self, P: Vocabulary, x: Array, exposure: Array | None = None, **given: Array) -> None:
         c = self.condition(P, given)
         with P.plate("data", x):
-            both = put_beside(P, self.encoder, self.likelihood.encoded(P, x), c, self.event_shape)
+            both = put_beside(P, self.encoder, self.likelihood.encoded(P, x), c, self._seen)
             P.sample("z", self.posterior(P, P.net("encoder")(both)), infer=self.posterior.infer)
 
     def check(self, data: Batch) -> None:

@@ -61,7 +61,7 @@ class MixtureVAE(Program):
         clusters.param("raw_scale", (c, *d), constant(log(expm1(max(1.0 - self.min_scale, 1e-3)))))
         head = context.part(self.posterior, d, label="guide")
         context.net("decoder", self.decoder, d, context.part(self.likelihood, self.event_shape))
-        context.net("encoder", self.encoder, self.event_shape, head, label="guide")
+        context.net("encoder", self.encoder, self.likelihood.encoded_shape(self.event_shape), head, label="guide")
 
     def model(self, P: Vocabulary, x: Array, exposure: Array | None = None) -> None:
         log_weights, loc, scale = self._clusters(P)

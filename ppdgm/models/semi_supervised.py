@@ -72,8 +72,13 @@ class SemiSupervisedVAE(Program):
         head = context.part(self.posterior, z, label="guide")
         outputs = context.part(self.likelihood, self.event_shape)
         context.net("decoder", self.decoder, (prod(self.posterior.code_shape(z)) + c,), outputs)
-        context.net("classifier", self.classifier, self.event_shape, (c,), label="guide")
-        context.net("encoder", self.encoder, beside(self.encoder, self.event_shape, c), head, label="guide")
+        context.net("classifier", self.classifier, self._seen, (c,), label="guide")
+        context.net("encoder", self.encoder, beside(self.encoder, self._seen, c), head, label="guide")
+
+    @property
+    def _seen(self) -> tuple[int, ...]:
+        """The shape of x as the encoder sees it."""
+        return self.likelihood.encoded_shape(self.event_shape)
 
     @property
     def _latent(self) -> tuple[int, ...]:
@@ -97,7 +102,7 @@ class SemiSupervisedVAE(Program):
                 certain = P.xp.where(hot > 0, P.full((), 0.0), P.full((), -float("inf")))
                 log_probs = P.xp.where(label[..., None] >= 0, certain, log_probs)
             y = P.sample("y", one_hot_categorical(P, log_probs), infer={"enumerate": "parallel"})
-            both = put_beside(P, self.encoder, seen, y, self.event_shape)
+            both = put_beside(P, self.encoder, seen, y, self._seen)
             P.sample("z", self.posterior(P, P.net("encoder")(both)), infer=self.posterior.infer)
 
     def fixes(self, data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

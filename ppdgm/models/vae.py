@@ -47,7 +47,7 @@ class VAE(Program):
         code = self.posterior.code_shape(z)
         outputs, start = context.part(self.likelihood, self.event_shape), start_of(self.prior, self.likelihood)
         context.net("decoder", self.decoder, code, outputs, start=start)
-        context.net("encoder", self.encoder, self.event_shape, head, label="guide")
+        context.net("encoder", self.encoder, self.likelihood.encoded_shape(self.event_shape), head, label="guide")
         check_norms(context, self.prior)
 
     def model(self, P: Vocabulary, x: Array, exposure: Array | None = None) -> None:

@@ -21,9 +21,8 @@ from ppdgm.inference.engines.criteria import Criterion
 from ppdgm.inference.evaluation.diagnose import Depth, Diagnosing, check_parts
 from ppdgm.inference.evaluation.evaluator import Evaluator
 from ppdgm.inference.evaluation.export import export, leave_one_out
+from ppdgm.inference.evaluation.filling import Filling, fill
 from ppdgm.inference.evaluation.framed import framed
-from ppdgm.inference.evaluation.gaps_in_data import without_gaps
-from ppdgm.inference.evaluation.impute import imputed
 from ppdgm.inference.evaluation.normaliser import Normaliser, normaliser_of, reverse_of
 from ppdgm.inference.evaluation.posterior import HOW, How, PosteriorDraws, draw_posterior
 from ppdgm.inference.evaluation.row_scores import scores_of_rows
@@ -60,6 +59,11 @@ class Diagnosable(ABC):
 
     @property
     @abstractmethod
+    def transform(self) -> Transform | None:
+        """How raw numbers became x, if that is known; `Fit` has it."""
+
+    @property
+    @abstractmethod
     def _columns(self) -> tuple[str, ...]:
         """The names of the numbers of x, if they are known; `Fit` has them."""
 
@@ -80,27 +84,53 @@ class Diagnosable(ABC):
     def _outward(self, data: Data, evaluator: Evaluator) -> Outward:
         """A function that converts observed sites to the units of the data; `Fit` implements it."""
 
-    def impute(self, data: Data, missing: Array | Frame | None = None, seed: int = 0) -> Sites | Frame:
-        """x with its missing numbers drawn given all others, [N, *event_shape], in the units of the data.
+    def impute(
+        self,
+        data: Data,
+        missing: Array | Frame | None = None,
+        seed: int = 0,
+        *,
+        mean: bool = False,
+        draws: int | None = None,
+        interval: float | None = None,
+        k: int | None = None,
+    ) -> Any:
+        """x with its missing entries filled in, given all others of their row, [N, *event_shape], in the data's units.
 
-        The known numbers come first in the ordering, and the missing ones after them, so a draw is exactly from the
-        conditional distribution of that ordering. The program needs a net of many orders, `OrderAgnosticMADE`; with a
-        fixed order, only what comes last in it can be missing.
+        By default each is drawn: a row is one draw from p(x_missing | x_observed), not the best guess. A table's rows
+        (pandas, polars) come back as a table with its index, with names of classes and dates.
+
+        With the likelihood `Table` it is self-normalised importance sampling with K draws of the guide. Mattei &
+        Frellsen 2019, arXiv:1812.02633. With an `AutoregressiveModel`, the known numbers come first in the ordering,
+        and the missing ones after them, so a draw is exactly from the conditional distribution of that ordering: the
+        program needs a net of many orders, `OrderAgnosticMADE`; with a fixed order, only what comes last in it can be
+        missing. Each pattern of missing numbers takes a call of its own.
 
         Args:
             data: rows, as for `elbo`. What x has at missing numbers is ignored: NaN, or anything in the support.
             missing: booleans, [*event_shape] for all rows or [N, *event_shape], or a table, whose columns are found by
-                name; by default, the numbers that are NaN. Each pattern takes a call of its own.
+                name; by default, the entries that are NaN (in a table also None, NA and NaT).
             seed: of the draws.
+            mean: the mean in place of a draw: the best guess of a number; the most probable class.
+            draws: S, for S completed data sets: an array [S, N, *event_shape], or a list of tables.
+            interval: a probability, for two results, the ends of central intervals; classes have none, and are missing.
+            k: K, by default 1000; for an AutoregressiveModel, the draws that `mean` and `interval` are made of, by
+                default 100.
 
         Raises:
-            ProgramError: the program has no function `impute`.
-            DataError: these numbers can't be drawn given the others.
+            ProgramError: the program can't fill in what is missing.
+            DataError: these numbers can't be drawn given the others; or nothing is missing.
         """
-        filled, where = without_gaps(data, missing, self._columns, self._row_names)
-        evaluator = self._evaluator(filled, seed)
-        found = self._outward(filled, evaluator)({"x": imputed(evaluator, where)})
-        return framed(data, found, self._columns, self._row_names)
+        if sum((mean, draws is not None, interval is not None)) > 1:
+            raise DataError("impute: got two of mean=, draws= and interval=, expected one. Call it twice.")
+        require("mean", mean, bool, None, "True or False")
+        for name, value in (("draws", draws), ("k", k)):
+            if value is not None:
+                require(name, value, int, 1, "a whole number, at least 1")
+        if interval is not None and not 0 < interval < 1:
+            raise DataError(f"interval: got {interval!r}, expected a probability between 0 and 1, such as 0.9.")
+        found = fill(self, data, missing, seed, Filling(mean, draws, interval, k))
+        return found[0] if len(found) == 1 and draws is None else _stacked(found) if draws else tuple(found)
 
     def scores(self, data: Data, k: int = 1000, seed: int = 0, memory: int | str = "auto") -> Sites | Frame:
         """The code and the scores of each row, as columns [N] by name; of a table (pandas, polars), as a table.
@@ -321,6 +351,11 @@ class Diagnosable(ABC):
             return self.recipe.to_toml()
         except PpdgmError:
             return ""
+
+
+def _stacked(found: list[Any]) -> Any:
+    """Arrays as one; tables as a list."""
+    return np.stack(found) if isinstance(found[0], np.ndarray) else found
 
 
 def single(sites: dict[str, np.ndarray]) -> Sites:

@@ -239,9 +239,11 @@ class Diagnosing:
         if name in evaluator.masked:
             raise ProgramError(f"site {name!r} is masked: numbers that are only filled in would count as data.")
         observed = np.asarray(few.feed.fields[field])
-        self.found["checks"] = tuple(predictive_check(observed, again[name], self.statistics).values())
+        seen = observed_numbers(observed, self.statistics is not None)
+        replicated = map(seen, again[name])
+        self.found["checks"] = tuple(predictive_check(seen(observed), replicated, self.statistics).values())
         whole = (few.simulated(size, evaluator.stream("prior", s))[1][name] for s in range(depth.replicated))
-        self.found["prior_checks"] = tuple(predictive_check(observed, whole, self.statistics).values())
+        self.found["prior_checks"] = tuple(predictive_check(seen(observed), map(seen, whole), self.statistics).values())
 
     def _gaps(self) -> None:
         depth = self.depth
@@ -273,6 +275,27 @@ class Diagnosing:
     def _pictures(self) -> None:
         use, weights = self.found.get("use"), self.found.get("weights")
         self.found["pictures"] = pictures(self.evaluator, self._terms, use, weights, self.labels)
+
+
+def observed_numbers(observed: np.ndarray, own: bool) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that leaves out what is missing in the data from a data set drawn like them, and from the data.
+
+    Args:
+        observed: the data, with NaN for what is missing.
+        own: whether statistics are the user's own, which see rows.
+
+    Raises:
+        ProgramError: they are, and something is missing.
+    """
+    there = ~np.isnan(observed)
+    if there.all():
+        return lambda x: x
+    if own:
+        raise ProgramError(
+            f"{int((~there).sum())} entries of the data are missing, and your own statistics see whole rows. Leave "
+            "statistics= out, or give rows without missing entries."
+        )
+    return lambda x: np.asarray(x)[there]
 
 
 def check_parts(parts: object) -> tuple[str, ...]:

@@ -423,6 +423,8 @@ class Evaluator:
                 "rows would not have it. Give the program a method simulated(latents, data) that computes it from "
                 "the latents."
             )
+        for name in (n for n in self.program.may_miss if n in fields and rows[n].dtype.kind == "f"):
+            fields[name] = np.where(np.isnan(rows[name]), np.nan, fields[name])  # with the gaps of real rows
         return latents, {n: np.asarray(fields[n], rows[n].dtype) for n in self.fields}
 
 

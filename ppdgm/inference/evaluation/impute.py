@@ -31,8 +31,9 @@ def imputed(evaluator: Evaluator, missing: object) -> np.ndarray:
     program = evaluator.program
     if not callable(getattr(program, "impute", None)):
         raise ProgramError(
-            f"{type(program).__name__} has no impute(self, P, x, missing): missing numbers are drawn by "
-            "AutoregressiveModel, with a net of many orders, OrderAgnosticMADE."
+            f"{type(program).__name__} has no impute(self, P, x, missing), and its likelihood takes no missing "
+            "entries. Use a program with likelihood=Table(), or AutoregressiveModel with a net of many orders, "
+            "OrderAgnosticMADE."
         )
     x = evaluator.feed.fields["x"]
     found = np.array(x)

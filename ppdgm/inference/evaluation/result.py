@@ -23,6 +23,7 @@ from ppdgm.data import (
     own_units,
     prepare_rows,
 )
+from ppdgm.data.column import Column
 from ppdgm.errors import (
     DataError,
     ProgramError,
@@ -36,7 +37,7 @@ from ppdgm.inference.evaluation.decoding import Decodable
 from ppdgm.inference.evaluation.diagnosable import Diagnosable, Sites, single
 from ppdgm.inference.evaluation.estimates import Estimate, check_fields, dtype_of, leave_labels, parse_memory
 from ppdgm.inference.evaluation.evaluator import Evaluator, check_latents_drawn
-from ppdgm.inference.evaluation.framed import framed
+from ppdgm.inference.evaluation.framed import as_frame, framed
 from ppdgm.inference.evaluation.in_notebook import fit_as_html
 from ppdgm.inference.evaluation.means import means_of_rows
 from ppdgm.inference.evaluation.own_units import drawn_by, in_units, left_over
@@ -145,6 +146,11 @@ class Fit(Diagnosable, Decodable):
         return self.transform.index if self.transform else ""
 
     @property
+    def _table(self) -> tuple[Column, ...]:
+        """The meaning of the columns of x, if they are of different kinds."""
+        return self.transform.table if self.transform else ()
+
+    @property
     def classes(self) -> dict[str, tuple[str, ...]]:
         """Names of the classes, by field."""
         return {n: c.names for n, c in self.codings.items() if isinstance(c, Classes)}
@@ -242,7 +248,7 @@ class Fit(Diagnosable, Decodable):
         evaluator = self._evaluator(data)
         found = self._under(evaluator, given) if given else means_of_rows(evaluator)[1]
         outward = dict(sorted(self._outward(data, evaluator)(found).items()))
-        return framed(data, outward, self._columns, self._row_names)
+        return framed(data, outward, self._columns, self._row_names, self._table)
 
     def prepare(self, data: Data, units: Literal["own", "prepared"] | None = None) -> Data:
         """Rows, prepared like this run's data: scaled, made 0 or 1 if those were, classes as whole numbers.
@@ -312,7 +318,9 @@ class Fit(Diagnosable, Decodable):
                     "of its sites obs=…."
                 )
             alone = lambda: (drawn_by(self._runtime, self._native, blank, blank, {}), ())
-            return single(in_units(self.codings, {name: v[0] for name, v in observed.items()}, fields, units, alone))
+            return self._drawn(
+                in_units(self.codings, {name: v[0] for name, v in observed.items()}, fields, units, alone), units
+            )
         check_texts(rows, fields, self.codings)
         known = as_fields(enter(self.codings, rows), dtype_of(self.params))
         with suppress(KeyError):  # fields that are to be drawn
@@ -327,7 +335,13 @@ class Fit(Diagnosable, Decodable):
         check_possible(scores)
         ends = {name: v[:, [0, -1]] for name, v in found.sites.items()}
         beside = lambda: (drawn_by(self._runtime, self._native, few, blank, ends), rows)
-        return single(in_units(self.codings, {name: v[0] for name, v in observed.items()}, fields, units, beside))
+        return self._drawn(
+            in_units(self.codings, {name: v[0] for name, v in observed.items()}, fields, units, beside), units
+        )
+
+    def _drawn(self, sites: dict[str, np.ndarray], units: str) -> Sites:
+        """Drawn rows as they are returned: as a table, if the run's data were one with columns of several kinds."""
+        return as_frame(self.transform if units == "own" else None, single(sites))
 
     def _pair_draws(self, rows: Mapping[str, np.ndarray], mean: bool) -> PairDraws:
         if "rows" not in self.info:

@@ -38,5 +38,8 @@ def scores_of_rows(evaluator: Evaluator, k: int) -> dict[str, np.ndarray]:
             return found
         both = observed[name], evaluator.feed.fields[field][:]
         seen, data = (np.asarray(a, float).reshape(evaluator.size, -1) for a in both)
-        found["reconstruction_error"] = ((seen - data) ** 2).mean(1)
+        there = ~np.isnan(data)  # a row without any has no error: NaN
+        squares = np.where(there, (seen - np.where(there, data, 0.0)) ** 2, 0.0).sum(1)
+        with np.errstate(invalid="ignore"):
+            found["reconstruction_error"] = squares / there.sum(1)
     return found

@@ -63,7 +63,7 @@ def check_support(
     feed.check_known()
     if _looks_itself(program):
         return
-    look = _Checks(runtime, params, feed, rounded)
+    look = _Checks(runtime, params, feed, rounded, program.may_miss)
     if runtime.facts is None:
         runtime.facts = look.observed()
     known = [o for o in runtime.facts if o.support is not None]
@@ -124,8 +124,15 @@ def _looks_itself(program: AnyProgram) -> bool:
 class _Checks:
     """The checks of a program and its data."""
 
-    def __init__(self, runtime: Runtime, params: Mapping[str, np.ndarray], feed: Feed, rounded: bool):
-        self.runtime, self.feed, self.rounded = runtime, feed, rounded
+    def __init__(
+        self,
+        runtime: Runtime,
+        params: Mapping[str, np.ndarray],
+        feed: Feed,
+        rounded: bool,
+        may_miss: tuple[str, ...],
+    ):
+        self.runtime, self.feed, self.rounded, self.may_miss = runtime, feed, rounded, may_miss
         self.host, self.params = params, runtime.put(params)
         self.fixed = runtime.tracer.batch_size
 
@@ -150,6 +157,7 @@ class _Checks:
         found = np.empty(self.feed.size, bool)
         for index, chunk in pieces(field):
             rows = np.round(chunk) if self.rounded and site.field == "x" else chunk
+            rows = np.nan_to_num(rows) if site.field in self.may_miss else rows  # its likelihood checks its entries
             found[index] = self.runtime.within(site.support, rows.reshape(len(rows), *site.shape))
         return found
 

@@ -81,16 +81,29 @@ class MonitorPage(_Record):
         return self
 
 
+class ColumnPage(_Record):
+    """The meaning of a column of a mixed table."""
+
+    name: str
+    kind: str
+    classes: list[str]
+    text: bool
+    origin: str
+    whole: bool
+
+
 class TransformPage(_Record):
     """How raw numbers were converted to x; its arrays are saved beside it."""
 
-    kind: Literal["none", "unit", "levels", "standardise"]
+    kind: Literal["none", "unit", "levels", "standardise", "table"]
     divisor: Annotated[float, Field(gt=0)]
     columns: list[str] = []
     binarise: Literal["none", "threshold", "static", "dynamic"] = "none"
     seed: Count = 0
     whole: bool = False
     level: Annotated[float, Field(ge=0)] = 0.0
+    table: list[ColumnPage] = []
+    library: str = ""
 
 
 class ClassesPage(_Record):

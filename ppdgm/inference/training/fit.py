@@ -18,6 +18,7 @@ from ppdgm.inference.engines.stages import Stage, as_engine
 from ppdgm.inference.engines.svi import SVI
 from ppdgm.inference.evaluation.result import Fit
 from ppdgm.inference.inputs.no_data import rows_for
+from ppdgm.inference.inputs.tables import with_columns
 from ppdgm.inference.runs.layout import as_path, check_free
 from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.inference.runs.settings import Training
@@ -168,7 +169,8 @@ def fit(
     _check_arguments(program, engine, params)
     data = opened_for(program, data)
     validation = opened_for(program, validation, data)
-    data = rows_for(program, engine, data, batch_size)
+    program, data = with_columns(program, rows_for(program, engine, data, batch_size))
+    dataset = data if isinstance(data, Dataset) else None
     require("overwrite", overwrite, bool, None, "True or False")
     check_folder(training, out, overwrite)
     recipe = Recipe(program, training, engine, _choose_backend(program, backend), dataset.source if dataset else None)

@@ -30,6 +30,7 @@ from ppdgm.inference.inputs.parameters import as_params
 from ppdgm.inference.inputs.row_independence import check_apart, stirred
 from ppdgm.inference.inputs.stray_noise import check_quiet, noise_of
 from ppdgm.inference.inputs.support import check_support, dimensions_of
+from ppdgm.inference.inputs.tables import table_of
 from ppdgm.inference.runs.checkpoint import matching
 from ppdgm.inference.runs.codings import read_codings
 from ppdgm.inference.runs.folder import Folder
@@ -114,6 +115,8 @@ class Job:
                 beside = None
             held_out = _first(self.validation, beside)
             self.data, self.validation = (leave_labels(recipe.program, d) for d in (self.data.train, held_out))
+        if (table := table_of(recipe.program)) is not None:
+            self.notes.append(f"columns: {', '.join(table.columns)}")
         check_wanted(recipe.engine, self.criterion, self.validation, training.early_stopping)
         check_nets(training, recipe.program)
         typed = isinstance(recipe.program, PlainPair)

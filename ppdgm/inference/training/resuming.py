@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from ppdgm.data import Dataset, is_raw, load_data
+from ppdgm.data import Dataset, enter, is_raw, load_data
 from ppdgm.errors import CheckpointError, DataError, PpdgmError, TrainingError
 from ppdgm.inference.evaluation.result import Fit
 from ppdgm.inference.inputs.no_data import reads_data, rows_for
+from ppdgm.inference.inputs.tables import table_of, with_columns
+from ppdgm.inference.runs.codings import read_codings
 from ppdgm.inference.runs.folder import find_saved, open_saved
 from ppdgm.inference.runs.layout import CHECKPOINTS, as_path
 from ppdgm.inference.runs.recipe import Recipe, check_same_program, read_recipe
@@ -110,6 +112,9 @@ def resume(
     data = opened_for(recipe.program, data)
     validation = opened_for(recipe.program, validation, data)
     data = rows_for(recipe.program, recipe.engine, data, recipe.training.batch_size)
+    if not isinstance(data, Dataset) and table_of(recipe.program) is not None:
+        data = enter(read_codings(arrays, page), data)
+    _, data = with_columns(recipe.program, data)
     job = Job(recipe, data, validation, optimiser, callbacks_of(callbacks), progress, None)
     with trained_alone(recipe.program):
         return job.run(folder, saved=Saved(file, arrays, page))

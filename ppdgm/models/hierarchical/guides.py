@@ -19,7 +19,7 @@ class Hierarchy(Protocol):
     """A HierarchicalVAE, whose file imports this one."""
 
     @property
-    def event_shape(self) -> tuple[int, ...]: ...
+    def seen(self) -> tuple[int, ...]: ...
     @property
     def latent(self) -> tuple[int, ...]: ...
     @property
@@ -78,7 +78,7 @@ class Factorised(Guide):
 
     def build(self, context: Context) -> None:
         for level in range(1, self.spec.depth + 1):
-            self._level(context, level, self.spec.encoder, self.spec.event_shape)
+            self._level(context, level, self.spec.encoder, self.spec.seen)
 
     def draw(self, P: Vocabulary, x: Array) -> None:
         for level in range(self.spec.depth, 0, -1):
@@ -93,16 +93,16 @@ class BottomUp(Guide):
         return self.spec.depth == 1
 
     def build(self, context: Context) -> None:
-        self._level(context, 1, self.spec.encoder, self.spec.event_shape)
+        self._level(context, 1, self.spec.encoder, self.spec.seen)
         for level in range(2, self.spec.depth + 1):
-            below, x = self.spec.latent[: level - 1], prod(self.spec.event_shape)
+            below, x = self.spec.latent[: level - 1], prod(self.spec.seen)
             width = below[-1] if self.spec.skip == "none" else x + sum(below)
             self._level(context, level, self.spec.levels, (width,))
 
     def draw(self, P: Vocabulary, x: Array) -> None:
         z = [P.sample("z1", self._posterior(P, 1, x))]
         for level in range(2, self.spec.depth + 1):
-            given = z[-1] if self.spec.skip == "none" else P.concat([flatten(P, x, self.spec.event_shape), *z])
+            given = z[-1] if self.spec.skip == "none" else P.concat([flatten(P, x, self.spec.seen), *z])
             z.append(P.sample(f"z{level}", self._posterior(P, level, given)))
 
 
@@ -116,7 +116,7 @@ class TopDown(Guide):
                 f"posterior: got {type(spec.posterior).__name__}, but each level of the ladder multiplies it by a "
                 'diagonal normal. Use DiagonalNormal(), or inference="factorised" or "bottom_up".'
             )
-        context.net("encoder", spec.encoder, spec.event_shape, features, label="guide")
+        context.net("encoder", spec.encoder, spec.seen, features, label="guide")
         for level in range(2, spec.depth + 1):
             context.scope(f"z{level}", label="guide").net("features", spec.levels, features, features)
         self._level(context, spec.depth, HEAD, features)

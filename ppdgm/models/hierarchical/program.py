@@ -107,6 +107,11 @@ class HierarchicalVAE(Program):
     # What model and guides share.
 
     @property
+    def seen(self) -> tuple[int, ...]:
+        """The shape of x as the encoder sees it."""
+        return self.likelihood.encoded_shape(self.event_shape)
+
+    @property
     def depth(self) -> int:
         """L."""
         return len(self.latent)

@@ -13,6 +13,7 @@ from ppdgm.models.likelihoods.gaussian import Gaussian
 from ppdgm.models.likelihoods.laplace import Laplace
 from ppdgm.models.likelihoods.logistic import DiscretisedLogistic, MixtureOfDiscretisedLogistics
 from ppdgm.models.likelihoods.multinomial import Multinomial
+from ppdgm.models.likelihoods.table import Table
 
 __all__ = [
     "Autoregressive",
@@ -31,6 +32,7 @@ __all__ = [
     "Multinomial",
     "NegativeBinomial",
     "Poisson",
+    "Table",
     "ZeroInflatedNegativeBinomial",
     "refuse",
 ]

@@ -22,6 +22,7 @@ class Likelihood(Part):
     """A distribution over a row of the data, given the decoder's output."""
 
     role: ClassVar[str] = "likelihood"
+    missing: ClassVar[bool] = False  #: whether entries of x may be NaN, which are missing: they have no term
 
     def __call__(self, P: Vocabulary, *head: Array, exposure: Array | None = None) -> Dist:
         """The distribution, given the net's output and, if it reads one, the exposure of each row, [B]."""
@@ -42,6 +43,10 @@ class Likelihood(Part):
     def encoded(self, P: Vocabulary, x: Array) -> Array:
         """x as encoders see it: numbers of size about 1, whatever the size of the numbers in the data."""
         return x
+
+    def encoded_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of `encoded` of a row of this shape."""
+        return shape
 
     def draw(self, P: Vocabulary, random: Random, shape: tuple[int, ...], head: Array) -> Array:
         """A draw of each number, made of noise whose distribution does not depend on the head.

@@ -24,6 +24,9 @@ from ppdgm.models.likelihoods.gaussian import Gaussian
 from ppdgm.models.likelihoods.laplace import Laplace
 from ppdgm.models.likelihoods.logistic import DiscretisedLogistic, MixtureOfDiscretisedLogistics
 from ppdgm.models.likelihoods.rounding import Rounding
+from ppdgm.models.likelihoods.table import Table
+from ppdgm.models.likelihoods.table_columns import ColumnKind, outputs_of
+from ppdgm.models.likelihoods.table_start import entries_there
 
 FOLDS = 10
 MOST = 10_000  #: the largest number of rows that a first output is computed from
@@ -178,6 +181,43 @@ def _(likelihood: CoupledDiscretisedLogistics, x: np.ndarray) -> Columns:
     head = np.zeros(likelihood.head_shape(loc.shape))
     head[1], head[2] = loc, np.log(np.maximum(scale, 0.1))
     return Columns(lambda x: _log_mass(x, loc, scale, likelihood.levels), head)
+
+
+@columns.register
+def _(likelihood: Table, x: np.ndarray) -> Columns:
+    """Each column by its own kind, from the entries that are there; a missing entry has the term 0."""
+    parts = [_of_column(kind, x[:, d]) for d, kind in enumerate(likelihood.kinds)]
+
+    def log_prob(x: np.ndarray) -> np.ndarray:
+        found = np.zeros(x.shape)
+        for d, part in enumerate(parts):
+            there = ~np.isnan(x[:, d])
+            found[there, d] = part.log_prob(x[there, d][:, None])[:, 0]
+        return found
+
+    widths = [outputs_of(k, likelihood.scale == "network") for k in likelihood.kinds]
+    heads = [np.append(p.head.ravel(), np.zeros(w - p.head.size)) for p, w in zip(parts, widths, strict=True)]
+    return Columns(log_prob, np.concatenate(heads))
+
+
+def _of_column(kind: ColumnKind, values: np.ndarray) -> Columns:
+    """One column [N] and its outputs: 0 for numbers, whose location is that of the data, and for ordered levels."""
+    x = entries_there(values[:, None], 0, kind)[:, None]
+    if kind.kind == "positive":
+        of_log = columns(Gaussian(scale="per_dimension", min_scale=1e-6), np.log(x))
+        assert of_log is not None
+        return Columns(lambda x: of_log.log_prob(np.log(x)) - np.log(x), np.zeros(1))
+    plain = {
+        "binary": Bernoulli(),
+        "count": NegativeBinomial(),
+        "poisson": Poisson(),
+        "ordinal": Categorical(levels=max(kind.levels, 2)),
+        "categorical": Categorical(levels=max(kind.levels, 2)),
+    }.get(kind.kind, Gaussian(scale="per_dimension", min_scale=1e-6))
+    found = columns(plain, x)
+    assert found is not None
+    head = found.head.ravel() if kind.kind in ("binary", "categorical") else np.zeros(1)
+    return Columns(found.log_prob, head)
 
 
 def _level_shares(x: np.ndarray, levels: int) -> np.ndarray:

@@ -74,6 +74,7 @@ class VampPrior(MixturePrior):
     ) -> np.ndarray:
         x = None if data is None else data.get("x")
         if x is not None:
+            x = _filled(np.asarray(x))
             self._check(x, shape)
         if x is None or self.initial == "random":
             return rng.normal(size=shape) / (_SLOPE if self.range == "unit" else 1.0)
@@ -91,3 +92,10 @@ class VampPrior(MixturePrior):
             raise SpecError(
                 f"VampPrior: got data of shape {x.shape[1:]}, expected {shape[1:]}, the shape in the program."
             )
+
+
+def _filled(x: np.ndarray) -> np.ndarray:
+    """x with the median of a column's entries in place of its missing ones: a pseudo-input has no gaps."""
+    if not np.isnan(x).any():
+        return x
+    return np.where(np.isnan(x), np.nanquantile(x, 0.5, axis=0, method="nearest"), x)
