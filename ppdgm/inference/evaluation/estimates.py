@@ -340,7 +340,7 @@ def check_fields(program: AnyProgram, fields: dict[str, np.ndarray], binarise: s
             f"Data 'x': got data of shape {fields['x'].shape[1:]}, expected {tuple(expected)}, the program's "
             f"event_shape. Reshape the data, or build the program with event_shape={fields['x'].shape[1:]}."
         )
-    check_finite(fields, program.may_miss)
+    check_finite(fields, may_miss=program.may_miss)
     if binarise == "dynamic":
         check_rows(lambda rows: _check_probabilities(program, rows), fields)
     else:
