@@ -63,7 +63,7 @@ def test_draws_have_the_given_totals(backend):
     np.testing.assert_allclose(drawn.mean(0), 30 * share, atol=5 * (right.max() / 8000) ** 0.5)
     spread = np.sqrt(2 * np.outer(np.diag(right), np.diag(right)) / 8000)
     assert (np.abs(np.cov(drawn.T) - right) < 5 * spread).all()
-    totals = np.arange(8000) * 5  # 0 to 40,000
+    totals = 1 + np.arange(8000) * 5  # to 40,000
     np.testing.assert_array_equal(fit.sample(8000, given={"exposure": totals}).sum(1), totals)
     mean = fit.sample(2, given={"exposure": [10, 1000]}, mean=True)
     np.testing.assert_allclose(mean, np.outer([10, 1000], share), rtol=1e-5)
