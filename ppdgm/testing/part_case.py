@@ -194,7 +194,8 @@ class PartCase:
             return _arrays(self.given(self.rng(3), DATA))
         if self.given is not None:
             return {n: np.resize(a, (DATA, *a.shape[1:])) for n, a in _arrays(self.given).items()}
-        names = list(inspect.signature(self.program.model).parameters)[1:]
+        takes = list(inspect.signature(self.program.model).parameters.values())[1:]
+        names = [p.name for p in takes if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
         remedy = "Hand data over: check(part, data={name: array [N, …]})."
         try:
             found = self.bench(self.program, self.quick).generate(dict.fromkeys(names), DATA)
