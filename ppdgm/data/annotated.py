@@ -137,12 +137,13 @@ def _raw(
 
 def _genes(where: str, genes: list[str], wanted: Columns, known: Codings) -> list[int]:
     """The columns of x: as in data prepared before, by name; or those that are asked for; or all."""
-    before = getattr(known.get("x"), "columns", ())
-    if before and all(name in set(genes) for name in before):
-        warn_left_out(where, [name for name in genes if name not in set(before)])
+    before, there = getattr(known.get("x"), "columns", ()), set(genes)
+    if before and there.issuperset(before):
+        wanted_before = set(before)
+        warn_left_out(where, [name for name in genes if name not in wanted_before])
         return select_columns(where, genes, len(genes), before)
     if before:
-        lost = next(name for name in before if name not in set(genes))
+        lost = next(name for name in before if name not in there)
         raise DataError(f"{where} has no {lost!r} in var_names, which the data prepared before had.")
     if wanted in ("x", "X") and wanted not in genes:
         return list(range(len(genes)))

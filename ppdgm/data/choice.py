@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ppdgm.data.columns import is_selection, select_columns
 from ppdgm.data.exposure import EXPOSURE
+from ppdgm.data.frames import repeated
 from ppdgm.data.headers import blank_columns, index_columns
 from ppdgm.data.source import Column, Columns, Source
 from ppdgm.errors import DataError, listed
@@ -136,8 +137,9 @@ class Choice:
             return wanted, None if taken else label
         left = self._left([label])
         if names := self._names("x"):
-            extra = [self.names[i] for i in left if self.names[i] not in names]
-            if extra and all(n in self.names for n in names):
+            before = set(names)
+            extra = [self.names[i] for i in left if self.names[i] not in before]
+            if extra and before.issubset(self.names):
                 warn_left_out(self.where, extra)
             return {"x": names}, label
         return {"x": left}, label
@@ -179,7 +181,7 @@ class Choice:
     def _check_names(self, columns: Sequence[int]) -> None:
         """Refuse two columns of one name, unless they were chosen by number."""
         names = [self.names[c] for c in columns] if self.names else []
-        if twice := next((n for i, n in enumerate(names) if n in names[:i]), None):
+        if (twice := repeated(names)) is not None:
             places = [c for c in columns if self.names[c] == twice]
             raise DataError(
                 f"{self.where}: got several columns {twice!r}: numbers {listed(places)}. Give each its own name, or "

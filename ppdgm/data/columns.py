@@ -12,7 +12,7 @@ from ppdgm.errors import DataError, listed, nearest
 def is_selection(wanted: Columns, names: Sequence[str]) -> bool:
     """Whether columns are written as a pattern, a range or all but; a column with exactly this name comes first."""
     several = wanted if isinstance(wanted, tuple) else (wanted,)
-    return any(isinstance(c, str) and c not in names and _is_selection(c) for c in several)
+    return any(isinstance(c, str) and _is_selection(c) and c not in names for c in several)
 
 
 def select_columns(
@@ -34,16 +34,22 @@ def select_columns(
     """
     several = wanted if isinstance(wanted, tuple) else (wanted,)
     found: list[int] = []
+    places = {name: i for i, name in enumerate(names)} if len(several) > 1 else {}  # there may be thousands
+    unique = len(places) == len(names)
     for i, one in enumerate(several):
+        if isinstance(one, str) and unique and one in places:
+            found.append(places[one])
+            continue
         if isinstance(one, int) or one in names or not _is_selection(one):
             found.append(column(where, names, width, one))
             continue
-        every = [c for c in range(width) if c not in skip]
+        every = [c for c in range(width) if c not in skip]  # in the table's order
         if one.startswith("!"):
-            out = _meant(where, names, width, one[1:], range(width))
+            out = set(_meant(where, names, width, one[1:], range(width)))
             found = [c for c in (every if i == 0 else found) if c not in out]
         else:
-            found += [c for c in _meant(where, names, width, one, every) if c not in found]
+            there = set(found)
+            found += [c for c in _meant(where, names, width, one, every) if c not in there]
     if not found:
         raise DataError(f"{where}: {listed(map(repr, several))} leaves no column. Choose at least one.")
     return found
@@ -86,7 +92,8 @@ def _meant(where: str, names: Sequence[str], width: int, text: str, among: Colle
     if text in names or re.fullmatch(r"\d+", text):
         return [column(where, names, width, text if text in names else int(text))]
     if ":" in text and (ends := _ends(where, names, width, text)):
-        return [c for c in range(ends[0], ends[1] + 1) if c in among]
+        allowed = set(among)
+        return [c for c in range(ends[0], ends[1] + 1) if c in allowed]
     if not ("*" in text or "?" in text):
         column(where, names, width, text)  # refuses it
     if not names:
@@ -94,7 +101,8 @@ def _meant(where: str, names: Sequence[str], width: int, text: str, among: Colle
     pattern = re.compile(re.escape(text).replace(r"\*", ".*").replace(r"\?", "."), re.DOTALL)
     if not any(pattern.fullmatch(name) for name in names):
         raise DataError(f"{where} has no column like {text!r}. Its columns are {listed(map(repr, names))}.")
-    return [i for i, name in enumerate(names) if i in among and pattern.fullmatch(name)]
+    allowed = set(among)
+    return [i for i, name in enumerate(names) if i in allowed and pattern.fullmatch(name)]
 
 
 def _ends(where: str, names: Sequence[str], width: int, text: str) -> tuple[int, int] | None:

@@ -43,7 +43,12 @@ def columns_of(frame: Frame) -> tuple[str, ...]:
 
 def repeated(names: Sequence[str]) -> str | None:
     """The first name that two columns have."""
-    return next((n for i, n in enumerate(names) if n in names[:i]), None)
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def index_of(frame: Frame) -> tuple[np.ndarray | None, str]:
@@ -191,7 +196,8 @@ def in_order(name: str, names: Sequence[str], values: list[np.ndarray], wanted: 
             f"Data {name!r}: got a table with several columns {name_twice!r}, so that names do not say which is which. "
             "Give each its own name; or give an array, frame.to_numpy(), whose columns are in the order of the run's."
         )
-    lost, more = [n for n in wanted if n not in names], [n for n in names if n not in wanted]
+    places, known = {n: i for i, n in enumerate(names)}, set(wanted)
+    lost, more = [n for n in wanted if n not in places], [n for n in names if n not in known]
     if lost and len(lost) == len(wanted):
         raise DataError(
             f"Data {name!r}: got a table with the columns {listed(map(repr, names))}, but the run's are "
@@ -207,4 +213,4 @@ def in_order(name: str, names: Sequence[str], values: list[np.ndarray], wanted: 
             f"Data {name!r}: got a table with the column {more[0]!r}, which the run does not have. Choose the run's "
             "columns: frame[list(fit.transform.columns)]."
         )
-    return [values[names.index(n)] for n in wanted]
+    return [values[places[n]] for n in wanted]

@@ -59,8 +59,9 @@ class Source(Spec):
     """Where data come from, and how they are prepared.
 
     Args:
-        name: of a set (`catalogue()` has them all), or a path: .npy, .npz, idx (also gzipped), .csv or .tsv, a folder
-            of images, of .npy files, or of idx files named as MNIST's.
+        name: of a set (`catalogue()` has them all), or a path: .npy, .npz, idx (also gzipped), .csv, .tsv, .parquet
+            or .h5ad, a folder of images, of .npy files, of idx files named as MNIST's, or a saved data set of Hugging
+            Face.
         given_in_python: whether the rows were given to `load_data` as an object; then `name` only says what it was.
         fields: which arrays or columns are which fields: {"x": ["a", "b"], "label": "species"}. Write columns by name,
             by number from 0, as a pattern ("gene_*"), a range with both ends ("a:d"), or all but ("!id"). A single
