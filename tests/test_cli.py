@@ -23,6 +23,7 @@ COMMANDS = (
     "sample",
     "encode",
     "impute",
+    "export",
     "runs",
     "compare",
     "models",

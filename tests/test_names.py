@@ -21,6 +21,7 @@ TWINS = {
     "log_weights": "of a trace, for an engine of one's own, and the function of ppdgm for all rows",
     "fit": "the command and the function that do the same",
     "resume": "the command and the function that do the same",
+    "export": "the command, and the one to ArviZ",
     "compare": "the command and the function that do the same",
     "Table": "the likelihood of a table, and a table that is read from a file",
     "prior": "the figures of prior predictive checks, and the question",

@@ -19,6 +19,7 @@ from ppdgm.cli.data import data
 from ppdgm.cli.diagnose import diagnose
 from ppdgm.cli.encode import encode
 from ppdgm.cli.evaluate import evaluate
+from ppdgm.cli.export import export
 from ppdgm.cli.fit import fit
 from ppdgm.cli.impute import impute
 from ppdgm.cli.models import models
@@ -41,6 +42,7 @@ A first session:
   ppdgm sample runs/vae --out samples.png        draw new data from it
   ppdgm encode runs/vae --out codes.csv          codes and scores of rows
   ppdgm impute runs/table --data gaps.csv        fill in missing entries
+  ppdgm export runs/vae --out decoder.onnx       a file for other tools
   ppdgm runs                                     list the runs
   ppdgm compare runs/vae runs/vamp               judge runs on the same rows
   ppdgm new my_program.py                        start your own program
@@ -119,7 +121,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for command in (fit, sweep, resume, evaluate, diagnose, sample, encode, impute, runs, compare, models, data, new):
+COMMANDS = (fit, sweep, resume, evaluate, diagnose, sample, encode, impute, export, runs, compare, models, data, new)
+for command in COMMANDS:
     app.command()(command)
 
 

@@ -10,6 +10,7 @@ from ppdgm.language.native import Module
 from ppdgm.language.phases import EngineLike, StateLike
 from ppdgm.language.runtime import Native, Values
 from ppdgm.language.runtime import Runtime as AnyRuntime
+from ppdgm.language.served import Exported, Served
 from ppdgm.language.trainer import Trainer as AnyTrainer
 from ppdgm.language.trainer import TrainerSettings
 from ppdgm.language.vocabulary import Array, PairLike, ProgramLike
@@ -34,3 +35,7 @@ class Backend(Protocol):
     def module_states(self) -> Callable[[Module], Values]: ...
     @property
     def precision(self) -> Callable[[str], AbstractContextManager[object]]: ...
+    @property
+    def FORMATS(self) -> tuple[str, ...]: ...
+    @property
+    def exported(self) -> Callable[[AnyRuntime, Native, Served, str], Exported]: ...

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from ppdgm.language.native import Array, Namespace, Padding
+from ppdgm.language.shapes import broadcast_shapes
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -76,5 +75,5 @@ class Operations:
 
         A latent has axes of particles (and of enumerated sites); data do not have them.
         """
-        lead = np.broadcast_shapes(*(tuple(a.shape[:-1]) for a in arrays))
+        lead = broadcast_shapes(*(tuple(a.shape[:-1]) for a in arrays))
         return self.xp.concat([self.xp.broadcast_to(a, (*lead, a.shape[-1])) for a in arrays], axis=-1)

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from ppdgm.language import mistakes
 from ppdgm.language.divergence import Library, closed_form
+from ppdgm.language.shapes import broadcast_shapes
 from ppdgm.language.states import Minibatch
 from ppdgm.language.steps import Tree, check_carry, mapped, stacked
 from ppdgm.language.supports import Supports
@@ -160,7 +159,7 @@ class Reader(ABC):
         """Arrays of all times as one, [T, …]; the first may be smaller, because the first carry is."""
         if not isinstance(each[0], self.arrays):
             return each
-        shape = np.broadcast_shapes(*(tuple(a.shape) for a in each))
+        shape = broadcast_shapes(*(tuple(a.shape) for a in each))
         return self.xp.stack([self.broadcast(a, shape) for a in each], axis=0)
 
     def same(self, a: Array, b: Array) -> bool | None:

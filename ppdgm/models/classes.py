@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 
 from ppdgm.errors import DataError, ProgramError
+from ppdgm.language.shapes import broadcast_shapes
 from ppdgm.language.unseen import is_given
 from ppdgm.language.vocabulary import Array, Dist, Random, Vocabulary
 from ppdgm.models.likelihoods import refuse
@@ -72,6 +73,6 @@ def put_beside(P: Vocabulary, net: Net, x: Array, y: Array, event: tuple[int, ..
         return P.concat([flatten(P, x, event), y])
     image, planes = (prod(event[:-2]), *event[-2:]), y[..., None, None]
     x = P.xp.reshape(x, (*x.shape[: x.ndim - len(event)], *image))
-    lead = np.broadcast_shapes(x.shape[:-3], planes.shape[:-3])
+    lead = broadcast_shapes(x.shape[:-3], planes.shape[:-3])
     wide = lambda a: P.xp.broadcast_to(a, (*lead, a.shape[-3], *event[-2:]))
     return P.xp.concat([wide(x), wide(planes)], axis=-3)

@@ -1,9 +1,20 @@
 """The NumPyro backend: the one place that imports JAX and NumPyro."""
 
 from ppdgm.backends.numpyro.bind import bind
+from ppdgm.backends.numpyro.exporting import FORMATS, exported
 from ppdgm.backends.numpyro.foreign import module_params, module_states
 from ppdgm.backends.numpyro.loop import Trainer
 from ppdgm.backends.numpyro.runtime import Runtime, precision
 from ppdgm.language.gradients import differentiable
 
-__all__ = ["Runtime", "Trainer", "bind", "differentiable", "module_params", "module_states", "precision"]
+__all__ = [
+    "FORMATS",
+    "Runtime",
+    "Trainer",
+    "bind",
+    "differentiable",
+    "exported",
+    "module_params",
+    "module_states",
+    "precision",
+]

@@ -1,9 +1,20 @@
 """The Pyro backend: the one place that imports torch and Pyro."""
 
 from ppdgm.backends.pyro.bind import bind
+from ppdgm.backends.pyro.exporting import FORMATS, exported
 from ppdgm.backends.pyro.loop import Trainer
 from ppdgm.backends.pyro.runtime import Runtime, precision
 from ppdgm.backends.pyro.tracer import module_params, module_states
 from ppdgm.language.gradients import differentiable
 
-__all__ = ["Runtime", "Trainer", "bind", "differentiable", "module_params", "module_states", "precision"]
+__all__ = [
+    "FORMATS",
+    "Runtime",
+    "Trainer",
+    "bind",
+    "differentiable",
+    "exported",
+    "module_params",
+    "module_states",
+    "precision",
+]

@@ -163,7 +163,7 @@ class Estimate:
 
 def elbo_of_rows(evaluator: Evaluator, k: int) -> Estimate:
     """E_q[log p(x, z) − log q(z|x)] per row, with closed-form KLs if they are valid."""
-    values, errors, variances = evaluator.reduce(_Elbo(evaluator.size), k, True, _means)
+    values, errors, variances = evaluator.reduce(Elbo(evaluator.size), k, True, _means)
     if k > 1 and evaluator.draws_nothing:
         none = np.zeros_like(errors)
         return Estimate(values, none, k, exact=bool(np.isfinite(values).all()), dimensions=evaluator.dimensions)
@@ -249,7 +249,7 @@ def check_density(trace: Trace) -> None:
 
 
 @dataclass(frozen=True)
-class _Elbo:
+class Elbo:
     """The ELBO's terms [K, B]; a latent outside the plate counts 1/N for each row."""
 
     size: int

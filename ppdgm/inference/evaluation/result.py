@@ -43,6 +43,7 @@ from ppdgm.inference.evaluation.means import means_of_rows
 from ppdgm.inference.evaluation.own_units import drawn_by, in_units, left_over
 from ppdgm.inference.evaluation.pair_draws import PairDraws
 from ppdgm.inference.evaluation.pickled import packed, unpacked
+from ppdgm.inference.evaluation.serving import Servable
 from ppdgm.inference.evaluation.watched import check_of_each_row, watched
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.inputs.own_rows import check_own_rows, fingerprint
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Fit(Diagnosable, Decodable):
+class Fit(Diagnosable, Decodable, Servable):
     """A program with its parameters.
 
     Attributes:

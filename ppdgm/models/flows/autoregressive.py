@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Annotated, ClassVar
 
-import numpy as np
 from pydantic import Field
 
+from ppdgm.language.shapes import broadcast_shapes
 from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.flows.base import Flow
 from ppdgm.models.flows.conditioner import conditioned, declare_conditioner
@@ -64,7 +64,7 @@ class Masked(Flow):
     def _many_passes(self, P: Vocabulary, y: Array, context: Array | None) -> tuple[Array, Array]:
         """The inverse of `_one_pass` and its log|det|: each pass through a net gives one more coordinate."""
         leads = [tuple(a.shape[:-1]) for a in (y, context) if a is not None]
-        y, total = P.xp.broadcast_to(y, (*np.broadcast_shapes(*leads), y.shape[-1])), 0.0
+        y, total = P.xp.broadcast_to(y, (*broadcast_shapes(*leads), y.shape[-1])), 0.0
         for i in reversed(range(self.depth)):
             y = self._layer_inverse(P, i, y, context)
             log_slope = self._move(P, conditioned(P, f"nets.{i}", y, context), y)[1]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-import numpy as np
 from pydantic import field_validator, model_validator
 
 from ppdgm.language.arrays import NumpyVocabulary
 from ppdgm.language.integrals import Arrays, Rates
+from ppdgm.language.shapes import broadcast_shapes
 from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.flows.base import Flow
 from ppdgm.models.flows.conditioner import declare_conditioner
@@ -113,7 +113,7 @@ class ContinuousFlow(Flow):
         weight, first = own.param("layers.0.weight"), own.param("layers.0.bias")
         if context is not None:
             first = P.linear(context, weight[width + 1 :], first)
-            lead = np.broadcast_shapes(tuple(x.shape[:-1]), tuple(context.shape[:-1]))
+            lead = broadcast_shapes(tuple(x.shape[:-1]), tuple(context.shape[:-1]))
             x = P.xp.broadcast_to(x, (*lead, width))
         rest = [own.param(f"layers.{i + 1}.{n}") for i in range(len(self.hidden)) for n in ("weight", "bias")]
         return x, (weight[:width], weight[width], first, *rest)

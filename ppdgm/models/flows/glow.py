@@ -9,6 +9,7 @@ import numpy as np
 
 from ppdgm.errors import SpecError
 from ppdgm.language.arrays import NumpyVocabulary
+from ppdgm.language.shapes import broadcast_shapes
 from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.models.flows.base import Flow
 from ppdgm.models.flows.linear import declare_matrix, matrix, settle_norm
@@ -159,7 +160,7 @@ class Glow(Flow):
         lead = tuple(x.shape[:-1])
         if context is None:
             return P.xp.reshape(x, (-1, x.shape[-1])), None, lead
-        lead = np.broadcast_shapes(lead, tuple(context.shape[:-1]))
+        lead = broadcast_shapes(lead, tuple(context.shape[:-1]))
         wide = lambda a: P.xp.reshape(P.xp.broadcast_to(a, (*lead, a.shape[-1])), (-1, a.shape[-1]))
         return wide(x), wide(context), lead
 

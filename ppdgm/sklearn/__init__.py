@@ -1,0 +1,6 @@
+"""ppdgm's programs as estimators of scikit-learn: in pipelines, grid searches and cross-validation."""
+
+from ppdgm.sklearn.density import DensityEstimator as DensityEstimator
+from ppdgm.sklearn.transformer import VAETransformer as VAETransformer
+
+__all__ = ["DensityEstimator", "VAETransformer"]
