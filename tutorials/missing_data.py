@@ -6,10 +6,14 @@
 
 # %%
 import os
+from pathlib import Path
 
 SMALL = bool(os.environ.get("PPDGM_SMALL"))  # a quick pass, as in the test suite
+OUT = Path("runs/tutorials")
+OUT.mkdir(parents=True, exist_ok=True)
 
 # %%
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from sklearn.datasets import load_wine
@@ -92,3 +96,17 @@ within = np.mean([t["alcohol"].var() / len(t) for t in tables])
 total = within + (1 + 1 / len(means)) * means.var(ddof=1)
 print(f"mean alcohol: {means.mean():.3f} ± {total**0.5:.3f}; the whole table has {whole['alcohol'].mean():.3f}")
 assert isinstance(tables[0], pd.DataFrame)
+
+# %%
+figure, panels = plt.subplots(1, 3, figsize=(10, 3.4), sharex=True, sharey=True)
+some = seen["flavanoids"].isna() | seen["colour"].isna()
+for panel, (name, table) in zip(panels, {"true": whole, "drawn": drawn, "guessed": guess}.items(), strict=True):
+    panel.scatter(*table.loc[~some, ["flavanoids", "colour"]].to_numpy().T, s=8, color="0.8", label="complete rows")
+    panel.scatter(*table.loc[some, ["flavanoids", "colour"]].to_numpy().T, s=12, label="rows with a gap")
+    panel.set_title(name)
+    panel.set_xlabel("flavanoids")
+panels[0].set_ylabel("colour")
+panels[0].legend()
+figure.tight_layout()
+figure.savefig(OUT / "missing_data.png", dpi=120)
+print(f"\nWritten: {OUT / 'missing_data.png'}")
