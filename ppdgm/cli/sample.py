@@ -74,6 +74,7 @@ def sample(
 
     import ppdgm
     from ppdgm.cli.opening import open_run
+    from ppdgm.data.column import dates_as_text
     from ppdgm.errors import CheckpointError, DataError, SpecError, nearest
 
     path = Path(out)
@@ -92,7 +93,8 @@ def sample(
     picture = path.suffix.lower() == ".png"
     found = fit.sample(n, seed=seed, mean=mean, given=known, units="prepared" if picture else "own")
     if not isinstance(found, dict) and hasattr(found, "columns"):  # rows of a table of mixed columns
-        found = np.stack([np.asarray(found[name]) for name in fit.transform.columns], -1) if fit.transform else found
+        values = [dates_as_text(np.asarray(found[name])).astype(object) for name in found.columns]
+        found = np.stack(values, -1)
     sites: dict[str, np.ndarray] = found if isinstance(found, dict) else {"x": found}
     path.parent.mkdir(parents=True, exist_ok=True)
     _write(path, sites, fit.transform)

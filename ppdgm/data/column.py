@@ -166,3 +166,12 @@ def as_date(value: object) -> np.datetime64 | None:
         return np.datetime64(text.replace(" ", "T"), "ms")
     except ValueError:
         return None
+
+
+def dates_as_text(values: np.ndarray) -> np.ndarray:
+    """Dates as text, without the time if all are whole days, and "" for NaT; other values as they are."""
+    if values.dtype.kind != "M":
+        return values
+    there = ~np.isnat(values)
+    days = bool((values[there] == values[there].astype("M8[D]")).all())
+    return np.where(there, np.datetime_as_string(values, unit="D" if days else "s"), "")
