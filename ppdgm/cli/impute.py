@@ -68,7 +68,7 @@ def impute(
     import ppdgm
     from ppdgm.cli.encode import SUFFIXES, write_columns
     from ppdgm.cli.opening import load_part, open_run
-    from ppdgm.data.column import dates_as_text
+    from ppdgm.data.column import plain_column
     from ppdgm.errors import CheckpointError, SpecError, nearest
     from ppdgm.inference.inputs.tables import table_of
 
@@ -87,7 +87,7 @@ def impute(
         for end, values in zip(("low", "high"), fit.impute(part, seed=seed, interval=interval, k=k), strict=True):
             columns |= {f"{column}_{end}": v for column, v in _columns(fit, values).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_columns(path, {n: dates_as_text(v) for n, v in columns.items()})
+    write_columns(path, {n: plain_column(v) for n, v in columns.items()})
     n = len(next(iter(columns.values())))
     if as_json:
         told = {"run": run, "data": name, "split": split, "out": out, "n": n, "k": k, "seed": seed}

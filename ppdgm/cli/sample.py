@@ -74,7 +74,7 @@ def sample(
 
     import ppdgm
     from ppdgm.cli.opening import open_run
-    from ppdgm.data.column import dates_as_text
+    from ppdgm.data.column import plain_column
     from ppdgm.errors import CheckpointError, DataError, SpecError, nearest
 
     path = Path(out)
@@ -93,8 +93,9 @@ def sample(
     picture = path.suffix.lower() == ".png"
     found = fit.sample(n, seed=seed, mean=mean, given=known, units="prepared" if picture else "own")
     if not isinstance(found, dict) and hasattr(found, "columns"):  # rows of a table of mixed columns
-        values = [dates_as_text(np.asarray(found[name])).astype(object) for name in found.columns]
+        values = [plain_column(np.asarray(found[name])).astype(object) for name in found.columns]
         found = np.stack(values, -1)
+        found = found if path.suffix.lower() == ".csv" else found.astype(str)  # files hold no objects
     sites: dict[str, np.ndarray] = found if isinstance(found, dict) else {"x": found}
     path.parent.mkdir(parents=True, exist_ok=True)
     _write(path, sites, fit.transform)
@@ -186,7 +187,9 @@ def _write(path: Path, sites: dict[str, np.ndarray], transform: Transform | None
             table = first.reshape(len(first), -1)
             names = named if len(named) == table.shape[1] else [f"x{i}" for i in range(table.shape[1])]
             head = ",".join(_quoted(name) for name in names)
-            rows = [",".join(str(v).removesuffix(".0") for v in row) for row in table]  # as many digits as they have
+            rows = [
+                ",".join(_quoted(str(v).removesuffix(".0")) for v in row) for row in table
+            ]  # as many digits as they have
             file.write("\n".join([head, *rows, ""]).encode())
 
 

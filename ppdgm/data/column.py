@@ -168,8 +168,13 @@ def as_date(value: object) -> np.datetime64 | None:
         return None
 
 
-def dates_as_text(values: np.ndarray) -> np.ndarray:
-    """Dates as text, without the time if all are whole days, and "" for NaT; other values as they are."""
+def plain_column(values: np.ndarray) -> np.ndarray:
+    """Names and dates as text, with "" for what is missing; dates have no time if all are whole days.
+
+    Other values stay as they are. So files hold no objects.
+    """
+    if values.dtype.kind == "O":
+        return np.array(["" if says_missing(v) else str(v) for v in values.tolist()])
     if values.dtype.kind != "M":
         return values
     there = ~np.isnat(values)
