@@ -16,7 +16,17 @@ from ppdgm.data import Transform
 from ppdgm.errors import DataError, PpdgmError, SpecError
 from ppdgm.inference import Difference, Estimate
 from ppdgm.inference.evaluation.compare import compared
-from ppdgm.models import MLP, NICE, VAE, ConditionalVAE, FlowModel, SemiSupervisedVAE
+from ppdgm.models import (
+    MLP,
+    NICE,
+    VAE,
+    ConditionalVAE,
+    FlowModel,
+    Multinomial,
+    Poisson,
+    ProdLDA,
+    SemiSupervisedVAE,
+)
 
 BACKENDS = ("numpyro", "pyro")
 X = data(60)
@@ -98,6 +108,22 @@ def test_a_density_of_labels_too_is_no_log_p_of_x(backend):
     assert told.given == {"c": ("label",), "v": ()} and told.notes == ["c: log p(x | label)"]
     assert "c: log p(x | label)" in str(told)
     assert not compared({"c": (by_label, rows), "d": (by_label, rows)}, k=2).notes
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_counts_given_their_total_are_not_compared_with_counts(backend):
+    """Σ over x of exp(log p) is 1 for each total, and not over all x: one program has no density of totals."""
+    net = MLP(hidden=(2,))
+    nets = {"encoder": net, "decoder": net, "latent": 1, "event_shape": (2,)}
+    of = lambda program: ppdgm.Fit(program, program.initialise(0), backend=backend)
+    x = np.array([[3, 0], [2, 1], [1, 2], [0, 3]], np.float32)
+    shares, counts = (of(VAE(likelihood=p, **nets)).elbo(x) for p in (Multinomial(), Poisson()))
+    assert shares.of == "x given its total" and shares.bits_per_dimension is None
+    assert counts.of == "" and counts.bits_per_dimension == pytest.approx(-counts.mean / (2 * np.log(2)))
+    with pytest.raises(DataError, match="of x given its total and of x, which can't be compared"):
+        _ = shares - counts
+    topics = ProdLDA(event_shape=(2,), topics=2, encoder=net)
+    assert of(topics).elbo(x).of == "x given its total"
 
 
 def test_a_likelihood_that_is_too_low_is_told():

@@ -44,7 +44,8 @@ class Estimate:
         common: Monte Carlo error of the mean if rows share draws (a latent outside the data plate), else None.
         biases: for a log-likelihood, the difference of its expectation from log p(x), [N], by the jackknife; else None.
         of: what the density is of, if not of the raw numbers: "standardised x". That of the raw numbers differs by the
-            constant `fit.transform.log_det(event_shape)`. "x and label": of both, in rows with a known label, of a
+            constant `fit.transform.log_det(event_shape)`. "x given its total": of counts, by
+            `Multinomial`. "x and label": of both, in rows with a known label, of a
             program in which it is the value of a latent. "x, with z at a point" is no bound on log p(x): the guide has
             no density of z (a Delta), and the reported density is that of x and z there.
         exact: whether the values are log p(x): the program draws nothing, as it has no latents, or sums them out.

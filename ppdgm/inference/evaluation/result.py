@@ -49,7 +49,7 @@ from ppdgm.inference.inputs.feed import Feed
 from ppdgm.inference.inputs.own_rows import check_own_rows, fingerprint
 from ppdgm.inference.inputs.row_independence import check_apart
 from ppdgm.inference.inputs.stray_noise import check_quiet, check_quiet_model
-from ppdgm.inference.inputs.support import check_support
+from ppdgm.inference.inputs.support import check_support, takes_total
 from ppdgm.inference.runs.checkpoint import grouped
 from ppdgm.inference.runs.codings import coding_arrays, coding_tables
 from ppdgm.inference.runs.folder import Folder, versions
@@ -437,6 +437,8 @@ class Fit(Diagnosable, Decodable, Servable):
         words, at = self.transform.in_words() if self.transform else "", found.of.removeprefix("x")
         if words and not evaluator.may_draw("x"):
             return found  # x only conditions what is drawn
+        if takes_total(self.program):
+            at = " given its total" + at
         at = "".join(f" and {name}" for name in evaluator.fixing) + at
         real = bool(words) and found.dimensions is None
         scaled = self.transform.log_det(evaluator.feed.fields["x"].shape[1:]) if self.transform and real else 0.0

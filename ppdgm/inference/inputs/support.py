@@ -81,11 +81,12 @@ def check_support(
 def dimensions_of(program: AnyProgram, runtime: Runtime, fields: Mapping[str, np.ndarray | Stream]) -> int | None:
     """D, how many whole numbers the model observes in each row; None if some numbers are real, or may be missing.
 
-    None too if fields fix latents: a label that is known in some rows is one more number of these rows alone. For the
+    None too if fields fix latents: a label that is known in some rows is one more number of these rows alone; or if the
+    density is that of counts given their total: a code of the model needs the total too. For the
     package's own programs with its own likelihoods, the likelihood says whether numbers are whole; for others,
     `check_support` has to have been called.
     """
-    if fixing(program, fields):
+    if fixing(program, fields) or takes_total(program):
         return None
     if _looks_itself(program):
         likelihood = cast(Program, program).independent()
@@ -95,6 +96,14 @@ def dimensions_of(program: AnyProgram, runtime: Runtime, fields: Mapping[str, np
     if not sites or not all(o.discrete and not o.masked for o in sites):
         return None
     return sum(int(np.prod(o.shape)) for o in sites)
+
+
+def takes_total(program: AnyProgram) -> bool:
+    """Whether the program's density of x is one given the total of x."""
+    if not isinstance(program, Program):
+        return False
+    parts = (program.independent(), *(getattr(program, name) for name in type(program).model_fields))
+    return any(isinstance(p, Likelihood) and p.takes_total for p in parts)
 
 
 def fixing(program: AnyProgram, fields: Mapping[str, np.ndarray | Stream]) -> tuple[str, ...]:

@@ -94,6 +94,11 @@ class Likelihood(Part):
         return self.reads_exposure
 
     @property
+    def takes_total(self) -> bool:
+        """Whether log p is that of x given its total, Σ x_j, which is taken from x: it is no log p(x)."""
+        return False
+
+    @property
     def support(self) -> Support:
         """The range of each number of x, as in `P.distribution`: stated once, for draws and for data."""
         return "real"

@@ -35,6 +35,10 @@ class Multinomial(Likelihood):
         return False
 
     @property
+    def takes_total(self) -> bool:
+        return True
+
+    @property
     def support(self) -> Support:
         return "nonnegative_integer"
 
