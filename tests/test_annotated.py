@@ -12,7 +12,7 @@ from test_loaded_objects import check_same
 import ppdgm
 from ppdgm.data import load_data
 from ppdgm.errors import DataError
-from ppdgm.models import PPCA
+from ppdgm.models import MLP, PPCA, VAE, Poisson
 
 RNG = np.random.default_rng(0)
 N, GENES = 30, [f"g{i}" for i in range(6)]
@@ -111,6 +111,18 @@ def test_a_run_on_cells_from_the_command_line(files, tmp_path, monkeypatch):
     trained = ppdgm.fit(PPCA(event_shape=(6,), latent=1), made("csr"), steps=2, progress=False)
     assert trained.transform.columns == (*GENES,)
     np.testing.assert_allclose(trained.encode(other), trained.encode(np.log1p(COUNTS[::-1])), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["numpyro", "pyro"])
+def test_counts_with_the_exposure_of_a_file(backend, files):
+    """The bound of sparse rows with their totals is that of the arrays, and not that of other exposures."""
+    nets = {"encoder": MLP(hidden=(4,)), "decoder": MLP(hidden=(4,))}
+    program = VAE(event_shape=(6,), latent=1, likelihood=Poisson(exposure=True), **nets)
+    fit = ppdgm.Fit(program, program.initialise(0), backend)
+    rows = load_data(files / "csr.h5ad", layer="counts", fields=["x", "exposure"], **ROWS).train
+    found = fit.elbo(rows, k=2).values
+    np.testing.assert_array_equal(found, fit.elbo({"x": COUNTS, "exposure": COUNTS.sum(1)}, k=2).values)
+    assert not np.allclose(found, fit.elbo({"x": COUNTS, "exposure": 2 * COUNTS.sum(1)}, k=2).values)
 
 
 def test_what_is_not_there_is_told(files, tmp_path):
