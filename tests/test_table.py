@@ -297,9 +297,7 @@ def test_a_diagnosis_leaves_out_what_is_missing(trained: Fit, tmp_path) -> None:
     mean = next(c for c in found.checks if c.name == "mean")
     assert np.isclose(mean.observed, x[~np.isnan(x)].astype(np.float64).mean())
     found.report(tmp_path / "report.html")
-    table = trained.scores(x, k=10)
-    seen = trained.reconstruct(x).astype(np.float64)
-    np.testing.assert_allclose(table["reconstruction_error"], np.nanmean((seen - x) ** 2, axis=1), rtol=1e-4)
+    assert "reconstruction_error" not in trained.scores(x, k=10)  # a sum of squared euros and numbers of classes
 
 
 def test_the_baseline_is_that_of_the_observed_entries() -> None:

@@ -138,7 +138,8 @@ class Diagnosable(ABC):
         Means of the latents, such as "z[0]"; "log_p", which is log p(x) in nats by importance sampling, with its Monte
         Carlo "log_p_error"; "rank", where 1 is the least probable row; and "reconstruction_error", the mean squared
         difference of x and `reconstruct(x)`, as the program sees them (standardised, for example). There is none if no
-        site is known to draw x, or if that site is under a mask. If labels fix a latent, log_p is that of x and label.
+        site is known to draw x, if that site is under a mask, or if x is a `Table`, whose columns have different units.
+        If labels fix a latent, log_p is that of x and label.
 
         Args:
             data: rows, as for `elbo`.

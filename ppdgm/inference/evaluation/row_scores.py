@@ -11,6 +11,7 @@ from ppdgm.errors import ProgramError
 from ppdgm.inference.evaluation.estimates import log_likelihood_of_rows
 from ppdgm.inference.evaluation.evaluator import Evaluator
 from ppdgm.inference.evaluation.means import means_of_rows
+from ppdgm.models.likelihoods import Table
 
 
 def scores_of_rows(evaluator: Evaluator, k: int) -> dict[str, np.ndarray]:
@@ -34,8 +35,8 @@ def scores_of_rows(evaluator: Evaluator, k: int) -> dict[str, np.ndarray]:
         return found  # nothing is reconstructed
     with suppress(ProgramError):  # it is not known which site draws the data
         field, name = evaluator.shown(observed)
-        if name in evaluator.masked:  # numbers that are only filled in would count
-            return found
+        if name in evaluator.masked or isinstance(evaluator.program.independent(), Table):
+            return found  # numbers that are only filled in would count; or euros, days and numbers of classes add up
         both = observed[name], evaluator.feed.fields[field][:]
         seen, data = (np.asarray(a, float).reshape(evaluator.size, -1) for a in both)
         there = ~np.isnan(data)  # a row without any has no error: NaN
