@@ -19,7 +19,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import ppdgm
 from ppdgm.inference import IWAE
 from ppdgm.models import MLP, VAE, Bernoulli, FlowModel, Gaussian, HierarchicalVAE, RealNVP
-from ppdgm.sklearn import DensityEstimator, VAETransformer
+from ppdgm.sklearn import DensityEstimator, Imputer, VAETransformer
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 3)) @ RNG.normal(size=(3, 3)) + 1.0
@@ -32,6 +32,7 @@ def estimators():
         how = {"epochs": 1, "backend": backend}
         yield VAETransformer(hidden=(4,), **how)
         yield DensityEstimator(**how)
+        yield Imputer(k=10, **how)
 
 
 @parametrize_with_checks(list(estimators()))
@@ -95,6 +96,24 @@ def test_joblib_and_pickle(tmp_path):
         assert again.get_params() == made.get_params()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_missing_numbers(backend):
+    """The second column is twice the first: filled in, it is much nearer to that than the column's mean is."""
+    first = RNG.normal(5.0, 2.0, 120)
+    whole = np.stack([first, 2.0 * first], axis=1)
+    gaps = whole.copy()
+    gaps[RNG.permutation(120)[:40], 1] = np.nan
+    made = Imputer(epochs=60, learning_rate=0.01, k=100, backend=backend, batch_size=40).fit(gaps)
+    found, missing = made.transform(gaps), np.isnan(gaps)
+    assert np.array_equal(found[~missing], whole[~missing]) and not np.isnan(found).any()
+    error = lambda x: np.sqrt(np.mean((x - whole[missing]) ** 2))
+    assert error(found[missing]) < 0.5 * error(np.nanmean(gaps[:, 1]))
+    one, other = (clone(made).set_params(mean=False, epochs=1, seed=s).fit(gaps).transform(gaps) for s in (0, 1))
+    assert not np.array_equal(one[missing], other[missing])  # draws
+    assert np.array_equal(made.transform(whole), whole)
+    assert make_pipeline(made, StandardScaler()).fit(gaps).transform(gaps).shape == (120, 2)
+
+
 def test_programs_of_other_shapes():
     """Rows of 4 numbers as 2 × 2 images; several latents are joined, in the order of their names."""
     bits = (RNG.random((40, 4)) < 0.5).astype(float)
@@ -132,7 +151,7 @@ def test_a_warning_only_where_training_failed():
 def test_parameters_are_plain():
     made = DensityEstimator(k=3, seed=4)
     assert clone(made).get_params() == made.get_params()
-    for kind in (VAETransformer, DensityEstimator):
+    for kind in (VAETransformer, DensityEstimator, Imputer):
         assert {"program", "engine", "epochs", "learning_rate", "batch_size", "backend", "seed"} <= {
             *signature(kind).parameters
         }

@@ -6,7 +6,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from math import prod
-from typing import Any, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -34,6 +34,9 @@ class ProgramEstimator(BaseEstimator):
         n_features_in_, feature_names_in_: of the data.
     """
 
+    default_engine: ClassVar[Engine | None] = None
+    missing: ClassVar[bool] = False  #: whether X may have NaN
+
     program: Program | None
     engine: Engine | None
     epochs: int
@@ -60,7 +63,7 @@ class ProgramEstimator(BaseEstimator):
         Raises:
             ValueError: data or parameters that can't be used.
         """
-        rows = validate_data(self, X, dtype=[np.float64, np.float32])
+        rows = validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite=self._finite)
         width, given = rows.shape[1], self.program
         if given is not None and not isinstance(given, Program):
             raise SpecError(f"program: got {shown(given)}, expected a Program such as VAE(…), or None.")
@@ -73,7 +76,7 @@ class ProgramEstimator(BaseEstimator):
         made = train(
             self._make(event),
             self._shaped(rows, event),
-            engine=self.engine,
+            engine=self.engine or self.default_engine,
             backend=self.backend,
             epochs=self.epochs,
             learning_rate=self.learning_rate,
@@ -102,6 +105,10 @@ class ProgramEstimator(BaseEstimator):
         check_is_fitted(self)
         return _flat(self.fit_.sample(n_samples, seed=seed))
 
+    @property
+    def _finite(self) -> bool | Literal["allow-nan"]:
+        return "allow-nan" if self.missing else True
+
     @staticmethod
     def _shaped(rows: np.ndarray, event: tuple[int, ...]) -> np.ndarray:
         return rows.reshape(len(rows), *event)
@@ -113,7 +120,9 @@ class ProgramEstimator(BaseEstimator):
     def _checked(self, X: Any) -> np.ndarray:
         """Rows of the estimator's number of features."""
         check_is_fitted(self)
-        found: np.ndarray = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        found: np.ndarray = validate_data(
+            self, X, dtype=[np.float64, np.float32], ensure_all_finite=self._finite, reset=False
+        )
         return found
 
     def _by_batches(self, rows: np.ndarray, numbers: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
