@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ppdgm.data import load_data
     from ppdgm.errors import PpdgmError, UnsupportedByBackend
-    from ppdgm.inference import SVI, Estimate, Fit, compare, fit, load, log_weights, resume, trace
+    from ppdgm.inference import SVI, Estimate, Fit, compare, fit, load, log_weights, resume, share, trace
     from ppdgm.language.vocabulary import Trace, Vocabulary
     from ppdgm.models import Part, Program
     from ppdgm.program import PlainPair
@@ -33,6 +33,7 @@ _HOMES = {
     "load_data": "data",
     "log_weights": "inference",
     "resume": "inference",
+    "share": "inference",
     "trace": "inference",
 }
 
@@ -53,6 +54,7 @@ __all__ = [
     "load_data",
     "log_weights",
     "resume",
+    "share",
     "trace",
 ]
 

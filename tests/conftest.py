@@ -53,7 +53,7 @@ FULLY_OPTIMISED = {
 }
 
 #: Here a run draws its pictures when it ends; elsewhere nobody looks, and they take a quarter of a short run's time.
-PICTURES = {"test_run_folders", "test_criterion"}
+PICTURES = {"test_run_folders", "test_criterion", "test_sharing"}
 
 
 def pytest_addoption(parser):

@@ -26,6 +26,7 @@ COMMANDS = (
     "export",
     "runs",
     "compare",
+    "share",
     "models",
     "data",
     "new",

@@ -24,6 +24,7 @@ TWINS = {
     "export": "the command, and the one to ArviZ",
     "compare": "the command and the function that do the same",
     "Table": "the likelihood of a table, and a table that is read from a file",
+    "share": "the command and the function that do the same",
     "prior": "the figures of prior predictive checks, and the question",
 }
 

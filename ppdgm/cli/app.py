@@ -28,6 +28,7 @@ from ppdgm.cli.output import close_pipe, results_only, say, tell, tolerate_any_e
 from ppdgm.cli.resume import resume
 from ppdgm.cli.runs import runs
 from ppdgm.cli.sample import sample
+from ppdgm.cli.share import share
 from ppdgm.cli.sweep import sweep
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ A first session:
   ppdgm export runs/vae --out decoder.onnx       a file for other tools
   ppdgm runs                                     list the runs
   ppdgm compare runs/vae runs/vamp               judge runs on the same rows
+  ppdgm share runs/vae --licence mit             a folder to share, with a card
   ppdgm new my_program.py                        start your own program
 
 The help of each command has examples: ppdgm fit --help"""
@@ -123,6 +125,22 @@ app = typer.Typer(
 )
 COMMANDS = (fit, sweep, resume, evaluate, diagnose, sample, encode, impute, export, runs, compare, models, data, new)
 for command in COMMANDS:
+for command in (
+    fit,
+    sweep,
+    resume,
+    evaluate,
+    diagnose,
+    sample,
+    encode,
+    impute,
+    runs,
+    compare,
+    share,
+    models,
+    data,
+    new,
+):
     app.command()(command)
 
 

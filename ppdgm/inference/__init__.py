@@ -21,6 +21,7 @@ from ppdgm.inference.evaluation.estimates import Estimate
 from ppdgm.inference.evaluation.normaliser import Normaliser
 from ppdgm.inference.evaluation.opening import load
 from ppdgm.inference.evaluation.result import Fit
+from ppdgm.inference.evaluation.sharing import share
 from ppdgm.inference.evaluation.tools import log_weights, trace
 from ppdgm.inference.runs.progress import Progress
 from ppdgm.inference.runs.recipe import Recipe
@@ -75,5 +76,6 @@ __all__ = [
     "load",
     "log_weights",
     "resume",
+    "share",
     "trace",
 ]
