@@ -123,9 +123,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-COMMANDS = (fit, sweep, resume, evaluate, diagnose, sample, encode, impute, export, runs, compare, models, data, new)
-for command in COMMANDS:
-for command in (
+COMMANDS = (
     fit,
     sweep,
     resume,
@@ -134,13 +132,15 @@ for command in (
     sample,
     encode,
     impute,
+    export,
     runs,
     compare,
     share,
     models,
     data,
     new,
-):
+)
+for command in COMMANDS:
     app.command()(command)
 
 
