@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,7 +54,7 @@ def share(
     if not evaluate and (data is not None or split is not None):
         raise SpecError("Got --no-evaluate, and data to evaluate. Leave out --data and --split, or --no-evaluate.")
     opened = open_run(run, own, context.obj, header=header, index=index)
-    code = {"program": opened.program, "classes": opened.classes}
+    code: dict[str, Any] = {"program": opened.program, "classes": opened.classes}
     folder = out or f"{run.rstrip('/')}-shared"
     part, words = None, ""
     if evaluate:
