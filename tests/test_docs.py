@@ -140,6 +140,7 @@ def test_every_tutorial_is_in_the_index_and_no_cell_is_lost():
     for path in cells.tutorials():
         assert f"(tutorials/{path.stem}.md)" in index, path
         text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 150 and "\n# ## Exercises\n" in text and "*Answer:" in text, path
         code = "\n".join(source for kind, source in cells.cells(text) if kind == "code")
         marked = [line for line in text.splitlines() if line and not line.startswith("#")]
         assert [line for line in code.splitlines() if line and not line.startswith("#")] == marked

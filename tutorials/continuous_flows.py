@@ -73,8 +73,9 @@ for n in (2, 4, 8, 16):
 # ## A density without data
 #
 # Here is the other direction of KL. We know a density up to its constant Z, and want draws and log Z: `ReverseKL`
-# maximises E_q[log π̃(x) − log q(x)] = log Z − KL(q ‖ π). Importance sampling from q then estimates log Z; the effective
-# sample size and k̂ say whether q covers π. The exact trace is needed for the weights, and `fit.normaliser` has it.
+# maximises E_q[log π̃(x) − log q(x)] = log Z − KL(q ‖ π). Importance sampling from q then estimates log Z; the
+# effective sample size and k̂ say whether q covers π. The exact trace is needed for the weights, and `fit.normaliser`
+# has it.
 
 
 # %%
@@ -108,3 +109,10 @@ axes[2].set_title("draws of the flow fitted to the banana")
 figure.tight_layout()
 figure.savefig(OUT / "continuous_flows.png", dpi=120)
 print(f"\nWritten: {OUT / 'continuous_flows.png'}")
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Use `steps=2` of the solver. What changes? *Answer: the solver's errors grow, so forward and inverse agree less
+#    well, and log p(x) is that of another map.*
+# 2. Why is `relu` refused? *Answer: the trace of ∂v/∂z then jumps, and the solver assumes that it is smooth.*

@@ -11,12 +11,10 @@
 # %%
 import os
 
-SMALL = bool(os.environ.get("PPDGM_SMALL"))  # a quick pass, as in the test suite
-
-# %%
 import ppdgm
 from ppdgm.models import MLP, VAE
 
+SMALL = bool(os.environ.get("PPDGM_SMALL"))  # a quick pass, as in the test suite
 data = ppdgm.load_data("digits")  # data.train, data.validation, data.test
 net = MLP(hidden=(200, 200))
 program = VAE(event_shape=data.event_shape, latent=16, encoder=net, decoder=net)
@@ -55,15 +53,13 @@ print(f"A test image is e^{gain:.1f} times as probable under the VAE as under th
 #
 # ELBO(x) = E_q[log p(x|z)] − KL(q(z|x) ‖ p(z)) = log p(x) − KL(q(z|x) ‖ p(z|x)).
 #
-# The first formula has two terms. The first term measures how well the codes from q explain the image. The second term
-# is the cost of a code: the KL of q from the prior. The second formula shows that the ELBO is lower than log p(x). The
-# difference is the error of q: its KL from p(z|x).
+# On the left, the first term measures how well the codes from q explain the image; the second is the cost of a code,
+# its KL from the prior. The right side shows that the ELBO is lower than log p(x), by the error of q.
 #
 # ## The log-likelihood: the number that we want
 #
-# Draw K codes from q, and average their weights p(x, z)/q(z|x) *inside* the logarithm. For K → ∞ this is log p(x);
-# `exact_ppca.py` shows an example. So the difference between this number and the ELBO shows how good the encoder is:
-# the smaller, the better.
+# Draw K codes from q, and average their weights p(x, z)/q(z|x) *inside* the logarithm. For K → ∞ this is log p(x). So
+# the difference between this number and the ELBO shows how good the encoder is: the smaller, the better.
 
 # %%
 elbo_now, kl_now = (fit.history[name][-20:].mean() for name in ("elbo", "kl"))  # the last 20 steps
@@ -71,9 +67,8 @@ print(f"\nE_q[log p(x|z)], training images     {elbo_now + kl_now:7.2f} nats   h
 print(f"−KL(q(z|x) ‖ p(z)), training images  {-kl_now:7.2f}        the cost of the codes")
 print(f"their sum, the training ELBO         {elbo_now:7.2f}")
 print(f"validation ELBO, the best            {fit.history['validation_elbo'].max():7.2f}        lower: unseen images")
-print(
-    f"test log-likelihood − test ELBO      {log_likelihood.mean - elbo.mean:7.2f}        KL(q(z|x) ‖ p(z|x)), roughly"
-)
+loss = log_likelihood.mean - elbo.mean
+print(f"test log-likelihood − test ELBO      {loss:7.2f}        KL(q(z|x) ‖ p(z|x)), roughly")
 
 # %% [markdown]
 # ## Two errors, for two questions
@@ -83,10 +78,8 @@ print(
 # * `monte_carlo_error`: how much would it change with *other draws of z*? It gets smaller with K. If it isn't small
 #   compared with the differences that you report, use more draws.
 #
-# We can check the second error. We repeat an estimate that has few draws, with other seeds, and look at the spread. A
-# spread of 20 values has an error too: about 16 %, which is 1/√(2 · 19). So the spread and the reported error should
-# agree up to about 16 %. (To compare two models on the *same* images, compare them image by image: `.values` has one
-# number for each image.)
+# We can check the second error: we repeat an estimate that has few draws, with other seeds, and look at the spread. A
+# spread of 20 values has an error of about 16 %, 1/√(2 · 19), so the two should agree up to that.
 
 # %%
 few = [fit.log_likelihood(data.test, k=20, seed=seed) for seed in range(4 if SMALL else 20)]
@@ -99,8 +92,7 @@ print(f"Their mean, {np.mean([e.mean for e in few]):.2f}, is lower than with mor
 # %% [markdown]
 # ## Which coordinates of the code are used?
 #
-# The KL is a sum over the latent's 16 coordinates. A coordinate with a KL of 0 carries no information: for this
-# coordinate, q is the same as the prior.
+# The KL is a sum over the latent's 16 coordinates. A coordinate with a KL of 0 carries no information.
 
 # %%
 kl = ppdgm.trace(program, fit.params, data.test, kl=True).kl["z"].mean((0, 1))  # [particles, images, coordinates]
@@ -109,6 +101,9 @@ print(f"{(kl > 0.05).sum()} of {len(kl)} coordinates are in use, and carry {kl.s
 
 # %% [markdown]
 # ## One figure
+#
+# Left: when the bound on new images stops rising, the model starts to memorise its training images. Middle: z is drawn
+# from the prior. Right: what the decoder makes of an image's code, 16 numbers.
 
 # %%
 from pathlib import Path
@@ -120,19 +115,15 @@ from ppdgm.plots import grid
 OUT = Path("runs/tutorials")
 OUT.mkdir(parents=True, exist_ok=True)
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 5.0), width_ratios=(1.25, 1, 1))
-figure.suptitle("A VAE on binarised 8×8 digits", fontsize=13)
-
 steps_per_epoch = fit.history["validation_step"][0]
 epoch_elbo = fit.history["elbo"].reshape(-1, steps_per_epoch).mean(1)
-left.plot(fit.history["validation_step"], epoch_elbo, color="#d9730d", lw=1.5, label="training ELBO, mean of an epoch")
-left.plot(
-    fit.history["validation_step"], fit.history["validation_elbo"], color="#3465a4", lw=1.5, label="validation ELBO"
-)
+at = fit.history["validation_step"]
+left.plot(at, epoch_elbo, color="#d9730d", lw=1.5, label="training ELBO, mean of an epoch")
+left.plot(at, fit.history["validation_elbo"], color="#3465a4", lw=1.5, label="validation ELBO")
 left.axhline(coins.mean(), color="0.5", lw=1, ls="--", label="a coin per pixel")
 left.axhline(log_likelihood.mean, color="#4e9a06", lw=1.5, label="test log-likelihood")
 left.set(title="Training", xlabel="training step", ylabel="nats per image", ylim=(coins.mean() - 12, None))
 left.legend(loc="lower right", fontsize=9, frameon=False)
-
 shown = data.test[:32].reshape(4, 8, 8, 8)
 remade = fit.reconstruct(data.test[:32]).reshape(4, 8, 8, 8)
 pairs = np.stack([shown, remade], axis=1).reshape(64, 8, 8)
@@ -144,13 +135,15 @@ for axes, images, title in (
     axes.set_title(title, fontsize=11)
     axes.axis("off")
 
-caption = (
-    "Left: the bound on the training images keeps rising. When the bound on new images stops rising, the model starts "
-    "to memorise its training images.\n"
-    "Middle: z is drawn from the prior; the pictures show the probabilities of the pixels given z (grey: uncertain).\n"
-    "Right: images and what the decoder makes of their codes, 16 numbers each."
-)
-figure.text(0.5, 0.02, caption, ha="center", va="bottom", fontsize=9, color="0.35", linespacing=1.5)
-figure.tight_layout(rect=(0, 0.14, 1, 1))
+figure.tight_layout()
 figure.savefig(OUT / "first_vae.png", dpi=150)
 print(f"\nWritten: {OUT / 'first_vae.png'}")
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Train with `latent=2`. What happens to the KL, and to log p(x)? *Answer: both coordinates are in use, the KL is
+#    lower, and log p(x) is lower: two numbers can't say enough about an image.*
+# 2. Is `log_likelihood` with k = 1 the ELBO? *Answer: its mean is, up to the noise of the draws: log of one weight.*
+# 3. Which error falls if you evaluate with k = 50,000? *Answer: the Monte Carlo error. The standard error comes from
+#    the 300 images.*

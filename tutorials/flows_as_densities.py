@@ -11,17 +11,16 @@
 import os
 from pathlib import Path
 
-SMALL = bool(os.environ.get("PPDGM_SMALL"))  # a quick pass, as in the test suite
-OUT = Path("runs/tutorials")
-OUT.mkdir(parents=True, exist_ok=True)
-
-# %%
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import multivariate_normal
 
 import ppdgm
 from ppdgm.models import NICE, ActNorm, Chain, FlowModel, Glow, InvertibleLinear, RealNVP, RQSpline
+
+SMALL = bool(os.environ.get("PPDGM_SMALL"))  # a quick pass, as in the test suite
+OUT = Path("runs/tutorials")
+OUT.mkdir(parents=True, exist_ok=True)
 
 
 def two_moons(n, seed):
@@ -76,61 +75,6 @@ for name, fit in fits.items():
 print("(in units of the noise; log p(x) itself is in nats)")
 
 # %% [markdown]
-# ## A flow is a VAE whose encoder and decoder are points
-#
-# Let the encoder be z = f⁻¹(x'), x' ~ N(x, σ²), and the decoder x ~ N(f(z), σ²). The two normals cancel, and the weight
-# p(x, z) / q(z | x) of every draw is the flow's density at x'. For σ → 0 both are points, and the ELBO is log p(x).
-
-
-# %%
-class PointVAE(ppdgm.Program):
-    flow: Chain
-    sigma: float
-
-    def build(self, context):
-        self.flow.build(context.scope("flow"), 2, conditional=False)
-
-    def near(self, P, at):
-        return P.dist.Normal(at, P.full((2,), self.sigma)).to_event(1)
-
-    def model(self, P, x):
-        with P.plate("data", x):
-            z = P.sample("z", P.dist.Normal(P.full((2,), 0.0), P.full((2,), 1.0)).to_event(1))
-            P.sample("x", self.near(P, self.flow.forward(P.scope("flow"), z, None)[0]), obs=x)
-
-    def guide(self, P, x):
-        def sample(random, shape):
-            there = x + self.sigma * random.normal((*shape, 2))
-            z, log_det = self.flow.inverse(P.scope("flow"), there, None)
-            return z, self.near(P, x).log_prob(there) - log_det
-
-        def log_prob(z):
-            there, log_det = self.flow.forward(P.scope("flow"), z, None)
-            return self.near(P, x).log_prob(there) + log_det
-
-        with P.plate("data", x):
-            P.sample("z", P.distribution(sample, log_prob, (2,), (len(x),)))
-
-
-few = test[:200]
-exact = fits["RealNVP"].log_likelihood(few).mean
-print(f"\nRealNVP on 200 test rows: log p(x) = {exact:.3f} nats")
-for sigma in (0.1, 0.01, 0.001):
-    vae = PointVAE(flow=fits["RealNVP"].program.flow, sigma=sigma)
-    bound = ppdgm.Fit(program=vae, params=fits["RealNVP"].params).elbo(few, k=20)
-    print(f"as a VAE with σ = {sigma:5.3f}:     ELBO = {bound.mean:.3f} nats")
-
-# %% [markdown]
-# Two more views, which `tests/test_flow_theorems.py` shows as equalities of numbers:
-#
-# * A posterior z = f(z₀), z₀ ~ q₀(z₀ | x), with the prior N(0, I) has the same bounds as the posterior q₀ with the
-#   inverse flow f⁻¹ as the prior of z₀. So a flow in the posterior and a flow in the prior are one choice, seen from
-#   two sides; the decoder is D(z) on one side and D(f(z₀)) on the other.
-# * A coupling is a masked autoregressive flow (MAF) in which the kept half stays as it is, and the moved half looks
-#   only at the kept half. With a constant scale, it is also an IAF. MAF and IAF can do more, but each is slow in one
-#   direction.
-
-# %% [markdown]
 # ## Images
 #
 # Glow is a flow of images: it squeezes 2×2 pixels into channels, mixes channels by 1×1 convolutions, and lets half of
@@ -174,3 +118,10 @@ figure.suptitle("Two moons, and densities of flows")
 figure.tight_layout()
 figure.savefig(OUT / "flows_as_densities.png", dpi=120)
 print(f"\nWritten: {OUT / 'flows_as_densities.png'}")
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Why does NICE fit worse than RealNVP here? *Answer: it only shifts, so it changes no volumes; the density of its
+#    noise has to do that.*
+# 2. What does `bits` of whole numbers without noise show? *Answer: nothing. A density has no upper bound there.*

@@ -6,13 +6,20 @@
 #
 # * *factorised*: q(z_1|x) q(z_2|x). This is simple, but, given x, the levels do not depend on each other.
 # * *bottom-up*: q(z_1|x) q(z_2|z_1). Each level depends on the level below.
-# * *top-down*, the ladder: q(z_2|x) q(z_1|x, z_2). Each level corrects the model's own p(z_1|z_2), given the level
-#   above.
-#
-# First we check all three in a model with a known answer. Then we train them on digits.
+# * *top-down*, the ladder: q(z_2|x) q(z_1|x, z_2). Each level corrects the model's own p(z_1|z_2).
 
 # %%
 import os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy.stats import multivariate_normal
+
+import ppdgm
+from ppdgm.inference import SVI, Cosine, Linear
+from ppdgm.models import MLP, VAE, Gaussian, HierarchicalVAE
+from ppdgm.plots import grid
 
 SMALL = bool(os.environ.get("PPDGM_SMALL"))  # a quick pass, as in the test suite
 
@@ -20,23 +27,14 @@ SMALL = bool(os.environ.get("PPDGM_SMALL"))  # a quick pass, as in the test suit
 # ## A case with a known answer
 #
 # If both levels and the decoder are linear, with fixed noise, then x is normal: z₂ ~ N(0, I), z₁ ~ N(A z₂ + a, s² I), x
-# ~ N(W z₁ + b, t² I) gives x ~ N(W a + b, W (A Aᵀ + s² I) Wᵀ + t² I). So log p(x) is known for any W, A, a and b, and
-# we can compare the estimate by importance sampling with it. (We fix a scale by two bounds that are almost equal.)
+# ~ N(W z₁ + b, t² I) gives x ~ N(W a + b, W (A Aᵀ + s² I) Wᵀ + t² I). We compare the estimates with this.
 
 # %%
-import numpy as np
-from scipy.stats import multivariate_normal
-
-import ppdgm
-from ppdgm.models import MLP, VAE, Gaussian, HierarchicalVAE
-from ppdgm.specs.schedules import Cosine
-
 GUIDES = ("factorised", "bottom_up", "top_down")[2 if SMALL else 0 :]
 S, T, linear = 0.5, 0.6, MLP(hidden=())
 rng = np.random.default_rng(0)
 weight = rng.normal(size=(8, 2)) @ np.diag([1.5, 0.7])
-x = rng.normal(size=(400, 2)) @ weight.T + T * rng.normal(size=(400, 8))
-x = x.astype(np.float32)
+x = (rng.normal(size=(400, 2)) @ weight.T + T * rng.normal(size=(400, 8))).astype(np.float32)
 
 
 def exact(params):
@@ -58,40 +56,29 @@ for guide in GUIDES:
     truth = exact(fit.params).mean()
     estimate, elbo = fit.log_likelihood(x, k=2000), fit.elbo(x, k=2000)
     off = (estimate.mean - truth) / estimate.monte_carlo_error
-    print(
-        f"{guide:<12} {truth:9.4f} nats   {estimate.mean:9.4f} ± {estimate.monte_carlo_error:.4f} nats   {off:12.1f}"
-        f"          {truth - elbo.mean:12.3f} nats"
-    )
+    told = f"{estimate.mean:9.4f} ± {estimate.monte_carlo_error:.4f} nats   {off:12.1f}"
+    print(f"{guide:<12} {truth:9.4f} nats   {told}          {truth - elbo.mean:12.3f} nats")
 
 # %% [markdown]
 # The likelihoods agree within a few of their errors. The last column is KL(q(z₁, z₂|x) ‖ p(z₁, z₂|x)), the loss of the
-# guide. The factorised guide always has a loss: given x, z₁ and z₂ are correlated, unless the model uses only one of
-# them. Both chains can be equal to the posterior, if the model keeps the dimensions of a level independent; this
-# depends on training.
+# guide. The factorised guide always has a loss: given x, z₁ and z₂ are correlated, unless the model uses only one.
 #
 # ## Digits
 #
-# We compare one level of 24 numbers with two levels of 16 and 8, and with a ladder of five levels of 8. A deep ladder
-# has a problem: early in training a level has a KL cost before the decoder has learned to use it. So the level is
-# switched off, and it may stay off. The solution is a *warm-up*: the KL's weight β rises from 0 to 1 over the first
-# steps. We train the ladder of five levels with and without a warm-up. Its decoder sees all levels (`skip="decoder"`),
-# so that each level is close to the image.
+# We compare one level of 24 numbers with two levels of 16 and 8, and with a ladder of five levels of 8. Early in
+# training a level has a KL cost before the decoder has learned to use it, so it is switched off, and may stay off. The
+# solution is a *warm-up*: the KL's weight β rises from 0 to 1. The ladder's decoder sees all levels (`skip="decoder"`).
 
 # %%
-from ppdgm.inference import SVI
-from ppdgm.specs.schedules import Linear
-
 data = ppdgm.load_data("digits")
 steps, net = (40, MLP(hidden=(16,))) if SMALL else (2000, MLP(hidden=(100,)))
 warm = SVI(beta=Linear(steps=steps // 2))
 nets = {"event_shape": data.event_shape, "encoder": net, "decoder": net}
+two = lambda **how: HierarchicalVAE(latent=(16, 8), levels=net, features=100, **nets, **how)
 deep = HierarchicalVAE(latent=(8,) * (3 if SMALL else 5), skip="decoder", levels=net, features=100, **nets)
 programs = {
     "one level": (VAE(latent=24, **nets), warm),
-    **{
-        f"two, {g}": (HierarchicalVAE(latent=(16, 8), inference=g, levels=net, features=100, **nets), warm)
-        for g in GUIDES
-    },
+    **{f"two, {guide}": (two(inference=guide), warm) for guide in GUIDES},
     "five, top_down": (deep, warm),
     "five, no warm-up": (deep, SVI()),
 }
@@ -118,38 +105,29 @@ for name, (program, engine) in programs.items():
 # %% [markdown]
 # How to read this:
 #
-# * Differences are computed image by image, so their errors are smaller than the errors of the likelihoods.
-# * The KL of a level is its cost, and an upper limit for its information about the image. A level with a KL of 0 is not
-#   used: its q is equal to its p.
+# * The KL of a level is its cost, and an upper limit for its information. A level with a KL of 0 is not used.
 # * In the bottom-up guide, the number of a level depends on draws of the level above; only the sum over levels is a KL.
 #
 # ## One figure
+#
+# Left: z1 is closest to the image; a level without a bar is not used. Right: all levels are drawn, from the top down.
 
 # %%
-from pathlib import Path
-
-import matplotlib.pyplot as plt
-
-from ppdgm.plots import grid
-
 OUT = Path("runs/tutorials")
 OUT.mkdir(parents=True, exist_ok=True)
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 4.6), width_ratios=(1.5, 1, 1))
-figure.suptitle("Levels of latents on binarised 8×8 digits", fontsize=13)
-
 colours = ("#3465a4", "#d9730d", "#4e9a06", "#75507b", "#c4a000")
 rows = np.arange(len(costs))[::-1]
 for level, colour in enumerate(colours):
     cost = np.array([max(c[level], 0.0) if level < len(c) else 0.0 for c in costs.values()])
     start = np.array([sum(max(v, 0.0) for v in c[:level]) for c in costs.values()])
     left.barh(rows, cost, left=start, height=0.6, color=colour, label=f"z{level + 1}")
-for row, name in zip(rows, costs, strict=True):
-    left.text(
-        sum(max(v, 0.0) for v in costs[name]) + 0.15, row, f"{likelihoods[name].mean:.2f}", va="center", fontsize=9
-    )
+totals = [sum(max(v, 0.0) for v in c) for c in costs.values()]
+for row, name, total in zip(rows, costs, totals, strict=True):
+    left.text(total + 0.15, row, f"{likelihoods[name].mean:.2f}", va="center", fontsize=9)
 left.set_yticks(rows, list(costs))
 left.set(title="KL of each level; beside it log p(x)", xlabel="nats per test image")
-left.set_xlim(0, 1.2 * max(sum(max(v, 0.0) for v in c) for c in costs.values()))
+left.set_xlim(0, 1.2 * max(totals))
 left.legend(loc="lower right", ncols=2, fontsize=9, frameon=False)
 
 for axes, name in ((middle, "two, top_down"), (right, "five, top_down")):
@@ -157,13 +135,13 @@ for axes, name in ((middle, "two, top_down"), (right, "five, top_down")):
     axes.imshow(grid(images, 8), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
     axes.set_title(f"Drawn by: {name}", fontsize=11)
     axes.axis("off")
-
-caption = (
-    "Left: z1 is closest to the image. A level without a bar is not used.\n"
-    "Middle and right: all levels are drawn from the model, from the top down; shown are the probabilities of the "
-    "pixels (grey: uncertain)."
-)
-figure.text(0.5, 0.015, caption, ha="center", va="bottom", fontsize=9, color="0.35", linespacing=1.5)
-figure.tight_layout(rect=(0, 0.09, 1, 1))
+figure.tight_layout()
 figure.savefig(OUT / "hierarchies.png", dpi=150)
 print(f"\nWritten: {OUT / 'hierarchies.png'}")
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Train the ladder of five levels without `skip="decoder"`. Which levels are used? *Answer: look at the bars; the
+#    decoder then sees only z1, and upper levels are useful only through it.*
+# 2. Can a level have a KL above 0 and not help? *Answer: yes. KL is a cost; only log p(x) shows what it buys.*
