@@ -31,7 +31,7 @@ SMALL = bool(os.environ.get("PPDGM_SMALL"))  # a quick pass, as in the test suit
 
 # %%
 GUIDES = ("factorised", "bottom_up", "top_down")[2 if SMALL else 0 :]
-S, T, linear = 0.5, 0.6, MLP(hidden=())
+S, T, linear, fitting = 0.5, 0.6, MLP(hidden=()), 150 if SMALL else 1500
 rng = np.random.default_rng(0)
 weight = rng.normal(size=(8, 2)) @ np.diag([1.5, 0.7])
 x = (rng.normal(size=(400, 2)) @ weight.T + T * rng.normal(size=(400, 8))).astype(np.float32)
@@ -52,7 +52,8 @@ for guide in GUIDES:
         event_shape=(8,), latent=(2, 2), inference=guide, likelihood=Gaussian(scale=T), features=8,
         encoder=linear, decoder=linear, levels=linear, min_scale=S, max_scale=S + 1e-6,
     )  # fmt: skip
-    fit = ppdgm.fit(program, x, steps=1500, batch_size=100, learning_rate=Cosine(peak=0.05, steps=1500), seed=0)
+    rate = Cosine(peak=0.05, steps=fitting)
+    fit = ppdgm.fit(program, x, steps=fitting, batch_size=100, learning_rate=rate, seed=0, progress=False)
     truth = exact(fit.params).mean()
     estimate, elbo = fit.log_likelihood(x, k=2000), fit.elbo(x, k=2000)
     off = (estimate.mean - truth) / estimate.monte_carlo_error
