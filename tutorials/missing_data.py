@@ -110,3 +110,11 @@ panels[0].legend()
 figure.tight_layout()
 figure.savefig(OUT / "missing_data.png", dpi=120)
 print(f"\nWritten: {OUT / 'missing_data.png'}")
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Which of guess and draw has the smaller squared error? *Answer: the guess, E[x_missing | x_observed]. A draw adds
+#    the spread that the guess leaves out.*
+# 2. Why is the error of the mean larger with ten tables than with one table of draws? *Answer: one table does not know
+#    that its entries were drawn. The variance between tables adds this.*
