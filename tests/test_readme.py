@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [ROOT / "docs" / f"{name}.md" for name in ("first_model", "zoo", "engines", "diagnostics", "own_program")]
@@ -48,3 +50,10 @@ def test_the_readme_is_short_and_begins_with_what_counts():
         word in screen for word in ("docs/pictures/report.png", "make demo", "make test", "```python", "docs/index.md")
     )
     assert (ROOT / "docs/pictures/report.png").stat().st_size < 200_000
+
+
+@pytest.mark.parametrize("page", ["notebooks", "sharing"])
+def test_a_page_that_stands_alone_runs(page, tmp_path):
+    code = "\n".join(python(ROOT / "docs" / f"{page}.md"))
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr

@@ -150,3 +150,55 @@ def test_a_point_leaves_nothing_out(backend):
         fit = ppdgm.fit(getattr(Program, f"from_{backend}")(model, auto), X, steps=1, progress=False)
         with pytest.raises(ProgramError, match="Site 'm': the guide is a point mass there"):
             fit.loo(X)
+
+
+class Line(Program):
+    """t ~ N(w0 + w1 x, 0.5²) for all rows, w ~ N(0, I), and with `twice` an observed u ~ N(w0, 1)."""
+
+    event_shape: tuple[int, ...] = (1,)
+    twice: bool = False
+
+    def build(self, c):
+        c.param("loc", (2,), lambda rng, shape, data: np.array([0.6, 0.6]), label="guide")
+        c.param("log_scale", (2,), lambda rng, shape, data: np.full(2, -2.0), label="guide")
+
+    def model(self, P, x, t):
+        w = P.sample("w", P.dist.Normal(P.full((2,), 0.0), P.full((2,), 1.0)).to_event(1))
+        with P.plate("data", x):
+            P.sample("t", P.dist.Normal(w[..., :1] + w[..., 1:] * x, P.full((1,), 0.5)).to_event(1), obs=t)
+            if self.twice:
+                P.sample("x", P.dist.Normal(w[..., :1] + 0 * x, P.full((1,), 1.0)).to_event(1), obs=x)
+
+    def guide(self, P, x, t):
+        P.sample("w", P.dist.Normal(P.param("loc"), P.xp.exp(P.param("log_scale"))).to_event(1))
+
+
+@pytest.mark.parametrize("backend", LIBRARIES)
+def test_coefficients_of_a_regression_go_to_arviz_by_their_names(backend):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 1)) + 1.0
+    rows = {"x": x.astype("float32"), "t": (0.3 + 0.8 * x + 0.5 * rng.normal(size=(30, 1))).astype("float32")}
+    fit = ppdgm.inference.Fit(Line(), Line().initialise(0), backend)
+    found = fit.to_arviz(rows, draws=2000, how="importance", k=40_000, coords={"w_dim": ["w0", "w1"]})
+    w = found["posterior"]["w"]
+    assert w.dims == ("chain", "draw", "w_dim") and list(w.coords["w_dim"].values) == ["w0", "w1"]
+    design = np.hstack([np.ones_like(x), x])
+    covariance = np.linalg.inv(np.eye(2) + design.T @ design / 0.25)
+    mean, sd = covariance @ design.T @ rows["t"][:, 0] / 0.25, np.sqrt(np.diag(covariance))
+    error = sd * (1 / 2000 + 1 / 22_000) ** 0.5  # of the draws, and of 22,000 effective ones that they come from
+    assert (np.abs(w.values[0].mean(0) - mean) < 4 * error).all()
+    assert np.corrcoef(w.values[0].T)[0, 1] == pytest.approx(covariance[0, 1] / sd.prod(), abs=0.08)
+    seen = found["log_likelihood"]["t"]
+    assert seen.dims == ("chain", "draw", "datum") and list(found["log_likelihood"]) == ["t"]
+    right = norm(w.values[0] @ design.T, 0.5).logpdf(rows["t"][:, 0])
+    np.testing.assert_allclose(seen.values[0], right, rtol=1e-4, atol=1e-4)
+    assert found["posterior_predictive"]["t"].dims == ("chain", "draw", "datum", "t_dim")
+    assert list(found["observed_data"]) == ["t"] and list(found["constant_data"]) == ["x"]
+    assert "All rows share w" in found["posterior"].attrs["left_out_prior"]
+    both = ppdgm.inference.Fit(Line(twice=True), Line().initialise(0), backend).to_arviz(rows, draws=5, predictive=0)
+    assert list(both["log_likelihood"]) == ["joint"]
+    two = norm(both["posterior"]["w"].values[0][:, :1], 1.0).logpdf(x[:, 0])
+    two = two + norm(both["posterior"]["w"].values[0] @ design.T, 0.5).logpdf(rows["t"][:, 0])
+    np.testing.assert_allclose(both["log_likelihood"]["joint"].values[0], two, rtol=1e-4, atol=1e-3)
+    with pytest.raises(PpdgmError, match=r"outside the data plate.*how='importance'"):
+        fit.to_arviz(rows, how="mcmc")

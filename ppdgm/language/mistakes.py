@@ -151,7 +151,7 @@ def check_walked(name: str, dist: Dist, inside: bool) -> None:
     if not inside:
         raise ProgramError(
             f"Site {name!r} is outside the data plate. Chains and refits work only with latents inside it, which "
-            "belong to one row each."
+            "belong to one row each. For draws of it use how='importance'."
         )
 
 

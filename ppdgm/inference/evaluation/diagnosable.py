@@ -259,8 +259,9 @@ class Diagnosable(ABC):
         posterior_predictive, prior, prior_predictive, observed_data, and constant_data: fields that the model does not
         draw, such as the label of a ConditionalVAE, or observes under a mask. Axes: chain, draw, datum, and each site's
         own. A latent that all rows share has no datum axis. Then there is one log_weight for the whole set, and no
-        prior is drawn. If all latents are shared, log p(x|z) is in the group log_likelihood. If each row has its own
-        latents, this group is left out, because `az.loo` would read log p(x|z) as a leave-one-out density.
+        prior is drawn. If all latents are shared, log p(x|z) is in the group log_likelihood, under the name of what is
+        observed ("joint" for several). If each row has its own latents, this group is left out, because `az.loo` would
+        read log p(x|z) as a leave-one-out density. Attributes of the groups say why others are left out.
 
         Args:
             data, draws, how, k, warmup, chains, seed, memory: as for `posterior`.

@@ -27,6 +27,10 @@ _NO_LOO = (
     "would use it as one: a guide that is too narrow would get the best score. It is in sample_stats, as log_p_x. "
     "Compare models by fit.log_likelihood() of held-out data."
 )
+_NO_PRIOR = (
+    "All rows share {}: a simulation of rows has one draw of it, so many draws of the prior are as many simulations of "
+    "all rows. Draw them with fit.sample(n, seed=…), a seed for each."
+)
 
 
 def export(
@@ -65,19 +69,21 @@ def export(
         else:
             groups.update({n: found[n] for n in names if found.get(n)})
 
+    drawn = (set(evaluator.one.log_p) | set(evaluator.drawn_as)) & set(observed)  # others are given: a label, a mask
     seen = lambda: _seen(evaluator, posterior.latents) if posterior.seen is None else posterior.seen
     if of_each:
         add(("sample_stats",), lambda: {"sample_stats": {**posterior.statistics, "log_p_x": seen()}})
     else:
-        add(("log_likelihood",), lambda: {"log_likelihood": {"x": seen()}})
+        add(("log_likelihood",), lambda: {"log_likelihood": {_name_of(drawn or set(observed)): seen()}})
     if predictive:
         # Evenly spaced, so that each of several chains, one after another, has its share.
         taken = np.linspace(0, (size := len(next(iter(posterior.latents.values())))) - 1, min(predictive, size))
         few = {n: v[np.rint(taken).astype(int)] for n, v in posterior.latents.items()}
         add(("posterior_predictive",), lambda: {"posterior_predictive": _of_each(_predicted(evaluator, few), shown)})
-    if prior and not posterior.shared:  # a simulation has one draw of them for all its rows
+    if prior and posterior.shared:
+        left_out |= dict.fromkeys(("prior", "prior_predictive"), _NO_PRIOR.format(listed(posterior.shared)))
+    elif prior:
         add(("prior", "prior_predictive"), lambda: _prior(evaluator, prior, shown))
-    drawn = (set(evaluator.one.log_p) | set(evaluator.drawn_as)) & set(observed)  # others are given: a label, a mask
     masked = evaluator.filled
     if there := {n: v for n, v in observed.items() if n in drawn and n not in masked} or ({} if masked else observed):
         groups["observed_data"] = there
@@ -91,6 +97,11 @@ def export(
     dims = {n: _own_axes(n, drawn_from[n].ndim - 1) for n in posterior.shared}
     dims |= dict.fromkeys(posterior.statistics, ()) if posterior.shared else {}
     return to_arviz(groups, dims, coords=coords, attrs=attrs, inference_library=library, chains=posterior.chains)
+
+
+def _name_of(drawn: set[str]) -> str:
+    """The variable of log p(x|z): the observed one, or "joint" if it is that of several."""
+    return next(iter(drawn)) if len(drawn) == 1 else "joint"
 
 
 def _own_axes(name: str, rank: int) -> tuple[str, ...]:
