@@ -105,7 +105,7 @@ def blocks(page):
 #: Pages whose examples run in one session, without output to compare; what they cost is a second or two.
 LIGHT = [
     *sorted((DOCS / "course").glob("*.md")),
-    *(DOCS / f"{name}.md" for name in ("coming_from", "concepts", "how_to")),
+    *(DOCS / f"{name}.md" for name in ("coming_from", "concepts", "how_to", "using_a_fit")),
 ]
 
 
