@@ -76,7 +76,7 @@ for name, (elbo, log_likelihood) in scores.items():
 
 # %% [markdown]
 # Every learned prior is better than N(0, I) on new images, by several times its error. In our run the mixture is the
-# best, with +0.63 ± 0.07 nats of log-likelihood. The VampPrior has the best ELBO on *training* images, but on new
+# best, with +0.61 ± 0.07 nats of log-likelihood. The VampPrior has the best ELBO on *training* images, but on new
 # images it is behind the mixture: 1,347 images are few, and the pseudo-inputs fit these images. So choose a prior by
 # the numbers for test images, with their errors, and not by the training ELBO.
 
