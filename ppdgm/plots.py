@@ -43,6 +43,8 @@ def in_ink(x: np.ndarray, transform: Inverse | None) -> np.ndarray:
     if transform is None or transform.kind not in ("levels", "standardise"):
         return x
     raw: np.ndarray = transform.invert(x)
+    if getattr(transform, "channels", "first") == "last":
+        raw = np.moveaxis(raw, -1, -3)
     if not is_image(raw.shape[1:]):
         return raw
     low, high = float(raw.min()), float(raw.max())

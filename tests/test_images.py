@@ -5,8 +5,10 @@ import pytest
 from PIL import Image
 from test_data_files import COLOUR, GREY, draw, whole
 
+import ppdgm
 from ppdgm.data import Source, Stream, load_data
 from ppdgm.errors import DataError
+from ppdgm.models import VAE, ConvDecoder, ConvEncoder
 
 RNG = np.random.default_rng(1)
 
@@ -140,3 +142,51 @@ def test_options_for_images_are_refused_without_images(tmp_path):
     ):
         with pytest.raises(DataError, match=told):
             load_data(name, **option)
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+@pytest.mark.parametrize("scale", ["unit", "standardise"])
+def test_channels_that_are_last_are_moved_and_come_back(tmp_path, scale, backend):
+    x = RNG.integers(0, 256, (24, 8, 10, 3)).astype(np.uint8)
+    np.save(tmp_path / "x.npy", x)
+    data = whole(tmp_path / "x.npy", channels="last", scale=scale)
+    first = np.moveaxis(x, -1, 1)
+    assert np.array_equal(np.asarray(data.train), whole_of(tmp_path, first, scale)) and data.event_shape == (3, 8, 10)
+    program = VAE(
+        event_shape=(3, 8, 10), latent=2, encoder=ConvEncoder(channels=(4,)), decoder=ConvDecoder(channels=(4,))
+    )
+    program = program if scale == "unit" else program.replace(likelihood="Gaussian")
+    fit = ppdgm.fit(program, data, epochs=1, batch_size=12, backend=backend, progress=False, out=tmp_path / "run")
+    fit = ppdgm.load(tmp_path / "run")
+    assert fit.elbo(x).mean == pytest.approx(fit.elbo(data.train).mean, rel=1e-6)
+    own, prepared = fit.reconstruct(x), fit.reconstruct(data.train)
+    assert own.shape == x.shape and prepared.shape == first.shape
+    np.testing.assert_allclose(own, data.transform.invert(prepared), rtol=1e-4, atol=1e-3)
+    assert own[3, 2, 7, 1] == pytest.approx(
+        float(np.moveaxis(data.transform.invert(prepared), -1, 1)[3, 1, 2, 7]), rel=1e-4
+    )
+    assert fit.sample(4).shape == (4, 8, 10, 3) and fit.sample(4, units="prepared").shape == (4, 3, 8, 10)
+    assert np.array_equal(fit.prepare(x), data.train)
+    with pytest.raises(DataError, match="expected images with their channels last"):
+        fit.elbo(first)
+    other = load_data(tmp_path / "x.npy", like=fit, validation=0, test=0)
+    assert np.array_equal(other.train, data.train)
+    with pytest.raises(DataError, match=r"channels last, expected \(3, 8, 10\).*np.moveaxis"):
+        ppdgm.fit(program, x, epochs=1)
+
+
+def whole_of(folder, array, scale):
+    np.save(folder / "first.npy", array)
+    return whole(folder / "first.npy", scale=scale).train
+
+
+def test_channels_last_are_for_images(tmp_path):
+    np.save(tmp_path / "x.npy", RNG.random((6, 5, 4)))
+    np.save(tmp_path / "y.npy", RNG.random((6, 3, 8, 10)))
+    draw(tmp_path / "p" / "1.png", COLOUR[0])
+    for name, told in (("x.npy", "expected images"), ("y.npy", "expected images"), ("p", "folder of images")):
+        with pytest.raises(DataError, match=told):
+            load_data(tmp_path / name, channels="last")
+    np.save(tmp_path / "z.npy", RNG.random((6, 8, 10, 3)))
+    with pytest.raises(DataError, match="larger than memory"):
+        load_data(tmp_path / "z.npy", channels="last", memory=10)

@@ -13,6 +13,7 @@ import ppdgm
 from ppdgm.cli import children, sweeping
 from ppdgm.cli.app import app
 from ppdgm.cli.over import Span, combinations, name_of_values, parse_over
+from ppdgm.cli.seeds import parse_seeds, spread_of
 from ppdgm.errors import SpecError
 
 X = np.random.default_rng(0).normal(2.0, 1.0, (60, 1)).astype("float32")
@@ -374,3 +375,43 @@ def test_a_process_of_its_own(here):
     assert os.getpgid(child.process.pid) != os.getpgid(0)  # else Ctrl-C would reach it twice
     child.stop()
     assert child.poll() is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("5", "0..4"), ("0,3, 7", "0,3,7"), ("2..4", "2..4"), ("1", None), ("a", None), ("-1,2", None)],
+)
+def test_seeds(text, expected):
+    if expected is None:
+        with pytest.raises(SpecError, match="--seeds: got"):
+            parse_seeds(text)
+    else:
+        assert parse_seeds(text) == expected
+
+
+def test_the_spread_is_over_runs_that_have_the_number():
+    pages = [{"validation": v, "elbo": 2.0 * v, "bits_per_dimension": None} for v in (1.0, 2.0, 6.0)]
+    found = spread_of(pages)
+    assert found["validation"] == {"mean": 3.0, "sd": pytest.approx(np.std([1, 2, 6], ddof=1)), "runs": 3}
+    assert set(found) == {"validation", "elbo"} and spread_of([*pages, {"error": "no"}]) == found
+    assert spread_of(pages[:1]) == {}
+
+
+def test_fit_with_seeds_is_a_fit_of_each_seed(here):
+    line = ["fit", "plain.py:Mean", "--data", "x.npy", "--steps", "4", "--no-compile", "--learning-rate", "0.1"]
+    shown = CliRunner().invoke(app, [*line, "--seeds", "0,2", "--out", "s"])
+    assert shown.exit_code == 0, shown.output
+    assert sorted(p.name for p in (here / "s").iterdir() if p.is_dir()) == ["seed=0", "seed=2"]
+    CliRunner().invoke(app, [*line, "--seed", "2", "--out", "one"])
+    alone, found = (ppdgm.load(f, classes=[load_own()]) for f in ("one", "s/seed=2"))
+    np.testing.assert_array_equal(alone.params["m"], found.params["m"])
+    values = [ppdgm.load(f"s/seed={i}", classes=[load_own()]).history["validation_elbo"].max() for i in (0, 2)]
+    told = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f} (mean and standard deviation over 2 seeds)"
+    assert f"validation ELBO: {told}" in shown.stdout
+    InProcess.started.clear()
+    more = CliRunner().invoke(app, [*line, "--seeds", "0,2,1", "--out", "s", "--json"])  # another one is added
+    assert [arguments[-4:-2] for arguments in InProcess.started] == [["--out", "s/seed=1"]]
+    assert json.loads(more.stdout)["spread"]["validation"]["runs"] == 3
+    for flag in (["--seed", "1"], ["--overwrite"], ["--tensorboard"]):
+        refused = CliRunner().invoke(app, [*line, "--seeds", "2", *flag])
+        assert refused.exit_code == 2 and flag[0] in refused.stderr

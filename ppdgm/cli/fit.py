@@ -65,6 +65,14 @@ def fit(
     seed: Annotated[
         int | None, parsed("Seed of first values, order and draws. Default: 0.", "INTEGER", whole_number(0))
     ] = None,
+    seeds: Annotated[
+        str | None,
+        text(
+            "Several runs, one for each seed: 5 for 0..4, or 0,3,7. They are in numbered folders in --out.",
+            "SEEDS",
+            RUN,
+        ),
+    ] = None,
     device: Annotated[str | None, text("auto, cpu, cuda or cuda:1.", "NAME", TRAINING)] = None,
     devices: DeviceCount = None,
     compile: Annotated[
@@ -98,12 +106,17 @@ def fit(
       ppdgm fit vae --set engine.beta=Linear --set engine.beta.steps=1000
       ppdgm fit runs/vae/recipe.toml --set engine.k=5 --out runs/vae-5
       ppdgm fit my_program.py:MyProgram --backend pyro
+      ppdgm fit vae --seeds 5 --out runs/vae-seeds
 
     --set overrides flags, flags override the recipe, and the recipe overrides
     the defaults. --set takes each field that `ppdgm models` shows, by its path
     in the recipe. Write values as in TOML. The default is 100 epochs on the
     digits. The recipe in the run's folder repeats the run. Ctrl-C saves the
     progress; to continue, use `ppdgm resume`.
+
+    --seeds trains one run after another, and shows the mean of their results
+    and the standard deviation over seeds. If it was stopped or killed, give the
+    same command again: finished runs are left, and others are resumed.
     """
     from ppdgm.cli.following import Flags
     from ppdgm.cli.overrides import parse_fields
@@ -129,10 +142,15 @@ def fit(
         "training.compile": compile,
     }
     given = [(path, value) for path, value in flags.items() if value is not None]
+    told = Flags(out, overwrite, tensorboard, wandb, quiet, as_json, context.obj)
+    if seeds is not None:
+        from ppdgm.cli.seeds import fit_seeds
+
+        return fit_seeds(program, own, given, settings or [], seeds, told)
     return train(
         program,
         own,
         given,
         settings or [],
-        Flags(out, overwrite, tensorboard, wandb, quiet, as_json, context.obj),
+        told,
     )

@@ -14,6 +14,8 @@ from ppdgm.cli import failures
 from ppdgm.cli.output import emit, say, tell
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ppdgm.callbacks import Callback
     from ppdgm.data import Dataset
     from ppdgm.data.aliases import Data
@@ -111,7 +113,7 @@ def follow(run: Callable[[], Fit], data: Dataset, out: Path, flags: Flags) -> in
     computed = criterion is not None and (model or criterion.of is not None)
     if fit.stopped != "interrupted" and data.test is not None and criterion is not None and computed:
         try:
-            test = _test(fit, data.test, criterion)
+            test = _test(fit, data.test, criterion, data.weights.get("test"))
         except KeyboardInterrupt:
             tell(f"ppdgm: interrupted, but the run is done. To evaluate it: ppdgm evaluate {shlex.quote(str(out))}")
             return failures.INTERRUPTED
@@ -151,14 +153,17 @@ def _criterion(fit: Fit) -> Criterion | None:
     return None if fit.engine is None else fit.engine.criterion()
 
 
-def _test(fit: Fit, rows: Data, criterion: Criterion) -> dict[str, object]:
-    """The ELBO of test data, or the mean of the engine's own criterion."""
+def _test(fit: Fit, rows: Data, criterion: Criterion, weights: np.ndarray | None) -> dict[str, object]:
+    """The ELBO of test data, or the mean of the engine's own criterion; with their weights, if they have some."""
+    from ppdgm.inference.evaluation.weighted import weighted_error, weighted_mean
+
+    weights = None if weights is None or not weights.any() else weights
     if criterion.of is None:
-        found = fit.elbo(rows)
+        found = fit.elbo(rows, weights=weights)
         return {"elbo": as_plain(found), "n": len(found.values)}
     values = fit.criterion(rows)
-    error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
-    return {criterion.name: {"mean": float(values.mean()), "standard_error": error}, "n": len(values)}
+    found_here = {"mean": weighted_mean(values, weights), "standard_error": weighted_error(values, weights)}
+    return {criterion.name: found_here, "n": len(values)}
 
 
 def _result(fit: Fit, out: Path, seconds: float) -> dict[str, object]:

@@ -57,6 +57,7 @@ class Opened:
                 "header",
                 "decimal",
                 "given_in_python",
+                "weights",
                 *PICTURES,
             ]  # are those of the other set
             own += [] if isinstance(table.get("index"), str) else ["index"]  # a name is the same there

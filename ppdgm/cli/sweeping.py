@@ -19,8 +19,10 @@ from ppdgm.cli.output import emit, say, tell, text_table
 from ppdgm.cli.over import Over, Values, combinations, name_of_values
 from ppdgm.cli.programs import Chosen, choose_program
 from ppdgm.cli.runs import read_run
+from ppdgm.cli.seeds import SEED, spread_of
 from ppdgm.cli.sweep_checks import Asked, check_searchable, overs_of, recipes_of, why_apart
 from ppdgm.cli.trials import Trials, optuna
+from ppdgm.diagnostics.plus_minus import plus_minus
 from ppdgm.errors import CheckpointError
 from ppdgm.files import write_atomically
 from ppdgm.inference.runs.layout import holds_results, lock
@@ -254,6 +256,7 @@ class Sweep:
                 "sorted_by": self._sorted_by(key),
                 "best": None if best is None else str(best.folder),
                 "runs": found,
+                **({"spread": spread_of(found)} if self._of_seeds else {}),
             })  # fmt: skip
         elif self.asked.quiet:
             say("" if best is None else str(best.folder))
@@ -265,6 +268,10 @@ class Sweep:
             if run.code:
                 tell(f"ppdgm: {run.folder}: {run.message}")
         return code
+
+    @property
+    def _of_seeds(self) -> bool:
+        return [o.path for o in self.overs] == [SEED]
 
     def _sorted_by(self, key: str) -> str | None:
         if self.apart:
@@ -298,6 +305,11 @@ class Sweep:
         ]
         n = len(fields)
         say(text_table([*fields, watched, "ELBO", "bits/dim", "step", "state"], rows, right=range(n + 4)))
+        if self._of_seeds:
+            for name, told in spread_of(found).items():
+                words = {"validation": watched, "elbo": "ELBO", "bits_per_dimension": "bits/dim"}[name]
+                spread = plus_minus(told["mean"], told["sd"], 3)
+                say(f"{words}: {spread} (mean and standard deviation over {told['runs']} seeds)")
         if best is not None:
             say(f"The best run is in {best.folder}. Next:")
             say(f"  ppdgm evaluate {shlex.quote(str(best.folder))}  estimate its likelihood")

@@ -26,6 +26,7 @@ class Dataset:
         train, validation, test: [N, *event_shape], or named arrays if there are fields beside x; `fit` takes each of
             them. Data that are too large for memory are a `Stream`. None if a split has no data.
         labels: the classes of each split, [N], by the split's name.
+        weights: of the rows of each split, [N], if there are any: `fit` takes them, and `fit.elbo(…, weights=…)` can.
         source: what was loaded, with the scale and the binarisation that "auto" chose.
         transform: how raw numbers became x.
         binarise: "dynamic" if x ~ Bernoulli(x) is drawn in training: `fit(…, binarise=data.binarise)`.
@@ -43,6 +44,7 @@ class Dataset:
     binarise: str = "none"
     codes: Mapping[str, Classes] = field(default_factory=dict)
     index: Mapping[str, np.ndarray] = field(default_factory=dict)
+    weights: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         fields = self._fields("train")
@@ -99,6 +101,7 @@ class Dataset:
             "scale": self.transform.kind,
             "binarise": self.source.binarise,
             "streamed": self._streamed(),
+            **({"weights": self.source.weights} if self.weights else {}),
             "labels": {n: self._counts(v) for n, v in self.labels.items()},
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -15,7 +16,7 @@ from ppdgm.data.kinds import as_numbers, numbers
 from ppdgm.data.looks import SOME, check_own
 from ppdgm.data.prepared import MIXED, RESCALED, UNKNOWN, Prepared, coding_of, gathered
 from ppdgm.data.stream import Stream, is_sparse
-from ppdgm.data.transform import Transform
+from ppdgm.data.transform import Transform, to_first
 from ppdgm.errors import DataError, PpdgmError, nearest, shown
 from ppdgm.language.native import Array
 
@@ -116,7 +117,7 @@ def leave(
         if isinstance(coding, Classes) and coding.text and value.ndim == 1:
             found[site] = coding.decode(value) if units == "own" else Prepared(value, coding)
         elif isinstance(coding, Transform) and _ends(coding, value):
-            own = coding.invert(value) if coding.changes else value
+            own = coding.invert(value) if coding.changes else coding.outward(value)
             found[site] = own if units == "own" else Prepared(value, coding)
     return found
 
@@ -192,6 +193,9 @@ def _entered(coding: Coding, name: str, value: Array, units: str | None, ways: s
 
 def _from_own(transform: Transform, name: str, value: Array, look: bool, ways: str) -> Array:
     """Rows in the user's own units, moved to the run's scale."""
+    if transform.channels == "last":
+        first = _from_own(replace(transform, channels="first"), name, to_first(numbers(name, value)), look, ways)
+        return Prepared(first, transform)
     if not (transform.changes or transform.binary or transform.kind == "levels") or np.ma.is_masked(value):
         return value
     value = Stream(as_numbers(name, value)) if is_sparse(value) else value

@@ -12,6 +12,7 @@ import numpy as np
 
 from ppdgm.data import arrays, idx, images, tables
 from ppdgm.data.annotated import is_annotated, is_h5ad, read_h5ad
+from ppdgm.data.channels import marked, with_channels_first
 from ppdgm.data.checks import check_array
 from ppdgm.data.classes import Classes
 from ppdgm.data.dataset import Dataset
@@ -28,6 +29,7 @@ from ppdgm.data.raw import Raw, choose
 from ppdgm.data.sets import MNIST_FILES, SETS, KnownDataset
 from ppdgm.data.source import Source
 from ppdgm.data.transform import Transform
+from ppdgm.data.weights import beside, with_field
 from ppdgm.errors import DataError, nearest, require
 
 if TYPE_CHECKING:
@@ -73,10 +75,11 @@ def load_data(
     if transform is not None:
         _check_alone(source, transform, known)
     if like is not None:
-        source = _as_before(source, like, known, is_annotated(rows) or is_h5ad(Path(source.name)))
+        source = _as_before(source, like, known, is_annotated(rows) or is_h5ad(Path(source.name)), units)
         transform = cast("Transform | None", known.get("x", transform))  # that of x always is one
     entry = SETS.get(source.name)
     _check_table(source, rows)
+    asked, source = source, with_field(source, _is_table(source, rows))
     try:
         if source.given_in_python:
             raw, entry = read_given(rows, source, known), None
@@ -86,7 +89,8 @@ def load_data(
         raise DataError(f"{source.name} does not fit into memory. Save it as .npy, which is streamed.") from None
     if raw.colour:
         source = source.replace(colour=raw.colour)  # as "auto" chose
-    return prepare(raw, source, entry, transform, known, units)
+    raw, transform = with_channels_first(raw, source), transform and replace(transform, channels="first")
+    return marked(beside(prepare(raw, source, entry, transform, known, units), asked))
 
 
 def _source(name: object, options: dict[str, Any]) -> tuple[Source, object]:
@@ -114,7 +118,7 @@ def _known(like: object) -> Codings:
     return known
 
 
-def _as_before(source: Source, like: object, known: Codings, annotated: bool) -> Source:
+def _as_before(source: Source, like: object, known: Codings, annotated: bool, units: str | None) -> Source:
     """The source; what it does not say is taken from data prepared before."""
     before = getattr(like, "source", None) or getattr(like, "data", None)
     if isinstance(before, Source):
@@ -122,7 +126,10 @@ def _as_before(source: Source, like: object, known: Codings, annotated: bool) ->
             source = source.replace(fields=before.fields)
         if source.binarise == "auto":
             source = source.replace(binarise=before.binarise)
-        if not source.given_in_python and _holds_images(Path(source.name)):
+        images_now = not source.given_in_python and _holds_images(Path(source.name))
+        if not images_now and source.channels == "first" and units != "prepared":
+            source = source.replace(channels=before.channels)
+        if images_now:
             source = _pictures_as_before(source, before)
         if before.missing == "nan" and source.missing == "refuse":
             source = source.replace(missing="nan")
@@ -189,8 +196,7 @@ def _check_table(source: Source, rows: object) -> None:
     annotated = is_annotated(rows) if source.given_in_python else source.name not in SETS and is_h5ad(path)
     if source.layer is not None and not annotated:
         raise DataError(f"layer: got {source.layer!r}, but {source.name} is not annotated data (.h5ad). Leave it out.")
-    table = source.name not in SETS and (tables.is_table(path) or is_parquet(path))
-    table = is_frame(rows) if source.given_in_python else table
+    table = _is_table(source, rows)
     for name in ("header", "index", "decimal"):
         value = getattr(source, name)
         named = name == "index" and (annotated or isinstance(value, str))  # also an array by name
@@ -198,6 +204,13 @@ def _check_table(source: Source, rows: object) -> None:
             raise DataError(
                 f"{name}: got {value}, but {source.name} is not a table (.csv, .tsv, .parquet). Leave it out."
             )
+
+
+def _is_table(source: Source, rows: object) -> bool:
+    if source.given_in_python:
+        return is_frame(rows)
+    path = Path(source.name)
+    return source.name not in SETS and (tables.is_table(path) or is_parquet(path))
 
 
 def _read_known(entry: KnownDataset, source: Source) -> Raw:

@@ -87,6 +87,7 @@ def prepare(
             for n, (part, rows) in _taken(chosen)
             if part in raw.index
         },
+        weights={},
     )
 
 

@@ -85,6 +85,8 @@ class Source(Spec):
             entries as NaN; "auto" to [0, 1] for images of whole numbers, otherwise "none".
         binarise: x in [0, 1]. "threshold" at half; "static" draws x ~ Bernoulli(x) once; "dynamic" draws the training
             data again for each minibatch, and the others once; "auto" is the set's own.
+        weights: the column or array with the weight of each row in training, not negative. It is no field, and not part
+            of x. By default each row counts once.
         memory: arrays that would need more bytes are streamed from .npy and unpacked idx files, instead of loaded; a
             folder of images is first written to the cache as .npy.
         size: of each image, as (height, width), or one number for both. By default, all must have the same size.
@@ -93,6 +95,8 @@ class Source(Spec):
         colour: of images: "grey", [N, H, W]; "rgb", [N, 3, H, W]; "auto" as they are, if all are alike.
         background: of images: what is behind transparent pixels, "white", "black" or "grey". By default they are
             refused.
+        channels: of x in arrays: "last" if images are [N, H, W, C]. They are moved to [N, C, H, W], as nets for images
+            read them; results in your own units have them last again.
         frame: of images with several frames or pages, the one to take, from 0. By default such images are refused.
     """
 
@@ -109,12 +113,14 @@ class Source(Spec):
     seed: NonNegativeInt = 0
     scale: Literal["auto", "none", "unit", "levels", "standardise", "table"] = "auto"
     binarise: Literal["auto", "none", "threshold", "static", "dynamic"] = "auto"
+    weights: Column | None = None
     memory: PositiveInt = 2**30
     size: Annotated[tuple[int, int] | None, PlainValidator(_size)] = None
     crop: Literal["centre", "none"] = "centre"
     colour: Literal["auto", "grey", "rgb"] = "auto"
     background: Literal["white", "black", "grey"] | None = None
     frame: NonNegativeInt | None = None
+    channels: Literal["first", "last"] = "first"
 
     def options(self) -> dict[str, Any]:
         """What `load_data` needs beside the data, to prepare the same data in the same way."""

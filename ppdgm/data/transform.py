@@ -28,6 +28,7 @@ _FACTS: dict[str, Callable[[Any], bool]] = {  # their valid values in a table
     "whole": lambda v: isinstance(v, bool),
     "level": lambda v: isinstance(v, int | float) and 0 <= v < np.inf,
     "index": lambda v: isinstance(v, str),
+    "channels": lambda v: v in ("first", "last"),
 }
 
 
@@ -53,6 +54,7 @@ class Transform:
         table: of "table", the meaning of each column.
         library: of the training data's table: "pandas", "polars", "pyarrow"; "any" for a file; "" for an
             array.
+        channels: "last" if the raw numbers are images [..., H, W, C]; x is [..., C, H, W] in any case.
     """
 
     kind: str = "none"
@@ -67,13 +69,15 @@ class Transform:
     index: str = ""
     table: tuple[Column, ...] = ()
     library: str = ""
+    channels: str = "first"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Transform):
             return NotImplemented
         mine, its = self.arrays(), other.arrays()
         same = mine.keys() == its.keys() and all(np.array_equal(v, its[n]) for n, v in mine.items())
-        return same and (self.kind, self.divisor, self.table) == (other.kind, other.divisor, other.table)
+        facts = lambda t: (t.kind, t.divisor, t.table, t.channels)
+        return same and facts(self) == facts(other)
 
     __hash__ = None  # type: ignore[assignment]  # it holds arrays
 
@@ -116,7 +120,7 @@ class Transform:
 
     def scaled(self, raw: Array) -> np.ndarray:
         """The same as `apply`, as a bare array."""
-        raw = numbers("x", encode_table(self.table, raw) if self.table else raw)
+        raw = self.inward(numbers("x", encode_table(self.table, raw) if self.table else raw))
         dtype = floating(raw.dtype)
         if self.mean is not None and self.scale is not None:
             self._check_shape(raw)
@@ -138,8 +142,22 @@ class Transform:
         dtype = floating(x.dtype)
         if self.mean is not None and self.scale is not None:
             self._check_shape(x)
-            return (x * self.scale + self.mean).astype(np.float64 if _blurs(dtype, self.mean, self.scale) else dtype)
-        return x.astype(dtype) if self.divisor == 1.0 else np.multiply(x, self.divisor, dtype=dtype)
+            raw = (x * self.scale + self.mean).astype(np.float64 if _blurs(dtype, self.mean, self.scale) else dtype)
+        else:
+            raw = x.astype(dtype) if self.divisor == 1.0 else np.multiply(x, self.divisor, dtype=dtype)
+        return self.outward(raw)
+
+    def inward(self, raw: np.ndarray) -> np.ndarray:
+        """Raw numbers with their channels first.
+
+        Raises:
+            DataError: they are no images with their channels last.
+        """
+        return raw if self.channels == "first" else to_first(raw)
+
+    def outward(self, x: np.ndarray) -> np.ndarray:
+        """Numbers [..., C, H, W] in the raw numbers' order."""
+        return x if self.channels == "first" else np.moveaxis(x, -3, -1)
 
     def log_det(self, event_shape: tuple[int, ...]) -> float:
         """log |dx/draw| of a row: add it to log p(x) to get the log-density of the raw numbers.
@@ -169,6 +187,7 @@ class Transform:
         """Its plain values."""
         facts = {"binarise": self.binarise, "seed": self.seed, "whole": self.whole, "level": float(self.level)}
         facts |= {"index": self.index} if self.index else {}
+        facts |= {} if self.channels == "first" else {"channels": self.channels}
         mixed = {"table": [c.to_table() for c in self.table], "library": self.library} if self.table else {}
         return {"kind": self.kind, "divisor": float(self.divisor), "columns": list(self.columns), **facts, **mixed}
 
@@ -212,6 +231,20 @@ class Transform:
             raise DataError(
                 f"Data 'x': got data of shape {values.shape[1:]}, expected {shape}, like the data of its scaling."
             )
+
+
+def to_first(raw: np.ndarray) -> np.ndarray:
+    """[..., H, W, C] as [..., C, H, W].
+
+    Raises:
+        DataError: there are too few axes, or the channels seem to be first already.
+    """
+    if raw.ndim < 3 or (raw.shape[-3] in (1, 3) and raw.shape[-1] not in (1, 2, 3, 4)):
+        raise DataError(
+            f"Data 'x': got an array of shape {raw.shape}, expected images with their channels last, [N, H, W, C], "
+            "because of channels='last'. Move them: np.moveaxis(x, 1, -1)."
+        )
+    return np.moveaxis(raw, -1, -3)
 
 
 def _blurs(dtype: np.dtype, mean: np.ndarray, scale: np.ndarray) -> bool:

@@ -1,6 +1,7 @@
 """Engines, objectives, schedules and the training loop."""
 
 from ppdgm.inference.engines import bounds
+from ppdgm.inference.engines.augmentations import AddNoise, Augmentation, Flip, Shift
 from ppdgm.inference.engines.coordinates import CoordinateAscent
 from ppdgm.inference.engines.criteria import Criterion
 from ppdgm.inference.engines.em import EM, MonteCarloEM, VariationalEM
@@ -35,6 +36,8 @@ __all__ = [
     "HMC",
     "IWAE",
     "SVI",
+    "AddNoise",
+    "Augmentation",
     "Comparison",
     "Composite",
     "Constant",
@@ -47,6 +50,7 @@ __all__ = [
     "Estimate",
     "Exponential",
     "Fit",
+    "Flip",
     "LaggingInference",
     "Linear",
     "Minimise",
@@ -62,6 +66,7 @@ __all__ = [
     "ReweightedWakeSleep",
     "Sampler",
     "Schedule",
+    "Shift",
     "Sigmoid",
     "Stage",
     "Stages",

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Literal, Protocol
 
+import numpy as np
+
+from ppdgm.language.augmenting import Augment
 from ppdgm.language.native import Module
 from ppdgm.language.phases import EngineLike, StateLike
 from ppdgm.language.runtime import Native, Values
@@ -25,6 +28,8 @@ class Backend(Protocol):
     def Trainer(
         self,
     ) -> Callable[[AnyRuntime, EngineLike, Native, TrainerSettings, Mapping[str, StateLike]], AnyTrainer]: ...
+    @property
+    def augment_rows(self) -> Callable[[Augment, np.ndarray], np.ndarray]: ...
     @property
     def bind(self) -> Callable[..., tuple[Callable[..., Array], Callable[..., Array]]]: ...
     @property

@@ -14,7 +14,7 @@ class Minibatch:
     """What a training step gives to all its runs of the program, and collects from them.
 
     Attributes:
-        weights: [B], 1 for a row and 0 for padding.
+        weights: [B], 0 for padding, and otherwise the row's weight, 1 if none are given.
         updates: state -> its new value: the first one that a run of the step gives.
         whole: what needs all rows of the minibatch at once, in words.
         estimated: what the terms of a run have unbiased estimates of, in words.

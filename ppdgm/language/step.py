@@ -20,7 +20,8 @@ from ppdgm.language.tracer import Tracer
 from ppdgm.language.vocabulary import Array, Batch, Namespace, Noise, Trace
 
 ACCEPT, GAIN = 0.8, 0.1  #: the acceptance that a step size is adapted to, and how fast its logarithm moves
-RESERVED = ("players", "state", "means", "at")  #: what an objective returns beside its numbers
+MASS = "mass"  #: the mean weight of a minibatch's rows, if rows have weights; beside an engine's hyperparameters
+RESERVED = ("players", "state", "means", "at", MASS)  #: what an objective returns beside its numbers
 OF_HISTORY = re.compile(r"step|phase|skipped_step|(validation|live)_.*")  #: names of other columns of a history
 Density = Callable[[Sites], Array]
 ROLES = ("guide", "model")
@@ -42,7 +43,7 @@ class Step(ABC):
         noise: of this step.
         batch: the minibatch as the tracer needs it.
         index: its places in the data.
-        weights: [B], 1 for a row and 0 for padding.
+        weights: [B], 0 for padding, and otherwise the row's weight, 1 if none are given.
         hyperparameters: the scheduled numbers of the engine's fields, now.
         data_size: N; a latent outside the data plate counts once in N rows.
         mixed: whether nets multiply in bfloat16.
@@ -69,7 +70,7 @@ class Step(ABC):
         index: Array,
         weights: Array,
         hyperparameters: Mapping[str, Array],
-        data_size: int | None,
+        data_size: float | None,
         mixed: bool = False,
         chunk: int | None = None,
         rematerialise: bool = False,
@@ -309,7 +310,7 @@ def at_whole(found: Objective, whole: Mapping[str, Array], stop: Callable[[Array
     if "at" not in found:
         return found
     moved: Objective = found["at"]({n: m + stop(whole[n] - m) for n, m in found["means"].items()})
-    return moved
+    return {**moved, MASS: found[MASS]} if MASS in found else moved
 
 
 def adapted(accepted: Array, xp: Namespace) -> Array:

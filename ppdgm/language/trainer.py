@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ppdgm.language.augmenting import Augment
 from ppdgm.language.native import OwnOptimiser
 from ppdgm.language.phases import EngineLike, OptimiserLike, PlanLike, StateLike
 from ppdgm.language.runtime import Arrays, Native, Runtime
 from ppdgm.language.states import next_value
-from ppdgm.language.step import Objective, Step
+from ppdgm.language.step import MASS, Objective, Step
 from ppdgm.language.tracer import Params
 from ppdgm.language.vocabulary import Array, Trace
 
@@ -25,10 +26,11 @@ class TrainerSettings:
 
     Attributes:
         seed: of all draws.
-        data_size: N.
+        data_size: N, or the sum of the rows' weights.
         optimiser: of phases without one of their own: a spec, or the library's own.
         metrics: the numbers of objectives that are kept of each step.
         binarise: draw x ~ Bernoulli(x) again for each minibatch.
+        augment: changes x of each minibatch at random, before it is binarised; None: nothing does.
         average: d of the moving average of the parameters, or None.
         compile: compile the step with torch.compile, if possible; JAX always compiles.
         insist: raise an error for a program that torch can't compile, instead of running it eagerly.
@@ -41,7 +43,7 @@ class TrainerSettings:
     """
 
     seed: int
-    data_size: int | None
+    data_size: float | None
     optimiser: OptimiserLike | OwnOptimiser
     metrics: tuple[str, ...] = ("objective", "elbo", "kl")
     binarise: bool = False
@@ -54,6 +56,7 @@ class TrainerSettings:
     tf32: bool = False
     graphs: bool = False
     rematerialise: bool = False
+    augment: Augment | None = None
 
 
 class Symptoms(NamedTuple):
@@ -191,12 +194,15 @@ class GradientTrainer(Trainer):
     def objective(self, j: int, params: Params, step: Step) -> Objective:
         """The result of phase j's objective for a step; new states are with the engine's."""
         found = dict(self.phases[j].engine.objective(step))
+        if MASS in step.hyperparameters:
+            found[MASS] = step.hyperparameters[MASS]
         moved = {n: next_value(params[n], v, step.xp) for n, v in self.phases[j].kept(step.updates).items()}
         return {**found, "state": {**found.get("state", {}), **moved}} if moved else found
 
     def losses(self, j: int, found: Objective) -> list[Array]:
         """What each player of phase j minimises."""
-        return [-found["players"][n] for n in self.phases[j].players] or [-found["objective"]]
+        losses = [-found["players"][n] for n in self.phases[j].players] or [-found["objective"]]
+        return [found[MASS] * loss for loss in losses] if MASS in found else losses
 
     def metrics(self, found: Objective) -> list[Array]:
         """The numbers of an objective that are kept; NaN for those of another phase."""

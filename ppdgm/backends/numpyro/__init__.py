@@ -1,5 +1,6 @@
 """The NumPyro backend: the one place that imports JAX and NumPyro."""
 
+from ppdgm.backends.numpyro.augmenting import augment_rows
 from ppdgm.backends.numpyro.bind import bind
 from ppdgm.backends.numpyro.exporting import FORMATS, exported
 from ppdgm.backends.numpyro.foreign import module_params, module_states
@@ -11,6 +12,7 @@ __all__ = [
     "FORMATS",
     "Runtime",
     "Trainer",
+    "augment_rows",
     "bind",
     "differentiable",
     "exported",

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ppdgm.backends.numpyro.augmenting import change
 from ppdgm.backends.numpyro.keys import make_key
 from ppdgm.backends.numpyro.precision import products
 from ppdgm.backends.numpyro.quick import compile_quickly
@@ -53,6 +54,7 @@ def make_optimiser(spec: OptimiserLike | OwnOptimiser) -> optax.GradientTransfor
 
 
 _FLIP = 2**31 - 1  # folded into a step's key for binarisation; sites have the numbers from 0
+_CHANGE = 2**31 - 2  # the same for an augmentation
 
 
 def _copies(arrays: Tree) -> Tree:
@@ -238,6 +240,9 @@ class Trainer(GradientTrainer):
         batch = select(self.tracer, data, row["index"])
         if not self.tracer.subsamples:
             batch = self.runtime.share.divide(batch)
+        if self.settings.augment is not None:
+            noise = jax.random.fold_in(row["key"], _CHANGE)
+            batch = {**batch, "x": change(self.settings.augment, noise, batch["x"])}
         if self.settings.binarise:
             whole = batch["x"]
             x = whole[row["index"]] if self.tracer.subsamples else whole

@@ -1,5 +1,6 @@
 """The Pyro backend: the one place that imports torch and Pyro."""
 
+from ppdgm.backends.pyro.augmenting import augment_rows
 from ppdgm.backends.pyro.bind import bind
 from ppdgm.backends.pyro.exporting import FORMATS, exported
 from ppdgm.backends.pyro.loop import Trainer
@@ -11,6 +12,7 @@ __all__ = [
     "FORMATS",
     "Runtime",
     "Trainer",
+    "augment_rows",
     "bind",
     "differentiable",
     "exported",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ppdgm.backends.pyro.augmenting import change
 from ppdgm.backends.pyro.divided import DividedStep, check_same_step
 from ppdgm.backends.pyro.graphed import GraphedStep
 from ppdgm.backends.pyro.noise import get_rng, set_rng
@@ -236,6 +237,9 @@ class Trainer(GradientTrainer):
 
     def _step_of(self, params: dict[str, Array], data: Native, index: Array, weight: Array, row: Row) -> TorchStep:
         batch = select(self.tracer, data, index)
+        if self.settings.augment is not None:
+            with torch.no_grad():
+                batch = {**batch, "x": change(self.settings.augment, batch["x"])}
         if self.settings.binarise:
             x, rows = batch["x"], row_noise()
             with nullcontext() if rows is None else rows.of_sites((len(x),)):

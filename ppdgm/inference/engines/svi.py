@@ -144,7 +144,7 @@ class SVI(Engine):
         xp: Namespace,
         weights: Array,
         now: Mapping[str, Array],
-        data_size: int | None,
+        data_size: float | None,
         means: Mapping[str, Array] | None = None,
     ) -> dict[str, Array]:
         """The metrics of a trace's terms, [K, B]; `means` are those of `_means`, perhaps over more data."""
@@ -168,7 +168,7 @@ class SVI(Engine):
             objective = objective - mean(bounds.penalties(trace, xp) + 0.0 * weights[None])
         return {"objective": objective, "elbo": seen - kl, "kl": kl}
 
-    def _means(self, trace: Trace, xp: Namespace, weights: Array, data_size: int | None) -> dict[str, Array]:
+    def _means(self, trace: Trace, xp: Namespace, weights: Array, data_size: float | None) -> dict[str, Array]:
         """Means over the minibatch, for an objective that is not a sum over rows: pieces need those of the whole."""
         if self.capacity is not None or self.kl_at_most is not None:
             return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,10 +16,12 @@ from ppdgm.diagnostics.arrays import rounding
 from ppdgm.diagnostics.bits import bits_per_dimension
 from ppdgm.diagnostics.log_mean import log_mean
 from ppdgm.diagnostics.plus_minus import plus_minus
-from ppdgm.errors import DataError, PpdgmError, nearest, require, shown
+from ppdgm.errors import DataError, PpdgmError, ProgramError, nearest, require, shown
 from ppdgm.inference.engines import bounds
 from ppdgm.inference.evaluation.difference import Difference
 from ppdgm.inference.evaluation.evaluator import Evaluator, quiet
+from ppdgm.inference.evaluation.weighted import weighted_error, weighted_mean, weighted_noise
+from ppdgm.inference.inputs.row_weights import check_weights
 from ppdgm.language import mistakes
 from ppdgm.language.native import Device
 from ppdgm.language.roles import functions_of
@@ -28,6 +30,8 @@ from ppdgm.models.likelihoods import refuse
 from ppdgm.program import AnyProgram, Program, has_model
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from ppdgm.data.aliases import Data
 
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -51,6 +55,7 @@ class Estimate:
         exact: whether the values are log p(x): the program draws nothing, as it has no latents, or sums them out.
         dimensions: how many whole numbers a row has; None if some of its numbers are real.
         log_det: that constant, for a density of scaled x; else 0.
+        weights: of rows in the mean and its errors, [N]; None if each counts once. `values` have none.
     """
 
     values: np.ndarray
@@ -62,6 +67,7 @@ class Estimate:
     exact: bool = False
     dimensions: int | None = None
     log_det: float = 0.0
+    weights: np.ndarray | None = None
 
     @property
     def bits_per_dimension(self) -> float | None:
@@ -72,18 +78,22 @@ class Estimate:
     def mean(self) -> float:
         """Mean over rows."""
         with quiet():
-            return float(self.values.mean())
+            return weighted_mean(self.values, self.weights)
 
     @property
     def standard_error(self) -> float:
         """Standard error of the mean over rows: how it would vary with other data."""
         with quiet():
+            if self.weights is not None:
+                return weighted_error(self.values, self.weights)
             return float(self.values.std(ddof=1) / np.sqrt(len(self.values))) if len(self.values) > 1 else float("nan")
 
     @property
     def monte_carlo_error(self) -> float:
         """Standard error of the mean over particles: how it would vary with other draws."""
         with quiet():
+            if self.weights is not None:
+                return weighted_noise(self.errors, self.weights)
             return float(np.sqrt((self.errors**2).sum()) / len(self.errors)) if self.common is None else self.common
 
     @property
@@ -95,7 +105,7 @@ class Estimate:
         particles, or a better guide, are needed.
         """
         with quiet():
-            return 0.0 if self.biases is None else float(self.biases.mean())
+            return 0.0 if self.biases is None else weighted_mean(self.biases, self.weights)
 
     def __sub__(self, other: Estimate) -> Difference:
         """The paired difference to an estimate of the same rows, in the same order, by another program or run.
@@ -109,6 +119,8 @@ class Estimate:
             raise DataError(
                 f"a − b: got {len(self.values)} rows and {len(other.values)}, expected estimates of the same rows."
             )
+        if self.weights is not None or other.weights is not None:
+            raise DataError("a − b: got estimates with weights of rows. Subtract estimates without: elbo(data).")
         if self.of != other.of or self.dimensions != other.dimensions:
             named = self.of or other.of
             first, second = (e.of or ("whole numbers" if e.dimensions and not named else "x") for e in (self, other))
@@ -148,6 +160,7 @@ class Estimate:
         if odd := int((~np.isfinite(self.values)).sum()):
             return f"{self.mean} nats, because {odd} of N = {len(self.values)} rows have no finite value (k = {self.k})"
         of = f" of {self.of}" if self.of else ""
+        of += "" if self.weights is None else ", weighted,"
         bits = ""
         if self.dimensions:
             error = -bits_per_dimension(self.standard_error, self.dimensions)
@@ -204,6 +217,22 @@ def log_weights_of_rows(evaluator: Evaluator, k: int) -> np.ndarray:
         found[:, start : start + terms.shape[1]] = terms
         start += terms.shape[1]
     return found
+
+
+def weighed(found: Estimate, weights: ArrayLike | None) -> Estimate:
+    """The estimate with weights of rows.
+
+    Raises:
+        DataError: they are no weights of these rows.
+        ProgramError: the rows share a latent, so that they are no separate terms.
+    """
+    if weights is None:
+        return found
+    if found.common is not None:
+        raise ProgramError(
+            "weights: the rows share a latent outside the data plate, so the ELBO is not a sum over rows."
+        )
+    return replace(found, weights=check_weights(weights, len(found.values)))
 
 
 def warn_outside(evaluator: Evaluator, found: Estimate) -> None:
@@ -336,6 +365,12 @@ def check_fields(program: AnyProgram, fields: dict[str, np.ndarray], binarise: s
             raise DataError(
                 f"Data 'x': got one row of shape {tuple(expected)}, expected an array of rows. Use x[None] for a "
                 "single row."
+            )
+        if len(expected) == 3 and fields["x"].shape[1:] == (*expected[1:], expected[0]):
+            raise DataError(
+                f"Data 'x': got images of shape {fields['x'].shape[1:]}, with their channels last, expected "
+                f"{tuple(expected)}. Move them: np.moveaxis(x, -1, 1). Or load them with load_data(path, "
+                "channels='last'), so that results have them last too."
             )
         raise DataError(
             f"Data 'x': got data of shape {fields['x'].shape[1:]}, expected {tuple(expected)}, the program's "

@@ -63,6 +63,8 @@ from ppdgm.registry import backend as load_backend
 from ppdgm.specs import Spec
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from ppdgm.data.aliases import Codings, Data, Outward
     from ppdgm.inference.engines.criteria import Criterion
     from ppdgm.inference.engines.engine import Engine
@@ -172,7 +174,14 @@ class Fit(Diagnosable, Decodable, Servable):
         """The number of this process among those that share the evaluations, from 0. Let one of them write files."""
         return self._runtime.share.process
 
-    def elbo(self, data: Data, k: int = 10, seed: int = 0, memory: int | str = "auto") -> Estimate:
+    def elbo(
+        self,
+        data: Data,
+        k: int = 10,
+        seed: int = 0,
+        memory: int | str = "auto",
+        weights: ArrayLike | None = None,
+    ) -> Estimate:
         """E_q[log p(x, z) − log q(z|x)] per row in nats, always with β = 1.
 
         Args:
@@ -181,18 +190,27 @@ class Fit(Diagnosable, Decodable, Servable):
             k: particles per row.
             seed: of the draws.
             memory: limit on a chunk's intermediate results: bytes, "512 MiB" or "auto".
+            weights: of rows in the mean and its errors, [N], not negative; by default each counts once, also if the
+                run was trained with weights.
         """
         evaluator = self._evaluator(data, seed, memory)
-        return self._told(evaluator, estimates.elbo_of_rows(evaluator, k))
+        return self._told(evaluator, estimates.weighed(estimates.elbo_of_rows(evaluator, k), weights))
 
-    def log_likelihood(self, data: Data, k: int = 5000, seed: int = 0, memory: int | str = "auto") -> Estimate:
+    def log_likelihood(
+        self,
+        data: Data,
+        k: int = 5000,
+        seed: int = 0,
+        memory: int | str = "auto",
+        weights: ArrayLike | None = None,
+    ) -> Estimate:
         """log p(x) per row in nats by importance sampling from the guide: log (1/K) Σ p(x, z_k) / q(z_k|x).
 
         In expectation it is below log p(x), by at least `.bias`. Burda et al. 2016, arXiv:1509.00519. Arguments as for
         `elbo`.
         """
         evaluator = self._evaluator(data, seed, memory)
-        return self._told(evaluator, estimates.log_likelihood_of_rows(evaluator, k))
+        return self._told(evaluator, estimates.weighed(estimates.log_likelihood_of_rows(evaluator, k), weights))
 
     def criterion(self, data: Data, seed: int = 0, memory: int | str = "auto") -> np.ndarray:
         """The number of each row that validation watches, [N]: for most engines, an ELBO from one particle.

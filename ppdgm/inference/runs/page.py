@@ -104,6 +104,7 @@ class TransformPage(_Record):
     level: Annotated[float, Field(ge=0)] = 0.0
     table: list[ColumnPage] = []
     library: str = ""
+    channels: Literal["first", "last"] = "first"
 
 
 class ClassesPage(_Record):
@@ -127,6 +128,7 @@ class Page(_Record):
     shapes: dict[str, list[Count]] | None = None
     fingerprint: str | None = None
     held_out: str | None = None
+    weights: str | None = None
     dimensions: Count | None = None
     compile: bool | None = None
     in_a_row: Count = 0

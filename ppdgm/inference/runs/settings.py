@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ppdgm.errors import TrainingError
+from ppdgm.inference.engines.augmentations import Augmentation
 from ppdgm.inference.engines.optimisers import Optimiser, OptimiserName
 from ppdgm.specs import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Spec
 from ppdgm.specs.schedules import Schedule, as_schedule
 
 MOST_STEPS = 2**31 - 1  # they are counted in 32 bits
 Decay = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _several(value: object) -> object:
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 class Training(Spec):
@@ -32,6 +37,8 @@ class Training(Spec):
         weight_average: d of the exponential moving average θ̄ ← d θ̄ + (1 − d) θ over steps. The average is then judged
             and returned.
         binarise: "dynamic" draws x ~ Bernoulli(x) again for each minibatch.
+        augment: augmentations such as Flip, which change x of each minibatch at random, in training only; "own" for a
+            function that can't be written as text.
         early_stopping: stop after this many validations without a better value of what the engine watches (for most,
             the ELBO), once warm-ups are over.
         keep_best: return the parameters with the best validation, rather than the last ones.
@@ -65,6 +72,7 @@ class Training(Spec):
     rematerialise: bool = False
     weight_average: Decay | None = None
     binarise: Literal["none", "dynamic"] = "none"
+    augment: Annotated[tuple[Augmentation, ...], BeforeValidator(_several)] | Literal["own"] = ()
     early_stopping: PositiveInt | None = None
     keep_best: bool = True
     max_skipped: PositiveInt = 10

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
 from typing import Protocol, cast
 
 import numpy as np
 
 from ppdgm.data import take
-from ppdgm.errors import ProgramError, listed
+from ppdgm.errors import ProgramError, TrainingError, listed
 from ppdgm.inference.engines.coordinates import CoordinateAscent
 from ppdgm.inference.engines.engine import Engine
 from ppdgm.inference.inputs.feed import Feed
+from ppdgm.inference.runs.recipe import Recipe
+from ppdgm.inference.runs.settings import Training
 from ppdgm.language.phases import PlanLike
 from ppdgm.language.runtime import Native, Runtime
+from ppdgm.language.tracer import Tracer
 from ppdgm.language.trainer import Symptoms, Trainer
 
 EXACT_METRICS = ("objective", "elbo", "kl")
@@ -45,11 +49,20 @@ class ExactTrainer(Trainer):
         program: with the methods that the engine needs.
         feed: of the data.
         params: first values, by name.
+        weights: of rows, [N]; None if each counts once.
     """
 
     compiled = False
 
-    def __init__(self, runtime: Runtime, program: object, feed: Feed, params: Mapping[str, np.ndarray]):
+    def __init__(
+        self,
+        runtime: Runtime,
+        program: object,
+        feed: Feed,
+        params: Mapping[str, np.ndarray],
+        weights: np.ndarray | None = None,
+    ):
+        self.weights = np.ones(feed.size) if weights is None else weights
         self.runtime, self.tracer, self.program, self.feed = runtime, runtime.tracer, program, feed
         self.dtypes = {n: v.dtype for n, v in params.items()}
         self.params = {n: np.asarray(v, float) for n, v in params.items()}
@@ -63,16 +76,25 @@ class ExactTrainer(Trainer):
         program = cast(Exact, self.program)
         total = self._summed(program.e_step)
         self.params = {**self.params, **program.m_step(self.params, total)}
-        return float(total["log_likelihood"]) / self.feed.size
+        return float(total["log_likelihood"]) / float(self.weights.sum())
 
     def _summed(self, of_rows: Callable[..., Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Statistics at the present parameters, summed over the data."""
+        """Statistics at the present parameters, summed over the data; rows of one weight at a time."""
         total: dict[str, np.ndarray] = {}
-        for start in range(0, self.feed.size, ROWS):
-            rows = take(self.feed.fields, np.arange(start, min(start + ROWS, self.feed.size)))
-            for name, value in of_rows(self.params, **rows).items():
-                total[name] = total[name] + value if name in total else value
+        for weight, index in self._groups:
+            for start in range(0, len(index), ROWS):
+                rows = take(self.feed.fields, index[start : start + ROWS])
+                for name, value in of_rows(self.params, **rows).items():
+                    counted = value if weight == 1.0 else weight * value
+                    total[name] = total[name] + counted if name in total else counted
         return total
+
+    @cached_property
+    def _groups(self) -> list[tuple[float, np.ndarray]]:
+        """Each weight except 0, and the rows that have it."""
+        values, place = np.unique(self.weights, return_inverse=True)
+        rows = np.split(np.argsort(place, kind="stable"), np.cumsum(np.bincount(place))[:-1])
+        return [(float(w), index) for w, index in zip(values, rows, strict=True) if w > 0]
 
     @property
     def judged(self) -> Native:
@@ -119,7 +141,7 @@ class BlockTrainer(ExactTrainer):
         for i, update in enumerate(program.updates()):
             total = self._summed(program.statistics)
             if i == 0:
-                first = float(program.bound(self.params, total)) / self.feed.size
+                first = float(program.bound(self.params, total)) / float(self.weights.sum())
             moved = update(self.params, total)
             if unknown := [n for n in moved if n not in self.params]:
                 raise ProgramError(
@@ -136,11 +158,35 @@ def exact_metrics(engine: Engine) -> tuple[str, ...]:
 
 
 def exact_trainer(
-    engine: Engine, runtime: Runtime, program: object, feed: Feed, params: Mapping[str, np.ndarray]
+    engine: Engine,
+    runtime: Runtime,
+    program: object,
+    feed: Feed,
+    params: Mapping[str, np.ndarray],
+    weights: np.ndarray | None = None,
 ) -> ExactTrainer:
     """The trainer of an engine with closed-form steps."""
     kind = BlockTrainer if isinstance(engine, CoordinateAscent) else ExactTrainer
-    return kind(runtime, program, feed, params)
+    return kind(runtime, program, feed, params, weights)
+
+
+_OF_GRADIENTS = (
+    *("optimiser", "learning_rate", "clip_norm", "weight_average", "binarise", "accumulate", "augment"),
+    *("particle_chunk", "rematerialise", "mixed_precision", "tf32", "devices"),
+)
+
+
+def check_exact(recipe: Recipe, tracer: Tracer, size: int) -> None:
+    """Refuse a program without closed-form steps, and settings of gradient steps."""
+    check_steps(recipe.engine, recipe.program, tracer.labels, tracer.states)
+    default, training, engine = Training(), recipe.training, type(recipe.engine).__name__
+    for name in _OF_GRADIENTS:
+        if getattr(training, name) != getattr(default, name):
+            raise TrainingError(f"{name}: {engine}() takes closed-form steps, which do not use it. Leave it out.")
+    if training.batch_size not in (None, size):  # `size` is what the recipe of such a run contains
+        raise TrainingError(
+            f"batch_size: got {training.batch_size}, but each step of {engine}() uses all {size} rows. Leave it out."
+        )
 
 
 def check_steps(engine: Engine, program: object, labels: Mapping[str, str], states: Collection[str]) -> None:

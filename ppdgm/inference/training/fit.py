@@ -12,6 +12,7 @@ import numpy as np
 from ppdgm.data import Dataset
 from ppdgm.data.rows import batch_size_of
 from ppdgm.errors import TrainingError, nearest, require, shown
+from ppdgm.inference.engines.augmentations import as_augmentations
 from ppdgm.inference.engines.engine import Engine
 from ppdgm.inference.engines.samplers import Sampler
 from ppdgm.inference.engines.stages import Stage, as_engine
@@ -34,6 +35,8 @@ from ppdgm.specs.schedules import Schedule
 if TYPE_CHECKING:
     from ppdgm.data.aliases import Data
     from ppdgm.inference.engines.optimisers import Optimiser, OptimiserName
+    from ppdgm.inference.inputs.row_weights import Weights
+    from ppdgm.language.augmenting import Augment
 
 
 def fit(
@@ -41,6 +44,7 @@ def fit(
     data: Data | Dataset | None = None,
     *,
     validation: Data | None = None,
+    weights: Weights | None = None,
     engine: Engine | list[Engine | Stage] | None = None,
     backend: str | None = None,
     epochs: int | None = None,
@@ -54,6 +58,7 @@ def fit(
     rematerialise: bool = False,
     weight_average: float | None = None,
     binarise: Literal["none", "dynamic"] | None = None,
+    augment: Augment | Iterable[Augment] | None = None,
     early_stopping: int | None = None,
     keep_best: bool = True,
     max_skipped: int = 10,
@@ -83,6 +88,10 @@ def fit(
             Hugging Face or anndata, whose rows are read into memory. None for `ReverseKL`, which reads no data.
         validation: the same, for validation data; after each epoch, the number that the engine watches is computed:
             its ELBO, or for `Minimise` its loss. Refused for an engine without a criterion.
+        weights: of the training rows, [N], finite and not negative: the objective is Σ w_i ELBO_i / Σ w_i. They are
+            scaled to mean 1, so that a learning rate keeps its meaning. A whole number counts as so many copies of the
+            row. {"train": …, "validation": …} also weights the number that the engine watches. A `Dataset` has them
+            from `load_data(…, weights=…)`.
         engine: how to train, `SVI()` by default; or a list of engines and `Stage`s, one after another.
         backend: "numpyro" (default) or "pyro"; a plain pair has its own.
         epochs, steps: how long; give one of them.
@@ -98,6 +107,9 @@ def fit(
         rematerialise: nets keep only their inputs for the gradient, and compute their layers again, to save memory.
         weight_average: d in (0, 1): judge and return the moving average θ̄ ← d θ̄ + (1 − d) θ of the parameters.
         binarise: "dynamic" draws x ~ Bernoulli(x) again for each minibatch; x are probabilities.
+        augment: changes x of each minibatch at random, in training only: an `Augmentation` such as `Flip()`, a function
+            (P, x [B, *event]) -> x, which draws with `P.random` and computes with `P.xp`, or a list, in turn. It comes
+            before `binarise`.
         early_stopping: stop after this many validations without a better value, once warm-ups are over.
         keep_best: return the parameters with the best validation, rather than the last ones; without validation data,
             the last ones.
@@ -134,11 +146,22 @@ def fit(
     """
     if unknown:
         name = next(iter(unknown))
-        known = [*Training.model_fields, "validation", "engine", "backend", "callbacks", "params", "progress", "out"]
+        known = [
+            *Training.model_fields,
+            "validation",
+            "weights",
+            "engine",
+            "backend",
+            "callbacks",
+            "params",
+            "progress",
+            "out",
+        ]
         raise TrainingError(f"fit() has no argument {name!r}. {nearest(name, known)}")
     own = None if isinstance(optimiser, str | Spec) else optimiser
     dataset = data if isinstance(data, Dataset) else None
     batch_size = batch_size_of(data) if batch_size is None else batch_size
+    named, change = as_augmentations(augment)
     training = Training(
         epochs=epochs,
         steps=steps,
@@ -151,6 +174,7 @@ def fit(
         rematerialise=rematerialise,
         weight_average=weight_average,
         binarise=(dataset.binarise if dataset else "none") if binarise is None else binarise,  # type: ignore[arg-type]  # validated there
+        augment=named,
         early_stopping=early_stopping,
         keep_best=keep_best,
         max_skipped=max_skipped,
@@ -174,7 +198,7 @@ def fit(
     require("overwrite", overwrite, bool, None, "True or False")
     check_folder(training, out, overwrite)
     recipe = Recipe(program, training, engine, _choose_backend(program, backend), dataset.source if dataset else None)
-    job = Job(recipe, data, validation, own, callbacks_of(callbacks), progress, params)
+    job = Job(recipe, data, validation, own, callbacks_of(callbacks), progress, params, weights, change)
     with trained_alone(program):
         if out is None:
             return job.run(None)

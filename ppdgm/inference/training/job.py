@@ -13,7 +13,7 @@ import numpy as np
 
 from ppdgm.data import Dataset, as_fields, codings_of, enter_beside
 from ppdgm.data.transform import Transform
-from ppdgm.errors import CheckpointError, PpdgmError, ProgramError, TrainingError, explain, out_of_memory
+from ppdgm.errors import CheckpointError, DataError, PpdgmError, ProgramError, TrainingError, explain, out_of_memory
 from ppdgm.inference.engines.engine import check_length, first_watched, hyperparameters_of, last_reached, states_of
 from ppdgm.inference.engines.estimators import first_field
 from ppdgm.inference.engines.optimisers import as_optimiser
@@ -23,11 +23,13 @@ from ppdgm.inference.evaluation.information import mutual_information
 from ppdgm.inference.evaluation.opening import values_of
 from ppdgm.inference.evaluation.pair_draws import rows_of
 from ppdgm.inference.evaluation.result import Fit
-from ppdgm.inference.inputs.batches import Batches
+from ppdgm.inference.inputs.batches import Batches, choose_batch
+from ppdgm.inference.inputs.changed_rows import changed_rows, check_changes
 from ppdgm.inference.inputs.feed import Feed, with_bits
 from ppdgm.inference.inputs.own_rows import check_own_rows, fingerprint
 from ppdgm.inference.inputs.parameters import as_params
 from ppdgm.inference.inputs.row_independence import check_apart, stirred
+from ppdgm.inference.inputs.row_weights import check_weighable, check_weights, checksum, of_mean_one, weights_by_split
 from ppdgm.inference.inputs.stray_noise import check_quiet, noise_of
 from ppdgm.inference.inputs.support import check_support, dimensions_of
 from ppdgm.inference.inputs.tables import table_of
@@ -39,11 +41,10 @@ from ppdgm.inference.runs.progress import Display, Progress, Silent
 from ppdgm.inference.runs.rates import news, waits
 from ppdgm.inference.runs.recipe import Recipe
 from ppdgm.inference.runs.recorder import Recorder
-from ppdgm.inference.runs.settings import Training
 from ppdgm.inference.runs.showing import make_display
 from ppdgm.inference.training.chunks import check_chunk, check_reading, why_not_again
 from ppdgm.inference.training.devices import check_devices, check_divided, check_resumed
-from ppdgm.inference.training.exact import check_steps, exact_metrics, exact_trainer
+from ppdgm.inference.training.exact import check_exact, exact_metrics, exact_trainer
 from ppdgm.inference.training.loop import Interruption, Run, interruptible
 from ppdgm.inference.training.memory import warnings_of
 from ppdgm.inference.training.monitor import Monitor
@@ -53,10 +54,10 @@ from ppdgm.inference.training.same_data import check_same_data
 from ppdgm.inference.training.unused_latents import Unused, has_latents
 from ppdgm.inference.training.validation import Validation
 from ppdgm.inference.training.watching import check_wanted, check_watchable, criterion_of
+from ppdgm.language.augmenting import Augment
 from ppdgm.language.native import OwnOptimiser
-from ppdgm.language.runtime import Native, Rehearsal, Runtime
+from ppdgm.language.runtime import Native, Rehearsal
 from ppdgm.language.step import ROLES
-from ppdgm.language.tracer import Tracer
 from ppdgm.language.trainer import Trainer, TrainerSettings
 from ppdgm.language.vocabulary import Trace
 from ppdgm.program import PlainPair, has_model
@@ -64,7 +65,10 @@ from ppdgm.registry import backend as load_backend
 from ppdgm.specs.schedules import as_schedule
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from ppdgm.data.aliases import Codings, Data
+    from ppdgm.inference.inputs.row_weights import Weights
     from ppdgm.specs import Table
 
 COMPILE_FROM_STEPS = 10_000  # torch.compile takes some ten seconds, and saves about a millisecond per step
@@ -92,6 +96,8 @@ class Job:
     callbacks: tuple[Callback, ...]
     progress: bool | None
     params: Mapping[str, np.ndarray] | None
+    given_weights: Weights | None = None
+    augment: Augment | None = None
 
     def prepare(self, known: Codings | None = None) -> None:
         """Check data, settings and program, and put everything on the device.
@@ -106,6 +112,7 @@ class Job:
             _check_drawn(transform.binarise)
             self.codings["x"] = replace(transform, binarise="dynamic")
         self.criterion, self.notes = criterion_of(recipe.engine), []
+        weights = weights_by_split(self.given_weights, self.data, self.validation)
         if isinstance(self.data, Dataset):
             beside = self.data.validation
             if self.criterion is None and beside is not None:
@@ -137,9 +144,15 @@ class Job:
             first = matching(first, as_params(None, self.params))
         size, exact = self.feed.size, not recipe.engine.phases()
         if exact:
-            _check_exact(recipe, self.runtime.tracer, size)
-        batch_size = size if exact else _choose_batch(self.runtime, training.batch_size, size)
-        self.batches = Batches(size, batch_size, training.seed)
+            check_exact(recipe, self.runtime.tracer, size)
+        batch_size = size if exact else choose_batch(self.runtime.tracer, training.batch_size, size)
+        self._weigh(weights)
+        if self.augment is not None:
+            check_changes(self.runtime.tracer, self.fields)
+            self.changed = changed_rows(self.module.augment_rows, self.augment, self.fields)
+            check_fields(recipe.program, self.changed, training.binarise)
+        of_rows = None if self.weights is None else of_mean_one(self.weights).astype(training.dtype)
+        self.batches = Batches(size, batch_size, training.seed, of_rows)
         if self.batches.batch_size % training.accumulate:
             raise TrainingError(
                 f"accumulate: got {training.accumulate}, expected a divisor of batch_size={self.batches.batch_size}."
@@ -194,6 +207,8 @@ class Job:
             facts["fingerprint"] = fingerprint(self.fields)
         if out is not None and self.held_out is not None:
             facts["held_out"] = fingerprint(self.held_out)
+        if self.weights is not None or self.held_weights is not None:
+            facts["weights"] = checksum(self.weights, self.held_weights)
         if saved:
             check_same_data(saved.page, facts)
         first = self.runtime.share.process == 0  # the others only compute
@@ -226,13 +241,26 @@ class Job:
         interrupted.pass_on()
         return result
 
+    def _weigh(self, given: Mapping[str, ArrayLike]) -> None:
+        """Check the weights of rows."""
+        weigh = lambda n, size: check_weights(given[n], size, f"weights of {n}") if n in given else None
+        self.weights = weigh("train", self.feed.size)
+        if self.held_out is None and "validation" in given and self.given_weights is not None:
+            raise DataError("weights: got some of 'validation', but there are no validation data. Leave them out.")
+        self.held_weights = (
+            None if self.held_out is None else weigh("validation", len(next(iter(self.held_out.values()))))
+        )
+        if self.weights is not None:
+            check_weighable(self.recipe.engine, self.runtime.tracer)
+
     def _settings(self, compiled: bool) -> TrainerSettings:
         training = self.recipe.training
+        size = self.feed.size if self.weights is None else float(self.weights.sum())
         return TrainerSettings(
-            training.seed, self.feed.size, self.optimiser, self.metrics, training.binarise == "dynamic",
+            training.seed, size, self.optimiser, self.metrics, training.binarise == "dynamic",
             training.weight_average, compiled, training.compile not in (False, "auto"), training.accumulate,
             training.mixed_precision, training.particle_chunk, training.tf32, training.compile == "cudagraphs",
-            training.rematerialise,
+            training.rematerialise, self.augment,
         )  # fmt: skip
 
     def _restore(self, run: Run, saved: Saved, folder: Folder | None) -> None:
@@ -253,7 +281,7 @@ class Job:
             check_resumed(self.runtime)
         settings, engine = self._settings(compiled), self.recipe.engine
         trainer: Trainer = (
-            exact_trainer(engine, self.runtime, self.recipe.program, self.feed, self.first)  # `prepare` has checked
+            exact_trainer(engine, self.runtime, self.recipe.program, self.feed, self.first, self.weights)  # is checked
             if exact
             else self.module.Trainer(self.runtime, engine, self.native, settings, self.state)
         )
@@ -264,7 +292,7 @@ class Job:
             of_program = [s.reached() for s in self.runtime.tracer.schedules.values()]
             ends = last_reached(self.recipe.engine), first_watched(self.recipe.engine), waits(training.learning_rate)
             warm = max([*ends, *of_program])
-            validation = Validation(self.criterion, evaluator, training.early_stopping, warm)
+            validation = Validation(self.criterion, evaluator, training.early_stopping, warm, self.held_weights)
         rate = as_schedule(1.0) if self.own is not None else training.rate
         return Run(
             trainer, self.feed, self.batches, self.recipe.engine, training, self.total, validation, self.callbacks,
@@ -415,6 +443,8 @@ class Job:
         """All rows are in their distributions' supports, and their terms do not depend on other rows."""
         program, dynamic = self.recipe.program, self.recipe.training.binarise == "dynamic"
         check_support(program, self.runtime, self.first, self.feed, True, dynamic)
+        if self.augment is not None:
+            check_support(program, self.runtime, self.first, Feed(self.runtime, self.changed), True, dynamic)
         if self.held_out is not None:
             check_support(program, self.runtime, self.first, Feed(self.runtime, self.held_out), False)
         try:
@@ -435,31 +465,14 @@ class Job:
         """The parts of the run that can't be written in the recipe."""
         given = {
             "its data": self.recipe.data is None,
+            "its weights of rows": self.given_weights is not None,
             "its first parameter values": self.params is not None,
+            "its augmentation": self.recipe.training.augment == "own",
             "its optimiser": self.own is not None,
             "its program": isinstance(self.recipe.program, PlainPair),
         }
         missing = [n for n, absent in given.items() if absent]
         return [f"This recipe does not contain what was given in Python: {', '.join(missing)}."] if missing else []
-
-
-_OF_GRADIENTS = (
-    *("optimiser", "learning_rate", "clip_norm", "weight_average", "binarise", "accumulate"),
-    *("particle_chunk", "rematerialise", "mixed_precision", "tf32", "devices"),
-)
-
-
-def _check_exact(recipe: Recipe, tracer: Tracer, size: int) -> None:
-    """Refuse a program without closed-form steps, and settings of gradient steps."""
-    check_steps(recipe.engine, recipe.program, tracer.labels, tracer.states)
-    default, training, engine = Training(), recipe.training, type(recipe.engine).__name__
-    for name in _OF_GRADIENTS:
-        if getattr(training, name) != getattr(default, name):
-            raise TrainingError(f"{name}: {engine}() takes closed-form steps, which do not use it. Leave it out.")
-    if training.batch_size not in (None, size):  # `size` is what the recipe of such a run contains
-        raise TrainingError(
-            f"batch_size: got {training.batch_size}, but each step of {engine}() uses all {size} rows. Leave it out."
-        )
 
 
 def _check_drawn(before: str) -> None:
@@ -473,26 +486,6 @@ def _check_drawn(before: str) -> None:
 
 def _first(*values: Value | None) -> Value | None:
     return next((v for v in values if v is not None), None)
-
-
-def _choose_batch(runtime: Runtime, batch_size: int | None, size: int) -> int:
-    own, known = runtime.tracer.batch_size, runtime.tracer.own_rows
-    if own and own == known and batch_size not in (None, own):
-        raise TrainingError(
-            f"batch_size: got {batch_size}, but the pair needs all its {own} rows at once, because it has a "
-            "parameter for each row, or an array with all rows. Leave batch_size out; or subsample the plate and "
-            "index by row; or give the array as a field of the data."
-        )
-    if own and batch_size not in (None, own):
-        raise TrainingError(
-            f"batch_size: got {batch_size}, but the program's own plate fixes it at {own}. Leave it out."
-        )
-    if own and own > size:
-        raise TrainingError(
-            f"The program's plate takes minibatches of {own} rows, but the data have only {size} rows. Change "
-            "the plate's size."
-        )
-    return own or batch_size or 100
 
 
 def _choose_compile(compile: bool | str, backend: str, total: int) -> bool:

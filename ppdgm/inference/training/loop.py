@@ -26,6 +26,7 @@ from ppdgm.inference.training.monitor import Monitor
 from ppdgm.inference.training.non_finite import ADVICE, describe_non_finite, diverged
 from ppdgm.inference.training.unused_latents import Unused
 from ppdgm.inference.training.validation import Validation
+from ppdgm.language.step import MASS
 from ppdgm.language.trainer import Trainer
 from ppdgm.specs.schedules import Schedule
 
@@ -211,7 +212,10 @@ class Run:
         turns = self._turns_of(first, capacity, steps)
         rate = rates_of(self.engine, self.rate, steps, turns)
         moved = {n: s(steps).astype(np.float32) for n, s in self.trainer.runtime.tracer.schedules.items()}
-        return Plan(index, weight, rate, hyperparameters_of(self.engine, steps), first, count, turns, moved)
+        mass, hyperparameters = self.batches.mass(first, count, capacity), hyperparameters_of(self.engine, steps)
+        if mass is not None:
+            hyperparameters = tuple({**h, MASS: mass} for h in hyperparameters)
+        return Plan(index, weight, rate, hyperparameters, first, count, turns, moved)
 
     def _turns_of(self, first: int, capacity: int, steps: np.ndarray) -> np.ndarray:
         """The phases of these steps: from the controller, if there is one."""

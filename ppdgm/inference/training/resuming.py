@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from ppdgm.data import Dataset, enter, is_raw, load_data
 from ppdgm.errors import CheckpointError, DataError, PpdgmError, TrainingError
+from ppdgm.inference.engines.augmentations import as_augmentations
 from ppdgm.inference.evaluation.result import Fit
 from ppdgm.inference.inputs.no_data import reads_data, rows_for
 from ppdgm.inference.inputs.tables import table_of, with_columns
@@ -28,6 +29,9 @@ from ppdgm.specs.schedules import Schedule
 
 if TYPE_CHECKING:
     from ppdgm.data.aliases import Data
+    from ppdgm.inference.inputs.row_weights import Weights
+    from ppdgm.inference.runs.settings import Training
+    from ppdgm.language.augmenting import Augment
 
 
 def resume(
@@ -35,9 +39,11 @@ def resume(
     data: Data | Dataset | None = None,
     *,
     validation: Data | None = None,
+    weights: Weights | None = None,
     program: AnyProgram | None = None,
     classes: Iterable[type[Kind] | str] = (),
     optimiser: OwnOptimiser | None = None,
+    augment: Augment | Iterable[Augment] | None = None,
     epochs: int | None = None,
     steps: int | None = None,
     learning_rate: float | Schedule | None = None,
@@ -54,10 +60,10 @@ def resume(
 
     Args:
         path: the run's folder.
-        data, validation: as they were given to `fit`; not needed if the recipe names them.
+        data, validation, weights: as they were given to `fit`; not needed if the recipe names them.
         program: the program itself, if it can't be written as text (plain pairs).
         classes: your own classes that the recipe names, as for `load`.
-        optimiser: your own, if the run was started with one.
+        optimiser, augment: your own, if the run was started with one.
         epochs, steps: the length of the whole run, to train for longer than was planned.
         learning_rate: from here on: a number, or a schedule that counts its steps from here. Phases and stages with a
             rate of their own keep it. The recipe then has a `Switch`, which repeats the whole run, and early stopping
@@ -115,9 +121,22 @@ def resume(
     if not isinstance(data, Dataset) and table_of(recipe.program) is not None:
         data = enter(read_codings(arrays, page), data)
     _, data = with_columns(recipe.program, data)
-    job = Job(recipe, data, validation, optimiser, callbacks_of(callbacks), progress, None)
+    again = _augment_again(folder, recipe.training, augment)
+    job = Job(recipe, data, validation, optimiser, callbacks_of(callbacks), progress, None, weights, again)
     with trained_alone(recipe.program):
         return job.run(folder, saved=Saved(file, arrays, page))
+
+
+def _augment_again(folder: Path, training: Training, given: object) -> Augment | None:
+    """The augmentation of a run that goes on."""
+    if (training.augment == "own") != (given is not None):
+        if given is not None:
+            raise TrainingError(f"augment: the run in {folder} has its own, or none. Leave it out.")
+        raise TrainingError(
+            f"{folder}: the run was started with an augmentation in Python, which is not saved. Give it again: "
+            "resume(…, augment=…)."
+        )
+    return as_augmentations(training.augment if given is None else given)[1]
 
 
 def _resumed_recipe(

@@ -25,6 +25,12 @@ def check_same_data(page: Table, facts: Mapping[str, object]) -> None:
                 f"is now {facts[name]!r}. To train on other data, start a new run from the parameters: fit(…, "
                 "params=load(…).params)."
             )
+    if page.get("weights") != facts.get("weights"):
+        got = "no weights of rows" if facts.get("weights") is None else "other weights of rows"
+        raise DataError(
+            f"weights: got {got} than the run was started with. Give the same: resume(…, weights=…); if it had none, "
+            "leave them out."
+        )
     if not page.get("watch"):
         return
     now = facts.get("held_out")

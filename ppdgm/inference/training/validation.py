@@ -11,6 +11,7 @@ from ppdgm.errors import CheckpointError
 from ppdgm.inference.engines.criteria import Criterion
 from ppdgm.inference.evaluation.evaluator import Evaluator, quiet
 from ppdgm.inference.evaluation.watched import watched
+from ppdgm.inference.evaluation.weighted import weighted_mean
 
 if TYPE_CHECKING:
     from ppdgm.language.trainer import Trainer
@@ -26,12 +27,14 @@ class Validation:
         evaluator: of the validation data; its parameters are replaced at each validation.
         patience: number of validations without a better value before training stops, or None.
         warm: the step from which these are counted.
+        weights: of the rows, [N]; None if each counts once.
     """
 
     criterion: Criterion
     evaluator: Evaluator
     patience: int | None
     warm: int
+    weights: np.ndarray | None = None
     steps: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     best: float = field(init=False)
@@ -45,7 +48,7 @@ class Validation:
         """Compute the criterion; True if it has not improved for long enough."""
         rows = watched(replace(self.evaluator, params=trainer.judged), self.criterion)
         with quiet():
-            value = float(rows.mean())
+            value = weighted_mean(rows, self.weights)
         self.steps.append(step)
         self.values.append(value)
         if self.criterion.better(value, self.best):
