@@ -33,6 +33,7 @@ GROUPS: tuple[tuple[str, type[Spec], str, str], ...] = (
     ("Stages", inference.Stage, "__init__", "engine.stages"),
     ("Schedules", inference.Schedule, "__call__", "training.learning_rate"),
     ("Optimisers", inference.Optimiser, "__init__", "training.optimiser"),
+    ("Augmentations", inference.Augmentation, "__call__", "training.augment"),
     ("Training", Training, "__init__", "training"),
     ("Data", Source, "__init__", "data"),
 )

@@ -121,6 +121,7 @@ def test_every_public_spec_is_in_the_catalogue_and_explained():
     named = {n for home in (models, inference) for n in home.__all__ if isinstance(vars(home)[n], type)}
     specs = {n for n in named if issubclass(getattr(models, n, None) or getattr(inference, n), Spec)}
     bases = {
+        "Augmentation",
         "CausalNet",
         "Composite",
         "Engine",
