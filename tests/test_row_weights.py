@@ -90,7 +90,7 @@ def test_a_minibatch_moves_as_far_as_its_rows_weigh(backend):
     weights = np.full(6, 0.5)
     weights[rows] = 2.0  # of mean 1, so the step is twice as long
     moved = lambda fit: {n: fit.params[n] - v for n, v in how["params"].items()}
-    bare, twice = moved(trained(program, DATA, SVI(), backend, **how)), None
+    bare = moved(trained(program, DATA, SVI(), backend, **how))
     twice = moved(trained(program, DATA, SVI(), backend, weights=weights, **how))
     for name, value in bare.items():
         np.testing.assert_allclose(twice[name], 2 * value, rtol=1e-9, atol=1e-12)
