@@ -47,10 +47,12 @@ def changed_rows(
     rows = {n: np.asarray(v) for n, v in take(fields, some_rows(size, LOOKED)).items()}
     try:
         x = augment_rows(augment, rows["x"])
-    except PpdgmError:
-        raise
+    except PpdgmError as error:
+        raise type(error)(str(error)) from None  # without JAX's note on its traces
     except Exception as error:
-        raise ProgramError(f"augment: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+        told = (str(error) or "no message").splitlines()[0].rstrip(".")
+        hint = " To mirror x, use P.xp.flip(x, axis=-1): torch has no x[:, ::-1]." if "step must be" in told else ""
+        raise ProgramError(f"augment: {type(error).__name__}: {told}.{hint}") from error
     if not np.isfinite(x).all():
         raise DataError("augment: got numbers that are not finite, such as NaN. Return finite ones.")
     return {**rows, "x": x}
