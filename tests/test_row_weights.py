@@ -228,10 +228,10 @@ def test_weights_that_are_none_are_refused(weights, told):
 def test_what_has_no_weights_says_so(table):
     path, *_ = table
     with pytest.raises(TrainingError, match=r"weights: LaggingInference\(\) chooses"):
-        ppdgm.fit(Given(), DATA, engine=LaggingInference(), weights=COUNTS, steps=1)
+        ppdgm.fit(Given(), DATA, engine=LaggingInference(), weights=COUNTS, steps=1, backend="pyro")
     for option, told in (("v", "no column 'v'|no such column"), ("label", "no column|no such")):
         with pytest.raises(DataError, match=told):
             ppdgm.load_data(path, weights=option)
-    fit = ppdgm.fit(Unknown(), DATA["x"][:, 0], steps=1, progress=False)
+    fit = ppdgm.fit(Unknown(), DATA["x"][:, 0], steps=1, progress=False, backend="pyro")
     with pytest.raises(ProgramError, match="share a latent"):
         fit.elbo(DATA["x"][:, 0], weights=COUNTS)

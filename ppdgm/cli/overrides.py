@@ -185,8 +185,11 @@ def read_value(text: str, annotation: Any = Any) -> object:
         return {"kind": value}
     if "," not in text and any(a in (int, float) for a in allowed):
         return value
-    if not isinstance(value, list | dict) and any(get_origin(a) is tuple for a in allowed):
-        return [_plain(part.strip()) for part in text.split(",")]
+    tuples = [a for a in allowed if get_origin(a) is tuple]
+    if not isinstance(value, list | dict) and tuples:
+        named = public_names([f for a in tuples for item in get_args(a) for f in _families(item)])
+        items = [_plain(part.strip()) for part in text.split(",")]
+        return [{"kind": item} if isinstance(item, str) and item in named else item for item in items]
     return value
 
 

@@ -48,10 +48,9 @@ def _size(value: Any) -> tuple[int, int] | None:
     whole = lambda v: isinstance(v, int) and not isinstance(v, bool) and v > 0
     if value is None:
         return None
-    if whole(value):
-        return (value, value)
-    if isinstance(value, list | tuple) and len(value) == 2 and all(map(whole, value)):
-        return (value[0], value[1])
+    numbers = list(value) if isinstance(value, list | tuple) else [value]
+    if len(numbers) in (1, 2) and all(map(whole, numbers)):
+        return (numbers[0], numbers[-1])
     raise ValueError("a whole number of pixels, or (height, width)")
 
 
