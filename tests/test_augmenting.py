@@ -57,7 +57,7 @@ def mirrored(P, x):
 @both
 def test_a_step_is_that_of_changed_rows_and_reports_are_not(backend):
     """Without noise: training on x with a mirror is training on mirrored x."""
-    x, program = RNG.normal(size=(40, 3)) + [2.0, 0.0, -1.0], PPCA(event_shape=(3,), latent=1)
+    x, program = RNG.normal([2.0, 0.0, -1.0], size=(40, 3)), PPCA(event_shape=(3,), latent=1)
     first = program.initialise(0, {"x": x})
     how = {**HOW, "backend": backend, "epochs": 3, "params": first, "accumulate": 2}
     a = ppdgm.fit(program, x, augment=[mirrored], **how)
