@@ -13,7 +13,8 @@ import ppdgm
 from ppdgm.cli import children, sweeping
 from ppdgm.cli.app import app
 from ppdgm.cli.over import Span, combinations, name_of_values, parse_over
-from ppdgm.cli.seeds import parse_seeds, spread_of
+from ppdgm.cli.seeds import parse_seeds
+from ppdgm.cli.spread import spread_of
 from ppdgm.errors import SpecError
 
 X = np.random.default_rng(0).normal(2.0, 1.0, (60, 1)).astype("float32")

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ppdgm.cli.spread import SEED
 from ppdgm.errors import SpecError
 
 if TYPE_CHECKING:
     from ppdgm.cli.following import Flags
-    from ppdgm.specs import Table
 
-SEED = "training.seed"
 FOLDER = "runs/seeds"
-_NUMBERS = ("validation", "elbo", "bits_per_dimension")
 
 
 def parse_seeds(text: str) -> str:
@@ -62,17 +59,6 @@ def fit_seeds(
         program, own, name, [*words, *settings], [over], None, 1, out, flags.quiet, flags.as_json, flags.command
     )
     return run_sweep(asked)
-
-
-def spread_of(pages: Sequence[Table]) -> dict[str, dict[str, float]]:
-    """The mean and the standard deviation over runs of the numbers that they all have."""
-    found = {}
-    for name in _NUMBERS:
-        values = [page.get(name) for page in pages if not page.get("error")]
-        numbers = [float(v) for v in values if isinstance(v, int | float)]
-        if len(numbers) == len(values) > 1:
-            found[name] = {"mean": statistics.fmean(numbers), "sd": statistics.stdev(numbers), "runs": len(numbers)}
-    return found
 
 
 def _as_toml(value: object) -> str:

@@ -19,7 +19,7 @@ from ppdgm.cli.output import emit, say, tell, text_table
 from ppdgm.cli.over import Over, Values, combinations, name_of_values
 from ppdgm.cli.programs import Chosen, choose_program
 from ppdgm.cli.runs import read_run
-from ppdgm.cli.seeds import SEED, spread_of
+from ppdgm.cli.spread import SEED, spread_of
 from ppdgm.cli.sweep_checks import Asked, check_searchable, overs_of, recipes_of, why_apart
 from ppdgm.cli.trials import Trials, optuna
 from ppdgm.diagnostics.plus_minus import plus_minus
