@@ -29,7 +29,7 @@ from ppdgm.data.raw import Raw, choose
 from ppdgm.data.sets import MNIST_FILES, SETS, KnownDataset
 from ppdgm.data.source import Source
 from ppdgm.data.transform import Transform
-from ppdgm.data.weights import beside, with_field
+from ppdgm.data.weights import weights_beside, with_field
 from ppdgm.errors import DataError, nearest, require
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def load_data(
     if raw.colour:
         source = source.replace(colour=raw.colour)  # as "auto" chose
     raw, transform = with_channels_first(raw, source), transform and replace(transform, channels="first")
-    return marked(beside(prepare(raw, source, entry, transform, known, units), asked))
+    return marked(weights_beside(prepare(raw, source, entry, transform, known, units), asked))
 
 
 def _source(name: object, options: dict[str, Any]) -> tuple[Source, object]:

@@ -35,7 +35,7 @@ def with_field(source: Source, table: bool) -> Source:
     return source.replace(fields=(*fields, (FIELD, source.weights))) if fields else source
 
 
-def beside(data: Dataset, source: Source) -> Dataset:
+def weights_beside(data: Dataset, source: Source) -> Dataset:
     """The data set with its weights beside the fields.
 
     Args:

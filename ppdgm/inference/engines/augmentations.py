@@ -89,12 +89,12 @@ class AddNoise(Augmentation):
         return x + self.scale * P.random.normal(tuple(x.shape))
 
 
-def in_turn(steps: Sequence[Augment]) -> Augment | None:
+def one_after_another(steps: Sequence[Augment]) -> Augment | None:
     """One function, of which each takes what the one before gave; None if there are none."""
-    return partial(_in_turn, tuple(steps)) if steps else None
+    return partial(_one_after_another, tuple(steps)) if steps else None
 
 
-def _in_turn(steps: Sequence[Augment], P: Vocabulary, x: Array) -> Array:
+def _one_after_another(steps: Sequence[Augment], P: Vocabulary, x: Array) -> Array:
     for step in steps:
         x = step(P, x)
     return x
@@ -115,7 +115,7 @@ def as_augmentations(value: object) -> tuple[tuple[Augmentation, ...] | Literal[
             "list of them."
         )
     named = tuple(v for v in several if isinstance(v, Augmentation))
-    return (named if len(named) == len(several) else "own"), in_turn(several)
+    return (named if len(named) == len(several) else "own"), one_after_another(several)
 
 
 def _of_rows(P: Vocabulary, value: Array, x: Array) -> Array:

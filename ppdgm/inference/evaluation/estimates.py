@@ -219,7 +219,7 @@ def log_weights_of_rows(evaluator: Evaluator, k: int) -> np.ndarray:
     return found
 
 
-def weighed(found: Estimate, weights: ArrayLike | None) -> Estimate:
+def with_weights(found: Estimate, weights: ArrayLike | None) -> Estimate:
     """The estimate with weights of rows.
 
     Raises:

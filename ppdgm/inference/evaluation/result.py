@@ -194,7 +194,7 @@ class Fit(Diagnosable, Decodable, Servable):
                 run was trained with weights.
         """
         evaluator = self._evaluator(data, seed, memory)
-        return self._told(evaluator, estimates.weighed(estimates.elbo_of_rows(evaluator, k), weights))
+        return self._told(evaluator, estimates.with_weights(estimates.elbo_of_rows(evaluator, k), weights))
 
     def log_likelihood(
         self,
@@ -210,7 +210,7 @@ class Fit(Diagnosable, Decodable, Servable):
         `elbo`.
         """
         evaluator = self._evaluator(data, seed, memory)
-        return self._told(evaluator, estimates.weighed(estimates.log_likelihood_of_rows(evaluator, k), weights))
+        return self._told(evaluator, estimates.with_weights(estimates.log_likelihood_of_rows(evaluator, k), weights))
 
     def criterion(self, data: Data, seed: int = 0, memory: int | str = "auto") -> np.ndarray:
         """The number of each row that validation watches, [N]: for most engines, an ELBO from one particle.

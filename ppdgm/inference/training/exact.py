@@ -176,7 +176,7 @@ _OF_GRADIENTS = (
 )
 
 
-def check_exact(recipe: Recipe, tracer: Tracer, size: int) -> None:
+def check_closed_steps(recipe: Recipe, tracer: Tracer, size: int) -> None:
     """Refuse a program without closed-form steps, and settings of gradient steps."""
     check_steps(recipe.engine, recipe.program, tracer.labels, tracer.states)
     default, training, engine = Training(), recipe.training, type(recipe.engine).__name__

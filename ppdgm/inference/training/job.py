@@ -29,7 +29,13 @@ from ppdgm.inference.inputs.feed import Feed, with_bits
 from ppdgm.inference.inputs.own_rows import check_own_rows, fingerprint
 from ppdgm.inference.inputs.parameters import as_params
 from ppdgm.inference.inputs.row_independence import check_apart, stirred
-from ppdgm.inference.inputs.row_weights import check_weighable, check_weights, checksum, of_mean_one, weights_by_split
+from ppdgm.inference.inputs.row_weights import (
+    check_weighable,
+    check_weights,
+    checksum_of,
+    of_mean_one,
+    weights_by_split,
+)
 from ppdgm.inference.inputs.stray_noise import check_quiet, noise_of
 from ppdgm.inference.inputs.support import check_support, dimensions_of
 from ppdgm.inference.inputs.tables import table_of
@@ -44,7 +50,7 @@ from ppdgm.inference.runs.recorder import Recorder
 from ppdgm.inference.runs.showing import make_display
 from ppdgm.inference.training.chunks import check_chunk, check_reading, why_not_again
 from ppdgm.inference.training.devices import check_devices, check_divided, check_resumed
-from ppdgm.inference.training.exact import check_exact, exact_metrics, exact_trainer
+from ppdgm.inference.training.exact import check_closed_steps, exact_metrics, exact_trainer
 from ppdgm.inference.training.loop import Interruption, Run, interruptible
 from ppdgm.inference.training.memory import warnings_of
 from ppdgm.inference.training.monitor import Monitor
@@ -144,7 +150,7 @@ class Job:
             first = matching(first, as_params(None, self.params))
         size, exact = self.feed.size, not recipe.engine.phases()
         if exact:
-            check_exact(recipe, self.runtime.tracer, size)
+            check_closed_steps(recipe, self.runtime.tracer, size)
         batch_size = size if exact else choose_batch(self.runtime.tracer, training.batch_size, size)
         self._weigh(weights)
         if self.augment is not None:
@@ -208,7 +214,7 @@ class Job:
         if out is not None and self.held_out is not None:
             facts["held_out"] = fingerprint(self.held_out)
         if self.weights is not None or self.held_weights is not None:
-            facts["weights"] = checksum(self.weights, self.held_weights)
+            facts["weights"] = checksum_of(self.weights, self.held_weights)
         if saved:
             check_same_data(saved.page, facts)
         first = self.runtime.share.process == 0  # the others only compute
