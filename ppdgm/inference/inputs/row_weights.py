@@ -69,7 +69,7 @@ def of_mean_one(weights: np.ndarray) -> np.ndarray:
     return found
 
 
-def checksum_of(*weights: np.ndarray | None) -> str:
+def digest_of(*weights: np.ndarray | None) -> str:
     """A checksum of weights, of which some may be absent."""
     told = [b"none" if w is None else w.tobytes() for w in weights]
     return hashlib.sha256(b"\0".join(told)).hexdigest()

@@ -29,13 +29,7 @@ from ppdgm.inference.inputs.feed import Feed, with_bits
 from ppdgm.inference.inputs.own_rows import check_own_rows, fingerprint
 from ppdgm.inference.inputs.parameters import as_params
 from ppdgm.inference.inputs.row_independence import check_apart, stirred
-from ppdgm.inference.inputs.row_weights import (
-    check_weighable,
-    check_weights,
-    checksum_of,
-    of_mean_one,
-    weights_by_split,
-)
+from ppdgm.inference.inputs.row_weights import check_weighable, check_weights, digest_of, of_mean_one, weights_by_split
 from ppdgm.inference.inputs.stray_noise import check_quiet, noise_of
 from ppdgm.inference.inputs.support import check_support, dimensions_of
 from ppdgm.inference.inputs.tables import table_of
@@ -214,7 +208,7 @@ class Job:
         if out is not None and self.held_out is not None:
             facts["held_out"] = fingerprint(self.held_out)
         if self.weights is not None or self.held_weights is not None:
-            facts["weights"] = checksum_of(self.weights, self.held_weights)
+            facts["weights"] = digest_of(self.weights, self.held_weights)
         if saved:
             check_same_data(saved.page, facts)
         first = self.runtime.share.process == 0  # the others only compute
