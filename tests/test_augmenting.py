@@ -5,8 +5,10 @@ import pytest
 from readings import BACKENDS
 
 import ppdgm
+from ppdgm.cli.overrides import read_value
 from ppdgm.errors import DataError, ProgramError, TrainingError
 from ppdgm.inference import EM, AddNoise, Augmentation, Flip, Optimiser, Shift
+from ppdgm.inference.runs.settings import Training
 from ppdgm.models import MLP, PPCA, VAE
 from ppdgm.registry import backend as load_backend
 
@@ -132,3 +134,17 @@ def test_closed_forms_have_no_minibatches():
 def test_augmentations_are_specs():
     assert {c.__name__ for c in Augmentation.__subclasses__()} >= {"Flip", "Shift", "AddNoise"}
     assert Optimiser and Flip.from_toml(Flip(axis=-2).to_toml()) == Flip(axis=-2)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Flip", (Flip(),)),
+        ("Flip,Shift", (Flip(), Shift())),
+        ('{kind = "Shift", pixels = 3}', (Shift(pixels=3),)),
+        ('[{kind = "Flip"}, {kind = "AddNoise", scale = 0.5}]', (Flip(), AddNoise(scale=0.5))),
+    ],
+)
+def test_augmentations_of_a_setting(text, expected):
+    value = read_value(text, Training.model_fields["augment"].annotation)
+    assert Training.from_dict({"kind": Training.kind(), "augment": value}).augment == expected

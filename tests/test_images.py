@@ -63,6 +63,11 @@ def test_different_sizes_and_colours_become_one(tmp_path):
         whole(tmp_path)
 
 
+@pytest.mark.parametrize("given", [4, [4], (4, 4)])
+def test_one_number_is_height_and_width(given):
+    assert Source(name="x", size=given).size == (4, 4)
+
+
 def test_grey_of_colour_is_luma(tmp_path):
     draw(tmp_path / "1.png", COLOUR[0])
     x = whole(tmp_path, colour="grey", scale="none").train[0]

@@ -9,8 +9,10 @@ from readings import BACKENDS, precision
 from scipy.stats import multivariate_normal
 from test_coordinates import Unknown
 from test_pieces import DATA, Given
+from typer.testing import CliRunner
 
 import ppdgm
+from ppdgm.cli.app import app
 from ppdgm.errors import DataError, ProgramError, TrainingError
 from ppdgm.inference import (
     EM,
@@ -189,6 +191,17 @@ def test_a_column_of_weights_trains_validates_and_goes_on(table, tmp_path, backe
         ppdgm.resume(tmp_path / "own", data.train, epochs=2)
     again = ppdgm.resume(tmp_path / "own", data.train, weights=data.weights["train"], epochs=2, progress=False)
     assert again.info["steps"] == 6
+
+
+def test_a_column_of_weights_on_the_command_line(table, tmp_path):
+    path, *_ = table
+    line = ["fit", "ppca", "--data", str(path), "--set", "data.weights=w", "--steps", "2", "--backend", "pyro"]
+    shown = CliRunner().invoke(app, [*line, "--out", str(tmp_path / "run")])
+    data, fit = ppdgm.load_data(path, weights="w"), ppdgm.load(tmp_path / "run")
+    expected = fit.elbo(data.test, weights=data.weights["test"]).mean
+    assert f"Test ELBO             {expected:.2f} ±" in shown.stdout and "6 test rows by weight" in shown.stdout
+    shown = CliRunner().invoke(app, ["evaluate", str(tmp_path / "run"), "--k", "10"])
+    assert "Each row counts once" in shown.stdout and f"{fit.elbo(data.test).mean:.3f} ±" in shown.stdout
 
 
 @both

@@ -85,6 +85,8 @@ def evaluate(
     if show:
         which = f"all {result['n']}" if split == "all" else f"{result['n']} {split}"
         say(f"{run} on {which} rows of {name} ({fit.backend} backend)")
+        if fit.data is not None and fit.data.weights is not None:
+            say("  Each row counts once here: the weights of rows are those of training.")
         say(f"  ELBO           {found}")
         tell(f"  log-likelihood with k = {k} …")
     try:

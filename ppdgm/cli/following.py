@@ -155,15 +155,18 @@ def _criterion(fit: Fit) -> Criterion | None:
 
 def _test(fit: Fit, rows: Data, criterion: Criterion, weights: np.ndarray | None) -> dict[str, object]:
     """The ELBO of test data, or the mean of the engine's own criterion; with their weights, if they have some."""
+    from ppdgm.inference.evaluation.estimates import with_weights
     from ppdgm.inference.evaluation.weighted import weighted_error, weighted_mean
 
     weights = None if weights is None or not weights.any() else weights
     if criterion.of is None:
-        found = fit.elbo(rows, weights=weights)
-        return {"elbo": as_plain(found), "n": len(found.values)}
+        found = fit.elbo(rows)
+        weights = weights if found.common is None else None  # rows that share a latent are no terms of a sum
+        elbo = as_plain(with_weights(found, weights))
+        return {"elbo": elbo, "n": len(found.values), "weighted": weights is not None}
     values = fit.criterion(rows)
     found_here = {"mean": weighted_mean(values, weights), "standard_error": weighted_error(values, weights)}
-    return {criterion.name: found_here, "n": len(values)}
+    return {criterion.name: found_here, "n": len(values), "weighted": weights is not None}
 
 
 def _result(fit: Fit, out: Path, seconds: float) -> dict[str, object]:
@@ -200,17 +203,19 @@ def _say_summary(result: Table, place: str, criterion: Criterion | None, model: 
         say(f"Best validation ELBO  {value:.2f} nats per row{bits(value, result['dimensions'])}")
     elif result["validation"] is not None:
         say(f"Best validation {result['criterion']}  {result['validation']:.4g}")
+    if "test" in result:
+        rows = f"over {result['test']['n']} test rows{' by weight' if result['test']['weighted'] else ''}"
     if "test" in result and criterion is not None and criterion.of is not None:
         found = result["test"][criterion.name]
         error = f" ± {found['standard_error']:.2g}" if math.isfinite(found["standard_error"]) else ""
         better = "Lower" if criterion.smaller else "Higher"
-        say(f"Test {criterion.name}  {found['mean']:.4g}{error}, over {result['test']['n']} test rows")
+        say(f"Test {criterion.name}  {found['mean']:.4g}{error}, {rows}")
         say(f"  {better} is better.")
     elif "test" in result:
         elbo = result["test"]["elbo"]
         error = f" ± {elbo['standard_error']:.2f}" if math.isfinite(elbo["standard_error"]) else ""
         also = bits(elbo["mean"], result["dimensions"])
-        say(f"Test ELBO             {elbo['mean']:.2f}{error} nats per row{also}, over {result['test']['n']} test rows")
+        say(f"Test ELBO             {elbo['mean']:.2f}{error} nats per row{also}, {rows}")
         say("  The mean of log p(x) is at least this number. Higher is better.")
     say(f"The run is in {result['out']}. Next:")
     if model:

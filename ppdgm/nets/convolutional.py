@@ -132,8 +132,8 @@ def as_image(net: Convolutional, event: tuple[int, ...]) -> Image:
         h, w, c = event[-3:]
         raise SpecError(
             f"{type(net).__name__}: got images of shape {event}, whose channels seem to be last; expected [C, H, W]. "
-            f"Move them: x = np.moveaxis(x, -1, 1), with event_shape={(c, h, w)}; load_data does this for a folder of "
-            f"images. If these are {h} channels of {w}×{c} pixels, set narrow=True."
+            f"Move them: x = np.moveaxis(x, -1, 1), with event_shape={(c, h, w)}; load_data does this with "
+            f"channels='last' (--set data.channels=last). If these are {h} channels of {w}×{c} pixels, set narrow=True."
         )
     return Image(prod(event[:-2]), event[-2], event[-1])
 

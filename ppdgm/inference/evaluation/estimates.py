@@ -160,7 +160,7 @@ class Estimate:
         if odd := int((~np.isfinite(self.values)).sum()):
             return f"{self.mean} nats, because {odd} of N = {len(self.values)} rows have no finite value (k = {self.k})"
         of = f" of {self.of}" if self.of else ""
-        of += "" if self.weights is None else ", weighted,"
+        of += "" if self.weights is None else ", weighted"
         bits = ""
         if self.dimensions:
             error = -bits_per_dimension(self.standard_error, self.dimensions)
