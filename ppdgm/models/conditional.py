@@ -102,7 +102,7 @@ class ConditionalVAE(Conditioned):
         c = self.condition(P, given)
         with P.plate("data", x):
             prior = self._conditional(P.scope("classes"), c) if self.conditional_prior else self.prior(P)
-            z = P.sample("z", self.posterior.counterpart(prior))
+            z = P.sample("z", self.posterior.counterpart(P, prior))
             code = flatten(P, self.posterior.code(P, z), self.posterior.code_shape(self._latent))
             P.sample("x", self.likelihood(P, P.net("decoder")(P.concat([code, c])), exposure=exposure), obs=x)
 

@@ -88,7 +88,7 @@ class SemiSupervisedVAE(Program):
         logits = P.param("class_logits") if self.class_prior == "learned" else P.full((self.classes,), 0.0)
         with P.plate("data", x):
             y = P.sample("y", one_hot_categorical(P, log_softmax(P, logits)))
-            z = P.sample("z", self.posterior.counterpart(self.prior(P)))
+            z = P.sample("z", self.posterior.counterpart(P, self.prior(P)))
             code = flatten(P, self.posterior.code(P, z), self.posterior.code_shape(self._latent))
             P.sample("x", self.likelihood(P, P.net("decoder")(P.concat([code, y])), exposure=exposure), obs=x)
 

@@ -7,14 +7,17 @@ from collections.abc import Callable
 import numpy as np
 
 from ppdgm.errors import SpecError
+from ppdgm.language.arrays import NumpyVocabulary
 from ppdgm.language.vocabulary import Array, Batch, Vocabulary
 from ppdgm.models.likelihoods import Bernoulli, Likelihood
 from ppdgm.models.likelihoods.columns import first_output
 from ppdgm.models.posteriors import DiagonalNormal, Posterior
 from ppdgm.models.priors import Prior, StandardNormal
-from ppdgm.nets import MLP, Net
+from ppdgm.nets import MLP, ForeignNet, Net
 from ppdgm.program import Context, Program
 from ppdgm.specs import PositiveInt, Shape
+
+SETTLED = 500  #: rows that first values of a codebook are found from
 
 
 class VAE(Program):
@@ -49,11 +52,19 @@ class VAE(Program):
         context.net("decoder", self.decoder, code, outputs, start=start)
         context.net("encoder", self.encoder, self.likelihood.encoded_shape(self.event_shape), head, label="guide")
         check_norms(context, self.prior)
+        if self.posterior.settles:
+            context.settle(self._settle)
+
+    def _settle(self, P: NumpyVocabulary, data: Batch) -> None:
+        """First values of the posterior that depend on what the encoder gives, such as a codebook."""
+        if "x" in data and not isinstance(self.encoder, ForeignNet):
+            rows = np.sort(np.random.default_rng(0).permutation(len(data["x"]))[:SETTLED])
+            self.posterior.settle(P, self.encode(P, np.asarray(data["x"], np.float64)[rows]))
 
     def model(self, P: Vocabulary, x: Array, exposure: Array | None = None) -> None:
         with P.plate("data", x):
             prior = self.prior(P, lambda u: self.posterior.base(P, self.encode(P, u)))
-            z = P.sample("z", self.posterior.counterpart(prior))
+            z = P.sample("z", self.posterior.counterpart(P, prior))
             P.sample("x", self.likelihood(P, P.net("decoder")(self.posterior.code(P, z)), exposure=exposure), obs=x)
 
     def guide(self, P: Vocabulary, x: Array, exposure: Array | None = None) -> None:

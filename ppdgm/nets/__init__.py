@@ -12,6 +12,7 @@ from ppdgm.nets.pixel_cnn_pp import PixelCNNPlusPlus
 from ppdgm.nets.pixel_snail import PixelSNAIL
 from ppdgm.nets.recurrent import GRU, LSTM
 from ppdgm.nets.reversible import IRevNet, RevNet
+from ppdgm.nets.transformer import Transformer
 from ppdgm.nets.windowed import WaveNet, Windowed
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "PixelSNAIL",
     "ResidualMLP",
     "RevNet",
+    "Transformer",
     "WaveNet",
     "Windowed",
     "check_libraries",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Literal
 
 import numpy as np
 
@@ -10,7 +11,18 @@ from ppdgm.errors import SpecError
 from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.nets.base import Shapes, zeros
 from ppdgm.nets.causal import CausalNet, Places
-from ppdgm.nets.pixels import colour_of, condition_params, conv, convolved, down, gated, image_of, of_condition
+from ppdgm.nets.convolutional import Image
+from ppdgm.nets.pixels import (
+    colour_of,
+    condition_params,
+    conv,
+    convolved,
+    down,
+    gated,
+    image_of,
+    of_condition,
+    pixel_order,
+)
 from ppdgm.nets.row_by_row import RowByRow
 from ppdgm.specs import PositiveInt
 
@@ -33,6 +45,8 @@ class GatedPixelCNN(CausalNet):
         hidden: the number of features before the output.
         position: whether each pixel has a bias of its own, `position`, which starts from the data. Convolutions alone
             are the same everywhere, and know where they are only if they see an edge.
+        colours: "ordered", or "together": those of a pixel do not see each other, for a likelihood that draws them
+            together, such as OneHot.
     """
 
     channels: PositiveInt = 64
@@ -41,11 +55,12 @@ class GatedPixelCNN(CausalNet):
     kernel: PositiveInt = 3
     hidden: PositiveInt = 64
     position: bool = True
+    colours: Literal["ordered", "together"] = "ordered"
 
     def causal_params(self, event: tuple[int, ...], condition: tuple[int, ...], outputs: tuple[int, ...]) -> Shapes:
         image, width = image_of(self, event), self.channels
         for name in ("channels", "hidden"):
-            if getattr(self, name) % image.channels:
+            if getattr(self, name) % self.steps(image):
                 raise SpecError(
                     f"GatedPixelCNN.{name}: got {getattr(self, name)}, expected a multiple of {image.channels}, the "
                     "number of colours: the features are divided among them."
@@ -73,8 +88,14 @@ class GatedPixelCNN(CausalNet):
 
     def order(self, event: tuple[int, ...]) -> np.ndarray:
         image = image_of(self, event)
+        if self.colours == "together":
+            return pixel_order(image, event)
         pixel = np.arange(image.height * image.width).reshape(1, image.height, image.width)
         return (pixel * image.channels + np.arange(image.channels)[:, None, None]).reshape(event)
+
+    def steps(self, image: Image) -> int:
+        """The number of places of a pixel in the order: its colours, or 1 if they come together."""
+        return image.channels if self.colours == "ordered" else 1
 
     def causal(
         self, P: Vocabulary, x: Array, condition: Array | None, event: tuple[int, ...], outputs: tuple[int, ...]
@@ -90,25 +111,25 @@ class GatedPixelCNN(CausalNet):
                 above = above + seen[..., : 2 * self.channels, :, :]
                 extra.append(seen[..., 2 * self.channels :, :, :])
             vertical = gated(P, above)
-            horizontal = self.across(P, i, horizontal, extra, image.channels)
-        h = self.read(P, horizontal, prod(outputs) // (image.height * image.width), image.channels)
+            horizontal = self.across(P, i, horizontal, extra, image)
+        h = self.read(P, horizontal, prod(outputs) // (image.height * image.width), image)
         h = h + P.param("position") if self.position else h
         return xp.reshape(h, (*h.shape[:-3], *outputs))
 
-    def across(self, P: Vocabulary, i: int, h: Array, above: list[Array], colours: int) -> Array:
+    def across(self, P: Vocabulary, i: int, h: Array, above: list[Array], image: Image) -> Array:
         """A layer of the horizontal stack [..., C, H, W]; `above` is what it gets from the rows above, as a sum."""
-        row = convolved(P, f"layers.{i}.horizontal", h, ((0, 0), (self.reach(i), 0)), self._centre(P, i, colours))
+        row = convolved(P, f"layers.{i}.horizontal", h, ((0, 0), (self.reach(i), 0)), self._centre(P, i, image))
         for extra in above:
             row = row + extra
-        mask = self._mask(P, colours, self.channels, self.channels)
+        mask = self._mask(P, image, self.channels, self.channels)
         row = convolved(P, f"layers.{i}.residual", gated(P, row), mask=mask)
         return row if i == 0 else h + row
 
-    def read(self, P: Vocabulary, h: Array, rows: int, colours: int) -> Array:
+    def read(self, P: Vocabulary, h: Array, rows: int, image: Image) -> Array:
         """The output of the horizontal stack, [..., rows, H, W], without `position`."""
         relu = lambda h: P.activation("relu", h)
-        h = convolved(P, "outputs.0", relu(h), mask=self._mask(P, colours, self.channels, self.hidden))
-        return convolved(P, "outputs.1", relu(h), mask=self._mask(P, colours, self.hidden, rows, True))
+        h = convolved(P, "outputs.0", relu(h), mask=self._mask(P, image, self.channels, self.hidden))
+        return convolved(P, "outputs.1", relu(h), mask=self._mask(P, image, self.hidden, rows, True))
 
     def ancestral(self, P: Vocabulary, places: Places, condition: Array | None) -> Array:
         """The same as for the base class, row by row."""
@@ -118,19 +139,20 @@ class GatedPixelCNN(CausalNet):
         """How many pixels to each side layer i looks."""
         return (self.first_kernel if i == 0 else self.kernel) // 2
 
-    def _centre(self, P: Vocabulary, i: int, colours: int) -> Array | None:
+    def _centre(self, P: Vocabulary, i: int, image: Image) -> Array | None:
         """1 where the horizontal kernel may look: in the first layer at earlier colours of the pixel, not at itself."""
+        colours = self.steps(image)
         if i > 0 and colours == 1:
             return None
-        inputs, reach = (colours if i == 0 else self.channels), self.reach(i)
+        inputs, reach = (image.channels if i == 0 else self.channels), self.reach(i)
         seen = colour_of(inputs, colours)[None, :] < colour_of(self.channels, colours)[:, None] + (i > 0)
         mask = np.ones((2, self.channels, inputs, 1, reach + 1))
         mask[..., 0, reach] = seen
         return P.constant(mask.reshape(2 * self.channels, inputs, 1, reach + 1))
 
-    def _mask(self, P: Vocabulary, colours: int, inputs: int, outputs: int, last: bool = False) -> Array | None:
+    def _mask(self, P: Vocabulary, image: Image, inputs: int, outputs: int, last: bool = False) -> Array | None:
         """1 where features of a colour may see those of another, [outputs, inputs, 1, 1]; None for a single colour."""
-        if colours == 1:
+        if (colours := self.steps(image)) == 1:
             return None
         of = np.arange(outputs) % colours if last else colour_of(outputs, colours)
         return P.constant((colour_of(inputs, colours)[None, :] <= of[:, None])[..., None, None])

@@ -14,6 +14,7 @@ import numpy as np
 from ppdgm.language.quiet import undropped
 from ppdgm.language.vocabulary import Array, Vocabulary
 from ppdgm.nets.causal import Places, without_overflow
+from ppdgm.nets.convolutional import Image
 from ppdgm.nets.pixels import convolved, gated, image_of, of_condition
 
 State = tuple[Array, ...]
@@ -29,8 +30,9 @@ class Gated(Protocol):
     @property
     def position(self) -> bool: ...
     def reach(self, i: int) -> int: ...
-    def across(self, P: Vocabulary, i: int, h: Array, above: list[Array], colours: int) -> Array: ...
-    def read(self, P: Vocabulary, h: Array, rows: int, colours: int) -> Array: ...
+    def across(self, P: Vocabulary, i: int, h: Array, above: list[Array], image: Image) -> Array: ...
+    def read(self, P: Vocabulary, h: Array, rows: int, image: Image) -> Array: ...
+    def steps(self, image: Image) -> int: ...
 
 
 class RowByRow:
@@ -75,11 +77,11 @@ class RowByRow:
         def passed(x: Array) -> Array:
             h = self._at(self._encoded(x), y)
             for i in range(net.layers):
-                h = net.across(P, i, h, extra[i], image.channels)
-            h = net.read(P, h, self.rows, image.channels)
+                h = net.across(P, i, h, extra[i], image)
+            h = net.read(P, h, self.rows, image)
             return xp.where(here, self._values(h if position is None else h + position), x)
 
-        x = P.repeat(image.width * image.channels, passed, x, early=True)
+        x = P.repeat(image.width * net.steps(image), passed, x, early=True)
         h, after = self._at(self._encoded(x), y), []
         for i, window in enumerate(windows):
             reach, wide = net.reach(i), xp.concat([window, h], axis=-2)

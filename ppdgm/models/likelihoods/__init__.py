@@ -14,6 +14,7 @@ from ppdgm.models.likelihoods.laplace import Laplace
 from ppdgm.models.likelihoods.logistic import DiscretisedLogistic, MixtureOfDiscretisedLogistics
 from ppdgm.models.likelihoods.multinomial import Multinomial
 from ppdgm.models.likelihoods.table import Table
+from ppdgm.models.likelihoods.one_hot import OneHot
 
 __all__ = [
     "Autoregressive",
@@ -31,6 +32,7 @@ __all__ = [
     "MixtureOfDiscretisedLogistics",
     "Multinomial",
     "NegativeBinomial",
+    "OneHot",
     "Poisson",
     "Table",
     "ZeroInflatedNegativeBinomial",

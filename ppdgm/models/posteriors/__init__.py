@@ -14,6 +14,7 @@ from ppdgm.models.posteriors.location_scale import (
 )
 from ppdgm.models.posteriors.normal import DiagonalNormal
 from ppdgm.models.posteriors.positive import DiagonalGamma, DiagonalLogNormal, DiagonalWeibull
+from ppdgm.models.posteriors.quantised import VectorQuantised
 
 __all__ = [
     "DiagonalBeta",
@@ -33,5 +34,6 @@ __all__ = [
     "GumbelSoftmax",
     "Posterior",
     "RelaxedBernoulli",
+    "VectorQuantised",
     "halves",
 ]

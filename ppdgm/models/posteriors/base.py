@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
+import numpy as np
+
+from ppdgm.language.arrays import NumpyVocabulary
 from ppdgm.language.vocabulary import Array, Dist, Vocabulary
 from ppdgm.program import Part
 
@@ -18,6 +21,7 @@ class Posterior(Part):
 
     role: ClassVar[str] = "posterior"
     family: ClassVar[Family] = "real"
+    settles: ClassVar[bool] = False  #: whether first values depend on what the encoder gives
 
     @property
     def infer(self) -> Mapping[str, object] | None:
@@ -36,9 +40,12 @@ class Posterior(Part):
         """The decoder's input: z itself, or the codebook's vectors of its classes."""
         return z
 
-    def counterpart(self, prior: Dist) -> Dist:
+    def counterpart(self, P: Vocabulary, prior: Dist) -> Dist:
         """The prior's distribution that scores this posterior's values: the discrete one if they are enumerated."""
         return getattr(prior, "discrete", None) or prior if self.infer else prior
+
+    def settle(self, P: NumpyVocabulary, head: np.ndarray) -> None:
+        """Set first values that depend on heads [N, *head] of the data, by `P.set`; by default there are none."""
 
     def base(self, P: Vocabulary, *head: Array) -> Dist:
         """The distribution that priors made of posteriors mix: the posterior itself, or a flow's base."""

@@ -4,6 +4,7 @@ from ppdgm.models.priors.aggregated import AggregatedPosterior
 from ppdgm.models.priors.autoregressive import AutoregressivePrior
 from ppdgm.models.priors.base import Prior
 from ppdgm.models.priors.bounded import BetaPrior, DirichletPrior, GammaPrior, LogNormalPrior
+from ppdgm.models.priors.codes import CodePrior
 from ppdgm.models.priors.discrete import BernoulliPrior, CategoricalPrior
 from ppdgm.models.priors.flow import FlowPrior
 from ppdgm.models.priors.mixture import MixtureOfGaussians
@@ -16,6 +17,7 @@ __all__ = [
     "BernoulliPrior",
     "BetaPrior",
     "CategoricalPrior",
+    "CodePrior",
     "DirichletPrior",
     "FlowPrior",
     "GammaPrior",
