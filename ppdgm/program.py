@@ -270,6 +270,10 @@ class Program(Spec):
         """The likelihood whose independent columns the model has to beat; None if it is not known."""
         return getattr(self, "likelihood", None)
 
+    def numbered(self) -> Mapping[str, int]:
+        """Latents of log one-hot vectors that `encode` returns, and `decode` takes, as numbers of codes: site -> K."""
+        return {}
+
     def simulated(self, latents: Batch, data: Batch) -> dict[str, np.ndarray]:
         """Fields of simulated data that are not a site of the model but give the value of a latent, such as a label.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from ppdgm.language.arrays import NumpyVocabulary
 from ppdgm.language.vocabulary import Array, Batch, Vocabulary
 from ppdgm.models.likelihoods import Bernoulli, Likelihood
 from ppdgm.models.likelihoods.columns import first_output
-from ppdgm.models.posteriors import DiagonalNormal, Posterior
+from ppdgm.models.posteriors import DiagonalNormal, Posterior, VectorQuantised
 from ppdgm.models.priors import Prior, StandardNormal
 from ppdgm.nets import MLP, ForeignNet, Net
 from ppdgm.program import Context, Program
@@ -74,6 +74,9 @@ class VAE(Program):
     def encode(self, P: Vocabulary, x: Array) -> Array:
         """The posterior's head, for data or pseudo-inputs."""
         return P.net("encoder")(self.likelihood.encoded(P, x))
+
+    def numbered(self) -> Mapping[str, int]:
+        return {"z": self.posterior.classes} if isinstance(self.posterior, VectorQuantised) else {}
 
     def check(self, data: Batch) -> None:
         self.likelihood.check_rows(data)

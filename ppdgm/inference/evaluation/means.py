@@ -10,6 +10,7 @@ import numpy as np
 from ppdgm.errors import NoMean, ProgramError
 from ppdgm.inference.evaluation.evaluator import Evaluator, Sites
 from ppdgm.language.turns import TURN
+from ppdgm.inference.evaluation.numbered import as_numbers
 
 if TYPE_CHECKING:
     from ppdgm.language.runtime import Native
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 DRAWS, DRAWN_ROWS = 1000, 50
 
 
-def means_of_rows(evaluator: Evaluator, decode: bool = True) -> tuple[Sites, Sites]:
+def means_of_rows(evaluator: Evaluator, decode: bool = True, numbers: bool = False) -> tuple[Sites, Sites]:
     """Latents [N, *event] at their means under the guide, and observed sites at theirs given these, [N, *event].
 
     If the mean of a latent of the guide is not known (a flow, a bounded latent), all latents are the means of `DRAWS`
@@ -26,6 +27,7 @@ def means_of_rows(evaluator: Evaluator, decode: bool = True) -> tuple[Sites, Sit
     Args:
         evaluator: of the program and its data.
         decode: whether observed sites are wanted.
+        numbers: whether latents that the program says are `numbered` are returned as numbers of codes.
 
     Raises:
         ProgramError: the means of draws are not finite; or the site is of whole numbers, and the mean is none of them.
@@ -33,7 +35,7 @@ def means_of_rows(evaluator: Evaluator, decode: bool = True) -> tuple[Sites, Sit
 
     def exact(data: Native, index: np.ndarray, i: int) -> Sites:
         latents, observed = evaluator.runtime.means(evaluator.params, data, index)
-        return _named("q", latents) | _named("p", observed)
+        return _named("q", as_numbers(evaluator.program, latents) if numbers else latents) | _named("p", observed)
 
     try:
         found = evaluator.over(exact)

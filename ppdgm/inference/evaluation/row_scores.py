@@ -21,7 +21,7 @@ def scores_of_rows(evaluator: Evaluator, k: int) -> dict[str, np.ndarray]:
         evaluator: of the program and its data.
         k: particles of log p(x).
     """
-    latents, observed = means_of_rows(evaluator)
+    latents, observed = means_of_rows(evaluator, numbers=True)
     found: dict[str, np.ndarray] = {}
     for name, value in latents.items():
         if len(value) == evaluator.size:

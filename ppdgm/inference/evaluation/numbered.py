@@ -1,0 +1,38 @@
+"""Latents of one-hot vectors as the numbers of their codes, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ppdgm.errors import DataError
+from ppdgm.models.relaxed import CERTAIN
+from ppdgm.program import AnyProgram, Program
+
+
+def as_numbers(program: AnyProgram, sites: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Log one-hot vectors [..., K] of a program's `numbered` latents as whole numbers [...]; others as they are."""
+    numbered = program.numbered() if isinstance(program, Program) else {}
+    return {n: np.asarray(v).argmax(-1).astype(np.int32) if n in numbered else v for n, v in sites.items()}
+
+
+def as_vectors(program: AnyProgram, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same back, for values of sites that are whole numbers.
+
+    Raises:
+        DataError: a number is none of a code.
+    """
+    numbered = program.numbered() if isinstance(program, Program) else {}
+    return {n: _vectors(n, v, numbered[n]) if n in numbered else v for n, v in sites.items()}
+
+
+def _vectors(name: str, value: np.ndarray, count: int) -> np.ndarray:
+    value = np.asarray(value)
+    if value.dtype.kind not in "iu":
+        return value
+    bad = (value < 0) | (value >= count)
+    if bad.any():
+        raise DataError(f"{name}: got the code {value[bad][0]}, expected whole numbers from 0 to {count - 1}.")
+    found: np.ndarray = CERTAIN * ((value[..., None] == np.arange(count)) - 1.0).astype(np.float32)
+    return found
