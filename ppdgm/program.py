@@ -59,8 +59,10 @@ class Context:
         prefix: str = "",
         label: str = "model",
         inputs: tuple[int, ...] | None = None,
+        condition: tuple[int, ...] = (),
     ):
         self.declared, self.prefix, self.label = declared, prefix, label
+        self.condition = condition  #: shape of what a part's distribution depends on beside its head; () for nothing
         self.inputs = inputs  #: shape of the posterior's input, for a prior's latent; None if it depends on more than x
 
     def scope(self, name: str, label: str | None = None) -> Context:
@@ -146,6 +148,7 @@ class Context:
         label: str | None = None,
         name: str | None = None,
         inputs: tuple[int, ...] | None = None,
+        condition: tuple[int, ...] = (),
     ) -> tuple[int, ...]:
         """Declare a part over variables of `shape`.
 
@@ -156,6 +159,7 @@ class Context:
             name: its scope, by default its role.
             inputs: for a prior, the shape of the input of its variable's posterior, if there is one. Priors that are
                 made of posteriors, such as VampPrior, need it.
+            condition: for a prior that depends on an array, such as a label or the codes above: its shape.
 
         Returns:
             The shape of the net output (the head) that the part reads; () if it reads none.
@@ -165,6 +169,12 @@ class Context:
         _check_shape(f"Part {type(part).__name__}", shape)
         inner = self.scope(name or part.role, label)
         inner.inputs = None if inputs is None else tuple(inputs)
+        if condition and not part.conditional:
+            raise SpecError(
+                f"{part.role}: got {type(part).__name__}, whose distribution can't depend on another variable. Choose "
+                "one that can, such as CodePrior()."
+            )
+        inner.condition = tuple(condition)
         self.declared.shapes[inner.prefix[:-1]] = tuple(shape)
         return part.build(inner, tuple(shape))
 
@@ -199,6 +209,7 @@ class Part(Spec):
 
     role: ClassVar[str]
     mean_is_a_point: ClassVar[bool] = False  #: whether its `mean` may be a point other than the mean, as for a flow
+    conditional: ClassVar[bool] = False  #: whether it can depend on a condition, as `context.condition` says
     by_rejection: ClassVar[bool] = False  #: whether draws, of the same noise, jump as parameters move: as of gammas
 
     @classmethod

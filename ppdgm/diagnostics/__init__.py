@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ppdgm.diagnostics.arrays import Measured
     from ppdgm.diagnostics.calibration import Coverage, coverage, pit, ranks
     from ppdgm.diagnostics.chains import withheld
+    from ppdgm.diagnostics.codebook import CodeUse, code_use
     from ppdgm.diagnostics.curve import BoundCurve, bound_curve, log_mean_exp, resample
     from ppdgm.diagnostics.inference_data import to_arviz
     from ppdgm.diagnostics.latents import ActiveUnits, LatentUse, SiteUse, active_units, latent_use
@@ -24,6 +25,7 @@ _HOMES = {
     "ActiveUnits": "latents",
     "BoundCurve": "curve",
     "Bracket": "annealing",
+    "CodeUse": "codebook",
     "Coverage": "calibration",
     "LatentUse": "latents",
     "Loo": "leave_one_out",
@@ -35,6 +37,7 @@ _HOMES = {
     "WeightQuality": "weights",
     "active_units": "latents",
     "bound_curve": "curve",
+    "code_use": "codebook",
     "bracket": "annealing",
     "coverage": "calibration",
     "effective_sample_size": "weights",
@@ -60,6 +63,7 @@ __all__ = [
     "ActiveUnits",
     "BoundCurve",
     "Bracket",
+    "CodeUse",
     "Coverage",
     "LatentUse",
     "Loo",
@@ -72,6 +76,7 @@ __all__ = [
     "active_units",
     "bound_curve",
     "bracket",
+    "code_use",
     "coverage",
     "effective_sample_size",
     "elbo_surgery",

@@ -12,6 +12,7 @@ import numpy as np
 from ppdgm import markup
 from ppdgm.diagnostics.annealing import Bracket
 from ppdgm.diagnostics.calibration import Coverage
+from ppdgm.diagnostics.codebook import CodeUse
 from ppdgm.diagnostics.curve import BoundCurve
 from ppdgm.diagnostics.found import Baseline as Baseline
 from ppdgm.diagnostics.found import EstimateLike
@@ -41,6 +42,7 @@ class Diagnosis:
         curve: L_k over k.
         weights: k̂ and effective sample size of each row.
         use: the use of the latents: KL, active units, collapse.
+        codes: for each latent that is a code of a codebook, how often each code is used.
         surgery: mutual information and marginal KL.
         calibration: tests of the ranks for each site, on data simulated from the model.
         coverage: the coverage of the guide's intervals for each site, on the same data.
@@ -68,6 +70,7 @@ class Diagnosis:
     curve: BoundCurve | None = None
     weights: WeightQuality | None = None
     use: LatentUse | None = None
+    codes: Mapping[str, CodeUse] = field(default_factory=dict)
     surgery: Surgery | None = None
     calibration: Mapping[str, Uniformity] = field(default_factory=dict)
     coverage: Mapping[str, Coverage] = field(default_factory=dict)

@@ -11,6 +11,7 @@ import numpy as np
 from ppdgm.diagnostics.annealing import Bracket
 from ppdgm.diagnostics.arrays import Measured, standard_error
 from ppdgm.diagnostics.calibration import Coverage
+from ppdgm.diagnostics.codebook import CodeUse
 from ppdgm.diagnostics.curve import BoundCurve
 from ppdgm.diagnostics.latents import LatentUse
 from ppdgm.diagnostics.predictive import PredictiveCheck
@@ -197,6 +198,8 @@ class Found(Protocol):
     def weights(self) -> WeightQuality | None: ...
     @property
     def use(self) -> LatentUse | None: ...
+    @property
+    def codes(self) -> Mapping[str, CodeUse]: ...
     @property
     def surgery(self) -> Surgery | None: ...
     @property

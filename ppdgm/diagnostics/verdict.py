@@ -47,7 +47,7 @@ class Finding:
 
 def verdict(found: Found) -> tuple[Finding, ...]:
     """The findings of a `Diagnosis`, the worst first."""
-    parts = (_training, _progress, _use, _weights, _calibration, _gaps, _surgery, _checks, _bracket)
+    parts = (_training, _progress, _use, _codes, _weights, _calibration, _gaps, _surgery, _checks, _bracket)
     each = [f for part in parts for f in part(found)]
     return tuple(sorted(each, key=lambda f: _ORDER[f.grade]))
 
@@ -176,6 +176,13 @@ def _smaller(used: int, all_of: int) -> str:
         f"About {max(2, used + used // 4)} dimensions would be enough. To use more of them, try a KL warm-up or "
         "free bits."
     )
+
+
+def _codes(found: Found) -> Iterator[Finding]:
+    for name, use in found.codes.items():
+        few = use.used < len(use.counts) / 2
+        advice = "Fewer classes are enough; or, with a codebook of moving averages, use a larger revive." if few else ""
+        yield Finding("Codes", "warning" if few else "good", f"of {name}, {use}.", advice)
 
 
 def _weights(found: Found) -> Iterator[Finding]:

@@ -19,12 +19,14 @@ from ppdgm.models.priors import *
 from ppdgm.models.prod_lda import ProdLDA
 from ppdgm.models.semi_supervised import SemiSupervisedVAE
 from ppdgm.models.vae import VAE
+from ppdgm.models.vq_vae_2 import VQVAE2
 from ppdgm.nets import *
 from ppdgm.program import Part, Program
 
 __all__ = [
     "PPCA",
     "VAE",
+    "VQVAE2",
     "Autoencoder",
     "AutoregressiveModel",
     "ConditionalVAE",

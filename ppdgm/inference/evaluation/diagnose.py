@@ -20,6 +20,7 @@ from ppdgm.diagnostics import (
     uniformity,
     weight_quality,
 )
+from ppdgm.diagnostics.codebook import code_use
 from ppdgm.diagnostics.diagnosis import Diagnosis
 from ppdgm.diagnostics.log_mean import log_mean
 from ppdgm.errors import PpdgmError, ProgramError, items, one_of, out_of_memory, shown
@@ -36,6 +37,7 @@ from ppdgm.inference.evaluation.gaps import measure_gaps
 from ppdgm.inference.evaluation.joint import joint_of
 from ppdgm.inference.evaluation.latents import by_latent, per_latent
 from ppdgm.inference.evaluation.means import plain_means
+from ppdgm.inference.evaluation.numbered import POINTS, check_not_points, numbered
 from ppdgm.inference.evaluation.terms import Terms, aggregated_log_density, prior_moves, read_terms
 from ppdgm.specs import PositiveFloat, PositiveInt, Spec
 
@@ -148,6 +150,9 @@ class Diagnosing:
         if not self._draws():
             self.withheld["Pareto k̂"] = "the guide draws no latent, so there are no weights."
             return
+        if points := numbered(self.evaluator.program):
+            self.withheld["Pareto k̂"] = POINTS.format(next(iter(points)))
+            return
         if k >= 2:
             self.found["curve"] = bound_curve(weights)
         if k < 30:
@@ -175,6 +180,9 @@ class Diagnosing:
         told = {n: v for n, v in told.items() if n in known or v.ndim == 2}
         if odd and not told:
             raise PpdgmError(_ODD.format(odd[0]))
+        for name, size in numbered(self.evaluator.program).items():
+            if name in means:
+                self.found.setdefault("codes", {})[name] = code_use(means[name].argmax(-1), size)
         self.found["use"] = latent_use(known, told, self.depth.nats, self.depth.active)
 
     def _surgery(self) -> None:
@@ -194,6 +202,7 @@ class Diagnosing:
 
     def _calibration(self) -> None:
         evaluator, depth = self.evaluator, self.depth
+        check_not_points(evaluator.program)
         truth, fresh = evaluator.simulated_data(depth.simulated, evaluator.stream("truth"))
         other = evaluator.of(fresh)
         self.sizes["calibration"] = depth.simulated

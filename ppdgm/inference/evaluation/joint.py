@@ -9,6 +9,7 @@ import numpy as np
 
 from ppdgm.inference.evaluation.evaluator import Evaluator, Sites, memory_told
 from ppdgm.inference.evaluation.latents import Latents
+from ppdgm.inference.evaluation.numbered import check_not_points
 
 if TYPE_CHECKING:
     from ppdgm.language.runtime import Native, Runtime
@@ -56,6 +57,7 @@ def joint_of(evaluator: Evaluator) -> tuple[Joint, Sites]:
     Raises:
         ProgramError: latents are not real.
     """
+    check_not_points(evaluator.program)
     data, index = evaluator.feed.rows(np.arange(evaluator.size))
     evaluator.runtime.check_walked(evaluator.params, data, index)
     drawn = evaluator.drawing(ONCE)(data, index, evaluator.stream("joint"))

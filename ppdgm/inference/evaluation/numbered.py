@@ -6,15 +6,35 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ppdgm.errors import DataError
+from ppdgm.errors import DataError, ProgramError
 from ppdgm.models.relaxed import CERTAIN
 from ppdgm.program import AnyProgram, Program
+
+POINTS = (
+    "the guide chooses one code for each place of {!r}, with probability 1, so its draws say nothing about the "
+    "posterior's width."
+)
+
+
+def numbered(program: AnyProgram) -> Mapping[str, int]:
+    """Latents that are codes, chosen by the guide with probability 1: site -> number of codes."""
+    return program.numbered() if isinstance(program, Program) else {}
+
+
+def check_not_points(program: AnyProgram) -> None:
+    """Refuse a program whose guide chooses codes.
+
+    Raises:
+        ProgramError: with the site.
+    """
+    for name in numbered(program):
+        raise ProgramError(POINTS.format(name))
 
 
 def as_numbers(program: AnyProgram, sites: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Log one-hot vectors [..., K] of a program's `numbered` latents as whole numbers [...]; others as they are."""
-    numbered = program.numbered() if isinstance(program, Program) else {}
-    return {n: np.asarray(v).argmax(-1).astype(np.int32) if n in numbered else v for n, v in sites.items()}
+    known = numbered(program)
+    return {n: np.asarray(v).argmax(-1).astype(np.int32) if n in known else v for n, v in sites.items()}
 
 
 def as_vectors(program: AnyProgram, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -23,8 +43,8 @@ def as_vectors(program: AnyProgram, sites: Mapping[str, np.ndarray]) -> dict[str
     Raises:
         DataError: a number is none of a code.
     """
-    numbered = program.numbered() if isinstance(program, Program) else {}
-    return {n: _vectors(n, v, numbered[n]) if n in numbered else v for n, v in sites.items()}
+    known = numbered(program)
+    return {n: _vectors(n, v, known[n]) if n in known else v for n, v in sites.items()}
 
 
 def _vectors(name: str, value: np.ndarray, count: int) -> np.ndarray:

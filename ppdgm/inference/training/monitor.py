@@ -12,12 +12,14 @@ import numpy as np
 from ppdgm.data import take
 from ppdgm.diagnostics import active_units
 from ppdgm.diagnostics.arrays import some_rows
+from ppdgm.diagnostics.codebook import code_use
 from ppdgm.errors import PpdgmError, TrainingError
 from ppdgm.inference.evaluation.estimates import parse_memory
 from ppdgm.inference.evaluation.evaluator import Evaluator
 from ppdgm.inference.evaluation.information import mutual_information
 from ppdgm.inference.evaluation.latents import by_latent
 from ppdgm.inference.evaluation.means import plain_means
+from ppdgm.inference.evaluation.numbered import numbered
 from ppdgm.inference.evaluation.terms import read_terms
 from ppdgm.inference.inputs.feed import Feed
 from ppdgm.language.runtime import Runtime
@@ -55,7 +57,10 @@ class Monitor:
         self.seconds += time.perf_counter() - started
 
     def measure(self, params: Params) -> dict[str, float]:
-        """By name: "live_kl_SITE" in nats, "live_active_SITE" and "live_information" in nats, at most log 500."""
+        """By name: "live_kl_SITE" in nats, "live_active_SITE" and "live_information" in nats, at most log 500.
+
+        Of codes also the number that are used, "live_codes_SITE", and "live_perplexity_SITE".
+        """
         few = Feed(self.runtime, take(self.feed.fields, some_rows(self.feed.size, ROWS)))
         evaluator = Evaluator(self.runtime, params, few, parse_memory("auto", self.runtime.device))
         terms, means = read_terms(evaluator, 1), plain_means(evaluator)[0]
@@ -63,6 +68,9 @@ class Monitor:
         there = [n for n in terms.kl if n in means and n not in evaluator.without_meaning]
         codes = {n: by_latent(means[n], terms.latents.get(n)) for n in there}
         found |= {f"live_active_{n}": float(active_units(v, ACTIVE).count) for n, v in codes.items()}
+        for name, size in numbered(evaluator.program).items():
+            use = code_use(means[name].argmax(-1), size)
+            found |= {f"live_codes_{name}": float(use.used), f"live_perplexity_{name}": use.perplexity}
         with suppress(PpdgmError):  # a flow without an inverse knows its density only at its own draws
             found["live_information"] = mutual_information(self.runtime, params, few)
         return found

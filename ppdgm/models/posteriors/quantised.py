@@ -92,6 +92,13 @@ class VectorQuantised(Posterior):
         else:
             P.set(total=book * self._smooth(P.param("count"))[:, None])
 
+    def vectors(self, P: NumpyVocabulary, head: np.ndarray) -> np.ndarray:
+        """The codes nearest to heads [N, *head], as the decoder sees them, [N, E, *latent]."""
+        P = P.scope(self.role)
+        h, book = self._last(P, head), self.book(P)
+        e = book[(h @ book.T - 0.5 * (book**2).sum(-1)).argmax(-1)]
+        return np.moveaxis(e, -1, -len(P.shape))
+
     def book(self, P: Vocabulary) -> Array:
         """e_k, [K, E]; P is scoped to the part."""
         if self.codebook == "gradient":
@@ -164,10 +171,10 @@ class VectorQuantised(Posterior):
     def _train(self, P: Vocabulary, h: Array, chosen: Array, code: Array) -> None:
         """Penalties, and the next counts, sums and codes."""
         xp, axes = P.xp, tuple(range(-len(P.shape), 0))
-        P.penalty("commitment", self.commitment * xp.sum((h - code) ** 2, axis=axes))
+        P.penalty(f"{P.prefix}commitment", self.commitment * xp.sum((h - code) ** 2, axis=axes))
         if self.codebook == "gradient":
             own = chosen @ P.param("codebook")
-            P.penalty("codebook", xp.sum((P.stop_gradient(h) - own) ** 2, axis=axes))
+            P.penalty(f"{P.prefix}codebook", xp.sum((P.stop_gradient(h) - own) ** 2, axis=axes))
         flat = lambda a: P.stop_gradient(xp.reshape(a, (*a.shape[: a.ndim - len(axes)], -1, a.shape[-1])))
         used, outputs = flat(chosen), flat(h)
         moved = lambda name, new: self.decay * P.param(name) + (1.0 - self.decay) * new

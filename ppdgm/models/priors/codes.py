@@ -27,19 +27,20 @@ class CodePrior(Prior):
     like C colours of a pixel; nets of sequences read a grid row by row. Parameters: those of the net, in `net`.
 
     Args:
-        net: the causal net: GatedPixelCNN(colours="together") or PixelSNAIL for a grid of codes (H, W); Transformer,
-            WaveNet and others for a sequence of codes, or a grid.
+        net: the causal net, which also sees a condition, if there is one: GatedPixelCNN(colours="together") or
+            PixelSNAIL for a grid of codes (H, W); Transformer, WaveNet and others for a sequence of codes, or a grid.
     """
 
     family: ClassVar[Family] = "categorical"
     mean_is_a_point: ClassVar[bool] = True
+    conditional: ClassVar[bool] = True
 
     net: CausalNet = GatedPixelCNN(layers=4, first_kernel=3, colours="together")
 
     def build(self, context: Context, shape: tuple[int, ...]) -> tuple[int, ...]:
         before = set(context.declared.params)
         event = self._event(shape)
-        declare_autoregressive(context, self.net, self._each, event)
+        declare_autoregressive(context, self.net, self._each, event, context.condition)
         declared = context.declared.params
         *_, last = (n for n in declared if n not in before and n.endswith(".weight"))
         for name in (last, last.removesuffix("weight") + "bias"):
@@ -58,7 +59,10 @@ class CodePrior(Prior):
     def distribution(self, P: Vocabulary, *head: Array) -> Dist:
         xp, shape = P.xp, P.shape
         event, ahead = self._event(shape), isinstance(self.net, SequenceNet)
-        codes = autoregressive(P, self.net, self._each, event, None, ())
+        given = P.scope("net.condition").shape
+        condition = head[0] if given else None
+        batch = () if condition is None else tuple(condition.shape[: condition.ndim - len(given)])
+        codes = autoregressive(P, self.net, self._each, event, condition, batch)
 
         def seen(y: Array) -> Array:
             """Log one-hot vectors [..., *latent, C] as the net sees them."""
@@ -71,13 +75,14 @@ class CodePrior(Prior):
             x = x if ahead else xp.moveaxis(x, -len(shape), -1)
             return CERTAIN * (xp.reshape(x, (*x.shape[: x.ndim - (2 if ahead else len(shape))], *shape)) - 1.0)
 
-        def sample(random: Random, batch: tuple[int, ...]) -> tuple[Array, None]:
-            return certain(random.draw(codes, batch)[0]), None
+        def sample(random: Random, leading: tuple[int, ...]) -> tuple[Array, None]:
+            return certain(random.draw(codes, leading)[0]), None
 
         return P.distribution(
             sample,
             lambda y: codes.log_prob(seen(y)),
             shape,
+            batch,
             mean=lambda: certain(codes.mean),
             pathwise=False,
         )
