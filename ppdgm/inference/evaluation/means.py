@@ -9,8 +9,8 @@ import numpy as np
 
 from ppdgm.errors import NoMean, ProgramError
 from ppdgm.inference.evaluation.evaluator import Evaluator, Sites
-from ppdgm.language.turns import TURN
 from ppdgm.inference.evaluation.numbered import as_numbers
+from ppdgm.language.turns import TURN
 
 if TYPE_CHECKING:
     from ppdgm.language.runtime import Native
