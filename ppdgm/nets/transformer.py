@@ -8,7 +8,8 @@ import numpy as np
 
 from ppdgm.errors import SpecError
 from ppdgm.language.vocabulary import Array, Vocabulary
-from ppdgm.nets.base import Activation, Shapes, apply_dense, dense, layer_norm, norm
+from ppdgm.nets.base import Activation, Shapes, apply_dense, dense
+from ppdgm.nets.norms import layer_norm, norm
 from ppdgm.nets.sequence import SequenceNet
 from ppdgm.specs import PositiveInt
 
