@@ -281,6 +281,15 @@ def check_relaxed(guide: Mapping[str, Dist]) -> None:
             )
 
 
+def relaxed_codes(name: str) -> ProgramError:
+    """The error for draws of a relaxation that are weighed under a prior of codes."""
+    return ProgramError(
+        f"Site {name!r} is relaxed, but its prior has probabilities of codes, and no density of relaxations. Use "
+        'kl="categorical" in the posterior with SVI(kl="auto"), or an engine that does not relax: '
+        'SVI(estimator="score"), ReweightedWakeSleep().'
+    )
+
+
 def check_moved(
     guide: Mapping[str, Dist], auxiliary: Iterable[str], model: Mapping[str, Dist], known: Container[str], auto: bool
 ) -> None:

@@ -35,6 +35,9 @@ def terms(guide: DirectInterpreter, model: DirectInterpreter, kl: bool) -> Trace
     log_q = {n: guide.log_prob[n] for n in local}
     form = lambda q, p: closed_form_over_time(q, p, reader)
     forms = closed_forms(guide.dists, model.dists, local, form, guide.axes) if kl else {}
+    for name in local:
+        if (form := _of_codes(name, guide, model, kl)) is not None:
+            forms[name] = form
     for name, value in model.penalties.items():
         mistakes.check_new_penalty(name, value, guide.penalties)
     penalties, marginal = {**guide.penalties, **model.penalties}, None
@@ -62,6 +65,24 @@ def terms(guide: DirectInterpreter, model: DirectInterpreter, kl: bool) -> Trace
 
 def _shared_term(name: str, guide: DirectInterpreter, model: DirectInterpreter) -> Array:
     return (model.log_prob[name] - guide.log_prob.get(name, 0.0))[:, 0]
+
+
+def _of_codes(name: str, guide: DirectInterpreter, model: DirectInterpreter, kl: bool) -> Array | None:
+    """−H(q) − log p(c) at the draw's codes c, [K or 1, B, 1], of relaxed codes under a prior of whole grids of codes.
+
+    The prior scores codes, and the guide's density is that of a relaxation: their difference would be no KL.
+
+    Raises:
+        ProgramError: the engine weighs draws, or the posterior wants the KL of relaxations.
+    """
+    q, p = guide.dists[name], model.dists[name]
+    if getattr(q, "discrete", None) is None or "of_codes" not in (getattr(p, "about", None) or {}):
+        return None
+    if not kl or q.closed_form is None:
+        raise mistakes.relaxed_codes(name)
+    log_probs, xp = q.discrete.about["log_probs"], guide.P.xp
+    entropy = -xp.sum(xp.exp(log_probs) * log_probs, axis=tuple(range(-len(q.event_shape), 0)))
+    return (-entropy - model.log_prob[name])[..., None]
 
 
 def split(log_p: Mapping[str, Array], latents: Container[str]) -> tuple[Array, Array]:

@@ -11,7 +11,7 @@ from ppdgm.models.likelihoods.autoregressive import autoregressive, declare_auto
 from ppdgm.models.likelihoods.one_hot import OneHot
 from ppdgm.models.posteriors import Family
 from ppdgm.models.priors.base import Prior
-from ppdgm.models.relaxed import CERTAIN
+from ppdgm.models.relaxed import CERTAIN, hardened
 from ppdgm.nets import GatedPixelCNN
 from ppdgm.nets.base import zeros
 from ppdgm.nets.causal import CausalNet
@@ -65,8 +65,8 @@ class CodePrior(Prior):
         codes = autoregressive(P, self.net, self._each, event, condition, batch)
 
         def seen(y: Array) -> Array:
-            """Log one-hot vectors [..., *latent, C] as the net sees them."""
-            chosen = P.one_hot(xp.argmax(y, axis=-1), shape[-1])
+            """Log one-hot vectors [..., *latent, C] as the net sees them; relaxed ones straight through."""
+            chosen = hardened(P, P.one_hot(xp.argmax(y, axis=-1), shape[-1]), xp.exp(y))
             lead = chosen.shape[: chosen.ndim - len(shape)]
             return xp.reshape(chosen if ahead else xp.moveaxis(chosen, -1, -len(shape)), (*lead, *event))
 
@@ -85,4 +85,5 @@ class CodePrior(Prior):
             batch,
             mean=lambda: certain(codes.mean),
             pathwise=False,
+            about={"of_codes": True},
         )
