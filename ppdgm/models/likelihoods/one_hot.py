@@ -63,6 +63,10 @@ class OneHot(Likelihood):
         return "boolean"
 
     @property
+    def discrete(self) -> bool:
+        return False  # bits per number would count the C numbers of a place, of which one decides
+
+    @property
     def expected_data(self) -> str:
         return f"one-hot vectors: numbers of 0, and one 1 at each place along the {self.classes} axis"
 
