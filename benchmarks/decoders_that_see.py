@@ -2,9 +2,9 @@
 
     PPDGM_DATA=… python -m benchmarks.decoders_that_see [--steps 3000] [--rows 20000]
 
-Each program has the same encoder, latent and decoder net. The VAE's decoder gives the log-odds of each pixel. The others
-give a map of 4 channels to a GatedPixelCNN, of which a pixel sees a window of R pixels to each side and R + 1 rows above:
-Chen et al. 2016, arXiv:1611.02731 (VLAE); Gulrajani et al. 2016, arXiv:1611.05013 (PixelVAE). Written to
+Each program has the same encoder, latent and decoder net. The VAE's decoder gives the log-odds of each pixel. The
+others give a map of 4 channels to a GatedPixelCNN, of which a pixel sees R pixels to each side and R + 1 rows above: Chen
+et al. 2016, arXiv:1611.02731 (VLAE); Gulrajani et al. 2016, arXiv:1611.05013 (PixelVAE). Written to
 results/decoders_that_see.md.
 """
 
@@ -12,7 +12,6 @@ import argparse
 import platform
 from pathlib import Path
 from time import perf_counter
-
 
 import ppdgm
 from ppdgm.inference import SVI, Linear
@@ -56,9 +55,8 @@ def main():
         f"`python -m benchmarks.decoders_that_see --steps {asked.steps} --rows {asked.rows}`: {asked.rows:,} training "
         f"images, {asked.steps:,} steps of 100, β from 0 to 1 in the first third; 1,000 test images; "
         f"{platform.machine()}, two cores.\n\n"
-        "| | test ELBO, nats | gain over the VAE (paired) | KL(z), nats | seconds of training |\n|---|---|---|---|---|\n"
-        + "\n".join(lines)
-        + "\n"
+        "| | test ELBO, nats | gain over the VAE (paired) | KL(z), nats | seconds of training |\n"
+        "|---|---|---|---|---|\n" + "\n".join(lines) + "\n"
     )
 
 

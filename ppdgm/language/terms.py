@@ -36,8 +36,8 @@ def terms(guide: DirectInterpreter, model: DirectInterpreter, kl: bool) -> Trace
     form = lambda q, p: closed_form_over_time(q, p, reader)
     forms = closed_forms(guide.dists, model.dists, local, form, guide.axes) if kl else {}
     for name in local:
-        if (form := _of_codes(name, guide, model, kl)) is not None:
-            forms[name] = form
+        if (estimate := _of_codes(name, guide, model, kl)) is not None:
+            forms[name] = estimate
     for name, value in model.penalties.items():
         mistakes.check_new_penalty(name, value, guide.penalties)
     penalties, marginal = {**guide.penalties, **model.penalties}, None

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import expm1, log, prod
 
 import numpy as np
 
 from ppdgm.errors import SpecError
+from ppdgm.language.arrays import NumpyVocabulary
 from ppdgm.language.vocabulary import Array, Batch, Dist, Vocabulary
 from ppdgm.models.classes import beside, put_beside
 from ppdgm.models.conditions import Conditioned
 from ppdgm.models.likelihoods import Bernoulli, Likelihood
 from ppdgm.models.posteriors import DiagonalNormal, Posterior
 from ppdgm.models.priors import Prior, StandardNormal
-from ppdgm.models.vae import as_shape, check_family
-from ppdgm.nets import MLP, Net
+from ppdgm.models.vae import as_shape, check_family, codes_in, some_rows
+from ppdgm.nets import MLP, ForeignNet, Net
 from ppdgm.nets.base import flatten
 from ppdgm.program import Context, normal
 from ppdgm.specs import PositiveInt, Shape
@@ -35,7 +37,7 @@ class ConditionalVAE(Conditioned):
             classes={"batch": 3, "cell_type": 8}, in a recipe [["batch", 3], ["cell_type", 8]]; None for none.
         covariates: the shape of one row of the field `y`, real numbers of size about 1. They are taken as they are.
         latent: D, the width of z, or its shape.
-        prior: p(z), the same for every condition.
+        prior: p(z), the same for every condition; a CodePrior sees the condition: p(z|c).
         conditional_prior: p(z|c) = N(c m, σ(c s)²) instead of `prior`: a learned mean and scale for each class, and
             covariates add to them linearly.
         posterior: q(z|x, c), given the encoder's output.
@@ -77,11 +79,20 @@ class ConditionalVAE(Conditioned):
             table.param("raw_scale", (c, *z), self._first_scale)
         else:
             check_family(self.prior, self.posterior)
-            context.part(self.prior, z)
+            context.part(self.prior, z, condition=(c,) if self.prior.conditional else ())
         head = context.part(self.posterior, z, label="guide")
         outputs = context.part(self.likelihood, self.event_shape)
         context.net("decoder", self.decoder, (prod(self.posterior.code_shape(z)) + c,), outputs)
         context.net("encoder", self.encoder, beside(self.encoder, self._seen, c), head, label="guide")
+        if self.posterior.settles:
+            context.settle(self._settle)
+
+    def _settle(self, P: NumpyVocabulary, data: Batch) -> None:
+        """First values of the posterior that depend on what the encoder gives, such as a codebook."""
+        if not isinstance(self.encoder, ForeignNet) and {"x", *self.class_fields} <= set(data):
+            rows = some_rows(data)
+            c = self.condition(P, {n: v for n, v in rows.items() if n not in ("x", "exposure")})
+            self.posterior.settle(P, self._head(P, rows["x"], c))
 
     @property
     def _seen(self) -> tuple[int, ...]:
@@ -101,10 +112,14 @@ class ConditionalVAE(Conditioned):
     def model(self, P: Vocabulary, x: Array, exposure: Array | None = None, **given: Array) -> None:
         c = self.condition(P, given)
         with P.plate("data", x):
-            prior = self._conditional(P.scope("classes"), c) if self.conditional_prior else self.prior(P)
-            z = P.sample("z", self.posterior.counterpart(P, prior))
+            z = P.sample("z", self.posterior.counterpart(P, self._prior(P, c)))
             code = flatten(P, self.posterior.code(P, z), self.posterior.code_shape(self._latent))
             P.sample("x", self.likelihood(P, P.net("decoder")(P.concat([code, c])), exposure=exposure), obs=x)
+
+    def _prior(self, P: Vocabulary, c: Array) -> Dist:
+        if self.conditional_prior:
+            return self._conditional(P.scope("classes"), c)
+        return self.prior(P, c) if self.prior.conditional else self.prior(P)
 
     def _conditional(self, P: Vocabulary, c: Array) -> Dist:
         """N(c m, σ(c s)²)."""
@@ -115,8 +130,14 @@ class ConditionalVAE(Conditioned):
     def guide(self, P: Vocabulary, x: Array, exposure: Array | None = None, **given: Array) -> None:
         c = self.condition(P, given)
         with P.plate("data", x):
-            both = put_beside(P, self.encoder, self.likelihood.encoded(P, x), c, self._seen)
-            P.sample("z", self.posterior(P, P.net("encoder")(both)), infer=self.posterior.infer)
+            P.sample("z", self.posterior(P, self._head(P, x, c)), infer=self.posterior.infer)
+
+    def _head(self, P: Vocabulary, x: Array, c: Array) -> Array:
+        """What the posterior reads."""
+        return P.net("encoder")(put_beside(P, self.encoder, self.likelihood.encoded(P, x), c, self._seen))
+
+    def numbered(self) -> Mapping[str, int]:
+        return codes_in("z", self.posterior)
 
     def check(self, data: Batch) -> None:
         self.check_condition(data, ("exposure",))

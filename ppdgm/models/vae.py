@@ -58,8 +58,7 @@ class VAE(Program):
     def _settle(self, P: NumpyVocabulary, data: Batch) -> None:
         """First values of the posterior that depend on what the encoder gives, such as a codebook."""
         if "x" in data and not isinstance(self.encoder, ForeignNet):
-            rows = np.sort(np.random.default_rng(0).permutation(len(data["x"]))[:SETTLED])
-            self.posterior.settle(P, self.encode(P, np.asarray(data["x"], np.float64)[rows]))
+            self.posterior.settle(P, self.encode(P, some_rows(data)["x"]))
 
     def model(self, P: Vocabulary, x: Array, exposure: Array | None = None) -> None:
         with P.plate("data", x):
@@ -76,10 +75,22 @@ class VAE(Program):
         return P.net("encoder")(self.likelihood.encoded(P, x))
 
     def numbered(self) -> Mapping[str, int]:
-        return {"z": self.posterior.classes} if isinstance(self.posterior, VectorQuantised) else {}
+        return codes_in("z", self.posterior)
 
     def check(self, data: Batch) -> None:
         self.likelihood.check_rows(data)
+
+
+def some_rows(data: Batch) -> dict[str, np.ndarray]:
+    """Some rows of the data, chosen at random, for first values."""
+    size = len(next(iter(data.values())))
+    rows = np.sort(np.random.default_rng(0).permutation(size)[:SETTLED])
+    return {name: np.asarray(value, np.float64)[rows] for name, value in data.items()}
+
+
+def codes_in(site: str, posterior: Posterior) -> dict[str, int]:
+    """The site with its number of codes, if its latents are codes of a codebook."""
+    return {site: posterior.classes} if isinstance(posterior, VectorQuantised) else {}
 
 
 def as_shape(latent: int | tuple[int, ...]) -> tuple[int, ...]:

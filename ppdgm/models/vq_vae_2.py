@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
-import numpy as np
-
 from ppdgm.errors import SpecError
 from ppdgm.language.arrays import NumpyVocabulary
 from ppdgm.language.vocabulary import Array, Batch, Vocabulary
 from ppdgm.models.likelihoods import Gaussian, Likelihood
 from ppdgm.models.posteriors import VectorQuantised
 from ppdgm.models.priors import CategoricalPrior, CodePrior, Prior
-from ppdgm.models.vae import SETTLED, as_shape
+from ppdgm.models.vae import as_shape, some_rows
 from ppdgm.nets import MLP, ForeignNet, Net
 from ppdgm.nets.base import flatten
 from ppdgm.nets.sequence import SequenceNet
@@ -65,7 +63,7 @@ class VQVAE2(Program):
         levels = {n: context.scope(n, label="guide") for n in ("top", "bottom")}
         heads = {n: level.part(self.posterior, self._shape(n)) for n, level in levels.items()}
         for name, level in levels.items():
-            level.net("encoder", self.encoder, self.event_shape, heads[name])
+            level.net("encoder", self.encoder, self.likelihood.encoded_shape(self.event_shape), heads[name])
         levels["bottom"].net("between", self.between, code, heads["bottom"])
         context.scope("top").part(self.prior, self._shape("top"))
         below = context.scope("bottom")
@@ -91,8 +89,7 @@ class VQVAE2(Program):
         """First codebooks, from what the encoders give."""
         if "x" not in data or isinstance(self.encoder, ForeignNet) or isinstance(self.between, ForeignNet):
             return
-        rows = np.sort(np.random.default_rng(0).permutation(len(data["x"]))[:SETTLED])
-        x = self.likelihood.encoded(P, np.asarray(data["x"], np.float64)[rows])
+        x = self.likelihood.encoded(P, some_rows(data)["x"])
         top, bottom = P.scope("top"), P.scope("bottom")
         head = top.net("encoder")(x)
         self.posterior.settle(top, head)
@@ -119,4 +116,4 @@ class VQVAE2(Program):
         return dict.fromkeys(("top", "bottom"), self.posterior.classes)
 
     def check(self, data: Batch) -> None:
-        self.likelihood.check("x", data["x"])
+        self.likelihood.check_rows(data)

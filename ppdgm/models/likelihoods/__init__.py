@@ -13,8 +13,8 @@ from ppdgm.models.likelihoods.gaussian import Gaussian
 from ppdgm.models.likelihoods.laplace import Laplace
 from ppdgm.models.likelihoods.logistic import DiscretisedLogistic, MixtureOfDiscretisedLogistics
 from ppdgm.models.likelihoods.multinomial import Multinomial
-from ppdgm.models.likelihoods.table import Table
 from ppdgm.models.likelihoods.one_hot import OneHot
+from ppdgm.models.likelihoods.table import Table
 
 __all__ = [
     "Autoregressive",
