@@ -3,8 +3,8 @@
     PPDGM_DATA=… python -m benchmarks.decoders_that_see [--steps 3000] [--rows 20000]
 
 Each program has the same encoder, latent and decoder net. The VAE's decoder gives the log-odds of each pixel. The
-others give a map of 4 channels to a GatedPixelCNN, of which a pixel sees R pixels to each side and R + 1 rows above: Chen
-et al. 2016, arXiv:1611.02731 (VLAE); Gulrajani et al. 2016, arXiv:1611.05013 (PixelVAE). Written to
+others give a map of 4 channels to a GatedPixelCNN, of which a pixel sees R pixels to each side and R + 1 rows above:
+Chen et al. 2016, arXiv:1611.02731 (VLAE); Gulrajani et al. 2016, arXiv:1611.05013 (PixelVAE). Written to
 results/decoders_that_see.md.
 """
 
