@@ -14,6 +14,7 @@ from ppdgm.models import (
     NICE,
     PPCA,
     VAE,
+    VQVAE2,
     ActNorm,
     AggregatedPosterior,
     Autoencoder,
@@ -25,6 +26,7 @@ from ppdgm.models import (
     CategoricalPrior,
     CDFFlow,
     Chain,
+    CodePrior,
     ConditionalVAE,
     ContinuousFlow,
     ConvDecoder,
@@ -62,6 +64,7 @@ from ppdgm.models import (
     MixtureVAE,
     NegativeBinomial,
     Net,
+    OneHot,
     PixelCNNPlusPlus,
     PixelSNAIL,
     Planar,
@@ -77,13 +80,16 @@ from ppdgm.models import (
     SemiSupervisedVAE,
     Sylvester,
     Table,
+    Transformer,
     VampPrior,
+    VectorQuantised,
     WaveNet,
     Windowed,
     ZeroInflatedNegativeBinomial,
 )
 
-NOT_ALONE = ("ForeignNet", "OrderAgnosticMADE", "Multinomial")  # one backend only; no plain net; draws need totals
+#: One backend only; no plain net; draws need totals; its penalty can't be both the model's and the guide's.
+NOT_ALONE = ("ForeignNet", "OrderAgnosticMADE", "Multinomial", "VectorQuantised")
 FAMILIES = (Prior, Posterior, Likelihood, Flow, Net, Program)
 NET = MLP(hidden=(4,))
 VAES = {"event_shape": (3,), "latent": 2, "encoder": NET, "decoder": NET}
@@ -130,6 +136,9 @@ INSTANCES = {
     FlowPrior: [(FlowPrior(flow=RealNVP(**FLOW)), {})],
     AutoregressivePrior: [(AutoregressivePrior(hidden=(4,), components=2), {})],
     CategoricalPrior: [(CategoricalPrior(weights="learned"), {"shape": (1,)})],
+    CodePrior: [
+        (CodePrior(net=Transformer(width=4, layers=1, heads=2)), {"shape": (2,), "skip": ["slopes", "mode"]}),
+    ],
     BernoulliPrior: [(BernoulliPrior(probs="learned"), {})],
     FlowPosterior: [(FlowPosterior(flow=RealNVP(**FLOW), initial=FullCovarianceNormal()), {"still": ["head"]})],
     FullCovarianceNormal: [
@@ -142,6 +151,7 @@ INSTANCES = {
     ],
     RelaxedBernoulli: [(RelaxedBernoulli(), {}), (RelaxedBernoulli(enumerate=True), {})],
     Categorical: [(Categorical(levels=4), {})],
+    OneHot: [(OneHot(), {"shape": (2, 3), "skip": ["density", "samples"]})],  # whose sums are in test_codes.py
     Gaussian: [(Gaussian(scale="network", min_scale=0.1), {}), (Gaussian(scale=0.5), {})],
     Discretised: [
         (Discretised(levels=8), {}),
@@ -188,7 +198,11 @@ INSTANCES = {
     LSTM: [(LSTM(width=3, position=True), {"inputs": (3, 2), "shape": (2, 3, 2)})],
     Windowed: [(Windowed(window=2, net=NET), {"inputs": (4,), "shape": (2, 4)})],
     WaveNet: [(WaveNet(channels=3, layers=2, hidden=8), {"inputs": (4,), "shape": (2, 4)})],
-    GatedPixelCNN: [(PIXELS, {"inputs": (2, 3, 3), "shape": (2, 2, 3, 3)})],
+    GatedPixelCNN: [
+        (PIXELS, {"inputs": (2, 3, 3), "shape": (2, 2, 3, 3)}),
+        (PIXELS.replace(colours="together"), {"inputs": (2, 3, 3), "shape": (2, 2, 3, 3)}),
+    ],
+    Transformer: [(Transformer(width=4, layers=1, heads=2), {"inputs": (4,), "shape": (2, 4)})],
     PixelCNNPlusPlus: [
         (PixelCNNPlusPlus(channels=2, levels=2, blocks=1), {"inputs": (2, 2, 4), "shape": (2, 2, 2, 4)})
     ],
@@ -226,6 +240,19 @@ INSTANCES = {
         (
             ProdLDA(event_shape=(3,), topics=2, decoder="mixture", encoder=NET),
             {"data": counted, "skip": ["density", "samples", "mean"]},
+        ),
+    ],
+    VQVAE2: [
+        (
+            VQVAE2(
+                event_shape=(3,),
+                top=1,
+                bottom=2,
+                posterior=VectorQuantised(classes=3, embedding=2),
+                encoder=NET,
+                decoder=NET,
+            ),
+            {"skip": ["slopes"]},
         ),
     ],
     MixtureVAE: [(MixtureVAE(components=3, **VAES), {})],

@@ -15,7 +15,7 @@ from ppdgm.models.conditions import Conditioned
 from ppdgm.models.likelihoods import Bernoulli, Likelihood
 from ppdgm.models.posteriors import DiagonalNormal, Posterior
 from ppdgm.models.priors import Prior, StandardNormal
-from ppdgm.models.vae import as_shape, check_family, codes_in, some_rows
+from ppdgm.models.vae import as_shape, check_family, codes_in, rows_to_settle
 from ppdgm.nets import MLP, ForeignNet, Net
 from ppdgm.nets.base import flatten
 from ppdgm.program import Context, normal
@@ -90,7 +90,7 @@ class ConditionalVAE(Conditioned):
     def _settle(self, P: NumpyVocabulary, data: Batch) -> None:
         """First values of the posterior that depend on what the encoder gives, such as a codebook."""
         if not isinstance(self.encoder, ForeignNet) and {"x", *self.class_fields} <= set(data):
-            rows = some_rows(data)
+            rows = rows_to_settle(data)
             c = self.condition(P, {n: v for n, v in rows.items() if n not in ("x", "exposure")})
             self.posterior.settle(P, self._head(P, rows["x"], c))
 

@@ -58,7 +58,7 @@ class VAE(Program):
     def _settle(self, P: NumpyVocabulary, data: Batch) -> None:
         """First values of the posterior that depend on what the encoder gives, such as a codebook."""
         if "x" in data and not isinstance(self.encoder, ForeignNet):
-            self.posterior.settle(P, self.encode(P, some_rows(data)["x"]))
+            self.posterior.settle(P, self.encode(P, rows_to_settle(data)["x"]))
 
     def model(self, P: Vocabulary, x: Array, exposure: Array | None = None) -> None:
         with P.plate("data", x):
@@ -81,7 +81,7 @@ class VAE(Program):
         self.likelihood.check_rows(data)
 
 
-def some_rows(data: Batch) -> dict[str, np.ndarray]:
+def rows_to_settle(data: Batch) -> dict[str, np.ndarray]:
     """Some rows of the data, chosen at random, for first values."""
     size = len(next(iter(data.values())))
     rows = np.sort(np.random.default_rng(0).permutation(size)[:SETTLED])

@@ -11,7 +11,7 @@ from ppdgm.language.vocabulary import Array, Batch, Vocabulary
 from ppdgm.models.likelihoods import Gaussian, Likelihood
 from ppdgm.models.posteriors import VectorQuantised
 from ppdgm.models.priors import CategoricalPrior, CodePrior, Prior
-from ppdgm.models.vae import as_shape, some_rows
+from ppdgm.models.vae import as_shape, rows_to_settle
 from ppdgm.nets import MLP, ForeignNet, Net
 from ppdgm.nets.base import flatten
 from ppdgm.nets.sequence import SequenceNet
@@ -89,7 +89,7 @@ class VQVAE2(Program):
         """First codebooks, from what the encoders give."""
         if "x" not in data or isinstance(self.encoder, ForeignNet) or isinstance(self.between, ForeignNet):
             return
-        x = self.likelihood.encoded(P, some_rows(data)["x"])
+        x = self.likelihood.encoded(P, rows_to_settle(data)["x"])
         top, bottom = P.scope("top"), P.scope("bottom")
         head = top.net("encoder")(x)
         self.posterior.settle(top, head)

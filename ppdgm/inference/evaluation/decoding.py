@@ -17,7 +17,7 @@ from ppdgm.inference.evaluation.codes import REACH, STEPS, Codes, codes_of, on_s
 from ppdgm.inference.evaluation.estimates import check_fields, dtype_of
 from ppdgm.inference.evaluation.evaluator import Evaluator, Sites
 from ppdgm.inference.evaluation.means import means_of_rows
-from ppdgm.inference.evaluation.numbered import as_vectors
+from ppdgm.inference.evaluation.numbered import code_vectors
 from ppdgm.language.pair_mistakes import NO_PREDICTIVE
 from ppdgm.language.runtime import from_prior
 from ppdgm.language.unseen import Unseen, blanks, shapes_known
@@ -111,7 +111,7 @@ class Decodable(ABC):
             z = {names[0]: z}
         if both := [n for n in z if n in fields]:
             raise DataError(f"{both[0]!r} is given twice: in z and in given. Give only one of them.")
-        values = as_vectors(self.program, {n: np.asarray(v) for n, v in z.items()})
+        values = code_vectors(self.program, {n: np.asarray(v) for n, v in z.items()})
         if not values or any(v.ndim == 0 for v in values.values()):
             raise DataError(f"z: got {shown(dict(z))}, expected latents [N, *latent], as encode(x) returns them.")
         one, *others = {

@@ -9,7 +9,7 @@ import numpy as np
 
 from ppdgm.errors import NoMean, ProgramError
 from ppdgm.inference.evaluation.evaluator import Evaluator, Sites
-from ppdgm.inference.evaluation.numbered import as_numbers
+from ppdgm.inference.evaluation.numbered import code_numbers
 from ppdgm.language.turns import TURN
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def means_of_rows(evaluator: Evaluator, decode: bool = True, numbers: bool = Fal
 
     def exact(data: Native, index: np.ndarray, i: int) -> Sites:
         latents, observed = evaluator.runtime.means(evaluator.params, data, index)
-        return _named("q", as_numbers(evaluator.program, latents) if numbers else latents) | _named("p", observed)
+        return _named("q", code_numbers(evaluator.program, latents) if numbers else latents) | _named("p", observed)
 
     try:
         found = evaluator.over(exact)

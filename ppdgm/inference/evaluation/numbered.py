@@ -31,13 +31,13 @@ def check_not_points(program: AnyProgram) -> None:
         raise ProgramError(POINTS.format(name))
 
 
-def as_numbers(program: AnyProgram, sites: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def code_numbers(program: AnyProgram, sites: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Log one-hot vectors [..., K] of a program's `numbered` latents as whole numbers [...]; others as they are."""
     known = numbered(program)
     return {n: np.asarray(v).argmax(-1).astype(np.int32) if n in known else v for n, v in sites.items()}
 
 
-def as_vectors(program: AnyProgram, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def code_vectors(program: AnyProgram, sites: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The same back, for values of sites that are whole numbers.
 
     Raises:

@@ -40,7 +40,7 @@ from ppdgm.inference.evaluation.evaluator import Evaluator, check_latents_drawn
 from ppdgm.inference.evaluation.framed import as_frame, framed
 from ppdgm.inference.evaluation.in_notebook import fit_as_html
 from ppdgm.inference.evaluation.means import means_of_rows
-from ppdgm.inference.evaluation.numbered import as_numbers, as_vectors
+from ppdgm.inference.evaluation.numbered import code_numbers, code_vectors
 from ppdgm.inference.evaluation.own_units import drawn_by, in_units, left_over
 from ppdgm.inference.evaluation.pair_draws import PairDraws
 from ppdgm.inference.evaluation.pickled import packed, unpacked
@@ -253,7 +253,7 @@ class Fit(Diagnosable, Decodable, Servable):
             return framed(data, dict(sorted(found.items())), index=self._row_names)  # as JAX sorts them
         require("k", k, int, 1, "a whole number of draws, at least 1")
         drawn = evaluator.drawing(k)
-        of_chunk = lambda native, index, i: as_numbers(self.program, drawn(native, index, seed + i * len(index)))
+        of_chunk = lambda native, index, i: code_numbers(self.program, drawn(native, index, seed + i * len(index)))
         return single(evaluator.over(of_chunk))
 
     def reconstruct(self, data: Data, given: Mapping[str, Array] | None = None) -> Sites:
@@ -321,7 +321,9 @@ class Fit(Diagnosable, Decodable, Servable):
                 f"given: got {type(given).__name__}, expected arrays by name, such as given={{'label': …}}."
             )
         require("mean", mean, bool, None, "True or False")
-        rows = {name: np.repeat(v, n) if _is_one(v) else v for name, v in as_vectors(self.program, given or {}).items()}
+        rows = {
+            name: np.repeat(v, n) if _is_one(v) else v for name, v in code_vectors(self.program, given or {}).items()
+        }
         for name, value in rows.items():
             count = value.shape[0] if hasattr(value, "shape") else len(value)  # a sparse matrix has no len
             if count != n:
