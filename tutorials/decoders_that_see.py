@@ -1,9 +1,10 @@
 # %% [markdown]
 # # Decoders that see their neighbours, and the collapse that they risk
 #
-# A VAE's decoder draws each pixel alone, given z. A decoder that also sees the pixels drawn before it models strokes and
-# edges itself, and z can hold what is global: PixelVAE (Gulrajani et al. 2016, arXiv:1611.05013). If it sees enough, it
-# needs no z at all, and the KL falls to 0. A small window keeps z in use: the VLAE (Chen et al. 2016, arXiv:1611.02731).
+# A VAE's decoder draws each pixel alone, given z. A decoder that also sees the pixels drawn before it models strokes
+# and edges itself, and z can hold what is global: PixelVAE (Gulrajani et al. 2016, arXiv:1611.05013). If it sees enough,
+# it needs no z at all, and the KL falls to 0. A small window keeps z in use: the VLAE (Chen et al. 2016,
+# arXiv:1611.02731).
 
 # %%
 import os
@@ -42,9 +43,8 @@ def program(first, layers):
 
 def train(program, **engine):
     steps = 30 if SMALL else 1200
-    return ppdgm.fit(
-        program, data.train, engine=SVI(**engine), steps=steps, learning_rate=3e-3, batch_size=100, seed=0, progress=False
-    )  # fmt: skip
+    how = {"steps": steps, "learning_rate": 3e-3, "batch_size": 100, "seed": 0, "progress": False}
+    return ppdgm.fit(program, data.train, engine=SVI(**engine), **how)
 
 
 def kl(fit):
