@@ -2,8 +2,8 @@
 # # Decoders that see their neighbours, and the collapse that they risk
 #
 # A VAE's decoder draws each pixel alone, given z. A decoder that also sees the pixels drawn before it models strokes
-# and edges itself, and z can hold what is global: PixelVAE (Gulrajani et al. 2016, arXiv:1611.05013). If it sees enough,
-# it needs no z at all, and the KL falls to 0. A small window keeps z in use: the VLAE (Chen et al. 2016,
+# and edges itself, and z can hold what is global: PixelVAE (Gulrajani et al. 2016, arXiv:1611.05013). If it sees
+# enough, it needs no z, and the KL falls to 0. A small window keeps z in use: the VLAE (Chen et al. 2016,
 # arXiv:1611.02731).
 
 # %%
