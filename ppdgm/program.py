@@ -7,13 +7,12 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
-from zlib import crc32
 
 import numpy as np
 
 from ppdgm import markup
-from ppdgm.errors import PpdgmError, ProgramError, SpecError, explain, out_of_memory, require
-from ppdgm.language.arrays import NumpyVocabulary
+from ppdgm.errors import PpdgmError, ProgramError, SpecError, explain, require
+from ppdgm.language.first_values import STATE, first_value, settled
 from ppdgm.language.vocabulary import Array, Declarations, Dist, Init, NetUse, ParamSpec, Settler, Vocabulary
 from ppdgm.nets import Net
 from ppdgm.nets.base import zeros as zeros  # an initial value of programs too
@@ -23,9 +22,6 @@ from ppdgm.specs.schedules import Schedule
 
 if TYPE_CHECKING:
     from ppdgm.language.vocabulary import Batch
-
-
-STATE = "state"  #: the label of states, which no phase of an engine moves
 
 
 def constant(value: float) -> Init:
@@ -329,7 +325,7 @@ class Program(Spec):
         """
         require("seed", seed, int, 0, "a whole number, at least 0")
         declared = self.declarations()
-        values = {n: _first_value(n, s, seed, data, dtype) for n, s in declared.params.items()}
+        values = {n: first_value(n, s, seed, data, dtype) for n, s in declared.params.items()}
         return settled(declared, values, data) if data is not None and declared.settlers else values
 
     def fixes(self, data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -413,37 +409,6 @@ def _check_arguments(program: type, role: str, function: Callable[..., object], 
     }:
         end = ", with P and each field of the data" if example == "self, P, x" else ""
         raise ProgramError(f"{program.__name__}.{role}{signature}: expected {role}({example}){end}.")
-
-
-def _first_value(
-    name: str, spec: ParamSpec, seed: int, data: Mapping[str, np.ndarray] | None, dtype: str
-) -> np.ndarray:
-    rng = np.random.default_rng([seed, crc32(name.encode())])
-    try:
-        value = np.asarray(spec.init(rng, spec.shape, data), dtype=dtype)
-    except PpdgmError:
-        raise
-    except Exception as error:
-        failed = ProgramError(f"Parameter {name!r}: init(rng, shape, data) failed: {error}.")
-        raise out_of_memory(error) or failed from error
-    if value.shape != spec.shape:
-        raise ProgramError(f"Parameter {name!r}: init gave shape {value.shape}, expected {spec.shape}.")
-    if spec.label == STATE and not np.isfinite(value).all():
-        raise ProgramError(
-            f"State {name!r}: init gave {value[~np.isfinite(value)].flat[0]}, expected finite numbers: a step that "
-            "leaves other numbers is skipped."
-        )
-    return value
-
-
-def settled(
-    declared: Declarations, values: dict[str, np.ndarray], data: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """First values, with those that settlers set."""
-    found = {n: np.asarray(v, np.float64) for n, v in values.items()}
-    for settler in declared.settlers:
-        settler(NumpyVocabulary.over(found, declared), data)
-    return {n: found[n].astype(v.dtype) for n, v in values.items()}
 
 
 def has_model(program: object) -> bool:
