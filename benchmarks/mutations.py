@@ -118,7 +118,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "a row's pixels are drawn in two passes": Mutation(
         "ppdgm/nets/row_by_row.py",
-        "image.width * image.channels",
+        "image.width * net.steps(image)",
         "2",
         "tests/test_causal_draws.py -k full_passes and pixels-pyro",
     ),
@@ -250,18 +250,18 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "gate and value swapped": Mutation(
         "ppdgm/nets/mlp.py",
-        'h = P.activation(self.activation, both[..., :width]) * P.activation("sigmoid", both[..., width:])',
-        'h = P.activation(self.activation, both[..., width:]) * P.activation("sigmoid", both[..., :width])',
+        'both[..., :width], self.activation) * P.activation("sigmoid", both[..., width:])',
+        'both[..., width:], self.activation) * P.activation("sigmoid", both[..., :width])',
         "tests/test_nets.py -k gated",
     ),
     "norm's epsilon": Mutation(
-        "ppdgm/nets/base.py",
+        "ppdgm/nets/norms.py",
         "NORM_EPSILON = 1e-5",
         "NORM_EPSILON = 1e-3",
         "tests/test_nets.py -k norm",
     ),
     "norm without centring": Mutation(
-        "ppdgm/nets/base.py",
+        "ppdgm/nets/norms.py",
         "axes: tuple[int, ...]) -> Array:\n    centred = x - P.xp.mean(x, axis=axes, keepdims=True)",
         "axes: tuple[int, ...]) -> Array:\n    centred = x",
         "tests/test_nets.py -k norm",
@@ -363,7 +363,7 @@ MUTATIONS: dict[str, Mutation] = {
         "tests/test_foreign.py -k refused",
     ),
     "one stream for all parameters": Mutation(
-        "ppdgm/program.py",
+        "ppdgm/language/first_values.py",
         "np.random.default_rng([seed, crc32(name.encode())])",
         "np.random.default_rng([seed])",
         "tests/test_nets.py -k another",

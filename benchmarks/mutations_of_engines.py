@@ -368,8 +368,8 @@ ENGINES: dict[str, tuple[str, str, str, str]] = {
     ),
     "warm-up ends with the first schedule": (
         "ppdgm/inference/training/job.py",
-        "warm = max([last_reached(self.recipe.engine), first_watched(self.recipe.engine), *of_program])",
-        "warm = min([last_reached(self.recipe.engine), first_watched(self.recipe.engine), *of_program])",
+        "warm = max([*ends, *of_program])",
+        "warm = min([*ends, *of_program])",
         "tests/test_by_hand.py -k warm_up",
     ),
     "seed of the run is not that of draws": (

@@ -359,7 +359,11 @@ def test_the_command_line(backend, tmp_path, monkeypatch):
     if backend == "pyro":
         told = json.loads(found.stdout)
         assert (told["criterion"], told["validation"], told["validation_elbo"]) == ("loss", status["validation"], None)
-        assert set(told["test"]) == {"loss", "n"} and told["test"]["loss"]["mean"] > 0 and told["engine"] == "Minimise"
+        assert (
+            set(told["test"]) == {"loss", "n", "weighted"}
+            and told["test"]["loss"]["mean"] > 0
+            and told["engine"] == "Minimise"
+        )
     else:
         lines = found.stdout.splitlines()
         assert f"Best validation loss  {status['validation']:.4g}" in lines and "  Lower is better." in lines

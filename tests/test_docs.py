@@ -15,13 +15,13 @@ from ppdgm import Program
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS / "tools"))
-cells, offline, reference = map(importlib.import_module, ("cells", "offline", "reference"))
+cells, offline, public_names = map(importlib.import_module, ("cells", "offline", "public_names"))
 
 
 def test_every_public_name_is_documented_and_on_a_page():
-    names = reference.public_names()
-    assert reference.undocumented(names) == []
-    text = "\n".join(reference.pages().values())
+    names = public_names.public_names()
+    assert public_names.undocumented(names) == []
+    text = "\n".join(public_names.pages().values())
     assert all(re.search(rf"^::: {re.escape(n.path)}$", text, re.MULTILINE) for n in names)
     assert {"ppdgm.fit", "ppdgm.models.VAE", "ppdgm.inference.IWAE", "ppdgm.diagnostics.pareto_k"} <= {
         n.path for n in names
@@ -40,15 +40,15 @@ def test_names_without_a_docstring_are_found():
         def method(self):
             """Another."""
 
-    found = reference.undocumented([reference.Name("m", n, "", v) for n, v in (("Bare", Bare), ("D", Described))])
+    found = public_names.undocumented([public_names.Name("m", n, "", v) for n, v in (("Bare", Bare), ("D", Described))])
     assert found == ["m.Bare", "m.Bare.method"]
 
 
 def test_a_name_that_no_page_shows_is_found(tmp_path):
     (tmp_path / "api").mkdir()
-    ids = "".join(f'<h3 id="{n.path}">' for n in reference.public_names()[1:])
+    ids = "".join(f'<h3 id="{n.path}">' for n in public_names.public_names()[1:])
     (tmp_path / "api" / "all.html").write_text(ids, encoding="utf-8")
-    assert reference.not_shown(tmp_path) == [f"{reference.public_names()[0].path} is not on a page of the API"]
+    assert public_names.not_shown(tmp_path) == [f"{public_names.public_names()[0].path} is not on a page of the API"]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_the_pages_of_zoo_and_engines_name_every_class():
     zoo, engines = (
         set(re.findall(r"\w+", (DOCS / f"{page}.md").read_text(encoding="utf-8"))) for page in ("zoo", "engines")
     )
-    groups = {n.name: n.group for n in reference.public_names()}
+    groups = {n.name: n.group for n in public_names.public_names()}
     parts = {"Programs", "Priors", "Posteriors", "Likelihoods", "Flows", "Nets"}
     assert {n for n, group in groups.items() if group in parts} - zoo == set()
     assert {n for n, group in groups.items() if group in {"Engines", "Samplers", "Stages"}} - engines == set()

@@ -229,7 +229,7 @@ REFUSED = {
 }
 ALWAYS = {  # that say something in every run, or say what they change (`keep_best` without validation data)
     *("program", "data", "validation", "engine", "backend", "epochs", "steps", "keep_best", "max_skipped", "seed"),
-    *("diagnose_epochs", "callbacks", "params", "device", "dtype", "progress", "out", "unknown"),
+    *("diagnose_epochs", "callbacks", "params", "device", "dtype", "progress", "out", "unknown", "weights", "augment"),
 }
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from ppdgm.data.arrays import read_npy, read_npz
 from ppdgm.data.idx import read_idx
 from ppdgm.data.images import read_images
+from ppdgm.data.source import Source
 from ppdgm.errors import DataError
 
 X = np.arange(60, dtype="f4").reshape(12, 5)
@@ -34,7 +35,10 @@ FILES = {  # by name: content, how it is read, and whether memory-mapping it is 
     "mapped-idx2": (IDX, lambda p: read_idx(p, 1)),
     "x-idx2.gz": (gzip.compress(IDX), lambda p: read_idx(p, MEMORY)),
     **{
-        f"images/x{suffix}": (packed(Image.fromarray(PIXELS).save, format), lambda p: read_images(p.parent))
+        f"images/x{suffix}": (
+            packed(Image.fromarray(PIXELS).save, format),
+            lambda p: read_images(p.parent, Source(name=str(p.parent))),
+        )
         for suffix, format in (
             (".png", "PNG"),
             (".jpg", "JPEG"),

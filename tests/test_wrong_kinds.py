@@ -57,6 +57,7 @@ FUNCTIONS = {  # by name: what works
                  "inference_library": "x", "chains": 1},
     "uniformity": {"ranks": np.arange(60)[:, None] % 10, "draws": 9, "level": 0.01, "bins": 5, "seed": 0},
     "weight_quality": {"log_weights": W, "tolerance": None},
+    "code_use": {"codes": [[0, 1], [1, 3]], "size": 4},
     "withheld": {"name": "ess"},
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ from mkdocs.structure.files import File, Files
 sys.path.insert(0, str(Path(__file__).parent))  # mkdocs loads this file alone
 import cells
 import offline
-import reference
+import public_names
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -25,15 +25,15 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     if others:
         config.nav.append({"More": others})
     config.nav.insert(2, {"Tutorials": ["tutorials.md", *cells.pages()]})
-    config.nav.append({"API reference": list(reference.pages())})
+    config.nav.append({"API reference": list(public_names.pages())})
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages of the API, which docstrings fill, and those of the tutorials."""
-    if missing := reference.undocumented(reference.public_names()):
+    if missing := public_names.undocumented(public_names.public_names()):
         raise PluginError(f"Public names without a docstring: {', '.join(missing)}. Write at least one line for each.")
-    for path, text in {**reference.pages(), **cells.pages()}.items():
+    for path, text in {**public_names.pages(), **cells.pages()}.items():
         files.append(File.generated(config, path, content=text))
     return files
 
@@ -41,5 +41,5 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_post_build(config: MkDocsConfig) -> None:
     """Fail if a link leads nowhere, a page would load something from the net, or a public name is not shown."""
     site = Path(config.site_dir)
-    if wrong := [*offline.problems(site), *reference.not_shown(site)]:
+    if wrong := [*offline.problems(site), *public_names.not_shown(site)]:
         raise PluginError("The site is not in order:\n  " + "\n  ".join(wrong))

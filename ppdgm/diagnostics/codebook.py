@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppdgm.errors import DataError
+from ppdgm.diagnostics.arrays import as_array
+from ppdgm.errors import DataError, require
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ def code_use(codes: np.ndarray, size: int) -> CodeUse:
     Raises:
         DataError: there are no codes, or a number is none of a code.
     """
-    flat = np.asarray(codes).ravel()
+    require("size", size, int, 1, "a whole number of codes")
+    flat = as_array("codes", codes).ravel()
     if not flat.size or flat.dtype.kind not in "iu" or flat.min() < 0 or flat.max() >= size:
         raise DataError(f"codes: expected whole numbers from 0 to {size - 1}, at least one.")
-    return CodeUse(np.bincount(flat, minlength=size))
+    return CodeUse(np.bincount(flat.astype(np.int64), minlength=size))
