@@ -247,6 +247,7 @@ MISTAKES = {
         2,
         ["--set, --fields, --header and --index", "ppdgm data PATH"],
     ),
+    "a table of fields": (["data", "digits", "--fields", "{x = 1}"], 2, ["once for each field"]),
     "a header of no data": (["data", "--header"], 2, ["--set, --fields, --header and --index", "ppdgm data PATH"]),
     "an empty table": (["fit", "vae", "--data", "empty.csv"], 3, ["empty.csv"]),
     "data out of range": (["fit", "vae", "--data", "x.npy"], 3, ["index (0, 0)", "program.likelihood=Gaussian"]),

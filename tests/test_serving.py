@@ -25,6 +25,7 @@ from ppdgm.models import (
     Gaussian,
     GumbelSoftmax,
     HierarchicalVAE,
+    Poisson,
     RealNVP,
     VampPrior,
 )
@@ -255,3 +256,14 @@ def test_the_page_runs(tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     assert len(blocks) == 2
     exec("\n".join(blocks), {})
+
+
+def test_an_exposure_is_a_real_number(tmp_path):
+    """A size factor of 0.7 that was given as a whole number would be 0."""
+    x = np.random.default_rng(0).poisson(3.0, (20, 4))
+    program = VAE(event_shape=(4,), latent=1, likelihood=Poisson(exposure=True), **NETS)
+    fit = ppdgm.fit(program, {"x": x, "exposure": np.full(20, 0.7)}, steps=1, backend="pyro", progress=False)
+    fit.export(tmp_path / "decoder.pt2", "decoder")
+    inputs = json.loads((tmp_path / "decoder.pt2.json").read_text(encoding="utf-8"))["inputs"]
+    found = {i["name"]: i["dtype"] for i in inputs}
+    assert found["exposure"] == "float32"

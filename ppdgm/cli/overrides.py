@@ -41,8 +41,11 @@ def parse_fields(texts: Iterable[str]) -> list[object]:
     for text in texts:
         name, equals, columns = (part.strip() for part in text.partition("="))
         parts = [_column(part) for part in columns.split(",")] if equals else []
-        if not name or (equals and "" in parts):
-            raise SpecError(f"--fields: got {text!r}, expected FIELD=COLUMNS, such as x=a,b or 'x=gene_*' or label.")
+        if not name or (equals and "" in parts) or name.startswith("{"):
+            raise SpecError(
+                f"--fields: got {text!r}, expected FIELD=COLUMNS, such as x=a,b or 'x=gene_*' or label. Give --fields "
+                "once for each field."
+            )
         found.append(name if not equals else [name, parts[0] if len(parts) == 1 else parts])
     return found
 

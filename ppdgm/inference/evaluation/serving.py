@@ -94,7 +94,7 @@ class Servable(ABC):
                 were binarised are 0 or 1 in both.
             k: K, for "elbo". Its noise is an input: arrays of N(0, 1) or uniform numbers, or for JAX a key.
             types: of fields other than x, such as {"label": "int64"}. By default, a field with one number for each row
-                has whole numbers, and others have real ones.
+                has whole numbers; others, and exposures, have real ones.
             overwrite: replace a file.
 
         Returns:
@@ -144,7 +144,7 @@ class Servable(ABC):
         if missing := [n for n in names if shapes[n] is None]:
             raise ProgramError(f"export: the shape of the field {missing[0]!r} is not known. Use a fit to data.")
         whole = "int64" if self.backend == "pyro" else "int32"
-        typed = {n: types.get(n, whole if shapes[n] == () else kind) for n in names}
+        typed = {n: types.get(n, whole if shapes[n] == () and n != "exposure" else kind) for n in names}
         fields = {n: (tuple(shapes[n] or ()), typed[n]) for n in names}
         scaling = self._units() if units == "own" else None
         if what != "decoder":
