@@ -68,9 +68,9 @@ for name, fit in fits.items():
 #
 # ## Keeping z in use
 #
-# Free bits give each dimension a number of nats that cost nothing in training: no pressure makes the KL smaller. Reports
-# have the true bound. Here they change little, as z is in use without them; they help where the KL falls to 0 early in
-# training.
+# Free bits give each dimension a number of nats that cost nothing in training: no pressure makes the KL smaller.
+# Reports have the true bound. Here they change little, as z is in use without them; they help where the KL falls to 0
+# early in training.
 
 # %%
 kept = train(program(5, 3), free_bits=0.75)
