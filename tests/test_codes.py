@@ -3,6 +3,7 @@
 from itertools import product
 
 import numpy as np
+import numpyro
 import pytest
 
 import ppdgm
@@ -70,6 +71,17 @@ def log_p(program, params, data, codes, classes, backend):
     """log p of grids of codes [S, *grid], of the first row."""
     at = {"z": log_one_hot(codes, classes)[:, None]}
     return ppdgm.trace(program, params, data, k=len(codes), values=at, backend=backend).log_p["z"][:, 0]
+
+
+@pytest.mark.parametrize("net", [SMALL, PIXELS], ids=["transformer", "pixels"])
+def test_the_mean_of_a_prior_of_codes_is_a_grid_of_codes(net):
+    """A chain of means has probabilities, whose logarithms are no codes."""
+    program = vae(CodePrior(net=net))
+    model, _ = program.bind("numpyro", noisy(program, {"x": X}), size=1, hold_states=True)
+    with numpyro.handlers.seed(rng_seed=0), numpyro.handlers.trace() as sites:
+        model()
+    mean = np.asarray(sites["z"]["fn"].mean)
+    assert (mean.max(-1) == 0).all() and (np.sort(mean, -1)[..., :-1] == -CERTAIN).all()
 
 
 @every_backend

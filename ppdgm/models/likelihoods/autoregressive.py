@@ -87,8 +87,8 @@ def declare_autoregressive(
     if groups is not None and len(np.unique(groups)) < len(set(zip(groups.flat, net.order(shape).flat, strict=True))):
         raise SpecError(
             f"{type(each).__name__} draws the colours of a pixel together, but {type(net).__name__} gives them one "
-            "after the other. Use PixelCNNPlusPlus or PixelSNAIL; or a likelihood of single numbers, such as "
-            "MixtureOfDiscretisedLogistics."
+            "after the other. Use PixelCNNPlusPlus, PixelSNAIL, GatedPixelCNN(colours='together') or, for sequences, "
+            "Transformer; or a likelihood of single numbers, such as MixtureOfDiscretisedLogistics."
         )
     outputs = context.part(each, shape, name="each")
     context.declared.shapes[f"{context.prefix}each.head"] = outputs  # `P.scope("each.head").shape`

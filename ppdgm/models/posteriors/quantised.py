@@ -209,4 +209,5 @@ class VectorQuantised(Posterior):
         row = xp.argmax(random.gumbel((self.classes, size)) + xp.log(xp.maximum(share, P.full((), 1e-30))), axis=-1)
         place = xp.argmax(random.gumbel((self.classes, places)), axis=-1)
         here = P.one_hot(row, size)[:, :, None] * P.one_hot(place, places)[:, None, :]
-        return xp.reshape(here, (self.classes, -1)) @ xp.reshape(rows, (size * places, -1))
+        found = xp.reshape(here, (self.classes, -1)) @ xp.reshape(rows, (size * places, -1))
+        return P.batch_mean(xp.broadcast_to(found, (size, *found.shape)), 2)  # the same in all processes

@@ -71,9 +71,10 @@ class CodePrior(Prior):
             return xp.reshape(chosen if ahead else xp.moveaxis(chosen, -1, -len(shape)), (*lead, *event))
 
         def certain(x: Array) -> Array:
-            """Back to log one-hot vectors."""
+            """Back to log one-hot vectors; probabilities become their most probable codes."""
             x = x if ahead else xp.moveaxis(x, -len(shape), -1)
-            return CERTAIN * (xp.reshape(x, (*x.shape[: x.ndim - (2 if ahead else len(shape))], *shape)) - 1.0)
+            x = xp.reshape(x, (*x.shape[: x.ndim - (2 if ahead else len(shape))], *shape))
+            return CERTAIN * (P.one_hot(xp.argmax(x, axis=-1), shape[-1]) - 1.0)
 
         def sample(random: Random, leading: tuple[int, ...]) -> tuple[Array, None]:
             return certain(random.draw(codes, leading)[0]), None
