@@ -63,7 +63,8 @@ def main() -> None:
             others = (SimpleImputer(), IterativeImputer(max_iter=20, random_state=seed))
             found.append([*(error(o.fit_transform(x), whole, x) for o in others), error(mean, whole, x), inside])
         values, spread = np.mean(found, 0), np.std(found, 0, ddof=min(1, asked.seeds - 1)) / np.sqrt(asked.seeds)
-        cells = [f"{v:.3f} ± {s:.3f}" for v, s in zip(values, spread, strict=True)]
+        several = asked.seeds > 1  # one seed has no standard error
+        cells = [f"{v:.3f} ± {s:.3f}" if several else f"{v:.3f}" for v, s in zip(values, spread, strict=True)]
         seconds = (time.perf_counter() - started) / asked.seeds
         print(f"| {name} | {len(whole)} × {whole.shape[1]} | {' | '.join(cells)} | {seconds:.0f} |", flush=True)
 

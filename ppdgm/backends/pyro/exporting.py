@@ -153,7 +153,7 @@ def _exported(module: torch.nn.Module, arrays: tuple[Array, ...], inputs: Sequen
 def _onnx(program: Any, inputs: list[str], outputs: list[str]) -> bytes:
     try:
         import onnx  # noqa: F401  # torch would fail later, without the command that installs it
-        import onnxscript  # noqa: F401
+        import onnxscript  # noqa: F401  # as for onnx
     except ImportError as error:
         raise PackageMissing(f'ONNX files need the package {error.name!r}: pip install "ppdgm[onnx]".') from None
     with _told("torch.onnx"):
