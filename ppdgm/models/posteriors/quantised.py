@@ -36,7 +36,7 @@ class VectorQuantised(Posterior):
         decay: γ of N_k ← γ N_k + (1 − γ) n_k, and of m_k.
         epsilon: ε in e_k = m_k / Ñ_k, Ñ_k = (N_k + ε) n / (n + K ε), n = Σ N_k.
         revive: a code whose N_k is below this part of the mean of all is dead: with N_k and m_k reset, it moves to a
-            random h of the minibatch. 0: none is; None: 0.02 for moving averages.
+            random h of the minibatch. 0: none is, as several processes need; None: 0.02 for moving averages.
     """
 
     family: ClassVar[Family] = "categorical"
@@ -196,7 +196,7 @@ class VectorQuantised(Posterior):
     def _any(self, P: Vocabulary, random: Random, outputs: Array) -> Array:
         """For each code the output of a random row and place of the minibatch, [K, E].
 
-        Over several processes it is the mean of one output of each.
+        With several processes training is refused, as each has only its rows; it needs revive=0 there.
 
         Args:
             P: scoped to the part.
@@ -209,5 +209,4 @@ class VectorQuantised(Posterior):
         row = xp.argmax(random.gumbel((self.classes, size)) + xp.log(xp.maximum(share, P.full((), 1e-30))), axis=-1)
         place = xp.argmax(random.gumbel((self.classes, places)), axis=-1)
         here = P.one_hot(row, size)[:, :, None] * P.one_hot(place, places)[:, None, :]
-        found = xp.reshape(here, (self.classes, -1)) @ xp.reshape(rows, (size * places, -1))
-        return P.batch_mean(xp.broadcast_to(found, (size, *found.shape)), 2)  # the same in all processes
+        return xp.reshape(here, (self.classes, -1)) @ xp.reshape(rows, (size * places, -1))
